@@ -1,0 +1,35 @@
+"""hypvl: hyperbolic and Euclidean vision-language models.
+
+The names below are imported on first use, so that ``import hypvl`` needs neither torch nor a second of time.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "create_model": "hypvl.models.hub",
+    "create_model_and_transforms": "hypvl.models.hub",
+    "from_pretrained": "hypvl.models.hub",
+    "list_models": "hypvl.models.hub",
+    "get_tokenizer": "hypvl.data.tokenizer",
+}
+__all__ = ["__version__", *sorted(_LAZY)]
+
+if TYPE_CHECKING:
+    from hypvl.data.tokenizer import get_tokenizer as get_tokenizer
+    from hypvl.models.hub import create_model as create_model
+    from hypvl.models.hub import create_model_and_transforms as create_model_and_transforms
+    from hypvl.models.hub import from_pretrained as from_pretrained
+    from hypvl.models.hub import list_models as list_models
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'hypvl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -1,0 +1,1 @@
+"""Reading image-text data: every sample is a pure function of its position."""

@@ -1,0 +1,24 @@
+"""Errors a user can act on: scripts print them as one sentence, without a traceback."""
+
+
+class UserError(Exception):
+    """Something the user gave cannot be used. The message names it, what came and what was expected.
+
+    ``exit_code`` is what a script exits with after printing the message.
+    """
+
+    exit_code: int = 1
+
+
+class ConfigError(UserError):
+    """A config, an override or a flag is wrong; nothing has been written yet."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """A data file, folder or sample cannot be read as what it should be."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is not one, is unsafe to load, or belongs to another architecture."""

@@ -1,0 +1,1 @@
+"""Metrics (pure functions of score matrices) and one evaluator a file."""

@@ -1,0 +1,1 @@
+"""Where embeddings live: manifolds, similarity scores, entailment cones."""

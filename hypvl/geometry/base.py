@@ -1,0 +1,57 @@
+"""The contract every geometry keeps; the rest of hypvl knows geometries only through it."""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class Geometry(nn.Module, ABC):
+    """A space for embeddings.
+
+    *features* are what an encoder's head returns: flat vectors (tangent vectors at the root).
+    *embeddings* are features lifted onto the manifold (for Lorentz: the space components).
+    Everything is computed in fp32 or better whatever autocast says; bf16/fp16 inputs give fp32 results.
+    """
+
+    @abstractmethod
+    def lift(self, features: Tensor) -> Tensor:
+        """Map features onto the manifold: (..., D) -> (..., D)."""
+
+    @abstractmethod
+    def flatten(self, embeddings: Tensor) -> Tensor:
+        """Inverse of :meth:`lift`, (..., D) -> (..., D) (sphere: the identity)."""
+
+    @abstractmethod
+    def pool(self, features: Tensor) -> Tensor:
+        """One embedding for several features of the same thing: (..., P, D) -> (..., D)."""
+
+    @abstractmethod
+    def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
+        """Similarity of all pairs of embeddings, (B1, D), (B2, D) -> (B1, B2); higher = closer."""
+
+    @abstractmethod
+    def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
+        """Points on the way from ``root`` (weight 0) to ``x`` (weight 1): (D,), (D,), (T,) -> (T, D)."""
+
+    @abstractmethod
+    def root(self, dim: int) -> Tensor | None:
+        """The most general point, (D,), or None where the space has none and the caller supplies a mean."""
+
+    def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor | None:
+        """Angle at ``apex`` between the ray away from the root and ``point``.
+
+        (..., D), (..., D) -> (..., F) radians in [0, pi]; F factors, 1 unless the space is a product.
+        None where the geometry has no entailment cones.
+        """
+        return None
+
+    def half_aperture(self, apex: Tensor) -> Tensor | None:
+        """Half opening angle of the entailment cone at ``apex``: (..., D) -> (..., F) radians, or None."""
+        return None
+
+    def stats(self) -> dict[str, float]:
+        """Scalars worth logging, e.g. ``{"curv": 1.0}``."""
+        return {}
+
+    def constrain_(self) -> None:
+        """Clamp learned parameters into their range, in place; called before each training step only."""

@@ -1,0 +1,1 @@
+"""Dual encoders, model definitions (zoo), and checkpoint key tables."""

@@ -1,0 +1,1 @@
+"""Training: learner, step, loop, hooks, optimizer, checkpoints."""
