@@ -1,0 +1,70 @@
+# `make` alone lists the targets. Everything but `install` works without network.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+VENV ?= .venv
+DEMO ?= meru
+EDITABLE ?= editable
+CPUS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+JOBS ?= $(shell n=$(CPUS); [ "$$n" -le 8 ] || n=8; echo $$n)
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.hypvl-installed
+SOURCES := hypvl tests configs scripts benchmarks setup.py
+
+# The checkout comes first whatever is installed; results do not depend on a home folder or the network.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+export PYTHONUNBUFFERED := 1
+PYTEST := HF_HUB_OFFLINE=1 WANDB_MODE=disabled OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
+
+.PHONY: help
+help:  ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@echo "Variables: DEMO=meru|clip|atmg, VENV=$(VENV), PYTHON=path of a Python >= 3.11, JOBS=$(JOBS) test processes"
+
+$(STAMP): requirements.txt constraints.txt setup.py
+	@.ci/make_venv "$(VENV)" "$(EDITABLE)"
+	@touch $@
+
+.PHONY: install
+install: $(STAMP)  ## make .venv and install everything into it (needs network once)
+
+.PHONY: demo
+demo: $(STAMP)  ## train, evaluate and traverse a small model on real pictures (DEMO=meru|clip|atmg)
+	HF_HUB_OFFLINE=1 $(PY) scripts/demo.py --model $(DEMO)
+
+.PHONY: test
+test: $(STAMP)  ## the default test suite
+	$(PYTEST) -m "not slow" tests
+
+.PHONY: test-slow
+test-slow: $(STAMP)  ## the slow tests: fresh environments, longer trainings
+	$(PYTEST) -m slow tests
+
+.PHONY: lint
+lint: $(STAMP)  ## ruff check, ruff format --check, mypy
+	$(PY) -m ruff check $(SOURCES)
+	$(PY) -m ruff format --check $(SOURCES)
+	$(PY) -m mypy
+
+.PHONY: format
+format: $(STAMP)  ## rewrite the sources in the house format
+	$(PY) -m ruff check --fix $(SOURCES)
+	$(PY) -m ruff format $(SOURCES)
+
+.PHONY: bench
+bench: $(STAMP)  ## run every benchmark; each prints one JSON line
+	@for script in benchmarks/*.py; do $(PY) "$$script"; done
+
+.PHONY: constraints
+constraints:  ## resolve requirements.txt anew into constraints.txt (needs uv and network)
+	uv pip compile requirements.txt --universal --python-version 3.11 --no-header --no-annotate -o constraints.txt
+	sed -i.bak '1i\
+	# Every dependency, direct and indirect, as resolved together. Written by `make constraints`; used as `pip install -c`.\
+	' constraints.txt && rm constraints.txt.bak
+
+.PHONY: clean
+clean:  ## remove caches and build outputs (.venv, datasets and output stay)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find hypvl tests configs scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

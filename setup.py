@@ -1,0 +1,80 @@
+"""The package: dependency ranges, package data, extras. Pins are in requirements.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+
+def version() -> str:
+    """``__version__`` of hypvl/__init__.py, read as text: building must not import the package."""
+    found = re.search(
+        r'^__version__ = "([^"]+)"$', (HERE / "hypvl" / "__init__.py").read_text(encoding="utf-8"), re.M
+    )
+    if found is None:
+        raise RuntimeError('hypvl/__init__.py: no line `__version__ = "..."`; add it back.')
+    return found.group(1)
+
+
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "hypothesis>=6.100",
+    "mpmath>=1.3",
+    "ruff>=0.9",
+    "mypy>=1.11",
+]
+WANDB = ["wandb>=0.17"]
+
+setup(
+    name="hypvl",
+    version=version(),
+    description="Hyperbolic and Euclidean vision-language models: train, evaluate, traverse",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "THIRD_PARTY.md"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["hypvl", "hypvl.*"]),
+    package_data={
+        "hypvl": ["py.typed", "**/*.json", "**/*.txt", "**/*.gz"],
+    },
+    install_requires=[
+        "torch>=2.6,<3",
+        "torchvision>=0.21",
+        "timm>=1.0.12,<2",
+        "open_clip_torch>=2.30",
+        "huggingface_hub>=0.26",
+        "safetensors>=0.4.5",
+        "numpy>=1.26",
+        "pillow>=10",
+        "omegaconf>=2.3,<2.4",
+        "hydra-core>=1.3.2,<1.4",
+        "PyYAML>=6",
+        "webdataset>=0.2.100,<2",
+        "braceexpand>=0.1.7",
+        "ftfy>=6.1",
+        "regex>=2023.12",
+        "wordsegment>=1.3.1",
+        "scikit-learn>=1.4",
+        "fvcore>=0.1.5.post20221221",
+        "loguru>=0.7",
+        "rich>=13.7",
+        "tensorboard>=2.15",
+        "matplotlib>=3.8",
+    ],
+    extras_require={
+        "wandb": WANDB,
+        "test": [*TEST, *WANDB],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
