@@ -1,0 +1,131 @@
+"""A small vision transformer behind a convolutional stem, for small pictures and small machines."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hypvl.encoders.pixels import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
+from hypvl.encoders.positions import sincos_2d
+from hypvl.errors import ConfigError
+
+
+def conv_stem(width: int, patch_size: int) -> nn.Sequential:
+    """3x3 convolutions of stride 2, each with a norm and a GELU, that end at one token per patch.
+
+    Channels double from stage to stage up to ``width``. GroupNorm with one group sees one picture at a time:
+    the features of a picture never depend on its batch, nor on how the batch is split over processes.
+    """
+    stages = patch_size.bit_length() - 1
+    channels = [3] + [width >> (stages - 1 - i) for i in range(stages)]
+    layers: list[nn.Module] = []
+    for i in range(stages):
+        conv = nn.Conv2d(channels[i], channels[i + 1], 3, stride=2, padding=1, bias=False)
+        layers += [conv, nn.GroupNorm(1, channels[i + 1]), nn.GELU()]
+    layers.append(nn.Conv2d(width, width, 1))
+    return nn.Sequential(*layers)
+
+
+class ConvStemViT(ImageEncoder):
+    """Vision transformer whose tokens come from a convolutional stem instead of linear patches.
+
+    Args:
+        width: Channels per token; a multiple of 4, of ``heads`` and of half the ``patch_size``.
+        depth: Number of transformer blocks, at least 1.
+        heads: Attention heads.
+        image_size: Height and width in pixels, a multiple of ``patch_size``.
+        patch_size: Pixels per token and axis, a power of two from 2; log2 of it is the number of stem stages.
+        mlp_ratio: Width of the hidden layer of a block, in units of ``width``.
+        pool: ``"mean"`` over the tokens, or the ``"class_token"``.
+        pixel_mean: Mean per channel of pixels in [0, 1].
+        pixel_std: Standard deviation per channel.
+        drop_path_rate: Stochastic depth of the last block, in [0, 1), growing linearly from 0; 0 = none.
+        grad_checkpointing: Recompute each block in the backward pass instead of keeping its activations.
+
+    Raises:
+        ConfigError: When the sizes do not fit together.
+
+    Source: Xiao et al. 2021, "Early Convolutions Help Transformers See Better".
+    Differs: GroupNorm and GELU in the stem, so that features do not depend on the batch.
+    """
+
+    pos_embed: nn.Parameter
+    cls_token: nn.Parameter | None
+
+    def __init__(
+        self,
+        width: int = 128,
+        depth: int = 4,
+        *,
+        heads: int = 4,
+        image_size: int = 64,
+        patch_size: int = 8,
+        mlp_ratio: float = 4.0,
+        pool: Literal["mean", "class_token"] = "mean",
+        pixel_mean: Sequence[float] = IMAGENET_MEAN,
+        pixel_std: Sequence[float] = IMAGENET_STD,
+        drop_path_rate: float = 0.0,
+        grad_checkpointing: bool = False,
+    ) -> None:
+        super().__init__(image_size, pixel_mean=pixel_mean, pixel_std=pixel_std, fixed_size=True)
+        if patch_size < 2 or patch_size & (patch_size - 1) or image_size % patch_size or image_size < 1:
+            raise ConfigError(
+                f"visual.patch_size is {patch_size} and visual.image_size {image_size}, but the patch must "
+                f"be a power of two from 2 and divide the image."
+            )
+        if width < 4 or width % 4 or heads < 1 or width % heads or width % (patch_size // 2) or depth < 1:
+            raise ConfigError(
+                f"visual.width is {width}, heads {heads}, depth {depth}, but the width must be a multiple of "
+                f"4, of the heads and of {patch_size // 2} (half the patch size), and the depth at least 1."
+            )
+        if pool not in ("mean", "class_token"):
+            raise ConfigError(f'visual.pool is {pool!r}, but "mean" or "class_token" is expected.')
+        self.width = width
+        self.pool = pool
+        self.grad_checkpointing = grad_checkpointing
+
+        self.stem = conv_stem(width, patch_size)
+        grid = image_size // patch_size
+        prefix = 1 if pool == "class_token" else 0
+        self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, width)) if prefix else None
+        self.pos_embed = nn.Parameter(
+            sincos_2d(width, (grid, grid), prefix_tokens=prefix), requires_grad=False
+        )
+        drops = [drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
+        self.blocks = nn.ModuleList(
+            [
+                Block(
+                    width, heads, mlp_ratio=mlp_ratio, qkv_bias=True, drop_path=drop, norm_layer=nn.LayerNorm
+                )
+                for drop in drops
+            ]
+        )
+        self.norm = nn.LayerNorm(width)  # eps 1e-5, here and in the blocks
+        self._init_blocks()
+
+    def _init_blocks(self) -> None:
+        """Truncated normal weights of deviation 0.02 and zero biases, as in timm's vision transformers."""
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Turn recomputation in the backward pass on or off."""
+        self.grad_checkpointing = enable
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, S, S) -> features (B, width), after the last LayerNorm."""
+        x = self.stem(pixels).flatten(2).transpose(1, 2)  # (B, N, W)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + N, W)
+        x = x + self.pos_embed
+        recompute = self.grad_checkpointing and torch.is_grad_enabled()
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        x = self.norm(x)
+        return x.mean(dim=1) if self.pool == "mean" else x[:, 0]

@@ -1,0 +1,204 @@
+"""Image encoders from timm, by name."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import timm
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+
+from hypvl.encoders.pixels import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
+from hypvl.encoders.positions import sincos_2d
+from hypvl.errors import ConfigError, UserError
+
+
+class Variant(NamedTuple):
+    """A timm architecture with other constructor arguments, under a name of its own."""
+
+    base: str
+    timm_args: Mapping[str, Any]
+
+
+# Names that timm lacks; add one here, or give ``timm_args`` in a config.
+VARIANTS: dict[str, Variant] = {
+    "vit_small_mocov3_patch16_224": Variant("vit_small_patch16_224", {"num_heads": 12}),
+}
+
+# Arguments of timm.create_model that load files, change the outputs, or have a name of their own here.
+_TAKEN = frozenset(
+    ("model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict")
+    + ("checkpoint_path", "cache_dir", "kwargs_filter", "features_only", "out_indices")
+    + ("num_classes", "in_chans", "img_size", "drop_path_rate")
+)
+
+
+def list_image_archs() -> list[str]:
+    """Every name that :class:`TimmImageEncoder` takes."""
+    return sorted({*timm.list_models(), *VARIANTS})
+
+
+class TimmImageEncoder(ImageEncoder):
+    """Any timm image model, pooled as that model pools, without its classifier.
+
+    The timm module is ``self.trunk``; ``self.width`` is read from it. Vision transformers that start from
+    scratch get the published recipe: class token, LayerNorm eps 1e-5, fixed sine-cosine positions (a frozen
+    parameter ``trunk.pos_embed``, computed for the grid of ``image_size``).
+
+    Args:
+        arch: A timm name, with or without a weights tag, or a key of ``VARIANTS``.
+        pretrained: Start from timm's weights for that name (downloaded on first use).
+        pixel_mean: Mean per channel of pixels in [0, 1]; None = that of the pretrained weights, or ImageNet's.
+        pixel_std: Standard deviation per channel; None as for ``pixel_mean``.
+        image_size: Height and width in pixels. Models of any input size merely note it.
+        grad_checkpointing: Recompute activations in the backward pass instead of keeping them.
+        position: ``"sincos"`` = fixed, ``"learned"`` = as the architecture has them; None = ``"sincos"`` for
+            a vision transformer from scratch, else ``"learned"``.
+        norm_eps: Epsilon of every LayerNorm; None = 1e-5 for a vision transformer from scratch, else timm's.
+        drop_path_rate: Stochastic depth of the last block, in [0, 1); 0 = none.
+        timm_args: Further constructor arguments of the timm model, for example ``{"depth": 2}``.
+
+    Raises:
+        ConfigError: When the name is unknown (the closest are named) or the model lacks an asked-for option.
+        UserError: When the pretrained weights cannot be fetched.
+
+    Source: specification of MERU (Desai et al. 2023), section 4.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        *,
+        pretrained: bool = False,
+        pixel_mean: Sequence[float] | None = None,
+        pixel_std: Sequence[float] | None = None,
+        image_size: int = 224,
+        grad_checkpointing: bool = False,
+        position: Literal["sincos", "learned"] | None = None,
+        norm_eps: float | None = None,
+        drop_path_rate: float = 0.0,
+        timm_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        if position not in ("sincos", "learned", None):
+            raise ConfigError(
+                f'visual.position is {position!r}, but "sincos", "learned" or None is expected.'
+            )
+        base, args = _resolve(arch, pretrained=pretrained)
+        args.update(_checked(timm_args or {}))
+        defaults = timm.get_pretrained_cfg(base)
+        if defaults is not None and defaults.fixed_input_size:
+            args["img_size"] = image_size
+        if drop_path_rate:
+            args["drop_path_rate"] = drop_path_rate
+        trunk = _build(arch, base, pretrained=pretrained, args=args)
+
+        seen = defaults if pretrained else None  # how the pictures behind the weights were normalised
+        if pixel_mean is None:
+            pixel_mean = IMAGENET_MEAN if seen is None else seen.mean
+        if pixel_std is None:
+            pixel_std = IMAGENET_STD if seen is None else seen.std
+        super().__init__(
+            image_size,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+            fixed_size="img_size" in args and not getattr(trunk, "dynamic_img_size", False),
+        )
+        self.arch = arch
+        self.trunk = trunk
+        width = trunk.head_hidden_size  # what timm models put out when they have no classifier
+        assert isinstance(width, int)
+        self.width = width
+
+        recipe = isinstance(trunk, VisionTransformer) and not pretrained
+        if position == "sincos" or (position is None and recipe and trunk.pos_embed is not None):
+            _fix_positions(arch, trunk)
+        if norm_eps is not None or recipe:
+            _set_norm_eps(trunk, 1e-5 if norm_eps is None else norm_eps)
+        if grad_checkpointing:
+            self.set_grad_checkpointing()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Turn recomputation in the backward pass on or off.
+
+        Raises:
+            ConfigError: When the timm model does not support it.
+        """
+        switch = getattr(self.trunk, "set_grad_checkpointing", None)
+        refusal = ConfigError(
+            f"visual.arch {self.arch!r} has no gradient checkpointing in timm: turn it off."
+        )
+        if switch is None:
+            raise refusal
+        try:
+            switch(enable)
+        except AssertionError as error:  # how timm says that a model lacks it
+            raise refusal from error
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, H, W) -> trunk features (B, width)."""
+        return self.trunk(pixels)
+
+
+def _resolve(arch: str, *, pretrained: bool) -> tuple[str, dict[str, Any]]:
+    """The timm name behind ``arch`` and the constructor arguments that make the difference."""
+    if arch in VARIANTS:
+        if pretrained:
+            raise ConfigError(
+                f"visual.arch {arch!r} is {VARIANTS[arch].base} with {dict(VARIANTS[arch].timm_args)}, for "
+                f"which timm has no weights: set visual.pretrained=false or choose another arch."
+            )
+        return VARIANTS[arch].base, dict(VARIANTS[arch].timm_args)
+    if not timm.is_model(arch):
+        near = difflib.get_close_matches(arch, list_image_archs(), n=3, cutoff=0.3)
+        raise ConfigError(
+            f"visual.arch is {arch!r}, which is no timm image model; the closest names are "
+            f"{', '.join(near) or '(none)'}; timm.list_models() lists all."
+        )
+    if pretrained and not timm.models.is_model_pretrained(arch):
+        raise ConfigError(f"visual.arch {arch!r} has no weights in timm: set visual.pretrained=false.")
+    return arch, {}
+
+
+def _checked(timm_args: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``timm_args``, refused where they name files to load or what this encoder sets itself."""
+    taken = sorted(_TAKEN.intersection(timm_args))
+    if taken:
+        raise ConfigError(
+            f"visual.timm_args has {', '.join(taken)}, but may only hold arguments that shape the network: "
+            f"use the encoder's own pretrained, image_size and drop_path_rate."
+        )
+    return timm_args
+
+
+def _build(arch: str, base: str, *, pretrained: bool, args: dict[str, Any]) -> nn.Module:
+    """The timm model without its classifier."""
+    try:
+        return timm.create_model(base, pretrained=pretrained, num_classes=0, **args)
+    except TypeError as error:  # an argument that this architecture does not take
+        raise ConfigError(f"visual.arch {arch!r} does not take {args}: {error}.") from error
+    except OSError as error:  # no network, no such file in the hub
+        raise UserError(
+            f"The pretrained weights of visual.arch {arch!r} could not be fetched ({error}); go online once "
+            f"or set visual.pretrained=false."
+        ) from error
+
+
+def _fix_positions(arch: str, trunk: nn.Module) -> None:
+    """Replace the learned positions of a trunk by frozen sine-cosine ones, in place."""
+    learned = getattr(trunk, "pos_embed", None)
+    grid = getattr(getattr(trunk, "patch_embed", None), "grid_size", None)
+    if not isinstance(learned, nn.Parameter) or learned.ndim != 3 or grid is None:
+        raise ConfigError(
+            f'visual.position is "sincos", but visual.arch {arch!r} has no table of absolute positions: '
+            f'set visual.position to "learned" (the architecture\'s own) or None.'
+        )
+    prefix = learned.shape[1] - grid[0] * grid[1]
+    table = sincos_2d(learned.shape[2], grid, prefix_tokens=prefix)
+    trunk.pos_embed = nn.Parameter(table, requires_grad=False)
+
+
+def _set_norm_eps(trunk: nn.Module, eps: float) -> None:
+    """Give every LayerNorm of a trunk the same epsilon, in place."""
+    for module in trunk.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = eps

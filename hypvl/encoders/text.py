@@ -1,0 +1,194 @@
+"""CLIP-style causal transformer for text."""
+
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hypvl.errors import ConfigError
+
+_ARCH = re.compile(r"L(?P<layers>\d+)_W(?P<width>\d+)(?:_A(?P<heads>\d+))?")
+
+
+def parse_arch(arch: str) -> tuple[int, int, int]:
+    """Layers, width and heads of a name such as ``L12_W512`` or ``L12_W512_A8``.
+
+    Without ``_A`` there is one head per 64 channels.
+
+    Raises:
+        ConfigError: When the name does not read so, or the heads do not divide the width.
+    """
+    match = _ARCH.fullmatch(arch)
+    if match is None:
+        raise ConfigError(
+            f"textual.arch is {arch!r}, but it must read L<layers>_W<width> or L<layers>_W<width>_A<heads>, "
+            f"for example L12_W512."
+        )
+    layers, width = int(match["layers"]), int(match["width"])
+    if match["heads"] is None and width % 64:
+        raise ConfigError(
+            f"textual.arch is {arch!r}, whose width is not a multiple of 64, so say the number of heads too, "
+            f"for example {arch}_A4."
+        )
+    heads = width // 64 if match["heads"] is None else int(match["heads"])
+    if layers < 1 or width < 1 or heads < 1 or width % heads:
+        raise ConfigError(
+            f"textual.arch is {arch!r} ({layers} layers, width {width}, {heads} heads), but all must be at "
+            f"least 1 and the heads must divide the width."
+        )
+    return layers, width, heads
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head self-attention in which a token sees itself and what is before it; never an (L, L) mask.
+
+    Parameter names and layouts are those of ``torch.nn.MultiheadAttention``.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend: (B, L, W) -> (B, L, W)."""
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (B, L, 3W)
+        query, key, value = qkv.unflatten(-1, (3, self.heads, -1)).permute(
+            2, 0, 3, 1, 4
+        )  # each (B, A, L, W/A)
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)  # (B, A, L, W/A)
+        return self.out_proj(attended.transpose(1, 2).flatten(-2))
+
+
+class MLP(nn.Module):
+    """Two layers with an exact GELU between them; the hidden one is four times as wide."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(width, 4 * width)
+        self.c_proj = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform each token: (..., W) -> (..., W)."""
+        return self.c_proj(F.gelu(self.c_fc(x)))
+
+
+class ResidualBlock(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attn = CausalSelfAttention(width, heads)
+        self.ln_1 = nn.LayerNorm(width)
+        self.mlp = MLP(width)
+        self.ln_2 = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One block: (B, L, W) -> (B, L, W)."""
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+def read_out_positions(tokens: Tensor, *, eot_token: int) -> Tensor:
+    """Where a text is read out: at its first end-of-text token, (B, L) -> (B,), without a device sync.
+
+    A row that lacks the token (no row of our tokenizer does) is read at its last token that is not padding,
+    the one that has seen the whole text; a row of padding only, at 0.
+    """
+    is_end = tokens == eot_token  # (B, L)
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    last = torch.where(tokens != 0, places, 0).amax(dim=1)  # (B,)
+    return torch.where(is_end.any(dim=1), is_end.int().argmax(dim=1), last)
+
+
+class TextTransformer(nn.Module):
+    """Causal pre-norm transformer over token ids, read out at the first end-of-text token.
+
+    Texts are padded at the end only, and no token sees what follows it: padding, however long, never
+    changes the features. State-dict names are the published ones, without their materialised mask.
+
+    Args:
+        arch: ``L<layers>_W<width>``, with ``_A<heads>`` where there is not one head per 64 channels.
+        vocab_size: Number of token ids.
+        context_length: Longest text in tokens, start and end included.
+        eot_token: Id of end-of-text; None = the last of the vocabulary.
+        grad_checkpointing: Recompute each block in the backward pass instead of keeping its activations.
+
+    Source: CLIP (Radford et al. 2021), section 2.4; initialisation as published with it.
+    """
+
+    def __init__(
+        self,
+        arch: str = "L12_W512",
+        *,
+        vocab_size: int = 49408,
+        context_length: int = 77,
+        eot_token: int | None = None,
+        grad_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.layers, self.width, self.heads = parse_arch(arch)
+        self.vocab_size = vocab_size
+        self.context_length = context_length
+        self.eot_token = vocab_size - 1 if eot_token is None else eot_token
+        self.grad_checkpointing = grad_checkpointing
+        if not 0 < self.eot_token < vocab_size:
+            raise ConfigError(
+                f"textual.eot_token is {eot_token}, but it must be within 1 .. {vocab_size - 1}."
+            )
+
+        self.token_embed = nn.Embedding(vocab_size, self.width)
+        self.posit_embed = nn.Parameter(torch.empty(context_length, self.width))
+        self.resblocks = nn.ModuleList([ResidualBlock(self.width, self.heads) for _ in range(self.layers)])
+        self.ln_final = nn.LayerNorm(self.width)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the weights: residual outputs are smaller the deeper the network is."""
+        std = self.width**-0.5
+        nn.init.normal_(self.token_embed.weight, std=0.02)
+        nn.init.normal_(self.posit_embed, std=0.01)
+        for block in self.resblocks:
+            assert isinstance(block, ResidualBlock)
+            nn.init.normal_(block.attn.in_proj_weight, std=std)
+            nn.init.normal_(block.attn.out_proj.weight, std=std * (2 * self.layers) ** -0.5)
+            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * self.width) ** -0.5)
+            nn.init.normal_(block.mlp.c_proj.weight, std=std * (2 * self.layers) ** -0.5)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Turn recomputation in the backward pass on or off."""
+        self.grad_checkpointing = enable
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Encode token ids.
+
+        Args:
+            tokens: Integers (B, L) with 1 <= L <= ``context_length``, padded with 0 at the end.
+
+        Returns:
+            Trunk features (B, width), after the last LayerNorm; see :func:`read_out_positions`.
+
+        Raises:
+            ValueError: When the shape is not (B, L) or a row is longer than ``context_length``.
+        """
+        if tokens.ndim != 2 or tokens.shape[1] == 0:
+            raise ValueError(f"tokens have shape {tuple(tokens.shape)}, but (B, L) with L >= 1 is expected.")
+        length = tokens.shape[1]
+        if length > self.context_length:
+            raise ValueError(
+                f"tokens are {length} long, but the context length is {self.context_length}: truncate them "
+                f"(the tokenizer's context_length) or build the model with a longer context."
+            )
+        x = self.token_embed(tokens) + self.posit_embed[:length]  # (B, L, W)
+        recompute = self.grad_checkpointing and torch.is_grad_enabled()
+        for block in self.resblocks:
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        position = read_out_positions(tokens, eot_token=self.eot_token)  # (B,)
+        x = x[torch.arange(len(x), device=x.device), position]  # (B, W)
+        return self.ln_final(x)
