@@ -1,0 +1,14 @@
+"""RedCaps TAR shards (jpg + json), random crops, subreddit prefixes."""
+
+from hypvl.config import LazyCall as L
+from hypvl.data.mappers import RedCapsMapper
+from hypvl.data.shards import ImageTextShards
+from hypvl.data.tokenizer import get_tokenizer
+from hypvl.data.transforms import RandomResizedCrop
+
+dataset = L(ImageTextShards)(
+    tarfiles=["datasets/redcaps/*.tar"],
+    mapper=L(RedCapsMapper)(prefix_probability=0.5),
+    image_transform=L(RandomResizedCrop)(size=224, scale=[0.5, 1.0]),
+    tokenizer=L(get_tokenizer)(context_length=77),
+)

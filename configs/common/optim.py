@@ -1,0 +1,17 @@
+"""AdamW, linear warm-up and squared cosine decay: the published MERU recipe.
+
+`gain_bias_decay` is what the published runs were trained with; 0.0 is what their config asked for.
+"""
+
+from hypvl.config import LazyCall as L
+from torch.optim import AdamW
+
+from hypvl.training.optim import parameter_groups, warmup_cosine
+
+optim = dict(
+    parameters=L(parameter_groups, partial=True)(
+        weight_decay=0.2, gain_bias_decay=0.2, exclude=["log_scale", "log_curv"]
+    ),
+    optimizer=L(AdamW, partial=True)(lr=5e-4, betas=[0.9, 0.98], eps=1e-8),
+    lr_scheduler=L(warmup_cosine, partial=True)(total_steps="${train.num_iterations}", warmup_steps=4000),
+)

@@ -1,0 +1,18 @@
+"""How training runs: length, batch, precision, logging. Defaults are the published MERU recipe."""
+
+train = dict(
+    seed=0,
+    num_iterations=120_000,
+    total_batch_size=2048,
+    num_workers=4,
+    amp="auto",
+    grad_clip_norm=None,
+    compile=False,
+    init_checkpoint=None,
+    checkpoint_period=5000,
+    keep_checkpoints=5,
+    log_period=100,
+    root_samples=65_536,
+    ddp=dict(static_graph=True, broadcast_buffers=False, fp16_compression=True),
+    wandb=dict(mode="disabled", project="hypvl", name=None),
+)

@@ -1,0 +1,65 @@
+"""`scripts/train.py`: train a model from a config."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypvl.cli.common import config_parser, load_config, run_main
+
+EXAMPLES = """examples:
+  one CPU process:  python scripts/train.py --config configs/train_meru_demo.py --num-gpus 0 --output-dir output/demo
+  eight GPUs:       python scripts/train.py --config configs/train_meru_vit_b.py --num-gpus 8 --output-dir output/meru_b
+  overrides:        ... model.visual.arch=vit_small_mocov3_patch16_224 train.total_batch_size=4096
+  go on:            ... --resume
+  torchrun, CPU:    torchrun --nproc-per-node 2 scripts/train.py --config configs/train_meru_demo.py --num-gpus 0
+"""
+REQUIRED = ("dataset", "model", "optim", "train")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags of the command, as the field knows them from MERU."""
+    parser = config_parser("Train a model from a config.", examples=EXAMPLES)
+    parser.add_argument("--output-dir", type=Path, default=Path("output"), help="folder of the run")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue from the last checkpoint in --output-dir"
+    )
+    parser.add_argument("--checkpoint-period", type=int, metavar="N", help="steps between checkpoints")
+    parser.add_argument("--log-period", type=int, metavar="N", help="steps between log lines")
+    parser.add_argument(
+        "--num-gpus", type=int, metavar="N", help="GPUs on this machine (default: all); 0 = one CPU process"
+    )
+    parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines that take part")
+    parser.add_argument("--machine-rank", type=int, default=0, metavar="R", help="which of them this one is")
+    parser.add_argument("--dist-url", metavar="URL", help="tcp://host:port of machine 0")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, compose, launch."""
+    args = build_parser().parse_args(argv)
+    cfg = load_config(args.config, args.overrides, required=REQUIRED)
+
+    from hypvl.distributed import launch
+    from hypvl.training.run import RunOptions, run_training
+
+    options = RunOptions(
+        output_dir=args.output_dir,
+        resume=args.resume,
+        checkpoint_period=args.checkpoint_period,
+        log_period=args.log_period,
+    )
+    launch(
+        run_training,
+        cfg,
+        options,
+        num_gpus=args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+    )
+    return 0
+
+
+def run() -> int:
+    """Entry point: errors a user can act on are printed as one sentence."""
+    return run_main(main)

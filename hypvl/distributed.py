@@ -1,0 +1,224 @@
+"""Processes and collectives. Every function is a no-op (one process, rank 0) without a process group."""
+
+import os
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hypvl.errors import ConfigError
+
+
+def is_initialized() -> bool:
+    """Whether a process group is up."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Index of this process among all, 0 without a process group."""
+    return dist.get_rank() if is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes, 1 without a process group."""
+    return dist.get_world_size() if is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this is rank 0."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather whose backward sums each rank's gradient for our rows (reduce-scatter)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        out = x.new_empty((world_size() * x.shape[0], *x.shape[1:]))
+        dist.all_gather_into_tensor(out, x.contiguous())
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        grad = grad.contiguous()
+        if dist.get_backend() == "nccl":
+            own = grad.new_empty((grad.shape[0] // world_size(), *grad.shape[1:]))
+            dist.reduce_scatter_tensor(own, grad)
+            return own
+        grad = grad.clone()  # gloo: the sum of everything, then our rows
+        dist.all_reduce(grad)
+        return grad.chunk(world_size())[rank()]
+
+
+def gather(x: Tensor) -> Tensor:
+    """Rows of every rank, in rank order; differentiable.
+
+    Args:
+        x: (B, ...), the same shape on every rank.
+
+    Returns:
+        (W * B, ...). The backward pass sums over ranks, so that with gradients averaged over ranks (DDP)
+        the mean over ranks of a loss on gathered rows has the gradient of the one-process loss.
+    """
+    return _Gather.apply(x) if world_size() > 1 else x
+
+
+def all_reduce_mean(x: Tensor) -> Tensor:
+    """Mean of ``x`` over ranks, without gradient."""
+    if world_size() > 1:
+        x = x.detach().clone()
+        dist.all_reduce(x)
+        x /= world_size()
+    return x
+
+
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """Sum of ``x`` over ranks, without gradient."""
+    if world_size() > 1:
+        x = x.detach().clone()
+        dist.all_reduce(x)
+    return x
+
+
+def broadcast_object(value: Any) -> Any:
+    """The value that rank 0 has (picklable)."""
+    if world_size() > 1:
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+    return value
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every rank's value (picklable), in rank order, on every rank."""
+    if world_size() > 1:
+        box: list[Any] = [None] * world_size()
+        dist.all_gather_object(box, value)
+        return box
+    return [value]
+
+
+def device() -> torch.device:
+    """The device of this process: its local GPU when it was launched on GPUs, the CPU otherwise."""
+    if is_initialized():
+        uses_gpu = dist.get_backend() == "nccl"
+    else:
+        uses_gpu = torch.cuda.is_available() and os.environ.get("HYPVL_DEVICE", "cuda") != "cpu"
+    return torch.device("cuda", torch.cuda.current_device()) if uses_gpu else torch.device("cpu")
+
+
+def launch(
+    main: Callable[..., Any],
+    *args: Any,
+    num_gpus: int | None = None,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str | None = None,
+    timeout: timedelta = timedelta(minutes=30),
+) -> Any:
+    """Run ``main(*args)`` once per process.
+
+    Under ``torchrun`` (its environment variables are set) this process is one of them. Otherwise
+    ``num_gpus`` processes are started on this machine, one per GPU with NCCL; ``num_gpus=0`` is one CPU
+    process (gloo when there are several machines).
+
+    Args:
+        main: A function that can be pickled.
+        num_gpus: GPUs to use on this machine; None = all that are visible.
+        num_machines: Machines that take part; each runs this command with its own ``machine_rank``.
+        machine_rank: 0 ... num_machines - 1.
+        dist_url: ``tcp://host:port`` of machine 0; found by itself on a single machine.
+
+    Returns:
+        What ``main`` returns when it runs in this process, else None.
+
+    Raises:
+        ConfigError: for numbers that do not fit this machine.
+    """
+    if not 0 <= machine_rank < num_machines:
+        raise ConfigError(
+            f"--machine-rank: got {machine_rank}; expected 0 to {num_machines - 1} for --num-machines {num_machines}."
+        )
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if num_gpus is None:
+        num_gpus = available
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return _run_under_torchrun(main, args, num_gpus, timeout)
+    if num_gpus > available:
+        raise ConfigError(
+            f"--num-gpus: got {num_gpus}, but this machine has {available} usable GPU(s); "
+            "use --num-gpus 0 to train on the CPU."
+        )
+    per_machine = max(1, num_gpus)
+    world = per_machine * num_machines
+    if world == 1:
+        os.environ["HYPVL_DEVICE"] = "cuda" if num_gpus else "cpu"
+        return main(*args)
+    if num_machines > 1 and dist_url is None:
+        raise ConfigError("--dist-url: missing; with several machines give tcp://<host of machine 0>:<port>.")
+    url = dist_url if dist_url is not None else f"tcp://127.0.0.1:{_free_port()}"
+    torch.multiprocessing.spawn(
+        _worker,
+        args=(main, args, world, machine_rank * per_machine, url, num_gpus > 0, timeout),
+        nprocs=per_machine,
+        join=True,
+    )
+    return None
+
+
+def _worker(
+    local: int,
+    main: Callable[..., Any],
+    args: tuple[Any, ...],
+    world: int,
+    first_rank: int,
+    url: str,
+    on_gpu: bool,
+    timeout: timedelta,
+) -> None:
+    if on_gpu:
+        torch.cuda.set_device(local)
+    backend = "nccl" if on_gpu else "gloo"
+    dist.init_process_group(
+        backend, init_method=url, rank=first_rank + local, world_size=world, timeout=timeout
+    )
+    try:
+        main(*args)
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def _run_under_torchrun(
+    main: Callable[..., Any], args: tuple[Any, ...], num_gpus: int, timeout: timedelta
+) -> Any:
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    on_gpu = num_gpus > 0 and torch.cuda.is_available()
+    if on_gpu:
+        if local >= torch.cuda.device_count():
+            raise ConfigError(
+                f"torchrun: local rank {local} has no GPU, this machine has {torch.cuda.device_count()}; "
+                "lower --nproc-per-node or pass --num-gpus 0."
+            )
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
+    try:
+        return main(*args)
+    finally:
+        dist.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])

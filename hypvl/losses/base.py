@@ -1,0 +1,186 @@
+"""The contract of objectives: what a loss term may ask for, and how terms are summed.
+
+A term declares the views it needs; the learner encodes each view once and hands over a
+:class:`PairContext`. Terms are pure in ``forward``; what they keep (queues, centres) changes in ``update_``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hypvl import distributed
+from hypvl.geometry.base import Geometry
+from hypvl.geometry.scoring import Scorer
+
+Modality = Literal["image", "text"]
+
+
+class Model(Protocol):
+    """What a loss may use of the model."""
+
+    geometry: Geometry
+    scorer: Scorer
+
+    def embed(self, features: Tensor, *, modality: Modality) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class View:
+    """One encoded input: which batch entry, through which encoder, with or without gradient.
+
+    Args:
+        modality: "image" or "text".
+        source: Key of the batch; dots go into nested entries ("crops.1").
+        encoder: Name of the encoder in the learner.
+        grad: False encodes under ``no_grad``.
+    """
+
+    modality: Modality
+    source: str
+    encoder: str = "student"
+    grad: bool = True
+
+    @classmethod
+    def parse(cls, text: "str | View") -> "View":
+        """``"image"``, ``"text"``, or ``"modality:source[@encoder]"`` such as ``"image:box_image"``."""
+        if isinstance(text, View):
+            return text
+        head, _, encoder = text.partition("@")
+        modality, _, source = head.partition(":")
+        if modality not in ("image", "text"):
+            raise ValueError(f"view: got {text!r}; expected 'image', 'text' or 'modality:source[@encoder]'.")
+        return cls(modality, source or modality, encoder or "student")  # type: ignore[arg-type]  # checked above
+
+    def __str__(self) -> str:
+        return f"{self.modality}:{self.source}@{self.encoder}"
+
+
+IMAGE = View("image", "image")
+TEXT = View("text", "text")
+
+
+class PairContext:
+    """What loss terms see of one step: features and embeddings of the declared views, batch and model.
+
+    Args:
+        features: Features of each view on this rank, (B, D).
+        batch: The batch (ids, masks, labels).
+        model: Owner of geometry and scorer.
+    """
+
+    def __init__(self, features: Mapping[View, Tensor], *, batch: Mapping[str, Any], model: Model) -> None:
+        self.batch = batch
+        self.model = model
+        self._features = dict(features)
+        self._cache: dict[tuple[str, View, bool], Tensor] = {}
+
+    def features(self, view: View, gathered: bool = False) -> Tensor:
+        """Features of a view: (B, D), or (N, D) of all ranks in rank order."""
+        return self._get("features", view, gathered)
+
+    def embeddings(self, view: View, gathered: bool = False) -> Tensor:
+        """Embeddings of a view: (B, D), or (N, D) of all ranks in rank order."""
+        return self._get("embeddings", view, gathered)
+
+    def targets(self, view: View) -> Tensor:
+        """Row of each local item of ``view`` among the gathered ones, (B,) int64."""
+        features = self.features(view)
+        return torch.arange(len(features), device=features.device) + distributed.rank() * len(features)
+
+    def _get(self, kind: str, view: View, gathered: bool) -> Tensor:
+        key = (kind, view, gathered)
+        if key not in self._cache:
+            if gathered:
+                self._cache[key] = distributed.gather(self._get(kind, view, False))
+            elif view not in self._features:
+                raise KeyError(
+                    f"view {view}: not encoded for this step; a term must declare it in `needs`. "
+                    f"Declared: {', '.join(map(str, self._features)) or 'none'}."
+                )
+            elif kind == "features":
+                self._cache[key] = self._features[view]
+            else:
+                self._cache[key] = self.model.embed(self._features[view], modality=view.modality)
+        return self._cache[key]
+
+
+class LossTerm(nn.Module):
+    """One idea, one number.
+
+    The mean over ranks of what ``forward`` returns equals the one-process value on the joined batch,
+    gradients included.
+    """
+
+    needs: frozenset[View] = frozenset()
+
+    def forward(self, ctx: PairContext) -> Tensor:
+        """The value, 0-dim. Pure: changes no state."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(ctx).")
+
+    def update_(self, ctx: PairContext) -> None:
+        """Change queues, centres, thresholds: called once, without gradient, after a step that happened."""
+
+    def begin_epoch_(self) -> None:
+        """Called when the data begins an epoch."""
+
+
+class LossOutput(NamedTuple):
+    """Value of an objective on one batch (a tuple, so that DDP finds its tensors).
+
+    Args:
+        total: Weighted sum, 0-dim, with gradient.
+        terms: Each term's unweighted value, detached.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """Named, weighted loss terms, summed.
+
+    Args:
+        terms: Name -> term.
+        weights: Name -> weight; names left out weigh 1.
+
+    Raises:
+        ValueError: for no terms, or a weight without a term.
+    """
+
+    def __init__(self, terms: Mapping[str, LossTerm], weights: Mapping[str, float] | None = None) -> None:
+        super().__init__()
+        if not terms:
+            raise ValueError("terms: got none; an objective needs at least one named loss term.")
+        weights = dict(weights) if weights is not None else {}
+        if unknown := set(weights) - set(terms):
+            raise ValueError(f"weights: {sorted(unknown)} name no term; terms are {sorted(terms)}.")
+        self.terms = nn.ModuleDict(terms)
+        self.weights = {name: float(weights.get(name, 1.0)) for name in terms}
+
+    @property
+    def needs(self) -> frozenset[View]:
+        """Every view that a term asks for."""
+        return frozenset().union(*(term.needs for term in self._terms().values()))
+
+    def forward(self, ctx: PairContext) -> LossOutput:
+        """Weighted sum and the terms. A term of weight 0 is still computed, so that it is logged."""
+        values = {name: term(ctx) for name, term in self._terms().items()}
+        total = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
+        return LossOutput(total, {name: value.detach() for name, value in values.items()})
+
+    def update_(self, ctx: PairContext) -> None:
+        """Let each term change its state, after a step that really happened."""
+        with torch.no_grad():
+            for term in self._terms().values():
+                term.update_(ctx)
+
+    def begin_epoch_(self) -> None:
+        """Tell each term that the data begins an epoch."""
+        for term in self._terms().values():
+            term.begin_epoch_()
+
+    def _terms(self) -> dict[str, LossTerm]:
+        return dict(self.terms.items())  # type: ignore[arg-type]  # ModuleDict is typed Module

@@ -1,0 +1,63 @@
+"""Contrastive loss over (query, key) pairs of views, for any geometry and scorer.
+
+CLIP, MERU and ATMG are this term with the cosine, the negative Lorentz distance and the exterior angle.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
+
+
+def contrastive_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross entropy of each query's scores against its own key (InfoNCE).
+
+    Formula: ``mean_i ( logsumexp_j z_ij - z_{i, t_i} )``.
+
+    Args:
+        logits: (Q, K) scaled scores, higher = closer; computed in fp32 or better.
+        targets: (Q,) int64, column of each query's positive key.
+
+    Returns:
+        0-dim.
+
+    Source: Oord et al. 2018 (arXiv 1807.03748), eq. 4; Radford et al. 2021 (arXiv 2103.00020), fig. 3.
+    """
+    return F.cross_entropy(logits, targets)
+
+
+class Contrastive(LossTerm):
+    """Mean of :func:`contrastive_loss` over pairs; queries are local, keys come from every rank.
+
+    Args:
+        pairs: (query, key) views; default image -> text and text -> image. Strings as in
+            :meth:`View.parse`, so that configs can name them.
+
+    Source: CLIP arXiv 2103.00020; MERU arXiv 2304.09172; ATMG (Accept the Modality Gap, CVPR 2025), angles as scores.
+    """
+
+    def __init__(self, pairs: Sequence[Sequence[str | View]] = ((IMAGE, TEXT), (TEXT, IMAGE))) -> None:
+        super().__init__()
+        if not pairs:
+            raise ValueError(
+                "pairs: got none; give at least one (query, key) pair such as ('image', 'text')."
+            )
+        self.pairs = tuple((View.parse(query), View.parse(key)) for query, key in pairs)
+        self.needs = frozenset(view for pair in self.pairs for view in pair)
+
+    def forward(self, ctx: PairContext) -> Tensor:
+        model = ctx.model
+        values = []
+        for query, key in self.pairs:
+            logits = model.scorer.logits(
+                model.geometry,
+                ctx.embeddings(query),
+                ctx.embeddings(key, gathered=True),
+                query_modality=query.modality,
+                key_modality=key.modality,
+            )  # (B, N)
+            values.append(contrastive_loss(logits, ctx.targets(query)))
+        return torch.stack(values).mean()

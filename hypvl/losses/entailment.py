@@ -1,0 +1,58 @@
+"""Entailment: a specific thing should lie inside the cone of the general thing that describes it."""
+
+import torch
+from torch import Tensor
+
+from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
+
+
+def entailment_loss(exterior_angle: Tensor, half_aperture: Tensor, *, aperture_factor: float = 1.0) -> Tensor:
+    """How far points stick out of the cones, in radians, on average.
+
+    Formula: ``mean relu(phi - k A)``.
+
+    Args:
+        exterior_angle: (..., F) angle at the general embedding between the ray away from the root and the
+            specific one, radians in [0, pi].
+        half_aperture: (..., F) half opening angle of the general embedding's cone, radians.
+        aperture_factor: k > 0 widens or narrows the cones.
+
+    Returns:
+        0-dim.
+
+    Source: Le et al. 2019 (arXiv 1902.00913) eq. 8; MERU (arXiv 2304.09172) eq. 5; k: HyCoCLIP (2410.06912).
+    """
+    return torch.relu(exterior_angle - aperture_factor * half_aperture).mean()
+
+
+class Entailment(LossTerm):
+    """:func:`entailment_loss` of each local (general, specific) pair.
+
+    Args:
+        general: View whose cones are used; default the text.
+        specific: View that should lie inside; default the image.
+        aperture_factor: k > 0.
+
+    Raises:
+        ValueError: in ``forward``, when the geometry has no cones.
+    """
+
+    def __init__(
+        self, *, general: str | View = TEXT, specific: str | View = IMAGE, aperture_factor: float = 1.0
+    ) -> None:
+        super().__init__()
+        if not aperture_factor > 0:
+            raise ValueError(f"aperture_factor: got {aperture_factor}; expected a number above 0.")
+        self.general, self.specific = View.parse(general), View.parse(specific)
+        self.aperture_factor = aperture_factor
+        self.needs = frozenset({self.general, self.specific})
+
+    def forward(self, ctx: PairContext) -> Tensor:
+        geometry = ctx.model.geometry
+        apex, point = ctx.embeddings(self.general), ctx.embeddings(self.specific)  # (B, D)
+        angle, aperture = geometry.exterior_angle(apex, point), geometry.half_aperture(apex)  # (B, F)
+        if angle is None or aperture is None:
+            raise ValueError(
+                f"entailment: {type(geometry).__name__} has no cones; use a hyperbolic geometry or drop the term."
+            )
+        return entailment_loss(angle, aperture, aperture_factor=self.aperture_factor)

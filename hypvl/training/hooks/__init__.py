@@ -1,0 +1,1 @@
+"""What happens around the training steps: logging, checkpoints, the root embedding, orderly stops."""

@@ -1,0 +1,179 @@
+"""Where log records go: metrics.jsonl, TensorBoard, wandb, the console."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from hypvl.errors import ConfigError
+from hypvl.training.hooks.metrics import Record
+
+_NOT_TERMS = frozenset(
+    {
+        "iteration", "loss", "grad_norm", "lr", "samples_per_second", "data_wait", "memory_gb",
+        "skipped_steps", "consumed", "epoch", "eta_seconds",
+    }
+)  # fmt: skip
+
+
+class JsonLines:
+    """One JSON object a line, flushed at once; after a resume, lines of iterations to be redone are dropped.
+
+    Args:
+        path: ``metrics.jsonl`` of the run.
+        iteration: Iteration the run (re)starts from.
+    """
+
+    def __init__(self, path: Path, *, iteration: int = 0) -> None:
+        kept = []
+        if path.is_file():
+            for line in path.read_text().splitlines():
+                try:
+                    if json.loads(line)["iteration"] <= iteration:
+                        kept.append(line + "\n")
+                except (json.JSONDecodeError, KeyError):
+                    logger.warning("{}: dropped a line that is not a record: {!r}", path, line[:80])
+        path.write_text("".join(kept))
+        self._file = path.open("a")
+
+    def write(self, record: Record) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoard:
+    """Scalars under ``train/``.
+
+    Args:
+        folder: Event files go here.
+        iteration: Later events of an earlier try are hidden.
+    """
+
+    def __init__(self, folder: Path, *, iteration: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=iteration + 1 if iteration else None)
+
+    def write(self, record: Record) -> None:
+        for name, value in record.items():
+            if name != "iteration":
+                self._writer.add_scalar(f"train/{name}", value, int(record["iteration"]))
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Wandb:
+    """A Weights & Biases run.
+
+    Args:
+        mode: "online" or "offline".
+        project: Project name.
+        name: Run name.
+        folder: The run's folder.
+        config: Resolved config, shown with the run.
+
+    Raises:
+        ConfigError: when wandb is not installed.
+    """
+
+    def __init__(
+        self, *, mode: str, project: str, name: str, folder: Path, config: Mapping[str, Any]
+    ) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise ConfigError(
+                f"train.wandb.mode: got {mode!r}, but wandb is not installed; pip install wandb, or use disabled."
+            ) from error
+        self._run = wandb.init(
+            mode=mode,  # type: ignore[arg-type]  # checked by the caller
+            project=project,
+            name=name,
+            dir=str(folder),
+            config=dict(config),
+            resume="allow",
+        )
+
+    def write(self, record: Record) -> None:
+        self._run.log(
+            {f"train/{k}": v for k, v in record.items() if k != "iteration"}, step=int(record["iteration"])
+        )
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class ConsoleLine:
+    """One live progress line on a terminal; plain lines elsewhere.
+
+    Args:
+        total: Iterations of the run.
+        console: Where to draw; default standard error.
+    """
+
+    def __init__(self, total: int, *, console: Console | None = None) -> None:
+        self._console = console if console is not None else Console(stderr=True)
+        self._total = total
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        if self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn("training"),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+                console=self._console,
+                redirect_stdout=False,
+            )
+            self._task = self._progress.add_task("training", total=total, text="")
+            self._progress.start()
+
+    def write(self, record: Record) -> None:
+        text = describe(record)
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=int(record["iteration"]), text=text)
+        else:
+            logger.info("iteration {}/{}  {}", record["iteration"], self._total, text)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+
+def describe(record: Record) -> str:
+    """A record as one line: losses, learning rate, samples/s, data wait, memory, time left."""
+    terms = [f"{name} {value:.4g}" for name, value in record.items() if name not in _NOT_TERMS]
+    parts = [
+        f"loss {record['loss']:.4f}",
+        *terms,
+        f"lr {record['lr']:.2e}",
+        f"{record['samples_per_second']:.0f} samples/s",
+        f"data wait {100 * record['data_wait']:.0f}%",
+        f"{record['memory_gb']:.1f} GB",
+        f"eta {_clock(record['eta_seconds'])}",
+    ]
+    return "  ".join(parts)
+
+
+def setup_logging(folder: Path, *, rank: int) -> None:
+    """Log lines to standard error (rank 0) and to ``log-rank<r>.txt`` (every rank)."""
+    logger.remove()
+    if rank == 0:
+        logger.add(sys.stderr, format="{time:HH:mm:ss} | {message}", level="INFO", colorize=False)
+    logger.add(folder / f"log-rank{rank}.txt", format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

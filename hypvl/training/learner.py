@@ -1,0 +1,74 @@
+"""Model plus objective as one module: encodes each declared view once and sums the loss terms."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hypvl.losses.base import LossOutput, Objective, PairContext, View
+from hypvl.models.dual_encoder import DualEncoder
+
+
+class Learner(nn.Module):
+    """What is trained, and what DDP wraps.
+
+    Args:
+        model: The model; it is the encoder named "student".
+        objective: Named loss terms.
+
+    Raises:
+        ValueError: when a term asks for an encoder that is not here.
+    """
+
+    def __init__(self, model: DualEncoder, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.views = tuple(sorted(objective.needs, key=str))
+        for view in self.views:
+            if view.encoder != "student":
+                raise ValueError(
+                    f"view {view}: encoder {view.encoder!r} is not here; this learner has 'student'."
+                )
+
+    def forward(self, batch: Mapping[str, Any]) -> tuple[LossOutput, PairContext]:
+        """Loss of one local batch (tensors on the model's device)."""
+        ctx = PairContext(
+            {view: self._encode(view, batch) for view in self.views}, batch=batch, model=self.model
+        )
+        return self.objective(ctx), ctx
+
+    def _encode(self, view: View, batch: Mapping[str, Any]) -> Tensor:
+        inputs = lookup(batch, view.source)
+        with torch.set_grad_enabled(view.grad and torch.is_grad_enabled()):
+            if view.modality == "image":
+                return self.model.encode_image(inputs, stage="features")
+            return self.model.encode_text(inputs, stage="features")
+
+    def constrain_(self) -> None:
+        """Clamp every learned parameter that has a range (curvature, scales); before each step."""
+        with torch.no_grad():
+            for module in (self.model, *self.objective.modules()):
+                constrain = getattr(module, "constrain_", None)
+                if constrain is not None:
+                    constrain()
+
+    def stats(self) -> dict[str, float]:
+        """Curvature, scales and the like, for the log (synchronises the device)."""
+        return {**self.model.geometry.stats(), **self.model.scorer.stats()}
+
+
+def lookup(batch: Mapping[str, Any], source: str) -> Tensor:
+    """The tensor at ``source`` ("image", "crops.1") of a batch.
+
+    Raises:
+        KeyError: naming what the batch has.
+    """
+    value: Any = batch
+    for part in source.split("."):
+        try:
+            value = value[int(part)] if isinstance(value, (list, tuple)) else value[part]
+        except (KeyError, IndexError, ValueError) as error:
+            raise KeyError(f"batch: has no {source!r}; it has {', '.join(map(str, batch))}.") from error
+    return value

@@ -1,0 +1,137 @@
+"""The training loop: batches in, optimizer steps out; everything else is a hook."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hypvl.losses.base import LossOutput
+from hypvl.training.learner import Learner
+from hypvl.training.step import Precision, forward_backward, optimizer_step, to_device
+
+
+@dataclass
+class StepResult:
+    """What hooks see after a step.
+
+    Args:
+        output: Loss and terms (on the device).
+        batch: The local batch (on the device).
+        grad_norm: Norm of all gradients before clipping (0-dim, on the device).
+        stepped: False when fp16 overflowed and the step was skipped.
+        data_seconds: Time spent waiting for the batch.
+        seconds: Wall time of the whole step, waiting included.
+    """
+
+    output: LossOutput
+    batch: dict[str, Any]
+    grad_norm: Tensor
+    stepped: bool
+    data_seconds: float
+    seconds: float
+
+
+class Hook:
+    """Something that happens around the steps; every method is optional and runs on every rank."""
+
+    def before_train(self, trainer: "Trainer") -> None:
+        """Called once before the first step of this process."""
+
+    def after_step(self, trainer: "Trainer", step: StepResult) -> None:
+        """Called after each step; ``trainer.iteration`` counts it already."""
+
+    def after_train(self, trainer: "Trainer") -> None:
+        """Called once after the last step; not when training ends with an error."""
+
+    def close(self, trainer: "Trainer") -> None:
+        """Called once at the end, also after an error: close files and displays."""
+
+
+@dataclass
+class Trainer:
+    """A run in progress.
+
+    Args:
+        learner: Model and objective.
+        module: What is called: ``learner``, or DDP around it.
+        optimizer: Over the learner's trainable parameters.
+        scheduler: Stepped after each optimizer step that happened.
+        loader: Yields local batches for ever, starting at ``consumed``.
+        precision: Mixed precision.
+        scaler: Gradient scaler (idle unless fp16).
+        num_iterations: Where training ends.
+        global_batch_size: Samples per step over all ranks.
+        epoch_size: Samples per epoch.
+        clip_norm: Gradient clipping, None = off.
+        hooks: Called in order.
+        iteration: Steps done (skipped fp16 steps count).
+        stop_requested: Set by a hook to end after the current step.
+    """
+
+    learner: Learner
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    loader: Iterable[dict[str, Any]]
+    precision: Precision
+    scaler: torch.amp.GradScaler
+    num_iterations: int
+    global_batch_size: int
+    epoch_size: int
+    clip_norm: float | None = None
+    hooks: Sequence[Hook] = ()
+    iteration: int = 0
+    stop_requested: bool = False
+    parameters: list[Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parameters = [p for p in self.learner.parameters() if p.requires_grad]
+
+    @property
+    def consumed(self) -> int:
+        """Samples taken so far over all ranks: the data position."""
+        return self.iteration * self.global_batch_size
+
+    def run(self) -> None:
+        """Train until ``num_iterations``, or until a hook requests a stop."""
+        self.module.train()
+        try:
+            for hook in self.hooks:
+                hook.before_train(self)
+            batches = iter(self.loader)
+            while self.iteration < self.num_iterations and not self.stop_requested:
+                step = self._step(batches)
+                for hook in self.hooks:
+                    hook.after_step(self, step)
+            for hook in self.hooks:
+                hook.after_train(self)
+        finally:
+            for hook in self.hooks:
+                hook.close(self)
+
+    def _step(self, batches: Iterator[dict[str, Any]]) -> StepResult:
+        started = time.perf_counter()
+        batch = to_device(next(batches), self.precision.device)
+        data_seconds = time.perf_counter() - started
+        if self.consumed // self.epoch_size != (self.consumed - self.global_batch_size) // self.epoch_size:
+            self.learner.objective.begin_epoch_()
+        self.learner.constrain_()
+        output, ctx = forward_backward(self.module, batch, precision=self.precision, scaler=self.scaler)
+        grad_norm, stepped = optimizer_step(
+            self.optimizer, self.parameters, scaler=self.scaler, clip_norm=self.clip_norm
+        )
+        if stepped:
+            self.scheduler.step()
+            self.learner.objective.update_(ctx)
+        self.iteration += 1
+        return StepResult(
+            LossOutput(output.total.detach(), output.terms),
+            batch,
+            grad_norm,
+            stepped,
+            data_seconds,
+            time.perf_counter() - started,
+        )

@@ -1,0 +1,69 @@
+"""Where a run came from: config, version, commit, packages, data, seeds."""
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import hypvl
+from hypvl import distributed
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "hydra-core", "webdataset", "ftfy", "regex")
+
+
+def provenance(*, seed: int, data_fingerprint: str, config_text: str) -> dict[str, Any]:
+    """Everything needed to say what made a result; JSON-serialisable."""
+    return {
+        "hypvl": hypvl.__version__,
+        **git_state(Path(hypvl.__file__).resolve().parent),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": package_versions(),
+        "device": device_name(),
+        "world_size": distributed.world_size(),
+        "command": sys.argv,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": seed,
+        "data_fingerprint": data_fingerprint,
+        "config": config_text,
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """Commit and whether the tree is dirty; None where ``folder`` is no git checkout or git is absent."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        dirty = bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return {"git_commit": None, "git_dirty": None}
+    return {"git_commit": commit, "git_dirty": dirty}
+
+
+def package_versions() -> dict[str, str | None]:
+    """Installed versions of the packages that decide numbers; None = not installed."""
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def device_name() -> str:
+    """The GPU's name, or the processor's."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return platform.processor() or platform.machine()
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()

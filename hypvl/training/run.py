@@ -1,0 +1,243 @@
+"""A training run from its config: builds the parts, resumes, trains, saves."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from loguru import logger
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from hypvl import distributed
+from hypvl.config import LazyConfig, instantiate
+from hypvl.data.loader import Loader, build_loader
+from hypvl.errors import CheckpointError, ConfigError
+from hypvl.models.hub import load_checkpoint, load_weights
+from hypvl.training.checkpoint import last_checkpoint, random_state, restore_random_state, write_atomically
+from hypvl.training.hooks.checkpoints import Checkpoints, OrderlyStop
+from hypvl.training.hooks.metrics import Metrics, Sink
+from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, setup_logging
+from hypvl.training.learner import Learner
+from hypvl.training.loop import Hook, Trainer
+from hypvl.training.provenance import provenance
+from hypvl.training.root import mean_embedding
+from hypvl.training.step import Precision
+from hypvl.training.summary import summary_table
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """What the command line says beside the config.
+
+    Args:
+        output_dir: The run's folder.
+        resume: Continue from ``last_checkpoint.txt`` there.
+        checkpoint_period: Steps between checkpoints; None = the config's.
+        log_period: Steps between log records; None = the config's.
+    """
+
+    output_dir: Path
+    resume: bool = False
+    checkpoint_period: int | None = None
+    log_period: int | None = None
+
+
+def run_training(cfg: DictConfig, options: RunOptions) -> None:
+    """Train as the config says; called once per process.
+
+    Raises:
+        ConfigError: for values that do not fit together.
+        CheckpointError: when resuming is not possible.
+        DataError: when data is missing or too much of it is bad.
+    """
+    folder = options.output_dir
+    settings = cfg.train
+    device = distributed.device()
+    resumed = _resumable(folder, options.resume)
+    folder.mkdir(parents=True, exist_ok=True)
+    setup_logging(folder, rank=distributed.rank())
+
+    torch.manual_seed(int(settings.seed))  # the same weights on every rank
+    model = instantiate(cfg.model)
+    if settings.init_checkpoint is not None and resumed is None:
+        load_weights(model, settings.init_checkpoint)
+        logger.info("weights from {}", settings.init_checkpoint)
+    learner = Learner(model, instantiate(settings.objective)).to(device)
+    optimizer = instantiate(cfg.optim.optimizer)(instantiate(cfg.optim.parameters)(learner))
+    scheduler = instantiate(cfg.optim.lr_scheduler)(optimizer)
+    precision = Precision.choose(settings.amp, device)
+    scaler = precision.make_scaler()
+
+    dataset = instantiate(cfg.dataset)
+    iteration = int(resumed["iteration"]) if resumed is not None else 0
+    loader = _loader(cfg, dataset, device, consumed=iteration * int(settings.total_batch_size))
+    torch.manual_seed(int(settings.seed) + 1 + distributed.rank())  # dropout differs between ranks
+    trainer = Trainer(
+        learner=learner,
+        module=_wrap(learner, settings, precision),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        loader=loader,
+        precision=precision,
+        scaler=scaler,
+        num_iterations=int(settings.num_iterations),
+        global_batch_size=int(settings.total_batch_size),
+        epoch_size=len(dataset),
+        clip_norm=settings.grad_clip_norm,
+        iteration=iteration,
+    )
+    if resumed is not None:
+        _restore(trainer, loader, resumed)
+        logger.info("resumed at iteration {}", iteration)
+
+    config_text = LazyConfig.to_yaml(cfg)
+    origin = provenance(
+        seed=int(settings.seed), data_fingerprint=dataset.fingerprint, config_text=config_text
+    )
+    if distributed.is_main():
+        write_atomically(folder / "config.yaml", config_text)
+        write_atomically(folder / "provenance.json", json.dumps(origin, indent=2) + "\n")
+        logger.info("model\n{}", summary_table(model))
+        logger.info(
+            "training on {} x {}, {} samples, precision {}, into {}",
+            distributed.world_size(), device, len(dataset), precision.dtype or "fp32", folder,
+        )  # fmt: skip
+    trainer.hooks = _hooks(cfg, options, trainer, loader, config_text, origin)
+    trainer.run()
+
+
+def _hooks(
+    cfg: DictConfig,
+    options: RunOptions,
+    trainer: Trainer,
+    loader: Loader,
+    config_text: str,
+    origin: dict[str, Any],
+) -> list[Hook]:
+    settings, folder = cfg.train, options.output_dir
+
+    def collect(trainer: Trainer) -> dict[str, Any]:
+        return {
+            "model": trainer.learner.model.state_dict(),
+            "objective": trainer.learner.objective.state_dict(),
+            "optimizer": trainer.optimizer.state_dict(),
+            "scheduler": trainer.scheduler.state_dict(),
+            "scaler": trainer.scaler.state_dict(),
+            "rng": random_state(),
+            "data": loader.state(trainer.consumed),
+            "iteration": trainer.iteration,
+            "config": config_text,
+            "provenance": origin,
+        }
+
+    def final_extra(trainer: Trainer) -> dict[str, Any]:
+        if trainer.learner.model.geometry.root(trainer.learner.model.embed_dim) is not None:
+            return {}
+        fresh = _loader(cfg, loader.dataset, trainer.precision.device, consumed=trainer.consumed)
+        return {"root": mean_embedding(trainer.learner, fresh, samples=int(settings.root_samples))}
+
+    sinks: list[Sink] = []
+    if distributed.is_main():
+        sinks = [
+            ConsoleLine(trainer.num_iterations),
+            JsonLines(folder / "metrics.jsonl", iteration=trainer.iteration),
+            TensorBoard(folder / "tensorboard", iteration=trainer.iteration),
+        ]
+        if settings.wandb.mode != "disabled":
+            sinks.append(
+                Wandb(
+                    mode=settings.wandb.mode,
+                    project=settings.wandb.project,
+                    name=settings.wandb.name or folder.name,
+                    folder=folder,
+                    config=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
+                )
+            )
+    return [
+        OrderlyStop(),
+        Metrics(sinks, period=_given(options.log_period, settings.log_period)),
+        Checkpoints(
+            folder,
+            collect=collect,
+            period=_given(options.checkpoint_period, settings.checkpoint_period),
+            keep=settings.keep_checkpoints,
+            final_extra=final_extra,
+        ),
+    ]
+
+
+def _given(flag: int | None, configured: int) -> int:
+    return int(configured if flag is None else flag)
+
+
+def _loader(cfg: DictConfig, dataset: Any, device: torch.device, *, consumed: int) -> Loader:
+    settings = cfg.train
+    if distributed.is_main():
+        dataset.prepare()
+    distributed.barrier()
+    return build_loader(
+        dataset,
+        global_batch_size=int(settings.total_batch_size),
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        num_workers=int(settings.num_workers),
+        seed=int(settings.seed),
+        consumed=consumed,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def _wrap(learner: Learner, settings: DictConfig, precision: Precision) -> nn.Module:
+    module: nn.Module = learner
+    if settings.compile:
+        module = torch.compile(module)  # type: ignore[assignment]
+    if distributed.world_size() == 1:
+        return module
+    ddp = nn.parallel.DistributedDataParallel(
+        module,
+        device_ids=[precision.device] if precision.device.type == "cuda" else None,
+        broadcast_buffers=settings.ddp.broadcast_buffers,
+        static_graph=settings.ddp.static_graph,
+        gradient_as_bucket_view=True,
+    )
+    if settings.ddp.fp16_compression and precision.device.type == "cuda" and precision.dtype is not None:
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+
+        ddp.register_comm_hook(None, fp16_compress_hook)
+    return ddp
+
+
+def _resumable(folder: Path, resume: bool) -> dict[str, Any] | None:
+    path = last_checkpoint(folder)
+    if path is None:
+        return None
+    if not resume:
+        raise ConfigError(
+            f"--output-dir: {folder} already holds a run ({path.name}); add --resume to continue it, "
+            "or name another folder."
+        )
+    state = load_checkpoint(path)
+    if missing := {"optimizer", "scheduler", "scaler", "objective", "rng", "data", "iteration"} - set(state):
+        raise CheckpointError(
+            f"{path}: has no {', '.join(sorted(missing))}, so training cannot continue from it; "
+            "start a new run with train.init_checkpoint set to it."
+        )
+    return state
+
+
+def _restore(trainer: Trainer, loader: Loader, state: dict[str, Any]) -> None:
+    load_weights(trainer.learner.model, state)
+    trainer.learner.objective.load_state_dict(state["objective"])
+    try:
+        trainer.optimizer.load_state_dict(state["optimizer"])
+    except ValueError as error:
+        raise CheckpointError(
+            f"--resume: the checkpoint's optimizer does not fit this config ({error}); "
+            "use the config the run was started with."
+        ) from error
+    trainer.scheduler.load_state_dict(state["scheduler"])
+    trainer.scaler.load_state_dict(state["scaler"])
+    loader.check_resume(state["data"])
+    restore_random_state(state["rng"])

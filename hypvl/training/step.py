@@ -1,0 +1,131 @@
+"""One training step: precision, forward and backward, clipping, the optimizer's step."""
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hypvl.losses.base import LossOutput, PairContext
+
+Amp = Literal["auto", "bf16", "fp16", False]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Mixed precision of a run.
+
+    Args:
+        dtype: torch.bfloat16, torch.float16, or None for full precision.
+        device: Where the model lives.
+    """
+
+    dtype: torch.dtype | None
+    device: torch.device
+
+    @classmethod
+    def choose(cls, amp: Amp, device: torch.device) -> "Precision":
+        """Precision that ``train.amp`` asks for.
+
+        Args:
+            amp: "bf16", "fp16", False, or "auto": bf16 where the hardware has it, else fp16 on a GPU and
+                full precision on a CPU.
+            device: Where the model lives.
+
+        Raises:
+            ValueError: for another value.
+        """
+        if amp == "auto":
+            if device.type == "cuda":
+                return cls(torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16, device)
+            return cls(torch.bfloat16 if _cpu_has_bf16() else None, device)
+        choices: dict[Any, torch.dtype | None] = {"bf16": torch.bfloat16, "fp16": torch.float16, False: None}
+        if amp not in choices:
+            raise ValueError(f"train.amp: got {amp!r}; expected 'auto', 'bf16', 'fp16' or false.")
+        return cls(choices[amp], device)
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """Context for the forward pass."""
+        if self.dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def make_scaler(self) -> torch.amp.GradScaler:
+        """Gradient scaler; does nothing unless the precision is fp16."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+
+def forward_backward(
+    learner: nn.Module, batch: Mapping[str, Any], *, precision: Precision, scaler: torch.amp.GradScaler
+) -> tuple[LossOutput, PairContext]:
+    """Loss of the batch and its gradients, added into ``.grad``.
+
+    Args:
+        learner: A :class:`~hypvl.training.learner.Learner`, possibly wrapped by DDP.
+        batch: Local batch on the model's device.
+        precision: Precision of the forward pass.
+        scaler: Scales the loss in fp16.
+
+    Returns:
+        The loss and the context that ``Objective.update_`` takes.
+    """
+    with precision.autocast():
+        output, ctx = learner(batch)
+    scaler.scale(output.total).backward()
+    return output, ctx
+
+
+def optimizer_step(
+    optimizer: torch.optim.Optimizer,
+    parameters: Iterable[Tensor],
+    *,
+    scaler: torch.amp.GradScaler,
+    clip_norm: float | None,
+) -> tuple[Tensor, bool]:
+    """Unscale, clip and step, then clear the gradients.
+
+    Args:
+        optimizer: What steps.
+        parameters: Whose gradient norm is taken and clipped.
+        scaler: The run's scaler.
+        clip_norm: Largest allowed norm of all gradients together; None = only measured.
+
+    Returns:
+        The gradient norm before clipping (0-dim, on the device) and whether the step happened: fp16 skips a
+        step whose gradients overflowed.
+    """
+    scaler.unscale_(optimizer)
+    parameters = list(parameters)
+    if clip_norm is None:
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    else:
+        norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
+    if scaler.is_enabled():
+        before = scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+        stepped = scaler.get_scale() >= before
+    else:
+        optimizer.step()
+        stepped = True
+    optimizer.zero_grad(set_to_none=True)
+    return norm, stepped
+
+
+def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The batch with its tensors on ``device`` (asynchronously from pinned memory); the rest as it is."""
+
+    def move(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device, non_blocking=True)
+        if isinstance(value, Mapping):
+            return {k: move(v) for k, v in value.items()}
+        return value
+
+    return {key: move(value) for key, value in batch.items()}
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

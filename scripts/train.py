@@ -1,0 +1,8 @@
+"""Train a model: python scripts/train.py --config configs/train_meru_demo.py --output-dir output/demo"""
+
+import sys
+
+from hypvl.cli.train import run
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,57 @@
+import math
+
+import pytest
+import torch
+from hypvl.geometry.scoring import Cosine
+from hypvl.geometry.sphere import Sphere
+
+from hypvl.losses.base import IMAGE, TEXT, LossTerm
+from hypvl.losses.contrastive import Contrastive, contrastive_loss
+from tests.losses.contract import LossContract
+from tests.losses.toy import GeometryOnly, context
+
+
+class TestContrastiveOnHyperboloid(LossContract):
+    def make(self) -> LossTerm:
+        return Contrastive()
+
+
+class TestContrastiveOnSphere(LossContract):
+    def make(self) -> LossTerm:
+        return Contrastive()
+
+    def model(self) -> GeometryOnly:
+        return GeometryOnly(Sphere(), Cosine())
+
+
+def test_value_by_hand() -> None:
+    logits = torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]], dtype=torch.float64)
+    # row 0: -log(3/4); row 1 has two equal scores: log 2
+    expected = (math.log(4 / 3) + math.log(2)) / 2
+    assert contrastive_loss(logits, torch.tensor([0, 1])).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_clip_loss_by_hand() -> None:
+    """Orthogonal pairs: each row scores (s, 0), so the loss is log(1 + exp(-s))."""
+    model = GeometryOnly(Sphere(), Cosine())
+    model.scorer.log_scale.data.fill_(math.log(2.0))
+    eye = torch.eye(2, dtype=torch.float64)
+    value = Contrastive()(context(model, {IMAGE: 5 * eye, TEXT: 0.1 * eye}))
+    assert value.item() == pytest.approx(math.log1p(math.exp(-2.0)), rel=1e-9)
+
+
+def test_one_direction_only() -> None:
+    model = GeometryOnly(Sphere(), Cosine())
+    rows = {IMAGE: torch.eye(3, dtype=torch.float64), TEXT: torch.eye(3, dtype=torch.float64)[[0, 0, 1]]}
+    both = Contrastive()(context(model, rows))
+    one = Contrastive([("image", "text")])(context(model, rows))
+    other = Contrastive([("text", "image")])(context(model, rows))
+    assert one.item() != pytest.approx(other.item())
+    assert both.item() == pytest.approx((one.item() + other.item()) / 2)
+
+
+def test_pairs_are_needed() -> None:
+    with pytest.raises(ValueError, match="pairs: got none"):
+        Contrastive([])
+    with pytest.raises(ValueError, match="'picture'"):
+        Contrastive([("picture", "text")])

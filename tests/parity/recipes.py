@@ -1,0 +1,104 @@
+"""The published models as compositions of hypvl's parts: geometry, scorer, objective, alphas.
+
+`features[name]` of the number files are what comes out of a projection without its learned alpha.
+"""
+
+from typing import Any
+
+import torch
+from hypvl.geometry.lorentz import Lorentz
+from hypvl.geometry.scoring import Cosine, ExteriorAngle, NegativeDistance, Scorer
+from hypvl.geometry.sphere import Sphere
+from torch import Tensor, nn
+
+from hypvl.geometry.base import Geometry
+from hypvl.losses.base import LossOutput, LossTerm, Objective, PairContext, View
+from hypvl.losses.contrastive import Contrastive
+from hypvl.losses.entailment import Entailment
+
+VIEWS = {
+    "image": View.parse("image"),
+    "text": View.parse("text"),
+    "box_image": View.parse("image:box_image"),
+    "box_text": View.parse("text:box_text"),
+}
+
+
+class Parts(nn.Module):
+    """Geometry, scorer, alphas and objective of one published model."""
+
+    def __init__(self, geometry: Geometry, scorer: Scorer, objective: Objective, *, alphas: bool) -> None:
+        super().__init__()
+        self.geometry, self.scorer, self.objective = geometry, scorer, objective
+        self.alphas = nn.ParameterDict(
+            {m: nn.Parameter(torch.zeros(())) for m in ("image", "text")} if alphas else {}
+        )
+
+    def embed(self, features: Tensor, *, modality: str) -> Tensor:
+        return self.geometry.lift(features)
+
+    def raw_scalars(self) -> dict[str, nn.Parameter]:
+        """The published names of the learned scalars."""
+        named: dict[str, Any] = {"logit_scale": self.scorer.log_scale}
+        if hasattr(self.geometry, "log_curv"):
+            named["curv"] = self.geometry.log_curv
+        for modality, name in (("image", "visual_alpha"), ("text", "textual_alpha")):
+            if modality in self.alphas:
+                named[name] = self.alphas[modality]
+        return named
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        self.geometry.constrain_()
+        self.scorer.constrain_()
+        for alpha in self.alphas.values():
+            alpha.clamp_(max=0.0)
+
+    def loss(self, features: dict[str, Tensor]) -> LossOutput:
+        """The objective on unscaled features by view name."""
+        scaled = {
+            VIEWS[name]: x * self.alphas[VIEWS[name].modality].exp() if self.alphas else x
+            for name, x in features.items()
+            if VIEWS[name] in self.objective.needs
+        }
+        return self.objective(PairContext(scaled, batch={}, model=self))
+
+
+def build(name: str, constructor: dict[str, Any]) -> Parts:
+    """A published model's parts in double precision, by the name the number files use."""
+    family = name.split("_", maxsplit=1)[0]
+    weight = float(constructor.get("entail_weight", 0.0))
+    if family == "CLIP":
+        return Parts(Sphere(), Cosine(), Objective({"contrastive": Contrastive()}), alphas=False).double()
+    curvature = {"curv_init": constructor["curv_init"], "learn_curv": constructor["learn_curv"]}
+    if family == "ATMG":
+        geometry: Geometry = Lorentz(**curvature, curv_range=5.0)
+        return Parts(
+            geometry, ExteriorAngle(), Objective({"contrastive": Contrastive()}), alphas=True
+        ).double()
+    geometry = Lorentz(**curvature)
+    terms: dict[str, LossTerm]
+    if family == "MERU":
+        terms, weights = {"contrastive": Contrastive(), "entailment": Entailment()}, {"entailment": weight}
+    elif family == "HyCoCLIP":
+        boxes = ("image:box_image", "text"), ("text:box_text", "image")
+        terms = {
+            "contrastive": Contrastive([("image", "text"), ("text", "image"), boxes[0], boxes[1]]),
+            "text_image": Entailment(general="text", specific="image", aperture_factor=0.7),
+            "box_text_image": Entailment(
+                general="text:box_text", specific="image:box_image", aperture_factor=0.7
+            ),
+            "cross_image": Entailment(general="image:box_image", specific="image", aperture_factor=1.2),
+            "cross_text": Entailment(general="text:box_text", specific="text", aperture_factor=1.2),
+        }
+        weights = {key: 0.5 * weight for key in terms if key != "contrastive"}
+    else:
+        raise KeyError(f"{name}: no recipe of this name in tests/parity/recipes.py")
+    return Parts(geometry, NegativeDistance(), Objective(terms, weights), alphas=True).double()
+
+
+def with_scalars(parts: Parts, scalars: dict[str, float]) -> Parts:
+    """Set the learned scalars by their published names, as read (log domain)."""
+    for key, parameter in parts.raw_scalars().items():
+        parameter.data.fill_(scalars[key])
+    return parts

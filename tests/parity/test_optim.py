@@ -1,0 +1,72 @@
+"""scheduler_optim.json: learning-rate multipliers, the rates an optimizer sees, weight-decay groups."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypvl.config import LazyConfig, instantiate
+
+from hypvl.models.convert import to_official
+from hypvl.training.optim import parameter_groups, warmup_cosine, warmup_cosine_multiplier
+from tests.parity.reference import cases
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@pytest.mark.parametrize("case", cases("scheduler_optim", "schedule"))
+def test_multipliers(case: dict[str, Any]) -> None:
+    total, warmup = case["total_steps"], case["warmup_steps"]
+    for step, expected in case["multipliers"].items():
+        found = warmup_cosine_multiplier(int(step), total_steps=total, warmup_steps=warmup)
+        # Differs: the published schedule rises again after the last step, ours stays at 0
+        assert found == pytest.approx(expected if int(step) <= total else 0.0, rel=1e-12, abs=1e-15), step
+
+
+@pytest.mark.parametrize("case", cases("scheduler_optim"))
+def test_rates_an_optimizer_sees(case: tuple[str, Any]) -> None:
+    key, walk = case
+    if key != "schedule_walk":
+        return
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=walk["base_lr"])
+    schedule = warmup_cosine(optimizer, total_steps=walk["total_steps"], warmup_steps=walk["warmup_steps"])
+    for expected in walk["lr_used_by_optimizer_step_1_2_3_etc"]:
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-12, abs=1e-18)
+        parameter.grad = torch.zeros(1)
+        optimizer.step()
+        schedule.step()
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, torch.nn.Module]:
+    return {
+        family: instantiate(LazyConfig.load(CONFIGS / f"train_{family.lower()}_vit_s.py").model)
+        for family in ("CLIP", "MERU", "ATMG")
+    }
+
+
+@pytest.mark.parametrize("case", cases("scheduler_optim", "param_groups"))
+def test_parameter_groups(case: tuple[str, Any], models: dict[str, torch.nn.Module]) -> None:
+    key, expected = case
+    model = models[key.split("_")[0]]
+    decays = [group["weight_decay"] for group in expected]
+    groups = parameter_groups(model, weight_decay=decays[0], gain_bias_decay=decays[1])
+    published = {id(p): n for p, n in _published_names(model).items()}
+    assert len(groups) == len(expected)
+    for group, wanted in zip(groups, expected, strict=True):
+        parameters = group["params"]
+        assert group["weight_decay"] == pytest.approx(wanted["weight_decay"])
+        assert len(parameters) == wanted["n_tensors"]
+        if "n_values" in wanted:
+            assert sum(p.numel() for p in parameters) == wanted["n_values"]
+        if "names" in wanted:
+            assert {published[id(p)] for p in parameters} == set(wanted["names"])
+
+
+def _published_names(model: torch.nn.Module) -> dict[torch.nn.Parameter, str]:
+    """Each parameter's name in the official files."""
+    ours = dict(model.named_parameters())
+    tags = {name: torch.tensor(float(i)) for i, name in enumerate(model.state_dict())}
+    by_tag = {float(value): name for name, value in to_official(tags).items() if value.ndim == 0}
+    return {parameter: by_tag[float(tags[name])] for name, parameter in ours.items()}
