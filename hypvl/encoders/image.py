@@ -27,9 +27,10 @@ VARIANTS: dict[str, Variant] = {
 
 # Arguments of timm.create_model that load files, change the outputs, or have a name of their own here.
 _TAKEN = frozenset(
-    ("model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict")
-    + ("checkpoint_path", "cache_dir", "kwargs_filter", "features_only", "out_indices")
-    + ("num_classes", "in_chans", "img_size", "drop_path_rate")
+    """
+    model_name pretrained pretrained_cfg pretrained_cfg_overlay pretrained_strict checkpoint_path cache_dir
+    kwargs_filter features_only out_indices num_classes in_chans img_size drop_path_rate
+    """.split()  # noqa: SIM905
 )
 
 
@@ -48,7 +49,7 @@ class TimmImageEncoder(ImageEncoder):
     Args:
         arch: A timm name, with or without a weights tag, or a key of ``VARIANTS``.
         pretrained: Start from timm's weights for that name (downloaded on first use).
-        pixel_mean: Mean per channel of pixels in [0, 1]; None = that of the pretrained weights, or ImageNet's.
+        pixel_mean: Mean per channel of pixels in [0, 1]; None = as the pretrained weights saw, or ImageNet.
         pixel_std: Standard deviation per channel; None as for ``pixel_mean``.
         image_size: Height and width in pixels. Models of any input size merely note it.
         grad_checkpointing: Recompute activations in the backward pass instead of keeping them.
