@@ -6,15 +6,16 @@
 from typing import Any
 
 import torch
-from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import Cosine, ExteriorAngle, NegativeDistance, Scorer
-from hypvl.geometry.sphere import Sphere
 from torch import Tensor, nn
 
 from hypvl.geometry.base import Geometry
+from hypvl.geometry.lorentz import Lorentz
+from hypvl.geometry.scoring import Cosine, ExteriorAngle, NegativeDistance, Scorer
+from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import LossOutput, LossTerm, Objective, PairContext, View
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.entailment import Entailment
+from hypvl.models.convert import to_official
 
 VIEWS = {
     "image": View.parse("image"),
@@ -102,3 +103,10 @@ def with_scalars(parts: Parts, scalars: dict[str, float]) -> Parts:
     for key, parameter in parts.raw_scalars().items():
         parameter.data.fill_(scalars[key])
     return parts
+
+
+def official_to_ours(model: nn.Module) -> dict[str, str]:
+    """Official name -> our name of each tensor of a model, through the key table of the converters."""
+    state = model.state_dict()
+    ours = {tensor.data_ptr(): name for name, tensor in state.items()}
+    return {name: ours[t.data_ptr()] for name, t in to_official(state).items() if t.data_ptr() in ours}

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypvl.config import LazyConfig, instantiate
-from hypvl.data.tokenizer import get_tokenizer
 from torch import Tensor
 
+from hypvl.config import LazyConfig, instantiate
+from hypvl.data.tokenizer import get_tokenizer
 from hypvl.losses.base import PairContext
 from hypvl.models.convert import to_hypvl, to_official
-from tests.parity.recipes import VIEWS, build
+from tests.parity.recipes import VIEWS, build, official_to_ours
 from tests.parity.reference import cases, load
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -130,9 +130,7 @@ def _check_features(model: torch.nn.Module, features: dict[str, Tensor], expecte
 
 def _check_gradients(model: torch.nn.Module, expected: dict[str, Any]) -> None:
     own = dict(model.named_parameters(remove_duplicate=False))
-    tags = {key: torch.tensor(float(i)) for i, key in enumerate(model.state_dict())}
-    keys = list(tags)
-    ours = {official: keys[int(tag)] for official, tag in to_official(tags).items() if tag.ndim == 0}
+    ours = official_to_ours(model)
     for key, wanted in expected.items():
         gradient = own[ours[key]].grad
         if wanted is None:

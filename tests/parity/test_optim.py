@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypvl.config import LazyConfig, instantiate
 
-from hypvl.models.convert import to_official
+from hypvl.config import LazyConfig, instantiate
 from hypvl.training.optim import parameter_groups, warmup_cosine, warmup_cosine_multiplier
+from tests.parity.recipes import official_to_ours
 from tests.parity.reference import cases
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -52,7 +52,8 @@ def test_parameter_groups(case: tuple[str, Any], models: dict[str, torch.nn.Modu
     model = models[key.split("_")[0]]
     decays = [group["weight_decay"] for group in expected]
     groups = parameter_groups(model, weight_decay=decays[0], gain_bias_decay=decays[1])
-    published = {id(p): n for p, n in _published_names(model).items()}
+    ours = dict(model.named_parameters())
+    published = {id(ours[own]): official for official, own in official_to_ours(model).items() if own in ours}
     assert len(groups) == len(expected)
     for group, wanted in zip(groups, expected, strict=True):
         parameters = group["params"]
@@ -62,11 +63,3 @@ def test_parameter_groups(case: tuple[str, Any], models: dict[str, torch.nn.Modu
             assert sum(p.numel() for p in parameters) == wanted["n_values"]
         if "names" in wanted:
             assert {published[id(p)] for p in parameters} == set(wanted["names"])
-
-
-def _published_names(model: torch.nn.Module) -> dict[torch.nn.Parameter, str]:
-    """Each parameter's name in the official files."""
-    ours = dict(model.named_parameters())
-    tags = {name: torch.tensor(float(i)) for i, name in enumerate(model.state_dict())}
-    by_tag = {float(value): name for name, value in to_official(tags).items() if value.ndim == 0}
-    return {parameter: by_tag[float(tags[name])] for name, parameter in ours.items()}

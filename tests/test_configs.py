@@ -1,0 +1,114 @@
+"""Every config in configs/ loads, saves, reloads, builds a tiny version and takes a step on the CPU."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from hypvl.config import LazyConfig, instantiate
+from hypvl.training.learner import Learner
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+TRAIN = sorted(CONFIGS.glob("train_*.py"))
+EVAL = sorted(CONFIGS.glob("eval_*.py"))
+
+
+def shrink(cfg: DictConfig) -> DictConfig:
+    """The same recipe with small encoders."""
+    visual, textual = cfg.model.visual, cfg.model.textual
+    if visual["_target_"].endswith("TimmImageEncoder"):
+        visual.arch = "vit_tiny_patch16_224"
+        visual.image_size = 32
+        visual.timm_args = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+    textual.arch = "L1_W32_A2"
+    return cfg
+
+
+def batch_for(model: Any, rows: int = 4) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    size, end = model.image_size, model.textual.eot_token
+    text = torch.randint(1, 400, (rows, 9), generator=generator)
+    text[:, -1] = end
+    image = torch.randint(0, 256, (rows, 3, size, size), generator=generator, dtype=torch.uint8)
+    return {"image": image, "text": text}
+
+
+@pytest.mark.parametrize("path", [*TRAIN, *EVAL], ids=lambda p: p.stem)
+def test_loads_saves_and_reloads_the_same(path: Path, tmp_path: Path) -> None:
+    cfg = LazyConfig.load(path)
+    LazyConfig.save(cfg, tmp_path / "saved.yaml")
+    again = LazyConfig.load(tmp_path / "saved.yaml")
+    assert OmegaConf.to_container(again) == OmegaConf.to_container(cfg)
+
+
+@pytest.mark.parametrize("path", [*TRAIN, *EVAL], ids=lambda p: p.stem)
+def test_is_short_flat_and_says_how_to_run_it(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 30
+    assert f"configs/{path.name}" in path.read_text().split('"""')[1]
+
+
+@pytest.mark.parametrize("path", TRAIN, ids=lambda p: p.stem)
+def test_trains_one_tiny_step(path: Path) -> None:
+    cfg = shrink(LazyConfig.load(path))
+    assert {"dataset", "model", "optim", "train"} <= set(cfg)
+    torch.manual_seed(0)
+    learner = Learner(instantiate(cfg.model), instantiate(cfg.train.objective))
+    optimizer = instantiate(cfg.optim.optimizer)(instantiate(cfg.optim.parameters)(learner))
+    schedule = instantiate(cfg.optim.lr_scheduler)(optimizer)
+    before = {k: p.detach().clone() for k, p in learner.named_parameters()}
+    for _ in range(2):  # the first step has learning rate 0 when there is a warm-up
+        learner.constrain_()
+        output, _ = learner(batch_for(learner.model))
+        assert torch.isfinite(output.total)
+        assert all(torch.isfinite(v) and v != 0 for v in output.terms.values()), output.terms
+        optimizer.zero_grad()
+        output.total.backward()
+        optimizer.step()
+        schedule.step()
+    for name, parameter in learner.named_parameters():
+        moved = not torch.equal(parameter.detach(), before[name])
+        assert moved == (parameter.requires_grad and parameter.grad is not None), name
+        assert parameter.requires_grad == (parameter.grad is not None), name
+
+
+def test_the_large_recipe_is_the_base_of_the_others(tmp_path: Path) -> None:
+    """Editing train_meru_vit_l.py changes S and B as well."""
+    folder = tmp_path / "configs"
+    shutil.copytree(CONFIGS, folder)
+    with (folder / "train_meru_vit_l.py").open("a") as file:
+        file.write("\noptim.optimizer.lr = 0.125\nmodel.geometry.curv_init = 0.5\n")
+    for size in "sbl":
+        cfg = LazyConfig.load(folder / f"train_meru_vit_{size}.py")
+        assert cfg.optim.optimizer.lr == 0.125
+        assert cfg.model.geometry.curv_init == 0.5
+    assert LazyConfig.load(CONFIGS / "train_meru_vit_s.py").optim.optimizer.lr == 5e-4
+
+
+def test_published_override_builds() -> None:
+    cfg = LazyConfig.load(CONFIGS / "train_meru_vit_l.py")
+    overrides = ["model.visual.arch=vit_base_patch16_224", "train.total_batch_size=4096"]
+    cfg = LazyConfig.apply_overrides(cfg, overrides)
+    model = instantiate(cfg.model)
+    assert cfg.train.total_batch_size == 4096
+    assert sum(p.numel() for p in model.visual.parameters()) == 85_798_656  # ViT-B/16 without a classifier
+
+
+@pytest.mark.parametrize("family", ["clip", "meru", "atmg"])
+def test_published_recipe_values(family: str) -> None:
+    cfg = LazyConfig.load(CONFIGS / f"train_{family}_vit_l.py")
+    assert (cfg.train.num_iterations, cfg.train.total_batch_size) == (120_000, 2048)
+    assert (cfg.optim.optimizer.lr, list(cfg.optim.optimizer.betas)) == (5e-4, [0.9, 0.98])
+    assert (cfg.optim.parameters.weight_decay, cfg.optim.parameters.gain_bias_decay) == (0.2, 0.2)
+    assert cfg.optim.lr_scheduler.warmup_steps == 4000
+    assert cfg.dataset.tarfiles == ["datasets/redcaps/*.tar"]
+    assert list(cfg.dataset.image_transform.scale) == [0.5, 1.0]
+    assert cfg.train.objective.weights.get("entailment") == (0.2 if family == "meru" else None)
+    if family != "clip":
+        geometry = cfg.model.geometry
+        assert (geometry.curv_init, geometry.learn_curv) == (
+            (1.0, True) if family == "meru" else (0.1, False)
+        )

@@ -1,0 +1,58 @@
+import os
+
+import pytest
+import torch
+
+from hypvl import distributed
+from hypvl.errors import ConfigError
+from tests.ranks import run_ranks
+
+
+def collectives() -> dict[str, object]:
+    rank = distributed.rank()
+    x = torch.full((2, 3), float(rank + 1), requires_grad=True)
+    gathered = distributed.gather(x)
+    weights = torch.arange(4.0).unsqueeze(1) * (rank + 1)  # each rank weighs every row in its own way
+    (gathered * weights).sum().backward()
+    return {
+        "gathered": gathered.detach(),
+        "grad": x.grad,
+        "mean": distributed.all_reduce_mean(torch.tensor(float(rank))),
+        "sum": distributed.all_reduce_sum(torch.tensor(float(rank))),
+        "objects": distributed.gather_objects({"rank": rank}),
+        "broadcast": distributed.broadcast_object(f"from {rank}"),
+        "size": distributed.world_size(),
+        "device": str(distributed.device()),
+    }
+
+
+def test_collectives_on_two_processes() -> None:
+    first, second = run_ranks(2, collectives)
+    expected = torch.tensor([1.0, 1.0, 2.0, 2.0]).unsqueeze(1).expand(4, 3)
+    for rank, found in enumerate((first, second)):
+        assert torch.equal(found["gathered"], expected)
+        # the sum over ranks of each rank's weight for our rows: (1 + 2) * row
+        rows = torch.arange(4.0)[2 * rank : 2 * rank + 2].unsqueeze(1)
+        assert torch.equal(found["grad"], 3 * rows.expand(2, 3))
+        assert found["mean"].item() == 0.5
+        assert found["sum"].item() == 1.0
+        assert found["objects"] == [{"rank": 0}, {"rank": 1}]
+        assert found["broadcast"] == "from 0"
+        assert (found["size"], found["device"]) == (2, "cpu")
+
+
+def test_launch_runs_here_with_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setitem(os.environ, "HYPVL_DEVICE", "cpu")
+    assert distributed.launch(lambda x: x + 1, 2, num_gpus=0) == 3
+
+
+def test_launch_refuses_what_this_machine_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="--num-gpus: got 8, but this machine has 0 usable"):
+        distributed.launch(print, num_gpus=8)
+    with pytest.raises(ConfigError, match="--machine-rank: got 2; expected 0 to 1"):
+        distributed.launch(print, num_gpus=0, num_machines=2, machine_rank=2)
+    with pytest.raises(ConfigError, match="--dist-url: missing"):
+        distributed.launch(print, num_gpus=0, num_machines=2, machine_rank=0)

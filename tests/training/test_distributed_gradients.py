@@ -1,0 +1,64 @@
+"""Gradients over 1, 2 and 4 processes equal those of one process with the same global batch."""
+
+import pytest
+import torch
+from torch import nn
+
+from hypvl import distributed
+from tests.ranks import run_ranks
+from tests.training.tiny import RECIPES, rows_of, tiny_batch, tiny_learner
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+LIMIT = {"float32": 1e-5, "float64": 1e-10}
+
+
+def gradients() -> dict[str, dict[str, torch.Tensor]]:
+    """For each recipe and precision: the averaged gradients after one DDP step, and the mean loss."""
+    results = {}
+    for recipe in RECIPES:
+        for name, dtype in DTYPES.items():
+            learner = tiny_learner(recipe).to(dtype)
+            batch = rows_of(tiny_batch(), distributed.rank(), distributed.world_size())
+            module: nn.Module = learner
+            if distributed.world_size() > 1:
+                module = nn.parallel.DistributedDataParallel(
+                    learner, static_graph=True, broadcast_buffers=False
+                )
+            learner.constrain_()
+            output, _ = module(batch)
+            output.total.backward()
+            found = {k: p.grad for k, p in learner.named_parameters() if p.grad is not None}
+            found["loss"] = distributed.all_reduce_mean(output.total.detach())
+            results[f"{recipe}-{name}"] = found
+    return results
+
+
+@pytest.fixture(scope="module")
+def one_process() -> dict[str, dict[str, torch.Tensor]]:
+    return gradients()
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_gradients_do_not_depend_on_the_number_of_processes(
+    world: int, one_process: dict[str, dict[str, torch.Tensor]]
+) -> None:
+    for rank, results in enumerate(run_ranks(world, gradients)):
+        for case, expected in one_process.items():
+            found = results[case]
+            assert found.keys() == expected.keys(), f"{case}: parameters with a gradient"
+            difference = sum((found[k] - expected[k]).double().square().sum() for k in expected) ** 0.5
+            norm = sum(expected[k].double().square().sum() for k in expected) ** 0.5
+            limit = LIMIT[case.split("-")[1]]
+            assert difference / norm <= limit, f"{case}, {world} processes, rank {rank}: {difference / norm}"
+
+
+def test_every_trainable_parameter_gets_a_gradient(one_process: dict[str, dict[str, torch.Tensor]]) -> None:
+    for recipe in RECIPES:
+        trainable = {k for k, p in tiny_learner(recipe).named_parameters() if p.requires_grad}
+        assert trainable == one_process[f"{recipe}-float64"].keys() - {"loss"}
+
+
+def test_gather_is_the_identity_without_processes() -> None:
+    x = torch.randn(3, 2, requires_grad=True)
+    assert distributed.gather(x) is x
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)

@@ -1,0 +1,69 @@
+import pytest
+import torch
+
+from hypvl.losses.base import IMAGE, LossTerm, Objective, PairContext, View
+from hypvl.training.learner import Learner, lookup
+from tests.training.tiny import tiny_batch, tiny_learner, tiny_model
+
+
+class Mean(LossTerm):
+    def __init__(self, *views: View) -> None:
+        super().__init__()
+        self.needs = frozenset(views)
+
+    def forward(self, ctx: PairContext) -> torch.Tensor:
+        return torch.stack([ctx.features(v).mean() for v in sorted(self.needs, key=str)]).mean()
+
+
+def test_each_view_is_encoded_once_whatever_asks_for_it() -> None:
+    model = tiny_model("clip")
+    calls = []
+    model.visual.register_forward_hook(lambda *_: calls.append(1))
+    Learner(model, Objective({"a": Mean(IMAGE), "b": Mean(IMAGE)}))(tiny_batch())
+    assert len(calls) == 1
+
+
+def test_a_view_without_gradient_gives_none_to_its_encoder() -> None:
+    still = View("image", "image", grad=False)
+    learner = Learner(tiny_model("clip"), Objective({"a": Mean(still, View("text", "text"))}))
+    output, _ = learner(tiny_batch())
+    output.total.backward()
+    assert all(p.grad is None for p in learner.model.visual.parameters())
+    assert learner.model.textual.token_embed.weight.grad is not None
+
+
+def test_an_encoder_that_is_not_here_is_named() -> None:
+    with pytest.raises(ValueError, match="encoder 'teacher' is not here"):
+        Learner(tiny_model("clip"), Objective({"a": Mean(View("image", "image", "teacher"))}))
+
+
+def test_a_batch_entry_that_is_not_there_is_named() -> None:
+    learner = Learner(tiny_model("clip"), Objective({"a": Mean(View("image", "box_image"))}))
+    with pytest.raises(KeyError, match="has no 'box_image'; it has image, text, position, bad"):
+        learner(tiny_batch())
+
+
+def test_lookup_goes_into_lists_and_dicts() -> None:
+    batch = {"crops": [torch.zeros(1), torch.ones(1)], "by": {"160": torch.full((1,), 2.0)}}
+    assert lookup(batch, "crops.1").item() == 1.0
+    assert lookup(batch, "by.160").item() == 2.0
+    with pytest.raises(KeyError, match=r"crops\.2"):
+        lookup(batch, "crops.2")
+
+
+def test_constrain_clamps_scales_and_curvature() -> None:
+    learner = tiny_learner("meru")
+    model = learner.model
+    with torch.no_grad():
+        for parameter in (model.scorer.log_scale, model.geometry.log_curv, model.visual_head.log_scale):
+            parameter.fill_(50.0)
+    learner.constrain_()
+    assert model.scorer.log_scale.item() == pytest.approx(4.6052)
+    assert model.geometry.log_curv.item() == pytest.approx(2.302585, rel=1e-6)  # ten times its start
+    assert model.visual_head.log_scale.item() == 0.0
+
+
+def test_stats_name_curvature_and_scale() -> None:
+    stats = tiny_learner("meru").stats()
+    assert stats["curv"] == pytest.approx(1.0)
+    assert stats["logit_scale"] == pytest.approx(1 / 0.07, rel=1e-5)

@@ -1,0 +1,176 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from hypvl.losses.base import IMAGE, LossTerm, Objective, PairContext
+from hypvl.training.hooks.metrics import Metrics, Record
+from hypvl.training.learner import Learner
+from hypvl.training.loop import Hook, StepResult, Trainer
+from hypvl.training.optim import parameter_groups, warmup_cosine
+from hypvl.training.root import mean_embedding
+from hypvl.training.step import Precision
+from tests.training.tiny import tiny_batch, tiny_learner, tiny_model
+
+
+def batches(start: int = 0) -> Iterator[dict[str, Any]]:
+    position = start
+    while True:
+        yield tiny_batch(8, seed=position)
+        position += 1
+
+
+def trainer(learner: Learner, *, iterations: int = 6, hooks: tuple[Hook, ...] = (), **given: Any) -> Trainer:
+    groups = parameter_groups(learner, weight_decay=0.2, gain_bias_decay=0.2)
+    optimizer = torch.optim.AdamW(groups, lr=1e-2)
+    precision = Precision.choose(False, torch.device("cpu"))
+    return Trainer(
+        learner=learner,
+        module=learner,
+        optimizer=optimizer,
+        scheduler=warmup_cosine(optimizer, total_steps=iterations, warmup_steps=2),
+        loader=batches(),
+        precision=precision,
+        scaler=precision.make_scaler(),
+        num_iterations=iterations,
+        global_batch_size=8,
+        epoch_size=24,
+        hooks=hooks,
+        **given,
+    )
+
+
+class Memory:
+    """A sink that keeps what it got."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.closed = False
+
+    def write(self, record: Record) -> None:
+        self.records.append(record)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_first_step_has_rate_zero_and_later_ones_learn() -> None:
+    learner = tiny_learner("meru")
+    before = {k: v.clone() for k, v in learner.state_dict().items()}
+
+    class AfterFirst(Hook):
+        def after_step(self, trainer: Trainer, step: StepResult) -> None:
+            if trainer.iteration == 1:
+                assert all(torch.equal(v, before[k]) for k, v in learner.state_dict().items())
+
+    run = trainer(learner, hooks=(AfterFirst(),))
+    run.run()
+    assert run.iteration == 6
+    assert run.consumed == 48
+    moved = [k for k, v in learner.state_dict().items() if not torch.equal(v, before[k])]
+    assert "model.geometry.log_curv" in moved
+    assert "model.textual.token_embed.weight" in moved
+    assert "model.visual.pos_embed" not in moved  # frozen
+
+
+def test_loss_falls_on_one_batch() -> None:
+    learner = tiny_learner("clip")
+    memory = Memory()
+    run = trainer(learner, iterations=40, hooks=(Metrics([memory], period=1),))
+    run.loader = [tiny_batch(8)] * 40
+    run.run()
+    assert memory.records[-1]["loss"] < 0.5 * memory.records[0]["loss"]
+
+
+def test_records_average_over_the_period_and_say_speed_and_position() -> None:
+    learner, memory = tiny_learner("meru"), Memory()
+    run = trainer(learner, iterations=5, hooks=(Metrics([memory], period=2),))
+    run.run()
+    assert [r["iteration"] for r in memory.records] == [2, 4, 5]
+    first = memory.records[0]
+    assert first["loss"] == pytest.approx(first["contrastive"] + 0.2 * first["entailment"], rel=1e-5)
+    assert first["consumed"] == 16
+    assert first["epoch"] == pytest.approx(16 / 24)
+    assert 0 <= first["data_wait"] <= 1
+    assert first["samples_per_second"] > 0
+    assert {"lr", "grad_norm", "memory_gb", "eta_seconds", "curv"} <= first.keys()
+    assert memory.closed
+
+
+def test_a_hook_can_stop_the_run_and_hooks_are_closed_after_an_error() -> None:
+    class Stop(Hook):
+        closed = False
+
+        def after_step(self, trainer: Trainer, step: StepResult) -> None:
+            if trainer.iteration == 2:
+                trainer.stop_requested = True
+
+        def close(self, trainer: Trainer) -> None:
+            self.closed = True
+
+    stop = Stop()
+    run = trainer(tiny_learner("clip"), hooks=(stop,))
+    run.run()
+    assert run.iteration == 2
+    assert stop.closed
+
+    class Fail(Hook):
+        def after_step(self, trainer: Trainer, step: StepResult) -> None:
+            raise RuntimeError("boom")
+
+    stop = Stop()
+    with pytest.raises(RuntimeError, match="boom"):
+        trainer(tiny_learner("clip"), hooks=(stop, Fail())).run()
+    assert stop.closed
+
+
+class Epochs(LossTerm):
+    """Counts epochs and updates; adds nothing."""
+
+    needs = frozenset({IMAGE})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs = 0
+        self.updates = 0
+
+    def forward(self, ctx: PairContext) -> torch.Tensor:
+        return ctx.features(IMAGE).square().mean()
+
+    def update_(self, ctx: PairContext) -> None:
+        self.updates += 1
+
+    def begin_epoch_(self) -> None:
+        self.epochs += 1
+
+
+def test_terms_hear_of_epochs_and_of_steps_that_happened() -> None:
+    term = Epochs()
+    learner = Learner(tiny_model("clip"), Objective({"count": term}))
+    trainer(learner, iterations=7).run()  # 7 steps of 8 samples, 24 an epoch: epochs begin at 0, 3, 6
+    assert (term.epochs, term.updates) == (3, 7)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_advice() -> None:
+    from hypvl.errors import UserError
+
+    learner = tiny_learner("clip")
+    learner.model.visual_head.projection.weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="the loss became nan between iterations 1 and 2"):
+        trainer(learner, hooks=(Metrics([], period=2),)).run()
+
+
+def test_mean_embedding_is_a_unit_vector_of_images_and_texts() -> None:
+    learner = tiny_learner("clip")
+    root = mean_embedding(learner, batches(), samples=9)
+    both = [tiny_batch(8, seed=s) for s in (0, 1)]
+    learner.eval()
+    with torch.no_grad():
+        total = sum(
+            learner.model.encode_image(b["image"]).sum(0) + learner.model.encode_text(b["text"]).sum(0)
+            for b in both
+        )
+    torch.testing.assert_close(root, total / total.norm())
+    with pytest.raises(ValueError, match="root_samples: got 0"):
+        mean_embedding(learner, batches(), samples=0)

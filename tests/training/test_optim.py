@@ -1,0 +1,48 @@
+import pytest
+import torch
+from torch import nn
+
+from hypvl.training.optim import parameter_groups, warmup_cosine, warmup_cosine_multiplier
+from tests.training.tiny import tiny_learner
+
+
+def test_multiplier_by_hand() -> None:
+    def at(step: int) -> float:
+        return warmup_cosine_multiplier(step, total_steps=110, warmup_steps=10)
+
+    assert [at(0), at(5), at(10)] == [0.0, 0.5, 1.0]
+    assert at(60) == pytest.approx(0.5)  # half way down: cos(pi/4)^2
+    assert at(110) == pytest.approx(0.0, abs=1e-30)
+    assert at(200) == pytest.approx(0.0, abs=1e-30)  # stays there
+
+
+def test_schedule_refuses_a_warmup_as_long_as_the_run() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    with pytest.raises(ValueError, match="warmup_steps: got 10; expected 0 to 9"):
+        warmup_cosine(optimizer, total_steps=10, warmup_steps=10)
+
+
+def test_groups_hold_every_trainable_parameter_once() -> None:
+    learner = tiny_learner("meru")
+    groups = parameter_groups(learner, weight_decay=0.2, gain_bias_decay=0.05)
+    found = [id(p) for group in groups for p in group["params"]]
+    assert sorted(found) == sorted(id(p) for p in learner.parameters() if p.requires_grad)
+    by_decay = {group["weight_decay"]: group["params"] for group in groups}
+    model = learner.model
+    excluded = {id(p) for p in by_decay[0.0]}
+    assert excluded == {
+        id(model.geometry.log_curv),
+        id(model.scorer.log_scale),
+        id(model.visual_head.log_scale),
+        id(model.textual_head.log_scale),
+    }
+    assert any(p is model.textual.ln_final.weight for p in by_decay[0.05])
+    assert any(p is model.textual.resblocks[0].attn.in_proj_bias for p in by_decay[0.05])
+    assert any(p is model.textual.token_embed.weight for p in by_decay[0.2])
+
+
+def test_frozen_parameters_are_in_no_group() -> None:
+    model = nn.Linear(2, 2)
+    model.weight.requires_grad_(False)
+    groups = parameter_groups(model, weight_decay=0.1, gain_bias_decay=0.0)
+    assert [len(group["params"]) for group in groups] == [1]

@@ -1,0 +1,63 @@
+"""Tiny real models, batches and learners for the training tests."""
+
+from typing import Any
+
+import torch
+
+from hypvl.encoders.conv_vit import ConvStemViT
+from hypvl.encoders.heads import ProjectionHead, ScaledProjectionHead
+from hypvl.encoders.text import TextTransformer
+from hypvl.geometry.lorentz import Lorentz
+from hypvl.geometry.scoring import Cosine, ExteriorAngle, NegativeDistance
+from hypvl.geometry.sphere import Sphere
+from hypvl.losses.base import LossTerm, Objective
+from hypvl.losses.contrastive import Contrastive
+from hypvl.losses.entailment import Entailment
+from hypvl.models.dual_encoder import DualEncoder
+from hypvl.training.learner import Learner
+
+RECIPES = ("clip", "meru", "atmg")
+
+
+def tiny_model(recipe: str, *, seed: int = 0) -> DualEncoder:
+    torch.manual_seed(seed)
+    head = ProjectionHead if recipe == "clip" else ScaledProjectionHead
+    geometry, scorer = {
+        "clip": (Sphere, Cosine),
+        "meru": (Lorentz, NegativeDistance),
+        "atmg": (lambda: Lorentz(curv_init=0.1, learn_curv=False, curv_range=5.0), ExteriorAngle),
+    }[recipe]
+    return DualEncoder(
+        ConvStemViT(16, 1, heads=2, image_size=16, patch_size=4),
+        TextTransformer("L1_W16_A2", vocab_size=50, context_length=8),
+        visual_head=lambda width: head(width, 12),
+        textual_head=lambda width: head(width, 12),
+        geometry=geometry(),
+        scorer=scorer(),
+    )
+
+
+def tiny_learner(recipe: str, *, seed: int = 0) -> Learner:
+    terms: dict[str, LossTerm] = {"contrastive": Contrastive()}
+    weights = {}
+    if recipe == "meru":
+        terms["entailment"] = Entailment()
+        weights["entailment"] = 0.2
+    return Learner(tiny_model(recipe, seed=seed), Objective(terms, weights))
+
+
+def tiny_batch(rows: int = 8, *, seed: int = 0) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    text = torch.randint(1, 49, (rows, 6), generator=generator)
+    text[:, -1] = 49  # end of text
+    image = torch.randint(0, 256, (rows, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    return {"image": image, "text": text, "position": torch.arange(rows), "bad": []}
+
+
+def rows_of(batch: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
+    """The rows of one rank."""
+    size = len(batch["text"]) // world
+    return {
+        key: value[rank * size : (rank + 1) * size] if isinstance(value, torch.Tensor) else value
+        for key, value in batch.items()
+    }
