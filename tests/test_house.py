@@ -1,0 +1,250 @@
+"""The rules of docs/design.md that can be read off the sources: who imports whom, what is imported when."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "hypvl"
+
+# Room -> the rooms it may import from, besides itself and errors. "" is hypvl/__init__.py.
+MAY_IMPORT = {
+    "": {"api", "models", "data"},
+    "errors": set(),
+    "geometry": set(),
+    "distributed": set(),
+    "config": set(),
+    "encoders": set(),
+    "data": set(),
+    "losses": {"geometry", "distributed"},
+    "models": {"encoders", "geometry", "config"},
+    "api": {"models", "data", "config"},
+    "evaluation": {"geometry", "data", "distributed"},
+    "training": {"models", "losses", "data", "distributed", "config", "geometry"},
+    "report": {"geometry"},
+    "cli": {
+        "api", "config", "data", "distributed", "encoders", "evaluation", "geometry", "losses", "models", "report",
+        "training",
+    },
+}  # fmt: skip
+# Imported inside the function that needs them: slow, optional, or with side effects.
+ONLY_WHERE_USED = {"matplotlib", "wandb", "sklearn", "tensorboard", "tensorboardX", "open_clip"}
+HEAVY = {"torch", "torchvision", "timm", *ONLY_WHERE_USED}
+
+
+def sources(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def modules() -> dict[str, Path]:
+    return {module_of(path): path for path in sources("hypvl")}
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports(path: Path, *, top_level: bool = False) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import; ``from a import b`` gives ``a.b``. Relative ones are resolved."""
+    package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
+    for node in _outside_functions(tree_of(path)) if top_level else ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = (
+                ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            )
+            prefix = ".".join(part for part in (base, node.module or "") if part)
+            yield from ((node.lineno, f"{prefix}.{alias.name}") for alias in node.names)
+
+
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    """Nodes that run at import: not in functions, not under ``if TYPE_CHECKING``."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from _outside_functions(child)
+
+
+def room_of(module: str) -> str:
+    """``hypvl.geometry.lorentz`` -> ``geometry``; ``hypvl`` and its plain attributes -> the empty name."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and ".".join(parts[:2]) in modules() else ""
+
+
+def test_every_room_is_in_the_table() -> None:
+    assert {room_of(module) for module in modules()} - set(MAY_IMPORT) == set()
+
+
+def test_rooms_import_only_what_the_table_allows() -> None:
+    wrong = []
+    for module, path in modules().items():
+        room = room_of(module)
+        for line, name in imports(path):
+            if name.split(".")[0] != "hypvl":
+                continue
+            target = room_of(name)
+            if target not in {"", "errors", room} | MAY_IMPORT[room]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {room} may not import {target} ({name})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_hypvl_imports_neither_configs_nor_scripts_nor_tests() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in sources("hypvl")
+        for line, name in imports(path)
+        if name.split(".")[0] in {"configs", "scripts", "benchmarks", "tests"}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_circles() -> None:
+    graph = {
+        module: {_module_in(name) for _, name in imports(path, top_level=True)} - {"", "hypvl", module}
+        for module, path in modules().items()
+        if module != "hypvl"
+    }
+    circle = _circle(graph)
+    assert circle is None, " -> ".join(circle or ())
+
+
+def _module_in(name: str) -> str:
+    """The module that a dotted name is, or is an attribute of; the empty name for foreign ones."""
+    while name and name not in modules():
+        name = name.rpartition(".")[0]
+    return name
+
+
+def _circle(graph: dict[str, set[str]]) -> list[str] | None:
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str] | None:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in done:
+            return None
+        for target in sorted(graph.get(module, ())):
+            found = visit(target, [*path, module])
+            if found:
+                return found
+        done.add(module)
+        return None
+
+    for module in sorted(graph):
+        found = visit(module, [])
+        if found:
+            return found
+    return None
+
+
+def test_circles_are_found() -> None:
+    assert _circle({"a": {"b"}, "b": {"c"}, "c": set()}) is None
+    assert _circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+
+
+def _type_questions(tree: ast.AST) -> Iterator[ast.expr]:
+    """``isinstance(model, ...)``, ``type(self.geometry) is ...``; naming the type in a message is fine."""
+    for node in ast.walk(tree):
+        calls: list[ast.expr] = []
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"isinstance", "issubclass"}:
+            calls = [node]
+        elif isinstance(node, ast.Compare):
+            calls = [
+                side
+                for side in (node.left, *node.comparators)
+                if isinstance(side, ast.Call) and ast.unparse(side.func) == "type"
+            ]
+        for call in calls:
+            subject = ast.unparse(call.args[0]) if isinstance(call, ast.Call) and call.args else ""
+            if subject.split(".")[-1] in {"model", "geometry", "scorer"}:
+                yield call
+
+
+def test_nothing_asks_what_the_model_is() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{call.lineno}: {ast.unparse(call)}"
+        for path in sources("hypvl")
+        for call in _type_questions(tree_of(path))
+    ]
+    assert not wrong, "ask the geometry what it can do:\n" + "\n".join(wrong)
+
+
+def test_type_questions_are_found() -> None:
+    for code in (
+        "isinstance(model, A)",
+        "isinstance(self.model, A)",
+        "type(model.geometry) is A",
+        "A == type(scorer)",
+    ):
+        assert list(_type_questions(ast.parse(code))), code
+    for code in ("isinstance(model_name, str)", "f'{type(model).__name__}'", "isinstance(x, Tensor)"):
+        assert not list(_type_questions(ast.parse(code))), code
+
+
+def test_optional_and_slow_packages_are_imported_where_used() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in sources("hypvl", "scripts")
+        for line, name in imports(path, top_level=True)
+        if name.split(".")[0] in ONLY_WHERE_USED or name.startswith("torch.utils.tensorboard")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_files_stay_short() -> None:
+    for path in sources("hypvl", "scripts", "benchmarks", "tests"):
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= 500, f"{path.relative_to(ROOT)}: {lines} lines; 500 is the end, split it by idea"
+    for path in (ROOT / "configs").glob("*.py"):
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        assert lines <= 30, (
+            f"{path.relative_to(ROOT)}: {lines} lines; a recipe has at most 30, move nouns to common/"
+        )
+
+
+def _loaded_by(code: str, *arguments: str) -> set[str]:
+    """Top-level packages in sys.modules after running ``code`` in a fresh interpreter."""
+    report = (
+        "import json, sys\nprint('\\n' + json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_importing_hypvl_is_light() -> None:
+    assert _loaded_by("import hypvl; hypvl.__version__; dir(hypvl)") & HEAVY == set()
+
+
+@pytest.mark.parametrize("script", sources("scripts"), ids=lambda path: path.name)
+def test_help_of_scripts_is_light(script: Path) -> None:
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = [sys.argv[1], '--help']\n"
+        "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end:\n    assert not end.code, end.code"
+    )
+    assert _loaded_by(code, str(script)) & HEAVY == set()
