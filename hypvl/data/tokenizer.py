@@ -29,9 +29,10 @@ EOT_TOKEN = 49407
 _SPECIAL = {"<|startoftext|>": SOT_TOKEN, "<|endoftext|>": EOT_TOKEN}
 _NUM_MERGES = VOCAB_SIZE - 2 * 256 - len(_SPECIAL)
 
-# What a text is cut into before byte pairs are merged; no piece ever contains white space.
+# What a text is cut into before byte pairs are merged; no piece ever contains white space. Parity: ignoring
+# case, the pattern drops U+0345, a mark whose capital is a letter; as published.
 _PIECE = regex.compile(
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+",
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
     regex.IGNORECASE,
 )
 # ASCII that ftfy or html.unescape may change: control characters other than \t \n \f \r (removed, or read as
@@ -225,9 +226,10 @@ class Tokenizer:
         if not isinstance(text, str):
             raise TypeError(f"a text is {type(text).__name__} ({text!r:.60}), but a string is expected.")
         room = self.context_length - 2
-        # Every word gives at least one id, so later words are cut off anyway.
-        words = repair(text).lower().split(None, room)[:room]
-        body = b"".join(map(self._words.__getitem__, words))
+        words = repair(text).lower().split(None, room)
+        body = b"".join(map(self._words.__getitem__, words[:room]))
+        if len(words) > room and len(body) < 2 * room:  # only where words gave no id at all, see _PIECE
+            body += b"".join(map(self._words.__getitem__, words[room].split()))
         return _SOT_BYTES + body[: 2 * room] + _EOT_BYTES
 
     def _encode_word(self, word: str) -> bytes:
