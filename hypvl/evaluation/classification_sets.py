@@ -1,0 +1,231 @@
+"""Readers of labelled pictures: class folders, the WebDataset layout, JSON lists, torchvision's sets."""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hypvl.errors import DataError
+from hypvl.evaluation.images import IMAGE_EXTENSIONS, TarMembers, read_image
+from hypvl.evaluation.prompts import imagenet_class_names
+from hypvl.evaluation.protocol import MissingDataError
+
+
+class ImageFolderSet:
+    """One folder per class, pictures anywhere below it; links are followed.
+
+    Classes are the folders in sorted order, pictures of a class in sorted order.
+
+    Args:
+        root: The folder of class folders.
+        class_names: Names in that order; None = the folders' names, with ``_`` read as a space.
+        prompts: The set's own prompts, templates or whole ones by class name, or None.
+
+    Raises:
+        MissingDataError: when ``root`` is not there, has no class folders, or they hold no pictures.
+        DataError: when the names do not match the folders.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        class_names: Sequence[str] | None = None,
+        prompts: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.root = Path(root)
+        require_folder(self.root, "a folder with one folder per class")
+        folders = sorted(p.name for p in self.root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        if not folders:
+            raise MissingDataError(f"{self.root}: holds no class folders; expected one folder per class.")
+        names = [name.replace("_", " ") for name in folders] if class_names is None else list(class_names)
+        if len(names) != len(folders):
+            raise DataError(
+                f"{self.root}: has {len(folders)} class folders; expected {len(names)}, one per class name."
+            )
+        self.classes = names
+        self.prompts = prompts
+        self.paths: list[Path] = []
+        self.labels: list[int] = []
+        for label, folder in enumerate(folders):
+            found = _pictures_below(self.root / folder)
+            self.paths += found
+            self.labels += [label] * len(found)
+        if not self.paths:
+            raise MissingDataError(
+                f"{self.root}: its {len(folders)} class folders hold no pictures; expected files that end in "
+                f"{', '.join(IMAGE_EXTENSIONS)}."
+            )
+        self.keys = [path.relative_to(self.root).as_posix() for path in self.paths]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """(uint8 (3, h, w), label); raises DataError naming the file."""
+        return read_image(self.paths[index]), self.labels[index]
+
+
+def imagenet(root: str | Path, *, split: str = "val") -> ImageFolderSet:
+    """ImageNet-1k as class folders: ``root/{train,val}/n01440764/*.JPEG`` … ``n15075141``.
+
+    The 1,000 folders are WordNet ids; their sorted order is the order of open_clip's class names.
+
+    Raises:
+        MissingDataError: when the split is not there.
+        DataError: when the folders are not 1,000 WordNet ids, since names go by their order.
+    """
+    folder = Path(root) / split
+    require_folder(folder, "ImageNet with 1,000 folders of WordNet ids (n01440764 …)")
+    names = [p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    wrong = [name for name in names if not re.fullmatch(r"n\d{8}", name)]
+    if len(names) != 1000 or wrong:
+        what = f"also {wrong[0]!r}" if wrong else "all of them WordNet ids"
+        raise DataError(
+            f"{folder}: has {len(names)} class folders, {what}; expected exactly the 1,000 folders n01440764 … "
+            "n15075141, because class names are given by their sorted order."
+        )
+    return ImageFolderSet(folder, class_names=imagenet_class_names())
+
+
+class WebDatasetSet:
+    """The WebDataset classification layout.
+
+    ``root/classnames.txt`` and ``root/zeroshot_classification_templates.txt`` (one a line, ``{c}`` is the place
+    of the name; without that file the set has no prompts), ``root/<split>/nshards.txt`` and
+    ``root/<split>/{0 …}.tar`` with a picture and a ``.cls`` (the class number as text) per sample.
+
+    Args:
+        root: The folder of the set.
+        split: ``"test"`` or ``"train"``.
+
+    Raises:
+        MissingDataError: naming the file or folder that is not there.
+        DataError: for a file that cannot be read as what it should be.
+    """
+
+    def __init__(self, root: str | Path, *, split: str = "test") -> None:
+        self.root = Path(root)
+        require_folder(self.root, "classnames.txt and a folder per split")
+        self.classes = read_lines(self.root / "classnames.txt")
+        templates = self.root / "zeroshot_classification_templates.txt"
+        self.prompts = read_lines(templates) if templates.is_file() else None
+        count = self.root / split / "nshards.txt"
+        lines = read_lines(count)
+        if len(lines) != 1 or not lines[0].isdigit() or int(lines[0]) < 1:
+            raise DataError(
+                f"{count}: says {' '.join(lines)[:40]!r}; expected one number of TARs, at least 1."
+            )
+        tars = [self.root / split / f"{i}.tar" for i in range(int(lines[0]))]
+        lost = [path.name for path in tars if not path.is_file()]
+        if lost:
+            raise MissingDataError(
+                f"{self.root / split}: lacks {', '.join(lost[:5])} ({len(lost)} of {len(tars)} TARs that "
+                "nshards.txt counts); download them."
+            )
+        self._members = TarMembers(tars)
+        self.keys = [self._members.key(i) for i in range(len(self._members))]
+        self.labels = [self._label(i) for i in range(len(self._members))]
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """(uint8 (3, h, w), label); raises DataError naming the sample."""
+        return self._members.image(index), self.labels[index]
+
+    def _label(self, i: int) -> int:
+        text = self._members.read(i, "cls").decode("utf-8", "replace").strip()
+        if not text.isdigit():
+            raise DataError(f"{self.keys[i]}: its .cls says {text[:40]!r}; expected a class number.")
+        return int(text)
+
+
+class TorchvisionSet:
+    """A set of torchvision as uint8 tensors.
+
+    Args:
+        dataset: Made by torchvision; ``dataset[i] -> (PIL picture, label)``.
+        classes: Names in the order of the labels.
+        labels: Label of each picture.
+    """
+
+    def __init__(self, dataset: Any, *, classes: Sequence[str], labels: Sequence[int]) -> None:
+        self._dataset = dataset
+        self.classes = list(classes)
+        self.prompts = None
+        self.labels = [int(label) for label in labels]
+        self.keys = [str(i) for i in range(len(dataset))]
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """(uint8 (3, h, w), label); raises DataError naming the set and the position."""
+        try:
+            image = self._dataset[index][0].convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:  # what PIL raises on damaged files
+            name = type(self._dataset).__name__
+            raise DataError(f"{name}[{index}]: cannot be read ({type(error).__name__}: {error}).") from error
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1), self.labels[index]
+
+
+def require_folder(folder: Path, layout: str) -> None:
+    """Raise MissingDataError, saying what to do, unless ``folder`` is there."""
+    if not folder.is_dir():
+        raise MissingDataError(
+            f"{folder}: is not there (looked in {Path.cwd()}); put {layout} there, or give the folder by an override."
+        )
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file that are not empty, stripped."""
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file.
+
+    Raises:
+        MissingDataError: when it is not there.
+        DataError: when it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise MissingDataError(
+            f"{path}: is not there; see docs/evaluation.md for the layout of the set."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; raises as :func:`read_text`, and DataError for broken JSON."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: is not valid JSON ({error}).") from error
+
+
+def _pictures_below(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    seen: set[str] = set()
+    for where, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        if real in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [
+            Path(where, name)
+            for name in files
+            if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and name[0] != "."
+        ]
+    return sorted(found)

@@ -1,0 +1,108 @@
+"""Pictures of evaluation sets by position: from files, and from TARs."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from hypvl.data.storage import FileHandles
+from hypvl.data.tar_index import TarIndex, build_index
+from hypvl.data.transforms import ImageError, decode_image
+from hypvl.errors import DataError
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")
+
+
+def read_image(path: Path) -> Tensor:
+    """A picture file as uint8 (3, h, w).
+
+    Raises:
+        DataError: naming the file, when it is missing or no picture.
+    """
+    try:
+        return decode_image(path.read_bytes())
+    except ImageError as error:
+        raise DataError(f"{path}: {error}.") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+class FileImages:
+    """Pictures in files, read when asked for.
+
+    Args:
+        paths: Of each picture.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """uint8 (3, h, w); raises DataError naming the file."""
+        return read_image(self.paths[index])
+
+
+class TarMembers:
+    """Samples of some TARs in order, each a key and members by extension, read at their place.
+
+    Args:
+        paths: The TARs.
+
+    Raises:
+        DataError: for a file that is no TAR, or is cut off: a part of a test set is another test set.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._handles = FileHandles()
+        self._paths = list(paths)
+        self._where: list[tuple[int, int]] = []  # (TAR, sample in it)
+        self._indexes: list[TarIndex] = []
+        for number, path in enumerate(self._paths):
+            try:
+                size = path.stat().st_size
+                index = build_index(partial(self._handles.read, path), size, str(path))
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+            if index.damage is not None:
+                raise DataError(f"{path}: {index.damage}; download it again.")
+            self._indexes.append(index)
+            self._where += [(number, sample) for sample in range(len(index))]
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def key(self, i: int) -> str:
+        """``<name of the TAR>/<key in it>``."""
+        tar, sample = self._where[i]
+        return f"{self._paths[tar].name}/{self._indexes[tar].key(sample)}"
+
+    def extensions(self, i: int) -> list[str]:
+        """Extensions of the members of sample i, in the order of the TAR."""
+        tar, sample = self._where[i]
+        return [extension for extension, _, _ in self._indexes[tar].members(sample)]
+
+    def read(self, i: int, extension: str) -> bytes:
+        """Content of one member.
+
+        Raises:
+            DataError: when the sample has no such member.
+        """
+        tar, sample = self._where[i]
+        for known, offset, size in self._indexes[tar].members(sample):
+            if known == extension:
+                return self._handles.read(self._paths[tar], offset, size)
+        raise DataError(f"{self.key(i)}: has no .{extension} member; found {', '.join(self.extensions(i))}.")
+
+    def image(self, i: int) -> Tensor:
+        """The picture of sample i, uint8 (3, h, w); raises DataError naming the sample."""
+        extension = next((e for e in self.extensions(i) if e in IMAGE_EXTENSIONS), None)
+        if extension is None:
+            raise DataError(f"{self.key(i)}: has no picture; found {', '.join(self.extensions(i))}.")
+        try:
+            return decode_image(self.read(i, extension))
+        except ImageError as error:
+            raise DataError(f"{self.key(i)}: {error}.") from error

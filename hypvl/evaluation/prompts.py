@@ -1,0 +1,71 @@
+"""Prompts of zero-shot classification."""
+
+from collections.abc import Mapping, Sequence
+
+#: For a set that has no prompts of its own.
+GENERIC_TEMPLATES: tuple[str, ...] = (
+    "a photo of a {}.",
+    "a picture of a {}.",
+    "an image of a {}.",
+    "a close-up photo of a {}.",
+    "a photo of the {}.",
+    "a photo of one {}.",
+    "a {} in a photo.",
+)
+
+
+def generic_templates() -> list[str]:
+    """A few templates that suit most sets."""
+    return list(GENERIC_TEMPLATES)
+
+
+def imagenet_templates() -> list[str]:
+    """The 80 templates that CLIP was evaluated with on ImageNet, from open_clip."""
+    from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+
+    return [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
+
+
+def imagenet_class_names() -> list[str]:
+    """Names of the 1,000 ImageNet classes in the order of their WordNet ids, from open_clip."""
+    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+
+    return list(IMAGENET_CLASSNAMES)
+
+
+def fill(template: str, name: str) -> str:
+    """Put a class name in place of ``{}`` (or ``{c}``, as WebDataset classification sets write it).
+
+    Raises:
+        ValueError: for a template with no place for the name.
+    """
+    if "{}" not in template and "{c}" not in template:
+        raise ValueError(
+            f"prompt template {template!r}: has no place for the class name; write {{}} or {{c}}."
+        )
+    # Not str.format: names and templates may hold other braces.
+    return name.join(part.replace("{c}", name) for part in template.split("{}"))
+
+
+def class_prompts(
+    prompts: Sequence[str] | Mapping[str, Sequence[str]], classes: Sequence[str]
+) -> list[list[str]]:
+    """The prompts of each class, in the order of ``classes``.
+
+    Args:
+        prompts: Templates for all classes, or whole prompts by class name.
+        classes: Class names.
+
+    Raises:
+        ValueError: when there are none, or none for a class.
+    """
+    if isinstance(prompts, Mapping):
+        missing = [name for name in classes if not prompts.get(name)]
+        if missing:
+            raise ValueError(
+                f"prompts: none for class {missing[0]!r} ({len(missing)} classes); give each at least one."
+            )
+        return [list(prompts[name]) for name in classes]
+    if not prompts:
+        raise ValueError("prompts: got none; expected at least one template such as 'a photo of a {}.'.")
+    return [[fill(template, name) for template in prompts] for name in classes]
