@@ -1,16 +1,19 @@
 """Processes and collectives. Every function is a no-op (one process, rank 0) without a process group."""
 
 import os
+import pickle
 import socket
+import tempfile
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hypvl.errors import ConfigError
+from hypvl.errors import ConfigError, UserError
 
 
 def is_initialized() -> bool:
@@ -167,12 +170,19 @@ def launch(
     if num_machines > 1 and dist_url is None:
         raise ConfigError("--dist-url: missing; with several machines give tcp://<host of machine 0>:<port>.")
     url = dist_url if dist_url is not None else f"tcp://127.0.0.1:{_free_port()}"
-    torch.multiprocessing.spawn(
-        _worker,
-        args=(main, args, world, machine_rank * per_machine, url, num_gpus > 0, timeout),
-        nprocs=per_machine,
-        join=True,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "error"
+        try:
+            torch.multiprocessing.spawn(
+                _worker,
+                args=(main, args, world, machine_rank * per_machine, url, num_gpus > 0, timeout, report),
+                nprocs=per_machine,
+                join=True,
+            )
+        except torch.multiprocessing.ProcessRaisedException:
+            if report.is_file():  # what a user can act on, said once and without the worker's traceback
+                raise pickle.loads(report.read_bytes()) from None  # noqa: S301  # written by our own worker
+            raise
     return None
 
 
@@ -185,6 +195,7 @@ def _worker(
     url: str,
     on_gpu: bool,
     timeout: timedelta,
+    report: Path,
 ) -> None:
     if on_gpu:
         torch.cuda.set_device(local)
@@ -195,6 +206,11 @@ def _worker(
     try:
         main(*args)
         dist.barrier()
+    except UserError as error:
+        temporary = report.with_name(f"error-{first_rank + local}")
+        temporary.write_bytes(pickle.dumps(error))
+        temporary.replace(report)
+        raise
     finally:
         dist.destroy_process_group()
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hypvl import distributed
+from hypvl.errors import ConfigError
 from hypvl.training.learner import Learner
 from hypvl.training.step import to_device
 
@@ -24,13 +25,13 @@ def mean_embedding(learner: Learner, loader: Iterable[dict[str, Any]], *, sample
         (D,) unit vector on the CPU.
 
     Raises:
-        ValueError: unless ``samples`` is at least 1.
+        ConfigError: unless ``samples`` is at least 1.
 
     Source: MERU (arXiv 2304.09172) section 5.2: CLIP's [ROOT] is the average of all training embeddings.
     Differs: an average over ``samples`` training samples, not all of them.
     """
     if samples < 1:
-        raise ValueError(f"root_samples: got {samples}; expected at least 1.")
+        raise ConfigError(f"train.root_samples: got {samples}; expected at least 1.")
     model = learner.model
     device = next(model.parameters()).device
     total = torch.zeros(model.embed_dim, device=device)

@@ -18,7 +18,7 @@ from hypvl.models.hub import load_checkpoint, load_weights
 from hypvl.training.checkpoint import last_checkpoint, random_state, restore_random_state, write_atomically
 from hypvl.training.hooks.checkpoints import Checkpoints, OrderlyStop
 from hypvl.training.hooks.metrics import Metrics, Sink
-from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, setup_logging
+from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, log_to_console, log_to_file
 from hypvl.training.learner import Learner
 from hypvl.training.loop import Hook, Trainer
 from hypvl.training.provenance import provenance
@@ -56,8 +56,7 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
     settings = cfg.train
     device = distributed.device()
     resumed = _resumable(folder, options.resume)
-    folder.mkdir(parents=True, exist_ok=True)
-    setup_logging(folder, rank=distributed.rank())
+    log_to_console(rank=distributed.rank())
 
     torch.manual_seed(int(settings.seed))  # the same weights on every rank
     model = instantiate(cfg.model)
@@ -92,6 +91,8 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
         _restore(trainer, loader, resumed)
         logger.info("resumed at iteration {}", iteration)
 
+    folder.mkdir(parents=True, exist_ok=True)  # from here on something is written
+    log_to_file(folder, rank=distributed.rank())
     config_text = LazyConfig.to_yaml(cfg)
     origin = provenance(
         seed=int(settings.seed), data_fingerprint=dataset.fingerprint, config_text=config_text
@@ -105,7 +106,8 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
             distributed.world_size(), device, len(dataset), precision.dtype or "fp32", folder,
         )  # fmt: skip
     trainer.hooks = _hooks(cfg, options, trainer, loader, config_text, origin)
-    trainer.run()
+    with loader:
+        trainer.run()
 
 
 def _hooks(
@@ -126,7 +128,7 @@ def _hooks(
             "scheduler": trainer.scheduler.state_dict(),
             "scaler": trainer.scaler.state_dict(),
             "rng": random_state(),
-            "data": loader.state(trainer.consumed),
+            "data": {**loader.state(trainer.consumed), "bad_samples": _bad_samples(loader)},
             "iteration": trainer.iteration,
             "config": config_text,
             "provenance": origin,
@@ -135,8 +137,8 @@ def _hooks(
     def final_extra(trainer: Trainer) -> dict[str, Any]:
         if trainer.learner.model.geometry.root(trainer.learner.model.embed_dim) is not None:
             return {}
-        fresh = _loader(cfg, loader.dataset, trainer.precision.device, consumed=trainer.consumed)
-        return {"root": mean_embedding(trainer.learner, fresh, samples=int(settings.root_samples))}
+        with _loader(cfg, loader.dataset, trainer.precision.device, consumed=trainer.consumed) as fresh:
+            return {"root": mean_embedding(trainer.learner, fresh, samples=int(settings.root_samples))}
 
     sinks: list[Sink] = []
     if distributed.is_main():
@@ -157,7 +159,7 @@ def _hooks(
             )
     return [
         OrderlyStop(),
-        Metrics(sinks, period=_given(options.log_period, settings.log_period)),
+        Metrics(sinks, period=_given(options.log_period, settings.log_period), bad=loader.bad),
         Checkpoints(
             folder,
             collect=collect,
@@ -166,6 +168,10 @@ def _hooks(
             final_extra=final_extra,
         ),
     ]
+
+
+def _bad_samples(loader: Loader) -> dict[str, Any]:
+    return loader.bad.merged(distributed.gather_objects(loader.bad.state_dict())).state_dict()
 
 
 def _given(flag: int | None, configured: int) -> int:
@@ -240,4 +246,6 @@ def _restore(trainer: Trainer, loader: Loader, state: dict[str, Any]) -> None:
     trainer.scheduler.load_state_dict(state["scheduler"])
     trainer.scaler.load_state_dict(state["scaler"])
     loader.check_resume(state["data"])
+    if distributed.is_main():
+        loader.bad.load_state_dict(state["data"]["bad_samples"])
     restore_random_state(state["rng"])

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from hypvl.errors import ConfigError
 from hypvl.losses.base import LossOutput, PairContext
 
 Amp = Literal["auto", "bf16", "fp16", False]
@@ -35,7 +36,7 @@ class Precision:
             device: Where the model lives.
 
         Raises:
-            ValueError: for another value.
+            ConfigError: for another value.
         """
         if amp == "auto":
             if device.type == "cuda":
@@ -43,7 +44,7 @@ class Precision:
             return cls(torch.bfloat16 if _cpu_has_bf16() else None, device)
         choices: dict[Any, torch.dtype | None] = {"bf16": torch.bfloat16, "fp16": torch.float16, False: None}
         if amp not in choices:
-            raise ValueError(f"train.amp: got {amp!r}; expected 'auto', 'bf16', 'fp16' or false.")
+            raise ConfigError(f"train.amp: got {amp!r}; expected 'auto', 'bf16', 'fp16' or false.")
         return cls(choices[amp], device)
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 
+from hypvl.errors import ConfigError, UserError
 from hypvl.losses.base import IMAGE, LossTerm, Objective, PairContext
 from hypvl.training.hooks.metrics import Metrics, Record
 from hypvl.training.learner import Learner
@@ -153,8 +154,6 @@ def test_terms_hear_of_epochs_and_of_steps_that_happened() -> None:
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_advice() -> None:
-    from hypvl.errors import UserError
-
     learner = tiny_learner("clip")
     learner.model.visual_head.projection.weight.data.fill_(float("nan"))
     with pytest.raises(UserError, match="the loss became nan between iterations 1 and 2"):
@@ -172,5 +171,5 @@ def test_mean_embedding_is_a_unit_vector_of_images_and_texts() -> None:
             for b in both
         )
     torch.testing.assert_close(root, total / total.norm())
-    with pytest.raises(ValueError, match="root_samples: got 0"):
+    with pytest.raises(ConfigError, match="root_samples: got 0"):
         mean_embedding(learner, batches(), samples=0)

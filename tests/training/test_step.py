@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from hypvl.errors import ConfigError
 from hypvl.training.step import Precision, forward_backward, optimizer_step, to_device
 from tests.training.tiny import tiny_batch, tiny_learner
 
@@ -12,7 +13,7 @@ def test_precision_by_name() -> None:
     assert Precision.choose("bf16", CPU).dtype == torch.bfloat16
     assert Precision.choose("fp16", CPU).dtype == torch.float16
     assert Precision.choose(False, CPU).dtype is None
-    with pytest.raises(ValueError, match=r"train\.amp: got 'half'"):
+    with pytest.raises(ConfigError, match=r"train\.amp: got 'half'"):
         Precision.choose("half", CPU)  # type: ignore[arg-type]
 
 

@@ -10,6 +10,7 @@ import torch
 from loguru import logger
 
 from hypvl import distributed
+from hypvl.errors import ConfigError
 from hypvl.training.checkpoint import FINAL_NAME, checkpoint_name, save_checkpoint
 from hypvl.training.loop import Hook, StepResult, Trainer
 
@@ -35,7 +36,7 @@ class Checkpoints(Hook):
         final_extra: Callable[[Trainer], dict[str, Any]] | None = None,
     ) -> None:
         if period < 1:
-            raise ValueError(f"checkpoint_period: got {period}; expected at least 1.")
+            raise ConfigError(f"train.checkpoint_period: got {period}; expected at least 1.")
         self.folder = folder
         self.collect = collect
         self.period = period

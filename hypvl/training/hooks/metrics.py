@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+from loguru import logger
 from torch import Tensor
 
 from hypvl import distributed
-from hypvl.errors import UserError
+from hypvl.data.bad_samples import BadSamples
+from hypvl.errors import ConfigError, UserError
 from hypvl.training.loop import Hook, StepResult, Trainer
 
 Record = dict[str, float | int]
@@ -30,16 +32,20 @@ class Metrics(Hook):
     Args:
         sinks: Where records go.
         period: Steps between records; the last step is always logged.
+        bad: This rank's count of samples that could not be read; reported whenever it grew on any rank.
 
     Raises:
         UserError: in ``after_step``, when a loss was not finite although nothing skips such steps.
+        DataError: in ``after_train``, when too many samples were bad.
     """
 
-    def __init__(self, sinks: Sequence[Sink], *, period: int) -> None:
+    def __init__(self, sinks: Sequence[Sink], *, period: int, bad: BadSamples | None = None) -> None:
         if period < 1:
-            raise ValueError(f"log_period: got {period}; expected at least 1.")
+            raise ConfigError(f"train.log_period: got {period}; expected at least 1.")
         self.sinks = sinks
         self.period = period
+        self.bad = bad if bad is not None else BadSamples()
+        self._reported = 0
         self._sums: dict[str, Tensor] = {}
         self._restart(0)
 
@@ -55,6 +61,11 @@ class Metrics(Hook):
         self._skipped += not step.stepped
         if trainer.iteration % self.period == 0 or trainer.iteration == trainer.num_iterations:
             self._log(trainer)
+
+    def after_train(self, trainer: Trainer) -> None:
+        everywhere = self._all_bad()
+        logger.info("data: {}", everywhere)
+        everywhere.check(final=True)
 
     def close(self, trainer: Trainer) -> None:
         for sink in self.sinks:
@@ -72,6 +83,10 @@ class Metrics(Hook):
                 f"{trainer.iteration}; expected a finite number; resume from the last checkpoint with a lower "
                 "optim.optimizer.lr or train.amp=false."
             )
+        everywhere = self._all_bad()
+        if everywhere.bad > self._reported:
+            logger.warning("data: {}", everywhere)
+            self._reported = everywhere.bad
         per_second = trainer.global_batch_size * steps / elapsed
         record: Record = {
             "iteration": trainer.iteration,
@@ -82,6 +97,7 @@ class Metrics(Hook):
             "data_wait": self._data_seconds / elapsed,
             "memory_gb": memory_gb(),
             "skipped_steps": self._skipped,
+            "bad_samples": everywhere.bad,
             "consumed": trainer.consumed,
             "epoch": trainer.consumed / trainer.epoch_size,
             "eta_seconds": (trainer.num_iterations - trainer.iteration) * elapsed / steps,
@@ -89,6 +105,9 @@ class Metrics(Hook):
         for sink in self.sinks:
             sink.write(record)
         self._restart(trainer.iteration)
+
+    def _all_bad(self) -> BadSamples:
+        return self.bad.merged(distributed.gather_objects(self.bad.state_dict()))
 
     def _restart(self, iteration: int) -> None:
         self._sums = {}

@@ -16,7 +16,7 @@ from hypvl.training.hooks.metrics import Record
 _NOT_TERMS = frozenset(
     {
         "iteration", "loss", "grad_norm", "lr", "samples_per_second", "data_wait", "memory_gb",
-        "skipped_steps", "consumed", "epoch", "eta_seconds",
+        "skipped_steps", "bad_samples", "consumed", "epoch", "eta_seconds",
     }
 )  # fmt: skip
 
@@ -165,11 +165,15 @@ def describe(record: Record) -> str:
     return "  ".join(parts)
 
 
-def setup_logging(folder: Path, *, rank: int) -> None:
-    """Log lines to standard error (rank 0) and to ``log-rank<r>.txt`` (every rank)."""
+def log_to_console(*, rank: int) -> None:
+    """Log lines to standard error on rank 0, nowhere else."""
     logger.remove()
     if rank == 0:
         logger.add(sys.stderr, format="{time:HH:mm:ss} | {message}", level="INFO", colorize=False)
+
+
+def log_to_file(folder: Path, *, rank: int) -> None:
+    """Log lines also to ``log-rank<r>.txt``, on every rank."""
     logger.add(folder / f"log-rank{rank}.txt", format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}")
 
 
