@@ -81,6 +81,8 @@ class ConvStemViT(ImageEncoder):
                 f"visual.width is {width}, heads {heads}, depth {depth}, but the width must be a multiple of "
                 f"4, of the heads and of {patch_size // 2} (half the patch size), and the depth at least 1."
             )
+        if not 0 <= drop_path_rate < 1:
+            raise ConfigError(f"visual.drop_path_rate is {drop_path_rate}, but it must be in [0, 1).")
         if pool not in ("mean", "class_token"):
             raise ConfigError(f'visual.pool is {pool!r}, but "mean" or "class_token" is expected.')
         self.width = width

@@ -84,6 +84,8 @@ class TimmImageEncoder(ImageEncoder):
             raise ConfigError(
                 f'visual.position is {position!r}, but "sincos", "learned" or None is expected.'
             )
+        if not 0 <= drop_path_rate < 1:
+            raise ConfigError(f"visual.drop_path_rate is {drop_path_rate}, but it must be in [0, 1).")
         base, args = _resolve(arch, pretrained=pretrained)
         args.update(_checked(timm_args or {}))
         defaults = timm.get_pretrained_cfg(base)
@@ -154,6 +156,13 @@ def _resolve(arch: str, *, pretrained: bool) -> tuple[str, dict[str, Any]]:
         raise ConfigError(
             f"visual.arch is {arch!r}, which is no timm image model; the closest names are "
             f"{', '.join(near) or '(none)'}; timm.list_models() lists all."
+        )
+    name, _, tag = arch.partition(".")
+    known = timm.list_pretrained(f"{name}.*")
+    if tag and arch not in known:
+        raise ConfigError(
+            f"visual.arch is {arch!r}, but timm has no weights tagged {tag!r} for {name}; it has "
+            f"{', '.join(known) or 'none'}."
         )
     if pretrained and not timm.models.is_model_pretrained(arch):
         raise ConfigError(f"visual.arch {arch!r} has no weights in timm: set visual.pretrained=false.")

@@ -1,0 +1,72 @@
+"""Projection heads: initial scale, clamp, precision under autocast."""
+
+import math
+
+import pytest
+import torch
+
+from hypvl.encoders.heads import ProjectionHead, ScaledProjectionHead
+
+
+def test_projection_is_a_matrix_without_bias() -> None:
+    head = ProjectionHead(2, 3)
+    assert list(head.state_dict()) == ["projection.weight"]
+    with torch.no_grad():
+        head.projection.weight.copy_(torch.tensor([[1.0, 2.0], [0.0, -1.0], [3.0, 0.0]]))
+    assert head(torch.tensor([[2.0, 5.0]])).tolist() == [[12.0, -5.0, 6.0]]
+
+
+@pytest.mark.parametrize("make", [ProjectionHead, ScaledProjectionHead])
+def test_initial_deviation_follows_the_inputs(make: type[ProjectionHead]) -> None:
+    torch.manual_seed(0)
+    weight = make(400, 300).projection.weight
+    # 120,000 draws: the deviation of the sample deviation is 0.2 %.
+    assert weight.std().item() == pytest.approx(400**-0.5, rel=0.01)
+
+
+def test_scaled_head_multiplies_by_exp_log_scale() -> None:
+    head = ScaledProjectionHead(2, 16)
+    assert sorted(head.state_dict()) == ["log_scale", "projection.weight"]
+    assert head.log_scale.shape == ()
+    assert head.log_scale.item() == pytest.approx(math.log(1 / 4))
+    with torch.no_grad():
+        head.projection.weight.fill_(1.0)
+    torch.testing.assert_close(head(torch.tensor([[3.0, 5.0]])), torch.full((1, 16), 2.0))
+    with torch.no_grad():
+        head.log_scale.fill_(math.log(0.5))
+    torch.testing.assert_close(head(torch.tensor([[3.0, 5.0]])), torch.full((1, 16), 4.0))
+
+
+def test_constrain_keeps_the_scale_at_or_below_one() -> None:
+    head = ScaledProjectionHead(2, 4)
+    parameter = head.log_scale
+    for value, kept in ((0.3, 0.0), (0.0, 0.0), (-7.5, -7.5)):
+        with torch.no_grad():
+            head.log_scale.fill_(value)
+        head.constrain_()
+        assert head.log_scale.item() == kept
+    assert head.log_scale is parameter
+    assert parameter.requires_grad
+
+
+def test_scale_is_applied_in_fp32_under_autocast() -> None:
+    head = ScaledProjectionHead(8, 8)
+    with torch.no_grad():
+        head.log_scale.fill_(-1.2345)
+    x = torch.randn(4, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        projected, scaled = head.projection(x), head(x)
+    assert projected.dtype == torch.bfloat16
+    assert scaled.dtype == torch.float32
+    torch.testing.assert_close(scaled, projected.float() * math.exp(-1.2345), rtol=1e-6, atol=0)
+    assert head.double()(x.double()).dtype == torch.float64
+
+
+def test_gradient_reaches_the_scale() -> None:
+    head = ScaledProjectionHead(3, 5).double()
+    x = torch.randn(2, 3, dtype=torch.float64)
+    y = head(x)
+    y.sum().backward()
+    # d/ds exp(s) z = exp(s) z
+    assert head.log_scale.grad is not None
+    assert head.log_scale.grad.item() == pytest.approx(y.sum().item())

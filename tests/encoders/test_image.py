@@ -1,0 +1,195 @@
+"""timm encoders by name: width, recipe, options, errors."""
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from hypvl.encoders import image as image_module
+from hypvl.encoders.image import VARIANTS, TimmImageEncoder, Variant, list_image_archs
+from hypvl.encoders.positions import sincos_2d
+from hypvl.errors import ConfigError, UserError
+from tests.parity.reference import load
+
+SHALLOW = {"depth": 2, "embed_dim": 48, "num_heads": 3}
+
+
+def tiny(arch: str = "vit_tiny_patch16_224", **options: Any) -> TimmImageEncoder:
+    torch.manual_seed(0)
+    return TimmImageEncoder(arch, **({"image_size": 32, "timm_args": SHALLOW} | options))
+
+
+def images(size: int = 32, count: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("arch", "size", "width"),
+    [
+        ("test_vit", 64, 64),
+        ("resnet18", 64, 512),
+        ("convnext_atto", 64, 320),
+        ("mobilenetv3_small_050", 64, 1024),  # its head is wider than its last stage
+        ("test_vit2", 64, 64),
+    ],
+)
+def test_width_is_found(arch: str, size: int, width: int) -> None:
+    model = TimmImageEncoder(arch, image_size=size).eval()
+    assert model.width == width
+    with torch.no_grad():
+        assert model(images(size)).shape == (2, width)
+
+
+def test_published_vit_s_has_twelve_heads() -> None:
+    with torch.device("meta"):
+        trunk = timm.create_model(
+            VARIANTS["vit_small_mocov3_patch16_224"].base,
+            **VARIANTS["vit_small_mocov3_patch16_224"].timm_args,
+        )
+    assert [block.attn.num_heads for block in trunk.blocks] == [12] * 12
+    assert "vit_small_mocov3_patch16_224" in list_image_archs()
+
+
+def test_published_names_and_shapes() -> None:
+    manifest = load("state_dict_manifest")
+    if manifest is None:
+        pytest.skip("state_dict_manifest.json is absent")
+    published = {
+        name.removeprefix("visual."): tuple(shape)
+        for name, (shape, _) in manifest["models"]["CLIP_S"]["state_dict"].items()
+        if name.startswith("visual.")
+    }
+    model = TimmImageEncoder("vit_small_mocov3_patch16_224")
+    assert {name: tuple(v.shape) for name, v in model.trunk.state_dict().items()} == published
+    assert set(model.state_dict()) == {f"trunk.{name}" for name in published} | {"pixel_mean", "pixel_std"}
+    frozen = [f"visual.{name}" for name, p in model.trunk.named_parameters() if not p.requires_grad]
+    assert frozen == manifest["models"]["CLIP_S"]["info"]["not_trainable"]
+
+
+def test_recipe_of_vision_transformers_from_scratch() -> None:
+    model = tiny()
+    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
+    assert len(norms) == 5
+    assert {m.eps for m in norms} == {1e-5}
+    assert torch.equal(model.trunk.pos_embed, sincos_2d(48, (2, 2)))
+    tokens = model.trunk.forward_features(images().float())
+    assert torch.equal(model.trunk.forward_head(tokens), tokens[:, 0])  # the class token, already normalised
+
+
+def test_positions_follow_the_grid() -> None:
+    assert torch.equal(tiny(image_size=64).trunk.pos_embed, sincos_2d(48, (4, 4)))
+    with_registers = tiny(timm_args=SHALLOW | {"reg_tokens": 3})
+    assert torch.equal(with_registers.trunk.pos_embed, sincos_2d(48, (2, 2), prefix_tokens=4))
+    apart = tiny(timm_args=SHALLOW | {"no_embed_class": True})
+    assert torch.equal(apart.trunk.pos_embed, sincos_2d(48, (2, 2), prefix_tokens=0))
+
+
+def test_positions_stay_fixed_and_the_rest_learns() -> None:
+    model = tiny()
+    model(images()).square().sum().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None] == ["trunk.pos_embed"]
+    learned = tiny(position="learned")
+    learned(images()).square().sum().backward()
+    assert [n for n, p in learned.named_parameters() if p.grad is None] == []
+
+
+def test_options_reach_the_trunk() -> None:
+    assert {m.eps for m in tiny(norm_eps=1e-3).modules() if isinstance(m, nn.LayerNorm)} == {1e-3}
+    dropping = tiny(drop_path_rate=0.5)
+    dropping.train()
+    torch.manual_seed(0)
+    assert not torch.equal(dropping(images(count=16)), dropping(images(count=16)))
+    dropping.eval()
+    assert torch.equal(dropping(images()), dropping(images()))
+
+
+def test_bytes_and_floats_agree() -> None:
+    model = tiny().eval()
+    assert torch.equal(model(images()), model(images() / 255))
+    twice = tiny(pixel_mean=(0.0, 0.0, 0.0), pixel_std=(1.0, 1.0, 1.0)).eval()
+    normalised = (images() / 255 - model.pixel_mean) / model.pixel_std
+    torch.testing.assert_close(twice(normalised), model(images()))
+
+
+@pytest.mark.parametrize("arch", ["vit_tiny_patch16_224", "resnet18"])
+def test_grad_checkpointing_gives_the_same_gradients(arch: str) -> None:
+    gradients = []
+    for recompute in (False, True):
+        args = SHALLOW if arch.startswith("vit") else {"layers": (1, 1, 1, 1)}
+        model = tiny(arch, grad_checkpointing=recompute, timm_args=args).double()
+        model.eval()  # the running statistics of a recomputed BatchNorm would move twice
+        assert model.trunk.grad_checkpointing is recompute
+        model(images()).square().sum().backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
+    assert all(g is not None for g in gradients[0].values())
+    for name, direct in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], direct, rtol=1e-10, atol=1e-12)
+
+
+def test_size_is_checked_where_it_is_fixed() -> None:
+    with pytest.raises(ValueError, match=r"images are 64 x 64, but this encoder takes 32 x 32"):
+        tiny()(images(64))
+    dynamic = tiny(timm_args=SHALLOW | {"dynamic_img_size": True})
+    assert dynamic(images(64)).shape == (2, 48)
+    with torch.no_grad():
+        assert TimmImageEncoder("resnet18", image_size=64)(images(96)).shape == (2, 512)
+
+
+def test_own_variants_can_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(image_module.VARIANTS, "my_vit", Variant("vit_tiny_patch16_224", SHALLOW))
+    assert tiny("my_vit", timm_args=None).width == 48
+    assert tiny("my_vit", timm_args={"embed_dim": 96}).width == 96
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "message"),
+    [
+        ("vit_smal_patch16_224", {}, "closest names are vit_small_patch16_224"),
+        ("vit_small_mocov3_patch16_225", {}, "vit_small_mocov3_patch16_224"),
+        ("hf-hub:someone/model", {}, "no timm image model"),
+        ("/etc/passwd", {}, "no timm image model"),
+        ("vit_small_mocov3_patch16_224", {"pretrained": True}, "no weights"),
+        ("vit_base_patch14_reg4_dinov2.nonsense", {}, "no weights tagged 'nonsense'"),
+        ("coatnet_0_224", {"pretrained": True, "timm_args": None}, "has no weights in timm"),
+        ("vit_tiny_patch16_224.nonsense", {}, "vit_tiny_patch16_224.augreg_in21k"),
+        ("resnet18", {"position": "sincos", "timm_args": None}, "no table of absolute positions"),
+        ("vit_tiny_patch16_224", {"drop_path_rate": 1.5}, r"in \[0, 1\)"),
+        ("vit_tiny_patch16_224", {"position": "rope"}, '"sincos", "learned" or None'),
+        ("vit_tiny_patch16_224", {"timm_args": {"depht": 2}}, "depht"),
+        ("vit_tiny_patch16_224", {"timm_args": {"checkpoint_path": "x"}}, "timm_args has checkpoint_path"),
+        ("vit_tiny_patch16_224", {"timm_args": {"img_size": 64}}, "image_size"),
+        ("test_byobnet", {"drop_path_rate": 0.1, "timm_args": {"nope": 1}}, "does not take"),
+        ("mixer_s32_224", {"position": "sincos", "timm_args": None, "image_size": 32}, "no table"),
+        ("inception_v3", {"grad_checkpointing": True, "timm_args": None}, "gradient checkpointing"),
+    ],
+)
+def test_wrong_settings_are_named(arch: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tiny(arch, **options)
+
+
+def test_pretrained_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What timm's weights need, without fetching any: the real constructor, its weights left random."""
+    real = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, pretrained, **kw: real(name, pretrained=False, **kw)
+    )
+    model = tiny("vit_tiny_patch16_224", pretrained=True)
+    assert model.pixel_mean.flatten().tolist() == [0.5] * 3  # as these weights were trained
+    assert {m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)} == {1e-6}
+    assert model.trunk.pos_embed.requires_grad
+    fixed = tiny("vit_tiny_patch16_224", pretrained=True, pixel_mean=(0.1, 0.2, 0.3), position="sincos")
+    torch.testing.assert_close(fixed.pixel_mean.flatten(), torch.tensor([0.1, 0.2, 0.3]))
+    assert not fixed.trunk.pos_embed.requires_grad
+
+
+def test_weights_that_cannot_be_fetched_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_args: object, **_options: object) -> nn.Module:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(UserError, match=r"could not be fetched \(no route to host\)"):
+        tiny(pretrained=True)

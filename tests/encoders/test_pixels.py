@@ -1,0 +1,68 @@
+"""Normalisation and checks that all image encoders share."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from hypvl.encoders.pixels import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder, normalize_pixels
+
+
+class Pixels(ImageEncoder):
+    """Returns what its network would see."""
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        return pixels
+
+
+def encoder(**options: object) -> Pixels:
+    settings: dict = {"pixel_mean": IMAGENET_MEAN, "pixel_std": IMAGENET_STD, "fixed_size": True} | options
+    return Pixels(4, **settings)
+
+
+def test_values_by_hand() -> None:
+    image = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    image[:, 0], image[:, 1], image[:, 2] = 0, 255, 51
+    seen = encoder(pixel_mean=(0.5, 0.25, 0.1), pixel_std=(0.5, 0.25, 0.2))(image)
+    torch.testing.assert_close(seen[0, :, 0, 0], torch.tensor([-1.0, 3.0, 0.5]))
+
+
+def test_bytes_and_floats_agree() -> None:
+    image = torch.arange(96, dtype=torch.uint8).view(2, 3, 4, 4) * 2
+    assert torch.equal(encoder()(image), encoder()(image / 255))
+
+
+def test_buffers_are_saved_and_win_over_the_arguments() -> None:
+    source, target = encoder(pixel_mean=(0.229, 0.224, 0.225)), encoder()
+    assert source.pixel_mean.shape == source.pixel_std.shape == (3, 1, 1)
+    target.load_state_dict(source.state_dict())
+    image = torch.rand(1, 3, 4, 4)
+    assert torch.equal(source(image), target(image))
+
+
+def test_precision() -> None:
+    image = torch.full((1, 3, 4, 4), 200, dtype=torch.uint8)
+    exact = encoder().double()(image)
+    assert exact.dtype == torch.float64
+    # 16-bit models: computed in fp32 and rounded once, half a unit of 2^-8 relative.
+    half = encoder().bfloat16()
+    mean, std = half.pixel_mean.double(), half.pixel_std.double()
+    assert half(image).dtype == torch.bfloat16
+    torch.testing.assert_close(half(image).double(), (200 / 255 - mean) / std + 0 * exact, rtol=2**-8, atol=0)
+
+
+def test_wrong_images_are_named() -> None:
+    with pytest.raises(TypeError, match=r"images have dtype torch.int64, but uint8 or floats"):
+        encoder()(torch.zeros(1, 3, 4, 4, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"images have shape \(1, 4, 4, 3\), but \(B, 3, H, W\)"):
+        encoder()(torch.zeros(1, 4, 4, 3))
+    with pytest.raises(ValueError, match=r"images are 4 x 5, but this encoder takes 4 x 4"):
+        encoder()(torch.zeros(1, 3, 4, 5))
+    assert encoder(fixed_size=False)(torch.zeros(1, 3, 4, 5)).shape == (1, 3, 4, 5)
+    for wrong in ({"pixel_mean": (0.5,)}, {"pixel_std": (1.0, 0.0, 1.0)}, {"pixel_std": (1.0, -1.0, 1.0)}):
+        with pytest.raises(ValueError, match="three numbers each"):
+            encoder(**wrong)
+
+
+def test_pure_function_follows_the_dtype_of_the_mean() -> None:
+    mean, std = torch.zeros(3, 1, 1, dtype=torch.float16), torch.ones(3, 1, 1, dtype=torch.float16)
+    assert normalize_pixels(torch.rand(1, 3, 2, 2), mean, std).dtype == torch.float16

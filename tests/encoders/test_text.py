@@ -1,0 +1,210 @@
+"""The text transformer: masks, padding, read-out, names, initial scale, checkpointing."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hypvl.encoders.text import CausalSelfAttention, TextTransformer, parse_arch, read_out_positions
+from hypvl.errors import ConfigError
+from tests.parity.reference import load
+
+EOT = 99
+
+
+def tiny(**options: Any) -> TextTransformer:
+    torch.manual_seed(0)
+    model = TextTransformer("L2_W32_A4", vocab_size=100, context_length=12, **options).double()
+    with torch.no_grad():
+        for p in model.parameters():  # larger than at the start, so that every part matters
+            p.add_(0.2 * torch.randn_like(p))
+    return model
+
+
+TOKENS = torch.tensor([[98, 5, 6, 7, EOT, 0, 0], [98, EOT, 0, 0, 0, 0, 0], [98, 1, 2, 3, 4, 5, EOT]])
+
+
+def masked_attention(attention: CausalSelfAttention, x: Tensor) -> Tensor:
+    """Attention written out: softmax of the masked products, head by head."""
+    length, width = x.shape[1:]
+    size = width // attention.heads
+    q, k, v = F.linear(x, attention.in_proj_weight, attention.in_proj_bias).split(width, dim=-1)
+    future = torch.ones(length, length, dtype=torch.bool).triu(1)
+    heads = []
+    for h in range(attention.heads):
+        part = slice(h * size, (h + 1) * size)
+        logits = (q[..., part] @ k[..., part].mT / math.sqrt(size)).masked_fill(future, -math.inf)
+        heads.append(logits.softmax(dim=-1) @ v[..., part])
+    return F.linear(torch.cat(heads, dim=-1), attention.out_proj.weight, attention.out_proj.bias)
+
+
+def test_attention_equals_masked_softmax() -> None:
+    torch.manual_seed(1)
+    attention = CausalSelfAttention(24, 3).double()
+    torch.nn.init.normal_(attention.in_proj_weight, std=0.5)
+    torch.nn.init.normal_(attention.in_proj_bias)
+    x = torch.randn(2, 9, 24, dtype=torch.float64)
+    torch.testing.assert_close(attention(x), masked_attention(attention, x), rtol=0, atol=1e-12)
+
+
+def test_attention_has_the_layout_of_torch() -> None:
+    torch.manual_seed(2)
+    theirs = torch.nn.MultiheadAttention(16, 4, batch_first=True, dtype=torch.float64)
+    ours = CausalSelfAttention(16, 4).double()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 5, 16, dtype=torch.float64)
+    mask = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    torch.testing.assert_close(
+        ours(x), theirs(x, x, x, attn_mask=mask, need_weights=False)[0], rtol=0, atol=1e-12
+    )
+
+
+def test_no_square_buffer_is_held() -> None:
+    assert list(TextTransformer("L1_W64", vocab_size=50).buffers()) == []
+
+
+def test_padding_changes_nothing() -> None:
+    model = tiny()
+    trimmed = model(TOKENS)
+    padded = model(F.pad(TOKENS, (0, 5)))
+    torch.testing.assert_close(padded, trimmed, rtol=0, atol=1e-12)
+    alone = torch.cat([model(row[None, : int((row != 0).sum())]) for row in TOKENS])
+    torch.testing.assert_close(alone, trimmed, rtol=0, atol=1e-12)
+
+
+def test_reads_the_first_end_of_text() -> None:
+    model = tiny()
+    once = torch.tensor([[98, 5, EOT, 0, 0]])
+    again = torch.tensor([[98, 5, EOT, 7, EOT]])
+    torch.testing.assert_close(model(again), model(once), rtol=0, atol=1e-12)
+    assert read_out_positions(TOKENS, eot_token=EOT).tolist() == [4, 1, 6]
+
+
+def test_row_without_end_is_read_at_its_last_token() -> None:
+    rows = torch.tensor([[98, 5, 6, 0], [98, 5, 6, 7], [0, 0, 0, 0], [98, 0, 6, 0]])
+    assert read_out_positions(rows, eot_token=EOT).tolist() == [2, 3, 0, 2]
+
+
+def test_every_token_before_the_end_counts_and_its_place_too() -> None:
+    model = tiny()
+    base = model(torch.tensor([[98, 5, 6, EOT]]))
+    for other in ([98, 5, 7, EOT], [98, 6, 5, EOT], [97, 5, 6, EOT], [98, 5, 6, 6, EOT]):
+        assert (model(torch.tensor([other])) - base).abs().max() > 1e-3
+
+
+def test_output_is_normalised_last() -> None:
+    model = tiny()
+    with torch.no_grad():
+        model.ln_final.weight.fill_(3.0)
+        model.ln_final.bias.fill_(1.0)
+    features = model(TOKENS)
+    ones = torch.ones(3, dtype=torch.float64)
+    torch.testing.assert_close(features.mean(dim=1), ones)
+    torch.testing.assert_close(features.std(dim=1, correction=0), 3 * ones, rtol=1e-4, atol=0)  # eps 1e-5
+
+
+def test_grad_checkpointing_gives_the_same_gradients() -> None:
+    gradients = []
+    for recompute in (False, True):
+        model = tiny(grad_checkpointing=recompute)
+        model(TOKENS).square().sum().backward()
+        gradients.append([p.grad for p in model.parameters()])
+    assert all(g is not None for g in gradients[0])
+    for direct, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, direct, rtol=0, atol=1e-12)
+
+
+def test_grad_checkpointing_keeps_less_for_the_backward_pass() -> None:
+    def saved(model: TextTransformer) -> int:
+        sizes: list[int] = []
+
+        def note(t: Tensor) -> Tensor:
+            sizes.append(t.numel())
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+            model(TOKENS)
+        return sum(sizes)
+
+    model = tiny()
+    plain = saved(model)
+    model.set_grad_checkpointing()
+    assert saved(model) < plain / 3
+
+
+@pytest.mark.parametrize(
+    ("arch", "parsed"),
+    [("L12_W512", (12, 512, 8)), ("L12_W512_A8", (12, 512, 8)), ("L2_W128_A4", (2, 128, 4)), ("L1_W64", (1, 64, 1))],
+)  # fmt: skip
+def test_arch_names(arch: str, parsed: tuple[int, int, int]) -> None:
+    assert parse_arch(arch) == parsed
+
+
+@pytest.mark.parametrize(
+    ("arch", "message"),
+    [
+        ("L12W512", "L<layers>_W<width>"),
+        ("l12_w512", "L12_W512"),
+        ("L12_W512_A8 ", "it must read"),
+        ("L2_W96", "L2_W96_A4"),
+        ("L2_W96_A5", "divide the width"),
+        ("L0_W64", "at least 1"),
+        ("L2_W64_A0", "at least 1"),
+    ],
+)
+def test_wrong_arch_names(arch: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_arch(arch)
+
+
+def test_wrong_tokens_are_named() -> None:
+    model = tiny()
+    with pytest.raises(ValueError, match=r"tokens are 13 long, but the context length is 12"):
+        model(torch.ones(1, 13, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"shape \(7,\)"):
+        model(TOKENS[0])
+    with pytest.raises(ValueError, match=r"shape \(2, 0\)"):
+        model(TOKENS[:2, :0])
+    with pytest.raises(ConfigError, match="eot_token is 100"):
+        TextTransformer("L1_W64", vocab_size=100, eot_token=100)
+
+
+def test_end_of_text_is_the_last_id_unless_given() -> None:
+    assert tiny().eot_token == 99
+    assert tiny(eot_token=7).eot_token == 7
+    assert read_out_positions(TOKENS, eot_token=7)[0] == 3
+
+
+def test_initial_deviations() -> None:
+    torch.manual_seed(0)
+    model = TextTransformer("L3_W256", vocab_size=2000)
+    block = model.resblocks[1]
+    expected = {
+        model.token_embed.weight: 0.02,
+        model.posit_embed: 0.01,
+        block.attn.in_proj_weight: 1 / 16,
+        block.attn.out_proj.weight: 1 / 16 / math.sqrt(6),
+        block.mlp.c_fc.weight: 1 / math.sqrt(512),
+        block.mlp.c_proj.weight: 1 / 16 / math.sqrt(6),
+    }
+    for weight, std in expected.items():
+        assert weight.std().item() == pytest.approx(std, rel=0.03)  # sampling: 0.5 % and less
+        assert weight.mean().item() == pytest.approx(0, abs=std / 20)
+    assert block.ln_1.eps == model.ln_final.eps == 1e-5
+
+
+def test_published_names_and_shapes() -> None:
+    manifest = load("state_dict_manifest")
+    if manifest is None:
+        pytest.skip("state_dict_manifest.json is absent")
+    published = {
+        name.removeprefix("textual."): tuple(shape)
+        for name, (shape, _) in manifest["models"]["CLIP_S"]["state_dict"].items()
+        if name.startswith("textual.") and name != "textual.attn_mask"
+    }
+    with torch.device("meta"):
+        model = TextTransformer("L12_W512")
+    assert {name: tuple(v.shape) for name, v in model.state_dict().items()} == published
