@@ -29,6 +29,10 @@ class Geometry(nn.Module, ABC):
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
         """Similarity of all pairs of embeddings, (B1, D), (B2, D) -> (B1, B2); higher = closer."""
 
+    def ranking_similarity(self, x: Tensor, y: Tensor) -> Tensor:
+        """A cheaper (B1, B2) matrix in the same order as :meth:`pairwise_similarity`; by default that itself."""
+        return self.pairwise_similarity(x, y)
+
     @abstractmethod
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
         """Points on the way from ``root`` (weight 0) to ``x`` (weight 1): (D,), (D,), (T,) -> (T, D)."""
@@ -43,6 +47,10 @@ class Geometry(nn.Module, ABC):
         (..., D), (..., D) -> (..., F) radians in [0, pi]; F factors, 1 unless the space is a product.
         None where the geometry has no entailment cones.
         """
+        return None
+
+    def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor | None:
+        """Exterior angle at every apex towards every point, (B1, D), (B2, D) -> (B1, B2) radians, or None."""
         return None
 
     def half_aperture(self, apex: Tensor) -> Tensor | None:

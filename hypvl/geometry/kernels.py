@@ -1,0 +1,215 @@
+"""Stable building blocks of hyperbolic geometry: series, norms, and what follows a matrix product.
+
+Lengths here are in units of the radius of curvature: u = sqrt(c) x, so that the formulas are those of c = 1.
+n = |u|, sigma = sqrt(1 + n^2) (the time component), Klein coordinates u / sigma.
+"""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Points nearer the root than this (in units of the radius of curvature) count as the root where an angle at
+# them is asked for: the gradient of the angle grows as 1 / radius and has to stay within fp32.
+ROOT_RADIUS = 1e-25
+
+
+def safe_sqrt(x: Tensor) -> Tensor:
+    """sqrt(x) for x > 0, and 0 with gradient 0 elsewhere."""
+    positive = x > 0
+    return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
+
+
+def safe_divide(a: Tensor, b: Tensor) -> Tensor:
+    """a / b where b > 0, and 0 with gradient 0 elsewhere."""
+    positive = b > 0
+    return torch.where(positive, a / torch.where(positive, b, 1.0), 0.0)
+
+
+def sinhc(square: Tensor) -> Tensor:
+    """sinh(r) / r as a smooth function of r^2 >= 0; 1 at 0."""
+    small = square < 1e-2
+    s = torch.where(small, square, 0.0)
+    series = 1 + s / 6 * (1 + s / 20 * (1 + s / 42 * (1 + s / 72 * (1 + s / 110 * (1 + s / 156)))))
+    r = torch.where(small, 1.0, square).sqrt()
+    return torch.where(small, series, torch.sinh(r) / r)
+
+
+def asinhc(square: Tensor) -> Tensor:
+    """asinh(r) / r as a smooth function of r^2 >= 0; 1 at 0."""
+    small = square < 1e-2
+    s = torch.where(small, square, 0.0)
+    series = torch.zeros_like(s)
+    # Coefficients (-1)^k (2k)! / (4^k k!^2 (2k + 1)), highest first.
+    for a in (6435 / 557056, -143 / 10240, 231 / 13312, -63 / 2816, 35 / 1152, -5 / 112, 3 / 40, -1 / 6, 1.0):
+        series = series * s + a
+    r = torch.where(small, 1.0, square).sqrt()
+    return torch.where(small, series, torch.asinh(r) / r)
+
+
+def perpendicular(y: Tensor, axis: Tensor) -> Tensor:
+    """The part of ``y`` perpendicular to ``axis``, (..., D), accurate even where it is a rounding error of y.
+
+    y - k axis with the product taken exactly (Dekker's splitting), then once more on what is left: the first
+    step leaves an error of k along the axis, which the second removes.
+    """
+    square = axis.square().sum(-1, keepdim=True)
+    rest = y - safe_divide((y * axis).sum(-1, keepdim=True), square) * axis
+    with torch.no_grad():
+        k = safe_divide((y * axis).sum(-1, keepdim=True), square)
+        high = k * axis
+        k_high, axis_high = _upper_half(k), _upper_half(axis)
+        k_low, axis_low = k - k_high, axis - axis_high
+        low = k_low * axis_low - (((high - k_high * axis_high) - k_low * axis_high) - k_high * axis_low)
+        exact = (y - high) - low
+        exact = exact - safe_divide((exact * axis).sum(-1, keepdim=True), square) * axis
+        correction = exact - rest
+    return rest + correction
+
+
+def _upper_half(x: Tensor) -> Tensor:
+    """The leading half of the significand, so that products of halves are exact."""
+    scaled = x * (2.0**27 + 1 if x.dtype == torch.float64 else 2.0**12 + 1)
+    return scaled - (scaled - x)
+
+
+def time_of(square: Tensor) -> Tensor:
+    """sigma = sqrt(1 + n^2) from n^2."""
+    return (1 + square).sqrt()
+
+
+def distance_from_product(product: Tensor, n2_x: Tensor, n2_y: Tensor, scale: Tensor) -> Tensor:
+    """Distances from the inner products of Klein coordinates.
+
+    cosh d - 1 = sigma tau (A + B - A B - product), A = 1 - 1/sigma, B = 1 - 1/tau: small where the points are
+    near the root, so that the result keeps its relative precision there.
+
+    Args:
+        product: (..., B1, B2) in the dtype of the result.
+        n2_x: n^2 of the rows, (..., B1, 1), working dtype.
+        n2_y: n^2 of the columns, (..., 1, B2), working dtype.
+        scale: The length of one unit, 1 / sqrt(c), (..., 1, 1) or 0-dim.
+
+    Returns:
+        (..., B1, B2), the dtype of ``product``.
+    """
+    sigma, tau = time_of(n2_x), time_of(n2_y)
+    # 1 - 1/sigma without cancellation
+    a, b = n2_x / (sigma * (sigma + 1)), n2_y / (tau * (tau + 1))
+    return cast(Tensor, _Distance.apply(product, a, b, sigma, tau, scale))
+
+
+class _Distance(torch.autograd.Function):
+    """One pass over the pairs in fp64 blocks; keeps two (B1, B2) matrices instead of one per operation."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, product: Tensor, a: Tensor, b: Tensor, sigma: Tensor, tau: Tensor, scale: Tensor
+    ) -> Tensor:
+        defect, out = torch.empty_like(product), torch.empty_like(product)
+        for rows in _blocks(product):
+            z = b * (1 - a[..., rows, :])
+            z += a[..., rows, :]
+            z -= product[..., rows, :]
+            z.clamp_(min=0)
+            defect[..., rows, :] = z
+            z.mul_(tau).mul_(sigma[..., rows, :])  # cosh d - 1
+            root = (z + 2).mul_(z).sqrt_()  # sinh d
+            out[..., rows, :] = root.add_(z).log1p_().mul_(scale)
+        ctx.save_for_backward(defect, out, sigma, tau, scale)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        defect, out, sigma, tau, scale = ctx.saved_tensors
+        grad_product = torch.empty_like(defect)
+        grad_a, grad_sigma = torch.empty_like(sigma), torch.empty_like(sigma)
+        grad_b, grad_tau = torch.zeros_like(tau), torch.zeros_like(tau)
+        for rows in _blocks(defect):
+            s = sigma[..., rows, :]
+            z = defect[..., rows, :] * tau * s
+            root = (z + 2).mul_(z).sqrt_()
+            w = torch.where(root > 0, grad[..., rows, :] * scale / root, 0.0)  # d loss / d z
+            grad_a[..., rows, :] = w.sum(-1, keepdim=True) * s
+            grad_b += w.sum(-2, keepdim=True) * tau
+            z *= w
+            grad_sigma[..., rows, :] = z.sum(-1, keepdim=True) / s
+            grad_tau += z.sum(-2, keepdim=True) / tau
+            grad_product[..., rows, :] = w.mul_(tau).mul_(s).neg_()
+        grad_scale = (grad.to(scale.dtype) * out / scale).sum_to_size(scale.shape)
+        return grad_product, grad_a, grad_b, grad_sigma, grad_tau, grad_scale
+
+
+def angle_from_product(product: Tensor, n2_x: Tensor, n2_y: Tensor) -> Tensor:
+    """Exterior angles at x_i towards y_j from the cosines of the angles between them at the root.
+
+    phi = atan2(mu q / sigma, mu g - alpha) with g the cosine, q the sine, alpha = n_x / sigma and
+    mu = n_y / tau the Klein radii. pi / 2 with gradient 0 where undefined (x_i the root, or y_j = x_i).
+
+    Args:
+        product: Cosines g, (..., B1, B2), in the dtype of the result; 0 for a row or column at the root.
+        n2_x: n^2 of the rows, (..., B1, 1), working dtype.
+        n2_y: n^2 of the columns, (..., 1, B2), working dtype.
+
+    Returns:
+        (..., B1, B2) radians in [0, pi], the dtype of ``product``.
+    """
+    sigma, tau = time_of(n2_x), time_of(n2_y)
+    alpha, mu = safe_sqrt(n2_x) / sigma, safe_sqrt(n2_y) / tau
+    return cast(Tensor, _Angle.apply(product, alpha, mu, 1 / sigma))
+
+
+class _Angle(torch.autograd.Function):
+    """atan2(s mu q, mu g - alpha), q = sqrt(1 - g^2); keeps one (B1, B2) matrix."""
+
+    @staticmethod
+    def forward(ctx: Any, product: Tensor, alpha: Tensor, mu: Tensor, s: Tensor) -> Tensor:
+        out = torch.empty_like(product)
+        for rows in _blocks(product):
+            _, opposite, adjacent = _legs(product, alpha, mu, s, rows)
+            out[..., rows, :] = torch.atan2(opposite, adjacent)
+            out[..., rows, :].masked_fill_((opposite == 0) & (adjacent == 0), torch.pi / 2)
+        ctx.save_for_backward(product, alpha, mu, s)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        product, alpha, mu, s = ctx.saved_tensors
+        grad_product = torch.empty_like(product)
+        grad_alpha, grad_s, grad_mu = torch.empty_like(alpha), torch.empty_like(s), torch.zeros_like(mu)
+        for rows in _blocks(product):
+            g = product[..., rows, :].to(mu.dtype).clamp(-1, 1)
+            q, opposite, adjacent = _legs(product, alpha, mu, s, rows)
+            square = opposite.square().addcmul_(adjacent, adjacent)
+            w = torch.where(square > 0, grad[..., rows, :] / square, 0.0)
+            a, s_rows = alpha[..., rows, :], s[..., rows, :]
+            wq = w * q
+            grad_alpha[..., rows, :] = (wq * mu).sum(-1, keepdim=True) * s_rows
+            grad_mu -= (wq * (a * s_rows)).sum(-2, keepdim=True)
+            grad_s[..., rows, :] = (wq * adjacent * mu).sum(-1, keepdim=True)
+            along = (mu - a * g).mul_(w).mul_(mu).mul_(s_rows)
+            grad_product[..., rows, :] = torch.where(q > 0, -along / q, 0.0)
+        return grad_product, grad_alpha, grad_mu, grad_s
+
+
+def _legs(
+    product: Tensor, alpha: Tensor, mu: Tensor, s: Tensor, rows: slice
+) -> tuple[Tensor, Tensor, Tensor]:
+    """q, and the two arguments of atan2, for some rows in the working dtype."""
+    g = product[..., rows, :].to(mu.dtype).clamp(-1, 1)
+    q = ((1 - g) * (1 + g)).sqrt_()
+    return q, q * mu * s[..., rows, :], g.mul_(mu).sub_(alpha[..., rows, :])
+
+
+def _blocks(pairs: Tensor) -> Iterator[slice]:
+    """Slices of the rows of (..., B1, B2): blocks that stay in a processor's cache, larger ones on a device."""
+    block = 2**17 if pairs.device.type == "cpu" else 2**24
+    B1 = pairs.shape[-2]
+    step = max(1, block * B1 // max(1, pairs.numel()))
+    return (slice(start, start + step) for start in range(0, B1, step))

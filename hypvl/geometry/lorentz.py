@@ -1,0 +1,444 @@
+"""The Lorentz model of hyperbolic space: pure functions on space components, and the geometry made of them.
+
+A point is given by its space components x, (..., D), on the sheet -t^2 + |x|^2 = -1/c with the time component
+t(x) = sqrt(1/c + |x|^2); ``curv`` is c > 0 and the curvature -c. ``curv`` is a float or a tensor that
+broadcasts against (..., 1), for pairwise functions against (..., 1, 1); gradients flow to it.
+
+Precision: results are fp32, or fp64 for fp64 points. Elementwise functions compute in fp64 inside and are
+exact to a few roundings, near-identical and collinear points included. Pairwise functions go through one
+matrix product, in the dtype of the result; their error in cosh(sqrt(c) d) is below 16 eps c t(x) t(y), so
+use the elementwise ones for paired points. Values and gradients are finite for every finite fp32 or bf16
+point; fp64 points beyond 1e70 are refused.
+
+Source: Desai et al., "Hyperbolic Image-Text Representations", 2023, section 3 and appendix A (all but the
+    centroids); Ganea et al., "Hyperbolic Entailment Cones", 2018 (cones).
+Differs: no epsilons and no floors; the published code clamps distances at 1e-4 and angles 1e-4 from 0 and pi.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from hypvl.geometry import kernels
+from hypvl.geometry.base import Geometry
+from hypvl.geometry.precision import full_precision, inner_products, working_dtype
+
+MIN_RADIUS = 0.1
+MAX_RADIUS = math.asinh(2.0**15)
+_LARGEST = 1e70  # fp64 components; squares of products of two such points still fit
+
+
+@full_precision
+def pairwise_inner(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
+    """Lorentz inner products x.y - t(x) t(y) of all pairs; at most -1/c.
+
+    Args:
+        x: (..., B1, D).
+        y: (..., B2, D).
+        curv: c > 0.
+
+    Returns:
+        (..., B1, B2). Saturates at the largest finite number of the dtype.
+
+    Raises:
+        ValueError, TypeError: an argument is not as described.
+    """
+    c, work_x, work_y = _working(x, y, curv=curv, pairwise=True)
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    t_x, klein_x = _klein(work_x, c)
+    t_y, klein_y = _klein(work_y, c)
+    largest = torch.finfo(dtype).max
+    # Products of Klein coordinates stay in (-1, 1), so that only the result itself could overflow.
+    below_one = 1 - inner_products(klein_x.to(dtype), klein_y.to(dtype))  # (..., B1, B2)
+    t_x, t_y = t_x.clamp(max=largest).to(dtype), t_y.clamp(max=largest).to(dtype)
+    return (below_one * -t_x * t_y.transpose(-1, -2)).clamp(min=-largest)
+
+
+@full_precision
+def pairwise_dist(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
+    """Geodesic distances acosh(-c <x, y>_L) / sqrt(c) of all pairs.
+
+    Args:
+        x: (..., B1, D).
+        y: (..., B2, D).
+        curv: c > 0.
+
+    Returns:
+        (..., B1, B2), >= 0. Between identical points: 0 or rounding noise, gradient finite.
+
+    Raises:
+        ValueError, TypeError: an argument is not as described.
+    """
+    c, work_x, work_y = _working(x, y, curv=curv, pairwise=True)
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    product = inner_products(_klein(work_x, c)[1].to(dtype), _klein(work_y, c)[1].to(dtype))
+    return kernels.distance_from_product(
+        product, c * _square(work_x), (c * _square(work_y)).transpose(-1, -2), c.rsqrt()
+    )
+
+
+@full_precision
+def dist(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
+    """Geodesic distance of paired points, accurate for near-identical and saturated ones.
+
+    With |x| >= |y| and their distances a >= b to the root,
+    d = 2 asinh(sqrt(sinh^2((a - b)/2) + c (|x||y| - x.y)/2)) / sqrt(c), without cancellation in either term.
+
+    Args:
+        x: (..., D).
+        y: (..., D), broadcast against ``x``.
+        curv: c > 0.
+
+    Returns:
+        (...), >= 0; 0 with gradient 0 between identical points.
+
+    Raises:
+        ValueError, TypeError: an argument is not as described.
+    """
+    c, x64, y64 = _working(x, y, curv=curv)
+    x64, y64 = torch.broadcast_tensors(x64, y64)
+    farther = _square(x64) >= _square(y64)
+    near, far = torch.where(farther, y64, x64), torch.where(farther, x64, y64)
+    n2, m2 = c * _square(far), c * _square(near)
+    n, m = kernels.safe_sqrt(n2), kernels.safe_sqrt(m2)
+    # n^2 - m^2 through the difference of the points
+    gap = c * ((far - near) * (far + near)).sum(-1, keepdim=True)
+    s = kernels.safe_divide(gap, n * kernels.time_of(m2) + m * kernels.time_of(n2))  # sinh(a - b)
+    radial = s.square() / (2 * (1 + (1 + s.square()).sqrt()))  # sinh^2((a - b)/2)
+    along = c * kernels.safe_divide((near * far).sum(-1, keepdim=True), n)  # sqrt(c) y.e
+    p2 = c * _square(kernels.perpendicular(near, far))
+    ahead = along > 0
+    angular = torch.where(
+        ahead, n * kernels.safe_divide(p2, m + torch.where(ahead, along, 1.0)), n * (m - along)
+    )
+    d = 2 * torch.asinh(kernels.safe_sqrt(radial + angular / 2)) * c.rsqrt()
+    return _result(d, x, y).squeeze(-1)
+
+
+@full_precision
+def exp_map0(v: Tensor, *, curv: float | Tensor, max_radius: float = MAX_RADIUS) -> Tensor:
+    """Exponential map at the root, sinh(r) v / r with r = sqrt(c) |v|.
+
+    Args:
+        v: Tangent vectors, (..., D).
+        curv: c > 0.
+        max_radius: r saturates here, so that space norms stay <= sinh(max_radius) / sqrt(c); by default
+            2^15 / sqrt(c), as published. Beyond it the direction is kept and the length is not.
+
+    Returns:
+        Points, (..., D).
+
+    Raises:
+        ValueError, TypeError: an argument is not as described.
+    """
+    c, v64 = _working(v, curv=curv)
+    limit = math.log(torch.finfo(v.dtype).max) - 4
+    if not 0 < max_radius <= limit:
+        raise ValueError(
+            f"max_radius: got {max_radius}, expected a number in (0, {limit:.0f}] for {v.dtype} points."
+        )
+    square = c * _square(v64)
+    beyond = square > max_radius**2
+    inside = kernels.sinhc(torch.where(beyond, 0.0, square))
+    saturated = math.sinh(max_radius) / torch.where(beyond, square, 1.0).sqrt()
+    return _result(v64 * torch.where(beyond, saturated, inside), v)
+
+
+@full_precision
+def log_map0(x: Tensor, *, curv: float | Tensor) -> Tensor:
+    """Logarithmic map at the root, asinh(r) x / r with r = sqrt(c) |x|: the inverse of :func:`exp_map0`.
+
+    Args:
+        x: Points, (..., D).
+        curv: c > 0.
+
+    Returns:
+        Tangent vectors, (..., D).
+
+    Raises:
+        ValueError, TypeError: an argument is not as described.
+    """
+    c, x64 = _working(x, curv=curv)
+    return _result(x64 * kernels.asinhc(c * _square(x64)), x)
+
+
+@full_precision
+def half_aperture(x: Tensor, *, curv: float | Tensor, min_radius: float = MIN_RADIUS) -> Tensor:
+    """Half opening angle asin(2 r_min / (sqrt(c) |x|)) of the entailment cone at x.
+
+    Args:
+        x: Apexes, (..., D).
+        curv: c > 0.
+        min_radius: r_min > 0. Where sqrt(c) |x| <= 2 r_min the cone is a half space: pi/2, gradient 0.
+
+    Returns:
+        (...) radians in (0, pi/2].
+
+    Raises:
+        ValueError, TypeError: an argument is not as described.
+    """
+    c, x64 = _working(x, curv=curv)
+    if not min_radius > 0:
+        raise ValueError(f"min_radius: got {min_radius}, expected a number > 0.")
+    square = c * _square(x64)
+    outside = square.sqrt() > 2 * min_radius
+    r = torch.where(outside, square, 8 * min_radius**2).sqrt()
+    # asin(k / r) with the cosine side as a product: no cancellation near the edge
+    angle = torch.atan2(
+        torch.full_like(r, 2 * min_radius), ((r - 2 * min_radius) * (r + 2 * min_radius)).sqrt()
+    )
+    return _result(torch.where(outside, angle, math.pi / 2), x).squeeze(-1)
+
+
+@full_precision
+def oxy_angle(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
+    """Exterior angle at x in the triangle (root, x, y): 0 where y lies straight outwards, pi inwards.
+
+    Args:
+        x: Apexes, (..., D).
+        y: (..., D), broadcast against ``x``.
+        curv: c > 0.
+
+    Returns:
+        (...) radians in [0, pi]; pi/2 with gradient 0 where undefined (x is the root, or x = y).
+
+    Raises:
+        ValueError, TypeError: an argument is not as described.
+    """
+    c, x64, y64 = _working(x, y, curv=curv)
+    x64, y64 = torch.broadcast_tensors(x64, y64)
+    n2, m2 = c * _square(x64), c * _square(y64)
+    at_root = n2.detach() <= kernels.ROOT_RADIUS**2
+    n = torch.where(at_root, 1.0, n2).sqrt()
+    e = c.sqrt() * x64 / n  # unit vector
+    along = c.sqrt() * (y64 * e).sum(-1, keepdim=True)
+    ahead_by = c.sqrt() * ((y64 - x64) * e).sum(-1, keepdim=True)
+    p2 = c * _square(kernels.perpendicular(y64, x64))
+    t_x, t_y, t_along = kernels.time_of(n2), kernels.time_of(m2), kernels.time_of(along.square())
+    # sinh of the distance along the ray, then what the detour p adds
+    outward = along > 0
+    denominator = torch.where(outward, along, 0.0) * t_x + n * t_along
+    radial = torch.where(outward, ahead_by * (along + n) / denominator, along * t_x - n * t_along)
+    adjacent = radial - n * p2 / (t_y + t_along)
+    opposite = kernels.safe_sqrt(p2)
+    undefined = at_root | ((opposite == 0) & (adjacent == 0))
+    phi = torch.atan2(torch.where(undefined, 1.0, opposite), torch.where(undefined, 0.0, adjacent))
+    return _result(phi, x, y).squeeze(-1)
+
+
+@full_precision
+def pairwise_oxy_angle(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
+    """Exterior angles :func:`oxy_angle` of all pairs: entry [i, j] is the angle at x_i towards y_j.
+
+    Args:
+        x: Apexes, (..., B1, D).
+        y: (..., B2, D).
+        curv: c > 0.
+
+    Returns:
+        (..., B1, B2) radians in [0, pi]. The angle at the root between two points goes through a product:
+        near 0 and pi it is known to about sqrt(2 eps), 5e-4 in fp32.
+
+    Raises:
+        ValueError, TypeError: an argument is not as described.
+    """
+    c, work_x, work_y = _working(x, y, curv=curv, pairwise=True)
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    n2, m2 = c * _square(work_x), c * _square(work_y)
+    unit_x, unit_y = (_unit(z, c, square).to(dtype) for z, square in ((work_x, n2), (work_y, m2)))
+    return kernels.angle_from_product(inner_products(unit_x, unit_y), n2, m2.transpose(-1, -2))
+
+
+@full_precision
+def einstein_midpoint(points: Tensor, weights: Tensor | None = None, *, curv: float | Tensor) -> Tensor:
+    """Einstein midpoint: the mean of Klein coordinates weighted with Lorentz factors, mapped back.
+
+    With k = x / (sqrt(c) t(x)) and gamma = sqrt(c) t(x): m = sum(w gamma k) / sum(w gamma), and then
+    x = m / sqrt(1 - c |m|^2). It is the same point as :func:`centroid`.
+
+    Args:
+        points: (..., N, D).
+        weights: (..., N), >= 0 with a positive sum; None = equal.
+        curv: c > 0.
+
+    Returns:
+        (..., D).
+
+    Raises:
+        ValueError, TypeError: an argument is not as described.
+
+    Source: Gulcehre et al., "Hyperbolic Attention Networks", 2019, equation 2.
+    """
+    c, x64 = _working(points, curv=curv)
+    if x64.dim() < 2 or x64.shape[-2] == 0:
+        raise ValueError(f"points: got shape {tuple(points.shape)}, expected (..., N, D) with N >= 1.")
+    w = _weights(weights, x64)  # (..., N, 1), sum 1
+    t = (1 / c + _square(x64)).sqrt()
+    mean_x, mean_t = (w * x64).sum(-2, keepdim=True), (w * t).sum(-2, keepdim=True)
+    # (mean t)^2 - |mean x|^2 = 1/c + var x - var t: no cancellation of large squares
+    spread = (w * (_square(x64 - mean_x) - (t - mean_t).square())).sum(-2, keepdim=True).clamp(min=0)
+    return _result(mean_x / (1 + c * spread).sqrt(), points).squeeze(-2)
+
+
+def centroid(points: Tensor, weights: Tensor | None = None, *, curv: float | Tensor) -> Tensor:
+    """Lorentz centroid: the point that minimises sum_i w_i (-2/c - 2 <x_i, m>_L), the squared Lorentz distance.
+
+    m = s / (sqrt(c) sqrt(-<s, s>_L)) with s the weighted sum of the points (time component included). It is
+    the Einstein midpoint, by the same stable formula.
+
+    Args, Returns, Raises: as :func:`einstein_midpoint`.
+
+    Source: Law et al., "Lorentzian Distance Learning for Hyperbolic Representations", 2019, theorem 3.3.
+    """
+    return einstein_midpoint(points, weights, curv=curv)
+
+
+class Lorentz(Geometry):
+    """Hyperbolic space in the Lorentz model, with entailment cones.
+
+    Args:
+        curv_init: Starting value of c > 0 (the curvature is -c).
+        learn_curv: Whether c is learned. ``log_curv`` is in the state dict either way.
+        curv_range: c stays within a factor of this of ``curv_init``, each way; >= 1.
+        min_radius: r_min of the cones.
+
+    Source: MERU (Desai et al., 2023).
+    """
+
+    log_curv: nn.Parameter
+
+    def __init__(
+        self,
+        *,
+        curv_init: float = 1.0,
+        learn_curv: bool = True,
+        curv_range: float = 10.0,
+        min_radius: float = MIN_RADIUS,
+    ) -> None:
+        super().__init__()
+        if not (curv_init > 0 and math.isfinite(curv_init)):
+            raise ValueError(
+                f"curv_init: got {curv_init}, expected a number > 0 (the curvature is -curv_init)."
+            )
+        if not (curv_range >= 1 and math.isfinite(curv_range)):
+            raise ValueError(f"curv_range: got {curv_range}, expected a factor >= 1.")
+        if not min_radius > 0:
+            raise ValueError(f"min_radius: got {min_radius}, expected a number > 0.")
+        self.curv_init, self.curv_range, self.min_radius = curv_init, curv_range, min_radius
+        self.log_curv = nn.Parameter(torch.tensor(math.log(curv_init)), requires_grad=learn_curv)
+
+    @property
+    def curv(self) -> Tensor:
+        """c > 0, 0-dim, fp32 or better."""
+        return self.log_curv.to(torch.promote_types(self.log_curv.dtype, torch.float32)).exp()
+
+    def lift(self, features: Tensor) -> Tensor:
+        return exp_map0(features, curv=self.curv)
+
+    def flatten(self, embeddings: Tensor) -> Tensor:
+        return log_map0(embeddings, curv=self.curv)
+
+    @full_precision
+    def pool(self, features: Tensor) -> Tensor:
+        return self.lift(features.mean(-2))
+
+    def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
+        return -pairwise_dist(x, y, curv=self.curv)
+
+    def ranking_similarity(self, x: Tensor, y: Tensor) -> Tensor:
+        return pairwise_inner(x, y, curv=self.curv)
+
+    @full_precision
+    def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
+        """Linear in the tangent space at the root of the space."""
+        start, end = self.flatten(root), self.flatten(x)
+        return self.lift(torch.lerp(start, end, weights.to(end.dtype)[:, None]))  # (T, D)
+
+    def root(self, dim: int) -> Tensor:
+        return torch.zeros(dim, device=self.log_curv.device)
+
+    def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
+        return oxy_angle(apex, point, curv=self.curv)[..., None]
+
+    def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
+        return pairwise_oxy_angle(apex, point, curv=self.curv)
+
+    def half_aperture(self, apex: Tensor) -> Tensor:
+        return half_aperture(apex, curv=self.curv, min_radius=self.min_radius)[..., None]
+
+    def stats(self) -> dict[str, float]:
+        return {"curv": self.curv.item()}
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        centre, width = math.log(self.curv_init), math.log(self.curv_range)
+        self.log_curv.clamp_(centre - width, centre + width)
+
+
+def _working(*points: Tensor, curv: float | Tensor, pairwise: bool = False) -> tuple[Tensor, ...]:
+    """(curv, *points) in the working dtype, once they are what they should be."""
+    for name, x in zip(("x", "y"), points, strict=False):
+        if not x.is_floating_point():
+            raise TypeError(f"{name}: got {x.dtype}, expected floating-point numbers.")
+        if x.dim() < 1 + pairwise:
+            expected = "(..., B, D)" if pairwise else "(..., D)"
+            raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected {expected}.")
+        # Only fp64 can be this large, so that fp32 on a device never waits for this.
+        if x.dtype == torch.float64 and x.numel() and bool(x.detach().abs().amax() > _LARGEST):
+            raise ValueError(f"{name}: got a component beyond {_LARGEST:g}, expected smaller ones.")
+    if len({x.shape[-1] for x in points}) > 1 or (pairwise and len({x.shape[:-2] for x in points}) > 1):
+        shapes = " and ".join(str(tuple(x.shape)) for x in points)
+        raise ValueError(
+            f"x, y: got shapes {shapes}, expected the same D (pairwise: and leading dimensions)."
+        )
+    dtype = working_dtype(points[0].device)
+    if isinstance(curv, Tensor):
+        if curv.device.type == "cpu" and not bool((curv.detach() > 0).all()):
+            raise ValueError(f"curv: got {curv.detach().min().item()}, expected c > 0 (the curvature is -c).")
+        c = curv.to(device=points[0].device, dtype=dtype)
+    else:
+        if not (curv > 0 and math.isfinite(curv)):
+            raise ValueError(f"curv: got {curv}, expected a finite c > 0 (the curvature is -c).")
+        c = points[0].new_full((), curv, dtype=dtype)
+    return (c, *(x.to(dtype) for x in points))
+
+
+def _result(value: Tensor, *inputs: Tensor) -> Tensor:
+    dtype = inputs[0].dtype
+    for x in inputs[1:]:
+        dtype = torch.promote_types(dtype, x.dtype)
+    return value.to(dtype)
+
+
+def _square(x: Tensor) -> Tensor:
+    return x.square().sum(-1, keepdim=True)
+
+
+def _klein(x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Time components (..., 1) and Klein coordinates in units of the radius of curvature (..., D)."""
+    t = (1 / c + _square(x)).sqrt()
+    return t, x / t
+
+
+def _unit(x: Tensor, c: Tensor, n2: Tensor) -> Tensor:
+    """Unit vectors, and 0 with gradient 0 at the root."""
+    at_root = n2.detach() <= kernels.ROOT_RADIUS**2
+    length = torch.where(at_root, 1.0, n2).sqrt()
+    return torch.where(at_root, 0.0, c.sqrt() * x / length)
+
+
+def _weights(weights: Tensor | None, points: Tensor) -> Tensor:
+    if weights is None:
+        return points.new_full((points.shape[-2], 1), 1 / points.shape[-2])
+    if weights.shape[-1:] != points.shape[-2:-1]:
+        raise ValueError(
+            f"weights: got shape {tuple(weights.shape)}, expected (..., {points.shape[-2]}) as the points."
+        )
+    w = weights.to(points.dtype)
+    total = w.sum(-1, keepdim=True)
+    if bool((w < 0).any() | (total <= 0).any()):
+        raise ValueError(
+            "weights: got negative ones or a sum of 0, expected numbers >= 0 with a positive sum."
+        )
+    return (w / total)[..., None]

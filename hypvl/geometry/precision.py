@@ -1,0 +1,117 @@
+"""Arithmetic in fp32 or better, whatever autocast and the matrix-product settings say."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_IEEE = ("none", "ieee")  # "none" is torch's default: no reduced precision
+
+
+def full_precision(fn: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function so that it runs in fp32 or better.
+
+    Autocast is off inside, for the devices of the tensors passed in, and every floating tensor argument,
+    positional or by name, is upcast to at least fp32 (fp64 stays fp64). Gradients flow back through the
+    upcast. Nothing global is changed once the call returns or raises.
+    """
+
+    @functools.wraps(fn)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        devices = {v.device.type for v in (*args, *kwargs.values()) if isinstance(v, Tensor)}
+        with autocast_off(devices):
+            return fn(*map(_upcast, args), **{k: _upcast(v) for k, v in kwargs.items()})
+
+    return cast(Callable[P, R], wrapper)
+
+
+@contextlib.contextmanager
+def autocast_off(devices: set[str]) -> Iterator[None]:
+    """Turn autocast off for these device types, e.g. ``{"cuda"}``, and back as it was afterwards."""
+    with contextlib.ExitStack() as stack:
+        for device in devices:
+            if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+def working_dtype(device: torch.device) -> torch.dtype:
+    """fp64 where the device has it, else fp32 (Apple's MPS); for O(B x D) work on rows."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def inner_products(x: Tensor, y: Tensor) -> Tensor:
+    """All inner products of rows, (..., B1, D), (..., B2, D) -> (..., B1, B2), in IEEE arithmetic.
+
+    ``torch.set_float32_matmul_precision``, TF32 and bf16 products change neither the values nor the
+    gradients: the settings are put aside for each product, forward and backward, and then restored.
+    """
+    return cast(Tensor, _Product.apply(x, y.transpose(-1, -2)))
+
+
+class _Product(torch.autograd.Function):
+    """``a @ b`` whose backward products are IEEE too; differentiable twice."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        with autocast_off({a.device.type}), _ieee_products(a.dtype):
+            return a @ b
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (grad,) = grads
+        a, b = ctx.saved_tensors
+        grad_a = _Product.apply(grad, b.transpose(-1, -2)) if ctx.needs_input_grad[0] else None
+        grad_b = _Product.apply(a.transpose(-1, -2), grad) if ctx.needs_input_grad[1] else None
+        return _sum_to(grad_a, a.shape), _sum_to(grad_b, b.shape)
+
+
+@contextlib.contextmanager
+def _ieee_products(dtype: torch.dtype) -> Iterator[None]:
+    """Put reduced-precision fp32 products aside; touches no setting where none is in force."""
+    if dtype != torch.float32:
+        yield
+        return
+    cuda: Any = torch.backends.cuda.matmul
+    cpu: Any = torch.backends.mkldnn
+    if not hasattr(cuda, "fp32_precision"):  # torch < 2.9 has one setting for all devices
+        before = torch.get_float32_matmul_precision()
+        try:
+            if before != "highest":
+                torch.set_float32_matmul_precision("highest")
+            yield
+        finally:
+            if before != "highest":
+                torch.set_float32_matmul_precision(before)
+        return
+    # The settings per backend are read and written, never the overall one: torch refuses to read that one
+    # where a program has set the others.
+    changed: list[tuple[Any, str]] = []
+    try:
+        for backend in (cuda, cpu.matmul):
+            value = backend.fp32_precision
+            if value not in _IEEE:
+                backend.fp32_precision = "ieee"
+                changed.append((backend, value))
+        yield
+    finally:
+        for backend, value in changed:
+            backend.fp32_precision = value
+
+
+def _upcast(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.to(torch.promote_types(value.dtype, torch.float32))
+    return value
+
+
+def _sum_to(grad: Tensor | None, shape: torch.Size) -> Tensor | None:
+    """Undo the broadcasting of leading dimensions in a product."""
+    return None if grad is None else grad.sum_to_size(shape)

@@ -1,0 +1,47 @@
+"""The unit sphere: embeddings of CLIP and its relatives."""
+
+import torch
+from torch import Tensor
+
+from hypvl.geometry.base import Geometry
+from hypvl.geometry.precision import full_precision, inner_products, working_dtype
+
+_SHORTEST = 1e-25  # a row of this length or less has no direction; keeps the gradient, 1 / length, in fp32
+
+
+@full_precision
+def normalize(x: Tensor) -> Tensor:
+    """Rows divided by their length, (..., D) -> (..., D), fp32 or better.
+
+    A row of zeros (or shorter than 1e-25) has no direction: it becomes zeros, with gradient 0.
+    """
+    x64 = x.to(working_dtype(x.device))
+    square = x64.square().sum(-1, keepdim=True)
+    usable = square.detach() > _SHORTEST**2
+    return torch.where(usable, x64 / torch.where(usable, square, 1.0).sqrt(), 0.0).to(x.dtype)
+
+
+class Sphere(Geometry):
+    """Unit vectors compared by their cosine. It has no root and no cones."""
+
+    def lift(self, features: Tensor) -> Tensor:
+        return normalize(features)
+
+    @full_precision
+    def flatten(self, embeddings: Tensor) -> Tensor:
+        return embeddings
+
+    def pool(self, features: Tensor) -> Tensor:
+        return normalize(normalize(features).mean(-2))
+
+    @full_precision
+    def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
+        return inner_products(x, y)
+
+    @full_precision
+    def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
+        """Linear from ``root`` to ``x``, then back onto the sphere."""
+        return normalize(torch.lerp(root, x, weights.to(x.dtype)[:, None]))  # (T, D)
+
+    def root(self, dim: int) -> None:
+        return None
