@@ -25,8 +25,13 @@ class Scorer(nn.Module, ABC):
     Args:
         log_scale_init: Starting value of the learned log of the scale of the logits.
         log_scale_max: Its upper bound, kept by :meth:`constrain_`.
+
+    Attributes:
+        ranks_by_distance: Whether scores rank as a distance does. Then the root of the space is a key like any
+            other, and a traversal allows only texts whose cone holds the point, where there are cones.
     """
 
+    ranks_by_distance: bool = True
     log_scale: nn.Parameter
 
     def __init__(
@@ -171,6 +176,8 @@ class ExteriorAngle(Scorer):
     Source: Ramasinghe et al., "Accept the Modality Gap: An Exploration in the Hyperbolic Space", 2024.
     Differs: the published text -> image ranking is offered by name only; the trained one is the default.
     """
+
+    ranks_by_distance = False  # towards the root every angle is pi, at the root there is none
 
     def __init__(
         self,
