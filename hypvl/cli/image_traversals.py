@@ -1,0 +1,188 @@
+"""`scripts/image_traversals.py`: from a picture to the root of the space, naming what is on the way."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hypvl.cli.common import command_parser, run_main
+from hypvl.errors import ConfigError, DataError
+
+EXAMPLES = """
+examples:
+  python scripts/image_traversals.py --image-path assets/cat.png \\
+      --checkpoint-path checkpoints/meru_vit_b.pth --train-config configs/train_meru_vit_b.py
+  a model of the demo, with the demo's own texts:
+  python scripts/image_traversals.py --image-path assets/shapes.png \\
+      --checkpoint-path output/demo_meru/checkpoint_final.pth --text-pool datasets/demo/text_pool.json
+"""
+_ROOTS = {
+    "geometry": "the root of the space",
+    "checkpoint": "the mean training embedding stored in the checkpoint",
+    "text pool": "the mean embedding of the text pool, for the checkpoint stores no root",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags of the command, as the field knows them from MERU."""
+    parser = command_parser(
+        "Walk from a picture to the root of the embedding space and name the closest texts on the way.",
+        examples=EXAMPLES,
+    )
+    parser.add_argument("--image-path", type=Path, required=True, metavar="PATH", help="the picture")
+    parser.add_argument("--checkpoint-path", type=Path, required=True, metavar="PATH", help="weights, .pth")
+    parser.add_argument(
+        "--train-config",
+        metavar="PATH",
+        help="config the model was trained with, or a model's name (default: the config in the checkpoint)",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=50, metavar="N", help="points from the picture to the root"
+    )
+    parser.add_argument(
+        "--text-pool",
+        type=Path,
+        metavar="PATH",
+        help='JSON: a list of texts, or {"captions": [...], "nouns": [...], "adjectives": [...]} '
+        "(default: the everyday texts that come with hypvl)",
+    )
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        default=Path("output/traversals"),
+        help="folder of the JSON and the picture",
+    )
+    parser.add_argument(
+        "--entailment",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="allow only texts whose entailment cone holds the point: auto = where the model is made for it",
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if there is one)")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse, traverse, print and write."""
+    args = build_parser().parse_args(argv)
+    if args.steps < 2:
+        raise ConfigError(f"--steps: got {args.steps}; expected at least 2, the picture and the root.")
+    result = _traverse(args)
+    image_file = args.output_dir / f"{args.image_path.stem}.png"
+    json_file = args.output_dir / f"{args.image_path.stem}.json"
+    if args.image_path.resolve() in (image_file.resolve(), json_file.resolve()):
+        raise ConfigError(
+            f"--output-dir: {args.output_dir} would overwrite the picture; name another folder."
+        )
+
+    from hypvl.report.traversal import draw_traversal
+
+    try:
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(
+            json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False) + "\n", "utf-8"
+        )
+        draw_traversal(json_file, image_file)
+    except OSError as error:
+        raise DataError(
+            f"--output-dir: {args.output_dir} cannot be written to ({error.strerror})."
+        ) from error
+    _print(result, args.image_path)
+    print(f"{json_file}\n{image_file}")
+    return 0
+
+
+def _traverse(args: argparse.Namespace) -> dict[str, Any]:
+    """What goes into the JSON file. The cheap inputs are read before the model."""
+    from hypvl.evaluation.images import read_image
+    from hypvl.evaluation.text_pool import load_text_pool
+
+    pool = load_text_pool(args.text_pool)
+    pixels = read_image(args.image_path)
+
+    import torch
+
+    import hypvl
+    from hypvl.cli.model_loading import load_trained, stored_root
+    from hypvl.data.tokenizer import get_tokenizer
+    from hypvl.data.transforms import ResizeCenterCrop
+    from hypvl.evaluation.features import Encoding, encode_texts, evaluating
+    from hypvl.evaluation.traversal import traverse
+    from hypvl.training.provenance import git_state
+
+    model, content = load_trained(args.checkpoint_path, args.train_config, device=_device(args.device))
+    root = stored_root(content, args.checkpoint_path, embed_dim=model.embed_dim)
+    texts = encode_texts(
+        model,
+        [entry.prompt for entry in pool],
+        tokenizer=get_tokenizer(model.context_length),
+        encoding=Encoding(),
+        label="text pool",
+    )
+    with evaluating(model) as device:
+        image = model.encode_image(ResizeCenterCrop(model.image_size)(pixels)[None].to(device))[0]  # (D,)
+        traversal = traverse(
+            model,
+            image,
+            texts.to(image),
+            [entry.text for entry in pool],
+            root=None if root is None else root.to(image),
+            steps=args.steps,
+            entailment=args.entailment,
+        )
+    return {
+        "image": str(args.image_path),
+        "checkpoint": str(args.checkpoint_path),
+        "iteration": content.get("iteration"),
+        "train_config": args.train_config,
+        "text_pool": "everyday" if args.text_pool is None else str(args.text_pool),
+        "pool_size": len(pool),
+        "device": str(torch.empty(0, device=device).device),
+        "hypvl": hypvl.__version__,
+        **git_state(Path(hypvl.__file__).resolve().parent),
+        **traversal.to_json(),
+    }
+
+
+def _device(name: str | None) -> Any:
+    import torch
+
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown names; torch asserts where CUDA was left out
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"--device: {name!r} cannot be used ({reason}); expected cpu or cuda.") from error
+    return device
+
+
+def _print(result: dict[str, Any], image: Path) -> None:
+    from rich.console import Console
+
+    from hypvl.report.tables import rich_table
+
+    first: dict[str, dict[str, Any]] = {}
+    for step in result["steps"]:
+        first.setdefault(step["text"], step)
+    first[result["texts"][-1]] = result["steps"][-1]  # the root, where it is reached
+    rows = [
+        [
+            text,
+            f"{first[text]['radius']:.3f}",
+            "" if first[text]["score"] is None else f"{first[text]['score']:.3f}",
+        ]
+        for text in result["texts"]
+    ]
+    table = rich_table(
+        rows, header=("text", "radius", "score"), title=f"From {image.name} to [ROOT]", text_columns=1
+    )
+    table.title = f"From {image.name} to the root"
+    console = Console()
+    console.print(table)
+    console.print(f"The root is {_ROOTS[result['root']]}.", markup=False, highlight=False)
+
+
+def run() -> int:
+    """Entry point: errors a user can act on are printed as one sentence."""
+    return run_main(main)

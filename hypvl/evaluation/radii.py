@@ -1,0 +1,80 @@
+"""How far from the root pictures and their captions lie: general things should lie nearer."""
+
+import torch
+
+from hypvl.data.tokenizer import get_tokenizer
+from hypvl.data.transforms import Squeeze
+from hypvl.evaluation.features import Encoding, encode_images, encode_texts, evaluating
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
+from hypvl.evaluation.traversal import find_root, radius
+
+
+class EmbeddingRadii(Evaluator):
+    """Mean distance to the root of the pictures and of the captions of a data set.
+
+    Metrics, in flat coordinates (for Lorentz: geodesic distances): ``image_radius`` and ``text_radius``, the
+    means; ``image_radius_std`` and ``text_radius_std``; ``text_nearer_root_share`` in percent, over the pairs
+    of a caption and its picture (a tie counts half), with its ``_chance`` of 50. Where the geometry has no root
+    (sphere) the mean of all embeddings stands for it; ``meta["root"]`` says which.
+
+    Items, one per caption: ``key`` of its picture, ``text_radius``, ``image_radius``.
+
+    Args:
+        dataset: Pictures and captions.
+        encoding: Batches, workers, precision.
+        tokenizer: In place of hypvl's own, with the model's context length.
+    """
+
+    main_metric = "text_radius"
+
+    def __init__(
+        self, dataset: RetrievalSet, *, encoding: Encoding | None = None, tokenizer: Tokenizer | None = None
+    ) -> None:
+        self.dataset = dataset
+        self.encoding = Encoding() if encoding is None else encoding
+        self.tokenizer = tokenizer
+
+    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+        """Encode and measure."""
+        data = self.dataset
+        tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
+        texts = encode_texts(
+            model, data.captions, tokenizer=tokenizer, encoding=self.encoding, label="captions"
+        )
+        images = encode_images(
+            model, data.images, transform=Squeeze(model.image_size), encoding=self.encoding
+        )
+        with evaluating(model) as device:
+            both = torch.cat([images.embeddings, texts]).to(device)
+            root, source = find_root(model.geometry, both)
+            radii = radius(model.geometry, both, root=root).double().cpu()
+        image_radii, text_radii = radii.split([len(images.embeddings), len(texts)])
+        image_radius = dict(zip(images.indices.tolist(), image_radii.tolist(), strict=True))
+        pairs = [
+            (float(text), image_radius[image])
+            for text, image in zip(text_radii.tolist(), data.caption_image, strict=True)
+            if image in image_radius
+        ]
+        nearer = sum(1.0 if text < image else 0.5 if text == image else 0.0 for text, image in pairs)
+        return EvaluationResult(
+            metrics={
+                "image_radius": float(image_radii.mean()),
+                "image_radius_std": float(image_radii.std(correction=0)),
+                "text_radius": float(text_radii.mean()),
+                "text_radius_std": float(text_radii.std(correction=0)),
+                "text_nearer_root_share": 100.0 * nearer / max(1, len(pairs)),
+                "text_nearer_root_share_chance": 50.0,
+            },
+            items={
+                "key": [data.keys[image] for image in data.caption_image],
+                "text_radius": text_radii.tolist(),
+                "image_radius": [image_radius.get(image) for image in data.caption_image],
+            },
+            meta={
+                "images": len(data.images),
+                "captions": len(data.captions),
+                "root": "geometry" if source == "geometry" else "mean of the embeddings",
+                "unreadable": len(images.bad),
+                "main_metric": self.main_metric,
+            },
+        )

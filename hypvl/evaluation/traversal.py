@@ -1,0 +1,283 @@
+"""Image traversals: walk from a picture to the root of the space and name what is closest on the way.
+
+Source: MERU (arXiv 2304.09172) section 5.2. ATMG ranks the texts by its trained angle instead, without cones.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby, pairwise
+from typing import Any, Literal, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from hypvl.evaluation.features import check_scores
+from hypvl.evaluation.protocol import EvaluableModel
+from hypvl.geometry.base import Geometry
+
+ROOT_NAME = "[ROOT]"
+RootSource: TypeAlias = Literal["geometry", "checkpoint", "text pool"]
+Entailment: TypeAlias = Literal["auto", "always", "never"]
+# Elements of a (points, texts, D) block of the cone test.
+_BLOCK_ELEMENTS = 1 << 22
+
+
+class RankingScorer(Protocol):
+    """What a traversal asks of a scorer.
+
+    Attributes:
+        ranks_by_distance: True where scores rank keys as a distance does, so that the root is an ordinary key
+            and cones can be laid over the ranking; False for angles, of which the root has none.
+    """
+
+    ranks_by_distance: bool
+
+
+class TraversableModel(EvaluableModel, Protocol):
+    """A model that can be traversed: an evaluable one that shows its scorer."""
+
+    scorer: RankingScorer
+
+
+@dataclass(frozen=True)
+class TraversalStep:
+    """One point of the way.
+
+    Attributes:
+        weight: 1 at the picture, 0 at the root.
+        text: The best text for this point, or :data:`ROOT_NAME`.
+        score: The model's score of that text; None for a root that the model does not score.
+        radius: Distance to the root in flat coordinates (for Lorentz: the geodesic distance; for the sphere:
+            the chord).
+    """
+
+    weight: float
+    text: str
+    score: float | None
+    radius: float
+
+
+@dataclass(frozen=True)
+class Traversal:
+    """The way from a picture to the root.
+
+    Attributes:
+        steps: From the picture to the root.
+        root: Where the root comes from.
+        entailment_mask: Whether only texts whose cone holds the point were allowed.
+    """
+
+    steps: tuple[TraversalStep, ...]
+    root: RootSource
+    entailment_mask: bool
+
+    @property
+    def texts(self) -> list[str]:
+        """The distinct texts in the order in which they first appear; the last is :data:`ROOT_NAME`."""
+        seen = list(dict.fromkeys(step.text for step in self.steps))
+        return [text for text in seen if text != ROOT_NAME] + [ROOT_NAME]
+
+    @property
+    def path(self) -> list[str]:
+        """The texts in their order, repeated ones dropped only where they follow each other."""
+        return [text for text, _ in groupby(step.text for step in self.steps)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return {
+            "texts": self.texts,
+            "root": self.root,
+            "entailment_mask": self.entailment_mask,
+            "steps": [asdict(step) for step in self.steps],
+        }
+
+
+def interpolate_to_root(geometry: Geometry, x: Tensor, root: Tensor, *, steps: int) -> Tensor:
+    """Points from an embedding to the root: (D,), (D,) -> (steps, D), ``x`` first.
+
+    The weights are evenly spaced and rounded to fp32, as published.
+
+    Raises:
+        ValueError: for fewer than 2 steps.
+    """
+    if steps < 2:
+        raise ValueError(f"steps: got {steps}; expected at least 2, the picture and the root.")
+    weights = torch.linspace(0.0, 1.0, steps, dtype=torch.float32).to(x)
+    return geometry.interpolate(x, root.to(x), weights).flip(0)
+
+
+def entails(geometry: Geometry, general: Tensor, points: Tensor) -> Tensor | None:
+    """Which entailment cones hold which points: apexes (K, D), points (S, D) -> bool (S, K).
+
+    True where exterior angle <= half aperture, in every factor of a product space; None where the geometry
+    has no cones.
+    """
+    aperture = geometry.half_aperture(general)  # (K, F)
+    if aperture is None:
+        return None
+    rows = []
+    for block in points.split(max(1, _BLOCK_ELEMENTS // max(1, general.numel()))):
+        angle = geometry.exterior_angle(general[None], block[:, None])  # (s, K, F)
+        if angle is None:
+            return None
+        rows.append((angle <= aperture).all(dim=-1))
+    return torch.cat(rows)
+
+
+def mask_scores(scores: Tensor, holds: Tensor | None) -> Tensor:
+    """-inf where a text's cone does not hold the point; the root, the last column, is never masked.
+
+    Args:
+        scores: (S, K + 1), the last column the root's.
+        holds: (S, K) of :func:`entails`; None masks nothing.
+    """
+    if holds is None:
+        return scores
+    masked = scores[:, :-1].masked_fill(~holds, float("-inf"))
+    return torch.cat([masked, scores[:, -1:]], dim=1)
+
+
+def find_root(
+    geometry: Geometry, text_embeddings: Tensor, *, stored: Tensor | None = None
+) -> tuple[Tensor, RootSource]:
+    """The root to walk to: the geometry's own, else the stored one, else the mean of the texts.
+
+    Args:
+        geometry: Where the embeddings live.
+        text_embeddings: (K, D).
+        stored: Mean training embedding from a checkpoint, (D,).
+
+    Raises:
+        ValueError: when ``stored`` has another shape or is not finite.
+    """
+    dim = text_embeddings.shape[-1]
+    own = geometry.root(dim)
+    if own is not None:
+        return own.to(text_embeddings), "geometry"
+    if stored is None:
+        return geometry.pool(geometry.flatten(text_embeddings)), "text pool"
+    if stored.shape != (dim,) or not bool(stored.isfinite().all()):
+        raise ValueError(
+            f"root: got shape {tuple(stored.shape)}{'' if stored.shape != (dim,) else ' with NaN or infinity'}; "
+            f"expected {dim} finite numbers, the mean embedding of the training data."
+        )
+    return stored.to(text_embeddings), "checkpoint"
+
+
+def traverse(
+    model: TraversableModel,
+    image: Tensor,
+    texts: Tensor,
+    names: Sequence[str],
+    *,
+    root: Tensor | None = None,
+    steps: int = 50,
+    entailment: Entailment = "auto",
+) -> Traversal:
+    """Name the best text at each point on the way from a picture to the root.
+
+    Args:
+        model: Whose scores rank the texts.
+        image: Embedding (D,).
+        texts: Embeddings (K, D), K >= 1.
+        names: What the texts are called, K strings.
+        root: Stored mean embedding (D,) for a geometry without a root; None = the mean of ``texts``.
+        steps: Points, the picture and the root included.
+        entailment: ``"auto"`` = only texts whose cone holds the point where the geometry has cones and the
+            scorer ranks by distance; ``"always"`` wherever there are cones; ``"never"``.
+
+    Returns:
+        A traversal that ends at :data:`ROOT_NAME`: the last point is the root itself, whatever scores best
+        there. With a scorer that does not rank by distance the root is named at that point only.
+
+    Raises:
+        ValueError: when the shapes do not fit, or cones are asked for that the geometry does not have.
+        UserError: when the model's scores are NaN.
+    """
+    if texts.ndim != 2 or len(texts) != len(names) or not names or image.shape != texts.shape[1:]:
+        raise ValueError(
+            f"texts: got {tuple(texts.shape)} for {len(names)} names and an image {tuple(image.shape)}; "
+            "expected (K, D), K >= 1 names and (D,)."
+        )
+    geometry, ranked_root = model.geometry, model.scorer.ranks_by_distance
+    root_embedding, source = find_root(geometry, texts, stored=root)
+    points = interpolate_to_root(geometry, image, root_embedding, steps=steps)  # (S, D)
+    holds = None
+    if entailment == "always" or (entailment == "auto" and ranked_root):
+        holds = entails(geometry, texts, points)
+        if holds is None and entailment == "always":
+            raise ValueError(
+                "entailment: got 'always', but this geometry has no cones; use 'auto' or 'never'."
+            )
+    scores = points.new_full((steps, len(names) + 1), float("-inf"), dtype=torch.float64)
+    if ranked_root:
+        keys = torch.cat([texts, root_embedding[None]])
+        scores[:] = model.scores(points, keys, query_modality="image", key_modality="text")
+    else:  # an angle at or towards the root says nothing: neither the last point nor the root is scored
+        scores[:-1, :-1] = model.scores(points[:-1], texts, query_modality="image", key_modality="text")
+    check_scores(scores)
+    # Where nothing is left the root, which entails everything, is the answer.
+    best = mask_scores(scores, holds)
+    values, where = best.max(dim=1)
+    where[values == float("-inf")] = len(names)
+    where[-1] = len(names)
+    chosen = scores.gather(1, where[:, None])[:, 0].tolist()
+    radii = radius(geometry, points, root=points[-1]).tolist()
+    weights = torch.linspace(1.0, 0.0, steps).tolist()
+    called = [*names, ROOT_NAME]
+    return Traversal(
+        steps=tuple(
+            TraversalStep(weight, called[at], score if score > float("-inf") else None, distance)
+            for weight, at, score, distance in zip(weights, where.tolist(), chosen, radii, strict=True)
+        ),
+        root=source,
+        entailment_mask=holds is not None,
+    )
+
+
+def radius(geometry: Geometry, embeddings: Tensor, *, root: Tensor | None = None) -> Tensor:
+    """Distance to the root in flat coordinates: (..., D) -> (...,).
+
+    Args:
+        geometry: Where the embeddings live; for Lorentz the result is the geodesic distance.
+        embeddings: Points.
+        root: A point that stands for the root; None = the origin of the flat coordinates.
+    """
+    flat = geometry.flatten(embeddings)
+    return (flat if root is None else flat - geometry.flatten(root)).norm(dim=-1)
+
+
+def hierarchy_shares(paths: Sequence[Sequence[str]], levels: Mapping[str, int]) -> dict[str, float]:
+    """How far traversals follow a hierarchy of captions, in percent of the traversals.
+
+    Args:
+        paths: Of each traversal its texts in order (:attr:`Traversal.path`), at least one traversal.
+        levels: Level of each text, 1 = the most general; the root has none.
+
+    Returns:
+        ``hierarchy_share``: at least two levels are visited and no text is more specific than one before it;
+        ``two_levels_share`` and ``never_more_specific_share``: each of the two alone; ``mean_levels``: how
+        many levels a traversal visits on average.
+
+    Raises:
+        ValueError: without traversals, or for a text that has no level.
+    """
+    if not paths:
+        raise ValueError("paths: got no traversals; expected at least one.")
+    two, falling, both, visited = 0, 0, 0, 0
+    for path in paths:
+        missing = next((text for text in path if text != ROOT_NAME and text not in levels), None)
+        if missing is not None:
+            raise ValueError(f"levels: {missing!r} has none; give the level of every text of the pool.")
+        found = [levels[text] for text in path if text != ROOT_NAME]
+        several = len(set(found)) >= 2
+        ordered = all(later <= earlier for earlier, later in pairwise(found))
+        two, falling, both = two + several, falling + ordered, both + (several and ordered)
+        visited += len(set(found))
+    share = 100.0 / len(paths)
+    return {
+        "hierarchy_share": share * both,
+        "two_levels_share": share * two,
+        "never_more_specific_share": share * falling,
+        "mean_levels": visited / len(paths),
+    }

@@ -1,0 +1,114 @@
+"""Results as tables: every metric with its chance level beside it, for the terminal and for Markdown."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+CHANCE = "_chance"
+_PERCENT = ("accuracy", "recall", "share")
+HEADER = ("evaluation", "metric", "value", "chance")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric.
+
+    Attributes:
+        evaluation: Which evaluation it comes from.
+        metric: Its name.
+        value: Percent for accuracies, recalls and shares.
+        chance: What guessing gives, in the same unit; None where it says nothing.
+    """
+
+    evaluation: str
+    metric: str
+    value: float
+    chance: float | None
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """As strings; missing chance levels are empty."""
+        chance = "" if self.chance is None else format_value(self.metric, self.chance)
+        return self.evaluation, self.metric, format_value(self.metric, self.value), chance
+
+
+def result_rows(results: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """Rows of some evaluations: name -> result, as in a results file (``{"metrics": {...}, ...}``).
+
+    A metric ``<name>_chance`` becomes the chance level of ``<name>``; without its metric it is a row itself.
+
+    Raises:
+        ValueError: for an entry without ``metrics``.
+    """
+    rows = []
+    for evaluation, result in results.items():
+        metrics = result.get("metrics")
+        if not isinstance(metrics, Mapping):
+            raise ValueError(f"{evaluation}: has no `metrics`; expected an evaluation's result.")
+        for name, value in metrics.items():
+            if name.endswith(CHANCE) and name.removesuffix(CHANCE) in metrics:
+                continue
+            chance = metrics.get(f"{name}{CHANCE}")
+            rows.append(Row(evaluation, name, float(value), None if chance is None else float(chance)))
+    return rows
+
+
+def format_value(metric: str, value: float) -> str:
+    """Percents with one decimal, everything else with four significant digits."""
+    if any(word in metric for word in _PERCENT):
+        return f"{value:.1f}"
+    return f"{value:.4g}"
+
+
+def rich_table(
+    rows: Iterable[Sequence[str]],
+    *,
+    header: Sequence[str] = HEADER,
+    title: str | None = None,
+    text_columns: int = 2,
+) -> "Table":
+    """A table for the terminal; a name that repeats the one above is left out.
+
+    Args:
+        rows: Cells as strings, as many as ``header`` has.
+        header: Names of the columns.
+        title: Shown above.
+        text_columns: How many columns on the left hold text; the others are aligned right.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i < text_columns else "right")
+    above: str | None = None
+    for cells in rows:
+        _check_width(cells, header)
+        first, *rest = cells
+        table.add_row(*(Text(cell) for cell in ("" if first == above else first, *rest)))
+        above = first
+    return table
+
+
+def markdown_table(
+    rows: Iterable[Sequence[str]], *, header: Sequence[str] = HEADER, text_columns: int = 2
+) -> str:
+    """The same as a Markdown table; bars and line ends inside cells are kept from breaking it."""
+    lines = [
+        "| " + " | ".join(header) + " |",
+        "|" + "|".join("---" if i < text_columns else "---:" for i in range(len(header))) + "|",
+    ]
+    for cells in rows:
+        _check_width(cells, header)
+        lines.append("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _check_width(cells: Sequence[str], header: Sequence[str]) -> None:
+    if len(cells) != len(header):
+        raise ValueError(
+            f"row {list(cells)}: {len(cells)} cells; expected {len(header)}, {', '.join(header)}."
+        )

@@ -1,0 +1,189 @@
+"""The picture of an image traversal: the image, and beside it the texts over the distance to the root."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from hypvl.errors import DataError
+
+_MOST_LABELS = 40
+_LABEL_GAP = 0.42  # inches between two labels
+_ACCENT = "#1f4e79"
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive steps with the same text.
+
+    Attributes:
+        text: The text.
+        near: Radius of the step next to the root.
+        far: Radius of the step next to the picture.
+        first: Whether the text has not been there before.
+    """
+
+    text: str
+    near: float
+    far: float
+    first: bool
+
+
+def stretches(steps: Sequence[Mapping[str, Any]]) -> list[Stretch]:
+    """Steps of a traversal's JSON, joined where the text stays the same; from the picture to the root."""
+    joined: list[Stretch] = []
+    for text, group in groupby(steps, key=lambda step: step["text"]):
+        radii = [float(step["radius"]) for step in group]
+        known = any(text == other.text for other in joined)
+        joined.append(Stretch(text, near=radii[-1], far=radii[0], first=not known))
+    return joined
+
+
+def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
+    """Positions near the wanted ones, in their (descending) order, at least ``gap`` apart, in [low, high].
+
+    Args:
+        wanted: Positions, from high to low.
+        gap: Least distance of neighbours.
+        low: Least position; undercut when they do not fit.
+        high: Largest position.
+    """
+    placed: list[float] = []
+    for value in wanted:
+        placed.append(min(value, placed[-1] - gap if placed else high))
+    floor = low
+    for i in range(len(placed) - 1, -1, -1):  # whoever was pushed out below moves up again
+        placed[i] = max(placed[i], floor)
+        floor = placed[i] + gap
+    over = max(0.0, placed[0] - high) if placed else 0.0
+    return [value - over for value in placed]
+
+
+def draw_traversal(result: str | Path | Mapping[str, Any], output: str | Path) -> Path:
+    """Draw a traversal from its JSON.
+
+    Args:
+        result: The file that ``image_traversals`` writes, or its content: ``image`` (path), ``texts``,
+            ``steps`` with ``text`` and ``radius``.
+        output: PNG, PDF or SVG to write.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        DataError: when the result is not a traversal, or its image cannot be read.
+    """
+    source = "result" if isinstance(result, Mapping) else str(result)
+    content = result if isinstance(result, Mapping) else _read(Path(result))
+    try:
+        picture = Path(content["image"])
+        parts = stretches(content["steps"])
+        root = str(content["root"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{source}: no traversal ({error!r}); expected image, root, and steps.") from error
+    if not parts:
+        raise DataError(f"{source}: a traversal without steps; expected at least one.")
+    pixels = _pixels(picture)
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    shown = [part for part in parts if part.first][-_MOST_LABELS:]
+    height = max(4.2, 1.2 + _LABEL_GAP * len(shown))
+    figure = Figure(figsize=(10.5, height), dpi=140, facecolor="white")
+    FigureCanvasAgg(figure)
+    side = min(3.5, height - 1.0)
+    image_axes = figure.add_axes((0.03, 0.5 - side / height / 2, side / 10.5, side / height))
+    image_axes.imshow(pixels)
+    image_axes.set_xticks([])
+    image_axes.set_yticks([])
+    image_axes.set_title(picture.name, fontsize=10, color="#333333")
+
+    bottom, top = 0.55 / height, 1 - 0.45 / height
+    axes = figure.add_axes((0.44, bottom, 0.54, top - bottom))
+    largest = max(part.far for part in parts)
+    extent = largest if largest > 0 else 1.0
+    axes.set_ylim(-0.04 * extent, 1.04 * extent)
+    axes.set_xlim(0, 1)
+    for edge in ("top", "right", "bottom"):
+        axes.spines[edge].set_visible(False)
+    axes.spines["left"].set_color("#888888")
+    axes.set_xticks([])
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.tick_params(axis="y", colors="#555555", labelsize=8)
+    axes.set_ylabel("distance to the root", fontsize=9, color="#333333")
+
+    names = list(dict.fromkeys(part.text for part in parts))
+    shades = {name: _shade(i, len(names)) for i, name in enumerate(names)}
+    # A stretch reaches half way to its neighbours, so that the bar has no gaps.
+    for i, part in enumerate(parts):
+        high = part.far if i == 0 else (part.far + parts[i - 1].near) / 2
+        low = part.near if i == len(parts) - 1 else (part.near + parts[i + 1].far) / 2
+        axes.fill_between((0.03, 0.055), low, high, color=shades[part.text], linewidth=0)
+    axes.plot((0.0425,), (parts[0].far,), marker="o", markersize=6, color=_ACCENT, clip_on=False)
+    axes.plot((0.0425,), (parts[-1].near,), marker="o", markersize=6, color="#333333", clip_on=False)
+
+    gap = _LABEL_GAP * 0.9 * 1.08 * extent / (height * (top - bottom))
+    centres = [(part.near + part.far) / 2 for part in shown]
+    places = spread(centres, gap=gap, low=0.0, high=extent)
+    for part, centre, place in zip(shown, centres, places, strict=True):
+        axes.plot(
+            (0.06, 0.1, 0.135),
+            (centre, place, place),
+            color="#aaaaaa",
+            linewidth=0.8,
+            solid_joinstyle="round",
+        )
+        axes.text(0.15, place, _fold(part.text), va="center", fontsize=9, color="#111111", parse_math=False)
+    note = {
+        "geometry": "",
+        "checkpoint": "[ROOT] = mean training embedding (checkpoint)",
+        "text pool": "[ROOT] = mean embedding of the text pool",
+    }.get(root, "")
+    if note:
+        figure.text(0.03, 0.12 / height, note, fontsize=7.5, color="#666666")
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output)
+    return output
+
+
+def _shade(place: int, count: int) -> tuple[float, float, float]:
+    """Dark blue at the picture, pale at the root."""
+    share = place / max(1, count - 1)
+    dark, pale = (0.12, 0.31, 0.47), (0.80, 0.87, 0.93)
+    return tuple(a + (b - a) * share for a, b in zip(dark, pale, strict=True))  # type: ignore[return-value]  # three of them
+
+
+def _fold(text: str, width: int = 68) -> str:
+    return text if len(text) <= width else f"{text[: width - 1].rstrip()}…"
+
+
+def _pixels(path: Path) -> Any:
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"{path}: cannot be read as an image ({error}); it belongs to the traversal."
+        ) from error
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); expected a traversal's JSON file."
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}); expected a traversal's JSON file.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {type(content).__name__}; expected a traversal's JSON object.")
+    return content
