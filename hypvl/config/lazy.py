@@ -1,0 +1,238 @@
+"""LazyCall writes a call down, LazyConfig reads, changes and saves configs, instantiate builds what they say."""
+
+import difflib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hypvl.config import overrides as override_rules
+from hypvl.config.plain import TARGET, dotted_name, to_plain
+from hypvl.config.pyfile import execute
+from hypvl.config.reader import dump_yaml, parse_json, parse_yaml
+from hypvl.config.targets import check_untrusted, is_reference_or_text
+from hypvl.errors import ConfigError, UserError
+
+SUFFIXES = (".py", ".yaml", ".yml", ".json")
+
+
+class LazyCall:
+    """A call that is written down now and made later by :func:`instantiate`.
+
+    ``LazyCall(AdamW, partial=True)(lr=5e-4)`` is the config node
+    ``{_target_: torch.optim.adamw.AdamW, _partial_: true, lr: 0.0005}``.
+
+    Args:
+        target: A class or function that an import finds again, or its dotted name.
+        partial: Build ``functools.partial(target, **kwargs)`` instead of calling it.
+
+    Raises:
+        ConfigError: for a lambda, a local function, or anything else that has no importable name.
+    """
+
+    def __init__(self, target: Callable[..., Any] | str, partial: bool = False) -> None:
+        if not callable(target) and not isinstance(target, str):
+            raise ConfigError(
+                f"LazyCall got {target!r}; expected a class, a function or the dotted name of one."
+            )
+        self._target = target if isinstance(target, str) else dotted_name(target)
+        self._partial = partial
+
+    def __call__(self, /, **kwargs: Any) -> DictConfig:
+        """The config node; keyword arguments are values, lists, mappings or further nodes.
+
+        Raises:
+            ConfigError: for an argument that a config cannot hold.
+        """
+        if TARGET in kwargs:
+            raise ConfigError(
+                f"LazyCall({self._target}) got a keyword {TARGET}; give the target to LazyCall itself."
+            )
+        node: dict[str, Any] = {TARGET: self._target}
+        if self._partial:
+            node["_partial_"] = True
+        plain = to_plain({**node, **kwargs}, source=f"LazyCall({self._target})")
+        assert isinstance(plain, dict)
+        # Objects are let in here so that code can write `model.visual._target_ = OtherClass`; loading a
+        # config turns classes into names and refuses every other object.
+        return DictConfig(plain, flags={"allow_objects": True})
+
+
+class LazyConfig:
+    """Reading, changing and saving configs; every method is static."""
+
+    @staticmethod
+    def load(path: str | os.PathLike[str], *, extra_targets: Iterable[str] = ()) -> DictConfig:
+        """Read a config file.
+
+        A ``.py`` file is code: it is executed, and may name any target. ``.yaml``, ``.yml`` and ``.json``
+        files are data: their targets must be on the allow-list. Nothing is cached: two loads share nothing.
+
+        Args:
+            path: The file.
+            extra_targets: Exact dotted names that YAML and JSON may name on top of the list.
+
+        Raises:
+            ConfigError: when the file is missing, is not a config, or names a target that is not allowed.
+        """
+        file = Path(path)
+        _check_file(file)
+        if file.suffix == ".py":
+            values = to_plain(execute(file), source=str(file))
+            assert isinstance(values, dict)
+            return DictConfig(values)
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file}: cannot be read as text: {error}.") from error
+        if file.suffix == ".json":
+            return LazyConfig.from_dict(
+                parse_json(text, source=str(file)), source=str(file), extra_targets=extra_targets
+            )
+        return LazyConfig.from_yaml(text, source=str(file), extra_targets=extra_targets)
+
+    @staticmethod
+    def from_yaml(text: str, *, source: str = "YAML text", extra_targets: Iterable[str] = ()) -> DictConfig:
+        """Read a config from YAML text, e.g. the one inside a checkpoint; targets must be on the allow-list.
+
+        Raises:
+            ConfigError: when the text is not a YAML mapping or names a target that is not allowed.
+        """
+        return LazyConfig.from_dict(
+            parse_yaml(text, source=source), source=source, extra_targets=extra_targets
+        )
+
+    @staticmethod
+    def from_dict(data: Any, *, source: str = "config", extra_targets: Iterable[str] = ()) -> DictConfig:
+        """Make a config of data that came from outside; targets must be on the allow-list.
+
+        Raises:
+            ConfigError: when ``data`` is not a mapping or names a target that is not allowed.
+        """
+        plain = to_plain(data, source=source)
+        if not isinstance(plain, dict):
+            raise ConfigError(
+                f"{source}: holds {type(data).__name__}, which is not a config; expected keys and values."
+            )
+        check_untrusted(plain, source=source, extra_targets=extra_targets)
+        try:
+            return DictConfig(plain)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{source}: {_one_line(error)}") from error
+
+    @staticmethod
+    def to_yaml(cfg: DictConfig | ListConfig) -> str:
+        """The config as YAML that :meth:`from_yaml` reads back to an equal one.
+
+        References such as ``${train.seed}`` stay; anything else in ``${}`` (``oc.env``, other resolvers,
+        nested references) is replaced by the value it has now, because YAML configs may not call resolvers.
+
+        Raises:
+            ConfigError: for a value that a config cannot hold, or a reference that leads nowhere.
+        """
+        plain = to_plain(cfg, source="config")
+        return dump_yaml(_settled(plain, cfg, ()))
+
+    @staticmethod
+    def save(cfg: DictConfig | ListConfig, path: str | os.PathLike[str]) -> None:
+        """Write :meth:`to_yaml` to ``path`` (``.yaml`` or ``.yml``), whole or not at all.
+
+        Raises:
+            ConfigError: for another suffix, or as :meth:`to_yaml`.
+        """
+        file = Path(path)
+        if file.suffix not in (".yaml", ".yml"):
+            raise ConfigError(
+                f"cannot save a config as {file}; expected a name that ends with .yaml or .yml."
+            )
+        text = LazyConfig.to_yaml(cfg)
+        partial = file.with_name(f".{file.name}.{os.getpid()}")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+
+    @staticmethod
+    def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+        """A copy of ``cfg`` with command-line overrides applied in order; ``cfg`` itself stays as it is.
+
+        ``a.b=1`` changes a key that exists, ``+a.b=1`` adds one, ``++a.b=1`` sets it either way without
+        looking at types, ``~a.b`` deletes, ``list.0.size=160`` indexes. Values follow Hydra's grammar.
+
+        Raises:
+            ConfigError: in one line, naming the key and the closest one, the wrong type, or the sweep.
+        """
+        return override_rules.apply_overrides(cfg, overrides)
+
+
+def instantiate(cfg: Any, *args: Any, **kwargs: Any) -> Any:
+    """Build what a config node says: Hydra's ``instantiate`` with ``_convert_="all"``.
+
+    Targets receive plain lists and dicts, never OmegaConf containers.
+
+    Args:
+        cfg: A node with ``_target_``, or a mapping or list of nodes.
+        args: Positional arguments for the target.
+        kwargs: Keyword arguments that replace or join those of the node.
+
+    Raises:
+        ConfigError: when a target cannot be imported or refuses its arguments (TypeError, ValueError).
+        UserError: as raised by a target, e.g. ``DataError`` for missing data.
+    """
+    import hydra.utils
+    from hydra.errors import InstantiationException
+
+    kwargs.setdefault("_convert_", "all")
+    try:
+        return hydra.utils.instantiate(cfg, *args, **kwargs)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the config cannot be resolved: {_one_line(error)}") from error
+    except InstantiationException as error:
+        causes = list(_causes(error))
+        for cause in causes:
+            if isinstance(cause, UserError):
+                raise cause from None
+        if isinstance(causes[-1], TypeError | ValueError | ImportError | InstantiationException):
+            raise ConfigError(_one_line(error)) from error
+        raise
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__
+
+
+def _check_file(file: Path) -> None:
+    if file.is_dir():
+        raise ConfigError(f"config {file} is a folder; name the config file in it.")
+    if not file.exists():
+        names = sorted(p.name for p in file.parent.glob("*") if p.suffix in SUFFIXES)
+        near = difflib.get_close_matches(file.name, names, n=1)
+        hint = f"; the closest is {file.parent / near[0]}" if near else ""
+        raise ConfigError(f"config {file} does not exist{hint}.")
+    if file.suffix not in SUFFIXES:
+        raise ConfigError(f"{file} is not a config: expected a name that ends with {', '.join(SUFFIXES)}.")
+
+
+def _settled(plain: Any, root: DictConfig | ListConfig, path: tuple[str | int, ...]) -> Any:
+    """Replace what YAML configs may not say in ``${}`` by its value now."""
+    if isinstance(plain, dict):
+        return {key: _settled(value, root, (*path, key)) for key, value in plain.items()}
+    if isinstance(plain, list):
+        return [_settled(value, root, (*path, i)) for i, value in enumerate(plain)]
+    if not isinstance(plain, str) or "${" not in plain or is_reference_or_text(plain):
+        return plain
+    node: Any = root
+    try:
+        for key in path:
+            node = node[key]
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"'{'.'.join(map(str, path))}' is {plain!r}: {_one_line(error)}") from error
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,138 @@
+"""Config values as plain Python data: what YAML can hold, and nothing else."""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import PurePath
+from types import ModuleType
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from hypvl.errors import ConfigError
+
+TARGET = "_target_"
+MAX_DEPTH = 64
+MAX_VALUES = 100_000
+
+Plain = None | bool | int | float | str | list[Any] | dict[Any, Any]
+
+
+def to_plain(value: Any, *, source: str) -> Plain:
+    """Copy a config value into dicts, lists, strings, numbers, booleans and None.
+
+    Tuples become lists, paths strings, and a class or function under ``_target_`` its dotted name;
+    references such as ``${train.seed}`` stay as they are.
+
+    Args:
+        value: Any nesting of Python or OmegaConf containers.
+        source: What the value was read from, for messages.
+
+    Returns:
+        The copy; nothing in it is shared with ``value``.
+
+    Raises:
+        ConfigError: for a value YAML cannot hold (a class, a tensor, a set, ...), or for a config nested
+            deeper than 64 levels or larger than 100,000 values (YAML aliases can expand without end).
+    """
+    count = 0
+
+    def convert(item: Any, path: tuple[str, ...]) -> Plain:
+        nonlocal count
+        count += 1
+        if len(path) > MAX_DEPTH or count > MAX_VALUES:
+            raise ConfigError(
+                f"{source}: the config is nested deeper than {MAX_DEPTH} levels or holds more than"
+                f" {MAX_VALUES} values; expected a config of ordinary size."
+            )
+        if isinstance(item, DictConfig | ListConfig):
+            item = OmegaConf.to_container(item, resolve=False)
+        if path and path[-1] == TARGET and callable(item):
+            return dotted_name(item)
+        if item is None or isinstance(item, bool):
+            return item
+        for kind in (int, float, str):  # also their subclasses, such as numpy.float64
+            if isinstance(item, kind):
+                return kind(item)
+        if isinstance(item, PurePath):
+            return str(item)
+        if isinstance(item, Mapping):
+            return {_key(k, path, source): convert(v, (*path, str(k))) for k, v in item.items()}
+        if isinstance(item, list | tuple):
+            return [convert(v, (*path, str(i))) for i, v in enumerate(item)]
+        raise ConfigError(_unsupported(item, ".".join(path), source))
+
+    return convert(value, ())
+
+
+def dotted_name(target: Callable[..., Any]) -> str:
+    """The name under which ``target`` can be imported again, e.g. ``"torch.optim.adamw.AdamW"``.
+
+    Raises:
+        ConfigError: for lambdas, local functions and anything else that an import does not find.
+    """
+    module, name = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
+    dotted = f"{module}.{name}"
+    try:
+        found = locate(dotted) if module and name and "<" not in dotted else None
+    except ImportError:
+        found = None
+    if found != target:
+        raise ConfigError(
+            f"{target!r} cannot be the target of a config, because importing '{dotted}' does not give it back;"
+            " define it at the top level of an importable module, or give its dotted name as a string."
+        )
+    return dotted
+
+
+def locate(dotted: str) -> Any:
+    """Import the object with this dotted name.
+
+    Raises:
+        ImportError: where a part of the name does not exist.
+    """
+    parts = dotted.split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise ImportError(f"'{dotted}' is not a dotted name")
+    found: Any = importlib.import_module(parts[0])
+    for i, part in enumerate(parts[1:], start=1):
+        if hasattr(found, part):
+            found = getattr(found, part)
+        elif isinstance(found, ModuleType):  # some packages delete the names of their modules
+            found = importlib.import_module(".".join(parts[: i + 1]))
+        else:
+            raise ImportError(f"'{'.'.join(parts[:i])}' has no '{part}'")
+    return found
+
+
+def strings(value: Plain, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Every string of a plain config with the dotted key where it stands."""
+    if isinstance(value, str):
+        yield ".".join(path), value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from strings(item, (*path, str(key)))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from strings(item, (*path, str(i)))
+
+
+def _key(key: Any, path: tuple[str, ...], source: str) -> str | int:
+    if isinstance(key, bool) or not isinstance(key, str | int):
+        raise ConfigError(
+            f"{source}: the key {key!r} in '{'.'.join(path)}' is of type {type(key).__name__};"
+            " expected a string or an integer."
+        )
+    return key
+
+
+def _unsupported(item: Any, key: str, source: str) -> str:
+    if callable(item):
+        name = getattr(item, "__qualname__", repr(item))
+        return (
+            f"{source}: '{key}' holds {name} itself, which a config cannot store;"
+            f" write LazyCall({name}, partial=True)() instead."
+        )
+    return (
+        f"{source}: '{key}' holds an object of type {type(item).__name__}; expected numbers, strings,"
+        " booleans, None, lists and mappings of them, or a LazyCall (names starting with _ are not read)."
+    )

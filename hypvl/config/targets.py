@@ -1,0 +1,116 @@
+"""The allow-list of targets, and the check that every YAML or JSON config passes before anything is built."""
+
+import functools
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hypvl.config.plain import TARGET, Plain, strings
+from hypvl.errors import ConfigError
+
+LIST = Path(__file__).with_name("targets.json")
+EXTRA_VARIABLE = "HYPVL_EXTRA_TARGETS"
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_REFERENCE = re.compile(r"\$\{[\w.\[\]-]+\}")
+_GRANTS = ("allow_pipe",)  # arguments through which an allowed target would run commands
+_CONVERT = ("none", "partial", "object", "all")
+
+
+def allowed_targets(extra_targets: Iterable[str] = ()) -> frozenset[str]:
+    """Exact dotted names that a YAML or JSON config may name as ``_target_``.
+
+    They are hypvl's own list, the names in the environment variable ``HYPVL_EXTRA_TARGETS`` (separated by
+    commas) and ``extra_targets``. There are no prefixes and no patterns.
+
+    Raises:
+        ConfigError: when an added name is not an exact dotted name.
+    """
+    from_environment = [name.strip() for name in os.environ.get(EXTRA_VARIABLE, "").split(",")]
+    added = {*(name for name in from_environment if name), *extra_targets}
+    for name in sorted(added):
+        if _NAME.fullmatch(name) is None:
+            raise ConfigError(
+                f"extra target '{name}' is not a dotted name; expected the exact name of one class or function,"
+                f" such as mypackage.losses.MyLoss (in extra_targets= or {EXTRA_VARIABLE})."
+            )
+    return _own_list() | added
+
+
+def check_untrusted(data: Plain, *, source: str, extra_targets: Iterable[str] = ()) -> None:
+    """Refuse a config that names a target which is not on the list, or that hides one.
+
+    Args:
+        data: The config as plain data, see :func:`hypvl.config.plain.to_plain`.
+        source: What it was read from, for messages.
+        extra_targets: Exact dotted names allowed on top of the list.
+
+    Raises:
+        ConfigError: for a target that is not allowed, a ``_partial_``, ``_recursive_``, ``_convert_`` or
+            ``_args_`` of the wrong type, a permission to run commands (``allow_pipe``), and any ``${...}``
+            other than a reference to a key.
+    """
+    allowed = allowed_targets(extra_targets)
+    for key, node in _mappings(data, ()):
+        prefix = f"{key}." if key else ""
+        target = node.get(TARGET)
+        if TARGET in node and not (isinstance(target, str) and target in allowed):
+            raise ConfigError(
+                f"{source}: target {target!r} at '{prefix}{TARGET}' is not on the allow-list, and a YAML or"
+                f" JSON config may only name targets on it; use a Python config, which may name any, or add the"
+                f" exact name to {EXTRA_VARIABLE}."
+            )
+        _check_reserved(node, prefix, source)
+    for key, text in strings(data):
+        if not is_reference_or_text(text):
+            raise ConfigError(
+                f"{source}: '{key}' is {text!r}; a YAML or JSON config may only refer to other keys, as in"
+                " ${train.seed}, and use no resolvers, nesting or escapes (a Python config may)."
+            )
+
+
+def is_reference_or_text(text: str) -> bool:
+    r"""Whether a string is plain text, or text with simple references such as ``${train.seed}`` in it.
+
+    Resolving such strings, even twice (as Hydra does), never forms a resolver call: no piece that is
+    joined to another may hold or end with ``$``, and none may escape what follows with ``\``.
+    """
+    pieces = _REFERENCE.split(text)
+    if len(pieces) == 1:
+        return "${" not in text and not text.endswith("$")
+    return all("$" not in piece and not piece.endswith("\\") for piece in pieces)
+
+
+@functools.cache
+def _own_list() -> frozenset[str]:
+    return frozenset(json.loads(LIST.read_text(encoding="utf-8")))
+
+
+def _mappings(data: Plain, path: tuple[str, ...]) -> Iterator[tuple[str, dict[Any, Any]]]:
+    if isinstance(data, dict):
+        yield ".".join(path), data
+        for key, value in data.items():
+            yield from _mappings(value, (*path, str(key)))
+    elif isinstance(data, list):
+        for i, value in enumerate(data):
+            yield from _mappings(value, (*path, str(i)))
+
+
+def _check_reserved(node: dict[Any, Any], prefix: str, source: str) -> None:
+    expected = {
+        "_partial_": ("true or false", lambda v: isinstance(v, bool)),
+        "_recursive_": ("true or false", lambda v: isinstance(v, bool)),
+        "_convert_": (" | ".join(_CONVERT), lambda v: v in _CONVERT),
+        "_args_": ("a list", lambda v: isinstance(v, list)),
+    }
+    for name in _GRANTS:
+        if node.get(name, False) is not False:
+            raise ConfigError(
+                f"{source}: '{prefix}{name}' is {node[name]!r}, which lets the config run commands; a YAML or JSON"
+                f" config may not say so: leave it false and set {prefix}{name}=true on the command line."
+            )
+    for name, (words, is_right) in expected.items():
+        if name in node and not is_right(node[name]):
+            raise ConfigError(f"{source}: '{prefix}{name}' is {node[name]!r}; expected {words}.")
