@@ -1,0 +1,139 @@
+"""What every command shares: how errors are printed, the parser with overrides, reading the config.
+
+Nothing here imports torch, hydra or omegaconf until a config is read, so that ``--help`` answers at once.
+"""
+
+import argparse
+import os
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from hypvl.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+DEBUG_VARIABLE = "HYPVL_DEBUG"
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_OVERRIDES_HELP = (
+    "changes to the config: key=value changes, +key=value adds, ++key=value sets either way, ~key deletes"
+    " (docs/configs.md)"
+)
+
+
+def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
+    """Call ``main`` and turn what a user can act on into one line on stderr and an exit code.
+
+    Args:
+        main: Parses its arguments and does the work; returns the exit code.
+        argv: Arguments without the program's name; the process's own when None.
+
+    Returns:
+        What ``main`` returned; a :class:`UserError`'s ``exit_code`` (a config error: 2); 130 after Ctrl-C.
+        With ``HYPVL_DEBUG=1`` the traceback is printed before the line. Other exceptions pass through.
+    """
+    try:
+        return main(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the examples as written, and adds defaults that say something (not None, False or empty)."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help
+        shown = action.default not in (None, False, argparse.SUPPRESS) and action.default != []
+        if text is None or not shown or "default" in text:
+            return text
+        return f"{text} (default: %(default)s)"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Takes positional arguments anywhere between the flags, and no abbreviations of flags."""
+
+    def __init__(self, description: str, *, examples: str = "") -> None:
+        super().__init__(
+            description=description,
+            epilog=textwrap.dedent(examples).strip(),
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def parse_args(  # type: ignore[override]  # one signature instead of argparse's overloads
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Parse with flags and overrides in any order."""
+        return self.parse_intermixed_args(args, namespace)
+
+
+def command_parser(description: str, *, examples: str = "") -> CommandParser:
+    """A parser without shared flags.
+
+    Args:
+        description: One line on what the command does.
+        examples: Shown under the flags as written, e.g. ``"examples:\\n  python scripts/..."``.
+    """
+    return CommandParser(description, examples=examples)
+
+
+def config_parser(description: str, *, examples: str = "") -> CommandParser:
+    """A parser with ``--config PATH`` (required) and trailing overrides.
+
+    The results are ``args.config`` and ``args.overrides``; give both to :func:`load_config`.
+    """
+    parser = command_parser(description, examples=examples)
+    parser.add_argument(
+        "--config", required=True, metavar="PATH", help="config file: .py (code), .yaml or .json (data)"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=_OVERRIDES_HELP)
+    return parser
+
+
+def load_config(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), *, required: Sequence[str] = ()
+) -> "DictConfig":
+    """Read a config, check that it is the kind this command needs, and apply the overrides.
+
+    Args:
+        path: A ``.py``, ``.yaml``, ``.yml`` or ``.json`` file.
+        overrides: As typed, see docs/configs.md.
+        required: Names the config must have at its top level, e.g. ``("dataset", "model")``.
+
+    Returns:
+        The config; nothing has been built or written.
+
+    Raises:
+        ConfigError: in one line; the command then exits with 2.
+    """
+    from hypvl.config import LazyConfig
+
+    config = LazyConfig.load(path)
+    _check_names(config, path, required)
+    config = LazyConfig.apply_overrides(config, overrides)
+    _check_names(config, path, required)
+    return config
+
+
+def _check_names(config: "DictConfig", path: str | os.PathLike[str], required: Sequence[str]) -> None:
+    names = [str(name) for name in config]
+    missing = [name for name in required if name not in names]
+    if not names or (required and len(missing) == len(required)):
+        expected = f"; expected {', '.join(required)}" if required else ""
+        defines = ", ".join(names) or "nothing"
+        raise ConfigError(
+            f"{os.fspath(path)} is not a config of this command: it defines {defines}{expected}."
+        )
+    if missing:
+        raise ConfigError(
+            f"{os.fspath(path)} lacks {', '.join(missing)}; expected all of {', '.join(required)} at its top level."
+        )

@@ -1,0 +1,188 @@
+"""What every command shares: errors in one line, the parser, reading the config."""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from hypvl.cli.common import command_parser, config_parser, load_config, run_main
+from hypvl.errors import ConfigError, DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+REQUIRED = ("dataset", "model", "optim", "train")
+
+
+def raising(error: BaseException) -> Callable[[Sequence[str]], int]:
+    def main(argv: Sequence[str]) -> int:
+        raise error
+
+    return main
+
+
+@pytest.fixture(autouse=True)
+def no_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYPVL_DEBUG", raising=False)
+
+
+@pytest.mark.parametrize(("error", "code"), [(ConfigError("bad key."), 2), (DataError("bad key."), 1)])
+def test_user_errors_are_one_line(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_main(raising(error), []) == code
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "error: bad key.\n")
+    monkeypatch.setenv("HYPVL_DEBUG", "0")
+    run_main(raising(error), [])
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYPVL_DEBUG", "1")
+    assert run_main(raising(ConfigError("bad key.")), []) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err and "in raising" not in err.splitlines()[0]
+    assert err.endswith("error: bad key.\n")
+
+
+def test_interrupt_is_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(raising(KeyboardInterrupt()), []) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_other_errors_pass_through() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_main(raising(ZeroDivisionError()), [])
+
+
+def test_arguments_and_exit_code_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_main(lambda argv: len(argv), ["a", "b"]) == 2
+    monkeypatch.setattr(sys, "argv", ["prog", "a", "b", "c"])
+    assert run_main(lambda argv: len(argv)) == 3
+
+
+def parse(*argv: str) -> argparse.Namespace:
+    parser = config_parser("Do it.")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--num-gpus", type=int)
+    return parser.parse_args(argv)
+
+
+def test_overrides_may_start_with_signs_and_stand_anywhere() -> None:
+    args = parse(
+        "~a.b", "--config", "c.py", "+x=1", "--resume", "++y=-2", "a=[1,2]", "--num-gpus", "0", "b='c d'"
+    )
+    assert args.overrides == ["~a.b", "+x=1", "++y=-2", "a=[1,2]", "b='c d'"]
+    assert (args.config, args.resume, args.num_gpus) == ("c.py", True, 0)
+    assert parse("--config", "c.py").overrides == []
+    assert parse("--config=c.py", "--", "a=1").overrides == ["a=1"]
+
+
+@pytest.mark.parametrize("argv", [[], ["--conf", "c.py"], ["--config", "c.py", "--nope"], ["--config"]])
+def test_wrong_flags_exit_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(*argv)
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_help_shows_examples_as_written_and_useful_defaults() -> None:
+    parser = command_parser("Do it.", examples="\nexamples:\n  python x.py  --a\n  python y.py\n")
+    parser.add_argument("--steps", type=int, default=50, help="number of steps")
+    parser.add_argument("--name", help="a name")
+    parser.add_argument("--zero", type=int, default=0, help="a number (default: none)")
+    text = parser.format_help()
+    assert "examples:\n  python x.py  --a\n  python y.py\n" in text
+    assert "number of steps (default: 50)" in text
+    assert "None" not in text and "default: 0" not in text
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "train.py"
+    path.write_text("dataset = {}\nmodel = dict(arch='l')\noptim = dict(lr=1)\ntrain = dict(batch=2)\n")
+    return path
+
+
+def test_load_config_reads_and_overrides(config: Path) -> None:
+    cfg = load_config(config, ["model.arch=b", "+train.seed=1"], required=REQUIRED)
+    assert (cfg.model.arch, cfg.train.batch, cfg.train.seed) == ("b", 2, 1)
+    assert load_config(str(config)).model.arch == "l"
+
+
+@pytest.mark.parametrize(
+    ("content", "overrides", "message"),
+    [
+        ("import os\nx = 1\n", [], "is not a config of this command: it defines x; expected dataset, model"),
+        ("def main(): ...\n", [], "it defines nothing; expected dataset, model, optim, train"),
+        (
+            "model = {}\ntrain = {}\n",
+            [],
+            "lacks dataset, optim; expected all of dataset, model, optim, train",
+        ),
+        ("model = (\n", [], "not valid Python"),
+        (None, ["modle.arch=b"], "the closest existing key is 'model.arch'"),
+        (None, ["~optim"], "lacks optim"),
+        (None, ["model.arch=a,b"], "is a sweep"),
+        (None, ["train.batch=x"], "expected an integer"),
+    ],
+)
+def test_what_is_no_config_is_one_line(
+    config: Path, content: str | None, overrides: list[str], message: str
+) -> None:
+    if content is not None:
+        config.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        load_config(config, overrides, required=REQUIRED)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_and_folders(config: Path) -> None:
+    with pytest.raises(ConfigError, match=r"trian\.py does not exist; the closest is .*train\.py"):
+        load_config(config.with_name("trian.py"))
+    with pytest.raises(ConfigError, match="is a folder"):
+        load_config(config.parent)
+
+
+def test_an_empty_config_is_none_even_when_nothing_is_required(config: Path) -> None:
+    config.write_text("_x = 1\n")
+    with pytest.raises(ConfigError, match="it defines nothing"):
+        load_config(config)
+
+
+def test_a_command_writes_nothing_when_the_config_is_wrong(config: Path) -> None:
+    """In a fresh process: exit code 2, one line, no file, and neither torch nor a config reader for --help."""
+    script = config.with_name("command.py")
+    script.write_text(
+        "import sys\n"
+        "from hypvl.cli.common import config_parser, load_config, run_main\n"
+        "def main(argv):\n"
+        "    args = config_parser('Train.').parse_args(argv)\n"
+        "    load_config(args.config, args.overrides, required=('model', 'train'))\n"
+        "    return 0\n"
+        "assert not {'torch', 'hydra', 'omegaconf'} & set(sys.modules)\n"
+        "sys.exit(run_main(main))\n"
+    )
+    before = sorted(config.parent.iterdir())
+
+    def command(*argv: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.run(
+            [sys.executable, script, *argv], cwd=config.parent, env=env, capture_output=True, text=True
+        )
+
+    done = command("--config", "train.py", "train.bath=3")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: unknown key 'train.bath': the closest existing key is 'train.batch';"
+        " to add a new key write +train.bath=...\n"
+    )
+    assert command("--config", "train.py", "train.batch=3").returncode == 0
+    assert command("--help").returncode == 0
+    assert sorted(config.parent.iterdir()) == before
