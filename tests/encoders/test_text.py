@@ -8,7 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hypvl.encoders.text import CausalSelfAttention, TextTransformer, parse_arch, read_out_positions
+from hypvl.encoders.text import (
+    CausalSelfAttention,
+    ResidualBlock,
+    TextTransformer,
+    parse_arch,
+    read_out_positions,
+)
 from hypvl.errors import ConfigError
 from tests.parity.reference import load
 
@@ -60,6 +66,31 @@ def test_attention_has_the_layout_of_torch() -> None:
     torch.testing.assert_close(
         ours(x), theirs(x, x, x, attn_mask=mask, need_weights=False)[0], rtol=0, atol=1e-12
     )
+
+
+def test_block_equals_that_of_torch() -> None:
+    torch.manual_seed(3)
+    theirs = torch.nn.TransformerEncoderLayer(
+        16, 4, 64, dropout=0.0, activation=F.gelu, batch_first=True, norm_first=True, dtype=torch.float64
+    )
+    ours = ResidualBlock(16, 4).double()
+    names = {
+        "self_attn": "attn",
+        "linear1": "mlp.c_fc",
+        "linear2": "mlp.c_proj",
+        "norm1": "ln_1",
+        "norm2": "ln_2",
+    }
+    state = theirs.state_dict()
+    for name in list(state):
+        part, _, rest = name.partition(".")
+        state[f"{names[part]}.{rest}"] = torch.randn_like(state[name])
+        state[name] = state[f"{names[part]}.{rest}"]
+    theirs.load_state_dict({n: state[n] for n in theirs.state_dict()})
+    ours.load_state_dict({n: state[n] for n in ours.state_dict()})
+    x = torch.randn(2, 5, 16, dtype=torch.float64)
+    mask = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    torch.testing.assert_close(ours(x), theirs(x, src_mask=mask, is_causal=True), rtol=1e-10, atol=1e-10)
 
 
 def test_no_square_buffer_is_held() -> None:
