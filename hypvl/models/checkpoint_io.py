@@ -19,6 +19,8 @@ from hypvl.models.convert import NAMES, listed, to_hypvl
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+# Beside the weights in a .safetensors file; `root` of a .pth file.
+ROOT_TENSOR = "root"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Returns:
         The dict in the file; ``model`` is its state_dict, with the names the file has. Published files also
         have ``optimizer``, ``scheduler``, ``scaler``, ``iteration`` and sometimes ``root``; ours are
-        described in docs/design.md. From ``.safetensors``: ``model`` and, if there is one, ``config``.
+        described in docs/design.md. From ``.safetensors``: ``model`` and, if there are, ``config``, ``root``.
 
     Raises:
         CheckpointError: No such file, no checkpoint, truncated, a pickle with code in it, or a later version.
@@ -186,6 +188,8 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: truncated or no safetensors file ({error}); copy or download it again."
         ) from error
+    if ROOT_TENSOR in content["model"]:
+        content["root"] = content["model"].pop(ROOT_TENSOR)
     beside = path.with_name(CONFIG_FILE)
     if beside.is_file():
         try:

@@ -1,0 +1,253 @@
+"""Models by name, by config, or from a folder or the Hugging Face hub, with their weights."""
+
+import difflib
+import fnmatch
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hypvl.config import LazyConfig, instantiate
+from hypvl.errors import CheckpointError, ConfigError
+from hypvl.models.checkpoint_io import CONFIG_FILE, FORMAT_VERSION, ROOT_TENSOR, WEIGHTS_FILE
+from hypvl.models.checkpoint_io import LoadReport as LoadReport
+from hypvl.models.checkpoint_io import load_checkpoint as load_checkpoint
+from hypvl.models.checkpoint_io import load_weights as load_weights
+from hypvl.models.dual_encoder import DualEncoder
+
+CONFIG_SUFFIXES = (".py", ".yaml", ".yml", ".json")
+CHECKPOINT_SUFFIXES = (".pth", ".pt")
+HUB_PREFIX = "hf-hub:"
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the model definitions that come with hypvl, sorted.
+
+    Args:
+        pattern: Shell pattern, e.g. ``"meru_*"``.
+    """
+    names = sorted(
+        entry.name.removesuffix(".json") for entry in _zoo().iterdir() if entry.name.endswith(".json")
+    )
+    return fnmatch.filter(names, pattern)
+
+
+def load_config(name_or_config: str | Path | Mapping[str, Any] | DictConfig) -> DictConfig:
+    """The config behind a name, with the definition of the model at its key ``model``.
+
+    Args:
+        name_or_config: A name of :func:`list_models`; the path of a training config (``.py``, ``.yaml``,
+            ``.json``); a folder written by :func:`save_pretrained`; a checkpoint of a hypvl run (the config
+            is in it); a config, or the ``model`` node of one. Python configs are code and are executed, a
+            DictConfig is taken as it is; YAML, JSON and plain dicts may only name what is on the allow-list of
+            ``hypvl.config``.
+
+    Raises:
+        ConfigError: Unknown name (the closest is named), missing file, or no model in it.
+    """
+    if isinstance(name_or_config, Mapping | DictConfig):
+        source = "config"
+        config = (
+            name_or_config if isinstance(name_or_config, DictConfig) else _from_data(name_or_config, source)
+        )
+    else:
+        source = str(name_or_config)
+        config = _load_named(source)
+    if not isinstance(config, DictConfig):
+        raise ConfigError(
+            f"{source}: holds a {type(config).__name__}; expected a config with the key `model`."
+        )
+    if "model" not in config and "_target_" in config:
+        return OmegaConf.create({"model": config})
+    if "model" not in config:
+        raise ConfigError(
+            f"{source}: keys {', '.join(map(str, config)) or 'none'}; expected the key `model` with the "
+            "definition of a model."
+        )
+    return config
+
+
+def create_model(
+    name_or_config: str | Path | Mapping[str, Any] | DictConfig,
+    checkpoint: str | Path | None = None,
+    *,
+    device: str | torch.device = "cpu",
+) -> DualEncoder:
+    """Build a model, in evaluation mode.
+
+    Args:
+        name_or_config: What :func:`load_config` takes, or ``"hf-hub:owner/name"`` for the Hugging Face hub.
+        checkpoint: Weights: a ``.pth`` file of MERU, CLIP, ATMG, HyCoCLIP or hypvl, or a ``.safetensors`` file.
+            None = random weights, except from a folder, the hub or a checkpoint, which bring their own.
+        device: Where the model is put.
+
+    Raises:
+        ConfigError: The name or the config cannot be used.
+        CheckpointError: The weights cannot be read, or do not fit the model.
+    """
+    if checkpoint is None and isinstance(name_or_config, str | Path):
+        text = str(name_or_config)
+        if text.startswith(HUB_PREFIX) or _is_pretrained_folder(Path(text)):
+            return from_pretrained(text, device=device)
+        if Path(text).suffix in CHECKPOINT_SUFFIXES:
+            content = load_checkpoint(text)
+            model = instantiate(_config_inside(content, text).model)
+            load_weights(model, content)
+            return model.to(device).eval()
+    model = instantiate(load_config(name_or_config).model)
+    if checkpoint is not None:
+        load_weights(model, checkpoint)
+    return model.to(device).eval()
+
+
+def from_pretrained(
+    folder_or_hub_id: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu"
+) -> DualEncoder:
+    """A model with its weights from a folder of :func:`save_pretrained`, or from the Hugging Face hub.
+
+    Args:
+        folder_or_hub_id: A folder with ``config.json`` and ``model.safetensors``, or ``owner/name`` on the hub
+            (downloaded once, then taken from the cache).
+        revision: Branch, tag or commit on the hub; for a folder it must be None.
+        device: Where the model is put.
+
+    Raises:
+        CheckpointError: No such folder or repository, or files that are missing, broken or do not fit.
+        ConfigError: ``config.json`` names something that is not on the allow-list.
+    """
+    folder = Path(folder_or_hub_id)
+    if folder.is_dir():
+        if revision is not None:
+            raise CheckpointError(
+                f"revision: got {revision!r} for the folder {folder}; only the hub has revisions."
+            )
+    else:
+        folder = _download(str(folder_or_hub_id).removeprefix(HUB_PREFIX), revision)
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder_or_hub_id}: has no {name}; expected {CONFIG_FILE} and {WEIGHTS_FILE}, as save_pretrained "
+                "writes them."
+            )
+    return create_model(folder / CONFIG_FILE, folder / WEIGHTS_FILE, device=device)
+
+
+def save_pretrained(
+    model: DualEncoder,
+    config: Mapping[str, Any] | DictConfig,
+    folder: str | Path,
+    *,
+    root: Tensor | None = None,
+) -> Path:
+    """Write ``config.json`` and ``model.safetensors``, which :func:`from_pretrained` and the hub take.
+
+    Args:
+        model: The model.
+        config: The config it was built from; only its model definition is written.
+        folder: Made when missing; the two files in it are replaced.
+        root: Mean training embedding of a model whose geometry has no root, (D,).
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: The definition names something that is not on the allow-list, so it could not be loaded.
+        CheckpointError: The definition does not build a model with the names of this one's weights.
+    """
+    folder = Path(folder)
+    definition = OmegaConf.to_container(load_config(config).model, resolve=True)
+    content = {"format_version": FORMAT_VERSION, "model": definition}
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / ".draft.json"
+    try:
+        draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        with torch.device("meta"):
+            expected = instantiate(load_config(draft).model).state_dict()
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        different = {
+            name for name in {*expected, *weights} if _shape(expected, name) != _shape(weights, name)
+        }
+        if different:
+            raise CheckpointError(
+                f"config: builds another model than the one to save ({', '.join(sorted(different)[:6])} differ); "
+                "give the config the model was built from."
+            )
+        if root is not None:
+            weights[ROOT_TENSOR] = root.detach().cpu().contiguous()
+        part = folder / f".{WEIGHTS_FILE}.part"
+        save_file(weights, part, metadata={"format": "pt"})
+        part.replace(folder / WEIGHTS_FILE)
+        draft.replace(folder / CONFIG_FILE)
+    finally:
+        draft.unlink(missing_ok=True)
+    return folder
+
+
+def _zoo() -> Any:
+    return resources.files("hypvl") / "models" / "zoo"
+
+
+def _load_named(name: str) -> DictConfig:
+    if name in list_models():
+        return _from_data(json.loads((_zoo() / f"{name}.json").read_text(encoding="utf-8")), name)
+    path = Path(name)
+    if path.is_dir() and (path / CONFIG_FILE).is_file():
+        return LazyConfig.load(path / CONFIG_FILE)
+    if path.suffix in CONFIG_SUFFIXES:
+        return LazyConfig.load(path)
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        return _config_inside(load_checkpoint(path), name)
+    near = difflib.get_close_matches(name, list_models(), n=1, cutoff=0.0)
+    raise ConfigError(
+        f"{name}: no model of that name and no config or folder with {CONFIG_FILE}; expected one of "
+        f"hypvl.list_models() (closest: {near[0] if near else 'none'}) or a path that ends in "
+        f"{', '.join(CONFIG_SUFFIXES)}."
+    )
+
+
+def _from_data(data: Any, source: str) -> DictConfig:
+    return LazyConfig.from_dict(dict(data), source=source)
+
+
+def _config_inside(content: Mapping[str, Any], source: str) -> DictConfig:
+    text = content.get("config")
+    if not isinstance(text, str):
+        raise ConfigError(
+            f"{source}: a checkpoint without a config in it, as published files are; expected the name or the "
+            f'config of its model first: create_model("meru_vit_l", "{source}").'
+        )
+    return load_config(LazyConfig.from_yaml(text, source=f"config in {source}"))
+
+
+def _is_pretrained_folder(path: Path) -> bool:
+    return str(path) not in list_models() and path.is_dir() and (path / CONFIG_FILE).is_file()
+
+
+def _download(hub_id: str, revision: str | None) -> Path:
+    if hub_id.count("/") != 1 or hub_id.startswith((".", "/", "~")):
+        raise CheckpointError(
+            f"{hub_id}: no such folder; expected one with {CONFIG_FILE} and {WEIGHTS_FILE}, or a hub id owner/name."
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(
+            snapshot_download(repo_id=hub_id, revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE])
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{hub_id}: no such folder, and the hub did not give it ({first}); "
+            "check the name, the network, or give a folder."
+        ) from error
+
+
+def _shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(state[name].shape) if name in state else None
