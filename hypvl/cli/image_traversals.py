@@ -177,10 +177,9 @@ def _print(result: dict[str, Any], image: Path) -> None:
     table = rich_table(
         rows, header=("text", "radius", "score"), title=f"From {image.name} to [ROOT]", text_columns=1
     )
-    table.title = f"From {image.name} to the root"
     console = Console()
     console.print(table)
-    console.print(f"The root is {_ROOTS[result['root']]}.", markup=False, highlight=False)
+    console.print(f"[ROOT] is {_ROOTS[result['root']]}.", markup=False, highlight=False)
 
 
 def run() -> int:

@@ -6,7 +6,7 @@ from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
 from hypvl.evaluation.features import Encoding, encode_images, encode_texts, evaluating
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
-from hypvl.evaluation.traversal import find_root, radius
+from hypvl.evaluation.traversal import check_embeddings, find_root, radius
 
 
 class EmbeddingRadii(Evaluator):
@@ -46,6 +46,7 @@ class EmbeddingRadii(Evaluator):
         )
         with evaluating(model) as device:
             both = torch.cat([images.embeddings, texts]).to(device)
+            check_embeddings(both)
             root, source = find_root(model.geometry, both)
             radii = radius(model.geometry, both, root=root).double().cpu()
         image_radii, text_radii = radii.split([len(images.embeddings), len(texts)])

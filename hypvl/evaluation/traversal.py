@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from hypvl.errors import UserError
 from hypvl.evaluation.features import check_scores
 from hypvl.evaluation.protocol import EvaluableModel
 from hypvl.geometry.base import Geometry
@@ -192,13 +193,14 @@ def traverse(
 
     Raises:
         ValueError: when the shapes do not fit, or cones are asked for that the geometry does not have.
-        UserError: when the model's scores are NaN.
+        UserError: when the model's embeddings or scores are NaN.
     """
     if texts.ndim != 2 or len(texts) != len(names) or not names or image.shape != texts.shape[1:]:
         raise ValueError(
             f"texts: got {tuple(texts.shape)} for {len(names)} names and an image {tuple(image.shape)}; "
             "expected (K, D), K >= 1 names and (D,)."
         )
+    check_embeddings(image, texts)
     geometry, ranked_root = model.geometry, model.scorer.ranks_by_distance
     root_embedding, source = find_root(geometry, texts, stored=root)
     points = interpolate_to_root(geometry, image, root_embedding, steps=steps)  # (S, D)
@@ -233,6 +235,21 @@ def traverse(
         root=source,
         entailment_mask=holds is not None,
     )
+
+
+def check_embeddings(*embeddings: Tensor) -> None:
+    """Refuse NaN and infinity, which is what a model that has diverged gives.
+
+    Raises:
+        UserError: naming how many embeddings are affected.
+    """
+    rows = [block.reshape(-1, block.shape[-1]).isfinite().all(dim=-1) for block in embeddings]
+    bad = sum(int((~finite).sum()) for finite in rows)
+    if bad:
+        raise UserError(
+            f"the model's embeddings: {bad} of {sum(map(len, rows))} hold NaN or infinity; expected numbers. "
+            "Its weights have probably diverged: use an earlier checkpoint."
+        )
 
 
 def radius(geometry: Geometry, embeddings: Tensor, *, root: Tensor | None = None) -> Tensor:

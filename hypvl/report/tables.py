@@ -81,7 +81,12 @@ def rich_table(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table = Table(
+        title=None if title is None else Text(title),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+    )
     for i, name in enumerate(header):
         table.add_column(name, justify="left" if i < text_columns else "right")
     above: str | None = None
