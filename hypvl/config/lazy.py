@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hypvl.config import overrides as override_rules
-from hypvl.config.plain import TARGET, dotted_name, to_plain
+from hypvl.config.plain import TARGET, as_config, dotted_name, one_line, to_plain
 from hypvl.config.pyfile import execute
 from hypvl.config.reader import dump_yaml, parse_json, parse_yaml
 from hypvl.config.targets import check_untrusted, is_reference_or_text
@@ -55,10 +55,9 @@ class LazyCall:
         if self._partial:
             node["_partial_"] = True
         plain = to_plain({**node, **kwargs}, source=f"LazyCall({self._target})")
-        assert isinstance(plain, dict)
         # Objects are let in here so that code can write `model.visual._target_ = OtherClass`; loading a
         # config turns classes into names and refuses every other object.
-        return DictConfig(plain, flags={"allow_objects": True})
+        return as_config(plain, source=f"LazyCall({self._target})", allow_objects=True)
 
 
 class LazyConfig:
@@ -81,9 +80,7 @@ class LazyConfig:
         file = Path(path)
         _check_file(file)
         if file.suffix == ".py":
-            values = to_plain(execute(file), source=str(file))
-            assert isinstance(values, dict)
-            return DictConfig(values)
+            return as_config(to_plain(execute(file), source=str(file)), source=str(file))
         try:
             text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -113,15 +110,8 @@ class LazyConfig:
             ConfigError: when ``data`` is not a mapping or names a target that is not allowed.
         """
         plain = to_plain(data, source=source)
-        if not isinstance(plain, dict):
-            raise ConfigError(
-                f"{source}: holds {type(data).__name__}, which is not a config; expected keys and values."
-            )
         check_untrusted(plain, source=source, extra_targets=extra_targets)
-        try:
-            return DictConfig(plain)
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"{source}: {_one_line(error)}") from error
+        return as_config(plain, source=source)
 
     @staticmethod
     def to_yaml(cfg: DictConfig | ListConfig) -> str:
@@ -187,14 +177,14 @@ def instantiate(cfg: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         return hydra.utils.instantiate(cfg, *args, **kwargs)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"the config cannot be resolved: {_one_line(error)}") from error
+        raise ConfigError(f"the config cannot be resolved: {one_line(error)}") from error
     except InstantiationException as error:
         causes = list(_causes(error))
         for cause in causes:
             if isinstance(cause, UserError):
                 raise cause from None
         if isinstance(causes[-1], TypeError | ValueError | ImportError | InstantiationException):
-            raise ConfigError(_one_line(error)) from error
+            raise ConfigError(one_line(error)) from error
         raise
 
 
@@ -230,9 +220,5 @@ def _settled(plain: Any, root: DictConfig | ListConfig, path: tuple[str | int, .
         for key in path:
             node = node[key]
     except OmegaConfBaseException as error:
-        raise ConfigError(f"'{'.'.join(map(str, path))}' is {plain!r}: {_one_line(error)}") from error
+        raise ConfigError(f"'{'.'.join(map(str, path))}' is {plain!r}: {one_line(error)}") from error
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

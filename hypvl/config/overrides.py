@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hypvl.config.plain import TARGET, locate, to_plain
+from hypvl.config.plain import TARGET, as_config, first_line, locate, to_plain
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,11 +34,12 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
             outside Hydra's grammar, or a ``_target_`` that cannot be imported.
     """
     data = to_plain(cfg, source="config")
-    if not isinstance(data, dict):
-        raise ConfigError(f"overrides need a config with keys; got {type(cfg).__name__}.")
+    assert isinstance(data, dict)
+    config = as_config(data, source="config")
     for override in _parse(overrides):
         _apply(data, override)
-    return DictConfig(data)
+        config = as_config(data, source=f"override '{override.input_line}'")
+    return config
 
 
 def _parse(overrides: Sequence[str]) -> list["Override"]:
@@ -52,7 +53,7 @@ def _parse(overrides: Sequence[str]) -> list["Override"]:
         try:
             override = parser.parse_override(text)
         except HydraException as error:
-            reason = str(error).split("\n", maxsplit=1)[0].strip()
+            reason = first_line(error)
             raise ConfigError(
                 f"override '{text}' cannot be read ({reason}); expected key=value, +key=value, ++key=value or ~key,"
                 " with quotes around values that hold spaces, commas, brackets or '='"
@@ -260,7 +261,7 @@ def _resolved(data: dict[Any, Any], key: str, reference: str) -> Any:
         value = OmegaConf.select(root, key)
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     except OmegaConfBaseException as error:
-        reason = str(error).split("\n", maxsplit=1)[0]
+        reason = first_line(error)
         raise ConfigError(
             f"key '{key}' refers to {reference}, which cannot be resolved: {reason}."
         ) from error

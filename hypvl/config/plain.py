@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hypvl.errors import ConfigError
 
@@ -62,6 +63,31 @@ def to_plain(value: Any, *, source: str) -> Plain:
         raise ConfigError(_unsupported(item, ".".join(path), source))
 
     return convert(value, ())
+
+
+def as_config(plain: Plain, *, source: str, allow_objects: bool = False) -> DictConfig:
+    """Plain data with string keys as a config node.
+
+    Raises:
+        ConfigError: when ``plain`` is no mapping, or a ``${...}`` in it is malformed.
+    """
+    if not isinstance(plain, dict):
+        kind = type(plain).__name__
+        raise ConfigError(f"{source}: holds {kind}, which is not a config; expected keys and values.")
+    try:
+        return DictConfig(plain, flags={"allow_objects": True} if allow_objects else None)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{source}: {first_line(error)}.") from error
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error with its line breaks removed."""
+    return " ".join(str(error).split())
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, which says it; OmegaConf and Hydra add lines of detail."""
+    return str(error).split("\n", maxsplit=1)[0].strip()
 
 
 def dotted_name(target: Callable[..., Any]) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hypvl.config.plain import one_line
 from hypvl.errors import ConfigError, UserError
 
 # What code in a config raises when it is wrong; all are reported in one line, with the file and the line.
@@ -65,7 +66,7 @@ def _run(path: Path, importers: tuple[Path, ...]) -> ModuleType:
     except UserError as error:
         raise _LocatedError(f"{_config_line(error, files=chain)}: {error}") from error
     except _CODE_ERRORS as error:
-        message = " ".join(str(error).split()) or "no message"
+        message = one_line(error) or "no message"
         raise _LocatedError(
             f"{_config_line(error, files=chain)}: {type(error).__name__}: {message}"
         ) from error
@@ -124,8 +125,7 @@ def _as_node(value: dict[Any, Any] | list[Any], name: str, path: Path) -> Any:
     try:
         return OmegaConf.create(value, flags={"allow_objects": True})
     except OmegaConfBaseException as error:
-        message = " ".join(str(error).split())
-        raise _LocatedError(f"{path}: '{name}' cannot be a config: {message}") from error
+        raise _LocatedError(f"{path}: '{name}' cannot be a config: {one_line(error)}") from error
 
 
 def _config_line(error: BaseException, *, files: tuple[Path, ...]) -> str:

@@ -183,7 +183,7 @@ def test_sweeps_are_refused(cfg: DictConfig, override: str) -> None:
     "override",
     ["train.amp", "", "=", "=1", "train.amp=a b]", "train.amp={a", "train.amp=[1", "+train.x", "a b=1", "train/amp=1",
      "train@x=1", "model.heads[0].size=1", "train.=1", "train.amp=a=b", "--flag", "train.amp='open", "train..amp=1",
-     "train.amp=nothing(1)", "train.amp=int(x)"],
+     "train.amp=nothing(1)", "train.amp=int(x)", "+new=${.\ta", "++train.amp=x${a${b}"],
 )  # fmt: skip
 def test_what_is_no_override_is_named(cfg: DictConfig, override: str) -> None:
     _refused(cfg, override, f"override '{override}'")
