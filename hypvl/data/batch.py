@@ -1,0 +1,77 @@
+"""Batches: what the loader hands to a training step."""
+
+from collections.abc import Sequence
+from typing import Any, NotRequired, TypedDict, cast
+
+import torch
+from torch import Tensor
+
+from hypvl.data.sample import Sample
+
+
+class Batch(TypedDict):
+    """One micro-batch of one rank, B samples.
+
+    ``index`` is the row a sample came from, ``position`` its place in the endless sequence of samples; ``bad``
+    lists (key, reason) of the rows that had to be replaced while this batch was made.
+    """
+
+    image: Tensor  # (B, 3, h, w) uint8
+    text: Tensor  # (B, L) int64, padded with 0
+    index: Tensor  # (B,) int64
+    position: Tensor  # (B,) int64
+    key: list[str]
+    bad: list[tuple[str, str]]
+    negative_text: NotRequired[Tensor]  # (B*K, L) int64
+    negative_mask: NotRequired[Tensor]  # (B, K) bool
+    box_image: NotRequired[Tensor]  # (B, 3, h, w) uint8
+    box_text: NotRequired[Tensor]  # (B, L) int64
+    labels: NotRequired[Tensor]
+
+
+def pad_rows(rows: Sequence[Tensor]) -> Tensor:
+    """Stack token rows of different lengths: int64 (L_i,) each -> (B, L), padded with 0."""
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=0)
+
+
+def collate(
+    samples: Sequence[Sample],
+    *,
+    positions: Sequence[int],
+    rows: Sequence[int],
+    bad: Sequence[tuple[str, str]] = (),
+) -> Batch:
+    """Join samples into a batch.
+
+    ``text`` and every ``*_text`` are padded, (L,) rows to (B, L) and (K, L) blocks to (B*K, L); other tensors
+    and arrays of numbers are stacked, numbers become a tensor, anything else a list.
+
+    Raises:
+        ValueError: when a field is not in every sample, or its tensors differ in shape.
+    """
+    batch: dict[str, Any] = {}
+    for name in dict.fromkeys(name for sample in samples for name in sample):
+        missing = [sample["key"] for sample in samples if name not in sample]
+        if missing:
+            raise ValueError(f"collate: sample {missing[0]} has no {name!r}, which others of its batch have.")
+        batch[name] = _join(name, [sample[name] for sample in samples])
+    batch["index"] = torch.tensor(list(rows), dtype=torch.int64)
+    batch["position"] = torch.tensor(list(positions), dtype=torch.int64)
+    batch["bad"] = list(bad)
+    return cast(Batch, batch)
+
+
+def _join(name: str, values: list[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, Tensor):
+        if name == "text" or name.endswith("_text"):
+            return pad_rows([row for value in values for row in (value if value.ndim == 2 else value[None])])
+        if any(value.shape != first.shape for value in values):
+            shapes = ", ".join(sorted({str(tuple(value.shape)) for value in values}))
+            raise ValueError(
+                f"collate: {name!r} has different shapes in one batch ({shapes}); make them equal."
+            )
+        return torch.stack(values)
+    if all(isinstance(value, bool | int | float) for value in values):
+        return torch.tensor(values)
+    return values

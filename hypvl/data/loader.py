@@ -1,0 +1,274 @@
+"""Batches for ever, the same whatever the number of ranks and workers, from any position on.
+
+Global batch g holds positions [gB, (g + 1)B). With A micro-batches and R ranks, micro-batch a of rank r holds
+the B/(AR) positions from gB + aB/A + rB/(AR) on.
+"""
+
+import hashlib
+import itertools
+import signal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, cast
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from hypvl.data.bad_samples import BadSamples
+from hypvl.data.batch import Batch, collate
+from hypvl.data.order import PositionSampler
+from hypvl.data.sample import BadSample, PairDataset, Sample
+from hypvl.errors import ConfigError, DataError, UserError
+
+_MAX_TRIES = 100
+_WARM_UP = 1000
+
+
+def build_loader(
+    dataset: PairDataset,
+    *,
+    global_batch_size: int,
+    rank: int,
+    world_size: int,
+    num_workers: int,
+    seed: int,
+    consumed: int = 0,
+    accumulate: int = 1,
+    pin_memory: bool = False,
+    prefetch_factor: int = 2,
+    max_bad_fraction: float | None = None,
+    start_method: Literal["fork", "spawn", "forkserver"] | None = None,
+) -> "Loader":
+    """A loader of one rank's share of the global batches.
+
+    Args:
+        dataset: Samples by row.
+        global_batch_size: B, samples of all ranks and micro-batches together.
+        rank: Of this process, in [0, world_size).
+        world_size: R.
+        num_workers: Processes that read ahead; 0 reads in this one.
+        seed: Of order, crops and captions.
+        consumed: Samples of all ranks that training has used before: where to go on.
+        accumulate: A, micro-batches of a global batch; the loader gives them one after the other.
+        pin_memory: Put batches in page-locked memory, for copies to a GPU.
+        prefetch_factor: Batches each worker reads ahead.
+        max_bad_fraction: Share of bad samples that is an error; None: the dataset's own, or 0.1.
+        start_method: How workers start; None: the system's default.
+
+    Raises:
+        ConfigError: when the numbers do not fit together.
+    """
+    return Loader(
+        dataset,
+        share=Share(global_batch_size, rank=rank, world_size=world_size, accumulate=accumulate),
+        seed=seed,
+        consumed=consumed,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        prefetch_factor=prefetch_factor,
+        max_bad_fraction=max_bad_fraction,
+        start_method=start_method,
+    )
+
+
+class Share(Sampler[range]):
+    """The positions of one rank, a micro-batch at a time, without end.
+
+    Args:
+        global_batch_size: B.
+        rank: r.
+        world_size: R.
+        accumulate: A.
+
+    Raises:
+        ConfigError: when B is no multiple of A R.
+    """
+
+    def __init__(
+        self, global_batch_size: int, *, rank: int = 0, world_size: int = 1, accumulate: int = 1
+    ) -> None:
+        if global_batch_size < 1 or accumulate < 1 or global_batch_size % (world_size * accumulate):
+            raise ConfigError(
+                f"global batch size: got {global_batch_size} for {world_size} processes x {accumulate} "
+                f"micro-batches; expected a multiple of {world_size * accumulate}."
+            )
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank: got {rank}; expected 0 to {world_size - 1}.")
+        self.global_batch_size = global_batch_size
+        self.accumulate = accumulate
+        self.size = global_batch_size // (world_size * accumulate)
+        self.offset = rank * self.size
+        self.consumed = 0
+
+    def start_at(self, consumed: int) -> None:
+        """Begin after this many positions, a whole number of global batches."""
+        if consumed < 0 or consumed % self.global_batch_size:
+            raise ConfigError(
+                f"consumed: got {consumed} samples; expected a multiple of the global batch size "
+                f"{self.global_batch_size} (it counts samples of all ranks, not steps)."
+            )
+        self.consumed = consumed
+
+    def __iter__(self) -> Iterator[range]:
+        step = self.global_batch_size // self.accumulate
+        for start in itertools.count(self.consumed + self.offset, step):
+            yield range(start, start + self.size)
+
+
+class Loader:
+    """An endless iterator of this rank's batches; use :func:`build_loader`.
+
+    Attributes:
+        dataset: What it reads.
+        batch_size: Samples in each of its batches, B/(AR).
+        bad: Count of bad samples among the batches taken from this loader.
+    """
+
+    def __init__(
+        self,
+        dataset: PairDataset,
+        *,
+        share: Share,
+        seed: int,
+        consumed: int,
+        num_workers: int,
+        pin_memory: bool,
+        prefetch_factor: int,
+        max_bad_fraction: float | None,
+        start_method: str | None,
+    ) -> None:
+        self.dataset = dataset
+        self.batch_size = share.size
+        share.start_at(consumed)
+        sizes = dataset.shard_sizes() if hasattr(dataset, "shard_sizes") else [len(dataset)]
+        window = getattr(dataset, "shuffle_window", 4000)
+        if max_bad_fraction is None:
+            max_bad_fraction = getattr(dataset, "max_bad_fraction", 0.1)
+        order = PositionSampler(sizes, seed=seed, shuffle_window=window)
+        ranks = share.global_batch_size // (share.size * share.accumulate)
+        self.bad = BadSamples(max_fraction=max_bad_fraction, warm_up=min(_WARM_UP, -(-order.rows // ranks)))
+        self._identity = {
+            "seed": seed,
+            "global_batch_size": share.global_batch_size,
+            "fingerprint": hashlib.sha256(f"{dataset.fingerprint} {sizes} {window}".encode()).hexdigest(),
+        }
+        self._batches = DataLoader(
+            _Batches(dataset, order),
+            batch_size=None,
+            sampler=share,
+            num_workers=num_workers,
+            collate_fn=_as_it_is,
+            pin_memory=pin_memory,
+            prefetch_factor=prefetch_factor if num_workers else None,
+            worker_init_fn=_start_worker,
+            multiprocessing_context=start_method if num_workers else None,
+            generator=torch.Generator().manual_seed(
+                0
+            ),  # its draws are for workers' generators, which none uses
+        )
+        self._iterator: Iterator[Any] | None = None
+
+    def __iter__(self) -> "Loader":
+        return self
+
+    def __next__(self) -> Batch:
+        """The next batch.
+
+        Raises:
+            DataError: when too many samples are bad, or a worker has died.
+        """
+        try:
+            if self._iterator is None:
+                self._iterator = iter(self._batches)
+            batch = next(self._iterator)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"a data worker has died ({str(error).splitlines()[0]}); most often memory or /dev/shm is full: "
+                f"use fewer workers than train.num_workers={self._batches.num_workers}, or smaller batches."
+            ) from error
+        if isinstance(batch, UserError):
+            raise batch
+        self.bad.add(len(batch["key"]), batch["bad"])
+        self.bad.check()
+        return cast(Batch, batch)
+
+    def state(self, consumed: int) -> dict[str, Any]:
+        """Where the consumer stands, for the checkpoint; what was read ahead does not count.
+
+        Args:
+            consumed: Samples of all ranks used so far (steps times the global batch size).
+        """
+        return {"consumed": consumed, **self._identity}
+
+    def check_resume(self, state: Mapping[str, Any]) -> None:
+        """Refuse to go on from a state whose positions meant other samples.
+
+        Raises:
+            DataError: when seed, global batch size or data differ.
+        """
+        meaning = {
+            "seed": "train.seed",
+            "global_batch_size": "train.total_batch_size",
+            "fingerprint": "the data (shards, transforms, shuffle_window), as a fingerprint,",
+        }
+        for name, words in meaning.items():
+            if state.get(name) != self._identity[name]:
+                raise DataError(
+                    f"cannot resume: {words} was {state.get(name)} and is {self._identity[name]} now; restore "
+                    "it, or start a new run with train.init_checkpoint."
+                )
+
+    def close(self) -> None:
+        """End the workers; there is no next batch."""
+        self._iterator = iter(())
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Batches(Dataset[Any]):
+    """Whole batches by their positions; this is what runs in the workers."""
+
+    def __init__(self, dataset: PairDataset, order: PositionSampler) -> None:
+        self._dataset = dataset
+        self._order = order
+
+    def __getitem__(self, positions: range) -> Batch | UserError:
+        samples: list[Sample] = []
+        rows: list[int] = []
+        bad: list[tuple[str, str]] = []
+        try:
+            for position in positions:
+                row, sample = self._read(position, bad)
+                rows.append(row)
+                samples.append(sample)
+        except UserError as error:  # raised by the loader: a worker would wrap it in its traceback
+            return error
+        return collate(samples, positions=positions, rows=rows, bad=bad)
+
+    def _read(self, position: int, bad: list[tuple[str, str]]) -> tuple[int, Sample]:
+        _, row = self._order.locate(position)
+        reasons: list[tuple[str, str]] = []
+        for attempt in range(1, _MAX_TRIES + 1):
+            try:
+                sample = self._dataset.sample(row, self._order.generator(position, attempt - 1))
+            except BadSample as error:
+                reasons.append((error.key, error.reason))
+                row = self._order.replacement(position, attempt)
+            else:
+                bad.extend(reasons)
+                return row, sample
+        key, reason = reasons[0]
+        raise DataError(f"{_MAX_TRIES} samples in a row could not be read (the first: {key}: {reason}).")
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _start_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends the workers

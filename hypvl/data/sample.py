@@ -1,0 +1,109 @@
+"""What a sample is, what a bad one is, and what the loader asks of a dataset."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hypvl.data.transforms import MAX_PIXELS, ImageError, decode_image
+
+#: (image uint8 (3, H, W), generator of this sample) -> uint8 (3, h, w)
+ImageTransform = Callable[[Tensor, torch.Generator | None], Tensor]
+#: texts -> int64 (B, L), padded with 0
+Tokenize = Callable[[Sequence[str]], Tensor]
+#: One sample, ready to be collated: ``key`` (str), ``image`` uint8 (3, h, w), ``text`` int64 (L,), and
+#: optional others (``box_image``, ``box_text``, ``negative_text`` (K, L), ``labels`` ...).
+Sample = dict[str, Any]
+
+
+class BadSample(Exception):  # noqa: N818 (a bad sample is expected, not an error of the program)
+    """This sample cannot be used: the loader replaces it by another one and counts it.
+
+    Args:
+        key: Names the sample, e.g. ``"00012.tar/000345"``.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(key, reason)
+        self.key = key
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.reason}"
+
+
+@runtime_checkable
+class PairDataset(Protocol):
+    """What :func:`hypvl.data.loader.build_loader` asks of a dataset: samples by row, randomness handed in.
+
+    A dataset may also have ``shard_sizes() -> Sequence[int]`` (rows that lie together, in order; default: one
+    shard), ``shuffle_window: int``, ``max_bad_fraction: float`` and ``prepare()`` (work done once, by the
+    first rank alone, before any other rank reads: indexes, downloads).
+    """
+
+    def __len__(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the rows, or what is made of them, change."""
+        ...
+
+    def sample(self, row: int, generator: np.random.Generator) -> Sample:
+        """The sample of a row, a pure function of both arguments. Raises :class:`BadSample`."""
+        ...
+
+
+def caption_text(key: str, value: Any, name: str, generator: np.random.Generator) -> str:
+    """A usable caption: the value, or one of them drawn at random where it is a list.
+
+    Raises:
+        BadSample: when it is absent, empty or no text.
+    """
+    if isinstance(value, list) and value:
+        value = value[int(generator.integers(len(value)))]
+    if value is None:
+        raise BadSample(key, f"missing {name}")
+    if not isinstance(value, str):
+        raise BadSample(key, f"{name} is {type(value).__name__}, expected text")
+    if not value.strip():
+        raise BadSample(key, f"empty {name}")
+    return value
+
+
+def finish_sample(
+    key: str,
+    fields: Mapping[str, Any],
+    *,
+    image_transform: ImageTransform,
+    tokenizer: Tokenize,
+    image_seed: int,
+    max_pixels: int = MAX_PIXELS,
+) -> Sample:
+    """Decode, crop and tokenise what a mapper returned.
+
+    ``image`` and every ``*_image`` (encoded bytes) become uint8 (3, h, w), one after the other from one
+    generator; ``caption`` becomes ``text`` int64 (L,); ``*_text`` becomes (L,), or (K, L) from a list of K
+    texts; anything else is kept as it is.
+
+    Raises:
+        BadSample: when an image cannot be decoded.
+    """
+    generator = torch.Generator().manual_seed(image_seed)
+    sample: Sample = {"key": key}
+    for name, value in fields.items():
+        if name == "image" or name.endswith("_image"):
+            try:
+                image = decode_image(value, max_pixels=max_pixels)
+            except ImageError as error:
+                raise BadSample(key, f"{name}: {error}") from error
+            sample[name] = image_transform(image, generator)
+        elif name == "caption":
+            sample["text"] = tokenizer([value])[0]
+        elif name.endswith("_text"):
+            sample[name] = tokenizer([value])[0] if isinstance(value, str) else tokenizer(value)
+        else:
+            sample[name] = value
+    return sample

@@ -1,0 +1,261 @@
+"""Image-text pairs in TAR shards (WebDataset files), read at any place through an index of each TAR."""
+
+import bisect
+import functools
+import glob
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import braceexpand
+import numpy as np
+from loguru import logger
+
+from hypvl.data.mappers import Mapper
+from hypvl.data.sample import BadSample, ImageTransform, Sample, Tokenize, finish_sample
+from hypvl.data.storage import FileHandles, LocalFile, Source, open_source, user_cache
+from hypvl.data.tar_index import TarIndex, build_index, in_blocks, load_index, save_index
+from hypvl.data.transforms import MAX_PIXELS
+from hypvl.errors import DataError
+
+_INDEX_SUFFIX = ".hypvl-index"
+_THREADS = 8
+
+
+class ImageTextShards:
+    """Samples of TAR shards, by row: the shards in the order given, in each the samples in theirs.
+
+    Args:
+        tarfiles: Paths, globs, brace lists (``{0000..0099}.tar``), http(s) URLs, ``pipe:`` commands; a list,
+            or one text with commas between them.
+        mapper: Makes image and caption from a sample's members.
+        image_transform: Crops the decoded image.
+        tokenizer: Turns captions into token ids.
+        shuffle_window: Samples permuted together.
+        max_bad_fraction: Share of bad samples at which training stops.
+        cache_dir: Folder where http(s) shards are downloaded once; None reads them by range requests.
+        allow_pipe: Allow ``pipe:``, which runs commands.
+        max_pixels: Larger images are bad samples.
+    """
+
+    def __init__(
+        self,
+        tarfiles: str | Sequence[str],
+        mapper: Mapper,
+        image_transform: ImageTransform,
+        tokenizer: Tokenize,
+        *,
+        shuffle_window: int = 4000,
+        max_bad_fraction: float = 0.1,
+        cache_dir: str | Path | None = None,
+        allow_pipe: bool = False,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.tarfiles = tarfiles
+        self.mapper = mapper
+        self.image_transform = image_transform
+        self.tokenizer = tokenizer
+        self.shuffle_window = shuffle_window
+        self.max_bad_fraction = max_bad_fraction
+        self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
+        self.allow_pipe = allow_pipe
+        self.max_pixels = max_pixels
+        self._handles = FileHandles()
+
+    def prepare(self) -> None:
+        """Find, download and index the shards: called by the first rank before any other one reads.
+
+        Raises:
+            DataError: when a shard is missing or no TAR, or there is no sample.
+        """
+        logger.info("{} samples in {} shards", len(self), len(self._shards))
+
+    def shard_sizes(self) -> list[int]:
+        """Samples of each shard."""
+        return [len(index) for _, index in self._shards]
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the names, places and sizes of all members, and of what is made of them (not of their paths)."""
+        total = hashlib.sha256()
+        for _, index in self._shards:
+            total.update(index.digest.encode())
+        total.update(describe(self.mapper, self.image_transform, self.max_pixels).encode())
+        return total.hexdigest()
+
+    def sample(self, row: int, generator: np.random.Generator) -> Sample:
+        """The sample of a row, in [0, len).
+
+        Raises:
+            BadSample: when it cannot be used.
+        """
+        image_seed = int(generator.integers(2**63))  # first: the crop does not depend on the mapper's draws
+        shard = bisect.bisect_right(self._ends, row)
+        source, index = self._shards[shard]
+        local = row - (self._ends[shard] - len(index))
+        key = f"{source.name}/{index.key(local)}"
+        fields = self.mapper(key, _read_members(key, source, index, local), generator)
+        return finish_sample(
+            key,
+            fields,
+            image_transform=self.image_transform,
+            tokenizer=self.tokenizer,
+            image_seed=image_seed,
+            max_pixels=self.max_pixels,
+        )
+
+    @functools.cached_property
+    def _shards(self) -> list[tuple[Source, TarIndex]]:
+        def one(place: str) -> tuple[Source, TarIndex]:
+            source = open_source(place, self._handles, cache_dir=self.cache_dir, allow_pipe=self.allow_pipe)
+            return source, shard_index(source)
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return list(pool.map(one, expand_shards(self.tarfiles)))
+
+    @functools.cached_property
+    def _ends(self) -> list[int]:
+        ends = np.cumsum(self.shard_sizes()).tolist()
+        if ends[-1] < 1:
+            raise DataError(
+                f"{self.tarfiles}: no samples in {len(ends)} TAR files; expected image + caption."
+            )
+        return ends
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A spawned worker reads the indexes again from their files instead of getting them through a pipe.
+        return {name: value for name, value in self.__dict__.items() if name not in ("_shards", "_ends")}
+
+    def __repr__(self) -> str:
+        return f"ImageTextShards({self.tarfiles!r}, mapper={self.mapper!r})"
+
+
+def describe(*parts: object) -> str:
+    """What the parts are, equal in every process (an address in a repr is left out)."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(parts))
+
+
+def expand_shards(tarfiles: str | Sequence[str]) -> list[str]:
+    """The shards that a text or a list of texts names, in order; those of a glob sorted by name.
+
+    Raises:
+        DataError: naming the glob that matches nothing, or the file that is not there.
+    """
+    shards: list[str] = []
+    for entry in [tarfiles] if isinstance(tarfiles, str) else tarfiles:
+        if Path(entry).expanduser().is_file():  # whatever signs its name holds
+            shards.append(str(Path(entry).expanduser()))
+            continue
+        for part in [entry] if entry.startswith("pipe:") else _split_commas(entry):
+            for place in _expand_braces(part):
+                shards.extend(_match(place))
+    if not shards:
+        raise DataError(
+            "tarfiles: names no shard; give paths, a glob such as datasets/redcaps/*.tar, or URLs."
+        )
+    return shards
+
+
+def _split_commas(entry: str) -> list[str]:
+    """Split at commas that are in no braces."""
+    parts, depth = [""], 0
+    for sign in entry:
+        depth += (sign == "{") - (sign == "}")
+        if sign == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _expand_braces(part: str) -> list[str]:
+    try:
+        return list(braceexpand.braceexpand(part))
+    except ValueError as error:
+        raise DataError(
+            f"{part}: its braces do not match; expected e.g. shard-{{0000..0099}}.tar."
+        ) from error
+
+
+def _match(place: str) -> list[str]:
+    if place.startswith("pipe:") or re.match(r"[a-z][a-z0-9+.-]+://", place):
+        return [place]
+    path = Path(place).expanduser()
+    if path.is_file():
+        return [str(path)]
+    if path.is_dir():
+        raise DataError(f"{place}: is a folder; name the TAR files in it, e.g. {place.rstrip('/')}/*.tar.")
+    if not glob.has_magic(place):
+        raise DataError(f"{place}: no such file; check dataset.tarfiles.")
+    names = glob.glob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    found = sorted(name for name in names if Path(name).is_file())
+    if not found:
+        raise DataError(f"{place}: matches no file; check dataset.tarfiles.")
+    return found
+
+
+def shard_index(source: Source) -> TarIndex:
+    """The index of a shard: from its file, beside the TAR or in the user's cache folder, or built and kept.
+
+    Raises:
+        DataError: when the shard cannot be read or is no TAR.
+    """
+    mark = hashlib.sha256(str(source.place).encode()).hexdigest()[:32]
+    places = [user_cache() / "index" / f"{mark}{_INDEX_SUFFIX}"]
+    if isinstance(source, LocalFile):
+        mark = hashlib.sha256(str(source.path.resolve()).encode()).hexdigest()[:32]
+        beside = source.path.with_name(source.path.name + _INDEX_SUFFIX)
+        places = [beside, user_cache() / "index" / f"{mark}{_INDEX_SUFFIX}"]
+    try:
+        identity = source.identity()
+        for place in places:
+            if (index := load_index(place, identity)) is not None:
+                return index
+        # handles of its own, as shards are indexed by several threads
+        reader = LocalFile(source.path, FileHandles(1)) if isinstance(source, LocalFile) else source
+        index = build_index(in_blocks(reader.read, reader.block), reader.size(), reader.place)
+    except OSError as error:
+        raise DataError(f"{source.place}: cannot be read ({error}).") from error
+    if index.damage is not None:
+        logger.warning("{}: {}; {} samples before that are used", source.place, index.damage, len(index) - 1)
+    _keep(index, places, identity)
+    return index
+
+
+def _keep(index: TarIndex, places: Sequence[Path], identity: dict[str, Any]) -> None:
+    errors: list[str] = []
+    for place in places:
+        try:
+            if place.parent.name == "index":
+                place.parent.mkdir(parents=True, exist_ok=True)
+            save_index(index, place, identity)
+            return
+        except OSError as error:
+            errors.append(str(error))
+    logger.warning("an index could not be kept, every process builds it again ({})", "; ".join(errors))
+
+
+def _read_members(key: str, source: Source, index: TarIndex, row: int) -> Mapping[str, bytes]:
+    members = index.members(row)
+    if not members:
+        raise BadSample(key, f"lost with a part of the TAR: {index.damage}")
+    first = min(offset for _, offset, _ in members)
+    end = max(offset + size for _, offset, size in members)
+    try:
+        if end - first <= sum(size for *_, size in members) + 2048 * len(members):  # neighbours: one read
+            data = source.read(first, end - first)
+            parts = {name: data[offset - first : offset - first + size] for name, offset, size in members}
+        else:
+            parts = {name: source.read(offset, size) for name, offset, size in members}
+    except OSError as error:
+        raise BadSample(key, f"cannot be read ({error})") from error
+    for name, _, size in members:
+        if len(parts[name]) != size:
+            raise BadSample(key, f"{name} ends after {len(parts[name])} of {size} bytes; the TAR has changed")
+    return parts

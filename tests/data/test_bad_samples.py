@@ -1,0 +1,64 @@
+import pytest
+
+from hypvl.data.bad_samples import BadSamples
+from hypvl.errors import DataError
+
+
+def test_counts_and_first_keys():
+    tally = BadSamples(max_fraction=0.5, warm_up=10)
+    tally.add(6, [("a", "torn"), ("b", "empty")])
+    tally.add(2, [("a", "torn again")])
+    assert (tally.good, tally.bad) == (8, 3)
+    assert tally.fraction == pytest.approx(3 / 11)
+    assert tally.first == {"a": "torn", "b": "empty"}
+    assert str(tally) == "3 of 11 samples (27.3%) could not be read (a: torn; b: empty)"
+    assert str(BadSamples()) == "no bad samples among 0"
+
+
+def test_too_many_is_an_error_that_names_share_and_keys():
+    tally = BadSamples(max_fraction=0.1, warm_up=80)
+    tally.add(90, [(f"k{i}", "torn") for i in range(10)])
+    tally.check()  # exactly the fraction
+    tally.add(0, [("k10", "torn")])
+    with pytest.raises(DataError, match=r"11 of 101 samples \(10.9%\).*k0: torn.*max_bad_fraction=0.1"):
+        tally.check()
+
+
+def test_a_few_early_ones_do_not_stop_a_run_but_many_do():
+    tally = BadSamples(max_fraction=0.1, warm_up=100)
+    tally.add(8, [("k", "torn")] * 20)
+    tally.check()
+    with pytest.raises(DataError):
+        tally.check(final=True)
+    tally.add(0, [("k", "torn")])
+    with pytest.raises(DataError, match="21 of 29"):
+        tally.check()
+
+
+def test_none_allowed():
+    tally = BadSamples(max_fraction=0.0)
+    tally.check(final=True)
+    tally.add(5, [("k", "torn")])
+    with pytest.raises(DataError):
+        tally.check()
+    with pytest.raises(ValueError, match=r"max_bad_fraction: got 1.5"):
+        BadSamples(max_fraction=1.5)
+
+
+def test_state_goes_through_a_checkpoint_and_ranks_are_added():
+    a, b = BadSamples(max_fraction=0.2), BadSamples(max_fraction=0.2)
+    a.add(5, [("x", "torn")])
+    b.add(7, [("y", "torn"), ("z", "torn")])
+    fresh = BadSamples(max_fraction=0.2)
+    fresh.load_state_dict(a.state_dict())
+    assert fresh.state_dict() == a.state_dict() == {"good": 5, "bad": 1, "first": {"x": "torn"}}
+    both = a.merged([a.state_dict(), b.state_dict()])
+    assert (both.good, both.bad, list(both.first)) == (12, 3, ["x", "y", "z"])
+    assert both.max_fraction == 0.2
+
+
+def test_only_the_first_keys_are_kept():
+    tally = BadSamples()
+    for i in range(1000):
+        tally.add(100, [(f"k{i}", "torn")])
+    assert list(tally.first) == [f"k{i}" for i in range(20)] and tally.bad == 1000
