@@ -16,6 +16,7 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
+        self.out_features = out_features
         self.projection = nn.Linear(in_features, out_features, bias=False)
         nn.init.normal_(self.projection.weight, std=in_features**-0.5)
 
@@ -41,6 +42,7 @@ class ScaledProjectionHead(nn.Module):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
+        self.out_features = out_features
         self.log_scale = nn.Parameter(torch.tensor(-0.5 * math.log(out_features)))
         self.projection = nn.Linear(in_features, out_features, bias=False)
         nn.init.normal_(self.projection.weight, std=in_features**-0.5)

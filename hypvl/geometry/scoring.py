@@ -17,6 +17,7 @@ from hypvl.geometry.precision import full_precision
 
 Modality: TypeAlias = Literal["image", "text"]
 _PROMPTS_AT_ONCE = 4096
+LOG_SCALE_MAX = 4.6052  # Parity: log 100 as the published code rounds it
 
 
 class Scorer(nn.Module, ABC):
@@ -35,7 +36,7 @@ class Scorer(nn.Module, ABC):
     log_scale: nn.Parameter
 
     def __init__(
-        self, *, log_scale_init: float = math.log(1 / 0.07), log_scale_max: float = math.log(100)
+        self, *, log_scale_init: float = math.log(1 / 0.07), log_scale_max: float = LOG_SCALE_MAX
     ) -> None:
         super().__init__()
         if not log_scale_init <= log_scale_max:
@@ -143,7 +144,7 @@ class Cosine(Scorer):
         *,
         bias_init: float | None = None,
         log_scale_init: float = math.log(1 / 0.07),
-        log_scale_max: float = math.log(100),
+        log_scale_max: float = LOG_SCALE_MAX,
     ) -> None:
         super().__init__(log_scale_init=log_scale_init, log_scale_max=log_scale_max)
         self.bias = None if bias_init is None else nn.Parameter(torch.tensor(float(bias_init)))
@@ -184,7 +185,7 @@ class ExteriorAngle(Scorer):
         *,
         ranking: Literal["trained", "published"] = "trained",
         log_scale_init: float = math.log(1 / 0.07),
-        log_scale_max: float = math.log(100),
+        log_scale_max: float = LOG_SCALE_MAX,
     ) -> None:
         super().__init__(log_scale_init=log_scale_init, log_scale_max=log_scale_max)
         if ranking not in ("trained", "published"):

@@ -17,7 +17,7 @@ def normalize(x: Tensor) -> Tensor:
     """
     x64 = x.to(working_dtype(x.device))
     square = x64.square().sum(-1, keepdim=True)
-    usable = square.detach() > _SHORTEST**2
+    usable = ~(square.detach() <= _SHORTEST**2)  # so that NaN stays NaN
     return torch.where(usable, x64 / torch.where(usable, square, 1.0).sqrt(), 0.0).to(x.dtype)
 
 

@@ -56,7 +56,7 @@ class Learner(nn.Module):
 
     def stats(self) -> dict[str, float]:
         """Curvature, scales and the like, for the log (synchronises the device)."""
-        return {**self.model.geometry.stats(), **self.model.scorer.stats()}
+        return {**self.model.geometry.stats(), "logit_scale": self.model.scorer.scale.item()}
 
 
 def lookup(batch: Mapping[str, Any], source: str) -> Tensor:

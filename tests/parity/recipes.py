@@ -55,6 +55,14 @@ class Parts(nn.Module):
         for alpha in self.alphas.values():
             alpha.clamp_(max=0.0)
 
+    @torch.no_grad()
+    def half_aperture(self, features: Tensor, *, modality: str) -> Tensor:
+        """Apertures of unscaled features."""
+        scale = self.alphas[modality].exp() if self.alphas else 1.0
+        found = self.geometry.half_aperture(self.embed(features * scale, modality=modality))
+        assert found is not None
+        return found
+
     def loss(self, features: dict[str, Tensor]) -> LossOutput:
         """The objective on unscaled features by view name."""
         scaled = {

@@ -81,7 +81,7 @@ def test_loss_falls_on_one_batch() -> None:
     run = trainer(learner, iterations=40, hooks=(Metrics([memory], period=1),))
     run.loader = [tiny_batch(8)] * 40
     run.run()
-    assert memory.records[-1]["loss"] < 0.5 * memory.records[0]["loss"]
+    assert memory.records[-1]["loss"] < 0.7 * memory.records[0]["loss"]
 
 
 def test_records_average_over_the_period_and_say_speed_and_position() -> None:
