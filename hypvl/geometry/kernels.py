@@ -17,15 +17,15 @@ ROOT_RADIUS = 1e-25
 
 
 def safe_sqrt(x: Tensor) -> Tensor:
-    """sqrt(x) for x > 0, and 0 with gradient 0 elsewhere."""
-    positive = x > 0
-    return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
+    """sqrt(x) for x > 0, and 0 with gradient 0 elsewhere (and below the normal numbers of the dtype)."""
+    usable = x > torch.finfo(x.dtype).tiny
+    return torch.where(usable, torch.where(usable, x, 1.0).sqrt(), 0.0)
 
 
 def safe_divide(a: Tensor, b: Tensor) -> Tensor:
-    """a / b where b > 0, and 0 with gradient 0 elsewhere."""
-    positive = b > 0
-    return torch.where(positive, a / torch.where(positive, b, 1.0), 0.0)
+    """a / b for b > 0, and 0 with gradient 0 elsewhere (and for b so small that b^2 underflows)."""
+    usable = b > torch.finfo(b.dtype).tiny ** 0.5
+    return torch.where(usable, a / torch.where(usable, b, 1.0), 0.0)
 
 
 def sinhc(square: Tensor) -> Tensor:
@@ -49,24 +49,33 @@ def asinhc(square: Tensor) -> Tensor:
     return torch.where(small, series, torch.asinh(r) / r)
 
 
+def is_root(square: Tensor) -> Tensor:
+    """Where a point with this n^2 counts as the root, which no angle can be asked for."""
+    return square.detach() <= ROOT_RADIUS**2
+
+
 def perpendicular(y: Tensor, axis: Tensor) -> Tensor:
     """The part of ``y`` perpendicular to ``axis``, (..., D), accurate even where it is a rounding error of y.
 
-    y - k axis with the product taken exactly (Dekker's splitting), then once more on what is left: the first
-    step leaves an error of k along the axis, which the second removes.
+    y - k axis with the product taken exactly, then once more on what is left: the first step leaves an error
+    of k along the axis, which the second removes.
     """
     square = axis.square().sum(-1, keepdim=True)
     rest = y - safe_divide((y * axis).sum(-1, keepdim=True), square) * axis
     with torch.no_grad():
-        k = safe_divide((y * axis).sum(-1, keepdim=True), square)
-        high = k * axis
-        k_high, axis_high = _upper_half(k), _upper_half(axis)
-        k_low, axis_low = k - k_high, axis - axis_high
-        low = k_low * axis_low - (((high - k_high * axis_high) - k_low * axis_high) - k_high * axis_low)
+        high, low = _exact_product(safe_divide((y * axis).sum(-1, keepdim=True), square), axis)
         exact = (y - high) - low
         exact = exact - safe_divide((exact * axis).sum(-1, keepdim=True), square) * axis
         correction = exact - rest
     return rest + correction
+
+
+def _exact_product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """(high, low) with high + low = a b exactly and high = a * b as rounded (Dekker's product)."""
+    high = a * b
+    a_high, b_high = _upper_half(a), _upper_half(b)
+    a_low, b_low = a - a_high, b - b_high
+    return high, a_low * b_low - (((high - a_high * b_high) - a_low * b_high) - a_high * b_low)
 
 
 def _upper_half(x: Tensor) -> Tensor:
@@ -80,7 +89,7 @@ def time_of(square: Tensor) -> Tensor:
     return (1 + square).sqrt()
 
 
-def distance_from_product(product: Tensor, n2_x: Tensor, n2_y: Tensor, scale: Tensor) -> Tensor:
+def distance_from_product(product: Tensor, n2_x: Tensor, n2_y: Tensor, curv: Tensor) -> Tensor:
     """Distances from the inner products of Klein coordinates.
 
     cosh d - 1 = sigma tau (A + B - A B - product), A = 1 - 1/sigma, B = 1 - 1/tau: small where the points are
@@ -90,7 +99,7 @@ def distance_from_product(product: Tensor, n2_x: Tensor, n2_y: Tensor, scale: Te
         product: (..., B1, B2) in the dtype of the result.
         n2_x: n^2 of the rows, (..., B1, 1), working dtype.
         n2_y: n^2 of the columns, (..., 1, B2), working dtype.
-        scale: The length of one unit, 1 / sqrt(c), (..., 1, 1) or 0-dim.
+        curv: c, (..., 1, 1) or 0-dim.
 
     Returns:
         (..., B1, B2), the dtype of ``product``.
@@ -98,7 +107,7 @@ def distance_from_product(product: Tensor, n2_x: Tensor, n2_y: Tensor, scale: Te
     sigma, tau = time_of(n2_x), time_of(n2_y)
     # 1 - 1/sigma without cancellation
     a, b = n2_x / (sigma * (sigma + 1)), n2_y / (tau * (tau + 1))
-    return cast(Tensor, _Distance.apply(product, a, b, sigma, tau, scale))
+    return cast(Tensor, _Distance.apply(product, a, b, sigma, tau, curv))
 
 
 class _Distance(torch.autograd.Function):
@@ -106,7 +115,7 @@ class _Distance(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, product: Tensor, a: Tensor, b: Tensor, sigma: Tensor, tau: Tensor, scale: Tensor
+        ctx: Any, product: Tensor, a: Tensor, b: Tensor, sigma: Tensor, tau: Tensor, curv: Tensor
     ) -> Tensor:
         defect, out = torch.empty_like(product), torch.empty_like(product)
         for rows in _blocks(product):
@@ -117,15 +126,15 @@ class _Distance(torch.autograd.Function):
             defect[..., rows, :] = z
             z.mul_(tau).mul_(sigma[..., rows, :])  # cosh d - 1
             root = (z + 2).mul_(z).sqrt_()  # sinh d
-            out[..., rows, :] = root.add_(z).log1p_().mul_(scale)
-        ctx.save_for_backward(defect, out, sigma, tau, scale)
+            out[..., rows, :] = _length(root.add_(z), curv, exact=out.dtype == z.dtype)
+        ctx.save_for_backward(defect, out, sigma, tau, curv)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        defect, out, sigma, tau, scale = ctx.saved_tensors
+        defect, out, sigma, tau, curv = ctx.saved_tensors
         grad_product = torch.empty_like(defect)
         grad_a, grad_sigma = torch.empty_like(sigma), torch.empty_like(sigma)
         grad_b, grad_tau = torch.zeros_like(tau), torch.zeros_like(tau)
@@ -133,15 +142,32 @@ class _Distance(torch.autograd.Function):
             s = sigma[..., rows, :]
             z = defect[..., rows, :] * tau * s
             root = (z + 2).mul_(z).sqrt_()
-            w = torch.where(root > 0, grad[..., rows, :] * scale / root, 0.0)  # d loss / d z
+            w = torch.where(root > 0, grad[..., rows, :] / (root * curv.sqrt()), 0.0)  # d loss / d z
             grad_a[..., rows, :] = w.sum(-1, keepdim=True) * s
             grad_b += w.sum(-2, keepdim=True) * tau
             z *= w
             grad_sigma[..., rows, :] = z.sum(-1, keepdim=True) / s
             grad_tau += z.sum(-2, keepdim=True) / tau
             grad_product[..., rows, :] = w.mul_(tau).mul_(s).neg_()
-        grad_scale = (grad.to(scale.dtype) * out / scale).sum_to_size(scale.shape)
-        return grad_product, grad_a, grad_b, grad_sigma, grad_tau, grad_scale
+        grad_curv = (-0.5 * grad.to(curv.dtype) * out / curv).sum_to_size(curv.shape)
+        return grad_product, grad_a, grad_b, grad_sigma, grad_tau, grad_curv
+
+
+def _length(w: Tensor, curv: Tensor, *, exact: bool) -> Tensor:
+    """log(1 + w) / sqrt(c).
+
+    A distance of 20 rounded once is already off by 10 eps in its cosh. Where the result has the working dtype
+    (``exact``), the errors of the logarithm, the root and the quotient are therefore computed and taken off.
+    """
+    unit, root = torch.log1p(w), curv.sqrt()
+    d = unit / root
+    if not exact:
+        return d
+    log_error = (w - torch.expm1(unit)) / (1 + w)
+    high, low = _exact_product(d, root)
+    square_high, square_low = _exact_product(root, root)
+    root_error = ((curv - square_high) - square_low) / (2 * root)
+    return d + (((unit - high) - low) + log_error - d * root_error) / root
 
 
 def angle_from_product(product: Tensor, n2_x: Tensor, n2_y: Tensor) -> Tensor:
@@ -159,8 +185,14 @@ def angle_from_product(product: Tensor, n2_x: Tensor, n2_y: Tensor) -> Tensor:
         (..., B1, B2) radians in [0, pi], the dtype of ``product``.
     """
     sigma, tau = time_of(n2_x), time_of(n2_y)
-    alpha, mu = safe_sqrt(n2_x) / sigma, safe_sqrt(n2_y) / tau
+    alpha, mu = _radius(n2_x) / sigma, _radius(n2_y) / tau
     return cast(Tensor, _Angle.apply(product, alpha, mu, 1 / sigma))
+
+
+def _radius(square: Tensor) -> Tensor:
+    """n from n^2, and 0 with gradient 0 at the root."""
+    at_root = is_root(square)
+    return torch.where(at_root, 0.0, torch.where(at_root, 1.0, square).sqrt())
 
 
 class _Angle(torch.autograd.Function):

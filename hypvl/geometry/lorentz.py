@@ -48,7 +48,7 @@ def pairwise_inner(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     dtype = torch.promote_types(x.dtype, y.dtype)
     t_x, klein_x = _klein(work_x, c)
     t_y, klein_y = _klein(work_y, c)
-    largest = torch.finfo(dtype).max
+    largest = torch.finfo(dtype).max / 2
     # Products of Klein coordinates stay in (-1, 1), so that only the result itself could overflow.
     below_one = 1 - inner_products(klein_x.to(dtype), klein_y.to(dtype))  # (..., B1, B2)
     t_x, t_y = t_x.clamp(max=largest).to(dtype), t_y.clamp(max=largest).to(dtype)
@@ -74,7 +74,7 @@ def pairwise_dist(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     dtype = torch.promote_types(x.dtype, y.dtype)
     product = inner_products(_klein(work_x, c)[1].to(dtype), _klein(work_y, c)[1].to(dtype))
     return kernels.distance_from_product(
-        product, c * _square(work_x), (c * _square(work_y)).transpose(-1, -2), c.rsqrt()
+        product, c * _square(work_x), (c * _square(work_y)).transpose(-1, -2), c
     )
 
 
@@ -108,10 +108,10 @@ def dist(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     radial = s.square() / (2 * (1 + (1 + s.square()).sqrt()))  # sinh^2((a - b)/2)
     along = c * kernels.safe_divide((near * far).sum(-1, keepdim=True), n)  # sqrt(c) y.e
     p2 = c * _square(kernels.perpendicular(near, far))
-    ahead = along > 0
-    angular = torch.where(
-        ahead, n * kernels.safe_divide(p2, m + torch.where(ahead, along, 1.0)), n * (m - along)
-    )
+    # |x||y| - x.y through p where the points are on the same side of the root
+    ahead = along > torch.finfo(along.dtype).tiny ** 0.5
+    beside = n * kernels.safe_divide(p2, m + torch.where(ahead, along, 1.0))
+    angular = torch.where(ahead, beside, n * (m - along))
     d = 2 * torch.asinh(kernels.safe_sqrt(radial + angular / 2)) * c.rsqrt()
     return _result(d, x, y).squeeze(-1)
 
@@ -209,7 +209,7 @@ def oxy_angle(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     c, x64, y64 = _working(x, y, curv=curv)
     x64, y64 = torch.broadcast_tensors(x64, y64)
     n2, m2 = c * _square(x64), c * _square(y64)
-    at_root = n2.detach() <= kernels.ROOT_RADIUS**2
+    at_root = kernels.is_root(n2)
     n = torch.where(at_root, 1.0, n2).sqrt()
     e = c.sqrt() * x64 / n  # unit vector
     along = c.sqrt() * (y64 * e).sum(-1, keepdim=True)
@@ -423,7 +423,7 @@ def _klein(x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 
 def _unit(x: Tensor, c: Tensor, n2: Tensor) -> Tensor:
     """Unit vectors, and 0 with gradient 0 at the root."""
-    at_root = n2.detach() <= kernels.ROOT_RADIUS**2
+    at_root = kernels.is_root(n2)
     length = torch.where(at_root, 1.0, n2).sqrt()
     return torch.where(at_root, 0.0, c.sqrt() * x / length)
 

@@ -1,0 +1,91 @@
+"""Zero-shot classification and retrieval scores against eval_scores.json, for every model in the file.
+
+The features there are unprojected: hyperbolic models lift exp(min(alpha, 0)) times them. Tolerance 1e-7 for the
+cleaner formulas; 1e-5 absolute for angles (the published eps is amplified near 0 and pi).
+"""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hypvl.geometry.base import Geometry
+from hypvl.geometry.lorentz import Lorentz
+from hypvl.geometry.scoring import Cosine, ExteriorAngle, NegativeDistance, Scorer
+from hypvl.geometry.sphere import Sphere
+from tests.parity.reference import cases, load, number
+
+MASKED = -1e12
+
+
+def tensor(value: Any) -> Tensor:
+    return torch.tensor(number(value), dtype=torch.float64)
+
+
+def section(name: str) -> dict[str, Any]:
+    content = load("eval_scores")
+    assert content is not None
+    return content[name]
+
+
+def parts(name: str, curv: float | None) -> tuple[Geometry, Scorer]:
+    """The composition that a published model's name stands for; unknown names are skipped."""
+    if name == "CLIP":
+        return Sphere(), Cosine()
+    if name not in ("MERU", "ATMG", "HyCoCLIP") or curv is None:
+        pytest.skip(f"no composition is known for {name}")
+    geometry = Lorentz(curv_init=curv).double()
+    with torch.no_grad():
+        geometry.log_curv.fill_(math.log(curv))
+    return geometry, ExteriorAngle(ranking="published") if name == "ATMG" else NegativeDistance()
+
+
+def scaled(features: Tensor, model: dict[str, Any], alpha: str) -> Tensor:
+    raw = model.get(f"{alpha}_raw")
+    return features if raw is None else features * math.exp(min(number(raw), 0.0))
+
+
+def alphas(name: str) -> dict[str, Any]:
+    """The retrieval section repeats no alphas: they are the classification section's."""
+    return section("classification")["models"].get(name, {})
+
+
+def tolerance(name: str) -> dict[str, float]:
+    return {"rtol": 0.0, "atol": 1e-5} if name == "ATMG" else {"rtol": 1e-7, "atol": 1e-7}
+
+
+@pytest.mark.parametrize("case", cases("eval_scores", "classification", "models"))
+@torch.no_grad()
+def test_class_scores(case: tuple[str, dict[str, Any]]) -> None:
+    name, model = case
+    data = section("classification")
+    geometry, scorer = parts(name, number(model["curv"]))
+    images = geometry.lift(scaled(tensor(data["image_features"]), model, "visual_alpha"))
+    prompts = [scaled(tensor(p), model, "textual_alpha") for p in data["prompt_features[class][prompt]"]]
+    scores = scorer.class_scores(geometry, images, prompts)
+    # The published ATMG evaluator masks all but the best class after scoring.
+    wanted = model.get("mean_angle_scores_first_6_images_before_masking", model["scores_first_6_images"])
+    wanted = tensor(wanted)
+    assert (wanted > MASKED / 2).all()
+    torch.testing.assert_close(scores[: len(wanted)], wanted, **tolerance(name))
+    assert scores.argmax(-1).tolist() == [int(p) for p in model["predictions"]]
+
+
+@pytest.mark.parametrize("case", cases("eval_scores", "retrieval", "models"))
+@torch.no_grad()
+def test_retrieval_scores(case: tuple[str, dict[str, Any]]) -> None:
+    name, model = case
+    data = section("retrieval")
+    geometry, scorer = parts(name, number(model["curv"]))
+    raw = {**alphas(name), **model}
+    images = geometry.lift(scaled(tensor(data["image_features"]), raw, "visual_alpha"))
+    captions = tensor([c for group in data["text_features[image][caption]"] for c in group])
+    texts = geometry.lift(scaled(captions, raw, "textual_alpha"))
+    to_image = scorer.scores(geometry, texts, images, query_modality="text", key_modality="image")
+    to_text = scorer.scores(geometry, images, texts, query_modality="image", key_modality="text")
+    wanted = tensor(model["t2i_scores_first_4_texts"])
+    torch.testing.assert_close(to_image[: len(wanted)], wanted, **tolerance(name))
+    wanted = tensor(model["i2t_scores_first_3_images_first_9_texts"])
+    torch.testing.assert_close(to_text[: len(wanted), : wanted.shape[1]], wanted, **tolerance(name))
