@@ -1,0 +1,163 @@
+"""A wheel, installed where nothing of the checkout is: imports, tokenises, makes models, trains a step."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.test_house import ROOT
+
+pytestmark = pytest.mark.slow
+
+# Runs in the new environment, in an empty folder; prints one JSON line.
+USE = """
+import json, sys
+from pathlib import Path
+
+import hypvl
+assert "torch" not in sys.modules
+from hypvl.config import LazyConfig, instantiate
+from hypvl.data.demo import DemoArguments, make_demo_data
+from hypvl.data.loader import build_loader
+from hypvl.data.demo_mapper import DemoMapper
+from hypvl.data.shards import ImageTextShards
+from hypvl.data.transforms import RandomResizedCrop
+from hypvl.evaluation import text_pool
+from hypvl.losses.base import Objective
+from hypvl.losses.contrastive import Contrastive
+from hypvl.losses.entailment import Entailment
+from hypvl.training.learner import Learner
+import torch
+from importlib import resources
+
+tokenizer = hypvl.get_tokenizer()
+config = LazyConfig.from_dict(json.loads((resources.files("hypvl") / "models/zoo/meru_vit_s.json").read_text()))
+config.model.visual = {
+    "_target_": "hypvl.encoders.conv_vit.ConvStemViT", "width": 32, "depth": 1, "heads": 2, "image_size": 32,
+}
+config.model.textual.arch = "L1_W64"
+torch.manual_seed(0)
+model, train_transform, eval_transform = hypvl.create_model_and_transforms(config)
+make_demo_data("demo", DemoArguments(num_train=24, num_test=4))
+dataset = ImageTextShards(
+    tarfiles=["demo/train/*.tar"], mapper=DemoMapper(), image_transform=RandomResizedCrop(32), tokenizer=tokenizer
+)
+loader = build_loader(dataset, global_batch_size=8, rank=0, world_size=1, num_workers=0, seed=0)
+batch = next(iter(loader))
+objective = Objective(
+    terms={
+        "contrastive": Contrastive(pairs=[["image", "text"], ["text", "image"]]),
+        "entailment": Entailment(general="text", specific="image", aperture_factor=1.0),
+    },
+    weights={"contrastive": 1.0, "entailment": 0.2},
+)
+learner = Learner(model.train(), objective)
+optimizer = torch.optim.SGD(learner.parameters(), lr=0.1)
+losses = []
+for _ in range(2):
+    learner.constrain_()
+    output, _ = learner(batch)
+    optimizer.zero_grad()
+    output.total.backward()
+    optimizer.step()
+    losses.append(float(output.total.detach()))
+print(json.dumps({
+    "file": hypvl.__file__,
+    "version": hypvl.__version__,
+    "models": hypvl.list_models(),
+    "ids": tokenizer("a photo of a cat")[0].tolist(),
+    "losses": losses,
+    "pools": sorted(p.name for p in (resources.files("hypvl") / "evaluation/pools").iterdir()),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy of the sources, so that the checkout stays as it is."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT / "hypvl", source / "hypvl", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "THIRD_PARTY.md"):
+        shutil.copy(ROOT / name, source / name)
+    run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(out),
+            str(source),
+        ],
+        out,
+    )
+    (built,) = out.glob("hypvl-*.whl")
+    return built
+
+
+def run(command: list[str], folder: Path) -> str:
+    """Standard output of a command in ``folder``, which sees neither the checkout nor this environment."""
+    hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_what_is_in_the_wheel(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        inside = set(archive.namelist())
+        metadata = archive.read(next(name for name in inside if name.endswith("METADATA"))).decode()
+    checkout = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "hypvl").rglob("*")
+        if path.suffix in {".py", ".json", ".txt", ".gz"} or path.name == "py.typed"
+    }
+    assert {name for name in inside if not name.split("/")[0].endswith(".dist-info")} == checkout
+    assert any(name.endswith("/LICENSE") for name in inside)
+    assert "Requires-Python: >=3.11" in metadata
+    assert "Requires-Dist: torch<3,>=2.6" in metadata
+
+
+@pytest.mark.parametrize("network", [False, True], ids=["offline", "network"])
+def test_an_installed_wheel_works(wheel: Path, tmp_path: Path, network: bool) -> None:
+    """Offline, the dependencies are those of the running environment; pip checks that none is undeclared.
+
+    With HYPVL_TEST_NETWORK=1 also in an environment that is empty but for what pip fetches (some minutes).
+    """
+    if network and os.environ.get("HYPVL_TEST_NETWORK") != "1":
+        pytest.skip("set HYPVL_TEST_NETWORK=1 to install every dependency anew")
+    environment, folder = tmp_path / "env", tmp_path / "elsewhere"
+    folder.mkdir()
+    run([sys.executable, "-m", "venv", str(environment)], folder)
+    python = environment / "bin" / "python"
+    if network:
+        run(
+            [str(python), "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel)],
+            folder,
+        )
+    else:
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        beside = environment / "lib" / version / "site-packages" / "dependencies.pth"
+        beside.write_text(sysconfig.get_paths()["purelib"] + "\n")
+        # --ignore-installed: the running environment may hold hypvl itself, as an editable install
+        run(
+            [str(python), "-m", "pip", "install", "-q", "--no-deps", "--ignore-installed", str(wheel)], folder
+        )
+        run([str(python), "-m", "pip", "check"], folder)
+    result = json.loads(run([str(python), "-c", USE], folder).splitlines()[-1])
+    assert Path(result["file"]).is_relative_to(environment)
+    assert f'__version__ = "{result["version"]}"' in (ROOT / "hypvl" / "__init__.py").read_text()
+    assert result["models"] == sorted(path.stem for path in (ROOT / "hypvl/models/zoo").glob("*.json"))
+    assert result["ids"] == [49406, 320, 1125, 539, 320, 2368, 49407]
+    assert result["pools"] == sorted(path.name for path in (ROOT / "hypvl/evaluation/pools").glob("*.json"))
+    first, second = result["losses"]
+    assert second < first  # one step on the same batch helps
