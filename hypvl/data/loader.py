@@ -181,7 +181,7 @@ class Loader:
                 self._iterator = iter(self._batches)
             batch = next(self._iterator)
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if "DataLoader worker (pid" not in str(error):  # an error of the program inside a worker
                 raise
             raise DataError(
                 f"a data worker has died ({str(error).splitlines()[0]}); most often memory or /dev/shm is full: "

@@ -1,6 +1,7 @@
 """Image-text pairs in TAR shards (WebDataset files), read at any place through an index of each TAR."""
 
 import bisect
+import contextlib
 import functools
 import glob
 import hashlib
@@ -206,13 +207,8 @@ def shard_index(source: Source) -> TarIndex:
     Raises:
         DataError: when the shard cannot be read or is no TAR.
     """
-    mark = hashlib.sha256(str(source.place).encode()).hexdigest()[:32]
-    places = [user_cache() / "index" / f"{mark}{_INDEX_SUFFIX}"]
-    if isinstance(source, LocalFile):
-        mark = hashlib.sha256(str(source.path.resolve()).encode()).hexdigest()[:32]
-        beside = source.path.with_name(source.path.name + _INDEX_SUFFIX)
-        places = [beside, user_cache() / "index" / f"{mark}{_INDEX_SUFFIX}"]
     try:
+        places = _index_places(source)
         identity = source.identity()
         for place in places:
             if (index := load_index(place, identity)) is not None:
@@ -228,12 +224,23 @@ def shard_index(source: Source) -> TarIndex:
     return index
 
 
+def _index_places(source: Source) -> list[Path]:
+    """Where the index of a shard may lie, the best place first."""
+    places, whole = [], source.place
+    if isinstance(source, LocalFile):
+        places.append(source.path.with_name(source.path.name + _INDEX_SUFFIX))
+        whole = str(source.path.resolve())
+    with contextlib.suppress(DataError):  # a user without a home folder has one place less
+        mark = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        places.append(user_cache() / "index" / f"{mark}{_INDEX_SUFFIX}")
+    return places
+
+
 def _keep(index: TarIndex, places: Sequence[Path], identity: dict[str, Any]) -> None:
     errors: list[str] = []
     for place in places:
         try:
-            if place.parent.name == "index":
-                place.parent.mkdir(parents=True, exist_ok=True)
+            place.parent.mkdir(parents=True, exist_ok=True)
             save_index(index, place, identity)
             return
         except OSError as error:

@@ -56,9 +56,18 @@ class Source(Protocol):
 
 
 def user_cache() -> Path:
-    """The user's cache folder of this library (``$XDG_CACHE_HOME/hypvl`` or ``~/.cache/hypvl``)."""
+    """The user's cache folder of this library (``$XDG_CACHE_HOME/hypvl`` or ``~/.cache/hypvl``).
+
+    Raises:
+        DataError: when the user has no home folder.
+    """
     root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "hypvl"
+    try:
+        return (Path(root) if root else Path.home() / ".cache") / "hypvl"
+    except RuntimeError as error:
+        raise DataError(
+            f"no cache folder ({error}); set XDG_CACHE_HOME to a folder you may write."
+        ) from error
 
 
 class FileHandles:

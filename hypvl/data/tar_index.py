@@ -145,7 +145,7 @@ def _walk(read: Read, size: int, name: str) -> Iterator[tuple[str, int, int]]:
         if not any(block):
             return
         try:
-            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            header = _plain_header(block) or tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except (tarfile.HeaderError, ValueError) as error:
             if at == 0:
                 raise DataError(
@@ -175,6 +175,27 @@ def _walk(read: Read, size: int, name: str) -> Iterator[tuple[str, int, int]]:
             if header.isreg():
                 yield (header.name if long_name is None else long_name), content, length
             long_name = long_size = None
+
+
+def _plain_header(block: bytes) -> tarfile.TarInfo | None:
+    """The header of a regular file with nothing special in it, else None: for tarfile to look at.
+
+    Reads three of the thirteen fields, which makes indexing some three times faster.
+    """
+    size, checksum = block[124:136].strip(b" \0"), block[148:156].strip(b" \0")
+    name = block[:100].partition(b"\0")[0]
+    plain = (
+        block[156:157] == tarfile.REGTYPE
+        and not block[345]
+        and name
+        and size.isdigit()
+        and checksum.isdigit()
+    )
+    if not plain or sum(block) - sum(block[148:156]) + 8 * 0x20 != int(checksum, 8):
+        return None
+    header = tarfile.TarInfo(name.decode("utf-8", "surrogateescape"))
+    header.size = int(size, 8)
+    return header
 
 
 def _pax_fields(data: bytes) -> dict[str, str]:

@@ -209,9 +209,13 @@ def test_nothing_but_bad_samples_is_an_error_not_a_hang(num_workers):
     assert "Traceback" not in str(caught.value)
 
 
-def test_errors_of_the_program_are_not_hidden():
-    with pytest.raises(ZeroDivisionError):
-        next(loader(Colours(10, error=ZeroDivisionError("oops"))))
+@pytest.mark.parametrize(("num_workers", "error"), [(0, ZeroDivisionError), (1, RuntimeError)])
+def test_errors_of_the_program_are_not_hidden(num_workers, error):
+    with (
+        loader(Colours(10, error=error("oops")), num_workers=num_workers) as one,
+        pytest.raises(error, match="oops"),
+    ):
+        next(one)
 
 
 def test_a_dead_worker_is_explained():

@@ -187,3 +187,10 @@ def test_the_user_cache_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/someone")
     assert str(user_cache()) == "/home/someone/.cache/hypvl"
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("hypvl.data.storage.Path.home", homeless)
+    with pytest.raises(DataError, match=r"no cache folder.*set XDG_CACHE_HOME"):
+        user_cache()

@@ -1,6 +1,7 @@
 import io
 import tarfile
 
+import numpy as np
 import pytest
 
 from hypvl.data.tar_index import build_index, in_blocks, load_index, save_index
@@ -109,6 +110,21 @@ def test_a_negative_length_is_damage_not_an_endless_walk(tmp_path):
     header[148:155] = b"%06o\0" % sum(header)
     data = tar_bytes(tmp_path, PLAIN[:2])[:B] + bytes(header) + b"\0" * 1024
     assert [key for key, _ in contents(data)] == ["a", "(end of file)"]
+
+
+def test_any_damage_ends_in_an_index_or_a_data_error(tmp_path):
+    rng = np.random.default_rng(0)
+    for format in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        file = tar_bytes(tmp_path, [("é" * 80 + ".txt", b"x"), *PLAIN], format=format)[:9000]
+        for _ in range(150):
+            data = bytearray(file)
+            for at in rng.integers(len(data), size=3):
+                data[at] = int(rng.integers(256))
+            try:
+                found = contents(bytes(data[: rng.integers(1, len(data))]))
+            except DataError:
+                continue
+            assert len(found) <= 4
 
 
 @pytest.mark.parametrize(
