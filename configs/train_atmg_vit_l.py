@@ -1,6 +1,9 @@
 """python scripts/train.py --config configs/train_atmg_vit_l.py --num-gpus 8 --output-dir output/atmg_vit_l"""
 
+from .common.data.redcaps import dataset
+from .common.model.atmg import model
 from .common.objective.clip import objective
+from .common.optim import optim
 from .common.train import train
 
 train.objective = objective

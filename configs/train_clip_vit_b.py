@@ -1,5 +1,5 @@
 """python scripts/train.py --config configs/train_clip_vit_b.py --num-gpus 8 --output-dir output/clip_vit_b"""
 
-from .train_clip_vit_l import model
+from .train_clip_vit_l import dataset, model, optim, train
 
 model.visual.arch = "vit_base_patch16_224"

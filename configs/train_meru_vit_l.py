@@ -1,6 +1,9 @@
 """python scripts/train.py --config configs/train_meru_vit_l.py --num-gpus 8 --output-dir output/meru_vit_l"""
 
+from .common.data.redcaps import dataset
+from .common.model.meru import model
 from .common.objective.meru import objective
+from .common.optim import optim
 from .common.train import train
 
 train.objective = objective

@@ -3,9 +3,9 @@
 `gain_bias_decay` is what the published runs were trained with; 0.0 is what their config asked for.
 """
 
-from hypvl.config import LazyCall as L
 from torch.optim import AdamW
 
+from hypvl.config import LazyCall as L
 from hypvl.training.optim import parameter_groups, warmup_cosine
 
 optim = dict(

@@ -1,7 +1,7 @@
 """The training loop: batches in, optimizer steps out; everything else is a hook."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,7 +75,7 @@ class Trainer:
     module: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
-    loader: Iterable[dict[str, Any]]
+    loader: Iterable[Mapping[str, Any]]
     precision: Precision
     scaler: torch.amp.GradScaler
     num_iterations: int
@@ -112,7 +112,7 @@ class Trainer:
             for hook in self.hooks:
                 hook.close(self)
 
-    def _step(self, batches: Iterator[dict[str, Any]]) -> StepResult:
+    def _step(self, batches: Iterator[Mapping[str, Any]]) -> StepResult:
         started = time.perf_counter()
         batch = to_device(next(batches), self.precision.device)
         data_seconds = time.perf_counter() - started

@@ -1,6 +1,6 @@
 """The mean training embedding, which stands for the root where the geometry has none."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from hypvl.training.step import to_device
 
 
 @torch.no_grad()
-def mean_embedding(learner: Learner, loader: Iterable[dict[str, Any]], *, samples: int) -> Tensor:
+def mean_embedding(learner: Learner, loader: Iterable[Mapping[str, Any]], *, samples: int) -> Tensor:
     """Normalised mean of the embeddings of training images and texts (a collective).
 
     Args:

@@ -1,6 +1,7 @@
 """What is about to be trained: parameters per part and operations per sample."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ def _count(module: nn.Module, inputs: Tensor) -> float:
     return float(analysis.total())
 
 
-def _attention_macs(inputs: list, outputs: list) -> float:  # type: ignore[type-arg]  # torch._C.Value, untyped
+def _attention_macs(inputs: list[Any], outputs: list[Any]) -> float:
     """Products q k^T and (softmax) v: batch * heads * L * S * (E + Ev)."""
     query, key, value = (v.type().sizes() for v in inputs[:3])  # (..., L, E), (..., S, E), (..., S, Ev)
     leading = 1

@@ -1,12 +1,11 @@
 """CLIP ViT-L/16: unit sphere, cosine."""
 
 from hypvl.config import LazyCall as L
-from hypvl.geometry.scoring import Cosine
-from hypvl.geometry.sphere import Sphere
-
 from hypvl.encoders.heads import ProjectionHead
 from hypvl.encoders.image import TimmImageEncoder
 from hypvl.encoders.text import TextTransformer
+from hypvl.geometry.scoring import Cosine
+from hypvl.geometry.sphere import Sphere
 from hypvl.models.dual_encoder import DualEncoder
 
 model = L(DualEncoder)(

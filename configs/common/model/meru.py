@@ -1,10 +1,9 @@
 """MERU ViT-L/16: hyperboloid with learned curvature, negative Lorentz distance."""
 
 from hypvl.config import LazyCall as L
+from hypvl.encoders.heads import ScaledProjectionHead
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scoring import NegativeDistance
-
-from hypvl.encoders.heads import ScaledProjectionHead
 
 from .clip import model
 

@@ -1,7 +1,6 @@
 """The contrastive loss alone: CLIP and ATMG."""
 
 from hypvl.config import LazyCall as L
-
 from hypvl.losses.base import Objective
 from hypvl.losses.contrastive import Contrastive
 

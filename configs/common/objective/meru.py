@@ -1,7 +1,6 @@
 """MERU: contrastive, and texts entail their images."""
 
 from hypvl.config import LazyCall as L
-
 from hypvl.losses.base import Objective
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.entailment import Entailment

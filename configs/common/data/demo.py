@@ -1,0 +1,14 @@
+"""The demo data that `make demo` draws: digits and scenes together."""
+
+from hypvl.config import LazyCall as L
+from hypvl.data.demo_mapper import DemoMapper
+from hypvl.data.shards import ImageTextShards
+from hypvl.data.tokenizer import get_tokenizer
+from hypvl.data.transforms import RandomResizedCrop
+
+dataset = L(ImageTextShards)(
+    tarfiles=["datasets/demo/train/*.tar"],
+    mapper=L(DemoMapper)(),
+    image_transform=L(RandomResizedCrop)(size=64, scale=[0.8, 1.0]),
+    tokenizer=L(get_tokenizer)(context_length=77),
+)

@@ -1,0 +1,122 @@
+"""`scripts/demo.py`: draw data, train a small model, evaluate it, and walk a picture to the root."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hypvl.cli import evaluate, image_traversals, make_demo_data, train
+from hypvl.cli.common import command_parser, run_main
+from hypvl.errors import UserError
+
+EXAMPLES = """
+examples:
+  python scripts/demo.py
+  python scripts/demo.py --model atmg
+"""
+DATA = Path("datasets/demo")
+PICTURE = Path("assets/shapes.png")
+UNTRAINED = "untrained.json"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags of the command."""
+    parser = command_parser(
+        "Draw the demo data, train a small model on it, evaluate it and traverse a picture.",
+        examples=EXAMPLES,
+    )
+    parser.add_argument("--model", choices=("meru", "clip", "atmg"), default="meru", help="what to train")
+    parser.add_argument(
+        "--output-dir", type=Path, metavar="DIR", help="folder of the run (default: output/demo_<model>)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Each step is the command that its line shows; a step that is done is not done again."""
+    args = build_parser().parse_args(argv)
+    folder = args.output_dir if args.output_dir is not None else Path(f"output/demo_{args.model}")
+    config = f"configs/train_{args.model}_demo.py"
+    checkpoint = folder / "checkpoint_final.pth"
+
+    _run("make_demo_data", make_demo_data.main, ["--output-dir", str(DATA)])
+    _make_room(folder, config)
+    if not checkpoint.is_file():
+        _run(
+            "train", train.main,
+            ["--config", config, "--num-gpus", "0", "--output-dir", str(folder), "--resume"],
+        )  # fmt: skip
+    _run(
+        "evaluate", evaluate.main, ["--config", "configs/eval_demo.py", "--checkpoint-path", str(checkpoint)]
+    )
+    _run(
+        "image_traversals", image_traversals.main,
+        [
+            "--image-path", str(PICTURE), "--checkpoint-path", str(checkpoint),
+            "--text-pool", str(DATA / "text_pool.json"), "--output-dir", str(folder / "traversals"),
+        ],
+    )  # fmt: skip
+    untrained = _untrained_radii(config)
+    (folder / UNTRAINED).write_text(json.dumps(untrained, indent=1) + "\n")
+    results = json.loads((folder / evaluate.RESULTS).read_text())["results"]
+    _summarise(args.model, results, untrained)
+    print(f"checkpoint  {checkpoint}\nmetrics     {folder / 'metrics.jsonl'}, {folder / 'tensorboard'}")
+    print(f"results     {folder / evaluate.RESULTS}\ntraversal   {folder / 'traversals' / 'shapes.png'}")
+    return 0
+
+
+def _run(script: str, command: Callable[[Sequence[str]], int], argv: list[str]) -> None:
+    print(f"\n$ python scripts/{script}.py {shlex.join(argv)}", flush=True)
+    code = command(argv)
+    if code != 0:
+        raise UserError(f"demo: {script} ended with exit code {code}; see the lines above.")
+
+
+def _make_room(folder: Path, config: str) -> None:
+    """Keep a run of another config under another name, so that this one starts afresh."""
+    from hypvl.config import LazyConfig
+
+    saved = folder / "config.yaml"
+    if saved.is_file() and saved.read_text() != LazyConfig.to_yaml(LazyConfig.load(config)):
+        number = 1
+        while (kept := folder.with_name(f"{folder.name}_{number}")).exists():
+            number += 1
+        folder.rename(kept)
+        print(f"{folder}: holds a run of another config, kept as {kept}")
+
+
+def _untrained_radii(config: str) -> dict[str, float]:
+    """Mean radii of the model before training, for comparison."""
+    import torch
+
+    from hypvl.config import LazyConfig, instantiate
+
+    cfg = LazyConfig.load(config)
+    torch.manual_seed(int(cfg.train.seed))
+    model = instantiate(cfg.model).eval()
+    metrics: dict[str, float] = instantiate(LazyConfig.load("configs/eval_demo.py").evaluate.scenes_radii)(
+        model
+    ).metrics
+    return metrics
+
+
+def _summarise(model: str, results: dict[str, Any], untrained: dict[str, float]) -> None:
+    from rich.console import Console
+
+    from hypvl.report.tables import HEADER, result_rows, rich_table
+
+    shown = ("mean_per_class_accuracy", "recall", "radius", "share")
+    rows = []
+    for row in result_rows(results):
+        if any(part in row.metric for part in shown) and "std" not in row.metric:
+            before = untrained.get(row.metric) if row.evaluation == "scenes_radii" else None
+            rows.append((*row.cells(), "" if before is None else f"{before:.4g}"))
+    print()
+    Console().print(rich_table(rows, header=(*HEADER, "untrained"), title=f"The demo in short: {model}"))
+
+
+def run() -> int:
+    """Entry point: errors a user can act on are printed as one sentence."""
+    return run_main(main)
