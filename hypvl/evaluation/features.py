@@ -106,7 +106,7 @@ def encode_images(
         batch_size=encoding.batch_size,
         num_workers=min(encoding.num_workers, len(images)),
         collate_fn=_collate,
-        pin_memory=False,
+        generator=torch.Generator(),  # the loader seeds its workers from it; the main generator stays as it is
     )
     blocks: list[Tensor] = []
     indices: list[int] = []
@@ -186,13 +186,16 @@ def search(
     Raises:
         UserError: when the model's scores are NaN.
     """
+    for name, given in (("queries", queries), ("keys", keys)):
+        if len(given) == 0:
+            raise ValueError(f"{name}: got none; expected at least one.")
     values: list[Tensor] = []
     columns: list[Tensor] = []
     with evaluating(model) as device:
         for query in queries.split(query_chunk):
             query = query.to(device)
-            best: Tensor | None = None
-            where: Tensor | None = None
+            best = torch.empty(len(query), 0, device=device)
+            where = torch.empty(len(query), 0, dtype=torch.int64, device=device)
             for at in range(0, len(keys), key_chunk):
                 block = model.scores(
                     query,
@@ -202,19 +205,13 @@ def search(
                 )  # (q, chunk)
                 check_scores(block)
                 top = rank_keys(block, k)
-                block, top = block.gather(1, top), top + at
-                if best is not None and where is not None:
-                    # The kept ones stand first and have lower columns: the order of ties stays right.
-                    block, top = torch.cat([best, block], dim=1), torch.cat([where, top], dim=1)
-                    order = rank_keys(block, k)
-                    block, top = block.gather(1, order), top.gather(1, order)
-                best, where = block, top
-            if best is None or where is None:
-                raise ValueError("keys: got none; expected at least one.")
+                # The kept ones stand first and have lower columns: the order of ties stays right.
+                best = torch.cat([best.to(block.dtype), block.gather(1, top)], dim=1)
+                where = torch.cat([where, top + at], dim=1)
+                order = rank_keys(best, k)
+                best, where = best.gather(1, order), where.gather(1, order)
             values.append(best.cpu())
             columns.append(where.cpu())
-    if not values:
-        raise ValueError("queries: got none; expected at least one.")
     return torch.cat(values), torch.cat(columns)
 
 

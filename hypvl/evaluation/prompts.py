@@ -1,6 +1,12 @@
 """Prompts of zero-shot classification."""
 
+import importlib.util
+import runpy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hypvl.errors import UserError
 
 #: For a set that has no prompts of its own.
 GENERIC_TEMPLATES: tuple[str, ...] = (
@@ -21,16 +27,26 @@ def generic_templates() -> list[str]:
 
 def imagenet_templates() -> list[str]:
     """The 80 templates that CLIP was evaluated with on ImageNet, from open_clip."""
-    from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
-
-    return [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
+    return [template("{}") for template in _open_clip_metadata()["OPENAI_IMAGENET_TEMPLATES"]]
 
 
 def imagenet_class_names() -> list[str]:
     """Names of the 1,000 ImageNet classes in the order of their WordNet ids, from open_clip."""
-    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+    return list(_open_clip_metadata()["IMAGENET_CLASSNAMES"])
 
-    return list(IMAGENET_CLASSNAMES)
+
+def _open_clip_metadata() -> dict[str, Any]:
+    """open_clip's file of names and templates, without the seconds that importing all of open_clip takes.
+
+    Raises:
+        UserError: when open_clip is not installed.
+    """
+    package = importlib.util.find_spec("open_clip")
+    if package is None or package.origin is None:
+        raise UserError(
+            "ImageNet's names and prompts: open_clip is not installed; pip install open_clip_torch."
+        )
+    return runpy.run_path(str(Path(package.origin).with_name("zero_shot_metadata.py")))
 
 
 def fill(template: str, name: str) -> str:

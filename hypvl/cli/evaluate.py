@@ -1,0 +1,223 @@
+"""`scripts/evaluate.py`: measure a trained model on the data sets of a config."""
+
+import argparse
+import difflib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hypvl.cli.common import DEBUG_VARIABLE, config_parser, load_config, run_main
+from hypvl.errors import ConfigError, DataError, UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from hypvl.models.dual_encoder import DualEncoder
+
+EXAMPLES = """
+examples:
+  python scripts/evaluate.py --config configs/eval_zero_shot_classification.py \\
+      --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+  two data sets of the config, from another folder:
+  ... --only imagenet,cifar10 --num-workers 16 roots.eval=/data/eval
+"""
+RESULTS = "results.json"
+FORMAT_VERSION = 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags of the command, as the field knows them from MERU."""
+    parser = config_parser("Measure a trained model on the data sets of a config.", examples=EXAMPLES)
+    parser.add_argument("--checkpoint-path", type=Path, required=True, metavar="PATH", help="weights, .pth")
+    parser.add_argument(
+        "--train-config",
+        metavar="PATH",
+        help="config the model was trained with, or a model's name (default: the config in the checkpoint)",
+    )
+    parser.add_argument("--only", metavar="NAME,...", help="evaluate only these of the config")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "--output-dir", type=Path, metavar="DIR", help=f"folder of {RESULTS} (default: the checkpoint's)"
+    )
+    place.add_argument("--output", type=Path, metavar="PATH", help="the results file itself, .json")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if there is one)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="the same as encoding.batch_size=N")
+    parser.add_argument("--num-workers", type=int, metavar="N", help="the same as encoding.num_workers=N")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Evaluate one by one; 1 when something was missing or failed, after the rest has run."""
+    args = build_parser().parse_args(argv)
+    flags = {"batch_size": args.batch_size, "num_workers": args.num_workers}
+    given = [f"encoding.{key}={value}" for key, value in flags.items() if value is not None]
+    config = load_config(args.config, [*given, *args.overrides], required=("evaluate",))
+    names = _names(config, args.only, args.config)
+
+    from hypvl.cli.devices import pick_device
+    from hypvl.cli.model_loading import load_trained
+
+    device = pick_device(args.device)
+    model, content = load_trained(args.checkpoint_path, args.train_config, device=device)
+    folder = args.checkpoint_path.parent if args.output_dir is None else args.output_dir
+    path = folder / RESULTS if args.output is None else args.output
+    report: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "provenance": _provenance(args, config, device=str(device), iteration=content.get("iteration")),
+        "results": {},
+    }
+    _make_room(path, report)
+    for name in names:
+        report["results"][name] = _evaluate(name, config, model)
+        _write(path, report)  # after each: what is done is kept, whatever comes
+    _print(report["results"], title=f"{args.checkpoint_path.name}")
+    print(path)
+    bad = [name for name, result in report["results"].items() if result["status"] != "ok"]
+    if bad:
+        print(
+            f"error: {len(bad)} of {len(names)} evaluations have no result: {', '.join(bad)}.",
+            file=sys.stderr,
+        )
+    return 1 if bad else 0
+
+
+def _names(config: "DictConfig", only: str | None, source: str) -> list[str]:
+    """Which evaluations to run, in the order of the config."""
+    from omegaconf import DictConfig
+
+    known = [str(name) for name in config.evaluate] if isinstance(config.evaluate, DictConfig) else []
+    if not known:
+        raise ConfigError(
+            f"{source}: evaluate is empty or not a mapping; expected a name -> evaluator for each."
+        )
+    if only is None:
+        return known
+    wanted = [name.strip() for name in only.split(",")]
+    for name in wanted:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ConfigError(
+                f"--only: {name!r} is not in {source} (closest: {near}); expected some of {', '.join(known)}."
+            )
+    return [name for name in known if name in wanted]
+
+
+def _evaluate(name: str, config: "DictConfig", model: "DualEncoder") -> dict[str, Any]:
+    """One evaluation as an entry of the results file; what goes wrong is part of it and stops no other."""
+    from hypvl.config import instantiate
+    from hypvl.evaluation.protocol import MissingDataError
+
+    started = time.monotonic()
+    try:
+        result = instantiate(config.evaluate[name])(model)
+        entry = {"status": "ok", "metrics": result.metrics, "items": result.items, "meta": result.meta}
+        json.dumps(entry, allow_nan=False)
+        entry["seconds"] = round(time.monotonic() - started, 2)
+        return entry
+    # ValueError and RuntimeError: bad settings, out of memory; OSError: a disk that goes away.
+    except (UserError, ValueError, RuntimeError, OSError) as error:
+        if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+            traceback.print_exc()
+        reason = " ".join(str(error).split())
+        return {
+            "status": "missing" if isinstance(error, MissingDataError) else "failed",
+            "reason": reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}",
+            "metrics": {},
+        }
+
+
+def _provenance(
+    args: argparse.Namespace, config: "DictConfig", *, device: str, iteration: int | None
+) -> dict[str, Any]:
+    import hashlib
+    from datetime import UTC, datetime
+
+    import hypvl
+    from hypvl.config import LazyConfig
+    from hypvl.training.provenance import device_name, git_state, package_versions
+
+    with args.checkpoint_path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "hypvl": hypvl.__version__,
+        **git_state(Path(hypvl.__file__).resolve().parent),
+        "packages": package_versions(),
+        "device": device,
+        "device_name": device_name(),
+        "command": sys.argv,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "checkpoint": str(args.checkpoint_path),
+        "checkpoint_sha256": digest,
+        "iteration": iteration,
+        "train_config": args.train_config,
+        "eval_config": str(args.config),
+        "config": LazyConfig.to_yaml(config),
+    }
+
+
+def _make_room(path: Path, report: dict[str, Any]) -> None:
+    """Prove that the file can be written, and keep results of another config or checkpoint under a free name.
+
+    Raises:
+        DataError: when the folder cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and _subject(json.loads(path.read_text("utf-8"))) != _subject(report):
+            number = 1
+            while (kept := path.with_stem(f"{path.stem}_{number}")).exists():
+                number += 1
+            path.rename(kept)
+            print(f"{path}: holds another evaluation, kept as {kept}")
+        _write(path, report)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror}); name another --output-dir."
+        ) from error
+    except ValueError as error:
+        raise DataError(
+            f"{path}: exists and is not a results file; move it away or name another --output."
+        ) from error
+
+
+def _subject(report: Any) -> tuple[Any, ...]:
+    """What a results file is about."""
+    origin = report.get("provenance") if isinstance(report, dict) else None
+    if not isinstance(origin, dict):
+        raise ValueError("no provenance")
+    return tuple(origin.get(key) for key in ("checkpoint_sha256", "eval_config", "train_config"))
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+    temporary.replace(path)
+
+
+def _print(results: dict[str, dict[str, Any]], *, title: str) -> None:
+    from rich.console import Console
+
+    from hypvl.report.tables import result_rows, rich_table
+
+    rows = [row.cells() for row in result_rows(results)]
+    if rows:
+        Console().print(rich_table(rows, title=title))
+    for name, result in results.items():
+        if result["status"] != "ok":
+            print(f"{name}: {result['status']}: {result['reason']}", file=sys.stderr)
+        elif result["meta"].get("unreadable"):
+            count, first = (
+                result["meta"]["unreadable"],
+                result["meta"].get("unreadable_first", ["not named"])[0],
+            )
+            print(f"{name}: {count} pictures cannot be read; the first: {first}", file=sys.stderr)
+
+
+def run() -> int:
+    """Entry point: errors a user can act on are printed as one sentence."""
+    return run_main(main)

@@ -1,0 +1,272 @@
+"""The command that evaluates, on a tiny model and tiny data."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from hypvl.cli.common import run_main
+from hypvl.cli.evaluate import main
+from hypvl.config import LazyConfig, instantiate
+from tests.evaluation.fakes import BLUE, GREEN, RED, broken, picture
+
+ROOT = Path(__file__).resolve().parents[2]
+EVALUATION = "hypvl.evaluation"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained MERU with one-layer encoders, its config inside."""
+    path = tmp_path_factory.mktemp("run") / "checkpoint_final.pth"
+    config = LazyConfig.load(ROOT / "hypvl" / "models" / "zoo" / "meru_vit_s.json")
+    config.model.textual.arch = "L1_W32_A2"
+    config.model.visual.arch, config.model.visual.image_size = "vit_tiny_patch16_224", 32
+    config.model.visual.timm_args = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+    torch.manual_seed(0)
+    model = instantiate(config.model)
+    text = LazyConfig.to_yaml(config)
+    torch.save({"format_version": 1, "model": model.state_dict(), "iteration": 7, "config": text}, path)
+    return path
+
+
+def colors(folder: Path) -> dict[str, Any]:
+    """A classification evaluator over four pictures, as config data."""
+    for name, color in {"red": RED, "green": GREEN, "blue": BLUE}.items():
+        picture(folder / name / "1.png", color)
+    picture(folder / "red" / "2.png", RED)
+    return {
+        "_target_": f"{EVALUATION}.zero_shot.ZeroShotClassification",
+        "dataset": {"_target_": f"{EVALUATION}.classification_sets.ImageFolderSet", "root": str(folder)},
+        "encoding": "${encoding}",
+    }
+
+
+def captions(folder: Path) -> dict[str, Any]:
+    """A retrieval evaluator over two pictures."""
+    picture(folder / "a.png", RED)
+    picture(folder / "b.png", BLUE)
+    lines = ['{"image": "a.png", "caption": "red"}', '{"image": "b.png", "caption": "blue"}']
+    (folder / "set.jsonl").write_text("\n".join(lines))
+    return {
+        "_target_": f"{EVALUATION}.retrieval.ZeroShotRetrieval",
+        "dataset": {"_target_": f"{EVALUATION}.retrieval_sets.jsonl", "path": str(folder / "set.jsonl")},
+        "encoding": "${encoding}",
+        "ks": [1],
+    }
+
+
+def config(folder: Path, name: str = "eval.yaml", **evaluators: Any) -> str:
+    encoding = {"_target_": f"{EVALUATION}.features.Encoding", "num_workers": 0, "max_bad_fraction": 0.5}
+    content = {"encoding": {**encoding, "batch_size": 4}, "evaluate": evaluators}
+    (folder / name).write_text(yaml.safe_dump(content, sort_keys=False))
+    return str(folder / name)
+
+
+def run(path: str, checkpoint: Path, output: Path, *more: str) -> tuple[int, dict[str, Any]]:
+    arguments = ["--config", path, "--checkpoint-path", str(checkpoint), "--output-dir", str(output), *more]
+    code = run_main(main, [*arguments, "--device", "cpu"])
+    file = output / "results.json"
+    return code, json.loads(file.read_text()) if file.is_file() else {}
+
+
+def test_results_table_and_provenance(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = config(tmp_path, colors=colors(tmp_path / "colors"), pairs=captions(tmp_path / "pairs"))
+    code, report = run(path, checkpoint, tmp_path / "out", "--batch-size", "2")
+    out = capsys.readouterr().out
+    assert code == 0
+    assert list(report["results"]) == ["colors", "pairs"]
+    found = report["results"]["colors"]
+    assert found["status"] == "ok" and found["items"]["label"] == [0, 1, 2, 2]
+    right = [p == t for p, t in zip(found["items"]["predicted"], found["items"]["label"], strict=True)]
+    assert found["metrics"]["top1_accuracy"] == 100 * sum(right) / 4
+    assert found["metrics"]["mean_per_class_accuracy_chance"] == pytest.approx(100 / 3)
+    assert report["results"]["pairs"]["metrics"]["text_to_image_recall@1_chance"] == 50.0
+    origin = report["provenance"]
+    assert origin["iteration"] == 7 and origin["checkpoint"] == str(checkpoint)
+    assert re.fullmatch("[0-9a-f]{64}", origin["checkpoint_sha256"])
+    assert yaml.safe_load(origin["config"])["encoding"]["batch_size"] == 2  # the flag is in the config
+    assert {"hypvl", "git_commit", "packages", "command", "started", "device"} <= set(origin)
+    assert (
+        "mean_per_class_accuracy" in out and "33.3" in out and str(tmp_path / "out" / "results.json") in out
+    )
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["results.json"]  # no temporary file stays
+
+
+def test_what_is_missing_or_fails_stops_no_other(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = colors(tmp_path / "a")
+    gone["dataset"]["root"] = str(tmp_path / "gone")
+    wrong = {**colors(tmp_path / "b"), "prompts": ["no place for a name"]}
+    path = config(tmp_path, gone=gone, wrong=wrong, fine=captions(tmp_path / "c"))
+    code, report = run(path, checkpoint, tmp_path / "out")
+    err = capsys.readouterr().err
+    assert code == 1
+    states = {name: result["status"] for name, result in report["results"].items()}
+    assert states == {"gone": "missing", "wrong": "failed", "fine": "ok"}
+    assert report["results"]["gone"]["metrics"] == {}  # missing is not 0
+    assert str(tmp_path / "gone") in report["results"]["gone"]["reason"]
+    assert f"gone: missing: {tmp_path / 'gone'}: is not there" in err
+    assert "no place for the class name" in err
+    assert "2 of 3 evaluations have no result: gone, wrong." in err
+    assert "Traceback" not in err
+
+
+def test_unreadable_pictures_are_told(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = colors(tmp_path / "colors")
+    broken(tmp_path / "colors" / "red" / "broken.jpg")
+    code, report = run(config(tmp_path, colors=node), checkpoint, tmp_path / "out")
+    assert code == 0 and report["results"]["colors"]["meta"]["unreadable"] == 1
+    assert re.search(r"colors: 1 pictures cannot be read; the first: .*broken\.jpg", capsys.readouterr().err)
+
+
+def test_a_run_twice_is_the_same_and_replaces_its_file(checkpoint: Path, tmp_path: Path) -> None:
+    path = config(tmp_path, colors=colors(tmp_path / "colors"))
+    _, first = run(path, checkpoint, tmp_path / "out")
+    _, second = run(path, checkpoint, tmp_path / "out")
+    for name in ("metrics", "items", "meta"):
+        assert first["results"]["colors"][name] == second["results"]["colors"][name]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["results.json"]
+
+
+def test_results_of_another_config_are_kept(checkpoint: Path, tmp_path: Path) -> None:
+    one = config(tmp_path, "one.yaml", colors=colors(tmp_path / "colors"))
+    two = config(tmp_path, "two.yaml", pairs=captions(tmp_path / "pairs"))
+    for path in (one, two, one):
+        run(path, checkpoint, tmp_path / "out")
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["results.json", "results_1.json", "results_2.json"]
+    held = [list(json.loads((tmp_path / "out" / name).read_text())["results"]) for name in names]
+    assert held == [["colors"], ["colors"], ["pairs"]]
+
+
+def test_beside_the_checkpoint_unless_said_otherwise(checkpoint: Path, tmp_path: Path) -> None:
+    path = config(tmp_path, colors=colors(tmp_path / "colors"))
+    arguments = ["--config", path, "--checkpoint-path", str(checkpoint), "--device", "cpu"]
+    assert run_main(main, arguments) == 0
+    assert (checkpoint.parent / "results.json").is_file()
+    assert run_main(main, [*arguments, "--output", str(tmp_path / "mine.json")]) == 0
+    assert list(json.loads((tmp_path / "mine.json").read_text())["results"]) == ["colors"]
+
+
+def test_a_file_that_is_something_else_is_left_alone(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = config(tmp_path, colors=colors(tmp_path / "colors"))
+    (tmp_path / "out").mkdir()
+    for text in ("notes", "[]", "{}"):
+        (tmp_path / "out" / "results.json").write_text(text)
+        assert run_main(main, ["--config", path, "--checkpoint-path", str(checkpoint), "--output-dir",
+                               str(tmp_path / "out"), "--device", "cpu"]) == 1  # fmt: skip
+        assert "is not a results file" in capsys.readouterr().err
+        assert (tmp_path / "out" / "results.json").read_text() == text
+
+
+def test_only_some(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gone = colors(tmp_path / "a")
+    gone["dataset"]["root"] = str(tmp_path / "gone")
+    path = config(tmp_path, gone=gone, fine=captions(tmp_path / "c"), more=captions(tmp_path / "d"))
+    code, report = run(path, checkpoint, tmp_path / "out", "--only", "more,fine")
+    assert code == 0 and list(report["results"]) == ["fine", "more"]
+    code, _ = run(path, checkpoint, tmp_path / "none", "--only", "fin")
+    assert (
+        code == 2 and "--only: 'fin' is not in" in (err := capsys.readouterr().err) and "closest: fine" in err
+    )
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_checkpoint_of_someone_else_needs_the_train_config(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    bare, train = tmp_path / "bare.pth", tmp_path / "train.yaml"
+    torch.save({"model": content["model"]}, bare)
+    train.write_text(content["config"])
+    path = config(tmp_path, colors=colors(tmp_path / "colors"))
+    code, _ = run(path, bare, tmp_path / "out")
+    assert code == 2 and "--train-config" in capsys.readouterr().err
+    code, report = run(path, bare, tmp_path / "out", "--train-config", str(train))
+    assert code == 0 and report["provenance"]["train_config"] == str(train)
+    _, own = run(path, checkpoint, tmp_path / "own")
+    assert own["results"]["colors"]["items"] == report["results"]["colors"]["items"]
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (["--checkpoint-path", "gone.pth"], 1, "gone.pth: no such file"),
+        (["--device", "tpu9"], 2, "--device: 'tpu9' cannot be used"),
+        (["encoding.batchsize=3"], 2, "encoding.batch_size"),
+        (["~evaluate.colors"], 2, "evaluate is empty"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_write_nothing(
+    more: list[str],
+    code: int,
+    message: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = config(tmp_path, colors=colors(tmp_path / "colors"))
+    arguments = ["--config", path, "--checkpoint-path", str(checkpoint), "--device", "cpu", "--output-dir",
+                 str(tmp_path / "out"), *more]  # fmt: skip
+    assert run_main(main, arguments) == code
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_config_is_no_evaluation_config(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = str(ROOT / "hypvl" / "models" / "zoo" / "meru_vit_s.json")
+    assert run_main(main, ["--config", train, "--checkpoint-path", str(checkpoint)]) == 2
+    assert "evaluate" in capsys.readouterr().err
+
+
+def test_debug_shows_where_it_failed(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYPVL_DEBUG", "1")
+    gone = colors(tmp_path / "a")
+    gone["dataset"]["root"] = str(tmp_path / "gone")
+    run(config(tmp_path, gone=gone), checkpoint, tmp_path / "out")
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["classification", "retrieval"])
+def test_published_configs_look_where_the_roots_say(
+    kind: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)  # nothing lies here: everything is missing, by the default roots
+    path = str(ROOT / "configs" / f"eval_zero_shot_{kind}.py")
+    code, report = run(path, checkpoint, tmp_path / "out")
+    assert code == 1 and {r["status"] for r in report["results"].values()} == {"missing"}
+    expected = {
+        "classification": {
+            "imagenet": "datasets/eval/imagenet/val",
+            "cifar10": "datasets/eval/cifar-10-batches-py",
+        },
+        "retrieval": {
+            "coco": "datasets/coco/annotations",
+            "flickr30k": "datasets/flickr30k/dataset_flickr30k.json",
+        },
+    }[kind]
+    for name, place in expected.items():
+        assert place in report["results"][name]["reason"]
+    root = "eval" if kind == "classification" else "coco"
+    code, report = run(path, checkpoint, tmp_path / "out", f"roots.{root}=/elsewhere")
+    assert "/elsewhere/" in next(iter(report["results"].values()))["reason"]

@@ -1,0 +1,151 @@
+"""Zero-shot classification of colours, by hand."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from hypvl.errors import DataError
+from hypvl.evaluation.classification_sets import ImageFolderSet
+from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.protocol import Evaluator
+from hypvl.evaluation.zero_shot import ZeroShotClassification
+from tests.evaluation.contract import EvaluatorContract
+from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture
+
+PLAIN = Encoding(batch_size=4, num_workers=0, max_bad_fraction=0.5)
+
+
+def colors(root: Path) -> ImageFolderSet:
+    """blue: 1 of 1 right; green: 1 of 2; red: 3 of 3 (the wrong one lies in the wrong folder)."""
+    picture(root / "blue" / "0.png", BLUE)
+    picture(root / "green" / "0.png", GREEN)
+    picture(root / "green" / "1.png", RED)
+    for i in range(3):
+        picture(root / "red" / f"{i}.png", RED)
+    return ImageFolderSet(root)
+
+
+def evaluate(dataset: ImageFolderSet, prompts: Sequence[str] | None = ("a {} thing", "{}")) -> object:
+    return ZeroShotClassification(dataset, prompts, encoding=PLAIN, tokenizer=FakeTokenizer())
+
+
+class TestContract(EvaluatorContract):
+    evaluator_class = ZeroShotClassification
+
+    def build(self, folder: Path, *, encoding: Encoding, bad: int) -> Evaluator:
+        colors(folder)
+        for i in range(bad):
+            broken(folder / "blue" / f"broken{i}.jpg")
+        return ZeroShotClassification(
+            ImageFolderSet(folder), ["{}"], encoding=encoding, tokenizer=FakeTokenizer()
+        )
+
+
+def test_accuracies_and_items_by_hand(tmp_path: Path) -> None:
+    result = evaluate(colors(tmp_path))(FakeModel())  # type: ignore[operator]
+    assert result.metrics == pytest.approx(
+        {
+            "mean_per_class_accuracy": 100 * (1 + 0.5 + 1) / 3,
+            "mean_per_class_accuracy_chance": 100 / 3,
+            "top1_accuracy": 100 * 5 / 6,
+            "top1_accuracy_chance": 100 / 3,
+        }
+    )
+    assert result.items["key"] == ["blue/0.png", "green/0.png", "green/1.png", "red/0.png", "red/1.png",
+                                   "red/2.png"]  # fmt: skip
+    assert result.items["label"] == [0, 1, 1, 2, 2, 2]
+    assert result.items["predicted"] == [0, 1, 2, 2, 2, 2]
+    assert result.items["score"] == pytest.approx([1.0] * 6)
+    assert result.items["label_rank"] == [1, 1, 3, 1, 1, 1]  # blue and green tie for the red picture
+    assert result.meta["prompts"] == 6 and result.meta["prompts_of_first_class"] == ["a blue thing", "blue"]
+
+
+def test_an_unreadable_picture_is_wrong(tmp_path: Path) -> None:
+    colors(tmp_path)
+    broken(tmp_path / "blue" / "1.jpg")
+    result = evaluate(ImageFolderSet(tmp_path))(FakeModel())  # type: ignore[operator]
+    assert result.metrics["mean_per_class_accuracy"] == pytest.approx(100 * (0.5 + 0.5 + 1) / 3)
+    assert result.metrics["top1_accuracy"] == pytest.approx(100 * 5 / 7)
+    assert result.items["predicted"][1] is None and result.items["label_rank"][1] is None
+    assert result.meta["unreadable"] == 1
+
+
+def test_classes_without_pictures_are_candidates_but_not_counted(tmp_path: Path) -> None:
+    colors(tmp_path)
+    (tmp_path / "yellow").mkdir()
+    result = evaluate(ImageFolderSet(tmp_path))(FakeModel())  # type: ignore[operator]
+    assert result.metrics["mean_per_class_accuracy"] == pytest.approx(100 * 2.5 / 3)
+    assert result.metrics["mean_per_class_accuracy_chance"] == 25.0
+    assert result.meta["classes_without_images"] == [3]
+
+
+def test_five_best_are_reported_only_where_they_say_something(tmp_path: Path) -> None:
+    for name in ("blue", "five", "four", "green", "red", "six"):
+        (tmp_path / name).mkdir()
+    picture(tmp_path / "red" / "0.png", RED)
+    picture(tmp_path / "six" / "0.png", RED)  # red first, then ties in order: six is the last of six
+    result = evaluate(ImageFolderSet(tmp_path))(FakeModel())  # type: ignore[operator]
+    assert result.metrics["top5_accuracy"] == 50.0
+    assert result.metrics["top5_accuracy_chance"] == pytest.approx(500 / 6)
+
+
+def test_prompts_of_the_model_s_own_way(tmp_path: Path) -> None:
+    class Probe(FakeModel):
+        given: Sequence[Tensor] = ()
+
+        def class_scores(self, image_embeddings: Tensor, prompt_features: Sequence[Tensor]) -> Tensor:
+            self.given = prompt_features
+            return super().class_scores(image_embeddings, prompt_features)
+
+    dataset = colors(tmp_path)
+    prompts = {"blue": ["blue"], "green": ["green", "green and blue", "green"], "red": ["red", "red"]}
+    model = Probe()
+    ZeroShotClassification(dataset, prompts, encoding=PLAIN, tokenizer=FakeTokenizer())(model)
+    # Ragged, per class, in the order of the classes: nothing was pooled on the way.
+    assert [len(features) for features in model.given] == [1, 3, 2]
+    assert model.given[1].tolist() == [[0, 1, 0], [0, 1, 1], [0, 1, 0]]
+
+
+def test_prompts_of_the_set_are_the_default(tmp_path: Path) -> None:
+    colors(tmp_path)
+    own = ImageFolderSet(tmp_path, prompts=["so {c}"])
+    assert evaluate(own, None).prompts[0] == ["so blue"]  # type: ignore[attr-defined]
+    plain = ImageFolderSet(tmp_path)
+    assert "a photo of a blue." in evaluate(plain, None).prompts[0]  # type: ignore[attr-defined]
+
+
+def test_names_take_the_place_of_the_set_s_own(tmp_path: Path) -> None:
+    evaluator = ZeroShotClassification(colors(tmp_path), ["{}"], class_names=["b", "g", "r"])
+    assert evaluator.prompts == [["b"], ["g"], ["r"]]
+    with pytest.raises(ValueError, match="class_names: got 1; expected 3"):
+        ZeroShotClassification(colors(tmp_path), ["{}"], class_names=["b"])
+
+
+def test_a_label_beyond_the_classes_is_an_error(tmp_path: Path) -> None:
+    dataset = colors(tmp_path)
+    dataset.labels[4] = 7
+    with pytest.raises(DataError, match=r"red/1\.png: its label is 7; expected 0 … 2"):
+        evaluate(dataset)(FakeModel())  # type: ignore[operator]
+
+
+def test_pictures_are_cropped_in_the_centre(tmp_path: Path) -> None:
+    # 30 x 8: green ends, a red middle of 8 pixels; only the middle is seen.
+    image = torch.zeros(3, 8, 30, dtype=torch.uint8)
+    image[1] = 255
+    image[:, :, 11:19] = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None]
+    dataset = colors(tmp_path)
+
+    class One:
+        classes, prompts, keys, labels = dataset.classes, None, ["x"], [2]
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            return image, 2
+
+    result = ZeroShotClassification(One(), ["{}"], encoding=PLAIN, tokenizer=FakeTokenizer())(FakeModel())
+    assert result.items["predicted"] == [2] and result.items["score"][0] == pytest.approx(1.0)
