@@ -15,6 +15,7 @@ from hypvl.errors import UserError
 from hypvl.evaluation.features import check_scores
 from hypvl.evaluation.protocol import EvaluableModel
 from hypvl.geometry.base import Geometry
+from hypvl.geometry.precision import working_dtype
 
 ROOT_NAME = "[ROOT]"
 RootSource: TypeAlias = Literal["geometry", "checkpoint", "text pool"]
@@ -113,15 +114,21 @@ def entails(geometry: Geometry, general: Tensor, points: Tensor) -> Tensor | Non
     True where exterior angle <= half aperture, in every factor of a product space; None where the geometry
     has no cones.
     """
+    # fp64: products of the pairwise angle then know it to about 1e-8, and most masks hang on much more.
+    dtype = working_dtype(general.device)
+    general, points = general.to(dtype), points.to(dtype)
     aperture = geometry.half_aperture(general)  # (K, F)
     if aperture is None:
         return None
+    angle = geometry.pairwise_exterior_angle(general, points) if aperture.shape[-1] == 1 else None  # (K, S)
+    if angle is not None:
+        return (angle <= aperture).mT
     rows = []
     for block in points.split(max(1, _BLOCK_ELEMENTS // max(1, general.numel()))):
-        angle = geometry.exterior_angle(general[None], block[:, None])  # (s, K, F)
-        if angle is None:
+        factors = geometry.exterior_angle(general[None], block[:, None])  # (s, K, F)
+        if factors is None:
             return None
-        rows.append((angle <= aperture).all(dim=-1))
+        rows.append((factors <= aperture).all(dim=-1))
     return torch.cat(rows)
 
 

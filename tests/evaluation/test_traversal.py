@@ -200,6 +200,36 @@ def test_cones_hold_what_lies_behind_them() -> None:
     assert entails(Sphere(), apex, points) is None
 
 
+def test_pairs_and_single_angles_agree_on_who_holds_whom() -> None:
+    geometry = lorentz()
+    generator = torch.Generator().manual_seed(0)
+    apexes, points = (torch.randn((n, 3), generator=generator, dtype=F64) for n in (40, 60))
+    with torch.no_grad():
+        holds = entails(geometry, 0.15 * apexes, 2.0 * points)
+        angle = geometry.exterior_angle((0.15 * apexes)[None], (2.0 * points)[:, None])[..., 0]
+        expected = angle <= geometry.half_aperture(0.15 * apexes)[:, 0]
+    assert holds is not None
+    assert 0.1 < expected.double().mean() < 0.9
+    assert torch.equal(holds, expected)
+
+
+def test_a_product_space_entails_only_where_every_factor_does() -> None:
+    class Product:
+        """Two factors of one dimension: the angle at an apex is 0 outwards and pi inwards, the aperture 1."""
+
+        def half_aperture(self, apex: Tensor) -> Tensor:
+            return torch.ones_like(apex)
+
+        def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
+            return torch.where((point - apex) * apex.sign() > 0, 0.0, math.pi)
+
+    apexes = torch.tensor([[1.0, 1.0], [-1.0, 1.0]])
+    points = torch.tensor([[2.0, 2.0], [2.0, 0.5], [-3.0, 4.0]])
+    holds = entails(Product(), apexes, points)  # type: ignore[arg-type]
+    assert holds is not None
+    assert holds.tolist() == [[True, False], [False, False], [False, True]]
+
+
 def _angle(near: float, far: float, degrees: float) -> float:
     """Exterior angle by the hyperbolic law of cosines, degrees: an independent way to the same number."""
     gamma = math.radians(degrees)
