@@ -59,6 +59,7 @@ setup(
         "regex>=2023.12",
         "wordsegment>=1.3.1",
         "scikit-learn>=1.4",
+        "scipy>=1.11",
         "fvcore>=0.1.5.post20221221",
         "loguru>=0.7",
         "rich>=13.7",
