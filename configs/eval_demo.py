@@ -13,15 +13,15 @@ from hypvl.evaluation.zero_shot import ZeroShotClassification
 from .common.encoding import encoding as encoding
 
 roots = {"demo": "./datasets/demo"}
-scenes = L(catalog.demo_retrieval_set)(root="${roots.demo}")
+_scenes = L(catalog.demo_retrieval_set)(root="${roots.demo}")
 evaluate = {
     name: L(ZeroShotClassification)(
         dataset=L(catalog.demo_classification_set)(name=name, root="${roots.demo}"), encoding="${encoding}"
     )
     for name in catalog.DEMO_CLASSIFICATION_SETS
 }
-evaluate["scenes_retrieval"] = L(ZeroShotRetrieval)(dataset=scenes, ks=[1, 5, 10], encoding="${encoding}")
-evaluate["scenes_radii"] = L(EmbeddingRadii)(dataset=scenes, encoding="${encoding}")
+evaluate["scenes_retrieval"] = L(ZeroShotRetrieval)(dataset=_scenes, ks=[1, 5, 10], encoding="${encoding}")
+evaluate["scenes_radii"] = L(EmbeddingRadii)(dataset=_scenes, encoding="${encoding}")
 evaluate["scenes_traversals"] = L(TraversalLevels)(
     hierarchy="${roots.demo}/eval/hierarchy.json",
     levels="${roots.demo}/text_pool_levels.json",

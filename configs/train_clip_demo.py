@@ -2,17 +2,18 @@
 
 from .common.data.demo import dataset
 from .common.model.clip import model
-from .common.model.demo import textual, visual
-from .common.objective.clip import objective
+from .common.model.demo import textual as _textual
+from .common.model.demo import visual as _visual
+from .common.objective.clip import objective as _objective
 from .common.optim import optim
 from .common.train import train
 
-model.visual, model.textual = visual, textual
+model.visual, model.textual = _visual, _textual
 model.visual_head.out_features = model.textual_head.out_features = 128
 
 optim.optimizer.lr = 1e-3
 optim.lr_scheduler.warmup_steps = 100
-train.objective = objective
+train.objective = _objective
 train.num_iterations = 1500
 train.total_batch_size = 128
 train.num_workers = 1

@@ -2,8 +2,8 @@
 
 from .common.data.redcaps import dataset
 from .common.model.clip import model
-from .common.objective.clip import objective
+from .common.objective.clip import objective as _objective
 from .common.optim import optim
 from .common.train import train
 
-train.objective = objective
+train.objective = _objective

@@ -2,8 +2,8 @@
 
 from .common.data.redcaps import dataset
 from .common.model.meru import model
-from .common.objective.meru import objective
+from .common.objective.meru import objective as _objective
 from .common.optim import optim
 from .common.train import train
 
-train.objective = objective
+train.objective = _objective

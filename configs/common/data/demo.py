@@ -11,4 +11,5 @@ dataset = L(ImageTextShards)(
     mapper=L(DemoMapper)(),
     image_transform=L(RandomResizedCrop)(size=64, scale=[0.8, 1.0]),
     tokenizer=L(get_tokenizer)(context_length=77),
+    max_bad_fraction=0.1,
 )

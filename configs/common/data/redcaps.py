@@ -11,4 +11,7 @@ dataset = L(ImageTextShards)(
     mapper=L(RedCapsMapper)(prefix_probability=0.5),
     image_transform=L(RandomResizedCrop)(size=224, scale=[0.5, 1.0]),
     tokenizer=L(get_tokenizer)(context_length=77),
+    shuffle_window=4000,
+    max_bad_fraction=0.1,
+    allow_pipe=False,
 )
