@@ -25,20 +25,21 @@ _BLOCK_ELEMENTS = 1 << 22
 
 
 class RankingScorer(Protocol):
-    """What a traversal asks of a scorer.
+    """What a traversal asks of a scorer."""
 
-    Attributes:
-        ranks_by_distance: True where scores rank keys as a distance does, so that the root is an ordinary key
-            and cones can be laid over the ranking; False for angles, of which the root has none.
-    """
-
-    ranks_by_distance: bool
+    @property
+    def ranks_by_distance(self) -> bool:
+        """True where scores rank keys as a distance does, so that the root is an ordinary key and cones can be
+        laid over the ranking; False for angles, of which the root has none.
+        """
 
 
 class TraversableModel(EvaluableModel, Protocol):
     """A model that can be traversed: an evaluable one that shows its scorer."""
 
-    scorer: RankingScorer
+    @property
+    def scorer(self) -> RankingScorer:
+        """The similarity as the model is trained."""
 
 
 @dataclass(frozen=True)
