@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from hypvl.geometry.base import Geometry
+from hypvl.geometry.kernels import line
 from hypvl.geometry.precision import full_precision, inner_products, working_dtype
 
 
@@ -44,7 +45,7 @@ class Euclidean(Geometry):
 
     @full_precision
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
-        return torch.lerp(root, x, weights.to(x.dtype)[:, None])  # (T, D)
+        return line(root, x, weights)  # (T, D)
 
     def root(self, dim: int) -> Tensor:
         return torch.zeros(dim, device=self._origin.device)

@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Points nearer the root than this (in units of the radius of curvature) count as the root where an angle at
-# them is asked for: the gradient of the angle grows as 1 / radius and has to stay within fp32.
+# Points nearer each other than this (in units of the radius of curvature) count as one where an angle is asked
+# for, and nearer the root as the root: the gradient of the angle grows as 1 / distance and has to fit in fp32.
 ROOT_RADIUS = 1e-25
 
 
 def safe_sqrt(x: Tensor) -> Tensor:
     """sqrt(x) for x > 0, and 0 with gradient 0 elsewhere (and below the normal numbers of the dtype)."""
-    usable = x > torch.finfo(x.dtype).tiny
+    usable = ~(x <= torch.finfo(x.dtype).tiny)  # so that NaN stays NaN
     return torch.where(usable, torch.where(usable, x, 1.0).sqrt(), 0.0)
 
 
 def safe_divide(a: Tensor, b: Tensor) -> Tensor:
     """a / b for b > 0, and 0 with gradient 0 elsewhere (and for b so small that b^2 underflows)."""
-    usable = b > torch.finfo(b.dtype).tiny ** 0.5
+    usable = ~(b <= torch.finfo(b.dtype).tiny ** 0.5)
     return torch.where(usable, a / torch.where(usable, b, 1.0), 0.0)
 
 
@@ -82,6 +82,12 @@ def _upper_half(x: Tensor) -> Tensor:
     """The leading half of the significand, so that products of halves are exact."""
     scaled = x * (2.0**27 + 1 if x.dtype == torch.float64 else 2.0**12 + 1)
     return scaled - (scaled - x)
+
+
+def line(start: Tensor, end: Tensor, weights: Tensor) -> Tensor:
+    """Points from ``start`` (weight 0) to ``end`` (weight 1): (D,), (D,), (T,) -> (T, D), the wider dtype."""
+    dtype = torch.promote_types(start.dtype, end.dtype)
+    return torch.lerp(start.to(dtype), end.to(dtype), weights.to(dtype)[:, None])
 
 
 def time_of(square: Tensor) -> Tensor:

@@ -182,7 +182,7 @@ def half_aperture(x: Tensor, *, curv: float | Tensor, min_radius: float = MIN_RA
     if not min_radius > 0:
         raise ValueError(f"min_radius: got {min_radius}, expected a number > 0.")
     square = c * _square(x64)
-    outside = square.sqrt() > 2 * min_radius
+    outside = ~(square.sqrt() <= 2 * min_radius)  # so that NaN stays NaN
     r = torch.where(outside, square, 8 * min_radius**2).sqrt()
     # asin(k / r) with the cosine side as a product: no cancellation near the edge
     angle = torch.atan2(
@@ -222,7 +222,7 @@ def oxy_angle(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     radial = torch.where(outward, ahead_by * (along + n) / denominator, along * t_x - n * t_along)
     adjacent = radial - n * p2 / (t_y + t_along)
     opposite = kernels.safe_sqrt(p2)
-    undefined = at_root | ((opposite == 0) & (adjacent == 0))
+    undefined = at_root | ((p2 + adjacent.square()).detach() <= kernels.ROOT_RADIUS**2)
     phi = torch.atan2(torch.where(undefined, 1.0, opposite), torch.where(undefined, 0.0, adjacent))
     return _result(phi, x, y).squeeze(-1)
 
@@ -352,8 +352,7 @@ class Lorentz(Geometry):
     @full_precision
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
         """Linear in the tangent space at the root of the space."""
-        start, end = self.flatten(root), self.flatten(x)
-        return self.lift(torch.lerp(start, end, weights.to(end.dtype)[:, None]))  # (T, D)
+        return self.lift(kernels.line(self.flatten(root), self.flatten(x), weights))  # (T, D)
 
     def root(self, dim: int) -> Tensor:
         return torch.zeros(dim, device=self.log_curv.device)

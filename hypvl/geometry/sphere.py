@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from hypvl.geometry.base import Geometry
+from hypvl.geometry.kernels import line
 from hypvl.geometry.precision import full_precision, inner_products, working_dtype
 
 _SHORTEST = 1e-25  # a row of this length or less has no direction; keeps the gradient, 1 / length, in fp32
@@ -41,7 +42,7 @@ class Sphere(Geometry):
     @full_precision
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
         """Linear from ``root`` to ``x``, then back onto the sphere."""
-        return normalize(torch.lerp(root, x, weights.to(x.dtype)[:, None]))  # (T, D)
+        return normalize(line(root, x, weights))  # (T, D)
 
     def root(self, dim: int) -> None:
         return None

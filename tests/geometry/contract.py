@@ -1,0 +1,269 @@
+"""What every geometry and every scorer keeps. A test class subclasses the mixin and says how to build one.
+
+class TestLorentz(GeometryContract):
+    def build(self) -> Lorentz:
+        return Lorentz(curv_init=0.5)
+"""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from hypvl.geometry.base import Geometry
+from hypvl.geometry.scoring import Scorer
+
+B1, B2, D, T = 5, 4, 6, 7
+
+
+def rows(count: int, *, seed: int, scale: float = 0.7, dtype: torch.dtype = torch.float64) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (scale * torch.randn(count, D, generator=generator, dtype=torch.float64)).to(dtype)
+
+
+class GeometryContract:
+    """Conformance of a :class:`Geometry`."""
+
+    def build(self) -> Geometry:
+        raise NotImplementedError("a contract test builds its geometry")
+
+    def embeddings(self, geometry: Geometry, count: int = B1, *, seed: int = 0) -> Tensor:
+        return geometry.lift(rows(count, seed=seed)).detach()
+
+    def test_lift_and_flatten_are_inverse(self) -> None:
+        geometry = self.build().double()
+        x = self.embeddings(geometry)
+        torch.testing.assert_close(geometry.lift(geometry.flatten(x)), x, rtol=1e-12, atol=1e-12)
+
+    def test_similarity_is_symmetric_and_highest_with_itself(self) -> None:
+        geometry = self.build().double()
+        x, y = self.embeddings(geometry), self.embeddings(geometry, B2, seed=1)
+        similarity = geometry.pairwise_similarity(x, y)
+        assert similarity.shape == (B1, B2)
+        torch.testing.assert_close(similarity, geometry.pairwise_similarity(y, x).T, rtol=1e-12, atol=1e-12)
+        with_itself = geometry.pairwise_similarity(x, torch.cat((x, y)))
+        assert with_itself.argmax(-1).tolist() == list(range(B1))
+
+    def test_ranking_similarity_has_the_same_order(self) -> None:
+        geometry = self.build().double()
+        x, y = self.embeddings(geometry), self.embeddings(geometry, 12, seed=1)
+        slow, fast = geometry.pairwise_similarity(x, y), geometry.ranking_similarity(x, y)
+        assert torch.equal(slow.argsort(-1), fast.argsort(-1))
+
+    def test_similarity_does_not_depend_on_the_coordinate_frame(self) -> None:
+        geometry = self.build().double()
+        rotation = torch.linalg.qr(rows(D, seed=3)).Q
+        x, y = rows(B1, seed=0), rows(B2, seed=1)
+        turned = geometry.pairwise_similarity(geometry.lift(x @ rotation), geometry.lift(y @ rotation))
+        plain = geometry.pairwise_similarity(geometry.lift(x), geometry.lift(y))
+        torch.testing.assert_close(turned, plain, rtol=1e-9, atol=1e-9)
+
+    def test_pool_of_one_or_of_copies_is_lift(self) -> None:
+        geometry = self.build().double()
+        x = rows(B1, seed=0)
+        torch.testing.assert_close(geometry.pool(x[:1]), geometry.lift(x[0]), rtol=1e-12, atol=1e-12)
+        copies = x[:, None].expand(B1, 3, D)  # (..., P, D)
+        torch.testing.assert_close(geometry.pool(copies), geometry.lift(x), rtol=1e-12, atol=1e-12)
+
+    def test_interpolation_goes_from_the_root_to_the_point(self) -> None:
+        geometry = self.build().double()
+        x, root = self.embeddings(geometry, 1)[0], geometry.root(D)
+        start = self.embeddings(geometry, 1, seed=5)[0] if root is None else root.double()
+        path = geometry.interpolate(x, start, torch.linspace(0, 1, T))
+        assert path.shape == (T, D)
+        torch.testing.assert_close(path[0], start, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(path[-1], x, rtol=1e-12, atol=1e-12)
+        nearness = geometry.pairwise_similarity(path, x[None])[:, 0]
+        assert (nearness.diff() > 0).all()
+
+    def test_cones_or_none(self) -> None:
+        geometry = self.build().double()
+        x, y = self.embeddings(geometry, B2), self.embeddings(geometry, B2, seed=1)
+        angle, aperture = geometry.exterior_angle(x, y), geometry.half_aperture(x)
+        pairwise = geometry.pairwise_exterior_angle(x, y)
+        if angle is None or aperture is None or pairwise is None:
+            assert angle is None and aperture is None and pairwise is None
+            return
+        assert angle.shape[:-1] == aperture.shape[:-1] == (B2,)
+        assert angle.shape[-1] == aperture.shape[-1]
+        assert ((angle >= 0) & (angle <= torch.pi)).all()
+        assert ((aperture > 0) & (aperture <= torch.pi / 2)).all()
+        if angle.shape[-1] == 1:
+            torch.testing.assert_close(pairwise.diagonal(), angle[:, 0], rtol=1e-9, atol=1e-9)
+        root = geometry.root(D)
+        if root is not None:  # the root entails everything: its cone is all of the space in front of it
+            at_root = geometry.half_aperture(root.double())
+            assert at_root is not None
+            torch.testing.assert_close(at_root, torch.full_like(at_root, torch.pi / 2))
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+    def test_low_precision_in_fp32_out_also_under_autocast(self, dtype: torch.dtype) -> None:
+        geometry = self.build()
+        features = rows(B1, seed=0, dtype=dtype)
+        results = []
+        for enabled in (False, True):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                x = geometry.lift(features)
+                results.append(
+                    [x, geometry.flatten(x), geometry.pool(features), geometry.pairwise_similarity(x, x)]
+                )
+                results[-1].append(geometry.flatten(features))
+                results[-1].append(geometry.pairwise_similarity(features, features))
+        for plain, autocast in zip(*results, strict=True):
+            assert plain.dtype == autocast.dtype == torch.float32
+            assert torch.equal(plain, autocast)
+
+    @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-8, 1.0, 1e3])
+    def test_values_and_gradients_are_finite(self, scale: float) -> None:
+        geometry = self.build()
+        x = (
+            scale * torch.nn.functional.normalize(rows(B1, seed=0, dtype=torch.float32), dim=-1)
+        ).requires_grad_()
+        lifted = geometry.lift(x)
+        y = torch.cat((lifted, -lifted, lifted.detach().roll(1, 0), torch.zeros(1, D)))
+        terms = [lifted, geometry.flatten(lifted), geometry.pool(x), geometry.pairwise_similarity(lifted, y)]
+        terms += [geometry.ranking_similarity(lifted, y)]
+        cones = (geometry.exterior_angle(lifted, lifted.roll(1, 0)), geometry.half_aperture(lifted))
+        terms += [t for t in (*cones, geometry.pairwise_exterior_angle(lifted, y)) if t is not None]
+        inputs = [x, *(p for p in geometry.parameters() if p.requires_grad)]
+        for term in terms:
+            assert term.isfinite().all()
+            grads = torch.autograd.grad(term.sum(), inputs, retain_graph=True, allow_unused=True)
+            assert all(g.isfinite().all() for g in grads if g is not None)
+
+    def test_nan_stays_visible(self) -> None:
+        geometry = self.build()
+        x = torch.full((2, D), torch.nan)
+        terms = [
+            geometry.lift(x),
+            geometry.pool(x),
+            geometry.pairwise_similarity(x, x),
+            geometry.ranking_similarity(x, x),
+        ]
+        terms += [
+            geometry.exterior_angle(x, x),
+            geometry.half_aperture(x),
+            geometry.pairwise_exterior_angle(x, x),
+        ]
+        assert all(term.isnan().all() for term in terms if term is not None)
+
+    def test_gradcheck(self) -> None:
+        geometry = self.build().double()
+        x, y = rows(3, seed=0).requires_grad_(), rows(2, seed=1).requires_grad_()
+
+        def all_of(x: Tensor, y: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
+            a, b = geometry.lift(x), geometry.lift(y)
+            return (geometry.pool(x), geometry.flatten(a), geometry.pairwise_similarity(a, b))
+
+        parameters = [p for p in geometry.parameters() if p.requires_grad]
+        assert torch.autograd.gradcheck(all_of, (x, y, *parameters))
+
+    def test_state_and_constraint(self) -> None:
+        geometry = self.build()
+        before = copy.deepcopy(geometry.state_dict())
+        geometry.constrain_()  # in range from the start
+        assert all(torch.equal(v, before[k]) for k, v in geometry.state_dict().items())
+        other = self.build()
+        other.load_state_dict(before)
+        assert all(isinstance(v, float) for v in geometry.stats().values())
+        for parameter in geometry.parameters():
+            with torch.no_grad():
+                parameter.fill_(1e3)
+        geometry.constrain_()
+        x = self.embeddings(geometry)
+        assert geometry.pairwise_similarity(x, x).isfinite().all()
+
+
+class ScorerContract:
+    """Conformance of a :class:`Scorer` together with a geometry it is meant for."""
+
+    def build(self) -> tuple[Geometry, Scorer]:
+        raise NotImplementedError("a contract test builds a geometry and its scorer")
+
+    def embeddings(self) -> tuple[Geometry, Scorer, Tensor, Tensor]:
+        geometry, scorer = self.build()
+        geometry, scorer = geometry.double(), scorer.double()
+        images, texts = geometry.lift(rows(B1, seed=0)), geometry.lift(rows(9, seed=1))
+        return geometry, scorer, images.detach(), texts.detach()
+
+    def test_logits_scale_with_the_scale_and_scores_do_not(self) -> None:
+        geometry, scorer, images, texts = self.embeddings()
+        kind = {"query_modality": "image", "key_modality": "text"}
+        bias = getattr(scorer, "bias", None)
+        with torch.no_grad():
+            if bias is not None:
+                bias.zero_()
+            scorer.log_scale.fill_(0.0)
+            one, scores = (
+                scorer.logits(geometry, images, texts, **kind),
+                scorer.scores(geometry, images, texts, **kind),
+            )
+            scorer.log_scale.fill_(2.0)
+            more = scorer.logits(geometry, images, texts, **kind)
+            after = scorer.scores(geometry, images, texts, **kind)
+        assert one.shape == scores.shape == (B1, 9)
+        torch.testing.assert_close(more, one * torch.tensor(2.0).double().exp())
+        assert torch.equal(scores, after)
+
+    @pytest.mark.parametrize("query", ["image", "text"])
+    @pytest.mark.parametrize("key", ["image", "text"])
+    def test_scores_rank_as_logits(self, query: str, key: str) -> None:
+        geometry, scorer, images, texts = self.embeddings()
+        kind = {"query_modality": query, "key_modality": key}
+        logits = scorer.logits(geometry, images, texts, **kind)
+        scores = scorer.scores(geometry, images, texts, **kind)
+        assert torch.equal(logits.argsort(-1), scores.argsort(-1))
+
+    def test_class_scores_of_ragged_and_stacked_prompts(self) -> None:
+        geometry, scorer, images, _ = self.embeddings()
+        prompts = [rows(3, seed=10 + c) for c in range(4)]
+        stacked = scorer.class_scores(geometry, images, torch.stack(prompts))
+        assert stacked.shape == (B1, 4)
+        torch.testing.assert_close(scorer.class_scores(geometry, images, prompts), stacked)
+        # A class keeps its column whatever the number of prompts of the others.
+        ragged = [*prompts[:2], rows(5, seed=20), prompts[3][:1]]
+        found = scorer.class_scores(geometry, images, ragged)
+        torch.testing.assert_close(found[:, :2], stacked[:, :2])
+        # The order of the prompts of a class does not matter.
+        turned = [p.flip(0) for p in ragged]
+        torch.testing.assert_close(scorer.class_scores(geometry, images, turned), found)
+
+    def test_class_scores_refuse_a_class_without_prompts(self) -> None:
+        geometry, scorer, images, _ = self.embeddings()
+        with pytest.raises(ValueError, match=r"prompt_features\[1\]: got shape \(0, 6\)"):
+            scorer.class_scores(geometry, images, [rows(2, seed=0), rows(0, seed=0)])
+        with pytest.raises(ValueError, match="prompt_features: got no class"):
+            scorer.class_scores(geometry, images, [])
+
+    def test_gradients_reach_embeddings_and_scale(self) -> None:
+        geometry, scorer, images, texts = self.embeddings()
+        images.requires_grad_()
+        logits = scorer.logits(geometry, images, texts, query_modality="image", key_modality="text")
+        grad, grad_scale = torch.autograd.grad(logits.square().sum(), (images, scorer.log_scale))
+        assert grad.abs().sum() > 0
+        # d/d log s of sum((s m)^2) = 2 sum((s m)^2), biases aside
+        bias = getattr(scorer, "bias", None)
+        if bias is None:
+            torch.testing.assert_close(grad_scale, 2 * logits.square().sum())
+
+    def test_low_precision_in_fp32_out(self) -> None:
+        geometry, scorer = self.build()
+        x = geometry.lift(rows(B1, seed=0)).to(torch.bfloat16)
+        prompts = [rows(2, seed=1, dtype=torch.bfloat16), rows(3, seed=2, dtype=torch.bfloat16)]
+        kind = {"query_modality": "image", "key_modality": "text"}
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert scorer.logits(geometry, x, x, **kind).dtype == torch.float32
+            assert scorer.scores(geometry, x, x, **kind).dtype == torch.float32
+            assert scorer.class_scores(geometry, x, prompts).dtype == torch.float32
+
+    def test_scale_is_clamped_from_above_only(self) -> None:
+        _, scorer = self.build()
+        with torch.no_grad():
+            scorer.log_scale.fill_(50.0)
+            scorer.constrain_()
+            # The published bound, log 100 to four decimals; kept in fp32.
+            assert scorer.log_scale.item() == pytest.approx(4.6052, rel=1e-6)
+            scorer.log_scale.fill_(-3.0)
+            scorer.constrain_()
+            assert scorer.log_scale.item() == -3.0

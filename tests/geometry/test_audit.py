@@ -1,0 +1,90 @@
+"""Is the geometry doing any work? Hand values."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from hypvl.geometry import audit
+from hypvl.geometry.euclidean import Euclidean
+from hypvl.geometry.lorentz import Lorentz
+
+
+def tensor(*values: object) -> Tensor:
+    return torch.tensor(*values, dtype=torch.float64)
+
+
+def test_radii_and_quantiles() -> None:
+    u = audit.radii(tensor([[3.0, 4.0], [0.0, 0.0]]), curv=4.0)
+    torch.testing.assert_close(u, tensor([10.0, 0.0]))
+    found = audit.quantiles(torch.arange(5), at=(0.0, 0.25, 0.6, 1.0))
+    assert found == {"q00": 0.0, "q25": 1.0, "q60": pytest.approx(2.4), "q100": 4.0}
+    assert audit.quantiles(tensor([7.0])) == {f"q{q}": 7.0 for q in ("05", "25", "50", "75", "95")}
+    with pytest.raises(ValueError, match="values: got none"):
+        audit.quantiles(torch.zeros(0))
+
+
+def test_saturated_cones() -> None:
+    assert audit.saturated_fraction(tensor([0.0, 0.1, 0.3, 5.0])) == 0.5
+    assert audit.saturated_fraction(tensor([0.0, 0.1, 0.3, 5.0]), min_radius=0.2) == 0.75
+
+
+def test_violation_rate() -> None:
+    """At (1, 0): a point straight outwards is inside the cone, one sideways is not; aperture asin(0.2)."""
+    geometry = Lorentz().double()
+    texts = tensor([[1.0, 0.0]] * 3)
+    images = tensor([[2.0, 0.0], [1.0, 1.0], [0.5, 0.0]])
+    assert audit.violation_rate(geometry, texts, images) == pytest.approx(2 / 3)
+    # Wide enough to reach pi: everything is inside.
+    factor = math.pi / math.asin(0.2)
+    assert audit.violation_rate(geometry, texts, images, aperture_factor=factor * 1.001) == 0.0
+    assert audit.violation_rate(Euclidean(), texts, images) is None
+
+
+def test_radial_order() -> None:
+    assert audit.radial_order_auc(tensor([1.0, 2.0, 3.0, 4.0]), tensor([2.0, 1.0, 3.0, 5.0])) == 2.5 / 4
+    with pytest.raises(ValueError, match=r"general, specific: got shapes \(2,\) and \(3,\)"):
+        audit.radial_order_auc(torch.ones(2), torch.ones(3))
+
+
+def test_the_null_tells_pairs_from_modalities() -> None:
+    generator = torch.Generator().manual_seed(0)
+    text = torch.rand(200, generator=generator, dtype=torch.float64)
+    # Every text a little nearer the root than its own image: the pairs matter.
+    paired = text + 0.01
+    mean, std = audit.radial_order_null(text, paired, generator=generator)
+    assert audit.radial_order_auc(text, paired) == 1.0
+    assert abs(mean - 0.5) < 0.1
+    assert 0 < std < 0.05
+    # Every image beyond every text: shuffling changes nothing.
+    assert audit.radial_order_null(text, paired + 5, generator=generator) == (1.0, 0.0)
+
+
+def test_modality_gap() -> None:
+    x, y = tensor([[1.0, 0.0], [3.0, 0.0]]), tensor([[0.0, 0.0], [4.0, 8.0]])
+    assert audit.modality_gap(x, y) == 4.0
+
+
+def test_summary() -> None:
+    geometry = Lorentz(curv_init=4.0).double()
+    images, texts = (
+        geometry.lift(tensor([[1.0, 0.0], [0.0, 1.0]])),
+        geometry.lift(tensor([[0.05, 0.0], [0.0, 2.0]])),
+    )
+    found = audit.summary(
+        geometry, images, texts, curv=geometry.curv, generator=torch.Generator().manual_seed(0)
+    )
+    # Radii are sinh(sqrt(c) |feature|): sinh 2 for both images; one text is nearer, one farther.
+    assert found["image_radius_q50"] == pytest.approx(math.sinh(2.0))
+    assert found["radial_order_auc"] == 0.5
+    assert found["curv"] == pytest.approx(4.0)
+    # sinh(0.1) = 0.1002 < 0.2: one text in two has a half space for a cone.
+    assert found["saturated_cones_text"] == 0.5
+    # The first image is straight outwards of its text, the second straight inwards.
+    assert found["cone_violation_rate"] == 0.5
+    # Tangent means (0.5, 0.5) and (0.025, 1)
+    assert found["modality_gap_tangent"] == pytest.approx(math.hypot(0.475, 0.5))
+    assert "cone_violation_rate" not in audit.summary(
+        Euclidean(), images, texts, generator=torch.Generator().manual_seed(0)
+    )

@@ -1,0 +1,63 @@
+"""Series, guarded roots and exact perpendiculars."""
+
+import math
+
+import mpmath as mp
+import pytest
+import torch
+
+from hypvl.geometry import kernels
+from tests.geometry import exact
+
+
+@pytest.mark.parametrize("r", [0.0, 1e-9, 1e-3, 0.0999999, 0.1000001, 0.5, 3.0, 11.0])
+def test_series_and_closed_forms_meet(r: float) -> None:
+    square = torch.tensor(r * r, dtype=torch.float64, requires_grad=True)
+    s = mp.mpf(square.item())
+    for function, wanted in ((kernels.sinhc, mp.sinh), (kernels.asinhc, mp.asinh)):
+        value = function(square)
+        (grad,) = torch.autograd.grad(value, square)
+        if s == 0:
+            assert value.item() == 1.0
+            assert grad.item() == pytest.approx(1 / 6 if wanted is mp.sinh else -1 / 6, rel=1e-14)
+            continue
+        root = mp.sqrt(s)
+        assert abs(value.item() / (wanted(root) / root) - 1) < 4e-16
+        slope = mp.diff(lambda u, f=wanted: f(mp.sqrt(u)) / mp.sqrt(u), s)
+        # Just above the switch the closed form's slope loses two digits.
+        assert abs(grad.item() / slope - 1) < 1e-13
+
+
+def test_guarded_root_and_quotient() -> None:
+    x = torch.tensor([-1.0, 0.0, 4.0], dtype=torch.float64, requires_grad=True)
+    root = kernels.safe_sqrt(x)
+    assert root.tolist() == [0.0, 0.0, 2.0]
+    assert torch.autograd.grad(root.sum(), x)[0].tolist() == [0.0, 0.0, 0.25]
+    quotient = kernels.safe_divide(torch.ones_like(x), x)
+    assert quotient.tolist() == [0.0, 0.0, 0.25]
+    assert torch.autograd.grad(quotient.sum(), x)[0].tolist() == [0.0, 0.0, -1 / 16]
+
+
+def test_perpendicular_keeps_its_digits_far_below_the_rounding_of_its_argument() -> None:
+    """y = 3 x + a perpendicular part about 1e-13 of it: a plain projection keeps 3 digits of that."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(8, generator=generator, dtype=torch.float64)
+    y = 3 * x + 1e-13 * torch.randn(8, generator=generator, dtype=torch.float64)
+    a, b = exact.vector(x), exact.vector(y)
+    k = exact.dot(a, b) / exact.dot(a, a)
+    wanted = [q - k * p for p, q in zip(a, b, strict=True)]
+    assert exact.relative_error(kernels.perpendicular(y, x), wanted) < 1e-14
+    assert exact.relative_error(y - (y @ x) / (x @ x) * x, wanted) > 1e-5
+    inputs = (torch.randn(2, 3, dtype=torch.float64).requires_grad_(), x[:3].clone().requires_grad_())
+    assert torch.autograd.gradcheck(kernels.perpendicular, inputs)
+
+
+def test_pairs_of_one_product() -> None:
+    """From the cosine of the angle at the root: an equilateral right-angled corner with legs 1 and 1."""
+    n2 = torch.full((1, 1), math.sinh(1.0) ** 2, dtype=torch.float64)
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    d = kernels.distance_from_product(zero, n2, n2, torch.tensor(1.0, dtype=torch.float64))
+    assert d.item() == pytest.approx(math.acosh(math.cosh(1.0) ** 2), rel=1e-15)
+    # tan of the angle at a leg's end: tanh 1 / sinh 1 = 1 / cosh 1
+    phi = kernels.angle_from_product(zero, n2, n2)
+    assert phi.item() == pytest.approx(math.pi - math.atan(1 / math.cosh(1.0)), rel=1e-15)
