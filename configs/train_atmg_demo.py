@@ -2,8 +2,7 @@
 
 from .common.data.demo import dataset
 from .common.model.atmg import model
-from .common.model.demo import textual as _textual
-from .common.model.demo import visual as _visual
+from .common.model.demo import textual as _textual, visual as _visual
 from .common.objective.clip import objective as _objective
 from .common.optim import optim
 from .common.train import train

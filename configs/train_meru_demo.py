@@ -1,8 +1,7 @@
 """python scripts/train.py --config configs/train_meru_demo.py --num-gpus 0 --output-dir output/demo_meru"""
 
 from .common.data.demo import dataset
-from .common.model.demo import textual as _textual
-from .common.model.demo import visual as _visual
+from .common.model.demo import textual as _textual, visual as _visual
 from .common.model.meru import model
 from .common.objective.meru import objective as _objective
 from .common.optim import optim
