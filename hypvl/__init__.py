@@ -23,12 +23,13 @@ __all__ = ["__version__", *sorted(_LAZY)]
 if TYPE_CHECKING:
     from hypvl.api import create_model_and_transforms as create_model_and_transforms
     from hypvl.data.tokenizer import get_tokenizer as get_tokenizer
-    from hypvl.models.checkpoint_io import load_checkpoint as load_checkpoint
-    from hypvl.models.checkpoint_io import load_weights as load_weights
-    from hypvl.models.hub import create_model as create_model
-    from hypvl.models.hub import from_pretrained as from_pretrained
-    from hypvl.models.hub import list_models as list_models
-    from hypvl.models.hub import save_pretrained as save_pretrained
+    from hypvl.models.checkpoint_io import load_checkpoint as load_checkpoint, load_weights as load_weights
+    from hypvl.models.hub import (
+        create_model as create_model,
+        from_pretrained as from_pretrained,
+        list_models as list_models,
+        save_pretrained as save_pretrained,
+    )
 
 
 def __getattr__(name: str) -> Any:

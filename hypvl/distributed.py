@@ -181,7 +181,7 @@ def launch(
             )
         except torch.multiprocessing.ProcessRaisedException:
             if report.is_file():  # what a user can act on, said once and without the worker's traceback
-                raise pickle.loads(report.read_bytes()) from None  # noqa: S301  # written by our own worker
+                raise pickle.loads(report.read_bytes()) from None  # written by our own worker
             raise
     return None
 

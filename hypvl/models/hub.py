@@ -15,10 +15,15 @@ from torch import Tensor
 
 from hypvl.config import LazyConfig, instantiate
 from hypvl.errors import CheckpointError, ConfigError
-from hypvl.models.checkpoint_io import CONFIG_FILE, FORMAT_VERSION, ROOT_TENSOR, WEIGHTS_FILE
-from hypvl.models.checkpoint_io import LoadReport as LoadReport
-from hypvl.models.checkpoint_io import load_checkpoint as load_checkpoint
-from hypvl.models.checkpoint_io import load_weights as load_weights
+from hypvl.models.checkpoint_io import (
+    CONFIG_FILE,
+    FORMAT_VERSION,
+    ROOT_TENSOR,
+    WEIGHTS_FILE,
+    LoadReport as LoadReport,
+    load_checkpoint as load_checkpoint,
+    load_weights as load_weights,
+)
 from hypvl.models.dual_encoder import DualEncoder
 
 CONFIG_SUFFIXES = (".py", ".yaml", ".yml", ".json")

@@ -13,8 +13,8 @@ from loguru import logger
 
 from hypvl import distributed
 from hypvl.errors import CheckpointError
+from hypvl.models.checkpoint_io import FORMAT_VERSION
 
-FORMAT_VERSION = 1
 FINAL_NAME = "checkpoint_final.pth"
 LAST_NAME = "last_checkpoint.txt"
 _PERIODIC = re.compile(r"checkpoint_(\d{8})\.pth")

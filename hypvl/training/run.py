@@ -61,8 +61,8 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
     torch.manual_seed(int(settings.seed))  # the same weights on every rank
     model = instantiate(cfg.model)
     if settings.init_checkpoint is not None and resumed is None:
-        load_weights(model, settings.init_checkpoint)
-        logger.info("weights from {}", settings.init_checkpoint)
+        report = load_weights(model, settings.init_checkpoint, strict=False)
+        logger.info("{} tensors from {}; {}", report.loaded, settings.init_checkpoint, report)
     learner = Learner(model, instantiate(settings.objective)).to(device)
     optimizer = instantiate(cfg.optim.optimizer)(instantiate(cfg.optim.parameters)(learner))
     scheduler = instantiate(cfg.optim.lr_scheduler)(optimizer)

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from hypvl.config import LazyCall, LazyConfig, instantiate

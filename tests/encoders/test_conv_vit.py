@@ -39,14 +39,16 @@ def test_features_depend_on_where_things_are() -> None:
     assert torch.allclose(model(image), model(moved), atol=2e-2)
 
 
-def test_mean_pool_is_the_mean_of_normalised_tokens() -> None:
-    model = tiny().double()
+@pytest.mark.parametrize(("pool", "count"), [("mean", 16), ("class_token", 17)])
+def test_pools_normalised_tokens(pool: str, count: int) -> None:
+    model = tiny(pool=pool).double()
     tokens: list[torch.Tensor] = []
     handle = model.norm.register_forward_hook(lambda _m, _x, y: tokens.append(y))
     features = model(IMAGES)
     handle.remove()
-    assert tokens[0].shape == (3, 16, 32)
-    torch.testing.assert_close(features, tokens[0].sum(dim=1) / 16)
+    assert tokens[0].shape == (3, count, 32)
+    expected = tokens[0].sum(dim=1) / 16 if pool == "mean" else tokens[0][:, 0]
+    torch.testing.assert_close(features, expected)
 
 
 def test_positions_are_frozen_and_everything_else_learns() -> None:

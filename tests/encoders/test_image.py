@@ -177,8 +177,11 @@ def test_pretrained_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         timm, "create_model", lambda name, pretrained, **kw: real(name, pretrained=False, **kw)
     )
+    clip = tiny("vit_base_patch32_clip_224.openai", pretrained=True)
+    # As OpenAI's CLIP was trained.
+    torch.testing.assert_close(clip.pixel_mean.flatten(), torch.tensor([0.48145466, 0.4578275, 0.40821073]))
+    torch.testing.assert_close(clip.pixel_std.flatten(), torch.tensor([0.26862954, 0.26130258, 0.27577711]))
     model = tiny("vit_tiny_patch16_224", pretrained=True)
-    assert model.pixel_mean.flatten().tolist() == [0.5] * 3  # as these weights were trained
     assert {m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)} == {1e-6}
     assert model.trunk.pos_embed.requires_grad
     fixed = tiny("vit_tiny_patch16_224", pretrained=True, pixel_mean=(0.1, 0.2, 0.3), position="sincos")

@@ -9,8 +9,7 @@ import math
 import mpmath as mp
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from hypvl.geometry import lorentz

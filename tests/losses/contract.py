@@ -1,10 +1,10 @@
 """What every loss term must keep; a test class per term subclasses this."""
 
 import torch
-from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import NegativeDistance
 from torch import Tensor
 
+from hypvl.geometry.lorentz import Lorentz
+from hypvl.geometry.scoring import NegativeDistance
 from hypvl.losses.base import LossTerm, View
 from tests.losses.toy import GeometryOnly, context, random_features
 

@@ -1,10 +1,10 @@
 """A model that is only a geometry and a scorer: losses are tested on given features."""
 
 import torch
-from hypvl.geometry.scoring import Scorer
 from torch import Tensor, nn
 
 from hypvl.geometry.base import Geometry
+from hypvl.geometry.scoring import Scorer
 from hypvl.losses.base import PairContext, View
 
 
