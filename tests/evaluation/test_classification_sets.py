@@ -38,10 +38,11 @@ def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
     (root / "dog").mkdir(parents=True)
     (root / "cat").symlink_to(tmp_path / "elsewhere" / "cats")  # a class
     (root / "dog" / "1.png").symlink_to(tmp_path / "elsewhere" / "one.png")  # a picture
+    (root / "dog" / "more").symlink_to(tmp_path / "elsewhere" / "cats")  # a folder inside a class
     (root / "dog" / "up").symlink_to(root / "dog")  # a circle
     linked = tmp_path / "link"
     linked.symlink_to(root)  # the set
-    assert ImageFolderSet(linked).keys == ["cat/1.png", "dog/1.png"]
+    assert ImageFolderSet(linked).keys == ["cat/1.png", "dog/1.png", "dog/more/1.png"]
 
 
 def test_class_folders_that_cannot_be_used(tmp_path: Path) -> None:
