@@ -83,7 +83,7 @@ def test_merges_follow_the_textbook_rule_on_random_tables() -> None:
 HARD = [
     "", " ", "\n\t\r\n", "!", "a", "'s", "'S 'LL", "don't DON'T doN't we'd", "''s's", "\u2019s isn\u2019t",
     "rock & roll", "R&B", "R&B & soul &", "&", "&&", "& amp;", "&amp;", "&AMP;", "&amp", "&ampfoo", "&lt;3",
-    "&#39;", "&#x27;s", "&amp;#39;", "&amp;amp;lt;", "&nbsp;x", "&notit;", "&EACUTE;t&eacute;", "<b>&amp;</b>", "<&amp;lt;",
+    "&#39;", "&#x27;s", "&amp;#39;", "&amp;amp;lt;", "&nbsp;x", "&notit;", "&EACUTE;t&eacute;", "<&amp;lt;",
     "&\tamp;", "&\namp;", "&\r", "a\x0bb", "a\x0cb", "a\x1cb", "a\x1fb", "\x1b[31mred\x1b[0m", "\x00", "a\x7fb",
     "a\x85b", "a\xa0b", "a\u2003b", "a\u2028b", "a\u200bb", "a\u3000b", "\ufeffbom", "a\u180eb", "\u202ertl",
     "\ud800", "x\udfffy", "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u2764\ufe0f", "1\ufe0f\u20e3",
