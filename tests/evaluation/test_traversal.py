@@ -248,6 +248,9 @@ def test_mask_spares_the_root() -> None:
 def test_radius_is_the_geodesic_distance_in_lorentz_space() -> None:
     with torch.no_grad():
         assert radius(lorentz(), TEXTS).tolist() == pytest.approx([2.0, 0.5, 1.0, 2.0], abs=1e-7)
+        # From another point, in flat coordinates: along the ray the difference, aside by Pythagoras.
+        aside = radius(lorentz(), TEXTS, root=TEXTS[1]).tolist()
+        assert aside == pytest.approx([1.5, 0.0, 0.5, math.hypot(2.0, 0.5)], abs=1e-7)
 
 
 def test_find_root_prefers_the_geometry_and_checks_the_stored_one() -> None:

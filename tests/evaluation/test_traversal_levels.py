@@ -180,6 +180,16 @@ class TestEmbeddingRadii(EvaluatorContract):
         )
         assert result.meta["root"] == "geometry"
 
+    def test_a_tie_counts_half(self, tmp_path: Path) -> None:
+        class Nearer(Hyperbolic):
+            def encode_image(self, images: Tensor, stage: str = "embeddings") -> Tensor:
+                return exp_map0(FakeModel.encode_image(self, images), curv=1.0)
+
+        # "red" and "blue" tie with their pictures, "shape" is nearer to the root, "red green" farther from it.
+        result = self.make(tmp_path)(Nearer())
+        assert result.metrics["text_nearer_root_share"] == 50.0
+        assert result.items["text_radius"][0] == result.items["image_radius"][0]
+
     def test_without_a_root_the_mean_stands_for_it(self, tmp_path: Path) -> None:
         model = FakeModel()
         model.geometry = Sphere()
