@@ -9,7 +9,7 @@ from hypvl.geometry.sphere import Sphere
 from hypvl.models.dual_encoder import DualEncoder
 
 model = L(DualEncoder)(
-    visual=L(TimmImageEncoder)(arch="vit_large_patch16_224", image_size=224, position="sincos"),
+    visual=L(TimmImageEncoder)(arch="vit_large_patch16_224", image_size=224, position=None),
     textual=L(TextTransformer)(arch="L12_W512", vocab_size=49408, context_length=77),
     visual_head=L(ProjectionHead, partial=True)(out_features=512),
     textual_head=L(ProjectionHead, partial=True)(out_features=512),
