@@ -32,7 +32,7 @@ def sinhc(square: Tensor) -> Tensor:
     """sinh(r) / r as a smooth function of r^2 >= 0; 1 at 0."""
     small = square < 1e-2
     s = torch.where(small, square, 0.0)
-    series = 1 + s / 6 * (1 + s / 20 * (1 + s / 42 * (1 + s / 72 * (1 + s / 110 * (1 + s / 156)))))
+    series = 1 + s / 6 * (1 + s / 20 * (1 + s / 42 * (1 + s / 72 * (1 + s / 110))))
     r = torch.where(small, 1.0, square).sqrt()
     return torch.where(small, series, torch.sinh(r) / r)
 

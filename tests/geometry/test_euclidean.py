@@ -20,12 +20,11 @@ def test_hand_values() -> None:
 
 
 def test_far_from_the_origin_the_distance_keeps_its_digits() -> None:
-    offset = torch.full((1, 2), 1000.0)
-    x, y = offset + torch.tensor([[0.0, 0.0]]), offset + torch.tensor([[0.5, 0.0]])
-    # Without centring fp32 would round |x|^2 = 2e6 to 0.25; 1e-6 is left.
-    torch.testing.assert_close(
-        Euclidean().pairwise_similarity(x, y), torch.tensor([[-0.25]]), rtol=1e-6, atol=1e-6
-    )
+    x, y = torch.tensor([[1000.0, 1000.0]]), torch.tensor([[1000.1, 1000.0]])
+    step = y[0, 0].item() - 1000.0  # 0.1 as rounded to fp32 at 1000
+    # Without centring, |x|^2 = 2e6 would be rounded to an eighth.
+    expected = torch.tensor([[-(step**2)]])
+    torch.testing.assert_close(Euclidean().pairwise_similarity(x, y), expected, rtol=1e-6, atol=0)
 
 
 def test_root_is_the_origin_and_there_are_no_cones() -> None:

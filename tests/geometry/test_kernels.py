@@ -61,3 +61,19 @@ def test_pairs_of_one_product() -> None:
     # tan of the angle at a leg's end: tanh 1 / sinh 1 = 1 / cosh 1
     phi = kernels.angle_from_product(zero, n2, n2)
     assert phi.item() == pytest.approx(math.pi - math.atan(1 / math.cosh(1.0)), rel=1e-15)
+
+
+@pytest.mark.parametrize("curv", [0.1, 0.31, 5.0])
+def test_long_fp64_distances_are_rounded_once(curv: float) -> None:
+    """Half a unit in the last place, and what the product leaves: 2 eps of the cosh, an eighth of a unit at 20."""
+    radii = torch.logspace(3.5, 4, 40, dtype=torch.float64)
+    n2 = curv * radii.square()[:, None]
+    klein = torch.sqrt(n2 / (1 + n2))  # opposite points: minus the products of Klein radii
+    found = kernels.distance_from_product(
+        -klein @ klein.mT, n2, n2.mT, torch.tensor(curv, dtype=torch.float64)
+    )
+    for r, d in zip(radii, found.diagonal(), strict=True):
+        wanted = exact.dist([mp.mpf(r.item())], [-mp.mpf(r.item())], mp.mpf(curv))
+        unit = math.ulp(d.item())
+        # n^2 comes in rounded: 2 eps of sinh^2, which is 1 eps of d sqrt(c), beside the rounding of d
+        assert abs(mp.mpf(d.item()) - wanted) <= 0.5 * unit + 5 * 2.3e-16 / math.sqrt(curv)

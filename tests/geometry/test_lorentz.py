@@ -181,8 +181,7 @@ def awkward(dtype: torch.dtype) -> Tensor:
         1e19,
         1e30,
     ]
-    if dtype == torch.float64:
-        norms += [5e-324, 1e-160, 1e60]
+    norms += [5e-324, 1e-160, 1e60] if dtype == torch.float64 else [3.3e38]
     x = torch.cat([base * n for n in norms]).to(dtype)
     return torch.cat((x, torch.nextafter(x, torch.ones_like(x)))) if dtype != torch.bfloat16 else x
 
