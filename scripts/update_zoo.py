@@ -3,18 +3,19 @@
 The zoo is what an installed hypvl builds models from by name; a test keeps it equal to configs/.
 """
 
+import argparse
 import json
 from pathlib import Path
-
-from omegaconf import OmegaConf
-
-from hypvl.config import LazyConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def definitions() -> dict[str, str]:
     """File name -> content, one for each full-size training config."""
+    from omegaconf import OmegaConf
+
+    from hypvl.config import LazyConfig
+
     found = {}
     for path in sorted((ROOT / "configs").glob("train_*_vit_*.py")):
         model = OmegaConf.to_container(LazyConfig.load(path).model)
@@ -23,6 +24,9 @@ def definitions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description="Write the model definitions of the package from configs/."
+    ).parse_args()
     for name, content in definitions().items():
         (ROOT / "hypvl" / "models" / "zoo" / name).write_text(content)
         print(name)
