@@ -93,7 +93,7 @@ class Wandb:
             import wandb
         except ImportError as error:
             raise ConfigError(
-                f"train.wandb.mode: got {mode!r}, but wandb is not installed; pip install 'hypvl[wandb]', or use disabled."
+                f"train.wandb.mode: got {mode!r}, but wandb is not installed; pip install wandb, or use disabled."
             ) from error
         self._run = wandb.init(
             mode=mode,  # type: ignore[arg-type]  # checked by the caller
