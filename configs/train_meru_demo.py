@@ -16,5 +16,5 @@ train.objective = _objective
 train.num_iterations = 1500
 train.total_batch_size = 128
 train.num_workers = 1
-train.amp = False
+train.amp = "fp32"
 train.checkpoint_period, train.log_period, train.root_samples = 500, 50, 4096

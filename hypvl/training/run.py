@@ -60,12 +60,13 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
 
     torch.manual_seed(int(settings.seed))  # the same weights on every rank
     model = instantiate(cfg.model)
+    started_from = "started from new weights"
     if settings.init_checkpoint is not None and resumed is None:
         report = load_weights(model, settings.init_checkpoint, strict=False)
-        logger.info("{} tensors from {}; {}", report.loaded, settings.init_checkpoint, report)
+        started_from = f"started from {report.loaded} tensors of {settings.init_checkpoint}: {report}"
     learner = Learner(model, instantiate(settings.objective)).to(device)
-    optimizer = instantiate(cfg.optim.optimizer)(instantiate(cfg.optim.parameters)(learner))
-    scheduler = instantiate(cfg.optim.lr_scheduler)(optimizer)
+    optimizer = _finish(cfg.optim.optimizer, _finish(cfg.optim.parameters, learner))
+    scheduler = _finish(cfg.optim.lr_scheduler, optimizer)
     precision = Precision.choose(settings.amp, device)
     scaler = precision.make_scaler()
 
@@ -89,7 +90,7 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
     )
     if resumed is not None:
         _restore(trainer, loader, resumed)
-        logger.info("resumed at iteration {}", iteration)
+        started_from = f"resumed at iteration {iteration}"
 
     folder.mkdir(parents=True, exist_ok=True)  # from here on something is written
     log_to_file(folder, rank=distributed.rank())
@@ -101,6 +102,7 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
         write_atomically(folder / "config.yaml", config_text)
         write_atomically(folder / "provenance.json", json.dumps(origin, indent=2) + "\n")
         logger.info("model\n{}", summary_table(model))
+        logger.info(started_from)
         logger.info(
             "training on {} x {}, {} samples, precision {}, into {}",
             distributed.world_size(), device, len(dataset), precision.dtype or "fp32", folder,
@@ -176,6 +178,14 @@ def _bad_samples(loader: Loader) -> dict[str, Any]:
 
 def _given(flag: int | None, configured: int) -> int:
     return int(configured if flag is None else flag)
+
+
+def _finish(node: DictConfig, argument: Any) -> Any:
+    """Call what a partial config node builds; wrong values are an error of the config."""
+    try:
+        return instantiate(node)(argument)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{node.get('_target_')}: {error}") from error
 
 
 def _loader(cfg: DictConfig, dataset: Any, device: torch.device, *, consumed: int) -> Loader:

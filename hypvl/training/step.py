@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hypvl.errors import ConfigError
 from hypvl.losses.base import LossOutput, PairContext
 
-Amp = Literal["auto", "bf16", "fp16", False]
+Amp = Literal["auto", "bf16", "fp16", "fp32", False]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Precision:
         """Precision that ``train.amp`` asks for.
 
         Args:
-            amp: "bf16", "fp16", False, or "auto": bf16 where the hardware has it, else fp16 on a GPU and
+            amp: "bf16", "fp16", "fp32" (the same as False), or "auto": bf16 where the hardware has it, else fp16 on a GPU and
                 full precision on a CPU.
             device: Where the model lives.
 
@@ -42,9 +42,10 @@ class Precision:
             if device.type == "cuda":
                 return cls(torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16, device)
             return cls(torch.bfloat16 if _cpu_has_bf16() else None, device)
-        choices: dict[Any, torch.dtype | None] = {"bf16": torch.bfloat16, "fp16": torch.float16, False: None}
+        choices: dict[Any, torch.dtype | None] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        choices |= {"fp32": None, False: None}
         if amp not in choices:
-            raise ConfigError(f"train.amp: got {amp!r}; expected 'auto', 'bf16', 'fp16' or false.")
+            raise ConfigError(f"train.amp: got {amp!r}; expected 'auto', 'bf16', 'fp16', 'fp32' or false.")
         return cls(choices[amp], device)
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:

@@ -1,0 +1,245 @@
+"""The command that trains, on tiny shards: what it writes, how it goes on, what bad input gets."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from loguru import logger
+
+from hypvl.cli.common import run_main
+from hypvl.cli.train import main
+from hypvl.models.hub import create_model
+from tests.data.helpers import redcaps, write_tar
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "model.visual.width=16", "model.visual.depth=1", "model.visual.heads=2", "model.visual.patch_size=16",
+    "model.textual.arch=L1_W16_A2",
+    "train.num_iterations=6", "train.total_batch_size=4", "train.num_workers=0", "train.log_period=2",
+    "train.checkpoint_period=3", "train.root_samples=8", "optim.lr_scheduler.warmup_steps=1",
+    "++dataset.mapper={_target_: hypvl.data.mappers.RedCapsMapper}",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("shards")
+    for shard in range(2):
+        members = [m for i in range(8) for m in redcaps(f"s{shard}-{i}", 10 * shard + i)]
+        write_tar(folder / f"{shard}.tar", members)
+    return f"dataset.tarfiles=[{folder}/*.tar]"
+
+
+def arguments(output: Path, shards: str, *more: str, model: str = "meru") -> list[str]:
+    config = str(ROOT / "configs" / f"train_{model}_demo.py")
+    return ["--config", config, "--num-gpus", "0", "--output-dir", str(output), shards, *SMALL, *more]
+
+
+def train(output: Path, shards: str, *more: str, model: str = "meru") -> int:
+    code = run_main(main, arguments(output, shards, *more, model=model))
+    logger.remove()  # closes the log files of the run
+    return code
+
+
+@pytest.fixture(scope="module")
+def finished(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run from its first to its last iteration."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert train(folder, shards) == 0
+    return folder
+
+
+def test_a_run_leaves_everything_behind(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names == {
+        "config.yaml", "provenance.json", "metrics.jsonl", "log-rank0.txt", "tensorboard",
+        "checkpoint_00000003.pth", "checkpoint_final.pth", "last_checkpoint.txt",
+    }  # fmt: skip
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [r["iteration"] for r in records] == [2, 4, 6]
+    assert all(
+        r["loss"] == pytest.approx(r["contrastive"] + 0.2 * r["entailment"], rel=1e-5) for r in records
+    )
+    origin = json.loads((finished / "provenance.json").read_text())
+    assert {
+        "hypvl",
+        "git_commit",
+        "packages",
+        "seed",
+        "data_fingerprint",
+        "config",
+        "command",
+    } <= origin.keys()
+    final = torch.load(finished / "checkpoint_final.pth", weights_only=True)
+    assert final["iteration"] == 6
+    assert {
+        "format_version",
+        "model",
+        "objective",
+        "optimizer",
+        "scheduler",
+        "scaler",
+        "rng",
+        "data",
+    } <= final.keys()
+    assert "root" not in final  # the hyperboloid has one
+
+
+def test_the_checkpoint_alone_builds_the_model(finished: Path) -> None:
+    model = create_model(finished / "config.yaml", finished / "checkpoint_final.pth")
+    state = torch.load(finished / "checkpoint_final.pth", weights_only=True)["model"]
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_resuming_gives_the_same_weights_bit_for_bit(finished: Path, shards: str, tmp_path: Path) -> None:
+    folder = tmp_path / "resumed"
+    folder.mkdir()
+    shutil.copy(finished / "checkpoint_00000003.pth", folder)
+    (folder / "last_checkpoint.txt").write_text("checkpoint_00000003.pth\n")
+    assert train(folder, shards, "--resume") == 0
+    whole, resumed = (torch.load(f / "checkpoint_final.pth", weights_only=True) for f in (finished, folder))
+    assert all(torch.equal(value, resumed["model"][name]) for name, value in whole["model"].items())
+    assert whole["data"] == resumed["data"]
+    assert "resumed at iteration 3" in (folder / "log-rank0.txt").read_text()
+
+
+def test_resuming_a_finished_run_changes_nothing(finished: Path, shards: str) -> None:
+    before = (finished / "checkpoint_final.pth").read_bytes()
+    assert train(finished, shards, "--resume") == 0
+    assert (finished / "checkpoint_final.pth").read_bytes() == before
+
+
+def test_a_spherical_model_stores_its_root(shards: str, tmp_path: Path) -> None:
+    assert train(tmp_path / "clip", shards, "train.num_iterations=2", model="clip") == 0
+    root = torch.load(tmp_path / "clip" / "checkpoint_final.pth", weights_only=True)["root"]
+    assert root.shape == (128,)
+    assert root.norm().item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_starting_from_weights_lists_what_differs(finished: Path, shards: str, tmp_path: Path) -> None:
+    weights = f"train.init_checkpoint={finished / 'checkpoint_final.pth'}"
+    assert train(tmp_path / "b", shards, weights, "train.num_iterations=2", model="clip") == 0
+    log = (tmp_path / "b" / "log-rank0.txt").read_text()
+    metrics = (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(metrics[0])["iteration"] == 2  # a new run
+    assert "unexpected: visual_head.log_scale, textual_head.log_scale, geometry.log_curv" in log.replace(
+        "\n", " "
+    )
+
+
+BAD = {
+    "unknown key": (["train.total_batchsize=8"], r"train\.total_batchsize.*train\.total_batch_size"),
+    "wrong type": (["train.total_batch_size=many"], r"train\.total_batch_size.*many"),
+    "sweep": (["train.seed=1,2"], r"train\.seed"),
+    "batch that ranks cannot share": (["train.total_batch_size=0"], "batch size: got 0"),
+    "precision": (["train.amp=half"], r"train\.amp: got 'half'"),
+    "warm-up longer than the run": (["optim.lr_scheduler.warmup_steps=60"], "warmup_steps: got 60"),
+    "GPUs that are not there": (["--num-gpus", "64"], "--num-gpus: got 64"),
+    "a target that does not import": (["train.objective._target_=hypvl.losses.Nothing"], "Nothing"),
+}
+
+
+@pytest.mark.parametrize("case", BAD, ids=str)
+def test_bad_input_is_one_line_exit_2_and_nothing_written(
+    case: str, shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more, message = BAD[case]
+    assert train(tmp_path / "run", shards, *more) == 2
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert re.search(message, lines[0])
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_glob_without_files_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "run", f"dataset.tarfiles=[{tmp_path}/none/*.tar]") == 1
+    assert re.search(r"error: .*none/\*\.tar: matches no file", capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_with_a_run_is_not_overwritten(
+    finished: Path, shards: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted((p.name, p.stat().st_mtime_ns) for p in finished.iterdir())
+    assert train(finished, shards) == 2
+    assert "already holds a run (checkpoint_final.pth); add --resume" in capsys.readouterr().err
+    assert sorted((p.name, p.stat().st_mtime_ns) for p in finished.iterdir()) == before
+
+
+def test_other_data_refuse_to_resume(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tar(tmp_path / "other.tar", [m for i in range(8) for m in redcaps(f"x{i}", 50 + i)])
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    assert train(folder, f"dataset.tarfiles=[{tmp_path}/other.tar]", "--resume") == 1
+    assert "cannot resume" in capsys.readouterr().err
+
+
+def test_bad_samples_are_replaced_counted_and_too_many_are_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = [m for i in range(12) for m in redcaps(f"g{i}", i)]
+    write_tar(
+        tmp_path / "data.tar", [*members, ("bad.jpg", b"no picture"), ("bad.json", b'{"caption": "x"}')]
+    )
+    data = f"dataset.tarfiles=[{tmp_path}/data.tar]"
+    assert train(tmp_path / "kept", data, "dataset.max_bad_fraction=0.5") == 0
+    log = (tmp_path / "kept" / "log-rank0.txt").read_text()
+    assert re.search(r"data: \d+ of \d+ samples \(.*\) could not be read \(data(\.tar)?/bad", log)
+    last = json.loads((tmp_path / "kept" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["bad_samples"] >= 1
+    capsys.readouterr()
+    assert train(tmp_path / "stopped", data, "dataset.max_bad_fraction=0.001") == 1
+    assert "max_bad_fraction" in capsys.readouterr().err
+
+
+def _command(output: Path, shards: str, *more: str) -> list[str]:
+    return [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments(output, shards, *more)]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.mark.slow
+def test_torchrun_on_two_cpu_processes_equals_one(finished: Path, shards: str, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, *_command(tmp_path / "two", shards)[1:]]
+    subprocess.run(command, check=True, env=_environment(), cwd=tmp_path, timeout=300)
+    one, two = (
+        torch.load(f / "checkpoint_final.pth", weights_only=True)["model"]
+        for f in (finished, tmp_path / "two")
+    )
+    for name, value in one.items():
+        # six AdamW steps divide by the root of tiny second moments: fp32 sums in another order show
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_at_the_right_iteration(shards: str, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    longer = ["train.num_iterations=200", "train.checkpoint_period=20"]
+    with subprocess.Popen(_command(folder, shards, *longer), env=_environment(), cwd=tmp_path) as process:
+        deadline = time.monotonic() + 240
+        while not (folder / "last_checkpoint.txt").is_file():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    last = (folder / "last_checkpoint.txt").read_text().strip()
+    at = torch.load(folder / last, weights_only=True)["iteration"]
+    subprocess.run(_command(folder, shards, *longer, "--resume"), check=True, env=_environment(), timeout=300)
+    records = [json.loads(line)["iteration"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert records == list(range(2, 201, 2))
+    assert f"resumed at iteration {at}" in (folder / "log-rank0.txt").read_text()
