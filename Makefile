@@ -55,7 +55,7 @@ format: $(STAMP)  ## rewrite the sources in the house format
 
 .PHONY: bench
 bench: $(STAMP)  ## run every benchmark; each prints one JSON line
-	@for script in benchmarks/*.py; do $(PY) "$$script"; done
+	@for name in tokenizer decode; do $(PY) -m benchmarks.$$name; done
 
 .PHONY: constraints
 constraints:  ## resolve requirements.txt anew into constraints.txt (needs uv and network)
