@@ -10,11 +10,12 @@ from .common.train import train
 model.visual, model.textual = _visual, _textual
 model.visual_head.out_features = model.textual_head.out_features = 128
 
-optim.optimizer.lr = 1e-3
+optim.optimizer.lr = 5e-4
 optim.lr_scheduler.warmup_steps = 100
 train.objective = _objective
-train.num_iterations = 1500
+train.num_iterations = 1000
 train.total_batch_size = 128
 train.num_workers = 1
+train.grad_clip_norm = 1.0
 train.amp = "fp32"
 train.checkpoint_period, train.log_period, train.root_samples = 500, 50, 4096

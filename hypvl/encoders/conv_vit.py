@@ -1,5 +1,6 @@
 """A small vision transformer behind a convolutional stem, for small pictures and small machines."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,18 +14,23 @@ from hypvl.encoders.positions import sincos_2d
 from hypvl.errors import ConfigError
 
 
-def conv_stem(width: int, patch_size: int) -> nn.Sequential:
-    """3x3 convolutions of stride 2, each with a norm and a GELU, that end at one token per patch.
+def conv_stem(width: int, patch_size: int, *, convs: int = 1) -> nn.Sequential:
+    """3x3 convolutions, each with a norm and a GELU, that end at one token per patch.
 
-    Channels double from stage to stage up to ``width``. GroupNorm with one group sees one picture at a time:
-    the features of a picture never depend on its batch, nor on how the batch is split over processes.
+    Each stage halves the resolution with its first convolution; every stage but the first has ``convs`` of them.
+
+    Channels double from stage to stage up to ``width``. GroupNorm (8 groups) sees one picture at a time: the
+    features of a picture never depend on its batch, nor on how the batch is split over processes.
     """
     stages = patch_size.bit_length() - 1
-    channels = [3] + [width >> (stages - 1 - i) for i in range(stages)]
     layers: list[nn.Module] = []
-    for i in range(stages):
-        conv = nn.Conv2d(channels[i], channels[i + 1], 3, stride=2, padding=1, bias=False)
-        layers += [conv, nn.GroupNorm(1, channels[i + 1]), nn.GELU()]
+    before = 3
+    for stage in range(stages):
+        channels = width >> (stages - 1 - stage)
+        for i in range(convs if stage else 1):
+            conv = nn.Conv2d(before, channels, 3, stride=1 if i else 2, padding=1, bias=False)
+            layers += [conv, nn.GroupNorm(math.gcd(8, channels), channels), nn.GELU()]
+            before = channels
     layers.append(nn.Conv2d(width, width, 1))
     return nn.Sequential(*layers)
 
@@ -38,6 +44,7 @@ class ConvStemViT(ImageEncoder):
         heads: Attention heads.
         image_size: Height and width in pixels, a multiple of ``patch_size``.
         patch_size: Pixels per token and axis, a power of two from 2; log2 of it is the number of stem stages.
+        stem_convs: Convolutions per stage of the stem, from the second stage on; at least 1.
         mlp_ratio: Width of the hidden layer of a block, in units of ``width``.
         pool: ``"mean"`` over the tokens, or the ``"class_token"``.
         pixel_mean: Mean per channel of pixels in [0, 1].
@@ -63,6 +70,7 @@ class ConvStemViT(ImageEncoder):
         heads: int = 4,
         image_size: int = 64,
         patch_size: int = 8,
+        stem_convs: int = 1,
         mlp_ratio: float = 4.0,
         pool: Literal["mean", "class_token"] = "mean",
         pixel_mean: Sequence[float] = IMAGENET_MEAN,
@@ -83,13 +91,15 @@ class ConvStemViT(ImageEncoder):
             )
         if not 0 <= drop_path_rate < 1:
             raise ConfigError(f"visual.drop_path_rate is {drop_path_rate}, but it must be in [0, 1).")
+        if stem_convs < 1:
+            raise ConfigError(f"visual.stem_convs is {stem_convs}, but at least 1 is expected.")
         if pool not in ("mean", "class_token"):
             raise ConfigError(f'visual.pool is {pool!r}, but "mean" or "class_token" is expected.')
         self.width = width
         self.pool = pool
         self.grad_checkpointing = grad_checkpointing
 
-        self.stem = conv_stem(width, patch_size)
+        self.stem = conv_stem(width, patch_size, convs=stem_convs)
         grid = image_size // patch_size
         prefix = 1 if pool == "class_token" else 0
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, width)) if prefix else None

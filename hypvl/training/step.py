@@ -31,8 +31,8 @@ class Precision:
         """Precision that ``train.amp`` asks for.
 
         Args:
-            amp: "bf16", "fp16", "fp32" (the same as False), or "auto": bf16 where the hardware has it, else fp16 on a GPU and
-                full precision on a CPU.
+            amp: "bf16", "fp16", "fp32" (the same as False), or "auto": bf16 where the hardware has it, else fp16
+                on a GPU and full precision on a CPU.
             device: Where the model lives.
 
         Raises:
