@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Each step is the command that its line shows; a step that is done is not done again."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train, before torch comes in
     args = build_parser().parse_args(argv)
     folder = args.output_dir if args.output_dir is not None else Path(f"output/demo_{args.model}")
     config = f"configs/train_{args.model}_demo.py"

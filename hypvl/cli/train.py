@@ -1,6 +1,7 @@
 """`scripts/train.py`: train a model from a config."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, compose, launch."""
+    # Before torch comes in: threads that wait by spinning starve the data workers on a machine of few cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = build_parser().parse_args(argv)
     cfg = load_config(args.config, args.overrides, required=REQUIRED)
 
