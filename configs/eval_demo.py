@@ -12,7 +12,7 @@ from hypvl.evaluation.zero_shot import ZeroShotClassification
 
 from .common.encoding import encoding as encoding
 
-roots = {"demo": "./datasets/demo"}
+encoding.num_workers, roots = 1, {"demo": "./datasets/demo"}
 _scenes = L(catalog.demo_retrieval_set)(root="${roots.demo}")
 evaluate = {
     name: L(ZeroShotClassification)(

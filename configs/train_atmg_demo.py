@@ -13,7 +13,7 @@ model.visual_head.out_features = model.textual_head.out_features = 128
 optim.optimizer.lr = 5e-4
 optim.lr_scheduler.warmup_steps = 100
 train.objective = _objective
-train.num_iterations = 1000
+train.num_iterations = 900
 train.total_batch_size = 128
 train.num_workers = 1
 train.grad_clip_norm = 1.0
