@@ -1,6 +1,7 @@
 """The demo data set: what is in it, that it repeats itself, and that evaluation stays unseen in training."""
 
 import hashlib
+import itertools
 import json
 import re
 import tarfile
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import hypvl.data.demo as demo_module
 from hypvl.data.demo import (
     STAMP,
     DemoArguments,
@@ -19,7 +21,7 @@ from hypvl.data.demo import (
     training_scenes,
 )
 from hypvl.data.demo_captions import DIGIT_WORDS
-from hypvl.data.demo_scenes import heldout_combinations
+from hypvl.data.demo_scenes import heldout_combinations, make_scene
 from hypvl.errors import DataError
 
 SMALL = DemoArguments(num_train=36, num_test=24, num_digits=200)
@@ -157,6 +159,17 @@ def test_heldout_combinations_are_in_no_training_scene() -> None:
         kinds.setdefault(scene.kind, set()).update((o.color, o.shape) for o in scene.objects)
     assert kinds["single_heldout"] == heldout
     assert not heldout & (kinds["single_seen"] | kinds["pair"])
+
+
+def test_captions_of_retrieval_scenes_never_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Always the first combination for the first object: 4,320 captions are left, so 200 draws do meet again.
+    monkeypatch.setattr(demo_module, "make_scene", lambda kind, index, rng: make_scene(kind, 0, rng))
+    arguments = DemoArguments(num_test=400)
+    drawn = [make_scene("pair", 0, np.random.default_rng([0, 3, i, 0])).caption for i in range(200)]
+    scenes = itertools.islice(evaluation_scenes(arguments), 200)
+    captions = [scene.caption for _, scene in scenes]
+    assert len(set(drawn)) < 200
+    assert len(set(captions)) == 200
 
 
 def test_training_singles_are_balanced_over_combinations() -> None:
