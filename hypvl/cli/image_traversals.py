@@ -104,6 +104,7 @@ def _traverse(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     import hypvl
+    from hypvl.cli.devices import pick_device
     from hypvl.cli.model_loading import load_trained, stored_root
     from hypvl.data.tokenizer import get_tokenizer
     from hypvl.data.transforms import ResizeCenterCrop
@@ -111,7 +112,7 @@ def _traverse(args: argparse.Namespace) -> dict[str, Any]:
     from hypvl.evaluation.traversal import traverse
     from hypvl.training.provenance import git_state
 
-    model, content = load_trained(args.checkpoint_path, args.train_config, device=_device(args.device))
+    model, content = load_trained(args.checkpoint_path, args.train_config, device=pick_device(args.device))
     root = stored_root(content, args.checkpoint_path, embed_dim=model.embed_dim)
     texts = encode_texts(
         model,
@@ -143,18 +144,6 @@ def _traverse(args: argparse.Namespace) -> dict[str, Any]:
         **git_state(Path(hypvl.__file__).resolve().parent),
         **traversal.to_json(),
     }
-
-
-def _device(name: str | None) -> Any:
-    import torch
-
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # unknown names; torch asserts where CUDA was left out
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"--device: {name!r} cannot be used ({reason}); expected cpu or cuda.") from error
-    return device
 
 
 def _print(result: dict[str, Any], image: Path) -> None:

@@ -4,6 +4,7 @@ A term declares the views it needs; the learner encodes each view once and hands
 :class:`PairContext`. Terms are pure in ``forward``; what they keep (queues, centres) changes in ``update_``.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
@@ -107,7 +108,7 @@ class PairContext:
         return self._cache[key]
 
 
-class LossTerm(nn.Module):
+class LossTerm(nn.Module, ABC):
     """One idea, one number.
 
     The mean over ranks of what ``forward`` returns equals the one-process value on the joined batch,
@@ -116,9 +117,9 @@ class LossTerm(nn.Module):
 
     needs: frozenset[View] = frozenset()
 
+    @abstractmethod
     def forward(self, ctx: PairContext) -> Tensor:
         """The value, 0-dim. Pure: changes no state."""
-        raise NotImplementedError(f"{type(self).__name__} must define forward(ctx).")
 
     def update_(self, ctx: PairContext) -> None:
         """Change queues, centres, thresholds: called once, without gradient, after a step that happened."""

@@ -17,7 +17,7 @@ from hypvl.errors import CheckpointError, ConfigError
 from hypvl.models.hub import load_checkpoint, load_weights
 from hypvl.training.checkpoint import last_checkpoint, random_state, restore_random_state, write_atomically
 from hypvl.training.hooks.checkpoints import Checkpoints, OrderlyStop
-from hypvl.training.hooks.metrics import Metrics, Sink
+from hypvl.training.hooks.metrics import Metrics, Sink, bad_everywhere
 from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, log_to_console, log_to_file
 from hypvl.training.learner import Learner
 from hypvl.training.loop import Hook, Trainer
@@ -130,7 +130,10 @@ def _hooks(
             "scheduler": trainer.scheduler.state_dict(),
             "scaler": trainer.scaler.state_dict(),
             "rng": random_state(),
-            "data": {**loader.state(trainer.consumed), "bad_samples": _bad_samples(loader)},
+            "data": {
+                **loader.state(trainer.consumed),
+                "bad_samples": bad_everywhere(loader.bad).state_dict(),
+            },
             "iteration": trainer.iteration,
             "config": config_text,
             "provenance": origin,
@@ -170,10 +173,6 @@ def _hooks(
             final_extra=final_extra,
         ),
     ]
-
-
-def _bad_samples(loader: Loader) -> dict[str, Any]:
-    return loader.bad.merged(distributed.gather_objects(loader.bad.state_dict())).state_dict()
 
 
 def _given(flag: int | None, configured: int) -> int:

@@ -63,7 +63,7 @@ class Metrics(Hook):
             self._log(trainer)
 
     def after_train(self, trainer: Trainer) -> None:
-        everywhere = self._all_bad()
+        everywhere = bad_everywhere(self.bad)
         logger.info("data: {}", everywhere)
         everywhere.check(final=True)
 
@@ -83,7 +83,7 @@ class Metrics(Hook):
                 f"{trainer.iteration}; expected a finite number; resume from the last checkpoint with a lower "
                 "optim.optimizer.lr or train.amp=false."
             )
-        everywhere = self._all_bad()
+        everywhere = bad_everywhere(self.bad)
         if everywhere.bad > self._reported:
             logger.warning("data: {}", everywhere)
             self._reported = everywhere.bad
@@ -106,15 +106,17 @@ class Metrics(Hook):
             sink.write(record)
         self._restart(trainer.iteration)
 
-    def _all_bad(self) -> BadSamples:
-        return self.bad.merged(distributed.gather_objects(self.bad.state_dict()))
-
     def _restart(self, iteration: int) -> None:
         self._sums = {}
         self._first = iteration
         self._data_seconds = 0.0
         self._skipped = 0
         self._started = time.perf_counter()
+
+
+def bad_everywhere(bad: BadSamples) -> BadSamples:
+    """The count of bad samples over all ranks (a collective)."""
+    return bad.merged(distributed.gather_objects(bad.state_dict()))
 
 
 def memory_gb() -> float:
