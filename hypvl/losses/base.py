@@ -5,7 +5,7 @@ A term declares the views it needs; the learner encodes each view once and hands
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -146,12 +146,25 @@ class Objective(nn.Module):
     Args:
         terms: Name -> term.
         weights: Name -> weight; names left out weigh 1.
+        warmup: Name -> (first, last): the weight is 0 up to the step ``first``, rises linearly and is whole from
+            the step ``last`` on. Names left out have their whole weight from the start.
+
+    Attributes:
+        steps: Steps that happened, 0-dim int64; in checkpoints only when there is a warm-up.
 
     Raises:
-        ValueError: for no terms, or a weight without a term.
+        ValueError: for no terms, a weight or warm-up without a term, or steps that do not rise.
     """
 
-    def __init__(self, terms: Mapping[str, LossTerm], weights: Mapping[str, float] | None = None) -> None:
+    steps: Tensor
+
+    def __init__(
+        self,
+        terms: Mapping[str, LossTerm],
+        weights: Mapping[str, float] | None = None,
+        *,
+        warmup: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
         super().__init__()
         if not terms:
             raise ValueError("terms: got none; an objective needs at least one named loss term.")
@@ -160,6 +173,15 @@ class Objective(nn.Module):
             raise ValueError(f"weights: {sorted(unknown)} name no term; terms are {sorted(terms)}.")
         self.terms = nn.ModuleDict(terms)
         self.weights = {name: float(weights.get(name, 1.0)) for name in terms}
+        self.warmup = {name: tuple(steps) for name, steps in (warmup if warmup is not None else {}).items()}
+        if unknown := set(self.warmup) - set(terms):
+            raise ValueError(f"warmup: {sorted(unknown)} name no term; terms are {sorted(terms)}.")
+        for name, between in self.warmup.items():
+            if len(between) != 2 or not 0 <= between[0] < between[1]:
+                raise ValueError(
+                    f"warmup.{name}: got {list(between)}; expected two steps, 0 <= first < last."
+                )
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64), persistent=bool(self.warmup))
 
     @property
     def needs(self) -> frozenset[View]:
@@ -169,12 +191,20 @@ class Objective(nn.Module):
     def forward(self, ctx: PairContext) -> LossOutput:
         """Weighted sum and the terms. A term of weight 0 is still computed, so that it is logged."""
         values = {name: term(ctx) for name, term in self._terms().items()}
-        total = torch.stack([self.weights[name] * value for name, value in values.items()]).sum()
+        total = torch.stack([self.weight(name) * value for name, value in values.items()]).sum()
         return LossOutput(total, {name: value.detach() for name, value in values.items()})
+
+    def weight(self, name: str) -> float | Tensor:
+        """What a term weighs in the coming step."""
+        if name not in self.warmup:
+            return self.weights[name]
+        first, last = self.warmup[name]
+        return self.weights[name] * ((self.steps - first) / (last - first)).clamp(0, 1)
 
     def update_(self, ctx: PairContext) -> None:
         """Let each term change its state, after a step that really happened."""
         with torch.no_grad():
+            self.steps += 1
             for term in self._terms().values():
                 term.update_(ctx)
 

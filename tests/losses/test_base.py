@@ -54,6 +54,36 @@ def test_objective_needs_every_view_once_and_updates_its_terms() -> None:
     assert objective.state_dict()["terms.squares.updates"].item() == 1
 
 
+def test_warmup_raises_a_weight_step_by_step() -> None:
+    model = _OnHyperboloid().model()
+    ctx = context(model, {IMAGE: torch.full((2, 2), 2.0, dtype=torch.float64)})
+    objective = Objective({"a": Squares(), "b": Squares()}, weights={"b": 0.5}, warmup={"b": [1, 5]})
+    totals = []
+    for _ in range(7):
+        totals.append(objective(ctx).total.item())
+        objective.update_(ctx)
+    assert totals == pytest.approx([4 + 4 * 0.5 * share for share in (0, 0, 0.25, 0.5, 0.75, 1, 1)])
+
+
+def test_warmup_goes_on_after_loading() -> None:
+    ctx = context(_OnHyperboloid().model(), {IMAGE: random_features(2)})
+    objective, other = (Objective({"a": Squares()}, warmup={"a": [0, 4]}) for _ in range(2))
+    objective.update_(ctx)
+    other.load_state_dict(objective.state_dict())
+    assert float(other.weight("a")) == 0.25
+    assert "steps" not in Objective({"a": Squares()}).state_dict()
+
+
+@pytest.mark.parametrize(("warmup", "words"), [
+    ({"b": [0, 4]}, r"\['b'\] name no term"),
+    ({"a": [4, 4]}, r"warmup.a: got \[4, 4\]"),
+    ({"a": [3]}, r"warmup.a: got \[3\]"),
+])  # fmt: skip
+def test_warmup_is_checked(warmup: dict[str, list[int]], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Objective({"a": Squares()}, warmup=warmup)
+
+
 def test_objective_refuses_no_terms_and_weights_without_a_term() -> None:
     with pytest.raises(ValueError, match="terms: got none"):
         Objective({})
