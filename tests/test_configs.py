@@ -27,13 +27,22 @@ def shrink(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def batch_for(model: Any, rows: int = 4) -> dict[str, Any]:
+def batch_for(learner: Learner, rows: int = 4) -> dict[str, Any]:
+    """A batch with every view that the learner asks for; texts of ``negative_*`` come three per sample."""
     generator = torch.Generator().manual_seed(0)
-    size, end = model.image_size, model.textual.eot_token
-    text = torch.randint(1, 400, (rows, 9), generator=generator)
-    text[:, -1] = end
-    image = torch.randint(0, 256, (rows, 3, size, size), generator=generator, dtype=torch.uint8)
-    return {"image": image, "text": text}
+    size, end = learner.model.image_size, int(learner.model.textual.eot_token)  # type: ignore[arg-type]
+    batch: dict[str, Any] = {}
+    for view in learner.views:
+        if view.modality == "image":
+            shape = (rows, 3, size, size)
+            batch[view.source] = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        else:
+            per_sample = 3 if view.source.startswith("negative") else 1
+            batch[view.source] = torch.randint(1, 400, (per_sample * rows, 9), generator=generator)
+            batch[view.source][:, -1] = end
+            if per_sample > 1:
+                batch[view.source.replace("_text", "_mask")] = torch.ones(rows, per_sample, dtype=torch.bool)
+    return batch
 
 
 @pytest.mark.parametrize("path", [*TRAIN, *EVAL], ids=lambda p: p.stem)
@@ -62,7 +71,7 @@ def test_trains_one_tiny_step(path: Path) -> None:
     before = {k: p.detach().clone() for k, p in learner.named_parameters()}
     for _ in range(2):  # the first step has learning rate 0 when there is a warm-up
         learner.constrain_()
-        output, _ = learner(batch_for(learner.model))
+        output, _ = learner(batch_for(learner))
         assert torch.isfinite(output.total)
         assert all(torch.isfinite(v) and v != 0 for v in output.terms.values()), output.terms
         optimizer.zero_grad()

@@ -1,5 +1,8 @@
 """What every loss term must keep; a test class per term subclasses this."""
 
+from collections.abc import Mapping
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 
@@ -8,9 +11,17 @@ from hypvl.geometry.scoring import NegativeDistance
 from hypvl.losses.base import LossTerm, View
 from tests.losses.toy import GeometryOnly, context, random_features
 
+Rows: TypeAlias = dict[View, Tensor]
+
 
 class LossContract:
-    """Subclass and give :meth:`make`; override :meth:`model` for another geometry."""
+    """Subclass and give :meth:`make`; override what differs: the geometry, the rows, the rest of the batch.
+
+    ``tests/losses/test_distributed.py`` runs every subclass on two processes, too.
+    """
+
+    permutes: bool = True  # False where the order of the batch matters, said in the term's docstring
+    per_sample: Mapping[str, int] = {}  # source of a view -> its rows per sample, where that is not 1
 
     def make(self) -> LossTerm:
         raise NotImplementedError
@@ -18,43 +29,66 @@ class LossContract:
     def model(self) -> GeometryOnly:
         return GeometryOnly(Lorentz(curv_init=1.0), NegativeDistance())
 
-    def value(self, rows: dict[View, Tensor]) -> Tensor:
-        return self.make()(context(self.model(), rows))
+    def batch(self, count: int) -> dict[str, Tensor]:
+        """What the batch holds beside the views, first dimension ``count``: masks, labels."""
+        return {}
 
-    def rows(self, count: int) -> dict[View, Tensor]:
-        views = sorted(self.make().needs, key=str)
-        return {v: random_features(count, seed=i).requires_grad_() for i, v in enumerate(views)}
+    def value(self, rows: Rows, batch: dict[str, Tensor] | None = None) -> Tensor:
+        views = sorted(rows, key=str)
+        count = len(rows[views[0]]) // self.per_sample.get(views[0].source, 1)
+        return self.make()(context(self.model(), rows, **(self.batch(count) if batch is None else batch)))
+
+    def rows(self, count: int, *, seed: int = 0) -> Rows:
+        return {
+            view: random_features(count * self.per_sample.get(view.source, 1), seed=100 * seed + i)
+            for i, view in enumerate(sorted(self.make().needs, key=str))
+        }
 
     def test_declares_views(self) -> None:
         needs = self.make().needs
         assert needs and all(isinstance(view, View) for view in needs)
 
     def test_same_for_any_order_of_the_batch(self) -> None:
-        rows, order = self.rows(6), torch.tensor([3, 0, 5, 1, 4, 2])
-        shuffled = {view: x.detach()[order] for view, x in rows.items()}
-        torch.testing.assert_close(self.value(rows), self.value(shuffled), rtol=1e-10, atol=1e-12)
+        if not self.permutes:
+            assert "order" in (type(self.make()).__doc__ or ""), "say in the docstring that the order matters"
+            return
+        rows, batch, order = self.rows(6), self.batch(6), torch.tensor([3, 0, 5, 1, 4, 2])
+        shuffled = {view: x.unflatten(0, (6, -1))[order].flatten(0, 1) for view, x in rows.items()}
+        same = self.value(shuffled, {key: x[order] for key, x in batch.items()})
+        torch.testing.assert_close(self.value(rows, batch), same, rtol=1e-10, atol=1e-12)
 
     def test_forward_changes_no_state(self) -> None:
         term, model, rows = self.make(), self.model(), self.rows(5)
         before = {k: v.clone() for k, v in (term.state_dict() | model.state_dict()).items()}
-        first, second = term(context(model, rows)), term(context(model, rows))
+        first, second = (term(context(model, rows, **self.batch(5))) for _ in range(2))
         assert torch.equal(first, second)
         after = term.state_dict() | model.state_dict()
         assert before.keys() == after.keys()
         assert all(torch.equal(before[k], after[k]) for k in before)
 
+    def test_goes_on_the_same_after_saving_and_loading(self) -> None:
+        term, other, model = self.make(), self.make(), self.model()
+        for step in range(2):
+            ctx = context(model, self.rows(5, seed=step), **self.batch(5))
+            term(ctx)
+            term.update_(ctx)
+        other.load_state_dict(term.state_dict())
+        rows = self.rows(5, seed=7)
+        values = [t(context(model, rows, **self.batch(5))) for t in (term, other)]
+        assert torch.equal(*values)
+
     def test_degenerate_batches_are_finite(self) -> None:
-        same = random_features(1).expand(4, -1)
+        same = random_features(1)
         batches = {
-            "one row": lambda i: random_features(1, seed=i),
-            "two rows": lambda i: random_features(2, seed=i),
-            "identical rows": lambda i: same,
-            "zero rows": lambda i: torch.zeros(3, 4, dtype=torch.float64),
-            "large rows": lambda i: random_features(3, seed=i, scale=30.0),
+            "one row": lambda n, i: random_features(n, seed=i),
+            "two rows": lambda n, i: random_features(2 * n, seed=i),
+            "identical rows": lambda n, i: same.expand(4 * n, -1),
+            "zero rows": lambda n, i: torch.zeros(3 * n, 4, dtype=torch.float64),
+            "large rows": lambda n, i: random_features(3 * n, seed=i, scale=30.0),
         }
         for name, make_rows in batches.items():
             rows = {
-                view: make_rows(i).clone().requires_grad_()
+                view: make_rows(self.per_sample.get(view.source, 1), i).clone().requires_grad_()
                 for i, view in enumerate(sorted(self.make().needs, key=str))
             }
             value = self.value(rows)
@@ -64,7 +98,7 @@ class LossContract:
                 assert x.grad is not None and torch.isfinite(x.grad).all(), f"{name}: gradient of {view}"
 
     def test_gradient_is_right(self) -> None:
-        rows = self.rows(3)
+        rows = {view: x.requires_grad_() for view, x in self.rows(3).items()}
         views = list(rows)
         assert torch.autograd.gradcheck(
             lambda *xs: self.value(dict(zip(views, xs, strict=True))),
