@@ -26,6 +26,9 @@ class Batch(TypedDict):
     negative_mask: NotRequired[Tensor]  # (B, K) bool
     box_image: NotRequired[Tensor]  # (B, 3, h, w) uint8
     box_text: NotRequired[Tensor]  # (B, L) int64
+    short_text: NotRequired[Tensor]  # (B, L) int64
+    augmented_image: NotRequired[Tensor]  # (B, 3, h, w) uint8
+    augmented_text: NotRequired[Tensor]  # (B, L) int64
     labels: NotRequired[Tensor]
 
 

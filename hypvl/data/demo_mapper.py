@@ -1,29 +1,52 @@
-"""Which caption of a demo sample a training step uses."""
+"""Which caption of a demo sample a training step uses, and which box, negatives and short caption with it."""
 
+import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
 
 from hypvl.data.demo_captions import LEVELS
 from hypvl.data.mappers import find_image, read_json
 from hypvl.data.sample import BadSample, caption_text
+
+#: The order of ``negative_text`` and of the columns of ``negative_mask``.
+NEGATIVE_TYPES = ("relation", "attribute", "object")
+_BOX_CAPTION_LEVEL = 2  # what a digit, which has no boxes, is called as a box of its own
 
 
 @dataclass(frozen=True)
 class DemoMapper:
     """Draws the caption of a training step from those of a demo sample: first its level, then one of it.
 
+    The switches add fields of the batch. Each draws from a generator of its own, so that none changes what the
+    others draw.
+
     Args:
         level_weights: relative frequency of the levels 1 (general) to 4 (specific); a level the sample lacks
             (digits have no level 4) is left out and the others keep their proportions.
+        boxes: also ``box_image``, the picture of one box of the sample (drawn evenly), and ``box_text``, its
+            phrase. A digit has no boxes: its whole picture and one of its level-2 captions.
+        negatives: also ``negative_text``, three texts in the order of :data:`NEGATIVE_TYPES` (one drawn where a
+            type has several), and ``negative_mask``, (3,) bool. Where a type is absent the mask is False and the
+            text is the caption itself. The negatives of a scene are one change away from its full level-4
+            caption, so that with this switch this is the caption, whatever ``level_weights`` says; digits have
+            no negatives and keep theirs.
+        short: also ``short_text``, a caption of a more general level than the caption's: the level is drawn
+            evenly, then one of it. The sample's most general level is left out for the caption itself.
 
     Raises:
         ValueError: for weights that are not four non-negative numbers with a positive sum.
     """
 
     level_weights: tuple[float, float, float, float] = (0.05, 0.35, 0.35, 0.25)
+    boxes: bool = False
+    negatives: bool = False
+    short: bool = False
 
     def __post_init__(self) -> None:
         weights = tuple(float(w) for w in self.level_weights)  # configs hand over lists
@@ -34,23 +57,122 @@ class DemoMapper:
             )
         object.__setattr__(self, "level_weights", weights)
 
+    def __repr__(self) -> str:
+        # Part of the data's fingerprint: a switch that is off is not named, so that older runs resume.
+        switches = [name for name in ("boxes", "negatives", "short") if getattr(self, name)]
+        return f"DemoMapper(level_weights={self.level_weights}{''.join(f', {s}=True' for s in switches)})"
+
     def __call__(
         self, key: str, members: Mapping[str, bytes], generator: np.random.Generator
     ) -> dict[str, Any]:
-        """``image`` and ``caption``. Raises BadSample when image or captions are missing or broken."""
+        """``image``, ``caption`` and what the switches add.
+
+        Raises:
+            BadSample: when the image, the captions or something a switch asks for are missing or broken.
+        """
         notes = read_json(key, members)
-        by_level: dict[int, list[str]] = {}
-        try:
-            for entry in notes["captions"]:
-                by_level.setdefault(int(entry["level"]), []).append(entry["text"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadSample(key, "captions is not a list of {text, level}") from error
+        by_level = _captions(key, notes)
+        level = self._draw_level(key, by_level, generator)
+        caption = caption_text(key, by_level[level], "captions", generator)
+        negatives = _negatives(key, notes) if self.negatives else {}
+        if negatives:
+            level, caption = LEVELS[-1], caption_text(key, notes.get("caption"), "caption", generator)
+        image = find_image(key, members)
+        fields: dict[str, Any] = {"image": image, "caption": caption}
+        if not (self.boxes or self.negatives or self.short):
+            return fields
+        box_draws, negative_draws, short_draws = generator.spawn(3)
+        if self.boxes:
+            fields |= _box(key, notes, image, by_level, box_draws)
+        if self.negatives:
+            chosen = [_pick(negatives.get(name, [caption]), negative_draws) for name in NEGATIVE_TYPES]
+            fields["negative_text"] = chosen
+            fields["negative_mask"] = torch.tensor([name in negatives for name in NEGATIVE_TYPES])
+        if self.short:
+            general = [other for other in sorted(by_level) if other < level]
+            if not general:
+                raise BadSample(key, f"no caption more general than level {level}")
+            short = by_level[general[int(short_draws.integers(len(general)))]]
+            fields["short_text"] = caption_text(key, short, "captions", short_draws)
+        return fields
+
+    def _draw_level(self, key: str, by_level: Mapping[int, list[str]], generator: np.random.Generator) -> int:
         levels = [level for level in LEVELS if level in by_level and self.level_weights[level - 1] > 0]
+        if self.short:
+            levels = [level for level in levels if level > min(by_level)]
         if not levels:
             raise BadSample(key, f"no caption of a level with weight, it has levels {sorted(by_level)}")
         weights = np.array([self.level_weights[level - 1] for level in levels])
-        level = levels[int(generator.choice(len(levels), p=weights / weights.sum()))]
-        return {
-            "image": find_image(key, members),
-            "caption": caption_text(key, by_level[level], "captions", generator),
-        }
+        return levels[int(generator.choice(len(levels), p=weights / weights.sum()))]
+
+
+def _captions(key: str, notes: Mapping[str, Any]) -> dict[int, list[str]]:
+    """The captions of each level."""
+    by_level: dict[int, list[str]] = {}
+    try:
+        for entry in notes["captions"]:
+            by_level.setdefault(int(entry["level"]), []).append(entry["text"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadSample(key, "captions is not a list of {text, level}") from error
+    return by_level
+
+
+def _negatives(key: str, notes: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The false captions of each type; none for a digit."""
+    by_type: dict[str, list[str]] = {}
+    try:
+        for entry in notes.get("negatives", []):
+            name, text = entry["type"], entry["text"]
+            if name not in NEGATIVE_TYPES or not isinstance(text, str) or not text:
+                raise ValueError(name)
+            by_type.setdefault(name, []).append(text)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadSample(key, "negatives is not a list of {type, text}") from error
+    return by_type
+
+
+def _box(
+    key: str,
+    notes: Mapping[str, Any],
+    image: bytes,
+    by_level: Mapping[int, list[str]],
+    generator: np.random.Generator,
+) -> dict[str, Any]:
+    """``box_image`` and ``box_text`` of one box, or of the whole picture where there are none."""
+    boxes = notes.get("boxes", [])
+    if not boxes:
+        text = caption_text(key, by_level.get(_BOX_CAPTION_LEVEL), "caption of level 2", generator)
+        return {"box_image": image, "box_text": text}
+    try:
+        entry = boxes[int(generator.integers(len(boxes)))]
+        left, top, right, bottom = (float(value) for value in entry["box"])
+        phrase = entry["phrase"]
+        if not 0 <= left < right <= 1 or not 0 <= top < bottom <= 1:
+            raise ValueError("corners")
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadSample(key, "boxes is not a list of {box: [left, top, right, bottom], phrase}") from error
+    text = caption_text(key, phrase, "phrase", generator)
+    return {"box_image": _crop(key, image, (left, top, right, bottom)), "box_text": text}
+
+
+def _crop(key: str, image: bytes, box: tuple[float, float, float, float]) -> bytes:
+    """The part of a picture inside a box of fractions, every pixel it touches, as PNG."""
+    try:
+        with Image.open(io.BytesIO(image), formats=("PNG", "JPEG")) as picture:
+            width, height = picture.size
+            left, top, right, bottom = box
+            corners = (
+                math.floor(left * width), math.floor(top * height),
+                math.ceil(right * width), math.ceil(bottom * height),
+            )  # fmt: skip
+            out = io.BytesIO()
+            picture.crop(corners).save(out, format="PNG", compress_level=1)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise BadSample(
+            key, f"cannot cut a box out of the image ({type(error).__name__}: {error})"
+        ) from error
+    return out.getvalue()
+
+
+def _pick(texts: list[str], generator: np.random.Generator) -> str:
+    return texts[int(generator.integers(len(texts)))]
