@@ -8,7 +8,7 @@ from hypvl.data.transforms import RandomResizedCrop
 
 dataset = L(ImageTextShards)(
     tarfiles=["datasets/demo/train/*.tar"],
-    mapper=L(DemoMapper)(level_weights=[0.05, 0.55, 0.25, 0.15]),
+    mapper=L(DemoMapper)(level_weights=[0.05, 0.6, 0.2, 0.15]),
     image_transform=L(RandomResizedCrop)(size=64, scale=[0.9, 1.0]),
     tokenizer=L(get_tokenizer)(context_length=77),
     max_bad_fraction=0.1,
