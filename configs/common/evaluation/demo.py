@@ -1,0 +1,36 @@
+"""Everything that is measured on the demo data: classification, retrieval, radii, hierarchy, hard negatives."""
+
+from hypvl.config import LazyCall as L
+from hypvl.evaluation import catalog
+from hypvl.evaluation.caption_choice import CaptionChoice, demo_choices
+from hypvl.evaluation.hierarchical import DemoObjects, HierarchicalClassification
+from hypvl.evaluation.radii import EmbeddingRadii
+from hypvl.evaluation.retrieval import ZeroShotRetrieval
+from hypvl.evaluation.traversal_levels import TraversalLevels
+from hypvl.evaluation.zero_shot import ZeroShotClassification
+
+from ..encoding import encoding
+
+encoding.num_workers = 1
+roots = {"demo": "./datasets/demo"}
+_scenes = L(catalog.demo_retrieval_set)(root="${roots.demo}")
+evaluate = {
+    name: L(ZeroShotClassification)(
+        dataset=L(catalog.demo_classification_set)(name=name, root="${roots.demo}"), encoding="${encoding}"
+    )
+    for name in catalog.DEMO_CLASSIFICATION_SETS
+}
+evaluate["scenes_retrieval"] = L(ZeroShotRetrieval)(dataset=_scenes, ks=[1, 5, 10], encoding="${encoding}")
+evaluate["scenes_radii"] = L(EmbeddingRadii)(dataset=_scenes, encoding="${encoding}")
+evaluate["scenes_hierarchy"] = L(HierarchicalClassification)(
+    dataset=L(DemoObjects)(root="${roots.demo}"), tree="${roots.demo}/eval/tree.json", encoding="${encoding}"
+)
+evaluate["scenes_choices"] = L(CaptionChoice)(
+    dataset=L(demo_choices)(hierarchy="${roots.demo}/eval/hierarchy.json"), encoding="${encoding}"
+)
+evaluate["scenes_traversals"] = L(TraversalLevels)(
+    hierarchy="${roots.demo}/eval/hierarchy.json",
+    levels="${roots.demo}/text_pool_levels.json",
+    limit=100,
+    encoding="${encoding}",
+)

@@ -1,0 +1,109 @@
+"""How far a wrong prediction is from the truth in an is-a hierarchy: pure functions of a graph.
+
+Source: HyCoCLIP (Pal et al. 2025, arXiv 2410.06912), section 4, after Kosmopoulos et al. 2015.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+
+class IsA:
+    """An is-a relation: each node with its parents; several parents and several roots are allowed.
+
+    Args:
+        parents: Node -> its parents; every parent is a node itself.
+
+    Raises:
+        ValueError: for a parent that is no node, or a circle.
+    """
+
+    def __init__(self, parents: Mapping[str, Sequence[str]]) -> None:
+        self.parents = {node: tuple(above) for node, above in parents.items()}
+        for node, above in self.parents.items():
+            if unknown := [p for p in above if p not in self.parents]:
+                raise ValueError(f"parents: {node!r} has the parent {unknown[0]!r}, which is no node.")
+        self._ancestors: dict[str, frozenset[str]] = {}
+        self._neighbours: dict[str, set[str]] = {node: set(above) for node, above in self.parents.items()}
+        for node, above in self.parents.items():
+            for parent in above:
+                self._neighbours[parent].add(node)
+        for node in self.parents:
+            self._find_ancestors(node)
+
+    def __contains__(self, node: object) -> bool:
+        return node in self.parents
+
+    def _find_ancestors(self, start: str) -> None:
+        """Depth first without recursion: a taxonomy may be deeper than Python's stack."""
+        path: list[str] = [start]
+        open_nodes = {start}
+        while path:
+            node = path[-1]
+            waiting = [p for p in self.parents[node] if p not in self._ancestors]
+            if node in self._ancestors or not waiting:
+                own = {node}.union(*(self._ancestors[p] for p in self.parents[node]))
+                self._ancestors[node] = frozenset(own)
+                open_nodes.discard(path.pop())
+            elif waiting[0] in open_nodes:
+                raise ValueError(f"parents: {waiting[0]!r} is its own ancestor; expected no circles.")
+            else:
+                path.append(waiting[0])
+                open_nodes.add(waiting[0])
+
+    def ancestors(self, node: str) -> frozenset[str]:
+        """The node and everything above it. Raises KeyError for no node."""
+        return self._ancestors[node]
+
+    def distances(self, node: str) -> dict[str, int]:
+        """Edges of the shortest undirected path from a node to every node that can be reached."""
+        found = {node: 0}
+        queue = deque([node])
+        while queue:
+            here = queue.popleft()
+            for other in self._neighbours[here]:
+                if other not in found:
+                    found[other] = found[here] + 1
+                    queue.append(other)
+        return found
+
+
+def pair_metrics(graph: IsA, predicted: str, truth: str) -> dict[str, float]:
+    """Metrics of one prediction.
+
+    With A = ancestors including the node itself: ``lca_error`` |A_p| - |A_p & A_t| + 1 (1 = right or above it on
+    its only path), ``jaccard`` |A_p & A_t| / |A_p or A_t|, ``hierarchical_precision`` |A_p & A_t| / |A_p|,
+    ``hierarchical_recall`` |A_p & A_t| / |A_t|, and ``tie``, the edges of the shortest undirected path.
+
+    Raises:
+        ValueError: when there is no path between the two.
+    """
+    distance = graph.distances(truth).get(predicted)
+    if distance is None:
+        raise ValueError(f"no path between {predicted!r} and {truth!r}; connect the hierarchy by a root.")
+    above_p, above_t = graph.ancestors(predicted), graph.ancestors(truth)
+    common = len(above_p & above_t)
+    return {
+        "tie": float(distance),
+        "lca_error": float(len(above_p) - common + 1),
+        "jaccard": common / len(above_p | above_t),
+        "hierarchical_precision": common / len(above_p),
+        "hierarchical_recall": common / len(above_t),
+    }
+
+
+def mean_metrics(graph: IsA, predicted: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
+    """Mean of :func:`pair_metrics` over predictions.
+
+    Raises:
+        ValueError: for sequences of different length, or none.
+    """
+    if len(predicted) != len(truth) or not truth:
+        raise ValueError(
+            f"predicted, truth: got {len(predicted)} and {len(truth)}; expected one prediction per truth."
+        )
+    seen: dict[tuple[str, str], dict[str, float]] = {}
+    for pair in zip(predicted, truth, strict=True):
+        if pair not in seen:
+            seen[pair] = pair_metrics(graph, *pair)
+    rows = [seen[pair] for pair in zip(predicted, truth, strict=True)]
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}

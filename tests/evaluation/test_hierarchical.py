@@ -1,0 +1,86 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from hypvl.errors import DataError
+from hypvl.evaluation.classification_sets import ImageFolderSet
+from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.hierarchical import DemoObjects, HierarchicalClassification, read_is_a
+from hypvl.evaluation.protocol import Evaluator
+from tests.evaluation.contract import EvaluatorContract
+from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture
+
+TREE = {
+    "color": {"parents": []},
+    "warm": {"parents": ["color"]},
+    "cold": {"parents": ["color"]},
+    "red": {"parents": ["warm"]},
+    "yellow": {"parents": ["warm"]},
+    "green": {"parents": ["cold"]},
+    "blue": {"parents": ["cold"]},
+}
+
+
+def evaluator(folder: Path, *, encoding: Encoding, bad: int = 0) -> HierarchicalClassification:
+    """Three pictures named right; one green picture labelled blue (two edges), one red labelled green (four)."""
+    pictures = [("red", RED), ("green", GREEN), ("blue", BLUE), ("blue", GREEN), ("green", RED)]
+    for i, (label, color) in enumerate(pictures):
+        picture(folder / "set" / label / f"{i}.png", color)
+    for i in range(bad):
+        broken(folder / "set" / "red" / f"x{i}.png")
+    (folder / "set" / "yellow").mkdir(parents=True, exist_ok=True)
+    tree = folder / "tree.json"
+    tree.write_text(json.dumps(TREE))
+    dataset = ImageFolderSet(folder / "set", prompts=["a {} thing"])
+    return HierarchicalClassification(dataset, tree, encoding=encoding, tokenizer=FakeTokenizer())
+
+
+class TestHierarchicalClassification(EvaluatorContract):
+    evaluator_class = HierarchicalClassification
+
+    def build(self, folder: Path, *, encoding: Encoding, bad: int) -> Evaluator:
+        return evaluator(folder, encoding=encoding, bad=bad)
+
+
+def test_values_by_hand(tmp_path: Path) -> None:
+    result = evaluator(tmp_path, encoding=Encoding(num_workers=0))(FakeModel())
+    assert result.metrics["tie"] == pytest.approx((0 + 0 + 0 + 2 + 4) / 5)
+    assert result.metrics["tie_chance"] == pytest.approx((0 + 2 + 4 + 4) / 4)
+    assert result.metrics["lca_error"] == pytest.approx((1 + 1 + 1 + 2 + 3) / 5)
+    assert result.metrics["hierarchical_precision"] == pytest.approx((3 + 2 / 3 + 1 / 3) / 5)
+    assert result.metrics["top1_accuracy"] == pytest.approx(60.0)
+    assert sorted(result.items["tie"]) == [0, 0, 0, 2, 4]
+
+
+def test_missing_class_and_broken_file_are_named(tmp_path: Path) -> None:
+    evaluator(tmp_path, encoding=Encoding())
+    dataset = ImageFolderSet(tmp_path / "set", prompts=["a {} thing"])
+    small = tmp_path / "small.json"
+    small.write_text(json.dumps({"red": {"parents": []}}))
+    with pytest.raises(DataError, match="lacks the class 'blue'"):
+        HierarchicalClassification(dataset, small)
+    small.write_text("[1]")
+    with pytest.raises(DataError, match="cannot be read as a hierarchy"):
+        read_is_a(small)
+
+
+def test_demo_objects_are_colour_and_shape(tmp_path: Path) -> None:
+    root = tmp_path / "demo"
+    for name, color in (("a", RED), ("b", BLUE), ("c", RED)):
+        picture(root / "eval" / "scenes" / f"{name}.png", color)
+    scenes = [
+        {"image": "scenes/a.png", "kind": "single_seen", "chain": ["a shape", "a ring", "a red ring", "..."]},
+        {"image": "scenes/b.png", "kind": "pair", "chain": ["a shape", "a star", "a blue star", "..."]},
+        {
+            "image": "scenes/c.png",
+            "kind": "single_heldout",
+            "chain": ["a shape", "a cross", "a red cross", "."],
+        },
+    ]
+    (root / "eval" / "hierarchy.json").write_text(json.dumps({"scenes": scenes}))
+    found = DemoObjects(root)
+    assert (list(found.classes), list(found.labels)) == (["a red cross", "a red ring"], [1, 0])
+    assert found[1][1] == 0 and list(found.keys) == ["a", "c"]
+    with pytest.raises(DataError, match=r"make it with scripts/make_demo_data.py"):
+        DemoObjects(tmp_path)

@@ -1,0 +1,66 @@
+import pytest
+
+from hypvl.evaluation.hierarchy import IsA, mean_metrics, pair_metrics
+
+#            thing
+#      animal      plant
+#    dog    cat     oak
+#  poodle
+TREE = IsA({
+    "thing": [], "animal": ["thing"], "plant": ["thing"], "dog": ["animal"], "cat": ["animal"],
+    "oak": ["plant"], "poodle": ["dog"],
+})  # fmt: skip
+
+
+@pytest.mark.parametrize(("predicted", "truth", "tie", "lca", "jaccard", "precision", "recall"), [
+    ("dog", "dog", 0, 1, 1.0, 1.0, 1.0),
+    ("cat", "dog", 2, 2, 2 / 4, 2 / 3, 2 / 3),
+    ("oak", "dog", 4, 3, 1 / 5, 1 / 3, 1 / 3),
+    ("animal", "dog", 1, 1, 2 / 3, 1.0, 2 / 3),
+    ("poodle", "dog", 1, 2, 3 / 4, 3 / 4, 1.0),
+    ("poodle", "oak", 5, 4, 1 / 6, 1 / 4, 1 / 3),
+])  # fmt: skip
+def test_values_by_hand(
+    predicted: str, truth: str, tie: float, lca: float, jaccard: float, precision: float, recall: float
+) -> None:
+    assert pair_metrics(TREE, predicted, truth) == pytest.approx({
+        "tie": tie, "lca_error": lca, "jaccard": jaccard,
+        "hierarchical_precision": precision, "hierarchical_recall": recall,
+    })  # fmt: skip
+
+
+def test_mean_over_predictions() -> None:
+    found = mean_metrics(TREE, ["dog", "cat", "oak"], ["dog", "dog", "dog"])
+    assert found["tie"] == pytest.approx(2.0)
+    assert found["jaccard"] == pytest.approx((1 + 0.5 + 0.2) / 3)
+    with pytest.raises(ValueError, match="got 1 and 2"):
+        mean_metrics(TREE, ["dog"], ["dog", "cat"])
+
+
+def test_swapping_truth_and_prediction_swaps_precision_and_recall() -> None:
+    for a in TREE.parents:
+        for b in TREE.parents:
+            one, other = pair_metrics(TREE, a, b), pair_metrics(TREE, b, a)
+            assert one["hierarchical_precision"] == other["hierarchical_recall"]
+            assert (one["tie"], one["jaccard"]) == (other["tie"], other["jaccard"])
+
+
+def test_several_parents_take_the_shortest_way() -> None:
+    graph = IsA({"shape": [], "circle": ["shape"], "red": ["shape"], "red circle": ["circle", "red"],
+                 "red star": ["red"]})  # fmt: skip
+    assert graph.ancestors("red circle") == {"shape", "circle", "red", "red circle"}
+    assert pair_metrics(graph, "red star", "red circle")["tie"] == 2.0  # over red, not over the root
+
+
+def test_a_long_chain_needs_no_deep_stack() -> None:
+    chain = IsA({str(i): [str(i + 1)] if i < 5000 else [] for i in range(5001)})
+    assert len(chain.ancestors("0")) == 5001
+
+
+def test_bad_hierarchies_are_named() -> None:
+    with pytest.raises(ValueError, match="'dog' has the parent 'animal', which is no node"):
+        IsA({"dog": ["animal"]})
+    with pytest.raises(ValueError, match="is its own ancestor"):
+        IsA({"a": ["b"], "b": ["c"], "c": ["a"]})
+    with pytest.raises(ValueError, match="no path between 'a' and 'b'"):
+        pair_metrics(IsA({"a": [], "b": []}), "a", "b")
