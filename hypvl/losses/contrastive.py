@@ -12,21 +12,23 @@ from torch import Tensor
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 
 
-def contrastive_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def contrastive_loss(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross entropy of each query's scores against its own key (InfoNCE).
 
-    Formula: ``mean_i ( logsumexp_j z_ij - z_{i, t_i} )``.
+    Formula: ``mean_i ( logsumexp_j z_ij - (1 - e) z_{i, t_i} - e mean_j z_ij )``.
 
     Args:
         logits: (Q, K) scaled scores, higher = closer; computed in fp32 or better.
         targets: (Q,) int64, column of each query's positive key.
+        label_smoothing: e in [0, 1): the share of the target that is spread evenly over all K keys.
 
     Returns:
         0-dim.
 
-    Source: Oord et al. 2018 (arXiv 1807.03748), eq. 4; Radford et al. 2021 (arXiv 2103.00020), fig. 3.
+    Source: Oord et al. 2018 (arXiv 1807.03748), eq. 4; Radford et al. 2021 (arXiv 2103.00020), fig. 3;
+        smoothing: Szegedy et al. 2016 (arXiv 1512.00567), section 7.
     """
-    return F.cross_entropy(logits, targets)
+    return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
 
 
 class Contrastive(LossTerm):
@@ -34,17 +36,30 @@ class Contrastive(LossTerm):
 
     Args:
         pairs: (query, key) views; default image -> text and text -> image. Strings as in
-            :meth:`View.parse`, so that configs can name them.
+            :meth:`View.parse`, so that configs can name them. Each pair weighs the same.
+        label_smoothing: In [0, 1), see :func:`contrastive_loss`; over the keys of every rank.
 
-    Source: CLIP arXiv 2103.00020; MERU arXiv 2304.09172; ATMG (Accept the Modality Gap, CVPR 2025), angles as scores.
+    Raises:
+        ValueError: for no pairs, or a smoothing outside [0, 1).
+
+    Source: CLIP arXiv 2103.00020; MERU arXiv 2304.09172; ATMG (Accept the Modality Gap, CVPR 2025), angles as
+        scores; CyCLIP (2205.14459), section 3: with image -> augmented_image and text -> augmented_text besides.
     """
 
-    def __init__(self, pairs: Sequence[Sequence[str | View]] = ((IMAGE, TEXT), (TEXT, IMAGE))) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[Sequence[str | View]] = ((IMAGE, TEXT), (TEXT, IMAGE)),
+        *,
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing: got {label_smoothing}; expected a number in [0, 1).")
         if not pairs:
             raise ValueError(
                 "pairs: got none; give at least one (query, key) pair such as ('image', 'text')."
             )
+        self.label_smoothing = label_smoothing
         self.pairs = tuple((View.parse(query), View.parse(key)) for query, key in pairs)
         self.needs = frozenset(view for pair in self.pairs for view in pair)
 
@@ -59,5 +74,6 @@ class Contrastive(LossTerm):
                 query_modality=query.modality,
                 key_modality=key.modality,
             )  # (B, N)
-            values.append(contrastive_loss(logits, ctx.targets(query)))
+            targets = ctx.targets(query)
+            values.append(contrastive_loss(logits, targets, label_smoothing=self.label_smoothing))
         return torch.stack(values).mean()

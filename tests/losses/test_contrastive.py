@@ -24,11 +24,52 @@ class TestContrastiveOnSphere(LossContract):
         return GeometryOnly(Sphere(), Cosine())
 
 
+class TestSmoothedContrastive(LossContract):
+    def make(self) -> LossTerm:
+        return Contrastive(label_smoothing=0.1)
+
+
+class TestAugmentedContrastive(LossContract):
+    """CyCLIP's in-modal augmentation: four pairs, one direction for each modality."""
+
+    def make(self) -> LossTerm:
+        return Contrastive(
+            [
+                ("image", "text"), ("text", "image"),
+                ("image", "image:augmented_image"), ("text", "text:augmented_text"),
+            ]
+        )  # fmt: skip
+
+    def model(self) -> GeometryOnly:
+        return GeometryOnly(Sphere(), Cosine())
+
+
 def test_value_by_hand() -> None:
     logits = torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]], dtype=torch.float64)
     # row 0: -log(3/4); row 1 has two equal scores: log 2
     expected = (math.log(4 / 3) + math.log(2)) / 2
     assert contrastive_loss(logits, torch.tensor([0, 1])).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_smoothing_by_hand() -> None:
+    """Scores (log 3, 0), target 0: log 4 - 0.8 log 3 - 0.2 (log 3 + 0) / 2 = log 4 - 0.9 log 3."""
+    logits = torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64)
+    value = contrastive_loss(logits, torch.tensor([0]), label_smoothing=0.2)
+    assert value.item() == pytest.approx(math.log(4.0) - 0.9 * math.log(3.0), rel=1e-12)
+
+
+def test_smoothing_of_equal_scores_changes_nothing_and_one_key_costs_nothing() -> None:
+    equal = torch.full((2, 5), 3.0, dtype=torch.float64)
+    assert contrastive_loss(equal, torch.tensor([1, 4]), label_smoothing=0.3).item() == pytest.approx(
+        math.log(5.0)
+    )
+    assert contrastive_loss(equal[:, :1], torch.tensor([0, 0]), label_smoothing=0.3).item() == 0.0
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_smoothing_is_a_share(share: float) -> None:
+    with pytest.raises(ValueError, match=r"label_smoothing: got .*\[0, 1\)"):
+        Contrastive(label_smoothing=share)
 
 
 def test_clip_loss_by_hand() -> None:
