@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "geometry": set(),
     "distributed": set(),
     "config": set(),
-    "encoders": set(),
+    "encoders": {"distributed"},
     "data": set(),
     "losses": {"geometry", "distributed"},
     "models": {"encoders", "geometry", "config"},

@@ -1,7 +1,7 @@
 """Image and text encoders, their heads, a geometry and a scorer: every model of hypvl is one of these."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from hypvl.geometry.scoring import Scorer
 Modality: TypeAlias = Literal["image", "text"]
 Stage: TypeAlias = Literal["trunk", "features", "embeddings"]
 STAGES: tuple[Stage, ...] = ("trunk", "features", "embeddings")
+MakePost: TypeAlias = Callable[[int], nn.Module]
 
 
 class DualEncoder(nn.Module):
@@ -24,7 +25,14 @@ class DualEncoder(nn.Module):
         textual_head: Likewise for texts.
         geometry: Lifts features onto its manifold.
         scorer: Similarity as the model is trained.
+        image_post: Makes a transform of the flat image embeddings, ``embed_dim -> nn.Module`` (see
+            :mod:`hypvl.encoders.standardize`), or several, one after the other; what each gives is lifted again.
+            None = none: no parameters, no cost.
+        text_post: Likewise for texts. Prompts of a class are pooled first, or scored one by one, as the scorer does.
     """
+
+    image_post: nn.Module | None
+    text_post: nn.Module | None
 
     def __init__(
         self,
@@ -35,6 +43,8 @@ class DualEncoder(nn.Module):
         textual_head: Callable[[int], nn.Module],
         geometry: Geometry,
         scorer: Scorer,
+        image_post: MakePost | Sequence[MakePost] | None = None,
+        text_post: MakePost | Sequence[MakePost] | None = None,
     ) -> None:
         super().__init__()
         self.visual = visual
@@ -50,6 +60,8 @@ class DualEncoder(nn.Module):
                 "give both the same embedding size."
             )
         self.embed_dim = dims[0]
+        self.image_post = _make_posts(image_post, self.embed_dim)
+        self.text_post = _make_posts(text_post, self.embed_dim)
         self.image_size = int(visual.image_size)  # type: ignore[arg-type]
         self.context_length = int(textual.context_length)  # type: ignore[arg-type]
 
@@ -75,12 +87,27 @@ class DualEncoder(nn.Module):
         return (self.visual_head if modality == "image" else self.textual_head)(trunk)
 
     def embed(self, features: Tensor, *, modality: Modality) -> Tensor:
-        """Features (..., D) -> embeddings (..., D)."""
-        return self.geometry.lift(features)
+        """Features (..., D) -> embeddings (..., D), post transforms included."""
+        return self._standardized(self.geometry.lift(features), modality)
 
     def pool(self, features: Tensor, *, modality: Modality) -> Tensor:
-        """Features of several views of one thing, (..., P, D) -> one embedding (..., D)."""
-        return self.geometry.pool(features)
+        """Features of several views of one thing, (..., P, D) -> one embedding (..., D).
+
+        Post transforms act on the pooled embedding, as published (average, normalise, centre, normalise).
+        """
+        return self._standardized(self.geometry.pool(features), modality)
+
+    def posts(self, modality: Modality) -> tuple[nn.Module, ...]:
+        """The post transforms of a modality, in the order they act."""
+        post = self.image_post if modality == "image" else self.text_post
+        if post is None:
+            return ()
+        return tuple(post) if isinstance(post, nn.ModuleList) else (post,)
+
+    def _standardized(self, embeddings: Tensor, modality: Modality) -> Tensor:
+        for post in self.posts(modality):
+            embeddings = self.geometry.lift(post(self.geometry.flatten(embeddings)))
+        return embeddings
 
     def scores(
         self, query: Tensor, key: Tensor, *, query_modality: Modality, key_modality: Modality
@@ -92,15 +119,60 @@ class DualEncoder(nn.Module):
 
     def class_scores(self, image_embeddings: Tensor, prompt_features: Sequence[Tensor]) -> Tensor:
         """Scores of images (Q, D) against C classes given by prompt features, C times (P_c, D) -> (Q, C)."""
-        return self.scorer.class_scores(self.geometry, image_embeddings, prompt_features)
+        # With a text transform, prompts become embeddings through it; the scorer decides whether pooled or not.
+        geometry = self.geometry if self.text_post is None else cast(Geometry, _PromptGeometry(self))
+        return self.scorer.class_scores(geometry, image_embeddings, prompt_features)
+
+    @torch.no_grad()
+    def update_(self, *, image: Iterable[Tensor] = (), text: Iterable[Tensor] = ()) -> None:
+        """Move running statistics of post transforms, once after a training step that happened (a collective).
+
+        Args:
+            image: Features (B, D) of each image view of the step, as they were embedded.
+            text: Likewise of each text view.
+        """
+        modalities: tuple[tuple[Modality, Iterable[Tensor]], ...] = (("image", image), ("text", text))
+        for modality, views in modalities:
+            posts = self.posts(modality)
+            for features in views if posts else ():
+                flat = self.geometry.flatten(self.geometry.lift(features))
+                for i, post in enumerate(posts):
+                    update = getattr(post, "update_", None)
+                    if update is not None:
+                        update(flat)
+                    if i + 1 < len(posts):
+                        flat = self.geometry.flatten(self.geometry.lift(post(flat)))
 
     @torch.no_grad()
     def constrain_(self) -> None:
         """Clamp curvature, scales and head scales into their ranges; called before each training step."""
-        for module in (self.visual_head, self.textual_head, self.geometry, self.scorer):
+        posts = (*self.posts("image"), *self.posts("text"))
+        for module in (self.visual_head, self.textual_head, self.geometry, self.scorer, *posts):
             constrain = getattr(module, "constrain_", None)
             if constrain is not None:
                 constrain()
+
+
+class _PromptGeometry:
+    """The geometry of a model, whose ``lift`` and ``pool`` give text embeddings as the model makes them."""
+
+    def __init__(self, model: DualEncoder) -> None:
+        self._model = model
+
+    def lift(self, features: Tensor) -> Tensor:
+        return self._model.embed(features, modality="text")
+
+    def pool(self, features: Tensor) -> Tensor:
+        return self._model.pool(features, modality="text")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model.geometry, name)
+
+
+def _make_posts(make: MakePost | Sequence[MakePost] | None, dim: int) -> nn.Module | None:
+    if make is None:
+        return None
+    return nn.ModuleList([one(dim) for one in make]) if isinstance(make, Sequence) else make(dim)
 
 
 def _width(encoder: nn.Module) -> int:

@@ -54,6 +54,19 @@ class Learner(nn.Module):
                 if constrain is not None:
                     constrain()
 
+    def update_(self, ctx: PairContext) -> None:
+        """Let terms (queues, thresholds) and the model (running statistics) change state.
+
+        Called once after a step that really happened, with the context of its forward pass.
+        """
+        with torch.no_grad():
+            self.objective.update_(ctx)
+            views = [view for view in self.views if view.encoder == "student"]
+            self.model.update_(
+                image=[ctx.features(view).detach() for view in views if view.modality == "image"],
+                text=[ctx.features(view).detach() for view in views if view.modality == "text"],
+            )
+
     def stats(self) -> dict[str, float]:
         """Curvature, scales and the like, for the log (synchronises the device)."""
         return {**self.model.geometry.stats(), "logit_scale": self.model.scorer.scale.item()}

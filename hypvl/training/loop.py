@@ -125,7 +125,7 @@ class Trainer:
         )
         if stepped:
             self.scheduler.step()
-            self.learner.objective.update_(ctx)
+            self.learner.update_(ctx)
         self.iteration += 1
         return StepResult(
             LossOutput(output.total.detach(), output.terms),
