@@ -1,5 +1,7 @@
 """Parameter groups and learning-rate schedules of the published recipes."""
 
+import difflib
+import fnmatch
 import math
 from collections.abc import Iterable
 
@@ -14,6 +16,7 @@ def parameter_groups(
     weight_decay: float,
     gain_bias_decay: float,
     exclude: Iterable[str] = ("log_scale", "log_curv", "logit_bias"),
+    trainable: Iterable[str] | None = None,
 ) -> list[dict[str, object]]:
     """Trainable parameters in three groups with their weight decay: regular, gains and biases, excluded.
 
@@ -25,12 +28,15 @@ def parameter_groups(
         gain_bias_decay: Of gains and biases. The published recipe asks for 0.0 but, by an `or`, got 0.2:
             hypvl's recipes say 0.2, as was trained; give 0.0 for the usual practice.
         exclude: Last parts of parameter names that are never decayed (scales, curvature).
+        trainable: Freeze all but these, see :func:`freeze_all_but`; None = freeze nothing.
 
     Returns:
         Groups for a torch optimizer; empty ones are left out.
 
     Source: reference/scheduler_optim.json (MERU recipe).
     """
+    if trainable is not None:
+        freeze_all_but(model, trainable)
     excluded_names = tuple(exclude)
     norms = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
     regular: list[nn.Parameter] = []
@@ -54,6 +60,41 @@ def parameter_groups(
         {"params": excluded, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
+    """Freeze every parameter that no pattern names: it asks for no gradient any more.
+
+    Parameters that are fixed by construction (sine-cosine positions) stay fixed.
+
+    Args:
+        model: Changed in place; in a training run the learner, whose names start with ``model.``.
+        patterns: Full names, or shell patterns of them such as ``"model.*_post.*"``; ``*`` goes over dots.
+
+    Returns:
+        The names that stay trainable.
+
+    Raises:
+        ValueError: for no pattern, or one that names no trainable parameter (the closest name is told).
+    """
+    if isinstance(patterns, str):
+        raise ValueError(f"trainable: got the text {patterns!r}; expected a list of patterns.")
+    patterns = list(patterns)
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if not patterns:
+        raise ValueError("trainable: got no pattern; expected at least one, or null to freeze nothing.")
+    kept: set[str] = set()
+    for pattern in patterns:
+        matched = fnmatch.filter(names, pattern)
+        if not matched:
+            near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
+            raise ValueError(
+                f"trainable: {pattern!r} names no trainable parameter; the closest is {near[0] if near else 'none'}."
+            )
+        kept.update(matched)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in kept)
+    return [name for name in names if name in kept]
 
 
 def warmup_cosine_multiplier(step: int, *, total_steps: int, warmup_steps: int) -> float:

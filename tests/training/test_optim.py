@@ -2,8 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from hypvl.training.optim import parameter_groups, warmup_cosine, warmup_cosine_multiplier
-from tests.training.tiny import tiny_learner
+from hypvl.training.optim import (
+    freeze_all_but,
+    parameter_groups,
+    warmup_cosine,
+    warmup_cosine_multiplier,
+)
+from tests.training.tiny import tiny_batch, tiny_learner
 
 
 def test_multiplier_by_hand() -> None:
@@ -46,3 +51,39 @@ def test_frozen_parameters_are_in_no_group() -> None:
     model.weight.requires_grad_(False)
     groups = parameter_groups(model, weight_decay=0.1, gain_bias_decay=0.0)
     assert [len(group["params"]) for group in groups] == [1]
+
+
+def test_all_but_the_named_are_frozen_and_get_no_gradient() -> None:
+    learner = tiny_learner("meru")
+    names = ["model.textual.ln_final.weight", "model.visual_head.projection.weight", "model.scorer.log_scale"]
+    groups = parameter_groups(
+        learner,
+        weight_decay=0.2,
+        gain_bias_decay=0.1,
+        trainable=["model.textual.ln_final.weight", "*visual_head.proj*", "model.scorer.*"],
+    )
+    assert {n for n, p in learner.named_parameters() if p.requires_grad} == set(names)
+    assert [len(group["params"]) for group in groups] == [1, 1, 1]
+    learner(tiny_batch())[0].total.backward()
+    assert {n for n, p in learner.named_parameters() if p.grad is not None} == set(names)
+
+
+def test_freezing_never_frees_what_is_fixed() -> None:
+    learner = tiny_learner("clip")
+    assert not learner.model.visual.pos_embed.requires_grad
+    kept = freeze_all_but(learner, ["model.visual.*"])
+    assert "model.visual.pos_embed" not in kept and kept
+    assert not learner.model.visual.pos_embed.requires_grad
+    with pytest.raises(ValueError, match=r"'model\.visual\.pos_embed' names no trainable parameter"):
+        freeze_all_but(tiny_learner("clip"), ["model.visual.pos_embed"])
+
+
+def test_a_pattern_that_names_nothing_tells_the_closest() -> None:
+    learner = tiny_learner("clip")
+    with pytest.raises(ValueError, match=r"'model\.scorer\.logscale'.*closest is model\.scorer\.log_scale"):
+        freeze_all_but(learner, ["model.textual.*", "model.scorer.logscale"])
+    assert all(p.requires_grad for n, p in learner.named_parameters() if n != "model.visual.pos_embed")
+    with pytest.raises(ValueError, match="got no pattern"):
+        freeze_all_but(learner, [])
+    with pytest.raises(ValueError, match="expected a list of patterns"):
+        freeze_all_but(learner, "model.textual.*")
