@@ -1,0 +1,168 @@
+"""Products of hyperbolic spaces: several Lorentz factors side by side, each with its own curvature.
+
+A vector of D = F d components is F blocks of d; block i is a point of factor i. Factors are a dimension of the
+tensors, (..., F, d), never a loop.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hypvl.geometry import kernels, lorentz
+from hypvl.geometry.base import Geometry
+from hypvl.geometry.precision import full_precision
+
+# Entries (factors x rows x columns) that a pairwise function holds at once; about 40 bytes each in the backward pass.
+BLOCK_ENTRIES = 2**24
+
+Pairwise = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Product(Geometry):
+    """F Lorentz factors of dimension d with the l1 product distance, d(x, y) = (1/F) sum_i d_i(x_i, y_i).
+
+    Lifting, flattening, pooling and interpolating act factor by factor; exterior angles and apertures have one
+    entry per factor, and one thing entails another when it does so in every factor.
+
+    Memory: pairwise functions compute up to ``BLOCK_ENTRIES`` of the (F, B1, B2) entries at once. Where these are
+    all, two fp32 numbers for each are kept for the gradient; beyond, blocks of rows are recomputed in the backward
+    pass and only (B1, B2) is kept. 64 factors at batch 2048 so take 0.7 GB for a moment, not 2 GB for every logits
+    matrix of the step, at the price of one more forward pass of the distances.
+
+    Args:
+        factors: F >= 1.
+        factor_dim: d >= 1. Heads give features of F d components.
+        curv_init: Starting value of every c_i > 0 (the curvatures are -c_i).
+        learn_curv: Whether the c_i are learned. ``log_curv``, (F,), is in the state dict either way.
+        curv_range: Each c_i stays within a factor of this of ``curv_init``, each way; >= 1.
+        min_radius: r_min of the cones.
+
+    Source: PHyCLIP (ICLR 2026): 64 factors of dimension 8, l1 product metric; factors: MERU (arXiv 2304.09172).
+    """
+
+    log_curv: nn.Parameter
+
+    def __init__(
+        self,
+        factors: int = 64,
+        factor_dim: int = 8,
+        *,
+        curv_init: float = 1.0,
+        learn_curv: bool = True,
+        curv_range: float = 10.0,
+        min_radius: float = lorentz.MIN_RADIUS,
+    ) -> None:
+        super().__init__()
+        if factors < 1 or factor_dim < 1:
+            raise ValueError(f"factors, factor_dim: got {factors} and {factor_dim}, expected both >= 1.")
+        if not (curv_init > 0 and math.isfinite(curv_init)):
+            raise ValueError(
+                f"curv_init: got {curv_init}, expected a number > 0 (the curvatures are -curv_init)."
+            )
+        if not (curv_range >= 1 and math.isfinite(curv_range)):
+            raise ValueError(f"curv_range: got {curv_range}, expected a factor >= 1.")
+        if not min_radius > 0:
+            raise ValueError(f"min_radius: got {min_radius}, expected a number > 0.")
+        self.factors, self.factor_dim = factors, factor_dim
+        self.curv_init, self.curv_range, self.min_radius = curv_init, curv_range, min_radius
+        self.log_curv = nn.Parameter(
+            torch.full((factors,), math.log(curv_init)), requires_grad=learn_curv
+        )  # (F,)
+
+    @property
+    def curv(self) -> Tensor:
+        """c_i > 0, (F,), fp32 or better."""
+        return self.log_curv.to(torch.promote_types(self.log_curv.dtype, torch.float32)).exp()
+
+    def lift(self, features: Tensor) -> Tensor:
+        """(..., F d) -> (..., F d).
+
+        Raises:
+            ValueError: the last dimension is not F d.
+        """
+        return lorentz.exp_map0(self.split(features), curv=self._curv_rows()).flatten(-2)
+
+    def flatten(self, embeddings: Tensor) -> Tensor:
+        return lorentz.log_map0(self.split(embeddings), curv=self._curv_rows()).flatten(-2)
+
+    @full_precision
+    def pool(self, features: Tensor) -> Tensor:
+        return self.lift(features.mean(-2))
+
+    def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
+        """-(1/F) sum_i d_i of all pairs, at most 0; the error in each d_i is that of ``lorentz.pairwise_dist``."""
+        return -self._mean_over_factors(_dist, x, y)
+
+    @full_precision
+    def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
+        """Linear in the tangent space at the root of every factor."""
+        return self.lift(kernels.line(self.flatten(root), self.flatten(x), weights))  # (T, D)
+
+    def root(self, dim: int) -> Tensor:
+        return torch.zeros(dim, device=self.log_curv.device)
+
+    def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
+        return lorentz.oxy_angle(self.split(apex), self.split(point), curv=self._curv_rows())  # (..., F)
+
+    def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
+        """Mean over the factors of the exterior angles, (B1, D), (B2, D) -> (B1, B2) radians, as the distance is.
+
+        Whether a cone holds a point is a question to :meth:`exterior_angle`, factor by factor.
+        """
+        return self._mean_over_factors(_angle, apex, point)
+
+    def half_aperture(self, apex: Tensor) -> Tensor:
+        return lorentz.half_aperture(self.split(apex), curv=self._curv_rows(), min_radius=self.min_radius)
+
+    def stats(self) -> dict[str, float]:
+        """Mean, least and greatest c_i."""
+        c = self.curv.detach()
+        low, mean, high = torch.stack([c.min(), c.mean(), c.max()]).tolist()
+        return {"curv": mean, "curv_min": low, "curv_max": high}
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        centre, width = math.log(self.curv_init), math.log(self.curv_range)
+        self.log_curv.clamp_(centre - width, centre + width)
+
+    def split(self, x: Tensor) -> Tensor:
+        """The factors of vectors: (..., F d) -> (..., F, d)."""
+        if x.shape[-1] != self.factors * self.factor_dim:
+            raise ValueError(
+                f"x: got {x.shape[-1]} components, expected {self.factors} factors x {self.factor_dim} = "
+                f"{self.factors * self.factor_dim}; give both heads that many out_features."
+            )
+        return x.unflatten(-1, (self.factors, self.factor_dim))
+
+    def _curv_rows(self) -> Tensor:
+        return self.curv[:, None]  # (F, 1), against (..., F, d)
+
+    @full_precision
+    def _mean_over_factors(self, function: Pairwise, x: Tensor, y: Tensor) -> Tensor:
+        """Mean over factors of ``function((F, b, d), (F, B2, d), c)`` -> (F, b, B2), for all pairs: (B1, B2)."""
+        x, y = self.split(x).movedim(-2, 0), self.split(y).movedim(-2, 0)  # (F, B1, d), (F, B2, d)
+        c = self.curv[:, None, None]
+        rows = max(1, BLOCK_ENTRIES // max(1, self.factors * y.shape[1]))
+        if x.shape[1] <= rows:
+            return function(x, y, c).mean(0)
+
+        def block(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
+            return function(x, y, c).mean(0)
+
+        return torch.cat(
+            [
+                checkpoint(block, part, y, c, use_reentrant=False, preserve_rng_state=False)
+                for part in x.split(rows, dim=1)
+            ]
+        )
+
+
+def _dist(x: Tensor, y: Tensor, curv: Tensor) -> Tensor:
+    return lorentz.pairwise_dist(x, y, curv=curv)
+
+
+def _angle(x: Tensor, y: Tensor, curv: Tensor) -> Tensor:
+    return lorentz.pairwise_oxy_angle(x, y, curv=curv)
