@@ -121,3 +121,22 @@ def test_published_recipe_values(family: str) -> None:
         assert (geometry.curv_init, geometry.learn_curv) == (
             (1.0, True) if family == "meru" else (0.1, False)
         )
+
+
+def test_published_hycoclip_values() -> None:
+    cfg = LazyConfig.load(CONFIGS / "train_hycoclip_vit_l.py")
+    assert (cfg.train.num_iterations, cfg.train.total_batch_size) == (500_000, 768)
+    assert (cfg.model.geometry.curv_init, cfg.model.geometry.learn_curv) == (1.0, True)
+    terms, weights = cfg.train.objective.terms, cfg.train.objective.weights
+    assert {
+        k: (t.general, t.specific, t.aperture_factor) for k, t in terms.items() if k != "contrastive"
+    } == {
+        "text_image_entailment": ("text", "image", 0.7),
+        "box_text_image_entailment": ("text:box_text", "image:box_image", 0.7),
+        "cross_image_entailment": ("image:box_image", "image", 1.2),
+        "cross_text_entailment": ("text:box_text", "text", 1.2),
+    }
+    assert weights == {"contrastive": 1.0} | dict.fromkeys(set(terms) - {"contrastive"}, 0.1)
+    assert LazyConfig.load(CONFIGS / "train_hycoclip_vit_s.py").model.visual.arch.startswith(
+        "vit_small_mocov3"
+    )

@@ -3,19 +3,23 @@
 `features[name]` of the number files are what comes out of a projection without its learned alpha.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hypvl.config import LazyConfig, instantiate
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scoring import Cosine, ExteriorAngle, NegativeDistance, Scorer
 from hypvl.geometry.sphere import Sphere
-from hypvl.losses.base import LossOutput, LossTerm, Objective, PairContext, View
-from hypvl.losses.contrastive import Contrastive
-from hypvl.losses.entailment import Entailment
+from hypvl.losses.base import LossOutput, Objective, PairContext, View
 from hypvl.models.convert import to_official
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+NOUNS = {"CLIP": "clip", "MERU": "meru", "ATMG": "clip", "HyCoCLIP": "hycoclip"}
+PUBLISHED_ENTAIL_WEIGHT = 0.2
 
 VIEWS = {
     "image": View.parse("image"),
@@ -76,34 +80,24 @@ class Parts(nn.Module):
 def build(name: str, constructor: dict[str, Any]) -> Parts:
     """A published model's parts in double precision, by the name the number files use."""
     family = name.split("_", maxsplit=1)[0]
-    weight = float(constructor.get("entail_weight", 0.0))
-    if family == "CLIP":
-        return Parts(Sphere(), Cosine(), Objective({"contrastive": Contrastive()}), alphas=False).double()
-    curvature = {"curv_init": constructor["curv_init"], "learn_curv": constructor["learn_curv"]}
-    if family == "ATMG":
-        geometry: Geometry = Lorentz(**curvature, curv_range=5.0)
-        return Parts(
-            geometry, ExteriorAngle(), Objective({"contrastive": Contrastive()}), alphas=True
-        ).double()
-    geometry = Lorentz(**curvature)
-    terms: dict[str, LossTerm]
-    if family == "MERU":
-        terms, weights = {"contrastive": Contrastive(), "entailment": Entailment()}, {"entailment": weight}
-    elif family == "HyCoCLIP":
-        boxes = ("image:box_image", "text"), ("text:box_text", "image")
-        terms = {
-            "contrastive": Contrastive([("image", "text"), ("text", "image"), boxes[0], boxes[1]]),
-            "text_image": Entailment(general="text", specific="image", aperture_factor=0.7),
-            "box_text_image": Entailment(
-                general="text:box_text", specific="image:box_image", aperture_factor=0.7
-            ),
-            "cross_image": Entailment(general="image:box_image", specific="image", aperture_factor=1.2),
-            "cross_text": Entailment(general="text:box_text", specific="text", aperture_factor=1.2),
-        }
-        weights = {key: 0.5 * weight for key in terms if key != "contrastive"}
-    else:
+    if family not in NOUNS:
         raise KeyError(f"{name}: no recipe of this name in tests/parity/recipes.py")
-    return Parts(geometry, NegativeDistance(), Objective(terms, weights), alphas=True).double()
+    objective = noun(NOUNS[family], entail_weight=float(constructor.get("entail_weight", 0.0)))
+    if family == "CLIP":
+        return Parts(Sphere(), Cosine(), objective, alphas=False).double()
+    curvature = {"curv_init": constructor["curv_init"], "learn_curv": constructor["learn_curv"]}
+    geometry: Geometry = Lorentz(**curvature, curv_range=5.0) if family == "ATMG" else Lorentz(**curvature)
+    scorer: Scorer = ExteriorAngle() if family == "ATMG" else NegativeDistance()
+    return Parts(geometry, scorer, objective, alphas=True).double()
+
+
+def noun(name: str, *, entail_weight: float) -> Objective:
+    """The objective of ``configs/common/objective/<name>.py``; its entailment terms at another total weight."""
+    cfg = LazyConfig.load(CONFIGS / "common" / "objective" / f"{name}.py").objective
+    for key in cfg.weights:
+        if key.endswith("entailment"):
+            cfg.weights[key] *= entail_weight / PUBLISHED_ENTAIL_WEIGHT
+    return instantiate(cfg)
 
 
 def with_scalars(parts: Parts, scalars: dict[str, float]) -> Parts:
