@@ -9,6 +9,7 @@ train = dict(
     grad_clip_norm=None,
     compile=False,
     init_checkpoint=None,
+    init_positions="exact",
     checkpoint_period=5000,
     keep_checkpoints=5,
     log_period=100,

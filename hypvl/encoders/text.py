@@ -118,8 +118,12 @@ class TextTransformer(nn.Module):
         context_length: Longest text in tokens, start and end included.
         eot_token: Id of end-of-text; None = the last of the vocabulary.
         grad_checkpointing: Recompute each block in the backward pass instead of keeping its activations.
+        fixed_positions: None = one trainable table of positions, ``posit_embed``. A number = two tables, equal at the
+            start: the first so many positions come from ``posit_embed``, which is frozen, the others from the
+            trainable ``posit_embed_res``.
 
-    Source: CLIP (Radford et al. 2021), section 2.4; initialisation as published with it.
+    Source: CLIP (Radford et al. 2021), section 2.4; initialisation as published with it. The two tables: Long-CLIP,
+        Zhang et al. 2024 (arXiv 2403.15378), whose number is 20.
     """
 
     def __init__(
@@ -130,6 +134,7 @@ class TextTransformer(nn.Module):
         context_length: int = 77,
         eot_token: int | None = None,
         grad_checkpointing: bool = False,
+        fixed_positions: int | None = None,
     ) -> None:
         super().__init__()
         self.layers, self.width, self.heads = parse_arch(arch)
@@ -137,6 +142,12 @@ class TextTransformer(nn.Module):
         self.context_length = context_length
         self.eot_token = vocab_size - 1 if eot_token is None else eot_token
         self.grad_checkpointing = grad_checkpointing
+        self.fixed_positions = fixed_positions
+        if fixed_positions is not None and not 0 <= fixed_positions <= context_length:
+            raise ConfigError(
+                f"textual.fixed_positions is {fixed_positions}, but it must be within 0 .. {context_length}, the "
+                f"context length, or None."
+            )
         if not 0 < self.eot_token < vocab_size:
             raise ConfigError(
                 f"textual.eot_token is {eot_token}, but it must be within 1 .. {vocab_size - 1}."
@@ -144,6 +155,9 @@ class TextTransformer(nn.Module):
 
         self.token_embed = nn.Embedding(vocab_size, self.width)
         self.posit_embed = nn.Parameter(torch.empty(context_length, self.width))
+        if fixed_positions is not None:
+            self.posit_embed.requires_grad_(False)
+            self.posit_embed_res = nn.Parameter(torch.empty(context_length, self.width))
         self.resblocks = nn.ModuleList([ResidualBlock(self.width, self.heads) for _ in range(self.layers)])
         self.ln_final = nn.LayerNorm(self.width)
         self.reset_parameters()
@@ -154,6 +168,8 @@ class TextTransformer(nn.Module):
         std = self.width**-0.5
         nn.init.normal_(self.token_embed.weight, std=0.02)
         nn.init.normal_(self.posit_embed, std=0.01)
+        if self.fixed_positions is not None:
+            self.posit_embed_res.copy_(self.posit_embed)
         for block in self.resblocks:
             assert isinstance(block, ResidualBlock)
             nn.init.normal_(block.attn.in_proj_weight, std=std)
@@ -164,6 +180,13 @@ class TextTransformer(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Turn recomputation in the backward pass on or off."""
         self.grad_checkpointing = enable
+
+    def positions(self, length: int) -> Tensor:
+        """What is added to the first ``length`` tokens, (length, width)."""
+        if self.fixed_positions is None:
+            return self.posit_embed[:length]
+        fixed = min(self.fixed_positions, length)
+        return torch.cat((self.posit_embed[:fixed], self.posit_embed_res[fixed:length]))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Encode token ids.
@@ -185,7 +208,7 @@ class TextTransformer(nn.Module):
                 f"tokens are {length} long, but the context length is {self.context_length}: truncate them "
                 f"(the tokenizer's context_length) or build the model with a longer context."
             )
-        x = self.token_embed(tokens) + self.posit_embed[:length]  # (B, L, W)
+        x = self.token_embed(tokens) + self.positions(length)  # (B, L, W)
         recompute = self.grad_checkpointing and torch.is_grad_enabled()
         for block in self.resblocks:
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)

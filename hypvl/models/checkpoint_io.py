@@ -5,15 +5,18 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from hypvl.encoders.positions import stretch_positions
 from hypvl.errors import CheckpointError
-from hypvl.models.convert import NAMES, listed, to_hypvl
+from hypvl.models.convert import NAMES, POSITIONS, listed, to_hypvl
+
+TextPositions: TypeAlias = Literal["exact", "stretch"]
 
 # Written into our checkpoints as `format_version`; files of a later version are refused.
 FORMAT_VERSION = 1
@@ -21,6 +24,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 # Beside the weights in a .safetensors file; `root` of a .pth file.
 ROOT_TENSOR = "root"
+# The second table of a text encoder with fixed positions, see TextTransformer.
+RESIDUAL_POSITIONS = "textual.posit_embed_res"
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,7 @@ def load_weights(
     checkpoint: str | Path | Mapping[str, Any],
     *,
     strict: bool = True,
+    positions: TextPositions = "exact",
 ) -> LoadReport:
     """Copy the weights and buffers of a checkpoint into a model.
 
@@ -115,8 +121,12 @@ def load_weights(
             converted.
         strict: False copies what fits and leaves the rest of the model as it is; the report says what
             differed.
+        positions: ``"stretch"`` makes a shorter table of text positions as long as the model's (77 -> 248, see
+            :func:`~hypvl.encoders.positions.stretch_positions`), and starts a second table equal to the first
+            where the model has two and the file one.
 
     Raises:
+        ValueError: For another value of ``positions``.
         CheckpointError: With ``strict``, any difference; without, when nothing fits.
     """
     source = "checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
@@ -131,6 +141,10 @@ def load_weights(
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
     wanted = model.state_dict()
+    if positions == "stretch":
+        state = _stretched(state, wanted, source)
+    elif positions != "exact":
+        raise ValueError(f"positions: got {positions!r}; expected 'exact' or 'stretch'.")
     fitting = {key: t for key, t in state.items() if key in wanted and t.shape == wanted[key].shape}
     report = LoadReport(
         missing=tuple(key for key in wanted if key not in state),
@@ -146,6 +160,28 @@ def load_weights(
         raise CheckpointError(f"{source}: does not fit the model: {report}.{_hint(state, wanted)}")
     model.load_state_dict(fitting, strict=False)
     return report
+
+
+def _stretched(state: dict[str, Tensor], wanted: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The state with text positions as the model has them; its other tensors are untouched."""
+    if POSITIONS not in state or POSITIONS not in wanted:
+        where = source if POSITIONS not in state else "the model"
+        raise CheckpointError(
+            f"positions='stretch': {where} has no {POSITIONS}; expected a text transformer's."
+        )
+    table, length = state[POSITIONS], len(wanted[POSITIONS])
+    if len(table) != length:
+        stretched = stretch_positions(table)
+        if len(stretched) != length:
+            raise CheckpointError(
+                f"positions='stretch': the {len(table)} positions of {source} become {len(stretched)}, but the model "
+                f"has {length}; set model.textual.context_length={len(stretched)}."
+            )
+        table = stretched
+    state = {**state, POSITIONS: table}
+    if RESIDUAL_POSITIONS in wanted:
+        state.setdefault(RESIDUAL_POSITIONS, table.clone())
+    return state
 
 
 def _read_torch(path: Path) -> Any:

@@ -62,7 +62,10 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
     model = instantiate(cfg.model)
     started_from = "started from new weights"
     if settings.init_checkpoint is not None and resumed is None:
-        report = load_weights(model, settings.init_checkpoint, strict=False)
+        positions = settings.get("init_positions", "exact")  # configs of earlier versions lack it
+        if positions not in ("exact", "stretch"):
+            raise ConfigError(f"train.init_positions: got {positions!r}; expected 'exact' or 'stretch'.")
+        report = load_weights(model, settings.init_checkpoint, strict=False, positions=positions)
         started_from = f"started from {report.loaded} tensors of {settings.init_checkpoint}: {report}"
     learner = Learner(model, instantiate(settings.objective)).to(device)
     optimizer = _finish(cfg.optim.optimizer, _finish(cfg.optim.parameters, learner))

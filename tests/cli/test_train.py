@@ -135,6 +135,25 @@ def test_starting_from_weights_lists_what_differs(finished: Path, shards: str, t
     )
 
 
+def test_a_second_stage_trains_what_it_names_on_stretched_positions(
+    finished: Path, shards: str, tmp_path: Path
+) -> None:
+    weights = finished / "checkpoint_final.pth"
+    stage = [f"train.init_checkpoint={weights}", "train.num_iterations=3", "model.textual.context_length=248",
+             "optim.parameters.trainable=[model.textual.posit_embed,model.scorer.*]"]  # fmt: skip
+    assert train(tmp_path / "b", shards, *stage, "train.init_positions=stretch") == 0
+    before, after = (
+        torch.load(path, weights_only=True)["model"]
+        for path in (weights, tmp_path / "b" / "checkpoint_final.pth")
+    )
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"textual.posit_embed", "scorer.log_scale"}
+    assert after["textual.posit_embed"].shape == (248, 16)
+    assert torch.allclose(after["textual.posit_embed"][20::4], before["textual.posit_embed"][20:], atol=5e-3)
+    log = (tmp_path / "b" / "log-rank0.txt").read_text()
+    assert "no difference" in log and re.search(r"all +[\d,]+ +3,969 ", log)  # 248 x 16 + 1 trainable
+
+
 BAD = {
     "unknown key": (["train.total_batchsize=8"], r"train\.total_batchsize.*train\.total_batch_size"),
     "wrong type": (["train.total_batch_size=many"], r"train\.total_batch_size.*many"),
@@ -143,6 +162,14 @@ BAD = {
     "precision": (["train.amp=half"], r"train\.amp: got 'half'"),
     "warm-up longer than the run": (["optim.lr_scheduler.warmup_steps=60"], "warmup_steps: got 60"),
     "GPUs that are not there": (["--num-gpus", "64"], "--num-gpus: got 64"),
+    "frozen by a name that is not there": (
+        ["optim.parameters.trainable=[model.scorer.logscale]"],
+        r"'model\.scorer\.logscale' names no trainable parameter; the closest is model\.scorer\.log_scale",
+    ),
+    "other positions": (
+        ["train.init_positions=long", "train.init_checkpoint=x.pth"],
+        "train.init_positions: got 'long'",
+    ),
     "a target that does not import": (["train.objective._target_=hypvl.losses.Nothing"], "Nothing"),
 }
 

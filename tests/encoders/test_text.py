@@ -239,3 +239,32 @@ def test_published_names_and_shapes() -> None:
     with torch.device("meta"):
         model = TextTransformer("L12_W512")
     assert {name: tuple(v.shape) for name, v in model.state_dict().items()} == published
+
+
+def test_two_tables_of_positions_start_equal_and_only_the_second_learns() -> None:
+    torch.manual_seed(0)
+    model = TextTransformer("L1_W32_A4", vocab_size=100, context_length=12, fixed_positions=3)
+    assert torch.equal(model.posit_embed, model.posit_embed_res)
+    single = TextTransformer("L1_W32_A4", vocab_size=100, context_length=12)
+    assert set(model.state_dict()) - set(single.state_dict()) == {"posit_embed_res"}
+    single.load_state_dict({k: v for k, v in model.state_dict().items() if k != "posit_embed_res"})
+    assert torch.equal(model(TOKENS), single(TOKENS))
+    (model(TOKENS) * torch.randn(3, 32)).sum().backward()
+    assert model.posit_embed.grad is None and model.posit_embed_res.grad is not None
+    used = model.posit_embed_res.grad.abs().sum(1) > 0
+    assert used.tolist() == [False] * 3 + [True] * 4 + [False] * 5  # texts of 7, the first 3 fixed
+
+
+@pytest.mark.parametrize(("fixed", "length"), [(0, 4), (3, 2), (3, 3), (3, 12), (12, 12)])
+def test_positions_come_from_both_tables(fixed: int, length: int) -> None:
+    model = TextTransformer("L1_W32_A4", vocab_size=100, context_length=12, fixed_positions=fixed)
+    with torch.no_grad():
+        model.posit_embed.fill_(1.0)
+        model.posit_embed_res.fill_(2.0)
+    expected = [1.0] * min(fixed, length) + [2.0] * max(0, length - fixed)
+    assert model.positions(length)[:, 0].tolist() == expected
+
+
+def test_more_fixed_positions_than_there_are_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"fixed_positions is 13, but it must be within 0 \.\. 12"):
+        TextTransformer("L1_W32_A4", vocab_size=100, context_length=12, fixed_positions=13)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from hypvl.encoders.text import TextTransformer
 from hypvl.errors import CheckpointError
 from hypvl.models.checkpoint_io import FORMAT_VERSION, load_checkpoint, load_weights
 from hypvl.models.convert import to_hypvl
@@ -197,3 +198,54 @@ def test_a_file_of_which_nothing_fits_is_an_error_even_when_not_strict() -> None
         load_weights(model, {"scorer.other": torch.zeros(1)}, strict=False)
     with pytest.raises(CheckpointError, match=r"expected a state_dict"):
         load_weights(model, {"iteration": 3})
+
+
+def texts(length: int, **options: Any) -> nn.Module:
+    """A model whose text part alone is real."""
+    torch.manual_seed(length)
+    model = nn.Module()
+    model.textual = TextTransformer("L1_W8_A2", vocab_size=30, context_length=length, **options)
+    model.scorer = nn.Module()
+    model.scorer.log_scale = nn.Parameter(torch.zeros(()))
+    return model
+
+
+def test_positions_are_stretched_on_request_only() -> None:
+    short, long = texts(77), texts(248)
+    state = {"model": short.state_dict()}
+    before = long.textual.posit_embed.detach().clone()
+    with pytest.raises(CheckpointError, match=r"1 of another shape: textual\.posit_embed \(\(77, 8\)"):
+        load_weights(long, state)
+    report = load_weights(long, state, strict=False)
+    assert len(report.misshaped) == 1 and torch.equal(long.textual.posit_embed, before)
+    assert not load_weights(long, state, positions="stretch").differs
+    assert torch.equal(long.textual.posit_embed[:20], short.textual.posit_embed[:20])
+    assert torch.equal(long.textual.posit_embed[20::4], short.textual.posit_embed[20:])
+    again = texts(248)
+    assert not load_weights(again, {"model": long.state_dict()}, positions="stretch").differs
+    assert torch.equal(again.textual.posit_embed, long.textual.posit_embed)  # long already: taken as it is
+
+
+def test_a_second_table_starts_equal_on_request_only() -> None:
+    short, long = texts(77), texts(248, fixed_positions=20)
+    with pytest.raises(CheckpointError, match=r"missing: textual\.posit_embed_res"):
+        load_weights(texts(77, fixed_positions=20), {"model": short.state_dict()})
+    assert not load_weights(long, {"model": short.state_dict()}, positions="stretch").differs
+    assert torch.equal(long.textual.posit_embed, long.textual.posit_embed_res)
+    with torch.no_grad():
+        long.textual.posit_embed_res.add_(1.0)  # trained: what the file has stays
+    again = texts(248, fixed_positions=20)
+    load_weights(again, {"model": long.state_dict()}, positions="stretch")
+    assert torch.equal(again.textual.posit_embed_res, long.textual.posit_embed_res)
+
+
+def test_lengths_that_do_not_fit_and_unknown_names_are_said() -> None:
+    state = {"model": texts(77).state_dict()}
+    with pytest.raises(
+        CheckpointError, match=r"77 positions of checkpoint become 248, but the model has 200"
+    ):
+        load_weights(texts(200), state, positions="stretch")
+    with pytest.raises(CheckpointError, match=r"the model has no textual\.posit_embed"):
+        load_weights(model_like({"scorer.log_scale": torch.zeros(())}), state, positions="stretch")
+    with pytest.raises(ValueError, match="positions: got 'strech'; expected 'exact' or 'stretch'"):
+        load_weights(texts(77), state, positions="strech")  # type: ignore[arg-type]
