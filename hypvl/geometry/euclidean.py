@@ -1,24 +1,99 @@
-"""Flat space: the fair baseline of the hyperbolic models."""
+"""Flat space: the fair baseline of the hyperbolic models, with or without entailment cones."""
+
+import math
 
 import torch
 from torch import Tensor
 
+from hypvl.geometry import kernels, lorentz
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.kernels import line
 from hypvl.geometry.precision import full_precision, inner_products, working_dtype
 
 
+@full_precision
+def exterior_angle(x: Tensor, y: Tensor) -> Tensor:
+    """Angle at x between the ray away from the origin and y: atan2(p, (y - x).e), e = x/|x|, p = |y - (y.e) e|.
+
+    Args:
+        x: Apexes, (..., D).
+        y: (..., D), broadcast against ``x``.
+
+    Returns:
+        (...) radians in [0, pi]: 0 where y lies straight outwards, pi inwards; pi/2 with gradient 0 where undefined
+        (x is the origin, or x = y). Exact to a few roundings in fp64, which fp32 points are computed in, too.
+
+    Source: Ganea et al., "Hyperbolic Entailment Cones", 2018, section 4 (Euclidean cones).
+    Differs: the arc tangent of a stable quotient instead of an arc cosine, without epsilons.
+    """
+    work = working_dtype(x.device)
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    x, y = torch.broadcast_tensors(x.to(work), y.to(work))
+    square = _square(x)
+    at_root = kernels.is_root(square)
+    e = x / torch.where(at_root, 1.0, square).sqrt()
+    adjacent = ((y - x) * e).sum(-1, keepdim=True)
+    p2 = _square(kernels.perpendicular(y, x))
+    undefined = at_root | ((p2 + adjacent.square()).detach() <= kernels.ROOT_RADIUS**2)
+    opposite = torch.where(undefined, 1.0, kernels.safe_sqrt(p2))
+    return torch.atan2(opposite, torch.where(undefined, 0.0, adjacent)).squeeze(-1).to(dtype)
+
+
+@full_precision
+def pairwise_exterior_angle(x: Tensor, y: Tensor) -> Tensor:
+    """:func:`exterior_angle` of all pairs: entry [i, j] is the angle at x_i towards y_j.
+
+    Args:
+        x: Apexes, (B1, D).
+        y: (B2, D).
+
+    Returns:
+        (B1, B2) radians in [0, pi]. The cosine between the points goes through a product: near 0 and pi the angle
+        is known to about sqrt(2 eps), 5e-4 in fp32.
+    """
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    work = working_dtype(x.device)
+    x, y = x.to(work), y.to(work)
+    n2, m2 = _square(x), _square(y)
+    cosine = inner_products(_unit(x, n2).to(dtype), _unit(y, m2).to(dtype))
+    return kernels.flat_angle_from_product(cosine, n2, m2.mT)
+
+
+def half_aperture(x: Tensor, *, min_radius: float) -> Tensor:
+    """Half opening angle asin(K / |x|) of the entailment cone at x.
+
+    Args:
+        x: Apexes, (..., D).
+        min_radius: K > 0. Where |x| <= K the cone is a half space: pi/2, gradient 0.
+
+    Returns:
+        (...) radians in (0, pi/2].
+
+    Raises:
+        ValueError: ``min_radius`` is not above 0.
+
+    Source: Ganea et al., "Hyperbolic Entailment Cones", 2018, section 4 (Euclidean cones).
+    """
+    return lorentz.half_aperture(x, curv=1.0, min_radius=min_radius / 2)  # asin(2 r_min / |x|)
+
+
 class Euclidean(Geometry):
-    """Vectors as they are, compared by their negative squared distance. The root is the origin; no cones.
+    """Vectors as they are, compared by their negative squared distance. The root is the origin.
+
+    Args:
+        min_radius: K of the entailment cones asin(K / |x|); None = no cones. At K = 0.2 the cone of a point is as
+            wide as in MERU's space of curvature -1 with its r_min = 0.1.
 
     Source: Chou and Alam, "Embedding Geometries of Contrastive Language-Image Pre-Training", 2024
-        (arXiv 2409.13079), logits -s |x - y|^2 without normalisation.
+        (arXiv 2409.13079), logits -s |x - y|^2 without normalisation; cones: Ganea et al., 2018.
     """
 
     _origin: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, *, min_radius: float | None = None) -> None:
         super().__init__()
+        if min_radius is not None and not (min_radius > 0 and math.isfinite(min_radius)):
+            raise ValueError(f"min_radius: got {min_radius}, expected a number > 0, or None for no cones.")
+        self.min_radius = min_radius
         self.register_buffer("_origin", torch.zeros(()), persistent=False)  # knows the device
 
     @full_precision
@@ -45,7 +120,26 @@ class Euclidean(Geometry):
 
     @full_precision
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
-        return line(root, x, weights)  # (T, D)
+        return kernels.line(root, x, weights)  # (T, D)
 
     def root(self, dim: int) -> Tensor:
         return torch.zeros(dim, device=self._origin.device)
+
+    def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor | None:
+        return None if self.min_radius is None else exterior_angle(apex, point)[..., None]
+
+    def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor | None:
+        return None if self.min_radius is None else pairwise_exterior_angle(apex, point)
+
+    def half_aperture(self, apex: Tensor) -> Tensor | None:
+        return None if self.min_radius is None else half_aperture(apex, min_radius=self.min_radius)[..., None]
+
+
+def _square(x: Tensor) -> Tensor:
+    return x.square().sum(-1, keepdim=True)
+
+
+def _unit(x: Tensor, square: Tensor) -> Tensor:
+    """Unit vectors, and 0 with gradient 0 at the origin."""
+    at_root = kernels.is_root(square)
+    return torch.where(at_root, 0.0, x / torch.where(at_root, 1.0, square).sqrt())

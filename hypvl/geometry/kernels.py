@@ -195,6 +195,11 @@ def angle_from_product(product: Tensor, n2_x: Tensor, n2_y: Tensor) -> Tensor:
     return cast(Tensor, _Angle.apply(product, alpha, mu, 1 / sigma))
 
 
+def flat_angle_from_product(product: Tensor, n2_x: Tensor, n2_y: Tensor) -> Tensor:
+    """Exterior angles in flat space, atan2(m q, m g - n): as :func:`angle_from_product` for n = |x|, m = |y|."""
+    return cast(Tensor, _Angle.apply(product, _radius(n2_x), _radius(n2_y), torch.ones_like(n2_x)))
+
+
 def _radius(square: Tensor) -> Tensor:
     """n from n^2, and 0 with gradient 0 at the root."""
     at_root = is_root(square)

@@ -1,0 +1,10 @@
+r"""EuCLIP with Euclidean entailment cones, on the demo.
+
+python scripts/train.py --config configs/train_euclip_cones_demo.py --num-gpus 0 --output-dir output/demo_euclip_cones
+"""
+
+from .common.objective.meru import objective as _objective
+from .train_euclip_demo import dataset, model, optim, train
+
+model.geometry.min_radius = 0.2
+train.objective = _objective

@@ -1,0 +1,10 @@
+r"""EuCLIP whose texts entail their images, in Euclidean cones as wide as MERU's.
+
+python scripts/train.py --config configs/train_euclip_cones_vit_b.py --num-gpus 8 --output-dir output/euclip_cones_vit_b
+"""
+
+from .common.objective.meru import objective as _objective
+from .train_euclip_vit_b import dataset, model, optim, train
+
+model.geometry.min_radius = 0.2
+train.objective = _objective
