@@ -29,6 +29,7 @@ def run(name: str) -> dict[str, Any]:
     contract = contracts()[name]()
     world, rank = distributed.world_size(), distributed.rank()
     term, model = contract.make(), contract.model()
+    owners: dict[str, torch.nn.Module] = {"model": model, "term": term}
     out: dict[str, Any] = {"loss": [], "grad": [], "scalars": [], "buffers": []}
     for step in range(STEPS):
         rows = {
@@ -39,6 +40,7 @@ def run(name: str) -> dict[str, Any]:
         ctx = context(model, rows, **batch)
         value = term(ctx)
         model.zero_grad()
+        term.zero_grad()
         value.backward()
         before = {k: v.clone() for k, v in term.named_buffers()}
         if step != 1:
@@ -50,7 +52,10 @@ def run(name: str) -> dict[str, Any]:
         out["grad"].append(
             {str(v): torch.zeros_like(x) if x.grad is None else x.grad for v, x in rows.items()}
         )
-        out["scalars"].append({k: p.grad for k, p in model.named_parameters() if p.grad is not None})
+        named = {
+            f"{owner}.{k}": p for owner in ("model", "term") for k, p in owners[owner].named_parameters()
+        }
+        out["scalars"].append({k: p.grad for k, p in named.items() if p.grad is not None})
         out["buffers"].append({k: v.clone() for k, v in term.named_buffers()})
     return out
 

@@ -1,0 +1,127 @@
+"""CLOOB: embeddings replaced by what a modern Hopfield network retrieves for them, compared by InfoLOOB."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from hypvl import distributed
+from hypvl.geometry.precision import full_precision, inner_products
+from hypvl.geometry.scoring import LOG_SCALE_MAX
+from hypvl.geometry.sphere import normalize
+from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
+
+
+@full_precision
+def retrieve(state: Tensor, stored: Tensor, *, beta: float) -> Tensor:
+    """What a modern Hopfield network with these stored patterns answers to each state, on the unit sphere.
+
+    Formula: ``normalise( softmax_rows(beta R S^T) S )``.
+
+    Args:
+        state: R, (B, D) unit rows that ask.
+        stored: S, (N, D) unit rows; a state that is among them is not left out.
+        beta: Inverse temperature > 0; large = the nearest stored row, towards 0 = the mean of all.
+
+    Returns:
+        (B, D) unit rows; a row whose answer is 0 stays 0, with gradient 0.
+
+    Source: Ramsauer et al. 2021 (arXiv 2008.02217), equation 3; CLOOB (arXiv 2110.11316), section 3.
+    """
+    weights = torch.softmax(beta * inner_products(state, stored), dim=-1)  # (B, N)
+    return normalize(inner_products(weights, stored.mT))
+
+
+@full_precision
+def info_loob(anchor: Tensor, sample: Tensor, targets: Tensor, *, inv_tau: float | Tensor) -> Tensor:
+    """Contrastive loss that leaves the positive one out of the denominator.
+
+    Formula: ``tau mean_i ( -a_i.b_i / tau + log sum_{j != i} exp(a_i.b_j / tau) )``, tau = 1 / inv_tau.
+
+    Args:
+        anchor: a, (B, D).
+        sample: b, (N, D).
+        targets: (B,) int64, row of each anchor's own sample.
+        inv_tau: Inverse temperature > 0, a float or 0-dim.
+
+    Returns:
+        0-dim; may be negative. A batch of one has no negatives: only ``-a_0.b_0`` is left.
+
+    Source: Fürst et al., CLOOB, 2022 (arXiv 2110.11316), section 3; leaving one out: Poole et al. 2019 (1905.06922).
+    Differs: the positive is left out exactly; the published code puts -1000 in its place.
+    """
+    products = inner_products(anchor, sample)  # (B, N)
+    own = targets[:, None]
+    positive = products.gather(1, own).squeeze(1)  # (B,)
+    if products.shape[1] == 1:
+        return -positive.mean()
+    negatives = (inv_tau * products).scatter(1, own, -math.inf)
+    return (negatives.logsumexp(1) / inv_tau - positive).mean()
+
+
+class CLOOB(LossTerm):
+    """InfoLOOB on Hopfield retrievals: ``InfoLOOB(U_xx, U_xy) + InfoLOOB(U_yy, U_yx)``.
+
+    ``U_xy`` is what the texts y retrieve among the images x, and so on (each modality's embeddings are stored
+    patterns, of every rank, and states). The formula is about unit vectors: elsewhere than on the sphere these
+    are the directions of the embeddings as seen from the root. The scale of the scorer takes no part.
+
+    Args:
+        first: View x.
+        second: View y.
+        beta: Inverse temperature of the retrieval.
+        inv_tau: Inverse temperature of InfoLOOB, or where it starts; published: 14.3 by default, 30 with beta 8.
+        learn_inv_tau: Whether it is learned.
+        log_inv_tau_max: Upper bound of its log, kept by :meth:`constrain_` as is the lower bound 0.
+
+    Attributes:
+        log_inv_tau: 0-dim parameter, frozen unless learned.
+
+    Raises:
+        ValueError: for temperatures out of range.
+
+    Source: CLOOB (arXiv 2110.11316), section 3. A sample is not left out of its own store, as published.
+    """
+
+    def __init__(
+        self,
+        *,
+        first: str | View = IMAGE,
+        second: str | View = TEXT,
+        beta: float = 14.3,
+        inv_tau: float = 14.3,
+        learn_inv_tau: bool = False,
+        log_inv_tau_max: float = LOG_SCALE_MAX,
+    ) -> None:
+        super().__init__()
+        if not 0 < beta < math.inf:
+            raise ValueError(f"beta: got {beta}; expected a number above 0.")
+        if not (inv_tau >= 1 and math.log(inv_tau) <= log_inv_tau_max):
+            raise ValueError(
+                f"inv_tau: got {inv_tau}; expected 1 to {math.exp(log_inv_tau_max):g} = exp(log_inv_tau_max)."
+            )
+        self.first, self.second = View.parse(first), View.parse(second)
+        self.beta = beta
+        self.log_inv_tau_max = log_inv_tau_max
+        self.log_inv_tau = nn.Parameter(torch.tensor(math.log(inv_tau)), requires_grad=learn_inv_tau)
+        self.needs = frozenset({self.first, self.second})
+
+    def forward(self, ctx: PairContext) -> Tensor:
+        x, y = (_directions(ctx, view, gathered=False) for view in (self.first, self.second))  # (B, D)
+        all_x, all_y = (_directions(ctx, view, gathered=True) for view in (self.first, self.second))  # (N, D)
+        u_xx, u_xy = (retrieve(state, all_x, beta=self.beta) for state in (x, y))
+        u_yy, u_yx = (retrieve(state, all_y, beta=self.beta) for state in (y, x))
+        inv_tau, own = self.log_inv_tau.to(x.dtype).exp(), ctx.targets(self.first)
+        return info_loob(u_xx, distributed.gather(u_xy), own, inv_tau=inv_tau) + info_loob(
+            u_yy, distributed.gather(u_yx), own, inv_tau=inv_tau
+        )
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        """Clamp the log of the inverse temperature into [0, log_inv_tau_max], in place."""
+        self.log_inv_tau.clamp_(min=0.0, max=self.log_inv_tau_max)
+
+
+def _directions(ctx: PairContext, view: View, *, gathered: bool) -> Tensor:
+    """Unit rows: the embeddings themselves on the sphere, else their directions as seen from the root."""
+    return normalize(ctx.model.geometry.flatten(ctx.embeddings(view, gathered)))

@@ -1,0 +1,164 @@
+"""Long-CLIP: short captions are compared with the principal components of images, long ones with all of them.
+
+The long captions' term is :class:`~hypvl.losses.contrastive.Contrastive` with label smoothing.
+"""
+
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from hypvl import distributed
+from hypvl.geometry.precision import full_precision, inner_products, working_dtype
+from hypvl.losses.base import IMAGE, LossTerm, PairContext, View
+from hypvl.losses.contrastive import contrastive_loss
+
+Over = Literal["gathered", "local"]
+
+
+@full_precision
+def primary_components(x: Tensor, *, count: int) -> Tensor:
+    """Rows with all but their first principal components removed.
+
+    Formula: ``m + (X - m) V_k V_k^T``, m the mean row, V_k the first k right singular vectors of X - m.
+
+    The gradient is exact wherever the k-th and (k+1)-th singular values differ, whatever others are equal:
+    with X - m = U S V^T and E = U^T G V, i <= k < j and q = s_j / s_i, it is E within the first k, 0 within the
+    rest, and E_ij + q (q E_ij + E_ji) / (1 - q^2) between them (i and j exchanged likewise). Where s_k is 0
+    (k above the rank, B = 1, identical rows) the result is X and so is what the gradient treats it as: G. Where
+    s_k = s_{k+1} > 0 up to rounding, the result itself jumps and has no gradient: the two directions are then
+    taken as they came out of the decomposition, held constant with respect to each other.
+
+    Args:
+        x: X, (B, D).
+        count: k >= 1. From min(B - 1, D) on, nothing is removed.
+
+    Returns:
+        (B, D), the dtype of ``x`` or fp32; decomposed in fp64. Rows are not normalised again. A value that is
+        not finite anywhere gives X back, so that the loss shows it.
+
+    Raises:
+        ValueError: for a count below 1 or rows that are not (B, D).
+
+    Source: Zhang et al., Long-CLIP, 2024 (arXiv 2403.15378), section 3.2.
+    Differs: the published code decomposes in fp32, with a gradient that is infinite or NaN where any two
+        singular values are equal or zero.
+    """
+    if count < 1:
+        raise ValueError(f"count: got {count}; expected at least one component.")
+    if x.dim() != 2:
+        raise ValueError(f"x: got shape {tuple(x.shape)}; expected (B, D).")
+    if count >= min(x.shape[0] - 1, x.shape[1]):
+        return x  # centred rows have no more directions than that
+    return cast(Tensor, _PrimaryComponents.apply(x, count))
+
+
+class _PrimaryComponents(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, count: int) -> Tensor:
+        x64 = x.detach().to(working_dtype(x.device))
+        mean = x64.mean(0)
+        finite = x64.isfinite().all()
+        centred = torch.where(finite, x64 - mean, 0.0)
+        u, s, vh = torch.linalg.svd(centred, full_matrices=False)  # (B, R), (R,), (R, D)
+        components = vh[:count]
+        # Where k is above the rank the projection is the identity; so are then value and gradient, exactly.
+        size = torch.maximum(s[0], mean.norm() * x64.shape[0] ** 0.5)
+        rounding = max(x64.shape) * torch.finfo(s.dtype).eps * size  # below it singular values are noise
+        changes = finite & (s[count - 1] > rounding)
+        ctx.save_for_backward(u, s, vh, rounding, changes)
+        ctx.count = count
+        projected = mean + inner_products(inner_products(centred, components), components.mT)
+        return torch.where(changes, projected.to(x.dtype), x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grads
+        u, s, vh, rounding, changes = ctx.saved_tensors
+        g = grad.to(s.dtype)
+        k = ctx.count
+        u1, u2, v1, v2 = u[:, :k], u[:, k:], vh[:k], vh[k:]
+        left, right = u1.mT @ g, g @ v1.mT  # (k, D), (B, k)
+        inner = left @ v1.mT  # E within the first k
+        own = u1 @ left + right @ v1 - u1 @ inner @ v1  # as if every s_j were 0
+        e12, e21 = left @ v2.mT, (u2.mT @ right).mT  # E_ij and E_ji, both (k, R - k), i <= k < j
+        s1, s2 = s[:k, None], s[k:]
+        tied = s1 - s2 <= rounding
+        ratio = torch.where(tied, 0.0, s2 / torch.where(s1 > 0, s1, 1.0))
+        factor = ratio / ((1 - ratio) * (1 + ratio))
+        more12 = torch.where(tied, -e12, factor * (ratio * e12 + e21))
+        more21 = torch.where(tied, 0.0, factor * (ratio * e21 + e12))
+        centred = own + u1 @ more12 @ v2 + u2 @ more21.mT @ v1  # d loss / d (X - m)
+        total = centred + (g - centred).mean(0)
+        return torch.where(changes, total.to(grad.dtype), grad), None
+
+
+class ShortCaption(LossTerm):
+    """Contrastive loss, both directions, between short captions and the principal components of the images.
+
+    Formula: ``(CE(s P T^T) + CE(s T P^T)) / 2`` with P of :func:`primary_components`; P is not normalised again.
+    The components are those of the embeddings' coordinates: on the sphere P lies inside it, as published; on
+    the hyperboloid they are the space components, so that P is a point again. What the term weighs against the
+    long captions' is the objective's weight.
+
+    Args:
+        image: View whose rows are projected.
+        short: View of the short captions.
+        components: k.
+        label_smoothing: In [0, 1), over the keys of every rank.
+        over: "gathered": mean and components of the rows of every rank; "local": of this rank's own, as
+            published. The latter is another loss on another number of ranks.
+
+    Raises:
+        ValueError: for arguments out of range.
+
+    Source: Long-CLIP (arXiv 2403.15378), section 3.2; k = 32 and smoothing 0.1 as published and in I0T.
+    Differs: ``over="gathered"`` is the default, so that the loss does not depend on the number of ranks.
+    """
+
+    def __init__(
+        self,
+        *,
+        image: str | View = IMAGE,
+        short: str | View = "text:short_text",
+        components: int = 32,
+        label_smoothing: float = 0.1,
+        over: Over = "gathered",
+    ) -> None:
+        super().__init__()
+        if components < 1:
+            raise ValueError(f"components: got {components}; expected at least 1.")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing: got {label_smoothing}; expected a number in [0, 1).")
+        if over not in ("gathered", "local"):
+            raise ValueError(f"over: got {over!r}; expected 'gathered' or 'local'.")
+        self.image, self.short = View.parse(image), View.parse(short)
+        self.components, self.label_smoothing, self.over = components, label_smoothing, over
+        self.needs = frozenset({self.image, self.short})
+
+    def forward(self, ctx: PairContext) -> Tensor:
+        own = ctx.targets(self.image)
+        if self.over == "gathered":
+            projected = primary_components(ctx.embeddings(self.image, gathered=True), count=self.components)
+            local = projected[own]  # (B, D)
+        else:
+            local = primary_components(ctx.embeddings(self.image), count=self.components)
+            projected = distributed.gather(local)  # (N, D)
+        short, everyone = ctx.embeddings(self.short), ctx.embeddings(self.short, gathered=True)
+        model = ctx.model
+        values = []
+        for query, key, query_view, key_view in (
+            (local, everyone, self.image, self.short),
+            (short, projected, self.short, self.image),
+        ):
+            logits = model.scorer.logits(
+                model.geometry,
+                query,
+                key,
+                query_modality=query_view.modality,
+                key_modality=key_view.modality,
+            )  # (B, N)
+            values.append(contrastive_loss(logits, own, label_smoothing=self.label_smoothing))
+        return torch.stack(values).mean()

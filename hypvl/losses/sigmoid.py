@@ -1,0 +1,99 @@
+"""SigLIP: every pair is a question of its own, matching or not, without a softmax over the batch."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hypvl.geometry.precision import full_precision
+from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
+
+Denominator = Literal["batch", "pairs"]
+
+
+@full_precision
+def sigmoid_loss(logits: Tensor, targets: Tensor, *, denominator: Denominator = "batch") -> Tensor:
+    """Binary cross entropy of all pairs of queries and keys.
+
+    Formula: ``1/B sum_ij -log sigmoid(z_ij l_ij)``, z = +1 where key j belongs to query i, else -1.
+
+    Args:
+        logits: (B, N) scores with scale and bias, higher = closer.
+        targets: (B,) int64, column of each query's own key.
+        denominator: "batch": the number of queries, as published; "pairs": also that of keys, the plain mean.
+
+    Returns:
+        0-dim, > 0.
+
+    Raises:
+        ValueError: for another denominator.
+
+    Source: Zhai et al., SigLIP, 2023 (arXiv 2303.15343), section 3.2 and algorithm 1.
+    """
+    if denominator not in ("batch", "pairs"):
+        raise ValueError(f"denominator: got {denominator!r}; expected 'batch' or 'pairs'.")
+    signs = -torch.ones_like(logits)
+    signs[torch.arange(len(logits), device=logits.device), targets] = 1.0
+    losses = -F.logsigmoid(signs * logits)  # (B, N)
+    return losses.sum(-1).mean() if denominator == "batch" else losses.mean()
+
+
+class Sigmoid(LossTerm):
+    """:func:`sigmoid_loss` of local queries against the keys of every rank.
+
+    The logits need a bias that may move them above and below 0: the scorer's own (``Cosine(bias_init=-10)``, as
+    published), or one learned here, for scorers without one.
+
+    Args:
+        query: View of the queries.
+        key: View of the keys.
+        denominator: As :func:`sigmoid_loss`.
+        bias_init: Starting value of a bias learned here; None = the scorer has one.
+
+    Attributes:
+        logit_bias: The bias learned here, 0-dim, or None.
+
+    Raises:
+        ValueError: for another denominator; in ``forward``, when neither or both have a bias.
+
+    Source: SigLIP (arXiv 2303.15343), section 3.2: scale and bias start at 10 and -10.
+    Differs: keys are gathered at once, where the published code passes them around in chunks; same value.
+    """
+
+    logit_bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        *,
+        query: str | View = IMAGE,
+        key: str | View = TEXT,
+        denominator: Denominator = "batch",
+        bias_init: float | None = None,
+    ) -> None:
+        super().__init__()
+        if denominator not in ("batch", "pairs"):
+            raise ValueError(f"denominator: got {denominator!r}; expected 'batch' or 'pairs'.")
+        self.query, self.key = View.parse(query), View.parse(key)
+        self.denominator: Denominator = denominator
+        self.logit_bias = None if bias_init is None else nn.Parameter(torch.tensor(float(bias_init)))
+        self.needs = frozenset({self.query, self.key})
+
+    def forward(self, ctx: PairContext) -> Tensor:
+        scorer = ctx.model.scorer
+        if (getattr(scorer, "bias", None) is None) == (self.logit_bias is None):
+            count = "no bias" if self.logit_bias is None else "a bias and this term another"
+            raise ValueError(
+                f"sigmoid: {type(scorer).__name__} has {count}; expected one: set either model.scorer.bias_init "
+                "(cosine scorers) or this term's bias_init, e.g. -10."
+            )
+        logits = scorer.logits(
+            ctx.model.geometry,
+            ctx.embeddings(self.query),
+            ctx.embeddings(self.key, gathered=True),
+            query_modality=self.query.modality,
+            key_modality=self.key.modality,
+        )  # (B, N)
+        if self.logit_bias is not None:
+            logits = logits + self.logit_bias.to(logits.dtype)
+        return sigmoid_loss(logits, ctx.targets(self.query), denominator=self.denominator)

@@ -1,0 +1,170 @@
+"""Alignment and uniformity on the sphere, also across modalities and for the centres of pairs."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from hypvl import distributed
+from hypvl.geometry.precision import full_precision, inner_products
+from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
+
+
+@full_precision
+def align_loss(x: Tensor, y: Tensor) -> Tensor:
+    """Mean squared distance of paired rows.
+
+    Formula: ``mean_i |x_i - y_i|^2``.
+
+    Args:
+        x: (B, D).
+        y: (B, D).
+
+    Returns:
+        0-dim, >= 0 (<= 4 for unit rows).
+
+    Source: Wang & Isola 2020 (arXiv 2005.10242), section 4.1, with exponent 2.
+    """
+    return (x - y).square().sum(-1).mean()
+
+
+@full_precision
+def uniform_loss(x: Tensor, y: Tensor, own: Tensor, *, t: float = 2.0) -> Tensor:
+    """Log of the mean Gaussian potential between rows and all others: low where they are spread out.
+
+    Formula: ``log mean_{i, j != own_i} exp(-t |x_i - y_j|^2)``. With y = x this is the uniformity of x, the
+    mean over i < j being that over i != j.
+
+    Args:
+        x: (B, D).
+        y: (N, D).
+        own: (B,) int64, the row of y that is left out for each row of x.
+        t: Sharpness > 0.
+
+    Returns:
+        0-dim, <= 0. Without any pair (N = 1): 0 with gradient 0.
+
+    Source: Wang & Isola 2020 (arXiv 2005.10242), section 4.1, there for y = x.
+    """
+    if y.shape[0] == 1:
+        return 0.0 * (x.sum() + y.sum())
+    squares = x.square().sum(-1, keepdim=True) + y.square().sum(-1) - 2 * inner_products(x, y)  # (B, N)
+    potentials = (-t * squares).scatter(1, own[:, None], -math.inf)
+    return torch.logsumexp(potentials, dim=(0, 1)) - math.log(x.shape[0] * (y.shape[0] - 1))
+
+
+class Align(LossTerm):
+    """:func:`align_loss` of paired views, in flat coordinates.
+
+    Those are the embeddings themselves on the sphere and in flat space, else the tangent vectors at the root.
+
+    Args:
+        first: View of one side of the pairs.
+        second: View of the other.
+
+    Source: Wang & Isola 2020 (arXiv 2005.10242); with images and texts: I0T (2412.14384), "Unif-Align".
+    """
+
+    def __init__(self, *, first: str | View = IMAGE, second: str | View = TEXT) -> None:
+        super().__init__()
+        self.first, self.second = View.parse(first), View.parse(second)
+        self.needs = frozenset({self.first, self.second})
+
+    def forward(self, ctx: PairContext) -> Tensor:
+        return align_loss(_flat(ctx, self.first), _flat(ctx, self.second))
+
+
+class Uniform(LossTerm):
+    """:func:`uniform_loss` of one view, over the rows of every rank, in flat coordinates (see :class:`Align`).
+
+    Args:
+        view: Whose rows should spread out.
+        t: Sharpness.
+
+    Raises:
+        ValueError: for t that is not above 0.
+
+    Source: Wang & Isola 2020 (arXiv 2005.10242), section 4.1.
+    Differs: the published I0T takes the pairs of one rank only.
+    """
+
+    def __init__(self, view: str | View, *, t: float = 2.0) -> None:
+        super().__init__()
+        self.view, self.t = View.parse(view), _checked(t)
+        self.needs = frozenset({self.view})
+
+    def forward(self, ctx: PairContext) -> Tensor:
+        x, all_x = _flat(ctx, self.view), _flat(ctx, self.view, gathered=True)  # (B, D), (N, D)
+        return _over_ranks(uniform_loss(x, all_x, ctx.targets(self.view), t=self.t))
+
+
+class CrossUniform(LossTerm):
+    """:func:`uniform_loss` between the views of a pair: no image near the texts of others.
+
+    In flat coordinates (see :class:`Align`), over the rows of every rank. Usually beside :class:`Align` and
+    :class:`Uniform`.
+
+    Args:
+        first: View of one side of the pairs.
+        second: View of the other.
+        t: Sharpness.
+
+    Raises:
+        ValueError: for t that is not above 0.
+
+    Source: formula from summaries of published work on closing the modality gap; no code or numbers were seen.
+    """
+
+    def __init__(self, *, first: str | View = IMAGE, second: str | View = TEXT, t: float = 2.0) -> None:
+        super().__init__()
+        self.first, self.second, self.t = View.parse(first), View.parse(second), _checked(t)
+        self.needs = frozenset({self.first, self.second})
+
+    def forward(self, ctx: PairContext) -> Tensor:
+        x, all_y = _flat(ctx, self.first), _flat(ctx, self.second, gathered=True)  # (B, D), (N, D)
+        return _over_ranks(uniform_loss(x, all_y, ctx.targets(self.first), t=self.t))
+
+
+class CentreUniform(LossTerm):
+    """:func:`uniform_loss` of the centres (x_i + y_i) / 2 of pairs; with :class:`Align`, the terms of ModGap.
+
+    In flat coordinates (see :class:`Align`), over the rows of every rank. Centres are not normalised.
+
+    Args:
+        first: View of one side of the pairs.
+        second: View of the other.
+        t: Sharpness.
+
+    Raises:
+        ValueError: for t that is not above 0.
+
+    Source: ModGap (ICLR 2026), formula from summaries; no code or numbers were seen.
+    """
+
+    def __init__(self, *, first: str | View = IMAGE, second: str | View = TEXT, t: float = 2.0) -> None:
+        super().__init__()
+        self.first, self.second, self.t = View.parse(first), View.parse(second), _checked(t)
+        self.needs = frozenset({self.first, self.second})
+
+    def forward(self, ctx: PairContext) -> Tensor:
+        local, everyone = (
+            (_flat(ctx, self.first, gathered) + _flat(ctx, self.second, gathered)) / 2
+            for gathered in (False, True)
+        )  # (B, D), (N, D)
+        return _over_ranks(uniform_loss(local, everyone, ctx.targets(self.first), t=self.t))
+
+
+def _checked(t: float) -> float:
+    if not 0 < t < math.inf:
+        raise ValueError(f"t: got {t}; expected a number above 0.")
+    return t
+
+
+def _flat(ctx: PairContext, view: View, gathered: bool = False) -> Tensor:
+    return ctx.model.geometry.flatten(ctx.embeddings(view, gathered))
+
+
+def _over_ranks(log_mean: Tensor) -> Tensor:
+    """Log of the mean over ranks of what each has the log of; the same value on every rank."""
+    parts = distributed.gather(log_mean[None])  # (W,)
+    return torch.logsumexp(parts, dim=0) - math.log(len(parts))
