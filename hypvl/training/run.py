@@ -145,8 +145,10 @@ def _hooks(
     def final_extra(trainer: Trainer) -> dict[str, Any]:
         if trainer.learner.model.geometry.root(trainer.learner.model.embed_dim) is not None:
             return {}
+        samples = min(int(settings.root_samples), trainer.epoch_size)  # more would repeat the data
+        logger.info("root: mean embedding of {:,} training samples", samples)
         with _loader(cfg, loader.dataset, trainer.precision.device, consumed=trainer.consumed) as fresh:
-            return {"root": mean_embedding(trainer.learner, fresh, samples=int(settings.root_samples))}
+            return {"root": mean_embedding(trainer.learner, fresh, samples=samples)}
 
     sinks: list[Sink] = []
     if distributed.is_main():

@@ -40,7 +40,19 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def arguments(output: Path, shards: str, *more: str, model: str = "meru") -> list[str]:
     config = str(ROOT / "configs" / f"train_{model}_demo.py")
-    return ["--config", config, "--num-gpus", "0", "--output-dir", str(output), shards, *SMALL, *more]
+    at_once = ["~train.objective.warmup", "train.objective.weights.entailment=0.2"] if model == "meru" else []
+    return [
+        "--config",
+        config,
+        "--num-gpus",
+        "0",
+        "--output-dir",
+        str(output),
+        shards,
+        *SMALL,
+        *at_once,
+        *more,
+    ]
 
 
 def train(output: Path, shards: str, *more: str, model: str = "meru") -> int:
@@ -122,6 +134,12 @@ def test_a_spherical_model_stores_its_root(shards: str, tmp_path: Path) -> None:
     root = torch.load(tmp_path / "clip" / "checkpoint_final.pth", weights_only=True)["root"]
     assert root.shape == (128,)
     assert root.norm().item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_root_takes_each_sample_at_most_once(shards: str, tmp_path: Path) -> None:
+    more = ["train.num_iterations=2", "train.root_samples=100000"]
+    assert train(tmp_path / "clip", shards, *more, model="clip") == 0
+    assert "root: mean embedding of 16 training samples" in (tmp_path / "clip" / "log-rank0.txt").read_text()
 
 
 def test_starting_from_weights_lists_what_differs(finished: Path, shards: str, tmp_path: Path) -> None:
