@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypvl.data.augment import InModalAugment
 from hypvl.data.transforms import MAX_PIXELS, ImageError, decode_image
 
 #: (image uint8 (3, H, W), generator of this sample) -> uint8 (3, h, w)
@@ -81,18 +82,21 @@ def finish_sample(
     tokenizer: Tokenize,
     image_seed: int,
     max_pixels: int = MAX_PIXELS,
+    augment: InModalAugment | None = None,
 ) -> Sample:
     """Decode, crop and tokenise what a mapper returned.
 
     ``image`` and every ``*_image`` (encoded bytes) become uint8 (3, h, w), one after the other from one
     generator; ``caption`` becomes ``text`` int64 (L,); ``*_text`` becomes (L,), or (K, L) from a list of K
-    texts; anything else is kept as it is.
+    texts; anything else is kept as it is. With ``augment`` there are ``augmented_image`` and ``augmented_text``
+    too; what they draw comes last, so that the rest of the sample is the same with and without.
 
     Raises:
         BadSample: when an image cannot be decoded.
     """
     generator = torch.Generator().manual_seed(image_seed)
     sample: Sample = {"key": key}
+    picture: Tensor | None = None
     for name, value in fields.items():
         if name == "image" or name.endswith("_image"):
             try:
@@ -100,10 +104,18 @@ def finish_sample(
             except ImageError as error:
                 raise BadSample(key, f"{name}: {error}") from error
             sample[name] = image_transform(image, generator)
+            picture = image if name == "image" else picture
         elif name == "caption":
             sample["text"] = tokenizer([value])[0]
         elif name.endswith("_text"):
             sample[name] = tokenizer([value])[0] if isinstance(value, str) else tokenizer(value)
         else:
             sample[name] = value
+    if augment is not None:
+        if augment.image is not None:
+            if picture is None:
+                raise BadSample(key, "missing image, which is to be augmented")
+            sample["augmented_image"] = augment.image(image_transform(picture, generator), generator)
+        if augment.text is not None:
+            sample["augmented_text"] = tokenizer([augment.text(fields["caption"], generator)])[0]
     return sample

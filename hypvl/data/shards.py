@@ -15,6 +15,7 @@ import braceexpand
 import numpy as np
 from loguru import logger
 
+from hypvl.data.augment import InModalAugment
 from hypvl.data.mappers import Mapper
 from hypvl.data.sample import BadSample, ImageTransform, Sample, Tokenize, finish_sample
 from hypvl.data.storage import FileHandles, LocalFile, Source, open_source, user_cache
@@ -40,6 +41,7 @@ class ImageTextShards:
         cache_dir: Folder where http(s) shards are downloaded once; None reads them by range requests.
         allow_pipe: Allow ``pipe:``, which runs commands.
         max_pixels: Larger images are bad samples.
+        augment: Adds an augmented picture and caption to each sample.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class ImageTextShards:
         cache_dir: str | Path | None = None,
         allow_pipe: bool = False,
         max_pixels: int = MAX_PIXELS,
+        augment: InModalAugment | None = None,
     ) -> None:
         self.tarfiles = tarfiles
         self.mapper = mapper
@@ -64,6 +67,7 @@ class ImageTextShards:
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
         self.allow_pipe = allow_pipe
         self.max_pixels = max_pixels
+        self.augment = augment
         self._handles = FileHandles()
 
     def prepare(self) -> None:
@@ -87,7 +91,9 @@ class ImageTextShards:
         total = hashlib.sha256()
         for _, index in self._shards:
             total.update(index.digest.encode())
-        total.update(describe(self.mapper, self.image_transform, self.max_pixels).encode())
+        total.update(
+            describe(self.mapper, self.image_transform, self.max_pixels, augment=self.augment).encode()
+        )
         return total.hexdigest()
 
     def sample(self, row: int, generator: np.random.Generator) -> Sample:
@@ -109,6 +115,7 @@ class ImageTextShards:
             tokenizer=self.tokenizer,
             image_seed=image_seed,
             max_pixels=self.max_pixels,
+            augment=self.augment,
         )
 
     @functools.cached_property
@@ -137,8 +144,10 @@ class ImageTextShards:
         return f"ImageTextShards({self.tarfiles!r}, mapper={self.mapper!r})"
 
 
-def describe(*parts: object) -> str:
+def describe(*parts: object, augment: InModalAugment | None = None) -> str:
     """What the parts are, equal in every process (an address in a repr is left out)."""
+    if augment is not None:  # without one nothing changes: runs of before resume
+        parts = (*parts, augment)
     return re.sub(r" at 0x[0-9a-f]+", "", repr(parts))
 
 

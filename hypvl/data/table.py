@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from loguru import logger
 
+from hypvl.data.augment import InModalAugment
 from hypvl.data.sample import BadSample, ImageTransform, Sample, Tokenize, caption_text, finish_sample
 from hypvl.data.shards import describe
 from hypvl.data.storage import FileHandles
@@ -41,6 +42,7 @@ class ImageTextTable:
         shuffle_window: Samples permuted together.
         max_bad_fraction: Share of bad samples at which training stops.
         max_pixels: Larger images are bad samples.
+        augment: Adds an augmented picture and caption to each sample.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ImageTextTable:
         shuffle_window: int = 4000,
         max_bad_fraction: float = 0.1,
         max_pixels: int = MAX_PIXELS,
+        augment: InModalAugment | None = None,
     ) -> None:
         if len(separator) != 1:
             raise ValueError(f"separator: got {separator!r}; expected one character.")
@@ -73,6 +76,7 @@ class ImageTextTable:
         self.shuffle_window = shuffle_window
         self.max_bad_fraction = max_bad_fraction
         self.max_pixels = max_pixels
+        self.augment = augment
         self._handles = FileHandles(limit=1)
 
     def prepare(self) -> None:
@@ -95,7 +99,7 @@ class ImageTextTable:
                 self._scan[2]
                 + describe(
                     self.image_column, self.caption_column, self.separator, self.quoting,
-                    self.image_transform, self.max_pixels,
+                    self.image_transform, self.max_pixels, augment=self.augment,
                 )
             ).encode()
         ).hexdigest()  # fmt: skip
@@ -124,6 +128,7 @@ class ImageTextTable:
             tokenizer=self.tokenizer,
             image_seed=image_seed,
             max_pixels=self.max_pixels,
+            augment=self.augment,
         )
 
     @property
