@@ -4,4 +4,8 @@ from .common.objective.hycoclip import objective as _objective
 from .train_meru_demo import dataset, model, optim, train
 
 dataset.mapper.boxes = True
+_order = [name for name in _objective.terms if name.endswith("entailment")]
+for _name in _order:  # contrast first, order after, as in train_meru_demo.py
+    _objective.weights[_name] = 0.5 * 0.5
+_objective.warmup = {_name: [300, 600] for _name in _order}
 train.objective = _objective
