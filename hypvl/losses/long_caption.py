@@ -13,6 +13,7 @@ from hypvl import distributed
 from hypvl.geometry.precision import full_precision, inner_products, working_dtype
 from hypvl.losses.base import IMAGE, LossTerm, PairContext, View
 from hypvl.losses.contrastive import contrastive_loss
+from hypvl.losses.cyclip import cyclic_loss
 
 Over = Literal["gathered", "local"]
 
@@ -41,7 +42,7 @@ def primary_components(x: Tensor, *, count: int) -> Tensor:
     Raises:
         ValueError: for a count below 1 or rows that are not (B, D).
 
-    Source: Zhang et al., Long-CLIP, 2024 (arXiv 2403.15378), section 3.2.
+    Source: Zhang et al., Long-CLIP, 2024 (arXiv 2403.15378), section 3.
     Differs: the published code decomposes in fp32, with a gradient that is infinite or NaN where any two
         singular values are equal or zero.
     """
@@ -114,7 +115,7 @@ class ShortCaption(LossTerm):
     Raises:
         ValueError: for arguments out of range.
 
-    Source: Long-CLIP (arXiv 2403.15378), section 3.2; k = 32 and smoothing 0.1 as published and in I0T.
+    Source: Long-CLIP (arXiv 2403.15378), section 3; k = 32 and smoothing 0.1 as published and in I0T.
     Differs: ``over="gathered"`` is the default, so that the loss does not depend on the number of ranks.
     """
 
@@ -128,30 +129,21 @@ class ShortCaption(LossTerm):
         over: Over = "gathered",
     ) -> None:
         super().__init__()
-        if components < 1:
-            raise ValueError(f"components: got {components}; expected at least 1.")
+        self.image, self.short = View.parse(image), View.parse(short)
+        self.components, self.over = _checked(components, over)
+        self.needs = frozenset({self.image, self.short})
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing: got {label_smoothing}; expected a number in [0, 1).")
-        if over not in ("gathered", "local"):
-            raise ValueError(f"over: got {over!r}; expected 'gathered' or 'local'.")
-        self.image, self.short = View.parse(image), View.parse(short)
-        self.components, self.label_smoothing, self.over = components, label_smoothing, over
-        self.needs = frozenset({self.image, self.short})
+        self.label_smoothing = label_smoothing
 
     def forward(self, ctx: PairContext) -> Tensor:
-        own = ctx.targets(self.image)
-        if self.over == "gathered":
-            projected = primary_components(ctx.embeddings(self.image, gathered=True), count=self.components)
-            local = projected[own]  # (B, D)
-        else:
-            local = primary_components(ctx.embeddings(self.image), count=self.components)
-            projected = distributed.gather(local)  # (N, D)
-        short, everyone = ctx.embeddings(self.short), ctx.embeddings(self.short, gathered=True)
-        model = ctx.model
+        model, own = ctx.model, ctx.targets(self.image)
+        local, everyone = _projected(ctx, self.image, self.components, self.over)
+        short, every_short = ctx.embeddings(self.short), ctx.embeddings(self.short, gathered=True)
         values = []
         for query, key, query_view, key_view in (
-            (local, everyone, self.image, self.short),
-            (short, projected, self.short, self.image),
+            (local, every_short, self.image, self.short),
+            (short, everyone, self.short, self.image),
         ):
             logits = model.scorer.logits(
                 model.geometry,
@@ -162,3 +154,59 @@ class ShortCaption(LossTerm):
             )  # (B, N)
             values.append(contrastive_loss(logits, own, label_smoothing=self.label_smoothing))
         return torch.stack(values).mean()
+
+
+class ShortCyclic(LossTerm):
+    """CyCLIP's in-modal and cross-modal terms, summed, of short captions and the images' primary components.
+
+    For Long-CLIP and CyCLIP at once, as I0T has them. Similarities are the geometry's own.
+
+    Args:
+        image: As :class:`ShortCaption`.
+        short: As :class:`ShortCaption`.
+        components: As :class:`ShortCaption`.
+        over: As :class:`ShortCaption`.
+
+    Raises:
+        ValueError: for arguments out of range.
+
+    Source: I0T (arXiv 2412.14384), the objective "longcyclip"; CyCLIP (2205.14459), section 3.
+    Differs: as :class:`ShortCaption`.
+    """
+
+    def __init__(
+        self,
+        *,
+        image: str | View = IMAGE,
+        short: str | View = "text:short_text",
+        components: int = 32,
+        over: Over = "gathered",
+    ) -> None:
+        super().__init__()
+        self.image, self.short = View.parse(image), View.parse(short)
+        self.components, self.over = _checked(components, over)
+        self.needs = frozenset({self.image, self.short})
+
+    def forward(self, ctx: PairContext) -> Tensor:
+        similarity = ctx.model.geometry.pairwise_similarity
+        local, everyone = _projected(ctx, self.image, self.components, self.over)
+        short, every_short = ctx.embeddings(self.short), ctx.embeddings(self.short, gathered=True)
+        in_modal = cyclic_loss(similarity(local, everyone), similarity(short, every_short))
+        return in_modal + cyclic_loss(similarity(local, every_short), similarity(short, everyone))
+
+
+def _checked(components: int, over: Over) -> tuple[int, Over]:
+    if components < 1:
+        raise ValueError(f"components: got {components}; expected at least 1.")
+    if over not in ("gathered", "local"):
+        raise ValueError(f"over: got {over!r}; expected 'gathered' or 'local'.")
+    return components, over
+
+
+def _projected(ctx: PairContext, image: View, components: int, over: Over) -> tuple[Tensor, Tensor]:
+    """Primary components of the images: of this rank, (B, D), and of every rank, (N, D)."""
+    if over == "gathered":
+        everyone = primary_components(ctx.embeddings(image, gathered=True), count=components)
+        return everyone[ctx.targets(image)], everyone
+    local = primary_components(ctx.embeddings(image), count=components)
+    return local, distributed.gather(local)

@@ -8,7 +8,8 @@ from hypvl.geometry.scoring import Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, LossTerm, View
 from hypvl.losses.contrastive import Contrastive
-from hypvl.losses.long_caption import ShortCaption, primary_components
+from hypvl.losses.cyclip import CrossModalCyclic, InModalCyclic
+from hypvl.losses.long_caption import ShortCaption, ShortCyclic, primary_components
 from tests.losses.contract import LossContract
 from tests.losses.toy import GeometryOnly, context, random_features
 
@@ -36,6 +37,19 @@ class TestManyComponents(LossContract):
 
     def model(self) -> GeometryOnly:
         return GeometryOnly(Sphere(), Cosine())
+
+
+class TestShortCyclicOnSphere(LossContract):
+    def make(self) -> LossTerm:
+        return ShortCyclic(components=1)
+
+    def model(self) -> GeometryOnly:
+        return GeometryOnly(Sphere(), Cosine())
+
+
+class TestShortCyclicOnHyperboloid(LossContract):
+    def make(self) -> LossTerm:
+        return ShortCyclic(components=2)
 
 
 def _with_singular_values(rows: int, dim: int, values: list[float], *, seed: int = 0) -> Tensor:
@@ -214,7 +228,7 @@ def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match=r"x: got shape \(4,\); expected \(B, D\)"):
         primary_components(torch.zeros(4), count=1)
     for arguments, words in (
-        ({"components": 0}, "components: got 0"),
+        ({"components": 0}, "components: got 0; expected at least 1"),
         ({"label_smoothing": 1.0}, "label_smoothing: got 1.0"),
         ({"over": "rank"}, "over: got 'rank'; expected 'gathered' or 'local'"),
     ):
@@ -241,6 +255,22 @@ def test_with_all_components_it_is_the_plain_contrastive_term() -> None:
     plain = Contrastive([("image", SHORT), (SHORT, "image")], label_smoothing=0.1)
     found = ShortCaption(components=4)(context(model, rows)).item()
     assert found == pytest.approx(plain(context(model, rows)).item(), rel=1e-12)
+
+
+def test_short_cyclic_by_hand() -> None:
+    """P = (+-1, 0), 0, 0 as above. In-modal: own -1 and texts' -1 agree, the diagonals of the last two are 0
+    against 1, as are their similarities -1 to each other: 4 of them. Cross-modal: both matrices are equal."""
+    images = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.5], [0.0, -0.5]], dtype=torch.float64)
+    short = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
+    ctx = context(GeometryOnly(_Raw(), Cosine()), {IMAGE: images, SHORT: short})
+    assert ShortCyclic(components=1)(ctx).item() == pytest.approx(4 / 4, rel=1e-12)
+
+
+def test_short_cyclic_with_all_components_is_cyclip() -> None:
+    rows = {IMAGE: random_features(5), SHORT: random_features(5, seed=1)}
+    ctx = context(GeometryOnly(Sphere(), Cosine()), rows)
+    plain = InModalCyclic(second=SHORT)(ctx) + CrossModalCyclic(second=SHORT)(ctx)
+    assert ShortCyclic(components=4)(ctx).item() == pytest.approx(plain.item(), rel=1e-12)
 
 
 def test_local_components_are_the_same_in_one_process() -> None:
