@@ -1,0 +1,206 @@
+"""Uncertainty-guided alignment (UNCHA): what lies near the root says little and counts as uncertain.
+
+The uncertainty of an item softens its contrastive temperature and is itself calibrated by how badly the item
+entails what it should.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hypvl.geometry.kernels import safe_sqrt
+from hypvl.geometry.precision import full_precision
+from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
+from hypvl.losses.contrastive import contrastive_loss
+
+
+@full_precision
+def uncertainty(embeddings: Tensor) -> Tensor:
+    """u = softplus(-|x|): log 2 at the root, towards 0 far out.
+
+    Args:
+        embeddings: (..., D); |x| is their Euclidean norm, for Lorentz that of the space components.
+
+    Returns:
+        (...) in (0, log 2]; gradient 0 at the root.
+
+    Source: UNCHA (CVPR 2026). Open: which norm is meant; this is the |x| of the cones, in no unit of curvature.
+    """
+    return F.softplus(-safe_sqrt(embeddings.square().sum(-1)))
+
+
+@full_precision
+def uncertain_contrastive_loss(logits: Tensor, targets: Tensor, query_uncertainty: Tensor) -> Tensor:
+    """Cross entropy whose temperature each query multiplies: tau_i = tau exp(u_i / 2).
+
+    Formula: ``mean_i CE(z_i exp(-u_i / 2), t_i)`` with z = -d / tau or any other logits.
+
+    Args:
+        logits: (Q, K) scaled scores, higher = closer.
+        targets: (Q,) int64, column of each query's positive key.
+        query_uncertainty: (Q,) u_i.
+
+    Returns:
+        0-dim.
+
+    Source: UNCHA (CVPR 2026). Open: whose temperature it is; a row of a softmax has one, so it is the query's.
+    """
+    return contrastive_loss(logits * torch.exp(-query_uncertainty / 2)[:, None], targets)
+
+
+@full_precision
+def angled_entailment(
+    exterior_angle: Tensor, half_aperture: Tensor, *, aperture_factor: float = 1.0, angle_weight: float = 0.1
+) -> Tensor:
+    """How far each point sticks out of its cone, plus a pull towards the axis that never ends.
+
+    Formula: ``relu(phi - eta A) + alpha phi``, mean over factors. With alpha = 0 its mean over pairs is
+    :func:`~hypvl.losses.entailment.entailment_loss`.
+
+    Args:
+        exterior_angle: phi, (B, F) radians in [0, pi].
+        half_aperture: A, (B, F) radians.
+        aperture_factor: eta > 0.
+        angle_weight: alpha >= 0.
+
+    Returns:
+        (B,) radians.
+
+    Source: UNCHA (CVPR 2026). Open: alpha; 0.1 leaves the hinge the larger part outside the cone.
+    """
+    hinge = torch.relu(exterior_angle - aperture_factor * half_aperture)
+    return (hinge + angle_weight * exterior_angle).mean(-1)
+
+
+@full_precision
+def calibration_loss(loss: Tensor, own_uncertainty: Tensor, all_uncertainty: Tensor) -> Tensor:
+    """Uncertainty that follows the loss of each pair, and that differs between items.
+
+    Formula: ``mean_i ( sg(L_i) exp(-u_i) + u_i ) + H(softmax u)``, H = -sum p log p in nats over all items. The
+    first part is least at u_i = log L_i, where items that entail badly are uncertain; the entropy, as it is added,
+    falls when a few items carry the uncertainty instead of all alike.
+
+    Args:
+        loss: L_i, (B,) >= 0; no gradient flows to it.
+        own_uncertainty: u_i of the same items, (B,).
+        all_uncertainty: u of the items of all ranks, (N,), for the entropy.
+
+    Returns:
+        0-dim, >= 0.
+
+    Source: UNCHA (CVPR 2026); the first part as Kendall and Gal 2017 (arXiv 1703.04977) eq. 8.
+        Open: the sign of the entropy: taken as written, it is added.
+    """
+    log_p = torch.log_softmax(all_uncertainty, dim=-1)
+    entropy = -(log_p.exp() * log_p).sum()
+    return (loss.detach() * torch.exp(-own_uncertainty) + own_uncertainty).mean() + entropy
+
+
+class UncertainContrastive(LossTerm):
+    """Mean of :func:`uncertain_contrastive_loss` over pairs; queries are local, keys come from every rank.
+
+    Gradients reach the uncertainty: a query that matches badly may move towards the root. On the sphere all
+    uncertainties are equal and only the temperature changes.
+
+    Args:
+        pairs: (query, key) views; default image -> text and text -> image.
+
+    Source: UNCHA (CVPR 2026): global (wholes), local (boxes), global-local (boxes against wholes).
+    """
+
+    def __init__(self, pairs: Sequence[Sequence[str | View]] = ((IMAGE, TEXT), (TEXT, IMAGE))) -> None:
+        super().__init__()
+        if not pairs:
+            raise ValueError(
+                "pairs: got none; give at least one (query, key) pair such as ('image', 'text')."
+            )
+        self.pairs = tuple((View.parse(query), View.parse(key)) for query, key in pairs)
+        self.needs = frozenset(view for pair in self.pairs for view in pair)
+
+    def forward(self, ctx: PairContext) -> Tensor:
+        model, values = ctx.model, []
+        for query, key in self.pairs:
+            own = ctx.embeddings(query)
+            logits = model.scorer.logits(
+                model.geometry,
+                own,
+                ctx.embeddings(key, gathered=True),
+                query_modality=query.modality,
+                key_modality=key.modality,
+            )  # (B, N)
+            values.append(uncertain_contrastive_loss(logits, ctx.targets(query), uncertainty(own)))
+        return torch.stack(values).mean()
+
+
+class AngledEntailment(LossTerm):
+    """Mean of :func:`angled_entailment` of each local (general, specific) pair.
+
+    Args:
+        general: View whose cones are used; default the text.
+        specific: View that should lie inside; default the image.
+        aperture_factor: eta > 0.
+        angle_weight: alpha >= 0.
+
+    Raises:
+        ValueError: in ``forward``, when the geometry has no cones.
+
+    Source: UNCHA (CVPR 2026).
+    """
+
+    def __init__(
+        self,
+        *,
+        general: str | View = TEXT,
+        specific: str | View = IMAGE,
+        aperture_factor: float = 1.0,
+        angle_weight: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if not aperture_factor > 0:
+            raise ValueError(f"aperture_factor: got {aperture_factor}; expected a number above 0.")
+        if not angle_weight >= 0:
+            raise ValueError(f"angle_weight: got {angle_weight}; expected a number of 0 or more.")
+        self.general, self.specific = View.parse(general), View.parse(specific)
+        self.aperture_factor, self.angle_weight = aperture_factor, angle_weight
+        self.needs = frozenset({self.general, self.specific})
+
+    def per_pair(self, ctx: PairContext) -> Tensor:
+        """The loss of each local pair, (B,)."""
+        geometry = ctx.model.geometry
+        apex, point = ctx.embeddings(self.general), ctx.embeddings(self.specific)  # (B, D)
+        angle, aperture = geometry.exterior_angle(apex, point), geometry.half_aperture(apex)  # (B, F)
+        if angle is None or aperture is None:
+            raise ValueError(
+                f"entailment: {type(geometry).__name__} has no cones; use a hyperbolic geometry or drop the term."
+            )
+        return angled_entailment(
+            angle, aperture, aperture_factor=self.aperture_factor, angle_weight=self.angle_weight
+        )
+
+    def forward(self, ctx: PairContext) -> Tensor:
+        return self.per_pair(ctx).mean()
+
+
+class UncertaintyCalibration(AngledEntailment):
+    """:func:`calibration_loss` of the general item of each pair, against the entailment loss of the pair.
+
+    The loss and the uncertainty of a pair are local; the entropy is taken over the general items of every rank.
+
+    Args:
+        general: View whose uncertainty is calibrated; default the text.
+        specific: View that it should entail; default the image.
+        aperture_factor: eta of the entailment loss.
+        angle_weight: alpha of the entailment loss.
+
+    Source: UNCHA (CVPR 2026).
+    Differs: the entropy is over all ranks, so that it does not depend on how a batch is divided.
+    """
+
+    def forward(self, ctx: PairContext) -> Tensor:
+        own = uncertainty(ctx.embeddings(self.general))  # (B,)
+        every = uncertainty(ctx.embeddings(self.general, gathered=True))  # (N,)
+        with torch.no_grad():
+            loss = self.per_pair(ctx)
+        return calibration_loss(loss, own, every)
