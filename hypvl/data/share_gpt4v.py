@@ -1,0 +1,255 @@
+"""ShareGPT4V: pictures with long captions, listed in one JSON file in the layout of LLaVA."""
+
+import contextlib
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeAlias
+
+import numpy as np
+from loguru import logger
+
+from hypvl.data.augment import InModalAugment
+from hypvl.data.sample import BadSample, ImageTransform, Sample, Tokenize, caption_text, finish_sample
+from hypvl.data.shards import describe
+from hypvl.data.storage import FileHandles
+from hypvl.data.transforms import MAX_PIXELS
+from hypvl.errors import DataError
+
+Split: TypeAlias = Literal["train", "validation"]
+_BLOCK = 32  # as tables: rows cost nothing to reach
+_WINDOW = 1 << 22  # bytes parsed at a time
+_LARGEST_ENTRY = 1 << 26  # bytes; what does not end by then is broken
+_DECODER = json.JSONDecoder()
+_BLANKS = " \t\r\n"
+_BOM = b"\xef\xbb\xbf"
+
+
+class ShareGPT4V:
+    """The samples of a ShareGPT4V list, with the whole caption (``text``) and a short one (``short_text``).
+
+    The file is a list of ``{"id", "image", "conversations": [{"from", "value"}, {"from", "value"}]}``; ``image`` is a
+    path below ``images_root``. The caption is the second turn's value with line breaks as blanks; the short caption
+    is what stands before its first ``". "`` (the period is lost, as published), or the whole where there is none.
+
+    Only the place of each entry in the file is kept in memory (16 bytes each); the file is read through once.
+
+    Args:
+        path: The JSON list (``share-captioner_coco_lcs_sam_1246k_1107.json``, or a ``..._nocolors.json``).
+        image_transform: Crops the decoded image.
+        tokenizer: Turns captions into token ids; the published recipes use 248 of them.
+        images_root: Folder that ``image`` starts from; None: ``data`` in the folder of the list.
+        split: ``"validation"`` = the first ``validation_entries`` of the list, ``"train"`` = the others.
+        subset: Only entries whose ``image`` holds this text, such as ``"coco"``, ``"llava"`` or ``"sam"``, of the
+            split; None = all.
+        validation_entries: Entries of the validation split, before ``subset`` is applied.
+        shuffle_window: Samples permuted together.
+        max_bad_fraction: Share of bad samples at which training stops.
+        max_pixels: Larger images are bad samples.
+        augment: Adds an augmented picture and caption to each sample.
+
+    Source: Chen et al. 2023 (arXiv 2311.12793); split and short captions as Long-CLIP (arXiv 2403.15378) and I0T
+        (arXiv 2412.14384).
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        image_transform: ImageTransform,
+        tokenizer: Tokenize,
+        images_root: str | Path | None = None,
+        split: Split = "train",
+        subset: str | None = None,
+        validation_entries: int = 1000,
+        shuffle_window: int = 4000,
+        max_bad_fraction: float = 0.1,
+        max_pixels: int = MAX_PIXELS,
+        augment: InModalAugment | None = None,
+    ) -> None:
+        if split not in ("train", "validation"):
+            raise ValueError(f"split: got {split!r}; expected 'train' or 'validation'.")
+        if validation_entries < 0:
+            raise ValueError(f"validation_entries: got {validation_entries}; expected 0 or more.")
+        self.path = Path(path).expanduser()
+        self.image_transform = image_transform
+        self.tokenizer = tokenizer
+        self.images_root = (
+            self.path.parent / "data" if images_root is None else Path(images_root).expanduser()
+        )
+        self.split = split
+        self.subset = subset
+        self.validation_entries = validation_entries
+        self.shuffle_window = shuffle_window
+        self.max_bad_fraction = max_bad_fraction
+        self.max_pixels = max_pixels
+        self.augment = augment
+        self._handles = FileHandles(limit=1)
+
+    def prepare(self) -> None:
+        """Check the list. Raises DataError."""
+        logger.info("{} entries ({}, subset {}) in {}", len(self), self.split, self.subset, self.path)
+
+    def shard_sizes(self) -> list[int]:
+        """Blocks of entries that are permuted as shards are."""
+        full, rest = divmod(len(self), _BLOCK)
+        return [_BLOCK] * full + [rest] * (rest > 0)
+
+    def __len__(self) -> int:
+        return len(self._scan[0])
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the file's content and what is made of it."""
+        settings = (self.split, self.subset, self.validation_entries, self.image_transform, self.max_pixels)
+        return hashlib.sha256(
+            (self._scan[1] + describe(*settings, augment=self.augment)).encode()
+        ).hexdigest()
+
+    def sample(self, row: int, generator: np.random.Generator) -> Sample:
+        """The sample of a row, in [0, len).
+
+        Raises:
+            BadSample: when it cannot be used.
+        """
+        image_seed = int(generator.integers(2**63))
+        key = f"{self.path.name}/{self.split} {row}"
+        start, end = (int(place) for place in self._scan[0][row])
+        try:
+            entry = json.loads(self._handles.read(self.path, start, end - start))
+        except (OSError, ValueError, RecursionError) as error:
+            raise BadSample(key, f"broken entry ({error})") from error
+        caption = caption_text(key, _caption(entry), "conversations[1].value", generator)
+        caption = caption.replace("\n", " ")
+        image = entry.get("image")
+        if not isinstance(image, str) or not image:
+            raise BadSample(key, "missing image")
+        try:
+            data = (self.images_root / image).read_bytes()
+        except (OSError, ValueError) as error:
+            raise BadSample(key, f"cannot read {self.images_root / image} ({error})") from error
+        return finish_sample(
+            f"{key} ({image})",
+            {"image": data, "caption": caption, "short_text": short_caption(caption)},
+            image_transform=self.image_transform,
+            tokenizer=self.tokenizer,
+            image_seed=image_seed,
+            max_pixels=self.max_pixels,
+            augment=self.augment,
+        )
+
+    @functools.cached_property
+    def _scan(self) -> tuple[np.ndarray, str]:
+        """(start and end of each entry of the split and subset, (N, 2) int64; hash of the whole file)."""
+        places: list[tuple[int, int]] = []
+        count = 0
+        try:
+            with self.path.open("rb") as file:
+                entries = _JsonList(file, self.path)
+                for start, end, entry in entries:
+                    count += 1
+                    if (count <= self.validation_entries) != (self.split == "validation"):
+                        continue
+                    if self.subset is None or self.subset in _image_of(entry):
+                        places.append((start, end))
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read ({error.strerror}); check dataset.path.") from error
+        if not places:
+            raise DataError(
+                f"{self.path}: none of its {count} entries is of split {self.split!r} with {self.subset!r} in its "
+                "image; check dataset.split, dataset.subset and dataset.validation_entries."
+            )
+        return np.asarray(places, dtype=np.int64), entries.hash.hexdigest()
+
+    def __repr__(self) -> str:
+        return f"ShareGPT4V({str(self.path)!r}, split={self.split!r}, subset={self.subset!r})"
+
+
+def short_caption(caption: str) -> str:
+    """The first sentence: the text before the first ``". "``, without that period; all of it where there is none.
+
+    A caption that begins with ``". "`` has no first sentence and stays whole.
+    """
+    first = caption.split(". ", 1)[0]
+    return first if first.strip() else caption
+
+
+def _caption(entry: Any) -> Any:
+    """The value of the second turn, or None where there is none."""
+    turns = entry.get("conversations") if isinstance(entry, dict) else None
+    turn = turns[1] if isinstance(turns, list) and len(turns) > 1 else None
+    return turn.get("value") if isinstance(turn, dict) else None
+
+
+def _image_of(entry: Any) -> str:
+    """The path of the picture, the empty text where there is none."""
+    image = entry.get("image") if isinstance(entry, dict) else None
+    return image if isinstance(image, str) else ""
+
+
+class _JsonList:
+    """Iterates over the elements of a JSON list, a window of the file at a time, and knows where they stand.
+
+    The text is decoded as Latin-1, which keeps every byte and, over UTF-8, every sign of JSON, so that places in the
+    text are places in the file; elements with signs beyond ASCII are decoded once more.
+    """
+
+    def __init__(self, file: BinaryIO, name: Path) -> None:
+        self._file = file
+        self._name = name
+        self._text = ""
+        self._start = 0  # where the text begins in the file
+        self._at = 0  # in the text
+        self.hash = hashlib.sha256()  # of the whole file, once it has been iterated over
+
+    def __iter__(self) -> Iterator[tuple[int, int, Any]]:
+        """(first byte, byte after the last, value) of each element."""
+        self._read()
+        self._at = len(_BOM) if self._text.startswith(_BOM.decode("latin-1")) else 0
+        if self._next_sign() != "[":
+            begin = self._text[self._at : self._at + 20]
+            raise DataError(f"{self._name}: is no JSON list, it begins with {begin!r}; check dataset.path.")
+        self._at += 1
+        while (sign := self._next_sign()) != "]":
+            if sign == ",":
+                self._at += 1
+                continue
+            value, end = self._element()
+            raw = self._text[self._at : end]
+            if not raw.isascii():
+                with contextlib.suppress(UnicodeDecodeError):  # no UTF-8: a bad sample when it is read
+                    value = json.loads(raw.encode("latin-1"))
+            yield self._start + self._at, self._start + end, value
+            self._at = end
+        while self._read():
+            self._at = len(self._text)
+
+    def _element(self) -> tuple[Any, int]:
+        """The element that starts here, and where it ends in the text."""
+        while True:
+            try:
+                return _DECODER.raw_decode(self._text, self._at)
+            except (ValueError, RecursionError) as error:  # broken, or not all of it read yet
+                if len(self._text) - self._at > _LARGEST_ENTRY or not self._read():
+                    raise DataError(
+                        f"{self._name}: is no whole JSON list, it breaks after byte {self._start + self._at} "
+                        f"({error}); copy it again."
+                    ) from error
+
+    def _next_sign(self) -> str:
+        """Go to the next sign that is no blank; the empty text at the end."""
+        while True:
+            while self._at < len(self._text) and self._text[self._at] in _BLANKS:
+                self._at += 1
+            if self._at < len(self._text) or not self._read():
+                return self._text[self._at : self._at + 1]
+
+    def _read(self) -> bool:
+        """Drop what is done with and append a window; False at the end of the file."""
+        data = self._file.read(_WINDOW)
+        self.hash.update(data)
+        self._start += self._at
+        self._text, self._at = self._text[self._at :] + data.decode("latin-1"), 0
+        return bool(data)
