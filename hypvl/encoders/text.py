@@ -1,6 +1,7 @@
 """CLIP-style causal transformer for text."""
 
 import re
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hypvl.errors import ConfigError
+
+Activation: TypeAlias = Literal["gelu", "quick_gelu"]
 
 _ARCH = re.compile(r"L(?P<layers>\d+)_W(?P<width>\d+)(?:_A(?P<heads>\d+))?")
 
@@ -66,26 +69,30 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two layers with an exact GELU between them; the hidden one is four times as wide."""
+    """Two layers with a GELU between them, exact or as x sigmoid(1.702 x); the hidden one is four times as wide."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, activation: Activation = "gelu") -> None:
         super().__init__()
+        self.activation = activation
         self.c_fc = nn.Linear(width, 4 * width)
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each token: (..., W) -> (..., W)."""
-        return self.c_proj(F.gelu(self.c_fc(x)))
+        hidden = self.c_fc(x)
+        if self.activation == "quick_gelu":
+            return self.c_proj(hidden * torch.sigmoid(1.702 * hidden))
+        return self.c_proj(F.gelu(hidden))
 
 
 class ResidualBlock(nn.Module):
     """Pre-norm transformer block."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, *, activation: Activation = "gelu") -> None:
         super().__init__()
         self.attn = CausalSelfAttention(width, heads)
         self.ln_1 = nn.LayerNorm(width)
-        self.mlp = MLP(width)
+        self.mlp = MLP(width, activation=activation)
         self.ln_2 = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,6 +128,7 @@ class TextTransformer(nn.Module):
         fixed_positions: None = one trainable table of positions, ``posit_embed``. A number = two tables, equal at the
             start: the first so many positions come from ``posit_embed``, which is frozen, the others from the
             trainable ``posit_embed_res``.
+        activation: ``"quick_gelu"`` for the weights that OpenAI published, ``"gelu"`` for most others.
 
     Source: CLIP (Radford et al. 2021), section 2.4; initialisation as published with it. The two tables: Long-CLIP,
         Zhang et al. 2024 (arXiv 2403.15378), whose number is 20.
@@ -135,6 +143,7 @@ class TextTransformer(nn.Module):
         eot_token: int | None = None,
         grad_checkpointing: bool = False,
         fixed_positions: int | None = None,
+        activation: Activation = "gelu",
     ) -> None:
         super().__init__()
         self.layers, self.width, self.heads = parse_arch(arch)
@@ -148,6 +157,10 @@ class TextTransformer(nn.Module):
                 f"textual.fixed_positions is {fixed_positions}, but it must be within 0 .. {context_length}, the "
                 f"context length, or None."
             )
+        if activation not in ("gelu", "quick_gelu"):
+            raise ConfigError(
+                f'textual.activation is {activation!r}, but "gelu" or "quick_gelu" is expected.'
+            )
         if not 0 < self.eot_token < vocab_size:
             raise ConfigError(
                 f"textual.eot_token is {eot_token}, but it must be within 1 .. {vocab_size - 1}."
@@ -158,7 +171,9 @@ class TextTransformer(nn.Module):
         if fixed_positions is not None:
             self.posit_embed.requires_grad_(False)
             self.posit_embed_res = nn.Parameter(torch.empty(context_length, self.width))
-        self.resblocks = nn.ModuleList([ResidualBlock(self.width, self.heads) for _ in range(self.layers)])
+        self.resblocks = nn.ModuleList(
+            [ResidualBlock(self.width, self.heads, activation=activation) for _ in range(self.layers)]
+        )
         self.ln_final = nn.LayerNorm(self.width)
         self.reset_parameters()
 

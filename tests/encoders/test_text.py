@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hypvl.encoders.text import (
+    MLP,
     CausalSelfAttention,
     ResidualBlock,
     TextTransformer,
@@ -268,3 +269,30 @@ def test_positions_come_from_both_tables(fixed: int, length: int) -> None:
 def test_more_fixed_positions_than_there_are_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"fixed_positions is 13, but it must be within 0 \.\. 12"):
         TextTransformer("L1_W32_A4", vocab_size=100, context_length=12, fixed_positions=13)
+
+
+def test_quick_gelu_is_x_sigmoid_of_1702_thousandths_x() -> None:
+    torch.manual_seed(0)
+    mlp = MLP(4, activation="quick_gelu")
+    with torch.no_grad():  # the first hidden channel is the first input, the output is that channel
+        for parameter in mlp.parameters():
+            parameter.zero_()
+        mlp.c_fc.weight[0, 0] = mlp.c_proj.weight[0, 0] = 1.0
+    x = torch.zeros(3, 4)
+    x[:, 0] = torch.tensor([0.0, 2.0, -1.0])
+    expected = [0.0, 2 / (1 + math.exp(-3.404)), -1 / (1 + math.exp(1.702))]
+    assert mlp(x)[:, 0].tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_activation_changes_the_features_and_no_name() -> None:
+    torch.manual_seed(0)
+    exact = TextTransformer("L1_W32_A4", vocab_size=100, context_length=12)
+    quick = TextTransformer("L1_W32_A4", vocab_size=100, context_length=12, activation="quick_gelu")
+    quick.load_state_dict(exact.state_dict())
+    difference = (quick(TOKENS) - exact(TOKENS)).abs().max().item()
+    assert 1e-6 < difference < 0.1  # the curves differ by at most 0.02
+
+
+def test_another_activation_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"textual.activation is 'relu', but \"gelu\" or \"quick_gelu\""):
+        TextTransformer("L1_W32_A4", activation="relu")  # type: ignore[arg-type]  # wrong on purpose
