@@ -1,0 +1,13 @@
+"""python scripts/train.py --config configs/train_i0t_stage1_vit_b_32.py --num-gpus 1 --output-dir output/i0t_stage1
+
+Add train.init_checkpoint=PATH, a CLIP ViT-B/32 of 77 tokens, whose positions are stretched to 248.
+Long captions only, with CyCLIP's terms; two epochs of the COCO part of ShareGPT4V.
+"""
+
+from .common.objective.cyclip import objective as _objective
+from .train_longclip_vit_b_32 import dataset, model, optim, train
+
+dataset.subset = "coco"
+optim.optimizer.lr = 1e-4
+train.total_batch_size, train.num_iterations = 32, 2 * 118_287 // 32
+train.objective = _objective
