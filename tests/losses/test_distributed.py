@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,7 +22,14 @@ def contracts() -> dict[str, type[LossContract]]:
     for info in pkgutil.iter_modules(tests.losses.__path__):
         if info.name.startswith("test_") and info.name != "test_distributed":
             importlib.import_module(f"tests.losses.{info.name}")
-    return {f"{c.__module__}.{c.__qualname__}": c for c in LossContract.__subclasses__()}
+    return {f"{c.__module__}.{c.__qualname__}": c for c in below(LossContract)}
+
+
+def below(contract: type[LossContract]) -> Iterator[type[LossContract]]:
+    """Every subclass, those of subclasses included."""
+    for subclass in contract.__subclasses__():
+        yield subclass
+        yield from below(subclass)
 
 
 def run(name: str) -> dict[str, Any]:
