@@ -1,0 +1,91 @@
+"""Jobs over processes: results, progress, and an end in time."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hypvl.data.jobs import run_jobs
+from hypvl.errors import DataError, UserError
+
+
+def square(number: int, tick: Callable[[int], None]) -> int:
+    for _ in range(number):
+        tick(1)
+    return number * number
+
+
+def failing(number: int, tick: Callable[[int], None]) -> int:
+    if number == 2:
+        raise DataError("two is none of ours.")
+    return number
+
+
+def dying(number: int, tick: Callable[[int], None]) -> int:
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def endless(folder: Path, tick: Callable[[int], None]) -> None:
+    while True:
+        (folder / str(os.getpid())).write_text(str(time.monotonic()))
+        tick(1)
+        time.sleep(0.005)
+
+
+def collect(job: Any, arguments: list[Any], num_workers: int) -> tuple[dict[int, Any], list[int]]:
+    results: dict[int, Any] = {}
+    progress: list[int] = []
+    run_jobs(
+        job, arguments, num_workers=num_workers, on_result=results.__setitem__, on_progress=progress.append
+    )
+    return results, progress
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_every_argument_has_its_result(num_workers: int) -> None:
+    results, progress = collect(square, list(range(8)), num_workers)
+    assert results == {i: i * i for i in range(8)}
+    assert progress[-1] == sum(range(8))
+    assert progress == sorted(progress)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_no_arguments_are_fine(num_workers: int) -> None:
+    assert collect(square, [], num_workers) == ({}, [])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_error_of_one_is_its_result(num_workers: int) -> None:
+    results, _ = collect(failing, [1, 2, 3], num_workers)
+    assert isinstance(results[1], UserError)
+    assert str(results[1]) == "two is none of ours."
+    assert (results[0], results[2]) == (1, 3)
+
+
+def test_a_killed_worker_is_told_and_the_others_end() -> None:
+    with pytest.raises(
+        DataError, match=r"a worker process has died \(exit code -9\); .* fewer than 2 workers"
+    ):
+        collect(dying, [0, 1, 2, 3], 2)
+
+
+def test_what_ends_the_run_ends_the_workers(tmp_path: Path) -> None:
+    def stop(units: int) -> None:
+        if units > 20:
+            raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(endless, [tmp_path] * 2, num_workers=2, on_result=lambda i, r: None, on_progress=stop)
+    assert time.monotonic() - start < 5
+    pids = [int(path.name) for path in tmp_path.iterdir()]
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
