@@ -1,6 +1,6 @@
 """python scripts/train.py --config configs/train_i0t_stage1_vit_b_32.py --num-gpus 1 --output-dir output/i0t_stage1
 
-Add train.init_checkpoint=PATH, a CLIP ViT-B/32 of 77 tokens, whose positions are stretched to 248.
+Starts from train.init_checkpoint=checkpoints/openai_vit_b_32.pt, as train_longclip_vit_b_32.py does.
 Long captions only, with CyCLIP's terms; two epochs of the COCO part of ShareGPT4V.
 """
 

@@ -1,6 +1,7 @@
 """python scripts/train.py --config configs/train_longclip_vit_b_32.py --num-gpus 8 --output-dir output/longclip_b_32
 
-A second stage: add train.init_checkpoint=PATH, a CLIP ViT-B/32 of 77 tokens, whose positions are stretched to 248.
+A second stage: add train.init_checkpoint=checkpoints/openai_vit_b_32.pt (configs/common/model/clip_vit_b_32.py says
+how to get it), or any CLIP ViT-B/32 of 77 tokens: its positions are stretched to 248.
 One epoch of all of ShareGPT4V at Long-CLIP's batch; I0T's copy of it has 32, and a rate of 1e-4.
 """
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from hypvl.config import LazyConfig, instantiate
 from hypvl.geometry.scoring import Cosine
 from hypvl.geometry.sphere import Sphere
-from hypvl.losses.base import Objective, PairContext, View
-from hypvl.losses.contrastive import Contrastive
-from hypvl.losses.cyclip import CrossModalCyclic, InModalCyclic
+from hypvl.losses.base import PairContext, View
 from tests.losses.toy import GeometryOnly
+from tests.parity.recipes import CONFIGS
 from tests.parity.reference import cases, load, number
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}  # as the file says
@@ -34,14 +34,11 @@ class GivenRows(Sphere):
 def test_cyclip(case: tuple[str, dict[str, Any]]) -> None:
     _, expected = case
     inputs = load("cyclip")["inputs"]  # type: ignore[index]
-    augmented = bool(expected.get("inmodal_augmented", False))
-    pairs = [["image", "text"], ["text", "image"]]
-    if augmented:
-        pairs += [["image", "image:augmented_image"], ["text", "text:augmented_text"]]
-    objective = Objective(
-        {"contrastive": Contrastive(pairs), "in_modal": InModalCyclic(), "cross_modal": CrossModalCyclic()},
-        {"in_modal": expected["lambda1_inmodal"], "cross_modal": expected["lambda2_crossmodal"]},
-    )
+    name = "cyclip_augmented" if expected.get("inmodal_augmented", False) else "cyclip"
+    cfg = LazyConfig.load(CONFIGS / "common" / "objective" / f"{name}.py").objective
+    cfg.weights.in_modal = expected["lambda1_inmodal"]
+    cfg.weights.cross_modal = expected["lambda2_crossmodal"]
+    objective = instantiate(cfg)
     model = GeometryOnly(GivenRows(), Cosine())
     model.scorer.log_scale.data.fill_(inputs["logit_scale_log"])
     rows = {

@@ -1,5 +1,6 @@
 """i0t.json, the training objectives: align and uniform, principal components, Long-CLIP and its companions."""
 
+import math
 import re
 from typing import Any
 
@@ -7,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from hypvl.config import LazyConfig, instantiate
 from hypvl.geometry.scoring import Cosine
 from hypvl.geometry.sphere import Sphere
-from hypvl.losses.base import LossTerm, Objective, View
+from hypvl.losses.base import Objective, View
 from hypvl.losses.cloob import CLOOB
-from hypvl.losses.contrastive import Contrastive
-from hypvl.losses.cyclip import CrossModalCyclic, InModalCyclic
-from hypvl.losses.long_caption import ShortCaption, ShortCyclic, primary_components
-from hypvl.losses.uniformity import Align, Uniform, align_loss, uniform_loss
+from hypvl.losses.long_caption import primary_components
+from hypvl.losses.uniformity import align_loss, uniform_loss
 from tests.losses.toy import GeometryOnly, context
+from tests.parity.recipes import CONFIGS
 from tests.parity.reference import cases, load, number
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}  # as the file says
@@ -23,6 +24,17 @@ CLOSE = {"rtol": 1e-9, "atol": 1e-9}  # as the file says
 # their last digits.
 GRADIENT = {"rtol": 1e-8, "atol": 1e-8}
 SHORT = View.parse("text:short_text")
+# Published name -> our noun and the terms that are left out.
+NOUNS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "longclip": ("long_clip", ()),
+    "longcliponly": ("long_clip", ("short",)),
+    "longcliponly_align": ("align_uniform", ("uniform_image", "uniform_text")),
+    "longcliponly_uniform": ("align_uniform", ("align",)),
+    "longcliponly_cloob": ("cloob", ()),
+    "longcliponly_cyclip": ("cyclip", ()),
+    "longcliponly_cyclip_return_only_cyclic": ("cyclip", ("contrastive",)),
+    "longclip_cyclip": ("long_clip_cyclip", ()),
+}
 VIEWS = {"image": View.parse("image"), "text_long": View.parse("text"), "text_short": SHORT}
 
 
@@ -74,42 +86,34 @@ def _without_notes(*keys: str, kind: type) -> list[Any]:
 @pytest.mark.parametrize("case", _without_notes("primary_components", kind=list))
 def test_primary_components(case: tuple[str, Any]) -> None:
     name, expected = case
-    found = primary_components(_inputs()["image"], count=int(name.partition("=")[2]))
+    found = primary_components(_inputs()["image"], count=int("".join(filter(str.isdigit, name))))
     torch.testing.assert_close(found, _tensor(expected), **CLOSE)
 
 
+def _noted(name: str, note: str, *, default: float) -> float:
+    """A number, or a fraction, behind its name in the explanation of a case: "inv_tau 1/0.07"."""
+    found = re.search(rf"{name} ([\d.]+)(?:/([\d.]+))?", note)
+    return default if found is None else float(found[1]) / float(found[2] or 1)
+
+
 def _recipe(name: str, components: int) -> Objective:
-    """The published objectives as compositions of terms with weights."""
+    """The published objectives from the nouns of configs/, at the number of components of the file."""
     ours, _, note = name.partition(" ")
-    long: dict[str, LossTerm] = {"long": Contrastive(label_smoothing=0.1)}
-    short: dict[str, LossTerm] = {"short": ShortCaption(components=components, label_smoothing=0.1)}
-    cyclic: dict[str, LossTerm] = {"in_modal": InModalCyclic(), "cross_modal": CrossModalCyclic()}
-    quarter = dict.fromkeys(cyclic, 0.25)
-    if ours == "longclip":
-        return Objective({**long, **short})
-    if ours == "longcliponly":
-        return Objective(long)
-    if ours == "longcliponly_align":
-        return Objective({**long, "align": Align()})
-    if ours == "longcliponly_uniform":
-        return Objective({**long, "image": Uniform("image"), "text": Uniform("text")})
-    if ours == "longcliponly_cloob":
-        beta = re.search(r"scaling ([\d.]+)", note)
-        return Objective({"cloob": CLOOB(beta=14.3 if beta is None else float(beta[1]), inv_tau=1 / 0.07)})
-    if ours == "longcliponly_cyclip":
-        return Objective({"contrastive": Contrastive(), **cyclic}, quarter)
-    if ours == "longcliponly_cyclip_return_only_cyclic":
-        return Objective(cyclic, quarter)
-    if ours == "longclip_cyclip":  # the mean of CyCLIP over long and short texts, and Long-CLIP's two terms
-        halves: dict[str, LossTerm] = {
-            "contrastive": Contrastive(),
-            **cyclic,
-            "contrastive_short": ShortCaption(components=components, label_smoothing=0.0),
-            "cyclic_short": ShortCyclic(components=components),
-        }
-        weights = {key: 0.5 if key.startswith("contrastive") else 0.125 for key in halves}
-        return Objective({**long, **short, **halves}, weights)
-    pytest.skip(f"{name}: no recipe of this name here")
+    if ours not in NOUNS:
+        pytest.skip(f"{name}: no recipe of this name here")
+    noun, without = NOUNS[ours]
+    cfg = LazyConfig.load(CONFIGS / "common" / "objective" / f"{noun}.py").objective
+    for term in without:
+        del cfg.terms[term], cfg.weights[term]
+    for term in cfg.terms.values():
+        if "components" in term:
+            term.components = components
+    if noun == "align_uniform":  # published beside the long captions' smoothed term
+        cfg.terms.contrastive.label_smoothing = 0.1
+    if noun == "cloob":
+        cfg.terms.cloob.beta = _noted("scaling", note, default=14.3)
+        cfg.terms.cloob.inv_tau = _noted("inv_tau", note, default=1 / 0.07)
+    return instantiate(cfg)
 
 
 @pytest.mark.parametrize("case", _without_notes("objectives", kind=dict))
@@ -119,7 +123,8 @@ def test_objectives(case: tuple[str, dict[str, Any]]) -> None:
     objective = _recipe(name, int(section["pca_k"]))
     for term in objective.terms.values():
         if isinstance(term, CLOOB):  # kept in fp32 otherwise
-            term.double().log_inv_tau.data.fill_(torch.tensor(1 / 0.07, dtype=torch.float64).log())
+            inv_tau = _noted("inv_tau", name, default=1 / 0.07)
+            term.double().log_inv_tau.data.fill_(math.log(inv_tau))
     model = GeometryOnly(Sphere(), Cosine())
     model.scorer.log_scale.data.fill_(section["logit_scale_log"])
     rows = {key: x.requires_grad_() for key, x in _inputs().items() if VIEWS[key] in objective.needs}
