@@ -17,12 +17,15 @@ from hypvl.errors import ConfigError, DataError, UserError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from hypvl.cli.standardize import Standardizer
     from hypvl.models.dual_encoder import DualEncoder
 
 EXAMPLES = """
 examples:
   python scripts/evaluate.py --config configs/eval_zero_shot_classification.py \\
       --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+  with the modality gap taken out, by the means of each data set itself:
+  ... --standardize transductive
   two data sets of the config, from another folder:
   ... --only imagenet,cifar10 --num-workers 16 roots.eval=/data/eval
 """
@@ -38,6 +41,19 @@ def build_parser() -> argparse.ArgumentParser:
         "--train-config",
         metavar="PATH",
         help="config the model was trained with, or a model's name (default: the config in the checkpoint)",
+    )
+    parser.add_argument(
+        "--standardize",
+        metavar="WHAT",
+        help="take the mean of each modality out of its embeddings: `transductive`, those of each data set itself "
+        "(everything is encoded twice), or a file of scripts/fit_standardization.py",
+    )
+    parser.add_argument(
+        "--shift",
+        type=float,
+        metavar="DELTA",
+        help="instead, move the modalities along the line between these means: closer by DELTA, or apart below 0 "
+        "(means: --standardize, default transductive)",
     )
     parser.add_argument("--only", metavar="NAME,...", help="evaluate only these of the config")
     place = parser.add_mutually_exclusive_group()
@@ -61,9 +77,11 @@ def main(argv: Sequence[str]) -> int:
 
     from hypvl.cli.devices import pick_device
     from hypvl.cli.model_loading import load_trained
+    from hypvl.cli.standardize import Standardizer
 
     device = pick_device(args.device)
     model, content = load_trained(args.checkpoint_path, args.train_config, device=device)
+    standardizer = Standardizer.of(model, args.standardize, shift=args.shift)
     folder = args.checkpoint_path.parent if args.output_dir is None else args.output_dir
     path = folder / RESULTS if args.output is None else args.output
     report: dict[str, Any] = {
@@ -73,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
     }
     _make_room(path, report)
     for name in names:
-        report["results"][name] = _evaluate(name, config, model)
+        report["results"][name] = _evaluate(name, config, model, standardizer)
         _write(path, report)  # after each: what is done is kept, whatever comes
     _print(report["results"], title=f"{args.checkpoint_path.name}")
     print(path)
@@ -107,14 +125,22 @@ def _names(config: "DictConfig", only: str | None, source: str) -> list[str]:
     return [name for name in known if name in wanted]
 
 
-def _evaluate(name: str, config: "DictConfig", model: "DualEncoder") -> dict[str, Any]:
+def _evaluate(
+    name: str, config: "DictConfig", model: "DualEncoder", standardizer: "Standardizer | None"
+) -> dict[str, Any]:
     """One evaluation as an entry of the results file; what goes wrong is part of it and stops no other."""
     from hypvl.config import instantiate
     from hypvl.evaluation.protocol import MissingDataError
 
     started = time.monotonic()
     try:
-        result = instantiate(config.evaluate[name])(model)
+        evaluator = instantiate(config.evaluate[name])
+        if standardizer is None:
+            result = evaluator(model)
+        else:
+            with standardizer.applied(evaluator, set_name=name) as applied:
+                result = evaluator(model)
+            result.meta["standardization"] = applied
         entry = {"status": "ok", "metrics": result.metrics, "items": result.items, "meta": result.meta}
         json.dumps(entry, allow_nan=False)
         entry["seconds"] = round(time.monotonic() - started, 2)
@@ -156,6 +182,8 @@ def _provenance(
         "iteration": iteration,
         "train_config": args.train_config,
         "eval_config": str(args.config),
+        "standardize": args.standardize,
+        "shift": args.shift,
         "config": LazyConfig.to_yaml(config),
     }
 
@@ -190,7 +218,8 @@ def _subject(report: Any) -> tuple[Any, ...]:
     origin = report.get("provenance") if isinstance(report, dict) else None
     if not isinstance(origin, dict):
         raise ValueError("no provenance")
-    return tuple(origin.get(key) for key in ("checkpoint_sha256", "eval_config", "train_config"))
+    keys = ("checkpoint_sha256", "eval_config", "train_config", "standardize", "shift")
+    return tuple(origin.get(key) for key in keys)
 
 
 def _write(path: Path, report: dict[str, Any]) -> None:

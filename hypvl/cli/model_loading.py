@@ -31,7 +31,7 @@ def load_trained(
 
     config = None if train_config is None else load_config(train_config)  # the quick check first
     content = load_checkpoint(checkpoint_path)
-    model = create_model(_own_config(content, checkpoint_path) if config is None else config)
+    model = create_model(own_config(content, checkpoint_path) if config is None else config)
     try:
         load_weights(model, content)
     except CheckpointError as error:
@@ -59,7 +59,8 @@ def stored_root(content: dict[str, Any], checkpoint_path: Path, *, embed_dim: in
     return root
 
 
-def _own_config(content: dict[str, Any], checkpoint_path: Path) -> "DictConfig":
+def own_config(content: dict[str, Any], checkpoint_path: Path) -> "DictConfig":
+    """The config inside a checkpoint. Raises ConfigError where there is none."""
     from hypvl.config import LazyConfig
 
     config = content.get("config")

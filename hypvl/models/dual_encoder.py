@@ -104,6 +104,11 @@ class DualEncoder(nn.Module):
             return ()
         return tuple(post) if isinstance(post, nn.ModuleList) else (post,)
 
+    def add_post_(self, post: nn.Module, *, modality: Modality) -> None:
+        """Let a transform act after those that are there."""
+        posts = (*self.posts(modality), post)
+        setattr(self, f"{modality}_post", post if len(posts) == 1 else nn.ModuleList(posts))
+
     def _standardized(self, embeddings: Tensor, modality: Modality) -> Tensor:
         for post in self.posts(modality):
             embeddings = self.geometry.lift(post(self.geometry.flatten(embeddings)))

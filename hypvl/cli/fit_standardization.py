@@ -1,0 +1,217 @@
+"""`scripts/fit_standardization.py`: the means of both modalities of a model over a set, into a file."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hypvl.cli.common import command_parser, load_config, run_main
+from hypvl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from hypvl.evaluation.standardization import Standardization
+    from hypvl.models.dual_encoder import DualEncoder
+
+EXAMPLES = """
+examples:
+  on the pictures and captions of an evaluation:
+  python scripts/fit_standardization.py --checkpoint-path output/clip/checkpoint_final.pth \\
+      --config configs/eval_zero_shot_retrieval.py --only coco
+  on 65,536 samples of the data the model was trained on, and into a checkpoint of its own:
+  python scripts/fit_standardization.py --checkpoint-path output/clip/checkpoint_final.pth \\
+      --train-samples 65536 --checkpoint-output output/clip/checkpoint_i0t.pth
+  then:
+  python scripts/evaluate.py ... --standardize output/clip/checkpoint_final_standardization.safetensors
+"""
+SUFFIX = "_standardization.safetensors"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Fit and write."""
+    args = _parser().parse_args(argv)
+    if (args.config is None) == (args.train_samples is None):
+        raise ConfigError(
+            "fit_standardization: give either --config with an evaluation, or --train-samples N for the training data."
+        )
+    flags = {"batch_size": args.batch_size, "num_workers": args.num_workers}
+    given = [f"encoding.{key}={value}" for key, value in flags.items() if value is not None]
+    evaluation = None
+    if args.config is not None:
+        evaluation = load_config(args.config, [*given, *args.overrides], required=("evaluate",))
+        _check_one(evaluation, args)
+
+    from hypvl.cli.devices import pick_device
+    from hypvl.cli.model_loading import load_trained
+    from hypvl.cli.standardize import add_centering_
+    from hypvl.evaluation.standardization import check_suffix, model_fingerprint, save
+
+    path = args.checkpoint_path
+    output = path.with_name(path.stem + SUFFIX) if args.output is None else args.output
+    check_suffix(output)
+    model, content = load_trained(path, args.train_config, device=pick_device(args.device))
+    fingerprint = model_fingerprint(model.state_dict())
+    if evaluation is not None:
+        found = _on_evaluation(model, evaluation, args, fingerprint)
+    else:
+        found = _on_training_data(model, content, args, fingerprint)
+    save(found, output)
+    print(
+        f"{output}: means of {found.images} images and {found.texts} texts ({found.set_name}), "
+        f"{(found.image_mean - found.text_mean).norm().item():.4f} apart"
+    )
+    if args.checkpoint_output is not None:
+        add_centering_(model, found.image_mean, found.text_mean)
+        _write_checkpoint(args.checkpoint_output, model, content, _train_config(content, args), found)
+        print(f"{args.checkpoint_output}: the model with these means inside")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser(
+        "Fit the mean embedding of images and of texts, for --standardize (I0T_post).", examples=EXAMPLES
+    )
+    parser.add_argument("--checkpoint-path", type=Path, required=True, metavar="PATH", help="weights, .pth")
+    parser.add_argument(
+        "--train-config",
+        metavar="PATH",
+        help="config the model was trained with, or a model's name (default: the config in the checkpoint)",
+    )
+    parser.add_argument("--config", metavar="PATH", help="evaluation config whose data set to fit on")
+    parser.add_argument("--only", metavar="NAME", help="which evaluation of the config")
+    parser.add_argument(
+        "--train-samples",
+        type=int,
+        metavar="N",
+        help="fit on the first N samples of the training data instead",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="PATH", help=f".safetensors or .pt (default: <checkpoint>{SUFFIX})"
+    )
+    parser.add_argument(
+        "--checkpoint-output",
+        type=Path,
+        metavar="PATH",
+        help="also write a checkpoint whose model has the means inside, .pth: every command takes it as it is",
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if there is one)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="pictures, or texts, per forward pass")
+    parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read pictures")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="changes to the config in use")
+    return parser
+
+
+def _check_one(config: "DictConfig", args: argparse.Namespace) -> None:
+    names = [str(name) for name in config.evaluate]
+    if args.only is None and len(names) != 1:
+        raise ConfigError(f"--only: missing; {args.config} has {', '.join(names)}, name the one to fit on.")
+    if args.only is not None and args.only not in names:
+        raise ConfigError(
+            f"--only: {args.only!r} is not in {args.config}; expected one of {', '.join(names)}."
+        )
+
+
+def _on_evaluation(
+    model: "DualEncoder", config: "DictConfig", args: argparse.Namespace, fingerprint: str
+) -> "Standardization":
+    from hypvl.config import instantiate
+    from hypvl.evaluation.standardization import fit
+
+    name = next(iter(config.evaluate)) if args.only is None else args.only
+    evaluator = instantiate(config.evaluate[name])
+    return fit(evaluator, model, fingerprint=fingerprint, set_name=f"{name} of {args.config}")
+
+
+def _on_training_data(
+    model: "DualEncoder", content: dict[str, Any], args: argparse.Namespace, fingerprint: str
+) -> "Standardization":
+    import torch
+
+    from hypvl.config import LazyConfig, instantiate
+    from hypvl.data.loader import build_loader
+    from hypvl.evaluation.standardization import Recorder
+
+    if args.train_samples < 1:
+        raise ConfigError(f"--train-samples: got {args.train_samples}; expected at least 1.")
+    config = LazyConfig.apply_overrides(_train_config(content, args), args.overrides)
+    if "dataset" not in config:
+        raise ConfigError(
+            "--train-samples: the training config has no dataset; give --train-config, or --config."
+        )
+    dataset = instantiate(config.dataset)
+    dataset.prepare()
+    batch_size = min(256 if args.batch_size is None else args.batch_size, args.train_samples)
+    recorder, left = Recorder(model), args.train_samples
+    device = next(model.parameters()).device
+    loader = build_loader(
+        dataset,
+        global_batch_size=batch_size,
+        rank=0,
+        world_size=1,
+        num_workers=4 if args.num_workers is None else args.num_workers,
+        seed=0,
+        pin_memory=device.type == "cuda",
+    )
+    with loader, torch.inference_mode():
+        for batch in loader:
+            recorder.encode_image(batch["image"][:left].to(device))
+            recorder.encode_text(batch["text"][:left].to(device))
+            left -= batch_size
+            if left <= 0:
+                break
+    loader.bad.check(final=True)
+    set_name = f"{args.train_samples} samples of the training data"
+    return recorder.result(fingerprint=fingerprint, set_name=set_name)
+
+
+def _train_config(content: dict[str, Any], args: argparse.Namespace) -> "DictConfig":
+    from hypvl.cli.model_loading import own_config
+    from hypvl.models.hub import load_config as load_model_config
+
+    if args.train_config is not None:
+        return load_model_config(args.train_config)
+    return own_config(content, args.checkpoint_path)
+
+
+def _write_checkpoint(
+    path: Path,
+    model: "DualEncoder",
+    content: dict[str, Any],
+    config: "DictConfig",
+    found: "Standardization",
+) -> None:
+    """The model with its means, the config that builds it, and where both come from; no optimizer, no root."""
+    import copy
+
+    import torch
+    from omegaconf import OmegaConf
+
+    from hypvl.config import LazyCall, LazyConfig
+    from hypvl.encoders.standardize import Centering
+    from hypvl.models.checkpoint_io import FORMAT_VERSION
+
+    config = copy.deepcopy(config)
+    for key in ("image_post", "text_post"):
+        posts = config.model.get(key)
+        node = LazyCall(Centering, partial=True)()
+        if posts is None:
+            config.model[key] = node
+        else:
+            config.model[key] = [*(posts if OmegaConf.is_list(posts) else [posts]), node]
+    entries: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "model": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
+        "config": LazyConfig.to_yaml(config),
+        "standardization": found.meta(),
+        **{key: content[key] for key in ("iteration", "provenance") if key in content},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    torch.save(entries, part)
+    part.replace(path)
+
+
+def run() -> int:
+    """Entry point: errors a user can act on are printed as one sentence."""
+    return run_main(main)
