@@ -1,8 +1,10 @@
 """Runs one job per file over several processes: progress in small units, and an end in time when asked to stop."""
 
+import contextlib
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -56,9 +58,10 @@ def run_jobs(
     workers: dict[Connection, _Worker] = {}
     units = 0  # of workers that have ended
     try:
-        for _ in range(min(num_workers, len(arguments))):
-            reader, worker = _Worker.start(job, arguments, begun, stop)
-            workers[reader] = worker
+        with _uninterrupted():  # a Ctrl-C in the middle of a fork gets lost
+            for _ in range(min(num_workers, len(arguments))):
+                reader, worker = _Worker.start(job, arguments, begun, stop)
+                workers[reader] = worker
         while workers:
             ready = wait([*workers, *(worker.process.sentinel for worker in workers.values())], _POLL_SECONDS)
             for reader, worker in list(workers.items()):
@@ -100,6 +103,22 @@ class _Worker:
         process.start()
         writer.close()  # this process's copy: the worker's end is the reader's
         return reader, cls(process, units)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Lets a Ctrl-C wait until the block has ended."""
+    if threading.current_thread() is not threading.main_thread():  # signals go to the main thread alone
+        yield
+        return
+    came: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if previous is None else previous)
+    if came and callable(previous):
+        previous(signal.SIGINT, None)
 
 
 def _check_exit(code: int | None, num_workers: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hypvl.data import jobs
 from hypvl.data.jobs import run_jobs
 from hypvl.errors import DataError, UserError
 
@@ -89,3 +90,20 @@ def test_what_ends_the_run_ends_the_workers(tmp_path: Path) -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_ctrl_c_while_workers_start_is_not_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    start = jobs._Worker.start
+
+    def interrupted(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return start(*arguments)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        monkeypatch.setattr(jobs._Worker, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            collect(endless, [tmp_path] * 2, 2)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

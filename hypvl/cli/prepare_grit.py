@@ -1,0 +1,117 @@
+"""``scripts/prepare_grit.py``: cut the boxes of raw GRIT shards out, for HyCoCLIP."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hypvl.cli.common import command_parser, run_main
+from hypvl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hypvl.data.prepare_grit import Counts, Progress
+
+EXAMPLES = """
+examples:
+  python scripts/prepare_grit.py --tarfiles 'datasets/grit/raw/*.tar' --output-dir datasets/grit/processed
+  python scripts/prepare_grit.py --tarfiles '/data/grit/{00000..00099}.tar' --output-dir /data/boxes --num-workers 32
+
+The same command goes on where it was interrupted. docs/data.md says how to get the raw shards.
+"""
+_LINE_SECONDS = 30.0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the flags and process what is not processed yet."""
+    parser = command_parser(
+        "Cut the boxes of raw GRIT TAR shards (img2dataset) out: one processed TAR for each raw one.",
+        examples=EXAMPLES,
+    )
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument(
+        "--tarfiles", nargs="+", required=True, metavar="TAR", help="raw TARs: paths, globs, brace lists"
+    )
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder of the processed TARs")
+    parser.add_argument("--num-workers", type=int, default=cpus, metavar="N", help="processes; 0 = no others")
+    parser.add_argument(
+        "--phrases", choices=("both", "noun_chunks", "ref_exps"), default="both",
+        help="boxes of noun chunks, of referring expressions, or both",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-size", type=int, default=16, metavar="PIXELS", help="shorter side of the least box"
+    )
+    parser.add_argument("--min-score", type=float, default=0.0, help="least score of a box, 0 to 1")
+    parser.add_argument(
+        "--max-bad-fraction", type=float, default=0.1, help="share of bad samples at which to stop"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    args = parser.parse_args(argv)
+    if args.num_workers < 0:
+        raise ConfigError(f"--num-workers: got {args.num_workers}; expected 0 or more.")
+
+    from hypvl.data.grit_boxes import GritSettings  # torch and PIL, not needed for --help
+    from hypvl.data.prepare_grit import MANIFEST, prepare_grit
+
+    settings = GritSettings(phrases=args.phrases, min_size=args.min_size, min_score=args.min_score)
+    with _progress(quiet=args.quiet) as progress:
+        counts = prepare_grit(
+            args.tarfiles,
+            args.output_dir,
+            settings,
+            num_workers=args.num_workers,
+            max_bad_fraction=args.max_bad_fraction,
+            progress=progress,
+        )
+    if not args.quiet:
+        print(f"{summary(counts)}; counts per TAR in {args.output_dir / MANIFEST}")
+    return 0
+
+
+def summary(counts: "Counts") -> str:
+    """What became of all samples, in one line."""
+    parts = [f"{counts.written:,} of {counts.samples:,} samples written with {counts.boxes:,} boxes"]
+    if counts.without_box:
+        parts.append(f"{counts.without_box:,} without a box left")
+    for name, reasons in (("bad samples", counts.bad), ("boxes left out", counts.dropped_boxes)):
+        if reasons:
+            parts.append(f"{reasons.total():,} {name} ({_listed(reasons)})")
+    return "; ".join(parts)
+
+
+def _listed(reasons: Counter[str]) -> str:
+    return ", ".join(f"{reason}: {count:,}" for reason, count in reasons.most_common())
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
+    """A bar on a terminal, elsewhere a line now and then."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress as Bar, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("raw TARs", total=None)
+        said = time.monotonic()
+
+        def show(state: "Progress") -> None:
+            nonlocal said
+            text = f"{state.shards_done:,}/{state.shards_total:,} TARs, {state.counts.boxes:,} boxes"
+            if state.counts.bad:
+                text += f", {state.counts.bad.total():,} bad"
+            bar.update(task, description=text, completed=state.bytes_done, total=max(1, state.bytes_total))
+            if not quiet and not console.is_terminal and time.monotonic() - said > _LINE_SECONDS:
+                said = time.monotonic()
+                print(f"{text}, {state.bytes_done / max(1, state.bytes_total):.0%}", flush=True)
+
+        yield show
+
+
+def run() -> int:
+    """The script's entry: :func:`main`, with a user's errors as one line."""
+    return run_main(main)
