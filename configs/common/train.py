@@ -1,4 +1,8 @@
-"""How training runs: length, batch, precision, logging. Defaults are the published MERU recipe."""
+"""How training runs: length, batch, precision, logging. Defaults are the published MERU recipe.
+
+`init_missing` lists what the model may have beyond `init_checkpoint` (names or shell patterns; everything else has to
+be in the file and fit). None = whatever fits is loaded. The log says what differed.
+"""
 
 train = dict(
     seed=0,
@@ -9,6 +13,7 @@ train = dict(
     grad_clip_norm=None,
     compile=False,
     init_checkpoint=None,
+    init_missing=None,
     init_positions="exact",
     checkpoint_period=5000,
     keep_checkpoints=5,

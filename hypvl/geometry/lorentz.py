@@ -16,6 +16,7 @@ Differs: no epsilons and no floors; the published code clamps distances at 1e-4 
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from hypvl.geometry import kernels
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.precision import full_precision, inner_products, working_dtype
+from hypvl.geometry.sphere import mean_direction
 
 MIN_RADIUS = 0.1
 MAX_RADIUS = math.asinh(2.0**15)
@@ -302,6 +304,9 @@ class Lorentz(Geometry):
         learn_curv: Whether c is learned. ``log_curv`` is in the state dict either way.
         curv_range: c stays within a factor of this of ``curv_init``, each way; >= 1.
         min_radius: r_min of the cones.
+        pooling: Of features into one embedding. ``"mean"``: their mean, as published. ``"direction"``: the mean of
+            their directions, as CLIP pools prompts, at the mean of their lengths. Several prompts that disagree
+            then lie no nearer the root than one, and classes of equal lengths keep the order of their cosines.
 
     Source: MERU (Desai et al., 2023).
     """
@@ -315,8 +320,12 @@ class Lorentz(Geometry):
         learn_curv: bool = True,
         curv_range: float = 10.0,
         min_radius: float = MIN_RADIUS,
+        pooling: Literal["mean", "direction"] = "mean",
     ) -> None:
         super().__init__()
+        if pooling not in ("mean", "direction"):
+            raise ValueError(f"pooling: got {pooling!r}, expected 'mean' or 'direction'.")
+        self.pooling = pooling
         if not (curv_init > 0 and math.isfinite(curv_init)):
             raise ValueError(
                 f"curv_init: got {curv_init}, expected a number > 0 (the curvature is -curv_init)."
@@ -341,7 +350,10 @@ class Lorentz(Geometry):
 
     @full_precision
     def pool(self, features: Tensor) -> Tensor:
-        return self.lift(features.mean(-2))
+        if self.pooling == "mean":
+            return self.lift(features.mean(-2))
+        length = torch.linalg.vector_norm(features, dim=-1).mean(-1, keepdim=True)
+        return self.lift(length * mean_direction(features))
 
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
         return -pairwise_dist(x, y, curv=self.curv)

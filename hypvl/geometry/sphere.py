@@ -22,6 +22,12 @@ def normalize(x: Tensor) -> Tensor:
     return torch.where(usable, x64 / torch.where(usable, square, 1.0).sqrt(), 0.0).to(x.dtype)
 
 
+@full_precision
+def mean_direction(x: Tensor) -> Tensor:
+    """Mean of the directions of several vectors, (..., P, D) -> unit (..., D); zeros where they cancel."""
+    return normalize(normalize(x).mean(-2))
+
+
 class Sphere(Geometry):
     """Unit vectors compared by their cosine. It has no root and no cones."""
 
@@ -33,7 +39,7 @@ class Sphere(Geometry):
         return embeddings
 
     def pool(self, features: Tensor) -> Tensor:
-        return normalize(normalize(features).mean(-2))
+        return mean_direction(features)
 
     @full_precision
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:

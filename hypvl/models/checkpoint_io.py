@@ -1,9 +1,10 @@
 """Reading checkpoint files without ever running code in them, and putting their weights into a model."""
 
+import fnmatch
 import json
 import pickle
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeGuard
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from hypvl.encoders.positions import stretch_positions
 from hypvl.errors import CheckpointError
+from hypvl.models import convert_open_clip
 from hypvl.models.convert import NAMES, POSITIONS, listed, to_hypvl
 
 TextPositions: TypeAlias = Literal["exact", "stretch"]
@@ -66,8 +68,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint file on the CPU; nothing in it is executed.
 
     Args:
-        path: A ``.pth`` / ``.pt`` file of a published system or of hypvl, a bare state_dict, or a
-            ``.safetensors`` file (the ``config.json`` beside it is read too).
+        path: A ``.pth`` / ``.pt`` file of a published system, of open_clip (``state_dict`` instead of ``model``) or
+            of hypvl, a bare state_dict, or a ``.safetensors`` file (the ``config.json`` beside it is read too).
 
     Returns:
         The dict in the file; ``model`` is its state_dict, with the names the file has. Published files also
@@ -91,6 +93,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     if "model" not in content and _is_state_dict(content):
         content = {"model": content}
+    elif "model" not in content and _is_state_dict(content.get("state_dict")):  # a training run of open_clip
+        content = {**content, "model": content["state_dict"]}
     if not _is_state_dict(content.get("model")):
         raise CheckpointError(
             f"{path}: no checkpoint, its keys are {listed(map(str, content))}; "
@@ -109,6 +113,7 @@ def load_weights(
     checkpoint: str | Path | Mapping[str, Any],
     *,
     strict: bool = True,
+    allow_missing: Sequence[str] = (),
     positions: TextPositions = "exact",
 ) -> LoadReport:
     """Copy the weights and buffers of a checkpoint into a model.
@@ -117,16 +122,18 @@ def load_weights(
 
     Args:
         model: A ``DualEncoder``.
-        checkpoint: A path, what :func:`load_checkpoint` returned, or a state_dict; published names are
-            converted.
+        checkpoint: A path, what :func:`load_checkpoint` returned, or a state_dict; published names and those of
+            open_clip and OpenAI CLIP files are converted.
         strict: False copies what fits and leaves the rest of the model as it is; the report says what
             differed.
+        allow_missing: Names, or shell patterns of names (``"*_head.log_scale"``), of the model that the file may
+            lack even so: what a second stage adds. They stay as they are and are in the report.
         positions: ``"stretch"`` makes a shorter table of text positions as long as the model's (77 -> 248, see
             :func:`~hypvl.encoders.positions.stretch_positions`), and starts a second table equal to the first
             where the model has two and the file one.
 
     Raises:
-        ValueError: For another value of ``positions``.
+        ValueError: For another value of ``positions``, or a pattern that names nothing in the model.
         CheckpointError: With ``strict``, any difference; without, when nothing fits.
     """
     source = "checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
@@ -137,7 +144,9 @@ def load_weights(
             f"{source}: keys {listed(map(str, content))}; expected a state_dict or a dict with `model`."
         )
     try:
-        state = to_hypvl(given)
+        state = (
+            convert_open_clip.to_hypvl(given) if convert_open_clip.is_open_clip(given) else to_hypvl(given)
+        )
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
     wanted = model.state_dict()
@@ -156,8 +165,19 @@ def load_weights(
         ),
         loaded=len(fitting),
     )
-    if (strict and report.differs) or not fitting:
-        raise CheckpointError(f"{source}: does not fit the model: {report}.{_hint(state, wanted)}")
+    for pattern in allow_missing:
+        if not fnmatch.filter(wanted, pattern):
+            raise ValueError(
+                f"allow_missing: {pattern!r} names nothing in the model; it has {listed(wanted)}."
+            )
+    needed = tuple(
+        key for key in report.missing if not any(fnmatch.fnmatch(key, pattern) for pattern in allow_missing)
+    )
+    if (strict and replace(report, missing=needed).differs) or not fitting:
+        told = {key: tensor for key, tensor in wanted.items() if key in state or key in needed}
+        raise CheckpointError(
+            f"{source}: does not fit the model: {replace(report, missing=needed)}.{_hint(state, told)}"
+        )
     model.load_state_dict(fitting, strict=False)
     return report
 
@@ -211,6 +231,11 @@ def _read_torch(path: Path) -> Any:
         AttributeError,
         IndexError,
     ) as error:
+        if "TorchScript" in str(error):
+            raise CheckpointError(
+                f"{path}: a TorchScript archive, which holds code (OpenAI publishes its weights so); it was refused and "
+                "not executed; expected tensors, save the state_dict of the model that open_clip makes of it."
+            ) from error
         raise CheckpointError(
             f"{path}: truncated or no checkpoint ({path.stat().st_size} bytes; {_culprit(str(error))}); "
             "expected a whole file written by torch.save, copy or download it again."

@@ -66,7 +66,7 @@ def naming(state_dict: Mapping[str, Tensor]) -> Naming:
     if any(key in state_dict for key in _OPEN_CLIP):
         raise CheckpointError(
             f"state_dict: open_clip / OpenAI names ({listed(state_dict)}); expected the names of MERU, CLIP, "
-            "ATMG or HyCoCLIP checkpoints or of hypvl; open such a file with open_clip."
+            "ATMG or HyCoCLIP checkpoints or of hypvl; convert them with hypvl.models.convert_open_clip."
         )
     raise CheckpointError(
         f"state_dict: names {listed(state_dict)}; expected the names of MERU, CLIP, ATMG or HyCoCLIP "
@@ -90,7 +90,7 @@ def to_hypvl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: Missing or unexpected names, or a text mask that is not the causal one.
     """
-    state_dict = _without_module(state_dict)
+    state_dict = without_module(state_dict)
     if naming(state_dict) == "hypvl":
         return dict(state_dict)
     _check_official(state_dict)
@@ -118,7 +118,7 @@ def to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: The model has a part that the published naming has no name for, or lacks one.
     """
-    state_dict = _without_module(state_dict)
+    state_dict = without_module(state_dict)
     if naming(state_dict) == "official":
         _check_official(state_dict)
         return dict(state_dict)
@@ -178,7 +178,8 @@ def _causal_mask(positions: Tensor) -> Tensor:
     return torch.ones(length, length, dtype=torch.bool, device=positions.device).triu(diagonal=1)  # (L, L)
 
 
-def _without_module(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def without_module(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The names without the ``module.`` that DistributedDataParallel puts in front of all of them."""
     if state_dict and all(key.startswith("module.") for key in state_dict):
         return {key.removeprefix("module."): tensor for key, tensor in state_dict.items()}
     return state_dict

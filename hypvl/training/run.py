@@ -62,11 +62,7 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
     model = instantiate(cfg.model)
     started_from = "started from new weights"
     if settings.init_checkpoint is not None and resumed is None:
-        positions = settings.get("init_positions", "exact")  # configs of earlier versions lack it
-        if positions not in ("exact", "stretch"):
-            raise ConfigError(f"train.init_positions: got {positions!r}; expected 'exact' or 'stretch'.")
-        report = load_weights(model, settings.init_checkpoint, strict=False, positions=positions)
-        started_from = f"started from {report.loaded} tensors of {settings.init_checkpoint}: {report}"
+        started_from = _start_from(model, settings)
     learner = Learner(model, instantiate(settings.objective)).to(device)
     optimizer = _finish(cfg.optim.optimizer, _finish(cfg.optim.parameters, learner))
     scheduler = _finish(cfg.optim.lr_scheduler, optimizer)
@@ -113,6 +109,27 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
     trainer.hooks = _hooks(cfg, options, trainer, loader, config_text, origin)
     with loader:
         trainer.run()
+
+
+def _start_from(model: nn.Module, settings: DictConfig) -> str:
+    """Load ``train.init_checkpoint`` into the model; says what was loaded and what was not."""
+    positions = settings.get("init_positions", "exact")  # configs of earlier versions lack these two
+    allowed = settings.get("init_missing", None)
+    if positions not in ("exact", "stretch"):
+        raise ConfigError(f"train.init_positions: got {positions!r}; expected 'exact' or 'stretch'.")
+    if isinstance(allowed, str):
+        raise ConfigError(f"train.init_missing: got the text {allowed!r}; expected a list of names, or null.")
+    try:
+        report = load_weights(
+            model,
+            settings.init_checkpoint,
+            strict=allowed is not None,
+            allow_missing=allowed if allowed is not None else (),
+            positions=positions,
+        )
+    except ValueError as error:
+        raise ConfigError(f"train.init_missing: {str(error).removeprefix('allow_missing: ')}") from error
+    return f"started from {report.loaded} tensors of {settings.init_checkpoint}: {report}"
 
 
 def _hooks(

@@ -276,3 +276,21 @@ def test_pool_lifts_the_mean_of_the_features() -> None:
     geometry = Lorentz().double()
     pooled = geometry.pool(double([[1.0, 0.0], [3.0, 0.0]]))
     torch.testing.assert_close(pooled, double([math.sinh(2.0), 0.0]))
+
+
+class TestLorentzPoolsDirections(GeometryContract):
+    def build(self) -> Lorentz:
+        return Lorentz(curv_init=0.5, pooling="direction")
+
+
+def test_pooling_by_hand() -> None:
+    """Two perpendicular features of length 1 and 3: their mean, or the bisector at length 2."""
+    features = torch.tensor([[1.0, 0.0], [0.0, 3.0]], dtype=torch.float64)
+    mean = Lorentz().flatten(Lorentz().pool(features))
+    assert mean.tolist() == pytest.approx([0.5, 1.5])
+    geometry = Lorentz(pooling="direction")
+    assert geometry.flatten(geometry.pool(features)).tolist() == pytest.approx([math.sqrt(2)] * 2)
+    opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
+    assert geometry.pool(opposite).tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match="pooling: got 'max', expected 'mean' or 'direction'"):
+        Lorentz(pooling="max")  # type: ignore[arg-type]  # wrong on purpose

@@ -1,0 +1,16 @@
+"""MERU on the weights of CLIP ViT-B/32, ranking as it did at the start: directions kept, radii equal, then learned.
+
+`train.init_missing` of a leaf names what such a checkpoint lacks: the scalars of geometry and heads.
+"""
+
+from hypvl.config import LazyCall as L
+from hypvl.encoders.unit_head import UnitProjectionHead
+from hypvl.geometry.lorentz import Lorentz
+from hypvl.geometry.scoring import NegativeDistance
+
+from .clip_vit_b_32 import model
+
+model.visual_head = L(UnitProjectionHead, partial=True)(out_features=512, radius_init=1.0)
+model.textual_head = L(UnitProjectionHead, partial=True)(out_features=512, radius_init=1.0)
+model.geometry = L(Lorentz)(curv_init=1.0, learn_curv=True, pooling="direction")
+model.scorer = L(NegativeDistance)()

@@ -1,0 +1,19 @@
+r"""MERU from a pretrained CLIP ViT-B/32 (configs/common/model/clip_vit_b_32.py says how to get its weights).
+
+python scripts/train.py --config configs/train_meru_from_clip_vit_b_32.py --num-gpus 8 \
+    --output-dir output/meru_from_clip
+"""
+
+from .common.data.redcaps import dataset
+from .common.model.meru_from_clip import model
+from .common.objective.meru import objective as _objective
+from .common.optim import optim
+from .common.train import train
+
+optim.parameters.exclude = ["log_scale", "log_curv", "norm_power"]
+optim.optimizer.lr = 1e-5
+optim.lr_scheduler.warmup_steps = 500
+train.init_checkpoint = "checkpoints/openai_vit_b_32.pt"
+train.init_missing = ["geometry.log_curv", "*_head.log_scale", "*_head.norm_power"]
+train.num_iterations, train.total_batch_size = 20_000, 1024
+train.objective = _objective
