@@ -54,7 +54,7 @@ format: $(STAMP)  ## rewrite the sources in the house format
 	$(PY) -m ruff format $(SOURCES)
 
 .PHONY: bench
-bench: $(STAMP)  ## run every benchmark; each prints one JSON line
+bench: $(STAMP)  ## run the short benchmarks; each prints one JSON line (the long one: benchmarks/claims.py)
 	@for name in tokenizer decode; do $(PY) -m benchmarks.$$name; done
 
 .PHONY: constraints

@@ -4,6 +4,7 @@ from hypvl.config import LazyCall as L
 from hypvl.evaluation import catalog
 from hypvl.evaluation.caption_choice import CaptionChoice, demo_choices
 from hypvl.evaluation.hierarchical import DemoObjects, HierarchicalClassification
+from hypvl.evaluation.modality_gap import ModalityGap
 from hypvl.evaluation.radii import EmbeddingRadii
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
 from hypvl.evaluation.traversal_levels import TraversalLevels
@@ -22,6 +23,7 @@ evaluate = {
 }
 evaluate["scenes_retrieval"] = L(ZeroShotRetrieval)(dataset=_scenes, ks=[1, 5, 10], encoding="${encoding}")
 evaluate["scenes_radii"] = L(EmbeddingRadii)(dataset=_scenes, encoding="${encoding}")
+evaluate["scenes_gap"] = L(ModalityGap)(dataset=_scenes, encoding="${encoding}")
 evaluate["scenes_hierarchy"] = L(HierarchicalClassification)(
     dataset=L(DemoObjects)(root="${roots.demo}"), tree="${roots.demo}/eval/tree.json", encoding="${encoding}"
 )
