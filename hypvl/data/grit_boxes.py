@@ -89,6 +89,7 @@ def convert_sample(
         image = decode_image(data)  # (3, H, W)
     except ImageError as error:
         raise BadSample(key, str(error)) from error
+    _check_shape(key, notes, height=image.shape[-2], width=image.shape[-1])
     dropped: Counter[str] = Counter()
     found: dict[tuple[str, Box], str] = {}  # in order; without regard to capitals
     for entry in entries:
@@ -170,6 +171,22 @@ def _caption(key: str, notes: Mapping[str, Any]) -> str:
     except UnicodeEncodeError as error:  # half a surrogate pair, which JSON can hold
         raise BadSample(key, f"caption is no text ({error.reason})") from error
     return caption
+
+
+def _check_shape(key: str, notes: Mapping[str, Any], *, height: int, width: int) -> None:
+    """Boxes are fractions of the original: of a padded or cropped picture they would show something else."""
+    wide, high = notes.get("original_width"), notes.get("original_height")
+    if not (isinstance(wide, int) and isinstance(high, int) and wide > 0 and high > 0):
+        return
+    ratio = math.log(wide / high)
+    # rounding to whole pixels; lying pictures may have been turned upright
+    slack = 0.02 + 1.5 / min(height, width)
+    if min(abs(ratio - math.log(width / height)), abs(ratio - math.log(height / width))) > slack:
+        raise BadSample(
+            key,
+            "the picture was padded or cropped, so that its boxes do not fit; see img2dataset's --resize_mode "
+            f"keep_ratio ({wide} x {high} before, {width} x {height} here)",
+        )
 
 
 def _entries(key: str, notes: Mapping[str, Any], settings: GritSettings) -> list[Any]:

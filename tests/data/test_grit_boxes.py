@@ -130,6 +130,13 @@ def test_offsets_count_characters_of_the_caption_as_it_came() -> None:
     assert written["child.txt"].decode() == "ein Gebäude 🏠 rot"
 
 
+@pytest.mark.parametrize(
+    ("width", "height"), [(1280, 960), (641, 480), (480, 640), (None, 480), ("640", 480), (640, 0)]
+)
+def test_the_original_size_may_differ_in_scale_or_be_unknown(width: Any, height: Any) -> None:
+    assert convert(original_width=width, original_height=height)
+
+
 def test_nothing_is_written_without_a_box() -> None:
     written, reasons = convert_sample("k", members(noun_chunks=[], ref_exps=[]), ANY)
     assert written == []
@@ -151,6 +158,10 @@ def test_nothing_is_written_without_a_box() -> None:
         (
             {"noun_chunks": None, "ref_exps": None},
             "json has no noun_chunks or ref_exps; see img2dataset's --save",
+        ),
+        (
+            {"original_width": 480},
+            "the picture was padded or cropped, .*keep_ratio .480 x 480 before, 64 x 48 here",
         ),
         ({"noun_chunks": {"a": 1}}, "noun_chunks is dict, expected a list"),
         ({"ref_exps": "[]"}, "ref_exps is str, expected a list"),
