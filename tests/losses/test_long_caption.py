@@ -189,6 +189,15 @@ def test_nothing_is_removed_where_there_is_nothing_more() -> None:
     assert torch.equal(_gradient(rank_one, weights, count=2), weights)
 
 
+def test_rounding_of_identical_rows_is_not_a_component() -> None:
+    """The mean of seven copies is off by an ulp: that difference is neither projected nor divided by."""
+    x = (1.0 + random_features(1, 5)).expand(7, -1)
+    weights = random_features(7, 5, seed=9)
+    assert (x - x.mean(0)).abs().max() > 0
+    assert torch.equal(primary_components(x, count=1), x)
+    assert torch.equal(_gradient(x, weights, count=1), weights)
+
+
 def test_it_is_a_projection() -> None:
     x = random_features(8, 5)
     once = primary_components(x, count=2)
