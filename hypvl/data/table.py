@@ -6,9 +6,9 @@ import functools
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 from loguru import logger
@@ -27,6 +27,22 @@ _BLOCK = 32
 _ROWS_CHECKED = 100
 
 
+class RowMapper(Protocol):
+    """From a row to what :func:`hypvl.data.sample.finish_sample` takes, ``image`` being still a path.
+
+    Draws from the generator only; its repr tells its settings. Raises BadSample for rows that it cannot use.
+    """
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the table must have."""
+        ...
+
+    def __call__(
+        self, key: str, row: Mapping[str, Any], generator: np.random.Generator
+    ) -> dict[str, Any]: ...
+
+
 class ImageTextTable:
     """Samples listed in a table. Only the place of each row in the file is kept in memory (8 bytes a row).
 
@@ -43,6 +59,7 @@ class ImageTextTable:
         max_bad_fraction: Share of bad samples at which training stops.
         max_pixels: Larger images are bad samples.
         augment: Adds an augmented picture and caption to each sample.
+        mapper: Makes a sample's fields from a row (negatives and the like), in place of the two columns.
     """
 
     def __init__(
@@ -60,6 +77,7 @@ class ImageTextTable:
         max_bad_fraction: float = 0.1,
         max_pixels: int = MAX_PIXELS,
         augment: InModalAugment | None = None,
+        mapper: RowMapper | None = None,
     ) -> None:
         if len(separator) != 1:
             raise ValueError(f"separator: got {separator!r}; expected one character.")
@@ -77,6 +95,7 @@ class ImageTextTable:
         self.max_bad_fraction = max_bad_fraction
         self.max_pixels = max_pixels
         self.augment = augment
+        self.mapper = mapper
         self._handles = FileHandles(limit=1)
 
     def prepare(self) -> None:
@@ -99,7 +118,8 @@ class ImageTextTable:
                 self._scan[2]
                 + describe(
                     self.image_column, self.caption_column, self.separator, self.quoting,
-                    self.image_transform, self.max_pixels, augment=self.augment,
+                    self.image_transform, self.max_pixels,
+                    *(() if self.mapper is None else (self.mapper,)), augment=self.augment,
                 )
             ).encode()
         ).hexdigest()  # fmt: skip
@@ -112,24 +132,30 @@ class ImageTextTable:
         """
         image_seed = int(generator.integers(2**63))
         key = f"{self.path.name}/row {row}"
-        fields = self._fields(key, row)
-        caption = caption_text(key, fields.get(self.caption_column), self.caption_column, generator)
-        image = fields.get(self.image_column)
-        if not isinstance(image, str) or not image:
-            raise BadSample(key, f"missing {self.image_column}")
+        fields = self._map(key, self._fields(key, row), generator)
+        image = fields["image"]
         try:
             data = (self.images_root / image).read_bytes()
         except (OSError, ValueError) as error:
             raise BadSample(key, f"cannot read {self.images_root / image} ({error})") from error
         return finish_sample(
             f"{key} ({image})",
-            {"image": data, "caption": caption},
+            {**fields, "image": data},
             image_transform=self.image_transform,
             tokenizer=self.tokenizer,
             image_seed=image_seed,
             max_pixels=self.max_pixels,
             augment=self.augment,
         )
+
+    def _map(self, key: str, row: Mapping[str, Any], generator: np.random.Generator) -> dict[str, Any]:
+        if self.mapper is not None:
+            return self.mapper(key, row, generator)
+        caption = caption_text(key, row.get(self.caption_column), self.caption_column, generator)
+        image = row.get(self.image_column)
+        if not isinstance(image, str) or not image:
+            raise BadSample(key, f"missing {self.image_column}")
+        return {"image": image, "caption": caption}
 
     @property
     def _is_json(self) -> bool:
@@ -169,7 +195,8 @@ class ImageTextTable:
             raise DataError(f"{self.path}: cannot be read ({error.strerror}); check dataset.path.") from error
         if len(offsets) < 2:
             raise DataError(f"{self.path}: has no rows.")
-        for column in (self.image_column, self.caption_column):
+        needed = (self.image_column, self.caption_column) if self.mapper is None else self.mapper.columns
+        for column in needed:
             if column not in columns:
                 one = (
                     ""

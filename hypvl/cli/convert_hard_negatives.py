@@ -1,0 +1,62 @@
+"""``scripts/convert_hard_negatives.py``: the published ``.npy`` hard negatives as JSONL."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypvl.cli.common import command_parser, run_main
+from hypvl.errors import ConfigError
+
+EXAMPLES = """
+examples:
+  python scripts/convert_hard_negatives.py --input generated_data/coco_train/*.npy --output negatives.jsonl
+
+The files are read as data: one that asks to run anything is refused.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the flags and convert."""
+    parser = command_parser(
+        "Convert CE-CLIP's published hard negatives (pickled .npy) to JSONL, which training reads.",
+        examples=EXAMPLES,
+    )
+    parser.add_argument("--input", nargs="+", required=True, metavar="NPY", help=".npy files or globs")
+    parser.add_argument("--output", type=Path, required=True, metavar="JSONL", help="file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output where there is one")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    args = parser.parse_args(argv)
+    inputs = _expand(args.input)
+    if args.output.exists() and not args.overwrite:
+        raise ConfigError(
+            f"--output: {args.output} is there; give another name, or --overwrite to replace it."
+        )
+
+    from hypvl.data.convert_negatives import convert_negatives  # torch and numpy, not needed for --help
+
+    def tell(path: Path, rows: int) -> None:
+        if not args.quiet:
+            print(f"{path}: {rows:,} rows so far", flush=True)
+
+    rows = convert_negatives(inputs, args.output, progress=tell)
+    if not args.quiet:
+        print(f"{args.output}: {rows:,} rows")
+    return 0
+
+
+def _expand(entries: Sequence[str]) -> list[Path]:
+    paths: list[Path] = []
+    for entry in entries:
+        found = [Path(entry)]
+        if not found[0].is_file():
+            names = sorted(glob.glob(entry))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+            found = [Path(name) for name in names if Path(name).is_file()]
+        if not found:
+            raise ConfigError(f"--input: {entry} names no file; check the path.")
+        paths += found
+    return paths
+
+
+def run() -> int:
+    """The script's entry: :func:`main`, with a user's errors as one line."""
+    return run_main(main)
