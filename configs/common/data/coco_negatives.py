@@ -1,0 +1,23 @@
+"""COCO 2014 training captions with hard negatives: a JSONL file, and the pictures in their folder.
+
+The file comes from scripts/make_hard_negatives.py, or from published ones by scripts/convert_hard_negatives.py.
+"""
+
+from hypvl.config import LazyCall as L
+from hypvl.data.negatives import HardNegativeMapper
+from hypvl.data.table import ImageTextTable
+from hypvl.data.tokenizer import get_tokenizer
+from hypvl.data.transforms import RandomResizedCrop
+
+dataset = L(ImageTextTable)(
+    path="datasets/coco/hard_negatives_train2014.jsonl",
+    images_root="datasets/coco/train2014",
+    mapper=L(HardNegativeMapper)(
+        types=["relation", "attribute", "object", "action"],
+        image_pattern="COCO_train2014_{image_id:012d}.jpg",
+        invalid_text="empty",
+    ),
+    image_transform=L(RandomResizedCrop)(size=224, scale=[0.9, 1.0]),
+    tokenizer=L(get_tokenizer)(context_length=77),
+    max_bad_fraction=0.1,
+)
