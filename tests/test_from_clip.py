@@ -84,7 +84,7 @@ def test_the_full_recipe_takes_a_clip_vit_b_32(tmp_path: Path) -> None:
     vision = {"layers": 12, "width": 768, "patch_size": 32, "image_size": 224}
     text = {"layers": 12, "width": 512, "heads": 8}
     with torch.device("meta"):
-        theirs = CLIP(512, vision, text, quick_gelu=True).state_dict()  # type: ignore[arg-type]  # dicts are fine
+        theirs = CLIP(512, vision, text, quick_gelu=True).state_dict()
         cfg = LazyConfig.load(CONFIGS / "train_meru_from_clip_vit_b_32.py")
         meru = instantiate(cfg.model)
     report = load_weights(meru, theirs, allow_missing=cfg.train.init_missing)
