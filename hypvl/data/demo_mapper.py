@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from hypvl.data.demo_captions import LEVELS
+from hypvl.data.demo_captions import LEVELS, scene_captions
+from hypvl.data.demo_drawing import DrawnObject
 from hypvl.data.mappers import find_image, read_json
 from hypvl.data.sample import BadSample, caption_text
 
 #: The order of ``negative_text`` and of the columns of ``negative_mask``.
 NEGATIVE_TYPES = ("relation", "attribute", "object")
 _BOX_CAPTION_LEVEL = 2  # what a digit, which has no boxes, is called as a box of its own
+_EVENLY = (1.0,) * len(LEVELS)
 
 
 @dataclass(frozen=True)
@@ -38,29 +40,38 @@ class DemoMapper:
             no negatives and keep theirs.
         short: also ``short_text``, a caption of a more general level than the caption's: the level is drawn
             evenly, then one of it. The sample's most general level is left out for the caption itself.
+        box_level_weights: only with ``boxes``: draw ``box_text`` from the captions of the boxed object alone, its
+            level by these relative frequencies, in place of its phrase ("a large red circle"); of a digit from
+            its captions.
 
     Raises:
-        ValueError: for weights that are not four non-negative numbers with a positive sum.
+        ValueError: for weights that are not four non-negative numbers with a positive sum, or box levels without
+            boxes.
     """
 
     level_weights: tuple[float, float, float, float] = (0.05, 0.35, 0.35, 0.25)
     boxes: bool = False
     negatives: bool = False
     short: bool = False
+    box_level_weights: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        weights = tuple(float(w) for w in self.level_weights)  # configs hand over lists
-        if len(weights) != len(LEVELS) or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
-            raise ValueError(
-                f"level_weights is {self.level_weights}; expected four numbers of 0 or more, one for each of the "
-                "levels 1 to 4, with a positive sum."
-            )
-        object.__setattr__(self, "level_weights", weights)
+        object.__setattr__(self, "level_weights", _weights("level_weights", self.level_weights))
+        if self.box_level_weights is not None:
+            if not self.boxes:
+                raise ValueError(
+                    f"box_level_weights is {self.box_level_weights}, but boxes is False; set it."
+                )
+            weights = _weights("box_level_weights", self.box_level_weights)
+            object.__setattr__(self, "box_level_weights", weights)
 
     def __repr__(self) -> str:
         # Part of the data's fingerprint: a switch that is off is not named, so that older runs resume.
-        switches = [name for name in ("boxes", "negatives", "short") if getattr(self, name)]
-        return f"DemoMapper(level_weights={self.level_weights}{''.join(f', {s}=True' for s in switches)})"
+        parts = [f"level_weights={self.level_weights}"]
+        parts += [f"{name}=True" for name in ("boxes", "negatives", "short") if getattr(self, name)]
+        if self.box_level_weights is not None:
+            parts.append(f"box_level_weights={self.box_level_weights}")
+        return f"DemoMapper({', '.join(parts)})"
 
     def __call__(
         self, key: str, members: Mapping[str, bytes], generator: np.random.Generator
@@ -72,7 +83,10 @@ class DemoMapper:
         """
         notes = read_json(key, members)
         by_level = _captions(key, notes)
-        level = self._draw_level(key, by_level, generator)
+        levels = [level for level in by_level if not self.short or level > min(by_level)]
+        if by_level and not levels:
+            raise BadSample(key, f"no caption more general than another, it has levels {sorted(by_level)}")
+        level = _draw_level(key, levels, self.level_weights, generator)
         caption = caption_text(key, by_level[level], "captions", generator)
         negatives = _negatives(key, notes) if self.negatives else {}
         if negatives:
@@ -83,27 +97,54 @@ class DemoMapper:
             return fields
         box_draws, negative_draws, short_draws = generator.spawn(3)
         if self.boxes:
-            fields |= _box(key, notes, image, by_level, box_draws)
+            fields |= self._box(key, notes, image, by_level, box_draws)
         if self.negatives:
             chosen = [_pick(negatives.get(name, [caption]), negative_draws) for name in NEGATIVE_TYPES]
             fields["negative_text"] = chosen
             fields["negative_mask"] = torch.tensor([name in negatives for name in NEGATIVE_TYPES])
         if self.short:
-            general = [other for other in sorted(by_level) if other < level]
-            if not general:
-                raise BadSample(key, f"no caption more general than level {level}")
-            short = by_level[general[int(short_draws.integers(len(general)))]]
-            fields["short_text"] = caption_text(key, short, "captions", short_draws)
+            general = _draw_level(key, [other for other in by_level if other < level], _EVENLY, short_draws)
+            fields["short_text"] = caption_text(key, by_level[general], "captions", short_draws)
         return fields
 
-    def _draw_level(self, key: str, by_level: Mapping[int, list[str]], generator: np.random.Generator) -> int:
-        levels = [level for level in LEVELS if level in by_level and self.level_weights[level - 1] > 0]
-        if self.short:
-            levels = [level for level in levels if level > min(by_level)]
-        if not levels:
-            raise BadSample(key, f"no caption of a level with weight, it has levels {sorted(by_level)}")
-        weights = np.array([self.level_weights[level - 1] for level in levels])
-        return levels[int(generator.choice(len(levels), p=weights / weights.sum()))]
+    def _box(
+        self,
+        key: str,
+        notes: Mapping[str, Any],
+        image: bytes,
+        by_level: dict[int, list[str]],
+        generator: np.random.Generator,
+    ) -> dict[str, Any]:
+        """``box_image`` and ``box_text`` of one box, or of the whole picture where there are none."""
+        weights = self.box_level_weights
+        if notes.get("boxes"):
+            number, corners, phrase = _draw_box(key, notes["boxes"], generator)
+            image = _crop(key, image, corners)
+            texts = {LEVELS[-1]: [phrase]} if weights is None else _object_captions(key, notes, number)
+        else:
+            texts = {k: v for k, v in by_level.items() if weights is not None or k == _BOX_CAPTION_LEVEL}
+        level = _draw_level(key, list(texts), _EVENLY if weights is None else weights, generator)
+        return {"box_image": image, "box_text": caption_text(key, texts[level], "box text", generator)}
+
+
+def _weights(name: str, given: Sequence[float]) -> tuple[float, ...]:
+    weights = tuple(float(w) for w in given)  # configs hand over lists
+    if len(weights) != len(LEVELS) or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+        raise ValueError(
+            f"{name} is {given}; expected four numbers of 0 or more, one for each of the levels 1 to 4, with a "
+            "positive sum."
+        )
+    return weights
+
+
+def _draw_level(
+    key: str, there: Sequence[int], weights: Sequence[float], generator: np.random.Generator
+) -> int:
+    levels = [level for level in LEVELS if level in there and weights[level - 1] > 0]
+    if not levels:
+        raise BadSample(key, f"no caption of a level with weight, it has levels {sorted(there)}")
+    shares = np.array([weights[level - 1] for level in levels])
+    return levels[int(generator.choice(len(levels), p=shares / shares.sum()))]
 
 
 def _captions(key: str, notes: Mapping[str, Any]) -> dict[int, list[str]]:
@@ -131,28 +172,29 @@ def _negatives(key: str, notes: Mapping[str, Any]) -> dict[str, list[str]]:
     return by_type
 
 
-def _box(
-    key: str,
-    notes: Mapping[str, Any],
-    image: bytes,
-    by_level: Mapping[int, list[str]],
-    generator: np.random.Generator,
-) -> dict[str, Any]:
-    """``box_image`` and ``box_text`` of one box, or of the whole picture where there are none."""
-    boxes = notes.get("boxes", [])
-    if not boxes:
-        text = caption_text(key, by_level.get(_BOX_CAPTION_LEVEL), "caption of level 2", generator)
-        return {"box_image": image, "box_text": text}
+def _draw_box(
+    key: str, boxes: Any, generator: np.random.Generator
+) -> tuple[int, tuple[float, float, float, float], str]:
+    """Number, corners and phrase of one of the boxes."""
     try:
-        entry = boxes[int(generator.integers(len(boxes)))]
-        left, top, right, bottom = (float(value) for value in entry["box"])
-        phrase = entry["phrase"]
+        number = int(generator.integers(len(boxes)))
+        left, top, right, bottom = (float(value) for value in boxes[number]["box"])
+        phrase = boxes[number]["phrase"]
         if not 0 <= left < right <= 1 or not 0 <= top < bottom <= 1:
             raise ValueError("corners")
     except (KeyError, TypeError, ValueError) as error:
         raise BadSample(key, "boxes is not a list of {box: [left, top, right, bottom], phrase}") from error
-    text = caption_text(key, phrase, "phrase", generator)
-    return {"box_image": _crop(key, image, (left, top, right, bottom)), "box_text": text}
+    return number, (left, top, right, bottom), caption_text(key, phrase, "phrase", generator)
+
+
+def _object_captions(key: str, notes: Mapping[str, Any], number: int) -> dict[int, list[str]]:
+    """The captions, by level, of a scene that shows this object alone."""
+    try:
+        item = notes["objects"][number]
+        shown = DrawnObject(item["shape"], item["color"], item["size"], item["texture"], 0.0, 0.0, 1.0, 0.0)
+    except (KeyError, TypeError, IndexError) as error:
+        raise BadSample(key, "objects is not a list of {shape, color, size, texture}, one a box") from error
+    return _captions(key, {"captions": scene_captions([shown], None)})
 
 
 def _crop(key: str, image: bytes, box: tuple[float, float, float, float]) -> bytes:

@@ -80,6 +80,18 @@ def test_weights_that_are_none_are_refused(weights: tuple[float, ...]) -> None:
         DemoMapper(level_weights=weights)  # type: ignore[arg-type]
 
 
+def test_box_levels_need_boxes_and_objects() -> None:
+    with pytest.raises(ValueError, match=r"box_level_weights is \(1, 1, 1, 1\), but boxes is False"):
+        DemoMapper(box_level_weights=(1, 1, 1, 1))
+    with pytest.raises(ValueError, match="box_level_weights is"):
+        DemoMapper(boxes=True, box_level_weights=(1, 1, 1))  # type: ignore[arg-type]
+    mapper = DemoMapper(boxes=True, box_level_weights=(1, 1, 1, 1))
+    assert repr(mapper).endswith("boxes=True, box_level_weights=(1.0, 1.0, 1.0, 1.0))")
+    for objects in ([], None, [{"shape": "circle"}] * 2):
+        with pytest.raises(BadSample, match="objects is not a list"):
+            draw(mapper, scene(objects=objects))
+
+
 def test_weights_may_come_as_a_list() -> None:
     assert DemoMapper(level_weights=[1, 2, 3, 4]).level_weights == (1.0, 2.0, 3.0, 4.0)  # type: ignore[arg-type]
 
@@ -153,6 +165,27 @@ def test_a_digit_is_its_own_box() -> None:
     assert fields["box_text"] in ("a circle", "there is a circle")
 
 
+OBJECTS = [
+    {"shape": "circle", "color": "orange", "size": "large", "texture": "plain"},
+    {"shape": "star", "color": "blue", "size": "small", "texture": "dotted"},
+]
+
+
+def test_a_box_may_have_a_caption_of_its_own_object_at_any_level() -> None:
+    mapper = DemoMapper(boxes=True, box_level_weights=(0, 1, 2, 1))
+    drawn = [draw(mapper, scene(objects=OBJECTS), i) for i in range(1200)]
+    wide = {f["box_text"] for f in drawn if pixels_of(f["box_image"]).shape[1] == 6}  # the star's box
+    assert {"a star", "a blue star", "a small dotted blue star"} <= wide
+    assert not any("circle" in text or "orange" in text for text in wide)
+    texts = [f["box_text"] for f in drawn]
+    assert "an orange circle" in texts
+    assert not any(text.endswith(" a shape") or text == "a shape" for text in texts)
+    full = sum("large" in text or "small" in text for text in texts) / len(texts)
+    assert full == pytest.approx(0.25, abs=0.05)  # four standard deviations
+    digits = {draw(mapper, DIGIT, i)["box_text"] for i in range(100)}
+    assert digits == {"a circle", "there is a circle", "a red circle"}
+
+
 def test_negatives_come_by_type_and_refer_to_the_full_caption() -> None:
     mapper = DemoMapper(level_weights=(1, 1, 1, 0), negatives=True)
     drawn = [draw(mapper, scene(), i) for i in range(20)]
@@ -202,7 +235,8 @@ def test_switches_do_not_change_one_another() -> None:
         ("boxes", scene(boxes=[{"box": [0.5, 0, 0.5, 1], "phrase": "a"}]), "boxes is not a list"),
         ("boxes", scene(boxes=[{"box": [0, 0, 1, 1], "phrase": ""}]), "empty phrase"),
         ("boxes", scene() | {"png": b"\x89PNG broken"}, "cannot cut a box"),
-        ("boxes", scene(boxes=[], captions=CAPTIONS[3:]), "missing caption of level 2"),
+        ("boxes", scene(boxes=[], captions=CAPTIONS[3:]), r"it has levels \[\]"),
+        ("boxes", scene(boxes={"a": 1}), "boxes is not a list"),
         ("negatives", scene(negatives=[{"type": "colour", "text": "a"}]), "negatives is not a list"),
         ("negatives", scene(negatives=[{"type": "object", "text": ""}]), "negatives is not a list"),
         ("negatives", scene(caption=None), "missing caption"),
