@@ -155,6 +155,15 @@ def test_fixed_threshold_is_no_state() -> None:
     assert term(_ctx()).item() == pytest.approx((0.3 + 0.7 + 0.3) / 3)
 
 
+def test_thresholds_are_reloaded_within_an_objective() -> None:
+    """A fresh term does not know the number of types yet; a checkpoint does."""
+    first, second = (Objective({"rank": CrossModalRank()}) for _ in range(2))
+    first.update_(_ctx())
+    assert first.state_dict()["terms.rank.thresholds"].shape == (2,)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(*(o.state_dict()["terms.rank.thresholds"] for o in (first, second)))
+
+
 def test_other_number_of_types_than_before_is_named() -> None:
     term = CrossModalRank()
     term.load_state_dict({"thresholds": torch.zeros(4)})
