@@ -9,7 +9,7 @@ from hypvl.errors import ConfigError
 
 EXAMPLES = """
 examples:
-  python scripts/convert_hard_negatives.py --input generated_data/coco_train/*.npy --output negatives.jsonl
+  python scripts/convert_hard_negatives.py --input generated_data/*.npy --output datasets/coco/negatives_train2014.jsonl
 
 The files are read as data: one that asks to run anything is refused.
 """

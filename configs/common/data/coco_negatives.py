@@ -10,7 +10,7 @@ from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import RandomResizedCrop
 
 dataset = L(ImageTextTable)(
-    path="datasets/coco/hard_negatives_train2014.jsonl",
+    path="datasets/coco/negatives_train2014.jsonl",
     images_root="datasets/coco/train2014",
     mapper=L(HardNegativeMapper)(
         types=["relation", "attribute", "object", "action"],
