@@ -15,6 +15,7 @@ from hypvl.training.learner import Learner
 from hypvl.training.loop import Hook, StepResult
 from hypvl.training.optim import parameter_groups
 from hypvl.training.root import mean_embedding
+from tests.encoders.test_standardize import check_two_processes, three_steps
 from tests.ranks import run_ranks
 from tests.training.test_loop import batches, trainer
 from tests.training.tiny import rows_of, tiny_batch, tiny_model
@@ -152,9 +153,16 @@ def train_steps() -> dict[str, dict[str, Any]]:
     return found
 
 
+def module_and_training() -> tuple[Any, Any]:
+    """Both in one pair of processes: starting them is what takes time."""
+    return three_steps(), train_steps()
+
+
 def test_two_processes_equal_one() -> None:
-    expected = train_steps()
-    for ranked in run_ranks(2, train_steps):
+    module, expected = module_and_training()
+    ranks = run_ranks(2, module_and_training)
+    check_two_processes(module, [alone for alone, _ in ranks])
+    for _, ranked in ranks:
         for recipe, one in expected.items():
             torch.testing.assert_close(ranked[recipe]["losses"], one["losses"], rtol=1e-9, atol=1e-11)
             for name, value in one["state"].items():
