@@ -27,6 +27,9 @@ TEST = [
     "mypy>=1.11",
 ]
 WANDB = ["wandb>=0.17"]
+# Backends of scripts/make_hard_negatives.py: tagger and endings; spaCy and a masked language model.
+NEGATIVES = ["textblob>=0.18", "lemminflect>=0.2.3"]
+NEGATIVES_LM = ["spacy>=3.7,<4", "transformers>=4.45"]
 
 setup(
     name="hypvl",
@@ -68,6 +71,8 @@ setup(
     ],
     extras_require={
         "wandb": WANDB,
+        "negatives": NEGATIVES,
+        "negatives-lm": NEGATIVES_LM,
         "test": [*TEST, *WANDB],
     },
     classifiers=[

@@ -1,0 +1,241 @@
+"""``scripts/make_hard_negatives.py``: captions in, hard negatives out."""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hypvl.cli.common import command_parser, run_main
+from hypvl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hypvl.data.hard_negatives.backends.base import BackendArguments
+    from hypvl.data.hard_negatives.run import Result
+
+EXAMPLES = """
+examples:
+  python scripts/make_hard_negatives.py --download datasets/coco --output datasets/coco/negatives_train2014.jsonl
+  python scripts/make_hard_negatives.py --captions captions_train2014.json --image-prefix train2014/ \\
+      --output negatives.jsonl --num-workers 8
+  python scripts/make_hard_negatives.py --captions pairs.csv --caption-column text --types relation object \\
+      --output negatives.jsonl
+  python scripts/make_hard_negatives.py --captions 'cc3m-{0000..0331}.tar' --backend masked-lm \\
+      --output negatives.jsonl
+The same command continues an interrupted run. Formats, backends and fields: docs/hard_negatives.md
+"""
+TYPES = ("relation", "attribute", "object", "action")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the flags, make the negatives, print how many of each type there are."""
+    args = _parser().parse_args(argv)
+    _check(args)
+
+    from hypvl.data.hard_negatives import generate
+    from hypvl.data.hard_negatives.entries import SourceArguments
+    from hypvl.data.hard_negatives.run import make_hard_negatives
+
+    backend = _backend(args)
+    backend.identity()  # a missing package is said before anything is fetched
+    places, prefix = args.captions, args.image_prefix
+    if args.download is not None:
+        from hypvl.data.hard_negatives.download import fetch_coco_captions
+
+        places = [str(fetch_coco_captions(args.download, split=args.split, url=args.url, sha256=args.sha256))]
+        prefix = f"{args.split}2014/" if prefix is None else prefix
+    source = SourceArguments(
+        places=tuple(places),
+        format=args.format,
+        image_column=args.image_column,
+        caption_column=args.caption_column,
+        separator=args.separator,
+        quoting=args.quoting,
+        image_prefix=prefix or "",
+        limit=args.limit,
+    )
+    settings = generate.Settings(
+        seed=args.seed,
+        types=tuple(kind for kind in generate.TYPES if kind in args.types),
+        relation=args.relation,
+    )
+    with _progress(quiet=args.quiet) as told:
+        result = make_hard_negatives(
+            source,
+            args.output,
+            backend=backend,
+            settings=settings,
+            num_workers=args.num_workers,
+            part_size=args.part_size,
+            overwrite=args.overwrite,
+            progress=told,
+        )
+    if not args.quiet:
+        _print_summary(args.output, result)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command_parser(
+        "Make hard negatives: false captions that differ from the true one in a word or a relation.",
+        examples=EXAMPLES,
+    )
+    read = parser.add_argument_group("captions")
+    read.add_argument(
+        "--captions", nargs="+", metavar="PATH", default=[],
+        help="CSV, TSV, JSON Lines, COCO captions JSON, or TAR shards (globs, {0000..0099}.tar, URLs)",
+    )  # fmt: skip
+    read.add_argument(
+        "--download", type=Path, metavar="FOLDER", help="fetch the captions of COCO 2014 into this folder"
+    )
+    read.add_argument("--split", choices=("train", "val"), default="train", help="of COCO, with --download")
+    read.add_argument("--url", default=_coco_url(), help="of COCO's annotations, with --download")
+    read.add_argument("--sha256", help="what the archive of --download must have; not looked at by default")
+    read.add_argument(
+        "--format", choices=("table", "jsonl", "json", "tar"), help="by default from the suffix"
+    )
+    read.add_argument("--image-column", help="column or key of the image (default: image, filepath, ...)")
+    read.add_argument("--caption-column", help="column or key of the caption (default: caption, title, ...)")
+    read.add_argument("--separator", help="of columns (default: comma in .csv, else TAB)")
+    read.add_argument(
+        "--quoting",
+        choices=("minimal", "none"),
+        default="minimal",
+        help="none: quotation marks are plain signs",
+    )
+    read.add_argument("--image-prefix", help="put before each image, e.g. train2014/")
+    read.add_argument("--limit", type=int, help="read only so many captions")
+
+    make = parser.add_argument_group("negatives")
+    make.add_argument("--output", type=Path, required=True, metavar="PATH", help="JSON Lines file to make")
+    make.add_argument("--types", nargs="+", choices=TYPES, default=list(TYPES), help="which negatives")
+    make.add_argument(
+        "--relation", choices=("either", "swap", "opposite"), default="either",
+        help="swap two nouns, turn a relation into its opposite, or either of them",
+    )  # fmt: skip
+    make.add_argument("--seed", type=int, default=0, help="of every choice")
+    make.add_argument("--num-workers", type=int, default=0, help="processes; 0: only this one")
+    make.add_argument("--part-size", type=int, default=1000, help="captions made and written together")
+    make.add_argument("--overwrite", action="store_true", help="replace an output of other settings")
+    make.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+
+    words = parser.add_argument_group("where words come from")
+    words.add_argument(
+        "--backend", choices=("builtin", "lemminflect", "masked-lm"), default="builtin",
+        help="builtin: word lists of hypvl; lemminflect: textblob + lemminflect (pip install 'hypvl[negatives]'); "
+        "masked-lm: spaCy + a Hugging Face model ('hypvl[negatives-lm]')",
+    )  # fmt: skip
+    words.add_argument("--mlm-model", default="distilroberta-base", help="masked-lm: name or folder")
+    words.add_argument(
+        "--tagger", choices=("spacy", "builtin", "lemminflect"), default="spacy",
+        help="masked-lm: what finds nouns, adjectives and verbs",
+    )  # fmt: skip
+    words.add_argument("--spacy-model", default="en_core_web_sm", help="masked-lm: name or folder")
+    words.add_argument(
+        "--guess-skip", type=int, default=3, help="masked-lm: best guesses left out (may be true)"
+    )
+    words.add_argument("--guess-top", type=int, default=50, help="masked-lm: guesses looked at")
+    words.add_argument("--batch-size", type=int, default=64, help="masked-lm: sentences at once")
+    words.add_argument("--device", default="cpu", help="masked-lm: cpu, cuda, cuda:1 ...")
+    words.add_argument(
+        "--accept-unknown", action="store_true",
+        help="lemminflect, masked-lm: also use adjectives and verbs of which it is not known that they contradict "
+        "the caption",
+    )  # fmt: skip
+    return parser
+
+
+def _coco_url() -> str:
+    from hypvl.data.hard_negatives.download import COCO_URL
+
+    return COCO_URL
+
+
+def _check(args: argparse.Namespace) -> None:
+    if bool(args.captions) == (args.download is not None):
+        raise ConfigError("give either --captions PATH or --download FOLDER, to say where the captions are.")
+    for flag, least in (
+        ("seed", 0), ("num_workers", 0), ("part_size", 1), ("limit", 1), ("guess_skip", 0), ("guess_top", 1),
+        ("batch_size", 1),
+    ):  # fmt: skip
+        value = getattr(args, flag)
+        if value is not None and value < least:
+            raise ConfigError(f"--{flag.replace('_', '-')} {value}: expected at least {least}.")
+    if args.guess_top <= args.guess_skip:
+        raise ConfigError(
+            f"--guess-top {args.guess_top}: expected more than --guess-skip {args.guess_skip}, or no guess is left."
+        )
+    if args.separator is not None and len(args.separator) != 1:
+        raise ConfigError(f"--separator {args.separator!r}: expected one character.")
+
+
+def _backend(args: argparse.Namespace) -> "BackendArguments":
+    from hypvl.data.hard_negatives.backends.builtin import BuiltinArguments
+    from hypvl.data.hard_negatives.backends.inflecting import LemminflectArguments
+    from hypvl.data.hard_negatives.backends.masked_lm import MaskedLMArguments
+
+    if args.backend == "builtin":
+        return BuiltinArguments()
+    if args.backend == "lemminflect":
+        return LemminflectArguments(accept_unknown=args.accept_unknown)
+    return MaskedLMArguments(
+        model=args.mlm_model,
+        tagger=args.tagger,
+        spacy_model=args.spacy_model,
+        skip=args.guess_skip,
+        top=args.guess_top,
+        batch_size=args.batch_size,
+        device=args.device,
+        accept_unknown=args.accept_unknown,
+    )
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Something to tell the progress to; a bar on stderr."""
+    if quiet:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("captions"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    task = bar.add_task("captions", total=None)
+
+    def told(done: int, total: int) -> None:
+        bar.start()  # not before there is something to show
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield told
+    finally:
+        bar.stop()
+
+
+def _print_summary(output: Path, result: "Result") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    counts = result.counts
+    table = Table("type", "valid", "share", "invalid, and why", title_justify="left")
+    for kind in TYPES:
+        refused = counts.refused[kind]
+        why = ", ".join(f"{count} {reason}" for reason, count in refused.most_common())
+        share = f"{100 * counts.made[kind] / counts.captions:.1f} %"
+        table.add_row(kind, str(counts.made[kind]), share, f"{sum(refused.values())}: {why}" if why else "0")
+    Console().print(table)
+    for reason, count in counts.skipped.items():
+        print(f"skipped: {count} entries ({reason})")
+    state = "written" if result.written else "up to date"
+    print(f"{output}: {counts.captions} captions, {sum(counts.made.values())} negatives ({state})")
+
+
+def run() -> int:
+    """The script's entry: :func:`main`, with a user's errors as one line."""
+    return run_main(main)

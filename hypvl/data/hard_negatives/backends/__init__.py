@@ -1,0 +1,1 @@
+"""Where words come from: which words a caption has, and what may stand in their place."""

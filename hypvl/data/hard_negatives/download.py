@@ -1,0 +1,65 @@
+"""Fetches the captions of COCO 2014."""
+
+import hashlib
+import json
+import zipfile
+import zlib
+from pathlib import Path
+
+from hypvl.data.storage import HttpFile
+from hypvl.errors import DataError
+
+COCO_URL = "http://images.cocodataset.org/annotations/annotations_trainval2014.zip"
+
+
+def fetch_coco_captions(
+    folder: Path, *, split: str = "train", url: str = COCO_URL, sha256: str | None = None
+) -> Path:
+    """Bring ``annotations/captions_<split>2014.json`` into a folder, once.
+
+    The archive is downloaded to its full length (an interrupted download continues), and the checksum that it
+    keeps of the file (CRC-32) must be that of what comes out of it.
+
+    Args:
+        folder: Where ``annotations/`` is made; the archive stays there too and may be deleted.
+        split: "train" or "val".
+        url: Of the archive, for mirrors.
+        sha256: Hex digest that the archive must have; None: not looked at.
+
+    Returns:
+        Path of the captions file.
+
+    Raises:
+        DataError: when it cannot be fetched, or is not what it should be.
+    """
+    member = f"annotations/captions_{split}2014.json"
+    target = folder / member
+    if target.exists():
+        return target
+    archive = HttpFile(url).download(folder)
+    if sha256 is not None and (got := _sha256(archive)) != sha256.lower():
+        raise DataError(
+            f"{archive}: its SHA-256 is {got}, expected {sha256.lower()}; delete it and try again."
+        )
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            content = opened.read(member)  # compares the CRC-32
+        json.loads(content)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(target)
+    except KeyError as error:
+        raise DataError(
+            f"{archive}: has no {member}; expected COCO's annotations_trainval2014.zip."
+        ) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise DataError(f"{archive}: is damaged ({error}); delete it and try again.") from error
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error}); choose a folder with space.") from error
+    return target
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

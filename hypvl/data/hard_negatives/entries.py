@@ -1,0 +1,204 @@
+"""Entries of caption files as they stand there: an image and its captions, or a fault."""
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from hypvl.errors import DataError
+
+Format: TypeAlias = Literal["table", "jsonl", "json", "tar"]
+#: Names tried, in this order, when no column is named.
+IMAGE_COLUMNS = ("image", "filepath", "image_path", "file_name", "filename", "image_id")
+CAPTION_COLUMNS = ("caption", "title", "captions", "text")
+_ID_COLUMNS = ("image_id", "id")
+_IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+_BROKEN_JSON = "broken JSON"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one line, object or TAR sample says; ``fault`` says why it says nothing."""
+
+    image: Any = None
+    captions: Sequence[Any] = ()
+    ids: tuple[tuple[str, Any], ...] = ()
+    others: tuple[str, ...] = ()
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class SourceArguments:
+    """Which captions to read, and how.
+
+    Args:
+        places: Files of one format; TARs also as globs, brace lists and URLs.
+        format: None: by the suffix.
+        image_column: Column (or key) of the image; None: the first of :data:`IMAGE_COLUMNS` there is.
+        caption_column: Column (or key) of the caption, a text or a list of texts; None: the first of
+            :data:`CAPTION_COLUMNS`. In TARs None is the ``txt`` or the ``caption`` of the ``json``.
+        separator: Of a table's columns; None: a comma in ``.csv``, else TAB.
+        quoting: "none": a quotation mark in a table is a sign like any other.
+        image_prefix: Put before every image, e.g. "train2014/".
+        limit: Read only so many captions; None: all.
+    """
+
+    places: Sequence[str]
+    format: Format | None = None
+    image_column: str | None = None
+    caption_column: str | None = None
+    separator: str | None = None
+    quoting: Literal["minimal", "none"] = "minimal"
+    image_prefix: str = ""
+    limit: int | None = None
+
+
+def table_entries(path: Path, arguments: SourceArguments) -> Iterator[Entry]:
+    """Rows of a CSV or TSV with a header line."""
+    separator = arguments.separator or ("," if path.suffix.lower() == ".csv" else "\t")
+    # signs that are no UTF-8 become surrogates, which make their row a fault and not the whole file
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        if arguments.quoting == "none":
+            reader = csv.reader(file, delimiter=separator, quoting=csv.QUOTE_NONE)
+        else:
+            reader = csv.reader(file, delimiter=separator)
+        try:
+            header = next(reader, [])
+            columns = _columns(path, header, arguments)
+            for fields in reader:
+                if fields:
+                    yield _entry(dict(zip(header, fields, strict=False)), *columns)
+        except csv.Error as error:
+            raise DataError(
+                f"{path}: line {reader.line_num} is broken ({error}); a quotation mark that never closes? Then "
+                "use --quoting none."
+            ) from error
+
+
+def line_entries(path: Path, arguments: SourceArguments) -> Iterator[Entry]:
+    """Objects of a JSON Lines file."""
+    columns: tuple[str, str] | None = None
+    with path.open("rb") as file:
+        for line in file:
+            if not line.strip():
+                continue
+            try:
+                found = json.loads(line.decode("utf-8-sig"))
+            except (ValueError, RecursionError):
+                yield Entry(fault=_BROKEN_JSON)
+                continue
+            if not isinstance(found, dict):
+                yield Entry(fault="no JSON object")
+                continue
+            if columns is None:
+                columns = _columns(path, list(found), arguments)
+            yield _entry(found, *columns)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises DataError."""
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path}: is not JSON ({error}); one object a line? Then use --format jsonl."
+        ) from error
+
+
+def json_entries(path: Path, content: Any, arguments: SourceArguments) -> Iterator[Entry]:
+    """Annotations of a COCO captions file, or objects of a list."""
+    if isinstance(content, list) and content and isinstance(content[0], dict):
+        columns = _columns(path, list(content[0]), arguments)
+        for found in content:
+            yield _entry(found, *columns) if isinstance(found, dict) else Entry(fault="no JSON object")
+    elif isinstance(content, dict) and {"images", "annotations"} <= set(content):
+        yield from _coco_entries(path, content)
+    else:
+        raise DataError(
+            f"{path}: expected COCO captions (an object with images and annotations) or a list of objects with "
+            "an image and a caption."
+        )
+
+
+def _coco_entries(path: Path, content: dict[str, Any]) -> Iterator[Entry]:
+    try:
+        files = {image["id"]: image["file_name"] for image in content["images"]}
+        captions: dict[Any, list[Any]] = defaultdict(list)
+        for one in content["annotations"]:
+            captions[one["image_id"]].append(one["caption"])
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: expected images with id and file_name, and annotations with image_id and caption (COCO "
+            f"captions); {error} is missing or of another kind. Instances or keypoints are no captions."
+        ) from error
+    for one in content["annotations"]:
+        ids = tuple((name, one[name]) for name in _ID_COLUMNS if name in one)
+        others = tuple(
+            text for text in captions[one["image_id"]] if isinstance(text, str) and text is not one["caption"]
+        )
+        yield Entry(files.get(one["image_id"]), [one["caption"]], ids, others)
+
+
+def tar_entries(shards: Sequence[str], arguments: SourceArguments) -> Iterator[Entry]:
+    """Samples of TAR shards; an image is named ``<TAR without .tar>/<member>``."""
+    from hypvl.data.shards import shard_index
+    from hypvl.data.storage import FileHandles, open_source
+
+    handles = FileHandles()
+    for place in shards:
+        source = open_source(place, handles)
+        index = shard_index(source)
+        folder = source.name.removesuffix(".tar")
+        for row in range(len(index)):
+            members = {name: (offset, size) for name, offset, size in index.members(row)}
+            image = next((name for name in _IMAGE_EXTENSIONS if name in members), None)
+            member = "txt" if "txt" in members and arguments.caption_column is None else "json"
+            if not members:
+                yield Entry(fault="lost with a part of the TAR")
+            elif image is None or member not in members:
+                yield Entry(fault="no image" if image is None else "no caption")
+            else:
+                try:
+                    data = source.read(*members[member])
+                except OSError as error:
+                    raise DataError(f"{place}: cannot be read ({error}).") from error
+                yield _tar_entry(data, member, f"{folder}/{index.key(row)}.{image}", arguments)
+
+
+def _tar_entry(data: bytes, member: str, image: str, arguments: SourceArguments) -> Entry:
+    if member == "txt":
+        return Entry(image, [data.decode("utf-8", "surrogateescape").strip()])
+    try:
+        notes = json.loads(data)
+    except (ValueError, RecursionError):
+        return Entry(fault=_BROKEN_JSON)
+    value = notes.get(arguments.caption_column or "caption") if isinstance(notes, dict) else None
+    return Entry(image, value if isinstance(value, list) else [value])
+
+
+def _columns(path: Path, names: Sequence[str], arguments: SourceArguments) -> tuple[str, str]:
+    """The names of the image and the caption column."""
+    found = []
+    for what, given, usual in (
+        ("image", arguments.image_column, IMAGE_COLUMNS),
+        ("caption", arguments.caption_column, CAPTION_COLUMNS),
+    ):
+        wanted = usual if given is None else (given,)
+        column = next((name for name in wanted if name in names), None)
+        if column is None:
+            there = ", ".join(names) or "nothing"
+            raise DataError(
+                f"{path}: has no {what} column ({' or '.join(wanted)}), it has {there}; name it with "
+                f"--{what}-column{' or set --separator' if len(names) == 1 else ''}."
+            )
+        found.append(column)
+    return found[0], found[1]
+
+
+def _entry(fields: dict[str, Any], image: str, caption: str) -> Entry:
+    value = fields.get(caption)
+    ids = tuple((name, fields[name]) for name in _ID_COLUMNS if name in fields and name != image)
+    return Entry(fields.get(image), value if isinstance(value, list) else [value], ids)
