@@ -9,7 +9,9 @@ from hypvl.data.hard_negatives.text import tokenize
 
 # Which form is tried first where several are written alike (cut, run).
 _VERB_ORDER = {"base": 0, "ing": 1, "third": 2, "past/participle": 3, "past": 4, "participle": 5}
+# What fits best: being done to something, then the rarer subjects last.
 _SUBJECTS = {"animate": 4, "vehicle": 3, "inanimate": 2}
+_PASSIVE = 5
 _COUNTS = frozenset(("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
 
 
@@ -217,6 +219,8 @@ class _Decisions:
             if (group["frame"] == "none") != bare and not passive:
                 continue
             score = self._subject_score(group.get("subject"))
+            if passive and group["frame"] == "object":
+                score = _PASSIVE
             if score > best_score:
                 best, best_score = sense, score
         return best

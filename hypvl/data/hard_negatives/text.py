@@ -8,12 +8,15 @@ from typing import NamedTuple
 from hypvl.data.hard_negatives.lexicon import grammar
 
 # Letters (with their accents) and digits, joined by hyphens and apostrophes. Anything glued to a sign of addresses,
-# tags or file names is no word: nothing in it is ever replaced.
+# tags or file names is no word, nor is what stands in angle or square brackets (<mask>, [MASK], <PERSON>): nothing
+# in it is ever replaced.
 _LETTER = r"[\w\u0300-\u036f]"
 _GLUE = r"@#/\\&$"
 _INSIDE = r".'\u2019-"  # joins what stands on both sides of it: U.S.A., o'clock, t-shirt
-_NOT_BEFORE = rf"(?<![\w\u0300-\u036f{_GLUE}{_INSIDE}])"
-_WORD = re.compile(rf"{_NOT_BEFORE}{_LETTER}+(?:['\u2019-]{_LETTER}+)*(?!{_LETTER}|[{_GLUE}]|[{_INSIDE}]\w)")
+_NOT_BEFORE = rf"(?<![\w\u0300-\u036f<\[{_GLUE}{_INSIDE}])"
+_WORD = re.compile(
+    rf"{_NOT_BEFORE}{_LETTER}+(?:['\u2019-]{_LETTER}+)*(?!{_LETTER}|[{_GLUE}>\]]|[{_INSIDE}]\w)"
+)
 _LETTERS = re.compile(r"[^\W_]+")
 _ARTICLE = re.compile(rf"{_NOT_BEFORE}(an?)(\s+[\"\u201c\u2018'(]?)$", re.IGNORECASE)
 _POSSESSIVES = ("'s", "\u2019s", "'S", "\u2019S")

@@ -1,0 +1,25 @@
+"""A backend that says what a test tells it to."""
+
+from collections.abc import Sequence
+
+from hypvl.data.hard_negatives.backends.base import Request
+from hypvl.data.hard_negatives.lexicon import lexicon
+from hypvl.data.hard_negatives.tagging import Word, tag
+
+
+class Saying:
+    """The built-in tagger; replacements are the same list for every word."""
+
+    def __init__(self, *replacements: str) -> None:
+        self.said = list(replacements)
+        self.requests: list[tuple[str, str]] = []
+
+    def tag(self, captions: Sequence[str]) -> list[list[Word]]:
+        return [tag(caption) for caption in captions]
+
+    def replacements(self, requests: Sequence[Request]) -> list[list[str]]:
+        self.requests += [(one.caption, one.word.lemma) for one in requests]
+        return [self.said for _ in requests]
+
+    def inflect(self, lemma: str, form: str) -> str | None:
+        return lexicon().inflect("noun", lemma, form)
