@@ -173,7 +173,7 @@ OBJECTS = [
 
 def test_a_box_may_have_a_caption_of_its_own_object_at_any_level() -> None:
     mapper = DemoMapper(boxes=True, box_level_weights=(0, 1, 2, 1))
-    drawn = [draw(mapper, scene(objects=OBJECTS), i) for i in range(1200)]
+    drawn = [draw(mapper, scene(objects=OBJECTS), i) for i in range(400)]
     wide = {f["box_text"] for f in drawn if pixels_of(f["box_image"]).shape[1] == 6}  # the star's box
     assert {"a star", "a blue star", "a small dotted blue star"} <= wide
     assert not any("circle" in text or "orange" in text for text in wide)
@@ -181,7 +181,7 @@ def test_a_box_may_have_a_caption_of_its_own_object_at_any_level() -> None:
     assert "an orange circle" in texts
     assert not any(text.endswith(" a shape") or text == "a shape" for text in texts)
     full = sum("large" in text or "small" in text for text in texts) / len(texts)
-    assert full == pytest.approx(0.25, abs=0.05)  # four standard deviations
+    assert full == pytest.approx(0.25, abs=0.09)  # four standard deviations
     digits = {draw(mapper, DIGIT, i)["box_text"] for i in range(100)}
     assert digits == {"a circle", "there is a circle", "a red circle"}
 
