@@ -196,6 +196,10 @@ def test_a_sample_gets_both_and_is_otherwise_the_same() -> None:
     again = finish_sample("k", fields, augment=change, **options)
     assert torch.equal(again["augmented_image"], found["augmented_image"])
     assert torch.equal(again["augmented_text"], found["augmented_text"])
+    inverted = InModalAugment(image=lambda image, generator: 255 - image)
+    options["image_transform"] = Squeeze(16)  # nothing random: the same picture, changed
+    exact = finish_sample("k", fields, augment=inverted, **options)
+    assert torch.equal(exact["augmented_image"], 255 - exact["image"]) and "augmented_text" not in exact
     only = finish_sample("k", fields, augment=InModalAugment(text=EDA()), **options)
     assert "augmented_image" not in only and "augmented_text" in only
     with pytest.raises(BadSample, match="missing image, which is to be augmented"):
