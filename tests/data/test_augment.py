@@ -36,11 +36,8 @@ def picture() -> Tensor:
 
 def test_pictures_change_by_the_generator_alone() -> None:
     change, image = AutoAugment(), picture()
-    state, numpy_state, python_state = (
-        torch.get_rng_state(),
-        np.random.get_state()[1].copy(),
-        random.getstate(),
-    )  # noqa: NPY002
+    state, python_state = torch.get_rng_state(), random.getstate()
+    numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
     first = [change(image, generator(seed)) for seed in range(12)]
     torch.manual_seed(1)
     again = [pickle.loads(pickle.dumps(change))(image, generator(seed)) for seed in range(12)]
