@@ -31,7 +31,7 @@ from hypvl.data.demo_drawing import draw_digit
 from hypvl.data.demo_scenes import Kind, Scene, make_scene
 from hypvl.errors import DataError
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 NUM_DIGITS = 1797
 SINGLE_SHARE = 0.6
 RETRIEVAL_SHARE = 0.5

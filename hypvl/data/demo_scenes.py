@@ -21,8 +21,8 @@ from hypvl.data.demo_captions import (
 from hypvl.data.demo_drawing import COLORS, SHAPES, SIZE, SIZES, TEXTURES, DrawnObject, draw_scene
 
 Kind = Literal["single_seen", "single_heldout", "pair"]
-SINGLE_RADIUS = {"small": (9.5, 13.0), "large": (18.0, 25.0)}
-PAIR_RADIUS = {"small": (7.5, 9.5), "large": (13.0, 15.0)}
+SINGLE_RADIUS = {"small": (11.0, 13.0), "large": (19.0, 25.0)}
+PAIR_RADIUS = {"small": (8.5, 10.5), "large": (13.0, 15.0)}
 
 
 @dataclass(frozen=True)
