@@ -3,13 +3,13 @@
 A second stage on output/demo_i0t_stage1 (train_i0t_stage1_demo.py): two batch norms, everything else frozen.
 """
 
-from hypvl.config import LazyCall as _L
-from hypvl.data.transforms import ResizeCenterCrop as _ResizeCenterCrop
+from hypvl.config import LazyCall as L
+from hypvl.data.transforms import ResizeCenterCrop
 
 from .common.model.i0t_posts import image_post as _image_post, text_post as _text_post
 from .train_i0t_stage1_demo import dataset, model, optim, train
 
-dataset.image_transform = _L(_ResizeCenterCrop)(size=64)  # as published: nothing random about the pictures
+dataset.image_transform = L(ResizeCenterCrop)(size=64)  # as published: nothing random about the pictures
 model.image_post, model.text_post = _image_post, _text_post
 optim.parameters.trainable = ["model.image_post.*", "model.text_post.*"]
 optim.optimizer.lr = 1e-6
