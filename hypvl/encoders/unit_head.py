@@ -5,7 +5,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-
 _SHORTEST = 1e-25  # a feature of this length or less has no direction: it becomes 0, with gradient 0
 
 
