@@ -234,7 +234,7 @@ def _read_torch(path: Path) -> Any:
         if "TorchScript" in str(error):
             raise CheckpointError(
                 f"{path}: a TorchScript archive, which holds code (OpenAI publishes its weights so); it was "
-                "refused and not executed; expected tensors, save the state_dict of the model that open_clip makes of it."
+                "refused and not executed; expected tensors, save the state_dict of the one that open_clip makes of it."
             ) from error
         raise CheckpointError(
             f"{path}: truncated or no checkpoint ({path.stat().st_size} bytes; {_culprit(str(error))}); "
