@@ -215,7 +215,8 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
     try:
         yield told
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _print_summary(output: Path, result: "Result") -> None:

@@ -96,15 +96,17 @@ class Lexicon:
             kind: {frozenset((line[0], other)) for line in files[kind]["alike"] for other in line[1:]}
             for kind in KINDS
         }
-        self._senses: dict[tuple[Kind, str], tuple[Sense, ...]] = self._all_senses()
+        self._senses = self._all_senses(read_only=True)
+        self._places = self._all_senses(read_only=False)
         self.readings: dict[str, tuple[Reading, ...]] = self._all_readings(frozenset(files["verb"]["never"]))
         self.lengths = phrase_lengths(self.readings)
 
-    def _all_senses(self) -> dict[tuple[Kind, str], tuple[Sense, ...]]:
+    def _all_senses(self, *, read_only: bool) -> dict[tuple[Kind, str], tuple[Sense, ...]]:
+        """Where every word stands; ``read_only``: only where it is recognised."""
         found: dict[tuple[Kind, str], list[Sense]] = defaultdict(list)
         for kind in KINDS:
             for name, group in self._groups[kind].items():
-                for cluster in group["clusters"][: group.get("read")]:
+                for cluster in group["clusters"][: group.get("read") if read_only else None]:
                     for word in cluster:
                         found[kind, word].append(Sense(kind, name, cluster[0]))
         return {key: tuple(senses) for key, senses in found.items()}
@@ -193,7 +195,7 @@ class Lexicon:
         Nouns exclude each other unless they are alike or one is general (a person is a man); adjectives and
         verbs only within a group (red and large may both be true).
         """
-        ours, theirs = self.senses(kind, lemma), self.senses(kind, other)
+        ours, theirs = self._places.get((kind, lemma), ()), self._places.get((kind, other), ())
         if not ours or not theirs:
             return None
         if kind == "noun":

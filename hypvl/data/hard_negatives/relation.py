@@ -130,10 +130,20 @@ def _exchange(
             return None
         return [Edit(a.start, a.end, new_a), Edit(b.start, b.end, new_b)]
     from_a, from_b = _phrase_start(a, words, tokens), _phrase_start(b, words, tokens)
+    if not (_begins(from_a, words, tokens) and _begins(from_b, words, tokens)):
+        return None
     return [
         Edit(from_a, a.end, _moved(caption, from_b, b.end)),
         Edit(from_b, b.end, _moved(caption, from_a, a.end)),
     ]
+
+
+def _begins(start: int, words: Sequence[Word], tokens: Sequence[Token]) -> bool:
+    """Whether a noun phrase surely begins there: after a preposition, a verb, or nothing."""
+    before = [token for token in tokens if token.end <= start]
+    if not before or before[-1].lower in grammar().prepositions | grammar().be | grammar().have:
+        return True
+    return any(word.kind == "verb" and word.end == before[-1].end for word in words)
 
 
 def _moved(caption: str, start: int, end: int) -> str:

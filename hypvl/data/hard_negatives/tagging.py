@@ -12,6 +12,8 @@ _VERB_ORDER = {"base": 0, "ing": 1, "third": 2, "past/participle": 3, "past": 4,
 # What fits best: being done to something, then the rarer subjects last.
 _SUBJECTS = {"animate": 4, "vehicle": 3, "inanimate": 2}
 _PASSIVE = 5
+# After these an -ing form says what kind of thing follows (with flashing lights).
+_DESCRIBED_BY = ("with", "of")
 _COUNTS = frozenset(("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
 
 
@@ -154,7 +156,11 @@ class _Decisions:
 
     def _follows_determiner(self, i: int) -> bool:
         before = self._word_before(i)
-        described = before is not None and before.kind == "adjective"
+        described = bool(self._before(i)) and (
+            before.kind == "adjective"
+            if before is not None
+            else any(one.kind == "adjective" for one in self._units[i - 1].readings)
+        )
         return described or self._before(i) in grammar().determiners or "s " in self._units[i].gap
 
     def _describes(self, i: int) -> bool:
@@ -202,16 +208,16 @@ class _Decisions:
                 return after_noun and not plural
             return not plural and (text not in words.prepositions or text in words.before_third)
         if verb.form == "ing":
-            return not noun_too or after_noun or text in words.be
-        if verb.form == "participle":
-            return after_noun or text in words.be or text in words.have
-        return not noun_too or after_noun
+            return after_noun or text in words.be or not (noun_too or text in _DESCRIBED_BY)
+        if after_noun or text in words.be or text in words.have:
+            return True
+        if verb.form == "participle" or noun_too:
+            return False
+        return text in words.before_verbs or self._is_bare(i)  # not "painted horses"
 
     def _verb_sense(self, i: int, verb: Reading) -> Sense | None:
         """The first sense whose frame fits what follows, and whose subject came before."""
-        after = self._after(i)
-        bare = after is None or after.gap != " " or after.text in grammar().prepositions
-        bare = bare or (after is not None and after.text.endswith("ly"))
+        after, bare = self._after(i), self._is_bare(i)
         passive = after is not None and after.text == "by" and verb.form in ("participle", "past/participle")
         best, best_score = None, 0
         for sense in verb.senses:
@@ -224,6 +230,13 @@ class _Decisions:
             if score > best_score:
                 best, best_score = sense, score
         return best
+
+    def _is_bare(self, i: int) -> bool:
+        """Whether a verb there has no object: the sentence ends, or a preposition or an adverb follows."""
+        after = self._after(i)
+        if after is None or after.gap != " ":
+            return True
+        return after.text in grammar().prepositions or after.text.endswith("ly")
 
     def _subject_score(self, subject: str | None) -> int:
         if subject is None:

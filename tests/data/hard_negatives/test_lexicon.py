@@ -55,6 +55,7 @@ def test_contradictions_are_of_the_group_and_not_alike() -> None:
         ("verb", "sit", "run", True),
         ("verb", "sit", "hold", False),
         ("verb", "lie", "sleep", False),
+        ("verb", "ride", "feed", True),  # feeding is written in the place of riding, never read so
     ],
 )
 def test_contradicts(kind, word, other, expected) -> None:

@@ -6,6 +6,7 @@ from hypvl.data.hard_negatives.draws import Draws
 from hypvl.data.hard_negatives.lexicon import lexicon
 from hypvl.data.hard_negatives.relation import (
     ALIKE,
+    NO_FORM,
     NO_RELATION,
     SYMMETRIC,
     TOO_FEW,
@@ -56,6 +57,10 @@ def test_number_articles_and_capitals_stay_with_the_place() -> None:
 def test_nouns_without_number_move_with_their_determiners() -> None:
     assert swaps("A red bus on the grass.") == ["The grass on a red bus."]
     assert swaps("Water under a bridge") == ["A bridge under water"]
+    # "freshly" may belong to the grass: no "grass under freshly a man"
+    assert swaps("a man under freshly cut grass") == [] and reasons("a man under freshly cut grass") == {
+        NO_FORM
+    }
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hypvl.data.hard_negatives import run
@@ -12,6 +13,7 @@ from hypvl.data.hard_negatives.backends.builtin import BuiltinArguments
 from hypvl.data.hard_negatives.entries import SourceArguments
 from hypvl.data.hard_negatives.generate import Settings
 from hypvl.data.hard_negatives.run import Result, make_hard_negatives
+from hypvl.data.negatives import HardNegativeMapper
 from hypvl.errors import DataError, UserError
 
 CAPTIONS = [
@@ -201,3 +203,19 @@ def test_errors_of_workers_arrive(source, tmp_path: Path) -> None:
         make(source, tmp_path / "out.jsonl", backend=Refusing("raises"), num_workers=1)
     with pytest.raises(DataError, match="a worker process died"):
         make(source, tmp_path / "out2.jsonl", backend=Refusing("dies"), num_workers=1)
+
+
+def test_the_reader_of_training_reads_the_lines(source, tmp_path: Path) -> None:
+    make(source, tmp_path / "out.jsonl")
+    mapper = HardNegativeMapper()
+    for line in (tmp_path / "out.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        fields = mapper("key", row, np.random.default_rng(0))
+        assert fields["image"] == row["image"] and fields["caption"] == row["caption"]
+        assert fields["negative_mask"].int().tolist() == row["valid_caption"][1:]
+        assert fields["negative_text"][1] == row["adj_aug_caption"]
+        row.pop("negatives")  # the published fields alone say the same
+        again = mapper("key", row, np.random.default_rng(0))
+        assert again["negative_text"] == fields["negative_text"]
+    relation_only = HardNegativeMapper(types=["relation"])("key", json.loads(line), np.random.default_rng(0))
+    assert len(relation_only["negative_text"]) == 1

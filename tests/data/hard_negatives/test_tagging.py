@@ -50,6 +50,9 @@ def test_neighbours_decide(caption: str, word: str, kind: str) -> None:
         ("a pizza box", "pizza"),  # part of a name
         ("the left of a house", "left"),
         ("a parking lot", "parking"),
+        ("a swing with painted horses", "painted"),
+        ("a busy crossing of a street", "crossing"),
+        ("a car with flying birds", "flying"),
         ("a full of it", "full"),
     ],
 )
@@ -71,6 +74,8 @@ def sense_of(caption: str, word: str) -> str:
 def test_the_noun_decides_what_an_adjective_means() -> None:
     assert sense_of("an old man", "old") == "age"
     assert sense_of("an old house", "old") == "newness"
+    assert sense_of("an old dog", "old") == "age of animals"
+    assert sense_of("a little dog", "little") == "size"
     assert sense_of("a short man", "short") == "height"
     assert sense_of("a short rope", "short") == "length"
     assert sense_of("a little girl", "little") == "age"
