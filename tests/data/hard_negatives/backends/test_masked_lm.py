@@ -3,6 +3,7 @@
 The model is made here: its guesses are the same list for every place, the words of VOCABULARY in that order.
 """
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,19 +37,31 @@ VOCABULARY = [
 def save_model(folder: Path, *, mask: bool = True) -> Path:
     """A BERT of a few numbers and its WordPiece tokenizer, loadable by name of the folder."""
     import torch
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
 
     words = SPECIAL + VOCABULARY
-    pieces = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    pieces.normalizer = normalizers.Lowercase()
-    pieces.pre_tokenizer = pre_tokenizers.Whitespace()
-    pieces.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
+    pieces = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": {"type": "Lowercase"},
+        "pre_tokenizer": {"type": "Whitespace"},
+        "post_processor": None,
+        "decoder": None,
+        "model": {
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": {word: i for i, word in enumerate(words)},
+        },
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pieces.json").write_text(json.dumps(pieces))
     names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=pieces, **names, **({"mask_token": "[MASK]"} if mask else {})
+        tokenizer_file=str(folder / "pieces.json"), **names, **({"mask_token": "[MASK]"} if mask else {})
     )
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
