@@ -34,16 +34,24 @@ class ScaledProjectionHead(nn.Module):
     Args:
         in_features: Width of the encoder.
         out_features: Size D of the embedding.
+        log_scale_init: Another start, <= 0; None = -0.5 log(out_features). In a product of spaces,
+            -0.5 log(factor_dim) gives each factor's part the norm 1.
+
+    Raises:
+        ValueError: for a start above 0.
 
     Source: MERU (Desai et al. 2023), section 3.
     """
 
     log_scale: nn.Parameter
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, in_features: int, out_features: int, *, log_scale_init: float | None = None) -> None:
         super().__init__()
+        start = -0.5 * math.log(out_features) if log_scale_init is None else float(log_scale_init)
+        if not start <= 0:
+            raise ValueError(f"log_scale_init: got {start}, expected a number of at most 0.")
         self.out_features = out_features
-        self.log_scale = nn.Parameter(torch.tensor(-0.5 * math.log(out_features)))
+        self.log_scale = nn.Parameter(torch.tensor(start))
         self.projection = nn.Linear(in_features, out_features, bias=False)
         nn.init.normal_(self.projection.weight, std=in_features**-0.5)
 

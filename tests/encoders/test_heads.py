@@ -70,3 +70,13 @@ def test_gradient_reaches_the_scale() -> None:
     # d/ds exp(s) z = exp(s) z
     assert head.log_scale.grad is not None
     assert head.log_scale.grad.item() == pytest.approx(y.sum().item())
+
+
+def test_another_start_gives_each_factor_norm_one() -> None:
+    torch.manual_seed(0)
+    head = ScaledProjectionHead(400, 64, log_scale_init=-0.5 * math.log(8))
+    assert head.log_scale.item() == pytest.approx(math.log(8**-0.5))
+    norms = head(torch.randn(500, 400)).unflatten(-1, (8, 8)).norm(dim=-1)
+    assert norms.square().mean().item() == pytest.approx(1.0, rel=0.05)  # the weights are one draw
+    with pytest.raises(ValueError, match=r"log_scale_init: got 0.1, expected a number of at most 0"):
+        ScaledProjectionHead(4, 4, log_scale_init=0.1)
