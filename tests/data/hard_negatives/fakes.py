@@ -1,10 +1,13 @@
-"""A backend that says what a test tells it to."""
+"""Backends that say what a test tells them to. Imports nothing heavy: workers import this file."""
 
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hypvl.data.hard_negatives.backends.base import Request
 from hypvl.data.hard_negatives.lexicon import lexicon
 from hypvl.data.hard_negatives.tagging import Word, tag
+from hypvl.errors import UserError
 
 
 class Saying:
@@ -23,3 +26,18 @@ class Saying:
 
     def inflect(self, lemma: str, form: str) -> str | None:
         return lexicon().inflect("noun", lemma, form)
+
+
+@dataclass(frozen=True)
+class Refusing:
+    """A backend that cannot be built, in whichever process."""
+
+    how: str
+
+    def identity(self) -> dict[str, str]:
+        return {"backend": self.how}
+
+    def build(self):
+        if self.how == "dies":
+            os._exit(9)
+        raise UserError("no model; get one.")

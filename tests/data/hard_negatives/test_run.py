@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from hypvl.data.hard_negatives.generate import Settings
 from hypvl.data.hard_negatives.run import Result, make_hard_negatives
 from hypvl.data.negatives import HardNegativeMapper
 from hypvl.errors import DataError, UserError
+from tests.data.hard_negatives.fakes import Refusing
 
 CAPTIONS = [
     f"A {color} {animal} {verb} on a {place}."
@@ -179,23 +179,6 @@ def test_nothing_to_read_and_nowhere_to_write(source, tmp_path: Path) -> None:
         make(source, empty / "out.jsonl")
     with pytest.raises(ValueError, match="part_size: got 0"):
         make(source, tmp_path / "out.jsonl", part_size=0)
-
-
-@dataclass(frozen=True)
-class Refusing:
-    """A backend that cannot be built, in whichever process."""
-
-    how: str
-
-    def identity(self) -> dict[str, str]:
-        return {"backend": self.how}
-
-    def build(self):
-        import os
-
-        if self.how == "dies":
-            os._exit(9)
-        raise UserError("no model; get one.")
 
 
 def test_errors_of_workers_arrive(source, tmp_path: Path) -> None:
