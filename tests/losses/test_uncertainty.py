@@ -120,6 +120,20 @@ def test_far_out_it_is_the_contrastive_loss() -> None:
     assert UncertainContrastive()(context(model, rows)).item() == pytest.approx(plain.item(), rel=1e-6)
 
 
+def test_the_temperature_is_that_of_the_query() -> None:
+    """Two captions on the root (u = log 2) against pictures far out: logits are divided by sqrt(2)."""
+    model = TestUncertainContrastive().model()
+    model.scorer.log_scale.data.zero_()
+    images = torch.tensor([[7.0, 0, 0, 0], [0, 9.0, 0, 0]], dtype=torch.float64)
+    rows = {IMAGE: images, TEXT: torch.zeros(2, 4, dtype=torch.float64)}
+    value = UncertainContrastive([("text", "image")])(context(model, rows)).item()
+    # From the root the distances are 7 and 9: a margin of 2, for the one caption and against the other.
+    margin = 2 / math.sqrt(2)
+    assert value == pytest.approx(
+        (math.log1p(math.exp(-margin)) + math.log1p(math.exp(margin))) / 2, rel=1e-6
+    )
+
+
 def test_a_query_that_matches_badly_moves_towards_the_root() -> None:
     """The temperature has a gradient: softening a wrong answer lowers the loss."""
     u = torch.tensor([0.5], dtype=torch.float64, requires_grad=True)
