@@ -10,9 +10,15 @@ from .train_meru_demo import dataset, optim, train
 
 model.visual, model.textual = _visual, _textual
 model.visual_head.out_features = model.textual_head.out_features = 128
+_new = [
+    "geometry.log_curv",
+    "*_head.log_scale",
+    "*_head.norm_power",
+]  # scalars: not in the file, learned faster
+optim.parameters.lr = {f"model.{_name}": 5e-3 for _name in _new}
 optim.parameters.exclude = ["log_scale", "log_curv", "norm_power"]
 optim.optimizer.lr = 1e-4
 optim.lr_scheduler.warmup_steps = 20
 train.init_checkpoint = "output/demo_clip/checkpoint_final.pth"
-train.init_missing = ["geometry.log_curv", "*_head.log_scale", "*_head.norm_power"]
+train.init_missing = _new
 train.num_iterations, train.objective.warmup = 300, None

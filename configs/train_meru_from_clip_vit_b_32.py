@@ -10,10 +10,16 @@ from .common.objective.meru import objective as _objective
 from .common.optim import optim
 from .common.train import train
 
+_new = [
+    "geometry.log_curv",
+    "*_head.log_scale",
+    "*_head.norm_power",
+]  # scalars: not in the file, learned faster
+optim.parameters.lr = {f"model.{_name}": 5e-4 for _name in _new}
 optim.parameters.exclude = ["log_scale", "log_curv", "norm_power"]
 optim.optimizer.lr = 1e-5
 optim.lr_scheduler.warmup_steps = 500
 train.init_checkpoint = "checkpoints/openai_vit_b_32.pt"
-train.init_missing = ["geometry.log_curv", "*_head.log_scale", "*_head.norm_power"]
+train.init_missing = _new
 train.num_iterations, train.total_batch_size = 20_000, 1024
 train.objective = _objective

@@ -10,7 +10,7 @@ from hypvl.training.optim import parameter_groups, warmup_cosine
 
 optim = dict(
     parameters=L(parameter_groups, partial=True)(
-        weight_decay=0.2, gain_bias_decay=0.2, exclude=["log_scale", "log_curv"], trainable=None
+        weight_decay=0.2, gain_bias_decay=0.2, exclude=["log_scale", "log_curv"], trainable=None, lr=None
     ),
     optimizer=L(AdamW, partial=True)(lr=5e-4, betas=[0.9, 0.98], eps=1e-8, fused=True),
     lr_scheduler=L(warmup_cosine, partial=True)(total_steps="${train.num_iterations}", warmup_steps=4000),

@@ -3,7 +3,7 @@
 import difflib
 import fnmatch
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
@@ -17,10 +17,12 @@ def parameter_groups(
     gain_bias_decay: float,
     exclude: Iterable[str] = ("log_scale", "log_curv", "logit_bias"),
     trainable: Iterable[str] | None = None,
+    lr: Mapping[str, float] | None = None,
 ) -> list[dict[str, object]]:
     """Trainable parameters in three groups with their weight decay: regular, gains and biases, excluded.
 
-    Gains and biases are the parameters of normalisation layers and everything named ``bias``.
+    Those with a learning rate of their own come after them, in groups of the same three kinds. Gains and biases are
+    the parameters of normalisation layers and everything named ``bias``.
 
     Args:
         model: Whose parameters; frozen ones are in no group.
@@ -29,37 +31,50 @@ def parameter_groups(
             hypvl's recipes say 0.2, as was trained; give 0.0 for the usual practice.
         exclude: Last parts of parameter names that are never decayed (scales, curvature).
         trainable: Freeze all but these, see :func:`freeze_all_but`; None = freeze nothing.
+        lr: Pattern of full names, as in ``trainable`` -> a learning rate in place of the optimizer's, for example of
+            scalars that a pretrained file lacks; the schedule multiplies it, too. The first pattern that fits counts.
 
     Returns:
         Groups for a torch optimizer; empty ones are left out.
+
+    Raises:
+        ValueError: for a pattern that names no trainable parameter.
 
     Source: reference/scheduler_optim.json (MERU recipe).
     """
     if trainable is not None:
         freeze_all_but(model, trainable)
+    rates = dict(lr) if lr is not None else {}
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for pattern in rates:
+        _matched(pattern, names, argument="lr")
     excluded_names = tuple(exclude)
     norms = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
-    regular: list[nn.Parameter] = []
-    gain_bias: list[nn.Parameter] = []
-    excluded: list[nn.Parameter] = []
+    # (pattern of a rate or None) x (regular, gains and biases, excluded)
+    groups: dict[tuple[str | None, int], list[nn.Parameter]] = {
+        (pattern, kind): [] for pattern in (None, *rates) for kind in range(3)
+    }
     seen: set[int] = set()
-    for module in model.modules():
+    for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
+            full = f"{prefix}.{name}" if prefix else name
+            fits = next((p for p in rates if fnmatch.fnmatch(full, p)), None)
             if name in excluded_names:
-                excluded.append(parameter)
+                kind = 2
             elif isinstance(module, norms) or name == "bias" or name.endswith("_bias"):
-                gain_bias.append(parameter)
+                kind = 1
             else:
-                regular.append(parameter)
-    groups = [
-        {"params": regular, "weight_decay": float(weight_decay)},
-        {"params": gain_bias, "weight_decay": float(gain_bias_decay)},
-        {"params": excluded, "weight_decay": 0.0},
+                kind = 0
+            groups[fits, kind].append(parameter)
+    decays = (float(weight_decay), float(gain_bias_decay), 0.0)
+    return [
+        {"params": found, "weight_decay": decays[kind]} | ({} if fits is None else {"lr": float(rates[fits])})
+        for (fits, kind), found in groups.items()
+        if found
     ]
-    return [group for group in groups if group["params"]]
 
 
 def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
@@ -85,16 +100,21 @@ def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
         raise ValueError("trainable: got no pattern; expected at least one, or null to freeze nothing.")
     kept: set[str] = set()
     for pattern in patterns:
-        matched = fnmatch.filter(names, pattern)
-        if not matched:
-            near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
-            raise ValueError(
-                f"trainable: {pattern!r} names no trainable parameter; the closest is {near[0] if near else 'none'}."
-            )
-        kept.update(matched)
+        kept.update(_matched(pattern, names, argument="trainable"))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in kept)
     return [name for name in names if name in kept]
+
+
+def _matched(pattern: str, names: list[str], *, argument: str) -> list[str]:
+    """The names that a pattern fits; none is an error."""
+    matched = fnmatch.filter(names, pattern)
+    if not matched:
+        near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
+        raise ValueError(
+            f"{argument}: {pattern!r} names no trainable parameter; the closest is {near[0] if near else 'none'}."
+        )
+    return matched
 
 
 def warmup_cosine_multiplier(step: int, *, total_steps: int, warmup_steps: int) -> float:

@@ -87,3 +87,29 @@ def test_a_pattern_that_names_nothing_tells_the_closest() -> None:
         freeze_all_but(learner, [])
     with pytest.raises(ValueError, match="expected a list of patterns"):
         freeze_all_but(learner, "model.textual.*")
+
+
+def test_named_parameters_have_a_rate_of_their_own_through_the_schedule() -> None:
+    learner = tiny_learner("meru")
+    plain = parameter_groups(learner, weight_decay=0.2, gain_bias_decay=0.1)
+    rates = {"*_head.log_scale": 0.5, "model.textual.ln_final.*": 0.25, "*.log_scale": 9.0}
+    groups = parameter_groups(learner, weight_decay=0.2, gain_bias_decay=0.1, lr=rates)
+    assert [(g["weight_decay"], g.get("lr")) for g in groups] == [
+        (0.2, None), (0.1, None), (0.0, None), (0.0, 0.5), (0.1, 0.25), (0.0, 9.0),
+    ]  # fmt: skip
+    model = learner.model
+    heads = [model.visual_head.log_scale, model.textual_head.log_scale]
+    assert [id(p) for p in groups[3]["params"]] == [id(p) for p in heads]  # the first pattern that fits
+    assert [id(p) for p in groups[5]["params"]] == [id(model.scorer.log_scale)]
+    assert sum(len(g["params"]) for g in groups) == sum(len(g["params"]) for g in plain)
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    schedule = warmup_cosine(optimizer, total_steps=10, warmup_steps=2)
+    optimizer.step()
+    schedule.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5, 0.5, 0.25, 0.125, 4.5]
+
+
+def test_a_rate_for_nothing_is_an_error() -> None:
+    learner = tiny_learner("clip")
+    with pytest.raises(ValueError, match=r"lr: '\*.norm_power' names no trainable parameter; the closest is"):
+        parameter_groups(learner, weight_decay=0.2, gain_bias_decay=0.2, lr={"*.norm_power": 1e-3})

@@ -1,5 +1,6 @@
-"""MERU on the weights of CLIP ViT-B/32, ranking as it did at the start: directions kept, radii equal, then learned.
+"""MERU on the weights of CLIP ViT-B/32, ranking as it did at the start: directions kept, one radius a modality.
 
+Texts begin nearer the root than pictures, as entailment wants them; then radii are learned like all the rest.
 `train.init_missing` of a leaf names what such a checkpoint lacks: the scalars of geometry and heads.
 """
 
@@ -11,6 +12,6 @@ from hypvl.geometry.scoring import NegativeDistance
 from .clip_vit_b_32 import model
 
 model.visual_head = L(UnitProjectionHead, partial=True)(out_features=512, radius_init=1.0)
-model.textual_head = L(UnitProjectionHead, partial=True)(out_features=512, radius_init=1.0)
+model.textual_head = L(UnitProjectionHead, partial=True)(out_features=512, radius_init=0.5)
 model.geometry = L(Lorentz)(curv_init=1.0, learn_curv=True, pooling="direction")
 model.scorer = L(NegativeDistance)()
