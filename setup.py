@@ -30,6 +30,8 @@ WANDB = ["wandb>=0.17"]
 # Backends of scripts/make_hard_negatives.py: tagger and endings; spaCy and a masked language model.
 NEGATIVES = ["textblob>=0.18", "lemminflect>=0.2.3"]
 NEGATIVES_LM = ["spacy>=3.7,<4", "transformers>=4.45"]
+# Synonyms for EDA(backend="wordnet"), which also wants NLTK's WordNet corpus.
+SYNONYMS = ["nltk>=3.9"]
 
 setup(
     name="hypvl",
@@ -73,6 +75,7 @@ setup(
         "wandb": WANDB,
         "negatives": NEGATIVES,
         "negatives-lm": NEGATIVES_LM,
+        "synonyms": SYNONYMS,
         "test": [*TEST, *WANDB],
     },
     classifiers=[

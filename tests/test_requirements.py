@@ -20,8 +20,6 @@ DISTRIBUTION = {
     "xdist": "pytest-xdist",
     "yaml": "pyyaml",
 }
-# Of extras that only some users need: not pinned, and the tests of what uses them are skipped where they are absent.
-NOT_PINNED = {"lemminflect", "spacy", "textblob", "transformers"}
 
 
 def _ranges() -> dict[str, Requirement]:
@@ -68,8 +66,6 @@ def test_what_is_imported_is_declared(folder: str) -> None:
 def test_pins_are_within_the_ranges_and_cover_them() -> None:
     pins = _pins("requirements.txt")
     for name, requirement in _ranges().items():
-        if name in NOT_PINNED:
-            continue
         assert name in pins, f"requirements.txt: no pin of {requirement}"
         assert requirement.specifier.contains(pins[name], prereleases=True), (
             f"{requirement}: pinned to {pins[name]}"

@@ -221,7 +221,8 @@ def _wordnet() -> Any:
         from nltk.corpus import wordnet
     except ImportError as error:
         raise UserError(
-            "EDA(backend='wordnet'): nltk is not installed; pip install nltk, or use backend='builtin' (no synonyms)."
+            "EDA(backend='wordnet'): nltk is not installed; pip install 'hypvl[synonyms]', or use backend='builtin' "
+            "(no synonyms)."
         ) from error
     try:
         wordnet.ensure_loaded()

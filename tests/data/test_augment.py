@@ -145,7 +145,7 @@ def test_wordnet_that_is_not_there_is_an_error_that_says_what_to_do(monkeypatch:
     module._wordnet.cache_clear()
     monkeypatch.setitem(sys.modules, "nltk", None)
     monkeypatch.setitem(sys.modules, "nltk.corpus", None)
-    with pytest.raises(UserError, match="nltk is not installed; pip install nltk"):
+    with pytest.raises(UserError, match=r"nltk is not installed; pip install 'hypvl\[synonyms\]'"):
         EDA(backend="wordnet")
 
     def missing() -> None:
