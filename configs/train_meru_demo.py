@@ -10,4 +10,4 @@ model.visual, model.textual = _visual, _textual
 model.visual_head.out_features = model.textual_head.out_features = 128
 train.objective = _objective
 # In so few steps cones from the start keep the encoders from learning shapes: contrast first, order after.
-train.objective.weights.entailment, train.objective.warmup = 0.8, {"entailment": [300, 600]}
+train.objective.weights.entailment, train.objective.warmup = 0.6, {"entailment": [300, 600]}

@@ -8,7 +8,7 @@ from hypvl.data.transforms import RandomResizedCrop
 
 dataset = L(ImageTextShards)(
     tarfiles=["datasets/demo/train/*.tar"],
-    mapper=L(DemoMapper)(level_weights=[0.05, 0.65, 0.18, 0.12]),
+    mapper=L(DemoMapper)(level_weights=[0.06, 0.56, 0.22, 0.16]),
     image_transform=L(RandomResizedCrop)(size=64, scale=[0.9, 1.0]),
     tokenizer=L(get_tokenizer)(context_length=77),
     shuffle_window=8192,  # all of it: the digits fill two of eight shards
