@@ -6,8 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hypvl.errors import ConfigError
 from hypvl.losses.base import LossOutput, Objective, PairContext, View
 from hypvl.models.dual_encoder import DualEncoder
+
+# Switches of the demo's mapper, by how the names begin of what they add to a batch.
+_DEMO_SWITCHES = {"box_": "boxes", "negative_": "negatives", "short_": "short"}
 
 
 class Learner(nn.Module):
@@ -76,12 +80,22 @@ def lookup(batch: Mapping[str, Any], source: str) -> Tensor:
     """The tensor at ``source`` ("image", "crops.1") of a batch.
 
     Raises:
-        KeyError: naming what the batch has.
+        ConfigError: naming what the batch has, and what to do.
     """
     value: Any = batch
     for part in source.split("."):
         try:
             value = value[int(part)] if isinstance(value, (list, tuple)) else value[part]
         except (KeyError, IndexError, ValueError) as error:
-            raise KeyError(f"batch: has no {source!r}; it has {', '.join(map(str, batch))}.") from error
+            raise ConfigError(
+                f"train.objective: needs {source!r}, but the batch has only {', '.join(map(str, batch))}; "
+                f"choose data that gives it{_demo_hint(source)}, or another objective."
+            ) from error
     return value
+
+
+def _demo_hint(source: str) -> str:
+    for start, switch in _DEMO_SWITCHES.items():
+        if source.startswith(start):
+            return f" (for the demo data ++dataset.mapper.{switch}=true)"
+    return ""

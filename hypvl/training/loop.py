@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hypvl.losses.base import LossOutput
+from hypvl.errors import ConfigError
+from hypvl.losses.base import LossOutput, PairContext
 from hypvl.training.learner import Learner
 from hypvl.training.step import Precision, forward_backward, optimizer_step, to_device
 
@@ -86,6 +87,7 @@ class Trainer:
     iteration: int = 0
     stop_requested: bool = False
     parameters: list[Tensor] = field(init=False)
+    _proven: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad]
@@ -96,7 +98,11 @@ class Trainer:
         return self.iteration * self.global_batch_size
 
     def run(self) -> None:
-        """Train until ``num_iterations``, or until a hook requests a stop."""
+        """Train until ``num_iterations``, or until a hook requests a stop.
+
+        Raises:
+            ConfigError: when model, objective and data refuse each other in the first step of this process.
+        """
         self.module.train()
         try:
             for hook in self.hooks:
@@ -112,6 +118,17 @@ class Trainer:
             for hook in self.hooks:
                 hook.close(self)
 
+    def _forward_backward(self, batch: dict[str, Any]) -> tuple[LossOutput, PairContext]:
+        try:
+            result = forward_backward(self.module, batch, precision=self.precision, scaler=self.scaler)
+        except ValueError as error:
+            if self._proven:
+                raise
+            # Parts that do not fit each other say so the first time they are called; later it is our mistake.
+            raise ConfigError(f"the first step is not possible: {error}") from error
+        self._proven = True
+        return result
+
     def _step(self, batches: Iterator[Mapping[str, Any]]) -> StepResult:
         started = time.perf_counter()
         batch = to_device(next(batches), self.precision.device)
@@ -119,7 +136,7 @@ class Trainer:
         if self.consumed // self.epoch_size != (self.consumed - self.global_batch_size) // self.epoch_size:
             self.learner.objective.begin_epoch_()
         self.learner.constrain_()
-        output, ctx = forward_backward(self.module, batch, precision=self.precision, scaler=self.scaler)
+        output, ctx = self._forward_backward(batch)
         grad_norm, stepped = optimizer_step(
             self.optimizer, self.parameters, scaler=self.scaler, clip_norm=self.clip_norm
         )

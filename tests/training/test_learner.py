@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from hypvl.errors import ConfigError
 from hypvl.losses.base import IMAGE, LossTerm, Objective, PairContext, View
 from hypvl.training.learner import Learner, lookup
 from tests.training.tiny import tiny_batch, tiny_learner, tiny_model
@@ -39,7 +40,8 @@ def test_an_encoder_that_is_not_here_is_named() -> None:
 
 def test_a_batch_entry_that_is_not_there_is_named() -> None:
     learner = Learner(tiny_model("clip"), Objective({"a": Mean(View("image", "box_image"))}))
-    with pytest.raises(KeyError, match="has no 'box_image'; it has image, text, position, bad"):
+    said = r"needs 'box_image', but the batch has only image, text, position, bad; .*\+\+dataset.mapper.boxes=true"
+    with pytest.raises(ConfigError, match=said):
         learner(tiny_batch())
 
 
@@ -47,7 +49,7 @@ def test_lookup_goes_into_lists_and_dicts() -> None:
     batch = {"crops": [torch.zeros(1), torch.ones(1)], "by": {"160": torch.full((1,), 2.0)}}
     assert lookup(batch, "crops.1").item() == 1.0
     assert lookup(batch, "by.160").item() == 2.0
-    with pytest.raises(KeyError, match=r"crops\.2"):
+    with pytest.raises(ConfigError, match=r"needs 'crops\.2'.* choose data that gives it, or another"):
         lookup(batch, "crops.2")
 
 

@@ -153,6 +153,26 @@ def test_terms_hear_of_epochs_and_of_steps_that_happened() -> None:
     assert (term.epochs, term.updates) == (3, 7)
 
 
+class Refuses(Epochs):
+    """Raises a ValueError from its n-th call on."""
+
+    def __init__(self, call: int) -> None:
+        super().__init__()
+        self.call = call
+
+    def forward(self, ctx: PairContext) -> torch.Tensor:
+        if self.updates + 1 == self.call:
+            raise ValueError("cones: Sphere has none.")
+        return super().forward(ctx)
+
+
+def test_what_does_not_fit_in_the_first_step_is_an_error_of_the_config() -> None:
+    with pytest.raises(ConfigError, match=r"^the first step is not possible: cones: Sphere has none\.$"):
+        trainer(Learner(tiny_model("clip"), Objective({"a": Refuses(1)}))).run()
+    with pytest.raises(ValueError, match=r"^cones: Sphere has none\.$"):  # no mistake of the user
+        trainer(Learner(tiny_model("clip"), Objective({"a": Refuses(2)}))).run()
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_with_advice() -> None:
     learner = tiny_learner("clip")
     learner.model.visual_head.projection.weight.data.fill_(float("nan"))
