@@ -109,10 +109,12 @@ def _summarise(model: str, results: dict[str, Any], untrained: dict[str, float])
 
     from hypvl.report.tables import HEADER, result_rows, rich_table
 
-    shown = ("mean_per_class_accuracy", "recall", "radius", "share")
+    shown = ("mean_per_class_accuracy", "recall@", "radius", "share")
+    main = {("scenes_hierarchy", "tie"), ("scenes_choices", "accuracy")}
     rows = []
     for row in result_rows(results):
-        if any(part in row.metric for part in shown) and "std" not in row.metric:
+        is_shown = any(part in row.metric for part in shown) or (row.evaluation, row.metric) in main
+        if is_shown and "std" not in row.metric:
             before = untrained.get(row.metric) if row.evaluation == "scenes_radii" else None
             rows.append((*row.cells(), "" if before is None else f"{before:.4g}"))
     print()
