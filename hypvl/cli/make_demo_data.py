@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hypvl.cli.common import command_parser, run_main
+from hypvl.errors import DataError
 
 EXAMPLES = """
 examples:
@@ -35,7 +36,13 @@ def main(argv: Sequence[str]) -> int:
     arguments = DemoArguments(
         seed=args.seed, num_train=args.num_train, num_test=args.num_test, num_digits=args.num_digits
     )
-    written = make_demo_data(args.output_dir, arguments, progress=tell)
+    try:
+        written = make_demo_data(args.output_dir, arguments, progress=tell)
+    except OSError as error:
+        raise DataError(
+            f"--output-dir: {args.output_dir} cannot be written ({error.strerror or error}); "
+            "name another folder."
+        ) from error
     tell(f"{args.output_dir}: {'written' if written else 'up to date'}")
     return 0
 

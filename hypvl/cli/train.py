@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from hypvl.cli.common import config_parser, load_config, run_main
+from hypvl.errors import ConfigError
 
 EXAMPLES = """examples:
   one CPU process:  python scripts/train.py --config configs/train_meru_demo.py --num-gpus 0 --output-dir output/demo
@@ -40,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before torch comes in: threads that wait by spinning starve the data workers on a machine of few cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = build_parser().parse_args(argv)
+    if args.dist_url is not None and not re.fullmatch(r"tcp://.+:\d+", args.dist_url):
+        raise ConfigError(
+            f"--dist-url: got {args.dist_url!r}; expected tcp://host:port of machine 0, e.g. tcp://10.0.0.1:29500."
+        )
     cfg = load_config(args.config, args.overrides, required=REQUIRED)
 
     from hypvl.distributed import launch

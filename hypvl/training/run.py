@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
     folder = options.output_dir
     settings = cfg.train
     device = distributed.device()
+    _check_numbers(settings)
+    _check_place(folder)
     resumed = _resumable(folder, options.resume)
     log_to_console(rank=distributed.rank())
 
@@ -91,7 +94,12 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
         _restore(trainer, loader, resumed)
         started_from = f"resumed at iteration {iteration}"
 
-    folder.mkdir(parents=True, exist_ok=True)  # from here on something is written
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # from here on something is written
+    except OSError as error:
+        raise ConfigError(
+            f"--output-dir: {folder} cannot be made ({error.strerror}); name another folder."
+        ) from error
     log_to_file(folder, rank=distributed.rank())
     config_text = LazyConfig.to_yaml(cfg)
     origin = provenance(
@@ -109,6 +117,25 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
     trainer.hooks = _hooks(cfg, options, trainer, loader, config_text, origin)
     with loader:
         trainer.run()
+
+
+def _check_numbers(settings: DictConfig) -> None:
+    """Refuse what would fail later, and less clearly."""
+    for name, least in (("num_iterations", 1), ("seed", 0), ("num_workers", 0)):
+        value = settings[name]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+            raise ConfigError(f"train.{name}: got {value!r}; expected a whole number.")
+        if value < least:
+            raise ConfigError(f"train.{name}: got {value}; expected {least} or more.")
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to, before anything is built."""
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise ConfigError(f"--output-dir: got {folder}, but {there} is not a folder; name another one.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"--output-dir: got {folder}, but {there} cannot be written to; name another one.")
 
 
 def _start_from(model: nn.Module, settings: DictConfig) -> str:
@@ -214,16 +241,19 @@ def _loader(cfg: DictConfig, dataset: Any, device: torch.device, *, consumed: in
     if distributed.is_main():
         dataset.prepare()
     distributed.barrier()
-    return build_loader(
-        dataset,
-        global_batch_size=int(settings.total_batch_size),
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-        num_workers=int(settings.num_workers),
-        seed=int(settings.seed),
-        consumed=consumed,
-        pin_memory=device.type == "cuda",
-    )
+    try:
+        return build_loader(
+            dataset,
+            global_batch_size=int(settings.total_batch_size),
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            num_workers=int(settings.num_workers),
+            seed=int(settings.seed),
+            consumed=consumed,
+            pin_memory=device.type == "cuda",
+        )
+    except ValueError as error:
+        raise ConfigError(f"dataset: {error}") from error
 
 
 def _wrap(learner: Learner, settings: DictConfig, precision: Precision) -> nn.Module:

@@ -27,6 +27,15 @@ def test_builds_once_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("below", ["", "x"])
+def test_a_file_is_no_output_folder(below: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.md").write_text("mine")
+    assert run_main(main, ["--output-dir", str(tmp_path / "notes.md" / below)]) == 1
+    captured = capsys.readouterr()
+    assert "name a folder" in captured.err or "(Not a directory); name another folder" in captured.err
+    assert captured.err.count("\n") == 1
+
+
 def test_a_folder_of_someone_else_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     assert run_main(main, ["--output-dir", str(tmp_path)]) == 1

@@ -188,6 +188,14 @@ BAD = {
         ["train.init_positions=long", "train.init_checkpoint=x.pth"],
         "train.init_positions: got 'long'",
     ),
+    "no iterations": (["train.num_iterations=0"], r"train\.num_iterations: got 0; expected 1 or more"),
+    "negative seed": (["train.seed=-1"], r"train\.seed: got -1"),
+    "negative workers": (["train.num_workers=-1"], r"train\.num_workers: got -1"),
+    "no window": (["dataset.shuffle_window=0"], r"dataset: shuffle_window: got 0"),
+    "url without scheme": (
+        ["--num-machines", "2", "--dist-url", "localhost:1"],
+        r"--dist-url: got 'localhost:1'; expected tcp://",
+    ),
     "a target that does not import": (["train.objective._target_=hypvl.losses.Nothing"], "Nothing"),
 }
 
@@ -210,6 +218,25 @@ def test_a_glob_without_files_is_named(tmp_path: Path, capsys: pytest.CaptureFix
     assert train(tmp_path / "run", f"dataset.tarfiles=[{tmp_path}/none/*.tar]") == 1
     assert re.search(r"error: .*none/\*\.tar: matches no file", capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("below", ["", "x", "x/y"])
+def test_a_file_is_no_output_folder(
+    below: str, shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.md").write_text("mine")
+    assert train(tmp_path / "notes.md" / below, shards) == 2
+    assert re.search(r"error: --output-dir: got .*notes\.md is not a folder", capsys.readouterr().err)
+    assert (tmp_path / "notes.md").read_text() == "mine"
+
+
+def test_an_objective_that_misses_a_view_is_one_line(
+    shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs = "++train.objective.terms.contrastive.pairs=[['image:box_image',text]]"
+    assert train(tmp_path / "run", shards, needs) == 2
+    assert re.search(r"error: train\.objective: needs 'box_image', but the batch", capsys.readouterr().err)
+    assert train(tmp_path / "run", shards) == 0  # what it left behind is in nobody's way
 
 
 def test_a_folder_with_a_run_is_not_overwritten(
