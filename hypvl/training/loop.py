@@ -22,6 +22,7 @@ class StepResult:
         output: Loss and terms (on the device).
         batch: The local batch (on the device).
         grad_norm: Norm of all gradients before clipping (0-dim, on the device).
+        lr: Learning rate of the first parameter group in this step.
         stepped: False when fp16 overflowed and the step was skipped.
         data_seconds: Time spent waiting for the batch.
         seconds: Wall time of the whole step, waiting included.
@@ -30,6 +31,7 @@ class StepResult:
     output: LossOutput
     batch: dict[str, Any]
     grad_norm: Tensor
+    lr: float
     stepped: bool
     data_seconds: float
     seconds: float
@@ -137,6 +139,7 @@ class Trainer:
             self.learner.objective.begin_epoch_()
         self.learner.constrain_()
         output, ctx = self._forward_backward(batch)
+        lr = float(self.optimizer.param_groups[0]["lr"])  # before the scheduler sets the next step's
         grad_norm, stepped = optimizer_step(
             self.optimizer, self.parameters, scaler=self.scaler, clip_norm=self.clip_norm
         )
@@ -148,6 +151,7 @@ class Trainer:
             LossOutput(output.total.detach(), output.terms),
             batch,
             grad_norm,
+            lr,
             stepped,
             data_seconds,
             time.perf_counter() - started,

@@ -99,6 +99,13 @@ def test_records_average_over_the_period_and_say_speed_and_position() -> None:
     assert memory.closed
 
 
+def test_the_rate_in_a_record_is_the_one_its_step_used() -> None:
+    memory = Memory()
+    trainer(tiny_learner("clip"), iterations=4, hooks=(Metrics([memory], period=1),)).run()
+    # warm-up of 2 steps to 0.01, then cos(pi/2 (step - 2) / 2)^2: 1, 1/2
+    assert [r["lr"] for r in memory.records] == pytest.approx([0.0, 0.005, 0.01, 0.005])
+
+
 def test_a_hook_can_stop_the_run_and_hooks_are_closed_after_an_error() -> None:
     class Stop(Hook):
         closed = False

@@ -60,7 +60,7 @@ class Metrics(Hook):
         self._data_seconds += step.data_seconds
         self._skipped += not step.stepped
         if trainer.iteration % self.period == 0 or trainer.iteration == trainer.num_iterations:
-            self._log(trainer)
+            self._log(trainer, lr=step.lr)
 
     def after_train(self, trainer: Trainer) -> None:
         everywhere = bad_everywhere(self.bad)
@@ -71,7 +71,7 @@ class Metrics(Hook):
         for sink in self.sinks:
             sink.close()
 
-    def _log(self, trainer: Trainer) -> None:
+    def _log(self, trainer: Trainer, *, lr: float) -> None:
         steps = trainer.iteration - self._first
         elapsed = time.perf_counter() - self._started
         names = list(self._sums)
@@ -91,7 +91,7 @@ class Metrics(Hook):
         record: Record = {
             "iteration": trainer.iteration,
             **averaged,
-            "lr": trainer.optimizer.param_groups[0]["lr"],
+            "lr": lr,
             **trainer.learner.stats(),
             "samples_per_second": per_second,
             "data_wait": self._data_seconds / elapsed,
