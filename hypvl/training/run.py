@@ -73,6 +73,9 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
     scaler = precision.make_scaler()
 
     dataset = instantiate(cfg.dataset)
+    if distributed.is_main():
+        dataset.prepare()
+    distributed.barrier()
     iteration = int(resumed["iteration"]) if resumed is not None else 0
     loader = _loader(cfg, dataset, device, consumed=iteration * int(settings.total_batch_size))
     torch.manual_seed(int(settings.seed) + 1 + distributed.rank())  # dropout differs between ranks
@@ -93,6 +96,8 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
     if resumed is not None:
         _restore(trainer, loader, resumed)
         started_from = f"resumed at iteration {iteration}"
+        if iteration >= trainer.num_iterations:
+            started_from = f"already at {iteration} of {trainer.num_iterations} iterations: no more to train"
 
     try:
         folder.mkdir(parents=True, exist_ok=True)  # from here on something is written
@@ -238,9 +243,6 @@ def _finish(node: DictConfig, argument: Any) -> Any:
 
 def _loader(cfg: DictConfig, dataset: Any, device: torch.device, *, consumed: int) -> Loader:
     settings = cfg.train
-    if distributed.is_main():
-        dataset.prepare()
-    distributed.barrier()
     try:
         return build_loader(
             dataset,

@@ -239,6 +239,21 @@ def test_an_objective_that_misses_a_view_is_one_line(
     assert train(tmp_path / "run", shards) == 0  # what it left behind is in nobody's way
 
 
+def test_a_finished_run_says_so_and_stays(finished: Path, shards: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    before = (folder / "checkpoint_final.pth").read_bytes()
+    assert train(folder, shards, "--resume") == 0
+    assert "already at 6 of 6 iterations" in (folder / "log-rank0.txt").read_text()
+    assert (folder / "checkpoint_final.pth").read_bytes() == before
+
+
+def test_the_data_are_counted_once(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "run", shards) == 0  # with a root of embeddings at its end
+    told = capsys.readouterr().err + (tmp_path / "run" / "log-rank0.txt").read_text()
+    assert told.count("16 samples in 2 shards") == 1
+
+
 def test_a_folder_with_a_run_is_not_overwritten(
     finished: Path, shards: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
