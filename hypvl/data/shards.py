@@ -5,6 +5,7 @@ import contextlib
 import functools
 import glob
 import hashlib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -202,12 +203,19 @@ def _match(place: str) -> list[str]:
     if path.is_dir():
         raise DataError(f"{place}: is a folder; name the TAR files in it, e.g. {place.rstrip('/')}/*.tar.")
     if not glob.has_magic(place):
-        raise DataError(f"{place}: no such file; check dataset.tarfiles.")
+        raise DataError(f"{place}: no such file; {_advice(place)}.")
     names = glob.glob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
     found = sorted(name for name in names if Path(name).is_file())
     if not found:
-        raise DataError(f"{place}: matches no file; check dataset.tarfiles.")
+        raise DataError(f"{place}: matches no file; {_advice(place)}.")
     return found
+
+
+def _advice(place: str) -> str:
+    """Where shards that are not there come from."""
+    if ("datasets", "demo") in itertools.pairwise(Path(place).parts):
+        return "make it with python scripts/make_demo_data.py"
+    return "check dataset.tarfiles, and see datasets/README.md"
 
 
 def shard_index(source: Source) -> TarIndex:
