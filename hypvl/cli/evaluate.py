@@ -90,8 +90,12 @@ def main(argv: Sequence[str]) -> int:
         "results": {},
     }
     _make_room(path, report)
-    for name in names:
+    for number, name in enumerate(names, start=1):
+        started = time.monotonic()
         report["results"][name] = _evaluate(name, config, model, standardizer)
+        if not sys.stderr.isatty():  # a terminal shows progress bars
+            told = f"{report['results'][name]['status']}, {time.monotonic() - started:.1f} s"
+            print(f"[{number}/{len(names)}] {name}: {told}", file=sys.stderr, flush=True)
         _write(path, report)  # after each: what is done is kept, whatever comes
     _print(report["results"], title=f"{args.checkpoint_path.name}")
     print(path)

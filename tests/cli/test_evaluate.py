@@ -112,6 +112,9 @@ def test_what_is_missing_or_fails_stops_no_other(
     assert states == {"gone": "missing", "wrong": "failed", "fine": "ok"}
     assert report["results"]["gone"]["metrics"] == {}  # missing is not 0
     assert str(tmp_path / "gone") in report["results"]["gone"]["reason"]
+    assert [line.split(",")[0] for line in err.splitlines()[:3]] == [  # as they end; no terminal, no bars
+        "[1/3] gone: missing", "[2/3] wrong: failed", "[3/3] fine: ok"
+    ]  # fmt: skip
     assert f"gone: missing: {tmp_path / 'gone'}: is not there" in err
     assert "no place for the class name" in err
     assert "2 of 3 evaluations have no result: gone, wrong." in err
