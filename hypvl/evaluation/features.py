@@ -4,9 +4,10 @@ Memory: the embeddings, (N + K) x D; the pictures of one batch per worker; and o
 ``query_chunk x key_chunk`` with the ``k`` best of a chunk of queries. Nothing grows with N x K.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -22,20 +23,26 @@ from hypvl.evaluation.protocol import EvaluableModel, ImageSource, Modality, Sta
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def _processors() -> int:
+    """Those this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Encoding:
     """How pictures and texts are run through a model.
 
     Args:
         batch_size: Pictures, or texts, per forward pass.
-        num_workers: Processes that read and resize pictures; 0 = none beside this one.
+        num_workers: Processes that read and resize pictures; 0 = none beside this one. Default: 4, or as many
+            as there are processors.
         amp: Autocast of the encoders; the geometry keeps its own precision.
         progress: Show a progress bar on standard error (where that is a terminal).
         max_bad_fraction: Share of pictures in [0, 1] that may be unreadable before this is an error.
     """
 
     batch_size: int = 256
-    num_workers: int = 4
+    num_workers: int = field(default_factory=lambda: min(4, _processors()))
     amp: Literal["bf16", "fp16", False] = False
     progress: bool = True
     max_bad_fraction: float = 0.1

@@ -1,5 +1,6 @@
 """Encoding once in batches, and searching in chunks."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,15 @@ def test_search_refuses_nan_and_nothing() -> None:
         search(FakeModel(), torch.ones(1, 3), torch.ones(0, 3), k=1, **ways)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="queries: got none"):
         search(FakeModel(), torch.ones(0, 3), torch.ones(1, 3), k=1, **ways)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("processors", "workers"), [(1, 1), (2, 2), (64, 4)])
+def test_no_more_workers_than_processors_by_default(
+    processors: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)), raising=False)
+    assert Encoding().num_workers == workers
+    assert Encoding(num_workers=7).num_workers == 7
 
 
 def test_encoding_refuses_nonsense() -> None:
