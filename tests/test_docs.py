@@ -1,0 +1,118 @@
+"""What README.md and docs/ tell people to type exists: overrides, flags, configs and links."""
+
+import contextlib
+import functools
+import importlib
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from hypvl.config import LazyConfig
+from hypvl.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "datasets/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# The configs that take most overrides come first, so that few are loaded.
+FIRST = ["train_meru_vit_b", "eval_zero_shot_retrieval", "train_cyclip_vit_b_32", "train_i0t_async_vit_b_32"]
+LEAVES = [ROOT / f"configs/{name}.py" for name in FIRST]
+LEAVES += sorted(set((ROOT / "configs").glob("*.py")) - set(LEAVES))
+# a.b=value, +a.b=value, ~a.b, and the bare key a.b; the first key is a top-level name of configs.
+OVERRIDE = re.compile(
+    r"(?!\w+\.(py|safetensors)$)(~|\+{0,2})(train|model|dataset|optim|evaluate|encoding|roots)(\.\w+)+(=.+)?"
+)
+PLACEHOLDER = re.compile(r"=(PATH|FILE|N|\[?\.\.\.\]?)$")
+SPAN = re.compile(r"`([^`\n]+)`")
+BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.M | re.S)
+EXAMPLES = {"configs/train_mine.py", "configs/common/objective/foo.py", "tests/losses/test_foo.py"}
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+@functools.cache
+def config(path: Path) -> DictConfig:
+    return LazyConfig.load(path)
+
+
+def typed(page: Path) -> list[list[str]]:
+    """The words of each line or piece of code."""
+    text = page.read_text(encoding="utf-8")
+    code = [line for block in BLOCK.findall(text) for line in re.sub(r"\\\n", " ", block).splitlines()]
+    lines = []
+    for line in code + SPAN.findall(BLOCK.sub("", text)):
+        with contextlib.suppress(ValueError):  # an apostrophe or the like: nothing to type into a shell
+            lines.append(shlex.split(line.strip().removeprefix('"""').removesuffix('"""')))
+    return lines
+
+
+def commands(page: Path) -> list[tuple[Path, list[str]]]:
+    """Each script that is called, and the words after it."""
+    found = []
+    for words in typed(page):
+        for place, word in enumerate(words):
+            if re.fullmatch(r"scripts/\w+\.py", word):
+                found.append((ROOT / word, words[place + 1 :]))
+    return found
+
+
+def filled_in(override: str) -> str:
+    """Something that can be applied: a placeholder becomes null, which every key takes; a bare key is deleted."""
+    return PLACEHOLDER.sub("=null", override) if "=" in override else f"~{override.lstrip('~+')}"
+
+
+def refusal(override: str) -> str | None:
+    """None when some config takes the override, else why the last one did not."""
+    reason = "no config has its first key"
+    for path in LEAVES:
+        if re.split(r"[.=]", override.lstrip("~+"))[0] in config(path):
+            try:
+                LazyConfig.apply_overrides(config(path), [filled_in(override)])
+            except ConfigError as error:
+                reason = str(error)
+            else:
+                return None
+    return reason
+
+
+@functools.cache
+def flags(script: Path) -> set[str]:
+    """What the parser of a script knows."""
+    assert script.is_file(), script
+    text = io.StringIO(script.read_text(encoding="utf-8"))
+    if "hypvl.cli" in text.getvalue():
+        with contextlib.redirect_stdout(io.StringIO()) as text, pytest.raises(SystemExit):
+            importlib.import_module(f"hypvl.cli.{script.stem}").main(["--help"])
+    return set(re.findall(r"--[a-z][a-z-]*", text.getvalue()))
+
+
+@every_page
+def test_some_config_takes_each_override(page: Path) -> None:
+    starting = [words for words in typed(page) if words and OVERRIDE.fullmatch(words[0])]
+    written = [word for words in starting if len(words) == 1 or "=" in words[0] for word in words]
+    assert not {text: why for text in dict.fromkeys(written) if (why := refusal(text))}
+
+
+@every_page
+def test_the_config_of_a_command_takes_its_overrides(page: Path) -> None:
+    for _, words in commands(page):
+        if "--config" in words and (path := words[words.index("--config") + 1]) not in EXAMPLES:
+            LazyConfig.apply_overrides(
+                config(ROOT / path), [filled_in(word) for word in words if OVERRIDE.fullmatch(word)]
+            )
+
+
+@every_page
+def test_scripts_know_their_flags(page: Path) -> None:
+    for script, words in commands(page):
+        assert {word.partition("=")[0] for word in words if word.startswith("--")} <= flags(script), script
+
+
+@every_page
+def test_links_and_paths_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)[^)\s]*\)", text) if "://" not in link]
+    paths = set(re.findall(r"\b(?:configs|scripts|hypvl|tests)/[\w/]+\.(?:py|json)\b", text)) - EXAMPLES
+    assert not [link for link in links if not (page.parent / link).exists()]
+    assert not [path for path in paths if not (ROOT / path).exists()]
