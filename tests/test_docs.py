@@ -78,7 +78,6 @@ def refusal(override: str) -> str | None:
 
 @functools.cache
 def flags(script: Path) -> set[str]:
-    """What the parser of a script knows."""
     assert script.is_file(), script
     text = io.StringIO(script.read_text(encoding="utf-8"))
     if "hypvl.cli" in text.getvalue():
@@ -107,6 +106,8 @@ def test_the_config_of_a_command_takes_its_overrides(page: Path) -> None:
 def test_scripts_know_their_flags(page: Path) -> None:
     for script, words in commands(page):
         assert {word.partition("=")[0] for word in words if word.startswith("--")} <= flags(script), script
+    known = set().union(*map(flags, (ROOT / "scripts").glob("*.py")), {"--help", "--save_additional_columns"})
+    assert {words[0] for words in typed(page) if words and words[0].startswith("--")} <= known
 
 
 @every_page
