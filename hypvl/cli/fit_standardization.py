@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     )
     if args.checkpoint_output is not None:
         add_centering_(model, found.image_mean, found.text_mean)
-        _write_checkpoint(args.checkpoint_output, model, content, _train_config(content, args), found)
+        _write_checkpoint(args.checkpoint_output, model, content, _config_text(content, args), found)
         print(f"{args.checkpoint_output}: the model with these means inside")
     return 0
 
@@ -171,38 +171,56 @@ def _train_config(content: dict[str, Any], args: argparse.Namespace) -> "DictCon
 
     if args.train_config is not None:
         return load_model_config(args.train_config)
-    return own_config(content, args.checkpoint_path)
+    return own_config(content, args.checkpoint_path, parts=("model", "dataset"))
+
+
+def _config_text(content: dict[str, Any], args: argparse.Namespace) -> str:
+    """The whole training config as YAML, whose model has one more transform after each head.
+
+    The one inside a checkpoint is changed as data: nothing is built from it, so nothing in it is refused.
+    """
+    from hypvl.cli.model_loading import raw_config
+    from hypvl.config import LazyCall, LazyConfig
+    from hypvl.config.plain import to_plain
+    from hypvl.config.reader import dump_yaml, parse_yaml
+    from hypvl.encoders.standardize import Centering
+    from hypvl.models.hub import load_config as load_model_config
+
+    found: Any = (
+        raw_config(content, args.checkpoint_path)
+        if args.train_config is None
+        else LazyConfig.to_yaml(load_model_config(args.train_config))
+    )
+    source = str(args.checkpoint_path)
+    config: Any = (
+        parse_yaml(found, source=source) if isinstance(found, str) else to_plain(found, source=source)
+    )
+    for key in ("image_post", "text_post"):
+        posts = config["model"].get(key)
+        node = to_plain(LazyCall(Centering, partial=True)(), source=key)
+        if posts is None:
+            config["model"][key] = node
+        else:
+            config["model"][key] = [*(posts if isinstance(posts, list) else [posts]), node]
+    return dump_yaml(to_plain(config, source=source))
 
 
 def _write_checkpoint(
     path: Path,
     model: "DualEncoder",
     content: dict[str, Any],
-    config: "DictConfig",
+    config: str,
     found: "Standardization",
 ) -> None:
     """The model with its means, the config that builds it, and where both come from; no optimizer, no root."""
-    import copy
-
     import torch
-    from omegaconf import OmegaConf
 
-    from hypvl.config import LazyCall, LazyConfig
-    from hypvl.encoders.standardize import Centering
     from hypvl.models.checkpoint_io import FORMAT_VERSION
 
-    config = copy.deepcopy(config)
-    for key in ("image_post", "text_post"):
-        posts = config.model.get(key)
-        node = LazyCall(Centering, partial=True)()
-        if posts is None:
-            config.model[key] = node
-        else:
-            config.model[key] = [*(posts if OmegaConf.is_list(posts) else [posts]), node]
     entries: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "model": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
-        "config": LazyConfig.to_yaml(config),
+        "config": config,
         "standardization": found.meta(),
         **{key: content[key] for key in ("iteration", "provenance") if key in content},
     }

@@ -1,5 +1,6 @@
 """A trained model from its checkpoint and, if it is given, its training config."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,16 +60,30 @@ def stored_root(content: dict[str, Any], checkpoint_path: Path, *, embed_dim: in
     return root
 
 
-def own_config(content: dict[str, Any], checkpoint_path: Path) -> "DictConfig":
-    """The config inside a checkpoint. Raises ConfigError where there is none."""
-    from hypvl.config import LazyConfig
+def own_config(
+    content: dict[str, Any], checkpoint_path: Path, *, parts: Collection[str] = ("model",)
+) -> "DictConfig":
+    """The config inside a checkpoint: the parts that are used and what they refer to; the rest is not read.
 
-    config = content.get("config")
-    source = f"{checkpoint_path} (config)"
+    Raises:
+        ConfigError: where there is none, or one of the parts names a target that is not on the allow-list.
+    """
+    from hypvl.models.hub import stored_config
+
+    return stored_config(
+        raw_config(content, checkpoint_path), source=f"{checkpoint_path} (config)", parts=parts
+    )
+
+
+def raw_config(content: dict[str, Any], checkpoint_path: Path) -> str | dict[str, Any]:
+    """The config as it stands in a checkpoint, unchecked: nothing may be built from it.
+
+    Raises:
+        ConfigError: where there is none.
+    """
+    config: str | dict[str, Any] | None = content.get("config")
     if config is None:
         raise ConfigError(
             f"{checkpoint_path}: holds no config; name the one it was trained with, --train-config configs/...py."
         )
-    if isinstance(config, str):
-        return LazyConfig.from_yaml(config, source=source)
-    return LazyConfig.from_dict(config, source=source)
+    return config

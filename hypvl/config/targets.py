@@ -59,8 +59,8 @@ def check_untrusted(data: Plain, *, source: str, extra_targets: Iterable[str] = 
         if TARGET in node and not (isinstance(target, str) and target in allowed):
             raise ConfigError(
                 f"{source}: target {target!r} at '{prefix}{TARGET}' is not on the allow-list, and a YAML or"
-                f" JSON config may only name targets on it; use a Python config, which may name any, or add the"
-                f" exact name to {EXTRA_VARIABLE}."
+                f" JSON config may only name targets on it; use a Python config, which may name any (--train-config"
+                f" LEAF.py for a checkpoint), or put the exact name into the environment variable {EXTRA_VARIABLE}."
             )
         _check_reserved(node, prefix, source)
     for key, text in strings(data):

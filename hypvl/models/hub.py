@@ -3,7 +3,8 @@
 import difflib
 import fnmatch
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hypvl.config import LazyConfig, instantiate
+from hypvl.config.plain import Plain, strings, to_plain
+from hypvl.config.reader import parse_yaml
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.models.checkpoint_io import (
     CONFIG_FILE,
@@ -48,10 +51,10 @@ def load_config(name_or_config: str | Path | Mapping[str, Any] | DictConfig) -> 
 
     Args:
         name_or_config: A name of :func:`list_models`; the path of a training config (``.py``, ``.yaml``,
-            ``.json``); a folder written by :func:`save_pretrained`; a checkpoint of a hypvl run (the config
-            is in it); a config, or the ``model`` node of one. Python configs are code and are executed, a
-            DictConfig is taken as it is; YAML, JSON and plain dicts may only name what is on the allow-list of
-            ``hypvl.config``.
+            ``.json``); a folder written by :func:`save_pretrained`; a checkpoint of a hypvl run (of the config
+            in it, only the model); a config, or the ``model`` node of one. Python configs are code and are
+            executed, a DictConfig is taken as it is; YAML, JSON and plain dicts may only name what is on the
+            allow-list of ``hypvl.config``.
 
     Raises:
         ConfigError: Unknown name (the closest is named), missing file, or no model in it.
@@ -194,6 +197,34 @@ def save_pretrained(
     return folder
 
 
+def stored_config(
+    config: str | Mapping[str, Any], *, source: str, parts: Collection[str] = ("model",)
+) -> DictConfig:
+    """The parts of a config inside a checkpoint that are going to be used, and what they refer to.
+
+    Only they are read, and only they must name targets on the allow-list: a model loads although the objective
+    it was trained with is a researcher's own. Nothing is executed.
+
+    Args:
+        config: YAML text, or the mapping itself.
+        source: What it was read from, for messages.
+        parts: Names at the top level; those that are missing are left out.
+
+    Raises:
+        ConfigError: No YAML mapping, or a part names a target that is not on the allow-list.
+    """
+    data = parse_yaml(config, source=source) if isinstance(config, str) else config
+    if not isinstance(data, Mapping) or "model" not in data:
+        return LazyConfig.from_dict(data, source=source)
+    kept: dict[str, Any] = {}
+    wanted = [part for part in parts if part in data]
+    while wanted:
+        name = wanted.pop()
+        kept[name] = to_plain(data[name], source=source)
+        wanted += [other for other in _referred(name, kept[name]) if other in data and other not in kept]
+    return LazyConfig.from_dict(kept, source=source)
+
+
 def _zoo() -> Any:
     return resources.files("hypvl") / "models" / "zoo"
 
@@ -220,6 +251,18 @@ def _from_data(data: Any, source: str) -> DictConfig:
     return LazyConfig.from_dict(dict(data), source=source)
 
 
+def _referred(name: str, part: Plain) -> Iterator[str]:
+    """Names at the top level that references in a part lead to, as in ``${train.seed}``."""
+    for key, text in strings(part, (name,)):
+        for reference in re.findall(r"\$\{([^{}]*)\}", text):
+            path = reference.lstrip(".")
+            if len(reference) - len(path) in (
+                0,
+                key.count(".") + 1,
+            ):  # from the root, or dots that lead to it
+                yield next((step for step in re.split(r"[.\[\]]", path) if step), "")
+
+
 def _config_inside(content: Mapping[str, Any], source: str) -> DictConfig:
     text = content.get("config")
     if not isinstance(text, str):
@@ -227,7 +270,7 @@ def _config_inside(content: Mapping[str, Any], source: str) -> DictConfig:
             f"{source}: a checkpoint without a config in it, as published files are; expected the name or the "
             f'config of its model first: create_model("meru_vit_l", "{source}").'
         )
-    return load_config(LazyConfig.from_yaml(text, source=f"config in {source}"))
+    return load_config(stored_config(text, source=f"config in {source}"))
 
 
 def _is_pretrained_folder(path: Path) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 
 from hypvl.cli.common import run_main
@@ -107,6 +108,26 @@ def test_inside_a_checkpoint_it_needs_no_flag(checkpoint: Path, sets: str, tmp_p
         == 0
     )
     assert len(create_model(twice).posts("image")) == 2
+
+
+def test_a_loss_of_ones_own_is_no_obstacle(checkpoint: Path, sets: str, tmp_path: Path, capsys: Any) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    config = yaml.safe_load(content["config"])
+    config["train"]["objective"] = {"_target_": "mine.Loss"}
+    config["dataset"]["mapper"]["_target_"] = "mine.Mapper"
+    own, inside = tmp_path / "own.pth", tmp_path / "inside.pth"
+    torch.save(content | {"config": yaml.safe_dump(config)}, own)
+    assert run(sets, own, tmp_path / "out")[0] == 0
+    given = ["--output", str(tmp_path / "m.pt"), "--checkpoint-output", str(inside)]
+    assert run_fit(own, "--config", sets, "--only", "pairs", *given) == 0
+    kept = yaml.safe_load(torch.load(inside, weights_only=True)["config"])
+    assert kept["train"]["objective"] == {"_target_": "mine.Loss"} and "image_post" in kept["model"]
+    assert run_fit(own, "--train-samples", "3", *given) == 2  # here the data are used
+    assert "'mine.Mapper' at 'dataset.mapper._target_'" in capsys.readouterr().err
+    config["model"]["geometry"]["_target_"] = "mine.Geometry"
+    torch.save(content | {"config": yaml.safe_dump(config)}, own)
+    assert run(sets, own, tmp_path / "none")[0] == 2
+    assert "'mine.Geometry' at 'model.geometry._target_'" in capsys.readouterr().err
 
 
 def test_training_data_as_calibration(

@@ -8,6 +8,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
+import yaml
 from huggingface_hub.errors import LocalEntryNotFoundError
 from omegaconf import OmegaConf
 
@@ -16,7 +17,14 @@ from hypvl.config import LazyConfig, instantiate
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.models.checkpoint_io import load_checkpoint
 from hypvl.models.convert import to_official
-from hypvl.models.hub import create_model, from_pretrained, list_models, load_config, save_pretrained
+from hypvl.models.hub import (
+    create_model,
+    from_pretrained,
+    list_models,
+    load_config,
+    save_pretrained,
+    stored_config,
+)
 
 TINY: dict[str, Any] = {
     "_target_": "hypvl.models.dual_encoder.DualEncoder",
@@ -152,6 +160,34 @@ def test_a_checkpoint_of_a_run_brings_its_own_config(tmp_path: Path, model: torc
     torch.save({"model": model.state_dict(), "config": evil}, tmp_path / "evil.pth")
     with pytest.raises(ConfigError, match=r"os\.system"):
         create_model(tmp_path / "evil.pth")
+
+
+def test_only_the_model_of_a_stored_config_is_checked(tmp_path: Path, model: torch.nn.Module) -> None:
+    config: Any = {
+        "model": copy.deepcopy(TINY),
+        "train": {"size": 32, "objective": {"_target_": "mine.Loss"}},
+    }
+    config["model"]["visual"]["image_size"] = "${shape.side}"
+    config |= {"shape": {"side": "${..width}", "other": "${model.textual.arch}"}, "width": 32}
+
+    def write(content: Any) -> Path:
+        text = yaml.safe_dump(content)
+        torch.save({"model": model.state_dict(), "config": text}, tmp_path / "own_loss.pth")
+        return tmp_path / "own_loss.pth"
+
+    path = write(config)
+    assert same(create_model(path), model)  # references out of the model are followed
+    assert sorted(load_config(path)) == ["model", "shape", "width"]
+    with pytest.raises(ConfigError, match=r"'mine\.Loss' at 'train\.objective\._target_'"):
+        stored_config(yaml.safe_dump(config), source="x", parts=("model", "train"))
+    config["width"] = {"_target_": "os.system", "command": "true"}  # used through a reference: checked
+    with pytest.raises(ConfigError, match=r"os\.system"):
+        create_model(write(config))
+    config["width"], config["model"]["geometry"] = 32, {"_target_": "mine.Geometry"}
+    with pytest.raises(
+        ConfigError, match=r"mine\.Geometry.*--train-config LEAF\.py.*environment variable HYPVL"
+    ):
+        create_model(write(config))
 
 
 def test_a_saved_folder_comes_back(tmp_path: Path, model: Any) -> None:
