@@ -5,8 +5,8 @@ python scripts/evaluate.py --config configs/eval_zero_shot_retrieval.py \
 """
 
 from hypvl.config import LazyCall as L
+from hypvl.evaluation.datasets.retrieval import coco, flickr30k
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
-from hypvl.evaluation.retrieval_sets import coco, flickr30k
 
 from .common.encoding import encoding as encoding
 

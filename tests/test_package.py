@@ -28,7 +28,7 @@ from hypvl.data.loader import build_loader
 from hypvl.data.demo_mapper import DemoMapper
 from hypvl.data.shards import ImageTextShards
 from hypvl.data.transforms import RandomResizedCrop
-from hypvl.evaluation import text_pool
+from hypvl.evaluation.datasets import text_pool
 from hypvl.losses.base import Objective
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.entailment import Entailment
@@ -73,7 +73,7 @@ print(json.dumps({
     "models": hypvl.list_models(),
     "ids": tokenizer("a photo of a cat")[0].tolist(),
     "losses": losses,
-    "pools": sorted(p.name for p in (resources.files("hypvl") / "evaluation/pools").iterdir()),
+    "pools": sorted(p.name for p in (resources.files("hypvl") / "evaluation/datasets/pools").iterdir()),
 }))
 """
 
@@ -158,6 +158,8 @@ def test_an_installed_wheel_works(wheel: Path, tmp_path: Path, network: bool) ->
     assert f'__version__ = "{result["version"]}"' in (ROOT / "hypvl" / "__init__.py").read_text()
     assert result["models"] == sorted(path.stem for path in (ROOT / "hypvl/models/zoo").glob("*.json"))
     assert result["ids"] == [49406, 320, 1125, 539, 320, 2368, 49407]
-    assert result["pools"] == sorted(path.name for path in (ROOT / "hypvl/evaluation/pools").glob("*.json"))
+    assert result["pools"] == sorted(
+        path.name for path in (ROOT / "hypvl/evaluation/datasets/pools").glob("*.json")
+    )
     first, second = result["losses"]
     assert second < first  # one step on the same batch helps

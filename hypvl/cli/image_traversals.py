@@ -95,8 +95,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _traverse(args: argparse.Namespace) -> dict[str, Any]:
     """What goes into the JSON file. The cheap inputs are read before the model."""
-    from hypvl.evaluation.images import read_image
-    from hypvl.evaluation.text_pool import load_text_pool
+    from hypvl.evaluation.datasets.images import read_image
+    from hypvl.evaluation.datasets.text_pool import load_text_pool
 
     pool = load_text_pool(args.text_pool)
     pixels = read_image(args.image_path)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hypvl.errors import DataError, UserError
-from hypvl.evaluation.metrics import rank_keys
+from hypvl.evaluation.metrics.ranking import rank_keys
 from hypvl.evaluation.protocol import EvaluableModel, ImageSource, Modality, Stage, Tokenizer
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}

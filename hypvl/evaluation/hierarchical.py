@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from hypvl.errors import DataError
-from hypvl.evaluation import hierarchy
+from hypvl.evaluation.datasets.images import FileImages
 from hypvl.evaluation.features import Encoding
-from hypvl.evaluation.images import FileImages
+from hypvl.evaluation.metrics import hierarchy
 from hypvl.evaluation.protocol import (
     ClassificationSet,
     EvaluableModel,
@@ -24,7 +24,7 @@ from hypvl.evaluation.zero_shot import ZeroShotClassification
 class HierarchicalClassification(Evaluator):
     """Zero-shot predictions, judged by their place in a hierarchy of the classes.
 
-    Metrics: the means over the pictures of :func:`hypvl.evaluation.hierarchy.pair_metrics` (``tie``, edges, is
+    Metrics: the means over the pictures of :func:`hypvl.evaluation.metrics.hierarchy.pair_metrics` (``tie``, edges, is
     the main one; the lower, the better), each with ``_chance``, its mean over a uniformly drawn class, and
     ``top1_accuracy`` in percent. Unreadable pictures are left out of the hierarchy's means and wrong for the accuracy.
 

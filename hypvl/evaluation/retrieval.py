@@ -6,8 +6,8 @@ from torch import Tensor
 
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
-from hypvl.evaluation import metrics
 from hypvl.evaluation.features import Encoding, encode_images, encode_texts, search
+from hypvl.evaluation.metrics import ranking
 from hypvl.evaluation.protocol import (
     EvaluableModel,
     EvaluationResult,
@@ -87,8 +87,8 @@ class ZeroShotRetrieval(Evaluator):
         found_texts = self._search(model, images.embeddings, texts, "image", "text").tolist()
         lists: dict[int, list[int]] = dict(zip(readable.tolist(), found_texts, strict=True))
 
-        text_ranks = metrics.first_hit_ranks(found_images, [[image] for image in data.caption_image])
-        image_ranks = metrics.first_hit_ranks(
+        text_ranks = ranking.first_hit_ranks(found_images, [[image] for image in data.caption_image])
+        image_ranks = ranking.first_hit_ranks(
             [lists.get(image, []) for image in queries], [own_texts[image] for image in queries]
         )
         found: dict[str, float] = {}
@@ -97,8 +97,8 @@ class ZeroShotRetrieval(Evaluator):
             ("image_to_text", image_ranks, [len(own_texts[image]) for image in queries], len(data.captions)),
         )
         for way, ranks, right_counts, gallery in ways:
-            recall = metrics.recall_from_ranks(ranks, self.ks)
-            chance = metrics.recall_chance(right_counts, gallery, ks=self.ks)
+            recall = ranking.recall_from_ranks(ranks, self.ks)
+            chance = ranking.recall_chance(right_counts, gallery, ks=self.ks)
             for k in self.ks:
                 found[f"{way}_recall@{k}"] = recall[k]
                 found[f"{way}_recall@{k}_chance"] = chance[k]

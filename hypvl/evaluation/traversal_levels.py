@@ -9,8 +9,8 @@ import torch
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.errors import DataError
+from hypvl.evaluation.datasets.images import FileImages
 from hypvl.evaluation.features import Encoding, encode_images, encode_texts, evaluating
-from hypvl.evaluation.images import FileImages
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.evaluation.traversal import (
     ROOT_NAME,

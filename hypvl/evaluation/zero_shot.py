@@ -8,9 +8,9 @@ from torch import Tensor
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.errors import DataError
-from hypvl.evaluation import metrics
+from hypvl.evaluation.datasets.prompts import class_prompts, generic_templates
 from hypvl.evaluation.features import Encoding, check_scores, encode_images, encode_texts, evaluating
-from hypvl.evaluation.prompts import class_prompts, generic_templates
+from hypvl.evaluation.metrics import ranking
 from hypvl.evaluation.protocol import (
     ClassificationSet,
     EvaluableModel,
@@ -94,9 +94,9 @@ class ZeroShotClassification(Evaluator):
             for embeddings, indices in parts:
                 scores = model.class_scores(embeddings.to(device), on_device).cpu()  # (q, C)
                 check_scores(scores)
-                best = metrics.rank_keys(scores, 1)[:, 0]
+                best = ranking.rank_keys(scores, 1)[:, 0]
                 truth = torch.tensor([labels[i] for i in indices.tolist()])
-                ranks = metrics.label_ranks(scores, truth)
+                ranks = ranking.label_ranks(scores, truth)
                 values = scores.gather(1, best[:, None])[:, 0]
                 rows = zip(indices.tolist(), best.tolist(), values.tolist(), ranks.tolist(), strict=True)
                 for i, name, value, place in rows:
@@ -145,13 +145,13 @@ class ZeroShotClassification(Evaluator):
         count = len(self.class_names)
         ks = (1, 5) if count > 5 else (1,)
         found = {
-            "mean_per_class_accuracy": metrics.mean_per_class_accuracy(predicted, labels),
+            "mean_per_class_accuracy": ranking.mean_per_class_accuracy(predicted, labels),
             # Over the classes that occur: a guess among all C names is right once in C whatever the class.
-            "mean_per_class_accuracy_chance": metrics.accuracy_chance(count),
+            "mean_per_class_accuracy_chance": ranking.accuracy_chance(count),
         }
-        for k, value in metrics.recall_from_ranks(ranks, ks).items():
+        for k, value in ranking.recall_from_ranks(ranks, ks).items():
             found[f"top{k}_accuracy"] = value
-            found[f"top{k}_accuracy_chance"] = metrics.accuracy_chance(count, k=k)
+            found[f"top{k}_accuracy_chance"] = ranking.accuracy_chance(count, k=k)
         return found
 
 

@@ -40,7 +40,7 @@ def colors(folder: Path) -> dict[str, Any]:
     picture(folder / "red" / "2.png", RED)
     return {
         "_target_": f"{EVALUATION}.zero_shot.ZeroShotClassification",
-        "dataset": {"_target_": f"{EVALUATION}.classification_sets.ImageFolderSet", "root": str(folder)},
+        "dataset": {"_target_": f"{EVALUATION}.datasets.classification.ImageFolderSet", "root": str(folder)},
         "encoding": "${encoding}",
     }
 
@@ -53,7 +53,7 @@ def captions(folder: Path) -> dict[str, Any]:
     (folder / "set.jsonl").write_text("\n".join(lines))
     return {
         "_target_": f"{EVALUATION}.retrieval.ZeroShotRetrieval",
-        "dataset": {"_target_": f"{EVALUATION}.retrieval_sets.jsonl", "path": str(folder / "set.jsonl")},
+        "dataset": {"_target_": f"{EVALUATION}.datasets.retrieval.jsonl", "path": str(folder / "set.jsonl")},
         "encoding": "${encoding}",
         "ks": [1],
     }

@@ -5,8 +5,8 @@ import pytest
 
 from hypvl.errors import DataError
 from hypvl.evaluation.caption_choice import CaptionChoice, Choice, Choices, demo_choices
+from hypvl.evaluation.datasets.images import FileImages
 from hypvl.evaluation.features import Encoding
-from hypvl.evaluation.images import FileImages
 from hypvl.evaluation.protocol import Evaluator
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture

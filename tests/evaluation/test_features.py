@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hypvl.data.transforms import Squeeze
 from hypvl.errors import DataError, UserError
+from hypvl.evaluation.datasets.images import FileImages
 from hypvl.evaluation.features import Encoding, encode_images, encode_texts, evaluating, search
-from hypvl.evaluation.images import FileImages
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture
 
 PLAIN = Encoding(batch_size=2, num_workers=0)

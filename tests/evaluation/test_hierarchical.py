@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from hypvl.errors import DataError
-from hypvl.evaluation.classification_sets import ImageFolderSet
+from hypvl.evaluation.datasets.classification import ImageFolderSet
 from hypvl.evaluation.features import Encoding
 from hypvl.evaluation.hierarchical import DemoObjects, HierarchicalClassification, read_is_a
 from hypvl.evaluation.protocol import Evaluator

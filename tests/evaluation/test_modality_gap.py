@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from hypvl.errors import DataError
+from hypvl.evaluation.datasets.retrieval import jsonl
 from hypvl.evaluation.features import Encoding
 from hypvl.evaluation.modality_gap import ModalityGap
-from hypvl.evaluation.retrieval_sets import jsonl
 from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.gap import gap_metrics
 from tests.evaluation.contract import EvaluatorContract

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from hypvl.evaluation.datasets.retrieval import CaptionedImages, jsonl
 from hypvl.evaluation.features import Encoding
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
-from hypvl.evaluation.retrieval_sets import CaptionedImages, jsonl
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture
 

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hypvl.errors import CheckpointError, ConfigError, DataError, UserError
-from hypvl.evaluation.classification_sets import ImageFolderSet
+from hypvl.evaluation.datasets.classification import ImageFolderSet
+from hypvl.evaluation.datasets.retrieval import jsonl
 from hypvl.evaluation.features import Encoding
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
-from hypvl.evaluation.retrieval_sets import jsonl
 from hypvl.evaluation.standardization import (
     Recorder,
     Standardization,

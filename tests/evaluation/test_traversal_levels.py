@@ -141,7 +141,7 @@ class Captioned:
     """A retrieval set over colours."""
 
     def __init__(self, folder: Path, bad: int) -> None:
-        from hypvl.evaluation.images import FileImages
+        from hypvl.evaluation.datasets.images import FileImages
 
         colors = {"a": RED, "b": GREEN, "c": BLUE, "d": RED}
         paths = [picture(folder / f"{name}.png", color) for name, color in colors.items()]

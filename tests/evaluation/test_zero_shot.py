@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hypvl.errors import DataError
-from hypvl.evaluation.classification_sets import ImageFolderSet
+from hypvl.evaluation.datasets.classification import ImageFolderSet
 from hypvl.evaluation.features import Encoding
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.evaluation.zero_shot import ZeroShotClassification

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hypvl.config import LazyConfig, instantiate
 from hypvl.encoders.positions import stretch_positions
 from hypvl.encoders.standardize import BatchStandardize, Centering
-from hypvl.evaluation.metrics import retrieval_recall
+from hypvl.evaluation.metrics.ranking import retrieval_recall
 from hypvl.evaluation.standardization import centre, flat_mean
 from hypvl.geometry.gap import (
     centroid_distance,

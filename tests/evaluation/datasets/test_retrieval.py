@@ -8,7 +8,7 @@ import pytest
 
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import MissingDataError
-from hypvl.evaluation.retrieval_sets import CaptionedImages, coco, flickr30k, jsonl
+from hypvl.evaluation.datasets.retrieval import CaptionedImages, coco, flickr30k, jsonl
 from tests.evaluation.fakes import BLUE, RED, picture
 
 

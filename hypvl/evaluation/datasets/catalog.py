@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.errors import ConfigError, DataError
-from hypvl.evaluation.classification_sets import (
+from hypvl.evaluation.datasets.classification import (
     ImageFolderSet,
     TorchvisionSet,
     imagenet,
     read_json,
     require_folder,
 )
-from hypvl.evaluation.prompts import generic_templates, imagenet_templates
+from hypvl.evaluation.datasets.prompts import generic_templates, imagenet_templates
 from hypvl.evaluation.protocol import ClassificationSet, MissingDataError
-from hypvl.evaluation.retrieval_sets import CaptionedImages, jsonl
+from hypvl.evaluation.datasets.retrieval import CaptionedImages, jsonl
 
 
 def _attribute(name: str) -> Callable[[Any], Sequence[int]]:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hypvl.errors import DataError
-from hypvl.evaluation.classification_sets import ImageFolderSet, WebDatasetSet, imagenet, read_json
+from hypvl.evaluation.datasets.classification import ImageFolderSet, WebDatasetSet, imagenet, read_json
 from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import BLUE, GREEN, RED, broken, picture
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from hypvl.evaluation.metrics import (
+from hypvl.evaluation.metrics.ranking import (
     accuracy_chance,
     first_hit_ranks,
     label_ranks,

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.errors import DataError
-from hypvl.evaluation.classification_sets import read_json, read_text, require_folder
-from hypvl.evaluation.images import FileImages
+from hypvl.evaluation.datasets.classification import read_json, read_text, require_folder
+from hypvl.evaluation.datasets.images import FileImages
 from hypvl.evaluation.protocol import ImageSource, MissingDataError
 
 

@@ -10,7 +10,7 @@ import pytest
 import torchvision
 
 from hypvl.errors import ConfigError, DataError
-from hypvl.evaluation.catalog import (
+from hypvl.evaluation.datasets.catalog import (
     CLASSIFICATION_SETS,
     DEMO_CLASSIFICATION_SETS,
     classification_prompts,

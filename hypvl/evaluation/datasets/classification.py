@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from hypvl.errors import DataError
-from hypvl.evaluation.images import IMAGE_EXTENSIONS, TarMembers, read_image
-from hypvl.evaluation.prompts import imagenet_class_names
+from hypvl.evaluation.datasets.images import IMAGE_EXTENSIONS, TarMembers, read_image
+from hypvl.evaluation.datasets.prompts import imagenet_class_names
 from hypvl.evaluation.protocol import MissingDataError
 
 

@@ -79,7 +79,7 @@ def load_text_pool(path: str | Path | None = None) -> list[PoolText]:
 
 def everyday_pool() -> Traversable:
     """The file of everyday captions, nouns and adjectives that comes with hypvl."""
-    return resources.files("hypvl") / "evaluation" / "pools" / "everyday.json"
+    return resources.files("hypvl") / "evaluation" / "datasets" / "pools" / "everyday.json"
 
 
 def fill_prompt(template: str, text: str) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hypvl.evaluation.prompts import (
+from hypvl.evaluation.datasets.prompts import (
     class_prompts,
     fill,
     generic_templates,

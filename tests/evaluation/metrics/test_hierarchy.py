@@ -1,6 +1,6 @@
 import pytest
 
-from hypvl.evaluation.hierarchy import IsA, mean_metrics, pair_metrics
+from hypvl.evaluation.metrics.hierarchy import IsA, mean_metrics, pair_metrics
 
 #            thing
 #      animal      plant

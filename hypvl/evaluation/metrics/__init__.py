@@ -1,0 +1,1 @@
+"""Metrics: pure functions of score matrices, predictions, labels and rankings."""
