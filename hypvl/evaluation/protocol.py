@@ -120,11 +120,15 @@ class EvaluationResult:
             ``<name>_chance``.
         items: Per-item results, lists of one length per group (see the evaluator); JSON-serialisable.
         meta: What the numbers are about: sizes, settings, unreadable pictures.
+        samples: For metrics that are a mean over items, the value of each item on the metric's own scale (a hit
+            is 100.0 where the metric is in percent), so that their mean is the metric: what its bootstrap
+            interval is drawn from.
     """
 
     metrics: dict[str, float]
     items: dict[str, list[Any]] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+    samples: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Evaluator(ABC):

@@ -58,6 +58,11 @@ class EvaluatorContract:
             if is_score(name):
                 assert 0.0 < result.metrics[f"{name}_chance"] <= 100.0
 
+    def test_samples_average_to_their_metric(self, tmp_path: Path) -> None:
+        result = self.make(tmp_path, bad=1)(self.model())
+        for name, values in result.samples.items():
+            assert math.fsum(values) / len(values) == pytest.approx(result.metrics[name], abs=1e-9), name
+
     def test_result_survives_json(self, tmp_path: Path) -> None:
         result = self.make(tmp_path, bad=1)(self.model())
         for part in (result.metrics, result.items, result.meta):
