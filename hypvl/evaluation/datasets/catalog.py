@@ -15,8 +15,9 @@ from hypvl.evaluation.datasets.classification import (
     require_folder,
 )
 from hypvl.evaluation.datasets.prompts import generic_templates, imagenet_templates
-from hypvl.evaluation.protocol import ClassificationSet, MissingDataError
 from hypvl.evaluation.datasets.retrieval import CaptionedImages, jsonl
+from hypvl.evaluation.datasets.splits import Subset, share, shuffled
+from hypvl.evaluation.protocol import ClassificationSet, MissingDataError
 
 
 def _attribute(name: str) -> Callable[[Any], Sequence[int]]:
@@ -28,9 +29,18 @@ def _samples(dataset: Any) -> Sequence[int]:
 
 
 def _pcam_labels(dataset: Any) -> Sequence[int]:
-    targets = Path(dataset._base_folder) / dataset._FILES["test"]["targets"][0]
+    targets = Path(dataset._base_folder) / dataset._FILES[dataset._split]["targets"][0]
     with dataset.h5py.File(targets) as file:
         return file["y"][:, 0, 0, 0].tolist()  # (N, 1, 1, 1) in the file
+
+
+def _by_split(*names: str, **renamed: str) -> dict[str, dict[str, Any]]:
+    """``split=name`` for each split; ``val="valid"`` where torchvision calls it otherwise."""
+    return {name: {"split": name} for name in names} | {k: {"split": v} for k, v in renamed.items()}
+
+
+_TRAIN_FLAG = {"train": {"train": True}, "test": {"train": False}}
+_WITH_VAL = _by_split("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -41,66 +51,93 @@ class _Torchvision:
         cls: Class in ``torchvision.datasets``.
         labels: Gives the label of each picture without reading the pictures.
         folder: Where below the root the set lies, for the message when it is missing.
-        arguments: Choose the test split.
+        splits: Arguments that choose each split torchvision has.
         classes: Names, for a class without ``classes``.
     """
 
     cls: str
     labels: Callable[[Any], Sequence[int]]
     folder: str
-    arguments: dict[str, Any] = field(default_factory=lambda: {"split": "test"})
+    splits: dict[str, dict[str, Any]] = field(default_factory=lambda: _by_split("train", "test"))
     classes: tuple[str, ...] | None = None
 
 
 _TORCHVISION = {
     "food101": _Torchvision("Food101", _attribute("_labels"), "food-101"),
-    "cifar10": _Torchvision("CIFAR10", _attribute("targets"), "cifar-10-batches-py", {"train": False}),
-    "cifar100": _Torchvision("CIFAR100", _attribute("targets"), "cifar-100-python", {"train": False}),
+    "cifar10": _Torchvision("CIFAR10", _attribute("targets"), "cifar-10-batches-py", _TRAIN_FLAG),
+    "cifar100": _Torchvision("CIFAR100", _attribute("targets"), "cifar-100-python", _TRAIN_FLAG),
     "cars": _Torchvision("StanfordCars", _samples, "stanford_cars"),
-    "aircraft": _Torchvision("FGVCAircraft", _attribute("_labels"), "fgvc-aircraft-2013b"),
-    "dtd": _Torchvision("DTD", _attribute("_labels"), "dtd"),
-    "pets": _Torchvision("OxfordIIITPet", _attribute("_labels"), "oxford-iiit-pet"),
-    "flowers102": _Torchvision("Flowers102", _attribute("_labels"), "flowers-102"),
+    "aircraft": _Torchvision("FGVCAircraft", _attribute("_labels"), "fgvc-aircraft-2013b", _WITH_VAL),
+    "dtd": _Torchvision("DTD", _attribute("_labels"), "dtd", _WITH_VAL),
+    "pets": _Torchvision(
+        "OxfordIIITPet", _attribute("_labels"), "oxford-iiit-pet", _by_split("test", train="trainval")
+    ),
+    "flowers102": _Torchvision("Flowers102", _attribute("_labels"), "flowers-102", _WITH_VAL),
     "stl10": _Torchvision("STL10", _attribute("labels"), "stl10_binary"),
-    "country211": _Torchvision("Country211", _attribute("targets"), "country211"),
-    "mnist": _Torchvision("MNIST", _attribute("targets"), "MNIST/raw", {"train": False}),
-    "pcam": _Torchvision("PCAM", _pcam_labels, "pcam", classes=("healthy tissue", "tumor tissue")),
-    "sst2": _Torchvision("RenderedSST2", _samples, "rendered-sst2"),
+    "country211": _Torchvision(
+        "Country211", _attribute("targets"), "country211", _by_split("train", "test", val="valid")
+    ),
+    "mnist": _Torchvision("MNIST", _attribute("targets"), "MNIST/raw", _TRAIN_FLAG),
+    "pcam": _Torchvision("PCAM", _pcam_labels, "pcam", _WITH_VAL, classes=("healthy tissue", "tumor tissue")),
+    "sst2": _Torchvision("RenderedSST2", _samples, "rendered-sst2", _WITH_VAL),
 }
 #: Names that :func:`classification_set` takes.
 CLASSIFICATION_SETS: tuple[str, ...] = ("imagenet", *_TORCHVISION)
+#: What every set can be asked for.
+SPLITS: tuple[str, ...] = ("train", "val", "test")
+_VALIDATION_SHARE = {"food101": 0.1, "cifar10": 0.1, "cifar100": 0.1}
 #: Names that :func:`demo_classification_set` takes: the folders that scripts/make_demo_data.py writes.
 DEMO_CLASSIFICATION_SETS: tuple[str, ...] = (
     "digits", "scenes_color_seen", "scenes_color_heldout", "scenes_shape_seen", "scenes_shape_heldout",
 )  # fmt: skip
 
 
-def classification_set(name: str, *, root: str | Path = "./datasets/eval") -> ClassificationSet:
-    """The test split of a known set; nothing is downloaded.
+def classification_set(
+    name: str, *, root: str | Path = "./datasets/eval", split: str = "test", download: bool = False
+) -> ClassificationSet:
+    """A split of a known set.
+
+    A set without a validation split has 20 % of its training pictures (Food-101 and CIFAR: 10 %) as ``"val"`` and
+    the rest as ``"train"``, in the order of :func:`hypvl.evaluation.datasets.splits.shuffled`.
 
     Args:
         name: One of :data:`CLASSIFICATION_SETS`.
         root: Folder of the sets: ImageNet in ``root/imagenet/val``, torchvision's where torchvision puts them.
+        split: ``"train"``, ``"val"`` or ``"test"``.
+        download: Fetch the set when it is not there.
 
     Raises:
-        ConfigError: for an unknown name.
+        ConfigError: for an unknown name or split.
         MissingDataError: when the set is not there.
         DataError: when it is there and cannot be read.
     """
     _known(name, CLASSIFICATION_SETS)
+    if split not in SPLITS:
+        raise ConfigError(f"data set {name!r}: got split {split!r}; expected one of {', '.join(SPLITS)}.")
+    published = {"test": "val"} if name == "imagenet" else dict.fromkeys(_TORCHVISION[name].splits)
+    if split == "test" or ("val" in published and name != "imagenet"):
+        return _published(name, Path(root), "val" if name == "imagenet" else split)
+    whole = _published(name, Path(root), "train")
+    cut = 1.0 - _VALIDATION_SHARE.get(name, 0.2)
+    order = shuffled(len(whole), key=name)
+    part = share(order, 0.0, cut) if split == "train" else share(order, cut, 1.0)
+    return Subset(whole, part, name=f"{name} {split}")
+
+
+def _published(name: str, root: Path, split: str) -> ClassificationSet:
     if name == "imagenet":
-        return imagenet(Path(root) / "imagenet")
+        return imagenet(root / "imagenet", split=split)
     import torchvision
 
     entry = _TORCHVISION[name]
-    folder = Path(root) / entry.folder
+    folder = root / entry.folder
     if not folder.is_dir():
         raise MissingDataError(
             f"{name}: {folder} is not there (looked in {Path.cwd()}); download it with "
             f"torchvision.datasets.{entry.cls} into {root}, or give another root by an override."
         )
     try:
-        dataset = getattr(torchvision.datasets, entry.cls)(str(root), **entry.arguments)
+        dataset = getattr(torchvision.datasets, entry.cls)(str(root), **entry.splits[split])
         labels = entry.labels(dataset)
     except (
         RuntimeError,
