@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.common import DEBUG_VARIABLE, config_parser, load_config, run_main
-from hypvl.errors import ConfigError, DataError, UserError
+from hypvl.cli.results_file import ResultsFile, settings_digest
+from hypvl.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,7 +31,6 @@ examples:
   ... --only imagenet,cifar10 --num-workers 16 roots.eval=/data/eval
 """
 RESULTS = "results.json"
-FORMAT_VERSION = 1
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,6 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DELTA",
         help="instead, move the modalities along the line between these means: closer by DELTA, or apart below 0 "
         "(means: --standardize, default transductive)",
+    )
+    parser.add_argument(
+        "--redo", action="store_true", help="measure again what the results file already holds"
     )
     parser.add_argument("--only", metavar="NAME,...", help="evaluate only these of the config")
     place = parser.add_mutually_exclusive_group()
@@ -84,22 +87,23 @@ def main(argv: Sequence[str]) -> int:
     standardizer = Standardizer.of(model, args.standardize, shift=args.shift)
     folder = args.checkpoint_path.parent if args.output_dir is None else args.output_dir
     path = folder / RESULTS if args.output is None else args.output
-    report: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "provenance": _provenance(args, config, device=str(device), iteration=content.get("iteration")),
-        "results": {},
-    }
-    _make_room(path, report)
+    provenance = _provenance(args, config, device=str(device), iteration=content.get("iteration"))
+    file = ResultsFile(path, provenance)
     for number, name in enumerate(names, start=1):
         started = time.monotonic()
-        report["results"][name] = _evaluate(name, config, model, standardizer)
-        if not sys.stderr.isatty():  # a terminal shows progress bars
-            told = f"{report['results'][name]['status']}, {time.monotonic() - started:.1f} s"
+        digest = settings_digest(_settings(config, name))
+        if kept := not args.redo and file.kept(name, digest):
+            told = "ok, kept from an earlier run (--redo measures again)"
+        else:
+            entry = _evaluate(name, config, model, standardizer)
+            file.put(name, {**entry, "settings_sha256": digest})
+            told = f"{entry['status']}, {time.monotonic() - started:.1f} s"
+        if kept or not sys.stderr.isatty():  # a terminal shows progress bars
             print(f"[{number}/{len(names)}] {name}: {told}", file=sys.stderr, flush=True)
-        _write(path, report)  # after each: what is done is kept, whatever comes
-    _print(report["results"], title=f"{args.checkpoint_path.name}")
-    print(path)
-    bad = [name for name, result in report["results"].items() if result["status"] != "ok"]
+    shown = {name: file.results[name] for name in names}
+    _print(shown, title=f"{args.checkpoint_path.name}")
+    print(f"{path}\n{path.with_suffix('.csv')}")
+    bad = [name for name, result in shown.items() if result["status"] != "ok"]
     if bad:
         print(
             f"error: {len(bad)} of {len(names)} evaluations have no result: {', '.join(bad)}.",
@@ -129,11 +133,26 @@ def _names(config: "DictConfig", only: str | None, source: str) -> list[str]:
     return [name for name in known if name in wanted]
 
 
+def _settings(config: "DictConfig", name: str) -> Any:
+    """What is measured: one entry of the config with its references filled in, as plain data."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from hypvl.config.plain import to_plain
+
+    try:
+        settings = OmegaConf.to_container(config.evaluate[name], resolve=True)
+    except OmegaConfBaseException:  # it will fail where it is built, and be told there
+        settings = config.evaluate[name]
+    return to_plain(settings, source=f"evaluate.{name}")
+
+
 def _evaluate(
     name: str, config: "DictConfig", model: "DualEncoder", standardizer: "Standardizer | None"
 ) -> dict[str, Any]:
     """One evaluation as an entry of the results file; what goes wrong is part of it and stops no other."""
     from hypvl.config import instantiate
+    from hypvl.evaluation.bootstrap import bootstrap_intervals
     from hypvl.evaluation.protocol import MissingDataError
 
     started = time.monotonic()
@@ -145,7 +164,11 @@ def _evaluate(
             with standardizer.applied(evaluator, set_name=name) as applied:
                 result = evaluator(model)
             result.meta["standardization"] = applied
-        entry = {"status": "ok", "metrics": result.metrics, "items": result.items, "meta": result.meta}
+        entry: dict[str, Any] = {"status": "ok", "metrics": result.metrics}
+        entry["intervals"] = {
+            name: list(bounds) for name, bounds in bootstrap_intervals(result.samples).items()
+        }
+        entry |= {"items": result.items, "meta": result.meta}
         json.dumps(entry, allow_nan=False)
         entry["seconds"] = round(time.monotonic() - started, 2)
         return entry
@@ -190,46 +213,6 @@ def _provenance(
         "shift": args.shift,
         "config": LazyConfig.to_yaml(config),
     }
-
-
-def _make_room(path: Path, report: dict[str, Any]) -> None:
-    """Prove that the file can be written, and keep results of another config or checkpoint under a free name.
-
-    Raises:
-        DataError: when the folder cannot be written to.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and _subject(json.loads(path.read_text("utf-8"))) != _subject(report):
-            number = 1
-            while (kept := path.with_stem(f"{path.stem}_{number}")).exists():
-                number += 1
-            path.rename(kept)
-            print(f"{path}: holds another evaluation, kept as {kept}")
-        _write(path, report)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be written ({error.strerror}); name another --output-dir."
-        ) from error
-    except ValueError as error:
-        raise DataError(
-            f"{path}: exists and is not a results file; move it away or name another --output."
-        ) from error
-
-
-def _subject(report: Any) -> tuple[Any, ...]:
-    """What a results file is about."""
-    origin = report.get("provenance") if isinstance(report, dict) else None
-    if not isinstance(origin, dict):
-        raise ValueError("no provenance")
-    keys = ("checkpoint_sha256", "eval_config", "train_config", "standardize", "shift")
-    return tuple(origin.get(key) for key in keys)
-
-
-def _write(path: Path, report: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
-    temporary.replace(path)
 
 
 def _print(results: dict[str, dict[str, Any]], *, title: str) -> None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 CHANCE = "_chance"
 _PERCENT = ("accuracy", "recall", "share")
-HEADER = ("evaluation", "metric", "value", "chance")
+HEADER = ("evaluation", "metric", "value", "95 % interval", "chance")
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,21 @@ class Row:
         metric: Its name.
         value: Percent for accuracies, recalls and shares.
         chance: What guessing gives, in the same unit; None where it says nothing.
+        interval: Of the bootstrap, (low, high) in the same unit; None where the metric has none.
     """
 
     evaluation: str
     metric: str
     value: float
     chance: float | None
+    interval: tuple[float, float] | None = None
 
-    def cells(self) -> tuple[str, str, str, str]:
-        """As strings; missing chance levels are empty."""
+    def cells(self) -> tuple[str, str, str, str, str]:
+        """As strings; missing intervals and chance levels are empty."""
         chance = "" if self.chance is None else format_value(self.metric, self.chance)
-        return self.evaluation, self.metric, format_value(self.metric, self.value), chance
+        bounds = () if self.interval is None else self.interval
+        interval = " to ".join(format_value(self.metric, bound) for bound in bounds)
+        return self.evaluation, self.metric, format_value(self.metric, self.value), interval, chance
 
 
 def result_rows(results: Mapping[str, Mapping[str, Any]]) -> list[Row]:
@@ -51,7 +55,11 @@ def result_rows(results: Mapping[str, Mapping[str, Any]]) -> list[Row]:
             if name.endswith(CHANCE) and name.removesuffix(CHANCE) in metrics:
                 continue
             chance = metrics.get(f"{name}{CHANCE}")
-            rows.append(Row(evaluation, name, float(value), None if chance is None else float(chance)))
+            bounds = result.get("intervals", {}).get(name)
+            interval = None if bounds is None else (float(bounds[0]), float(bounds[1]))
+            rows.append(
+                Row(evaluation, name, float(value), None if chance is None else float(chance), interval)
+            )
     return rows
 
 

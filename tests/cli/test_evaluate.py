@@ -95,7 +95,10 @@ def test_results_table_and_provenance(
     assert (
         "mean_per_class_accuracy" in out and "33.3" in out and str(tmp_path / "out" / "results.json") in out
     )
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["results.json"]  # no temporary file stays
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "results.csv",
+        "results.json",
+    ]  # no other stays
 
 
 def test_what_is_missing_or_fails_stops_no_other(
@@ -134,10 +137,48 @@ def test_unreadable_pictures_are_told(
 def test_a_run_twice_is_the_same_and_replaces_its_file(checkpoint: Path, tmp_path: Path) -> None:
     path = config(tmp_path, colors=colors(tmp_path / "colors"))
     _, first = run(path, checkpoint, tmp_path / "out")
-    _, second = run(path, checkpoint, tmp_path / "out")
+    _, second = run(path, checkpoint, tmp_path / "out", "--redo")
     for name in ("metrics", "items", "meta"):
         assert first["results"]["colors"][name] == second["results"]["colors"][name]
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["results.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["results.csv", "results.json"]
+
+
+def test_a_suite_goes_on_where_it_stopped(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = colors(tmp_path / "a")
+    late["dataset"]["root"] = str(tmp_path / "late")
+    path = config(tmp_path, late=late, pairs=captions(tmp_path / "b"))
+    code, first = run(path, checkpoint, tmp_path / "out")
+    assert code == 1 and first["results"]["late"]["status"] == "missing"
+    colors(tmp_path / "late")
+    (tmp_path / "b" / "a.png").unlink()  # not read again
+    capsys.readouterr()
+    code, second = run(path, checkpoint, tmp_path / "out", "encoding.batch_size=1")
+    err = capsys.readouterr().err
+    assert code == 0 and second["results"]["late"]["status"] == "ok"
+    assert second["results"]["pairs"] == first["results"]["pairs"]
+    assert "[2/2] pairs: ok, kept from an earlier run (--redo measures again)" in err
+    _, third = run(path, checkpoint, tmp_path / "out", "evaluate.pairs.ks=[2]")  # another setting
+    assert next(iter(third["results"]["pairs"]["metrics"])) == "text_to_image_recall@2"
+    assert third["results"]["late"] == second["results"]["late"]
+    code, fourth = run(path, checkpoint, tmp_path / "out", "--only", "pairs", "--redo")
+    assert fourth["results"]["late"] == third["results"]["late"]  # nothing is lost
+    assert code == 0 and fourth["results"]["pairs"]["meta"]["unreadable"] == 1  # measured again
+
+
+def test_metrics_have_intervals_and_the_csv_has_all_of_them(checkpoint: Path, tmp_path: Path) -> None:
+    gone = colors(tmp_path / "a")
+    gone["dataset"]["root"] = str(tmp_path / "gone")
+    path = config(tmp_path, pairs=captions(tmp_path / "b"), gone=gone)
+    _, report = run(path, checkpoint, tmp_path / "out")
+    metrics, intervals = (report["results"]["pairs"][key] for key in ("metrics", "intervals"))
+    lines = (tmp_path / "out" / "results.csv").read_text().splitlines()
+    assert lines[0] == "evaluation,status,metric,value,low,high,chance"
+    assert lines[-1] == "gone,missing,,,,,"
+    for name, (low, high) in intervals.items():
+        assert low <= metrics[name] <= high and 0.0 <= low <= high <= 100.0
+        assert f"pairs,ok,{name},{metrics[name]},{low},{high},{metrics[f'{name}_chance']}" in lines
 
 
 def test_results_of_another_config_are_kept(checkpoint: Path, tmp_path: Path) -> None:
@@ -145,8 +186,9 @@ def test_results_of_another_config_are_kept(checkpoint: Path, tmp_path: Path) ->
     two = config(tmp_path, "two.yaml", pairs=captions(tmp_path / "pairs"))
     for path in (one, two, one):
         run(path, checkpoint, tmp_path / "out")
-    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    names = sorted(p.name for p in (tmp_path / "out").glob("*.json"))
     assert names == ["results.json", "results_1.json", "results_2.json"]
+    assert all((tmp_path / "out" / name).with_suffix(".csv").is_file() for name in names)
     held = [list(json.loads((tmp_path / "out" / name).read_text())["results"]) for name in names]
     assert held == [["colors"], ["colors"], ["pairs"]]
 

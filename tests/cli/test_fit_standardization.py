@@ -160,7 +160,7 @@ def test_a_shift_of_the_whole_gap_closes_it_in_flat_coordinates(
 def test_results_with_and_without_are_kept_apart(checkpoint: Path, sets: str, tmp_path: Path) -> None:
     for more in ([], ["--standardize", "transductive"], ["--shift", "1"], ["--shift", "-1"]):
         run(sets, checkpoint, tmp_path / "out", *more)
-    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    names = sorted(p.name for p in (tmp_path / "out").glob("*.json"))
     assert names == ["results.json", "results_1.json", "results_2.json", "results_3.json"]
     last = json.loads((tmp_path / "out" / "results.json").read_text())
     assert last["provenance"]["shift"] == -1.0

@@ -9,7 +9,7 @@ from hypvl.report.tables import Row, format_value, markdown_table, result_rows, 
 
 RESULTS = {
     "digits": {"metrics": {"top1_accuracy": 93.25, "top1_accuracy_chance": 10.0, "mean_loss": 0.123456}},
-    "radii": {"metrics": {"text_radius": 0.5}, "items": {}},
+    "radii": {"metrics": {"text_radius": 0.5}, "intervals": {"text_radius": [0.4, 0.625]}, "items": {}},
 }
 
 
@@ -17,7 +17,7 @@ def test_chance_levels_stand_beside_their_metric() -> None:
     assert result_rows(RESULTS) == [
         Row("digits", "top1_accuracy", 93.25, 10.0),
         Row("digits", "mean_loss", 0.123456, None),
-        Row("radii", "text_radius", 0.5, None),
+        Row("radii", "text_radius", 0.5, None, (0.4, 0.625)),
     ]
 
 
@@ -46,21 +46,23 @@ def test_values_are_rounded_by_what_they_are(metric: str, value: float, text: st
 
 def test_markdown() -> None:
     rows = [row.cells() for row in result_rows(RESULTS)]
-    assert markdown_table([*rows, ("a|b", "c\nd", "1", "")]) == (
-        "| evaluation | metric | value | chance |\n"
-        "|---|---|---:|---:|\n"
-        "| digits | top1_accuracy | 93.2 | 10.0 |\n"
-        "| digits | mean_loss | 0.1235 |  |\n"
-        "| radii | text_radius | 0.5 |  |\n"
-        "| a\\|b | c d | 1 |  |\n"
+    assert markdown_table([*rows, ("a|b", "c\nd", "1", "", "")]) == (
+        "| evaluation | metric | value | 95 % interval | chance |\n"
+        "|---|---|---:|---:|---:|\n"
+        "| digits | top1_accuracy | 93.2 |  | 10.0 |\n"
+        "| digits | mean_loss | 0.1235 |  |  |\n"
+        "| radii | text_radius | 0.5 | 0.4 to 0.625 |  |\n"
+        "| a\\|b | c d | 1 |  |  |\n"
     )
-    with pytest.raises(ValueError, match="1 cells; expected 4, evaluation, metric, value, chance"):
+    with pytest.raises(
+        ValueError, match="1 cells; expected 5, evaluation, metric, value, 95 % interval, chance"
+    ):
         markdown_table([("a",)])
 
 
 def test_rich_says_a_name_once_and_takes_brackets_literally() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    rows = [("digits", "[bold]a", "1", ""), ("digits", "b", "2", "3"), ("scenes", "b", "4", "")]
+    rows = [("digits", "[bold]a", "1", "", ""), ("digits", "b", "2", "", "3"), ("scenes", "b", "4", "", "")]
     console.print(rich_table(rows, title="results [of] x"))
     text = console.export_text()
     assert text.count("digits") == 1
