@@ -5,15 +5,20 @@ u = sqrt(c) |x| is the radius in units of the radius of curvature: near 0 the sp
 Source: arXiv 2607.05268 (released hyperbolic checkpoints sit near u = 0.2, with saturated or inactive cones).
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from hypvl.geometry import gap, structure
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.precision import full_precision
+from hypvl.geometry.lorentz import MAX_RADIUS
+from hypvl.geometry.precision import full_precision, working_dtype
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+# An aperture this near pi/2 (radians) is a half space.
+_HALF_SPACE = math.pi / 2 - 1e-6
 
 
 @full_precision
@@ -40,7 +45,12 @@ def quantiles(values: Tensor, *, at: Sequence[float] = QUANTILES) -> dict[str, f
 
 def saturated_fraction(u: Tensor, *, min_radius: float = 0.1) -> float:
     """Share of points whose cone is the whole half space, u <= 2 min_radius: they entail almost anything."""
-    return (u.detach() <= 2 * min_radius).double().mean().item()
+    return _share(u.detach() <= 2 * min_radius)
+
+
+def clipped_fraction(u: Tensor) -> float:
+    """Share of points at the edge of what the exponential map reaches, u = 2^15: their lengths are lost."""
+    return _share(u.detach() >= 0.999 * math.sinh(MAX_RADIUS))
 
 
 @torch.no_grad()
@@ -61,7 +71,17 @@ def violation_rate(
     angle, aperture = geometry.exterior_angle(general, specific), geometry.half_aperture(general)
     if angle is None or aperture is None:
         return None
-    return (angle > aperture_factor * aperture).double().mean().item()
+    return _share(angle > aperture_factor * aperture)
+
+
+def strangers(count: int, *, generator: torch.Generator) -> Tensor:
+    """For each of ``count`` items another one, drawn so that each is drawn once: (count,) int64, count >= 2."""
+    if count < 2:
+        raise ValueError(f"count: got {count}; expected at least 2, so that there is another one.")
+    order = torch.randperm(count, generator=generator)
+    partner = torch.empty_like(order)
+    partner[order] = order.roll(1)
+    return partner
 
 
 def radial_order_auc(general: Tensor, specific: Tensor) -> float:
@@ -92,14 +112,45 @@ def radial_order_null(
         generator: Source of the permutations, on the CPU.
         rounds: Number of permutations, >= 2.
     """
+    values = _null(general, specific, generator=generator, rounds=rounds)
+    return values.mean().item(), values.std().item()
+
+
+def radial_order(
+    general: Tensor, specific: Tensor, *, generator: torch.Generator, rounds: int = 20
+) -> dict[str, float]:
+    """:func:`radial_order_auc` beside its null.
+
+    Args:
+        general: Radii, (B,).
+        specific: Radii of their partners, (B,).
+        generator: Source of the permutations, on the CPU.
+        rounds: Number of permutations, >= 2.
+
+    Returns:
+        ``auc``; ``auc_null`` and ``auc_null_std`` of :func:`radial_order_null`; ``auc_null_quantile``, the share of
+        the shuffled values below the AUC, ties counting one half: near 1 = pairs are ordered beyond what their
+        modalities' radii give, near 0 = against the order. All in [0, 1].
+    """
+    values = _null(general, specific, generator=generator, rounds=rounds)
+    auc = radial_order_auc(general, specific)
+    below = (values < auc).double() + 0.5 * (values == auc).double()
+    return {
+        "auc": auc,
+        "auc_null": values.mean().item(),
+        "auc_null_std": values.std().item(),
+        "auc_null_quantile": below.mean().item(),
+    }
+
+
+def _null(general: Tensor, specific: Tensor, *, generator: torch.Generator, rounds: int) -> Tensor:
     shuffled = [
         radial_order_auc(
             general, specific[torch.randperm(len(specific), generator=generator).to(specific.device)]
         )
         for _ in range(rounds)
     ]
-    values = torch.tensor(shuffled, dtype=torch.float64)
-    return values.mean().item(), values.std().item()
+    return torch.tensor(shuffled, dtype=torch.float64)
 
 
 @full_precision
@@ -112,44 +163,92 @@ def modality_gap(x: Tensor, y: Tensor) -> float:
 
 
 @torch.no_grad()
+def root_distances(geometry: Geometry, *embeddings: Tensor) -> list[Tensor]:
+    """Distances to the root in flat coordinates, of several blocks of embeddings: (B, D) -> (B,) each.
+
+    Where the geometry has no root (sphere) the pooled embedding of all blocks stands for it.
+    """
+    embeddings = tuple(block.to(working_dtype(block.device)) for block in embeddings)
+    root = geometry.root(embeddings[0].shape[-1])
+    if root is None:
+        root = geometry.pool(geometry.flatten(torch.cat(embeddings)))
+    flat_root = geometry.flatten(root.to(embeddings[0]))
+    return [torch.linalg.vector_norm(geometry.flatten(block) - flat_root, dim=-1) for block in embeddings]
+
+
+@torch.no_grad()
 def summary(
     geometry: Geometry,
     images: Tensor,
     texts: Tensor,
     *,
-    curv: float | Tensor = 1.0,
-    min_radius: float = 0.1,
     aperture_factor: float = 1.0,
     generator: torch.Generator,
+    rounds: int = 20,
 ) -> dict[str, float]:
-    """All of the above for paired embeddings, flat and ready for a log.
+    """Everything that is cheap for paired embeddings, flat and ready for a log.
 
     Args:
         geometry: The space of the embeddings.
-        images: (B, D).
+        images: (B, D), B >= 2.
         texts: (B, D), row by row the texts of ``images``.
-        curv: c > 0; 1 for a flat space or a sphere.
-        min_radius: Of the cones.
         aperture_factor: As :func:`violation_rate`.
         generator: As :func:`radial_order_null`.
+        rounds: As :func:`radial_order_null`.
 
     Returns:
-        Radii are in units of the radius of curvature, gaps in the units of the embeddings, others shares.
+        ``<modality>_radius_q<nn>``: quantiles of u, of every factor of a product; ``clipped_<modality>``: share of
+        radii at the edge of the exponential map; ``radial_order_*`` of :func:`radial_order`, distances to the root;
+        ``modality_gap`` and ``modality_gap_tangent``, lengths, ``relative_modality_gap`` in [0, 1] of flat
+        coordinates; ``effective_rank_<modality>`` of flat coordinates; the geometry's own ``stats()``. Where it has
+        cones, in shares of pairs (or points): ``cone_violation_rate``, ``cone_violation_rate_shuffled`` (with the
+        images of others), ``saturated_cones_<modality>``; and medians in radians, ``half_aperture_text``,
+        ``exterior_angle``.
     """
-    u_image, u_text = radii(images, curv=curv), radii(texts, curv=curv)
-    null_mean, null_std = radial_order_null(u_text, u_image, generator=generator)
+    work = working_dtype(images.device)
+    images, texts = images.detach().to(work), texts.detach().to(work)
+    u_image, u_text = structure.unit_radii(geometry, images), structure.unit_radii(geometry, texts)
+    flat_images, flat_texts = geometry.flatten(images), geometry.flatten(texts)
+    far_images, far_texts = root_distances(geometry, images, texts)
+    order = radial_order(far_texts, far_images, generator=generator, rounds=rounds)
     found = {
         **{f"image_radius_{name}": value for name, value in quantiles(u_image).items()},
         **{f"text_radius_{name}": value for name, value in quantiles(u_text).items()},
-        "radial_order_auc": radial_order_auc(u_text, u_image),
-        "radial_order_auc_null": null_mean,
-        "radial_order_auc_null_std": null_std,
+        "clipped_image": clipped_fraction(u_image),
+        "clipped_text": clipped_fraction(u_text),
+        **{f"radial_order_{name}": value for name, value in order.items()},
         "modality_gap": modality_gap(images, texts),
-        "modality_gap_tangent": modality_gap(geometry.flatten(images), geometry.flatten(texts)),
+        "modality_gap_tangent": modality_gap(flat_images, flat_texts),
+        "relative_modality_gap": float(gap.relative_modality_gap(flat_images, flat_texts)),
+        "effective_rank_image": structure.effective_rank(flat_images),
+        "effective_rank_text": structure.effective_rank(flat_texts),
         **geometry.stats(),
     }
-    violations = violation_rate(geometry, texts, images, aperture_factor=aperture_factor)
-    if violations is not None:
-        found["cone_violation_rate"] = violations
-        found["saturated_cones_text"] = saturated_fraction(u_text, min_radius=min_radius)
-    return found
+    return found | _cones(
+        geometry,
+        texts,
+        images,
+        images[strangers(len(images), generator=generator).to(images.device)],
+        aperture_factor=aperture_factor,
+    )
+
+
+def _cones(
+    geometry: Geometry, texts: Tensor, images: Tensor, others: Tensor, *, aperture_factor: float
+) -> dict[str, float]:
+    angle, aperture = geometry.exterior_angle(texts, images), geometry.half_aperture(texts)
+    stranger_angle, image_aperture = geometry.exterior_angle(texts, others), geometry.half_aperture(images)
+    if angle is None or aperture is None or stranger_angle is None or image_aperture is None:
+        return {}
+    return {
+        "cone_violation_rate": _share(angle > aperture_factor * aperture),
+        "cone_violation_rate_shuffled": _share(stranger_angle > aperture_factor * aperture),
+        "saturated_cones_text": _share(aperture >= _HALF_SPACE),
+        "saturated_cones_image": _share(image_aperture >= _HALF_SPACE),
+        "half_aperture_text": quantiles(aperture)["q50"],
+        "exterior_angle": quantiles(angle)["q50"],
+    }
+
+
+def _share(flags: Tensor) -> float:
+    return flags.double().mean().item()
