@@ -1,0 +1,205 @@
+"""Downloads from a server on this machine that breaks off, changes its mind and lies; archives that are unsafe."""
+
+import functools
+import gzip
+import hashlib
+import http.server
+import io
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hypvl.data.download import DownloadError, download, unpack
+from hypvl.errors import DataError
+
+CONTENT = bytes(range(256)) * 40  # 10,240 bytes
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT with ranges; what it does wrong is set on the server."""
+
+    def do_GET(self) -> None:
+        state = self.server.state  # type: ignore[attr-defined]
+        state["requests"].append((self.path, self.headers.get("Range"), self.headers.get("If-Range")))
+        if self.path == "/gone":
+            self.send_error(404)
+            return
+        if state["busy"] > 0:
+            state["busy"] -= 1
+            self.send_error(503)
+            return
+        content, begin, status = state["content"], 0, 200
+        span = self.headers.get("Range")
+        if span and state["ranges"] and self.headers.get("If-Range") == state["etag"]:
+            begin, status = int(span.removeprefix("bytes=").rstrip("-")), 206
+            if begin >= len(content):
+                self.send_error(416)
+                return
+        self.send_response(status)
+        if state["etag"]:
+            self.send_header("ETag", state["etag"])
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - begin))
+        self.end_headers()
+        part = content[begin:]
+        if state["cuts"] > 0:  # break the connection after some bytes
+            state["cuts"] -= 1
+            part = part[:3000]
+        self.wfile.write(part)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[http.server.ThreadingHTTPServer]:
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.state = {"content": CONTENT, "etag": '"one"', "ranges": True, "cuts": 0, "busy": 0, "requests": []}  # type: ignore[attr-defined]
+    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield made
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+def url(server: http.server.ThreadingHTTPServer, path: str = "/file.bin") -> str:
+    return f"http://127.0.0.1:{server.server_address[1]}{path}"
+
+
+fetch = functools.partial(download, backoff=0.001, timeout=5)
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+def test_a_file_comes_once_with_its_checksum(server, tmp_path: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    target = tmp_path / "new" / "file.bin"
+    sha = hashlib.sha256(CONTENT).hexdigest()
+    assert (
+        fetch(url(server), target, md5=MD5.upper(), sha256=sha, progress=lambda *at: seen.append(at))
+        == target
+    )
+    assert target.read_bytes() == CONTENT and seen[-1] == (10_240, 10_240)
+    assert [p.name for p in target.parent.iterdir() if not p.name.startswith(".")] == ["file.bin"]
+    fetch(url(server), target)
+    assert len(server.state["requests"]) == 1
+
+
+def test_a_broken_connection_is_continued(server, tmp_path: Path) -> None:
+    server.state["cuts"] = 2
+    fetch(url(server), tmp_path / "a", md5=MD5, attempts=1)  # each brings something: no attempt is used up
+    asked = [span for _, span, _ in server.state["requests"]]
+    assert asked == [None, "bytes=3000-", "bytes=6000-"]
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+def test_a_later_run_continues(server, tmp_path: Path) -> None:
+    server.state |= {"cuts": 1}
+    part = tmp_path / "a.part"
+
+    def stop(at: int, size: int | None) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(url(server), tmp_path / "a", progress=stop)
+    assert not (tmp_path / "a").exists() and 0 < part.stat().st_size < len(CONTENT)
+    fetch(url(server), tmp_path / "a", md5=MD5)
+    assert server.state["requests"][-1][1] == "bytes=3000-" and not part.exists()
+
+
+def test_another_file_of_the_same_name_is_begun_again(server, tmp_path: Path) -> None:
+    server.state["cuts"] = 1
+    with pytest.raises(KeyboardInterrupt):
+        fetch(url(server), tmp_path / "a", progress=lambda *at: (_ for _ in ()).throw(KeyboardInterrupt))
+    server.state |= {"content": CONTENT[::-1], "etag": '"two"', "cuts": 0}
+    fetch(url(server), tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == CONTENT[::-1]
+
+
+@pytest.mark.parametrize("state", [{"ranges": False}, {"etag": None}])
+def test_servers_that_cannot_continue_start_again(server, tmp_path: Path, state: dict[str, object]) -> None:
+    server.state |= state | {"cuts": 2}
+    fetch(url(server), tmp_path / "a", md5=MD5)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+def test_a_server_that_is_busy_is_asked_again(server, tmp_path: Path) -> None:
+    server.state["busy"] = 3
+    fetch(url(server), tmp_path / "a", attempts=4)
+    server.state["busy"] = 4
+    with pytest.raises(
+        DownloadError, match=r"cannot be reached \(Service Unavailable; 4 attempts without progress"
+    ):
+        fetch(url(server), tmp_path / "b", attempts=4)
+
+
+def test_a_wrong_checksum_is_refused_and_nothing_stays(server, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=f"its MD5 is {MD5}, expected {'0' * 32}; it was deleted"):
+        fetch(url(server), tmp_path / "a", md5="0" * 32)
+    assert [p.name for p in tmp_path.iterdir()] == [".a.lock"]
+
+
+def test_a_file_that_is_gone_says_what_to_do(server, tmp_path: Path) -> None:
+    with pytest.raises(
+        DownloadError, match=r"answers 404 \(Not Found\).* download the file yourself and put it at .*a\.zip"
+    ):
+        fetch(url(server, "/gone"), tmp_path / "a.zip")
+    assert len(server.state["requests"]) == 1
+
+
+def test_no_network(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=r"cannot be reached .*2 attempts.*check the network"):
+        fetch("http://127.0.0.1:9/x", tmp_path / "x", attempts=2)
+    with pytest.raises(DownloadError, match="begins with http"):
+        fetch("file:///etc/passwd", tmp_path / "x")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        fetch("http://127.0.0.1:9/x", tmp_path / "file" / "x")
+
+
+def tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as out:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            out.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def test_archives_are_unpacked_and_merged(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    unpack(tar(tmp_path / "a.tgz", {"s/a/1": b"one", "s/a/2": b"two"}), folder, kind="tar")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as out:
+        out.writestr("s/a/2", "new")
+        out.writestr("s/b/3", "three")
+    unpack(tmp_path / "b.zip", folder, kind="zip")
+    (tmp_path / "c.gz").write_bytes(gzip.compress(b"four"))
+    unpack(tmp_path / "c.gz", folder, kind="gz", name="c.bin")
+    found = {p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*") if p.is_file()}
+    assert found == {"s/a/1": "one", "s/a/2": "new", "s/b/3": "three", "c.bin": "four"}
+
+
+def test_unsafe_and_damaged_archives(tmp_path: Path) -> None:
+    folder = tmp_path / "in" / "set"
+    with pytest.raises(DataError, match="unsafe to unpack"):
+        unpack(tar(tmp_path / "a.tgz", {"fine": b"x", "../out": b"x"}), folder, kind="tar")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as out:
+        out.writestr("fine", "x")
+        out.writestr("../out", "x")
+    with pytest.raises(DataError, match=r"'\.\./out' leads out of the folder"):
+        unpack(tmp_path / "b.zip", folder, kind="zip")
+    (tmp_path / "c.tgz").write_bytes((tmp_path / "a.tgz").read_bytes()[:60])
+    with pytest.raises(DataError, match="is damaged"):
+        unpack(tmp_path / "c.tgz", folder, kind="tar")
+    (tmp_path / "c.zip").write_bytes(b"no zip")
+    with pytest.raises(DataError, match="is damaged"):
+        unpack(tmp_path / "c.zip", folder, kind="zip")
+    (tmp_path / "c.gz").write_bytes(b"no gzip")
+    with pytest.raises(DataError, match="is damaged"):
+        unpack(tmp_path / "c.gz", folder, kind="gz")
+    assert list(folder.iterdir()) == [] and not (tmp_path / "in" / "out").exists()
