@@ -84,6 +84,8 @@ def _curvature(n: Mapping[str, float]) -> Finding | None:
         return None
     u_text, u_image = n["text_radius_q50"], n["image_radius_q50"]
     where = f"median u = {u_text:.3g} for texts and {u_image:.3g} for images at c = {n['curv']:.3g}"
+    if n.get("curv_at_bound", 0.0) > 0.0:
+        where += f" ({n['curv_at_bound']:.0f}% of curvatures at the limit of their range)"
     bent = (
         f"; distances differ from flat ones by {n['flat_distortion']:.1f}%" if "flat_distortion" in n else ""
     )

@@ -45,6 +45,7 @@ def test_the_published_picture_is_idle() -> None:
     assert "Cones saturated: 97% of texts hold a half space" in verdict.text
     assert "No radial order" in verdict.text
     assert judge({**WORKING, **FLAT}).status == "partly"
+    assert "100% of curvatures at the limit of their range" in judge({**WORKING, "curv_at_bound": 100.0}).text
 
 
 def test_each_part_by_itself() -> None:

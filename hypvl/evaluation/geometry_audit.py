@@ -1,0 +1,174 @@
+"""Is the geometry of a model doing any work? Radii, cones, order, gap, shape of the embeddings, and a verdict."""
+
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from hypvl.evaluation.features import Encoding, evaluating, search
+from hypvl.evaluation.matched import Matched, encode_matched
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
+from hypvl.geometry import audit, structure
+from hypvl.geometry.base import Geometry
+from hypvl.geometry.verdict import judge
+
+#: Shares in [0, 1] of :func:`hypvl.geometry.audit.summary` that become percent.
+SHARES = (
+    "clipped_image", "clipped_text", "radial_order_auc", "radial_order_auc_null", "radial_order_auc_null_std",
+    "radial_order_auc_null_quantile", "cone_violation_rate", "cone_violation_rate_shuffled", "saturated_cones_text",
+    "saturated_cones_image",
+)  # fmt: skip
+
+
+class GeometryAudit(Evaluator):
+    """The numbers of :func:`hypvl.geometry.audit.summary` over pictures and their first captions, and what they say.
+
+    Metrics: those of the summary, shares in percent; ``radial_order_auc`` (the main one; texts nearer the root than
+    their picture, its ``_null`` with shuffled partners beside it); and, of a sample of ``sample`` pairs,
+    ``flat_distortion`` in percent (mean difference of geodesic and tangent distances over both modalities together),
+    ``delta_hyperbolicity_<modality>`` in [0, 1] (0 = a tree); ``effective_rank_<modality>_share`` in percent of what
+    there could be; ``flat_top1_agreement`` in percent: pictures whose best caption by distance in the tangent space
+    is the model's; and ``curv_at_bound`` where the geometry has limits of its curvature: 100 at one of them.
+
+    ``meta["verdict"]`` is one word, ``meta["findings"]`` the sentences (:mod:`hypvl.geometry.verdict`).
+
+    Items, one per pair: ``key``; ``image_radius`` and ``text_radius``, distances to the root in flat coordinates.
+
+    Args:
+        dataset: Pictures and captions, at least two pictures with one.
+        limit: At most so many pairs, evenly spread; None = all.
+        sample: Pairs for what grows with the cube of their number.
+        aperture_factor: Of the cones, as the model was trained (MERU 1, HyCoCLIP 0.7 for texts and images).
+        rounds: Shuffles of the null.
+        encoding: Batches, workers, precision.
+        tokenizer: In place of hypvl's own, with the model's context length.
+
+    Raises:
+        ValueError: for a limit, sample or number of rounds below 2.
+
+    Source: arXiv 2607.05268; the measures' own sources stand with them.
+    """
+
+    main_metric = "radial_order_auc"
+
+    def __init__(
+        self,
+        dataset: RetrievalSet,
+        *,
+        limit: int | None = 5000,
+        sample: int = 200,
+        aperture_factor: float = 1.0,
+        rounds: int = 200,
+        encoding: Encoding | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        for name, value in (("limit", limit), ("sample", sample), ("rounds", rounds)):
+            if value is not None and value < 2:
+                raise ValueError(f"{name}: got {value}; expected at least 2.")
+        self.dataset = dataset
+        self.limit, self.sample, self.rounds = limit, sample, rounds
+        self.aperture_factor = aperture_factor
+        self.encoding = Encoding() if encoding is None else encoding
+        self.tokenizer = tokenizer
+
+    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+        """Encode, measure and judge."""
+        pairs = encode_matched(
+            model,
+            self.dataset,
+            encoding=self.encoding,
+            tokenizer=self.tokenizer,
+            limit=self.limit,
+            what="audit",
+        )
+        agreement = self._flat_agreement(model, pairs)
+        with evaluating(model) as device:
+            images, texts = pairs.images.to(device), pairs.texts.to(device)
+            found = audit.summary(
+                model.geometry,
+                images,
+                texts,
+                aperture_factor=self.aperture_factor,
+                generator=torch.Generator().manual_seed(0),
+                rounds=self.rounds,
+            )
+            found |= self._structure(model.geometry, images, texts)
+            radii = [x.cpu() for x in audit.root_distances(model.geometry, images, texts)]
+        found = {name: 100.0 * value if name in SHARES else value for name, value in found.items()}
+        most = min(len(images) - 1, images.shape[1])
+        for modality in ("image", "text"):
+            found[f"effective_rank_{modality}_share"] = 100.0 * found[f"effective_rank_{modality}"] / most
+        found["flat_top1_agreement"] = sum(agreement) / len(agreement)
+        order = [100.0 if t < i else 50.0 if t == i else 0.0 for i, t in zip(*_lists(radii), strict=True)]
+        verdict = judge(found)
+        return EvaluationResult(
+            metrics=found,
+            items={"key": pairs.keys, "image_radius": radii[0].tolist(), "text_radius": radii[1].tolist()},
+            meta={
+                **pairs.meta,
+                "verdict": verdict.status,
+                "findings": [asdict(finding) for finding in verdict.findings],
+                "sample": min(self.sample, len(images)),
+                "aperture_factor": self.aperture_factor,
+                "rounds": self.rounds,
+                "main_metric": self.main_metric,
+            },
+            samples={"radial_order_auc": order, "flat_top1_agreement": agreement},
+        )
+
+    def _structure(self, geometry: Geometry, images: Tensor, texts: Tensor) -> dict[str, float]:
+        rows = spread(len(images), self.sample).to(images.device)
+        few = {"image": images[rows], "text": texts[rows]}
+        return {
+            "flat_distortion": 100.0 * structure.flat_distortion(geometry, torch.cat(list(few.values()))),
+            **{
+                f"delta_hyperbolicity_{modality}": structure.delta_hyperbolicity(
+                    structure.pairwise_distances(geometry, x)
+                )
+                for modality, x in few.items()
+            },
+            **_at_bound(geometry),
+        }
+
+    def _flat_agreement(self, model: EvaluableModel, pairs: Matched) -> list[float]:
+        """Of each picture 100 where its nearest caption in flat coordinates is the model's best, else 0."""
+        own = search(model, pairs.images, pairs.texts, k=1, query_modality="image", key_modality="text")[1][
+            :, 0
+        ]
+        with evaluating(model) as device:
+            keys = model.geometry.flatten(pairs.texts.to(device))
+            flat = [
+                torch.cdist(model.geometry.flatten(block.to(device)), keys).argmin(1).cpu()
+                for block in pairs.images.split(512)
+            ]
+        # Two captions of one text are one answer.
+        same = [
+            pairs.captions[a] == pairs.captions[b]
+            for a, b in zip(own.tolist(), torch.cat(flat).tolist(), strict=True)
+        ]
+        return [100.0 * hit for hit in same]
+
+
+def spread(count: int, most: int) -> Tensor:
+    """Positions of at most ``most`` of ``count`` items, evenly spread: int64."""
+    few = min(count, most)
+    return torch.arange(few) * count // few
+
+
+def _lists(radii: list[Tensor]) -> tuple[list[float], list[float]]:
+    return radii[0].tolist(), radii[1].tolist()
+
+
+def _at_bound(geometry: Geometry) -> dict[str, float]:
+    """Share in percent of the curvatures that lie at a limit of their range."""
+    curv = structure.curvatures(geometry)
+    start, width = getattr(geometry, "curv_init", None), getattr(geometry, "curv_range", None)
+    if (
+        curv is None
+        or start is None
+        or width is None
+        or not getattr(geometry, "log_curv", curv).requires_grad
+    ):
+        return {}
+    at = ((curv / start).log().abs() >= 0.999 * torch.tensor(float(width)).log()).double()
+    return {"curv_at_bound": 100.0 * at.mean().item()}

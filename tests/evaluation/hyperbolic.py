@@ -1,0 +1,34 @@
+"""The colour model of fakes.py in a hyperbolic space, with cones whose members are known."""
+
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+from hypvl.geometry.lorentz import Lorentz, exp_map0, pairwise_inner
+from tests.evaluation.fakes import FakeModel
+
+SHAPE = (0.2, 0.2, 0.2)
+
+
+class Hyperbolic(FakeModel):
+    """Pictures at radius 2 along their colour, colour words at radius 1, anything else at 0.35 between them.
+
+    With cones of minimum radius 0.5 a word holds what lies behind it, and "shape" every colour beyond about 0.6.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.geometry = Lorentz(curv_init=1.0, min_radius=0.5)
+        self.scorer = SimpleNamespace(ranks_by_distance=True)
+        with torch.no_grad():
+            self.table[-1] = torch.tensor(SHAPE)
+
+    def encode_image(self, images: Tensor, stage: str = "embeddings") -> Tensor:
+        return exp_map0(2.0 * super().encode_image(images), curv=1.0)
+
+    def encode_text(self, tokens: Tensor, stage: str = "embeddings") -> Tensor:
+        return exp_map0(super().encode_text(tokens), curv=1.0)
+
+    def scores(self, query: Tensor, key: Tensor, *, query_modality: str, key_modality: str) -> Tensor:
+        return pairwise_inner(query, key, curv=1.0)
