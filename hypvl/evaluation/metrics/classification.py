@@ -1,0 +1,212 @@
+"""Metrics of classification beside top-k (see ``ranking.py``): pure functions, in percent.
+
+Ties. Items of equal score stand on one place: the result does not depend on the order of the items.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Rule11 = Literal["voc2007", "elevater"]
+
+
+def roc_auc(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Area under the ROC curve: percent of (positive, negative) pairs in the right order, a tie counting half.
+
+    Args:
+        scores: (N,), higher = rather positive; infinities have their place.
+        labels: (N,) of 0 and 1, at least one of each.
+
+    Raises:
+        ValueError: for other shapes or labels, NaN, or one class only.
+    """
+    s, y = _columns(scores, labels)
+    if s.shape[1] != 1 or not 0 < y.sum() < len(y):
+        raise ValueError(
+            f"labels: {int(y.sum())} of {y.size} are positive in {y.shape[1]} columns; expected one column with both."
+        )
+    from scipy.stats import rankdata
+
+    ranks = rankdata(s[:, 0])  # of ties the mean
+    positive = y[:, 0]
+    count = int(positive.sum())
+    wins = ranks[positive].sum() - count * (count + 1) / 2
+    return 100.0 * float(wins) / (count * (len(y) - count))
+
+
+def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Mean over classes of the area under the precision-recall curve, in steps, in percent.
+
+    Formula: per class ``sum over thresholds (R_n - R_(n-1)) P_n``; the mean goes over classes with a positive.
+
+    Args:
+        scores: (N,) of one class or (N, C), higher = rather positive.
+        labels: Of the same shape, 0 and 1.
+
+    Raises:
+        ValueError: for other shapes or labels, NaN, or no positive at all.
+    """
+    values = []
+    for hits, places, positives in _curves(scores, labels):
+        gained = np.diff(hits, prepend=0)
+        values.append(float((gained * hits / places).sum()) / positives)
+    return 100.0 * math.fsum(values) / len(values)
+
+
+def average_precision_chance(labels: ArrayLike) -> float:
+    """What :func:`average_precision` is on average over random orders without ties, in percent.
+
+    Formula: with P positives of N and H_N = 1 + 1/2 + ... + 1/N, ``(H_N + (N - H_N) (P - 1) / (N - 1)) / N``, the
+    mean over classes with a positive.
+
+    Source: Bestgen 2015, "Exact expected average precision of the random baseline for system evaluation".
+    """
+    y = _columns(labels, labels)[1]
+    total = len(y)
+    harmonic = math.fsum(1.0 / i for i in range(1, total + 1))
+    values = [
+        (harmonic + (total - harmonic) * (count - 1) / max(total - 1, 1)) / total
+        for count in y.sum(0).tolist()
+        if count
+    ]
+    if not values:
+        raise ValueError("labels: no class has a positive; expected at least one.")
+    return 100.0 * math.fsum(values) / len(values)
+
+
+def average_precision_11_points(scores: ArrayLike, labels: ArrayLike, *, rule: Rule11 = "voc2007") -> float:
+    """Mean over classes of the 11-point interpolated average precision, in percent.
+
+    Formula: per class ``1/11 sum over t in {0, 0.1, ..., 1} of max {P_n : R_n >= t}``; the mean goes over classes with
+    a positive. Recalls are compared with t as fractions of integers.
+
+    Args:
+        scores: (N,) of one class or (N, C), higher = rather positive.
+        labels: Of the same shape, 0 and 1.
+        rule: ``voc2007``, as above; ``elevater``: the curve starts at recall 0 with precision 1, so that the point
+            t = 0 always counts 1, as the package that ELEVATER scores with does.
+
+    Raises:
+        ValueError: for other shapes or labels, NaN, no positive at all, or another rule.
+
+    Source: Everingham et al. 2010, "The PASCAL Visual Object Classes (VOC) Challenge", section 4.2; Li et al. 2022,
+        ELEVATER (arXiv 2204.08790).
+    """
+    if rule not in ("voc2007", "elevater"):
+        raise ValueError(f"rule: got {rule!r}; expected 'voc2007' or 'elevater'.")
+    values = []
+    for hits, places, positives in _curves(scores, labels):
+        # Precision to the right of each threshold; recall rises with the thresholds.
+        best = np.maximum.accumulate((hits / places)[::-1])[::-1]
+        first = np.searchsorted(10 * hits, np.arange(11) * positives)
+        points = best[first]
+        if rule == "elevater":
+            points[0] = 1.0
+        values.append(float(points.mean()))
+    return 100.0 * math.fsum(values) / len(values)
+
+
+def vqa_accuracy(
+    prediction: str, answers: Sequence[str], *, rule: Literal["leave_one_out", "simple"] = "leave_one_out"
+) -> float:
+    """Accuracy of one answer to a question that several people answered, in percent.
+
+    Formula: ``min(n / 3, 1)``, n how many people gave this answer; ``leave_one_out``: the mean of that over leaving
+    each person out. With 10 people 1, 2, 3 and 4 agreeing ones give 30, 60, 90 and 100.
+
+    Args:
+        prediction: The answer, normalised as the others are.
+        answers: What the people said, at least two.
+        rule: ``leave_one_out`` as the official evaluation, ``simple`` as the formula in the paper.
+
+    Raises:
+        ValueError: for fewer answers, or another rule.
+
+    Source: Antol et al. 2015, "VQA: Visual Question Answering" (arXiv 1505.00468).
+    """
+    if rule not in ("leave_one_out", "simple"):
+        raise ValueError(f"rule: got {rule!r}; expected 'leave_one_out' or 'simple'.")
+    if len(answers) < 2:
+        raise ValueError(f"answers: got {len(answers)}; expected at least two people's.")
+    agreeing = sum(answer == prediction for answer in answers)
+    if rule == "simple":
+        return 100.0 * min(agreeing / 3, 1.0)
+    without_one = agreeing * min((agreeing - 1) / 3, 1.0) + (len(answers) - agreeing) * min(agreeing / 3, 1.0)
+    return 100.0 * without_one / len(answers)
+
+
+def per_class_samples(hits: Sequence[bool], labels: Sequence[int]) -> list[float]:
+    """One number per item, in percent, whose mean is the mean per-class accuracy: ``100 hit N / (C n_class)``.
+
+    Args:
+        hits: Whether each item is right.
+        labels: Class of each item; C counts those that occur.
+    """
+    counts: dict[int, int] = {}
+    for label in labels:
+        counts[label] = counts.get(label, 0) + 1
+    scale = 100.0 * len(labels) / max(len(counts), 1)
+    return [scale * hit / counts[label] for hit, label in zip(hits, labels, strict=True)]
+
+
+def mean_over_sets(values: Mapping[str, float | None]) -> tuple[float | None, list[str]]:
+    """Plain mean of one number per data set, and the sets that have none.
+
+    A missing one (None or NaN) takes no part, which is not the same as 0.
+
+    Returns:
+        The mean, None where all are missing; names of the missing, in order.
+    """
+    missing = [name for name, value in values.items() if value is None or math.isnan(value)]
+    known = [value for name, value in values.items() if name not in missing and value is not None]
+    return (math.fsum(known) / len(known) if known else None), missing
+
+
+def one_hot(labels: Sequence[Collection[int]], num_classes: int) -> np.ndarray:
+    """Sets of classes as a table: N sets -> (N, C) bool.
+
+    Raises:
+        ValueError: for a class outside 0 ... C - 1.
+    """
+    table = np.zeros((len(labels), num_classes), dtype=bool)
+    for row, classes in enumerate(labels):
+        for c in classes:
+            if not 0 <= c < num_classes:
+                raise ValueError(f"labels[{row}]: has the class {c}; expected 0 … {num_classes - 1}.")
+            table[row, c] = True
+    return table
+
+
+def _columns(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """(N, C) fp64 scores and bool labels, checked."""
+    s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels)
+    if s.shape != y.shape or s.ndim not in (1, 2) or s.size == 0:
+        raise ValueError(
+            f"scores, labels: got shapes {s.shape} and {y.shape}; expected one shape (N,) or (N, C)."
+        )
+    if np.isnan(s).any():
+        raise ValueError("scores: hold NaN; expected numbers.")
+    if not np.isin(y, (0, 1)).all():
+        raise ValueError("labels: hold other values than 0 and 1; expected one column of 0 and 1 per class.")
+    return s.reshape(len(s), -1), y.reshape(len(y), -1).astype(bool)
+
+
+def _curves(scores: ArrayLike, labels: ArrayLike) -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """For each class with a positive: hits and items at or above each distinct score, from the top, and positives."""
+    s, y = _columns(scores, labels)
+    curves = []
+    for column in range(s.shape[1]):
+        positives = int(y[:, column].sum())
+        if positives == 0:
+            continue
+        order = np.argsort(-s[:, column], kind="stable")
+        ordered, right = s[order, column], y[order, column]
+        last = np.append(ordered[1:] != ordered[:-1], True)  # the last of each group of ties
+        places = np.flatnonzero(last) + 1
+        curves.append((np.cumsum(right)[places - 1], places, positives))
+    if not curves:
+        raise ValueError("labels: no class has a positive; expected at least one.")
+    return curves
