@@ -1,0 +1,130 @@
+"""Readers of pictures with long captions: ShareGPT4V's validation entries, and folders of text files."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from hypvl.data.share_gpt4v import short_caption
+from hypvl.errors import DataError
+from hypvl.evaluation.datasets.classification import require_folder
+from hypvl.evaluation.datasets.images import IMAGE_EXTENSIONS
+from hypvl.evaluation.datasets.retrieval import CaptionedImages, from_files
+from hypvl.evaluation.protocol import MissingDataError
+
+SHARE_GPT4V = "share-captioner_coco_lcs_sam_1246k_1107.json"
+_WINDOW = 1 << 22  # characters read at a time
+_LARGEST_ENTRY = 1 << 26  # characters; what does not end by then is broken
+_BETWEEN = re.compile(r"[\s,]*")
+
+
+def share_gpt4v(
+    root: str | Path,
+    *,
+    annotations: str = SHARE_GPT4V,
+    entries: int = 1000,
+    subset: str | None = None,
+    caption: Literal["long", "short"] = "long",
+) -> CaptionedImages:
+    """The first entries of ShareGPT4V's list, which nobody trains on: ``root/<annotations>``, ``root/data/<image>``.
+
+    An entry is ``{"image": "coco/train2017/x.jpg", "conversations": [question, {"value": caption}]}``. Only the
+    beginning of the list is read.
+
+    Args:
+        root: Folder of ShareGPT4V.
+        annotations: Name of the list in it.
+        entries: How many; the published validation split is 1,000.
+        subset: Keep those whose ``image`` holds this text, such as ``coco``; None = all.
+        caption: The whole caption with line breaks as blanks, or what stands before its first ``". "``.
+
+    Raises:
+        MissingDataError: when the list or all pictures are not there.
+        DataError: when it is no such list, or nothing is left.
+
+    Source: Long-CLIP (arXiv 2403.15378) and I0T (arXiv 2412.14384) for the split and the short captions.
+    """
+    path = Path(root) / annotations
+    if not path.is_file():
+        raise MissingDataError(
+            f"{path}: is not there; it is on the Hugging Face hub (Lin-Chen/ShareGPT4V), its pictures belong in "
+            f"{Path(root) / 'data'} (docs/evaluation.md)."
+        )
+    found: list[tuple[Path, str, list[str]]] = []
+    for number, entry in enumerate(_first(path, entries)):
+        try:
+            image, text = str(entry["image"]), str(entry["conversations"][1]["value"]).replace("\n", " ")
+        except (KeyError, TypeError, IndexError) as error:
+            raise DataError(
+                f"{path}, entry {number}: lacks {error}; expected image and two conversations with a value."
+            ) from error
+        if subset is None or subset in image:
+            text = short_caption(text) if caption == "short" else text
+            found.append((Path(root) / "data" / image, image, [text.strip()]))
+    if not found:
+        raise DataError(
+            f"{path}: none of its first {entries} entries has {subset!r} in its image; check subset."
+        )
+    return from_files(found, path)
+
+
+def caption_folder(root: str | Path, *, images: str = "image", captions: str = "caption") -> CaptionedImages:
+    """A text file for each picture: ``root/caption/1.txt`` and ``root/image/1.jpg``, the layout of Urban1k.
+
+    Args:
+        root: The folder.
+        images: Folder of the pictures in it, of any extension.
+        captions: Folder of the texts in it, UTF-8; a file is one caption, white space as single blanks.
+
+    Raises:
+        MissingDataError: when a folder is not there, or the captions have no pictures.
+        DataError: when a caption cannot be read.
+    """
+    places = {name: Path(root) / name for name in (captions, images)}
+    for name, folder in places.items():
+        require_folder(folder, "one .txt a picture" if name == captions else "the pictures")
+    pictures = {
+        path.stem: path
+        for path in sorted(places[images].iterdir())
+        if path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS
+    }
+    texts = sorted(places[captions].glob("*.txt"), key=lambda path: (len(path.stem), path.stem))
+    if not texts:
+        raise MissingDataError(f"{places[captions]}: holds no .txt files; expected one for each picture.")
+    entries = []
+    for path in texts:
+        picture = pictures.get(path.stem, places[images] / f"{path.stem}.jpg")
+        try:
+            text = " ".join(path.read_text(encoding="utf-8-sig").split())
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
+        entries.append((picture, picture.name, [text]))
+    return from_files(entries, places[captions])
+
+
+def _first(path: Path, count: int) -> list[Any]:
+    """The first elements of a JSON list of objects that may be far larger than memory."""
+    decoder = json.JSONDecoder()
+    found: list[Any] = []
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            text, at = file.read(_WINDOW).lstrip(), 1
+            if not text.startswith("["):
+                raise DataError(f"{path}: begins with {text[:20]!r}; expected a JSON list.")
+            while len(found) < count:
+                gap = _BETWEEN.match(text, at)
+                at = at if gap is None else gap.end()
+                if text.startswith("]", at):
+                    break
+                try:
+                    element, at = decoder.raw_decode(text, at)
+                except ValueError as error:  # broken, or not all of it read yet
+                    more = file.read(_WINDOW) if len(text) - at < _LARGEST_ENTRY else ""
+                    if not more:
+                        raise DataError(f"{path}: is no whole JSON list ({error}); copy it again.") from error
+                    text, at = text[at:] + more, 0
+                    continue
+                found.append(element)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
+    return found
