@@ -1,73 +1,203 @@
-"""How far apart the pictures and the captions of a data set lie."""
+"""How far apart the pictures and the captions of a data set lie, and what closing or widening the gap does."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
 
 import torch
+from torch import Tensor
 
-from hypvl.data.tokenizer import get_tokenizer
-from hypvl.data.transforms import Squeeze
-from hypvl.errors import DataError
-from hypvl.evaluation.features import Encoding, encode_images, encode_texts, evaluating
+from hypvl.evaluation.features import Encoding, evaluating, search
+from hypvl.evaluation.matched import encode_matched
+from hypvl.evaluation.metrics.ranking import recall_chance
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
-from hypvl.evaluation.traversal import check_embeddings
-from hypvl.geometry.gap import gap_metrics
+from hypvl.evaluation.standardization import centre, flat_mean
+from hypvl.geometry.base import Geometry
+from hypvl.geometry.gap import (
+    centroid_distance,
+    gap_direction,
+    gap_metrics,
+    move_features,
+    relative_modality_gap,
+    signed_centroid_distance,
+)
+
+Space: TypeAlias = Literal["tangent", "embedding"]
+#: Where each way's recall stands among metrics and in the curve.
+WAYS = ("text_to_image_recall@1", "image_to_text_recall@1")
 
 
 class ModalityGap(Evaluator):
-    """The metrics of :func:`hypvl.geometry.gap.gap_metrics` over pictures and their captions.
+    """The metrics of :func:`hypvl.geometry.gap.gap_metrics` over pictures and their captions, before and after.
 
-    Each picture that can be read is paired with its first caption. Distances are in flat coordinates: of unit
-    vectors on the sphere, in the tangent space at the root of a hyperboloid. ``linear_separability`` is in percent,
-    with its ``_chance`` of 50; cosines, distances and ``relative_modality_gap`` are what they are.
+    Each picture that can be read is paired with its first caption. Metrics, of flat coordinates (unit vectors on the
+    sphere, the tangent space at the root of a hyperboloid): those of ``gap_metrics``, ``linear_separability`` in
+    percent with its ``_chance`` of 50; and ``text_to_image_recall@1`` and ``image_to_text_recall@1`` among these
+    pairs, by the model's score. ``after_<name>``: the same after I0T_post, the mean of each modality over these pairs
+    taken out (transductive). Where embeddings are not their flat coordinates, ``embedding_<name>`` and
+    ``after_embedding_<name>`` are the gap metrics of the embeddings themselves. Cosines and ``relative_modality_gap``
+    are cosines by definition, whatever the model scores with.
 
-    Items, one per pair: ``key`` of the picture, ``cosine`` of the pair.
+    Items: one per pair, ``key``, ``cosine`` and ``after_cosine`` (flat); one per step of the sweep, in each space,
+    ``curve_space``, ``curve_delta``, ``curve_centroid_distance``, ``curve_signed_centroid_distance``,
+    ``curve_relative_modality_gap`` and ``curve_<recall>``. A step moves the modalities by ``delta`` in all along the
+    line between their means, closer for delta > 0, in the space's own coordinates, and back onto the manifold.
 
     Args:
         dataset: Pictures and captions, at least two pictures with one.
+        deltas: Steps of the sweep, in units of the space's coordinates; empty = no sweep.
+        limit: At most so many pairs, evenly spread; None = all.
         encoding: Batches, workers, precision.
         tokenizer: In place of hypvl's own, with the model's context length.
+
+    Raises:
+        ValueError: for a delta that is not finite, or a limit below 2.
+
+    Source: Liang et al. 2022 (arXiv 2203.02053), section 4; I0T, An et al. 2024 (arXiv 2412.14384).
+    Differs: one direction from all pairs; I0T estimates it anew in each pair of batches.
     """
 
     main_metric = "centroid_distance"
 
     def __init__(
-        self, dataset: RetrievalSet, *, encoding: Encoding | None = None, tokenizer: Tokenizer | None = None
+        self,
+        dataset: RetrievalSet,
+        *,
+        deltas: Sequence[float] = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0),
+        limit: int | None = 5000,
+        encoding: Encoding | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
+        wrong = [delta for delta in deltas if not math.isfinite(delta)]
+        if wrong or (limit is not None and limit < 2):
+            raise ValueError(
+                f"deltas, limit: got {list(deltas)} and {limit}; expected finite numbers, and at least 2 pairs."
+            )
         self.dataset = dataset
+        self.deltas = [float(delta) for delta in deltas]
+        self.limit = limit
         self.encoding = Encoding() if encoding is None else encoding
         self.tokenizer = tokenizer
 
     def __call__(self, model: EvaluableModel) -> EvaluationResult:
-        """Encode and measure."""
-        data = self.dataset
-        first: dict[int, str] = {}
-        for caption, image in zip(data.captions, data.caption_image, strict=True):
-            first.setdefault(image, caption)
-        tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
-        images = encode_images(
-            model, data.images, transform=Squeeze(model.image_size), encoding=self.encoding
+        """Encode, measure, centre, measure again, and move."""
+        pairs = encode_matched(
+            model,
+            self.dataset,
+            encoding=self.encoding,
+            tokenizer=self.tokenizer,
+            limit=self.limit,
+            what="modality gap",
         )
-        rows = [row for row, image in enumerate(images.indices.tolist()) if image in first]
-        positions = [int(images.indices[row]) for row in rows]
-        if len(rows) < 2:
-            raise DataError(
-                f"modality gap: {len(rows)} readable pictures with a caption; expected at least 2 to compare."
-            )
-        captions = [first[image] for image in positions]
-        texts = encode_texts(model, captions, tokenizer=tokenizer, encoding=self.encoding, label="captions")
         with evaluating(model) as device:
-            x, y = images.embeddings[rows].to(device), texts.to(device)
-            check_embeddings(x, y)
-            x, y = model.geometry.flatten(x).cpu().double(), model.geometry.flatten(y).cpu().double()
-            found = gap_metrics(x, y)
-            cosines = torch.nn.functional.cosine_similarity(x, y, dim=-1)
-        found["linear_separability"] *= 100.0
+            geometry = model.geometry
+            x, y = pairs.images.to(device), pairs.texts.to(device)
+            means = [flat_mean(z, geometry=geometry) for z in (x, y)]
+            centred = [centre(z, mean, geometry=geometry) for z, mean in zip((x, y), means, strict=True)]
+            stages = {"": (x, y), "after_": (centred[0], centred[1])}
+            same = torch.equal(geometry.flatten(x).to(x), x)
+            metrics: dict[str, float] = {}
+            samples: dict[str, list[float]] = {}
+            cosines: dict[str, list[float]] = {}
+            for stage, (images, texts) in stages.items():
+                spaces = {stage: _flat(geometry, images, texts)}
+                if not same:
+                    spaces[f"{stage}embedding_"] = (images.cpu().double(), texts.cpu().double())
+                for prefix, rows in spaces.items():
+                    metrics |= _percent(gap_metrics(*rows), prefix)
+                    samples |= _per_pair(*rows, prefix)
+                cosines[f"{stage}cosine"] = samples[f"{stage}mean_paired_cosine"]
+            curve = self._sweep(model, x, y, same=same)
+            for stage, rows in stages.items():
+                for way, hits in _recalls(model, *rows).items():
+                    metrics[f"{stage}{way}"] = sum(hits) / len(hits)
+                    metrics[f"{stage}{way}_chance"] = recall_chance([1], len(hits), ks=[1])[1]
+                    samples[f"{stage}{way}"] = hits
         return EvaluationResult(
-            metrics={**found, "linear_separability_chance": 50.0},
-            items={"key": [data.keys[image] for image in positions], "cosine": cosines.tolist()},
+            metrics=metrics,
+            items={"key": pairs.keys, **cosines, **curve},
             meta={
-                "images": len(data.images),
-                "pairs": len(rows),
-                "unreadable": len(images.bad),
-                "unreadable_first": [reason for _, reason in images.bad[:10]],
+                **pairs.meta,
+                "spaces": ["tangent"] if same else ["tangent", "embedding"],
+                "after": "means of each modality over these pairs taken out (I0T_post, transductive)",
                 "main_metric": self.main_metric,
             },
+            samples=samples,
         )
+
+    def _sweep(self, model: EvaluableModel, x: Tensor, y: Tensor, *, same: bool) -> dict[str, list[Any]]:
+        names = (
+            "space",
+            "delta",
+            "centroid_distance",
+            "signed_centroid_distance",
+            "relative_modality_gap",
+            *WAYS,
+        )
+        curve: dict[str, list[Any]] = {f"curve_{name}": [] for name in names}
+        spaces: tuple[Space, ...] = ("tangent",) if same else ("tangent", "embedding")
+        for space in spaces:
+            start = _coordinates(model.geometry, x, y, space)
+            u = gap_direction(*start)
+            for delta in self.deltas:
+                moved = _moved(model.geometry, x, y, delta=delta, direction=u, space=space)
+                rows = _coordinates(model.geometry, *moved, space)
+                hits = _recalls(model, *moved)
+                values = (
+                    space,
+                    delta,
+                    float(centroid_distance(*rows)),
+                    float(signed_centroid_distance(*rows, direction=u)),
+                    float(relative_modality_gap(*rows)),
+                    *(sum(hits[way]) / len(hits[way]) for way in WAYS),
+                )
+                for name, value in zip(names, values, strict=True):
+                    curve[f"curve_{name}"].append(value)
+        return curve
+
+
+def _moved(
+    geometry: Geometry, x: Tensor, y: Tensor, *, delta: float, direction: Tensor, space: Space
+) -> tuple[Tensor, Tensor]:
+    """Embeddings moved by delta along a direction of the space's coordinates."""
+    if space == "tangent":
+        return move_features(x, y, delta=delta, geometry=geometry, direction=direction.to(x.device))
+    # Only spaces whose embeddings are free vectors have coordinates of their own beside the flat ones.
+    step = (0.5 * delta * direction).to(x)
+    return x - step, y + step
+
+
+def _coordinates(geometry: Geometry, x: Tensor, y: Tensor, space: Space) -> tuple[Tensor, Tensor]:
+    return _flat(geometry, x, y) if space == "tangent" else (x.cpu().double(), y.cpu().double())
+
+
+def _flat(geometry: Geometry, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    return geometry.flatten(x).cpu().double(), geometry.flatten(y).cpu().double()
+
+
+def _percent(found: dict[str, float], prefix: str) -> dict[str, float]:
+    found = found | {
+        "linear_separability": 100.0 * found["linear_separability"],
+        "linear_separability_chance": 50.0,
+    }
+    return {f"{prefix}{name}": value for name, value in found.items()}
+
+
+def _per_pair(x: Tensor, y: Tensor, prefix: str) -> dict[str, list[float]]:
+    distances = torch.linalg.vector_norm(x - y, dim=-1)
+    cosines = torch.nn.functional.cosine_similarity(x, y, dim=-1)
+    return {
+        f"{prefix}mean_paired_cosine": cosines.tolist(),
+        f"{prefix}mean_paired_distance": distances.tolist(),
+        f"{prefix}align": distances.square().tolist(),
+    }
+
+
+def _recalls(model: EvaluableModel, images: Tensor, texts: Tensor) -> dict[str, list[float]]:
+    """Of each pair, 100 where the partner comes first, else 0; both ways."""
+    own = torch.arange(len(images))
+    to_image = search(model, texts, images, k=1, query_modality="text", key_modality="image")[1][:, 0]
+    to_text = search(model, images, texts, k=1, query_modality="image", key_modality="text")[1][:, 0]
+    return {
+        way: (100.0 * (found == own)).tolist() for way, found in zip(WAYS, (to_image, to_text), strict=True)
+    }

@@ -13,6 +13,7 @@ from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.gap import gap_metrics
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture
+from tests.evaluation.hyperbolic import Hyperbolic
 
 
 class FlatModel(FakeModel):
@@ -48,14 +49,62 @@ class TestModalityGap(EvaluatorContract):
         result = self.make(tmp_path, bad=1)(self.model())
         images = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]], dtype=torch.float64)
         texts = torch.tensor([[1.0, 0, 0], [0.7, 0.7, 0], [0, 0, 1], [1, 0, 1]], dtype=torch.float64)
-        expected = gap_metrics(images, texts)
-        expected["linear_separability"] *= 100
-        found = {k: v for k, v in result.metrics.items() if not k.endswith("_chance")}
-        assert found == pytest.approx(expected, rel=1e-6, abs=1e-7)
-        assert found["centroid_distance"] == pytest.approx((0.425**2 + 0.075**2) ** 0.5, rel=1e-6)
+        before, after = (
+            gap_metrics(images, texts),
+            gap_metrics(images - images.mean(0), texts - texts.mean(0)),
+        )
+        for metrics in (before, after):
+            metrics["linear_separability"] *= 100
+        expected = before | {f"after_{name}": value for name, value in after.items()}
+        assert {name: result.metrics[name] for name in expected} == pytest.approx(
+            expected, rel=1e-6, abs=1e-6
+        )
+        assert result.metrics["centroid_distance"] == pytest.approx((0.425**2 + 0.075**2) ** 0.5, rel=1e-6)
+        assert result.metrics["after_centroid_distance"] == pytest.approx(0.0, abs=1e-6)
         assert result.items["key"] == ["a.png", "b.png", "c.png", "d.png"]
         assert result.items["cosine"] == pytest.approx([1, 0.5**0.5, 1, 0.5**0.5])
         assert (result.meta["pairs"], result.meta["images"], result.meta["unreadable"]) == (4, 6, 1)
+        assert result.meta["spaces"] == ["tangent"]
+
+    def test_recall_is_by_the_models_score(self, tmp_path: Path) -> None:
+        result = self.make(tmp_path)(self.model())
+        # "yellow" scores red and green alike, "red blue" red and both blues: the first is taken, here a wrong one.
+        assert result.metrics["text_to_image_recall@1"] == 50.0
+        assert result.metrics["image_to_text_recall@1"] == 75.0
+        assert result.metrics["text_to_image_recall@1_chance"] == 25.0
+        assert result.samples["image_to_text_recall@1"] == [100.0, 100.0, 100.0, 0.0]
+
+    def test_the_sweep_moves_by_delta(self, tmp_path: Path) -> None:
+        result = self.make(tmp_path)(self.model())
+        gap = result.metrics["centroid_distance"]
+        assert result.items["curve_delta"] == [-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0]
+        assert set(result.items["curve_space"]) == {"tangent"}
+        signed = [gap - delta for delta in result.items["curve_delta"]]
+        assert result.items["curve_signed_centroid_distance"] == pytest.approx(signed, rel=1e-6)
+        assert result.items["curve_centroid_distance"] == pytest.approx([abs(s) for s in signed], rel=1e-6)
+        still = result.items["curve_delta"].index(0.0)
+        for way in ("text_to_image_recall@1", "image_to_text_recall@1"):
+            assert result.items[f"curve_{way}"][still] == result.metrics[way]
+
+    def test_a_hyperboloid_has_two_spaces(self, tmp_path: Path) -> None:
+        evaluator = ModalityGap(
+            dataset(tmp_path), deltas=[0.0, 0.3], encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer()
+        )
+        result = evaluator(Hyperbolic())
+        assert result.meta["spaces"] == ["tangent", "embedding"]
+        assert result.items["curve_space"] == ["tangent"] * 2 + ["embedding"] * 2
+        assert result.items["curve_delta"] == [0.0, 0.3] * 2
+        # Lengths 2 against sinh 2: the embeddings are farther apart than their tangent vectors.
+        assert result.metrics["embedding_centroid_distance"] > result.metrics["centroid_distance"]
+        for space in (0, 2):
+            here, there = result.items["curve_signed_centroid_distance"][space : space + 2]
+            assert there == pytest.approx(here - 0.3, abs=1e-5)
+        assert result.metrics["after_centroid_distance"] == pytest.approx(0.0, abs=1e-6)
+        assert result.metrics["after_embedding_centroid_distance"] > 0.01
+
+    def test_settings_that_cannot_be_are_named(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"deltas, limit: got \[nan\] and 5000"):
+            ModalityGap(dataset(tmp_path), deltas=[float("nan")])
 
     def test_one_pair_has_no_gap_to_measure(self, tmp_path: Path) -> None:
         picture(tmp_path / "a.png", RED)
