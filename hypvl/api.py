@@ -33,20 +33,26 @@ class ImageTransform:
 
     def __init__(self, transform: TensorTransform) -> None:
         self.transform = transform
+        self._generator: torch.Generator | None = None
 
     def __call__(self, image: AnyImage, generator: torch.Generator | None = None) -> Tensor:
         """Transform one picture.
 
         Args:
             image: uint8 tensor (3, H, W), PIL image, content of an image file, or its path.
-            generator: Where a random transform draws from; nothing else is random.
+            generator: Where a random transform draws from; None = its own one, which starts at a random seed.
 
         Returns:
             uint8 (3, S, S); the model itself makes floats of it and normalises.
 
         Raises:
-            ValueError: Not a picture, or no generator for a random transform.
+            ValueError: Not a picture.
         """
+        if generator is None:
+            if self._generator is None:
+                self._generator = torch.Generator()
+                self._generator.seed()
+            generator = self._generator
         return self.transform(_pixels(image), generator)
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hypvl.errors import ConfigError, UserError
@@ -97,6 +98,32 @@ def config_parser(description: str, *, examples: str = "") -> CommandParser:
     )
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=_OVERRIDES_HELP)
     return parser
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which trained model: ``--checkpoint-path`` (required), ``--train-config`` and ``--device``."""
+    parser.add_argument(
+        "--checkpoint-path",
+        type=_checkpoint,
+        required=True,
+        metavar="PATH",
+        help="weights, .pth or .safetensors, or the folder of a training run (its last checkpoint)",
+    )
+    parser.add_argument(
+        "--train-config",
+        metavar="PATH",
+        help="config the model was trained with, or a model's name (default: the config in the checkpoint)",
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if there is one)")
+
+
+def _checkpoint(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        return path
+    from hypvl.models.run_folder import checkpoint_file
+
+    return checkpoint_file(path)
 
 
 def load_config(

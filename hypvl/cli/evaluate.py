@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypvl.cli.common import DEBUG_VARIABLE, config_parser, load_config, run_main
+from hypvl.cli.common import DEBUG_VARIABLE, add_model_arguments, config_parser, load_config, run_main
 from hypvl.cli.results_file import ResultsFile, settings_digest
 from hypvl.errors import ConfigError, UserError
 
@@ -36,12 +36,7 @@ RESULTS = "results.json"
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the command, as the field knows them from MERU."""
     parser = config_parser("Measure a trained model on the data sets of a config.", examples=EXAMPLES)
-    parser.add_argument("--checkpoint-path", type=Path, required=True, metavar="PATH", help="weights, .pth")
-    parser.add_argument(
-        "--train-config",
-        metavar="PATH",
-        help="config the model was trained with, or a model's name (default: the config in the checkpoint)",
-    )
+    add_model_arguments(parser)
     parser.add_argument(
         "--standardize",
         metavar="WHAT",
@@ -64,7 +59,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--output-dir", type=Path, metavar="DIR", help=f"folder of {RESULTS} (default: the checkpoint's)"
     )
     place.add_argument("--output", type=Path, metavar="PATH", help="the results file itself, .json")
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="the same as encoding.batch_size=N")
     parser.add_argument("--num-workers", type=int, metavar="N", help="the same as encoding.num_workers=N")
     return parser

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypvl.cli.common import command_parser, load_config, run_main
+from hypvl.cli.common import add_model_arguments, command_parser, load_config, run_main
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -72,12 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "Fit the mean embedding of images and of texts, for --standardize (I0T_post).", examples=EXAMPLES
     )
-    parser.add_argument("--checkpoint-path", type=Path, required=True, metavar="PATH", help="weights, .pth")
-    parser.add_argument(
-        "--train-config",
-        metavar="PATH",
-        help="config the model was trained with, or a model's name (default: the config in the checkpoint)",
-    )
+    add_model_arguments(parser)
     parser.add_argument("--config", metavar="PATH", help="evaluation config whose data set to fit on")
     parser.add_argument("--only", metavar="NAME", help="which evaluation of the config")
     parser.add_argument(
@@ -95,7 +90,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="also write a checkpoint whose model has the means inside, .pth: every command takes it as it is",
     )
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if there is one)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="pictures, or texts, per forward pass")
     parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read pictures")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="changes to the config in use")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hypvl.cli.common import command_parser, run_main
+from hypvl.cli.common import add_model_arguments, command_parser, run_main
 from hypvl.errors import ConfigError, DataError
 
 EXAMPLES = """
@@ -31,12 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
         examples=EXAMPLES,
     )
     parser.add_argument("--image-path", type=Path, required=True, metavar="PATH", help="the picture")
-    parser.add_argument("--checkpoint-path", type=Path, required=True, metavar="PATH", help="weights, .pth")
-    parser.add_argument(
-        "--train-config",
-        metavar="PATH",
-        help="config the model was trained with, or a model's name (default: the config in the checkpoint)",
-    )
+    add_model_arguments(parser)
     parser.add_argument(
         "--steps", type=int, default=50, metavar="N", help="points from the picture to the root"
     )
@@ -59,7 +54,6 @@ def build_parser() -> argparse.ArgumentParser:
         default="auto",
         help="allow only texts whose entailment cone holds the point: auto = where the model is made for it",
     )
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if there is one)")
     return parser
 
 

@@ -17,6 +17,7 @@ from hypvl.encoders.positions import stretch_positions
 from hypvl.errors import CheckpointError
 from hypvl.models import convert_open_clip
 from hypvl.models.convert import NAMES, POSITIONS, listed, to_hypvl
+from hypvl.models.run_folder import checkpoint_file
 
 TextPositions: TypeAlias = Literal["exact", "stretch"]
 
@@ -69,7 +70,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Args:
         path: A ``.pth`` / ``.pt`` file of a published system, of open_clip (``state_dict`` instead of ``model``) or
-            of hypvl, a bare state_dict, or a ``.safetensors`` file (the ``config.json`` beside it is read too).
+            of hypvl, a bare state_dict, or a ``.safetensors`` file (the ``config.json`` beside it is read too), or
+            the folder of a hypvl run: its final or last checkpoint.
 
     Returns:
         The dict in the file; ``model`` is its state_dict, with the names the file has. Published files also
@@ -79,11 +81,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: No such file, no checkpoint, truncated, a pickle with code in it, or a later version.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise CheckpointError(
-            f"{path}: a folder; expected a checkpoint file (.pth or .safetensors), name the file inside it."
-        )
+    path = checkpoint_file(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pth or .safetensors).")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)

@@ -51,8 +51,8 @@ def load_config(name_or_config: str | Path | Mapping[str, Any] | DictConfig) -> 
 
     Args:
         name_or_config: A name of :func:`list_models`; the path of a training config (``.py``, ``.yaml``,
-            ``.json``); a folder written by :func:`save_pretrained`; a checkpoint of a hypvl run (of the config
-            in it, only the model); a config, or the ``model`` node of one. Python configs are code and are
+            ``.json``); a folder written by :func:`save_pretrained`; a checkpoint of a hypvl run, or the run's folder
+            (of the config in it, only the model); a config, or the ``model`` node of one. Python configs are code and are
             executed, a DictConfig is taken as it is; YAML, JSON and plain dicts may only name what is on the
             allow-list of ``hypvl.config``.
 
@@ -92,6 +92,7 @@ def create_model(
     Args:
         name_or_config: What :func:`load_config` takes, or ``"hf-hub:owner/name"`` for the Hugging Face hub.
         checkpoint: Weights: a ``.pth`` file of MERU, CLIP, ATMG, HyCoCLIP or hypvl, or a ``.safetensors`` file.
+            The folder of a hypvl run stands for its last checkpoint, here and as the first argument.
             None = random weights, except from a folder, the hub or a checkpoint, which bring their own.
         device: Where the model is put.
 
@@ -103,7 +104,7 @@ def create_model(
         text = str(name_or_config)
         if text.startswith(HUB_PREFIX) or _is_pretrained_folder(Path(text)):
             return from_pretrained(text, device=device)
-        if Path(text).suffix in CHECKPOINT_SUFFIXES:
+        if Path(text).suffix in CHECKPOINT_SUFFIXES or Path(text).is_dir():
             content = load_checkpoint(text)
             model = instantiate(_config_inside(content, text).model)
             load_weights(model, content)
@@ -237,7 +238,7 @@ def _load_named(name: str) -> DictConfig:
         return LazyConfig.load(path / CONFIG_FILE)
     if path.suffix in CONFIG_SUFFIXES:
         return LazyConfig.load(path)
-    if path.suffix in CHECKPOINT_SUFFIXES:
+    if path.suffix in CHECKPOINT_SUFFIXES or path.is_dir():
         return _config_inside(load_checkpoint(path), name)
     near = difflib.get_close_matches(name, list_models(), n=1, cutoff=0.0)
     raise ConfigError(

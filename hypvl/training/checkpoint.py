@@ -12,11 +12,9 @@ import torch
 from loguru import logger
 
 from hypvl import distributed
-from hypvl.errors import CheckpointError
 from hypvl.models.checkpoint_io import FORMAT_VERSION
+from hypvl.models.run_folder import LAST_NAME
 
-FINAL_NAME = "checkpoint_final.pth"
-LAST_NAME = "last_checkpoint.txt"
 _PERIODIC = re.compile(r"checkpoint_(\d{8})\.pth")
 
 
@@ -61,24 +59,6 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_text(text)
     temporary.replace(path)
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that ``last_checkpoint.txt`` names, or None for a folder without one.
-
-    Raises:
-        CheckpointError: when the file it names is gone.
-    """
-    pointer = folder / LAST_NAME
-    if not pointer.is_file():
-        return None
-    path = folder / Path(pointer.read_text().strip()).name
-    if not path.is_file():
-        raise CheckpointError(
-            f"{pointer}: names {path.name}, which is not in {folder}; "
-            "put it back, or write the name of a checkpoint that is there."
-        )
-    return path
 
 
 def random_state() -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ from hypvl.config import LazyConfig, instantiate
 from hypvl.data.loader import Loader, build_loader
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.models.hub import load_checkpoint, load_weights
-from hypvl.training.checkpoint import last_checkpoint, random_state, restore_random_state, write_atomically
+from hypvl.models.run_folder import last_checkpoint
+from hypvl.training.checkpoint import random_state, restore_random_state, write_atomically
 from hypvl.training.hooks.checkpoints import Checkpoints, OrderlyStop
 from hypvl.training.hooks.metrics import Metrics, Sink, bad_everywhere
 from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, log_to_console, log_to_file

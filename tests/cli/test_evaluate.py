@@ -193,6 +193,19 @@ def test_results_of_another_config_are_kept(checkpoint: Path, tmp_path: Path) ->
     assert held == [["colors"], ["colors"], ["pairs"]]
 
 
+def test_the_folder_of_a_run_is_its_last_checkpoint(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = config(tmp_path, colors=colors(tmp_path / "colors"))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    code, _ = run(path, folder, tmp_path / "out")
+    assert code == 1 and "a folder with neither checkpoint_final.pth nor" in capsys.readouterr().err
+    (folder / "checkpoint_final.pth").write_bytes(checkpoint.read_bytes())
+    code, report = run(path, folder, tmp_path / "out")
+    assert code == 0 and report["provenance"]["checkpoint"] == str(folder / "checkpoint_final.pth")
+
+
 def test_beside_the_checkpoint_unless_said_otherwise(checkpoint: Path, tmp_path: Path) -> None:
     path = config(tmp_path, colors=colors(tmp_path / "colors"))
     arguments = ["--config", path, "--checkpoint-path", str(checkpoint), "--device", "cpu"]

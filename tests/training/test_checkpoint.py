@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from hypvl.errors import CheckpointError
+from hypvl.models.run_folder import last_checkpoint
 from hypvl.training.checkpoint import (
     checkpoint_name,
-    last_checkpoint,
     random_state,
     restore_random_state,
     save_checkpoint,

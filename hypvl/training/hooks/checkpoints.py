@@ -11,7 +11,8 @@ from loguru import logger
 
 from hypvl import distributed
 from hypvl.errors import ConfigError
-from hypvl.training.checkpoint import FINAL_NAME, checkpoint_name, save_checkpoint
+from hypvl.models.run_folder import FINAL_NAME
+from hypvl.training.checkpoint import checkpoint_name, save_checkpoint
 from hypvl.training.loop import Hook, StepResult, Trainer
 
 

@@ -1,0 +1,44 @@
+"""The public face: a model with its transforms, from a run's folder."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import hypvl
+from hypvl.config import LazyConfig, instantiate
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    config = LazyConfig.load(ROOT / "hypvl" / "models" / "zoo" / "meru_vit_s.json")
+    config.model.textual.arch = "L1_W32_A2"
+    config.model.visual.arch, config.model.visual.image_size = "vit_tiny_patch16_224", 32
+    config.model.visual.timm_args = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+    state = instantiate(config.model).state_dict()
+    content = {"format_version": 1, "model": state, "iteration": 2, "config": LazyConfig.to_yaml(config)}
+    torch.save(content, folder / "checkpoint_00000002.pth")
+    (folder / "last_checkpoint.txt").write_text("checkpoint_00000002.pth\n")
+    return folder
+
+
+def test_a_run_folder_is_a_model_with_its_weights(run_folder: Path) -> None:
+    model = hypvl.create_model(run_folder)
+    stored = torch.load(run_folder / "checkpoint_00000002.pth", weights_only=True)["model"]
+    assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
+
+
+def test_transforms_take_pictures_and_the_training_one_draws_by_itself(run_folder: Path) -> None:
+    _, train, evaluation = hypvl.create_model_and_transforms(run_folder)
+    picture = Image.effect_noise((90, 70), 80).convert("RGB")
+    before = torch.get_rng_state()
+    first, second = train(picture), train(picture)
+    assert first.shape == (3, 32, 32) and first.dtype == torch.uint8 and not torch.equal(first, second)
+    given = [train(picture, torch.Generator().manual_seed(3)) for _ in range(2)]
+    assert torch.equal(*given)
+    assert torch.equal(evaluation(picture), evaluation(picture))
+    assert torch.equal(torch.get_rng_state(), before)
