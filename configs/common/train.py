@@ -2,6 +2,8 @@
 
 `init_missing` lists what the model may have beyond `init_checkpoint` (names or shell patterns; everything else has to
 be in the file and fit). None = whatever fits is loaded. The log says what differed.
+
+`audit.every = N` logs every N steps whether the geometry does any work (radii, cones, order, gap); 0 = never.
 """
 
 train = dict(
@@ -19,6 +21,7 @@ train = dict(
     keep_checkpoints=5,
     log_period=100,
     root_samples=65_536,
+    audit=dict(every=0, samples=512, aperture_factor=1.0),
     ddp=dict(static_graph=True, broadcast_buffers=False, fp16_compression=True),
     wandb=dict(mode="disabled", project="hypvl", name=None),
 )

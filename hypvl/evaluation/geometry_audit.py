@@ -12,13 +12,6 @@ from hypvl.geometry import audit, structure
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.verdict import judge
 
-#: Shares in [0, 1] of :func:`hypvl.geometry.audit.summary` that become percent.
-SHARES = (
-    "clipped_image", "clipped_text", "radial_order_auc", "radial_order_auc_null", "radial_order_auc_null_std",
-    "radial_order_auc_null_quantile", "cone_violation_rate", "cone_violation_rate_shuffled", "saturated_cones_text",
-    "saturated_cones_image",
-)  # fmt: skip
-
 
 class GeometryAudit(Evaluator):
     """The numbers of :func:`hypvl.geometry.audit.summary` over pictures and their first captions, and what they say.
@@ -94,7 +87,7 @@ class GeometryAudit(Evaluator):
             )
             found |= self._structure(model.geometry, images, texts)
             radii = [x.cpu() for x in audit.root_distances(model.geometry, images, texts)]
-        found = {name: 100.0 * value if name in SHARES else value for name, value in found.items()}
+        found = audit.in_percent(found)
         most = min(len(images) - 1, images.shape[1])
         for modality in ("image", "text"):
             found[f"effective_rank_{modality}_share"] = 100.0 * found[f"effective_rank_{modality}"] / most

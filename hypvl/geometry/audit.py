@@ -6,7 +6,7 @@ Source: arXiv 2607.05268 (released hyperbolic checkpoints sit near u = 0.2, with
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,13 @@ from hypvl.geometry.precision import full_precision, working_dtype
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # An aperture this near pi/2 (radians) is a half space.
 _HALF_SPACE = math.pi / 2 - 1e-6
+
+#: Shares in [0, 1] of :func:`summary`, which :func:`in_percent` scales.
+SHARES = (
+    "clipped_image", "clipped_text", "radial_order_auc", "radial_order_auc_null", "radial_order_auc_null_std",
+    "radial_order_auc_null_quantile", "cone_violation_rate", "cone_violation_rate_shuffled", "saturated_cones_text",
+    "saturated_cones_image",
+)  # fmt: skip
 
 
 @full_precision
@@ -231,6 +238,11 @@ def summary(
         images[strangers(len(images), generator=generator).to(images.device)],
         aperture_factor=aperture_factor,
     )
+
+
+def in_percent(numbers: Mapping[str, float]) -> dict[str, float]:
+    """The numbers of :func:`summary` with their shares in percent, as ``hypvl.geometry.verdict.judge`` takes them."""
+    return {name: 100.0 * value if name in SHARES else value for name, value in numbers.items()}
 
 
 def _cones(

@@ -26,6 +26,7 @@ class StepResult:
         stepped: False when fp16 overflowed and the step was skipped.
         data_seconds: Time spent waiting for the batch.
         seconds: Wall time of the whole step, waiting included.
+        ctx: What the objective saw of the step: features and embeddings of its views.
     """
 
     output: LossOutput
@@ -35,6 +36,7 @@ class StepResult:
     stepped: bool
     data_seconds: float
     seconds: float
+    ctx: PairContext
 
 
 class Hook:
@@ -114,6 +116,7 @@ class Trainer:
                 step = self._step(batches)
                 for hook in self.hooks:
                     hook.after_step(self, step)
+                del step  # its batch and features are not needed beside those of the next one
             for hook in self.hooks:
                 hook.after_train(self)
         finally:
@@ -155,4 +158,5 @@ class Trainer:
             stepped,
             data_seconds,
             time.perf_counter() - started,
+            ctx,
         )

@@ -18,6 +18,7 @@ from hypvl.errors import CheckpointError, ConfigError
 from hypvl.models.hub import load_checkpoint, load_weights
 from hypvl.models.run_folder import last_checkpoint
 from hypvl.training.checkpoint import random_state, restore_random_state, write_atomically
+from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.checkpoints import Checkpoints, OrderlyStop
 from hypvl.training.hooks.metrics import Metrics, Sink, bad_everywhere
 from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, log_to_console, log_to_file
@@ -128,11 +129,18 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
 def _check_numbers(settings: DictConfig) -> None:
     """Refuse what would fail later, and less clearly."""
     for name, least in (("num_iterations", 1), ("seed", 0), ("num_workers", 0)):
-        value = settings[name]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
-            raise ConfigError(f"train.{name}: got {value!r}; expected a whole number.")
-        if value < least:
-            raise ConfigError(f"train.{name}: got {value}; expected {least} or more.")
+        _whole_number(name, settings[name], least=least)
+    audit = settings.get("audit")  # configs of earlier versions have none
+    if audit is not None:
+        _whole_number("audit.every", audit.every, least=0)
+        _whole_number("audit.samples", audit.samples, least=2)
+
+
+def _whole_number(name: str, value: Any, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+        raise ConfigError(f"train.{name}: got {value!r}; expected a whole number.")
+    if value < least:
+        raise ConfigError(f"train.{name}: got {value}; expected {least} or more.")
 
 
 def _check_place(folder: Path) -> None:
@@ -220,6 +228,7 @@ def _hooks(
     return [
         OrderlyStop(),
         Metrics(sinks, period=_given(options.log_period, settings.log_period), bad=loader.bad),
+        *_live_audit(settings, folder, sinks, trainer),
         Checkpoints(
             folder,
             collect=collect,
@@ -227,6 +236,24 @@ def _hooks(
             keep=settings.keep_checkpoints,
             final_extra=final_extra,
         ),
+    ]
+
+
+def _live_audit(settings: DictConfig, folder: Path, sinks: list[Sink], trainer: Trainer) -> list[Hook]:
+    """The audit that ``train.audit`` asks for."""
+    audit = settings.get("audit")
+    if audit is None or audit.every == 0:
+        return []
+    file = [JsonLines(folder / "audit.jsonl", iteration=trainer.iteration)] if distributed.is_main() else []
+    curves = [sink for sink in sinks if isinstance(sink, (TensorBoard, Wandb))]
+    return [
+        LiveAudit(
+            [*file, *curves],
+            owned=file,
+            every=int(audit.every),
+            samples=int(audit.samples),
+            aperture_factor=float(audit.aperture_factor),
+        )
     ]
 
 

@@ -1,0 +1,97 @@
+"""A live audit: is the geometry doing any work, on the embeddings of the batch that was just trained on."""
+
+from collections.abc import Sequence
+
+import torch
+from loguru import logger
+from torch import Tensor
+
+from hypvl import distributed
+from hypvl.errors import ConfigError
+from hypvl.geometry.audit import in_percent, summary
+from hypvl.geometry.verdict import judge
+from hypvl.losses.base import IMAGE, TEXT, View
+from hypvl.training.hooks.metrics import Sink
+from hypvl.training.loop import Hook, StepResult, Trainer
+
+PREFIX = "audit/"
+
+
+class LiveAudit(Hook):
+    """Every ``every`` steps: the numbers of :func:`hypvl.geometry.audit.summary`, shares in percent, and a log line.
+
+    Nothing is encoded again: the embeddings are those of the step, of all ranks together, pictures with the texts in
+    the same row. Records have ``iteration`` and the numbers as ``audit/<name>``. The median of ``samples`` pairs
+    varies from batch to batch; the trend over a run (of the curvature, too) is what to look at.
+
+    Args:
+        sinks: Where records go (rank 0).
+        owned: Those of them to close at the end; the others belong to someone else.
+        every: Steps between audits, at least 1.
+        samples: At most so many pairs over all ranks, at least 2.
+        aperture_factor: Of the cones, as the objective uses it.
+
+    Raises:
+        ConfigError: for such numbers, or in ``before_train`` where the objective encodes no pairs of ``image`` and
+            ``text``.
+    """
+
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        *,
+        owned: Sequence[Sink] = (),
+        every: int,
+        samples: int = 512,
+        aperture_factor: float = 1.0,
+    ) -> None:
+        if every < 1 or samples < 2:
+            raise ConfigError(
+                f"train.audit: got every={every}, samples={samples}; expected at least 1 step and 2 pairs."
+            )
+        self.sinks = sinks
+        self.owned = owned
+        self.every = every
+        self.samples = samples
+        self.aperture_factor = aperture_factor
+
+    def before_train(self, trainer: Trainer) -> None:
+        missing = [str(view) for view in (IMAGE, TEXT) if view not in trainer.learner.views]
+        if missing:
+            raise ConfigError(
+                f"train.audit.every: got {self.every}, but the objective does not encode {' and '.join(missing)}; "
+                "set it to 0, or add a term that compares images with their texts."
+            )
+
+    def after_step(self, trainer: Trainer, step: StepResult) -> None:
+        if trainer.iteration % self.every:
+            return
+        images, texts = self._rows(step, IMAGE), self._rows(step, TEXT)
+        if not distributed.is_main() or len(images) < 2:
+            return
+        if not bool(images.isfinite().all() and texts.isfinite().all()):
+            logger.warning("iteration {}: no audit, the embeddings are not finite", trainer.iteration)
+            return
+        numbers = in_percent(
+            summary(
+                trainer.learner.model.geometry,
+                images,
+                texts,
+                aperture_factor=self.aperture_factor,
+                generator=torch.Generator().manual_seed(trainer.iteration),
+            )
+        )
+        for sink in self.sinks:
+            sink.write({"iteration": trainer.iteration, **{PREFIX + k: v for k, v in numbers.items()}})
+        verdict = judge(numbers)
+        logger.info("iteration {}: audit: {}: {}", trainer.iteration, verdict.status, verdict.text)
+
+    def close(self, trainer: Trainer) -> None:
+        for sink in self.owned:
+            sink.close()
+
+    @torch.no_grad()
+    def _rows(self, step: StepResult, view: View) -> Tensor:
+        """Embeddings of a view on all ranks, (N, D) with N <= samples (a collective)."""
+        each = max(1, self.samples // distributed.world_size())
+        return distributed.gather(step.ctx.embeddings(view).detach()[:each])

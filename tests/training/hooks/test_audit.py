@@ -1,0 +1,127 @@
+"""The live audit: numbers of the step's own embeddings, at its own times, of all ranks together."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from loguru import logger
+from omegaconf import OmegaConf
+
+from hypvl.errors import ConfigError
+from hypvl.geometry.audit import in_percent, summary
+from hypvl.losses.base import IMAGE, TEXT, View
+from hypvl.training.hooks.audit import LiveAudit
+from hypvl.training.hooks.metrics import Record
+from hypvl.training.hooks.sinks import JsonLines
+from hypvl.training.loop import Hook, StepResult, Trainer
+from hypvl.training.run import _check_numbers, _live_audit
+from tests.training.test_loop import trainer
+from tests.training.tiny import tiny_learner
+
+
+class Memory:
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.closed = 0
+
+    def write(self, record: Record) -> None:
+        self.records.append(record)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Watch(Hook):
+    """Keeps the embeddings of every step."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.curv: list[float] = []
+
+    def after_step(self, trainer: Trainer, step: StepResult) -> None:
+        self.seen.append((step.ctx.embeddings(IMAGE).detach(), step.ctx.embeddings(TEXT).detach()))
+        self.curv.append(trainer.learner.model.geometry.stats()["curv"])
+
+
+def test_numbers_are_those_of_the_step() -> None:
+    memory, own, watch = Memory(), Memory(), Watch()
+    learner = tiny_learner("meru")
+    hook = LiveAudit([memory, own], owned=[own], every=3, samples=6)
+    trainer(learner, iterations=7, hooks=(watch, hook)).run()
+    assert [record["iteration"] for record in memory.records] == [3, 6]
+    assert memory.records == own.records and (memory.closed, own.closed) == (0, 1)
+    images, texts = watch.seen[5]
+    with torch.no_grad():  # the curvature of the sixth step
+        learner.model.geometry.log_curv.fill_(torch.tensor(watch.curv[5]).log())
+    again = summary(learner.model.geometry, images[:6], texts[:6], generator=torch.Generator().manual_seed(6))
+    expected = {f"audit/{name}": value for name, value in in_percent(again).items()}
+    found = {name: value for name, value in memory.records[1].items() if name != "iteration"}
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert {
+        "audit/text_radius_q50",
+        "audit/cone_violation_rate",
+        "audit/radial_order_auc_null",
+        "audit/curv",
+    } <= set(found)
+
+
+def test_training_is_the_same_with_and_without_it() -> None:
+    weights = []
+    for hooks in ((), (LiveAudit([Memory()], every=1),)):
+        learner = tiny_learner("meru")
+        torch.manual_seed(0)
+        trainer(learner, iterations=4, hooks=hooks).run()
+        weights.append([*(p.detach().clone() for p in learner.parameters()), torch.get_rng_state()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def test_a_line_says_it_in_words() -> None:
+    lines: list[str] = []
+    handler = logger.add(lambda message: lines.append(str(message)))
+    try:
+        trainer(tiny_learner("clip"), iterations=3, hooks=(LiveAudit([], every=3),)).run()
+    finally:
+        logger.remove(handler)
+    (line,) = [line for line in lines if "audit" in line]
+    assert "iteration 3: audit: no curvature: " in line and "relative modality gap" in line.lower()
+
+
+def test_what_cannot_be_audited_is_said() -> None:
+    run = trainer(tiny_learner("clip"), hooks=(LiveAudit([], every=1),))
+    run.learner.views = (View("image", "crops.0"), TEXT)
+    with pytest.raises(
+        ConfigError, match=r"train\.audit\.every: got 1, but the objective does not encode image:image"
+    ):
+        run.run()
+    with pytest.raises(ConfigError, match="got every=0, samples=512"):
+        LiveAudit([], every=0)
+
+
+@pytest.mark.parametrize(
+    ("audit", "message"),
+    [
+        ({"every": -1, "samples": 8}, r"train\.audit\.every: got -1; expected 0 or more"),
+        ({"every": 0.5, "samples": 8}, r"train\.audit\.every: got 0\.5; expected a whole number"),
+        ({"every": 5, "samples": 1}, r"train\.audit\.samples: got 1; expected 2 or more"),
+    ],
+)
+def test_wrong_settings_are_refused(audit: dict[str, float], message: str) -> None:
+    settings = {"num_iterations": 1, "seed": 0, "num_workers": 0, "audit": audit}
+    with pytest.raises(ConfigError, match=message):
+        _check_numbers(OmegaConf.create(settings))
+
+
+def test_it_is_off_unless_asked_for_and_writes_a_file_of_its_own(tmp_path: Path) -> None:
+    run = trainer(tiny_learner("meru"), iterations=4)
+    off = OmegaConf.create({"audit": {"every": 0, "samples": 8, "aperture_factor": 1.0}})
+    assert _live_audit(off, tmp_path, [], run) == [] == _live_audit(OmegaConf.create({}), tmp_path, [], run)
+    console, own = Memory(), JsonLines(tmp_path / "metrics.jsonl")
+    on = OmegaConf.create({"audit": {"every": 2, "samples": 8, "aperture_factor": 0.7}})
+    run.hooks = _live_audit(on, tmp_path, [console, own], run)
+    run.run()
+    own.close()
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [2, 4]
+    assert "audit/modality_gap" in lines[0]
+    assert not console.records and not (tmp_path / "metrics.jsonl").read_text()
