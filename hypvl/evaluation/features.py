@@ -2,24 +2,34 @@
 
 Memory: the embeddings, (N + K) x D; the pictures of one batch per worker; and of the scores one block of
 ``query_chunk x key_chunk`` with the ``k`` best of a chunk of queries. Nothing grows with N x K.
+
+With a store (``Encoding.store``) what has been encoded before is taken from it. Under a process group each rank
+encodes its share of the batches, the same batches as in one process, and every rank gets all embeddings.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from loguru import logger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
+from hypvl import distributed
 from hypvl.errors import DataError, UserError
+from hypvl.evaluation.known import Known
+from hypvl.evaluation.loading import Keeping, Loaded, load_batches
 from hypvl.evaluation.metrics.ranking import rank_keys
 from hypvl.evaluation.protocol import EvaluableModel, ImageSource, Modality, Stage, Tokenizer
+from hypvl.evaluation.sharing import run_shares
+from hypvl.evaluation.store import EmbeddingStore, Entry, StoredGroup, text_digest
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -39,6 +49,7 @@ class Encoding:
         amp: Autocast of the encoders; the geometry keeps its own precision.
         progress: Show a progress bar on standard error (where that is a terminal).
         max_bad_fraction: Share of pictures in [0, 1] that may be unreadable before this is an error.
+        store: Embeddings that are there already; in write mode what is encoded is added.
     """
 
     batch_size: int = 256
@@ -46,6 +57,7 @@ class Encoding:
     amp: Literal["bf16", "fp16", False] = False
     progress: bool = True
     max_bad_fraction: float = 0.1
+    store: EmbeddingStore | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.num_workers < 0 or not 0 <= self.max_bad_fraction <= 1:
@@ -108,29 +120,49 @@ def encode_images(
     """
     if len(images) == 0:
         raise DataError(f"{label}: holds no pictures; expected at least one.")
-    loader = DataLoader(
-        _Loaded(images, transform),
-        batch_size=encoding.batch_size,
-        num_workers=min(encoding.num_workers, len(images)),
-        collate_fn=_collate,
-        generator=torch.Generator(),  # the loader seeds its workers from it; the main generator stays as it is
-    )
-    blocks: list[Tensor] = []
-    indices: list[int] = []
-    bad: list[tuple[int, str]] = []
-    with evaluating(model) as device, _bar(label, len(images), encoding) as advance:
-        for stack, good, broken in loader:
-            bad += broken
-            _check_bad(bad, len(images), encoding, label)
-            if good:
-                with _autocast(device, encoding):
-                    block = model.encode_image(stack.to(device), stage=stage)
-                blocks.append(_keep(block))
+    count = len(images)
+    # Without a name of the transform, pictures are known by what it makes of them alone.
+    name = "" if _ADDRESS.search(repr(transform)) else repr(transform)
+    group = _group(model, encoding, "image", stage, transform=name)
+    ids: Sequence[str] | None = getattr(images, "ids", None) if group is not None and name else None
+    known = Known.of_pictures(group, ids)
+    todo = [index for index in range(count) if index not in known.positions]
+    keeping = None if group is None else Keeping(ids, group.store.thumbnails)
+    bad = list(known.bad)
+
+    def share(batches: Sequence[Sequence[int]]) -> tuple[list[int], Tensor | None, list[tuple[int, str]]]:
+        blocks: list[Tensor] = []
+        indices: list[int] = []
+        broken: list[Loaded] = []
+        total = sum(map(len, batches))
+        if group is not None:
+            group.refresh()  # what may be known by what the model sees
+        loader = load_batches(
+            images, batches, transform=transform, num_workers=encoding.num_workers, keeping=keeping
+        )
+        with evaluating(model) as device, _bar(label, total, encoding) as advance, _flushed(group):
+            for batch in loader if batches else ():
+                good, rows = _encode_pictures(
+                    model, batch, group, device=device, stage=stage, encoding=encoding
+                )
+                blocks += rows
                 indices += good
-            advance(len(good) + len(broken))
-    if not blocks:
-        raise DataError(f"{label}: none of its {len(images)} pictures can be read; the first: {bad[0][1]}")
-    return EncodedImages(torch.cat(blocks), torch.tensor(indices, dtype=torch.int64), bad)
+                broken += [picture for picture in batch if picture.pixels is None]
+                _check_bad(bad + [(p.index, p.reason) for p in broken], count, encoding, label)
+                advance(len(batch))
+            if group is not None and group.store.writes:
+                for picture in broken:
+                    assert picture.entry is not None
+                    group.add_broken(picture.entry, picture.reason)
+        return indices, torch.cat(blocks) if blocks else None, [(p.index, p.reason) for p in broken]
+
+    indices, rows, broken = run_shares(share, todo, batch_size=encoding.batch_size)
+    bad = sorted(bad + broken)
+    _check_bad(bad, count, encoding, label)
+    indices, rows = known.join(indices, rows)
+    if rows is None:
+        raise DataError(f"{label}: none of its {count} pictures can be read; the first: {bad[0][1]}")
+    return EncodedImages(rows, torch.tensor(indices, dtype=torch.int64), bad)
 
 
 def encode_texts(
@@ -149,16 +181,35 @@ def encode_texts(
     """
     if not texts:
         raise DataError(f"{label}: holds no texts; expected at least one.")
-    blocks: list[Tensor] = []
-    with evaluating(model) as device, _bar(label, len(texts), encoding) as advance:
-        for start in range(0, len(texts), encoding.batch_size):
-            batch = texts[start : start + encoding.batch_size]
-            tokens = tokenizer(batch).to(device)
-            with _autocast(device, encoding):
-                block = model.encode_text(tokens, stage=stage)
-            blocks.append(_keep(block))
-            advance(len(batch))
-    return torch.cat(blocks)
+    group = _group(model, encoding, "text", stage)
+    digests = None if group is None else _text_digests(texts, tokenizer)
+    known = Known.of_texts(group, digests)
+    todo = [index for index in range(len(texts)) if index not in known.positions]
+    if digests is not None:  # each text once
+        todo = sorted({digests[index]: index for index in reversed(todo)}.values())
+
+    def share(batches: Sequence[Sequence[int]]) -> tuple[list[int], Tensor | None, list[tuple[int, str]]]:
+        blocks: list[Tensor] = []
+        total = sum(map(len, batches))
+        with evaluating(model) as device, _bar(label, total, encoding) as advance, _flushed(group):
+            for batch in batches:
+                tokens = tokenizer([texts[index] for index in batch]).to(device)
+                with _autocast(device, encoding):
+                    block = _keep(model.encode_text(tokens, stage=stage))
+                blocks.append(block)
+                if group is not None and digests is not None:
+                    _add(group, [Entry(texts[index], digests[index]) for index in batch], block)
+                advance(len(batch))
+        return [i for batch in batches for i in batch], torch.cat(blocks) if blocks else None, []
+
+    indices, rows, _ = run_shares(share, todo, batch_size=encoding.batch_size)
+    if digests is not None and len(todo) + len(known.positions) < len(texts) and rows is not None:
+        place = {digests[index]: row for row, index in enumerate(indices)}
+        indices = [index for index in range(len(texts)) if index not in known.positions]
+        rows = rows[[place[digests[index]] for index in indices]]
+    rows = known.join(indices, rows)[1]
+    assert rows is not None
+    return rows
 
 
 def search(
@@ -236,32 +287,82 @@ def check_scores(scores: Tensor) -> None:
         )
 
 
-class _Loaded(Dataset[tuple[int, Tensor | None, str]]):
-    """Reads and transforms one picture; a failure is a value here, to be counted."""
-
-    def __init__(self, images: ImageSource, transform: Callable[[Tensor], Tensor]) -> None:
-        self.images = images
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor | None, str]:
-        try:
-            image = self.images[index]
-        except DataError as error:
-            return index, None, str(error)
-        return index, self.transform(image), ""
-
-
-_Batch = tuple[Tensor, list[int], list[tuple[int, str]]]
+def _group(
+    model: EvaluableModel, encoding: Encoding, modality: Modality, stage: Stage, *, transform: str = ""
+) -> StoredGroup | None:
+    """Where such embeddings of this model are kept; None = nowhere."""
+    store = encoding.store
+    if store is None:
+        return None
+    if not store.serves(model):
+        logger.warning(
+            f"{store.folder}: is left alone, for the model that encodes {modality}s now is not the one whose "
+            "embeddings it holds (its weights have changed, or something stands between)."
+        )
+        return None
+    return store.group(
+        modality, stage, transform=transform, amp="" if encoding.amp is False else encoding.amp
+    )
 
 
-def _collate(samples: list[tuple[int, Tensor | None, str]]) -> _Batch:
-    pictures = [picture for _, picture, _ in samples if picture is not None]
-    stack = torch.stack(pictures) if pictures else torch.empty(0, dtype=torch.uint8)  # (B, 3, H, W)
-    good = [index for index, picture, _ in samples if picture is not None]
-    return stack, good, [(index, reason) for index, picture, reason in samples if picture is None]
+def _encode_pictures(
+    model: EvaluableModel,
+    batch: Sequence[Loaded],
+    group: StoredGroup | None,
+    *,
+    device: torch.device,
+    stage: Stage,
+    encoding: Encoding,
+) -> tuple[list[int], list[Tensor]]:
+    """Positions and rows of the readable ones of a batch: encoded, or known by what the model sees."""
+    readable = [(picture, picture.pixels) for picture in batch if picture.pixels is not None]
+    places = [
+        None if group is None or picture.entry is None else group.find_digest(picture.entry.digest)
+        for picture, _ in readable
+    ]
+    new = [pair for pair, place in zip(readable, places, strict=True) if place is None]
+    old = [
+        (picture, place) for (picture, _), place in zip(readable, places, strict=True) if place is not None
+    ]
+    blocks: list[Tensor] = []
+    if new:
+        stack = torch.stack([pixels for _, pixels in new])  # (B, 3, H, W)
+        with _autocast(device, encoding):
+            block = _keep(model.encode_image(stack.to(device), stage=stage))
+        blocks.append(block)
+        if group is not None:
+            _add(group, [picture.entry for picture, _ in new if picture.entry is not None], block)
+    if old and group is not None:
+        group.store.taken += len(old)
+        block = group.rows([place for _, place in old])
+        blocks.append(block)
+        if group.store.writes:  # so that the id is known next time
+            for (picture, _), row in zip(old, block, strict=True):
+                if picture.entry is not None and picture.entry.id:
+                    group.add(picture.entry, row)
+    return [picture.index for picture, _ in new] + [picture.index for picture, _ in old], blocks
+
+
+def _add(group: StoredGroup, entries: Sequence[Entry], rows: Tensor) -> None:
+    group.store.encoded += len(rows)
+    if group.store.writes:
+        for entry, row in zip(entries, rows, strict=True):
+            group.add(entry, row)
+
+
+@contextmanager
+def _flushed(group: StoredGroup | None) -> Iterator[None]:
+    """What was added inside is on the disk afterwards, whatever happened."""
+    try:
+        yield
+    finally:
+        if group is not None and group.store.writes:
+            group.flush()
+
+
+def _text_digests(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    blocks = [tokenizer(texts[start : start + 1024]) for start in range(0, len(texts), 1024)]
+    return [text_digest(row) for block in blocks for row in block.tolist()]
 
 
 def _check_bad(bad: list[tuple[int, str]], total: int, encoding: Encoding, label: str) -> None:
@@ -292,7 +393,7 @@ def _bar(label: str, total: int, encoding: Encoding) -> Iterator[Callable[[int],
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not (encoding.progress and console.is_terminal),
+        disable=not (encoding.progress and console.is_terminal and distributed.is_main()),
         transient=True,
     ) as progress:
         task = progress.add_task(label, total=total)

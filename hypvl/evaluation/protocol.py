@@ -53,7 +53,12 @@ class Tokenizer(Protocol):
 
 
 class ImageSource(Protocol):
-    """Pictures by position, read when asked for."""
+    """Pictures by position, read when asked for.
+
+    One whose pictures are as their files show them may also have ``ids``, a sequence that says where each is:
+    ``<path>``, or ``<path>::<what in it>``. With a store of embeddings these pictures need not be read again
+    (:mod:`hypvl.evaluation.store`). A classification set may have the same.
+    """
 
     def __len__(self) -> int: ...
 

@@ -6,7 +6,6 @@ space at the root.
 Source: I0T_post, An et al. 2024 (arXiv 2412.14384), section 3.
 """
 
-import hashlib
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hypvl.errors import CheckpointError, ConfigError, DataError
+from hypvl.evaluation.identity import model_fingerprint as model_fingerprint
 from hypvl.evaluation.protocol import EvaluableModel, Evaluator, Modality, Stage
 from hypvl.evaluation.traversal import check_embeddings
 from hypvl.geometry.base import Geometry
@@ -80,16 +80,6 @@ def centre(embeddings: Tensor, mean: Tensor, *, geometry: Geometry) -> Tensor:
 def flat_mean(embeddings: Tensor, *, geometry: Geometry) -> Tensor:
     """Mean of flat embeddings, (N, D) -> (D,), summed in fp64 on the CPU."""
     return geometry.flatten(embeddings).cpu().double().mean(0)
-
-
-def model_fingerprint(state_dict: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the names, types, shapes and bytes of all weights and buffers."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(state_dict.items()):
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(flat.view(torch.uint8).numpy().data)
-    return total.hexdigest()
 
 
 def fit(evaluator: Evaluator, model: EvaluableModel, *, fingerprint: str, set_name: str) -> Standardization:

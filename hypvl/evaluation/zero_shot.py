@@ -161,6 +161,10 @@ class _Pictures:
     def __init__(self, dataset: ClassificationSet) -> None:
         self.dataset = dataset
 
+    @property
+    def ids(self) -> Sequence[str] | None:
+        return getattr(self.dataset, "ids", None)
+
     def __len__(self) -> int:
         return len(self.dataset)
 
