@@ -158,7 +158,7 @@ def text_of(entry: Any, name: str, where: str) -> str:
 def integer_of(entry: Mapping[str, Any], name: str, where: str) -> int:
     """A whole number of an entry, which the file may write as 12.0; raises as :func:`text_of`."""
     value = entry.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
         raise DataError(f"{where}: has no whole number {name!r}; got {value!r}.")
     return int(value)
 
