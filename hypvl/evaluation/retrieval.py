@@ -1,13 +1,20 @@
 """Zero-shot retrieval: pictures for a text and texts for a picture, by the model's own score."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 from torch import Tensor
 
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
-from hypvl.evaluation.features import Encoding, encode_images, encode_texts, search
+from hypvl.errors import DataError
+from hypvl.evaluation.exact_ranks import exact_ranks
+from hypvl.evaluation.features import EncodedImages, Encoding, encode_images, encode_texts, search
+from hypvl.evaluation.further_positives import FurtherPositives, positive_metrics, right_positions
 from hypvl.evaluation.metrics import ranking
+from hypvl.evaluation.metrics.retrieval import median_rank
 from hypvl.evaluation.protocol import (
     EvaluableModel,
     EvaluationResult,
@@ -16,16 +23,55 @@ from hypvl.evaluation.protocol import (
     RetrievalSet,
     Tokenizer,
 )
+from hypvl.evaluation.truncation import truncation
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What the queries of one fold found in one direction, in positions of the data set.
+
+    Attributes:
+        queries: The queries.
+        right_counts: How many right items each has.
+        gallery: How many items there are to find, unreadable ones included.
+        found: Of each query what came first, best first: one item, or as many as positives need; none for a picture
+            that cannot be read.
+        ranks: Of the first right item, None beyond ``depth``.
+        median: Median of the ranks, however far down.
+    """
+
+    queries: list[int]
+    right_counts: list[int]
+    gallery: int
+    found: list[list[int]]
+    ranks: list[int | None]
+    median: float
 
 
 class ZeroShotRetrieval(Evaluator):
-    """Recall@K both ways.
+    """Recall@K, mean recall and median rank, both ways.
 
     Pictures are squeezed to a square, not cropped. A text has one right picture, a picture one right text or
-    more. Metrics, in percent: ``text_to_image_recall@K`` and ``image_to_text_recall@K``, each with ``_chance``
-    beside it. A picture that cannot be read is no candidate, so that its texts are misses, and is itself a
-    query that is missed; ``meta["unreadable"]`` counts them. A picture without captions is a candidate but no
-    query.
+    more; a query is a hit at K when one of them is among its first K. Metrics, shares in percent:
+
+    - ``text_to_image_recall@K`` and ``image_to_text_recall@K``, each with ``_chance`` beside it, per query in
+      ``samples``;
+    - ``mean_recall``, the mean of all of these, with its chance;
+    - ``text_to_image_median_rank`` and ``image_to_text_median_rank`` of the first right item, 1 = first, the mean of
+      the two in the middle for an even number of queries; exact, whatever ``depth``.
+
+    With ``folds`` the pictures are cut, in their order, into so many parts of equal size, each a gallery with its own
+    captions, and every metric is the mean over the parts: 5 of the 5,000 pictures of Karpathy's test split are
+    "COCO 1K".
+
+    With ``positives`` there is more than one right picture of a text. Over the queries that the file names, in the
+    same galleries: ``<way>_positive_recall@K``; ``<way>_r_precision``, the share of right items among the first R;
+    ``<way>_map@r``, the mean over places 1 … R of the precision there where the item is right, else 0. R is the number
+    of right items of the query in the file. Each has its chance beside it.
+
+    A picture that cannot be read is no candidate, so that its texts are misses (ranked last for the median), and is
+    itself a query that is missed; ``meta["unreadable"]`` counts them. A picture without captions is a candidate but
+    no query. ``meta["warnings"]`` says what share of the captions the tokenizer cut.
 
     Items: one per text, ``text_key`` (position of its caption), ``text_image`` (key of the right picture),
     ``text_rank``, ``text_top1`` (key of the picture that came first); one per picture that is a query,
@@ -33,9 +79,11 @@ class ZeroShotRetrieval(Evaluator):
     the first right item, 1 = first, None beyond ``depth``.
 
     Args:
-        dataset: Pictures and captions.
+        dataset: Pictures and captions; with ``positives`` it has ``image_ids`` and ``caption_ids``.
         ks: Cut-offs.
-        depth: How far down ranks are looked for.
+        depth: How far down ranks are kept for the items.
+        folds: Parts of the gallery; 1 = the whole.
+        positives: Further right pairs, see :func:`hypvl.evaluation.datasets.positives.caption_positives`.
         encoding: Batches, workers, precision.
         tokenizer: In place of hypvl's own, with the model's context length.
         query_chunk: Queries scored at once.
@@ -50,6 +98,8 @@ class ZeroShotRetrieval(Evaluator):
         *,
         ks: Sequence[int] = (1, 5, 10),
         depth: int = 100,
+        folds: int = 1,
+        positives: FurtherPositives | None = None,
         encoding: Encoding | None = None,
         tokenizer: Tokenizer | None = None,
         query_chunk: int = 512,
@@ -57,14 +107,28 @@ class ZeroShotRetrieval(Evaluator):
     ) -> None:
         if not ks or min(ks) < 1:
             raise ValueError(f"ks: got {list(ks)}; expected at least one cut-off, each at least 1.")
+        if not 1 <= folds <= len(dataset.images):
+            raise ValueError(
+                f"folds: got {folds}; expected 1 … {len(dataset.images)}, the number of pictures."
+            )
+        if positives is not None and folds > 1:
+            raise ValueError("positives: are of the whole gallery; expected folds=1 with them.")
         self.dataset = dataset
         self.ks = tuple(sorted(set(ks)))
         self.depth = max(depth, self.ks[-1])
+        self.folds = folds
+        self.positives = positives
         self.encoding = Encoding() if encoding is None else encoding
         self.tokenizer = tokenizer
         self.query_chunk = query_chunk
         self.key_chunk = key_chunk
-        self.main_metric = f"text_to_image_recall@{self.ks[0]}"
+        self.main_metric = (
+            f"text_to_image_recall@{self.ks[0]}" if positives is None else "text_to_image_map@r"
+        )
+        self._texts_of: list[list[int]] = [[] for _ in range(len(dataset.images))]
+        for caption, image in enumerate(dataset.caption_image):
+            self._texts_of[image].append(caption)
+        self._right = None if positives is None else right_positions(dataset, positives)
 
     def __call__(self, model: EvaluableModel) -> EvaluationResult:
         """Encode, search both ways and count."""
@@ -76,66 +140,184 @@ class ZeroShotRetrieval(Evaluator):
         images = encode_images(
             model, data.images, transform=Squeeze(model.image_size), encoding=self.encoding
         )
-        own_texts: list[list[int]] = [[] for _ in range(len(data.images))]
-        for caption, image in enumerate(data.caption_image):
-            own_texts[image].append(caption)
-        queries = [image for image, own in enumerate(own_texts) if own]
+        count = len(data.images)
+        cuts = [fold * count // self.folds for fold in range(self.folds + 1)]
+        parts = [self._both_ways(model, texts, images, range(begin, end)) for begin, end in pairwise(cuts)]
+        result = EvaluationResult({}, self._items(parts), self._meta(images, cuts))
+        result.meta |= truncation(data.captions, tokenizer=tokenizer)
+        for way in ("text_to_image", "image_to_text"):
+            self._count_recalls(result, way, [part[way] for part in parts])
+        recalls = [f"{way}_recall@{k}" for way in ("text_to_image", "image_to_text") for k in self.ks]
+        for end in ("", "_chance"):
+            values = [result.metrics[name + end] for name in recalls]
+            result.metrics[f"mean_recall{end}"] = sum(values) / len(values)
+        if self._right is not None:
+            for way, right in self._right.items():
+                part = parts[0][way]
+                found = dict(zip(part.queries, part.found, strict=True))
+                metrics, samples = positive_metrics(way, found, right, gallery=part.gallery, ks=self.ks)
+                result.metrics |= metrics
+                result.samples |= samples
+        return result
 
-        # Positions in the data set of what was found: of the pictures only those that could be read.
-        readable = images.indices
-        found_images = readable[self._search(model, texts, images.embeddings, "text", "image")]
-        found_texts = self._search(model, images.embeddings, texts, "image", "text").tolist()
-        lists: dict[int, list[int]] = dict(zip(readable.tolist(), found_texts, strict=True))
+    def _both_ways(
+        self, model: EvaluableModel, texts: Tensor, images: EncodedImages, fold: range
+    ) -> dict[str, _Way]:
+        """Search among the pictures of a fold and their captions."""
+        own_texts = [text for image in fold for text in self._texts_of[image]]
+        queries = [image for image in fold if self._texts_of[image]]
+        if not own_texts:
+            raise DataError(
+                f"fold of the pictures {fold.start} … {fold.stop - 1}: has no captions; use fewer folds."
+            )
+        own_texts.sort()  # the order of the data set decides ties
+        rows = [row for row, image in enumerate(images.indices.tolist()) if image in fold]
+        readable = images.indices[rows].tolist()
+        if not readable:
+            raise DataError(
+                f"fold of the pictures {fold.start} … {fold.stop - 1}: none can be read; the first: {images.bad[0][1]}"
+            )
+        text_row = {text: row for row, text in enumerate(own_texts)}
+        image_row = {image: row for row, image in enumerate(readable)}
+        owners = [self.dataset.caption_image[text] for text in own_texts]
+        part_texts, part_images = texts[own_texts], images.embeddings[rows]
 
-        text_ranks = ranking.first_hit_ranks(found_images, [[image] for image in data.caption_image])
+        to_images = self._search(model, part_texts, part_images, "text", "image")
+        to_texts = self._search(model, part_images, part_texts, "image", "text")
+        lists = {
+            image: [own_texts[row] for row in found] for image, found in zip(readable, to_texts, strict=True)
+        }
+        right_images = [[image_row[image]] if image in image_row else [] for image in owners]
+        right_texts = [
+            [text_row[text] for text in self._texts_of[image]] if image in image_row else []
+            for image in queries
+        ]
+        text_ranks = ranking.first_hit_ranks(to_images, right_images)
         image_ranks = ranking.first_hit_ranks(
-            [lists.get(image, []) for image in queries], [own_texts[image] for image in queries]
+            [lists.get(image, []) for image in queries], [self._texts_of[image] for image in queries]
         )
-        found: dict[str, float] = {}
-        ways = (
-            ("text_to_image", text_ranks, [1] * len(text_ranks), len(data.images)),
-            ("image_to_text", image_ranks, [len(own_texts[image]) for image in queries], len(data.captions)),
+        # A query that is no row has no rank to be counted; any row stands in for it.
+        query_rows = [image_row.get(image, 0) for image in queries]
+        median_texts = self._median(
+            model, part_texts, part_images, text_ranks, right_images, len(fold), "text", "image"
         )
-        for way, ranks, right_counts, gallery in ways:
-            recall = ranking.recall_from_ranks(ranks, self.ks)
-            chance = ranking.recall_chance(right_counts, gallery, ks=self.ks)
-            for k in self.ks:
-                found[f"{way}_recall@{k}"] = recall[k]
-                found[f"{way}_recall@{k}_chance"] = chance[k]
-        return EvaluationResult(
-            metrics=found,
-            items={
-                "text_key": list(range(len(data.captions))),
-                "text_image": [data.keys[image] for image in data.caption_image],
-                "text_rank": list(text_ranks),
-                "text_top1": [data.keys[image] for image in found_images[:, 0].tolist()],
-                "image_key": [data.keys[image] for image in queries],
-                "image_rank": list(image_ranks),
-                "image_top1": [lists[image][0] if image in lists else None for image in queries],
-            },
-            meta={
-                "images": len(data.images),
-                "captions": len(data.captions),
-                "distinct_captions": len(set(data.captions)),
-                "images_without_captions": len(data.images) - len(queries),
-                "depth": self.depth,
-                "unreadable": len(images.bad),
-                "unreadable_first": [reason for _, reason in images.bad[:10]],
-                "main_metric": self.main_metric,
-            },
-        )
+        median_images = self._median(
+            model, part_images[query_rows], part_texts, image_ranks, right_texts, len(own_texts), "image", "text"
+        )  # fmt: skip
+        kept = 1 if self._right is None else None
+        return {
+            "text_to_image": _Way(
+                queries=own_texts,
+                right_counts=[1] * len(own_texts),
+                gallery=len(fold),
+                found=[[readable[row] for row in found[:kept]] for found in to_images],
+                ranks=text_ranks,
+                median=median_texts,
+            ),
+            "image_to_text": _Way(
+                queries=queries,
+                right_counts=[len(self._texts_of[image]) for image in queries],
+                gallery=len(own_texts),
+                found=[lists.get(image, [])[:kept] for image in queries],
+                ranks=image_ranks,
+                median=median_images,
+            ),
+        }
 
     def _search(
         self, model: EvaluableModel, queries: Tensor, keys: Tensor, query: Modality, key: Modality
-    ) -> Tensor:
-        """Positions (Q, depth) of the best keys, best first."""
+    ) -> list[list[int]]:
+        """Rows of the best keys of each query, best first."""
+        wanted = (
+            []
+            if self._right is None
+            else [len(right) for way in self._right.values() for right in way.values()]
+        )
         return search(
             model,
             queries,
             keys,
-            k=self.depth,
+            k=max([self.depth, *wanted]),
             query_modality=query,
             key_modality=key,
             query_chunk=self.query_chunk,
             key_chunk=self.key_chunk,
-        )[1]
+        )[1].tolist()
+
+    def _median(
+        self,
+        model: EvaluableModel,
+        queries: Tensor,
+        keys: Tensor,
+        ranks: Sequence[int | None],
+        right: Sequence[Sequence[int]],
+        gallery: int,
+        query: Modality,
+        key: Modality,
+    ) -> float:
+        """Median rank; what is beyond the lists is ranked where the median may lie there."""
+        known = sum(rank is not None for rank in ranks)
+        if known <= len(ranks) // 2:
+            late = [i for i, rank in enumerate(ranks) if rank is None and right[i]]
+            chunks = {"query_chunk": self.query_chunk, "key_chunk": self.key_chunk}
+            found = exact_ranks(
+                model, queries[late], keys, [right[i] for i in late], query_modality=query, key_modality=key, **chunks
+            )  # fmt: skip
+            exact = dict(zip(late, found, strict=True))
+            ranks = [exact.get(i, rank) for i, rank in enumerate(ranks)]
+        return median_rank(ranks, gallery)
+
+    def _count_recalls(self, result: EvaluationResult, way: str, parts: Sequence[_Way]) -> None:
+        """Recalls with chance and samples, and the median rank: means over the folds."""
+        queries = sum(len(part.queries) for part in parts)
+        for k in self.ks:
+            name = f"{way}_recall@{k}"
+            chance = [ranking.recall_chance(p.right_counts, p.gallery, ks=[k])[k] for p in parts]
+            found = [ranking.recall_from_ranks(part.ranks, [k])[k] for part in parts]
+            result.metrics[name] = sum(found) / len(parts)
+            result.metrics[f"{name}_chance"] = sum(chance) / len(parts)
+            result.samples[name] = [
+                100.0 * (rank is not None and rank <= k) * queries / (len(parts) * len(part.queries))
+                for part in parts
+                for rank in part.ranks
+            ]
+        result.metrics[f"{way}_median_rank"] = sum(part.median for part in parts) / len(parts)
+
+    def _items(self, parts: Sequence[dict[str, _Way]]) -> dict[str, list[Any]]:
+        data = self.dataset
+        rows: dict[str, list[Any]] = {}
+        for way, name in (("text_to_image", "text"), ("image_to_text", "image")):
+            queries = [query for part in parts for query in part[way].queries]
+            top = [found[0] if found else None for part in parts for found in part[way].found]
+            rows[f"{name}_rank"] = [rank for part in parts for rank in part[way].ranks]
+            if name == "text":
+                rows["text_key"] = list(queries)
+                rows["text_image"] = [data.keys[data.caption_image[query]] for query in queries]
+                rows["text_top1"] = [None if image is None else data.keys[image] for image in top]
+            else:
+                rows["image_key"] = [data.keys[query] for query in queries]
+                rows["image_top1"] = list(top)
+        return rows
+
+    def _meta(self, images: EncodedImages, cuts: Sequence[int]) -> dict[str, Any]:
+        data = self.dataset
+        meta: dict[str, Any] = {
+            "images": len(data.images),
+            "captions": len(data.captions),
+            "distinct_captions": len(set(data.captions)),
+            "images_without_captions": sum(not own for own in self._texts_of),
+            "depth": self.depth,
+            "unreadable": len(images.bad),
+            "unreadable_first": [reason for _, reason in images.bad[:10]],
+            "main_metric": self.main_metric,
+        }
+        if self.folds > 1:
+            meta["fold_images"] = [end - begin for begin, end in pairwise(cuts)]
+        if self.positives is not None and self._right is not None:
+            items = [right.values() for right in self._right.values()]
+            meta["positives"] = {
+                "source": self.positives.source,
+                **{f"{way}_queries": len(right) for way, right in self._right.items()},
+                "outside_the_gallery": sum(item < 0 for own in items for right in own for item in right),
+            }
+        return meta

@@ -74,22 +74,32 @@ def average_precision_at_r(ranked: Sequence[Hashable], right: Collection[Hashabl
     return 100.0 * total / len(wanted)
 
 
-def r_precision_chance(right_count: int, gallery_size: int) -> float:
-    """What :func:`r_precision` of a query with R right items is on average over random orders: 100 R / N."""
-    _counts(right_count, gallery_size)
-    return 100.0 * right_count / gallery_size
+def r_precision_chance(right_count: int, gallery_size: int, *, in_gallery: int | None = None) -> float:
+    """What :func:`r_precision` of a query is on average over random orders: each place is right with M / N.
 
-
-def average_precision_at_r_chance(right_count: int, gallery_size: int) -> float:
-    """What :func:`average_precision_at_r` is on average over random orders of a gallery of N.
-
-    Place i is right with probability R / N, and then (i - 1) (R - 1) / (N - 1) right ones are expected before it:
-    100 / R * sum over i <= R of (R / N) / i * (1 + (i - 1) (R - 1) / (N - 1)).
+    Args:
+        right_count: R, at least 1.
+        gallery_size: N.
+        in_gallery: M, how many of the R are in the gallery; None = all.
     """
-    _counts(right_count, gallery_size)
-    share = right_count / gallery_size
-    others = (right_count - 1) / (gallery_size - 1) if gallery_size > 1 else 0.0
-    total = math.fsum(share / i * (1.0 + (i - 1) * others) for i in range(1, right_count + 1))
+    present = _present(right_count, gallery_size, in_gallery)
+    return 100.0 * present / gallery_size * min(1.0, gallery_size / right_count)
+
+
+def average_precision_at_r_chance(
+    right_count: int, gallery_size: int, *, in_gallery: int | None = None
+) -> float:
+    """What :func:`average_precision_at_r` is on average over random orders.
+
+    Place i is right with probability M / N, and then (i - 1) (M - 1) / (N - 1) right ones are expected before it:
+    100 / R * sum over i <= R of (M / N) / i * (1 + (i - 1) (M - 1) / (N - 1)). Arguments as
+    :func:`r_precision_chance`.
+    """
+    present = _present(right_count, gallery_size, in_gallery)
+    share = present / gallery_size
+    others = (present - 1) / (gallery_size - 1) if gallery_size > 1 else 0.0
+    places = range(1, min(right_count, gallery_size) + 1)
+    total = math.fsum(share / i * (1.0 + (i - 1) * others) for i in places) if present else 0.0
     return 100.0 * total / right_count
 
 
@@ -99,11 +109,14 @@ def _wanted(right: Collection[Hashable]) -> frozenset[Hashable]:
     return frozenset(right)
 
 
-def _counts(right_count: int, gallery_size: int) -> None:
-    if not 1 <= right_count <= gallery_size:
+def _present(right_count: int, gallery_size: int, in_gallery: int | None) -> int:
+    present = right_count if in_gallery is None else in_gallery
+    if right_count < 1 or not 0 <= present <= min(right_count, gallery_size):
         raise ValueError(
-            f"right_count: got {right_count}; expected 1 … {gallery_size}, the size of the gallery."
+            f"right_count: got {right_count}, {present} of them in a gallery of {gallery_size}; expected at "
+            "least 1, and no more in the gallery than it holds."
         )
+    return present
 
 
 def _some(ranks: Sequence[int | None]) -> None:

@@ -54,14 +54,17 @@ def test_order_within_the_first_r_moves_only_the_average_precision() -> None:
     assert average_precision_at_r(early, "abcd") > average_precision_at_r(late, "abcd")
 
 
-@pytest.mark.parametrize(("count", "size"), [(1, 1), (1, 4), (2, 5), (3, 5), (5, 5)])
-def test_chance_is_the_mean_over_all_orders(count: int, size: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "size", "outside"),
+    [(1, 1, 0), (1, 4, 0), (2, 5, 0), (3, 5, 0), (5, 5, 0), (3, 5, 1), (1, 4, 1), (6, 4, 3)],
+)
+def test_chance_is_the_mean_over_all_orders(count: int, size: int, outside: int) -> None:
     orders = list(permutations(range(size)))
-    right = range(count)
+    right = range(-outside, count - outside)  # negative ones are in no order
     mean = sum(r_precision(order, right) for order in orders) / len(orders)
-    assert r_precision_chance(count, size) == pytest.approx(mean)
+    assert r_precision_chance(count, size, in_gallery=count - outside) == pytest.approx(mean)
     mean = sum(average_precision_at_r(order, right) for order in orders) / len(orders)
-    assert average_precision_at_r_chance(count, size) == pytest.approx(mean)
+    assert average_precision_at_r_chance(count, size, in_gallery=count - outside) == pytest.approx(mean)
 
 
 def test_what_cannot_be_measured() -> None:
@@ -73,5 +76,5 @@ def test_what_cannot_be_measured() -> None:
     with pytest.raises(ValueError, match="leave queries without a right item out"):
         r_precision(["a"], [])
     for function in (r_precision_chance, average_precision_at_r_chance):
-        with pytest.raises(ValueError, match=r"right_count: got 4; expected 1 … 3"):
+        with pytest.raises(ValueError, match=r"right_count: got 4, 4 of them in a gallery of 3"):
             function(4, 3)
