@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hypvl.evaluation.metrics.ranking import mean_per_class_accuracy, rank_keys, topk_accuracy
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scoring import Cosine, ExteriorAngle, NegativeDistance, Scorer
@@ -56,21 +57,68 @@ def tolerance(name: str) -> dict[str, float]:
     return {"rtol": 0.0, "atol": 1e-5} if name == "ATMG" else {"rtol": 1e-7, "atol": 1e-7}
 
 
-@pytest.mark.parametrize("case", cases("eval_scores", "classification", "models"))
-@torch.no_grad()
-def test_class_scores(case: tuple[str, dict[str, Any]]) -> None:
-    name, model = case
+def class_scores(name: str, model: dict[str, Any]) -> Tensor:
+    """Scores (Q, C) of the images and classes of the file."""
     data = section("classification")
     geometry, scorer = parts(name, number(model["curv"]))
     images = geometry.lift(scaled(tensor(data["image_features"]), model, "visual_alpha"))
     prompts = [scaled(tensor(p), model, "textual_alpha") for p in data["prompt_features[class][prompt]"]]
-    scores = scorer.class_scores(geometry, images, prompts)
+    return scorer.class_scores(geometry, images, prompts)
+
+
+@pytest.mark.parametrize("case", cases("eval_scores", "classification", "models"))
+@torch.no_grad()
+def test_class_scores(case: tuple[str, dict[str, Any]]) -> None:
+    name, model = case
+    scores = class_scores(name, model)
     # The published ATMG evaluator masks all but the best class after scoring.
     wanted = model.get("mean_angle_scores_first_6_images_before_masking", model["scores_first_6_images"])
     wanted = tensor(wanted)
     assert (wanted > MASKED / 2).all()
     torch.testing.assert_close(scores[: len(wanted)], wanted, **tolerance(name))
     assert scores.argmax(-1).tolist() == [int(p) for p in model["predictions"]]
+
+
+@pytest.mark.parametrize("case", cases("eval_scores", "classification", "models"))
+@torch.no_grad()
+def test_accuracies_from_features_to_the_end(case: tuple[str, dict[str, Any]]) -> None:
+    name, model = case
+    scores = class_scores(name, model)
+    predicted = rank_keys(scores, 1)[:, 0].tolist()
+    labels = section("classification")["labels"]
+    if "micro_percent_for_contrast" in model:
+        micro = topk_accuracy(scores, torch.tensor(labels))
+        assert micro == pytest.approx(number(model["micro_percent_for_contrast"]), rel=1e-9)
+    if "accuracy_reported_macro_percent" in model:  # float32 figures
+        macro = mean_per_class_accuracy(predicted, labels)
+        assert macro == pytest.approx(number(model["accuracy_reported_macro_percent"]), rel=1e-6, abs=1e-6)
+    other = next((model[key] for key in model if key.startswith("labels_atmg")), None)
+    recalls = next((model[key] for key in model if key.startswith("per_class_recall")), None)
+    if other is not None and recalls is not None:
+        assert set(other) == set(range(len(recalls)))
+        for label, expected in enumerate(number(recalls)):  # rounded to 8 decimals in the file
+            own = [guess for guess, truth in zip(predicted, other, strict=True) if truth == label]
+            assert mean_per_class_accuracy(own, [label] * len(own)) == pytest.approx(expected, abs=1e-8)
+
+
+def masked_cases() -> list[Any]:
+    """Models whose evaluator masks all but the best class."""
+    found = cases("eval_scores", "classification", "models")
+    return [c for c in found if c.values[0] is None or _is_masked(c.values[0][1])]
+
+
+def _is_masked(model: dict[str, Any]) -> bool:
+    return bool((tensor(model["scores_first_6_images"]) <= MASKED / 2).any())
+
+
+@pytest.mark.parametrize("case", masked_cases())
+@torch.no_grad()
+def test_masked_scores_keep_the_best_only(case: tuple[str, dict[str, Any]]) -> None:
+    name, model = case
+    shown = tensor(model["scores_first_6_images"])
+    scores = class_scores(name, model)[: len(shown)]
+    best = torch.full_like(scores, MASKED).scatter(1, rank_keys(scores, 1), scores.amax(1, keepdim=True))
+    torch.testing.assert_close(best, shown, **tolerance(name))
 
 
 @pytest.mark.parametrize("case", cases("eval_scores", "retrieval", "models"))

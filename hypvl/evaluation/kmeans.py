@@ -1,0 +1,172 @@
+"""K-Means in torch: Lloyd's iterations from given or drawn centroids, on any device.
+
+Memory: the points, one block of distances of ``BLOCK`` points to all centroids, and the centroids.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """What K-Means found.
+
+    Attributes:
+        centroids: (K, D).
+        labels: (N,) int64, the nearest centroid of each point; of equally near ones the first.
+        inertia: Sum of squared distances of the points to their centroids.
+        objectives: The same at the start of each iteration; it never rises.
+    """
+
+    centroids: Tensor
+    labels: Tensor
+    inertia: float
+    objectives: list[float]
+
+
+def kmeans(points: Tensor, centroids: Tensor, *, iterations: int = 100) -> Clustering:
+    """Lloyd's algorithm: points to their nearest centroid, centroids to the mean of their points, and again.
+
+    A centroid without points stays where it is. It ends early when no point moves. Labels and inertia belong to the
+    final centroids.
+
+    Args:
+        points: (N, D), fp32 or fp64, finite.
+        centroids: Where to start, (K, D).
+        iterations: At most so many, at least 0.
+
+    Raises:
+        ValueError: for other shapes, or points that are not finite.
+
+    Source: Lloyd 1982, "Least squares quantization in PCM".
+    """
+    _check(points)
+    if (
+        centroids.ndim != 2
+        or centroids.shape[1:] != points.shape[1:]
+        or len(centroids) == 0
+        or iterations < 0
+    ):
+        raise ValueError(
+            f"centroids, iterations: got shape {tuple(centroids.shape)} and {iterations}; expected "
+            f"(K, {points.shape[1]}) and a number >= 0."
+        )
+    objectives: list[float] = []
+    labels, inertia = nearest(points, centroids)
+    for _ in range(iterations):
+        objectives.append(inertia)
+        means, counts = cluster_means(points, labels, clusters=len(centroids))
+        centroids = torch.where(counts[:, None] > 0, means, centroids.to(means.dtype))
+        before = labels
+        labels, inertia = nearest(points, centroids)
+        if torch.equal(labels, before):
+            break
+    return Clustering(centroids, labels, inertia, objectives)
+
+
+def best_kmeans(
+    points: Tensor, clusters: int, *, seed: int = 0, iterations: int = 100, restarts: int = 5
+) -> Clustering:
+    """The clustering of least inertia of several starts drawn by :func:`drawn_centroids`.
+
+    Args:
+        points: (N, D).
+        clusters: K, 1 ... N.
+        seed: Of the starts; nothing else is random, and the main generator is left alone.
+        iterations: At most, of each start.
+        restarts: How many starts, at least 1.
+
+    Raises:
+        ValueError: as :func:`kmeans`, for more clusters than points, or no starts.
+    """
+    if restarts < 1:
+        raise ValueError(f"restarts: got {restarts}; expected at least 1.")
+    generator = torch.Generator().manual_seed(seed)
+    found: Clustering | None = None
+    for _ in range(restarts):
+        start = drawn_centroids(points, clusters, generator=generator)
+        one = kmeans(points, start, iterations=iterations)
+        if found is None or one.inertia < found.inertia:
+            found = one
+    assert found is not None
+    return found
+
+
+def drawn_centroids(points: Tensor, clusters: int, *, generator: torch.Generator) -> Tensor:
+    """Starts of K-Means: the first point by chance, each next one with probability by its squared distance.
+
+    Args:
+        points: (N, D).
+        clusters: K, 1 ... N.
+        generator: On the CPU, whatever the device of the points.
+
+    Returns:
+        (K, D), points of the set.
+
+    Source: Arthur and Vassilvitskii 2007, "k-means++".
+    """
+    _check(points)
+    if not 1 <= clusters <= len(points):
+        raise ValueError(f"clusters: got {clusters}; expected 1 … {len(points)}, the number of points.")
+    draws = torch.rand(clusters, generator=generator, dtype=torch.float64).tolist()
+    chosen = [min(int(draws[0] * len(points)), len(points) - 1)]
+    least = _squares_to(points, points[chosen[0]])  # (N,)
+    for draw in draws[1:]:
+        mass = least.cumsum(0)
+        total = float(mass[-1])
+        if total > 0:
+            position = int(torch.searchsorted(mass, torch.tensor([draw * total]).to(mass), right=True))
+            chosen.append(min(position, len(points) - 1))
+        else:  # fewer distinct points than clusters: any point will do
+            chosen.append(min(int(draw * len(points)), len(points) - 1))
+        least = torch.minimum(least, _squares_to(points, points[chosen[-1]]))
+    return points[chosen]
+
+
+def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, float]:
+    """Nearest centroid of each point, (N,) int64, and the sum of the squared distances to them."""
+    labels, inertia = [], 0.0
+    for block in points.split(BLOCK):
+        # |x - c|^2 - |x|^2 has the order of the distances; their values come from the differences.
+        scores = centroids.square().sum(-1) - 2 * block @ centroids.mT  # (b, K)
+        own = scores.argmin(-1)
+        labels.append(own)
+        inertia += float((block - centroids[own]).double().square().sum())
+    return torch.cat(labels), inertia
+
+
+def cluster_means(points: Tensor, labels: Tensor, *, clusters: int) -> tuple[Tensor, Tensor]:
+    """Mean of the points of each cluster: (N, D), (N,) int64 -> (K, D), zeros where there are none, and counts (K,).
+
+    Given the features of one modality and the clusters of another this is the prototype back translation of ProtoCLIP
+    (Chen et al. 2022, arXiv 2206.10996): means are not normalised again.
+
+    Raises:
+        ValueError: for a label outside 0 ... K - 1.
+    """
+    if labels.shape != points.shape[:1] or (
+        len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < clusters
+    ):
+        raise ValueError(
+            f"labels: got shape {tuple(labels.shape)}; expected ({len(points)},) of clusters 0 … {clusters - 1}."
+        )
+    counts = torch.bincount(labels, minlength=clusters)
+    sums = points.new_zeros(clusters, points.shape[1]).index_add_(0, labels, points)
+    return sums / counts.clamp(min=1)[:, None], counts
+
+
+def _squares_to(points: Tensor, one: Tensor) -> Tensor:
+    return (points - one).double().square().sum(-1)
+
+
+def _check(points: Tensor) -> None:
+    if points.ndim != 2 or len(points) == 0 or not points.is_floating_point():
+        raise ValueError(
+            f"points: got {points.dtype} {tuple(points.shape)}; expected floating-point (N, D), N >= 1."
+        )
+    if not bool(points.isfinite().all()):
+        raise ValueError("points: hold NaN or infinity; expected finite numbers.")
