@@ -1,91 +1,30 @@
-"""Data sets by name: how they are read from the folder they lie in."""
+"""Data sets by name: which split of which files they are, and fetching what is missing."""
 
-import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from hypvl.errors import ConfigError, DataError
 from hypvl.evaluation.datasets.classification import (
     ImageFolderSet,
-    TorchvisionSet,
-    imagenet,
+    WebDatasetSet,
+    is_url,
     read_json,
     require_folder,
 )
-from hypvl.evaluation.datasets.prompts import generic_templates, imagenet_templates
+from hypvl.evaluation.datasets.entries import SPLITS, SetEntry, check_name, entries, entry_of
+from hypvl.evaluation.datasets.fetching import fetch
+from hypvl.evaluation.datasets.native import missing, read_published
+from hypvl.evaluation.datasets.prompts import set_templates
 from hypvl.evaluation.datasets.retrieval import CaptionedImages, jsonl
-from hypvl.evaluation.datasets.splits import Subset, share, shuffled
+from hypvl.evaluation.datasets.splits import Subset, counted, per_class, share, shuffled
 from hypvl.evaluation.protocol import ClassificationSet, MissingDataError
 
-
-def _attribute(name: str) -> Callable[[Any], Sequence[int]]:
-    return lambda dataset: getattr(dataset, name)
-
-
-def _samples(dataset: Any) -> Sequence[int]:
-    return [label for _, label in dataset._samples]
-
-
-def _pcam_labels(dataset: Any) -> Sequence[int]:
-    targets = Path(dataset._base_folder) / dataset._FILES[dataset._split]["targets"][0]
-    with dataset.h5py.File(targets) as file:
-        return file["y"][:, 0, 0, 0].tolist()  # (N, 1, 1, 1) in the file
-
-
-def _by_split(*names: str, **renamed: str) -> dict[str, dict[str, Any]]:
-    """``split=name`` for each split; ``val="valid"`` where torchvision calls it otherwise."""
-    return {name: {"split": name} for name in names} | {k: {"split": v} for k, v in renamed.items()}
-
-
-_TRAIN_FLAG = {"train": {"train": True}, "test": {"train": False}}
-_WITH_VAL = _by_split("train", "val", "test")
-
-
-@dataclass(frozen=True)
-class _Torchvision:
-    """How torchvision makes a test split, and where it keeps the labels.
-
-    Attributes:
-        cls: Class in ``torchvision.datasets``.
-        labels: Gives the label of each picture without reading the pictures.
-        folder: Where below the root the set lies, for the message when it is missing.
-        splits: Arguments that choose each split torchvision has.
-        classes: Names, for a class without ``classes``.
-    """
-
-    cls: str
-    labels: Callable[[Any], Sequence[int]]
-    folder: str
-    splits: dict[str, dict[str, Any]] = field(default_factory=lambda: _by_split("train", "test"))
-    classes: tuple[str, ...] | None = None
-
-
-_TORCHVISION = {
-    "food101": _Torchvision("Food101", _attribute("_labels"), "food-101"),
-    "cifar10": _Torchvision("CIFAR10", _attribute("targets"), "cifar-10-batches-py", _TRAIN_FLAG),
-    "cifar100": _Torchvision("CIFAR100", _attribute("targets"), "cifar-100-python", _TRAIN_FLAG),
-    "cars": _Torchvision("StanfordCars", _samples, "stanford_cars"),
-    "aircraft": _Torchvision("FGVCAircraft", _attribute("_labels"), "fgvc-aircraft-2013b", _WITH_VAL),
-    "dtd": _Torchvision("DTD", _attribute("_labels"), "dtd", _WITH_VAL),
-    "pets": _Torchvision(
-        "OxfordIIITPet", _attribute("_labels"), "oxford-iiit-pet", _by_split("test", train="trainval")
-    ),
-    "flowers102": _Torchvision("Flowers102", _attribute("_labels"), "flowers-102", _WITH_VAL),
-    "stl10": _Torchvision("STL10", _attribute("labels"), "stl10_binary"),
-    "country211": _Torchvision(
-        "Country211", _attribute("targets"), "country211", _by_split("train", "test", val="valid")
-    ),
-    "mnist": _Torchvision("MNIST", _attribute("targets"), "MNIST/raw", _TRAIN_FLAG),
-    "pcam": _Torchvision("PCAM", _pcam_labels, "pcam", _WITH_VAL, classes=("healthy tissue", "tumor tissue")),
-    "sst2": _Torchvision("RenderedSST2", _samples, "rendered-sst2", _WITH_VAL),
-}
-#: Names that :func:`classification_set` takes.
-CLASSIFICATION_SETS: tuple[str, ...] = ("imagenet", *_TORCHVISION)
-#: What every set can be asked for.
-SPLITS: tuple[str, ...] = ("train", "val", "test")
-_VALIDATION_SHARE = {"food101": 0.1, "cifar10": 0.1, "cifar100": 0.1}
+#: The 20 sets of the hyperbolic papers.
+CLASSIFICATION_SETS: tuple[str, ...] = tuple(name for name, entry in entries().items() if entry.core)
+#: What :func:`classification_set` knows besides them.
+MORE_CLASSIFICATION_SETS: tuple[str, ...] = tuple(name for name, e in entries().items() if not e.core)
 #: Names that :func:`demo_classification_set` takes: the folders that scripts/make_demo_data.py writes.
 DEMO_CLASSIFICATION_SETS: tuple[str, ...] = (
     "digits", "scenes_color_seen", "scenes_color_heldout", "scenes_shape_seen", "scenes_shape_heldout",
@@ -97,66 +36,135 @@ def classification_set(
 ) -> ClassificationSet:
     """A split of a known set.
 
-    A set without a validation split has 20 % of its training pictures (Food-101 and CIFAR: 10 %) as ``"val"`` and
-    the rest as ``"train"``, in the order of :func:`hypvl.evaluation.datasets.splits.shuffled`.
+    A set may lie in the WebDataset layout, in ``root/<name>`` (which is looked for first), or in the files its
+    authors publish, where torchvision expects them (sets.json lists them; ``scripts/doctor.py`` prints them).
+    Splits that were not published are cut in an order that depends on nothing but the name
+    (:func:`hypvl.evaluation.datasets.splits.shuffled`): the published evaluations cut in the order of TFDS, which
+    the original files do not have.
 
     Args:
-        name: One of :data:`CLASSIFICATION_SETS`.
-        root: Folder of the sets: ImageNet in ``root/imagenet/val``, torchvision's where torchvision puts them.
-        split: ``"train"``, ``"val"`` or ``"test"``.
-        download: Fetch the set when it is not there.
+        name: One of :data:`CLASSIFICATION_SETS` or :data:`MORE_CLASSIFICATION_SETS`.
+        root: Folder of the sets, or the http(s) address of one with sets in the WebDataset layout.
+        split: ``"train"``, ``"val"`` or ``"test"``; disjoint, "train" without "val".
+        download: Fetch what is missing into ``root``, where a source is known.
 
     Raises:
         ConfigError: for an unknown name or split.
-        MissingDataError: when the set is not there.
+        MissingDataError: when the set is not there (and could not be fetched).
         DataError: when it is there and cannot be read.
     """
-    _known(name, CLASSIFICATION_SETS)
+    entry = entry_of(name)
     if split not in SPLITS:
         raise ConfigError(f"data set {name!r}: got split {split!r}; expected one of {', '.join(SPLITS)}.")
-    published = {"test": "val"} if name == "imagenet" else dict.fromkeys(_TORCHVISION[name].splits)
-    if split == "test" or ("val" in published and name != "imagenet"):
-        return _published(name, Path(root), "val" if name == "imagenet" else split)
-    whole = _published(name, Path(root), "train")
-    cut = 1.0 - _VALIDATION_SHARE.get(name, 0.2)
-    order = shuffled(len(whole), key=name)
-    part = share(order, 0.0, cut) if split == "train" else share(order, cut, 1.0)
-    return Subset(whole, part, name=f"{name} {split}")
+    if is_url(root):
+        return _cut(entry, split, _webdataset(f"{str(root).rstrip('/')}/{name}", entry))
+    try:
+        return _read(entry, Path(root), split)
+    except MissingDataError as error:
+        if not download or not entry.can_download:
+            raise
+        stored = ("test",) if split == "test" else ("train",)  # as WebDataset sets have them
+        fetch(entry, Path(root), needed(entry, split) if entry.downloads else stored, reason=error)
+        return _read(entry, Path(root), split)
 
 
-def _published(name: str, root: Path, split: str) -> ClassificationSet:
-    if name == "imagenet":
-        return imagenet(root / "imagenet", split=split)
-    import torchvision
+def needed(entry: SetEntry, split: str) -> tuple[str, ...]:
+    """The published splits that a split is cut from."""
+    if entry.per_class is not None:
+        return ("all",)
+    if split in entry.parts:
+        return (entry.parts[split].published,)
+    return (split,) if split in entry.published else ("train",)
 
-    entry = _TORCHVISION[name]
-    folder = root / entry.folder
-    if not folder.is_dir():
-        raise MissingDataError(
-            f"{name}: {folder} is not there (looked in {Path.cwd()}); download it with "
-            f"torchvision.datasets.{entry.cls} into {root}, or give another root by an override."
+
+@dataclass(frozen=True)
+class _Source:
+    """What is there of a set.
+
+    Attributes:
+        splits: Names that ``read`` takes.
+        as_published: Whether these are the published ones, from which train, val and test are cut.
+        read: Gives one of them.
+    """
+
+    splits: tuple[str, ...]
+    as_published: bool
+    read: Callable[[str], ClassificationSet]
+
+
+def _read(entry: SetEntry, root: Path, split: str) -> ClassificationSet:
+    folder = root / entry.name
+    if not (folder / "classnames.txt").is_file():
+        return _cut(
+            entry,
+            split,
+            _Source(tuple(entry.published), True, lambda part: read_published(entry, root, part)),
         )
     try:
-        dataset = getattr(torchvision.datasets, entry.cls)(str(root), **entry.splits[split])
-        labels = entry.labels(dataset)
-    except (
-        RuntimeError,
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:  # torchvision's ways to say it is incomplete
-        what = str(error).replace(" You can use download=True to download it", "").rstrip(".")
-        raise DataError(
-            f"{name}: torchvision.datasets.{entry.cls} cannot read {folder} ({what}); complete the set there."
-        ) from error
-    classes = dataset.classes if entry.classes is None else entry.classes
-    return TorchvisionSet(dataset, classes=[_readable(text) for text in classes], labels=labels)
+        return _cut(entry, split, _webdataset(str(folder), entry))
+    except MissingDataError as error:
+        raise missing(entry, folder, f"is incomplete ({str(error).rstrip('.')})") from error
 
 
-def classification_prompts(name: str) -> list[str]:
-    """Templates for a set of :func:`classification_set`: CLIP's 80 for ImageNet, else the generic ones."""
-    _known(name, CLASSIFICATION_SETS)
-    return imagenet_templates() if name == "imagenet" else generic_templates()
+def _webdataset(place: str, entry: SetEntry) -> _Source:
+    splits = WebDatasetSet.stored_splits(place, SPLITS)
+    whole = entry.per_class is not None or any(part.published == "all" for part in entry.parts.values())
+    if whole and splits == ("train",):  # everything in one split, as TFDS has EuroSAT and RESISC45
+        return _Source(("all",), True, lambda part: WebDatasetSet(place, split="train"))
+    return _Source(splits, False, lambda part: WebDatasetSet(place, split=part))
+
+
+def _cut(entry: SetEntry, split: str, source: _Source) -> ClassificationSet:
+    if source.as_published and split in entry.parts:
+        return _part(entry, split, source.read(entry.parts[split].published))
+    if source.as_published and entry.per_class is not None:
+        return _of_each_class(entry, split, source.read("all"))
+    if split in source.splits and (split != "train" or "val" in source.splits):
+        return source.read(split)
+    if split == "test" or "train" not in source.splits:
+        raise MissingDataError(f"there is no {split} split; found {', '.join(source.splits) or 'none'}")
+    whole = source.read("train")
+    chosen = _held_out(entry, split, shuffled(len(whole), key=entry.name))
+    return Subset(whole, chosen, name=f"{entry.name} {split}")
+
+
+def _part(entry: SetEntry, split: str, whole: ClassificationSet) -> Subset:
+    part = entry.parts[split]
+    order = shuffled(len(whole), key=entry.name)
+    if isinstance(part.end, float):
+        chosen = share(order, part.begin, part.end)
+    else:
+        total = int(max(p.end for p in entry.parts.values() if p.published == part.published))
+        chosen = counted(order, int(part.begin), int(part.end), total=total)
+    return Subset(whole, chosen, name=f"{entry.name} {split}")
+
+
+def _of_each_class(entry: SetEntry, split: str, whole: ClassificationSet) -> Subset:
+    count = 0 if entry.per_class is None else entry.per_class
+    chosen = per_class(whole.labels, count, key=entry.name, rest=split == "test")
+    if split != "test":
+        position = {i: at for at, i in enumerate(shuffled(len(whole), key=entry.name))}
+        chosen = _held_out(entry, split, sorted(chosen, key=position.__getitem__))
+    return Subset(whole, chosen, name=f"{entry.name} {split}")
+
+
+def _held_out(entry: SetEntry, split: str, order: list[int]) -> list[int]:
+    cut = 1.0 - (0.2 if entry.validation is None else entry.validation)
+    return share(order, 0.0, cut) if split == "train" else share(order, cut, 1.0)
+
+
+def classification_prompts(name: str, *, style: Literal["clip", "subreddit"] = "clip") -> list[str]:
+    """Prompt templates for a set.
+
+    Args:
+        name: One of the sets of :func:`classification_set`.
+        style: "clip": the templates of CLIP's evaluation; "subreddit": ``"subreddit : caption"``, as the captions
+            that models trained on RedCaps have seen.
+
+    Raises:
+        ConfigError: for an unknown name or style.
+    """
+    return set_templates(entry_of(name).name, style=style)
 
 
 def demo_classification_set(name: str, *, root: str | Path = "./datasets/demo") -> ImageFolderSet:
@@ -171,7 +179,7 @@ def demo_classification_set(name: str, *, root: str | Path = "./datasets/demo") 
         MissingDataError: when it has not been made.
         DataError: when ``classes.json`` is not what it should be.
     """
-    _known(name, DEMO_CLASSIFICATION_SETS)
+    check_name(name, DEMO_CLASSIFICATION_SETS)
     folder = Path(root) / "eval" / name
     require_folder(folder, "the demo data (python scripts/make_demo_data.py)")
     content = read_json(folder / "classes.json")
@@ -196,16 +204,3 @@ def demo_retrieval_set(*, root: str | Path = "./datasets/demo") -> CaptionedImag
     folder = Path(root) / "eval" / "retrieval"
     require_folder(folder, "the demo data (python scripts/make_demo_data.py)")
     return jsonl(folder / "scenes.jsonl")
-
-
-def _known(name: str, names: Sequence[str]) -> None:
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-        raise ConfigError(
-            f"data set {name!r}: unknown (closest: {near[0]}); expected one of {', '.join(names)}."
-        )
-
-
-def _readable(name: str) -> str:
-    """``"7 - seven"`` -> ``"seven"`` (MNIST); ``"aquarium_fish"`` -> ``"aquarium fish"``."""
-    return name.rpartition(" - ")[2].replace("_", " ")

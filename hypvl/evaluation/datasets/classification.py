@@ -6,11 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hypvl.data.storage import FileHandles, HttpFile, open_source
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.images import IMAGE_EXTENSIONS, TarMembers, read_image
 from hypvl.evaluation.datasets.prompts import imagenet_class_names
@@ -63,6 +65,7 @@ class ImageFolderSet:
                 f"{', '.join(IMAGE_EXTENSIONS)}."
             )
         self.keys = [path.relative_to(self.root).as_posix() for path in self.paths]
+        self.ids = [str(path) for path in self.paths]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -100,10 +103,11 @@ class WebDatasetSet:
     ``root/classnames.txt`` and ``root/zeroshot_classification_templates.txt`` (one a line, ``{c}`` is the place
     of the name; without that file the set has no prompts), ``root/<split>/nshards.txt`` and
     ``root/<split>/{0 …}.tar`` with a picture and a ``.cls`` (the class number as text) per sample.
+    ``root/dataset_type.txt``, where there is one, must say ``classification``.
 
     Args:
-        root: The folder of the set.
-        split: ``"test"`` or ``"train"``.
+        root: The folder of the set, or its http(s) address.
+        split: ``"test"``, ``"train"`` ...
 
     Raises:
         MissingDataError: naming the file or folder that is not there.
@@ -111,26 +115,31 @@ class WebDatasetSet:
     """
 
     def __init__(self, root: str | Path, *, split: str = "test") -> None:
-        self.root = Path(root)
-        require_folder(self.root, "classnames.txt and a folder per split")
-        self.classes = read_lines(self.root / "classnames.txt")
-        templates = self.root / "zeroshot_classification_templates.txt"
-        self.prompts = read_lines(templates) if templates.is_file() else None
-        count = self.root / split / "nshards.txt"
-        lines = read_lines(count)
+        if not is_url(root):
+            require_folder(Path(root), "classnames.txt and a folder per split")
+        self.root = root
+        self.classes = _lines(_within(root, "classnames.txt"))
+        templates = _within(root, "zeroshot_classification_templates.txt")
+        self.prompts = _lines(templates) if _exists(templates) else None
+        kind = _within(root, "dataset_type.txt")
+        if _exists(kind) and _lines(kind) not in ([], ["classification"]):
+            raise DataError(f"{kind}: says {' '.join(_lines(kind))[:40]!r}; expected classification.")
+        count = _within(root, f"{split}/nshards.txt")
+        lines = _lines(count)
         if len(lines) != 1 or not lines[0].isdigit() or int(lines[0]) < 1:
             raise DataError(
                 f"{count}: says {' '.join(lines)[:40]!r}; expected one number of TARs, at least 1."
             )
-        tars = [self.root / split / f"{i}.tar" for i in range(int(lines[0]))]
-        lost = [path.name for path in tars if not path.is_file()]
+        tars = [_within(root, f"{split}/{i}.tar") for i in range(int(lines[0]))]
+        lost = [path.name for path in tars if isinstance(path, Path) and not path.is_file()]
         if lost:
             raise MissingDataError(
-                f"{self.root / split}: lacks {', '.join(lost[:5])} ({len(lost)} of {len(tars)} TARs that "
+                f"{_within(root, split)}: lacks {', '.join(lost[:5])} ({len(lost)} of {len(tars)} TARs that "
                 "nshards.txt counts); download them."
             )
         self._members = TarMembers(tars)
         self.keys = [self._members.key(i) for i in range(len(self._members))]
+        self.ids = [self._members.id(i) for i in range(len(self._members))]
         self.labels = [self._label(i) for i in range(len(self._members))]
 
     def __len__(self) -> int:
@@ -139,6 +148,11 @@ class WebDatasetSet:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """(uint8 (3, h, w), label); raises DataError naming the sample."""
         return self._members.image(index), self.labels[index]
+
+    @staticmethod
+    def stored_splits(root: str | Path, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of ``names`` that have a ``nshards.txt``."""
+        return tuple(name for name in names if _exists(_within(root, f"{name}/nshards.txt")))
 
     def _label(self, i: int) -> int:
         text = self._members.read(i, "cls").decode("utf-8", "replace").strip()
@@ -154,14 +168,23 @@ class TorchvisionSet:
         dataset: Made by torchvision; ``dataset[i] -> (PIL picture, label)``.
         classes: Names in the order of the labels.
         labels: Label of each picture.
+        ids: Where each picture is, for sets of picture files.
     """
 
-    def __init__(self, dataset: Any, *, classes: Sequence[str], labels: Sequence[int]) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        classes: Sequence[str],
+        labels: Sequence[int],
+        ids: Sequence[str] | None = None,
+    ) -> None:
         self._dataset = dataset
         self.classes = list(classes)
         self.prompts = None
         self.labels = [int(label) for label in labels]
         self.keys = [str(i) for i in range(len(dataset))]
+        self.ids = None if ids is None else list(ids)
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -174,6 +197,41 @@ class TorchvisionSet:
             name = type(self._dataset).__name__
             raise DataError(f"{name}[{index}]: cannot be read ({type(error).__name__}: {error}).") from error
         return torch.from_numpy(np.array(image)).permute(2, 0, 1), self.labels[index]
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether it is an http(s) address."""
+    return isinstance(place, str) and place.startswith(("http://", "https://"))
+
+
+def _within(root: str | Path, name: str) -> str | Path:
+    return f"{str(root).rstrip('/')}/{name}" if is_url(root) else Path(root) / name
+
+
+def _exists(place: str | Path) -> bool:
+    """Raises DataError when a server gives no answer, or another one than yes or no."""
+    if isinstance(place, Path):
+        return place.is_file()
+    try:
+        HttpFile(place).size()
+    except DataError as error:
+        if isinstance(error.__cause__, HTTPError) and error.__cause__.code in (403, 404, 410):
+            return False
+        raise
+    return True
+
+
+def _lines(place: str | Path) -> list[str]:
+    if isinstance(place, Path):
+        return read_lines(place)
+    if not _exists(place):
+        raise MissingDataError(f"{place}: is not there; expected a set in the WebDataset layout.")
+    file = open_source(place, FileHandles())
+    try:
+        text = file.read(0, file.size()).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: cannot be read as UTF-8 text ({error}).") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def require_folder(folder: Path, layout: str) -> None:

@@ -1,12 +1,11 @@
 """Pictures of evaluation sets by position: from files, and from TARs."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
-from hypvl.data.storage import FileHandles
+from hypvl.data.storage import FileHandles, Source, open_source
 from hypvl.data.tar_index import TarIndex, build_index
 from hypvl.data.transforms import ImageError, decode_image
 from hypvl.errors import DataError
@@ -38,6 +37,11 @@ class FileImages:
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
 
+    @property
+    def ids(self) -> list[str]:
+        """Where each picture is."""
+        return [str(path) for path in self.paths]
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -50,25 +54,27 @@ class TarMembers:
     """Samples of some TARs in order, each a key and members by extension, read at their place.
 
     Args:
-        paths: The TARs.
+        paths: The TARs: files, or http(s) addresses (read by range requests, downloaded once into the user's
+            cache where the server has none).
 
     Raises:
         DataError: for a file that is no TAR, or is cut off: a part of a test set is another test set.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._handles = FileHandles()
-        self._paths = list(paths)
+    def __init__(self, paths: Sequence[Path | str]) -> None:
+        handles = FileHandles()
+        self._sources: list[Source] = []
         self._where: list[tuple[int, int]] = []  # (TAR, sample in it)
         self._indexes: list[TarIndex] = []
-        for number, path in enumerate(self._paths):
+        for number, path in enumerate(paths):
             try:
-                size = path.stat().st_size
-                index = build_index(partial(self._handles.read, path), size, str(path))
+                source = open_source(str(path), handles)
+                index = build_index(source.read, source.size(), str(path))
             except OSError as error:
                 raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
             if index.damage is not None:
                 raise DataError(f"{path}: {index.damage}; download it again.")
+            self._sources.append(source)
             self._indexes.append(index)
             self._where += [(number, sample) for sample in range(len(index))]
 
@@ -78,7 +84,12 @@ class TarMembers:
     def key(self, i: int) -> str:
         """``<name of the TAR>/<key in it>``."""
         tar, sample = self._where[i]
-        return f"{self._paths[tar].name}/{self._indexes[tar].key(sample)}"
+        return f"{self._sources[tar].name}/{self._indexes[tar].key(sample)}"
+
+    def id(self, i: int) -> str:
+        """Where the sample is: ``<path of the TAR>::<key in it>``."""
+        tar, sample = self._where[i]
+        return f"{self._sources[tar].place}::{self._indexes[tar].key(sample)}"
 
     def extensions(self, i: int) -> list[str]:
         """Extensions of the members of sample i, in the order of the TAR."""
@@ -94,7 +105,7 @@ class TarMembers:
         tar, sample = self._where[i]
         for known, offset, size in self._indexes[tar].members(sample):
             if known == extension:
-                return self._handles.read(self._paths[tar], offset, size)
+                return self._sources[tar].read(offset, size)
         raise DataError(f"{self.key(i)}: has no .{extension} member; found {', '.join(self.extensions(i))}.")
 
     def image(self, i: int) -> Tensor:

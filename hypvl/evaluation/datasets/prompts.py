@@ -1,12 +1,14 @@
 """Prompts of zero-shot classification."""
 
 import importlib.util
+import json
 import runpy
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from hypvl.errors import UserError
+from hypvl.errors import ConfigError, UserError
 
 #: For a set that has no prompts of its own.
 GENERIC_TEMPLATES: tuple[str, ...] = (
@@ -47,6 +49,30 @@ def _open_clip_metadata() -> dict[str, Any]:
             "ImageNet's names and prompts: open_clip is not installed; pip install open_clip_torch."
         )
     return runpy.run_path(str(Path(package.origin).with_name("zero_shot_metadata.py")))
+
+
+def set_templates(name: str, *, style: str = "clip") -> list[str]:
+    """Templates for a known data set, with ``{}`` for the name: those of names/prompts.json, of ImageNet open_clip's.
+
+    Args:
+        name: Of the set.
+        style: ``"clip"`` or ``"subreddit"`` (``"subreddit : caption"``).
+
+    Raises:
+        ConfigError: for a set or style that has none.
+    """
+    if style == "clip" and name == "imagenet":
+        return imagenet_templates()
+    content = json.loads(files(__package__).joinpath("names/prompts.json").read_text("utf-8"))
+    styles = [key for key in content if key != "about"]
+    if style not in styles:
+        raise ConfigError(f"prompts of {name!r}: got style {style!r}; expected one of {', '.join(styles)}.")
+    if name not in content[style]:
+        raise ConfigError(
+            f"prompts of {name!r}: there are none of style {style!r}; expected one of {', '.join(content[style])}, "
+            "or write prompts into the config."
+        )
+    return list(content[style][name]["templates"])
 
 
 def fill(template: str, name: str) -> str:

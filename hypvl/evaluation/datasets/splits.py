@@ -89,6 +89,12 @@ class Subset:
         self.keys = [dataset.keys[i] for i in self.indices]
         self.labels = [dataset.labels[i] for i in self.indices]
 
+    @property
+    def ids(self) -> list[str] | None:
+        """Where each picture is; None where the whole set does not say."""
+        ids: Sequence[str] | None = getattr(self._dataset, "ids", None)
+        return None if ids is None else [ids[i] for i in self.indices]
+
     def __len__(self) -> int:
         return len(self.indices)
 

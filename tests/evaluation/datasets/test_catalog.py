@@ -1,154 +1,289 @@
-"""Data sets by name, on miniatures of the folders torchvision and the demo generator make."""
+"""Data sets by name, on miniatures of the layouts of their sources."""
 
+import functools
+import http.server
 import json
-import struct
-from collections.abc import Callable
+import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torchvision
 
 from hypvl.errors import ConfigError, DataError
+from hypvl.evaluation.datasets import entries as entries_module
 from hypvl.evaluation.datasets.catalog import (
     CLASSIFICATION_SETS,
     DEMO_CLASSIFICATION_SETS,
+    MORE_CLASSIFICATION_SETS,
     classification_prompts,
     classification_set,
     demo_classification_set,
     demo_retrieval_set,
+    needed,
 )
+from hypvl.evaluation.datasets.entries import FileSource, class_names, entries, entry_of
 from hypvl.evaluation.protocol import MissingDataError
-from tests.evaluation.fakes import BLUE, GREEN, RED, broken, picture
+from tests.evaluation.fakes import BLUE, RED, broken, picture
+from tests.evaluation.miniatures import classification as miniatures
+
+ALL = (*CLASSIFICATION_SETS, *MORE_CLASSIFICATION_SETS)
 
 
-def food101(root: Path) -> None:
-    meta = {"red_meat": ["red_meat/1", "red_meat/2"], "blueberry_pie": ["blueberry_pie/3"]}
-    (root / "food-101" / "meta").mkdir(parents=True)
-    (root / "food-101" / "meta" / "test.json").write_text(json.dumps(meta))
-    picture(root / "food-101" / "images" / "red_meat" / "1.jpg", RED)
-    broken(root / "food-101" / "images" / "red_meat" / "2.jpg")
-    picture(root / "food-101" / "images" / "blueberry_pie" / "3.jpg", BLUE)
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("datasets")
+    miniatures.make(root)
+    return root / "eval"
 
 
-def mnist(root: Path) -> None:
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for part in ("train", "t10k"):
-        images = struct.pack(">iiii", 0x803, 3, 28, 28) + bytes(3 * 28 * 28)
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(images)
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">ii", 0x801, 3) + bytes([7, 0, 7]))
+def test_the_twenty_sets() -> None:
+    assert len(CLASSIFICATION_SETS) == 20
+    assert set(MORE_CLASSIFICATION_SETS) == {"birdsnap", "gtsrb", "ucf101"}
 
 
-def dtd(root: Path) -> None:
-    folder = root / "dtd" / "dtd"
-    (folder / "labels").mkdir(parents=True)
-    (folder / "labels" / "test1.txt").write_text("dotted/d1.jpg\nbanded/b1.jpg\ndotted/d2.jpg\n")
-    for name in ("dotted/d1", "banded/b1", "dotted/d2"):
-        picture(folder / "images" / f"{name}.jpg", GREEN)
+#: Pictures in train, val, test, and names of the first two classes, as the miniatures have them.
+EXPECTED: dict[str, tuple[tuple[int, int, int], list[str]]] = {
+    "imagenet": ((10, 2, 6), ["tench", "goldfish"]),
+    "food101": ((11, 1, 4), ["apple pie", "blueberry pie"]),  # 90 / 10 % of 12
+    "cifar10": ((18, 2, 4), ["airplane", "automobile"]),
+    "cifar100": ((18, 2, 6), ["apple", "aquarium fish"]),
+    "cub2011": ((10, 2, 4), ["Black footed Albatross", "Laysan Albatross"]),  # 80 / 20 % of 12
+    "sun397": ((10, 2, 4), ["abbey", "airport terminal"]),
+    "cars": ((10, 2, 4), ["Audi A4", "BMW X5"]),
+    "aircraft": ((4, 4, 4), ["A380", "Boeing 717"]),
+    "dtd": ((4, 4, 4), ["banded", "dotted"]),
+    "pets": ((10, 2, 4), ["Abyssinian", "American Bulldog"]),
+    "caltech101": ((8, 2, 2), ["BACKGROUND Google", "accordion"]),  # 5 of 6 of each class train, of which 80 / 20 %
+    "flowers102": ((4, 4, 4), ["pink primrose", "hard-leaved pocket orchid"]),
+    "stl10": ((8, 2, 4), ["airplane", "bird"]),
+    "eurosat": ((6, 6, 6), ["Annual Crop", "Forest"]),  # thirds of 18, as 5,000 of 15,000
+    "resisc45": ((4, 4, 32), ["airplane", "baseball diamond"]),  # 10 / 10 / 80 %
+    "country211": ((6, 4, 4), ["AD", "AE"]),
+    "mnist": ((8, 2, 4), ["0", "1"]),
+    "clevr": ((18, 2, 4), ["three", "four"]),  # 4,500 and 500 of 5,000
+    "pcam": ((6, 4, 4), ["lymph node", "lymph node containing metastatic tumor tissue"]),
+    "sst2": ((4, 4, 4), ["negative", "positive"]),
+    "birdsnap": ((10, 2, 4), ["Acadian Flycatcher", "Acorn Woodpecker"]),
+    "gtsrb": ((10, 2, 4), ["red and white circle 20 kph speed limit", "red and white circle 30 kph speed limit"]),
+    "ucf101": ((10, 2, 4), ["Apply Eye Makeup", "Yo Yo"]),
+}  # fmt: skip
 
 
-def pets(root: Path) -> None:
-    folder = root / "oxford-iiit-pet"
-    (folder / "annotations").mkdir(parents=True)
-    lines = "great_cat_1 1 1 1\nsmall_dog_9 2 2 1\nsmall_dog_10 2 2 1\n"
-    (folder / "annotations" / "test.txt").write_text(lines)
-    for name in ("great_cat_1", "small_dog_9", "small_dog_10"):
-        picture(folder / "images" / f"{name}.jpg", RED)
+@pytest.mark.parametrize("name", ALL)
+def test_splits_are_as_published_and_disjoint(name: str, sets: Path) -> None:
+    sizes, classes = EXPECTED[name]
+    parts = [classification_set(name, root=sets, split=split) for split in ("train", "val", "test")]
+    assert tuple(map(len, parts)) == sizes
+    assert list(parts[0].classes[:2]) == classes
+    for part in parts:
+        assert len(part) == len(part.keys) == len(part.labels) and set(part.labels) <= {0, 1}
+        for i in range(len(part)):
+            image, label = part[i]
+            assert image.shape[0] == 3 and label == part.labels[i]
+            color = image.float().mean(dim=(1, 2)).tolist()
+            if name == "mnist":
+                assert color == [255.0 * label] * 3
+            else:  # the first class is red, the second blue
+                assert color == pytest.approx(miniatures.COLORS[label], abs=1)
+    if name in ("food101", "cub2011", "eurosat", "caltech101", "clevr", "birdsnap"):  # files, cut by us
+        keys = [getattr(part, "ids", None) or part.keys for part in parts]
+        assert len({key for part in keys for key in part}) == sum(sizes)
 
 
-def aircraft(root: Path) -> None:
-    folder = root / "fgvc-aircraft-2013b" / "data"
-    (folder / "images").mkdir(parents=True)
-    (folder / "variants.txt").write_text("A380\nBoeing 717\n")
-    (folder / "images_variant_test.txt").write_text("01 Boeing 717\n02 A380\n")
-    picture(folder / "images" / "01.jpg", RED)
-    picture(folder / "images" / "02.jpg", BLUE)
-
-
-def country211(root: Path) -> None:
-    for code, name in (("AD", "1.jpg"), ("BE", "2.jpg"), ("BE", "3.jpg")):
-        picture(root / "country211" / "test" / code / name, BLUE)
-
-
-def sst2(root: Path) -> None:
-    for label in ("negative", "positive"):
-        picture(root / "rendered-sst2" / "test" / label / "1.png", RED)
-
-
-def stl10(root: Path) -> None:
-    folder = root / "stl10_binary"
-    folder.mkdir(parents=True)
-    np.zeros(2 * 3 * 96 * 96, dtype=np.uint8).tofile(folder / "test_X.bin")
-    np.array([10, 1], dtype=np.uint8).tofile(folder / "test_y.bin")
-    (folder / "class_names.txt").write_text("airplane\nbird\n")
-
-
-def cars(root: Path) -> None:
+def test_cars_in_the_layout_of_torchvision(tmp_path: Path) -> None:
+    import numpy as np
     from scipy.io import savemat
 
-    folder = root / "stanford_cars"
+    folder = tmp_path / "stanford_cars"
     (folder / "devkit").mkdir(parents=True)
     savemat(folder / "devkit" / "cars_meta.mat", {"class_names": np.array(["Audi A4", "BMW"], dtype=object)})
     rows = np.array([("1.jpg", 2), ("2.jpg", 1)], dtype=[("fname", object), ("class", object)])
     savemat(folder / "cars_test_annos_withlabels.mat", {"annotations": rows})
     picture(folder / "cars_test" / "1.jpg", RED)
     picture(folder / "cars_test" / "2.jpg", BLUE)
+    cars = classification_set("cars", root=tmp_path)
+    assert list(cars.labels) == [1, 0] and cars.classes == ["Audi A4", "BMW"]
 
 
-MINIATURES: dict[str, tuple[Callable[[Path], None], list[int], str]] = {
-    "food101": (food101, [1, 1, 0], "red meat"),
-    "mnist": (mnist, [7, 0, 7], "seven"),
-    "dtd": (dtd, [1, 0, 1], "dotted"),
-    "pets": (pets, [0, 1, 1], "Great Cat"),
-    "aircraft": (aircraft, [1, 0], "Boeing 717"),
-    "country211": (country211, [0, 1, 1], "AD"),
-    "sst2": (sst2, [0, 1], "negative"),
-    "stl10": (stl10, [9, 0], ""),
-    "cars": (cars, [1, 0], "BMW"),
-}
+def test_everything_in_one_webdataset_split_is_cut_as_published(tmp_path: Path) -> None:
+    miniatures.webdataset(tmp_path / "resisc45", ["airplane", "airport"], ["{c}"], splits={"train": 10})
+    sizes = [len(classification_set("resisc45", root=tmp_path, split=s)) for s in ("train", "val", "test")]
+    assert sizes == [2, 2, 16]
+    miniatures.webdataset(tmp_path / "cub2011", ["a", "b"], ["{c}"], splits={"train": 10})
+    with pytest.raises(
+        MissingDataError, match=r"cub2011: .* is incomplete .there is no test split; found train"
+    ):
+        classification_set("cub2011", root=tmp_path)
 
 
-@pytest.mark.parametrize("name", MINIATURES)
-def test_sets_of_torchvision(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make, labels, first_class = MINIATURES[name]
-    make(tmp_path)
-    monkeypatch.setattr(torchvision.datasets.STL10, "_check_integrity", lambda self: True)  # checks the MD5
-    dataset = classification_set(name, root=tmp_path)
-    assert list(dataset.labels) == labels and len(dataset) == len(labels) == len(dataset.keys)
-    if first_class:
-        assert dataset.classes[labels[0]] == first_class
-    image, label = dataset[0]
-    assert image.shape[0] == 3 and image.dtype.itemsize == 1 and label == labels[0]
+def test_names_apply_only_to_all_classes(tmp_path: Path) -> None:
+    for i in range(10):
+        picture(tmp_path / "eurosat" / "2750" / f"C{i}" / "1.jpg", RED)
+    assert classification_set("eurosat", root=tmp_path).classes[9] == "lake or sea"
+    for name in ("country211", "caltech101", "gtsrb", "clevr", "mnist"):
+        assert len(class_names(name) or ()) == entry_of(name).classes
 
 
-def test_labels_agree_with_what_torchvision_returns(tmp_path: Path) -> None:
-    for name in ("dtd", "pets", "sst2", "cars"):
-        MINIATURES[name][0](tmp_path)
-        dataset = classification_set(name, root=tmp_path)
-        original = dataset._dataset  # type: ignore[attr-defined]
-        assert [original[i][1] for i in range(len(original))] == list(dataset.labels)
+def test_a_broken_picture_is_a_data_error(tmp_path: Path) -> None:
+    miniatures.food101(tmp_path)
+    broken(tmp_path / "food-101" / "images" / "apple_pie" / "6.jpg")
+    with pytest.raises(DataError, match=r"Food101\[0\]: cannot be read \(UnidentifiedImageError"):
+        classification_set("food101", root=tmp_path)[0]
 
 
-def test_a_broken_picture_of_torchvision_is_a_data_error(tmp_path: Path) -> None:
-    food101(tmp_path)
-    with pytest.raises(DataError, match=r"Food101\[1\]: cannot be read \(UnidentifiedImageError"):
-        classification_set("food101", root=tmp_path)[1]
-
-
-@pytest.mark.parametrize("name", CLASSIFICATION_SETS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_missing_set_is_missing(name: str, tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match=r"is not there \(looked in"):
+    with pytest.raises(
+        MissingDataError, match=r"is not there \(looked in .*expected .*take it from http"
+    ) as error:
+        classification_set(name, root=tmp_path)
+    assert str(tmp_path) in str(error.value) and entry_of(name).files[0] in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "lost"),
+    [
+        ("cifar10", "cifar-10-batches-py/test_batch"), ("cifar100", "cifar-100-python/meta"),
+        ("stl10", "stl10_binary/test_X.bin"), ("flowers102", "flowers-102/setid.mat"),
+        ("cub2011", "CUB_200_2011/images.txt"), ("mnist", "MNIST/raw/t10k-labels-idx1-ubyte"),
+        ("dtd", "dtd/dtd/labels/test1.txt"), ("sst2", "rendered-sst2/test/positive"), ("cars", "cars/test/1.tar"),
+        ("country211", "country211/test"), ("birdsnap", "birdsnap/test"),
+    ],
+)  # fmt: skip
+def test_an_incomplete_set_says_what_it_lacks(name: str, lost: str, tmp_path: Path) -> None:
+    miniatures.MAKERS[name](tmp_path)
+    path = tmp_path / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(MissingDataError, match=f"{name}: .* (is incomplete|is not there) .*expected"):
         classification_set(name, root=tmp_path)
 
 
-def test_an_incomplete_set_says_so_and_downloads_nothing(tmp_path: Path) -> None:
-    (tmp_path / "cifar-10-batches-py").mkdir()
+def test_splits_must_be_known(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'dtd': got split 'valid'; expected one of train, val, test"):
+        classification_set("dtd", root=tmp_path, split="valid")
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A folder served on this machine."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder))
+    )
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", folder
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def replaced(monkeypatch: pytest.MonkeyPatch, name: str, **changes: object) -> None:
+    import dataclasses
+
+    changed = {**entries(), name: dataclasses.replace(entries()[name], **changes)}  # type: ignore[arg-type]
+    monkeypatch.setattr(entries_module, "entries", lambda: changed)
+
+
+def test_a_missing_set_is_downloaded(
+    mirror: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, served = mirror
+    miniatures.flowers102(tmp_path / "made")
+    made = tmp_path / "made" / "flowers-102"
+    shutil.make_archive(str(served / "102flowers"), "gztar", made, "jpg")
+    for name in ("setid.mat", "imagelabels.mat"):
+        shutil.copy(made / name, served)
+    sources = (
+        FileSource(f"{address}/102flowers.tar.gz", "flowers-102", "tar"),
+        FileSource(f"{address}/setid.mat", "flowers-102", "none", file="setid.mat"),
+        FileSource(f"{address}/imagelabels.mat", "flowers-102", "none", file="imagelabels.mat"),
+    )
+    replaced(monkeypatch, "flowers102", downloads=sources)
+    root = tmp_path / "eval"
+    with pytest.raises(MissingDataError, match="download=true fetches it"):
+        classification_set("flowers102", root=root)
+    assert not root.exists()
+    assert len(classification_set("flowers102", root=root, download=True)) == 4
+    shutil.rmtree(served)  # now it is here
+    assert len(classification_set("flowers102", root=root, split="train", download=True)) == 4
+
+
+def test_archives_inside_archives(
+    mirror: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, served = mirror
+    miniatures.caltech101(tmp_path / "made")
+    inner = tmp_path / "zip" / "caltech-101"
+    inner.mkdir(parents=True)
+    shutil.make_archive(
+        str(inner / "101_ObjectCategories"), "gztar", tmp_path / "made" / "caltech101", "101_ObjectCategories"
+    )
+    shutil.make_archive(str(served / "caltech-101"), "zip", tmp_path / "zip")
+    source = entry_of("caltech101").downloads[0]
+    changed = FileSource(f"{address}/caltech-101.zip", source.into, source.unpack, inner=source.inner)
+    replaced(monkeypatch, "caltech101", downloads=(changed,))
+    assert len(classification_set("caltech101", root=tmp_path / "eval", download=True)) == 2
+
+
+def test_a_webdataset_is_downloaded_or_read_where_it_lies(
+    mirror: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, served = mirror
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # this server sends no parts
+    miniatures.cars(served)
+    remote = classification_set("cars", root=address)
+    assert list(remote.labels) == [0, 1, 0, 1] and remote.prompts == ["a photo of a {c}.", "i love my {c}!"]
+    assert remote[1][0].float().mean(dim=(1, 2)).tolist() == list(BLUE)
+    with pytest.raises(MissingDataError, match=r"dtd/test/nshards\.txt|no test split"):
+        classification_set("dtd", root=address)
+    replaced(monkeypatch, "cars", webdataset=f"{address}/cars")
+    root = tmp_path / "eval"
+    assert list(classification_set("cars", root=root, download=True).keys) == list(remote.keys)
+    assert not (root / "cars" / "train").exists()
+    assert len(classification_set("cars", root=root, split="val", download=True)) == 2
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", None])
+def test_what_cannot_be_downloaded_is_missing_with_what_to_do_by_hand(
+    address: str | None, mirror: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "hypvl.evaluation.datasets.fetching.download", functools.partial(_download, attempts=1)
+    )
+    source = FileSource(f"{address or mirror[0]}/none.tar.gz", ".", "tar")
+    replaced(monkeypatch, "aircraft", downloads=(source,))
+    why = "answers 404" if address is None else "cannot be reached"
     with pytest.raises(
-        DataError, match=r"cifar10: torchvision.datasets.CIFAR10 cannot read .*complete the set"
+        MissingDataError, match=f"aircraft: could not be downloaded: .*{why}.*By hand: .*variants"
     ):
-        classification_set("cifar10", root=tmp_path)
-    assert list((tmp_path / "cifar-10-batches-py").iterdir()) == []
+        classification_set("aircraft", root=tmp_path / "eval", download=True)
+
+
+def _download(*args: object, **settings: object) -> Path:
+    from hypvl.data.download import download
+
+    return download(*args, **settings)  # type: ignore[arg-type]
+
+
+def test_downloads_know_which_splits_need_them() -> None:
+    assert needed(entry_of("pcam"), "val") == ("val",) and needed(entry_of("gtsrb"), "val") == ("train",)
+    assert needed(entry_of("clevr"), "test") == ("val",) and needed(entry_of("caltech101"), "test") == (
+        "all",
+    )
+    for entry in entries().values():
+        for source in entry.downloads:
+            assert source.url.startswith("http") and set(source.splits) <= set(entry.published)
+            assert source.unpack in ("tar", "zip", "gz", "none")
+            assert (source.unpack in ("tar", "zip")) == (source.file is None)
+            assert source.md5 is None or len(source.md5) == 32
 
 
 def test_unknown_names_are_answered_with_the_closest(tmp_path: Path) -> None:
@@ -162,7 +297,16 @@ def test_unknown_names_are_answered_with_the_closest(tmp_path: Path) -> None:
 
 def test_prompts_by_set() -> None:
     assert len(classification_prompts("imagenet")) == 80
-    assert "a photo of a {}." in classification_prompts("dtd")
+    assert len(classification_prompts("caltech101")) == 34 and len(classification_prompts("cifar10")) == 18
+    assert "a photo of a {} texture." in classification_prompts("dtd")
+    for name in ALL:
+        plain, subreddit = classification_prompts(name), classification_prompts(name, style="subreddit")
+        assert plain and all(text.count("{}") == 1 for text in plain), name
+        assert len(subreddit) >= 2 and all(" : " in text and text.count("{}") == 1 for text in subreddit), (
+            name
+        )
+    with pytest.raises(ConfigError, match="got style 'poem'; expected one of clip, subreddit"):
+        classification_prompts("dtd", style="poem")  # type: ignore[arg-type]
 
 
 def test_demo_sets(tmp_path: Path) -> None:
