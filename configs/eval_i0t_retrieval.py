@@ -1,0 +1,7 @@
+r"""I0T's retrieval: COCO, Flickr30k and NoCaps GOLD captions, ShareGPT4V's validation entries (docs/evaluation.md).
+
+python scripts/evaluate.py --config configs/eval_i0t_retrieval.py \
+    --checkpoint-path output/i0t_async/checkpoint_final.pth --standardize transductive
+"""
+
+from .common.evaluation.i0t_retrieval import encoding, evaluate, roots
