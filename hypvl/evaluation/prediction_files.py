@@ -1,0 +1,90 @@
+"""Class probabilities of test pictures as files, in the fields that ELEVATER's leader board reads."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from hypvl.distributed import is_main
+from hypvl.errors import DataError
+
+_DIGITS = 6
+
+
+class PredictionFiles:
+    """Writes one JSON file per seed: ``<folder>/<protocol>/<dataset>_seed<seed>.json``.
+
+    Fields: ``model_name``, ``dataset_name``, ``num_trainable_params``, ``num_params``, ``num_visual_params``,
+    ``num_backbone_params`` (the last two: those that pictures go through up to the stage that is learnt from),
+    ``n_shot`` (0 = zero-shot, -1 = all training pictures), ``rnd_seeds`` (one), ``predictions`` (seeds x pictures x
+    classes, six decimals). scripts/elevater_submission.py merges the seeds.
+
+    Args:
+        folder: Of one model's predictions; None = nothing is written.
+        dataset: The set's name as the leader board knows it.
+        protocol: Folder below, such as ``few_shot_5``.
+        model_name: As it is to appear.
+    """
+
+    def __init__(
+        self, folder: str | Path | None, *, dataset: str, protocol: str, model_name: str = "hypvl"
+    ) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self.dataset = dataset
+        self.protocol = protocol
+        self.model_name = model_name
+
+    def write(
+        self,
+        probabilities: Tensor,
+        *,
+        missing: Sequence[int],
+        shots: int,
+        seed: int,
+        trainable: int,
+        total: int,
+        backbone: int,
+    ) -> Path | None:
+        """Write one seed's; of several processes the first does it.
+
+        Args:
+            probabilities: (N, C) in the order of the set.
+            missing: Pictures without prediction: every class gets the same probability.
+            shots: Pictures per class learnt from, 0 for none, -1 for all.
+            seed: Of the draw.
+            trainable: Parameters that were trained.
+            total: Parameters of the model.
+            backbone: Those that pictures go through.
+
+        Returns:
+            The file, or None where nothing is written.
+
+        Raises:
+            DataError: when it cannot be written.
+        """
+        if self.folder is None or not is_main():
+            return None
+        rows = probabilities.double().clone()
+        rows[list(missing)] = 1.0 / rows.shape[1]
+        content = {
+            "model_name": self.model_name,
+            "dataset_name": self.dataset,
+            "num_trainable_params": trainable,
+            "num_params": total,
+            "num_visual_params": backbone,
+            "num_backbone_params": backbone,
+            "n_shot": shots,
+            "rnd_seeds": [seed],
+            "predictions": [[[round(p, _DIGITS) for p in row] for row in rows.tolist()]],
+        }
+        path = self.folder / self.protocol / f"{self.dataset}_seed{seed}.json"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(content, allow_nan=False) + "\n", "utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written ({error.strerror}); name another folder.") from error
+        return path
