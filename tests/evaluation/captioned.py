@@ -10,12 +10,14 @@ YELLOW = (179, 179, 0)
 PICTURES = {"a": (RED, "red"), "b": (GREEN, "shape"), "c": (BLUE, "blue"), "d": (YELLOW, "yellow")}
 
 
-def captioned(folder: Path, *, bad: int = 0) -> CaptionedImages:
+def captioned(folder: Path, *, bad: int = 0, copies: int = 1) -> CaptionedImages:
     """Four pictures with two captions each (the second is "green"), ``bad`` broken ones, and one without captions."""
     lines = []
-    for name, (color, caption) in PICTURES.items():
-        picture(folder / f"{name}.png", color)
-        lines.append({"image": f"{name}.png", "captions": [caption, "green"]})
+    for copy in range(copies):
+        for name, (color, caption) in PICTURES.items():
+            file = f"{name}{copy or ''}.png"
+            picture(folder / file, color)
+            lines.append({"image": file, "captions": [caption, "green"]})
     for i in range(bad):
         broken(folder / f"bad{i}.png")
         lines.append({"image": f"bad{i}.png", "captions": ["green"]})

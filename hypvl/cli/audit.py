@@ -1,0 +1,158 @@
+"""`scripts/audit.py`: is the geometry of a checkpoint doing any work? Numbers and a verdict in words."""
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hypvl.cli.common import add_model_arguments, command_parser, run_main
+from hypvl.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from hypvl.evaluation.protocol import EvaluationResult, RetrievalSet
+
+EXAMPLES = """
+examples:
+  on the demo's scenes:
+  python scripts/audit.py --checkpoint-path output/demo_meru/checkpoint_final.pth
+  on pictures and captions of your own, or on COCO:
+  python scripts/audit.py --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l --data captions.jsonl
+  python scripts/audit.py --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l --data coco --json
+"""
+_ROOTS = {"demo": "./datasets/demo", "coco": "./datasets/coco", "flickr30k": "./datasets/flickr30k"}
+_MARKS = {"good": "+", "note": "o", "bad": "-"}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags of the command."""
+    parser = command_parser(
+        "Audit the geometry of a model: radii, cones, order, gap and shape of its embeddings, and a verdict.",
+        examples=EXAMPLES,
+    )
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--data",
+        default="demo",
+        metavar="WHAT",
+        help="pictures with captions: a .jsonl file, or one of demo, coco, flickr30k, each also as NAME:FOLDER",
+    )
+    parser.add_argument(
+        "--images-root", type=Path, metavar="DIR", help="folder that a .jsonl file names its pictures from"
+    )
+    parser.add_argument("--limit", type=int, default=5000, metavar="N", help="at most N pairs, evenly spread")
+    parser.add_argument(
+        "--aperture-factor", type=float, default=1.0, metavar="ETA", help="of the cones, as in training"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument(
+        "--output", type=Path, metavar="PATH", help="also write the JSON into this file, items included"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=256, metavar="N", help="pictures, or texts, per pass"
+    )
+    parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read pictures")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Audit, print, and write."""
+    args = build_parser().parse_args(argv)
+    if args.limit < 2:
+        raise ConfigError(f"--limit: got {args.limit}; expected at least 2 pairs.")
+    if not 0 < args.aperture_factor < float("inf"):
+        raise ConfigError(f"--aperture-factor: got {args.aperture_factor}; expected a number above 0.")
+
+    from hypvl.cli.devices import pick_device
+    from hypvl.cli.model_loading import load_trained
+    from hypvl.evaluation.features import Encoding
+    from hypvl.evaluation.geometry_audit import GeometryAudit
+
+    settings = {} if args.num_workers is None else {"num_workers": args.num_workers}
+    try:
+        encoding = Encoding(batch_size=args.batch_size, **settings)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    dataset = _dataset(args.data, args.images_root)
+    model, content = load_trained(args.checkpoint_path, args.train_config, device=pick_device(args.device))
+    evaluator = GeometryAudit(
+        dataset, limit=args.limit, aperture_factor=args.aperture_factor, encoding=encoding
+    )
+    result = evaluator(model)
+    report = {
+        "checkpoint": str(args.checkpoint_path),
+        "iteration": content.get("iteration"),
+        "data": args.data,
+        "verdict": result.meta["verdict"],
+        "findings": result.meta["findings"],
+        "metrics": result.metrics,
+        "meta": {key: value for key, value in result.meta.items() if key not in ("verdict", "findings")},
+    }
+    if args.output is not None:
+        _write(args.output, {**report, "items": result.items})
+    if args.json:
+        print(json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False))
+    else:
+        _print(result, title=f"{args.checkpoint_path.name} on {args.data}, {result.meta['pairs']} pairs")
+        if args.output is not None:
+            print(args.output)
+    return 0
+
+
+def _dataset(what: str, images_root: Path | None) -> "RetrievalSet":
+    """The pictures and captions that ``--data`` names."""
+    from hypvl.evaluation.datasets import catalog
+    from hypvl.evaluation.datasets.retrieval import coco, flickr30k, jsonl
+
+    readers: dict[str, Callable[[str], RetrievalSet]] = {
+        "demo": lambda root: catalog.demo_retrieval_set(root=root),
+        "coco": lambda root: coco(root),
+        "flickr30k": lambda root: flickr30k(root),
+    }
+    name, _, folder = what.partition(":")
+    if what.endswith(".jsonl"):
+        return jsonl(what, images_root=images_root)
+    if name not in readers:
+        raise ConfigError(
+            f"--data: got {what!r}; expected a .jsonl file, or one of {', '.join(readers)} (NAME or NAME:FOLDER)."
+        )
+    if images_root is not None:
+        raise ConfigError(f"--images-root: goes with a .jsonl file; got --data {what}.")
+    return readers[name](folder or _ROOTS[name])
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        part.write_text(json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"--output: {path} cannot be written ({error.strerror}); name another file."
+        ) from error
+
+
+def _print(result: "EvaluationResult", *, title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("number")
+    table.add_column("value", justify="right")
+    for name, value in result.metrics.items():
+        table.add_row(name, f"{value:.4g}")
+    Console().print(table)
+    print(f"verdict: {result.meta['verdict']}")
+    for finding in result.meta["findings"]:
+        print(f"  {_MARKS[finding['level']]} {finding['text']}")
+    if result.meta["unreadable"]:
+        print(
+            f"{result.meta['unreadable']} pictures cannot be read; the first: {result.meta['unreadable_first'][0]}"
+        )
+
+
+def run() -> int:
+    """Entry point: errors a user can act on are printed as one sentence."""
+    return run_main(main)
