@@ -52,6 +52,11 @@ class Standardizer:
         fitted = None
         if standardize not in (None, TRANSDUCTIVE):
             path = Path(str(standardize))
+            if not path.suffix and not path.exists():
+                raise ConfigError(
+                    f"--standardize: got {standardize!r}; expected `{TRANSDUCTIVE}` or a file of "
+                    "scripts/fit_standardization.py."
+                )
             fitted = load(path)
             if fitted.model != fingerprint or len(fitted.image_mean) != model.embed_dim:
                 raise CheckpointError(

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ def instantiate(cfg: Any, *args: Any, **kwargs: Any) -> Any:
             if isinstance(cause, UserError):
                 raise cause from None
         if isinstance(causes[-1], TypeError | ValueError | ImportError | InstantiationException):
-            raise ConfigError(one_line(error)) from error
+            raise ConfigError(_refused(error, causes[-1])) from error
         raise
 
 
@@ -195,13 +196,39 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__
 
 
+_CALL = re.compile(r"Error in call to target '(?P<target>[^']+)'.*full_key: (?P<key>\S+)", re.DOTALL)
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(?P<name>\w+)'")
+
+
+def _refused(error: BaseException, cause: BaseException) -> str:
+    """What a target did not take, in one sentence where Hydra says which target it was."""
+    call = _CALL.search(str(error))
+    if call is None or isinstance(cause, ImportError):
+        return one_line(error)
+    key, target = call["key"], call["target"]
+    text = f"{key}: {target} refuses its arguments: {one_line(cause).rstrip('.')}"
+    unexpected = _UNEXPECTED.search(str(cause))
+    if unexpected is None:
+        return text + "."
+    return (
+        f"{text}; an override of a mapping is merged with what is there, delete what does not belong: "
+        f"~{key}.{unexpected['name']}"
+    )
+
+
 def _check_file(file: Path) -> None:
     if file.is_dir():
         raise ConfigError(f"config {file} is a folder; name the config file in it.")
     if not file.exists():
         names = sorted(p.name for p in file.parent.glob("*") if p.suffix in SUFFIXES)
-        near = difflib.get_close_matches(file.name, names, n=1)
-        hint = f"; the closest is {file.parent / near[0]}" if near else ""
+        near = [str(file.parent / name) for name in difflib.get_close_matches(file.name, names, n=1)]
+        if not near and file.parent == Path() and not file.suffix:  # the bare name of a recipe
+            near = [
+                str(path)
+                for path in (Path("configs") / f"{file.name}{suffix}" for suffix in SUFFIXES)
+                if path.is_file()
+            ]
+        hint = f"; the closest is {near[0]}" if near else ""
         raise ConfigError(f"config {file} does not exist{hint}.")
     if file.suffix not in SUFFIXES:
         raise ConfigError(f"{file} is not a config: expected a name that ends with {', '.join(SUFFIXES)}.")

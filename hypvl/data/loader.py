@@ -88,8 +88,8 @@ class Share(Sampler[range]):
     ) -> None:
         if global_batch_size < 1 or accumulate < 1 or global_batch_size % (world_size * accumulate):
             raise ConfigError(
-                f"global batch size: got {global_batch_size} for {world_size} processes x {accumulate} "
-                f"micro-batches; expected a multiple of {world_size * accumulate}."
+                f"global batch size (train.total_batch_size): got {global_batch_size} for {world_size} processes "
+                f"x {accumulate} micro-batches; expected a multiple of {world_size * accumulate}."
             )
         if not 0 <= rank < world_size:
             raise ConfigError(f"rank: got {rank}; expected 0 to {world_size - 1}.")
@@ -263,7 +263,10 @@ class _Batches(Dataset[Any]):
                 bad.extend(reasons)
                 return row, sample
         key, reason = reasons[0]
-        raise DataError(f"{_MAX_TRIES} samples in a row could not be read (the first: {key}: {reason}).")
+        raise DataError(
+            f"{_MAX_TRIES} samples in a row could not be read (the first: {key}: {reason}); expected most to be "
+            "readable: check that the data is what dataset.mapper expects."
+        )
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -170,7 +170,7 @@ def test_results_with_and_without_are_kept_apart(checkpoint: Path, sets: str, tm
     ("more", "code", "message"),
     [
         (["--standardize", "gone.pt"], 1, "gone.pt: no such file"),
-        (["--standardize", "transductiv"], 2, "transductiv: ends in ''; expected .safetensors or .pt"),
+        (["--standardize", "transductiv"], 2, "got 'transductiv'; expected `transductive` or a file"),
         (["--shift", "nan"], 2, "--shift: got nan; expected a finite number"),
         (["--shift", "1", "--standardize", "gone.safetensors"], 1, "gone.safetensors: no such file"),
     ],

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,9 @@ def test_instantiate_builds_lists_modules_and_optimizers() -> None:
 
 
 def test_instantiate_reports_wrong_arguments_in_one_line() -> None:
-    with pytest.raises(ConfigError, match=r"unexpected keyword argument 'sise'.*full_key: a") as caught:
+    with pytest.raises(
+        ConfigError, match=r"^a: .*narrow refuses .* unexpected keyword argument 'sise'.*~a.sise"
+    ) as caught:
         instantiate(OmegaConf.create({"a": LazyCall(narrow)(sise=1)}))
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="size is 0; expected at least 1"):
@@ -225,3 +228,25 @@ def test_nothing_is_called_before_instantiate() -> None:
     assert CALLS == []
     assert instantiate(node) == "once"
     assert CALLS == ["once"]
+
+
+def test_a_bare_recipe_name_is_looked_for_in_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "train_a.py").write_text("train = {}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"config train_a does not exist; the closest is configs/train_a\.py\."
+    ):
+        LazyConfig.load("train_a")
+
+
+def test_arguments_of_the_node_an_override_was_merged_with_are_named() -> None:
+    config = LazyCall(Fraction)(numerator=1, p=1)
+    with pytest.raises(ConfigError) as caught:
+        instantiate({"b": config})
+    text = str(caught.value)
+    assert (
+        text.startswith("b: fractions.Fraction refuses its arguments: ")
+        and "unexpected keyword argument 'p'" in text
+    )
+    assert text.endswith("delete what does not belong: ~b.p") and "\n" not in text
