@@ -1,59 +1,15 @@
 """Compositionality by groups: two pictures and two captions that differ in how the same things go together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from math import fsum
-from typing import Any, Protocol
 
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
+from hypvl.evaluation.datasets.choices import GroupSet
 from hypvl.evaluation.features import Encoding, encode_images, encode_texts
 from hypvl.evaluation.metrics.choices import GROUP_CHANCE, group_hits, margins
 from hypvl.evaluation.pairs import pair_scores
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, ImageSource, Tokenizer
-
-
-@dataclass(frozen=True)
-class Group:
-    """Two pictures and their captions.
-
-    Attributes:
-        images: Positions of the pictures in the set's ``images``.
-        captions: The caption of each.
-        kinds: The categories that the group counts in, possibly none.
-        key: Its name.
-    """
-
-    images: tuple[int, int]
-    captions: tuple[str, str]
-    kinds: tuple[str, ...]
-    key: str
-
-
-class GroupSet(Protocol):
-    """Groups of two pictures and two captions.
-
-    Attributes:
-        images: Read when asked for.
-        groups: In order.
-        meta: What to say about the set in the result.
-    """
-
-    @property
-    def images(self) -> ImageSource: ...
-    @property
-    def groups(self) -> Sequence[Group]: ...
-    @property
-    def meta(self) -> Mapping[str, Any]: ...
-
-
-@dataclass(frozen=True)
-class Groups:
-    """A :class:`GroupSet` in memory; its pictures are read when asked for."""
-
-    images: ImageSource
-    groups: Sequence[Group]
-    meta: Mapping[str, Any] = field(default_factory=dict)
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 
 
 class CaptionGroups(Evaluator):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.caption_groups import CaptionGroups, Group, Groups
+from hypvl.evaluation.caption_groups import CaptionGroups
+from hypvl.evaluation.datasets.choices import Group, Groups
 from hypvl.evaluation.datasets.images import FileImages
 from hypvl.evaluation.features import Encoding
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator

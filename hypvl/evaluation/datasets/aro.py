@@ -110,8 +110,8 @@ def order(
         root: Folder that pictures are named from; None = the folder of the file.
         images: Folder that holds the pictures by their base name, in place of ``root``; None = by ``root``.
         seed: Of the shuffles.
-        tagger: Finds nouns and adjectives; None = by hypvl's word lists. For the published one give, in a config in Python,
-            :class:`hypvl.data.hard_negatives.backends.spacy_tagger.SpacyTagger` of "en_core_web_sm".
+        tagger: Finds nouns and adjectives; None = by hypvl's word lists. For the published one give, in a Python
+            config, :class:`hypvl.data.hard_negatives.backends.spacy_tagger.SpacyTagger` of "en_core_web_sm".
 
     Raises:
         MissingDataError: when the file or all pictures are not there.

@@ -1,4 +1,4 @@
-"""Pictures with a true and false captions: what the readers of such sets give, and what they share."""
+"""Pictures with true and false captions, and groups of both: what the readers of such sets give and share."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,6 +70,49 @@ class Choices:
     choices: Sequence[Choice]
     keys: Sequence[str]
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Two pictures and their captions.
+
+    Attributes:
+        images: Positions of the pictures in the set's ``images``.
+        captions: The caption of each.
+        kinds: The categories that the group counts in, possibly none.
+        key: Its name.
+    """
+
+    images: tuple[int, int]
+    captions: tuple[str, str]
+    kinds: tuple[str, ...]
+    key: str
+
+
+class GroupSet(Protocol):
+    """Groups of two pictures and two captions.
+
+    Attributes:
+        images: Read when asked for.
+        groups: In order.
+        meta: What to say about the set in the result.
+    """
+
+    @property
+    def images(self) -> ImageSource: ...
+    @property
+    def groups(self) -> Sequence[Group]: ...
+    @property
+    def meta(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Groups:
+    """A :class:`GroupSet` in memory; its pictures are read when asked for."""
+
+    images: ImageSource
+    groups: Sequence[Group]
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 

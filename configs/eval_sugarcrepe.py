@@ -1,0 +1,20 @@
+r"""SugarCrepe on COCO val2017 (docs/evaluation.md).
+
+python scripts/evaluate.py --config configs/eval_sugarcrepe.py \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+"""
+
+from hypvl.config import LazyCall as L
+from hypvl.evaluation.caption_choice import CaptionChoice
+from hypvl.evaluation.datasets.sugarcrepe import sugarcrepe
+
+from .common.encoding import encoding as encoding
+
+roots = {"sugarcrepe": "./datasets/sugarcrepe", "coco": "./datasets/coco"}
+evaluate = {
+    "sugarcrepe": L(CaptionChoice)(
+        dataset=L(sugarcrepe)(root="${roots.sugarcrepe}", images="${roots.coco}/val2017"),
+        main_metric="macro_accuracy",
+        encoding="${encoding}",
+    )
+}

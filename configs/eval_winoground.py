@@ -1,0 +1,16 @@
+r"""Winoground: text, image and group score (docs/evaluation.md).
+
+python scripts/evaluate.py --config configs/eval_winoground.py \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+"""
+
+from hypvl.config import LazyCall as L
+from hypvl.evaluation.caption_groups import CaptionGroups
+from hypvl.evaluation.datasets.winoground import winoground
+
+from .common.encoding import encoding as encoding
+
+roots = {"winoground": "./datasets/winoground"}
+evaluate = {
+    "winoground": L(CaptionGroups)(dataset=L(winoground)(root="${roots.winoground}"), encoding="${encoding}")
+}
