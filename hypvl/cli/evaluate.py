@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.common import DEBUG_VARIABLE, add_model_arguments, config_parser, load_config, run_main
+from hypvl.cli.embeddings import add_embeddings_arguments, with_store
 from hypvl.cli.results_file import ResultsFile, settings_digest
 from hypvl.errors import ConfigError, UserError
 
@@ -27,6 +28,8 @@ examples:
       --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
   with the modality gap taken out, by the means of each data set itself:
   ... --standardize transductive
+  embeddings kept for the next suite, on two GPUs:
+  torchrun --nproc-per-node 2 scripts/evaluate.py ... --save-embeddings output/meru_vit_l/embeddings
   two data sets of the config, from another folder:
   ... --only imagenet,cifar10 --num-workers 16 roots.eval=/data/eval
 """
@@ -50,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="instead, move the modalities along the line between these means: closer by DELTA, or apart below 0 "
         "(means: --standardize, default transductive)",
     )
+    add_embeddings_arguments(parser)
     parser.add_argument(
         "--redo", action="store_true", help="measure again what the results file already holds"
     )
@@ -72,28 +76,41 @@ def main(argv: Sequence[str]) -> int:
     config = load_config(args.config, [*given, *args.overrides], required=("evaluate",))
     names = _names(config, args.only, args.config)
 
-    from hypvl.cli.devices import pick_device
+    from hypvl.cli.torchrun import run_on_ranks
+
+    return run_on_ranks(_run, args, config, names, device=args.device)
+
+
+def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -> int:
+    """On every rank the same, but for the files and the screen, which are rank 0's."""
+    from hypvl import distributed
     from hypvl.cli.model_loading import load_trained
     from hypvl.cli.standardize import Standardizer
+    from hypvl.cli.torchrun import rank_device
 
-    device = pick_device(args.device)
+    device = rank_device(args.device)
     model, content = load_trained(args.checkpoint_path, args.train_config, device=device)
     standardizer = Standardizer.of(model, args.standardize, shift=args.shift)
+    measured = with_store(config, args, model)
     folder = args.checkpoint_path.parent if args.output_dir is None else args.output_dir
     path = folder / RESULTS if args.output is None else args.output
     provenance = _provenance(args, config, device=str(device), iteration=content.get("iteration"))
-    file = ResultsFile(path, provenance)
+    file = ResultsFile(path, provenance) if distributed.is_main() else None
     for number, name in enumerate(names, start=1):
         started = time.monotonic()
         digest = settings_digest(_settings(config, name))
-        if kept := not args.redo and file.kept(name, digest):
+        kept = distributed.broadcast_object(file is not None and not args.redo and file.kept(name, digest))
+        if kept:
             told = "ok, kept from an earlier run (--redo measures again)"
         else:
-            entry = _evaluate(name, config, model, standardizer)
-            file.put(name, {**entry, "settings_sha256": digest})
+            entry = _evaluate(name, measured, model, standardizer)
+            if file is not None:
+                file.put(name, {**entry, "settings_sha256": digest})
             told = f"{entry['status']}, {time.monotonic() - started:.1f} s"
-        if kept or not sys.stderr.isatty():  # a terminal shows progress bars
+        if file is not None and (kept or not sys.stderr.isatty()):  # a terminal shows progress bars
             print(f"[{number}/{len(names)}] {name}: {told}", file=sys.stderr, flush=True)
+    if file is None:
+        return 0
     shown = {name: file.results[name] for name in names}
     _print(shown, title=f"{args.checkpoint_path.name}")
     print(f"{path}\n{path.with_suffix('.csv')}")

@@ -127,6 +127,7 @@ def encode_images(
     ids: Sequence[str] | None = getattr(images, "ids", None) if group is not None and name else None
     known = Known.of_pictures(group, ids)
     todo = [index for index in range(count) if index not in known.positions]
+    _tell(group, label, known, count, todo)
     keeping = None if group is None else Keeping(ids, group.store.thumbnails)
     bad = list(known.bad)
 
@@ -187,6 +188,7 @@ def encode_texts(
     todo = [index for index in range(len(texts)) if index not in known.positions]
     if digests is not None:  # each text once
         todo = sorted({digests[index]: index for index in reversed(todo)}.values())
+    _tell(group, label, known, len(texts), todo)
 
     def share(batches: Sequence[Sequence[int]]) -> tuple[list[int], Tensor | None, list[tuple[int, str]]]:
         blocks: list[Tensor] = []
@@ -303,6 +305,12 @@ def _group(
     return store.group(
         modality, stage, transform=transform, amp="" if encoding.amp is False else encoding.amp
     )
+
+
+def _tell(group: StoredGroup | None, label: str, known: Known, count: int, todo: Sequence[int]) -> None:
+    if group is not None and distributed.is_main():
+        rest = f"; {len(todo)} to encode" if todo else ""
+        logger.info(f"{label}: {len(known.indices)} of {count} embeddings are in {group.folder}{rest}")
 
 
 def _encode_pictures(

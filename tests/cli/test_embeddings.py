@@ -1,0 +1,131 @@
+"""Embeddings that outlive a run of scripts/evaluate.py."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from hypvl.cli.embeddings import add_embeddings_arguments, roots_of, with_store
+from hypvl.config import LazyConfig, instantiate
+from hypvl.errors import CheckpointError, ConfigError
+from hypvl.evaluation.store import EmbeddingStore
+from tests.cli.test_evaluate import ROOT, captions, checkpoint, colors, config, run
+from tests.evaluation.modules import FakeModule
+
+__all__ = ["checkpoint"]  # a fixture
+
+
+def test_a_second_run_needs_no_pictures(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = {"colors": colors(tmp_path / "colors"), "pairs": captions(tmp_path / "pairs")}
+    path = config(tmp_path, colors=sets["colors"], pairs=sets["pairs"])
+    kept = str(tmp_path / "kept")
+    code, plain = run(path, checkpoint, tmp_path / "plain")
+    assert code == 0
+    code, first = run(path, checkpoint, tmp_path / "first", "--save-embeddings", kept)
+    assert code == 0
+    for file in (tmp_path / "colors").glob("*/*.png"):
+        file.write_bytes(b"x")
+        file.unlink()
+        file.symlink_to(tmp_path / "gone")  # listed, and not to be read
+    for file in (tmp_path / "pairs").glob("b.png"):
+        file.unlink()
+    code, second = run(path, checkpoint, tmp_path / "second", "--embeddings", kept)
+    assert code == 0, capsys.readouterr().err
+    for name in sets:
+        results = [report["results"][name] for report in (plain, first, second)]
+        assert results[0]["metrics"] == results[1]["metrics"] == results[2]["metrics"]
+        assert results[0]["items"] == results[1]["items"] == results[2]["items"]
+    groups = {group.folder.name.rpartition("-")[0]: group for group in EmbeddingStore(kept).groups()}
+    assert set(groups) == {"image-embeddings", "text-embeddings", "text-features"}
+    ids, rows = groups["image-embeddings"].everything()
+    assert len(ids) == len(rows) and groups["image-embeddings"].thumbnail(ids[0])
+    assert second["provenance"]["config"] == first["provenance"]["config"]
+    # The results of a run are as good with a store as without: nothing is measured again.
+    run(path, checkpoint, tmp_path / "plain", "--embeddings", kept)
+    assert "kept from an earlier run" in capsys.readouterr().err
+
+
+def arguments(*argv: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--standardize")
+    parser.add_argument("--shift", type=float)
+    add_embeddings_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def content(**more: Any) -> Any:
+    encoding = {"_target_": "hypvl.evaluation.features.Encoding", "num_workers": 0}
+    return LazyConfig.from_dict({"encoding": encoding, "evaluate": {}, **more})
+
+
+def test_the_store_comes_into_the_encoding(tmp_path: Path) -> None:
+    plain = content(roots={"eval": str(tmp_path / "data"), "count": 3, "far": "https://host/x"})
+    model = FakeModule()
+    assert with_store(plain, arguments(), model) is plain
+    changed = with_store(plain, arguments("--save-embeddings", str(tmp_path / "kept")), model)
+    assert "store" not in plain.encoding
+    store = instantiate(changed.encoding).store
+    assert store.writes and store.thumbnails == 96
+    assert store.portable(str(tmp_path / "data/x.png")) == "{eval}/x.png"
+    assert roots_of(plain) == {"eval": str(tmp_path / "data")} and roots_of(content()) == {}
+    store = instantiate(
+        with_store(plain, arguments("--embeddings", str(tmp_path / "kept")), model).encoding
+    ).store
+    assert not store.writes and store.thumbnails == 0
+    # The resolved config is data that may be read back.
+    assert LazyConfig.from_yaml(LazyConfig.to_yaml(changed)).encoding.store.mode == "write"
+
+
+def test_what_does_not_go_together(tmp_path: Path) -> None:
+    kept = str(tmp_path / "kept")
+    with pytest.raises(ConfigError, match="--save-embeddings: embeddings are kept as the model gives them"):
+        with_store(content(), arguments("--save-embeddings", kept, "--shift", "1"), FakeModule())
+    without = LazyConfig.from_dict({"evaluate": {}})
+    with pytest.raises(ConfigError, match="--save-embeddings: the config has no top-level `encoding`"):
+        with_store(without, arguments("--save-embeddings", kept), FakeModule())
+    with_store(content(), arguments("--save-embeddings", kept), FakeModule())
+    with pytest.raises(CheckpointError, match="holds embeddings of another model"):
+        with_store(content(), arguments("--embeddings", kept), FakeModule(gain=2.0))
+
+
+@pytest.mark.slow
+def test_torchrun_measures_the_same(checkpoint: Path, tmp_path: Path) -> None:
+    path = config(tmp_path, colors=colors(tmp_path / "colors"), pairs=captions(tmp_path / "pairs"))
+    _, plain = run(path, checkpoint, tmp_path / "plain")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = [str(ROOT / "scripts" / "evaluate.py"), "--config", path, "--checkpoint-path", str(checkpoint)]
+    more = [
+        "--output-dir",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+        "--save-embeddings",
+        str(tmp_path / "kept"),
+    ]
+    done = subprocess.run(
+        [*torchrun, *script, *more, "--batch-size", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("results.json") == 1  # rank 0 alone speaks
+    shared = json.loads((tmp_path / "out" / "results.json").read_text())
+    for name, entry in plain["results"].items():
+        assert shared["results"][name]["metrics"] == pytest.approx(entry["metrics"])
+    assert yaml.safe_load(shared["provenance"]["config"])["encoding"]["batch_size"] == 1
+    _, rows = (
+        EmbeddingStore(tmp_path / "kept")
+        .group("image", "embeddings", transform="Squeeze(size=32)")
+        .everything()
+    )
+    assert len(rows) == 2 and bool(torch.isfinite(rows).all())
