@@ -42,6 +42,10 @@ test: $(STAMP)  ## the default test suite
 test-slow: $(STAMP)  ## the slow tests: fresh environments, longer trainings
 	$(PYTEST) -m slow tests
 
+.PHONY: eval-smoke
+eval-smoke: $(STAMP)  ## every evaluation suite on miniatures of its data, for a CLIP, a MERU and an ATMG
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PY) -m tests.evaluation.smoke
+
 .PHONY: lint
 lint: $(STAMP)  ## ruff check, ruff format --check, mypy
 	$(PY) -m ruff check $(SOURCES)
