@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.images import FileImages
+from hypvl.evaluation.datasets.is_a import read_is_a, read_words
 from hypvl.evaluation.features import Encoding
 from hypvl.evaluation.metrics import hierarchy
 from hypvl.evaluation.protocol import (
@@ -16,6 +16,7 @@ from hypvl.evaluation.protocol import (
     EvaluableModel,
     EvaluationResult,
     Evaluator,
+    MissingDataError,
     Tokenizer,
 )
 from hypvl.evaluation.zero_shot import ZeroShotClassification
@@ -24,22 +25,25 @@ from hypvl.evaluation.zero_shot import ZeroShotClassification
 class HierarchicalClassification(Evaluator):
     """Zero-shot predictions, judged by their place in a hierarchy of the classes.
 
-    Metrics: the means over the pictures of :func:`hypvl.evaluation.metrics.hierarchy.pair_metrics` (``tie``, edges, is
+    Metrics: the means over the pictures of :func:`hypvl.evaluation.metrics.hierarchy.metrics_to` (``tie``, edges, is
     the main one; the lower, the better), each with ``_chance``, its mean over a uniformly drawn class, and
     ``top1_accuracy`` in percent. Unreadable pictures are left out of the hierarchy's means and wrong for the accuracy.
 
-    Items, one per picture: those of :class:`~hypvl.evaluation.zero_shot.ZeroShotClassification`, and ``tie``.
+    Items, one per picture: those of :class:`~hypvl.evaluation.zero_shot.ZeroShotClassification`, ``label_node``,
+    ``predicted_node``, and ``tie``.
 
     Args:
         dataset: Labelled pictures.
-        tree: JSON, ``{node: {"parents": [node, ...]}}``, the first parent being the main one.
-        nodes: Node of each class by class name; None = the class names are nodes.
+        tree: A file of :func:`hypvl.evaluation.datasets.is_a.read_is_a`: JSON, or WordNet pairs.
+        nodes: Node of each class, in the order of the classes or by class name; None = the class names are nodes.
+        words: File of lines ``<node> <name>`` (``words.txt``), so that nodes among the items have names; or None.
         prompts: As for zero-shot classification.
         encoding: Batches, workers, precision.
         tokenizer: In place of hypvl's own, with the model's context length.
 
     Raises:
-        DataError: when the file cannot be read as a hierarchy, or lacks a class.
+        MissingDataError: when the tree is not there.
+        DataError: when the file cannot be read as a hierarchy, lacks a class, or does not connect the classes.
 
     Source: HyCoCLIP (Pal et al. 2025, arXiv 2410.06912), table 4.
     """
@@ -51,62 +55,81 @@ class HierarchicalClassification(Evaluator):
         dataset: ClassificationSet,
         tree: str | Path,
         *,
-        nodes: Mapping[str, str] | None = None,
+        nodes: Mapping[str, str] | Sequence[str] | None = None,
+        words: str | Path | None = None,
         prompts: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         encoding: Encoding | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> None:
         self.graph = read_is_a(tree)
-        self.classification = ZeroShotClassification(dataset, prompts, encoding=encoding, tokenizer=tokenizer)
-        self.nodes = [str(name if nodes is None else nodes[name]) for name in dataset.classes]
+        self.words = {} if words is None else read_words(words)
+        self.classification = ZeroShotClassification(
+            dataset, prompts, metric="mean_per_class", encoding=encoding, tokenizer=tokenizer
+        )
+        self.nodes = _nodes(dataset.classes, nodes)
         if missing := [node for node in self.nodes if node not in self.graph]:
             raise DataError(f"{tree}: lacks the class {missing[0]!r}; expected a node for each class.")
+        reached = self.graph.distances(self.nodes[0], targets=self.nodes)
+        if apart := [node for node in self.nodes if node not in reached]:
+            raise DataError(
+                f"{tree}: has no path between the classes {self.nodes[0]!r} and {apart[0]!r}; connect them by a root."
+            )
 
     def __call__(self, model: EvaluableModel) -> EvaluationResult:
         """Classify and measure."""
         result = self.classification(model)
         labels, predicted = result.items["label"], result.items["predicted"]
-        judged = [
-            (self.nodes[guess], self.nodes[label])
-            for guess, label in zip(predicted, labels, strict=True)
-            if guess is not None
-        ]
-        found = hierarchy.mean_metrics(self.graph, *map(list, zip(*judged, strict=True)))
-        chance = {truth: self._chance(truth) for truth in {truth for _, truth in judged}}
-        scores: dict[str, float] = {}
-        for name, value in found.items():
-            scores[name] = value
-            scores[f"{name}_chance"] = sum(chance[truth][name] for _, truth in judged) / len(judged)
+        tables = {
+            label: hierarchy.metrics_to(self.graph, self.nodes[label], self.nodes)
+            for label in sorted(set(labels))
+        }
+        judged = [(guess, label) for guess, label in zip(predicted, labels, strict=True) if guess is not None]
+        metrics: dict[str, float] = {}
+        samples: dict[str, list[float]] = {}
+        for name in hierarchy.NAMES:
+            values = [tables[label][name][guess] for guess, label in judged]
+            mean_class = {label: sum(table[name]) / len(self.nodes) for label, table in tables.items()}
+            metrics[name] = sum(values) / len(values)
+            metrics[f"{name}_chance"] = sum(mean_class[label] for _, label in judged) / len(judged)
+            samples[name] = values
         for name in ("top1_accuracy", "top1_accuracy_chance"):
-            scores[name] = result.metrics[name]
+            metrics[name] = result.metrics[name]
+        samples["top1_accuracy"] = [
+            100.0 * (guess == label) for guess, label in zip(predicted, labels, strict=True)
+        ]
         ties = [
-            None if guess is None
-            else hierarchy.pair_metrics(self.graph, self.nodes[guess], self.nodes[label])["tie"]
+            None if guess is None else tables[label]["tie"][guess]
             for guess, label in zip(predicted, labels, strict=True)
-        ]  # fmt: skip
+        ]
         return EvaluationResult(
-            metrics=scores,
-            items={**result.items, "tie": ties},
-            meta={**result.meta, "main_metric": self.main_metric},
+            metrics=metrics,
+            items={
+                **result.items,
+                "label_node": [self._called(label) for label in labels],
+                "predicted_node": [None if guess is None else self._called(guess) for guess in predicted],
+                "tie": ties,
+            },
+            meta={**result.meta, "nodes": len(self.graph.parents), "main_metric": self.main_metric},
+            samples=samples,
         )
 
-    def _chance(self, truth: str) -> dict[str, float]:
-        return hierarchy.mean_metrics(self.graph, self.nodes, [truth] * len(self.nodes))
+    def _called(self, label: int) -> str:
+        node = self.nodes[label]
+        return f"{node} {self.words[node]}" if node in self.words else node
 
 
-def read_is_a(path: str | Path) -> hierarchy.IsA:
-    """A hierarchy from JSON ``{node: {"parents": [node, ...]}}``.
-
-    Raises:
-        DataError: when the file is missing, built differently, or the relation has a circle.
-    """
-    try:
-        content: dict[str, Any] = json.loads(Path(path).read_text())
-        return hierarchy.IsA({node: list(entry["parents"]) for node, entry in content.items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f'{path}: cannot be read as a hierarchy ({error}); expected {{node: {{"parents": [nodes]}}}}.'
-        ) from error
+def _nodes(classes: Sequence[str], nodes: Mapping[str, str] | Sequence[str] | None) -> list[str]:
+    if nodes is None:
+        return [str(name) for name in classes]
+    if isinstance(nodes, Mapping):
+        if missing := [name for name in classes if name not in nodes]:
+            raise DataError(
+                f"nodes: has no entry for the class {missing[0]!r}; expected a node for each class."
+            )
+        return [str(nodes[name]) for name in classes]
+    if len(nodes) != len(classes):
+        raise DataError(f"nodes: got {len(nodes)}; expected {len(classes)}, one per class, in their order.")
+    return [str(node) for node in nodes]
 
 
 class DemoObjects:
@@ -116,7 +139,8 @@ class DemoObjects:
         root: What scripts/make_demo_data.py wrote.
 
     Raises:
-        DataError: when it is missing or built differently.
+        MissingDataError: when it has not been made.
+        DataError: when it is built differently.
     """
 
     def __init__(self, root: str | Path = "./datasets/demo") -> None:
@@ -128,6 +152,10 @@ class DemoObjects:
             self.keys: Sequence[str] = [Path(s["image"]).stem for s in scenes]
             self._images = FileImages([path.parent / s["image"] for s in scenes])
             names = [str(s["chain"][2]) for s in scenes]  # level 3: colour and shape
+        except FileNotFoundError as error:
+            raise MissingDataError(
+                f"{path}: is not there; make it with scripts/make_demo_data.py."
+            ) from error
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise DataError(
                 f"{path}: cannot be read as scenes ({error}); make it with scripts/make_demo_data.py."

@@ -56,14 +56,14 @@ class EmbeddingRadii(Evaluator):
             for text, image in zip(text_radii.tolist(), data.caption_image, strict=True)
             if image in image_radius
         ]
-        nearer = sum(1.0 if text < image else 0.5 if text == image else 0.0 for text, image in pairs)
+        nearer = [100.0 if text < image else 50.0 if text == image else 0.0 for text, image in pairs]
         return EvaluationResult(
             metrics={
                 "image_radius": float(image_radii.mean()),
                 "image_radius_std": float(image_radii.std(correction=0)),
                 "text_radius": float(text_radii.mean()),
                 "text_radius_std": float(text_radii.std(correction=0)),
-                "text_nearer_root_share": 100.0 * nearer / max(1, len(pairs)),
+                "text_nearer_root_share": sum(nearer) / max(1, len(nearer)),
                 "text_nearer_root_share_chance": 50.0,
             },
             items={
@@ -77,5 +77,10 @@ class EmbeddingRadii(Evaluator):
                 "root": "geometry" if source == "geometry" else "mean of the embeddings",
                 "unreadable": len(images.bad),
                 "main_metric": self.main_metric,
+            },
+            samples={
+                "image_radius": image_radii.tolist(),
+                "text_radius": text_radii.tolist(),
+                **({"text_nearer_root_share": nearer} if nearer else {}),
             },
         )

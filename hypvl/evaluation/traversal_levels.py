@@ -11,7 +11,13 @@ from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.images import FileImages
 from hypvl.evaluation.features import Encoding, encode_images, encode_texts, evaluating
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.evaluation.protocol import (
+    EvaluableModel,
+    EvaluationResult,
+    Evaluator,
+    MissingDataError,
+    Tokenizer,
+)
 from hypvl.evaluation.traversal import (
     ROOT_NAME,
     Entailment,
@@ -45,7 +51,8 @@ class TraversalLevels(Evaluator):
         tokenizer: In place of hypvl's own, with the model's context length.
 
     Raises:
-        DataError: when a file is missing or built differently.
+        MissingDataError: when a file is not there.
+        DataError: when it is built differently.
         ValueError: for a limit below 1.
     """
 
@@ -115,6 +122,7 @@ class TraversalLevels(Evaluator):
             for i, path in zip(images.indices.tolist(), paths, strict=True)
         ]
         judged = [value for row in true for value in row if value is not None]
+        each = [hierarchy_shares([path], self.levels) for path in paths]
         return EvaluationResult(
             metrics={
                 **hierarchy_shares(paths, self.levels),
@@ -136,6 +144,7 @@ class TraversalLevels(Evaluator):
                 "unreadable": len(images.bad),
                 "main_metric": self.main_metric,
             },
+            samples={name: [shares[name] for shares in each] for name in each[0]},
         )
 
     def _radii(self, model: EvaluableModel, texts: torch.Tensor) -> dict[str, float]:
@@ -155,6 +164,8 @@ def _true_texts(scene: dict[str, Any]) -> frozenset[str]:
 def _read(path: Path, key: str, kind: type) -> Any:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingDataError(f"{path}: is not there; make it with scripts/make_demo_data.py.") from error
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); make it with scripts/make_demo_data.py."

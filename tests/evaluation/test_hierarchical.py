@@ -6,7 +6,7 @@ import pytest
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.classification import ImageFolderSet
 from hypvl.evaluation.features import Encoding
-from hypvl.evaluation.hierarchical import DemoObjects, HierarchicalClassification, read_is_a
+from hypvl.evaluation.hierarchical import DemoObjects, HierarchicalClassification
 from hypvl.evaluation.protocol import Evaluator
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture
@@ -60,9 +60,34 @@ def test_missing_class_and_broken_file_are_named(tmp_path: Path) -> None:
     small.write_text(json.dumps({"red": {"parents": []}}))
     with pytest.raises(DataError, match="lacks the class 'blue'"):
         HierarchicalClassification(dataset, small)
-    small.write_text("[1]")
-    with pytest.raises(DataError, match="cannot be read as a hierarchy"):
-        read_is_a(small)
+    small.write_text(json.dumps({"red": [], "green": [], "blue": [], "yellow": []}))
+    with pytest.raises(DataError, match="no path between the classes 'blue' and 'green'"):
+        HierarchicalClassification(dataset, small)
+    for nodes, message in (({"red": "red"}, "no entry for the class 'blue'"), (["red"], "got 1; expected 4")):
+        with pytest.raises(DataError, match=message):
+            HierarchicalClassification(dataset, tmp_path / "tree.json", nodes=nodes)
+
+
+def test_wordnet_pairs_with_names_give_the_same(tmp_path: Path) -> None:
+    by_name = evaluator(tmp_path, encoding=Encoding(num_workers=0))
+    ids = {name: f"n{i:08d}" for i, name in enumerate(TREE)}
+    pairs = [f"{ids[p]} {ids[node]}" for node, entry in TREE.items() for p in entry["parents"]]
+    (tmp_path / "wordnet.is_a.txt").write_text("\n".join(pairs))
+    (tmp_path / "words.txt").write_text("".join(f"{node}\t{name} (color)\n" for name, node in ids.items()))
+    dataset = ImageFolderSet(tmp_path / "set", prompts=["a {} thing"])
+    by_id = HierarchicalClassification(
+        dataset,
+        tmp_path / "wordnet.is_a.txt",
+        nodes=[ids[name] for name in dataset.classes],
+        words=tmp_path / "words.txt",
+        encoding=Encoding(num_workers=0),
+        tokenizer=FakeTokenizer(),
+    )
+    one, other = by_name(FakeModel()), by_id(FakeModel())
+    assert one.metrics == other.metrics and one.items["tie"] == other.items["tie"]
+    assert one.items["label_node"][0] == "blue"
+    assert other.items["label_node"][0] == f"{ids['blue']} blue (color)"
+    assert sorted(other.samples["tie"]) == [0, 0, 0, 2, 4]
 
 
 def test_demo_objects_are_colour_and_shape(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hypvl.errors import DataError
 from hypvl.evaluation.features import Encoding
-from hypvl.evaluation.protocol import Evaluator
+from hypvl.evaluation.protocol import Evaluator, MissingDataError
 from hypvl.evaluation.radii import EmbeddingRadii
 from hypvl.evaluation.traversal_levels import TraversalLevels
 from hypvl.geometry.lorentz import exp_map0
@@ -78,6 +78,7 @@ class TestTraversalLevels(EvaluatorContract):
             abs=1e-5,
         )
         assert (result.meta["root"], result.meta["entailment_mask"]) == ("geometry", True)
+        assert result.samples["mean_levels"] == [2.0] * 4 and result.samples["hierarchy_share"] == [100.0] * 4
 
     def test_limit_spreads_over_the_file(self, tmp_path: Path) -> None:
         evaluator = TraversalLevels(
@@ -109,7 +110,7 @@ def test_wrong_files_are_named(tmp_path: Path, hierarchy: Any, levels: Any, mess
 
 
 def test_absent_files_say_how_to_make_them(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"cannot be read .*scripts/make_demo_data\.py"):
+    with pytest.raises(MissingDataError, match=r"is not there; make it with scripts/make_demo_data\.py"):
         TraversalLevels(tmp_path / "hierarchy.json", files(tmp_path)[1].with_name("absent.json"))
 
 

@@ -4,7 +4,10 @@ Source: HyCoCLIP (Pal et al. 2025, arXiv 2410.06912), section 4, after Kosmopoul
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+
+#: What :func:`metrics_to` gives, in this order.
+NAMES = ("tie", "lca_error", "jaccard", "hierarchical_precision", "hierarchical_recall")
 
 
 class IsA:
@@ -54,41 +57,60 @@ class IsA:
         """The node and everything above it. Raises KeyError for no node."""
         return self._ancestors[node]
 
-    def distances(self, node: str) -> dict[str, int]:
-        """Edges of the shortest undirected path from a node to every node that can be reached."""
+    def distances(self, node: str, *, targets: Collection[str] | None = None) -> dict[str, int]:
+        """Edges of the shortest undirected path from a node to the nodes that can be reached.
+
+        Args:
+            node: Where paths start.
+            targets: Stop when these are found; None = find all.
+        """
         found = {node: 0}
+        missing = None if targets is None else set(targets) - {node}
         queue = deque([node])
-        while queue:
+        while queue and missing != set():
             here = queue.popleft()
             for other in self._neighbours[here]:
                 if other not in found:
                     found[other] = found[here] + 1
                     queue.append(other)
+                    if missing is not None:
+                        missing.discard(other)
         return found
 
 
-def pair_metrics(graph: IsA, predicted: str, truth: str) -> dict[str, float]:
-    """Metrics of one prediction.
+def metrics_to(graph: IsA, truth: str, predicted: Sequence[str]) -> dict[str, list[float]]:
+    """Metrics of several predictions for one truth, in their order.
 
     With A = ancestors including the node itself: ``lca_error`` |A_p| - |A_p & A_t| + 1 (1 = right or above it on
     its only path), ``jaccard`` |A_p & A_t| / |A_p or A_t|, ``hierarchical_precision`` |A_p & A_t| / |A_p|,
     ``hierarchical_recall`` |A_p & A_t| / |A_t|, and ``tie``, the edges of the shortest undirected path.
 
     Raises:
-        ValueError: when there is no path between the two.
+        ValueError: when there is no path to one of them.
     """
-    distance = graph.distances(truth).get(predicted)
-    if distance is None:
-        raise ValueError(f"no path between {predicted!r} and {truth!r}; connect the hierarchy by a root.")
-    above_p, above_t = graph.ancestors(predicted), graph.ancestors(truth)
-    common = len(above_p & above_t)
-    return {
-        "tie": float(distance),
-        "lca_error": float(len(above_p) - common + 1),
-        "jaccard": common / len(above_p | above_t),
-        "hierarchical_precision": common / len(above_p),
-        "hierarchical_recall": common / len(above_t),
-    }
+    distances = graph.distances(truth, targets=set(predicted))
+    above_t = graph.ancestors(truth)
+    found: dict[str, list[float]] = {name: [] for name in NAMES}
+    for node in predicted:
+        if node not in distances:
+            raise ValueError(f"no path between {node!r} and {truth!r}; connect the hierarchy by a root.")
+        above_p = graph.ancestors(node)
+        common = len(above_p & above_t)
+        values = (
+            float(distances[node]),
+            float(len(above_p) - common + 1),
+            common / (len(above_p) + len(above_t) - common),
+            common / len(above_p),
+            common / len(above_t),
+        )
+        for name, value in zip(NAMES, values, strict=True):
+            found[name].append(value)
+    return found
+
+
+def pair_metrics(graph: IsA, predicted: str, truth: str) -> dict[str, float]:
+    """:func:`metrics_to` of one prediction."""
+    return {name: values[0] for name, values in metrics_to(graph, truth, [predicted]).items()}
 
 
 def mean_metrics(graph: IsA, predicted: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
@@ -101,9 +123,11 @@ def mean_metrics(graph: IsA, predicted: Sequence[str], truth: Sequence[str]) -> 
         raise ValueError(
             f"predicted, truth: got {len(predicted)} and {len(truth)}; expected one prediction per truth."
         )
-    seen: dict[tuple[str, str], dict[str, float]] = {}
-    for pair in zip(predicted, truth, strict=True):
-        if pair not in seen:
-            seen[pair] = pair_metrics(graph, *pair)
-    rows = [seen[pair] for pair in zip(predicted, truth, strict=True)]
-    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+    guesses: dict[str, list[str]] = {}
+    for guess, right in zip(predicted, truth, strict=True):
+        guesses.setdefault(right, []).append(guess)
+    totals = dict.fromkeys(NAMES, 0.0)
+    for right, nodes in guesses.items():
+        for name, values in metrics_to(graph, right, nodes).items():
+            totals[name] += sum(values)
+    return {name: total / len(truth) for name, total in totals.items()}

@@ -1,6 +1,6 @@
 import pytest
 
-from hypvl.evaluation.metrics.hierarchy import IsA, mean_metrics, pair_metrics
+from hypvl.evaluation.metrics.hierarchy import NAMES, IsA, mean_metrics, metrics_to, pair_metrics
 
 #            thing
 #      animal      plant
@@ -50,6 +50,21 @@ def test_several_parents_take_the_shortest_way() -> None:
                  "red star": ["red"]})  # fmt: skip
     assert graph.ancestors("red circle") == {"shape", "circle", "red", "red circle"}
     assert pair_metrics(graph, "red star", "red circle")["tie"] == 2.0  # over red, not over the root
+
+
+def test_one_truth_at_a_time_is_the_same_as_pairs() -> None:
+    nodes = list(TREE.parents)
+    found = metrics_to(TREE, "dog", nodes)
+    for i, node in enumerate(nodes):
+        assert {name: values[i] for name, values in found.items()} == pair_metrics(TREE, node, "dog")
+    assert tuple(found) == NAMES
+
+
+def test_a_search_for_some_nodes_stops_early_and_is_right() -> None:
+    chain = IsA({str(i): [str(i + 1)] if i < 99 else [] for i in range(100)})
+    near = chain.distances("50", targets=["52", "49"])
+    assert (near["52"], near["49"]) == (2, 1) and len(near) < 10
+    assert len(chain.distances("50")) == 100
 
 
 def test_a_long_chain_needs_no_deep_stack() -> None:
