@@ -1,6 +1,7 @@
 """Zero-shot classification: the class whose prompts are closest to the picture, by the model's own score."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -8,9 +9,13 @@ from torch import Tensor
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.errors import DataError
+from hypvl.evaluation.class_metrics import METRIC_NAMES, MetricName, measure
 from hypvl.evaluation.datasets.prompts import class_prompts, generic_templates
+from hypvl.evaluation.ensembling import Ensemble, check_ensemble, class_scorer
 from hypvl.evaluation.features import Encoding, check_scores, encode_images, encode_texts, evaluating
+from hypvl.evaluation.labelled import Label, check_labels, classes_of, is_multi_label
 from hypvl.evaluation.metrics import ranking
+from hypvl.evaluation.metrics.classification import per_class_samples
 from hypvl.evaluation.protocol import (
     ClassificationSet,
     EvaluableModel,
@@ -19,6 +24,14 @@ from hypvl.evaluation.protocol import (
     Tokenizer,
 )
 
+#: A metric as the results call it, or as ELEVATER does.
+Metric: TypeAlias = MetricName | Literal["accuracy", "mean_per_class"]
+METRICS: dict[str, str] = {
+    "accuracy": "top1_accuracy",
+    "mean_per_class": "mean_per_class_accuracy",
+    **{name: name for name in METRIC_NAMES},
+}
+_OF_SEVERAL = ("map_11_points", "average_precision")
 # Scores of a block of pictures against every prompt: what a model that keeps each prompt needs at once.
 _BLOCK_ELEMENTS = 1 << 24
 _MAX_BLOCK = 1024
@@ -28,25 +41,36 @@ class ZeroShotClassification(Evaluator):
     """Accuracy of naming pictures through prompts.
 
     Pictures are resized (shorter side, bicubic) and cropped in the centre. Every prompt of every class is
-    encoded once; how the prompts of a class make one score is the model's affair (``class_scores``).
+    encoded once; how the prompts of a class make one score is the model's affair (``class_scores``), or done as
+    ``ensemble`` says.
 
-    Metrics, in percent, each with ``_chance`` beside it: ``mean_per_class_accuracy`` (the main one),
-    ``top1_accuracy``, and ``top5_accuracy`` where there are more than 5 classes. A picture that cannot be read
-    counts as wrong, and is counted in ``meta["unreadable"]``.
+    Metrics, in percent, most with ``_chance`` beside them: ``mean_per_class_accuracy``, ``top1_accuracy``,
+    ``top5_accuracy`` where there are more than 5 classes, and where there are two that both occur ``roc_auc`` of the
+    difference of their scores, which is what any softmax of them orders by. Where pictures have several labels, in
+    their place ``map_11_points`` (by ELEVATER's rule) and ``average_precision`` of the scores as they are, without a
+    softmax over the classes. A picture that cannot be read counts as wrong, or has the worst place, and is counted in
+    ``meta["unreadable"]``.
 
-    Items, one per picture: ``key``, ``label``, ``predicted``, ``score`` (of the predicted class),
-    ``label_rank``; the last three None for an unreadable picture.
+    Items, one per picture: ``key``, ``label`` (a list where there may be several), ``predicted``, ``score`` (of the
+    predicted class), ``label_rank`` (of the best right class); the last three None for an unreadable picture.
 
     Args:
-        dataset: Labelled pictures.
+        dataset: Labelled pictures; a label is a class, or all classes of the picture.
         prompts: Templates with ``{}`` or whole prompts by class name; None = those of the data set, and the
             generic ones for a set without.
         class_names: Names in place of the data set's.
+        ensemble: How the prompts of a class make one score, see :func:`hypvl.evaluation.ensembling.class_scorer`.
+        metric: The one to look at first, by its name or ELEVATER's; None = ``mean_per_class``, and
+            ``map_11_points`` where pictures have several labels.
         encoding: Batches, workers, precision.
         tokenizer: In place of hypvl's own, with the model's context length.
 
     Raises:
-        ValueError: when the prompts or names do not fit the classes.
+        ValueError: when the prompts, names or metric do not fit the classes, or for another ensemble or metric.
+        DataError: for a label that is no class.
+
+    Source: Radford et al. 2021 (arXiv 2103.00020); Desai et al. 2023 (arXiv 2304.09172); metrics by set: Li et al.
+        2022, ELEVATER (arXiv 2204.08790).
     """
 
     main_metric = "mean_per_class_accuracy"
@@ -57,6 +81,8 @@ class ZeroShotClassification(Evaluator):
         prompts: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         *,
         class_names: Sequence[str] | None = None,
+        ensemble: Ensemble = "model",
+        metric: Metric | None = None,
         encoding: Encoding | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> None:
@@ -69,11 +95,19 @@ class ZeroShotClassification(Evaluator):
         if prompts is None:
             prompts = generic_templates() if dataset.prompts is None else dataset.prompts
         self.prompts = class_prompts(prompts, self.class_names)
+        check_ensemble(ensemble)
+        self.ensemble = ensemble
+        self.multi_label = is_multi_label(cast(Sequence[Label], dataset.labels))
+        self.main_metric = self._main_metric(metric)
         self.encoding = Encoding() if encoding is None else encoding
         self.tokenizer = tokenizer
 
     def __call__(self, model: EvaluableModel) -> EvaluationResult:
         """Encode, score and count."""
+        given = cast(Sequence[Label], self.dataset.labels)
+        check_labels(given, self.dataset.keys, num_classes=len(self.class_names))
+        # Of several labels in ascending order; a label that stands alone stays a number.
+        labels = [sorted(classes_of(label)) if self.multi_label else classes_of(label)[0] for label in given]
         prompt_features = self._encode_prompts(model)
         images = encode_images(
             model,
@@ -81,46 +115,75 @@ class ZeroShotClassification(Evaluator):
             transform=ResizeCenterCrop(model.image_size),
             encoding=self.encoding,
         )
-        labels = list(self.dataset.labels)
-        self._check_labels(labels)
-        predicted: list[int | None] = [None] * len(labels)
-        score: list[float | None] = [None] * len(labels)
-        rank: list[int | None] = [None] * len(labels)
-        total = sum(len(features) for features in prompt_features)
+        items: dict[str, list[Any]] = {
+            "key": list(self.dataset.keys),
+            "label": labels,
+            **{name: [None] * len(labels) for name in ("predicted", "score", "label_rank")},
+        }
+        count, total = len(self.class_names), sum(len(features) for features in prompt_features)
+        table = torch.zeros(len(labels), count) if self.multi_label or count == 2 else None
         chunk = max(1, min(_MAX_BLOCK, _BLOCK_ELEMENTS // total))
         with evaluating(model) as device:
             on_device = [features.to(device) for features in prompt_features]
+            score = class_scorer(model, on_device, ensemble=self.ensemble)
             parts = zip(images.embeddings.split(chunk), images.indices.split(chunk), strict=True)
             for embeddings, indices in parts:
-                scores = model.class_scores(embeddings.to(device), on_device).cpu()  # (q, C)
+                scores = score(embeddings.to(device)).cpu()  # (q, C)
                 check_scores(scores)
-                best = ranking.rank_keys(scores, 1)[:, 0]
-                truth = torch.tensor([labels[i] for i in indices.tolist()])
-                ranks = ranking.label_ranks(scores, truth)
-                values = scores.gather(1, best[:, None])[:, 0]
-                rows = zip(indices.tolist(), best.tolist(), values.tolist(), ranks.tolist(), strict=True)
+                if table is not None:
+                    table = table.to(scores.dtype)
+                    table[indices] = scores
+                best = ranking.rank_keys(scores, 1)
+                ranks = _label_ranks(scores, [labels[i] for i in indices.tolist()])
+                rows = zip(
+                    indices.tolist(),
+                    best[:, 0].tolist(),
+                    scores.gather(1, best)[:, 0].tolist(),
+                    ranks,
+                    strict=True,
+                )
                 for i, name, value, place in rows:
-                    predicted[i], score[i], rank[i] = name, value, place
+                    items["predicted"][i], items["score"][i], items["label_rank"][i] = name, value, place
+        bad = [i for i, _ in images.bad]
+        found, samples = (
+            self._several(table, labels, bad) if self.multi_label else self._one(table, items, bad)
+        )
         return EvaluationResult(
-            metrics=self._metrics(predicted, rank, labels),
-            items={
-                "key": list(self.dataset.keys),
-                "label": labels,
-                "predicted": predicted,
-                "score": score,
-                "label_rank": rank,
-            },
+            metrics=found,
+            items=items,
             meta={
                 "images": len(labels),
                 "classes": self.class_names,
-                "classes_without_images": sorted(set(range(len(self.class_names))) - set(labels)),
+                "classes_without_images": sorted(
+                    set(range(count)) - {c for label in labels for c in classes_of(label)}
+                ),
                 "prompts": len([text for texts in self.prompts for text in texts]),
                 "prompts_of_first_class": self.prompts[0],
+                "ensemble": self.ensemble,
                 "unreadable": len(images.bad),
                 "unreadable_first": [reason for _, reason in images.bad[:10]],
                 "main_metric": self.main_metric,
             },
+            samples=samples,
         )
+
+    def _main_metric(self, metric: Metric | None) -> str:
+        if metric is None:
+            metric = "map_11_points" if self.multi_label else "mean_per_class"
+        if metric not in METRICS:
+            raise ValueError(f"metric: got {metric!r}; expected one of {', '.join(METRICS)}.")
+        if self.multi_label != (metric in _OF_SEVERAL):
+            labels = "several labels" if self.multi_label else "one label"
+            expected = [name for name in METRICS if (name in _OF_SEVERAL) == self.multi_label]
+            raise ValueError(
+                f"metric: got {metric!r} for a set with {labels} a picture; expected one of {', '.join(expected)}."
+            )
+        if metric == "roc_auc" and len(self.class_names) != 2:
+            raise ValueError(
+                f"metric: got 'roc_auc' for {len(self.class_names)} classes; expected accuracy or mean_per_class, "
+                "or a set of two classes."
+            )
+        return METRICS[metric]
 
     def _encode_prompts(self, model: EvaluableModel) -> list[Tensor]:
         """Features of the prompts, one (P_c, D) per class."""
@@ -131,28 +194,48 @@ class ZeroShotClassification(Evaluator):
         )
         return list(features.split([len(texts) for texts in self.prompts]))
 
-    def _check_labels(self, labels: list[int]) -> None:
-        wrong = next((i for i, label in enumerate(labels) if not 0 <= label < len(self.class_names)), None)
-        if wrong is not None:
-            raise DataError(
-                f"{self.dataset.keys[wrong]}: its label is {labels[wrong]}; expected 0 … "
-                f"{len(self.class_names) - 1}, a class of this set."
-            )
-
-    def _metrics(
-        self, predicted: list[int | None], ranks: list[int | None], labels: list[int]
-    ) -> dict[str, float]:
-        count = len(self.class_names)
-        ks = (1, 5) if count > 5 else (1,)
+    def _one(
+        self, table: Tensor | None, items: dict[str, list[Any]], bad: list[int]
+    ) -> tuple[dict[str, float], dict[str, list[float]]]:
+        """Metrics and samples of pictures with one label each; the table of scores where there are two classes."""
+        count, labels, ranks = len(self.class_names), items["label"], items["label_rank"]
+        # Means over the classes that occur: a guess among all C names is right once in C whatever the class.
         found = {
-            "mean_per_class_accuracy": ranking.mean_per_class_accuracy(predicted, labels),
-            # Over the classes that occur: a guess among all C names is right once in C whatever the class.
+            "mean_per_class_accuracy": ranking.mean_per_class_accuracy(items["predicted"], labels),
             "mean_per_class_accuracy_chance": ranking.accuracy_chance(count),
         }
-        for k, value in ranking.recall_from_ranks(ranks, ks).items():
-            found[f"top{k}_accuracy"] = value
+        samples = {"mean_per_class_accuracy": per_class_samples([rank == 1 for rank in ranks], labels)}
+        for k in (1, 5) if count > 5 else (1,):
+            found[f"top{k}_accuracy"] = ranking.recall_from_ranks(ranks, [k])[k]
             found[f"top{k}_accuracy_chance"] = ranking.accuracy_chance(count, k=k)
-        return found
+            samples[f"top{k}_accuracy"] = [100.0 * (rank is not None and rank <= k) for rank in ranks]
+        if table is not None and 0 < sum(labels) < len(labels):
+            margin = table[:, 1] - table[:, 0]
+            found["roc_auc"] = measure(torch.stack([-margin, margin], 1), labels, missing=bad).metrics[
+                "roc_auc"
+            ]
+            found["roc_auc_chance"] = 50.0
+        elif self.main_metric == "roc_auc":
+            raise DataError(
+                f"roc_auc: all {len(labels)} pictures are of one class; expected pictures of both."
+            )
+        return found, samples
+
+    def _several(
+        self, table: Tensor | None, labels: Sequence[Label], bad: list[int]
+    ) -> tuple[dict[str, float], dict[str, list[float]]]:
+        """Metrics of pictures with several labels each; none of them is a mean over pictures."""
+        assert table is not None
+        measured = measure(table, labels, missing=bad)
+        found = {**measured.metrics, **{f"{name}_chance": value for name, value in measured.chance.items()}}
+        return found, {}
+
+
+def _label_ranks(scores: Tensor, labels: Sequence[Label]) -> list[int | None]:
+    """Rank of the best right class of each picture, (Q, C) -> Q; None for a picture without a label."""
+    if is_multi_label(labels):
+        return ranking.first_hit_ranks(ranking.rank_keys(scores), [classes_of(label) for label in labels])
+    return list(ranking.label_ranks(scores, torch.tensor(labels)).tolist())
 
 
 class _Pictures:

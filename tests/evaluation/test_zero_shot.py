@@ -149,3 +149,144 @@ def test_pictures_are_cropped_in_the_centre(tmp_path: Path) -> None:
 
     result = ZeroShotClassification(One(), ["{}"], encoding=PLAIN, tokenizer=FakeTokenizer())(FakeModel())
     assert result.items["predicted"] == [2] and result.items["score"][0] == pytest.approx(1.0)
+
+
+def test_samples_have_the_metrics_as_their_means(tmp_path: Path) -> None:
+    colors(tmp_path)
+    broken(tmp_path / "blue" / "1.jpg")
+    result = evaluate(ImageFolderSet(tmp_path))(FakeModel())  # type: ignore[operator]
+    # blue: right, unreadable; green: right, wrong; red: three right. 7 pictures, 3 classes.
+    half, third = 100 * 7 / (3 * 2), 100 * 7 / (3 * 3)
+    assert result.samples["mean_per_class_accuracy"] == pytest.approx([half, 0, half, 0, third, third, third])
+    assert result.samples["top1_accuracy"] == [100.0, 0.0, 100.0, 0.0, 100.0, 100.0, 100.0]
+
+
+def test_roc_auc_of_two_classes_by_hand(tmp_path: Path) -> None:
+    # Blue less red: of the blue ones 1, -0.2; of the red ones -1, 0.2. Pairs in order: 3 of 4.
+    for name, shades in {"blue": [(0, 0, 255), (153, 0, 102)], "red": [(255, 0, 0), (102, 0, 153)]}.items():
+        for i, shade in enumerate(shades):
+            picture(tmp_path / name / f"{i}.png", shade)
+    dataset = ImageFolderSet(tmp_path)
+    evaluator = ZeroShotClassification(
+        dataset, ["{}"], metric="roc_auc", encoding=PLAIN, tokenizer=FakeTokenizer()
+    )
+    result = evaluator(FakeModel())
+    assert evaluator.main_metric == result.meta["main_metric"] == "roc_auc"
+    assert result.metrics["roc_auc"] == pytest.approx(75.0)
+    assert result.metrics["roc_auc_chance"] == 50.0 and result.metrics["top1_accuracy"] == 50.0
+    assert "roc_auc" not in result.samples
+    # An unreadable picture has the worst place: its class lies below everything.
+    broken(tmp_path / "red" / "2.jpg")
+    result = ZeroShotClassification(
+        ImageFolderSet(tmp_path), ["{}"], encoding=PLAIN, tokenizer=FakeTokenizer()
+    )(FakeModel())
+    assert result.metrics["roc_auc"] == pytest.approx(100 * 3 / 6)
+
+
+class Several:
+    """Pictures with sets of labels: blue 0, green 1, red 2."""
+
+    classes, prompts = ("blue", "green", "red"), None
+    colors = ((0, 0, 255), (0, 200, 100), (200, 0, 100), (100, 0, 0), (0, 0, 0))
+    labels: Sequence[object] = ({0}, {1, 0}, {2}, {0, 2}, set())
+    keys = tuple("abcde")
+
+    def __init__(self, unreadable: Sequence[int] = ()) -> None:
+        self.unreadable = unreadable
+
+    def __len__(self) -> int:
+        return len(self.colors)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index in self.unreadable:
+            raise DataError("broken")
+        return torch.tensor(self.colors[index], dtype=torch.uint8)[:, None, None].expand(3, 9, 9), 0
+
+
+def several(**settings: object) -> object:
+    unreadable = settings.pop("unreadable", ())
+    return ZeroShotClassification(
+        Several(unreadable),  # type: ignore[arg-type]
+        ["{}"],
+        encoding=PLAIN,
+        tokenizer=FakeTokenizer(),
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def test_several_labels_a_picture_by_hand() -> None:
+    evaluator = several()
+    result = evaluator(FakeModel())  # type: ignore[operator]
+    # Blue: right 255, then 100 right and 100 wrong together, then 0 right and 0 wrong (three of five are right).
+    blue = (1 + 2 / 3 + 3 / 5) / 3
+    assert result.metrics["average_precision"] == pytest.approx(100 * (blue + 1 + 1) / 3)
+    # Thirds of recall: points 0 to 0.3 have 1, 0.4 to 0.6 have 2/3, 0.7 to 1 have 3/5.
+    eleven = (4 * 1 + 3 * 2 / 3 + 4 * 3 / 5) / 11
+    assert result.metrics["map_11_points"] == pytest.approx(100 * (eleven + 2) / 3)
+    assert evaluator.main_metric == "map_11_points" and result.samples == {}  # type: ignore[attr-defined]
+    assert result.items["label"] == [[0], [0, 1], [2], [0, 2], []]
+    assert result.items["predicted"] == [0, 1, 2, 2, 0]
+    assert result.items["label_rank"] == [1, 1, 1, 1, None]
+    assert not any("accuracy" in name for name in result.metrics)
+
+
+def test_an_unreadable_picture_never_helps_several_labels() -> None:
+    clean = several()(FakeModel()).metrics  # type: ignore[operator]
+    for i in range(4):
+        worse = several(unreadable=(i,))(FakeModel()).metrics  # type: ignore[operator]
+        for name in ("average_precision", "map_11_points"):
+            assert worse[name] < clean[name]
+
+
+@pytest.mark.parametrize("ensemble", ["normalized_mean", "raw_mean", "score_mean"])
+def test_the_named_ensemble_is_used(tmp_path: Path, ensemble: str) -> None:
+    # "red" is drawn to green by a long prompt, unless directions are averaged.
+    prompts = {"blue": ["blue"], "green": ["green"], "red": ["red", "yellow", "yellow green"]}
+    result = ZeroShotClassification(
+        colors(tmp_path),
+        prompts,
+        ensemble=ensemble,  # type: ignore[arg-type]
+        encoding=PLAIN,
+        tokenizer=FakeTokenizer(),
+    )(FakeModel())
+    lengths = [1.0, 0.98**0.5, (0.7**2 + 1.7**2) ** 0.5]
+    directions = (1 + 1 / 2**0.5 + 0.7 / lengths[2]) / 3, (0 + 1 / 2**0.5 + 1.7 / lengths[2]) / 3
+    expected = {
+        "raw_mean": (1 + 0.7 + 0.7) / 3,
+        "score_mean": (1 + 0.7 + 0.7) / 3,
+        "normalized_mean": sum(lengths)
+        / 3
+        * directions[0]
+        / (directions[0] ** 2 + directions[1] ** 2) ** 0.5,
+    }
+    assert result.items["score"][3] == pytest.approx(expected[ensemble], rel=1e-6)
+    assert result.meta["ensemble"] == ensemble
+
+
+def test_metrics_and_ensembles_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    dataset = colors(tmp_path)
+    with pytest.raises(ValueError, match="metric: got 'f1'; expected one of accuracy, mean_per_class"):
+        ZeroShotClassification(dataset, ["{}"], metric="f1")  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match="'map_11_points' for a set with one label a picture; expected one of acc"
+    ):
+        ZeroShotClassification(dataset, ["{}"], metric="map_11_points")
+    with pytest.raises(
+        ValueError, match="'accuracy' for a set with several labels a picture; expected one of map"
+    ):
+        several(metric="accuracy")
+    with pytest.raises(ValueError, match="'roc_auc' for 3 classes"):
+        ZeroShotClassification(dataset, ["{}"], metric="roc_auc")
+    with pytest.raises(ValueError, match="ensemble: got 'mean'"):
+        ZeroShotClassification(dataset, ["{}"], ensemble="mean")  # type: ignore[arg-type]
+    assert ZeroShotClassification(dataset, ["{}"], metric="accuracy").main_metric == "top1_accuracy"
+
+
+def test_roc_auc_needs_pictures_of_both_classes(tmp_path: Path) -> None:
+    picture(tmp_path / "blue" / "0.png", BLUE)
+    (tmp_path / "red").mkdir()
+    evaluator = ZeroShotClassification(
+        ImageFolderSet(tmp_path), ["{}"], metric="roc_auc", encoding=PLAIN, tokenizer=FakeTokenizer()
+    )
+    with pytest.raises(DataError, match="roc_auc: all 1 pictures are of one class"):
+        evaluator(FakeModel())
