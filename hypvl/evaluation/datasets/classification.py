@@ -56,7 +56,7 @@ class ImageFolderSet:
         self.paths: list[Path] = []
         self.labels: list[int] = []
         for label, folder in enumerate(folders):
-            found = _pictures_below(self.root / folder)
+            found = pictures_below(self.root / folder)
             self.paths += found
             self.labels += [label] * len(found)
         if not self.paths:
@@ -272,7 +272,8 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: is not valid JSON ({error}).") from error
 
 
-def _pictures_below(folder: Path) -> list[Path]:
+def pictures_below(folder: Path) -> list[Path]:
+    """Picture files anywhere below a folder, in sorted order; links are followed."""
     found: list[Path] = []
     seen: set[str] = set()
     for where, folders, files in os.walk(folder, followlinks=True):
