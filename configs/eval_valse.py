@@ -1,0 +1,29 @@
+r"""VALSE: eleven files of captions and foils (docs/evaluation.md).
+
+python scripts/evaluate.py --config configs/eval_valse.py \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+"""
+
+from hypvl.config import LazyCall as L
+from hypvl.evaluation.caption_choice import CaptionChoice
+from hypvl.evaluation.datasets.valse import PIECES, valse
+
+from .common.encoding import encoding as encoding
+
+roots = {
+    "valse": "./datasets/valse",
+    "coco": "./datasets/coco",
+    "visual7w": "./datasets/visual7w/images",
+    "swig": "./datasets/swig/images_512",
+    "visdial": "./datasets/visdial/VisualDialog_val2018",
+}
+_pictures = {name: "${roots." + name + "}" for name in ("coco", "visual7w", "swig", "visdial")}
+evaluate = {
+    "valse": L(CaptionChoice)(
+        dataset=L(valse)(root="${roots.valse}", **_pictures, pieces=list(PIECES), min_votes=2),
+        main_metric="macro_accuracy",
+        extra=["auroc"],
+        threshold=0.5,
+        encoding="${encoding}",
+    )
+}

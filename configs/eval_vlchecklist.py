@@ -1,0 +1,22 @@
+r"""VL-CheckList: objects, attributes and relations (docs/evaluation.md).
+
+python scripts/evaluate.py --config configs/eval_vlchecklist.py \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+"""
+
+from hypvl.config import LazyCall as L
+from hypvl.evaluation.caption_choice import CaptionChoice
+from hypvl.evaluation.datasets.vl_checklist import vl_checklist
+
+from .common.encoding import encoding as encoding
+
+roots = {"vlchecklist": "./datasets/vlchecklist", "vlchecklist_images": "./datasets/vlchecklist/images"}
+evaluate = {
+    "vlchecklist": L(CaptionChoice)(
+        dataset=L(vl_checklist)(
+            root="${roots.vlchecklist}", images="${roots.vlchecklist_images}", types=None, limit=1000
+        ),
+        main_metric="macro_accuracy",
+        encoding="${encoding}",
+    )
+}
