@@ -107,15 +107,9 @@ def _sources(root: Path, path: Path, images: Path | None) -> tuple[Path, Path]:
 
 def _entry(entry: Any, where: str) -> tuple[str, str, str]:
     """(picture, true text, false text)."""
-    if (
-        isinstance(entry, list)
-        and len(entry) == 2
-        and isinstance(entry[0], str)
-        and isinstance(entry[1], dict)
-    ):
-        texts = [entry[1].get(side) for side in ("POS", "NEG")]
-        if all(isinstance(own, list) and own and isinstance(own[0], str) for own in texts):
-            return entry[0], texts[0][0], texts[1][0]
+    match entry:
+        case [str(name), {"POS": [str(true), *_], "NEG": [str(false), *_]}]:
+            return name, true, false
     raise DataError(
         f'{where}: expected [picture, {{"POS": [text, …], "NEG": [text, …]}}]; got {str(entry)[:120]}'
     )
