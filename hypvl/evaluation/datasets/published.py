@@ -6,6 +6,7 @@ looking what is in it.
 
 import io
 import pickle
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,7 @@ def flowers102(folder: Path, *, split: str, classes: Sequence[str]) -> FileSet:
         DataError: when one is damaged.
     """
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     require_folder(folder / "jpg", "the pictures of the 102 flowers")
     for name in ("setid.mat", "imagelabels.mat"):
@@ -215,7 +217,17 @@ def flowers102(folder: Path, *, split: str, classes: Sequence[str]) -> FileSet:
         ids = np.atleast_1d(loadmat(folder / "setid.mat", squeeze_me=True)[_FLOWER_SPLITS[split]])
         labels = np.atleast_1d(loadmat(folder / "imagelabels.mat", squeeze_me=True)["labels"])
         of_image = [int(labels[int(i) - 1]) - 1 for i in ids]
-    except (ValueError, KeyError, IndexError, OSError, TypeError) as error:
+    # What a damaged file makes scipy raise.
+    except (
+        MatReadError,
+        NotImplementedError,
+        ValueError,
+        KeyError,
+        IndexError,
+        OSError,
+        TypeError,
+        zlib.error,
+    ) as error:
         raise DataError(
             f"{folder}: setid.mat or imagelabels.mat is damaged ({error}); download them again."
         ) from error

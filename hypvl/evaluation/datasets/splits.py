@@ -101,3 +101,41 @@ class Subset:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """(uint8 (3, h, w), label); raises as the whole set does."""
         return self._dataset[self.indices[index]]
+
+
+class WithoutClasses:
+    """A classification set without some of its classes and their pictures; the others are renumbered.
+
+    Args:
+        dataset: The whole.
+        left_out: Classes that go.
+
+    Raises:
+        DataError: when no picture is left.
+    """
+
+    def __init__(self, dataset: ClassificationSet, left_out: Sequence[int]) -> None:
+        gone = set(left_out)
+        kept = [label for label in range(len(dataset.classes)) if label not in gone]
+        number = {label: i for i, label in enumerate(kept)}
+        self._part = Subset(
+            dataset,
+            [i for i, label in enumerate(dataset.labels) if label in number],
+            name=f"classes other than {sorted(gone)}",
+        )
+        self.classes = [dataset.classes[label] for label in kept]
+        self.prompts = dataset.prompts
+        self.keys = self._part.keys
+        self.labels = [number[label] for label in self._part.labels]
+
+    @property
+    def ids(self) -> list[str] | None:
+        """Where each picture is; None where the whole set does not say."""
+        return self._part.ids
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """(uint8 (3, h, w), label); raises as the whole set does."""
+        return self._part[index][0], self.labels[index]

@@ -1,0 +1,93 @@
+"""The folder trees of ITRA and I0T, and sets without some classes."""
+
+from pathlib import Path
+
+import pytest
+
+from hypvl.errors import ConfigError, DataError
+from hypvl.evaluation.datasets.classification import ImageFolderSet
+from hypvl.evaluation.datasets.i0t_tree import I0T_CLASSIFICATION_SETS, i0t_classification_set
+from hypvl.evaluation.datasets.itra_tree import BIRDSNAP_LEFT_OUT, ITRA_SETS, itra_set
+from hypvl.evaluation.datasets.retrieval import coco
+from hypvl.evaluation.datasets.splits import WithoutClasses
+from hypvl.evaluation.protocol import MissingDataError
+from tests.evaluation.fakes import BLUE, GREEN, RED, picture
+from tests.evaluation.miniatures import i0t_classification, itra
+
+
+def test_itra(tmp_path: Path) -> None:
+    itra.make(tmp_path)
+    root = tmp_path / "itra"
+    names = {name: itra_set(name, root=root).classes[:2] for name in ITRA_SETS}
+    assert names == {
+        "imagenet": ["tench", "goldfish"],
+        "birdsnap": ["Acadian Flycatcher", "Acorn Woodpecker"],
+        "country211": ["AD", "AE"],
+        "flowers102": ["1", "2"],
+        "gtsrb": ["00000", "00001"],
+        "stanford_cars": ["Acura RL Sedan 2012", "BMW X5 SUV 2007"],
+        "ucf101": ["Apply Eye Makeup", "Yo Yo"],
+    }
+    for name in ITRA_SETS:
+        data = itra_set(name, root=root)
+        assert data[len(data) - 1][0].float().mean(dim=(1, 2)).tolist() == list(BLUE)
+        assert name == "imagenet" or data.prompts
+    assert len(itra_set("ucf101", root=root, split="testlist03")) == 4
+    assert len(coco(root / "coco2017").images) == 5
+    with pytest.raises(
+        ConfigError, match="'ucf101': got split 'test'; expected one of testlist01, testlist02"
+    ):
+        itra_set("ucf101", root=root, split="test")
+    with pytest.raises(ConfigError, match="ITRA set 'cars': unknown"):
+        itra_set("cars", root=root)
+    with pytest.raises(MissingDataError, match="test: is not there"):
+        itra_set("gtsrb", root=tmp_path)
+
+
+@pytest.mark.parametrize(("name", "first"), [("flowers102", 1), ("flowers102", 0), ("gtsrb", 0)])
+def test_numbered_folders_get_the_name_of_their_number(name: str, first: int, tmp_path: Path) -> None:
+    from hypvl.evaluation.datasets.entries import class_names
+
+    known = class_names(name)
+    assert known is not None
+    for i in range(len(known)):
+        picture(tmp_path / name / "test" / str(first + i) / "a.png", RED)
+    data = itra_set(name, root=tmp_path)
+    for key, label in zip(data.keys, data.labels, strict=True):
+        assert data.classes[label] == known[int(key.split("/")[0]) - first]
+
+
+def test_birdsnap_without_the_nine_classes(tmp_path: Path) -> None:
+    for i in range(500):
+        (tmp_path / "birdsnap" / "test" / f"Bird_{i:03d}").mkdir(parents=True)
+    for i in (45, 46, 47, 499):
+        picture(tmp_path / "birdsnap" / "test" / f"Bird_{i:03d}" / "1.jpg", RED)
+    data = itra_set("birdsnap", root=tmp_path)
+    assert len(data.classes) == 491 and len(BIRDSNAP_LEFT_OUT) == 9
+    assert [data.classes[label] for label in data.labels] == ["Bird 045", "Bird 047", "Bird 499"]
+
+
+def test_without_classes(tmp_path: Path) -> None:
+    for name, color in (("a", RED), ("b", GREEN), ("c", BLUE)):
+        picture(tmp_path / name / "1.png", color)
+    data = WithoutClasses(ImageFolderSet(tmp_path), [1])
+    assert data.classes == ["a", "c"] and data.labels == [0, 1] and data.keys == ["a/1.png", "c/1.png"]
+    image, label = data[1]
+    assert label == 1 and image.float().mean(dim=(1, 2)).tolist() == list(BLUE)
+    assert data.ids == [str(tmp_path / "a" / "1.png"), str(tmp_path / "c" / "1.png")] and len(data) == 2
+    with pytest.raises(DataError, match=r"classes other than \[0, 1, 2\]: none of its 3 pictures"):
+        WithoutClasses(ImageFolderSet(tmp_path), [0, 1, 2])
+
+
+def test_i0t(tmp_path: Path) -> None:
+    i0t_classification.make(tmp_path)
+    cifar, birds = (i0t_classification_set(n, root=tmp_path / "i0t") for n in I0T_CLASSIFICATION_SETS)
+    assert len(cifar.classes) == 100 and len(cifar) == 6
+    assert birds.classes == ["Acadian Flycatcher", "Acorn Woodpecker"] and birds.prompts == [
+        "a photo of a {}, a type of bird."
+    ]
+    for name in I0T_CLASSIFICATION_SETS:
+        with pytest.raises(MissingDataError, match="zeroshot_datasets"):
+            i0t_classification_set(name, root=tmp_path)
+    with pytest.raises(ConfigError, match="I0T set 'cifar10': unknown"):
+        i0t_classification_set("cifar10", root=tmp_path)

@@ -1,0 +1,32 @@
+"""ITRA's tree in small; `root` stands for ./datasets.
+
+Fills roots.itra of configs/eval_itra_classification.py: red and blue class folders, and COCO val2017.
+"""
+
+from pathlib import Path
+
+from tests.evaluation.fakes import picture
+from tests.evaluation.miniatures.classification import COLORS, folders
+from tests.evaluation.miniatures.retrieval import make_coco
+
+CLASSES = {
+    "birdsnap/test": ["Acadian_Flycatcher", "Acorn_Woodpecker"],
+    "country211/test": ["AD", "AE"],
+    "flowers102/test": ["1", "2"],
+    "gtsrb/test": ["00000", "00001"],
+    "stanford_cars/test": ["Acura RL Sedan 2012", "BMW X5 SUV 2007"],
+    **{f"ucf101/testlist0{i}": ["ApplyEyeMakeup", "YoYo"] for i in (1, 2, 3)},
+}
+
+
+def make(root: Path) -> None:
+    """Write it below ``root / "itra"``."""
+    base = root / "itra"
+    for place, names in CLASSES.items():
+        folders(base / place, names, 2)
+    for split in ("train", "test"):
+        for i in range(1000):
+            (base / "imagenet" / split / f"n{i:08d}").mkdir(parents=True)
+        for label in range(2):
+            picture(base / "imagenet" / split / f"n{label:08d}" / "1.JPEG", COLORS[label])
+    make_coco(base / "coco2017")
