@@ -6,7 +6,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.class_metrics import MetricName
 from hypvl.evaluation.features import Encoding
 from hypvl.evaluation.labelled import Label
 from hypvl.evaluation.logistic import LogisticModels, fit_logistic
@@ -15,6 +14,7 @@ from hypvl.evaluation.prediction_files import PredictionFiles
 from hypvl.evaluation.protocol import ClassificationSet, EvaluableModel, Stage
 from hypvl.evaluation.supervised import Learnt, Plan, Run, SupervisedEvaluator
 from hypvl.evaluation.sweep import COARSE_GRID, halving_search
+from hypvl.evaluation.zero_shot import Metric
 
 Normalization = Literal["none", "l2", "standard"]
 
@@ -63,7 +63,7 @@ class LinearProbe(SupervisedEvaluator):
         seeds: Sequence[int] = (0,),
         costs: Sequence[float] = COARSE_GRID,
         halvings: int = 4,
-        metric: MetricName | None = None,
+        metric: Metric | None = None,
         stage: Stage = "trunk",
         normalize: Normalization = "none",
         tolerance: float = 1e-5,

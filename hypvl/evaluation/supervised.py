@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hypvl.errors import DataError
-from hypvl.evaluation.class_metrics import METRIC_NAMES, Measured, MetricName, measure
+from hypvl.evaluation.class_metrics import Measured, measure
 from hypvl.evaluation.features import Encoding
 from hypvl.evaluation.labelled import (
     Label,
@@ -30,6 +30,7 @@ from hypvl.evaluation.protocol import (
     Evaluator,
     Stage,
 )
+from hypvl.evaluation.zero_shot import METRICS, Metric
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class SupervisedEvaluator(Evaluator):
         validation_fraction: Share of each class to cut, in (0, 1).
         shots: Pictures of each class to learn from; None = all.
         seeds: Of the draws and of training; one result each.
-        metric: What settings are chosen by and what is reported first; None = ``mean_per_class_accuracy``, for several
+        metric: What settings are chosen by and what is reported first; None = ``mean_per_class``, for several
             labels a picture ``map_11_points``.
         stage: What of the model is learnt from.
         encoding: Batches, workers, precision.
@@ -124,7 +125,7 @@ class SupervisedEvaluator(Evaluator):
         validation_fraction: float = 0.2,
         shots: int | None = None,
         seeds: Sequence[int] = (0,),
-        metric: MetricName | None = None,
+        metric: Metric | None = None,
         stage: Stage = "trunk",
         encoding: Encoding | None = None,
         predictions: PredictionFiles | None = None,
@@ -147,10 +148,10 @@ class SupervisedEvaluator(Evaluator):
             check_labels(pool.labels, pool.keys, num_classes=len(self.classes))
         self.multi_label = is_multi_label(self.pool.labels) or is_multi_label(self.test.labels)
         if metric is None:
-            metric = "map_11_points" if self.multi_label else "mean_per_class_accuracy"
-        if metric not in METRIC_NAMES:
-            raise ValueError(f"metric: got {metric!r}; expected one of {', '.join(METRIC_NAMES)}.")
-        self.main_metric = metric
+            metric = "map_11_points" if self.multi_label else "mean_per_class"
+        if metric not in METRICS:
+            raise ValueError(f"metric: got {metric!r}; expected one of {', '.join(METRICS)}.")
+        self.main_metric = METRICS[metric]
         self.validation_fraction = validation_fraction
         self.shots = shots
         self.seeds = [int(seed) for seed in seeds]
