@@ -1,7 +1,7 @@
-r"""Zero-shot classification; data sets below datasets/eval (docs/evaluation.md).
+r"""Zero-shot classification on the 20 sets of the hyperbolic papers and a few more (docs/evaluation.md).
 
 python scripts/evaluate.py --config configs/eval_zero_shot_classification.py \
-    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py prompt_style=subreddit
 """
 
 from hypvl.config import LazyCall as L
@@ -11,11 +11,13 @@ from hypvl.evaluation.zero_shot import ZeroShotClassification
 from .common.encoding import encoding as encoding
 
 roots = {"eval": "./datasets/eval"}
+download = True
+prompt_style = "clip"
 evaluate = {
     name: L(ZeroShotClassification)(
-        dataset=L(catalog.classification_set)(name=name, root="${roots.eval}"),
-        prompts=L(catalog.classification_prompts)(name=name),
+        dataset=L(catalog.classification_set)(name=name, root="${roots.eval}", download="${download}"),
+        prompts=L(catalog.classification_prompts)(name=name, style="${prompt_style}"),
         encoding="${encoding}",
     )
-    for name in catalog.CLASSIFICATION_SETS
+    for name in (*catalog.CLASSIFICATION_SETS, *catalog.MORE_CLASSIFICATION_SETS)
 }

@@ -50,7 +50,9 @@ def itra_set(name: str, *, root: str | Path, split: str | None = None) -> Classi
         raise ConfigError(f"ITRA set {name!r}: got split {split!r}; expected one of {', '.join(splits)}.")
     folder = Path(root) / name
     if name == "imagenet":
-        return imagenet(folder, split=split)
+        whole = imagenet(folder, split=split)
+        whole.prompts = set_templates(name)
+        return whole
     dataset = ImageFolderSet(folder / split)
     dataset.classes = _names(dataset.classes, class_names(same_as))
     dataset.prompts = set_templates(same_as)

@@ -31,7 +31,7 @@ def test_itra(tmp_path: Path) -> None:
     for name in ITRA_SETS:
         data = itra_set(name, root=root)
         assert data[len(data) - 1][0].float().mean(dim=(1, 2)).tolist() == list(BLUE)
-        assert name == "imagenet" or data.prompts
+        assert data.prompts and len(data.prompts) == (80 if name == "imagenet" else len(data.prompts))
     assert len(itra_set("ucf101", root=root, split="testlist03")) == 4
     assert len(coco(root / "coco2017").images) == 5
     with pytest.raises(
