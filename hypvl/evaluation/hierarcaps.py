@@ -1,0 +1,161 @@
+"""Captions of a picture by level: do they lie farther out the more they say, and does the picture find its own?"""
+
+import torch
+from torch import Tensor
+
+from hypvl.data.tokenizer import get_tokenizer
+from hypvl.data.transforms import ResizeCenterCrop
+from hypvl.evaluation.datasets.caption_chains import CaptionChains
+from hypvl.evaluation.features import (
+    EncodedImages,
+    Encoding,
+    check_scores,
+    encode_images,
+    encode_texts,
+    evaluating,
+)
+from hypvl.evaluation.metrics.chains import along_radii, level_tau
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.evaluation.traversal import check_embeddings, find_root, radius
+from hypvl.geometry.base import Geometry
+
+_BLOCK = 64  # pictures scored at once against every text
+
+
+class HierarCaps(Evaluator):
+    """Order and retrieval of chains of captions.
+
+    Metrics: ``tau_d`` (the main one), the mean over the chains of
+    :func:`hypvl.evaluation.metrics.chains.level_tau` of distances to the root, in [-1, 1]; in percent ``ordered_share``
+    of chains whose every level lies farther out than the one before; ``precision`` and ``recall`` of the texts of a
+    picture's own chain among those it retrieves at ``steps`` radius thresholds
+    (:func:`~hypvl.evaluation.metrics.chains.along_radii`, candidates: the texts of all chains, by the model's score),
+    with the ``_chance`` of as many drawn at random; ``level_entailment_share``, where there are cones, of neighbouring
+    levels of which the general one's cone holds the specific one; and ``radius_level_<n>``, mean distances.
+
+    A picture that cannot be read retrieves nothing: 0 for precision and recall.
+
+    Items, one per picture: ``key``, ``tau``, ``retrieved`` (texts from the root outwards, None for an unreadable
+    picture), ``right`` (how many are its own).
+
+    Args:
+        dataset: Pictures with chains.
+        steps: Thresholds, evenly spaced from the least to the greatest radius of all texts.
+        root_text: A text that stands for the root where the geometry has none (HierarCaps takes the empty text);
+            None = the mean of all texts.
+        encoding: Batches, workers, precision.
+        tokenizer: In place of hypvl's own, with the model's context length.
+
+    Raises:
+        ValueError: for fewer than 2 steps.
+
+    Source: Alper and Averbuch-Elor 2024 (arXiv 2407.08521), section 5.
+    Differs: candidates are ranked by the score the model was trained with; the thresholds span the radii of all texts.
+    """
+
+    main_metric = "tau_d"
+
+    def __init__(
+        self,
+        dataset: CaptionChains,
+        *,
+        steps: int = 50,
+        root_text: str | None = None,
+        encoding: Encoding | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        if steps < 2:
+            raise ValueError(f"steps: got {steps}; expected at least 2 thresholds.")
+        self.dataset = dataset
+        self.steps = steps
+        self.root_text = root_text
+        self.encoding = Encoding() if encoding is None else encoding
+        self.tokenizer = tokenizer
+
+    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+        """Encode, order, retrieve and count."""
+        data = self.dataset
+        tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
+        names = list(dict.fromkeys(text for chain in data.chains for text in chain))
+        row = {text: i for i, text in enumerate(names)}
+        asked = names if self.root_text is None else [*names, self.root_text]
+        texts = encode_texts(model, asked, tokenizer=tokenizer, encoding=self.encoding, label="captions")
+        images = encode_images(
+            model,
+            data.images,
+            transform=ResizeCenterCrop(model.image_size),
+            encoding=self.encoding,
+            label="images",
+        )
+        chains = [[row[text] for text in chain] for chain in data.chains]
+        with evaluating(model) as device:
+            keys = texts[: len(names)].to(device)
+            check_embeddings(keys, images.embeddings)
+            stored = None if self.root_text is None else texts[-1].to(device)
+            root, source = find_root(model.geometry, keys, stored=stored)
+            radii = radius(model.geometry, keys, root=root).double().cpu()
+            retrieved = self._retrieve(model, images, keys, radii)
+            entailed = _entailed(model.geometry, keys, chains)
+        by_level = radii[torch.tensor(chains)]  # (N, levels)
+        taus = [level_tau(levels) for levels in by_level.tolist()]
+        ordered = (100.0 * (by_level.diff(dim=1) > 0).all(1)).tolist()
+        own = [set(chain) for chain in chains]
+        right = [len(own[i] & set(retrieved.get(i, ()))) for i in range(len(chains))]
+        precision = [
+            100.0 * hits / len(retrieved[i]) if i in retrieved else 0.0 for i, hits in enumerate(right)
+        ]
+        recall = [100.0 * hits / len(own[i]) for i, hits in enumerate(right)]
+        samples = {"tau_d": taus, "ordered_share": ordered, "precision": precision, "recall": recall}
+        if entailed is not None:
+            samples["level_entailment_share"] = entailed
+        metrics = {name: sum(values) / len(values) for name, values in samples.items()}
+        found = [len(texts) for texts in retrieved.values()]
+        metrics["precision_chance"] = 100.0 * sum(map(len, own)) / len(own) / len(names)
+        metrics["recall_chance"] = 100.0 * sum(found) / len(found) / len(names)
+        for level in range(data.levels):
+            metrics[f"radius_level_{level + 1}"] = float(by_level[:, level].mean())
+        return EvaluationResult(
+            metrics=metrics,
+            items={
+                "key": list(data.keys),
+                "tau": taus,
+                "retrieved": [
+                    [names[j] for j in retrieved[i]] if i in retrieved else None for i in range(len(chains))
+                ],
+                "right": right,
+            },
+            meta={
+                "images": len(data.images),
+                "levels": data.levels,
+                "texts": len(names),
+                "steps": self.steps,
+                "root": {"checkpoint": "root_text", "text pool": "mean of the texts"}.get(source, source),
+                "unreadable": len(images.bad),
+                "unreadable_first": [reason for _, reason in images.bad[:10]],
+                "main_metric": self.main_metric,
+            },
+            samples=samples,
+        )
+
+    def _retrieve(
+        self, model: EvaluableModel, images: EncodedImages, keys: Tensor, radii: Tensor
+    ) -> dict[int, list[int]]:
+        """Texts that each readable picture retrieves, by its position in the data set."""
+        found: dict[int, list[int]] = {}
+        parts = zip(images.embeddings.split(_BLOCK), images.indices.split(_BLOCK), strict=True)
+        for block, indices in parts:
+            scores = model.scores(block.to(keys.device), keys, query_modality="image", key_modality="text")
+            check_scores(scores)
+            lists = along_radii(scores.cpu(), radii, steps=self.steps)
+            found |= dict(zip(indices.tolist(), lists, strict=True))
+        return found
+
+
+def _entailed(geometry: Geometry, texts: Tensor, chains: list[list[int]]) -> list[float] | None:
+    """Of each chain the percentage of neighbouring levels whose general cone holds the specific text."""
+    rows = torch.tensor(chains, device=texts.device)
+    general, specific = texts[rows[:, :-1]], texts[rows[:, 1:]]  # (N, levels - 1, D)
+    angle, aperture = geometry.exterior_angle(general, specific), geometry.half_aperture(general)
+    if angle is None or aperture is None:
+        return None
+    return (100.0 * (angle <= aperture).all(-1).double().mean(1)).tolist()

@@ -1,0 +1,63 @@
+"""Chains of texts from the most general to the most specific: pure functions of their radii and scores."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+
+def level_tau(radii: Sequence[float]) -> float:
+    """Kendall's tau between the level of each text and its distance to the root.
+
+    Formula: (C - D) / (n (n - 1) / 2), C pairs of levels whose radii grow with the level, D pairs whose radii shrink;
+    equal radii count for neither.
+
+    Args:
+        radii: From the most general text to the most specific, at least 2.
+
+    Returns:
+        1 = always farther out, -1 = always nearer, 0 = no order, also where all radii are the same.
+
+    Source: HierarCaps, Alper and Averbuch-Elor 2024 (arXiv 2407.08521), the measure tau_d.
+    """
+    if len(radii) < 2:
+        raise ValueError(f"radii: got {len(radii)}; expected at least 2 levels.")
+    pairs = list(combinations(radii, 2))
+    return sum((far > near) - (far < near) for near, far in pairs) / len(pairs)
+
+
+def along_radii(scores: Tensor, radii: Tensor, *, steps: int = 50) -> list[list[int]]:
+    """What each query retrieves while the candidates are let in from the root outwards.
+
+    ``steps`` thresholds are evenly spaced from the least to the greatest radius; at each one the best-scoring
+    candidate whose radius is at most the threshold is taken. Of equal scores the one nearer the root comes first.
+
+    Args:
+        scores: Queries against candidates, (Q, K), higher = closer.
+        radii: Distances of the candidates to the root, (K,).
+        steps: Number of thresholds, at least 2.
+
+    Returns:
+        For each query the distinct candidates, from the root outwards.
+    """
+    if scores.ndim != 2 or radii.shape != scores.shape[1:] or len(radii) == 0 or steps < 2:
+        raise ValueError(
+            f"scores, radii, steps: got {tuple(scores.shape)}, {tuple(radii.shape)} and {steps}; expected (Q, K), "
+            "(K,), K >= 1 and at least 2 thresholds."
+        )
+    order = radii.sort(stable=True)
+    sorted_scores = scores[:, order.indices]
+    # Running maximum whose position is the first to reach it: torch.cummax gives the last of equal ones.
+    best = sorted_scores.cummax(1).values
+    rises = torch.ones_like(best, dtype=torch.bool)
+    rises[:, 1:] = best[:, 1:] > best[:, :-1]
+    position = torch.arange(best.shape[1], device=best.device)
+    first = torch.where(rises, position, 0).cummax(1).values  # (Q, K)
+    low, high = order.values[0], order.values[-1]
+    weights = torch.linspace(0.0, 1.0, steps, dtype=order.values.dtype, device=radii.device)
+    thresholds = low + weights * (high - low)
+    thresholds[-1] = high
+    allowed = torch.searchsorted(order.values, thresholds, right=True).clamp(min=1)  # how many are let in
+    chosen = order.indices[first[:, allowed - 1]]  # (Q, steps)
+    return [list(dict.fromkeys(row)) for row in chosen.tolist()]
