@@ -109,7 +109,7 @@ def matched_hits(truth: Sequence[int], clusters: Sequence[int]) -> list[bool]:
     classes, names = np.unique(np.asarray(truth)), np.unique(np.asarray(clusters))
     rows, columns = linear_sum_assignment(table, maximize=True)
     class_of = {names[column]: classes[row] for row, column in zip(rows, columns, strict=True)}
-    return [class_of.get(cluster) == label for label, cluster in zip(truth, clusters, strict=True)]
+    return [bool(class_of.get(cluster) == label) for label, cluster in zip(truth, clusters, strict=True)]
 
 
 def hungarian_accuracy(truth: Sequence[int], clusters: Sequence[int]) -> float:

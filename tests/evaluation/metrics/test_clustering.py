@@ -46,6 +46,7 @@ def test_by_hand() -> None:
     assert purity(TRUTH, FOUND) == pytest.approx(75.0)
     assert hungarian_accuracy(TRUTH, FOUND) == pytest.approx(75.0)
     assert matched_hits(TRUTH, FOUND) == [True, True, False, True]
+    assert all(type(hit) is bool for hit in matched_hits(TRUTH, FOUND))
 
 
 def test_a_cluster_too_many_stands_for_nothing() -> None:
