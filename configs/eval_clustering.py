@@ -1,0 +1,20 @@
+r"""K-Means of zero-shot image embeddings against the classes: AMI, NMI, ARI (K = classes, 100 iterations, 5 starts).
+
+python scripts/evaluate.py --config configs/eval_clustering.py \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+"""
+
+from hypvl.config import LazyCall as L
+from hypvl.evaluation.clustering import KMeansClustering
+from hypvl.evaluation.datasets import catalog
+
+from .common.encoding import encoding as encoding
+
+roots = {"eval": "./datasets/eval"}
+evaluate = {
+    name: L(KMeansClustering)(
+        dataset=L(catalog.classification_set)(name=name, root="${roots.eval}"),
+        stage="embeddings", rows="flat", iterations=100, restarts=5, seeds=[0, 1, 2], encoding="${encoding}",
+    )
+    for name in catalog.CLASSIFICATION_SETS
+}  # fmt: skip

@@ -1,0 +1,24 @@
+r"""Weighted k-nearest neighbours (k = 20, T = 0.07) over the features before the projection, as ITRA does.
+
+python scripts/evaluate.py --config configs/eval_knn.py \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+
+By the model's own image-image score of its embeddings: evaluate.cifar10.similarity=model evaluate.cifar10.stage=null
+"""
+
+from hypvl.config import LazyCall as L
+from hypvl.evaluation.datasets import catalog
+from hypvl.evaluation.knn import KNNClassification
+
+from .common.encoding import encoding as encoding
+
+roots = {"eval": "./datasets/eval"}
+evaluate = {
+    name: L(KNNClassification)(
+        train=L(catalog.classification_set)(name=name, root="${roots.eval}", split="train"),
+        validation=L(catalog.classification_set)(name=name, root="${roots.eval}", split="val"),
+        test=L(catalog.classification_set)(name=name, root="${roots.eval}"),
+        k=20, temperature=0.07, similarity="cosine", stage="trunk", encoding="${encoding}",
+    )
+    for name in catalog.CLASSIFICATION_SETS
+}  # fmt: skip
