@@ -21,15 +21,15 @@ from hypvl.evaluation.datasets.choices import (
     text_of,
 )
 from hypvl.evaluation.datasets.classification import read_json
+from hypvl.evaluation.datasets.composition_files import provide
 from hypvl.evaluation.datasets.word_order import Tagger, builtin_tagger, plain_caption, shuffles
 from hypvl.evaluation.protocol import MissingDataError
 
 RELATIONS, ATTRIBUTES = "visual_genome_relation.json", "visual_genome_attribution.json"
-_FROM = "github.com/mertyg/vision-language-models-are-bows"
-_KARPATHY = "https://storage.googleapis.com/sfr-vision-language-research/datasets/"
+_ORDER_FILES = {"coco_karpathy_test.json": "coco_order", "flickr30k_test.json": "flickr30k_order"}
 
 
-def relations(root: str | Path, *, left_out: Sequence[str] | None = None) -> Choices:
+def relations(root: str | Path, *, left_out: Sequence[str] | None = None, download: bool = False) -> Choices:
     """VG-Relation: "the horse is eating the grass" against "the grass is eating the horse".
 
     ``root/visual_genome_relation.json``, a list of ``{image_path, bbox_x, bbox_y, bbox_w, bbox_h, true_caption,
@@ -40,13 +40,14 @@ def relations(root: str | Path, *, left_out: Sequence[str] | None = None) -> Cho
         root: Folder of ARO.
         left_out: Relations whose cases are not asked, because they are symmetrical or rare; None = the published
             list, with which 48 relations stay.
+        download: Fetch what is missing into ``root``.
 
     Raises:
         MissingDataError: when the file or all pictures are not there.
         DataError: naming the case that cannot be used.
     """
     gone = set(published_left_out() if left_out is None else left_out)
-    found = list(_cases(Path(root), RELATIONS))
+    found = list(_cases(Path(root), RELATIONS, download=download))
     kinds = [text_of(entry, "relation_name", where) for where, entry in found]
     kept = [
         (where, entry, kind) for (where, entry), kind in zip(found, kinds, strict=True) if kind not in gone
@@ -65,7 +66,7 @@ def relations(root: str | Path, *, left_out: Sequence[str] | None = None) -> Cho
     )
 
 
-def attributes(root: str | Path, *, min_cases: int = 25) -> Choices:
+def attributes(root: str | Path, *, min_cases: int = 25, download: bool = False) -> Choices:
     """VG-Attribution: "the paved road and the white house" against "the white road and the paved house".
 
     ``root/visual_genome_attribution.json``, a list as that of :func:`relations` with ``attributes: [a, b]``.
@@ -74,13 +75,14 @@ def attributes(root: str | Path, *, min_cases: int = 25) -> Choices:
     Args:
         root: Folder of ARO.
         min_cases: Cases a pair must have to count in the mean; those of other pairs count in ``accuracy`` only.
+        download: Fetch what is missing into ``root``.
 
     Raises:
         MissingDataError: when the file or all pictures are not there.
         DataError: naming the case that cannot be used, or when no pair has cases enough.
     """
     kept = []
-    for where, entry in _cases(Path(root), ATTRIBUTES):
+    for where, entry in _cases(Path(root), ATTRIBUTES, download=download):
         pair = entry.get("attributes")
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(word, str) for word in pair):
             raise DataError(
@@ -98,6 +100,7 @@ def order(
     images: str | Path | None = None,
     seed: int = 0,
     tagger: Tagger | None = None,
+    download: bool = False,
 ) -> Choices:
     """COCO order and Flickr30k order: a caption against its words in up to four wrong orders.
 
@@ -112,6 +115,7 @@ def order(
         seed: Of the shuffles.
         tagger: Finds nouns and adjectives; None = by hypvl's word lists. For the published one give, in a Python
             config, :class:`hypvl.data.hard_negatives.backends.spacy_tagger.SpacyTagger` of "en_core_web_sm".
+        download: Fetch the file where it is missing, under one of its published names; pictures are not fetched.
 
     Raises:
         MissingDataError: when the file or all pictures are not there.
@@ -119,10 +123,12 @@ def order(
     """
     path = Path(annotations)
     if not path.is_file():
-        raise MissingDataError(
-            f"{path}: is not there (looked in {Path.cwd()}); put it there ({_KARPATHY}coco_karpathy_test.json or "
-            "flickr30k_test.json), with the pictures of the set."
-        )
+        if path.name not in _ORDER_FILES:
+            raise MissingDataError(
+                f"{path}: is not there (looked in {Path.cwd()}); expected {' or '.join(_ORDER_FILES)}, or a file of "
+                "your own."
+            )
+        provide(_ORDER_FILES[path.name], path.parent, [path.name], fetch=download)
     entries = _list(path)
     folder = path.parent if root is None else Path(root)
     gathered = Gatherer()
@@ -177,14 +183,10 @@ def _order_choice(image: int, caption: str, foils: dict[str, str]) -> Choice:
     return Choice(image, caption, texts, "order", tuple(once[text] for text in texts) if named else ())
 
 
-def _cases(root: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _cases(root: Path, name: str, *, download: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, entry) of each case of Visual Genome."""
+    provide("aro", root, [name, "images"], fetch=download)
     path = root / name
-    if not path.is_file():
-        raise MissingDataError(
-            f"{path}: is not there (looked in {Path.cwd()}); put ARO's {name} and its images/ into {root} "
-            f"({_FROM} says where they are), or give another folder by an override."
-        )
     for number, entry in enumerate(_list(path)):
         where = f"{path}, entry {number}"
         if not isinstance(entry, dict):
@@ -224,6 +226,6 @@ def _choices(
             f"{root / name}: has no kind with {minimum} cases among the {len(choices)} that count; expected the "
             "published file, or a smaller min_cases."
         )
-    require_pictures(gathered.paths, source=root / name, what=f"ARO's images (see {_FROM})")
+    require_pictures(gathered.paths, source=root / name, what="ARO's images")
     meta |= {"kinds": len(counts), "kinds_in_mean": len(means)}
     return Choices(gathered.images(), choices, gathered.keys, {"macro_accuracy": means}, meta)

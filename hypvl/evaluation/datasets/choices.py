@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -116,8 +116,7 @@ class Groups:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """A part of a picture in pixels: ``x`` columns from the left, ``y`` rows from the top, ``w`` x ``h`` large."""
 
     x: int
@@ -137,6 +136,13 @@ class Crops:
 
     def __init__(self, parts: Sequence[tuple[Path, Box | None]]) -> None:
         self.parts = list(parts)
+
+    @property
+    def ids(self) -> list[str]:
+        """Where each is: the file, and the box in it."""
+        return [
+            str(path) if box is None else f"{path}::{','.join(map(str, box))}" for path, box in self.parts
+        ]
 
     def __len__(self) -> int:
         return len(self.parts)

@@ -148,11 +148,13 @@ def test_an_already_made_file_is_read_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("read", [aro.relations, aro.attributes])
 def test_missing_files_are_named(tmp_path: Path, read: Any) -> None:
     with pytest.raises(
-        MissingDataError, match=r"visual_genome_\w+\.json: is not there .* put ARO's .* and its images/"
+        MissingDataError, match=r"visual_genome_\w+\.json: is not there .* put .*json and images of"
     ):
         read(tmp_path)
     with pytest.raises(MissingDataError, match=r"coco_karpathy_test\.json: is not there"):
         aro.order(tmp_path / "coco_karpathy_test.json")
+    with pytest.raises(MissingDataError, match=r"mine\.json: is not there .* or a file of your own"):
+        aro.order(tmp_path / "mine.json", download=True)
 
 
 def test_missing_pictures_are_named(root: Path) -> None:

@@ -75,6 +75,7 @@ def test_gatherer_keeps_each_picture_once(tmp_path: Path) -> None:
     ]
     assert found == [0, 1, 0, 1] and gathered.keys == ["a", "a box"]
     assert [tuple(image.shape) for image in gathered.images()] == [(3, 7, 9), (3, 2, 2)]
+    assert gathered.images().ids == [str(path), f"{path}::0,0,2,2"]
 
 
 def test_fields_are_checked_where_they_are_read() -> None:
