@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from hypvl.data.tokenizer import get_tokenizer
-from hypvl.data.transforms import Squeeze
+from hypvl.data.transforms import ResizeCenterCrop, Squeeze
 from hypvl.errors import DataError
 from hypvl.evaluation.exact_ranks import exact_ranks
 from hypvl.evaluation.features import EncodedImages, Encoding, encode_images, encode_texts, search
@@ -51,7 +51,7 @@ class _Way:
 class ZeroShotRetrieval(Evaluator):
     """Recall@K, mean recall and median rank, both ways.
 
-    Pictures are squeezed to a square, not cropped. A text has one right picture, a picture one right text or
+    A text has one right picture, a picture one right text or
     more; a query is a hit at K when one of them is among its first K. Metrics, shares in percent:
 
     - ``text_to_image_recall@K`` and ``image_to_text_recall@K``, each with ``_chance`` beside it, per query in
@@ -83,6 +83,8 @@ class ZeroShotRetrieval(Evaluator):
         ks: Cut-offs.
         depth: How far down ranks are kept for the items.
         folds: Parts of the gallery; 1 = the whole.
+        resize: ``squeeze`` the whole picture to a square, as MERU does, or ``crop`` the centre of the resized picture,
+            as CLIP and those that build on it do.
         positives: Further right pairs, see :func:`hypvl.evaluation.datasets.positives.caption_positives`.
         encoding: Batches, workers, precision.
         tokenizer: In place of hypvl's own, with the model's context length.
@@ -99,6 +101,7 @@ class ZeroShotRetrieval(Evaluator):
         ks: Sequence[int] = (1, 5, 10),
         depth: int = 100,
         folds: int = 1,
+        resize: Literal["squeeze", "crop"] = "squeeze",
         positives: FurtherPositives | None = None,
         encoding: Encoding | None = None,
         tokenizer: Tokenizer | None = None,
@@ -113,7 +116,10 @@ class ZeroShotRetrieval(Evaluator):
             )
         if positives is not None and folds > 1:
             raise ValueError("positives: are of the whole gallery; expected folds=1 with them.")
+        if resize not in ("squeeze", "crop"):
+            raise ValueError(f"resize: got {resize!r}; expected 'squeeze' or 'crop'.")
         self.dataset = dataset
+        self.resize = resize
         self.ks = tuple(sorted(set(ks)))
         self.depth = max(depth, self.ks[-1])
         self.folds = folds
@@ -137,9 +143,8 @@ class ZeroShotRetrieval(Evaluator):
         texts = encode_texts(
             model, data.captions, tokenizer=tokenizer, encoding=self.encoding, label="captions"
         )
-        images = encode_images(
-            model, data.images, transform=Squeeze(model.image_size), encoding=self.encoding
-        )
+        fit = Squeeze if self.resize == "squeeze" else ResizeCenterCrop
+        images = encode_images(model, data.images, transform=fit(model.image_size), encoding=self.encoding)
         count = len(data.images)
         cuts = [fold * count // self.folds for fold in range(self.folds + 1)]
         parts = [self._both_ways(model, texts, images, range(begin, end)) for begin, end in pairwise(cuts)]
@@ -307,6 +312,7 @@ class ZeroShotRetrieval(Evaluator):
             "distinct_captions": len(set(data.captions)),
             "images_without_captions": sum(not own for own in self._texts_of),
             "depth": self.depth,
+            "resize": self.resize,
             "unreadable": len(images.bad),
             "unreadable_first": [reason for _, reason in images.bad[:10]],
             "main_metric": self.main_metric,

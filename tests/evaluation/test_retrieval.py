@@ -138,9 +138,10 @@ def test_chunks_do_not_matter_and_depth_limits_ranks(tmp_path: Path) -> None:
     assert shallow.metrics == whole.metrics  # type: ignore[attr-defined]
 
 
-def test_whole_pictures_are_squeezed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resize", ["squeeze", "crop"])
+def test_pictures_are_squeezed_or_cropped(resize: str) -> None:
     image = torch.zeros(3, 8, 32, dtype=torch.uint8)
-    image[0, :, :8] = 255  # a quarter red, three quarters blue: a crop would lose the red end
+    image[0, :, :8] = 255  # a quarter red, three quarters blue: a crop loses the red end
     image[2, :, 8:] = 255
 
     class One:
@@ -158,9 +159,14 @@ def test_whole_pictures_are_squeezed(tmp_path: Path) -> None:
             return super().encode_image(images, stage)
 
     data = CaptionedImages(One(), ["red"], [0], keys=["x"])
-    ZeroShotRetrieval(data, encoding=PLAIN, tokenizer=FakeTokenizer())(Watching())
+    evaluator = ZeroShotRetrieval(data, encoding=PLAIN, tokenizer=FakeTokenizer(), resize=resize)  # type: ignore[arg-type]
+    assert evaluator(Watching()).meta["resize"] == resize
     assert seen[0].shape == (1, 3, 8, 8)
-    assert seen[0][0, 0, :, 0].min() > 200 and seen[0][0, 2, :, 7].min() > 200
+    red_end = seen[0][0, 0, :, 0]
+    assert red_end.min() > 200 if resize == "squeeze" else red_end.max() == 0
+    assert seen[0][0, 2, :, 7].min() > 200
+    with pytest.raises(ValueError, match="resize: got 'pad'"):
+        ZeroShotRetrieval(data, resize="pad")  # type: ignore[arg-type]
 
 
 def test_cut_offs_are_checked(tmp_path: Path) -> None:

@@ -22,6 +22,6 @@ _sets = {
     "share_gpt4v": L(share_gpt4v)(root="${roots.i0t}/sharegpt4v", entries=1000),
 }
 evaluate = {
-    name: L(ZeroShotRetrieval)(dataset=dataset, ks=[1, 5, 10], encoding="${encoding}")
+    name: L(ZeroShotRetrieval)(dataset=dataset, ks=[1, 5, 10], resize="crop", encoding="${encoding}")
     for name, dataset in _sets.items()
 }
