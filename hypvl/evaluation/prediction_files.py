@@ -11,6 +11,29 @@ from hypvl.distributed import is_main
 from hypvl.errors import DataError
 
 _DIGITS = 6
+#: ELEVATER's sets as its leader board calls them.
+LEADERBOARD_NAMES = {
+    "caltech101": "caltech-101",
+    "cifar10": "cifar-10",
+    "cifar100": "cifar-100",
+    "country211": "country211",
+    "dtd": "dtd",
+    "eurosat-clip": "eurosat_clip",
+    "fer2013": "fer-2013",
+    "fgvc-aircraft-2013b": "fgvc-aircraft-2013b-variants102",
+    "flower102": "oxford-flower-102",
+    "food101": "food-101",
+    "gtsrb": "gtsrb",
+    "hateful-memes": "hateful-memes",
+    "kitti-distance": "kitti-distance",
+    "mnist": "mnist",
+    "oxford-iiit-pets": "oxford-iiit-pets",
+    "patchcamelyon": "patch-camelyon",
+    "rendered-sst2": "rendered-sst2",
+    "resisc45-clip": "resisc45_clip",
+    "stanfordcar": "stanford-cars",
+    "voc2007classification": "voc-2007-classification",
+}
 
 
 class PredictionFiles:
@@ -23,7 +46,7 @@ class PredictionFiles:
 
     Args:
         folder: Of one model's predictions; None = nothing is written.
-        dataset: The set's name as the leader board knows it.
+        dataset: The set; those of :data:`LEADERBOARD_NAMES` are written as they are called there.
         protocol: Folder below, such as ``few_shot_5``.
         model_name: As it is to appear.
     """
@@ -32,7 +55,7 @@ class PredictionFiles:
         self, folder: str | Path | None, *, dataset: str, protocol: str, model_name: str = "hypvl"
     ) -> None:
         self.folder = None if folder is None else Path(folder)
-        self.dataset = dataset
+        self.dataset = LEADERBOARD_NAMES.get(dataset, dataset)
         self.protocol = protocol
         self.model_name = model_name
 

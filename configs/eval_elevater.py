@@ -1,0 +1,14 @@
+r"""ELEVATER: 20 sets x {zero_shot, few_shot_5, few_shot_20, few_shot_50, linear_probe, fine_tune} (docs/evaluation.md).
+
+python scripts/evaluate.py --config configs/eval_elevater.py \
+    --checkpoint-path output/clip_vit_b/checkpoint_final.pth --only mnist/zero_shot,mnist/fine_tune tuning=swept
+"""
+
+from .common.evaluation.elevater import (
+    encoding as encoding,
+    epochs as epochs,
+    evaluate as evaluate,
+    predictions as predictions,
+    roots as roots,
+    tuning as tuning,
+)

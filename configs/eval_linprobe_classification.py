@@ -1,0 +1,30 @@
+r"""Linear probes on the 20 sets of the hyperbolic papers; few-shot by `shots=5 seeds=[0,1,2]` (docs/evaluation.md).
+
+python scripts/evaluate.py --config configs/eval_linprobe_classification.py \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+"""
+
+from hypvl.config import LazyCall as L
+from hypvl.evaluation.datasets import catalog
+from hypvl.evaluation.linear_probe import LinearProbe
+
+from .common.encoding import encoding as encoding
+
+roots = {"eval": "./datasets/eval"}
+download = True
+shots = None
+seeds = [0]
+evaluate = {
+    name: L(LinearProbe)(
+        **{
+            part: L(catalog.classification_set)(
+                name=name, root="${roots.eval}", split=split, download="${download}"
+            )
+            for part, split in (("train", "train"), ("validation", "val"), ("test", "test"))
+        },
+        shots="${shots}",
+        seeds="${seeds}",
+        encoding="${encoding}",
+    )
+    for name in catalog.CLASSIFICATION_SETS
+}
