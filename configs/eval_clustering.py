@@ -11,9 +11,10 @@ from hypvl.evaluation.datasets import catalog
 from .common.encoding import encoding as encoding
 
 roots = {"eval": "./datasets/eval"}
+download = True
 evaluate = {
     name: L(KMeansClustering)(
-        dataset=L(catalog.classification_set)(name=name, root="${roots.eval}"),
+        dataset=L(catalog.classification_set)(name=name, root="${roots.eval}", download="${download}"),
         stage="embeddings", rows="flat", iterations=100, restarts=5, seeds=[0, 1, 2], encoding="${encoding}",
     )
     for name in catalog.CLASSIFICATION_SETS

@@ -3,7 +3,7 @@ r"""Weighted k-nearest neighbours (k = 20, T = 0.07) over the features before th
 python scripts/evaluate.py --config configs/eval_knn.py \
     --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
 
-By the model's own image-image score of its embeddings: evaluate.cifar10.similarity=model evaluate.cifar10.stage=null
+By the model's own image-image score of its embeddings: similarity=model stage=embeddings
 """
 
 from hypvl.config import LazyCall as L
@@ -13,12 +13,14 @@ from hypvl.evaluation.knn import KNNClassification
 from .common.encoding import encoding as encoding
 
 roots = {"eval": "./datasets/eval"}
+download = True
+similarity, stage = "cosine", "trunk"
 evaluate = {
     name: L(KNNClassification)(
-        train=L(catalog.classification_set)(name=name, root="${roots.eval}", split="train"),
-        validation=L(catalog.classification_set)(name=name, root="${roots.eval}", split="val"),
-        test=L(catalog.classification_set)(name=name, root="${roots.eval}"),
-        k=20, temperature=0.07, similarity="cosine", stage="trunk", encoding="${encoding}",
+        train=L(catalog.classification_set)(name=name, root="${roots.eval}", split="train", download="${download}"),
+        validation=L(catalog.classification_set)(name=name, root="${roots.eval}", split="val", download="${download}"),
+        test=L(catalog.classification_set)(name=name, root="${roots.eval}", download="${download}"),
+        k=20, temperature=0.07, similarity="${similarity}", stage="${stage}", encoding="${encoding}",
     )
     for name in catalog.CLASSIFICATION_SETS
 }  # fmt: skip

@@ -13,10 +13,12 @@ from .common.encoding import encoding as encoding
 roots = {"eval": "./datasets/eval"}
 download = True
 prompt_style = "clip"
+ensemble = "model"  # or normalized_mean, raw_mean, tangent_mean, score_mean
 evaluate = {
     name: L(ZeroShotClassification)(
         dataset=L(catalog.classification_set)(name=name, root="${roots.eval}", download="${download}"),
         prompts=L(catalog.classification_prompts)(name=name, style="${prompt_style}"),
+        ensemble="${ensemble}",
         encoding="${encoding}",
     )
     for name in (*catalog.CLASSIFICATION_SETS, *catalog.MORE_CLASSIFICATION_SETS)
