@@ -27,7 +27,8 @@ from hypvl.evaluation.loading import Keeping, Loaded, load_batches
 from hypvl.evaluation.metrics.ranking import rank_keys
 from hypvl.evaluation.protocol import EvaluableModel, ImageSource, Modality, Stage, Tokenizer
 from hypvl.evaluation.sharing import run_shares
-from hypvl.evaluation.store import EmbeddingStore, Entry, StoredGroup, text_digest
+from hypvl.evaluation.store import EmbeddingStore, StoredGroup
+from hypvl.evaluation.store_files import Entry, text_digest
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -183,7 +184,7 @@ def encode_texts(
     if not texts:
         raise DataError(f"{label}: holds no texts; expected at least one.")
     group = _group(model, encoding, "text", stage)
-    digests = None if group is None else _text_digests(texts, tokenizer)
+    digests = None if group is None else text_digests(texts, tokenizer)
     known = Known.of_texts(group, digests)
     todo = [index for index in range(len(texts)) if index not in known.positions]
     if digests is not None:  # each text once
@@ -308,7 +309,7 @@ def _group(
 
 
 def _tell(group: StoredGroup | None, label: str, known: Known, count: int, todo: Sequence[int]) -> None:
-    if group is not None and distributed.is_main():
+    if group is not None and group.store.adds_up and distributed.is_main():
         rest = f"; {len(todo)} to encode" if todo else ""
         logger.info(f"{label}: {len(known.indices)} of {count} embeddings are in {group.folder}{rest}")
 
@@ -368,7 +369,8 @@ def _flushed(group: StoredGroup | None) -> Iterator[None]:
             group.flush()
 
 
-def _text_digests(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+def text_digests(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """What a store knows each text by."""
     blocks = [tokenizer(texts[start : start + 1024]) for start in range(0, len(texts), 1024)]
     return [text_digest(row) for block in blocks for row in block.tolist()]
 

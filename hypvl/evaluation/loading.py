@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import ImageSource
-from hypvl.evaluation.store import Entry, picture_digest, stamp
+from hypvl.evaluation.store_files import Entry, picture_digest, stamp
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -30,16 +31,24 @@ from torch import Tensor
 from hypvl.errors import CheckpointError, DataError
 from hypvl.evaluation.identity import model_identity, weights_version
 from hypvl.evaluation.protocol import EvaluableModel, Modality, Stage
+from hypvl.evaluation.store_files import (
+    INSIDE,
+    Entry,
+    Stamp,
+    absolute,
+    columns,
+    read_json,
+    stamp,
+    stamp_of,
+    write_json,
+)
 
 FORMAT_VERSION = 1
 STORE_FILE, GROUP_FILE = "store.json", "group.json"
-#: Between the file and what is meant in it, in ids of pictures: ``test/0.tar::000012``.
-INSIDE = "::"
 _ROWS_PER_SHARD = 4096
 _SECONDS_PER_SHARD = 120.0
 
 Mode: TypeAlias = Literal["read", "write"]
-Stamp: TypeAlias = tuple[int, int]  # size and mtime_ns of a file
 
 
 class Place(NamedTuple):
@@ -58,23 +67,6 @@ class Broken:
     """
 
     reason: str
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What a row, or a broken picture, is of.
-
-    Attributes:
-        id: Of the picture, as its source says it; of a text the text; empty = none.
-        digest: Of what the model sees; empty for a broken picture.
-        stamp: Of the file when it was read, None without one.
-        thumbnail: JPEG, or empty.
-    """
-
-    id: str
-    digest: str
-    stamp: Stamp | None = None
-    thumbnail: bytes = b""
 
 
 class EmbeddingStore:
@@ -114,6 +106,7 @@ class EmbeddingStore:
         given = {name: os.path.abspath(root) for name, root in (roots or {}).items()}  # noqa: PTH100  # as below
         self._roots = sorted(given.items(), key=lambda item: -len(item[1]))
         self._groups: dict[str, StoredGroup] = {}
+        self._one_shard = False
         self._checked: tuple[Any, bool] = (None, False)
         self.model = self._open(model)
 
@@ -170,12 +163,32 @@ class EmbeddingStore:
             self._groups.setdefault(file.parent.name, StoredGroup(self, file.parent, meta))
         return [self._groups[name] for name in sorted(self._groups)]
 
+    @contextmanager
+    def one_shard(self, name: str, *, about: Mapping[str, Any]) -> Iterator[None]:
+        """All that is encoded inside becomes one shard, whatever is there already; nothing when it fails.
+
+        Args:
+            name: Of the shard in its group.
+            about: What is written down with it, as ``source``.
+        """
+        self._one_shard = True
+        try:
+            yield
+            for group in self._groups.values():
+                group.write_shard(name, about=about)
+        finally:
+            self._one_shard = False
+            for group in self._groups.values():
+                group.forget()
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether what is there is taken, and new shards are written as rows come in."""
+        return not self._one_shard
+
     def portable(self, picture_id: str) -> str:
         """A picture's id as it is kept: below the name of a root, or of the file system; addresses as they are."""
-        path, separator, inside = picture_id.partition(INSIDE)
-        if "://" in path:
-            return picture_id
-        path = os.path.abspath(path)  # noqa: PTH100  # links are not followed: it is what the user calls it
+        path, separator, inside = absolute(picture_id).partition(INSIDE)
         for name, root in self._roots:
             if path.startswith(root.rstrip(os.sep) + os.sep):
                 path = f"{{{name}}}/{Path(path).relative_to(root).as_posix()}"
@@ -216,7 +229,7 @@ class StoredGroup:
         Raises:
             DataError: for one that cannot be read.
         """
-        if not self.folder.is_dir():
+        if not self.folder.is_dir() or not self.store.adds_up:
             return
         for file in sorted(self.folder.glob("*.json")):
             if file.name == GROUP_FILE or file.name in self._known:
@@ -224,28 +237,32 @@ class StoredGroup:
             self._known.add(file.name)
             content = read_json(file, ("ids", "digests", "sizes", "mtimes_ns", "broken"))
             self._shards.append(_Shard(file.with_suffix(".safetensors"), content["ids"]))
-            columns = (content[key] for key in ("ids", "digests", "sizes", "mtimes_ns"))
-            for row, (name, digest, size, mtime) in enumerate(zip(*columns, strict=True)):
+            lists = (content[key] for key in ("ids", "digests", "sizes", "mtimes_ns"))
+            for row, (name, digest, size, mtime) in enumerate(zip(*lists, strict=True)):
                 place = Place(len(self._shards) - 1, row)
                 if digest:
                     self._by_digest[digest] = place
                 if name and self.meta["modality"] == "image":
-                    self._by_id[name] = (_stamp_of(size, mtime), place)
+                    self._by_id[name] = (stamp_of(size, mtime), place)
             for entry in content["broken"]:
-                stamp = _stamp_of(entry["size"], entry["mtime_ns"])
+                stamp = stamp_of(entry["size"], entry["mtime_ns"])
                 self._by_id[entry["id"]] = (stamp, Broken(entry["reason"]))
 
     def find(self, picture_id: str) -> Place | Broken | None:
         """What the shards known by now say of a picture; None = read it, it may yet be known by its digest."""
-        known = self._by_id.get(self.store.portable(picture_id)) if picture_id else None
-        if known is None:
+        known = self._look_up(picture_id) if picture_id else None
+        if known is None or not self.store.adds_up:
             return None
         now = stamp(picture_id)
         return known[1] if now is None or now == known[0] else None
 
+    def _look_up(self, picture_id: str) -> tuple[Stamp | None, Place | Broken] | None:
+        """By the name of a root, or, for rows that were written without one, by the whole path."""
+        return self._by_id.get(self.store.portable(picture_id)) or self._by_id.get(absolute(picture_id))
+
     def find_digest(self, digest: str) -> Place | None:
         """Where the row of what the model sees is; of the shards known by now."""
-        return self._by_digest.get(digest)
+        return self._by_digest.get(digest) if self.store.adds_up else None
 
     def rows(self, places: Sequence[Place]) -> Tensor:
         """Rows at N >= 1 places, (N, D).
@@ -284,7 +301,7 @@ class StoredGroup:
 
     def thumbnail(self, picture_id: str) -> bytes | None:
         """JPEG of a picture, None where none was kept; the id as kept or as its source says it."""
-        known = self._by_id.get(picture_id) or self._by_id.get(self.store.portable(picture_id))
+        known = self._by_id.get(picture_id) or self._look_up(picture_id)
         if known is None or isinstance(known[1], Broken):
             return None
         shard, row = known[1]
@@ -306,19 +323,39 @@ class StoredGroup:
         if entry.id:
             self._broken.append((entry, reason))
 
-    def flush(self, name: str | None = None) -> None:
-        """Write what has been added as a shard.
-
-        Args:
-            name: Of the shard; None = one that nobody else has.
+    def flush(self) -> None:
+        """Write what has been added as a shard under a name that nobody else has.
 
         Raises:
             DataError: when the folder cannot be written to.
         """
+        if self.store.adds_up and (self._new or self._broken):
+            self.write_shard(uuid.uuid4().hex)
         self._flushed = time.monotonic()
-        if not self._new and not self._broken and name is None:
+
+    def forget(self) -> None:
+        """Drop what has been added and is not written."""
+        self._new, self._broken = [], []
+
+    def added(self) -> tuple[list[Entry], Tensor]:
+        """What has been added and is not written, rows (N, D). Raises ValueError when that is nothing."""
+        if not self._new:
+            raise ValueError("added: nothing; expected at least one row.")
+        return [entry for entry, _ in self._new], torch.stack([row for _, row in self._new])
+
+    def write_shard(self, name: str, *, about: Mapping[str, Any] | None = None) -> None:
+        """Write what has been added, if there is any, as the shard of this name.
+
+        Args:
+            name: Of the shard.
+            about: Written down with it.
+
+        Raises:
+            DataError: when the folder cannot be written to.
+        """
+        if not self._new and not self._broken:
             return
-        shard = self.folder / (uuid.uuid4().hex if name is None else name)
+        shard = self.folder / name
         write_json(self.folder / GROUP_FILE, self.meta)
         entries = [entry for entry, _ in self._new]
         if entries:
@@ -335,11 +372,11 @@ class StoredGroup:
             except (OSError, SafetensorError) as error:
                 raise DataError(f"{self.folder}: cannot be written to ({error}); free some space.") from error
         broken = [
-            {"id": self.store.portable(entry.id), "reason": reason} | _columns(entry.stamp)
+            {"id": self.store.portable(entry.id), "reason": reason} | columns(entry.stamp)
             for entry, reason in self._broken
         ]
         is_image = self.meta["modality"] == "image"
-        stamps = [_columns(entry.stamp) for entry in entries]
+        stamps = [columns(entry.stamp) for entry in entries]
         write_json(
             shard.with_name(f"{shard.name}.json"),
             {
@@ -348,12 +385,13 @@ class StoredGroup:
                 **self.meta,
                 "ids": [self.store.portable(e.id) if e.id and is_image else e.id for e in entries],
                 "digests": [entry.digest for entry in entries],
-                "sizes": [columns["size"] for columns in stamps],
-                "mtimes_ns": [columns["mtime_ns"] for columns in stamps],
+                "sizes": [found["size"] for found in stamps],
+                "mtimes_ns": [found["mtime_ns"] for found in stamps],
                 "broken": broken,
+                "source": dict(about or {}),
             },
         )
-        self._new, self._broken = [], []
+        self.forget()
 
     def _tensor(self, shard: int, name: str) -> Tensor:
         path = self._shards[shard].path
@@ -364,58 +402,3 @@ class StoredGroup:
             raise DataError(
                 f"{path}: cannot be read ({error}); delete it and its .json, and encode again."
             ) from error
-
-
-def stamp(picture_id: str) -> Stamp | None:
-    """Size and time of the file a picture is in, None where there is no such file."""
-    try:
-        found = Path(picture_id.partition(INSIDE)[0]).stat()
-    except (OSError, ValueError):  # ValueError: a null character
-        return None
-    return found.st_size, found.st_mtime_ns
-
-
-def picture_digest(pixels: Tensor) -> str:
-    """Of what the model sees of a picture, uint8 (3, H, W)."""
-    total = hashlib.sha256(str(tuple(pixels.shape)).encode())
-    total.update(pixels.contiguous().numpy().data)
-    return total.hexdigest()
-
-
-def text_digest(tokens: Sequence[int]) -> str:
-    """Of what the model sees of a text: its tokens, without the padding with 0 at the end."""
-    end = len(tokens)
-    while end and tokens[end - 1] == 0:
-        end -= 1
-    return hashlib.sha256(" ".join(map(str, tokens[:end])).encode()).hexdigest()
-
-
-def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """A JSON object with these keys. Raises DataError."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        lost = [key for key in keys if key not in content]
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); delete it and encode again.") from error
-    if lost:
-        raise DataError(f"{path}: lacks {', '.join(lost)}; it is no part of a store, move it away.")
-    return dict(content)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write whole or not at all. Raises DataError."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); name another folder.") from error
-
-
-def _stamp_of(size: int | None, mtime_ns: int | None) -> Stamp | None:
-    return None if size is None or mtime_ns is None else (size, mtime_ns)
-
-
-def _columns(found: Stamp | None) -> dict[str, int | None]:
-    return {"size": None, "mtime_ns": None} if found is None else {"size": found[0], "mtime_ns": found[1]}

@@ -20,7 +20,8 @@ from hypvl.evaluation.datasets.images import FileImages
 from hypvl.evaluation.features import EncodedImages, Encoding, encode_images, encode_texts
 from hypvl.evaluation.identity import model_identity
 from hypvl.evaluation.standardization import Recorder
-from hypvl.evaluation.store import EmbeddingStore, Entry, Place, stamp, text_digest
+from hypvl.evaluation.store import EmbeddingStore, Place
+from hypvl.evaluation.store_files import Entry, stamp, text_digest
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeTokenizer, broken, picture
 from tests.evaluation.modules import FakeModule
@@ -299,7 +300,7 @@ def test_named_shards_and_stamps(tmp_path: Path) -> None:
     group = open_store(tmp_path / "store", model).group("text", "features")
     group.add(Entry("one", "d1"), torch.tensor([1.0, 2.0]))
     group.add(Entry("two", "d2"), torch.tensor([3.0, 4.0]))
-    group.flush("00000")
+    group.write_shard("00000")
     assert (group.folder / "00000.safetensors").is_file()
     group.refresh()
     assert group.find_digest("d2") == Place(0, 1)

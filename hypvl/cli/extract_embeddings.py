@@ -1,0 +1,202 @@
+"""`scripts/extract_embeddings.py`: embeddings of shards, folders and files of texts."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hypvl.cli.common import add_model_arguments, command_parser, run_main
+from hypvl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hypvl.evaluation.extract import InputShard
+
+EXAMPLES = """
+examples:
+  python scripts/extract_embeddings.py --checkpoint-path checkpoints/meru_vit_b.pth --train-config meru_vit_b \\
+      --shards 'datasets/redcaps/{00000..00099}.tar' --output-dir output/redcaps_embeddings
+  on eight GPUs, each its share of the shards; started again, it goes on where it was:
+  torchrun --nproc-per-node 8 scripts/extract_embeddings.py ...
+  a folder of pictures, and a file of texts:
+  ... --image-dir photos --output-dir output/photos
+  ... --texts captions.jsonl --text-key caption --output-dir output/captions
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags of the command."""
+    parser = command_parser(
+        "Write the embeddings of shards, one shard of them for each; a folder that evaluate.py --embeddings reads.",
+        examples=EXAMPLES,
+    )
+    add_model_arguments(parser)
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--shards", metavar="TARS", help="TARs: paths, globs, {000..099}, http(s) addresses")
+    given.add_argument("--image-dir", type=Path, metavar="DIR", help="all pictures below this folder")
+    given.add_argument(
+        "--texts",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="texts: .jsonl, .csv, .tsv, or .txt with one a line",
+    )
+    parser.add_argument(
+        "--output-dir", type=Path, required=True, metavar="DIR", help="folder of the embeddings"
+    )
+    parser.add_argument(
+        "--text-key",
+        metavar="KEY",
+        help="key or column of the texts (default: caption); with --shards: encode their texts, not their pictures, "
+        "found in this member, such as txt or json.caption",
+    )
+    parser.add_argument("--id-key", metavar="KEY", help="key or column of their ids (default: file and line)")
+    parser.add_argument(
+        "--stage",
+        choices=("embeddings", "features", "trunk"),
+        default="embeddings",
+        help="of the model: on the manifold; flat, before it; before the projection",
+    )
+    parser.add_argument(
+        "--preprocess",
+        choices=("crop", "squeeze"),
+        default="crop",
+        help="shorter side and central square, as classification does, or the whole picture, as retrieval does",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("safetensors", "parquet"),
+        default="safetensors",
+        help="of the shards that are written",
+    )
+    parser.add_argument(
+        "--shard-size", type=int, default=4096, metavar="N", help="pictures of a folder, or texts, per shard"
+    )
+    parser.add_argument(
+        "--thumbnails", type=int, default=0, metavar="PIXELS", help="keep small JPEGs of this side"
+    )
+    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="per forward pass")
+    parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read pictures")
+    parser.add_argument("--amp", choices=("bf16", "fp16"), help="precision of the encoders (default: full)")
+    parser.add_argument(
+        "--max-bad-fraction",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="of a shard's pictures that may be unreadable before the shard fails",
+    )
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Encode what is not there yet; 1 when a shard failed, after the rest is done."""
+    args = build_parser().parse_args(argv)
+    if args.shard_size < 1:
+        raise ConfigError(f"--shard-size: got {args.shard_size}; expected at least 1.")
+    shards = input_shards(args)
+    rank, ranks = place_among_ranks()
+
+    import torch
+
+    from hypvl.cli.devices import pick_device
+    from hypvl.cli.model_loading import load_trained
+    from hypvl.data.tokenizer import get_tokenizer
+    from hypvl.data.transforms import ResizeCenterCrop, Squeeze
+    from hypvl.evaluation.extract import extract
+    from hypvl.evaluation.features import Encoding
+    from hypvl.evaluation.identity import model_identity
+    from hypvl.evaluation.store import EmbeddingStore
+
+    device = args.device
+    if ranks > 1 and device in (None, "cuda") and torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    model, _ = load_trained(args.checkpoint_path, args.train_config, device=pick_device(device))
+    workers = {} if args.num_workers is None else {"num_workers": args.num_workers}
+    settings = {"amp": args.amp or False, "max_bad_fraction": args.max_bad_fraction, "progress": rank == 0}
+    try:
+        encoding = Encoding(batch_size=args.batch_size, **workers, **settings)
+        thumbnails, modality = args.thumbnails, shards[0].modality
+        store = EmbeddingStore(
+            args.output_dir,
+            model=model_identity(model),
+            mode="write",
+            thumbnails=thumbnails,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    own = shards[rank::ranks]
+    done = failed = 0
+    for number, shard in enumerate(
+        extract(
+            model,
+            own,
+            store=store,
+            encoding=encoding,
+            transform=(ResizeCenterCrop if args.preprocess == "crop" else Squeeze)(model.image_size),
+            tokenizer=get_tokenizer(model.context_length),
+            stage=args.stage,
+            fmt=args.format,
+        ),
+        start=1,
+    ):
+        done += shard.rows
+        failed += bool(shard.error)
+        told = shard.error or ("there already" if shard.kept else f"{shard.rows} {modality}s")
+        told += f", {shard.unreadable} cannot be read" if shard.unreadable else ""
+        print(f"[{number}/{len(own)}] {shard.name}: {told}", file=sys.stderr, flush=True)
+    print(f"{args.output_dir}: {done} embeddings in {len(own) - failed} of {len(own)} shards")
+    if failed:
+        print(
+            f"error: {failed} of {len(own)} shards failed; the same command tries them again.",
+            file=sys.stderr,
+        )
+    return 1 if failed else 0
+
+
+def input_shards(args: argparse.Namespace) -> list["InputShard"]:
+    """What the flags name, cut into shards; only files of texts are read. Raises DataError."""
+    from functools import partial
+
+    from hypvl.data.shards import expand_shards
+    from hypvl.evaluation.datasets.given import TarPictures, Texts, picture_folder, tar_texts, text_file
+    from hypvl.evaluation.datasets.images import FileImages
+    from hypvl.evaluation.extract import InputShard, shard_names
+
+    if args.shards is not None:
+        places = expand_shards(args.shards)
+        named = zip(shard_names(places), places, strict=True)
+        if args.text_key is None:
+            return [
+                InputShard(name, [place], pictures=partial(TarPictures, [place])) for name, place in named
+            ]
+        member = args.text_key
+        return [
+            InputShard(name, [place], texts=partial(tar_texts, place, member=member)) for name, place in named
+        ]
+    size = args.shard_size
+    if args.image_dir is not None:
+        paths = picture_folder(args.image_dir).paths
+        blocks = [paths[start : start + size] for start in range(0, len(paths), size)]
+        return [
+            InputShard(f"{number:05}", [str(path) for path in block], pictures=partial(FileImages, block))
+            for number, block in enumerate(blocks)
+        ]
+    shards = []
+    for name, path in zip(shard_names([str(path) for path in args.texts]), args.texts, strict=True):
+        found = text_file(path, text_key=args.text_key or "caption", id_key=args.id_key)
+        for start in range(0, len(found), size):
+            part = Texts(found.texts[start : start + size], found.ids[start : start + size])
+            own = name if len(found) <= size else f"{name}-{start // size:05}"
+            shards.append(InputShard(own, [str(path)], texts=partial(Texts, part.texts, part.ids)))
+    return shards
+
+
+def place_among_ranks() -> tuple[int, int]:
+    """Which of how many processes this is; torchrun says. They need nothing of each other."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def run() -> int:
+    """Entry point: errors a user can act on are printed as one sentence."""
+    return run_main(main)

@@ -1,0 +1,157 @@
+"""What a user hands to a command: a folder of pictures, TARs, files of texts."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hypvl.errors import DataError
+from hypvl.evaluation.datasets.classification import pictures_below, read_text
+from hypvl.evaluation.datasets.images import IMAGE_EXTENSIONS, FileImages, TarMembers
+from hypvl.evaluation.protocol import MissingDataError
+
+_TABLES = {".csv": ",", ".tsv": "\t"}
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts and what they are called.
+
+    Attributes:
+        texts: At least one.
+        ids: One for each.
+    """
+
+    texts: Sequence[str]
+    ids: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+class TarPictures:
+    """The pictures of TARs, read when asked for.
+
+    Args:
+        places: Files or http(s) addresses.
+
+    Raises:
+        DataError: for one that is no TAR.
+    """
+
+    def __init__(self, places: Sequence[str]) -> None:
+        self._members = TarMembers(places)
+        self.ids = [self._members.id(i) for i in range(len(self._members))]
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """uint8 (3, h, w); raises DataError naming the sample."""
+        return self._members.image(index)
+
+
+def picture_folder(folder: str | Path) -> FileImages:
+    """All pictures below a folder, in sorted order.
+
+    Raises:
+        MissingDataError: when there is no such folder, or it holds none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MissingDataError(f"{folder}: is no folder; expected one with pictures.")
+    paths = pictures_below(folder)
+    if not paths:
+        raise MissingDataError(
+            f"{folder}: holds no pictures; expected files that end in {', '.join(IMAGE_EXTENSIONS)}."
+        )
+    return FileImages(paths)
+
+
+def text_file(path: str | Path, *, text_key: str = "caption", id_key: str | None = None) -> Texts:
+    """The texts of a file: ``.jsonl`` objects, ``.csv`` or ``.tsv`` with a header, or ``.txt``, one a line.
+
+    Blank lines and blank texts are left out.
+
+    Args:
+        path: The file, UTF-8.
+        text_key: Key, or column, of the text; not used for ``.txt``.
+        id_key: Key of what it is called; None = ``<file name>:<line>``.
+
+    Raises:
+        MissingDataError: when the file is not there.
+        DataError: naming the line that cannot be used.
+    """
+    path = Path(path)
+    readers = {".jsonl": _json_lines, ".txt": _plain_lines, **dict.fromkeys(_TABLES, _table)}
+    if path.suffix not in readers:
+        raise DataError(f"{path}: ends in {path.suffix!r}; expected one of {', '.join(sorted(readers))}.")
+    texts: list[str] = []
+    ids: list[str] = []
+    keys = [text_key] if id_key is None else [text_key, id_key]
+    for line, row in readers[path.suffix](path, text_key):
+        lost = [key for key in keys if not isinstance(row.get(key), str | int | float)]
+        if lost:
+            raise DataError(
+                f"{path}, line {line}: has no {lost[0]!r} that is a text; found {', '.join(map(str, row))}."
+            )
+        if text := str(row[text_key]).strip():
+            texts.append(text)
+            ids.append(f"{path.name}:{line}" if id_key is None else str(row[id_key]))
+    if not texts:
+        raise DataError(f"{path}: holds no texts; expected at least one.")
+    return Texts(texts, ids)
+
+
+def tar_texts(place: str, *, member: str) -> Texts:
+    """The texts in a TAR.
+
+    Args:
+        place: File or http(s) address.
+        member: Extension of the member that is the text, ``txt``, or of a JSON object and its key, ``json.caption``.
+
+    Raises:
+        DataError: naming the sample that has no such text.
+    """
+    members = TarMembers([place])
+    extension, _, key = member.partition(".")
+    texts: list[str] = []
+    for i in range(len(members)):
+        found: Any = None
+        try:
+            found = members.read(i, extension).decode("utf-8")
+            found = json.loads(found)[key] if key else found
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{members.key(i)}: has no text at {member} ({error!r}).") from error
+        if not isinstance(found, str):
+            raise DataError(f"{members.key(i)}: {member} is a {type(found).__name__}; expected a text.")
+        texts.append(found.strip())
+    return Texts(texts, [members.id(i) for i in range(len(members))])
+
+
+def _json_lines(path: Path, text_key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: is not valid JSON ({error}).") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number}: is a {type(row).__name__}; expected an object.")
+        yield number, row
+
+
+def _plain_lines(path: Path, text_key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        yield number, {text_key: line}
+
+
+def _table(path: Path, text_key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    rows = csv.DictReader(read_text(path).splitlines(keepends=True), delimiter=_TABLES[path.suffix])
+    for row in rows:
+        yield rows.line_num, {key: value for key, value in row.items() if key is not None}

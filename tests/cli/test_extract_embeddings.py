@@ -1,0 +1,103 @@
+"""The command that writes embeddings of shards."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hypvl.cli.common import run_main
+from hypvl.cli.extract_embeddings import main
+from hypvl.evaluation.store import EmbeddingStore
+from tests.cli.test_image_traversals import checkpoint
+from tests.evaluation.datasets.test_given import tar
+from tests.evaluation.fakes import BLUE, GREEN, RED, broken, picture
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def arguments(tmp_path: Path, *more: str) -> list[str]:
+    weights = tmp_path / "meru.pth"
+    if not weights.is_file():
+        checkpoint(tmp_path, "meru")
+    return ["--checkpoint-path", str(weights), "--device", "cpu", "--output-dir", str(tmp_path / "out"),
+            "--num-workers", "0", *more]  # fmt: skip
+
+
+def run(tmp_path: Path, *more: str) -> int:
+    return run_main(main, arguments(tmp_path, *more))
+
+
+def test_shards_then_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tar(tmp_path / "00.tar", a=RED, b=GREEN)
+    tar(tmp_path / "01.tar", a=BLUE)
+    given = ("--shards", f"{tmp_path}/{{00..01}}.tar")
+    assert run(tmp_path, *given, "--thumbnails", "16") == 0
+    assert "3 embeddings in 2 of 2 shards" in capsys.readouterr().out
+    (group,) = EmbeddingStore(tmp_path / "out").groups()
+    ids, rows = group.everything()
+    assert ids == [f"{tmp_path}/00.tar::a", f"{tmp_path}/00.tar::b", f"{tmp_path}/01.tar::a"]
+    assert tuple(rows.shape) == (3, 8) and group.thumbnail(ids[2])
+    assert group.meta["transform"] == "ResizeCenterCrop(size=32)"
+    assert run(tmp_path, *given) == 0
+    assert capsys.readouterr().err.count("there already") == 2
+    assert run(tmp_path, *given, "--text-key", "json.caption", "--stage", "features") == 0
+    assert len(EmbeddingStore(tmp_path / "out").groups()) == 2
+
+
+def test_folders_and_texts_are_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i, color in enumerate((RED, GREEN, BLUE)):
+        picture(tmp_path / "photos" / f"{i}.png", color)
+    assert (
+        run(tmp_path, "--image-dir", str(tmp_path / "photos"), "--shard-size", "2", "--preprocess", "squeeze")
+        == 0
+    )
+    (tmp_path / "c.txt").write_text("a dog\na cat\na bird\n")
+    (tmp_path / "d.jsonl").write_text(json.dumps({"title": "a tree", "id": 4}))
+    assert run(tmp_path, "--texts", str(tmp_path / "c.txt"), "--shard-size", "2", "--amp", "bf16") == 0
+    keys = ("--text-key", "title", "--id-key", "id")
+    assert run(tmp_path, "--texts", str(tmp_path / "d.jsonl"), *keys) == 0
+    names = {
+        group.folder.name.rpartition("-")[0] + group.meta["amp"]: sorted(
+            p.stem for p in group.folder.glob("*.safetensors")
+        )
+        for group in EmbeddingStore(tmp_path / "out").groups()
+    }
+    assert names == {
+        "image-embeddings": ["00000", "00001"],
+        "text-embeddingsbf16": ["c-00000", "c-00001"],
+        "text-embeddings": ["d"],
+    }
+    assert "3 texts" not in capsys.readouterr().err
+
+
+def test_errors_are_told_and_the_rest_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken(tmp_path / "photos" / "0.png")
+    picture(tmp_path / "photos" / "1.png", RED)
+    given = ("--image-dir", str(tmp_path / "photos"), "--shard-size", "1")
+    assert run(tmp_path, *given) == 1
+    said = capsys.readouterr()
+    assert "1 of 1 pictures cannot be read" in said.err and "1 of 2 shards failed" in said.err
+    assert "1 embeddings in 1 of 2 shards" in said.out
+    assert run(tmp_path, "--image-dir", str(tmp_path / "none")) == 1
+    assert "is no folder" in capsys.readouterr().err
+    assert run(tmp_path, *given, "--shard-size", "0") == 2
+    assert run(tmp_path, *given, "--batch-size", "0") == 2
+    assert "--shard-size: got 0" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_torchrun_shares_the_shards(tmp_path: Path) -> None:
+    for i, color in enumerate((RED, GREEN, BLUE)):
+        tar(tmp_path / f"{i}.tar", a=color)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = str(ROOT / "scripts" / "extract_embeddings.py")
+    done = subprocess.run(
+        [*torchrun, script, *arguments(tmp_path, "--shards", f"{tmp_path}/*.tar")],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 shards" in done.stdout and "1 of 1 shards" in done.stdout
+    (group,) = EmbeddingStore(tmp_path / "out").groups()
+    assert len(group.everything()[0]) == 3
