@@ -150,7 +150,7 @@ def test_cosines_on_a_hyperboloid_are_of_tangent_vectors(tmp_path: Path) -> None
 def test_only_broken_pictures_are_an_error(tmp_path: Path) -> None:
     data = write(tmp_path, {"a": "red"})
     broken(tmp_path / "images" / "a.png")
-    with pytest.raises(DataError, match="pictures can be read|cannot be read"):
+    with pytest.raises(DataError, match=r"pictures can be read|cannot be read"):
         score_captions(
             FlatModel(),
             data,
