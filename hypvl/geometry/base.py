@@ -1,8 +1,13 @@
 """The contract every geometry keeps; the rest of hypvl knows geometries only through it."""
 
 from abc import ABC, abstractmethod
+from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
+
+from hypvl.geometry.tiles import Factored
+
+Side: TypeAlias = Literal["query", "key"]
 
 
 class Geometry(nn.Module, ABC):
@@ -33,6 +38,22 @@ class Geometry(nn.Module, ABC):
         """A cheaper (B1, B2) matrix in the same order as :meth:`pairwise_similarity`; by default that itself."""
         return self.pairwise_similarity(x, y)
 
+    def inner_product_form(self, embeddings: Tensor, *, side: Side) -> Tensor | None:
+        """Vectors for inner-product search, (..., D) -> (..., E), or None where the space has none.
+
+        The inner products of one query's vector with those of all keys have the order of
+        :meth:`pairwise_similarity`.
+
+        Args:
+            embeddings: Points.
+            side: What they are in the search; the two forms may differ.
+        """
+        return None
+
+    def factored_similarity(self, x: Tensor, y: Tensor) -> Factored | None:
+        """:meth:`pairwise_similarity` as a function of one inner product, not computed yet; None where it is none."""
+        return None
+
     @abstractmethod
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
         """Points on the way from ``root`` (weight 0) to ``x`` (weight 1): (D,), (D,), (T,) -> (T, D)."""
@@ -51,6 +72,10 @@ class Geometry(nn.Module, ABC):
 
     def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor | None:
         """Exterior angle at every apex towards every point, (B1, D), (B2, D) -> (B1, B2) radians, or None."""
+        return None
+
+    def factored_exterior_angle(self, apex: Tensor, point: Tensor) -> Factored | None:
+        """:meth:`pairwise_exterior_angle` as a function of one inner product, not computed yet, or None."""
         return None
 
     def half_aperture(self, apex: Tensor) -> Tensor | None:

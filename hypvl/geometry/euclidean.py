@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from hypvl.geometry import kernels, lorentz
-from hypvl.geometry.base import Geometry
+from hypvl.geometry import kernels, lorentz, tiles
+from hypvl.geometry.base import Geometry, Side
 from hypvl.geometry.precision import full_precision, inner_products, working_dtype
 
 
@@ -119,6 +119,18 @@ class Euclidean(Geometry):
         return (2 * inner_products(x, y) - x2[:, None] - y2).clamp(max=0)
 
     @full_precision
+    def inner_product_form(self, embeddings: Tensor, *, side: Side) -> Tensor:
+        """(x, 1) for a query and (2 y, -|y|^2) for a key: products are |x|^2 - |x - y|^2, (..., D + 1)."""
+        if side == "query":
+            return torch.cat((embeddings, torch.ones_like(embeddings[..., :1])), dim=-1)
+        square = embeddings.to(working_dtype(embeddings.device)).square().sum(-1, keepdim=True)
+        return torch.cat((2 * embeddings, -square.to(embeddings.dtype)), dim=-1)
+
+    @full_precision
+    def factored_similarity(self, x: Tensor, y: Tensor) -> tiles.Factored:
+        return tiles.negative_squared_distance(x, y)
+
+    @full_precision
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
         return kernels.line(root, x, weights)  # (T, D)
 
@@ -130,6 +142,16 @@ class Euclidean(Geometry):
 
     def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor | None:
         return None if self.min_radius is None else pairwise_exterior_angle(apex, point)
+
+    @full_precision
+    def factored_exterior_angle(self, apex: Tensor, point: Tensor) -> tiles.Factored | None:
+        if self.min_radius is None:
+            return None
+        dtype = torch.promote_types(apex.dtype, point.dtype)
+        x, y = (z.to(working_dtype(z.device)) for z in (apex, point))
+        n2, m2 = _square(x), _square(y)
+        directions = _unit(x, n2).to(dtype), _unit(y, m2).to(dtype)
+        return tiles.exterior_angle(directions, (n2, m2), flat=True)
 
     def half_aperture(self, apex: Tensor) -> Tensor | None:
         return None if self.min_radius is None else half_aperture(apex, min_radius=self.min_radius)[..., None]

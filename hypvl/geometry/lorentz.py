@@ -21,8 +21,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hypvl.geometry import kernels
-from hypvl.geometry.base import Geometry
+from hypvl.geometry import kernels, tiles
+from hypvl.geometry.base import Geometry, Side
 from hypvl.geometry.precision import full_precision, inner_products, working_dtype
 from hypvl.geometry.sphere import mean_direction
 
@@ -55,6 +55,24 @@ def pairwise_inner(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     below_one = 1 - inner_products(klein_x.to(dtype), klein_y.to(dtype))  # (..., B1, B2)
     t_x, t_y = t_x.clamp(max=largest).to(dtype), t_y.clamp(max=largest).to(dtype)
     return (below_one * -t_x * t_y.transpose(-1, -2)).clamp(min=-largest)
+
+
+@full_precision
+def time_component(x: Tensor, *, curv: float | Tensor) -> Tensor:
+    """t(x) = sqrt(1/c + |x|^2).
+
+    Args:
+        x: (..., D).
+        curv: c > 0.
+
+    Returns:
+        (..., 1), at least 1/sqrt(c).
+
+    Raises:
+        ValueError, TypeError: an argument is not as described.
+    """
+    c, x64 = _working(x, curv=curv)
+    return _result((1 / c + _square(x64)).sqrt(), x)
 
 
 @full_precision
@@ -361,6 +379,18 @@ class Lorentz(Geometry):
     def ranking_similarity(self, x: Tensor, y: Tensor) -> Tensor:
         return pairwise_inner(x, y, curv=self.curv)
 
+    def inner_product_form(self, embeddings: Tensor, *, side: Side) -> Tensor:
+        """Space components and time, its sign flipped for keys: products are the Lorentz inner products, (..., D + 1).
+
+        The distance is acosh(-c <x, y>) / sqrt(c).
+        """
+        t = time_component(embeddings, curv=self.curv)
+        return torch.cat((embeddings.to(t.dtype), t if side == "query" else -t), dim=-1)
+
+    @full_precision
+    def factored_similarity(self, x: Tensor, y: Tensor) -> tiles.Factored:
+        return tiles.negative_lorentz_distance(x, y, curv=self.curv)
+
     @full_precision
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
         """Linear in the tangent space at the root of the space."""
@@ -374,6 +404,14 @@ class Lorentz(Geometry):
 
     def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
         return pairwise_oxy_angle(apex, point, curv=self.curv)
+
+    @full_precision
+    def factored_exterior_angle(self, apex: Tensor, point: Tensor) -> tiles.Factored:
+        c, x, y = _working(apex, point, curv=self.curv, pairwise=True)
+        dtype = torch.promote_types(apex.dtype, point.dtype)
+        n2, m2 = c * _square(x), c * _square(y)
+        directions = _unit(x, c, n2).to(dtype), _unit(y, c, m2).to(dtype)
+        return tiles.exterior_angle(directions, (n2, m2), flat=False)
 
     def half_aperture(self, apex: Tensor) -> Tensor:
         return half_aperture(apex, curv=self.curv, min_radius=self.min_radius)[..., None]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hypvl.geometry.base import Geometry
+from hypvl.geometry.base import Geometry, Side
 from hypvl.geometry.kernels import line
 from hypvl.geometry.precision import full_precision, inner_products, working_dtype
 
@@ -44,6 +44,10 @@ class Sphere(Geometry):
     @full_precision
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
         return inner_products(x, y)
+
+    def inner_product_form(self, embeddings: Tensor, *, side: Side) -> Tensor:
+        """The unit vectors themselves."""
+        return normalize(embeddings)
 
     @full_precision
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
