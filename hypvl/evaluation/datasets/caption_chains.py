@@ -124,7 +124,7 @@ def _file(root: Path, annotations: str | None) -> Path:
             return root / name
     raise MissingDataError(
         f"{root}: holds no {names[0]}{' (or another of its forms)' if len(names) > 1 else ''} (looked in "
-        f"{Path.cwd()}); HierarCaps is at github.com/TAU-VAILab/hierarcaps: put its test file there (docs/evaluation.md)."
+        f"{Path.cwd()}); HierarCaps is at github.com/TAU-VAILab/hierarcaps: put its test file there."
     )
 
 

@@ -1,0 +1,185 @@
+"""Parts and wholes: does a box lie nearer the root than its picture, and does its cone hold the picture?"""
+
+import torch
+from torch import Tensor
+
+from hypvl.data.tokenizer import get_tokenizer
+from hypvl.data.transforms import Squeeze
+from hypvl.errors import DataError
+from hypvl.evaluation.datasets.boxes import BoxedImages
+from hypvl.evaluation.features import Encoding, encode_images, encode_texts, evaluating
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.evaluation.traversal import check_embeddings
+from hypvl.geometry import audit
+from hypvl.geometry.base import Geometry
+
+
+class BoxOrder(Evaluator):
+    """Order and entailment of parts and wholes, general -> specific, as HyCoCLIP is trained.
+
+    The four kinds of pairs: ``image``, the crop of a box -> its whole picture; ``text``, the phrase of a box -> the
+    caption; ``whole``, caption -> picture; ``box``, phrase -> crop.
+
+    Metrics of each kind, in percent: ``<kind>_entailment``, pairs whose general one's cone holds the specific one (in
+    every factor of a product), and ``<kind>_entailment_shuffled``, the same with the specific ones of other pairs,
+    both where the geometry has cones (``image_entailment`` is the main one then); ``<kind>_radius_order``, pairs whose
+    general one lies nearer the root (a tie counts half), with ``_null``, ``_null_std`` and ``_null_quantile`` of
+    shuffled partners (:func:`hypvl.geometry.audit.radial_order`). ``radius_<what>``: mean distances to the root of
+    ``box_image``, ``image``, ``box_text`` and ``text``; where the geometry has no root, to the mean of all of them.
+
+    Items, one per box whose picture can be read: ``key``, ``phrase``, ``radius_box_image``, ``radius_image``,
+    ``radius_box_text``, ``radius_text``, and ``entails_image``, ``entails_text`` (None without cones).
+
+    Args:
+        dataset: Pictures with captions and boxes.
+        aperture_factor: Of the cones (HyCoCLIP trains with 1.2 within a modality, 0.7 across; 1 = the cone itself).
+        rounds: Shuffles of the null.
+        encoding: Batches, workers, precision.
+        tokenizer: In place of hypvl's own, with the model's context length.
+
+    Raises:
+        ValueError: for a factor that is not above 0, or fewer than 2 rounds.
+
+    Source: HyCoCLIP (Pal et al. 2025, arXiv 2410.06912), section 3.
+    """
+
+    main_metric = "image_entailment"
+
+    def __init__(
+        self,
+        dataset: BoxedImages,
+        *,
+        aperture_factor: float = 1.0,
+        rounds: int = 200,
+        encoding: Encoding | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        if not aperture_factor > 0 or rounds < 2:
+            raise ValueError(
+                f"aperture_factor, rounds: got {aperture_factor} and {rounds}; expected above 0 and at least 2."
+            )
+        self.dataset = dataset
+        self.aperture_factor, self.rounds = aperture_factor, rounds
+        self.encoding = Encoding() if encoding is None else encoding
+        self.tokenizer = tokenizer
+
+    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+        """Encode, compare and count."""
+        data = self.dataset
+        transform = Squeeze(model.image_size)
+        images = encode_images(
+            model, data.images, transform=transform, encoding=self.encoding, label="pictures"
+        )
+        crops = encode_images(model, data.crops, transform=transform, encoding=self.encoding, label="boxes")
+        tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
+        phrases = [box.phrase for box in data.boxes]
+        names = list(dict.fromkeys([*data.captions, *phrases]))
+        keys = encode_texts(model, names, tokenizer=tokenizer, encoding=self.encoding, label="texts")
+        check_embeddings(images.embeddings, crops.embeddings, keys)
+        text = {name: row for row, name in enumerate(names)}
+        picture = {image: row for row, image in enumerate(images.indices.tolist())}
+        boxes = [
+            (row, box) for row, box in enumerate(crops.indices.tolist()) if data.boxes[box].image in picture
+        ]
+        wholes = sorted({data.boxes[box].image for _, box in boxes})
+        if len(wholes) < 2:
+            raise DataError(
+                f"boxes: {len(wholes)} readable pictures with boxes; expected at least 2 to compare."
+            )
+        own = [data.boxes[box].image for _, box in boxes]
+        with evaluating(model) as device:
+            embedded = {
+                "box_image": crops.embeddings[[row for row, _ in boxes]],
+                "image": images.embeddings[[picture[image] for image in own]],
+                "box_text": keys[[text[phrases[box]] for _, box in boxes]],
+                "text": keys[[text[data.captions[image]] for image in own]],
+                "whole_image": images.embeddings[[picture[image] for image in wholes]],
+                "whole_text": keys[[text[data.captions[image]] for image in wholes]],
+            }
+            embedded = {name: rows.to(device) for name, rows in embedded.items()}
+            far = dict(zip(embedded, audit.root_distances(model.geometry, *embedded.values()), strict=True))
+            kinds = {
+                "image": ("box_image", "image"),
+                "text": ("box_text", "text"),
+                "whole": ("whole_text", "whole_image"),
+                "box": ("box_text", "box_image"),
+            }
+            metrics: dict[str, float] = {}
+            samples: dict[str, list[float]] = {}
+            for kind, (general, specific) in kinds.items():
+                self._entailment(
+                    model.geometry, kind, embedded[general], embedded[specific], samples, metrics
+                )
+            for kind, (general, specific) in kinds.items():
+                self._order(kind, far[general].cpu(), far[specific].cpu(), samples, metrics)
+        cones = "image_entailment" in metrics
+        held = {
+            kind: [hit > 0 for hit in samples[f"{kind}_entailment"]] if cones else [None] * len(own)
+            for kind in ("image", "text")
+        }
+        distances = {name: far[name].cpu().tolist() for name in ("box_image", "image", "box_text", "text")}
+        for name, values in distances.items():
+            metrics[f"radius_{name}"] = sum(values) / len(values)
+        return EvaluationResult(
+            metrics=metrics,
+            items={
+                "key": [data.keys[image] for image in own],
+                "phrase": [phrases[box] for _, box in boxes],
+                **{f"radius_{name}": values for name, values in distances.items()},
+                **{f"entails_{kind}": hits for kind, hits in held.items()},
+            },
+            meta={
+                "images": len(data.images),
+                "boxes": len(data.boxes),
+                "pairs": len(own),
+                "aperture_factor": self.aperture_factor,
+                "unreadable": len(images.bad),
+                "unreadable_first": [reason for _, reason in images.bad[:10]],
+                "main_metric": self.main_metric if cones else "image_radius_order",
+            },
+            samples=samples,
+        )
+
+    def _entailment(
+        self,
+        geometry: Geometry,
+        kind: str,
+        general: Tensor,
+        specific: Tensor,
+        samples: dict[str, list[float]],
+        metrics: dict[str, float],
+    ) -> None:
+        held = self._holds(geometry, general, specific)
+        if held is None:
+            return
+        partner = audit.strangers(len(general), generator=torch.Generator().manual_seed(0)).to(general.device)
+        shuffled = self._holds(geometry, general, specific[partner])
+        assert shuffled is not None
+        for name, hits in ((f"{kind}_entailment", held), (f"{kind}_entailment_shuffled", shuffled)):
+            samples[name] = (100.0 * hits.double()).tolist()
+            metrics[name] = sum(samples[name]) / len(samples[name])
+
+    def _holds(self, geometry: Geometry, general: Tensor, specific: Tensor) -> Tensor | None:
+        angle, aperture = geometry.exterior_angle(general, specific), geometry.half_aperture(general)
+        if angle is None or aperture is None:
+            return None
+        return (angle <= self.aperture_factor * aperture).all(-1)
+
+    def _order(
+        self,
+        kind: str,
+        general: Tensor,
+        specific: Tensor,
+        samples: dict[str, list[float]],
+        metrics: dict[str, float],
+    ) -> None:
+        name = f"{kind}_radius_order"
+        order = audit.radial_order(
+            general, specific, generator=torch.Generator().manual_seed(0), rounds=self.rounds
+        )
+        samples[name] = (
+            100.0 * (general < specific).double() + 50.0 * (general == specific).double()
+        ).tolist()
+        for key, value in order.items():
+            metrics[name + key.removeprefix("auc")] = 100.0 * value
+        metrics[name] = sum(samples[name]) / len(samples[name])

@@ -1,0 +1,150 @@
+"""Does a picture's score grow as its text says more? Over texts cut from long captions."""
+
+import math
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+from hypvl.data.tokenizer import get_tokenizer
+from hypvl.data.transforms import Squeeze
+from hypvl.errors import DataError
+from hypvl.evaluation.features import Encoding, encode_images, encode_texts
+from hypvl.evaluation.matched import Chosen
+from hypvl.evaluation.metrics.correlation import pearson
+from hypvl.evaluation.pairs import pair_scores
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+
+
+class HiMo(Evaluator):
+    """HiMo@K: mean correlation of 1 ... K with the scores of K texts of one picture, each longer than the one before.
+
+    The first caption of each picture is cut into sentences and these into K parts of as equal a number as can be; text
+    k is the first k parts. Captions of fewer than K sentences are left out.
+
+    Metrics, for every K: ``himo@K`` in [-1, 1], the mean of Pearson's correlation (0 where all scores are the same), by
+    the model's score as it is; ``monotone_share@K`` in percent, pictures whose every text scores higher than the one
+    before, with its ``_chance`` of 100 / K!.
+
+    Items, one per picture: ``key``, ``caption``, ``sentences``, ``scores`` (by K, None for those left out).
+
+    Args:
+        dataset: Pictures and long captions.
+        ks: Numbers of texts, each at least 2.
+        limit: At most so many pictures, evenly spread; None = all.
+        encoding: Batches, workers, precision.
+        tokenizer: In place of hypvl's own, with the model's context length: a text beyond it is cut off there, so that
+            longer ones are the same.
+
+    Raises:
+        ValueError: for a K below 2.
+
+    Source: HiMo-CLIP (2025), the measure HiMo@K.
+    """
+
+    def __init__(
+        self,
+        dataset: RetrievalSet,
+        *,
+        ks: Sequence[int] = (2, 3, 4, 5),
+        limit: int | None = None,
+        encoding: Encoding | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        if not ks or min(ks) < 2:
+            raise ValueError(f"ks: got {list(ks)}; expected numbers of texts, each at least 2.")
+        self.dataset = dataset
+        self.ks = tuple(sorted(set(ks)))
+        self.limit = limit
+        self.encoding = Encoding() if encoding is None else encoding
+        self.tokenizer = tokenizer
+        self.main_metric = f"himo@{self.ks[0]}"
+
+    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+        """Cut, encode, score and correlate."""
+        data = self.dataset
+        first: dict[int, str] = {}
+        for caption, image in zip(data.captions, data.caption_image, strict=True):
+            first.setdefault(image, caption)
+        chosen = [image for image in sorted(first) if len(sentences(first[image])) >= self.ks[0]]
+        if not chosen:
+            raise DataError(
+                f"HiMo: no caption has {self.ks[0]} sentences; expected long captions, such as ShareGPT4V's or DOCCI's."
+            )
+        short = len(first) - len(chosen)
+        if self.limit is not None and self.limit < len(chosen):
+            chosen = [chosen[i * len(chosen) // self.limit] for i in range(self.limit)]
+        images = encode_images(
+            model, Chosen(data.images, chosen), transform=Squeeze(model.image_size), encoding=self.encoding
+        )
+        rows = [chosen[i] for i in images.indices.tolist()]
+        grown = {
+            k: [growing(first[image], k) for image in rows] for k in self.ks
+        }  # K -> texts, none if too short
+        names = list(dict.fromkeys(text for lists in grown.values() for texts in lists for text in texts))
+        if not names:
+            raise DataError(f"HiMo: no readable picture has a caption of {self.ks[0]} sentences.")
+        place = {text: i for i, text in enumerate(names)}
+        tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
+        keys = encode_texts(model, names, tokenizer=tokenizer, encoding=self.encoding, label="texts")
+        metrics: dict[str, float] = {}
+        samples: dict[str, list[float]] = {}
+        scores: dict[str, list[list[float] | None]] = {}
+        for k, lists in grown.items():
+            found = pair_scores(
+                model,
+                images.embeddings,
+                keys,
+                [[place[text] for text in texts] for texts in lists],
+                query_modality="image",
+                key_modality="text",
+            )
+            scores[str(k)] = [row or None for row in found]
+            kept = [row for row in found if row]
+            if kept:
+                samples[f"himo@{k}"] = [correlation(row) for row in kept]
+                samples[f"monotone_share@{k}"] = [100.0 * _grows(row) for row in kept]
+                metrics[f"monotone_share@{k}_chance"] = 100.0 / math.factorial(k)
+        metrics = {name: sum(values) / len(values) for name, values in samples.items()} | metrics
+        return EvaluationResult(
+            metrics=metrics,
+            items={
+                "key": [data.keys[image] for image in rows],
+                "caption": [first[image] for image in rows],
+                "sentences": [len(sentences(first[image])) for image in rows],
+                "scores": [{k: values[i] for k, values in scores.items()} for i in range(len(rows))],
+            },
+            meta={
+                "images": len(data.images),
+                "too_short": short,
+                "texts": len(names),
+                "counted": {f"himo@{k}": len(samples.get(f"himo@{k}", ())) for k in self.ks},
+                "unreadable": len(images.bad),
+                "unreadable_first": [reason for _, reason in images.bad[:10]],
+                "main_metric": self.main_metric,
+            },
+            samples=samples,
+        )
+
+
+def sentences(caption: str) -> list[str]:
+    """A caption cut after ``.``, ``!`` or ``?`` and a blank."""
+    return [part for part in _SENTENCE_END.split(caption.strip()) if part]
+
+
+def growing(caption: str, k: int) -> list[str]:
+    """K texts, each the beginning of the caption up to a sentence's end, the last the whole; none if it has fewer."""
+    parts = sentences(caption)
+    if len(parts) < k:
+        return []
+    return [" ".join(parts[: (i + 1) * len(parts) // k]) for i in range(k)]
+
+
+def correlation(scores: Sequence[float]) -> float:
+    """Pearson's correlation of 1 ... K with K >= 2 scores; 0 where they are all the same."""
+    return 0.0 if len(set(scores)) == 1 else pearson(range(1, len(scores) + 1), scores)
+
+
+def _grows(scores: Sequence[float]) -> bool:
+    return all(later > earlier for earlier, later in pairwise(scores))

@@ -1,0 +1,157 @@
+"""Does a caption's cone tell its own picture from another's? Entailment as a score of true and false pairs."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from hypvl.errors import DataError
+from hypvl.evaluation.features import Encoding, evaluating
+from hypvl.evaluation.matched import encode_matched
+from hypvl.evaluation.pairs import pair_scores
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
+from hypvl.geometry.audit import strangers
+from hypvl.geometry.base import Geometry
+
+
+class EntailmentPairs(Evaluator):
+    """Probability of entailment (PEP) of captions and pictures, true pairs against false ones.
+
+    The score of a pair, caption a and picture b, three ways: ``angle``, max(1 - 2 phi / pi, 0) with phi the exterior
+    angle at a; ``margin``, -(phi - A), A the half aperture at a; and ``score``, the model's own score of the two. In a
+    product space the mean over the factors. A false pair is a caption with the picture of another caption.
+
+    Metrics, in percent: ``auroc_<way>`` (``auroc_angle`` is the main one; ties count half) with its ``_chance`` of 50,
+    ``ap_<way>`` (average precision, tied pairs enter together) with its ``_chance``, the share of true pairs, and
+    ``ties_<way>``, the share of true pairs whose value a false pair has, too. Where the geometry has no cones there is
+    only ``score``, which then is the main one in ``meta``.
+
+    Items, one per pair: ``key`` of the picture, ``caption``, ``true``, and ``angle``, ``margin``, ``score`` (None where
+    there are no cones).
+
+    Args:
+        dataset: Pictures and captions; the first caption of each.
+        negatives: False pairs for each true one; each picture is drawn equally often.
+        limit: At most so many pictures, evenly spread; None = all.
+        seed: Of the draw.
+        encoding: Batches, workers, precision.
+        tokenizer: In place of hypvl's own, with the model's context length.
+
+    Raises:
+        ValueError: for fewer than 1 negative, or a limit below 2.
+    """
+
+    main_metric = "auroc_angle"
+
+    def __init__(
+        self,
+        dataset: RetrievalSet,
+        *,
+        negatives: int = 5,
+        limit: int | None = 5000,
+        seed: int = 0,
+        encoding: Encoding | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        if negatives < 1 or (limit is not None and limit < 2):
+            raise ValueError(
+                f"negatives, limit: got {negatives} and {limit}; expected at least 1 false pair and 2 pictures."
+            )
+        self.dataset = dataset
+        self.negatives, self.limit, self.seed = negatives, limit, seed
+        self.encoding = Encoding() if encoding is None else encoding
+        self.tokenizer = tokenizer
+
+    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+        """Encode, draw, score and compare."""
+        matched = encode_matched(
+            model,
+            self.dataset,
+            encoding=self.encoding,
+            tokenizer=self.tokenizer,
+            limit=self.limit,
+            what="PEP",
+        )
+        asked = self._pairs(matched.captions)
+        texts = torch.tensor([text for text, mine in enumerate(asked) for _ in mine])
+        images = torch.tensor([image for mine in asked for image in mine])
+        true = texts == images
+        if bool(true.all()):
+            raise DataError("PEP: all captions are the same text, so that there is no false pair.")
+        values: dict[str, Tensor] = {}
+        with evaluating(model) as device:
+            cones = entailment_scores(
+                model.geometry, matched.texts[texts].to(device), matched.images[images].to(device)
+            )
+            if cones is not None:
+                values["angle"], values["margin"] = (value.double().cpu() for value in cones)
+        own = pair_scores(
+            model, matched.texts, matched.images, asked, query_modality="text", key_modality="image"
+        )
+        values["score"] = torch.tensor([score for row in own for score in row], dtype=torch.float64)
+        metrics: dict[str, float] = {}
+        for way, value in values.items():
+            for name, number in ranking_metrics(value, true).items():
+                stem, _, chance = name.partition("_")
+                metrics[f"{stem}_{way}{'_' * bool(chance)}{chance}"] = number
+        return EvaluationResult(
+            metrics=metrics,
+            items={
+                "key": [matched.keys[image] for image in images.tolist()],
+                "caption": [matched.captions[text] for text in texts.tolist()],
+                "true": true.tolist(),
+                **{
+                    way: values[way].tolist() if way in values else [None] * len(true)
+                    for way in ("angle", "margin", "score")
+                },
+            },
+            meta={
+                **matched.meta,
+                "true_pairs": int(true.sum()),
+                "false_pairs": int((~true).sum()),
+                "cones": cones is not None,
+                "seed": self.seed,
+                "main_metric": self.main_metric if cones is not None else "auroc_score",
+            },
+        )
+
+    def _pairs(self, captions: list[str]) -> list[list[int]]:
+        """For each caption the pictures it is paired with, its own first; none of another one with the same text."""
+        generator = torch.Generator().manual_seed(self.seed)
+        found = [[i] for i in range(len(captions))]
+        for _ in range(self.negatives):
+            for text, image in enumerate(strangers(len(captions), generator=generator).tolist()):
+                if captions[image] != captions[text] and image not in found[text]:
+                    found[text].append(image)
+        return found
+
+
+def entailment_scores(geometry: Geometry, general: Tensor, specific: Tensor) -> tuple[Tensor, Tensor] | None:
+    """How far ``general`` entails ``specific``, pair by pair: (N, D), (N, D) -> two (N,), or None without cones.
+
+    ``max(1 - 2 phi / pi, 0)`` in [0, 1] and ``A - phi`` in radians, the mean over the factors of a product.
+    """
+    angle, aperture = geometry.exterior_angle(general, specific), geometry.half_aperture(general)
+    if angle is None or aperture is None:
+        return None
+    return (1 - 2 * angle / math.pi).clamp(min=0).mean(-1), (aperture - angle).mean(-1)
+
+
+def ranking_metrics(values: Tensor, true: Tensor) -> dict[str, float]:
+    """``auroc``, ``ap`` and ``ties`` in percent, the first two with their chance levels.
+
+    Args:
+        values: Of each pair, (N,), higher = more likely true.
+        true: (N,) bool, both kinds among them.
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    labels, numbers = true.numpy(), values.numpy()
+    tied = torch.isin(values[true], values[~true]).double().mean()
+    return {
+        "auroc": 100.0 * float(roc_auc_score(labels, numbers)),
+        "auroc_chance": 50.0,
+        "ap": 100.0 * float(average_precision_score(labels, numbers)),
+        "ap_chance": 100.0 * float(true.double().mean()),
+        "ties": 100.0 * float(tied),
+    }

@@ -1,0 +1,80 @@
+"""Do captions lie nearer the root than their own pictures, beyond what the two modalities' radii give?"""
+
+import torch
+
+from hypvl.evaluation.features import Encoding, evaluating
+from hypvl.evaluation.matched import encode_matched
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
+from hypvl.geometry import audit
+
+
+class RadialOrder(Evaluator):
+    """Radial order of captions and their pictures against a shuffled null.
+
+    Metrics, in percent, of :func:`hypvl.geometry.audit.radial_order`: ``auc`` (the main one), pairs whose caption lies
+    nearer the root than its picture, a tie counting half; ``auc_null`` and ``auc_null_std`` with shuffled partners: the
+    mean is what the radii of the two modalities give whoever belongs together; ``auc_null_quantile``, the share of the
+    shuffles below the AUC; and ``auc_above_null``, the difference to their mean. Distances are in flat coordinates
+    (for Lorentz geodesic); on the sphere to the mean of all embeddings.
+
+    Items, one per pair: ``key``, ``text_radius``, ``image_radius``.
+
+    Args:
+        dataset: Pictures and captions; the first caption of each.
+        rounds: Shuffles.
+        limit: At most so many pictures, evenly spread; None = all.
+        seed: Of the shuffles.
+        encoding: Batches, workers, precision.
+        tokenizer: In place of hypvl's own, with the model's context length.
+
+    Raises:
+        ValueError: for fewer than 2 rounds, or a limit below 2.
+
+    Source: arXiv 2607.05268.
+    """
+
+    main_metric = "auc"
+
+    def __init__(
+        self,
+        dataset: RetrievalSet,
+        *,
+        rounds: int = 1000,
+        limit: int | None = None,
+        seed: int = 0,
+        encoding: Encoding | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        if rounds < 2 or (limit is not None and limit < 2):
+            raise ValueError(f"rounds, limit: got {rounds} and {limit}; expected at least 2 of each.")
+        self.dataset = dataset
+        self.rounds, self.limit, self.seed = rounds, limit, seed
+        self.encoding = Encoding() if encoding is None else encoding
+        self.tokenizer = tokenizer
+
+    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+        """Encode, compare and shuffle."""
+        pairs = encode_matched(
+            model,
+            self.dataset,
+            encoding=self.encoding,
+            tokenizer=self.tokenizer,
+            limit=self.limit,
+            what="radial order",
+        )
+        with evaluating(model) as device:
+            far = audit.root_distances(model.geometry, pairs.images.to(device), pairs.texts.to(device))
+        images, texts = (distances.cpu() for distances in far)
+        order = audit.radial_order(
+            texts, images, generator=torch.Generator().manual_seed(self.seed), rounds=self.rounds
+        )
+        each = (100.0 * (texts < images).double() + 50.0 * (texts == images).double()).tolist()
+        metrics = {name: 100.0 * value for name, value in order.items()}
+        metrics["auc"] = sum(each) / len(each)
+        metrics["auc_above_null"] = metrics["auc"] - metrics["auc_null"]
+        return EvaluationResult(
+            metrics=metrics,
+            items={"key": pairs.keys, "text_radius": texts.tolist(), "image_radius": images.tolist()},
+            meta={**pairs.meta, "rounds": self.rounds, "seed": self.seed, "main_metric": self.main_metric},
+            samples={"auc": each},
+        )

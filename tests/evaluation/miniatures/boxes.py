@@ -1,0 +1,45 @@
+"""COCO's instances in small, beside its captions; `root` stands for ./datasets.
+
+Fills roots.coco of configs/eval_hierarchical_metrics.py: ``annotations/instances_val2017.json`` for the pictures of
+the retrieval miniature.
+"""
+
+import json
+from pathlib import Path
+
+from tests.evaluation.miniatures.retrieval import SCENES, make_coco
+
+WIDTH, HEIGHT = 9, 7  # of the miniature's pictures
+CATEGORIES = {1: "red", 18: "green", 25: "blue", 44: "yellow"}
+
+
+def make(root: Path) -> None:
+    """Write below ``root / "coco"``; captions and pictures too where they are not there yet."""
+    folder = root / "coco"
+    if not (folder / "annotations" / "captions_val2017.json").is_file():
+        make_coco(folder)
+    images = [
+        {"id": identity, "file_name": f"{identity:012d}.jpg", "width": WIDTH, "height": HEIGHT}
+        for identity, *_ in SCENES
+    ]
+    annotations = [
+        {
+            "id": 10 * at + part,
+            "image_id": image["id"],
+            "category_id": list(CATEGORIES)[at % 4],
+            "bbox": [2.0 * part, 1.0, 4.0, 4.0 + part],
+            "area": 16.0,
+            "iscrowd": 0,
+        }
+        for at, image in enumerate(images)
+        for part in (0, 1)
+    ]
+    annotations.append({**annotations[0], "id": 999, "iscrowd": 1})
+    content = {
+        "images": images,
+        "annotations": annotations,
+        "categories": [
+            {"id": key, "name": name, "supercategory": "color"} for key, name in CATEGORIES.items()
+        ],
+    }
+    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
