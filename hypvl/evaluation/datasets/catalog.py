@@ -204,3 +204,26 @@ def demo_retrieval_set(*, root: str | Path = "./datasets/demo") -> CaptionedImag
     folder = Path(root) / "eval" / "retrieval"
     require_folder(folder, "the demo data (python scripts/make_demo_data.py)")
     return jsonl(folder / "scenes.jsonl")
+
+
+def expected_size(name: str, split: str) -> int | None:
+    """How many pictures a split of :func:`classification_set` has when the published files are complete.
+
+    None where that is not known, and for sets in the WebDataset layout no promise: those have splits of their own.
+    """
+    entry = entry_of(name)
+    part = entry.parts.get(split)
+    if entry.per_class is not None:
+        training = entry.per_class * entry.classes
+        if split == "test":
+            return entry.sizes["all"] - training
+        return len(_held_out(entry, split, list(range(training))))
+    if part is not None:
+        total = entry.sizes.get(part.published)
+        if total is None or not isinstance(part.end, float):
+            return int(part.end - part.begin)
+        return len(share(range(total), part.begin, part.end))
+    if split in entry.published and (split != "train" or "val" in entry.published):
+        return entry.sizes.get(split)
+    training_size = entry.sizes.get("train")
+    return None if training_size is None else len(_held_out(entry, split, list(range(training_size))))

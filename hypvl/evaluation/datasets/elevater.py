@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hypvl.data.transforms import ImageError, decode_image
 from hypvl.errors import ConfigError, DataError
-from hypvl.evaluation.datasets.classification import read_lines, require_folder
+from hypvl.evaluation.datasets.classification import read_lines
 from hypvl.evaluation.datasets.entries import SPLITS, check_name
 from hypvl.evaluation.datasets.images import read_image
 from hypvl.evaluation.datasets.prompts import set_templates
@@ -173,17 +173,15 @@ def elevater_folder(name: str, *, root: str | Path) -> Path:
         MissingDataError: when there is none, with what is expected.
     """
     root = Path(root)
-    require_folder(
-        root, f"the sets of ELEVATER, such as {name}_<version> with labels.txt, train.txt, train.zip"
-    )
     wanted = elevater_entries()[name].folders
     places = [where for where in (root, root / "classification") if where.is_dir()]
     found = [path for where in places for path in where.iterdir() if path.is_dir() and _stem(path) in wanted]
     if not found:
+        what = f"has no folder {name}_<version>" if places else "is not there"
         raise MissingDataError(
-            f"{name}: {root} has no folder {name}_<version> (looked in {Path.cwd()}); expected {name}_<version>/"
+            f"{name}: {root} {what} (looked in {Path.cwd()}); expected {name}_<version>/"
             "{labels.txt, train.txt, train.zip, test.txt, test.zip} from ELEVATER's vision-datasets storage "
-            "(https://github.com/Computer-Vision-in-the-Wild/DataDownload)."
+            "(https://github.com/Computer-Vision-in-the-Wild/DataDownload), or another root by an override."
         )
     return max(found, key=lambda path: (_version(path), path.name))
 

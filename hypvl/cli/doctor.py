@@ -1,0 +1,332 @@
+"""Check this installation, data sets, shards and checkpoints, and say what to do about what is wrong."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hypvl.cli.common import CommandParser, command_parser, load_config, run_main
+from hypvl.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from hypvl.evaluation.datasets.inspection import Finding
+
+_DEFAULT_CONFIGS = "configs/eval_*.py"
+#: Settings of evaluators that are no data.
+_NO_DATA = ("encoding", "tokenizer", "prompts", "ensemble")
+_EXAMPLES = """
+examples:
+  python scripts/doctor.py
+  python scripts/doctor.py --config configs/eval_zero_shot_classification.py roots.eval=/data/eval
+  python scripts/doctor.py --config configs/eval_elevater.py --only dtd,gtsrb --all-pictures
+  python scripts/doctor.py --config configs/eval_zero_shot_classification.py --download
+  python scripts/doctor.py --shards 'datasets/redcaps/*.tar' --checkpoint-path checkpoints/meru_vit_l.pth --json
+"""
+
+
+def build_parser() -> CommandParser:
+    """The command's flags."""
+    parser = command_parser(__doc__ or "", examples=_EXAMPLES)
+    parser.add_argument(
+        "--config",
+        action="append",
+        metavar="PATH",
+        help="evaluation suite whose data are checked, may be given again (default: all of configs/eval_*.py, for "
+        "information: what is missing is then no error)",
+    )
+    parser.add_argument("--only", metavar="NAME,...", help="check only these evaluations of the suites")
+    parser.add_argument("--download", action="store_true", help="fetch missing data where a source is known")
+    parser.add_argument(
+        "--pictures", type=int, default=8, metavar="N", help="pictures to decode of each set, or TAR"
+    )
+    parser.add_argument("--all-pictures", action="store_true", help="decode every picture")
+    parser.add_argument(
+        "--shards", action="append", default=[], metavar="GLOB", help="TAR files: paths, globs, brace lists, URLs"
+    )  # fmt: skip
+    parser.add_argument("--checkpoint-path", type=Path, metavar="PATH", help="checkpoint to read")
+    parser.add_argument(
+        "--train-config", metavar="PATH", help="config or name of its model, to put the weights into"
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="changes to the suites: key=value")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Check and report; 1 when something asked for is missing or broken."""
+    args = build_parser().parse_args(argv)
+    if args.pictures < 1:
+        raise ConfigError(f"--pictures: got {args.pictures}; expected at least 1.")
+    look_at = None if args.all_pictures else args.pictures
+    environment = check_environment()
+    asked_for_others = bool(args.shards or args.checkpoint_path)
+    suites = _suites(args) if args.config or not asked_for_others else {}
+    findings = {
+        source: list(check_suite(config, only=args.only, look_at=look_at))
+        for source, config in suites.items()
+    }
+    if args.only is not None and not any(findings.values()):
+        raise ConfigError(f"--only: none of {args.only} is in {', '.join(suites) or 'a suite'}.")
+    shards = [dataclasses.asdict(report) for glob in args.shards for report in _shards(glob, look_at)]
+    checkpoint = (
+        None if args.checkpoint_path is None else check_checkpoint(args.checkpoint_path, args.train_config)
+    )
+    broken = [p["name"] for p in environment["packages"] if p["problem"] and p["required"]]
+    for source, found in findings.items():
+        # Unasked, a set that is not there is no fault; one that is there and damaged is.
+        bad = ("missing", "incomplete", "damaged") if args.config else ("damaged",)
+        broken += [f"{Path(source).stem}: {finding.name}" for finding in found if finding.status in bad]
+    broken += [report["place"] for report in shards if report["problems"]]
+    if checkpoint is not None and not checkpoint["ok"]:
+        broken.append(checkpoint["path"])
+    report = {
+        "ok": not broken,
+        "broken": broken,
+        "environment": environment,
+        "suites": {source: [dataclasses.asdict(f) for f in found] for source, found in findings.items()},
+        "shards": shards,
+        "checkpoint": checkpoint,
+    }
+    if args.json:
+        print(json.dumps(report, indent=1, ensure_ascii=False))
+    else:
+        _print(report)
+    return 1 if broken else 0
+
+
+def check_environment() -> dict[str, Any]:
+    """Versions, devices, and whether what setup.py asks for is installed."""
+    import importlib.metadata
+    import platform
+    import re
+
+    import torch
+    from packaging.requirements import Requirement
+
+    import hypvl
+    from hypvl.training.provenance import device_name, git_state
+
+    packages = []
+    for text in importlib.metadata.requires("hypvl") or []:
+        requirement = Requirement(text)
+        extra = re.search(r'extra == "([^"]+)"', str(requirement.marker or ""))
+        try:
+            version: str | None = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            version = None
+        problem = None
+        if version is None:
+            problem = f"not installed: pip install '{requirement.name}{requirement.specifier}'"
+        elif not requirement.specifier.contains(version, prereleases=True):
+            problem = f"is {version}; expected {requirement.specifier}"
+        packages.append(
+            {
+                "name": requirement.name,
+                "version": version,
+                "problem": problem,
+                "required": extra is None,
+                "extra": None if extra is None else extra[1],
+            }
+        )
+    gpus = [
+        {
+            "name": torch.cuda.get_device_name(i),
+            "memory_gib": round(torch.cuda.get_device_properties(i).total_memory / 2**30, 1),
+        }
+        for i in range(torch.cuda.device_count())
+    ]
+    return {
+        "hypvl": hypvl.__version__,
+        **git_state(Path(hypvl.__file__).resolve().parent),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": device_name() if not gpus else platform.processor() or platform.machine(),
+        "cuda": torch.version.cuda if gpus else None,
+        "gpus": gpus,
+        "packages": packages,
+    }
+
+
+def _suites(args: argparse.Namespace) -> dict[str, "DictConfig"]:
+    paths = args.config
+    if paths is None:
+        paths = [str(path) for path in sorted(Path().glob(_DEFAULT_CONFIGS))]
+        if not paths:
+            print(f"note: no {_DEFAULT_CONFIGS} in {Path.cwd()}; give --config.", file=sys.stderr)
+        if args.overrides:
+            raise ConfigError("overrides: need --config, since suites have different keys.")
+    suites = {path: load_config(path, args.overrides, required=("evaluate",)) for path in paths}
+    for config in suites.values():
+        if "download" in config:
+            config.download = args.download
+    return suites
+
+
+def check_suite(
+    config: "DictConfig", *, only: str | None, look_at: int | None, known: dict[str, "Finding"] | None = None
+) -> Iterator["Finding"]:
+    """Build each data set of a suite once and look at some of its pictures.
+
+    Args:
+        config: The suite.
+        only: Names of evaluations with commas between them; None = all.
+        look_at: Pictures to decode of each; None = all.
+        known: What has been found out before, by description of the data; added to.
+    """
+    from omegaconf import OmegaConf
+
+    known = {} if known is None else known
+    wanted = None if only is None else {name.strip() for name in only.split(",")}
+    told = set()
+    for name in map(str, config.evaluate):
+        if wanted is not None and name not in wanted:
+            continue
+        entry = config.evaluate[name]
+        nodes = [node for key in entry if key not in _NO_DATA for node in _data_nodes(entry, key)]
+        for node in nodes or [entry]:
+            what = json.dumps(OmegaConf.to_container(node, resolve=True), sort_keys=True, default=str)
+            if what not in known:
+                known[what] = _check(_name_of(node, name), node, look_at)
+            finding = known[what]
+            # Built, and without pictures: a setting that is no data, unless it is the evaluator with its files.
+            setting = node is not entry and finding.ok and finding.items is None
+            if what not in told and not setting:
+                told.add(what)
+                yield finding
+
+
+def _name_of(node: Any, entry: str) -> str:
+    """``"dtd test"`` for a set by name and split, else the name of the evaluation."""
+    name = node.get("name")
+    return f"{name} {node.get('split') or 'test'}" if isinstance(name, str) else entry
+
+
+def _check(name: str, node: Any, look_at: int | None) -> "Finding":
+    from hypvl.config import instantiate
+    from hypvl.evaluation.datasets.inspection import inspect_error, inspect_set
+
+    try:
+        built = instantiate(node)
+    except (UserError, ValueError) as error:
+        return inspect_error(name, error)
+    return inspect_set(name, built, look_at=look_at, expected=_expected(node))
+
+
+def _data_nodes(parent: Any, key: Any) -> list[Any]:
+    """Below one setting, what is built by a target; the outermost ones."""
+    from omegaconf import DictConfig, ListConfig
+
+    value = parent._get_node(key) if isinstance(parent, ListConfig) else parent[key]
+    if isinstance(value, DictConfig):
+        if "_target_" in value:
+            return [value]
+        return [node for inner in value for node in _data_nodes(value, inner)]
+    if isinstance(value, ListConfig):
+        return [node for i in range(len(value)) for node in _data_nodes(value, i)]
+    return []
+
+
+def _expected(node: Any) -> int | None:
+    """How many pictures a set of the catalog should have, where it lies as published."""
+    from hypvl.evaluation.datasets.catalog import expected_size
+
+    if not str(node.get("_target_", "")).endswith("catalog.classification_set"):
+        return None
+    if (Path(str(node.get("root", "./datasets/eval"))) / node.name / "classnames.txt").is_file():
+        return None
+    return expected_size(node.name, node.get("split", "test"))
+
+
+def _shards(glob: str, look_at: int | None) -> list[Any]:
+    from hypvl.data.shard_check import ShardReport, check_shards
+    from hypvl.errors import DataError
+
+    try:
+        return check_shards(glob, look_at=look_at)
+    except DataError as error:
+        return [ShardReport(glob, problems=[str(error)])]
+
+
+def check_checkpoint(path: Path, train_config: str | None) -> dict[str, Any]:
+    """Whether a checkpoint can be read, and put into its model where that is known."""
+    import torch
+
+    from hypvl.cli.model_loading import load_trained
+    from hypvl.models.hub import load_checkpoint
+
+    found: dict[str, Any] = {"path": str(path), "ok": False, "problem": None}
+    try:
+        content = load_checkpoint(path)
+        tensors = content["model"]
+        bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
+        found |= {
+            "keys": sorted(map(str, content)),
+            "iteration": content.get("iteration"),
+            "tensors": len(tensors),
+            "parameters": sum(tensor.numel() for tensor in tensors.values()),
+            "not_finite": bad,
+        }
+        if bad:
+            found["problem"] = (
+                f"{path}: {len(bad)} tensors are not finite, such as {bad[0]}; use an earlier one."
+            )
+        if train_config is not None or "config" in content:
+            load_trained(path, train_config, device=torch.device("cpu"))
+            found["fits"] = train_config or "the config inside"
+    except UserError as error:
+        found["problem"] = str(error)
+    found["ok"] = found["problem"] is None
+    return found
+
+
+def _print(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    environment = report["environment"]
+    gpus = ", ".join(f"{gpu['name']} ({gpu['memory_gib']} GiB)" for gpu in environment["gpus"]) or "none"
+    print(
+        f"hypvl {environment['hypvl']} (commit {environment['git_commit']}), Python {environment['python']}, "
+        f"GPUs: {gpus}, CUDA {environment['cuda']}"
+    )
+    print(", ".join(f"{p['name']} {p['version']}" for p in environment["packages"] if p["version"]))
+    for package in environment["packages"]:
+        if package["problem"]:
+            role = "needed" if package["required"] else f"only for the extra {package['extra']}"
+            print(f"  {package['name']}: {package['problem']} ({role})")
+    for source, found in report["suites"].items():
+        table = Table("data", "status", "pictures", "decoded", title=source, title_justify="left")
+        for finding in found:
+            count = "" if finding["items"] is None else f"{finding['items']:,}"
+            table.add_row(finding["name"], finding["status"], count, str(finding["looked_at"]))
+        console.print(table)
+        for finding in found:
+            if finding["detail"]:
+                print(f"  {finding['name']}: {finding['status']}: {finding['detail']}")
+    for shard in report["shards"]:
+        kinds = ", ".join(f"{count} .{name}" for name, count in sorted(shard["extensions"].items()))
+        state = "ok" if not shard["problems"] else "damaged"
+        print(
+            f"{shard['place']}: {state}, {shard['samples']} samples ({kinds}), {shard['looked_at']} decoded"
+        )
+        for problem in shard["problems"]:
+            print(f"  {problem}")
+    checkpoint = report["checkpoint"]
+    if checkpoint is not None and checkpoint["ok"]:
+        fits = f", fits {checkpoint['fits']}" if "fits" in checkpoint else ""
+        print(f"{checkpoint['path']}: ok, {checkpoint['parameters']:,} parameters{fits}")
+    elif checkpoint is not None:
+        print(f"{checkpoint['path']}: {checkpoint['problem']}")
+    if report["broken"]:
+        print(f"error: {len(report['broken'])} broken: {', '.join(report['broken'])}", file=sys.stderr)
+
+
+def run() -> int:
+    """Entry point: errors a user can act on are printed as one sentence."""
+    return run_main(main)

@@ -1,0 +1,96 @@
+"""Are TAR shards whole, and do their samples hold a picture and a text?"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+
+from hypvl.data.shards import expand_shards
+from hypvl.data.storage import FileHandles, open_source
+from hypvl.data.tar_index import build_index
+from hypvl.data.transforms import ImageError, decode_image
+from hypvl.errors import DataError
+
+_PICTURES = ("jpg", "jpeg", "png", "webp")
+_TEXTS = ("json", "txt", "caption", "cls")
+
+
+@dataclass
+class ShardReport:
+    """What a TAR holds.
+
+    Attributes:
+        place: Path or URL.
+        samples: How many.
+        looked_at: How many were read and decoded.
+        extensions: Members by extension, over all samples.
+        problems: What is wrong, one sentence each; empty = nothing.
+    """
+
+    place: str
+    samples: int = 0
+    looked_at: int = 0
+    extensions: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def check_shards(tarfiles: str, *, look_at: int | None = 4) -> list[ShardReport]:
+    """Walk the headers of TARs and decode some of their samples.
+
+    Args:
+        tarfiles: Paths, globs, brace lists or http(s) URLs, as a training config names them.
+        look_at: Samples to read in each, evenly spread; None = all.
+
+    Raises:
+        DataError: when there is no such file.
+    """
+    handles = FileHandles()
+    return [_check(place, handles, look_at) for place in expand_shards(tarfiles)]
+
+
+def _check(place: str, handles: FileHandles, look_at: int | None) -> ShardReport:
+    report = ShardReport(place)
+    try:
+        source = open_source(place, handles)
+        index = build_index(source.read, source.size(), place)
+    except (DataError, OSError) as error:
+        report.problems.append(str(error))
+        return report
+    report.samples = len(index)
+    report.extensions = dict(Counter(name for i in range(len(index)) for name, _, _ in index.members(i)))
+    if index.damage is not None:
+        report.problems.append(f"{place}: {index.damage}; download it again.")
+    if len(index) == 0:
+        report.problems.append(f"{place}: holds no samples; expected a picture and a text each.")
+        return report
+    count = len(index) if look_at is None else min(look_at, len(index))
+    for i in [n * len(index) // count for n in range(count)]:
+        members = {name: (offset, size) for name, offset, size in index.members(i)}
+        if not members:
+            continue  # stands for what was lost, told above
+        report.looked_at += 1
+        try:
+            problem = _problem({name: source.read(*where) for name, where in members.items()})
+        except (DataError, OSError) as error:
+            problem = str(error)
+        if problem is not None:
+            report.problems.append(f"{place}, sample {index.key(i)}: {problem}")
+    return report
+
+
+def _problem(members: dict[str, bytes]) -> str | None:
+    picture = next((members[name] for name in members if name in _PICTURES), None)
+    text = next((name for name in members if name in _TEXTS), None)
+    if picture is None or text is None:
+        lacking = "picture" if picture is None else "text"
+        return f"has no {lacking}; found {', '.join(members)}."
+    try:
+        decode_image(picture)
+        if text == "json":
+            json.loads(members[text])
+        else:
+            members[text].decode("utf-8")
+    except ImageError as error:
+        return f"{error}."
+    except (ValueError, RecursionError) as error:
+        return f"its .{text} cannot be read ({error})."
+    return None

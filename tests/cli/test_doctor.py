@@ -1,0 +1,155 @@
+"""The command that checks what is there."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hypvl.cli.common import run_main
+from hypvl.cli.doctor import main
+from hypvl.config import LazyConfig, instantiate
+from tests.evaluation.fakes import broken
+from tests.evaluation.miniatures import classification, elevater
+
+ROOT = Path(__file__).resolve().parents[2]
+ZERO_SHOT = str(ROOT / "configs" / "eval_zero_shot_classification.py")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    code = run_main(main, [*arguments, "--json"])
+    out = capsys.readouterr().out
+    return code, json.loads(out) if out else {}
+
+
+def test_a_suite_that_is_there_says_what_is_incomplete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classification.cars(tmp_path)
+    classification.dtd(tmp_path)
+    arguments = ["--config", ZERO_SHOT, f"roots.eval={tmp_path}", "--only"]
+    code, report = run(capsys, *arguments, "cars")
+    (found,) = report["suites"][ZERO_SHOT]
+    assert (code, found["name"], found["status"], found["items"], found["looked_at"]) == (
+        0,
+        "cars test",
+        "ok",
+        4,
+        4,
+    )
+    assert report["ok"] and not report["broken"]
+    code, report = run(capsys, *arguments, "dtd, aircraft", "--pictures", "2")
+    aircraft, dtd = report["suites"][ZERO_SHOT]
+    assert code == 1 and (dtd["status"], dtd["looked_at"]) == ("incomplete", 2)
+    assert "has 4 pictures; expected 1,880" in dtd["detail"]
+    assert aircraft["status"] == "missing" and "images_variant_{train,val,test}.txt" in aircraft["detail"]
+    assert report["broken"] == [
+        "eval_zero_shot_classification: aircraft test", "eval_zero_shot_classification: dtd test",
+    ]  # fmt: skip
+    broken(next((tmp_path / "dtd" / "dtd" / "images").rglob("*test*")))
+    code, report = run(capsys, *arguments, "dtd", "--all-pictures")
+    assert code == 1 and report["suites"][ZERO_SHOT][0]["status"] == "damaged"
+
+
+def test_each_data_set_is_looked_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    elevater.make_set(tmp_path, "dtd")
+    target = "hypvl.evaluation.datasets.elevater.elevater_set"
+    train, test = (
+        {"_target_": target, "name": "dtd", "root": "${root}", "split": s} for s in ("train", "test")
+    )
+    probe = {"_target_": "hypvl.evaluation.linear_probe.LinearProbe", "train": train, "test": test}
+    zero_shot = {"_target_": "hypvl.evaluation.zero_shot.ZeroShotClassification", "dataset": test}
+    (tmp_path / "suite.json").write_text(
+        json.dumps(
+            {"root": str(tmp_path), "evaluate": {"a": probe, "b": zero_shot, "c": {**probe, "seeds": [1, 2]}}}
+        )
+    )
+    suite = str(tmp_path / "suite.json")
+    code, report = run(capsys, "--config", suite)
+    found = {finding["name"]: finding["items"] for finding in report["suites"][suite]}
+    assert code == 0 and found == {"dtd train": 8, "dtd test": 4}
+
+
+def test_without_arguments_what_is_missing_is_no_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "configs").mkdir()
+    text = {"evaluate": {"a": {"_target_": "hypvl.evaluation.zero_shot.ZeroShotClassification", "dataset": {
+        "_target_": "hypvl.evaluation.datasets.classification.ImageFolderSet", "root": "./gone"}}}}  # fmt: skip
+    (tmp_path / "configs" / "eval_one.py").write_text(f"evaluate = {text['evaluate']!r}\n")
+    monkeypatch.chdir(tmp_path)
+    code, report = run(capsys)
+    assert code == 0 and report["suites"]["configs/eval_one.py"][0]["status"] == "missing"
+    assert run_main(main, []) == 0
+    out = capsys.readouterr().out
+    assert "configs/eval_one.py" in out and "a: missing: gone: is not there" in out
+    assert run_main(main, ["key=1"]) == 2
+    code, _ = run(capsys, "--only", "b")
+    assert code == 2
+
+
+def test_the_environment(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tar = tmp_path / "a.tar"
+    with tarfile.open(tar, "w") as out:
+        entry = tarfile.TarInfo("1.txt")
+        entry.size = 3
+        out.addfile(entry, io.BytesIO(b"red"))
+    code, report = run(capsys, "--shards", str(tar))
+    packages = {package["name"]: package for package in report["environment"]["packages"]}
+    assert packages["torch"]["version"] == torch.__version__.split("+")[0] and packages["torch"]["required"]
+    assert report["environment"]["gpus"] == [] or torch.cuda.is_available()
+    assert report["suites"] == {}  # shards were asked for, suites were not
+    assert code == 1 and "has no picture" in report["shards"][0]["problems"][0]
+    code, report = run(capsys, "--shards", str(tmp_path / "none.tar"))
+    assert code == 1 and report["broken"] == [str(tmp_path / "none.tar")]
+
+
+def test_a_package_that_is_missing_or_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.metadata
+
+    from hypvl.cli.doctor import check_environment
+
+    wanted = ["torch>=99", "no-such-package>=2", "no-such-extra; extra == 'wandb'", "numpy>=1"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: wanted)
+    old, lost, extra, fine = check_environment()["packages"]
+    assert old["problem"] == f"is {old['version']}; expected >=99" and old["required"]
+    assert lost["problem"] == "not installed: pip install 'no-such-package>=2'"
+    assert (extra["required"], extra["extra"], fine["problem"]) == (False, "wandb", None)
+
+
+def test_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"model": {"w": torch.ones(2, 3), "b": torch.ones(4)}, "iteration": 5}, path)
+    code, report = run(capsys, "--checkpoint-path", str(path))
+    assert code == 0 and report["checkpoint"]["parameters"] == 10 and report["checkpoint"]["iteration"] == 5
+    torch.save({"model": {"w": torch.tensor([1.0, float("nan")])}}, path)
+    code, report = run(capsys, "--checkpoint-path", str(path))
+    assert code == 1 and "1 tensors are not finite, such as w" in report["checkpoint"]["problem"]
+    path.write_bytes(path.read_bytes()[:100])
+    assert run_main(main, ["--checkpoint-path", str(path)]) == 1
+    told = capsys.readouterr()
+    assert "a.pth" in told.out and "error: 1 broken" in told.err
+
+
+def test_a_checkpoint_must_fit_its_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = LazyConfig.load(ROOT / "hypvl" / "models" / "zoo" / "meru_vit_s.json")
+    config.model.textual.arch = "L1_W32_A2"
+    config.model.visual.arch, config.model.visual.image_size = "vit_tiny_patch16_224", 32
+    config.model.visual.timm_args = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+    weights = instantiate(config.model).state_dict()
+    path = tmp_path / "a.pth"
+    torch.save({"model": weights, "config": LazyConfig.to_yaml(config)}, path)
+    code, report = run(capsys, "--checkpoint-path", str(path))
+    assert code == 0 and report["checkpoint"]["fits"] == "the config inside"
+    weights.pop("scorer.log_scale")
+    torch.save({"model": weights, "config": LazyConfig.to_yaml(config)}, path)
+    code, report = run(capsys, "--checkpoint-path", str(path))
+    assert code == 1 and "scorer.log_scale" in report["checkpoint"]["problem"]
+
+
+def test_wrong_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(main, ["--pictures", "0"]) == 2
+    assert "--pictures: got 0; expected at least 1" in capsys.readouterr().err
