@@ -45,16 +45,16 @@ def test_a_crop_of_a_broken_picture_is_a_data_error(tmp_path: Path) -> None:
 
 def test_coco(tmp_path: Path) -> None:
     make(tmp_path)
-    found = coco_boxes(tmp_path / "coco", min_size=1)
+    found = coco_boxes(tmp_path / "coco")
     assert len(found.images) == 5 and len(found.boxes) == 10
     assert found.captions[0] == "A red door." and found.keys[0] == "000000391895.jpg"
-    # The larger of the two comes first; corners in fractions of 9 x 7 pixels.
+    # The larger of the two comes first; corners in fractions of 90 x 70 pixels.
     assert found.boxes[0].corners == pytest.approx((2 / 9, 1 / 7, 6 / 9, 6 / 7))
     assert [box.phrase for box in found.boxes[:4]] == ["red", "red", "green", "green"]
-    assert len(coco_boxes(tmp_path / "coco", min_size=1, per_image=1).boxes) == 5
-    assert len(coco_boxes(tmp_path / "coco", min_size=1, crowd=True).boxes) == 11
+    assert len(coco_boxes(tmp_path / "coco", per_image=1).boxes) == 5
+    assert len(coco_boxes(tmp_path / "coco", crowd=True).boxes) == 11
     with pytest.raises(DataError, match="has no box that can be used"):
-        coco_boxes(tmp_path / "coco")  # none has 32 pixels
+        coco_boxes(tmp_path / "coco", min_size=41)
     (tmp_path / "coco/annotations/instances_val2017.json").write_text('{"images": [], "categories": []}')
     with pytest.raises(DataError, match=r"instances_val2017\.json: cannot be read .*'annotations'"):
         coco_boxes(tmp_path / "coco")

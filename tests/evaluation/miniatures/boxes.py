@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.evaluation.miniatures.retrieval import SCENES, make_coco
 
-WIDTH, HEIGHT = 9, 7  # of the miniature's pictures
+WIDTH, HEIGHT = 90, 70  # ten times the miniature's pictures, so that boxes are large enough to count
 CATEGORIES = {1: "red", 18: "green", 25: "blue", 44: "yellow"}
 
 
@@ -27,8 +27,8 @@ def make(root: Path) -> None:
             "id": 10 * at + part,
             "image_id": image["id"],
             "category_id": list(CATEGORIES)[at % 4],
-            "bbox": [2.0 * part, 1.0, 4.0, 4.0 + part],
-            "area": 16.0,
+            "bbox": [20.0 * part, 10.0, 40.0, 40.0 + 10.0 * part],
+            "area": 1600.0,
             "iscrowd": 0,
         }
         for at, image in enumerate(images)

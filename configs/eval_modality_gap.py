@@ -1,0 +1,22 @@
+r"""The modality gap before and after I0T_post, and over a sweep of shifts (curves in the items of results.json).
+
+python scripts/evaluate.py --config configs/eval_modality_gap.py \
+    --checkpoint-path checkpoints/clip_vit_b_32.pth --train-config configs/train_i0t_stage1_vit_b_32.py
+"""
+
+from hypvl.config import LazyCall as L
+from hypvl.evaluation.datasets.retrieval import coco, flickr30k
+from hypvl.evaluation.modality_gap import ModalityGap
+
+from .common.encoding import encoding as encoding
+
+roots = {"coco": "./datasets/coco", "flickr30k": "./datasets/flickr30k"}
+evaluate = {
+    name: L(ModalityGap)(
+        dataset=L(reader)(root="${roots." + name + "}"),
+        deltas=[-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0],
+        limit=5000,
+        encoding="${encoding}",
+    )
+    for name, reader in (("coco", coco), ("flickr30k", flickr30k))
+}
