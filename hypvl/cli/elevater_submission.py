@@ -1,0 +1,67 @@
+"""`scripts/elevater_submission.py`: prediction files of all seeds and sets as ZIPs for ELEVATER's leader board."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypvl.cli.common import command_parser, run_main
+from hypvl.errors import DataError
+
+EXAMPLES = """
+examples:
+  python scripts/evaluate.py --config configs/eval_elevater.py --checkpoint-path X.pth \\
+      predictions.folder=output/x/predictions predictions.model_name=X
+  python scripts/elevater_submission.py --predictions output/x/predictions --output-dir output/x/submission
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """One ZIP per protocol; 1 when sets are missing, after all have been written."""
+    parser = command_parser(
+        "Merge predictions by seed and pack them for ELEVATER's leader board.", examples=EXAMPLES
+    )
+    parser.add_argument(
+        "--predictions", type=Path, required=True, metavar="DIR", help="folder with a folder per protocol"
+    )
+    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where the ZIPs go")
+    parser.add_argument(
+        "--protocol", metavar="NAME,...", help="only these, such as few_shot_5 (default: all)"
+    )
+    parser.add_argument("--model-name", metavar="NAME", help="as it is to appear (default: as in the files)")
+    args = parser.parse_args(argv)
+    folders = _folders(args.predictions, args.protocol)
+
+    from hypvl.evaluation.prediction_files import LEADERBOARD_NAMES
+    from hypvl.report.elevater import write_submission
+
+    incomplete = 0
+    for folder in folders:
+        submission = write_submission(
+            folder,
+            args.output_dir / f"{folder.name}.zip",
+            model_name=args.model_name,
+            expected=sorted(LEADERBOARD_NAMES.values()),
+        )
+        counts = sorted({len(seeds) for seeds in submission.seeds.values()})
+        print(f"{submission.path}: {len(submission.seeds)} sets, {'/'.join(map(str, counts))} seeds each")
+        if submission.missing:
+            incomplete += 1
+            print(f"  missing: {', '.join(submission.missing)}")
+    return 1 if incomplete else 0
+
+
+def _folders(root: Path, only: str | None) -> list[Path]:
+    if not root.is_dir():
+        raise DataError(f"--predictions: {root} is not a folder; name the one given as predictions.folder.")
+    found = {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
+    names = list(found) if only is None else [name.strip() for name in only.split(",")]
+    lost = [name for name in names if name not in found]
+    if lost or not names:
+        raise DataError(
+            f"{root}: has no {', '.join(lost) or 'folder of a protocol'}; found {', '.join(found) or 'nothing'}."
+        )
+    return [found[name] for name in names]
+
+
+def run() -> int:
+    """Entry point: errors a user can act on are printed as one sentence."""
+    return run_main(main)

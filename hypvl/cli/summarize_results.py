@@ -1,0 +1,87 @@
+"""`scripts/summarize_results.py`: results files of a folder as one table and CSV."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypvl.cli.common import command_parser, run_main
+from hypvl.errors import DataError
+
+EXAMPLES = """
+examples:
+  python scripts/summarize_results.py output
+  one protocol of ELEVATER, as a Markdown table:
+  python scripts/summarize_results.py output --protocol few_shot_5 --markdown
+"""
+_WIDE = 6  # more sets than this are printed as rows
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the table and what is missing, and write the CSV."""
+    parser = command_parser(
+        "Put results files together: a row per checkpoint, a column per set.", examples=EXAMPLES
+    )
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="PATH", help="results files, or folders of them"
+    )
+    parser.add_argument(
+        "--metric", metavar="NAME", help="for all sets (default: each evaluation's main metric)"
+    )
+    parser.add_argument("--protocol", metavar="NAME", help="only evaluations named <set>/NAME")
+    parser.add_argument("--sets", metavar="NAME,...", help="columns, in this order (default: all)")
+    parser.add_argument(
+        "--output", type=Path, metavar="PATH", help="the CSV (default: summary.csv in the first folder)"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    args = parser.parse_args(argv)
+
+    from hypvl.report.summary import read_folder, summarize
+
+    contents = {path.resolve(): content for root in args.paths for path, content in read_folder(root)}
+    summary = summarize(
+        list(contents.values()),
+        metric=args.metric,
+        protocol=args.protocol,
+        sets=None if args.sets is None else [name.strip() for name in args.sets.split(",")],
+    )
+    if not summary.rows:
+        raise DataError(
+            f"{', '.join(map(str, args.paths))}: no evaluation is called as --protocol or --sets ask for."
+        )
+    first = args.paths[0]
+    path = (first if first.is_dir() else first.parent) / "summary.csv" if args.output is None else args.output
+    _show(summary.cells(), markdown=args.markdown)
+    for name, metric in summary.metrics.items():
+        print(f"{name}: {metric}")
+    for row in summary.rows:
+        if row.missing:
+            told = ", ".join(f"{name} ({why})" for name, why in row.missing.items())
+            print(f"{' '.join(filter(None, (row.checkpoint, row.protocol)))}: no result for {told}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(summary.as_csv(), "utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); name another --output.") from error
+    print(path)
+    return 0
+
+
+def _show(table: tuple[list[str], list[list[str]]], *, markdown: bool) -> None:
+    from hypvl.report.tables import markdown_table, rich_table
+
+    header, rows = table
+    text_columns = 2
+    if len(header) > _WIDE + 3:
+        titles = [" ".join(filter(None, row[:2])) for row in rows]
+        rows = [[name, *values] for name, *values in zip(header[2:], *(row[2:] for row in rows), strict=True)]
+        header, text_columns = ["set", *titles], 1
+    if markdown:
+        print(markdown_table(rows, header=header, text_columns=text_columns), end="")
+    else:
+        from rich.console import Console
+
+        Console().print(rich_table(rows, header=header, text_columns=text_columns))
+
+
+def run() -> int:
+    """Entry point: errors a user can act on are printed as one sentence."""
+    return run_main(main)

@@ -1,0 +1,241 @@
+"""One table over many results files: a row per checkpoint and protocol, a column per set, and their average."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypvl.errors import DataError
+from hypvl.report.tables import CHANCE, format_value
+
+AVERAGE = "Average"
+#: Files that :func:`read_folder` takes.
+PATTERN = "results*.json"
+_LABELS = ("checkpoint", "protocol")
+_COUNTS = ("sets_averaged", "sets_missing")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number, or why there is none.
+
+    Attributes:
+        status: ``"ok"``, ``"missing"`` (no data), ``"failed"``, or ``"absent"`` (not evaluated).
+        value: Where it is ok.
+        metric: What the value is.
+    """
+
+    status: str
+    value: float | None = None
+    metric: str | None = None
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """What one checkpoint did in one protocol.
+
+    Attributes:
+        checkpoint: Its path, and how its embeddings were standardised.
+        protocol: What follows the last ``/`` of an evaluation's name; empty where there is none.
+        cells: Set -> cell, for every column.
+    """
+
+    checkpoint: str
+    protocol: str
+    cells: dict[str, Cell]
+
+    @property
+    def values(self) -> list[float]:
+        """The numbers there are."""
+        return [cell.value for cell in self.cells.values() if cell.value is not None]
+
+    @property
+    def average(self) -> float | None:
+        """Plain mean of the numbers there are; None without any. What is missing takes no part."""
+        return math.fsum(self.values) / len(self.values) if self.values else None
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Set -> why it has no number."""
+        return {name: cell.status for name, cell in self.cells.items() if cell.value is None}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The table.
+
+    Attributes:
+        columns: Sets, in the order they come first in the files.
+        rows: Sorted by checkpoint and protocol.
+        metrics: Set -> the metric of its column.
+    """
+
+    columns: list[str]
+    rows: list[SummaryRow]
+    metrics: dict[str, str] = field(default_factory=dict)
+
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows as strings; the average says over how many sets where some are missing."""
+        rows = []
+        for row in self.rows:
+            texts = [
+                format_value(cell.metric or "", cell.value) if cell.value is not None else _word(cell.status)
+                for cell in row.cells.values()
+            ]
+            average = "" if row.average is None else f"{row.average:.2f}"
+            if row.missing and row.average is not None:
+                average += f" ({len(row.values)}/{len(self.columns)})"
+            rows.append([row.checkpoint, row.protocol, *texts, average])
+        return [*_LABELS, *self.columns, AVERAGE], rows
+
+    def as_csv(self) -> str:
+        """Full precision; what is missing is empty, and counted."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([*_LABELS, *self.columns, AVERAGE, *_COUNTS])
+        for row in self.rows:
+            values = ["" if cell.value is None else repr(cell.value) for cell in row.cells.values()]
+            average = "" if row.average is None else repr(row.average)
+            writer.writerow(
+                [row.checkpoint, row.protocol, *values, average, len(row.values), len(row.missing)]
+            )
+        return out.getvalue()
+
+
+def read_folder(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """All results files below a folder, ``results*.json``, in the order of their paths.
+
+    Raises:
+        DataError: when there is none, or one is no results file.
+    """
+    if folder.is_file():
+        return [(folder, read_file(folder))]
+    paths = sorted(path for path in folder.rglob(PATTERN) if path.is_file())
+    if not paths:
+        raise DataError(
+            f"{folder}: holds no {PATTERN} (nor do folders in it); name a folder scripts/evaluate.py wrote into."
+        )
+    return [(path, read_file(path)) for path in paths]
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """A results file.
+
+    Raises:
+        DataError: when it cannot be read, or is something else.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}).") from error
+    parts = [content.get(key) if isinstance(content, dict) else None for key in ("provenance", "results")]
+    if not all(isinstance(part, dict) for part in parts):
+        raise DataError(f"{path}: has no provenance and results; expected a file of scripts/evaluate.py.")
+    return content
+
+
+def summarize(
+    contents: Sequence[dict[str, Any]],
+    *,
+    metric: str | None = None,
+    protocol: str | None = None,
+    sets: Sequence[str] | None = None,
+) -> Summary:
+    """Put results files together.
+
+    Files of one checkpoint (by its contents, training config and standardisation) share their rows; of two results for
+    the same evaluation the newest that is ok counts.
+
+    Args:
+        contents: As :func:`read_file` gives them.
+        metric: For all sets; None = the main metric of each evaluation.
+        protocol: Only this one.
+        sets: Columns, in this order; None = all there are.
+
+    Raises:
+        DataError: when an evaluation lacks the metric, or one column has two main metrics.
+    """
+    columns: dict[str, None] = {}
+    found: dict[tuple[str, str], dict[str, Cell]] = {}
+    for label, entries in _by_checkpoint(contents).items():
+        for name, entry in entries.items():
+            set_name, _, kind = name.rpartition("/") if "/" in name else (name, "", "")
+            if (protocol is not None and kind != protocol) or (sets is not None and set_name not in sets):
+                continue
+            columns.setdefault(set_name)
+            found.setdefault((label, kind), {})[set_name] = _cell(name, entry, metric)
+    names = list(columns) if sets is None else list(sets)
+    rows = [
+        SummaryRow(label, kind, {name: cells.get(name, Cell("absent")) for name in names})
+        for (label, kind), cells in sorted(found.items())
+    ]
+    return Summary(names, rows, _metrics(rows, names))
+
+
+def _by_checkpoint(contents: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Label -> evaluation -> entry."""
+    subjects: dict[tuple[Any, ...], dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {}
+    labels: dict[tuple[Any, ...], str] = {}
+    for content in contents:
+        origin = content["provenance"]
+        keys = ("checkpoint_sha256", "train_config", "standardize", "shift")
+        subject = tuple(origin.get(key) for key in keys)
+        parts = [str(origin.get("checkpoint", "?"))]
+        parts += [f"{key}={origin[key]}" for key in ("standardize", "shift") if origin.get(key) is not None]
+        labels.setdefault(subject, " ".join(parts))
+        known = subjects.setdefault(subject, {})
+        for name, entry in content["results"].items():
+            if name not in known or _rank(entry, content) >= _rank(*known[name]):
+                known[name] = (entry, content)
+    named: dict[str, dict[str, dict[str, Any]]] = {}
+    for subject, entries in subjects.items():
+        label = labels[subject]
+        if list(labels.values()).count(label) > 1:  # the file of that name has changed since
+            label = f"{label} [{str(subject[0])[:8]}]"
+        while label in named:
+            label += "'"
+        named[label] = {name: entry for name, (entry, _) in entries.items()}
+    return named
+
+
+def _rank(entry: dict[str, Any], content: dict[str, Any]) -> tuple[bool, str]:
+    """A result before none, and then the newest; times are ISO 8601 in UTC, so that they sort as text."""
+    return entry.get("status") == "ok", str(
+        entry.get("measured") or content["provenance"].get("started") or ""
+    )
+
+
+def _cell(name: str, entry: dict[str, Any], metric: str | None) -> Cell:
+    if entry.get("status") != "ok":
+        return Cell(str(entry.get("status")))
+    metrics = entry["metrics"]
+    chosen = metric
+    if chosen is None:
+        main = entry.get("meta", {}).get("main_metric")
+        chosen = next((key for key in metrics if not key.endswith(CHANCE)), None) if main is None else main
+    if chosen not in metrics:
+        raise DataError(
+            f"{name}: has no {chosen}; expected one of {', '.join(metrics)} (choose with --metric, or other sets)."
+        )
+    return Cell("ok", float(metrics[chosen]), chosen)
+
+
+def _metrics(rows: Sequence[SummaryRow], columns: Sequence[str]) -> dict[str, str]:
+    chosen: dict[str, str] = {}
+    for name in columns:
+        kinds = sorted({row.cells[name].metric or "" for row in rows} - {""})
+        if len(kinds) > 1:
+            raise DataError(
+                f"{name}: has {' and '.join(kinds)} as main metric in different files; choose one with --metric."
+            )
+        if kinds:
+            chosen[name] = kinds[0]
+    return chosen
+
+
+def _word(status: str) -> str:
+    return "-" if status == "absent" else status
