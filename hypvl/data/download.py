@@ -24,6 +24,7 @@ from loguru import logger
 from hypvl.errors import DataError
 
 _CHUNK = 1 << 20
+_FIRST_ANSWER = 10.0  # seconds
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _GONE = (401, 403, 404, 410)
 _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, OSError)
@@ -57,7 +58,8 @@ def download(
         target: The file to make; its folder is made too.
         md5: Hex digest the file must have; None = not looked at.
         sha256: Likewise.
-        attempts: Failures in a row, none of which brought anything, before giving up.
+        attempts: Failures in a row, none of which brought anything, before giving up; at most 2 where the server
+            never answered.
         backoff: Seconds waited after the first of them, doubled after each.
         timeout: Seconds without an answer that count as a failure.
         progress: Called with (bytes there, bytes in all or None).
@@ -71,7 +73,7 @@ def download(
     """
     if not url.startswith(("http://", "https://")):
         raise DownloadError(f"{url}: expected an address that begins with http:// or https://.")
-    with _only_one(target):
+    with only_one(target):
         if not target.is_file():
             logger.info("downloading {} to {}", url, target)
             part = target.with_name(f"{target.name}.part")
@@ -90,12 +92,14 @@ def _fetch_all(
     timeout: float,
     progress: Callable[[int, int | None], None] | None,
 ) -> None:
-    failures = 0
+    failures, answered = 0, False
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
-            if _fetch(url, part, timeout, progress):
+            # The first answer comes soon or not at all: whoever has no network should not wait.
+            if _fetch(url, part, timeout if answered else min(timeout, _FIRST_ANSWER), progress):
                 return
+            answered = True
             error: Exception = http.client.IncompleteRead(b"")
         except urllib.error.HTTPError as refused:
             if refused.code not in _TRANSIENT:
@@ -104,12 +108,12 @@ def _fetch_all(
                     f"{url}: the server answers {refused.code} ({refused.reason}), {what}; download the file "
                     f"yourself and put it at {part.with_suffix('')}."
                 ) from refused
-            error = refused
+            answered, error = True, refused
         except _NETWORK_ERRORS as broken:
             error = broken
         after = part.stat().st_size if part.exists() else 0
         failures = 0 if after > before else failures + 1
-        if failures >= attempts:
+        if failures >= (attempts if answered else min(attempts, 2)):
             reason = getattr(error, "reason", None) or error
             raise DownloadError(
                 f"{url}: cannot be reached ({reason}; {failures} attempts without progress, {after} bytes kept in "
@@ -220,8 +224,12 @@ def _check(part: Path, url: str, expected: dict[str, str | None]) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(target: Path) -> Iterator[None]:
-    """Lets one process at a time work on a file."""
+def only_one(target: Path) -> Iterator[None]:
+    """Lets one process at a time work on a file; the others wait.
+
+    Raises:
+        DataError: when its folder cannot be written to.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = target.with_name(f".{target.name}.lock").open("w")

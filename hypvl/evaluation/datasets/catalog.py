@@ -14,7 +14,7 @@ from hypvl.evaluation.datasets.classification import (
     require_folder,
 )
 from hypvl.evaluation.datasets.entries import SPLITS, SetEntry, check_name, entries, entry_of
-from hypvl.evaluation.datasets.fetching import fetch
+from hypvl.evaluation.datasets.fetching import fetch, one_fetch
 from hypvl.evaluation.datasets.native import missing, read_published
 from hypvl.evaluation.datasets.prompts import set_templates
 from hypvl.evaluation.datasets.retrieval import CaptionedImages, jsonl
@@ -58,14 +58,19 @@ def classification_set(
         raise ConfigError(f"data set {name!r}: got split {split!r}; expected one of {', '.join(SPLITS)}.")
     if is_url(root):
         return _cut(entry, split, _webdataset(f"{str(root).rstrip('/')}/{name}", entry))
+    place = Path(root)
     try:
-        return _read(entry, Path(root), split)
-    except MissingDataError as error:
+        return _read(entry, place, split)
+    except MissingDataError:
         if not download or not entry.can_download:
             raise
-        stored = ("test",) if split == "test" else ("train",)  # as WebDataset sets have them
-        fetch(entry, Path(root), needed(entry, split) if entry.downloads else stored, reason=error)
-        return _read(entry, Path(root), split)
+    with one_fetch(entry, place):
+        try:
+            return _read(entry, place, split)  # another process has brought it while this one waited
+        except MissingDataError as error:
+            stored = ("test",) if split == "test" else ("train",)  # as WebDataset sets have them
+            fetch(entry, place, needed(entry, split) if entry.downloads else stored, reason=error)
+    return _read(entry, place, split)
 
 
 def needed(entry: SetEntry, split: str) -> tuple[str, ...]:

@@ -1,14 +1,14 @@
 """Fetching classification sets from where they are published."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import cast
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from hypvl.data.download import Archive, DownloadError, download, unpack
+from hypvl.data.download import Archive, DownloadError, download, only_one, unpack
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.entries import FileSource, SetEntry
 from hypvl.evaluation.protocol import MissingDataError
@@ -19,7 +19,8 @@ def fetch(
 ) -> None:
     """Bring what some published splits of a set need into ``root``.
 
-    Archives lie in ``root/.downloads`` until they are unpacked. An interrupted download continues.
+    Archives lie in ``root/.downloads`` until they are unpacked. An interrupted download continues. Call it inside
+    :func:`one_fetch`, after looking again whether another process has brought the set meanwhile.
 
     Args:
         entry: The set.
@@ -44,6 +45,11 @@ def fetch(
             f"{entry.name}: could not be downloaded: {error} By hand: take it from {entry.homepage}{note} and put "
             f"{'; '.join(entry.files)} into {root}.{missing}"
         ) from error
+
+
+def one_fetch(entry: SetEntry, root: Path) -> AbstractContextManager[None]:
+    """Lets one process at a time fetch a set."""
+    return only_one(root / ".downloads" / entry.name)
 
 
 def _fetch_file(source: FileSource, root: Path) -> None:

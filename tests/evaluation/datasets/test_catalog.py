@@ -342,3 +342,28 @@ def test_demo_sets_are_what_the_generator_writes(tmp_path: Path) -> None:
 def test_demo_retrieval_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"make_demo_data\.py"):
         demo_retrieval_set(root=tmp_path)
+
+
+def test_processes_that_miss_the_same_set_fetch_it_once(
+    mirror: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hypvl.evaluation.datasets import catalog
+
+    address, served = mirror
+    miniatures.cub2011(tmp_path / "made")
+    shutil.make_archive(str(served / "cub"), "gztar", tmp_path / "made", "CUB_200_2011")
+    replaced(monkeypatch, "cub2011", downloads=(FileSource(f"{address}/cub.tar.gz", ".", "tar"),))
+    fetched = []
+    original = catalog.fetch
+    monkeypatch.setattr(catalog, "fetch", lambda *a, **k: (fetched.append(1), original(*a, **k)))
+    found: list[int] = []
+
+    def ask() -> None:
+        found.append(len(classification_set("cub2011", root=tmp_path / "eval", download=True)))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [4] * 4 and fetched == [1]
