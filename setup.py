@@ -32,6 +32,9 @@ NEGATIVES = ["textblob>=0.18", "lemminflect>=0.2.3"]
 NEGATIVES_LM = ["spacy>=3.7,<4", "transformers>=4.45"]
 # Synonyms for EDA(backend="wordnet"), which also wants NLTK's WordNet corpus.
 SYNONYMS = ["nltk>=3.9"]
+# scripts/extract_embeddings.py --format parquet, scripts/export_index.py --faiss
+PARQUET = ["pyarrow>=14"]
+FAISS = ["faiss-cpu>=1.8"]
 
 setup(
     name="hypvl",
@@ -76,6 +79,8 @@ setup(
         "negatives": NEGATIVES,
         "negatives-lm": NEGATIVES_LM,
         "synonyms": SYNONYMS,
+        "parquet": PARQUET,
+        "faiss": FAISS,
         "test": [*TEST, *WANDB],
     },
     classifiers=[

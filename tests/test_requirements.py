@@ -14,6 +14,7 @@ from tests.test_house import ROOT, imports, sources
 # Distribution of a package whose import has another name.
 DISTRIBUTION = {
     "PIL": "pillow",
+    "faiss": "faiss-cpu",
     "hydra": "hydra-core",
     "open_clip": "open-clip-torch",
     "sklearn": "scikit-learn",

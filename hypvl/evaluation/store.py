@@ -284,7 +284,7 @@ class StoredGroup:
         return result
 
     def everything(self) -> tuple[list[str], Tensor]:
-        """Ids and rows (N, D) of all there is, shard by shard in the order of their names.
+        """Ids and rows (N, D) of all there is, shard by shard in the order of their names; each picture once.
 
         Raises:
             DataError: when there is nothing, or a shard cannot be read.
@@ -296,8 +296,20 @@ class StoredGroup:
                 f"{self.folder}: holds no rows; fill it with --save-embeddings or extract_embeddings.py."
             )
         filled.sort(key=lambda i: self._shards[i].path.name)
-        ids = [name for i in filled for name in self._shards[i].ids]
-        return ids, torch.cat([self._tensor(i, "rows") for i in filled])
+        ids: list[str] = []
+        blocks: list[Tensor] = []
+        for i in filled:
+            kept = [
+                row for row, name in enumerate(self._shards[i].ids) if self._is_current(name, Place(i, row))
+            ]
+            ids += [self._shards[i].ids[row] for row in kept]
+            blocks.append(self._tensor(i, "rows")[kept])
+        return ids, torch.cat(blocks)
+
+    def _is_current(self, name: str, place: Place) -> bool:
+        """Whether no later row is of the same picture."""
+        known = self._by_id.get(name)
+        return known is None or known[1] == place
 
     def thumbnail(self, picture_id: str) -> bytes | None:
         """JPEG of a picture, None where none was kept; the id as kept or as its source says it."""

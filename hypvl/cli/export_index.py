@@ -1,0 +1,100 @@
+"""`scripts/export_index.py`: kept embeddings as vectors for inner-product search."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypvl.cli.common import add_model_arguments, command_parser, run_main
+from hypvl.errors import DataError
+
+EXAMPLES = """
+examples:
+  a gallery of pictures to be searched by texts:
+  python scripts/export_index.py --embeddings output/photos --modality image --output-dir output/photos_index \\
+      --checkpoint-path checkpoints/meru_vit_b.pth --train-config meru_vit_b
+  the queries, in the form of queries, and a FAISS index of the keys:
+  ... --embeddings output/captions --modality text --side query --output-dir output/captions_queries
+  ... --faiss
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags of the command."""
+    parser = command_parser(
+        "Write embeddings as vectors whose inner products rank as the model does, for exact search.",
+        examples=EXAMPLES,
+    )
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--embeddings",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="of extract_embeddings.py or --save-embeddings",
+    )
+    parser.add_argument("--modality", choices=("image", "text"), required=True, help="which of them")
+    parser.add_argument(
+        "--other", choices=("image", "text"), help="what they are compared with (default: the other modality)"
+    )
+    parser.add_argument(
+        "--side",
+        choices=("key", "query"),
+        default="key",
+        help="keys are searched, queries search; their forms differ",
+    )
+    parser.add_argument(
+        "--transform", metavar="NAME", help="where the folder has several, such as 'Squeeze(size=224)'"
+    )
+    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder of the index")
+    parser.add_argument(
+        "--faiss", action="store_true", help="also a flat FAISS index (pip install 'hypvl[faiss]')"
+    )
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Read, check, write."""
+    args = build_parser().parse_args(argv)
+
+    from hypvl.cli.devices import pick_device
+    from hypvl.cli.model_loading import load_trained
+    from hypvl.evaluation.identity import model_identity
+    from hypvl.evaluation.search_index import build_index, require_faiss, save_index
+    from hypvl.evaluation.store import EmbeddingStore
+
+    if args.faiss:
+        require_faiss()
+    model, _ = load_trained(args.checkpoint_path, args.train_config, device=pick_device(args.device))
+    identity = model_identity(model)
+    store = EmbeddingStore(args.embeddings, model=identity)
+    fitting = [
+        group
+        for group in store.groups()
+        if (group.meta["modality"], group.meta["stage"]) == (args.modality, "embeddings")
+        and args.transform in (None, group.meta["transform"])
+    ]
+    if len(fitting) != 1:
+        found = "; ".join(" ".join(map(str, filter(None, group.meta.values()))) for group in store.groups())
+        raise DataError(
+            f"{args.embeddings}: has {len(fitting)} kinds of {args.modality} embeddings that fit; expected one, name "
+            f"it by --transform (there are: {found or 'none'})."
+        )
+    ids, rows = fitting[0].everything()
+    index = build_index(
+        model,
+        rows,
+        ids,
+        side=args.side,
+        modality=args.modality,
+        other=args.other or ("text" if args.modality == "image" else "image"),
+        identity=str(identity),
+    )
+    for path in save_index(index, args.output_dir, faiss=args.faiss):
+        print(path)
+    print(f"{len(ids)} vectors of {index.vectors.shape[1]} numbers, {index.about['geometry']}")
+    return 0
+
+
+def run() -> int:
+    """Entry point: errors a user can act on are printed as one sentence."""
+    return run_main(main)
