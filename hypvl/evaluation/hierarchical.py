@@ -69,7 +69,8 @@ class HierarchicalClassification(Evaluator):
         self.nodes = _nodes(dataset.classes, nodes)
         if missing := [node for node in self.nodes if node not in self.graph]:
             raise DataError(f"{tree}: lacks the class {missing[0]!r}; expected a node for each class.")
-        reached = self.graph.distances(self.nodes[0], targets=self.nodes)
+        self.paths = self.graph.paths(self.nodes)
+        reached = self.paths.distances(self.nodes[0])
         if apart := [node for node in self.nodes if node not in reached]:
             raise DataError(
                 f"{tree}: has no path between the classes {self.nodes[0]!r} and {apart[0]!r}; connect them by a root."
@@ -80,7 +81,7 @@ class HierarchicalClassification(Evaluator):
         result = self.classification(model)
         labels, predicted = result.items["label"], result.items["predicted"]
         tables = {
-            label: hierarchy.metrics_to(self.graph, self.nodes[label], self.nodes)
+            label: hierarchy.metrics_to(self.graph, self.nodes[label], self.nodes, paths=self.paths)
             for label in sorted(set(labels))
         }
         judged = [(guess, label) for guess, label in zip(predicted, labels, strict=True) if guess is not None]

@@ -4,6 +4,7 @@ import torch
 
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
+from hypvl.errors import DataError
 from hypvl.evaluation.features import Encoding, encode_images, encode_texts, evaluating
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
 from hypvl.evaluation.traversal import check_embeddings, find_root, radius
@@ -56,6 +57,8 @@ class EmbeddingRadii(Evaluator):
             for text, image in zip(text_radii.tolist(), data.caption_image, strict=True)
             if image in image_radius
         ]
+        if not pairs:
+            raise DataError("radii: no caption has a picture that can be read; expected at least one pair.")
         nearer = [100.0 if text < image else 50.0 if text == image else 0.0 for text, image in pairs]
         return EvaluationResult(
             metrics={
@@ -63,7 +66,7 @@ class EmbeddingRadii(Evaluator):
                 "image_radius_std": float(image_radii.std(correction=0)),
                 "text_radius": float(text_radii.mean()),
                 "text_radius_std": float(text_radii.std(correction=0)),
-                "text_nearer_root_share": sum(nearer) / max(1, len(nearer)),
+                "text_nearer_root_share": sum(nearer) / len(nearer),
                 "text_nearer_root_share_chance": 50.0,
             },
             items={
@@ -81,6 +84,6 @@ class EmbeddingRadii(Evaluator):
             samples={
                 "image_radius": image_radii.tolist(),
                 "text_radius": text_radii.tolist(),
-                **({"text_nearer_root_share": nearer} if nearer else {}),
+                "text_nearer_root_share": nearer,
             },
         )

@@ -57,38 +57,72 @@ class IsA:
         """The node and everything above it. Raises KeyError for no node."""
         return self._ancestors[node]
 
-    def distances(self, node: str, *, targets: Collection[str] | None = None) -> dict[str, int]:
-        """Edges of the shortest undirected path from a node to the nodes that can be reached.
+    def distances(self, node: str) -> dict[str, int]:
+        """Edges of the shortest undirected path from a node to every node that can be reached."""
+        return _distances(self._neighbours, node)
 
-        Args:
-            node: Where paths start.
-            targets: Stop when these are found; None = find all.
-        """
-        found = {node: 0}
-        missing = None if targets is None else set(targets) - {node}
-        queue = deque([node])
-        while queue and missing != set():
-            here = queue.popleft()
-            for other in self._neighbours[here]:
-                if other not in found:
-                    found[other] = found[here] + 1
-                    queue.append(other)
-                    if missing is not None:
-                        missing.discard(other)
-        return found
+    def paths(self, nodes: Collection[str]) -> "Paths":
+        """What is needed of the graph for shortest paths between these nodes, and no more."""
+        neighbours = {node: set(others) for node, others in self._neighbours.items()}
+        wanted = frozenset(nodes)
+        dangling = deque(
+            node for node, others in neighbours.items() if len(others) < 2 and node not in wanted
+        )
+        while dangling:  # a dead end is on no shortest path
+            node = dangling.popleft()
+            for other in neighbours.pop(node):
+                neighbours[other].discard(node)
+                if len(neighbours[other]) == 1 and other not in wanted:
+                    dangling.append(other)
+        return Paths(neighbours)
 
 
-def metrics_to(graph: IsA, truth: str, predicted: Sequence[str]) -> dict[str, list[float]]:
+class Paths:
+    """Shortest paths between some nodes of a graph, made by :meth:`IsA.paths`.
+
+    Args:
+        neighbours: Node -> the nodes beside it.
+    """
+
+    def __init__(self, neighbours: Mapping[str, set[str]]) -> None:
+        self.neighbours = neighbours
+
+    def distances(self, node: str) -> dict[str, int]:
+        """Edges of the shortest undirected path from one of the nodes to those that can be reached."""
+        return _distances(self.neighbours, node)
+
+
+def _distances(neighbours: Mapping[str, set[str]], node: str) -> dict[str, int]:
+    found = {node: 0}
+    queue = deque([node])
+    while queue:
+        here = queue.popleft()
+        for other in neighbours[here]:
+            if other not in found:
+                found[other] = found[here] + 1
+                queue.append(other)
+    return found
+
+
+def metrics_to(
+    graph: IsA, truth: str, predicted: Sequence[str], *, paths: Paths | None = None
+) -> dict[str, list[float]]:
     """Metrics of several predictions for one truth, in their order.
 
     With A = ancestors including the node itself: ``lca_error`` |A_p| - |A_p & A_t| + 1 (1 = right or above it on
     its only path), ``jaccard`` |A_p & A_t| / |A_p or A_t|, ``hierarchical_precision`` |A_p & A_t| / |A_p|,
     ``hierarchical_recall`` |A_p & A_t| / |A_t|, and ``tie``, the edges of the shortest undirected path.
 
+    Args:
+        graph: The hierarchy.
+        truth: A node.
+        predicted: Nodes.
+        paths: ``graph.paths`` of nodes that include all of these, where many truths are asked for in turn.
+
     Raises:
         ValueError: when there is no path to one of them.
     """
-    distances = graph.distances(truth, targets=set(predicted))
+    distances = (graph if paths is None else paths).distances(truth)
     above_t = graph.ancestors(truth)
     found: dict[str, list[float]] = {name: [] for name in NAMES}
     for node in predicted:

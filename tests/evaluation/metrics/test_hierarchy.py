@@ -1,3 +1,5 @@
+from random import Random
+
 import pytest
 
 from hypvl.evaluation.metrics.hierarchy import NAMES, IsA, mean_metrics, metrics_to, pair_metrics
@@ -60,11 +62,23 @@ def test_one_truth_at_a_time_is_the_same_as_pairs() -> None:
     assert tuple(found) == NAMES
 
 
-def test_a_search_for_some_nodes_stops_early_and_is_right() -> None:
-    chain = IsA({str(i): [str(i + 1)] if i < 99 else [] for i in range(100)})
-    near = chain.distances("50", targets=["52", "49"])
-    assert (near["52"], near["49"]) == (2, 1) and len(near) < 10
-    assert len(chain.distances("50")) == 100
+def test_dead_ends_are_on_no_path_and_detours_are_kept() -> None:
+    """A random graph: the shortest ways between some nodes are those of the whole graph."""
+    random = Random(0)
+    parents = {"0": []} | {
+        str(i): sorted({str(random.randrange(i)) for _ in range(1 + (i % 5 == 0))}) for i in range(1, 200)
+    }
+    graph = IsA(parents)
+    nodes = [str(i) for i in random.sample(range(200), 20)]
+    paths = graph.paths(nodes)
+    assert len(paths.neighbours) < 200 and set(nodes) <= set(paths.neighbours)
+    for node in nodes:
+        whole, part = graph.distances(node), paths.distances(node)
+        assert {other: part[other] for other in nodes} == {other: whole[other] for other in nodes}
+        assert metrics_to(graph, node, nodes, paths=paths) == metrics_to(graph, node, nodes)
+    # A tree keeps nothing but the ways themselves.
+    assert set(TREE.paths(["cat", "poodle"]).neighbours) == {"cat", "animal", "dog", "poodle"}
+    assert set(TREE.paths(["cat"]).neighbours) == {"cat"}
 
 
 def test_a_long_chain_needs_no_deep_stack() -> None:

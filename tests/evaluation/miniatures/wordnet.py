@@ -1,7 +1,8 @@
 """ImageNet with WordNet's pairs in small; `root` stands for ./datasets.
 
 Fills roots.wordnet (``wordnet.is_a.txt``, ``words.txt``) and, where it is not there yet, ``imagenet/val`` of roots.eval
-of configs/eval_hierarchical_metrics.py. ImageNet's prompts are 80,000 unless ``evaluate.imagenet.prompts`` is overridden.
+of configs/eval_hierarchical_metrics.py. ImageNet has 80,000 prompts unless
+``evaluate.imagenet.prompts`` is overridden.
 """
 
 from pathlib import Path
