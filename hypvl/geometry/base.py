@@ -58,6 +58,14 @@ class Geometry(nn.Module, ABC):
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
         """Points on the way from ``root`` (weight 0) to ``x`` (weight 1): (D,), (D,), (T,) -> (T, D)."""
 
+    def geodesic(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        """Points on the shortest way from ``x`` (weight 0) to ``y`` (weight 1): (D,), (D,), (T,) -> (T, D).
+
+        Here by :meth:`interpolate`, whose line is the shortest way in flat space and on the sphere (there with even
+        steps of the chord).
+        """
+        return self.interpolate(y, x, weights)
+
     @abstractmethod
     def root(self, dim: int) -> Tensor | None:
         """The most general point, (D,), or None where the space has none and the caller supplies a mean."""

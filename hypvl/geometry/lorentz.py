@@ -59,18 +59,7 @@ def pairwise_inner(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
 
 @full_precision
 def time_component(x: Tensor, *, curv: float | Tensor) -> Tensor:
-    """t(x) = sqrt(1/c + |x|^2).
-
-    Args:
-        x: (..., D).
-        curv: c > 0.
-
-    Returns:
-        (..., 1), at least 1/sqrt(c).
-
-    Raises:
-        ValueError, TypeError: an argument is not as described.
-    """
+    """t(x) = sqrt(1/c + |x|^2): points (..., D), c > 0 -> (..., 1). Raises ValueError, TypeError."""
     c, x64 = _working(x, curv=curv)
     return _result((1 / c + _square(x64)).sqrt(), x)
 
@@ -395,6 +384,12 @@ class Lorentz(Geometry):
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
         """Linear in the tangent space at the root of the space."""
         return self.lift(kernels.line(self.flatten(root), self.flatten(x), weights))  # (T, D)
+
+    def geodesic(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        """At even distances for even weights; the way of :meth:`interpolate` between the same points is longer."""
+        from hypvl.geometry.geodesics import lorentz_geodesic  # which needs the functions above
+
+        return lorentz_geodesic(x, y, weights, curv=self.curv)
 
     def root(self, dim: int) -> Tensor:
         return torch.zeros(dim, device=self.log_curv.device)
