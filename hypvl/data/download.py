@@ -141,6 +141,10 @@ def _fetch(url: str, part: Path, timeout: float, progress: Callable[[int, int | 
         raise
     with answer:
         begin = 0
+        same = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+        if answer.status == 206 and known is not None and same not in (None, known["same"]):
+            part.unlink()  # a part of another file, from a server that does not know If-Range
+            return False
         if answer.status == 206:
             begin, size = _content_range(answer.headers.get("Content-Range"), url)
             if begin != have:
@@ -150,7 +154,6 @@ def _fetch(url: str, part: Path, timeout: float, progress: Callable[[int, int | 
         else:
             length = answer.headers.get("Content-Length")
             size = int(length) if length is not None and length.isdigit() else None
-        same = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
         try:
             if same is not None and not same.startswith("W/"):
                 _mark(part).write_text(json.dumps({"url": url, "same": same, "size": size}), "utf-8")

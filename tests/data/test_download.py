@@ -34,7 +34,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         content, begin, status = state["content"], 0, 200
         span = self.headers.get("Range")
-        if span and state["ranges"] and self.headers.get("If-Range") == state["etag"]:
+        same = self.headers.get("If-Range") == state["etag"] or state["blind"]
+        if span and state["ranges"] and same:
             begin, status = int(span.removeprefix("bytes=").rstrip("-")), 206
             if begin >= len(content):
                 self.send_error(416)
@@ -59,7 +60,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[http.server.ThreadingHTTPServer]:
     made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.state = {"content": CONTENT, "etag": '"one"', "ranges": True, "cuts": 0, "busy": 0, "requests": []}  # type: ignore[attr-defined]
+    state = {"content": CONTENT, "etag": '"one"', "ranges": True, "cuts": 0, "busy": 0, "blind": False}
+    made.state = {**state, "requests": []}  # type: ignore[attr-defined]
+        "content": CONTENT,
+        "etag": '"one"',
+        "ranges": True,
+        "cuts": 0,
+        "busy": 0,
+        "blind": False,
+        "requests": [],
+    }  # type: ignore[attr-defined]
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield made
@@ -112,11 +122,12 @@ def test_a_later_run_continues(server, tmp_path: Path) -> None:
     assert server.state["requests"][-1][1] == "bytes=3000-" and not part.exists()
 
 
-def test_another_file_of_the_same_name_is_begun_again(server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("blind", [False, True])  # True: the server does not know If-Range
+def test_another_file_of_the_same_name_is_begun_again(server, tmp_path: Path, blind: bool) -> None:
     server.state["cuts"] = 1
     with pytest.raises(KeyboardInterrupt):
         fetch(url(server), tmp_path / "a", progress=lambda *at: (_ for _ in ()).throw(KeyboardInterrupt))
-    server.state |= {"content": CONTENT[::-1], "etag": '"two"', "cuts": 0}
+    server.state |= {"content": CONTENT[::-1], "etag": '"two"', "cuts": 0, "blind": blind}
     fetch(url(server), tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == CONTENT[::-1]
 

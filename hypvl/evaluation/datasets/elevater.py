@@ -197,10 +197,10 @@ def _version(path: Path) -> str:
 
 
 def _parse(line: str, where: str, multi_label: bool, classes: int) -> tuple[str, Label]:
-    place, _, text = line.rpartition(" ")
+    place, text = (*line.rsplit(maxsplit=1), "")[:2]
     if multi_label and not _LABELS.fullmatch(text):
         return line, ()  # nothing on this picture
-    if not place.strip() or not _LABELS.fullmatch(text):
+    if not _LABELS.fullmatch(text):
         raise DataError(f"{where}: is {line[:80]!r}; expected `train.zip@path label`, labels counted from 0.")
     labels = tuple(int(part) for part in text.split(","))
     wrong = next((label for label in labels if label >= classes), None)
@@ -208,7 +208,7 @@ def _parse(line: str, where: str, multi_label: bool, classes: int) -> tuple[str,
         raise DataError(f"{where}: has label {wrong}; expected 0 ... {classes - 1}, the lines of labels.txt.")
     if not multi_label and len(labels) != 1:
         raise DataError(f"{where}: has {len(labels)} labels; expected one in this set.")
-    return place.strip(), labels if multi_label else labels[0]
+    return place, labels if multi_label else labels[0]
 
 
 def _check_inside(archive: str, index: Path) -> None:

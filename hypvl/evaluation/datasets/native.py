@@ -1,5 +1,6 @@
 """Published splits of classification sets, read from the files as they come from their sources."""
 
+import importlib.util
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -143,6 +144,11 @@ def _torchvision(
     import torchvision
 
     cls = entry.reader.partition(":")[2]
+    if cls == "PCAM" and importlib.util.find_spec("h5py") is None:
+        raise DataError(
+            f"{entry.name}: {folder} holds HDF5 files, which the package h5py reads; pip install h5py, or put the set "
+            f"there in the WebDataset layout ({entry.files[1].removeprefix('or ')})."
+        )
     try:
         dataset = getattr(torchvision.datasets, cls)(str(root), **arguments)
         labels = [int(label) for label in _LABELS[cls](dataset)]

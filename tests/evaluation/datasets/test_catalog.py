@@ -159,6 +159,18 @@ def test_an_incomplete_set_says_what_it_lacks(name: str, lost: str, tmp_path: Pa
         classification_set(name, root=tmp_path)
 
 
+def test_pcam_needs_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torchvision.datasets  # before nothing can be found any more
+
+    assert torchvision.datasets.PCAM
+    (tmp_path / "pcam").mkdir()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        DataError, match=r"pip install h5py, or put the set there in the WebDataset layout .pcam/"
+    ):
+        classification_set("pcam", root=tmp_path)
+
+
 def test_splits_must_be_known(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'dtd': got split 'valid'; expected one of train, val, test"):
         classification_set("dtd", root=tmp_path, split="valid")

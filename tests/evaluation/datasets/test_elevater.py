@@ -59,6 +59,14 @@ def test_several_labels_a_picture(root: Path) -> None:
     assert voc[4][1] == (1, 2) and voc.keys[0] == "train.zip@VOC2007/000006.jpg"
 
 
+def test_an_index_with_tabs_and_pictures_without_labels(tmp_path: Path) -> None:
+    place = miniature.make_set(tmp_path, "voc2007classification")
+    text = "test.zip@VOC2007/000000.jpg\t1,2\r\ntest.zip@VOC2007/000001.jpg\r\n"
+    (place / "test_ic.txt").write_text(text)
+    voc = elevater_set("voc2007classification", root=tmp_path)
+    assert voc.labels == [(1, 2), ()] and voc[1][0].shape == (3, 7, 9)
+
+
 def test_workers_and_pickles_read_for_themselves(root: Path) -> None:
     data = elevater_set("dtd", root=root)
     data[0]  # opens the file in this process
