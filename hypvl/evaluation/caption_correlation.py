@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, UserError
 from hypvl.evaluation.caption_scores import PREFIX, CaptionSet, score_captions
 from hypvl.evaluation.features import Encoding
 from hypvl.evaluation.metrics.correlation import kendall_tau, pearson
@@ -14,9 +14,9 @@ class CaptionCorrelation(Evaluator):
 
     Metrics: ``<score>_kendall_b``, ``<score>_kendall_c``, ``<score>_pearson`` for ``clip_score``, ``pac_score``,
     ``i0t_score``, their ``ref_`` forms where there are references, and ``model_score``. One row per judgement, as
-    published. A score that is the same for all captions correlates with nothing: it has no metrics, and
-    ``meta["warnings"]`` says so. Rows of pictures that cannot be read are left out; ``meta["rows"]`` counts the
-    others, ``meta["unreadable"]`` the pictures.
+    published. A score that is the same for all captions correlates with nothing: it has no metrics,
+    ``meta["warnings"]`` says so, and ``meta["main_metric"]`` is another where it was the one to look at. Rows of
+    pictures that cannot be read are left out; ``meta["rows"]`` counts the others, ``meta["unreadable"]`` the pictures.
 
     Items, one per row that counts: ``key`` of the picture, ``caption``, ``rating``, and each score.
 
@@ -78,6 +78,13 @@ class CaptionCorrelation(Evaluator):
             metrics[f"{name}_kendall_b"] = 100.0 * kendall_tau(scores, ratings, variant="b")
             metrics[f"{name}_kendall_c"] = 100.0 * kendall_tau(scores, ratings, variant="c")
             metrics[f"{name}_pearson"] = 100.0 * pearson(scores, ratings)
+        if not metrics:
+            raise UserError(
+                "the model's scores: each is the same for all captions, which correlates with nothing; use a model "
+                "that tells captions apart."
+            )
+        if self.main_metric not in metrics:
+            meta["main_metric"] = next(iter(metrics))
         return EvaluationResult(
             metrics=metrics,
             items={

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from hypvl.config import LazyConfig, instantiate
-from hypvl.errors import DataError
+from hypvl.errors import DataError, UserError
 from hypvl.evaluation.caption_correlation import CaptionCorrelation
 from hypvl.evaluation.datasets.caption_judgements import JudgedCaptions
 from hypvl.evaluation.features import Encoding
@@ -51,16 +53,27 @@ class TestCaptionCorrelation(EvaluatorContract):
         assert result.items["rating"] == [4.0, 1.0, 2.0, 3.0] and result.items["key"][0] == "a.png"
 
     def test_a_score_that_says_nothing_is_left_out_and_told(self, tmp_path: Path) -> None:
-        data = write(tmp_path, {"a": "blue", "b": "red", "c": "green", "d": "green"})
+        class Near(FlatModel):
+            def scores(self, query: Tensor, key: Tensor, **modalities: str) -> Tensor:
+                return -torch.cdist(query, key)
+
+        # All cosines are 0; distances to texts of two colours are longer.
+        data = write(tmp_path, {"a": "blue", "b": "red blue", "c": "green", "d": "green blue"})
         evaluator = CaptionCorrelation(
-            rated(data, [1, 2, 3, 4]), kendall="b", encoding=PLAIN, tokenizer=FakeTokenizer()
+            rated(data, [2, 1, 2, 1]), kendall="b", encoding=PLAIN, tokenizer=FakeTokenizer()
         )
-        result = evaluator(self.model())
+        result = evaluator(Near())
         assert evaluator.main_metric == "clip_score_kendall_b"
-        assert not any(name.startswith(("clip", "pac", "model")) for name in result.metrics)
-        assert (
-            result.meta["warnings"][0] == "clip_score is 0 for all 4 captions, which correlates with nothing."
-        )
+        assert not any(name.startswith(("clip", "pac")) for name in result.metrics)
+        assert result.metrics["model_score_kendall_b"] == pytest.approx(100.0)
+        told = "clip_score is 0 for all 4 captions, which correlates with nothing."
+        assert result.meta["warnings"][0] == told and result.meta["main_metric"] in result.metrics
+
+    def test_a_model_that_says_nothing_is_an_error(self, tmp_path: Path) -> None:
+        data = write(tmp_path, {"a": "red", "d": "red"})
+        evaluator = CaptionCorrelation(rated(data, [1, 2]), encoding=PLAIN, tokenizer=FakeTokenizer())
+        with pytest.raises(UserError, match="each is the same for all captions"):
+            evaluator(self.model())
 
     def test_ratings_are_needed(self, tmp_path: Path) -> None:
         data = write(tmp_path, CAPTIONS)
