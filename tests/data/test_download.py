@@ -62,14 +62,6 @@ def server() -> Iterator[http.server.ThreadingHTTPServer]:
     made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state = {"content": CONTENT, "etag": '"one"', "ranges": True, "cuts": 0, "busy": 0, "blind": False}
     made.state = {**state, "requests": []}  # type: ignore[attr-defined]
-        "content": CONTENT,
-        "etag": '"one"',
-        "ranges": True,
-        "cuts": 0,
-        "busy": 0,
-        "blind": False,
-        "requests": [],
-    }  # type: ignore[attr-defined]
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield made
