@@ -234,10 +234,12 @@ def _data_nodes(parent: Any, key: Any) -> list[Any]:
 def _expected(node: Any) -> int | None:
     """How many pictures a set of the catalog should have, where it lies as published."""
     from hypvl.evaluation.datasets.catalog import expected_size
+    from hypvl.evaluation.datasets.classification import is_url
 
     if not str(node.get("_target_", "")).endswith("catalog.classification_set"):
         return None
-    if (Path(str(node.get("root", "./datasets/eval"))) / node.name / "classnames.txt").is_file():
+    root = str(node.get("root", "./datasets/eval"))
+    if is_url(root) or (Path(root) / node.name / "classnames.txt").is_file():
         return None
     return expected_size(node.name, node.get("split", "test"))
 

@@ -79,8 +79,11 @@ def download(
             part = target.with_name(f"{target.name}.part")
             _fetch_all(url, part, attempts, backoff, timeout, progress)
             _check(part, url, {"md5": md5, "sha256": sha256})
-            part.replace(target)
-            _mark(part).unlink(missing_ok=True)
+            try:
+                part.replace(target)
+                _mark(part).unlink(missing_ok=True)
+            except OSError as error:
+                raise DataError(f"{target}: cannot be written ({error.strerror}); move it away.") from error
     return target
 
 

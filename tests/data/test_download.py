@@ -147,6 +147,12 @@ def test_a_wrong_checksum_is_refused_and_nothing_stays(server, tmp_path: Path) -
     assert [p.name for p in tmp_path.iterdir()] == [".a.lock"]
 
 
+def test_a_folder_in_the_place_of_the_file(server, tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"a: cannot be written .*; move it away"):
+        fetch(url(server), tmp_path / "a")
+
+
 def test_a_file_that_is_gone_says_what_to_do(server, tmp_path: Path) -> None:
     with pytest.raises(
         DownloadError, match=r"answers 404 \(Not Found\).* download the file yourself and put it at .*a\.zip"

@@ -14,7 +14,7 @@ from hypvl.evaluation.datasets.classification import (
     require_folder,
 )
 from hypvl.evaluation.datasets.entries import SPLITS, SetEntry, check_name, entries, entry_of
-from hypvl.evaluation.datasets.fetching import fetch, one_fetch
+from hypvl.evaluation.datasets.fetching import can_write, fetch, one_fetch
 from hypvl.evaluation.datasets.native import missing, read_published
 from hypvl.evaluation.datasets.prompts import set_templates
 from hypvl.evaluation.datasets.retrieval import CaptionedImages, jsonl
@@ -61,9 +61,11 @@ def classification_set(
     place = Path(root)
     try:
         return _read(entry, place, split)
-    except MissingDataError:
+    except MissingDataError as error:
         if not download or not entry.can_download:
             raise
+        if not can_write(place):
+            raise MissingDataError(f"{error} It cannot be fetched: {place} cannot be written to.") from error
     with one_fetch(entry, place):
         try:
             return _read(entry, place, split)  # another process has brought it while this one waited

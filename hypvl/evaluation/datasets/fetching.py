@@ -1,5 +1,6 @@
 """Fetching classification sets from where they are published."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -45,6 +46,14 @@ def fetch(
             f"{entry.name}: could not be downloaded: {error} By hand: take it from {entry.homepage}{note} and put "
             f"{'; '.join(entry.files)} into {root}.{missing}"
         ) from error
+
+
+def can_write(root: Path) -> bool:
+    """Whether files can be made in a folder, or the folder itself where it is not there."""
+    place = root.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
 
 
 def one_fetch(entry: SetEntry, root: Path) -> AbstractContextManager[None]:

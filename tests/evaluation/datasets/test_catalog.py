@@ -285,6 +285,14 @@ def _download(*args: object, **settings: object) -> Path:
     return download(*args, **settings)  # type: ignore[arg-type]
 
 
+def test_a_root_that_cannot_be_written_to_leaves_the_set_missing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        MissingDataError, match=r"dtd: .*is not there.* It cannot be fetched: .*file/eval cannot be"
+    ):
+        classification_set("dtd", root=tmp_path / "file" / "eval", download=True)
+
+
 def test_downloads_know_which_splits_need_them() -> None:
     assert needed(entry_of("pcam"), "val") == ("val",) and needed(entry_of("gtsrb"), "val") == ("train",)
     assert needed(entry_of("clevr"), "test") == ("val",) and needed(entry_of("caltech101"), "test") == (
