@@ -6,6 +6,8 @@ the rows as they are, so give unit rows (a sphere's embeddings), or ``geometry.f
 Source: Liang et al. 2022, "Mind the Gap" (arXiv 2203.02053); I0T, An et al. 2024 (arXiv 2412.14384).
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from hypvl.geometry.sphere import normalize
 
 # Outputs of the linear classifier nearer 0 than this are on neither side: targets are +1 and -1.
 _UNDECIDED = 1e-9
+_ROWS = 256  # compared with all others at once
 
 
 @full_precision
@@ -90,6 +93,24 @@ def align(x: Tensor, y: Tensor, *, alpha: float = 2.0) -> Tensor:
 
 
 @full_precision
+def uniform(x: Tensor, *, t: float = 2.0) -> Tensor:
+    """``log mean_{i<j} exp(-t |x_i - x_j|^2)``, low where rows are spread out: (N, D), N >= 2 -> 0-dim, <= 0.
+
+    One block of rows against all at a time, so that memory does not grow with N^2.
+
+    Source: Wang and Isola 2020 (arXiv 2005.10242), section 4.
+    """
+    _check_two(x)
+    parts = []
+    for start in range(0, len(x), _ROWS):
+        rows = x[start : start + _ROWS]
+        squares = torch.cdist(rows, x, compute_mode="donot_use_mm_for_euclid_dist").square()  # (b, N)
+        own = torch.arange(start, start + len(rows), device=x.device)[:, None]
+        parts.append((-t * squares).scatter(1, own, -math.inf).logsumexp(dim=(0, 1)))
+    return torch.stack(parts).logsumexp(0) - math.log(len(x) * (len(x) - 1))
+
+
+@full_precision
 def relative_modality_gap(x: Tensor, y: Tensor) -> Tensor:
     """How far pairs are apart against how far rows of one modality are: 0 = no gap, 0.5 = as far.
 
@@ -158,6 +179,8 @@ def gap_metrics(x: Tensor, y: Tensor) -> dict[str, float]:
         "mean_unpaired_cosine": mean_unpaired_cosine(x, y),
         "mean_intra_image_cosine": mean_intra_cosine(x),
         "mean_intra_text_cosine": mean_intra_cosine(y),
+        "uniform_image": uniform(x),
+        "uniform_text": uniform(y),
         "relative_modality_gap": relative_modality_gap(x, y),
     }
     found = {name: float(value) for name, value in values.items()}

@@ -37,7 +37,21 @@ def test_metrics_by_hand() -> None:
     assert found["mean_intra_image_cosine"] == pytest.approx(0.0)
     assert found["mean_intra_text_cosine"] == pytest.approx(-1.0)
     assert found["relative_modality_gap"] == pytest.approx(0.75 / (0.75 + 0.75))  # W = (1/2 + 1) / 2
+    assert found["uniform_image"] == pytest.approx(-2 * 2)  # |x_0 - x_1|^2 = 2
+    assert found["uniform_text"] == pytest.approx(-2 * 4)
     assert found["linear_separability"] == pytest.approx(0.75)  # x_1 = y_0 cannot be on both sides
+
+
+def test_uniformity_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = unit_rows(11, seed=9)
+    whole = gap.uniform(x)
+    pairs = [math.exp(-2 * float((x[i] - x[j]).square().sum())) for i in range(11) for j in range(i)]
+    assert whole.item() == pytest.approx(math.log(sum(pairs) / len(pairs)), rel=1e-12)
+    monkeypatch.setattr(gap, "_ROWS", 3)
+    assert gap.uniform(x).item() == pytest.approx(whole.item(), rel=1e-12)
+    assert gap.uniform(x[:1].expand(5, 4)).item() == 0.0  # collapse
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        gap.uniform(x[:1])
 
 
 def test_cosines_do_not_see_lengths() -> None:

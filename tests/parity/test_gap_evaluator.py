@@ -75,6 +75,14 @@ def test_gap_metrics(stage: str, prefix: str) -> None:
         assert found[f"{prefix}{name}"] == pytest.approx(scale * number(value), **CLOSE), key
 
 
+def test_align_and_uniform() -> None:
+    case, found = section("align_uniform"), result([]).metrics
+    given = [name for name in ("align", "uniform_image", "uniform_text") if name in case]
+    assert given
+    for name in given:
+        assert found[name] == pytest.approx(number(case[name]), **CLOSE), name
+
+
 @pytest.mark.parametrize("named", cases("i0t", "move_features"))
 def test_sweep(named: tuple[str, Any] | None) -> None:
     assert named is not None and load("i0t") is not None

@@ -8,6 +8,7 @@ import torch
 from loguru import logger
 from omegaconf import OmegaConf
 
+from hypvl import distributed
 from hypvl.errors import ConfigError
 from hypvl.geometry.audit import in_percent, summary
 from hypvl.losses.base import IMAGE, TEXT, View
@@ -16,8 +17,9 @@ from hypvl.training.hooks.metrics import Record
 from hypvl.training.hooks.sinks import JsonLines
 from hypvl.training.loop import Hook, StepResult, Trainer
 from hypvl.training.run import _check_numbers, _live_audit
-from tests.training.test_loop import trainer
-from tests.training.tiny import tiny_learner
+from tests.ranks import run_ranks
+from tests.training.test_loop import batches, trainer
+from tests.training.tiny import rows_of, tiny_learner
 
 
 class Memory:
@@ -64,6 +66,25 @@ def test_numbers_are_those_of_the_step() -> None:
         "audit/radial_order_auc_null",
         "audit/curv",
     } <= set(found)
+
+
+def _on_a_rank() -> list[Record]:
+    """Two steps of one rank of two; the batch is split between them."""
+    memory = Memory()
+    run = trainer(tiny_learner("meru"), iterations=3, hooks=(LiveAudit([memory], every=1, samples=8),))
+    run.loader = (rows_of(batch, distributed.rank(), distributed.world_size()) for batch in batches())
+    run.run()
+    return memory.records
+
+
+@pytest.mark.slow
+def test_ranks_are_audited_together() -> None:
+    """Rank 0 alone writes, and what it writes in the first step is what one process sees."""
+    first, second = run_ranks(2, _on_a_rank)
+    memory = Memory()
+    trainer(tiny_learner("meru"), iterations=3, hooks=(LiveAudit([memory], every=1, samples=8),)).run()
+    assert second == [] and [record["iteration"] for record in first] == [1, 2, 3]
+    assert first[0] == pytest.approx(memory.records[0], rel=1e-4, abs=1e-4)
 
 
 def test_training_is_the_same_with_and_without_it() -> None:
