@@ -106,10 +106,13 @@ def test_more_neighbours_than_pictures_and_small_chunks(tmp_path: Path) -> None:
 
 def test_the_model_s_own_score_of_embeddings(tmp_path: Path) -> None:
     model = Eye()
-    result = KNNClassification(*sets(tmp_path), k=1, similarity="model", encoding=PLAIN)(model)
+    train, test = sets(tmp_path)
+    picture(tmp_path / "test" / "red" / "2.png", (255, 120, 0))
+    test = ImageFolderSet(tmp_path / "test")
+    result = KNNClassification(train, test, k=2, temperature=0.01, similarity="model", encoding=PLAIN)(model)
     assert set(model.asked) == {("image", "image")} and result.meta["stage"] == "embeddings"
-    # Scores far below 0 still make votes: 100 |x - y|^2 / 0.07 would leave nothing of exp.
-    assert result.items["predicted"] == [0, 1, 2, 1] and result.items["share"] == pytest.approx([1.0] * 4)
+    # The last one's best score is -100 * 0.22, and exp(-2200) would be nothing.
+    assert result.items["predicted"] == [0, 1, 2, 1, 2] and result.items["share"] == pytest.approx([1.0] * 5)
 
 
 def test_the_stage_is_what_is_compared(tmp_path: Path) -> None:
@@ -126,15 +129,22 @@ def test_the_stage_is_what_is_compared(tmp_path: Path) -> None:
 
 def test_validation_pictures_vote_too_and_broken_ones_are_left_out(tmp_path: Path) -> None:
     train, test = sets(tmp_path)
-    for name, color in (("blue", BLUE), ("green", GREEN), ("red", GREEN)):
-        picture(tmp_path / "val" / name / "0.png", color)
-    broken(tmp_path / "val" / "red" / "1.jpg")
+    for place, color in (
+        ("blue/0", BLUE),
+        ("green/0", GREEN),
+        ("red/0", GREEN),
+        ("red/1", GREEN),
+        ("red/2", GREEN),
+    ):
+        picture(tmp_path / "val" / f"{place}.png", color)
+    broken(tmp_path / "val" / "blue" / "1.jpg")
     validation = ImageFolderSet(tmp_path / "val")
-    result = KNNClassification(train, test, validation=validation, k=3, encoding=PLAIN)(Eye())
-    assert result.meta["training_images"] == 8
+    result = KNNClassification(train, test, validation=validation, k=5, encoding=PLAIN)(Eye())
+    assert result.meta["training_images"] == 10
     assert (result.meta["unreadable"], result.meta["unreadable_training"]) == (1, 1)
     assert "1.jpg" in result.meta["unreadable_first"][0]
-    assert result.items["predicted"][3] == 1 and result.items["share"][3] == pytest.approx(2 / 3)
+    # Of five green pictures three are called red.
+    assert result.items["predicted"][3] == 2 and result.items["share"][3] == pytest.approx(3 / 5)
 
 
 def test_wrong_settings(tmp_path: Path) -> None:

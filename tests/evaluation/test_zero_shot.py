@@ -162,9 +162,14 @@ def test_samples_have_the_metrics_as_their_means(tmp_path: Path) -> None:
 
 
 def test_roc_auc_of_two_classes_by_hand(tmp_path: Path) -> None:
-    # Blue less red: of the blue ones 1, -0.2; of the red ones -1, 0.2. Pairs in order: 3 of 4.
-    for name, shades in {"blue": [(0, 0, 255), (153, 0, 102)], "red": [(255, 0, 0), (102, 0, 153)]}.items():
-        for i, shade in enumerate(shades):
+    # Red less blue: of the blue ones -1, 0.2, -0.6; of the red ones 1, -0.2, 0.2 (dark). One pair of nine is wrong;
+    # of the scores for red alone there would be three.
+    shades = {
+        "blue": [(0, 0, 255), (153, 0, 102), (100, 0, 255)],
+        "red": [(255, 0, 0), (102, 0, 153), (60, 0, 0)],
+    }
+    for name, given in shades.items():
+        for i, shade in enumerate(given):
             picture(tmp_path / name / f"{i}.png", shade)
     dataset = ImageFolderSet(tmp_path)
     evaluator = ZeroShotClassification(
@@ -172,15 +177,16 @@ def test_roc_auc_of_two_classes_by_hand(tmp_path: Path) -> None:
     )
     result = evaluator(FakeModel())
     assert evaluator.main_metric == result.meta["main_metric"] == "roc_auc"
-    assert result.metrics["roc_auc"] == pytest.approx(75.0)
-    assert result.metrics["roc_auc_chance"] == 50.0 and result.metrics["top1_accuracy"] == 50.0
+    assert result.metrics["roc_auc"] == pytest.approx(800 / 9)
+    assert result.metrics["roc_auc_chance"] == 50.0
+    assert result.metrics["top1_accuracy"] == pytest.approx(400 / 6)
     assert "roc_auc" not in result.samples
     # An unreadable picture has the worst place: its class lies below everything.
-    broken(tmp_path / "red" / "2.jpg")
+    broken(tmp_path / "red" / "3.jpg")
     result = ZeroShotClassification(
         ImageFolderSet(tmp_path), ["{}"], encoding=PLAIN, tokenizer=FakeTokenizer()
     )(FakeModel())
-    assert result.metrics["roc_auc"] == pytest.approx(100 * 3 / 6)
+    assert result.metrics["roc_auc"] == pytest.approx(800 / 12)
 
 
 class Several:
@@ -236,6 +242,13 @@ def test_an_unreadable_picture_never_helps_several_labels() -> None:
         worse = several(unreadable=(i,))(FakeModel()).metrics  # type: ignore[operator]
         for name in ("average_precision", "map_11_points"):
             assert worse[name] < clean[name]
+
+
+def test_an_unreadable_picture_has_the_worst_place_of_each_class() -> None:
+    found = several(unreadable=(2,))(FakeModel()).metrics  # type: ignore[operator]
+    # It is red: above all others for blue and green, below them for red.
+    blue, green, red = (1 / 2 + 2 / 3 + 3 / 5) / 3, 1 / 2, (1 + 2 / 5) / 2
+    assert found["average_precision"] == pytest.approx(100 * (blue + green + red) / 3)
 
 
 @pytest.mark.parametrize("ensemble", ["normalized_mean", "raw_mean", "score_mean"])
