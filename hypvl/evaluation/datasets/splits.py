@@ -41,9 +41,7 @@ def counted(order: Sequence[int], begin: int, end: int, *, total: int) -> list[i
     return share(order, begin / total, end / total)
 
 
-def per_class(
-    labels: Sequence[int], count: int, *, key: str, rest: bool = False, group: Sequence[int] | None = None
-) -> list[int]:
+def per_class(labels: Sequence[int], count: int, *, key: str, rest: bool = False) -> list[int]:
     """``count`` pictures of each class in shuffled order (one less than all where there are no more), or the rest.
 
     Args:
@@ -51,13 +49,10 @@ def per_class(
         count: Pictures of each class.
         key: Of the order, as :func:`shuffled` takes it.
         rest: Give all other pictures instead.
-        group: Positions to choose from; None = all.
     """
-    allowed = None if group is None else set(group)
     by_class: dict[int, list[int]] = {}
     for i in shuffled(len(labels), key=key):
-        if allowed is None or i in allowed:
-            by_class.setdefault(labels[i], []).append(i)
+        by_class.setdefault(labels[i], []).append(i)
     chosen: list[int] = []
     for found in by_class.values():
         taken = min(count, len(found) - 1)
