@@ -161,6 +161,10 @@ def _suites(args: argparse.Namespace) -> dict[str, "DictConfig"]:
         if args.overrides:
             raise ConfigError("overrides: need --config, since suites have different keys.")
     suites = {path: load_config(path, args.overrides, required=("evaluate",)) for path in paths}
+    if args.download and not any("download" in config for config in suites.values()):
+        raise ConfigError(
+            f"--download: no source is known for the data of {', '.join(suites) or 'no suite'}."
+        )
     for config in suites.values():
         if "download" in config:
             config.download = args.download
