@@ -124,7 +124,7 @@ class _Distance(torch.autograd.Function):
         ctx: Any, product: Tensor, a: Tensor, b: Tensor, sigma: Tensor, tau: Tensor, curv: Tensor
     ) -> Tensor:
         defect, out = torch.empty_like(product), torch.empty_like(product)
-        for rows in _blocks(product):
+        for rows in blocks(product):
             z = b * (1 - a[..., rows, :])
             z += a[..., rows, :]
             z -= product[..., rows, :]
@@ -144,7 +144,7 @@ class _Distance(torch.autograd.Function):
         grad_product = torch.empty_like(defect)
         grad_a, grad_sigma = torch.empty_like(sigma), torch.empty_like(sigma)
         grad_b, grad_tau = torch.zeros_like(tau), torch.zeros_like(tau)
-        for rows in _blocks(defect):
+        for rows in blocks(defect):
             s = sigma[..., rows, :]
             z = defect[..., rows, :] * tau * s
             root = (z + 2).mul_(z).sqrt_()
@@ -191,16 +191,16 @@ def angle_from_product(product: Tensor, n2_x: Tensor, n2_y: Tensor) -> Tensor:
         (..., B1, B2) radians in [0, pi], the dtype of ``product``.
     """
     sigma, tau = time_of(n2_x), time_of(n2_y)
-    alpha, mu = _radius(n2_x) / sigma, _radius(n2_y) / tau
+    alpha, mu = radius(n2_x) / sigma, radius(n2_y) / tau
     return cast(Tensor, _Angle.apply(product, alpha, mu, 1 / sigma))
 
 
 def flat_angle_from_product(product: Tensor, n2_x: Tensor, n2_y: Tensor) -> Tensor:
     """Exterior angles in flat space, atan2(m q, m g - n): as :func:`angle_from_product` for n = |x|, m = |y|."""
-    return cast(Tensor, _Angle.apply(product, _radius(n2_x), _radius(n2_y), torch.ones_like(n2_x)))
+    return cast(Tensor, _Angle.apply(product, radius(n2_x), radius(n2_y), torch.ones_like(n2_x)))
 
 
-def _radius(square: Tensor) -> Tensor:
+def radius(square: Tensor) -> Tensor:
     """n from n^2, and 0 with gradient 0 at the root."""
     at_root = is_root(square)
     return torch.where(at_root, 0.0, torch.where(at_root, 1.0, square).sqrt())
@@ -212,7 +212,7 @@ class _Angle(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, product: Tensor, alpha: Tensor, mu: Tensor, s: Tensor) -> Tensor:
         out = torch.empty_like(product)
-        for rows in _blocks(product):
+        for rows in blocks(product):
             _, opposite, adjacent = _legs(product, alpha, mu, s, rows)
             out[..., rows, :] = torch.atan2(opposite, adjacent)
             out[..., rows, :].masked_fill_((opposite == 0) & (adjacent == 0), torch.pi / 2)
@@ -226,7 +226,7 @@ class _Angle(torch.autograd.Function):
         product, alpha, mu, s = ctx.saved_tensors
         grad_product = torch.empty_like(product)
         grad_alpha, grad_s, grad_mu = torch.empty_like(alpha), torch.empty_like(s), torch.zeros_like(mu)
-        for rows in _blocks(product):
+        for rows in blocks(product):
             g = product[..., rows, :].to(mu.dtype).clamp(-1, 1)
             q, opposite, adjacent = _legs(product, alpha, mu, s, rows)
             square = opposite.square().addcmul_(adjacent, adjacent)
@@ -250,7 +250,7 @@ def _legs(
     return q, q * mu * s[..., rows, :], g.mul_(mu).sub_(alpha[..., rows, :])
 
 
-def _blocks(pairs: Tensor) -> Iterator[slice]:
+def blocks(pairs: Tensor) -> Iterator[slice]:
     """Slices of the rows of (..., B1, B2): blocks that stay in a processor's cache, larger ones on a device."""
     block = 2**17 if pairs.device.type == "cpu" else 2**24
     B1 = pairs.shape[-2]

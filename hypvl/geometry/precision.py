@@ -61,7 +61,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        with autocast_off({a.device.type}), _ieee_products(a.dtype):
+        with autocast_off({a.device.type}), ieee_products(a.dtype):
             return a @ b
 
     @staticmethod
@@ -74,7 +74,7 @@ class _Product(torch.autograd.Function):
 
 
 @contextlib.contextmanager
-def _ieee_products(dtype: torch.dtype) -> Iterator[None]:
+def ieee_products(dtype: torch.dtype) -> Iterator[None]:
     """Put reduced-precision fp32 products aside; touches no setting where none is in force."""
     if dtype != torch.float32:
         yield

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.precision import full_precision
+from hypvl.geometry.tiles import Factored
 
 Modality: TypeAlias = Literal["image", "text"]
 _PROMPTS_AT_ONCE = 4096
@@ -62,6 +63,21 @@ class Scorer(nn.Module, ABC):
         key_modality: Modality,
     ) -> Tensor:
         """Scaled scores for training, embeddings (Q, D), (K, D) -> (Q, K)."""
+
+    def factored_logits(
+        self,
+        geometry: Geometry,
+        query: Tensor,
+        key: Tensor,
+        *,
+        query_modality: Modality,
+        key_modality: Modality,
+    ) -> Factored | None:
+        """:meth:`logits` up to a constant, not computed yet, for losses that need no whole matrix of them.
+
+        None where they are no function of one inner product, as in product spaces.
+        """
+        return None
 
     def scores(
         self,
@@ -127,6 +143,18 @@ class NegativeDistance(Scorer):
     ) -> Tensor:
         return self.scale * geometry.pairwise_similarity(query, key)
 
+    def factored_logits(
+        self,
+        geometry: Geometry,
+        query: Tensor,
+        key: Tensor,
+        *,
+        query_modality: Modality,
+        key_modality: Modality,
+    ) -> Factored | None:
+        found = geometry.factored_similarity(query, key)
+        return None if found is None else found.scaled(self.scale)
+
 
 class Cosine(Scorer):
     """Logits s x.y + b of unit embeddings; CLIP has no bias b, SigLIP learns one.
@@ -160,6 +188,20 @@ class Cosine(Scorer):
     ) -> Tensor:
         logits = self.scale * geometry.pairwise_similarity(query, key)
         return logits if self.bias is None else logits + self.bias.to(logits.dtype)
+
+    def factored_logits(
+        self,
+        geometry: Geometry,
+        query: Tensor,
+        key: Tensor,
+        *,
+        query_modality: Modality,
+        key_modality: Modality,
+    ) -> Factored | None:
+        found = geometry.factored_similarity(query, key)
+        # The constant b changes no softmax; its gradient is 0, not absent.
+        scale = self.scale if self.bias is None else self.scale + 0 * self.bias.to(self.scale.dtype)
+        return None if found is None else found.scaled(scale)
 
 
 class ExteriorAngle(Scorer):
@@ -204,6 +246,22 @@ class ExteriorAngle(Scorer):
         if query_modality == key_modality:
             return self.scale * geometry.pairwise_similarity(query, key)
         return self.scale * _signed(query_modality, _angle(geometry, query, key))
+
+    def factored_logits(
+        self,
+        geometry: Geometry,
+        query: Tensor,
+        key: Tensor,
+        *,
+        query_modality: Modality,
+        key_modality: Modality,
+    ) -> Factored | None:
+        if query_modality == key_modality:
+            found = geometry.factored_similarity(query, key)
+        else:
+            found = geometry.factored_exterior_angle(query, key)
+        sign = -1 if query_modality == "text" and key_modality == "image" else 1
+        return None if found is None else found.scaled(sign * self.scale)
 
     def scores(
         self,

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from hypvl.geometry import tiles
 from hypvl.geometry.base import Geometry, Side
 from hypvl.geometry.kernels import line
 from hypvl.geometry.precision import full_precision, inner_products, working_dtype
@@ -48,6 +49,10 @@ class Sphere(Geometry):
     def inner_product_form(self, embeddings: Tensor, *, side: Side) -> Tensor:
         """The unit vectors themselves."""
         return normalize(embeddings)
+
+    @full_precision
+    def factored_similarity(self, x: Tensor, y: Tensor) -> tiles.Factored:
+        return tiles.linear(x, y)
 
     @full_precision
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:

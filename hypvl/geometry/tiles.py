@@ -1,0 +1,236 @@
+"""Scores that are an elementwise function of one inner product and of terms of the row and the column.
+
+``h_ij = f(x_i . y_j; a_i, b_j)``: what a score matrix can be computed from tile by tile, and its gradient again from
+the tile. The distance, the cosine, the squared distance and the exterior angle have this form; a product of several
+spaces has one inner product per factor and has not.
+
+A kernel works in place on tiles (r, k) of plain tensors, without autograd. Points, inner products and values have the
+dtype of the points; terms have the working dtype (fp64), in which a tile is worked on block by block.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hypvl.geometry import kernels
+from hypvl.geometry.precision import autocast_off, ieee_products, working_dtype
+
+# Points farther out than this, in units of the radius of curvature, count as lying at this length: 32 times farther
+# than the exponential map reaches. The square of the product of two fits in fp32.
+FARTHEST = 2.0**20
+
+
+class TileKernel(ABC):
+    """What follows the inner products: values, and gradients from what was kept of the values."""
+
+    @abstractmethod
+    def values_(self, tile: Tensor, a: Tensor, b: Tensor, *, keep: Tensor) -> Tensor:
+        """h from inner products (r, k), in place; ``keep`` (r, k) gets what :meth:`backward_` needs."""
+
+    @abstractmethod
+    def backward_(
+        self, grad: Tensor, keep: Tensor, a: Tensor, b: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Turn the gradient of h (r, k) into that of the inner products, in place; ``keep`` may be overwritten.
+
+        Returns:
+            Gradients of a (r, A) and of b (k, B); None where there are no such terms.
+        """
+
+
+class Linear(TileKernel):
+    """h = p + a_i + b_j: negative squared distances; without terms inner products, of unit vectors cosines."""
+
+    def values_(self, tile: Tensor, a: Tensor, b: Tensor, *, keep: Tensor) -> Tensor:
+        if a.shape[1]:
+            for rows in kernels.blocks(tile):
+                tile[rows] = (tile[rows] + a[rows]).add_(b.mT)
+        return tile
+
+    def backward_(
+        self, grad: Tensor, keep: Tensor, a: Tensor, b: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        return (
+            grad.sum(1, keepdim=True) if a.shape[1] else None,
+            grad.sum(0)[:, None] if b.shape[1] else None,
+        )
+
+
+class Distance(TileKernel):
+    """h = -acosh(1 + w), w = u_i + v_j + u_i v_j - p: the distance of curvature -1, u = cosh(radius) - 1.
+
+    w = -<x, y> - 1 in the Lorentz product, through its small parts so that it keeps its digits near the root.
+    """
+
+    def values_(self, tile: Tensor, a: Tensor, b: Tensor, *, keep: Tensor) -> Tensor:
+        for rows in kernels.blocks(tile):
+            w = (a[rows] + 1) * b.mT
+            w.add_(a[rows]).sub_(tile[rows]).clamp_(min=0)
+            root = (w + 2).mul_(w).sqrt_()  # sinh of the distance
+            keep[rows] = root
+            tile[rows] = w.add_(root).log1p_().neg_()
+        return tile
+
+    def backward_(
+        self, grad: Tensor, keep: Tensor, a: Tensor, b: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        grad.div_(keep)
+        # A point and itself have no direction: gradient 0. A device would have to be waited for to be asked.
+        if grad.device.type != "cpu" or float(keep.amin()) <= 0:
+            grad.masked_fill_(keep <= 0, 0)
+        grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
+        for rows in kernels.blocks(
+            grad
+        ):  # they nearly cancel with the products' part: in the terms' precision
+            w = grad[rows].to(a.dtype)
+            grad_a[rows] = -(w @ (b + 1))
+            grad_b -= w.mT @ (a[rows] + 1)
+        return grad_a, grad_b
+
+
+class Angle(TileKernel):
+    """h = atan2(s_i mu_j q, mu_j g - alpha_i), q = sqrt(1 - g^2): the exterior angle at i towards j, g = p.
+
+    Terms of the row: alpha, s; of the column: mu; see :func:`hypvl.geometry.kernels.angle_from_product`.
+    """
+
+    def values_(self, tile: Tensor, a: Tensor, b: Tensor, *, keep: Tensor) -> Tensor:
+        keep.copy_(tile.clamp_(-1, 1))
+        for rows in kernels.blocks(tile):
+            _, _, opposite, adjacent = self._legs(keep, a, b, rows)
+            undefined = (opposite == 0) & (adjacent == 0)
+            tile[rows] = torch.atan2(opposite, adjacent, out=opposite).masked_fill_(undefined, torch.pi / 2)
+        return tile
+
+    def backward_(
+        self, grad: Tensor, keep: Tensor, a: Tensor, b: Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        mu = b.mT
+        grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
+        for rows in kernels.blocks(grad):
+            alpha, s = a[rows, :1], a[rows, 1:]
+            g, q, opposite, adjacent = self._legs(keep, a, b, rows)
+            square = opposite.square_().addcmul_(adjacent, adjacent)
+            w = torch.where(square > 0, grad[rows] / square, 0.0)
+            along = g.mul_(-alpha).add_(mu).mul_(w).mul_(mu).mul_(s).neg_()  # -(mu - alpha g) mu s w
+            grad[rows] = torch.where(q > 0, along.div_(q), 0.0)
+            w.mul_(q)
+            grad_b -= w.mT @ (alpha * s)
+            grad_a[rows, :1] = (w @ b) * s
+            grad_a[rows, 1:] = w.mul_(adjacent) @ b
+        return grad_a, grad_b
+
+    @staticmethod
+    def _legs(g: Tensor, a: Tensor, b: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """g and q, and the two arguments of atan2, for some rows in the precision of the terms."""
+        mu, g = b.mT, g[rows].to(b.dtype)
+        q = (1 - g).mul_(1 + g).sqrt_()
+        return g, q, (q * mu).mul_(a[rows, 1:]), (g * mu).sub_(a[rows, :1])
+
+
+@dataclass(frozen=True)
+class Factored:
+    """Scores z_ij = scale_i h(x_i . y_j; a_i, b_j), not computed yet; everything carries gradients.
+
+    Attributes:
+        kernel: h.
+        rows: x, (B, D).
+        columns: y, (N, D), of the same dtype.
+        row_terms: a, (B, A) with A >= 0, in the working dtype.
+        column_terms: b, (N, C) with C >= 0, in the working dtype.
+        scale: 0-dim or (B, 1).
+        symmetric: Whether the scores of the columns as queries are these, transposed.
+    """
+
+    kernel: TileKernel
+    rows: Tensor
+    columns: Tensor
+    row_terms: Tensor
+    column_terms: Tensor
+    scale: Tensor
+    symmetric: bool
+
+    def scaled(self, scale: Tensor) -> "Factored":
+        """The same times ``scale``, 0-dim or (B, 1)."""
+        return Factored(
+            self.kernel,
+            self.rows,
+            self.columns,
+            self.row_terms,
+            self.column_terms,
+            self.scale * scale,
+            self.symmetric,
+        )
+
+
+def linear(x: Tensor, y: Tensor) -> Factored:
+    """Inner products: of unit vectors, cosines."""
+    x, y = _alike(x, y)
+    return Factored(Linear(), x, y, _none(x), _none(y), x.new_ones(()), symmetric=True)
+
+
+def negative_squared_distance(x: Tensor, y: Tensor) -> Factored:
+    """-|x - y|^2 in flat space, about a common centre, which changes no distance and loses fewer digits."""
+    x, y = _alike(x, y)
+    centre = (x.detach().sum(0) + y.detach().sum(0)) / (len(x) + len(y))
+    x, y = x - centre, y - centre
+    work = working_dtype(x.device)
+    x2, y2 = (z.to(work).square().sum(-1, keepdim=True) for z in (x, y))
+    return Factored(Linear(), 2 * x, y, -x2, -y2, x.new_ones(()), symmetric=True)
+
+
+def negative_lorentz_distance(x: Tensor, y: Tensor, *, curv: Tensor) -> Factored:
+    """-d(x, y) of points (B, D), (N, D) given by their space components; ``curv`` is c > 0.
+
+    Points beyond :data:`FARTHEST` count as lying there.
+    """
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    c = curv.to(working_dtype(x.device))
+
+    def split(points: Tensor) -> tuple[Tensor, Tensor]:
+        unit = c.sqrt() * points.to(c.dtype)
+        n2 = unit.square().sum(-1, keepdim=True)
+        beyond = n2 > FARTHEST**2
+        factor = torch.where(beyond, FARTHEST / torch.where(beyond, n2, 1.0).sqrt(), 1.0)
+        n2 = torch.where(beyond, FARTHEST**2, n2)
+        return (unit * factor).to(dtype), n2 / (kernels.time_of(n2) + 1)  # sigma - 1
+
+    rows, u = split(x)
+    columns, v = split(y)
+    return Factored(Distance(), rows, columns, u, v, c.rsqrt().to(dtype), symmetric=True)
+
+
+def exterior_angle(directions: tuple[Tensor, Tensor], n2: tuple[Tensor, Tensor], *, flat: bool) -> Factored:
+    """Exterior angles at the rows towards the columns.
+
+    Args:
+        directions: Unit vectors (B, D), (N, D), 0 at the root.
+        n2: Squared norms in units of the radius of curvature, (B, 1), (N, 1), in the working dtype.
+        flat: Of flat space instead of the Lorentz model.
+    """
+    x, y = _alike(*directions)
+    n, m = (kernels.radius(square) for square in n2)
+    sigma, tau = (torch.ones_like(z) if flat else kernels.time_of(z) for z in n2)
+    a = torch.cat([n / sigma, 1 / sigma], dim=1)
+    return Factored(Angle(), x, y, a, m / tau, x.new_ones(()), symmetric=False)
+
+
+def dense(factored: Factored) -> Tensor:
+    """All scores at once (B, N), without gradient: for tests and for looking at."""
+    out = factored.rows.new_empty(len(factored.rows), len(factored.columns))
+    with torch.no_grad(), autocast_off({out.device.type}), ieee_products(out.dtype):
+        kernel, a, b = factored.kernel, factored.row_terms, factored.column_terms
+        torch.mm(factored.rows, factored.columns.mT, out=out)
+        kernel.values_(out, a, b, keep=torch.empty_like(out))
+        return out.mul_(factored.scale)
+
+
+def _alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    return x.to(dtype), y.to(dtype)
+
+
+def _none(x: Tensor) -> Tensor:
+    return x.new_empty(len(x), 0, dtype=working_dtype(x.device))

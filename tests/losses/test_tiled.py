@@ -1,0 +1,205 @@
+"""The tiled contrastive loss: the dense one's values and gradients, without its matrices."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hypvl.geometry import tiles
+from hypvl.geometry.base import Geometry
+from hypvl.geometry.euclidean import Euclidean
+from hypvl.geometry.lorentz import Lorentz
+from hypvl.geometry.product import Product
+from hypvl.geometry.scoring import Cosine, ExteriorAngle, NegativeDistance, Scorer
+from hypvl.geometry.sphere import Sphere
+from hypvl.losses import contrastive
+from hypvl.losses.base import IMAGE, TEXT, LossTerm, View
+from hypvl.losses.contrastive import Contrastive
+from hypvl.losses.tiled import log_sum_exps
+from tests.losses.contract import LossContract
+from tests.losses.toy import GeometryOnly, context, random_features
+
+MODELS: dict[str, tuple[type[Geometry], type[Scorer]]] = {
+    "clip": (Sphere, Cosine), "meru": (Lorentz, NegativeDistance), "euclip": (Euclidean, NegativeDistance),
+    "atmg": (Lorentz, ExteriorAngle),
+}  # fmt: skip
+PAIRS = {
+    "both ways": (("image", "text"), ("text", "image")),
+    "one way": (("image", "text"),),
+    "twice": (("text", "image"), ("image", "text"), ("text", "image")),
+    "itself": (("image", "image"), ("image", "text")),
+}
+
+
+class TestTiledContrastiveOnHyperboloid(LossContract):
+    def make(self) -> LossTerm:
+        return Contrastive(form="tiled", tile=(2, 4))
+
+
+class TestTiledContrastiveOnSphere(LossContract):
+    def make(self) -> LossTerm:
+        return Contrastive(form="tiled", tile=(4, 1), label_smoothing=0.1)
+
+    def model(self) -> GeometryOnly:
+        return GeometryOnly(Sphere(), Cosine(bias_init=-2.0))
+
+
+class TestTiledAngles(LossContract):
+    def make(self) -> LossTerm:
+        return Contrastive(form="tiled", tile=(100, 5))
+
+    def model(self) -> GeometryOnly:
+        return GeometryOnly(Lorentz(), ExteriorAngle())
+
+
+class TestTiledSeveralPairs(LossContract):
+    def make(self) -> LossTerm:
+        pairs = (
+            ("image", "text"),
+            ("image:box_image", "text"),
+            ("text", "image"),
+            ("image", "image:box_image"),
+        )
+        return Contrastive(pairs, form="tiled", tile=(3, 3))
+
+
+def value_and_gradients(term: Contrastive, name: str, rows: dict[View, Tensor]) -> list[Tensor]:
+    geometry, scorer = MODELS[name]
+    model = GeometryOnly(geometry(), scorer()).to(rows[IMAGE].dtype)
+    inputs = {view: x.clone().requires_grad_() for view, x in rows.items()}
+    value = term(context(model, inputs))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    found = torch.autograd.grad(value, [*inputs.values(), *parameters], allow_unused=True)
+    return [value.detach(), *(g for g in found if g is not None)]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("pairs", PAIRS)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_equals_the_dense_form(name: str, pairs: str, smoothing: float) -> None:
+    if pairs == "itself" and name in ("meru", "atmg"):
+        pytest.skip("distances of points to themselves are rounding noise, of another kind in each form")
+    rows = {IMAGE: random_features(11, seed=0), TEXT: random_features(11, seed=1)}
+    settings = {"pairs": PAIRS[pairs], "label_smoothing": smoothing}
+    dense = value_and_gradients(Contrastive(form="dense", **settings), name, rows)  # type: ignore[arg-type]
+    for tile in ((4, 3), (11, 11), (1, 100)):
+        tiled = value_and_gradients(Contrastive(form="tiled", tile=tile, **settings), name, rows)  # type: ignore[arg-type]
+        for a, b in zip(tiled, dense, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("name", ["distance", "angle", "per-row scale"])
+def test_gradcheck(name: str, columns: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(n, 3, generator=generator, dtype=torch.float64, requires_grad=True) for n in (4, 5))
+    log_curv = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor([[2.0], [0.5], [1.0], [3.0]], dtype=torch.float64, requires_grad=True)
+    space = Lorentz()
+
+    def function(x: Tensor, y: Tensor, log_curv: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
+        if name == "angle":
+            found = space.factored_exterior_angle(x, y)
+        else:
+            found = tiles.negative_lorentz_distance(x, y, curv=log_curv.exp())
+        if name == "per-row scale":
+            found = found.scaled(scale)
+        out = log_sum_exps(found, torch.tensor([4, 0, 2, 2]), columns=columns, sums=True, tile=(3, 2))
+        return tuple(part for part in out if len(part))
+
+    inputs = (x, y, log_curv, scale)
+    assert torch.autograd.gradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("crowded", [False, True])
+def test_fp32_error_is_at_most_twice_that_of_the_dense_form(name: str, crowded: bool) -> None:
+    """Root mean square over seeds against fp64 on the same fp32 features; crowded: within percents of each other.
+
+    The curvature's gradient is a small difference of large parts and may have six times the dense error (1e-7).
+    """
+    squares: dict[str, list[list[Tensor]]] = {"dense": [], "tiled": []}
+    forms = {"dense": Contrastive(form="dense"), "tiled": Contrastive(form="tiled", tile=(32, 48))}
+    for seed in range(8):
+        views = {IMAGE: random_features(64, 32, seed=2 * seed, scale=0.15),
+                 TEXT: random_features(64, 32, seed=2 * seed + 1, scale=0.15)}  # fmt: skip
+        rows = {view: x.float() for view, x in views.items()}
+        if crowded:
+            rows = {view: rows[IMAGE][:1] + 0.01 * x for view, x in rows.items()}
+        exact = value_and_gradients(forms["dense"], name, {v: x.double() for v, x in rows.items()})
+        for form, term in forms.items():
+            found = value_and_gradients(term, name, rows)
+            squares[form].append(
+                [(x.double() - e).square().mean() for x, e in zip(found, exact, strict=True)]
+            )
+    dense, tiled = (torch.tensor(squares[form]).mean(0).sqrt() for form in ("dense", "tiled"))
+    factor = torch.full_like(dense, 2.0)
+    if name == "meru":
+        factor[3] = 6.0  # after the value and the features of both views
+    assert bool((tiled <= factor * dense + 1e-12).all()), (tiled / dense).tolist()
+
+
+def test_scores_that_underflow_as_a_whole_still_count() -> None:
+    """Rows and tiles whose scores differ by thousands: the running maximum carries over."""
+    x = torch.tensor([[0.0], [3000.0], [-4000.0]], dtype=torch.float64)
+    z = x @ torch.ones(1, 4, dtype=torch.float64) * torch.tensor([1.0, -1.0, 0.5, 2.0], dtype=torch.float64)
+    found = log_sum_exps(
+        tiles.linear(x, torch.tensor([[1.0], [-1.0], [0.5], [2.0]], dtype=torch.float64)),
+        torch.tensor([3, 1, 0]),
+        columns=True,
+        tile=(1, 1),
+    )
+    torch.testing.assert_close(found.rows, z.logsumexp(1))
+    torch.testing.assert_close(found.columns, z.logsumexp(0))
+    assert torch.equal(found.targets, z[torch.arange(3), torch.tensor([3, 1, 0])])
+
+
+def test_automatic_choice_is_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    real = contrastive.contrastive_losses
+
+    def counted(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+        calls.append(1)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(contrastive, "contrastive_losses", counted)
+    rows = {IMAGE: random_features(6, seed=0), TEXT: random_features(6, seed=1)}
+    before = value_and_gradients(Contrastive(), "meru", rows)[0]
+    assert not calls
+    monkeypatch.setattr(contrastive, "_TILED_FROM", 36)
+    after = value_and_gradients(Contrastive(), "meru", rows)[0]
+    assert len(calls) == 1  # one pass for both directions
+    torch.testing.assert_close(before, after, rtol=1e-12, atol=0)
+    value_and_gradients(Contrastive(form="dense"), "meru", rows)
+    assert len(calls) == 1
+    value_and_gradients(Contrastive(), "atmg", rows)
+    assert len(calls) == 3  # another angle each way
+
+
+def test_products_of_spaces_stay_dense() -> None:
+    model = GeometryOnly(Product(factors=2, factor_dim=4), NegativeDistance())
+    rows = {IMAGE: random_features(5, 8, seed=0), TEXT: random_features(5, 8, seed=1)}
+    tiled, dense = (Contrastive(form=form)(context(model, rows)) for form in ("tiled", "dense"))
+    assert torch.equal(tiled, dense)
+
+
+def test_both_ways_needs_symmetric_scores() -> None:
+    x = random_features(4, seed=0)
+    with pytest.raises(ValueError, match="both_ways: the scores are not symmetric"):
+        contrastive.contrastive_losses(
+            Lorentz().factored_exterior_angle(x, x), torch.arange(4), both_ways=True
+        )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"form": "sparse"}, "form: got 'sparse'"),
+        ({"tile": (0, 4)}, r"tile: got \[0, 4\]"),
+        ({"tile": (4,)}, "tile: got"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Contrastive(**settings)  # type: ignore[arg-type]
