@@ -114,7 +114,8 @@ def drawn_centroids(points: Tensor, clusters: int, *, generator: torch.Generator
         raise ValueError(f"clusters: got {clusters}; expected 1 … {len(points)}, the number of points.")
     draws = torch.rand(clusters, generator=generator, dtype=torch.float64).tolist()
     chosen = [min(int(draws[0] * len(points)), len(points) - 1)]
-    least = _squares_to(points, points[chosen[0]])  # (N,)
+    lengths = points.square().sum(-1)
+    least = _squares_to(points, lengths, chosen[0])  # (N,)
     for draw in draws[1:]:
         mass = least.cumsum(0)
         total = float(mass[-1])
@@ -123,7 +124,7 @@ def drawn_centroids(points: Tensor, clusters: int, *, generator: torch.Generator
             chosen.append(min(position, len(points) - 1))
         else:  # fewer distinct points than clusters: any point will do
             chosen.append(min(int(draw * len(points)), len(points) - 1))
-        least = torch.minimum(least, _squares_to(points, points[chosen[-1]]))
+        least = torch.minimum(least, _squares_to(points, lengths, chosen[-1]))
     return points[chosen]
 
 
@@ -159,8 +160,9 @@ def cluster_means(points: Tensor, labels: Tensor, *, clusters: int) -> tuple[Ten
     return sums / counts.clamp(min=1)[:, None], counts
 
 
-def _squares_to(points: Tensor, one: Tensor) -> Tensor:
-    return (points - one).double().square().sum(-1)
+def _squares_to(points: Tensor, lengths: Tensor, one: int) -> Tensor:
+    """Squared distances to one of the points through a product, (N,) fp64: exact enough to draw by."""
+    return (lengths + lengths[one] - 2 * points @ points[one]).clamp(min=0).double()
 
 
 def _check(points: Tensor) -> None:
