@@ -135,6 +135,7 @@ def test_cosines_on_a_hyperboloid_are_of_tangent_vectors(tmp_path: Path) -> None
             return geometry.lift(super().encode_text(tokens, stage) * 2.0)
 
         def scores(self, query: Tensor, key: Tensor, **modalities: str) -> Tensor:
+            assert modalities == {"query_modality": "image", "key_modality": "text"}
             return geometry.pairwise_similarity(query, key)
 
     Curved.geometry = geometry
@@ -142,7 +143,7 @@ def test_cosines_on_a_hyperboloid_are_of_tangent_vectors(tmp_path: Path) -> None
     found = score_captions(Curved(), data, encoding=PLAIN, tokenizer=FakeTokenizer()).scores
     flat = score_captions(FlatModel(), data, encoding=PLAIN, tokenizer=FakeTokenizer()).scores
     # Directions are those of the flat model; the model's own score sees radii too.
-    for name in ("clip_score", "ref_pac_score"):
+    for name in ("clip_score", "ref_pac_score", "i0t_score"):
         assert found[name] == pytest.approx(flat[name], rel=1e-5, abs=1e-6)
     assert found["model_score"] != pytest.approx(flat["model_score"], rel=1e-2)
 

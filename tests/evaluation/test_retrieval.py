@@ -169,6 +169,27 @@ def test_pictures_are_squeezed_or_cropped(resize: str) -> None:
         ZeroShotRetrieval(data, resize="pad")  # type: ignore[arg-type]
 
 
+def test_the_model_is_told_which_is_which(tmp_path: Path) -> None:
+    class Tagged(FakeModel):
+        """A fourth coordinate: 1 for pictures, 0 for texts."""
+
+        def encode_image(self, images: Tensor, stage: str = "embeddings") -> Tensor:
+            return torch.nn.functional.pad(super().encode_image(images, stage), (0, 1), value=1.0)
+
+        def encode_text(self, tokens: Tensor, stage: str = "embeddings") -> Tensor:
+            return torch.nn.functional.pad(super().encode_text(tokens, stage), (0, 1))
+
+        def scores(self, query: Tensor, key: Tensor, *, query_modality: str, key_modality: str) -> Tensor:
+            for rows, modality in ((query, query_modality), (key, key_modality)):
+                assert bool((rows[:, 3] == (modality == "image")).all())
+            return super().scores(query, key, query_modality=query_modality, key_modality=key_modality)
+
+    # Depth 1, so that the search for exact ranks is told, too.
+    dataset = scenes(tmp_path, [("r.png", RED, ["green"]), ("g.png", GREEN, ["red"])])
+    result = ZeroShotRetrieval(dataset, encoding=PLAIN, tokenizer=FakeTokenizer(), ks=(1,), depth=1)(Tagged())
+    assert result.metrics["text_to_image_median_rank"] == result.metrics["image_to_text_median_rank"] == 2.0
+
+
 def test_cut_offs_are_checked(tmp_path: Path) -> None:
     dataset = scenes(tmp_path, [("r.png", RED, ["red"])])
     for ks in ((), (0, 1)):
