@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import nn
 
+    from hypvl.evaluation.store import EmbeddingStore
+
 THUMBNAIL_PIXELS = 96
 
 
@@ -58,20 +60,40 @@ def with_store(config: "DictConfig", args: argparse.Namespace, model: "nn.Module
     from omegaconf import OmegaConf
 
     from hypvl.config import LazyCall
-    from hypvl.evaluation.identity import model_identity
     from hypvl.evaluation.store import EmbeddingStore
 
-    settings: dict[str, Any] = {
-        "folder": str(folder),
-        "model": model_identity(model),
-        "mode": "read" if args.embeddings is not None else "write",
-        "roots": roots_of(config),
-        "thumbnails": 0 if args.embeddings is not None else THUMBNAIL_PIXELS,
-    }
+    settings = store_settings(args, model, roots=roots_of(config))
     EmbeddingStore(**settings)  # refuses another model before anything is evaluated
     changed = config.copy()
     OmegaConf.update(changed, "encoding.store", LazyCall(EmbeddingStore)(**settings), force_add=True)
     return changed
+
+
+def open_store(args: argparse.Namespace, model: "nn.Module") -> "EmbeddingStore | None":
+    """The folder that the flags name, for commands without a config; None without these flags.
+
+    Raises:
+        DataError, CheckpointError: it holds no store, or one of another model.
+    """
+    from hypvl.evaluation.store import EmbeddingStore
+
+    if args.save_embeddings is None and args.embeddings is None:
+        return None
+    return EmbeddingStore(**store_settings(args, model, roots={}))
+
+
+def store_settings(args: argparse.Namespace, model: "nn.Module", *, roots: dict[str, str]) -> dict[str, Any]:
+    """Arguments of :class:`~hypvl.evaluation.store.EmbeddingStore` for one of the two flags."""
+    from hypvl.evaluation.identity import model_identity
+
+    reads = args.embeddings is not None
+    return {
+        "folder": str(args.embeddings if reads else args.save_embeddings),
+        "model": model_identity(model),
+        "mode": "read" if reads else "write",
+        "roots": roots,
+        "thumbnails": 0 if reads else THUMBNAIL_PIXELS,
+    }
 
 
 def roots_of(config: "DictConfig") -> dict[str, str]:

@@ -1,0 +1,125 @@
+"""`scripts/image_interpolations.py`: what lies between two pictures."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypvl.cli.common import command_parser, run_main
+from hypvl.cli.placing import (
+    INPUT_HELP,
+    ROOTS,
+    Space,
+    add_placing_arguments,
+    free_of,
+    inference,
+    write_result,
+)
+from hypvl.errors import ConfigError
+
+EXAMPLES = """
+examples:
+  python scripts/image_interpolations.py --image-path assets/cat.png --target-image-path assets/dog.png --pool photos \\
+      --checkpoint-path checkpoints/atmg_vit_b.pth --train-config atmg_vit_b
+  the texts on the way:
+  ... --pool captions.txt --steps 20
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags of the command."""
+    parser = command_parser(
+        "Walk from one picture to another and name the closest pictures, or texts, of a pool on the way.",
+        examples=EXAMPLES,
+    )
+    parser.add_argument("--image-path", type=Path, required=True, metavar="PATH", help="where it begins")
+    parser.add_argument("--target-image-path", type=Path, required=True, metavar="PATH", help="where it ends")
+    parser.add_argument("--pool", type=Path, required=True, metavar="PATH", help=INPUT_HELP)
+    parser.add_argument("--steps", type=int, default=10, metavar="N", help="points, both pictures included")
+    parser.add_argument(
+        "--nearest", type=int, default=3, metavar="K", help="items of the pool for each point"
+    )
+    parser.add_argument(
+        "--way",
+        choices=("geodesic", "tangent"),
+        default="geodesic",
+        help="the shortest way, or the straight one in the tangent space at the root",
+    )
+    add_placing_arguments(parser, output_dir="output/interpolations")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Encode, walk, write, show."""
+    args = build_parser().parse_args(argv)
+    if args.steps < 2 or args.nearest < 1:
+        raise ConfigError(
+            f"--steps, --nearest: got {args.steps} and {args.nearest}; expected at least 2 and 1."
+        )
+    if not args.pool.exists():
+        raise ConfigError(f"--pool: {args.pool} is not there; expected {INPUT_HELP}.")
+    name = f"{args.image_path.stem}_to_{args.target_image_path.stem}"
+    json_file, picture = args.output_dir / f"{name}.json", args.output_dir / f"{name}.png"
+    free_of(picture, args.image_path, args.target_image_path)
+
+    from hypvl.evaluation.ordering import interpolate_between
+    from hypvl.report.ordering import draw_interpolation
+
+    space = Space.of(args)
+    first, second = space.picture(args.image_path), space.picture(args.target_image_path)
+    pool = space.items(args.pool)
+    model = space.on_cpu()
+    with inference():
+        root, source = space.root_of(pool.embeddings)
+        numbers = [str(i) for i in range(len(pool.names))]
+        found = interpolate_between(
+            model,
+            first,
+            second,
+            pool.embeddings,
+            numbers,
+            pool_modality=pool.modality,
+            steps=args.steps,
+            k=args.nearest,
+            way=args.way,
+            root=root,
+        )
+    steps = []
+    for point in found:
+        at = [int(number) for number in point.names]
+        paths = {} if pool.paths is None else {"paths": [str(pool.paths[i]) for i in at]}
+        steps.append({**point.to_json(), "names": [pool.names[i] for i in at], **paths})
+    result = {
+        "image": str(args.image_path),
+        "target": str(args.target_image_path),
+        "pool": str(args.pool),
+        "pool_size": len(pool.names),
+        "modality": pool.modality,
+        "unreadable": pool.unreadable,
+        "way": args.way,
+        "root": source,
+        **space.about,
+        "steps": steps,
+    }
+    write_result(result, json_file)
+    draw_interpolation(json_file, picture)
+    _print(result)
+    print(f"{json_file}\n{picture}")
+    return 0
+
+
+def _print(result: dict[str, object]) -> None:
+    from rich.console import Console
+
+    from hypvl.report.tables import rich_table
+
+    steps: list[dict[str, list[str]]] = result["steps"]  # type: ignore[assignment]  # as built above
+    rows = [[step["names"][0], f"{step['weight']:.2f}", f"{step['radius']:.3f}"] for step in steps]
+    console = Console()
+    title = f"From {Path(str(result['image'])).name} to {Path(str(result['target'])).name}"
+    console.print(rich_table(rows, header=("closest", "weight", "radius"), title=title, text_columns=1))
+    console.print(f"The root is {ROOTS[str(result['root'])]}.", markup=False, highlight=False)
+
+
+def run() -> int:
+    """Entry point: errors a user can act on are printed as one sentence."""
+    return run_main(main)

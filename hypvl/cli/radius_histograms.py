@@ -1,0 +1,100 @@
+"""`scripts/radius_histograms.py`: how far from the root the items of several folders or files lie."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypvl.cli.common import command_parser, run_main
+from hypvl.cli.placing import (
+    INPUT_HELP,
+    ROOTS,
+    Space,
+    add_placing_arguments,
+    inference,
+    write_result,
+)
+from hypvl.errors import ConfigError
+
+EXAMPLES = """
+examples:
+  python scripts/radius_histograms.py --inputs photos/whole photos/crops --checkpoint-path checkpoints/meru_vit_b.pth \\
+      --train-config meru_vit_b
+  pictures against their captions:
+  ... --inputs photos captions.txt --names pictures captions
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags of the command."""
+    parser = command_parser(
+        "Compare the distances to the root of several groups of items.", examples=EXAMPLES
+    )
+    parser.add_argument(
+        "--inputs", type=Path, nargs="+", required=True, metavar="PATH", help=f"for each group {INPUT_HELP}"
+    )
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="of the groups (default: the paths')")
+    parser.add_argument("--bins", type=int, default=40, metavar="N", help="of the histogram")
+    add_placing_arguments(parser, output_dir="output/radius_histograms")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Encode, measure, write, show."""
+    args = build_parser().parse_args(argv)
+    names = [str(path) for path in args.inputs] if args.names is None else args.names
+    if len(names) != len(args.inputs) or len(set(names)) != len(names):
+        raise ConfigError(
+            f"--names: got {', '.join(names)} for {len(args.inputs)} inputs; expected a different one for each."
+        )
+    if args.bins < 1:
+        raise ConfigError(f"--bins: got {args.bins}; expected at least 1.")
+
+    import torch
+
+    from hypvl.evaluation.ordering import radius_histograms
+    from hypvl.evaluation.traversal import check_embeddings, radius
+    from hypvl.report.ordering import draw_histograms
+
+    space = Space.of(args)
+    groups = {name: space.items(path) for name, path in zip(names, args.inputs, strict=True)}
+    geometry = space.on_cpu().geometry
+    with inference():
+        together = torch.cat([items.embeddings for items in groups.values()])
+        check_embeddings(together)
+        root, source = space.root_of(together)
+        radii = {name: radius(geometry, items.embeddings, root=root) for name, items in groups.items()}
+        found = radius_histograms(radii, bins=args.bins)
+    for name, items in groups.items():
+        found["groups"][name] |= {"modality": items.modality, "unreadable": items.unreadable}
+    result = {"inputs": [str(path) for path in args.inputs], "root": source, **space.about, **found}
+    json_file, picture = args.output_dir / "radius_histograms.json", args.output_dir / "radius_histograms.png"
+    write_result(result, json_file)
+    draw_histograms(json_file, picture)
+    _print(result)
+    print(f"{json_file}\n{picture}")
+    return 0
+
+
+def _print(result: dict[str, object]) -> None:
+    from rich.console import Console
+
+    from hypvl.report.tables import rich_table
+
+    groups: dict[str, dict[str, float]] = result["groups"]  # type: ignore[assignment]  # as built above
+    rows = [
+        [name, str(group["count"]), f"{group['mean']:.4f}", f"{group['std']:.4f}"]
+        for name, group in groups.items()
+    ]
+    console = Console()
+    header = ("group", "items", "mean radius", "standard deviation")
+    console.print(rich_table(rows, header=header, title="Distance to the root", text_columns=1))
+    pairs: list[dict[str, float]] = result["nearer"]  # type: ignore[assignment]
+    for pair in pairs:
+        said = f"{pair['first']} nearer the root than {pair['second']}: {pair['share']:.1f} % of pairs (no order: 50 %)"
+        console.print(said, markup=False, highlight=False)
+    console.print(f"The root is {ROOTS[str(result['root'])]}.", markup=False, highlight=False)
+
+
+def run() -> int:
+    """Entry point: errors a user can act on are printed as one sentence."""
+    return run_main(main)

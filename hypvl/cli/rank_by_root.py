@@ -1,0 +1,127 @@
+"""`scripts/rank_by_root.py`: pictures or texts in the order of their distance to the root, or along a ray."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypvl.cli.common import command_parser, run_main
+from hypvl.cli.placing import (
+    INPUT_HELP,
+    ROOTS,
+    Items,
+    Space,
+    add_placing_arguments,
+    free_of,
+    inference,
+    write_result,
+)
+from hypvl.errors import ConfigError, DataError
+
+EXAMPLES = """
+examples:
+  python scripts/rank_by_root.py --input photos --checkpoint-path checkpoints/atmg_vit_b.pth --train-config atmg_vit_b
+  a list of texts, along the ray from the root through a text or a picture, no farther than 60 degrees from it:
+  ... --input captions.txt --through-text "a dog"
+  ... --input photos --through-image photos/dog.jpg --max-angle 60
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Flags of the command."""
+    parser = command_parser(
+        "Rank pictures or texts by their distance to the root, the most general first, or along a ray.",
+        examples=EXAMPLES,
+    )
+    parser.add_argument("--input", type=Path, required=True, metavar="PATH", help=INPUT_HELP)
+    ray = parser.add_mutually_exclusive_group()
+    ray.add_argument(
+        "--through-image", type=Path, metavar="PATH", help="rank along the ray through this picture"
+    )
+    ray.add_argument("--through-text", metavar="TEXT", help="rank along the ray through this text")
+    parser.add_argument(
+        "--max-angle",
+        type=float,
+        default=180.0,
+        metavar="DEGREES",
+        help="leave out what lies farther from the ray",
+    )
+    add_placing_arguments(parser, output_dir="output/rankings")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Encode, rank, write, show."""
+    args = build_parser().parse_args(argv)
+    if not 0 <= args.max_angle <= 180:
+        raise ConfigError(f"--max-angle: got {args.max_angle:g}; expected 0 to 180 degrees.")
+    if not args.input.exists():
+        raise ConfigError(f"--input: {args.input} is not there; expected {INPUT_HELP}.")
+    name = args.input.resolve().stem
+    json_file, picture = args.output_dir / f"{name}.json", args.output_dir / f"{name}.png"
+    free_of(json_file, args.input)
+
+    from hypvl.evaluation.ordering import rank_along_ray, rank_by_root
+    from hypvl.report.ordering import draw_ranking
+
+    space = Space.of(args)
+    items: Items = space.items(args.input)
+    through = None
+    if args.through_image is not None:
+        through = space.picture(args.through_image)
+    elif args.through_text is not None:
+        through = space.texts([args.through_text], label="ray").embeddings[0]
+    model = space.on_cpu()
+    with inference():
+        root, source = space.root_of(items.embeddings)
+        numbers = [str(i) for i in range(len(items.names))]
+        if through is None:
+            ranked = rank_by_root(model.geometry, items.embeddings, numbers, root=root)
+        else:
+            ranked = rank_along_ray(
+                model.geometry, items.embeddings, numbers, through, root=root, max_angle=args.max_angle
+            )
+    if not ranked:
+        raise DataError(
+            f"--max-angle: nothing of {args.input} lies within {args.max_angle:g} degrees; allow more."
+        )
+    entries = []
+    for placed in ranked:
+        at = int(placed.name)
+        path = {} if items.paths is None else {"path": str(items.paths[at])}
+        entries.append({**placed.to_json(), "name": items.names[at], **path})
+    result = {
+        "input": str(args.input),
+        "modality": items.modality,
+        "order": "radius" if through is None else "along",
+        "through": None if through is None else str(args.through_image or args.through_text),
+        "root": source,
+        "unreadable": items.unreadable,
+        **space.about,
+        "items": entries,
+    }
+    write_result(result, json_file)
+    draw_ranking(json_file, picture)
+    _print(result)
+    print(f"{json_file}\n{picture}")
+    return 0
+
+
+def _print(result: dict[str, object], *, most: int = 20) -> None:
+    from rich.console import Console
+
+    from hypvl.report.ordering import evenly
+    from hypvl.report.tables import rich_table
+
+    entries: list[dict[str, float | str]] = result["items"]  # type: ignore[assignment]  # as built above
+    order = str(result["order"])
+    shown = evenly(len(entries), most)
+    rows = [[str(entries[i]["name"]), f"{entries[i][order]:.4f}", str(i + 1)] for i in shown]
+    title = f"{len(entries)} {result['modality']}s from the root outwards"
+    console = Console()
+    console.print(rich_table(rows, header=("item", order, "rank"), title=title, text_columns=1))
+    console.print(f"The root is {ROOTS[str(result['root'])]}.", markup=False, highlight=False)
+
+
+def run() -> int:
+    """Entry point: errors a user can act on are printed as one sentence."""
+    return run_main(main)

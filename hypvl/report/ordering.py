@@ -1,0 +1,249 @@
+"""Pictures of rankings by the root, of radius histograms, and of what lies between two pictures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hypvl.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_PICTURES, _COLUMNS, _MOST_TEXTS = 40, 10, 40
+_COLORS = ("#1f4e79", "#d1731f", "#3d8a5a", "#8a3d6b", "#777777", "#b59b00")
+_SHORT = 80
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most ``most`` positions of ``count``, evenly spread, the first and the last among them."""
+    if count <= most:
+        return list(range(count))
+    if most < 2:
+        return [0][:most]
+    return [round(i * (count - 1) / (most - 1)) for i in range(most)]
+
+
+def draw_ranking(result: str | Path | Mapping[str, Any], output: str | Path) -> Path:
+    """Draw a ranking: pictures as a sheet from the root outwards, texts as a list beside their radii.
+
+    Of long rankings an even choice is shown.
+
+    Args:
+        result: The file of ``rank_by_root``, or its content: ``order`` (``radius`` or ``along``) and ``items``
+            with ``name``, that number, and ``path`` for pictures.
+        output: PNG, PDF or SVG to write.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        DataError: when the result is no ranking, or a picture cannot be read.
+    """
+    content = _content(result, ("order", "items", "modality"))
+    try:
+        order, items = str(content["order"]), list(content["items"])
+        places = [float(item[order]) for item in items]
+        names = [str(item["name"]) for item in items]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{_source(result)}: no ranking ({error!r}); expected order and items.") from error
+    axis = "distance to the root" if order == "radius" else f"along the ray through {content.get('through')}"
+    if content["modality"] == "image":
+        shown = evenly(len(items), _MOST_PICTURES)
+        sheet = [
+            [Path(items[i]["path"]) for i in shown[at : at + _COLUMNS]]
+            for at in range(0, len(shown), _COLUMNS)
+        ]
+        labels = [
+            [f"{i + 1}.  {places[i]:.3f}" for i in shown[at : at + _COLUMNS]]
+            for at in range(0, len(shown), _COLUMNS)
+        ]
+        title = f"{len(shown)} of {len(items)}, by {_fold(axis, 60)}: rank and value"
+        return _save(_sheet(sheet, labels, title=title), output)
+    shown = evenly(len(items), _MOST_TEXTS)
+    figure = _figure(9.0, 1.2 + 0.26 * max(4, len(shown)))
+    axes = figure.add_axes((0.07, 0.7 / figure.get_figheight(), 0.2, 1 - 1.1 / figure.get_figheight()))
+    rows = list(range(len(shown)))
+    axes.barh(rows, [places[i] for i in shown], color=_COLORS[0], height=0.6)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_yticks(rows, [str(i + 1) for i in shown], fontsize=7)
+    axes.set_xlabel(_fold(axis, 40), fontsize=8)
+    axes.tick_params(axis="x", labelsize=7)
+    for edge in ("top", "right"):
+        axes.spines[edge].set_visible(False)
+    for row, i in zip(rows, shown, strict=True):
+        axes.text(
+            1.05, row, _fold(names[i], _SHORT), transform=axes.get_yaxis_transform(), va="center", fontsize=8,
+            parse_math=False, clip_on=False,
+        )  # fmt: skip
+    return _save(figure, output)
+
+
+def draw_histograms(result: str | Path | Mapping[str, Any], output: str | Path) -> Path:
+    """Draw radius histograms over each other, as shares of each group, with their medians.
+
+    Args:
+        result: The file of ``radius_histograms``, or its content.
+        output: PNG, PDF or SVG to write.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        DataError: when the result is something else.
+    """
+    content = _content(result, ("edges", "groups"))
+    figure = _figure(8.0, 4.5)
+    axes = figure.add_axes((0.09, 0.13, 0.88, 0.8))
+    try:
+        edges = [float(edge) for edge in content["edges"]]
+        for number, (name, group) in enumerate(content["groups"].items()):
+            color = _COLORS[number % len(_COLORS)]
+            shares = [100.0 * count / group["count"] for count in group["counts"]]
+            label = f"{_fold(str(name), 40)} ({group['count']}, mean {group['mean']:.3f})"
+            axes.stairs(shares, edges, fill=True, color=color, alpha=0.35)
+            axes.stairs(shares, edges, color=color, linewidth=1.2, label=label.replace("$", r"\$"))
+            axes.axvline(group["quantiles"][2], color=color, linewidth=1.0, linestyle="--")
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, IndexError) as error:
+        raise DataError(
+            f"{_source(result)}: no histograms ({error!r}); expected edges and groups."
+        ) from error
+    axes.set_xlabel("distance to the root (dashed: medians)", fontsize=9)
+    axes.set_ylabel("% of the group", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.legend(fontsize=8, frameon=False)
+    for edge in ("top", "right"):
+        axes.spines[edge].set_visible(False)
+    return _save(figure, output)
+
+
+def draw_interpolation(result: str | Path | Mapping[str, Any], output: str | Path) -> Path:
+    """Draw the way between two pictures: the closest pictures of the pool at each point, or the closest texts.
+
+    Args:
+        result: The file of ``image_interpolations``, or its content.
+        output: PNG, PDF or SVG to write.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        DataError: when the result is something else, or a picture cannot be read.
+    """
+    content = _content(result, ("image", "target", "steps"))
+    try:
+        ends = [Path(content["image"]), Path(content["target"])]
+        steps = list(content["steps"])
+        weights = [float(step["weight"]) for step in steps]
+        names = [[str(name) for name in step["names"]] for step in steps]
+        paths = [[Path(path) for path in step["paths"]] for step in steps] if "paths" in steps[0] else None
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(
+            f"{_source(result)}: no interpolation ({error!r}); expected image, target, steps."
+        ) from error
+    shown = evenly(len(steps), _COLUMNS)
+    title = f"from {ends[0].name} (left) to {ends[1].name} (right)"
+    if paths is not None:
+        depth = min(3, len(paths[0]))
+        sheet = [[ends[0], *(paths[i][row] for i in shown), ends[1]] for row in range(depth)]
+        labels = [
+            ["start", *(f"{weights[i]:.2f}" for i in shown), "end"],
+            *([""] * (len(shown) + 2) for _ in sheet[1:]),
+        ]
+        return _save(_sheet(sheet, labels, title=title), output)
+    figure = _sheet(
+        [[ends[0], ends[1]]], [["start", "end"]], title=title, width=7.0, below=0.3 + 0.28 * len(shown)
+    )
+    for row, i in enumerate(shown):
+        figure.text(
+            0.06, (0.28 * (len(shown) - row)) / figure.get_figheight(), f"{weights[i]:.2f}   {_fold(names[i][0], 100)}",
+            fontsize=9, va="center", parse_math=False,
+        )  # fmt: skip
+    return _save(figure, output)
+
+
+def _sheet(
+    rows: Sequence[Sequence[Path]],
+    labels: Sequence[Sequence[str]],
+    *,
+    title: str,
+    width: float = 12.0,
+    below: float = 0.1,
+) -> "Figure":
+    """Pictures in a grid with a line of text under each; ``below`` inches are left free at the bottom."""
+    columns = max(map(len, rows))
+    side = min(width / columns, 2.2)
+    height = 0.45 + (side + 0.2) * len(rows) + below
+    figure = _figure(width, height)
+    figure.text(0.02, 1 - 0.22 / height, title, fontsize=9, va="center", color="#333333", parse_math=False)
+    for row, (pictures, texts) in enumerate(zip(rows, labels, strict=True)):
+        top = height - 0.45 - (side + 0.2) * row
+        for column, (path, text) in enumerate(zip(pictures, texts, strict=True)):
+            axes = figure.add_axes((
+                (column + 0.04) * side / width, (top - side) / height, 0.92 * side / width, 0.92 * side / height,
+            ))  # fmt: skip
+            axes.imshow(_thumbnail(path))
+            axes.set_anchor("S")
+            axes.set_axis_off()
+            middle, under = (column + 0.5) * side / width, (top - side - 0.09) / height
+            figure.text(
+                middle, under, text, fontsize=7, ha="center", va="center", color="#333333", parse_math=False
+            )
+    return figure
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=140, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: "Figure", output: str | Path) -> Path:
+    output = Path(output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(output)
+    except OSError as error:
+        raise DataError(f"{output}: cannot be written ({error.strerror}); name another folder.") from error
+    return output
+
+
+def _thumbnail(path: Path) -> Any:
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (256, 256))  # large JPEGs are decoded small
+            picture = ImageOps.exif_transpose(image).convert("RGB")
+            picture.thumbnail((256, 256))
+            return np.asarray(picture)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be read as an image ({error}); it belongs to the result.") from error
+
+
+def _fold(text: str, width: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= width else f"{text[: width - 1].rstrip()}…"
+
+
+def _source(result: str | Path | Mapping[str, Any]) -> str:
+    return "result" if isinstance(result, Mapping) else str(result)
+
+
+def _content(result: str | Path | Mapping[str, Any], keys: Sequence[str]) -> Mapping[str, Any]:
+    content: Any = result
+    if not isinstance(result, Mapping):
+        try:
+            content = json.loads(Path(result).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{result}: cannot be read ({error}); expected a JSON file of this command."
+            ) from error
+    lost = [key for key in keys if not isinstance(content, Mapping) or key not in content]
+    if lost:
+        raise DataError(f"{_source(result)}: lacks {', '.join(lost)}; it is of another command.")
+    return content

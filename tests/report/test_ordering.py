@@ -1,0 +1,79 @@
+"""Pictures of rankings, histograms and ways, from their JSON alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hypvl.errors import DataError
+from hypvl.report.ordering import draw_histograms, draw_interpolation, draw_ranking, evenly
+from tests.evaluation.fakes import BLUE, RED, broken, picture
+
+
+def colors(path: Path) -> set[tuple[int, int, int]]:
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(np.int64)
+    packed = np.unique(pixels @ np.array([65536, 256, 1]))
+    return {(int(p) >> 16, int(p) >> 8 & 255, int(p) & 255) for p in packed}
+
+
+def test_an_even_choice() -> None:
+    assert evenly(3, 5) == [0, 1, 2]
+    assert evenly(101, 5) == [0, 25, 50, 75, 100]
+    assert (evenly(7, 1), evenly(7, 0), evenly(0, 4)) == ([0], [], [])
+
+
+def test_a_sheet_shows_the_pictures(tmp_path: Path) -> None:
+    files = [picture(tmp_path / f"{i}.png", color) for i, color in enumerate((RED, BLUE))]
+    items = [{"name": "a $x^", "path": str(file), "radius": i / 2} for i, file in enumerate(files)]
+    out = draw_ranking({"order": "radius", "modality": "image", "items": items * 7}, tmp_path / "sheet.png")
+    assert {RED, BLUE} <= colors(out)
+    broken(files[0])
+    with pytest.raises(DataError, match=r"0\.png: cannot be read as an image"):
+        draw_ranking({"order": "radius", "modality": "image", "items": items}, tmp_path / "sheet.png")
+
+
+def test_texts_are_listed(tmp_path: Path) -> None:
+    items = [{"name": f"a $text^ {'long ' * i}", "along": i - 3.0} for i in range(60)]
+    result = tmp_path / "r.json"
+    result.write_text(json.dumps({"order": "along", "through": "$y^", "modality": "text", "items": items}))
+    svg = draw_ranking(result, tmp_path / "deep" / "list.svg")
+    assert svg.stat().st_size > 1000
+
+
+def test_histograms_are_drawn_in_their_colours(tmp_path: Path) -> None:
+    group: dict[str, Any] = {
+        "count": 3,
+        "counts": [1, 2],
+        "mean": 0.4,
+        "quantiles": [0.0, 0.1, 0.5, 0.8, 1.0],
+    }
+    out = draw_histograms(
+        {"edges": [0.0, 0.5, 1.0], "groups": {"a_$b^": group, "c": group}}, tmp_path / "h.png"
+    )
+    assert (31, 78, 121) in colors(out)  # the first colour
+
+
+def test_ways_between_pictures(tmp_path: Path) -> None:
+    first, last = picture(tmp_path / "a.png", RED), picture(tmp_path / "b.png", BLUE)
+    ends = {"image": str(first), "target": str(last)}
+    steps = [{"weight": w, "names": ["x", "y"], "paths": [str(first), str(last)]} for w in (0.0, 0.5, 1.0)]
+    assert {RED, BLUE} <= colors(draw_interpolation({**ends, "steps": steps}, tmp_path / "w.png"))
+    texts = [{"weight": 0.5, "names": ["a $x^"]}]
+    assert {RED, BLUE} <= colors(draw_interpolation({**ends, "steps": texts}, tmp_path / "t.png"))
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="lacks order, items, modality; it is of another command"):
+        draw_ranking({"steps": []}, tmp_path / "x.png")
+    with pytest.raises(DataError, match=r"none\.json: cannot be read"):
+        draw_histograms(tmp_path / "none.json", tmp_path / "x.png")
+    with pytest.raises(DataError, match="no ranking"):
+        draw_ranking({"order": "radius", "modality": "text", "items": [{"name": "a"}]}, tmp_path / "x.png")
+    with pytest.raises(DataError, match="no histograms"):
+        draw_histograms({"edges": [0, 1], "groups": {"a": {}}}, tmp_path / "x.png")
+    with pytest.raises(DataError, match="no interpolation"):
+        draw_interpolation({"image": "a", "target": "b", "steps": []}, tmp_path / "x.png")
