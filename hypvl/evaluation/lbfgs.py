@@ -24,7 +24,7 @@ class Minimum:
         value: (K,).
         gradient_norm: Euclidean norm of the gradient there, (K,).
         iterations: Steps taken, (K,) int64.
-        converged: Whether the gradient norm is within the tolerance, (K,) bool.
+        converged: Whether the gradient norm is within its limit, (K,) bool.
         evaluations: Calls of ``evaluate``.
     """
 
@@ -40,27 +40,30 @@ def minimise(
     evaluate: Evaluate,
     start: Tensor,
     *,
-    tolerance: float = 1e-6,
+    tolerance: float | Tensor = 1e-6,
     max_iterations: int = 1000,
     history: int = 10,
+    small_value: float = 0.0,
 ) -> Minimum:
     """Minimise K smooth functions of P numbers each.
 
     Two-loop recursion with per-problem inner products, and a bisection to a step with the weak Wolfe conditions;
-    a problem that is done takes no part in later evaluations. A problem ends when its gradient norm is at most
-    ``tolerance``, after ``max_iterations`` steps, or where no step makes it smaller any more (rounding).
+    a problem that is done takes no part in later evaluations. A problem ends when its gradient norm is within its
+    limit, after ``max_iterations`` steps, or where no step makes it smaller any more (rounding).
 
     Args:
         evaluate: Values and gradients of some of the problems.
         start: (K, P), floating point.
-        tolerance: Of the Euclidean norm of the gradient, > 0.
+        tolerance: Of the Euclidean norm of the gradient, > 0, one for all or (K,); see ``small_value``.
         max_iterations: Steps of each problem.
         history: Pairs of steps and gradient changes to remember, >= 1.
+        small_value: Below it the tolerance shrinks in proportion to the value, for functions that stay above 0.
 
     Source: Nocedal & Wright 2006, Numerical Optimization, algorithms 7.4 and 7.5; Lewis & Overton 2013, Nonsmooth
         optimization via quasi-Newton methods, section 2.2 (line search).
     """
-    if start.ndim != 2 or tolerance <= 0 or max_iterations < 0 or history < 1:
+    limits = torch.as_tensor(tolerance, dtype=torch.float64, device=start.device).expand(len(start))
+    if start.ndim != 2 or not bool((limits > 0).all()) or max_iterations < 0 or history < 1:
         raise ValueError(
             f"minimise: got start {tuple(start.shape)}, tolerance={tolerance}, max_iterations={max_iterations}, "
             f"history={history}; expected (K, P), tolerance > 0, max_iterations >= 0, history >= 1."
@@ -69,11 +72,15 @@ def minimise(
     x = start.clone()
     f, g = evaluate(x, active)
     evaluations = 1
+
+    def within(values: Tensor, norms: Tensor, limit: Tensor) -> Tensor:
+        return norms <= limit * ((values / small_value).clamp_max(1.0) if small_value else 1.0)
+
     out_x, out_f, out_norm = x.clone(), f.clone(), g.norm(dim=1)
     steps = torch.zeros_like(active)
     memory = _Memory(history)
     for _ in range(max_iterations):
-        going = g.norm(dim=1) > tolerance
+        going = ~within(f, g.norm(dim=1), limits[active])
         active, x, f, g = active[going], x[going], f[going], g[going]
         memory.keep(going)
         if len(active) == 0:
@@ -94,7 +101,7 @@ def minimise(
         out_x[active], out_f[active], out_norm[active] = x, f, g.norm(dim=1)
         active, x, f, g = active[moved.found], x[moved.found], f[moved.found], g[moved.found]
         memory.keep(moved.found)
-    return Minimum(out_x, out_f, out_norm, steps, out_norm <= tolerance, evaluations)
+    return Minimum(out_x, out_f, out_norm, steps, within(out_f, out_norm, limits), evaluations)
 
 
 class _Memory:

@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hypvl.errors import UserError
 from hypvl.evaluation.lbfgs import minimise
 
 # Logits of a block of rows, all costs and classes: 2 x 128 MiB in fp64.
 _BLOCK_ELEMENTS = 1 << 24
+# Mean losses below this are those of classes that are apart.
+_SMALL = 1e-2
+# What rounding leaves of a gradient.
+_FLOORS = {"fp64": 1e-12, "fp32": 1e-6}
 _DTYPES = {"fp64": torch.float64, "fp32": torch.float32}
 
 
@@ -25,7 +29,7 @@ class LogisticModels:
         weight: (K, C, D). A class without training items has 0 here and a bias of minus infinity.
         bias: (K, C).
         independent: Whether each class is a yes or no of its own (several labels an item).
-        converged: Per cost, whether the gradient norm got within the tolerance.
+        converged: Per cost, whether the gradient got within the tolerance.
         gradient_norm: Per cost, as :func:`fit_logistic` measures it.
         iterations: Per cost.
         evaluations: Passes over the data, all costs together.
@@ -79,8 +83,10 @@ def fit_logistic(
         costs: Inverse strengths of the penalty, > 0 (scikit-learn's C).
         num_classes: C.
         start: Earlier classifiers of the same classes to start from, the nearest cost for each.
-        tolerance: A cost has converged when the gradient of the objective divided by c N, in the variables above,
-            has at most this Euclidean norm; half its square estimates the distance to the optimum's value.
+        tolerance: A cost has converged when the gradient of the objective divided by c N, in the variables above, has
+            at most this Euclidean norm; less, in proportion, where that value is below 0.01 (where classes are apart
+            and the penalty is weak, both go to 0 long before the optimum), and where the gradient by the weights
+            begins below 1 (where the penalty is strong, all weights are small, but their order counts).
         max_iterations: Of L-BFGS, for each cost.
         precision: What the work is done in. ``"fp32"`` halves the memory and reaches about 1e-6.
 
@@ -97,7 +103,10 @@ def fit_logistic(
     present = _present_classes(targets, num_classes)
     problem = _Problem(features.to(dtype), targets.to(features.device), present, independent, costs)
     begin = problem.zeros() if start is None else problem.entering(start)
-    found = minimise(problem.evaluate, begin, tolerance=tolerance, max_iterations=max_iterations)
+    limits = (tolerance * problem.pull().clamp_max(1.0)).clamp_min(min(tolerance, _FLOORS[precision]))
+    found = minimise(
+        problem.evaluate, begin, tolerance=limits, max_iterations=max_iterations, small_value=_SMALL
+    )
     weight, bias = problem.leaving(found.x)
     full_weight = weight.new_zeros(len(costs), num_classes, features.shape[1])
     full_bias = bias.new_full((len(costs), num_classes), -math.inf)
@@ -149,6 +158,12 @@ class _Problem:
         edge = scale.new_full((len(scale), 1), math.sqrt(bend))
         self.scale = torch.cat([scale, edge], dim=1)[:, :, None]  # (K, R + 1, 1)
 
+    def pull(self) -> Tensor:
+        """Norm of the gradient by the weights where they are 0, whatever the intercepts: (K,)."""
+        targets = self.targets if self.independent else nn.functional.one_hot(self.targets, self.classes)
+        pulled = self.rotated.T @ targets.to(self.rotated) / self.count  # (R, C)
+        return (pulled / self.scale[:, :-1]).flatten(1).norm(dim=1)
+
     def zeros(self) -> Tensor:
         return self.scale.new_zeros(len(self.scale), self.scale.shape[1] * self.classes)
 
@@ -193,7 +208,7 @@ class _Problem:
         """Sums of losses (A,) in fp64, and their derivatives by the logits (n, A, C)."""
         if self.independent:
             wanted = targets[:, None]  # (n, 1, C)
-            losses = torch.nn.functional.softplus(logits) - wanted * logits
+            losses = nn.functional.softplus(logits) - wanted * logits
             return losses.sum(dim=(0, 2), dtype=torch.float64), logits.sigmoid() - wanted
         logs = logits.log_softmax(dim=2)
         index = targets[:, None, None].expand(-1, logits.shape[1], 1)

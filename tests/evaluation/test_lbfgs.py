@@ -66,6 +66,22 @@ def test_an_end_without_convergence_is_told() -> None:
     assert not found.converged[0] and found.iterations[0] == 3 and found.gradient_norm[0] > 1e-9
 
 
+def test_the_tolerance_shrinks_with_small_values() -> None:
+    """2 cosh(x) - 1, its minimum 1, times 2 and times 0.01, which is small against 0.5."""
+    factors = torch.tensor([2.0, 0.01], dtype=torch.float64)
+
+    def evaluate(x: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        f = factors[which]
+        return f * (2 * x[:, 0].cosh() - 1), 2 * f[:, None] * x.sinh()
+
+    start = torch.full((2, 1), 0.3, dtype=torch.float64)
+    plain = minimise(evaluate, start, tolerance=0.1)
+    assert plain.iterations[1] == 0 and bool(plain.converged.all())  # its gradient of 0.006 will do
+    found = minimise(evaluate, start, tolerance=0.1, small_value=0.5)
+    assert found.iterations[1] > 0 and bool(found.converged.all())
+    assert found.gradient_norm[1] <= 0.1 * found.value[1] / 0.5 and found.gradient_norm[0] <= 0.1
+
+
 def test_no_step_is_taken_into_infinity_or_where_none_helps() -> None:
     def wall(x: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
         """-log(1 - x) - 2 x with its minimum at 1/2, not a number beyond 1."""

@@ -124,6 +124,18 @@ def test_classes_without_items_have_probability_zero() -> None:
     assert rows[:, 0].eq(1).all() and rows[:, 1].eq(0).all() and rows[0, 2] > 0.5 > rows[1, 2]
 
 
+def test_order_is_right_where_all_weights_are_nearly_zero() -> None:
+    """At the strongest penalty the classifier is the difference of means, whatever the size of the features."""
+    draws = np.random.default_rng(6)
+    features = torch.tensor(draws.normal(size=(40, 5))) * 1e-3
+    labels = torch.arange(40) % 2
+    models = fit_logistic(features, labels, costs=[1e-8], num_classes=2)
+    means = [features[labels == c].mean(dim=0) for c in (0, 1)]
+    direction = means[1] - means[0]
+    found = models.weight[0, 1] - models.weight[0, 0]
+    torch.testing.assert_close(found / found.norm(), direction / direction.norm(), atol=1e-6, rtol=0)
+
+
 def test_only_one_class_is_no_error() -> None:
     rows = fit_logistic(torch.ones(3, 2), torch.tensor([1, 1, 1]), costs=[1.0, 9.0], num_classes=2)
     assert rows.probabilities(torch.randn(4, 2), 1).tolist() == [[0.0, 1.0]] * 4
@@ -160,7 +172,7 @@ def test_single_precision_reaches_the_default_tolerance_and_says_when_it_fails()
     hopeless = fit_logistic(
         features, labels, costs=[1.0], num_classes=15, precision="fp32", tolerance=1e-12, max_iterations=60
     )
-    assert hopeless.converged == (False,) and 1e-12 < hopeless.gradient_norm[0] < 1e-5
+    assert hopeless.converged == (False,) and 1e-12 < hopeless.gradient_norm[0] < 1e-3
 
 
 def test_many_costs_take_the_passes_of_the_slowest() -> None:
