@@ -152,6 +152,15 @@ class SupervisedEvaluator(Evaluator):
         if metric not in METRICS:
             raise ValueError(f"metric: got {metric!r}; expected one of {', '.join(METRICS)}.")
         self.main_metric = METRICS[metric]
+        possible = ["map_11_points", "average_precision"]
+        if not self.multi_label:
+            possible = ["mean_per_class_accuracy", "top1_accuracy"] + ["roc_auc"] * (len(self.classes) == 2)
+        if self.main_metric not in possible:
+            labels = "several labels" if self.multi_label else "one label"
+            raise ValueError(
+                f"metric: got {metric!r} for {len(self.classes)} classes and {labels} a picture; expected one of "
+                f"{', '.join(possible)}."
+            )
         self.validation_fraction = validation_fraction
         self.shots = shots
         self.seeds = [int(seed) for seed in seeds]

@@ -291,7 +291,12 @@ def test_wrong_settings(tmp_path: Path) -> None:
         LinearProbe(data, data, normalize="max")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="metric: got 'f1'"):
         LinearProbe(data, data, metric="f1")  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="give no map_11_points"):
-        LinearProbe(Listed([(10, 0), (40, 1)] * 2), data, metric="map_11_points", encoding=PLAIN)(FakeModel())
+    with pytest.raises(ValueError, match="metric: got 'map_11_points' for 2 classes and one label a picture"):
+        LinearProbe(data, data, metric="map_11_points")
+    three = Listed([(10, 0)], classes=("a", "b", "c"))
+    with pytest.raises(ValueError, match="got 'roc_auc' for 3 classes"):
+        LinearProbe(three, three, metric="roc_auc")
+    with pytest.raises(DataError, match="validation: its 1 pictures give no roc_auc"):
+        LinearProbe(data, data, validation=Listed([(1, 0)]), metric="roc_auc", encoding=PLAIN)(FakeModel())
     with pytest.raises(DataError, match="leave none for validation"):
         LinearProbe(data, data, shots=1, encoding=PLAIN)(FakeModel())
