@@ -62,10 +62,11 @@ class TestHierarCaps(EvaluatorContract):
         assert found["recall_chance"] == pytest.approx(100.0 * 2 / 8)
         assert found["precision_chance"] == pytest.approx(100.0 * 4 / 8)
         assert result.meta["root"] == "geometry"
-        # "shape" at u < 1 holds the half space before it, one word what lies behind it only.
-        assert found["level_entailment_share"] == pytest.approx(
-            sum(result.samples["level_entailment_share"]) / 4
-        )
+        # One word is 80 degrees off the way out from "shape", whose cone is a half space; two words are 108 degrees off
+        # from one, three 116 from two, beyond their cones of 58 and 31 degrees.
+        each = result.samples["level_entailment_share"]
+        assert each[:3] == pytest.approx([100 / 3] * 3)
+        assert found["level_entailment_share"] == pytest.approx(sum(each) / 4)
 
     def test_an_unreadable_picture_retrieves_nothing(self, tmp_path: Path) -> None:
         result = self.make(tmp_path, bad=1)(self.model())

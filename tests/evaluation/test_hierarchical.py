@@ -53,6 +53,19 @@ def test_values_by_hand(tmp_path: Path) -> None:
     assert sorted(result.items["tie"]) == [0, 0, 0, 2, 4]
 
 
+def test_chance_is_of_the_truth_of_each_picture(tmp_path: Path) -> None:
+    evaluator(tmp_path, encoding=Encoding())
+    lopsided = {**TREE, "blue": {"parents": ["navy"]}, "navy": {"parents": ["cold"]}}
+    (tmp_path / "lopsided.json").write_text(json.dumps(lopsided))
+    dataset = ImageFolderSet(tmp_path / "set", prompts=["a {} thing"])
+    result = HierarchicalClassification(
+        dataset, tmp_path / "lopsided.json", encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer()
+    )(FakeModel())
+    # Edges from blue to blue, green, red, yellow: 0, 3, 5, 5; from green 0, 3, 4, 4; from red 0, 2, 4, 5.
+    blue, green, red = 13 / 4, 11 / 4, 11 / 4
+    assert result.metrics["tie_chance"] == pytest.approx((2 * blue + 2 * green + red) / 5)
+
+
 def test_missing_class_and_broken_file_are_named(tmp_path: Path) -> None:
     evaluator(tmp_path, encoding=Encoding())
     dataset = ImageFolderSet(tmp_path / "set", prompts=["a {} thing"])
