@@ -15,12 +15,12 @@ Label: TypeAlias = int | Sequence[int]
 
 def classes_of(label: Label) -> tuple[int, ...]:
     """The classes of an item: one, or all."""
-    return (label,) if isinstance(label, int) else tuple(label)
+    return tuple(label) if isinstance(label, Sequence) else (int(label),)
 
 
 def is_multi_label(labels: Sequence[Label]) -> bool:
     """Whether the items of a set have several labels each (or none), as sequences."""
-    return any(not isinstance(label, int) for label in labels)
+    return any(isinstance(label, Sequence) for label in labels)  # a number of NumPy's is one label
 
 
 def as_targets(labels: Sequence[Label], *, num_classes: int, multi_label: bool) -> Tensor:

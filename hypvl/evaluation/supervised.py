@@ -16,6 +16,7 @@ from hypvl.evaluation.labelled import (
     Label,
     as_targets,
     check_labels,
+    classes_of,
     cut_validation,
     few_shot,
     is_multi_label,
@@ -231,7 +232,10 @@ class SupervisedEvaluator(Evaluator):
             metrics["seed_std"] = statistics.stdev(one.metrics[self.main_metric] for one in found)
         items: dict[str, list[Any]] = {
             "key": list(self.test.keys),
-            "label": [label if isinstance(label, int) else list(label) for label in self.test.labels],
+            "label": [
+                list(classes_of(label)) if self.multi_label else classes_of(label)[0]
+                for label in self.test.labels
+            ],
         }
         for plan, one in zip(plans, found, strict=True):
             items["predicted" if len(runs) == 1 else f"predicted_seed_{plan.seed}"] = list(one.predicted)

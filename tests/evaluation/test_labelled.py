@@ -1,10 +1,18 @@
 """Draws and cuts by class."""
 
+import numpy as np
 import pytest
 import torch
 
 from hypvl.errors import DataError
-from hypvl.evaluation.labelled import as_targets, check_labels, cut_validation, few_shot, is_multi_label
+from hypvl.evaluation.labelled import (
+    as_targets,
+    check_labels,
+    classes_of,
+    cut_validation,
+    few_shot,
+    is_multi_label,
+)
 
 LABELS = [0] * 10 + [1] * 4 + [2]
 SEVERAL = [(0,), (0, 1), (1,), (2,), (0, 2), (), (1, 2)]
@@ -48,6 +56,7 @@ def test_no_validation_can_be_cut_from_one_item_each() -> None:
 
 def test_targets() -> None:
     assert not is_multi_label(LABELS) and is_multi_label(SEVERAL)
+    assert not is_multi_label(np.arange(3)) and classes_of(np.int64(2)) == (2,)  # type: ignore[arg-type]
     assert as_targets([2, 0], num_classes=3, multi_label=False).tolist() == [2, 0]
     table = as_targets([*SEVERAL[:2], ()], num_classes=3, multi_label=True)
     assert torch.equal(table, torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 0, 0]]))
