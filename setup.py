@@ -35,6 +35,8 @@ SYNONYMS = ["nltk>=3.9"]
 # scripts/extract_embeddings.py --format parquet, scripts/export_index.py --faiss
 PARQUET = ["pyarrow>=14"]
 FAISS = ["faiss-cpu>=1.8"]
+# PatchCamelyon's own files, for torchvision
+PCAM = ["h5py>=3.10"]
 
 setup(
     name="hypvl",
@@ -61,6 +63,7 @@ setup(
         "omegaconf>=2.3,<2.4",
         "hydra-core>=1.3.2,<1.4",
         "PyYAML>=6",
+        "packaging>=23",
         "webdataset>=0.2.100,<2",
         "braceexpand>=0.1.7",
         "ftfy>=6.1",
@@ -81,6 +84,7 @@ setup(
         "synonyms": SYNONYMS,
         "parquet": PARQUET,
         "faiss": FAISS,
+        "pcam": PCAM,
         "test": [*TEST, *WANDB],
     },
     classifiers=[

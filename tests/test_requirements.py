@@ -51,7 +51,7 @@ def _pins(file: str) -> dict[str, Version]:
 
 @pytest.mark.parametrize("folder", ["hypvl", "scripts", "configs", "benchmarks", "tests"])
 def test_what_is_imported_is_declared(folder: str) -> None:
-    declared = {*_ranges(), "setuptools", "packaging"}  # packaging comes with pytest
+    declared = {*_ranges(), "setuptools"}
     own = {"hypvl", "configs", "scripts", "benchmarks", "tests"}
     wrong = []
     for path in sources(folder):

@@ -58,6 +58,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--redo", action="store_true", help="measure again what the results file already holds"
     )
     parser.add_argument("--only", metavar="NAME,...", help="evaluate only these of the config")
+    parser.add_argument(
+        "--no-download",
+        action="store_true",
+        help="fetch no data set; one that is not there is reported missing",
+    )
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
         "--output-dir", type=Path, metavar="DIR", help=f"folder of {RESULTS} (default: the checkpoint's)"
@@ -74,6 +79,8 @@ def main(argv: Sequence[str]) -> int:
     flags = {"batch_size": args.batch_size, "num_workers": args.num_workers}
     given = [f"encoding.{key}={value}" for key, value in flags.items() if value is not None]
     config = load_config(args.config, [*given, *args.overrides], required=("evaluate",))
+    if args.no_download and "download" in config:
+        config.download = False
     names = _names(config, args.only, args.config)
 
     from hypvl.cli.torchrun import run_on_ranks

@@ -20,7 +20,7 @@ CSV_HEADER = ("evaluation", "status", "metric", "value", "low", "high", "chance"
 # What the numbers are about; another subject gets another file.
 _SUBJECT = ("checkpoint_sha256", "eval_config", "train_config", "standardize", "shift")
 # Settings that change how fast something is measured, not what.
-_UNIMPORTANT = ("batch_size", "num_workers", "progress", "store")
+_UNIMPORTANT = ("batch_size", "num_workers", "progress", "store", "download")
 
 
 class ResultsFile:

@@ -40,7 +40,7 @@ def bootstrap_intervals(
             by_length.setdefault(len(values), []).append(name)
     found: dict[str, tuple[float, float]] = {}
     edges = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    for count, names in by_length.items():
+    for names in by_length.values():
         table = torch.tensor([list(samples[name]) for name in names], dtype=torch.float64)  # (M, N)
         if not bool(table.isfinite().all()):
             bad = names[int((~table.isfinite()).any(dim=1).nonzero()[0])]

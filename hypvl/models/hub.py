@@ -52,9 +52,9 @@ def load_config(name_or_config: str | Path | Mapping[str, Any] | DictConfig) -> 
     Args:
         name_or_config: A name of :func:`list_models`; the path of a training config (``.py``, ``.yaml``,
             ``.json``); a folder written by :func:`save_pretrained`; a checkpoint of a hypvl run, or the run's folder
-            (of the config in it, only the model); a config, or the ``model`` node of one. Python configs are code and are
-            executed, a DictConfig is taken as it is; YAML, JSON and plain dicts may only name what is on the
-            allow-list of ``hypvl.config``.
+            (of the config in it, only the model); a config, or the ``model`` node of one. Python configs are code
+            and are executed, a DictConfig is taken as it is; YAML, JSON and plain dicts may only name what is on
+            the allow-list of ``hypvl.config``.
 
     Raises:
         ConfigError: Unknown name (the closest is named), missing file, or no model in it.

@@ -8,7 +8,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 CHANCE = "_chance"
-_PERCENT = ("accuracy", "recall", "share")
+_PERCENT = (
+    "accuracy",
+    "recall",
+    "share",
+    "_score",
+    "r_precision",
+    "map@r",
+    "kendall",
+    "roc_auc",
+    "map_11_points",
+)
 HEADER = ("evaluation", "metric", "value", "95 % interval", "chance")
 
 

@@ -241,6 +241,22 @@ def test_only_some(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not (tmp_path / "none").exists()
 
 
+def test_no_download_fetches_nothing(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = yaml.safe_load(Path(config(tmp_path, digits=colors(tmp_path / "a"))).read_text())
+    content["download"] = True
+    content["evaluate"]["digits"]["dataset"] = {
+        "_target_": f"{EVALUATION}.datasets.catalog.classification_set", "name": "mnist", "root": str(tmp_path / "gone"),
+        "download": "${download}",
+    }  # fmt: skip
+    (tmp_path / "eval.yaml").write_text(yaml.safe_dump(content))
+    code, report = run(str(tmp_path / "eval.yaml"), checkpoint, tmp_path / "out", "--no-download")
+    assert code == 1 and report["results"]["digits"]["status"] == "missing"
+    assert "download=true fetches it" in report["results"]["digits"]["reason"]
+    assert not (tmp_path / "gone").exists()
+
+
 def test_a_checkpoint_of_someone_else_needs_the_train_config(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,7 +71,7 @@ def inside(folder: Path) -> Iterator[None]:
 def run_suite(suite: str, checkpoint: Path, output: Path) -> dict[str, dict[str, Any]]:
     """Evaluation -> its entry of the results file, from the command as a user types it; see the working directory."""
     command = ["--config", str(ROOT / "configs" / f"eval_{suite}.py"), "--checkpoint-path", str(checkpoint)]
-    more = ["--output-dir", str(output), "--device", "cpu", "--num-workers", "0", "--batch-size", "8"]
+    more = ["--output-dir", str(output), "--device", "cpu", "--num-workers", "0", "--batch-size", "8", "--no-download"]
     entry = LazyConfig.load(ROOT / "configs" / f"eval_{suite}.py").evaluate.get("imagenet", {})
     if "prompts" in entry:
         more.append(f"++evaluate.imagenet.prompts={json.dumps(FEW_PROMPTS)}")
