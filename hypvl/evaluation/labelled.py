@@ -1,6 +1,6 @@
 """Labels of one class or several, and how a training set is cut by them: few shots, a validation part."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeAlias
 
 import torch
@@ -10,17 +10,17 @@ from hypvl.errors import DataError
 from hypvl.evaluation.datasets.splits import shuffled
 
 #: The class of an item, or all its classes where a set has several labels an item.
-Label: TypeAlias = int | Sequence[int]
+Label: TypeAlias = int | Collection[int]
 
 
 def classes_of(label: Label) -> tuple[int, ...]:
     """The classes of an item: one, or all."""
-    return tuple(label) if isinstance(label, Sequence) else (int(label),)
+    return tuple(label) if isinstance(label, Collection) else (int(label),)
 
 
 def is_multi_label(labels: Sequence[Label]) -> bool:
     """Whether the items of a set have several labels each (or none), as sequences."""
-    return any(isinstance(label, Sequence) for label in labels)  # a number of NumPy's is one label
+    return any(isinstance(label, Collection) for label in labels)  # a number of NumPy's is one label
 
 
 def as_targets(labels: Sequence[Label], *, num_classes: int, multi_label: bool) -> Tensor:
