@@ -298,10 +298,12 @@ def _group(
     if store is None:
         return None
     if not store.serves(model):
-        logger.warning(
-            f"{store.folder}: is left alone, for the model that encodes {modality}s now is not the one whose "
-            "embeddings it holds (its weights have changed, or something stands between)."
-        )
+        if not store.told and distributed.is_main():
+            logger.warning(
+                f"{store.folder}: is left alone, for the model that encodes {modality}s now is not the one whose "
+                "embeddings it holds (its weights have changed, or something stands between)."
+            )
+        store.told = True
         return None
     return store.group(
         modality, stage, transform=transform, amp="" if encoding.amp is False else encoding.amp

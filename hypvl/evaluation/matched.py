@@ -111,6 +111,12 @@ class Chosen:
         self.images = images
         self.positions = positions
 
+    @property
+    def ids(self) -> list[str] | None:
+        """Where each picture is; None where the source does not say."""
+        ids = getattr(self.images, "ids", None)
+        return None if ids is None else [ids[i] for i in self.positions]
+
     def __len__(self) -> int:
         return len(self.positions)
 

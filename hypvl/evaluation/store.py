@@ -102,6 +102,7 @@ class EmbeddingStore:
         self.writes = mode == "write"
         self.thumbnails = thumbnails if self.writes else 0
         self.taken, self.encoded = 0, 0
+        self.told = False  # that it was left alone
         # The longest first: the folder that is nearest to a file names it.
         given = {name: os.path.abspath(root) for name, root in (roots or {}).items()}  # noqa: PTH100  # as below
         self._roots = sorted(given.items(), key=lambda item: -len(item[1]))
