@@ -22,7 +22,7 @@ LEAVES = [ROOT / f"configs/{name}.py" for name in FIRST]
 LEAVES += sorted(set((ROOT / "configs").glob("*.py")) - set(LEAVES))
 # a.b=value, +a.b=value, ~a.b, and the bare key a.b; the first key is a top-level name of configs.
 OVERRIDE = re.compile(
-    r"(?!\w+\.(py|safetensors)$)(~|\+{0,2})(train|model|dataset|optim|evaluate|encoding|roots)(\.\w+)+(=.+)?"
+    r"(?!\w+\.(py|safetensors|txt|zip)$)(~|\+{0,2})(train|model|dataset|optim|evaluate|encoding|roots)(\.\w+)+(=.+)?"
 )
 PLACEHOLDER = re.compile(r"=(PATH|FILE|N|\[?\.\.\.\]?)$")
 SPAN = re.compile(r"`([^`\n]+)`")

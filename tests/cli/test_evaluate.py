@@ -247,7 +247,8 @@ def test_no_download_fetches_nothing(
     content = yaml.safe_load(Path(config(tmp_path, digits=colors(tmp_path / "a"))).read_text())
     content["download"] = True
     content["evaluate"]["digits"]["dataset"] = {
-        "_target_": f"{EVALUATION}.datasets.catalog.classification_set", "name": "mnist", "root": str(tmp_path / "gone"),
+        "_target_": f"{EVALUATION}.datasets.catalog.classification_set", "name": "mnist",
+        "root": str(tmp_path / "gone"),
         "download": "${download}",
     }  # fmt: skip
     (tmp_path / "eval.yaml").write_text(yaml.safe_dump(content))

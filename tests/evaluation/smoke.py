@@ -71,10 +71,23 @@ def inside(folder: Path) -> Iterator[None]:
 def run_suite(suite: str, checkpoint: Path, output: Path) -> dict[str, dict[str, Any]]:
     """Evaluation -> its entry of the results file, from the command as a user types it; see the working directory."""
     command = ["--config", str(ROOT / "configs" / f"eval_{suite}.py"), "--checkpoint-path", str(checkpoint)]
-    more = ["--output-dir", str(output), "--device", "cpu", "--num-workers", "0", "--batch-size", "8", "--no-download"]
-    entry = LazyConfig.load(ROOT / "configs" / f"eval_{suite}.py").evaluate.get("imagenet", {})
-    if "prompts" in entry:
+    more = [
+        "--output-dir",
+        str(output),
+        "--device",
+        "cpu",
+        "--num-workers",
+        "0",
+        "--batch-size",
+        "8",
+        "--no-download",
+    ]
+    config = LazyConfig.load(ROOT / "configs" / f"eval_{suite}.py")
+    target = str(config.evaluate.get("imagenet", {}).get("_target_"))
+    if target.endswith((".ZeroShotClassification", ".HierarchicalClassification")):
         more.append(f"++evaluate.imagenet.prompts={json.dumps(FEW_PROMPTS)}")
+    if "epochs" in config:  # of fine-tuning
+        more.append("epochs.final=2")
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         evaluate([*command, *more])
     results: dict[str, dict[str, Any]] = json.loads((output / "results.json").read_text())["results"]
