@@ -3,4 +3,4 @@
 from hypvl.config import LazyCall as L
 from hypvl.evaluation.features import Encoding
 
-encoding = L(Encoding)(batch_size=256, num_workers=4, amp=False, progress=True, max_bad_fraction=0.1)
+encoding = L(Encoding)(batch_size=256, num_workers=None, amp=False, progress=True, max_bad_fraction=0.1)

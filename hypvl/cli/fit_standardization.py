@@ -143,7 +143,7 @@ def _on_training_data(
         global_batch_size=batch_size,
         rank=0,
         world_size=1,
-        num_workers=4 if args.num_workers is None else args.num_workers,
+        num_workers=Encoding(num_workers=args.num_workers).workers,
         seed=0,
         pin_memory=device.type == "cuda",
     )

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -45,8 +45,8 @@ class Encoding:
 
     Args:
         batch_size: Pictures, or texts, per forward pass.
-        num_workers: Processes that read and resize pictures; 0 = none beside this one. Default: 4, or as many
-            as there are processors.
+        num_workers: Processes that read and resize pictures; 0 = none beside this one; None = 4, or as many as
+            there are processors.
         amp: Autocast of the encoders; the geometry keeps its own precision.
         progress: Show a progress bar on standard error (where that is a terminal).
         max_bad_fraction: Share of pictures in [0, 1] that may be unreadable before this is an error.
@@ -54,20 +54,25 @@ class Encoding:
     """
 
     batch_size: int = 256
-    num_workers: int = field(default_factory=lambda: min(4, _processors()))
+    num_workers: int | None = None
     amp: Literal["bf16", "fp16", False] = False
     progress: bool = True
     max_bad_fraction: float = 0.1
     store: EmbeddingStore | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.num_workers < 0 or not 0 <= self.max_bad_fraction <= 1:
+        if self.batch_size < 1 or self.workers < 0 or not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(
                 f"Encoding: got batch_size={self.batch_size}, num_workers={self.num_workers}, max_bad_fraction="
                 f"{self.max_bad_fraction}; expected batch_size >= 1, num_workers >= 0, max_bad_fraction in [0, 1]."
             )
         if self.amp is not False and self.amp not in _HALF:
             raise ValueError(f"Encoding: got amp={self.amp!r}; expected 'bf16', 'fp16' or False.")
+
+    @property
+    def workers(self) -> int:
+        """``num_workers``, or what it is by default here."""
+        return min(4, _processors()) if self.num_workers is None else self.num_workers
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ def encode_images(
         if group is not None:
             group.refresh()  # what may be known by what the model sees
         loader = load_batches(
-            images, batches, transform=transform, num_workers=encoding.num_workers, keeping=keeping
+            images, batches, transform=transform, num_workers=encoding.workers, keeping=keeping
         )
         with evaluating(model) as device, _bar(label, total, encoding) as advance, _flushed(group):
             for batch in loader if batches else ():

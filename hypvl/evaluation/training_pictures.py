@@ -160,7 +160,7 @@ class PictureBatches:
     def _load(self, batches: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, Tensor]]]:
         transform = ResizeCenterCrop(self._size)
         for batch in load_batches(
-            self._pool, batches, transform=transform, num_workers=self._encoding.num_workers
+            self._pool, batches, transform=transform, num_workers=self._encoding.workers
         ):
             good = []
             for picture in batch:
