@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
 
     from hypvl.cli.devices import pick_device
     from hypvl.cli.model_loading import load_trained
-    from hypvl.evaluation.features import Encoding
+    from hypvl.evaluation.encoding.features import Encoding
     from hypvl.evaluation.geometry_audit import GeometryAudit
 
     settings = {} if args.num_workers is None else {"num_workers": args.num_workers}

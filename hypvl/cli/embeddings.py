@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import nn
 
-    from hypvl.evaluation.store import EmbeddingStore
+    from hypvl.evaluation.encoding.store import EmbeddingStore
 
 THUMBNAIL_PIXELS = 96
 
@@ -60,7 +60,7 @@ def with_store(config: "DictConfig", args: argparse.Namespace, model: "nn.Module
     from omegaconf import OmegaConf
 
     from hypvl.config import LazyCall
-    from hypvl.evaluation.store import EmbeddingStore
+    from hypvl.evaluation.encoding.store import EmbeddingStore
 
     settings = store_settings(args, model, roots=roots_of(config))
     EmbeddingStore(**settings)  # refuses another model before anything is evaluated
@@ -75,7 +75,7 @@ def open_store(args: argparse.Namespace, model: "nn.Module") -> "EmbeddingStore 
     Raises:
         DataError, CheckpointError: it holds no store, or one of another model.
     """
-    from hypvl.evaluation.store import EmbeddingStore
+    from hypvl.evaluation.encoding.store import EmbeddingStore
 
     if args.save_embeddings is None and args.embeddings is None:
         return None
@@ -83,8 +83,8 @@ def open_store(args: argparse.Namespace, model: "nn.Module") -> "EmbeddingStore 
 
 
 def store_settings(args: argparse.Namespace, model: "nn.Module", *, roots: dict[str, str]) -> dict[str, Any]:
-    """Arguments of :class:`~hypvl.evaluation.store.EmbeddingStore` for one of the two flags."""
-    from hypvl.evaluation.identity import model_identity
+    """Arguments of :class:`~hypvl.evaluation.encoding.store.EmbeddingStore` for one of the two flags."""
+    from hypvl.evaluation.encoding.identity import model_identity
 
     reads = args.embeddings is not None
     return {

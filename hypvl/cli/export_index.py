@@ -58,9 +58,9 @@ def main(argv: Sequence[str]) -> int:
 
     from hypvl.cli.devices import pick_device
     from hypvl.cli.model_loading import load_trained
-    from hypvl.evaluation.identity import model_identity
-    from hypvl.evaluation.search_index import build_index, require_faiss, save_index
-    from hypvl.evaluation.store import EmbeddingStore
+    from hypvl.evaluation.encoding.identity import model_identity
+    from hypvl.evaluation.encoding.search_index import build_index, require_faiss, save_index
+    from hypvl.evaluation.encoding.store import EmbeddingStore
 
     if args.faiss:
         require_faiss()

@@ -11,7 +11,7 @@ from hypvl.cli.common import add_model_arguments, command_parser, run_main
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hypvl.evaluation.extract import InputShard
+    from hypvl.evaluation.encoding.extract import InputShard
 
 EXAMPLES = """
 examples:
@@ -103,10 +103,10 @@ def main(argv: Sequence[str]) -> int:
     from hypvl.cli.model_loading import load_trained
     from hypvl.data.tokenizer import get_tokenizer
     from hypvl.data.transforms import ResizeCenterCrop, Squeeze
-    from hypvl.evaluation.extract import extract
-    from hypvl.evaluation.features import Encoding
-    from hypvl.evaluation.identity import model_identity
-    from hypvl.evaluation.store import EmbeddingStore
+    from hypvl.evaluation.encoding.extract import extract
+    from hypvl.evaluation.encoding.features import Encoding
+    from hypvl.evaluation.encoding.identity import model_identity
+    from hypvl.evaluation.encoding.store import EmbeddingStore
 
     device = args.device
     if ranks > 1 and device in (None, "cuda") and torch.cuda.is_available():
@@ -161,7 +161,7 @@ def input_shards(args: argparse.Namespace) -> list["InputShard"]:
     from hypvl.data.shards import expand_shards
     from hypvl.evaluation.datasets.given import TarPictures, Texts, picture_folder, tar_texts, text_file
     from hypvl.evaluation.datasets.images import FileImages
-    from hypvl.evaluation.extract import InputShard, shard_names
+    from hypvl.evaluation.encoding.extract import InputShard, shard_names
 
     if args.shards is not None:
         places = expand_shards(args.shards)

@@ -124,6 +124,7 @@ def _on_training_data(
 
     from hypvl.config import LazyConfig, instantiate
     from hypvl.data.loader import build_loader
+    from hypvl.evaluation.encoding.features import Encoding
     from hypvl.evaluation.standardization import Recorder
 
     if args.train_samples < 1:

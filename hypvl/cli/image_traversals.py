@@ -102,7 +102,7 @@ def _traverse(args: argparse.Namespace) -> dict[str, Any]:
     from hypvl.cli.model_loading import load_trained, stored_root
     from hypvl.data.tokenizer import get_tokenizer
     from hypvl.data.transforms import ResizeCenterCrop
-    from hypvl.evaluation.features import Encoding, encode_texts, evaluating
+    from hypvl.evaluation.encoding.features import Encoding, encode_texts, evaluating
     from hypvl.evaluation.traversal import traverse
     from hypvl.training.provenance import git_state
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from hypvl.evaluation.features import Encoding
+    from hypvl.evaluation.encoding.features import Encoding
     from hypvl.evaluation.protocol import Modality
     from hypvl.models.dual_encoder import DualEncoder
 
@@ -88,7 +88,7 @@ class Space:
         import hypvl
         from hypvl.cli.devices import pick_device
         from hypvl.cli.model_loading import load_trained, stored_root
-        from hypvl.evaluation.features import Encoding
+        from hypvl.evaluation.encoding.features import Encoding
         from hypvl.training.provenance import git_state
 
         model, content = load_trained(
@@ -121,7 +121,7 @@ class Space:
         """Encode picture files. Raises DataError."""
         from hypvl.data.transforms import ResizeCenterCrop
         from hypvl.evaluation.datasets.images import FileImages
-        from hypvl.evaluation.features import encode_images
+        from hypvl.evaluation.encoding.features import encode_images
 
         transform = ResizeCenterCrop(self.model.image_size)
         found = encode_images(
@@ -146,7 +146,7 @@ class Space:
     def texts(self, texts: list[str], *, label: str) -> Items:
         """Encode texts."""
         from hypvl.data.tokenizer import get_tokenizer
-        from hypvl.evaluation.features import encode_texts
+        from hypvl.evaluation.encoding.features import encode_texts
 
         tokenizer = get_tokenizer(self.model.context_length)
         found = encode_texts(self.model, texts, tokenizer=tokenizer, encoding=self.encoding, label=label)

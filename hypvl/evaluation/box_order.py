@@ -7,7 +7,7 @@ from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.boxes import BoxedImages
-from hypvl.evaluation.features import Encoding, encode_images, encode_texts, evaluating
+from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts, evaluating
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.evaluation.traversal import check_embeddings
 from hypvl.geometry import audit

@@ -11,9 +11,8 @@ from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.choices import Choice, Choices, ChoiceSet
 from hypvl.evaluation.datasets.images import FileImages
-from hypvl.evaluation.features import Encoding, encode_images, encode_texts
+from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts
 from hypvl.evaluation.metrics.choices import Scored, auroc, choice_chance, choice_hits, detection
-from hypvl.evaluation.pairs import pair_scores
 from hypvl.evaluation.protocol import (
     EvaluableModel,
     EvaluationResult,
@@ -21,6 +20,7 @@ from hypvl.evaluation.protocol import (
     MissingDataError,
     Tokenizer,
 )
+from hypvl.evaluation.scoring.pairs import pair_scores
 
 Extra = Literal["auroc", "threshold"]
 #: Measures of which guessing gives a half.

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from hypvl.errors import DataError, UserError
 from hypvl.evaluation.caption_scores import PREFIX, CaptionSet, score_captions
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.metrics.correlation import kendall_tau, pearson
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 

@@ -6,10 +6,10 @@ from math import fsum
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.evaluation.datasets.choices import GroupSet
-from hypvl.evaluation.features import Encoding, encode_images, encode_texts
+from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts
 from hypvl.evaluation.metrics.choices import GROUP_CHANCE, group_hits, margins
-from hypvl.evaluation.pairs import pair_scores
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.evaluation.scoring.pairs import pair_scores
 
 
 class CaptionGroups(Evaluator):

@@ -10,12 +10,12 @@ from torch import Tensor
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.errors import DataError
-from hypvl.evaluation.features import Encoding, encode_images, encode_texts, evaluating
+from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts, evaluating
+from hypvl.evaluation.encoding.truncation import truncation
 from hypvl.evaluation.metrics import captions as metric
-from hypvl.evaluation.pairs import pair_scores
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, ImageSource, Tokenizer
+from hypvl.evaluation.scoring.pairs import pair_scores
 from hypvl.evaluation.traversal import check_embeddings
-from hypvl.evaluation.truncation import truncation
 
 PREFIX = "A photo depicts "
 _CHUNK = 1024  # captions scored at once

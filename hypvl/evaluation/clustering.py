@@ -8,12 +8,12 @@ from torch import Tensor
 
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.splits import shuffled
-from hypvl.evaluation.features import Encoding, evaluating
-from hypvl.evaluation.kmeans import Clustering, best_kmeans
-from hypvl.evaluation.labelled import check_labels, classes_of, is_multi_label
-from hypvl.evaluation.logistic import check_features
+from hypvl.evaluation.encoding.features import Encoding, evaluating
+from hypvl.evaluation.encoding.picture_pool import Pool, encode_pool
+from hypvl.evaluation.learning.kmeans import Clustering, best_kmeans
+from hypvl.evaluation.learning.labelled import check_labels, classes_of, is_multi_label
+from hypvl.evaluation.learning.logistic import check_features
 from hypvl.evaluation.metrics import clustering
-from hypvl.evaluation.picture_pool import Pool, encode_pool
 from hypvl.evaluation.protocol import (
     ClassificationSet,
     EvaluableModel,

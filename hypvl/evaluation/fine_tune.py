@@ -11,18 +11,18 @@ from loguru import logger
 from torch import Tensor, nn
 
 from hypvl.errors import DataError, UserError
-from hypvl.evaluation.features import Encoding
-from hypvl.evaluation.labelled import Label
-from hypvl.evaluation.model_size import count_parameters
-from hypvl.evaluation.picture_pool import encode_pool
-from hypvl.evaluation.prediction_files import PredictionFiles
+from hypvl.evaluation.encoding.features import Encoding
+from hypvl.evaluation.encoding.model_size import count_parameters
+from hypvl.evaluation.encoding.picture_pool import encode_pool
+from hypvl.evaluation.learning.labelled import Label
+from hypvl.evaluation.learning.prediction_files import PredictionFiles
+from hypvl.evaluation.learning.supervised import Learnt, Plan, Run, SupervisedEvaluator, class_probabilities
+from hypvl.evaluation.learning.sweep import COARSE_GRID, halving_search
+from hypvl.evaluation.learning.training_pictures import FeatureBatches, PictureBatches, TrainingBatches
 from hypvl.evaluation.protocol import ClassificationSet, EvaluableModel, Stage
-from hypvl.evaluation.supervised import Learnt, Plan, Run, SupervisedEvaluator, class_probabilities
-from hypvl.evaluation.sweep import COARSE_GRID, halving_search
-from hypvl.evaluation.training_pictures import FeatureBatches, PictureBatches, TrainingBatches
 from hypvl.evaluation.zero_shot import Metric
 
-#: The published search: of each learning rate, weight decays as :mod:`hypvl.evaluation.sweep` searches them.
+#: The published search: of each learning rate, weight decays as :mod:`hypvl.evaluation.learning.sweep` searches them.
 LEARNING_RATES: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 _NORM_MOMENTUM = 0.1  # torch's

@@ -5,8 +5,8 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.features import Encoding, evaluating, search
-from hypvl.evaluation.matched import Matched, encode_matched
+from hypvl.evaluation.encoding.features import Encoding, evaluating, search
+from hypvl.evaluation.encoding.matched import Matched, encode_matched
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
 from hypvl.geometry import audit, structure
 from hypvl.geometry.base import Geometry

@@ -6,7 +6,7 @@ from torch import Tensor
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.evaluation.datasets.caption_chains import CaptionChains
-from hypvl.evaluation.features import (
+from hypvl.evaluation.encoding.features import (
     EncodedImages,
     Encoding,
     check_scores,

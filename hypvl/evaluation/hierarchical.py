@@ -9,7 +9,7 @@ from torch import Tensor
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.images import FileImages
 from hypvl.evaluation.datasets.is_a import read_is_a, read_words
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.metrics import hierarchy
 from hypvl.evaluation.protocol import (
     ClassificationSet,

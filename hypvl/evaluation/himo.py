@@ -8,11 +8,11 @@ from itertools import pairwise
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
 from hypvl.errors import DataError
-from hypvl.evaluation.features import Encoding, encode_images, encode_texts
-from hypvl.evaluation.matched import Chosen
+from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts
+from hypvl.evaluation.encoding.matched import Chosen
 from hypvl.evaluation.metrics.correlation import pearson
-from hypvl.evaluation.pairs import pair_scores
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
+from hypvl.evaluation.scoring.pairs import pair_scores
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 

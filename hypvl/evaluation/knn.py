@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from hypvl.errors import DataError
-from hypvl.evaluation.features import Encoding, search
-from hypvl.evaluation.labelled import Label, check_labels, classes_of, is_multi_label
+from hypvl.evaluation.encoding.features import Encoding, search
+from hypvl.evaluation.encoding.picture_pool import Pool, encode_pool
+from hypvl.evaluation.learning.labelled import Label, check_labels, classes_of, is_multi_label
 from hypvl.evaluation.metrics import ranking
 from hypvl.evaluation.metrics.classification import per_class_samples
 from hypvl.evaluation.metrics.neighbours import neighbour_votes
-from hypvl.evaluation.picture_pool import Pool, encode_pool
 from hypvl.evaluation.protocol import (
     ClassificationSet,
     EvaluableModel,

@@ -6,14 +6,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.features import Encoding
-from hypvl.evaluation.labelled import Label
-from hypvl.evaluation.logistic import LogisticModels, fit_logistic
-from hypvl.evaluation.picture_pool import PoolFeatures, encode_pool
-from hypvl.evaluation.prediction_files import PredictionFiles
+from hypvl.evaluation.encoding.features import Encoding
+from hypvl.evaluation.encoding.picture_pool import PoolFeatures, encode_pool
+from hypvl.evaluation.learning.labelled import Label
+from hypvl.evaluation.learning.logistic import LogisticModels, fit_logistic
+from hypvl.evaluation.learning.prediction_files import PredictionFiles
+from hypvl.evaluation.learning.supervised import Learnt, Plan, Run, SupervisedEvaluator
+from hypvl.evaluation.learning.sweep import COARSE_GRID, halving_search
 from hypvl.evaluation.protocol import ClassificationSet, EvaluableModel, Stage
-from hypvl.evaluation.supervised import Learnt, Plan, Run, SupervisedEvaluator
-from hypvl.evaluation.sweep import COARSE_GRID, halving_search
 from hypvl.evaluation.zero_shot import Metric
 
 Normalization = Literal["none", "l2", "standard"]
@@ -24,7 +24,7 @@ class LinearProbe(SupervisedEvaluator):
 
     Pictures are resized (shorter side, bicubic), cropped in the centre and encoded once. L2-regularised multinomial
     logistic regression is fitted on the training part for every cost of the grid together (see
-    :mod:`hypvl.evaluation.logistic`); the cost with the best metric on the validation part wins, searched on in
+    ``learning/logistic.py``); the cost with the best metric on the validation part wins, searched on in
     ``halvings`` halvings of the interval around the best; of equal ones the lowest. The final classifier is fitted
     with it on both parts, from the chosen one on. With several labels a picture each class is a binary problem.
 
@@ -43,7 +43,7 @@ class LinearProbe(SupervisedEvaluator):
         metric: What the cost is chosen by and what is reported first.
         stage: ``"trunk"``, before the projection, as published.
         normalize: Features as they come; of unit length; or with mean 0 and variance 1 over the training part.
-        tolerance: Of the solver, see :func:`hypvl.evaluation.logistic.fit_logistic`.
+        tolerance: Of the solver, see :func:`hypvl.evaluation.learning.logistic.fit_logistic`.
         max_iterations: Of the solver.
         precision: Of the solver.
         encoding: Batches, workers, precision.

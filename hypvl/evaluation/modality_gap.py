@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.features import Encoding, evaluating, search
-from hypvl.evaluation.matched import encode_matched
+from hypvl.evaluation.encoding.features import Encoding, evaluating, search
+from hypvl.evaluation.encoding.matched import encode_matched
 from hypvl.evaluation.metrics.ranking import recall_chance
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
 from hypvl.evaluation.standardization import centre, flat_mean

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from hypvl.errors import DataError
-from hypvl.evaluation.features import Encoding, evaluating
-from hypvl.evaluation.matched import encode_matched
-from hypvl.evaluation.pairs import pair_scores
+from hypvl.evaluation.encoding.features import Encoding, evaluating
+from hypvl.evaluation.encoding.matched import encode_matched
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
+from hypvl.evaluation.scoring.pairs import pair_scores
 from hypvl.geometry.audit import strangers
 from hypvl.geometry.base import Geometry
 

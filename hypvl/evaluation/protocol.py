@@ -57,7 +57,7 @@ class ImageSource(Protocol):
 
     One whose pictures are as their files show them may also have ``ids``, a sequence that says where each is:
     ``<path>``, or ``<path>::<what in it>``. With a store of embeddings these pictures need not be read again
-    (:mod:`hypvl.evaluation.store`). A classification set may have the same.
+    (:mod:`hypvl.evaluation.encoding.store`). A classification set may have the same.
     """
 
     def __len__(self) -> int: ...

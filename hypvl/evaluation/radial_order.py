@@ -2,8 +2,8 @@
 
 import torch
 
-from hypvl.evaluation.features import Encoding, evaluating
-from hypvl.evaluation.matched import encode_matched
+from hypvl.evaluation.encoding.features import Encoding, evaluating
+from hypvl.evaluation.encoding.matched import encode_matched
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
 from hypvl.geometry import audit
 

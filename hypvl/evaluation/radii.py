@@ -5,7 +5,7 @@ import torch
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
 from hypvl.errors import DataError
-from hypvl.evaluation.features import Encoding, encode_images, encode_texts, evaluating
+from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts, evaluating
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
 from hypvl.evaluation.traversal import check_embeddings, find_root, radius
 

@@ -10,9 +10,8 @@ from torch import Tensor
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop, Squeeze
 from hypvl.errors import DataError
-from hypvl.evaluation.exact_ranks import exact_ranks
-from hypvl.evaluation.features import EncodedImages, Encoding, encode_images, encode_texts, search
-from hypvl.evaluation.further_positives import FurtherPositives, positive_metrics, right_positions
+from hypvl.evaluation.encoding.features import EncodedImages, Encoding, encode_images, encode_texts, search
+from hypvl.evaluation.encoding.truncation import truncation
 from hypvl.evaluation.metrics import ranking
 from hypvl.evaluation.metrics.retrieval import median_rank
 from hypvl.evaluation.protocol import (
@@ -23,7 +22,8 @@ from hypvl.evaluation.protocol import (
     RetrievalSet,
     Tokenizer,
 )
-from hypvl.evaluation.truncation import truncation
+from hypvl.evaluation.scoring.exact_ranks import exact_ranks
+from hypvl.evaluation.scoring.further_positives import FurtherPositives, positive_metrics, right_positions
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hypvl.errors import CheckpointError, ConfigError, DataError
-from hypvl.evaluation.identity import model_fingerprint as model_fingerprint
+from hypvl.evaluation.encoding.identity import model_fingerprint as model_fingerprint
 from hypvl.evaluation.protocol import EvaluableModel, Evaluator, Modality, Stage
 from hypvl.evaluation.traversal import check_embeddings
 from hypvl.geometry.base import Geometry

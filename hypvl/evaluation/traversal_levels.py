@@ -10,7 +10,7 @@ from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.images import FileImages
-from hypvl.evaluation.features import Encoding, encode_images, encode_texts, evaluating
+from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts, evaluating
 from hypvl.evaluation.protocol import (
     EvaluableModel,
     EvaluationResult,

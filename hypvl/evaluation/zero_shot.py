@@ -9,11 +9,10 @@ from torch import Tensor
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.errors import DataError
-from hypvl.evaluation.class_metrics import METRIC_NAMES, MetricName, measure
 from hypvl.evaluation.datasets.prompts import class_prompts, generic_templates
-from hypvl.evaluation.ensembling import Ensemble, check_ensemble, class_scorer
-from hypvl.evaluation.features import Encoding, check_scores, encode_images, encode_texts, evaluating
-from hypvl.evaluation.labelled import Label, check_labels, classes_of, is_multi_label
+from hypvl.evaluation.encoding.features import Encoding, check_scores, encode_images, encode_texts, evaluating
+from hypvl.evaluation.learning.class_metrics import METRIC_NAMES, MetricName, measure
+from hypvl.evaluation.learning.labelled import Label, check_labels, classes_of, is_multi_label
 from hypvl.evaluation.metrics import ranking
 from hypvl.evaluation.metrics.classification import per_class_samples
 from hypvl.evaluation.protocol import (
@@ -23,6 +22,7 @@ from hypvl.evaluation.protocol import (
     Evaluator,
     Tokenizer,
 )
+from hypvl.evaluation.scoring.ensembling import Ensemble, check_ensemble, class_scorer
 
 #: A metric as the results call it, or as ELEVATER does.
 Metric: TypeAlias = MetricName | Literal["accuracy", "mean_per_class"]
@@ -59,7 +59,7 @@ class ZeroShotClassification(Evaluator):
         prompts: Templates with ``{}`` or whole prompts by class name; None = those of the data set, and the
             generic ones for a set without.
         class_names: Names in place of the data set's.
-        ensemble: How the prompts of a class make one score, see :func:`hypvl.evaluation.ensembling.class_scorer`.
+        ensemble: How the prompts of a class make one score, see ``ensembling.class_scorer``.
         metric: The one to look at first, by its name or ELEVATER's; None = ``mean_per_class``, and
             ``map_11_points`` where pictures have several labels.
         encoding: Batches, workers, precision.

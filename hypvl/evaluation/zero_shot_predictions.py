@@ -6,17 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.ensembling import Ensemble
-from hypvl.evaluation.features import Encoding
-from hypvl.evaluation.model_size import count_parameters
-from hypvl.evaluation.prediction_files import PredictionFiles
+from hypvl.evaluation.encoding.features import Encoding
+from hypvl.evaluation.encoding.model_size import count_parameters
+from hypvl.evaluation.learning.prediction_files import PredictionFiles
+from hypvl.evaluation.learning.supervised import class_probabilities
 from hypvl.evaluation.protocol import (
     ClassificationSet,
     EvaluableModel,
     EvaluationResult,
     Tokenizer,
 )
-from hypvl.evaluation.supervised import class_probabilities
+from hypvl.evaluation.scoring.ensembling import Ensemble
 from hypvl.evaluation.zero_shot import Metric, ZeroShotClassification
 
 #: What a model's scores are multiplied with before the softmax, as published for cosines.

@@ -14,7 +14,7 @@ import yaml
 from hypvl.cli.embeddings import add_embeddings_arguments, roots_of, with_store
 from hypvl.config import LazyConfig, instantiate
 from hypvl.errors import CheckpointError, ConfigError
-from hypvl.evaluation.store import EmbeddingStore
+from hypvl.evaluation.encoding.store import EmbeddingStore
 from tests.cli.test_evaluate import ROOT, captions, checkpoint, colors, config, run
 from tests.evaluation.modules import FakeModule
 
@@ -62,7 +62,7 @@ def arguments(*argv: str) -> argparse.Namespace:
 
 
 def content(**more: Any) -> Any:
-    encoding = {"_target_": "hypvl.evaluation.features.Encoding", "num_workers": 0}
+    encoding = {"_target_": "hypvl.evaluation.encoding.features.Encoding", "num_workers": 0}
     return LazyConfig.from_dict({"encoding": encoding, "evaluate": {}, **more})
 
 

@@ -60,7 +60,11 @@ def captions(folder: Path) -> dict[str, Any]:
 
 
 def config(folder: Path, name: str = "eval.yaml", **evaluators: Any) -> str:
-    encoding = {"_target_": f"{EVALUATION}.features.Encoding", "num_workers": 0, "max_bad_fraction": 0.5}
+    encoding = {
+        "_target_": f"{EVALUATION}.encoding.features.Encoding",
+        "num_workers": 0,
+        "max_bad_fraction": 0.5,
+    }
     content = {"encoding": {**encoding, "batch_size": 4}, "evaluate": evaluators}
     (folder / name).write_text(yaml.safe_dump(content, sort_keys=False))
     return str(folder / name)

@@ -7,7 +7,7 @@ import pytest
 from hypvl.cli.common import run_main
 from hypvl.cli.export_index import main
 from hypvl.cli.extract_embeddings import main as extract
-from hypvl.evaluation.search_index import load_index
+from hypvl.evaluation.encoding.search_index import load_index
 from tests.cli.test_image_traversals import checkpoint
 from tests.evaluation.fakes import BLUE, GREEN, RED, picture
 

@@ -9,7 +9,7 @@ import pytest
 
 from hypvl.cli.common import run_main
 from hypvl.cli.extract_embeddings import main
-from hypvl.evaluation.store import EmbeddingStore
+from hypvl.evaluation.encoding.store import EmbeddingStore
 from tests.cli.test_image_traversals import checkpoint
 from tests.evaluation.datasets.test_given import tar
 from tests.evaluation.fakes import BLUE, GREEN, RED, broken, picture

@@ -11,7 +11,7 @@ from PIL import Image
 
 from hypvl.cli import image_interpolations, radius_histograms, rank_by_root
 from hypvl.cli.common import run_main
-from hypvl.evaluation.store import EmbeddingStore
+from hypvl.evaluation.encoding.store import EmbeddingStore
 from tests.cli.test_image_traversals import KINDS, checkpoint
 from tests.evaluation.fakes import BLUE, GREEN, RED, broken, picture
 

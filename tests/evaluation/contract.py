@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hypvl.errors import DataError, UserError
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import EvaluableModel, Evaluator
 from tests.evaluation.fakes import FakeModel
 

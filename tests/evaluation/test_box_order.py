@@ -9,7 +9,7 @@ from hypvl.errors import DataError
 from hypvl.evaluation.box_order import BoxOrder
 from hypvl.evaluation.datasets.boxes import Box, BoxedImages
 from hypvl.evaluation.datasets.images import FileImages
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.geometry.sphere import Sphere
 from tests.evaluation.contract import EvaluatorContract

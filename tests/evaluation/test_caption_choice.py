@@ -8,7 +8,7 @@ from hypvl.errors import DataError
 from hypvl.evaluation.caption_choice import CaptionChoice, demo_choices
 from hypvl.evaluation.datasets.choices import Choice, Choices
 from hypvl.evaluation.datasets.images import FileImages
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator, MissingDataError
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture

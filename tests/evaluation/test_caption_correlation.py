@@ -11,7 +11,7 @@ from hypvl.config import LazyConfig, instantiate
 from hypvl.errors import DataError, UserError
 from hypvl.evaluation.caption_correlation import CaptionCorrelation
 from hypvl.evaluation.datasets.caption_judgements import JudgedCaptions
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import Evaluator, MissingDataError
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import FakeTokenizer

@@ -9,7 +9,7 @@ from torch import Tensor
 from hypvl.evaluation.caption_groups import CaptionGroups
 from hypvl.evaluation.datasets.choices import Group, Groups
 from hypvl.evaluation.datasets.images import FileImages
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture

@@ -11,7 +11,7 @@ from torch import Tensor
 from hypvl.errors import DataError
 from hypvl.evaluation.caption_scores import CaptionScores, score_captions
 from hypvl.evaluation.datasets.caption_judgements import JudgedCaptions, captions_of
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.lorentz import Lorentz

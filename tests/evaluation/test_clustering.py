@@ -10,7 +10,7 @@ from torch import Tensor
 from hypvl.errors import DataError
 from hypvl.evaluation.clustering import KMeansClustering
 from hypvl.evaluation.datasets.classification import ImageFolderSet
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.sphere import Sphere

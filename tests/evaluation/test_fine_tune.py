@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from hypvl.errors import DataError, UserError
 from hypvl.evaluation.datasets.classification import ImageFolderSet
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.fine_tune import FineTune
+from hypvl.evaluation.learning.training_pictures import PictureBatches
 from hypvl.evaluation.protocol import EvaluableModel, Evaluator
-from hypvl.evaluation.training_pictures import PictureBatches
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, broken
 from tests.evaluation.test_linear_probe import Listed, folders
@@ -179,7 +179,7 @@ def test_pictures_that_do_not_fit_into_memory_are_read_again(tmp_path: Path) -> 
     folders(tmp_path / "train")
     broken(tmp_path / "train" / "red" / "x.png")
     data = ImageFolderSet(tmp_path / "train")
-    from hypvl.evaluation.picture_pool import Pool
+    from hypvl.evaluation.encoding.picture_pool import Pool
 
     found = []
     for memory in (0, 1 << 20):

@@ -9,7 +9,7 @@ import torch
 
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.retrieval import jsonl
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.geometry_audit import GeometryAudit, spread
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.geometry.euclidean import Euclidean

@@ -8,7 +8,7 @@ import torch
 
 from hypvl.evaluation.datasets.caption_chains import CaptionChains
 from hypvl.evaluation.datasets.images import FileImages
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.hierarcaps import HierarCaps
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.geometry.sphere import Sphere, normalize

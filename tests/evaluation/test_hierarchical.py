@@ -5,7 +5,7 @@ import pytest
 
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.classification import ImageFolderSet
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.hierarchical import DemoObjects, HierarchicalClassification
 from hypvl.evaluation.protocol import Evaluator
 from tests.evaluation.contract import EvaluatorContract

@@ -9,7 +9,7 @@ import pytest
 
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.retrieval import CaptionedImages, jsonl
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.himo import HiMo, correlation, growing, sentences
 from hypvl.evaluation.protocol import Evaluator
 from tests.evaluation.captioned import YELLOW

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.classification import ImageFolderSet
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.knn import KNNClassification
 from hypvl.evaluation.protocol import Evaluator
 from tests.evaluation.contract import EvaluatorContract

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.classification import ImageFolderSet
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
+from hypvl.evaluation.learning.prediction_files import PredictionFiles
 from hypvl.evaluation.linear_probe import LinearProbe
-from hypvl.evaluation.prediction_files import PredictionFiles
 from hypvl.evaluation.protocol import EvaluableModel, Evaluator
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, broken, picture

@@ -7,7 +7,7 @@ import torch
 
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.retrieval import jsonl
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.modality_gap import ModalityGap
 from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.gap import gap_metrics

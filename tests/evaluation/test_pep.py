@@ -9,7 +9,7 @@ import torch
 
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.retrieval import jsonl
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.pep import EntailmentPairs, entailment_scores, ranking_metrics
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.geometry.euclidean import Euclidean

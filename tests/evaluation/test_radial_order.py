@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.evaluation.radial_order import RadialOrder
 from hypvl.geometry.lorentz import exp_map0

@@ -12,7 +12,7 @@ from hypvl.data.tokenizer import Tokenizer as ClipTokenizer
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.positives import Positives
 from hypvl.evaluation.datasets.retrieval import CaptionedImages, jsonl
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
 from tests.evaluation.contract import EvaluatorContract

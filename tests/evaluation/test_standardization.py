@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hypvl.errors import CheckpointError, ConfigError, DataError, UserError
 from hypvl.evaluation.datasets.classification import ImageFolderSet
 from hypvl.evaluation.datasets.retrieval import jsonl
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
 from hypvl.evaluation.standardization import (

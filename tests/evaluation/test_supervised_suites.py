@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hypvl.config import LazyConfig, instantiate
 from hypvl.evaluation.datasets.elevater import ELEVATER_SETS, elevater_entries
-from hypvl.evaluation.prediction_files import LEADERBOARD_NAMES
+from hypvl.evaluation.learning.prediction_files import LEADERBOARD_NAMES
 from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.miniatures import classification, elevater
 from tests.evaluation.test_fine_tune import SmallModel

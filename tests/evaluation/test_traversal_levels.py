@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hypvl.errors import DataError
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import Evaluator, MissingDataError
 from hypvl.evaluation.radii import EmbeddingRadii
 from hypvl.evaluation.traversal_levels import TraversalLevels

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.classification import ImageFolderSet
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 from tests.evaluation.contract import EvaluatorContract

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from hypvl.evaluation.datasets.classification import ImageFolderSet
-from hypvl.evaluation.features import Encoding
-from hypvl.evaluation.prediction_files import PredictionFiles
+from hypvl.evaluation.encoding.features import Encoding
+from hypvl.evaluation.learning.prediction_files import PredictionFiles
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 from hypvl.evaluation.zero_shot_predictions import ZeroShotPredictions

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hypvl.evaluation.kmeans import cluster_means, kmeans
+from hypvl.evaluation.learning.kmeans import cluster_means, kmeans
 from hypvl.evaluation.metrics.clustering import contingency, label_metrics, shape_metrics
 from hypvl.evaluation.metrics.neighbours import neighbour_votes
 from hypvl.evaluation.metrics.ranking import rank_keys, topk_accuracy

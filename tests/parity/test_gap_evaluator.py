@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.modality_gap import ModalityGap
 from hypvl.evaluation.protocol import EvaluationResult
 from hypvl.geometry.sphere import Sphere

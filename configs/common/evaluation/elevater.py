@@ -3,8 +3,8 @@
 from hypvl.config import LazyCall as L
 from hypvl.evaluation.datasets.elevater import ELEVATER_SETS, elevater_entries, elevater_set
 from hypvl.evaluation.fine_tune import FineTune
+from hypvl.evaluation.learning.prediction_files import PredictionFiles
 from hypvl.evaluation.linear_probe import LinearProbe
-from hypvl.evaluation.prediction_files import PredictionFiles
 from hypvl.evaluation.zero_shot_predictions import ZeroShotPredictions
 
 from ..encoding import encoding as encoding

@@ -9,7 +9,7 @@ from hypvl.evaluation.caption_choice import CaptionChoice
 from hypvl.evaluation.datasets import aro
 from hypvl.evaluation.datasets.choices import Choices
 from hypvl.evaluation.datasets.word_order import SHUFFLES
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import EvaluationResult, MissingDataError
 from tests.evaluation.fakes import RED, FakeModel, FakeTokenizer, picture
 from tests.evaluation.miniatures.aro import NAME, case, make

@@ -8,7 +8,7 @@ from hypvl.errors import DataError
 from hypvl.evaluation.caption_choice import CaptionChoice
 from hypvl.evaluation.datasets.choices import Choice
 from hypvl.evaluation.datasets.sugarcrepe import KINDS, sugarcrepe
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import FakeModel, FakeTokenizer, broken
 from tests.evaluation.miniatures.sugarcrepe import make

@@ -9,7 +9,7 @@ from hypvl.errors import DataError
 from hypvl.evaluation.caption_choice import CaptionChoice
 from hypvl.evaluation.datasets.choices import Choice, Choices
 from hypvl.evaluation.datasets.valse import PIECES, valse
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import EvaluationResult, MissingDataError
 from tests.evaluation.fakes import FakeModel, FakeTokenizer
 from tests.evaluation.miniatures.valse import SOURCES, WRONG, make

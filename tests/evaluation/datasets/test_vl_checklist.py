@@ -9,7 +9,7 @@ from hypvl.errors import DataError
 from hypvl.evaluation.caption_choice import CaptionChoice
 from hypvl.evaluation.datasets.choices import Choice
 from hypvl.evaluation.datasets.vl_checklist import vl_checklist
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import FakeModel, FakeTokenizer
 from tests.evaluation.miniatures.vl_checklist import FILES, make

@@ -7,7 +7,7 @@ from hypvl.errors import DataError
 from hypvl.evaluation.caption_groups import CaptionGroups
 from hypvl.evaluation.datasets.choices import Group
 from hypvl.evaluation.datasets.winoground import winoground
-from hypvl.evaluation.features import Encoding
+from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import BLUE, RED, FakeModel, FakeTokenizer, picture
 from tests.evaluation.miniatures.winoground import example, make

@@ -1,0 +1,1 @@
+"""What evaluations fit themselves: logistic regression, K-Means, training splits, and what they predict."""
