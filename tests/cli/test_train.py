@@ -176,7 +176,7 @@ BAD = {
     "unknown key": (["train.total_batchsize=8"], r"train\.total_batchsize.*train\.total_batch_size"),
     "wrong type": (["train.total_batch_size=many"], r"train\.total_batch_size.*many"),
     "sweep": (["train.seed=1,2"], r"train\.seed"),
-    "batch that ranks cannot share": (["train.total_batch_size=0"], "total_batch_size): got 0"),
+    "batch that ranks cannot share": (["train.total_batch_size=0"], r"total_batch_size\): got 0"),
     "precision": (["train.amp=half"], r"train\.amp: got 'half'"),
     "warm-up longer than the run": (["optim.lr_scheduler.warmup_steps=60"], "warmup_steps: got 60"),
     "GPUs that are not there": (["--num-gpus", "64"], "--num-gpus: got 64"),
