@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from hypvl.geometry import kernels, tiles
 from hypvl.geometry.base import Geometry, Side
+from hypvl.geometry.geodesics import hyperboloid_way
 from hypvl.geometry.precision import full_precision, inner_products, working_dtype
 from hypvl.geometry.sphere import mean_direction
 
@@ -123,6 +124,14 @@ def dist(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     angular = torch.where(ahead, beside, n * (m - along))
     d = 2 * torch.asinh(kernels.safe_sqrt(radial + angular / 2)) * c.rsqrt()
     return _result(d, x, y).squeeze(-1)
+
+
+@full_precision
+def geodesic(x: Tensor, y: Tensor, weights: Tensor, *, curv: float | Tensor) -> Tensor:
+    """Points on the way from x (weight 0) to y (weight 1), (..., D), (..., D), (T,) -> (T, ..., D); c > 0."""
+    c = torch.as_tensor(curv, dtype=working_dtype(x.device), device=x.device)
+    angle = (dist(x, y, curv=curv)[..., None] * c.sqrt())[..., 0]
+    return hyperboloid_way(x, y, weights, angle=angle)
 
 
 @full_precision
@@ -387,9 +396,7 @@ class Lorentz(Geometry):
 
     def geodesic(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """At even distances for even weights; the way of :meth:`interpolate` between the same points is longer."""
-        from hypvl.geometry.geodesics import lorentz_geodesic  # which needs the functions above
-
-        return lorentz_geodesic(x, y, weights, curv=self.curv)
+        return geodesic(x, y, weights, curv=self.curv)
 
     def root(self, dim: int) -> Tensor:
         return torch.zeros(dim, device=self.log_curv.device)

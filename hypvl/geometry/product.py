@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 
 from hypvl.geometry import kernels, lorentz
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.geodesics import lorentz_geodesic
 from hypvl.geometry.precision import full_precision
 
 # Entries (factors x rows x columns) that a pairwise function holds at once; about 40 bytes each in the backward pass.
@@ -104,7 +103,7 @@ class Product(Geometry):
 
     def geodesic(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """The geodesic of every factor at once, which is a shortest way of the l1 distance."""
-        return lorentz_geodesic(self.split(x), self.split(y), weights, curv=self._curv_rows()).flatten(-2)
+        return lorentz.geodesic(self.split(x), self.split(y), weights, curv=self._curv_rows()).flatten(-2)
 
     def root(self, dim: int) -> Tensor:
         return torch.zeros(dim, device=self.log_curv.device)

@@ -8,8 +8,7 @@ import torch
 from hypvl.geometry import lorentz
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.euclidean import Euclidean
-from hypvl.geometry.geodesics import lorentz_geodesic
-from hypvl.geometry.lorentz import Lorentz
+from hypvl.geometry.lorentz import Lorentz, geodesic
 from hypvl.geometry.product import Product
 from hypvl.geometry.sphere import Sphere
 
@@ -20,7 +19,7 @@ WEIGHTS = torch.linspace(0, 1, 5, dtype=torch.float64)
 def test_even_steps_on_a_way_no_longer_than_the_distance(curv: float) -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, 6, generator=generator, dtype=torch.float64)
-    points = lorentz_geodesic(x, y, WEIGHTS, curv=curv)
+    points = geodesic(x, y, WEIGHTS, curv=curv)
     torch.testing.assert_close(points[[0, -1]], torch.stack([x, y]))
     steps = lorentz.dist(points[:-1], points[1:], curv=curv)
     torch.testing.assert_close(steps, torch.full_like(steps, lorentz.dist(x, y, curv=curv).item() / 4))
@@ -32,11 +31,11 @@ def test_even_steps_on_a_way_no_longer_than_the_distance(curv: float) -> None:
 def test_known_values() -> None:
     # Through the root: x at distance 1 on one side, y at 3 on the other; the middle is at 1 on y's side.
     x, y = torch.tensor([-math.sinh(1.0), 0.0]), torch.tensor([math.sinh(3.0), 0.0])
-    points = lorentz_geodesic(x, y, torch.tensor([0.25, 0.5]), curv=1.0)
+    points = geodesic(x, y, torch.tensor([0.25, 0.5]), curv=1.0)
     assert points.flatten().tolist() == pytest.approx([0.0, 0.0, math.sinh(1.0), 0.0], abs=1e-6)
     # Equal radii, a right angle: the middle lies on the diagonal, nearer the root than both.
     x, y = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-    (middle,) = lorentz_geodesic(x, y, torch.tensor([0.5]), curv=1.0)
+    (middle,) = geodesic(x, y, torch.tensor([0.5]), curv=1.0)
     assert middle.tolist() == pytest.approx(
         [6**-0.5, 6**-0.5]
     )  # x + y, brought back to the sheet: 1 / sqrt(6)
@@ -44,9 +43,9 @@ def test_known_values() -> None:
 
 def test_points_that_are_one_and_points_far_out() -> None:
     x = torch.tensor([0.3, 0.4])
-    assert torch.equal(lorentz_geodesic(x, x, WEIGHTS, curv=1.0), x.expand(5, 2))
+    assert torch.equal(geodesic(x, x, WEIGHTS, curv=1.0), x.expand(5, 2))
     far = torch.tensor([3e4, 0.0]), torch.tensor([-3e4, 1.0])
-    points = lorentz_geodesic(*far, WEIGHTS, curv=1.0)
+    points = geodesic(*far, WEIGHTS, curv=1.0)
     assert bool(points.isfinite().all()) and points[2].norm() < 1.0
     assert torch.allclose(points[0], far[0]) and torch.allclose(points[-1], far[1], rtol=1e-5)
 
