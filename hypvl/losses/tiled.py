@@ -17,8 +17,8 @@ from hypvl import distributed
 from hypvl.geometry.precision import autocast_off, ieee_products
 from hypvl.geometry.tiles import Factored, TileKernel
 
-# Elements of a tile: three of fp32 stay in a processor's cache.
-_TILE_ROWS, _TILE_COLUMNS = 512, 1024
+# Rows and columns of a tile on a processor; a few of them in fp32 stay in its cache.
+TILE = (512, 1024)
 
 
 class LogSumExps(NamedTuple):
@@ -60,7 +60,7 @@ def log_sum_exps(
         In the dtype of the points.
     """
     if tile is None:
-        tile = (_TILE_ROWS, _TILE_COLUMNS) if scores.rows.device.type == "cpu" else (8192, 8192)
+        tile = TILE if scores.rows.device.type == "cpu" else (8192, 8192)
     with autocast_off({scores.rows.device.type}):
         return LogSumExps(
             *cast(
