@@ -269,7 +269,7 @@ def unpack(archive: Path, folder: Path, *, kind: Archive, name: str | None = Non
             inside = Path(temporary)
             if kind == "tar":
                 with tarfile.open(archive) as tar:
-                    tar.extractall(inside, filter="data")
+                    _untar(tar, inside)
             elif kind == "zip":
                 _unzip(archive, inside)
             else:
@@ -277,12 +277,32 @@ def unpack(archive: Path, folder: Path, *, kind: Archive, name: str | None = Non
                     shutil.copyfileobj(source, file, _CHUNK)
             for child in sorted(inside.iterdir()):
                 _move(child, folder / child.name)
-    except tarfile.FilterError as error:
+    except _UNSAFE as error:
         raise DataError(f"{archive}: is unsafe to unpack ({error}); do not use it.") from error
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise DataError(f"{archive}: is damaged ({error}); delete it and download it again.") from error
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error}); choose a folder with space.") from error
+
+
+class _Unsafe(tarfile.TarError):
+    """A member that may not be unpacked; what Python's own filter raises from 3.11.4 on."""
+
+
+_UNSAFE: tuple[type[Exception], ...] = (_Unsafe, getattr(tarfile, "FilterError", _Unsafe))
+
+
+def _untar(tar: tarfile.TarFile, folder: Path) -> None:
+    """Python's "data" filter, or before 3.11.4, which has none, files and folders only and no link at all."""
+    if hasattr(tarfile, "data_filter"):
+        tar.extractall(folder, filter="data")
+        return
+    for member in tar:
+        path = PurePosixPath(member.name)
+        if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
+            raise _Unsafe(f"{member.name!r} leads out of the folder, or is a link or a device")
+        member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+        tar.extract(member, folder, set_attrs=True, numeric_owner=False)
 
 
 def _unzip(archive: Path, folder: Path) -> None:

@@ -10,7 +10,8 @@ from hypvl.config import LazyConfig
 def write(folder: Path, run: str, seed: int, **evaluations: dict[str, float]) -> None:
     here = folder / f"{run}_{seed}"
     here.mkdir(parents=True)
-    results = {name: {"status": "ok", "metrics": metrics} for name, metrics in evaluations.items()}
+    all_of_them = {name: evaluations.get(name, {}) for name in claims.EVALUATIONS}
+    results = {name: {"status": "ok", "metrics": metrics} for name, metrics in all_of_them.items()}
     (here / "results.json").write_text(json.dumps({"results": results}))
 
 
@@ -38,8 +39,8 @@ def test_gap_ratio_comes_from_both_evaluations_of_clip(tmp_path: Path) -> None:
     write(tmp_path, "clip", 0, scenes_gap={"centroid_distance": 0.5}, scenes_retrieval=retrieval)
     assert claims.rows(tmp_path, [0]) == []  # not yet evaluated without the means
     after = {
-        "scenes_gap": {"metrics": {"centroid_distance": 0.01}},
-        "scenes_retrieval": {"metrics": retrieval},
+        "scenes_gap": {"status": "ok", "metrics": {"centroid_distance": 0.01}},
+        "scenes_retrieval": {"status": "ok", "metrics": retrieval},
     }
     (tmp_path / "clip_0" / "standardized.json").write_text(json.dumps({"results": after}))
     found = {row["claim"]: row for row in claims.rows(tmp_path, [0])}
