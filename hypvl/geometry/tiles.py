@@ -8,6 +8,7 @@ A kernel works in place on tiles (r, k) of plain tensors, without autograd. Poin
 dtype of the points; terms have the working dtype (fp64), in which a tile is worked on block by block.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -59,19 +60,17 @@ class Linear(TileKernel):
 
 
 class Distance(TileKernel):
-    """h = -acosh(1 + w), w = u_i + v_j + u_i v_j - p: the distance of curvature -1, u = cosh(radius) - 1.
+    """h = acosh(1 + w), w = u_i + v_j + u_i v_j - p: the distance of curvature -1, u = cosh(radius) - 1.
 
     w = -<x, y> - 1 in the Lorentz product, through its small parts so that it keeps its digits near the root.
     """
 
     def values_(self, tile: Tensor, a: Tensor, b: Tensor, *, keep: Tensor) -> Tensor:
-        for rows in kernels.blocks(tile):
-            w = (a[rows] + 1) * b.mT
-            w.add_(a[rows]).sub_(tile[rows]).clamp_(min=0)
-            root = (w + 2).mul_(w).sqrt_()  # sinh of the distance
-            keep[rows] = root
-            tile[rows] = w.add_(root).log1p_().neg_()
-        return tile
+        u, v = a.to(tile.dtype), b.mT.to(tile.dtype)
+        torch.addcmul(u, u + 1, v, out=keep)
+        torch.sub(keep, tile, out=tile).clamp_(min=0)  # w
+        torch.addcmul(tile, tile, tile, value=0.5, out=keep).sqrt_()  # sinh of the distance / sqrt(2)
+        return tile.add_(keep, alpha=math.sqrt(2)).log1p_()
 
     def backward_(
         self, grad: Tensor, keep: Tensor, a: Tensor, b: Tensor
@@ -80,14 +79,9 @@ class Distance(TileKernel):
         # A point and itself have no direction: gradient 0. A device would have to be waited for to be asked.
         if grad.device.type != "cpu" or float(keep.amin()) <= 0:
             grad.masked_fill_(keep <= 0, 0)
-        grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
-        for rows in kernels.blocks(
-            grad
-        ):  # they nearly cancel with the products' part: in the terms' precision
-            w = grad[rows].to(a.dtype)
-            grad_a[rows] = -(w @ (b + 1))
-            grad_b -= w.mT @ (a[rows] + 1)
-        return grad_a, grad_b
+        grad.mul_(-math.sqrt(0.5))  # of p; that of w is its opposite
+        u, v = (terms.to(grad.dtype) + 1 for terms in (a, b))
+        return -(grad @ v), -(grad.mT @ u)
 
 
 class Angle(TileKernel):
@@ -186,20 +180,21 @@ def negative_lorentz_distance(x: Tensor, y: Tensor, *, curv: Tensor) -> Factored
 
     Points beyond :data:`FARTHEST` count as lying there.
     """
-    dtype = torch.promote_types(x.dtype, y.dtype)
+    x, y = _alike(x, y)
     c = curv.to(working_dtype(x.device))
 
-    def split(points: Tensor) -> tuple[Tensor, Tensor]:
-        unit = c.sqrt() * points.to(c.dtype)
-        n2 = unit.square().sum(-1, keepdim=True)
-        beyond = n2 > FARTHEST**2
-        factor = torch.where(beyond, FARTHEST / torch.where(beyond, n2, 1.0).sqrt(), 1.0)
+    def terms(points: Tensor) -> tuple[Tensor, Tensor]:
+        """A factor that brings far points nearer, in the dtype of the points, and sigma - 1."""
+        n2 = c * (points * points).sum(-1, keepdim=True, dtype=c.dtype)
+        beyond = ~(n2 <= FARTHEST**2)  # overflow, too
+        factor = torch.where(beyond, FARTHEST / c.detach().sqrt() / _length(points), 1.0)
         n2 = torch.where(beyond, FARTHEST**2, n2)
-        return (unit * factor).to(dtype), n2 / (kernels.time_of(n2) + 1)  # sigma - 1
+        return factor.to(points.dtype), n2 / (kernels.time_of(n2) + 1)
 
-    rows, u = split(x)
-    columns, v = split(y)
-    return Factored(Distance(), rows, columns, u, v, c.rsqrt().to(dtype), symmetric=True)
+    near_x, u = terms(x)
+    near_y, v = terms(y)
+    scale = -c.rsqrt().to(x.dtype)
+    return Factored(Distance(), x * (c.to(x.dtype) * near_x), y * near_y, u, v, scale, symmetric=True)
 
 
 def exterior_angle(directions: tuple[Tensor, Tensor], n2: tuple[Tensor, Tensor], *, flat: bool) -> Factored:
@@ -225,6 +220,13 @@ def dense(factored: Factored) -> Tensor:
         torch.mm(factored.rows, factored.columns.mT, out=out)
         kernel.values_(out, a, b, keep=torch.empty_like(out))
         return out.mul_(factored.scale)
+
+
+@torch.no_grad()
+def _length(points: Tensor) -> Tensor:
+    """Norms (B, 1), without overflow and above 0."""
+    largest = points.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(points.dtype).tiny)
+    return (points / largest).norm(dim=-1, keepdim=True) * largest
 
 
 def _alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
