@@ -147,7 +147,8 @@ def _work_on(
             "on with the parts that are written."
         ) from error
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        # Leaving would wait for the running parts as well, and be in their way when the pipes close.
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _ready(waiting: dict[Future[tuple[str, Counts]], int]) -> Iterator[tuple[int, str, Counts]]:
