@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,9 @@ SCORERS: dict[str, tuple[Callable[[], Geometry], Callable[[], Scorer]]] = {
 _MATRICES = {"lorentz_distance": 14, "cosine": 6, "angle": 30}
 
 
+Form: TypeAlias = Literal["tiled", "dense"]
+
+
 class Given(nn.Module):
     """Geometry and scorer of embeddings that are already there."""
 
@@ -59,9 +62,9 @@ def embeddings(batch: int, dim: int, *, scorer: str, seed: int) -> Tensor:
     return F.normalize(x) if scorer == "cosine" else x
 
 
-def ours(model: Given, x: Tensor, y: Tensor, *, form: str = "tiled") -> Tensor:
+def ours(model: Given, x: Tensor, y: Tensor, *, form: Form = "tiled") -> Tensor:
     """The library's term on given embeddings."""
-    return Contrastive(form=form)(PairContext({IMAGE: x, TEXT: y}, batch={}, model=model))  # type: ignore[arg-type]
+    return Contrastive(form=form)(PairContext({IMAGE: x, TEXT: y}, batch={}, model=model))
 
 
 def dense(model: Given, x: Tensor, y: Tensor, *, scorer: str) -> Tensor:
@@ -122,11 +125,12 @@ def errors(batch: int, dim: int, *, scorer: str) -> dict[str, float]:
     """Relative error of value and gradients in fp32 of both our forms, the tiled and the dense one."""
     points = [embeddings(batch, dim, scorer=scorer, seed=seed) for seed in (0, 1)]
     found: dict[str, list[Tensor]] = {}
-    for name, form, dtype in (
+    forms: tuple[tuple[str, Form, torch.dtype], ...] = (
         ("exact", "dense", torch.float64),
         ("", "tiled", torch.float32),
         ("dense_", "dense", torch.float32),
-    ):
+    )
+    for name, form, dtype in forms:
         model = Given(scorer).to(dtype)
         inputs = [x.to(dtype).requires_grad_() for x in points]
         value = ours(model, *inputs, form=form)

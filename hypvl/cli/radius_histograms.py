@@ -88,7 +88,7 @@ def _print(result: dict[str, object]) -> None:
     console = Console()
     header = ("group", "items", "mean radius", "standard deviation")
     console.print(rich_table(rows, header=header, title="Distance to the root", text_columns=1))
-    pairs: list[dict[str, float]] = result["nearer"]  # type: ignore[assignment]
+    pairs: list[dict[str, float]] = result["nearer"]  # type: ignore[assignment]  # as built above
     for pair in pairs:
         said = f"{pair['first']} nearer the root than {pair['second']}: {pair['share']:.1f} % of pairs (no order: 50 %)"
         console.print(said, markup=False, highlight=False)

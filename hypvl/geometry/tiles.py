@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hypvl.geometry import kernels
-from hypvl.geometry.precision import autocast_off, ieee_products, working_dtype
+from hypvl.geometry.precision import working_dtype
 
 # Points farther out than this, in units of the radius of curvature, count as lying at this length: 32 times farther
 # than the exponential map reaches. The square of the product of two fits in fp32.
@@ -210,16 +210,6 @@ def exterior_angle(directions: tuple[Tensor, Tensor], n2: tuple[Tensor, Tensor],
     sigma, tau = (torch.ones_like(z) if flat else kernels.time_of(z) for z in n2)
     a = torch.cat([n / sigma, 1 / sigma], dim=1)
     return Factored(Angle(), x, y, a, m / tau, x.new_ones(()), symmetric=False)
-
-
-def dense(factored: Factored) -> Tensor:
-    """All scores at once (B, N), without gradient: for tests and for looking at."""
-    out = factored.rows.new_empty(len(factored.rows), len(factored.columns))
-    with torch.no_grad(), autocast_off({out.device.type}), ieee_products(out.dtype):
-        kernel, a, b = factored.kernel, factored.row_terms, factored.column_terms
-        torch.mm(factored.rows, factored.columns.mT, out=out)
-        kernel.values_(out, a, b, keep=torch.empty_like(out))
-        return out.mul_(factored.scale)
 
 
 @torch.no_grad()
