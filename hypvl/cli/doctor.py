@@ -99,6 +99,34 @@ def main(argv: Sequence[str]) -> int:
     return 1 if broken else 0
 
 
+def requirements() -> list[str]:
+    """What hypvl needs, one requirement a line: of the installation, else of setup.py beside the package (no extras).
+
+    Raises:
+        UserError: hypvl is neither installed nor run from its folder.
+    """
+    import ast
+    import importlib.metadata
+
+    import hypvl
+
+    try:
+        return importlib.metadata.requires("hypvl") or []
+    except importlib.metadata.PackageNotFoundError:
+        path = Path(hypvl.__file__).resolve().parents[1] / "setup.py"
+    if not path.is_file():
+        raise UserError(
+            f"hypvl: neither installed nor beside {path}; expected one of them: pip install hypvl."
+        )
+    # Read, not run: setuptools need not be there.
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.keyword) and node.arg == "install_requires":
+            return [str(text) for text in ast.literal_eval(node.value)]
+    raise UserError(
+        f"{path}: has no install_requires=[...]; expected the list of what hypvl needs. Add it back."
+    )
+
+
 def check_environment() -> dict[str, Any]:
     """Versions, devices, and whether what setup.py asks for is installed."""
     import importlib.metadata
@@ -112,7 +140,7 @@ def check_environment() -> dict[str, Any]:
     from hypvl.training.provenance import device_name, git_state
 
     packages = []
-    for text in importlib.metadata.requires("hypvl") or []:
+    for text in requirements():
         requirement = Requirement(text)
         extra = re.search(r'extra == "([^"]+)"', str(requirement.marker or ""))
         try:

@@ -107,6 +107,20 @@ def test_the_environment(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert code == 1 and report["broken"] == [str(tmp_path / "none.tar")]
 
 
+def test_a_folder_that_was_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.metadata
+
+    from hypvl.cli.doctor import check_environment, requirements
+
+    def lost(name: str) -> list[str]:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", lost)
+    assert any(text.startswith("torch>=") for text in requirements())
+    packages = check_environment()["packages"]
+    assert all(package["required"] and package["version"] for package in packages)
+
+
 def test_a_package_that_is_missing_or_old(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.metadata
 
