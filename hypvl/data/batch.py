@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,11 +14,13 @@ class Batch(TypedDict):
     """One micro-batch of one rank, B samples.
 
     ``index`` is the row a sample came from, ``position`` its place in the endless sequence of samples; ``bad``
-    lists (key, reason) of the rows that had to be replaced while this batch was made.
+    lists (key, reason) of the rows that had to be replaced while this batch was made. Every text comes with its
+    lengths (``text_lengths``, ``negative_text_lengths``, ...): arrays, which stay on the host when tensors move.
     """
 
     image: Tensor  # (B, 3, h, w) uint8
     text: Tensor  # (B, L) int64, padded with 0
+    text_lengths: np.ndarray  # (B,) int64
     index: Tensor  # (B,) int64
     position: Tensor  # (B,) int64
     key: list[str]
@@ -37,6 +40,12 @@ def pad_rows(rows: Sequence[Tensor]) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=0)
 
 
+def row_lengths(rows: Tensor) -> np.ndarray:
+    """Tokens of each row up to its last that is not padding, at least 1: (B, L) on the CPU -> (B,) int64."""
+    real = rows.numpy() != 0  # (B, L)
+    return np.maximum(np.where(real, np.arange(1, real.shape[1] + 1), 0).max(axis=1, initial=0), 1)
+
+
 def collate(
     samples: Sequence[Sample],
     *,
@@ -46,7 +55,8 @@ def collate(
 ) -> Batch:
     """Join samples into a batch.
 
-    ``text`` and every ``*_text`` are padded, (L,) rows to (B, L) and (K, L) blocks to (B*K, L); other tensors
+    ``text`` and every ``*_text`` are padded, (L,) rows to (B, L) and (K, L) blocks to (B*K, L), and their lengths put
+    beside them, which costs nothing here and would stop a device later; other tensors
     and arrays of numbers are stacked, numbers become a tensor, anything else a list.
 
     Raises:
@@ -58,16 +68,22 @@ def collate(
         if missing:
             raise ValueError(f"collate: sample {missing[0]} has no {name!r}, which others of its batch have.")
         batch[name] = _join(name, [sample[name] for sample in samples])
+        if _is_text(name) and isinstance(batch[name], Tensor):
+            batch[f"{name}_lengths"] = row_lengths(batch[name])
     batch["index"] = torch.tensor(list(rows), dtype=torch.int64)
     batch["position"] = torch.tensor(list(positions), dtype=torch.int64)
     batch["bad"] = list(bad)
     return cast(Batch, batch)
 
 
+def _is_text(name: str) -> bool:
+    return name == "text" or name.endswith("_text")
+
+
 def _join(name: str, values: list[Any]) -> Any:
     first = values[0]
     if isinstance(first, Tensor):
-        if name == "text" or name.endswith("_text"):
+        if _is_text(name):
             return pad_rows([row for value in values for row in (value if value.ndim == 2 else value[None])])
         if any(value.shape != first.shape for value in values):
             shapes = ", ".join(sorted({str(tuple(value.shape)) for value in values}))

@@ -1,13 +1,24 @@
 """CLIP-style causal transformer for text."""
 
 import re
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hypvl.encoders.ragged import (
+    Groups,
+    check_fit,
+    group_cost,
+    join_rows,
+    plan_groups,
+    row_starts,
+    split_groups,
+)
 from hypvl.errors import ConfigError
 
 Activation: TypeAlias = Literal["gelu", "quick_gelu"]
@@ -58,14 +69,21 @@ class CausalSelfAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend: (B, L, W) -> (B, L, W)."""
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (B, L, 3W)
-        query, key, value = qkv.unflatten(-1, (3, self.heads, -1)).permute(
-            2, 0, 3, 1, 4
-        )  # each (B, A, L, W/A)
-        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)  # (B, A, L, W/A)
-        return self.out_proj(attended.transpose(1, 2).flatten(-2))
+    def forward(self, x: Tensor, groups: Groups) -> Tensor:
+        """Attend within each text: (T, W), the tokens of the groups one after the other -> (T, W)."""
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (T, 3W)
+        return self.out_proj(self._attend(qkv, groups))
+
+    @torch.compiler.disable  # groups differ from batch to batch; what is around compiles once for any T
+    def _attend(self, qkv: Tensor, groups: Groups) -> Tensor:
+        attended = []
+        for part in split_groups(qkv, groups):  # (B, L, 3W)
+            query, key, value = part.unflatten(-1, (3, self.heads, -1)).permute(
+                2, 0, 3, 1, 4
+            )  # (B, A, L, W/A)
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)  # (B, A, L, W/A)
+            attended.append(mixed.transpose(1, 2).flatten(2).flatten(0, 1))  # (B L, W)
+        return torch.cat(attended)
 
 
 class MLP(nn.Module):
@@ -95,9 +113,9 @@ class ResidualBlock(nn.Module):
         self.mlp = MLP(width, activation=activation)
         self.ln_2 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """One block: (B, L, W) -> (B, L, W)."""
-        x = x + self.attn(self.ln_1(x))
+    def forward(self, x: Tensor, groups: Groups) -> Tensor:
+        """One block: (T, W), the tokens of the groups one after the other -> (T, W)."""
+        x = x + self.attn(self.ln_1(x), groups)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -117,7 +135,8 @@ class TextTransformer(nn.Module):
     """Causal pre-norm transformer over token ids, read out at the first end-of-text token.
 
     Texts are padded at the end only, and no token sees what follows it: padding, however long, never
-    changes the features. State-dict names are the published ones, without their materialised mask.
+    changes the features, and next to none of it is computed (:mod:`hypvl.encoders.ragged`). State-dict names are the
+    published ones, without their materialised mask.
 
     Args:
         arch: ``L<layers>_W<width>``, with ``_A<heads>`` where there is not one head per 64 channels.
@@ -203,30 +222,62 @@ class TextTransformer(nn.Module):
         fixed = min(self.fixed_positions, length)
         return torch.cat((self.posit_embed[:fixed], self.posit_embed_res[fixed:length]))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, lengths: Sequence[int] | np.ndarray | None = None) -> Tensor:
         """Encode token ids.
 
         Args:
             tokens: Integers (B, L) with 1 <= L <= ``context_length``, padded with 0 at the end.
+            lengths: (B,) tokens of each text, end-of-text included, on the host: what is known there saves both
+                padding and waiting for the device. None = read off tokens on the CPU; those on another device are
+                computed as wide as they come.
 
         Returns:
             Trunk features (B, width), after the last LayerNorm; see :func:`read_out_positions`.
 
         Raises:
-            ValueError: When the shape is not (B, L) or a row is longer than ``context_length``.
+            ValueError: When the shape is not (B, L), a row is longer than ``context_length``, or ``lengths`` are not B
+                numbers of 1 to L.
+            RuntimeError: When a text is longer than ``lengths`` says.
         """
         if tokens.ndim != 2 or tokens.shape[1] == 0:
             raise ValueError(f"tokens have shape {tuple(tokens.shape)}, but (B, L) with L >= 1 is expected.")
-        length = tokens.shape[1]
-        if length > self.context_length:
+        if tokens.shape[1] > self.context_length:
             raise ValueError(
-                f"tokens are {length} long, but the context length is {self.context_length}: truncate them "
+                f"tokens are {tokens.shape[1]} long, but the context length is {self.context_length}: truncate them "
                 f"(the tokenizer's context_length) or build the model with a longer context."
             )
-        x = self.token_embed(tokens) + self.positions(length)  # (B, L, W)
+        x, groups, read_out = self._lay_out(tokens, lengths)
         recompute = self.grad_checkpointing and torch.is_grad_enabled()
         for block in self.resblocks:
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
-        position = read_out_positions(tokens, eot_token=self.eot_token)  # (B,)
-        x = x[torch.arange(len(x), device=x.device), position]  # (B, W)
-        return self.ln_final(x)
+            x = checkpoint(block, x, groups, use_reentrant=False) if recompute else block(x, groups)
+        return self.ln_final(x[read_out])
+
+    @torch.compiler.disable  # as attention
+    def _lay_out(
+        self, tokens: Tensor, lengths: Sequence[int] | np.ndarray | None
+    ) -> tuple[Tensor, Groups, Tensor]:
+        """Embedded tokens (T, W), group after group; the groups; which of the T each text is read at, (B,).
+
+        Nothing here waits for a device.
+        """
+        ends = read_out_positions(tokens, eot_token=self.eot_token)  # (B,)
+        order = ends.argsort()  # (B,) shortest first, as the groups are
+        groups = self._plan(tokens, ends, lengths)
+        if lengths is not None:
+            check_fit(ends[order], groups)
+        ids = join_rows(tokens, order, groups)  # (T,)
+        places = [self.positions(length).repeat(rows, 1) for rows, length in groups]
+        return self.token_embed(ids) + torch.cat(places), groups, row_starts(order, groups) + ends
+
+    def _plan(self, tokens: Tensor, ends: Tensor, lengths: Sequence[int] | np.ndarray | None) -> Groups:
+        """How the texts are cut into groups."""
+        if lengths is None and (tokens.device.type != "cpu" or len(tokens) == 0):
+            return [(tokens.shape[0], tokens.shape[1])]
+        if lengths is None:
+            lengths = (ends + 1).numpy()
+        elif len(lengths) != len(tokens) or not 1 <= min(lengths) <= max(lengths) <= tokens.shape[1]:
+            raise ValueError(
+                f"lengths are {len(lengths)} numbers from {min(lengths, default=0)} to {max(lengths, default=0)}, but "
+                f"{len(tokens)} numbers from 1 to {tokens.shape[1]} are expected, one for each row of tokens."
+            )
+        return plan_groups(lengths, cost=group_cost(tokens.device))

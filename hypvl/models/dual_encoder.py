@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ class DualEncoder(nn.Module):
 
     Args:
         visual: Images (B, 3, H, W), uint8 or float in [0, 1] -> (B, visual.width).
-        textual: Tokens (B, L) int64 -> (B, textual.width).
+        textual: Tokens (B, L) int64 -> (B, textual.width); as its second argument it takes the texts' lengths.
         visual_head: Makes the image head: ``in_features -> nn.Module``, whose output is the features.
         textual_head: Likewise for texts.
         geometry: Lifts features onto its manifold.
@@ -69,14 +70,34 @@ class DualEncoder(nn.Module):
         """Images (B, 3, H, W) -> trunk features (B, width), features (B, D) or embeddings (B, D)."""
         return self._encode("image", images, stage)
 
-    def encode_text(self, tokens: Tensor, stage: Stage = "embeddings") -> Tensor:
-        """Tokens (B, L), padded with 0 -> trunk features (B, width), features (B, D) or embeddings (B, D)."""
-        return self._encode("text", tokens, stage)
+    def encode_text(
+        self,
+        tokens: Tensor,
+        stage: Stage = "embeddings",
+        *,
+        lengths: Sequence[int] | np.ndarray | None = None,
+    ) -> Tensor:
+        """Tokens (B, L), padded with 0 -> trunk features (B, width), features (B, D) or embeddings (B, D).
 
-    def _encode(self, modality: Modality, inputs: Tensor, stage: Stage) -> Tensor:
+        Args:
+            tokens: int64.
+            stage: How far to go.
+            lengths: (B,) tokens of each text, on the host (``text_lengths`` of a batch): with them padding is not
+                computed on any device, without them only on the CPU not.
+        """
+        return self._encode("text", tokens, stage, lengths)
+
+    def _encode(
+        self,
+        modality: Modality,
+        inputs: Tensor,
+        stage: Stage,
+        lengths: Sequence[int] | np.ndarray | None = None,
+    ) -> Tensor:
         if stage not in STAGES:
             raise ValueError(f"stage: got {stage!r}; expected one of {', '.join(STAGES)}.")
-        trunk = (self.visual if modality == "image" else self.textual)(inputs)
+        more = () if lengths is None else (lengths,)
+        trunk = (self.visual if modality == "image" else self.textual)(inputs, *more)
         if stage == "trunk":
             return trunk
         features = self.project(trunk, modality=modality)

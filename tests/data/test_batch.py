@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hypvl.data.batch import collate, pad_rows
+from hypvl.data.batch import collate, pad_rows, row_lengths
 from hypvl.data.sample import BadSample, caption_text, finish_sample
 from hypvl.data.transforms import RandomResizedCrop, Squeeze
 from tests.data.helpers import Letters, jpeg, text_of
@@ -50,6 +50,21 @@ def test_collate_names_what_does_not_fit():
 
 def test_pad_rows():
     assert pad_rows([torch.tensor([1]), torch.tensor([2, 3, 4])]).tolist() == [[1, 0, 0], [2, 3, 4]]
+
+
+def test_row_lengths_count_to_the_last_token():
+    rows = torch.tensor([[1, 2, 0], [3, 0, 4], [0, 0, 0], [5, 6, 7]])
+    lengths = row_lengths(rows)
+    assert lengths.tolist() == [2, 3, 1, 3] and lengths.dtype == np.int64
+    assert row_lengths(rows[:0]).tolist() == []
+
+
+def test_every_text_comes_with_its_lengths_on_the_host():
+    others = [{"negative_text": torch.tensor([[1, 2], [3, 0]])}, {"negative_text": torch.tensor([[5], [6]])}]
+    batch = collate([sample(**o) for o in others], positions=[0, 1], rows=[0, 1])
+    assert isinstance(batch["text_lengths"], np.ndarray)  # no tensor: neither to_device nor DDP moves it
+    assert batch["text_lengths"].tolist() == [2, 2]
+    assert batch["negative_text_lengths"].tolist() == [2, 1, 1, 1]
 
 
 def finished(seed=3, **fields):
