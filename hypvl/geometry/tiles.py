@@ -8,7 +8,6 @@ A kernel works in place on tiles (r, k) of plain tensors, without autograd. Poin
 dtype of the points; terms have the working dtype (fp64), in which a tile is worked on block by block.
 """
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -24,15 +23,29 @@ FARTHEST = 2.0**20
 
 
 class TileKernel(ABC):
-    """What follows the inner products: values, and gradients from what was kept of the values."""
+    """What follows the inner products: values, and gradients from what was kept of the values.
+
+    Args:
+        a: Terms of the rows, (B, A).
+        b: Terms of the columns, (N, C).
+        dtype: Of the tiles.
+
+    Attributes:
+        gain: What the gradient of h still has to be multiplied by before :meth:`backward_`.
+    """
+
+    gain = 1.0
 
     @abstractmethod
-    def values_(self, tile: Tensor, a: Tensor, b: Tensor, *, keep: Tensor) -> Tensor:
+    def __init__(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> None: ...
+
+    @abstractmethod
+    def values_(self, tile: Tensor, rows: slice, columns: slice, *, keep: Tensor) -> Tensor:
         """h from inner products (r, k), in place; ``keep`` (r, k) gets what :meth:`backward_` needs."""
 
     @abstractmethod
     def backward_(
-        self, grad: Tensor, keep: Tensor, a: Tensor, b: Tensor
+        self, grad: Tensor, rows: slice, columns: slice, *, keep: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
         """Turn the gradient of h (r, k) into that of the inner products, in place; ``keep`` may be overwritten.
 
@@ -44,44 +57,55 @@ class TileKernel(ABC):
 class Linear(TileKernel):
     """h = p + a_i + b_j: negative squared distances; without terms inner products, of unit vectors cosines."""
 
-    def values_(self, tile: Tensor, a: Tensor, b: Tensor, *, keep: Tensor) -> Tensor:
-        if a.shape[1]:
-            for rows in kernels.blocks(tile):
-                tile[rows] = (tile[rows] + a[rows]).add_(b.mT)
-        return tile
+    def __init__(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
+        self.terms = (
+            _Products((a, torch.ones_like(b)), (torch.ones_like(a), b), dtype=dtype) if a.shape[1] else None
+        )
+
+    def values_(self, tile: Tensor, rows: slice, columns: slice, *, keep: Tensor) -> Tensor:
+        return tile if self.terms is None else self.terms.add_to_(tile, rows, columns)
 
     def backward_(
-        self, grad: Tensor, keep: Tensor, a: Tensor, b: Tensor
+        self, grad: Tensor, rows: slice, columns: slice, *, keep: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
-        return (
-            grad.sum(1, keepdim=True) if a.shape[1] else None,
-            grad.sum(0)[:, None] if b.shape[1] else None,
-        )
+        if self.terms is None:
+            return None, None
+        return grad.sum(1, keepdim=True), grad.sum(0)[:, None]
 
 
 class Distance(TileKernel):
-    """h = acosh(1 + w), w = u_i + v_j + u_i v_j - p: the distance of curvature -1, u = cosh(radius) - 1.
+    """h = acosh(1 + w), 2 w = 2 (u_i + v_j + u_i v_j) + p: the distance of curvature -1, u = cosh(radius) - 1.
 
     w = -<x, y> - 1 in the Lorentz product, through its small parts so that it keeps its digits near the root.
     """
 
-    def values_(self, tile: Tensor, a: Tensor, b: Tensor, *, keep: Tensor) -> Tensor:
-        u, v = a.to(tile.dtype), b.mT.to(tile.dtype)
-        torch.addcmul(u, u + 1, v, out=keep)
-        torch.sub(keep, tile, out=tile).clamp_(min=0)  # w
-        torch.addcmul(tile, tile, tile, value=0.5, out=keep).sqrt_()  # sinh of the distance / sqrt(2)
-        return tile.add_(keep, alpha=math.sqrt(2)).log1p_()
+    gain = 0.5
+
+    def __init__(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
+        self.terms = _Products((2 * a, b + 1), (torch.ones_like(a), 2 * b), dtype=dtype)
+        u, v = 2 * (a + 1), 2 * (b + 1)
+        self.u_mean, self.v_mean = u.mean(), v.mean()
+        self.u, self.v = (u - self.u_mean).to(dtype), (v - self.v_mean).mT.to(dtype)
+
+    def values_(self, tile: Tensor, rows: slice, columns: slice, *, keep: Tensor) -> Tensor:
+        self.terms.add_to_(tile, rows, columns).clamp_(min=0)
+        torch.addcmul(tile, tile, tile, value=0.25, out=keep).sqrt_()  # sinh of the distance
+        return torch.add(keep, tile, alpha=0.5, out=tile).log1p_()
 
     def backward_(
-        self, grad: Tensor, keep: Tensor, a: Tensor, b: Tensor
+        self, grad: Tensor, rows: slice, columns: slice, *, keep: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
-        grad.div_(keep)
         # A point and itself have no direction: gradient 0. A device would have to be waited for to be asked.
         if grad.device.type != "cpu" or float(keep.amin()) <= 0:
             grad.masked_fill_(keep <= 0, 0)
-        grad.mul_(-math.sqrt(0.5))  # of p; that of w is its opposite
-        u, v = (terms.to(grad.dtype) + 1 for terms in (a, b))
-        return -(grad @ v), -(grad.mT @ u)
+            keep.masked_fill_(keep <= 0, 1)
+        grad.div_(keep)
+        # Of u + 1 and v + 1 the mean apart: the rest is small and so keeps its digits.
+        rest = torch.mul(grad, self.v[:, columns], out=keep).sum(1, keepdim=True)
+        grad_u = self.v_mean * grad.sum(1, keepdim=True).to(self.v_mean.dtype) + rest
+        rest = torch.mul(grad, self.u[rows], out=keep).sum(0)[:, None]
+        grad_v = self.u_mean * grad.sum(0)[:, None].to(self.u_mean.dtype) + rest
+        return grad_u, grad_v
 
 
 class Angle(TileKernel):
@@ -90,30 +114,35 @@ class Angle(TileKernel):
     Terms of the row: alpha, s; of the column: mu; see :func:`hypvl.geometry.kernels.angle_from_product`.
     """
 
-    def values_(self, tile: Tensor, a: Tensor, b: Tensor, *, keep: Tensor) -> Tensor:
+    def __init__(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
+        self.a, self.b = a, b
+
+    def values_(self, tile: Tensor, rows: slice, columns: slice, *, keep: Tensor) -> Tensor:
+        a, b = self.a[rows], self.b[columns]
         keep.copy_(tile.clamp_(-1, 1))
-        for rows in kernels.blocks(tile):
-            _, _, opposite, adjacent = self._legs(keep, a, b, rows)
+        for part in kernels.blocks(tile):
+            _, _, opposite, adjacent = self._legs(keep, a, b, part)
             undefined = (opposite == 0) & (adjacent == 0)
-            tile[rows] = torch.atan2(opposite, adjacent, out=opposite).masked_fill_(undefined, torch.pi / 2)
+            tile[part] = torch.atan2(opposite, adjacent, out=opposite).masked_fill_(undefined, torch.pi / 2)
         return tile
 
     def backward_(
-        self, grad: Tensor, keep: Tensor, a: Tensor, b: Tensor
+        self, grad: Tensor, rows: slice, columns: slice, *, keep: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
+        a, b = self.a[rows], self.b[columns]
         mu = b.mT
         grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
-        for rows in kernels.blocks(grad):
-            alpha, s = a[rows, :1], a[rows, 1:]
-            g, q, opposite, adjacent = self._legs(keep, a, b, rows)
+        for part in kernels.blocks(grad):
+            alpha, s = a[part, :1], a[part, 1:]
+            g, q, opposite, adjacent = self._legs(keep, a, b, part)
             square = opposite.square_().addcmul_(adjacent, adjacent)
-            w = torch.where(square > 0, grad[rows] / square, 0.0)
+            w = torch.where(square > 0, grad[part] / square, 0.0)
             along = g.mul_(-alpha).add_(mu).mul_(w).mul_(mu).mul_(s).neg_()  # -(mu - alpha g) mu s w
-            grad[rows] = torch.where(q > 0, along.div_(q), 0.0)
+            grad[part] = torch.where(q > 0, along.div_(q), 0.0)
             w.mul_(q)
             grad_b -= w.mT @ (alpha * s)
-            grad_a[rows, :1] = (w @ b) * s
-            grad_a[rows, 1:] = w.mul_(adjacent) @ b
+            grad_a[part, :1] = (w @ b) * s
+            grad_a[part, 1:] = w.mul_(adjacent) @ b
         return grad_a, grad_b
 
     @staticmethod
@@ -129,7 +158,7 @@ class Factored:
     """Scores z_ij = scale_i h(x_i . y_j; a_i, b_j), not computed yet; everything carries gradients.
 
     Attributes:
-        kernel: h.
+        kernel: h, to be made of the terms.
         rows: x, (B, D).
         columns: y, (N, D), of the same dtype.
         row_terms: a, (B, A) with A >= 0, in the working dtype.
@@ -138,7 +167,7 @@ class Factored:
         symmetric: Whether the scores of the columns as queries are these, transposed.
     """
 
-    kernel: TileKernel
+    kernel: type[TileKernel]
     rows: Tensor
     columns: Tensor
     row_terms: Tensor
@@ -162,7 +191,7 @@ class Factored:
 def linear(x: Tensor, y: Tensor) -> Factored:
     """Inner products: of unit vectors, cosines."""
     x, y = _alike(x, y)
-    return Factored(Linear(), x, y, _none(x), _none(y), x.new_ones(()), symmetric=True)
+    return Factored(Linear, x, y, _none(x), _none(y), x.new_ones(()), symmetric=True)
 
 
 def negative_squared_distance(x: Tensor, y: Tensor) -> Factored:
@@ -172,7 +201,7 @@ def negative_squared_distance(x: Tensor, y: Tensor) -> Factored:
     x, y = x - centre, y - centre
     work = working_dtype(x.device)
     x2, y2 = (z.to(work).square().sum(-1, keepdim=True) for z in (x, y))
-    return Factored(Linear(), 2 * x, y, -x2, -y2, x.new_ones(()), symmetric=True)
+    return Factored(Linear, 2 * x, y, -x2, -y2, x.new_ones(()), symmetric=True)
 
 
 def negative_lorentz_distance(x: Tensor, y: Tensor, *, curv: Tensor) -> Factored:
@@ -194,7 +223,7 @@ def negative_lorentz_distance(x: Tensor, y: Tensor, *, curv: Tensor) -> Factored
     near_x, u = terms(x)
     near_y, v = terms(y)
     scale = -c.rsqrt().to(x.dtype)
-    return Factored(Distance(), x * (c.to(x.dtype) * near_x), y * near_y, u, v, scale, symmetric=True)
+    return Factored(Distance, x * (-2 * c.to(x.dtype) * near_x), y * near_y, u, v, scale, symmetric=True)
 
 
 def exterior_angle(directions: tuple[Tensor, Tensor], n2: tuple[Tensor, Tensor], *, flat: bool) -> Factored:
@@ -209,7 +238,7 @@ def exterior_angle(directions: tuple[Tensor, Tensor], n2: tuple[Tensor, Tensor],
     n, m = (kernels.radius(square) for square in n2)
     sigma, tau = (torch.ones_like(z) if flat else kernels.time_of(z) for z in n2)
     a = torch.cat([n / sigma, 1 / sigma], dim=1)
-    return Factored(Angle(), x, y, a, m / tau, x.new_ones(()), symmetric=False)
+    return Factored(Angle, x, y, a, m / tau, x.new_ones(()), symmetric=False)
 
 
 @torch.no_grad()
@@ -222,6 +251,27 @@ def _length(points: Tensor) -> Tensor:
 def _alike(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(x.dtype, y.dtype)
     return x.to(dtype), y.to(dtype)
+
+
+class _Products:
+    """Sums over pairs of a_i b_j, of terms (B, 1), (N, 1) of higher precision, as exactly as they are."""
+
+    def __init__(self, *pairs: tuple[Tensor, Tensor], dtype: torch.dtype) -> None:
+        left, right = [], []
+        for a, b in pairs:
+            (a_high, a_low), (b_high, b_low) = (_halves(z, dtype) for z in (a, b))
+            left += [a_high, a_low, a_high]
+            right += [b_high, b_high, b_low]
+        self.left, self.right = torch.cat(left, dim=1), torch.cat(right, dim=1)
+
+    def add_to_(self, tile: Tensor, rows: slice, columns: slice) -> Tensor:
+        return tile.addmm_(self.left[rows], self.right[columns].mT)
+
+
+def _halves(term: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What ``dtype`` holds of a term, and what of the rest."""
+    high = term.to(dtype)
+    return high, (term - high.to(term.dtype)).to(dtype)
 
 
 def _none(x: Tensor) -> Tensor:

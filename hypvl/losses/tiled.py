@@ -1,12 +1,17 @@
 """Row and column log-sum-exps of a score matrix that is never held: memory linear in the number of rows and columns.
 
-Forward: one pass over tiles with running maxima and sums for rows and columns. Backward: each tile is computed again,
+Forward: one pass over tiles with sums of exponentials for rows and columns. Backward: each tile is computed again,
 turned into its gradient, and multiplied into the gradients of rows and columns.
+
+Exponentials are taken relative to one number for all rows and columns, so that each score needs one for both ways.
+Where the scores differ too much for that (it shows in the sums), and on a GPU, which would have to be waited for, they
+are relative to the running maximum of each row and column.
 
 Source: the running log-sum-exp of Milakov and Gimelshein 2018 (arXiv 1805.02867); recomputing tiles in the backward
     pass as Dao et al. 2022 (arXiv 2205.14135) do for attention.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -14,11 +19,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hypvl import distributed
-from hypvl.geometry.precision import autocast_off, ieee_products
+from hypvl.geometry.precision import autocast_off, ieee_products, working_dtype
 from hypvl.geometry.tiles import Factored, TileKernel
 
 # Rows and columns of a tile on a processor; a few of them in fp32 stay in its cache.
-TILE = (512, 1024)
+TILE = (1024, 1024)
+# How far the log-sum-exp of a row or column may be from the common reference. An exponent loses the digits that its
+# distance from the reference has before the point, and at 87 there is nothing left of an exponential in fp32.
+_REACH = 24.0
 
 
 class LogSumExps(NamedTuple):
@@ -57,7 +65,7 @@ def log_sum_exps(
         tile: Rows and columns of a tile; None = what suits the device. Ragged last tiles are fine.
 
     Returns:
-        In the dtype of the points.
+        In fp64 on a processor, else in the dtype of the points.
     """
     if tile is None:
         tile = TILE if scores.rows.device.type == "cpu" else (8192, 8192)
@@ -113,7 +121,7 @@ def contrastive_losses(
             total = distributed.gather(found.column_sums[None]).sum(0)[targets]
             means = total / (len(scores.rows) * distributed.world_size())
         losses.append(_cross_entropy(lse, positive, means, label_smoothing))
-    return tuple(losses)
+    return tuple(loss.to(scores.rows.dtype) for loss in losses)
 
 
 def _cross_entropy(lse: Tensor, positive: Tensor, mean: Tensor | float, smoothing: float) -> Tensor:
@@ -124,100 +132,118 @@ class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, scale: Tensor,
-        targets: Tensor, kernel: TileKernel, columns: bool, sums: bool, tile: tuple[int, int],
+        targets: Tensor, kernel: type[TileKernel], columns: bool, sums: bool, tile: tuple[int, int],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-        B, N = len(x), len(y)
-        rows = _Running(B, x)
-        across = _Running(N if columns else 0, x)
-        row_sums = x.new_zeros(B if sums else 0, dtype=torch.float64)
-        column_sums = x.new_zeros(N if sums and columns else 0, dtype=torch.float64)
-        own = x.new_zeros(B)
-        buffers = _Buffers(x, tile)
+        scores = _Scores(x, y, a, b, scale, targets, kernel, tile)
         with ieee_products(x.dtype):
-            for r in _slices(B, tile[0]):
-                for k in _slices(N, tile[1]):
-                    z, work = buffers.tiles(r, k)
-                    torch.mm(x[r], y[k].mT, out=z)
-                    kernel.values_(z, a[r], b[k], keep=work).mul_(scale if scale.dim() == 0 else scale[r])
-                    place, inside = _places(targets[r], k)
-                    own[r] = torch.where(inside, z.gather(1, place), own[r, None])[:, 0]
-                    rows.add(r, z, work, dim=1)
-                    if columns:
-                        across.add(k, z, work, dim=0)
-                    if sums:
-                        row_sums[r] += z.sum(1)
-                        if columns:
-                            column_sums[k] += z.sum(0)
-        ctx.save_for_backward(
-            x, y, a, b, scale, targets, rows.largest, rows.total, across.largest, across.total
-        )
+            found = _Pass(scores, columns=columns, sums=sums)
+            if not (scores.is_simple() and found.common()):
+                found = _Pass(scores, columns=columns, sums=sums)
+                found.running()
+        ctx.save_for_backward(x, y, a, b, scale, targets, found.rows.largest, found.rows.total,
+                              found.columns.largest, found.columns.total, found.own.mean())  # fmt: skip
+        ctx.minus = None if found.reference is None else scale.new_tensor(-found.reference)
         ctx.kernel, ctx.columns, ctx.sums, ctx.tile = kernel, columns, sums, tile
-        return rows.result(), across.result(), row_sums.to(x.dtype), column_sums.to(x.dtype), own
+        s = scale.to(found.own.dtype)
+        own = found.own * (s if s.dim() == 0 else s[:, 0])
+        return found.rows.result(), found.columns.result(), found.row_sums, found.column_sums, own
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, a, b, scale, targets, row_max, row_total, column_max, column_total = ctx.saved_tensors
-        kernel: TileKernel = ctx.kernel
+        x, y, a, b, scale, targets, row_max, row_total, column_max, column_total, middle = ctx.saved_tensors
+        scores = _Scores(x, y, a, b, scale, targets, ctx.kernel, ctx.tile)
         g_rows, g_columns, g_row_sums, g_column_sums, g_own = grads
         # Over the totals: a softmax by maximum and total loses less than one by their log-sum-exp, rounded.
-        g_rows = (g_rows / row_total).to(x.dtype)[:, None]
-        g_columns = (g_columns / column_total).to(x.dtype)
+        to_rows = (g_rows / row_total).to(x.dtype)[:, None]
+        to_columns = (g_columns / column_total).to(x.dtype)
+        to_own = g_own.to(x.dtype)[:, None]
+        to_row_sums, to_column_sums = g_row_sums.to(x.dtype)[:, None], g_column_sums.to(x.dtype)
         grad_x, grad_y = torch.zeros_like(x), torch.zeros_like(y)
         grad_a, grad_b = torch.zeros_like(a), torch.zeros_like(b)
-        grad_scale = torch.zeros_like(scale, dtype=torch.float64)
-        buffers = _Buffers(x, ctx.tile, count=4)
+        grad_scale = torch.zeros_like(scale, dtype=row_total.dtype)
         with autocast_off({x.device.type}), ieee_products(x.dtype):
-            for r in _slices(len(x), ctx.tile[0]):
-                s = scale if scale.dim() == 0 else scale[r]
-                for k in _slices(len(y), ctx.tile[1]):
-                    z, keep, grad, work = buffers.tiles(r, k)
-                    torch.mm(x[r], y[k].mT, out=z)
-                    kernel.values_(z, a[r], b[k], keep=keep).mul_(s)
+            for r, k, (h, keep, grad, work) in scores.tiles(buffers=4):
+                scores.fill_(r, k, h, keep=keep)
+                s = scores.scale_of(r)
+                if ctx.minus is not None:
+                    torch.add(ctx.minus, h, alpha=float(scale), out=work).exp_()
                     if ctx.columns:
-                        torch.sub(z, column_max[k], out=work)
-                    z.sub_(row_max[r, None])
-                    torch.exp(z, out=grad).mul_(g_rows[r])
+                        torch.add(to_rows[r], to_columns[k], out=grad).mul_(work)
+                    else:
+                        torch.mul(work, to_rows[r], out=grad)
+                else:
+                    torch.mul(h, s, out=work)
+                    torch.sub(work, row_max[r, None], out=grad).exp_().mul_(to_rows[r])
                     if ctx.columns:
-                        grad.addcmul_(work.exp_(), g_columns[k])
-                    if ctx.sums:
-                        grad.add_(g_row_sums[r, None])
-                        if ctx.columns:
-                            grad.add_(g_column_sums[k])
-                    place, inside = _places(targets[r], k)
-                    grad.scatter_add_(1, place, torch.where(inside, g_own[r, None], 0.0))
-                    # Sum of grad z, in two parts: the scores of a row can be large and nearly equal.
-                    of_rows = grad.sum(1, keepdim=True).to(torch.float64) * row_max[r, None]
-                    of_rows += torch.bmm(grad[:, None], z[:, :, None])[:, 0]
-                    grad_scale[r if scale.dim() else ...] += of_rows if scale.dim() else of_rows.sum()
-                    grad.mul_(s)
-                    terms = kernel.backward_(grad, keep, a[r], b[k])
-                    for total, part, at in ((grad_a, terms[0], r), (grad_b, terms[1], k)):
-                        if part is not None:
-                            total[at] += part
-                    grad_x[r].addmm_(grad, y[k])
-                    grad_y[k].addmm_(grad.mT, x[r])
-        # z = scale h, so that d z / d scale = z / scale; at scale 0 all scores are equal and there is nothing to gain.
-        grad_scale = torch.where(scale == 0, 0.0, grad_scale / scale).to(scale.dtype)
-        return grad_x, grad_y, grad_a, grad_b, grad_scale, None, None, None, None, None
+                        grad.addcmul_(work.sub_(column_max[k]).exp_(), to_columns[k])
+                if ctx.sums:
+                    grad.add_(to_row_sums[r])
+                    if ctx.columns:
+                        grad.add_(to_column_sums[k])
+                place, inside = _places(targets[r], k)
+                grad.scatter_add_(1, place, torch.where(inside, to_own[r], 0.0))
+                # The scores can be large and nearly equal: of their middle the gradient is known exactly.
+                part = torch.sub(h, middle, out=work).mul_(grad).sum(1, keepdim=True)
+                if scale.dim() == 0:
+                    grad_scale += part.sum(dtype=grad_scale.dtype)
+                else:
+                    grad_scale[r] += part + middle * grad.sum(1, keepdim=True)
+                grad.mul_(s * scores.kernel.gain)
+                terms = scores.kernel.backward_(grad, r, k, keep=keep)
+                for total, term, at in ((grad_a, terms[0], r), (grad_b, terms[1], k)):
+                    if term is not None:
+                        total[at] += term
+                grad_x[r].addmm_(grad, y[k])
+                grad_y[k].addmm_(grad.mT, x[r])
+        if scale.dim() == 0:
+            total = g_rows.sum() + g_columns.sum() + g_own.sum()
+            if ctx.sums:
+                total = total + len(y) * g_row_sums.sum() + len(x) * g_column_sums.sum()
+            grad_scale += total * middle
+        return grad_x, grad_y, grad_a, grad_b, grad_scale.to(scale.dtype), None, None, None, None, None
 
 
-def _places(targets: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
-    """Where in a tile the targets of its rows are, (r, 1), and whether they are there at all."""
-    place = (targets - columns.start)[:, None]
-    last = columns.stop - columns.start - 1
-    return place.clamp(0, last), (place >= 0) & (place <= last)
+class _Scores:
+    """The arguments of one pass over the tiles."""
+
+    def __init__(
+        self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, scale: Tensor,
+        targets: Tensor, kernel: type[TileKernel], tile: tuple[int, int],
+    ) -> None:  # fmt: skip
+        self.x, self.y, self.scale = x, y, scale
+        self.targets, self.kernel, self.tile = targets, kernel(a, b, x.dtype), tile
+
+    def is_simple(self) -> bool:
+        """Whether a common reference can be tried: one scale, and a processor, which need not be waited for."""
+        return self.scale.dim() == 0 and self.x.device.type == "cpu"
+
+    def scale_of(self, rows: slice) -> Tensor:
+        return self.scale if self.scale.dim() == 0 else self.scale[rows]
+
+    def tiles(self, *, buffers: int) -> Iterator[tuple[slice, slice, list[Tensor]]]:
+        """Rows, columns and that many contiguous buffers of their size, in memory that is taken once."""
+        memory = [self.x.new_empty(self.tile[0] * self.tile[1]) for _ in range(buffers)]
+        for r in _slices(len(self.x), self.tile[0]):
+            for k in _slices(len(self.y), self.tile[1]):
+                shape = (r.stop - r.start, k.stop - k.start)
+                yield r, k, [m[: shape[0] * shape[1]].view(shape) for m in memory]
+
+    def fill_(self, r: slice, k: slice, h: Tensor, *, keep: Tensor) -> Tensor:
+        """Scores without their scale."""
+        torch.mm(self.x[r], self.y[k].mT, out=h)
+        return self.kernel.values_(h, r, k, keep=keep)
 
 
-class _Running:
-    """Log-sum-exps of rows or columns, from tiles in any order; sums in fp64."""
+class _Sums:
+    """Sums of exponentials of rows or columns, relative to ``largest``: tiles in any order."""
 
     def __init__(self, count: int, like: Tensor) -> None:
         self.largest = like.new_full((count,), -torch.inf)
-        self.total = like.new_zeros(count, dtype=torch.float64)
+        self.total = like.new_zeros(count, dtype=working_dtype(like.device))
 
     def add(self, at: slice, z: Tensor, work: Tensor, *, dim: int) -> None:
-        """Take in a tile; ``work`` is overwritten."""
+        """Take in a tile relative to the maximum so far; ``work`` is overwritten."""
         before = self.largest[at]
         now = torch.maximum(before, z.amax(dim))
         torch.sub(z, now.unsqueeze(dim), out=work)
@@ -227,18 +253,82 @@ class _Running:
         self.largest[at] = now
 
     def result(self) -> Tensor:
-        return (self.largest + self.total.log()).to(self.largest.dtype)
+        return self.largest + self.total.log()
+
+    def is_within_reach(self) -> bool:
+        """Whether no sum is far from 1, or no number."""
+        return len(self.total) == 0 or float(self.total.log().abs().amax()) <= _REACH
 
 
-class _Buffers:
-    """Contiguous tiles of the size that is asked for, in memory that is taken once."""
+class _Pass:
+    """What a pass over the tiles collects.
 
-    def __init__(self, like: Tensor, tile: tuple[int, int], *, count: int = 2) -> None:
-        self.memory = [like.new_empty(tile[0] * tile[1]) for _ in range(count)]
+    Attributes:
+        rows, columns: Sums of exponentials; columns empty where they are not asked for.
+        row_sums, column_sums: Sums of the scores, empty where they are not asked for.
+        own: (B,) scores of the targets, without their scale.
+        reference: What all exponentials are relative to, None = each row's and column's own.
+    """
 
-    def tiles(self, rows: slice, columns: slice) -> list[Tensor]:
-        shape = (rows.stop - rows.start, columns.stop - columns.start)
-        return [memory[: shape[0] * shape[1]].view(shape) for memory in self.memory]
+    reference: float | None = None
+
+    def __init__(self, scores: _Scores, *, columns: bool, sums: bool) -> None:
+        x, N = scores.x, len(scores.y) if columns else 0
+        self.scores, self.asked = scores, (columns, sums)
+        self.rows, self.columns = _Sums(len(x), x), _Sums(N, x)
+        self.row_sums, self.column_sums = (
+            self.rows.total.new_zeros(count if sums else 0) for count in (len(x), N)
+        )
+        self.own = self.rows.total.new_zeros(len(x))
+
+    def common(self) -> bool:
+        """Exponentials relative to one number; False = the scores differ too much for that."""
+        columns, _ = self.asked
+        minus = torch.zeros_like(self.scores.scale)
+        s = float(self.scores.scale)
+        for r, k, (h, work) in self.scores.tiles(buffers=2):
+            self._take(r, k, h, work)
+            if self.reference is None:
+                self.reference = float(torch.mul(h, s, out=work).amax(1).median())
+                minus.fill_(-self.reference)
+            torch.add(minus, h, alpha=s, out=work).exp_()
+            self.rows.total[r] += work.sum(1)
+            if columns:
+                self.columns.total[k] += work.sum(0)
+        if not (self.rows.is_within_reach() and self.columns.is_within_reach()):
+            return False
+        for found in (self.rows, self.columns):
+            found.largest.fill_(self.reference)
+        return True
+
+    def running(self) -> None:
+        """Exponentials relative to the maximum of each row and column."""
+        for r, k, (h, work) in self.scores.tiles(buffers=2):
+            self._take(r, k, h, work)
+            h.mul_(self.scores.scale_of(r))
+            self.rows.add(r, h, work, dim=1)
+            if self.asked[0]:
+                self.columns.add(k, h, work, dim=0)
+
+    def _take(self, r: slice, k: slice, h: Tensor, work: Tensor) -> None:
+        """Compute a tile, and what is asked of it beside exponentials."""
+        columns, sums = self.asked
+        scores = self.scores
+        scores.fill_(r, k, h, keep=work)
+        place, inside = _places(scores.targets[r], k)
+        self.own[r] = torch.where(inside, h.gather(1, place).to(self.own.dtype), self.own[r, None])[:, 0]
+        if sums:
+            s = scores.scale_of(r)
+            self.row_sums[r] += (h.sum(1, keepdim=True) * s)[:, 0]
+            if columns:
+                self.column_sums[k] += (h * s).sum(0)
+
+
+def _places(targets: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
+    """Where in a tile the targets of its rows are, (r, 1), and whether they are there at all."""
+    place = (targets - columns.start)[:, None]
+    last = columns.stop - columns.start - 1
+    return place.clamp(0, last), (place >= 0) & (place <= last)
 
 
 def _slices(count: int, step: int) -> list[slice]:

@@ -34,7 +34,9 @@ def dense(scores: tiles.Factored) -> Tensor:
     """All scores at once (B, N), without gradient."""
     with torch.no_grad():
         out = scores.rows @ scores.columns.mT
-        scores.kernel.values_(out, scores.row_terms, scores.column_terms, keep=torch.empty_like(out))
+        kernel = scores.kernel(scores.row_terms, scores.column_terms, out.dtype)
+        every = slice(None)
+        kernel.values_(out, every, every, keep=torch.empty_like(out))
         return out.mul_(scores.scale)
 
 
