@@ -4,7 +4,7 @@ import os
 import pickle
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,77 @@ def all_reduce_sum(x: Tensor) -> Tensor:
         x = x.detach().clone()
         dist.all_reduce(x)
     return x
+
+
+@torch.no_grad()
+def all_reduce_mean_(
+    tensors: Iterable[Tensor], *, wire: torch.dtype | None = None, bucket_bytes: int = 32 << 20
+) -> None:
+    """Replace each tensor by its mean over ranks, in place: a few large messages instead of many small ones.
+
+    Args:
+        tensors: Of the same shapes and in the same order on every rank.
+        wire: Send (and sum) numbers of this dtype instead of their own.
+        bucket_bytes: Largest message; a larger tensor goes alone.
+    """
+    if world_size() > 1:
+
+        def mean(flat: Tensor) -> Tensor:
+            sent = flat.to(wire if wire is not None else flat.dtype) / world_size()
+            dist.all_reduce(sent)
+            return sent
+
+        _in_buckets(tensors, mean, bucket_bytes=bucket_bytes)
+
+
+@torch.no_grad()
+def broadcast_(tensors: Iterable[Tensor], *, bucket_bytes: int = 32 << 20) -> None:
+    """Give each tensor the values that rank 0 has, in place; shapes and order as in :func:`all_reduce_mean_`."""
+    if world_size() > 1:
+
+        def send(flat: Tensor) -> Tensor:
+            dist.broadcast(flat, src=0)
+            return flat
+
+        _in_buckets(tensors, send, bucket_bytes=bucket_bytes)
+
+
+def _in_buckets(tensors: Iterable[Tensor], operate: Callable[[Tensor], Tensor], *, bucket_bytes: int) -> None:
+    """Apply ``operate`` to the tensors joined into flat ones of one dtype, and copy back what it returns."""
+    buckets: dict[torch.dtype, list[Tensor]] = {}
+
+    def empty(bucket: list[Tensor]) -> None:
+        flat = operate(torch.cat([x.reshape(-1) for x in bucket]))
+        for x, part in zip(bucket, flat.split([x.numel() for x in bucket]), strict=True):
+            x.copy_(part.view(x.shape))
+        bucket.clear()
+
+    for x in tensors:
+        bucket = buckets.setdefault(x.dtype, [])
+        if bucket and sum(y.nbytes for y in bucket) + x.nbytes > bucket_bytes:
+            empty(bucket)
+        bucket.append(x)
+    for bucket in buckets.values():
+        empty(bucket)
+
+
+def host_group() -> dist.ProcessGroup | None:
+    """A group whose messages are CPU tensors, so that a GPU need not be waited for (a collective).
+
+    The default group under gloo, a new one otherwise; None without a process group.
+    """
+    if not is_initialized():
+        return None
+    return dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+
+
+def any_rank(flags: Sequence[bool], *, group: dist.ProcessGroup | None) -> list[bool]:
+    """Whether each flag is set on any rank; ``group`` comes from :func:`host_group`."""
+    if world_size() == 1:
+        return list(flags)
+    found = torch.tensor(flags, dtype=torch.uint8)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX, group=group)
+    return [bool(flag) for flag in found.tolist()]
 
 
 def broadcast_object(value: Any) -> Any:

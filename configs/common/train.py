@@ -3,6 +3,12 @@
 `init_missing` lists what the model may have beyond `init_checkpoint` (names or shell patterns; everything else has to
 be in the file and fit). None = whatever fits is loaded. The log says what differed.
 
+`grad_cache.micro_batch = N` runs the encoders on N rows at a time, twice, and gives the gradients of the whole batch
+(no batch statistics inside an encoder): memory of N rows, about 4/3 of the time. `accumulate = K` is the same with
+N = the batch of a process / K, rounded up. `naive_accumulate = K` averages K separate losses of total_batch_size / K
+samples each: for a contrastive loss another objective, with fewer negatives. At most one of the three; None, 1 and 1
+are off. On several processes a divided step averages its gradients without DDP (`ddp.static_graph` means nothing then).
+
 `audit.every = N` logs every N steps whether the geometry does any work (radii, cones, order, gap); 0 = never.
 """
 
@@ -10,6 +16,9 @@ train = dict(
     seed=0,
     num_iterations=120_000,
     total_batch_size=2048,
+    accumulate=1,
+    naive_accumulate=1,
+    grad_cache=dict(micro_batch=None),
     num_workers=4,
     amp="auto",
     grad_clip_norm=None,

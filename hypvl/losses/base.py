@@ -201,12 +201,17 @@ class Objective(nn.Module):
         first, last = self.warmup[name]
         return self.weights[name] * ((self.steps - first) / (last - first)).clamp(0, 1)
 
-    def update_(self, ctx: PairContext) -> None:
-        """Let each term change its state, after a step that really happened."""
+    def update_(self, *contexts: PairContext) -> None:
+        """Let each term change its state, after a step that really happened.
+
+        Args:
+            contexts: That of the step, or of each of its parts in order: one step all the same.
+        """
         with torch.no_grad():
             self.steps += 1
-            for term in self._terms().values():
-                term.update_(ctx)
+            for ctx in contexts:
+                for term in self._terms().values():
+                    term.update_(ctx)
 
     def begin_epoch_(self) -> None:
         """Tell each term that the data begins an epoch."""

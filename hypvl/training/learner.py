@@ -1,8 +1,10 @@
 """Model plus objective as one module: encodes each declared view once and sums the loss terms."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,41 @@ from hypvl.models.dual_encoder import DualEncoder
 
 # Switches of the demo's mapper, by how the names begin of what they add to a batch.
 _DEMO_SWITCHES = {"box_": "boxes", "negative_": "negatives", "short_": "short"}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What an encoder is given.
+
+    Args:
+        values: Images or tokens, (R, ...).
+        lengths: (R,) tokens of each text, where the batch has them.
+    """
+
+    values: Tensor
+    lengths: np.ndarray | None = None
+
+    def split(self, size: int) -> list["Rows"]:
+        """Micro-batches of at most ``size`` rows, in order."""
+        starts = range(0, max(1, len(self.values)), size)
+        return [self[start : start + size] for start in starts]
+
+    def __getitem__(self, rows: slice | list[int]) -> "Rows":
+        return Rows(self.values[rows], None if self.lengths is None else self.lengths[rows])
+
+
+def rows_of(view: View, batch: Mapping[str, Any]) -> Rows:
+    """What a batch has for a view.
+
+    Raises:
+        ConfigError: when it has nothing.
+    """
+    if view.modality == "image":
+        return Rows(lookup(batch, view.source))
+    above, _, name = view.source.rpartition(".")
+    beside = lookup(batch, above) if above else batch
+    lengths = beside.get(f"{name}_lengths") if isinstance(beside, Mapping) else None
+    return Rows(lookup(batch, view.source), lengths)
 
 
 class Learner(nn.Module):
@@ -38,17 +75,34 @@ class Learner(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[LossOutput, PairContext]:
         """Loss of one local batch (tensors on the model's device)."""
-        ctx = PairContext(
-            {view: self._encode(view, batch) for view in self.views}, batch=batch, model=self.model
-        )
-        return self.objective(ctx), ctx
+        return self.judge({view: self.trunk(view, rows_of(view, batch)) for view in self.views}, batch)
 
-    def _encode(self, view: View, batch: Mapping[str, Any]) -> Tensor:
-        inputs = lookup(batch, view.source)
+    def trunk(self, view: View, rows: Rows) -> Tensor:
+        """What the encoder of a view makes of its inputs: (R, width), without gradient if the view has none."""
         with torch.set_grad_enabled(view.grad and torch.is_grad_enabled()):
             if view.modality == "image":
-                return self.model.encode_image(inputs, stage="features")
-            return self.model.encode_text(inputs, stage="features")
+                return self.model.encode_image(rows.values, stage="trunk")
+            return self.model.encode_text(rows.values, stage="trunk", lengths=rows.lengths)
+
+    def encoder(self, view: View) -> nn.Module:
+        """The module behind :meth:`trunk`."""
+        return self.model.visual if view.modality == "image" else self.model.textual
+
+    def judge(
+        self, trunks: Mapping[View, Tensor], batch: Mapping[str, Any]
+    ) -> tuple[LossOutput, PairContext]:
+        """Everything after the trunks: heads, geometry and loss terms, which may look at the whole batch.
+
+        Args:
+            trunks: Each declared view's :meth:`trunk` of the whole local batch.
+            batch: That batch.
+        """
+        features = {}
+        for view, trunk in trunks.items():
+            with torch.set_grad_enabled(view.grad and torch.is_grad_enabled()):
+                features[view] = self.model.project(trunk, modality=view.modality)
+        ctx = PairContext(features, batch=batch, model=self.model)
+        return self.objective(ctx), ctx
 
     def constrain_(self) -> None:
         """Clamp every learned parameter that has a range (curvature, scales); before each step."""
@@ -58,18 +112,20 @@ class Learner(nn.Module):
                 if constrain is not None:
                     constrain()
 
-    def update_(self, ctx: PairContext) -> None:
+    def update_(self, *contexts: PairContext) -> None:
         """Let terms (queues, thresholds) and the model (running statistics) change state.
 
-        Called once after a step that really happened, with the context of its forward pass.
+        Called once after a step that really happened, with the context of its forward pass, or of each part of it
+        in order.
         """
         with torch.no_grad():
-            self.objective.update_(ctx)
+            self.objective.update_(*contexts)
             views = [view for view in self.views if view.encoder == "student"]
-            self.model.update_(
-                image=[ctx.features(view).detach() for view in views if view.modality == "image"],
-                text=[ctx.features(view).detach() for view in views if view.modality == "text"],
-            )
+            for ctx in contexts:
+                self.model.update_(
+                    image=[ctx.features(view).detach() for view in views if view.modality == "image"],
+                    text=[ctx.features(view).detach() for view in views if view.modality == "text"],
+                )
 
     def stats(self) -> dict[str, float]:
         """Curvature, scales and the like, for the log (synchronises the device)."""

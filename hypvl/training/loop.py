@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -10,8 +11,16 @@ from torch import Tensor, nn
 
 from hypvl.errors import ConfigError
 from hypvl.losses.base import LossOutput, PairContext
+from hypvl.training.averaging import GradientAverage
+from hypvl.training.grad_cache import GradCache
 from hypvl.training.learner import Learner
-from hypvl.training.step import Precision, forward_backward, optimizer_step, to_device
+from hypvl.training.step import (
+    Precision,
+    forward_backward,
+    naive_forward_backward,
+    optimizer_step,
+    to_device,
+)
 
 
 @dataclass
@@ -20,13 +29,14 @@ class StepResult:
 
     Args:
         output: Loss and terms (on the device).
-        batch: The local batch (on the device).
+        batch: The local batch (on the device), with naive accumulation its last part.
         grad_norm: Norm of all gradients before clipping (0-dim, on the device).
         lr: Learning rate of the first parameter group in this step.
         stepped: False when fp16 overflowed and the step was skipped.
         data_seconds: Time spent waiting for the batch.
         seconds: Wall time of the whole step, waiting included.
-        ctx: What the objective saw of the step: features and embeddings of its views.
+        ctx: What the objective saw of the step: features and embeddings of its views; with naive accumulation, of the
+            last part.
     """
 
     output: LossOutput
@@ -71,6 +81,9 @@ class Trainer:
         global_batch_size: Samples per step over all ranks.
         epoch_size: Samples per epoch.
         clip_norm: Gradient clipping, None = off.
+        cache: Encodes the batch in micro-batches; None = at once.
+        naive_parts: Batches of the loader per step, whose losses are averaged; 1 = the usual step.
+        average: Takes the mean over ranks where there are several parts.
         hooks: Called in order.
         iteration: Steps done (skipped fp16 steps count).
         stop_requested: Set by a hook to end after the current step.
@@ -87,11 +100,15 @@ class Trainer:
     global_batch_size: int
     epoch_size: int
     clip_norm: float | None = None
+    cache: GradCache | None = None
+    naive_parts: int = 1
+    average: GradientAverage = field(default_factory=GradientAverage)
     hooks: Sequence[Hook] = ()
     iteration: int = 0
     stop_requested: bool = False
     parameters: list[Tensor] = field(init=False)
     _proven: bool = field(init=False, default=False)
+    _waited: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         self.parameters = [p for p in self.learner.parameters() if p.requires_grad]
@@ -123,9 +140,18 @@ class Trainer:
             for hook in self.hooks:
                 hook.close(self)
 
-    def _forward_backward(self, batch: dict[str, Any]) -> tuple[LossOutput, PairContext]:
+    def _forward_backward(self, batches: Iterator[Mapping[str, Any]]) -> tuple[LossOutput, list[PairContext]]:
+        settings: dict[str, Any] = {"precision": self.precision, "scaler": self.scaler}
+        first = self._next(batches)
         try:
-            result = forward_backward(self.module, batch, precision=self.precision, scaler=self.scaler)
+            if self.naive_parts > 1:
+                parts = chain([first], (self._next(batches) for _ in range(self.naive_parts - 1)))
+                result = naive_forward_backward(
+                    self.module, parts, parts=self.naive_parts, average=self.average, **settings
+                )
+            else:
+                output, ctx = forward_backward(self.module, first, cache=self.cache, **settings)
+                result = output, [ctx]
         except ValueError as error:
             if self._proven:
                 raise
@@ -134,29 +160,34 @@ class Trainer:
         self._proven = True
         return result
 
-    def _step(self, batches: Iterator[Mapping[str, Any]]) -> StepResult:
+    def _next(self, batches: Iterator[Mapping[str, Any]]) -> dict[str, Any]:
         started = time.perf_counter()
         batch = to_device(next(batches), self.precision.device)
-        data_seconds = time.perf_counter() - started
+        self._waited += time.perf_counter() - started
+        return batch
+
+    def _step(self, batches: Iterator[Mapping[str, Any]]) -> StepResult:
+        started = time.perf_counter()
+        self._waited = 0.0
         if self.consumed // self.epoch_size != (self.consumed - self.global_batch_size) // self.epoch_size:
             self.learner.objective.begin_epoch_()
         self.learner.constrain_()
-        output, ctx = self._forward_backward(batch)
+        output, contexts = self._forward_backward(batches)
         lr = float(self.optimizer.param_groups[0]["lr"])  # before the scheduler sets the next step's
         grad_norm, stepped = optimizer_step(
             self.optimizer, self.parameters, scaler=self.scaler, clip_norm=self.clip_norm
         )
         if stepped:
             self.scheduler.step()
-            self.learner.update_(ctx)
+            self.learner.update_(*contexts)
         self.iteration += 1
         return StepResult(
             LossOutput(output.total.detach(), output.terms),
-            batch,
+            dict(contexts[-1].batch),
             grad_norm,
             lr,
             stepped,
-            data_seconds,
+            self._waited,
             time.perf_counter() - started,
-            ctx,
+            contexts[-1],
         )

@@ -17,7 +17,10 @@ from hypvl.data.loader import Loader, build_loader
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.models.hub import load_checkpoint, load_weights
 from hypvl.models.run_folder import last_checkpoint
+from hypvl.training.accumulation import Accumulation
+from hypvl.training.averaging import GradientAverage
 from hypvl.training.checkpoint import random_state, restore_random_state, write_atomically
+from hypvl.training.grad_cache import GradCache
 from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.checkpoints import Checkpoints, OrderlyStop
 from hypvl.training.hooks.metrics import Metrics, Sink, bad_everywhere
@@ -26,6 +29,8 @@ from hypvl.training.learner import Learner
 from hypvl.training.loop import Hook, Trainer
 from hypvl.training.provenance import provenance
 from hypvl.training.root import mean_embedding
+from hypvl.training.row_checks import refuse_batch_statistics
+from hypvl.training.settings import whole_number
 from hypvl.training.step import Precision
 from hypvl.training.summary import summary_table
 
@@ -59,6 +64,7 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
     settings = cfg.train
     device = distributed.device()
     _check_numbers(settings)
+    plan = Accumulation.choose(settings, world_size=distributed.world_size())
     _check_place(folder)
     resumed = _resumable(folder, options.resume)
     log_to_console(rank=distributed.rank())
@@ -73,17 +79,24 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
     scheduler = _finish(cfg.optim.lr_scheduler, optimizer)
     precision = Precision.choose(settings.amp, device)
     scaler = precision.make_scaler()
+    learner.train()
+    if plan.micro_batch is not None:
+        refuse_batch_statistics(learner)
 
     dataset = instantiate(cfg.dataset)
     if distributed.is_main():
         dataset.prepare()
     distributed.barrier()
     iteration = int(resumed["iteration"]) if resumed is not None else 0
-    loader = _loader(cfg, dataset, device, consumed=iteration * int(settings.total_batch_size))
+    loader = _loader(
+        cfg, dataset, device,
+        consumed=iteration * int(settings.total_batch_size), parts=plan.naive_parts,
+    )  # fmt: skip
     torch.manual_seed(int(settings.seed) + 1 + distributed.rank())  # dropout differs between ranks
+    average = GradientAverage(wire=_wire(settings, precision))
     trainer = Trainer(
         learner=learner,
-        module=_wrap(learner, settings, precision),
+        module=_wrap(learner, settings, precision, plan),
         optimizer=optimizer,
         scheduler=scheduler,
         loader=loader,
@@ -93,6 +106,9 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
         global_batch_size=int(settings.total_batch_size),
         epoch_size=len(dataset),
         clip_norm=settings.grad_clip_norm,
+        cache=None if plan.micro_batch is None else GradCache(plan.micro_batch, average=average),
+        naive_parts=plan.naive_parts,
+        average=average,
         iteration=iteration,
     )
     if resumed is not None:
@@ -117,6 +133,8 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
         write_atomically(folder / "provenance.json", json.dumps(origin, indent=2) + "\n")
         logger.info("model\n{}", summary_table(model))
         logger.info(started_from)
+        if plan.divides:
+            logger.info(plan.describe())
         logger.info(
             "training on {} x {}, {} samples, precision {}, into {}",
             distributed.world_size(), device, len(dataset), precision.dtype or "fp32", folder,
@@ -129,18 +147,11 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
 def _check_numbers(settings: DictConfig) -> None:
     """Refuse what would fail later, and less clearly."""
     for name, least in (("num_iterations", 1), ("seed", 0), ("num_workers", 0)):
-        _whole_number(name, settings[name], least=least)
+        whole_number(name, settings[name], least=least)
     audit = settings.get("audit")  # configs of earlier versions have none
     if audit is not None:
-        _whole_number("audit.every", audit.every, least=0)
-        _whole_number("audit.samples", audit.samples, least=2)
-
-
-def _whole_number(name: str, value: Any, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
-        raise ConfigError(f"train.{name}: got {value!r}; expected a whole number.")
-    if value < least:
-        raise ConfigError(f"train.{name}: got {value}; expected {least} or more.")
+        whole_number("audit.every", audit.every, least=0)
+        whole_number("audit.samples", audit.samples, least=2)
 
 
 def _check_place(folder: Path) -> None:
@@ -269,7 +280,7 @@ def _finish(node: DictConfig, argument: Any) -> Any:
         raise ConfigError(f"{node.get('_target_')}: {error}") from error
 
 
-def _loader(cfg: DictConfig, dataset: Any, device: torch.device, *, consumed: int) -> Loader:
+def _loader(cfg: DictConfig, dataset: Any, device: torch.device, *, consumed: int, parts: int = 1) -> Loader:
     settings = cfg.train
     try:
         return build_loader(
@@ -280,17 +291,26 @@ def _loader(cfg: DictConfig, dataset: Any, device: torch.device, *, consumed: in
             num_workers=int(settings.num_workers),
             seed=int(settings.seed),
             consumed=consumed,
+            accumulate=parts,
             pin_memory=device.type == "cuda",
         )
     except ValueError as error:
         raise ConfigError(f"dataset: {error}") from error
 
 
-def _wrap(learner: Learner, settings: DictConfig, precision: Precision) -> nn.Module:
+def _wrap(learner: Learner, settings: DictConfig, precision: Precision, plan: Accumulation) -> nn.Module:
     module: nn.Module = learner
-    if settings.compile:
+    if settings.compile and plan.micro_batch is not None:
+        learner.model.visual.compile()  # in place, where the gradient cache cuts
+        learner.model.textual.compile()
+    elif settings.compile:
         module = torch.compile(module)  # type: ignore[assignment]
     if distributed.world_size() == 1:
+        return module
+    if (
+        plan.divides
+    ):  # gradients come in parts: GradientAverage takes the mean of their sum, DDP would of each
+        distributed.broadcast_([*learner.parameters(), *learner.buffers()])
         return module
     ddp = nn.parallel.DistributedDataParallel(
         module,
@@ -299,11 +319,17 @@ def _wrap(learner: Learner, settings: DictConfig, precision: Precision) -> nn.Mo
         static_graph=settings.ddp.static_graph,
         gradient_as_bucket_view=True,
     )
-    if settings.ddp.fp16_compression and precision.device.type == "cuda" and precision.dtype is not None:
+    if _wire(settings, precision) is not None:
         from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
 
         ddp.register_comm_hook(None, fp16_compress_hook)
     return ddp
+
+
+def _wire(settings: DictConfig, precision: Precision) -> torch.dtype | None:
+    """What gradients are sent as, when not as they are."""
+    compressed = settings.ddp.fp16_compression and precision.device.type == "cuda"
+    return torch.float16 if compressed and precision.dtype is not None else None
 
 
 def _resumable(folder: Path, resume: bool) -> dict[str, Any] | None:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from hypvl.errors import ConfigError
 from hypvl.losses.base import LossOutput, PairContext
+from hypvl.training.averaging import GradientAverage
+from hypvl.training.grad_cache import GradCache
 
 Amp = Literal["auto", "bf16", "fp16", "fp32", False]
 
@@ -60,7 +62,12 @@ class Precision:
 
 
 def forward_backward(
-    learner: nn.Module, batch: Mapping[str, Any], *, precision: Precision, scaler: torch.amp.GradScaler
+    learner: nn.Module,
+    batch: Mapping[str, Any],
+    *,
+    precision: Precision,
+    scaler: torch.amp.GradScaler,
+    cache: GradCache | None = None,
 ) -> tuple[LossOutput, PairContext]:
     """Loss of the batch and its gradients, added into ``.grad``.
 
@@ -69,14 +76,55 @@ def forward_backward(
         batch: Local batch on the model's device.
         precision: Precision of the forward pass.
         scaler: Scales the loss in fp16.
+        cache: Encodes in micro-batches, with the same result; then gradients are averaged over ranks also without DDP.
 
     Returns:
         The loss and the context that ``Objective.update_`` takes.
     """
+    if cache is not None:
+        return cache(learner, batch, precision=precision, scaler=scaler)
     with precision.autocast():
         output, ctx = learner(batch)
     scaler.scale(output.total).backward()
     return output, ctx
+
+
+def naive_forward_backward(
+    learner: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    *,
+    parts: int,
+    precision: Precision,
+    scaler: torch.amp.GradScaler,
+    average: GradientAverage,
+) -> tuple[LossOutput, list[PairContext]]:
+    """Mean of the losses of several batches, each on its own, and its gradients, added into ``.grad``.
+
+    A term that compares samples with each other sees those of one part only: for contrastive losses this is another
+    objective than that of the joined batch, with fewer negatives.
+
+    Args:
+        learner: A :class:`~hypvl.training.learner.Learner`, not wrapped by DDP.
+        batches: The ``parts`` local batches of the step, taken one after the other.
+        parts: Their number.
+        precision: Precision of the forward passes.
+        scaler: Scales the loss in fp16.
+        average: Takes the mean over ranks of the gradients, once.
+
+    Returns:
+        Means over the parts, and the context of each part in order.
+    """
+    outputs, contexts = [], []
+    for batch in batches:
+        with precision.autocast():
+            output, ctx = learner(batch)
+        scaler.scale(output.total / parts).backward()
+        outputs.append(LossOutput(output.total.detach(), output.terms))
+        contexts.append(ctx)
+    assert len(outputs) == parts
+    average(learner.parameters())
+    terms = {name: torch.stack([o.terms[name] for o in outputs]).mean() for name in outputs[0].terms}
+    return LossOutput(torch.stack([o.total for o in outputs]).mean(), terms), contexts
 
 
 def optimizer_step(
