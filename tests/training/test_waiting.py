@@ -2,8 +2,8 @@
 
 Without a GPU two twins show it. On the meta device, whose tensors have no content, whole steps run: what would read a
 number back is noted, or fails. On a CUDA device that is only imagined (:class:`FakeTensorMode`) run the parts that need
-CUDA: the choice of kernels and the fused optimizer; its backward pass would need a driver. Copies between host and device are seen.
-(On the CPU itself reading costs nothing, and some code does it there and only there.)
+CUDA: the choice of kernels and the fused optimizer; its backward pass would need a driver. Copies between host and
+device are seen. (On the CPU itself reading costs nothing, and some code does it there and only there.)
 """
 
 from collections.abc import Iterator
