@@ -307,9 +307,7 @@ def _wrap(learner: Learner, settings: DictConfig, precision: Precision, plan: Ac
         module = torch.compile(module)  # type: ignore[assignment]
     if distributed.world_size() == 1:
         return module
-    if (
-        plan.divides
-    ):  # gradients come in parts: GradientAverage takes the mean of their sum, DDP would of each
+    if plan.divides:  # its gradients come in parts: GradientAverage takes the mean of their sum, once
         distributed.broadcast_([*learner.parameters(), *learner.buffers()])
         return module
     ddp = nn.parallel.DistributedDataParallel(
