@@ -5,10 +5,12 @@ the tile. The distance, the cosine, the squared distance and the exterior angle 
 spaces has one inner product per factor and has not.
 
 A kernel works in place on tiles (r, k) of plain tensors, without autograd. Points, inner products and values have the
-dtype of the points; terms have the working dtype (fp64), in which a tile is worked on block by block.
+dtype of the points; terms have the working dtype (fp64), and what this dtype holds more of them is not lost where the
+result would show it.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,20 +34,22 @@ class TileKernel(ABC):
 
     Attributes:
         gain: What the gradient of h still has to be multiplied by before :meth:`backward_`.
+        buffers: How many tiles :meth:`values_` keeps.
     """
 
     gain = 1.0
+    buffers = 1
 
     @abstractmethod
     def __init__(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> None: ...
 
     @abstractmethod
-    def values_(self, tile: Tensor, rows: slice, columns: slice, *, keep: Tensor) -> Tensor:
-        """h from inner products (r, k), in place; ``keep`` (r, k) gets what :meth:`backward_` needs."""
+    def values_(self, tile: Tensor, rows: slice, columns: slice, *, keep: Sequence[Tensor]) -> Tensor:
+        """h from inner products (r, k), in place; ``keep``, each (r, k), get what :meth:`backward_` needs."""
 
     @abstractmethod
     def backward_(
-        self, grad: Tensor, rows: slice, columns: slice, *, keep: Tensor
+        self, grad: Tensor, rows: slice, columns: slice, *, keep: Sequence[Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
         """Turn the gradient of h (r, k) into that of the inner products, in place; ``keep`` may be overwritten.
 
@@ -62,11 +66,11 @@ class Linear(TileKernel):
             _Products((a, torch.ones_like(b)), (torch.ones_like(a), b), dtype=dtype) if a.shape[1] else None
         )
 
-    def values_(self, tile: Tensor, rows: slice, columns: slice, *, keep: Tensor) -> Tensor:
+    def values_(self, tile: Tensor, rows: slice, columns: slice, *, keep: Sequence[Tensor]) -> Tensor:
         return tile if self.terms is None else self.terms.add_to_(tile, rows, columns)
 
     def backward_(
-        self, grad: Tensor, rows: slice, columns: slice, *, keep: Tensor
+        self, grad: Tensor, rows: slice, columns: slice, *, keep: Sequence[Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
         if self.terms is None:
             return None, None
@@ -83,29 +87,22 @@ class Distance(TileKernel):
 
     def __init__(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
         self.terms = _Products((2 * a, b + 1), (torch.ones_like(a), 2 * b), dtype=dtype)
-        u, v = 2 * (a + 1), 2 * (b + 1)
-        self.u_mean, self.v_mean = u.mean(), v.mean()
-        self.u, self.v = (u - self.u_mean).to(dtype), (v - self.v_mean).mT.to(dtype)
+        self.u, self.v = _Weights(2 * (a + 1), dim=0, dtype=dtype), _Weights(2 * (b + 1), dim=1, dtype=dtype)
 
-    def values_(self, tile: Tensor, rows: slice, columns: slice, *, keep: Tensor) -> Tensor:
+    def values_(self, tile: Tensor, rows: slice, columns: slice, *, keep: Sequence[Tensor]) -> Tensor:
         self.terms.add_to_(tile, rows, columns).clamp_(min=0)
-        torch.addcmul(tile, tile, tile, value=0.25, out=keep).sqrt_()  # sinh of the distance
-        return torch.add(keep, tile, alpha=0.5, out=tile).log1p_()
+        torch.addcmul(tile, tile, tile, value=0.25, out=keep[0]).sqrt_()  # sinh of the distance
+        return torch.add(keep[0], tile, alpha=0.5, out=tile).log1p_()
 
     def backward_(
-        self, grad: Tensor, rows: slice, columns: slice, *, keep: Tensor
+        self, grad: Tensor, rows: slice, columns: slice, *, keep: Sequence[Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
-        # A point and itself have no direction: gradient 0. A device would have to be waited for to be asked.
-        if grad.device.type != "cpu" or float(keep.amin()) <= 0:
-            grad.masked_fill_(keep <= 0, 0)
-            keep.masked_fill_(keep <= 0, 1)
-        grad.div_(keep)
-        # Of u + 1 and v + 1 the mean apart: the rest is small and so keeps its digits.
-        rest = torch.mul(grad, self.v[:, columns], out=keep).sum(1, keepdim=True)
-        grad_u = self.v_mean * grad.sum(1, keepdim=True).to(self.v_mean.dtype) + rest
-        rest = torch.mul(grad, self.u[rows], out=keep).sum(0)[:, None]
-        grad_v = self.u_mean * grad.sum(0)[:, None].to(self.u_mean.dtype) + rest
-        return grad_u, grad_v
+        (sinh,) = keep
+        if not _all_positive(sinh):  # a point and itself have no direction: gradient 0
+            grad.masked_fill_(sinh <= 0, 0)
+            sinh.masked_fill_(sinh <= 0, 1)
+        grad.div_(sinh)
+        return self.v.sums(grad, columns, work=sinh), self.u.sums(grad, rows, work=sinh)
 
 
 class Angle(TileKernel):
@@ -114,43 +111,46 @@ class Angle(TileKernel):
     Terms of the row: alpha, s; of the column: mu; see :func:`hypvl.geometry.kernels.angle_from_product`.
     """
 
-    def __init__(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
-        self.a, self.b = a, b
+    buffers = 4
 
-    def values_(self, tile: Tensor, rows: slice, columns: slice, *, keep: Tensor) -> Tensor:
-        a, b = self.a[rows], self.b[columns]
-        keep.copy_(tile.clamp_(-1, 1))
-        for part in kernels.blocks(tile):
-            _, _, opposite, adjacent = self._legs(keep, a, b, part)
-            undefined = (opposite == 0) & (adjacent == 0)
-            tile[part] = torch.atan2(opposite, adjacent, out=opposite).masked_fill_(undefined, torch.pi / 2)
+    def __init__(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
+        self.alpha, self.s, self.mu = a[:, :1].to(dtype), a[:, 1:].to(dtype), b.mT.to(dtype)
+        self.columns = _Weights(b, dim=1, dtype=dtype)
+        self.rows = _Weights(a.prod(1, keepdim=True), dim=0, dtype=dtype)
+
+    def values_(self, tile: Tensor, rows: slice, columns: slice, *, keep: Sequence[Tensor]) -> Tensor:
+        alpha, s, mu = self.alpha[rows], self.s[rows], self.mu[:, columns]
+        g, q, opposite, adjacent = keep
+        torch.clamp(tile, -1, 1, out=g)
+        torch.sub(1, g, out=q)
+        q.addcmul_(q, g).sqrt_()  # (1 - g)(1 + g)
+        torch.mul(q, mu, out=opposite).mul_(s)
+        torch.mul(g, mu, out=adjacent).sub_(alpha)
+        torch.atan2(opposite, adjacent, out=tile)
+        if not _all_positive(tile):
+            tile.masked_fill_((opposite == 0) & (adjacent == 0), torch.pi / 2)  # undefined
         return tile
 
     def backward_(
-        self, grad: Tensor, rows: slice, columns: slice, *, keep: Tensor
+        self, grad: Tensor, rows: slice, columns: slice, *, keep: Sequence[Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
-        a, b = self.a[rows], self.b[columns]
-        mu = b.mT
-        grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
-        for part in kernels.blocks(grad):
-            alpha, s = a[part, :1], a[part, 1:]
-            g, q, opposite, adjacent = self._legs(keep, a, b, part)
-            square = opposite.square_().addcmul_(adjacent, adjacent)
-            w = torch.where(square > 0, grad[part] / square, 0.0)
-            along = g.mul_(-alpha).add_(mu).mul_(w).mul_(mu).mul_(s).neg_()  # -(mu - alpha g) mu s w
-            grad[part] = torch.where(q > 0, along.div_(q), 0.0)
-            w.mul_(q)
-            grad_b -= w.mT @ (alpha * s)
-            grad_a[part, :1] = (w @ b) * s
-            grad_a[part, 1:] = w.mul_(adjacent) @ b
-        return grad_a, grad_b
-
-    @staticmethod
-    def _legs(g: Tensor, a: Tensor, b: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """g and q, and the two arguments of atan2, for some rows in the precision of the terms."""
-        mu, g = b.mT, g[rows].to(b.dtype)
-        q = (1 - g).mul_(1 + g).sqrt_()
-        return g, q, (q * mu).mul_(a[rows, 1:]), (g * mu).sub_(a[rows, :1])
+        alpha, s, mu = self.alpha[rows], self.s[rows], self.mu[:, columns]
+        g, q, opposite, adjacent = keep
+        w = opposite.square_().addcmul_(adjacent, adjacent)
+        if not _all_positive(w):
+            grad.masked_fill_(w == 0, 0)
+            w.masked_fill_(w == 0, 1)
+        torch.div(grad, w, out=w)
+        along = g.mul_(-alpha).add_(mu).mul_(w).mul_(mu)  # (mu - alpha g) mu w
+        w.mul_(q)
+        if not _all_positive(q):
+            along.masked_fill_(q == 0, 0)
+            q.masked_fill_(q == 0, 1)
+        torch.mul(along.div_(q), -s, out=grad)
+        grad_mu = -self.rows.sums(w, rows, work=g)
+        grad_alpha = self.columns.sums(w, columns, work=g) * s
+        grad_s = self.columns.sums(w.mul_(adjacent), columns, work=g)
+        return torch.cat([grad_alpha, grad_s], dim=1), grad_mu
 
 
 @dataclass(frozen=True)
@@ -266,6 +266,29 @@ class _Products:
 
     def add_to_(self, tile: Tensor, rows: slice, columns: slice) -> Tensor:
         return tile.addmm_(self.left[rows], self.right[columns].mT)
+
+
+class _Weights:
+    """Weights (N, 1) of sums over rows (dim 0) or columns (dim 1) of tiles, their mean apart.
+
+    The rest is small and so keeps its digits where the sums nearly cancel.
+    """
+
+    def __init__(self, weights: Tensor, *, dim: int, dtype: torch.dtype) -> None:
+        self.mean, self.dim = weights.mean(), dim
+        rest = (weights - self.mean).to(dtype)
+        self.rest = rest if dim == 0 else rest.mT
+
+    def sums(self, tile: Tensor, at: slice, *, work: Tensor) -> Tensor:
+        """(r, 1) or (k, 1), in the precision of the weights; ``work`` is overwritten."""
+        rest = self.rest[at] if self.dim == 0 else self.rest[:, at]
+        plain, weighted = tile.sum(self.dim), torch.mul(tile, rest, out=work).sum(self.dim)
+        return (self.mean * plain.to(self.mean.dtype) + weighted)[:, None]
+
+
+def _all_positive(tile: Tensor) -> bool:
+    """Whether all are surely above 0: on a processor; a device would have to be waited for."""
+    return tile.device.type == "cpu" and float(tile.amin()) > 0
 
 
 def _halves(term: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -142,7 +142,7 @@ class _Tiled(torch.autograd.Function):
                 found.running()
         ctx.save_for_backward(x, y, a, b, scale, targets, found.rows.largest, found.rows.total,
                               found.columns.largest, found.columns.total, found.own.mean())  # fmt: skip
-        ctx.minus = None if found.reference is None else scale.new_tensor(-found.reference)
+        ctx.minus = found.minus
         ctx.kernel, ctx.columns, ctx.sums, ctx.tile = kernel, columns, sums, tile
         s = scale.to(found.own.dtype)
         own = found.own * (s if s.dim() == 0 else s[:, 0])
@@ -163,7 +163,7 @@ class _Tiled(torch.autograd.Function):
         grad_a, grad_b = torch.zeros_like(a), torch.zeros_like(b)
         grad_scale = torch.zeros_like(scale, dtype=row_total.dtype)
         with autocast_off({x.device.type}), ieee_products(x.dtype):
-            for r, k, (h, keep, grad, work) in scores.tiles(buffers=4):
+            for r, k, (h, grad, work, *keep) in scores.tiles(more=2):
                 scores.fill_(r, k, h, keep=keep)
                 s = scores.scale_of(r)
                 if ctx.minus is not None:
@@ -221,15 +221,19 @@ class _Scores:
     def scale_of(self, rows: slice) -> Tensor:
         return self.scale if self.scale.dim() == 0 else self.scale[rows]
 
-    def tiles(self, *, buffers: int) -> Iterator[tuple[slice, slice, list[Tensor]]]:
-        """Rows, columns and that many contiguous buffers of their size, in memory that is taken once."""
-        memory = [self.x.new_empty(self.tile[0] * self.tile[1]) for _ in range(buffers)]
+    def tiles(self, *, more: int = 0) -> Iterator[tuple[slice, slice, list[Tensor]]]:
+        """Rows, columns and buffers of their size: of the scores, that many more, and what the kernel keeps.
+
+        They are contiguous, in memory that is taken once.
+        """
+        count = 1 + more + self.kernel.buffers
+        memory = [self.x.new_empty(self.tile[0] * self.tile[1]) for _ in range(count)]
         for r in _slices(len(self.x), self.tile[0]):
             for k in _slices(len(self.y), self.tile[1]):
                 shape = (r.stop - r.start, k.stop - k.start)
                 yield r, k, [m[: shape[0] * shape[1]].view(shape) for m in memory]
 
-    def fill_(self, r: slice, k: slice, h: Tensor, *, keep: Tensor) -> Tensor:
+    def fill_(self, r: slice, k: slice, h: Tensor, *, keep: list[Tensor]) -> Tensor:
         """Scores without their scale."""
         torch.mm(self.x[r], self.y[k].mT, out=h)
         return self.kernel.values_(h, r, k, keep=keep)
@@ -267,10 +271,10 @@ class _Pass:
         rows, columns: Sums of exponentials; columns empty where they are not asked for.
         row_sums, column_sums: Sums of the scores, empty where they are not asked for.
         own: (B,) scores of the targets, without their scale.
-        reference: What all exponentials are relative to, None = each row's and column's own.
+        minus: 0-dim, less what all exponentials are relative to; None = each row's and column's own.
     """
 
-    reference: float | None = None
+    minus: Tensor | None = None
 
     def __init__(self, scores: _Scores, *, columns: bool, sums: bool) -> None:
         x, N = scores.x, len(scores.y) if columns else 0
@@ -284,37 +288,37 @@ class _Pass:
     def common(self) -> bool:
         """Exponentials relative to one number; False = the scores differ too much for that."""
         columns, _ = self.asked
-        minus = torch.zeros_like(self.scores.scale)
         s = float(self.scores.scale)
-        for r, k, (h, work) in self.scores.tiles(buffers=2):
-            self._take(r, k, h, work)
-            if self.reference is None:
-                self.reference = float(torch.mul(h, s, out=work).amax(1).median())
-                minus.fill_(-self.reference)
-            torch.add(minus, h, alpha=s, out=work).exp_()
+        for r, k, (h, *keep) in self.scores.tiles():
+            work = keep[0]
+            self._take(r, k, h, keep)
+            if self.minus is None:
+                self.minus = -torch.mul(h, s, out=work).amax(1).median()
+            torch.add(self.minus, h, alpha=s, out=work).exp_()
             self.rows.total[r] += work.sum(1)
             if columns:
                 self.columns.total[k] += work.sum(0)
-        if not (self.rows.is_within_reach() and self.columns.is_within_reach()):
+        if self.minus is None or not (self.rows.is_within_reach() and self.columns.is_within_reach()):
             return False
         for found in (self.rows, self.columns):
-            found.largest.fill_(self.reference)
+            found.largest.fill_(-float(self.minus))
         return True
 
     def running(self) -> None:
         """Exponentials relative to the maximum of each row and column."""
-        for r, k, (h, work) in self.scores.tiles(buffers=2):
-            self._take(r, k, h, work)
+        for r, k, (h, *keep) in self.scores.tiles():
+            work = keep[0]
+            self._take(r, k, h, keep)
             h.mul_(self.scores.scale_of(r))
             self.rows.add(r, h, work, dim=1)
             if self.asked[0]:
                 self.columns.add(k, h, work, dim=0)
 
-    def _take(self, r: slice, k: slice, h: Tensor, work: Tensor) -> None:
+    def _take(self, r: slice, k: slice, h: Tensor, keep: list[Tensor]) -> None:
         """Compute a tile, and what is asked of it beside exponentials."""
         columns, sums = self.asked
         scores = self.scores
-        scores.fill_(r, k, h, keep=work)
+        scores.fill_(r, k, h, keep=keep)
         place, inside = _places(scores.targets[r], k)
         self.own[r] = torch.where(inside, h.gather(1, place).to(self.own.dtype), self.own[r, None])[:, 0]
         if sums:
