@@ -39,7 +39,7 @@ def refuse_batch_statistics(learner: Learner) -> None:
                 path = f"model.{trunk}.{name}" if name else f"model.{trunk}"
                 raise ConfigError(
                     f"train.grad_cache.micro_batch: {path} is a {type(module).__name__}, whose statistics would be "
-                    f"those of a micro-batch and move twice per step; {_ADVICE}"
+                    f"those of a micro-batch or move twice per step; {_ADVICE}"
                 )
 
 
