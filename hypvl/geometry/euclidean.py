@@ -145,13 +145,7 @@ class Euclidean(Geometry):
 
     @full_precision
     def factored_exterior_angle(self, apex: Tensor, point: Tensor) -> tiles.Factored | None:
-        if self.min_radius is None:
-            return None
-        dtype = torch.promote_types(apex.dtype, point.dtype)
-        x, y = (z.to(working_dtype(z.device)) for z in (apex, point))
-        n2, m2 = _square(x), _square(y)
-        directions = _unit(x, n2).to(dtype), _unit(y, m2).to(dtype)
-        return tiles.exterior_angle(directions, (n2, m2), flat=True)
+        return None if self.min_radius is None else tiles.exterior_angle(apex, point, curv=None)
 
     def half_aperture(self, apex: Tensor) -> Tensor | None:
         return None if self.min_radius is None else half_aperture(apex, min_radius=self.min_radius)[..., None]

@@ -409,11 +409,7 @@ class Lorentz(Geometry):
 
     @full_precision
     def factored_exterior_angle(self, apex: Tensor, point: Tensor) -> tiles.Factored:
-        c, x, y = _working(apex, point, curv=self.curv, pairwise=True)
-        dtype = torch.promote_types(apex.dtype, point.dtype)
-        n2, m2 = c * _square(x), c * _square(y)
-        directions = _unit(x, c, n2).to(dtype), _unit(y, c, m2).to(dtype)
-        return tiles.exterior_angle(directions, (n2, m2), flat=False)
+        return tiles.exterior_angle(apex, point, curv=self.curv)
 
     def half_aperture(self, apex: Tensor) -> Tensor:
         return half_aperture(apex, curv=self.curv, min_radius=self.min_radius)[..., None]

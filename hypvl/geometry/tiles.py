@@ -12,9 +12,11 @@ result would show it.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from hypvl.geometry import kernels
 from hypvl.geometry.precision import working_dtype
@@ -226,19 +228,49 @@ def negative_lorentz_distance(x: Tensor, y: Tensor, *, curv: Tensor) -> Factored
     return Factored(Distance, x * (-2 * c.to(x.dtype) * near_x), y * near_y, u, v, scale, symmetric=True)
 
 
-def exterior_angle(directions: tuple[Tensor, Tensor], n2: tuple[Tensor, Tensor], *, flat: bool) -> Factored:
-    """Exterior angles at the rows towards the columns.
+def exterior_angle(apex: Tensor, point: Tensor, *, curv: Tensor | None) -> Factored:
+    """Exterior angles at the rows towards the columns, of points (B, D), (N, D) given by their space components.
 
     Args:
-        directions: Unit vectors (B, D), (N, D), 0 at the root.
-        n2: Squared norms in units of the radius of curvature, (B, 1), (N, 1), in the working dtype.
-        flat: Of flat space instead of the Lorentz model.
+        apex: Rows.
+        point: Columns.
+        curv: c > 0 of the Lorentz model; None = of flat space.
     """
-    x, y = _alike(*directions)
-    n, m = (kernels.radius(square) for square in n2)
-    sigma, tau = (torch.ones_like(z) if flat else kernels.time_of(z) for z in n2)
-    a = torch.cat([n / sigma, 1 / sigma], dim=1)
-    return Factored(Angle, x, y, a, m / tau, x.new_ones(()), symmetric=False)
+    apex, point = _alike(apex, point)
+    work = working_dtype(apex.device)
+    c = torch.ones((), dtype=work, device=apex.device) if curv is None else curv.to(work)
+    lengths = [torch.linalg.vector_norm(z, dim=-1, keepdim=True, dtype=work) for z in (apex, point)]
+    n2, m2 = (c * length.square() for length in lengths)
+    x, y = (
+        cast(Tensor, _Directions.apply(z, length.detach(), kernels.is_root(square)))
+        for z, length, square in zip((apex, point), lengths, (n2, m2), strict=True)
+    )
+    sigma, tau = (torch.ones_like(z) if curv is None else kernels.time_of(z) for z in (n2, m2))
+    a = torch.cat([kernels.radius(n2) / sigma, 1 / sigma], dim=1)
+    return Factored(Angle, x, y, a, kernels.radius(m2) / tau, x.new_ones(()), symmetric=False)
+
+
+class _Directions(torch.autograd.Function):
+    """Points (B, D) over their lengths (B, 1) of the working dtype, 0 at the root: rounded once, and kept once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, length: Tensor, at_root: Tensor) -> Tensor:
+        length = torch.where(at_root, torch.inf, length)
+        unit = torch.empty_like(x)
+        for rows in kernels.blocks(x):
+            unit[rows] = x[rows] / length[rows]
+        ctx.save_for_backward(x, length)
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        x, length = ctx.saved_tensors
+        out = torch.empty_like(grad)
+        for rows in kernels.blocks(grad):
+            part, d = grad[rows].to(length.dtype), x[rows] / length[rows]
+            out[rows] = (part - (part * d).sum(-1, keepdim=True) * d) / length[rows]
+        return out, None, None
 
 
 @torch.no_grad()
