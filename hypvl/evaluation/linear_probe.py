@@ -9,7 +9,7 @@ from torch import Tensor
 from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.encoding.picture_pool import PoolFeatures, encode_pool
 from hypvl.evaluation.learning.labelled import Label
-from hypvl.evaluation.learning.logistic import LogisticModels, fit_logistic
+from hypvl.evaluation.learning.logistic import LogisticModels, LogisticPath, Precision
 from hypvl.evaluation.learning.prediction_files import PredictionFiles
 from hypvl.evaluation.learning.supervised import Learnt, Plan, Run, SupervisedEvaluator
 from hypvl.evaluation.learning.sweep import COARSE_GRID, halving_search
@@ -23,8 +23,8 @@ class LinearProbe(SupervisedEvaluator):
     """Accuracy of a linear classifier on a model's image features.
 
     Pictures are resized (shorter side, bicubic), cropped in the centre and encoded once. L2-regularised multinomial
-    logistic regression is fitted on the training part for every cost of the grid together (see
-    ``learning/logistic.py``); the cost with the best metric on the validation part wins, searched on in
+    logistic regression is fitted on the training part along the costs of the grid, each from where the ones before
+    point to (see ``learning/logistic.py``); the cost with the best metric on the validation part wins, searched on in
     ``halvings`` halvings of the interval around the best; of equal ones the lowest. The final classifier is fitted
     with it on both parts, from the chosen one on. With several labels a picture each class is a binary problem.
 
@@ -43,9 +43,9 @@ class LinearProbe(SupervisedEvaluator):
         metric: What the cost is chosen by and what is reported first.
         stage: ``"trunk"``, before the projection, as published.
         normalize: Features as they come; of unit length; or with mean 0 and variance 1 over the training part.
-        tolerance: Of the solver, see :func:`hypvl.evaluation.learning.logistic.fit_logistic`.
-        max_iterations: Of the solver.
-        precision: Of the solver.
+        tolerance: Of the solver, see :class:`hypvl.evaluation.learning.logistic.LogisticPath`.
+        max_iterations: Of the solver, for each cost.
+        precision: Of the solver; ``"mixed"`` is fp32 as far as that goes, then fp64.
         encoding: Batches, workers, precision.
         predictions: Where to write class probabilities; None = nowhere.
 
@@ -66,9 +66,9 @@ class LinearProbe(SupervisedEvaluator):
         metric: Metric | None = None,
         stage: Stage = "trunk",
         normalize: Normalization = "none",
-        tolerance: float = 1e-5,
+        tolerance: float = 5e-4,
         max_iterations: int = 1000,
-        precision: Literal["fp64", "fp32"] = "fp64",
+        precision: Precision = "mixed",
         encoding: Encoding | None = None,
         predictions: PredictionFiles | None = None,
     ) -> None:
@@ -91,7 +91,7 @@ class LinearProbe(SupervisedEvaluator):
         self.normalize = normalize
         self.tolerance = tolerance
         self.max_iterations = max_iterations
-        self.precision: Literal["fp64", "fp32"] = precision
+        self.precision: Precision = precision
 
     def learn(self, model: EvaluableModel, plans: Sequence[Plan]) -> Learnt:
         """Encode once what any seed needs; search, fit and predict for each."""
@@ -110,10 +110,11 @@ class LinearProbe(SupervisedEvaluator):
         check, check_labels = trained.of(plan.check)
         statistics = _statistics(fit, self.normalize)
         fit, check = _normalized(fit, statistics), _normalized(check, statistics)
+        path = self._path(fit, fit_labels)
         fitted: list[LogisticModels] = []
 
         def score(costs: Sequence[float]) -> list[float]:
-            models = self._fit(fit, fit_labels, costs, start=_joined(fitted))
+            models = path.fit(costs)
             fitted.append(models)
             return [
                 self.validation_score(models.probabilities(check, k), check_labels) for k in range(len(costs))
@@ -122,7 +123,10 @@ class LinearProbe(SupervisedEvaluator):
         found = halving_search(score, self.costs, halvings=self.halvings)
         both, both_labels = trained.of(plan.both)
         statistics = _statistics(both, self.normalize)
-        final = self._fit(_normalized(both, statistics), both_labels, [found.best], start=_joined(fitted))
+        last = self._path(_normalized(both, statistics), both_labels)
+        for models in fitted:
+            last.begin_at(models)
+        final = last.fit([found.best])
         probabilities = torch.zeros(len(self.test), len(self.classes), dtype=torch.float64)
         rows = _normalized(tested.features, statistics)
         probabilities[tested.positions] = final.probabilities(rows, 0).double()
@@ -141,15 +145,11 @@ class LinearProbe(SupervisedEvaluator):
             warnings=_warnings([*fitted, final], plan.seed, self.tolerance),
         )
 
-    def _fit(
-        self, rows: Tensor, labels: Sequence[Label], costs: Sequence[float], *, start: LogisticModels | None
-    ) -> LogisticModels:
-        return fit_logistic(
+    def _path(self, rows: Tensor, labels: Sequence[Label]) -> LogisticPath:
+        return LogisticPath(
             rows,
             self.targets(labels),
-            costs=costs,
             num_classes=len(self.classes),
-            start=start,
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
             precision=self.precision,
@@ -170,23 +170,6 @@ def _normalized(rows: Tensor, statistics: tuple[Tensor, Tensor] | Literal["none"
         return torch.nn.functional.normalize(rows, dim=1)
     mean, scale = statistics
     return (rows - mean) * scale
-
-
-def _joined(fitted: Sequence[LogisticModels]) -> LogisticModels | None:
-    """Classifiers of several fits as one, for new ones to start from their nearest."""
-    if not fitted:
-        return None
-    first = fitted[0]
-    return LogisticModels(
-        costs=tuple(cost for models in fitted for cost in models.costs),
-        weight=torch.cat([models.weight for models in fitted]),
-        bias=torch.cat([models.bias for models in fitted]),
-        independent=first.independent,
-        converged=tuple(done for models in fitted for done in models.converged),
-        gradient_norm=tuple(norm for models in fitted for norm in models.gradient_norm),
-        iterations=tuple(count for models in fitted for count in models.iterations),
-        evaluations=sum(models.evaluations for models in fitted),
-    )
 
 
 def _warnings(fitted: Sequence[LogisticModels], seed: int, tolerance: float) -> list[str]:

@@ -1,23 +1,33 @@
-"""L2-regularised logistic regression for all costs of a sweep together, with scikit-learn's optimum."""
+"""L2-regularised logistic regression along a path of costs, with scikit-learn's optimum."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from hypvl.errors import UserError
-from hypvl.evaluation.learning.lbfgs import minimise
+from hypvl.evaluation.learning.lbfgs import Point, minimise
 
-# Logits of a block of rows, all costs and classes: 2 x 128 MiB in fp64.
-_BLOCK_ELEMENTS = 1 << 24
-# Mean losses below this are those of classes that are apart.
-_SMALL = 1e-2
-# What rounding leaves of a gradient.
-_FLOORS = {"fp64": 1e-12, "fp32": 1e-6}
-_DTYPES = {"fp64": torch.float64, "fp32": torch.float32}
+#: What the work is done in: ``"mixed"`` is fp32 as far as that goes, then fp64.
+Precision: TypeAlias = Literal["mixed", "fp64", "fp32"]
+
+# Logits of a block of rows that stay in the processor's cache; and at least so many rows, for the matrix products.
+_BLOCK_ELEMENTS, _BLOCK_ROWS = 1 << 19, 512
+_PREPARE_ROWS = 1 << 14
+# What rounding leaves of a gradient: in itself, and relative to what tolerances are relative to (fp32 goes no further
+# where fp64 can follow); and of a mean of losses, relative.
+_FLOORS = {"mixed": 1e-13, "fp64": 1e-13, "fp32": 1e-8}
+_FINEST = {torch.float64: 0.0, torch.float32: 2e-5}
+_NOISE = {torch.float64: 8 * torch.finfo(torch.float64).eps, torch.float32: torch.finfo(torch.float32).eps}
+_PASSES: dict[str, tuple[torch.dtype, ...]] = {
+    "mixed": (torch.float32, torch.float64),
+    "fp64": (torch.float64,),
+    "fp32": (torch.float32,),
+}
 
 
 @dataclass(frozen=True)
@@ -26,11 +36,11 @@ class LogisticModels:
 
     Attributes:
         costs: K inverse strengths of the penalty.
-        weight: (K, C, D). A class without training items has 0 here and a bias of minus infinity.
-        bias: (K, C).
+        weight: (K, C, D) fp64. A class without training items has 0 here and a bias of minus infinity.
+        bias: (K, C) fp64.
         independent: Whether each class is a yes or no of its own (several labels an item).
         converged: Per cost, whether the gradient got within the tolerance.
-        gradient_norm: Per cost, as :func:`fit_logistic` measures it.
+        gradient_norm: Per cost, as :class:`LogisticPath` measures it.
         iterations: Per cost.
         evaluations: Passes over the data, all costs together.
     """
@@ -48,10 +58,157 @@ class LogisticModels:
         """Of classifier ``which``: (N, D) -> (N, C); rows add up to 1 unless the classes are independent."""
         weight, bias = self.weight[which], self.bias[which]
         blocks = []
-        for rows in features.split(max(1, _BLOCK_ELEMENTS // max(1, len(bias)))):
+        for rows in features.split(max(_BLOCK_ROWS, _BLOCK_ELEMENTS // max(1, len(bias)))):
             logits = torch.addmm(bias, rows.to(weight.device, weight.dtype), weight.T)  # (n, C)
             blocks.append((logits.sigmoid() if self.independent else logits.softmax(dim=1)).cpu())
         return torch.cat(blocks)
+
+
+class LogisticPath:
+    """Linear classifiers of the same data for any number of costs, each begun where its neighbours point to.
+
+    For a cost c: minimise c * sum of losses + |W|^2 / 2, the intercept free. The loss is the cross entropy of the
+    softmax; with two classes W is the difference of their rows, as in scikit-learn's binary case, so that the optimum
+    is that of ``LogisticRegression(C=c)`` for any number of classes. With targets (N, C) it is the binary cross
+    entropy of each class, which gives the optimum of one binary ``LogisticRegression`` per class.
+
+    The variables are changed first, which does not change the optimum: features are centred and rotated into their
+    principal axes (also: into the at most N - 1 that there are), and axis j is scaled by sqrt(h var_j + 1 / (c N)),
+    the curvature of loss and penalty at W = 0 (h = 1/C, for independent classes 1/4). Badly scaled and correlated
+    features cost no extra iterations then.
+
+    Along the logarithm of c the optimum moves in a nearly straight line. A cost between two that are known begins at
+    the line through them, one beyond them at its continuation, where that is better than the nearest.
+
+    Args:
+        features: (N, D), finite; where they are is where the work is done.
+        targets: (N,) int64 below ``num_classes``, or (N, C) of 0 and 1.
+        num_classes: C.
+        tolerance: A cost has converged when the gradient of the objective divided by c N, in the variables above, has
+            at most this Euclidean norm; less, in proportion, where that value is below 1 (where classes are apart
+            and the penalty is weak, both go to 0 long before the optimum), and where the gradient by the weights
+            begins below 1 (where the penalty is strong, all weights are small, but their order counts). The value
+            is then above the optimum's by about its part of 4 tolerance^2.
+        max_iterations: Of L-BFGS, for each cost.
+        precision: What the work is done in.
+
+    Raises:
+        ValueError: for targets that do not fit.
+        UserError: when features are NaN or infinite.
+
+    Source: Pedregosa et al. 2011 (scikit-learn's objective); Boehning 1992, Multinomial logistic regression
+        algorithm (the curvature at 0 and its bound).
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        targets: Tensor,
+        *,
+        num_classes: int,
+        tolerance: float = 5e-4,
+        max_iterations: int = 1000,
+        precision: Precision = "mixed",
+    ) -> None:
+        _check(features, targets, num_classes)
+        if tolerance <= 0:
+            raise ValueError(f"tolerance: got {tolerance}; expected a positive number.")
+        self.tolerance = tolerance
+        self.max_iterations = max_iterations
+        self.precision: Precision = precision
+        self.num_classes = num_classes
+        self._data = _Data(features, targets, num_classes, dtype=_PASSES[precision][0])
+        self._known: dict[float, Tensor] = {}  # cost -> parameters (R + 1, C') fp64, not scaled
+
+    def begin_at(self, models: LogisticModels) -> None:
+        """Take classifiers of other data with the same classes for those of these costs, to begin from."""
+        for cost, weight, bias in zip(models.costs, models.weight, models.bias, strict=True):
+            self._known[cost] = self._data.entering(weight, bias)
+
+    def fit(self, costs: Sequence[float]) -> LogisticModels:
+        """Classifiers for some costs, in their order; a cost that is known is only checked again.
+
+        Raises:
+            ValueError: for costs that are no positive numbers.
+        """
+        costs = tuple(float(cost) for cost in costs)
+        if not costs or not all(0 < c < math.inf for c in costs):
+            raise ValueError(f"costs: got {list(costs)}; expected positive numbers, at least one.")
+        found = {cost: self._solve(cost) for cost in sorted(set(costs))}
+        whole = [self._whole(self._known[cost]) for cost in costs]
+        return LogisticModels(
+            costs=costs,
+            weight=torch.stack([weight for weight, _ in whole]),
+            bias=torch.stack([bias for _, bias in whole]),
+            independent=self._data.independent,
+            converged=tuple(found[cost].converged for cost in costs),
+            gradient_norm=tuple(found[cost].gradient_norm for cost in costs),
+            iterations=tuple(found[cost].iterations for cost in costs),
+            evaluations=sum(one.evaluations for one in found.values()),
+        )
+
+    def _solve(self, cost: float) -> "_Solved":
+        problem = _Problem(self._data, cost)
+        pull = min(1.0, problem.pull())
+        evaluations, iterations = 0, 0
+        starts = [start * problem.scale for start in self._starts(cost)] or [problem.zeros()]
+        floor = min(_FLOORS[self.precision], self.tolerance)
+
+        def done(value: float, norm: float, tolerance: float = self.tolerance) -> bool:
+            return norm <= max(tolerance * min(pull, value), floor)
+
+        for dtype in _PASSES[self.precision]:
+            finest = max(self.tolerance, _FINEST[dtype] if self.precision == "mixed" else 0.0)
+
+            def evaluate(x: Tensor, dtype: torch.dtype = dtype) -> tuple[float, Tensor]:
+                return problem.evaluate(x, dtype)
+
+            points = [Point(x.flatten(), *evaluate(x.flatten())) for x in starts]
+            start = min(points, key=lambda p: p.value if math.isfinite(p.value) else math.inf)
+            end = minimise(
+                evaluate,
+                start,
+                done=partial(done, tolerance=finest),
+                max_iterations=self.max_iterations - iterations,
+                noise=_NOISE[dtype],
+            )
+            evaluations += len(points) + end.evaluations
+            iterations += end.iterations
+            starts = [end.point.x]
+            norm = float(end.point.gradient.norm())
+            converged = done(end.point.value, norm)
+            if converged or iterations >= self.max_iterations:
+                break
+        self._known[cost] = end.point.x.view(problem.scale.shape[0], -1) / problem.scale
+        return _Solved(converged, norm, iterations, evaluations)
+
+    def _starts(self, cost: float) -> list[Tensor]:
+        """Where to begin, not scaled: parameters of this cost, or what those of its neighbours point to."""
+        known = self._known
+        if cost in known or not known:
+            return [known[cost]] if known else []
+        below = sorted(c for c in known if c < cost)
+        above = sorted(c for c in known if c > cost)
+        if below and above:
+            share = math.log(cost / below[-1]) / math.log(above[0] / below[-1])
+            return [torch.lerp(known[below[-1]], known[above[0]], share)]
+        near = (below or above)[-1 if below else 0]
+        starts = [known[near]]
+        if len(below) > 1:
+            before = below[-2]
+            ahead = math.log(cost / before) / math.log(near / before)
+            starts.append(torch.lerp(known[before], known[near], ahead))
+        return starts
+
+    def _whole(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (C, D) and intercepts (C,) of all classes, for the features as they came."""
+        data = self._data
+        weight, bias = data.leaving(parameters)
+        full_weight = weight.new_zeros(self.num_classes, weight.shape[1])
+        full_bias = bias.new_full((self.num_classes,), -math.inf)
+        full_bias[data.always] = math.inf
+        full_weight[data.present], full_bias[data.present] = weight, bias
+        return full_weight, full_bias
 
 
 def fit_logistic(
@@ -60,197 +217,179 @@ def fit_logistic(
     *,
     costs: Sequence[float],
     num_classes: int,
-    start: LogisticModels | None = None,
-    tolerance: float = 1e-5,
+    tolerance: float = 5e-4,
     max_iterations: int = 1000,
-    precision: Literal["fp64", "fp32"] = "fp64",
+    precision: Precision = "mixed",
 ) -> LogisticModels:
-    """Fit a linear classifier for every cost c: minimise c * sum of losses + |W|^2 / 2, the intercept free.
+    """Linear classifiers for some costs, fitted at once; see :class:`LogisticPath` for all of it."""
+    path = LogisticPath(
+        features,
+        targets,
+        num_classes=num_classes,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        precision=precision,
+    )
+    return path.fit(costs)
 
-    The loss is the cross entropy of the softmax; with two classes W is the difference of their rows, as in
-    scikit-learn's binary case, so that the optimum is that of ``LogisticRegression(C=c)`` for any number of
-    classes. With targets (N, C) it is the binary cross entropy of each class, which gives the optimum of one
-    binary ``LogisticRegression`` per class.
 
-    The variables are changed first, which does not change the optimum: features are centred and rotated into their
-    principal axes (also: into the at most N - 1 that there are), and axis j is scaled by sqrt(h var_j + 1 / (c N)),
-    the curvature of loss and penalty at W = 0 (h = 1/C, for independent classes 1/4). Badly scaled and correlated
-    features cost no extra iterations then. All costs share each pass over the data.
+@dataclass(frozen=True)
+class _Solved:
+    converged: bool
+    gradient_norm: float
+    iterations: int
+    evaluations: int
 
-    Args:
-        features: (N, D), finite; where they are is where the work is done.
-        targets: (N,) int64 below ``num_classes``, or (N, C) of 0 and 1.
-        costs: Inverse strengths of the penalty, > 0 (scikit-learn's C).
-        num_classes: C.
-        start: Earlier classifiers of the same classes to start from, the nearest cost for each.
-        tolerance: A cost has converged when the gradient of the objective divided by c N, in the variables above, has
-            at most this Euclidean norm; less, in proportion, where that value is below 0.01 (where classes are apart
-            and the penalty is weak, both go to 0 long before the optimum), and where the gradient by the weights
-            begins below 1 (where the penalty is strong, all weights are small, but their order counts).
-        max_iterations: Of L-BFGS, for each cost.
-        precision: What the work is done in. ``"fp32"`` halves the memory and reaches about 1e-6.
 
-    Raises:
-        ValueError: for targets or costs that do not fit.
-        UserError: when features are NaN or infinite.
+class _Data:
+    """Features along their principal axes with a column of ones, (N, R + 1), and what the targets are there.
 
-    Source: Pedregosa et al. 2011 (scikit-learn's objective); Boehning 1992, Multinomial logistic regression
-        algorithm (the curvature at 0 and its bound).
+    Attributes:
+        present: Classes that have something to learn, ascending (C',).
+        always: Classes that every item has, with several labels an item.
+        spread: Mean squares of the columns, (R + 1,).
     """
-    _check(features, targets, costs, num_classes)
-    dtype = _DTYPES[precision]
-    independent = targets.ndim == 2
-    present = _present_classes(targets, num_classes)
-    problem = _Problem(features.to(dtype), targets.to(features.device), present, independent, costs)
-    begin = problem.zeros() if start is None else problem.entering(start)
-    limits = (tolerance * problem.pull().clamp_max(1.0)).clamp_min(min(tolerance, _FLOORS[precision]))
-    found = minimise(
-        problem.evaluate, begin, tolerance=limits, max_iterations=max_iterations, small_value=_SMALL
-    )
-    weight, bias = problem.leaving(found.x)
-    full_weight = weight.new_zeros(len(costs), num_classes, features.shape[1])
-    full_bias = bias.new_full((len(costs), num_classes), -math.inf)
-    if independent:
-        always = (targets.sum(dim=0) == len(targets)).to(bias.device)
-        full_bias[:, always] = math.inf
-    full_weight[:, present], full_bias[:, present] = weight, bias
-    return LogisticModels(
-        costs=tuple(float(c) for c in costs),
-        weight=full_weight,
-        bias=full_bias,
-        independent=independent,
-        converged=tuple(found.converged.tolist()),
-        gradient_norm=tuple(found.gradient_norm.tolist()),
-        iterations=tuple(found.iterations.tolist()),
-        evaluations=found.evaluations,
-    )
+
+    def __init__(self, features: Tensor, targets: Tensor, num_classes: int, *, dtype: torch.dtype) -> None:
+        targets = targets.to(features.device)
+        self.dtype = dtype  # what is worked in first
+        self.independent = targets.ndim == 2
+        self.count = len(features)
+        counts = targets.sum(0) if self.independent else targets.bincount(minlength=num_classes)
+        some = (counts > 0) & (counts < self.count) if self.independent else counts > 0
+        self.present = some.nonzero()[:, 0]
+        self.always = (counts == self.count).nonzero()[:, 0] if self.independent else self.present[:0]
+        if self.independent:
+            self.targets = targets[:, self.present]  # (N, C')
+        else:
+            self.targets = (some.cumsum(0) - 1)[targets]  # (N,)
+        self.mean = features.mean(dim=0, dtype=torch.float64)
+        self.axes = _principal_axes(features, self.mean)  # (D, R) fp64
+        self._features = features
+        self._rows: dict[torch.dtype, Tensor] = {}
+        self._signs: dict[torch.dtype, Tensor] = {}
+        self.spread = self.mean.new_zeros(self.axes.shape[1] + 1)
+        for block in self.rows(dtype).split(_PREPARE_ROWS):
+            self.spread += block.double().square().sum(0) / self.count
+
+    def rows(self, dtype: torch.dtype) -> Tensor:
+        """(N, R + 1), rotated in fp64 so that small columns keep all their digits."""
+        if dtype not in self._rows:
+            out = self._features.new_ones(self.count, self.axes.shape[1] + 1, dtype=dtype)
+            for at in range(0, self.count, _PREPARE_ROWS):
+                block = self._features[at : at + _PREPARE_ROWS].double() - self.mean
+                out[at : at + _PREPARE_ROWS, :-1] = block @ self.axes
+            self._rows[dtype] = out
+        return self._rows[dtype]
+
+    def signs(self, dtype: torch.dtype) -> Tensor:
+        """-1 where an item has the class and 1 where not, (N, C')."""
+        if dtype not in self._signs:
+            self._signs[dtype] = 1 - 2 * self.targets.to(dtype)
+        return self._signs[dtype]
+
+    def entering(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """Weights (C, D) and intercepts (C,) along these axes; classes that were not known begin at 0."""
+        weight, bias = weight[self.present].to(self.mean), bias[self.present].to(self.mean)
+        bias = torch.where(bias.isfinite(), bias, 0.0) + weight @ self.mean
+        return torch.cat([weight @ self.axes, bias[:, None]], dim=1).T
+
+    def leaving(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Parameters (R + 1, C') as weights (C', D) and intercepts (C',) for the features as they came."""
+        weight = (self.axes @ parameters[:-1]).T
+        return weight, parameters[-1] - weight @ self.mean
 
 
 class _Problem:
-    """The objective divided by c N in changed variables (K, (R + 1) * C): see :func:`fit_logistic`."""
+    """The objective of one cost divided by c N, in changed variables (R + 1, C'): see :class:`LogisticPath`."""
 
-    def __init__(
-        self, features: Tensor, targets: Tensor, present: Tensor, independent: bool, costs: Sequence[float]
-    ) -> None:
-        self.independent = independent
-        self.present = present
-        self.count = len(features)
-        self.classes = len(present)
-        self.mean = features.mean(dim=0)
-        self.axes, self.rotated = _principal_axes(features - self.mean)  # (D, R), (N, R)
-        if independent:
-            self.targets = targets[:, present].to(features.dtype)
-        else:
-            place = torch.full((int(present.max()) + 1,), -1, device=features.device)
-            place[present] = torch.arange(self.classes, device=features.device)
-            self.targets = place[targets]
+    def __init__(self, data: _Data, cost: float) -> None:
+        self.data = data
+        classes = len(data.present)
         # scikit-learn's binary case penalises the difference of the two rows, w = 2 W_1: |w|^2 = 2 |W|^2.
-        doubled = 2.0 if self.classes == 2 and not independent else 1.0
-        self.penalty = doubled / (
-            torch.tensor(list(costs), dtype=features.dtype, device=features.device) * self.count
-        )  # (K,)
-        self.log_costs = torch.tensor([math.log(c) for c in costs])
-        bend = 0.25 if independent else 1.0 / self.classes
-        spread = bend * self.rotated.square().mean(dim=0)  # (R,)
-        # An axis without spread and a cost without end: the penalty is then all there is, and it may be 0 in fp32.
-        tiny = torch.finfo(features.dtype).tiny
-        scale = (spread + self.penalty[:, None]).clamp_min(tiny).sqrt()  # (K, R)
-        edge = scale.new_full((len(scale), 1), math.sqrt(bend))
-        self.scale = torch.cat([scale, edge], dim=1)[:, :, None]  # (K, R + 1, 1)
-
-    def pull(self) -> Tensor:
-        """Norm of the gradient by the weights where they are 0, whatever the intercepts: (K,)."""
-        targets = self.targets if self.independent else nn.functional.one_hot(self.targets, self.classes)
-        pulled = self.rotated.T @ targets.to(self.rotated) / self.count  # (R, C)
-        return (pulled / self.scale[:, :-1]).flatten(1).norm(dim=1)
+        doubled = 2.0 if classes == 2 and not data.independent else 1.0
+        self.penalty = torch.full_like(data.spread, doubled / (cost * data.count))[:, None]  # (R + 1, 1)
+        self.penalty[-1] = 0.0
+        bend = 0.25 if data.independent else 1.0 / max(1, classes)
+        # An axis without spread and a cost without end: nothing may be divided by 0.
+        tiny = torch.finfo(torch.float32).tiny
+        self.scale = (bend * data.spread[:, None] + self.penalty).clamp_min(tiny).sqrt()  # (R + 1, 1)
 
     def zeros(self) -> Tensor:
-        return self.scale.new_zeros(len(self.scale), self.scale.shape[1] * self.classes)
+        return self.scale.new_zeros(len(self.scale), len(self.data.present))
 
-    def entering(self, models: LogisticModels) -> Tensor:
-        """Earlier classifiers in these variables; classes they did not know begin at 0."""
-        log_costs = torch.tensor([math.log(c) for c in models.costs])
-        nearest = (self.log_costs[:, None] - log_costs[None]).abs().argmin(dim=1).to(models.weight.device)
-        weight = models.weight[nearest][:, self.present].to(self.scale)  # (K, C, D)
-        bias = models.bias[nearest][:, self.present].to(self.scale)
-        bias = torch.where(bias.isfinite(), bias, 0.0)
-        bias = bias + weight @ self.mean
-        stacked = torch.cat([weight @ self.axes, bias[..., None]], dim=2)  # (K, C, R + 1)
-        return (stacked.transpose(1, 2) * self.scale).flatten(1)
+    def pull(self) -> float:
+        """Norm of the gradient by the weights where they are 0, whatever the intercepts."""
+        rows, targets = self.data.rows(self.data.dtype), self.data.targets
+        if not self.data.independent:
+            targets = nn.functional.one_hot(targets, len(self.data.present))
+        pulled = (rows.T @ targets.to(rows)).double() / self.data.count  # (R + 1, C')
+        return float((pulled / self.scale)[:-1].norm())
 
-    def leaving(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """These variables as weights (K, C, D) and intercepts (K, C) for the features as they came."""
-        stacked = (x.view(len(x), -1, self.classes) / self.scale).transpose(1, 2)  # (K, C, R + 1)
-        weight = stacked[..., :-1] @ self.axes.T
-        return weight, stacked[..., -1] - weight @ self.mean
-
-    def evaluate(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
-        """(A, P) -> values (A,), gradients (A, P)."""
-        scale, penalty = self.scale[which], self.penalty[which]
-        parameters = x.view(len(x), -1, self.classes) / scale  # (A, R + 1, C)
-        weight, bias = parameters[:, :-1], parameters[:, -1]
-        flat = weight.transpose(0, 1).flatten(1)  # (R, A C)
-        value = (penalty / 2 * weight.square().sum(dim=(1, 2))).double()
-        gradient = torch.cat([penalty[:, None, None] * weight, torch.zeros_like(bias)[:, None]], dim=1)
-        rows = max(1, _BLOCK_ELEMENTS // max(1, flat.shape[1]))
-        for begin in range(0, self.count, rows):
-            block = self.rotated[begin : begin + rows]  # (n, R)
-            targets = self.targets[begin : begin + rows]
-            logits = (block @ flat).view(len(block), len(x), self.classes) + bias  # (n, A, C)
-            losses, residual = self._loss(logits, targets)
-            value = value + losses / self.count
-            pulled = block.T @ residual.flatten(1) / self.count  # (R, A C)
-            gradient[:, :-1] += pulled.view(-1, len(x), self.classes).transpose(0, 1)
-            gradient[:, -1] += residual.sum(dim=0) / self.count
-        return value, (gradient / scale).flatten(1)
-
-    def _loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums of losses (A,) in fp64, and their derivatives by the logits (n, A, C)."""
-        if self.independent:
-            wanted = targets[:, None]  # (n, 1, C)
-            losses = nn.functional.softplus(logits) - wanted * logits
-            return losses.sum(dim=(0, 2), dtype=torch.float64), logits.sigmoid() - wanted
-        logs = logits.log_softmax(dim=2)
-        index = targets[:, None, None].expand(-1, logits.shape[1], 1)
-        total = -logs.gather(2, index)[..., 0].sum(dim=0, dtype=torch.float64)
-        residual = logs.exp_()
-        residual.scatter_add_(2, index, residual.new_full((1, 1, 1), -1.0).expand(index.shape))
-        return total, residual
+    def evaluate(self, x: Tensor, dtype: torch.dtype) -> tuple[float, Tensor]:
+        """Value and gradient (P,) fp64 at x (P,) fp64; what grows with N is done in ``dtype``."""
+        data = self.data
+        parameters = x.view(len(self.scale), -1) / self.scale
+        factors = parameters.to(dtype)
+        rows = data.rows(dtype)
+        total = x.new_zeros(())
+        pulled = torch.zeros_like(factors)
+        size = max(_BLOCK_ROWS, _BLOCK_ELEMENTS // max(1, factors.shape[1]))
+        for at in range(0, data.count, size):
+            block = rows[at : at + size]  # (n, R + 1)
+            logits = block @ factors  # (n, C')
+            if data.independent:
+                losses, residual = _binary(logits, data.signs(dtype)[at : at + size])
+            else:
+                losses, residual = _softmax(logits, data.targets[at : at + size, None])
+            total += losses.sum(dtype=torch.float64)
+            pulled.addmm_(block.T, residual)
+        value = total / data.count + (self.penalty * parameters.square()).sum() / 2
+        gradient = pulled.double() / data.count + self.penalty * parameters
+        return float(value), (gradient / self.scale).flatten()
 
 
-def _principal_axes(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Orthonormal axes (D, R) that hold all rows, and the rows along them (N, R)."""
-    count, dim = centred.shape
+def _softmax(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross entropies (n, 1) and derivatives (n, C), with all their digits where losses are small."""
+    chances = logits.softmax(dim=1)
+    own = chances.gather(1, targets)
+    residual = chances.scatter_(1, targets, 0.0)
+    others = residual.sum(dim=1, keepdim=True)  # 1 - own, without its rounding
+    residual.scatter_(1, targets, -others)
+    losses = torch.where(others < 0.5, -torch.log1p(-others), -own.log())
+    lost = losses.isinf()[:, 0]
+    if bool(lost.any()):  # a chance too small for its format
+        losses[lost] = -logits[lost].log_softmax(dim=1).gather(1, targets[lost])
+    return losses, residual
+
+
+def _binary(logits: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross entropies and their derivatives, (n, C) each."""
+    wrong = signs * logits
+    return nn.functional.softplus(wrong), signs * wrong.sigmoid()
+
+
+def _principal_axes(features: Tensor, mean: Tensor) -> Tensor:
+    """Orthonormal axes (D, R) fp64 that hold all rows less their mean."""
+    count, dim = features.shape
     if count <= dim:
-        _, sizes, axes = torch.linalg.svd(centred, full_matrices=False)
-        kept = sizes > sizes.max() * dim * torch.finfo(centred.dtype).eps
+        _, sizes, axes = torch.linalg.svd(features.double() - mean, full_matrices=False)
+        kept = sizes > sizes.max() * dim * torch.finfo(torch.float64).eps
         kept[0] = True  # all rows the same: one axis, along which they are 0
-        axes = axes[kept].T
-    else:
-        # In fp64 also for fp32 features; only how fast the solver gets on depends on it, never the optimum.
-        product = centred.new_zeros(dim, dim, dtype=torch.float64)
-        for rows in centred.split(1 << 16):
-            product += rows.T.double() @ rows.double()
-        axes = torch.linalg.eigh(product).eigenvectors.to(centred.dtype)
-    return axes, centred @ axes
+        return axes[kept].T
+    product = mean.new_zeros(dim, dim)
+    for rows in features.split(_PREPARE_ROWS):
+        wide = rows.double() - mean
+        product.addmm_(wide.T, wide)
+    return torch.linalg.eigh(product).eigenvectors
 
 
-def _present_classes(targets: Tensor, num_classes: int) -> Tensor:
-    """Classes that have something to learn, ascending (int64)."""
-    if targets.ndim == 1:
-        return targets.unique()
-    count = targets.sum(dim=0)
-    return ((count > 0) & (count < len(targets))).nonzero()[:, 0]
-
-
-def _check(features: Tensor, targets: Tensor, costs: Sequence[float], num_classes: int) -> None:
+def _check(features: Tensor, targets: Tensor, num_classes: int) -> None:
     if features.ndim != 2 or len(features) == 0 or len(targets) != len(features):
         raise ValueError(
             f"features, targets: got {tuple(features.shape)}, {tuple(targets.shape)}; expected (N, D) with N >= 1 "
             "and a target for each row."
         )
-    if not costs or not all(0 < c < math.inf for c in costs):
-        raise ValueError(f"costs: got {list(costs)}; expected positive numbers, at least one.")
     if targets.ndim == 1:
         if targets.is_floating_point() or not 0 <= int(targets.min()) <= int(targets.max()) < num_classes:
             raise ValueError(f"targets: expected int64 classes below num_classes={num_classes}.")

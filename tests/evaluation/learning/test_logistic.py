@@ -6,10 +6,9 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from hypvl.errors import UserError
-from hypvl.evaluation.learning.logistic import fit_logistic
+from hypvl.evaluation.learning.logistic import LogisticPath, _softmax, fit_logistic
 
 COSTS = [1e-4, 1e-2, 1.0, 1e3]
 
@@ -141,30 +140,91 @@ def test_only_one_class_is_no_error() -> None:
     assert rows.probabilities(torch.randn(4, 2), 1).tolist() == [[0.0, 1.0]] * 4
 
 
-@pytest.mark.parametrize("name", ["badly scaled", "15 classes", "more features than rows"])
-def test_starting_from_a_neighbour_saves_passes_and_gives_the_same(name: str) -> None:
+def path(name: str, tolerance: float = 1e-8) -> LogisticPath:
     features, labels = (torch.tensor(a) for a in PROBLEMS[name])
-    classes = int(labels.max()) + 1
+    return LogisticPath(features, labels, num_classes=int(labels.max()) + 1, tolerance=tolerance)
 
-    def fit(costs: list[float], rows: Tensor, targets: Tensor, start=None):
-        return fit_logistic(rows, targets, costs=costs, num_classes=classes, tolerance=1e-8, start=start)
 
-    first = fit([1e-2, 1.0], features, labels)
-    again = fit([1.0], features, labels, first)
+@pytest.mark.parametrize("name", ["badly scaled", "15 classes", "more features than rows"])
+def test_neighbours_on_the_path_save_passes_and_give_the_same(name: str) -> None:
+    known = path(name)
+    first = known.fit([1e-2, 1.0])
+    again = known.fit([1.0])
     assert again.evaluations <= 2  # there already
     torch.testing.assert_close(again.weight[0], first.weight[1])
-    cold, warm = fit([2.0], features, labels), fit([2.0], features, labels, first)
+    features = torch.tensor(PROBLEMS[name][0])
+    for cost in (0.3, 2.0):  # between, and beyond
+        cold, warm = path(name).fit([cost]), known.fit([cost])
+        assert warm.evaluations <= cold.evaluations + 1
+        torch.testing.assert_close(
+            warm.probabilities(features, 0), cold.probabilities(features, 0), atol=1e-6, rtol=0
+        )
+
+
+def test_halvings_cost_little_along_the_path() -> None:
+    known = path("15 classes", 5e-4)
+    known.fit([1e-2, 1.0, 1e2])
+    halvings = [[0.1, 10.0], [10**0.5, 10**1.5], [10**0.25, 10**0.75]]
+    near = [known.fit(costs).evaluations for costs in halvings]
+    cold = [path("15 classes", 5e-4).fit([c]).evaluations for costs in halvings for c in costs]
+    assert sum(near) < 0.5 * sum(cold)
+    assert near[2] < near[0]  # the closer the neighbours, the fewer
+
+
+def test_classifiers_of_other_data_are_a_beginning() -> None:
+    """Those of four fifths of the rows, for all of them."""
+    features, labels = (torch.tensor(a) for a in PROBLEMS["15 classes"])
+    part = LogisticPath(features[:400], labels[:400], num_classes=15).fit([0.1, 1.0])
+    whole = LogisticPath(features, labels, num_classes=15, tolerance=1e-8)
+    cold = whole.fit([1.0])
+    begun = LogisticPath(features, labels, num_classes=15, tolerance=1e-8)
+    begun.begin_at(part)
+    warm = begun.fit([1.0])
+    torch.testing.assert_close(warm.weight, cold.weight, atol=1e-5, rtol=0)
     assert warm.evaluations <= cold.evaluations
+    own = LogisticPath(features, labels, num_classes=15, tolerance=1e-8)
+    own.begin_at(cold)
+    assert own.fit([1.0]).evaluations <= 4  # through the axes and back: there already
+
+
+def test_a_class_that_was_not_known_begins_at_zero() -> None:
+    rows = torch.tensor([[-1.0], [1.0], [3.0]])
+    two = fit_logistic(rows[:2], torch.tensor([0, 1]), costs=[1.0], num_classes=3)
+    assert two.bias[0, 2] == -math.inf
+    three = LogisticPath(rows, torch.tensor([0, 1, 2]), num_classes=3, tolerance=1e-9)
+    three.begin_at(two)
+    cold = fit_logistic(rows, torch.tensor([0, 1, 2]), costs=[1.0], num_classes=3, tolerance=1e-9)
+    torch.testing.assert_close(three.fit([1.0]).weight, cold.weight, atol=1e-7, rtol=0)
+
+
+def test_costs_come_back_in_the_order_given_and_twice_where_asked_twice() -> None:
+    models = path("15 classes").fit([1.0, 1e-2, 1.0])
+    assert models.costs == (1.0, 1e-2, 1.0)
+    assert torch.equal(models.weight[0], models.weight[2])
+    assert models.weight[0].norm() > models.weight[1].norm()  # less penalty
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_losses_and_derivatives_keep_their_digits_where_the_classes_are_far_apart(dtype: torch.dtype) -> None:
+    """At 30 and at 200 apart, where a softmax rounds to 1, and where the right class is the one that is lost."""
+    logits = torch.tensor([[30.0, 0.0], [0.0, 200.0], [0.5, 0.0]], dtype=dtype)
+    losses, residual = _softmax(logits.clone(), torch.tensor([[0], [0], [1]]))
+    expected = [math.log1p(math.exp(-30)), 200.0, math.log1p(math.exp(0.5))]
     torch.testing.assert_close(
-        warm.probabilities(features, 0), cold.probabilities(features, 0), atol=1e-6, rtol=0
+        losses[:, 0].double(), torch.tensor(expected, dtype=torch.float64), rtol=3e-7, atol=0
     )
+    pull = math.exp(-30) / (1 + math.exp(-30))
+    torch.testing.assert_close(
+        residual[0].double(), torch.tensor([-pull, pull], dtype=torch.float64), rtol=3e-7, atol=0
+    )
+    torch.testing.assert_close(residual.sum(dim=1), torch.zeros(3, dtype=dtype), rtol=0, atol=1e-7)
 
 
 def test_single_precision_reaches_the_default_tolerance_and_says_when_it_fails() -> None:
     features, labels = (torch.tensor(a) for a in PROBLEMS["15 classes"])
     exact = fit_logistic(features, labels, costs=COSTS, num_classes=15)
     short = fit_logistic(features, labels, costs=COSTS, num_classes=15, precision="fp32")
-    assert all(short.converged) and short.weight.dtype == torch.float32
+    assert all(short.converged)
     for k in range(len(COSTS)):
         torch.testing.assert_close(
             short.probabilities(features, k).double(), exact.probabilities(features, k), atol=2e-3, rtol=0
@@ -175,11 +235,21 @@ def test_single_precision_reaches_the_default_tolerance_and_says_when_it_fails()
     assert hopeless.converged == (False,) and 1e-12 < hopeless.gradient_norm[0] < 1e-3
 
 
-def test_many_costs_take_the_passes_of_the_slowest() -> None:
+def test_mixed_precision_goes_on_in_double_where_single_ends() -> None:
     features, labels = (torch.tensor(a) for a in PROBLEMS["15 classes"])
-    together = fit_logistic(features, labels, costs=COSTS, num_classes=15)
-    alone = [fit_logistic(features, labels, costs=[c], num_classes=15).evaluations for c in COSTS]
-    assert together.evaluations <= max(alone) + 5 < sum(alone)
+    tight = [
+        fit_logistic(features, labels, costs=[1.0], num_classes=15, tolerance=1e-9, precision=precision)  # type: ignore[arg-type]
+        for precision in ("mixed", "fp64", "fp32")
+    ]
+    assert [models.converged for models in tight] == [(True,), (True,), (False,)]
+    torch.testing.assert_close(tight[0].weight, tight[1].weight, atol=1e-7, rtol=0)
+
+
+def test_blocks_of_rows_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = path("15 classes", 1e-6).fit(COSTS)
+    for name, value in (("_BLOCK_ELEMENTS", 15 * 64), ("_BLOCK_ROWS", 1), ("_PREPARE_ROWS", 70)):
+        monkeypatch.setattr(f"hypvl.evaluation.learning.logistic.{name}", value)
+    torch.testing.assert_close(path("15 classes", 1e-6).fit(COSTS).weight, whole.weight, atol=2e-5, rtol=0)
 
 
 def test_wrong_input() -> None:
@@ -192,6 +262,8 @@ def test_wrong_input() -> None:
         fit_logistic(rows, torch.zeros(4, 2), costs=[1.0], num_classes=3)
     with pytest.raises(ValueError, match="a target for each row"):
         fit_logistic(rows, torch.zeros(3, dtype=torch.int64), costs=[1.0], num_classes=2)
+    with pytest.raises(ValueError, match=r"tolerance: got 0\.0"):
+        fit_logistic(rows, torch.tensor([0, 1, 1, 0]), costs=[1.0], num_classes=2, tolerance=0.0)
     rows[1, 1] = math.nan
     with pytest.raises(UserError, match="1 of 8 are NaN or infinite"):
         fit_logistic(rows, torch.zeros(4, dtype=torch.int64), costs=[1.0], num_classes=2)
