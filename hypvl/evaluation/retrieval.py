@@ -5,12 +5,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop, Squeeze
 from hypvl.errors import DataError
-from hypvl.evaluation.encoding.features import EncodedImages, Encoding, encode_images, encode_texts, search
+from hypvl.evaluation.encoding.features import (
+    EncodedImages,
+    Encoding,
+    encode_images,
+    encode_texts,
+    search_both_ways,
+)
 from hypvl.evaluation.encoding.truncation import truncation
 from hypvl.evaluation.metrics import ranking
 from hypvl.evaluation.metrics.retrieval import median_rank
@@ -187,20 +194,22 @@ class ZeroShotRetrieval(Evaluator):
         owners = [self.dataset.caption_image[text] for text in own_texts]
         part_texts, part_images = texts[own_texts], images.embeddings[rows]
 
-        to_images = self._search(model, part_texts, part_images, "text", "image")
-        to_texts = self._search(model, part_images, part_texts, "image", "text")
-        lists = {
-            image: [own_texts[row] for row in found] for image, found in zip(readable, to_texts, strict=True)
-        }
+        to_images, to_texts = self._search(model, part_texts, part_images)
         right_images = [[image_row[image]] if image in image_row else [] for image in owners]
         right_texts = [
             [text_row[text] for text in self._texts_of[image]] if image in image_row else []
             for image in queries
         ]
-        text_ranks = ranking.first_hit_ranks(to_images, right_images)
-        image_ranks = ranking.first_hit_ranks(
-            [lists.get(image, []) for image in queries], [self._texts_of[image] for image in queries]
-        )
+        # The picture of each text and of each gallery row, by which hits are seen in all lists at once.
+        text_image, row_image = torch.tensor(owners), torch.tensor(readable)
+        text_ranks = _first_hits(row_image[to_images] == text_image[:, None])
+        by_image = dict(zip(readable, _first_hits(text_image[to_texts] == row_image[:, None]), strict=True))
+        image_ranks = [by_image.get(image) for image in queries]
+        kept = 1 if self._right is None else None
+        lists = {
+            image: [own_texts[row] for row in found]
+            for image, found in zip(readable, to_texts[:, :kept].tolist(), strict=True)
+        }
         # A query that is no row has no rank to be counted; any row stands in for it.
         query_rows = [image_row.get(image, 0) for image in queries]
         median_texts = self._median(
@@ -209,13 +218,12 @@ class ZeroShotRetrieval(Evaluator):
         median_images = self._median(
             model, part_images[query_rows], part_texts, image_ranks, right_texts, len(own_texts), "image", "text"
         )  # fmt: skip
-        kept = 1 if self._right is None else None
         return {
             "text_to_image": _Way(
                 queries=own_texts,
                 right_counts=[1] * len(own_texts),
                 gallery=len(fold),
-                found=[[readable[row] for row in found[:kept]] for found in to_images],
+                found=[[readable[row] for row in found] for found in to_images[:, :kept].tolist()],
                 ranks=text_ranks,
                 median=median_texts,
             ),
@@ -223,31 +231,30 @@ class ZeroShotRetrieval(Evaluator):
                 queries=queries,
                 right_counts=[len(self._texts_of[image]) for image in queries],
                 gallery=len(own_texts),
-                found=[lists.get(image, [])[:kept] for image in queries],
+                found=[lists.get(image, []) for image in queries],
                 ranks=image_ranks,
                 median=median_images,
             ),
         }
 
-    def _search(
-        self, model: EvaluableModel, queries: Tensor, keys: Tensor, query: Modality, key: Modality
-    ) -> list[list[int]]:
-        """Rows of the best keys of each query, best first."""
+    def _search(self, model: EvaluableModel, texts: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of the best pictures of each text, and of the best texts of each picture, best first."""
         wanted = (
             []
             if self._right is None
             else [len(right) for way in self._right.values() for right in way.values()]
         )
-        return search(
+        to_images, to_texts = search_both_ways(
             model,
-            queries,
-            keys,
+            texts,
+            images,
             k=max([self.depth, *wanted]),
-            query_modality=query,
-            key_modality=key,
+            query_modality="text",
+            key_modality="image",
             query_chunk=self.query_chunk,
             key_chunk=self.key_chunk,
-        )[1].tolist()
+        )
+        return to_images[1], to_texts[1]
 
     def _median(
         self,
@@ -327,3 +334,9 @@ class ZeroShotRetrieval(Evaluator):
                 "outside_the_gallery": sum(item < 0 for own in items for right in own for item in right),
             }
         return meta
+
+
+def _first_hits(hits: Tensor) -> list[int | None]:
+    """Place (1 = first) of the first hit of each row, None without one: (Q, k) bool."""
+    places = torch.where(hits.any(dim=1), hits.int().argmax(dim=1) + 1, 0)
+    return [place or None for place in places.tolist()]

@@ -21,13 +21,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from hypvl import distributed
-from hypvl.errors import DataError, UserError
+from hypvl.errors import DataError
+from hypvl.evaluation.encoding.best import BestKeys, check_scores as check_scores
 from hypvl.evaluation.encoding.known import Known
 from hypvl.evaluation.encoding.loading import Keeping, Loaded, load_batches
 from hypvl.evaluation.encoding.sharing import run_shares
 from hypvl.evaluation.encoding.store import EmbeddingStore, StoredGroup
 from hypvl.evaluation.encoding.store_files import Entry, text_digest
-from hypvl.evaluation.metrics.ranking import rank_keys
 from hypvl.evaluation.protocol import EvaluableModel, ImageSource, Modality, Stage, Tokenizer
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -194,6 +194,8 @@ def encode_texts(
     todo = [index for index in range(len(texts)) if index not in known.positions]
     if digests is not None:  # each text once
         todo = sorted({digests[index]: index for index in reversed(todo)}.values())
+    # Batches of about the same length: a short text is not padded to the longest of the set. The longest come first.
+    todo = [todo[i] for i in _by_length([texts[index] for index in todo], tokenizer)]
     _tell(group, label, known, len(texts), todo)
 
     def share(batches: Sequence[Sequence[int]]) -> tuple[list[int], Tensor | None, list[tuple[int, str]]]:
@@ -252,47 +254,65 @@ def search(
     Raises:
         UserError: when the model's scores are NaN.
     """
-    for name, given in (("queries", queries), ("keys", keys)):
-        if len(given) == 0:
-            raise ValueError(f"{name}: got none; expected at least one.")
-    values: list[Tensor] = []
-    columns: list[Tensor] = []
+    _refuse_nothing(queries, keys)
+    found: list[tuple[Tensor, Tensor]] = []
     with evaluating(model) as device:
         for query in queries.split(query_chunk):
             query = query.to(device)
-            best = torch.empty(len(query), 0, device=device)
-            where = torch.empty(len(query), 0, dtype=torch.int64, device=device)
+            best = BestKeys(k)
             for at in range(0, len(keys), key_chunk):
-                block = model.scores(
-                    query,
-                    keys[at : at + key_chunk].to(device),
-                    query_modality=query_modality,
-                    key_modality=key_modality,
-                )  # (q, chunk)
-                check_scores(block)
-                top = rank_keys(block, k)
-                # The kept ones stand first and have lower columns: the order of ties stays right.
-                best = torch.cat([best.to(block.dtype), block.gather(1, top)], dim=1)
-                where = torch.cat([where, top + at], dim=1)
-                order = rank_keys(best, k)
-                best, where = best.gather(1, order), where.gather(1, order)
-            values.append(best.cpu())
-            columns.append(where.cpu())
-    return torch.cat(values), torch.cat(columns)
+                part = keys[at : at + key_chunk].to(device)
+                best.add(
+                    model.scores(query, part, query_modality=query_modality, key_modality=key_modality), at
+                )
+            found.append(best.on_cpu())
+    return _joined(found)
 
 
-def check_scores(scores: Tensor) -> None:
-    """Refuse NaN, which is what a model that has diverged gives: it would come out as some accuracy.
+def search_both_ways(
+    model: EvaluableModel,
+    queries: Tensor,
+    keys: Tensor,
+    *,
+    k: int,
+    query_modality: Modality,
+    key_modality: Modality,
+    query_chunk: int = 512,
+    key_chunk: int = 4096,
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """:func:`search` for keys, and for queries with the keys' part and the queries' exchanged.
 
-    Raises:
-        UserError: naming the share of NaN.
+    Where the model ranks by a distance, which is the same from either side, each block of scores is computed once and
+    read both ways; the k best of every key are held meanwhile. Else this is two searches.
     """
-    bad = int(scores.isnan().sum())
-    if bad:
-        raise UserError(
-            f"the model's scores: {bad} of {scores.numel()} in a block are NaN; expected numbers. "
-            "Its weights have probably diverged: evaluate an earlier checkpoint."
-        )
+    ways: dict[str, Modality] = {"query_modality": query_modality, "key_modality": key_modality}
+    if not getattr(getattr(model, "scorer", None), "ranks_by_distance", False):
+        back: dict[str, Modality] = {"query_modality": key_modality, "key_modality": query_modality}
+        there = search(model, queries, keys, k=k, query_chunk=query_chunk, key_chunk=key_chunk, **ways)
+        return there, search(model, keys, queries, k=k, query_chunk=query_chunk, key_chunk=key_chunk, **back)
+    _refuse_nothing(queries, keys)
+    found: list[tuple[Tensor, Tensor]] = []
+    with evaluating(model) as device:
+        backward = [BestKeys(k) for _ in range(0, len(keys), key_chunk)]
+        for start in range(0, len(queries), query_chunk):
+            query = queries[start : start + query_chunk].to(device)
+            best = BestKeys(k)
+            for at, other in zip(range(0, len(keys), key_chunk), backward, strict=True):
+                block = model.scores(query, keys[at : at + key_chunk].to(device), **ways)
+                best.add(block, at)
+                other.add(block.T, start)
+            found.append(best.on_cpu())
+        return _joined(found), _joined([best.on_cpu() for best in backward])
+
+
+def _refuse_nothing(queries: Tensor, keys: Tensor) -> None:
+    for name, given in (("queries", queries), ("keys", keys)):
+        if len(given) == 0:
+            raise ValueError(f"{name}: got none; expected at least one.")
+
+
+def _joined(found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.cat([values for values, _ in found]), torch.cat([keys for _, keys in found])
 
 
 def _group(
@@ -374,6 +394,14 @@ def _flushed(group: StoredGroup | None) -> Iterator[None]:
     finally:
         if group is not None and group.store.writes:
             group.flush()
+
+
+def _by_length(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
+    """Positions of texts from the longest to the shortest, in their tokens."""
+    lengths: list[int] = []
+    for start in range(0, len(texts), 1024):
+        lengths += (tokenizer(texts[start : start + 1024]) != 0).sum(dim=1).tolist()
+    return sorted(range(len(texts)), key=lambda i: -lengths[i])
 
 
 def text_digests(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:

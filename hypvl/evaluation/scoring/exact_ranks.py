@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.encoding.features import check_scores, evaluating
+from hypvl.evaluation.encoding.best import check_scores
+from hypvl.evaluation.encoding.features import evaluating
 from hypvl.evaluation.protocol import EvaluableModel, Modality
 
 
