@@ -196,7 +196,8 @@ def in_turn(mine: Callable[[], Any], other: Callable[[], Any], repeats: int) -> 
 
 def measure_large(size: str) -> None:
     """Print extra peak memory in MiB, seconds, and whether sampled rows are those of a full sort."""
-    model, count = Given(), int(size)
+    model: Any = Given()
+    count = int(size)
     texts, images = (embeddings(count, seed=seed) for seed in (0, 1))
     run: dict[str, Any] = {"query_modality": "text", "key_modality": "image"}
     search_both_ways(model, texts[:64], images[:64], k=10, **run)  # what torch loads at first use
