@@ -16,6 +16,7 @@ from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.cross_modal_rank import CrossModalRank, Kind, adaptive_thresholds
 from hypvl.losses.hard_negative import NEGATIVE_TEXT, HardNegativeContrastive, own_logits
 from hypvl.losses.intra_modal import Form, IntraModal
+from tests.losses.forms import either_form  # noqa: F401  # a fixture
 from tests.parity.reference import cases, load, number
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}  # as the file says, in float64
@@ -111,6 +112,7 @@ def objective(case: dict[str, Any]) -> tuple[Objective, dict[str, str]]:
     raise AssertionError(f"no setting of {type(variants[0]).__name__} gives {entry} = {case[entry]}")
 
 
+@pytest.mark.usefixtures("either_form")
 @pytest.mark.parametrize("case", cases("finegrained", "cases"))
 def test_values_and_gradients(case: tuple[str, dict[str, Any]]) -> None:
     name, expected = case

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hypvl.losses.entailment import Entailment
+from tests.losses.forms import either_form, forced  # noqa: F401  # a fixture
 from tests.parity.recipes import VIEWS, Parts, build, with_scalars
 from tests.parity.reference import cases, load
 from tests.ranks import run_ranks
@@ -39,6 +40,7 @@ def _run(case: dict[str, Any], name: str, rows: slice = slice(None)) -> tuple[Pa
     return parts, features, output
 
 
+@pytest.mark.usefixtures("either_form")
 @pytest.mark.parametrize(("case", "name"), _PARAMS)
 def test_losses(case: dict[str, Any], name: str) -> None:
     expected = case["models"][name]
@@ -78,14 +80,15 @@ def _slack(parts: Parts, features: dict[str, Any]) -> dict[str, float]:
     return slack
 
 
-def _on_rank(jobs: list[tuple[dict[str, Any], str]]) -> list[dict[str, Any]]:
+def _on_rank(jobs: list[tuple[dict[str, Any], str]], form: str) -> list[dict[str, Any]]:
     from hypvl import distributed
 
     results = []
     for case, name in jobs:
         half = case["B"] // distributed.world_size()
         rows = slice(distributed.rank() * half, (distributed.rank() + 1) * half)
-        parts, features, output = _run(case, name, rows)
+        with forced(form):
+            parts, features, output = _run(case, name, rows)
         results.append(
             {
                 "loss": output.total.item(),
@@ -97,22 +100,24 @@ def _on_rank(jobs: list[tuple[dict[str, Any], str]]) -> list[dict[str, Any]]:
     return results
 
 
-@pytest.fixture(scope="module")
-def two_ranks() -> dict[str, list[dict[str, Any]]]:
+@pytest.fixture(scope="module", params=["chosen", "tiled"])
+def two_ranks(request: pytest.FixtureRequest) -> dict[str, list[dict[str, Any]]]:
     """Every case of losses_2rank.json, run on two gloo processes at once."""
+    if load("losses") is None or load("losses_2rank") is None:
+        return {}
     by_name = {case["name"]: case for case in load("losses")["cases"]}  # type: ignore[index]
     keys = [k for k in load("losses_2rank")["results"] if k.rsplit("/", 1)[0] in by_name]  # type: ignore[index]
     jobs = [(by_name[key.rsplit("/", 1)[0]], key.rsplit("/", 1)[1]) for key in keys]
-    per_rank = run_ranks(2, _on_rank, jobs)
+    per_rank = run_ranks(2, _on_rank, jobs, request.param)
     return {key: [results[i] for results in per_rank] for i, key in enumerate(keys)}
 
 
 @pytest.mark.parametrize("case", cases("losses_2rank", "results"))
-def test_losses_2rank(case: tuple[str, dict[str, Any]], request: pytest.FixtureRequest) -> None:
+def test_losses_2rank(case: tuple[str, dict[str, Any]], two_ranks: dict[str, list[dict[str, Any]]]) -> None:
     if load("losses") is None:
         pytest.skip("losses.json, which holds the inputs, is not in the folder")
     key, expected = case
-    ranks = request.getfixturevalue("two_ranks")[key]
+    ranks = two_ranks[key]
     for found, value in zip(ranks, expected["loss_per_rank"], strict=True):
         torch.testing.assert_close(found["loss"], value, rtol=RTOL, atol=found["slack"])
     name, model = key.rsplit("/", 1)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from hypvl import distributed
+from tests.losses.forms import forced
 from tests.ranks import run_ranks
 from tests.training.tiny import RECIPES, rows_of, tiny_batch, tiny_learner
 
@@ -12,8 +13,13 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 LIMIT = {"float32": 1e-5, "float64": 1e-10}
 
 
-def gradients() -> dict[str, dict[str, torch.Tensor]]:
+def gradients(form: str = "chosen") -> dict[str, dict[str, torch.Tensor]]:
     """For each recipe and precision: the averaged gradients after one DDP step, and the mean loss."""
+    with forced(form):
+        return _gradients()
+
+
+def _gradients() -> dict[str, dict[str, torch.Tensor]]:
     results = {}
     for recipe in RECIPES:
         for name, dtype in DTYPES.items():
@@ -38,11 +44,13 @@ def one_process() -> dict[str, dict[str, torch.Tensor]]:
     return gradients()
 
 
-@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("world", "form"), [(1, "tiled"), (2, "chosen"), (2, "tiled"), (4, "chosen"), (4, "tiled")]
+)
 def test_gradients_do_not_depend_on_the_number_of_processes(
-    world: int, one_process: dict[str, dict[str, torch.Tensor]]
+    world: int, form: str, one_process: dict[str, dict[str, torch.Tensor]]
 ) -> None:
-    for rank, results in enumerate(run_ranks(world, gradients)):
+    for rank, results in enumerate(run_ranks(world, gradients, form)):
         for case, expected in one_process.items():
             found = results[case]
             assert found.keys() == expected.keys(), f"{case}: parameters with a gradient"

@@ -1,0 +1,26 @@
+"""Forces the contrastive term into tiles smaller than the batch, wherever it would choose for itself."""
+
+import contextlib
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+
+from hypvl.losses import contrastive, tiled
+
+
+@contextlib.contextmanager
+def forced(form: str) -> Iterator[None]:
+    """Nothing for "chosen"; for "tiled" tiles of 3 rows and 2 columns from the first score on, ragged at the ends."""
+    if form == "chosen":
+        yield
+        return
+    with mock.patch.object(contrastive, "_TILED_FROM", 0), mock.patch.object(tiled, "TILE", (3, 2)):
+        yield
+
+
+@pytest.fixture(params=["chosen", "tiled"])
+def either_form(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a test in both forms."""
+    with forced(request.param):
+        yield request.param
