@@ -6,7 +6,7 @@
   (64 px), vit_s that of configs/train_meru_vit_s.py (224 px), both with random weights. --num-workers gives ours
   processes for reading.
 - ranking_ratio: the ranking alone, of given embeddings (D = 512): both directions with 100 kept of each query against
-  the scores and a full argsort for each query.
+  the whole score matrices and a full argsort for each query.
 - --large N: N x N scores (D = 512) by themselves, in a process of its own: its extra peak memory and seconds.
 
 Medians over runs in turn, on the wall; prints one JSON line.
@@ -142,15 +142,15 @@ def plain(model: DualEncoder, listed: Path) -> dict[str, float]:
 
 @torch.inference_mode()
 def rank_plainly(model: Any, texts: Tensor, images: Tensor, owners: Tensor) -> dict[str, float]:
-    """All scores of a query, sorted, for each query."""
+    """All scores at once, and a full sort for each query."""
     ranks: dict[str, list[int]] = {"text_to_image": [], "image_to_text": []}
-    for text, owner in zip(texts, owners, strict=True):
-        scores = model.scores(text[None], images, query_modality="text", key_modality="image")[0]
-        order = scores.argsort(descending=True)
+    scores = model.scores(texts, images, query_modality="text", key_modality="image")
+    for row, owner in zip(scores, owners, strict=True):
+        order = row.argsort(descending=True)
         ranks["text_to_image"].append(int((order == owner).nonzero()[0]) + 1)
-    for i, image in enumerate(images):
-        scores = model.scores(image[None], texts, query_modality="image", key_modality="text")[0]
-        order = scores.argsort(descending=True)
+    scores = model.scores(images, texts, query_modality="image", key_modality="text")
+    for i, row in enumerate(scores):
+        order = row.argsort(descending=True)
         ranks["image_to_text"].append(int((owners[order] == i).nonzero()[0]) + 1)
     return recalls(ranks)
 
@@ -233,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", choices=("demo", "vit_s"), default="demo")
-    parser.add_argument("--images", type=int, default=100, help="pictures of the whole evaluation")
+    parser.add_argument("--images", type=int, default=60, help="pictures of the whole evaluation")
     parser.add_argument(
         "--gallery", type=int, default=1000, help="pictures of the ranking, with 5 captions each"
     )
