@@ -5,18 +5,14 @@ CLIP, MERU and ATMG are this term with the cosine, the negative Lorentz distance
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hypvl.geometry.tiles import Factored
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
+from hypvl.losses.form import Form, Tiling
 from hypvl.losses.tiled import contrastive_losses
-
-# Scores of a matrix from which on its tiles are faster than the whole.
-_TILED_FROM = 2**22
 
 
 def contrastive_loss(logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
@@ -45,9 +41,7 @@ class Contrastive(LossTerm):
         pairs: (query, key) views; default image -> text and text -> image. Strings as in
             :meth:`View.parse`, so that configs can name them. Each pair weighs the same.
         label_smoothing: In [0, 1), see :func:`contrastive_loss`; over the keys of every rank.
-        form: ``"dense"`` holds each score matrix, ``"tiled"`` computes it tile by tile, with memory linear in the
-            batch and one matrix for both directions of a pair (scores that are no function of one inner product
-            stay dense); ``"auto"`` = tiled where a matrix has 2^22 scores or more.
+        form: "auto", "dense" or "tiled", see :class:`~hypvl.losses.form.Tiling`.
         tile: Rows and columns of a tile; None = what suits the device.
 
     Raises:
@@ -62,16 +56,10 @@ class Contrastive(LossTerm):
         pairs: Sequence[Sequence[str | View]] = ((IMAGE, TEXT), (TEXT, IMAGE)),
         *,
         label_smoothing: float = 0.0,
-        form: Literal["auto", "dense", "tiled"] = "auto",
+        form: Form = "auto",
         tile: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if form not in ("auto", "dense", "tiled"):
-            raise ValueError(f"form: got {form!r}; expected 'auto', 'dense' or 'tiled'.")
-        if tile is not None and (len(tile) != 2 or min(tile) < 1):
-            raise ValueError(
-                f"tile: got {list(tile)}; expected the rows and columns of a tile, each at least 1."
-            )
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing: got {label_smoothing}; expected a number in [0, 1).")
         if not pairs:
@@ -79,8 +67,7 @@ class Contrastive(LossTerm):
                 "pairs: got none; give at least one (query, key) pair such as ('image', 'text')."
             )
         self.label_smoothing = label_smoothing
-        self.form = form
-        self.tile = None if tile is None else (tile[0], tile[1])
+        self.tiling = Tiling(form, tile)
         self.pairs = tuple((View.parse(query), View.parse(key)) for query, key in pairs)
         self.needs = frozenset(view for pair in self.pairs for view in pair)
 
@@ -93,7 +80,9 @@ class Contrastive(LossTerm):
                 done[query, key] -= 1
                 continue
             left[query, key] -= 1
-            factored = self._factored(ctx, query, key)
+            factored = self.tiling.scores(
+                ctx.model, ctx.embeddings(query), ctx.embeddings(key, gathered=True), query=query, key=key
+            )
             if factored is None:
                 logits = self._logits(ctx, query, key)  # (B, N)
                 values.append(
@@ -109,17 +98,9 @@ class Contrastive(LossTerm):
                 ctx.targets(query),
                 both_ways=both_ways,
                 label_smoothing=self.label_smoothing,
-                tile=self.tile,
+                tile=self.tiling.size,
             )
         return torch.stack(values).mean()
-
-    def _factored(self, ctx: PairContext, query: View, key: View) -> Factored | None:
-        """The scores for the tiled form, None for the dense one."""
-        queries, keys = ctx.embeddings(query), ctx.embeddings(key, gathered=True)
-        if self.form == "dense" or (self.form == "auto" and len(queries) * len(keys) < _TILED_FROM):
-            return None
-        modalities: dict[str, Any] = {"query_modality": query.modality, "key_modality": key.modality}
-        return ctx.model.scorer.factored_logits(ctx.model.geometry, queries, keys, **modalities)
 
     def _logits(self, ctx: PairContext, query: View, key: View) -> Tensor:
         return ctx.model.scorer.logits(

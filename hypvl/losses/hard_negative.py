@@ -3,6 +3,7 @@
 What the terms about hard negatives share is here as well: scores of samples against their own texts, and the mask.
 """
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from hypvl import distributed
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.contrastive import contrastive_loss
+from hypvl.losses.form import Form, Tiling
+from hypvl.losses.tiled import contrastive_losses
 
 #: What happens to negatives that the mask calls invalid: they stay keys like the others, or are left out.
 Invalid: TypeAlias = Literal["kept", "masked"]
@@ -99,9 +102,11 @@ class HardNegativeContrastive(LossTerm):
         invalid: ``"kept"`` as published: invalid negatives are keys, too, so their texts should be neutral (empty,
             never the caption itself, which would be a second positive in the denominator). ``"masked"``: left out.
         mask: Entry of the batch with their validity, (B, K); read only when ``invalid`` is ``"masked"``.
+        form: "auto", "dense" or "tiled", see :class:`~hypvl.losses.form.Tiling`.
+        tile: Rows and columns of a tile; None = what suits the device.
 
     Raises:
-        ValueError: for an unknown ``invalid``.
+        ValueError: for an unknown ``invalid`` or form.
 
     Source: CE-CLIP (arXiv 2306.08832), section 3; NegCLIP (arXiv 2210.01936), section 4, which has it both ways.
     """
@@ -114,10 +119,13 @@ class HardNegativeContrastive(LossTerm):
         negatives: str | View = NEGATIVE_TEXT,
         invalid: Invalid = "kept",
         mask: str = "negative_mask",
+        form: Form = "auto",
+        tile: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if invalid not in get_args(Invalid):
             raise ValueError(f"invalid: got {invalid!r}; expected 'kept' or 'masked'.")
+        self.tiling = Tiling(form, tile)
         self.image, self.text, self.negatives = (View.parse(view) for view in (image, text, negatives))
         self.invalid, self.mask = invalid, mask
         self.needs = frozenset({self.image, self.text, self.negatives})
@@ -128,6 +136,9 @@ class HardNegativeContrastive(LossTerm):
         valid = None
         if self.invalid == "masked":
             valid = distributed.gather(valid_negatives(ctx, self.mask, self.negatives)).flatten()  # (N*K,)
+        tiled = self._tiled(ctx, keys, valid)
+        if tiled is not None:
+            return tiled
         by_image = model.scorer.logits(
             model.geometry,
             ctx.embeddings(self.image),
@@ -144,6 +155,31 @@ class HardNegativeContrastive(LossTerm):
         )  # (B, N)
         of_images = hard_negative_loss(by_image, targets, valid=valid)
         return (of_images + contrastive_loss(by_text, targets)) / 2
+
+    def _tiled(self, ctx: PairContext, keys: Tensor, valid: Tensor | None) -> Tensor | None:
+        """The same from tiles, None where the dense form is chosen."""
+        images, texts, targets = (
+            ctx.embeddings(self.image),
+            ctx.embeddings(self.text),
+            ctx.targets(self.image),
+        )
+        if valid is not None:
+            others = len(keys) - len(valid)
+            keys = torch.cat([keys[:others], keys[others:][valid]])
+        scores = self.tiling.scores(ctx.model, images, keys, query=self.image, key=self.text)
+        if scores is None:
+            return None
+        losses = contrastive_losses(scores, targets, both_ways=scores.symmetric, tile=self.tiling.size)
+        if not scores.symmetric:
+            every_image = ctx.embeddings(self.image, gathered=True)
+            scores = self.tiling.scores(ctx.model, texts, every_image, query=self.text, key=self.image)
+            if scores is None:  # fewer scores than with the negatives
+                scores = Tiling("tiled").scores(
+                    ctx.model, texts, every_image, query=self.text, key=self.image
+                )
+            assert scores is not None
+            losses += contrastive_losses(scores, targets, tile=self.tiling.size)
+        return torch.stack(losses).mean()
 
 
 def _per_sample(queries: Tensor, keys: Tensor, view: View) -> int:

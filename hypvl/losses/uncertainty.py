@@ -14,6 +14,8 @@ from hypvl.geometry.kernels import safe_sqrt
 from hypvl.geometry.precision import full_precision
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.contrastive import contrastive_loss
+from hypvl.losses.form import Form, Tiling
+from hypvl.losses.tiled import contrastive_losses
 
 
 @full_precision
@@ -106,12 +108,21 @@ class UncertainContrastive(LossTerm):
 
     Args:
         pairs: (query, key) views; default image -> text and text -> image.
+        form: "auto", "dense" or "tiled", see :class:`~hypvl.losses.form.Tiling`.
+        tile: Rows and columns of a tile; None = what suits the device.
 
     Source: UNCHA (CVPR 2026): global (wholes), local (boxes), global-local (boxes against wholes).
     """
 
-    def __init__(self, pairs: Sequence[Sequence[str | View]] = ((IMAGE, TEXT), (TEXT, IMAGE))) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[Sequence[str | View]] = ((IMAGE, TEXT), (TEXT, IMAGE)),
+        *,
+        form: Form = "auto",
+        tile: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
+        self.tiling = Tiling(form, tile)
         if not pairs:
             raise ValueError(
                 "pairs: got none; give at least one (query, key) pair such as ('image', 'text')."
@@ -120,13 +131,19 @@ class UncertainContrastive(LossTerm):
         self.needs = frozenset(view for pair in self.pairs for view in pair)
 
     def forward(self, ctx: PairContext) -> Tensor:
-        model, values = ctx.model, []
+        model = ctx.model
+        values: list[Tensor] = []
         for query, key in self.pairs:
-            own = ctx.embeddings(query)
+            own, keys = ctx.embeddings(query), ctx.embeddings(key, gathered=True)
+            scores = self.tiling.scores(model, own, keys, query=query, key=key)
+            if scores is not None:
+                scores = scores.scaled(torch.exp(-uncertainty(own) / 2)[:, None])
+                values += contrastive_losses(scores, ctx.targets(query), tile=self.tiling.size)
+                continue
             logits = model.scorer.logits(
                 model.geometry,
                 own,
-                ctx.embeddings(key, gathered=True),
+                keys,
                 query_modality=query.modality,
                 key_modality=key.modality,
             )  # (B, N)

@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 
-from hypvl.losses import contrastive, tiled
+from hypvl.losses import form as forms, tiled
 
 
 @contextlib.contextmanager
@@ -15,7 +15,7 @@ def forced(form: str) -> Iterator[None]:
     if form == "chosen":
         yield
         return
-    with mock.patch.object(contrastive, "_TILED_FROM", 0), mock.patch.object(tiled, "TILE", (3, 2)):
+    with mock.patch.object(forms, "TILED_FROM", 0), mock.patch.object(tiled, "TILE", (3, 2)):
         yield
 
 

@@ -1,6 +1,6 @@
 """The tiled contrastive loss: the dense one's values and gradients, without its matrices."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,10 +13,12 @@ from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.product import Product
 from hypvl.geometry.scoring import Cosine, ExteriorAngle, NegativeDistance, Scorer
 from hypvl.geometry.sphere import Sphere
-from hypvl.losses import contrastive, tiled
+from hypvl.losses import contrastive, form, tiled
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, View
 from hypvl.losses.contrastive import Contrastive
+from hypvl.losses.hard_negative import NEGATIVE_TEXT, HardNegativeContrastive, Invalid
 from hypvl.losses.tiled import log_sum_exps
+from hypvl.losses.uncertainty import UncertainContrastive
 from tests.losses.contract import LossContract
 from tests.losses.toy import GeometryOnly, context, random_features
 
@@ -64,11 +66,13 @@ class TestTiledSeveralPairs(LossContract):
         return Contrastive(pairs, form="tiled", tile=(3, 3))
 
 
-def value_and_gradients(term: Contrastive, name: str, rows: dict[View, Tensor]) -> list[Tensor]:
+def value_and_gradients(
+    term: LossTerm, name: str, rows: dict[View, Tensor], batch: dict[str, Tensor] | None = None
+) -> list[Tensor]:
     geometry, scorer = MODELS[name]
     model = GeometryOnly(geometry(), scorer()).to(rows[IMAGE].dtype)
     inputs = {view: x.clone().requires_grad_() for view, x in rows.items()}
-    value = term(context(model, inputs))
+    value = term(context(model, inputs, **(batch or {})))
     parameters = [p for p in model.parameters() if p.requires_grad]
     found = torch.autograd.grad(value, [*inputs.values(), *parameters], allow_unused=True)
     return [value.detach(), *(g for g in found if g is not None)]
@@ -87,6 +91,33 @@ def test_equals_the_dense_form(name: str, pairs: str, smoothing: float) -> None:
         found = value_and_gradients(Contrastive(form="tiled", tile=tile, **settings), name, rows)  # type: ignore[arg-type]
         for a, b in zip(found, dense, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("invalid", get_args(Invalid))
+def test_hard_negatives_as_further_keys(name: str, invalid: Invalid) -> None:
+    rows = {IMAGE: random_features(7, seed=0), TEXT: random_features(7, seed=1)}
+    rows[NEGATIVE_TEXT] = random_features(14, seed=2)
+    mask = {"negative_mask": torch.arange(14).reshape(7, 2) % 3 != 1}
+    dense, ours = (
+        value_and_gradients(
+            HardNegativeContrastive(invalid=invalid, form=kind, tile=(3, 4)), name, rows, mask
+        )
+        for kind in ("dense", "tiled")
+    )
+    for a, b in zip(ours, dense, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_temperature_for_each_query(name: str) -> None:
+    rows = {IMAGE: random_features(7, seed=0), TEXT: random_features(7, seed=1)}
+    dense, ours = (
+        value_and_gradients(UncertainContrastive(form=kind, tile=(3, 4)), name, rows)
+        for kind in ("dense", "tiled")
+    )
+    for a, b in zip(ours, dense, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8)
 
 
 @pytest.mark.parametrize("columns", [False, True])
@@ -129,12 +160,12 @@ def test_fp32_error_is_at_most_twice_that_of_the_dense_form(name: str, crowded: 
         if crowded:
             rows = {view: rows[IMAGE][:1] + 0.01 * x for view, x in rows.items()}
         exact = value_and_gradients(forms["dense"], name, {v: x.double() for v, x in rows.items()})
-        for form, term in forms.items():
+        for kind, term in forms.items():
             found = value_and_gradients(term, name, rows)
-            squares[form].append(
+            squares[kind].append(
                 [(x.double() - e).square().mean() for x, e in zip(found, exact, strict=True)]
             )
-    dense, ours = (torch.tensor(squares[form]).mean(0).sqrt() for form in ("dense", "tiled"))
+    dense, ours = (torch.tensor(squares[kind]).mean(0).sqrt() for kind in ("dense", "tiled"))
     factor = torch.full_like(dense, 2.0)
     if name == "meru":
         factor[3] = 6.0  # after the value and the features of both views
@@ -190,7 +221,7 @@ def test_automatic_choice_is_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {IMAGE: random_features(6, seed=0), TEXT: random_features(6, seed=1)}
     before = value_and_gradients(Contrastive(), "meru", rows)[0]
     assert not calls
-    monkeypatch.setattr(contrastive, "_TILED_FROM", 36)
+    monkeypatch.setattr(form, "TILED_FROM", 36)
     after = value_and_gradients(Contrastive(), "meru", rows)[0]
     assert len(calls) == 1  # one pass for both directions
     torch.testing.assert_close(before, after, rtol=1e-12, atol=0)
@@ -203,7 +234,7 @@ def test_automatic_choice_is_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_products_of_spaces_stay_dense() -> None:
     model = GeometryOnly(Product(factors=2, factor_dim=4), NegativeDistance())
     rows = {IMAGE: random_features(5, 8, seed=0), TEXT: random_features(5, 8, seed=1)}
-    ours, dense = (Contrastive(form=form)(context(model, rows)) for form in ("tiled", "dense"))
+    ours, dense = (Contrastive(form=kind)(context(model, rows)) for kind in ("tiled", "dense"))
     assert torch.equal(ours, dense)
 
 

@@ -1,0 +1,56 @@
+"""Which form a contrastive term takes: whole score matrices, or tiles of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from torch import Tensor
+
+from hypvl.geometry.tiles import Factored
+from hypvl.losses.base import Model, View
+
+Form: TypeAlias = Literal["auto", "dense", "tiled"]
+
+# Scores of a matrix from which on its tiles are faster than the whole.
+TILED_FROM = 2**22
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The choice of a term.
+
+    Args:
+        form: ``"dense"`` holds each score matrix, ``"tiled"`` computes it tile by tile, with memory linear in the
+            batch and one matrix for both directions of a pair (scores that are no function of one inner product
+            stay dense); ``"auto"`` = tiled where a matrix has 2^22 scores or more.
+        tile: Rows and columns of a tile; None = what suits the device.
+
+    Raises:
+        ValueError: for another form, or a tile that is not two numbers of at least 1.
+    """
+
+    form: Form = "auto"
+    tile: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.form not in ("auto", "dense", "tiled"):
+            raise ValueError(f"form: got {self.form!r}; expected 'auto', 'dense' or 'tiled'.")
+        if self.tile is not None and (len(self.tile) != 2 or min(self.tile) < 1):
+            raise ValueError(
+                f"tile: got {list(self.tile)}; expected the rows and columns of a tile, each at least 1."
+            )
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """The tile as the tiled form takes it."""
+        return None if self.tile is None else (self.tile[0], self.tile[1])
+
+    def scores(
+        self, model: Model, queries: Tensor, keys: Tensor, *, query: View, key: View
+    ) -> Factored | None:
+        """The scores of (B, D) and (N, D) embeddings of two views for the tiled form, None for the dense one."""
+        if self.form == "dense" or (self.form == "auto" and len(queries) * len(keys) < TILED_FROM):
+            return None
+        return model.scorer.factored_logits(
+            model.geometry, queries, keys, query_modality=query.modality, key_modality=key.modality
+        )
