@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import timm
 from timm.models import VisionTransformer
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from hypvl.encoders.pixels import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
@@ -39,12 +40,23 @@ def list_image_archs() -> list[str]:
     return sorted({*timm.list_models(), *VARIANTS})
 
 
+class ReadOutBlock(Block):
+    """timm's block as the last of a trunk that reads out its class token: after attention only that token goes on."""
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """Tokens (B, N, W) -> the class token (B, 1, W)."""
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), attn_mask=attn_mask, is_causal=is_causal)))
+        x = x[:, :1]  # (B, 1, W)
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+
 class TimmImageEncoder(ImageEncoder):
     """Any timm image model, pooled as that model pools, without its classifier.
 
     The timm module is ``self.trunk``; ``self.width`` is read from it. Vision transformers that start from
     scratch get the published recipe: class token, LayerNorm eps 1e-5, fixed sine-cosine positions (a frozen
-    parameter ``trunk.pos_embed``, computed for the grid of ``image_size``).
+    parameter ``trunk.pos_embed``, computed for the grid of ``image_size``). Where the class token is read out, the
+    last block computes it alone after attention: the trunk's ``forward_features`` is that token.
 
     Args:
         arch: A timm name, with or without a weights tag, or a key of ``VARIANTS``.
@@ -117,6 +129,12 @@ class TimmImageEncoder(ImageEncoder):
             _fix_positions(arch, trunk)
         if norm_eps is not None or recipe:
             _set_norm_eps(trunk, 1e-5 if norm_eps is None else norm_eps)
+        if (
+            type(trunk) is VisionTransformer
+            and trunk.global_pool == "token"
+            and type(trunk.blocks[-1]) is Block
+        ):
+            trunk.blocks[-1].__class__ = ReadOutBlock  # same parameters, names and hooks
         if grad_checkpointing:
             self.set_grad_checkpointing()
 

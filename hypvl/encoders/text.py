@@ -113,9 +113,17 @@ class ResidualBlock(nn.Module):
         self.mlp = MLP(width, activation=activation)
         self.ln_2 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, groups: Groups) -> Tensor:
-        """One block: (T, W), the tokens of the groups one after the other -> (T, W)."""
+    def forward(self, x: Tensor, groups: Groups, kept: Tensor | None = None) -> Tensor:
+        """One block: (T, W), the tokens of the groups one after the other -> (T, W).
+
+        Args:
+            x: Tokens.
+            groups: Where the texts lie.
+            kept: (B,) the tokens that go on after attention, None = all; of the last block only what is read out.
+        """
         x = x + self.attn(self.ln_1(x), groups)
+        if kept is not None:
+            x = x[kept]  # (B, W)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -248,9 +256,14 @@ class TextTransformer(nn.Module):
             )
         x, groups, read_out = self._lay_out(tokens, lengths)
         recompute = self.grad_checkpointing and torch.is_grad_enabled()
-        for block in self.resblocks:
-            x = checkpoint(block, x, groups, use_reentrant=False) if recompute else block(x, groups)
-        return self.ln_final(x[read_out])
+        for i, block in enumerate(self.resblocks, start=1):
+            kept = read_out if i == self.layers else None
+            x = (
+                checkpoint(block, x, groups, kept, use_reentrant=False)
+                if recompute
+                else block(x, groups, kept)
+            )
+        return self.ln_final(x)  # (B, W)
 
     @torch.compiler.disable  # as attention
     def _lay_out(

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.models.vision_transformer import Block
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from hypvl.encoders import image as image_module
-from hypvl.encoders.image import VARIANTS, TimmImageEncoder, Variant, list_image_archs
+from hypvl.encoders.image import VARIANTS, ReadOutBlock, TimmImageEncoder, Variant, list_image_archs
 from hypvl.encoders.positions import sincos_2d
 from hypvl.errors import ConfigError, UserError
 from tests.parity.reference import load
@@ -196,3 +198,33 @@ def test_weights_that_cannot_be_fetched_are_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(UserError, match=r"could not be fetched \(no route to host\)"):
         tiny(pretrained=True)
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.5])
+def test_reading_out_the_class_token_alone_changes_nothing_but_the_cost(drop: float) -> None:
+    def run(plain: bool) -> tuple[list[torch.Tensor], int]:
+        torch.manual_seed(0)
+        args = {"depth": 2, "embed_dim": 32, "num_heads": 2}
+        model = TimmImageEncoder(
+            "vit_tiny_patch16_224", image_size=32, timm_args=args, drop_path_rate=drop
+        ).double()
+        assert type(model.trunk.blocks[-1]) is ReadOutBlock
+        if plain:
+            model.trunk.blocks[-1].__class__ = Block
+        torch.manual_seed(1)  # of the dropped paths
+        with FlopCounterMode(display=False) as counter:
+            features = model(torch.rand(3, 3, 32, 32, dtype=torch.float64))
+            (features * torch.linspace(-1, 1, features.numel()).view_as(features)).sum().backward()
+        found = [p.grad for p in model.parameters() if p.grad is not None]
+        return [features.detach(), *found], counter.get_total_flops()
+
+    (found, cost), (expected, full_cost) = run(plain=False), run(plain=True)
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    assert cost < 0.9 * full_cost
+
+
+def test_trunks_that_pool_all_tokens_keep_them() -> None:
+    model = TimmImageEncoder("vit_base_patch16_siglip_224", image_size=32, timm_args={"depth": 1})
+    assert type(model.trunk.blocks[-1]) is Block
