@@ -82,7 +82,8 @@ class Learner(nn.Module):
         with torch.set_grad_enabled(view.grad and torch.is_grad_enabled()):
             if view.modality == "image":
                 return self.model.encode_image(rows.values, stage="trunk")
-            return self.model.encode_text(rows.values, stage="trunk", lengths=rows.lengths)
+            lengths = {} if rows.lengths is None else {"lengths": rows.lengths}
+            return self.model.encode_text(rows.values, stage="trunk", **lengths)
 
     def encoder(self, view: View) -> nn.Module:
         """The module behind :meth:`trunk`."""

@@ -123,6 +123,9 @@ class Matching(nn.Module):
     def encode_text(self, tokens: Tensor, stage: str) -> Tensor:
         return self.encoders.text_tokens(tokens).flatten(1)
 
+    def project(self, trunk: Tensor, *, modality: Modality) -> Tensor:
+        return trunk
+
     def embed(self, features: Tensor, *, modality: Modality) -> Tensor:
         return self.geometry.lift(features)
 
