@@ -5,6 +5,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,13 +29,21 @@ def paired(ours: Callable[[], Any], theirs: Callable[[], Any], *, repeats: int) 
 def report(name: str, figures: dict[str, Any]) -> None:
     """Print the one JSON line."""
     machine = {
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "hypvl": hypvl.__version__,
     }
     print(json.dumps({"benchmark": name, **figures, "machine": machine}))
+
+
+def _processor() -> str:
+    """Its model, where Linux says it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def _seconds(function: Callable[[], Any]) -> float:

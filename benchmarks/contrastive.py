@@ -211,7 +211,7 @@ def measure(args: argparse.Namespace) -> Mapping[str, Any]:
         "time_ratio": statistics.median(r[0] / r[1] for r in rounds) if with_dense else None,
         "matmul_ratio": statistics.median(r[0] / r[2] for r in rounds),
         "extra_memory_mib": memory["tiled"],
-        "memory_ratio": memory["tiled"] / memory["dense"] if with_dense else None,
+        "memory_ratio": memory["tiled"] / memory["dense"] if with_dense and memory["dense"] else None,
         **errors(args.error_batch, args.dim, scorer=args.scorer),
     }  # fmt: skip
 
