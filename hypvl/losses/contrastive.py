@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hypvl import distributed
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.form import Form, Tiling
 from hypvl.losses.tiled import contrastive_losses
@@ -34,6 +35,26 @@ def contrastive_loss(logits: Tensor, targets: Tensor, *, label_smoothing: float 
     return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
 
 
+def labelled_contrastive_loss(logits: Tensor, same: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross entropy of each query's scores against all keys of its label.
+
+    Formula: ``mean_i ( logsumexp_j z_ij - (1 - e) mean_{j in P_i} z_ij - e mean_j z_ij )``, P_i the keys of i's label.
+
+    Args:
+        logits: (Q, K) scaled scores, higher = closer; computed in fp32 or better.
+        same: (Q, K) bool, whether key j has the label of query i; at least one in each row.
+        label_smoothing: e in [0, 1).
+
+    Returns:
+        0-dim.
+
+    Source: UniCL, Yang et al. 2022 (arXiv 2204.03610), eq. 2 and 3; as "out" of SupCon (arXiv 2004.11362).
+    """
+    positive = torch.where(same, logits, 0.0).sum(1) / same.sum(1)
+    loss = logits.logsumexp(1) - (1 - label_smoothing) * positive
+    return (loss - label_smoothing * logits.mean(1)).mean() if label_smoothing else loss.mean()
+
+
 class Contrastive(LossTerm):
     """Mean of :func:`contrastive_loss` over pairs; queries are local, keys come from every rank.
 
@@ -41,6 +62,8 @@ class Contrastive(LossTerm):
         pairs: (query, key) views; default image -> text and text -> image. Strings as in
             :meth:`View.parse`, so that configs can name them. Each pair weighs the same.
         label_smoothing: In [0, 1), see :func:`contrastive_loss`; over the keys of every rank.
+        labels: Entry of the batch with a label of each sample, (B,) int64: all keys of a query's label are its
+            positives (:func:`labelled_contrastive_loss`); -1 = no label, the only positive is its own key.
         form: "auto", "dense" or "tiled", see :class:`~hypvl.losses.form.Tiling`.
         tile: Rows and columns of a tile; None = what suits the device.
 
@@ -48,7 +71,8 @@ class Contrastive(LossTerm):
         ValueError: for no pairs, or a smoothing outside [0, 1).
 
     Source: CLIP arXiv 2103.00020; MERU arXiv 2304.09172; ATMG (Accept the Modality Gap, CVPR 2025), angles as
-        scores; CyCLIP (2205.14459), section 3: with image -> augmented_image and text -> augmented_text besides.
+        scores; CyCLIP (2205.14459), section 3: with image -> augmented_image and text -> augmented_text besides;
+        UniCL (2204.03610): with labels.
     """
 
     def __init__(
@@ -56,6 +80,7 @@ class Contrastive(LossTerm):
         pairs: Sequence[Sequence[str | View]] = ((IMAGE, TEXT), (TEXT, IMAGE)),
         *,
         label_smoothing: float = 0.0,
+        labels: str | None = None,
         form: Form = "auto",
         tile: Sequence[int] | None = None,
     ) -> None:
@@ -67,6 +92,7 @@ class Contrastive(LossTerm):
                 "pairs: got none; give at least one (query, key) pair such as ('image', 'text')."
             )
         self.label_smoothing = label_smoothing
+        self.labels = labels
         self.tiling = Tiling(form, tile)
         self.pairs = tuple((View.parse(query), View.parse(key)) for query, key in pairs)
         self.needs = frozenset(view for pair in self.pairs for view in pair)
@@ -84,10 +110,7 @@ class Contrastive(LossTerm):
                 ctx.model, ctx.embeddings(query), ctx.embeddings(key, gathered=True), query=query, key=key
             )
             if factored is None:
-                logits = self._logits(ctx, query, key)  # (B, N)
-                values.append(
-                    contrastive_loss(logits, ctx.targets(query), label_smoothing=self.label_smoothing)
-                )
+                values.append(self._dense(ctx, query, key))
                 continue
             both_ways = factored.symmetric and query != key and left[key, query] > 0
             if both_ways:
@@ -96,11 +119,37 @@ class Contrastive(LossTerm):
             values += contrastive_losses(
                 factored,
                 ctx.targets(query),
+                labels=self._labels(ctx, query),
                 both_ways=both_ways,
                 label_smoothing=self.label_smoothing,
                 tile=self.tiling.size,
             )
         return torch.stack(values).mean()
+
+    def _labels(self, ctx: PairContext, query: View) -> tuple[Tensor, Tensor] | None:
+        """Labels of the local samples and of all; the unlabelled have one of their own each."""
+        if self.labels is None:
+            return None
+        if self.labels not in ctx.batch:
+            raise KeyError(
+                f"batch: has no {self.labels!r}, the labels of its samples; it has "
+                f"{', '.join(map(str, ctx.batch)) or 'nothing'}; let the data give it, or set labels=None."
+            )
+        targets, given = ctx.targets(query), ctx.batch[self.labels]
+        if given.shape != targets.shape:
+            raise ValueError(
+                f"{self.labels}: got shape {tuple(given.shape)} for {len(targets)} samples; expected one label each."
+            )
+        local = torch.where(given < 0, -1 - targets, given)
+        return local, distributed.gather(local)
+
+    def _dense(self, ctx: PairContext, query: View, key: View) -> Tensor:
+        logits = self._logits(ctx, query, key)  # (B, N)
+        labels = self._labels(ctx, query)
+        if labels is None:
+            return contrastive_loss(logits, ctx.targets(query), label_smoothing=self.label_smoothing)
+        same = labels[0][:, None] == labels[1]
+        return labelled_contrastive_loss(logits, same, label_smoothing=self.label_smoothing)
 
     def _logits(self, ctx: PairContext, query: View, key: View) -> Tensor:
         return ctx.model.scorer.logits(

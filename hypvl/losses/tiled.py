@@ -37,7 +37,12 @@ class LogSumExps(NamedTuple):
         columns: (N,), over the rows; empty where they were not asked for.
         row_sums: (B,) sums of z over the columns.
         column_sums: (N,), empty where columns were not asked for.
-        targets: (B,) z of each row and its target, as it enters the sums: what rounding does to it cancels.
+        targets: (B,) z of each row and its target, as it enters the sums: what rounding does to it cancels. With labels
+            the sum over the columns of its label.
+        column_targets: (N,) with labels the sum over the rows of a column's label; otherwise, and where columns were
+            not asked for, empty.
+        counts: (B,) how many columns have a row's label; without labels empty.
+        column_counts: (N,) how many rows have a column's label, as ``column_targets``.
     """
 
     rows: Tensor
@@ -45,12 +50,16 @@ class LogSumExps(NamedTuple):
     row_sums: Tensor
     column_sums: Tensor
     targets: Tensor
+    column_targets: Tensor
+    counts: Tensor
+    column_counts: Tensor
 
 
 def log_sum_exps(
     scores: Factored,
     targets: Tensor,
     *,
+    labels: tuple[Tensor, Tensor] | None = None,
     columns: bool = False,
     sums: bool = False,
     tile: tuple[int, int] | None = None,
@@ -59,7 +68,8 @@ def log_sum_exps(
 
     Args:
         scores: What the scores are made of; gradients flow to all its tensors. Differentiable once.
-        targets: (B,) int64, a column of each row.
+        targets: (B,) int64, a column of each row; not used where there are labels.
+        labels: Of the rows, (B,), and of the columns, (N,), int64: all columns of a row's label are its targets.
         columns: Whether columns are asked for, too; they cost no second pass.
         sums: Whether plain sums of the scores are asked for (label smoothing); otherwise those are empty.
         tile: Rows and columns of a tile; None = what suits the device. Ragged last tiles are fine.
@@ -72,10 +82,10 @@ def log_sum_exps(
     with autocast_off({scores.rows.device.type}):
         return LogSumExps(
             *cast(
-                tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+                tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor],
                 _Tiled.apply(
                     scores.rows, scores.columns, scores.row_terms, scores.column_terms,
-                    scores.scale.to(scores.rows.dtype), targets, scores.kernel, columns, sums, tile,
+                    scores.scale.to(scores.rows.dtype), targets, labels, scores.kernel, columns, sums, tile,
                 ),
             )
         )  # fmt: skip
@@ -85,6 +95,7 @@ def contrastive_losses(
     scores: Factored,
     targets: Tensor,
     *,
+    labels: tuple[Tensor, Tensor] | None = None,
     both_ways: bool = False,
     label_smoothing: float = 0.0,
     tile: tuple[int, int] | None = None,
@@ -97,6 +108,7 @@ def contrastive_losses(
     Args:
         scores: Of the local rows (B, D) and the columns of every rank (N, D).
         targets: (B,) int64, the column of each row; these are the columns that are this rank's.
+        labels: Of the rows and the columns: the mean over all keys of a query's label takes the place of its own key.
         both_ways: Whether the columns are queries, too; the scores have to be symmetric.
         label_smoothing: In [0, 1).
         tile: As for :func:`log_sum_exps`.
@@ -110,8 +122,8 @@ def contrastive_losses(
     if both_ways and not scores.symmetric:
         raise ValueError("both_ways: the scores are not symmetric; compute each direction's own.")
     smooth = label_smoothing > 0
-    found = log_sum_exps(scores, targets, columns=both_ways, sums=smooth, tile=tile)
-    positive = found.targets  # (B,)
+    found = log_sum_exps(scores, targets, labels=labels, columns=both_ways, sums=smooth, tile=tile)
+    positive = found.targets if labels is None else found.targets / found.counts  # (B,)
     row_means = found.row_sums / len(scores.columns) if smooth else 0.0
     losses = [_cross_entropy(found.rows, positive, row_means, label_smoothing)]
     if both_ways:
@@ -120,6 +132,9 @@ def contrastive_losses(
         if smooth:
             total = distributed.gather(found.column_sums[None]).sum(0)[targets]
             means = total / (len(scores.rows) * distributed.world_size())
+        if labels is not None:
+            total = distributed.gather(found.column_targets[None]).sum(0)[targets]
+            positive = total / distributed.gather(found.column_counts[None]).sum(0)[targets]
         losses.append(_cross_entropy(lse, positive, means, label_smoothing))
     return tuple(loss.to(scores.rows.dtype) for loss in losses)
 
@@ -132,32 +147,37 @@ class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, scale: Tensor,
-        targets: Tensor, kernel: type[TileKernel], columns: bool, sums: bool, tile: tuple[int, int],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-        scores = _Scores(x, y, a, b, scale, targets, kernel, tile)
+        targets: Tensor, labels: tuple[Tensor, Tensor] | None, kernel: type[TileKernel], columns: bool, sums: bool,
+        tile: tuple[int, int],
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        scores = _Scores(x, y, a, b, scale, targets, labels, kernel, tile)
         with ieee_products(x.dtype):
             found = _Pass(scores, columns=columns, sums=sums)
             if not (scores.is_simple() and found.common()):
                 found = _Pass(scores, columns=columns, sums=sums)
                 found.running()
         ctx.save_for_backward(x, y, a, b, scale, targets, found.rows.largest, found.rows.total,
-                              found.columns.largest, found.columns.total, found.own.mean())  # fmt: skip
-        ctx.minus = found.minus
+                              found.columns.largest, found.columns.total, found.middle(),
+                              found.counts, found.column_counts)  # fmt: skip
+        ctx.minus, ctx.labels = found.minus, labels
+        ctx.mark_non_differentiable(found.counts, found.column_counts)
         ctx.kernel, ctx.columns, ctx.sums, ctx.tile = kernel, columns, sums, tile
         s = scale.to(found.own.dtype)
         own = found.own * (s if s.dim() == 0 else s[:, 0])
-        return found.rows.result(), found.columns.result(), found.row_sums, found.column_sums, own
+        return (found.rows.result(), found.columns.result(), found.row_sums, found.column_sums, own,
+                found.column_own, found.counts, found.column_counts)  # fmt: skip
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, a, b, scale, targets, row_max, row_total, column_max, column_total, middle = ctx.saved_tensors
-        scores = _Scores(x, y, a, b, scale, targets, ctx.kernel, ctx.tile)
-        g_rows, g_columns, g_row_sums, g_column_sums, g_own = grads
+        (x, y, a, b, scale, targets, row_max, row_total, column_max, column_total, middle,
+         counts, column_counts) = ctx.saved_tensors  # fmt: skip
+        scores = _Scores(x, y, a, b, scale, targets, ctx.labels, ctx.kernel, ctx.tile)
+        g_rows, g_columns, g_row_sums, g_column_sums, g_own, g_column_own, _, _ = grads
         # Over the totals: a softmax by maximum and total loses less than one by their log-sum-exp, rounded.
         to_rows = (g_rows / row_total).to(x.dtype)[:, None]
         to_columns = (g_columns / column_total).to(x.dtype)
-        to_own = g_own.to(x.dtype)[:, None]
+        to_own, to_column_own = g_own.to(x.dtype)[:, None], g_column_own.to(x.dtype)
         to_row_sums, to_column_sums = g_row_sums.to(x.dtype)[:, None], g_column_sums.to(x.dtype)
         grad_x, grad_y = torch.zeros_like(x), torch.zeros_like(y)
         grad_a, grad_b = torch.zeros_like(a), torch.zeros_like(b)
@@ -181,8 +201,12 @@ class _Tiled(torch.autograd.Function):
                     grad.add_(to_row_sums[r])
                     if ctx.columns:
                         grad.add_(to_column_sums[k])
-                place, inside = _places(targets[r], k)
-                grad.scatter_add_(1, place, torch.where(inside, to_own[r], 0.0))
+                if ctx.labels is None:
+                    place, inside = _places(targets[r], k)
+                    grad.scatter_add_(1, place, torch.where(inside, to_own[r], 0.0))
+                else:
+                    to_same = to_own[r] + to_column_own[k] if ctx.columns else to_own[r]
+                    grad.add_(torch.where(scores.same(r, k), to_same, 0.0))
                 # The scores can be large and nearly equal: of their middle the gradient is known exactly.
                 part = torch.sub(h, middle, out=work).mul_(grad).sum(1, keepdim=True)
                 if scale.dim() == 0:
@@ -197,11 +221,15 @@ class _Tiled(torch.autograd.Function):
                 grad_x[r].addmm_(grad, y[k])
                 grad_y[k].addmm_(grad.mT, x[r])
         if scale.dim() == 0:
-            total = g_rows.sum() + g_columns.sum() + g_own.sum()
+            total = g_rows.sum() + g_columns.sum()
+            if ctx.labels is None:
+                total = total + g_own.sum()
+            else:
+                total = total + (g_own * counts).sum() + (g_column_own * column_counts).sum()
             if ctx.sums:
                 total = total + len(y) * g_row_sums.sum() + len(x) * g_column_sums.sum()
             grad_scale += total * middle
-        return grad_x, grad_y, grad_a, grad_b, grad_scale.to(scale.dtype), None, None, None, None, None
+        return grad_x, grad_y, grad_a, grad_b, grad_scale.to(scale.dtype), None, None, None, None, None, None
 
 
 class _Scores:
@@ -209,9 +237,9 @@ class _Scores:
 
     def __init__(
         self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, scale: Tensor,
-        targets: Tensor, kernel: type[TileKernel], tile: tuple[int, int],
+        targets: Tensor, labels: tuple[Tensor, Tensor] | None, kernel: type[TileKernel], tile: tuple[int, int],
     ) -> None:  # fmt: skip
-        self.x, self.y, self.scale = x, y, scale
+        self.x, self.y, self.scale, self.labels = x, y, scale, labels
         self.targets, self.kernel, self.tile = targets, kernel(a, b, x.dtype), tile
 
     def is_simple(self) -> bool:
@@ -232,6 +260,11 @@ class _Scores:
             for k in _slices(len(self.y), self.tile[1]):
                 shape = (r.stop - r.start, k.stop - k.start)
                 yield r, k, [m[: shape[0] * shape[1]].view(shape) for m in memory]
+
+    def same(self, r: slice, k: slice) -> Tensor:
+        """Which columns have the label of a row, (r, k)."""
+        assert self.labels is not None
+        return self.labels[0][r, None] == self.labels[1][k]
 
     def fill_(self, r: slice, k: slice, h: Tensor, *, keep: list[Tensor]) -> Tensor:
         """Scores without their scale."""
@@ -270,7 +303,9 @@ class _Pass:
     Attributes:
         rows, columns: Sums of exponentials; columns empty where they are not asked for.
         row_sums, column_sums: Sums of the scores, empty where they are not asked for.
-        own: (B,) scores of the targets, without their scale.
+        own: (B,) scores of the targets, without their scale; with labels the sums over all of a row's label.
+        column_own: (N,) with labels the sums over the rows of a column's label, with their scale.
+        counts, column_counts: How many these are; empty without labels.
         minus: 0-dim, less what all exponentials are relative to; None = each row's and column's own.
     """
 
@@ -284,6 +319,17 @@ class _Pass:
             self.rows.total.new_zeros(count if sums else 0) for count in (len(x), N)
         )
         self.own = self.rows.total.new_zeros(len(x))
+        labelled = scores.labels is not None
+        self.counts = self.rows.total.new_zeros(len(x) if labelled else 0)
+        self.column_own, self.column_counts = (
+            self.rows.total.new_zeros(N if labelled else 0) for _ in range(2)
+        )
+
+    def middle(self) -> Tensor:
+        """A score in the middle of those that count most, 0-dim."""
+        return (
+            self.own.mean() if self.scores.labels is None else self.own.sum() / self.counts.sum().clamp(min=1)
+        )
 
     def common(self) -> bool:
         """Exponentials relative to one number; False = the scores differ too much for that."""
@@ -319,8 +365,17 @@ class _Pass:
         columns, sums = self.asked
         scores = self.scores
         scores.fill_(r, k, h, keep=keep)
-        place, inside = _places(scores.targets[r], k)
-        self.own[r] = torch.where(inside, h.gather(1, place).to(self.own.dtype), self.own[r, None])[:, 0]
+        if scores.labels is not None:
+            same = scores.same(r, k)
+            picked = torch.where(same, h, 0.0)
+            self.own[r] += picked.sum(1)
+            self.counts[r] += same.sum(1)
+            if columns:
+                self.column_own[k] += (picked * scores.scale_of(r)).sum(0)
+                self.column_counts[k] += same.sum(0)
+        else:
+            place, inside = _places(scores.targets[r], k)
+            self.own[r] = torch.where(inside, h.gather(1, place).to(self.own.dtype), self.own[r, None])[:, 0]
         if sums:
             s = scores.scale_of(r)
             self.row_sums[r] += (h.sum(1, keepdim=True) * s)[:, 0]

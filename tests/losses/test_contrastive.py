@@ -6,9 +6,9 @@ import torch
 from hypvl.geometry.scoring import Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, LossTerm
-from hypvl.losses.contrastive import Contrastive, contrastive_loss
+from hypvl.losses.contrastive import Contrastive, contrastive_loss, labelled_contrastive_loss
 from tests.losses.contract import LossContract
-from tests.losses.toy import GeometryOnly, context
+from tests.losses.toy import GeometryOnly, context, random_features
 
 
 class TestContrastiveOnHyperboloid(LossContract):
@@ -96,3 +96,30 @@ def test_pairs_are_needed() -> None:
         Contrastive([])
     with pytest.raises(ValueError, match="'picture'"):
         Contrastive([("picture", "text")])
+
+
+def test_labels_by_hand() -> None:
+    """Two of three samples share a label: each of them has both keys as positives."""
+    logits = torch.tensor([[1.0, 2.0, 0.0], [0.0, 3.0, 1.0], [2.0, 0.0, 1.0]], dtype=torch.float64)
+    same = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
+    expected = (logits.logsumexp(1) - torch.tensor([1.5, 1.5, 1.0])).mean()
+    torch.testing.assert_close(labelled_contrastive_loss(logits, same), expected)
+
+
+def test_unlabelled_samples_are_their_own_only_positive() -> None:
+    model = GeometryOnly(Sphere(), Cosine())
+    rows = {IMAGE: random_features(5, seed=0), TEXT: random_features(5, seed=1)}
+    plain = Contrastive()(context(model, rows))
+    none = Contrastive(labels="labels")(context(model, rows, labels=torch.full((5,), -1)))
+    torch.testing.assert_close(none, plain, rtol=1e-12, atol=0)
+    some = Contrastive(labels="labels")(context(model, rows, labels=torch.tensor([0, 0, -1, -1, 4])))
+    assert abs(some.item() - plain.item()) > 1e-3
+
+
+def test_labels_are_asked_for() -> None:
+    model = GeometryOnly(Sphere(), Cosine())
+    rows = {IMAGE: random_features(3, seed=0), TEXT: random_features(3, seed=1)}
+    with pytest.raises(KeyError, match="has no 'labels'"):
+        Contrastive(labels="labels")(context(model, rows))
+    with pytest.raises(ValueError, match="one label each"):
+        Contrastive(labels="labels")(context(model, rows, labels=torch.zeros(2, dtype=torch.int64)))

@@ -55,6 +55,14 @@ class TestTiledAngles(LossContract):
         return GeometryOnly(Lorentz(), ExteriorAngle())
 
 
+class TestTiledLabels(LossContract):
+    def make(self) -> LossTerm:
+        return Contrastive(form="tiled", tile=(3, 2), labels="labels")
+
+    def batch(self, count: int) -> dict[str, Tensor]:
+        return {"labels": torch.arange(count) % 3 - 1}
+
+
 class TestTiledSeveralPairs(LossContract):
     def make(self) -> LossTerm:
         pairs = (
@@ -120,8 +128,25 @@ def test_a_temperature_for_each_query(name: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8)
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("reach", [24.0, -1.0])
+def test_labels(name: str, smoothing: float, reach: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiled, "_REACH", reach)
+    rows = {IMAGE: random_features(7, seed=0), TEXT: random_features(7, seed=1)}
+    batch = {"labels": torch.tensor([0, 1, -1, 0, -1, 2, 0])}
+    dense, ours = (
+        value_and_gradients(
+            Contrastive(form=kind, tile=(3, 4), labels="labels", label_smoothing=smoothing), name, rows, batch
+        )
+        for kind in ("dense", "tiled")
+    )
+    for a, b in zip(ours, dense, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize("columns", [False, True])
-@pytest.mark.parametrize("name", ["distance", "angle", "per-row scale"])
+@pytest.mark.parametrize("name", ["distance", "angle", "per-row scale", "labels"])
 def test_gradcheck(name: str, columns: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(n, 3, generator=generator, dtype=torch.float64, requires_grad=True) for n in (4, 5))
@@ -136,8 +161,11 @@ def test_gradcheck(name: str, columns: bool) -> None:
             found = tiles.negative_lorentz_distance(x, y, curv=log_curv.exp())
         if name == "per-row scale":
             found = found.scaled(scale)
-        out = log_sum_exps(found, torch.tensor([4, 0, 2, 2]), columns=columns, sums=True, tile=(3, 2))
-        return tuple(part for part in out if len(part))
+        labels = (torch.tensor([1, 2, 1, 0]), torch.tensor([0, 1, 1, 2, 3])) if name == "labels" else None
+        out = log_sum_exps(
+            found, torch.tensor([4, 0, 2, 2]), labels=labels, columns=columns, sums=True, tile=(3, 2)
+        )
+        return tuple(part for part in out if len(part) and part.requires_grad)
 
     inputs = (x, y, log_curv, scale)
     assert torch.autograd.gradcheck(function, inputs)
