@@ -58,8 +58,18 @@ format: $(STAMP)  ## rewrite the sources in the house format
 	$(PY) -m ruff format $(SOURCES)
 
 .PHONY: bench
-bench: $(STAMP)  ## run the short benchmarks; each prints one JSON line (the long one: benchmarks/claims.py)
-	@for name in tokenizer decode; do $(PY) -m benchmarks.$$name; done
+bench: $(STAMP)  ## run the short benchmarks; each prints one JSON line (docs/performance.md; the long one: benchmarks/claims.py)
+	@$(PY) -m benchmarks.tokenizer
+	@$(PY) -m benchmarks.decode
+	@$(PY) -m benchmarks.contrastive --batch 4096
+	@for scorer in lorentz_distance cosine angle; do \
+		$(PY) -m benchmarks.contrastive --batch 8192 --scorer $$scorer; \
+	done
+	@$(PY) -m benchmarks.contrastive --growth 4096,8192,16384,32768
+	@$(PY) -m benchmarks.grad_cache
+	@$(PY) -m benchmarks.step
+	@$(PY) -m benchmarks.retrieval
+	@$(PY) -m benchmarks.probe
 
 .PHONY: constraints
 constraints:  ## resolve requirements.txt anew into constraints.txt (needs uv and network)
