@@ -93,7 +93,7 @@ class TestCaptionScores(EvaluatorContract):
 
         data = write(tmp_path, {"a": "red", "b": "blue"}, references={"a": ["red", "green"], "b": ["x blue"]})
         result = CaptionScores(data, encoding=PLAIN, tokenizer=Watching())(self.model())  # type: ignore[arg-type]
-        assert sorted(seen) == [f"A photo depicts {text}" for text in ("blue", "green", "red", "x blue")]
+        assert sorted(set(seen)) == [f"A photo depicts {text}" for text in ("blue", "green", "red", "x blue")]
         assert result.meta["prefix"] == "A photo depicts "
 
 
