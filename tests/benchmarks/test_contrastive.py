@@ -33,6 +33,7 @@ def test_products_are_counted_for_every_tile(monkeypatch: pytest.MonkeyPatch) ->
     assert sum(shapes) == 2 * 1500**2  # the scores, forward and again backward
 
 
+@pytest.mark.slow  # four processes that load torch
 def test_the_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--batch", "64", "--dim", "8", "--repeats", "1", "--error-batch", "32", "--json"]
     monkeypatch.setattr(sys, "argv", ["contrastive", *arguments])

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from benchmarks import grad_cache
@@ -6,6 +7,7 @@ from hypvl.training.grad_cache import GradCache
 TINY = ("--arch", "test_vit", "--text-arch", "L1_W64", "--image-size", "32")
 
 
+@pytest.mark.slow  # four processes that load torch
 def test_figures_of_a_tiny_run() -> None:
     args = grad_cache.parser().parse_args(
         [*TINY, "--batches", "4", "--micro-batch", "2", "--time-batch", "4", "--repeats", "1"]
