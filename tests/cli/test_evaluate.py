@@ -348,5 +348,5 @@ def test_published_configs_look_where_the_roots_say(
     for name, place in expected.items():
         assert place in report["results"][name]["reason"]
     root = "eval" if kind == "classification" else "coco"
-    code, report = run(path, checkpoint, tmp_path / "out", f"roots.{root}=/elsewhere")
+    code, report = run(path, checkpoint, tmp_path / "out", *refused, f"roots.{root}=/elsewhere")
     assert "/elsewhere/" in next(iter(report["results"].values()))["reason"]
