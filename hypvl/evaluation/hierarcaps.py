@@ -6,10 +6,10 @@ from torch import Tensor
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.evaluation.datasets.caption_chains import CaptionChains
+from hypvl.evaluation.encoding.best import check_scores
 from hypvl.evaluation.encoding.features import (
     EncodedImages,
     Encoding,
-    check_scores,
     encode_images,
     encode_texts,
     evaluating,

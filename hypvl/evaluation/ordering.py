@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.encoding.features import check_scores, search
+from hypvl.evaluation.encoding.best import check_scores
+from hypvl.evaluation.encoding.features import search
 from hypvl.evaluation.protocol import EvaluableModel, Modality
 from hypvl.evaluation.traversal import check_embeddings, radius
 from hypvl.geometry.base import Geometry

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hypvl.errors import UserError
-from hypvl.evaluation.encoding.features import check_scores
+from hypvl.evaluation.encoding.best import check_scores
 from hypvl.evaluation.protocol import EvaluableModel
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.precision import working_dtype

@@ -10,7 +10,8 @@ from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.prompts import class_prompts, generic_templates
-from hypvl.evaluation.encoding.features import Encoding, check_scores, encode_images, encode_texts, evaluating
+from hypvl.evaluation.encoding.best import check_scores
+from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts, evaluating
 from hypvl.evaluation.learning.class_metrics import METRIC_NAMES, MetricName, measure
 from hypvl.evaluation.learning.labelled import Label, check_labels, classes_of, is_multi_label
 from hypvl.evaluation.metrics import ranking

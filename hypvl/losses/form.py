@@ -45,11 +45,15 @@ class Tiling:
         """The tile as the tiled form takes it."""
         return None if self.tile is None else (self.tile[0], self.tile[1])
 
+    def chosen(self, rows: int, columns: int) -> bool:
+        """Whether tiles are asked for where there are so many rows and columns."""
+        return self.form == "tiled" or (self.form == "auto" and rows * columns >= TILED_FROM)
+
     def scores(
         self, model: Model, queries: Tensor, keys: Tensor, *, query: View, key: View
     ) -> Factored | None:
         """The scores of (B, D) and (N, D) embeddings of two views for the tiled form, None for the dense one."""
-        if self.form == "dense" or (self.form == "auto" and len(queries) * len(keys) < TILED_FROM):
+        if not self.chosen(len(queries), len(keys)):
             return None
         return model.scorer.factored_logits(
             model.geometry, queries, keys, query_modality=query.modality, key_modality=key.modality

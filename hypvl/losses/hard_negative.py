@@ -158,27 +158,22 @@ class HardNegativeContrastive(LossTerm):
 
     def _tiled(self, ctx: PairContext, keys: Tensor, valid: Tensor | None) -> Tensor | None:
         """The same from tiles, None where the dense form is chosen."""
-        images, texts, targets = (
-            ctx.embeddings(self.image),
-            ctx.embeddings(self.text),
-            ctx.targets(self.image),
-        )
-        if valid is not None:
+        images, targets = ctx.embeddings(self.image), ctx.targets(self.image)
+        if not self.tiling.chosen(len(images), len(keys)):
+            return None
+        tiling = Tiling("tiled", self.tiling.tile)  # also where there are fewer keys
+        if valid is not None:  # only here: a device is waited for to count them
             others = len(keys) - len(valid)
             keys = torch.cat([keys[:others], keys[others:][valid]])
-        scores = self.tiling.scores(ctx.model, images, keys, query=self.image, key=self.text)
+        scores = tiling.scores(ctx.model, images, keys, query=self.image, key=self.text)
         if scores is None:
             return None
-        losses = contrastive_losses(scores, targets, both_ways=scores.symmetric, tile=self.tiling.size)
+        losses = contrastive_losses(scores, targets, both_ways=scores.symmetric, tile=tiling.size)
         if not scores.symmetric:
-            every_image = ctx.embeddings(self.image, gathered=True)
-            scores = self.tiling.scores(ctx.model, texts, every_image, query=self.text, key=self.image)
-            if scores is None:  # fewer scores than with the negatives
-                scores = Tiling("tiled").scores(
-                    ctx.model, texts, every_image, query=self.text, key=self.image
-                )
+            texts, every_image = ctx.embeddings(self.text), ctx.embeddings(self.image, gathered=True)
+            scores = tiling.scores(ctx.model, texts, every_image, query=self.text, key=self.image)
             assert scores is not None
-            losses += contrastive_losses(scores, targets, tile=self.tiling.size)
+            losses += contrastive_losses(scores, targets, tile=tiling.size)
         return torch.stack(losses).mean()
 
 

@@ -75,7 +75,7 @@ def log_sum_exps(
         tile: Rows and columns of a tile; None = what suits the device. Ragged last tiles are fine.
 
     Returns:
-        In fp64 on a processor, else in the dtype of the points.
+        In the working dtype of the device, fp64 where it has that.
     """
     if tile is None:
         tile = TILE if scores.rows.device.type == "cpu" else (8192, 8192)

@@ -78,7 +78,7 @@ DROPPING = {
 
 
 def batch_for(visual: nn.Module, rows: int = 8) -> dict[str, Any]:
-    size = int(visual.image_size)  # type: ignore[arg-type]
+    size = int(visual.image_size)  # type: ignore[arg-type]  # Module's attributes
     batch = tiny_batch(rows)
     images = torch.randint(0, 256, (rows, 3, size, size), generator=torch.Generator().manual_seed(1))
     return {**batch, "image": images.to(torch.uint8)}

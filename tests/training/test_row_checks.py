@@ -98,7 +98,7 @@ class Frozen(nn.BatchNorm1d):
 def first_step(trunk: nn.Module, rows: int = 8) -> None:
     learner = make(trunk)
     forward_backward(learner, tiny_batch(rows), precision=FULL, scaler=FULL.make_scaler(), cache=GradCache(3))
-    assert learner.model.visual.layer.weight.grad is not None  # type: ignore[union-attr]
+    assert learner.model.visual.layer.weight.grad is not None  # type: ignore[union-attr]  # Toy has it
 
 
 @pytest.mark.parametrize("norm", [

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hypvl import distributed
 from hypvl.errors import DataError
-from hypvl.evaluation.encoding.best import BestKeys, check_scores as check_scores
+from hypvl.evaluation.encoding.best import BestKeys
 from hypvl.evaluation.encoding.known import Known
 from hypvl.evaluation.encoding.loading import Keeping, Loaded, load_batches
 from hypvl.evaluation.encoding.sharing import run_shares

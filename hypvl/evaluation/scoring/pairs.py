@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from hypvl.evaluation.encoding.features import check_scores, evaluating
+from hypvl.evaluation.encoding.best import check_scores
+from hypvl.evaluation.encoding.features import evaluating
 from hypvl.evaluation.protocol import EvaluableModel, Modality
 
 

@@ -238,7 +238,7 @@ def test_single_precision_reaches_the_default_tolerance_and_says_when_it_fails()
 def test_mixed_precision_goes_on_in_double_where_single_ends() -> None:
     features, labels = (torch.tensor(a) for a in PROBLEMS["15 classes"])
     tight = [
-        fit_logistic(features, labels, costs=[1.0], num_classes=15, tolerance=1e-9, precision=precision)  # type: ignore[arg-type]
+        fit_logistic(features, labels, costs=[1.0], num_classes=15, tolerance=1e-9, precision=precision)  # type: ignore[arg-type]  # a text of the parameters
         for precision in ("mixed", "fp64", "fp32")
     ]
     assert [models.converged for models in tight] == [(True,), (True,), (False,)]
