@@ -12,7 +12,7 @@ result would show it.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -26,8 +26,14 @@ from hypvl.geometry.precision import working_dtype
 FARTHEST = 2.0**20
 
 
+# Of a tile, as its kernel orders them.
+Terms: TypeAlias = tuple[Tensor, ...]
+
+
 class TileKernel(ABC):
     """What follows the inner products: values, and gradients from what was kept of the values.
+
+    The two are functions of tensors alone, so that they can be compiled.
 
     Args:
         a: Terms of the rows, (B, A).
@@ -46,12 +52,18 @@ class TileKernel(ABC):
     def __init__(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> None: ...
 
     @abstractmethod
-    def values_(self, tile: Tensor, rows: slice, columns: slice, *, keep: Sequence[Tensor]) -> Tensor:
+    def at(self, rows: slice, columns: slice) -> Terms:
+        """What the tile of these rows and columns needs."""
+
+    @staticmethod
+    @abstractmethod
+    def values_(tile: Tensor, terms: Terms, *, keep: Sequence[Tensor]) -> Tensor:
         """h from inner products (r, k), in place; ``keep``, each (r, k), get what :meth:`backward_` needs."""
 
+    @staticmethod
     @abstractmethod
     def backward_(
-        self, grad: Tensor, rows: slice, columns: slice, *, keep: Sequence[Tensor]
+        grad: Tensor, terms: Terms, *, keep: Sequence[Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
         """Turn the gradient of h (r, k) into that of the inner products, in place; ``keep`` may be overwritten.
 
@@ -64,17 +76,22 @@ class Linear(TileKernel):
     """h = p + a_i + b_j: negative squared distances; without terms inner products, of unit vectors cosines."""
 
     def __init__(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
-        self.terms = (
+        self.products = (
             _Products((a, torch.ones_like(b)), (torch.ones_like(a), b), dtype=dtype) if a.shape[1] else None
         )
 
-    def values_(self, tile: Tensor, rows: slice, columns: slice, *, keep: Sequence[Tensor]) -> Tensor:
-        return tile if self.terms is None else self.terms.add_to_(tile, rows, columns)
+    def at(self, rows: slice, columns: slice) -> Terms:
+        return () if self.products is None else self.products.at(rows, columns)
 
+    @staticmethod
+    def values_(tile: Tensor, terms: Terms, *, keep: Sequence[Tensor]) -> Tensor:
+        return _add_products_(tile, *terms) if terms else tile
+
+    @staticmethod
     def backward_(
-        self, grad: Tensor, rows: slice, columns: slice, *, keep: Sequence[Tensor]
+        grad: Tensor, terms: Terms, *, keep: Sequence[Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
-        if self.terms is None:
+        if not terms:
             return None, None
         return grad.sum(1, keepdim=True), grad.sum(0)[:, None]
 
@@ -88,23 +105,29 @@ class Distance(TileKernel):
     gain = 0.5
 
     def __init__(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
-        self.terms = _Products((2 * a, b + 1), (torch.ones_like(a), 2 * b), dtype=dtype)
-        self.u, self.v = _Weights(2 * (a + 1), dim=0, dtype=dtype), _Weights(2 * (b + 1), dim=1, dtype=dtype)
+        self.products = _Products((2 * a, b + 1), (torch.ones_like(a), 2 * b), dtype=dtype)
+        self.u, self.v = _Weights(2 * (a + 1), dtype=dtype), _Weights(2 * (b + 1), dtype=dtype)
 
-    def values_(self, tile: Tensor, rows: slice, columns: slice, *, keep: Sequence[Tensor]) -> Tensor:
-        self.terms.add_to_(tile, rows, columns).clamp_(min=0)
+    def at(self, rows: slice, columns: slice) -> Terms:
+        return *self.products.at(rows, columns), *self.u.at(rows), *self.v.at(columns)
+
+    @staticmethod
+    def values_(tile: Tensor, terms: Terms, *, keep: Sequence[Tensor]) -> Tensor:
+        _add_products_(tile, terms[0], terms[1]).clamp_(min=0)
         torch.addcmul(tile, tile, tile, value=0.25, out=keep[0]).sqrt_()  # sinh of the distance
         return torch.add(keep[0], tile, alpha=0.5, out=tile).log1p_()
 
+    @staticmethod
     def backward_(
-        self, grad: Tensor, rows: slice, columns: slice, *, keep: Sequence[Tensor]
+        grad: Tensor, terms: Terms, *, keep: Sequence[Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
+        _, _, *u, v_mean, v_rest = terms
         (sinh,) = keep
         if not _all_positive(sinh):  # a point and itself have no direction: gradient 0
             grad.masked_fill_(sinh <= 0, 0)
             sinh.masked_fill_(sinh <= 0, 1)
         grad.div_(sinh)
-        return self.v.sums(grad, columns, work=sinh), self.u.sums(grad, rows, work=sinh)
+        return _row_sums(grad, v_mean, v_rest, work=sinh), _column_sums(grad, *u, work=sinh)
 
 
 class Angle(TileKernel):
@@ -117,11 +140,16 @@ class Angle(TileKernel):
 
     def __init__(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
         self.alpha, self.s, self.mu = a[:, :1].to(dtype), a[:, 1:].to(dtype), b.mT.to(dtype)
-        self.columns = _Weights(b, dim=1, dtype=dtype)
-        self.rows = _Weights(a.prod(1, keepdim=True), dim=0, dtype=dtype)
+        self.columns = _Weights(b, dtype=dtype)
+        self.rows = _Weights(a.prod(1, keepdim=True), dtype=dtype)
 
-    def values_(self, tile: Tensor, rows: slice, columns: slice, *, keep: Sequence[Tensor]) -> Tensor:
-        alpha, s, mu = self.alpha[rows], self.s[rows], self.mu[:, columns]
+    def at(self, rows: slice, columns: slice) -> Terms:
+        own = self.alpha[rows], self.s[rows], self.mu[:, columns]
+        return *own, *self.rows.at(rows), *self.columns.at(columns)
+
+    @staticmethod
+    def values_(tile: Tensor, terms: Terms, *, keep: Sequence[Tensor]) -> Tensor:
+        alpha, s, mu, *_ = terms
         g, q, opposite, adjacent = keep
         torch.clamp(tile, -1, 1, out=g)
         torch.sub(1, g, out=q)
@@ -133,10 +161,11 @@ class Angle(TileKernel):
             tile.masked_fill_((opposite == 0) & (adjacent == 0), torch.pi / 2)  # undefined
         return tile
 
+    @staticmethod
     def backward_(
-        self, grad: Tensor, rows: slice, columns: slice, *, keep: Sequence[Tensor]
+        grad: Tensor, terms: Terms, *, keep: Sequence[Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
-        alpha, s, mu = self.alpha[rows], self.s[rows], self.mu[:, columns]
+        alpha, s, mu, *of_rows, column_mean, column_rest = terms
         g, q, opposite, adjacent = keep
         w = opposite.square_().addcmul_(adjacent, adjacent)
         if not _all_positive(w):
@@ -149,9 +178,9 @@ class Angle(TileKernel):
             along.masked_fill_(q == 0, 0)
             q.masked_fill_(q == 0, 1)
         torch.mul(along.div_(q), -s, out=grad)
-        grad_mu = -self.rows.sums(w, rows, work=g)
-        grad_alpha = self.columns.sums(w, columns, work=g) * s
-        grad_s = self.columns.sums(w.mul_(adjacent), columns, work=g)
+        grad_mu = -_column_sums(w, *of_rows, work=g)
+        grad_alpha = _row_sums(w, column_mean, column_rest, work=g) * s
+        grad_s = _row_sums(w.mul_(adjacent), column_mean, column_rest, work=g)
         return torch.cat([grad_alpha, grad_s], dim=1), grad_mu
 
 
@@ -296,31 +325,50 @@ class _Products:
             right += [b_high, b_high, b_low]
         self.left, self.right = torch.cat(left, dim=1), torch.cat(right, dim=1)
 
-    def add_to_(self, tile: Tensor, rows: slice, columns: slice) -> Tensor:
-        return tile.addmm_(self.left[rows], self.right[columns].mT)
+    def at(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        return self.left[rows], self.right[columns]
+
+
+def _add_products_(tile: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Add left @ right.T, (r, T) and (k, T), to a tile."""
+    if torch.compiler.is_compiling():  # outer products become a part of what is done to each element
+        for i in range(left.shape[1]):
+            tile.addcmul_(left[:, i, None], right[:, i])
+        return tile
+    return tile.addmm_(left, right.mT)
 
 
 class _Weights:
-    """Weights (N, 1) of sums over rows (dim 0) or columns (dim 1) of tiles, their mean apart.
+    """Weights (N, 1) of sums over rows or columns of tiles, their mean apart.
 
     The rest is small and so keeps its digits where the sums nearly cancel.
     """
 
-    def __init__(self, weights: Tensor, *, dim: int, dtype: torch.dtype) -> None:
-        self.mean, self.dim = weights.mean(), dim
-        rest = (weights - self.mean).to(dtype)
-        self.rest = rest if dim == 0 else rest.mT
+    def __init__(self, weights: Tensor, *, dtype: torch.dtype) -> None:
+        self.mean = weights.mean()
+        self.rest = (weights - self.mean).to(dtype)
 
-    def sums(self, tile: Tensor, at: slice, *, work: Tensor) -> Tensor:
-        """(r, 1) or (k, 1), in the precision of the weights; ``work`` is overwritten."""
-        rest = self.rest[at] if self.dim == 0 else self.rest[:, at]
-        plain, weighted = tile.sum(self.dim), torch.mul(tile, rest, out=work).sum(self.dim)
-        return (self.mean * plain.to(self.mean.dtype) + weighted)[:, None]
+    def at(self, part: slice) -> tuple[Tensor, Tensor]:
+        return self.mean, self.rest[part]
+
+
+def _row_sums(tile: Tensor, mean: Tensor, rest: Tensor, *, work: Tensor) -> Tensor:
+    """Sums over the columns (k, 1), weighted: (r, 1) in the precision of the weights; ``work`` is overwritten."""
+    weighted = torch.mul(tile, rest.mT, out=work).sum(1, keepdim=True)
+    return mean * tile.sum(1, keepdim=True).to(mean.dtype) + weighted
+
+
+def _column_sums(tile: Tensor, mean: Tensor, rest: Tensor, *, work: Tensor) -> Tensor:
+    """Sums over the rows (r, 1), weighted: (k, 1) in the precision of the weights; ``work`` is overwritten."""
+    weighted = torch.mul(tile, rest, out=work).sum(0)
+    return (mean * tile.sum(0).to(mean.dtype) + weighted)[:, None]
 
 
 def _all_positive(tile: Tensor) -> bool:
     """Whether all are surely above 0: on a processor; a device would have to be waited for."""
-    return tile.device.type == "cpu" and float(tile.amin()) > 0
+    if torch.compiler.is_compiling() or tile.device.type != "cpu":
+        return False
+    return float(tile.amin()) > 0
 
 
 def _halves(term: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

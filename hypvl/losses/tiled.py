@@ -21,12 +21,15 @@ from torch.autograd.function import once_differentiable
 from hypvl import distributed
 from hypvl.geometry.precision import autocast_off, ieee_products, working_dtype
 from hypvl.geometry.tiles import Factored, TileKernel
+from hypvl.losses.tile_steps import Collected, Pulls, Step, Tile, collect, gradient, pays, tally
 
 # Rows and columns of a tile on a processor; a few of them in fp32 stay in its cache.
 TILE = (1024, 1024)
 # How far the log-sum-exp of a row or column may be from the common reference. An exponent loses the digits that its
 # distance from the reference has before the point, and at 87 there is nothing left of an exponential in fp32.
 _REACH = 24.0
+
+_COLLECT, _GRADIENT = Step(collect), Step(gradient)
 
 
 class LogSumExps(NamedTuple):
@@ -156,16 +159,16 @@ class _Tiled(torch.autograd.Function):
             if not (scores.is_simple() and found.common()):
                 found = _Pass(scores, columns=columns, sums=sums)
                 found.running()
-        ctx.save_for_backward(x, y, a, b, scale, targets, found.rows.largest, found.rows.total,
-                              found.columns.largest, found.columns.total, found.middle(),
-                              found.counts, found.column_counts)  # fmt: skip
+        rows, of_columns = found.rows, found.columns
+        ctx.save_for_backward(x, y, a, b, scale, targets, rows.largest, rows.total, of_columns.largest,
+                              of_columns.total, found.middle().to(x.dtype), rows.counts, of_columns.counts)  # fmt: skip
         ctx.minus, ctx.labels = found.minus, labels
-        ctx.mark_non_differentiable(found.counts, found.column_counts)
+        ctx.mark_non_differentiable(rows.counts, of_columns.counts)
         ctx.kernel, ctx.columns, ctx.sums, ctx.tile = kernel, columns, sums, tile
-        s = scale.to(found.own.dtype)
-        own = found.own * (s if s.dim() == 0 else s[:, 0])
-        return (found.rows.result(), found.columns.result(), found.row_sums, found.column_sums, own,
-                found.column_own, found.counts, found.column_counts)  # fmt: skip
+        s = scale.to(rows.own.dtype)
+        own = rows.own * (s if s.dim() == 0 else s[:, 0])
+        lses = (z.largest + z.total.log() for z in (rows, of_columns))
+        return (*lses, rows.plain, of_columns.plain, own, of_columns.own, rows.counts, of_columns.counts)
 
     @staticmethod
     @once_differentiable
@@ -175,49 +178,28 @@ class _Tiled(torch.autograd.Function):
         scores = _Scores(x, y, a, b, scale, targets, ctx.labels, ctx.kernel, ctx.tile)
         g_rows, g_columns, g_row_sums, g_column_sums, g_own, g_column_own, _, _ = grads
         # Over the totals: a softmax by maximum and total loses less than one by their log-sum-exp, rounded.
-        to_rows = (g_rows / row_total).to(x.dtype)[:, None]
-        to_columns = (g_columns / column_total).to(x.dtype)
-        to_own, to_column_own = g_own.to(x.dtype)[:, None], g_column_own.to(x.dtype)
-        to_row_sums, to_column_sums = g_row_sums.to(x.dtype)[:, None], g_column_sums.to(x.dtype)
+        rows = Pulls(row_max, *(g.to(x.dtype) for g in (g_rows / row_total, g_row_sums, g_own)))
+        columns = Pulls(
+            column_max, *(g.to(x.dtype) for g in (g_columns / column_total, g_column_sums, g_column_own))
+        )
+        settings = {"minus": ctx.minus, "middle": middle, "sums": ctx.sums}
+        settings["labelled"] = ctx.labels is not None
         grad_x, grad_y = torch.zeros_like(x), torch.zeros_like(y)
         grad_a, grad_b = torch.zeros_like(a), torch.zeros_like(b)
         grad_scale = torch.zeros_like(scale, dtype=row_total.dtype)
         with autocast_off({x.device.type}), ieee_products(x.dtype):
-            for r, k, (h, grad, work, *keep) in scores.tiles(more=2):
-                scores.fill_(r, k, h, keep=keep)
-                s = scores.scale_of(r)
-                if ctx.minus is not None:
-                    torch.add(ctx.minus, h, alpha=float(scale), out=work).exp_()
-                    if ctx.columns:
-                        torch.add(to_rows[r], to_columns[k], out=grad).mul_(work)
-                    else:
-                        torch.mul(work, to_rows[r], out=grad)
-                else:
-                    torch.mul(h, s, out=work)
-                    torch.sub(work, row_max[r, None], out=grad).exp_().mul_(to_rows[r])
-                    if ctx.columns:
-                        grad.addcmul_(work.sub_(column_max[k]).exp_(), to_columns[k])
-                if ctx.sums:
-                    grad.add_(to_row_sums[r])
-                    if ctx.columns:
-                        grad.add_(to_column_sums[k])
-                if ctx.labels is None:
-                    place, inside = _places(targets[r], k)
-                    grad.scatter_add_(1, place, torch.where(inside, to_own[r], 0.0))
-                else:
-                    to_same = to_own[r] + to_column_own[k] if ctx.columns else to_own[r]
-                    grad.add_(torch.where(scores.same(r, k), to_same, 0.0))
-                # The scores can be large and nearly equal: of their middle the gradient is known exactly.
-                part = torch.sub(h, middle, out=work).mul_(grad).sum(1, keepdim=True)
+            for r, k, tile, buffers in scores.tiles(more=2):
+                grad, to_a, to_b, to_scale = _GRADIENT(
+                    ctx.kernel, tile, rows.at(r), columns.at(k) if ctx.columns else None,
+                    buffers=buffers, **settings,
+                )  # fmt: skip
                 if scale.dim() == 0:
-                    grad_scale += part.sum(dtype=grad_scale.dtype)
+                    grad_scale += to_scale.sum(dtype=grad_scale.dtype)
                 else:
-                    grad_scale[r] += part + middle * grad.sum(1, keepdim=True)
-                grad.mul_(s * scores.kernel.gain)
-                terms = scores.kernel.backward_(grad, r, k, keep=keep)
-                for total, term, at in ((grad_a, terms[0], r), (grad_b, terms[1], k)):
-                    if term is not None:
-                        total[at] += term
+                    grad_scale[r] += to_scale
+                for total, part, at in ((grad_a, to_a, r), (grad_b, to_b, k)):
+                    if part is not None:
+                        total[at] += part
                 grad_x[r].addmm_(grad, y[k])
                 grad_y[k].addmm_(grad.mT, x[r])
         if scale.dim() == 0:
@@ -239,112 +221,79 @@ class _Scores:
         self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, scale: Tensor,
         targets: Tensor, labels: tuple[Tensor, Tensor] | None, kernel: type[TileKernel], tile: tuple[int, int],
     ) -> None:  # fmt: skip
-        self.x, self.y, self.scale, self.labels = x, y, scale, labels
-        self.targets, self.kernel, self.tile = targets, kernel(a, b, x.dtype), tile
+        self.x, self.y, self.scale, self.labels = x.detach(), y.detach(), scale.detach(), labels
+        self.kernel, self.size, self.compiled = kernel(a.detach(), b.detach(), x.dtype), tile, pays(x.device)
+        self.ids = (targets, torch.arange(len(y), device=y.device)) if labels is None else labels
 
     def is_simple(self) -> bool:
         """Whether a common reference can be tried: one scale, and a processor, which need not be waited for."""
-        return self.scale.dim() == 0 and self.x.device.type == "cpu"
+        return self.scale.dim() == 0 and self.x.device.type == "cpu" and not self.compiled
 
-    def scale_of(self, rows: slice) -> Tensor:
-        return self.scale if self.scale.dim() == 0 else self.scale[rows]
+    def tiles(self, *, more: int = 0) -> Iterator[tuple[slice, slice, Tile, list[Tensor] | None]]:
+        """Rows, columns, the tile with its products, and buffers of its size: what the kernel keeps, and more.
 
-    def tiles(self, *, more: int = 0) -> Iterator[tuple[slice, slice, list[Tensor]]]:
-        """Rows, columns and buffers of their size: of the scores, that many more, and what the kernel keeps.
-
-        They are contiguous, in memory that is taken once.
+        Tiles and buffers are contiguous, in memory that is taken once; what is compiled needs no buffers.
         """
-        count = 1 + more + self.kernel.buffers
-        memory = [self.x.new_empty(self.tile[0] * self.tile[1]) for _ in range(count)]
-        for r in _slices(len(self.x), self.tile[0]):
-            for k in _slices(len(self.y), self.tile[1]):
+        count = 1 if self.compiled else 1 + more + self.kernel.buffers
+        memory = [self.x.new_empty(self.size[0] * self.size[1]) for _ in range(count)]
+        for r in _slices(len(self.x), self.size[0]):
+            for k in _slices(len(self.y), self.size[1]):
                 shape = (r.stop - r.start, k.stop - k.start)
-                yield r, k, [m[: shape[0] * shape[1]].view(shape) for m in memory]
-
-    def same(self, r: slice, k: slice) -> Tensor:
-        """Which columns have the label of a row, (r, k)."""
-        assert self.labels is not None
-        return self.labels[0][r, None] == self.labels[1][k]
-
-    def fill_(self, r: slice, k: slice, h: Tensor, *, keep: list[Tensor]) -> Tensor:
-        """Scores without their scale."""
-        torch.mm(self.x[r], self.y[k].mT, out=h)
-        return self.kernel.values_(h, r, k, keep=keep)
-
-
-class _Sums:
-    """Sums of exponentials of rows or columns, relative to ``largest``: tiles in any order."""
-
-    def __init__(self, count: int, like: Tensor) -> None:
-        self.largest = like.new_full((count,), -torch.inf)
-        self.total = like.new_zeros(count, dtype=working_dtype(like.device))
-
-    def add(self, at: slice, z: Tensor, work: Tensor, *, dim: int) -> None:
-        """Take in a tile relative to the maximum so far; ``work`` is overwritten."""
-        before = self.largest[at]
-        now = torch.maximum(before, z.amax(dim))
-        torch.sub(z, now.unsqueeze(dim), out=work)
-        # -inf - -inf is no number, but there is nothing yet to be scaled down
-        kept = torch.where(before == -torch.inf, 0.0, (before - now).exp())
-        self.total[at] = self.total[at] * kept + work.exp_().sum(dim)
-        self.largest[at] = now
-
-    def result(self) -> Tensor:
-        return self.largest + self.total.log()
-
-    def is_within_reach(self) -> bool:
-        """Whether no sum is far from 1, or no number."""
-        return len(self.total) == 0 or float(self.total.log().abs().amax()) <= _REACH
+                product, *buffers = (m[: shape[0] * shape[1]].view(shape) for m in memory)
+                torch.mm(self.x[r], self.y[k].mT, out=product)
+                scale = self.scale if self.scale.dim() == 0 else self.scale[r]
+                tile = Tile(product, self.kernel.at(r, k), scale, self.ids[0][r], self.ids[1][k])
+                yield r, k, tile, None if self.compiled else buffers
 
 
 class _Pass:
     """What a pass over the tiles collects.
 
     Attributes:
-        rows, columns: Sums of exponentials; columns empty where they are not asked for.
-        row_sums, column_sums: Sums of the scores, empty where they are not asked for.
-        own: (B,) scores of the targets, without their scale; with labels the sums over all of a row's label.
-        column_own: (N,) with labels the sums over the rows of a column's label, with their scale.
-        counts, column_counts: How many these are; empty without labels.
+        rows, columns: Columns are empty where they are not asked for.
         minus: 0-dim, less what all exponentials are relative to; None = each row's and column's own.
     """
 
     minus: Tensor | None = None
 
     def __init__(self, scores: _Scores, *, columns: bool, sums: bool) -> None:
-        x, N = scores.x, len(scores.y) if columns else 0
-        self.scores, self.asked = scores, (columns, sums)
-        self.rows, self.columns = _Sums(len(x), x), _Sums(N, x)
-        self.row_sums, self.column_sums = (
-            self.rows.total.new_zeros(count if sums else 0) for count in (len(x), N)
-        )
-        self.own = self.rows.total.new_zeros(len(x))
-        labelled = scores.labels is not None
-        self.counts = self.rows.total.new_zeros(len(x) if labelled else 0)
-        self.column_own, self.column_counts = (
-            self.rows.total.new_zeros(N if labelled else 0) for _ in range(2)
+        self.scores, self.with_columns, self.sums = scores, columns, sums
+        self.labelled = scores.labels is not None
+        N = len(scores.y) if columns else 0
+        self.rows = self._nothing(len(scores.x), own=len(scores.x))
+        self.columns = self._nothing(N, own=N if self.labelled else 0)
+
+    def _nothing(self, count: int, *, own: int) -> Collected:
+        x = self.scores.x
+        zeros = x.new_zeros(0, dtype=working_dtype(x.device))
+        return Collected(
+            largest=x.new_full((count,), -torch.inf),
+            total=zeros.new_zeros(count),
+            plain=zeros.new_zeros(count if self.sums else 0),
+            own=zeros.new_zeros(own),
+            counts=zeros.new_zeros(count if self.labelled else 0),
         )
 
     def middle(self) -> Tensor:
         """A score in the middle of those that count most, 0-dim."""
-        return (
-            self.own.mean() if self.scores.labels is None else self.own.sum() / self.counts.sum().clamp(min=1)
-        )
+        rows = self.rows
+        return rows.own.sum() / rows.counts.sum().clamp(min=1) if self.labelled else rows.own.mean()
 
     def common(self) -> bool:
         """Exponentials relative to one number; False = the scores differ too much for that."""
-        columns, _ = self.asked
         s = float(self.scores.scale)
-        for r, k, (h, *keep) in self.scores.tiles():
-            work = keep[0]
-            self._take(r, k, h, keep)
+        for r, k, tile, buffers in self.scores.tiles():
+            assert buffers is not None
+            h, work = self.scores.kernel.values_(tile.product, tile.terms, keep=buffers), buffers[0]
+            rows, columns = tally(h, tile, *self._at(r, k), labelled=self.labelled, sums=self.sums)
             if self.minus is None:
                 self.minus = -torch.mul(h, s, out=work).amax(1).median()
             torch.add(self.minus, h, alpha=s, out=work).exp_()
+            self._put_(r, k, rows, columns)
             self.rows.total[r] += work.sum(1)
-            if columns:
+            if columns is not None:
                 self.columns.total[k] += work.sum(0)
-        if self.minus is None or not (self.rows.is_within_reach() and self.columns.is_within_reach()):
+        if self.minus is None or not (_is_within_reach(self.rows) and _is_within_reach(self.columns)):
             return False
         for found in (self.rows, self.columns):
             found.largest.fill_(-float(self.minus))
@@ -352,42 +301,23 @@ class _Pass:
 
     def running(self) -> None:
         """Exponentials relative to the maximum of each row and column."""
-        for r, k, (h, *keep) in self.scores.tiles():
-            work = keep[0]
-            self._take(r, k, h, keep)
-            h.mul_(self.scores.scale_of(r))
-            self.rows.add(r, h, work, dim=1)
-            if self.asked[0]:
-                self.columns.add(k, h, work, dim=0)
+        settings = {"labelled": self.labelled, "sums": self.sums}
+        for r, k, tile, buffers in self.scores.tiles():
+            found = _COLLECT(type(self.scores.kernel), tile, *self._at(r, k), buffers=buffers, **settings)
+            self._put_(r, k, *found)
 
-    def _take(self, r: slice, k: slice, h: Tensor, keep: list[Tensor]) -> None:
-        """Compute a tile, and what is asked of it beside exponentials."""
-        columns, sums = self.asked
-        scores = self.scores
-        scores.fill_(r, k, h, keep=keep)
-        if scores.labels is not None:
-            same = scores.same(r, k)
-            picked = torch.where(same, h, 0.0)
-            self.own[r] += picked.sum(1)
-            self.counts[r] += same.sum(1)
-            if columns:
-                self.column_own[k] += (picked * scores.scale_of(r)).sum(0)
-                self.column_counts[k] += same.sum(0)
-        else:
-            place, inside = _places(scores.targets[r], k)
-            self.own[r] = torch.where(inside, h.gather(1, place).to(self.own.dtype), self.own[r, None])[:, 0]
-        if sums:
-            s = scores.scale_of(r)
-            self.row_sums[r] += (h.sum(1, keepdim=True) * s)[:, 0]
-            if columns:
-                self.column_sums[k] += (h * s).sum(0)
+    def _at(self, r: slice, k: slice) -> tuple[Collected, Collected | None]:
+        return self.rows.at(r), self.columns.at(k) if self.with_columns else None
+
+    def _put_(self, r: slice, k: slice, rows: Collected, columns: Collected | None) -> None:
+        self.rows.put_(r, rows)
+        if columns is not None:
+            self.columns.put_(k, columns)
 
 
-def _places(targets: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
-    """Where in a tile the targets of its rows are, (r, 1), and whether they are there at all."""
-    place = (targets - columns.start)[:, None]
-    last = columns.stop - columns.start - 1
-    return place.clamp(0, last), (place >= 0) & (place <= last)
+def _is_within_reach(found: Collected) -> bool:
+    """Whether no sum of exponentials is far from 1, or no number."""
+    return len(found.total) == 0 or float(found.total.log().abs().amax()) <= _REACH
 
 
 def _slices(count: int, step: int) -> list[slice]:

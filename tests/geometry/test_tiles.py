@@ -36,7 +36,9 @@ def dense(scores: tiles.Factored) -> Tensor:
         out = scores.rows @ scores.columns.mT
         kernel = scores.kernel(scores.row_terms, scores.column_terms, out.dtype)
         every = slice(None)
-        kernel.values_(out, every, every, keep=[torch.empty_like(out) for _ in range(kernel.buffers)])
+        kernel.values_(
+            out, kernel.at(every, every), keep=[torch.empty_like(out) for _ in range(kernel.buffers)]
+        )
         return out.mul_(scores.scale)
 
 
