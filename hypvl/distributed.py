@@ -1,5 +1,6 @@
 """Processes and collectives. Every function is a no-op (one process, rank 0) without a process group."""
 
+import functools
 import os
 import pickle
 import socket
@@ -73,7 +74,15 @@ def gather(x: Tensor) -> Tensor:
         (W * B, ...). The backward pass sums over ranks, so that with gradients averaged over ranks (DDP)
         the mean over ranks of a loss on gathered rows has the gradient of the one-process loss.
     """
-    return _Gather.apply(x) if world_size() > 1 else x
+    if world_size() == 1:
+        return x
+    # Traced by Dynamo (torch 2.11), the collective passes no gradient back, and says nothing.
+    return _outside_graphs()(x) if torch.compiler.is_compiling() else _Gather.apply(x)
+
+
+@functools.cache
+def _outside_graphs() -> Callable[[Tensor], Tensor]:
+    return torch.compiler.disable(_Gather.apply)  # imports Dynamo: only where it is there already
 
 
 def all_reduce_mean(x: Tensor) -> Tensor:

@@ -14,9 +14,13 @@ def collectives() -> dict[str, object]:
     gathered = distributed.gather(x)
     weights = torch.arange(4.0).unsqueeze(1) * (rank + 1)  # each rank weighs every row in its own way
     (gathered * weights).sum().backward()
+    z = x.detach().clone().requires_grad_()
+    compiled = torch.compile(lambda rows: (distributed.gather(2 * rows) * weights).sum(), backend="eager")
+    compiled(z).backward()
     return {
         "gathered": gathered.detach(),
         "grad": x.grad,
+        "compiled grad": z.grad,
         "mean": distributed.all_reduce_mean(torch.tensor(float(rank))),
         "sum": distributed.all_reduce_sum(torch.tensor(float(rank))),
         "objects": distributed.gather_objects({"rank": rank}),
@@ -34,6 +38,7 @@ def test_collectives_on_two_processes() -> None:
         # the sum over ranks of each rank's weight for our rows: (1 + 2) * row
         rows = torch.arange(4.0)[2 * rank : 2 * rank + 2].unsqueeze(1)
         assert torch.equal(found["grad"], 3 * rows.expand(2, 3))
+        assert torch.equal(found["compiled grad"], 6 * rows.expand(2, 3))
         assert found["mean"].item() == 0.5
         assert found["sum"].item() == 1.0
         assert found["objects"] == [{"rank": 0}, {"rank": 1}]

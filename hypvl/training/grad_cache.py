@@ -133,7 +133,7 @@ def learner_of(module: nn.Module) -> Learner:
     """The learner itself, out of DDP.
 
     Raises:
-        TypeError: for another module: what is compiled as a whole has no trunks to cut at.
+        TypeError: for another module.
     """
     if isinstance(module, nn.parallel.DistributedDataParallel):
         module = module.module

@@ -77,6 +77,15 @@ class Learner(nn.Module):
         """Loss of one local batch (tensors on the model's device)."""
         return self.judge({view: self.trunk(view, rows_of(view, batch)) for view in self.views}, batch)
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the two encoders in place; the arguments are those of :func:`torch.compile`.
+
+        They are nearly all of the work. The objective stays as it is: it has collectives, and large contrastive terms
+        compile their own tiles.
+        """
+        self.model.visual.compile(*args, **kwargs)
+        self.model.textual.compile(*args, **kwargs)
+
     def trunk(self, view: View, rows: Rows) -> Tensor:
         """What the encoder of a view makes of its inputs: (R, width), without gradient if the view has none."""
         with torch.set_grad_enabled(view.grad and torch.is_grad_enabled()):

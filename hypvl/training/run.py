@@ -299,19 +299,15 @@ def _loader(cfg: DictConfig, dataset: Any, device: torch.device, *, consumed: in
 
 
 def _wrap(learner: Learner, settings: DictConfig, precision: Precision, plan: Accumulation) -> nn.Module:
-    module: nn.Module = learner
-    if settings.compile and plan.micro_batch is not None:
-        learner.model.visual.compile()  # in place, where the gradient cache cuts
-        learner.model.textual.compile()
-    elif settings.compile:
-        module = torch.compile(module)  # type: ignore[assignment]
+    if settings.compile:
+        learner.compile()
     if distributed.world_size() == 1:
-        return module
+        return learner
     if plan.divides:  # its gradients come in parts: GradientAverage takes the mean of their sum, once
         distributed.broadcast_([*learner.parameters(), *learner.buffers()])
-        return module
+        return learner
     ddp = nn.parallel.DistributedDataParallel(
-        module,
+        learner,
         device_ids=[precision.device] if precision.device.type == "cuda" else None,
         broadcast_buffers=settings.ddp.broadcast_buffers,
         static_graph=settings.ddp.static_graph,

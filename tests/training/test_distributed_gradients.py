@@ -7,7 +7,7 @@ from torch import nn
 from hypvl import distributed
 from tests.losses.forms import forced
 from tests.ranks import run_ranks
-from tests.training.tiny import RECIPES, rows_of, tiny_batch, tiny_learner
+from tests.training.tiny import RECIPES, ragged_batch, rows_of, tiny_batch, tiny_learner
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 LIMIT = {"float32": 1e-5, "float64": 1e-10}
@@ -39,7 +39,23 @@ def gradients() -> dict[str, dict[str, torch.Tensor]]:
             found = {k: p.grad for k, p in learner.named_parameters() if p.grad is not None}
             found["loss"] = distributed.all_reduce_mean(output.total.detach())
             results[f"{recipe}-{name}"] = found
+    for name, dtype in DTYPES.items():
+        results[f"meru, texts in groups-{name}"] = third_step(dtype)
     return results
+
+
+def third_step(dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Gradients of the last of three batches, whose texts are cut into other groups on each rank, in each step."""
+    learner = tiny_learner("meru").to(dtype)
+    module: nn.Module = learner
+    if distributed.world_size() > 1:
+        module = nn.parallel.DistributedDataParallel(learner, static_graph=True, broadcast_buffers=False)
+    for seed in range(3):
+        learner.zero_grad()
+        batch = rows_of(ragged_batch(seed=seed), distributed.rank(), distributed.world_size())
+        output, _ = module(batch)
+        output.total.backward()
+    return {k: p.grad for k, p in learner.named_parameters() if p.grad is not None}
 
 
 @pytest.fixture(scope="module")

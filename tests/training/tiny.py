@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from hypvl.data.batch import row_lengths
 from hypvl.encoders.conv_vit import ConvStemViT
 from hypvl.encoders.heads import ProjectionHead, ScaledProjectionHead
 from hypvl.encoders.text import TextTransformer
@@ -54,10 +55,19 @@ def tiny_batch(rows: int = 8, *, seed: int = 0) -> dict[str, Any]:
     return {"image": image, "text": text, "position": torch.arange(rows), "bad": []}
 
 
+def ragged_batch(rows: int = 8, *, seed: int = 0) -> dict[str, Any]:
+    """Captions of 2 to 5 tokens, with their lengths: encoded in groups."""
+    batch, generator = tiny_batch(rows, seed=seed), torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, 6, (rows,), generator=generator).tolist()
+    for row, length in zip(batch["text"], lengths, strict=True):
+        row[length:], row[length - 1] = 0, 49
+    return batch | {"text_lengths": row_lengths(batch["text"])}
+
+
 def rows_of(batch: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
     """The rows of one rank."""
     size = len(batch["text"]) // world
     return {
-        key: value[rank * size : (rank + 1) * size] if isinstance(value, torch.Tensor) else value
+        key: value[rank * size : (rank + 1) * size] if hasattr(value, "shape") else value
         for key, value in batch.items()
     }
