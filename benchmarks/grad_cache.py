@@ -1,6 +1,6 @@
 """A training step with gradient caching against the plain one: memory for several batches, time, gradients.
 
-    python -m benchmarks.grad_cache --batches 32,64,128 --micro-batch 8 --image-size 112
+    python -m benchmarks.grad_cache --batches 32,128 --micro-batch 8 --image-size 112
 
 The model of `configs/train_meru_vit_s.py` (ViT-S/16, 12 text layers of width 512) on random pictures of --image-size
 pixels and texts of 12 tokens, forward and backward in fp32. Memory: the extra peak of one step of each form and batch
@@ -25,7 +25,8 @@ from benchmarks.common import report
 from hypvl.config import LazyConfig, instantiate
 from hypvl.training.grad_cache import GradCache
 from hypvl.training.learner import Learner
-from hypvl.training.step import Precision, forward_backward
+from hypvl.training.precision import Precision
+from hypvl.training.step import forward_backward
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "train_meru_vit_s.py"
 START, END, TOKENS = 49406, 49407, 12
@@ -133,7 +134,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--batches", default="32,64,128", metavar="B,...", help="whose memory is measured")
+    flags.add_argument("--batches", default="32,128", metavar="B,...", help="whose memory is measured")
     flags.add_argument("--micro-batch", type=int, default=8)
     flags.add_argument("--image-size", type=int, default=112, help="224 takes four times as long")
     flags.add_argument("--arch", default="vit_small_patch16_224")

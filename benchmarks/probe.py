@@ -168,9 +168,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=int, default=4000)
-    parser.add_argument("--dim", type=int, default=128)
-    parser.add_argument("--classes", type=int, default=30)
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--dim", type=int, default=96)
+    parser.add_argument("--classes", type=int, default=20)
     parser.add_argument("--full", action="store_true", help=f"{FULL[0]} x {FULL[1]}, {FULL[2]} classes")
     parser.add_argument("--repeats", type=int, help="default: 5, with --full 1")
     parser.add_argument("--json", action="store_true", help="the JSON line is what is always printed")

@@ -57,10 +57,13 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def imports(path: Path, *, top_level: bool = False) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of every import; ``from a import b`` gives ``a.b``. Relative ones are resolved."""
+def imports(path: Path, *, top_level: bool = False, types: bool = True) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import; ``from a import b`` gives ``a.b``. Relative ones are resolved.
+
+    ``top_level``: only outside functions; ``types``: with those there under ``if TYPE_CHECKING``.
+    """
     package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
-    for node in _outside_functions(tree_of(path)) if top_level else ast.walk(tree_of(path)):
+    for node in _outside_functions(tree_of(path), types) if top_level else ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -71,15 +74,14 @@ def imports(path: Path, *, top_level: bool = False) -> Iterator[tuple[int, str]]
             yield from ((node.lineno, f"{prefix}.{alias.name}") for alias in node.names)
 
 
-def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
-    """Nodes that run at import: not in functions, not under ``if TYPE_CHECKING``."""
+def _outside_functions(node: ast.AST, types: bool) -> Iterator[ast.AST]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+        if not types and isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
             continue
         yield child
-        yield from _outside_functions(child)
+        yield from _outside_functions(child, types)
 
 
 def room_of(module: str) -> str:
@@ -202,7 +204,7 @@ def test_optional_and_slow_packages_are_imported_where_used() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {name}"
         for path in sources("hypvl", "scripts")
-        for line, name in imports(path, top_level=True)
+        for line, name in imports(path, top_level=True, types=False)
         if name.split(".")[0] in ONLY_WHERE_USED or name.startswith("torch.utils.tensorboard")
     ]
     assert not wrong, "\n".join(wrong)

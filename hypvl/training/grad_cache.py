@@ -8,7 +8,7 @@ batch, and again in micro-batches once the gradients of its outputs are known.
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,8 @@ from hypvl.losses.base import LossOutput, PairContext, View
 from hypvl.training.averaging import GradientAverage
 from hypvl.training.generators import rng_state, set_rng_state
 from hypvl.training.learner import Learner, Rows, rows_of
+from hypvl.training.precision import Precision
 from hypvl.training.row_checks import refuse_batch_statistics, refuse_coupled_rows, refuse_other_features
-
-if TYPE_CHECKING:
-    from hypvl.training.step import Precision
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from hypvl.losses.base import LossOutput, PairContext
 from hypvl.training.averaging import GradientAverage
 from hypvl.training.grad_cache import GradCache
 from hypvl.training.learner import Learner
+from hypvl.training.precision import Precision
 from hypvl.training.step import (
-    Precision,
     forward_backward,
     naive_forward_backward,
     optimizer_step,

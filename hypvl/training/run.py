@@ -27,11 +27,11 @@ from hypvl.training.hooks.metrics import Metrics, Sink, bad_everywhere
 from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, log_to_console, log_to_file
 from hypvl.training.learner import Learner
 from hypvl.training.loop import Hook, Trainer
+from hypvl.training.precision import Precision
 from hypvl.training.provenance import provenance
 from hypvl.training.root import mean_embedding
 from hypvl.training.row_checks import refuse_batch_statistics
 from hypvl.training.settings import whole_number
-from hypvl.training.step import Precision
 from hypvl.training.summary import summary_table
 
 

@@ -12,7 +12,8 @@ from hypvl.losses.base import IMAGE, Objective, PairContext
 from hypvl.training.accumulation import Accumulation
 from hypvl.training.averaging import GradientAverage
 from hypvl.training.learner import Learner
-from hypvl.training.step import Precision, forward_backward, naive_forward_backward
+from hypvl.training.precision import Precision
+from hypvl.training.step import forward_backward, naive_forward_backward
 from tests.ranks import run_ranks
 from tests.training.test_loop import Epochs, trainer
 from tests.training.tiny import rows_of, tiny_batch, tiny_learner, tiny_model

@@ -10,8 +10,8 @@ from hypvl.training.hooks.metrics import Metrics, Record
 from hypvl.training.learner import Learner
 from hypvl.training.loop import Hook, StepResult, Trainer
 from hypvl.training.optim import parameter_groups, warmup_cosine
+from hypvl.training.precision import Precision
 from hypvl.training.root import mean_embedding
-from hypvl.training.step import Precision
 from tests.training.tiny import tiny_batch, tiny_learner, tiny_model
 
 

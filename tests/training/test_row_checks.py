@@ -8,8 +8,9 @@ from hypvl.encoders.image import TimmImageEncoder
 from hypvl.encoders.standardize import BatchStandardize
 from hypvl.errors import ConfigError
 from hypvl.training.grad_cache import GradCache
+from hypvl.training.precision import Precision
 from hypvl.training.row_checks import refuse_batch_statistics
-from hypvl.training.step import Precision, forward_backward
+from hypvl.training.step import forward_backward
 from tests.training.test_grad_cache import make
 from tests.training.tiny import tiny_batch
 

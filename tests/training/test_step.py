@@ -2,19 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from hypvl.errors import ConfigError
-from hypvl.training.step import Precision, forward_backward, optimizer_step, to_device
+from hypvl.training.precision import Precision
+from hypvl.training.step import forward_backward, optimizer_step, to_device
 from tests.training.tiny import tiny_batch, tiny_learner
 
 CPU = torch.device("cpu")
-
-
-def test_precision_by_name() -> None:
-    assert Precision.choose("bf16", CPU).dtype == torch.bfloat16
-    assert Precision.choose("fp16", CPU).dtype == torch.float16
-    assert Precision.choose(False, CPU).dtype is None
-    with pytest.raises(ConfigError, match=r"train\.amp: got 'half'"):
-        Precision.choose("half", CPU)  # type: ignore[arg-type]
 
 
 def test_bf16_step_keeps_geometry_and_loss_in_fp32() -> None:
