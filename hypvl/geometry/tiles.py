@@ -24,6 +24,10 @@ from hypvl.geometry.precision import working_dtype
 # Points farther out than this, in units of the radius of curvature, count as lying at this length: 32 times farther
 # than the exponential map reaches. The square of the product of two fits in fp32.
 FARTHEST = 2.0**20
+# Squared, how near to the root an apex and a point together count as lying there: their angle has no gradient then.
+_BOTH_AT_ROOT = 2.0**-100
+# Weights are alike up to this ratio of the largest to the least.
+_ALIKE = 2.0
 
 
 # Of a tile, as its kernel orders them.
@@ -121,13 +125,13 @@ class Distance(TileKernel):
     def backward_(
         grad: Tensor, terms: Terms, *, keep: Sequence[Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
-        _, _, *u, v_mean, v_rest = terms
+        _, _, *u, v_common, v_rest = terms
         (sinh,) = keep
-        if not _all_positive(sinh):  # a point and itself have no direction: gradient 0
+        if not _all_above(sinh):  # a point and itself have no direction: gradient 0
             grad.masked_fill_(sinh <= 0, 0)
             sinh.masked_fill_(sinh <= 0, 1)
         grad.div_(sinh)
-        return _row_sums(grad, v_mean, v_rest, work=sinh), _column_sums(grad, *u, work=sinh)
+        return _row_sums(grad, v_common, v_rest, work=sinh), _column_sums(grad, *u, work=sinh)
 
 
 class Angle(TileKernel):
@@ -157,7 +161,7 @@ class Angle(TileKernel):
         torch.mul(q, mu, out=opposite).mul_(s)
         torch.mul(g, mu, out=adjacent).sub_(alpha)
         torch.atan2(opposite, adjacent, out=tile)
-        if not _all_positive(tile):
+        if not _all_above(tile):
             tile.masked_fill_((opposite == 0) & (adjacent == 0), torch.pi / 2)  # undefined
         return tile
 
@@ -165,22 +169,23 @@ class Angle(TileKernel):
     def backward_(
         grad: Tensor, terms: Terms, *, keep: Sequence[Tensor]
     ) -> tuple[Tensor | None, Tensor | None]:
-        alpha, s, mu, *of_rows, column_mean, column_rest = terms
+        alpha, s, mu, *of_rows, column_common, column_rest = terms
         g, q, opposite, adjacent = keep
         w = opposite.square_().addcmul_(adjacent, adjacent)
-        if not _all_positive(w):
-            grad.masked_fill_(w == 0, 0)
-            w.masked_fill_(w == 0, 1)
+        if not _all_above(w, _BOTH_AT_ROOT):
+            at_root = w <= _BOTH_AT_ROOT
+            grad.masked_fill_(at_root, 0)
+            w.masked_fill_(at_root, 1)
         torch.div(grad, w, out=w)
         along = g.mul_(-alpha).add_(mu).mul_(w).mul_(mu)  # (mu - alpha g) mu w
         w.mul_(q)
-        if not _all_positive(q):
+        if not _all_above(q):
             along.masked_fill_(q == 0, 0)
             q.masked_fill_(q == 0, 1)
         torch.mul(along.div_(q), -s, out=grad)
         grad_mu = -_column_sums(w, *of_rows, work=g)
-        grad_alpha = _row_sums(w, column_mean, column_rest, work=g) * s
-        grad_s = _row_sums(w.mul_(adjacent), column_mean, column_rest, work=g)
+        grad_alpha = _row_sums(w, column_common, column_rest, work=g) * s
+        grad_s = _row_sums(w.mul_(adjacent), column_common, column_rest, work=g)
         return torch.cat([grad_alpha, grad_s], dim=1), grad_mu
 
 
@@ -339,36 +344,38 @@ def _add_products_(tile: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 
 class _Weights:
-    """Weights (N, 1) of sums over rows or columns of tiles, their mean apart.
+    """Weights (N, 1) of sums over rows or columns of tiles, what they have in common apart.
 
-    The rest is small and so keeps its digits where the sums nearly cancel.
+    Where they are alike, this is their mean: the rest is small and so keeps its digits if the sums nearly cancel. Where
+    they are not, it is the least of them: those near it, which may go with the largest summands, lose nothing.
     """
 
     def __init__(self, weights: Tensor, *, dtype: torch.dtype) -> None:
-        self.mean = weights.mean()
-        self.rest = (weights - self.mean).to(dtype)
+        least, most = (weights.amin(), weights.amax()) if len(weights) else (weights.sum(), weights.sum())
+        self.common = torch.where(most <= _ALIKE * least, weights.mean(), least)
+        self.rest = (weights - self.common).to(dtype)
 
     def at(self, part: slice) -> tuple[Tensor, Tensor]:
-        return self.mean, self.rest[part]
+        return self.common, self.rest[part]
 
 
-def _row_sums(tile: Tensor, mean: Tensor, rest: Tensor, *, work: Tensor) -> Tensor:
+def _row_sums(tile: Tensor, common: Tensor, rest: Tensor, *, work: Tensor) -> Tensor:
     """Sums over the columns (k, 1), weighted: (r, 1) in the precision of the weights; ``work`` is overwritten."""
     weighted = torch.mul(tile, rest.mT, out=work).sum(1, keepdim=True)
-    return mean * tile.sum(1, keepdim=True).to(mean.dtype) + weighted
+    return common * tile.sum(1, keepdim=True).to(common.dtype) + weighted
 
 
-def _column_sums(tile: Tensor, mean: Tensor, rest: Tensor, *, work: Tensor) -> Tensor:
+def _column_sums(tile: Tensor, common: Tensor, rest: Tensor, *, work: Tensor) -> Tensor:
     """Sums over the rows (r, 1), weighted: (k, 1) in the precision of the weights; ``work`` is overwritten."""
     weighted = torch.mul(tile, rest, out=work).sum(0)
-    return (mean * tile.sum(0).to(mean.dtype) + weighted)[:, None]
+    return (common * tile.sum(0).to(common.dtype) + weighted)[:, None]
 
 
-def _all_positive(tile: Tensor) -> bool:
-    """Whether all are surely above 0: on a processor; a device would have to be waited for."""
+def _all_above(tile: Tensor, bound: float = 0.0) -> bool:
+    """Whether all surely are: on a processor; a device would have to be waited for."""
     if torch.compiler.is_compiling() or tile.device.type != "cpu":
         return False
-    return float(tile.amin()) > 0
+    return float(tile.amin()) > bound
 
 
 def _halves(term: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -200,6 +200,38 @@ def test_fp32_error_is_at_most_twice_that_of_the_dense_form(name: str, crowded: 
     assert bool((ours <= factor * dense + 1e-12).all()), (ours / dense).tolist()
 
 
+@pytest.mark.parametrize("name", ["meru", "atmg"])
+@pytest.mark.parametrize("radius", [1e-9, 1e-4, 8.0])
+def test_points_of_different_radii_keep_their_digits(name: str, radius: float) -> None:
+    """Two of 64 pairs elsewhere than the rest, whose gradients are far larger or smaller."""
+    views = {
+        IMAGE: random_features(64, 32, seed=0, scale=0.18),
+        TEXT: random_features(64, 32, seed=1, scale=0.18),
+    }
+    rows = {view: x.float() for view, x in views.items()}
+    for x in rows.values():
+        x[:2] *= radius
+    exact = value_and_gradients(Contrastive(form="dense"), name, {v: x.double() for v, x in rows.items()})
+    errors = {
+        kind: [
+            float((x.double() - e).norm())
+            for x, e in zip(value_and_gradients(Contrastive(form=kind), name, rows), exact, strict=True)
+        ]
+        for kind in ("dense", "tiled")
+    }
+    for ours, dense, e in zip(errors["tiled"][1:3], errors["dense"][1:3], exact[1:3], strict=True):
+        assert ours <= 2 * dense + 1e-7 * float(e.norm())  # of the features of both views
+
+
+@pytest.mark.parametrize("radius", [1e-24, 1e-22, 1e-20, 1e-17, 1e-14])
+def test_an_apex_and_a_point_next_to_the_root_have_finite_gradients(radius: float) -> None:
+    rows = {IMAGE: random_features(4, seed=0).float(), TEXT: random_features(4, seed=1).float()}
+    for x in rows.values():
+        x[0] *= radius
+    for part in value_and_gradients(Contrastive(form="tiled", tile=(3, 2)), "atmg", rows):
+        assert bool(part.isfinite().all())
+
+
 def test_scores_that_underflow_as_a_whole_still_count() -> None:
     """Rows and tiles whose scores differ by thousands: the running maximum carries over."""
     x = torch.tensor([[0.0], [3000.0], [-4000.0]], dtype=torch.float64)
@@ -262,8 +294,11 @@ def test_automatic_choice_is_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_products_of_spaces_stay_dense() -> None:
     model = GeometryOnly(Product(factors=2, factor_dim=4), NegativeDistance())
     rows = {IMAGE: random_features(5, 8, seed=0), TEXT: random_features(5, 8, seed=1)}
-    ours, dense = (Contrastive(form=kind)(context(model, rows)) for kind in ("tiled", "dense"))
-    assert torch.equal(ours, dense)
+    with pytest.warns(
+        UserWarning, match="form='tiled': NegativeDistance in Product is no function of one inner"
+    ):
+        ours = Contrastive(form="tiled")(context(model, rows))
+    assert torch.equal(ours, Contrastive(form="dense")(context(model, rows)))
 
 
 def test_both_ways_needs_symmetric_scores() -> None:
@@ -278,8 +313,11 @@ def test_both_ways_needs_symmetric_scores() -> None:
     ("settings", "message"),
     [
         ({"form": "sparse"}, "form: got 'sparse'"),
-        ({"tile": (0, 4)}, r"tile: got \[0, 4\]"),
+        ({"tile": (0, 4)}, r"tile: got \(0, 4\)"),
         ({"tile": (4,)}, "tile: got"),
+        ({"tile": 3}, "tile: got 3; expected the rows and columns of a tile, two whole numbers"),
+        ({"tile": [1.5, 2]}, r"tile: got \[1.5, 2\]"),
+        ({"tile": ["a", "b"]}, "tile: got"),
     ],
 )
 def test_settings_are_checked(settings: dict[str, object], message: str) -> None:
