@@ -18,9 +18,9 @@ Precision: TypeAlias = Literal["mixed", "fp64", "fp32"]
 # Logits of a block of rows that stay in the processor's cache; and at least so many rows, for the matrix products.
 _BLOCK_ELEMENTS, _BLOCK_ROWS = 1 << 19, 512
 _PREPARE_ROWS = 1 << 14
-# What rounding leaves of a gradient: in itself, and relative to what tolerances are relative to (fp32 goes no further
-# where fp64 can follow); and of a mean of losses, relative.
-_FLOORS = {"mixed": 1e-13, "fp64": 1e-13, "fp32": 1e-8}
+# What rounding leaves of a gradient: relative to the value, with which it vanishes where classes are apart, and
+# relative to what tolerances are relative to (fp32 goes no further where fp64 can follow); of a mean of losses.
+_FLOORS = {"mixed": 1e-13, "fp64": 1e-13, "fp32": 1e-7}
 _FINEST = {torch.float64: 0.0, torch.float32: 2e-5}
 _NOISE = {torch.float64: 8 * torch.finfo(torch.float64).eps, torch.float32: torch.finfo(torch.float32).eps}
 _PASSES: dict[str, tuple[torch.dtype, ...]] = {
@@ -155,7 +155,7 @@ class LogisticPath:
         floor = min(_FLOORS[self.precision], self.tolerance)
 
         def done(value: float, norm: float, tolerance: float = self.tolerance) -> bool:
-            return norm <= max(tolerance * min(pull, value), floor)
+            return norm <= max(tolerance * min(pull, value), floor * min(1.0, value))
 
         for dtype in _PASSES[self.precision]:
             finest = max(self.tolerance, _FINEST[dtype] if self.precision == "mixed" else 0.0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hypvl.errors import UserError
-from hypvl.evaluation.learning.logistic import LogisticPath, _softmax, fit_logistic
+from hypvl.evaluation.learning.logistic import LogisticPath, Precision, _softmax, fit_logistic
 
 COSTS = [1e-4, 1e-2, 1.0, 1e3]
 
@@ -74,6 +74,23 @@ def test_the_default_tolerance_predicts_the_same() -> None:
             a, b = loose.probabilities(rows, k), tight.probabilities(rows, k)
             assert (a.argmax(dim=1) != b.argmax(dim=1)).sum() == 0
         assert loose.evaluations < tight.evaluations
+
+
+@pytest.mark.parametrize("precision", ["mixed", "fp64"])
+@pytest.mark.parametrize(("size", "cost"), [(1.0, 1e6), (1e4, 1e6), (1e6, 1e6)])
+def test_what_has_converged_is_an_optimum_where_classes_are_apart(
+    size: float, cost: float, precision: Precision
+) -> None:
+    """Value and gradient vanish with the size of the features: the two parts of the gradient have to cancel."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(90) % 3
+    features = size * (torch.randn(90, 30, generator=generator) + 2 * torch.eye(30)[labels]).double()
+    models = fit_logistic(features, labels, costs=[cost], num_classes=3, precision=precision)
+    assert models.converged == (True,)
+    residual = models.probabilities(features, 0) - torch.eye(3, dtype=torch.float64)[labels]
+    residual[range(90), labels] = -residual.clamp(min=0).sum(1)  # 1 - p, with its digits
+    pull, penalty = residual.mT @ features, models.weight[0] / cost
+    assert float((pull + penalty).norm()) <= 0.05 * float(penalty.norm())
 
 
 def test_two_points_by_hand() -> None:
