@@ -1,4 +1,4 @@
-# `make` alone lists the targets. Everything but `install` works without network.
+# `make` alone lists the targets. Everything but `install` and `constraints` works without network.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -58,7 +58,7 @@ format: $(STAMP)  ## rewrite the sources in the house format
 	$(PY) -m ruff format $(SOURCES)
 
 .PHONY: bench
-bench: $(STAMP)  ## run the short benchmarks; each prints one JSON line (docs/performance.md; the long one: benchmarks/claims.py)
+bench: $(STAMP)  ## run the short benchmarks; each prints one JSON line (docs/performance.md names the long ones)
 	@$(PY) -m benchmarks.tokenizer
 	@$(PY) -m benchmarks.decode
 	@$(PY) -m benchmarks.contrastive --batch 4096

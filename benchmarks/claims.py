@@ -1,4 +1,4 @@
-"""Claims of the papers in miniature, on the demo data: python -m benchmarks.claims [--seeds 0,1,2] [--only a,b]
+"""Claims of the papers in miniature, on the demo data: python -m benchmarks.claims [--seeds 0,1,2] [--only clip,meru]
 
 Each run is `scripts/train.py` on a demo recipe, cut to the same number of steps for all, and `scripts/evaluate.py`
 after it. A finished run is not done again, an interrupted one goes on; `--report` only reads what is there. A claim

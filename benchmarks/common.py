@@ -1,5 +1,6 @@
 """Repeated timing of two sides in turn, and what machine it was."""
 
+import argparse
 import json
 import platform
 import statistics
@@ -11,6 +12,18 @@ from typing import Any
 import torch
 
 import hypvl
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1, as argparse takes it."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
+    return int(text)
+
+
+def counts(text: str) -> list[int]:
+    """Such numbers, with commas."""
+    return [count(part) for part in text.split(",")]
 
 
 def paired(ours: Callable[[], Any], theirs: Callable[[], Any], *, repeats: int) -> dict[str, float]:

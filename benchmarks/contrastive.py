@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.common import report
+from benchmarks.common import count, counts, report
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scoring import Cosine, ExteriorAngle, NegativeDistance, Scorer
@@ -224,19 +224,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=int, default=4096)
-    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--batch", type=count, default=4096)
+    parser.add_argument("--dim", type=count, default=512)
     parser.add_argument("--scorer", choices=SCORERS, default="lorentz_distance")
-    parser.add_argument("--repeats", type=int, help="default: 5, from batches of 32768 on 3")
-    parser.add_argument("--error-batch", type=int, default=1024, metavar="B")
+    parser.add_argument("--repeats", type=count, help="default: 5, from batches of 32768 on 3")
+    parser.add_argument("--error-batch", type=count, default=1024, metavar="B")
     parser.add_argument(
-        "--growth", metavar="B,...", help="extra memory of our form for these batches, nothing else"
+        "--growth",
+        type=counts,
+        metavar="B,...",
+        help="extra memory of our form for these batches, nothing else",
     )
     parser.add_argument("--json", action="store_true", help="the JSON line is what is always printed")
     args = parser.parse_args()
     if args.growth is not None:
-        sizes = [int(size) for size in args.growth.split(",")]
-        grown = {size: extra_memory("tiled", size, args.dim, args.scorer) for size in sizes}
+        grown = {size: extra_memory("tiled", size, args.dim, args.scorer) for size in args.growth}
         report("contrastive_growth", {"scorer": args.scorer, "dim": args.dim, "extra_memory_mib": grown})
     else:
         report("contrastive", dict(measure(args)))

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmarks.common import paired, report
+from benchmarks.common import count, paired, report
 from benchmarks.tokenizer import corpus
 from hypvl.data.loader import Loader, build_loader
 from hypvl.data.mappers import GenericMapper
@@ -98,8 +98,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--images", type=count, default=256)
+    parser.add_argument("--repeats", type=count, default=5)
     parser.add_argument("--json", action="store_true", help="the JSON line is what is always printed")
     args = parser.parse_args(argv)
     threads = torch.get_num_threads()

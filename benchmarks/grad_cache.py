@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.common import report
+from benchmarks.common import count, counts, report
 from hypvl.config import LazyConfig, instantiate
 from hypvl.training.grad_cache import GradCache
 from hypvl.training.learner import Learner
@@ -105,7 +105,7 @@ def _seconds(learner: Learner, batch: dict[str, Tensor], cache: GradCache | None
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
-    batches = [int(rows) for rows in args.batches.split(",")]
+    batches = args.batches
     memory = {
         name: {rows: extra_memory(micro, rows, args) for rows in batches}
         for name, micro in (("cached", args.micro_batch), ("plain", 0))
@@ -134,13 +134,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--batches", default="32,128", metavar="B,...", help="whose memory is measured")
-    flags.add_argument("--micro-batch", type=int, default=8)
-    flags.add_argument("--image-size", type=int, default=112, help="224 takes four times as long")
+    flags.add_argument(
+        "--batches", type=counts, default="32,128", metavar="B,...", help="whose memory is measured"
+    )
+    flags.add_argument("--micro-batch", type=count, default=8)
+    flags.add_argument("--image-size", type=count, default=112, help="224 takes four times as long")
     flags.add_argument("--arch", default="vit_small_patch16_224")
     flags.add_argument("--text-arch", default="L12_W512")
-    flags.add_argument("--time-batch", type=int, default=32, metavar="B", help="whose time is measured")
-    flags.add_argument("--repeats", type=int, default=5)
+    flags.add_argument("--time-batch", type=count, default=32, metavar="B", help="whose time is measured")
+    flags.add_argument("--repeats", type=count, default=5)
     flags.add_argument("--json", action="store_true", help="the JSON line is what is always printed")
     return flags
 

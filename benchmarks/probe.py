@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import report
+from benchmarks.common import count, report
 from hypvl.evaluation.learning.logistic import LogisticPath
 from hypvl.evaluation.learning.sweep import COARSE_GRID, halving_search
 
@@ -168,11 +168,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--dim", type=int, default=96)
-    parser.add_argument("--classes", type=int, default=20)
+    parser.add_argument("--rows", type=count, default=2000)
+    parser.add_argument("--dim", type=count, default=96)
+    parser.add_argument("--classes", type=count, default=20)
     parser.add_argument("--full", action="store_true", help=f"{FULL[0]} x {FULL[1]}, {FULL[2]} classes")
-    parser.add_argument("--repeats", type=int, help="default: 5, with --full 1")
+    parser.add_argument("--repeats", type=count, help="default: 5, with --full 1")
     parser.add_argument("--json", action="store_true", help="the JSON line is what is always printed")
     args = parser.parse_args(argv)
     rows, dim, classes = FULL if args.full else (args.rows, args.dim, args.classes)

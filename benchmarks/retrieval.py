@@ -29,7 +29,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
 
-from benchmarks.common import report
+from benchmarks.common import count, report
 from benchmarks.decode import pictures
 from hypvl.config import LazyConfig, instantiate
 from hypvl.evaluation.datasets.retrieval import jsonl
@@ -233,14 +233,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", choices=("demo", "vit_s"), default="demo")
-    parser.add_argument("--images", type=int, default=60, help="pictures of the whole evaluation")
+    parser.add_argument("--images", type=count, default=60, help="pictures of the whole evaluation")
     parser.add_argument(
-        "--gallery", type=int, default=1000, help="pictures of the ranking, with 5 captions each"
+        "--gallery", type=count, default=1000, help="pictures of the ranking, with 5 captions each"
     )
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=count, default=5)
     parser.add_argument("--num-workers", type=int, default=0)
     parser.add_argument(
-        "--large", type=int, metavar="N", help="N x N scores, nothing else; minutes for 100000"
+        "--large", type=count, metavar="N", help="N x N scores, nothing else; minutes for 100000"
     )
     parser.add_argument("--json", action="store_true", help="the JSON line is what is always printed")
     args = parser.parse_args(argv)

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import report
+from benchmarks.common import count, report
 from hypvl.config import LazyConfig, instantiate
 from hypvl.data.batch import row_lengths
 from hypvl.encoders.pixels import normalize_pixels
@@ -293,11 +293,11 @@ def flops(ours: Ours, batch: dict[str, Any]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--batch", type=int, default=16)
+    made.add_argument("--batch", type=count, default=16)
     made.add_argument(
         "--tokens", type=float, default=12, help="mean length of a caption, start and end included"
     )
-    made.add_argument("--repeats", type=int, default=5)
+    made.add_argument("--repeats", type=count, default=5)
     made.add_argument(
         "--bf16", action="store_true", help="compare in bf16 also where the CPU does not compute in it"
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import paired, report
+from benchmarks.common import count, paired, report
 
 
 def corpus(captions: int, words: int, *, seed: int = 0) -> list[str]:
@@ -31,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--captions", type=int, default=10_000)
-    parser.add_argument("--words", type=int, default=10_000)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--captions", type=count, default=10_000)
+    parser.add_argument("--words", type=count, default=10_000)
+    parser.add_argument("--repeats", type=count, default=5)
     parser.add_argument("--json", action="store_true", help="the JSON line is what is always printed")
     args = parser.parse_args(argv)
     import open_clip
