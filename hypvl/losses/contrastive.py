@@ -136,6 +136,10 @@ class Contrastive(LossTerm):
                 f"{', '.join(map(str, ctx.batch)) or 'nothing'}; let the data give it, or set labels=None."
             )
         targets, given = ctx.targets(query), ctx.batch[self.labels]
+        if not isinstance(given, Tensor):
+            raise ValueError(
+                f"{self.labels}: got a {type(given).__name__}; expected an int64 tensor with the label of each sample."
+            )
         if given.shape != targets.shape:
             raise ValueError(
                 f"{self.labels}: got shape {tuple(given.shape)} for {len(targets)} samples; expected one label each."

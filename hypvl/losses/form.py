@@ -1,5 +1,6 @@
 """Which form a contrastive term takes: whole score matrices, or tiles of them."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -35,9 +36,9 @@ class Tiling:
     def __post_init__(self) -> None:
         if self.form not in ("auto", "dense", "tiled"):
             raise ValueError(f"form: got {self.form!r}; expected 'auto', 'dense' or 'tiled'.")
-        if self.tile is not None and (len(self.tile) != 2 or min(self.tile) < 1):
+        if self.tile is not None and not _is_size(self.tile):
             raise ValueError(
-                f"tile: got {list(self.tile)}; expected the rows and columns of a tile, each at least 1."
+                f"tile: got {self.tile!r}; expected the rows and columns of a tile, two whole numbers of at least 1."
             )
 
     @property
@@ -55,6 +56,21 @@ class Tiling:
         """The scores of (B, D) and (N, D) embeddings of two views for the tiled form, None for the dense one."""
         if not self.chosen(len(queries), len(keys)):
             return None
-        return model.scorer.factored_logits(
+        found = model.scorer.factored_logits(
             model.geometry, queries, keys, query_modality=query.modality, key_modality=key.modality
         )
+        if found is None and self.form == "tiled":
+            warnings.warn(
+                f"form='tiled': {type(model.scorer).__name__} in {type(model.geometry).__name__} is no function of one "
+                "inner product, so its whole score matrices are held; leave form at 'auto', or take another geometry.",
+                stacklevel=2,
+            )
+        return found
+
+
+def _is_size(tile: object) -> bool:
+    return (
+        isinstance(tile, Sequence)
+        and len(tile) == 2
+        and all(type(size) is int and size >= 1 for size in tile)
+    )

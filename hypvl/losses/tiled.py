@@ -235,7 +235,8 @@ class _Scores:
         Tiles and buffers are contiguous, in memory that is taken once; what is compiled needs no buffers.
         """
         count = 1 if self.compiled else 1 + more + self.kernel.buffers
-        memory = [self.x.new_empty(self.size[0] * self.size[1]) for _ in range(count)]
+        most = min(self.size[0], len(self.x)) * min(self.size[1], len(self.y))
+        memory = [self.x.new_empty(most) for _ in range(count)]
         for r in _slices(len(self.x), self.size[0]):
             for k in _slices(len(self.y), self.size[1]):
                 shape = (r.stop - r.start, k.stop - k.start)

@@ -66,7 +66,7 @@ class Learner(nn.Module):
         super().__init__()
         self.model = model
         self.objective = objective
-        self.views = tuple(sorted(objective.needs, key=str))
+        self.views = tuple(sorted(objective.needs, key=lambda view: (str(view), view.grad)))
         for view in self.views:
             if view.encoder != "student":
                 raise ValueError(

@@ -37,7 +37,8 @@ class Precision:
         """
         if amp == "auto":
             if device.type == "cuda":
-                return cls(torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16, device)
+                native = torch.cuda.is_bf16_supported(including_emulation=False)
+                return cls(torch.bfloat16 if native else torch.float16, device)
             return cls(torch.bfloat16 if _cpu_has_bf16() else None, device)
         choices: dict[Any, torch.dtype | None] = {"bf16": torch.bfloat16, "fp16": torch.float16}
         choices |= {"fp32": None, False: None}

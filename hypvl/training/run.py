@@ -94,6 +94,9 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
     )  # fmt: skip
     torch.manual_seed(int(settings.seed) + 1 + distributed.rank())  # dropout differs between ranks
     average = GradientAverage(wire=_wire(settings, precision))
+    table = (
+        summary_table(model) if distributed.is_main() else ""
+    )  # it traces the encoders: before they are compiled
     trainer = Trainer(
         learner=learner,
         module=_wrap(learner, settings, precision, plan),
@@ -131,7 +134,7 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
     if distributed.is_main():
         write_atomically(folder / "config.yaml", config_text)
         write_atomically(folder / "provenance.json", json.dumps(origin, indent=2) + "\n")
-        logger.info("model\n{}", summary_table(model))
+        logger.info("model\n{}", table)
         logger.info(started_from)
         if plan.divides:
             logger.info(plan.describe())

@@ -11,7 +11,8 @@ def whole_number(name: str, value: Any, *, least: int) -> int:
     Raises:
         ConfigError: for anything else, or a number below ``least``.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not float(value).is_integer():
         raise ConfigError(f"train.{name}: got {value!r}; expected a whole number.")
     if value < least:
         raise ConfigError(f"train.{name}: got {value}; expected {least} or more.")

@@ -17,6 +17,7 @@ from loguru import logger
 from hypvl.cli.common import run_main
 from hypvl.cli.train import main
 from hypvl.models.hub import create_model
+from hypvl.training.learner import Learner
 from tests.data.helpers import redcaps, write_tar
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +68,13 @@ def finished(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "whole"
     assert train(folder, shards) == 0
     return folder
+
+
+def test_compiled(tmp_path: Path, shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With everything around: what counts operations traces the encoders, too."""
+    real = Learner.compile
+    monkeypatch.setattr(Learner, "compile", lambda self: real(self, backend="eager"))
+    assert train(tmp_path / "run", shards, "train.compile=true", "train.num_iterations=2") == 0
 
 
 def test_a_run_leaves_everything_behind(finished: Path) -> None:

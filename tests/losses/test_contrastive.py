@@ -119,6 +119,8 @@ def test_unlabelled_samples_are_their_own_only_positive() -> None:
 def test_labels_are_asked_for() -> None:
     model = GeometryOnly(Sphere(), Cosine())
     rows = {IMAGE: random_features(3, seed=0), TEXT: random_features(3, seed=1)}
+    with pytest.raises(ValueError, match="labels: got a list; expected an int64 tensor"):
+        Contrastive(labels="labels")(context(model, rows, labels=[1, 2, 3]))
     with pytest.raises(KeyError, match="has no 'labels'"):
         Contrastive(labels="labels")(context(model, rows))
     with pytest.raises(ValueError, match="one label each"):

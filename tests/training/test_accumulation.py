@@ -42,7 +42,7 @@ def test_accumulate_is_a_micro_batch() -> None:
     assert "3 separate losses per step" in choose(naive_accumulate=3).describe()
 
 
-@pytest.mark.parametrize("value", [0, -2, True, "8", 2.5, [4]])
+@pytest.mark.parametrize("value", [0, -2, True, "8", 2.5, [4], float("inf"), float("nan")])
 @pytest.mark.parametrize("name", ["grad_cache.micro_batch", "accumulate", "naive_accumulate"])
 def test_other_numbers_are_refused(name: str, value: Any) -> None:
     settings = {"grad_cache": {"micro_batch": value}} if "." in name else {name: value}

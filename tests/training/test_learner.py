@@ -33,6 +33,13 @@ def test_a_view_without_gradient_gives_none_to_its_encoder() -> None:
     assert learner.model.textual.token_embed.weight.grad is not None
 
 
+def test_views_have_one_order_also_where_only_the_gradient_differs() -> None:
+    """Ranks have other hash seeds: an order of a set would differ between them."""
+    still = View("image", "image", grad=False)
+    for views in ((still, IMAGE), (IMAGE, still)):
+        assert Learner(tiny_model("clip"), Objective({"a": Mean(*views)})).views == (still, IMAGE)
+
+
 def test_an_encoder_that_is_not_here_is_named() -> None:
     with pytest.raises(ValueError, match="encoder 'teacher' is not here"):
         Learner(tiny_model("clip"), Objective({"a": Mean(View("image", "image", "teacher"))}))

@@ -180,6 +180,16 @@ def test_what_does_not_fit_in_the_first_step_is_an_error_of_the_config() -> None
         trainer(Learner(tiny_model("clip"), Objective({"a": Refuses(2)}))).run()
 
 
+class Misses(Epochs):
+    def forward(self, ctx: PairContext) -> torch.Tensor:
+        raise KeyError("batch: has no 'labels'")
+
+
+def test_what_a_batch_has_not_is_an_error_of_the_config() -> None:
+    with pytest.raises(ConfigError, match=r"^the first step is not possible: batch: has no 'labels'$"):
+        trainer(Learner(tiny_model("clip"), Objective({"a": Misses()}))).run()
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_with_advice() -> None:
     learner = tiny_learner("clip")
     learner.model.visual_head.projection.weight.data.fill_(float("nan"))

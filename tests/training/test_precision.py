@@ -13,3 +13,11 @@ def test_precision_by_name() -> None:
     assert Precision.choose(False, CPU).dtype is None
     with pytest.raises(ConfigError, match=r"train\.amp: got 'half'"):
         Precision.choose("half", CPU)  # type: ignore[arg-type]
+
+
+def test_bf16_is_for_hardware_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Turing card can hold bf16 tensors, and computes with them slowly."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert Precision.choose("auto", torch.device("cuda")).dtype == torch.float16
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert Precision.choose("auto", torch.device("cuda")).dtype == torch.bfloat16
