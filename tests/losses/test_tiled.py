@@ -269,6 +269,12 @@ def test_one_row_out_of_reach_changes_nothing_for_the_others() -> None:
     torch.testing.assert_close(grad, x.sum(0).div(4).expand(4, 4))
 
 
+def test_memory_is_for_the_matrix_not_for_the_tile() -> None:
+    x = random_features(5, seed=0)
+    found = log_sum_exps(tiles.linear(x, x), torch.arange(5), tile=(1 << 24, 1 << 24))  # 2 PiB, taken whole
+    torch.testing.assert_close(found.rows, (x @ x.mT).logsumexp(1))
+
+
 def test_automatic_choice_is_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     real = contrastive.contrastive_losses
