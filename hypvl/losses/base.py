@@ -63,6 +63,13 @@ IMAGE = View("image", "image")
 TEXT = View("text", "text")
 
 
+class MissingInputError(KeyError, ValueError):
+    """A term is not given what it needs; the message is a sentence."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would put quotes around it
+
+
 class PairContext:
     """What loss terms see of one step: features and embeddings of the declared views, batch and model.
 
@@ -91,13 +98,31 @@ class PairContext:
         features = self.features(view)
         return torch.arange(len(features), device=features.device) + distributed.rank() * len(features)
 
+    def entry(self, name: str, *, meaning: str, otherwise: str) -> Any:
+        """What the batch has under ``name``.
+
+        Args:
+            name: Of the entry.
+            meaning: What it is, for the error.
+            otherwise: What to do if the data cannot give it, for the error.
+
+        Raises:
+            MissingInputError: when it has none.
+        """
+        if name not in self.batch:
+            raise MissingInputError(
+                f"batch: has no {name!r}, {meaning}; it has {', '.join(map(str, self.batch)) or 'nothing'}; "
+                f"let the data give it, {otherwise}."
+            )
+        return self.batch[name]
+
     def _get(self, kind: str, view: View, gathered: bool) -> Tensor:
         key = (kind, view, gathered)
         if key not in self._cache:
             if gathered:
                 self._cache[key] = distributed.gather(self._get(kind, view, False))
             elif view not in self._features:
-                raise KeyError(
+                raise MissingInputError(
                     f"view {view}: not encoded for this step; a term must declare it in `needs`. "
                     f"Declared: {', '.join(map(str, self._features)) or 'none'}."
                 )

@@ -130,12 +130,8 @@ class Contrastive(LossTerm):
         """Labels of the local samples and of all; the unlabelled have one of their own each."""
         if self.labels is None:
             return None
-        if self.labels not in ctx.batch:
-            raise KeyError(
-                f"batch: has no {self.labels!r}, the labels of its samples; it has "
-                f"{', '.join(map(str, ctx.batch)) or 'nothing'}; let the data give it, or set labels=None."
-            )
-        targets, given = ctx.targets(query), ctx.batch[self.labels]
+        given = ctx.entry(self.labels, meaning="the labels of its samples", otherwise="or set labels=None")
+        targets = ctx.targets(query)
         if not isinstance(given, Tensor):
             raise ValueError(
                 f"{self.labels}: got a {type(given).__name__}; expected an int64 tensor with the label of each sample."

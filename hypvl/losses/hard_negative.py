@@ -50,15 +50,11 @@ def valid_negatives(ctx: PairContext, name: str, negatives: View) -> Tensor:
     """The mask of the local negatives, (B, K) bool.
 
     Raises:
-        KeyError: when the batch has no entry of this name.
+        MissingInputError: when the batch has no entry of this name.
         ValueError: when it does not fit the negatives.
     """
-    if name not in ctx.batch:
-        raise KeyError(
-            f"batch: has no {name!r}, which says which rows of {negatives} are valid; it has "
-            f"{', '.join(map(str, ctx.batch)) or 'nothing'}; let the data give it, all true if all are valid."
-        )
-    mask: Tensor = ctx.batch[name]
+    meaning = f"which says which rows of {negatives} are valid"
+    mask: Tensor = ctx.entry(name, meaning=meaning, otherwise="all true if all are valid")
     rows = len(ctx.features(negatives))
     if mask.dim() != 2 or mask.numel() != rows:
         raise ValueError(

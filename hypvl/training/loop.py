@@ -152,12 +152,11 @@ class Trainer:
             else:
                 output, ctx = forward_backward(self.module, first, cache=self.cache, **settings)
                 result = output, [ctx]
-        except (ValueError, KeyError) as error:
+        except ValueError as error:
             if self._proven:
                 raise
             # Parts that do not fit each other say so the first time they are called; later it is our mistake.
-            reason = error.args[0] if error.args else error  # a KeyError prints quotes around it
-            raise ConfigError(f"the first step is not possible: {reason}") from error
+            raise ConfigError(f"the first step is not possible: {error}") from error
         self._proven = True
         return result
 

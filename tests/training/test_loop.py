@@ -181,13 +181,23 @@ def test_what_does_not_fit_in_the_first_step_is_an_error_of_the_config() -> None
 
 
 class Misses(Epochs):
+    """Wants an entry that is not there: by the context, or, as a slip in a new term would, by itself."""
+
+    def __init__(self, slip: bool) -> None:
+        super().__init__()
+        self.slip = slip
+
     def forward(self, ctx: PairContext) -> torch.Tensor:
-        raise KeyError("batch: has no 'labels'")
+        found = ctx.batch["x"] if self.slip else ctx.entry("x", meaning="a number", otherwise="or do without")
+        return found * super().forward(ctx)
 
 
 def test_what_a_batch_has_not_is_an_error_of_the_config() -> None:
-    with pytest.raises(ConfigError, match=r"^the first step is not possible: batch: has no 'labels'$"):
-        trainer(Learner(tiny_model("clip"), Objective({"a": Misses()}))).run()
+    said = r"^the first step is not possible: batch: has no 'x', a number; it has image, .*, or do without\.$"
+    with pytest.raises(ConfigError, match=said):
+        trainer(Learner(tiny_model("clip"), Objective({"a": Misses(slip=False)}))).run()
+    with pytest.raises(KeyError, match=r"^'x'$"):  # where it happened is what helps
+        trainer(Learner(tiny_model("clip"), Objective({"a": Misses(slip=True)}))).run()
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_advice() -> None:
