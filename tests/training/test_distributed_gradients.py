@@ -44,12 +44,21 @@ def gradients() -> dict[str, dict[str, torch.Tensor]]:
     return results
 
 
-def third_step(dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Gradients of the last of three batches, whose texts are cut into other groups on each rank, in each step."""
+def third_step(
+    dtype: torch.dtype, backend: str | None = None, whole: bool = False
+) -> dict[str, torch.Tensor]:
+    """Gradients of the last of three batches, whose texts are cut into other groups on each rank, in each step.
+
+    ``backend`` compiles the encoders; ``whole`` the objective with them, as a user of the library may.
+    """
     learner = tiny_learner("meru").to(dtype)
     module: nn.Module = learner
+    if backend is not None and whole:
+        module = torch.compile(learner, backend=backend)  # type: ignore[assignment]  # typed as a callable
+    elif backend is not None:
+        learner.compile(backend=backend)
     if distributed.world_size() > 1:
-        module = nn.parallel.DistributedDataParallel(learner, static_graph=True, broadcast_buffers=False)
+        module = nn.parallel.DistributedDataParallel(module, static_graph=True, broadcast_buffers=False)
     for seed in range(3):
         learner.zero_grad()
         batch = rows_of(ragged_batch(seed=seed), distributed.rank(), distributed.world_size())
