@@ -94,9 +94,8 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
     )  # fmt: skip
     torch.manual_seed(int(settings.seed) + 1 + distributed.rank())  # dropout differs between ranks
     average = GradientAverage(wire=_wire(settings, precision))
-    table = (
-        summary_table(model) if distributed.is_main() else ""
-    )  # it traces the encoders: before they are compiled
+    # It traces the encoders, which is possible before they are compiled.
+    table = summary_table(model) if distributed.is_main() else ""
     trainer = Trainer(
         learner=learner,
         module=_wrap(learner, settings, precision, plan),
