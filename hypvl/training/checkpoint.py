@@ -1,6 +1,5 @@
 """Checkpoints of a run: written whole or not at all, found again, and restored exactly."""
 
-import os
 import random
 import re
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ import torch
 from loguru import logger
 
 from hypvl import distributed
+from hypvl.io.files import write_atomically
 from hypvl.models.checkpoint_io import FORMAT_VERSION
 from hypvl.models.run_folder import LAST_NAME
 
@@ -40,25 +40,13 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], *, name: str, keep: 
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
-    temporary = path.with_name(f".{name}.part")
-    with temporary.open("wb") as file:
-        torch.save({"format_version": FORMAT_VERSION, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_atomically(path, lambda file: torch.save({"format_version": FORMAT_VERSION, **state}, file))
     write_atomically(folder / LAST_NAME, name + "\n")
     if keep is not None:
         periodic = sorted(p for p in folder.iterdir() if _PERIODIC.fullmatch(p.name))
         for old in periodic[: max(0, len(periodic) - keep)]:
             old.unlink()
     return path
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def random_state() -> list[dict[str, Any]]:

@@ -15,11 +15,12 @@ from hypvl import distributed
 from hypvl.config import LazyConfig, instantiate
 from hypvl.data.loader import Loader, build_loader
 from hypvl.errors import CheckpointError, ConfigError
+from hypvl.io.files import write_atomically
 from hypvl.models.hub import load_checkpoint, load_weights
 from hypvl.models.run_folder import last_checkpoint
 from hypvl.training.accumulation import Accumulation
 from hypvl.training.averaging import GradientAverage
-from hypvl.training.checkpoint import random_state, restore_random_state, write_atomically
+from hypvl.training.checkpoint import random_state, restore_random_state
 from hypvl.training.grad_cache import GradCache
 from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.checkpoints import Checkpoints, OrderlyStop

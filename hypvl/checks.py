@@ -1,0 +1,121 @@
+"""Checks of arguments: what came is what was expected, or an error says both in one sentence.
+
+Every package may import these. They raise ``ValueError``; the config layer adds the key's path to the message.
+"""
+
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any, TypeVar, get_args, get_origin
+
+T = TypeVar("T")
+
+
+def one_of(name: str, value: T, choices: Any) -> T:
+    """``value``, if it is one of the choices.
+
+    Args:
+        name: The argument's name, for the message.
+        value: What came.
+        choices: A ``Literal[...]`` type (or an alias or union of some), or the allowed values.
+
+    Raises:
+        ValueError: otherwise; the message lists the choices and names the closest one.
+
+    Example:
+        >>> one_of("modality", "image", ("image", "text"))
+        'image'
+    """
+    allowed = tuple(_values(choices))
+    if any(type(value) is type(choice) and value == choice for choice in allowed):
+        return value
+    import difflib
+
+    near = difflib.get_close_matches(str(value), [str(choice) for choice in allowed], n=1)
+    hint = f" (the closest is {near[0]!r})" if near and len(allowed) > 3 else ""
+    raise ValueError(f"{name}: got {value!r}; expected {_listed(allowed)}{hint}.")
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
+    """``value`` as a finite float within its range.
+
+    Args:
+        name: The argument's name, for the message.
+        value: What came; booleans and texts are no numbers.
+        least: Smallest allowed value.
+        most: Largest allowed value.
+        above: The value must be larger.
+        below: The value must be smaller.
+
+    Raises:
+        ValueError: for no number, NaN, an infinity, or a value out of range; the message states the range.
+
+    Example:
+        >>> number("weight_decay", 0.2, least=0)
+        0.2
+    """
+    limits = {"least": least, "most": most, "above": above, "below": below}
+    if not _is_number(value) or not math.isfinite(value) or not _inside(value, **limits):
+        raise ValueError(f"{name}: got {value!r}; expected a number{_range(**limits)}.")
+    return float(value)
+
+
+def whole_number(name: str, value: Any, *, least: int | None = None, most: int | None = None) -> int:
+    """``value`` as an int within its range; ``2.0`` is 2.
+
+    Raises:
+        ValueError: for anything but a whole number in the range; the message states the range.
+    """
+    limits = {"least": least, "most": most, "above": None, "below": None}
+    whole = _is_number(value) and math.isfinite(value) and float(value).is_integer()
+    if not whole or not _inside(value, **limits):
+        raise ValueError(f"{name}: got {value!r}; expected a whole number{_range(**limits)}.")
+    return int(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)  # numpy scalars are Real, too
+
+
+def _inside(
+    value: float, *, least: float | None, most: float | None, above: float | None, below: float | None
+) -> bool:
+    return (
+        (least is None or value >= least)
+        and (most is None or value <= most)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
+
+
+def _range(*, least: float | None, most: float | None, above: float | None, below: float | None) -> str:
+    parts = [
+        f"{word} {limit:g}"
+        for word, limit in (("of at least", least), ("above", above), ("up to", most), ("below", below))
+        if limit is not None
+    ]
+    return f" {' and '.join(parts)}" if parts else ""
+
+
+def _values(choices: Any) -> Iterable[Any]:
+    """The values of a ``Literal``, also inside unions; a plain collection as it is."""
+    if get_origin(choices) is None:
+        return choices
+    return [
+        value
+        for argument in get_args(choices)
+        for value in (_values(argument) if get_origin(argument) is not None else [argument])
+    ]
+
+
+def _listed(values: tuple[Any, ...]) -> str:
+    words = [repr(value) for value in values]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

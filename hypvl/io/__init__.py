@@ -1,0 +1,1 @@
+"""Files and what lies behind URLs: written whole or not at all, read within bounds."""

@@ -1,0 +1,75 @@
+"""Files that appear whole or not at all, and locks between processes."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], None]) -> None:
+    """Give ``path`` this content, whole or not at all: written beside it, brought to disk, renamed.
+
+    A file that could not be completed is removed again; a symbolic link beside ``path`` is not followed.
+
+    Args:
+        path: The file; its folder must exist.
+        content: Text (written as UTF-8), bytes, or a function that writes into the open file.
+
+    Raises:
+        OSError: when it cannot be written; what was at ``path`` is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    try:
+        with open_new(temporary) as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode("utf-8") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def open_new(path: Path) -> BinaryIO:
+    """A new file to write to; one that is there, or a symbolic link, is an error (FileExistsError)."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o666), "wb")
+
+
+@contextlib.contextmanager
+def exclusive_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock file while the block runs; the system frees it when the process ends, however it ends.
+
+    Args:
+        path: The lock file; it is made if needed and stays. A symbolic link there is refused.
+        wait: Wait for another holder, or raise at once.
+
+    Raises:
+        BlockingIOError: when another process holds it and ``wait`` is False.
+        OSError: when the lock file cannot be opened.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename to disk, where the file system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,49 @@
+"""Checks of arguments name the argument, what came and what was expected."""
+
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from hypvl.checks import number, one_of, whole_number
+
+
+def test_one_of_takes_values_and_literals() -> None:
+    assert one_of("way", "a", ("a", "b")) == "a"
+    assert one_of("amp", False, Literal["bf16", False]) is False
+    assert one_of("way", None, Literal["x"] | Literal["y", None]) is None
+
+
+@pytest.mark.parametrize("value", ["img", "Image", 0, None, True])
+def test_one_of_refuses_the_rest(value: object) -> None:
+    with pytest.raises(ValueError, match=r"query_modality: got .*; expected 'image' or 'text'"):
+        one_of("query_modality", value, Literal["image", "text"])
+
+
+def test_false_is_not_zero() -> None:
+    with pytest.raises(ValueError, match="expected 'bf16' or False"):
+        one_of("amp", 0, Literal["bf16", False])
+
+
+def test_the_closest_of_many_is_named() -> None:
+    with pytest.raises(ValueError, match="the closest is 'geometric'"):
+        one_of("average", "geometrc", ("arithmetic", "geometric", "max", "min"))
+
+
+def test_number_in_range() -> None:
+    assert number("lr", 5, above=0) == 5.0
+    assert number("lr", np.float32(0.5), least=0, most=1) == 0.5
+    assert whole_number("seed", 3.0, least=0) == 3
+    assert whole_number("seed", np.int64(7)) == 7
+
+
+@pytest.mark.parametrize("value", [-1, 0, 2, float("nan"), float("inf"), "0.5", None, True, [1]])
+def test_number_out_of_range(value: object) -> None:
+    with pytest.raises(ValueError, match=r"dropout: got .*; expected a number above 0 and below 2"):
+        number("dropout", value, above=0, below=2)
+
+
+@pytest.mark.parametrize("value", [0, 1.5, float("nan"), float("inf"), "3", None, True])
+def test_whole_number_out_of_range(value: object) -> None:
+    with pytest.raises(ValueError, match="expected a whole number of at least 1 and up to 9"):
+        whole_number("steps", value, least=1, most=9)
