@@ -1,0 +1,72 @@
+"""What may be shown of addresses and texts from outside: no passwords, no tokens, no control characters."""
+
+import re
+from urllib.parse import unquote_plus
+
+_HIDDEN = "***"
+# Parameters of an address that open a door: signed addresses of S3, Google, Azure and CloudFront, tokens, keys.
+_SECRET_NAME = re.compile(
+    r"token|secret|signature|credential|passw|pwd|passphrase|auth(?!or)|session|jwt|hmac|api[-_]?key|"
+    r"access[-_]?key|account[-_]?key|private[-_]?key|key[-_]?pair|accessid|policy|^sig$|^pass$|^code$",
+    re.I,
+)
+# Tokens that are known by how they begin, wherever they stand.
+_SECRET_VALUE = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|AKIA[A-Z0-9]{12,}|"
+    r"ASIA[A-Z0-9]{12,}|AIza[\w-]{20,}|xox[abprs]-[\w-]{10,}|sk-[\w-]{20,}|eyJ[\w-]{10,}\.[\w-]+\.?[\w-]*)"
+)
+_HEADER = re.compile(
+    r"(?i)\b((?:proxy-)?authorization\s*[:=]\s*(?:(?:bearer|basic|token)\s+)?)[^\s'\"]+|\b(bearer\s+)[\w.~+/=-]{16,}"
+)
+_URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s'\"<>\\]+")
+_PARAMETER = re.compile(r"([?&;#])([^=&;#?]+)=([^&;#]*)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def redact_url(url: str) -> str:
+    """An address without what opens doors: user and password, and the values of tokens and signatures, are ``***``.
+
+    Example:
+        >>> redact_url("https://me:pw@host/a.tar?part=2&X-Amz-Signature=ab12")
+        'https://***@host/a.tar?part=2&X-Amz-Signature=***'
+    """
+    scheme, mark, rest = url.partition("://")
+    if mark:
+        end = re.search(r"[/?#]", rest)
+        host = rest if end is None else rest[: end.start()]
+        if "@" in host:
+            rest = f"{_HIDDEN}@{host.rpartition('@')[2]}{rest[len(host) :]}"
+        url = f"{scheme}{mark}{rest}"
+    url = _PARAMETER.sub(_hide_parameter, url)
+    return _SECRET_VALUE.sub(_HIDDEN, url)
+
+
+def redact_text(text: str) -> str:
+    """A text as it may be shown or kept: the addresses in it redacted, and tokens and authorization headers.
+
+    For messages of libraries, command lines and settings, which may hold addresses anywhere.
+
+    Example:
+        >>> redact_text("GET http://h/x?token=abc failed, Authorization: Bearer abc")
+        'GET http://h/x?token=*** failed, Authorization: Bearer ***'
+    """
+    text = _URL.sub(lambda match: redact_url(match[0]), text)
+    text = _HEADER.sub(lambda match: f"{match[1] or match[2]}{_HIDDEN}", text)
+    return _SECRET_VALUE.sub(_HIDDEN, text)
+
+
+def printable(text: str, *, limit: int = 300) -> str:
+    r"""A text from outside for one line on a screen: redacted, control characters as ``\x1b``, cut to ``limit``.
+
+    Example:
+        >>> printable("a\x1b[31mb")
+        'a\\x1b[31mb'
+    """
+    shown = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), redact_text(text))
+    return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."
+
+
+def _hide_parameter(match: re.Match[str]) -> str:
+    mark, name, value = match.groups()
+    secret = value and _SECRET_NAME.search(unquote_plus(name))
+    return f"{mark}{name}={_HIDDEN}" if secret else match[0]
