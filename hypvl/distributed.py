@@ -86,18 +86,15 @@ def _outside_graphs() -> Callable[[Tensor], Tensor]:
 
 
 def all_reduce_mean(x: Tensor) -> Tensor:
-    """Mean of ``x`` over ranks, without gradient."""
-    if world_size() > 1:
-        x = x.detach().clone()
-        dist.all_reduce(x)
-        x /= world_size()
-    return x
+    """Mean of ``x`` over ranks, without gradient (in one process: ``x`` itself, detached)."""
+    return all_reduce_sum(x) / world_size() if world_size() > 1 else x.detach()
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:
-    """Sum of ``x`` over ranks, without gradient."""
+    """Sum of ``x`` over ranks, without gradient (in one process: ``x`` itself, detached)."""
+    x = x.detach()
     if world_size() > 1:
-        x = x.detach().clone()
+        x = x.clone()
         dist.all_reduce(x)
     return x
 
@@ -228,6 +225,9 @@ def launch(
     Raises:
         ConfigError: for numbers that do not fit this machine.
     """
+    for flag, value, least in (("--num-gpus", num_gpus, 0), ("--num-machines", num_machines, 1)):
+        if value is not None and value < least:
+            raise ConfigError(f"{flag}: got {value}; expected {least} or more.")
     if not 0 <= machine_rank < num_machines:
         raise ConfigError(
             f"--machine-rank: got {machine_rank}; expected 0 to {num_machines - 1} for --num-machines {num_machines}."

@@ -171,12 +171,17 @@ class DualEncoder(nn.Module):
 
     @torch.no_grad()
     def constrain_(self) -> None:
-        """Clamp curvature, scales and head scales into their ranges; called before each training step."""
-        posts = (*self.posts("image"), *self.posts("text"))
-        for module in (self.visual_head, self.textual_head, self.geometry, self.scorer, *posts):
-            constrain = getattr(module, "constrain_", None)
-            if constrain is not None:
-                constrain()
+        """Clamp what has a range, such as curvature and scales; for training loops of your own, before each step."""
+        constrain_modules_(module for module in self.modules() if module is not self)
+
+
+@torch.no_grad()
+def constrain_modules_(modules: Iterable[nn.Module]) -> None:
+    """Call ``constrain_()`` of each module that has one."""
+    for module in modules:
+        constrain = getattr(module, "constrain_", None)
+        if constrain is not None:
+            constrain()
 
 
 class _PromptGeometry:

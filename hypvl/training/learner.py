@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hypvl.errors import ConfigError
 from hypvl.losses.base import LossOutput, Objective, PairContext, View
-from hypvl.models.dual_encoder import DualEncoder
+from hypvl.models.dual_encoder import DualEncoder, constrain_modules_
 
 # Switches of the demo's mapper, by how the names begin of what they add to a batch.
 _DEMO_SWITCHES = {"box_": "boxes", "negative_": "negatives", "short_": "short"}
@@ -115,12 +115,12 @@ class Learner(nn.Module):
         return self.objective(ctx), ctx
 
     def constrain_(self) -> None:
-        """Clamp every learned parameter that has a range (curvature, scales); before each step."""
-        with torch.no_grad():
-            for module in (self.model, *self.objective.modules()):
-                constrain = getattr(module, "constrain_", None)
-                if constrain is not None:
-                    constrain()
+        """Clamp every learned parameter that has a range (curvature, scales); before each step.
+
+        Every module of the model and the objective that has a ``constrain_()``, however deep it lies, is asked once.
+        """
+        self.model.constrain_()
+        constrain_modules_(self.objective.modules())
 
     def update_(self, *contexts: PairContext) -> None:
         """Let terms (queues, thresholds) and the model (running statistics) change state.

@@ -52,6 +52,17 @@ class Precision:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
+    def wire(self, *, compress: bool) -> torch.dtype | None:
+        """What gradients are sent as between GPUs; None = as they are.
+
+        The 16 bits of the forward pass. Only a scaled loss keeps gradients inside the range of fp16: unscaled ones,
+        as bf16's are, would lose their small entries in it.
+
+        Args:
+            compress: Whether 16 bits are wanted; on CPUs, and in full precision, they are never used.
+        """
+        return self.dtype if compress and self.device.type == "cuda" else None
+
     def make_scaler(self) -> torch.amp.GradScaler:
         """Gradient scaler; does nothing unless the precision is fp16."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)

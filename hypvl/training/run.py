@@ -94,7 +94,7 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
         consumed=iteration * int(settings.total_batch_size), parts=plan.naive_parts,
     )  # fmt: skip
     torch.manual_seed(int(settings.seed) + 1 + distributed.rank())  # dropout differs between ranks
-    average = GradientAverage(wire=_wire(settings, precision))
+    average = GradientAverage(wire=precision.wire(compress=settings.ddp.fp16_compression))
     # It traces the encoders, which is possible before they are compiled.
     table = summary_table(model) if distributed.is_main() else ""
     trainer = Trainer(
@@ -316,17 +316,16 @@ def _wrap(learner: Learner, settings: DictConfig, precision: Precision, plan: Ac
         static_graph=settings.ddp.static_graph,
         gradient_as_bucket_view=True,
     )
-    if _wire(settings, precision) is not None:
-        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+    wire = precision.wire(compress=settings.ddp.fp16_compression)
+    if wire is not None:
+        from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
-        ddp.register_comm_hook(None, fp16_compress_hook)
+        hooks = {
+            torch.float16: default_hooks.fp16_compress_hook,
+            torch.bfloat16: default_hooks.bf16_compress_hook,
+        }
+        ddp.register_comm_hook(None, hooks[wire])
     return ddp
-
-
-def _wire(settings: DictConfig, precision: Precision) -> torch.dtype | None:
-    """What gradients are sent as, when not as they are."""
-    compressed = settings.ddp.fp16_compression and precision.device.type == "cuda"
-    return torch.float16 if compressed and precision.dtype is not None else None
 
 
 def _resumable(folder: Path, resume: bool) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from hypvl.errors import ConfigError
 from hypvl.losses.base import IMAGE, LossTerm, Objective, PairContext, View
@@ -70,6 +71,32 @@ def test_constrain_clamps_scales_and_curvature() -> None:
     assert model.scorer.log_scale.item() == pytest.approx(4.6052)
     assert model.geometry.log_curv.item() == pytest.approx(2.302585, rel=1e-6)  # ten times its start
     assert model.visual_head.log_scale.item() == 0.0
+
+
+class Bounded(nn.Module):
+    """A parameter that is kept at or below 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(9.0))
+        self.asked = 0
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        self.asked += 1
+        self.gain.clamp_(max=2.0)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["model.visual", "model.textual", "model.visual_head.projection", "model.scorer", "objective.terms.mean"],
+)
+def test_constrain_reaches_every_module_once(place: str) -> None:
+    learner = Learner(tiny_model("clip"), Objective({"mean": Mean(IMAGE)}))
+    learner.get_submodule(place).below = nn.Sequential(Bounded())
+    bounded = learner.get_submodule(f"{place}.below.0")
+    learner.constrain_()
+    assert (bounded.gain.item(), bounded.asked) == (2.0, 1)
 
 
 def test_stats_name_curvature_and_scale() -> None:
