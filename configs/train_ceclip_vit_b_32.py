@@ -12,7 +12,7 @@ from .common.train import train
 
 optim.optimizer.lr, optim.optimizer.eps = 5e-6, 1e-6
 optim.parameters.weight_decay, optim.parameters.gain_bias_decay = 0.1, 0.0
-optim.parameters.exclude = ["log_scale", "cls_token"]
+optim.parameters.exclude = ["cls_token"]
 optim.lr_scheduler.warmup_steps = 50
 train.seed, train.amp = 42, "fp16"
 train.total_batch_size = 4 * 378

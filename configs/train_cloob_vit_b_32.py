@@ -7,8 +7,7 @@ Learn the temperature: train.objective.terms.cloob.learn_inv_tau=true and "objec
 from .common.objective.cloob import objective as _objective
 from .train_cyclip_vit_b_32 import dataset, model, optim, train
 
-# The logit scale has no gradient. A learned temperature is not decayed.
+# The logit scale has no gradient.
 optim.parameters.trainable = ["model.visual*", "model.textual*"]
-optim.parameters.exclude = ["log_scale", "log_curv", "log_inv_tau"]
 _objective.terms.cloob.beta, _objective.terms.cloob.inv_tau = 8.0, 30.0
 train.objective = _objective

@@ -16,7 +16,6 @@ _new = [
     "*_head.norm_power",
 ]  # scalars: not in the file, learned faster
 optim.parameters.lr = {f"model.{_name}": 2e-3 for _name in _new}
-optim.parameters.exclude = ["log_scale", "log_curv", "norm_power"]
 optim.optimizer.lr = 1e-4
 optim.lr_scheduler.warmup_steps = 20
 train.init_checkpoint = "output/demo_clip/checkpoint_final.pth"

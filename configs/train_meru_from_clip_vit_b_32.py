@@ -16,7 +16,6 @@ _new = [
     "*_head.norm_power",
 ]  # scalars: not in the file, learned faster
 optim.parameters.lr = {f"model.{_name}": 5e-4 for _name in _new}
-optim.parameters.exclude = ["log_scale", "log_curv", "norm_power"]
 optim.optimizer.lr = 1e-5
 optim.lr_scheduler.warmup_steps = 500
 train.init_checkpoint = "checkpoints/openai_vit_b_32.pt"

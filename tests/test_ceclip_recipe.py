@@ -7,6 +7,7 @@ import torch
 
 from hypvl.config import LazyConfig, instantiate
 from hypvl.data.negatives import HardNegativeMapper
+from hypvl.geometry.scoring import Cosine
 from hypvl.losses.cross_modal_rank import CrossModalRank
 from hypvl.training.optim import parameter_groups
 
@@ -32,7 +33,7 @@ def test_class_token_and_scale_are_not_decayed() -> None:
     cfg = LazyConfig.load(CONFIGS / "train_ceclip_vit_b_32.py")
     model = torch.nn.Module()
     model.cls_token = torch.nn.Parameter(torch.zeros(1, 1, 4))
-    model.log_scale = torch.nn.Parameter(torch.zeros(()))
+    model.scorer = Cosine()
     model.norm, model.linear = torch.nn.LayerNorm(4), torch.nn.Linear(4, 4)
     options = {key: cfg.optim.parameters[key] for key in ("weight_decay", "gain_bias_decay", "exclude")}
     decayed = [group for group in parameter_groups(model, **options) if group["weight_decay"]]

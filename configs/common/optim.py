@@ -1,6 +1,8 @@
 """AdamW, linear warm-up and squared cosine decay: the published MERU recipe.
 
-`gain_bias_decay` is what the published runs were trained with; 0.0 is what their config asked for.
+`gain_bias_decay` is what the published runs were trained with; 0.0 is what their config asked for. Scales, curvature
+and logit biases are never decayed (their modules say so); `exclude` names more. `trainable` and `frozen` are lists of
+names or patterns: `frozen=[model.textual.*]` trains everything but the text encoder.
 """
 
 from torch.optim import AdamW
@@ -10,7 +12,7 @@ from hypvl.training.optim import parameter_groups, warmup_cosine
 
 optim = dict(
     parameters=L(parameter_groups, partial=True)(
-        weight_decay=0.2, gain_bias_decay=0.2, exclude=["log_scale", "log_curv"], trainable=None, lr=None
+        weight_decay=0.2, gain_bias_decay=0.2, exclude=[], trainable=None, frozen=None, lr=None
     ),
     optimizer=L(AdamW, partial=True)(lr=5e-4, betas=[0.9, 0.98], eps=1e-8, fused=True),
     lr_scheduler=L(warmup_cosine, partial=True)(total_steps="${train.num_iterations}", warmup_steps=4000),

@@ -43,6 +43,7 @@ class ScaledProjectionHead(nn.Module):
     Source: MERU (Desai et al. 2023), section 3.
     """
 
+    no_weight_decay: frozenset[str] = frozenset({"log_scale"})
     log_scale: nn.Parameter
 
     def __init__(self, in_features: int, out_features: int, *, log_scale_init: float | None = None) -> None:

@@ -28,6 +28,7 @@ class UnitProjectionHead(nn.Module):
         ValueError: unless 0 < radius_init <= radius_max.
     """
 
+    no_weight_decay: frozenset[str] = frozenset({"log_scale", "norm_power"})
     log_scale: nn.Parameter
     norm_power: nn.Parameter
 

@@ -327,6 +327,7 @@ class Lorentz(Geometry):
     Source: MERU (Desai et al., 2023).
     """
 
+    no_weight_decay: frozenset[str] = frozenset({"log_curv"})
     log_curv: nn.Parameter
 
     def __init__(

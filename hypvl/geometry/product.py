@@ -43,6 +43,7 @@ class Product(Geometry):
     Source: PHyCLIP (ICLR 2026): 64 factors of dimension 8, l1 product metric; factors: MERU (arXiv 2304.09172).
     """
 
+    no_weight_decay: frozenset[str] = frozenset({"log_curv"})
     log_curv: nn.Parameter
 
     def __init__(

@@ -33,6 +33,7 @@ class Scorer(nn.Module, ABC):
             other, and a traversal allows only texts whose cone holds the point, where there are cones.
     """
 
+    no_weight_decay: frozenset[str] = frozenset({"log_scale"})
     ranks_by_distance: bool = True
     log_scale: nn.Parameter
 
@@ -165,6 +166,7 @@ class Cosine(Scorer):
         log_scale_max: As :class:`Scorer`.
     """
 
+    no_weight_decay: frozenset[str] = frozenset({"log_scale", "bias"})
     bias: nn.Parameter | None
 
     def __init__(

@@ -83,6 +83,8 @@ class CLOOB(LossTerm):
     Source: CLOOB (arXiv 2110.11316), section 3. A sample is not left out of its own store, as published.
     """
 
+    no_weight_decay: frozenset[str] = frozenset({"log_inv_tau"})
+
     def __init__(
         self,
         *,

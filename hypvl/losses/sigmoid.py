@@ -61,6 +61,7 @@ class Sigmoid(LossTerm):
     Differs: keys are gathered at once, where the published code passes them around in chunks; same value.
     """
 
+    no_weight_decay: frozenset[str] = frozenset({"logit_bias"})
     logit_bias: nn.Parameter | None
 
     def __init__(

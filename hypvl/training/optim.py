@@ -9,46 +9,65 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from hypvl.checks import number, whole_number
+
 
 def parameter_groups(
     model: nn.Module,
     *,
     weight_decay: float,
     gain_bias_decay: float,
-    exclude: Iterable[str] = ("log_scale", "log_curv", "logit_bias"),
+    exclude: Iterable[str] = (),
     trainable: Iterable[str] | None = None,
+    frozen: Iterable[str] | None = None,
     lr: Mapping[str, float] | None = None,
 ) -> list[dict[str, object]]:
     """Trainable parameters in three groups with their weight decay: regular, gains and biases, excluded.
 
     Those with a learning rate of their own come after them, in groups of the same three kinds. Gains and biases are
-    the parameters of normalisation layers and everything named ``bias``.
+    the parameters of normalisation layers and everything named ``bias``. Excluded is what a module declares in its
+    ``no_weight_decay: frozenset[str]`` (names of its own parameters: scales, curvature, logit biases), and what
+    ``exclude`` adds.
 
     Args:
         model: Whose parameters; frozen ones are in no group.
-        weight_decay: Of matrices and embeddings.
-        gain_bias_decay: Of gains and biases. The published recipe asks for 0.0 but, by an `or`, got 0.2:
+        weight_decay: Of matrices and embeddings, >= 0.
+        gain_bias_decay: Of gains and biases, >= 0. The published recipe asks for 0.0 but, by an `or`, got 0.2:
             hypvl's recipes say 0.2, as was trained; give 0.0 for the usual practice.
-        exclude: Last parts of parameter names that are never decayed (scales, curvature).
+        exclude: More parameters that are never decayed: last parts of their names, or patterns of full names.
         trainable: Freeze all but these, see :func:`freeze_all_but`; None = freeze nothing.
-        lr: Pattern of full names, as in ``trainable`` -> a learning rate in place of the optimizer's, for example of
-            scalars that a pretrained file lacks; the schedule multiplies it, too. The first pattern that fits counts.
+        frozen: Freeze these, see :func:`freeze`; with ``trainable``, of what that leaves. None = freeze nothing.
+        lr: Pattern of full names, as in ``trainable`` -> a learning rate >= 0 in place of the optimizer's, for example
+            of scalars that a pretrained file lacks; the schedule multiplies it, too. The first pattern that fits
+            counts.
 
     Returns:
         Groups for a torch optimizer; empty ones are left out.
 
     Raises:
-        ValueError: for a pattern that names no trainable parameter.
+        ValueError: for a number out of range, a pattern that names no trainable parameter, or when all are frozen.
 
     Source: reference/scheduler_optim.json (MERU recipe).
     """
+    decays = (
+        number("weight_decay", weight_decay, least=0),
+        number("gain_bias_decay", gain_bias_decay, least=0),
+        0.0,
+    )
+    rates = {
+        pattern: number(f"lr.{pattern}", rate, least=0)
+        for pattern, rate in (lr.items() if lr is not None else ())
+    }
+    excluded = _patterns("exclude", exclude)
     if trainable is not None:
         freeze_all_but(model, trainable)
-    rates = dict(lr) if lr is not None else {}
-    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if frozen is not None:
+        freeze(model, frozen)
+    names = _trainable(model)
+    if not names:
+        raise ValueError("trainable, frozen: they leave no parameter to train; expected at least one.")
     for pattern in rates:
         _matched(pattern, names, argument="lr")
-    excluded_names = tuple(exclude)
     norms = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
     # (pattern of a rate or None) x (regular, gains and biases, excluded)
     groups: dict[tuple[str | None, int], list[nn.Parameter]] = {
@@ -56,22 +75,23 @@ def parameter_groups(
     }
     seen: set[int] = set()
     for prefix, module in model.named_modules():
+        declared = getattr(module, "no_weight_decay", None)  # timm's models have a method of that name
+        undecayed = declared if isinstance(declared, frozenset) else frozenset()
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
             full = f"{prefix}.{name}" if prefix else name
-            fits = next((p for p in rates if fnmatch.fnmatch(full, p)), None)
-            if name in excluded_names:
+            fits = next((p for p in rates if fnmatch.fnmatchcase(full, p)), None)
+            if name in undecayed or any(name == p or fnmatch.fnmatchcase(full, p) for p in excluded):
                 kind = 2
             elif isinstance(module, norms) or name == "bias" or name.endswith("_bias"):
                 kind = 1
             else:
                 kind = 0
             groups[fits, kind].append(parameter)
-    decays = (float(weight_decay), float(gain_bias_decay), 0.0)
     return [
-        {"params": found, "weight_decay": decays[kind]} | ({} if fits is None else {"lr": float(rates[fits])})
+        {"params": found, "weight_decay": decays[kind]} | ({} if fits is None else {"lr": rates[fits]})
         for (fits, kind), found in groups.items()
         if found
     ]
@@ -92,10 +112,8 @@ def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     Raises:
         ValueError: for no pattern, or one that names no trainable parameter (the closest name is told).
     """
-    if isinstance(patterns, str):
-        raise ValueError(f"trainable: got the text {patterns!r}; expected a list of patterns.")
-    patterns = list(patterns)
-    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    patterns = _patterns("trainable", patterns)
+    names = _trainable(model)
     if not patterns:
         raise ValueError("trainable: got no pattern; expected at least one, or null to freeze nothing.")
     kept: set[str] = set()
@@ -106,9 +124,43 @@ def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     return [name for name in names if name in kept]
 
 
+def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
+    """Freeze every parameter that a pattern names: it asks for no gradient any more.
+
+    Args:
+        model: Changed in place; in a training run the learner, whose names start with ``model.``.
+        patterns: As in :func:`freeze_all_but`, for example ``["model.textual.*"]``; none freezes nothing.
+
+    Returns:
+        The names that were frozen.
+
+    Raises:
+        ValueError: for a pattern that names no trainable parameter (the closest name is told).
+    """
+    names = _trainable(model)
+    chosen: set[str] = set()
+    for pattern in _patterns("frozen", patterns):
+        chosen.update(_matched(pattern, names, argument="frozen"))
+    for name, parameter in model.named_parameters():
+        if name in chosen:
+            parameter.requires_grad_(False)
+    return [name for name in names if name in chosen]
+
+
+def _trainable(model: nn.Module) -> list[str]:
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def _patterns(argument: str, patterns: Iterable[str]) -> list[str]:
+    given = list(patterns) if isinstance(patterns, Iterable) and not isinstance(patterns, str) else [None]
+    if all(isinstance(pattern, str) for pattern in given):
+        return [str(pattern) for pattern in given]
+    raise ValueError(f"{argument}: got {patterns!r}; expected a list of names or patterns.")
+
+
 def _matched(pattern: str, names: list[str], *, argument: str) -> list[str]:
     """The names that a pattern fits; none is an error."""
-    matched = fnmatch.filter(names, pattern)
+    matched = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
     if not matched:
         near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
         raise ValueError(
@@ -142,9 +194,10 @@ def warmup_cosine(optimizer: torch.optim.Optimizer, *, total_steps: int, warmup_
     """Schedule of :func:`warmup_cosine_multiplier` for every parameter group.
 
     Raises:
-        ValueError: unless 0 <= warmup_steps < total_steps.
+        ValueError: unless these are whole numbers, 0 <= warmup_steps < total_steps.
     """
-    if not 0 <= warmup_steps < total_steps:
+    total_steps = whole_number("total_steps", total_steps, least=1)
+    if not 0 <= whole_number("warmup_steps", warmup_steps) < total_steps:
         raise ValueError(
             f"warmup_steps: got {warmup_steps}; expected 0 to {total_steps - 1} for total_steps {total_steps} "
             "(lower optim.lr_scheduler.warmup_steps or raise train.num_iterations)."

@@ -2,13 +2,20 @@ import pytest
 import torch
 from torch import nn
 
+from hypvl.encoders.unit_head import UnitProjectionHead
+from hypvl.geometry.scoring import Cosine
+from hypvl.losses.base import Objective
+from hypvl.losses.cloob import CLOOB
+from hypvl.losses.sigmoid import Sigmoid
+from hypvl.training.learner import Learner
 from hypvl.training.optim import (
+    freeze,
     freeze_all_but,
     parameter_groups,
     warmup_cosine,
     warmup_cosine_multiplier,
 )
-from tests.training.tiny import tiny_batch, tiny_learner
+from tests.training.tiny import tiny_batch, tiny_learner, tiny_model
 
 
 def test_multiplier_by_hand() -> None:
@@ -78,6 +85,70 @@ def test_freezing_never_frees_what_is_fixed() -> None:
         freeze_all_but(tiny_learner("clip"), ["model.visual.pos_embed"])
 
 
+def test_scales_curvature_and_logit_biases_are_never_decayed() -> None:
+    """Each module says so of its own; a bias of a linear layer stays decayed as the recipe asks."""
+    model = tiny_model("meru")
+    model.scorer = Cosine(bias_init=-10.0)
+    model.visual_head = UnitProjectionHead(16, 12)
+    terms = {"sigmoid": Sigmoid(bias_init=-10.0), "cloob": CLOOB(learn_inv_tau=True)}
+    learner = Learner(model, Objective(terms))
+    groups = parameter_groups(learner, weight_decay=0.2, gain_bias_decay=0.1)
+    names = {id(p): name for name, p in learner.named_parameters()}
+    undecayed = {names[id(p)] for group in groups if group["weight_decay"] == 0.0 for p in group["params"]}
+    assert undecayed == {
+        "model.scorer.log_scale", "model.scorer.bias", "model.geometry.log_curv", "model.textual_head.log_scale",
+        "model.visual_head.log_scale", "model.visual_head.norm_power",
+        "objective.terms.sigmoid.logit_bias", "objective.terms.cloob.log_inv_tau",
+    }  # fmt: skip
+
+
+def test_exclude_adds_last_names_and_patterns() -> None:
+    learner = tiny_learner("clip")
+    groups = parameter_groups(
+        learner, weight_decay=0.2, gain_bias_decay=0.1, exclude=["posit_embed", "*.token_embed.*"]
+    )
+    names = {id(p): name for name, p in learner.named_parameters()}
+    assert [names[id(p)] for p in groups[-1]["params"]] == [
+        "model.textual.posit_embed", "model.textual.token_embed.weight", "model.scorer.log_scale",
+    ]  # fmt: skip
+
+
+def test_what_is_named_is_frozen_and_the_rest_trains() -> None:
+    learner = tiny_learner("meru")
+    fixed = {n for n, p in learner.named_parameters() if not p.requires_grad}
+    parameter_groups(learner, weight_decay=0.2, gain_bias_decay=0.1, frozen=["model.textual.*", "*.log_curv"])
+    frozen = {n for n, p in learner.named_parameters() if not p.requires_grad} - fixed
+    assert frozen == {n for n, _ in learner.named_parameters() if "model.textual." in n} | {
+        "model.geometry.log_curv"
+    }
+    both = tiny_learner("clip")
+    parameter_groups(
+        both, weight_decay=0, gain_bias_decay=0, trainable=["*_head.*"], frozen=["model.visual_head.*"]
+    )
+    trained = [n for n, p in both.named_parameters() if p.requires_grad]
+    assert trained == ["model.textual_head.projection.weight"]
+    with pytest.raises(
+        ValueError, match=r"frozen: 'model\.text\.\*' names no trainable parameter; the closest is model\.t"
+    ):
+        parameter_groups(learner, weight_decay=0.2, gain_bias_decay=0.1, frozen=["model.text.*"])
+    with pytest.raises(ValueError, match="they leave no parameter to train"):
+        parameter_groups(learner, weight_decay=0.2, gain_bias_decay=0.1, frozen=["*"])
+    with pytest.raises(
+        ValueError, match=r"frozen: got 'model\.textual\.\*'; expected a list of names or patterns"
+    ):
+        freeze(learner, "model.textual.*")
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "much"])
+def test_decays_and_rates_have_a_range(value: float) -> None:
+    learner = tiny_learner("clip")
+    arguments = {"weight_decay": 0.2, "gain_bias_decay": 0.2}
+    for wrong in ({"weight_decay": value}, {"gain_bias_decay": value}, {"lr": {"model.scorer.*": value}}):
+        name = next(iter(wrong))
+        with pytest.raises(ValueError, match=rf"{name}.*: got .*; expected a number of at least 0"):
+            parameter_groups(learner, **{**arguments, **wrong})
+
+
 def test_a_pattern_that_names_nothing_tells_the_closest() -> None:
     learner = tiny_learner("clip")
     with pytest.raises(ValueError, match=r"'model\.scorer\.logscale'.*closest is model\.scorer\.log_scale"):
@@ -85,7 +156,7 @@ def test_a_pattern_that_names_nothing_tells_the_closest() -> None:
     assert all(p.requires_grad for n, p in learner.named_parameters() if n != "model.visual.pos_embed")
     with pytest.raises(ValueError, match="got no pattern"):
         freeze_all_but(learner, [])
-    with pytest.raises(ValueError, match="expected a list of patterns"):
+    with pytest.raises(ValueError, match="expected a list of names or patterns"):
         freeze_all_but(learner, "model.textual.*")
 
 
