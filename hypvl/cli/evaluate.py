@@ -184,7 +184,8 @@ def _evaluate(
             result.meta["standardization"] = applied
         entry: dict[str, Any] = {"status": "ok", "metrics": result.metrics}
         entry["intervals"] = {
-            name: list(bounds) for name, bounds in bootstrap_intervals(result.samples).items()
+            name: list(bounds)
+            for name, bounds in bootstrap_intervals(result.samples, strata=result.strata).items()
         }
         entry |= {"items": result.items, "meta": result.meta}
         json.dumps(entry, allow_nan=False)

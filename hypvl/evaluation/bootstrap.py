@@ -1,6 +1,6 @@
-"""Bootstrap confidence intervals of metrics that are means over items."""
+"""Bootstrap confidence intervals of metrics that are means over items, or means over groups of items."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,14 +10,25 @@ _BLOCK = 1 << 22
 
 
 def bootstrap_intervals(
-    samples: Mapping[str, Sequence[float]], *, level: float = 0.95, resamples: int = 1000, seed: int = 0
+    samples: Mapping[str, Sequence[float]],
+    *,
+    strata: Mapping[str, Sequence[Hashable]] | None = None,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of the means, by resampling the items with replacement.
 
-    Metrics over the same number of items are resampled together, so that their intervals belong to the same draws.
+    A metric that is the plain mean of the means of groups (classes, kinds, folds) names them in ``strata``. Its items
+    are resampled within their group, whose size is part of the metric: drawn across groups, the items' weights would
+    not add up to 1, and a share could come out above 100 %. A group of one item adds no spread.
+
+    Metrics over the same items and groups are resampled together, so that their intervals belong to the same draws.
+    No bound lies outside the range of the metric's values.
 
     Args:
         samples: Metric -> value of each item (N,), finite.
+        strata: Metric -> group of each item (N,), for metrics that are a mean over groups.
         level: Share of the resampled means inside, in (0, 1).
         resamples: How many, >= 100.
         seed: Of the draws; nothing else is random.
@@ -26,38 +37,73 @@ def bootstrap_intervals(
         Metric -> (low, high), on the scale of the values. Metrics without items are left out.
 
     Raises:
-        ValueError: for another level or number of resamples, or a value that is not finite.
+        ValueError: for another level or number of resamples, a value that is not finite, or groups that do not fit.
 
-    Source: Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 13.3 (the percentile interval).
+    Source: Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 13.3 (the percentile interval) and
+        section 8.3 (several samples, each resampled on its own).
     """
     if not 0 < level < 1 or resamples < 100:
         raise ValueError(
             f"level, resamples: got {level}, {resamples}; expected a level in (0, 1), at least 100 resamples."
         )
-    by_length: dict[int, list[str]] = {}
+    strata = {} if strata is None else strata
+    if unknown := [name for name in strata if name not in samples]:
+        raise ValueError(f"strata: got groups of {unknown[0]!r}, which has no samples.")
+    together: dict[tuple[int, tuple[int, ...] | None], list[str]] = {}
     for name, values in samples.items():
+        groups = _numbered(name, strata[name], len(values)) if name in strata else None
         if len(values):
-            by_length.setdefault(len(values), []).append(name)
+            together.setdefault((len(values), groups), []).append(name)
     found: dict[str, tuple[float, float]] = {}
     edges = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    for names in by_length.values():
+    for (_, groups), names in together.items():
         table = torch.tensor([list(samples[name]) for name in names], dtype=torch.float64)  # (M, N)
         if not bool(table.isfinite().all()):
             bad = names[int((~table.isfinite()).any(dim=1).nonzero()[0])]
             raise ValueError(f"samples of {bad}: got NaN or infinite values; expected finite ones.")
-        bounds = _resampled_means(table, resamples, seed).quantile(edges, dim=1)  # (2, M)
+        means = _resampled_means(table, resamples, seed, groups)  # (M, R)
+        # Rounded sums may leave the range by their last digit.
+        means = torch.minimum(torch.maximum(means, table.amin(1, keepdim=True)), table.amax(1, keepdim=True))
+        bounds = means.quantile(edges, dim=1)  # (2, M)
         for name, low, high in zip(names, bounds[0].tolist(), bounds[1].tolist(), strict=True):
             found[name] = (low, high)
     return {name: found[name] for name in samples if name in found}
 
 
-def _resampled_means(values: Tensor, resamples: int, seed: int) -> Tensor:
-    """(M, N) -> (M, R)."""
+def _numbered(name: str, groups: Sequence[Hashable], count: int) -> tuple[int, ...]:
+    """The groups of N items as 0, 1, ... in the order in which they appear."""
+    if len(groups) != count:
+        raise ValueError(
+            f"strata of {name}: got {len(groups)} groups for {count} items; expected one per item."
+        )
+    number: dict[Hashable, int] = {}
+    return tuple(number.setdefault(group, len(number)) for group in groups)
+
+
+def _resampled_means(
+    values: Tensor, resamples: int, seed: int, groups: tuple[int, ...] | None = None
+) -> Tensor:
+    """(M, N) -> (M, R): means, or with groups the plain means of the groups' means."""
     count = values.shape[1]
     generator = torch.Generator().manual_seed(seed)
     at_once = max(1, min(resamples, _BLOCK // count))
     parts = []
+    if groups is not None:
+        group, order = torch.tensor(groups).sort(stable=True)
+        sizes = group.bincount()
+        values = values[:, order]
+        size = sizes[group]  # (N,), of the group that the item is drawn from
+        begin = (sizes.cumsum(0) - sizes)[group]
     for start in range(0, resamples, at_once):
-        draws = torch.randint(count, (min(at_once, resamples - start), count), generator=generator)  # (r, N)
-        parts.append(torch.stack([row[draws].mean(dim=1) for row in values]))
+        shape = (min(at_once, resamples - start), count)
+        if groups is None:
+            draws = torch.randint(count, shape, generator=generator)  # (r, N)
+            parts.append(torch.stack([row[draws].mean(dim=1) for row in values]))
+        else:
+            uniform = torch.rand(shape, dtype=torch.float64, generator=generator)  # in [0, 1)
+            draws = begin + (uniform * size).long().clamp_(max=size - 1)
+            sums = values.new_zeros(len(values), shape[0], len(sizes))  # (M, r, groups)
+            for row, total in zip(values, sums, strict=True):
+                total.index_add_(1, group, row[draws])
+            parts.append((sums / sizes).mean(dim=2))
     return torch.cat(parts, dim=1)

@@ -169,10 +169,8 @@ class CaptionChoice(Evaluator):
         for name, kinds in self.dataset.means.items():
             found[name] = fsum(accuracies[kind] for kind in kinds) / len(kinds)
             found[f"{name}_chance"] = fsum(chances[kind] for kind in kinds) / len(kinds)
-            total = sum(len(of_kind[kind]) for kind in kinds)
-            samples[name] = [
-                hits[i] * total / (len(kinds) * len(of_kind[kind])) for kind in kinds for i in of_kind[kind]
-            ]
+            samples[name] = [hits[i] for kind in kinds for i in of_kind[kind]]
+            result.strata[name] = [kind for kind in kinds for _ in of_kind[kind]]
         if self.kinds == "metrics":
             for kind in sorted(of_kind):
                 found[f"accuracy_{kind}"] = accuracies[kind]

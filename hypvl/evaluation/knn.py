@@ -10,7 +10,6 @@ from hypvl.evaluation.encoding.features import Encoding, search
 from hypvl.evaluation.encoding.picture_pool import Pool, encode_pool
 from hypvl.evaluation.learning.labelled import Label, check_labels, classes_of, is_multi_label
 from hypvl.evaluation.metrics import ranking
-from hypvl.evaluation.metrics.classification import per_class_samples
 from hypvl.evaluation.metrics.neighbours import neighbour_votes
 from hypvl.evaluation.protocol import (
     ClassificationSet,
@@ -174,10 +173,8 @@ class KNNClassification(Evaluator):
             metrics={**metrics, **{f"{name}_chance": chance for name in metrics}},
             items={"key": self.test.keys, "label": labels, "predicted": predicted, "share": share},
             meta=meta,
-            samples={
-                "top1_accuracy": [100.0 * hit for hit in hits],
-                "mean_per_class_accuracy": per_class_samples(hits, labels),
-            },
+            samples={name: [100.0 * hit for hit in hits] for name in metrics},
+            strata={"mean_per_class_accuracy": labels},
         )
 
 

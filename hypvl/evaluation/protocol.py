@@ -128,12 +128,15 @@ class EvaluationResult:
         samples: For metrics that are a mean over items, the value of each item on the metric's own scale (a hit
             is 100.0 where the metric is in percent), so that their mean is the metric: what its bootstrap
             interval is drawn from.
+        strata: For those of them that are the plain mean of the means of groups (classes, kinds, folds), the group
+            of each item: the interval is drawn within them.
     """
 
     metrics: dict[str, float]
     items: dict[str, list[Any]] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, list[float]] = field(default_factory=dict)
+    strata: dict[str, list[Any]] = field(default_factory=dict)
 
 
 class Evaluator(ABC):

@@ -281,7 +281,6 @@ class ZeroShotRetrieval(Evaluator):
 
     def _count_recalls(self, result: EvaluationResult, way: str, parts: Sequence[_Way]) -> None:
         """Recalls with chance and samples, and the median rank: means over the folds."""
-        queries = sum(len(part.queries) for part in parts)
         for k in self.ks:
             name = f"{way}_recall@{k}"
             chance = [ranking.recall_chance(p.right_counts, p.gallery, ks=[k])[k] for p in parts]
@@ -289,10 +288,10 @@ class ZeroShotRetrieval(Evaluator):
             result.metrics[name] = sum(found) / len(parts)
             result.metrics[f"{name}_chance"] = sum(chance) / len(parts)
             result.samples[name] = [
-                100.0 * (rank is not None and rank <= k) * queries / (len(parts) * len(part.queries))
-                for part in parts
-                for rank in part.ranks
+                100.0 * (rank is not None and rank <= k) for part in parts for rank in part.ranks
             ]
+            if len(parts) > 1:
+                result.strata[name] = [fold for fold, part in enumerate(parts) for _ in part.ranks]
         result.metrics[f"{way}_median_rank"] = sum(part.median for part in parts) / len(parts)
 
     def _items(self, parts: Sequence[dict[str, _Way]]) -> dict[str, list[Any]]:

@@ -15,7 +15,6 @@ from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_t
 from hypvl.evaluation.learning.class_metrics import METRIC_NAMES, MetricName, measure
 from hypvl.evaluation.learning.labelled import Label, check_labels, classes_of, is_multi_label
 from hypvl.evaluation.metrics import ranking
-from hypvl.evaluation.metrics.classification import per_class_samples
 from hypvl.evaluation.protocol import (
     ClassificationSet,
     EvaluableModel,
@@ -166,6 +165,7 @@ class ZeroShotClassification(Evaluator):
                 "main_metric": self.main_metric,
             },
             samples=samples,
+            strata={"mean_per_class_accuracy": labels} if "mean_per_class_accuracy" in samples else {},
         )
 
     def _main_metric(self, metric: Metric | None) -> str:
@@ -205,7 +205,7 @@ class ZeroShotClassification(Evaluator):
             "mean_per_class_accuracy": ranking.mean_per_class_accuracy(items["predicted"], labels),
             "mean_per_class_accuracy_chance": ranking.accuracy_chance(count),
         }
-        samples = {"mean_per_class_accuracy": per_class_samples([rank == 1 for rank in ranks], labels)}
+        samples = {"mean_per_class_accuracy": [100.0 * (rank == 1) for rank in ranks]}
         for k in (1, 5) if count > 5 else (1,):
             found[f"top{k}_accuracy"] = ranking.recall_from_ranks(ranks, [k])[k]
             found[f"top{k}_accuracy_chance"] = ranking.accuracy_chance(count, k=k)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hypvl.errors import DataError, UserError
+from hypvl.evaluation.bootstrap import bootstrap_intervals
 from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import EvaluableModel, Evaluator
 from tests.evaluation.fakes import FakeModel
@@ -60,8 +61,20 @@ class EvaluatorContract:
 
     def test_samples_average_to_their_metric(self, tmp_path: Path) -> None:
         result = self.make(tmp_path, bad=1)(self.model())
+        assert set(result.strata) <= set(result.samples)
         for name, values in result.samples.items():
-            assert math.fsum(values) / len(values) == pytest.approx(result.metrics[name], abs=1e-9), name
+            groups: dict[object, list[float]] = {}
+            for value, group in zip(values, result.strata.get(name, [0] * len(values)), strict=True):
+                groups.setdefault(group, []).append(value)
+            means = [math.fsum(group) / len(group) for group in groups.values()]
+            assert math.fsum(means) / len(means) == pytest.approx(result.metrics[name], abs=1e-9), name
+
+    def test_intervals_of_shares_are_shares(self, tmp_path: Path) -> None:
+        result = self.make(tmp_path, bad=1)(self.model())
+        intervals = bootstrap_intervals(result.samples, strata=result.strata)
+        assert set(intervals) == {name for name, values in result.samples.items() if values}
+        for name in filter(is_score, intervals):
+            assert 0.0 <= intervals[name][0] <= intervals[name][1] <= 100.0, name
 
     def test_result_survives_json(self, tmp_path: Path) -> None:
         result = self.make(tmp_path, bad=1)(self.model())

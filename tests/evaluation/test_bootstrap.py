@@ -43,6 +43,56 @@ def test_many_items_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None
     assert 1.0 <= low < high <= 5.0 and low == pytest.approx(whole["a"][0], abs=1.0)
 
 
+@pytest.mark.parametrize("sizes", [(10, 90), (20, 850), (1, 3, 7), (1,)])
+def test_a_perfect_mean_of_groups_has_no_spread(sizes: tuple[int, ...]) -> None:
+    groups = [name for name, size in enumerate(sizes) for _ in range(size)]
+    for value in (100.0, 0.0, 100 / 3):
+        samples, strata = {"mean_per_class": [value] * len(groups)}, {"mean_per_class": groups}
+        assert bootstrap_intervals(samples, strata=strata) == {"mean_per_class": (value, value)}
+
+
+def test_a_mean_of_groups_spreads_as_its_groups_do() -> None:
+    # 40 of 80 right in one class, 10 of 20 in the other: variance (2500 / 80 + 2500 / 20) / 4.
+    values, groups = [0.0, 100.0] * 50, ["many"] * 80 + ["few"] * 20
+    half = 1.96 * math.sqrt((2500 / 80 + 2500 / 20) / 4)
+    for order in (range(100), range(99, -1, -1)):  # groups need not be one after the other
+        given = {"m": [values[i] for i in order]}
+        low, high = bootstrap_intervals(given, strata={"m": [groups[i] for i in order]}, resamples=4000)["m"]
+        assert low == pytest.approx(50 - half, abs=1.0) and high == pytest.approx(50 + half, abs=1.0)
+
+
+def test_what_differs_between_groups_alone_is_no_spread() -> None:
+    values, groups = [0.0] * 10 + [100.0] * 90, ["wrong"] * 10 + ["right"] * 90
+    assert bootstrap_intervals({"m": values}, strata={"m": groups}) == {"m": (50.0, 50.0)}
+
+
+def test_metrics_with_groups_leave_the_draws_of_the_others_alone() -> None:
+    values = [1.0, 5.0, 2.0, 9.0]
+    alone = bootstrap_intervals({"a": values})
+    found = bootstrap_intervals({"a": values, "b": values}, strata={"b": ["x", "x", "y", "y"]})
+    assert found["a"] == alone["a"] and found["b"] != alone["a"]
+    assert 1.5 <= found["b"][0] < found["b"][1] <= 7.0
+
+
+def test_groups_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, strata = {"a": [1.0, 5.0, 2.0]}, {"a": ["x", "x", "y"]}
+    whole = bootstrap_intervals(given, strata=strata, resamples=100)["a"]
+    monkeypatch.setattr("hypvl.evaluation.bootstrap._BLOCK", 7)
+    assert bootstrap_intervals(given, strata=strata, resamples=100)["a"] == whole == (1.5, 3.5)
+
+
+@pytest.mark.parametrize(
+    ("strata", "message"),
+    [
+        ({"m": [0]}, "strata of m: got 1 groups for 2 items; expected one per item"),
+        ({"n": [0, 0]}, "got groups of 'n', which has no samples"),
+    ],
+)
+def test_groups_that_do_not_fit_are_refused(strata: dict[str, list[int]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        bootstrap_intervals({"m": [1.0, 2.0]}, strata=strata)
+
+
 @pytest.mark.parametrize(
     ("settings", "values", "message"),
     [

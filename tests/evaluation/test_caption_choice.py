@@ -86,8 +86,10 @@ def test_samples_are_there_for_every_share(tmp_path: Path) -> None:
     result = plain(tmp_path)
     assert set(result.samples) == {name for name in result.metrics if not name.endswith("_chance")}
     assert result.samples["accuracy"] == [100.0, 100.0, 0.0, 100.0, 0.0]
-    # a mean of kinds: each kind has the same weight, so its items have more of it where they are few
-    assert result.samples["accuracy_rest"] == pytest.approx([0.0, *[100 * 4 / (2 * 3)] * 3])
+    # a mean of kinds: its interval is drawn within each
+    assert result.samples["accuracy_rest"] == [0.0, 100.0, 100.0, 100.0]
+    assert result.strata["accuracy_rest"] == ["number", "color", "color", "color"]
+    assert set(result.strata) == {"macro_accuracy", "accuracy_rest"}
 
 
 def test_many_kinds_are_items_and_not_metrics(tmp_path: Path) -> None:

@@ -74,7 +74,8 @@ def test_accuracies_and_items_by_hand(tmp_path: Path) -> None:
             "mean_per_class_accuracy_chance": 100 / 3,
         }
     )
-    assert result.samples["mean_per_class_accuracy"] == pytest.approx([400 / 3, 400 / 3, 200 / 3, 0.0])
+    assert result.samples["mean_per_class_accuracy"] == [100.0, 100.0, 100.0, 0.0]
+    assert result.strata == {"mean_per_class_accuracy": [0, 1, 2, 2]}
     assert (result.meta["training_images"], result.meta["stage"], result.meta["similarity"]) == (
         4,
         "trunk",

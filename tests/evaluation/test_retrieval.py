@@ -261,9 +261,10 @@ def test_folds_are_galleries_of_their_own(tmp_path: Path) -> None:
     assert result.metrics["text_to_image_recall@1_chance"] == pytest.approx(50.0)  # type: ignore[attr-defined]
     assert result.metrics["text_to_image_median_rank"] == pytest.approx((1.5 + 1 + 2) / 3)  # type: ignore[attr-defined]
     hits = result.samples["text_to_image_recall@1"]  # type: ignore[attr-defined]
-    assert hits == pytest.approx([0, 700 / 6, 700 / 6, 700 / 6, 0, 0, 0]) and sum(hits) / 7 == pytest.approx(
-        50.0
-    )
+    assert hits == [0.0, 100.0, 100.0, 100.0, 0.0, 0.0, 0.0]
+    # A mean over folds: its interval is drawn within each, not across them.
+    assert result.strata["text_to_image_recall@1"] == [0, 0, 1, 1, 2, 2, 2]  # type: ignore[attr-defined]
+    assert result.strata["image_to_text_recall@1"] == [0, 0, 1, 1, 2, 2]  # type: ignore[attr-defined]
     assert result.items["text_image"] == ["a.png", "b.png", "c.png", "d.png", "e.png", "e.png", "f.png"]  # type: ignore[attr-defined]
     assert result.items["text_top1"][2] == "c.png"  # type: ignore[attr-defined]
     assert result.items["image_top1"] == [0, 0, 2, 3, 6, 4]  # type: ignore[attr-defined]
@@ -273,6 +274,7 @@ def test_folds_are_galleries_of_their_own(tmp_path: Path) -> None:
 def test_one_fold_is_the_whole(tmp_path: Path) -> None:
     dataset = scenes(tmp_path, [("r.png", RED, ["red"]), ("b.png", BLUE, ["blue", "red"])])
     assert evaluate(dataset, folds=1).metrics == evaluate(dataset).metrics  # type: ignore[attr-defined]
+    assert evaluate(dataset).strata == {}  # type: ignore[attr-defined]
     for folds in (0, 3):
         with pytest.raises(ValueError, match=f"folds: got {folds}; expected 1 … 2"):
             evaluate(dataset, folds=folds)

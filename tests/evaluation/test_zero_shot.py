@@ -151,14 +151,15 @@ def test_pictures_are_cropped_in_the_centre(tmp_path: Path) -> None:
     assert result.items["predicted"] == [2] and result.items["score"][0] == pytest.approx(1.0)
 
 
-def test_samples_have_the_metrics_as_their_means(tmp_path: Path) -> None:
+def test_samples_and_classes_have_the_metrics_as_their_means(tmp_path: Path) -> None:
     colors(tmp_path)
     broken(tmp_path / "blue" / "1.jpg")
     result = evaluate(ImageFolderSet(tmp_path))(FakeModel())  # type: ignore[operator]
     # blue: right, unreadable; green: right, wrong; red: three right. 7 pictures, 3 classes.
-    half, third = 100 * 7 / (3 * 2), 100 * 7 / (3 * 3)
-    assert result.samples["mean_per_class_accuracy"] == pytest.approx([half, 0, half, 0, third, third, third])
-    assert result.samples["top1_accuracy"] == [100.0, 0.0, 100.0, 0.0, 100.0, 100.0, 100.0]
+    hits = [100.0, 0.0, 100.0, 0.0, 100.0, 100.0, 100.0]
+    assert result.samples == {"mean_per_class_accuracy": hits, "top1_accuracy": hits}
+    assert result.strata == {"mean_per_class_accuracy": [0, 0, 1, 1, 2, 2, 2]}
+    assert result.metrics["mean_per_class_accuracy"] == pytest.approx((50 + 50 + 100) / 3)
 
 
 def test_roc_auc_of_two_classes_by_hand(tmp_path: Path) -> None:

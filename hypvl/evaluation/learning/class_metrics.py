@@ -28,12 +28,14 @@ class Measured:
         metrics: Name -> percent.
         chance: Name -> what guessing gives; not for all.
         samples: Per-item values of those that are a mean over items.
+        strata: Class of each item, for those of them that are a mean over classes.
         predicted: Of each item its class, or all above one half where items have several; None without prediction.
     """
 
     metrics: dict[str, float]
     chance: dict[str, float]
     samples: dict[str, list[float]] = field(default_factory=dict)
+    strata: dict[str, list[int]] = field(default_factory=dict)
     predicted: list[int | list[int] | None] = field(default_factory=list)
 
 
@@ -63,19 +65,19 @@ def measure(probabilities: Tensor, labels: Sequence[Label], *, missing: Sequence
 
 def _one(scores: Tensor, labels: list[int], gone: set[int]) -> Measured:
     best = ranking.rank_keys(scores, 1)[:, 0].tolist()
-    predicted: list[int | list[int] | None] = [None if i in gone else best[i] for i in range(len(labels))]
+    predicted = [None if i in gone else best[i] for i in range(len(labels))]
     hits = [guess == truth for guess, truth in zip(predicted, labels, strict=True)]
     chance = ranking.accuracy_chance(scores.shape[1])
     names = ("mean_per_class_accuracy", "top1_accuracy")
-    samples = {
-        names[0]: classification.per_class_samples(hits, labels),
-        names[1]: [100.0 * hit for hit in hits],
-    }
     found = Measured(
-        {name: sum(values) / len(values) for name, values in samples.items()},
+        {
+            names[0]: ranking.mean_per_class_accuracy(predicted, labels),
+            names[1]: 100.0 * sum(hits) / len(hits),
+        },
         dict.fromkeys(names, chance),
-        samples,
-        predicted,
+        {name: [100.0 * hit for hit in hits] for name in names},
+        {names[0]: labels},
+        list(predicted),
     )
     if scores.shape[1] == 2 and 0 < sum(labels) < len(labels):
         found.metrics["roc_auc"] = classification.roc_auc(scores[:, 1].numpy(), labels)

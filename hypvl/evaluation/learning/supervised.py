@@ -259,6 +259,7 @@ class SupervisedEvaluator(Evaluator):
             metrics=metrics,
             items=items,
             samples=samples,
+            strata=dict(found[0].strata),
             meta={
                 "images": len(self.test),
                 "classes": self.classes,

@@ -138,20 +138,6 @@ def vqa_accuracy(
     return 100.0 * without_one / len(answers)
 
 
-def per_class_samples(hits: Sequence[bool], labels: Sequence[int]) -> list[float]:
-    """One number per item, in percent, whose mean is the mean per-class accuracy: ``100 hit N / (C n_class)``.
-
-    Args:
-        hits: Whether each item is right.
-        labels: Class of each item; C counts those that occur.
-    """
-    counts: dict[int, int] = {}
-    for label in labels:
-        counts[label] = counts.get(label, 0) + 1
-    scale = 100.0 * len(labels) / max(len(counts), 1)
-    return [scale * hit / counts[label] for hit, label in zip(hits, labels, strict=True)]
-
-
 def mean_over_sets(values: Mapping[str, float | None]) -> tuple[float | None, list[str]]:
     """Plain mean of one number per data set, and the sets that have none.
 

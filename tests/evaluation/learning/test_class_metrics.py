@@ -18,8 +18,8 @@ def test_one_label_an_item() -> None:
     assert found.metrics["mean_per_class_accuracy"] == pytest.approx(
         mean_per_class_accuracy(found.predicted, [0, 1, 1, 2])  # type: ignore[arg-type]
     )
-    for name, values in found.samples.items():
-        assert math.fsum(values) / 4 == pytest.approx(found.metrics[name])
+    assert found.samples == {name: [100.0, 100.0, 0.0, 100.0] for name in found.metrics}
+    assert found.strata == {"mean_per_class_accuracy": [0, 1, 1, 2]}
 
 
 def test_two_classes_have_an_area_under_the_curve() -> None:

@@ -12,11 +12,9 @@ from hypvl.evaluation.metrics.classification import (
     average_precision_chance,
     mean_over_sets,
     one_hot,
-    per_class_samples,
     roc_auc,
     vqa_accuracy,
 )
-from hypvl.evaluation.metrics.ranking import mean_per_class_accuracy
 
 TABLE = st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=25)
 
@@ -96,14 +94,6 @@ def test_vqa_accuracy_of_ten_people(agreeing: int, official: float, simple: floa
     answers = ["yes"] * agreeing + ["no"] * (10 - agreeing)
     assert vqa_accuracy("yes", answers) == pytest.approx(official)
     assert vqa_accuracy("yes", answers, rule="simple") == pytest.approx(simple)
-
-
-def test_samples_of_a_mean_per_class() -> None:
-    hits, labels = [True, False, True, True, False, True], [0, 0, 0, 5, 5, 2]
-    samples = per_class_samples(hits, labels)
-    assert samples[0] == pytest.approx(100 * 6 / (3 * 3)) and samples[1] == 0.0
-    predicted = [label if hit else 9 for hit, label in zip(hits, labels, strict=True)]
-    assert np.mean(samples) == pytest.approx(mean_per_class_accuracy(predicted, labels))
 
 
 def test_missing_sets_take_no_part() -> None:
