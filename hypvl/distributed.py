@@ -1,5 +1,6 @@
 """Processes and collectives. Every function is a no-op (one process, rank 0) without a process group."""
 
+import dataclasses
 import functools
 import os
 import pickle
@@ -8,13 +9,15 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from hypvl.errors import ConfigError, UserError
+
+T = TypeVar("T")
 
 
 def is_initialized() -> bool:
@@ -177,6 +180,29 @@ def broadcast_object(value: Any) -> Any:
         dist.broadcast_object_list(box, src=0)
         return box[0]
     return value
+
+
+def from_main(function: Callable[[], T]) -> T:
+    """What ``function`` returns on rank 0, which alone calls it, on every rank (picklable).
+
+    Raises:
+        UserError: on every rank, when it raises one on rank 0.
+    """
+    result: Any = None
+    if is_main():
+        try:
+            result = function()
+        except UserError as error:
+            result = _Raised(error)
+    result = broadcast_object(result)
+    if isinstance(result, _Raised):
+        raise result.error
+    return cast(T, result)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Raised:
+    error: UserError
 
 
 def gather_objects(value: Any) -> list[Any]:

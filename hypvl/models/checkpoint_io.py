@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hypvl.encoders.positions import stretch_positions
 from hypvl.errors import CheckpointError
+from hypvl.io.zip_check import zip_damage
 from hypvl.models import convert_open_clip
 from hypvl.models.convert import NAMES, POSITIONS, listed, to_hypvl
 from hypvl.models.run_folder import checkpoint_file
@@ -211,6 +212,13 @@ def _read_torch(path: Path) -> Any:
         raise CheckpointError(
             f"{path}: no checkpoint ({path.stat().st_size} bytes that start with {start!r}); "
             "expected a file written by torch.save."
+        )
+    if (
+        start.startswith(b"PK") and (damage := zip_damage(path)) is not None
+    ):  # torch.load takes changed tensors
+        raise CheckpointError(
+            f"{path}: truncated or damaged ({path.stat().st_size} bytes; {damage}); "
+            "expected a whole file written by torch.save, copy or download it again."
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,21 +1,30 @@
-"""Checkpoints of a run: written whole or not at all, found again, and restored exactly."""
+"""Checkpoints of a run: written whole or not at all, found again, verified, and restored exactly.
 
+A checkpoint is a ZIP archive with a CRC-32 of every member (:mod:`hypvl.io.zip_check`): what is verified lies in the
+file itself, so that no file beside it can be lost, be older than it, or be missing for a run of an earlier version.
+"""
+
+import contextlib
 import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from loguru import logger
 
 from hypvl import distributed
-from hypvl.io.files import write_atomically
+from hypvl.errors import CheckpointError, ConfigError
+from hypvl.io.files import exclusive_lock, write_atomically
+from hypvl.io.zip_check import zip_damage
 from hypvl.models.checkpoint_io import FORMAT_VERSION
-from hypvl.models.run_folder import LAST_NAME
+from hypvl.models.run_folder import LAST_NAME, checkpoints, last_checkpoint, periodic_iteration
 
-_PERIODIC = re.compile(r"checkpoint_(\d{8})\.pth")
+LOCK_NAME = ".lock"
+METRICS_NAME = "metrics.jsonl"
+_PART = re.compile(r"\..+\.\d+\.part")
 
 
 def checkpoint_name(iteration: int) -> str:
@@ -27,26 +36,141 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], *, name: str, keep: 
     """Write ``state`` to ``folder/name`` and point ``last_checkpoint.txt`` at it (call on rank 0).
 
     The file gets its name only when it is complete and on disk; older periodic checkpoints beyond ``keep``
-    are removed afterwards.
+    are removed afterwards. Those of a later iteration stay and do not count: after the pointer was set back, they
+    belong to another continuation.
 
     Args:
         folder: The run's folder.
         state: What to save; ``format_version`` is added.
         name: File name.
-        keep: How many periodic checkpoints stay; None = all.
+        keep: How many periodic checkpoints stay, at least 1; None = all.
 
     Returns:
         The path written.
+
+    Raises:
+        ValueError: for ``keep`` below 1; nothing was written.
+        OSError: when it cannot be written (a full disk); what was there is still there.
     """
+    if keep is not None and keep < 1:
+        raise ValueError(f"keep: got {keep}; expected at least 1, or None for all.")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
-    write_atomically(path, lambda file: torch.save({"format_version": FORMAT_VERSION, **state}, file))
+    write_atomically(path, lambda file: _write({"format_version": FORMAT_VERSION, **state}, file))
     write_atomically(folder / LAST_NAME, name + "\n")
     if keep is not None:
-        periodic = sorted(p for p in folder.iterdir() if _PERIODIC.fullmatch(p.name))
-        for old in periodic[: max(0, len(periodic) - keep)]:
-            old.unlink()
+        _retain(folder, keep, upto=periodic_iteration(path))
     return path
+
+
+def newest_good(folder: Path) -> Path | None:
+    """The newest checkpoint whose content is whole, None for a folder without any.
+
+    It is that of ``last_checkpoint.txt``; where it is damaged, the one before it, with a warning.
+
+    Raises:
+        CheckpointError: when every one is damaged.
+    """
+    last = last_checkpoint(folder)
+    if last is None:
+        return None
+    found = checkpoints(folder)
+    older = found[found.index(last) + 1 :] if last in found else found
+    damaged = []
+    for path in (last, *older):
+        damage = zip_damage(path)
+        if damage is None:
+            return path
+        logger.warning("{}: damaged ({}); looking for the checkpoint before it", path, damage)
+        damaged.append(f"{path.name} ({damage})")
+    raise CheckpointError(
+        f"{folder}: no checkpoint to continue from, damaged are {', '.join(damaged)}; restore one of them, or "
+        "start a new run in another folder."
+    )
+
+
+class RunFolder:
+    """A run's folder: by one run at a time, and never a new run over an old one. Used by rank 0, as a context.
+
+    Args:
+        folder: Where; it need not exist.
+        resume: Continue the run in it.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool) -> None:
+        self.folder = folder
+        self.resume = resume
+        self._held = contextlib.ExitStack()
+        self._locked = False
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def start(self) -> Path | None:
+        """The checkpoint to continue from; None starts at iteration 0. Nothing is made where there is no folder.
+
+        Raises:
+            ConfigError: when another run is in the folder, or it holds one and ``resume`` is False.
+            CheckpointError: when every checkpoint is damaged.
+        """
+        if self.folder.is_dir():
+            self._lock()
+        if self.resume:
+            path = newest_good(self.folder)
+            if path is None:
+                logger.warning("--resume: no checkpoint in {}; starting at iteration 0", self.folder)
+            return path
+        self._refuse_a_run()
+        return None
+
+    def make(self) -> None:
+        """Make the folder if it is not there.
+
+        Raises:
+            ConfigError: when that is not possible, or another run has made it since :meth:`start`.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"--output-dir: {self.folder} cannot be made ({error.strerror}); name another folder."
+            ) from error
+        if not self._locked:
+            self._lock()
+            self._refuse_a_run()
+
+    def _lock(self) -> None:
+        """Keep others out, and remove what killed runs left half written."""
+        try:
+            self._held.enter_context(exclusive_lock(self.folder / LOCK_NAME, wait=False))
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"--output-dir: another run is writing into {self.folder}; wait for its end, or name another folder."
+            ) from error
+        except OSError as error:  # a file system without locks
+            logger.warning("{}: cannot be locked against a second run ({})", self.folder, error.strerror)
+        self._locked = True
+        for part in self.folder.iterdir():
+            if _PART.fullmatch(part.name):
+                logger.info("removing {}, which an interrupted run left", part)
+                part.unlink()
+
+    def _refuse_a_run(self) -> None:
+        last = last_checkpoint(self.folder)
+        metrics = self.folder / METRICS_NAME
+        if last is not None:
+            held = last.name
+        elif metrics.is_file() and metrics.stat().st_size:
+            held = f"{METRICS_NAME}, without a checkpoint"
+        else:
+            return
+        raise ConfigError(
+            f"--output-dir: {self.folder} already holds a run ({held}); add --resume to continue it, "
+            "or name another folder."
+        )
 
 
 def random_state() -> list[dict[str, Any]]:
@@ -76,3 +200,39 @@ def restore_random_state(states: list[dict[str, Any]]) -> None:
     np.random.set_state((kind, keys.numpy().astype(np.uint32), pos, has_gauss, cached))  # noqa: NPY002
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+class _File:
+    """A file to write to that remembers why it could not be written: torch's writer only says that it was not."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _write(state: Mapping[str, Any], file: BinaryIO) -> None:
+    remembering = _File(file)
+    try:
+        torch.save(state, remembering)  # type: ignore[arg-type]  # it needs write and flush
+    except Exception:
+        if remembering.error is not None:
+            raise remembering.error from None
+        raise
+
+
+def _retain(folder: Path, keep: int, *, upto: int | None) -> None:
+    """Remove all but the ``keep`` newest periodic checkpoints up to an iteration (None: all of them)."""
+    dated = [(periodic_iteration(path), path) for path in folder.iterdir()]
+    periodic = sorted((n, path) for n, path in dated if n is not None and (upto is None or n <= upto))
+    for _, old in periodic[:-keep]:
+        old.unlink()

@@ -17,10 +17,9 @@ from hypvl.data.loader import Loader, build_loader
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.io.files import write_atomically
 from hypvl.models.hub import load_checkpoint, load_weights
-from hypvl.models.run_folder import last_checkpoint
 from hypvl.training.accumulation import Accumulation
 from hypvl.training.averaging import GradientAverage
-from hypvl.training.checkpoint import random_state, restore_random_state
+from hypvl.training.checkpoint import RunFolder, random_state, restore_random_state
 from hypvl.training.grad_cache import GradCache
 from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.checkpoints import Checkpoints, OrderlyStop
@@ -42,7 +41,7 @@ class RunOptions:
 
     Args:
         output_dir: The run's folder.
-        resume: Continue from ``last_checkpoint.txt`` there.
+        resume: Continue from the newest good checkpoint there.
         checkpoint_period: Steps between checkpoints; None = the config's.
         log_period: Steps between log records; None = the config's.
     """
@@ -61,14 +60,20 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
         CheckpointError: when resuming is not possible.
         DataError: when data is missing or too much of it is bad.
     """
+    with RunFolder(options.output_dir, resume=options.resume) as place:
+        _run(cfg, options, place)
+
+
+def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     folder = options.output_dir
     settings = cfg.train
     device = distributed.device()
     _check_numbers(settings)
     plan = Accumulation.choose(settings, world_size=distributed.world_size())
     _check_place(folder)
-    resumed = _resumable(folder, options.resume)
     log_to_console(rank=distributed.rank())
+    start = distributed.from_main(place.start)
+    resumed = None if start is None else _state_of(start)
 
     torch.manual_seed(int(settings.seed))  # the same weights on every rank
     model = instantiate(cfg.model)
@@ -120,12 +125,7 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
         if iteration >= trainer.num_iterations:
             started_from = f"already at {iteration} of {trainer.num_iterations} iterations: no more to train"
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)  # from here on something is written
-    except OSError as error:
-        raise ConfigError(
-            f"--output-dir: {folder} cannot be made ({error.strerror}); name another folder."
-        ) from error
+    distributed.from_main(place.make)  # from here on something is written
     log_to_file(folder, rank=distributed.rank())
     config_text = LazyConfig.to_yaml(cfg)
     origin = provenance(
@@ -328,15 +328,8 @@ def _wrap(learner: Learner, settings: DictConfig, precision: Precision, plan: Ac
     return ddp
 
 
-def _resumable(folder: Path, resume: bool) -> dict[str, Any] | None:
-    path = last_checkpoint(folder)
-    if path is None:
-        return None
-    if not resume:
-        raise ConfigError(
-            f"--output-dir: {folder} already holds a run ({path.name}); add --resume to continue it, "
-            "or name another folder."
-        )
+def _state_of(path: Path) -> dict[str, Any]:
+    """A checkpoint, if it is one of a run."""
     state = load_checkpoint(path)
     if missing := {"optimizer", "scheduler", "scaler", "objective", "rng", "data", "iteration"} - set(state):
         raise CheckpointError(

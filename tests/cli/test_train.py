@@ -81,7 +81,7 @@ def test_a_run_leaves_everything_behind(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names == {
         "config.yaml", "provenance.json", "metrics.jsonl", "log-rank0.txt", "tensorboard",
-        "checkpoint_00000003.pth", "checkpoint_final.pth", "last_checkpoint.txt",
+        "checkpoint_00000003.pth", "checkpoint_final.pth", "last_checkpoint.txt", ".lock",
     }  # fmt: skip
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [r["iteration"] for r in records] == [2, 4, 6]

@@ -3,17 +3,43 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from hypvl.errors import CheckpointError
-from hypvl.models.run_folder import checkpoint_file, last_checkpoint
+from hypvl.models.checkpoint_io import load_checkpoint
+from hypvl.models.run_folder import checkpoint_file, checkpoints, last_checkpoint
 
 
-def test_the_final_checkpoint_else_the_last_one(tmp_path: Path) -> None:
+def test_the_checkpoint_that_the_pointer_names(tmp_path: Path) -> None:
     (tmp_path / "checkpoint_0000010.pth").touch()
     (tmp_path / "last_checkpoint.txt").write_text("checkpoint_0000010.pth\n")
     assert checkpoint_file(tmp_path) == last_checkpoint(tmp_path) == tmp_path / "checkpoint_0000010.pth"
-    (tmp_path / "checkpoint_final.pth").touch()
+    (tmp_path / "checkpoint_final.pth").touch()  # of the run before it was made longer
+    assert checkpoint_file(tmp_path) == tmp_path / "checkpoint_0000010.pth"
+    (tmp_path / "last_checkpoint.txt").write_text("checkpoint_final.pth\n")
     assert checkpoint_file(str(tmp_path)) == tmp_path / "checkpoint_final.pth"
+
+
+@pytest.mark.parametrize(("final", "newest"), [(6, "checkpoint_00000009.pth"), (9, "checkpoint_final.pth")])
+@pytest.mark.parametrize("pointer", [None, "checkpoint_00000012.pth"])
+def test_without_a_pointer_the_newest_is_found_by_looking(
+    tmp_path: Path, final: int, newest: str, pointer: str | None
+) -> None:
+    for iteration in (3, 9):
+        torch.save({"iteration": iteration}, tmp_path / f"checkpoint_{iteration:08d}.pth")
+    torch.save({"iteration": final}, tmp_path / "checkpoint_final.pth")
+    (tmp_path / "checkpoint_old.pth").touch()
+    if pointer is not None:
+        (tmp_path / "last_checkpoint.txt").write_text(pointer)
+    assert checkpoint_file(tmp_path) == last_checkpoint(tmp_path) == tmp_path / newest
+    assert len(checkpoints(tmp_path)) == 3
+
+
+def test_a_final_checkpoint_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> None:
+    torch.save({"iteration": 3}, tmp_path / "checkpoint_00000003.pth")
+    (tmp_path / "checkpoint_final.pth").write_bytes(b"PK half a file")
+    with pytest.raises(CheckpointError, match=r"checkpoint_final\.pth: truncated or damaged"):
+        load_checkpoint(tmp_path)
 
 
 def test_a_file_is_itself_whether_or_not_it_is_there(tmp_path: Path) -> None:

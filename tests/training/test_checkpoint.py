@@ -1,18 +1,40 @@
+import contextlib
+import errno
+import io
+import os
 import random
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from loguru import logger
 
-from hypvl.errors import CheckpointError
+from hypvl.errors import CheckpointError, ConfigError
+from hypvl.models.checkpoint_io import load_checkpoint
 from hypvl.models.run_folder import last_checkpoint
 from hypvl.training.checkpoint import (
+    RunFolder,
     checkpoint_name,
+    newest_good,
     random_state,
     restore_random_state,
     save_checkpoint,
 )
+
+
+@contextlib.contextmanager
+def said() -> Iterator[list[str]]:
+    """Warnings that are logged in the block."""
+    lines: list[str] = []
+    handler = logger.add(lambda message: lines.append(str(message)), format="{message}", level="WARNING")
+    try:
+        yield lines
+    finally:
+        logger.remove(handler)
 
 
 def test_saved_whole_and_found_again(tmp_path: Path) -> None:
@@ -49,6 +71,161 @@ def test_only_the_newest_periodic_checkpoints_stay(tmp_path: Path) -> None:
         "checkpoint_00000030.pth",
         "checkpoint_final.pth",
     ]
+
+
+@pytest.mark.parametrize("keep", [0, -1])
+def test_a_checkpoint_is_never_removed_as_soon_as_it_is_written(tmp_path: Path, keep: int) -> None:
+    with pytest.raises(ValueError, match=f"keep: got {keep}; expected at least 1"):
+        save_checkpoint(tmp_path, {}, name=checkpoint_name(1), keep=keep)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_after_the_pointer_was_set_back_later_files_do_not_count(tmp_path: Path) -> None:
+    for iteration in (10, 20, 30, 40):
+        save_checkpoint(tmp_path, {}, name=checkpoint_name(iteration))
+    for iteration in (15, 20):  # on from 10, with other settings
+        save_checkpoint(tmp_path, {}, name=checkpoint_name(iteration), keep=2)
+        assert last_checkpoint(tmp_path) == tmp_path / checkpoint_name(iteration)
+    assert [p.name[11:19] for p in sorted(tmp_path.glob("*.pth"))] == [
+        "00000015",
+        "00000020",
+        "00000030",
+        "00000040",
+    ]
+    save_checkpoint(tmp_path, {}, name=checkpoint_name(40), keep=2)  # overtaken: now they are old ones
+    assert [p.name[11:19] for p in sorted(tmp_path.glob("*.pth"))] == ["00000030", "00000040"]
+
+
+def flip(path: Path, value: torch.Tensor) -> None:
+    """One bit of a tensor in a file."""
+    content = bytearray(path.read_bytes())
+    content[content.index(value.numpy().tobytes()) + 9] ^= 16
+    path.write_bytes(content)
+
+
+def truncate(path: Path, value: torch.Tensor) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+@pytest.mark.parametrize("damage", [flip, truncate])
+@pytest.mark.parametrize("pointer", [True, False])
+def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
+    tmp_path: Path, damage: Callable[[Path, torch.Tensor], None], pointer: bool
+) -> None:
+    weights = torch.arange(64.0)
+    for iteration in (10, 20):
+        save_checkpoint(
+            tmp_path, {"weights": weights, "iteration": iteration}, name=checkpoint_name(iteration)
+        )
+    save_checkpoint(tmp_path, {"weights": weights, "iteration": 30}, name="checkpoint_final.pth")
+    if not pointer:
+        (tmp_path / "last_checkpoint.txt").unlink()
+    assert newest_good(tmp_path) == tmp_path / "checkpoint_final.pth"
+    damage(tmp_path / "checkpoint_final.pth", weights)
+    with said() as lines:
+        assert newest_good(tmp_path) == tmp_path / checkpoint_name(20)
+    assert len(lines) == 1 and "checkpoint_final.pth: damaged (" in lines[0]
+    with pytest.raises(CheckpointError, match=r"checkpoint_final\.pth: truncated or damaged"):
+        load_checkpoint(tmp_path)  # an evaluation does not take another one
+    for iteration in (10, 20):
+        damage(tmp_path / checkpoint_name(iteration), weights)
+    with pytest.raises(
+        CheckpointError, match=r"damaged are checkpoint_final\.pth .*, checkpoint_00000020.*00000010"
+    ):
+        newest_good(tmp_path)
+
+
+def test_the_one_before_is_not_a_later_one(tmp_path: Path) -> None:
+    weights = torch.arange(64.0)
+    for iteration in (10, 20, 30):
+        save_checkpoint(tmp_path, {"weights": weights}, name=checkpoint_name(iteration))
+    (tmp_path / "last_checkpoint.txt").write_text(checkpoint_name(20))
+    flip(tmp_path / checkpoint_name(20), weights)
+    assert newest_good(tmp_path) == tmp_path / checkpoint_name(10)
+
+
+def test_a_full_disk_is_the_systems_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = save_checkpoint(tmp_path, {"iteration": 1}, name=checkpoint_name(1))
+
+    class Full(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if self.tell() + len(data) > 4096:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+        def fileno(self) -> int:
+            return os.open(tmp_path, os.O_RDONLY)
+
+    monkeypatch.setattr("hypvl.io.files.open_new", lambda path: Full())
+    with pytest.raises(OSError, match="No space left on device"):
+        save_checkpoint(tmp_path, {"weights": torch.zeros(5000)}, name=checkpoint_name(2))
+    assert last_checkpoint(tmp_path) == old
+
+
+def test_one_run_at_a_time_in_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with RunFolder(folder, resume=False) as first, RunFolder(folder, resume=False) as second:
+        assert first.start() is second.start() is None
+        assert not folder.exists()
+        first.make()
+        with pytest.raises(ConfigError, match=r"another run is writing into .*run; wait for its end"):
+            second.make()
+        with (
+            RunFolder(folder, resume=True) as third,
+            pytest.raises(ConfigError, match="another run is writing"),
+        ):
+            third.start()
+        save_checkpoint(folder, {}, name=checkpoint_name(1))
+    with RunFolder(folder, resume=True) as later:  # the lock ends with its run
+        assert later.start() == folder / checkpoint_name(1)
+
+
+def test_a_run_that_came_and_went_in_between_is_not_written_over(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with RunFolder(folder, resume=False) as slow:
+        assert slow.start() is None
+        with RunFolder(folder, resume=False) as fast:
+            fast.start()
+            fast.make()
+            save_checkpoint(folder, {}, name=checkpoint_name(1))
+        with pytest.raises(ConfigError, match="already holds a run"):
+            slow.make()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "held"),
+    [
+        ("checkpoint_00000003.pth", b"", "checkpoint_00000003.pth"),
+        ("checkpoint_final.pth", b"", "checkpoint_final.pth"),
+        ("metrics.jsonl", b"{}\n", "metrics.jsonl, without a checkpoint"),
+        ("metrics.jsonl", b"", None),  # nothing was trained
+        ("notes.md", b"mine", None),
+    ],
+)
+def test_leftovers_of_a_run_are_recognised(
+    tmp_path: Path, name: str, content: bytes, held: str | None
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with RunFolder(tmp_path, resume=False) as place:
+        if held is None:
+            assert place.start() is None
+        else:
+            with pytest.raises(ConfigError, match=re.escape(f"already holds a run ({held}); add --resume")):
+                place.start()
+
+
+def test_a_resume_that_finds_nothing_says_so_in_a_line(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run", resume=True) as place, said() as lines:
+        assert place.start() is None
+    assert lines == [f"--resume: no checkpoint in {tmp_path / 'run'}; starting at iteration 0\n"]
+
+
+def test_half_written_files_of_killed_runs_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".checkpoint_00000009.pth.4711.part").write_bytes(b"half")
+    (tmp_path / "mine.part").write_bytes(b"mine")
+    with RunFolder(tmp_path, resume=False) as place:
+        place.start()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "mine.part"]
 
 
 def test_pointer_to_a_missing_file_is_named(tmp_path: Path) -> None:

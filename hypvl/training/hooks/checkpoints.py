@@ -23,7 +23,7 @@ class Checkpoints(Hook):
         folder: The run's folder.
         collect: Gives the state to save (a collective: called on every rank).
         period: Steps between checkpoints.
-        keep: Periodic checkpoints that stay, None = all.
+        keep: Periodic checkpoints that stay, at least 1; None = all.
         final_extra: Entries added to the final checkpoint only (a collective), e.g. ``root``.
     """
 
@@ -38,6 +38,8 @@ class Checkpoints(Hook):
     ) -> None:
         if period < 1:
             raise ConfigError(f"train.checkpoint_period: got {period}; expected at least 1.")
+        if keep is not None and keep < 1:
+            raise ConfigError(f"train.keep_checkpoints: got {keep}; expected at least 1, or null for all.")
         self.folder = folder
         self.collect = collect
         self.period = period

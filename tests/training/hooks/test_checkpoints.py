@@ -2,8 +2,10 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 import torch
 
+from hypvl.errors import ConfigError
 from hypvl.training.hooks.checkpoints import Checkpoints, OrderlyStop
 from hypvl.training.loop import Hook, StepResult, Trainer
 from tests.training.test_loop import trainer
@@ -45,3 +47,11 @@ def test_sigterm_saves_and_stops_and_gives_the_signal_back(tmp_path: Path) -> No
     assert run.iteration == 3
     assert (tmp_path / "last_checkpoint.txt").read_text().strip() == "checkpoint_00000003.pth"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("keep", [0, -1])
+def test_keeping_no_checkpoint_is_refused(tmp_path: Path, keep: int) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"train\.keep_checkpoints: got {keep}; expected at least 1, or null"
+    ):
+        Checkpoints(tmp_path, collect=lambda t: {}, period=1, keep=keep)
