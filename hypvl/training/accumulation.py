@@ -1,11 +1,9 @@
 """How the batch of a step is divided where its activations would not fit into memory at once."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from hypvl.errors import ConfigError
-from hypvl.training.settings import whole_number
+from hypvl.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -32,25 +30,14 @@ class Accumulation:
         return f"gradient caching: encoders see {self.micro_batch} rows at once, the loss all of them"
 
     @classmethod
-    def choose(cls, settings: Mapping[str, Any], *, world_size: int) -> "Accumulation":
-        """Read a config's ``train`` (those of earlier versions have none of these keys).
+    def choose(cls, settings: TrainConfig, *, world_size: int) -> "Accumulation":
+        """What a config's ``train`` asks for.
 
         Raises:
-            ConfigError: for wrong numbers, or settings that do not go together.
+            ConfigError: for settings that do not go together.
         """
-        cached = settings.get("grad_cache")
-        if cached is None:
-            cached = {}
-        if not isinstance(cached, Mapping) or set(cached) - {"micro_batch"}:
-            raise ConfigError(
-                f"train.grad_cache: got {cached!r}; expected micro_batch and nothing else in it, for example "
-                "train.grad_cache.micro_batch=64."
-            )
-        micro_batch = cached.get("micro_batch")
-        if micro_batch is not None:
-            micro_batch = whole_number("grad_cache.micro_batch", micro_batch, least=1)
-        accumulate = whole_number("accumulate", settings.get("accumulate", 1), least=1)
-        naive = whole_number("naive_accumulate", settings.get("naive_accumulate", 1), least=1)
+        micro_batch = settings.grad_cache.micro_batch
+        accumulate, naive = settings.accumulate, settings.naive_accumulate
         asked = {"grad_cache.micro_batch": micro_batch is not None, "accumulate": accumulate > 1}
         asked["naive_accumulate"] = naive > 1
         both = [f"train.{name}" for name, there in asked.items() if there]
@@ -58,12 +45,16 @@ class Accumulation:
             raise ConfigError(
                 f"{' and '.join(both)}: both are set, but each says how a step's batch is divided; keep one of them."
             )
-        if both and world_size > 1 and settings["ddp"]["broadcast_buffers"]:
+        if both and world_size > 1 and settings.ddp.broadcast_buffers:
             raise ConfigError(
                 f"{both[0]}: set together with train.ddp.broadcast_buffers=true, but DDP takes no part in a step of "
                 "several backward passes; turn one of them off."
             )
-        total = int(settings["total_batch_size"])
+        total = settings.total_batch_size
+        if total % world_size:
+            raise ConfigError(
+                f"train.total_batch_size: got {total} for {world_size} processes; expected a multiple of {world_size}."
+            )
         local = total // world_size
         if accumulate > 1:
             if accumulate > local:

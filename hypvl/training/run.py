@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from hypvl import distributed
+from hypvl.checks import whole_number
 from hypvl.config import LazyConfig, instantiate
 from hypvl.data.loader import Loader, build_loader
 from hypvl.errors import CheckpointError, ConfigError
@@ -20,6 +21,7 @@ from hypvl.models.hub import load_checkpoint, load_weights
 from hypvl.training.accumulation import Accumulation
 from hypvl.training.averaging import GradientAverage
 from hypvl.training.checkpoint import RunFolder, random_state, restore_random_state
+from hypvl.training.config import TrainConfig
 from hypvl.training.grad_cache import GradCache
 from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.checkpoints import Checkpoints, OrderlyStop
@@ -31,7 +33,6 @@ from hypvl.training.precision import Precision
 from hypvl.training.provenance import provenance
 from hypvl.training.root import mean_embedding
 from hypvl.training.row_checks import refuse_batch_statistics
-from hypvl.training.settings import whole_number
 from hypvl.training.summary import summary_table
 
 
@@ -66,16 +67,16 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
 
 def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     folder = options.output_dir
-    settings = cfg.train
+    cfg = _with_periods(cfg, options)
+    settings = TrainConfig.read(_node(cfg, "train"))
     device = distributed.device()
-    _check_numbers(settings)
     plan = Accumulation.choose(settings, world_size=distributed.world_size())
     _check_place(folder)
     log_to_console(rank=distributed.rank())
     start = distributed.from_main(place.start)
     resumed = None if start is None else _state_of(start)
 
-    torch.manual_seed(int(settings.seed))  # the same weights on every rank
+    torch.manual_seed(settings.seed)  # the same weights on every rank
     model = instantiate(cfg.model)
     started_from = "started from new weights"
     if settings.init_checkpoint is not None and resumed is None:
@@ -95,10 +96,10 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     distributed.barrier()
     iteration = int(resumed["iteration"]) if resumed is not None else 0
     loader = _loader(
-        cfg, dataset, device,
-        consumed=iteration * int(settings.total_batch_size), parts=plan.naive_parts,
+        settings, dataset, device,
+        consumed=iteration * settings.total_batch_size, parts=plan.naive_parts,
     )  # fmt: skip
-    torch.manual_seed(int(settings.seed) + 1 + distributed.rank())  # dropout differs between ranks
+    torch.manual_seed(settings.seed + 1 + distributed.rank())  # dropout differs between ranks
     average = GradientAverage(wire=precision.wire(compress=settings.ddp.fp16_compression))
     # It traces the encoders, which is possible before they are compiled.
     table = summary_table(model) if distributed.is_main() else ""
@@ -110,8 +111,8 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         loader=loader,
         precision=precision,
         scaler=scaler,
-        num_iterations=int(settings.num_iterations),
-        global_batch_size=int(settings.total_batch_size),
+        num_iterations=settings.num_iterations,
+        global_batch_size=settings.total_batch_size,
         epoch_size=len(dataset),
         clip_norm=settings.grad_clip_norm,
         cache=None if plan.micro_batch is None else GradCache(plan.micro_batch, average=average),
@@ -128,9 +129,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     distributed.from_main(place.make)  # from here on something is written
     log_to_file(folder, rank=distributed.rank())
     config_text = LazyConfig.to_yaml(cfg)
-    origin = provenance(
-        seed=int(settings.seed), data_fingerprint=dataset.fingerprint, config_text=config_text
-    )
+    origin = provenance(seed=settings.seed, data_fingerprint=dataset.fingerprint, config_text=config_text)
     if distributed.is_main():
         write_atomically(folder / "config.yaml", config_text)
         write_atomically(folder / "provenance.json", json.dumps(origin, indent=2) + "\n")
@@ -142,19 +141,30 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
             "training on {} x {}, {} samples, precision {}, into {}",
             distributed.world_size(), device, len(dataset), precision.dtype or "fp32", folder,
         )  # fmt: skip
-    trainer.hooks = _hooks(cfg, options, trainer, loader, config_text, origin)
+    trainer.hooks = _hooks(cfg, settings, folder, trainer, loader, config_text, origin)
     with loader:
         trainer.run()
 
 
-def _check_numbers(settings: DictConfig) -> None:
-    """Refuse what would fail later, and less clearly."""
-    for name, least in (("num_iterations", 1), ("seed", 0), ("num_workers", 0)):
-        whole_number(name, settings[name], least=least)
-    audit = settings.get("audit")  # configs of earlier versions have none
-    if audit is not None:
-        whole_number("audit.every", audit.every, least=0)
-        whole_number("audit.samples", audit.samples, least=2)
+def _with_periods(cfg: DictConfig, options: RunOptions) -> DictConfig:
+    """The config with the periods that the command line gives."""
+    cfg = cfg.copy()
+    for name in ("checkpoint_period", "log_period"):
+        value = getattr(options, name)
+        if value is not None:
+            try:
+                _node(cfg, "train")[name] = whole_number(f"--{name.replace('_', '-')}", value, least=1)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+    return cfg
+
+
+def _node(cfg: DictConfig, path: str) -> DictConfig:
+    """A mapping that a training config must have."""
+    node = OmegaConf.select(cfg, path)
+    if not isinstance(node, DictConfig):
+        raise ConfigError(f"{path}: got {node!r}; expected a mapping, as in the files of configs/common/.")
+    return node
 
 
 def _check_place(folder: Path) -> None:
@@ -166,21 +176,16 @@ def _check_place(folder: Path) -> None:
         raise ConfigError(f"--output-dir: got {folder}, but {there} cannot be written to; name another one.")
 
 
-def _start_from(model: nn.Module, settings: DictConfig) -> str:
+def _start_from(model: nn.Module, settings: TrainConfig) -> str:
     """Load ``train.init_checkpoint`` into the model; says what was loaded and what was not."""
-    positions = settings.get("init_positions", "exact")  # configs of earlier versions lack these two
-    allowed = settings.get("init_missing", None)
-    if positions not in ("exact", "stretch"):
-        raise ConfigError(f"train.init_positions: got {positions!r}; expected 'exact' or 'stretch'.")
-    if isinstance(allowed, str):
-        raise ConfigError(f"train.init_missing: got the text {allowed!r}; expected a list of names, or null.")
+    allowed = settings.init_missing
     try:
         report = load_weights(
             model,
-            settings.init_checkpoint,
+            str(settings.init_checkpoint),
             strict=allowed is not None,
             allow_missing=allowed if allowed is not None else (),
-            positions=positions,
+            positions=settings.init_positions,
         )
     except ValueError as error:
         raise ConfigError(f"train.init_missing: {str(error).removeprefix('allow_missing: ')}") from error
@@ -189,14 +194,13 @@ def _start_from(model: nn.Module, settings: DictConfig) -> str:
 
 def _hooks(
     cfg: DictConfig,
-    options: RunOptions,
+    settings: TrainConfig,
+    folder: Path,
     trainer: Trainer,
     loader: Loader,
     config_text: str,
     origin: dict[str, Any],
 ) -> list[Hook]:
-    settings, folder = cfg.train, options.output_dir
-
     def collect(trainer: Trainer) -> dict[str, Any]:
         return {
             "model": trainer.learner.model.state_dict(),
@@ -217,9 +221,9 @@ def _hooks(
     def final_extra(trainer: Trainer) -> dict[str, Any]:
         if trainer.learner.model.geometry.root(trainer.learner.model.embed_dim) is not None:
             return {}
-        samples = min(int(settings.root_samples), trainer.epoch_size)  # more would repeat the data
+        samples = min(settings.root_samples, trainer.epoch_size)  # more would repeat the data
         logger.info("root: mean embedding of {:,} training samples", samples)
-        with _loader(cfg, loader.dataset, trainer.precision.device, consumed=trainer.consumed) as fresh:
+        with _loader(settings, loader.dataset, trainer.precision.device, consumed=trainer.consumed) as fresh:
             return {"root": mean_embedding(trainer.learner, fresh, samples=samples)}
 
     sinks: list[Sink] = []
@@ -234,29 +238,29 @@ def _hooks(
                 Wandb(
                     mode=settings.wandb.mode,
                     project=settings.wandb.project,
-                    name=settings.wandb.name or folder.name,
+                    name=settings.wandb.name if settings.wandb.name is not None else folder.name,
                     folder=folder,
                     config=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
                 )
             )
     return [
         OrderlyStop(),
-        Metrics(sinks, period=_given(options.log_period, settings.log_period), bad=loader.bad),
+        Metrics(sinks, period=settings.log_period, bad=loader.bad),
         *_live_audit(settings, folder, sinks, trainer),
         Checkpoints(
             folder,
             collect=collect,
-            period=_given(options.checkpoint_period, settings.checkpoint_period),
+            period=settings.checkpoint_period,
             keep=settings.keep_checkpoints,
             final_extra=final_extra,
         ),
     ]
 
 
-def _live_audit(settings: DictConfig, folder: Path, sinks: list[Sink], trainer: Trainer) -> list[Hook]:
+def _live_audit(settings: TrainConfig, folder: Path, sinks: list[Sink], trainer: Trainer) -> list[Hook]:
     """The audit that ``train.audit`` asks for."""
-    audit = settings.get("audit")
-    if audit is None or audit.every == 0:
+    audit = settings.audit
+    if audit.every == 0:
         return []
     file = [JsonLines(folder / "audit.jsonl", iteration=trainer.iteration)] if distributed.is_main() else []
     curves = [sink for sink in sinks if isinstance(sink, (TensorBoard, Wandb))]
@@ -264,15 +268,11 @@ def _live_audit(settings: DictConfig, folder: Path, sinks: list[Sink], trainer: 
         LiveAudit(
             [*file, *curves],
             owned=file,
-            every=int(audit.every),
-            samples=int(audit.samples),
-            aperture_factor=float(audit.aperture_factor),
+            every=audit.every,
+            samples=audit.samples,
+            aperture_factor=audit.aperture_factor,
         )
     ]
-
-
-def _given(flag: int | None, configured: int) -> int:
-    return int(configured if flag is None else flag)
 
 
 def _finish(node: DictConfig, argument: Any) -> Any:
@@ -283,16 +283,17 @@ def _finish(node: DictConfig, argument: Any) -> Any:
         raise ConfigError(f"{node.get('_target_')}: {error}") from error
 
 
-def _loader(cfg: DictConfig, dataset: Any, device: torch.device, *, consumed: int, parts: int = 1) -> Loader:
-    settings = cfg.train
+def _loader(
+    settings: TrainConfig, dataset: Any, device: torch.device, *, consumed: int, parts: int = 1
+) -> Loader:
     try:
         return build_loader(
             dataset,
-            global_batch_size=int(settings.total_batch_size),
+            global_batch_size=settings.total_batch_size,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
-            num_workers=int(settings.num_workers),
-            seed=int(settings.seed),
+            num_workers=settings.num_workers,
+            seed=settings.seed,
             consumed=consumed,
             accumulate=parts,
             pin_memory=device.type == "cuda",
@@ -301,7 +302,7 @@ def _loader(cfg: DictConfig, dataset: Any, device: torch.device, *, consumed: in
         raise ConfigError(f"dataset: {error}") from error
 
 
-def _wrap(learner: Learner, settings: DictConfig, precision: Precision, plan: Accumulation) -> nn.Module:
+def _wrap(learner: Learner, settings: TrainConfig, precision: Precision, plan: Accumulation) -> nn.Module:
     if settings.compile:
         learner.compile()
     if distributed.world_size() == 1:

@@ -184,7 +184,10 @@ BAD = {
     "unknown key": (["train.total_batchsize=8"], r"train\.total_batchsize.*train\.total_batch_size"),
     "wrong type": (["train.total_batch_size=many"], r"train\.total_batch_size.*many"),
     "sweep": (["train.seed=1,2"], r"train\.seed"),
-    "batch that ranks cannot share": (["train.total_batch_size=0"], r"total_batch_size\): got 0"),
+    "batch that ranks cannot share": (
+        ["train.total_batch_size=0"],
+        r"train\.total_batch_size: got 0; expected a whole number of at least 1",
+    ),
     "precision": (["train.amp=half"], r"train\.amp: got 'half'"),
     "warm-up longer than the run": (["optim.lr_scheduler.warmup_steps=60"], "warmup_steps: got 60"),
     "GPUs that are not there": (["--num-gpus", "64"], "--num-gpus: got 64"),
@@ -196,7 +199,10 @@ BAD = {
         ["train.init_positions=long", "train.init_checkpoint=x.pth"],
         "train.init_positions: got 'long'",
     ),
-    "no iterations": (["train.num_iterations=0"], r"train\.num_iterations: got 0; expected 1 or more"),
+    "no iterations": (
+        ["train.num_iterations=0"],
+        r"train\.num_iterations: got 0; expected a whole number of at least 1",
+    ),
     "negative seed": (["train.seed=-1"], r"train\.seed: got -1"),
     "negative workers": (["train.num_workers=-1"], r"train\.num_workers: got -1"),
     "no window": (["dataset.shuffle_window=0"], r"dataset: shuffle_window: got 0"),

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from hypvl.errors import CheckpointError, ConfigError
+from hypvl.training.config import TrainConfig
 from hypvl.training.run import _start_from
 from tests.training.tiny import tiny_model
 
@@ -19,7 +19,8 @@ def clip_file(tmp_path: Path) -> Path:
 
 
 def start(path: Path, **settings: Any) -> str:
-    return _start_from(tiny_model("meru"), OmegaConf.create({"init_checkpoint": str(path), **settings}))
+    given = {"objective": {}, "init_checkpoint": str(path), **settings}
+    return _start_from(tiny_model("meru"), TrainConfig.read(given))
 
 
 def test_what_is_missing_is_said_by_name(clip_file: Path) -> None:

@@ -1,0 +1,251 @@
+"""The settings of a training run: `train` of its config, checked as a whole before anything is built.
+
+Every key of `train` is a field here, with its default: what a config does not say, or deletes, is that default.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hypvl.checks import number, one_of, whole_number
+from hypvl.errors import ConfigError
+from hypvl.models.checkpoint_io import TextPositions
+from hypvl.training.precision import Amp
+
+WandbMode = Literal["disabled", "online", "offline"]
+_SEED_MAX = 2**62  # room for what is added to it, one number for each rank
+_Section = TypeVar("_Section", bound="_Checked")
+
+
+class _Checked:
+    """Settings whose values are replaced by what a check returns for them."""
+
+    def _check(self, **checked: Any) -> None:
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class GradCacheConfig(_Checked):
+    """Gradient caching.
+
+    Args:
+        micro_batch: Rows that an encoder sees at once, >= 1; None = all.
+    """
+
+    micro_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.micro_batch is not None:
+            self._check(micro_batch=whole_number("micro_batch", self.micro_batch, least=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditConfig(_Checked):
+    """The audit of the geometry while it trains.
+
+    Args:
+        every: Steps between audits; 0 = none.
+        samples: Pairs that are looked at, >= 2.
+        aperture_factor: Of the cones, > 0.
+    """
+
+    every: int = 0
+    samples: int = 512
+    aperture_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._check(
+            every=whole_number("every", self.every, least=0),
+            samples=whole_number("samples", self.samples, least=2),
+            aperture_factor=number("aperture_factor", self.aperture_factor, above=0),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DDPConfig(_Checked):
+    """How processes work together.
+
+    Args:
+        static_graph: The same parameters get gradients in every step.
+        broadcast_buffers: Every forward pass starts from the buffers of rank 0.
+        fp16_compression: Gradients travel in the 16 bits of the forward pass, where it has 16.
+    """
+
+    static_graph: bool = True
+    broadcast_buffers: bool = False
+    fp16_compression: bool = True
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            one_of(field.name, getattr(self, field.name), (True, False))
+
+
+@dataclasses.dataclass(frozen=True)
+class WandbConfig(_Checked):
+    """Weights & Biases.
+
+    Args:
+        mode: "disabled", "online" or "offline".
+        project: Project name.
+        name: Run name; None = that of the run's folder.
+    """
+
+    mode: WandbMode = "disabled"
+    project: str = "hypvl"
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        one_of("mode", self.mode, WandbMode)
+        _text("project", self.project)
+        if self.name is not None:
+            _text("name", self.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(_Checked):
+    """How a run trains; configs/common/train.py says what the settings mean.
+
+    Args:
+        objective: The config node of the loss terms; nothing in it is looked at here.
+        seed: Of weights, data order and dropout, >= 0.
+        num_iterations: Length of the run in steps, >= 1.
+        total_batch_size: Samples per step over all processes, >= 1.
+        accumulate: Parts in which the encoders see a process's batch, >= 1.
+        naive_accumulate: Separate losses of a step, averaged, >= 1.
+        grad_cache: Rows that the encoders see at once.
+        num_workers: Processes that read data, for each rank, >= 0.
+        amp: Precision of the forward pass.
+        grad_clip_norm: Largest norm of all gradients together, > 0; None = as they are.
+        compile: Whether the encoders are compiled.
+        init_checkpoint: Weights to start from; None = new ones.
+        init_missing: Names or patterns that the file may lack; None = whatever fits is loaded.
+        init_positions: What is done with positions of another length.
+        checkpoint_period: Steps between checkpoints, >= 1.
+        keep_checkpoints: Periodic checkpoints that stay, >= 1; None = all.
+        log_period: Steps between log records, >= 1.
+        root_samples: Training samples whose mean embedding stands for a root, >= 1.
+        audit: The audit of the geometry.
+        ddp: How processes work together.
+        wandb: Weights & Biases.
+
+    Raises:
+        ValueError: for a value that is none of these; its message starts with the key.
+    """
+
+    objective: Any
+    seed: int = 0
+    num_iterations: int = 120_000
+    total_batch_size: int = 2048
+    accumulate: int = 1
+    naive_accumulate: int = 1
+    grad_cache: GradCacheConfig = dataclasses.field(default_factory=GradCacheConfig)
+    num_workers: int = 4
+    amp: Amp = "auto"
+    grad_clip_norm: float | None = None
+    compile: bool = False
+    init_checkpoint: str | None = None
+    init_missing: Sequence[str] | None = None
+    init_positions: TextPositions = "exact"
+    checkpoint_period: int = 5000
+    keep_checkpoints: int | None = 5
+    log_period: int = 100
+    root_samples: int = 65_536
+    audit: AuditConfig = dataclasses.field(default_factory=AuditConfig)
+    ddp: DDPConfig = dataclasses.field(default_factory=DDPConfig)
+    wandb: WandbConfig = dataclasses.field(default_factory=WandbConfig)
+
+    def __post_init__(self) -> None:
+        least = {
+            "num_iterations": 1, "total_batch_size": 1, "accumulate": 1, "naive_accumulate": 1, "num_workers": 0,
+            "checkpoint_period": 1, "log_period": 1, "root_samples": 1,
+        }  # fmt: skip
+        self._check(
+            seed=whole_number("seed", self.seed, least=0, most=_SEED_MAX),
+            **{name: whole_number(name, getattr(self, name), least=value) for name, value in least.items()},
+        )
+        if self.keep_checkpoints is not None:
+            self._check(keep_checkpoints=whole_number("keep_checkpoints", self.keep_checkpoints, least=1))
+        if self.grad_clip_norm is not None:
+            self._check(grad_clip_norm=number("grad_clip_norm", self.grad_clip_norm, above=0))
+        one_of("amp", self.amp, Amp)
+        one_of("compile", self.compile, (True, False))
+        if self.init_checkpoint is not None:
+            _text("init_checkpoint", self.init_checkpoint)
+        if self.init_missing is not None:
+            self._check(init_missing=_texts("init_missing", self.init_missing))
+        one_of("init_positions", self.init_positions, TextPositions)
+
+    @classmethod
+    def read(cls, node: Mapping[str, Any] | DictConfig) -> "TrainConfig":
+        """The settings that `train` of a config gives; keys that are missing have their defaults.
+
+        Raises:
+            ConfigError: for an unknown key (the closest is named), no objective, or a value that is not possible.
+        """
+        settings = _section("train", node)
+        if settings.get("objective") is None:
+            raise ConfigError(
+                "train.objective: missing; expected the loss terms, as in configs/common/objective/clip.py."
+            )
+        for field in dataclasses.fields(cls):
+            section = _SECTIONS.get(field.name)
+            if section is None or field.name not in settings:
+                continue
+            if settings[field.name] is None:  # nothing asked for
+                del settings[field.name]
+            else:
+                settings[field.name] = _build(section, f"train.{field.name}", settings[field.name])
+        return _build(cls, "train", settings)
+
+
+_SECTIONS: Mapping[str, type[_Checked]] = {
+    "grad_cache": GradCacheConfig, "audit": AuditConfig, "ddp": DDPConfig, "wandb": WandbConfig,
+}  # fmt: skip
+
+
+def _section(path: str, node: Any) -> dict[str, Any]:
+    """The entries of a mapping, references resolved; the objective stays a config node."""
+    if not isinstance(node, Mapping | DictConfig):
+        raise ConfigError(f"{path}: got {node!r}; expected a mapping of settings.")
+    found: dict[str, Any] = {}
+    for key in node:
+        try:
+            value = node[key]
+            plain = str(key) != "objective" and OmegaConf.is_config(value)
+            found[str(key)] = OmegaConf.to_container(value, resolve=True) if plain else value
+        except OmegaConfBaseException as error:
+            reason = str(error).split("\n", maxsplit=1)[0]
+            raise ConfigError(f"{path}.{key}: cannot be resolved: {reason}.") from error
+    return found
+
+
+def _build(section: type[_Section], path: str, node: Any) -> _Section:
+    """The section, with its place in every message."""
+    settings = _section(path, node)
+    known = [field.name for field in dataclasses.fields(section)]  # type: ignore[arg-type]  # its subclasses are
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            raise ConfigError(f"unknown key '{path}.{key}': the closest existing key is '{path}.{near[0]}'.")
+    try:
+        return section(**settings)
+    except ValueError as error:
+        raise ConfigError(f"{path}.{error}") from error
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name}: got {value!r}; expected a text that is not empty, or null.")
+    return value
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        kind = "the text " if isinstance(value, str) else ""
+        raise ValueError(f"{name}: got {kind}{value!r}; expected a list of names, or null.")
+    return tuple(_text(f"{name}.{i}", item) for i, item in enumerate(value))
