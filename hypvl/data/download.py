@@ -1,23 +1,16 @@
-"""Files from web servers: continued where they broke off, checked, never half there; and archives unpacked safely."""
+"""Files from web servers: continued where they broke off, checked, never half there."""
 
 import contextlib
 import fcntl
-import gzip
 import hashlib
 import http.client
 import json
-import shutil
-import stat
-import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Literal
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from loguru import logger
 
@@ -28,8 +21,6 @@ _FIRST_ANSWER = 10.0  # seconds
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _GONE = (401, 403, 404, 410)
 _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, OSError)
-
-Archive = Literal["tar", "zip", "gz"]
 
 
 class DownloadError(DataError):
@@ -246,81 +237,3 @@ def only_one(target: Path) -> Iterator[None]:
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def unpack(archive: Path, folder: Path, *, kind: Archive, name: str | None = None) -> None:
-    """Unpack into a folder; members appear there only when all could be read.
-
-    Nothing is written outside ``folder``: members with absolute paths, ``..``, links out of it or devices are
-    refused. What is there already stays, or is replaced by members of the same name.
-
-    Args:
-        archive: The file.
-        folder: Where to; made if needed.
-        kind: ``"tar"`` (compressed or not), ``"zip"``, or ``"gz"`` for a single compressed file.
-        name: The file a ``"gz"`` becomes.
-
-    Raises:
-        DataError: when it is damaged, unsafe, or cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as temporary:
-            inside = Path(temporary)
-            if kind == "tar":
-                with tarfile.open(archive) as tar:
-                    _untar(tar, inside)
-            elif kind == "zip":
-                _unzip(archive, inside)
-            else:
-                with gzip.open(archive) as source, (inside / (name or archive.stem)).open("wb") as file:
-                    shutil.copyfileobj(source, file, _CHUNK)
-            for child in sorted(inside.iterdir()):
-                _move(child, folder / child.name)
-    except _UNSAFE as error:
-        raise DataError(f"{archive}: is unsafe to unpack ({error}); do not use it.") from error
-    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{archive}: is damaged ({error}); delete it and download it again.") from error
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error}); choose a folder with space.") from error
-
-
-class _Unsafe(tarfile.TarError):
-    """A member that may not be unpacked; what Python's own filter raises from 3.11.4 on."""
-
-
-_UNSAFE: tuple[type[Exception], ...] = (_Unsafe, getattr(tarfile, "FilterError", _Unsafe))
-
-
-def _untar(tar: tarfile.TarFile, folder: Path) -> None:
-    """Python's "data" filter, or before 3.11.4, which has none, files and folders only and no link at all."""
-    if hasattr(tarfile, "data_filter"):
-        tar.extractall(folder, filter="data")
-        return
-    for member in tar:
-        path = PurePosixPath(member.name)
-        if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
-            raise _Unsafe(f"{member.name!r} leads out of the folder, or is a link or a device")
-        member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
-        tar.extract(member, folder, set_attrs=True, numeric_owner=False)
-
-
-def _unzip(archive: Path, folder: Path) -> None:
-    with zipfile.ZipFile(archive) as opened:
-        for member in opened.infolist():
-            path = PurePosixPath(member.filename.replace("\\", "/"))
-            linked = stat.S_ISLNK(member.external_attr >> 16)
-            if path.is_absolute() or ".." in path.parts or linked or ":" in member.filename[:2]:
-                raise DataError(
-                    f"{archive}: is unsafe to unpack ({member.filename!r} leads out of the folder); do not use it."
-                )
-            opened.extract(member, folder)  # compares the CRC-32
-
-
-def _move(source: Path, target: Path) -> None:
-    """Rename, merging folders."""
-    if source.is_dir() and not source.is_symlink() and target.is_dir():
-        for child in sorted(source.iterdir()):
-            _move(child, target / child.name)
-        return
-    source.replace(target)

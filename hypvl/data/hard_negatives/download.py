@@ -1,15 +1,16 @@
 """Fetches the captions of COCO 2014."""
 
 import hashlib
-import json
-import zipfile
-import zlib
 from pathlib import Path
 
 from hypvl.data.storage import HttpFile
 from hypvl.errors import DataError
+from hypvl.io.archives import read_zip_member
+from hypvl.io.files import write_atomically
+from hypvl.io.json_text import parse_json
 
 COCO_URL = "http://images.cocodataset.org/annotations/annotations_trainval2014.zip"
+_LARGEST = 1 << 28  # bytes of the captions; the published ones have a quarter
 
 
 def fetch_coco_captions(
@@ -41,19 +42,16 @@ def fetch_coco_captions(
         raise DataError(
             f"{archive}: its SHA-256 is {got}, expected {sha256.lower()}; delete it and try again."
         )
-    temporary = target.with_name(f".{target.name}.tmp")
     try:
-        with zipfile.ZipFile(archive) as opened:
-            content = opened.read(member)  # compares the CRC-32
-        json.loads(content)
+        content = read_zip_member(archive, member, max_bytes=_LARGEST)
+        parse_json(content)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(target)
+        write_atomically(target, content)
     except KeyError as error:
         raise DataError(
             f"{archive}: has no {member}; expected COCO's annotations_trainval2014.zip."
         ) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+    except ValueError as error:
         raise DataError(f"{archive}: is damaged ({error}); delete it and try again.") from error
     except OSError as error:
         raise DataError(f"{target}: cannot be written ({error}); choose a folder with space.") from error

@@ -9,10 +9,11 @@ from typing import cast
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from hypvl.data.download import Archive, DownloadError, download, only_one, unpack
+from hypvl.data.download import DownloadError, download, only_one
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.entries import FileSource, SetEntry
 from hypvl.evaluation.protocol import MissingDataError
+from hypvl.io.archives import Archive, unpack
 
 
 def fetch(

@@ -1,0 +1,296 @@
+"""Archives unpacked safely: nothing outside the folder, no links, and no more than one archive can sensibly hold."""
+
+import bz2
+import contextlib
+import gzip
+import lzma
+import os
+import re
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol, cast
+
+from hypvl.errors import DataError
+from hypvl.io.files import open_new
+from hypvl.io.redact import printable
+from hypvl.io.tar import TarDamageError, walk_tar
+
+Archive = Literal["tar", "zip", "gz"]
+
+#: Bytes and members that an archive may hold, unless the caller says otherwise.
+MAX_UNPACKED = 1 << 41
+MAX_MEMBERS = 5_000_000
+# Images do not shrink and texts by 20 at most: an archive that grows by more than this is a trap.
+_MAX_RATIO = 200
+_FREE_GROWTH = 1 << 28
+_CHUNK = 1 << 20
+_DEEPEST = 64
+_MAGIC: tuple[tuple[bytes, type], ...] = (
+    (b"\x1f\x8b", gzip.GzipFile),
+    (b"BZh", bz2.BZ2File),
+    (b"\xfd7zXZ", lzma.LZMAFile),
+)
+_DAMAGED = (
+    TarDamageError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile, ValueError,
+    RuntimeError, NotImplementedError,
+)  # fmt: skip
+
+
+class UnsafeArchiveError(DataError):
+    """An archive would write where it may not, or more than it may; nothing of it was unpacked."""
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def unpack(
+    archive: Path,
+    folder: Path,
+    *,
+    kind: Archive,
+    name: str | None = None,
+    max_bytes: int = MAX_UNPACKED,
+    max_members: int = MAX_MEMBERS,
+) -> None:
+    """Unpack into a folder; members appear there only when all could be read.
+
+    Nothing is written outside ``folder``, whatever the Python: only files and folders are taken, written one by one
+    under names looked at before. Links, devices, absolute paths and ``..`` are refused, so are folders in the place
+    that are links out of it, and archives that hold more than bounds allow or 200 times their own size. What is
+    there already stays, or is replaced by members of the same name.
+
+    Args:
+        archive: The file.
+        folder: Where to; made if needed.
+        kind: ``"tar"`` (compressed or not; several joined into one are all read), ``"zip"``, or ``"gz"`` for a single
+            compressed file.
+        name: The file a ``"gz"`` becomes.
+        max_bytes: More than this is refused.
+        max_members: More than this are refused.
+
+    Raises:
+        UnsafeArchiveError: saying which member is refused.
+        DataError: when it is damaged, or cannot be written.
+    """
+    try:
+        size = archive.stat().st_size
+    except OSError as error:
+        raise DataError(f"{archive}: cannot be read ({error.strerror}).") from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as temporary:
+            writer = _Writer(
+                archive, Path(temporary), min(max_bytes, _MAX_RATIO * size + _FREE_GROWTH), max_members
+            )
+            if kind == "tar":
+                _untar(archive, writer)
+            elif kind == "zip":
+                _unzip(archive, writer)
+            else:
+                with gzip.open(archive) as source:
+                    writer.file(name or archive.stem, cast(_Readable, source), None)
+            root = folder.resolve()
+            for child in sorted(Path(temporary).iterdir()):
+                _move(child, folder / child.name, root)
+    except _DAMAGED as error:
+        raise DataError(
+            f"{archive}: is damaged ({printable(str(error))}); delete it and download it again."
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be written ({error.strerror or error}); choose a folder with space."
+        ) from error
+
+
+class _Writer:
+    """Writes the members of one archive into an empty folder, within bounds.
+
+    Args:
+        archive: For messages.
+        folder: Where to.
+        max_bytes: Of all members together.
+        max_members: How many.
+    """
+
+    def __init__(self, archive: Path, folder: Path, max_bytes: int, max_members: int) -> None:
+        self._archive = archive
+        self._folder = folder
+        self._bytes, self._max_bytes = 0, max_bytes
+        self._members, self._max_members = 0, max_members
+
+    def refuse(self, why: str) -> UnsafeArchiveError:
+        return UnsafeArchiveError(f"{self._archive}: is unsafe to unpack ({why}); do not use it.")
+
+    def folder(self, name: str) -> None:
+        """Make a folder."""
+        with self._no_clash(name):
+            self._place(name).mkdir(parents=True, exist_ok=True)
+
+    def file(self, name: str, source: _Readable, size: int | None) -> None:
+        """Write a file of so many bytes; None = as many as there are."""
+        path = self._place(name)
+        if path == self._folder:
+            raise self.refuse(f"{_shown(name)} is no name of a file")
+        if size is not None and self._bytes + size > self._max_bytes:
+            raise self._too_much()
+        with self._no_clash(name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()  # the latest member of a name counts
+        left = size
+        with open_new(path) as file:
+            while left != 0:
+                chunk = source.read(_CHUNK if left is None else min(_CHUNK, left))
+                if not chunk:
+                    break
+                self._bytes += len(chunk)
+                if self._bytes > self._max_bytes:
+                    raise self._too_much()
+                file.write(chunk)
+                left = None if left is None else left - len(chunk)
+        if left:
+            raise EOFError(f"{_shown(name)} ends {left} bytes early")
+
+    def _place(self, name: str) -> Path:
+        """Where a member goes: below the folder, which is looked at again when the parts are put together."""
+        self._members += 1
+        if self._members > self._max_members:
+            raise self.refuse(f"more than {self._max_members} members")
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        if name.startswith("/") or ".." in parts or "\0" in name:
+            raise self.refuse(f"{_shown(name)} leads out of the folder")
+        if len(parts) > _DEEPEST:
+            raise self.refuse(f"{_shown(name)} lies {len(parts)} folders deep")
+        path = self._folder.joinpath(*parts)
+        if not Path(os.path.realpath(path.parent if parts else path)).is_relative_to(self._folder.resolve()):
+            raise self.refuse(f"{_shown(name)} leads out of the folder")
+        return path
+
+    @contextlib.contextmanager
+    def _no_clash(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+            raise self.refuse(f"{_shown(name)} is a file and a folder") from error
+
+    def _too_much(self) -> UnsafeArchiveError:
+        return self.refuse(f"more than {self._max_bytes} bytes come out of {self._archive.stat().st_size}")
+
+
+def _untar(archive: Path, writer: _Writer) -> None:
+    with _decompressed(archive) as stream:
+        forward = _Forward(stream)
+        for member in walk_tar(forward.read_at, str(archive)):
+            if member.kind == "folder":
+                writer.folder(member.name)
+            elif member.kind == "file":
+                writer.file(member.name, _Member(forward, member.offset), member.size)
+            else:
+                raise writer.refuse(f"{_shown(member.name)} is a link, a device or a sparse file")
+
+
+def _unzip(archive: Path, writer: _Writer) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        for member in opened.infolist():
+            name = member.filename.replace("\\", "/")
+            if re.match(r"[A-Za-z]:", name):
+                raise writer.refuse(f"{_shown(name)} leads out of the folder")
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise writer.refuse(f"{_shown(name)} is a link or a device")
+            if member.is_dir():
+                writer.folder(name)
+                continue
+            with opened.open(member) as source:
+                writer.file(name, cast(_Readable, source), member.file_size)
+                source.read(1)  # the end: only there is the CRC-32 compared
+
+
+def _decompressed(archive: Path) -> BinaryIO:
+    with archive.open("rb") as file:
+        begin = file.read(8)
+    opener = next((opener for magic, opener in _MAGIC if begin.startswith(magic)), None)
+    return cast(BinaryIO, archive.open("rb") if opener is None else opener(archive))
+
+
+class _Forward:
+    """A stream read by offsets that never go back behind the one before."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._at = 0  # offset of the buffer
+        self._buffer = b""
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """That part; shorter at the end."""
+        while offset > self._at + len(self._buffer):
+            self._at += len(self._buffer)
+            self._buffer = self._stream.read(min(_CHUNK, offset - self._at))
+            if not self._buffer:
+                return b""
+        self._buffer = self._buffer[offset - self._at :]
+        self._at = offset
+        parts = [self._buffer]
+        missing = length - len(self._buffer)
+        while missing > 0 and (part := self._stream.read(missing)):
+            parts.append(part)
+            missing -= len(part)
+        self._buffer = b"".join(parts)
+        return self._buffer[:length]
+
+
+class _Member:
+    """The content of a TAR member as a file that is read once."""
+
+    def __init__(self, forward: _Forward, offset: int) -> None:
+        self._forward = forward
+        self._offset = offset
+
+    def read(self, size: int, /) -> bytes:
+        part = self._forward.read_at(self._offset, size)
+        self._offset += len(part)
+        return part
+
+
+def _move(source: Path, target: Path, root: Path) -> None:
+    """Rename, merging folders; a folder that is a link out of ``root`` is not entered."""
+    if source.is_dir() and target.is_dir():
+        if not target.resolve().is_relative_to(root):
+            raise UnsafeArchiveError(
+                f"{target}: is a link that leads out of {root}; move it away, then try again."
+            )
+        for child in sorted(source.iterdir()):
+            _move(child, target / child.name, root)
+        return
+    source.replace(target)
+
+
+def _shown(name: str) -> str:
+    return printable(repr(name), limit=120)
+
+
+def read_zip_member(archive: Path, name: str, *, max_bytes: int = _FREE_GROWTH) -> bytes:
+    """One member of a ZIP file, its CRC-32 compared.
+
+    Raises:
+        KeyError: when it is not there.
+        DataError: when the archive is damaged, or the member larger than ``max_bytes``.
+        OSError: when the archive cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            size = opened.getinfo(name).file_size
+            if size > max_bytes:
+                raise UnsafeArchiveError(
+                    f"{archive}: {_shown(name)} has {size} bytes, expected at most {max_bytes}; do not use it."
+                )
+            return opened.read(name)
+    except _DAMAGED as error:
+        raise DataError(
+            f"{archive}: is damaged ({printable(str(error))}); delete it and download it again."
+        ) from error
