@@ -24,7 +24,7 @@ from hypvl.data.jobs import Tick, run_jobs
 from hypvl.data.sample import BadSample
 from hypvl.data.shards import expand_shards
 from hypvl.data.storage import FileHandles, LocalFile
-from hypvl.data.tar_index import build_index, in_blocks
+from hypvl.data.tar_index import MemberError, build_index, in_blocks, read_members
 from hypvl.errors import DataError, UserError
 
 MANIFEST = "manifest.jsonl"
@@ -220,12 +220,12 @@ def _convert(source: Path, archive: tarfile.TarFile, tick: Tick, settings: GritS
     for row in range(len(index)):
         key, places = index.key(row), index.members(row)
         try:
-            if not places:
-                raise BadSample(f"{source.name}/{key}", f"lost with a part of the TAR ({index.damage})")
             try:
-                members = {extension: read(offset, length) for extension, offset, length in places}
+                members = read_members(read, index, row)
             except OSError as error:
                 raise BadSample(f"{source.name}/{key}", f"cannot be read ({error})") from error
+            except MemberError as error:
+                raise BadSample(f"{source.name}/{key}", str(error)) from error
             written, dropped = convert_sample(f"{source.name}/{key}", members, settings)
         except BadSample as error:
             counts.bad[error.reason.split(" (")[0]] += 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from hypvl.data.shards import expand_shards
 from hypvl.data.storage import FileHandles, open_source
-from hypvl.data.tar_index import build_index
+from hypvl.data.tar_index import MemberError, build_index, in_blocks, read_members
 from hypvl.data.transforms import ImageError, decode_image
 from hypvl.errors import DataError
 
@@ -51,7 +51,7 @@ def _check(place: str, handles: FileHandles, look_at: int | None) -> ShardReport
     report = ShardReport(place)
     try:
         source = open_source(place, handles)
-        index = build_index(source.read, source.size(), place)
+        index = build_index(in_blocks(source.read, source.block), source.size(), place)
     except (DataError, OSError) as error:
         report.problems.append(str(error))
         return report
@@ -64,12 +64,13 @@ def _check(place: str, handles: FileHandles, look_at: int | None) -> ShardReport
         return report
     count = len(index) if look_at is None else min(look_at, len(index))
     for i in [n * len(index) // count for n in range(count)]:
-        members = {name: (offset, size) for name, offset, size in index.members(i)}
-        if not members:
+        if index.damage is not None and not index.members(i):
             continue  # stands for what was lost, told above
         report.looked_at += 1
         try:
-            problem = _problem({name: source.read(*where) for name, where in members.items()})
+            problem = _problem(read_members(source.read, index, i))
+        except MemberError as error:
+            problem = f"{error}."
         except (DataError, OSError) as error:
             problem = str(error)
         if problem is not None:

@@ -20,7 +20,15 @@ from hypvl.data.augment import InModalAugment
 from hypvl.data.mappers import Mapper
 from hypvl.data.sample import BadSample, ImageTransform, Sample, Tokenize, finish_sample
 from hypvl.data.storage import FileHandles, LocalFile, Source, open_source, user_cache
-from hypvl.data.tar_index import TarIndex, build_index, in_blocks, load_index, save_index
+from hypvl.data.tar_index import (
+    MemberError,
+    TarIndex,
+    build_index,
+    in_blocks,
+    load_index,
+    read_members,
+    save_index,
+)
 from hypvl.data.transforms import MAX_PIXELS
 from hypvl.errors import DataError
 
@@ -266,20 +274,9 @@ def _keep(index: TarIndex, places: Sequence[Path], identity: dict[str, Any]) -> 
 
 
 def _read_members(key: str, source: Source, index: TarIndex, row: int) -> Mapping[str, bytes]:
-    members = index.members(row)
-    if not members:
-        raise BadSample(key, f"lost with a part of the TAR: {index.damage}")
-    first = min(offset for _, offset, _ in members)
-    end = max(offset + size for _, offset, size in members)
     try:
-        if end - first <= sum(size for *_, size in members) + 2048 * len(members):  # neighbours: one read
-            data = source.read(first, end - first)
-            parts = {name: data[offset - first : offset - first + size] for name, offset, size in members}
-        else:
-            parts = {name: source.read(offset, size) for name, offset, size in members}
+        return read_members(source.read, index, row)
     except OSError as error:
         raise BadSample(key, f"cannot be read ({error})") from error
-    for name, _, size in members:
-        if len(parts[name]) != size:
-            raise BadSample(key, f"{name} ends after {len(parts[name])} of {size} bytes; the TAR has changed")
-    return parts
+    except MemberError as error:
+        raise BadSample(key, str(error)) from error

@@ -11,33 +11,34 @@ import io
 import json
 import os
 import re
-import tarfile
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hypvl.errors import DataError
+from hypvl.io.files import write_atomically
+from hypvl.io.json_text import parse_json
+from hypvl.io.tar import LONGEST_HEADERS, Read, TarDamageError, TarMember, member_at, walk_tar
 
-_FORMAT = 1
-_BLOCK = 512
-_LONGEST_HEADER = 1 << 20
+_FORMAT = 2
+#: Bytes that the members of a sample may have together: larger ones are no images and texts.
+MAX_SAMPLE = 1 << 29
 _NAME = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]+)$")
 _ARRAYS = ("starts", "offsets", "sizes", "extensions", "key_ends", "keys")
-# Members of these types have no content, whatever size their header gives.
-_WITHOUT_CONTENT = (
-    tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE,
-)  # fmt: skip
-
-#: (offset, length) -> that part of the file; shorter at its end
-Read = Callable[[int, int], bytes]
+_KINDS = {
+    **dict.fromkeys(("starts", "offsets", "sizes", "key_ends"), np.int64),
+    "extensions": np.uint16,
+    "keys": np.uint8,
+    "leads": np.uint32,
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class TarIndex:
-    """Samples of one TAR. A sample without members stands for what was lost where the TAR is damaged.
+    """Samples of one TAR. A sample without members stands for what cannot be read: lost where the TAR is damaged, or
+    sparse.
 
     Args:
         starts: (N + 1,) int64; sample i has the members ``starts[i]:starts[i + 1]``.
@@ -46,6 +47,7 @@ class TarIndex:
         extensions: (M,) uint16, into ``extension_names``.
         key_ends: (N,) int64; ``keys[key_ends[i - 1]:key_ends[i]]`` is the key of sample i in UTF-8.
         keys: uint8.
+        leads: (M,) uint32, bytes of headers before each member's content.
         extension_names: Lower-case, without the dot.
         damage: Why the TAR could not be read to its end, or None.
     """
@@ -56,6 +58,7 @@ class TarIndex:
     extensions: np.ndarray
     key_ends: np.ndarray
     keys: np.ndarray
+    leads: np.ndarray
     extension_names: tuple[str, ...]
     damage: str | None = None
 
@@ -66,6 +69,13 @@ class TarIndex:
         """The key of sample i."""
         first = int(self.key_ends[i - 1]) if i else 0
         return self.keys[first : int(self.key_ends[i])].tobytes().decode("utf-8", "surrogateescape")
+
+    def places(self, i: int) -> list[tuple[str, int, int, int]]:
+        """(extension, begin of its headers, offset, size) of the members of sample i."""
+        return [
+            (name, offset - int(self.leads[int(self.starts[i]) + m]), offset, size)
+            for m, (name, offset, size) in enumerate(self.members(i))
+        ]
 
     def members(self, i: int) -> list[tuple[str, int, int]]:
         """(extension, offset, size) of the members of sample i."""
@@ -91,125 +101,48 @@ def build_index(read: Read, size: int, name: str) -> TarIndex:
     Raises:
         DataError: when it is no TAR at all, or compressed.
     """
-    groups: list[tuple[str, list[tuple[str, int, int]]]] = []
-    latest: dict[str, int] = {}  # key -> its group: members need not be neighbours
+    groups: list[_Group] = []
+    latest: dict[str, _Group] = {}  # by key: members need not be neighbours
     lost: str | None = None
+    damage: str | None = None
     try:
-        for member, offset, length in _walk(read, size, name):
-            split = _split(member)
+        for member in walk_tar(read, name):
+            split = _split(member.name) if member.kind in ("file", "sparse") else None
             if split is None:
                 continue
             key, extension = split
-            if offset + length > size:
+            if member.offset + member.size > size:
                 lost = key
-                raise _DamageError(f"cut off at byte {size}, inside {member}")
+                raise TarDamageError(f"cut off at byte {size}, inside {member.name}")
             group = latest.get(key)
             # the same member again is another sample of that name (two TARs joined)
-            if group is None or any(extension == known for known, _, _ in groups[group][1]):
-                latest[key] = group = len(groups)
-                groups.append((key, []))
-            groups[group][1].append((extension, offset, length))
-        damage = None
-    except _DamageError as error:
+            if group is None or extension in group.members:
+                latest[key] = group = _Group(key)
+                groups.append(group)
+            group.members[extension] = member
+    except TarDamageError as error:
         damage = str(error)
-        if (
-            lost is None and len(groups) > 1
-        ):  # a last sample that lacks what its neighbour has was cut as well
-            last, before = ({extension for extension, _, _ in members} for _, members in groups[-1:-3:-1])
-            lost = groups[-1][0] if last < before else None
+        if lost is None and len(groups) > 1:
+            # a last sample that lacks what its neighbour has was cut as well
+            last, before = (set(group.members) for group in groups[-1:-3:-1])
+            lost = groups[-1].key if last < before else None
         if lost in latest:
-            del groups[latest[lost]]
-        groups.append((lost or "(end of file)", []))
+            groups.remove(latest[lost])
+        groups.append(_Group(lost or "(end of file)"))
     return _pack(groups, damage)
 
 
-class _DamageError(Exception):
-    """The TAR cannot be read beyond this point."""
+@dataclasses.dataclass(eq=False)
+class _Group:
+    """A sample while the TAR is walked through: its members by extension."""
 
+    key: str
+    members: dict[str, TarMember] = dataclasses.field(default_factory=dict)
 
-def _walk(read: Read, size: int, name: str) -> Iterator[tuple[str, int, int]]:
-    """Yields (member name, offset, size) of every regular file; raises _DamageError at the first fault."""
-    at = 0
-    long_name: str | None = None
-    long_size: int | None = None
-    while True:
-        block = read(at, _BLOCK)
-        if at == 0 and block[:2] == b"\x1f\x8b":
-            raise DataError(
-                f"{name}: is compressed with gzip, which allows no random access; unpack it (gunzip) and name "
-                "the .tar."
-            )
-        if len(block) < _BLOCK:
-            where = "the end mark is missing" if not block else "inside a header"
-            raise _DamageError(f"cut off at byte {size}, {where}")
-        if not any(block):
-            return
-        try:
-            header = _plain_header(block) or tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except (tarfile.HeaderError, ValueError) as error:
-            if at == 0:
-                raise DataError(
-                    f"{name}: is not a TAR file ({error}); remove it or download it again."
-                ) from error
-            raise _DamageError(f"damaged at byte {at} ({error})") from error
-        length = 0 if header.type in _WITHOUT_CONTENT else header.size
-        if header.isreg() and long_size is not None:
-            length = long_size
-        extended = header.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
-        if length < 0 or (extended and length > _LONGEST_HEADER):
-            raise _DamageError(f"damaged at byte {at} (a length of {length} bytes)")
-        content = at + _BLOCK
-        at = content + -(-length // _BLOCK) * _BLOCK
-        if extended:
-            extra = read(content, length)
-            if len(extra) < length:
-                raise _DamageError(f"cut off at byte {size}, inside a header")
-            if header.type == tarfile.GNUTYPE_LONGNAME:
-                long_name = extra.rstrip(b"\0").decode("utf-8", "surrogateescape")
-            else:
-                fields = _pax_fields(extra)
-                long_name = fields.get("path", long_name)
-                if "size" in fields:
-                    long_size = int(fields["size"]) if fields["size"].isdigit() else -1
-        elif header.type not in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
-            if header.isreg():
-                yield (header.name if long_name is None else long_name), content, length
-            long_name = long_size = None
-
-
-def _plain_header(block: bytes) -> tarfile.TarInfo | None:
-    """The header of a regular file with nothing special in it, else None: for tarfile to look at.
-
-    Reads three of the thirteen fields, which makes indexing some three times faster.
-    """
-    size, checksum = block[124:136].strip(b" \0"), block[148:156].strip(b" \0")
-    name = block[:100].partition(b"\0")[0]
-    plain = (
-        block[156:157] == tarfile.REGTYPE
-        and not block[345]
-        and name
-        and size.isdigit()
-        and checksum.isdigit()
-    )
-    if not plain or sum(block) - sum(block[148:156]) + 8 * 0x20 != int(checksum, 8):
-        return None
-    header = tarfile.TarInfo(name.decode("utf-8", "surrogateescape"))
-    header.size = int(size, 8)
-    return header
-
-
-def _pax_fields(data: bytes) -> dict[str, str]:
-    """Records "length key=value\\n" of an extended header."""
-    fields: dict[str, str] = {}
-    while (space := data.find(b" ")) > 0:
-        try:
-            length = int(data[:space])
-        except ValueError as error:
-            raise _DamageError(f"damaged extended header ({error})") from error
-        key, _, value = data[space + 1 : length - 1].partition(b"=")
-        fields[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
-        data = data[max(length, space + 1) :]
-    return fields
+    def readable(self) -> dict[str, TarMember]:
+        """Its members; none where one of them is sparse, which is not read."""
+        sparse = any(member.kind == "sparse" for member in self.members.values())
+        return {} if sparse else self.members
 
 
 def _split(name: str) -> tuple[str, str] | None:
@@ -218,20 +151,22 @@ def _split(name: str) -> tuple[str, str] | None:
     return None if match is None else (match[1], match[2].lower())
 
 
-def _pack(groups: list[tuple[str, list[tuple[str, int, int]]]], damage: str | None) -> TarIndex:
-    names = sorted({extension for _, members in groups for extension, _, _ in members})
+def _pack(groups: list[_Group], damage: str | None) -> TarIndex:
+    samples = [group.readable() for group in groups]
+    names = sorted({extension for members in samples for extension in members})
     number = {extension: i for i, extension in enumerate(names)}
     if len(names) > np.iinfo(np.uint16).max:
         raise DataError(f"a TAR with {len(names)} different extensions; expected a handful per sample.")
-    flat = [member for _, members in groups for member in members]
-    keys = [key.encode("utf-8", "surrogateescape") for key, _ in groups]
+    flat = [item for members in samples for item in members.items()]
+    keys = [group.key.encode("utf-8", "surrogateescape") for group in groups]
     return TarIndex(
-        starts=np.cumsum([0, *(len(members) for _, members in groups)], dtype=np.int64),
-        offsets=np.array([offset for _, offset, _ in flat], dtype=np.int64),
-        sizes=np.array([length for _, _, length in flat], dtype=np.int64),
-        extensions=np.array([number[extension] for extension, _, _ in flat], dtype=np.uint16),
+        starts=np.cumsum([0, *map(len, samples)], dtype=np.int64),
+        offsets=np.array([member.offset for _, member in flat], dtype=np.int64),
+        sizes=np.array([member.size for _, member in flat], dtype=np.int64),
+        extensions=np.array([number[extension] for extension, _ in flat], dtype=np.uint16),
         key_ends=np.cumsum([len(key) for key in keys], dtype=np.int64),
         keys=np.frombuffer(b"".join(keys), dtype=np.uint8),
+        leads=np.array([member.offset - member.begin for _, member in flat], dtype=np.uint32),
         extension_names=tuple(names),
         damage=damage,
     )
@@ -250,8 +185,69 @@ def in_blocks(read: Read, block: int) -> Read:
     return buffered
 
 
+class MemberError(ValueError):
+    """A sample of a TAR cannot be read; the message says why."""
+
+
+def read_members(
+    read: Read, index: TarIndex, i: int, only: Collection[str] | None = None
+) -> dict[str, bytes]:
+    """Contents of the members of sample i by extension, in the order of the TAR.
+
+    The TAR's own header before each member must say what the index says: an index that somebody else wrote, or a
+    TAR that was overwritten, never passes bytes off as another member.
+
+    Args:
+        read: The TAR.
+        index: Its index.
+        i: Which sample.
+        only: Extensions to read; None = all.
+
+    Raises:
+        MemberError: when members are lost, too large or not what the index says.
+        OSError: when the TAR cannot be read.
+    """
+    places = index.places(i)
+    if not places:
+        raise MemberError(
+            "is a sparse file, which is not read"
+            if index.damage is None
+            else f"lost with a part of the TAR ({index.damage})"
+        )
+    places = [place for place in places if only is None or place[0] in only]
+    total = sum(size for *_, size in places)
+    if total > MAX_SAMPLE:
+        raise MemberError(f"its members have {total} bytes, more than the {MAX_SAMPLE} of an image-text pair")
+    if not places:
+        return {}
+    first = min(begin for _, begin, _, _ in places)
+    end = max(offset + size for _, _, offset, size in places)
+    headers = sum(offset - begin for _, begin, offset, _ in places)
+    data = None
+    if end - first <= total + headers + 2048 * len(places):  # neighbours: one read
+        data = read(first, end - first)
+    parts = {}
+    for extension, begin, offset, size in places:
+        part = (
+            read(begin, offset + size - begin)
+            if data is None
+            else data[begin - first : offset + size - first]
+        )
+        lead = offset - begin
+        if len(part) != lead + size:
+            raise MemberError(
+                f"{extension} ends after {max(len(part) - lead, 0)} of {size} bytes; the TAR has changed"
+            )
+        header = member_at(part[:lead])
+        fits = header is not None and header.kind == "file" and (header.offset, header.size) == (lead, size)
+        if header is None or not fits or _split(header.name) != (index.key(i), extension):
+            raise MemberError(f"{extension} is not where the index says; delete the .hypvl-index of this TAR")
+        parts[extension] = part[lead:]
+    return parts
+
+
 def save_index(index: TarIndex, path: Path, identity: dict[str, Any]) -> None:
-    """Write an index file under a temporary name, then rename it.
+    """Write an index file, whole or not at all.
 
     Args:
         index: What to keep.
@@ -266,31 +262,60 @@ def save_index(index: TarIndex, path: Path, identity: dict[str, Any]) -> None:
     }  # fmt: skip
     content = io.BytesIO()
     content.write(json.dumps(header).encode() + b"\n")
-    for name in _ARRAYS:
+    for name in _KINDS:
         np.save(content, getattr(index, name), allow_pickle=False)
     content.write(hashlib.sha256(content.getvalue()).digest())
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.getvalue())
-            os.fchmod(file.fileno(), 0o644)
-        Path(temporary).replace(path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, content.getvalue())
+    path.chmod(0o644)
 
 
 def load_index(path: Path, identity: dict[str, Any]) -> TarIndex | None:
-    """The index in a file, or None when there is none, or it is of another state of the TAR, or damaged."""
+    """The index in a file, or None when there is none, or it is not this user's, of another state of the TAR, or
+    damaged.
+
+    A file that others could have written is not believed: it must belong to this user or to root, and be writable
+    by nobody else. Where it points to is compared with the TAR when a sample is read (:func:`read_members`).
+    """
     try:
-        data = path.read_bytes()
-    except OSError:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+                return None
+            data = file.read()
+        if hashlib.sha256(data[:-32]).digest() != data[-32:]:
+            return None
+        content = io.BytesIO(data)
+        header = parse_json(content.readline())
+        if header["format"] != _FORMAT or header["identity"] != identity:
+            return None
+        arrays = {name: np.load(content, allow_pickle=False) for name in _KINDS}
+        index = TarIndex(**arrays, extension_names=tuple(header["extensions"]), damage=header["damage"])
+    except (OSError, ValueError, TypeError, KeyError, EOFError):
         return None
-    if hashlib.sha256(data[:-32]).digest() != data[-32:]:
-        return None
-    content = io.BytesIO(data)
-    header = json.loads(content.readline())
-    if header["format"] != _FORMAT or header["identity"] != identity:
-        return None
-    arrays = {name: np.load(content, allow_pickle=False) for name in _ARRAYS}
-    return TarIndex(**arrays, extension_names=tuple(header["extensions"]), damage=header["damage"])
+    return index if _is_sound(index, int(identity["size"])) else None
+
+
+def _is_sound(index: TarIndex, size: int) -> bool:
+    """Whether the arrays fit together and point into a TAR of ``size`` bytes."""
+    if any(
+        getattr(index, name).dtype != kind or getattr(index, name).ndim != 1 for name, kind in _KINDS.items()
+    ):
+        return False
+    names, members, samples = index.extension_names, len(index.offsets), len(index.key_ends)
+    if not all(isinstance(name, str) for name in names) or not isinstance(index.damage, str | None):
+        return False
+    if not len(index.sizes) == len(index.extensions) == len(index.leads) == members:
+        return False
+    starts, ends = index.starts, np.concatenate([[0], index.key_ends])
+    inside = (index.sizes >= 0) & (index.offsets >= index.leads) & (index.offsets <= size - index.sizes)
+    return bool(
+        len(starts) == samples + 1
+        and starts[0] == 0
+        and starts[-1] == members
+        and ends[-1] == len(index.keys)
+        and (np.diff(starts) >= 0).all()
+        and (np.diff(ends) >= 0).all()
+        and inside.all()
+        and (index.leads <= LONGEST_HEADERS).all()
+        and (index.extensions < len(names)).all()
+    )

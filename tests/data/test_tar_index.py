@@ -1,10 +1,12 @@
+import dataclasses
 import io
+import os
 import tarfile
 
 import numpy as np
 import pytest
 
-from hypvl.data.tar_index import build_index, in_blocks, load_index, save_index
+from hypvl.data.tar_index import MemberError, build_index, in_blocks, load_index, read_members, save_index
 from hypvl.errors import DataError
 from tests.data.helpers import write_tar
 
@@ -137,19 +139,113 @@ def test_what_is_no_tar_is_refused(data, words):
 
 
 def test_an_index_file_is_used_only_for_the_same_state_of_its_tar(tmp_path):
-    index = index_of(tar_bytes(tmp_path, PLAIN)[:-7000])
+    data = tar_bytes(tmp_path, PLAIN)[:-7000]
+    index, size = index_of(data), len(data)
     path = tmp_path / "i"
-    save_index(index, path, {"size": 1, "mtime_ns": 2})
-    loaded = load_index(path, {"size": 1, "mtime_ns": 2})
+    save_index(index, path, {"size": size, "mtime_ns": 2})
+    loaded = load_index(path, {"size": size, "mtime_ns": 2})
     assert loaded is not None and loaded.digest == index.digest and loaded.damage == index.damage
     assert [loaded.key(i) for i in range(len(loaded))] == [index.key(i) for i in range(len(index))]
     assert loaded.members(0) == index.members(0)
-    assert load_index(path, {"size": 1, "mtime_ns": 3}) is None
+    assert load_index(path, {"size": size, "mtime_ns": 3}) is None
     path.write_bytes(path.read_bytes()[:-40])  # written half, say
-    assert load_index(path, {"size": 1, "mtime_ns": 2}) is None
+    assert load_index(path, {"size": size, "mtime_ns": 2}) is None
     path.write_bytes(b"")
-    assert load_index(path, {"size": 1, "mtime_ns": 2}) is None
+    assert load_index(path, {"size": size, "mtime_ns": 2}) is None
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def reader(data: bytes):
+    return lambda offset, length: data[offset : offset + length]
+
+
+def test_joined_tars_are_one_index(tmp_path):
+    first, second = tar_bytes(tmp_path, PLAIN), tar_bytes(tmp_path, [("a.jpg", b"C"), ("c.jpg", b"D")])
+    assert [key for key, _ in contents(first + second)] == ["a", "b", "a", "c"]
+    assert contents(first + second)[2:] == [("a", {"jpg": b"C"}), ("c", {"jpg": b"D"})]
+    assert index_of(first + second).damage is None
+    assert "is no other TAR" in index_of(first + b"junk" * 200).damage
+
+
+def test_a_sparse_member_makes_its_sample_unreadable_not_short(tmp_path):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, pax in (("a.jpg", {"GNU.sparse.major": "1"}), ("a.json", {}), ("b.jpg", {})):
+            info = tarfile.TarInfo(name)
+            info.pax_headers = pax
+            tar.addfile(info)
+    index = index_of(out.getvalue())
+    assert [(index.key(i), len(index.members(i))) for i in range(len(index))] == [("a", 0), ("b", 1)]
+    with pytest.raises(MemberError, match="sparse file"):
+        read_members(reader(out.getvalue()), index, 0)
+
+
+def test_only_what_the_tar_itself_says_is_read(tmp_path):
+    data = tar_bytes(tmp_path, [*PLAIN, ("é" * 80 + ".txt", b"long")])
+    index = index_of(data)
+    assert read_members(reader(data), index, 0) == {"jpg": b"A" * 700, "json": b"{}"}
+    assert read_members(reader(data), index, 2, {"txt", "jpg"}) == {"txt": b"long"}
+    swapped = index.offsets.copy()
+    swapped[[0, 2]] = swapped[[2, 0]]
+    for change in (
+        {"offsets": swapped},
+        {"offsets": index.offsets + 512},
+        {"sizes": index.sizes - 1},
+        {"extension_names": ("json", "jpg", "txt")},
+        {"keys": index.keys[::-1].copy()},
+        {"leads": index.leads * 0},
+    ):
+        with pytest.raises(MemberError, match=r"is not where the index says; delete the \.hypvl-index"):
+            read_members(reader(data), dataclasses.replace(index, **change), 0)
+    with pytest.raises(MemberError, match="the TAR has changed"):
+        read_members(reader(data[:1000]), index, 0)
+
+
+def test_a_sample_larger_than_any_pair_is_refused_unread(tmp_path):
+    info = tarfile.TarInfo("a.jpg")
+    info.size = 3 << 30
+    index = build_index(reader(info.tobuf()), 4 << 30, "t.tar")
+    with pytest.raises(MemberError, match="3221225472 bytes, more than the 536870912"):
+        read_members(lambda *_: pytest.fail("read"), index, 0)
+
+
+def test_an_index_of_somebody_else_is_not_believed(tmp_path):
+    data = tar_bytes(tmp_path, PLAIN)
+    path, identity = tmp_path / "i", {"size": len(data)}
+    save_index(index_of(data), path, identity)
+    assert load_index(path, identity) is not None
+    for mode in (0o664, 0o646):
+        path.chmod(mode)
+        assert load_index(path, identity) is None
+    path.chmod(0o600)
+    assert load_index(path, identity) is not None
+    if os.geteuid() == 0:
+        os.chown(path, 12345, -1)
+        assert load_index(path, identity) is None
+
+
+def test_an_index_that_does_not_fit_its_tar_is_not_believed(tmp_path):
+    data = tar_bytes(tmp_path, PLAIN)
+    index, path = index_of(data), tmp_path / "i"
+    for change in (
+        {"offsets": index.offsets + 9800},
+        {"offsets": index.offsets * 0},
+        {"sizes": index.sizes * -1},
+        {"sizes": index.sizes.astype(float)},
+        {"sizes": index.sizes[:3]},
+        {"extensions": index.extensions + 7},
+        {"starts": index.starts[::-1].copy()},
+        {"starts": index.starts[:-1]},
+        {"key_ends": index.key_ends[::-1].copy()},
+        {"key_ends": index.key_ends + 10},
+        {"leads": index.leads + (1 << 22)},
+        {"keys": index.keys.reshape(-1, 1)},
+        {"extension_names": (1, 2)},
+        {"extension_names": 3},
+        {"damage": 7},
+    ):
+        save_index(dataclasses.replace(index, **change), path, {"size": len(data)})
+        assert load_index(path, {"size": len(data)}) is None, change
 
 
 def test_digest_tells_names_and_places_apart(tmp_path):

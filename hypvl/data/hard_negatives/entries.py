@@ -146,6 +146,7 @@ def tar_entries(shards: Sequence[str], arguments: SourceArguments) -> Iterator[E
     """Samples of TAR shards; an image is named ``<TAR without .tar>/<member>``."""
     from hypvl.data.shards import shard_index
     from hypvl.data.storage import FileHandles, open_source
+    from hypvl.data.tar_index import MemberError, read_members
 
     handles = FileHandles()
     for place in shards:
@@ -153,7 +154,7 @@ def tar_entries(shards: Sequence[str], arguments: SourceArguments) -> Iterator[E
         index = shard_index(source)
         folder = source.name.removesuffix(".tar")
         for row in range(len(index)):
-            members = {name: (offset, size) for name, offset, size in index.members(row)}
+            members = [name for name, _, _ in index.members(row)]
             image = next((name for name in _IMAGE_EXTENSIONS if name in members), None)
             member = "txt" if "txt" in members and arguments.caption_column is None else "json"
             if not members:
@@ -162,9 +163,9 @@ def tar_entries(shards: Sequence[str], arguments: SourceArguments) -> Iterator[E
                 yield Entry(fault="no image" if image is None else "no caption")
             else:
                 try:
-                    data = source.read(*members[member])
-                except OSError as error:
-                    raise DataError(f"{place}: cannot be read ({error}).") from error
+                    data = read_members(source.read, index, row, {member})[member]
+                except (OSError, MemberError) as error:
+                    raise DataError(f"{source.place}: cannot be read ({error}).") from error
                 yield _tar_entry(data, member, f"{folder}/{index.key(row)}.{image}", arguments)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from hypvl.data.storage import FileHandles, Source, open_source
-from hypvl.data.tar_index import TarIndex, build_index
+from hypvl.data.tar_index import MemberError, TarIndex, build_index, read_members
 from hypvl.data.transforms import ImageError, decode_image
 from hypvl.errors import DataError
 
@@ -103,9 +103,12 @@ class TarMembers:
             DataError: when the sample has no such member.
         """
         tar, sample = self._where[i]
-        for known, offset, size in self._indexes[tar].members(sample):
-            if known == extension:
-                return self._sources[tar].read(offset, size)
+        try:
+            found = read_members(self._sources[tar].read, self._indexes[tar], sample, {extension})
+        except (OSError, MemberError) as error:
+            raise DataError(f"{self.key(i)}: cannot be read ({error}).") from error
+        if extension in found:
+            return found[extension]
         raise DataError(f"{self.key(i)}: has no .{extension} member; found {', '.join(self.extensions(i))}.")
 
     def image(self, i: int) -> Tensor:
