@@ -66,7 +66,7 @@ class HierarchicalClassification(Evaluator):
         self.classification = ZeroShotClassification(
             dataset, prompts, metric="mean_per_class", encoding=encoding, tokenizer=tokenizer
         )
-        self.nodes = _nodes(dataset.classes, nodes)
+        self.nodes = _nodes(dataset.classes, nodes, folders=getattr(dataset, "folders", None))
         if missing := [node for node in self.nodes if node not in self.graph]:
             raise DataError(f"{tree}: lacks the class {missing[0]!r}; expected a node for each class.")
         self.paths = self.graph.paths(self.nodes)
@@ -119,7 +119,12 @@ class HierarchicalClassification(Evaluator):
         return f"{node} {self.words[node]}" if node in self.words else node
 
 
-def _nodes(classes: Sequence[str], nodes: Mapping[str, str] | Sequence[str] | None) -> list[str]:
+def _nodes(
+    classes: Sequence[str],
+    nodes: Mapping[str, str] | Sequence[str] | None,
+    *,
+    folders: Sequence[str] | None,
+) -> list[str]:
     if nodes is None:
         return [str(name) for name in classes]
     if isinstance(nodes, Mapping):
@@ -130,6 +135,14 @@ def _nodes(classes: Sequence[str], nodes: Mapping[str, str] | Sequence[str] | No
         return [str(nodes[name]) for name in classes]
     if len(nodes) != len(classes):
         raise DataError(f"nodes: got {len(nodes)}; expected {len(classes)}, one per class, in their order.")
+    # Nodes that are folders' names (WordNet ids) belong to these folders, not to their places in another list.
+    if folders is not None and set(folders) & set(nodes):
+        for folder, node in zip(folders, nodes, strict=True):
+            if folder != node:
+                raise DataError(
+                    f"nodes: got {node!r} for the class folder {folder!r}; expected the folder's own node, from the "
+                    "same folder as the data set."
+                )
     return [str(node) for node in nodes]
 
 

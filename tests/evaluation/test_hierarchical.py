@@ -103,6 +103,15 @@ def test_wordnet_pairs_with_names_give_the_same(tmp_path: Path) -> None:
     assert sorted(other.samples["tie"]) == [0, 0, 0, 2, 4]
 
 
+def test_nodes_from_another_folder_are_refused(tmp_path: Path) -> None:
+    evaluator(tmp_path, encoding=Encoding())
+    dataset = ImageFolderSet(tmp_path / "set", prompts=["a {} thing"])
+    nodes = list(dataset.folders)
+    assert HierarchicalClassification(dataset, tmp_path / "tree.json", nodes=nodes).nodes == nodes
+    with pytest.raises(DataError, match=f"nodes: got {nodes[1]!r} for the class folder {nodes[0]!r}"):
+        HierarchicalClassification(dataset, tmp_path / "tree.json", nodes=[nodes[1], nodes[0], *nodes[2:]])
+
+
 def test_demo_objects_are_colour_and_shape(tmp_path: Path) -> None:
     root = tmp_path / "demo"
     for name, color in (("a", RED), ("b", BLUE), ("c", RED)):

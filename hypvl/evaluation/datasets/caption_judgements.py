@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.classification import read_json, read_lines, require_folder
-from hypvl.evaluation.datasets.images import IMAGE_EXTENSIONS, FileImages
+from hypvl.evaluation.datasets.images import FileImages, PicturesByStem
 from hypvl.evaluation.protocol import ImageSource, MissingDataError
 
 _JSON = {"expert": "flickr8k.json", "crowdflower": "crowdflower_flickr8k.json"}
@@ -175,7 +175,7 @@ def captions_of(
 
     Raises:
         MissingDataError: when a file or the folder is not there.
-        DataError: when they are something else.
+        DataError: when they are something else, or two pictures have one name.
     """
     path, folder = Path(candidates), Path(images)
     content = read_json(path)
@@ -186,18 +186,15 @@ def captions_of(
     ):
         raise DataError(f"{path}: expected an object of picture names with a caption each, at least one.")
     require_folder(folder, f"the pictures of {path.name}")
-    files = {
-        place.stem: place.name
-        for place in sorted(folder.iterdir())
-        if place.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS
-    }
+    pictures = PicturesByStem(folder)
     known = {} if references is None else read_json(Path(references))
     rows: list[_Row] = []
     for name, caption in content.items():
         own = known.get(name) if isinstance(known, dict) else None
         if references is not None and (not isinstance(own, list) or not own):
             raise DataError(f"{references}: has no list of references for {name!r}, which {path.name} names.")
-        file = str(name if (folder / name).is_file() else files.get(name, name))
+        found_file = None if (folder / name).is_file() else pictures.get(name)
+        file = name if found_file is None else found_file.name
         rows.append(_Row(file, _plain(caption), tuple(_plain(text) for text in own or ()), math.nan))
     found = _judged(rows, folder, {"source": path.name})
     return JudgedCaptions(

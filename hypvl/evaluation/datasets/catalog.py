@@ -191,7 +191,7 @@ def demo_classification_set(name: str, *, root: str | Path = "./datasets/demo") 
     require_folder(folder, "the demo data (python scripts/make_demo_data.py)")
     content = read_json(folder / "classes.json")
     try:
-        classes, prompts = list(content["classes"]), dict(content["prompts"])
+        classes, prompts = {str(name): str(name) for name in content["classes"]}, dict(content["prompts"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{folder / 'classes.json'}: lacks {error}; expected classes and prompts by class."

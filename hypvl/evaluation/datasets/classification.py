@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from hypvl.data.storage import FileHandles, HttpFile, open_source
 from hypvl.errors import DataError
+from hypvl.evaluation.datasets.folder_names import listed, match_names
 from hypvl.evaluation.datasets.images import IMAGE_EXTENSIONS, TarMembers, read_image
 from hypvl.evaluation.datasets.prompts import imagenet_class_names
 from hypvl.evaluation.protocol import MissingDataError
@@ -26,8 +26,11 @@ class ImageFolderSet:
 
     Args:
         root: The folder of class folders.
-        class_names: Names in that order; None = the folders' names, with ``_`` read as a space.
+        class_names: Names by folder, or in the folders' order; None = the folders' names, with ``_`` read as a space.
         prompts: The set's own prompts, templates or whole ones by class name, or None.
+
+    Attributes:
+        folders: What the class folders are called, in the order of the classes.
 
     Raises:
         MissingDataError: when ``root`` is not there, has no class folders, or they hold no pictures.
@@ -38,7 +41,7 @@ class ImageFolderSet:
         self,
         root: str | Path,
         *,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | Mapping[str, str] | None = None,
         prompts: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.root = Path(root)
@@ -46,12 +49,12 @@ class ImageFolderSet:
         folders = sorted(p.name for p in self.root.iterdir() if p.is_dir() and not p.name.startswith("."))
         if not folders:
             raise MissingDataError(f"{self.root}: holds no class folders; expected one folder per class.")
-        names = [name.replace("_", " ") for name in folders] if class_names is None else list(class_names)
-        if len(names) != len(folders):
-            raise DataError(
-                f"{self.root}: has {len(folders)} class folders; expected {len(names)}, one per class name."
-            )
-        self.classes = names
+        self.folders = folders
+        self.classes = (
+            [name.replace("_", " ") for name in folders]
+            if class_names is None
+            else match_names(folders, class_names, where=self.root)
+        )
         self.prompts = prompts
         self.paths: list[Path] = []
         self.labels: list[int] = []
@@ -82,19 +85,21 @@ def imagenet(root: str | Path, *, split: str = "val") -> ImageFolderSet:
 
     Raises:
         MissingDataError: when the split is not there.
-        DataError: when the folders are not 1,000 WordNet ids, since names go by their order.
+        DataError: when the folders are not the 1,000 WordNet ids, listing differences.
     """
+    from timm.data import ImageNetInfo
+
     folder = Path(root) / split
     require_folder(folder, "ImageNet with 1,000 folders of WordNet ids (n01440764 …)")
     names = [p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
-    wrong = [name for name in names if not re.fullmatch(r"n\d{8}", name)]
-    if len(names) != 1000 or wrong:
-        what = f"also {wrong[0]!r}" if wrong else "all of them WordNet ids"
+    known = list(ImageNetInfo("imagenet-1k").label_names())
+    wrong, lost = sorted(set(names) - set(known)), sorted(set(known) - set(names))
+    if wrong or lost:
         raise DataError(
-            f"{folder}: has {len(names)} class folders, {what}; expected exactly the 1,000 folders n01440764 … "
-            "n15075141, because class names are given by their sorted order."
+            f"{folder}: has {len(names)} class folders, of which {listed(wrong)} no class of ImageNet-1k, and "
+            f"{listed(lost)} missing; expected exactly the 1,000 folders n01440764 … n15075141."
         )
-    return ImageFolderSet(folder, class_names=imagenet_class_names())
+    return ImageFolderSet(folder, class_names=dict(zip(known, imagenet_class_names(), strict=True)))
 
 
 class WebDatasetSet:

@@ -130,6 +130,14 @@ def class_names(name: str) -> tuple[str, ...] | None:
     return None if known is None else tuple(known["names"])
 
 
+@cache
+def class_folders(name: str) -> tuple[str, ...] | None:
+    """What the class folders of a set are called in its published files, in the order of :func:`class_names`."""
+    content = json.loads(files(__package__).joinpath("names/class_names.json").read_text("utf-8"))
+    known = content["sets"].get(name, {}).get("folders")
+    return None if known is None else tuple(known)
+
+
 def _entry(name: str, fields: Mapping[str, Any]) -> SetEntry:
     return SetEntry(
         name=name,

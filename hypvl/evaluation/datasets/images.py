@@ -27,6 +27,34 @@ def read_image(path: Path) -> Tensor:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
+class PicturesByStem:
+    """The pictures of a folder, found by their names without extension.
+
+    Args:
+        folder: It is not searched below.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._found: dict[str, list[Path]] = {}
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS and path.name[0] != ".":
+                self._found.setdefault(path.stem, []).append(path)
+
+    def get(self, stem: str) -> Path | None:
+        """The picture, None when there is none.
+
+        Raises:
+            DataError: when there are two of this name.
+        """
+        found = self._found.get(stem, [])
+        if len(found) > 1:
+            raise DataError(
+                f"{self._folder}: has {' and '.join(path.name for path in found)} for {stem!r}; expected one picture."
+            )
+        return found[0] if found else None
+
+
 class FileImages:
     """Pictures in files, read when asked for.
 

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from hypvl.errors import ConfigError
+from hypvl.errors import ConfigError, DataError
 from hypvl.evaluation.datasets.classification import ImageFolderSet, imagenet
-from hypvl.evaluation.datasets.entries import check_name, class_names
+from hypvl.evaluation.datasets.entries import check_name
+from hypvl.evaluation.datasets.folder_names import listed, usual_names
 from hypvl.evaluation.datasets.native import spaced
 from hypvl.evaluation.datasets.prompts import set_templates
 from hypvl.evaluation.datasets.splits import WithoutClasses
@@ -29,9 +30,9 @@ BIRDSNAP_LEFT_OUT: tuple[int, ...] = (46, 66, 123, 299, 302, 351, 403, 436, 465)
 def itra_set(name: str, *, root: str | Path, split: str | None = None) -> ClassificationSet:
     """A set of ITRA's tree: ``root/<name>/<split>/<class>/*``.
 
-    ImageNet's folders are the 1,000 WordNet ids. Elsewhere the classes are the folders in sorted order, or in the
-    order of their numbers where they are numbers; they get their usual names where these are not in the folders'
-    names and all classes are there. Of Birdsnap's 500 classes nine are left out, as ITRA does.
+    ImageNet's folders are the 1,000 WordNet ids. Of Country211, flowers and GTSRB each folder gets the usual name of
+    its class by what it is called (:func:`hypvl.evaluation.datasets.folder_names.usual_names`); elsewhere the folders
+    have the names. Of Birdsnap's 500 classes nine are left out, as ITRA does.
 
     Args:
         name: One of :data:`ITRA_SETS`.
@@ -41,7 +42,7 @@ def itra_set(name: str, *, root: str | Path, split: str | None = None) -> Classi
     Raises:
         ConfigError: for an unknown name or split.
         MissingDataError: when it is not there.
-        DataError: when it cannot be read.
+        DataError: when it cannot be read, or folders are called otherwise.
     """
     check_name(name, ITRA_SETS, what="ITRA set")
     splits, same_as = _TREE[name]
@@ -54,25 +55,22 @@ def itra_set(name: str, *, root: str | Path, split: str | None = None) -> Classi
         whole.prompts = set_templates(name)
         return whole
     dataset = ImageFolderSet(folder / split)
-    dataset.classes = _names(dataset.classes, class_names(same_as))
+    known = usual_names(dataset.folders, set_name=same_as, where=dataset.root)
+    dataset.classes = [spaced(name) for name in dataset.classes] if known is None else known
     dataset.prompts = set_templates(same_as)
     if name == "birdsnap" and len(dataset.classes) == 500:
+        _check_left_out(dataset)
         return WithoutClasses(dataset, BIRDSNAP_LEFT_OUT)
     return dataset
 
 
-def _names(folders: list[str], known: tuple[str, ...] | None) -> list[str]:
-    if known is None or len(known) != len(folders):
-        return [spaced(name) for name in folders]
-    if not all(name.isdigit() for name in folders):
-        return list(known) if not _same(folders, known) else folders
-    # "1", "10", "100", "2" ...: sorted as texts, meant as numbers, from 0 or from 1.
-    first = min(map(int, folders))
-    if sorted(map(int, folders)) != list(range(first, first + len(folders))):
-        return list(known)
-    return [known[int(name) - first] for name in folders]
-
-
-def _same(folders: list[str], known: tuple[str, ...]) -> bool:
-    """Whether the folders are called by the names themselves, in whatever order."""
-    return {name.lower() for name in folders} == {name.lower() for name in known}
+def _check_left_out(dataset: ImageFolderSet) -> None:
+    """The classes that go are known by their places only: those that stay must not be the ones without pictures."""
+    filled = set(dataset.labels)
+    empty = [name for i, name in enumerate(dataset.folders) if i not in filled and i not in BIRDSNAP_LEFT_OUT]
+    wrong = [dataset.folders[i] for i in BIRDSNAP_LEFT_OUT if i in filled]
+    if empty and wrong:
+        raise DataError(
+            f"{dataset.root}: {listed(empty)} without pictures, while {listed(wrong)} at the places of the nine "
+            "classes that are left out; expected the 500 folders as they are published."
+        )

@@ -50,9 +50,14 @@ class JsonLinesSet:
         self.classes = names
         self.prompts = own_prompts if prompts is None else prompts
         number = {name: i for i, name in enumerate(names)}
+        twice = {name for i, name in enumerate(names) if number[name] != i}
         self.keys = [key for _, key, _ in rows]
         self.labels: list[int] = []
         for line, _, label in rows:
+            if isinstance(label, str) and label in twice:
+                raise DataError(
+                    f"{path}, line {line}: has the label {label!r}, the name of several classes; give labels as numbers."
+                )
             found = number.get(label) if isinstance(label, str) else label
             if found is None or not 0 <= found < len(names):
                 raise DataError(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from hypvl.data.share_gpt4v import short_caption
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.classification import require_folder
-from hypvl.evaluation.datasets.images import IMAGE_EXTENSIONS
+from hypvl.evaluation.datasets.images import PicturesByStem
 from hypvl.evaluation.datasets.retrieval import CaptionedImages, from_files
 from hypvl.evaluation.protocol import MissingDataError
 
@@ -78,22 +78,19 @@ def caption_folder(root: str | Path, *, images: str = "image", captions: str = "
 
     Raises:
         MissingDataError: when a folder is not there, or the captions have no pictures.
-        DataError: when a caption cannot be read.
+        DataError: when a caption cannot be read, or two pictures have its name.
     """
     places = {name: Path(root) / name for name in (captions, images)}
     for name, folder in places.items():
         require_folder(folder, "one .txt a picture" if name == captions else "the pictures")
-    pictures = {
-        path.stem: path
-        for path in sorted(places[images].iterdir())
-        if path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS
-    }
-    texts = sorted(places[captions].glob("*.txt"), key=lambda path: (len(path.stem), path.stem))
+    pictures = PicturesByStem(places[images])
+    found = [path for path in places[captions].glob("*.txt") if path.name[0] != "."]
+    texts = sorted(found, key=lambda path: (len(path.stem), path.stem))
     if not texts:
         raise MissingDataError(f"{places[captions]}: holds no .txt files; expected one for each picture.")
     entries = []
     for path in texts:
-        picture = pictures.get(path.stem, places[images] / f"{path.stem}.jpg")
+        picture = pictures.get(path.stem) or places[images] / f"{path.stem}.jpg"
         try:
             text = " ".join(path.read_text(encoding="utf-8-sig").split())
         except (OSError, UnicodeDecodeError) as error:

@@ -10,6 +10,7 @@ from hypvl.errors import DataError
 from hypvl.evaluation.datasets import published as own
 from hypvl.evaluation.datasets.classification import ImageFolderSet, TorchvisionSet, imagenet
 from hypvl.evaluation.datasets.entries import SetEntry, class_names
+from hypvl.evaluation.datasets.folder_names import usual_names
 from hypvl.evaluation.protocol import ClassificationSet, MissingDataError
 
 
@@ -34,8 +35,9 @@ def read_published(entry: SetEntry, root: Path, split: str) -> ClassificationSet
             if entry.name == "imagenet":
                 return imagenet(folder.parent, split=folder.name)
             dataset = ImageFolderSet(folder)
-            dataset.classes = [spaced(name) for name in dataset.classes]
-            return named(dataset, entry)
+            names = usual_names(dataset.folders, set_name=entry.name, where=folder)
+            dataset.classes = [spaced(name) for name in dataset.classes] if names is None else names
+            return dataset
         if entry.reader.startswith("torchvision:"):
             return _torchvision(entry, root, folder, arguments)
         return _READERS[entry.reader](folder, split, entry)
@@ -52,14 +54,6 @@ def missing(entry: SetEntry, folder: Path, what: str) -> MissingDataError:
         f"{entry.name}: {folder} {what} (looked in {Path.cwd()}); expected {'; '.join(entry.files)} below the root; "
         f"{where}{note}."
     )
-
-
-def named(dataset: Any, entry: SetEntry) -> ClassificationSet:
-    """Give a set the names of its classes that are not in its files, if it has all its classes."""
-    names = class_names(entry.name)
-    if names is not None and len(names) == len(dataset.classes):
-        dataset.classes = list(names)
-    return dataset
 
 
 def spaced(name: str) -> str:
@@ -163,6 +157,11 @@ def _torchvision(
         if isinstance(error, FileNotFoundError) or "not found" in what.lower():
             raise missing(entry, folder, f"is incomplete ({reason})") from error
         raise DataError(f"{entry.name}: {folder} is damaged ({reason}); complete the set there.") from error
-    names = class_names(entry.name) if not hasattr(dataset, "classes") or entry.name == "mnist" else None
+    if cls == "Country211":  # its classes are folders
+        names: Sequence[str] | None = usual_names(
+            dataset.classes, set_name=entry.name, where=folder / dataset._split
+        )
+    else:
+        names = class_names(entry.name)  # in the order of the labels, which are in the files
     classes = [name.replace("_", " ") for name in (dataset.classes if names is None else names)]
-    return named(TorchvisionSet(dataset, classes=classes, labels=labels, ids=_paths(dataset)), entry)
+    return TorchvisionSet(dataset, classes=classes, labels=labels, ids=_paths(dataset))

@@ -266,6 +266,12 @@ def cub(folder: Path, *, split: str) -> FileSet:
         raise DataError(
             f"{folder}: picture {error} of images.txt lacks a class or a split in the other files."
         ) from error
+    count = len(columns["classes"])
+    if sorted(columns["classes"]) != list(range(1, count + 1)) or not set(labels) <= set(range(count)):
+        raise DataError(
+            f"{folder}: classes.txt has {count} lines that are not the classes 1 ... {count}, or image_class_labels.txt "
+            "names others; unpack CUB_200_2011.tgz again."
+        )
     names = [text.partition(".")[2].replace("_", " ") for _, text in sorted(columns["classes"].items())]
     images = folder / "images"
     return FileSet([images / columns["images"][i] for i in chosen], labels, classes=names, root=images)

@@ -129,6 +129,9 @@ def test_captions_of_pictures(tmp_path: Path) -> None:
     write(candidates, {"image2": "x"})
     data = captions_of(candidates, images=tmp_path / "images", references=references)
     assert data.references == [("blue", "a sea")]
+    picture(tmp_path / "images" / "image2.jpg", RED)
+    with pytest.raises(DataError, match=r"has image2\.jpg and image2\.png for 'image2'; expected one picture"):
+        captions_of(candidates, images=tmp_path / "images")
     for content in ([], {}, {"image2": ["x"]}):
         with pytest.raises(DataError, match="expected an object of picture names"):
             captions_of(write(candidates, content), images=tmp_path / "images")

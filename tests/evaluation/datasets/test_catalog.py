@@ -22,7 +22,7 @@ from hypvl.evaluation.datasets.catalog import (
     demo_retrieval_set,
     needed,
 )
-from hypvl.evaluation.datasets.entries import FileSource, class_names, entries, entry_of
+from hypvl.evaluation.datasets.entries import FileSource, class_folders, class_names, entries, entry_of
 from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import BLUE, RED, broken, picture
 from tests.evaluation.miniatures import classification as miniatures
@@ -54,12 +54,12 @@ EXPECTED: dict[str, tuple[tuple[int, int, int], list[str]]] = {
     "aircraft": ((4, 4, 4), ["A380", "Boeing 717"]),
     "dtd": ((4, 4, 4), ["banded", "dotted"]),
     "pets": ((10, 2, 4), ["Abyssinian", "American Bulldog"]),
-    "caltech101": ((8, 2, 2), ["BACKGROUND Google", "accordion"]),  # 5 of 6 of each class train, of which 80 / 20 %
+    "caltech101": ((8, 2, 2), ["background", "accordion"]),  # 5 of 6 of each class train, of which 80 / 20 %
     "flowers102": ((4, 4, 4), ["pink primrose", "hard-leaved pocket orchid"]),
     "stl10": ((8, 2, 4), ["airplane", "bird"]),
-    "eurosat": ((6, 6, 6), ["Annual Crop", "Forest"]),  # thirds of 18, as 5,000 of 15,000
+    "eurosat": ((6, 6, 6), ["annual crop land", "forest"]),  # thirds of 18, as 5,000 of 15,000
     "resisc45": ((4, 4, 32), ["airplane", "baseball diamond"]),  # 10 / 10 / 80 %
-    "country211": ((6, 4, 4), ["AD", "AE"]),
+    "country211": ((6, 4, 4), ["Andorra", "United Arab Emirates"]),
     "mnist": ((8, 2, 4), ["0", "1"]),
     "clevr": ((18, 2, 4), ["three", "four"]),  # 4,500 and 500 of 5,000
     "pcam": ((6, 4, 4), ["lymph node", "lymph node containing metastatic tumor tissue"]),
@@ -117,10 +117,31 @@ def test_everything_in_one_webdataset_split_is_cut_as_published(tmp_path: Path) 
         classification_set("cub2011", root=tmp_path)
 
 
-def test_names_apply_only_to_all_classes(tmp_path: Path) -> None:
-    for i in range(10):
-        picture(tmp_path / "eurosat" / "2750" / f"C{i}" / "1.jpg", RED)
-    assert classification_set("eurosat", root=tmp_path).classes[9] == "lake or sea"
+def test_names_go_by_folder_and_differences_are_listed(tmp_path: Path) -> None:
+    folders = class_folders("eurosat")
+    assert folders is not None and len(folders) == 10
+    for folder in folders:
+        picture(tmp_path / "eurosat" / "2750" / folder / "1.jpg", RED)
+    data = classification_set("eurosat", root=tmp_path)
+    assert data.classes[9] == "lake or sea"
+    (tmp_path / "eurosat" / "2750" / "SeaLake").rename(tmp_path / "eurosat" / "2750" / "Lake")
+    with pytest.raises(DataError, match="'Lake' is no class of eurosat, and 'lake or sea' is missing"):
+        classification_set("eurosat", root=tmp_path)
+    (tmp_path / "eurosat" / "2750" / "Lake").rename(tmp_path / "eurosat" / "2750" / "forest")
+    with pytest.raises(DataError, match="the folders Forest and forest are one class of eurosat, 'forest'"):
+        classification_set("eurosat", root=tmp_path)
+    miniatures.country211(tmp_path)
+    (tmp_path / "country211" / "test" / "AD").rename(tmp_path / "country211" / "test" / "A_D_")
+    assert list(classification_set("country211", root=tmp_path).classes) == ["United Arab Emirates", "Andorra"]
+    (tmp_path / "country211" / "test" / "A_D_").rename(tmp_path / "country211" / "test" / "Andora")
+    with pytest.raises(DataError, match="'Andora' is no class of country211"):
+        classification_set("country211", root=tmp_path)
+
+
+def test_names_are_there_for_every_class() -> None:
+    for name in ("country211", "eurosat", "caltech101"):
+        folders = class_folders(name)
+        assert folders is not None and list(folders) == sorted(folders) and len(folders) == entry_of(name).classes
     for name in ("country211", "caltech101", "gtsrb", "clevr", "mnist"):
         assert len(class_names(name) or ()) == entry_of(name).classes
 

@@ -10,6 +10,7 @@ from PIL import Image
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.classification import ImageFolderSet, WebDatasetSet, imagenet, read_json
 from hypvl.evaluation.protocol import MissingDataError
+from tests.evaluation.miniatures.classification import imagenet_folders
 from tests.evaluation.fakes import BLUE, GREEN, RED, broken, picture
 
 
@@ -62,14 +63,30 @@ def test_class_folders_that_cannot_be_used(tmp_path: Path) -> None:
         ImageFolderSet(tmp_path / "empty")[1]
 
 
+def test_names_of_class_folders(tmp_path: Path) -> None:
+    for name in ("cat", "dog", "owl"):
+        picture(tmp_path / name / "1.png", RED)
+    by_folder = ImageFolderSet(tmp_path, class_names={"owl": "an owl", "cat": "a cat", "dog": "a dog"})
+    assert by_folder.classes == ["a cat", "a dog", "an owl"] and by_folder.folders == ["cat", "dog", "owl"]
+    assert ImageFolderSet(tmp_path, class_names=["kitten", "Dog", "bird"]).classes == ["kitten", "Dog", "bird"]
+    with pytest.raises(DataError, match="has 'dog' for the folder 'cat', though there is a folder 'dog'"):
+        ImageFolderSet(tmp_path, class_names=["dog", "cat", "owl"])
+    with pytest.raises(DataError, match="'dog', 'owl' are without a name, and 'bird' is missing"):
+        ImageFolderSet(tmp_path, class_names={"cat": "a cat", "bird": "a bird"})
+
+
 def test_imagenet(tmp_path: Path) -> None:
-    for i in range(1000):
-        (tmp_path / "val" / f"n{i:08d}").mkdir(parents=True)
-    picture(tmp_path / "val" / "n00000281" / "ILSVRC2012_val_00000001.JPEG", RED)
+    imagenet_folders(tmp_path / "val")
+    picture(tmp_path / "val" / "n02123045" / "ILSVRC2012_val_00000001.JPEG", RED)
     dataset = imagenet(tmp_path)
     assert dataset.labels == [281] and dataset.classes[281] == "tabby cat"
     (tmp_path / "val" / "notes").mkdir()
-    with pytest.raises(DataError, match="1001 class folders, also 'notes'; expected exactly the 1,000"):
+    with pytest.raises(DataError, match="1001 class folders, of which 'notes' is no class of ImageNet-1k, and none is"):
+        imagenet(tmp_path)
+    # A folder of ImageNet-21k in place of another: as many, but every name in between would move.
+    (tmp_path / "val" / "notes").rmdir()
+    (tmp_path / "val" / "n01440764").rename(tmp_path / "val" / "n15093298")
+    with pytest.raises(DataError, match="1000 class folders, .*'n15093298' is no class .* 'n01440764' is missing"):
         imagenet(tmp_path)
     with pytest.raises(MissingDataError, match="train: is not there"):
         imagenet(tmp_path, split="train")

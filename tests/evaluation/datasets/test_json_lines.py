@@ -48,6 +48,7 @@ def test_names_or_numbers(tmp_path: Path) -> None:
         ({"image": "a.png", "label": True}, ["x"], "line 1: expected"),
         ({"image": "a.png", "label": 1}, ["x"], r"line 1: has the label 1; expected one of the 1 classes"),
         ({"image": "a.png", "label": "y"}, ["x"], "line 1: has the label 'y'"),
+        ({"image": "a.png", "label": "x"}, ["x", "x"], "label 'x', the name of several classes; give labels as num"),
         ([], None, "line 1: expected"),
         ("", None, "names no pictures"),
     ],

@@ -91,6 +91,13 @@ def test_cub_that_does_not_fit(tmp_path: Path) -> None:
     (folder / "image_class_labels.txt").write_text(labels.replace("16 2\n", ""))
     with pytest.raises(DataError, match=r"picture 16 of images\.txt lacks a class or a split"):
         cub(folder, split="test")
+    (folder / "image_class_labels.txt").write_text(labels)
+    names = (folder / "classes.txt").read_text()
+    # Without its first class the second would have the first one's pictures.
+    for lines in (names.split("\n", 1)[1], names.split("\n", 1)[0]):
+        (folder / "classes.txt").write_text(lines)
+        with pytest.raises(DataError, match=r"classes\.txt has 1 lines that are not the classes 1 \.\.\. 1, or"):
+            cub(folder, split="test")
     (folder / "classes.txt").write_text("one\n")
     with pytest.raises(DataError, match=r"classes\.txt: has a line that is not `number value`"):
         cub(folder, split="test")

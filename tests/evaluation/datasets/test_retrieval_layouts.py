@@ -188,6 +188,12 @@ def test_folders_of_texts(root: Path, tmp_path: Path) -> None:
     assert data.captions == ["nine", "ten"] and color(data, 1) == list(RED)
     with pytest.raises(DataError, match=r"9\.jpg: cannot be read"):
         data.images[0]
+    picture(tmp_path / "image" / "10.jpg", BLUE)  # which of the two is it?
+    with pytest.raises(DataError, match=r"image: has 10\.PNG and 10\.jpg for '10'; expected one picture"):
+        caption_folder(tmp_path)
+    (tmp_path / "image" / "10.jpg").rename(tmp_path / "image" / "._10.jpg")
+    broken(tmp_path / "caption" / "._9.txt")  # what macOS leaves behind
+    assert caption_folder(tmp_path).captions == ["nine", "ten"]
     broken(tmp_path / "caption" / "11.txt")
     with pytest.raises(DataError, match=r"11\.txt: cannot be read as UTF-8"):
         caption_folder(tmp_path)

@@ -6,6 +6,8 @@ import pytest
 
 from hypvl.errors import ConfigError, DataError
 from hypvl.evaluation.datasets.classification import ImageFolderSet
+from hypvl.evaluation.datasets.entries import class_names
+from hypvl.evaluation.datasets.folder_names import plain
 from hypvl.evaluation.datasets.i0t_tree import I0T_CLASSIFICATION_SETS, i0t_classification_set
 from hypvl.evaluation.datasets.itra_tree import BIRDSNAP_LEFT_OUT, ITRA_SETS, itra_set
 from hypvl.evaluation.datasets.retrieval import coco
@@ -22,9 +24,9 @@ def test_itra(tmp_path: Path) -> None:
     assert names == {
         "imagenet": ["tench", "goldfish"],
         "birdsnap": ["Acadian Flycatcher", "Acorn Woodpecker"],
-        "country211": ["AD", "AE"],
-        "flowers102": ["1", "2"],
-        "gtsrb": ["00000", "00001"],
+        "country211": ["Andorra", "United Arab Emirates"],
+        "flowers102": ["pink primrose", "globe thistle"],  # "1", "10"
+        "gtsrb": ["red and white circle 20 kph speed limit", "red and white circle 30 kph speed limit"],
         "stanford_cars": ["Acura RL Sedan 2012", "BMW X5 SUV 2007"],
         "ucf101": ["Apply Eye Makeup", "Yo Yo"],
     }
@@ -46,8 +48,6 @@ def test_itra(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "first"), [("flowers102", 1), ("flowers102", 0), ("gtsrb", 0)])
 def test_numbered_folders_get_the_name_of_their_number(name: str, first: int, tmp_path: Path) -> None:
-    from hypvl.evaluation.datasets.entries import class_names
-
     known = class_names(name)
     assert known is not None
     for i in range(len(known)):
@@ -57,10 +57,67 @@ def test_numbered_folders_get_the_name_of_their_number(name: str, first: int, tm
         assert data.classes[label] == known[int(key.split("/")[0]) - first]
 
 
+@pytest.mark.parametrize("style", ["{}", "upper"])
+def test_folders_called_by_names_get_their_own_name(style: str, tmp_path: Path) -> None:
+    known = class_names("flowers102")
+    assert known is not None
+    for name in known:
+        folder = name.replace(" ", "_").title() if style == "upper" else name
+        picture(tmp_path / "flowers102" / "test" / folder / "a.png", RED)
+    data = itra_set("flowers102", root=tmp_path)
+    assert len(data) == 102
+    for key, label in zip(data.keys, data.labels, strict=True):
+        assert plain(data.classes[label]) == plain(key.split("/")[0])
+
+
+def test_one_folder_spelt_otherwise_is_named(tmp_path: Path) -> None:
+    known = class_names("flowers102")
+    assert known is not None
+    for name in known:
+        folder = "tigre lily" if name == "tiger lily" else name
+        picture(tmp_path / "flowers102" / "test" / folder / "a.png", RED)
+    with pytest.raises(
+        DataError, match="flowers102/test: 'tigre lily' is no class of flowers102, and 'tiger lily' is missing"
+    ):
+        itra_set("flowers102", root=tmp_path)
+
+
+def test_countries_are_called_by_their_code_even_where_some_are_missing(tmp_path: Path) -> None:
+    for code in ("ZW", "DE", "XK"):
+        picture(tmp_path / "country211" / "test" / code / "a.png", RED)
+    assert itra_set("country211", root=tmp_path).classes == ["Germany", "Kosovo", "Zimbabwe"]
+    picture(tmp_path / "country211" / "test" / "ZZ" / "a.png", RED)
+    with pytest.raises(DataError, match=r"'ZZ' is no class .* 'Andorra', .* and 203 more are missing"):
+        itra_set("country211", root=tmp_path)
+
+
+def test_numbers_that_may_be_counted_from_0_or_1_are_refused(tmp_path: Path) -> None:
+    for number in ("1", "2"):
+        picture(tmp_path / "flowers102" / "test" / number / "a.png", RED)
+    with pytest.raises(DataError, match=r"numbered 1 \.\.\. 2, neither 0 nor 102"):
+        itra_set("flowers102", root=tmp_path)
+    picture(tmp_path / "gtsrb" / "test" / "00000" / "a.png", RED)
+    picture(tmp_path / "gtsrb" / "test" / "00043" / "a.png", RED)
+    with pytest.raises(DataError, match="'00043' is no class of gtsrb"):
+        itra_set("gtsrb", root=tmp_path)
+
+
+def test_birdsnap_in_another_order_is_refused(tmp_path: Path) -> None:
+    for i in range(500):
+        picture(tmp_path / "birdsnap" / "test" / f"Bird_{i:03d}" / "1.jpg", RED)
+    assert len(itra_set("birdsnap", root=tmp_path)) == 491
+    for i in BIRDSNAP_LEFT_OUT:  # without pictures, as published; one folder in front moves all places
+        (tmp_path / "birdsnap" / "test" / f"Bird_{i:03d}" / "1.jpg").unlink()
+    assert len(itra_set("birdsnap", root=tmp_path)) == 491
+    (tmp_path / "birdsnap" / "test" / "Bird_499").rename(tmp_path / "birdsnap" / "test" / "A_Bird")
+    with pytest.raises(DataError, match=r"'Bird_046'.* without pictures, while 'Bird_045'"):
+        itra_set("birdsnap", root=tmp_path)
+
+
 def test_birdsnap_without_the_nine_classes(tmp_path: Path) -> None:
     for i in range(500):
         (tmp_path / "birdsnap" / "test" / f"Bird_{i:03d}").mkdir(parents=True)
-    for i in (45, 46, 47, 499):
+    for i in (45, 47, 499):
         picture(tmp_path / "birdsnap" / "test" / f"Bird_{i:03d}" / "1.jpg", RED)
     data = itra_set("birdsnap", root=tmp_path)
     assert len(data.classes) == 491 and len(BIRDSNAP_LEFT_OUT) == 9

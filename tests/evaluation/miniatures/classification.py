@@ -32,11 +32,20 @@ def make(root: Path) -> None:
 
 def imagenet(root: Path) -> None:
     for split, count in (("train", 6), ("val", 3)):
-        for i in range(1000):
-            (root / "imagenet" / split / f"n{i:08d}").mkdir(parents=True, exist_ok=True)
+        ids = imagenet_folders(root / "imagenet" / split)
         for label in range(2):
             for i in range(count):
-                picture(root / "imagenet" / split / f"n{label:08d}" / f"{split}_{i:08d}.JPEG", COLORS[label])
+                picture(root / "imagenet" / split / ids[label] / f"{split}_{i:08d}.JPEG", COLORS[label])
+
+
+def imagenet_folders(folder: Path) -> list[str]:
+    """Make the 1,000 class folders, empty; gives their names."""
+    from timm.data import ImageNetInfo
+
+    ids = list(ImageNetInfo("imagenet-1k").label_names())
+    for name in ids:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    return ids
 
 
 def food101(root: Path) -> None:

@@ -6,7 +6,7 @@ Fills roots.itra of configs/eval_itra_classification.py: red and blue class fold
 from pathlib import Path
 
 from tests.evaluation.fakes import picture
-from tests.evaluation.miniatures.classification import COLORS, folders
+from tests.evaluation.miniatures.classification import COLORS, folders, imagenet_folders
 from tests.evaluation.miniatures.retrieval import make_coco
 
 CLASSES = {
@@ -24,9 +24,10 @@ def make(root: Path) -> None:
     base = root / "itra"
     for place, names in CLASSES.items():
         folders(base / place, names, 2)
+    for i in range(1, 103):  # numbers say which flower only where the last is there
+        (base / "flowers102" / "test" / str(i)).mkdir(exist_ok=True)
     for split in ("train", "test"):
-        for i in range(1000):
-            (base / "imagenet" / split / f"n{i:08d}").mkdir(parents=True)
+        ids = imagenet_folders(base / "imagenet" / split)
         for label in range(2):
-            picture(base / "imagenet" / split / f"n{label:08d}" / "1.JPEG", COLORS[label])
+            picture(base / "imagenet" / split / ids[label] / "1.JPEG", COLORS[label])
     make_coco(base / "coco2017")
