@@ -202,6 +202,16 @@ class TrainConfig(_Checked):
                 settings[field.name] = _build(section, f"train.{field.name}", settings[field.name])
         return _build(cls, "train", settings)
 
+    @classmethod
+    def with_defaults(cls, node: Mapping[str, Any]) -> dict[str, Any]:
+        """Plain settings, unchecked, with the default of every key that is missing or a section that is null."""
+        given = dict(node)
+        full = dataclasses.asdict(cls(objective=None)) | given
+        for name, section in _SECTIONS.items():
+            asked = given.get(name)
+            full[name] = dataclasses.asdict(section()) | (asked if isinstance(asked, Mapping) else {})  # type: ignore[call-overload]  # a dataclass
+        return full
+
 
 _SECTIONS: Mapping[str, type[_Checked]] = {
     "grad_cache": GradCacheConfig, "audit": AuditConfig, "ddp": DDPConfig, "wandb": WandbConfig,

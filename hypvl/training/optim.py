@@ -68,15 +68,43 @@ def parameter_groups(
         raise ValueError("trainable, frozen: they leave no parameter to train; expected at least one.")
     for pattern in rates:
         _matched(pattern, names, argument="lr")
+    parameters = dict(model.named_parameters())
+    return [
+        {"params": [parameters[name] for name in found], "weight_decay": decays[kind]}
+        | ({} if pattern is None else {"lr": rates[pattern]})
+        for (pattern, kind), found in _grouped(model, excluded=excluded, rates=rates).items()
+    ]
+
+
+def names_as_before(
+    model: nn.Module, *, exclude: Iterable[str] | None, lr: Iterable[str] | None
+) -> list[list[str]]:
+    """Names in the groups that versions made whose checkpoints do not name the optimizer's parameters.
+
+    Only ``exclude`` said there what is not decayed.
+
+    Args:
+        model: With the same parameters frozen as then.
+        exclude: As in the config of then; None = it said nothing.
+        lr: The patterns of its rates.
+    """
+    excluded = ("log_scale", "log_curv", "logit_bias") if exclude is None else exclude
+    return list(_grouped(model, excluded=excluded, rates=() if lr is None else lr, declared=False).values())
+
+
+def _grouped(
+    model: nn.Module, *, excluded: Iterable[str], rates: Iterable[str], declared: bool = True
+) -> dict[tuple[str | None, int], list[str]]:
+    """Names of trainable parameters by (pattern of a rate or None, kind): regular, gains and biases, excluded."""
     norms = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
-    # (pattern of a rate or None) x (regular, gains and biases, excluded)
-    groups: dict[tuple[str | None, int], list[nn.Parameter]] = {
+    excluded, rates = list(excluded), list(rates)
+    groups: dict[tuple[str | None, int], list[str]] = {
         (pattern, kind): [] for pattern in (None, *rates) for kind in range(3)
     }
     seen: set[int] = set()
     for prefix, module in model.named_modules():
-        declared = getattr(module, "no_weight_decay", None)  # timm's models have a method of that name
-        undecayed = declared if isinstance(declared, frozenset) else frozenset()
+        says = getattr(module, "no_weight_decay", None)  # timm's models have a method of that name
+        undecayed = says if declared and isinstance(says, frozenset) else frozenset()
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
@@ -89,12 +117,8 @@ def parameter_groups(
                 kind = 1
             else:
                 kind = 0
-            groups[fits, kind].append(parameter)
-    return [
-        {"params": found, "weight_decay": decays[kind]} | ({} if fits is None else {"lr": rates[fits]})
-        for (fits, kind), found in groups.items()
-        if found
-    ]
+            groups[fits, kind].append(full)
+    return {key: found for key, found in groups.items() if found}
 
 
 def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:

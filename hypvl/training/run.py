@@ -15,17 +15,18 @@ from hypvl import distributed
 from hypvl.checks import whole_number
 from hypvl.config import LazyConfig, instantiate
 from hypvl.data.loader import Loader, build_loader
-from hypvl.errors import CheckpointError, ConfigError
+from hypvl.errors import ConfigError
 from hypvl.io.files import write_atomically
-from hypvl.models.hub import load_checkpoint, load_weights
+from hypvl.models.hub import load_weights
 from hypvl.training.accumulation import Accumulation
 from hypvl.training.averaging import GradientAverage
-from hypvl.training.checkpoint import RunFolder, random_state, restore_random_state
+from hypvl.training.checkpoint import RunFolder
+from hypvl.training.compatibility import Change, check_compatible, log_changes, saved_config
 from hypvl.training.config import TrainConfig
 from hypvl.training.grad_cache import GradCache
 from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.checkpoints import Checkpoints, OrderlyStop
-from hypvl.training.hooks.metrics import Metrics, Sink, bad_everywhere
+from hypvl.training.hooks.metrics import Metrics, Sink
 from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, log_to_console, log_to_file
 from hypvl.training.learner import Learner
 from hypvl.training.loop import Hook, Trainer
@@ -33,6 +34,7 @@ from hypvl.training.precision import Precision
 from hypvl.training.provenance import provenance
 from hypvl.training.root import mean_embedding
 from hypvl.training.row_checks import refuse_batch_statistics
+from hypvl.training.state import TrainState, read_state
 from hypvl.training.summary import summary_table
 
 
@@ -74,7 +76,8 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     _check_place(folder)
     log_to_console(rank=distributed.rank())
     start = distributed.from_main(place.start)
-    resumed = None if start is None else _state_of(start)
+    resumed = None if start is None else read_state(start)
+    changes = [] if resumed is None else _changes(resumed, cfg)
 
     torch.manual_seed(settings.seed)  # the same weights on every rank
     model = instantiate(cfg.model)
@@ -120,28 +123,34 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         average=average,
         iteration=iteration,
     )
+    state = TrainState(trainer, loader)
     if resumed is not None:
-        _restore(trainer, loader, resumed)
+        state.load_state_dict(resumed)
         started_from = f"resumed at iteration {iteration}"
         if iteration >= trainer.num_iterations:
             started_from = f"already at {iteration} of {trainer.num_iterations} iterations: no more to train"
+    del resumed  # weights and moments of another time: not needed beside those of the run
 
     distributed.from_main(place.make)  # from here on something is written
     log_to_file(folder, rank=distributed.rank())
     config_text = LazyConfig.to_yaml(cfg)
-    origin = provenance(seed=settings.seed, data_fingerprint=dataset.fingerprint, config_text=config_text)
+    state.config = config_text
+    state.provenance = origin = provenance(
+        seed=settings.seed, data_fingerprint=dataset.fingerprint, config_text=config_text
+    )
     if distributed.is_main():
         write_atomically(folder / "config.yaml", config_text)
         write_atomically(folder / "provenance.json", json.dumps(origin, indent=2) + "\n")
         logger.info("model\n{}", table)
         logger.info(started_from)
+        log_changes(changes)
         if plan.divides:
             logger.info(plan.describe())
         logger.info(
             "training on {} x {}, {} samples, precision {}, into {}",
             distributed.world_size(), device, len(dataset), precision.dtype or "fp32", folder,
         )  # fmt: skip
-    trainer.hooks = _hooks(cfg, settings, folder, trainer, loader, config_text, origin)
+    trainer.hooks = _hooks(cfg, settings, folder, state)
     with loader:
         trainer.run()
 
@@ -165,6 +174,15 @@ def _node(cfg: DictConfig, path: str) -> DictConfig:
     if not isinstance(node, DictConfig):
         raise ConfigError(f"{path}: got {node!r}; expected a mapping, as in the files of configs/common/.")
     return node
+
+
+def _changes(state: dict[str, Any], cfg: DictConfig) -> list[Change]:
+    """What the config has other than that of the run it continues."""
+    saved = saved_config(state)
+    if saved is None:
+        logger.warning("--resume: the checkpoint has no config that can be read; what changed is not known")
+        return []
+    return check_compatible(saved, cfg)
 
 
 def _check_place(folder: Path) -> None:
@@ -196,27 +214,9 @@ def _hooks(
     cfg: DictConfig,
     settings: TrainConfig,
     folder: Path,
-    trainer: Trainer,
-    loader: Loader,
-    config_text: str,
-    origin: dict[str, Any],
+    state: TrainState,
 ) -> list[Hook]:
-    def collect(trainer: Trainer) -> dict[str, Any]:
-        return {
-            "model": trainer.learner.model.state_dict(),
-            "objective": trainer.learner.objective.state_dict(),
-            "optimizer": trainer.optimizer.state_dict(),
-            "scheduler": trainer.scheduler.state_dict(),
-            "scaler": trainer.scaler.state_dict(),
-            "rng": random_state(),
-            "data": {
-                **loader.state(trainer.consumed),
-                "bad_samples": bad_everywhere(loader.bad).state_dict(),
-            },
-            "iteration": trainer.iteration,
-            "config": config_text,
-            "provenance": origin,
-        }
+    trainer, loader = state.trainer, state.loader
 
     def final_extra(trainer: Trainer) -> dict[str, Any]:
         if trainer.learner.model.geometry.root(trainer.learner.model.embed_dim) is not None:
@@ -249,7 +249,7 @@ def _hooks(
         *_live_audit(settings, folder, sinks, trainer),
         Checkpoints(
             folder,
-            collect=collect,
+            collect=lambda _: state.state_dict(),
             period=settings.checkpoint_period,
             keep=settings.keep_checkpoints,
             final_extra=final_extra,
@@ -327,32 +327,3 @@ def _wrap(learner: Learner, settings: TrainConfig, precision: Precision, plan: A
         }
         ddp.register_comm_hook(None, hooks[wire])
     return ddp
-
-
-def _state_of(path: Path) -> dict[str, Any]:
-    """A checkpoint, if it is one of a run."""
-    state = load_checkpoint(path)
-    if missing := {"optimizer", "scheduler", "scaler", "objective", "rng", "data", "iteration"} - set(state):
-        raise CheckpointError(
-            f"{path}: has no {', '.join(sorted(missing))}, so training cannot continue from it; "
-            "start a new run with train.init_checkpoint set to it."
-        )
-    return state
-
-
-def _restore(trainer: Trainer, loader: Loader, state: dict[str, Any]) -> None:
-    load_weights(trainer.learner.model, state)
-    trainer.learner.objective.load_state_dict(state["objective"])
-    try:
-        trainer.optimizer.load_state_dict(state["optimizer"])
-    except ValueError as error:
-        raise CheckpointError(
-            f"--resume: the checkpoint's optimizer does not fit this config ({error}); "
-            "use the config the run was started with."
-        ) from error
-    trainer.scheduler.load_state_dict(state["scheduler"])
-    trainer.scaler.load_state_dict(state["scaler"])
-    loader.check_resume(state["data"])
-    if distributed.is_main():
-        loader.bad.load_state_dict(state["data"]["bad_samples"])
-    restore_random_state(state["rng"])
