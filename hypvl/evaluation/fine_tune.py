@@ -70,8 +70,8 @@ class FineTune(SupervisedEvaluator):
         seeds: Of draws, order and head; one result each.
         trainable: ``"all"`` that pictures go through, or the ``"head"`` alone, on features encoded once.
         tuning: Whether rates are given or searched.
-        learning_rate: For ``"fixed"``.
-        weight_decay: For ``"fixed"``.
+        learning_rate: For ``"fixed"``, and for ``"swept"`` with one shot, which leaves no validation pictures.
+        weight_decay: Likewise.
         learning_rates: For ``"swept"``.
         weight_decays: For ``"swept"``: the grid.
         halvings: For ``"swept"``: of the grid's steps.
@@ -147,6 +147,11 @@ class FineTune(SupervisedEvaluator):
         self.batch_size = batch_size
         self.momentum = momentum
 
+    @property
+    def chooses(self) -> bool:
+        """Fixed rates are not chosen."""
+        return self.tuning == "swept"
+
     def learn(self, model: EvaluableModel, plans: Sequence[Plan]) -> Learnt:
         """Train on each plan and predict the test pictures."""
         positions = sorted({i for plan in plans for i in plan.both})
@@ -172,10 +177,15 @@ class FineTune(SupervisedEvaluator):
 
     def _run(self, model: EvaluableModel, batches: TrainingBatches, plan: Plan) -> Run:
         notes: dict[str, Any] = {}
+        warnings: list[str] = []
         rates = self.fixed
-        if self.tuning == "swept":
+        if self.tuning == "swept" and plan.check:
             rates, scores = self._search(model, batches, plan)
             notes["validation_scores"] = scores
+        elif self.tuning == "swept":
+            warnings.append(
+                f"seed {plan.seed}: one picture of each class leaves none to choose rates by; they are the fixed ones."
+            )
         trained = self._train(model, batches, plan.both, rates, epochs=self.epochs, seed=plan.seed)
         rows = None if trained is None else self._predict(trained, batches, None)
         if trained is None or rows is None:
@@ -193,7 +203,7 @@ class FineTune(SupervisedEvaluator):
             "weight_decay": rates.weight_decay,
             "epochs": self.epochs,
         }
-        return Run(full, trainable=head + encoder, notes=notes)
+        return Run(full, trainable=head + encoder, notes=notes, warnings=warnings)
 
     def _search(
         self, model: EvaluableModel, batches: TrainingBatches, plan: Plan

@@ -12,7 +12,7 @@ from hypvl.evaluation.learning.labelled import Label
 from hypvl.evaluation.learning.logistic import LogisticModels, LogisticPath, Precision
 from hypvl.evaluation.learning.prediction_files import PredictionFiles
 from hypvl.evaluation.learning.supervised import Learnt, Plan, Run, SupervisedEvaluator
-from hypvl.evaluation.learning.sweep import COARSE_GRID, halving_search
+from hypvl.evaluation.learning.sweep import COARSE_GRID, SweepResult, halving_search
 from hypvl.evaluation.protocol import ClassificationSet, EvaluableModel, Stage
 from hypvl.evaluation.zero_shot import Metric
 
@@ -38,7 +38,7 @@ class LinearProbe(SupervisedEvaluator):
         validation_fraction: Share of each class to cut.
         shots: Pictures of each class to learn from; None = all.
         seeds: Of the draws, one result each.
-        costs: Grid of inverse strengths of the penalty.
+        costs: Grid of inverse strengths of the penalty; the middle one where one shot leaves nothing to choose by.
         halvings: How often the interval is halved.
         metric: What the cost is chosen by and what is reported first.
         stage: ``"trunk"``, before the projection, as published.
@@ -107,11 +107,10 @@ class LinearProbe(SupervisedEvaluator):
 
     def _probe(self, trained: PoolFeatures, tested: PoolFeatures, plan: Plan) -> Run:
         fit, fit_labels = trained.of(plan.fit)
-        check, check_labels = trained.of(plan.check)
         statistics = _statistics(fit, self.normalize)
-        fit, check = _normalized(fit, statistics), _normalized(check, statistics)
-        path = self._path(fit, fit_labels)
+        path = self._path(_normalized(fit, statistics), fit_labels)
         fitted: list[LogisticModels] = []
+        warnings: list[str] = []
 
         def score(costs: Sequence[float]) -> list[float]:
             models = path.fit(costs)
@@ -120,7 +119,15 @@ class LinearProbe(SupervisedEvaluator):
                 self.validation_score(models.probabilities(check, k), check_labels) for k in range(len(costs))
             ]
 
-        found = halving_search(score, self.costs, halvings=self.halvings)
+        if plan.check:
+            check, check_labels = trained.of(plan.check)
+            check = _normalized(check, statistics)
+            found = halving_search(score, self.costs, halvings=self.halvings)
+        else:
+            found = SweepResult(sorted(self.costs)[len(self.costs) // 2], {})
+            warnings.append(
+                f"seed {plan.seed}: there is no picture to choose the cost by; it is {found.best:g}, the grid's middle."
+            )
         both, both_labels = trained.of(plan.both)
         statistics = _statistics(both, self.normalize)
         last = self._path(_normalized(both, statistics), both_labels)
@@ -142,7 +149,7 @@ class LinearProbe(SupervisedEvaluator):
                     "passes_of_the_search": sum(models.evaluations for models in fitted),
                 },
             },
-            warnings=_warnings([*fitted, final], plan.seed, self.tolerance),
+            warnings=warnings + _warnings([*fitted, final], plan.seed, self.tolerance),
         )
 
     def _path(self, rows: Tensor, labels: Sequence[Label]) -> LogisticPath:

@@ -211,6 +211,25 @@ def test_half_precision_trains_too() -> None:
     assert math.isfinite(result.metrics["top1_accuracy"]) and result.metrics["top1_accuracy"] > 60
 
 
+@pytest.mark.parametrize(("tuning", "warnings"), [("fixed", 0), ("swept", 1)])
+def test_one_shot_is_trained_with_the_fixed_rates(tuning: str, warnings: int) -> None:
+    rows = [(10, 0), (30, 0), (20, 0), (240, 1), (220, 1), (230, 1)]
+    given = {"epochs": 60, "encoding": PLAIN, "trainable": "head"}
+    result = FineTune(Listed(rows), Listed(rows), shots=1, tuning=tuning, **given)(SmallModel())  # type: ignore[arg-type]
+    assert result.metrics["top1_accuracy"] == 100.0
+    (run,) = result.meta["runs"]
+    assert (run["train_images"], run["validation_images"]) == (2, 0)
+    assert (run["learning_rate"], run["weight_decay"]) == (0.1, 1e-6) and "validation_scores" not in run
+    assert len(result.meta["warnings"]) == warnings
+    # All of a set that has one picture of each class: the same for fixed rates, an error for a search.
+    one = Listed([(10, 0), (240, 1)])
+    if tuning == "fixed":
+        assert FineTune(one, Listed(rows), **given)(SmallModel()).metrics["top1_accuracy"] == 100.0  # type: ignore[arg-type]
+    else:
+        with pytest.raises(DataError, match="leave none for validation"):
+            FineTune(one, one, tuning="swept", **given)(SmallModel())  # type: ignore[arg-type]
+
+
 def test_wrong_settings() -> None:
     data = Listed(MIDDLE)
     with pytest.raises(ValueError, match="trainable, tuning: got 'text', 'fixed'"):

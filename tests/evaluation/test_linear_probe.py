@@ -299,4 +299,22 @@ def test_wrong_settings(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="validation: its 1 pictures give no roc_auc"):
         LinearProbe(data, data, validation=Listed([(1, 0)]), metric="roc_auc", encoding=PLAIN)(FakeModel())
     with pytest.raises(DataError, match="leave none for validation"):
-        LinearProbe(data, data, shots=1, encoding=PLAIN)(FakeModel())
+        LinearProbe(data, data, encoding=PLAIN)(FakeModel())
+
+
+def test_one_shot_takes_the_middle_of_the_grid() -> None:
+    rows = [(10, 0), (30, 0), (20, 0), (240, 1), (220, 1), (230, 1)]
+    result = LinearProbe(Listed(rows), Listed(rows), shots=1, seeds=[0, 1], encoding=PLAIN)(FakeModel())
+    assert result.metrics["top1_accuracy"] == 100.0
+    for run in result.meta["runs"]:
+        assert (run["train_images"], run["validation_images"], run["cost"]) == (2, 0, 1.0)
+        assert run["validation_scores"] == []
+    assert result.meta["warnings"] == [
+        f"seed {seed}: there is no picture to choose the cost by; it is 1, the grid's middle."
+        for seed in (0, 1)
+    ]
+    # It is the classifier of that cost on the drawn pictures, whatever the others of the grid.
+    same = LinearProbe(Listed(rows), Listed(rows), shots=1, seeds=[0, 1], costs=[1.0], encoding=PLAIN)(
+        FakeModel()
+    )
+    assert same.metrics == result.metrics

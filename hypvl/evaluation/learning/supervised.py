@@ -41,7 +41,8 @@ class Plan:
     Attributes:
         seed: Which draw.
         fit: To train on while settings are chosen.
-        check: To choose them by. The final classifier is trained on both.
+        check: To choose them by, empty where nothing is chosen or the draw leaves none. The final classifier is
+            trained on both.
     """
 
     seed: int
@@ -91,7 +92,8 @@ class SupervisedEvaluator(Evaluator):
 
     The test split is looked at once per seed, by the classifier that validation chose. Without shots the validation
     split is ``validation``, or a share cut from each class of ``train``. With shots both parts come out of the
-    drawn pictures of ``train``, and ``validation`` is not looked at.
+    drawn pictures of ``train``, and ``validation`` is not looked at; one shot leaves nothing to choose by, and the
+    settings that the evaluation names for that are taken.
 
     Metrics, in percent: those of ``class_metrics.measure``, chance levels beside them; with
     several seeds their means, and ``seed_std``, the standard deviation (of a sample) of the main metric. A test picture
@@ -169,6 +171,11 @@ class SupervisedEvaluator(Evaluator):
         self.encoding = Encoding() if encoding is None else encoding
         self.predictions = predictions
 
+    @property
+    def chooses(self) -> bool:
+        """Whether settings are chosen, which needs validation pictures."""
+        return True
+
     @abstractmethod
     def learn(self, model: EvaluableModel, plans: Sequence[Plan]) -> Learnt:
         """Train on each plan and predict the test pictures."""
@@ -218,8 +225,16 @@ class SupervisedEvaluator(Evaluator):
             train = few_shot(self.pool.labels[: self.train_count], shots=self.shots, seed=seed)
         elif len(self.pool) > self.train_count:
             return Plan(seed, train, list(range(self.train_count, len(self.pool))))
-        cut = cut_validation(train, self.pool.labels, fraction=self.validation_fraction, seed=seed)
-        return Plan(seed, *cut)
+        if not self.chooses or (self.shots is not None and not self._can_validate(train)):
+            return Plan(seed, train, [])
+        return Plan(
+            seed, *cut_validation(train, self.pool.labels, fraction=self.validation_fraction, seed=seed)
+        )
+
+    def _can_validate(self, positions: Sequence[int]) -> bool:
+        """Whether some class has two of these pictures, one to learn from and one to validate on."""
+        first = [next(iter(classes_of(self.pool.labels[i])), -1) for i in positions]
+        return len(set(first)) < len(first)
 
     def _result(self, plans: Sequence[Plan], learnt: Learnt, found: Sequence[Measured]) -> EvaluationResult:
         runs = learnt.runs
