@@ -4,21 +4,25 @@ Nothing here imports torch, hydra or omegaconf until a config is read, so that `
 """
 
 import argparse
+import errno
+import io
 import os
 import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from hypvl.errors import ConfigError, UserError
+from hypvl.io.redact import printable, printable_lines
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 DEBUG_VARIABLE = "HYPVL_DEBUG"
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_LONGEST_LINE = 4000
 _OVERRIDES_HELP = (
     "changes to the config: key=value changes, +key=value adds, ++key=value sets either way, ~key deletes"
     " (docs/configs.md)"
@@ -33,19 +37,49 @@ def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = 
         argv: Arguments without the program's name; the process's own when None.
 
     Returns:
-        What ``main`` returned; a :class:`UserError`'s ``exit_code`` (a config error: 2); 130 after Ctrl-C.
-        With ``HYPVL_DEBUG=1`` the traceback is printed before the line. Other exceptions pass through.
+        What ``main`` returned; a :class:`UserError`'s ``exit_code`` (a config error: 2); 1 when the system refuses
+        (a full disk, no permission); 130 after Ctrl-C. With ``HYPVL_DEBUG=1`` the traceback is printed before the
+        line. Other exceptions pass through.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files that are not UTF-8, terminals that are not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return main(sys.argv[1:] if argv is None else argv)
-    except UserError as error:
+    except (UserError, OSError) as error:
         if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+            show_traceback()
+        if isinstance(error, UserError):
+            show(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+        show(f"error: {system_error(error)} ({DEBUG_VARIABLE}=1 shows where.)", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def show(text: str, *, file: TextIO | None = None) -> None:
+    """Print one line that may hold texts from outside: without secrets, control characters written out.
+
+    Args:
+        text: The line.
+        file: Where to; None = standard output.
+    """
+    print(printable(text, limit=_LONGEST_LINE), file=file, flush=file is sys.stderr)
+
+
+def show_traceback() -> None:
+    """Print the traceback of the exception being handled to stderr, without secrets."""
+    print(printable_lines(traceback.format_exc()), end="", file=sys.stderr, flush=True)
+
+
+def system_error(error: OSError) -> str:
+    """What the operating system refused, as a sentence."""
+    reason = error.strerror or str(error) or type(error).__name__
+    place = "" if error.filename is None else f"{os.fspath(error.filename)!s}: "
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{place}there is no more room to write ({reason}); free some, or name another folder."
+    return f"{place}{reason}."
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

@@ -6,15 +6,22 @@ import json
 import os
 import sys
 import time
-import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypvl.cli.common import DEBUG_VARIABLE, add_model_arguments, config_parser, load_config, run_main
+from hypvl.cli.common import (
+    DEBUG_VARIABLE,
+    add_model_arguments,
+    config_parser,
+    load_config,
+    run_main,
+    show,
+    show_traceback,
+)
 from hypvl.cli.embeddings import add_embeddings_arguments, with_store
-from hypvl.cli.results_file import ResultsFile, settings_digest
 from hypvl.errors import ConfigError, UserError
+from hypvl.io.redact import redact_text, redacted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -74,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Evaluate one by one; 1 when something was missing or failed, after the rest has run."""
+    """Evaluate one by one; 1 when something was missing, failed or broke, after the rest has run."""
     args = build_parser().parse_args(argv)
     flags = {"batch_size": args.batch_size, "num_workers": args.num_workers}
     given = [f"encoding.{key}={value}" for key, value in flags.items() if value is not None]
@@ -94,6 +101,8 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
     from hypvl.cli.model_loading import load_trained
     from hypvl.cli.standardize import Standardizer
     from hypvl.cli.torchrun import rank_device
+    from hypvl.evaluation.results import ResultsFile, settings_digest
+    from hypvl.report.tables import results_csv
 
     device = rank_device(args.device)
     model, content = load_trained(args.checkpoint_path, args.train_config, device=device)
@@ -102,28 +111,42 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
     folder = args.checkpoint_path.parent if args.output_dir is None else args.output_dir
     path = folder / RESULTS if args.output is None else args.output
     provenance = _provenance(args, config, device=str(device), iteration=content.get("iteration"))
-    file = ResultsFile(path, provenance) if distributed.is_main() else None
+    file = None
+    if distributed.is_main():
+        file = ResultsFile(
+            path,
+            subject=_subject(args, content, checkpoint_sha256=provenance["checkpoint_sha256"]),
+            provenance=provenance,
+            as_csv=results_csv,
+        )
+        if file.set_aside is not None:
+            show(f"{path}: held another evaluation, kept as {file.set_aside}")
     for number, name in enumerate(names, start=1):
         started = time.monotonic()
-        digest = settings_digest(_settings(config, name))
-        kept = distributed.broadcast_object(file is not None and not args.redo and file.kept(name, digest))
-        if kept:
-            told = "ok, kept from an earlier run (--redo measures again)"
+        settings = _settings(config, name)
+        digest = settings_digest(settings)
+        kept = distributed.broadcast_object(None if file is None or args.redo else file.kept(name, digest))
+        if kept is not None:
+            told = f"ok, kept from {_earlier(kept, provenance)} (--redo measures again)"
         else:
             entry = _evaluate(name, measured, model, standardizer)
             if file is not None:
-                file.put(name, {**entry, "settings_sha256": digest})
+                file.put(name, entry, digest=digest, settings=redacted(settings))
             told = f"{entry['status']}, {time.monotonic() - started:.1f} s"
-        if file is not None and (kept or not sys.stderr.isatty()):  # a terminal shows progress bars
-            print(f"[{number}/{len(names)}] {name}: {told}", file=sys.stderr, flush=True)
+        if file is not None and (
+            kept is not None or not sys.stderr.isatty()
+        ):  # a terminal shows progress bars
+            show(f"[{number}/{len(names)}] {name}: {told}", file=sys.stderr)
     if file is None:
         return 0
-    shown = {name: file.results[name] for name in names}
+    results = file.results()
+    shown = {name: results[name] for name in names}
     _print(shown, title=f"{args.checkpoint_path.name}")
-    print(f"{path}\n{path.with_suffix('.csv')}")
+    show(str(file.path))
+    show(str(file.path.with_suffix(".csv")))
     bad = [name for name, result in shown.items() if result["status"] != "ok"]
     if bad:
-        print(
+        show(
             f"error: {len(bad)} of {len(names)} evaluations have no result: {', '.join(bad)}.",
             file=sys.stderr,
         )
@@ -191,46 +214,90 @@ def _evaluate(
         json.dumps(entry, allow_nan=False)
         entry["seconds"] = round(time.monotonic() - started, 2)
         return entry
-    # ValueError and RuntimeError: bad settings, out of memory; OSError: a disk that goes away.
-    except (UserError, ValueError, RuntimeError, OSError) as error:
-        if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
-            traceback.print_exc()
-        reason = " ".join(str(error).split())
+    except Exception as error:  # noqa: BLE001  # recorded, and its traceback shown
+        # ValueError and RuntimeError: bad settings, out of memory; OSError: a disk that goes away.
+        expected = isinstance(error, UserError | ValueError | RuntimeError | OSError)
+        if not expected or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
+            show_traceback()
+        reason = redact_text(" ".join(str(error).split()))
+        status = "failed" if expected else "error"
         return {
-            "status": "missing" if isinstance(error, MissingDataError) else "failed",
+            "status": "missing" if isinstance(error, MissingDataError) else status,
             "reason": reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}",
             "metrics": {},
         }
 
 
+def _subject(
+    args: argparse.Namespace, content: Mapping[str, Any], *, checkpoint_sha256: str
+) -> dict[str, Any]:
+    """What the numbers are about: two runs with equal ones continue each other, however the paths were typed."""
+    from omegaconf import OmegaConf
+
+    from hypvl.cli.model_loading import own_config
+    from hypvl.config.plain import to_plain
+    from hypvl.evaluation.results import settings_digest
+    from hypvl.models.hub import load_config as load_model_config
+
+    config = (
+        own_config(dict(content), args.checkpoint_path)
+        if args.train_config is None
+        else load_model_config(args.train_config)
+    )
+    definition = to_plain(OmegaConf.to_container(config.model, resolve=True), source="model")
+    means = args.standardize
+    if means is not None and Path(means).is_file():
+        means = _sha256(Path(means))
+    return {
+        "checkpoint_sha256": checkpoint_sha256,
+        "model_sha256": settings_digest(definition),
+        "suite": str(Path(args.config).resolve()),
+        "standardize": means,
+        "shift": args.shift,
+    }
+
+
+def _earlier(entry: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Which run an entry is kept from: its version where that is another one than today's."""
+    then = entry.get("provenance", {})
+    if all(then.get(key) == now.get(key) for key in ("hypvl", "git_commit")):
+        return "an earlier run"
+    commit = then.get("git_commit")
+    return f"a run of hypvl {then.get('hypvl')}" + ("" if commit is None else f" at {commit[:8]}")
+
+
+def _sha256(path: Path) -> str:
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _provenance(
     args: argparse.Namespace, config: "DictConfig", *, device: str, iteration: int | None
 ) -> dict[str, Any]:
-    import hashlib
     from datetime import UTC, datetime
 
     import hypvl
     from hypvl.config import LazyConfig
     from hypvl.training.provenance import device_name, git_state, package_versions
 
-    with args.checkpoint_path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "hypvl": hypvl.__version__,
         **git_state(Path(hypvl.__file__).resolve().parent),
         "packages": package_versions(),
         "device": device,
         "device_name": device_name(),
-        "command": sys.argv,
+        "command": redacted(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "checkpoint": str(args.checkpoint_path),
-        "checkpoint_sha256": digest,
+        "checkpoint_sha256": _sha256(args.checkpoint_path),
         "iteration": iteration,
         "train_config": args.train_config,
         "eval_config": str(args.config),
         "standardize": args.standardize,
         "shift": args.shift,
-        "config": LazyConfig.to_yaml(config),
+        "config": redact_text(LazyConfig.to_yaml(config)),
     }
 
 
@@ -244,13 +311,13 @@ def _print(results: dict[str, dict[str, Any]], *, title: str) -> None:
         Console().print(rich_table(rows, title=title))
     for name, result in results.items():
         if result["status"] != "ok":
-            print(f"{name}: {result['status']}: {result['reason']}", file=sys.stderr)
+            show(f"{name}: {result['status']}: {result['reason']}", file=sys.stderr)
         elif result["meta"].get("unreadable"):
             count, first = (
                 result["meta"]["unreadable"],
                 result["meta"].get("unreadable_first", ["not named"])[0],
             )
-            print(f"{name}: {count} pictures cannot be read; the first: {first}", file=sys.stderr)
+            show(f"{name}: {count} pictures cannot be read; the first: {first}", file=sys.stderr)
 
 
 def run() -> int:

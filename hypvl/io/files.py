@@ -32,9 +32,11 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], Non
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+            error.filename = str(path)  # a write does not know where it writes to
         raise
     _sync_folder(path.parent)
 

@@ -1,6 +1,7 @@
 """What may be shown of addresses and texts from outside: no passwords, no tokens, no control characters."""
 
 import re
+from typing import Any
 from urllib.parse import unquote_plus
 
 _HIDDEN = "***"
@@ -55,6 +56,17 @@ def redact_text(text: str) -> str:
     return _SECRET_VALUE.sub(_HIDDEN, text)
 
 
+def redacted(data: Any) -> Any:
+    """Plain data (strings in lists and mappings) as they may be kept, every string through :func:`redact_text`."""
+    if isinstance(data, str):
+        return redact_text(data)
+    if isinstance(data, dict):
+        return {key: redacted(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [redacted(value) for value in data]
+    return data
+
+
 def printable(text: str, *, limit: int = 300) -> str:
     r"""A text from outside for one line on a screen: redacted, control characters as ``\x1b``, cut to ``limit``.
 
@@ -64,6 +76,14 @@ def printable(text: str, *, limit: int = 300) -> str:
     """
     shown = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), redact_text(text))
     return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."
+
+
+def printable_lines(text: str) -> str:
+    """A text of several lines as :func:`printable` would show each of them whole: line ends and tabs stay."""
+    lines = redact_text(text).split("\n")
+    return "\n".join(
+        "\t".join(printable(part, limit=len(part) * 10) for part in line.split("\t")) for line in lines
+    )
 
 
 def _hide_parameter(match: re.Match[str]) -> str:

@@ -24,7 +24,7 @@ class Cell:
     """One number, or why there is none.
 
     Attributes:
-        status: ``"ok"``, ``"missing"`` (no data), ``"failed"``, or ``"absent"`` (not evaluated).
+        status: ``"ok"``, ``"missing"`` (no data), ``"failed"``, ``"error"``, ``"absent"`` (not there).
         value: Where it is ok.
         metric: What the value is.
     """
@@ -147,7 +147,7 @@ def summarize(
 ) -> Summary:
     """Put results files together.
 
-    Files of one checkpoint (by its contents, training config and standardisation) share their rows; of two results for
+    Files of one checkpoint (by its contents, model definition and standardisation) share their rows; of two results for
     the same evaluation the newest that is ok counts.
 
     Args:
@@ -182,8 +182,11 @@ def _by_checkpoint(contents: Sequence[dict[str, Any]]) -> dict[str, dict[str, di
     labels: dict[tuple[Any, ...], str] = {}
     for content in contents:
         origin = content["provenance"]
-        keys = ("checkpoint_sha256", "train_config", "standardize", "shift")
-        subject = tuple(origin.get(key) for key in keys)
+        about = content.get("subject")
+        keys = ("checkpoint_sha256", "model_sha256", "standardize", "shift")
+        if about is None:  # files of version 1
+            about, keys = origin, ("checkpoint_sha256", "train_config", "standardize", "shift")
+        subject = tuple(about.get(key) for key in keys)
         parts = [str(origin.get("checkpoint", "?"))]
         parts += [f"{key}={origin[key]}" for key in ("standardize", "shift") if origin.get(key) is not None]
         labels.setdefault(subject, " ".join(parts))

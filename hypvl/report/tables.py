@@ -1,5 +1,7 @@
 """Results as tables: every metric with its chance level beside it, for the terminal and for Markdown."""
 
+import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ _PERCENT = (
     "roc_auc",
     "map_11_points",
 )
+CSV_HEADER = ("evaluation", "status", "metric", "value", "low", "high", "chance")
 HEADER = ("evaluation", "metric", "value", "95 % interval", "chance")
 
 
@@ -71,6 +74,22 @@ def result_rows(results: Mapping[str, Mapping[str, Any]]) -> list[Row]:
                 Row(evaluation, name, float(value), None if chance is None else float(chance), interval)
             )
     return rows
+
+
+def results_csv(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line per metric, full precision; an evaluation without result has one line, its value empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_HEADER)
+    for name, entry in results.items():
+        rows = result_rows({name: entry})
+        for row in rows:
+            low, high = ("", "") if row.interval is None else row.interval
+            chance = "" if row.chance is None else row.chance
+            writer.writerow((name, entry["status"], row.metric, row.value, low, high, chance))
+        if not rows:
+            writer.writerow((name, entry["status"], "", "", "", "", ""))
+    return out.getvalue()
 
 
 def format_value(metric: str, value: float) -> str:

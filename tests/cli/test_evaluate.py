@@ -100,6 +100,7 @@ def test_results_table_and_provenance(
         "mean_per_class_accuracy" in out and "33.3" in out and str(tmp_path / "out" / "results.json") in out
     )
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        ".results.json.lock",
         "results.csv",
         "results.json",
     ]  # no other stays
@@ -144,7 +145,7 @@ def test_a_run_twice_is_the_same_and_replaces_its_file(checkpoint: Path, tmp_pat
     _, second = run(path, checkpoint, tmp_path / "out", "--redo")
     for name in ("metrics", "items", "meta"):
         assert first["results"]["colors"][name] == second["results"]["colors"][name]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["results.csv", "results.json"]
+    assert sorted(p.name for p in (tmp_path / "out").glob("r*")) == ["results.csv", "results.json"]
 
 
 def test_a_suite_goes_on_where_it_stopped(
@@ -185,16 +186,78 @@ def test_metrics_have_intervals_and_the_csv_has_all_of_them(checkpoint: Path, tm
         assert f"pairs,ok,{name},{metrics[name]},{low},{high},{metrics[f'{name}_chance']}" in lines
 
 
-def test_results_of_another_config_are_kept(checkpoint: Path, tmp_path: Path) -> None:
+def test_another_config_keeps_the_first_and_going_back_measures_nothing_again(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     one = config(tmp_path, "one.yaml", colors=colors(tmp_path / "colors"))
     two = config(tmp_path, "two.yaml", pairs=captions(tmp_path / "pairs"))
-    for path in (one, two, one):
+    _, first = run(one, checkpoint, tmp_path / "out")
+    _, other = run(two, checkpoint, tmp_path / "out")
+    assert list(other["results"]) == ["pairs"]
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    for path in (
+        "one.yaml",
+        "./one.yaml",
+        "../" + tmp_path.name + "/one.yaml",
+    ):  # the same one, however typed
+        _, again = run(path, checkpoint, tmp_path / "out")
+        assert again["results"] == first["results"]
+        assert "colors: ok, kept from an earlier run" in capsys.readouterr().err
+    contents = {p.name: json.loads(p.read_text()) for p in (tmp_path / "out").glob("*.json")}
+    assert sorted(list(content["results"]) for content in contents.values()) == [["colors"], ["pairs"]]
+    assert all((tmp_path / "out" / name).with_suffix(".csv").is_file() for name in contents)
+    assert list(contents["results.json"]["results"]) == ["colors"]  # of the last run
+
+
+def test_a_result_of_another_version_says_which(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = config(tmp_path, colors=colors(tmp_path / "colors"))
+    with monkeypatch.context() as patch:
+        patch.setattr("hypvl.__version__", "0.0.1")
+        patch.setattr("hypvl.training.provenance.git_state", lambda _: {"git_commit": "0123456789"})
         run(path, checkpoint, tmp_path / "out")
-    names = sorted(p.name for p in (tmp_path / "out").glob("*.json"))
-    assert names == ["results.json", "results_1.json", "results_2.json"]
-    assert all((tmp_path / "out" / name).with_suffix(".csv").is_file() for name in names)
-    held = [list(json.loads((tmp_path / "out" / name).read_text())["results"]) for name in names]
-    assert held == [["colors"], ["colors"], ["pairs"]]
+    _, report = run(path, checkpoint, tmp_path / "out")
+    assert "colors: ok, kept from a run of hypvl 0.0.1 at 01234567 (--redo" in capsys.readouterr().err
+    assert report["results"]["colors"]["provenance"]["hypvl"] == "0.0.1"
+    assert report["provenance"]["hypvl"] != "0.0.1"
+
+
+def test_the_model_is_what_counts_not_how_its_config_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    train = tmp_path / "train.yaml"
+    train.write_text(torch.load(checkpoint, weights_only=True)["config"])
+    path = config(tmp_path, colors=colors(tmp_path / "colors"))
+    _, own = run(path, checkpoint, tmp_path / "out")
+    _, named = run(path, checkpoint, tmp_path / "out", "--train-config", str(train))
+    assert named["results"] == own["results"]
+    other = yaml.safe_load(train.read_text())
+    other["model"]["textual"]["activation"] = "quick_gelu"
+    train.write_text(yaml.safe_dump(other))
+    run(path, checkpoint, tmp_path / "out", "--train-config", str(train))
+    assert len(list((tmp_path / "out").glob("results*.json"))) == 2
+
+
+def test_an_unexpected_error_is_recorded_and_the_rest_runs(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hypvl.evaluation.zero_shot import ZeroShotClassification
+
+    def slip(self: object, model: object) -> None:
+        raise KeyError("https://me:secret@host/x")
+
+    monkeypatch.setattr(ZeroShotClassification, "__call__", slip)
+    path = config(tmp_path, broken=colors(tmp_path / "a"), fine=captions(tmp_path / "b"))
+    code, report = run(path, checkpoint, tmp_path / "out")
+    err = capsys.readouterr().err
+    assert code == 1
+    assert report["results"]["fine"]["status"] == "ok"
+    entry = report["results"]["broken"]
+    assert (entry["status"], entry["metrics"]) == ("error", {})
+    assert entry["reason"] == "KeyError: 'https://***@host/x'"
+    assert "Traceback" in err and "in slip" in err and "secret" not in err
+    assert "1 of 2 evaluations have no result: broken." in err
+    assert "broken,error,,,,," in (tmp_path / "out" / "results.csv").read_text()
 
 
 def test_the_folder_of_a_run_is_its_last_checkpoint(

@@ -132,3 +132,21 @@ def test_files_are_found_below_a_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"holds no results\*\.json"):
         read_folder(tmp_path / "empty")
+
+
+def test_files_of_one_model_share_a_row_however_its_config_was_named() -> None:
+    subject = {"checkpoint_sha256": "1", "model_sha256": "2", "standardize": None, "shift": None}
+    contents = [
+        {
+            "subject": {**subject, "suite": suite, **more},
+            "provenance": {"checkpoint": "a.pth", "checkpoint_sha256": "1", "train_config": config},
+            "results": {suite: {"status": "ok", "metrics": {"top1_accuracy": 50.0}}},
+        }
+        for suite, config, more in (
+            ("x", "./c.py", {}),
+            ("y", "c.py", {}),
+            ("z", "c.py", {"model_sha256": "3"}),
+        )
+    ]
+    rows = summarize(contents).rows
+    assert [sorted(row.missing) for row in rows] == [["z"], ["x", "y"]]
