@@ -9,7 +9,8 @@ from hypvl.data.transforms import ResizeCenterCrop
 from .common.model.i0t_posts import image_post as _image_post, text_post as _text_post
 from .train_i0t_stage1_demo import dataset, model, optim, train
 
-dataset.image_transform = L(ResizeCenterCrop)(size=64)  # as published: nothing random about the pictures
+# As published: nothing random about the images.
+dataset.image_transform = L(ResizeCenterCrop)(size="${model.visual.image_size}")
 model.image_post, model.text_post = _image_post, _text_post
 optim.parameters.trainable = ["model.image_post.*", "model.text_post.*"]
 optim.optimizer.lr = 1e-6

@@ -85,6 +85,15 @@ def test_trains_one_tiny_step(path: Path) -> None:
         assert parameter.requires_grad == (parameter.grad is not None), name
 
 
+@pytest.mark.parametrize("path", TRAIN, ids=lambda p: p.stem)
+def test_the_data_take_sizes_from_the_model(path: Path) -> None:
+    """One key each: image size and text length."""
+    cfg = LazyConfig.apply_overrides(
+        LazyConfig.load(path), ["model.visual.image_size=96", "model.textual.context_length=33"]
+    )
+    assert (cfg.dataset.image_transform.size, cfg.dataset.tokenizer.context_length) == (96, 33)
+
+
 def test_the_large_recipe_is_the_base_of_the_others(tmp_path: Path) -> None:
     """Editing train_meru_vit_l.py changes S and B as well."""
     folder = tmp_path / "configs"

@@ -23,6 +23,7 @@ from hypvl.training.averaging import GradientAverage
 from hypvl.training.checkpoint import RunFolder
 from hypvl.training.compatibility import Change, check_compatible, log_changes, saved_config
 from hypvl.training.config import TrainConfig
+from hypvl.training.data_fit import check_data_fits
 from hypvl.training.grad_cache import GradCache
 from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.checkpoints import Checkpoints, OrderlyStop
@@ -94,6 +95,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         refuse_batch_statistics(learner)
 
     dataset = instantiate(cfg.dataset)
+    check_data_fits(model, dataset)
     if distributed.is_main():
         dataset.prepare()
     distributed.barrier()

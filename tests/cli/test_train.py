@@ -205,6 +205,16 @@ BAD = {
     ),
     "negative seed": (["train.seed=-1"], r"train\.seed: got -1"),
     "negative workers": (["train.num_workers=-1"], r"train\.num_workers: got -1"),
+    "texts longer than the encoder takes": (
+        ["model.textual.context_length=16", "dataset.tokenizer.context_length=77"],
+        r"dataset\.tokenizer\.context_length: got 77, but model\.textual\.context_length is 16",
+    ),
+    "images of another size": (
+        ["model.visual.image_size=32", "dataset.image_transform.size=64"],
+        r"dataset\.image_transform\.size: got 64, but model\.visual\.image_size is 32",
+    ),
+    "no samples for the root": (["train.root_samples=0"], r"train\.root_samples: got 0"),
+    "fewer GPUs than none": (["--num-gpus", "-1"], "--num-gpus: got -1; expected 0 or more"),
     "no window": (["dataset.shuffle_window=0"], r"dataset: shuffle_window: got 0"),
     "url without scheme": (
         ["--num-machines", "2", "--dist-url", "localhost:1"],

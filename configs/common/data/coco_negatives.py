@@ -17,7 +17,7 @@ dataset = L(ImageTextTable)(
         image_pattern="COCO_train2014_{image_id:012d}.jpg",
         invalid_text="empty",
     ),
-    image_transform=L(RandomResizedCrop)(size=224, scale=[0.9, 1.0]),
-    tokenizer=L(get_tokenizer)(context_length=77),
+    image_transform=L(RandomResizedCrop)(size="${model.visual.image_size}", scale=[0.9, 1.0]),
+    tokenizer=L(get_tokenizer)(context_length="${model.textual.context_length}"),
     max_bad_fraction=0.1,
 )

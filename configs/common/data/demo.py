@@ -9,8 +9,8 @@ from hypvl.data.transforms import RandomResizedCrop
 dataset = L(ImageTextShards)(
     tarfiles=["datasets/demo/train/*.tar"],
     mapper=L(DemoMapper)(level_weights=[0.06, 0.56, 0.22, 0.16]),
-    image_transform=L(RandomResizedCrop)(size=64, scale=[0.9, 1.0]),
-    tokenizer=L(get_tokenizer)(context_length=77),
+    image_transform=L(RandomResizedCrop)(size="${model.visual.image_size}", scale=[0.9, 1.0]),
+    tokenizer=L(get_tokenizer)(context_length="${model.textual.context_length}"),
     shuffle_window=8192,  # all of it: the digits fill two of eight shards
     max_bad_fraction=0.1,
 )

@@ -10,7 +10,7 @@ dataset = L(ShareGPT4V)(
     images_root="datasets/sharegpt4v/data",
     split="train",
     subset="coco",
-    image_transform=L(ResizeCenterCrop)(size=224),
-    tokenizer=L(get_tokenizer)(context_length=248),
+    image_transform=L(ResizeCenterCrop)(size="${model.visual.image_size}"),
+    tokenizer=L(get_tokenizer)(context_length="${model.textual.context_length}"),
     max_bad_fraction=0.1,
 )
