@@ -28,16 +28,16 @@ def load_trained(
         CheckpointError: the file is no checkpoint, or does not fit the model.
         ConfigError: the config cannot be used, or None was given and the checkpoint has none.
     """
-    from hypvl.models.hub import create_model, load_checkpoint, load_config, load_weights
+    from hypvl.models.hub import create_model, load_checkpoint, load_config
 
     config = None if train_config is None else load_config(train_config)  # the quick check first
     content = load_checkpoint(checkpoint_path)
-    model = create_model(own_config(content, checkpoint_path) if config is None else config)
+    config = own_config(content, checkpoint_path) if config is None else config
     try:
-        load_weights(model, content)
+        model = create_model(config, content, device=device)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint_path}: {str(error).removeprefix('checkpoint: ')}") from error
-    return model.to(device).eval(), content
+    return model, content
 
 
 def stored_root(content: dict[str, Any], checkpoint_path: Path, *, embed_dim: int) -> "torch.Tensor | None":

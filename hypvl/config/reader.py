@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -15,15 +17,32 @@ _YAML_ERRORS = (
 )  # fmt: skip
 
 
+# Letters of a config that is data: the largest of our own has 90,000, and the YAML parser reads 100,000 a second.
+MAX_TEXT = 1_000_000
+# Keys that one text may gather through merges (``<<``): each merge of a merge doubles them.
+MAX_MERGED = 10_000
+
+
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader that reads ``1e-4`` as a number and dates as strings, and refuses repeated keys."""
 
+    merged = 0
+
+    def flatten_mapping(self, node: Any) -> None:
+        before = len(node.value)
+        super().flatten_mapping(node)
+        self.merged += max(0, len(node.value) - before)
+        if self.merged > MAX_MERGED:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"merges (<<) gather more than {MAX_MERGED:,} keys", node.start_mark
+            )
+
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        repeated = {key for key in keys if keys.count(key) > 1}
-        if repeated:
+        repeated = _repeated(keys)
+        if repeated is not None:
             raise yaml.constructor.ConstructorError(
-                None, None, f"the key '{min(repeated)}' stands twice in one mapping", node.start_mark
+                None, None, f"the key '{repeated}' stands twice in one mapping", node.start_mark
             )
         return super().construct_mapping(node, deep=deep)
 
@@ -51,8 +70,9 @@ def parse_yaml(text: str, *, source: str) -> Any:
     """Read YAML text.
 
     Raises:
-        ConfigError: when it is not YAML, asks for Python objects, or repeats a key.
+        ConfigError: when it is not YAML, asks for Python objects, repeats a key, or is too large for a config.
     """
+    _check_length(text, source)
     try:
         return yaml.load(text, Loader=_Loader)
     except _YAML_ERRORS as error:
@@ -74,14 +94,14 @@ def parse_json(text: str, *, source: str) -> Any:
     """Read JSON text.
 
     Raises:
-        ConfigError: when it is not JSON or repeats a key.
+        ConfigError: when it is not JSON, repeats a key, or is too large for a config.
     """
+    _check_length(text, source)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            repeated = min(key for key in keys if keys.count(key) > 1)
+            repeated = _repeated(key for key, _ in pairs)
             raise ConfigError(f"{source}: the key '{repeated}' stands twice in one object; keep one of them.")
         return found
 
@@ -89,3 +109,13 @@ def parse_json(text: str, *, source: str) -> Any:
         return json.loads(text, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source}: not valid JSON: {error}.") from error
+
+
+def _repeated(keys: Iterable[str]) -> str | None:
+    """The first in the alphabet of the keys that stand there more than once."""
+    return min((key for key, times in Counter(keys).items() if times > 1), default=None)
+
+
+def _check_length(text: str, source: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise ConfigError(f"{source}: {len(text):,} letters; expected a config, of at most {MAX_TEXT:,}.")

@@ -1,4 +1,4 @@
-"""The allow-list of targets, and the check that every YAML or JSON config passes before anything is built."""
+"""The allow-list of targets, part by part, and the check that every config which is data passes."""
 
 import functools
 import json
@@ -8,39 +8,39 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hypvl.config.plain import TARGET, Plain, strings
+from hypvl.config.plain import TARGET, Plain, as_config, strings
+from hypvl.config.references import REFERENCE, check_resolved_size, resolved_mappings
 from hypvl.errors import ConfigError
 
 LIST = Path(__file__).with_name("targets.json")
 EXTRA_VARIABLE = "HYPVL_EXTRA_TARGETS"
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-_REFERENCE = re.compile(r"\$\{[\w.\[\]-]+\}")
 _GRANTS = ("allow_pipe",)  # arguments through which an allowed target would run commands
+# What stands at the top of a part; whatever is built of it is a part of this.
+_TOP = {"model": "hypvl.models.dual_encoder.DualEncoder"}
 _CONVERT = ("none", "partial", "object", "all")
 
 
-def allowed_targets(extra_targets: Iterable[str] = ()) -> frozenset[str]:
+def allowed_targets(extra_targets: Iterable[str] = (), *, part: str | None = None) -> frozenset[str]:
     """Exact dotted names that a YAML or JSON config may name as ``_target_``.
 
     They are hypvl's own list, the names in the environment variable ``HYPVL_EXTRA_TARGETS`` (separated by
     commas) and ``extra_targets``. There are no prefixes and no patterns.
 
+    Args:
+        extra_targets: Names on top of the list, for every part.
+        part: Name at the top level of a config, ``"model"``, ``"dataset"``, ``"optim"``, ``"train"`` or
+            ``"evaluate"``: only what may stand there. None, or another name: all.
+
     Raises:
         ConfigError: when an added name is not an exact dotted name.
     """
-    from_environment = [name.strip() for name in os.environ.get(EXTRA_VARIABLE, "").split(",")]
-    added = {*(name for name in from_environment if name), *extra_targets}
-    for name in sorted(added):
-        if _NAME.fullmatch(name) is None:
-            raise ConfigError(
-                f"extra target '{name}' is not a dotted name; expected the exact name of one class or function,"
-                f" such as mypackage.losses.MyLoss (in extra_targets= or {EXTRA_VARIABLE})."
-            )
-    return _own_list() | added
+    own = _own_list()
+    return frozenset(own.get(part or "", frozenset().union(*own.values()))) | _added(extra_targets)
 
 
 def check_untrusted(data: Plain, *, source: str, extra_targets: Iterable[str] = ()) -> None:
-    """Refuse a config that names a target which is not on the list, or that hides one.
+    """Refuse a config that names a target which may not stand there, or that hides one.
 
     Args:
         data: The config as plain data, see :func:`hypvl.config.plain.to_plain`.
@@ -48,11 +48,13 @@ def check_untrusted(data: Plain, *, source: str, extra_targets: Iterable[str] = 
         extra_targets: Exact dotted names allowed on top of the list.
 
     Raises:
-        ConfigError: for a target that is not allowed, a ``_partial_``, ``_recursive_``, ``_convert_`` or
-            ``_args_`` of the wrong type, a permission to run commands (``allow_pipe``), and any ``${...}``
-            other than a reference to a key.
+        ConfigError: for a target that is not allowed, or not in its part (also when a reference leads to it); a
+            ``model`` that is no dual encoder; a ``_partial_``, ``_recursive_``, ``_convert_`` or ``_args_`` of the
+            wrong type; a permission to run commands (``allow_pipe``); any ``${...}`` other than a reference to a
+            key; and references that stand for more than a config of ordinary size.
     """
-    allowed = allowed_targets(extra_targets)
+    added = _added(extra_targets)
+    allowed = allowed_targets() | added
     for key, node in _mappings(data, ()):
         prefix = f"{key}." if key else ""
         target = node.get(TARGET)
@@ -69,6 +71,29 @@ def check_untrusted(data: Plain, *, source: str, extra_targets: Iterable[str] = 
                 f"{source}: '{key}' is {text!r}; a YAML or JSON config may only refer to other keys, as in"
                 " ${train.seed}, and use no resolvers, nesting or escapes (a Python config may)."
             )
+    check_resolved_size(data, source=source)
+    if isinstance(data, dict):
+        _check_parts(data, added, source)
+
+
+def _check_parts(data: dict[Any, Any], added: frozenset[str], source: str) -> None:
+    """What each part would build, its references followed, is of that part."""
+    config = as_config(data, source=source)
+    for part in (name for name in _own_list() if name in data):
+        allowed = allowed_targets(part=part) | added
+        for path, node in resolved_mappings(config, part):
+            target = node.get(TARGET)
+            if TARGET in node and target not in allowed:
+                where = [name for name, names in _own_list().items() if target in names]
+                raise ConfigError(
+                    f"{source}: target {target!r} at '{'.'.join((*path, TARGET))}' belongs to"
+                    f" {' and '.join(where)}, not to {part}; expected one that the allow-list has for {part}."
+                )
+            top = _TOP.get(part)
+            if len(path) == 1 and TARGET in node and top is not None and target not in added | {top}:
+                raise ConfigError(
+                    f"{source}: target {target!r} at '{part}.{TARGET}' is a piece of a {part}; expected {top}."
+                )
 
 
 def is_reference_or_text(text: str) -> bool:
@@ -77,15 +102,29 @@ def is_reference_or_text(text: str) -> bool:
     Resolving such strings, even twice (as Hydra does), never forms a resolver call: no piece that is
     joined to another may hold or end with ``$``, and none may escape what follows with ``\``.
     """
-    pieces = _REFERENCE.split(text)
+    pieces = REFERENCE.split(text)[::2]
     if len(pieces) == 1:
         return "${" not in text and not text.endswith("$")
     return all("$" not in piece and not piece.endswith("\\") for piece in pieces)
 
 
 @functools.cache
-def _own_list() -> frozenset[str]:
-    return frozenset(json.loads(LIST.read_text(encoding="utf-8")))
+def _own_list() -> dict[str, frozenset[str]]:
+    """The targets of each part."""
+    return {part: frozenset(names) for part, names in json.loads(LIST.read_text(encoding="utf-8")).items()}
+
+
+def _added(extra_targets: Iterable[str]) -> frozenset[str]:
+    """Targets that whoever runs this allows beside the list."""
+    from_environment = [name.strip() for name in os.environ.get(EXTRA_VARIABLE, "").split(",")]
+    added = {*(name for name in from_environment if name), *extra_targets}
+    for name in sorted(added):
+        if _NAME.fullmatch(name) is None:
+            raise ConfigError(
+                f"extra target '{name}' is not a dotted name; expected the exact name of one class or function,"
+                f" such as mypackage.losses.MyLoss (in extra_targets= or {EXTRA_VARIABLE})."
+            )
+    return frozenset(added)
 
 
 def _mappings(data: Plain, path: tuple[str, ...]) -> Iterator[tuple[str, dict[Any, Any]]]:

@@ -1,7 +1,9 @@
 """Image encoders from timm, by name."""
 
+import contextlib
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple
 
 import timm
@@ -33,6 +35,21 @@ _TAKEN = frozenset(
     kwargs_filter features_only out_indices num_classes in_chans img_size drop_path_rate
     """.split()  # noqa: SIM905
 )
+
+_FETCH: ContextVar[bool] = ContextVar("fetch pretrained weights", default=True)
+
+
+@contextlib.contextmanager
+def without_pretrained_weights() -> Iterator[None]:
+    """Encoders built in this block fetch no weights, ``pretrained=True`` or not; nothing else of them differs.
+
+    For a model whose weights come from a file: its definition may say what its training started from.
+    """
+    token = _FETCH.set(False)
+    try:
+        yield
+    finally:
+        _FETCH.reset(token)
 
 
 def list_image_archs() -> list[str]:
@@ -201,7 +218,7 @@ def _checked(timm_args: Mapping[str, Any]) -> Mapping[str, Any]:
 def _build(arch: str, base: str, *, pretrained: bool, args: dict[str, Any]) -> nn.Module:
     """The timm model without its classifier."""
     try:
-        return timm.create_model(base, pretrained=pretrained, num_classes=0, **args)
+        return timm.create_model(base, pretrained=pretrained and _FETCH.get(), num_classes=0, **args)
     except TypeError as error:  # an argument that this architecture does not take
         raise ConfigError(f"visual.arch {arch!r} does not take {args}: {error}.") from error
     except OSError as error:  # no network, no such file in the hub

@@ -1,5 +1,6 @@
 """Models by name, by config, or from a folder or the Hugging Face hub, with their weights."""
 
+import contextlib
 import difflib
 import fnmatch
 import json
@@ -17,6 +18,7 @@ from torch import Tensor
 from hypvl.config import LazyConfig, instantiate
 from hypvl.config.plain import Plain, strings, to_plain
 from hypvl.config.reader import parse_yaml
+from hypvl.encoders.image import without_pretrained_weights
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.models.checkpoint_io import (
     CONFIG_FILE,
@@ -83,16 +85,19 @@ def load_config(name_or_config: str | Path | Mapping[str, Any] | DictConfig) -> 
 
 def create_model(
     name_or_config: str | Path | Mapping[str, Any] | DictConfig,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | Mapping[str, Any] | None = None,
     *,
     device: str | torch.device = "cpu",
 ) -> DualEncoder:
     """Build a model, in evaluation mode.
 
+    Where weights follow, none are fetched for an encoder that was trained from pretrained ones.
+
     Args:
         name_or_config: What :func:`load_config` takes, or ``"hf-hub:owner/name"`` for the Hugging Face hub.
         checkpoint: Weights: a ``.pth`` file of MERU, CLIP, ATMG, HyCoCLIP or hypvl, or a ``.safetensors`` file.
-            The folder of a hypvl run stands for its last checkpoint, here and as the first argument.
+            The folder of a hypvl run stands for its last checkpoint, here and as the first argument. Also what
+            :func:`load_checkpoint` returned.
             None = random weights, except from a folder, the hub or a checkpoint, which bring their own.
         device: Where the model is put.
 
@@ -106,10 +111,11 @@ def create_model(
             return from_pretrained(text, device=device)
         if Path(text).suffix in CHECKPOINT_SUFFIXES or Path(text).is_dir():
             content = load_checkpoint(text)
-            model = instantiate(_config_inside(content, text).model)
+            model = _built(_config_inside(content, text), text, weights_follow=True)
             load_weights(model, content)
             return model.to(device).eval()
-    model = instantiate(load_config(name_or_config).model)
+    source = str(name_or_config) if isinstance(name_or_config, str | Path) else "config"
+    model = _built(load_config(name_or_config), source, weights_follow=checkpoint is not None)
     if checkpoint is not None:
         load_weights(model, checkpoint)
     return model.to(device).eval()
@@ -177,7 +183,7 @@ def save_pretrained(
     try:
         draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         with torch.device("meta"):
-            expected = instantiate(load_config(draft).model).state_dict()
+            expected = _built(load_config(draft), "config", weights_follow=True).state_dict()
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         different = {
             name for name in {*expected, *weights} if _shape(expected, name) != _shape(weights, name)
@@ -216,7 +222,7 @@ def stored_config(
     """
     data = parse_yaml(config, source=source) if isinstance(config, str) else config
     if not isinstance(data, Mapping) or "model" not in data:
-        return LazyConfig.from_dict(data, source=source)
+        return _from_data(data, source)
     kept: dict[str, Any] = {}
     wanted = [part for part in parts if part in data]
     while wanted:
@@ -235,9 +241,10 @@ def _load_named(name: str) -> DictConfig:
         return _from_data(json.loads((_zoo() / f"{name}.json").read_text(encoding="utf-8")), name)
     path = Path(name)
     if path.is_dir() and (path / CONFIG_FILE).is_file():
-        return LazyConfig.load(path / CONFIG_FILE)
+        path = path / CONFIG_FILE
     if path.suffix in CONFIG_SUFFIXES:
-        return LazyConfig.load(path)
+        config = LazyConfig.load(path)
+        return config if path.suffix == ".py" else _from_data(to_plain(config, source=name), name)
     if path.suffix in CHECKPOINT_SUFFIXES or path.is_dir():
         return _config_inside(load_checkpoint(path), name)
     near = difflib.get_close_matches(name, list_models(), n=1, cutoff=0.0)
@@ -249,7 +256,21 @@ def _load_named(name: str) -> DictConfig:
 
 
 def _from_data(data: Any, source: str) -> DictConfig:
-    return LazyConfig.from_dict(dict(data), source=source)
+    """A config of data; the bare definition of a model is checked as what it is."""
+    if isinstance(data, Mapping) and "model" not in data and "_target_" in data:
+        data = {"model": data}
+    return LazyConfig.from_dict(data, source=source)
+
+
+def _built(config: DictConfig, source: str, *, weights_follow: bool) -> DualEncoder:
+    with without_pretrained_weights() if weights_follow else contextlib.nullcontext():
+        built = instantiate(config.model)
+    if not isinstance(built, DualEncoder):
+        raise ConfigError(
+            f"{source}: `model` builds a {type(built).__name__}; expected a DualEncoder "
+            "(_target_: hypvl.models.dual_encoder.DualEncoder)."
+        )
+    return built
 
 
 def _referred(name: str, part: Plain) -> Iterator[str]:

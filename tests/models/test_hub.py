@@ -7,6 +7,7 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+import timm
 import torch
 import yaml
 from huggingface_hub.errors import LocalEntryNotFoundError
@@ -241,3 +242,54 @@ def test_the_hub_is_asked_for_two_files(tmp_path: Path, model: Any, monkeypatch:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
     with pytest.raises(CheckpointError, match=r"owner/name: .*hub did not give it \(offline\)"):
         from_pretrained("owner/name")
+
+
+STORE = {"_target_": "hypvl.evaluation.encoding.store.EmbeddingStore", "folder": "store", "mode": "write"}
+
+
+@pytest.mark.parametrize("definition", [STORE, {**TINY, "visual": STORE}, {**TINY, "image_post": [STORE]}])
+@pytest.mark.parametrize("bare", [False, True])
+def test_loading_a_model_builds_model_parts_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, definition: dict[str, Any], bare: bool
+) -> None:
+    """A checkpoint, a folder, a file or a mapping that names a store in write mode writes nothing."""
+    monkeypatch.chdir(tmp_path)
+    content = definition if bare else {"model": definition}
+    torch.save({"model": {"a": torch.zeros(1)}, "config": yaml.safe_dump(content)}, "x.pth")
+    Path("config.json").write_text(json.dumps(content))
+    Path("config.yaml").write_text(yaml.safe_dump(content))
+    for source in ("x.pth", "config.json", "config.yaml", str(tmp_path), content):
+        with pytest.raises(ConfigError, match=r"model\.|piece of a model"):
+            load_config(source)  # type: ignore[arg-type]  # of mixed types
+    assert not Path("store").exists()
+
+
+def test_what_builds_no_dual_encoder_is_said() -> None:
+    for node in (OmegaConf.create({"a": 1}), OmegaConf.create({**TINY, "_partial_": True})):
+        with pytest.raises(ConfigError, match=r"config: `model` builds a \w+; expected a DualEnc"):
+            create_model(OmegaConf.create({"model": node}))
+
+
+def test_no_weights_are_fetched_where_a_file_brings_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that was trained from timm's weights loads offline, built as it was trained."""
+    asked: list[bool] = []
+    real = timm.create_model
+
+    def create(name: str, *, pretrained: bool, **options: Any) -> torch.nn.Module:
+        asked.append(pretrained)
+        return real(name, pretrained=False, **options)
+
+    monkeypatch.setattr("timm.create_model", create)
+    visual = {**TINY["visual"], "arch": "vit_tiny_patch16_224.augreg_in21k", "pretrained": True}
+    config = {"model": {**TINY, "visual": visual}}
+    trained = create_model(config)
+    assert asked == [True]
+    save_pretrained(trained, config, tmp_path / "folder")
+    torch.save({"model": trained.state_dict(), "config": yaml.safe_dump(config)}, tmp_path / "x.pth")
+    for source in (tmp_path / "folder", tmp_path / "x.pth"):
+        loaded = create_model(source)
+        assert same(loaded, trained)
+        assert loaded.visual.trunk.norm.eps == trained.visual.trunk.norm.eps == 1e-6  # not a scratch recipe's
+    assert asked == [True] + [False] * (len(asked) - 1)
