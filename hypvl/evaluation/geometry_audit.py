@@ -10,6 +10,7 @@ from hypvl.evaluation.encoding.matched import Matched, encode_matched
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
 from hypvl.geometry import audit, structure
 from hypvl.geometry.base import Geometry
+from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.verdict import judge
 
 
@@ -130,8 +131,9 @@ class GeometryAudit(Evaluator):
         ]
         with evaluating(model) as device:
             keys = model.geometry.flatten(pairs.texts.to(device))
+            straight = Euclidean()  # about the points' centre: torch.cdist loses digits far from the origin
             flat = [
-                torch.cdist(model.geometry.flatten(block.to(device)), keys).argmin(1).cpu()
+                straight.pairwise_similarity(model.geometry.flatten(block.to(device)), keys).argmax(1).cpu()
                 for block in pairs.images.split(512)
             ]
         # Two captions of one text are one answer.

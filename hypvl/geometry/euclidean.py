@@ -120,7 +120,11 @@ class Euclidean(Geometry):
 
     @full_precision
     def inner_product_form(self, embeddings: Tensor, *, side: Side) -> Tensor:
-        """(x, 1) for a query and (2 y, -|y|^2) for a key: products are |x|^2 - |x - y|^2, (..., D + 1)."""
+        """(x, 1) for a query and (2 y, -|y|^2) for a key: products are |x|^2 - |x - y|^2, (..., D + 1).
+
+        Rows have no common centre here: products are known to a few eps (|x|^2 + |y|^2), which tells no neighbours
+        apart that are nearer to one another than about 1e-3 (fp32) of their distance from the origin.
+        """
         if side == "query":
             return torch.cat((embeddings, torch.ones_like(embeddings[..., :1])), dim=-1)
         square = embeddings.to(working_dtype(embeddings.device)).square().sum(-1, keepdim=True)

@@ -48,6 +48,8 @@ def uniform_loss(x: Tensor, y: Tensor, own: Tensor, *, t: float = 2.0) -> Tensor
     """
     if y.shape[0] == 1:
         return 0.0 * (x.sum() + y.sum())
+    centre = y.detach().mean(0)  # changes no distance, and loses fewer digits far from the origin
+    x, y = x - centre, y - centre
     squares = x.square().sum(-1, keepdim=True) + y.square().sum(-1) - 2 * inner_products(x, y)  # (B, N)
     potentials = (-t * squares).scatter(1, own[:, None], -math.inf)
     return torch.logsumexp(potentials, dim=(0, 1)) - math.log(x.shape[0] * (y.shape[0] - 1))

@@ -10,6 +10,7 @@ import torch
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.retrieval import jsonl
 from hypvl.evaluation.encoding.features import Encoding
+from hypvl.evaluation.encoding.matched import Matched
 from hypvl.evaluation.geometry_audit import GeometryAudit, spread
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.geometry.euclidean import Euclidean
@@ -79,6 +80,20 @@ class TestGeometryAudit(EvaluatorContract):
         )
         with pytest.raises(DataError, match="audit: 1 readable pictures with a caption"):
             evaluator(self.model())
+
+
+def test_nearest_in_flat_coordinates_far_from_the_origin(tmp_path: Path) -> None:
+    class Exact(FakeModel):
+        geometry = Euclidean()
+
+        def scores(self, query: torch.Tensor, key: torch.Tensor, **modalities: str) -> torch.Tensor:
+            return -(query.double()[:, None] - key.double()).square().sum(-1)
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(60, 8, generator=generator) + 1000.0
+    texts = images + 0.3 * torch.randn(60, 8, generator=generator)
+    pairs = Matched(images, texts, [str(i) for i in range(60)], [f"text {i}" for i in range(60)], {})
+    assert GeometryAudit(captioned(tmp_path))._flat_agreement(Exact(), pairs) == [100.0] * 60
 
 
 def test_spread_is_even() -> None:

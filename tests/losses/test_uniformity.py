@@ -62,6 +62,16 @@ class TestCentreUniform(LossContract):
 _EYE = torch.eye(3, dtype=torch.float64)  # rows at squared distance 2 from each other
 
 
+def test_the_distance_from_the_origin_does_not_matter() -> None:
+    x = 0.3 * torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
+    own = torch.arange(12)
+    near = uniform_loss(x.double(), x.double(), own)
+    moved = (x + 1000.0).requires_grad_()
+    far = uniform_loss(moved, moved, own)
+    assert far.item() == pytest.approx(near.item(), abs=5e-4)  # what rounding the rows to 1000 + x costs
+    torch.autograd.gradcheck(lambda z: uniform_loss(z, z + 0.1, own), (x.double() + 1000.0).requires_grad_())
+
+
 def test_align_by_hand() -> None:
     x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     y = torch.tensor([[0.0, 1.0], [0.0, -1.0]])

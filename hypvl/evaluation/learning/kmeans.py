@@ -1,6 +1,9 @@
 """K-Means in torch: Lloyd's iterations from given or drawn centroids, on any device.
 
-Memory: the points, one block of distances of ``BLOCK`` points to all centroids, and the centroids.
+Memory: the points twice, one block of distances of ``BLOCK`` points to all centroids, and the centroids.
+
+Distances go through products, about the mean of the points: how far they lie from the origin does not matter, as long
+as clusters are not nearer to one another than about 1e-3 (fp32) of the points' largest distance from their mean.
 """
 
 from dataclasses import dataclass
@@ -35,7 +38,7 @@ def kmeans(points: Tensor, centroids: Tensor, *, iterations: int = 100) -> Clust
     final centroids.
 
     Args:
-        points: (N, D), fp32 or fp64, finite.
+        points: (N, D), fp32 or fp64, finite, at most 1e18 (fp32) from their mean.
         centroids: Where to start, (K, D).
         iterations: At most so many, at least 0.
 
@@ -55,6 +58,8 @@ def kmeans(points: Tensor, centroids: Tensor, *, iterations: int = 100) -> Clust
             f"centroids, iterations: got shape {tuple(centroids.shape)} and {iterations}; expected "
             f"(K, {points.shape[1]}) and a number >= 0."
         )
+    points, centre = _centred(points)
+    centroids = centroids - centre
     objectives: list[float] = []
     labels, inertia = nearest(points, centroids)
     for _ in range(iterations):
@@ -65,7 +70,7 @@ def kmeans(points: Tensor, centroids: Tensor, *, iterations: int = 100) -> Clust
         labels, inertia = nearest(points, centroids)
         if torch.equal(labels, before):
             break
-    return Clustering(centroids, labels, inertia, objectives)
+    return Clustering(centroids + centre, labels, inertia, objectives)
 
 
 def best_kmeans(
@@ -112,6 +117,7 @@ def drawn_centroids(points: Tensor, clusters: int, *, generator: torch.Generator
     _check(points)
     if not 1 <= clusters <= len(points):
         raise ValueError(f"clusters: got {clusters}; expected 1 … {len(points)}, the number of points.")
+    given, (points, _) = points, _centred(points)
     draws = torch.rand(clusters, generator=generator, dtype=torch.float64).tolist()
     chosen = [min(int(draws[0] * len(points)), len(points) - 1)]
     lengths = points.square().sum(-1)
@@ -125,13 +131,16 @@ def drawn_centroids(points: Tensor, clusters: int, *, generator: torch.Generator
         else:  # fewer distinct points than clusters: any point will do
             chosen.append(min(int(draw * len(points)), len(points) - 1))
         least = torch.minimum(least, _squares_to(points, lengths, chosen[-1]))
-    return points[chosen]
+    return given[chosen]
 
 
 def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, float]:
     """Nearest centroid of each point, (N,) int64, and the sum of the squared distances to them."""
     labels, inertia = [], 0.0
+    centre = centroids.double().mean(0).to(points)
+    centroids = centroids - centre
     for block in points.split(BLOCK):
+        block = block - centre
         # |x - c|^2 - |x|^2 has the order of the distances; their values come from the differences.
         scores = centroids.square().sum(-1) - 2 * block @ centroids.mT  # (b, K)
         own = scores.argmin(-1)
@@ -163,6 +172,19 @@ def cluster_means(points: Tensor, labels: Tensor, *, clusters: int) -> tuple[Ten
 def _squares_to(points: Tensor, lengths: Tensor, one: int) -> Tensor:
     """Squared distances to one of the points through a product, (N,) fp64: exact enough to draw by."""
     return (lengths + lengths[one] - 2 * points @ points[one]).clamp(min=0).double()
+
+
+def _centred(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Points less their mean, and the mean, (D,)."""
+    centre = sum(block.double().sum(0) for block in points.split(BLOCK)) / len(points)
+    centre = torch.as_tensor(centre).to(points)
+    centred = points - centre
+    if not bool((4 * centred.square().sum(-1)).isfinite().all()):
+        raise ValueError(
+            f"points: lie up to {float(centred.abs().max()):.0e} from their mean; expected numbers whose squares can "
+            f"be told in {points.dtype}, up to {1e18 if points.dtype == torch.float32 else 1e150:.0e}."
+        )
+    return centred, centre
 
 
 def _check(points: Tensor) -> None:

@@ -49,6 +49,39 @@ def test_as_scikit_learn_from_the_same_start() -> None:
     assert found.objectives == sorted(found.objectives, reverse=True)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1000.0, -30000.0])
+def test_far_from_the_origin_as_scikit_learn(offset: float) -> None:
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import adjusted_rand_score
+
+    points, labels = blobs(dtype=torch.float32)
+    points = torch.cat((0.1 * points, torch.zeros(60, 30)), dim=1) + offset  # 1 between blobs of spread 0.1
+    found = best_kmeans(points, 3)
+    assert adjusted_rand_score(labels, found.labels) == 1.0
+    other = KMeans(3, n_init=5, random_state=0).fit(points.numpy())
+    assert adjusted_rand_score(other.labels_, found.labels) == 1.0
+    assert found.inertia == pytest.approx(other.inertia_, rel=1e-2)
+    for blob in range(3):  # centroids are where the points are
+        mean = points[labels == blob].double().mean(0)
+        own = found.centroids[found.labels[labels == blob][0]].double()
+        assert float((own - mean).abs().max()) < 1e-6 * max(abs(offset), 1.0)
+    same = kmeans(points, found.centroids, iterations=0)
+    assert torch.equal(same.labels, found.labels)
+    assert torch.equal(nearest(points, found.centroids)[0], found.labels)
+
+
+def test_points_too_far_apart_are_refused() -> None:
+    points, _ = blobs(dtype=torch.float32)
+    with pytest.raises(
+        ValueError, match=r"points: lie up to 1e\+20 from their mean; expected .* up to 1e\+18"
+    ):
+        best_kmeans(torch.cat((points, torch.full((1, 2), 1e20))), 3)
+    assert best_kmeans(points * 1e16, 3).inertia == pytest.approx(
+        1e32 * best_kmeans(points, 3).inertia, rel=1e-5
+    )
+    assert best_kmeans(points + 1e20, 1).inertia == 0.0  # far, but all in one place
+
+
 def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     points, _ = blobs()
     whole = kmeans(points, points[:5])
