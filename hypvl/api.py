@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from hypvl.data.transforms import RandomResizedCrop, ResizeCenterCrop, decode_image
+from hypvl.data.transforms import RandomResizedCrop, ResizeCenterCrop
+from hypvl.io.images import decode_image, image_tensor, read_image_file
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import create_model
 
@@ -92,9 +92,5 @@ def _pixels(image: AnyImage) -> Tensor:
             )
         return image
     if isinstance(image, Image.Image):
-        upright = ImageOps.exif_transpose(image)
-        if "A" in upright.getbands() or "transparency" in upright.info:
-            upright = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-        return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)  # (3, H, W)
-    return decode_image(image if isinstance(image, bytes) else Path(image).read_bytes())
+        return image_tensor(image)
+    return decode_image(image) if isinstance(image, bytes) else read_image_file(Path(image))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -30,6 +31,20 @@ def test_a_run_folder_is_a_model_with_its_weights(run_folder: Path) -> None:
     model = hypvl.create_model(run_folder)
     stored = torch.load(run_folder / "checkpoint_00000002.pth", weights_only=True)["model"]
     assert all(torch.equal(value, stored[name]) for name, value in model.state_dict().items())
+
+
+def test_opened_images_and_files_are_the_same_to_a_transform(run_folder: Path, tmp_path: Path) -> None:
+    _, _, evaluation = hypvl.create_model_and_transforms(run_folder)
+    half = Image.effect_noise((40, 40), 80).convert("LA")
+    half.putalpha(Image.linear_gradient("L").resize((40, 40)))
+    deep = Image.fromarray((np.arange(1600, dtype=np.uint16) * 40).reshape(40, 40))
+    for image in (half, deep):
+        image.save(tmp_path / "i.png")
+        with Image.open(tmp_path / "i.png") as opened:
+            forms = [
+                evaluation(form) for form in (opened, tmp_path / "i.png", (tmp_path / "i.png").read_bytes())
+            ]
+        assert torch.equal(forms[0], forms[1]) and torch.equal(forms[1], forms[2])
 
 
 def test_transforms_take_pictures_and_the_training_one_draws_by_itself(run_folder: Path) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from hypvl.data.demo_captions import LEVELS, scene_captions
 from hypvl.data.demo_drawing import DrawnObject
 from hypvl.data.mappers import find_image, read_json
 from hypvl.data.sample import BadSample, caption_text
+from hypvl.io.images import ImageError, decode_image, to_pil
 
 #: The order of ``negative_text`` and of the columns of ``negative_mask``.
 NEGATIVE_TYPES = ("relation", "attribute", "object")
@@ -200,19 +200,20 @@ def _object_captions(key: str, notes: Mapping[str, Any], number: int) -> dict[in
 def _crop(key: str, image: bytes, box: tuple[float, float, float, float]) -> bytes:
     """The part of a picture inside a box of fractions, every pixel it touches, as PNG."""
     try:
-        with Image.open(io.BytesIO(image), formats=("PNG", "JPEG")) as picture:
-            width, height = picture.size
-            left, top, right, bottom = box
-            corners = (
-                math.floor(left * width), math.floor(top * height),
-                math.ceil(right * width), math.ceil(bottom * height),
-            )  # fmt: skip
-            out = io.BytesIO()
-            picture.crop(corners).save(out, format="PNG", compress_level=1)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise BadSample(
-            key, f"cannot cut a box out of the image ({type(error).__name__}: {error})"
-        ) from error
+        picture = to_pil(decode_image(image))
+    except ImageError as error:
+        raise BadSample(key, f"cannot cut a box out of the image ({error})") from error
+    width, height = picture.size
+    left, top, right, bottom = box
+    corners = (
+        math.floor(left * width), math.floor(top * height),
+        math.ceil(right * width), math.ceil(bottom * height),
+    )  # fmt: skip
+    out = io.BytesIO()
+    try:
+        picture.crop(corners).save(out, format="PNG", compress_level=1)
+    except (OSError, ValueError, SystemError) as error:  # an empty box, or one of more pixels than there are
+        raise BadSample(key, f"cannot cut a box out of the image ({error})") from error
     return out.getvalue()
 
 

@@ -11,15 +11,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from hypvl.data.grit import CHILD_IMAGE, CHILD_TEXT, NUM_PARENTS, parent_members
 from hypvl.data.mappers import find_image, read_json
 from hypvl.data.sample import BadSample
-from hypvl.data.transforms import ImageError, decode_image
 from hypvl.errors import DataError
+from hypvl.io.images import ImageError, decode_image, to_pil
 
 _JPEG_QUALITY = 95
 
@@ -155,8 +153,7 @@ def read_box(entry: Any, caption: str, height: int, width: int, settings: GritSe
 def encode_jpeg(image: Tensor) -> bytes:
     """uint8 (3, h, w) as a JPEG file; the same bytes for the same pixels."""
     out = io.BytesIO()
-    pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-    Image.fromarray(pixels).save(out, format="JPEG", quality=_JPEG_QUALITY)
+    to_pil(image).save(out, format="JPEG", quality=_JPEG_QUALITY)
     return out.getvalue()
 
 

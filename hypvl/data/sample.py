@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hypvl.data.augment import InModalAugment
-from hypvl.data.transforms import MAX_PIXELS, ImageError, decode_image
+from hypvl.io.images import MAX_PIXELS, ImageError, decode_image
 
 #: (image uint8 (3, H, W), generator of this sample) -> uint8 (3, h, w)
 ImageTransform = Callable[[Tensor, torch.Generator | None], Tensor]

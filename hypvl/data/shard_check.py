@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from hypvl.data.shards import expand_shards
 from hypvl.data.storage import FileHandles, open_source
 from hypvl.data.tar_index import MemberError, build_index, in_blocks, read_members
-from hypvl.data.transforms import ImageError, decode_image
 from hypvl.errors import DataError
+from hypvl.io.images import ImageError, decode_image
 
 _PICTURES = ("jpg", "jpeg", "png", "webp")
 _TEXTS = ("json", "txt", "caption", "cls")

@@ -29,8 +29,8 @@ from hypvl.data.tar_index import (
     read_members,
     save_index,
 )
-from hypvl.data.transforms import MAX_PIXELS
 from hypvl.errors import DataError
+from hypvl.io.images import MAX_PIXELS
 
 _INDEX_SUFFIX = ".hypvl-index"
 _THREADS = 8

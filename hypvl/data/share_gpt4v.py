@@ -15,8 +15,9 @@ from hypvl.data.augment import InModalAugment
 from hypvl.data.sample import BadSample, ImageTransform, Sample, Tokenize, caption_text, finish_sample
 from hypvl.data.shards import describe
 from hypvl.data.storage import FileHandles
-from hypvl.data.transforms import MAX_PIXELS
 from hypvl.errors import DataError
+from hypvl.io.files import read_regular
+from hypvl.io.images import MAX_IMAGE_BYTES, MAX_PIXELS
 
 Split: TypeAlias = Literal["train", "validation"]
 _BLOCK = 32  # as tables: rows cost nothing to reach
@@ -127,7 +128,7 @@ class ShareGPT4V:
         if not isinstance(image, str) or not image:
             raise BadSample(key, "missing image")
         try:
-            data = (self.images_root / image).read_bytes()
+            data = read_regular(self.images_root / image, max_bytes=MAX_IMAGE_BYTES)
         except (OSError, ValueError) as error:
             raise BadSample(key, f"cannot read {self.images_root / image} ({error})") from error
         return finish_sample(

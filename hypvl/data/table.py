@@ -17,8 +17,9 @@ from hypvl.data.augment import InModalAugment
 from hypvl.data.sample import BadSample, ImageTransform, Sample, Tokenize, caption_text, finish_sample
 from hypvl.data.shards import describe
 from hypvl.data.storage import FileHandles
-from hypvl.data.transforms import MAX_PIXELS
 from hypvl.errors import DataError
+from hypvl.io.files import read_regular
+from hypvl.io.images import MAX_IMAGE_BYTES, MAX_PIXELS
 
 _BOM = b"\xef\xbb\xbf"
 # Rows shuffled as one block. Rows cost nothing to reach, so blocks are small: windows mix the whole file.
@@ -135,7 +136,7 @@ class ImageTextTable:
         fields = self._map(key, self._fields(key, row), generator)
         image = fields["image"]
         try:
-            data = (self.images_root / image).read_bytes()
+            data = read_regular(self.images_root / image, max_bytes=MAX_IMAGE_BYTES)
         except (OSError, ValueError) as error:
             raise BadSample(key, f"cannot read {self.images_root / image} ({error})") from error
         return finish_sample(

@@ -1,8 +1,10 @@
 """Files that appear whole or not at all, and locks between processes."""
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -39,6 +41,22 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], Non
             error.filename = str(path)  # a write does not know where it writes to
         raise
     _sync_folder(path.parent)
+
+
+def read_regular(path: Path, *, max_bytes: int) -> bytes:
+    """The content of a regular file, links followed.
+
+    Raises:
+        OSError: when it cannot be read, has more than ``max_bytes``, or is a device or a pipe, which may have no end.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        data = file.read() if status.st_size <= max_bytes else None
+    if data is None or len(data) > max_bytes:
+        raise OSError(errno.EFBIG, f"more than {max_bytes} bytes", str(path))
+    return data
 
 
 def open_new(path: Path) -> BinaryIO:

@@ -213,15 +213,14 @@ def _save(figure: "Figure", output: str | Path) -> Path:
 
 def _thumbnail(path: Path) -> Any:
     import numpy as np
-    from PIL import Image, ImageOps
+
+    from hypvl.io.images import read_image_file, to_pil  # brings torch along
 
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", (256, 256))  # large JPEGs are decoded small
-            picture = ImageOps.exif_transpose(image).convert("RGB")
-            picture.thumbnail((256, 256))
-            return np.asarray(picture)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        picture = to_pil(read_image_file(path))
+        picture.thumbnail((256, 256))
+        return np.asarray(picture)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as an image ({error}); it belongs to the result.") from error
 
 

@@ -163,13 +163,12 @@ def _fold(text: str, width: int = 68) -> str:
 
 
 def _pixels(path: Path) -> Any:
-    import numpy as np
-    from PIL import Image, ImageOps
+    """uint8 (H, W, 3): what the model sees, before it is cropped."""
+    from hypvl.io.images import read_image_file  # brings torch along
 
     try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return read_image_file(path).movedim(0, -1).numpy()
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{path}: cannot be read as an image ({error}); it belongs to the traversal."
         ) from error

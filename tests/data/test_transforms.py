@@ -9,7 +9,9 @@ from PIL import Image
 from torchvision import transforms as v1
 from torchvision.transforms import InterpolationMode, v2
 
-from hypvl.data.transforms import ImageError, RandomResizedCrop, ResizeCenterCrop, Squeeze, decode_image
+from hypvl.data import transforms as module
+from hypvl.data.transforms import RandomResizedCrop, ResizeCenterCrop, Squeeze
+from hypvl.io.images import decode_image
 from tests.data.helpers import encode, jpeg
 
 
@@ -22,116 +24,6 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 PICTURE = Image.open(io.BytesIO(jpeg(3, 33, 21)))
-
-
-def test_jpeg_is_what_pil_makes_of_it():
-    data = jpeg(3, 33, 21)
-    ours = pixels(decode_image(data)).astype(int)
-    assert ours.shape == (21, 33, 3) and decode_image(data).dtype == torch.uint8
-    # two builds of libjpeg-turbo may round differently
-    assert np.abs(ours - np.asarray(Image.open(io.BytesIO(data)))).max() <= 2
-
-
-@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF"])
-def test_lossless_formats_are_exact(format):
-    assert (pixels(decode_image(encode(PICTURE, format))) == np.asarray(PICTURE)).all()
-
-
-@pytest.mark.parametrize("format", ["WEBP", "GIF"])
-def test_other_formats(format):
-    lossless = {"lossless": True} if format == "WEBP" else {}
-    error = pixels(decode_image(encode(PICTURE, format, **lossless))).astype(int) - np.asarray(PICTURE)
-    assert np.abs(error).mean() < 8  # GIF has 256 colours
-
-
-def test_grey_jpeg_and_png_become_rgb():
-    grey = PICTURE.convert("L")
-    for format in ("JPEG", "PNG"):
-        image = pixels(decode_image(encode(grey, format))).astype(int)
-        assert (image[..., 0] == image[..., 1]).all() and (image[..., 1] == image[..., 2]).all()
-        assert np.abs(image[..., 0] - np.asarray(grey)).max() < 40
-
-
-def test_cmyk_jpeg():
-    image = pixels(decode_image(encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95)))
-    assert np.abs(image.astype(int) - [255, 0, 0]).max() <= 6
-
-
-def test_sixteen_bits_are_scaled_not_clipped():
-    ramp = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
-    image = decode_image(encode(Image.fromarray(ramp), "PNG"))
-    assert image[0].tolist() == [[0, 1, 128, 255]]
-    dark = decode_image(encode(Image.fromarray(np.full((1, 2), 200, dtype=np.uint16)), "PNG"))
-    assert dark[0].tolist() == [[1, 1]]  # 200 / 257
-
-
-def test_transparency_lies_over_white():
-    half = Image.new("RGBA", (1, 1), (255, 0, 0, 128))
-    clear = Image.new("RGBA", (1, 1), (10, 20, 30, 0))
-    assert pixels(decode_image(encode(half, "PNG")))[0, 0].tolist() == [255, 127, 127]
-    assert pixels(decode_image(encode(clear, "PNG")))[0, 0].tolist() == [255, 255, 255]
-    palette = Image.new("P", (2, 1))
-    palette.putpalette([200, 0, 0, 0, 0, 200])
-    palette.putpixel((1, 0), 1)
-    image = pixels(decode_image(encode(palette, "PNG", transparency=0)))
-    assert image[0].tolist() == [[255, 255, 255], [0, 0, 200]]
-    assert pixels(decode_image(encode(Image.new("LA", (1, 1), (7, 255)), "PNG")))[0, 0].tolist() == [7, 7, 7]
-
-
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
-def test_exif_orientation_is_applied(format):
-    sideways = Image.new("RGB", (32, 16), "black")
-    sideways.paste("white", (0, 0, 16, 16))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
-    image = pixels(decode_image(encode(sideways, format, exif=exif.tobytes())))
-    assert image.shape == (32, 16, 3)
-    assert image[:12].min() > 200 and image[20:].max() < 60
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"", "cannot decode the image"),
-        (b"not an image", "cannot decode the image"),
-        (encode(PICTURE, "EPS"), "cannot decode the image"),  # PIL would start another program
-        (b"\xff\xd8\xff", "no frame header"),
-        (b"\xff\xd8\xff\xe0\x00\x00" * 9, "no frame header"),
-        (jpeg(0)[:300], "cannot decode the JPEG"),
-        (jpeg(0)[:-200], "cannot decode the JPEG"),
-        (encode(PICTURE, "PNG")[:200], "cannot decode the image"),
-    ],
-)
-def test_what_is_no_image_says_so(data, words):
-    with pytest.raises(ImageError, match=words):
-        decode_image(data)
-
-
-def test_damaged_files_raise_nothing_else():
-    rng = np.random.default_rng(0)
-    files = [encode(PICTURE, f) for f in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
-    for _ in range(40):
-        for file in files:
-            data = bytearray(file)
-            for at in rng.integers(4, len(data), size=5):
-                data[at] = int(rng.integers(256))
-            try:
-                image = decode_image(bytes(data), max_pixels=10_000)
-            except ImageError:
-                continue
-            assert image.dtype == torch.uint8 and image.shape[0] == 3
-
-
-@pytest.mark.parametrize("format", ["JPEG", "PNG"])
-def test_bombs_are_refused_before_decoding(format):
-    data = encode(Image.new("L", (2000, 1000)), format)
-    with pytest.raises(ImageError, match="2000 x 1000 pixels, more than max_pixels=1999999"):
-        decode_image(data, max_pixels=1_999_999)
-    assert decode_image(data, max_pixels=2_000_000).shape == (3, 1000, 2000)
-    huge = bytearray(encode(Image.new("L", (8, 8)), "PNG"))
-    huge[16:24] = (2**30).to_bytes(4, "big") * 2
-    with pytest.raises(ImageError):
-        decode_image(bytes(huge))
 
 
 def test_crop_areas_and_ratios_are_distributed_as_asked():
@@ -197,6 +89,23 @@ def test_degenerate_shapes_work(shape):
         out = transform(image, seeded())
         assert out.shape == (3, 24, 24) and out.dtype == torch.uint8
         assert (out == 77).all()
+
+
+def test_no_step_of_resizing_is_larger_than_image_and_result(monkeypatch):
+    steps = []
+    resize = module.F.resize
+
+    def watched(image, size, **options):
+        steps.append(image.shape[-2] * size[1])  # torch begins with the width
+        return resize(image, size, **options)
+
+    monkeypatch.setattr(module.F, "resize", watched)
+    monkeypatch.setattr(module, "_LARGEST_STEP", 10_000)
+    long = torch.arange(9000).div(9000 / 250).to(torch.uint8).expand(3, 1, -1).mT.contiguous()  # (3, 9000, 1)
+    out = Squeeze(8)(long)
+    assert max(steps) == 9000 and out.shape == (3, 8, 8)
+    assert out[0, :, 0].tolist() == pytest.approx([250 * (i + 0.5) / 8 for i in range(8)], abs=2)
+    assert (RandomResizedCrop(8, ratio=(1e-4, 1e4))(long, seeded()) >= 0).all() and max(steps) <= 10_000
 
 
 def test_squeeze_takes_the_whole_image():

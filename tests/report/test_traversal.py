@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from hypvl.errors import DataError
-from hypvl.report.traversal import Stretch, draw_traversal, spread, stretches
+from hypvl.io.images import read_image_file
+from hypvl.report.traversal import Stretch, _pixels, draw_traversal, spread, stretches
 
 
 def steps(*pairs: tuple[str, float]) -> list[dict[str, Any]]:
@@ -64,6 +66,21 @@ def test_the_picture_shows_image_and_texts(tmp_path: Path, image: Path) -> None:
         assert picture.width > 1000
         assert (250, 0, 0) in {color for _, color in pixels.getcolors(1 << 20)}  # the image itself
     assert draw_traversal(content, tmp_path / "red.svg").read_text().count("<svg") == 1
+
+
+def test_what_is_drawn_is_what_the_model_sees(tmp_path: Path) -> None:
+    clear = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+    clear.paste((0, 0, 200, 255), (0, 0, 20, 40))
+    clear.save(tmp_path / "clear.png")
+    content = {"image": str(tmp_path / "clear.png"), "root": "geometry"}
+    content["steps"] = steps(("a", 1.0), ("[ROOT]", 0.0))
+    shown = read_image_file(tmp_path / "clear.png").movedim(0, -1)
+    assert shown[0, 39].tolist() == [255, 255, 255]
+    assert (_pixels(tmp_path / "clear.png") == shown.numpy()).all()
+    with Image.open(draw_traversal(content, tmp_path / "t.png")) as picture:
+        drawn = np.asarray(picture.convert("RGB"))
+    assert (drawn == (0, 0, 200)).all(axis=-1).sum() > 1000  # the left half
+    assert (drawn == (0, 0, 0)).all(axis=-1).mean() < 0.05  # letters and lines only
 
 
 def test_one_point_at_the_root_can_be_drawn(tmp_path: Path, image: Path) -> None:

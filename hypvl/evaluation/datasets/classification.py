@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from hypvl.data.storage import FileHandles, HttpFile, open_source
@@ -17,6 +15,7 @@ from hypvl.evaluation.datasets.folder_names import listed, match_names
 from hypvl.evaluation.datasets.images import IMAGE_EXTENSIONS, TarMembers, read_image
 from hypvl.evaluation.datasets.prompts import imagenet_class_names
 from hypvl.evaluation.protocol import MissingDataError
+from hypvl.io.images import image_tensor
 
 
 class ImageFolderSet:
@@ -197,11 +196,11 @@ class TorchvisionSet:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """(uint8 (3, h, w), label); raises DataError naming the set and the position."""
         try:
-            image = self._dataset[index][0].convert("RGB")
+            image = image_tensor(self._dataset[index][0])
         except (OSError, SyntaxError, ValueError) as error:  # what PIL raises on damaged files
             name = type(self._dataset).__name__
             raise DataError(f"{name}[{index}]: cannot be read ({type(error).__name__}: {error}).") from error
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1), self.labels[index]
+        return image, self.labels[index]
 
 
 def is_url(place: str | Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from hypvl.data.transforms import ImageError, decode_image
+from hypvl.io.images import ImageError, decode_image
 from hypvl.errors import ConfigError, DataError
 from hypvl.evaluation.datasets.classification import read_lines
 from hypvl.evaluation.datasets.entries import SPLITS, check_name

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hypvl.data.storage import FileHandles, Source, open_source
 from hypvl.data.tar_index import MemberError, TarIndex, build_index, read_members
-from hypvl.data.transforms import ImageError, decode_image
+from hypvl.io.images import ImageError, decode_image, read_image_file
 from hypvl.errors import DataError
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")
@@ -20,7 +20,7 @@ def read_image(path: Path) -> Tensor:
         DataError: naming the file, when it is missing or no picture.
     """
     try:
-        return decode_image(path.read_bytes())
+        return read_image_file(path)
     except ImageError as error:
         raise DataError(f"{path}: {error}.") from error
     except OSError as error:

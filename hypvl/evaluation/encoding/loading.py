@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hypvl.errors import DataError
 from hypvl.evaluation.encoding.store_files import Entry, picture_digest, stamp
 from hypvl.evaluation.protocol import ImageSource
+from hypvl.io.images import to_pil
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class _Reader(Dataset[Loaded]):
 
 def thumbnail(image: Tensor, *, side: int) -> bytes:
     """A picture, uint8 (3, h, w), as a JPEG with a longer side of at most ``side`` pixels."""
-    picture = Image.fromarray(image.movedim(0, -1).contiguous().numpy())
+    picture = to_pil(image)
     picture.thumbnail((side, side))
     file = io.BytesIO()
     picture.save(file, format="JPEG", quality=80)

@@ -8,7 +8,13 @@ import pytest
 from PIL import Image
 
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.classification import ImageFolderSet, WebDatasetSet, imagenet, read_json
+from hypvl.evaluation.datasets.classification import (
+    ImageFolderSet,
+    TorchvisionSet,
+    WebDatasetSet,
+    imagenet,
+    read_json,
+)
 from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.miniatures.classification import imagenet_folders
 from tests.evaluation.fakes import BLUE, GREEN, RED, broken, picture
@@ -166,3 +172,9 @@ def test_broken_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(DataError, match="UTF-8"):
         read_json(tmp_path / "a.json")
+
+
+def test_pictures_of_torchvision_are_decoded_as_all_others() -> None:
+    clear = Image.new("RGBA", (4, 3), (0, 0, 0, 0))
+    data = TorchvisionSet([(clear, 0)], classes=["a"], labels=[0])
+    assert data[0][0].shape == (3, 3, 4) and (data[0][0] == 255).all()
