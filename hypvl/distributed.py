@@ -102,6 +102,19 @@ def all_reduce_sum(x: Tensor) -> Tensor:
     return x
 
 
+def on_all_ranks(flag: Tensor) -> Tensor:
+    """Whether a flag is true on every rank (a collective on the flag's device, which nothing waits for).
+
+    Args:
+        flag: 0-dim bool.
+    """
+    if world_size() == 1:
+        return flag
+    everywhere = flag.to(torch.uint8)
+    dist.all_reduce(everywhere, op=dist.ReduceOp.MIN)
+    return everywhere.bool()
+
+
 @torch.no_grad()
 def all_reduce_mean_(
     tensors: Iterable[Tensor], *, wire: torch.dtype | None = None, bucket_bytes: int = 32 << 20

@@ -9,6 +9,8 @@ N = the batch of a process / K, rounded up. `naive_accumulate = K` averages K se
 samples each: for a contrastive loss another objective, with fewer negatives. At most one of the three; None, 1 and 1
 are off. On several processes a divided step averages its gradients without DDP (`ddp.static_graph` means nothing then).
 
+A step whose loss or gradients are not finite is skipped; `max_skipped_steps` of them in a row end the run.
+
 `audit.every = N` logs every N steps whether the geometry does any work (radii, cones, order, gap); 0 = never.
 """
 
@@ -29,6 +31,7 @@ train = dict(
     checkpoint_period=5000,
     keep_checkpoints=5,
     log_period=100,
+    max_skipped_steps=50,
     root_samples=65_536,
     audit=dict(every=0, samples=512, aperture_factor=1.0),
     ddp=dict(static_graph=True, broadcast_buffers=False, fp16_compression=True),

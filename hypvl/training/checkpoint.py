@@ -173,6 +173,13 @@ class RunFolder:
         )
 
 
+def seed_everything(seed: int) -> None:
+    """Seed every global generator of this process: torch's, NumPy's and Python's."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  # the global state others may use
+    random.seed(seed)
+
+
 def random_state() -> list[dict[str, Any]]:
     """State of this process's generators, of every rank in rank order (a collective)."""
     state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}

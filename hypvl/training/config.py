@@ -100,6 +100,8 @@ class WandbConfig(_Checked):
     name: str | None = None
 
     def __post_init__(self) -> None:
+        if self.mode in (False, "off"):  # YAML reads `off` as false
+            self._check(mode="disabled")
         one_of("mode", self.mode, WandbMode)
         _text("project", self.project)
         if self.name is not None:
@@ -128,6 +130,7 @@ class TrainConfig(_Checked):
         checkpoint_period: Steps between checkpoints, >= 1.
         keep_checkpoints: Periodic checkpoints that stay, >= 1; None = all.
         log_period: Steps between log records, >= 1.
+        max_skipped_steps: Steps in a row without a finite loss and gradients that end the run, >= 1.
         root_samples: Training samples whose mean embedding stands for a root, >= 1.
         audit: The audit of the geometry.
         ddp: How processes work together.
@@ -154,6 +157,7 @@ class TrainConfig(_Checked):
     checkpoint_period: int = 5000
     keep_checkpoints: int | None = 5
     log_period: int = 100
+    max_skipped_steps: int = 50
     root_samples: int = 65_536
     audit: AuditConfig = dataclasses.field(default_factory=AuditConfig)
     ddp: DDPConfig = dataclasses.field(default_factory=DDPConfig)
@@ -163,6 +167,7 @@ class TrainConfig(_Checked):
         least = {
             "num_iterations": 1, "total_batch_size": 1, "accumulate": 1, "naive_accumulate": 1, "num_workers": 0,
             "checkpoint_period": 1, "log_period": 1, "root_samples": 1,
+            "max_skipped_steps": 1,
         }  # fmt: skip
         self._check(
             seed=whole_number("seed", self.seed, least=0, most=_SEED_MAX),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -122,13 +122,18 @@ class Learner(nn.Module):
         self.model.constrain_()
         constrain_modules_(self.objective.modules())
 
-    def update_(self, *contexts: PairContext) -> None:
+    def update_(self, *contexts: PairContext, happened: Tensor | None = None) -> None:
         """Let terms (queues, thresholds) and the model (running statistics) change state.
 
         Called once after a step that really happened, with the context of its forward pass, or of each part of it
         in order.
+
+        Args:
+            contexts: Of the step.
+            happened: 0-dim bool on the device: where it is false, buffers keep their values. It is not waited for.
         """
         with torch.no_grad():
+            before = [] if happened is None else self._buffers_of_updates()
             self.objective.update_(*contexts)
             views = [view for view in self.views if view.encoder == "student"]
             for ctx in contexts:
@@ -136,6 +141,23 @@ class Learner(nn.Module):
                     image=[ctx.features(view).detach() for view in views if view.modality == "image"],
                     text=[ctx.features(view).detach() for view in views if view.modality == "text"],
                 )
+            for module, name, buffer, old in before:
+                new = getattr(module, name)
+                kept = torch.where(cast(Tensor, happened), new, old)
+                if new is buffer:
+                    buffer.copy_(kept)
+                else:  # the term has put another tensor there, perhaps of another shape
+                    setattr(module, name, kept)
+
+    def _buffers_of_updates(self) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
+        """What :meth:`update_` may change: module, name, buffer and a copy of it."""
+        changing = (self.objective, *self.model.posts("image"), *self.model.posts("text"))
+        return [
+            (part, name, buffer, buffer.clone())
+            for module in changing
+            for part in module.modules()
+            for name, buffer in part.named_buffers(recurse=False)
+        ]
 
     def stats(self) -> dict[str, float]:
         """Curvature, scales and the like, for the log (synchronises the device)."""

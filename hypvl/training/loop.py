@@ -32,7 +32,8 @@ class StepResult:
         batch: The local batch (on the device), with naive accumulation its last part.
         grad_norm: Norm of all gradients before clipping (0-dim, on the device).
         lr: Learning rate of the first parameter group in this step.
-        stepped: False when fp16 overflowed and the step was skipped.
+        stepped: Whether the step happened: skipped are those whose loss or gradients are not finite (0-dim bool, on
+            the device).
         data_seconds: Time spent waiting for the batch.
         seconds: Wall time of the whole step, waiting included.
         ctx: What the objective saw of the step: features and embeddings of its views; with naive accumulation, of the
@@ -43,7 +44,7 @@ class StepResult:
     batch: dict[str, Any]
     grad_norm: Tensor
     lr: float
-    stepped: bool
+    stepped: Tensor
     data_seconds: float
     seconds: float
     ctx: PairContext
@@ -73,7 +74,7 @@ class Trainer:
         learner: Model and objective.
         module: What is called: ``learner``, or DDP around it.
         optimizer: Over the learner's trainable parameters.
-        scheduler: Stepped after each optimizer step that happened.
+        scheduler: Stepped after each step, in fp16 after each one that happened.
         loader: Yields local batches for ever, starting at ``consumed``.
         precision: Mixed precision.
         scaler: Gradient scaler (idle unless fp16).
@@ -85,7 +86,7 @@ class Trainer:
         naive_parts: Batches of the loader per step, whose losses are averaged; 1 = the usual step.
         average: Takes the mean over ranks where there are several parts.
         hooks: Called in order.
-        iteration: Steps done (skipped fp16 steps count).
+        iteration: Steps done (skipped ones count).
         stop_requested: Set by a hook to end after the current step.
     """
 
@@ -175,10 +176,14 @@ class Trainer:
         output, contexts = self._forward_backward(batches)
         lr = float(self.optimizer.param_groups[0]["lr"])  # before the scheduler sets the next step's
         grad_norm, stepped = optimizer_step(
-            self.optimizer, self.parameters, scaler=self.scaler, clip_norm=self.clip_norm
+            self.optimizer, self.parameters, scaler=self.scaler, clip_norm=self.clip_norm, loss=output.total
         )
-        if stepped:
+        asked = self.scaler.is_enabled() or stepped.device.type == "cpu"  # elsewhere asking means waiting
+        if not self.scaler.is_enabled() or stepped:
             self.scheduler.step()
+        if not asked:
+            self.learner.update_(*contexts, happened=stepped)
+        elif stepped:
             self.learner.update_(*contexts)
         self.iteration += 1
         return StepResult(

@@ -20,15 +20,16 @@ from hypvl.io.files import write_atomically
 from hypvl.models.hub import load_weights
 from hypvl.training.accumulation import Accumulation
 from hypvl.training.averaging import GradientAverage
-from hypvl.training.checkpoint import RunFolder
+from hypvl.training.checkpoint import RunFolder, seed_everything
 from hypvl.training.compatibility import Change, check_compatible, log_changes, saved_config
 from hypvl.training.config import TrainConfig
 from hypvl.training.data_fit import check_data_fits
 from hypvl.training.grad_cache import GradCache
 from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.checkpoints import Checkpoints, OrderlyStop
-from hypvl.training.hooks.metrics import Metrics, Sink
+from hypvl.training.hooks.metrics import ClosingDataCheck, Metrics, Sink
 from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, log_to_console, log_to_file
+from hypvl.training.hooks.skipped_steps import SkippedSteps
 from hypvl.training.learner import Learner
 from hypvl.training.loop import Hook, Trainer
 from hypvl.training.precision import Precision
@@ -80,7 +81,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     resumed = None if start is None else read_state(start)
     changes = [] if resumed is None else _changes(resumed, cfg)
 
-    torch.manual_seed(settings.seed)  # the same weights on every rank
+    seed_everything(settings.seed)  # the same weights on every rank
     model = instantiate(cfg.model)
     started_from = "started from new weights"
     if settings.init_checkpoint is not None and resumed is None:
@@ -104,7 +105,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         settings, dataset, device,
         consumed=iteration * settings.total_batch_size, parts=plan.naive_parts,
     )  # fmt: skip
-    torch.manual_seed(settings.seed + 1 + distributed.rank())  # dropout differs between ranks
+    seed_everything(settings.seed + 1 + distributed.rank())  # dropout differs between ranks
     average = GradientAverage(wire=precision.wire(compress=settings.ddp.fp16_compression))
     # It traces the encoders, which is possible before they are compiled.
     table = summary_table(model) if distributed.is_main() else ""
@@ -125,7 +126,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         average=average,
         iteration=iteration,
     )
-    state = TrainState(trainer, loader)
+    state = TrainState(trainer, loader, Metrics(period=settings.log_period, bad=loader.bad))
     if resumed is not None:
         state.load_state_dict(resumed)
         started_from = f"resumed at iteration {iteration}"
@@ -220,9 +221,7 @@ def _hooks(
 ) -> list[Hook]:
     trainer, loader = state.trainer, state.loader
 
-    def final_extra(trainer: Trainer) -> dict[str, Any]:
-        if trainer.learner.model.geometry.root(trainer.learner.model.embed_dim) is not None:
-            return {}
+    def root(trainer: Trainer) -> dict[str, Any]:
         samples = min(settings.root_samples, trainer.epoch_size)  # more would repeat the data
         logger.info("root: mean embedding of {:,} training samples", samples)
         with _loader(settings, loader.dataset, trainer.precision.device, consumed=trainer.consumed) as fresh:
@@ -245,17 +244,21 @@ def _hooks(
                     config=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
                 )
             )
+    state.metrics.sinks = sinks
+    model = trainer.learner.model
     return [
         OrderlyStop(),
-        Metrics(sinks, period=settings.log_period, bad=loader.bad),
+        state.metrics,
         *_live_audit(settings, folder, sinks, trainer),
+        SkippedSteps(settings.max_skipped_steps),
         Checkpoints(
             folder,
             collect=lambda _: state.state_dict(),
             period=settings.checkpoint_period,
             keep=settings.keep_checkpoints,
-            final_extra=final_extra,
+            final_extra=root if model.geometry.root(model.embed_dim) is None else None,
         ),
+        ClosingDataCheck(loader.bad),
     ]
 
 

@@ -15,7 +15,7 @@ from hypvl.errors import CheckpointError, ConfigError
 from hypvl.models.hub import load_checkpoint, load_weights
 from hypvl.training.checkpoint import random_state, restore_random_state
 from hypvl.training.compatibility import saved_config
-from hypvl.training.hooks.metrics import bad_everywhere
+from hypvl.training.hooks.metrics import Metrics, bad_everywhere
 from hypvl.training.loop import Trainer
 from hypvl.training.optim import names_as_before
 
@@ -30,12 +30,14 @@ class TrainState:
     Args:
         trainer: Model, objective, optimizer, schedule and scaler.
         loader: Position in the data, and what of it was bad.
+        metrics: What was seen since the last record.
         config: The resolved config as YAML text.
         provenance: Where the run comes from.
     """
 
     trainer: Trainer
     loader: Loader
+    metrics: Metrics
     config: str = ""
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -54,6 +56,7 @@ class TrainState:
                 **self.loader.state(trainer.consumed),
                 "bad_samples": bad_everywhere(self.loader.bad).state_dict(),
             },
+            "metrics": self.metrics.state(),
             "iteration": trainer.iteration,
             "config": self.config,
             "provenance": self.provenance,
@@ -91,6 +94,7 @@ class TrainState:
         self.loader.check_resume(state["data"])
         if distributed.is_main():
             self.loader.bad.load_state_dict(state["data"]["bad_samples"])
+        self.metrics.load_state(state.get("metrics", ()))  # earlier versions have none
         restore_random_state(state["rng"])
 
     def _optimized(self) -> list[str]:

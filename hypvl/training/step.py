@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hypvl import distributed
 from hypvl.losses.base import LossOutput, PairContext
 from hypvl.training.averaging import GradientAverage
 from hypvl.training.grad_cache import GradCache
@@ -84,18 +85,23 @@ def optimizer_step(
     *,
     scaler: torch.amp.GradScaler,
     clip_norm: float | None,
-) -> tuple[Tensor, bool]:
-    """Unscale, clip and step, then clear the gradients.
+    loss: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Unscale, clip and step, then clear the gradients; where something is not finite, no step (a collective).
+
+    The ranks agree: a loss that is not finite on one of them, or gradients that are not, leave weights, moments and
+    step counts as they are on all of them. Nothing waits for the device where the optimizer itself can leave a step
+    out (the fused ones); others are asked first, and so is fp16.
 
     Args:
         optimizer: What steps.
         parameters: Whose gradient norm is taken and clipped.
-        scaler: The run's scaler.
+        scaler: The run's scaler; overflow lowers its scale.
         clip_norm: Largest allowed norm of all gradients together; None = only measured.
+        loss: This rank's loss, 0-dim.
 
     Returns:
-        The gradient norm before clipping (0-dim, on the device) and whether the step happened: fp16 skips a
-        step whose gradients overflowed.
+        The gradient norm before clipping and whether the step happened, both 0-dim and on the device.
     """
     scaler.unscale_(optimizer)
     parameters = list(parameters)
@@ -103,16 +109,22 @@ def optimizer_step(
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     else:
         norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
+    finite = norm.isfinite()
+    if loss is not None:
+        finite = finite & loss.detach().isfinite()
+    finite = distributed.on_all_ranks(finite)
     if scaler.is_enabled():
-        before = scaler.get_scale()
-        scaler.step(optimizer)
+        if finite:
+            scaler.step(optimizer)
         scaler.update()
-        stepped = scaler.get_scale() >= before
-    else:
+    elif getattr(optimizer, "_step_supports_amp_scaling", False):
+        vars(optimizer)["found_inf"] = (~finite).float()  # where GradScaler puts it, too
         optimizer.step()
-        stepped = True
+        vars(optimizer)["found_inf"] = None
+    elif finite:
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return norm, stepped
+    return norm, finite
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -313,6 +314,51 @@ def test_bad_samples_are_replaced_counted_and_too_many_are_an_error(
     capsys.readouterr()
     assert train(tmp_path / "stopped", data, "dataset.max_bad_fraction=0.001") == 1
     assert "max_bad_fraction" in capsys.readouterr().err
+
+
+def test_a_run_that_explodes_keeps_its_good_checkpoints(
+    shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["train.num_iterations=40", "train.checkpoint_period=1", "train.max_skipped_steps=10"]
+    assert train(tmp_path, shards, *more, "optim.optimizer.lr=1e25") == 1
+    said = capsys.readouterr().err
+    assert re.search(r"error: training: .*not finite", said) and "Traceback" not in said
+    saved = [torch.load(path, weights_only=True) for path in sorted(tmp_path.glob("*.pth"))]
+    assert saved[0]["iteration"] == 1  # the step of rate 0
+    assert all(x.isfinite().all() for content in saved for x in content["model"].values())
+    records = [
+        json.loads(line, parse_constant=pytest.fail)
+        for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert records[0]["iteration"] == 2 and records[-1]["skipped_steps"] >= 1
+
+
+def test_global_generators_are_seeded(shards: str, tmp_path: Path) -> None:
+    """Python's and NumPy's, too: two equal runs save equal states."""
+    states = []
+    for name in ("a", "b"):
+        random.seed(name)
+        assert train(tmp_path / name, shards, "train.num_iterations=2") == 0
+        states.append(torch.load(tmp_path / name / "checkpoint_final.pth", weights_only=True)["rng"][0])
+    assert states[0]["python"] == states[1]["python"]
+    assert torch.equal(states[0]["numpy"][1], states[1]["numpy"][1])
+
+
+def test_a_closing_check_that_fails_has_lost_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Few samples are judged at the end only."""
+    members = [m for i in range(10) for m in redcaps(f"g{i}", i)]
+    broken = [m for i in range(3) for m in ((f"b{i}.jpg", b"no image"), (f"b{i}.json", b'{"caption": "x"}'))]
+    write_tar(tmp_path / "data.tar", [*members, *broken])
+    data = [
+        f"dataset.tarfiles=[{tmp_path}/data.tar]",
+        "dataset.max_bad_fraction=0.1",
+        "train.num_iterations=2",
+    ]
+    assert train(tmp_path / "run", *data) == 1
+    assert "max_bad_fraction" in capsys.readouterr().err
+    assert torch.load(tmp_path / "run" / "checkpoint_final.pth", weights_only=True)["iteration"] == 2
 
 
 def _command(output: Path, shards: str, *more: str) -> list[str]:

@@ -36,7 +36,8 @@ WRONG = {
     "audit.aperture_factor": [0, -1, NAN, INF],
     "ddp.static_graph": ["yes", 0],
     "ddp.fp16_compression": [None],
-    "wandb.mode": ["off", False, None],
+    "wandb.mode": ["on", True, None],
+    "max_skipped_steps": [0, -1, 2.5, None],
     "wandb.project": ["", None],
     "wandb.name": [3],
     "grad_cache": [3, [1]],
@@ -69,6 +70,11 @@ def test_edges_that_make_sense(key: str, value: Any) -> None:
         assert found == type(found)()
     else:
         assert found == (tuple(value) if isinstance(value, list) else value)
+
+
+@pytest.mark.parametrize("value", ["off", False])  # YAML reads off as false
+def test_wandb_that_is_off_is_disabled(value: Any) -> None:
+    assert TrainConfig.read(settings("wandb.mode", value)).wandb.mode == "disabled"
 
 
 def test_defaults_are_those_of_the_building_block() -> None:

@@ -103,3 +103,28 @@ def test_stats_name_curvature_and_scale() -> None:
     stats = tiny_learner("meru").stats()
     assert stats["curv"] == pytest.approx(1.0)
     assert stats["logit_scale"] == pytest.approx(1 / 0.07, rel=1e-5)
+
+
+def test_a_step_that_did_not_happen_is_taken_back_on_the_device() -> None:
+    """Where the host does not know: buffers changed in place and put anew, also of another shape."""
+
+    class Counting(Mean):
+        def __init__(self) -> None:
+            super().__init__(IMAGE)
+            self.register_buffer("total", torch.zeros(2))
+            self.register_buffer("rows", torch.zeros(1))
+
+        def update_(self, ctx: PairContext) -> None:
+            self.total += 1
+            self.rows = torch.arange(3.0)
+
+    term = Counting()
+    learner = Learner(tiny_model("clip"), Objective({"a": term}, warmup={"a": [1, 3]}))
+    _, ctx = learner(tiny_batch())
+    total = term.total
+    learner.update_(ctx, happened=torch.tensor(True))
+    assert (learner.objective.steps.item(), total.tolist(), term.rows.tolist()) == (1, [1, 1], [0, 1, 2])
+    term.rows = torch.full((1,), 5.0)
+    learner.update_(ctx, happened=torch.tensor(False))
+    assert (learner.objective.steps.item(), total.tolist(), term.rows.tolist()) == (1, [1, 1], [5, 5, 5])
+    assert term.total is total

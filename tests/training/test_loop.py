@@ -1,3 +1,4 @@
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from hypvl.errors import ConfigError, UserError
 from hypvl.losses.base import IMAGE, LossTerm, Objective, PairContext
 from hypvl.training.hooks.metrics import Metrics, Record
+from hypvl.training.hooks.skipped_steps import SkippedSteps
 from hypvl.training.learner import Learner
 from hypvl.training.loop import Hook, StepResult, Trainer
 from hypvl.training.optim import parameter_groups, warmup_cosine
@@ -200,11 +202,107 @@ def test_what_a_batch_has_not_is_an_error_of_the_config() -> None:
         trainer(Learner(tiny_model("clip"), Objective({"a": Misses(slip=True)}))).run()
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_advice() -> None:
-    learner = tiny_learner("clip")
+class Poisoned(LossTerm):
+    """Not finite in the steps named, by the loss or by the gradient alone."""
+
+    needs = frozenset({IMAGE})
+
+    def __init__(self, *steps: int, gradient: bool = False) -> None:
+        super().__init__()
+        self.steps, self.gradient, self.calls = steps, gradient, 0
+
+    def forward(self, ctx: PairContext) -> torch.Tensor:
+        self.calls += 1
+        features = ctx.features(IMAGE)
+        if self.calls not in self.steps:
+            return features.square().mean()
+        if self.gradient:
+            features.register_hook(lambda gradient: gradient * float("nan"))
+            return features.square().mean()
+        return features.sum() * float("nan")
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_bad_step_is_skipped_counted_and_changes_nothing(gradient: bool, fused: bool) -> None:
+    """Weights are those of a run without its batch, and records average over the finite values."""
+    weights, memory = [], Memory()
+    for poisoned in (True, False):
+        term = Poisoned(*([3] if poisoned else []), gradient=gradient)
+        learner = Learner(tiny_model("clip"), Objective({"a": term}))
+        run = trainer(
+            learner, iterations=6 if poisoned else 5, hooks=(Metrics([memory], period=3), SkippedSteps(2))
+        )
+        run.optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-2, fused=fused)
+        run.scheduler = torch.optim.lr_scheduler.LambdaLR(run.optimizer, lambda step: 1.0)
+        if not poisoned:
+            run.loader = (batch for i, batch in enumerate(batches()) if i != 2)
+        run.run()
+        weights.append([p.detach().clone() for p in learner.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+    first, second = memory.records[:2]
+    assert (first["skipped_steps"], second["skipped_steps"]) == (1, 0)
+    assert all(math.isfinite(first[name]) for name in ("loss", "a", "grad_norm"))
+
+
+def test_a_skipped_step_updates_no_state() -> None:
+    class Counting(Poisoned):
+        updates = 0
+
+        def update_(self, ctx: PairContext) -> None:
+            self.updates += 1
+
+    term = Counting(2, 3)
+    trainer(Learner(tiny_model("clip"), Objective({"a": term})), iterations=5).run()
+    assert term.updates == 3
+
+
+def test_steps_that_are_never_finite_end_the_run_with_advice() -> None:
+    learner, memory = tiny_learner("clip"), Memory()
     learner.model.visual_head.projection.weight.data.fill_(float("nan"))
-    with pytest.raises(UserError, match="the loss became nan between iterations 1 and 2"):
-        trainer(learner, hooks=(Metrics([], period=2),)).run()
+    run = trainer(learner, hooks=(Metrics([memory], period=2), SkippedSteps(4)))
+    with pytest.raises(
+        UserError, match=r"4 steps in a row up to iteration 4 .*max_skipped_steps=4.*optimizer\.lr"
+    ):
+        run.run()
+    assert [record["skipped_steps"] for record in memory.records] == [2, 2]
+    assert math.isnan(memory.records[0]["loss"])
+
+
+def test_skipped_steps_count_only_in_a_row() -> None:
+    term = Poisoned(1, 3, 4, 6)
+    run = trainer(Learner(tiny_model("clip"), Objective({"a": term})), iterations=7, hooks=(SkippedSteps(3),))
+    run.run()
+    assert run.iteration == 7
+    with pytest.raises(ConfigError, match=r"train\.max_skipped_steps: got 0; expected at least 1"):
+        SkippedSteps(0)
+
+
+def test_a_record_after_a_resume_is_that_of_the_undisturbed_run() -> None:
+    whole, parts = Memory(), Memory()
+    trainer(tiny_learner("meru"), iterations=8, hooks=(Metrics([whole], period=4),)).run()
+    learner = tiny_learner("meru")
+    first = trainer(learner, iterations=8)
+    metrics = Metrics([parts], period=4)
+
+    class Stop(Hook):
+        def after_step(self, trainer: Trainer, step: StepResult) -> None:
+            trainer.stop_requested = trainer.iteration == 6
+
+    first.hooks = (metrics, Stop())
+    first.run()
+    state = metrics.state()
+    assert state[0]["first"] == 4
+    metrics = Metrics([parts], period=4)
+    metrics.load_state(state)
+    second = trainer(learner, iterations=8, iteration=6, hooks=(metrics,))
+    second.optimizer, second.scheduler, second.loader = first.optimizer, first.scheduler, batches(6)
+    second.run()
+    timed = {"samples_per_second", "data_wait", "memory_gb", "eta_seconds"}
+    for a, b in zip(whole.records, parts.records, strict=True):
+        assert {k: v for k, v in a.items() if k not in timed} == {
+            k: v for k, v in b.items() if k not in timed
+        }
 
 
 def test_mean_embedding_is_a_unit_vector_of_images_and_texts() -> None:

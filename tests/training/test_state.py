@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRScheduler
 
 from hypvl.errors import CheckpointError, ConfigError
+from hypvl.training.hooks.metrics import Metrics
 from hypvl.training.loop import Trainer
 from hypvl.training.optim import names_as_before, parameter_groups, warmup_cosine
 from hypvl.training.precision import Precision
@@ -53,7 +54,7 @@ def state(
         loader=[], precision=precision, scaler=torch.amp.GradScaler("cpu", enabled=amp == "fp16"),
         num_iterations=10, global_batch_size=8, epoch_size=8,
     )  # fmt: skip
-    return TrainState(trainer, Data())  # type: ignore[arg-type]  # it asks for no more
+    return TrainState(trainer, Data(), Metrics(period=100))  # type: ignore[arg-type]  # it asks for no more
 
 
 def step(made: TrainState, count: int = 1) -> TrainState:

@@ -2,8 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from hypvl import distributed
 from hypvl.training.precision import Precision
 from hypvl.training.step import forward_backward, optimizer_step, to_device
+from tests.ranks import run_ranks
 from tests.training.tiny import tiny_batch, tiny_learner
 
 CPU = torch.device("cpu")
@@ -50,6 +52,68 @@ def test_fp16_overflow_skips_the_step() -> None:
     assert not stepped
     assert parameter.item() == 1.0
     assert scaler.get_scale() < 4.0
+
+
+def _adamw(*, fused: bool) -> tuple[nn.Parameter, torch.optim.Optimizer]:
+    parameter = nn.Parameter(torch.tensor([1.0, -2.0]))
+    return parameter, torch.optim.AdamW([parameter], lr=0.1, weight_decay=0.5, fused=fused)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize(
+    ("gradient", "loss"),
+    [(float("nan"), 1.0), (float("inf"), 1.0), (1.0, float("nan")), (1.0, -float("inf"))],
+)
+def test_what_is_not_finite_is_a_step_that_did_not_happen(
+    fused: bool, clip: float | None, gradient: float, loss: float
+) -> None:
+    """Weights, moments and step counts are those of a run without the bad step."""
+    scaler = Precision.choose(False, CPU).make_scaler()
+    states = []
+    for steps in ([(0.5, 2.0), (gradient, loss), (0.25, 1.0)], [(0.5, 2.0), (0.25, 1.0)]):
+        parameter, optimizer = _adamw(fused=fused)
+        happened = []
+        for value, total in steps:
+            parameter.grad = torch.tensor([1.0, value])
+            _, stepped = optimizer_step(
+                optimizer, [parameter], scaler=scaler, clip_norm=clip, loss=torch.tensor(total)
+            )
+            assert parameter.grad is None
+            happened.append(bool(stepped))
+        assert happened == [value == 0.5 or (value, total) == (0.25, 1.0) for value, total in steps]
+        state = optimizer.state[parameter]
+        states.append(
+            [parameter.detach(), *(torch.as_tensor(state[k]) for k in ("step", "exp_avg", "exp_avg_sq"))]
+        )
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+    assert states[0][1].item() == 2
+
+
+def test_a_scale_that_has_reached_zero_takes_no_steps() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0]))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=0.0)
+    stepped = []
+    for _ in range(3):
+        scaler.scale((parameter * 2.0).sum()).backward()
+        stepped.append(optimizer_step(optimizer, [parameter], scaler=scaler, clip_norm=None)[1])
+    assert [bool(x) for x in stepped] == [False] * 3
+    assert scaler.get_scale() == 0.0 and parameter.item() == 1.0
+
+
+def _one_rank_of_two() -> tuple[bool, float]:
+    parameter, optimizer = _adamw(fused=True)
+    parameter.grad = torch.ones(2)
+    loss = torch.tensor(float("inf") if distributed.rank() == 1 else 1.0)
+    scaler = Precision.choose(False, CPU).make_scaler()
+    _, stepped = optimizer_step(optimizer, [parameter], scaler=scaler, clip_norm=None, loss=loss)
+    return bool(stepped), parameter[0].item()
+
+
+@pytest.mark.slow
+def test_a_loss_of_one_rank_skips_the_step_on_all() -> None:
+    assert run_ranks(2, _one_rank_of_two) == [(False, 1.0), (False, 1.0)]
 
 
 def test_to_device_moves_nested_tensors_and_keeps_the_rest() -> None:

@@ -11,7 +11,7 @@ from hypvl.errors import ConfigError
 from hypvl.geometry.audit import in_percent, summary
 from hypvl.geometry.verdict import judge
 from hypvl.losses.base import IMAGE, TEXT, View
-from hypvl.training.hooks.metrics import Sink
+from hypvl.training.hooks.metrics import Sink, write_to
 from hypvl.training.loop import Hook, StepResult, Trainer
 
 PREFIX = "audit/"
@@ -81,8 +81,7 @@ class LiveAudit(Hook):
                 generator=torch.Generator().manual_seed(trainer.iteration),
             )
         )
-        for sink in self.sinks:
-            sink.write({"iteration": trainer.iteration, **{PREFIX + k: v for k, v in numbers.items()}})
+        write_to(self.sinks, {"iteration": trainer.iteration, **{PREFIX + k: v for k, v in numbers.items()}})
         verdict = judge(numbers)
         logger.info("iteration {}: audit: {}: {}", trainer.iteration, verdict.status, verdict.text)
 

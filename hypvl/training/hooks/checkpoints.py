@@ -10,8 +10,8 @@ import torch
 from loguru import logger
 
 from hypvl import distributed
-from hypvl.errors import ConfigError
-from hypvl.models.run_folder import FINAL_NAME
+from hypvl.errors import ConfigError, UserError
+from hypvl.models.run_folder import FINAL_NAME, last_checkpoint
 from hypvl.training.checkpoint import checkpoint_name, save_checkpoint
 from hypvl.training.loop import Hook, StepResult, Trainer
 
@@ -19,12 +19,20 @@ from hypvl.training.loop import Hook, StepResult, Trainer
 class Checkpoints(Hook):
     """Periodic and final checkpoints.
 
+    Weights that are not finite are never saved, and while steps are skipped no periodic checkpoint is written (the
+    weights are still those of the last step that happened): it follows after the next one that happens.
+
     Args:
         folder: The run's folder.
         collect: Gives the state to save (a collective: called on every rank).
         period: Steps between checkpoints.
         keep: Periodic checkpoints that stay, at least 1; None = all.
-        final_extra: Entries added to the final checkpoint only (a collective), e.g. ``root``.
+        final_extra: Entries added to the final checkpoint only (a collective), e.g. ``root``. The state is saved
+            before it is called, as a periodic checkpoint that the final one replaces.
+
+    Raises:
+        ConfigError: for numbers out of range.
+        UserError: instead of a checkpoint, for weights that are not finite or a disk that cannot be written to.
     """
 
     def __init__(
@@ -46,30 +54,76 @@ class Checkpoints(Hook):
         self.keep = keep
         self.final_extra = final_extra
         self._saved_at = -1
+        self._finished = False
+        self._due = False
 
     def before_train(self, trainer: Trainer) -> None:
         self._saved_at = trainer.iteration
+        last = last_checkpoint(self.folder)
+        self._finished = (
+            last is not None and last.name == FINAL_NAME and trainer.iteration >= trainer.num_iterations
+        )
 
     def after_step(self, trainer: Trainer, step: StepResult) -> None:
-        if trainer.iteration % self.period == 0 and trainer.iteration < trainer.num_iterations:
+        self._due = self._due or trainer.iteration % self.period == 0
+        if not self._due or trainer.iteration >= trainer.num_iterations:
+            return
+        if step.stepped:
             self._save(trainer, checkpoint_name(trainer.iteration), {})
+        else:
+            refuse_broken(trainer)
 
     def after_train(self, trainer: Trainer) -> None:
-        if trainer.iteration >= trainer.num_iterations:
-            if self._saved_at == trainer.iteration and (self.folder / FINAL_NAME).is_file():
-                return
-            extra = self.final_extra(trainer) if self.final_extra is not None else {}
-            self._save(trainer, FINAL_NAME, extra)
-        elif self._saved_at != trainer.iteration:
-            self._save(trainer, checkpoint_name(trainer.iteration), {})
+        if trainer.iteration < trainer.num_iterations:
+            if self._saved_at != trainer.iteration:
+                self._save(trainer, checkpoint_name(trainer.iteration), {})
+        elif not self._finished:
+            self._save_final(trainer)
 
-    def _save(self, trainer: Trainer, name: str, extra: dict[str, Any]) -> None:
-        state = {**self.collect(trainer), **extra}
+    def _save_final(self, trainer: Trainer) -> None:
+        if self.final_extra is None:
+            self._save(trainer, FINAL_NAME, {})
+            return
+        before = checkpoint_name(trainer.iteration)
+        if self._saved_at != trainer.iteration:
+            self._save(trainer, before, {}, prune=False)
+        self._save(trainer, FINAL_NAME, self.final_extra(trainer), prune=False)
         if distributed.is_main():
-            path = save_checkpoint(self.folder, state, name=name, keep=self.keep)
-            logger.info("iteration {}: saved {}", trainer.iteration, path)
-        distributed.barrier()
+            (self.folder / before).unlink(missing_ok=True)
+
+    def _save(self, trainer: Trainer, name: str, extra: dict[str, Any], *, prune: bool = True) -> None:
+        refuse_broken(trainer)
+        state = {**self.collect(trainer), **extra}
+        distributed.from_main(lambda: self._write(state, name, keep=self.keep if prune else None))
+        if distributed.is_main():
+            logger.info("iteration {}: saved {}", trainer.iteration, self.folder / name)
         self._saved_at = trainer.iteration
+        self._due = False
+
+    def _write(self, state: dict[str, Any], name: str, *, keep: int | None) -> None:
+        try:
+            save_checkpoint(self.folder, state, name=name, keep=keep)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder / name}: cannot be written ({error.strerror}); the checkpoints before it are whole; "
+                "make room, then go on with --resume."
+            ) from error
+
+
+def refuse_broken(trainer: Trainer) -> None:
+    """End the run when weights are not finite: no later step can mend them (waits for the device).
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    named = dict(trainer.learner.named_parameters())
+    finite = torch.stack([parameter.detach().isfinite().all() for parameter in named.values()]).tolist()
+    broken = [name for name, good in zip(named, finite, strict=True) if not good]
+    if broken:
+        raise UserError(
+            f"training: at iteration {trainer.iteration}, {len(broken)} weights are not finite (the first: "
+            f"{broken[0]}); they were not saved; resume from the last checkpoint with a lower optim.optimizer.lr."
+        )
 
 
 class OrderlyStop(Hook):

@@ -1,10 +1,10 @@
 """Averages what happened since the last log step and hands one record to every sink."""
 
-import math
 import resource
+import sys
 import time
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from loguru import logger
@@ -34,38 +34,71 @@ class Metrics(Hook):
         period: Steps between records; the last step is always logged.
         bad: This rank's count of samples that could not be read; reported whenever it grew on any rank.
 
+    Values that are not finite are left out of the means; a mean of none is NaN.
+
     Raises:
-        UserError: in ``after_step``, when a loss was not finite although nothing skips such steps.
-        DataError: in ``after_train``, when too many samples were bad.
+        UserError: when a record cannot be written (a full disk).
     """
 
-    def __init__(self, sinks: Sequence[Sink], *, period: int, bad: BadSamples | None = None) -> None:
+    def __init__(
+        self,
+        sinks: Sequence[Sink] = (),
+        *,
+        period: int,
+        bad: BadSamples | None = None,
+    ) -> None:
         if period < 1:
             raise ConfigError(f"train.log_period: got {period}; expected at least 1.")
         self.sinks = sinks
         self.period = period
         self.bad = bad if bad is not None else BadSamples()
         self._reported = 0
-        self._sums: dict[str, Tensor] = {}
+        self._resumed: Sequence[Mapping[str, Any]] = ()
+        self._sums: dict[str, Tensor] = {}  # name -> (sum, number) of the finite values
+        self._skipped: int | Tensor = 0
+        self._data_seconds = 0.0
+        self._started = 0.0
         self._restart(0)
 
     def before_train(self, trainer: Trainer) -> None:
         self._restart(trainer.iteration)
+        if self._resumed:
+            self._go_on(trainer)
+
+    def state(self) -> list[dict[str, Any]]:
+        """What was seen since the last record, on each rank in order, for the checkpoint (a collective)."""
+        return distributed.gather_objects(
+            {
+                "first": self._first,
+                "sums": {name: values.tolist() for name, values in self._sums.items()},
+                "skipped": int(self._skipped),
+                "data_seconds": self._data_seconds,
+                "seconds": time.perf_counter() - self._started,
+            }
+        )
+
+    def load_state(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Let the next record be over the same steps as if the run had not stopped.
+
+        Args:
+            states: What :meth:`state` gave; empty = nothing was seen.
+        """
+        self._resumed = states
 
     def after_step(self, trainer: Trainer, step: StepResult) -> None:
         values = {"loss": step.output.total, **step.output.terms, "grad_norm": step.grad_norm}
         for name, value in values.items():
             value = value.detach().float()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            finite = value.isfinite()
+            now = torch.stack((torch.where(finite, value, 0.0), finite.float()))
+            self._sums[name] = self._sums[name] + now if name in self._sums else now
         self._data_seconds += step.data_seconds
-        self._skipped += not step.stepped
+        self._skipped = self._skipped + (~step.stepped).long()
         if trainer.iteration % self.period == 0 or trainer.iteration == trainer.num_iterations:
             self._log(trainer, lr=step.lr)
 
     def after_train(self, trainer: Trainer) -> None:
-        everywhere = bad_everywhere(self.bad)
-        logger.info("data: {}", everywhere)
-        everywhere.check(final=True)
+        logger.info("data: {}", bad_everywhere(self.bad))
 
     def close(self, trainer: Trainer) -> None:
         for sink in self.sinks:
@@ -75,14 +108,8 @@ class Metrics(Hook):
         steps = trainer.iteration - self._first
         elapsed = time.perf_counter() - self._started
         names = list(self._sums)
-        means = (distributed.all_reduce_mean(torch.stack([self._sums[n] for n in names])) / steps).tolist()
-        averaged = dict(zip(names, means, strict=True))
-        if not math.isfinite(averaged["loss"]) and not trainer.scaler.is_enabled():
-            raise UserError(
-                f"training: the loss became {averaged['loss']} between iterations {self._first + 1} and "
-                f"{trainer.iteration}; expected a finite number; resume from the last checkpoint with a lower "
-                "optim.optimizer.lr or train.amp=false."
-            )
+        sums, counts = distributed.all_reduce_sum(torch.stack([self._sums[n] for n in names], dim=1))
+        averaged = dict(zip(names, (sums / counts).tolist(), strict=True))
         everywhere = bad_everywhere(self.bad)
         if everywhere.bad > self._reported:
             logger.warning("data: {}", everywhere)
@@ -96,15 +123,29 @@ class Metrics(Hook):
             "samples_per_second": per_second,
             "data_wait": self._data_seconds / elapsed,
             "memory_gb": memory_gb(),
-            "skipped_steps": self._skipped,
+            "skipped_steps": int(self._skipped),
             "bad_samples": everywhere.bad,
             "consumed": trainer.consumed,
             "epoch": trainer.consumed / trainer.epoch_size,
             "eta_seconds": (trainer.num_iterations - trainer.iteration) * elapsed / steps,
         }
-        for sink in self.sinks:
-            sink.write(record)
+        write_to(self.sinks, record)
         self._restart(trainer.iteration)
+
+    def _go_on(self, trainer: Trainer) -> None:
+        """From the saved state; on another number of ranks each gets an equal part of the sums."""
+        states, world = self._resumed, distributed.world_size()
+        mine = states[distributed.rank()] if len(states) == world else states[0]
+        device = trainer.precision.device
+        for name in mine["sums"]:
+            if len(states) == world:
+                values = torch.tensor(mine["sums"][name])
+            else:
+                values = torch.tensor([state["sums"][name] for state in states]).sum(0) / world
+            self._sums[name] = values.to(device)
+        self._first, self._skipped = int(mine["first"]), int(mine["skipped"])
+        self._data_seconds = float(mine["data_seconds"])
+        self._started -= float(mine["seconds"])
 
     def _restart(self, iteration: int) -> None:
         self._sums = {}
@@ -112,6 +153,41 @@ class Metrics(Hook):
         self._data_seconds = 0.0
         self._skipped = 0
         self._started = time.perf_counter()
+
+
+class ClosingDataCheck(Hook):
+    """At the end of a run, not when it is stopped before: were too many samples bad? Stands after what saves.
+
+    Args:
+        bad: This rank's count of bad samples.
+
+    Raises:
+        DataError: in ``after_train``, when there were.
+    """
+
+    def __init__(self, bad: BadSamples) -> None:
+        self.bad = bad
+
+    def after_train(self, trainer: Trainer) -> None:
+        if trainer.iteration >= trainer.num_iterations:
+            bad_everywhere(self.bad).check(final=True)
+
+
+def write_to(sinks: Sequence[Sink], record: Record) -> None:
+    """Hand a record to every sink.
+
+    Raises:
+        UserError: for one that cannot be written.
+    """
+    for sink in sinks:
+        try:
+            sink.write(record)
+        except OSError as error:
+            where = error.filename if error.filename is not None else type(sink).__name__
+            raise UserError(
+                f"training records: {where} cannot be written at iteration {record['iteration']} ({error.strerror}); "
+                "make room, then go on with --resume."
+            ) from error
 
 
 def bad_everywhere(bad: BadSamples) -> BadSamples:
@@ -123,4 +199,5 @@ def memory_gb() -> float:
     """Peak memory: of the GPU where there is one, else of this process, in GB (1e9 bytes)."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, others KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

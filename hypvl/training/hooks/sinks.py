@@ -1,6 +1,7 @@
 """Where log records go: metrics.jsonl, TensorBoard, wandb, the console."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from hypvl.errors import ConfigError
+from hypvl.io.files import write_atomically
+from hypvl.io.json_text import parse_json
 from hypvl.training.hooks.metrics import Record
 
 _NOT_TERMS = frozenset(
@@ -22,7 +25,10 @@ _NOT_TERMS = frozenset(
 
 
 class JsonLines:
-    """One JSON object a line, flushed at once; after a resume, lines of iterations to be redone are dropped.
+    """One JSON object a line, on its way to disk at once; a number that is not finite is null.
+
+    After a resume, lines of iterations to be redone are dropped, and with a warning those that are no records (torn
+    or damaged when the machine went down).
 
     Args:
         path: ``metrics.jsonl`` of the run.
@@ -30,23 +36,41 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, *, iteration: int = 0) -> None:
-        kept = []
-        if path.is_file():
-            for line in path.read_text().splitlines():
-                try:
-                    if json.loads(line)["iteration"] <= iteration:
-                        kept.append(line + "\n")
-                except (json.JSONDecodeError, KeyError):
+        self._path = path
+        if path.exists():
+            kept = []
+            for line in path.read_bytes().splitlines():
+                at = _iteration_of(line)
+                if at is None:
                     logger.warning("{}: dropped a line that is not a record: {!r}", path, line[:80])
-        path.write_text("".join(kept))
-        self._file = path.open("a")
+                elif at <= iteration:
+                    kept.append(line + b"\n")
+            write_atomically(path, b"".join(kept))
+        self._file = path.open(
+            "ab", buffering=0
+        )  # what cannot be written fails here, not when the file is closed
 
     def write(self, record: Record) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        finite = {name: value if math.isfinite(value) else None for name, value in record.items()}
+        line = memoryview((json.dumps(finite, allow_nan=False) + "\n").encode())
+        while line:
+            try:
+                line = line[self._file.write(line) :]
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self._path)) from error
 
     def close(self) -> None:
         self._file.close()
+
+
+def _iteration_of(line: bytes) -> int | None:
+    """The iteration of a record; None for a line that is none."""
+    try:
+        record = parse_json(line)
+    except ValueError:
+        return None
+    at = record.get("iteration") if isinstance(record, dict) else None
+    return at if isinstance(at, int) else None
 
 
 class TensorBoard:
@@ -60,7 +84,10 @@ class TensorBoard:
     def __init__(self, folder: Path, *, iteration: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=iteration + 1 if iteration else None)
+        earlier = any(
+            folder.glob("events.out.tfevents.*")
+        )  # also of a try that ended before its first checkpoint
+        self._writer = SummaryWriter(str(folder), purge_step=iteration + 1 if earlier else None)
 
     def write(self, record: Record) -> None:
         for name, value in record.items():

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 from loguru import logger
-from omegaconf import OmegaConf
 
 from hypvl import distributed
 from hypvl.errors import ConfigError
 from hypvl.geometry.audit import in_percent, summary
 from hypvl.losses.base import IMAGE, TEXT, View
+from hypvl.training.config import TrainConfig
 from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.metrics import Record
 from hypvl.training.hooks.sinks import JsonLines
 from hypvl.training.loop import Hook, StepResult, Trainer
-from hypvl.training.run import _check_numbers, _live_audit
+from hypvl.training.run import _live_audit
 from tests.ranks import run_ranks
 from tests.training.test_loop import batches, trainer
 from tests.training.tiny import rows_of, tiny_learner
@@ -122,23 +122,21 @@ def test_what_cannot_be_audited_is_said() -> None:
 @pytest.mark.parametrize(
     ("audit", "message"),
     [
-        ({"every": -1, "samples": 8}, r"train\.audit\.every: got -1; expected 0 or more"),
+        ({"every": -1, "samples": 8}, r"train\.audit\.every: got -1; expected a whole number of at least 0"),
         ({"every": 0.5, "samples": 8}, r"train\.audit\.every: got 0\.5; expected a whole number"),
-        ({"every": 5, "samples": 1}, r"train\.audit\.samples: got 1; expected 2 or more"),
+        ({"every": 5, "samples": 1}, r"train\.audit\.samples: got 1; expected a whole number of at least 2"),
     ],
 )
 def test_wrong_settings_are_refused(audit: dict[str, float], message: str) -> None:
-    settings = {"num_iterations": 1, "seed": 0, "num_workers": 0, "audit": audit}
     with pytest.raises(ConfigError, match=message):
-        _check_numbers(OmegaConf.create(settings))
+        TrainConfig.read({"objective": {}, "audit": audit})
 
 
 def test_it_is_off_unless_asked_for_and_writes_a_file_of_its_own(tmp_path: Path) -> None:
     run = trainer(tiny_learner("meru"), iterations=4)
-    off = OmegaConf.create({"audit": {"every": 0, "samples": 8, "aperture_factor": 1.0}})
-    assert _live_audit(off, tmp_path, [], run) == [] == _live_audit(OmegaConf.create({}), tmp_path, [], run)
+    assert _live_audit(TrainConfig.read({"objective": {}}), tmp_path, [], run) == []
     console, own = Memory(), JsonLines(tmp_path / "metrics.jsonl")
-    on = OmegaConf.create({"audit": {"every": 2, "samples": 8, "aperture_factor": 0.7}})
+    on = TrainConfig.read({"objective": {}, "audit": {"every": 2, "samples": 8, "aperture_factor": 0.7}})
     run.hooks = _live_audit(on, tmp_path, [console, own], run)
     run.run()
     own.close()

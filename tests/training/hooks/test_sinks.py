@@ -1,8 +1,12 @@
 import json
+import math
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+from hypvl.errors import UserError
+from hypvl.training.hooks.metrics import write_to
 from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, describe
 
 RECORD = {
@@ -30,6 +34,54 @@ def test_json_lines_drop_what_a_resumed_run_does_again(tmp_path: Path) -> None:
     again.write({**RECORD, "iteration": 30})
     again.close()
     assert [json.loads(line)["iteration"] for line in path.read_text().splitlines()] == [10, 20, 30]
+
+
+DAMAGED = [
+    b'{"iteration": 4', b"4", b"[1]", b"null", b'{"loss": 1.0}', b'{"iteration": "4"}', b'{"iteration": null}',
+    b"\xff\xfe\x00", b"[" * 100_000, b"",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+def test_a_damaged_line_is_dropped(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "metrics.jsonl"
+    whole = b'{"iteration": 10, "loss": null}\n'
+    path.write_bytes(line + b"\n" + whole + line)
+    JsonLines(path, iteration=20).close()
+    assert path.read_bytes() == whole
+
+
+def test_what_is_not_finite_is_null(tmp_path: Path) -> None:
+    sink = JsonLines(tmp_path / "metrics.jsonl")
+    sink.write({"iteration": 1, "loss": math.nan, "grad_norm": math.inf, "lr": 0.5})
+    sink.close()
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(text) == {"iteration": 1, "loss": None, "grad_norm": None, "lr": 0.5}
+    assert "NaN" not in text and "Infinity" not in text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    sink = JsonLines.__new__(JsonLines)
+    sink._path, sink._file = tmp_path / "metrics.jsonl", (tmp_path / "metrics.jsonl").open("ab", buffering=0)
+    said = r"training records: .*metrics\.jsonl cannot be written at iteration 20 \(No space left on device\)"
+    with pytest.raises(UserError, match=said):
+        write_to([sink], RECORD)
+    sink.close()  # nothing is left to be written
+
+
+def test_steps_done_again_are_in_tensorboard_once(tmp_path: Path) -> None:
+    """Also those of a try that ended before its first checkpoint."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for start, iterations in ((0, (10, 20)), (0, (10, 20, 30)), (20, (30, 40))):
+        sink = TensorBoard(tmp_path, iteration=start)
+        for iteration in iterations:
+            sink.write({**RECORD, "iteration": iteration})
+        sink.close()
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [scalar.step for scalar in events.Scalars("train/loss")] == [10, 20, 30, 40]
 
 
 def test_tensorboard_writes_events(tmp_path: Path) -> None:
