@@ -54,7 +54,7 @@ setup(
     install_requires=[
         "torch>=2.6,<3",
         "torchvision>=0.21",
-        "timm>=1.0.12,<2",
+        "timm>=1.0.21,<2",
         "open_clip_torch>=2.30",
         "huggingface_hub>=0.26",
         "safetensors>=0.4.5",

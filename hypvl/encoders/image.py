@@ -62,7 +62,10 @@ class ReadOutBlock(Block):
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Tokens (B, N, W) -> the class token (B, 1, W)."""
-        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), attn_mask=attn_mask, is_causal=is_causal)))
+        masks: dict[str, Any] = {} if attn_mask is None else {"attn_mask": attn_mask}
+        if is_causal:  # handed on only where they are asked for: attention has neither in timm < 1.0.16
+            masks["is_causal"] = True
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), **masks)))
         x = x[:, :1]  # (B, 1, W)
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from hypvl.geometry.lorentz import pairwise_dist
 from hypvl.geometry.precision import full_precision, inner_products
 
-BACKENDS: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+# torch < 2.9 has no setting for the second
+BACKENDS: tuple[Any, ...] = (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
 
 
 @full_precision
