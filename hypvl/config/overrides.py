@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hypvl.config.override_text import parse_override, value_of
 from hypvl.config.plain import TARGET, as_config, first_line, locate, to_plain
 from hypvl.errors import ConfigError
 
@@ -43,22 +44,9 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def _parse(overrides: Sequence[str]) -> list["Override"]:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    parser = OverridesParser.create()
-    del parser.functions.definitions["shuffle"]  # it would draw at random, outside the run's seed
     parsed = []
     for text in overrides:
-        try:
-            override = parser.parse_override(text)
-        except HydraException as error:
-            reason = first_line(error)
-            raise ConfigError(
-                f"override '{text}' cannot be read ({reason}); expected key=value, +key=value, ++key=value or ~key,"
-                " with quotes around values that hold spaces, commas, brackets or '='"
-                " (in a shell: \"key='a value'\")."
-            ) from error
+        override = parse_override(text)
         if override.is_sweep_override():
             raise ConfigError(
                 f"override '{text}' is a sweep over several values, which is not supported; give one value and start"
@@ -71,7 +59,7 @@ def _parse(overrides: Sequence[str]) -> list["Override"]:
 
 
 def _apply(data: dict[Any, Any], override: "Override") -> None:
-    key, value = override.key_or_group, override.value()
+    key, value = override.key_or_group, value_of(override)
     parts = key.split(".")
     if override.is_delete():
         _delete(data, parts, override)
@@ -160,9 +148,9 @@ def _dotted(node: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
 
 def _delete(data: dict[Any, Any], parts: list[str], override: "Override") -> None:
     parent, last = _find(data, parts)
-    if override.value_type is not None and parent[last] != override.value():
+    if override.value_type is not None and parent[last] != value_of(override):
         raise ConfigError(
-            f"override '{override.input_line}' deletes '{'.'.join(parts)}' only where it is {override.value()!r},"
+            f"override '{override.input_line}' deletes '{'.'.join(parts)}' only where it is {value_of(override)!r},"
             f" but it is {parent[last]!r}; write ~{'.'.join(parts)} to delete it whatever it is."
         )
     del parent[last]

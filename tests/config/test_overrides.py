@@ -68,6 +68,14 @@ def test_the_issue_s_command(cfg: DictConfig) -> None:
         ("train.amp=", "train.amp", ""),
         ("train.amp=tcp://host:123", "train.amp", "tcp://host:123"),
         ("train.amp=str(5)", "train.amp", "5"),
+        ("train.amp=/ä/größe x", "train.amp", "/ä/größe x"),
+        ("train.amp=a#b", "train.amp", "a#b"),
+        ("train.amp=~/runs/x", "train.amp", "~/runs/x"),
+        ("+train.note=50%&more;", "train.note", "50%&more;"),
+        ("train.wandb.name=None", "train.wandb.name", None),
+        ("train.amp='None'", "train.amp", "None"),
+        ("optim.exclude=[None,'None',{a: None}]", "optim.exclude", [None, "None", {"a": None}]),
+        ("~train.clip=None", "train.clip", None),
         ("train.clip=1.5", "train.clip", 1.5),
         ("train.clip=[1,2]", "train.clip", [1, 2]),
         ("train.clip={a: 1}", "train.clip", {"a": 1}),
@@ -186,6 +194,26 @@ def test_sweeps_are_refused(cfg: DictConfig, override: str) -> None:
      "train.amp=nothing(1)", "train.amp=int(x)", "+new=${.\ta", "++train.amp=x${a${b}"],
 )  # fmt: skip
 def test_what_is_no_override_is_named(cfg: DictConfig, override: str) -> None:
+    _refused(cfg, override, f"override '{override}'")
+
+
+@pytest.mark.parametrize(
+    ("override", "cause"),
+    [
+        (
+            "optim.exclude=[/ä/x,b]",
+            "ä may only stand in quotes; put them around the text that holds it (in a shell",
+        ),
+        ("train.wandb={name: a#b}", "# may only stand in quotes"),
+        ("train.amp='open", "a quote (') is not closed"),
+        (
+            "--train.num_iterations=5",
+            "begins with dashes, which only flags have; write train.num_iterations=5.",
+        ),
+    ],
+)
+def test_what_needs_quotes_is_said(cfg: DictConfig, override: str, cause: str) -> None:
+    _refused(cfg, override, cause)
     _refused(cfg, override, f"override '{override}'")
 
 
