@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hypvl.cli.common import add_model_arguments, command_parser, run_main
+from hypvl.cli.common import add_model_arguments, command_parser, run_main, user_path
 from hypvl.errors import ConfigError, DataError
 
 EXAMPLES = """
@@ -30,21 +30,21 @@ def build_parser() -> argparse.ArgumentParser:
         "Walk from a picture to the root of the embedding space and name the closest texts on the way.",
         examples=EXAMPLES,
     )
-    parser.add_argument("--image-path", type=Path, required=True, metavar="PATH", help="the picture")
+    parser.add_argument("--image-path", type=user_path, required=True, metavar="PATH", help="the picture")
     add_model_arguments(parser)
     parser.add_argument(
         "--steps", type=int, default=50, metavar="N", help="points from the picture to the root"
     )
     parser.add_argument(
         "--text-pool",
-        type=Path,
+        type=user_path,
         metavar="PATH",
         help='JSON: a list of texts, or {"captions": [...], "nouns": [...], "adjectives": [...]} '
         "(default: the everyday texts that come with hypvl)",
     )
     parser.add_argument(
         "--output-dir",
-        type=Path,
+        type=user_path,
         default=Path("output/traversals"),
         help="folder of the JSON and the picture",
     )
@@ -163,6 +163,22 @@ def _print(result: dict[str, Any], image: Path) -> None:
     console = Console()
     console.print(table)
     console.print(f"[ROOT] is {_ROOTS[result['root']]}.", markup=False, highlight=False)
+    if len(result["texts"]) == 1:
+        console.print(_why_only_root(result), markup=False, highlight=False)
+
+
+def _why_only_root(result: dict[str, Any]) -> str:
+    """What to say, and to try, where no text was named."""
+    if not result["texts_in_reach"]:
+        return (
+            f"No text is named: the entailment cone of none of the {result['pool_size']} texts holds a point of the "
+            "way, as with a model that was trained briefly or without an entailment loss. Try --entailment never, "
+            "which ranks all texts, or a --text-pool with more general ones."
+        )
+    return (
+        "No text is named: the root is closer than any text all the way, as with a model that was trained briefly "
+        "or whose texts lie far out. Try a later checkpoint, or a --text-pool like the captions of its training."
+    )
 
 
 def run() -> int:

@@ -68,11 +68,13 @@ class Traversal:
         steps: From the picture to the root.
         root: Where the root comes from.
         entailment_mask: Whether only texts whose cone holds the point were allowed.
+        texts_in_reach: How many texts were allowed at one point of the way or more.
     """
 
     steps: tuple[TraversalStep, ...]
     root: RootSource
     entailment_mask: bool
+    texts_in_reach: int
 
     @property
     def texts(self) -> list[str]:
@@ -91,6 +93,7 @@ class Traversal:
             "texts": self.texts,
             "root": self.root,
             "entailment_mask": self.entailment_mask,
+            "texts_in_reach": self.texts_in_reach,
             "steps": [asdict(step) for step in self.steps],
         }
 
@@ -242,6 +245,7 @@ def traverse(
         ),
         root=source,
         entailment_mask=holds is not None,
+        texts_in_reach=len(names) if holds is None else int(holds.any(dim=0).sum()),
     )
 
 

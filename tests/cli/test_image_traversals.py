@@ -11,6 +11,7 @@ from PIL import Image
 from hypvl.cli.common import run_main
 from hypvl.cli.image_traversals import main
 from hypvl.config import LazyConfig, instantiate
+from hypvl.models.dual_encoder import DualEncoder
 
 CONFIG = """
 model:
@@ -100,6 +101,33 @@ def test_every_geometry_walks_to_the_root(
         assert text in printed
     assert ("mean embedding of the text pool" in printed) == (kind == "clip")
     assert str(out / "blue.json") in printed
+
+
+def test_where_no_text_is_named_it_says_why(
+    tmp_path: Path,
+    image: Path,
+    pool: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_holds(geometry: object, general: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(points), len(general), dtype=torch.bool)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hypvl.evaluation.traversal.entails", none_holds)
+        assert run(image, checkpoint(tmp_path, "meru"), pool, tmp_path / "out") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the entailment cone of none of the 4 texts holds a point" in told
+    assert "Try --entailment never" in told and "--text-pool" in told
+    real = DualEncoder.encode_image  # a picture close to the root has the root as its neighbour
+
+    def small(self: DualEncoder, images: torch.Tensor) -> torch.Tensor:
+        return real(self, images) * 1e-3
+
+    monkeypatch.setattr(DualEncoder, "encode_image", small)
+    assert run(image, checkpoint(tmp_path, "euclip"), pool, tmp_path / "out") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the root is closer than any text all the way" in told and "--entailment" not in told
 
 
 def test_clip_walks_to_the_root_in_the_checkpoint(

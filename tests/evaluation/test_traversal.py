@@ -163,7 +163,9 @@ def test_the_end_is_the_root_even_where_a_text_scores_higher() -> None:
 
 def test_a_text_with_the_name_that_comes_back_is_listed_once() -> None:
     steps = walk(Distances(lorentz())).steps
-    again = Traversal((*steps[:1], steps[4], steps[0], steps[5]), root="geometry", entailment_mask=True)
+    again = Traversal(
+        (*steps[:1], steps[4], steps[0], steps[5]), root="geometry", entailment_mask=True, texts_in_reach=2
+    )
     assert again.texts == ["brown dog", "animal", ROOT_NAME]
     assert again.path == ["brown dog", "animal", "brown dog", ROOT_NAME]
 
