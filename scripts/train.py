@@ -1,4 +1,4 @@
-"""Train a model: python scripts/train.py --config configs/train_meru_demo.py --output-dir output/demo"""
+"""Train a model: python scripts/train.py --config configs/train_meru_demo.py --num-gpus 0 --output-dir output/demo"""
 
 import sys
 

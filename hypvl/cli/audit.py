@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypvl.cli.common import add_model_arguments, command_parser, run_main
+from hypvl.cli.common import add_model_arguments, command_parser, run_main, user_path, user_text
 from hypvl.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -34,12 +34,16 @@ def build_parser() -> argparse.ArgumentParser:
     add_model_arguments(parser)
     parser.add_argument(
         "--data",
+        type=user_text,
         default="demo",
         metavar="WHAT",
         help="pictures with captions: a .jsonl file, or one of demo, coco, flickr30k, each also as NAME:FOLDER",
     )
     parser.add_argument(
-        "--images-root", type=Path, metavar="DIR", help="folder that a .jsonl file names its pictures from"
+        "--images-root",
+        type=user_path,
+        metavar="DIR",
+        help="folder that a .jsonl file names its pictures from",
     )
     parser.add_argument("--limit", type=int, default=5000, metavar="N", help="at most N pairs, evenly spread")
     parser.add_argument(
@@ -47,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
-        "--output", type=Path, metavar="PATH", help="also write the JSON into this file, items included"
+        "--output", type=user_path, metavar="PATH", help="also write the JSON into this file, items included"
     )
     parser.add_argument(
         "--batch-size", type=int, default=256, metavar="N", help="pictures, or texts, per pass"

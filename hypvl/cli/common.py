@@ -4,15 +4,17 @@ Nothing here imports torch, hydra or omegaconf until a config is read, so that `
 """
 
 import argparse
+import difflib
 import errno
 import io
 import os
+import re
 import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from hypvl.errors import ConfigError, UserError
 from hypvl.io.redact import printable, printable_lines
@@ -110,6 +112,22 @@ class CommandParser(argparse.ArgumentParser):
         """Parse with flags and overrides in any order."""
         return self.parse_intermixed_args(args, namespace)
 
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message and exit with 2; of a flag that does not exist, say what may have been meant."""
+        unknown = re.match(r"unrecognized arguments: (-\S+)", message)
+        super().error(printable(message + (self._hint(unknown[1]) if unknown else ""), limit=_LONGEST_LINE))
+
+    def _hint(self, flag: str) -> str:
+        name = flag.partition("=")[0]
+        near = difflib.get_close_matches(name.replace("_", "-"), self._option_string_actions, n=1, cutoff=0.8)
+        if near:
+            return f"; the closest flag is {near[0]}"
+        takes_overrides = any(action.dest == "overrides" for action in self._actions)
+        if not takes_overrides or "." not in name:
+            return ""
+        key = flag.lstrip("-")
+        return f"; a key of the config takes no dashes: {key if '=' in key else f'{key}=...'}"
+
 
 def command_parser(description: str, *, examples: str = "") -> CommandParser:
     """A parser without shared flags.
@@ -121,17 +139,31 @@ def command_parser(description: str, *, examples: str = "") -> CommandParser:
     return CommandParser(description, examples=examples)
 
 
-def config_parser(description: str, *, examples: str = "") -> CommandParser:
-    """A parser with ``--config PATH`` (required) and trailing overrides.
+def config_parser(description: str, *, examples: str = "", config_required: bool = True) -> CommandParser:
+    """A parser with ``--config PATH`` and trailing overrides.
 
     The results are ``args.config`` and ``args.overrides``; give both to :func:`load_config`.
     """
     parser = command_parser(description, examples=examples)
     parser.add_argument(
-        "--config", required=True, metavar="PATH", help="config file: .py (code), .yaml or .json (data)"
+        "--config",
+        required=config_required,
+        type=user_text,
+        metavar="PATH",
+        help="config file: .py (code), .yaml or .json (data); or the name of one in configs/, such as meru_vit_b",
     )
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=_OVERRIDES_HELP)
     return parser
+
+
+def user_path(text: str) -> Path:
+    """A path as typed; ``~`` at its beginning is the home folder, which shells leave alone in ``--flag=~/x``."""
+    return Path(user_text(text))
+
+
+def user_text(text: str) -> str:
+    """As :func:`user_path`, for what may also be a name or a pattern."""
+    return os.path.expanduser(text)  # noqa: PTH111  # Path.expanduser raises for a user there is not
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -145,6 +177,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--train-config",
+        type=user_text,
         metavar="PATH",
         help="config the model was trained with, or a model's name (default: the config in the checkpoint)",
     )
@@ -152,7 +185,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _checkpoint(text: str) -> Path:
-    path = Path(text)
+    path = user_path(text)
     if not path.is_dir():
         return path
     from hypvl.models.run_folder import checkpoint_file
@@ -161,28 +194,69 @@ def _checkpoint(text: str) -> Path:
 
 
 def load_config(
-    path: str | os.PathLike[str], overrides: Sequence[str] = (), *, required: Sequence[str] = ()
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    required: Sequence[str] = (),
+    prefix: str = "",
 ) -> "DictConfig":
     """Read a config, check that it is the kind this command needs, and apply the overrides.
 
     Args:
-        path: A ``.py``, ``.yaml``, ``.yml`` or ``.json`` file.
+        path: A ``.py``, ``.yaml``, ``.yml`` or ``.json`` file, or the name of a recipe, see :func:`find_config`.
         overrides: As typed, see docs/configs.md.
         required: Names the config must have at its top level, e.g. ``("dataset", "model")``.
+        prefix: What the recipes of this command begin with, ``train_`` or ``eval_``.
 
     Returns:
-        The config; nothing has been built or written.
+        The config, in which ``~/`` at the beginning of a text is the home folder; nothing has been built or written.
 
     Raises:
         ConfigError: in one line; the command then exits with 2.
     """
     from hypvl.config import LazyConfig
+    from hypvl.config.plain import as_config, to_plain
 
-    config = LazyConfig.load(path)
-    _check_names(config, path, required)
+    file = find_config(path, prefix=prefix)
+    config = LazyConfig.load(file)
+    _check_names(config, file, required)
     config = LazyConfig.apply_overrides(config, overrides)
-    _check_names(config, path, required)
-    return config
+    _check_names(config, file, required)
+    return as_config(_with_home(to_plain(config, source=str(file))), source=str(file))
+
+
+def find_config(path: str | os.PathLike[str], *, prefix: str) -> Path:
+    """The file of a config: a path as it is; a bare name is a recipe in ``configs/`` here or in hypvl's checkout.
+
+    ``meru_vit_b`` and ``train_meru_vit_b`` are ``configs/train_meru_vit_b.py`` where ``prefix`` is ``train_``.
+
+    Raises:
+        ConfigError: for a name without a recipe; the closest is named.
+    """
+    file = Path(path)
+    if file.suffix or len(file.parts) != 1 or file.exists():
+        return file
+    checkout = Path(__file__).resolve().parents[2]
+    folders = [Path("configs")]
+    if (checkout / "setup.py").is_file():  # an installed package has none
+        folders.append(checkout / "configs")
+    for folder in folders:
+        for name in (f"{file.name}.py", f"{prefix}{file.name}.py"):
+            if (folder / name).is_file():
+                return folder / name
+    known = sorted({found.stem for folder in folders for found in folder.glob(f"{prefix}*.py")})
+    near = difflib.get_close_matches(prefix + file.name.removeprefix(prefix), known, n=1, cutoff=0.0)
+    hint = f"; the closest is {near[0]}" if near else "; name the file, which ends in .py, .yaml or .json"
+    raise ConfigError(f"--config: got {file.name!r}, but there is no recipe of that name in configs/{hint}.")
+
+
+def _with_home(value: Any) -> Any:
+    """Plain data in which texts that begin with ``~/`` begin with the home folder."""
+    if isinstance(value, dict):
+        return {key: _with_home(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_home(item) for item in value]
+    return user_text(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def _check_names(config: "DictConfig", path: str | os.PathLike[str], required: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypvl.cli.common import command_parser, run_main
+from hypvl.cli.common import command_parser, run_main, user_path, user_text
 from hypvl.errors import ConfigError
 
 EXAMPLES = """
@@ -21,8 +21,10 @@ def main(argv: Sequence[str]) -> int:
         "Convert CE-CLIP's published hard negatives (pickled .npy) to JSONL, which training reads.",
         examples=EXAMPLES,
     )
-    parser.add_argument("--input", nargs="+", required=True, metavar="NPY", help=".npy files or globs")
-    parser.add_argument("--output", type=Path, required=True, metavar="JSONL", help="file to write")
+    parser.add_argument(
+        "--input", type=user_text, nargs="+", required=True, metavar="NPY", help=".npy files or globs"
+    )
+    parser.add_argument("--output", type=user_path, required=True, metavar="JSONL", help="file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the output where there is one")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     args = parser.parse_args(argv)

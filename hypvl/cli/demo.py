@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.cli import evaluate, image_traversals, make_demo_data, train
-from hypvl.cli.common import command_parser, run_main
+from hypvl.cli.common import command_parser, run_main, user_path
 from hypvl.errors import UserError
 
 EXAMPLES = """
@@ -30,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model", choices=("meru", "clip", "atmg"), default="meru", help="what to train")
     parser.add_argument(
-        "--output-dir", type=Path, metavar="DIR", help="folder of the run (default: output/demo_<model>)"
+        "--output-dir", type=user_path, metavar="DIR", help="folder of the run (default: output/demo_<model>)"
     )
     return parser
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypvl.cli.common import CommandParser, command_parser, load_config, run_main
+from hypvl.cli.common import CommandParser, command_parser, load_config, run_main, user_path, user_text
 from hypvl.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def build_parser() -> CommandParser:
     parser = command_parser(__doc__ or "", examples=_EXAMPLES)
     parser.add_argument(
         "--config",
+        type=user_text,
         action="append",
         metavar="PATH",
         help="evaluation suite whose data are checked, may be given again (default: all of configs/eval_*.py, for "
@@ -48,9 +49,12 @@ def build_parser() -> CommandParser:
     parser.add_argument(
         "--shards", action="append", default=[], metavar="GLOB", help="TAR files: paths, globs, brace lists, URLs"
     )  # fmt: skip
-    parser.add_argument("--checkpoint-path", type=Path, metavar="PATH", help="checkpoint to read")
+    parser.add_argument("--checkpoint-path", type=user_path, metavar="PATH", help="checkpoint to read")
     parser.add_argument(
-        "--train-config", metavar="PATH", help="config or name of its model, to put the weights into"
+        "--train-config",
+        type=user_text,
+        metavar="PATH",
+        help="config or name of its model, to put the weights into",
     )
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="changes to the suites: key=value")
@@ -188,7 +192,9 @@ def _suites(args: argparse.Namespace) -> dict[str, "DictConfig"]:
             print(f"note: no {_DEFAULT_CONFIGS} in {Path.cwd()}; give --config.", file=sys.stderr)
         if args.overrides:
             raise ConfigError("overrides: need --config, since suites have different keys.")
-    suites = {path: load_config(path, args.overrides, required=("evaluate",)) for path in paths}
+    suites = {
+        path: load_config(path, args.overrides, required=("evaluate",), prefix="eval_") for path in paths
+    }
     if args.download and not any("download" in config for config in suites.values()):
         raise ConfigError(
             f"--download: no source is known for the data of {', '.join(suites) or 'no suite'}."

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypvl.cli.common import command_parser, run_main
+from hypvl.cli.common import command_parser, run_main, user_path
 from hypvl.errors import DataError
 
 EXAMPLES = """
@@ -20,9 +20,15 @@ def main(argv: Sequence[str]) -> int:
         "Merge predictions by seed and pack them for ELEVATER's leader board.", examples=EXAMPLES
     )
     parser.add_argument(
-        "--predictions", type=Path, required=True, metavar="DIR", help="folder with a folder per protocol"
+        "--predictions",
+        type=user_path,
+        required=True,
+        metavar="DIR",
+        help="folder with a folder per protocol",
     )
-    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="where the ZIPs go")
+    parser.add_argument(
+        "--output-dir", type=user_path, required=True, metavar="DIR", help="where the ZIPs go"
+    )
     parser.add_argument(
         "--protocol", metavar="NAME,...", help="only these, such as few_shot_5 (default: all)"
     )

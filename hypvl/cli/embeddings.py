@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hypvl.cli.common import user_path
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,13 +21,13 @@ def add_embeddings_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--save-embeddings",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="keep embeddings, ids and thumbnails in this folder, and take from it what is there",
     )
     group.add_argument(
         "--embeddings",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="take from this folder what is there (of --save-embeddings or scripts/extract_embeddings.py)",
     )

@@ -14,10 +14,13 @@ from hypvl.cli.common import (
     DEBUG_VARIABLE,
     add_model_arguments,
     config_parser,
+    find_config,
     load_config,
     run_main,
     show,
     show_traceback,
+    user_path,
+    user_text,
 )
 from hypvl.cli.embeddings import add_embeddings_arguments, with_store
 from hypvl.errors import ConfigError, UserError
@@ -49,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_model_arguments(parser)
     parser.add_argument(
         "--standardize",
+        type=user_text,
         metavar="WHAT",
         help="take the mean of each modality out of its embeddings: `transductive`, those of each data set itself "
         "(everything is encoded twice), or a file of scripts/fit_standardization.py",
@@ -72,9 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
-        "--output-dir", type=Path, metavar="DIR", help=f"folder of {RESULTS} (default: the checkpoint's)"
+        "--output-dir", type=user_path, metavar="DIR", help=f"folder of {RESULTS} (default: the checkpoint's)"
     )
-    place.add_argument("--output", type=Path, metavar="PATH", help="the results file itself, .json")
+    place.add_argument("--output", type=user_path, metavar="PATH", help="the results file itself, .json")
     parser.add_argument("--batch-size", type=int, metavar="N", help="the same as encoding.batch_size=N")
     parser.add_argument("--num-workers", type=int, metavar="N", help="the same as encoding.num_workers=N")
     return parser
@@ -85,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(argv)
     flags = {"batch_size": args.batch_size, "num_workers": args.num_workers}
     given = [f"encoding.{key}={value}" for key, value in flags.items() if value is not None]
-    config = load_config(args.config, [*given, *args.overrides], required=("evaluate",))
+    config = load_config(args.config, [*given, *args.overrides], required=("evaluate",), prefix="eval_")
     if args.no_download and "download" in config:
         config.download = False
     names = _names(config, args.only, args.config)
@@ -251,7 +255,7 @@ def _subject(
     return {
         "checkpoint_sha256": checkpoint_sha256,
         "model_sha256": settings_digest(definition),
-        "suite": str(Path(args.config).resolve()),
+        "suite": str(find_config(args.config, prefix="eval_").resolve()),
         "standardize": means,
         "shift": args.shift,
     }

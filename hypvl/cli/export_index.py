@@ -2,9 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from hypvl.cli.common import add_model_arguments, command_parser, run_main
+from hypvl.cli.common import add_model_arguments, command_parser, run_main, user_path
 from hypvl.errors import DataError
 
 EXAMPLES = """
@@ -27,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_model_arguments(parser)
     parser.add_argument(
         "--embeddings",
-        type=Path,
+        type=user_path,
         required=True,
         metavar="DIR",
         help="of extract_embeddings.py or --save-embeddings",
@@ -45,7 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--transform", metavar="NAME", help="where the folder has several, such as 'Squeeze(size=224)'"
     )
-    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder of the index")
+    parser.add_argument(
+        "--output-dir", type=user_path, required=True, metavar="DIR", help="folder of the index"
+    )
     parser.add_argument(
         "--faiss", action="store_true", help="also a flat FAISS index (pip install 'hypvl[faiss]')"
     )

@@ -4,10 +4,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hypvl.cli.common import add_model_arguments, command_parser, run_main
+from hypvl.cli.common import add_model_arguments, command_parser, run_main, user_path, user_text
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,17 +32,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_model_arguments(parser)
     given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--shards", metavar="TARS", help="TARs: paths, globs, {000..099}, http(s) addresses")
-    given.add_argument("--image-dir", type=Path, metavar="DIR", help="all pictures below this folder")
+    given.add_argument(
+        "--shards", type=user_text, metavar="TARS", help="TARs: paths, globs, {000..099}, http(s) addresses"
+    )
+    given.add_argument("--image-dir", type=user_path, metavar="DIR", help="all pictures below this folder")
     given.add_argument(
         "--texts",
         nargs="+",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="texts: .jsonl, .csv, .tsv, or .txt with one a line",
     )
     parser.add_argument(
-        "--output-dir", type=Path, required=True, metavar="DIR", help="folder of the embeddings"
+        "--output-dir", type=user_path, required=True, metavar="DIR", help="folder of the embeddings"
     )
     parser.add_argument(
         "--text-key",

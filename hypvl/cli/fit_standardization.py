@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypvl.cli.common import add_model_arguments, command_parser, load_config, run_main
+from hypvl.cli.common import add_model_arguments, command_parser, load_config, run_main, user_path, user_text
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def main(argv: Sequence[str]) -> int:
     given = [f"encoding.{key}={value}" for key, value in flags.items() if value is not None]
     evaluation = None
     if args.config is not None:
-        evaluation = load_config(args.config, [*given, *args.overrides], required=("evaluate",))
+        evaluation = load_config(
+            args.config, [*given, *args.overrides], required=("evaluate",), prefix="eval_"
+        )
         _check_one(evaluation, args)
 
     from hypvl.cli.devices import pick_device
@@ -73,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         "Fit the mean embedding of images and of texts, for --standardize (I0T_post).", examples=EXAMPLES
     )
     add_model_arguments(parser)
-    parser.add_argument("--config", metavar="PATH", help="evaluation config whose data set to fit on")
+    parser.add_argument(
+        "--config", type=user_text, metavar="PATH", help="evaluation config whose data set to fit on"
+    )
     parser.add_argument("--only", metavar="NAME", help="which evaluation of the config")
     parser.add_argument(
         "--train-samples",
@@ -82,11 +86,14 @@ def _parser() -> argparse.ArgumentParser:
         help="fit on the first N samples of the training data instead",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="PATH", help=f".safetensors or .pt (default: <checkpoint>{SUFFIX})"
+        "--output",
+        type=user_path,
+        metavar="PATH",
+        help=f".safetensors or .pt (default: <checkpoint>{SUFFIX})",
     )
     parser.add_argument(
         "--checkpoint-output",
-        type=Path,
+        type=user_path,
         metavar="PATH",
         help="also write a checkpoint whose model has the means inside, .pth: every command takes it as it is",
     )

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypvl.cli.common import command_parser, run_main
+from hypvl.cli.common import command_parser, run_main, user_path
 from hypvl.cli.placing import (
     INPUT_HELP,
     ROOTS,
@@ -31,9 +31,11 @@ def build_parser() -> argparse.ArgumentParser:
         "Walk from one picture to another and name the closest pictures, or texts, of a pool on the way.",
         examples=EXAMPLES,
     )
-    parser.add_argument("--image-path", type=Path, required=True, metavar="PATH", help="where it begins")
-    parser.add_argument("--target-image-path", type=Path, required=True, metavar="PATH", help="where it ends")
-    parser.add_argument("--pool", type=Path, required=True, metavar="PATH", help=INPUT_HELP)
+    parser.add_argument("--image-path", type=user_path, required=True, metavar="PATH", help="where it begins")
+    parser.add_argument(
+        "--target-image-path", type=user_path, required=True, metavar="PATH", help="where it ends"
+    )
+    parser.add_argument("--pool", type=user_path, required=True, metavar="PATH", help=INPUT_HELP)
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="points, both pictures included")
     parser.add_argument(
         "--nearest", type=int, default=3, metavar="K", help="items of the pool for each point"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypvl.cli.common import command_parser, run_main
+from hypvl.cli.common import command_parser, run_main, user_path
 from hypvl.errors import DataError
 
 EXAMPLES = """
@@ -19,7 +19,9 @@ def main(argv: Sequence[str]) -> int:
         "Draw the demo data: handwritten digits and scenes, as training shards and evaluation splits.",
         examples=EXAMPLES,
     )
-    parser.add_argument("--output-dir", type=Path, default=Path("datasets/demo"), help="folder to create")
+    parser.add_argument(
+        "--output-dir", type=user_path, default=Path("datasets/demo"), help="folder to create"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the drawings")
     parser.add_argument("--num-train", type=int, default=6000, help="training scenes")
     parser.add_argument("--num-test", type=int, default=1000, help="test scenes")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hypvl.cli.common import command_parser, run_main
+from hypvl.cli.common import command_parser, run_main, user_path, user_text
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,11 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     read = parser.add_argument_group("captions")
     read.add_argument(
-        "--captions", nargs="+", metavar="PATH", default=[],
+        "--captions", type=user_text, nargs="+", metavar="PATH", default=[],
         help="CSV, TSV, JSON Lines, COCO captions JSON, or TAR shards (globs, {0000..0099}.tar, URLs)",
     )  # fmt: skip
     read.add_argument(
-        "--download", type=Path, metavar="FOLDER", help="fetch the captions of COCO 2014 into this folder"
+        "--download",
+        type=user_path,
+        metavar="FOLDER",
+        help="fetch the captions of COCO 2014 into this folder",
     )
     read.add_argument("--split", choices=("train", "val"), default="train", help="of COCO, with --download")
     read.add_argument("--url", default=_coco_url(), help="of COCO's annotations, with --download")
@@ -107,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     read.add_argument("--limit", type=int, help="read only so many captions")
 
     make = parser.add_argument_group("negatives")
-    make.add_argument("--output", type=Path, required=True, metavar="PATH", help="JSON Lines file to make")
+    make.add_argument(
+        "--output", type=user_path, required=True, metavar="PATH", help="JSON Lines file to make"
+    )
     make.add_argument("--types", nargs="+", choices=TYPES, default=list(TYPES), help="which negatives")
     make.add_argument(
         "--relation", choices=("either", "swap", "opposite"), default="either",
@@ -125,12 +130,16 @@ def _parser() -> argparse.ArgumentParser:
         help="builtin: word lists of hypvl; lemminflect: textblob + lemminflect (pip install 'hypvl[negatives]'); "
         "masked-lm: spaCy + a Hugging Face model ('hypvl[negatives-lm]')",
     )  # fmt: skip
-    words.add_argument("--mlm-model", default="distilroberta-base", help="masked-lm: name or folder")
+    words.add_argument(
+        "--mlm-model", type=user_text, default="distilroberta-base", help="masked-lm: name or folder"
+    )
     words.add_argument(
         "--tagger", choices=("spacy", "builtin", "lemminflect"), default="spacy",
         help="masked-lm: what finds nouns, adjectives and verbs",
     )  # fmt: skip
-    words.add_argument("--spacy-model", default="en_core_web_sm", help="masked-lm: name or folder")
+    words.add_argument(
+        "--spacy-model", type=user_text, default="en_core_web_sm", help="masked-lm: name or folder"
+    )
     words.add_argument(
         "--guess-skip", type=int, default=3, help="masked-lm: best guesses left out (may be true)"
     )

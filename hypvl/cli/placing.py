@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypvl.cli.common import add_model_arguments
+from hypvl.cli.common import add_model_arguments, user_path
 from hypvl.cli.embeddings import add_embeddings_arguments, open_store
 from hypvl.errors import DataError
 
@@ -38,7 +38,7 @@ def add_placing_arguments(parser: argparse.ArgumentParser, *, output_dir: str) -
     parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read pictures")
     parser.add_argument(
         "--output-dir",
-        type=Path,
+        type=user_path,
         default=Path(output_dir),
         metavar="DIR",
         help="folder of the JSON and the picture",

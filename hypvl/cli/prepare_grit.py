@@ -5,10 +5,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hypvl.cli.common import command_parser, run_main
+from hypvl.cli.common import command_parser, run_main, user_path, user_text
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,9 +33,14 @@ def main(argv: Sequence[str]) -> int:
     )
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
-        "--tarfiles", nargs="+", required=True, metavar="TAR", help="raw TARs: paths, globs, brace lists"
+        "--tarfiles",
+        type=user_text,
+        nargs="+",
+        required=True,
+        metavar="TAR",
+        help="raw TARs: paths, globs, brace lists",
     )
-    parser.add_argument("--output-dir", type=Path, required=True, help="folder of the processed TARs")
+    parser.add_argument("--output-dir", type=user_path, required=True, help="folder of the processed TARs")
     parser.add_argument("--num-workers", type=int, default=cpus, metavar="N", help="processes; 0 = no others")
     parser.add_argument(
         "--phrases", choices=("both", "noun_chunks", "ref_exps"), default="both",

@@ -2,9 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from hypvl.cli.common import command_parser, run_main
+from hypvl.cli.common import command_parser, run_main, user_path
 from hypvl.cli.placing import (
     INPUT_HELP,
     ROOTS,
@@ -30,7 +29,12 @@ def build_parser() -> argparse.ArgumentParser:
         "Compare the distances to the root of several groups of items.", examples=EXAMPLES
     )
     parser.add_argument(
-        "--inputs", type=Path, nargs="+", required=True, metavar="PATH", help=f"for each group {INPUT_HELP}"
+        "--inputs",
+        type=user_path,
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help=f"for each group {INPUT_HELP}",
     )
     parser.add_argument("--names", nargs="+", metavar="NAME", help="of the groups (default: the paths')")
     parser.add_argument("--bins", type=int, default=40, metavar="N", help="of the histogram")

@@ -2,9 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from hypvl.cli.common import command_parser, run_main
+from hypvl.cli.common import command_parser, run_main, user_path
 from hypvl.cli.placing import (
     INPUT_HELP,
     ROOTS,
@@ -32,10 +31,10 @@ def build_parser() -> argparse.ArgumentParser:
         "Rank pictures or texts by their distance to the root, the most general first, or along a ray.",
         examples=EXAMPLES,
     )
-    parser.add_argument("--input", type=Path, required=True, metavar="PATH", help=INPUT_HELP)
+    parser.add_argument("--input", type=user_path, required=True, metavar="PATH", help=INPUT_HELP)
     ray = parser.add_mutually_exclusive_group()
     ray.add_argument(
-        "--through-image", type=Path, metavar="PATH", help="rank along the ray through this picture"
+        "--through-image", type=user_path, metavar="PATH", help="rank along the ray through this picture"
     )
     ray.add_argument("--through-text", metavar="TEXT", help="rank along the ray through this text")
     parser.add_argument(

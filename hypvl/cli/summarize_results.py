@@ -1,9 +1,8 @@
 """`scripts/summarize_results.py`: results files of a folder as one table and CSV."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from hypvl.cli.common import command_parser, run_main
+from hypvl.cli.common import command_parser, run_main, user_path
 from hypvl.errors import DataError
 
 EXAMPLES = """
@@ -21,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
         "Put results files together: a row per checkpoint, a column per set.", examples=EXAMPLES
     )
     parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="PATH", help="results files, or folders of them"
+        "paths", nargs="+", type=user_path, metavar="PATH", help="results files, or folders of them"
     )
     parser.add_argument(
         "--metric", metavar="NAME", help="for all sets (default: each evaluation's main metric)"
@@ -29,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--protocol", metavar="NAME", help="only evaluations named <set>/NAME")
     parser.add_argument("--sets", metavar="NAME,...", help="columns, in this order (default: all)")
     parser.add_argument(
-        "--output", type=Path, metavar="PATH", help="the CSV (default: summary.csv in the first folder)"
+        "--output", type=user_path, metavar="PATH", help="the CSV (default: summary.csv in the first folder)"
     )
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     args = parser.parse_args(argv)

@@ -6,14 +6,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypvl.cli.common import config_parser, load_config, run_main
+from hypvl.cli.common import config_parser, load_config, run_main, user_path
 from hypvl.errors import ConfigError
 
 EXAMPLES = """examples:
   one CPU process:  python scripts/train.py --config configs/train_meru_demo.py --num-gpus 0 --output-dir output/demo
   eight GPUs:       python scripts/train.py --config configs/train_meru_vit_b.py --num-gpus 8 --output-dir output/meru_b
   overrides:        ... model.visual.arch=vit_small_mocov3_patch16_224 train.total_batch_size=4096
-  go on:            ... --resume
+  go on:            python scripts/train.py --resume --num-gpus 8 --output-dir output/meru_b
   torchrun, CPU:    torchrun --nproc-per-node 2 scripts/train.py --config configs/train_meru_demo.py --num-gpus 0
 """
 REQUIRED = ("dataset", "model", "optim", "train")
@@ -21,15 +21,20 @@ REQUIRED = ("dataset", "model", "optim", "train")
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the command, as the field knows them from MERU."""
-    parser = config_parser("Train a model from a config.", examples=EXAMPLES)
-    parser.add_argument("--output-dir", type=Path, default=Path("output"), help="folder of the run")
+    parser = config_parser("Train a model from a config.", examples=EXAMPLES, config_required=False)
+    parser.add_argument("--output-dir", type=user_path, default=Path("output"), help="folder of the run")
     parser.add_argument(
-        "--resume", action="store_true", help="continue from the last checkpoint in --output-dir"
+        "--resume",
+        action="store_true",
+        help="continue from the last checkpoint in --output-dir; without --config with the config saved there",
     )
     parser.add_argument("--checkpoint-period", type=int, metavar="N", help="steps between checkpoints")
     parser.add_argument("--log-period", type=int, metavar="N", help="steps between log lines")
     parser.add_argument(
-        "--num-gpus", type=int, metavar="N", help="GPUs on this machine (default: all); 0 = one CPU process"
+        "--num-gpus",
+        type=int,
+        metavar="N",
+        help="GPUs on this machine (default: all, at least one); 0 = one CPU process",
     )
     parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines that take part")
     parser.add_argument("--machine-rank", type=int, default=0, metavar="R", help="which of them this one is")
@@ -46,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(
             f"--dist-url: got {args.dist_url!r}; expected tcp://host:port of machine 0, e.g. tcp://10.0.0.1:29500."
         )
-    cfg = load_config(args.config, args.overrides, required=REQUIRED)
+    cfg = load_config(_config(args), args.overrides, required=REQUIRED, prefix="train_")
+    _check_device(args.num_gpus)
 
     from hypvl.distributed import launch
     from hypvl.training.run import RunOptions, run_training
@@ -67,6 +73,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         dist_url=args.dist_url,
     )
     return 0
+
+
+def _config(args: argparse.Namespace) -> str | Path:
+    """The config to train: the given one; of a run that goes on, the one in its folder."""
+    if args.config is not None:
+        return str(args.config)
+    own: Path = args.output_dir / "config.yaml"
+    if args.resume and own.is_file():
+        return own
+    if args.resume:
+        raise ConfigError(
+            f"--config: missing, and {args.output_dir} has no config.yaml of a run; name the config."
+        )
+    raise ConfigError(
+        "--config: missing; name a config, or add --resume to go on with the run in --output-dir by its own."
+    )
+
+
+def _check_device(num_gpus: int | None) -> None:
+    """The CPU is used when it is asked for, and not because GPUs were not found."""
+    import torch
+
+    if num_gpus is None and not torch.cuda.is_available():
+        raise ConfigError(
+            "--num-gpus: missing, and no usable GPU is found here; --num-gpus 0 trains on the CPU, which takes long "
+            "for anything but the demo recipes (hypvl-doctor shows what is found)."
+        )
 
 
 def run() -> int:

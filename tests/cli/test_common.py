@@ -1,6 +1,7 @@
 """What every command shares: errors in one line, the parser, reading the config."""
 
 import argparse
+import errno
 import os
 import subprocess
 import sys
@@ -9,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from hypvl.cli.common import command_parser, config_parser, load_config, run_main
+from hypvl.cli.common import (
+    command_parser,
+    config_parser,
+    find_config,
+    load_config,
+    run_main,
+    show,
+    user_path,
+    user_text,
+)
 from hypvl.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +58,38 @@ def test_debug_shows_the_traceback(
     err = capsys.readouterr().err
     assert "Traceback" in err and "in raising" not in err.splitlines()[0]
     assert err.endswith("error: bad key.\n")
+
+
+def test_what_the_system_refuses_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/data/x.json")
+    assert run_main(raising(full), []) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(
+        "error: /data/x.json: there is no more room to write (No space left on device); free some"
+    )
+    assert err.count("\n") == 1
+    assert run_main(raising(PermissionError(errno.EACCES, "Permission denied", "/x")), []) == 1
+    assert capsys.readouterr().err == "error: /x: Permission denied. (HYPVL_DEBUG=1 shows where.)\n"
+    monkeypatch.setenv("HYPVL_DEBUG", "1")
+    run_main(raising(full), [])
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_errors_show_no_secrets_and_no_escape_codes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = "https://me:pw@host/x?token=abc \x1b[2Jgone\r\nerror: \udcff\u202e"
+    shown = r"error: https://***@host/x?token=*** \x1b[2Jgone\r\nerror: \udcff\u202e" + "\n"
+    run_main(raising(DataError(bad)), [])
+    assert capsys.readouterr().err == shown
+    monkeypatch.setenv("HYPVL_DEBUG", "1")
+    run_main(raising(DataError(bad)), [])
+    err = capsys.readouterr().err
+    assert "Traceback" in err and "pw" not in err.replace("pwd", "") and "\x1b" not in err
+    show("a\x1b]0;title\x07b")
+    assert capsys.readouterr().out == "a\\x1b]0;title\\x07b\n"
 
 
 def test_interrupt_is_130(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,6 +131,55 @@ def test_wrong_flags_exit_with_2(argv: list[str], capsys: pytest.CaptureFixture[
         parse(*argv)
     assert caught.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "hint"),
+    [
+        ("--train.num_iterations=5", "a key of the config takes no dashes: train.num_iterations=5"),
+        ("--train.num_iterations", "a key of the config takes no dashes: train.num_iterations=..."),
+        ("-train.seed=1", "a key of the config takes no dashes: train.seed=1"),
+        ("--num_gpus=2", "the closest flag is --num-gpus"),
+        ("--resum", "the closest flag is --resume"),
+    ],
+)
+def test_unknown_flags_say_what_was_meant(flag: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse("--config", "c.py", flag)
+    assert caught.value.code == 2
+    assert hint in capsys.readouterr().err
+
+
+def test_home_is_expanded_in_flags_and_values(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert user_path("~/x") == Path("/home/me/x") and user_path("a/~/x") == Path("a/~/x")
+    assert user_text("~nobody-here/x") == "~nobody-here/x"
+    assert parse("--config=~/c.py").config == "/home/me/c.py"
+    config.write_text("model = dict(a='~/a', b=['~/b', 'c~/d', '~e'], c='${model.a}/x')\n")
+    found = load_config(config, ["++model.d={k: '~/d'}", "+model.e=~/e"]).model
+    assert (found.a, found.b, found.c) == ("/home/me/a", ["/home/me/b", "c~/d", "~e"], "/home/me/a/x")
+    assert (found.d.k, found.e) == ("/home/me/d", "/home/me/e")
+
+
+def test_every_path_flag_expands_home() -> None:
+    """A flag of type Path would take ``--output-dir=~/x`` for a folder called ~."""
+    for file in (ROOT / "hypvl" / "cli").glob("*.py"):
+        assert "type=Path" not in file.read_text(), file.name
+
+
+def test_recipes_are_found_by_name(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = config.parent / "configs"
+    folder.mkdir()
+    (folder / "train_mine.py").write_text("train = {}\n")
+    monkeypatch.chdir(config.parent)
+    for name in ("mine", "train_mine"):
+        assert find_config(name, prefix="train_") == Path("configs/train_mine.py")
+    assert find_config("meru_vit_b", prefix="train_") == ROOT / "configs" / "train_meru_vit_b.py"
+    assert find_config("zero_shot_retrieval", prefix="eval_").name == "eval_zero_shot_retrieval.py"
+    for path in ("gone.py", "folder/gone", "configs"):
+        assert find_config(path, prefix="train_") == Path(path)
+    with pytest.raises(ConfigError, match=r"--config: got 'mien'.*the closest is train_mine"):
+        find_config("mien", prefix="train_")
 
 
 def test_help_shows_examples_as_written_and_useful_defaults() -> None:

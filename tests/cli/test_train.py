@@ -138,6 +138,47 @@ def test_resuming_a_finished_run_changes_nothing(finished: Path, shards: str) ->
     assert (finished / "checkpoint_final.pth").read_bytes() == before
 
 
+def test_resuming_needs_no_config(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    resumed = ["--resume", "--num-gpus", "0", "--output-dir"]
+    assert run_main(main, [*resumed, str(folder), "train.num_iterations=7"]) == 0
+    logger.remove()
+    assert torch.load(folder / "checkpoint_final.pth", weights_only=True)["iteration"] == 7
+    capsys.readouterr()
+    assert run_main(main, [*resumed, str(tmp_path / "none")]) == 2
+    assert "has no config.yaml of a run; name the config" in capsys.readouterr().err
+    assert run_main(main, ["--num-gpus", "0", "--output-dir", str(folder)]) == 2
+    assert re.search(r"--config: missing; name a config, or add --resume", capsys.readouterr().err)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without GPU")
+def test_the_cpu_is_used_only_when_asked_for(
+    shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = arguments(tmp_path / "run", shards)
+    at = given.index("--num-gpus")
+    assert run_main(main, [*given[:at], *given[at + 2 :]]) == 2
+    assert re.search(r"error: --num-gpus: missing, and no usable GPU .*--num-gpus 0", capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_recipe_is_known_by_its_name(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [
+        "--config",
+        "meru_demo",
+        "--num-gpus",
+        "0",
+        "--output-dir",
+        str(tmp_path / "run"),
+        "train.seed=-1",
+    ]
+    assert run_main(main, given) == 2
+    assert "train.seed: got -1" in capsys.readouterr().err
+
+
 def test_a_spherical_model_stores_its_root(shards: str, tmp_path: Path) -> None:
     assert train(tmp_path / "clip", shards, "train.num_iterations=2", model="clip") == 0
     root = torch.load(tmp_path / "clip" / "checkpoint_final.pth", weights_only=True)["root"]
