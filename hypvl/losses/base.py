@@ -214,9 +214,15 @@ class Objective(nn.Module):
         return frozenset().union(*(term.needs for term in self._terms().values()))
 
     def forward(self, ctx: PairContext) -> LossOutput:
-        """Weighted sum and the terms. A term of weight 0 is still computed, so that it is logged."""
+        """Weighted sum and the terms. A term of weight 0 is still computed, so that it is logged.
+
+        The sum is NaN, and so are all gradients, where a row of any view that a term asks for is not finite: a term
+        may mask such a row out (an invalid negative), but an encoder that gives it has diverged.
+        """
         values = {name: term(ctx) for name, term in self._terms().items()}
         total = torch.stack([self.weight(name) * value for name, value in values.items()]).sum()
+        for view in self.needs:
+            total = total * torch.where(ctx.features(view).isfinite().all(), 1.0, torch.nan).to(total)
         return LossOutput(total, {name: value.detach() for name, value in values.items()})
 
     def weight(self, name: str) -> float | Tensor:

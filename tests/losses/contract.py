@@ -1,14 +1,16 @@
 """What every loss term must keep; a test class per term subclasses this."""
 
+import math
 from collections.abc import Mapping
 from typing import TypeAlias
 
+import pytest
 import torch
 from torch import Tensor
 
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scoring import NegativeDistance
-from hypvl.losses.base import LossTerm, View
+from hypvl.losses.base import LossTerm, Objective, View
 from tests.losses.toy import GeometryOnly, context, random_features
 
 Rows: TypeAlias = dict[View, Tensor]
@@ -96,6 +98,23 @@ class LossContract:
             value.backward()
             for view, x in rows.items():
                 assert x.grad is not None and torch.isfinite(x.grad).all(), f"{name}: gradient of {view}"
+
+    @pytest.mark.parametrize("what", [math.nan, math.inf, -math.inf])
+    def test_a_row_that_is_no_number_shows(self, what: float) -> None:
+        """Also where a mask leaves it out, a hinge cuts it off, or a scorer clamps it. In fp32: fp64 may refuse it."""
+        rows, batch, model = (
+            {view: x.float() for view, x in self.rows(4).items()},
+            self.batch(4),
+            self.model(),
+        )
+        objective = Objective({"term": self.make()})
+        assert torch.isfinite(objective(context(model, rows, **batch)).total)
+        for view, x in rows.items():
+            for place in range(len(x)):
+                broken = x.clone()
+                broken[place, 1] = what
+                total = objective(context(model, {**rows, view: broken}, **batch)).total
+                assert not torch.isfinite(total), f"row {place} of {view}"
 
     def test_gradient_is_right(self) -> None:
         rows = {view: x.requires_grad_() for view, x in self.rows(3).items()}

@@ -46,6 +46,36 @@ def test_objective_sums_weighted_terms_and_reports_them_unweighted() -> None:
     assert not output.terms["a"].requires_grad
 
 
+class Half(LossTerm):
+    """Mean square of the first half of the image features; asks for texts, too, and looks at none."""
+
+    needs = frozenset({IMAGE, TEXT})
+
+    def forward(self, ctx: PairContext) -> torch.Tensor:
+        return ctx.features(IMAGE)[: len(ctx.features(IMAGE)) // 2].square().mean()
+
+
+@pytest.mark.parametrize("view", [IMAGE, TEXT])
+@pytest.mark.parametrize("weight", [1.0, 0.0])
+def test_what_no_term_looks_at_makes_the_total_and_every_gradient_nan(view: View, weight: float) -> None:
+    model, objective = (
+        _OnHyperboloid().model(),
+        Objective({"a": Squares(), "b": Half()}, weights={"b": weight}),
+    )
+    rows = {IMAGE: random_features(4).requires_grad_(), TEXT: random_features(4, seed=1)}
+    whole = objective(context(model, rows))
+    assert whole.total.item() == float(whole.terms["a"] + weight * whole.terms["b"])  # to the last bit
+    broken = rows[view].detach().clone()
+    broken[3, 0] = torch.nan
+    output = objective(
+        context(model, {**rows, view: broken} if view == TEXT else {**rows, view: broken.requires_grad_()})
+    )
+    assert output.total.isnan()
+    output.total.backward()
+    grad = (broken if view == IMAGE else rows[IMAGE]).grad
+    assert grad is not None and grad.isnan().all()
+
+
 def test_objective_needs_every_view_once_and_updates_its_terms() -> None:
     objective = Objective({"contrastive": Contrastive(), "squares": Squares()})
     assert objective.needs == {IMAGE, TEXT}
