@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 import torch
 from omegaconf import DictConfig
 from PIL import Image
@@ -14,7 +15,8 @@ from hypvl.io.images import decode_image, image_tensor, read_image_file
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import create_model
 
-AnyImage: TypeAlias = Tensor | Image.Image | bytes | str | Path
+_ROUNDING = 0.5 / 255  # half a step of 8 bits
+AnyImage: TypeAlias = Tensor | np.ndarray | Image.Image | bytes | str | Path
 
 
 class TensorTransform(Protocol):
@@ -39,14 +41,16 @@ class ImageTransform:
         """Transform one picture.
 
         Args:
-            image: uint8 tensor (3, H, W), PIL image, content of an image file, or its path.
+            image: PIL image, content of an image file, or its path; a uint8 array (H, W), (H, W, 1), (H, W, 3) or
+                (H, W, 4); a tensor (3, H, W), uint8 or floats in [0, 1], not normalised.
             generator: Where a random transform draws from; None = its own one, which starts at a random seed.
 
         Returns:
             uint8 (3, S, S); the model itself makes floats of it and normalises.
 
         Raises:
-            ValueError: Not a picture.
+            ValueError: Not an image, or floats outside [0, 1].
+            TypeError: Of another type.
         """
         if generator is None:
             if self._generator is None:
@@ -86,11 +90,39 @@ def create_model_and_transforms(
 def _pixels(image: AnyImage) -> Tensor:
     """uint8 (3, H, W), RGB and upright, transparency over white."""
     if isinstance(image, Tensor):
-        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+        if (image.dtype != torch.uint8 and not image.is_floating_point()) or image.shape[:-2] != (3,):
             raise ValueError(
-                f"image: got {image.dtype} {tuple(image.shape)}; expected torch.uint8 (3, H, W)."
+                f"image: got {image.dtype} {tuple(image.shape)}; expected (3, H, W), uint8 or floats in [0, 1]."
             )
-        return image
+        return image if image.dtype == torch.uint8 else _bytes(image)
+    if isinstance(image, np.ndarray):
+        if (
+            image.dtype != np.uint8
+            or image.ndim not in (2, 3)
+            or image.shape[2:] not in ((), (1,), (3,), (4,))
+        ):
+            raise ValueError(
+                f"image: got an array {image.dtype} {image.shape}; expected uint8 (H, W), (H, W, 1), (H, W, 3) or "
+                f"(H, W, 4), or a tensor (3, H, W)."
+            )
+        return image_tensor(Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image))
     if isinstance(image, Image.Image):
         return image_tensor(image)
-    return decode_image(image) if isinstance(image, bytes) else read_image_file(Path(image))
+    if isinstance(image, str | Path):
+        return read_image_file(Path(image))
+    if not isinstance(image, bytes):
+        raise TypeError(
+            f"image: got a {type(image).__name__}; expected a PIL image, an array, a tensor, bytes or a path."
+        )
+    return decode_image(image)
+
+
+def _bytes(image: Tensor) -> Tensor:
+    """Floats in [0, 1] -> uint8."""
+    low, high = (float(end) for end in image.aminmax()) if image.numel() else (0.0, 0.0)
+    if not -_ROUNDING <= low <= high <= 1 + _ROUNDING:
+        raise ValueError(
+            f"image: got floats from {low:.4g} to {high:.4g}; expected floats in [0, 1], not normalised (the model "
+            f"does that), or uint8."
+        )
+    return (image * 255).round().clamp(0, 255).to(torch.uint8)

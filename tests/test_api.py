@@ -8,7 +8,9 @@ import torch
 from PIL import Image
 
 import hypvl
+from hypvl.api import ImageTransform
 from hypvl.config import LazyConfig, instantiate
+from hypvl.data.transforms import ResizeCenterCrop
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,3 +59,42 @@ def test_transforms_take_pictures_and_the_training_one_draws_by_itself(run_folde
     assert torch.equal(*given)
     assert torch.equal(evaluation(picture), evaluation(picture))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_transforms_take_arrays_and_tensors(run_folder: Path) -> None:
+    _, train, evaluation = hypvl.create_model_and_transforms(run_folder)
+    picture = Image.effect_noise((40, 50), 80).convert("RGB")
+    rgb = np.asarray(picture)
+    expected = evaluation(picture)
+    tensor = torch.from_numpy(rgb.copy()).permute(2, 0, 1)
+    for form in (rgb, tensor, tensor / 255, (tensor / 255).double(), tensor.div(255).add(1e-4)):
+        assert torch.equal(evaluation(form), expected)
+        assert train(form, torch.Generator().manual_seed(1)).dtype == torch.uint8
+    grey = rgb[..., 0]
+    for form in (grey, grey[..., None]):
+        assert torch.equal(evaluation(form), evaluation(Image.fromarray(grey)))
+    over_white = np.concatenate([rgb, np.zeros_like(rgb[..., :1])], axis=-1)
+    assert bool((evaluation(over_white) == 255).all())
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (torch.full((3, 8, 8), 2.0), r"floats from 2 to 2; expected floats in \[0, 1\], not normalised"),
+        (torch.full((3, 8, 8), float("nan")), "floats from nan to nan"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), r"torch.uint8 \(1, 3, 8, 8\); expected \(3, H, W\)"),
+        (torch.zeros(3, 8, 8, dtype=torch.int64), r"torch.int64 \(3, 8, 8\)"),
+        (np.zeros((3, 8, 8), np.uint8), r"array uint8 \(3, 8, 8\); expected uint8 \(H, W\)"),
+        (np.zeros((8, 8, 3), np.float32), r"array float32 \(8, 8, 3\)"),
+    ],
+)
+def test_what_is_no_image_is_named(image: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ImageTransform(ResizeCenterCrop(4))(image)  # type: ignore[arg-type]  # of mixed types
+
+
+def test_another_type_is_named() -> None:
+    with pytest.raises(
+        TypeError, match="image: got a list; expected a PIL image, an array, a tensor, bytes or"
+    ):
+        ImageTransform(ResizeCenterCrop(4))([1, 2])  # type: ignore[arg-type]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+# How far beyond [0, 1] floats may lie by rounding: half a step of 8 bits.
+_ROUNDING = 0.5 / 255
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -33,6 +35,26 @@ def normalize_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return ((pixels - mean.to(working)) / std.to(working)).to(mean.dtype)
 
 
+def check_range(images: Tensor) -> None:
+    """Refuse floats that are no pixels in [0, 1]; on another device than the CPU this waits for it.
+
+    Args:
+        images: Of any shape, floating dtype.
+
+    Raises:
+        ValueError: When a value lies outside [0, 1] by more than half a step of 8 bits, or is NaN.
+    """
+    if images.numel() == 0:
+        return
+    low, high = (float(end) for end in images.detach().aminmax())
+    if not -_ROUNDING <= low <= high <= 1 + _ROUNDING:
+        raise ValueError(
+            f"images are floats from {low:.4g} to {high:.4g}, but uint8, or floats in [0, 1], are expected: the "
+            f"encoder subtracts pixel_mean itself, so leave out Normalize; divide bytes by 255 "
+            f"(or keep them uint8), and clamp what a resize overshoots."
+        )
+
+
 class ImageEncoder(nn.Module, ABC):
     """Base of the image encoders: pixels in, one feature vector per image out.
 
@@ -46,6 +68,7 @@ class ImageEncoder(nn.Module, ABC):
     pixel_mean: Tensor
     pixel_std: Tensor
     width: int
+    _looked: bool = False  # at the range of floats on a device, in training
 
     def __init__(
         self, image_size: int, *, pixel_mean: Sequence[float], pixel_std: Sequence[float], fixed_size: bool
@@ -68,6 +91,9 @@ class ImageEncoder(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """Encode images.
 
+        The range of floats is checked on the CPU and in evaluation; in training on another device only the first time,
+        because looking waits for the device (hypvl's own loop trains on uint8); never while compiling or tracing.
+
         Args:
             images: (B, 3, H, W), uint8 or floats in [0, 1]; they are normalised here.
 
@@ -75,10 +101,15 @@ class ImageEncoder(nn.Module, ABC):
             Trunk features (B, width).
 
         Raises:
-            ValueError: When the shape is not one this encoder takes.
-            TypeError: When the dtype is neither uint8 nor a floating one.
+            ValueError: When the shape is not one this encoder takes, or floats lie outside [0, 1].
+            TypeError: When they are no tensor, or their dtype is neither uint8 nor a floating one.
         """
         size = self.image_size
+        if not isinstance(images, Tensor):
+            raise TypeError(
+                f"images are a {type(images).__name__}, but a tensor (B, 3, H, W) of uint8, or of floats in [0, 1], is "
+                f"expected: transform(image)[None], with a transform of hypvl.create_model_and_transforms."
+            )
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images have shape {tuple(images.shape)}, but (B, 3, H, W) is expected.")
         if self.fixed_size and tuple(images.shape[2:]) != (size, size):
@@ -86,4 +117,16 @@ class ImageEncoder(nn.Module, ABC):
                 f"images are {images.shape[2]} x {images.shape[3]}, but this encoder takes {size} x {size}: "
                 f"resize them or build it with another image_size."
             )
+        if images.is_floating_point() and self._looks(images):
+            check_range(images)
         return self.encode(normalize_pixels(images, self.pixel_mean, self.pixel_std))
+
+    def _looks(self, images: Tensor) -> bool:
+        """Whether to look at the range of these floats."""
+        if images.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return False
+        if images.device.type == "cpu" or not self.training:
+            return True
+        first = not self._looked
+        self._looked = True
+        return first

@@ -245,8 +245,18 @@ class TextTransformer(nn.Module):
         Raises:
             ValueError: When the shape is not (B, L), a row is longer than ``context_length``, or ``lengths`` are not B
                 numbers of 1 to L.
+            TypeError: When tokens are no tensor of integers: texts go through a tokenizer first.
             RuntimeError: When a text is longer than ``lengths`` says.
         """
+        if not isinstance(tokens, Tensor) or tokens.dtype not in (torch.int64, torch.int32):
+            got = (
+                f"have dtype {tokens.dtype}"
+                if isinstance(tokens, Tensor)
+                else f"are a {type(tokens).__name__}"
+            )
+            raise TypeError(
+                f"tokens {got}, but a tensor (B, L) of int64 is expected: texts go through hypvl.get_tokenizer()."
+            )
         if tokens.ndim != 2 or tokens.shape[1] == 0:
             raise ValueError(f"tokens have shape {tuple(tokens.shape)}, but (B, L) with L >= 1 is expected.")
         if tokens.shape[1] > self.context_length:
@@ -283,7 +293,9 @@ class TextTransformer(nn.Module):
         return self.token_embed(ids) + torch.cat(places), groups, row_starts(order, groups) + ends
 
     def _plan(self, tokens: Tensor, ends: Tensor, lengths: Sequence[int] | np.ndarray | None) -> Groups:
-        """How the texts are cut into groups."""
+        """How the texts are cut into groups; one where a graph is recorded, which has to hold for other texts, too."""
+        if torch.jit.is_tracing() or torch.compiler.is_exporting():
+            return [(tokens.shape[0], tokens.shape[1])]
         if lengths is None and (tokens.device.type != "cpu" or len(tokens) == 0):
             return [(tokens.shape[0], tokens.shape[1])]
         if lengths is None:

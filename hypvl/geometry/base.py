@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor, nn
 
+from hypvl.checks import one_of
 from hypvl.geometry.tiles import Factored
 
 Side: TypeAlias = Literal["query", "key"]
@@ -48,6 +49,7 @@ class Geometry(nn.Module, ABC):
             embeddings: Points.
             side: What they are in the search; the two forms may differ.
         """
+        one_of("side", side, Side)
         return None
 
     def factored_similarity(self, x: Tensor, y: Tensor) -> Factored | None:

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.geometry import kernels, lorentz, tiles
 from hypvl.geometry.base import Geometry, Side
 from hypvl.geometry.precision import full_precision, inner_products, working_dtype
@@ -125,6 +126,7 @@ class Euclidean(Geometry):
         Rows have no common centre here: products are known to a few eps (|x|^2 + |y|^2), which tells no neighbours
         apart that are nearer to one another than about 1e-3 (fp32) of their distance from the origin.
         """
+        one_of("side", side, Side)
         if side == "query":
             return torch.cat((embeddings, torch.ones_like(embeddings[..., :1])), dim=-1)
         square = embeddings.to(working_dtype(embeddings.device)).square().sum(-1, keepdim=True)

@@ -12,11 +12,13 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from hypvl.checks import one_of
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.precision import full_precision
 from hypvl.geometry.tiles import Factored
 
 Modality: TypeAlias = Literal["image", "text"]
+Ranking: TypeAlias = Literal["trained", "published"]
 _PROMPTS_AT_ONCE = 4096
 LOG_SCALE_MAX = 4.6052  # Parity: log 100 as the published code rounds it
 
@@ -78,6 +80,7 @@ class Scorer(nn.Module, ABC):
 
         None where they are no function of one inner product, as in product spaces.
         """
+        check_modalities(query=query_modality, key=key_modality)
         return None
 
     def scores(
@@ -93,6 +96,7 @@ class Scorer(nn.Module, ABC):
 
         By default the cheapest form the geometry has; comparable along a row only in order.
         """
+        check_modalities(query=query_modality, key=key_modality)
         return geometry.ranking_similarity(query, key)
 
     def class_scores(
@@ -142,6 +146,7 @@ class NegativeDistance(Scorer):
         query_modality: Modality,
         key_modality: Modality,
     ) -> Tensor:
+        check_modalities(query=query_modality, key=key_modality)
         return self.scale * geometry.pairwise_similarity(query, key)
 
     def factored_logits(
@@ -153,6 +158,7 @@ class NegativeDistance(Scorer):
         query_modality: Modality,
         key_modality: Modality,
     ) -> Factored | None:
+        check_modalities(query=query_modality, key=key_modality)
         found = geometry.factored_similarity(query, key)
         return None if found is None else found.scaled(self.scale)
 
@@ -188,6 +194,7 @@ class Cosine(Scorer):
         query_modality: Modality,
         key_modality: Modality,
     ) -> Tensor:
+        check_modalities(query=query_modality, key=key_modality)
         logits = self.scale * geometry.pairwise_similarity(query, key)
         return logits if self.bias is None else logits + self.bias.to(logits.dtype)
 
@@ -200,6 +207,7 @@ class Cosine(Scorer):
         query_modality: Modality,
         key_modality: Modality,
     ) -> Factored | None:
+        check_modalities(query=query_modality, key=key_modality)
         found = geometry.factored_similarity(query, key)
         # The constant b changes no softmax; its gradient is 0, not absent.
         scale = self.scale if self.bias is None else self.scale + 0 * self.bias.to(self.scale.dtype)
@@ -227,14 +235,12 @@ class ExteriorAngle(Scorer):
     def __init__(
         self,
         *,
-        ranking: Literal["trained", "published"] = "trained",
+        ranking: Ranking = "trained",
         log_scale_init: float = math.log(1 / 0.07),
         log_scale_max: float = LOG_SCALE_MAX,
     ) -> None:
         super().__init__(log_scale_init=log_scale_init, log_scale_max=log_scale_max)
-        if ranking not in ("trained", "published"):
-            raise ValueError(f"ranking: got {ranking!r}, expected 'trained' or 'published'.")
-        self.ranking = ranking
+        self.ranking = one_of("ranking", ranking, Ranking)
 
     def logits(
         self,
@@ -245,6 +251,7 @@ class ExteriorAngle(Scorer):
         query_modality: Modality,
         key_modality: Modality,
     ) -> Tensor:
+        check_modalities(query=query_modality, key=key_modality)
         if query_modality == key_modality:
             return self.scale * geometry.pairwise_similarity(query, key)
         return self.scale * _signed(query_modality, _angle(geometry, query, key))
@@ -258,6 +265,7 @@ class ExteriorAngle(Scorer):
         query_modality: Modality,
         key_modality: Modality,
     ) -> Factored | None:
+        check_modalities(query=query_modality, key=key_modality)
         if query_modality == key_modality:
             found = geometry.factored_similarity(query, key)
         else:
@@ -274,6 +282,7 @@ class ExteriorAngle(Scorer):
         query_modality: Modality,
         key_modality: Modality,
     ) -> Tensor:
+        check_modalities(query=query_modality, key=key_modality)
         if query_modality == key_modality:
             return geometry.ranking_similarity(query, key)
         if self.ranking == "trained":
@@ -291,6 +300,16 @@ class ExteriorAngle(Scorer):
             angles = _angle(geometry, image_embeddings, prompts)  # (Q, all prompts of the group)
             columns += [part.mean(-1) for part in angles.split([len(p) for p in group], dim=-1)]
         return torch.stack(columns, dim=-1)  # (Q, C)
+
+
+def check_modalities(*, query: Modality, key: Modality) -> None:
+    """Refuse what is neither image nor text: a misspelt one would turn signs around.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    one_of("query_modality", query, Modality)
+    one_of("key_modality", key, Modality)
 
 
 def _signed(apex_modality: Modality, angle: Tensor) -> Tensor:

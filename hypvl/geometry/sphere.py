@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.geometry import tiles
 from hypvl.geometry.base import Geometry, Side
 from hypvl.geometry.kernels import line
@@ -48,6 +49,7 @@ class Sphere(Geometry):
 
     def inner_product_form(self, embeddings: Tensor, *, side: Side) -> Tensor:
         """The unit vectors themselves."""
+        one_of("side", side, Side)
         return normalize(embeddings)
 
     @full_precision

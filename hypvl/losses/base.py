@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hypvl import distributed
+from hypvl.checks import one_of
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.scoring import Scorer
 
@@ -37,12 +38,18 @@ class View:
         source: Key of the batch; dots go into nested entries ("crops.1").
         encoder: Name of the encoder in the learner.
         grad: False encodes under ``no_grad``.
+
+    Raises:
+        ValueError: For another modality.
     """
 
     modality: Modality
     source: str
     encoder: str = "student"
     grad: bool = True
+
+    def __post_init__(self) -> None:
+        one_of("modality", self.modality, Modality)
 
     @classmethod
     def parse(cls, text: "str | View") -> "View":

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hypvl.checks import one_of
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.scoring import Scorer
 
 Modality: TypeAlias = Literal["image", "text"]
 Stage: TypeAlias = Literal["trunk", "features", "embeddings"]
-STAGES: tuple[Stage, ...] = ("trunk", "features", "embeddings")
 MakePost: TypeAlias = Callable[[int], nn.Module]
 
 
@@ -66,6 +66,22 @@ class DualEncoder(nn.Module):
         self.image_size = int(visual.image_size)  # type: ignore[arg-type]
         self.context_length = int(textual.context_length)  # type: ignore[arg-type]
 
+    def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings of images (B1, 3, H, W) and of tokens (B2, L): (B1, D) and (B2, D).
+
+        What wraps or records a model calls this: DataParallel, ``torch.jit.trace``, ``torch.export``.
+        """
+        return self.encode_image(images), self.encode_text(texts)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the two encoders in place, for every method; the arguments are those of :func:`torch.compile`.
+
+        ``torch.compile(model)`` compiles ``model(images, texts)`` alone: methods of what it returns, ``encode_image``
+        among them, are those of the model as it was.
+        """
+        self.visual.compile(*args, **kwargs)
+        self.textual.compile(*args, **kwargs)
+
     def encode_image(self, images: Tensor, stage: Stage = "embeddings") -> Tensor:
         """Images (B, 3, H, W) -> trunk features (B, width), features (B, D) or embeddings (B, D)."""
         return self._encode("image", images, stage)
@@ -94,8 +110,7 @@ class DualEncoder(nn.Module):
         stage: Stage,
         lengths: Sequence[int] | np.ndarray | None = None,
     ) -> Tensor:
-        if stage not in STAGES:
-            raise ValueError(f"stage: got {stage!r}; expected one of {', '.join(STAGES)}.")
+        one_of("stage", stage, Stage)
         more = () if lengths is None else (lengths,)
         trunk = (self.visual if modality == "image" else self.textual)(inputs, *more)
         if stage == "trunk":
@@ -105,10 +120,12 @@ class DualEncoder(nn.Module):
 
     def project(self, trunk: Tensor, *, modality: Modality) -> Tensor:
         """Trunk features (B, width) -> features (B, D), through the head of the modality."""
+        one_of("modality", modality, Modality)
         return (self.visual_head if modality == "image" else self.textual_head)(trunk)
 
     def embed(self, features: Tensor, *, modality: Modality) -> Tensor:
         """Features (..., D) -> embeddings (..., D), post transforms included."""
+        one_of("modality", modality, Modality)
         return self._standardized(self.geometry.lift(features), modality)
 
     def pool(self, features: Tensor, *, modality: Modality) -> Tensor:
@@ -116,10 +133,12 @@ class DualEncoder(nn.Module):
 
         Post transforms act on the pooled embedding, as published (average, normalise, centre, normalise).
         """
+        one_of("modality", modality, Modality)
         return self._standardized(self.geometry.pool(features), modality)
 
     def posts(self, modality: Modality) -> tuple[nn.Module, ...]:
         """The post transforms of a modality, in the order they act."""
+        one_of("modality", modality, Modality)
         post = self.image_post if modality == "image" else self.text_post
         if post is None:
             return ()
@@ -138,7 +157,13 @@ class DualEncoder(nn.Module):
     def scores(
         self, query: Tensor, key: Tensor, *, query_modality: Modality, key_modality: Modality
     ) -> Tensor:
-        """Ranking scores of embeddings: (Q, D), (K, D) -> (Q, K); higher = closer."""
+        """Ranking scores of embeddings: (Q, D), (K, D) -> (Q, K); higher = closer.
+
+        Raises:
+            ValueError: For another modality.
+        """
+        one_of("query_modality", query_modality, Modality)
+        one_of("key_modality", key_modality, Modality)
         return self.scorer.scores(
             self.geometry, query, key, query_modality=query_modality, key_modality=key_modality
         )

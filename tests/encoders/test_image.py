@@ -111,9 +111,8 @@ def test_options_reach_the_trunk() -> None:
 def test_bytes_and_floats_agree() -> None:
     model = tiny().eval()
     assert torch.equal(model(images()), model(images() / 255))
-    twice = tiny(pixel_mean=(0.0, 0.0, 0.0), pixel_std=(1.0, 1.0, 1.0)).eval()
     normalised = (images() / 255 - model.pixel_mean) / model.pixel_std
-    torch.testing.assert_close(twice(normalised), model(images()))
+    torch.testing.assert_close(model.encode(normalised), model(images()))
 
 
 @pytest.mark.parametrize("arch", ["vit_tiny_patch16_224", "resnet18"])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from hypvl.encoders.pixels import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder, normalize_pixels
@@ -68,3 +69,62 @@ def test_wrong_images_are_named() -> None:
 def test_pure_function_follows_the_dtype_of_the_mean() -> None:
     mean, std = torch.zeros(3, 1, 1, dtype=torch.float16), torch.ones(3, 1, 1, dtype=torch.float16)
     assert normalize_pixels(torch.rand(1, 3, 2, 2), mean, std).dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("images", "ends"),
+    [
+        (torch.tensor([-1.8, 2.1]), "-1.8 to 2.1"),  # ToTensor and Normalize, as open_clip's transforms end
+        (torch.tensor([0.0, 255.0]), "0 to 255"),  # bytes made floats, not divided
+        (torch.tensor([0.2, 1.01]), "0.2 to 1.01"),  # what a bicubic resize overshoots
+        (torch.tensor([-0.01, 0.3]), "-0.01 to 0.3"),
+        (torch.tensor([0.5, float("nan")]), "nan to nan"),
+    ],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_floats_outside_0_to_1_are_no_pixels(images: Tensor, ends: str, training: bool) -> None:
+    images = images.repeat(24).view(1, 3, 4, 4)
+    model = encoder().train(training)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        with pytest.raises(
+            ValueError, match=r"images are floats from .*subtracts pixel_mean itself"
+        ) as caught:
+            model(images.to(dtype))
+        if dtype == torch.float32:
+            assert f"from {ends}, but uint8, or floats in [0, 1]" in str(caught.value)
+    for fine in (images.clamp(0, 1).nan_to_num(), torch.tensor([-1e-3, 1.001]).repeat(24).view(1, 3, 4, 4)):
+        assert model(fine).isfinite().all()
+    assert len(model(images[:0])) == 0
+
+
+def test_a_device_is_waited_for_once_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of training costs no wait for the device; evaluation looks at every batch."""
+    looked: list[int] = []
+    monkeypatch.setattr("hypvl.encoders.pixels.check_range", lambda images: looked.append(len(images)))
+
+    class Elsewhere(Tensor):
+        """On a device, as far as it says."""
+
+        @property
+        def device(self) -> torch.device:  # type: ignore[override]
+            return torch.device("cuda")
+
+    def batch(count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(count, 3, 4, 4).to(dtype).as_subclass(Elsewhere)
+
+    model = encoder().train()
+    for count in (1, 2, 3):
+        model(batch(count))
+    assert looked == [1]
+    model.eval()
+    model(batch(4))
+    model(batch(5))
+    model(batch(6, torch.uint8))
+    assert looked == [1, 4, 5]
+
+
+def test_what_is_no_tensor_is_named() -> None:
+    with pytest.raises(TypeError, match=r"images are a Image, but a tensor .*create_model_and_transforms"):
+        encoder()(Image.new("RGB", (4, 4)))
+    with pytest.raises(TypeError, match=r"images are a str"):
+        encoder()("cat.jpg")

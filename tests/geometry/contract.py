@@ -55,6 +55,11 @@ class GeometryContract:
         slow, fast = geometry.pairwise_similarity(x, y), geometry.ranking_similarity(x, y)
         assert torch.equal(slow.argsort(-1), fast.argsort(-1))
 
+    def test_a_misspelt_side_is_refused(self) -> None:
+        geometry = self.build()
+        with pytest.raises(ValueError, match="side: got 'quary'; expected 'query' or 'key'"):
+            geometry.inner_product_form(self.embeddings(geometry.double()), side="quary")  # type: ignore[arg-type]
+
     def test_similarity_does_not_depend_on_the_coordinate_frame(self) -> None:
         geometry, rotation = self.build().double(), self.rotation()
         x, y = rows(B1, seed=0), rows(B2, seed=1)
@@ -216,6 +221,15 @@ class ScorerContract:
         logits = scorer.logits(geometry, images, texts, **kind)
         scores = scorer.scores(geometry, images, texts, **kind)
         assert torch.equal(logits.argsort(-1), scores.argsort(-1))
+
+    @pytest.mark.parametrize("name", ["query_modality", "key_modality"])
+    @pytest.mark.parametrize("method", ["logits", "scores", "factored_logits"])
+    def test_a_misspelt_modality_is_refused(self, method: str, name: str) -> None:
+        """It would be read as the other one: the sign of an angle turns round."""
+        geometry, scorer, images, texts = self.embeddings()
+        kind = {"query_modality": "image", "key_modality": "text"} | {name: "img"}
+        with pytest.raises(ValueError, match=f"{name}: got 'img'; expected 'image' or 'text'"):
+            getattr(scorer, method)(geometry, images, texts, **kind)
 
     def test_class_scores_of_ragged_and_stacked_prompts(self) -> None:
         geometry, scorer, images, _ = self.embeddings()

@@ -292,5 +292,5 @@ def test_pooling_by_hand() -> None:
     assert geometry.flatten(geometry.pool(features)).tolist() == pytest.approx([math.sqrt(2)] * 2)
     opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
     assert geometry.pool(opposite).tolist() == [0.0, 0.0]
-    with pytest.raises(ValueError, match="pooling: got 'max', expected 'mean' or 'direction'"):
+    with pytest.raises(ValueError, match="pooling: got 'max'; expected 'mean' or 'direction'"):
         Lorentz(pooling="max")  # type: ignore[arg-type]  # wrong on purpose

@@ -17,6 +17,7 @@ from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scoring import Cosine, ExteriorAngle, NegativeDistance, Scorer
 from hypvl.geometry.sphere import Sphere
+from hypvl.losses.base import View
 from hypvl.models.dual_encoder import DualEncoder
 
 DIM = 6
@@ -195,3 +196,39 @@ def test_heads_of_different_sizes_are_refused() -> None:
             geometry=Sphere(),
             scorer=Cosine(),
         )
+
+
+@pytest.mark.parametrize("name", ["query_modality", "key_modality"])
+def test_a_misspelt_modality_never_scores(name: str) -> None:
+    """Read as a text, "img" turned the sign of the exterior angle round."""
+    x = features(2)
+    kind = {"query_modality": "image", "key_modality": "text"} | {name: "img"}
+    with pytest.raises(ValueError, match=f"{name}: got 'img'; expected 'image' or 'text'"):
+        model("angles").scores(x, x, **kind)
+
+
+def test_other_modalities_and_stages_are_refused_everywhere() -> None:
+    built, x = model("sphere"), features(2)
+    for call in (
+        lambda: built.embed(x, modality="img"),  # type: ignore[arg-type]
+        lambda: built.project(x, modality="img"),  # type: ignore[arg-type]
+        lambda: built.pool(x, modality="img"),  # type: ignore[arg-type]
+        lambda: built.posts("img"),  # type: ignore[arg-type]
+        lambda: built.add_post_(torch.nn.Identity(), modality="img"),  # type: ignore[arg-type]
+        lambda: View("img", "image"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ValueError, match="modality: got 'img'; expected 'image' or 'text'"):
+            call()
+    with pytest.raises(
+        ValueError, match="stage: got 'feature'; expected 'trunk', 'features' or 'embeddings'"
+    ):
+        built.encode_image(torch.zeros(1, 3, 16, 16), stage="feature")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [("a cat", "are a str"), (["a cat"], "are a list"), (torch.zeros(1, 4), "have dtype torch.float32")],
+)
+def test_texts_that_are_no_tokens_are_named(tokens: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=rf"tokens {message}, but a tensor .*hypvl.get_tokenizer"):
+        model("sphere").encode_text(tokens)
