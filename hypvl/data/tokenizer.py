@@ -13,16 +13,18 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import ftfy
 import regex
 
+from hypvl.checks import one_of, whole_number
 from hypvl.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Padding: TypeAlias = Literal["longest", "max_length"]
 VOCAB_SIZE = 49408
 SOT_TOKEN = 49406
 EOT_TOKEN = 49407
@@ -40,6 +42,12 @@ _PIECE = regex.compile(
 _SUSPECT = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]|&[^ ]")
 # Longer strings are hardly ever seen twice, and would let the caches grow without bound.
 _LONGEST_CACHED = 64
+# No token stands for more bytes than this.
+_LONGEST_TOKEN = 32
+# Characters of a text that are looked at: more than any caption has that is one.
+_LONGEST_TEXT = 1 << 16
+# Bytes of one word beyond those that its kept tokens can stand for: where a word is cut, the last tokens differ.
+_CUT_MARGIN = 1 << 12
 
 
 def repair(text: str) -> str:
@@ -148,14 +156,20 @@ class _Memo(dict[str, bytes]):
 
 
 class Tokenizer:
-    """CLIP's byte-pair encoding of texts, padded with 0 to the longest row.
+    """CLIP's byte-pair encoding of texts, padded with 0.
 
-    A text longer than ``context_length`` keeps its first ids, the last of them overwritten by end-of-text.
+    A text longer than ``context_length`` keeps its first ids, the last of them overwritten by end-of-text. Time is
+    bounded: of a text longer than 65,536 characters (or 64 for each id, if that is more) the rest is not looked at.
     Instances are cheap to make and to pickle (caches stay behind), and safe across forks and threads.
 
     Args:
         context_length: Most ids per text, start and end included; at least 2.
         cache_size: Recent words to remember, 0 = none; 30 MB per process at the default and at the worst.
+        padding: Rows are padded to the "longest" of a call, or to "max_length" (``context_length``), so that rows of
+            several calls can be stacked, for example by the default collate function of a DataLoader.
+
+    Raises:
+        ValueError: for a context too short for start and end, or another padding.
 
     Source: Sennrich et al. 2016; CLIP (Radford et al. 2021), section 2.4.
     """
@@ -164,17 +178,19 @@ class Tokenizer:
     sot_token = SOT_TOKEN
     eot_token = EOT_TOKEN
 
-    def __init__(self, context_length: int = 77, *, cache_size: int = 32768) -> None:
-        if context_length < 2:
-            raise ValueError(f"context_length is {context_length}, but start and end alone need 2.")
-        self.context_length = context_length
-        self.cache_size = cache_size
+    def __init__(
+        self, context_length: int = 77, *, cache_size: int = 32768, padding: Padding = "longest"
+    ) -> None:
+        self.context_length = whole_number("context_length", context_length, least=2)  # start and end
+        self.cache_size = whole_number("cache_size", cache_size, least=0)
+        self.padding = one_of("padding", padding, Padding)
+        self._longest_text = max(_LONGEST_TEXT, 2 * _LONGEST_TOKEN * self.context_length)
         # Ids travel as 16-bit bytes, which join, cut and pad faster than lists.
-        self._pieces = _Memo(_encode_piece, size=cache_size)
-        self._words = _Memo(self._encode_word, size=cache_size)
+        self._pieces = _Memo(self._encode_piece, size=self.cache_size)
+        self._words = _Memo(self._encode_word, size=self.cache_size)
 
-    def __reduce__(self) -> tuple[Callable[[int, int], "Tokenizer"], tuple[int, int]]:
-        return _rebuild, (self.context_length, self.cache_size)
+    def __reduce__(self) -> tuple[Callable[[int, int, Padding], "Tokenizer"], tuple[int, int, Padding]]:
+        return _rebuild, (self.context_length, self.cache_size, self.padding)
 
     def __call__(self, texts: str | Sequence[str]) -> "Tensor":
         """Tokenize one text or several.
@@ -183,7 +199,8 @@ class Tokenizer:
             texts: B texts; a single string is one text.
 
         Returns:
-            int64 (B, L), L = the longest row, at most ``context_length``; 0 after the end of shorter ones.
+            int64 (B, L), L = the longest row, at most ``context_length``, or with ``padding="max_length"`` always
+            that; 0 after the end of shorter ones.
 
         Raises:
             TypeError: When something among ``texts`` is not a string.
@@ -192,7 +209,7 @@ class Tokenizer:
         import torch
 
         rows = [self._row(text) for text in ([texts] if isinstance(texts, str) else texts)]
-        width = max(map(len, rows), default=0)
+        width = 2 * self.context_length if self.padding == "max_length" else max(map(len, rows), default=0)
         ids = np.frombuffer(b"".join([row.ljust(width, b"\0") for row in rows]), dtype=np.uint16)
         return torch.from_numpy(ids.astype(np.int64).reshape(len(rows), width // 2))  # (B, L)
 
@@ -226,7 +243,7 @@ class Tokenizer:
         if not isinstance(text, str):
             raise TypeError(f"a text is {type(text).__name__} ({text!r:.60}), but a string is expected.")
         room = self.context_length - 2
-        words = repair(text).lower().split(None, room)
+        words = repair(text[: self._longest_text]).lower().split(None, room)
         body = b"".join(map(self._words.__getitem__, words[:room]))
         if len(words) > room and len(body) < 2 * room:  # only where words gave no id at all, see _PIECE
             body += b"".join(map(self._words.__getitem__, words[room].split()))
@@ -236,30 +253,31 @@ class Tokenizer:
         """Ids of what stands between two spaces."""
         return b"".join(map(self._pieces.__getitem__, _PIECE.findall(word)))
 
+    def _encode_piece(self, piece: str) -> bytes:
+        """Ids of one match of the pattern, as 16-bit bytes."""
+        if piece in _SPECIAL:
+            return array("H", [_SPECIAL[piece]]).tobytes()
+        byte_ids, merges, _ = _vocabulary()
+        kept = piece.encode()[: _LONGEST_TOKEN * self.context_length + _CUT_MARGIN]
+        symbols = [byte_ids[b] for b in kept]
+        symbols[-1] += 256  # the variant that ends a word
+        return array("H", merge_pairs(symbols, merges)).tobytes()
 
-def _encode_piece(piece: str) -> bytes:
-    """Ids of one match of the pattern, as 16-bit bytes."""
-    if piece in _SPECIAL:
-        return array("H", [_SPECIAL[piece]]).tobytes()
-    byte_ids, merges, _ = _vocabulary()
-    symbols = [byte_ids[b] for b in piece.encode()]
-    symbols[-1] += 256  # the variant that ends a word
-    return array("H", merge_pairs(symbols, merges)).tobytes()
 
-
-def _rebuild(context_length: int, cache_size: int) -> Tokenizer:
+def _rebuild(context_length: int, cache_size: int, padding: Padding) -> Tokenizer:
     """How a pickled tokenizer comes back."""
-    return Tokenizer(context_length, cache_size=cache_size)
+    return Tokenizer(context_length, cache_size=cache_size, padding=padding)
 
 
 _SOT_BYTES = array("H", [SOT_TOKEN]).tobytes()
 _EOT_BYTES = array("H", [EOT_TOKEN]).tobytes()
 
 
-def get_tokenizer(context_length: int = 77) -> Tokenizer:
+def get_tokenizer(context_length: int = 77, *, padding: Padding = "longest") -> Tokenizer:
     """The tokenizer of every text encoder here: CLIP's, with ids 0 .. 49407.
 
     Args:
-        context_length: Most ids per text, start and end included.
+        context_length: Most ids per text, start and end included, at least 2.
+        padding: To the "longest" row of a call, or to "max_length", for a default collate function.
     """
-    return Tokenizer(context_length)
+    return Tokenizer(context_length, padding=padding)

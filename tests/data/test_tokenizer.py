@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hypvl.data import tokenizer as tokenizer_module
 from hypvl.data.tokenizer import Tokenizer, get_tokenizer, merge_pairs, repair
 
 Encode = Callable[[str], list[int]]
@@ -195,6 +196,41 @@ def test_one_word_may_be_cut_inside() -> None:
     assert Tokenizer(5).encode("antidisestablishmentarianism") == [*whole[:4], 49407]
 
 
+def test_rows_of_a_fixed_length_stack_in_a_default_collate_function() -> None:
+    tok = get_tokenizer(5, padding="max_length")
+    rows = [tok(text)[0] for text in ("a", "a a", "a " * 9)]  # what a Dataset gives, one text at a time
+    batch = torch.utils.data.default_collate(rows)
+    assert batch.tolist() == [
+        [49406, 320, 49407, 0, 0],
+        [49406, 320, 320, 49407, 0],
+        [49406, 320, 320, 320, 49407],
+    ]
+    assert tok([]).shape == (0, 5)
+    assert pickle.loads(pickle.dumps(tok))("a").shape == (1, 5)
+    with pytest.raises(ValueError, match="padding: got 'max'; expected 'longest' or 'max_length'"):
+        get_tokenizer(padding="max")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("word", ["a", "ab", "é", "!", "&amp;", "中", "antidisestablishmentarianism"])
+def test_a_word_of_a_million_letters_keeps_its_ids_and_takes_no_time(
+    word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    merge = tokenizer_module.merge_pairs
+    monkeypatch.setattr(
+        tokenizer_module,
+        "merge_pairs",
+        lambda symbols, merges: seen.append(len(symbols)) or merge(symbols, merges),
+    )
+    million = word * (1_000_000 // len(word))
+    assert get_tokenizer().encode(million) == [*UNBOUNDED.encode(word * 1_000)[:76], 49407]
+    assert seen[0] <= 77 * 32 + 4096  # bytes whose pairs are merged, of a million
+
+
+def test_no_token_is_longer_than_the_bound_of_words() -> None:
+    assert max(map(len, tokenizer_module._vocabulary().token_bytes)) == tokenizer_module._LONGEST_TOKEN
+
+
 def test_decodes_what_it_encoded() -> None:
     tok = get_tokenizer()
     text = "a large red circle , left of a 2 d café \U0001f600"
@@ -211,7 +247,7 @@ def test_wrong_input_is_named() -> None:
         get_tokenizer()(["a", None])  # type: ignore[list-item]  # what a missing caption looks like
     with pytest.raises(TypeError, match="bytes"):
         get_tokenizer().encode(b"a")  # type: ignore[arg-type]  # undecoded
-    with pytest.raises(ValueError, match="context_length is 1"):
+    with pytest.raises(ValueError, match="context_length: got 1; expected a whole number of at least 2"):
         get_tokenizer(1)
 
 
