@@ -6,6 +6,8 @@ from typing import Any
 from hypvl.errors import DataError
 
 _KEPT_KEYS = 20
+_SHOWN = 3  # in a message
+_SHOWN_LENGTH = 100  # characters of each
 
 
 class BadSamples:
@@ -28,6 +30,7 @@ class BadSamples:
         self.good = 0
         self.bad = 0
         self.first: dict[str, str] = {}  # key -> reason, the first ones
+        self.unreported: list[tuple[str, str]] = []  # (key, reason) since the last report, in order
 
     @property
     def fraction(self) -> float:
@@ -38,6 +41,7 @@ class BadSamples:
         """Count a batch: its size, and the (key, reason) of what was replaced in it."""
         self.good += good
         self.bad += len(bad)
+        self.unreported.extend(bad)
         self._remember(dict(bad))
 
     def check(self, *, final: bool = False) -> None:
@@ -58,12 +62,14 @@ class BadSamples:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts and first keys, for the checkpoint."""
-        return {"good": self.good, "bad": self.bad, "first": dict(self.first)}
+        """Counts, first keys and what was not reported yet, for the checkpoint."""
+        unreported = [list(entry) for entry in self.unreported]
+        return {"good": self.good, "bad": self.bad, "first": dict(self.first), "unreported": unreported}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a checkpoint."""
         self.good, self.bad, self.first = int(state["good"]), int(state["bad"]), dict(state["first"])
+        self.unreported = _entries(state)
 
     def merged(self, states: Sequence[Mapping[str, Any]]) -> "BadSamples":
         """The count over all ranks, from the :meth:`state_dict` of each (this one's included)."""
@@ -71,6 +77,7 @@ class BadSamples:
         for state in states:
             total.good += int(state["good"])
             total.bad += int(state["bad"])
+            total.unreported += _entries(state)
             total._remember(state["first"])
         return total
 
@@ -82,7 +89,27 @@ class BadSamples:
     def __str__(self) -> str:
         if not self.bad:
             return f"no bad samples among {self.good}"
-        shown = "; ".join(f"{key}: {reason}" for key, reason in list(self.first.items())[:3])
         return (
-            f"{self.bad} of {self.good + self.bad} samples ({self.fraction:.1%}) could not be read ({shown})"
+            f"{self.bad} of {self.good + self.bad} samples ({self.fraction:.1%}) could not be read "
+            f"({_shown(list(self.first.items()))})"
         )
+
+    def report(self) -> str:
+        """What is new since the last report, in short: "2 more bad samples (a: torn; b: empty), 7 of 900 in all"."""
+        count = len(self.unreported)
+        return (
+            f"{count} more bad sample{'s' if count != 1 else ''} ({_shown(self.unreported)}), "
+            f"{self.bad} of {self.good + self.bad} ({self.fraction:.1%}) so far"
+        )
+
+
+def _shown(entries: Sequence[tuple[str, str]]) -> str:
+    return "; ".join(
+        line if len(line) <= _SHOWN_LENGTH else line[: _SHOWN_LENGTH - 3] + "..."
+        for line in (f"{key}: {reason}" for key, reason in entries[:_SHOWN])
+    )
+
+
+def _entries(state: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a state has not reported; earlier checkpoints do not say."""
+    return [(str(key), str(reason)) for key, reason in state.get("unreported", ())]

@@ -27,7 +27,7 @@ from hypvl.training.data_fit import check_data_fits
 from hypvl.training.grad_cache import GradCache
 from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.checkpoints import Checkpoints, OrderlyStop
-from hypvl.training.hooks.metrics import ClosingDataCheck, Metrics, Sink
+from hypvl.training.hooks.metrics import BAD_SAMPLES_NAME, ClosingDataCheck, Metrics, Sink
 from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, log_to_console, log_to_file
 from hypvl.training.hooks.skipped_steps import SkippedSteps
 from hypvl.training.learner import Learner
@@ -244,6 +244,7 @@ def _hooks(
                     config=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
                 )
             )
+        state.metrics.bad_file = JsonLines(folder / BAD_SAMPLES_NAME, iteration=trainer.iteration)
     state.metrics.sinks = sinks
     model = trainer.learner.model
     return [

@@ -81,7 +81,7 @@ def test_compiled(tmp_path: Path, shards: str, monkeypatch: pytest.MonkeyPatch) 
 def test_a_run_leaves_everything_behind(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names == {
-        "config.yaml", "provenance.json", "metrics.jsonl", "log-rank0.txt", "tensorboard",
+        "config.yaml", "provenance.json", "metrics.jsonl", "bad_samples.jsonl", "log-rank0.txt", "tensorboard",
         "checkpoint_00000003.pth", "checkpoint_final.pth", "last_checkpoint.txt", ".lock",
     }  # fmt: skip
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
@@ -352,6 +352,11 @@ def test_bad_samples_are_replaced_counted_and_too_many_are_an_error(
     assert re.search(r"data: \d+ of \d+ samples \(.*\) could not be read \(data(\.tar)?/bad", log)
     last = json.loads((tmp_path / "kept" / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["bad_samples"] >= 1
+    listed = [json.loads(line) for line in (tmp_path / "kept" / "bad_samples.jsonl").read_text().splitlines()]
+    assert len(listed) == last["bad_samples"]
+    assert {line["key"].rpartition("/")[2] for line in listed} == {"bad"}
+    reports = re.findall(r"data: (\d+) more bad samples? \(", log)  # each names what is new, once
+    assert sum(map(int, reports)) == len(listed)
     capsys.readouterr()
     assert train(tmp_path / "stopped", data, "dataset.max_bad_fraction=0.001") == 1
     assert "max_bad_fraction" in capsys.readouterr().err

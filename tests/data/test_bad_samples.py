@@ -51,10 +51,26 @@ def test_state_goes_through_a_checkpoint_and_ranks_are_added():
     b.add(7, [("y", "torn"), ("z", "torn")])
     fresh = BadSamples(max_fraction=0.2)
     fresh.load_state_dict(a.state_dict())
-    assert fresh.state_dict() == a.state_dict() == {"good": 5, "bad": 1, "first": {"x": "torn"}}
+    expected = {"good": 5, "bad": 1, "first": {"x": "torn"}, "unreported": [["x", "torn"]]}
+    assert fresh.state_dict() == a.state_dict() == expected
     both = a.merged([a.state_dict(), b.state_dict()])
     assert (both.good, both.bad, list(both.first)) == (12, 3, ["x", "y", "z"])
+    assert both.unreported == [("x", "torn"), ("y", "torn"), ("z", "torn")]
     assert both.max_fraction == 0.2
+    fresh.load_state_dict({"good": 1, "bad": 2, "first": {}})  # as earlier checkpoints have it
+    assert (fresh.bad, fresh.unreported) == (2, [])
+
+
+def test_a_report_is_short_and_says_only_what_is_new():
+    tally = BadSamples()
+    tally.add(9, [("old", "torn")])
+    tally.unreported.clear()
+    tally.add(90, [("a", "x" * 400), ("b", "torn"), ("c", "torn"), ("d", "torn")])
+    assert tally.report() == (
+        f"4 more bad samples (a: {'x' * 94}...; b: torn; c: torn), 5 of 104 (4.8%) so far"
+    )
+    tally.unreported[:] = [("d", "torn")]
+    assert tally.report().startswith("1 more bad sample (d: torn), ")
 
 
 def test_only_the_first_keys_are_kept():

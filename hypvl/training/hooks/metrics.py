@@ -16,6 +16,7 @@ from hypvl.errors import ConfigError, UserError
 from hypvl.training.loop import Hook, StepResult, Trainer
 
 Record = dict[str, float | int]
+BAD_SAMPLES_NAME = "bad_samples.jsonl"
 
 
 class Sink(Protocol):
@@ -26,13 +27,22 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
+class BadSampleFile(Protocol):
+    """Takes one line for each bad sample on rank 0."""
+
+    def write(self, record: Mapping[str, float | int | str]) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Metrics(Hook):
     """Every ``period`` steps: means of loss terms over steps and ranks, speed, memory, learning rate.
 
     Args:
         sinks: Where records go.
         period: Steps between records; the last step is always logged.
-        bad: This rank's count of samples that could not be read; reported whenever it grew on any rank.
+        bad: This rank's count of samples that could not be read; what is new of it on any rank is reported in short.
+        bad_file: Takes all of them (``bad_samples.jsonl``); None on other ranks than 0.
 
     Values that are not finite are left out of the means; a mean of none is NaN.
 
@@ -46,13 +56,14 @@ class Metrics(Hook):
         *,
         period: int,
         bad: BadSamples | None = None,
+        bad_file: BadSampleFile | None = None,
     ) -> None:
         if period < 1:
             raise ConfigError(f"train.log_period: got {period}; expected at least 1.")
         self.sinks = sinks
         self.period = period
         self.bad = bad if bad is not None else BadSamples()
-        self._reported = 0
+        self.bad_file = bad_file
         self._resumed: Sequence[Mapping[str, Any]] = ()
         self._sums: dict[str, Tensor] = {}  # name -> (sum, number) of the finite values
         self._skipped: int | Tensor = 0
@@ -103,6 +114,18 @@ class Metrics(Hook):
     def close(self, trainer: Trainer) -> None:
         for sink in self.sinks:
             sink.close()
+        if self.bad_file is not None:
+            self.bad_file.close()
+
+    def _report_bad(self, everywhere: BadSamples, iteration: int) -> None:
+        """Say what is new, and list it in the file."""
+        self.bad.unreported.clear()
+        if not everywhere.unreported:
+            return
+        listed = "" if self.bad_file is None else f"; all in {BAD_SAMPLES_NAME}"
+        logger.warning("data: {}{}", everywhere.report(), listed)
+        for key, reason in everywhere.unreported if self.bad_file is not None else ():
+            write_to([self.bad_file], {"iteration": iteration, "key": key, "reason": reason})
 
     def _log(self, trainer: Trainer, *, lr: float) -> None:
         steps = trainer.iteration - self._first
@@ -111,9 +134,7 @@ class Metrics(Hook):
         sums, counts = distributed.all_reduce_sum(torch.stack([self._sums[n] for n in names], dim=1))
         averaged = dict(zip(names, (sums / counts).tolist(), strict=True))
         everywhere = bad_everywhere(self.bad)
-        if everywhere.bad > self._reported:
-            logger.warning("data: {}", everywhere)
-            self._reported = everywhere.bad
+        self._report_bad(everywhere, trainer.iteration)
         per_second = trainer.global_batch_size * steps / elapsed
         record: Record = {
             "iteration": trainer.iteration,
@@ -173,7 +194,7 @@ class ClosingDataCheck(Hook):
             bad_everywhere(self.bad).check(final=True)
 
 
-def write_to(sinks: Sequence[Sink], record: Record) -> None:
+def write_to(sinks: Sequence[Any], record: Mapping[str, float | int | str]) -> None:
     """Hand a record to every sink.
 
     Raises:

@@ -31,7 +31,7 @@ class JsonLines:
     or damaged when the machine went down).
 
     Args:
-        path: ``metrics.jsonl`` of the run.
+        path: ``metrics.jsonl`` or another such file of the run.
         iteration: Iteration the run (re)starts from.
     """
 
@@ -50,8 +50,11 @@ class JsonLines:
             "ab", buffering=0
         )  # what cannot be written fails here, not when the file is closed
 
-    def write(self, record: Record) -> None:
-        finite = {name: value if math.isfinite(value) else None for name, value in record.items()}
+    def write(self, record: Mapping[str, float | int | str]) -> None:
+        finite = {
+            name: value if isinstance(value, str) or math.isfinite(value) else None
+            for name, value in record.items()
+        }
         line = memoryview((json.dumps(finite, allow_nan=False) + "\n").encode())
         while line:
             try:
