@@ -2,6 +2,8 @@
 
 u = sqrt(c) |x| is the radius in units of the radius of curvature: near 0 the space is as good as flat.
 
+A point that is not finite is in no share and at no quantile: where there is one, every number about it is NaN.
+
 Source: arXiv 2607.05268 (released hyperbolic checkpoints sit near u = 0.2, with saturated or inactive cones).
 """
 
@@ -41,6 +43,8 @@ def quantiles(values: Tensor, *, at: Sequence[float] = QUANTILES) -> dict[str, f
     ordered = values.detach().flatten().double().sort().values
     if ordered.numel() == 0:
         raise ValueError("values: got none, expected at least one.")
+    if bool(ordered[-1].isnan()):  # NaN sorts last, which would leave the other quantiles as they are
+        ordered = ordered.new_full((1,), math.nan)
     found = {}
     for q in at:  # torch.quantile refuses more than 2^24 values
         position = q * (ordered.numel() - 1)
@@ -52,12 +56,12 @@ def quantiles(values: Tensor, *, at: Sequence[float] = QUANTILES) -> dict[str, f
 
 def saturated_fraction(u: Tensor, *, min_radius: float = 0.1) -> float:
     """Share of points whose cone is the whole half space, u <= 2 min_radius: they entail almost anything."""
-    return _share(u.detach() <= 2 * min_radius)
+    return _share(u.detach() <= 2 * min_radius, of=(u,))
 
 
 def clipped_fraction(u: Tensor) -> float:
     """Share of points at the edge of what the exponential map reaches, u = 2^15: their lengths are lost."""
-    return _share(u.detach() >= 0.999 * math.sinh(MAX_RADIUS))
+    return _share(u.detach() >= 0.999 * math.sinh(MAX_RADIUS), of=(u,))
 
 
 @torch.no_grad()
@@ -78,7 +82,7 @@ def violation_rate(
     angle, aperture = geometry.exterior_angle(general, specific), geometry.half_aperture(general)
     if angle is None or aperture is None:
         return None
-    return _share(angle > aperture_factor * aperture)
+    return _share(angle > aperture_factor * aperture, of=(angle, aperture))
 
 
 def strangers(count: int, *, generator: torch.Generator) -> Tensor:
@@ -103,7 +107,8 @@ def radial_order_auc(general: Tensor, specific: Tensor) -> float:
             f"general, specific: got shapes {tuple(general.shape)} and {tuple(specific.shape)}, expected one."
         )
     before = (general.detach() < specific.detach()).double()
-    return (before + 0.5 * (general.detach() == specific.detach()).double()).mean().item()
+    order = before + 0.5 * (general.detach() == specific.detach()).double()
+    return _mean(order, of=(general, specific))
 
 
 def radial_order_null(
@@ -142,6 +147,7 @@ def radial_order(
     values = _null(general, specific, generator=generator, rounds=rounds)
     auc = radial_order_auc(general, specific)
     below = (values < auc).double() + 0.5 * (values == auc).double()
+    below = torch.where(values.isnan(), values, below)
     return {
         "auc": auc,
         "auc_null": values.mean().item(),
@@ -253,14 +259,22 @@ def _cones(
     if angle is None or aperture is None or stranger_angle is None or image_aperture is None:
         return {}
     return {
-        "cone_violation_rate": _share(angle > aperture_factor * aperture),
-        "cone_violation_rate_shuffled": _share(stranger_angle > aperture_factor * aperture),
-        "saturated_cones_text": _share(aperture >= _HALF_SPACE),
-        "saturated_cones_image": _share(image_aperture >= _HALF_SPACE),
+        "cone_violation_rate": _share(angle > aperture_factor * aperture, of=(angle, aperture)),
+        "cone_violation_rate_shuffled": _share(
+            stranger_angle > aperture_factor * aperture, of=(stranger_angle, aperture)
+        ),
+        "saturated_cones_text": _share(aperture >= _HALF_SPACE, of=(aperture,)),
+        "saturated_cones_image": _share(image_aperture >= _HALF_SPACE, of=(image_aperture,)),
         "half_aperture_text": quantiles(aperture)["q50"],
         "exterior_angle": quantiles(angle)["q50"],
     }
 
 
-def _share(flags: Tensor) -> float:
-    return flags.double().mean().item()
+def _share(flags: Tensor, *, of: Sequence[Tensor]) -> float:
+    """Share of flags that are set, NaN where what they were made of is not finite: no comparison holds with NaN."""
+    return _mean(flags.double(), of=of)
+
+
+def _mean(values: Tensor, *, of: Sequence[Tensor]) -> float:
+    finite = all(bool(x.detach().isfinite().all()) for x in of)
+    return values.mean().item() if finite else math.nan

@@ -122,12 +122,13 @@ def relative_modality_gap(x: Tensor, y: Tensor) -> Tensor:
         y: (N, D), row by row the partners of ``x``.
 
     Returns:
-        0-dim, in [0, 1]; 0 where all rows coincide.
+        0-dim, in [0, 1]; 0 where all rows coincide, NaN where a row is not finite.
     """
     paired = (1 - mean_paired_cosine(x, y)).clamp(min=0) / 2
     within = (2 - mean_intra_cosine(x) - mean_intra_cosine(y)).clamp(min=0) / 4
     total = paired + within
-    return torch.where(total > 0, paired / torch.where(total > 0, total, 1.0), 0.0)
+    together = total == 0  # NaN is not
+    return torch.where(together, 0.0, paired / torch.where(together, 1.0, total))
 
 
 @torch.no_grad()
@@ -143,9 +144,11 @@ def linear_separability(x: Tensor, y: Tensor) -> float:
         y: (M, D).
 
     Returns:
-        In [0, 1].
+        In [0, 1]; NaN where a row is not finite.
     """
     rows = torch.cat((x, y)).double().cpu()
+    if not bool(rows.isfinite().all()):
+        return math.nan
     rows = torch.cat((rows, rows.new_ones(len(rows), 1)), dim=1)  # (N + M, D + 1)
     target = torch.cat((rows.new_ones(len(x)), -rows.new_ones(len(y))))
     weights = torch.linalg.lstsq(rows, target[:, None], driver="gelsd").solution

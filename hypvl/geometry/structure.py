@@ -4,6 +4,8 @@ A geometry with a ``curv`` is made of Lorentz factors, one for each of its curva
 is measured by straight lines between embeddings (on the sphere by chords).
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -67,9 +69,11 @@ def flat_distortion(geometry: Geometry, x: Tensor) -> float:
         x: Embeddings, (N, D), N >= 2; identical ones do not count.
 
     Returns:
-        At least 0; 0 where all rows coincide.
+        At least 0; 0 where all rows coincide, NaN where a row is not finite.
     """
     _check_rows(x, 2)
+    if not bool(x.isfinite().all()):
+        return math.nan
     curved = pairwise_distances(geometry, x)
     straight = _straight(geometry.flatten(x.to(curved)))
     apart = torch.triu(straight > 1e-6 * straight.max(), diagonal=1)
@@ -89,13 +93,16 @@ def delta_hyperbolicity(distances: Tensor) -> float:
         distances: Of a metric, (N, N), N >= 1.
 
     Returns:
-        In [0, 1]; 0 where all points coincide. Time grows with N^3: give a sample, a few hundred points.
+        In [0, 1]; 0 where all points coincide, NaN where a distance is not finite. Time grows with N^3: give a sample,
+        a few hundred points.
 
     Source: Fournier et al. 2015, "Computing the Gromov hyperbolicity of a discrete metric space"; Khrulkov et al.
         2020, "Hyperbolic Image Embeddings" (arXiv 1904.02239), section 3. One base point gives delta up to a factor 2.
     """
     if distances.ndim != 2 or distances.shape[0] != distances.shape[1] or len(distances) == 0:
         raise ValueError(f"distances: got shape {tuple(distances.shape)}; expected (N, N), N >= 1.")
+    if not bool(distances.isfinite().all()):
+        return math.nan
     diameter = float(distances.max())
     if diameter == 0.0:
         return 0.0
@@ -120,11 +127,13 @@ def effective_rank(x: Tensor) -> float:
         x: Flat rows, (N, D), N >= 2.
 
     Returns:
-        From 1 (one direction) to min(N - 1, D); 0 where all rows coincide (collapse).
+        From 1 (one direction) to min(N - 1, D); 0 where all rows coincide (collapse), NaN where one is not finite.
 
     Source: Roy and Vetterli 2007, "The effective rank".
     """
     _check_rows(x, 2)
+    if not bool(x.isfinite().all()):
+        return math.nan
     rows = x.to(working_dtype(x.device))
     scale = torch.linalg.vector_norm(rows, dim=-1).max()
     values = torch.linalg.svdvals(rows - rows.mean(0))

@@ -1,11 +1,12 @@
 """What the numbers of an audit say, in words: which parts of a geometry work, and which are idle."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Level: TypeAlias = Literal["good", "note", "bad"]
-Status: TypeAlias = Literal["works", "partly", "idle", "collapsed", "no curvature"]
+Status: TypeAlias = Literal["works", "partly", "idle", "collapsed", "no curvature", "not finite"]
 
 #: Below this median u a space of constant curvature is as good as flat: distances differ by about 1 %.
 FLAT_U = 0.5
@@ -22,7 +23,8 @@ class Finding:
     """One sentence about one part.
 
     Attributes:
-        part: What it is about: ``curvature``, ``cones``, ``order``, ``gap``, ``rank``, ``clipping``, ``ranking``.
+        part: What it is about: ``curvature``, ``cones``, ``order``, ``gap``, ``rank``, ``clipping``, ``ranking``; or
+            ``numbers``, when there is no saying.
         level: Whether this works (good), is to be known (note) or does not work (bad).
         text: The sentence, with its numbers.
     """
@@ -38,7 +40,8 @@ class Verdict:
 
     Attributes:
         status: ``works`` (curvature, cones and order all do), ``partly``, ``idle`` (none does), ``collapsed``, or
-            ``no curvature`` for a sphere or a flat space without cones, which has nothing to be idle.
+            ``no curvature`` for a sphere or a flat space without cones, which has nothing to be idle; ``not finite``
+            where a number is NaN or infinite, which no part is judged by.
         findings: In a fixed order.
     """
 
@@ -59,6 +62,10 @@ def judge(numbers: Mapping[str, float]) -> Verdict:
             (``flat_distortion``, ``effective_rank_<modality>_share``, ``flat_top1_agreement``); what is absent is
             not judged.
     """
+    if lost := [name for name, value in numbers.items() if not math.isfinite(value)]:
+        more = f" and {len(lost) - 1} more numbers are" if len(lost) > 1 else " is"
+        told = f"Not finite: {lost[0]}{more} NaN or infinite; the embeddings have diverged."
+        return Verdict("not finite", (Finding("numbers", "bad", told),))
     found = [
         finding
         for check in (_curvature, _cones, _order, _gap, _rank, _clipping, _ranking)

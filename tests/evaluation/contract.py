@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -115,6 +115,31 @@ class EvaluatorContract:
     def test_too_many_broken_pictures_are_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"cannot be read, more than max_bad_fraction=0\.1"):
             self.make(tmp_path, bad=2, max_bad_fraction=0.1)(self.model())
+
+    @pytest.mark.parametrize("modality", ["image", "text"])
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_one_row_that_is_no_number_is_an_error(
+        self, tmp_path: Path, modality: str, value: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        evaluator, model = self.make(tmp_path), self.model()
+        encode = getattr(model, f"encode_{modality}", None)
+        if encode is None:
+            return  # a model of one modality, for an evaluator that asks for no other
+        asked = []
+
+        def broken(*args: Any, **kwargs: Any) -> torch.Tensor:
+            rows = encode(*args, **kwargs).clone()
+            asked.append(len(rows))
+            rows[-1] = value
+            return rows
+
+        monkeypatch.setattr(model, f"encode_{modality}", broken)
+        try:
+            evaluator(model)
+        except (UserError, ValueError) as error:
+            assert "NaN" in str(error) or "finite" in str(error)
+        else:
+            assert not asked
 
     def test_a_model_that_has_diverged_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="NaN"):

@@ -1,5 +1,9 @@
 """What numbers say in words."""
 
+import math
+
+import pytest
+
 from hypvl.geometry.verdict import judge
 
 WORKING = {
@@ -28,6 +32,15 @@ UNORDERED = {"radial_order_auc": 51.0, "radial_order_auc_null": 50.0, "radial_or
 
 def levels(**changes: float) -> dict[str, str]:
     return {finding.part: finding.level for finding in judge({**WORKING, **changes}).findings}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nothing_is_judged_by_what_is_no_number(value: float) -> None:
+    for name in WORKING:
+        verdict = judge({**WORKING, name: value})
+        assert verdict.status == "not finite" and [finding.level for finding in verdict.findings] == ["bad"]
+        assert f"Not finite: {name} is NaN or infinite" in verdict.text
+    assert "and 1 more numbers are NaN" in judge({"curv": math.nan, "text_radius_q50": value}).text
 
 
 def test_a_working_space() -> None:

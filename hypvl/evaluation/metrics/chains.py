@@ -1,5 +1,6 @@
 """Chains of texts from the most general to the most specific: pure functions of their radii and scores."""
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -19,10 +20,15 @@ def level_tau(radii: Sequence[float]) -> float:
     Returns:
         1 = always farther out, -1 = always nearer, 0 = no order, also where all radii are the same.
 
+    Raises:
+        ValueError: for fewer levels, or a radius that is NaN.
+
     Source: HierarCaps, Alper and Averbuch-Elor 2024 (arXiv 2407.08521), the measure tau_d.
     """
     if len(radii) < 2:
         raise ValueError(f"radii: got {len(radii)}; expected at least 2 levels.")
+    if any(math.isnan(radius) for radius in radii):
+        raise ValueError(f"radii: got {list(radii)}; expected no NaN, which is neither nearer nor farther.")
     pairs = list(combinations(radii, 2))
     return sum((far > near) - (far < near) for near, far in pairs) / len(pairs)
 
@@ -40,12 +46,17 @@ def along_radii(scores: Tensor, radii: Tensor, *, steps: int = 50) -> list[list[
 
     Returns:
         For each query the distinct candidates, from the root outwards.
+
+    Raises:
+        ValueError: for other shapes, fewer thresholds, scores that are NaN, or radii that are not finite.
     """
     if scores.ndim != 2 or radii.shape != scores.shape[1:] or len(radii) == 0 or steps < 2:
         raise ValueError(
             f"scores, radii, steps: got {tuple(scores.shape)}, {tuple(radii.shape)} and {steps}; expected (Q, K), "
             "(K,), K >= 1 and at least 2 thresholds."
         )
+    if bool(scores.isnan().any()) or not bool(radii.isfinite().all()):
+        raise ValueError("scores, radii: hold NaN, or infinite radii; expected numbers that have an order.")
     order = radii.sort(stable=True)
     sorted_scores = scores[:, order.indices]
     # Running maximum whose position is the first to reach it: torch.cummax gives the last of equal ones.

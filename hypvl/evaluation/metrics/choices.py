@@ -3,11 +3,14 @@
 Ties. A true caption that scores no higher than a false one is a miss, wherever the captions stand in a file.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from hypvl.checks import number
 
 #: Scores of the true caption of a picture and of its false ones; None = the picture could not be read.
 Scored: TypeAlias = tuple[float, Sequence[float]] | None
@@ -16,7 +19,12 @@ GROUP_CHANCE = {"text": 25.0, "image": 25.0, "group": 100.0 / 6.0}
 
 
 def choice_hits(scored: Sequence[Scored]) -> list[bool]:
-    """Whether each true caption scores above all false ones of its picture; a tie and None are misses."""
+    """Whether each true caption scores above all false ones of its picture; a tie and None are misses.
+
+    Raises:
+        ValueError: for a score that is NaN.
+    """
+    _check_scored(scored)
     return [one is not None and all(one[0] > foil for foil in one[1]) for one in scored]
 
 
@@ -68,12 +76,14 @@ def detection(scored: Sequence[Scored], *, threshold: float) -> dict[str, float]
         caption true.
 
     Raises:
-        ValueError: without choices.
+        ValueError: without choices, for a score that is NaN, or a threshold that is not finite.
 
     Source: p_c, p_f and acc as in VALSE (arXiv 2112.07566), precision and F1 as VL-CheckList's (arXiv 2207.00221).
     """
     if not scored:
         raise ValueError("scored: got no choices; expected at least one.")
+    _check_scored(scored)
+    threshold = number("threshold", threshold)
     found = [one for one in scored if one is not None]
     p_c = sum(one[0] > threshold for one in found) / len(scored)
     # Each picture counts once, however many false captions it has.
@@ -102,6 +112,9 @@ def group_hits(text: ArrayLike, image: ArrayLike) -> dict[str, bool]:
         ``text``: both pictures prefer their caption; ``image``: both captions prefer their picture; ``group``:
         both of these. A tie is a miss.
 
+    Raises:
+        ValueError: for other shapes, or NaN.
+
     Source: Winoground, Thrush et al. 2022 (arXiv 2204.03162), equations 1 to 3.
     """
     by_picture, by_caption = np.asarray(text, dtype=np.float64), np.asarray(image, dtype=np.float64)
@@ -109,10 +122,20 @@ def group_hits(text: ArrayLike, image: ArrayLike) -> dict[str, bool]:
         raise ValueError(
             f"text and image: got shapes {by_picture.shape} and {by_caption.shape}; expected (2, 2)."
         )
+    if np.isnan(by_picture).any() or np.isnan(by_caption).any():
+        raise ValueError("text and image: hold NaN; expected numbers, since nothing is above or below NaN.")
     found = {
         name: bool((margins(rows) > 0).all()) for name, rows in (("text", by_picture), ("image", by_caption))
     }
     return {**found, "group": all(found.values())}
+
+
+def _check_scored(scored: Sequence[Scored]) -> None:
+    for place, one in enumerate(scored):
+        if one is not None and (math.isnan(one[0]) or any(math.isnan(foil) for foil in one[1])):
+            raise ValueError(
+                f"scored[{place}]: holds NaN; expected numbers, since nothing is above or below NaN."
+            )
 
 
 def margins(rows: ArrayLike) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":

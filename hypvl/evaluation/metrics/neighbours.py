@@ -19,7 +19,7 @@ def neighbour_votes(
         (Q, C) fp64; 0 for a class without a neighbour.
 
     Raises:
-        ValueError: for other shapes or labels, or T <= 0.
+        ValueError: for other shapes or labels, T <= 0, or votes that are too large for fp64, or NaN.
 
     Source: Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", section 3.4.
     """
@@ -36,6 +36,11 @@ def neighbour_votes(
     ):
         raise ValueError(f"neighbour_labels: got a class outside 0 … {num_classes - 1}.")
     weights = (similarity.double() / temperature).exp()
+    if not bool(weights.isfinite().all()):
+        raise ValueError(
+            f"similarity: gives votes that are not finite at temperature {temperature:g}; expected numbers, none far "
+            "above 0 (take the largest of a row from all of it)."
+        )
     return torch.zeros(len(weights), num_classes, dtype=torch.float64, device=weights.device).scatter_add_(
         1, neighbour_labels, weights
     )  # (Q, C)

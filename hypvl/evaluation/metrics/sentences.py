@@ -55,7 +55,7 @@ def triplet_accuracy(
         distance: ``cosine`` (1 - cosine), ``euclidean`` or ``manhattan``.
 
     Raises:
-        ValueError: for other shapes, or another distance.
+        ValueError: for other shapes, another distance, or a row whose distance is no number.
     """
     if not anchor.shape == positive.shape == negative.shape or anchor.ndim != 2 or len(anchor) == 0:
         raise ValueError(
@@ -63,6 +63,8 @@ def triplet_accuracy(
             f"{tuple(negative.shape)}; expected one shape (N, D), N >= 1."
         )
     near, far = (_distances(anchor, other, distance) for other in (positive, negative))
+    if bool((near.isnan() | far.isnan()).any()):
+        raise ValueError("anchor, positive, negative: have a distance that is NaN; expected finite rows.")
     return 100.0 * float((near < far).double().mean())
 
 
