@@ -31,6 +31,7 @@ from hypvl.data.tar_index import (
 )
 from hypvl.errors import DataError
 from hypvl.io.images import MAX_PIXELS
+from hypvl.io.remote import RemoteFile
 
 _INDEX_SUFFIX = ".hypvl-index"
 _THREADS = 8
@@ -251,7 +252,7 @@ def shard_index(source: Source) -> TarIndex:
 
 def _index_places(source: Source) -> list[Path]:
     """Where the index of a shard may lie, the best place first."""
-    places, whole = [], source.place
+    places, whole = [], source.url if isinstance(source, RemoteFile) else source.place
     if isinstance(source, LocalFile):
         places.append(source.path.with_name(source.path.name + _INDEX_SUFFIX))
         whole = str(source.path.resolve())

@@ -174,15 +174,22 @@ def _pack(groups: list[_Group], damage: str | None) -> TarIndex:
 
 def in_blocks(read: Read, block: int) -> Read:
     """The same reader, fetching at least ``block`` bytes at once and keeping the latest."""
-    start, data = 0, b""
+    return _Blocks(read, block)
 
-    def buffered(offset: int, length: int) -> bytes:
-        nonlocal start, data
-        if offset < start or offset + length > start + len(data):
-            start, data = offset, read(offset, max(length, block))
-        return data[offset - start : offset - start + length]
 
-    return buffered
+class _Blocks:  # a class, so that it can travel to a worker process
+    def __init__(self, read: Read, block: int) -> None:
+        self._read, self._block = read, block
+        self._start, self._data = 0, b""
+
+    def __call__(self, offset: int, length: int) -> bytes:
+        if offset < self._start or offset + length > self._start + len(self._data):
+            self._start, self._data = offset, self._read(offset, max(length, self._block))
+        begin = offset - self._start
+        return self._data[begin : begin + length]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_read": self._read, "_block": self._block, "_start": 0, "_data": b""}
 
 
 class MemberError(ValueError):

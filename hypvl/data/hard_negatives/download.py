@@ -3,11 +3,11 @@
 import hashlib
 from pathlib import Path
 
-from hypvl.data.storage import HttpFile
 from hypvl.errors import DataError
 from hypvl.io.archives import read_zip_member
 from hypvl.io.files import write_atomically
 from hypvl.io.json_text import parse_json
+from hypvl.io.remote import RemoteFile
 
 COCO_URL = "http://images.cocodataset.org/annotations/annotations_trainval2014.zip"
 _LARGEST = 1 << 28  # bytes of the captions; the published ones have a quarter
@@ -37,7 +37,7 @@ def fetch_coco_captions(
     target = folder / member
     if target.exists():
         return target
-    archive = HttpFile(url).download(folder)
+    archive = RemoteFile(url).download(folder)
     if sha256 is not None and (got := _sha256(archive)) != sha256.lower():
         raise DataError(
             f"{archive}: its SHA-256 is {got}, expected {sha256.lower()}; delete it and try again."

@@ -1,7 +1,6 @@
 """Output in parts that are renamed when whole, and joined at the end: what is there is never half a file."""
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 
 from hypvl.data.hard_negatives.generate import TYPES, Negatives
 from hypvl.errors import DataError
+from hypvl.io.files import exclusive_lock
 
 
 @dataclass
@@ -117,9 +117,9 @@ class PartsWriter:
         """Make or reopen the folder, for one process at a time; yields the numbers of the parts it has."""
         with _reported(self.output):
             self._folder.mkdir(parents=True, exist_ok=True)
-            with (self._folder / "lock").open("w") as lock:
+            with contextlib.ExitStack() as held:
                 try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    held.enter_context(exclusive_lock(self._folder / "lock", wait=False))
                 except BlockingIOError as error:
                     raise DataError(
                         f"{self._folder}: another run is writing it; wait for it, or name another --output."

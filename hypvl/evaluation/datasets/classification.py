@@ -2,20 +2,24 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 
 from torch import Tensor
 
-from hypvl.data.storage import FileHandles, HttpFile, open_source
+from hypvl.data.storage import FileHandles, open_source
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.folder_names import listed, match_names
 from hypvl.evaluation.datasets.images import IMAGE_EXTENSIONS, TarMembers, read_image
 from hypvl.evaluation.datasets.prompts import imagenet_class_names
 from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.images import image_tensor
+from hypvl.io.redact import redact_url
+from hypvl.io.remote import RemoteError, RemoteFile
+
+_LARGEST_TEXT = 1 << 24  # bytes of a list of names
 
 
 class ImageFolderSet:
@@ -123,16 +127,16 @@ class WebDatasetSet:
             require_folder(Path(root), "classnames.txt and a folder per split")
         self.root = root
         self.classes = _lines(_within(root, "classnames.txt"))
-        templates = _within(root, "zeroshot_classification_templates.txt")
-        self.prompts = _lines(templates) if _exists(templates) else None
+        self.prompts = _lines_if_there(_within(root, "zeroshot_classification_templates.txt"))
         kind = _within(root, "dataset_type.txt")
-        if _exists(kind) and _lines(kind) not in ([], ["classification"]):
-            raise DataError(f"{kind}: says {' '.join(_lines(kind))[:40]!r}; expected classification.")
+        kinds = _lines_if_there(kind) or []
+        if kinds not in ([], ["classification"]):
+            raise DataError(f"{_shown(kind)}: says {' '.join(kinds)[:40]!r}; expected classification.")
         count = _within(root, f"{split}/nshards.txt")
         lines = _lines(count)
-        if len(lines) != 1 or not lines[0].isdigit() or int(lines[0]) < 1:
+        if len(lines) != 1 or not re.fullmatch("[0-9]{1,6}", lines[0]) or int(lines[0]) < 1:
             raise DataError(
-                f"{count}: says {' '.join(lines)[:40]!r}; expected one number of TARs, at least 1."
+                f"{_shown(count)}: says {' '.join(lines)[:40]!r}; expected one number of TARs, at least 1."
             )
         tars = [_within(root, f"{split}/{i}.tar") for i in range(int(lines[0]))]
         lost = [path.name for path in tars if isinstance(path, Path) and not path.is_file()]
@@ -160,7 +164,7 @@ class WebDatasetSet:
 
     def _label(self, i: int) -> int:
         text = self._members.read(i, "cls").decode("utf-8", "replace").strip()
-        if not text.isdigit():
+        if not (text.isascii() and text.isdigit() and len(text) <= 9):
             raise DataError(f"{self.keys[i]}: its .cls says {text[:40]!r}; expected a class number.")
         return int(text)
 
@@ -214,28 +218,45 @@ def _within(root: str | Path, name: str) -> str | Path:
 
 def _exists(place: str | Path) -> bool:
     """Raises DataError when a server gives no answer, or another one than yes or no."""
-    if isinstance(place, Path):
-        return place.is_file()
+    return place.is_file() if isinstance(place, Path) else _remote(place) is not None
+
+
+def _remote(url: str) -> RemoteFile | None:
+    file = RemoteFile(url)
     try:
-        HttpFile(place).size()
-    except DataError as error:
-        if isinstance(error.__cause__, HTTPError) and error.__cause__.code in (403, 404, 410):
-            return False
+        file.size()
+    except RemoteError as error:
+        if error.status in (403, 404, 410):
+            return None
         raise
-    return True
+    return file
 
 
 def _lines(place: str | Path) -> list[str]:
+    lines = _lines_if_there(place)
+    if lines is None:
+        raise MissingDataError(f"{_shown(place)}: is not there; expected a set in the WebDataset layout.")
+    return lines
+
+
+def _lines_if_there(place: str | Path) -> list[str] | None:
     if isinstance(place, Path):
-        return read_lines(place)
-    if not _exists(place):
-        raise MissingDataError(f"{place}: is not there; expected a set in the WebDataset layout.")
-    file = open_source(place, FileHandles())
+        return read_lines(place) if place.is_file() else None
+    remote = _remote(place)
+    if remote is None:
+        return None
+    if remote.size() > _LARGEST_TEXT:
+        raise DataError(f"{remote.place}: has {remote.size()} bytes; expected a list of names.")
+    file = remote if remote.accepts_ranges() else open_source(place, FileHandles())
     try:
         text = file.read(0, file.size()).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{place}: cannot be read as UTF-8 text ({error}).") from error
+        raise DataError(f"{remote.place}: cannot be read as UTF-8 text ({error}).") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _shown(place: str | Path) -> str:
+    return redact_url(place) if isinstance(place, str) else str(place)
 
 
 def require_folder(folder: Path, layout: str) -> None:

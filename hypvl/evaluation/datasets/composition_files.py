@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hypvl.data.download import DownloadError, download
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.archives import unpack
+from hypvl.io.remote import DownloadError, download
 
 
 @cache

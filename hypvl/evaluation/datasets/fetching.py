@@ -9,11 +9,13 @@ from typing import cast
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from hypvl.data.download import DownloadError, download, only_one
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.entries import FileSource, SetEntry
 from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.archives import Archive, unpack
+from hypvl.io.remote import DownloadError, download, only_one
+
+_LARGEST_TEXT = 1 << 24  # bytes of a list of names
 
 
 def fetch(
@@ -95,18 +97,18 @@ def fetch_webdataset(address: str, folder: Path, splits: Sequence[str]) -> None:
         DownloadError: when a file cannot be fetched.
     """
     for split in splits:
-        count = download(f"{address}/{split}/nshards.txt", folder / split / "nshards.txt")
+        count = download(
+            f"{address}/{split}/nshards.txt", folder / split / "nshards.txt", max_bytes=_LARGEST_TEXT
+        )
         text = count.read_text("utf-8", "replace").strip()
-        if not text.isdigit():
+        if not (text.isascii() and text.isdigit() and len(text) <= 6):
             raise DataError(f"{count}: says {text[:40]!r}; expected the number of TARs.")
         for i in range(int(text)):
             with _bar(f"{address}/{split}/{i}.tar") as progress:
                 download(f"{address}/{split}/{i}.tar", folder / split / f"{i}.tar", progress=progress)
-    download(
-        f"{address}/zeroshot_classification_templates.txt", folder / "zeroshot_classification_templates.txt"
-    )
-    # Last: this file is what a set is recognised by.
-    download(f"{address}/classnames.txt", folder / "classnames.txt")
+    # The last one is what a set is recognised by.
+    for name in ("zeroshot_classification_templates.txt", "classnames.txt"):
+        download(f"{address}/{name}", folder / name, max_bytes=_LARGEST_TEXT)
 
 
 @contextmanager

@@ -5,11 +5,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from hypvl.data.storage import FileHandles, Source, open_source
-from hypvl.data.tar_index import MemberError, TarIndex, build_index, read_members
+from hypvl.data.storage import FileHandles, LocalFile, Source, open_source
+from hypvl.data.tar_index import MemberError, TarIndex, build_index, in_blocks, read_members
+from hypvl.data.shards import shard_index
+from hypvl.io.tar import Read
 from hypvl.io.images import ImageError, decode_image, read_image_file
 from hypvl.errors import DataError
 
+_READ_AHEAD = 1 << 20  # bytes read together from a server
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")
 
 
@@ -92,17 +95,24 @@ class TarMembers:
     def __init__(self, paths: Sequence[Path | str]) -> None:
         handles = FileHandles()
         self._sources: list[Source] = []
+        self._reads: list[Read] = []
         self._where: list[tuple[int, int]] = []  # (TAR, sample in it)
         self._indexes: list[TarIndex] = []
         for number, path in enumerate(paths):
             try:
                 source = open_source(str(path), handles)
-                index = build_index(source.read, source.size(), str(path))
+                read: Read = source.read
+                if isinstance(source, LocalFile):
+                    index = build_index(in_blocks(read, source.block), source.size(), source.place)
+                else:
+                    index = shard_index(source)
+                    read = in_blocks(read, _READ_AHEAD)  # samples are asked for in order
             except OSError as error:
                 raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
             if index.damage is not None:
-                raise DataError(f"{path}: {index.damage}; download it again.")
+                raise DataError(f"{source.place}: {index.damage}; download it again.")
             self._sources.append(source)
+            self._reads.append(read)
             self._indexes.append(index)
             self._where += [(number, sample) for sample in range(len(index))]
 
@@ -132,7 +142,7 @@ class TarMembers:
         """
         tar, sample = self._where[i]
         try:
-            found = read_members(self._sources[tar].read, self._indexes[tar], sample, {extension})
+            found = read_members(self._reads[tar], self._indexes[tar], sample, {extension})
         except (OSError, MemberError) as error:
             raise DataError(f"{self.key(i)}: cannot be read ({error}).") from error
         if extension in found:

@@ -301,7 +301,7 @@ def test_what_cannot_be_downloaded_is_missing_with_what_to_do_by_hand(
 
 
 def _download(*args: object, **settings: object) -> Path:
-    from hypvl.data.download import download
+    from hypvl.io.remote import download
 
     return download(*args, **settings)  # type: ignore[arg-type]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hypvl.data.download import download
+from hypvl.io.remote import download
 from hypvl.evaluation.datasets import aro, composition_files
 from hypvl.evaluation.datasets.composition_files import provide, published_files
 from hypvl.evaluation.protocol import MissingDataError

@@ -1,0 +1,336 @@
+"""One request to a web server, with every bound and check that an answer needs.
+
+The standard library's client, because it follows the proxies of the environment and keeps no connection open that a
+forked process would share; around it what it lacks: a deadline for headers and body together, bounded redirects,
+answers compared with what was asked for, and the end of the stream told from a broken connection.
+"""
+
+import base64
+import contextlib
+import functools
+import http.client
+import io
+import re
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email.message import Message
+from typing import Any, cast
+
+from hypvl.errors import DataError
+from hypvl.io.redact import printable, redact_url
+
+TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+_CHUNK = 1 << 20
+_SPAN = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII)
+
+
+class RemoteError(DataError):
+    """A server refuses, or answers something else than it was asked; trying again does not help.
+
+    Attributes:
+        status: What it answered, where that is the reason.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class TooSlowError(TimeoutError):
+    """A server sends, but hardly anything."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a server is waited for.
+
+    Args:
+        timeout: Seconds without a byte.
+        least_rate: Bytes a second; less than that for ``grace`` seconds is too slow.
+        grace: Seconds.
+        seconds: All of one request at most.
+    """
+
+    timeout: float = 30.0
+    least_rate: float = 1024.0
+    grace: float = 60.0
+    seconds: float = 86_400.0
+
+
+@dataclass
+class Answer:
+    """An answer of a server, its headers checked.
+
+    Attributes:
+        url: As it may be shown.
+        begin: First byte of the file that the body holds.
+        length: Bytes of the body; None where the server does not say.
+        size: Bytes of the whole file; None likewise.
+        partial: Whether it is the part that was asked for.
+        same: ETag, or else date: what the file is recognised by; None where there is neither, or a weak one.
+        delimited: Whether the end of the body can be told from a broken connection.
+    """
+
+    url: str
+    begin: int
+    length: int | None
+    size: int | None
+    partial: bool
+    same: str | None
+    delimited: bool
+    headers: Message
+    _body: Any
+
+    def chunks(self, max_bytes: int) -> Iterator[bytes]:
+        """The body, piece by piece; never more of it than its length, where that is known.
+
+        Args:
+            max_bytes: The most that may come where it is not.
+
+        Raises:
+            http.client.IncompleteRead: when the connection ends too early.
+            RemoteError: when more comes than is allowed.
+            OSError: of the network.
+        """
+        count = 0
+        while self.length is None or count < self.length:
+            chunk = self._body.read1(_CHUNK if self.length is None else min(_CHUNK, self.length - count))
+            if not chunk:
+                break
+            count += len(chunk)
+            if self.length is None and count > max_bytes:
+                raise RemoteError(
+                    f"{self.url}: the server sends more than the {max_bytes} bytes expected at most."
+                )
+            yield chunk
+        if self.length is not None and count < self.length:
+            raise http.client.IncompleteRead(b"", self.length - count)
+
+
+@contextlib.contextmanager
+def request(
+    url: str,
+    *,
+    first: int | None = None,
+    last: int | None = None,
+    same: str | None = None,
+    patience: Patience,
+) -> Iterator[Answer]:
+    """Ask for a file or a part of it.
+
+    Args:
+        url: http or https; user and password in it are sent as the server wants them, to this server only.
+        first: First byte wanted; None = the whole file.
+        last: Last byte wanted; None = to the end.
+        same: Send the part only if the file is still this one (``If-Range``).
+        patience: How long to wait.
+
+    Raises:
+        RemoteError: for an address or an answer that is none.
+        urllib.error.HTTPError: when the server answers with an error.
+        OSError: of the network. http.client.HTTPException: likewise.
+    """
+    shown = redact_url(url)
+    asked = urllib.request.Request(
+        _plain(url, shown), headers={"Accept-Encoding": "identity", "User-Agent": "hypvl"}
+    )
+    if (secret := _authorization(url)) is not None:
+        asked.add_unredirected_header("Authorization", secret)
+    if first is not None:
+        asked.add_header("Range", f"bytes={first}-{'' if last is None else last}")
+        if same is not None:
+            asked.add_header("If-Range", same)
+    opener = urllib.request.build_opener(_Redirects(shown), _Plain(patience), _Secure(patience))
+    try:
+        body = opener.open(asked, timeout=patience.timeout)
+    except (http.client.InvalidURL, UnicodeError, ValueError) as error:
+        raise RemoteError(f"{shown}: is no address ({printable(str(error))}).") from error
+    with body:
+        yield _checked(body, shown, first, last)
+
+
+def _plain(url: str, shown: str) -> str:
+    """The address as it is asked for: no user in it, signs outside of ASCII written as %xx."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise RemoteError(f"{shown}: is no address ({error}).") from error
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise RemoteError(f"{shown}: expected an address that begins with http:// or https://.")
+    host = parts.netloc.rpartition("@")[2]
+    path = urllib.parse.quote(parts.path, safe="%/:=&~+!$,;'@()*[]")
+    query = urllib.parse.quote(parts.query, safe="%/:=&~+!$,;'@()*[]?")
+    return urllib.parse.urlunsplit((parts.scheme, host, path, query, ""))
+
+
+def _authorization(url: str) -> str | None:
+    user, at, _ = urllib.parse.urlsplit(url).netloc.rpartition("@")
+    return f"Basic {base64.b64encode(urllib.parse.unquote(user).encode()).decode()}" if at else None
+
+
+def _checked(body: Any, shown: str, first: int | None, last: int | None) -> Answer:
+    headers: Message = body.headers
+    encoding = headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise RemoteError(
+            f"{shown}: the server sends {printable(encoding)!r}, though it was asked for the plain file."
+        )
+    lengths = {text.strip() for text in headers.get_all("Content-Length", [])}
+    chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
+    if len(lengths) > 1 or not all(_is_whole(text) for text in lengths):
+        raise RemoteError(
+            f"{shown}: the server says {printable(str(sorted(lengths)))} about the length of its answer."
+        )
+    length = int(lengths.pop()) if lengths and not chunked else None
+    begin, size, partial = 0, length, False
+    if body.status == 206 and first is not None:
+        partial = True
+        begin, end, size = content_range(headers.get("Content-Range"), shown)
+        if begin != first or (last is not None and end > last):
+            raise RemoteError(
+                f"{shown}: the server sends bytes {begin} to {end} where {first} to "
+                f"{'the end' if last is None else last} was asked for."
+            )
+        if length not in (None, end - begin + 1):
+            raise RemoteError(f"{shown}: the server sends {length} bytes and calls them {begin} to {end}.")
+        length = end - begin + 1
+    elif body.status != 200:
+        raise RemoteError(f"{shown}: the server answers {body.status}, which is no file.", body.status)
+    same = headers.get("ETag") or headers.get("Last-Modified")
+    if same is not None and (same.startswith("W/") or len(same) > 1000 or not same.isprintable()):
+        same = None
+    return Answer(shown, begin, length, size, partial, same, chunked or length is not None, headers, body)
+
+
+def content_range(header: str | None, shown: str) -> tuple[int, int, int | None]:
+    """``"bytes 5-9/10"`` -> (5, 9, 10); the size is None where it says ``*``.
+
+    Raises:
+        RemoteError: for anything else.
+    """
+    match = _SPAN.fullmatch((header or "").strip())
+    if match is None or match[1] is None:
+        raise RemoteError(
+            f"{shown}: the server sends a part without saying which ({printable(repr(header))})."
+        )
+    begin, end, size = int(match[1]), int(match[2]), None if match[3] == "*" else int(match[3])
+    if end < begin or (size is not None and end >= size):
+        raise RemoteError(f"{shown}: the server sends a part that cannot be ({printable(repr(header))}).")
+    return begin, end, size
+
+
+def size_of_refused(error: urllib.error.HTTPError) -> int | None:
+    """The size of a file that a server names when it refuses a part behind its end (416)."""
+    match = _SPAN.fullmatch((error.headers.get("Content-Range") or "").strip())
+    return int(match[3]) if match is not None and match[1] is None and match[3] != "*" else None
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 19
+
+
+class _Pace:
+    """Whether a connection is fast enough: bytes are time."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        now = time.monotonic()
+        self._end, self._slow = now + patience.seconds, now + patience.grace
+
+    def left(self) -> float:
+        """Seconds until the next byte must be there."""
+        now = time.monotonic()
+        if now >= self._end:
+            raise TooSlowError(f"not finished after {self._patience.seconds:.0f} seconds")
+        if now >= self._slow:
+            raise TooSlowError(f"slower than {self._patience.least_rate:.0f} bytes a second")
+        return min(self._patience.timeout, self._end - now, self._slow - now)
+
+    def received(self, count: int) -> None:
+        patience = self._patience
+        self._slow = min(time.monotonic() + patience.grace, self._slow + count / patience.least_rate)
+
+
+class _PacedReader(io.RawIOBase):
+    """The bytes of a socket, each of them in time."""
+
+    def __init__(self, raw: Any, sock: Any, pace: _Pace) -> None:
+        self._raw, self._sock, self._pace = raw, sock, pace
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        self._sock.settimeout(max(self._pace.left(), 0.001))
+        try:
+            count = cast(int, self._raw.readinto(buffer))
+        except TimeoutError:
+            self._pace.left()  # says so if it was too slow all along
+            raise
+        self._pace.received(count)
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, pace: _Pace, **settings: Any) -> None:
+        super().__init__(sock, *args, **settings)
+        self.fp: Any = io.BufferedReader(_PacedReader(self.fp.detach(), sock, pace))  # headers and body
+
+
+def _connection(kind: Any, patience: Patience, *args: Any, **settings: Any) -> Any:
+    made = kind(*args, **settings)
+    made.response_class = functools.partial(_Response, pace=_Pace(patience))
+    return made
+
+
+class _Plain(urllib.request.HTTPHandler):
+    def __init__(self, patience: Patience) -> None:
+        super().__init__()
+        self._patience = patience
+
+    def http_open(self, req: urllib.request.Request) -> Any:
+        return self.do_open(functools.partial(_connection, http.client.HTTPConnection, self._patience), req)
+
+
+class _Secure(urllib.request.HTTPSHandler):
+    def __init__(self, patience: Patience) -> None:
+        super().__init__()
+        self._patience = patience
+
+    def https_open(self, req: urllib.request.Request) -> Any:
+        open_connection = functools.partial(_connection, http.client.HTTPSConnection, self._patience)
+        return self.do_open(open_connection, req, context=_certificates())
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows to http and https only, and reads nothing of what the redirection itself holds."""
+
+    def __init__(self, shown: str) -> None:
+        self._shown = shown
+
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        fp.close()
+        return super().http_error_302(req, io.BytesIO(), code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if not newurl.lower().startswith(("http://", "https://")):
+            raise RemoteError(
+                f"{self._shown}: the server leads to {printable(newurl, limit=100)}, which is no web address."
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)

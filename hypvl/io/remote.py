@@ -1,0 +1,493 @@
+"""Files on web servers: any part of them by range requests, or the whole brought here once."""
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import stat
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from loguru import logger
+
+from hypvl.errors import DataError
+from hypvl.io.files import exclusive_lock, open_new
+from hypvl.io.http import TRANSIENT, Answer, Patience, RemoteError, TooSlowError, request, size_of_refused
+from hypvl.io.json_text import parse_json
+from hypvl.io.redact import printable, redact_url
+
+#: Bytes of a download, unless the caller says otherwise; where the server does not say how many, the second.
+MAX_DOWNLOAD = 1 << 40
+MAX_UNANNOUNCED = 1 << 34
+_FIRST_ANSWER = 10.0  # seconds
+_GONE = (401, 403, 404, 410)
+_NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, OSError)
+_T = TypeVar("_T")
+
+#: Called with (bytes there, bytes in all or None).
+Report = Callable[[int, int | None], None]
+
+
+class DownloadError(RemoteError):
+    """A file could not be brought here: no network, a server that refuses, or other content than expected."""
+
+
+class UnwritableError(DataError):
+    """A place on this machine cannot be written.
+
+    Attributes:
+        place: Which.
+        reason: Why.
+    """
+
+    def __init__(
+        self, place: Path, reason: str | None, advice: str = "choose a folder with space that you may write"
+    ) -> None:
+        super().__init__(f"{place}: cannot be written ({reason}); {advice}.")
+        self.place, self.reason = place, reason
+
+
+class RemoteFile:
+    """A file on a server that answers range requests; see :func:`download` for one that does not.
+
+    Args:
+        url: http or https.
+        attempts: Requests made before giving up.
+        backoff: Seconds waited after the first failure, doubled after each.
+        timeout: Seconds without an answer that count as a failure.
+        patience: How slow a server may be; the time of a request follows from what is asked for.
+    """
+
+    block = 1 << 18
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        attempts: int = 6,
+        backoff: float = 0.5,
+        timeout: float = 30.0,
+        patience: Patience | None = None,
+    ) -> None:
+        self.url = url
+        self.place = redact_url(url)
+        self.name = _name(url)
+        self._attempts, self._backoff = attempts, backoff
+        self._patience = Patience(timeout=timeout) if patience is None else patience
+        self._probe: _Probe | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Changes when the content does."""
+        probe = self._ask()
+        return {"size": probe.size, "etag": probe.etag, "modified": probe.modified}
+
+    def size(self) -> int:
+        """Bytes."""
+        return self._ask().size
+
+    def accepts_ranges(self) -> bool:
+        """Whether the server sends parts of this file."""
+        return self._ask().ranges
+
+    def read(self, offset: int, length: int) -> bytes:
+        """That part; shorter at the end of the file.
+
+        Raises:
+            DataError: when it cannot be had, or is not the part of this file that was asked for.
+        """
+        probe = self._ask()
+        length = min(length, probe.size - offset)
+        if length <= 0:
+            return b""
+
+        def fetch() -> bytes:
+            with request(
+                self.url, first=offset, last=offset + length - 1, patience=self._patience_for(length)
+            ) as answer:
+                if not answer.partial:
+                    raise RemoteError(
+                        f"{self.place}: the server sent the whole file instead of a part; set dataset.cache_dir "
+                        "so that it is downloaded once."
+                    )
+                if answer.size not in (None, probe.size) or answer.headers.get("ETag") not in (
+                    None,
+                    probe.etag,
+                ):
+                    raise RemoteError(f"{self.place}: the file has changed while it was in use; start again.")
+                data = b"".join(answer.chunks(length))
+            if len(data) != length:
+                raise http.client.IncompleteRead(b"", length - len(data))
+            return data
+
+        return self._retry(fetch)
+
+    def download(self, folder: Path) -> Path:
+        """Bring the whole file into a folder, once; continues a partial download. Returns its path.
+
+        Raises:
+            DataError: when it cannot be had.
+            UnwritableError: when it cannot be written.
+        """
+        identity = self.identity()
+        mark = hashlib.sha256(repr((self.url, sorted(identity.items()))).encode()).hexdigest()[:16]
+        known = self._ask()
+        return download(
+            self.url,
+            folder / f"{mark}-{self.name}",
+            attempts=self._attempts,
+            backoff=self._backoff,
+            patience=self._patience,
+            expected=_Mark(known.same, known.size),
+        )
+
+    def _ask(self) -> "_Probe":
+        if self._probe is None:
+            self._probe = self._retry(self._first_byte)
+        return self._probe
+
+    def _first_byte(self) -> "_Probe":
+        try:
+            with request(self.url, first=0, last=0, patience=self._patience_for(1)) as answer:
+                if answer.size is None:
+                    raise RemoteError(f"{self.place}: the server does not say how long the file is.")
+                etag, modified = answer.headers.get("ETag"), answer.headers.get("Last-Modified")
+                return _Probe(answer.size, answer.partial, etag, modified, answer.same)
+        except urllib.error.HTTPError as error:
+            if error.code == 416 and size_of_refused(error) == 0:  # an empty file has no first byte
+                return _Probe(0, True, error.headers.get("ETag"), error.headers.get("Last-Modified"), None)
+            raise
+
+    def _patience_for(self, length: int) -> Patience:
+        patience = self._patience
+        seconds = patience.timeout + patience.grace + length / patience.least_rate
+        return replace(patience, seconds=min(patience.seconds, seconds))
+
+    def _retry(self, action: Callable[[], _T]) -> _T:
+        for attempt in range(1, self._attempts + 1):
+            try:
+                return action()
+            except _NETWORK_ERRORS as error:
+                status = error.code if isinstance(error, urllib.error.HTTPError) else None
+                if attempt == self._attempts or (status is not None and status not in TRANSIENT):
+                    raise RemoteError(
+                        f"{self.place}: {printable(str(error))} (after {attempt} attempts); check the address and "
+                        "the network.",
+                        status,
+                    ) from error
+                time.sleep(self._backoff * 2 ** (attempt - 1))
+        raise AssertionError("attempts is at least 1")
+
+
+@dataclass(frozen=True)
+class _Probe:
+    size: int
+    ranges: bool
+    etag: str | None
+    modified: str | None
+    same: str | None
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """What an unfinished file is recognised by, and its size when it is finished."""
+
+    same: str | None
+    size: int | None
+
+    def fits(self, answer: Answer) -> bool:
+        """Whether an answer can be of this file."""
+        known = None not in (self.size, answer.size)
+        return answer.same in (None, self.same) and not (known and self.size != answer.size)
+
+
+def download(
+    url: str,
+    target: Path,
+    *,
+    md5: str | None = None,
+    sha256: str | None = None,
+    max_bytes: int = MAX_DOWNLOAD,
+    attempts: int = 5,
+    backoff: float = 1.0,
+    timeout: float = 30.0,
+    patience: Patience | None = None,
+    progress: Report | None = None,
+    expected: _Mark | None = None,
+) -> Path:
+    """Bring a file here, once.
+
+    What has arrived is kept in ``<target>.part`` and continued by a range request, also by a later run, as long as
+    the server says that it is still the same file (``If-Range``). ``target`` appears when everything is there: as
+    many bytes as announced, the stream ended as it should, and the checksum agrees. One process at a time; others
+    wait and find it.
+
+    Args:
+        url: http or https.
+        target: The file to make; its folder is made too.
+        md5: Hex digest the file must have; None = not looked at.
+        sha256: Likewise.
+        max_bytes: More is refused, before anything is written where the server says how much it is.
+        attempts: Failures in a row, none of which brought anything, before giving up; at most 2 where the server
+            never answered.
+        backoff: Seconds waited after the first of them, doubled after each.
+        timeout: Seconds without an answer that count as a failure.
+        patience: Instead of ``timeout``: how slow the server may be, and how long all of it may take.
+        progress: Called with (bytes there, bytes in all or None).
+        expected: What the file is known to be.
+
+    Returns:
+        ``target``.
+
+    Raises:
+        DownloadError: saying what the server answered, or which checksum came.
+        UnwritableError: when it cannot be written.
+    """
+    with only_one(target):
+        if not target.is_file():
+            logger.info("downloading {} to {}", redact_url(url), target)
+            limits = Patience(timeout=timeout) if patience is None else patience
+            part = target.with_name(f"{target.name}.part")
+            checked = md5 is not None or sha256 is not None
+            job = _Download(url, part, limits, max_bytes, progress, expected, checked)
+            try:
+                job.run(attempts, backoff)
+            except DownloadError:
+                raise
+            except RemoteError as error:
+                raise DownloadError(str(error), error.status) from error
+            try:
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
+                _check(part, redact_url(url), {"md5": md5, "sha256": sha256})
+                part.replace(target)
+                _mark(part).unlink(missing_ok=True)
+            except OSError as error:
+                raise UnwritableError(target, error.strerror, "move it away") from error
+    return target
+
+
+@dataclass
+class _Download:
+    url: str
+    part: Path
+    patience: Patience
+    max_bytes: int
+    progress: Report | None
+    expected: _Mark | None
+    checked: bool  # a checksum will tell whether it is whole
+    begun: bool = False  # what is there came from this server just now
+
+    def run(self, attempts: int, backoff: float) -> None:
+        """Requests until everything is there."""
+        end = time.monotonic() + self.patience.seconds
+        failures, answered = 0, False
+        shown, by_hand = redact_url(self.url), self.part.with_suffix("")
+        while True:
+            before = _own_size(self.part)
+            try:
+                # The first answer comes soon or not at all: whoever has no network should not wait.
+                patience = self.patience if answered else replace(
+                    self.patience, timeout=min(self.patience.timeout, _FIRST_ANSWER)
+                )  # fmt: skip
+                if self._fetch(before, replace(patience, seconds=max(end - time.monotonic(), 0.0))):
+                    return
+                answered = True
+                error: Exception = http.client.IncompleteRead(b"")
+            except urllib.error.HTTPError as refused:
+                if refused.code not in TRANSIENT:
+                    what = "the file is gone or not for everybody" if refused.code in _GONE else "it refuses"
+                    raise DownloadError(
+                        f"{shown}: the server answers {refused.code} ({printable(str(refused.reason), limit=80)}), "
+                        f"{what}; download the file yourself and put it at {by_hand}.",
+                        refused.code,
+                    ) from refused
+                answered, error = True, refused
+            except _NETWORK_ERRORS as broken:
+                error = broken
+            after = _own_size(self.part)
+            answered = answered or after > before or isinstance(error, http.client.IncompleteRead)
+            failures = 0 if after > before and not isinstance(error, TooSlowError) else failures + 1
+            if failures >= (attempts if answered else min(attempts, 2)) or time.monotonic() >= end:
+                reason = printable(str(getattr(error, "reason", None) or error))
+                raise DownloadError(
+                    f"{shown}: cannot be reached ({reason}; {failures} attempts without progress, {after} bytes "
+                    f"kept in {self.part.name}); check the network and run again, or put the file at {by_hand}."
+                ) from error
+            if failures:
+                time.sleep(min(backoff * 2 ** (failures - 1), max(end - time.monotonic(), 0.0)))
+
+    def _fetch(self, have: int, patience: Patience) -> bool:
+        """One request for what is not there yet; whether the file is whole now."""
+        known = (_read_mark(self.part, self.url) or self.expected) if have else None
+        if known is not None and known.same is None and not self.begun:
+            known = None  # nothing to recognise by what an earlier run left
+        self.begun = True
+        size = known.size if known is not None else self.expected.size if self.expected is not None else None
+        first = have if known is not None else 0 if size else None
+        try:
+            with request(
+                self.url,
+                first=first,
+                last=None if first is None or size is None else max(size - 1, first),
+                same=None if known is None else known.same,
+                patience=patience,
+            ) as answer:
+                if answer.partial and known is not None and not known.fits(answer):
+                    self.part.unlink()  # a part of another file, from a server that does not know If-Range
+                    return False
+                self._check_size(answer.size, have if answer.partial else 0)
+                if not (answer.delimited or self.checked):
+                    raise DownloadError(
+                        f"{answer.url}: the server says neither how long the file is nor where it ends, and no "
+                        f"checksum is known; download it yourself and put it at {self.part.with_suffix('')}."
+                    )
+                with self._writing(answer.begin) as file:
+                    self._keep_mark(answer.same, answer.size)
+                    at = answer.begin
+                    limit = min(self.max_bytes, MAX_UNANNOUNCED) if answer.length is None else answer.length
+                    for chunk in answer.chunks(limit):
+                        _write(file, chunk, self.part)
+                        at += len(chunk)
+                        if self.progress is not None:
+                            self.progress(at, answer.size)
+                return answer.size is None or at == answer.size
+        except urllib.error.HTTPError as error:
+            if error.code != 416 or known is None:
+                raise
+            if known.size == have:
+                return True  # nothing after what is there
+            self.part.unlink()  # the file has become shorter
+            return False
+
+    def _check_size(self, size: int | None, have: int) -> None:
+        shown = redact_url(self.url)
+        if size is None:
+            return
+        if size > self.max_bytes:
+            raise DownloadError(
+                f"{shown}: has {size} bytes, more than the {self.max_bytes} expected at most."
+            )
+        if self.expected is not None and self.expected.size not in (None, size):
+            raise DownloadError(f"{shown}: has {size} bytes now, {self.expected.size} before; start again.")
+        free = shutil.disk_usage(self.part.parent).free
+        if size - have > free:
+            raise UnwritableError(self.part, f"{free} bytes are free, and {shown} needs {size - have}")
+
+    @contextlib.contextmanager
+    def _writing(self, begin: int) -> Iterator[BinaryIO]:
+        try:
+            if begin == 0:
+                self.part.unlink(missing_ok=True)
+                file = open_new(self.part)
+            else:
+                handle = os.open(self.part, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                file = os.fdopen(handle, "wb")
+                file.seek(begin)
+                file.truncate()
+        except OSError as error:
+            raise _unwritable(self.part, error) from error
+        try:
+            yield file
+        finally:
+            try:
+                file.close()
+            except OSError as error:
+                raise _unwritable(self.part, error) from error
+
+    def _keep_mark(self, same: str | None, size: int | None) -> None:
+        place = _mark(self.part)
+        try:
+            place.unlink(missing_ok=True)
+            if same is not None:  # otherwise there is nothing to recognise the file by, and no continuing
+                with open_new(place) as file:
+                    file.write(json.dumps({"url": _digest(self.url), "same": same, "size": size}).encode())
+        except OSError as error:
+            raise _unwritable(self.part, error) from error
+
+
+@contextlib.contextmanager
+def only_one(target: Path) -> Iterator[None]:
+    """Lets one process at a time work on a file; the others wait.
+
+    Raises:
+        UnwritableError: when its folder cannot be written to.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(exclusive_lock(target.with_name(f".{target.name}.lock")))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UnwritableError(target, str(reason)) from error
+        yield
+
+
+def _write(file: BinaryIO, chunk: bytes, part: Path) -> None:
+    try:
+        file.write(chunk)
+    except OSError as error:
+        raise _unwritable(part, error) from error
+
+
+def _unwritable(part: Path, error: OSError) -> UnwritableError:
+    return UnwritableError(part, error.strerror)
+
+
+def _own_size(part: Path) -> int:
+    """Bytes of an unfinished file; 0 for none, and for what another user or a link put in its place."""
+    try:
+        status = part.lstat()
+    except OSError:
+        return 0
+    own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1
+    return status.st_size if own else 0
+
+
+def _mark(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _read_mark(part: Path, url: str) -> _Mark | None:
+    try:
+        if not 0 < _own_size(_mark(part)) < 1 << 16:
+            return None
+        content = parse_json(_mark(part).read_bytes())
+    except (OSError, ValueError):
+        return None  # then the download starts again
+    if not isinstance(content, dict) or content.get("url") != _digest(url):
+        return None
+    same, size = content.get("same"), content.get("size")
+    return _Mark(same, size) if isinstance(same, str) and isinstance(size, int | None) else None
+
+
+def _digest(url: str) -> str:
+    return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()  # may hold a password
+
+
+def _check(part: Path, shown: str, expected: dict[str, str | None]) -> None:
+    for kind, value in expected.items():
+        if value is None:
+            continue
+        with part.open("rb") as file:
+            got = hashlib.file_digest(file, kind).hexdigest()
+        if got != value.lower():
+            part.unlink()
+            _mark(part).unlink(missing_ok=True)
+            raise DownloadError(
+                f"{shown}: its {kind.upper()} is {got}, expected {value.lower()}; it was deleted: try again, or get "
+                "the file elsewhere if the server has another one now."
+            )
+
+
+def _name(url: str) -> str:
+    """The name of the file at an address, as a file here may be called."""
+    name = Path(urllib.request.url2pathname(re.split(r"[?#]", url)[0])).name
+    return re.sub(r"[\x00-\x1f\x7f/]", "_", name)[-150:] or redact_url(url).replace("/", "_")[-150:]
