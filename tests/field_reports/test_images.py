@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hypvl.data.transforms import ImageError, decode_image
+from hypvl.io.images import ImageError, decode_image
 from tests.data.helpers import encode, jpeg
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)

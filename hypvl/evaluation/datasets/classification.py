@@ -1,5 +1,6 @@
 """Readers of labelled pictures: class folders, the WebDataset layout, JSON lists, torchvision's sets."""
 
+import io
 import json
 import os
 import re
@@ -49,7 +50,7 @@ class ImageFolderSet:
     ) -> None:
         self.root = Path(root)
         require_folder(self.root, "a folder with one folder per class")
-        folders = sorted(p.name for p in self.root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        folders = class_folders(self.root)
         if not folders:
             raise MissingDataError(f"{self.root}: holds no class folders; expected one folder per class.")
         self.folders = folders
@@ -94,7 +95,7 @@ def imagenet(root: str | Path, *, split: str = "val") -> ImageFolderSet:
 
     folder = Path(root) / split
     require_folder(folder, "ImageNet with 1,000 folders of WordNet ids (n01440764 …)")
-    names = [p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    names = class_folders(folder)
     known = list(ImageNetInfo("imagenet-1k").label_names())
     wrong, lost = sorted(set(names) - set(known)), sorted(set(known) - set(names))
     if wrong or lost:
@@ -252,7 +253,7 @@ def _lines_if_there(place: str | Path) -> list[str] | None:
         text = file.read(0, file.size()).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{remote.place}: cannot be read as UTF-8 text ({error}).") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in text_lines(text) if line.strip()]
 
 
 def _shown(place: str | Path) -> str:
@@ -269,7 +270,12 @@ def require_folder(folder: Path, layout: str) -> None:
 
 def read_lines(path: Path) -> list[str]:
     """Lines of a text file that are not empty, stripped."""
-    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    return [line.strip() for line in text_lines(read_text(path)) if line.strip()]
+
+
+def text_lines(text: str) -> list[str]:
+    """Lines as files have them, ended by LF, CR LF or CR; ``str.splitlines`` would also cut at U+2028 and the like."""
+    return io.StringIO(text, newline=None).read().split("\n")
 
 
 def read_text(path: Path) -> str:
@@ -297,8 +303,13 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: is not valid JSON ({error}).") from error
 
 
+def class_folders(root: Path) -> list[str]:
+    """Names of the folders in ``root``, sorted; without hidden ones and those that a Mac's archives leave behind."""
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and not _left_behind(path.name))
+
+
 def pictures_below(folder: Path) -> list[Path]:
-    """Picture files anywhere below a folder, in sorted order; links are followed."""
+    """Picture files anywhere below a folder, in sorted order; links are followed, what is hidden is left out."""
     found: list[Path] = []
     seen: set[str] = set()
     for where, folders, files in os.walk(folder, followlinks=True):
@@ -307,9 +318,15 @@ def pictures_below(folder: Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
+        folders[:] = sorted(name for name in folders if not _left_behind(name))
         found += [
             Path(where, name)
             for name in files
-            if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and name[0] != "."
+            if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and not _left_behind(name)
         ]
     return sorted(found)
+
+
+def _left_behind(name: str) -> bool:
+    """Whether a system or an editor made it: ``.ipynb_checkpoints``, ``._1.png``, ``__MACOSX``."""
+    return name.startswith(".") or name == "__MACOSX"

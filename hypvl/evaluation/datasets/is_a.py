@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.classification import read_text, require_folder
+from hypvl.evaluation.datasets.classification import class_folders, read_text, require_folder, text_lines
 from hypvl.evaluation.metrics.hierarchy import IsA
 from hypvl.evaluation.protocol import MissingDataError
 
@@ -58,7 +58,7 @@ def read_words(path: str | Path) -> dict[str, str]:
         DataError: for a line without words.
     """
     names = {}
-    for number, line in enumerate(read_text(Path(path)).splitlines(), start=1):
+    for number, line in enumerate(text_lines(read_text(Path(path))), start=1):
         if line.strip():
             parts = line.strip().split(maxsplit=1)
             if len(parts) != 2:
@@ -75,14 +75,14 @@ def folder_nodes(root: str | Path) -> list[str]:
     """
     root = Path(root)
     require_folder(root, "class folders named by WordNet ids (n01440764 ...)")
-    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return class_folders(root)
 
 
 def _from_pairs(text: str, order: str) -> dict[str, list[str]]:
     if order not in ("parent child", "child parent"):
         raise ValueError(f"order: got {order!r}; expected 'parent child' or 'child parent'")
     parents: dict[str, list[str]] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text_lines(text), start=1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
