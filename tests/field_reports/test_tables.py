@@ -9,7 +9,9 @@ import pytest
 from hypvl.data.sample import BadSample
 from hypvl.data.table import ImageTextTable
 from hypvl.data.transforms import Squeeze
+from hypvl.evaluation.datasets.caption_chains import hierarcaps
 from hypvl.evaluation.datasets.given import text_file
+from hypvl.evaluation.datasets.json_lines import JsonLinesSet
 from hypvl.evaluation.datasets.retrieval import jsonl, table as captioned
 from tests.data.helpers import Letters, jpeg, text_of
 from tests.evaluation.fakes import RED, picture
@@ -67,7 +69,19 @@ def test_signs_that_are_no_line_ends(folder: Path, sign: str) -> None:
     assert jsonl(folder / "r.jsonl").captions == [caption]
     (folder / "r.csv").write_text(f"filepath\ttitle\n0.jpg\t{caption}\n", encoding="utf-8")
     assert captioned(folder / "r.csv").captions == [caption]
-    assert list(text_file(folder / "r.jsonl").texts) == [caption]
+    for name, text in (("r.jsonl", row), ("t.txt", caption), ("q.csv", f"caption,x\n{caption},1\n")):
+        (folder / name).write_text(text, encoding="utf-8")
+        assert list(text_file(folder / name).texts) == [caption], name
+    label = json.dumps({"image": "0.jpg", "label": caption}, ensure_ascii=False)
+    (folder / "l.jsonl").write_text(label, encoding="utf-8")
+    assert JsonLinesSet(folder / "l.jsonl").classes == [caption]
+    chain = [caption, "b", "c", "d"]
+    for name, text in (
+        ("c.jsonl", json.dumps({"image": "0.jpg", "captions": chain}, ensure_ascii=False)),
+        ("c.csv", "image,level0,level1,level2,level3\n0.jpg," + ",".join(chain)),
+    ):
+        (folder / name).write_text(text, encoding="utf-8")
+        assert hierarcaps(folder, annotations=name, images_root=folder).chains == [chain]
 
 
 def test_columns_in_another_order_and_more_of_them(folder: Path) -> None:

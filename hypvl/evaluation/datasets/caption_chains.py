@@ -1,6 +1,7 @@
 """Readers of pictures with chains of captions, from the most general to the most specific: HierarCaps, and the demo."""
 
 import csv
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.classification import read_text
+from hypvl.evaluation.datasets.classification import read_text, text_lines
 from hypvl.evaluation.datasets.images import FileImages
 from hypvl.evaluation.protocol import ImageSource, MissingDataError
 
@@ -132,9 +133,9 @@ def _rows(path: Path) -> list[Mapping[str, Any]]:
     text = read_text(path)
     try:
         if path.suffix == ".csv":
-            rows: list[Any] = list(csv.DictReader(text.splitlines()))
+            rows: list[Any] = list(csv.DictReader(io.StringIO(text, newline="")))
         elif path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            rows = [json.loads(line) for line in text_lines(text) if line.strip()]
         else:
             content = json.loads(text)
             rows = list(content.values()) if isinstance(content, Mapping) else content

@@ -1,6 +1,7 @@
 """What a user hands to a command: a folder of pictures, TARs, files of texts."""
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.classification import pictures_below, read_text
+from hypvl.evaluation.datasets.classification import pictures_below, read_text, text_lines
 from hypvl.evaluation.datasets.images import IMAGE_EXTENSIONS, FileImages, TarMembers
 from hypvl.evaluation.protocol import MissingDataError
 
@@ -147,11 +148,11 @@ def _json_lines(path: Path, text_key: str) -> Iterator[tuple[int, dict[str, Any]
 
 
 def _plain_lines(path: Path, text_key: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(text_lines(read_text(path)), start=1):
         yield number, {text_key: line}
 
 
 def _table(path: Path, text_key: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    rows = csv.DictReader(read_text(path).splitlines(keepends=True), delimiter=_TABLES[path.suffix])
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=_TABLES[path.suffix])
     for row in rows:
         yield rows.line_num, {key: value for key, value in row.items() if key is not None}

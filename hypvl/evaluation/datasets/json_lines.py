@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.classification import read_json, read_text
+from hypvl.evaluation.datasets.classification import read_json, read_text, text_lines
 from hypvl.evaluation.datasets.images import read_image
 from hypvl.evaluation.protocol import MissingDataError
 
@@ -94,7 +94,7 @@ def _classes(given: Sequence[str] | str | Path | None) -> tuple[list[str] | None
 
 def _rows(path: Path, image_key: str, label_key: str, *, numbered: bool) -> list[tuple[int, str, int | str]]:
     rows: list[tuple[int, str, int | str]] = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(text_lines(read_text(path)), start=1):
         if not line.strip():
             continue
         try:
