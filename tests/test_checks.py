@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from hypvl.checks import number, one_of, whole_number
+from hypvl.checks import natural_number, number, one_of, whole_number
 
 
 def test_one_of_takes_values_and_literals() -> None:
@@ -47,3 +47,12 @@ def test_number_out_of_range(value: object) -> None:
 def test_whole_number_out_of_range(value: object) -> None:
     with pytest.raises(ValueError, match="expected a whole number of at least 1 and up to 9"):
         whole_number("steps", value, least=1, most=9)
+
+
+@pytest.mark.parametrize("text", ["", "²", "٣", "-1", "+1", "1.0", "1e3", " 1", "1_000", "9" * 19])
+def test_what_is_no_natural_number(text: str) -> None:
+    assert natural_number(text) is None
+
+
+def test_natural_numbers() -> None:
+    assert [natural_number(text) for text in ("0", "007", "9" * 18)] == [0, 7, 10**18 - 1]

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hypvl.checks import natural_number
 from hypvl.errors import CheckpointError
 from hypvl.models.convert import listed, without_module
 
@@ -192,7 +193,11 @@ def _in_block(name: str, prefix: str, new_prefix: str, table: Mapping[str, str])
     if not name.startswith(prefix):
         return None
     number, _, part = name.removeprefix(prefix).partition(".")
-    return f"{new_prefix}{number}.{table[part]}" if number.isdigit() and part in table else None
+    return (
+        f"{new_prefix}{number}.{table[part]}"
+        if natural_number(number) is not None and part in table
+        else None
+    )
 
 
 def _our_layout(name: str, tensor: Tensor) -> Tensor:

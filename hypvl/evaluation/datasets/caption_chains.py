@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from hypvl.checks import natural_number
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.classification import read_text, text_lines
 from hypvl.evaluation.datasets.images import FileImages
@@ -170,8 +171,9 @@ def _picture(row: Mapping[str, Any], folder: Path, where: str) -> Path:
         if row.get(key):
             return folder / str(row[key])
     for key in _ID_KEYS:
-        if str(row.get(key) or "").isdigit():
-            names = [folder / form.format(int(row[key])) for form in _ID_NAMES]
+        number = natural_number(str(row.get(key) or ""))
+        if number is not None:
+            names = [folder / form.format(number) for form in _ID_NAMES]
             return next((name for name in names if name.is_file()), names[0])
     raise DataError(
         f"{where}: names no picture; expected one of {', '.join(_PATH_KEYS)} with a path, or "

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from hypvl.checks import natural_number
 from hypvl.data.storage import FileHandles, open_source
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.folder_names import listed, match_names
@@ -21,6 +22,8 @@ from hypvl.io.redact import redact_url
 from hypvl.io.remote import RemoteError, RemoteFile
 
 _LARGEST_TEXT = 1 << 24  # bytes of a list of names
+
+MOST_TARS = 100_000  # of one split; the largest sets have some thousands
 
 
 class ImageFolderSet:
@@ -135,11 +138,12 @@ class WebDatasetSet:
             raise DataError(f"{_shown(kind)}: says {' '.join(kinds)[:40]!r}; expected classification.")
         count = _within(root, f"{split}/nshards.txt")
         lines = _lines(count)
-        if len(lines) != 1 or not re.fullmatch("[0-9]{1,6}", lines[0]) or int(lines[0]) < 1:
+        number = natural_number(lines[0]) if len(lines) == 1 else None
+        if number is None or not 1 <= number <= MOST_TARS:
             raise DataError(
-                f"{_shown(count)}: says {' '.join(lines)[:40]!r}; expected one number of TARs, at least 1."
+                f"{_shown(count)}: says {' '.join(lines)[:40]!r}; expected one number of TARs, 1 to {MOST_TARS}."
             )
-        tars = [_within(root, f"{split}/{i}.tar") for i in range(int(lines[0]))]
+        tars = [_within(root, f"{split}/{i}.tar") for i in range(number)]
         lost = [path.name for path in tars if isinstance(path, Path) and not path.is_file()]
         if lost:
             raise MissingDataError(
@@ -165,9 +169,10 @@ class WebDatasetSet:
 
     def _label(self, i: int) -> int:
         text = self._members.read(i, "cls").decode("utf-8", "replace").strip()
-        if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        label = natural_number(text)
+        if label is None:
             raise DataError(f"{self.keys[i]}: its .cls says {text[:40]!r}; expected a class number.")
-        return int(text)
+        return label
 
 
 class TorchvisionSet:

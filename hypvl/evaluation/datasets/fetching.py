@@ -9,7 +9,9 @@ from typing import cast
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from hypvl.checks import natural_number
 from hypvl.errors import DataError
+from hypvl.evaluation.datasets.classification import MOST_TARS
 from hypvl.evaluation.datasets.entries import FileSource, SetEntry
 from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.archives import Archive, unpack
@@ -101,9 +103,10 @@ def fetch_webdataset(address: str, folder: Path, splits: Sequence[str]) -> None:
             f"{address}/{split}/nshards.txt", folder / split / "nshards.txt", max_bytes=_LARGEST_TEXT
         )
         text = count.read_text("utf-8", "replace").strip()
-        if not (text.isascii() and text.isdigit() and len(text) <= 6):
-            raise DataError(f"{count}: says {text[:40]!r}; expected the number of TARs.")
-        for i in range(int(text)):
+        number = natural_number(text)
+        if number is None or not 1 <= number <= MOST_TARS:
+            raise DataError(f"{count}: says {text[:40]!r}; expected the number of TARs, 1 to {MOST_TARS}.")
+        for i in range(number):
             with _bar(f"{address}/{split}/{i}.tar") as progress:
                 download(f"{address}/{split}/{i}.tar", folder / split / f"{i}.tar", progress=progress)
     # The last one is what a set is recognised by.

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypvl.checks import natural_number
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.classification import read_lines, require_folder
 from hypvl.evaluation.datasets.images import read_image
@@ -254,7 +255,7 @@ def cub(folder: Path, *, split: str) -> FileSet:
     columns = {}
     for name in ("images", "image_class_labels", "train_test_split", "classes"):
         rows = [line.split(maxsplit=1) for line in read_lines(folder / f"{name}.txt")]
-        if any(len(row) != 2 or not row[0].isdigit() for row in rows):
+        if any(len(row) != 2 or natural_number(row[0]) is None for row in rows):
             raise DataError(f"{folder / name}.txt: has a line that is not `number value`.")
         columns[name] = {int(row[0]): row[1].strip() for row in rows}
     try:

@@ -137,9 +137,10 @@ def test_webdataset_layout_that_cannot_be_used(tmp_path: Path) -> None:
     (lacking / "test" / "1.tar").unlink()
     with pytest.raises(MissingDataError, match=r"lacks 1\.tar \(1 of 2 TARs"):
         WebDatasetSet(lacking)
-    (lacking / "test" / "nshards.txt").write_text("many")
-    with pytest.raises(DataError, match="says 'many'; expected one number"):
-        WebDatasetSet(lacking)
+    for text in ("many", "²", "0", "9" * 5000, "999999999"):
+        (lacking / "test" / "nshards.txt").write_text(text)
+        with pytest.raises(DataError, match=f"says '{text[:40]}'; expected one number of TARs, 1 to 100000"):
+            WebDatasetSet(lacking)
     cut = webdataset(tmp_path / "c", shards=1)
     content = (cut / "test" / "0.tar").read_bytes()
     (cut / "test" / "0.tar").write_bytes(content[:1500])
@@ -157,12 +158,13 @@ def test_a_broken_label_and_a_broken_picture_in_a_tar(tmp_path: Path) -> None:
     (root / "test" / "0.tar").write_bytes(content.replace(b"\x89PNG", b"none", 1))
     with pytest.raises(DataError, match=r"0\.tar/s0: cannot decode"):
         WebDatasetSet(root)[0]
-    with tarfile.open(root / "test" / "0.tar", "w") as tar:
-        entry = tarfile.TarInfo("s.cls")
-        entry.size = 3
-        tar.addfile(entry, io.BytesIO(b"cat"))
-    with pytest.raises(DataError, match=r"its \.cls says 'cat'; expected a class number"):
-        WebDatasetSet(root)
+    for label in ("cat", "²", "-1"):
+        with tarfile.open(root / "test" / "0.tar", "w") as tar:
+            entry = tarfile.TarInfo("s.cls")
+            entry.size = len(label.encode())
+            tar.addfile(entry, io.BytesIO(label.encode()))
+        with pytest.raises(DataError, match=rf"its \.cls says '{label}'; expected a class number"):
+            WebDatasetSet(root)
 
 
 def test_broken_json_is_named(tmp_path: Path) -> None:
