@@ -139,15 +139,16 @@ def _write(path: Path, report: dict[str, Any]) -> None:
 
 
 def _print(result: "EvaluationResult", *, title: str) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from hypvl.report.tables import print_table
 
     table = Table(title=title, title_justify="left")
     table.add_column("number")
     table.add_column("value", justify="right")
     for name, value in result.metrics.items():
         table.add_row(name, f"{value:.4g}")
-    Console().print(table)
+    print_table(table)
     print(f"verdict: {result.meta['verdict']}")
     for finding in result.meta["findings"]:
         print(f"  {_MARKS[finding['level']]} {finding['text']}")

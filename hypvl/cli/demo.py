@@ -105,9 +105,7 @@ def _untrained_radii(config: str) -> dict[str, float]:
 
 
 def _summarise(model: str, results: dict[str, Any], untrained: dict[str, float]) -> None:
-    from rich.console import Console
-
-    from hypvl.report.tables import HEADER, result_rows, rich_table
+    from hypvl.report.tables import HEADER, print_table, result_rows, rich_table
 
     shown = ("mean_per_class_accuracy", "recall@", "radius", "share")
     main = {("scenes_hierarchy", "tie"), ("scenes_choices", "accuracy")}
@@ -118,7 +116,7 @@ def _summarise(model: str, results: dict[str, Any], untrained: dict[str, float])
             before = untrained.get(row.metric) if row.evaluation == "scenes_radii" else None
             rows.append((*row.cells(), "" if before is None else f"{before:.4g}"))
     print()
-    Console().print(rich_table(rows, header=(*HEADER, "untrained"), title=f"The demo in short: {model}"))
+    print_table(rich_table(rows, header=(*HEADER, "untrained"), title=f"The demo in short: {model}"))
 
 
 def run() -> int:

@@ -325,10 +325,10 @@ def check_checkpoint(path: Path, train_config: str | None) -> dict[str, Any]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from hypvl.report.tables import print_table
+
     environment = report["environment"]
     gpus = ", ".join(f"{gpu['name']} ({gpu['memory_gib']} GiB)" for gpu in environment["gpus"]) or "none"
     print(
@@ -345,7 +345,7 @@ def _print(report: dict[str, Any]) -> None:
         for finding in found:
             count = "" if finding["items"] is None else f"{finding['items']:,}"
             table.add_row(finding["name"], finding["status"], count, str(finding["looked_at"]))
-        console.print(table)
+        print_table(table)
         for finding in found:
             if finding["detail"]:
                 print(f"  {finding['name']}: {finding['status']}: {finding['detail']}")

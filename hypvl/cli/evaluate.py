@@ -306,13 +306,11 @@ def _provenance(
 
 
 def _print(results: dict[str, dict[str, Any]], *, title: str) -> None:
-    from rich.console import Console
-
-    from hypvl.report.tables import result_rows, rich_table
+    from hypvl.report.tables import print_table, result_rows, rich_table
 
     rows = [row.cells() for row in result_rows(results)]
     if rows:
-        Console().print(rich_table(rows, title=title))
+        print_table(rich_table(rows, title=title))
     for name, result in results.items():
         if result["status"] != "ok":
             show(f"{name}: {result['status']}: {result['reason']}", file=sys.stderr)

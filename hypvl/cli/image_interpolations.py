@@ -110,16 +110,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _print(result: dict[str, object]) -> None:
-    from rich.console import Console
-
-    from hypvl.report.tables import rich_table
+    from hypvl.report.tables import print_table, rich_table
 
     steps: list[dict[str, list[str]]] = result["steps"]  # type: ignore[assignment]  # as built above
     rows = [[step["names"][0], f"{step['weight']:.2f}", f"{step['radius']:.3f}"] for step in steps]
-    console = Console()
     title = f"From {Path(str(result['image'])).name} to {Path(str(result['target'])).name}"
-    console.print(rich_table(rows, header=("closest", "weight", "radius"), title=title, text_columns=1))
-    console.print(f"The root is {ROOTS[str(result['root'])]}.", markup=False, highlight=False)
+    print_table(rich_table(rows, header=("closest", "weight", "radius"), title=title, text_columns=1))
+    print(f"The root is {ROOTS[str(result['root'])]}.")
 
 
 def run() -> int:

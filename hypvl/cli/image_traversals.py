@@ -141,9 +141,7 @@ def _traverse(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _print(result: dict[str, Any], image: Path) -> None:
-    from rich.console import Console
-
-    from hypvl.report.tables import rich_table
+    from hypvl.report.tables import print_table, rich_table
 
     first: dict[str, dict[str, Any]] = {}
     for step in result["steps"]:
@@ -160,11 +158,10 @@ def _print(result: dict[str, Any], image: Path) -> None:
     table = rich_table(
         rows, header=("text", "radius", "score"), title=f"From {image.name} to [ROOT]", text_columns=1
     )
-    console = Console()
-    console.print(table)
-    console.print(f"[ROOT] is {_ROOTS[result['root']]}.", markup=False, highlight=False)
+    print_table(table)
+    print(f"[ROOT] is {_ROOTS[result['root']]}.")
     if len(result["texts"]) == 1:
-        console.print(_why_only_root(result), markup=False, highlight=False)
+        print(_why_only_root(result))
 
 
 def _why_only_root(result: dict[str, Any]) -> str:

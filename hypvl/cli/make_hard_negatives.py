@@ -229,8 +229,9 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
 
 
 def _print_summary(output: Path, result: "Result") -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from hypvl.report.tables import print_table
 
     counts = result.counts
     table = Table("type", "valid", "share", "invalid, and why", title_justify="left")
@@ -239,7 +240,7 @@ def _print_summary(output: Path, result: "Result") -> None:
         why = ", ".join(f"{count} {reason}" for reason, count in refused.most_common())
         share = f"{100 * counts.made[kind] / counts.captions:.1f} %"
         table.add_row(kind, str(counts.made[kind]), share, f"{sum(refused.values())}: {why}" if why else "0")
-    Console().print(table)
+    print_table(table)
     for reason, count in counts.skipped.items():
         print(f"skipped: {count} entries ({reason})")
     state = "written" if result.written else "up to date"

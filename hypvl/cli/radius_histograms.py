@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from hypvl.cli.common import command_parser, run_main, user_path
+from hypvl.cli.common import command_parser, run_main, show, user_path
 from hypvl.cli.placing import (
     INPUT_HELP,
     ROOTS,
@@ -80,23 +80,21 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _print(result: dict[str, object]) -> None:
-    from rich.console import Console
-
-    from hypvl.report.tables import rich_table
+    from hypvl.report.tables import print_table, rich_table
 
     groups: dict[str, dict[str, float]] = result["groups"]  # type: ignore[assignment]  # as built above
     rows = [
         [name, str(group["count"]), f"{group['mean']:.4f}", f"{group['std']:.4f}"]
         for name, group in groups.items()
     ]
-    console = Console()
     header = ("group", "items", "mean radius", "standard deviation")
-    console.print(rich_table(rows, header=header, title="Distance to the root", text_columns=1))
+    print_table(rich_table(rows, header=header, title="Distance to the root", text_columns=1))
     pairs: list[dict[str, float]] = result["nearer"]  # type: ignore[assignment]  # as built above
     for pair in pairs:
-        said = f"{pair['first']} nearer the root than {pair['second']}: {pair['share']:.1f} % of pairs (no order: 50 %)"
-        console.print(said, markup=False, highlight=False)
-    console.print(f"The root is {ROOTS[str(result['root'])]}.", markup=False, highlight=False)
+        show(
+            f"{pair['first']} nearer the root than {pair['second']}: {pair['share']:.1f} % of pairs (no order: 50 %)"
+        )
+    print(f"The root is {ROOTS[str(result['root'])]}.")
 
 
 def run() -> int:

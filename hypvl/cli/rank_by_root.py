@@ -106,19 +106,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _print(result: dict[str, object], *, most: int = 20) -> None:
-    from rich.console import Console
-
     from hypvl.report.ordering import evenly
-    from hypvl.report.tables import rich_table
+    from hypvl.report.tables import print_table, rich_table
 
     entries: list[dict[str, float | str]] = result["items"]  # type: ignore[assignment]  # as built above
     order = str(result["order"])
     shown = evenly(len(entries), most)
     rows = [[str(entries[i]["name"]), f"{entries[i][order]:.4f}", str(i + 1)] for i in shown]
     title = f"{len(entries)} {result['modality']}s from the root outwards"
-    console = Console()
-    console.print(rich_table(rows, header=("item", order, "rank"), title=title, text_columns=1))
-    console.print(f"The root is {ROOTS[str(result['root'])]}.", markup=False, highlight=False)
+    print_table(rich_table(rows, header=("item", order, "rank"), title=title, text_columns=1))
+    print(f"The root is {ROOTS[str(result['root'])]}.")
 
 
 def run() -> int:

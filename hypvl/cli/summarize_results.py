@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _show(table: tuple[list[str], list[list[str]]], *, markdown: bool) -> None:
-    from hypvl.report.tables import markdown_table, rich_table
+    from hypvl.report.tables import markdown_table, print_table, rich_table
 
     header, rows = table
     text_columns = 2
@@ -76,9 +76,7 @@ def _show(table: tuple[list[str], list[list[str]]], *, markdown: bool) -> None:
     if markdown:
         print(markdown_table(rows, header=header, text_columns=text_columns), end="")
     else:
-        from rich.console import Console
-
-        Console().print(rich_table(rows, header=header, text_columns=text_columns))
+        print_table(rich_table(rows, header=header, text_columns=text_columns))
 
 
 def run() -> int:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ _PERCENT = (
     "map_11_points",
 )
 CSV_HEADER = ("evaluation", "status", "metric", "value", "low", "high", "chance")
+_WIDEST = 1 << 16  # characters of a line that nothing else bounds
 HEADER = ("evaluation", "metric", "value", "95 % interval", "chance")
 
 
@@ -133,6 +135,23 @@ def rich_table(
         table.add_row(*(Text(cell) for cell in ("" if first == above else first, *rest)))
         above = first
     return table
+
+
+def print_table(table: "Table") -> None:
+    """Print a table with every cell whole: on a terminal in lines that fit, else as wide as it is.
+
+    A file or a pipe has no width that a table could be cut at; ``COLUMNS`` gives it one.
+    """
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    for column in table.columns:
+        column.overflow = "fold"  # by default names end in an ellipsis
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        unbounded = console.options.update(max_width=_WIDEST)
+        console.width = max(console.width, Measurement.get(console, unbounded, table).maximum)
+    console.print(table)
 
 
 def markdown_table(

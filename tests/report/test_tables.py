@@ -1,11 +1,13 @@
 """Results as rows, for the terminal and for Markdown."""
 
 import io
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from hypvl.report.tables import Row, format_value, markdown_table, result_rows, rich_table
+from hypvl.report.tables import Row, format_value, markdown_table, print_table, result_rows, rich_table
 
 RESULTS = {
     "digits": {"metrics": {"top1_accuracy": 93.25, "top1_accuracy_chance": 10.0, "mean_loss": 0.123456}},
@@ -58,6 +60,50 @@ def test_markdown() -> None:
         ValueError, match="1 cells; expected 5, evaluation, metric, value, 95 % interval, chance"
     ):
         markdown_table([("a",)])
+
+
+LONG = {
+    "scenes_modality_gap": {
+        "metrics": {f"after_embedding_{name}_of_every_pair_of_the_set": 0.5 for name in "ab"}
+    },
+    "a_set_with_a_name_of_its_own/protocol_few_shot_50": {"metrics": {"top1_accuracy": 12.0}},
+}
+
+
+def test_in_a_pipe_names_are_whole_however_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    rows = [row.cells() for row in result_rows(LONG)]
+    print_table(rich_table(rows, title="results"))
+    lines = capsys.readouterr().out.splitlines()
+    assert "…" not in "".join(lines)
+    for name, entry in LONG.items():
+        for metric in entry["metrics"]:
+            assert sum(metric in line for line in lines) == 1
+        assert sum(name in line for line in lines) == 1
+    assert len([line for line in lines if line.strip()]) == 1 + 2 + 3  # title, header and rule, a line each
+    print_table(rich_table([("a" * 3000, "m", "1", "", "")]))
+    assert "a" * 3000 in capsys.readouterr().out
+
+
+def test_where_there_is_a_width_names_are_folded_and_nothing_is_lost(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    print_table(rich_table([row.cells() for row in result_rows(LONG)]))
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 60 and "…" not in out
+    shown = Counter("".join(out.split()))
+    names = Counter("".join([*LONG, *(metric for entry in LONG.values() for metric in entry["metrics"])]))
+    assert names <= shown
+
+
+def test_every_command_prints_tables_this_way() -> None:
+    import hypvl.cli
+
+    for path in Path(hypvl.cli.__file__).parent.glob("*.py"):
+        assert "Console().print(" not in path.read_text(), path.name
 
 
 def test_rich_says_a_name_once_and_takes_brackets_literally() -> None:
