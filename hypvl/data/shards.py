@@ -7,6 +7,7 @@ import glob
 import hashlib
 import itertools
 import re
+import string
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,10 +32,18 @@ from hypvl.data.tar_index import (
 )
 from hypvl.errors import DataError
 from hypvl.io.images import MAX_PIXELS
+from hypvl.io.redact import redact_text
 from hypvl.io.remote import RemoteFile
 
 _INDEX_SUFFIX = ".hypvl-index"
 _THREADS = 8
+#: Shards that one entry of a list may stand for, and all of them together.
+MAX_SHARDS = 1_000_000
+_DEEPEST_BRACES = 20
+_BRACE_SIGN = re.compile(r"[{},]|\\.", re.DOTALL)  # a sign behind a backslash is itself
+_ALPHABET = string.ascii_uppercase + string.ascii_lowercase
+_LETTERS = re.compile(r"([A-Za-z])\.\.([A-Za-z])(?:\.\.-?(\d+))?")
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?")
 
 
 class ImageTextShards:
@@ -169,17 +178,26 @@ def expand_shards(tarfiles: str | Sequence[str]) -> list[str]:
     """
     shards: list[str] = []
     for entry in [tarfiles] if isinstance(tarfiles, str) else tarfiles:
-        if Path(entry).expanduser().is_file():  # whatever signs its name holds
+        if _is_file(Path(entry).expanduser()):  # whatever signs its name holds
             shards.append(str(Path(entry).expanduser()))
             continue
         for part in [entry] if entry.startswith("pipe:") else _split_commas(entry):
             for place in _expand_braces(part):
                 shards.extend(_match(place))
+            if len(shards) > MAX_SHARDS:
+                raise DataError(f"tarfiles: names more than {MAX_SHARDS} shards; expected at most so many.")
     if not shards:
         raise DataError(
             "tarfiles: names no shard; give paths, a glob such as datasets/redcaps/*.tar, or URLs."
         )
     return shards
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # longer than a name may be: a list of them, say
+        return False
 
 
 def _split_commas(entry: str) -> list[str]:
@@ -196,18 +214,69 @@ def _split_commas(entry: str) -> list[str]:
 
 def _expand_braces(part: str) -> list[str]:
     try:
-        return list(braceexpand.braceexpand(part))
+        count = _count_braces(part)
+        if count <= MAX_SHARDS:
+            return list(braceexpand.braceexpand(part))
     except ValueError as error:
         raise DataError(
-            f"{part}: its braces do not match; expected e.g. shard-{{0000..0099}}.tar."
+            f"{redact_text(part)}: its braces do not match; expected e.g. shard-{{0000..0099}}.tar."
         ) from error
+    raise DataError(
+        f"{redact_text(part)}: stands for {count if count < 10**18 else 'far too many'} shards; expected at most "
+        f"{MAX_SHARDS}."
+    )
+
+
+def _count_braces(pattern: str, depth: int = 0) -> int:
+    """How many texts a brace list stands for, without making any of them.
+
+    Raises:
+        ValueError: when braces do not match, or lie too deep in each other.
+    """
+    if depth > _DEEPEST_BRACES:
+        raise ValueError("braces in braces in braces")
+    count, open_at, level = 1, 0, 0
+    commas: list[int] = []
+    for match in _BRACE_SIGN.finditer(pattern):
+        sign, at = match[0], match.start()
+        if sign == "{":
+            level += 1
+            if level == 1:
+                open_at, commas = at, []
+        elif sign == "," and level == 1:
+            commas.append(at)
+        elif sign == "}":
+            level -= 1
+            if level < 0:
+                raise ValueError("a brace is closed that was not opened")
+            if level == 0:
+                count *= _count_list(pattern, open_at, commas, at, depth)
+    if level:
+        raise ValueError("a brace is not closed")
+    return count
+
+
+def _count_list(pattern: str, begin: int, commas: Sequence[int], end: int, depth: int) -> int:
+    """How many texts stand between two braces: a range, a list, or one text."""
+    spread = _RANGE.fullmatch(pattern[begin + 1 : end])
+    if spread is not None:
+        first, last, step = int(spread[1]), int(spread[2]), int(spread[3] or 1) or 1
+        return abs(last - first) // step + 1
+    letters = _LETTERS.fullmatch(pattern[begin + 1 : end])
+    if letters is not None:
+        first, last = (_ALPHABET.index(letter) for letter in letters.groups()[:2])
+        return abs(last - first) // (int(letters[3] or 1) or 1) + 1
+    places = [begin, *commas, end]
+    return sum(
+        _count_braces(pattern[left + 1 : right], depth + 1) for left, right in itertools.pairwise(places)
+    )
 
 
 def _match(place: str) -> list[str]:
     if place.startswith("pipe:") or re.match(r"[a-z][a-z0-9+.-]+://", place):
         return [place]
     path = Path(place).expanduser()
-    if path.is_file():
+    if _is_file(path):
         return [str(path)]
     if path.is_dir():
         raise DataError(f"{place}: is a folder; name the TAR files in it, e.g. {place.rstrip('/')}/*.tar.")

@@ -3,9 +3,11 @@ import http.server
 import json
 import os
 import pickle
+import random
 import threading
 from pathlib import Path
 
+import braceexpand
 import numpy as np
 import pytest
 from loguru import logger
@@ -115,6 +117,53 @@ def test_expand_shards(files, given, names):
 def test_what_names_no_shard_is_an_error(files, given, words):
     with pytest.raises(DataError, match=words):
         len(make(given))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [
+        ("{0..999999999}.tar", "1000000000"),
+        ("{999999999..0..2}.tar", "500000000"),
+        ("{1..1000}-{1..1000}-{a,b}.tar", "2000000"),
+        ("{{1..1000}{1..1000}{1..1000},x}.tar", "1000000001"),
+        ("{1..2}" * 100, "far too many"),
+        ("http://me:SECRET@h/{0..9999999}.tar?token=SECRET", "10000000"),
+    ],
+)
+def test_brace_lists_have_a_limit(pattern, count):
+    with pytest.raises(DataError, match=f"stands for {count} shards; expected at most 1000000") as caught:
+        expand_shards(pattern)
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("pattern", ["{" * 5000 + "}" * 5000, "{1..2", "{}}", "{0.." + "9" * 5000 + "}"])
+def test_braces_that_cannot_be_read(pattern):
+    with pytest.raises(DataError, match="braces do not match"):
+        expand_shards([pattern])
+
+
+def test_a_list_longer_than_a_name_may_be_is_a_list(files):
+    assert expand_shards(",".join(["t.tar"] * 2000)) == ["t.tar"] * 2000
+
+
+def test_braces_are_counted_as_they_are_expanded():
+    rng = random.Random(0)
+    for _ in range(3000):
+        pieces = ["{", "}", ",", "a", "{1..3}", "{c..a}", "{4..1..2}", "\\{", "x"]
+        pattern = "".join(rng.choice(pieces) for _ in range(9))
+        try:
+            counted = module._count_braces(pattern)
+        except ValueError:  # also for }{, which the library takes for a pair
+            continue
+        assert counted == len(list(braceexpand.braceexpand(pattern))), pattern
+    for pattern, count in {
+        "{1..3}{a,b}": 6,
+        "{a{0..9},b{0..9}}": 20,
+        "{x}": 1,
+        "\\{1..9\\}": 1,
+        "{,a}": 2,
+    }.items():
+        assert module._count_braces(pattern) == count == len(list(braceexpand.braceexpand(pattern)))
 
 
 def test_bad_samples_are_named(tmp_path):
