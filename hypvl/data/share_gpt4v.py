@@ -1,12 +1,9 @@
 """ShareGPT4V: pictures with long captions, listed in one JSON file in the layout of LLaVA."""
 
-import contextlib
 import functools
 import hashlib
-import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from loguru import logger
@@ -16,16 +13,13 @@ from hypvl.data.sample import BadSample, ImageTransform, Sample, Tokenize, capti
 from hypvl.data.shards import describe
 from hypvl.data.storage import FileHandles
 from hypvl.errors import DataError
-from hypvl.io.files import read_regular
+from hypvl.io.files import open_regular, read_regular
 from hypvl.io.images import MAX_IMAGE_BYTES, MAX_PIXELS
+from hypvl.io.json_list import JsonList
+from hypvl.io.json_text import parse_json
 
 Split: TypeAlias = Literal["train", "validation"]
 _BLOCK = 32  # as tables: rows cost nothing to reach
-_WINDOW = 1 << 22  # bytes parsed at a time
-_LARGEST_ENTRY = 1 << 26  # bytes; what does not end by then is broken
-_DECODER = json.JSONDecoder()
-_BLANKS = " \t\r\n"
-_BOM = b"\xef\xbb\xbf"
 
 
 class ShareGPT4V:
@@ -119,8 +113,8 @@ class ShareGPT4V:
         key = f"{self.path.name}/{self.split} {row}"
         start, end = (int(place) for place in self._scan[0][row])
         try:
-            entry = json.loads(self._handles.read(self.path, start, end - start))
-        except (OSError, ValueError, RecursionError) as error:
+            entry = parse_json(self._handles.read(self.path, start, end - start))
+        except (OSError, ValueError) as error:
             raise BadSample(key, f"broken entry ({error})") from error
         caption = caption_text(key, _caption(entry), "conversations[1].value", generator)
         caption = caption.replace("\n", " ")
@@ -147,8 +141,8 @@ class ShareGPT4V:
         places: list[tuple[int, int]] = []
         count = 0
         try:
-            with self.path.open("rb") as file:
-                entries = _JsonList(file, self.path)
+            with open_regular(self.path) as file:
+                entries = JsonList(file, self.path)
                 for start, end, entry in entries:
                     count += 1
                     if (count <= self.validation_entries) != (self.split == "validation"):
@@ -188,69 +182,3 @@ def _image_of(entry: Any) -> str:
     """The path of the picture, the empty text where there is none."""
     image = entry.get("image") if isinstance(entry, dict) else None
     return image if isinstance(image, str) else ""
-
-
-class _JsonList:
-    """Iterates over the elements of a JSON list, a window of the file at a time, and knows where they stand.
-
-    The text is decoded as Latin-1, which keeps every byte and, over UTF-8, every sign of JSON, so that places in the
-    text are places in the file; elements with signs beyond ASCII are decoded once more.
-    """
-
-    def __init__(self, file: BinaryIO, name: Path) -> None:
-        self._file = file
-        self._name = name
-        self._text = ""
-        self._start = 0  # where the text begins in the file
-        self._at = 0  # in the text
-        self.hash = hashlib.sha256()  # of the whole file, once it has been iterated over
-
-    def __iter__(self) -> Iterator[tuple[int, int, Any]]:
-        """(first byte, byte after the last, value) of each element."""
-        self._read()
-        self._at = len(_BOM) if self._text.startswith(_BOM.decode("latin-1")) else 0
-        if self._next_sign() != "[":
-            begin = self._text[self._at : self._at + 20]
-            raise DataError(f"{self._name}: is no JSON list, it begins with {begin!r}; check dataset.path.")
-        self._at += 1
-        while (sign := self._next_sign()) != "]":
-            if sign == ",":
-                self._at += 1
-                continue
-            value, end = self._element()
-            raw = self._text[self._at : end]
-            if not raw.isascii():
-                with contextlib.suppress(UnicodeDecodeError):  # no UTF-8: a bad sample when it is read
-                    value = json.loads(raw.encode("latin-1"))
-            yield self._start + self._at, self._start + end, value
-            self._at = end
-        while self._read():
-            self._at = len(self._text)
-
-    def _element(self) -> tuple[Any, int]:
-        """The element that starts here, and where it ends in the text."""
-        while True:
-            try:
-                return _DECODER.raw_decode(self._text, self._at)
-            except (ValueError, RecursionError) as error:  # broken, or not all of it read yet
-                if len(self._text) - self._at > _LARGEST_ENTRY or not self._read():
-                    raise DataError(
-                        f"{self._name}: is no whole JSON list, it breaks after byte {self._start + self._at} "
-                        f"({error}); copy it again."
-                    ) from error
-
-    def _next_sign(self) -> str:
-        """Go to the next sign that is no blank; the empty text at the end."""
-        while True:
-            while self._at < len(self._text) and self._text[self._at] in _BLANKS:
-                self._at += 1
-            if self._at < len(self._text) or not self._read():
-                return self._text[self._at : self._at + 1]
-
-    def _read(self) -> bool:
-        """Drop what is done with and append a window; False at the end of the file."""
-        data = self._file.read(_WINDOW)
-        self.hash.update(data)
-        self._start += self._at
-        self._text, self._at = self._text[self._at :] + data.decode("latin-1"), 0
-        return bool(data)

@@ -1,14 +1,10 @@
 """Image-text pairs listed in a CSV, TSV or JSONL file: a path and a caption in each row."""
 
-import contextlib
-import csv
 import functools
 import hashlib
-import io
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from loguru import logger
@@ -17,15 +13,19 @@ from hypvl.data.augment import InModalAugment
 from hypvl.data.sample import BadSample, ImageTransform, Sample, Tokenize, caption_text, finish_sample
 from hypvl.data.shards import describe
 from hypvl.data.storage import FileHandles
-from hypvl.errors import DataError
-from hypvl.io.files import read_regular
+from hypvl.io.files import path_below, read_regular
 from hypvl.io.images import MAX_IMAGE_BYTES, MAX_PIXELS
+from hypvl.io.table_text import (
+    CAPTION_COLUMNS,
+    IMAGE_COLUMNS,
+    MAX_FIELD_LINES,
+    Quoting,
+    RowError,
+    TableText,
+)
 
-_BOM = b"\xef\xbb\xbf"
 # Rows shuffled as one block. Rows cost nothing to reach, so blocks are small: windows mix the whole file.
 _BLOCK = 32
-# Rows of a JSONL file whose keys are looked at to find out whether it has the columns at all.
-_ROWS_CHECKED = 100
 
 
 class RowMapper(Protocol):
@@ -48,18 +48,23 @@ class ImageTextTable:
     """Samples listed in a table. Only the place of each row in the file is kept in memory (8 bytes a row).
 
     Args:
-        path: ``.jsonl`` / ``.ndjson``: one JSON object a line; anything else: a table with a header line.
+        path: A CSV or TSV with a header line, ``.jsonl``, or a JSON list, see :class:`hypvl.io.table_text.TableText`.
         image_transform: Crops the decoded image.
         tokenizer: Turns captions into token ids.
-        image_column: Column (or key) with the image's path.
-        caption_column: Column (or key) with the caption; in JSONL also a list, of which one is drawn.
-        separator: Between columns; TAB even for ``.csv``, as in open_clip.
+        image_column: Column (or key) with the image's path; None: the first of
+            :data:`hypvl.io.table_text.IMAGE_COLUMNS` there is (``filepath``, ``image`` ...).
+        caption_column: Column (or key) with the caption, in JSON also a list, of which one is drawn; None: the first
+            of :data:`hypvl.io.table_text.CAPTION_COLUMNS` (``title``, ``caption`` ...).
+        separator: Between columns; None: TAB where the header line has one (even in ``.csv``, as in open_clip), else
+            comma, else semicolon.
         quoting: "minimal": fields may be quoted; "none": a quotation mark is a sign like any other.
-        images_root: Folder that paths start from; None: the folder of the table.
+        max_field_lines: Lines that a quoted field may take; more are a broken row, a bad sample.
+        images_root: Folder that paths start from; an image outside it, by an absolute path or ``..``, is a bad
+            sample. None: the folder of the table, and paths may lead anywhere.
         shuffle_window: Samples permuted together.
         max_bad_fraction: Share of bad samples at which training stops.
         max_pixels: Larger images are bad samples.
-        augment: Adds an augmented picture and caption to each sample.
+        augment: Adds an augmented image and caption to each sample.
         mapper: Makes a sample's fields from a row (negatives and the like), in place of the two columns.
     """
 
@@ -69,10 +74,11 @@ class ImageTextTable:
         *,
         image_transform: ImageTransform,
         tokenizer: Tokenize,
-        image_column: str = "filepath",
-        caption_column: str = "title",
-        separator: str = "\t",
-        quoting: Literal["minimal", "none"] = "minimal",
+        image_column: str | None = None,
+        caption_column: str | None = None,
+        separator: str | None = None,
+        quoting: Quoting = "minimal",
+        max_field_lines: int = MAX_FIELD_LINES,
         images_root: str | Path | None = None,
         shuffle_window: int = 4000,
         max_bad_fraction: float = 0.1,
@@ -80,23 +86,20 @@ class ImageTextTable:
         augment: InModalAugment | None = None,
         mapper: RowMapper | None = None,
     ) -> None:
-        if len(separator) != 1:
-            raise ValueError(f"separator: got {separator!r}; expected one character.")
-        if quoting not in ("minimal", "none"):
-            raise ValueError(f"quoting: got {quoting!r}; expected 'minimal' or 'none'.")
         self.path = Path(path).expanduser()
         self.image_transform = image_transform
         self.tokenizer = tokenizer
         self.image_column = image_column
         self.caption_column = caption_column
-        self.separator = separator
-        self.quoting = quoting
-        self.images_root = self.path.parent if images_root is None else Path(images_root).expanduser()
+        self.images_root = None if images_root is None else Path(images_root).expanduser()
         self.shuffle_window = shuffle_window
         self.max_bad_fraction = max_bad_fraction
         self.max_pixels = max_pixels
         self.augment = augment
         self.mapper = mapper
+        self._text = TableText(
+            self.path, separator=separator, quoting=quoting, max_field_lines=max_field_lines
+        )
         self._handles = FileHandles(limit=1)
 
     def prepare(self) -> None:
@@ -109,18 +112,24 @@ class ImageTextTable:
         return [_BLOCK] * full + [rest] * (rest > 0)
 
     def __len__(self) -> int:
-        return len(self._scan[0]) - 1
+        return len(self._checked)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Of the file's content and what is made of it."""
+        index, text = self._checked.index, self._text
+        if self.mapper is None:
+            columns: tuple[str, ...] = self._columns
+        else:  # it takes others; what is described here stays what it was
+            columns = (self.image_column or IMAGE_COLUMNS[0], self.caption_column or CAPTION_COLUMNS[0])
+        separator = index.separator or text.separator or "\t"
         return hashlib.sha256(
             (
-                self._scan[2]
+                index.digest
                 + describe(
-                    self.image_column, self.caption_column, self.separator, self.quoting,
-                    self.image_transform, self.max_pixels,
-                    *(() if self.mapper is None else (self.mapper,)), augment=self.augment,
+                    *columns, separator, text.quoting, self.image_transform, self.max_pixels,
+                    *(() if self.mapper is None else (self.mapper,)),
+                    *((index.unclosed,) if index.unclosed else ()), augment=self.augment,
                 )
             ).encode()
         ).hexdigest()  # fmt: skip
@@ -136,9 +145,9 @@ class ImageTextTable:
         fields = self._map(key, self._fields(key, row), generator)
         image = fields["image"]
         try:
-            data = read_regular(self.images_root / image, max_bytes=MAX_IMAGE_BYTES)
+            data = read_regular(self._place(image), max_bytes=MAX_IMAGE_BYTES)
         except (OSError, ValueError) as error:
-            raise BadSample(key, f"cannot read {self.images_root / image} ({error})") from error
+            raise BadSample(key, f"cannot read {image} ({error})") from error
         return finish_sample(
             f"{key} ({image})",
             {**fields, "image": data},
@@ -149,119 +158,45 @@ class ImageTextTable:
             augment=self.augment,
         )
 
+    def _place(self, image: str) -> Path:
+        return self.path.parent / image if self.images_root is None else path_below(self.images_root, image)
+
     def _map(self, key: str, row: Mapping[str, Any], generator: np.random.Generator) -> dict[str, Any]:
         if self.mapper is not None:
             return self.mapper(key, row, generator)
-        caption = caption_text(key, row.get(self.caption_column), self.caption_column, generator)
-        image = row.get(self.image_column)
+        image_column, caption_column = self._columns
+        caption = caption_text(key, row.get(caption_column), caption_column, generator)
+        image = row.get(image_column)
         if not isinstance(image, str) or not image:
-            raise BadSample(key, f"missing {self.image_column}")
+            raise BadSample(key, f"missing {image_column}")
         return {"image": image, "caption": caption}
 
-    @property
-    def _is_json(self) -> bool:
-        return self.path.suffix.lower() in (".jsonl", ".ndjson")
-
-    def _fields(self, key: str, row: int) -> dict[str, Any]:
-        offsets, columns, _ = self._scan
-        try:
-            data = self._handles.read(self.path, int(offsets[row]), int(offsets[row + 1] - offsets[row]))
-            text = data.decode()
-            if self._is_json:
-                fields = json.loads(text)
-                if not isinstance(fields, dict):
-                    raise BadSample(key, f"a {type(fields).__name__}, expected a JSON object")
-                return fields
-            return dict(zip(columns, next(self._reader(io.StringIO(text, newline=""))), strict=False))
-        except (OSError, ValueError, RecursionError, csv.Error, StopIteration) as error:
-            raise BadSample(key, f"broken row ({error})") from error
-
-    def _reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
-        if self.quoting == "none":
-            rows = csv.reader(lines, delimiter=self.separator, quoting=csv.QUOTE_NONE)
-        else:
-            rows = csv.reader(lines, delimiter=self.separator)
-        return (row for row in rows if row)  # blank lines belong to no row; csv gives them as empty lists
+    @functools.cached_property
+    def _columns(self) -> tuple[str, str]:
+        """Names of the image and the caption column."""
+        return (
+            self._text.column(self.image_column, IMAGE_COLUMNS, option="image_column"),
+            self._text.column(self.caption_column, CAPTION_COLUMNS, option="caption_column"),
+        )
 
     @functools.cached_property
-    def _scan(self) -> tuple[np.ndarray, list[str], str]:
-        """(where each row starts and the last ends (N + 1,) int64, columns, hash of the content)."""
+    def _checked(self) -> TableText:
+        """The table, which has the columns that are needed."""
+        if self.mapper is None:
+            self._columns  # noqa: B018 (raises)
+        else:
+            for column in self.mapper.columns:
+                self._text.column(column, (), option="mapper")
+        return self._text
+
+    def _fields(self, key: str, row: int) -> dict[str, Any]:
+        start, end = (int(place) for place in self._text.index.places[row : row + 2])
         try:
-            with self.path.open("rb") as file:
-                if file.peek(2)[:2] == b"\x1f\x8b":
-                    raise DataError(f"{self.path}: is compressed with gzip; unpack it (gunzip) first.")
-                lines = _Lines(file)
-                offsets, columns = self._scan_json(lines) if self._is_json else self._scan_table(lines)
+            return self._text.parse(self._handles.read(self.path, start, end - start))
+        except RowError as error:
+            raise BadSample(key, f"broken row: {error}") from error
         except OSError as error:
-            raise DataError(f"{self.path}: cannot be read ({error.strerror}); check dataset.path.") from error
-        if len(offsets) < 2:
-            raise DataError(f"{self.path}: has no rows.")
-        needed = (self.image_column, self.caption_column) if self.mapper is None else self.mapper.columns
-        for column in needed:
-            if column not in columns:
-                one = (
-                    ""
-                    if len(columns) != 1
-                    else f" (with separator {self.separator!r}: set dataset.separator?)"
-                )
-                raise DataError(f"{self.path}: has no column {column!r}; it has {', '.join(columns)}{one}.")
-        return np.asarray(offsets, dtype=np.int64), columns, lines.hash.hexdigest()
-
-    def _scan_table(self, lines: "_Lines") -> tuple[list[int], list[str]]:
-        reader = self._reader(lines)
-        try:
-            columns = next(reader, [])
-            if columns:  # names may be of any script; rows are decoded when they are read
-                columns = [name.encode("latin-1").decode(errors="replace") for name in columns]
-            offsets = [lines.end]
-            for _ in reader:
-                offsets.append(lines.end)
-        except csv.Error as error:
-            raise DataError(
-                f"{self.path}: the row at byte {lines.end} is broken ({error}); a quotation mark that never "
-                "closes? Then set dataset.quoting=none."
-            ) from error
-        return offsets, columns
-
-    def _scan_json(self, lines: "_Lines") -> tuple[list[int], list[str]]:
-        offsets = [0]
-        columns: dict[str, None] = {}
-        for line in lines:
-            if not line.strip():
-                continue
-            if len(offsets) == 1:
-                offsets[0] = lines.start
-            if len(offsets) <= _ROWS_CHECKED:
-                with contextlib.suppress(ValueError):  # a broken row is a bad sample, not a bad table
-                    found = json.loads(line.encode("latin-1"))
-                    columns.update(dict.fromkeys(found if isinstance(found, dict) else ()))
-            offsets.append(lines.end)
-        if len(offsets) > 1 and not columns:
-            raise DataError(
-                f"{self.path}: none of its first lines is a JSON object; expected one in each line."
-            )
-        return offsets, list(columns)
+            raise BadSample(key, f"cannot read {self.path} ({error})") from error
 
     def __repr__(self) -> str:
         return f"ImageTextTable({str(self.path)!r})"
-
-
-class _Lines:
-    """Iterates the lines of a file and knows where it stands.
-
-    Lines come in Latin-1, which keeps every byte and, over UTF-8, every separator and quotation mark: rows can
-    be told apart without decoding them.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.start = self.end = 0
-        self.hash = hashlib.sha256()
-
-    def __iter__(self) -> Iterator[str]:
-        for line in self._file:
-            self.hash.update(line)
-            self.start, self.end = self.end, self.end + len(line)
-            if self.start == 0 and line.startswith(_BOM):
-                self.start, line = len(_BOM), line[len(_BOM) :]
-            yield line.decode("latin-1")

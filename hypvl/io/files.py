@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+_KINDS = (
+    (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+)  # fmt: skip
+
 
 def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], None]) -> None:
     """Give ``path`` this content, whole or not at all: written beside it, brought to disk, renamed.
@@ -43,20 +47,47 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], Non
     _sync_folder(path.parent)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading, links followed.
+
+    Raises:
+        OSError: when it cannot be read, or is a folder, a device or a pipe, which may have no end or never answer.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        what = next((name for test, name in _KINDS if test(mode)), "something else")
+        raise OSError(errno.EINVAL, f"not a regular file but {what}", str(path))
+    return os.fdopen(handle, "rb")
+
+
 def read_regular(path: Path, *, max_bytes: int) -> bytes:
     """The content of a regular file, links followed.
 
     Raises:
-        OSError: when it cannot be read, has more than ``max_bytes``, or is a device or a pipe, which may have no end.
+        OSError: as :func:`open_regular`, and when it has more than ``max_bytes``.
     """
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with open_regular(path) as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
         data = file.read() if status.st_size <= max_bytes else None
     if data is None or len(data) > max_bytes:
         raise OSError(errno.EFBIG, f"more than {max_bytes} bytes", str(path))
     return data
+
+
+def path_below(root: Path, name: str) -> Path:
+    """``root / name``, if it does not leave ``root`` by ``..`` or as an absolute path; links are not looked at.
+
+    Raises:
+        ValueError: when it does.
+    """
+    path = root / name
+    if ".." in name or path == Path(name):
+        inside, whole = (Path(os.path.normpath(place.absolute())) for place in (root, path))
+        if inside not in whole.parents:
+            raise ValueError(f"{name!r} is outside images_root {root}; name a folder that holds it, or none")
+    return path
 
 
 def open_new(path: Path) -> BinaryIO:

@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 
 import numpy as np
@@ -60,7 +61,10 @@ def test_names_separator_root_and_quoting_are_options(images):
         "images_root": images / "pictures",
     }
     assert captions(table(images / "t.csv", text, quoting="none", **options)) == ['"open quote', "b"]
-    assert len(table(images / "t.csv", text, **options)) == 1  # the quote takes the next line in
+    strict = table(images / "t.csv", text, **options)
+    with pytest.raises(BadSample, match="row 0: broken row: a quotation mark that opens a field"):
+        strict.sample(0, np.random.default_rng(0))
+    assert text_of(strict.sample(1, np.random.default_rng(0))["text"]) == "b"
 
 
 def test_jsonl(images):
@@ -80,15 +84,24 @@ def test_jsonl(images):
     [
         ("t.csv", "\tcap", "missing filepath"),
         ("t.csv", "pictures/0.jpg\t", "empty title"),
-        ("t.csv", "pictures/0.jpg", "missing title"),
+        ("t.csv", "pictures/0.jpg", r"another number of fields than the header \(1, expected 2"),
+        (
+            "t.csv",
+            "pictures/0.jpg\ta dog\trunning",
+            r"another number of fields than the header \(3, expected 2",
+        ),
+        ("t.csv", 'pictures/0.jpg\t"a \\"dog\\""', "a quotation mark inside a quoted field"),
+        ("t.csv", "pictures/0.jpg\ta dog\rruns", "broken row"),
+        ("t.csv", 'pictures/0.jpg\t"' + "y" * 200_000 + '"', "a field that is too long"),
         ("t.csv", "gone.jpg\tcap", "cannot read .*gone.jpg"),
         ("t.csv", "pictures\tcap", "cannot read .*pictures"),
         ("t.csv", "t.csv\tcap", "cannot decode"),
         ("t.csv", b"pictures/0.jpg\t\xff\xfe", "broken row"),
         ("t.jsonl", "{broken", "broken row"),
-        ("t.jsonl", "[1]", "a list, expected a JSON object"),
+        ("t.jsonl", "[1]", r"no JSON object \(a list\)"),
         ("t.jsonl", '{"filepath": "pictures/0.jpg"}', "missing title"),
         ("t.jsonl", '{"filepath": 3, "title": "cap"}', "missing filepath"),
+        ("t.jsonl", "[" * 100_000, "broken JSON"),
         ("t.jsonl", '{"filepath": "a\\u0000b", "title": "cap"}', "cannot read"),
     ],
 )
@@ -103,14 +116,21 @@ def test_bad_rows_are_bad_samples(images, name, row, reason):
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("t.csv", "a\tb\n1\t2\n", "t.csv: has no column 'filepath'; it has a, b"),
-        ("t.csv", "filepath,title\n1,2\n", r"set dataset.separator\?"),
-        ("t.csv", "filepath\tTitel\n1\t2\n", "has no column 'title'; it has filepath, Titel"),
-        ("t.jsonl", '{"a": 1}\n', "has no column 'filepath'; it has a"),
+        ("t.csv", "a\tb\n1\t2\n", "t.csv: has no column 'filepath' or .*; it has a, b; set image_column"),
+        ("t.csv", "filepath|title\n1|2\n", r"set separator\?"),
+        ("t.csv", "filepath\tTitel\n1\t2\n", "has no column 'title' or .*; it has filepath, Titel"),
+        ("t.jsonl", '{"a": 1}\n', "has no column 'filepath' or .*; it has a"),
         ("t.jsonl", "no\njson\n", "none of its first lines is a JSON object"),
         ("t.csv", "", "has no rows"),
         ("t.csv", "filepath\ttitle\n", "has no rows"),
-        ("t.csv", "filepath\ttitle\n" + 'x\t"' + "y" * 200_000, "set dataset.quoting=none"),
+        ("t.csv", "filepath\ttitle\ttitle\nx\ty\tz\n", "has 2 columns 'title'; expected one"),
+        ("t.csv", "filepath\ttitle\nx\ty\n".encode("utf-16"), "is UTF-16, or no text; expected UTF-8: iconv"),
+        ("t.csv", "filepath\ttitle\nx\ty\n".encode("utf-16-le"), "is UTF-16, or no text"),
+        ("t.jsonl", '{"filepath": "x"}'.encode("utf-16-be"), "is UTF-16, or no text"),
+        ("t.json", "[]", "has no rows"),
+        ("t.json", '["a", "b"]', "none of its first entries is a JSON object"),
+        ("t.json", '[{"filepath": "x", "title": "y"}] {"a": 1}', "goes on after its JSON list"),
+        ("t.json", '[{"filepath": "x", "title": "y"}', "is no whole JSON list"),
         ("t.csv", b"\x1f\x8b\x08", "compressed with gzip"),
     ],
 )
@@ -138,3 +158,82 @@ def test_fingerprint_and_pickling(images):
     assert again.fingerprint == dataset.fingerprint and captions(again) == ["a"]
     assert table(images / "u.csv", text).fingerprint == dataset.fingerprint  # the name does not matter
     assert table(images / "t.csv", text.replace("\ta", "\tb")).fingerprint != dataset.fingerprint
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", ";"])
+@pytest.mark.parametrize("columns", [("filepath", "title"), ("image", "caption"), ("file_name", "text")])
+def test_usual_separators_and_columns_need_no_option(images, separator, columns):
+    text = "\n".join(separator.join(row) for row in (columns, ("pictures/0.jpg", "a cat"))) + "\n"
+    assert captions(table(images / "t.csv", text)) == ["a cat"]
+
+
+def test_the_two_characters_backslash_t_are_a_tab(images):
+    assert captions(table(images / "t.csv", "image\tcaption\npictures/0.jpg\ta, b\n", separator="\\t")) == [
+        "a, b"
+    ]
+
+
+def test_an_opening_quote_costs_its_own_row_only(images):
+    text = (
+        "image,caption\n"
+        'pictures/0.jpg,"open a dog\n'
+        "pictures/1.jpg,a cat\n"
+        'pictures/2.jpg,a 5" nail\n'
+        'pictures/0.jpg,a "nice" dog\n'
+        "pictures/1.jpg,last\n"
+    )
+    dataset = table(images / "t.csv", text)
+    assert len(dataset) == 5
+    with pytest.raises(BadSample, match=r"t.csv/row 0: broken row: a quotation mark that opens a field"):
+        dataset.sample(0, np.random.default_rng(0))
+    found = [text_of(dataset.sample(i, np.random.default_rng(0))["text"]) for i in range(1, 5)]
+    assert found == ["a cat", 'a 5" nail', 'a "nice" dog', "last"]
+
+
+def test_rows_counted_otherwise_are_other_data(images):
+    swallowing = 'filepath\ttitle\npictures/0.jpg\t"a\n' + "pictures/1.jpg\tb\n" * 30
+    wide = table(images / "t.csv", swallowing, quoting="minimal")
+    assert wide.fingerprint != table(images / "t.csv", swallowing.replace('"', "'")).fingerprint
+
+
+def test_a_json_list_is_a_table(images):
+    rows = [
+        {"image": f"pictures/{i}.jpg", "caption": c, "n": [1, {"a": "]"}]}
+        for i, c in enumerate(["ü", "b", "c"])
+    ]
+    for name, text in {"list": json.dumps(rows, indent=1), "lines": "\n".join(map(json.dumps, rows))}.items():
+        dataset = table(images / f"{name}.json", text)
+        assert captions(dataset) == ["ü", "b", "c"]
+
+
+def test_images_root_confines_and_without_it_paths_lead_anywhere(images):
+    outside = images / "outside.jpg"
+    outside.write_bytes(jpeg(1))
+    rows = ["0.jpg", "../outside.jpg", str(outside), str(images / "pictures" / "1.jpg"), "../pictures/2.jpg"]
+    text = "image\tcaption\n" + "".join(f"{row}\tcap\n" for row in rows)
+    dataset = table(images / "t.csv", text, images_root=images / "pictures")
+    for row, right in enumerate([True, False, False, True, True]):
+        if right:
+            dataset.sample(row, np.random.default_rng(0))
+        else:
+            with pytest.raises(BadSample, match="is outside images_root"):
+                dataset.sample(row, np.random.default_rng(0))
+    (images / "pictures" / "sub").mkdir()
+    free = table(images / "pictures" / "sub" / "t.csv", text.replace("0.jpg\t", "../0.jpg\t", 1))
+    free.sample(0, np.random.default_rng(0))  # relative to the table, which need not stand above its images
+    free.sample(2, np.random.default_rng(0))
+
+
+def test_an_image_that_is_a_pipe_is_a_bad_sample(images):
+    os.mkfifo(images / "fifo")
+    for path, what in (("fifo", "a pipe"), ("/dev/zero", "a device")):
+        dataset = table(images / "t.csv", f"image\tcaption\n{path}\tcap\n")
+        with pytest.raises(BadSample, match=f"not a regular file but {what}"):
+            dataset.sample(0, np.random.default_rng(0))
+
+
+def test_only_regular_files_are_tables(images):
+    os.mkfifo(images / "t.csv")
+    for path, what in ((images / "t.csv", "a pipe"), ("/dev/zero", "a device"), (images, "a folder")):
+        with pytest.raises(DataError, match=f"cannot be read .not a regular file but {what}"):
+            len(ImageTextTable(path, image_transform=Squeeze(8), tokenizer=Letters()))

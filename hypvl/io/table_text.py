@@ -1,0 +1,479 @@
+"""Tables of images, captions and the like: CSV and TSV with a header line, JSON Lines, and JSON lists of objects.
+
+One reader for whatever takes such a file. A row whose fields do not fit the header, and an opening quotation mark that
+takes in the next rows, are broken rows, not other captions.
+"""
+
+import csv
+import hashlib
+import re
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from hypvl.checks import one_of, whole_number
+from hypvl.errors import DataError
+from hypvl.io.files import open_regular
+from hypvl.io.json_list import JsonList
+from hypvl.io.json_text import parse_json
+
+Quoting: TypeAlias = Literal["minimal", "none"]
+#: Names tried, in this order, when no column is named.
+IMAGE_COLUMNS = ("filepath", "image", "image_path", "file_name", "filename", "image_id")
+CAPTION_COLUMNS = ("title", "caption", "captions", "text")
+#: Lines that a quoted field may take: captions of several lines are rarely longer, tables that never close one are.
+MAX_FIELD_LINES = 20
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson", ".jsonlines")
+
+_SEPARATORS = ("\t", ",", ";")  # the first one in the header line, where none is named
+_BOM = b"\xef\xbb\xbf"
+_WIDE = (b"\xff\xfe", b"\xfe\xff")  # how UTF-16 and UTF-32 begin
+_LARGEST_LINE = 1 << 26
+# Rows of a JSON file whose keys are looked at to find out which columns there are.
+_ROWS_CHECKED = 100
+
+
+class RowError(ValueError):
+    """A row that cannot be used.
+
+    Args:
+        kind: What is wrong, the same words for all rows of the kind.
+        detail: More of it.
+    """
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(kind, detail)
+        self.kind = kind
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({self.detail})" if self.detail else self.kind
+
+
+class Row(NamedTuple):
+    """A row as it stands in the file: where ("line 3", "entry 2"), and its fields or what is wrong with it."""
+
+    where: str
+    fields: dict[str, Any] | RowError
+
+
+class Index(NamedTuple):
+    """Where rows stand.
+
+    Attributes:
+        places: (N + 1,) int64: the first byte of each row, and the byte after the last.
+        columns: Names, in order; of a JSON file the keys of its first rows.
+        separator: Between columns; the empty text in a JSON file.
+        digest: SHA-256 of the file's content.
+        unclosed: Rows whose quotation mark would have taken in others.
+    """
+
+    places: np.ndarray
+    columns: tuple[str, ...]
+    separator: str
+    digest: str
+    unclosed: int
+
+
+class TableText:
+    """The rows of a table. Only the place of each is kept in memory, 8 bytes a row.
+
+    Args:
+        path: ``.json``, ``.jsonl``, ``.ndjson``, ``.jsonlines``: objects, one a line or in a list; anything else: a
+            table with a header line. UTF-8.
+        separator: Between columns; None: TAB where the header line has one, else comma, else semicolon. The two
+            characters ``\\t`` mean TAB.
+        quoting: "minimal": fields may be quoted, as in RFC 4180; "none": a quotation mark is a sign like any other.
+        max_field_lines: Lines that a quoted field may take. One that does not close within them, or whose lines look
+            like rows of their own, is a broken row of one line.
+        layout: What the file is; None: by its suffix.
+
+    Raises:
+        ValueError: for an option that is none.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        separator: str | None = None,
+        quoting: Quoting = "minimal",
+        max_field_lines: int = MAX_FIELD_LINES,
+        layout: Literal["delimited", "json"] | None = None,
+    ) -> None:
+        if separator == "\\t":
+            separator = "\t"
+        if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
+            raise ValueError(
+                f'separator: got {separator!r}; expected one character (no quotation mark or line break), "\\t" for '
+                "TAB, or null to find out."
+            )
+        self.path = path
+        self.quoting = one_of("quoting", quoting, Quoting)
+        self.max_field_lines = whole_number("max_field_lines", max_field_lines, least=1)
+        self.separator = separator
+        by_suffix = "json" if path.suffix.lower() in JSON_SUFFIXES else "delimited"
+        self._layout = by_suffix if layout is None else layout
+
+    @property
+    def is_json(self) -> bool:
+        """Whether rows are JSON objects."""
+        return self._layout == "json"
+
+    @cached_property
+    def index(self) -> Index:
+        """Where the rows stand; the file is read through once.
+
+        Raises:
+            DataError: when it cannot be read, is no table, or has no rows.
+        """
+        try:
+            with open_regular(self.path) as file:
+                return self._scan(file)
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read ({error.strerror}); check the path.") from error
+
+    def __len__(self) -> int:
+        return len(self.index.places) - 1
+
+    def column(self, given: str | None, usual: Sequence[str], *, option: str) -> str:
+        """The name of a column.
+
+        Args:
+            given: What the user named; None: the first of ``usual`` that is there.
+            usual: Names to look for.
+            option: What to set when it is not found.
+
+        Raises:
+            DataError: when it is not there, or stands twice in the header.
+        """
+        columns = self.index.columns
+        wanted = usual if given is None else (given,)
+        name = next((name for name in wanted if name in columns), None)
+        if name is None:
+            one = (
+                f" (with separator {self.index.separator!r}: set separator?)"
+                if len(columns) == 1 and not self.is_json
+                else ""
+            )
+            raise DataError(
+                f"{self.path}: has no column {' or '.join(map(repr, wanted))}; it has {', '.join(columns)}{one}; set "
+                f"{option}."
+            )
+        if columns.count(name) > 1:
+            raise DataError(f"{self.path}: has {columns.count(name)} columns {name!r}; expected one.")
+        return name
+
+    def parse(self, data: bytes) -> dict[str, Any]:
+        """The fields of a row from its bytes in the file.
+
+        Raises:
+            RowError: when it is broken.
+        """
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            raise RowError("not UTF-8", str(error.reason)) from error
+        if self.is_json:
+            try:
+                fields = parse_json(text.strip(" \t\r\n,"))
+            except ValueError as error:
+                raise RowError("broken JSON", str(error)) from error
+            if not isinstance(fields, dict):
+                raise RowError("no JSON object", f"a {type(fields).__name__}")
+            return fields
+        columns = self.index.columns
+        lines = [f"{line}\n" for line in text.split("\n")]  # csv would take a lone \r for the end of the row
+        try:
+            values = next(row for row in self._reader(iter(lines), self.index.separator) if row)
+        except StopIteration as error:
+            raise RowError("an empty row") from error
+        except csv.Error as error:
+            raise RowError(*_in_words(error)) from error
+        if len(values) != len(columns):
+            raise RowError(
+                "another number of fields than the header",
+                f"{len(values)}, expected {len(columns)}; a field that holds {self.index.separator!r} must be quoted",
+            )
+        return dict(zip(columns, values, strict=True))
+
+    def rows(self) -> Iterator[Row]:
+        """All rows in order.
+
+        Raises:
+            DataError: as :attr:`index`.
+        """
+        places, line = self.index.places, 1
+        listed = self.is_json and self._is_list
+        try:
+            with open_regular(self.path) as file:
+                line += file.read(int(places[0])).count(b"\n")
+                for number in range(len(self)):
+                    data = file.read(int(places[number + 1] - places[number]))
+                    where = f"entry {number + 1}" if listed else f"line {line}"
+                    line += data.count(b"\n")
+                    try:
+                        yield Row(where, self.parse(data))
+                    except RowError as error:
+                        yield Row(where, error)
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read ({error.strerror}); check the path.") from error
+
+    def usable_rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(where, fields) of all rows, for readers that cannot do without any.
+
+        Raises:
+            DataError: naming the first broken row and what to do.
+        """
+        for where, fields in self.rows():
+            if isinstance(fields, RowError):
+                remedy = "" if self.is_json or self.quoting == "none" else ", or set quoting=none"
+                raise DataError(
+                    f"{self.path}, {where}: cannot be used: {fields}; mend the row{remedy}."
+                ) from fields
+            yield where, fields
+
+    @cached_property
+    def _is_list(self) -> bool:
+        with open_regular(self.path) as file:
+            data = file.read(1 << 16)
+        return data.removeprefix(_BOM).lstrip()[:1] == b"["
+
+    def _reader(self, lines: Iterator[str], separator: str) -> Iterator[list[str]]:
+        if self.quoting == "none":
+            return csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
+        return csv.reader(lines, delimiter=separator, strict=True)
+
+    def _scan(self, file: BinaryIO) -> Index:
+        start = file.read(4)
+        file.seek(0)
+        if start[:2] == b"\x1f\x8b":
+            raise DataError(f"{self.path}: is compressed with gzip; unpack it (gunzip) first.")
+        if start[:2] in _WIDE or b"\0" in start:
+            raise DataError(
+                f"{self.path}: is UTF-16, or no text; expected UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW."
+            )
+        if self.is_json and self._is_list:
+            index = self._scan_list(file)
+        else:
+            lines = _Lines(file, self.path)
+            index = self._scan_json(lines) if self.is_json else self._scan_delimited(lines)
+        if len(index.places) < 2:
+            raise DataError(f"{self.path}: has no rows.")
+        return index
+
+    def _scan_list(self, file: BinaryIO) -> Index:
+        places, columns, end = array("q"), dict[str, None](), 0
+        elements = JsonList(file, self.path)
+        for start, end, value in elements:  # noqa: B007 (the last end is kept)
+            if len(places) < _ROWS_CHECKED:
+                columns.update(dict.fromkeys(value if isinstance(value, dict) else ()))
+            places.append(start)
+        if places and not columns:
+            raise DataError(f"{self.path}: none of its first entries is a JSON object; expected objects.")
+        places.append(end)
+        return Index(np.array(places), tuple(columns), "", elements.hash.hexdigest(), 0)
+
+    def _scan_json(self, lines: "_Lines") -> Index:
+        places, columns = array("q"), dict[str, None]()
+        for line in lines:
+            if not line.strip():
+                continue
+            if len(places) < _ROWS_CHECKED:
+                try:
+                    found = parse_json(line)
+                except ValueError:  # a broken row is a bad sample, not a bad table
+                    found = None
+                columns.update(dict.fromkeys(found if isinstance(found, dict) else ()))
+            places.append(lines.start)
+        if places and not columns:
+            raise DataError(
+                f"{self.path}: none of its first lines is a JSON object; expected one in each line, or a list of them."
+            )
+        places.append(lines.end)
+        return Index(np.array(places), tuple(columns), "", lines.hash.hexdigest(), 0)
+
+    def _scan_delimited(self, lines: "_Lines") -> Index:
+        window = _Window(lines, self.max_field_lines)
+        separator, header = self._header(window)
+        places, unclosed, quoted = array("q"), 0, self.quoting != "none"
+        whole = _whole_row(separator)
+        while (line := window.next()) is not None:
+            if quoted and b'"' in line and not whole(line):
+                more = self._extra_lines(line, window, separator, len(header))
+                unclosed += more is None
+                window.skip(more or 0)
+            elif line.isspace() and not line.strip(b"\r\n"):  # blank lines belong to no row
+                continue
+            places.append(window.start)
+        places.append(lines.end)
+        return Index(np.array(places), header, separator, lines.hash.hexdigest(), unclosed)
+
+    def _header(self, window: "_Window") -> tuple[str, tuple[str, ...]]:
+        line: bytes | None = b"\n"
+        while line is not None and not line.strip(b"\r\n"):
+            line = window.next()
+        if line is None:
+            return self.separator or "\t", ()
+        if b"\0" in line:
+            raise DataError(f"{self.path}: holds NUL bytes; is it UTF-16, or no text? Expected UTF-8.")
+        text = line.decode(errors="replace")
+        separator = self.separator
+        if separator is None:
+            separator = next((sign for sign in _SEPARATORS if sign in text), "\t")
+        feed = _Feed(line, window)
+        try:
+            names = next(self._reader(feed, separator))
+        except (csv.Error, StopIteration) as error:
+            raise DataError(
+                f"{self.path}: its header line is broken ({error}); expected column names."
+            ) from error
+        window.skip(feed.taken)
+        return separator, tuple(names)
+
+    def _extra_lines(self, line: bytes, window: "_Window", separator: str, columns: int) -> int | None:
+        """How many more lines a row with quotation marks takes; None: one opens that never closes its field."""
+        feed = _Feed(line, window)
+        try:
+            row = next(self._reader(feed, separator))
+        except (csv.Error, StopIteration):
+            return None if feed.taken else 0
+        if feed.taken and (len(row) != columns or _swallows(row, feed.lines[1:], separator)):
+            return None
+        return feed.taken
+
+    def __repr__(self) -> str:
+        return f"TableText({str(self.path)!r})"
+
+
+def _whole_row(separator: str) -> Callable[[bytes], object]:
+    """Whether a line is a row by itself, told faster than by reading it; some that are may be told not to be."""
+    if not separator.isascii():
+        return lambda line: False
+    sign = re.escape(separator).encode()
+    field = b'(?:"[^"]*(?:""[^"]*)*"|[^"%b\r\n][^%b\r\n]*|)' % (sign, sign)
+    return re.compile(b"%b(?:%b%b)*\r?\n?" % (field, sign, field)).fullmatch
+
+
+def _swallows(row: Sequence[str], lines: Sequence[str], separator: str) -> bool:
+    """Whether a line inside a quoted field is a row of its own: as many fields, and files of the same kind in them."""
+    kinds = {i: _kind(value) for i, value in enumerate(row) if "\n" not in value}
+    for line in lines:
+        fields = line.rstrip("\r\n").split(separator)
+        if len(fields) == len(row) and any(
+            kind and kind == _kind(fields[i].strip('"')) for i, kind in kinds.items()
+        ):
+            return True
+    return False
+
+
+def _kind(value: str) -> str:
+    """The extension of a file's name; the empty text for what is none."""
+    extension = PurePath(value.strip()).suffix.lower()
+    return extension if 1 < len(extension) <= 6 and extension[1:].isalnum() else ""
+
+
+def _in_words(error: csv.Error) -> tuple[str, str]:
+    said = str(error)
+    if "field limit" in said:
+        return "a field that is too long", f"more than {csv.field_size_limit()} characters"
+    if "unexpected end" in said:
+        return (
+            "a quotation mark that opens a field and does not close it",
+            'before the next row; in a quoted field a quotation mark is written twice ("")',
+        )
+    if "expected after" in said:
+        return (
+            "a quotation mark inside a quoted field",
+            'it must be written twice (""), not as \\"',
+        )
+    return "a broken row", said
+
+
+class _Lines:
+    """Iterates the lines of a file and knows where it stands; a byte order mark is left out."""
+
+    def __init__(self, file: BinaryIO, name: Path) -> None:
+        self._file = file
+        self._name = name
+        self.start = self.end = 0
+        self.hash = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for line in iter(partial(self._file.readline, _LARGEST_LINE), b""):
+            self.hash.update(line)
+            self.start, self.end = self.end, self.end + len(line)
+            if len(line) >= _LARGEST_LINE:
+                raise DataError(f"{self._name}: has a line above {_LARGEST_LINE} bytes; is it a table?")
+            if self.start == 0 and line.startswith(_BOM):
+                self.start, line = len(_BOM), line[len(_BOM) :]
+            yield line
+
+
+class _Window:
+    """Lines, with a look at those that come next."""
+
+    def __init__(self, lines: _Lines, size: int) -> None:
+        self._lines = lines
+        self._iterator = iter(lines)
+        self._ahead: deque[tuple[int, bytes]] = deque()
+        self.size = size
+        self.start = 0  # of the line that next() gave
+
+    def next(self) -> bytes | None:
+        """The next line; None at the end."""
+        if self._ahead:
+            self.start, line = self._ahead.popleft()
+            return line
+        for line in self._iterator:
+            self.start = self._lines.start
+            return line
+        return None
+
+    def peek(self, i: int) -> bytes | None:
+        """The i-th line after the one that next() gave, i from 0."""
+        while len(self._ahead) <= i:
+            line = next(self._iterator, None)
+            if line is None:
+                return None
+            self._ahead.append((self._lines.start, line))
+        return self._ahead[i][1]
+
+    def skip(self, count: int) -> None:
+        """Leave lines out that were looked at."""
+        for _ in range(count):
+            self._ahead.popleft()
+
+
+class _Feed:
+    """A line and as many of those that follow as a reader asks for and a field may take.
+
+    Bytes that are no UTF-8 are replaced, which keeps every separator and quotation mark.
+    """
+
+    def __init__(self, line: bytes, window: _Window) -> None:
+        self.lines = [line.decode(errors="replace")]
+        self._window = window
+        self._given = 0
+
+    @property
+    def taken(self) -> int:
+        """Lines asked for beyond the first."""
+        return max(0, self._given - 1)
+
+    def __iter__(self) -> "_Feed":
+        return self
+
+    def __next__(self) -> str:
+        if self._given == len(self.lines):
+            line = self._window.peek(self._given - 1) if self._given < self._window.size else None
+            if line is None:
+                raise StopIteration
+            self.lines.append(line.decode(errors="replace"))
+        self._given += 1
+        return self.lines[self._given - 1]
