@@ -2,10 +2,12 @@
 
 import bisect
 import contextlib
+import errno
 import functools
 import glob
 import hashlib
 import itertools
+import os
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -151,7 +153,7 @@ class ImageTextShards:
         ends = np.cumsum(self.shard_sizes()).tolist()
         if ends[-1] < 1:
             raise DataError(
-                f"{self.tarfiles}: no samples in {len(ends)} TAR files; expected image + caption."
+                f"{redact_text(str(self.tarfiles))}: no samples in {len(ends)} TAR files; expected image + caption."
             )
         return ends
 
@@ -160,7 +162,7 @@ class ImageTextShards:
         return {name: value for name, value in self.__dict__.items() if name not in ("_shards", "_ends")}
 
     def __repr__(self) -> str:
-        return f"ImageTextShards({self.tarfiles!r}, mapper={self.mapper!r})"
+        return f"ImageTextShards({redact_text(repr(self.tarfiles))}, mapper={self.mapper!r})"
 
 
 def describe(*parts: object, augment: InModalAugment | None = None) -> str:
@@ -335,6 +337,8 @@ def _keep(index: TarIndex, places: Sequence[Path], identity: dict[str, Any]) -> 
     errors: list[str] = []
     for place in places:
         try:
+            if place.exists() and place.stat().st_uid not in (0, os.geteuid()):
+                raise PermissionError(errno.EPERM, "belongs to another user", str(place))  # who relies on it
             place.parent.mkdir(parents=True, exist_ok=True)
             save_index(index, place, identity)
             return

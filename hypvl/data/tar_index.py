@@ -20,6 +20,7 @@ import numpy as np
 from hypvl.errors import DataError
 from hypvl.io.files import write_atomically
 from hypvl.io.json_text import parse_json
+from hypvl.io.redact import printable
 from hypvl.io.tar import LONGEST_HEADERS, Read, TarDamageError, TarMember, member_at, walk_tar
 
 _FORMAT = 2
@@ -113,7 +114,7 @@ def build_index(read: Read, size: int, name: str) -> TarIndex:
             key, extension = split
             if member.offset + member.size > size:
                 lost = key
-                raise TarDamageError(f"cut off at byte {size}, inside {member.name}")
+                raise TarDamageError(f"cut off at byte {size}, inside {printable(member.name)}")
             group = latest.get(key)
             # the same member again is another sample of that name (two TARs joined)
             if group is None or extension in group.members:

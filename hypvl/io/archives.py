@@ -120,6 +120,7 @@ class _Writer:
     def __init__(self, archive: Path, folder: Path, max_bytes: int, max_members: int) -> None:
         self._archive = archive
         self._folder = folder
+        self._root = folder.resolve()
         self._bytes, self._max_bytes = 0, max_bytes
         self._members, self._max_members = 0, max_members
 
@@ -167,7 +168,7 @@ class _Writer:
         if len(parts) > _DEEPEST:
             raise self.refuse(f"{_shown(name)} lies {len(parts)} folders deep")
         path = self._folder.joinpath(*parts)
-        if not Path(os.path.realpath(path.parent if parts else path)).is_relative_to(self._folder.resolve()):
+        if not Path(os.path.realpath(path.parent if parts else path)).is_relative_to(self._root):
             raise self.refuse(f"{_shown(name)} leads out of the folder")
         return path
 

@@ -99,7 +99,7 @@ def walk_tar(read: Read, name: str) -> Iterator[TarMember]:
                 long_name = extra.rstrip(b"\0").decode("utf-8", "surrogateescape")
             else:
                 fields = _pax_fields(extra)
-                long_name = fields.get("path", long_name)
+                long_name = fields.get("GNU.sparse.name", fields.get("path", long_name))
                 if "size" in fields:
                     long_size = _whole(fields["size"])
                 sparse = sparse or any(key.startswith("GNU.sparse.") for key in fields)

@@ -231,6 +231,21 @@ def test_in_a_read_only_folder_the_index_goes_to_the_users_cache(tmp_path, monke
     assert len(make(path)) == 2
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_the_index_of_another_user_is_neither_believed_nor_replaced(tmp_path, cache):
+    path = shard(tmp_path / "s", "a.tar", [0, 1])
+    make(path).prepare()
+    theirs = path.with_name("a.tar.hypvl-index")
+    os.chown(theirs, 12345, -1)
+    assert captions(make(path)) == ["caption 0", "caption 1"]
+    assert theirs.stat().st_uid == 12345 and len(list((cache / "index").iterdir())) == 1
+
+
+def test_a_repr_hides_secrets(tmp_path):
+    shown = repr(make("http://me:SECRET@h/a.tar?token=SECRET"))
+    assert "SECRET" not in shown and "***@h/a.tar" in shown
+
+
 def test_an_index_that_can_be_kept_nowhere_is_said(tmp_path, monkeypatch):
     path = shard(tmp_path / "s", "a.tar", [0, 1])
     (tmp_path / "s" / "a.tar.hypvl-index").mkdir()

@@ -103,7 +103,8 @@ def test_sparse_members_are_known_and_passed() -> None:
     header[148:155] = b"%06o\0" % sum(header)
     data = bytes(header) + bytes(512) + b"y" * 512 + tar(file("after"))
     assert [(m.name, m.kind) for m in walk(data)] == [("old", "sparse"), ("after", "file")]
-    new = file("new", 512, {"GNU.sparse.major": "1", "GNU.sparse.realsize": "3000000000"})
+    pax = {"GNU.sparse.major": "1", "GNU.sparse.name": "new", "GNU.sparse.realsize": "3000000000"}
+    new = file("GNUSparseFile.1/new", 512, pax)
     assert [(m.name, m.kind) for m in walk(tar(new, file("after")))] == [("new", "sparse"), ("after", "file")]
 
 
