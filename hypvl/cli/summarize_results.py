@@ -1,9 +1,13 @@
 """`scripts/summarize_results.py`: results files of a folder as one table and CSV."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from hypvl.cli.common import command_parser, run_main, user_path
+from hypvl.cli.common import command_parser, run_main, show, user_path
 from hypvl.errors import DataError
+
+if TYPE_CHECKING:
+    from hypvl.report.summary import SummaryRow
 
 EXAMPLES = """
 examples:
@@ -54,7 +58,12 @@ def main(argv: Sequence[str]) -> int:
     for row in summary.rows:
         if row.missing:
             told = ", ".join(f"{name} ({why})" for name, why in row.missing.items())
-            print(f"{' '.join(filter(None, (row.checkpoint, row.protocol)))}: no result for {told}")
+            show(f"{_label(row)}: no result for {told}")
+        if len(row.units) > 1:
+            told = "; ".join(f"{unit}: {', '.join(names)}" for unit, names in row.units.items())
+            show(
+                f"{_label(row)}: no average of numbers in different units ({told}); choose --sets or a --metric"
+            )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(summary.as_csv(), "utf-8")
@@ -62,6 +71,10 @@ def main(argv: Sequence[str]) -> int:
         raise DataError(f"{path}: cannot be written ({error.strerror}); name another --output.") from error
     print(path)
     return 0
+
+
+def _label(row: "SummaryRow") -> str:
+    return " ".join(filter(None, (row.checkpoint, row.protocol)))
 
 
 def _show(table: tuple[list[str], list[list[str]]], *, markdown: bool) -> None:

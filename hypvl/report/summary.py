@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.errors import DataError
-from hypvl.report.tables import CHANCE, format_value
+from hypvl.report.tables import APPROXIMATE, CHANCE, format_value
+from hypvl.report.units import unit_of
 
 AVERAGE = "Average"
 #: Files that :func:`read_folder` takes.
@@ -27,11 +28,13 @@ class Cell:
         status: ``"ok"``, ``"missing"`` (no data), ``"failed"``, ``"error"``, ``"absent"`` (not there).
         value: Where it is ok.
         metric: What the value is.
+        approximate: Whether the set is another than the published one.
     """
 
     status: str
     value: float | None = None
     metric: str | None = None
+    approximate: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,21 @@ class SummaryRow:
         return [cell.value for cell in self.cells.values() if cell.value is not None]
 
     @property
+    def units(self) -> dict[str, list[str]]:
+        """Unit -> sets whose numbers are in it."""
+        found: dict[str, list[str]] = {}
+        for name, cell in self.cells.items():
+            if cell.value is not None:
+                found.setdefault(unit_of(cell.metric or ""), []).append(name)
+        return found
+
+    @property
     def average(self) -> float | None:
-        """Plain mean of the numbers there are; None without any. What is missing takes no part."""
-        return math.fsum(self.values) / len(self.values) if self.values else None
+        """Plain mean of the numbers there are; None without any, or where they are in different units.
+
+        What is missing takes no part. Percentages, radii, distances and edges of trees are never averaged together.
+        """
+        return math.fsum(self.values) / len(self.values) if len(self.units) == 1 else None
 
     @property
     def missing(self) -> dict[str, str]:
@@ -82,10 +97,7 @@ class Summary:
         """Header and rows as strings; the average says over how many sets where some are missing."""
         rows = []
         for row in self.rows:
-            texts = [
-                format_value(cell.metric or "", cell.value) if cell.value is not None else _word(cell.status)
-                for cell in row.cells.values()
-            ]
+            texts = [_shown(cell) for cell in row.cells.values()]
             average = "" if row.average is None else f"{row.average:.2f}"
             if row.missing and row.average is not None:
                 average += f" ({len(row.values)}/{len(self.columns)})"
@@ -101,7 +113,14 @@ class Summary:
             values = ["" if cell.value is None else repr(cell.value) for cell in row.cells.values()]
             average = "" if row.average is None else repr(row.average)
             writer.writerow(
-                [row.checkpoint, row.protocol, *values, average, len(row.values), len(row.missing)]
+                [
+                    row.checkpoint,
+                    row.protocol,
+                    *values,
+                    average,
+                    0 if row.average is None else len(row.values),
+                    len(row.missing),
+                ]
             )
         return out.getvalue()
 
@@ -224,7 +243,7 @@ def _cell(name: str, entry: dict[str, Any], metric: str | None) -> Cell:
         raise DataError(
             f"{name}: has no {chosen}; expected one of {', '.join(metrics)} (choose with --metric, or other sets)."
         )
-    return Cell("ok", float(metrics[chosen]), chosen)
+    return Cell("ok", float(metrics[chosen]), chosen, bool(entry.get("meta", {}).get(APPROXIMATE)))
 
 
 def _metrics(rows: Sequence[SummaryRow], columns: Sequence[str]) -> dict[str, str]:
@@ -240,5 +259,8 @@ def _metrics(rows: Sequence[SummaryRow], columns: Sequence[str]) -> dict[str, st
     return chosen
 
 
-def _word(status: str) -> str:
-    return "-" if status == "absent" else status
+def _shown(cell: Cell) -> str:
+    if cell.value is None:
+        return "-" if cell.status == "absent" else cell.status
+    text = format_value(cell.metric or "", cell.value)
+    return f"{text} ({APPROXIMATE})" if cell.approximate else text

@@ -7,21 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hypvl.report.units import PERCENT, unit_of
+
 if TYPE_CHECKING:
     from rich.table import Table
 
 CHANCE = "_chance"
-_PERCENT = (
-    "accuracy",
-    "recall",
-    "share",
-    "_score",
-    "r_precision",
-    "map@r",
-    "kendall",
-    "roc_auc",
-    "map_11_points",
-)
+APPROXIMATE = "approximate"
 CSV_HEADER = ("evaluation", "status", "metric", "value", "low", "high", "chance")
 _WIDEST = 1 << 16  # characters of a line that nothing else bounds
 HEADER = ("evaluation", "metric", "value", "95 % interval", "chance")
@@ -37,6 +29,7 @@ class Row:
         value: Percent for accuracies, recalls and shares.
         chance: What guessing gives, in the same unit; None where it says nothing.
         interval: Of the bootstrap, (low, high) in the same unit; None where the metric has none.
+        approximate: Whether the set is another than the published one (``meta.approximate``).
     """
 
     evaluation: str
@@ -44,13 +37,15 @@ class Row:
     value: float
     chance: float | None
     interval: tuple[float, float] | None = None
+    approximate: bool = False
 
     def cells(self) -> tuple[str, str, str, str, str]:
-        """As strings; missing intervals and chance levels are empty."""
+        """As strings; missing intervals and chance levels are empty, what is approximate says so."""
         chance = "" if self.chance is None else format_value(self.metric, self.chance)
         bounds = () if self.interval is None else self.interval
         interval = " to ".join(format_value(self.metric, bound) for bound in bounds)
-        return self.evaluation, self.metric, format_value(self.metric, self.value), interval, chance
+        evaluation = f"{self.evaluation} ({APPROXIMATE})" if self.approximate else self.evaluation
+        return evaluation, self.metric, format_value(self.metric, self.value), interval, chance
 
 
 def result_rows(results: Mapping[str, Mapping[str, Any]]) -> list[Row]:
@@ -73,7 +68,14 @@ def result_rows(results: Mapping[str, Mapping[str, Any]]) -> list[Row]:
             bounds = result.get("intervals", {}).get(name)
             interval = None if bounds is None else (float(bounds[0]), float(bounds[1]))
             rows.append(
-                Row(evaluation, name, float(value), None if chance is None else float(chance), interval)
+                Row(
+                    evaluation,
+                    name,
+                    float(value),
+                    None if chance is None else float(chance),
+                    interval,
+                    approximate=bool(result.get("meta", {}).get(APPROXIMATE)),
+                )
             )
     return rows
 
@@ -96,7 +98,7 @@ def results_csv(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 def format_value(metric: str, value: float) -> str:
     """Percents with one decimal, everything else with four significant digits."""
-    if any(word in metric for word in _PERCENT):
+    if unit_of(metric) == PERCENT:
         return f"{value:.1f}"
     return f"{value:.4g}"
 

@@ -29,6 +29,18 @@ def test_table_and_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert lines[1:] == ["one.pth,,80.0,,80.0,1,1", "two.pth,,70.0,50.0,60.0,2,0"]
 
 
+def test_different_units_have_no_average_and_say_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "one" / "results.json", mnist=ok(80.0), radii=ok(1.5, metric="text_radius"))
+    assert main([str(tmp_path)]) == 0
+    told = (
+        "one.pth: no average of numbers in different units (%: mnist; text_radius: radii); choose --sets or"
+    )
+    assert told in capsys.readouterr().out
+    assert (tmp_path / "summary.csv").read_text().splitlines()[1] == "one.pth,,80.0,1.5,,0,0"
+
+
 def test_many_sets_are_printed_as_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = {f"set{i}__zero_shot": ok(10.0 * i) for i in range(9)}
     write(tmp_path / "one" / "results.json", **results, set1__fine_tune=ok(99.0))

@@ -57,6 +57,33 @@ def test_rows_columns_and_averages_by_hand() -> None:
     ]
 
 
+def test_numbers_in_different_units_have_no_average() -> None:
+    results = {
+        "mnist": ok(80.0), "coco": ok(40.0, metric="text_to_image_recall@1"), "radii": ok(1.5, metric="text_radius"),
+        "tree": ok(2.0, metric="tie"),
+    }  # fmt: skip
+    summary = summarize([content(results)])
+    (row,) = summary.rows
+    assert row.average is None and row.units == {
+        "%": ["mnist", "coco"], "text_radius": ["radii"], "tie": ["tree"],
+    }  # fmt: skip
+    assert summary.cells()[1] == [["a.pth", "", "80.0", "40.0", "1.5", "2", ""]]
+    (line,) = csv.DictReader(io.StringIO(summary.as_csv()))
+    assert (line["Average"], line["sets_averaged"], line["radii"]) == ("", "0", "1.5")
+    for sets, average in ((["mnist", "coco"], 60.0), (["radii"], 1.5)):
+        assert summarize([content(results)], sets=sets).rows[0].average == average
+    # One metric in a unit of its own can be averaged over sets.
+    more = content({"a": ok(1.0, metric="text_radius"), "b": ok(2.0, metric="text_radius")})
+    assert summarize([more]).rows[0].average == 1.5
+
+
+def test_what_is_approximate_says_so() -> None:
+    entry = ok(50.0)
+    entry["meta"]["approximate"] = "by word lists"
+    summary = summarize([content({"order": entry, "mnist": ok(70.0)})])
+    assert summary.cells()[1] == [["a.pth", "", "50.0 (approximate)", "70.0", "60.00"]]
+
+
 def test_missing_is_empty_in_the_csv_and_never_zero() -> None:
     summary = summarize([content({"mnist": ok(1 / 3), "dtd": MISSING}), content({"dtd": FAILED}, sha="x")])
     rows = list(csv.DictReader(io.StringIO(summary.as_csv())))

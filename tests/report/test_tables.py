@@ -23,6 +23,13 @@ def test_chance_levels_stand_beside_their_metric() -> None:
     ]
 
 
+def test_an_approximate_set_says_so() -> None:
+    entry = {"metrics": {"accuracy": 50.0}, "meta": {"approximate": "by word lists"}}
+    (row,) = result_rows({"coco_order": entry})
+    assert row.approximate and row.cells()[:3] == ("coco_order (approximate)", "accuracy", "50.0")
+    assert not result_rows({"coco_order": {"metrics": {"accuracy": 50.0}, "meta": {}}})[0].approximate
+
+
 def test_a_chance_level_alone_is_a_row() -> None:
     assert result_rows({"a": {"metrics": {"recall_chance": 1.0}}}) == [Row("a", "recall_chance", 1.0, None)]
 
@@ -40,6 +47,9 @@ def test_a_result_without_metrics_is_named() -> None:
         ("hierarchy_share", 100.0, "100.0"),
         ("text_radius", 0.123456, "0.1235"),
         ("scenes", 100.0, "100"),
+        ("clip_score", 0.78123, "0.7812"),
+        ("text_score_Object", 31.25, "31.2"),
+        ("hierarchical_recall", 0.81234, "0.8123"),
     ],
 )
 def test_values_are_rounded_by_what_they_are(metric: str, value: float, text: str) -> None:

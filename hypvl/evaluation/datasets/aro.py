@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hypvl.data.hard_negatives.backends.spacy_tagger import SpacyTagger
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.choices import (
     Box,
@@ -113,7 +114,8 @@ def order(
         root: Folder that pictures are named from; None = the folder of the file.
         images: Folder that holds the pictures by their base name, in place of ``root``; None = by ``root``.
         seed: Of the shuffles.
-        tagger: Finds nouns and adjectives; None = by hypvl's word lists. For the published one give, in a Python
+        tagger: Finds nouns and adjectives; None = by hypvl's word lists, whose orders are not those of the published
+            task: ``meta["approximate"]`` says so, and with it every table. For the published one give, in a Python
             config, :class:`hypvl.data.hard_negatives.backends.spacy_tagger.SpacyTagger` of "en_core_web_sm".
         download: Fetch the file where it is missing, under one of its published names; pictures are not fetched.
 
@@ -156,7 +158,9 @@ def order(
     if not choices:
         raise DataError(f"{path}: has no caption that has another order; expected captions of several words.")
     require_pictures(gathered.paths, source=path, what="the pictures of the set")
-    meta = {"seed": seed, "without_foils": len(asked) - len(choices)}
+    meta: dict[str, Any] = {"seed": seed, "without_foils": len(asked) - len(choices)}
+    if plain and not isinstance(tagger, SpacyTagger):
+        meta["approximate"] = "nouns and adjectives are not found by spaCy, so that the orders are others"
     return Choices(gathered.images(), choices, gathered.keys, meta=meta)
 
 
@@ -228,4 +232,6 @@ def _choices(
         )
     require_pictures(gathered.paths, source=root / name, what="ARO's images")
     meta |= {"kinds": len(counts), "kinds_in_mean": len(means)}
+    if len(means) != meta["published_kinds"]:
+        meta["approximate"] = f"the mean is over {len(means)} kinds, the published one over {meta['published_kinds']}"
     return Choices(gathered.images(), choices, gathered.keys, {"macro_accuracy": means}, meta)

@@ -1,9 +1,12 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hypvl.data.hard_negatives.backends.spacy_tagger import SpacyTagger
+from hypvl.data.hard_negatives.tagging import Word
 from hypvl.errors import DataError
 from hypvl.evaluation.caption_choice import CaptionChoice
 from hypvl.evaluation.datasets import aro
@@ -86,7 +89,7 @@ def test_coco_order_by_hand(root: Path) -> None:
     assert first.caption == "a man rides a brown horse on the beach" and first.foil_kinds == SHUFFLES
     assert data.choices[1].caption == "the horse brown runs near a man"
     assert all(sorted(foil.split()) == sorted(first.caption.split()) for foil in first.foils)
-    assert len(data.choices) == 4 and data.meta == {"seed": 0, "without_foils": 1}  # "dog" has no other order
+    assert len(data.choices) == 4 and data.meta["without_foils"] == 1  # "dog" has no other order
     assert [choice.image for choice in data.choices] == [0, 0, 1, 1]
     assert data.keys[0] == "val2014/COCO_val2014_000000391895.jpg"
 
@@ -124,6 +127,32 @@ def test_order_pictures_may_lie_elsewhere(root: Path) -> None:
     )
 
 
+def test_orders_are_approximate_unless_spacy_finds_the_words(root: Path) -> None:
+    path = root / "coco" / "coco_karpathy_test.json"
+    assert "not found by spaCy" in aro.order(path).meta["approximate"]
+    assert "approximate" in aro.order(path, tagger=lambda captions: [[] for _ in captions]).meta
+    result = measured(aro.order(path), kinds="items")
+    assert result.meta["approximate"] == aro.order(path).meta["approximate"]
+
+    class Small(SpacyTagger):
+        """Without the pipeline, which is a download."""
+
+        def __init__(self) -> None:
+            pass
+
+        def __call__(self, captions: Sequence[str]) -> list[list[Word]]:
+            return [[] for _ in captions]
+
+    assert "approximate" not in aro.order(path, tagger=Small()).meta
+
+
+def test_means_over_other_kinds_than_published_are_approximate(root: Path) -> None:
+    assert "over 3 kinds, the published one over 48" in aro.relations(root / "aro", left_out=[]).meta["approximate"]
+    for kind in range(45):
+        edit_copy(root / "aro" / "visual_genome_relation.json", relation_name=f"kind {kind}")
+    assert "approximate" not in aro.relations(root / "aro", left_out=[]).meta
+
+
 def test_a_tagger_can_be_given(root: Path) -> None:
     data = aro.order(
         root / "coco" / "coco_karpathy_test.json", tagger=lambda captions: [[] for _ in captions]
@@ -131,11 +160,18 @@ def test_a_tagger_can_be_given(root: Path) -> None:
     assert data.choices[0].foil_kinds == SHUFFLES[1:]  # without nouns and adjectives there is nothing to swap
 
 
+def edit_copy(path: Path, **changes: Any) -> None:
+    """Append the first case of a file with changes."""
+    cases = json.loads(path.read_text())
+    path.write_text(json.dumps([*cases, {**cases[0], **changes}]))
+
+
 def test_an_already_made_file_is_read_as_it_is(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", RED)
     path = tmp_path / "made.json"
     options = ["A Dog bites.", "bites A Dog.", "Dog bites A.", "bites A Dog."]
     path.write_text(json.dumps([{"image_path": "a.png", "caption_options": options}]))
+    assert "approximate" not in aro.order(path).meta
     (choice,) = aro.order(path).choices
     assert (choice.caption, choice.foils, choice.foil_kinds) == ("A Dog bites.", tuple(options[1:3]), ())
     path.write_text(json.dumps([{"image": "a.png", "caption_options": ["one"]}]))
