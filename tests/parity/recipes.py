@@ -20,6 +20,10 @@ from hypvl.models.convert import to_official
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NOUNS = {"CLIP": "clip", "MERU": "meru", "ATMG": "clip", "HyCoCLIP": "hycoclip"}
 PUBLISHED_ENTAIL_WEIGHT = 0.2
+# The published angle adds eps = 1e-8 within its arc cosine, which the slope there amplifies. In the files of this
+# repository that moves ATMG's scores and losses by less than 1e-7, in two cases outside of them (other files of the
+# same names, HYPVL_REFERENCE_DIR) by 2.1e-7. Everything else agrees to 1e-7.
+_ATMG_TOLERANCE, _TOLERANCE = 1e-6, 1e-7
 
 VIEWS = {
     "image": View.parse("image"),
@@ -27,6 +31,11 @@ VIEWS = {
     "box_image": View.parse("image:box_image"),
     "box_text": View.parse("text:box_text"),
 }
+
+
+def tolerance(name: str) -> float:
+    """What values of a published model may differ by, by the name the number files use."""
+    return _ATMG_TOLERANCE if name.split("_", maxsplit=1)[0] == "ATMG" else _TOLERANCE
 
 
 class Parts(nn.Module):

@@ -8,13 +8,12 @@ import torch
 
 from hypvl.losses.entailment import Entailment
 from tests.losses.forms import either_form, forced  # noqa: F401  # a fixture
-from tests.parity.recipes import VIEWS, Parts, build, with_scalars
+from tests.parity.recipes import VIEWS, Parts, build, tolerance, with_scalars
 from tests.parity.reference import cases, load
 from tests.ranks import run_ranks
 
-# float64 against the published eps and clamps, per reference/README.md: 1e-7 for a cleaner formula; where
-# the published angle's eps is amplified (ATMG's angles, cones) gradients differ in the 6th digit.
-RTOL = 1e-7
+# float64 against the published eps and clamps, per reference/README.md: 1e-7 for a cleaner formula, 1e-6 for ATMG
+# (tests/parity/recipes.py); where the angle's eps is amplified (ATMG, cones) gradients differ in the 6th digit.
 # The published aperture stops at asin(1 - 1e-8) = pi/2 - 1.42e-4 inside the minimum radius, ours at pi/2:
 # terms with such an apex differ by at most that.
 SATURATED = 1.5e-4
@@ -48,11 +47,12 @@ def test_losses(case: dict[str, Any], name: str) -> None:
     for key, value in expected["raw_scalars_after_forward"].items():
         assert parts.raw_scalars()[key].item() == pytest.approx(value, rel=1e-6), f"{key} after the clamp"
     slack = _slack(parts, features)
-    torch.testing.assert_close(output.total.item(), expected["loss"], rtol=RTOL, atol=slack["loss"])
+    rtol = tolerance(name)
+    torch.testing.assert_close(output.total.item(), expected["loss"], rtol=rtol, atol=slack["loss"])
     for key, term in output.terms.items():
         value = expected["logging"].get(f"{key}_loss")
         if value is not None:
-            torch.testing.assert_close(term.item(), value, rtol=RTOL, atol=slack[key])
+            torch.testing.assert_close(term.item(), value, rtol=rtol, atol=slack[key])
     for key, gradient in expected["grad_features"].items():
         if gradient is not None:
             found = features[key].grad if features[key].grad is not None else torch.zeros_like(features[key])
@@ -118,9 +118,9 @@ def test_losses_2rank(case: tuple[str, dict[str, Any]], two_ranks: dict[str, lis
         pytest.skip("losses.json, which holds the inputs, is not in the folder")
     key, expected = case
     ranks = two_ranks[key]
-    for found, value in zip(ranks, expected["loss_per_rank"], strict=True):
-        torch.testing.assert_close(found["loss"], value, rtol=RTOL, atol=found["slack"])
     name, model = key.rsplit("/", 1)
+    for found, value in zip(ranks, expected["loss_per_rank"], strict=True):
+        torch.testing.assert_close(found["loss"], value, rtol=tolerance(model), atol=found["slack"])
     (whole,) = [c["models"][model] for c in load("losses")["cases"] if c["name"] == name]  # type: ignore[index]
     for view, gradient in whole["grad_features"].items():
         if gradient is not None and ranks[0]["features"][view] is not None:
