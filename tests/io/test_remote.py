@@ -52,7 +52,7 @@ class Server:
     def _answer(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             head = b""
-            while b"\r\n\r\n" not in head:
+            while b"\r\n\r\n" not in head and not head.startswith(b"\x16"):  # the greeting of TLS
                 head += connection.recv(4096)
             self.asked.append(head.decode("latin-1"))
             self.send(connection, self.asked[-1])
@@ -379,6 +379,12 @@ def test_what_a_server_says_reaches_no_screen_raw(server: Server, tmp_path: Path
         with pytest.raises(DataError, match="403") as caught:
             action()
         assert "\x1b" not in str(caught.value)
+
+
+def test_a_server_without_a_certificate_is_no_https_server(server: Server, tmp_path: Path) -> None:
+    server.send = answer("200 OK", f"Content-Length: {len(CONTENT)}", body=CONTENT)
+    with pytest.raises(DownloadError, match=r"cannot be reached \(.*SSL"):
+        download(server.url.replace("http:", "https:"), tmp_path / "a", attempts=1)
 
 
 def test_names_of_files_are_names(server: Server) -> None:

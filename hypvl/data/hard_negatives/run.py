@@ -21,6 +21,7 @@ from hypvl.data.hard_negatives.generate import Row, Settings, make_negatives
 from hypvl.data.hard_negatives.sources import Captions
 from hypvl.data.hard_negatives.writer import Counts, PartsWriter
 from hypvl.errors import DataError
+from hypvl.io.redact import redact_text
 
 _FORMAT = 1
 #: (captions done, about how many there are)
@@ -109,7 +110,9 @@ def make_hard_negatives(
             told(made.captions)
         if parts == 0:
             skipped = ", ".join(f"{count} x {reason}" for reason, count in captions.skipped.items())
-            raise DataError(f"{', '.join(source.places)}: has no captions ({skipped or 'it is empty'}).")
+            raise DataError(
+                f"{redact_text(', '.join(source.places))}: has no captions ({skipped or 'it is empty'})."
+            )
         return Result(writer.finish(parts, captions.skipped), written=True)
 
 

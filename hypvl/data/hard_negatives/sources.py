@@ -18,6 +18,7 @@ from hypvl.data.hard_negatives.entries import (
 )
 from hypvl.data.hard_negatives.generate import Row
 from hypvl.errors import DataError
+from hypvl.io.redact import redact_url
 
 _FORMATS: dict[str, Format] = {
     ".csv": "table", ".tsv": "table", ".txt": "table",
@@ -142,7 +143,8 @@ def _format_of(arguments: SourceArguments) -> Format:
         suffix = Path(place.split("?")[0]).suffix.lower()
         if suffix not in _FORMATS:
             raise DataError(
-                f"{place}: its format is not clear from its name; expected {', '.join(_FORMATS)}, or --format."
+                f"{redact_url(place)}: its format is not clear from its name; expected {', '.join(_FORMATS)}, or "
+                "--format."
             )
         found.add(_FORMATS[suffix])
     if len(found) > 1:

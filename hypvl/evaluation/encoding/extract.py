@@ -16,6 +16,7 @@ from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_t
 from hypvl.evaluation.encoding.store import EmbeddingStore, StoredGroup
 from hypvl.evaluation.encoding.store_files import Entry, read_json, stamp, write_json
 from hypvl.evaluation.protocol import EvaluableModel, ImageSource, Modality, Stage, Tokenizer
+from hypvl.io.redact import redact_url
 
 Format: TypeAlias = Literal["safetensors", "parquet"]
 
@@ -44,7 +45,8 @@ class InputShard:
     def about(self) -> dict[str, Any]:
         """What it is made of, by which a finished shard is known."""
         stamps = [stamp(name) for name in self.files]
-        return {"files": list(self.files), "stamps": [None if s is None else list(s) for s in stamps]}
+        files = [redact_url(name) for name in self.files]  # this is kept in the store
+        return {"files": files, "stamps": [None if s is None else list(s) for s in stamps]}
 
 
 @dataclass(frozen=True)
