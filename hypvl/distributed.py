@@ -1,23 +1,29 @@
 """Processes and collectives. Every function is a no-op (one process, rank 0) without a process group."""
 
+import contextlib
 import dataclasses
 import functools
 import os
 import pickle
+import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hypvl.errors import ConfigError, UserError
+from hypvl.errors import ConfigError, StoppedError, UserError
 
 T = TypeVar("T")
+_GRACE = (
+    5.0  # seconds for the other processes when one has ended: to leave, then to hear SIGTERM, before SIGKILL
+)
 
 
 def is_initialized() -> bool:
@@ -291,18 +297,67 @@ def launch(
     url = dist_url if dist_url is not None else f"tcp://127.0.0.1:{_free_port()}"
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "error"
+        context: list[torch.multiprocessing.ProcessContext] = []
         try:
-            torch.multiprocessing.spawn(
-                _worker,
-                args=(main, args, world, machine_rank * per_machine, url, num_gpus > 0, timeout, report),
-                nprocs=per_machine,
-                join=True,
-            )
-        except torch.multiprocessing.ProcessRaisedException:
+            with _forwarding(lambda: context[0].pids() if context else []):
+                context.append(
+                    torch.multiprocessing.spawn(
+                        _worker,
+                        args=(
+                            main,
+                            args,
+                            world,
+                            machine_rank * per_machine,
+                            url,
+                            num_gpus > 0,
+                            timeout,
+                            report,
+                        ),
+                        nprocs=per_machine,
+                        join=False,
+                    )
+                )
+                while not context[0].join(grace_period=_GRACE):
+                    pass
+        except (
+            torch.multiprocessing.ProcessRaisedException,
+            torch.multiprocessing.ProcessExitedException,
+        ) as error:
             if report.is_file():  # what a user can act on, said once and without the worker's traceback
                 raise pickle.loads(report.read_bytes()) from None  # written by our own worker
+            if isinstance(error, torch.multiprocessing.ProcessExitedException):
+                raise _ended(error, first_rank=machine_rank * per_machine) from None
             raise
     return None
+
+
+@contextlib.contextmanager
+def _forwarding(processes: Callable[[], Sequence[int]]) -> Iterator[None]:
+    """Pass on to the processes what this one is asked, which has nothing to save itself."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for pid in processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    previous = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _ended(error: torch.multiprocessing.ProcessExitedException, *, first_rank: int) -> UserError:
+    """What the end of a process means, in a sentence."""
+    rank, code = first_rank + error.error_index, error.exit_code
+    if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):  # asked twice, it has left at once
+        return StoppedError(f"rank {rank} left at once when it was asked to stop a second time.", code)
+    how = f"was ended by {error.signal_name}" if error.signal_name else f"ended with exit code {code}"
+    return UserError(
+        f"rank {rank} (process {error.error_pid}) {how}, and the others with it; look for what ended it (SIGKILL: most "
+        "often the memory was full), then go on with --resume."
+    )
 
 
 def _worker(

@@ -22,3 +22,19 @@ class DataError(UserError):
 
 class CheckpointError(UserError):
     """A checkpoint is not one, is unsafe to load, or belongs to another architecture."""
+
+
+class StoppedError(UserError):
+    """The work was asked to stop, by a signal, before its end; what was done is saved.
+
+    Args:
+        message: What was saved, and how to go on.
+        exit_code: 128 + the signal's number.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message, exit_code)
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from hypvl.errors import ConfigError, UserError
+from hypvl.errors import ConfigError, StoppedError, UserError
 from hypvl.io.redact import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = 
         if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             show_traceback()
         if isinstance(error, UserError):
-            show(f"error: {error}", file=sys.stderr)
+            show(f"{error}" if isinstance(error, StoppedError) else f"error: {error}", file=sys.stderr)
             return error.exit_code
         show(f"error: {system_error(error)} ({DEBUG_VARIABLE}=1 shows where.)", file=sys.stderr)
         return 1

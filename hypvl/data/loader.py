@@ -4,10 +4,18 @@ Global batch g holds positions [gB, (g + 1)B). With A micro-batches and R ranks,
 the B/(AR) positions from gB + aB/A + rB/(AR) on.
 """
 
+import contextlib
+import functools
 import hashlib
 import itertools
+import os
+import select
 import signal
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import util
+from multiprocessing.process import BaseProcess
 from typing import Any, Literal, cast
 
 import torch
@@ -21,6 +29,7 @@ from hypvl.errors import ConfigError, DataError, UserError
 
 _MAX_TRIES = 100
 _WARM_UP = 1000
+_PATIENCE = 5.0  # seconds for workers to end by themselves
 
 
 def build_loader(
@@ -159,13 +168,13 @@ class Loader:
             collate_fn=_as_it_is,
             pin_memory=pin_memory,
             prefetch_factor=prefetch_factor if num_workers else None,
-            worker_init_fn=_start_worker,
             multiprocessing_context=start_method if num_workers else None,
             generator=torch.Generator().manual_seed(
                 0
             ),  # its draws are for workers' generators, which none uses
         )
         self._iterator: Iterator[Any] | None = None
+        self._at_exit: util.Finalize | None = None
 
     def __iter__(self) -> "Loader":
         return self
@@ -178,7 +187,11 @@ class Loader:
         """
         try:
             if self._iterator is None:
+                self._batches.worker_init_fn = functools.partial(_start_worker, main=os.getpid())
                 self._iterator = iter(self._batches)
+                # Python ends them by SIGTERM, which they do not hear, and waits.
+                workers = getattr(self._iterator, "_workers", [])
+                self._at_exit = util.Finalize(None, _kill, args=(workers,), exitpriority=100)
             batch = next(self._iterator)
         except RuntimeError as error:
             if "DataLoader worker (pid" not in str(error):  # an error of the program inside a worker
@@ -220,8 +233,27 @@ class Loader:
                 )
 
     def close(self) -> None:
-        """End the workers; there is no next batch."""
-        self._iterator = iter(())
+        """End the workers; there is no next batch. One that does not end within seconds is killed."""
+        iterator, self._iterator = self._iterator, iter(())
+        workers = getattr(iterator, "_workers", [])
+        late = threading.Timer(_PATIENCE, _kill, args=(workers,))
+        late.daemon = True
+        late.start()
+        try:
+            shutdown = getattr(iterator, "_shutdown_workers", None)
+            if shutdown is not None:
+                shutdown()
+        except RuntimeError as error:
+            if "DataLoader worker (pid" not in str(error):  # one that was killed, here or by someone else
+                raise
+        finally:
+            late.cancel()
+            _kill(workers)
+            for worker in workers:
+                with contextlib.suppress(RuntimeError):
+                    worker.join(_PATIENCE)
+            if self._at_exit is not None:
+                self._at_exit.cancel()
 
     def __enter__(self) -> "Loader":
         return self
@@ -273,5 +305,29 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends the workers
+def _start_worker(_: int, *, main: int) -> None:
+    """What the whole process group hears is for the main process, which ends its workers; its death ends them, too."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(main,), daemon=True).start()
+
+
+def _end_with(process: int) -> None:
+    """Wait for the end of a process, then end this one."""
+    try:
+        handle = os.pidfd_open(process)
+    except (AttributeError, OSError):  # not Linux, or it has ended already
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.kill(process, 0)
+                time.sleep(1.0)
+    else:
+        select.select([handle], [], [])
+    os._exit(1)
+
+
+def _kill(workers: Sequence[BaseProcess]) -> None:
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()

@@ -3,18 +3,18 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hypvl.errors import ConfigError
+from hypvl.errors import ConfigError, DataError
 from hypvl.losses.base import LossOutput, PairContext
 from hypvl.training.averaging import GradientAverage
 from hypvl.training.grad_cache import GradCache
 from hypvl.training.learner import Learner
 from hypvl.training.precision import Precision
+from hypvl.training.signals import Interrupted, Signals
 from hypvl.training.step import (
     forward_backward,
     naive_forward_backward,
@@ -87,7 +87,8 @@ class Trainer:
         average: Takes the mean over ranks where there are several parts.
         hooks: Called in order.
         iteration: Steps done (skipped ones count).
-        stop_requested: Set by a hook to end after the current step.
+        stop_requested: Set by a hook, on every rank, to end after the current step.
+        signals: What the processes are asked from outside.
     """
 
     learner: Learner
@@ -107,6 +108,7 @@ class Trainer:
     hooks: Sequence[Hook] = ()
     iteration: int = 0
     stop_requested: bool = False
+    signals: Signals = field(default_factory=Signals)
     parameters: list[Tensor] = field(init=False)
     _proven: bool = field(init=False, default=False)
     _waited: float = field(init=False, default=0.0)
@@ -120,38 +122,68 @@ class Trainer:
         return self.iteration * self.global_batch_size
 
     def run(self) -> None:
-        """Train until ``num_iterations``, or until a hook requests a stop.
+        """Train until ``num_iterations``, or until a hook or a signal requests a stop.
 
         Raises:
             ConfigError: when model, objective and data refuse each other in the first step of this process.
         """
         self.module.train()
-        try:
-            for hook in self.hooks:
-                hook.before_train(self)
-            batches = iter(self.loader)
-            while self.iteration < self.num_iterations and not self.stop_requested:
-                step = self._step(batches)
+        with self.signals:
+            try:
                 for hook in self.hooks:
-                    hook.after_step(self, step)
-                del step  # its batch and features are not needed beside those of the next one
-            for hook in self.hooks:
-                hook.after_train(self)
-        finally:
-            for hook in self.hooks:
-                hook.close(self)
+                    hook.before_train(self)
+                batches = iter(self.loader)
+                while self.iteration < self.num_iterations and not self.stop_requested:
+                    parts = self._fetch(batches)
+                    self.signals.agree()
+                    if self.signals.stop is not None or parts is None:
+                        break
+                    step = self._step(parts)
+                    for hook in self.hooks:
+                        hook.after_step(self, step)
+                    del step  # its batch and features are not needed beside those of the next one
+                for hook in self.hooks:
+                    hook.after_train(self)
+            finally:
+                for hook in self.hooks:
+                    hook.close(self)
 
-    def _forward_backward(self, batches: Iterator[Mapping[str, Any]]) -> tuple[LossOutput, list[PairContext]]:
+    def _fetch(self, batches: Iterator[Mapping[str, Any]]) -> list[Mapping[str, Any]] | None:
+        """The batches of the next step on the host; None when the run is asked to stop instead.
+
+        Nothing but data is taken before the ranks have agreed on a step, so that the state at a stop is that between
+        two steps, however long one of them has waited.
+        """
+        self._waited = 0.0
+        started = time.perf_counter()
+        try:
+            self.signals.interruptible = True
+            try:
+                if self.signals.asked_to_stop:  # before it could raise
+                    return None
+                return [next(batches) for _ in range(self.naive_parts)]
+            finally:
+                self.signals.interruptible = False
+                self._waited = time.perf_counter() - started
+        except Interrupted:
+            return None
+        except DataError:
+            if not self.signals.asked_to_stop:
+                raise
+            return None  # a worker that was starting has heard the signal, too
+
+    def _forward_backward(self, parts: list[Mapping[str, Any]]) -> tuple[LossOutput, list[PairContext]]:
         settings: dict[str, Any] = {"precision": self.precision, "scaler": self.scaler}
-        first = self._next(batches)
+        device = self.precision.device
         try:
             if self.naive_parts > 1:
-                parts = chain([first], (self._next(batches) for _ in range(self.naive_parts - 1)))
+                moved = (to_device(part, device) for part in parts)  # one after the other
                 result = naive_forward_backward(
-                    self.module, parts, parts=self.naive_parts, average=self.average, **settings
+                    self.module, moved, parts=self.naive_parts, average=self.average, **settings
                 )
             else:
-                output, ctx = forward_backward(self.module, first, cache=self.cache, **settings)
+                batch = to_device(parts[0], device)
+                output, ctx = forward_backward(self.module, batch, cache=self.cache, **settings)
                 result = output, [ctx]
         except ValueError as error:
             if self._proven:
@@ -161,19 +193,12 @@ class Trainer:
         self._proven = True
         return result
 
-    def _next(self, batches: Iterator[Mapping[str, Any]]) -> dict[str, Any]:
+    def _step(self, parts: list[Mapping[str, Any]]) -> StepResult:
         started = time.perf_counter()
-        batch = to_device(next(batches), self.precision.device)
-        self._waited += time.perf_counter() - started
-        return batch
-
-    def _step(self, batches: Iterator[Mapping[str, Any]]) -> StepResult:
-        started = time.perf_counter()
-        self._waited = 0.0
         if self.consumed // self.epoch_size != (self.consumed - self.global_batch_size) // self.epoch_size:
             self.learner.objective.begin_epoch_()
         self.learner.constrain_()
-        output, contexts = self._forward_backward(batches)
+        output, contexts = self._forward_backward(parts)
         lr = float(self.optimizer.param_groups[0]["lr"])  # before the scheduler sets the next step's
         grad_norm, stepped = optimizer_step(
             self.optimizer, self.parameters, scaler=self.scaler, clip_norm=self.clip_norm, loss=output.total
@@ -193,6 +218,6 @@ class Trainer:
             lr,
             stepped,
             self._waited,
-            time.perf_counter() - started,
+            self._waited + time.perf_counter() - started,
             contexts[-1],
         )

@@ -15,7 +15,7 @@ from hypvl import distributed
 from hypvl.checks import whole_number
 from hypvl.config import LazyConfig, instantiate
 from hypvl.data.loader import Loader, build_loader
-from hypvl.errors import ConfigError
+from hypvl.errors import ConfigError, StoppedError
 from hypvl.io.files import write_atomically
 from hypvl.models.hub import load_weights
 from hypvl.training.accumulation import Accumulation
@@ -26,7 +26,7 @@ from hypvl.training.config import TrainConfig
 from hypvl.training.data_fit import check_data_fits
 from hypvl.training.grad_cache import GradCache
 from hypvl.training.hooks.audit import LiveAudit
-from hypvl.training.hooks.checkpoints import Checkpoints, OrderlyStop
+from hypvl.training.hooks.checkpoints import Checkpoints
 from hypvl.training.hooks.metrics import BAD_SAMPLES_NAME, ClosingDataCheck, Metrics, Sink
 from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, log_to_console, log_to_file
 from hypvl.training.hooks.skipped_steps import SkippedSteps
@@ -36,6 +36,7 @@ from hypvl.training.precision import Precision
 from hypvl.training.provenance import provenance
 from hypvl.training.root import mean_embedding
 from hypvl.training.row_checks import refuse_batch_statistics
+from hypvl.training.signals import exit_code
 from hypvl.training.state import TrainState, read_state
 from hypvl.training.summary import summary_table
 
@@ -64,6 +65,7 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
         ConfigError: for values that do not fit together.
         CheckpointError: when resuming is not possible.
         DataError: when data is missing or too much of it is bad.
+        StoppedError: when SIGTERM or Ctrl-C ended it early; it is saved.
     """
     with RunFolder(options.output_dir, resume=options.resume) as place:
         _run(cfg, options, place)
@@ -156,6 +158,13 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     trainer.hooks = _hooks(cfg, settings, folder, state)
     with loader:
         trainer.run()
+    stop = trainer.signals.stop
+    if stop is not None and trainer.iteration < trainer.num_iterations:
+        raise StoppedError(
+            f"stopped by {stop.name} at iteration {trainer.iteration} of {trainer.num_iterations}, which is saved in "
+            f"{folder}; --resume goes on.",
+            exit_code(stop),
+        )
 
 
 def _with_periods(cfg: DictConfig, options: RunOptions) -> DictConfig:
@@ -248,7 +257,6 @@ def _hooks(
     state.metrics.sinks = sinks
     model = trainer.learner.model
     return [
-        OrderlyStop(),
         state.metrics,
         *_live_audit(settings, folder, sinks, trainer),
         SkippedSteps(settings.max_skipped_steps),

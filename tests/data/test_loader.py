@@ -247,6 +247,94 @@ def test_closing_ends_the_workers():
         next(one)
 
 
+def workers_of(one):
+    import multiprocessing
+
+    before = set(multiprocessing.active_children())
+    next(one)
+    return list(set(multiprocessing.active_children()) - before)
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_what_the_process_group_hears_does_not_end_workers(dataset, number):
+    import os
+    import signal
+
+    with loader(dataset, num_workers=2, start_method="fork") as one:
+        for worker in workers_of(one):
+            os.kill(worker.pid, getattr(signal, number))
+        positions = [next(one)["position"].tolist() for _ in range(6)]
+    assert positions == [list(range(B * i, B * (i + 1))) for i in range(1, 7)]
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_closing_kills_a_worker_that_does_not_end(monkeypatch, stopped):
+    """One that is stopped, or waits for data that do not come."""
+    import os
+    import signal
+    import time
+
+    class Slow(Colours):
+        def sample(self, row, generator):
+            if row > 4 and not stopped:
+                time.sleep(60)
+            return super().sample(row, generator)
+
+    monkeypatch.setattr("hypvl.data.loader._PATIENCE", 0.3)
+    one = loader(Slow(1000), num_workers=2, start_method="fork", batch_size=1)
+    workers = workers_of(one)
+    if stopped:
+        os.kill(workers[0].pid, signal.SIGSTOP)
+    started = time.monotonic()
+    one.close()
+    assert time.monotonic() - started < 4
+    assert not any(worker.is_alive() for worker in workers)
+
+
+LEFT = """
+import os, signal, sys
+from tests.data.test_loader import Colours, loader, workers_of
+one = loader(Colours(1000), num_workers=2, start_method=sys.argv[1])
+if __name__ == "__main__":
+    print(*[worker.pid for worker in workers_of(one)], flush=True)
+    if sys.argv[2] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start_method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("end", ["killed", "exit"])
+def test_workers_end_with_the_main_process(tmp_path, start_method, end):
+    """Also when it is killed, or forgets them: they do not hear the SIGTERM by which Python ends its children."""
+    import os
+    import subprocess
+    import sys
+    import time
+    from pathlib import Path
+
+    (tmp_path / "left.py").write_text(LEFT)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, str(tmp_path / "left.py"), start_method, end]
+    said = subprocess.run(command, stdout=subprocess.PIPE, env=environment, timeout=120).stdout
+    pids = [int(pid) for pid in said.split()]
+    deadline = time.monotonic() + (
+        1 if start_method != "forkserver" else 15
+    )  # there torch looks every 5 seconds
+    while time.monotonic() < deadline and any(map(running, pids)):
+        time.sleep(0.05)
+    assert len(pids) == 2 and not any(map(running, pids))
+
+
+def running(pid):
+    from pathlib import Path
+
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_numbers_that_do_not_fit_are_named(dataset):
     with pytest.raises(
         ConfigError, match="got 8 for 3 processes x 1 micro-batches; expected a multiple of 3"

@@ -1,9 +1,7 @@
-"""Saves the run: periodically, at the end, and when it is asked to stop."""
+"""Saves the run: periodically, when asked, at the end, and when it is stopped."""
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -17,7 +15,7 @@ from hypvl.training.loop import Hook, StepResult, Trainer
 
 
 class Checkpoints(Hook):
-    """Periodic and final checkpoints.
+    """Periodic and final checkpoints, and those that SIGUSR1 asks for.
 
     Weights that are not finite are never saved, and while steps are skipped no periodic checkpoint is written (the
     weights are still those of the last step that happened): it follows after the next one that happens.
@@ -65,6 +63,10 @@ class Checkpoints(Hook):
         )
 
     def after_step(self, trainer: Trainer, step: StepResult) -> None:
+        if trainer.signals.save:
+            logger.info("iteration {}: asked for a checkpoint (SIGUSR1)", trainer.iteration)
+            trainer.signals.save = False
+            self._due = True
         self._due = self._due or trainer.iteration % self.period == 0
         if not self._due or trainer.iteration >= trainer.num_iterations:
             return
@@ -75,6 +77,10 @@ class Checkpoints(Hook):
 
     def after_train(self, trainer: Trainer) -> None:
         if trainer.iteration < trainer.num_iterations:
+            if trainer.signals.stop is not None:
+                logger.warning(
+                    "iteration {}: asked to stop ({})", trainer.iteration, trainer.signals.stop.name
+                )
             if self._saved_at != trainer.iteration:
                 self._save(trainer, checkpoint_name(trainer.iteration), {})
         elif not self._finished:
@@ -124,34 +130,3 @@ def refuse_broken(trainer: Trainer) -> None:
             f"training: at iteration {trainer.iteration}, {len(broken)} weights are not finite (the first: "
             f"{broken[0]}); they were not saved; resume from the last checkpoint with a lower optim.optimizer.lr."
         )
-
-
-class OrderlyStop(Hook):
-    """On SIGTERM (a scheduler ends the job): finish the step, agree over ranks, save, stop.
-
-    Args:
-        period: Steps between the ranks' agreement (one small all-reduce).
-    """
-
-    def __init__(self, *, period: int = 10) -> None:
-        self.period = period
-        self._asked = False
-        self._previous: Any = None
-
-    def before_train(self, trainer: Trainer) -> None:
-        self._previous = signal.signal(signal.SIGTERM, self._note)
-
-    def after_step(self, trainer: Trainer, step: StepResult) -> None:
-        if trainer.iteration % self.period == 0 and distributed.world_size() > 1:
-            asked = distributed.all_reduce_sum(torch.tensor(float(self._asked), device=distributed.device()))
-            trainer.stop_requested = trainer.stop_requested or bool(asked > 0)
-        elif distributed.world_size() == 1:
-            trainer.stop_requested = trainer.stop_requested or self._asked
-        if trainer.stop_requested:
-            logger.warning("iteration {}: asked to stop (SIGTERM); saving and leaving", trainer.iteration)
-
-    def close(self, trainer: Trainer) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True

@@ -1,6 +1,5 @@
 import errno
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from hypvl.errors import ConfigError, DataError, UserError
 from hypvl.losses.base import Objective
 from hypvl.training.checkpoint import save_checkpoint
-from hypvl.training.hooks.checkpoints import Checkpoints, OrderlyStop
+from hypvl.training.hooks.checkpoints import Checkpoints
 from hypvl.training.learner import Learner
 from hypvl.training.loop import Hook, StepResult, Trainer
 from tests.training.test_loop import Poisoned, trainer
@@ -37,22 +36,6 @@ def test_periodic_and_final_checkpoints(tmp_path: Path) -> None:
     assert final["iteration"] == 6
     assert torch.equal(final["root"], torch.ones(2))
     assert (tmp_path / "last_checkpoint.txt").read_text().strip() == "checkpoint_final.pth"
-
-
-def test_sigterm_saves_and_stops_and_gives_the_signal_back(tmp_path: Path) -> None:
-    class Terminate(Hook):
-        def after_step(self, trainer: Trainer, step: StepResult) -> None:
-            if trainer.iteration == 3:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    before = signal.getsignal(signal.SIGTERM)
-    run = trainer(
-        tiny_learner("clip"), iterations=6, hooks=(Terminate(), OrderlyStop(), saving(tmp_path, period=100))
-    )
-    run.run()
-    assert run.iteration == 3
-    assert (tmp_path / "last_checkpoint.txt").read_text().strip() == "checkpoint_00000003.pth"
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("keep", [0, -1])

@@ -1,0 +1,132 @@
+"""Runs that are killed, stopped and asked to save: they go on as if nothing had happened."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli.test_train import command, environment
+from tests.data.helpers import redcaps, write_tar
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("shards")
+    write_tar(folder / "0.tar", [m for i in range(16) for m in redcaps(f"s{i}", i)])
+    return f"dataset.tarfiles=[{folder}/*.tar]"
+
+
+LONGER = [
+    "train.num_iterations=200",
+    "train.checkpoint_period=20",
+    "train.num_workers=1",
+    "train.log_period=7",
+]
+
+
+def _started(folder: Path, shards: str, *more: str, records: int = 2) -> "subprocess.Popen[bytes]":
+    """A run in a process group of its own, when it has written some records."""
+    process = subprocess.Popen(
+        command(folder, shards, *LONGER, *more),
+        env=environment(),
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + 240
+    metrics = folder / "metrics.jsonl"
+    while not metrics.is_file() or metrics.read_bytes().count(b"\n") < records:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("longer") / "whole"
+    subprocess.run(command(folder, shards, *LONGER), check=True, env=environment(), timeout=300)
+    return folder
+
+
+def _goes_on_as_if_nothing_had_happened(folder: Path, shards: str, undisturbed: Path) -> None:
+    subprocess.run(command(folder, shards, *LONGER, "--resume"), check=True, env=environment(), timeout=300)
+    one, two = (torch.load(f / "checkpoint_final.pth", weights_only=True) for f in (undisturbed, folder))
+    assert all(torch.equal(value, two["model"][name]) for name, value in one["model"].items())
+    timed = {"samples_per_second", "data_wait", "memory_gb", "eta_seconds"}
+    records = [
+        [
+            {k: v for k, v in json.loads(line).items() if k not in timed}
+            for line in (f / "metrics.jsonl").open()
+        ]
+        for f in (undisturbed, folder)
+    ]
+    assert records[0] == records[1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_the_process_group_saves_and_the_run_goes_on(
+    shards: str, tmp_path: Path, undisturbed: Path, number: signal.Signals, code: int
+) -> None:
+    folder = tmp_path / "run"
+    with _started(folder, shards) as process:
+        os.killpg(process.pid, number)
+        os.killpg(process.pid, number)  # as `timeout` does
+        said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == code
+    assert f"stopped by {number.name} at iteration" in said and "Traceback" not in said
+    last = torch.load(folder / (folder / "last_checkpoint.txt").read_text().strip(), weights_only=True)
+    assert f"at iteration {last['iteration']} of 200" in said
+    shutil.rmtree(folder / "tensorboard")
+    _goes_on_as_if_nothing_had_happened(folder, shards, undisturbed)
+
+
+def test_a_stopped_worker_is_in_nobodys_way(shards: str, tmp_path: Path, undisturbed: Path) -> None:
+    folder = tmp_path / "run"
+    with _started(folder, shards) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        workers = [int(c) for c in children if b"train.py" in Path(f"/proc/{c}/cmdline").read_bytes()]
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
+        time.sleep(2)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert len(workers) == 1 and process.returncode == 143
+    assert not Path(f"/proc/{workers[0]}").exists()
+    _goes_on_as_if_nothing_had_happened(folder, shards, undisturbed)
+
+
+def test_a_request_for_a_checkpoint_changes_nothing(shards: str, tmp_path: Path, undisturbed: Path) -> None:
+    folder = tmp_path / "run"
+    with _started(folder, shards, "train.keep_checkpoints=null") as process:
+        process.send_signal(signal.SIGUSR1)
+        process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert len(list(folder.glob("checkpoint_0*.pth"))) in (9, 10)  # 9 of the period
+    assert (folder / "log-rank0.txt").read_text().count("asked for a checkpoint (SIGUSR1)") == 1
+    one, two = (torch.load(f / "checkpoint_final.pth", weights_only=True) for f in (undisturbed, folder))
+    assert all(torch.equal(value, two["model"][name]) for name, value in one["model"].items())
+
+
+def test_a_killed_run_goes_on_at_the_right_iteration(shards: str, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    longer = ["train.num_iterations=200", "train.checkpoint_period=20"]
+    with subprocess.Popen(command(folder, shards, *longer), env=environment(), cwd=tmp_path) as process:
+        deadline = time.monotonic() + 240
+        while not (folder / "last_checkpoint.txt").is_file():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    last = (folder / "last_checkpoint.txt").read_text().strip()
+    at = torch.load(folder / last, weights_only=True)["iteration"]
+    subprocess.run(command(folder, shards, *longer, "--resume"), check=True, env=environment(), timeout=300)
+    records = [json.loads(line)["iteration"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert records == list(range(2, 201, 2))
+    assert f"resumed at iteration {at}" in (folder / "log-rank0.txt").read_text()
