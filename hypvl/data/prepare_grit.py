@@ -26,6 +26,7 @@ from hypvl.data.shards import expand_shards
 from hypvl.data.storage import FileHandles, LocalFile
 from hypvl.data.tar_index import MemberError, build_index, in_blocks, read_members
 from hypvl.errors import DataError, UserError
+from hypvl.io.files import write_atomically
 
 MANIFEST = "manifest.jsonl"
 _FORMAT = 1
@@ -285,7 +286,8 @@ class _Output:
         head = {"format": _FORMAT, "settings": dataclasses.asdict(settings)}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with (folder / ".lock").open("w") as lock:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(folder / ".lock", flags, 0o666), "r+b") as lock:
                 try:
                     fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except (BlockingIOError, PermissionError) as error:
@@ -362,6 +364,5 @@ def _read_manifest(folder: Path, head: dict[str, Any]) -> dict[str, _Record]:
             f"{folder}: was made with other settings ({settings}); name another folder, or give the same settings."
         )
     if whole != text:
-        _part(folder, MANIFEST).write_text(whole)
-        _part(folder, MANIFEST).replace(path)
+        write_atomically(path, whole)
     return by_name
