@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from hypvl.data.sample import BadSample, caption_text
+from hypvl.data.tokenizer import is_blank
 
 InvalidText: TypeAlias = Literal["empty", "caption"]
 #: Types of the published negatives, in the order of their columns.
@@ -138,7 +139,7 @@ def _check_pattern(pattern: str) -> None:
 def _is_false_caption(text: str, caption: str) -> bool:
     words = text.casefold().split()
     return (
-        bool(words)
+        not is_blank(text)
         and text.strip() != _NO_TEXT
         and _UNFILLED not in text
         and words != caption.casefold().split()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hypvl.data.augment import InModalAugment
+from hypvl.data.tokenizer import is_blank
 from hypvl.io.images import MAX_PIXELS, ImageError, decode_image
 
 #: (image uint8 (3, H, W), generator of this sample) -> uint8 (3, h, w)
@@ -58,18 +59,20 @@ class PairDataset(Protocol):
 
 
 def caption_text(key: str, value: Any, name: str, generator: np.random.Generator) -> str:
-    """A usable caption: the value, or one of them drawn at random where it is a list.
+    """A usable caption: the value, or where it is a list one of those in it that are texts and not blank, at random.
 
     Raises:
-        BadSample: when it is absent, empty or no text.
+        BadSample: when there is none: absent, no text, or blank, also once it is cleaned as for encoding.
     """
     if isinstance(value, list) and value:
-        value = value[int(generator.integers(len(value)))]
+        usable = [text for text in value if isinstance(text, str) and not is_blank(text)]
+        chosen = usable if usable else value
+        value = chosen[int(generator.integers(len(chosen)))]
     if value is None:
         raise BadSample(key, f"missing {name}")
     if not isinstance(value, str):
         raise BadSample(key, f"{name} is {type(value).__name__}, expected text")
-    if not value.strip():
+    if is_blank(value):
         raise BadSample(key, f"empty {name}")
     return value
 

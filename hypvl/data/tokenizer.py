@@ -40,6 +40,7 @@ _PIECE = regex.compile(
 # ASCII that ftfy or html.unescape may change: control characters other than \t \n \f \r (removed, or read as
 # terminal escapes) and "&", unless at the end or before a space, where no entity starts.
 _SUSPECT = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]|&[^ ]")
+_WORD = re.compile(r"[^\W_]")
 # Longer strings are hardly ever seen twice, and would let the caches grow without bound.
 _LONGEST_CACHED = 64
 # No token stands for more bytes than this.
@@ -58,6 +59,15 @@ def repair(text: str) -> str:
     if text.isascii() and ((text.isprintable() and "&" not in text) or not _SUSPECT.search(text)):
         return text
     return html.unescape(html.unescape(ftfy.fix_text(text)))
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing is left to encode once a text is repaired: white space, ``"&nbsp;"``, control characters."""
+    if not text.strip():
+        return True
+    if _WORD.search(text) and not _SUSPECT.search(text):
+        return False
+    return _PIECE.search(repair(text).lower()) is None
 
 
 class _Vocabulary(NamedTuple):

@@ -26,9 +26,14 @@ Quoting: TypeAlias = Literal["minimal", "none"]
 #: Names tried, in this order, when no column is named.
 IMAGE_COLUMNS = ("filepath", "image", "image_path", "file_name", "filename", "image_id")
 CAPTION_COLUMNS = ("title", "caption", "captions", "text")
+#: The same for JSON files of evaluation, where these were always the usual ones.
+JSON_IMAGE_COLUMNS = ("image", "filepath", "image_path", "file_name", "filename", "image_id")
+JSON_CAPTION_COLUMNS = ("captions", "caption", "title", "text")
 #: Lines that a quoted field may take: captions of several lines are rarely longer, tables that never close one are.
 MAX_FIELD_LINES = 20
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson", ".jsonlines")
+#: Suffixes of tables; of those that end otherwise only who names a layout knows it.
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".jsonlines")
 
 _SEPARATORS = ("\t", ",", ";")  # the first one in the header line, where none is named
 _BOM = b"\xef\xbb\xbf"
@@ -322,6 +327,10 @@ class TableText:
             return self.separator or "\t", ()
         if b"\0" in line:
             raise DataError(f"{self.path}: holds NUL bytes; is it UTF-16, or no text? Expected UTF-8.")
+        if b"\r" in line.rstrip(b"\r\n"):
+            raise DataError(
+                f"{self.path}: has lines that end in CR alone; make it LF: tr '\\r' '\\n' < OLD > NEW."
+            )
         text = line.decode(errors="replace")
         separator = self.separator
         if separator is None:
@@ -343,7 +352,7 @@ class TableText:
             row = next(self._reader(feed, separator))
         except (csv.Error, StopIteration):
             return None if feed.taken else 0
-        if feed.taken and (len(row) != columns or _swallows(row, feed.lines[1:], separator)):
+        if feed.taken and (len(row) != columns or _swallows(row, feed.lines, separator)):
             return None
         return feed.taken
 
@@ -361,14 +370,20 @@ def _whole_row(separator: str) -> Callable[[bytes], object]:
 
 
 def _swallows(row: Sequence[str], lines: Sequence[str], separator: str) -> bool:
-    """Whether a line inside a quoted field is a row of its own: as many fields, and files of the same kind in them."""
-    kinds = {i: _kind(value) for i, value in enumerate(row) if "\n" not in value}
-    for line in lines:
+    """Whether a line inside a quoted field is a row of its own: as many fields, and files of the same kind in them.
+
+    The first line holds the row's own fields before the long one, the last line those after it.
+    """
+    long = [i for i, value in enumerate(row) if "\n" in value]
+    kinds = {i: kind for i, value in enumerate(row) if i not in long and (kind := _kind(value))}
+    for number, line in enumerate(lines):
         fields = line.rstrip("\r\n").split(separator)
-        if len(fields) == len(row) and any(
-            kind and kind == _kind(fields[i].strip('"')) for i, kind in kinds.items()
-        ):
-            return True
+        if len(fields) != len(row):
+            continue
+        for i, kind in kinds.items():
+            own = (number == 0 and i < max(long)) or (number == len(lines) - 1 and i > min(long))
+            if not own and kind == _kind(fields[i].strip('"')):
+                return True
     return False
 
 

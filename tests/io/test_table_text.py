@@ -80,6 +80,10 @@ def test_the_caption_may_come_first(tmp_path: Path) -> None:
     assert [fields[0] if isinstance(fields, list) else None for _, fields in found] == [
         None, "a cat", 'an owl"', "last",
     ]  # fmt: skip
+    two = read(table(tmp_path, 'caption,image\n"a dog,0.jpg\nan owl",1.jpg\n"two\nlines",2.jpg\n'))
+    assert [fields[0] if isinstance(fields, list) else None for _, fields in two] == [
+        None, 'an owl"', "two\nlines",
+    ]  # fmt: skip
 
 
 def test_a_row_is_named_with_its_remedy(tmp_path: Path) -> None:

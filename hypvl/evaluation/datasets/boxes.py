@@ -1,6 +1,5 @@
 """Readers of pictures with boxes: each box a part of the picture with a phrase for it. COCO, the demo, JSON lines."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.classification import read_json, read_text, require_folder
+from hypvl.evaluation.datasets.captioned_table import open_table
+from hypvl.evaluation.datasets.classification import read_json, require_folder
 from hypvl.evaluation.datasets.images import FileImages
 from hypvl.evaluation.protocol import ImageSource, MissingDataError
+from hypvl.io.coco import by_id
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,10 @@ def coco_boxes(
     instances, captions = read_json(path), read_json(path.with_name(f"captions_{split}.json"))
     require_folder(root / split, f"the pictures of COCO {split}")
     try:
-        categories = {entry["id"]: str(entry["name"]) for entry in instances["categories"]}
-        sizes = {
-            e["id"]: (str(e["file_name"]), float(e["width"]), float(e["height"])) for e in instances["images"]
-        }
+        categories = by_id(instances["categories"], lambda entry: str(entry["name"]))
+        sizes = by_id(
+            instances["images"], lambda e: (str(e["file_name"]), float(e["width"]), float(e["height"]))
+        )
         texts: dict[Any, str] = {}
         for entry in captions["annotations"]:
             texts.setdefault(entry["image_id"], str(entry["caption"]).strip())
@@ -178,13 +179,7 @@ def jsonl_boxes(path: str | Path, *, images_root: str | Path | None = None) -> B
         DataError: naming the line that cannot be used.
     """
     path = Path(path)
-    entries = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            try:
-                entries.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number}: is not valid JSON ({error}).") from error
+    entries = [fields for _, fields in open_table(path).usable_rows()]
     return _from_entries(path, entries, path.parent if images_root is None else Path(images_root))
 
 

@@ -1,7 +1,6 @@
 """Readers of labelled pictures: class folders, the WebDataset layout, JSON lists, torchvision's sets."""
 
 import io
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,11 +16,14 @@ from hypvl.evaluation.datasets.folder_names import listed, match_names
 from hypvl.evaluation.datasets.images import IMAGE_EXTENSIONS, TarMembers, read_image
 from hypvl.evaluation.datasets.prompts import imagenet_class_names
 from hypvl.evaluation.protocol import MissingDataError
+from hypvl.io.files import read_regular
 from hypvl.io.images import image_tensor
+from hypvl.io.json_text import parse_json
 from hypvl.io.redact import redact_url
 from hypvl.io.remote import RemoteError, RemoteFile
 
-_LARGEST_TEXT = 1 << 24  # bytes of a list of names
+_LARGEST_TEXT = 1 << 24  # bytes of a list of names on a server
+_LARGEST_FILE = 1 << 32  # bytes of a text or JSON file
 
 MOST_TARS = 100_000  # of one split; the largest sets have some thousands
 
@@ -291,20 +293,21 @@ def read_text(path: Path) -> str:
         DataError: when it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_regular(path, max_bytes=_LARGEST_FILE).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise MissingDataError(
             f"{path}: is not there; see docs/evaluation.md for the layout of the set."
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: cannot be read as UTF-8 text ({reason}).") from error
 
 
 def read_json(path: Path) -> Any:
     """A JSON file; raises as :func:`read_text`, and DataError for broken JSON."""
     try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        return parse_json(read_text(path))
+    except ValueError as error:
         raise DataError(f"{path}: is not valid JSON ({error}).") from error
 
 

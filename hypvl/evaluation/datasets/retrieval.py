@@ -1,16 +1,20 @@
 """Readers of pictures with captions: COCO, Flickr30k, NoCaps, I0T's GOLD files, and any JSON or table of them."""
 
-import csv
-import io
-import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from hypvl.checks import one_of
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.classification import read_json, read_text, require_folder
+from hypvl.evaluation.datasets.captioned_table import captions_by_image, open_table
+from hypvl.evaluation.datasets.classification import read_json, require_folder
 from hypvl.evaluation.datasets.images import FileImages
 from hypvl.evaluation.protocol import ImageSource, MissingDataError
+from hypvl.io.coco import by_id
+from hypvl.io.files import path_below
+from hypvl.io.table_text import MAX_FIELD_LINES, Quoting
+
+T = TypeVar("T")
 
 
 class CaptionedImages:
@@ -124,13 +128,15 @@ def coco_format(
     content = read_json(annotations)
     require_folder(folder, f"the pictures of {annotations.name}")
     try:
-        names = {entry["id"]: str(entry["file_name"]) for entry in content["images"]}
+        names = by_id(content["images"], lambda entry: str(entry["file_name"]))
         kept = {entry["id"] for entry in content["images"] if _agrees(entry, where)}
         rows = [(row["image_id"], str(row["caption"]), row.get("id")) for row in content["annotations"]]
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{annotations}: lacks {error}; expected COCO's images (id, file_name) and annotations (image_id, caption)."
         ) from error
+    except ValueError as error:
+        raise DataError(f"{annotations}: has {error}; expected one image an id, so that captions keep theirs.") from error
     captions: dict[Any, list[tuple[str, Any]]] = {image: [] for image in names}
     for image, caption, key in rows:
         if image not in captions:
@@ -143,7 +149,7 @@ def coco_format(
     chosen = {image: texts[:captions_per_image] for image, texts in captions.items() if image in kept}
     return from_files(
         [
-            (folder / names[image], names[image], [text for text, _ in texts])
+            (_place(annotations, folder, names[image]), names[image], [text for text, _ in texts])
             for image, texts in chosen.items()
         ],
         annotations,
@@ -198,7 +204,7 @@ def _karpathy(annotations: Path, folder: Path, split: str, captions_per_image: i
             f"{annotations}: has no picture with split {split!r}; expected one of {', '.join(splits)}."
         )
     return from_files(
-        [(folder / name, name, own) for name, own in zip(names, texts, strict=True)],
+        [(_place(annotations, folder, name), name, own) for name, own in zip(names, texts, strict=True)],
         annotations,
         image_ids=[entry.get("cocoid") for entry in entries],
         caption_ids=caption_ids,
@@ -223,11 +229,78 @@ def gold(
     return json_list(
         path,
         images=images,
-        image_key="image_id",
-        caption_key="captions",
+        image_column="image_id",
+        caption_column="captions",
         image_is="name",
         captions_per_image=captions_per_image,
         max_characters=max_characters,
+    )
+
+
+def table(
+    path: str | Path,
+    *,
+    images_root: str | Path | None = None,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    separator: str | None = None,
+    quoting: Quoting = "minimal",
+    max_field_lines: int = MAX_FIELD_LINES,
+    image_is: Literal["path", "name"] = "path",
+    where: Mapping[str, str] | None = None,
+    captions_per_image: int | None = None,
+    max_characters: int | None = None,
+    images: str | Path | None = None,
+    image_key: str | None = None,
+    caption_key: str | None = None,
+) -> CaptionedImages:
+    """Any list of images with captions: a CSV or TSV with a header line, ``.jsonl``, or a JSON list of objects.
+
+    The options are those of a training table (docs/data.md). In JSON the caption may be a list of captions; an image
+    may have several rows, whose captions are its captions. Blank captions are left out, with a warning; an image
+    without any is a distractor.
+
+    Args:
+        path: The file.
+        images_root: Folder that paths start from, and may not leave; None = the folder of the file, and they may.
+        image_column: Column, or key, of the image's path; None: the first usual one there is (``filepath``,
+            ``image`` ...; in JSON ``image`` first).
+        caption_column: Column, or key, of the caption; None: ``title``, ``caption``, ``captions`` or ``text`` (in JSON
+            ``captions`` first).
+        separator: Between columns; None: TAB where the header line has one, else comma, else semicolon.
+        quoting: "minimal": fields may be quoted; "none": a quotation mark is a sign like any other.
+        max_field_lines: Lines that a quoted field may take.
+        image_is: What the image's value is: a path, or one of which only the file name counts.
+        where: Keep the rows that have these values, such as ``{"split": "test"}``.
+        captions_per_image: Keep the first so many of each image; None = all.
+        max_characters: Cut captions there; None = not at all.
+        images: Earlier name of ``images_root``.
+        image_key: Earlier name of ``image_column``.
+        caption_key: Earlier name of ``caption_column``.
+
+    Raises:
+        MissingDataError: when the file or all images are not there.
+        DataError: naming the row that cannot be used.
+        ValueError: for an option given by both its names.
+    """
+    path = Path(path).expanduser()
+    root = _either("images_root", images_root, "images", images)
+    if root is not None:
+        require_folder(Path(root), f"the pictures of {path.name}")
+    entries = captions_by_image(
+        open_table(path, separator=separator, quoting=quoting, max_field_lines=max_field_lines),
+        image_column=_either("image_column", image_column, "image_key", image_key),
+        caption_column=_either("caption_column", caption_column, "caption_key", caption_key),
+        where=where,
+        file_name_only=one_of("image_is", image_is, ("path", "name")) == "name",
+        max_characters=max_characters,
+    )
+    return from_files(
+        [
+            (_place(path, root, name), name, texts[:captions_per_image])
+            for name, texts in entries.items()
+        ],
+        path,
     )
 
 
@@ -235,109 +308,73 @@ def json_list(
     path: str | Path,
     *,
     images: str | Path,
-    image_key: str = "image",
-    caption_key: str = "caption",
+    image_column: str | None = None,
+    caption_column: str | None = None,
     image_is: Literal["path", "name"] = "path",
     captions_per_image: int | None = None,
     max_characters: int | None = None,
+    image_key: str | None = None,
+    caption_key: str | None = None,
 ) -> CaptionedImages:
-    """A JSON list of pictures, such as ``coco_karpathy_test.json``: ``{"image": "val2014/x.jpg", "caption": [...]}``.
+    """:func:`table` for a JSON list such as ``coco_karpathy_test.json``: ``{"image": "val2014/x.jpg", "caption": [...]}``.
 
     Args:
         path: The file.
-        images: Folder of the pictures.
-        image_key: Key of the picture.
-        caption_key: Key of the caption or the captions.
-        image_is: What the picture's value is: a path below ``images``, or one of which only the file name counts.
-        captions_per_image: Keep the first so many of each picture; None = all.
+        images: Folder of the images.
+        image_column: As :func:`table`, and so are the others.
+        caption_column: Key of the caption or captions.
+        image_is: A path below ``images``, or one of which only the file name counts.
+        captions_per_image: Keep the first so many of each image; None = all.
         max_characters: Cut captions there; None = not at all.
+        image_key: Earlier name of ``image_column``.
+        caption_key: Earlier name of ``caption_column``.
     """
-    path, folder = Path(path), Path(images)
-    content = read_json(path)
-    require_folder(folder, f"the pictures of {path.name}")
-    if not isinstance(content, list):
-        raise DataError(f"{path}: holds {type(content).__name__}; expected a list of pictures with captions.")
-    entries: dict[str, list[str]] = {}
-    for number, entry in enumerate(content):
-        name, texts = _entry(entry, f"{path}, entry {number}", image_key, caption_key)
-        name = Path(name).name if image_is == "name" else name
-        entries.setdefault(name, []).extend(_text(text, max_characters) for text in texts)
-    return from_files(
-        [(folder / name, name, texts[:captions_per_image]) for name, texts in entries.items()], path
+    return table(
+        path,
+        images_root=images,
+        image_column=image_column,
+        caption_column=caption_column,
+        image_is=image_is,
+        captions_per_image=captions_per_image,
+        max_characters=max_characters,
+        image_key=image_key,
+        caption_key=caption_key,
     )
-
-
-def table(
-    path: str | Path,
-    *,
-    images: str | Path | None = None,
-    separator: str = "\t",
-    image_key: str = "filepath",
-    caption_key: str = "title",
-) -> CaptionedImages:
-    """A CSV or TSV with a header, one caption a line; lines of the same picture are its captions.
-
-    Args:
-        path: The file.
-        images: Folder that pictures are named from; None = the folder of the file.
-        separator: Between columns.
-        image_key: Column of the picture's path.
-        caption_key: Column of the caption.
-    """
-    path = Path(path)
-    root = path.parent if images is None else Path(images)
-    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=separator)
-    columns = rows.fieldnames or ()
-    if lost := [key for key in (image_key, caption_key) if key not in columns]:
-        raise DataError(
-            f"{path}: has no column {lost[0]!r} among {', '.join(columns)[:80]!r}; name image_key, caption_key "
-            "and separator."
-        )
-    entries: dict[str, list[str]] = {}
-    for number, row in enumerate(rows, start=2):
-        name, texts = _entry(row, f"{path}, row {number}", image_key, caption_key)
-        entries.setdefault(name, []).extend(texts)
-    return from_files([(root / name, name, texts) for name, texts in entries.items()], path)
 
 
 def jsonl(
     path: str | Path,
     *,
     images_root: str | Path | None = None,
-    image_key: str = "image",
-    caption_key: str | None = None,
+    image_column: str | None = None,
+    caption_column: str | None = None,
     where: Mapping[str, str] | None = None,
+    image_key: str | None = None,
+    caption_key: str | None = None,
 ) -> CaptionedImages:
-    """Any list of pictures with captions: one JSON object a line.
+    """:func:`table` for one JSON object a line.
 
-    ``{"image": "a/1.jpg", "caption": "…"}`` or ``{"image": "a/1.jpg", "captions": ["…", "…"]}``; a picture may
-    have several lines. A line with an empty list adds a picture without captions, a distractor.
+    ``{"image": "a/1.jpg", "caption": "…"}`` or ``{"image": "a/1.jpg", "captions": ["…", "…"]}``. A line with an empty
+    list adds an image without captions, a distractor.
 
     Args:
         path: The file.
-        images_root: Folder that pictures are named from; None = the folder of the file.
-        image_key: Key of the picture's path.
-        caption_key: Key of the caption or captions; None = ``captions``, else ``caption``.
+        images_root: As :func:`table`, and so are the others.
+        image_column: Key of the image's path.
+        caption_column: Key of the caption or captions; None = ``captions``, else ``caption``.
         where: Keep the lines that have these values, such as ``{"split": "test"}``.
-
-    Raises:
-        MissingDataError: when the file is not there.
-        DataError: naming the line that cannot be used.
+        image_key: Earlier name of ``image_column``.
+        caption_key: Earlier name of ``caption_column``.
     """
-    path = Path(path)
-    root = path.parent if images_root is None else Path(images_root)
-    entries: dict[str, list[str]] = {}
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: is not valid JSON ({error}).") from error
-        name, texts = _entry(entry, f"{path}, line {number}", image_key, caption_key)
-        if _agrees(entry, where):
-            entries.setdefault(name, []).extend(texts)
-    return from_files([(root / name, name, texts) for name, texts in entries.items()], path)
+    return table(
+        path,
+        images_root=images_root,
+        image_column=image_column,
+        caption_column=caption_column,
+        where=where,
+        image_key=image_key,
+        caption_key=caption_key,
+    )
 
 
 def from_files(
@@ -390,17 +427,16 @@ def _text(caption: str, max_characters: int | None) -> str:
     return caption.strip()[:max_characters]
 
 
-def _entry(entry: Any, where: str, image_key: str, caption_key: str | None) -> tuple[str, list[str]]:
-    """Picture and captions of an object. Raises DataError naming the place."""
-    given: Any = None
-    if isinstance(entry, Mapping):
-        given = entry.get("captions", entry.get("caption")) if caption_key is None else entry.get(caption_key)
-    name = entry.get(image_key) if isinstance(entry, Mapping) else None
-    texts = [given] if isinstance(given, str) else given
-    if not isinstance(name, str) or not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
-        got = json.dumps(entry, ensure_ascii=False, default=str)
-        raise DataError(
-            f'{where}: expected {{"{image_key}": path, "{caption_key or "caption"}": text or list of texts}}; '
-            f"got {got[:80]}"
-        )
-    return name, texts
+def _either(name: str, value: T, earlier: str, given: T) -> T:
+    if value is not None and given is not None:
+        raise ValueError(f"{name} and {earlier}: got both; expected {name}, {earlier} is its earlier name.")
+    return given if value is None else value
+
+
+def _place(path: Path, root: str | Path | None, name: str) -> Path:
+    if root is None:
+        return path.parent / name
+    try:
+        return path_below(Path(root), name)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}.") from error

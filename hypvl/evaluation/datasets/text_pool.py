@@ -1,6 +1,5 @@
 """The texts an image traversal chooses from: captions, nouns and adjectives, read from a JSON file."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -8,7 +7,11 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from hypvl.data.tokenizer import is_blank
 from hypvl.errors import DataError
+from hypvl.io.files import read_regular
+from hypvl.io.json_text import parse_json
+from hypvl.io.table_text import CAPTION_COLUMNS, TABLE_SUFFIXES, Quoting, TableText
 
 #: How single words become texts that the model knows how to read; captions stand as they are.
 DEFAULT_PROMPTS = {"captions": "{}", "nouns": "a photo of a {}.", "adjectives": "this photo is {}."}
@@ -16,6 +19,7 @@ _SHAPE = (
     'expected a list of texts, or {"captions": [...], "nouns": [...], "adjectives": [...]} with, if wanted, '
     '"prompts": {"nouns": "a photo of a {}."}'
 )
+_LARGEST_FILE = 1 << 30  # bytes
 # Vowels at the start that are not heard as one, and the other way round.
 _HEARD_AS_CONSONANT = ("uni", "use", "eu", "one")
 _HEARD_AS_VOWEL = ("hour", "honest", "heir")
@@ -34,13 +38,23 @@ class PoolText:
     prompt: str
 
 
-def load_text_pool(path: str | Path | None = None) -> list[PoolText]:
+def load_text_pool(
+    path: str | Path | None = None,
+    *,
+    caption_column: str | None = None,
+    separator: str | None = None,
+    quoting: Quoting = "minimal",
+) -> list[PoolText]:
     """Read a text pool.
 
     Args:
-        path: A JSON file: a list of texts, taken as captions, or ``{"captions": [...], "nouns": [...],
+        path: Any table with captions, as for training (``.csv``, ``.tsv``, ``.jsonl``, a JSON list of objects): its
+            captions, blank ones left out. Or a JSON file: a list of texts, taken as captions, or ``{"captions": [...], "nouns": [...],
             "adjectives": [...]}`` (any of them) with ``prompts`` by kind if other templates than
             :data:`DEFAULT_PROMPTS` are wanted. None = the pool of everyday texts that comes with hypvl.
+        caption_column: Of a table, see :class:`hypvl.io.table_text.TableText`, as are the others.
+        separator: Between columns.
+        quoting: How a table is quoted.
 
     Returns:
         Captions, nouns, adjectives, in the order of the file; of equal prompts the first.
@@ -49,14 +63,15 @@ def load_text_pool(path: str | Path | None = None) -> list[PoolText]:
         DataError: when the file is missing, no JSON, built differently or without a single text.
     """
     file: Traversable = everyday_pool() if path is None else Path(path)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(
-            f"{file}: cannot be read ({error.strerror or error}); expected a text pool, a JSON file."
-        ) from error
-    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, absurdly nested
-        raise DataError(f"{file}: not JSON in UTF-8 ({error}); {_SHAPE}.") from error
+    content = None
+    if not isinstance(file, Path) or file.suffix.lower() not in TABLE_SUFFIXES:
+        content = _read(file)
+    if isinstance(file, Path) and (
+        content is None or (isinstance(content, list) and any(isinstance(row, dict) for row in content))
+    ):
+        content = _captions(
+            TableText(file, separator=separator, quoting=quoting), caption_column=caption_column
+        )
     if isinstance(content, list):
         content = {"captions": content}
     if not isinstance(content, dict):
@@ -75,6 +90,33 @@ def load_text_pool(path: str | Path | None = None) -> list[PoolText]:
             f"{file}: an empty text pool; expected at least one text, as captions, nouns or adjectives."
         )
     return list(pool.values())
+
+
+def _read(file: Traversable) -> Any:
+    try:
+        data = (
+            read_regular(file, max_bytes=_LARGEST_FILE) if isinstance(file, Path) else file.read_bytes()
+        )
+        return parse_json(data.decode("utf-8-sig"))
+    except OSError as error:
+        raise DataError(
+            f"{file}: cannot be read ({error.strerror or error}); expected a text pool, a JSON file or a table."
+        ) from error
+    except ValueError as error:  # no UTF-8, no JSON, absurdly nested
+        raise DataError(f"{file}: not JSON in UTF-8 ({error}); {_SHAPE}.") from error
+
+
+def _captions(table: TableText, *, caption_column: str | None) -> list[str]:
+    """The captions of a table's rows, those of lists too."""
+    column = table.column(caption_column, CAPTION_COLUMNS, option="caption_column")
+    found: list[str] = []
+    for place, fields in table.usable_rows():
+        value = fields.get(column)
+        texts: list[Any] = value if isinstance(value, list) else [value]
+        if not all(isinstance(text, str) for text in texts):
+            raise DataError(f"{table.path}, {place}: its {column} is {value!r:.60}; expected a text, or some.")
+        found += [text for text in texts if not is_blank(text)]
+    return found
 
 
 def everyday_pool() -> Traversable:
