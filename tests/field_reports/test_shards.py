@@ -1,7 +1,10 @@
 """TAR files as people have them."""
 
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 import tarfile
 from pathlib import Path
 
@@ -259,3 +262,20 @@ def test_long_and_foreign_names(tmp_path: Path) -> None:
     for dialect in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         place = write_tar(tmp_path / f"{dialect}.tar", pair(name, "long"), format=dialect)
         assert read(shards(place)) == [(f"{dialect}.tar/{name}", "long")]
+
+
+def test_signals_to_all_processes_do_not_end_the_readers(tmp_path: Path) -> None:
+    """open_clip: `timeout` and job schedulers signal the workers too, which die and end the run; they must read on."""
+    write_tar(tmp_path / "a.tar", [m for i in range(8) for m in pair(f"{i}", f"caption {i}", i)])
+
+    def keys(*signals: signal.Signals) -> list[str]:
+        with build_loader(
+            shards(tmp_path / "a.tar"), global_batch_size=2, rank=0, world_size=1, num_workers=2, seed=0
+        ) as loader:
+            found = list(next(loader)["key"])
+            for number in signals:
+                for worker in multiprocessing.active_children():
+                    os.kill(worker.pid, number)  # type: ignore[arg-type]
+            return found + [key for _ in range(9) for key in next(loader)["key"]]
+
+    assert keys(signal.SIGTERM, signal.SIGINT) == keys()
