@@ -1,4 +1,4 @@
-# `make` alone lists the targets. Everything but `install` and `constraints` works without network.
+# `make` alone lists the targets. Everything but `install`, `constraints` and `lower-bounds` works without network.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -77,6 +77,10 @@ constraints:  ## resolve requirements.txt anew into constraints.txt (needs uv an
 	sed -i.bak '1i\
 	# Every dependency, direct and indirect, as resolved together. Written by `make constraints`; used as `pip install -c`.\
 	' constraints.txt && rm constraints.txt.bak
+
+.PHONY: lower-bounds
+lower-bounds:  ## install the lowest versions that setup.py allows and run the smoke tests (needs uv and network)
+	.ci/lower_bounds
 
 .PHONY: clean
 clean:  ## remove caches and build outputs (.venv, datasets and output stay)

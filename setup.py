@@ -31,7 +31,7 @@ WANDB = ["wandb>=0.17"]
 NEGATIVES = ["textblob>=0.18", "lemminflect>=0.2.3"]
 NEGATIVES_LM = ["spacy>=3.7,<4", "transformers>=4.45"]
 # Synonyms for EDA(backend="wordnet"), which also wants NLTK's WordNet corpus.
-SYNONYMS = ["nltk>=3.9"]
+SYNONYMS = ["nltk>=3.9.1"]
 # scripts/extract_embeddings.py --format parquet, scripts/export_index.py --faiss
 PARQUET = ["pyarrow>=14"]
 FAISS = ["faiss-cpu>=1.8"]
@@ -59,7 +59,7 @@ setup(
         "huggingface_hub>=0.26",
         "safetensors>=0.4.5",
         "numpy>=1.26",
-        "pillow>=10",
+        "pillow>=10.3",
         "omegaconf>=2.3,<2.4",
         "hydra-core>=1.3.2,<1.4",
         "PyYAML>=6",
