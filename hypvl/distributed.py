@@ -8,6 +8,7 @@ import pickle
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -340,7 +341,9 @@ def _forwarding(processes: Callable[[], Sequence[int]]) -> Iterator[None]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    previous = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    catches = threading.current_thread() is threading.main_thread()  # no other one may
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) if catches else ()
+    previous = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield
     finally:

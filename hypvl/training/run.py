@@ -30,6 +30,7 @@ from hypvl.training.hooks.checkpoints import Checkpoints
 from hypvl.training.hooks.metrics import BAD_SAMPLES_NAME, ClosingDataCheck, Metrics, Sink
 from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, log_to_console, log_to_file
 from hypvl.training.hooks.skipped_steps import SkippedSteps
+from hypvl.training.hooks.stalls import Stalls
 from hypvl.training.learner import Learner
 from hypvl.training.loop import Hook, Trainer
 from hypvl.training.precision import Precision
@@ -251,12 +252,14 @@ def _hooks(
                     name=settings.wandb.name if settings.wandb.name is not None else folder.name,
                     folder=folder,
                     config=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
+                    iteration=trainer.iteration,
                 )
             )
         state.metrics.bad_file = JsonLines(folder / BAD_SAMPLES_NAME, iteration=trainer.iteration)
     state.metrics.sinks = sinks
     model = trainer.learner.model
     return [
+        Stalls(),
         state.metrics,
         *_live_audit(settings, folder, sinks, trainer),
         SkippedSteps(settings.max_skipped_steps),

@@ -103,7 +103,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """A Weights & Biases run.
+    """A Weights & Biases run; a resumed run goes on in the one whose id the folder holds (``wandb_id.txt``).
 
     Args:
         mode: "online" or "offline".
@@ -111,13 +111,21 @@ class Wandb:
         name: Run name.
         folder: The run's folder.
         config: Resolved config, shown with the run.
+        iteration: Iteration the run (re)starts from; 0 begins another one.
 
     Raises:
         ConfigError: when wandb is not installed.
     """
 
     def __init__(
-        self, *, mode: str, project: str, name: str, folder: Path, config: Mapping[str, Any]
+        self,
+        *,
+        mode: str,
+        project: str,
+        name: str,
+        folder: Path,
+        config: Mapping[str, Any],
+        iteration: int = 0,
     ) -> None:
         try:
             import wandb
@@ -125,7 +133,10 @@ class Wandb:
             raise ConfigError(
                 f"train.wandb.mode: got {mode!r}, but wandb is not installed; pip install wandb, or use disabled."
             ) from error
+        stored = folder / "wandb_id.txt"
+        known = stored.read_text(encoding="utf-8").strip() if iteration and stored.is_file() else None
         self._run = wandb.init(
+            id=known,
             mode=mode,  # type: ignore[arg-type]  # checked by the caller
             project=project,
             name=name,
@@ -133,6 +144,7 @@ class Wandb:
             config=dict(config),
             resume="allow",
         )
+        write_atomically(stored, f"{self._run.id}\n")
 
     def write(self, record: Record) -> None:
         self._run.log(

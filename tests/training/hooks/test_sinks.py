@@ -1,13 +1,16 @@
 import json
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from hypvl.errors import UserError
 from hypvl.training.hooks.metrics import write_to
-from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, describe
+from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, describe
 
 RECORD = {
     "iteration": 20, "loss": 1.5, "contrastive": 1.25, "lr": 5e-4, "samples_per_second": 120.0,
@@ -104,3 +107,18 @@ def test_terminal_gets_one_live_line() -> None:
     text = console.export_text()
     assert "20/40" in text
     assert "contrastive 1.25" in text
+
+
+def test_a_resumed_run_goes_on_in_its_wandb_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def init(**given: Any) -> SimpleNamespace:
+        asked.append(given["id"])
+        new = f"new{len(asked)}" if given["id"] is None else given["id"]
+        return SimpleNamespace(id=new, log=lambda *a, **k: None, finish=lambda: None)
+
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    for iteration in (0, 20, 0, 40):
+        Wandb(mode="offline", project="p", name="n", folder=tmp_path, config={}, iteration=iteration).close()
+    assert asked == [None, "new1", None, "new3"]  # a run that starts over is another one
+    assert (tmp_path / "wandb_id.txt").read_text() == "new3\n"
