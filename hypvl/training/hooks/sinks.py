@@ -1,5 +1,6 @@
 """Where log records go: metrics.jsonl, TensorBoard, wandb, the console."""
 
+import contextlib
 import json
 import math
 import sys
@@ -99,7 +100,10 @@ class TensorBoard:
         self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with contextlib.suppress(
+            OSError
+        ):  # every record was flushed: what could not be written was said then
+            self._writer.close()
 
 
 class Wandb:

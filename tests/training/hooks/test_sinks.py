@@ -1,5 +1,7 @@
+import errno
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,3 +124,17 @@ def test_a_resumed_run_goes_on_in_its_wandb_run(tmp_path: Path, monkeypatch: pyt
         Wandb(mode="offline", project="p", name="n", folder=tmp_path, config={}, iteration=iteration).close()
     assert asked == [None, "new1", None, "new3"]  # a run that starts over is another one
     assert (tmp_path / "wandb_id.txt").read_text() == "new3\n"
+
+
+def test_tensorboard_on_a_full_disk_fails_once_where_it_writes(tmp_path: Path) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    sink = TensorBoard(tmp_path)
+    sink._writer.close()
+    sink._writer = SimpleNamespace(add_scalar=lambda *_: None, flush=full, close=full)  # type: ignore[assignment]
+    with pytest.raises(
+        UserError, match=r"TensorBoard cannot be written at iteration 20 \(No space left on device\)"
+    ):
+        write_to([sink], RECORD)
+    sink.close()
