@@ -1,7 +1,9 @@
 """How training runs: length, batch, precision, logging. Defaults are the published MERU recipe.
 
 `init_missing` lists what the model may have beyond `init_checkpoint` (names or shell patterns; everything else has to
-be in the file and fit). None = whatever fits is loaded. The log says what differed.
+be in the file and fit). None = whatever fits is loaded, but an encoder of which nothing fits is an error. The log says
+what differed. `init_positions`: "interpolate" makes learned image positions those of the model's resolution, "stretch"
+also text positions as long as the model's, "exact" refuses other lengths.
 
 `grad_cache.micro_batch = N` runs the encoders on N rows at a time, twice, and gives the gradients of the whole batch
 (no batch statistics inside an encoder): memory of N rows, about 4/3 of the time. `accumulate = K` is the same with
@@ -27,7 +29,7 @@ train = dict(
     compile=False,
     init_checkpoint=None,
     init_missing=None,
-    init_positions="exact",
+    init_positions="interpolate",
     checkpoint_period=5000,
     keep_checkpoints=5,
     log_period=100,

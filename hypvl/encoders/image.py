@@ -127,6 +127,7 @@ class TimmImageEncoder(ImageEncoder):
             args["drop_path_rate"] = drop_path_rate
         trunk = _build(arch, base, pretrained=pretrained, args=args)
 
+        asked = {"pixel_mean": pixel_mean, "pixel_std": pixel_std}
         seen = defaults if pretrained else None  # how the pictures behind the weights were normalised
         if pixel_mean is None:
             pixel_mean = IMAGENET_MEAN if seen is None else seen.mean
@@ -138,6 +139,7 @@ class TimmImageEncoder(ImageEncoder):
             pixel_std=pixel_std,
             fixed_size="img_size" in args and not getattr(trunk, "dynamic_img_size", False),
         )
+        self.asked_pixels = frozenset(name for name, values in asked.items() if values is not None)
         self.arch = arch
         self.trunk = trunk
         width = trunk.head_hidden_size  # what timm models put out when they have no classifier

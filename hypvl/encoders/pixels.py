@@ -68,6 +68,7 @@ class ImageEncoder(nn.Module, ABC):
     pixel_mean: Tensor
     pixel_std: Tensor
     width: int
+    asked_pixels: frozenset[str] = frozenset()  # buffers whose values were asked for, rather than a default
     _looked: bool = False  # at the range of floats on a device, in training
 
     def __init__(

@@ -2,25 +2,26 @@
 
 import fnmatch
 import json
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeGuard
+from typing import Any
 
+import numpy as np
 import torch
+from loguru import logger
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hypvl.encoders.positions import stretch_positions
+from hypvl.checks import one_of
 from hypvl.errors import CheckpointError
-from hypvl.io.zip_check import zip_damage
-from hypvl.models import convert_open_clip
-from hypvl.models.convert import NAMES, POSITIONS, listed, to_hypvl
+from hypvl.models.convert import listed
+from hypvl.models.differences import settings_that_differ
+from hypvl.models.positions import Positions, with_positions_of
 from hypvl.models.run_folder import checkpoint_file
-
-TextPositions: TypeAlias = Literal["exact", "stretch"]
+from hypvl.models.safe_pickle import read_torch
+from hypvl.models.weight_checks import check_encoders, check_values, our_names
 
 # Written into our checkpoints as `format_version`; files of a later version are refused.
 FORMAT_VERSION = 1
@@ -28,8 +29,8 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 # Beside the weights in a .safetensors file; `root` of a .pth file.
 ROOT_TENSOR = "root"
-# The second table of a text encoder with fixed positions, see TextTransformer.
-RESIDUAL_POSITIONS = "textual.posit_embed_res"
+# 0-dim parameters that some trainers save as plain numbers.
+_SCALARS = frozenset({"logit_scale", "logit_bias", "curv", "visual_alpha", "textual_alpha"})
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,14 @@ class LoadReport:
         unexpected: In the file, not in the model.
         misshaped: In both with different shapes, as ``name (shape in the file, expected shape)``.
         loaded: How many tensors were copied.
+        resized: Tables of positions that were made for the model's resolution or length, in words.
     """
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     misshaped: tuple[str, ...]
     loaded: int
+    resized: tuple[str, ...] = ()
 
     @property
     def differs(self) -> bool:
@@ -54,8 +57,12 @@ class LoadReport:
         return bool(self.missing or self.unexpected or self.misshaped)
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, *, limit: int = 6) -> str:
+        """The difference in words, with at most ``limit`` names of each kind."""
         parts = [
-            f"{len(names)} {what}: {listed(names)}"
+            f"{len(names)} {what}: {listed(names, limit=limit)}"
             for what, names in (
                 ("missing", self.missing),
                 ("unexpected", self.unexpected),
@@ -63,7 +70,7 @@ class LoadReport:
             )
             if names
         ]
-        return "; ".join(parts) or "no difference"
+        return "; ".join([*parts, *self.resized]) or "no difference"
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -85,20 +92,22 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = checkpoint_file(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a checkpoint (.pth or .safetensors).")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{path}: holds a {type(content).__name__}; expected a dict with the key `model`."
         )
-    if "model" not in content and _is_state_dict(content):
-        content = {"model": content}
-    elif "model" not in content and _is_state_dict(content.get("state_dict")):  # a training run of open_clip
-        content = {**content, "model": content["state_dict"]}
-    if not _is_state_dict(content.get("model")):
+    weights = weights_in(content.get("model"))
+    if "model" not in content:  # a bare state_dict, or a training run of open_clip
+        weights = weights_in(content)
+        content = content if weights is None else {}
+        weights = weights or weights_in(content.get("state_dict"))
+    if weights is None:
         raise CheckpointError(
             f"{path}: no checkpoint, its keys are {listed(map(str, content))}; "
             "expected the key `model` with a state_dict (names and tensors)."
         )
+    content = {**content, "model": weights}
     version = content.get("format_version", FORMAT_VERSION)
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise CheckpointError(
@@ -113,11 +122,12 @@ def load_weights(
     *,
     strict: bool = True,
     allow_missing: Sequence[str] = (),
-    positions: TextPositions = "exact",
+    positions: Positions = "interpolate",
 ) -> LoadReport:
     """Copy the weights and buffers of a checkpoint into a model.
 
-    Buffers (pixel mean and standard deviation) come from the file: the weights were trained with them.
+    Buffers (pixel mean and standard deviation) come from the file: the weights were trained with them. Files of
+    open_clip hold none: those that the model was asked to have stay, else OpenAI's are taken.
 
     Args:
         model: A ``DualEncoder``.
@@ -127,32 +137,32 @@ def load_weights(
             differed.
         allow_missing: Names, or shell patterns of names (``"*_head.log_scale"``), of the model that the file may
             lack even so: what a second stage adds. They stay as they are and are in the report.
-        positions: ``"stretch"`` makes a shorter table of text positions as long as the model's (77 -> 248, see
+        positions: Of tables of positions of another length. ``"interpolate"``: learned ones of image patches are
+            interpolated to the model's resolution, as timm does, and a log line says so; those of texts have to fit.
+            ``"stretch"``: also makes a shorter table of text positions as long as the model's (77 -> 248, see
             :func:`~hypvl.encoders.positions.stretch_positions`), and starts a second table equal to the first
-            where the model has two and the file one.
+            where the model has two and the file one. ``"exact"``: other lengths are an error.
 
     Raises:
         ValueError: For another value of ``positions``, or a pattern that names nothing in the model.
-        CheckpointError: With ``strict``, any difference; without, when nothing fits.
+        CheckpointError: With ``strict``, any difference; without, when nothing fits, or nothing of a whole encoder
+            that ``allow_missing`` does not name. Always for weights that hold NaN or infinities, or integers, booleans
+            or complex numbers where the model has floats.
     """
+    one_of("positions", positions, Positions)
     source = "checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
     content = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
-    given = content if _is_state_dict(content) else content.get("model")
-    if not _is_state_dict(given):
+    given = weights_in(content) or weights_in(content.get("model"))
+    if given is None:
         raise CheckpointError(
             f"{source}: keys {listed(map(str, content))}; expected a state_dict or a dict with `model`."
         )
     try:
-        state = (
-            convert_open_clip.to_hypvl(given) if convert_open_clip.is_open_clip(given) else to_hypvl(given)
-        )
+        state = our_names(given, model, source=source)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
     wanted = model.state_dict()
-    if positions == "stretch":
-        state = _stretched(state, wanted, source)
-    elif positions != "exact":
-        raise ValueError(f"positions: got {positions!r}; expected 'exact' or 'stretch'.")
+    state, resized = with_positions_of(model, state, positions=positions, source=source)
     fitting = {key: t for key, t in state.items() if key in wanted and t.shape == wanted[key].shape}
     report = LoadReport(
         missing=tuple(key for key in wanted if key not in state),
@@ -163,89 +173,57 @@ def load_weights(
             if key in state and key not in fitting
         ),
         loaded=len(fitting),
+        resized=resized,
     )
     for pattern in allow_missing:
         if not fnmatch.filter(wanted, pattern):
             raise ValueError(
                 f"allow_missing: {pattern!r} names nothing in the model; it has {listed(wanted)}."
             )
-    needed = tuple(
-        key for key in report.missing if not any(fnmatch.fnmatch(key, pattern) for pattern in allow_missing)
-    )
-    if (strict and replace(report, missing=needed).differs) or not fitting:
-        told = {key: tensor for key, tensor in wanted.items() if key in state or key in needed}
-        raise CheckpointError(
-            f"{source}: does not fit the model: {replace(report, missing=needed)}.{_hint(state, told)}"
-        )
+    allowed = {key for pattern in allow_missing for key in fnmatch.filter(wanted, pattern)}
+    needed = replace(report, missing=tuple(key for key in report.missing if key not in allowed))
+    if (strict and needed.differs) or not fitting:
+        told = {key: tensor for key, tensor in wanted.items() if key in state or key in needed.missing}
+        raise CheckpointError(f"{source}: does not fit the model: {_difference(state, told, needed)}")
+    check_encoders(model, fitting, allowed=allowed, state=state, source=source)
+    check_values(fitting, wanted, source=source)
+    for line in resized:
+        logger.info("{}: {}", source, line)
     model.load_state_dict(fitting, strict=False)
     return report
 
 
-def _stretched(state: dict[str, Tensor], wanted: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The state with text positions as the model has them; its other tensors are untouched."""
-    if POSITIONS not in state or POSITIONS not in wanted:
-        where = source if POSITIONS not in state else "the model"
-        raise CheckpointError(
-            f"positions='stretch': {where} has no {POSITIONS}; expected a text transformer's."
-        )
-    table, length = state[POSITIONS], len(wanted[POSITIONS])
-    if len(table) != length:
-        stretched = stretch_positions(table)
-        if len(stretched) != length:
-            raise CheckpointError(
-                f"positions='stretch': the {len(table)} positions of {source} become {len(stretched)}, but the model "
-                f"has {length}; set model.textual.context_length={len(stretched)}."
-            )
-        table = stretched
-    state = {**state, POSITIONS: table}
-    if RESIDUAL_POSITIONS in wanted:
-        state.setdefault(RESIDUAL_POSITIONS, table.clone())
-    return state
+def weights_in(value: Any) -> dict[str, Tensor] | None:
+    """The tensors of a state_dict; None for what is none.
+
+    Plain data among them is no weight (an epoch, a version), but for numbers by the name of one (``logit_scale``), and
+    NumPy arrays of numbers.
+    """
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        return None
+    plain = (Tensor, np.ndarray, np.generic, int, float, complex, str, type(None))
+    if not any(isinstance(item, Tensor) for item in value.values()) or not all(
+        isinstance(item, plain) for item in value.values()
+    ):
+        return None
+    found: dict[str, Tensor] = {}
+    for key, item in value.items():
+        if isinstance(item, Tensor):
+            found[key] = item
+        elif isinstance(item, np.ndarray) and item.dtype.kind in "biufc":
+            found[key] = torch.from_numpy(item.astype(item.dtype.newbyteorder("=")))
+        elif isinstance(item, int | float | np.number) and key.rpartition("module.")[2] in _SCALARS:
+            found[key] = torch.tensor(float(item))
+    return found
 
 
-def _read_torch(path: Path) -> Any:
-    with path.open("rb") as file:
-        start = file.read(4)
-    if not start.startswith(
-        (b"PK", b"\x80")
-    ):  # the archive that torch.save writes, and the pickle it once wrote
-        raise CheckpointError(
-            f"{path}: no checkpoint ({path.stat().st_size} bytes that start with {start!r}); "
-            "expected a file written by torch.save."
-        )
-    if (
-        start.startswith(b"PK") and (damage := zip_damage(path)) is not None
-    ):  # torch.load takes changed tensors
-        raise CheckpointError(
-            f"{path}: truncated or damaged ({path.stat().st_size} bytes; {damage}); "
-            "expected a whole file written by torch.save, copy or download it again."
-        )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: a pickle with more than tensors and plain values ({_culprit(str(error))}); "
-            "it was refused and not executed; expected a checkpoint of tensors, save its state_dict anew."
-        ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-    ) as error:
-        if "TorchScript" in str(error):
-            raise CheckpointError(
-                f"{path}: a TorchScript archive, which holds code (OpenAI publishes its weights so); it was "
-                "refused and not executed; expected tensors, save the state_dict of the one that open_clip makes of it."
-            ) from error
-        raise CheckpointError(
-            f"{path}: truncated or no checkpoint ({path.stat().st_size} bytes; {_culprit(str(error))}); "
-            "expected a whole file written by torch.save, copy or download it again."
-        ) from error
+def _difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], report: LoadReport) -> str:
+    """What to tell of a file of another model: the settings that differ, else the names."""
+    settings = settings_that_differ(state, wanted)
+    if not settings:
+        return f"{report}."
+    told = f"{'; '.join(settings)} ({report.text(limit=2)})"
+    return f"{told}; choose the model definition that the file was trained with."
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
@@ -266,44 +244,3 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
                 f"{beside}: not JSON ({error}); expected the config of {path.name}."
             ) from error
     return content
-
-
-def _culprit(message: str) -> str:
-    """The line of torch's long message that says what is wrong."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()] or ["unreadable"]
-    telling = [line for line in lines if "Unsupported" in line or "GLOBAL" in line]
-    return (telling or lines)[0].removeprefix("WeightsUnpickler error:").strip()[:160]
-
-
-def _is_state_dict(value: Any) -> TypeGuard[Mapping[str, Tensor]]:
-    return (
-        isinstance(value, Mapping)
-        and bool(value)
-        and all(isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in value.items())
-    )
-
-
-def _hint(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """What the difference means, where the names and shapes say it."""
-    hints = []
-    curved = [NAMES["curv"] in names for names in (state, wanted)]
-    if curved[0] != curved[1]:
-        kind = {True: "hyperbolic (it has a curvature)", False: "not hyperbolic (it has no curvature)"}
-        hints.append(f"the model in the file is {kind[curved[0]]}, the one to load into is {kind[curved[1]]}")
-    for what, width, blocks in (
-        ("image", "visual.trunk.cls_token", "visual.trunk.blocks."),
-        ("text", "textual.posit_embed", "textual.resblocks."),
-    ):
-        sizes = [_size(names, width, blocks) for names in (state, wanted)]
-        if all(sizes) and sizes[0] != sizes[1]:
-            hints.append(f"the file's {what} encoder is {sizes[0]}, the model's {sizes[1]}")
-    return (
-        f" Hint: {'; '.join(hints)}; choose the model definition the file was trained with." if hints else ""
-    )
-
-
-def _size(state: Mapping[str, Tensor], width: str, blocks: str) -> str:
-    if width not in state:
-        return ""
-    depth = len({key.removeprefix(blocks).split(".")[0] for key in state if key.startswith(blocks)})
-    return f"{state[width].shape[-1]} wide with {depth} blocks"

@@ -36,6 +36,9 @@ REQUIRED = (
 MASK = "textual.attn_mask"
 POSITIONS = "textual.posit_embed"
 
+# Steps that torch's wrappers put into names, and those that stand around a model.
+_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+_AROUND = ("module", "model")
 _OURS = {ours: official for official, ours in NAMES.items()}
 _OUR_PREFIXES = ("visual.trunk.", "visual_head.", "textual_head.", "geometry.", "scorer.")
 _OPEN_CLIP = (
@@ -84,13 +87,13 @@ def to_hypvl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors under our names; a state_dict that has our names comes back as it is.
 
     Args:
-        state_dict: ``model`` of a published or of our checkpoint. A ``module.`` in front of every name (a
-            model saved inside DistributedDataParallel) is taken off.
+        state_dict: ``model`` of a published or of our checkpoint; prefixes of wrappers are taken off
+            (:func:`without_wrappers`).
 
     Raises:
         CheckpointError: Missing or unexpected names, or a text mask that is not the causal one.
     """
-    state_dict = without_module(state_dict)
+    state_dict = without_wrappers(state_dict)
     if naming(state_dict) == "hypvl":
         return dict(state_dict)
     _check_official(state_dict)
@@ -118,7 +121,7 @@ def to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: The model has a part that the published naming has no name for, or lacks one.
     """
-    state_dict = without_module(state_dict)
+    state_dict = without_wrappers(state_dict)
     if naming(state_dict) == "official":
         _check_official(state_dict)
         return dict(state_dict)
@@ -178,8 +181,34 @@ def _causal_mask(positions: Tensor) -> Tensor:
     return torch.ones(length, length, dtype=torch.bool, device=positions.device).triu(diagonal=1)  # (L, L)
 
 
-def without_module(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The names without the ``module.`` that DistributedDataParallel puts in front of all of them."""
-    if state_dict and all(key.startswith("module.") for key in state_dict):
-        return {key.removeprefix("module."): tensor for key, tensor in state_dict.items()}
-    return state_dict
+def without_wrappers(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The names without what wrappers put into them, around the whole model or one of its parts.
+
+    ``_orig_mod`` (torch.compile) and the steps of FSDP and of activation checkpointing go wherever they stand;
+    ``module.`` (DataParallel, DistributedDataParallel) and ``model.`` (trainers that hold the model) go from the
+    front, and ``module.`` from behind a part whose names all have it.
+
+    Raises:
+        CheckpointError: Two names become one.
+    """
+    names = {}
+    for key in state_dict:
+        steps = [step for step in key.split(".") if step not in _WRAPPERS]
+        while len(steps) > 1 and steps[0] in _AROUND:
+            del steps[0]
+        names[key] = steps
+    for part in {steps[0] for steps in names.values()}:
+        inside = [steps for steps in names.values() if steps[0] == part]
+        while all(len(steps) > 2 and steps[1] == _AROUND[0] for steps in inside):
+            for steps in inside:
+                del steps[1]
+    plain: dict[str, Tensor] = {}
+    for key, steps in names.items():
+        name = ".".join(steps)
+        if name in plain:
+            raise CheckpointError(
+                f"state_dict: {name} stands there twice, with prefixes of wrappers and without (or with others); "
+                "expected one state_dict, save the model alone."
+            )
+        plain[name] = state_dict[key]
+    return plain

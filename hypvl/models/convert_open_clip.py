@@ -5,16 +5,17 @@ dimensions of length 1 change. The image encoder is timm's, whose CLIP variants 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from hypvl.checks import natural_number
+from hypvl.checks import natural_number, one_of
 from hypvl.errors import CheckpointError
-from hypvl.models.convert import listed, without_module
+from hypvl.models.convert import listed, without_wrappers
 
-# How the pictures behind all of OpenAI's and nearly all of open_clip's CLIP weights were normalised. The files do not
+Layout: TypeAlias = Literal["clip", "custom_text"]
+# How the images behind all of OpenAI's and nearly all of open_clip's CLIP weights were normalised. The files do not
 # hold it; ours do.
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -68,7 +69,7 @@ _MASK = "attn_mask"
 
 def is_open_clip(state_dict: Mapping[str, Tensor]) -> bool:
     """Whether a state_dict carries the names of OpenAI's CLIP or of open_clip."""
-    return any(key in without_module(state_dict) for key in _TELLING)
+    return any(key in without_wrappers(state_dict) for key in _TELLING)
 
 
 def to_hypvl(
@@ -83,7 +84,7 @@ def to_hypvl(
     one (``visual.arch=vit_..._clip_quickgelu_...``, ``textual.activation=quick_gelu``).
 
     Args:
-        state_dict: A ``module.`` in front of every name is taken off.
+        state_dict: Prefixes of wrappers (``module.``) are taken off.
         pixel_mean: Mean per channel of the pixels in [0, 1] that the weights were trained with.
         pixel_std: Standard deviation per channel.
 
@@ -91,7 +92,7 @@ def to_hypvl(
         CheckpointError: Names are missing or unknown (a ResNet, a timm or a Hugging Face encoder), or the text mask
             is not the causal one.
     """
-    state_dict = without_module(state_dict)
+    state_dict = without_wrappers(state_dict)
     custom = any(key.startswith(_CUSTOM_TEXT) for key in state_dict)
     converted: dict[str, Tensor] = {}
     unknown = []
@@ -117,9 +118,7 @@ def to_hypvl(
     return converted
 
 
-def to_open_clip(
-    state_dict: Mapping[str, Tensor], *, layout: Literal["clip", "custom_text"] = "clip"
-) -> dict[str, Tensor]:
+def to_open_clip(state_dict: Mapping[str, Tensor], *, layout: Layout = "clip") -> dict[str, Tensor]:
     """The weights of a CLIP model of ours under open_clip's names; :func:`to_hypvl` brings the same tensors back.
 
     Args:
@@ -131,9 +130,8 @@ def to_open_clip(
         CheckpointError: The model has a part that open_clip has no name for (a curvature, say), lacks one, or was
             trained on pixels normalised in another way than open_clip's transforms do.
     """
-    if layout not in ("clip", "custom_text"):
-        raise ValueError(f"layout: got {layout!r}; expected 'clip' or 'custom_text'.")
-    state_dict = without_module(state_dict)
+    one_of("layout", layout, Layout)
+    state_dict = without_wrappers(state_dict)
     converted: dict[str, Tensor] = {}
     nameless = []
     for key, tensor in state_dict.items():

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hypvl.checks import number, one_of, whole_number
 from hypvl.errors import ConfigError
-from hypvl.models.checkpoint_io import TextPositions
+from hypvl.models.positions import Positions
 from hypvl.training.precision import Amp
 
 WandbMode = Literal["disabled", "online", "offline"]
@@ -153,7 +153,7 @@ class TrainConfig(_Checked):
     compile: bool = False
     init_checkpoint: str | None = None
     init_missing: Sequence[str] | None = None
-    init_positions: TextPositions = "exact"
+    init_positions: Positions = "interpolate"
     checkpoint_period: int = 5000
     keep_checkpoints: int | None = 5
     log_period: int = 100
@@ -183,7 +183,7 @@ class TrainConfig(_Checked):
             _text("init_checkpoint", self.init_checkpoint)
         if self.init_missing is not None:
             self._check(init_missing=_texts("init_missing", self.init_missing))
-        one_of("init_positions", self.init_positions, TextPositions)
+        one_of("init_positions", self.init_positions, Positions)
 
     @classmethod
     def read(cls, node: Mapping[str, Any] | DictConfig) -> "TrainConfig":

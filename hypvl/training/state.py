@@ -74,7 +74,7 @@ class TrainState:
             DataError: when seed, batch or data are others.
         """
         trainer = self.trainer
-        load_weights(trainer.learner.model, dict(state))
+        load_weights(trainer.learner.model, dict(state), positions="exact")
         try:
             trainer.learner.objective.load_state_dict(state["objective"])
         except RuntimeError as error:

@@ -217,7 +217,9 @@ def test_a_second_stage_trains_what_it_names_on_stretched_positions(
     assert after["textual.posit_embed"].shape == (248, 16)
     assert torch.allclose(after["textual.posit_embed"][20::4], before["textual.posit_embed"][20:], atol=5e-3)
     log = (tmp_path / "b" / "log-rank0.txt").read_text()
-    assert "no difference" in log and re.search(r"all +[\d,]+ +3,969 ", log)  # 248 x 16 + 1 trainable
+    assert "textual.posit_embed stretched from 77 to 248" in log and re.search(
+        r"all +[\d,]+ +3,969 ", log
+    )  # 248 x 16 + 1 trainable
 
 
 BAD = {

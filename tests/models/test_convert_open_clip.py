@@ -40,7 +40,9 @@ def theirs(layout: Layout, *, quick: bool = True, bias: float | None = None) -> 
     return model.eval()
 
 
-def ours(*, quick: bool = True, bias: float | None = None, hyperbolic: bool = False) -> DualEncoder:
+def ours(
+    *, quick: bool = True, bias: float | None = None, hyperbolic: bool = False, **visual: Any
+) -> DualEncoder:
     """The same sizes, built of our parts, with other random weights."""
     torch.manual_seed(1)
     sizes = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -50,6 +52,7 @@ def ours(*, quick: bool = True, bias: float | None = None, hyperbolic: bool = Fa
             image_size=16,
             position="learned",
             timm_args=sizes,
+            **visual,
         ),
         TextTransformer(
             "L2_W24_A2", vocab_size=60, context_length=9, activation="quick_gelu" if quick else "gelu"
@@ -207,7 +210,9 @@ def test_torchscript_archives_are_refused_and_explained(tmp_path: Path) -> None:
 
 
 def test_only_what_is_allowed_may_be_missing(state: dict[str, Tensor]) -> None:
-    with pytest.raises(CheckpointError, match=r"1 missing: geometry.log_curv.*not hyperbolic"):
+    with pytest.raises(
+        CheckpointError, match=r"without a curvature in the file.*1 missing: geometry.log_curv"
+    ):
         load_weights(ours(hyperbolic=True), state)
     report = load_weights(ours(hyperbolic=True), state, allow_missing=["geometry.*"])
     assert report.missing == ("geometry.log_curv",)

@@ -64,7 +64,10 @@ def test_a_trace_holds_for_other_layouts_of_texts(name: str) -> None:
             torch.testing.assert_close(traced(images(rows), tokens), model(images(rows), tokens))
 
 
-@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize(
+    "name",
+    ["lorentz", *(pytest.param(name, marks=pytest.mark.slow) for name in GEOMETRIES if name != "lorentz")],
+)
 def test_an_export_holds_for_other_layouts_of_texts(name: str) -> None:
     model = build(name)
     free: Any = torch.export.Dim.AUTO
