@@ -7,7 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypvl.cli.common import add_model_arguments, command_parser, run_main, user_path, user_text
+from hypvl.cli.common import (
+    add_model_arguments,
+    command_parser,
+    run_main,
+    show,
+    show_json,
+    user_path,
+    user_text,
+)
 from hypvl.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -96,11 +104,11 @@ def main(argv: Sequence[str]) -> int:
     if args.output is not None:
         _write(args.output, {**report, "items": result.items})
     if args.json:
-        print(json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False))
+        show_json(report)
     else:
         _print(result, title=f"{args.checkpoint_path.name} on {args.data}, {result.meta['pairs']} pairs")
         if args.output is not None:
-            print(args.output)
+            show(args.output)
     return 0
 
 
@@ -139,21 +147,15 @@ def _write(path: Path, report: dict[str, Any]) -> None:
 
 
 def _print(result: "EvaluationResult", *, title: str) -> None:
-    from rich.table import Table
+    from hypvl.report.tables import print_table, rich_table
 
-    from hypvl.report.tables import print_table
-
-    table = Table(title=title, title_justify="left")
-    table.add_column("number")
-    table.add_column("value", justify="right")
-    for name, value in result.metrics.items():
-        table.add_row(name, f"{value:.4g}")
-    print_table(table)
-    print(f"verdict: {result.meta['verdict']}")
+    rows = [(name, f"{value:.4g}") for name, value in result.metrics.items()]
+    print_table(rich_table(rows, header=("number", "value"), title=title, text_columns=1))
+    show(f"verdict: {result.meta['verdict']}")
     for finding in result.meta["findings"]:
-        print(f"  {_MARKS[finding['level']]} {finding['text']}")
+        show(f"  {_MARKS[finding['level']]} {finding['text']}")
     if result.meta["unreadable"]:
-        print(
+        show(
             f"{result.meta['unreadable']} pictures cannot be read; the first: {result.meta['unreadable_first'][0]}"
         )
 

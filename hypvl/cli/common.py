@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from hypvl.errors import ConfigError, StoppedError, UserError
-from hypvl.io.redact import printable, printable_lines
+from hypvl.io.json_text import json_bytes
+from hypvl.io.redact import clean_log, printable, printable_lines
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -45,6 +46,7 @@ def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = 
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files that are not UTF-8, terminals that are not
         sys.stdout.reconfigure(errors="backslashreplace")
+    clean_log()
     try:
         return main(sys.argv[1:] if argv is None else argv)
     except (UserError, OSError) as error:
@@ -60,14 +62,20 @@ def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = 
         return INTERRUPTED
 
 
-def show(text: str, *, file: TextIO | None = None) -> None:
-    """Print one line that may hold texts from outside: without secrets, control characters written out.
+def show(*lines: object, file: TextIO | None = None) -> None:
+    """Print lines that may hold texts from outside: without secrets, control characters written out.
 
     Args:
-        text: The line.
+        lines: Printed one below the other.
         file: Where to; None = standard output.
     """
-    print(printable(text, limit=_LONGEST_LINE), file=file, flush=file is sys.stderr)
+    for line in lines:
+        print(printable(str(line), limit=_LONGEST_LINE), file=file, flush=True)
+
+
+def show_json(value: Any) -> None:
+    """Print plain data as JSON."""
+    print(json_bytes(value, indent=1).decode(), end="", flush=True)
 
 
 def show_traceback() -> None:
@@ -78,7 +86,7 @@ def show_traceback() -> None:
 def system_error(error: OSError) -> str:
     """What the operating system refused, as a sentence."""
     reason = error.strerror or str(error) or type(error).__name__
-    place = "" if error.filename is None else f"{os.fspath(error.filename)!s}: "
+    place = "" if error.filename is None else f"{error.filename}: "
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{place}there is no more room to write ({reason}); free some, or name another folder."
     return f"{place}{reason}."

@@ -4,7 +4,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypvl.cli.common import command_parser, run_main, user_path, user_text
+from hypvl.cli.common import command_parser, run_main, show, user_path, user_text
 from hypvl.errors import ConfigError
 
 EXAMPLES = """
@@ -38,11 +38,11 @@ def main(argv: Sequence[str]) -> int:
 
     def tell(path: Path, rows: int) -> None:
         if not args.quiet:
-            print(f"{path}: {rows:,} rows so far", flush=True)
+            show(f"{path}: {rows:,} rows so far")
 
     rows = convert_negatives(inputs, args.output, progress=tell)
     if not args.quiet:
-        print(f"{args.output}: {rows:,} rows")
+        show(f"{args.output}: {rows:,} rows")
     return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.cli import evaluate, image_traversals, make_demo_data, train
-from hypvl.cli.common import command_parser, run_main, user_path
+from hypvl.cli.common import command_parser, run_main, show, user_path
 from hypvl.errors import UserError
 
 EXAMPLES = """
@@ -64,13 +64,17 @@ def main(argv: Sequence[str]) -> int:
     (folder / UNTRAINED).write_text(json.dumps(untrained, indent=1) + "\n")
     results = json.loads((folder / evaluate.RESULTS).read_text())["results"]
     _summarise(args.model, results, untrained)
-    print(f"checkpoint  {checkpoint}\nmetrics     {folder / 'metrics.jsonl'}, {folder / 'tensorboard'}")
-    print(f"results     {folder / evaluate.RESULTS}\ntraversal   {folder / 'traversals' / 'shapes.png'}")
+    show(
+        f"checkpoint  {checkpoint}",
+        f"metrics     {folder / 'metrics.jsonl'}, {folder / 'tensorboard'}",
+        f"results     {folder / evaluate.RESULTS}",
+        f"traversal   {folder / 'traversals' / 'shapes.png'}",
+    )
     return 0
 
 
 def _run(script: str, command: Callable[[Sequence[str]], int], argv: list[str]) -> None:
-    print(f"\n$ python scripts/{script}.py {shlex.join(argv)}", flush=True)
+    show("", f"$ python scripts/{script}.py {shlex.join(argv)}")
     code = command(argv)
     if code != 0:
         raise UserError(f"demo: {script} ended with exit code {code}; see the lines above.")
@@ -86,7 +90,7 @@ def _make_room(folder: Path, config: str) -> None:
         while (kept := folder.with_name(f"{folder.name}_{number}")).exists():
             number += 1
         folder.rename(kept)
-        print(f"{folder}: holds a run of another config, kept as {kept}")
+        show(f"{folder}: holds a run of another config, kept as {kept}")
 
 
 def _untrained_radii(config: str) -> dict[str, float]:
@@ -115,7 +119,7 @@ def _summarise(model: str, results: dict[str, Any], untrained: dict[str, float])
         if is_shown and "std" not in row.metric:
             before = untrained.get(row.metric) if row.evaluation == "scenes_radii" else None
             rows.append((*row.cells(), "" if before is None else f"{before:.4g}"))
-    print()
+    show("")
     print_table(rich_table(rows, header=(*HEADER, "untrained"), title=f"The demo in short: {model}"))
 
 

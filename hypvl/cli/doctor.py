@@ -8,7 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypvl.cli.common import CommandParser, command_parser, load_config, run_main, user_path, user_text
+from hypvl.cli.common import (
+    CommandParser,
+    command_parser,
+    load_config,
+    run_main,
+    show,
+    show_json,
+    user_path,
+    user_text,
+)
 from hypvl.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -97,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
         "checkpoint": checkpoint,
     }
     if args.json:
-        print(json.dumps(report, indent=1, ensure_ascii=False))
+        show_json(report)
     else:
         _print(report)
     return 1 if broken else 0
@@ -189,7 +198,7 @@ def _suites(args: argparse.Namespace) -> dict[str, "DictConfig"]:
     if paths is None:
         paths = [str(path) for path in sorted(Path().glob(_DEFAULT_CONFIGS))]
         if not paths:
-            print(f"note: no {_DEFAULT_CONFIGS} in {Path.cwd()}; give --config.", file=sys.stderr)
+            show(f"note: no {_DEFAULT_CONFIGS} in {Path.cwd()}; give --config.", file=sys.stderr)
         if args.overrides:
             raise ConfigError("overrides: need --config, since suites have different keys.")
     suites = {
@@ -325,46 +334,47 @@ def check_checkpoint(path: Path, train_config: str | None) -> dict[str, Any]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    from hypvl.report.tables import print_table
+    from hypvl.report.tables import print_table, rich_table
 
     environment = report["environment"]
     gpus = ", ".join(f"{gpu['name']} ({gpu['memory_gib']} GiB)" for gpu in environment["gpus"]) or "none"
-    print(
+    show(
         f"hypvl {environment['hypvl']} (commit {environment['git_commit']}), Python {environment['python']}, "
         f"GPUs: {gpus}, CUDA {environment['cuda']}"
     )
-    print(", ".join(f"{p['name']} {p['version']}" for p in environment["packages"] if p["version"]))
+    show(", ".join(f"{p['name']} {p['version']}" for p in environment["packages"] if p["version"]))
     for package in environment["packages"]:
         if package["problem"]:
             role = "needed" if package["required"] else f"only for the extra {package['extra']}"
-            print(f"  {package['name']}: {package['problem']} ({role})")
+            show(f"  {package['name']}: {package['problem']} ({role})")
     for source, found in report["suites"].items():
-        table = Table("data", "status", "pictures", "decoded", title=source, title_justify="left")
-        for finding in found:
-            count = "" if finding["items"] is None else f"{finding['items']:,}"
-            table.add_row(finding["name"], finding["status"], count, str(finding["looked_at"]))
-        print_table(table)
+        rows = [
+            (
+                finding["name"],
+                finding["status"],
+                "" if finding["items"] is None else f"{finding['items']:,}",
+                str(finding["looked_at"]),
+            )
+            for finding in found
+        ]
+        print_table(rich_table(rows, header=("data", "status", "images", "decoded"), title=source))
         for finding in found:
             if finding["detail"]:
-                print(f"  {finding['name']}: {finding['status']}: {finding['detail']}")
+                show(f"  {finding['name']}: {finding['status']}: {finding['detail']}")
     for shard in report["shards"]:
         kinds = ", ".join(f"{count} .{name}" for name, count in sorted(shard["extensions"].items()))
         state = "ok" if not shard["problems"] else "damaged"
-        print(
-            f"{shard['place']}: {state}, {shard['samples']} samples ({kinds}), {shard['looked_at']} decoded"
-        )
+        show(f"{shard['place']}: {state}, {shard['samples']} samples ({kinds}), {shard['looked_at']} decoded")
         for problem in shard["problems"]:
-            print(f"  {problem}")
+            show(f"  {problem}")
     checkpoint = report["checkpoint"]
     if checkpoint is not None and checkpoint["ok"]:
         fits = f", fits {checkpoint['fits']}" if "fits" in checkpoint else ""
-        print(f"{checkpoint['path']}: ok, {checkpoint['parameters']:,} parameters{fits}")
+        show(f"{checkpoint['path']}: ok, {checkpoint['parameters']:,} parameters{fits}")
     elif checkpoint is not None:
-        print(f"{checkpoint['path']}: {checkpoint['problem']}")
+        show(f"{checkpoint['path']}: {checkpoint['problem']}")
     if report["broken"]:
-        print(f"error: {len(report['broken'])} broken: {', '.join(report['broken'])}", file=sys.stderr)
+        show(f"error: {len(report['broken'])} broken: {', '.join(report['broken'])}", file=sys.stderr)
 
 
 def run() -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypvl.cli.common import command_parser, run_main, user_path
+from hypvl.cli.common import command_parser, run_main, show, user_path
 from hypvl.errors import DataError
 
 EXAMPLES = """
@@ -48,10 +48,10 @@ def main(argv: Sequence[str]) -> int:
             expected=sorted(LEADERBOARD_NAMES.values()),
         )
         counts = sorted({len(seeds) for seeds in submission.seeds.values()})
-        print(f"{submission.path}: {len(submission.seeds)} sets, {'/'.join(map(str, counts))} seeds each")
+        show(f"{submission.path}: {len(submission.seeds)} sets, {'/'.join(map(str, counts))} seeds each")
         if submission.missing:
             incomplete += 1
-            print(f"  missing: {', '.join(submission.missing)}")
+            show(f"  missing: {', '.join(submission.missing)}")
     return 1 if incomplete else 0
 
 

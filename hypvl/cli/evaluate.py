@@ -301,7 +301,7 @@ def _provenance(
         "eval_config": str(args.config),
         "standardize": args.standardize,
         "shift": args.shift,
-        "config": redact_text(LazyConfig.to_yaml(config)),
+        "config": LazyConfig.to_shown_yaml(config),
     }
 
 

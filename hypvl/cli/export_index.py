@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from hypvl.cli.common import add_model_arguments, command_parser, run_main, user_path
+from hypvl.cli.common import add_model_arguments, command_parser, run_main, show, user_path
 from hypvl.errors import DataError
 
 EXAMPLES = """
@@ -91,8 +91,8 @@ def main(argv: Sequence[str]) -> int:
         identity=str(identity),
     )
     for path in save_index(index, args.output_dir, faiss=args.faiss):
-        print(path)
-    print(f"{len(ids)} vectors of {index.vectors.shape[1]} numbers, {index.about['geometry']}")
+        show(path)
+    show(f"{len(ids)} vectors of {index.vectors.shape[1]} numbers, {index.about['geometry']}")
     return 0
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hypvl.cli.common import add_model_arguments, command_parser, run_main, user_path, user_text
+from hypvl.cli.common import add_model_arguments, command_parser, run_main, show, user_path, user_text
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -145,10 +145,10 @@ def main(argv: Sequence[str]) -> int:
         failed += bool(shard.error)
         told = shard.error or ("there already" if shard.kept else f"{shard.rows} {modality}s")
         told += f", {shard.unreadable} cannot be read" if shard.unreadable else ""
-        print(f"[{number}/{len(own)}] {shard.name}: {told}", file=sys.stderr, flush=True)
-    print(f"{args.output_dir}: {done} embeddings in {len(own) - failed} of {len(own)} shards")
+        show(f"[{number}/{len(own)}] {shard.name}: {told}", file=sys.stderr)
+    show(f"{args.output_dir}: {done} embeddings in {len(own) - failed} of {len(own)} shards")
     if failed:
-        print(
+        show(
             f"error: {failed} of {len(own)} shards failed; the same command tries them again.",
             file=sys.stderr,
         )

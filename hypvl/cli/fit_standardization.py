@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypvl.cli.common import add_model_arguments, command_parser, load_config, run_main, user_path, user_text
+from hypvl.cli.common import (
+    add_model_arguments,
+    command_parser,
+    load_config,
+    run_main,
+    show,
+    user_path,
+    user_text,
+)
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,14 +67,14 @@ def main(argv: Sequence[str]) -> int:
     else:
         found = _on_training_data(model, content, args, fingerprint)
     save(found, output)
-    print(
+    show(
         f"{output}: means of {found.images} images and {found.texts} texts ({found.set_name}), "
         f"{(found.image_mean - found.text_mean).norm().item():.4f} apart"
     )
     if args.checkpoint_output is not None:
         add_centering_(model, found.image_mean, found.text_mean)
         _write_checkpoint(args.checkpoint_output, model, content, _config_text(content, args), found)
-        print(f"{args.checkpoint_output}: the model with these means inside")
+        show(f"{args.checkpoint_output}: the model with these means inside")
     return 0
 
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypvl.cli.common import command_parser, run_main, user_path
+from hypvl.cli.common import command_parser, run_main, show, user_path
 from hypvl.cli.placing import (
     INPUT_HELP,
     ROOTS,
@@ -105,7 +105,7 @@ def main(argv: Sequence[str]) -> int:
     write_result(result, json_file)
     draw_interpolation(json_file, picture)
     _print(result)
-    print(f"{json_file}\n{picture}")
+    show(json_file, picture)
     return 0
 
 
@@ -116,7 +116,7 @@ def _print(result: dict[str, object]) -> None:
     rows = [[step["names"][0], f"{step['weight']:.2f}", f"{step['radius']:.3f}"] for step in steps]
     title = f"From {Path(str(result['image'])).name} to {Path(str(result['target'])).name}"
     print_table(rich_table(rows, header=("closest", "weight", "radius"), title=title, text_columns=1))
-    print(f"The root is {ROOTS[str(result['root'])]}.")
+    show(f"The root is {ROOTS[str(result['root'])]}.")
 
 
 def run() -> int:

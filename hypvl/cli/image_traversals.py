@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hypvl.cli.common import add_model_arguments, command_parser, run_main, user_path
+from hypvl.cli.common import add_model_arguments, command_parser, run_main, show, user_path
 from hypvl.errors import ConfigError, DataError
 
 EXAMPLES = """
@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
             f"--output-dir: {args.output_dir} cannot be written to ({error.strerror})."
         ) from error
     _print(result, args.image_path)
-    print(f"{json_file}\n{image_file}")
+    show(json_file, image_file)
     return 0
 
 
@@ -159,9 +159,9 @@ def _print(result: dict[str, Any], image: Path) -> None:
         rows, header=("text", "radius", "score"), title=f"From {image.name} to [ROOT]", text_columns=1
     )
     print_table(table)
-    print(f"[ROOT] is {_ROOTS[result['root']]}.")
+    show(f"[ROOT] is {_ROOTS[result['root']]}.")
     if len(result["texts"]) == 1:
-        print(_why_only_root(result))
+        show(_why_only_root(result))
 
 
 def _why_only_root(result: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypvl.cli.common import command_parser, run_main, user_path
+from hypvl.cli.common import command_parser, run_main, show, user_path
 from hypvl.errors import DataError
 
 EXAMPLES = """
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
 
     def tell(line: str) -> None:
         if not args.quiet:
-            print(line, flush=True)
+            show(line)
 
     arguments = DemoArguments(
         seed=args.seed, num_train=args.num_train, num_test=args.num_test, num_digits=args.num_digits

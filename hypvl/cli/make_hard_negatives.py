@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hypvl.cli.common import command_parser, run_main, user_path, user_text
+from hypvl.cli.common import command_parser, run_main, show, user_path, user_text
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -229,22 +229,21 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
 
 
 def _print_summary(output: Path, result: "Result") -> None:
-    from rich.table import Table
-
-    from hypvl.report.tables import print_table
+    from hypvl.report.tables import print_table, rich_table
 
     counts = result.counts
-    table = Table("type", "valid", "share", "invalid, and why", title_justify="left")
+    rows = []
     for kind in TYPES:
         refused = counts.refused[kind]
         why = ", ".join(f"{count} {reason}" for reason, count in refused.most_common())
         share = f"{100 * counts.made[kind] / counts.captions:.1f} %"
-        table.add_row(kind, str(counts.made[kind]), share, f"{sum(refused.values())}: {why}" if why else "0")
-    print_table(table)
+        invalid = f"{sum(refused.values())}: {why}" if why else "0"
+        rows.append((kind, str(counts.made[kind]), share, invalid))
+    print_table(rich_table(rows, header=("type", "valid", "share", "invalid, and why"), text_columns=1))
     for reason, count in counts.skipped.items():
-        print(f"skipped: {count} entries ({reason})")
+        show(f"skipped: {count} entries ({reason})")
     state = "written" if result.written else "up to date"
-    print(f"{output}: {counts.captions} captions, {sum(counts.made.values())} negatives ({state})")
+    show(f"{output}: {counts.captions} captions, {sum(counts.made.values())} negatives ({state})")
 
 
 def run() -> int:

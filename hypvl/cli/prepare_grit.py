@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from hypvl.cli.common import command_parser, run_main, user_path, user_text
+from hypvl.cli.common import command_parser, run_main, show, user_path, user_text
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
             progress=progress,
         )
     if not args.quiet:
-        print(f"{summary(counts)}; counts per TAR in {args.output_dir / MANIFEST}")
+        show(f"{summary(counts)}; counts per TAR in {args.output_dir / MANIFEST}")
     return 0
 
 
@@ -98,12 +98,17 @@ def _progress(*, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
     from rich.progress import BarColumn, Progress as Bar, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
     with Bar(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
         task = bar.add_task("raw TARs", total=None)
         said = time.monotonic()
 
-        def show(state: "Progress") -> None:
+        def update(state: "Progress") -> None:
             nonlocal said
             text = f"{state.shards_done:,}/{state.shards_total:,} TARs, {state.counts.boxes:,} boxes"
             if state.counts.bad:
@@ -111,9 +116,9 @@ def _progress(*, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
             bar.update(task, description=text, completed=state.bytes_done, total=max(1, state.bytes_total))
             if not quiet and not console.is_terminal and time.monotonic() - said > _LINE_SECONDS:
                 said = time.monotonic()
-                print(f"{text}, {state.bytes_done / max(1, state.bytes_total):.0%}", flush=True)
+                show(f"{text}, {state.bytes_done / max(1, state.bytes_total):.0%}")
 
-        yield show
+        yield update
 
 
 def run() -> int:

@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     write_result(result, json_file)
     draw_histograms(json_file, picture)
     _print(result)
-    print(f"{json_file}\n{picture}")
+    show(json_file, picture)
     return 0
 
 
@@ -91,10 +91,9 @@ def _print(result: dict[str, object]) -> None:
     print_table(rich_table(rows, header=header, title="Distance to the root", text_columns=1))
     pairs: list[dict[str, float]] = result["nearer"]  # type: ignore[assignment]  # as built above
     for pair in pairs:
-        show(
-            f"{pair['first']} nearer the root than {pair['second']}: {pair['share']:.1f} % of pairs (no order: 50 %)"
-        )
-    print(f"The root is {ROOTS[str(result['root'])]}.")
+        said = f"{pair['first']} nearer the root than {pair['second']}: {pair['share']:.1f} % of pairs (no order: 50 %)"
+        show(said)
+    show(f"The root is {ROOTS[str(result['root'])]}.")
 
 
 def run() -> int:

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from hypvl.cli.common import command_parser, run_main, user_path
+from hypvl.cli.common import command_parser, run_main, show, user_path
 from hypvl.cli.placing import (
     INPUT_HELP,
     ROOTS,
@@ -101,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
     write_result(result, json_file)
     draw_ranking(json_file, picture)
     _print(result)
-    print(f"{json_file}\n{picture}")
+    show(json_file, picture)
     return 0
 
 
@@ -115,7 +115,7 @@ def _print(result: dict[str, object], *, most: int = 20) -> None:
     rows = [[str(entries[i]["name"]), f"{entries[i][order]:.4f}", str(i + 1)] for i in shown]
     title = f"{len(entries)} {result['modality']}s from the root outwards"
     print_table(rich_table(rows, header=("item", order, "rank"), title=title, text_columns=1))
-    print(f"The root is {ROOTS[str(result['root'])]}.")
+    show(f"The root is {ROOTS[str(result['root'])]}.")
 
 
 def run() -> int:

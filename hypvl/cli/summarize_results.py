@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     path = (first if first.is_dir() else first.parent) / "summary.csv" if args.output is None else args.output
     _show(summary.cells(), markdown=args.markdown)
     for name, metric in summary.metrics.items():
-        print(f"{name}: {metric}")
+        show(f"{name}: {metric}")
     for row in summary.rows:
         if row.missing:
             told = ", ".join(f"{name} ({why})" for name, why in row.missing.items())
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         path.write_text(summary.as_csv(), "utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); name another --output.") from error
-    print(path)
+    show(path)
     return 0
 
 
@@ -87,7 +87,7 @@ def _show(table: tuple[list[str], list[list[str]]], *, markdown: bool) -> None:
         rows = [[name, *values] for name, *values in zip(header[2:], *(row[2:] for row in rows), strict=True)]
         header, text_columns = ["set", *titles], 1
     if markdown:
-        print(markdown_table(rows, header=header, text_columns=text_columns), end="")
+        show(*markdown_table(rows, header=header, text_columns=text_columns).splitlines())
     else:
         print_table(rich_table(rows, header=header, text_columns=text_columns))
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hypvl.config import overrides as override_rules
-from hypvl.config.plain import TARGET, as_config, dotted_name, one_line, to_plain
+from hypvl.config.plain import TARGET, as_config, dotted_name, one_line, to_plain, without_secrets
 from hypvl.config.pyfile import execute
 from hypvl.config.reader import dump_yaml, parse_json, parse_yaml
 from hypvl.config.targets import check_untrusted, is_reference_or_text
@@ -126,6 +126,12 @@ class LazyConfig:
         """
         plain = to_plain(cfg, source="config")
         return dump_yaml(_settled(plain, cfg, ()))
+
+    @staticmethod
+    def to_shown_yaml(cfg: DictConfig | ListConfig) -> str:
+        """:meth:`to_yaml` for what is passed on, see :func:`hypvl.config.plain.without_secrets`."""
+        data = parse_yaml(LazyConfig.to_yaml(cfg), source="config")
+        return dump_yaml(without_secrets(data))
 
     @staticmethod
     def save(cfg: DictConfig | ListConfig, path: str | os.PathLike[str]) -> None:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hypvl.errors import ConfigError
+from hypvl.io.redact import redacted
 
 TARGET = "_target_"
 MAX_DEPTH = 64
@@ -63,6 +64,16 @@ def to_plain(value: Any, *, source: str) -> Plain:
         raise ConfigError(_unsupported(item, ".".join(path), source))
 
     return convert(value, ())
+
+
+def without_secrets(data: Any) -> Any:
+    """A config as plain data, for what is passed on: passwords and tokens of addresses are ``***``.
+
+    The part ``model`` stays: it names no data, and what is passed on must load.
+    """
+    if not isinstance(data, dict):
+        return redacted(data)
+    return {key: value if key == "model" else redacted(value) for key, value in data.items()}
 
 
 def as_config(plain: Plain, *, source: str, allow_objects: bool = False) -> DictConfig:

@@ -1,7 +1,10 @@
 """JSON that came from outside is read within bounds, every failure a ``ValueError``; JSON of ours is always UTF-8."""
 
 import json
+import re
 from typing import Any
+
+_ESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -17,14 +20,14 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def json_bytes(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> bytes:
-    r"""A value as JSON in UTF-8 with a line end; what is not Unicode in it, as in names of files, is ``\udcff``.
+    r"""A value as JSON in UTF-8 with a line end; :func:`parse_json` gives back an equal value.
 
-    :func:`parse_json` gives back an equal value.
+    What is no Unicode, as in names of files, and what steers a terminal is escaped, as in ``\udcff``.
 
     Raises:
         ValueError: for NaN and infinities.
         TypeError: for what JSON cannot hold.
     """
     text = json.dumps(value, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
-    # Lone surrogates stand inside strings only, where the escape that Python writes is that of JSON.
-    return f"{text}\n".encode("utf-8", "backslashreplace")
+    # They stand inside strings only; json escapes those below U+0020 itself.
+    return (_ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n").encode()

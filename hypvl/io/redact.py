@@ -86,6 +86,17 @@ def printable_lines(text: str) -> str:
     )
 
 
+def clean_log() -> None:
+    """From here on, log messages of this process are as :func:`printable_lines` shows them, wherever they go."""
+    from loguru import logger
+
+    logger.configure(patcher=_clean)
+
+
+def _clean(record: Any) -> None:
+    record["message"] = printable_lines(record["message"])
+
+
 def _hide_parameter(match: re.Match[str]) -> str:
     mark, name, value = match.groups()
     secret = value and _SECRET_NAME.search(unquote_plus(name))

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hypvl.io.redact import printable
 from hypvl.report.units import PERCENT, unit_of
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 CHANCE = "_chance"
 APPROXIMATE = "approximate"
+_LONGEST_CELL = 1 << 16  # characters
 CSV_HEADER = ("evaluation", "status", "metric", "value", "low", "high", "chance")
 _WIDEST = 1 << 16  # characters of a line that nothing else bounds
 HEADER = ("evaluation", "metric", "value", "95 % interval", "chance")
@@ -120,21 +123,20 @@ def rich_table(
     """
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(
-        title=None if title is None else Text(title),
+        title=None if title is None else _text(title),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         title_style="bold",
     )
     for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i < text_columns else "right")
+        table.add_column(_text(name), justify="left" if i < text_columns else "right")
     above: str | None = None
     for cells in rows:
         _check_width(cells, header)
         first, *rest = cells
-        table.add_row(*(Text(cell) for cell in ("" if first == above else first, *rest)))
+        table.add_row(*(_text(cell) for cell in ("" if first == above else first, *rest)))
         above = first
     return table
 
@@ -168,6 +170,13 @@ def markdown_table(
         _check_width(cells, header)
         lines.append("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _text(cell: str) -> "Text":
+    """A cell as it is: no markup, no control characters."""
+    from rich.text import Text
+
+    return Text(printable(cell, limit=_LONGEST_CELL))
 
 
 def _check_width(cells: Sequence[str], header: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from hypvl.config.plain import TARGET, locate
 from hypvl.config.reader import parse_yaml
 from hypvl.config.targets import is_reference_or_text
 from hypvl.errors import ConfigError
+from hypvl.io.redact import redacted
 from hypvl.training.config import TrainConfig
 
 _ABSENT = object()
@@ -84,6 +85,8 @@ def check_compatible(saved: Mapping[str, Any], new: DictConfig) -> list[Change]:
     changes: list[Change] = []
     for part in dict.fromkeys([*before, *now]):
         old, value = before.get(part, _ABSENT), now.get(part, _ABSENT)
+        if part != "model":  # the saved one has no secrets, and the log shows none
+            old, value = redacted(old), redacted(value)
         if part == "train":
             old, value = _with_defaults(old), _with_defaults(value)
         changes += _differences((str(part),), old, value)

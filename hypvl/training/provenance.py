@@ -12,12 +12,19 @@ import torch
 
 import hypvl
 from hypvl import distributed
+from hypvl.io.redact import redacted
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "hydra-core", "webdataset", "ftfy", "regex")
 
 
 def provenance(*, seed: int, data_fingerprint: str, config_text: str) -> dict[str, Any]:
-    """Everything needed to say what made a result; JSON-serialisable."""
+    """Everything needed to say what made a result; JSON-serialisable, without passwords and tokens of addresses.
+
+    Args:
+        seed: Of the run.
+        data_fingerprint: Of the data.
+        config_text: The config as it may be shown.
+    """
     return {
         "hypvl": hypvl.__version__,
         **git_state(Path(hypvl.__file__).resolve().parent),
@@ -26,7 +33,7 @@ def provenance(*, seed: int, data_fingerprint: str, config_text: str) -> dict[st
         "packages": package_versions(),
         "device": device_name(),
         "world_size": distributed.world_size(),
-        "command": sys.argv,
+        "command": redacted(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "data_fingerprint": data_fingerprint,

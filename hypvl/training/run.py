@@ -14,6 +14,7 @@ from torch import nn
 from hypvl import distributed
 from hypvl.checks import whole_number
 from hypvl.config import LazyConfig, instantiate
+from hypvl.config.plain import without_secrets
 from hypvl.data.loader import Loader, build_loader
 from hypvl.errors import ConfigError, StoppedError
 from hypvl.io.files import write_atomically
@@ -139,13 +140,13 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
 
     distributed.from_main(place.make)  # from here on something is written
     log_to_file(folder, rank=distributed.rank())
-    config_text = LazyConfig.to_yaml(cfg)
+    config_text = LazyConfig.to_shown_yaml(cfg)
     state.config = config_text
     state.provenance = origin = provenance(
         seed=settings.seed, data_fingerprint=dataset.fingerprint, config_text=config_text
     )
     if distributed.is_main():
-        write_atomically(folder / "config.yaml", config_text)
+        write_atomically(folder / "config.yaml", LazyConfig.to_yaml(cfg))  # --resume needs all of it
         write_atomically(folder / "provenance.json", json.dumps(origin, indent=2) + "\n")
         logger.info("model\n{}", table)
         logger.info(started_from)
@@ -251,7 +252,7 @@ def _hooks(
                     project=settings.wandb.project,
                     name=settings.wandb.name if settings.wandb.name is not None else folder.name,
                     folder=folder,
-                    config=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
+                    config=without_secrets(OmegaConf.to_container(cfg, resolve=True)),
                     iteration=trainer.iteration,
                 )
             )

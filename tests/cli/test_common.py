@@ -2,13 +2,16 @@
 
 import argparse
 import errno
+import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from loguru import logger
 
 from hypvl.cli.common import (
     command_parser,
@@ -17,6 +20,7 @@ from hypvl.cli.common import (
     load_config,
     run_main,
     show,
+    show_json,
     user_path,
     user_text,
 )
@@ -165,6 +169,40 @@ def test_every_path_flag_expands_home() -> None:
     """A flag of type Path would take ``--output-dir=~/x`` for a folder called ~."""
     for file in (ROOT / "hypvl" / "cli").glob("*.py"):
         assert "type=Path" not in file.read_text(), file.name
+
+
+def test_commands_print_in_one_place() -> None:
+    """What is printed past :func:`show` may hold escape codes and secrets, and rich reads markup in it."""
+    for file in (ROOT / "hypvl" / "cli").glob("*.py"):
+        if file.name != "common.py":
+            assert not re.search(r"(?<![\w.])print\(|Console\(\)|rich\.table", file.read_text()), file.name
+
+
+def test_log_messages_are_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(argv: Sequence[str]) -> int:
+        logger.info("from {}\n\tline\x1b[2J", "https://me:pw@host")
+        return 0
+
+    logger.remove()
+    said: list[str] = []
+    sink = logger.add(said.append, format="{message}")
+    assert run_main(main, []) == 0
+    logger.remove(sink)
+    assert said == ["from https://***@host\n\tline\\x1b[2J\n"]
+
+
+def test_output_that_is_not_unicode_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+
+    def main(argv: Sequence[str]) -> int:
+        print("\udcff ä")  # a library's own print
+        show_json({"a": "\udcff\x9b"})
+        return 0
+
+    assert run_main(main, []) == 0
+    sys.stdout.flush()
+    assert raw.getvalue() == b'\\udcff \\xe4\n{\n "a": "\\udcff\\u009b"\n}\n'
 
 
 def test_recipes_are_found_by_name(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The command that evaluates, on a tiny model and tiny data."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,26 @@ def test_only_some(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         code == 2 and "--only: 'fin' is not in" in (err := capsys.readouterr().err) and "closest: fine" in err
     )
     assert not (tmp_path / "none").exists()
+
+
+def test_odd_names_of_files_end_nothing(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bytes that are no UTF-8, a terminal's escape codes and rich's markup, in paths and in names of images."""
+    odd = tmp_path / os.fsdecode(b"\xff\x1b[2J") / "meru[/v2]"
+    node = colors(odd / "colors")
+    broken(odd / "colors" / "red" / os.fsdecode(b"broken\xe9.jpg"))
+    odd_checkpoint = odd / "model[/v2].pth"  # a folder "model[" with "v2].pth" in it
+    odd_checkpoint.parent.mkdir()
+    odd_checkpoint.write_bytes(checkpoint.read_bytes())
+    path = config(tmp_path, colors=node, fine=captions(tmp_path / "b"))
+    code, report = run(path, odd_checkpoint, odd / "out")
+    shown = capsys.readouterr()
+    assert code == 0 and [entry["status"] for entry in report["results"].values()] == ["ok", "ok"]
+    assert report["provenance"]["checkpoint"] == str(odd_checkpoint)
+    assert report["results"]["colors"]["meta"]["unreadable"] == 1
+    assert "v2].pth" in shown.out and "\\udcff\\x1b[2J/meru[/v2]/out/results.json" in shown.out
+    assert "\x1b" not in shown.out + shown.err
 
 
 def test_no_download_fetches_nothing(

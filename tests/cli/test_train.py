@@ -150,6 +150,31 @@ def test_resuming_needs_no_config(finished: Path, tmp_path: Path, capsys: pytest
     assert re.search(r"--config: missing; name a config, or add --resume", capsys.readouterr().err)
 
 
+def test_only_the_config_that_resumes_keeps_secrets(
+    shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    secret = ["+train.wandb.name='https://me:hush@host/x?token=hush'", "train.num_iterations=2"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *secret])
+    assert train(folder, shards, *(text.lstrip("+") for text in secret)) == 0
+    assert train(folder, shards, *(text.lstrip("+") for text in secret), "--resume") == 0
+    state = torch.load(folder / "checkpoint_final.pth", weights_only=True)
+    shown = capsys.readouterr()
+    told = (folder / "log-rank0.txt").read_text() + shown.err + shown.out
+    assert "config: train.wandb" not in told  # no difference is seen
+    for text in (
+        told,
+        (folder / "provenance.json").read_text(),
+        repr(state["config"]),
+        repr(state["provenance"]),
+    ):
+        assert "hush" not in text
+    assert "https://***@host/x?token=***" in state["config"] and state["provenance"]["command"][1].endswith(
+        "***'"
+    )
+    assert "https://me:hush@host/x?token=hush" in (folder / "config.yaml").read_text()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without GPU")
 def test_the_cpu_is_used_only_when_asked_for(
     shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -126,3 +126,14 @@ def test_rich_says_a_name_once_and_takes_brackets_literally() -> None:
     assert "results [of] x" in text
     with pytest.raises(ValueError, match="expected 2, a, b"):
         rich_table([("x",)], header=("a", "b"))
+
+
+def test_cells_are_shown_as_they_are() -> None:
+    console = Console(width=120, file=io.StringIO(), force_terminal=True, color_system=None)
+    console.print(
+        rich_table([("meru[/v2]", "\x1b]0;x\x07[red]")], header=("[b]", "[/]"), title="out[/v3]\x9b")
+    )
+    shown = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    for text in ("meru[/v2]", "\\x1b]0;x\\x07[red]", "[b]", "[/]", "out[/v3]\\x9b"):
+        assert text in shown
+    assert "\x07" not in shown and "\x9b" not in shown

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from hypvl.checks import natural_number
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.classification import MOST_TARS
+from hypvl.io.redact import printable
 from hypvl.evaluation.datasets.entries import FileSource, SetEntry
 from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.archives import Archive, unpack
@@ -117,7 +118,7 @@ def fetch_webdataset(address: str, folder: Path, splits: Sequence[str]) -> None:
 @contextmanager
 def _bar(url: str) -> Iterator[Callable[[int, int | None], None]]:
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(url.rpartition("/")[2], total=None)
+        task = progress.add_task(printable(url.rpartition("/")[2]), total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -29,6 +29,7 @@ from hypvl.evaluation.encoding.sharing import run_shares
 from hypvl.evaluation.encoding.store import EmbeddingStore, StoredGroup
 from hypvl.evaluation.encoding.store_files import Entry, text_digest
 from hypvl.evaluation.protocol import EvaluableModel, ImageSource, Modality, Stage, Tokenizer
+from hypvl.io.redact import printable
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -433,7 +434,7 @@ def _autocast(device: torch.device, encoding: Encoding) -> torch.autocast:
 def _bar(label: str, total: int, encoding: Encoding) -> Iterator[Callable[[int], None]]:
     console = Console(stderr=True)
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -441,5 +442,5 @@ def _bar(label: str, total: int, encoding: Encoding) -> Iterator[Callable[[int],
         disable=not (encoding.progress and console.is_terminal and distributed.is_main()),
         transient=True,
     ) as progress:
-        task = progress.add_task(label, total=total)
+        task = progress.add_task(printable(label), total=total)
         yield lambda done: progress.advance(task, done)

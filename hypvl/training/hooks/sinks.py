@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from hypvl.errors import ConfigError
 from hypvl.io.files import write_atomically
 from hypvl.io.json_text import parse_json
+from hypvl.io.redact import clean_log
 from hypvl.training.hooks.metrics import Record
 
 _NOT_TERMS = frozenset(
@@ -177,7 +178,7 @@ class ConsoleLine:
                 TextColumn("training"),
                 BarColumn(bar_width=20),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
                 console=self._console,
                 redirect_stdout=False,
             )
@@ -214,6 +215,7 @@ def describe(record: Record) -> str:
 def log_to_console(*, rank: int) -> None:
     """Log lines to standard error on rank 0, nowhere else."""
     logger.remove()
+    clean_log()
     if rank == 0:
         logger.add(sys.stderr, format="{time:HH:mm:ss} | {message}", level="INFO", colorize=False)
 
