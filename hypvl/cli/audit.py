@@ -163,3 +163,7 @@ def _print(result: "EvaluationResult", *, title: str) -> None:
 def run() -> int:
     """Entry point: errors a user can act on are printed as one sentence."""
     return run_main(main)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run())

@@ -126,3 +126,7 @@ def _summarise(model: str, results: dict[str, Any], untrained: dict[str, float])
 def run() -> int:
     """Entry point: errors a user can act on are printed as one sentence."""
     return run_main(main)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run())

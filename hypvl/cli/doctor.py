@@ -380,3 +380,7 @@ def _print(report: dict[str, Any]) -> None:
 def run() -> int:
     """Entry point: errors a user can act on are printed as one sentence."""
     return run_main(main)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run())

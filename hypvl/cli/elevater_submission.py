@@ -71,3 +71,7 @@ def _folders(root: Path, only: str | None) -> list[Path]:
 def run() -> int:
     """Entry point: errors a user can act on are printed as one sentence."""
     return run_main(main)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run())

@@ -325,3 +325,7 @@ def _print(results: dict[str, dict[str, Any]], *, title: str) -> None:
 def run() -> int:
     """Entry point: errors a user can act on are printed as one sentence."""
     return run_main(main)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run())

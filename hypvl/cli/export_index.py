@@ -99,3 +99,7 @@ def main(argv: Sequence[str]) -> int:
 def run() -> int:
     """Entry point: errors a user can act on are printed as one sentence."""
     return run_main(main)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run())

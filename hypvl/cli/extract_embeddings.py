@@ -201,3 +201,7 @@ def place_among_ranks() -> tuple[int, int]:
 def run() -> int:
     """Entry point: errors a user can act on are printed as one sentence."""
     return run_main(main)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run())

@@ -181,3 +181,7 @@ def _why_only_root(result: dict[str, Any]) -> str:
 def run() -> int:
     """Entry point: errors a user can act on are printed as one sentence."""
     return run_main(main)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run())

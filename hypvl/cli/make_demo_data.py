@@ -52,3 +52,7 @@ def main(argv: Sequence[str]) -> int:
 def run() -> int:
     """The script's entry: :func:`main`, with a user's errors as one line."""
     return run_main(main)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run())

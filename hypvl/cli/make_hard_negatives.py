@@ -249,3 +249,7 @@ def _print_summary(output: Path, result: "Result") -> None:
 def run() -> int:
     """The script's entry: :func:`main`, with a user's errors as one line."""
     return run_main(main)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run())

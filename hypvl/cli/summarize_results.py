@@ -95,3 +95,7 @@ def _show(table: tuple[list[str], list[list[str]]], *, markdown: bool) -> None:
 def run() -> int:
     """Entry point: errors a user can act on are printed as one sentence."""
     return run_main(main)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run())

@@ -105,3 +105,7 @@ def _check_device(num_gpus: int | None) -> None:
 def run() -> int:
     """Entry point: errors a user can act on are printed as one sentence."""
     return run_main(main)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run())

@@ -96,6 +96,24 @@ def _check_parts(data: dict[Any, Any], added: frozenset[str], source: str) -> No
                 )
 
 
+def unlisted_targets(data: Plain) -> list[tuple[str, str]]:
+    """Targets that a config names, a Python one, which nobody may name in data: (key, target), each target once.
+
+    What is built of them cannot be built again from a checkpoint or a saved config.
+
+    Args:
+        data: The config as plain data; what stands outside its parts is not looked at.
+    """
+    found: dict[str, str] = {}
+    for part in _own_list():
+        allowed = allowed_targets(part=part)
+        for key, node in _mappings(data.get(part) if isinstance(data, dict) else None, (part,)):
+            target = node.get(TARGET)
+            if isinstance(target, str) and target not in allowed:
+                found.setdefault(target, key)
+    return [(key, target) for target, key in found.items()]
+
+
 def is_reference_or_text(text: str) -> bool:
     r"""Whether a string is plain text, or text with simple references such as ``${train.seed}`` in it.
 

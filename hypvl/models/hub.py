@@ -111,14 +111,35 @@ def create_model(
             return from_pretrained(text, device=device)
         if Path(text).suffix in CHECKPOINT_SUFFIXES or Path(text).is_dir():
             content = load_checkpoint(text)
-            model = _built(_config_inside(content, text), text, weights_follow=True)
+            model = build_model(_config_inside(content, text), source=text, weights_follow=True)
             load_weights(model, content)
             return model.to(device).eval()
     source = str(name_or_config) if isinstance(name_or_config, str | Path) else "config"
-    model = _built(load_config(name_or_config), source, weights_follow=checkpoint is not None)
+    model = build_model(load_config(name_or_config), source=source, weights_follow=checkpoint is not None)
     if checkpoint is not None:
         load_weights(model, checkpoint)
     return model.to(device).eval()
+
+
+def build_model(config: DictConfig, *, source: str, weights_follow: bool) -> DualEncoder:
+    """What ``config.model`` says, with random weights or those that its encoders start from.
+
+    Args:
+        config: It has the key ``model``.
+        source: Of the config, for messages.
+        weights_follow: All weights come from a file next: none are fetched for pretrained encoders.
+
+    Raises:
+        ConfigError: It cannot be built, or is no dual encoder.
+    """
+    with without_pretrained_weights() if weights_follow else contextlib.nullcontext():
+        built = instantiate(config.model)
+    if not isinstance(built, DualEncoder):
+        raise ConfigError(
+            f"{source}: `model` builds a {type(built).__name__}; expected a DualEncoder "
+            "(_target_: hypvl.models.dual_encoder.DualEncoder)."
+        )
+    return built
 
 
 def from_pretrained(
@@ -183,7 +204,7 @@ def save_pretrained(
     try:
         draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         with torch.device("meta"):
-            expected = _built(load_config(draft), "config", weights_follow=True).state_dict()
+            expected = build_model(load_config(draft), source="config", weights_follow=True).state_dict()
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         different = {
             name for name in {*expected, *weights} if _shape(expected, name) != _shape(weights, name)
@@ -260,17 +281,6 @@ def _from_data(data: Any, source: str) -> DictConfig:
     if isinstance(data, Mapping) and "model" not in data and "_target_" in data:
         data = {"model": data}
     return LazyConfig.from_dict(data, source=source)
-
-
-def _built(config: DictConfig, source: str, *, weights_follow: bool) -> DualEncoder:
-    with without_pretrained_weights() if weights_follow else contextlib.nullcontext():
-        built = instantiate(config.model)
-    if not isinstance(built, DualEncoder):
-        raise ConfigError(
-            f"{source}: `model` builds a {type(built).__name__}; expected a DualEncoder "
-            "(_target_: hypvl.models.dual_encoder.DualEncoder)."
-        )
-    return built
 
 
 def _referred(name: str, part: Plain) -> Iterator[str]:

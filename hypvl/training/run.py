@@ -14,11 +14,12 @@ from torch import nn
 from hypvl import distributed
 from hypvl.checks import whole_number
 from hypvl.config import LazyConfig, instantiate
-from hypvl.config.plain import without_secrets
+from hypvl.config.plain import to_plain, without_secrets
+from hypvl.config.targets import EXTRA_VARIABLE, unlisted_targets
 from hypvl.data.loader import Loader, build_loader
 from hypvl.errors import ConfigError, StoppedError
 from hypvl.io.files import write_atomically
-from hypvl.models.hub import load_weights
+from hypvl.models.hub import build_model, load_weights
 from hypvl.training.accumulation import Accumulation
 from hypvl.training.averaging import GradientAverage
 from hypvl.training.checkpoint import RunFolder, seed_everything
@@ -86,7 +87,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     changes = [] if resumed is None else _changes(resumed, cfg)
 
     seed_everything(settings.seed)  # the same weights on every rank
-    model = instantiate(cfg.model)
+    model = build_model(cfg, source="config", weights_follow=resumed is not None)
     started_from = "started from new weights"
     if settings.init_checkpoint is not None and resumed is None:
         started_from = _start_from(model, settings)
@@ -151,6 +152,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         logger.info("model\n{}", table)
         logger.info(started_from)
         log_changes(changes)
+        _warn_of_unlisted(cfg)
         if plan.divides:
             logger.info(plan.describe())
         logger.info(
@@ -167,6 +169,17 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
             f"{folder}; --resume goes on.",
             exit_code(stop),
         )
+
+
+def _warn_of_unlisted(cfg: DictConfig) -> None:
+    """Say now what the evaluation of a checkpoint would refuse after days: classes that data may not name."""
+    for key, target in unlisted_targets(to_plain(cfg, source="config")):
+        part = key.partition(".")[0]
+        logger.warning(
+            "{}: {} is not on the allow-list, so nobody can load this run's checkpoints by the config in them: add the "
+            'line "{}" under "{}" in hypvl/config/targets.json, or set {}={} wherever they are loaded',
+            key, target, target, part, EXTRA_VARIABLE, target,
+        )  # fmt: skip
 
 
 def _with_periods(cfg: DictConfig, options: RunOptions) -> DictConfig:
