@@ -156,7 +156,7 @@ def _lists(radii: list[Tensor]) -> tuple[list[float], list[float]]:
 
 def _at_bound(geometry: Geometry) -> dict[str, float]:
     """Share in percent of the curvatures that lie at a limit of their range."""
-    curv = structure.curvatures(geometry)
+    curv = geometry.curvatures()
     start, width = getattr(geometry, "curv_init", None), getattr(geometry, "curv_range", None)
     if (
         curv is None

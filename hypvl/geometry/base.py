@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from hypvl.checks import one_of
@@ -34,6 +35,22 @@ class Geometry(nn.Module, ABC):
     @abstractmethod
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
         """Similarity of all pairs of embeddings, (B1, D), (B2, D) -> (B1, B2); higher = closer."""
+
+    def pairwise_distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """Lengths of the shortest ways between all pairs of embeddings, (B1, D), (B2, D) -> (B1, B2), for diagnostics.
+
+        Here the negative similarity; a space whose similarity is no negative distance says its own.
+        """
+        return -self.pairwise_similarity(x, y)
+
+    def curvatures(self) -> Tensor | None:
+        """c_i > 0 of the factors (the curvatures are -c_i), (F,), detached; None for a space that is not hyperbolic.
+
+        Here what the space has as ``curv``. Flat coordinates hold the factors one after the other in equal parts, whose
+        lengths are the distances to the root.
+        """
+        curv = getattr(self, "curv", None)
+        return None if curv is None else torch.as_tensor(curv).detach().reshape(-1)
 
     def ranking_similarity(self, x: Tensor, y: Tensor) -> Tensor:
         """A cheaper (B1, B2) matrix in the same order as :meth:`pairwise_similarity`; by default that itself."""

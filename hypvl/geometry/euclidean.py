@@ -120,6 +120,10 @@ class Euclidean(Geometry):
         return (2 * inner_products(x, y) - x2[:, None] - y2).clamp(max=0)
 
     @full_precision
+    def pairwise_distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """|x - y|, whose negative square is the similarity."""
+        return kernels.straight_distances(x, y)
+
     def inner_product_form(self, embeddings: Tensor, *, side: Side) -> Tensor:
         """(x, 1) for a query and (2 y, -|y|^2) for a key: products are |x|^2 - |x - y|^2, (..., D + 1).
 

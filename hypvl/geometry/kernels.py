@@ -256,3 +256,8 @@ def blocks(pairs: Tensor) -> Iterator[slice]:
     B1 = pairs.shape[-2]
     step = max(1, block * B1 // max(1, pairs.numel()))
     return (slice(start, start + step) for start in range(0, B1, step))
+
+
+def straight_distances(x: Tensor, y: Tensor) -> Tensor:
+    """|x - y| of all pairs, without a product that loses digits: (..., B1, D), (..., B2, D) -> (..., B1, B2)."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")

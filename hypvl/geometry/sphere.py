@@ -6,7 +6,7 @@ from torch import Tensor
 from hypvl.checks import one_of
 from hypvl.geometry import tiles
 from hypvl.geometry.base import Geometry, Side
-from hypvl.geometry.kernels import line
+from hypvl.geometry.kernels import line, straight_distances
 from hypvl.geometry.precision import full_precision, inner_products, working_dtype
 
 _SHORTEST = 1e-25  # a row of this length or less has no direction; keeps the gradient, 1 / length, in fp32
@@ -46,6 +46,10 @@ class Sphere(Geometry):
     @full_precision
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
         return inner_products(x, y)
+
+    def pairwise_distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """Chords |x - y|, as the field measures unit vectors."""
+        return straight_distances(x, y)
 
     def inner_product_form(self, embeddings: Tensor, *, side: Side) -> Tensor:
         """The unit vectors themselves."""

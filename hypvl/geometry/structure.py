@@ -1,7 +1,7 @@
 """The shape of a set of embeddings: distances, how tree-like and how curved they are, how many directions they fill.
 
-A geometry with a ``curv`` is made of Lorentz factors, one for each of its curvatures, 0-dim or (F,); every other one
-is measured by straight lines between embeddings (on the sphere by chords).
+Coordinates are the geometry's own matter: distances and radii are asked of it (``pairwise_distance``, ``flatten``,
+``curvatures``), so that the same points give the same numbers in every model of a space.
 """
 
 import math
@@ -9,51 +9,34 @@ import math
 import torch
 from torch import Tensor
 
-from hypvl.geometry import lorentz
 from hypvl.geometry.base import Geometry
+from hypvl.geometry.kernels import straight_distances
 from hypvl.geometry.precision import full_precision, working_dtype
 
 # Entries of a block of (rows, N, N) that the four-point condition looks at together.
 _BLOCK_ENTRIES = 1 << 24
 
 
-def curvatures(geometry: Geometry) -> Tensor | None:
-    """The c_i > 0 of the factors of a space, (F,), F = 1 for one hyperboloid; None for a flat space or a sphere."""
-    curv = getattr(geometry, "curv", None)
-    return None if curv is None else curv.detach().reshape(-1)
-
-
-def factors(geometry: Geometry, embeddings: Tensor) -> Tensor:
-    """Embeddings by factor, (..., D) -> (..., F, D / F); F = 1 where there is no product."""
-    curv = curvatures(geometry)
-    return embeddings.unflatten(-1, (1 if curv is None else len(curv), -1))
-
-
 @torch.no_grad()
 def unit_radii(geometry: Geometry, embeddings: Tensor) -> Tensor:
-    """u = sqrt(c) |x| of each factor, in units of its radius of curvature: (..., D) -> (..., F).
+    """u = sinh(sqrt(c) r) of each factor, r its distance to the root: (..., D) -> (..., F).
 
-    Near 0 the space is as good as flat. Without curvature these are plain lengths, F = 1.
+    On the hyperboloid this is sqrt(c) |x| of the space components. Near 0 the space is as good as flat. Without
+    curvature these are plain lengths, F = 1.
     """
-    embeddings = embeddings.to(working_dtype(embeddings.device))
-    lengths = torch.linalg.vector_norm(factors(geometry, embeddings), dim=-1)
-    curv = curvatures(geometry)
-    return lengths if curv is None else lengths * curv.to(lengths).sqrt()
+    flat = geometry.flatten(embeddings.to(working_dtype(embeddings.device)))
+    curv = geometry.curvatures()
+    if curv is None:
+        return torch.linalg.vector_norm(flat, dim=-1, keepdim=True)
+    lengths = torch.linalg.vector_norm(flat.unflatten(-1, (len(curv), -1)), dim=-1)
+    return torch.sinh(lengths * curv.to(lengths).sqrt())
 
 
 @torch.no_grad()
 def pairwise_distances(geometry: Geometry, x: Tensor) -> Tensor:
-    """Geodesic distances between embeddings: (N, D) -> (N, N), symmetric with zeros on the diagonal.
-
-    In a product the mean of the factors' distances, as its similarity is; without curvature straight lines.
-    """
+    """Distances between embeddings as the geometry measures them: (N, D) -> (N, N), symmetric, 0 on the diagonal."""
     x = x.to(working_dtype(x.device))
-    curv = curvatures(geometry)
-    if curv is None:
-        distances = _straight(x)
-    else:
-        points = factors(geometry, x).movedim(-2, 0)  # (F, N, D / F)
-        distances = lorentz.pairwise_dist(points, points, curv=curv.to(x)[:, None, None]).mean(0)
+    distances = geometry.pairwise_distance(x, x)
     distances = (distances + distances.mT) / 2
     return distances.fill_diagonal_(0.0)
 
@@ -75,7 +58,8 @@ def flat_distortion(geometry: Geometry, x: Tensor) -> float:
     if not bool(x.isfinite().all()):
         return math.nan
     curved = pairwise_distances(geometry, x)
-    straight = _straight(geometry.flatten(x.to(curved)))
+    flat = geometry.flatten(x.to(curved))
+    straight = straight_distances(flat, flat)
     apart = torch.triu(straight > 1e-6 * straight.max(), diagonal=1)
     if not bool(apart.any()):
         return 0.0
@@ -142,10 +126,6 @@ def effective_rank(x: Tensor) -> float:
         return 0.0
     share = values / values.sum()
     return float(torch.exp(-(share * share.log()).sum()))
-
-
-def _straight(x: Tensor) -> Tensor:
-    return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _check_rows(x: Tensor, least: int) -> None:

@@ -55,6 +55,23 @@ class GeometryContract:
         slow, fast = geometry.pairwise_similarity(x, y), geometry.ranking_similarity(x, y)
         assert torch.equal(slow.argsort(-1), fast.argsort(-1))
 
+    def test_distances_are_those_of_a_metric(self) -> None:
+        """What diagnostics ask for: whatever the coordinates, and the same to the root as flat coordinates say."""
+        geometry = self.build().double()
+        x = torch.cat((self.embeddings(geometry), self.embeddings(geometry, B2, seed=1)))
+        d = geometry.pairwise_distance(x, x)
+        torch.testing.assert_close(d, d.mT, rtol=1e-9, atol=1e-9)
+        assert (d.diagonal().abs() < 1e-6).all()  # sqrt of a rounding, where the length is an arc cosine
+        assert (d[:, :, None] <= d[:, None, :] + d.mT[None] + 1e-9).all()
+        nearer = geometry.pairwise_similarity(x[:1], x[1:]).argsort(descending=True)
+        assert torch.equal(geometry.pairwise_distance(x[:1], x[1:]).argsort(), nearer)
+        root, curvatures = geometry.root(D), geometry.curvatures()
+        if root is None:
+            return
+        flat = geometry.flatten(x).unflatten(-1, (1 if curvatures is None else len(curvatures), -1))
+        lengths = torch.linalg.vector_norm(flat, dim=-1).mean(-1)
+        torch.testing.assert_close(geometry.pairwise_distance(root[None].double(), x)[0], lengths)
+
     def test_a_misspelt_side_is_refused(self) -> None:
         geometry = self.build()
         with pytest.raises(ValueError, match="side: got 'quary'; expected 'query' or 'key'"):
