@@ -6,9 +6,10 @@ Every package may import these. They raise ``ValueError``; the config layer adds
 import math
 import numbers
 from collections.abc import Iterable
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, Generic, Protocol, TypeVar, get_args, get_origin
 
 T = TypeVar("T")
+_SPECIAL = ("__len__", "__getitem__", "__call__")
 
 
 def one_of(name: str, value: T, choices: Any) -> T:
@@ -92,6 +93,28 @@ def natural_number(text: str) -> int | None:
         (7, None, None, None)
     """
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def missing_members(value: object, protocol: type) -> list[str]:
+    """Methods and attributes of a protocol that an object lacks, in the protocol's order.
+
+    Args:
+        value: What came.
+        protocol: A ``Protocol``, whose members are its annotations, methods and properties; of those that begin with
+            an underscore only ``__len__``, ``__getitem__`` and ``__call__`` count.
+
+    Example:
+        >>> from collections.abc import Sized
+        >>> missing_members(3, Sized), missing_members([], Sized)
+        (['__len__'], [])
+    """
+    names: dict[str, None] = {}
+    for part in reversed(protocol.__mro__):
+        if part not in (object, Protocol, Generic):
+            names |= dict.fromkeys([*vars(part).get("__annotations__", {}), *vars(part)])
+    wanted = [name for name in names if not name.startswith("_") or name in _SPECIAL]
+    # Python looks for special methods on the class.
+    return [name for name in wanted if not hasattr(type(value) if name in _SPECIAL else value, name)]
 
 
 def _is_number(value: Any) -> bool:

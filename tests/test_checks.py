@@ -1,11 +1,11 @@
 """Checks of arguments name the argument, what came and what was expected."""
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import pytest
 
-from hypvl.checks import natural_number, number, one_of, whole_number
+from hypvl.checks import missing_members, natural_number, number, one_of, whole_number
 
 
 def test_one_of_takes_values_and_literals() -> None:
@@ -56,3 +56,35 @@ def test_what_is_no_natural_number(text: str) -> None:
 
 def test_natural_numbers() -> None:
     assert [natural_number(text) for text in ("0", "007", "9" * 18)] == [0, 7, 10**18 - 1]
+
+
+class Likeness(Protocol):
+    """What :func:`missing_members` is asked for."""
+
+    width: int
+
+    @property
+    def name(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def draw(self) -> None: ...
+
+
+def test_members_that_are_missing_are_listed_in_the_order_of_the_protocol() -> None:
+    class Some:
+        width = 3
+
+        def draw(self) -> None: ...
+
+    class Whole(Some):
+        name = "x"
+
+        def __len__(self) -> int:
+            return 0
+
+    one = Some()
+    one.__len__ = lambda: 1  # type: ignore[attr-defined]  # Python looks for it on the class only
+    assert missing_members(one, Likeness) == ["name", "__len__"]
+    assert missing_members(Whole(), Likeness) == []
+    assert missing_members(None, Likeness) == ["width", "name", "__len__", "draw"]

@@ -139,6 +139,7 @@ def _on_training_data(
 
     from hypvl.config import LazyConfig, instantiate
     from hypvl.data.loader import build_loader
+    from hypvl.data.sample import check_dataset, prepare_dataset
     from hypvl.evaluation.encoding.features import Encoding
     from hypvl.evaluation.standardization import Recorder
 
@@ -150,7 +151,8 @@ def _on_training_data(
             "--train-samples: the training config has no dataset; give --train-config, or --config."
         )
     dataset = instantiate(config.dataset)
-    dataset.prepare()
+    check_dataset(dataset)
+    prepare_dataset(dataset)
     batch_size = min(256 if args.batch_size is None else args.batch_size, args.train_samples)
     recorder, left = Recorder(model), args.train_samples
     device = next(model.parameters()).device

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypvl.checks import missing_members
 from hypvl.data.augment import InModalAugment
 from hypvl.data.tokenizer import is_blank
+from hypvl.errors import DataError
 from hypvl.io.images import MAX_PIXELS, ImageError, decode_image
 
 #: (image uint8 (3, H, W), generator of this sample) -> uint8 (3, h, w)
@@ -56,6 +58,26 @@ class PairDataset(Protocol):
     def sample(self, row: int, generator: np.random.Generator) -> Sample:
         """The sample of a row, a pure function of both arguments. Raises :class:`BadSample`."""
         ...
+
+
+def check_dataset(dataset: object) -> None:
+    """Refuse a dataset that does not have what the loader will ask for, before it asks.
+
+    Raises:
+        DataError: listing what is missing.
+    """
+    if missing := missing_members(dataset, PairDataset):
+        raise DataError(
+            f"dataset: a {type(dataset).__name__} has no {', '.join(missing)}; a dataset for training has "
+            f"{', '.join(missing_members(None, PairDataset))} (hypvl.data.sample.PairDataset, docs/data.md)."
+        )
+
+
+def prepare_dataset(dataset: object) -> None:
+    """Let a dataset do its work once, if it has any."""
+    prepare = getattr(dataset, "prepare", None)
+    if prepare is not None:
+        prepare()
 
 
 def caption_text(key: str, value: Any, name: str, generator: np.random.Generator) -> str:

@@ -19,6 +19,7 @@ from hypvl.evaluation.protocol import (
     Evaluator,
     MissingDataError,
     Tokenizer,
+    check_set,
 )
 from hypvl.evaluation.scoring.pairs import pair_scores
 
@@ -72,6 +73,7 @@ class CaptionChoice(Evaluator):
         encoding: Encoding | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> None:
+        check_set(dataset, ChoiceSet)
         if not dataset.choices:
             raise ValueError("dataset: got no choices; expected at least one.")
         known = ["accuracy", *dataset.means]

@@ -6,7 +6,7 @@ from hypvl.errors import DataError, UserError
 from hypvl.evaluation.caption_scores import PREFIX, CaptionSet, score_captions
 from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.metrics.correlation import kendall_tau, pearson
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer, check_set
 
 
 class CaptionCorrelation(Evaluator):
@@ -46,6 +46,7 @@ class CaptionCorrelation(Evaluator):
     ) -> None:
         if kendall not in ("b", "c"):
             raise ValueError(f"kendall: got {kendall!r}; expected 'b' or 'c'.")
+        check_set(dataset, CaptionSet)
         if dataset.ratings is None:
             raise DataError("captions: have no ratings; expected some to correlate scores with.")
         self.dataset = dataset

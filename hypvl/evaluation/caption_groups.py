@@ -8,7 +8,7 @@ from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.evaluation.datasets.choices import GroupSet
 from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts
 from hypvl.evaluation.metrics.choices import GROUP_CHANCE, group_hits, margins
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer, check_set
 from hypvl.evaluation.scoring.pairs import pair_scores
 
 
@@ -40,6 +40,7 @@ class CaptionGroups(Evaluator):
     def __init__(
         self, dataset: GroupSet, *, encoding: Encoding | None = None, tokenizer: Tokenizer | None = None
     ) -> None:
+        check_set(dataset, GroupSet)
         if not dataset.groups:
             raise ValueError("dataset: got no groups; expected at least one.")
         self.dataset = dataset

@@ -13,7 +13,14 @@ from hypvl.errors import DataError
 from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts, evaluating
 from hypvl.evaluation.encoding.truncation import truncation
 from hypvl.evaluation.metrics import captions as metric
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, ImageSource, Tokenizer
+from hypvl.evaluation.protocol import (
+    EvaluableModel,
+    EvaluationResult,
+    Evaluator,
+    ImageSource,
+    Tokenizer,
+    check_set,
+)
 from hypvl.evaluation.scoring.pairs import pair_scores
 from hypvl.evaluation.traversal import check_embeddings
 
@@ -202,6 +209,7 @@ class CaptionScores(Evaluator):
         encoding: Encoding | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> None:
+        check_set(dataset, CaptionSet)
         self.dataset = dataset
         self.prefix = prefix
         self.encoding = Encoding() if encoding is None else encoding

@@ -20,6 +20,7 @@ from hypvl.evaluation.protocol import (
     EvaluationResult,
     Evaluator,
     Stage,
+    check_set,
 )
 from hypvl.geometry.sphere import normalize
 
@@ -94,6 +95,7 @@ class KMeansClustering(Evaluator):
                 f"clusters, iterations, restarts, seeds: got {clusters}, {iterations}, {restarts} and {len(seeds)} "
                 "seeds; expected at least 1 of each."
             )
+        check_set(dataset, ClassificationSet)
         self.dataset = dataset
         self.pool = Pool([dataset])
         if is_multi_label(self.pool.labels):

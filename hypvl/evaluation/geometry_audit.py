@@ -7,7 +7,14 @@ from torch import Tensor
 
 from hypvl.evaluation.encoding.features import Encoding, evaluating, search
 from hypvl.evaluation.encoding.matched import Matched, encode_matched
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
+from hypvl.evaluation.protocol import (
+    EvaluableModel,
+    EvaluationResult,
+    Evaluator,
+    RetrievalSet,
+    Tokenizer,
+    check_set,
+)
 from hypvl.geometry import audit, structure
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.euclidean import Euclidean
@@ -59,6 +66,7 @@ class GeometryAudit(Evaluator):
         for name, value in (("limit", limit), ("sample", sample), ("rounds", rounds)):
             if value is not None and value < 2:
                 raise ValueError(f"{name}: got {value}; expected at least 2.")
+        check_set(dataset, RetrievalSet)
         self.dataset = dataset
         self.limit, self.sample, self.rounds = limit, sample, rounds
         self.aperture_factor = aperture_factor

@@ -11,7 +11,14 @@ from hypvl.errors import DataError
 from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts
 from hypvl.evaluation.encoding.matched import Chosen
 from hypvl.evaluation.metrics.correlation import pearson
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
+from hypvl.evaluation.protocol import (
+    EvaluableModel,
+    EvaluationResult,
+    Evaluator,
+    RetrievalSet,
+    Tokenizer,
+    check_set,
+)
 from hypvl.evaluation.scoring.pairs import pair_scores
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -54,6 +61,7 @@ class HiMo(Evaluator):
     ) -> None:
         if not ks or min(ks) < 2:
             raise ValueError(f"ks: got {list(ks)}; expected numbers of texts, each at least 2.")
+        check_set(dataset, RetrievalSet)
         self.dataset = dataset
         self.ks = tuple(sorted(set(ks)))
         self.limit = limit

@@ -17,6 +17,7 @@ from hypvl.evaluation.protocol import (
     EvaluationResult,
     Evaluator,
     Stage,
+    check_set,
 )
 from hypvl.geometry.sphere import Sphere, normalize
 
@@ -86,6 +87,9 @@ class KNNClassification(Evaluator):
         ):
             expected = "'embeddings'" if similarity == "model" else "'trunk', 'features' or 'embeddings'"
             raise ValueError(f"stage: got {stage!r} for similarity={similarity!r}; expected {expected}.")
+        for name, part in (("train", train), ("test", test), ("validation", validation)):
+            if part is not None:
+                check_set(part, ClassificationSet, name=name)
         self.train = Pool([train] if validation is None else [train, validation])
         self.test = Pool([test])
         self.classes = list(test.classes)

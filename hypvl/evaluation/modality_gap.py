@@ -10,7 +10,14 @@ from torch import Tensor
 from hypvl.evaluation.encoding.features import Encoding, evaluating, search
 from hypvl.evaluation.encoding.matched import encode_matched
 from hypvl.evaluation.metrics.ranking import recall_chance
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
+from hypvl.evaluation.protocol import (
+    EvaluableModel,
+    EvaluationResult,
+    Evaluator,
+    RetrievalSet,
+    Tokenizer,
+    check_set,
+)
 from hypvl.evaluation.standardization import centre, flat_mean
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.gap import (
@@ -73,6 +80,7 @@ class ModalityGap(Evaluator):
             raise ValueError(
                 f"deltas, limit: got {list(deltas)} and {limit}; expected finite numbers, and at least 2 pairs."
             )
+        check_set(dataset, RetrievalSet)
         self.dataset = dataset
         self.deltas = [float(delta) for delta in deltas]
         self.limit = limit

@@ -8,7 +8,14 @@ from torch import Tensor
 from hypvl.errors import DataError
 from hypvl.evaluation.encoding.features import Encoding, evaluating
 from hypvl.evaluation.encoding.matched import encode_matched
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
+from hypvl.evaluation.protocol import (
+    EvaluableModel,
+    EvaluationResult,
+    Evaluator,
+    RetrievalSet,
+    Tokenizer,
+    check_set,
+)
 from hypvl.evaluation.scoring.pairs import pair_scores
 from hypvl.geometry.audit import strangers
 from hypvl.geometry.base import Geometry
@@ -57,6 +64,7 @@ class EntailmentPairs(Evaluator):
             raise ValueError(
                 f"negatives, limit: got {negatives} and {limit}; expected at least 1 false pair and 2 pictures."
             )
+        check_set(dataset, RetrievalSet)
         self.dataset = dataset
         self.negatives, self.limit, self.seed = negatives, limit, seed
         self.encoding = Encoding() if encoding is None else encoding

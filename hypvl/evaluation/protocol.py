@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from torch import Tensor, nn
 
+from hypvl.checks import missing_members
 from hypvl.errors import DataError
 from hypvl.geometry.base import Geometry
 
@@ -110,6 +111,43 @@ class RetrievalSet(Protocol):
     def caption_image(self) -> Sequence[int]: ...
     @property
     def keys(self) -> Sequence[str]: ...
+
+
+def check_set(value: Any, protocol: type, *, name: str = "dataset") -> None:
+    """Refuse a data set that does not have what an evaluator will ask for, before it asks.
+
+    Args:
+        value: What came.
+        protocol: One of this module's protocols of data sets, or another one.
+        name: Of the argument, for the message.
+
+    Raises:
+        DataError: listing what is missing, or what does not fit together.
+    """
+    if missing := missing_members(value, protocol):
+        members = ", ".join(missing_members(None, protocol))
+        raise DataError(
+            f"{name}: a {type(value).__name__} has no {', '.join(missing)}; a {protocol.__name__} has {members} (see "
+            f"{protocol.__module__}, and docs/evaluation_data.md for sets of your own)."
+        )
+    if protocol is ClassificationSet:
+        _check_counts(value, name, len(value), "pictures", ("keys", "labels"))
+    elif protocol is RetrievalSet:
+        images = len(value.images)
+        _check_counts(value, name, images, "pictures", ("keys",))
+        _check_counts(value, name, len(value.captions), "captions", ("caption_image",))
+        wrong = next((i for i in value.caption_image if not 0 <= i < images), None)
+        if wrong is not None:
+            raise DataError(
+                f"{name}: has {wrong} in caption_image; expected positions 0 … {images - 1} of pictures."
+            )
+
+
+def _check_counts(value: object, name: str, count: int, what: str, parts: Sequence[str]) -> None:
+    for part in parts:
+        found = len(getattr(value, part))
+        if found != count:
+            raise DataError(f"{name}: has {found} {part} for {count} {what}; expected one each.")
 
 
 class MissingDataError(DataError):

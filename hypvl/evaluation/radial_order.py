@@ -4,7 +4,14 @@ import torch
 
 from hypvl.evaluation.encoding.features import Encoding, evaluating
 from hypvl.evaluation.encoding.matched import encode_matched
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
+from hypvl.evaluation.protocol import (
+    EvaluableModel,
+    EvaluationResult,
+    Evaluator,
+    RetrievalSet,
+    Tokenizer,
+    check_set,
+)
 from hypvl.geometry import audit
 
 
@@ -47,6 +54,7 @@ class RadialOrder(Evaluator):
     ) -> None:
         if rounds < 2 or (limit is not None and limit < 2):
             raise ValueError(f"rounds, limit: got {rounds} and {limit}; expected at least 2 of each.")
+        check_set(dataset, RetrievalSet)
         self.dataset = dataset
         self.rounds, self.limit, self.seed = rounds, limit, seed
         self.encoding = Encoding() if encoding is None else encoding

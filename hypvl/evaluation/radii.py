@@ -6,7 +6,14 @@ from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
 from hypvl.errors import DataError
 from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts, evaluating
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, RetrievalSet, Tokenizer
+from hypvl.evaluation.protocol import (
+    EvaluableModel,
+    EvaluationResult,
+    Evaluator,
+    RetrievalSet,
+    Tokenizer,
+    check_set,
+)
 from hypvl.evaluation.traversal import check_embeddings, find_root, radius
 
 
@@ -31,6 +38,7 @@ class EmbeddingRadii(Evaluator):
     def __init__(
         self, dataset: RetrievalSet, *, encoding: Encoding | None = None, tokenizer: Tokenizer | None = None
     ) -> None:
+        check_set(dataset, RetrievalSet)
         self.dataset = dataset
         self.encoding = Encoding() if encoding is None else encoding
         self.tokenizer = tokenizer

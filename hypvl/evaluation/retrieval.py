@@ -28,6 +28,7 @@ from hypvl.evaluation.protocol import (
     Modality,
     RetrievalSet,
     Tokenizer,
+    check_set,
 )
 from hypvl.evaluation.scoring.exact_ranks import exact_ranks
 from hypvl.evaluation.scoring.further_positives import FurtherPositives, positive_metrics, right_positions
@@ -115,6 +116,7 @@ class ZeroShotRetrieval(Evaluator):
         query_chunk: int = 512,
         key_chunk: int = 4096,
     ) -> None:
+        check_set(dataset, RetrievalSet)
         if not ks or min(ks) < 1:
             raise ValueError(f"ks: got {list(ks)}; expected at least one cut-off, each at least 1.")
         if not 1 <= folds <= len(dataset.images):
@@ -138,6 +140,8 @@ class ZeroShotRetrieval(Evaluator):
         self.main_metric = (
             f"text_to_image_recall@{self.ks[0]}" if positives is None else "text_to_image_map@r"
         )
+        if positives is not None:
+            check_set(positives, FurtherPositives, name="positives")
         self._texts_of: list[list[int]] = [[] for _ in range(len(dataset.images))]
         for caption, image in enumerate(dataset.caption_image):
             self._texts_of[image].append(caption)

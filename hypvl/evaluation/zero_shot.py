@@ -21,6 +21,7 @@ from hypvl.evaluation.protocol import (
     EvaluationResult,
     Evaluator,
     Tokenizer,
+    check_set,
 )
 from hypvl.evaluation.scoring.ensembling import Ensemble, check_ensemble, class_scorer
 
@@ -86,6 +87,7 @@ class ZeroShotClassification(Evaluator):
         encoding: Encoding | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> None:
+        check_set(dataset, ClassificationSet)
         self.dataset = dataset
         self.class_names = list(dataset.classes if class_names is None else class_names)
         if len(self.class_names) != len(dataset.classes):

@@ -17,6 +17,7 @@ from hypvl.config import LazyConfig, instantiate
 from hypvl.config.plain import to_plain, without_secrets
 from hypvl.config.targets import EXTRA_VARIABLE, unlisted_targets
 from hypvl.data.loader import Loader, build_loader
+from hypvl.data.sample import check_dataset, prepare_dataset
 from hypvl.errors import ConfigError, StoppedError
 from hypvl.io.files import write_atomically
 from hypvl.models.hub import build_model, load_weights
@@ -101,9 +102,10 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         refuse_batch_statistics(learner)
 
     dataset = instantiate(cfg.dataset)
+    check_dataset(dataset)
     check_data_fits(model, dataset)
     if distributed.is_main():
-        dataset.prepare()
+        prepare_dataset(dataset)
     distributed.barrier()
     iteration = int(resumed["iteration"]) if resumed is not None else 0
     loader = _loader(

@@ -1,15 +1,23 @@
 """What a run says and refuses about the checkpoint it starts from."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from loguru import logger
 
-from hypvl.errors import CheckpointError, ConfigError
+from hypvl.config import LazyCall as L
+from hypvl.data.sample import Sample
+from hypvl.errors import CheckpointError, ConfigError, DataError
 from hypvl.training.config import TrainConfig
-from hypvl.training.run import _start_from
+from hypvl.training.run import RunOptions, _start_from, run_training
+from tests.test_demo_recipes import CONFIGS, shard, tiny
 from tests.training.tiny import tiny_model
+
+__all__ = ["shard"]  # a fixture
 
 
 @pytest.fixture
@@ -28,6 +36,44 @@ def test_what_is_missing_is_said_by_name(clip_file: Path) -> None:
     for settings in ({}, {"init_missing": None}, {"init_missing": ["geometry.log_curv", "*_head.log_scale"]}):
         said = start(clip_file, **settings)
         assert said.startswith("started from ") and said.endswith(f"clip.pth: {wanted}")
+
+
+class Noise:
+    """A dataset of one's own with nothing but what docs/data.md asks for."""
+
+    fingerprint = "noise"
+
+    def __len__(self) -> int:
+        return 24
+
+    def sample(self, row: int, generator: np.random.Generator) -> Sample:
+        pixels = torch.from_numpy(generator.integers(0, 256, (3, 32, 32), dtype=np.uint8))
+        return {"key": str(row), "image": pixels, "text": torch.tensor([49406, 300 + row, 49407])}
+
+
+class Nameless(Noise):
+    """One that does not say when it changes, and has no samples either."""
+
+    fingerprint = property(lambda self: getattr(self, "nothing"))  # type: ignore[assignment]  # noqa: B009
+    sample = property(lambda self: getattr(self, "nothing"))  # type: ignore[assignment]  # noqa: B009
+
+
+def test_a_dataset_of_ones_own_needs_no_prepare(shard: Path, tmp_path: Path) -> None:
+    cfg = tiny(CONFIGS / "train_clip_demo.py", shard)
+    cfg.train.update(num_iterations=4, total_batch_size=4, root_samples=4)
+    cfg.train.init_checkpoint = None
+    cfg.dataset = L(Noise)()
+    run_training(cfg, RunOptions(output_dir=tmp_path / "run"))
+    logger.remove()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["iteration"] == 4
+    cfg.dataset = L(Nameless)()
+    with pytest.raises(
+        DataError,
+        match=r"dataset: a Nameless has no fingerprint, sample; .* has __len__, fingerprint, sample \(",
+    ):
+        run_training(cfg, RunOptions(output_dir=tmp_path / "other"))
+    logger.remove()
 
 
 def test_only_what_is_listed_may_be_missing(clip_file: Path) -> None:

@@ -93,11 +93,23 @@ class _Reader(Dataset[Loaded]):
             image = self.images[index]
         except DataError as error:
             return Loaded(index, None, None if keeping is None else Entry(name, "", found), str(error))
+        if reason := _wrong_kind(image):
+            return Loaded(index, None, None if keeping is None else Entry(name, "", found), reason)
         pixels = self.transform(image)
         if keeping is None:
             return Loaded(index, pixels, None)
         small = thumbnail(image, side=keeping.thumbnails) if keeping.thumbnails else b""
         return Loaded(index, pixels, Entry(name, picture_digest(pixels), found, small))
+
+
+def _wrong_kind(image: object) -> str:
+    """Why this is no picture as data sets give it; empty when it is one."""
+    expected = "expected a uint8 tensor (3, h, w)"
+    if not isinstance(image, Tensor):
+        return f"the data set gives a {type(image).__name__}; {expected}"
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+        return f"the data set gives {image.dtype} {tuple(image.shape)}; {expected}"
+    return ""
 
 
 def thumbnail(image: Tensor, *, side: int) -> bytes:

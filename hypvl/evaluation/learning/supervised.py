@@ -30,6 +30,7 @@ from hypvl.evaluation.protocol import (
     EvaluationResult,
     Evaluator,
     Stage,
+    check_set,
 )
 from hypvl.evaluation.zero_shot import METRICS, Metric
 
@@ -137,6 +138,9 @@ class SupervisedEvaluator(Evaluator):
             raise ValueError(
                 f"seeds, shots: got {list(seeds)}, {shots}; expected different seeds, at least one, and shots >= 1."
             )
+        for name, given in (("train", train), ("test", test), ("validation", validation)):
+            if given is not None:
+                check_set(given, ClassificationSet, name=name)
         parts = [train, test] if validation is None else [train, test, validation]
         if any(list(part.classes) != list(train.classes) for part in parts):
             raise DataError(
