@@ -119,6 +119,9 @@ def cifar(folder: Path, *, split: str, classes: int) -> ArraySet:
     )
 
 
+_NUMPY_CORE = "numpy.core." if np.__version__.startswith("1.") else "numpy._core."
+
+
 class _Numbers(pickle.Unpickler):
     """Builds arrays, numbers, texts and containers; refuses every other class or function."""
 
@@ -135,7 +138,9 @@ class _Numbers(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module.replace("numpy.core.", "numpy._core."), name)
+        if module.startswith("numpy."):  # NumPy 2 has named its core anew; files of either name are read by both
+            module = _NUMPY_CORE + module.rpartition(".")[2]
+        return super().find_class(module, name)
 
 
 def _unpickle(path: Path) -> dict[bytes, Any]:

@@ -49,6 +49,17 @@ def test_cifar_that_is_none(content: object, message: str, protocol: int, tmp_pa
         cifar(tmp_path / "cifar-100-python", split="test", classes=100)
 
 
+@pytest.mark.parametrize("core", [b"numpy.core.", b"numpy._core."])
+def test_cifar_as_either_numpy_names_its_core(core: bytes, tmp_path: Path) -> None:
+    miniatures.cifar10(tmp_path)
+    path = tmp_path / "cifar-10-batches-py" / "test_batch"
+    before = cifar(path.parent, split="test", classes=10)
+    path.write_bytes(path.read_bytes().replace(b"numpy.core.", core))
+    after = cifar(path.parent, split="test", classes=10)
+    assert after.labels == before.labels
+    assert (after[0][0] == before[0][0]).all()
+
+
 def test_cifar_that_is_cut_off(tmp_path: Path) -> None:
     miniatures.cifar10(tmp_path)
     folder = tmp_path / "cifar-10-batches-py"
