@@ -118,7 +118,10 @@ def fetch_webdataset(address: str, folder: Path, splits: Sequence[str]) -> None:
 @contextmanager
 def _bar(url: str) -> Iterator[Callable[[int, int | None], None]]:
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total: None  # rich < 14.3 ends a bar with an empty line even where it is disabled
+        return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(printable(url.rpartition("/")[2]), total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

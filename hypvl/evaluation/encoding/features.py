@@ -433,13 +433,15 @@ def _autocast(device: torch.device, encoding: Encoding) -> torch.autocast:
 @contextmanager
 def _bar(label: str, total: int, encoding: Encoding) -> Iterator[Callable[[int], None]]:
     console = Console(stderr=True)
+    if not (encoding.progress and console.is_terminal and distributed.is_main()):
+        yield lambda done: None  # rich < 14.3 ends a bar with an empty line even where it is disabled
+        return
     with Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not (encoding.progress and console.is_terminal and distributed.is_main()),
         transient=True,
     ) as progress:
         task = progress.add_task(printable(label), total=total)
