@@ -124,7 +124,7 @@ def test_what_is_in_the_wheel(wheel: Path) -> None:
     assert {name for name in inside if not name.split("/")[0].endswith(".dist-info")} == checkout
     assert any(name.endswith("/LICENSE") for name in inside)
     assert "Requires-Python: >=3.11" in metadata
-    assert "Requires-Dist: torch<3,>=2.6" in metadata
+    assert "Requires-Dist: torch<3,>=2.8" in metadata
 
 
 @pytest.mark.parametrize("network", [False, True], ids=["offline", "network"])

@@ -225,9 +225,7 @@ class Step:
         if self._compiled is None:
             self._compiled = torch.compile(self._function, backend=BACKEND, fullgraph=True, dynamic=True)
         try:
-            dynamo = torch._dynamo.config
-            limit = "recompile_limit" if hasattr(dynamo, "recompile_limit") else "cache_size_limit"
-            with dynamo.patch({limit: _GRAPHS}):  # torch 2.6 has the second name
+            with torch._dynamo.config.patch(recompile_limit=_GRAPHS):
                 return self._compiled(*args, **settings)
         except torch.OutOfMemoryError:
             raise
