@@ -9,6 +9,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hypvl.checks import number, whole_number
 from hypvl.encoders.pixels import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
 from hypvl.encoders.positions import sincos_2d
 from hypvl.errors import ConfigError
@@ -78,6 +79,13 @@ class ConvStemViT(ImageEncoder):
         drop_path_rate: float = 0.0,
         grad_checkpointing: bool = False,
     ) -> None:
+        width, depth = whole_number("width", width), whole_number("depth", depth)
+        heads, stem_convs = whole_number("heads", heads), whole_number("stem_convs", stem_convs)
+        image_size, patch_size = (
+            whole_number("image_size", image_size),
+            whole_number("patch_size", patch_size),
+        )
+        mlp_ratio = number("mlp_ratio", mlp_ratio, above=0)
         super().__init__(image_size, pixel_mean=pixel_mean, pixel_std=pixel_std, fixed_size=True)
         if patch_size < 2 or patch_size & (patch_size - 1) or image_size % patch_size or image_size < 1:
             raise ConfigError(

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hypvl.checks import whole_number
+
 
 class ProjectionHead(nn.Module):
     """Linear projection without a bias, weights drawn with standard deviation ``in_features^-0.5``.
@@ -16,6 +18,7 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
+        out_features = whole_number("out_features", out_features, least=1)
         self.out_features = out_features
         self.projection = nn.Linear(in_features, out_features, bias=False)
         nn.init.normal_(self.projection.weight, std=in_features**-0.5)
@@ -48,6 +51,7 @@ class ScaledProjectionHead(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, *, log_scale_init: float | None = None) -> None:
         super().__init__()
+        out_features = whole_number("out_features", out_features, least=1)
         start = -0.5 * math.log(out_features) if log_scale_init is None else float(log_scale_init)
         if not start <= 0:
             raise ValueError(f"log_scale_init: got {start}, expected a number of at most 0.")

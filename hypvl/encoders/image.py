@@ -11,6 +11,7 @@ from timm.models import VisionTransformer
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from hypvl.checks import number, whole_number
 from hypvl.encoders.pixels import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
 from hypvl.encoders.positions import sincos_2d
 from hypvl.errors import ConfigError, UserError
@@ -93,6 +94,7 @@ class TimmImageEncoder(ImageEncoder):
 
     Raises:
         ConfigError: When the name is unknown (the closest are named) or the model lacks an asked-for option.
+        ValueError: For arguments of which timm cannot build a network that gives one vector for each image.
         UserError: When the pretrained weights cannot be fetched.
 
     Source: specification of MERU (Desai et al. 2023), section 4.
@@ -118,6 +120,9 @@ class TimmImageEncoder(ImageEncoder):
             )
         if not 0 <= drop_path_rate < 1:
             raise ConfigError(f"visual.drop_path_rate is {drop_path_rate}, but it must be in [0, 1).")
+        image_size = whole_number("image_size", image_size, least=1)
+        if norm_eps is not None:
+            norm_eps = number("norm_eps", norm_eps, above=0)
         base, args = _resolve(arch, pretrained=pretrained)
         args.update(_checked(timm_args or {}))
         defaults = timm.get_pretrained_cfg(base)
@@ -126,6 +131,7 @@ class TimmImageEncoder(ImageEncoder):
         if drop_path_rate:
             args["drop_path_rate"] = drop_path_rate
         trunk = _build(arch, base, pretrained=pretrained, args=args)
+        _check_grid(trunk, image_size)
 
         asked = {"pixel_mean": pixel_mean, "pixel_std": pixel_std}
         seen = defaults if pretrained else None  # how the pictures behind the weights were normalised
@@ -154,6 +160,7 @@ class TimmImageEncoder(ImageEncoder):
         if (
             type(trunk) is VisionTransformer
             and trunk.global_pool == "token"
+            and len(trunk.blocks) > 0
             and type(trunk.blocks[-1]) is Block
         ):
             trunk.blocks[-1].__class__ = ReadOutBlock  # same parameters, names and hooks
@@ -179,7 +186,13 @@ class TimmImageEncoder(ImageEncoder):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, H, W) -> trunk features (B, width)."""
-        return self.trunk(pixels)
+        features = self.trunk(pixels)
+        if features.ndim != 2:
+            raise ValueError(
+                f"timm_args: {self.arch} gives features of shape {list(features.shape)} for {len(pixels)} images; "
+                "expected one vector for each, by a pooling such as global_pool=avg."
+            )
+        return features
 
 
 def _resolve(arch: str, *, pretrained: bool) -> tuple[str, dict[str, Any]]:
@@ -211,6 +224,13 @@ def _resolve(arch: str, *, pretrained: bool) -> tuple[str, dict[str, Any]]:
 
 def _checked(timm_args: Mapping[str, Any]) -> Mapping[str, Any]:
     """``timm_args``, refused where they name files to load or what this encoder sets itself."""
+    if not isinstance(timm_args, Mapping):
+        raise ValueError(f"timm_args: got {timm_args!r}; expected a mapping of constructor arguments.")
+    if timm_args.get("global_pool", "token") == "":
+        raise ValueError(
+            "timm_args: got global_pool='', with which timm does not pool; expected a pooling, such as token or avg, "
+            "which gives one vector for each image."
+        )
     taken = sorted(_TAKEN.intersection(timm_args))
     if taken:
         raise ConfigError(
@@ -226,11 +246,30 @@ def _build(arch: str, base: str, *, pretrained: bool, args: dict[str, Any]) -> n
         return timm.create_model(base, pretrained=pretrained and _FETCH.get(), num_classes=0, **args)
     except TypeError as error:  # an argument that this architecture does not take
         raise ConfigError(f"visual.arch {arch!r} does not take {args}: {error}.") from error
+    # What timm and torch raise, often without words, for sizes and names that do not fit together.
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"timm_args: timm cannot build {arch} with {args} ({type(error).__name__}{reason and ': '}{reason}); "
+            "expected arguments of its constructor that fit together."
+        ) from error
     except OSError as error:  # no network, no such file in the hub
         raise UserError(
             f"The pretrained weights of visual.arch {arch!r} could not be fetched ({error}); go online once "
             f"or set visual.pretrained=false."
         ) from error
+
+
+def _check_grid(trunk: nn.Module, image_size: int) -> None:
+    """Refuse an image that a vision transformer cannot cut into patches, which timm notices at the first batch."""
+    patches = getattr(trunk, "patch_embed", None)
+    size = getattr(patches, "patch_size", None)
+    if not isinstance(size, tuple):
+        return
+    exact = getattr(trunk, "dynamic_img_size", False) and not getattr(patches, "dynamic_img_pad", False)
+    if image_size < max(size) or (exact and any(image_size % side for side in size)):
+        expected = "a multiple of" if exact else "at least"
+        raise ValueError(f"image_size: got {image_size}; expected {expected} the patch size {max(size)}.")
 
 
 def _fix_positions(arch: str, trunk: nn.Module) -> None:

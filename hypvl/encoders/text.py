@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hypvl.checks import whole_number
 from hypvl.encoders.ragged import (
     Groups,
     check_fit,
@@ -34,7 +35,7 @@ def parse_arch(arch: str) -> tuple[int, int, int]:
     Raises:
         ConfigError: When the name does not read so, or the heads do not divide the width.
     """
-    match = _ARCH.fullmatch(arch)
+    match = _ARCH.fullmatch(str(arch))
     if match is None:
         raise ConfigError(
             f"textual.arch is {arch!r}, but it must read L<layers>_W<width> or L<layers>_W<width>_A<heads>, "
@@ -174,6 +175,8 @@ class TextTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.layers, self.width, self.heads = parse_arch(arch)
+        vocab_size = whole_number("vocab_size", vocab_size, least=2)
+        context_length = whole_number("context_length", context_length, least=2)
         self.vocab_size = vocab_size
         self.context_length = context_length
         self.eot_token = vocab_size - 1 if eot_token is None else eot_token

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hypvl.checks import whole_number
+
 _SHORTEST = 1e-25  # a feature of this length or less has no direction: it becomes 0, with gradient 0
 
 
@@ -36,6 +38,7 @@ class UnitProjectionHead(nn.Module):
         self, in_features: int, out_features: int, *, radius_init: float = 1.0, radius_max: float = 4.0
     ) -> None:
         super().__init__()
+        out_features = whole_number("out_features", out_features, least=1)
         if not 0 < radius_init <= radius_max:
             raise ValueError(
                 f"radius_init: got {radius_init}, expected above 0 and at most radius_max = {radius_max}."

@@ -1,11 +1,13 @@
 """Projection heads: initial scale, clamp, precision under autocast."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from hypvl.encoders.heads import ProjectionHead, ScaledProjectionHead
+from hypvl.encoders.unit_head import UnitProjectionHead
 
 
 def test_projection_is_a_matrix_without_bias() -> None:
@@ -80,3 +82,10 @@ def test_another_start_gives_each_factor_norm_one() -> None:
     assert norms.square().mean().item() == pytest.approx(1.0, rel=0.05)  # the weights are one draw
     with pytest.raises(ValueError, match=r"log_scale_init: got 0.1, expected a number of at most 0"):
         ScaledProjectionHead(4, 4, log_scale_init=0.1)
+
+
+@pytest.mark.parametrize("make", [ProjectionHead, ScaledProjectionHead, UnitProjectionHead])
+@pytest.mark.parametrize("size", [0, -1, 2.5, "8"])
+def test_sizes_are_checked(make: Any, size: Any) -> None:
+    with pytest.raises(ValueError, match=r"out_features: got .*; expected a whole number of at least 1"):
+        make(4, size)

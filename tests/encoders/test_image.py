@@ -172,6 +172,62 @@ def test_wrong_settings_are_named(arch: str, options: dict[str, Any], message: s
         tiny(arch, **options)
 
 
+@pytest.mark.parametrize(
+    ("arch", "options", "message"),
+    [
+        (
+            "vit_tiny_patch16_224",
+            {"timm_args": {"global_pool": ""}},
+            "timm_args: got global_pool='', with which",
+        ),
+        ("resnet18", {"timm_args": {"global_pool": ""}}, "timm_args: got global_pool=''"),
+        (
+            "vit_tiny_patch16_224",
+            {"timm_args": {"global_pool": "nope"}},
+            "timm_args: .*AssertionError: Only avg",
+        ),
+        ("vit_tiny_patch16_224", {"timm_args": {"num_heads": 0}}, "timm_args: .*ZeroDivisionError"),
+        ("vit_tiny_patch16_224", {"timm_args": {"embed_dim": -4}}, "timm_args: .*negative dimension"),
+        ("vit_tiny_patch16_224", {"timm_args": {"act_layer": "nope"}}, "timm_args: .*KeyError: 'nope'"),
+        (
+            "resnet18",
+            {"timm_args": {"output_stride": 7}},
+            r"timm_args: .*\(AssertionError\); expected arguments",
+        ),
+        ("vit_tiny_patch16_224", {"timm_args": 5}, "timm_args: got 5; expected a mapping"),
+        (
+            "vit_tiny_patch16_224",
+            {"timm_args": {"patch_size": 50}, "image_size": 32},
+            "at least the patch size 50",
+        ),
+        (
+            "vit_tiny_patch16_224",
+            {"timm_args": {"dynamic_img_size": True}, "image_size": 30},
+            "image_size: got 30; expected a multiple of the patch size 16",
+        ),
+        (
+            "vit_tiny_patch16_224",
+            {"image_size": 0},
+            "image_size: got 0; expected a whole number of at least 1",
+        ),
+        ("vit_tiny_patch16_224", {"norm_eps": -1.0}, "norm_eps: got -1.0; expected a number above 0"),
+    ],
+)
+def test_impossible_settings_are_one_sentence(arch: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        TimmImageEncoder(arch, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_features_that_are_not_pooled_are_refused() -> None:
+    encoder = tiny("vit_tiny_patch16_224", image_size=32)
+    encoder.trunk = torch.nn.Conv2d(3, 8, 16, 16)
+    with pytest.raises(
+        ValueError, match=r"gives features of shape \[2, 8, 2, 2\] for 2 images; expected one vector"
+    ):
+        encoder(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+
+
 def test_pretrained_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What timm's weights need, without fetching any: the real constructor, its weights left random."""
     real = timm.create_model

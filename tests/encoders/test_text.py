@@ -304,3 +304,17 @@ def test_activation_changes_the_features_and_no_name() -> None:
 def test_another_activation_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"textual.activation is 'relu', but \"gelu\" or \"quick_gelu\""):
         TextTransformer("L1_W32_A4", activation="relu")  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"context_length": 0}, "context_length: got 0; expected a whole number of at least 2"),
+        ({"context_length": -1}, "context_length: got -1"),
+        ({"vocab_size": 0}, "vocab_size: got 0"),
+        ({"vocab_size": "many"}, "vocab_size: got 'many'"),
+    ],
+)
+def test_sizes_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TextTransformer("L1_W32_A4", **options)
