@@ -1,8 +1,6 @@
 """`scripts/audit.py`: is the geometry of a checkpoint doing any work? Numbers and a verdict in words."""
 
 import argparse
-import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,8 @@ from hypvl.cli.common import (
     user_text,
 )
 from hypvl.errors import ConfigError, DataError
+from hypvl.io.files import write_atomically
+from hypvl.io.json_text import json_bytes
 
 if TYPE_CHECKING:
     from hypvl.evaluation.protocol import EvaluationResult, RetrievalSet
@@ -137,9 +137,7 @@ def _dataset(what: str, images_root: Path | None) -> "RetrievalSet":
 def _write(path: Path, report: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        part.write_text(json.dumps(report, indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
-        part.replace(path)
+        write_atomically(path, json_bytes(report, indent=1))
     except OSError as error:
         raise DataError(
             f"--output: {path} cannot be written ({error.strerror}); name another file."

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from hypvl.data.workers import dead_worker
 from hypvl.errors import ConfigError, StoppedError, UserError
 from hypvl.io.json_text import json_bytes
 from hypvl.io.redact import clean_log, printable, printable_lines
@@ -41,25 +42,38 @@ def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = 
 
     Returns:
         What ``main`` returned; a :class:`UserError`'s ``exit_code`` (a config error: 2); 1 when the system refuses
-        (a full disk, no permission); 130 after Ctrl-C. With ``HYPVL_DEBUG=1`` the traceback is printed before the
-        line. Other exceptions pass through.
+        (a full disk, no permission) or a data worker has died; 130 after Ctrl-C. With ``HYPVL_DEBUG=1`` the traceback
+        is printed before the line. Other exceptions pass through.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files that are not UTF-8, terminals that are not
         sys.stdout.reconfigure(errors="backslashreplace")
     clean_log()
     try:
         return main(sys.argv[1:] if argv is None else argv)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, RuntimeError) as error:
+        line = _line(error)
+        if line is None:
+            raise
         if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             show_traceback()
-        if isinstance(error, UserError):
-            show(f"{error}" if isinstance(error, StoppedError) else f"error: {error}", file=sys.stderr)
-            return error.exit_code
-        show(f"error: {system_error(error)} ({DEBUG_VARIABLE}=1 shows where.)", file=sys.stderr)
-        return 1
+        show(line, file=sys.stderr)
+        return error.exit_code if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _line(error: UserError | OSError | RuntimeError) -> str | None:
+    """What is printed of an error; None for one that is a fault of the program."""
+    if isinstance(error, StoppedError):
+        return str(error)
+    if isinstance(error, UserError):
+        return f"error: {error}"
+    if isinstance(error, OSError):
+        return f"error: {system_error(error)} ({DEBUG_VARIABLE}=1 shows where.)"
+    # torch raises it by a signal, wherever the main process is
+    died = dead_worker(error, setting="now (--num-workers)")
+    return None if died is None else f"error: {died}"
 
 
 def show(*lines: object, file: TextIO | None = None) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 from hypvl.cli import evaluate, image_traversals, make_demo_data, train
 from hypvl.cli.common import command_parser, run_main, show, user_path
 from hypvl.errors import UserError
+from hypvl.io.files import write_atomically
+from hypvl.io.json_text import json_bytes
 
 EXAMPLES = """
 examples:
@@ -61,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
         ],
     )  # fmt: skip
     untrained = _untrained_radii(config)
-    (folder / UNTRAINED).write_text(json.dumps(untrained, indent=1) + "\n")
+    write_atomically(folder / UNTRAINED, json_bytes(untrained, indent=1))
     results = json.loads((folder / evaluate.RESULTS).read_text())["results"]
     _summarise(args.model, results, untrained)
     show(

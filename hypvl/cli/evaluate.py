@@ -23,6 +23,7 @@ from hypvl.cli.common import (
     user_text,
 )
 from hypvl.cli.embeddings import add_embeddings_arguments, with_store
+from hypvl.data.workers import dead_worker
 from hypvl.errors import ConfigError, UserError
 from hypvl.io.redact import redact_text, redacted
 
@@ -223,13 +224,24 @@ def _evaluate(
         expected = isinstance(error, UserError | ValueError | RuntimeError | OSError)
         if not expected or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             show_traceback()
-        reason = redact_text(" ".join(str(error).split()))
+        reason = redact_text(_reason(error))
         status = "failed" if expected else "error"
         return {
             "status": "missing" if isinstance(error, MissingDataError) else status,
             "reason": reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}",
             "metrics": {},
         }
+
+
+def _reason(error: Exception) -> str:
+    """What happened, in one line; of an error in a data worker, which comes with its traceback, the last line."""
+    died = dead_worker(error, setting="encoding.num_workers")
+    if died is not None:
+        return died
+    lines = str(error).strip().splitlines()
+    if any("Original Traceback" in line for line in lines):
+        return f"in a data worker: {lines[-1]}"
+    return " ".join(" ".join(lines).split())
 
 
 def _subject(

@@ -225,8 +225,7 @@ def _write_checkpoint(
     found: "Standardization",
 ) -> None:
     """The model with its means, the config that builds it, and where both come from; no optimizer, no root."""
-    import torch
-
+    from hypvl.io.tensors import write_torch
     from hypvl.models.checkpoint_io import FORMAT_VERSION
 
     entries: dict[str, Any] = {
@@ -237,9 +236,7 @@ def _write_checkpoint(
         **{key: content[key] for key in ("iteration", "provenance") if key in content},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    torch.save(entries, part)
-    part.replace(path)
+    write_torch(path, entries)
 
 
 def run() -> int:

@@ -1,13 +1,14 @@
 """`scripts/image_traversals.py`: from a picture to the root of the space, naming what is on the way."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hypvl.cli.common import add_model_arguments, command_parser, run_main, show, user_path
 from hypvl.errors import ConfigError, DataError
+from hypvl.io.files import write_atomically
+from hypvl.io.json_text import json_bytes
 
 EXAMPLES = """
 examples:
@@ -74,9 +75,7 @@ def main(argv: Sequence[str]) -> int:
 
     try:
         args.output_dir.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(
-            json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False) + "\n", "utf-8"
-        )
+        write_atomically(json_file, json_bytes(result, indent=2))
         draw_traversal(json_file, image_file)
     except OSError as error:
         raise DataError(

@@ -1,7 +1,6 @@
 """What the commands that place pictures and texts in the space share: reading them, encoding them, the root."""
 
 import argparse
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hypvl.cli.common import add_model_arguments, user_path
 from hypvl.cli.embeddings import add_embeddings_arguments, open_store
 from hypvl.errors import DataError
+from hypvl.io.files import write_atomically
+from hypvl.io.json_text import json_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -169,7 +170,7 @@ def write_result(result: Mapping[str, Any], file: Path) -> None:
     """Write JSON, and its folder. Raises DataError."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
+        write_atomically(file, json_bytes(result, indent=1))
     except OSError as error:
         raise DataError(f"--output-dir: {file.parent} cannot be written to ({error.strerror}).") from error
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from hypvl.cli.common import command_parser, run_main, show, user_path
 from hypvl.errors import DataError
+from hypvl.io.files import write_atomically
 
 if TYPE_CHECKING:
     from hypvl.report.summary import SummaryRow
@@ -66,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
             )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(summary.as_csv(), "utf-8")
+        write_atomically(path, summary.as_csv().encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); name another --output.") from error
     show(path)

@@ -16,6 +16,7 @@ from hypvl.config.pyfile import execute
 from hypvl.config.reader import dump_yaml, parse_json, parse_yaml
 from hypvl.config.targets import check_untrusted, is_reference_or_text
 from hypvl.errors import ConfigError, UserError
+from hypvl.io.files import write_atomically
 
 SUFFIXES = (".py", ".yaml", ".yml", ".json")
 
@@ -145,10 +146,7 @@ class LazyConfig:
             raise ConfigError(
                 f"cannot save a config as {file}; expected a name that ends with .yaml or .yml."
             )
-        text = LazyConfig.to_yaml(cfg)
-        partial = file.with_name(f".{file.name}.{os.getpid()}")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
+        write_atomically(file, LazyConfig.to_yaml(cfg))
 
     @staticmethod
     def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:

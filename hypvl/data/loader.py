@@ -25,6 +25,7 @@ from hypvl.data.bad_samples import BadSamples
 from hypvl.data.batch import Batch, collate
 from hypvl.data.order import PositionSampler
 from hypvl.data.sample import BadSample, PairDataset, Sample
+from hypvl.data.workers import dead_worker
 from hypvl.errors import ConfigError, DataError, UserError
 
 _MAX_TRIES = 100
@@ -194,12 +195,10 @@ class Loader:
                 self._at_exit = util.Finalize(None, _kill, args=(workers,), exitpriority=100)
             batch = next(self._iterator)
         except RuntimeError as error:
-            if "DataLoader worker (pid" not in str(error):  # an error of the program inside a worker
+            died = dead_worker(error, setting=f"train.num_workers={self._batches.num_workers}")
+            if died is None:  # an error of the program inside a worker
                 raise
-            raise DataError(
-                f"a data worker has died ({str(error).splitlines()[0]}); most often memory or /dev/shm is full: "
-                f"use fewer workers than train.num_workers={self._batches.num_workers}, or smaller batches."
-            ) from error
+            raise DataError(died) from error
         if isinstance(batch, UserError):
             raise batch
         self.bad.add(len(batch["key"]), batch["bad"])
@@ -244,7 +243,7 @@ class Loader:
             if shutdown is not None:
                 shutdown()
         except RuntimeError as error:
-            if "DataLoader worker (pid" not in str(error):  # one that was killed, here or by someone else
+            if dead_worker(error, setting="") is None:  # else it was killed, here or by someone else
                 raise
         finally:
             late.cancel()

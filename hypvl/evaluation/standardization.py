@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hypvl.errors import CheckpointError, ConfigError, DataError
@@ -22,6 +21,7 @@ from hypvl.evaluation.encoding.identity import model_fingerprint as model_finger
 from hypvl.evaluation.protocol import EvaluableModel, Evaluator, Modality, Stage
 from hypvl.evaluation.traversal import check_embeddings
 from hypvl.geometry.base import Geometry
+from hypvl.io.tensors import write_safetensors, write_torch
 
 FORMAT_VERSION = 1
 _SAFETENSORS, _TORCH = (".safetensors",), (".pt", ".pth")
@@ -183,17 +183,16 @@ def save(standardization: Standardization, path: Path) -> None:
 
     Raises:
         ConfigError: for another suffix.
+        OSError: when it cannot be written.
     """
     check_suffix(path)
     tensors = {name: getattr(standardization, name).contiguous() for name in ("image_mean", "text_mean")}
     meta = {"format_version": FORMAT_VERSION, **standardization.meta()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
     if path.suffix in _SAFETENSORS:
-        save_file(tensors, part, metadata={key: str(value) for key, value in meta.items()})
+        write_safetensors(path, tensors, metadata=meta)
     else:
-        torch.save({**tensors, "meta": meta}, part)
-    part.replace(path)
+        write_torch(path, {**tensors, "meta": meta})
 
 
 def load(path: Path) -> Standardization:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hypvl.config import LazyConfig, instantiate
@@ -20,6 +19,7 @@ from hypvl.config.plain import Plain, strings, to_plain
 from hypvl.config.reader import parse_yaml
 from hypvl.encoders.image import without_pretrained_weights
 from hypvl.errors import CheckpointError, ConfigError
+from hypvl.io.tensors import write_safetensors
 from hypvl.models.checkpoint_io import (
     CONFIG_FILE,
     FORMAT_VERSION,
@@ -216,9 +216,7 @@ def save_pretrained(
             )
         if root is not None:
             weights[ROOT_TENSOR] = root.detach().cpu().contiguous()
-        part = folder / f".{WEIGHTS_FILE}.part"
-        save_file(weights, part, metadata={"format": "pt"})
-        part.replace(folder / WEIGHTS_FILE)
+        write_safetensors(folder / WEIGHTS_FILE, weights, metadata={"format": "pt"})
         draft.replace(folder / CONFIG_FILE)
     finally:
         draft.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypvl.errors import DataError
+from hypvl.io.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -205,7 +206,7 @@ def _save(figure: "Figure", output: str | Path) -> Path:
     output = Path(output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(output)
+        write_atomically(output, lambda file: figure.savefig(file, format=output.suffix[1:].lower() or "png"))
     except OSError as error:
         raise DataError(f"{output}: cannot be written ({error.strerror}); name another folder.") from error
     return output

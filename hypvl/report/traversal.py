@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.errors import DataError
+from hypvl.io.files import write_atomically
 
 _MOST_LABELS = 40
 _LABEL_GAP = 0.42  # inches between two labels
@@ -147,7 +148,7 @@ def draw_traversal(result: str | Path | Mapping[str, Any], output: str | Path) -
         figure.text(0.03, 0.12 / height, note, fontsize=7.5, color="#666666")
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output)
+    write_atomically(output, lambda file: figure.savefig(file, format=output.suffix[1:].lower() or "png"))
     return output
 
 

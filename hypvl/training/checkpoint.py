@@ -9,7 +9,7 @@ import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from loguru import logger
 from hypvl import distributed
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.io.files import exclusive_lock, write_atomically
+from hypvl.io.tensors import write_torch
 from hypvl.io.zip_check import zip_damage
 from hypvl.models.checkpoint_io import FORMAT_VERSION
 from hypvl.models.run_folder import LAST_NAME, checkpoints, last_checkpoint, periodic_iteration
@@ -56,7 +57,7 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], *, name: str, keep: 
         raise ValueError(f"keep: got {keep}; expected at least 1, or None for all.")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
-    write_atomically(path, lambda file: _write({"format_version": FORMAT_VERSION, **state}, file))
+    write_torch(path, {"format_version": FORMAT_VERSION, **state})
     write_atomically(folder / LAST_NAME, name + "\n")
     if keep is not None:
         _retain(folder, keep, upto=periodic_iteration(path))
@@ -207,34 +208,6 @@ def restore_random_state(states: list[dict[str, Any]]) -> None:
     np.random.set_state((kind, keys.numpy().astype(np.uint32), pos, has_gauss, cached))  # noqa: NPY002
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-
-
-class _File:
-    """A file to write to that remembers why it could not be written: torch's writer only says that it was not."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
-def _write(state: Mapping[str, Any], file: BinaryIO) -> None:
-    remembering = _File(file)
-    try:
-        torch.save(state, remembering)  # type: ignore[arg-type]  # it needs write and flush
-    except Exception:
-        if remembering.error is not None:
-            raise remembering.error from None
-        raise
 
 
 def _retain(folder: Path, keep: int, *, upto: int | None) -> None:

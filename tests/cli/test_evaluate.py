@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,50 @@ def test_odd_names_of_files_end_nothing(
     assert report["results"]["colors"]["meta"]["unreadable"] == 1
     assert "v2].pth" in shown.out and "\\udcff\\x1b[2J/meru[/v2]/out/results.json" in shown.out
     assert "\x1b" not in shown.out + shown.err
+
+
+def test_a_killed_data_worker_fails_one_evaluation(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hypvl.evaluation.encoding import loading
+
+    real, once = loading._Reader.__getitem__, tmp_path / "once"
+    once.touch()
+
+    def killed(self: loading._Reader, index: int) -> loading.Loaded:
+        if once.exists():
+            once.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, index)
+
+    monkeypatch.setattr(loading._Reader, "__getitem__", killed)
+    path = config(tmp_path, colors=colors(tmp_path / "a"), fine=captions(tmp_path / "b"))
+    code, report = run(path, checkpoint, tmp_path / "out", "--num-workers", "1")
+    assert code == 1 and not once.exists()
+    assert {name: entry["status"] for name, entry in report["results"].items()} == {
+        "colors": "failed",
+        "fine": "ok",
+    }
+    assert re.search(
+        r"a data worker has died \(.*\); .*use fewer workers", report["results"]["colors"]["reason"]
+    )
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_error_in_a_data_worker_is_its_last_line(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hypvl.evaluation.encoding import loading
+
+    def wrong(self: loading._Reader, index: int) -> loading.Loaded:
+        raise ValueError("no such colour space")
+
+    monkeypatch.setattr(loading._Reader, "__getitem__", wrong)
+    path = config(tmp_path, colors=colors(tmp_path / "a"))
+    _, report = run(path, checkpoint, tmp_path / "out", "--num-workers", "1")
+    entry = report["results"]["colors"]
+    assert entry["status"] == "failed"
+    assert entry["reason"] == "ValueError: in a data worker: ValueError: no such colour space"
 
 
 def test_no_download_fetches_nothing(

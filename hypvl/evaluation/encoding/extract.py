@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from hypvl.data.workers import dead_worker
 from hypvl.errors import DataError, UserError
 from hypvl.evaluation.datasets.given import Texts
 from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts, text_digests
@@ -144,8 +145,11 @@ def extract(
                     write_parquet(group, shard.name, entries, rows, about=about)
                     group.forget()
             yield Extracted(shard.name, rows=len(rows), unreadable=unreadable)
-        except UserError as error:
-            yield Extracted(shard.name, error=str(error))
+        except (UserError, RuntimeError) as error:
+            died = dead_worker(error, setting="--num-workers")
+            if died is None and not isinstance(error, UserError):
+                raise
+            yield Extracted(shard.name, error=died or str(error))
 
 
 def _is_there(group: StoredGroup, name: str, about: dict[str, Any], fmt: Format) -> bool:

@@ -1,13 +1,14 @@
 """Pictures on their way to a model: read, transformed and known by digest, in worker processes."""
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from hypvl.data.workers import dead_worker
 from hypvl.errors import DataError
 from hypvl.evaluation.encoding.store_files import Entry, picture_digest, stamp
 from hypvl.evaluation.protocol import ImageSource
@@ -51,7 +52,7 @@ def load_batches(
     transform: Callable[[Tensor], Tensor],
     num_workers: int,
     keeping: Keeping | None = None,
-) -> Iterable[list[Loaded]]:
+) -> Iterator[list[Loaded]]:
     """Pictures at some positions, in batches.
 
     Args:
@@ -60,14 +61,24 @@ def load_batches(
         transform: To the model's size.
         num_workers: Processes that read; 0 = this one.
         keeping: What else to find out; None = nothing.
+
+    Raises:
+        DataError: when a process that reads has died.
     """
-    return DataLoader(
+    loader: DataLoader[Loaded] = DataLoader(
         _Reader(images, transform, keeping),
         batch_sampler=[list(batch) for batch in batches],
         num_workers=min(num_workers, sum(map(len, batches))),
         collate_fn=list,
         generator=torch.Generator(),  # the loader seeds its workers from it; the main generator stays as it is
     )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        died = dead_worker(error, setting=f"num_workers={num_workers}")
+        if died is None:
+            raise
+        raise DataError(died) from error
 
 
 class _Reader(Dataset[Loaded]):

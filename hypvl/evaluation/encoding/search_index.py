@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from hypvl.errors import DataError, UserError
@@ -15,6 +15,7 @@ from hypvl.evaluation.encoding.store_files import read_json, write_json
 from hypvl.evaluation.protocol import EvaluableModel, Modality
 from hypvl.evaluation.traversal import TraversableModel, check_embeddings
 from hypvl.geometry.base import Side
+from hypvl.io.tensors import write_safetensors
 
 FORMAT_VERSION = 1
 VECTORS, ABOUT, FAISS = "vectors.safetensors", "index.json", "index.faiss"
@@ -131,11 +132,9 @@ def save_index(index: SearchIndex, folder: Path, *, faiss: bool = False) -> list
         require_faiss()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".{VECTORS}.part"
-        save_file({"vectors": index.vectors.contiguous()}, part)
-        part.replace(folder / VECTORS)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{folder}: cannot be written to ({error}); name another folder.") from error
+        write_safetensors(folder / VECTORS, {"vectors": index.vectors.contiguous()}, metadata={})
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written to ({error.strerror}); name another folder.") from error
     written = [folder / VECTORS]
     if faiss:
         written.append(_save_faiss(index, folder / FAISS))
@@ -177,6 +176,10 @@ def _save_faiss(index: SearchIndex, path: Path) -> Path:
     flat = faiss.IndexFlatIP(index.vectors.shape[1])
     flat.add(index.vectors.numpy())
     part = path.with_name(f".{path.name}.part")
-    faiss.write_index(flat, str(part))
-    part.replace(path)
+    try:
+        faiss.write_index(flat, str(part))
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # faiss raises the latter
+        part.unlink(missing_ok=True)
+        raise DataError(f"{path}: cannot be written ({' '.join(str(error).split())}).") from error
     return path

@@ -25,7 +25,6 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hypvl.errors import CheckpointError, DataError
@@ -42,6 +41,7 @@ from hypvl.evaluation.encoding.store_files import (
     write_json,
 )
 from hypvl.evaluation.protocol import EvaluableModel, Modality, Stage
+from hypvl.io.tensors import write_safetensors
 
 FORMAT_VERSION = 1
 STORE_FILE, GROUP_FILE = "store.json", "group.json"
@@ -378,12 +378,12 @@ class StoredGroup:
                 tensors["thumbnails"] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
                 ends = torch.tensor([len(entry.thumbnail) for entry in entries]).cumsum(0)
                 tensors["thumbnail_ends"] = ends
-            part = shard.with_name(f".{shard.name}.{uuid.uuid4().hex}.part")
             try:
-                save_file(tensors, part, metadata={key: str(value) for key, value in self.meta.items()})
-                part.replace(shard.with_name(f"{shard.name}.safetensors"))
-            except (OSError, SafetensorError) as error:
-                raise DataError(f"{self.folder}: cannot be written to ({error}); free some space.") from error
+                write_safetensors(shard.with_name(f"{shard.name}.safetensors"), tensors, metadata=self.meta)
+            except OSError as error:
+                raise DataError(
+                    f"{self.folder}: cannot be written to ({error.strerror}); free some space."
+                ) from error
         broken = [
             {"id": self.store.portable(entry.id), "reason": reason} | columns(entry.stamp)
             for entry, reason in self._broken

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from hypvl.errors import DataError
+from hypvl.io.files import write_atomically
+from hypvl.io.json_text import json_bytes
 
 #: Between the file and what is meant in it, in ids of pictures: ``test/0.tar::000012``.
 INSIDE = "::"
@@ -80,11 +81,9 @@ def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write whole or not at all. Raises DataError."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(content, ensure_ascii=False), "utf-8")
-        part.replace(path)
+        write_atomically(path, json_bytes(content))
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror}); name another folder.") from error
 

@@ -1,7 +1,5 @@
 """Class probabilities of test pictures as files, in the fields that ELEVATER's leader board reads."""
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +7,8 @@ from torch import Tensor
 
 from hypvl.distributed import is_main
 from hypvl.errors import DataError
+from hypvl.io.files import write_atomically
+from hypvl.io.json_text import json_bytes
 
 _DIGITS = 6
 #: ELEVATER's sets as its leader board calls them.
@@ -103,11 +103,9 @@ class PredictionFiles:
             "predictions": [[[round(p, _DIGITS) for p in row] for row in rows.tolist()]],
         }
         path = self.folder / self.protocol / f"{self.dataset}_seed{seed}.json"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(content, allow_nan=False) + "\n", "utf-8")
-            temporary.replace(path)
+            write_atomically(path, json_bytes(content))
         except OSError as error:
             raise DataError(f"{path}: cannot be written ({error.strerror}); name another folder.") from error
         return path

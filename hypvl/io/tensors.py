@@ -1,0 +1,86 @@
+"""Files of tensors: written whole or not at all, and a disk that is full says so."""
+
+import contextlib
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from hypvl.io.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
+def write_torch(path: Path, state: Mapping[str, Any]) -> None:
+    """``torch.save`` to a file that appears whole or not at all.
+
+    Raises:
+        OSError: when it cannot be written; torch's writer alone says only that it was not.
+    """
+    write_atomically(path, lambda file: _save(state, file))
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, "Tensor"], *, metadata: Mapping[str, Any]) -> None:
+    """A safetensors file that appears whole or not at all.
+
+    Args:
+        path: The file; its folder must exist.
+        tensors: Contiguous, by name.
+        metadata: Kept as texts; what is no Unicode in them, as in names of files, is written out.
+
+    Raises:
+        OSError: when it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    texts = {key: str(value).encode("utf-8", "backslashreplace").decode() for key, value in metadata.items()}
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        save_file(dict(tensors), part, metadata=texts)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except SafetensorError as error:  # what its writer makes of errors of the system
+        found = _OS_ERROR.search(str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+class _Remembering:
+    """A file to write to that remembers why it could not be written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _save(state: Mapping[str, Any], file: BinaryIO) -> None:
+    import torch
+
+    remembering = _Remembering(file)
+    try:
+        torch.save(state, remembering)  # type: ignore[arg-type]  # it needs write and flush
+    except Exception:
+        if remembering.error is not None:
+            raise remembering.error from None
+        raise

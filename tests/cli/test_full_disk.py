@@ -1,0 +1,83 @@
+"""What is written goes to disk whole; where there is no room the message names the place, and nothing stays behind."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from hypvl.cli.common import run_main
+from hypvl.cli.placing import write_result
+from hypvl.cli.summarize_results import main as summarize
+from hypvl.config import LazyConfig
+from hypvl.errors import DataError
+from hypvl.evaluation.encoding.search_index import SearchIndex, save_index
+from hypvl.evaluation.encoding.store_files import write_json
+from hypvl.evaluation.results import ResultsFile
+from hypvl.evaluation.standardization import Standardization, save
+from hypvl.report.tables import results_csv
+from hypvl.report.traversal import draw_traversal
+from tests.io.limits import largest_file
+
+LONG = {"text": "x" * 5000}
+
+
+def _results(folder: Path) -> None:
+    file = ResultsFile(folder / "results.json", subject={}, provenance={}, as_csv=results_csv)
+    file.put("a", {"status": "ok", "metrics": {}, **LONG}, digest="1")
+
+
+def _means(folder: Path, suffix: str) -> None:
+    mean, other = torch.zeros(2000), torch.ones(2000)
+    save(Standardization(mean, other, images=1, texts=1, set_name="x", model="x"), folder / f"means{suffix}")
+
+
+def _traversal(folder: Path) -> None:
+    Image.new("RGB", (8, 8)).save(folder / "in.png")
+    steps = [{"text": "a", "radius": 1.0}]
+    draw_traversal({"steps": steps, "root": "geometry", "image": str(folder / "in.png")}, folder / "a.png")
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "results": _results,
+    "means": lambda folder: _means(folder, ".safetensors"),
+    "means as torch": lambda folder: _means(folder, ".pt"),
+    "index": lambda folder: save_index(SearchIndex(torch.zeros(99, 99), ["a"] * 99, {}), folder),
+    "store": lambda folder: write_json(folder / "a.json", LONG),
+    "placing": lambda folder: write_result(LONG, folder / "a.json"),
+    "config": lambda folder: LazyConfig.save(OmegaConf.create(LONG), folder / "a.yaml"),
+    "picture": _traversal,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_no_room_is_named(name: str, tmp_path: Path) -> None:
+    with largest_file(1000), pytest.raises((DataError, OSError)) as caught:
+        WRITERS[name](tmp_path)
+    assert str(tmp_path) in str(caught.value) and "File too large" in str(caught.value)
+    left = {path.name for path in tmp_path.iterdir()} - {
+        ".results.json.lock",
+        "results.json",
+        "results.csv",
+        "in.png",
+    }
+    assert not left
+
+
+def test_a_command_says_it_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(30):
+        entry = {"status": "ok", "metrics": {"top1_accuracy": 50.0}}
+        origin = {"checkpoint": f"{number}.pth", "checkpoint_sha256": str(number)}
+        content = {"provenance": origin, "results": {"a": entry}}
+        (tmp_path / f"results_{number}.json").write_text(json.dumps(content))
+    with largest_file(100):
+        assert run_main(summarize, [str(tmp_path)]) == 1
+    err = capsys.readouterr().err
+    assert (
+        err.startswith(f"error: {tmp_path / 'summary.csv'}: cannot be written (File too large)")
+        and err.count("\n") == 1
+    )
+    assert not (tmp_path / "summary.csv").exists()
