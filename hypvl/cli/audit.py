@@ -14,6 +14,7 @@ from hypvl.cli.common import (
     user_path,
     user_text,
 )
+from hypvl.cli.table_arguments import add_table_arguments, table_flags_given, table_options
 from hypvl.errors import ConfigError, DataError
 from hypvl.io.files import write_atomically
 from hypvl.io.json_text import json_bytes
@@ -25,8 +26,8 @@ EXAMPLES = """
 examples:
   on the demo's scenes:
   python scripts/audit.py --checkpoint-path output/demo_meru/checkpoint_final.pth
-  on pictures and captions of your own, or on COCO:
-  python scripts/audit.py --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l --data captions.jsonl
+  on images and captions of your own, or on COCO:
+  python scripts/audit.py --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l --data pairs.csv
   python scripts/audit.py --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l --data coco --json
 """
 _ROOTS = {"demo": "./datasets/demo", "coco": "./datasets/coco", "flickr30k": "./datasets/flickr30k"}
@@ -45,14 +46,16 @@ def build_parser() -> argparse.ArgumentParser:
         type=user_text,
         default="demo",
         metavar="WHAT",
-        help="pictures with captions: a .jsonl file, or one of demo, coco, flickr30k, each also as NAME:FOLDER",
+        help="images with captions: a table (.csv, .tsv, .jsonl, .json), or one of demo, coco, flickr30k, each also as "
+        "NAME:FOLDER",
     )
     parser.add_argument(
         "--images-root",
         type=user_path,
         metavar="DIR",
-        help="folder that a .jsonl file names its pictures from",
+        help="folder that a table names its images from, and may not leave",
     )
+    add_table_arguments(parser)
     parser.add_argument("--limit", type=int, default=5000, metavar="N", help="at most N pairs, evenly spread")
     parser.add_argument(
         "--aperture-factor", type=float, default=1.0, metavar="ETA", help="of the cones, as in training"
@@ -86,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
         encoding = Encoding(batch_size=args.batch_size, **settings)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    dataset = _dataset(args.data, args.images_root)
+    dataset = _dataset(args)
     model, content = load_trained(args.checkpoint_path, args.train_config, device=pick_device(args.device))
     evaluator = GeometryAudit(
         dataset, limit=args.limit, aperture_factor=args.aperture_factor, encoding=encoding
@@ -112,25 +115,29 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _dataset(what: str, images_root: Path | None) -> "RetrievalSet":
-    """The pictures and captions that ``--data`` names."""
+def _dataset(args: argparse.Namespace) -> "RetrievalSet":
+    """The images and captions that ``--data`` names."""
     from hypvl.evaluation.datasets import catalog
-    from hypvl.evaluation.datasets.retrieval import coco, flickr30k, jsonl
+    from hypvl.evaluation.datasets.retrieval import coco, flickr30k, table
+    from hypvl.io.table_text import JSON_SUFFIXES, TABLE_SUFFIXES
 
     readers: dict[str, Callable[[str], RetrievalSet]] = {
         "demo": lambda root: catalog.demo_retrieval_set(root=root),
         "coco": lambda root: coco(root),
         "flickr30k": lambda root: flickr30k(root),
     }
+    what = args.data
     name, _, folder = what.partition(":")
-    if what.endswith(".jsonl"):
-        return jsonl(what, images_root=images_root)
+    if what.lower().endswith((*TABLE_SUFFIXES, *JSON_SUFFIXES)):
+        return table(what, images_root=args.images_root, **table_options(args))
     if name not in readers:
         raise ConfigError(
-            f"--data: got {what!r}; expected a .jsonl file, or one of {', '.join(readers)} (NAME or NAME:FOLDER)."
+            f"--data: got {what!r}; expected a table (.csv, .tsv, .jsonl, .json), or one of {', '.join(readers)} (NAME "
+            "or NAME:FOLDER)."
         )
-    if images_root is not None:
-        raise ConfigError(f"--images-root: goes with a .jsonl file; got --data {what}.")
+    given = [*(["--images-root"] if args.images_root is not None else []), *table_flags_given(args)]
+    if given:
+        raise ConfigError(f"{given[0]}: goes with a table; got --data {what}.")
     return readers[name](folder or _ROOTS[name])
 
 

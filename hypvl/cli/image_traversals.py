@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.cli.common import add_model_arguments, command_parser, run_main, show, user_path
+from hypvl.cli.table_arguments import add_table_arguments, table_options
 from hypvl.errors import ConfigError, DataError
 from hypvl.io.files import write_atomically
 from hypvl.io.json_text import json_bytes
@@ -40,9 +41,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--text-pool",
         type=user_path,
         metavar="PATH",
-        help='JSON: a list of texts, or {"captions": [...], "nouns": [...], "adjectives": [...]} '
-        "(default: the everyday texts that come with hypvl)",
+        help='a table with captions (CSV, TSV, JSONL), a JSON list of texts, or {"captions": [...], "nouns": [...], '
+        '"adjectives": [...]} (default: the everyday texts that come with hypvl)',
     )
+    add_table_arguments(parser, images=False)
     parser.add_argument(
         "--output-dir",
         type=user_path,
@@ -91,7 +93,7 @@ def _traverse(args: argparse.Namespace) -> dict[str, Any]:
     from hypvl.evaluation.datasets.images import read_image
     from hypvl.evaluation.datasets.text_pool import load_text_pool
 
-    pool = load_text_pool(args.text_pool)
+    pool = load_text_pool(args.text_pool, **table_options(args))
     pixels = read_image(args.image_path)
 
     import torch

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hypvl.cli.common import command_parser, run_main, show, user_path, user_text
+from hypvl.cli.table_arguments import add_table_arguments, table_options
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,10 +48,7 @@ def main(argv: Sequence[str]) -> int:
     source = SourceArguments(
         places=tuple(places),
         format=args.format,
-        image_column=args.image_column,
-        caption_column=args.caption_column,
-        separator=args.separator,
-        quoting=args.quoting,
+        **table_options(args),
         image_prefix=prefix or "",
         limit=args.limit,
     )
@@ -97,15 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     read.add_argument(
         "--format", choices=("table", "jsonl", "json", "tar"), help="by default from the suffix"
     )
-    read.add_argument("--image-column", help="column or key of the image (default: image, filepath, ...)")
-    read.add_argument("--caption-column", help="column or key of the caption (default: caption, title, ...)")
-    read.add_argument("--separator", help="of columns (default: comma in .csv, else TAB)")
-    read.add_argument(
-        "--quoting",
-        choices=("minimal", "none"),
-        default="minimal",
-        help="none: quotation marks are plain signs",
-    )
+    add_table_arguments(read)
     read.add_argument("--image-prefix", help="put before each image, e.g. train2014/")
     read.add_argument("--limit", type=int, help="read only so many captions")
 

@@ -5,13 +5,10 @@ takes in the next rows, are broken rows, not other captions.
 """
 
 import csv
-import hashlib
-import re
 from array import array
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
-from pathlib import Path, PurePath
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +18,7 @@ from hypvl.errors import DataError
 from hypvl.io.files import open_regular
 from hypvl.io.json_list import JsonList
 from hypvl.io.json_text import parse_json
+from hypvl.io.table_rows import Feed, Lines, Window, swallows, whole_row
 
 Quoting: TypeAlias = Literal["minimal", "none"]
 #: Names tried, in this order, when no column is named.
@@ -38,9 +36,24 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".jsonlines")
 _SEPARATORS = ("\t", ",", ";")  # the first one in the header line, where none is named
 _BOM = b"\xef\xbb\xbf"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # how UTF-16 and UTF-32 begin
-_LARGEST_LINE = 1 << 26
 # Rows of a JSON file whose keys are looked at to find out which columns there are.
 _ROWS_CHECKED = 100
+
+
+def checked_separator(separator: str | None) -> str | None:
+    """A separator as :class:`TableText` takes it; the two characters ``\\t`` are TAB, None stays None.
+
+    Raises:
+        ValueError: for what cannot be one.
+    """
+    if separator == "\\t":
+        return "\t"
+    if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
+        raise ValueError(
+            f'separator: got {separator!r}; expected one character (no quotation mark, no line break), "\\t" for TAB, '
+            "or null to find out."
+        )
+    return separator
 
 
 class RowError(ValueError):
@@ -111,17 +124,10 @@ class TableText:
         max_field_lines: int = MAX_FIELD_LINES,
         layout: Literal["delimited", "json"] | None = None,
     ) -> None:
-        if separator == "\\t":
-            separator = "\t"
-        if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
-            raise ValueError(
-                f'separator: got {separator!r}; expected one character (no quotation mark or line break), "\\t" for '
-                "TAB, or null to find out."
-            )
         self.path = path
         self.quoting = one_of("quoting", quoting, Quoting)
         self.max_field_lines = whole_number("max_field_lines", max_field_lines, least=1)
-        self.separator = separator
+        self.separator = checked_separator(separator)
         by_suffix = "json" if path.suffix.lower() in JSON_SUFFIXES else "delimited"
         self._layout = by_suffix if layout is None else layout
 
@@ -183,7 +189,7 @@ class TableText:
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
-            raise RowError("not UTF-8", str(error.reason)) from error
+            raise RowError("no valid Unicode", f"not UTF-8: {error.reason}") from error
         if self.is_json:
             try:
                 fields = parse_json(text.strip(" \t\r\n,"))
@@ -266,7 +272,7 @@ class TableText:
         if self.is_json and self._is_list:
             index = self._scan_list(file)
         else:
-            lines = _Lines(file, self.path)
+            lines = Lines(file, self.path)
             index = self._scan_json(lines) if self.is_json else self._scan_delimited(lines)
         if len(index.places) < 2:
             raise DataError(f"{self.path}: has no rows.")
@@ -284,7 +290,7 @@ class TableText:
         places.append(end)
         return Index(np.array(places), tuple(columns), "", elements.hash.hexdigest(), 0)
 
-    def _scan_json(self, lines: "_Lines") -> Index:
+    def _scan_json(self, lines: "Lines") -> Index:
         places, columns = array("q"), dict[str, None]()
         for line in lines:
             if not line.strip():
@@ -303,11 +309,11 @@ class TableText:
         places.append(lines.end)
         return Index(np.array(places), tuple(columns), "", lines.hash.hexdigest(), 0)
 
-    def _scan_delimited(self, lines: "_Lines") -> Index:
-        window = _Window(lines, self.max_field_lines)
+    def _scan_delimited(self, lines: "Lines") -> Index:
+        window = Window(lines, self.max_field_lines)
         separator, header = self._header(window)
         places, unclosed, quoted = array("q"), 0, self.quoting != "none"
-        whole = _whole_row(separator)
+        whole = whole_row(separator)
         while (line := window.next()) is not None:
             if quoted and b'"' in line and not whole(line):
                 more = self._extra_lines(line, window, separator, len(header))
@@ -319,7 +325,7 @@ class TableText:
         places.append(lines.end)
         return Index(np.array(places), header, separator, lines.hash.hexdigest(), unclosed)
 
-    def _header(self, window: "_Window") -> tuple[str, tuple[str, ...]]:
+    def _header(self, window: "Window") -> tuple[str, tuple[str, ...]]:
         line: bytes | None = b"\n"
         while line is not None and not line.strip(b"\r\n"):
             line = window.next()
@@ -335,7 +341,7 @@ class TableText:
         separator = self.separator
         if separator is None:
             separator = next((sign for sign in _SEPARATORS if sign in text), "\t")
-        feed = _Feed(line, window)
+        feed = Feed(line, window)
         try:
             names = next(self._reader(feed, separator))
         except (csv.Error, StopIteration) as error:
@@ -345,52 +351,19 @@ class TableText:
         window.skip(feed.taken)
         return separator, tuple(names)
 
-    def _extra_lines(self, line: bytes, window: "_Window", separator: str, columns: int) -> int | None:
+    def _extra_lines(self, line: bytes, window: "Window", separator: str, columns: int) -> int | None:
         """How many more lines a row with quotation marks takes; None: one opens that never closes its field."""
-        feed = _Feed(line, window)
+        feed = Feed(line, window)
         try:
             row = next(self._reader(feed, separator))
         except (csv.Error, StopIteration):
             return None if feed.taken else 0
-        if feed.taken and (len(row) != columns or _swallows(row, feed.lines, separator)):
+        if feed.taken and (len(row) != columns or swallows(row, feed.lines, separator)):
             return None
         return feed.taken
 
     def __repr__(self) -> str:
         return f"TableText({str(self.path)!r})"
-
-
-def _whole_row(separator: str) -> Callable[[bytes], object]:
-    """Whether a line is a row by itself, told faster than by reading it; some that are may be told not to be."""
-    if not separator.isascii():
-        return lambda line: False
-    sign = re.escape(separator).encode()
-    field = b'(?:"[^"]*(?:""[^"]*)*"|[^"%b\r\n][^%b\r\n]*|)' % (sign, sign)
-    return re.compile(b"%b(?:%b%b)*\r?\n?" % (field, sign, field)).fullmatch
-
-
-def _swallows(row: Sequence[str], lines: Sequence[str], separator: str) -> bool:
-    """Whether a line inside a quoted field is a row of its own: as many fields, and files of the same kind in them.
-
-    The first line holds the row's own fields before the long one, the last line those after it.
-    """
-    long = [i for i, value in enumerate(row) if "\n" in value]
-    kinds = {i: kind for i, value in enumerate(row) if i not in long and (kind := _kind(value))}
-    for number, line in enumerate(lines):
-        fields = line.rstrip("\r\n").split(separator)
-        if len(fields) != len(row):
-            continue
-        for i, kind in kinds.items():
-            own = (number == 0 and i < max(long)) or (number == len(lines) - 1 and i > min(long))
-            if not own and kind == _kind(fields[i].strip('"')):
-                return True
-    return False
-
-
-def _kind(value: str) -> str:
-    """The extension of a file's name; the empty text for what is none."""
-    extension = PurePath(value.strip()).suffix.lower()
-    return extension if 1 < len(extension) <= 6 and extension[1:].isalnum() else ""
 
 
 def _in_words(error: csv.Error) -> tuple[str, str]:
@@ -408,87 +381,3 @@ def _in_words(error: csv.Error) -> tuple[str, str]:
             'it must be written twice (""), not as \\"',
         )
     return "a broken row", said
-
-
-class _Lines:
-    """Iterates the lines of a file and knows where it stands; a byte order mark is left out."""
-
-    def __init__(self, file: BinaryIO, name: Path) -> None:
-        self._file = file
-        self._name = name
-        self.start = self.end = 0
-        self.hash = hashlib.sha256()
-
-    def __iter__(self) -> Iterator[bytes]:
-        for line in iter(partial(self._file.readline, _LARGEST_LINE), b""):
-            self.hash.update(line)
-            self.start, self.end = self.end, self.end + len(line)
-            if len(line) >= _LARGEST_LINE:
-                raise DataError(f"{self._name}: has a line above {_LARGEST_LINE} bytes; is it a table?")
-            if self.start == 0 and line.startswith(_BOM):
-                self.start, line = len(_BOM), line[len(_BOM) :]
-            yield line
-
-
-class _Window:
-    """Lines, with a look at those that come next."""
-
-    def __init__(self, lines: _Lines, size: int) -> None:
-        self._lines = lines
-        self._iterator = iter(lines)
-        self._ahead: deque[tuple[int, bytes]] = deque()
-        self.size = size
-        self.start = 0  # of the line that next() gave
-
-    def next(self) -> bytes | None:
-        """The next line; None at the end."""
-        if self._ahead:
-            self.start, line = self._ahead.popleft()
-            return line
-        for line in self._iterator:
-            self.start = self._lines.start
-            return line
-        return None
-
-    def peek(self, i: int) -> bytes | None:
-        """The i-th line after the one that next() gave, i from 0."""
-        while len(self._ahead) <= i:
-            line = next(self._iterator, None)
-            if line is None:
-                return None
-            self._ahead.append((self._lines.start, line))
-        return self._ahead[i][1]
-
-    def skip(self, count: int) -> None:
-        """Leave lines out that were looked at."""
-        for _ in range(count):
-            self._ahead.popleft()
-
-
-class _Feed:
-    """A line and as many of those that follow as a reader asks for and a field may take.
-
-    Bytes that are no UTF-8 are replaced, which keeps every separator and quotation mark.
-    """
-
-    def __init__(self, line: bytes, window: _Window) -> None:
-        self.lines = [line.decode(errors="replace")]
-        self._window = window
-        self._given = 0
-
-    @property
-    def taken(self) -> int:
-        """Lines asked for beyond the first."""
-        return max(0, self._given - 1)
-
-    def __iter__(self) -> "_Feed":
-        return self
-
-    def __next__(self) -> str:
-        if self._given == len(self.lines):
-            line = self._window.peek(self._given - 1) if self._given < self._window.size else None
-            if line is None:
-                raise StopIteration
-            self.lines.append(line.decode(errors="replace"))
-        self._given += 1
-        return self.lines[self._given - 1]

@@ -1,5 +1,6 @@
 """The audit from arguments to a verdict, with tiny models of every geometry."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -75,14 +76,19 @@ def test_people_get_a_table_and_sentences(
     [
         (
             ["--data", "imagenet"],
-            "--data: got 'imagenet'; expected a .jsonl file, or one of demo, coco, flickr30k",
+            "--data: got 'imagenet'; expected a table (.csv, .tsv, .jsonl, .json), or one of demo",
         ),
         (["--data", "absent.jsonl"], "absent.jsonl: is not there"),
         (["--data", "coco:nowhere"], "nowhere/annotations/captions_val2017.json: is not there"),
         (
             ["--data", "demo", "--images-root", "x"],
-            "--images-root: goes with a .jsonl file; got --data demo.",
+            "--images-root: goes with a table; got --data demo.",
         ),
+        (
+            ["--data", "demo", "--caption-column", "x"],
+            "--caption-column: goes with a table; got --data demo.",
+        ),
+        (["--data", "absent.csv", "--separator", ", "], "--separator: got ', '; expected one character"),
         (["--limit", "1"], "--limit: got 1; expected at least 2 pairs."),
         (["--aperture-factor", "0"], "--aperture-factor: got 0.0; expected a number above 0."),
         (["--batch-size", "0"], "batch_size=0"),
@@ -100,6 +106,25 @@ def test_wrong_arguments_are_one_sentence(
     assert run_main(main, ["--checkpoint-path", str(model), "--device", "cpu", *arguments]) in (1, 2)
     error = capsys.readouterr().err
     assert message in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_csv_of_pairs(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    texts = [text for row in rows for text in row.get("captions", [row.get("caption")])]
+    path = data.with_suffix(".csv")
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, delimiter=";")
+        writer.writerow(["picture", "words"])
+        for row in rows:
+            writer.writerows([row["image"], text] for text in row.get("captions", [row.get("caption")]))
+    model = checkpoint(tmp_path, "clip")
+    common = ["--checkpoint-path", str(model), "--device", "cpu", "--num-workers", "0", "--json"]
+    flags = ["--image-column", "picture", "--caption-column", "words", "--separator", ";"]
+    reports = []
+    for arguments in (["--data", str(data)], ["--data", str(path), *flags]):
+        assert main([*common, *arguments]) == 0
+        reports.append(json.loads(capsys.readouterr().out))
+    assert reports[0]["metrics"] == reports[1]["metrics"] and len(texts) > 10
 
 
 def test_an_output_that_cannot_be_written(

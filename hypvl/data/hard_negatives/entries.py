@@ -1,7 +1,5 @@
 """Entries of caption files as they stand there: an image and its captions, or a fault."""
 
-import csv
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from hypvl.errors import DataError
+from hypvl.io.coco import by_id
+from hypvl.io.files import read_regular
+from hypvl.io.json_text import parse_json
+from hypvl.io.table_text import MAX_FIELD_LINES, Quoting, RowError, TableText
 
 Format: TypeAlias = Literal["table", "jsonl", "json", "tar"]
 #: Names tried, in this order, when no column is named.
@@ -16,7 +18,7 @@ IMAGE_COLUMNS = ("image", "filepath", "image_path", "file_name", "filename", "im
 CAPTION_COLUMNS = ("caption", "title", "captions", "text")
 _ID_COLUMNS = ("image_id", "id")
 _IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
-_BROKEN_JSON = "broken JSON"
+_LARGEST_FILE = 1 << 32  # bytes of a JSON file
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class SourceArguments:
         image_column: Column (or key) of the image; None: the first of :data:`IMAGE_COLUMNS` there is.
         caption_column: Column (or key) of the caption, a text or a list of texts; None: the first of
             :data:`CAPTION_COLUMNS`. In TARs None is the ``txt`` or the ``caption`` of the ``json``.
-        separator: Of a table's columns; None: a comma in ``.csv``, else TAB.
+        separator: Of a table's columns; None: TAB where the header line has one, else comma, else semicolon.
         quoting: "none": a quotation mark in a table is a sign like any other.
+        max_field_lines: Lines that a quoted field may take.
         image_prefix: Put before every image, e.g. "train2014/".
         limit: Read only so many captions; None: all.
     """
@@ -51,58 +54,24 @@ class SourceArguments:
     image_column: str | None = None
     caption_column: str | None = None
     separator: str | None = None
-    quoting: Literal["minimal", "none"] = "minimal"
+    quoting: Quoting = "minimal"
+    max_field_lines: int = MAX_FIELD_LINES
     image_prefix: str = ""
     limit: int | None = None
 
 
-def table_entries(path: Path, arguments: SourceArguments) -> Iterator[Entry]:
-    """Rows of a CSV or TSV with a header line."""
-    separator = arguments.separator or ("," if path.suffix.lower() == ".csv" else "\t")
-    # signs that are no UTF-8 become surrogates, which make their row a fault and not the whole file
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        if arguments.quoting == "none":
-            reader = csv.reader(file, delimiter=separator, quoting=csv.QUOTE_NONE)
-        else:
-            reader = csv.reader(file, delimiter=separator)
-        try:
-            header = next(reader, [])
-            columns = _columns(path, header, arguments)
-            for fields in reader:
-                if fields:
-                    yield _entry(dict(zip(header, fields, strict=False)), *columns)
-        except csv.Error as error:
-            raise DataError(
-                f"{path}: line {reader.line_num} is broken ({error}); a quotation mark that never closes? Then "
-                "use --quoting none."
-            ) from error
-
-
-def line_entries(path: Path, arguments: SourceArguments) -> Iterator[Entry]:
-    """Objects of a JSON Lines file."""
-    columns: tuple[str, str] | None = None
-    with path.open("rb") as file:
-        for line in file:
-            if not line.strip():
-                continue
-            try:
-                found = json.loads(line.decode("utf-8-sig"))
-            except (ValueError, RecursionError):
-                yield Entry(fault=_BROKEN_JSON)
-                continue
-            if not isinstance(found, dict):
-                yield Entry(fault="no JSON object")
-                continue
-            if columns is None:
-                columns = _columns(path, list(found), arguments)
-            yield _entry(found, *columns)
+def table_entries(path: Path, table: TableText, arguments: SourceArguments) -> Iterator[Entry]:
+    """Rows of a CSV, TSV or JSON Lines file; a broken one is a fault."""
+    columns = _columns(path, table.index.columns, arguments)
+    for _, fields in table.rows():
+        yield Entry(fault=fields.kind) if isinstance(fields, RowError) else _entry(fields, *columns)
 
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises DataError."""
     try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        return parse_json(read_regular(path, max_bytes=_LARGEST_FILE))
+    except ValueError as error:
         raise DataError(
             f"{path}: is not JSON ({error}); one object a line? Then use --format jsonl."
         ) from error
@@ -125,7 +94,7 @@ def json_entries(path: Path, content: Any, arguments: SourceArguments) -> Iterat
 
 def _coco_entries(path: Path, content: dict[str, Any]) -> Iterator[Entry]:
     try:
-        files = {image["id"]: image["file_name"] for image in content["images"]}
+        files = by_id(content["images"], lambda image: image["file_name"])
         captions: dict[Any, list[Any]] = defaultdict(list)
         for one in content["annotations"]:
             captions[one["image_id"]].append(one["caption"])
@@ -133,6 +102,10 @@ def _coco_entries(path: Path, content: dict[str, Any]) -> Iterator[Entry]:
         raise DataError(
             f"{path}: expected images with id and file_name, and annotations with image_id and caption (COCO "
             f"captions); {error} is missing or of another kind. Instances or keypoints are no captions."
+        ) from error
+    except ValueError as error:
+        raise DataError(
+            f"{path}: has {error}; expected one image an id, so that captions keep theirs."
         ) from error
     for one in content["annotations"]:
         ids = tuple((name, one[name]) for name in _ID_COLUMNS if name in one)
@@ -173,9 +146,9 @@ def _tar_entry(data: bytes, member: str, image: str, arguments: SourceArguments)
     if member == "txt":
         return Entry(image, [data.decode("utf-8", "surrogateescape").strip()])
     try:
-        notes = json.loads(data)
-    except (ValueError, RecursionError):
-        return Entry(fault=_BROKEN_JSON)
+        notes = parse_json(data)
+    except ValueError:
+        return Entry(fault="broken JSON")
     value = notes.get(arguments.caption_column or "caption") if isinstance(notes, dict) else None
     return Entry(image, value if isinstance(value, list) else [value])
 
@@ -195,6 +168,8 @@ def _columns(path: Path, names: Sequence[str], arguments: SourceArguments) -> tu
                 f"{path}: has no {what} column ({' or '.join(wanted)}), it has {there}; name it with "
                 f"--{what}-column{' or set --separator' if len(names) == 1 else ''}."
             )
+        if names.count(column) > 1:
+            raise DataError(f"{path}: has {names.count(column)} columns {column!r}; expected one.")
         found.append(column)
     return found[0], found[1]
 

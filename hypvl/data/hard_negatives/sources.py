@@ -11,15 +11,18 @@ from hypvl.data.hard_negatives.entries import (
     Format,
     SourceArguments,
     json_entries,
-    line_entries,
     read_json,
     table_entries,
     tar_entries,
 )
 from hypvl.data.hard_negatives.generate import Row
+from hypvl.data.tokenizer import is_blank
 from hypvl.errors import DataError
+from hypvl.io.files import open_regular
 from hypvl.io.redact import redact_url
+from hypvl.io.table_text import MAX_FIELD_LINES, TableText
 
+_NO_CAPTION = "no caption"
 _FORMATS: dict[str, Format] = {
     ".csv": "table", ".tsv": "table", ".txt": "table",
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".tar": "tar",
@@ -71,8 +74,11 @@ class Captions:
                 self.skipped[fault] = self.skipped.get(fault, 0) + 1
                 continue
             image, prefix = entry.image, self._arguments.image_prefix
-            for i, caption in enumerate(entry.captions):
-                others = (*entry.captions[:i], *entry.captions[i + 1 :], *entry.others)
+            captions = [caption for caption in entry.captions if not is_blank(caption)]
+            for _ in range(len(entry.captions) - len(captions)):
+                self.skipped[_NO_CAPTION] = self.skipped.get(_NO_CAPTION, 0) + 1
+            for i, caption in enumerate(captions):
+                others = (*captions[:i], *captions[i + 1 :], *entry.others)
                 yield Row(position, f"{prefix}{image}" if prefix else image, caption, entry.ids, others)
                 position += 1
 
@@ -82,23 +88,31 @@ class Captions:
             return
         for path in self._paths:
             try:
-                if self._format == "table":
-                    yield from table_entries(path, self._arguments)
-                elif self._format == "jsonl":
-                    yield from line_entries(path, self._arguments)
-                else:
+                if self._format == "json":
                     yield from json_entries(path, self._contents[path], self._arguments)
+                else:
+                    yield from table_entries(path, self._table(path), self._arguments)
             except OSError as error:
                 raise _unreadable(path, error) from error
+
+    def _table(self, path: Path) -> TableText:
+        return TableText(
+            path,
+            separator=self._arguments.separator,
+            quoting=self._arguments.quoting,
+            max_field_lines=self._arguments.max_field_lines,
+            layout="json" if self._format == "jsonl" else "delimited",
+        )
 
     def _look_through(self) -> tuple[int, str]:
         """(about how many rows, hash of the content)."""
         total, content = 0, hashlib.sha256()
         for path in self._paths:
             try:
-                with path.open("rb") as file:
-                    if file.peek(2)[:2] == b"\x1f\x8b":
+                with open_regular(path) as file:
+                    if file.read(2) == b"\x1f\x8b":
                         raise DataError(f"{path}: is compressed with gzip; unpack it (gunzip) first.")
+                    file.seek(0)
                     while chunk := file.read(1 << 20):
                         content.update(chunk)
                         total += chunk.count(b"\n")
@@ -130,6 +144,7 @@ def _how_it_is_read(arguments: SourceArguments) -> tuple[Any, ...]:
         arguments.quoting,
         arguments.image_prefix,
         arguments.limit,
+        *(() if arguments.max_field_lines == MAX_FIELD_LINES else (arguments.max_field_lines,)),
     )
 
 
@@ -161,8 +176,9 @@ def _unreadable(path: Path, error: OSError) -> DataError:
 def _fault(entry: Entry) -> str | None:
     if entry.fault is not None:
         return entry.fault
-    if not entry.captions or not all(isinstance(one, str) and one.strip() for one in entry.captions):
-        return "no caption"
+    texts = [one for one in entry.captions if isinstance(one, str)]
+    if len(texts) < len(entry.captions) or all(map(is_blank, texts)):
+        return _NO_CAPTION
     if isinstance(entry.image, bool) or not isinstance(entry.image, str | int) or entry.image == "":
         return "no image"
     try:

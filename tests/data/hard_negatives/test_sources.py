@@ -1,6 +1,7 @@
 """Captions from files of every kind."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -105,8 +106,46 @@ def test_unusable_entries_are_counted_and_take_no_position(tmp_path: Path) -> No
     captions = Captions(SourceArguments((str(path),)))
     assert [(row.position, row.image, row.caption) for row in captions] == [(0, 7, "good")]
     assert captions.skipped == {
-        "no caption": 3, "no image": 2, "no valid Unicode": 1, "broken JSON": 2, "no JSON object": 1,
+        "no caption": 3, "no image": 2, "no valid Unicode": 2, "broken JSON": 1, "no JSON object": 1,
     }  # fmt: skip
+
+
+def test_broken_rows_of_a_table_are_counted_and_give_no_other_caption(tmp_path: Path) -> None:
+    lines = [
+        "a.jpg,a dog, running on grass", 'b.jpg,"open a dog', "c.jpg,a cat", 'd.jpg,5" nail', 'e.jpg,"a \\"red\\" bus"',
+        f'f.jpg,"{"y" * 200_000}"', 'g.jpg,"a ""good"" owl"',
+    ]  # fmt: skip
+    captions = Captions(
+        SourceArguments((str(write(tmp_path / "t.csv", "\n".join(["image,caption", *lines]))),))
+    )
+    assert [(row.image, row.caption) for row in captions] == [
+        ("c.jpg", "a cat"), ("d.jpg", '5" nail'), ("g.jpg", 'a "good" owl'),
+    ]  # fmt: skip
+    assert captions.skipped == {
+        "another number of fields than the header": 1,
+        "a quotation mark that opens a field and does not close it": 1,
+        "a quotation mark inside a quoted field": 1,
+        "a field that is too long": 1,
+    }
+
+
+def test_a_blank_caption_costs_the_others_nothing(tmp_path: Path) -> None:
+    rows = [{"image": "a", "caption": ["", "x", "&nbsp;", "y"]}, {"image": "b", "caption": ["", " "]}]
+    captions = Captions(
+        SourceArguments((str(write(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows)))),))
+    )
+    assert [(row.position, row.caption, row.others) for row in captions] == [
+        (0, "x", ("y",)),
+        (1, "y", ("x",)),
+    ]
+    assert captions.skipped == {"no caption": 3}
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    for name in ("t.csv", "t.json"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(DataError, match=r"cannot be read \(not a regular file but a pipe\)"):
+            read(tmp_path / name)
 
 
 def test_table_with_bytes_that_are_no_text(tmp_path: Path) -> None:
@@ -132,9 +171,11 @@ def test_fingerprint_is_of_content_and_reading(tmp_path: Path) -> None:
     ("name", "content", "arguments", "words"),
     [
         ("t.csv", "a,b\n1,2\n", {}, ["no image column", "it has a, b", "--image-column"]),
-        ("t.csv", "image\tcaption\nx\ty\n", {}, ["it has image\tcaption", "--separator"]),
+        ("t.csv", "image|caption\nx|y\n", {}, ["it has image|caption", "--separator"]),
+        ("t.csv", "image,caption,caption\nx,y,z\n", {}, ["has 2 columns 'caption'"]),
+        ("t.jsonl", '{"image": "x", "caption": "y"}'.encode("utf-16"), {}, ["is UTF-16", "expected UTF-8"]),
         ("t.csv", "image,caption\nx,y\n", {"caption_column": "text"}, ["no caption column (text)"]),
-        ("t.csv", 'image,caption\nx,"' + "y" * 200_000, {}, ["line 2 is broken", "--quoting none"]),
+        ("t.json", "[" * 100_000, {}, ["is not JSON", "nested too deeply"]),
         ("t.csv", b"\x1f\x8b\x08", {}, ["compressed with gzip"]),
         ("t.json", "{", {}, ["is not JSON", "--format jsonl"]),
         ("t.json", '{"a": 1}', {}, ["expected COCO captions"]),
@@ -143,6 +184,12 @@ def test_fingerprint_is_of_content_and_reading(tmp_path: Path) -> None:
             '{"images": [], "annotations": [{"bbox": 1}]}',
             {},
             ["Instances or keypoints are no captions"],
+        ),
+        (
+            "t.json",
+            json.dumps({**COCO, "images": [*COCO["images"], {"id": 4, "file_name": "other.jpg"}]}),
+            {},
+            ["has the id 4 twice, for 'COCO_train2014_4.jpg' and 'other.jpg'"],
         ),
         ("t.parquet", "x", {}, ["its format is not clear", "--format"]),
     ],

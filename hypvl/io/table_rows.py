@@ -1,0 +1,131 @@
+"""Where the rows of a delimited table end: lines, a look at the next ones, and quoted fields that go over several."""
+
+import hashlib
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path, PurePath
+from typing import BinaryIO
+
+from hypvl.errors import DataError
+
+_BOM = b"\xef\xbb\xbf"
+_LARGEST_LINE = 1 << 26
+
+
+def whole_row(separator: str) -> Callable[[bytes], object]:
+    """Whether a line is a row by itself, told faster than by reading it; some that are may be told not to be."""
+    if not separator.isascii():
+        return lambda line: False
+    sign = re.escape(separator).encode()
+    field = b'(?:"[^"]*(?:""[^"]*)*"|[^"%b\r\n][^%b\r\n]*|)' % (sign, sign)
+    return re.compile(b"%b(?:%b%b)*\r?\n?" % (field, sign, field)).fullmatch
+
+
+def swallows(row: Sequence[str], lines: Sequence[str], separator: str) -> bool:
+    """Whether a line inside a quoted field is a row of its own: as many fields, and files of the same kind in them.
+
+    The first line holds the row's own fields before the long one, the last line those after it.
+    """
+    long = [i for i, value in enumerate(row) if "\n" in value]
+    kinds = {i: kind for i, value in enumerate(row) if i not in long and (kind := _kind(value))}
+    for number, line in enumerate(lines):
+        fields = line.rstrip("\r\n").split(separator)
+        if len(fields) != len(row):
+            continue
+        for i, kind in kinds.items():
+            own = (number == 0 and i < max(long)) or (number == len(lines) - 1 and i > min(long))
+            if not own and kind == _kind(fields[i].strip('"')):
+                return True
+    return False
+
+
+def _kind(value: str) -> str:
+    """The extension of a file's name; the empty text for what is none."""
+    extension = PurePath(value.strip()).suffix.lower()
+    return extension if 1 < len(extension) <= 6 and extension[1:].isalnum() else ""
+
+
+class Lines:
+    """Iterates the lines of a file and knows where it stands; a byte order mark is left out."""
+
+    def __init__(self, file: BinaryIO, name: Path) -> None:
+        self._file = file
+        self._name = name
+        self.start = self.end = 0
+        self.hash = hashlib.sha256()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for line in iter(partial(self._file.readline, _LARGEST_LINE), b""):
+            self.hash.update(line)
+            self.start, self.end = self.end, self.end + len(line)
+            if len(line) >= _LARGEST_LINE:
+                raise DataError(f"{self._name}: has a line above {_LARGEST_LINE} bytes; is it a table?")
+            if self.start == 0 and line.startswith(_BOM):
+                self.start, line = len(_BOM), line[len(_BOM) :]
+            yield line
+
+
+class Window:
+    """Lines, with a look at those that come next."""
+
+    def __init__(self, lines: Lines, size: int) -> None:
+        self._lines = lines
+        self._iterator = iter(lines)
+        self._ahead: deque[tuple[int, bytes]] = deque()
+        self.size = size
+        self.start = 0  # of the line that next() gave
+
+    def next(self) -> bytes | None:
+        """The next line; None at the end."""
+        if self._ahead:
+            self.start, line = self._ahead.popleft()
+            return line
+        for line in self._iterator:
+            self.start = self._lines.start
+            return line
+        return None
+
+    def peek(self, i: int) -> bytes | None:
+        """The i-th line after the one that next() gave, i from 0."""
+        while len(self._ahead) <= i:
+            line = next(self._iterator, None)
+            if line is None:
+                return None
+            self._ahead.append((self._lines.start, line))
+        return self._ahead[i][1]
+
+    def skip(self, count: int) -> None:
+        """Leave lines out that were looked at."""
+        for _ in range(count):
+            self._ahead.popleft()
+
+
+class Feed:
+    """A line and as many of those that follow as a reader asks for and a field may take.
+
+    Bytes that are no UTF-8 are replaced, which keeps every separator and quotation mark.
+    """
+
+    def __init__(self, line: bytes, window: Window) -> None:
+        self.lines = [line.decode(errors="replace")]
+        self._window = window
+        self._given = 0
+
+    @property
+    def taken(self) -> int:
+        """Lines asked for beyond the first."""
+        return max(0, self._given - 1)
+
+    def __iter__(self) -> "Feed":
+        return self
+
+    def __next__(self) -> str:
+        if self._given == len(self.lines):
+            line = self._window.peek(self._given - 1) if self._given < self._window.size else None
+            if line is None:
+                raise StopIteration
+            self.lines.append(line.decode(errors="replace"))
+        self._given += 1
+        return self.lines[self._given - 1]
