@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypvl.errors import DataError
 from hypvl.io.files import write_atomically
+from hypvl.io.redact import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +69,7 @@ def draw_ranking(result: str | Path | Mapping[str, Any], output: str | Path) -> 
     axes.barh(rows, [places[i] for i in shown], color=_COLORS[0], height=0.6)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_yticks(rows, [str(i + 1) for i in shown], fontsize=7)
-    axes.set_xlabel(_fold(axis, 40), fontsize=8)
+    axes.set_xlabel(_fold(axis, 40), fontsize=8, parse_math=False)
     axes.tick_params(axis="x", labelsize=7)
     for edge in ("top", "right"):
         axes.spines[edge].set_visible(False)
@@ -226,7 +227,7 @@ def _thumbnail(path: Path) -> Any:
 
 
 def _fold(text: str, width: int) -> str:
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()), limit=10 * len(text) + 1)  # fonts have no glyphs for no Unicode
     return text if len(text) <= width else f"{text[: width - 1].rstrip()}…"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from hypvl.errors import DataError
 from hypvl.io.files import write_atomically
+from hypvl.io.redact import printable
 
 _MOST_LABELS = 40
 _LABEL_GAP = 0.42  # inches between two labels
@@ -101,7 +102,7 @@ def draw_traversal(result: str | Path | Mapping[str, Any], output: str | Path) -
     image_axes.imshow(pixels)
     image_axes.set_xticks([])
     image_axes.set_yticks([])
-    image_axes.set_title(picture.name, fontsize=10, color="#333333")
+    image_axes.set_title(_fold(picture.name), fontsize=10, color="#333333", parse_math=False)
 
     bottom, top = 0.55 / height, 1 - 0.45 / height
     axes = figure.add_axes((0.44, bottom, 0.54, top - bottom))
@@ -160,6 +161,7 @@ def _shade(place: int, count: int) -> tuple[float, float, float]:
 
 
 def _fold(text: str, width: int = 68) -> str:
+    text = printable(text, limit=10 * len(text))  # the font has no glyphs for what is no Unicode
     return text if len(text) <= width else f"{text[: width - 1].rstrip()}…"
 
 

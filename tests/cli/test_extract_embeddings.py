@@ -1,6 +1,7 @@
 """The command that writes embeddings of shards."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,19 @@ def test_torchrun_shares_the_shards(tmp_path: Path) -> None:
     assert "2 of 2 shards" in done.stdout and "1 of 1 shards" in done.stdout
     (group,) = EmbeddingStore(tmp_path / "out").groups()
     assert len(group.everything()[0]) == 3
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "parquet"])
+def test_names_that_are_not_utf8(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    folder = tmp_path / os.fsdecode(b"\xff[/b]\x1b[2J")
+    picture(folder / os.fsdecode(b"\xe9.png"), RED)
+    broken(folder / "broken.png")
+    more = ["--image-dir", str(folder), "--format", kind, "--max-bad-fraction", "0.5"]
+    assert run(tmp_path, *more) == 0
+    shown = capsys.readouterr()
+    assert "1 embeddings in 1 of 1 shards" in shown.out and "\x1b" not in shown.out + shown.err
+    if kind == "safetensors":
+        (group,) = EmbeddingStore(tmp_path / "out").groups()
+        assert group.everything()[0] == [str(folder / os.fsdecode(b"\xe9.png"))]

@@ -1,6 +1,7 @@
 """The picture of a traversal, from its JSON alone."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +123,11 @@ def test_drawing_leaves_pyplot_alone(tmp_path: Path, image: Path) -> None:
         "draw_traversal(json.loads(sys.argv[1]), sys.argv[2]); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, json.dumps(content), str(tmp_path / "t.png")], check=True)
+
+
+def test_texts_that_no_font_has_are_drawn(tmp_path: Path) -> None:
+    picture = tmp_path / os.fsdecode(b"a$b_\xff$.png")
+    Image.new("RGB", (8, 8)).save(picture)
+    steps = [{"text": "a\udcff $x_{$ \x1b[3m", "radius": 1.0}]
+    content = {"steps": steps, "root": "geometry", "image": str(picture)}
+    assert draw_traversal(content, tmp_path / "out.png").stat().st_size > 0

@@ -190,6 +190,7 @@ def write_parquet(
 
     is_image = group.meta["modality"] == "image"
     ids = [group.store.portable(entry.id) if entry.id and is_image else entry.id for entry in entries]
+    ids = [text.encode("utf-8", "backslashreplace").decode() for text in ids]  # names that are no Unicode
     flat = pa.array(
         rows.to(torch.float64 if rows.dtype == torch.float64 else torch.float32).numpy().reshape(-1)
     )
