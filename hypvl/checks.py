@@ -11,6 +11,9 @@ from typing import Any, Generic, Protocol, TypeVar, get_args, get_origin
 T = TypeVar("T")
 _SPECIAL = ("__len__", "__getitem__", "__call__")
 
+# No network is as wide: a typo, or an attack on memory.
+MOST_FEATURES = 2**20
+
 
 def one_of(name: str, value: T, choices: Any) -> T:
     """``value``, if it is one of the choices.
@@ -64,8 +67,8 @@ def number(
         0.2
     """
     limits = {"least": least, "most": most, "above": above, "below": below}
-    if not _is_number(value) or not math.isfinite(value) or not _inside(value, **limits):
-        raise ValueError(f"{name}: got {value!r}; expected a number{_range(**limits)}.")
+    if not _is_finite(value) or not _inside(value, **limits):
+        raise ValueError(f"{name}: got {_short(value)}; expected a number{_range(**limits)}.")
     return float(value)
 
 
@@ -76,9 +79,9 @@ def whole_number(name: str, value: Any, *, least: int | None = None, most: int |
         ValueError: for anything but a whole number in the range; the message states the range.
     """
     limits = {"least": least, "most": most, "above": None, "below": None}
-    whole = _is_number(value) and math.isfinite(value) and float(value).is_integer()
+    whole = _is_finite(value) and float(value).is_integer()
     if not whole or not _inside(value, **limits):
-        raise ValueError(f"{name}: got {value!r}; expected a whole number{_range(**limits)}.")
+        raise ValueError(f"{name}: got {_short(value)}; expected a whole number{_range(**limits)}.")
     return int(value)
 
 
@@ -117,8 +120,14 @@ def missing_members(value: object, protocol: type) -> list[str]:
     return [name for name in wanted if not hasattr(type(value) if name in _SPECIAL else value, name)]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)  # numpy scalars are Real, too
+def _is_finite(value: Any) -> bool:
+    """Whether this is a number that a float can hold; numpy's scalars are Real, too."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond the largest float
+        return False
 
 
 def _inside(
@@ -132,9 +141,14 @@ def _inside(
     )
 
 
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _range(*, least: float | None, most: float | None, above: float | None, below: float | None) -> str:
     parts = [
-        f"{word} {limit:g}"
+        f"{word} {limit if isinstance(limit, int) else f'{limit:g}'}"
         for word, limit in (("of at least", least), ("above", above), ("up to", most), ("below", below))
         if limit is not None
     ]

@@ -201,6 +201,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 _CALL = re.compile(r"Error in call to target '(?P<target>[^']+)'.*full_key: (?P<key>\S+)", re.DOTALL)
+_ARGUMENT = re.compile(r"[a-z]\w*(\.[\w*]+)*: got ")
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(?P<name>\w+)'")
 
 
@@ -210,6 +211,8 @@ def _refused(error: BaseException, cause: BaseException) -> str:
     if call is None or isinstance(cause, ImportError):
         return one_line(error)
     key, target = call["key"], call["target"]
+    if _ARGUMENT.match(str(cause)):  # it names the argument: what is missing is where
+        return f"{key}.{one_line(cause)}"
     text = f"{key}: {target} refuses its arguments: {one_line(cause).rstrip('.')}"
     unexpected = _UNEXPECTED.search(str(cause))
     if unexpected is None:

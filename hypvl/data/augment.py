@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import AutoAugment as _TorchvisionAutoAugment, AutoAugmentPolicy
 
+from hypvl.checks import number
 from hypvl.errors import UserError
 
 #: (uint8 (3, H, W), generator of the sample) -> uint8 (3, H, W)
@@ -140,8 +141,7 @@ class EDA:
             raise ValueError(
                 f"operations: got {self.operations}; expected some of {', '.join(known)} for backend={backend!r}."
             )
-        if not 0 < share <= 1:
-            raise ValueError(f"share: got {share}; expected above 0 and at most 1.")
+        number("share", share, above=0, most=1)
         if backend == "wordnet":
             _wordnet()
         self.backend = backend

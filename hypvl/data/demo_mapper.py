@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hypvl.checks import number
 from hypvl.data.demo_captions import LEVELS, scene_captions
 from hypvl.data.demo_drawing import DrawnObject
 from hypvl.data.mappers import find_image, read_json
@@ -128,8 +129,8 @@ class DemoMapper:
 
 
 def _weights(name: str, given: Sequence[float]) -> tuple[float, ...]:
-    weights = tuple(float(w) for w in given)  # configs hand over lists
-    if len(weights) != len(LEVELS) or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+    weights = tuple(number(name, w, least=0) for w in given)  # configs hand over lists
+    if len(weights) != len(LEVELS) or not 0 < sum(weights) < float("inf"):
         raise ValueError(
             f"{name} is {given}; expected four numbers of 0 or more, one for each of the levels 1 to 4, with a "
             "positive sum."

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from hypvl.checks import number
 from hypvl.data.sample import BadSample, caption_text
 
 Mapper = Callable[[str, Mapping[str, bytes], np.random.Generator], dict[str, Any]]
@@ -37,8 +38,7 @@ class RedCapsMapper:
     prefix_probability: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.prefix_probability <= 1:
-            raise ValueError(f"prefix_probability: got {self.prefix_probability}; expected 0 to 1.")
+        number("prefix_probability", self.prefix_probability, least=0, most=1)
 
     def __call__(
         self, key: str, members: Mapping[str, bytes], generator: np.random.Generator

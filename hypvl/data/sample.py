@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hypvl.checks import missing_members
+from hypvl.checks import missing_members, number, whole_number
 from hypvl.data.augment import InModalAugment
 from hypvl.data.tokenizer import is_blank
 from hypvl.errors import DataError
@@ -58,6 +58,17 @@ class PairDataset(Protocol):
     def sample(self, row: int, generator: np.random.Generator) -> Sample:
         """The sample of a row, a pure function of both arguments. Raises :class:`BadSample`."""
         ...
+
+
+def check_settings(*, shuffle_window: int, max_bad_fraction: float, max_pixels: int) -> None:
+    """What the data sets of this package have in common.
+
+    Raises:
+        ValueError: for a number out of its range.
+    """
+    whole_number("shuffle_window", shuffle_window, least=1)
+    number("max_bad_fraction", max_bad_fraction, least=0, most=1)
+    whole_number("max_pixels", max_pixels, least=1)
 
 
 def check_dataset(dataset: object) -> None:

@@ -21,7 +21,7 @@ from loguru import logger
 
 from hypvl.data.augment import InModalAugment
 from hypvl.data.mappers import Mapper
-from hypvl.data.sample import BadSample, ImageTransform, Sample, Tokenize, finish_sample
+from hypvl.data.sample import BadSample, ImageTransform, Sample, Tokenize, check_settings, finish_sample
 from hypvl.data.storage import FileHandles, LocalFile, Source, open_source, user_cache
 from hypvl.data.tar_index import (
     MemberError,
@@ -79,6 +79,9 @@ class ImageTextShards:
         max_pixels: int = MAX_PIXELS,
         augment: InModalAugment | None = None,
     ) -> None:
+        check_settings(
+            shuffle_window=shuffle_window, max_bad_fraction=max_bad_fraction, max_pixels=max_pixels
+        )
         self.tarfiles = tarfiles
         self.mapper = mapper
         self.image_transform = image_transform

@@ -8,8 +8,17 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from loguru import logger
 
+from hypvl.checks import whole_number
 from hypvl.data.augment import InModalAugment
-from hypvl.data.sample import BadSample, ImageTransform, Sample, Tokenize, caption_text, finish_sample
+from hypvl.data.sample import (
+    BadSample,
+    ImageTransform,
+    Sample,
+    Tokenize,
+    caption_text,
+    check_settings,
+    finish_sample,
+)
 from hypvl.data.shards import describe
 from hypvl.data.storage import FileHandles
 from hypvl.errors import DataError
@@ -66,8 +75,10 @@ class ShareGPT4V:
     ) -> None:
         if split not in ("train", "validation"):
             raise ValueError(f"split: got {split!r}; expected 'train' or 'validation'.")
-        if validation_entries < 0:
-            raise ValueError(f"validation_entries: got {validation_entries}; expected 0 or more.")
+        whole_number("validation_entries", validation_entries, least=0)
+        check_settings(
+            shuffle_window=shuffle_window, max_bad_fraction=max_bad_fraction, max_pixels=max_pixels
+        )
         self.path = Path(path).expanduser()
         self.image_transform = image_transform
         self.tokenizer = tokenizer

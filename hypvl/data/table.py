@@ -10,7 +10,15 @@ import numpy as np
 from loguru import logger
 
 from hypvl.data.augment import InModalAugment
-from hypvl.data.sample import BadSample, ImageTransform, Sample, Tokenize, caption_text, finish_sample
+from hypvl.data.sample import (
+    BadSample,
+    ImageTransform,
+    Sample,
+    Tokenize,
+    caption_text,
+    check_settings,
+    finish_sample,
+)
 from hypvl.data.shards import describe
 from hypvl.data.storage import FileHandles
 from hypvl.io.files import path_below, read_regular
@@ -86,6 +94,9 @@ class ImageTextTable:
         augment: InModalAugment | None = None,
         mapper: RowMapper | None = None,
     ) -> None:
+        check_settings(
+            shuffle_window=shuffle_window, max_bad_fraction=max_bad_fraction, max_pixels=max_pixels
+        )
         self.path = Path(path).expanduser()
         self.image_transform = image_transform
         self.tokenizer = tokenizer

@@ -191,7 +191,7 @@ class Tokenizer:
     def __init__(
         self, context_length: int = 77, *, cache_size: int = 32768, padding: Padding = "longest"
     ) -> None:
-        self.context_length = whole_number("context_length", context_length, least=2)  # start and end
+        self.context_length = whole_number("context_length", context_length, least=2, most=2**31 - 1)
         self.cache_size = whole_number("cache_size", cache_size, least=0)
         self.padding = one_of("padding", padding, Padding)
         self._longest_text = max(_LONGEST_TEXT, 2 * _LONGEST_TOKEN * self.context_length)

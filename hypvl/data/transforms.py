@@ -8,6 +8,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from hypvl.checks import number, whole_number
+
 # Bytes a channel may take between the two passes of resizing, which begins with the width.
 _LARGEST_STEP = 1 << 27
 
@@ -35,14 +37,9 @@ class RandomResizedCrop:
     def __init__(
         self, size: int, *, scale: Sequence[float] = (0.5, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)
     ) -> None:
-        if size < 1 or not 0 < scale[0] <= scale[1] or not 0 < ratio[0] <= ratio[1]:
-            raise ValueError(
-                f"RandomResizedCrop: got size={size}, scale={tuple(scale)}, ratio={tuple(ratio)}; expected "
-                "size >= 1 and ranges 0 < low <= high."
-            )
-        self.size = int(size)
-        self.scale = (float(scale[0]), float(scale[1]))
-        self.ratio = (float(ratio[0]), float(ratio[1]))
+        self.size = _side(size)
+        self.scale = _ascending("scale", scale)
+        self.ratio = _ascending("ratio", ratio)
 
     def crop(self, height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
         """The part to cut out of an image: (top, left, height, width) in pixels."""
@@ -83,7 +80,7 @@ class ResizeCenterCrop:
     _LONGEST = 8
 
     def __init__(self, size: int) -> None:
-        self.size = _positive("ResizeCenterCrop", size)
+        self.size = _side(size)
 
     def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, size, size); nothing is random."""
@@ -106,7 +103,7 @@ class Squeeze:
     """
 
     def __init__(self, size: int) -> None:
-        self.size = _positive("Squeeze", size)
+        self.size = _side(size)
 
     def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, size, size); nothing is random."""
@@ -116,10 +113,16 @@ class Squeeze:
         return f"Squeeze(size={self.size})"
 
 
-def _positive(name: str, size: int) -> int:
-    if size < 1:
-        raise ValueError(f"{name}: got size={size}; expected at least 1 pixel.")
-    return int(size)
+def _side(size: int) -> int:
+    return whole_number("size", size, least=1, most=65_536)
+
+
+def _ascending(name: str, pair: Sequence[float]) -> tuple[float, float]:
+    """Two numbers, 0 < low <= high."""
+    numbers = tuple(number(name, value, above=0) for value in pair)
+    if len(numbers) != 2 or numbers[0] > numbers[1]:
+        raise ValueError(f"{name}: got {list(pair)}; expected two numbers, 0 < low <= high.")
+    return numbers[0], numbers[1]
 
 
 def _center(image: Tensor, height: int, width: int) -> Tensor:

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hypvl.checks import number, whole_number
+from hypvl.checks import MOST_FEATURES, number, whole_number
 from hypvl.encoders.pixels import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
 from hypvl.encoders.positions import sincos_2d
 from hypvl.errors import ConfigError
@@ -79,13 +79,14 @@ class ConvStemViT(ImageEncoder):
         drop_path_rate: float = 0.0,
         grad_checkpointing: bool = False,
     ) -> None:
-        width, depth = whole_number("width", width), whole_number("depth", depth)
-        heads, stem_convs = whole_number("heads", heads), whole_number("stem_convs", stem_convs)
-        image_size, patch_size = (
-            whole_number("image_size", image_size),
-            whole_number("patch_size", patch_size),
-        )
-        mlp_ratio = number("mlp_ratio", mlp_ratio, above=0)
+        width = whole_number("width", width, least=1, most=MOST_FEATURES)
+        depth = whole_number("depth", depth, least=1, most=1000)
+        heads = whole_number("heads", heads, least=1)
+        stem_convs = whole_number("stem_convs", stem_convs, least=1, most=100)
+        image_size = whole_number("image_size", image_size, least=1)
+        patch_size = whole_number("patch_size", patch_size, least=1)
+        mlp_ratio = number("mlp_ratio", mlp_ratio, above=0, most=100)
+        number("drop_path_rate", drop_path_rate, least=0, below=1)
         super().__init__(image_size, pixel_mean=pixel_mean, pixel_std=pixel_std, fixed_size=True)
         if patch_size < 2 or patch_size & (patch_size - 1) or image_size % patch_size or image_size < 1:
             raise ConfigError(
@@ -97,10 +98,6 @@ class ConvStemViT(ImageEncoder):
                 f"visual.width is {width}, heads {heads}, depth {depth}, but the width must be a multiple of "
                 f"4, of the heads and of {patch_size // 2} (half the patch size), and the depth at least 1."
             )
-        if not 0 <= drop_path_rate < 1:
-            raise ConfigError(f"visual.drop_path_rate is {drop_path_rate}, but it must be in [0, 1).")
-        if stem_convs < 1:
-            raise ConfigError(f"visual.stem_convs is {stem_convs}, but at least 1 is expected.")
         if pool not in ("mean", "class_token"):
             raise ConfigError(f'visual.pool is {pool!r}, but "mean" or "class_token" is expected.')
         self.width = width

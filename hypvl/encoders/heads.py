@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hypvl.checks import whole_number
+from hypvl.checks import MOST_FEATURES, number, whole_number
 
 
 class ProjectionHead(nn.Module):
@@ -18,7 +18,7 @@ class ProjectionHead(nn.Module):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        out_features = whole_number("out_features", out_features, least=1)
+        out_features = whole_number("out_features", out_features, least=1, most=MOST_FEATURES)
         self.out_features = out_features
         self.projection = nn.Linear(in_features, out_features, bias=False)
         nn.init.normal_(self.projection.weight, std=in_features**-0.5)
@@ -51,10 +51,10 @@ class ScaledProjectionHead(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, *, log_scale_init: float | None = None) -> None:
         super().__init__()
-        out_features = whole_number("out_features", out_features, least=1)
-        start = -0.5 * math.log(out_features) if log_scale_init is None else float(log_scale_init)
-        if not start <= 0:
-            raise ValueError(f"log_scale_init: got {start}, expected a number of at most 0.")
+        out_features = whole_number("out_features", out_features, least=1, most=MOST_FEATURES)
+        start = -0.5 * math.log(out_features)
+        if log_scale_init is not None:
+            start = number("log_scale_init", log_scale_init, least=-80, most=0)
         self.out_features = out_features
         self.log_scale = nn.Parameter(torch.tensor(start))
         self.projection = nn.Linear(in_features, out_features, bias=False)

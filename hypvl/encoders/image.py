@@ -11,8 +11,8 @@ from timm.models import VisionTransformer
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from hypvl.checks import number, whole_number
-from hypvl.encoders.pixels import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
+from hypvl.checks import MOST_FEATURES, number, whole_number
+from hypvl.encoders.pixels import IMAGENET_MEAN, IMAGENET_STD, LARGEST_SIDE, ImageEncoder
 from hypvl.encoders.positions import sincos_2d
 from hypvl.errors import ConfigError, UserError
 
@@ -118,11 +118,10 @@ class TimmImageEncoder(ImageEncoder):
             raise ConfigError(
                 f'visual.position is {position!r}, but "sincos", "learned" or None is expected.'
             )
-        if not 0 <= drop_path_rate < 1:
-            raise ConfigError(f"visual.drop_path_rate is {drop_path_rate}, but it must be in [0, 1).")
-        image_size = whole_number("image_size", image_size, least=1)
+        number("drop_path_rate", drop_path_rate, least=0, below=1)
+        image_size = whole_number("image_size", image_size, least=1, most=LARGEST_SIDE)
         if norm_eps is not None:
-            norm_eps = number("norm_eps", norm_eps, above=0)
+            number("norm_eps", norm_eps, above=0)
         base, args = _resolve(arch, pretrained=pretrained)
         args.update(_checked(timm_args or {}))
         defaults = timm.get_pretrained_cfg(base)
@@ -237,6 +236,11 @@ def _checked(timm_args: Mapping[str, Any]) -> Mapping[str, Any]:
             f"visual.timm_args has {', '.join(taken)}, but may only hold arguments that shape the network: "
             f"use the encoder's own pretrained, image_size and drop_path_rate."
         )
+    for name, value in timm_args.items():
+        if name in ("depth", "embed_dim", "num_heads"):
+            whole_number(f"timm_args.{name}", value, least=1, most=MOST_FEATURES)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            number(f"timm_args.{name}", value, least=0)
     return timm_args
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from hypvl.checks import number, whole_number
+
 # How far beyond [0, 1] floats may lie by rounding: half a step of 8 bits.
 _ROUNDING = 0.5 / 255
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -55,6 +57,9 @@ def check_range(images: Tensor) -> None:
         )
 
 
+LARGEST_SIDE = 65_536
+
+
 class ImageEncoder(nn.Module, ABC):
     """Base of the image encoders: pixels in, one feature vector per image out.
 
@@ -75,9 +80,14 @@ class ImageEncoder(nn.Module, ABC):
         self, image_size: int, *, pixel_mean: Sequence[float], pixel_std: Sequence[float], fixed_size: bool
     ) -> None:
         super().__init__()
+        image_size = whole_number("image_size", image_size, least=1, most=LARGEST_SIDE)
         self.image_size = image_size
         self.fixed_size = fixed_size
-        if len(pixel_mean) != 3 or len(pixel_std) != 3 or min(pixel_std) <= 0:
+        for value in pixel_mean:
+            number("pixel_mean", value)
+        for value in pixel_std:
+            number("pixel_std", value, above=0)
+        if len(pixel_mean) != 3 or len(pixel_std) != 3:
             raise ValueError(
                 f"pixel_mean is {list(pixel_mean)} and pixel_std is {list(pixel_std)}, but three numbers "
                 f"each are expected, the deviations positive."

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hypvl import distributed
+from hypvl.checks import number
 
 
 class Centering(nn.Module):
@@ -77,8 +78,8 @@ class BatchStandardize(nn.BatchNorm1d):
     num_batches_tracked: Tensor
 
     def __init__(self, features: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum: got {momentum}; expected a number from 0 to 1.")
+        number("momentum", momentum, least=0, most=1)
+        number("eps", eps, least=0)
         super().__init__(features, eps=eps, momentum=momentum)
 
     def forward(self, x: Tensor) -> Tensor:

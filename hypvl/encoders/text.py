@@ -175,8 +175,11 @@ class TextTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.layers, self.width, self.heads = parse_arch(arch)
-        vocab_size = whole_number("vocab_size", vocab_size, least=2)
-        context_length = whole_number("context_length", context_length, least=2)
+        vocab_size = whole_number("vocab_size", vocab_size, least=2, most=2**31 - 1)
+        context_length = whole_number("context_length", context_length, least=2, most=2**20)
+        for name, value in (("eot_token", eot_token), ("fixed_positions", fixed_positions)):
+            if value is not None:
+                whole_number(name, value, least=0)
         self.vocab_size = vocab_size
         self.context_length = context_length
         self.eot_token = vocab_size - 1 if eot_token is None else eot_token

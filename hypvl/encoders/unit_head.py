@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hypvl.checks import whole_number
+from hypvl.checks import MOST_FEATURES, number, whole_number
 
 _SHORTEST = 1e-25  # a feature of this length or less has no direction: it becomes 0, with gradient 0
 
@@ -38,8 +38,10 @@ class UnitProjectionHead(nn.Module):
         self, in_features: int, out_features: int, *, radius_init: float = 1.0, radius_max: float = 4.0
     ) -> None:
         super().__init__()
-        out_features = whole_number("out_features", out_features, least=1)
-        if not 0 < radius_init <= radius_max:
+        out_features = whole_number("out_features", out_features, least=1, most=MOST_FEATURES)
+        number("radius_init", radius_init, above=0)
+        number("radius_max", radius_max, above=0)
+        if not radius_init <= radius_max:
             raise ValueError(
                 f"radius_init: got {radius_init}, expected above 0 and at most radius_max = {radius_max}."
             )

@@ -1,11 +1,9 @@
 """Flat space: the fair baseline of the hyperbolic models, with or without entailment cones."""
 
-import math
-
 import torch
 from torch import Tensor
 
-from hypvl.checks import one_of
+from hypvl.checks import number, one_of
 from hypvl.geometry import kernels, lorentz, tiles
 from hypvl.geometry.base import Geometry, Side
 from hypvl.geometry.precision import full_precision, inner_products, working_dtype
@@ -92,8 +90,8 @@ class Euclidean(Geometry):
 
     def __init__(self, *, min_radius: float | None = None) -> None:
         super().__init__()
-        if min_radius is not None and not (min_radius > 0 and math.isfinite(min_radius)):
-            raise ValueError(f"min_radius: got {min_radius}, expected a number > 0, or None for no cones.")
+        if min_radius is not None:
+            number("min_radius", min_radius, above=0)
         self.min_radius = min_radius
         self.register_buffer("_origin", torch.zeros(()), persistent=False)  # knows the device
 

@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from hypvl.checks import one_of
+from hypvl.checks import number, one_of
 from hypvl.geometry import kernels, tiles
 from hypvl.geometry.base import Geometry, Side
 from hypvl.geometry.geodesics import hyperboloid_way
@@ -343,14 +343,9 @@ class Lorentz(Geometry):
     ) -> None:
         super().__init__()
         self.pooling = one_of("pooling", pooling, Pooling)
-        if not (curv_init > 0 and math.isfinite(curv_init)):
-            raise ValueError(
-                f"curv_init: got {curv_init}, expected a number > 0 (the curvature is -curv_init)."
-            )
-        if not (curv_range >= 1 and math.isfinite(curv_range)):
-            raise ValueError(f"curv_range: got {curv_range}, expected a factor >= 1.")
-        if not min_radius > 0:
-            raise ValueError(f"min_radius: got {min_radius}, expected a number > 0.")
+        number("curv_init", curv_init, above=0)
+        number("curv_range", curv_range, least=1)
+        number("min_radius", min_radius, above=0)
         self.curv_init, self.curv_range, self.min_radius = curv_init, curv_range, min_radius
         self.log_curv = nn.Parameter(torch.tensor(math.log(curv_init)), requires_grad=learn_curv)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hypvl.checks import MOST_FEATURES, number, whole_number
 from hypvl.geometry import kernels, lorentz
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.precision import full_precision
@@ -57,16 +58,11 @@ class Product(Geometry):
         min_radius: float = lorentz.MIN_RADIUS,
     ) -> None:
         super().__init__()
-        if factors < 1 or factor_dim < 1:
-            raise ValueError(f"factors, factor_dim: got {factors} and {factor_dim}, expected both >= 1.")
-        if not (curv_init > 0 and math.isfinite(curv_init)):
-            raise ValueError(
-                f"curv_init: got {curv_init}, expected a number > 0 (the curvatures are -curv_init)."
-            )
-        if not (curv_range >= 1 and math.isfinite(curv_range)):
-            raise ValueError(f"curv_range: got {curv_range}, expected a factor >= 1.")
-        if not min_radius > 0:
-            raise ValueError(f"min_radius: got {min_radius}, expected a number > 0.")
+        factors = whole_number("factors", factors, least=1, most=MOST_FEATURES)
+        factor_dim = whole_number("factor_dim", factor_dim, least=1, most=MOST_FEATURES)
+        number("curv_init", curv_init, above=0)
+        number("curv_range", curv_range, least=1)
+        number("min_radius", min_radius, above=0)
         self.factors, self.factor_dim = factors, factor_dim
         self.curv_init, self.curv_range, self.min_radius = curv_init, curv_range, min_radius
         self.log_curv = nn.Parameter(

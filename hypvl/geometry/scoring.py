@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from hypvl.checks import one_of
+from hypvl.checks import number, one_of
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.precision import full_precision
 from hypvl.geometry.tiles import Factored
@@ -20,6 +20,7 @@ from hypvl.geometry.tiles import Factored
 Modality: TypeAlias = Literal["image", "text"]
 Ranking: TypeAlias = Literal["trained", "published"]
 _PROMPTS_AT_ONCE = 4096
+_LOG_SCALE_LIMIT = 80  # exp of it is a number in fp32
 LOG_SCALE_MAX = 4.6052  # Parity: log 100 as the published code rounds it
 
 
@@ -43,6 +44,8 @@ class Scorer(nn.Module, ABC):
         self, *, log_scale_init: float = math.log(1 / 0.07), log_scale_max: float = LOG_SCALE_MAX
     ) -> None:
         super().__init__()
+        number("log_scale_init", log_scale_init, least=-_LOG_SCALE_LIMIT)
+        number("log_scale_max", log_scale_max, most=_LOG_SCALE_LIMIT)
         if not log_scale_init <= log_scale_max:
             raise ValueError(
                 f"log_scale_init: got {log_scale_init}, expected at most log_scale_max = {log_scale_max}."
@@ -183,6 +186,8 @@ class Cosine(Scorer):
         log_scale_max: float = LOG_SCALE_MAX,
     ) -> None:
         super().__init__(log_scale_init=log_scale_init, log_scale_max=log_scale_max)
+        if bias_init is not None:
+            number("bias_init", bias_init)
         self.bias = None if bias_init is None else nn.Parameter(torch.tensor(float(bias_init)))
 
     def logits(

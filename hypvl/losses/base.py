@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hypvl import distributed
-from hypvl.checks import one_of
+from hypvl.checks import number, one_of, whole_number
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.scoring import Scorer
 
@@ -204,12 +204,13 @@ class Objective(nn.Module):
         if unknown := set(weights) - set(terms):
             raise ValueError(f"weights: {sorted(unknown)} name no term; terms are {sorted(terms)}.")
         self.terms = nn.ModuleDict(terms)
-        self.weights = {name: float(weights.get(name, 1.0)) for name in terms}
+        self.weights = {name: number(f"weights.{name}", weights.get(name, 1.0), least=0) for name in terms}
         self.warmup = {name: tuple(steps) for name, steps in (warmup if warmup is not None else {}).items()}
         if unknown := set(self.warmup) - set(terms):
             raise ValueError(f"warmup: {sorted(unknown)} name no term; terms are {sorted(terms)}.")
         for name, between in self.warmup.items():
-            if len(between) != 2 or not 0 <= between[0] < between[1]:
+            whole = [whole_number(f"warmup.{name}", step, least=0) for step in between]
+            if len(whole) != 2 or not whole[0] < whole[1]:
                 raise ValueError(
                     f"warmup.{name}: got {list(between)}; expected two steps, 0 <= first < last."
                 )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hypvl import distributed
+from hypvl.checks import number
 from hypvl.geometry.precision import full_precision, inner_products
 from hypvl.geometry.scoring import LOG_SCALE_MAX
 from hypvl.geometry.sphere import normalize
@@ -96,8 +97,9 @@ class CLOOB(LossTerm):
         log_inv_tau_max: float = LOG_SCALE_MAX,
     ) -> None:
         super().__init__()
-        if not 0 < beta < math.inf:
-            raise ValueError(f"beta: got {beta}; expected a number above 0.")
+        number("beta", beta, above=0)
+        number("log_inv_tau_max", log_inv_tau_max, least=0, most=80)
+        number("inv_tau", inv_tau)
         if not (inv_tau >= 1 and math.log(inv_tau) <= log_inv_tau_max):
             raise ValueError(
                 f"inv_tau: got {inv_tau}; expected 1 to {math.exp(log_inv_tau_max):g} = exp(log_inv_tau_max)."

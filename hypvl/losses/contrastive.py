@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hypvl import distributed
+from hypvl.checks import number
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.form import Form, Tiling
 from hypvl.losses.tiled import contrastive_losses
@@ -85,8 +86,7 @@ class Contrastive(LossTerm):
         tile: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing: got {label_smoothing}; expected a number in [0, 1).")
+        number("label_smoothing", label_smoothing, least=0, below=1)
         if not pairs:
             raise ValueError(
                 "pairs: got none; give at least one (query, key) pair such as ('image', 'text')."

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hypvl import distributed
+from hypvl.checks import number
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.hard_negative import NEGATIVE_TEXT, own_logits, valid_negatives
 
@@ -129,8 +130,8 @@ class CrossModalRank(LossTerm):
         ):
             if value not in choices:
                 raise ValueError(f"{name}: got {value!r}; expected one of {', '.join(choices)}.")
-        if not upper_bound > 0:
-            raise ValueError(f"upper_bound: got {upper_bound}; expected a number above 0.")
+        number("upper_bound", upper_bound, above=0)
+        number("fixed_threshold", fixed_threshold)
         self.kind, self.denominator, self.positives, self.reset = kind, denominator, positives, reset
         self.upper_bound, self.mask = upper_bound, mask
         self.image, self.text, self.negatives = (View.parse(view) for view in (image, text, negatives))

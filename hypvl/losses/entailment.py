@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from hypvl.checks import number
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 
 
@@ -41,8 +42,7 @@ class Entailment(LossTerm):
         self, *, general: str | View = TEXT, specific: str | View = IMAGE, aperture_factor: float = 1.0
     ) -> None:
         super().__init__()
-        if not aperture_factor > 0:
-            raise ValueError(f"aperture_factor: got {aperture_factor}; expected a number above 0.")
+        number("aperture_factor", aperture_factor, above=0)
         self.general, self.specific = View.parse(general), View.parse(specific)
         self.aperture_factor = aperture_factor
         self.needs = frozenset({self.general, self.specific})

@@ -72,5 +72,5 @@ def _is_size(tile: object) -> bool:
     return (
         isinstance(tile, Sequence)
         and len(tile) == 2
-        and all(type(size) is int and size >= 1 for size in tile)
+        and all(type(size) is int and 1 <= size < 2**31 for size in tile)
     )

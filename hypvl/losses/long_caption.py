@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hypvl import distributed
+from hypvl.checks import number, whole_number
 from hypvl.geometry.precision import full_precision, inner_products, working_dtype
 from hypvl.losses.base import IMAGE, LossTerm, PairContext, View
 from hypvl.losses.contrastive import contrastive_loss
@@ -132,8 +133,7 @@ class ShortCaption(LossTerm):
         self.image, self.short = View.parse(image), View.parse(short)
         self.components, self.over = _checked(components, over)
         self.needs = frozenset({self.image, self.short})
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing: got {label_smoothing}; expected a number in [0, 1).")
+        number("label_smoothing", label_smoothing, least=0, below=1)
         self.label_smoothing = label_smoothing
 
     def forward(self, ctx: PairContext) -> Tensor:
@@ -196,8 +196,7 @@ class ShortCyclic(LossTerm):
 
 
 def _checked(components: int, over: Over) -> tuple[int, Over]:
-    if components < 1:
-        raise ValueError(f"components: got {components}; expected at least 1.")
+    components = whole_number("components", components, least=1)
     if over not in ("gathered", "local"):
         raise ValueError(f"over: got {over!r}; expected 'gathered' or 'local'.")
     return components, over

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hypvl.checks import number
 from hypvl.geometry.precision import full_precision
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 
@@ -75,6 +76,8 @@ class Sigmoid(LossTerm):
         super().__init__()
         if denominator not in ("batch", "pairs"):
             raise ValueError(f"denominator: got {denominator!r}; expected 'batch' or 'pairs'.")
+        if bias_init is not None:
+            number("bias_init", bias_init)
         self.query, self.key = View.parse(query), View.parse(key)
         self.denominator: Denominator = denominator
         self.logit_bias = None if bias_init is None else nn.Parameter(torch.tensor(float(bias_init)))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hypvl.checks import number
 from hypvl.geometry.kernels import safe_sqrt
 from hypvl.geometry.precision import full_precision
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
@@ -175,10 +176,8 @@ class AngledEntailment(LossTerm):
         angle_weight: float = 0.1,
     ) -> None:
         super().__init__()
-        if not aperture_factor > 0:
-            raise ValueError(f"aperture_factor: got {aperture_factor}; expected a number above 0.")
-        if not angle_weight >= 0:
-            raise ValueError(f"angle_weight: got {angle_weight}; expected a number of 0 or more.")
+        number("aperture_factor", aperture_factor, above=0)
+        number("angle_weight", angle_weight, least=0)
         self.general, self.specific = View.parse(general), View.parse(specific)
         self.aperture_factor, self.angle_weight = aperture_factor, angle_weight
         self.needs = frozenset({self.general, self.specific})

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hypvl import distributed
+from hypvl.checks import number
 from hypvl.geometry.precision import full_precision, inner_products
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 
@@ -157,9 +158,7 @@ class CentreUniform(LossTerm):
 
 
 def _checked(t: float) -> float:
-    if not 0 < t < math.inf:
-        raise ValueError(f"t: got {t}; expected a number above 0.")
-    return t
+    return number("t", t, above=0)
 
 
 def _flat(ctx: PairContext, view: View, gathered: bool = False) -> Tensor:

@@ -50,8 +50,8 @@ class DualEncoder(nn.Module):
         super().__init__()
         self.visual = visual
         self.textual = textual
-        self.visual_head = visual_head(_width(visual))
-        self.textual_head = textual_head(_width(textual))
+        self.visual_head = _make("visual_head", visual_head, _width(visual))
+        self.textual_head = _make("textual_head", textual_head, _width(textual))
         self.geometry = geometry
         self.scorer = scorer
         dims = [int(head.out_features) for head in (self.visual_head, self.textual_head)]  # type: ignore[arg-type]  # nn.Module attributes are typed Tensor | Module
@@ -61,8 +61,8 @@ class DualEncoder(nn.Module):
                 "give both the same embedding size."
             )
         self.embed_dim = dims[0]
-        self.image_post = _make_posts(image_post, self.embed_dim)
-        self.text_post = _make_posts(text_post, self.embed_dim)
+        self.image_post = _make_posts("image_post", image_post, self.embed_dim)
+        self.text_post = _make_posts("text_post", text_post, self.embed_dim)
         self.image_size = int(visual.image_size)  # type: ignore[arg-type]
         self.context_length = int(textual.context_length)  # type: ignore[arg-type]
 
@@ -225,10 +225,20 @@ class _PromptGeometry:
         return getattr(self._model.geometry, name)
 
 
-def _make_posts(make: MakePost | Sequence[MakePost] | None, dim: int) -> nn.Module | None:
+def _make(name: str, make: MakePost, width: int) -> nn.Module:
+    """A part made by a callable; what it refuses is said with the part's name."""
+    try:
+        return make(width)
+    except ValueError as error:
+        raise ValueError(f"{name}.{error}") from error
+
+
+def _make_posts(name: str, make: MakePost | Sequence[MakePost] | None, dim: int) -> nn.Module | None:
     if make is None:
         return None
-    return nn.ModuleList([one(dim) for one in make]) if isinstance(make, Sequence) else make(dim)
+    if isinstance(make, Sequence):
+        return nn.ModuleList([_make(f"{name}.{i}", one, dim) for i, one in enumerate(make)])
+    return _make(name, make, dim)
 
 
 def _width(encoder: nn.Module) -> int:

@@ -119,7 +119,10 @@ class Learner(nn.Module):
 
         Every module of the model and the objective that has a ``constrain_()``, however deep it lies, is asked once.
         """
-        self.model.constrain_()
+        if hasattr(self.model, "constrain_"):
+            self.model.constrain_()
+        else:
+            constrain_modules_(self.model.modules())
         constrain_modules_(self.objective.modules())
 
     def update_(self, *contexts: PairContext, happened: Tensor | None = None) -> None:

@@ -4,6 +4,7 @@ import difflib
 import fnmatch
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -169,6 +170,28 @@ def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
         if name in chosen:
             parameter.requires_grad_(False)
     return [name for name in names if name in chosen]
+
+
+def check_optimizer(arguments: Mapping[str, Any]) -> None:
+    """Refuse what an optimizer would compute with, and not make sense of: NaN, infinities, texts, numbers below 0.
+
+    Args:
+        arguments: Of its constructor, whatever its class.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, value in arguments.items():
+        if name in ("lr", "weight_decay", "momentum", "lambd", "dampening"):
+            number(name, value, least=0)
+        elif name in ("eps", "alpha", "rho", "max_norm"):
+            for part in value if isinstance(value, list | tuple) else [value]:
+                number(name, part, above=0)
+        elif name in ("betas", "beta"):
+            for i, part in enumerate(value if isinstance(value, list | tuple) else [value]):
+                number(f"{name}.{i}", part, least=0, below=1)
+        elif isinstance(value, float):
+            number(name, value)
 
 
 def _trainable(model: nn.Module) -> list[str]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from loguru import logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from hypvl import distributed
 from hypvl.checks import whole_number
@@ -36,6 +38,7 @@ from hypvl.training.hooks.skipped_steps import SkippedSteps
 from hypvl.training.hooks.stalls import Stalls
 from hypvl.training.learner import Learner
 from hypvl.training.loop import Hook, Trainer
+from hypvl.training.optim import check_optimizer
 from hypvl.training.precision import Precision
 from hypvl.training.provenance import provenance
 from hypvl.training.root import mean_embedding
@@ -78,7 +81,7 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
 def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     folder = options.output_dir
     cfg = _with_periods(cfg, options)
-    settings = TrainConfig.read(_node(cfg, "train"))
+    settings, optim = TrainConfig.read(_node(cfg, "train")), _node(cfg, "optim")
     device = distributed.device()
     plan = Accumulation.choose(settings, world_size=distributed.world_size())
     _check_place(folder)
@@ -93,8 +96,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     if settings.init_checkpoint is not None and resumed is None:
         started_from = _start_from(model, settings)
     learner = Learner(model, instantiate(settings.objective)).to(device)
-    optimizer = _finish(cfg.optim.optimizer, _finish(cfg.optim.parameters, learner))
-    scheduler = _finish(cfg.optim.lr_scheduler, optimizer)
+    optimizer, scheduler = build_optimizer(optim, learner)
     precision = Precision.choose(settings.amp, device)
     scaler = precision.make_scaler()
     learner.train()
@@ -197,11 +199,13 @@ def _with_periods(cfg: DictConfig, options: RunOptions) -> DictConfig:
     return cfg
 
 
-def _node(cfg: DictConfig, path: str) -> DictConfig:
-    """A mapping that a training config must have."""
+def _node(cfg: DictConfig, path: str, above: str = "") -> DictConfig:
+    """A mapping that a training config must have; ``above`` is where ``cfg`` lies."""
     node = OmegaConf.select(cfg, path)
     if not isinstance(node, DictConfig):
-        raise ConfigError(f"{path}: got {node!r}; expected a mapping, as in the files of configs/common/.")
+        raise ConfigError(
+            f"{above}{path}: got {node!r}; expected a mapping, as in the files of configs/common/."
+        )
     return node
 
 
@@ -308,12 +312,31 @@ def _live_audit(settings: TrainConfig, folder: Path, sinks: list[Sink], trainer:
     ]
 
 
-def _finish(node: DictConfig, argument: Any) -> Any:
-    """Call what a partial config node builds; wrong values are an error of the config."""
+def build_optimizer(optim: DictConfig, learner: nn.Module) -> tuple[torch.optim.Optimizer, LRScheduler]:
+    """The optimizer and the schedule that `optim` of a config asks for.
+
+    Raises:
+        ConfigError: for a value that is not possible, by its key.
+    """
+    groups = _call(optim, "parameters", learner)
+    arguments = OmegaConf.to_container(_node(optim, "optimizer", "optim."), resolve=True)
+    assert isinstance(arguments, dict)
+    try:
+        check_optimizer({str(name): value for name, value in arguments.items()})
+    except ValueError as error:
+        raise ConfigError(f"optim.optimizer.{error}") from error
+    optimizer = _call(optim, "optimizer", groups)
+    return optimizer, _call(optim, "lr_scheduler", optimizer)
+
+
+def _call(optim: DictConfig, name: str, argument: Any) -> Any:
+    """What the partial node at ``name`` makes of an argument; wrong values are an error of the config."""
+    node = _node(optim, name, "optim.")
     try:
         return instantiate(node)(argument)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{node.get('_target_')}: {error}") from error
+        separator = "." if re.match(r"\w+(\.\S+)?: got ", str(error)) else ": "
+        raise ConfigError(f"optim.{name}{separator}{error}") from error
 
 
 def _loader(

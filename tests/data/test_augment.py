@@ -167,7 +167,7 @@ def test_wordnet_that_is_not_there_is_an_error_that_says_what_to_do(monkeypatch:
             r"operations: got \['synonym'\]; expected some of insert, swap, delete",
         ),
         ({"operations": []}, r"operations: got \[\]"),
-        ({"share": 0.0}, "share: got 0.0; expected above 0"),
+        ({"share": 0.0}, "share: got 0.0; expected a number above 0"),
     ],
 )
 def test_wrong_settings(options: dict[str, Any], message: str) -> None:

@@ -76,14 +76,14 @@ def test_unusable_samples_are_bad(notes: dict[str, bytes], reason: str) -> None:
 
 @pytest.mark.parametrize("weights", [(1, 2, 3), (0, 0, 0, 0), (1, -1, 1, 1), (1, 1, 1, float("nan"))])
 def test_weights_that_are_none_are_refused(weights: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="level_weights is"):
+    with pytest.raises(ValueError, match=r"level_weights(: got| is) "):
         DemoMapper(level_weights=weights)  # type: ignore[arg-type]
 
 
 def test_box_levels_need_boxes_and_objects() -> None:
     with pytest.raises(ValueError, match=r"box_level_weights is \(1, 1, 1, 1\), but boxes is False"):
         DemoMapper(box_level_weights=(1, 1, 1, 1))
-    with pytest.raises(ValueError, match="box_level_weights is"):
+    with pytest.raises(ValueError, match=r"box_level_weights(: got| is) "):
         DemoMapper(boxes=True, box_level_weights=(1, 1, 1))  # type: ignore[arg-type]
     mapper = DemoMapper(boxes=True, box_level_weights=(1, 1, 1, 1))
     assert repr(mapper).endswith("boxes=True, box_level_weights=(1.0, 1.0, 1.0, 1.0))")

@@ -80,7 +80,9 @@ def test_another_start_gives_each_factor_norm_one() -> None:
     assert head.log_scale.item() == pytest.approx(math.log(8**-0.5))
     norms = head(torch.randn(500, 400)).unflatten(-1, (8, 8)).norm(dim=-1)
     assert norms.square().mean().item() == pytest.approx(1.0, rel=0.05)  # the weights are one draw
-    with pytest.raises(ValueError, match=r"log_scale_init: got 0.1, expected a number of at most 0"):
+    with pytest.raises(
+        ValueError, match=r"log_scale_init: got 0.1; expected a number of at least -80 and up to 0"
+    ):
         ScaledProjectionHead(4, 4, log_scale_init=0.1)
 
 

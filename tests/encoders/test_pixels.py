@@ -61,9 +61,11 @@ def test_wrong_images_are_named() -> None:
     with pytest.raises(ValueError, match=r"images are 4 x 5, but this encoder takes 4 x 4"):
         encoder()(torch.zeros(1, 3, 4, 5))
     assert encoder(fixed_size=False)(torch.zeros(1, 3, 4, 5)).shape == (1, 3, 4, 5)
-    for wrong in ({"pixel_mean": (0.5,)}, {"pixel_std": (1.0, 0.0, 1.0)}, {"pixel_std": (1.0, -1.0, 1.0)}):
-        with pytest.raises(ValueError, match="three numbers each"):
-            encoder(**wrong)
+    with pytest.raises(ValueError, match="three numbers each"):
+        encoder(pixel_mean=(0.5,))
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=r"pixel_std: got .*; expected a number above 0"):
+            encoder(pixel_std=(1.0, wrong, 1.0))
 
 
 def test_pure_function_follows_the_dtype_of_the_mean() -> None:

@@ -104,7 +104,7 @@ def test_variance_of_rows_far_from_zero_keeps_its_digits() -> None:
 
 
 def test_a_momentum_out_of_range_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"momentum: got 1\.5; expected a number from 0 to 1"):
+    with pytest.raises(ValueError, match=r"momentum: got 1\.5; expected a number of at least 0 and up to 1"):
         BatchStandardize(3, momentum=1.5)
 
 

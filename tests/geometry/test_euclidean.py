@@ -124,5 +124,5 @@ def test_undefined_angles_are_right_angles_without_gradient() -> None:
 
 
 def test_min_radius_must_be_positive() -> None:
-    with pytest.raises(ValueError, match=r"min_radius: got 0\.0, expected a number > 0, or None"):
+    with pytest.raises(ValueError, match=r"min_radius: got 0\.0; expected a number above 0"):
         Euclidean(min_radius=0.0)

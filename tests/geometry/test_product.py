@@ -178,8 +178,8 @@ def test_one_entails_another_in_every_factor() -> None:
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    ({"factors": 0}, "factors, factor_dim: got 0 and 8"),
-    ({"factor_dim": 0}, "factors, factor_dim: got 64 and 0"),
+    ({"factors": 0}, "factors: got 0; expected a whole number of at least 1"),
+    ({"factor_dim": 0}, "factor_dim: got 0; expected a whole number of at least 1"),
     ({"curv_init": 0.0}, r"curv_init: got 0.0"),
     ({"curv_range": 0.5}, r"curv_range: got 0.5"),
     ({"min_radius": 0.0}, r"min_radius: got 0.0"),

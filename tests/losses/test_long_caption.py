@@ -237,7 +237,7 @@ def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match=r"x: got shape \(4,\); expected \(B, D\)"):
         primary_components(torch.zeros(4), count=1)
     for arguments, words in (
-        ({"components": 0}, "components: got 0; expected at least 1"),
+        ({"components": 0}, "components: got 0; expected a whole number of at least 1"),
         ({"label_smoothing": 1.0}, "label_smoothing: got 1.0"),
         ({"over": "rank"}, "over: got 'rank'; expected 'gathered' or 'local'"),
     ):
