@@ -116,16 +116,16 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
     folder = args.checkpoint_path.parent if args.output_dir is None else args.output_dir
     path = folder / RESULTS if args.output is None else args.output
     provenance = _provenance(args, config, device=str(device), iteration=content.get("iteration"))
-    file = None
-    if distributed.is_main():
-        file = ResultsFile(
-            path,
-            subject=_subject(args, content, checkpoint_sha256=provenance["checkpoint_sha256"]),
-            provenance=provenance,
-            as_csv=results_csv,
-        )
+    file: ResultsFile | None = None
+
+    def open_file() -> None:
+        nonlocal file
+        subject = _subject(args, content, checkpoint_sha256=provenance["checkpoint_sha256"])
+        file = ResultsFile(path, subject=subject, provenance=provenance, as_csv=results_csv)
         if file.set_aside is not None:
             show(f"{path}: held another evaluation, kept as {file.set_aside}")
+
+    distributed.from_main(open_file)  # what goes wrong ends every rank
     for number, name in enumerate(names, start=1):
         started = time.monotonic()
         settings = _settings(config, name)
