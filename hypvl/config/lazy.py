@@ -189,7 +189,8 @@ def instantiate(cfg: Any, *args: Any, **kwargs: Any) -> Any:
             if isinstance(cause, UserError):
                 raise cause from None
         if isinstance(causes[-1], TypeError | ValueError | ImportError | InstantiationException):
-            raise ConfigError(_refused(error, causes[-1])) from error
+            said = next((cause for cause in causes if not isinstance(cause, InstantiationException)), error)
+            raise ConfigError(_refused(error, said)) from error
         raise
 
 

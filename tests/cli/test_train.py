@@ -280,9 +280,32 @@ BAD = {
         ["model.visual.image_size=32", "dataset.image_transform.size=64"],
         r"dataset\.image_transform\.size: got 64, but model\.visual\.image_size is 32",
     ),
+    "a decay below 0": (
+        ["optim.parameters.weight_decay=-1"],
+        r"optim\.parameters\.weight_decay: got -1; expected a number of at least 0",
+    ),
+    "a rate that is no number": (["optim.optimizer.lr=nan"], r"optim\.optimizer\.lr: got nan"),
+    "betas of 1": (["optim.optimizer.betas=[0.9,1]"], r"optim\.optimizer\.betas\.1: got 1"),
+    "a curvature below 0": (["model.geometry.curv_init=-1"], r"model\.geometry\.curv_init: got -1"),
+    "a head of no features": (
+        ["model.visual_head.out_features=0"],
+        r"model\.visual_head\.out_features: got 0; expected a whole number of at least 1",
+    ),
+    "a weight that is no number": (
+        ["train.objective.weights.contrastive=nan"],
+        r"train\.objective\.weights\.contrastive: got nan",
+    ),
+    "cones of no width": (
+        ["train.objective.terms.entailment.aperture_factor=0"],
+        r"train\.objective\.terms\.entailment\.aperture_factor: got 0",
+    ),
+    "more bad samples than all": (["dataset.max_bad_fraction=2"], r"dataset\.max_bad_fraction: got 2"),
+    "clipping to nothing": (["train.grad_clip_norm=0"], r"train\.grad_clip_norm: got 0; .* above 0"),
+    "no schedule": (["~optim.lr_scheduler"], r"optim\.lr_scheduler: got None; expected a mapping"),
+    "a setting that is none": (["+train.note=first"], r"unknown key 'train\.note'"),
     "no samples for the root": (["train.root_samples=0"], r"train\.root_samples: got 0"),
     "fewer GPUs than none": (["--num-gpus", "-1"], "--num-gpus: got -1; expected 0 or more"),
-    "no window": (["dataset.shuffle_window=0"], r"dataset: shuffle_window: got 0"),
+    "no window": (["dataset.shuffle_window=0"], r"dataset\.shuffle_window: got 0"),
     "url without scheme": (
         ["--num-machines", "2", "--dist-url", "localhost:1"],
         r"--dist-url: got 'localhost:1'; expected tcp://",
