@@ -253,3 +253,38 @@ def test_help_of_scripts_is_light(script: Path) -> None:
         "except SystemExit as end:\n    assert not end.code, end.code"
     )
     assert _loaded_by(code, str(script)) & HEAVY == set()
+
+
+# Where JSON text is read: everything else calls ``parse_json``, which keeps depth within bounds.
+READS_JSON = {"hypvl/io/json_text.py", "hypvl/io/json_list.py", "hypvl/config/reader.py"}
+
+
+def _json_readers(tree: ast.AST) -> Iterator[ast.AST]:
+    """``json.loads``, ``json.load`` and ``json.JSONDecoder``, also imported by name."""
+    names = {"loads", "load", "JSONDecoder"}
+    for node in ast.walk(tree):
+        called = isinstance(node, ast.Attribute) and ast.unparse(node.value) == "json" and node.attr in names
+        imported = (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "json"
+            and any(alias.name in names for alias in node.names)
+        )
+        if called or imported:
+            yield node
+
+
+def test_json_is_read_within_bounds() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+        for path in sources("hypvl")
+        if str(path.relative_to(ROOT)) not in READS_JSON
+        for node in _json_readers(tree_of(path))
+    ]
+    assert not wrong, "call hypvl.io.json_text.parse_json:\n" + "\n".join(wrong)
+
+
+def test_json_readers_are_found() -> None:
+    for code in ("json.loads(x)", "json.load(f)", "from json import loads", "json.JSONDecoder().decode(x)"):
+        assert list(_json_readers(ast.parse(code))), code
+    for code in ("json.dumps(x)", "parse_json(x)", "torch.load(x)", "yaml.load(x)"):
+        assert not list(_json_readers(ast.parse(code))), code

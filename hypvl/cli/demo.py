@@ -1,7 +1,6 @@
 """`scripts/demo.py`: draw data, train a small model, evaluate it, and walk a picture to the root."""
 
 import argparse
-import json
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from hypvl.cli import evaluate, image_traversals, make_demo_data, train
 from hypvl.cli.common import command_parser, run_main, show, user_path
 from hypvl.errors import UserError
 from hypvl.io.files import write_atomically
-from hypvl.io.json_text import json_bytes
+from hypvl.io.json_text import json_bytes, parse_json
 
 EXAMPLES = """
 examples:
@@ -64,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     )  # fmt: skip
     untrained = _untrained_radii(config)
     write_atomically(folder / UNTRAINED, json_bytes(untrained, indent=1))
-    results = json.loads((folder / evaluate.RESULTS).read_text())["results"]
+    results = parse_json((folder / evaluate.RESULTS).read_text())["results"]
     _summarise(args.model, results, untrained)
     show(
         f"checkpoint  {checkpoint}",

@@ -1,7 +1,6 @@
 """The allow-list of targets, part by part, and the check that every config which is data passes."""
 
 import functools
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ from typing import Any
 from hypvl.config.plain import TARGET, Plain, as_config, strings
 from hypvl.config.references import REFERENCE, check_resolved_size, resolved_mappings
 from hypvl.errors import ConfigError
+from hypvl.io.json_text import parse_json
 
 LIST = Path(__file__).with_name("targets.json")
 EXTRA_VARIABLE = "HYPVL_EXTRA_TARGETS"
@@ -129,7 +129,7 @@ def is_reference_or_text(text: str) -> bool:
 @functools.cache
 def _own_list() -> dict[str, frozenset[str]]:
     """The targets of each part."""
-    return {part: frozenset(names) for part, names in json.loads(LIST.read_text(encoding="utf-8")).items()}
+    return {part: frozenset(names) for part, names in parse_json(LIST.read_text(encoding="utf-8")).items()}
 
 
 def _added(extra_targets: Iterable[str]) -> frozenset[str]:

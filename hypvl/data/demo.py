@@ -30,6 +30,7 @@ from hypvl.data.demo_captions import DIGIT_WORDS, LEVELS, digit_captions, evalua
 from hypvl.data.demo_drawing import draw_digit
 from hypvl.data.demo_scenes import Kind, Scene, make_scene
 from hypvl.errors import DataError
+from hypvl.io.json_text import parse_json
 
 GENERATOR_VERSION = 2
 NUM_DIGITS = 1797
@@ -282,7 +283,7 @@ def _png(image: Image.Image) -> bytes:
 
 def _read_json(path: Path) -> object:
     try:
-        return json.loads(path.read_text())
+        return parse_json(path.read_text())
     except ValueError:
         return None  # a stamp cut off while it was written: not current, made anew
 

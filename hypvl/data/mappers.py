@@ -8,7 +8,6 @@ has ``image`` (encoded bytes) and ``caption`` (text), and may have more, see
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from hypvl.checks import number
 from hypvl.data.sample import BadSample, caption_text
+from hypvl.io.json_text import parse_json
 
 Mapper = Callable[[str, Mapping[str, bytes], np.random.Generator], dict[str, Any]]
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
@@ -97,8 +97,8 @@ def read_json(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
     if "json" not in members:
         raise BadSample(key, f"missing json (it has {', '.join(sorted(members)) or 'nothing'})")
     try:
-        notes = json.loads(members["json"])
-    except (ValueError, RecursionError) as error:
+        notes = parse_json(members["json"])
+    except ValueError as error:
         raise BadSample(key, f"broken json ({error})") from error
     if not isinstance(notes, dict):
         raise BadSample(key, f"json is a {type(notes).__name__}, expected an object")

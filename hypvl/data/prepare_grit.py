@@ -27,6 +27,7 @@ from hypvl.data.storage import FileHandles, LocalFile
 from hypvl.data.tar_index import MemberError, build_index, in_blocks, read_members
 from hypvl.errors import DataError, UserError
 from hypvl.io.files import write_atomically
+from hypvl.io.json_text import parse_json
 
 MANIFEST = "manifest.jsonl"
 _FORMAT = 1
@@ -351,7 +352,7 @@ def _read_manifest(folder: Path, head: dict[str, Any]) -> dict[str, _Record]:
     try:
         text = path.read_text()
         whole = text[: text.rfind("\n") + 1]
-        found, *records = [json.loads(line) for line in whole.splitlines()] or [head]
+        found, *records = [parse_json(line) for line in whole.splitlines()] or [head]
         by_name = {
             str(record["tar"]): _Record(record["source_bytes"], record["bytes"], Counts.from_record(record))
             for record in records

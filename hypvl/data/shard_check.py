@@ -1,6 +1,5 @@
 """Are TAR shards whole, and do their samples hold a picture and a text?"""
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -9,6 +8,7 @@ from hypvl.data.storage import FileHandles, open_source
 from hypvl.data.tar_index import MemberError, build_index, in_blocks, read_members
 from hypvl.errors import DataError
 from hypvl.io.images import ImageError, decode_image
+from hypvl.io.json_text import parse_json
 
 _PICTURES = ("jpg", "jpeg", "png", "webp")
 _TEXTS = ("json", "txt", "caption", "cls")
@@ -87,11 +87,11 @@ def _problem(members: dict[str, bytes]) -> str | None:
     try:
         decode_image(picture)
         if text == "json":
-            json.loads(members[text])
+            parse_json(members[text])
         else:
             members[text].decode("utf-8")
     except ImageError as error:
         return f"{error}."
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return f"its .{text} cannot be read ({error})."
     return None

@@ -1,6 +1,5 @@
 """Compositionality: does a picture score its own caption above those that are false by a word or its order?"""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from math import fsum
 from pathlib import Path
@@ -22,6 +21,7 @@ from hypvl.evaluation.protocol import (
     check_set,
 )
 from hypvl.evaluation.scoring.pairs import pair_scores
+from hypvl.io.json_text import parse_json
 
 Extra = Literal["auroc", "threshold"]
 #: Measures of which guessing gives a half.
@@ -257,7 +257,7 @@ def demo_choices(hierarchy: str | Path) -> Choices:
     """
     path = Path(hierarchy)
     try:
-        scenes: list[dict[str, Any]] = json.loads(path.read_text())["scenes"]
+        scenes: list[dict[str, Any]] = parse_json(path.read_text())["scenes"]
         choices = [
             Choice(image, scene["caption"], (negative["text"],), negative["type"])
             for image, scene in enumerate(scenes)

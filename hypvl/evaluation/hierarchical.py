@@ -1,6 +1,5 @@
 """Hierarchical metrics of zero-shot classification: how far from the truth a wrong class lies in an is-a graph."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from hypvl.evaluation.protocol import (
     Tokenizer,
 )
 from hypvl.evaluation.zero_shot import ZeroShotClassification
+from hypvl.io.json_text import parse_json
 
 
 class HierarchicalClassification(Evaluator):
@@ -161,7 +161,7 @@ class DemoObjects:
         path = Path(root) / "eval" / "hierarchy.json"
         try:
             scenes = [
-                s for s in json.loads(path.read_text())["scenes"] if str(s["kind"]).startswith("single")
+                s for s in parse_json(path.read_text())["scenes"] if str(s["kind"]).startswith("single")
             ]
             self.keys: Sequence[str] = [Path(s["image"]).stem for s in scenes]
             self._images = FileImages([path.parent / s["image"] for s in scenes])

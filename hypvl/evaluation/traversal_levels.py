@@ -1,6 +1,5 @@
 """Do traversals climb a hierarchy of captions? Over drawn scenes whose captions have known levels."""
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +25,7 @@ from hypvl.evaluation.traversal import (
     radius,
     traverse,
 )
+from hypvl.io.json_text import parse_json
 
 
 class TraversalLevels(Evaluator):
@@ -163,7 +163,7 @@ def _true_texts(scene: dict[str, Any]) -> frozenset[str]:
 
 def _read(path: Path, key: str, kind: type) -> Any:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingDataError(f"{path}: is not there; make it with scripts/make_demo_data.py.") from error
     except OSError as error:

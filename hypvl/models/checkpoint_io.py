@@ -1,7 +1,6 @@
 """Reading checkpoint files without ever running code in them, and putting their weights into a model."""
 
 import fnmatch
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from hypvl.checks import one_of
 from hypvl.errors import CheckpointError
+from hypvl.io.json_text import parse_json
 from hypvl.models.convert import listed
 from hypvl.models.differences import settings_that_differ
 from hypvl.models.positions import Positions, with_positions_of
@@ -238,8 +238,8 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
     beside = path.with_name(CONFIG_FILE)
     if beside.is_file():
         try:
-            content["config"] = json.loads(beside.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            content["config"] = parse_json(beside.read_text(encoding="utf-8"))
+        except (ValueError, UnicodeDecodeError) as error:
             raise CheckpointError(
                 f"{beside}: not JSON ({error}); expected the config of {path.name}."
             ) from error

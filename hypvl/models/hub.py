@@ -19,6 +19,7 @@ from hypvl.config.plain import Plain, strings, to_plain
 from hypvl.config.reader import parse_yaml
 from hypvl.encoders.image import without_pretrained_weights
 from hypvl.errors import CheckpointError, ConfigError
+from hypvl.io.json_text import parse_json
 from hypvl.io.tensors import write_safetensors
 from hypvl.models.checkpoint_io import (
     CONFIG_FILE,
@@ -257,7 +258,7 @@ def _zoo() -> Any:
 
 def _load_named(name: str) -> DictConfig:
     if name in list_models():
-        return _from_data(json.loads((_zoo() / f"{name}.json").read_text(encoding="utf-8")), name)
+        return _from_data(parse_json((_zoo() / f"{name}.json").read_text(encoding="utf-8")), name)
     path = Path(name)
     if path.is_dir() and (path / CONFIG_FILE).is_file():
         path = path / CONFIG_FILE

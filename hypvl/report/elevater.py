@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.errors import DataError
+from hypvl.io.json_text import parse_json
 
 #: What all seeds of a set have in common.
 SAME = ("model_name", "dataset_name", "num_params", "num_visual_params", "num_backbone_params", "n_shot")
@@ -144,7 +145,7 @@ def write_submission(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error}); remove it or write it again.") from error
     if not isinstance(content, dict):

@@ -1,12 +1,12 @@
 """Pictures of rankings by the root, of radius histograms, and of what lies between two pictures."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypvl.errors import DataError
 from hypvl.io.files import write_atomically
+from hypvl.io.json_text import parse_json
 from hypvl.io.redact import printable
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def _content(result: str | Path | Mapping[str, Any], keys: Sequence[str]) -> Map
     content: Any = result
     if not isinstance(result, Mapping):
         try:
-            content = json.loads(Path(result).read_text("utf-8"))
+            content = parse_json(Path(result).read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{result}: cannot be read ({error}); expected a JSON file of this command."

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.errors import DataError
+from hypvl.io.json_text import parse_json
 from hypvl.report.tables import APPROXIMATE, CHANCE, format_value
 from hypvl.report.units import unit_of
 
@@ -148,7 +148,7 @@ def read_file(path: Path) -> dict[str, Any]:
         DataError: when it cannot be read, or is something else.
     """
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as JSON ({error}).") from error
     parts = [content.get(key) if isinstance(content, dict) else None for key in ("provenance", "results")]

@@ -1,6 +1,5 @@
 """The picture of an image traversal: the image, and beside it the texts over the distance to the root."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -9,6 +8,7 @@ from typing import Any
 
 from hypvl.errors import DataError
 from hypvl.io.files import write_atomically
+from hypvl.io.json_text import parse_json
 from hypvl.io.redact import printable
 
 _MOST_LABELS = 40
@@ -179,7 +179,7 @@ def _pixels(path: Path) -> Any:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); expected a traversal's JSON file."

@@ -4,12 +4,12 @@ import functools
 import hashlib
 import importlib.resources
 import itertools
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from hypvl.data.hard_negatives import morphology
+from hypvl.io.json_text import parse_json
 
 Kind: TypeAlias = Literal["noun", "adjective", "verb"]
 KINDS: tuple[Kind, ...] = ("noun", "adjective", "verb")
@@ -208,7 +208,7 @@ class Lexicon:
 
 
 def _read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_content(name))
+    found: dict[str, Any] = parse_json(_content(name))
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from hypvl.data.hard_negatives.generate import TYPES, Negatives
 from hypvl.errors import DataError
 from hypvl.io.files import exclusive_lock
+from hypvl.io.json_text import parse_json
 
 
 @dataclass
@@ -86,7 +87,7 @@ class PartsWriter:
         self.output = output
         self.summary = output.with_name(f"{output.name}.summary.json")
         self._folder = output.with_name(f"{output.name}.parts")
-        self._plan: dict[str, Any] = json.loads(json.dumps(plan))
+        self._plan: dict[str, Any] = parse_json(json.dumps(plan))
         self._overwrite = overwrite
         if output.is_dir():
             raise DataError(
@@ -168,7 +169,7 @@ class PartsWriter:
         with _reported(self.output):
             with whole.open("wb") as out:
                 for number in range(parts):
-                    counts = json.loads(self._part(number).with_suffix(".json").read_text(encoding="utf-8"))
+                    counts = parse_json(self._part(number).with_suffix(".json").read_text(encoding="utf-8"))
                     total.add_counts(Counts.from_json(counts))
                     with self._part(number).open("rb") as part:
                         shutil.copyfileobj(part, out)
@@ -192,7 +193,7 @@ class PartsWriter:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -25,6 +25,7 @@ from hypvl.evaluation.datasets.classification import read_json
 from hypvl.evaluation.datasets.composition_files import provide
 from hypvl.evaluation.datasets.word_order import Tagger, builtin_tagger, plain_caption, shuffles
 from hypvl.evaluation.protocol import MissingDataError
+from hypvl.io.json_text import parse_json
 
 RELATIONS, ATTRIBUTES = "visual_genome_relation.json", "visual_genome_attribution.json"
 _ORDER_FILES = {"coco_karpathy_test.json": "coco_order", "flickr30k_test.json": "flickr30k_order"}
@@ -167,7 +168,7 @@ def order(
 def published_left_out() -> list[str]:
     """Relations that the published evaluation of VG-Relation does not count."""
     file = importlib.resources.files("hypvl.evaluation.datasets") / "aro_relations_left_out.json"
-    names: list[str] = json.loads(file.read_text("utf-8"))["relations"]
+    names: list[str] = parse_json(file.read_text("utf-8"))["relations"]
     return names
 
 

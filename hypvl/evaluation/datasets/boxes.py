@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.captioned_table import open_table
+from hypvl.evaluation.datasets.captioned_table import image_place, open_table
 from hypvl.evaluation.datasets.classification import read_json, require_folder
 from hypvl.evaluation.datasets.images import FileImages
 from hypvl.evaluation.protocol import ImageSource, MissingDataError
@@ -143,7 +143,7 @@ def coco_boxes(
         for _, corners, phrase in sorted(found[image], key=lambda entry: -entry[0])[:per_image]
     ]
     names = [sizes[image][0] for image in kept]
-    return _from_files(path, [root / split / name for name in names], [texts[i] for i in kept], boxes, names)
+    return _from_files(path, [image_place(path, root / split, name) for name in names], [texts[i] for i in kept], boxes, names)
 
 
 def demo_boxes(root: str | Path = "./datasets/demo") -> BoxedImages:
@@ -161,7 +161,7 @@ def demo_boxes(root: str | Path = "./datasets/demo") -> BoxedImages:
         entries = [scene for scene in content["scenes"] if len(scene["boxes"]) > 1]
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: lacks {error}; make it with scripts/make_demo_data.py.") from error
-    return _from_entries(path, entries, path.parent)
+    return _from_entries(path, entries, None)
 
 
 def jsonl_boxes(path: str | Path, *, images_root: str | Path | None = None) -> BoxedImages:
@@ -172,7 +172,7 @@ def jsonl_boxes(path: str | Path, *, images_root: str | Path | None = None) -> B
 
     Args:
         path: The file.
-        images_root: Folder that pictures are named from; None = the folder of the file.
+        images_root: Folder that images are named from, and may not leave; None = the folder of the file.
 
     Raises:
         MissingDataError: when the file or all pictures are not there.
@@ -180,10 +180,10 @@ def jsonl_boxes(path: str | Path, *, images_root: str | Path | None = None) -> B
     """
     path = Path(path)
     entries = [fields for _, fields in open_table(path).usable_rows()]
-    return _from_entries(path, entries, path.parent if images_root is None else Path(images_root))
+    return _from_entries(path, entries, images_root)
 
 
-def _from_entries(path: Path, entries: Sequence[Any], folder: Path) -> BoxedImages:
+def _from_entries(path: Path, entries: Sequence[Any], root: str | Path | None) -> BoxedImages:
     names: list[str] = []
     captions: list[str] = []
     boxes: list[Box] = []
@@ -202,7 +202,7 @@ def _from_entries(path: Path, entries: Sequence[Any], folder: Path) -> BoxedImag
             boxes += [Box(len(names), corners, phrase) for corners, phrase in parts]  # type: ignore[arg-type]  # four
             names.append(name)
             captions.append(caption)
-    return _from_files(path, [folder / name for name in names], captions, boxes, names)
+    return _from_files(path, [image_place(path, root, name) for name in names], captions, boxes, names)
 
 
 def _from_files(

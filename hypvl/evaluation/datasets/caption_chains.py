@@ -1,7 +1,5 @@
 """Readers of pictures with chains of captions, from the most general to the most specific: HierarCaps, and the demo."""
 
-import csv
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -10,9 +8,11 @@ from typing import Any, Literal
 
 from hypvl.checks import natural_number
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.classification import read_text, text_lines
+from hypvl.evaluation.datasets.captioned_table import image_place, open_table
+from hypvl.evaluation.datasets.classification import read_json
 from hypvl.evaluation.datasets.images import FileImages
 from hypvl.evaluation.protocol import ImageSource, MissingDataError
+from hypvl.io.json_text import parse_json
 
 _FILES = tuple(
     f"{stem}.{ending}"
@@ -22,7 +22,7 @@ _FILES = tuple(
 _PATH_KEYS = ("image", "file_name", "filename", "image_path")
 _ID_KEYS = ("cocoid", "coco_id", "image_id", "id")
 _ID_NAMES = ("{:012d}.jpg", "COCO_val2014_{:012d}.jpg", "COCO_train2014_{:012d}.jpg")
-_LEVEL = re.compile(r"(?:caption|captions|level|text)_?(\d+)$", re.I)
+_LEVEL = re.compile(r"(?:caption|captions|level|text)_?(\d{1,3})$", re.I | re.A)
 _ARROW = re.compile(r"\s*=>\s*")
 
 
@@ -83,10 +83,10 @@ def hierarcaps(
     folder = root / "images" if images_root is None else Path(images_root)
     path = _file(root, annotations)
     names, chains = [], []
-    for number, row in enumerate(_rows(path), start=1):
-        where = f"{path}, row {number}"
+    for place, row in _rows(path):
+        where = f"{path}, {place}"
         captions = _captions(row, where)
-        names.append(_picture(row, folder, where))
+        names.append(_picture(row, folder, path, where))
         chains.append(captions if order == "general first" else captions[::-1])
     if not names:
         raise DataError(f"{path}: has no rows; expected a picture and its captions in each.")
@@ -109,7 +109,7 @@ def demo_chains(root: str | Path = "./datasets/demo") -> CaptionChains:
     if not path.is_file():
         raise MissingDataError(f"{path}: is not there; make it with scripts/make_demo_data.py.")
     try:
-        scenes = json.loads(path.read_text(encoding="utf-8"))["scenes"]
+        scenes = parse_json(path.read_text(encoding="utf-8"))["scenes"]
         names = [str(scene["image"]) for scene in scenes]
         chains = [[str(text) for text in scene["chain"]] for scene in scenes]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -130,21 +130,16 @@ def _file(root: Path, annotations: str | None) -> Path:
     )
 
 
-def _rows(path: Path) -> list[Mapping[str, Any]]:
-    text = read_text(path)
-    try:
-        if path.suffix == ".csv":
-            rows: list[Any] = list(csv.DictReader(io.StringIO(text, newline="")))
-        elif path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in text_lines(text) if line.strip()]
-        else:
-            content = json.loads(text)
-            rows = list(content.values()) if isinstance(content, Mapping) else content
-    except (ValueError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as {path.suffix[1:].upper()} ({error}).") from error
-    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
-        raise DataError(f"{path}: expected a list of rows with a picture and its captions.")
-    return rows
+def _rows(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    """(where, fields) of each row; a JSON file may also be an object of rows by a name."""
+    if path.suffix == ".json":
+        content = read_json(path)
+        if isinstance(content, Mapping):
+            content = list(content.values())
+        if not isinstance(content, list) or not all(isinstance(row, Mapping) for row in content):
+            raise DataError(f"{path}: expected a list of rows with a picture and its captions.")
+        return [(f"row {number}", row) for number, row in enumerate(content, start=1)]
+    return list(open_table(path).usable_rows())
 
 
 def _captions(row: Mapping[str, Any], where: str) -> list[str]:
@@ -166,10 +161,10 @@ def _captions(row: Mapping[str, Any], where: str) -> list[str]:
     return [text.strip() for text in given]
 
 
-def _picture(row: Mapping[str, Any], folder: Path, where: str) -> Path:
+def _picture(row: Mapping[str, Any], folder: Path, source: Path, where: str) -> Path:
     for key in _PATH_KEYS:
         if row.get(key):
-            return folder / str(row[key])
+            return image_place(source, folder, str(row[key]))
     for key in _ID_KEYS:
         number = natural_number(str(row.get(key) or ""))
         if number is not None:

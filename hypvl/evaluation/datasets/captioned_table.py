@@ -3,13 +3,14 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from loguru import logger
 
 from hypvl.data.tokenizer import is_blank
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import MissingDataError
+from hypvl.io.files import path_below
 from hypvl.io.table_text import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,
@@ -19,6 +20,8 @@ from hypvl.io.table_text import (
     Quoting,
     TableText,
 )
+
+T = TypeVar("T")
 
 
 def open_table(
@@ -36,6 +39,32 @@ def open_table(
     if not path.exists():
         raise MissingDataError(f"{path}: is not there; see docs/evaluation.md for the layout of the set.")
     return TableText(path, separator=separator, quoting=quoting, max_field_lines=max_field_lines)
+
+
+def either(name: str, value: T, earlier: str, given: T) -> T:
+    """The value of an option that has an earlier name. Raises ValueError when both are given."""
+    if value is not None and given is not None:
+        raise ValueError(f"{name} and {earlier}: got both; expected {name}, {earlier} is its earlier name.")
+    return given if value is None else value
+
+
+def image_place(source: Path, root: str | Path | None, name: str) -> Path:
+    """Where an image is that a file names.
+
+    Args:
+        source: The file.
+        root: Folder that it may not leave; None: it starts from the folder of the file, and may lead anywhere.
+        name: The path.
+
+    Raises:
+        DataError: for one outside ``root``.
+    """
+    if root is None:
+        return source.parent / name
+    try:
+        return path_below(Path(root), name)
+    except ValueError as error:
+        raise DataError(f"{source}: {error}.") from error
 
 
 def captions_by_image(

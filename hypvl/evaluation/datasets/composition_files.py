@@ -11,13 +11,14 @@ from hypvl.errors import DataError
 from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.archives import unpack
 from hypvl.io.remote import DownloadError, download
+from hypvl.io.json_text import parse_json
 
 
 @cache
 def published_files() -> dict[str, Any]:
     """Set -> its homepage, and the address of each of its files or (unpacked from a ZIP) folders."""
     file = importlib.resources.files("hypvl.evaluation.datasets") / "composition_files.json"
-    content: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    content: dict[str, Any] = parse_json(file.read_text("utf-8"))
     return content
 
 
@@ -71,7 +72,7 @@ def _fetch(url: str, root: Path, part: str) -> None:
         arrived.unlink()
         return
     try:
-        json.loads(arrived.read_bytes())
+        parse_json(arrived.read_bytes())
     except ValueError as error:
         _give_up(arrived, url, "is not JSON", error)
     arrived.replace(root / part)

@@ -19,6 +19,7 @@ from hypvl.evaluation.datasets.images import read_image
 from hypvl.evaluation.datasets.prompts import set_templates
 from hypvl.evaluation.datasets.zips import ZipReader
 from hypvl.evaluation.protocol import MissingDataError
+from hypvl.io.json_text import parse_json
 
 Label = int | tuple[int, ...]
 #: Index files of a split, the first that is there is used.
@@ -48,7 +49,7 @@ class ElevaterEntry:
 @cache
 def elevater_entries() -> Mapping[str, ElevaterEntry]:
     """All 20, in the order of their names."""
-    content = json.loads(files(__package__).joinpath("elevater.json").read_text("utf-8"))
+    content = parse_json(files(__package__).joinpath("elevater.json").read_text("utf-8"))
     return {
         name: ElevaterEntry(**{**fields, "folders": tuple(fields["folders"])})
         for name, fields in content["sets"].items()

@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from hypvl.errors import ConfigError
+from hypvl.io.json_text import parse_json
 
 #: What every set can be asked for.
 SPLITS: tuple[str, ...] = ("train", "val", "test")
@@ -99,7 +100,7 @@ class SetEntry:
 @cache
 def entries() -> Mapping[str, SetEntry]:
     """All sets, the 20 first, in the order of the papers."""
-    content = json.loads(files(__package__).joinpath("sets.json").read_text("utf-8"))
+    content = parse_json(files(__package__).joinpath("sets.json").read_text("utf-8"))
     return {name: _entry(name, fields) for name, fields in content["sets"].items()}
 
 
@@ -125,7 +126,7 @@ def check_name(name: str, names: Sequence[str], *, what: str = "data set") -> No
 @cache
 def class_names(name: str) -> tuple[str, ...] | None:
     """Names for the classes of a set in the order of its labels, or None where its own files have them."""
-    content = json.loads(files(__package__).joinpath("names/class_names.json").read_text("utf-8"))
+    content = parse_json(files(__package__).joinpath("names/class_names.json").read_text("utf-8"))
     known = content["sets"].get(name)
     return None if known is None else tuple(known["names"])
 
@@ -133,7 +134,7 @@ def class_names(name: str) -> tuple[str, ...] | None:
 @cache
 def class_folders(name: str) -> tuple[str, ...] | None:
     """What the class folders of a set are called in its published files, in the order of :func:`class_names`."""
-    content = json.loads(files(__package__).joinpath("names/class_names.json").read_text("utf-8"))
+    content = parse_json(files(__package__).joinpath("names/class_names.json").read_text("utf-8"))
     known = content["sets"].get(name, {}).get("folders")
     return None if known is None else tuple(known)
 

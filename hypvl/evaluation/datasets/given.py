@@ -1,21 +1,22 @@
 """What a user hands to a command: a folder of pictures, TARs, files of texts."""
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from hypvl.data.tokenizer import is_blank
 from hypvl.errors import DataError
+from hypvl.evaluation.datasets.captioned_table import open_table
+from hypvl.io.table_text import TABLE_SUFFIXES, Quoting
 from hypvl.evaluation.datasets.classification import pictures_below, read_text, text_lines
 from hypvl.evaluation.datasets.images import IMAGE_EXTENSIONS, FileImages, TarMembers
 from hypvl.evaluation.protocol import MissingDataError
+from hypvl.io.json_text import parse_json
 
-_TABLES = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,15 @@ def picture_folder(folder: str | Path) -> FileImages:
     return FileImages(paths)
 
 
-def text_file(path: str | Path, *, text_key: str = "caption", id_key: str | None = None) -> Texts:
-    """The texts of a file: ``.jsonl`` objects, ``.csv`` or ``.tsv`` with a header, or ``.txt``, one a line.
+def text_file(
+    path: str | Path,
+    *,
+    text_key: str = "caption",
+    id_key: str | None = None,
+    separator: str | None = None,
+    quoting: Quoting = "minimal",
+) -> Texts:
+    """The texts of a file: a table (``.csv``, ``.tsv``, ``.jsonl``, a JSON list of objects), or ``.txt``, one a line.
 
     Blank lines and blank texts are left out.
 
@@ -82,27 +90,36 @@ def text_file(path: str | Path, *, text_key: str = "caption", id_key: str | None
         path: The file, UTF-8.
         text_key: Key, or column, of the text; not used for ``.txt``.
         id_key: Key of what it is called; None = ``<file name>:<line>``.
+        separator: Between columns of a table, see :class:`hypvl.io.table_text.TableText`.
+        quoting: How a table is quoted.
 
     Raises:
         MissingDataError: when the file is not there.
         DataError: naming the line that cannot be used.
     """
     path = Path(path)
-    readers = {".jsonl": _json_lines, ".txt": _plain_lines, **dict.fromkeys(_TABLES, _table)}
-    if path.suffix not in readers:
-        raise DataError(f"{path}: ends in {path.suffix!r}; expected one of {', '.join(sorted(readers))}.")
+    suffixes = (*TABLE_SUFFIXES, ".json", ".txt")
+    if path.suffix.lower() not in suffixes:
+        raise DataError(f"{path}: ends in {path.suffix!r}; expected one of {', '.join(sorted(suffixes))}.")
+    rows: Iterable[tuple[str, Mapping[str, Any]]]
+    if path.suffix.lower() == ".txt":
+        lines = text_lines(read_text(path))
+        rows = ((f"line {number}", {text_key: line}) for number, line in enumerate(lines, start=1))
+    else:
+        rows = open_table(path, separator=separator, quoting=quoting).usable_rows()
     texts: list[str] = []
     ids: list[str] = []
     keys = [text_key] if id_key is None else [text_key, id_key]
-    for line, row in readers[path.suffix](path, text_key):
+    for place, row in rows:
         lost = [key for key in keys if not isinstance(row.get(key), str | int | float)]
         if lost:
             raise DataError(
-                f"{path}, line {line}: has no {lost[0]!r} that is a text; found {', '.join(map(str, row))}."
+                f"{path}, {place}: has no {lost[0]!r} that is a text; found {', '.join(map(str, row))}."
             )
-        if text := str(row[text_key]).strip():
-            texts.append(text)
-            ids.append(f"{path.name}:{line}" if id_key is None else str(row[id_key]))
+        text = str(row[text_key])
+        if not is_blank(text):
+            texts.append(text.strip())
+            ids.append(f"{path.name}:{place.split()[1]}" if id_key is None else str(row[id_key]))
     if not texts:
         raise DataError(f"{path}: holds no texts; expected at least one.")
     return Texts(texts, ids)
@@ -125,34 +142,10 @@ def tar_texts(place: str, *, member: str) -> Texts:
         found: Any = None
         try:
             found = members.read(i, extension).decode("utf-8")
-            found = json.loads(found)[key] if key else found
+            found = parse_json(found)[key] if key else found
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{members.key(i)}: has no text at {member} ({error!r}).") from error
         if not isinstance(found, str):
             raise DataError(f"{members.key(i)}: {member} is a {type(found).__name__}; expected a text.")
         texts.append(found.strip())
     return Texts(texts, [members.id(i) for i in range(len(members))])
-
-
-def _json_lines(path: Path, text_key: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: is not valid JSON ({error}).") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number}: is a {type(row).__name__}; expected an object.")
-        yield number, row
-
-
-def _plain_lines(path: Path, text_key: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(text_lines(read_text(path)), start=1):
-        yield number, {text_key: line}
-
-
-def _table(path: Path, text_key: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=_TABLES[path.suffix])
-    for row in rows:
-        yield rows.line_num, {key: value for key, value in row.items() if key is not None}

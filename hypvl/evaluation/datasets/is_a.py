@@ -9,6 +9,7 @@ from hypvl.errors import DataError
 from hypvl.evaluation.datasets.classification import class_folders, read_text, require_folder, text_lines
 from hypvl.evaluation.metrics.hierarchy import IsA
 from hypvl.evaluation.protocol import MissingDataError
+from hypvl.io.json_text import parse_json
 
 _WHERE = (
     "ImageNet's is wordnet.is_a.txt (image-net.org, or rebuilt from WordNet 3.0 noun hypernyms), a line being "
@@ -39,7 +40,7 @@ def read_is_a(path: str | Path, *, order: Literal["parent child", "child parent"
         )
     text = read_text(path)
     try:
-        parents = _from_json(json.loads(text)) if path.suffix == ".json" else _from_pairs(text, order)
+        parents = _from_json(parse_json(text)) if path.suffix == ".json" else _from_pairs(text, order)
         return IsA(parents)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         expected = (

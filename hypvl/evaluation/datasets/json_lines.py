@@ -1,4 +1,4 @@
-"""Labelled pictures listed in a JSON-lines file."""
+"""Labelled images listed in a table."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,24 +7,29 @@ from typing import Any
 
 from torch import Tensor
 
+from hypvl.checks import natural_number
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.classification import read_json, read_text, text_lines
+from hypvl.evaluation.datasets.captioned_table import either, image_place, open_table
+from hypvl.evaluation.datasets.classification import read_json
 from hypvl.evaluation.datasets.images import read_image
 from hypvl.evaluation.protocol import MissingDataError
+from hypvl.io.table_text import TableText
 
 
 class JsonLinesSet:
-    """``{"image": path, "label": number or name}`` a line.
+    """``{"image": path, "label": number or name}`` a line, or any other table with these columns.
 
     Args:
-        path: The file.
-        images_root: What the paths are relative to; None = the file's folder.
+        path: The file: ``.jsonl``, a JSON list, or a CSV or TSV, see :class:`hypvl.io.table_text.TableText`.
+        images_root: What the paths are relative to, and may not leave; None = the file's folder.
         classes: Names in the order of the labels, or a JSON file of them: a list, or
             ``{"classes": [...], "prompts": templates or prompts by class}``. None = the labels are names, and the
             classes those that occur, sorted.
-        image_key: Field of the path.
-        label_key: Field of the label.
+        image_column: Column, or key, of the path.
+        label_column: Column, or key, of the label.
         prompts: Templates or whole prompts by class name, in place of those of the file.
+        image_key: Earlier name of ``image_column``.
+        label_key: Earlier name of ``label_column``.
 
     Raises:
         MissingDataError: when the file, or all its pictures, are not there.
@@ -37,14 +42,17 @@ class JsonLinesSet:
         *,
         images_root: str | Path | None = None,
         classes: Sequence[str] | str | Path | None = None,
-        image_key: str = "image",
-        label_key: str = "label",
+        image_column: str | None = None,
+        label_column: str | None = None,
         prompts: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        image_key: str | None = None,
+        label_key: str | None = None,
     ) -> None:
         path = Path(path)
-        folder = path.parent if images_root is None else Path(images_root)
         names, own_prompts = _classes(classes)
-        rows = _rows(path, image_key, label_key, numbered=names is not None)
+        image_column = either("image_column", image_column, "image_key", image_key)
+        label_column = either("label_column", label_column, "label_key", label_key)
+        rows = _rows(open_table(path), image_column or "image", label_column or "label", names)
         if names is None:
             names = sorted({str(label) for _, _, label in rows})
         self.classes = names
@@ -56,16 +64,16 @@ class JsonLinesSet:
         for line, _, label in rows:
             if isinstance(label, str) and label in twice:
                 raise DataError(
-                    f"{path}, line {line}: has the label {label!r}, the name of several classes; give labels as numbers."
+                    f"{path}, {line}: has the label {label!r}, the name of several classes; give labels as numbers."
                 )
             found = number.get(label) if isinstance(label, str) else label
             if found is None or not 0 <= found < len(names):
                 raise DataError(
-                    f"{path}, line {line}: has the label {label!r}; expected one of the {len(names)} classes, by "
+                    f"{path}, {line}: has the label {label!r}; expected one of the {len(names)} classes, by "
                     f"name or 0 ... {len(names) - 1}."
                 )
             self.labels.append(found)
-        self.paths = [folder / key for key in self.keys]
+        self.paths = [image_place(path, images_root, key) for key in self.keys]
         if not any(picture.is_file() for picture in self.paths):
             raise MissingDataError(
                 f"{path}: none of its {len(self.paths)} pictures is there, such as {self.paths[0]}; give images_root."
@@ -92,26 +100,24 @@ def _classes(given: Sequence[str] | str | Path | None) -> tuple[list[str] | None
     return names, content.get("prompts") if isinstance(content, dict) else None
 
 
-def _rows(path: Path, image_key: str, label_key: str, *, numbered: bool) -> list[tuple[int, str, int | str]]:
-    rows: list[tuple[int, str, int | str]] = []
-    for number, line in enumerate(text_lines(read_text(path)), start=1):
-        if not line.strip():
-            continue
-        try:
-            content = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: is not valid JSON ({error}).") from error
-        fields = content if isinstance(content, dict) else {}
-        image, label = fields.get(image_key), fields.get(label_key)
-        usable = isinstance(label, str) or (
-            numbered and isinstance(label, int) and not isinstance(label, bool)
-        )
-        if not isinstance(image, str) or not usable:
-            kinds = "class name or number" if numbered else "class name (or give classes for numbers)"
-            raise DataError(
-                f'{path}, line {number}: expected {{"{image_key}": path, "{label_key}": {kinds}}}; got {line[:80]}.'
+def _rows(
+    table: TableText, image_column: str, label_column: str, names: Sequence[str] | None
+) -> list[tuple[str, str, int | str]]:
+    """(where, path, label) of each row."""
+    rows: list[tuple[str, str, int | str]] = []
+    for place, fields in table.usable_rows():
+        image, label = fields.get(image_column), fields.get(label_column)
+        if isinstance(label, str) and not table.is_json and names is not None and label not in names:
+            number = natural_number(label)  # a table has texts only
+            label = label if number is None else number
+        wrong = isinstance(label, bool) or (isinstance(label, int) and names is None)
+        if not isinstance(image, str) or not isinstance(label, str | int) or wrong:
+            kinds = (
+                "class name (or give classes for numbers)" if names is None else "class name or number"
             )
-        rows.append((number, image, label))  # type: ignore[arg-type]  # checked by `usable`
-    if not rows:
-        raise DataError(f"{path}: names no pictures; expected one JSON object a line.")
+            got = json.dumps(fields, ensure_ascii=False, default=str)
+            raise DataError(
+                f'{table.path}, {place}: expected {{"{image_column}": path, "{label_column}": {kinds}}}; got {got[:80]}.'
+            )
+        rows.append((place, image, label))
     return rows

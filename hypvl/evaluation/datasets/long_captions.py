@@ -1,7 +1,6 @@
 """Readers of pictures with long captions: ShareGPT4V's validation entries, and folders of text files."""
 
-import json
-import re
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,11 +10,10 @@ from hypvl.evaluation.datasets.classification import require_folder
 from hypvl.evaluation.datasets.images import PicturesByStem
 from hypvl.evaluation.datasets.retrieval import CaptionedImages, from_files
 from hypvl.evaluation.protocol import MissingDataError
+from hypvl.io.files import open_regular
+from hypvl.io.json_list import JsonList
 
 SHARE_GPT4V = "share-captioner_coco_lcs_sam_1246k_1107.json"
-_WINDOW = 1 << 22  # characters read at a time
-_LARGEST_ENTRY = 1 << 26  # characters; what does not end by then is broken
-_BETWEEN = re.compile(r"[\s,]*")
 
 
 def share_gpt4v(
@@ -101,27 +99,8 @@ def caption_folder(root: str | Path, *, images: str = "image", captions: str = "
 
 def _first(path: Path, count: int) -> list[Any]:
     """The first elements of a JSON list of objects that may be far larger than memory."""
-    decoder = json.JSONDecoder()
-    found: list[Any] = []
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            text, at = file.read(_WINDOW).lstrip(), 1
-            if not text.startswith("["):
-                raise DataError(f"{path}: begins with {text[:20]!r}; expected a JSON list.")
-            while len(found) < count:
-                gap = _BETWEEN.match(text, at)
-                at = at if gap is None else gap.end()
-                if text.startswith("]", at):
-                    break
-                try:
-                    element, at = decoder.raw_decode(text, at)
-                except ValueError as error:  # broken, or not all of it read yet
-                    more = file.read(_WINDOW) if len(text) - at < _LARGEST_ENTRY else ""
-                    if not more:
-                        raise DataError(f"{path}: is no whole JSON list ({error}); copy it again.") from error
-                    text, at = text[at:] + more, 0
-                    continue
-                found.append(element)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
-    return found
+        with open_regular(path) as file:
+            return [value for _, _, value in islice(JsonList(file, path), count)]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error

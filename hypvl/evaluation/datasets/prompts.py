@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.errors import ConfigError, UserError
+from hypvl.io.json_text import parse_json
 
 #: For a set that has no prompts of its own.
 GENERIC_TEMPLATES: tuple[str, ...] = (
@@ -63,7 +64,7 @@ def set_templates(name: str, *, style: str = "clip") -> list[str]:
     """
     if style == "clip" and name == "imagenet":
         return imagenet_templates()
-    content = json.loads(files(__package__).joinpath("names/prompts.json").read_text("utf-8"))
+    content = parse_json(files(__package__).joinpath("names/prompts.json").read_text("utf-8"))
     styles = [key for key in content if key != "about"]
     if style not in styles:
         raise ConfigError(f"prompts of {name!r}: got style {style!r}; expected one of {', '.join(styles)}.")

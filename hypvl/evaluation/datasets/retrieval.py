@@ -2,19 +2,16 @@
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from hypvl.checks import one_of
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.captioned_table import captions_by_image, open_table
+from hypvl.evaluation.datasets.captioned_table import captions_by_image, either, image_place, open_table
 from hypvl.evaluation.datasets.classification import read_json, require_folder
 from hypvl.evaluation.datasets.images import FileImages
 from hypvl.evaluation.protocol import ImageSource, MissingDataError
 from hypvl.io.coco import by_id
-from hypvl.io.files import path_below
 from hypvl.io.table_text import MAX_FIELD_LINES, Quoting
-
-T = TypeVar("T")
 
 
 class CaptionedImages:
@@ -149,7 +146,7 @@ def coco_format(
     chosen = {image: texts[:captions_per_image] for image, texts in captions.items() if image in kept}
     return from_files(
         [
-            (_place(annotations, folder, names[image]), names[image], [text for text, _ in texts])
+            (image_place(annotations, folder, names[image]), names[image], [text for text, _ in texts])
             for image, texts in chosen.items()
         ],
         annotations,
@@ -204,7 +201,7 @@ def _karpathy(annotations: Path, folder: Path, split: str, captions_per_image: i
             f"{annotations}: has no picture with split {split!r}; expected one of {', '.join(splits)}."
         )
     return from_files(
-        [(_place(annotations, folder, name), name, own) for name, own in zip(names, texts, strict=True)],
+        [(image_place(annotations, folder, name), name, own) for name, own in zip(names, texts, strict=True)],
         annotations,
         image_ids=[entry.get("cocoid") for entry in entries],
         caption_ids=caption_ids,
@@ -284,20 +281,20 @@ def table(
         ValueError: for an option given by both its names.
     """
     path = Path(path).expanduser()
-    root = _either("images_root", images_root, "images", images)
+    root = either("images_root", images_root, "images", images)
     if root is not None:
         require_folder(Path(root), f"the pictures of {path.name}")
     entries = captions_by_image(
         open_table(path, separator=separator, quoting=quoting, max_field_lines=max_field_lines),
-        image_column=_either("image_column", image_column, "image_key", image_key),
-        caption_column=_either("caption_column", caption_column, "caption_key", caption_key),
+        image_column=either("image_column", image_column, "image_key", image_key),
+        caption_column=either("caption_column", caption_column, "caption_key", caption_key),
         where=where,
         file_name_only=one_of("image_is", image_is, ("path", "name")) == "name",
         max_characters=max_characters,
     )
     return from_files(
         [
-            (_place(path, root, name), name, texts[:captions_per_image])
+            (image_place(path, root, name), name, texts[:captions_per_image])
             for name, texts in entries.items()
         ],
         path,
@@ -425,18 +422,3 @@ def _agrees(entry: Mapping[str, Any], where: Mapping[str, str] | None) -> bool:
 
 def _text(caption: str, max_characters: int | None) -> str:
     return caption.strip()[:max_characters]
-
-
-def _either(name: str, value: T, earlier: str, given: T) -> T:
-    if value is not None and given is not None:
-        raise ValueError(f"{name} and {earlier}: got both; expected {name}, {earlier} is its earlier name.")
-    return given if value is None else value
-
-
-def _place(path: Path, root: str | Path | None, name: str) -> Path:
-    if root is None:
-        return path.parent / name
-    try:
-        return path_below(Path(root), name)
-    except ValueError as error:
-        raise DataError(f"{path}: {error}.") from error

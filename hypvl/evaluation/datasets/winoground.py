@@ -6,9 +6,10 @@ from typing import Any
 
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.choices import Gatherer, Group, Groups, require_pictures, text_of
-from hypvl.evaluation.datasets.classification import read_text
+from hypvl.evaluation.datasets.captioned_table import open_table
 from hypvl.evaluation.datasets.images import IMAGE_EXTENSIONS
 from hypvl.evaluation.protocol import MissingDataError
+from hypvl.io.json_text import parse_json
 
 # Field -> what its value is called as a kind.
 _TAGS = {"collapsed_tag": "{}", "secondary_tag": "{}", "num_main_preds": "main_preds_{}"}
@@ -42,21 +43,14 @@ def winoground(root: str | Path) -> Groups:
         )
     folder = path.parent / "images"
     gathered, groups = Gatherer(), []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: is not valid JSON ({error}).") from error
+    for place, entry in open_table(path).usable_rows():
+        number = int(place.split()[1]) - 1  # of the line, from 0
+        where = f"{path}, {place}"
         names = [text_of(entry, f"image_{i}", where) for i in (0, 1)]
         captions = [text_of(entry, f"caption_{i}", where) for i in (0, 1)]
         first, second = (gathered.position(_file(folder, name), key=name) for name in names)
-        key = str(entry.get("id", number - 1))
+        key = str(entry.get("id", number))
         groups.append(Group((first, second), (captions[0], captions[1]), _kinds(entry, where), key))
-    if not groups:
-        raise DataError(f"{path}: has no lines; expected at least one group.")
     require_pictures(gathered.paths, source=path, what="Winoground's images.zip, unpacked")
     return Groups(gathered.images(), groups)
 

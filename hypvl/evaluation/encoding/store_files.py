@@ -1,7 +1,6 @@
 """What the files of an embedding store say of pictures and texts, and how they are written."""
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from hypvl.errors import DataError
 from hypvl.io.files import write_atomically
-from hypvl.io.json_text import json_bytes
+from hypvl.io.json_text import json_bytes, parse_json
 
 #: Between the file and what is meant in it, in ids of pictures: ``test/0.tar::000012``.
 INSIDE = "::"
@@ -70,7 +69,7 @@ def text_digest(tokens: Sequence[int]) -> str:
 def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """A JSON object with these keys. Raises DataError."""
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = parse_json(path.read_text("utf-8"))
         lost = [key for key in keys if key not in content]
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path}: cannot be read ({error}); delete it and encode again.") from error

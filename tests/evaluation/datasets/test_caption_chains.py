@@ -102,3 +102,13 @@ def test_the_demo(tmp_path: Path) -> None:
     path.write_text(json.dumps({"scenes": [{"image": "scenes/a.png"}]}))
     with pytest.raises(DataError, match="cannot be read as scenes with chains"):
         demo_chains(tmp_path)
+
+
+def test_a_broken_line_of_a_csv_is_no_other_chain(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "7.jpg", RED)
+    lines = ["image,caption_1,caption_2", "7.jpg,animal,a dog, running"]
+    (tmp_path / "test.csv").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"test\.csv, line 2: cannot be used: another number .*\(4, expected 3"):
+        hierarcaps(tmp_path)
+    (tmp_path / "test.csv").write_text("\n".join([lines[0], '7.jpg,animal,"a dog, running"']))
+    assert hierarcaps(tmp_path).chains == [["animal", "a dog, running"]]

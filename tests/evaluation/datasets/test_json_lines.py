@@ -42,15 +42,15 @@ def test_names_or_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "classes", "message"),
     [
-        ("{", None, "line 1: is not valid JSON"),
+        ("{", None, "none of its first lines is a JSON object"),
         ({"image": "a.png", "label": 1}, None, "line 1: expected .*class name .or give classes for numbers"),
         ({"image": "a.png"}, ["x"], "line 1: expected .*class name or number"),
         ({"image": "a.png", "label": True}, ["x"], "line 1: expected"),
         ({"image": "a.png", "label": 1}, ["x"], r"line 1: has the label 1; expected one of the 1 classes"),
         ({"image": "a.png", "label": "y"}, ["x"], "line 1: has the label 'y'"),
         ({"image": "a.png", "label": "x"}, ["x", "x"], "label 'x', the name of several classes; give labels as num"),
-        ([], None, "line 1: expected"),
-        ("", None, "names no pictures"),
+        ([], None, "has no rows"),
+        ("", None, "has no rows"),
     ],
 )
 def test_lines_that_cannot_be_used(row: Any, classes: Any, message: str, tmp_path: Path) -> None:
@@ -68,3 +68,16 @@ def test_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text('{"names": []}')
     with pytest.raises(DataError, match=r"classes\.json: expected a list of class names"):
         JsonLinesSet(tmp_path / "set.jsonl", classes=tmp_path / "classes.json")
+
+
+def test_the_same_from_a_csv(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", RED)
+    (tmp_path / "set.csv").write_text('file;y\na.png;"rose"\na.png;0\n')
+    data = JsonLinesSet(tmp_path / "set.csv", classes=["sky", "rose"], image_column="file", label_column="y")
+    assert data.labels == [1, 0] and data.keys == ["a.png", "a.png"]
+    (tmp_path / "set.csv").write_text("image,label\na.png,\u00b2\n")
+    with pytest.raises(DataError, match="line 2: has the label '\u00b2'"):
+        JsonLinesSet(tmp_path / "set.csv", classes=["sky", "rose"])
+    (tmp_path / "set.csv").write_text("image,label\n../a.png,sky\n")
+    with pytest.raises(DataError, match="is outside images_root"):
+        JsonLinesSet(tmp_path / "set.csv", images_root=tmp_path)

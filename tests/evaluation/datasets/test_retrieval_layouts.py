@@ -147,7 +147,7 @@ def test_lines_are_chosen_by_what_they_say(root: Path) -> None:
 def test_share_gpt4v(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = root / "i0t" / "sharegpt4v"
     monkeypatch.setattr(
-        "hypvl.evaluation.datasets.long_captions._WINDOW", 100
+        "hypvl.io.json_list._WINDOW", 100
     )  # an entry is in several windows
     data = share_gpt4v(folder, entries=4)
     assert data.keys[1] == "coco/train2017/000000000001.jpg" and len(data.captions) == 4
@@ -164,7 +164,7 @@ def test_share_gpt4v(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}", r"begins with '\{\}'; expected a JSON list"),
+        ("{}", r"is no JSON list, it begins with '\{\}'"),
         ('[{"image": "a.jpg"', "is no whole JSON list"),
         ('[{"image": "a.jpg", "conversations": [{}]}]', "entry 0: lacks list index out of range"),
         ('[{"conversations": []}]', "entry 0: lacks 'image'"),

@@ -68,10 +68,10 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", r"examples\.jsonl, line 1: is not valid JSON"),
-        ("", "has no lines; expected at least one group"),
+        ("{", r"examples\.jsonl: none of its first lines is a JSON object"),
+        ("", "has no rows"),
         (json.dumps({"image_0": "a", "image_1": "b"}), "line 1: has no text 'caption_0'"),
-        (json.dumps([1]), "line 1: has no text 'image_0'"),
+        (json.dumps([1]), "none of its first entries is a JSON object"),
         (
             json.dumps(example(0, "a", "b", collapsed_tag=["x"])),
             r"line 1: has collapsed_tag \['x'\]; expected a text",
