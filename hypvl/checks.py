@@ -6,6 +6,7 @@ Every package may import these. They raise ``ValueError``; the config layer adds
 import math
 import numbers
 from collections.abc import Iterable
+from types import NoneType
 from typing import Any, Generic, Protocol, TypeVar, get_args, get_origin
 
 T = TypeVar("T")
@@ -156,13 +157,15 @@ def _range(*, least: float | None, most: float | None, above: float | None, belo
 
 
 def _values(choices: Any) -> Iterable[Any]:
-    """The values of a ``Literal``, also inside unions; a plain collection as it is."""
+    """The values of a ``Literal``, also inside unions, with None; a plain collection as it is."""
     if get_origin(choices) is None:
         return choices
     return [
         value
         for argument in get_args(choices)
-        for value in (_values(argument) if get_origin(argument) is not None else [argument])
+        for value in (
+            _values(argument) if get_origin(argument) else [None if argument is NoneType else argument]
+        )
     ]
 
 

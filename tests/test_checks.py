@@ -12,6 +12,7 @@ def test_one_of_takes_values_and_literals() -> None:
     assert one_of("way", "a", ("a", "b")) == "a"
     assert one_of("amp", False, Literal["bf16", False]) is False
     assert one_of("way", None, Literal["x"] | Literal["y", None]) is None
+    assert one_of("way", None, Literal["x"] | None) is None
 
 
 @pytest.mark.parametrize("value", ["img", "Image", 0, None, True])

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from hypvl.checks import one_of
 from hypvl.data.demo_captions import (
     RELATIONS,
     caption_chain,
@@ -72,6 +73,7 @@ def seen_combinations() -> list[tuple[str, str]]:
 
 def make_scene(kind: Kind, index: int, rng: np.random.Generator) -> Scene:
     """Draw one scene; ``index`` walks through the combinations, so that every one is equally frequent."""
+    one_of("kind", kind, Kind)
     objects: tuple[DrawnObject, ...]
     if kind == "pair":
         objects, relation = _pair(index, rng)

@@ -16,17 +16,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import util
 from multiprocessing.process import BaseProcess
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from hypvl.checks import one_of
 from hypvl.data.bad_samples import BadSamples
 from hypvl.data.batch import Batch, collate
 from hypvl.data.order import PositionSampler
 from hypvl.data.sample import BadSample, PairDataset, Sample
 from hypvl.data.workers import dead_worker
 from hypvl.errors import ConfigError, DataError, UserError
+
+StartMethod: TypeAlias = Literal["fork", "spawn", "forkserver"]
 
 _MAX_TRIES = 100
 _WARM_UP = 1000
@@ -46,7 +49,7 @@ def build_loader(
     pin_memory: bool = False,
     prefetch_factor: int = 2,
     max_bad_fraction: float | None = None,
-    start_method: Literal["fork", "spawn", "forkserver"] | None = None,
+    start_method: StartMethod | None = None,
 ) -> "Loader":
     """A loader of one rank's share of the global batches.
 
@@ -67,6 +70,7 @@ def build_loader(
     Raises:
         ConfigError: when the numbers do not fit together.
     """
+    one_of("start_method", start_method, StartMethod | None)
     return Loader(
         dataset,
         share=Share(global_batch_size, rank=rank, world_size=world_size, accumulate=accumulate),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hypvl.checks import whole_number
+from hypvl.checks import one_of, whole_number
 from hypvl.encoders.ragged import (
     Groups,
     check_fit,
@@ -91,6 +91,7 @@ class MLP(nn.Module):
     """Two layers with a GELU between them, exact or as x sigmoid(1.702 x); the hidden one is four times as wide."""
 
     def __init__(self, width: int, *, activation: Activation = "gelu") -> None:
+        one_of("activation", activation, Activation)
         super().__init__()
         self.activation = activation
         self.c_fc = nn.Linear(width, 4 * width)

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.encoding.picture_pool import PoolFeatures, encode_pool
 from hypvl.evaluation.learning.labelled import Label
@@ -84,8 +85,8 @@ class LinearProbe(SupervisedEvaluator):
             encoding=encoding,
             predictions=predictions,
         )
-        if normalize not in ("none", "l2", "standard"):
-            raise ValueError(f"normalize: got {normalize!r}; expected 'none', 'l2' or 'standard'.")
+        one_of("normalize", normalize, Normalization)
+        one_of("precision", precision, Precision)
         self.costs = [float(cost) for cost in costs]
         self.halvings = halvings
         self.normalize = normalize

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.evaluation.encoding.best import check_scores
 from hypvl.evaluation.encoding.features import search
 from hypvl.evaluation.protocol import EvaluableModel, Modality
@@ -215,6 +216,9 @@ def interpolate_between(
         ValueError: when numbers or shapes do not fit.
         UserError: when embeddings or scores are not finite.
     """
+    one_of("pool_modality", pool_modality, Modality)
+    one_of("modality", modality, Modality)
+    one_of("way", way, Way)
     _check(pool, names)
     if steps < 2 or k < 1 or first.shape != pool.shape[1:] or second.shape != first.shape:
         raise ValueError(

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop, Squeeze
 from hypvl.errors import DataError
@@ -32,6 +33,8 @@ from hypvl.evaluation.protocol import (
 )
 from hypvl.evaluation.scoring.exact_ranks import exact_ranks
 from hypvl.evaluation.scoring.further_positives import FurtherPositives, positive_metrics, right_positions
+
+Resize: TypeAlias = Literal["squeeze", "crop"]
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class ZeroShotRetrieval(Evaluator):
         ks: Sequence[int] = (1, 5, 10),
         depth: int = 100,
         folds: int = 1,
-        resize: Literal["squeeze", "crop"] = "squeeze",
+        resize: Resize = "squeeze",
         positives: FurtherPositives | None = None,
         encoding: Encoding | None = None,
         tokenizer: Tokenizer | None = None,
@@ -117,6 +120,7 @@ class ZeroShotRetrieval(Evaluator):
         key_chunk: int = 4096,
     ) -> None:
         check_set(dataset, RetrievalSet)
+        one_of("resize", resize, Resize)
         if not ks or min(ks) < 1:
             raise ValueError(f"ks: got {list(ks)}; expected at least one cut-off, each at least 1.")
         if not 1 <= folds <= len(dataset.images):
@@ -125,8 +129,6 @@ class ZeroShotRetrieval(Evaluator):
             )
         if positives is not None and folds > 1:
             raise ValueError("positives: are of the whole gallery; expected folds=1 with them.")
-        if resize not in ("squeeze", "crop"):
-            raise ValueError(f"resize: got {resize!r}; expected 'squeeze' or 'crop'.")
         self.dataset = dataset
         self.resize = resize
         self.ks = tuple(sorted(set(ks)))

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from hypvl.checks import one_of
 from hypvl.errors import CheckpointError, ConfigError, DataError
 from hypvl.evaluation.encoding.identity import model_fingerprint as model_fingerprint
 from hypvl.evaluation.protocol import EvaluableModel, Evaluator, Modality, Stage
@@ -54,6 +55,7 @@ class Standardization:
 
     def mean(self, modality: Modality) -> Tensor:
         """The mean of a modality, (D,)."""
+        one_of("modality", modality, Modality)
         return self.image_mean if modality == "image" else self.text_mean
 
     def meta(self) -> dict[str, Any]:
@@ -127,10 +129,12 @@ class Recorder:
 
     def encode_image(self, images: Tensor, stage: Stage = "embeddings") -> Tensor:
         """As the model; embeddings are counted."""
+        one_of("stage", stage, Stage)
         return self._seen(self.model.encode_image(images, stage=stage), "image", stage)
 
     def encode_text(self, tokens: Tensor, stage: Stage = "embeddings") -> Tensor:
         """As the model; embeddings are counted."""
+        one_of("stage", stage, Stage)
         return self._seen(self.model.encode_text(tokens, stage=stage), "text", stage)
 
     def class_scores(self, image_embeddings: Tensor, prompt_features: Sequence[Tensor]) -> Tensor:

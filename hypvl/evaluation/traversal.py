@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.errors import UserError
 from hypvl.evaluation.encoding.best import check_scores
 from hypvl.evaluation.protocol import EvaluableModel
@@ -206,6 +207,7 @@ def traverse(
         ValueError: when the shapes do not fit, or cones are asked for that the geometry does not have.
         UserError: when the model's embeddings or scores are NaN.
     """
+    one_of("entailment", entailment, Entailment)
     if texts.ndim != 2 or len(texts) != len(names) or not names or image.shape != texts.shape[1:]:
         raise ValueError(
             f"texts: got {tuple(texts.shape)} for {len(names)} names and an image {tuple(image.shape)}; "

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import torch
 
+from hypvl.checks import one_of
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.errors import DataError
@@ -69,6 +70,7 @@ class TraversalLevels(Evaluator):
         encoding: Encoding | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> None:
+        one_of("entailment", entailment, Entailment)
         if limit < 1:
             raise ValueError(f"limit: got {limit}; expected at least 1 scene.")
         hierarchy, levels = Path(hierarchy), Path(levels)

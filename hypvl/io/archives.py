@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol, cast
 
+from hypvl.checks import one_of
 from hypvl.errors import DataError
 from hypvl.io.files import open_new
 from hypvl.io.redact import printable
@@ -77,6 +78,7 @@ def unpack(
         UnsafeArchiveError: saying which member is refused.
         DataError: when it is damaged, or cannot be written.
     """
+    one_of("kind", kind, Archive)
     try:
         size = archive.stat().st_size
     except OSError as error:

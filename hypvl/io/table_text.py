@@ -20,6 +20,8 @@ from hypvl.io.json_list import JsonList
 from hypvl.io.json_text import parse_json
 from hypvl.io.table_rows import Feed, Lines, Window, swallows, whole_row
 
+Layout: TypeAlias = Literal["delimited", "json"]
+
 Quoting: TypeAlias = Literal["minimal", "none"]
 #: Names tried, in this order, when no column is named.
 IMAGE_COLUMNS = ("filepath", "image", "image_path", "file_name", "filename", "image_id")
@@ -122,8 +124,9 @@ class TableText:
         separator: str | None = None,
         quoting: Quoting = "minimal",
         max_field_lines: int = MAX_FIELD_LINES,
-        layout: Literal["delimited", "json"] | None = None,
+        layout: Layout | None = None,
     ) -> None:
+        one_of("layout", layout, Layout | None)
         self.path = path
         self.quoting = one_of("quoting", quoting, Quoting)
         self.max_field_lines = whole_number("max_field_lines", max_field_lines, least=1)

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from hypvl import distributed
-from hypvl.checks import number
+from hypvl.checks import number, one_of
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.hard_negative import NEGATIVE_TEXT, own_logits, valid_negatives
+
+AdaptiveKind: TypeAlias = Literal["mean", "max"]
 
 Kind: TypeAlias = Literal["mean", "max", "fixed"]
 Share: TypeAlias = Literal["valid", "all"]
@@ -44,7 +46,7 @@ def adaptive_thresholds(
     negatives: Tensor,
     *,
     valid: Tensor,
-    kind: Literal["mean", "max"],
+    kind: AdaptiveKind,
     previous: Tensor,
     positives: Share = "valid",
 ) -> Tensor:
@@ -65,6 +67,8 @@ def adaptive_thresholds(
 
     Source: CE-CLIP (arXiv 2306.08832), section 3.
     """
+    one_of("kind", kind, AdaptiveKind)
+    one_of("positives", positives, Share)
     present, counts = valid.any(0), valid.sum(0).clamp(min=1)
     scores = positive[:, None].expand_as(negatives)  # (N, K)
     if kind == "max":

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hypvl import distributed
+from hypvl.checks import one_of
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.contrastive import contrastive_loss
 from hypvl.losses.hard_negative import NEGATIVE_TEXT, Invalid, own_logits, valid_negatives
@@ -33,6 +34,7 @@ def intra_modal_loss(positive: Tensor | None, negatives: Tensor, *, form: Form =
 
     Source: CE-CLIP (Zhang et al. 2024, arXiv 2306.08832), section 3, in the form of its repaired code.
     """
+    one_of("form", form, Form)
     if (positive is None) != (form == "head"):
         raise ValueError(
             f"positive: {'missing' if positive is None else 'given'} with form={form!r}; only 'head' has none."

@@ -8,6 +8,7 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from hypvl.checks import one_of
 from hypvl.encoders.positions import sincos_2d, stretch_positions
 from hypvl.errors import CheckpointError
 from hypvl.models.convert import POSITIONS
@@ -53,6 +54,7 @@ def with_positions_of(
     Raises:
         CheckpointError: With ``"exact"``, for tables of another length; with ``"stretch"``, for texts that cannot be.
     """
+    one_of("positions", positions, Positions)
     wanted = model.state_dict()
     if positions == "exact":
         _check_exact(state, wanted, source)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from hypvl.checks import one_of
 from hypvl.errors import DataError
 from hypvl.io.coco import by_id
 from hypvl.io.files import read_regular
@@ -58,6 +59,10 @@ class SourceArguments:
     max_field_lines: int = MAX_FIELD_LINES
     image_prefix: str = ""
     limit: int | None = None
+
+    def __post_init__(self) -> None:
+        one_of("format", self.format, Format | None)
+        one_of("quoting", self.quoting, Quoting)
 
 
 def table_entries(path: Path, table: TableText, arguments: SourceArguments) -> Iterator[Entry]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from hypvl.checks import one_of
 from hypvl.data.hard_negatives import rules
 from hypvl.data.hard_negatives.backends.base import Backend, Request
 from hypvl.data.hard_negatives.draws import Draws
@@ -62,6 +63,11 @@ class Settings:
     seed: int = 0
     types: tuple[NegativeType, ...] = TYPES
     relation: RelationMethod = "either"
+
+    def __post_init__(self) -> None:
+        one_of("relation", self.relation, RelationMethod)
+        for kind in self.types:
+            one_of("types", kind, NegativeType)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from hypvl.checks import one_of
 from hypvl.data.hard_negatives import morphology
 from hypvl.io.json_text import parse_json
 
@@ -121,6 +122,7 @@ class Lexicon:
 
     def forms(self, kind: Kind, lemma: str) -> dict[str, str]:
         """Form -> the word as written in it."""
+        one_of("kind", kind, Kind)
         forms: dict[Any, str]
         if kind == "verb":
             forms = dict(morphology.verb_forms(lemma, self._irregular_verbs))
@@ -142,6 +144,7 @@ class Lexicon:
         A past that is a participle too (``sat``) stands for either; one that is not (``ate``) cannot stand for
         both.
         """
+        one_of("kind", kind, Kind)
         forms = self._written.get((kind, lemma)) or self.forms(kind, lemma)
         written = forms.get(form)
         return forms.get("past/participle") if written is None and form in ("past", "participle") else written
@@ -171,6 +174,7 @@ class Lexicon:
 
     def senses(self, kind: Kind, lemma: str) -> tuple[Sense, ...]:
         """The meanings of a base form; empty when it is in no list."""
+        one_of("kind", kind, Kind)
         return self._senses.get((kind, lemma), ())
 
     def group(self, sense: Sense) -> dict[str, Any]:
@@ -180,6 +184,7 @@ class Lexicon:
 
     def alike(self, kind: Kind, head: str, other: str) -> bool:
         """Whether two clusters may be true of one thing: they are the same, or listed as alike."""
+        one_of("kind", kind, Kind)
         return head == other or frozenset((head, other)) in self._alike[kind]
 
     @functools.cache  # noqa: B019 (one lexicon a process)
@@ -195,6 +200,7 @@ class Lexicon:
         Nouns exclude each other unless they are alike or one is general (a person is a man); adjectives and
         verbs only within a group (red and large may both be true).
         """
+        one_of("kind", kind, Kind)
         ours, theirs = self._places.get((kind, lemma), ()), self._places.get((kind, other), ())
         if not ours or not theirs:
             return None

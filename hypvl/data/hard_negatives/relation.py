@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import Literal, NamedTuple, TypeAlias
 
+from hypvl.checks import one_of
 from hypvl.data.hard_negatives.draws import Draws
 from hypvl.data.hard_negatives.lexicon import Opposite, grammar, lexicon, relations
 from hypvl.data.hard_negatives.tagging import Word
@@ -45,6 +46,7 @@ def relation_negatives(
     Yields:
         At least one proposal.
     """
+    one_of("method", method, RelationMethod)
     swap_first = method == "swap" or (method == "either" and draws.below(2) == 0)
     if swap_first:
         yield from swap_nouns(caption, words, inflect)

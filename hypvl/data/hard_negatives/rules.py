@@ -4,6 +4,7 @@ import functools
 import re
 from collections.abc import Sequence
 
+from hypvl.checks import one_of
 from hypvl.data.hard_negatives.lexicon import Kind, lexicon
 from hypvl.data.hard_negatives.tagging import units_of
 from hypvl.data.hard_negatives.text import normal_form
@@ -61,6 +62,7 @@ class Mentioned:
 
     def __call__(self, kind: Kind, replacement: str) -> bool:
         """Whether the word, or one that may be true together with it, is in the captions."""
+        one_of("kind", kind, Kind)
         if replacement.lower() in self._texts:
             return True
         return any(

@@ -4,12 +4,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
+from hypvl.checks import one_of
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.classification import read_json, read_lines, require_folder
 from hypvl.evaluation.datasets.images import FileImages, PicturesByStem
 from hypvl.evaluation.protocol import ImageSource, MissingDataError
+
+Ratings: TypeAlias = Literal["expert", "crowdflower"]
 
 _JSON = {"expert": "flickr8k.json", "crowdflower": "crowdflower_flickr8k.json"}
 _TEXT = {"expert": "ExpertAnnotations.txt", "crowdflower": "CrowdFlowerAnnotations.txt"}
@@ -46,7 +49,7 @@ class _Row(NamedTuple):
     rating: float
 
 
-def flickr8k(root: str | Path, *, ratings: Literal["expert", "crowdflower"]) -> JudgedCaptions:
+def flickr8k(root: str | Path, *, ratings: Ratings) -> JudgedCaptions:
     """Flickr8k-Expert or Flickr8k-CF, from either of the forms that are about; the JSON file where both are there.
 
     - ``flickr8k.json``, ``crowdflower_flickr8k.json`` (of CLIPScore and PAC-S): ``{id: {"image_path", "ground_truth":
@@ -69,6 +72,7 @@ def flickr8k(root: str | Path, *, ratings: Literal["expert", "crowdflower"]) -> 
 
     Source: Hodosh et al. 2013; rules as CLIPScore (arXiv 2104.08718) and PAC-S (arXiv 2303.12112).
     """
+    one_of("ratings", ratings, Ratings)
     root = Path(root)
     form = root / _JSON[ratings]
     texts = (root / _TEXT[ratings], root / _CAPTIONS)

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
+from hypvl.checks import one_of
 from hypvl.errors import ConfigError, DataError
 from hypvl.evaluation.datasets.classification import (
     ImageFolderSet,
@@ -20,6 +21,8 @@ from hypvl.evaluation.datasets.prompts import set_templates
 from hypvl.evaluation.datasets.retrieval import CaptionedImages, jsonl
 from hypvl.evaluation.datasets.splits import Subset, counted, per_class, share, shuffled
 from hypvl.evaluation.protocol import ClassificationSet, MissingDataError
+
+Style: TypeAlias = Literal["clip", "subreddit"]
 
 #: The 20 sets of the hyperbolic papers.
 CLASSIFICATION_SETS: tuple[str, ...] = tuple(name for name, entry in entries().items() if entry.core)
@@ -160,7 +163,7 @@ def _held_out(entry: SetEntry, split: str, order: list[int]) -> list[int]:
     return share(order, 0.0, cut) if split == "train" else share(order, cut, 1.0)
 
 
-def classification_prompts(name: str, *, style: Literal["clip", "subreddit"] = "clip") -> list[str]:
+def classification_prompts(name: str, *, style: Style = "clip") -> list[str]:
     """Prompt templates for a set.
 
     Args:
@@ -169,8 +172,10 @@ def classification_prompts(name: str, *, style: Literal["clip", "subreddit"] = "
             that models trained on RedCaps have seen.
 
     Raises:
-        ConfigError: for an unknown name or style.
+        ConfigError: for an unknown name.
+        ValueError: for another style.
     """
+    one_of("style", style, Style)
     return set_templates(entry_of(name).name, style=style)
 
 

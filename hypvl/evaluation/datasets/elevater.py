@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.io.images import ImageError, decode_image
 from hypvl.errors import ConfigError, DataError
 from hypvl.evaluation.datasets.classification import read_lines
@@ -20,6 +21,8 @@ from hypvl.evaluation.datasets.prompts import set_templates
 from hypvl.evaluation.datasets.zips import ZipReader
 from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.json_text import parse_json
+
+Style: TypeAlias = Literal["clip", "subreddit"]
 
 Label = int | tuple[int, ...]
 #: Index files of a split, the first that is there is used.
@@ -157,12 +160,14 @@ def elevater_set(name: str, *, root: str | Path, split: str = "test") -> Elevate
     return ElevaterSet(folder, index, multi_label=entry.multi_label, prompts=elevater_prompts(name))
 
 
-def elevater_prompts(name: str, *, style: Literal["clip", "subreddit"] = "clip") -> list[str]:
+def elevater_prompts(name: str, *, style: Style = "clip") -> list[str]:
     """Templates for a set of ELEVATER, those of the same pictures in CLIP's evaluation.
 
     Raises:
-        ConfigError: for an unknown name or style.
+        ConfigError: for an unknown name.
+        ValueError: for another style.
     """
+    one_of("style", style, Style)
     check_name(name, ELEVATER_SETS, what="ELEVATER set")
     return set_templates(elevater_entries()[name].prompts, style=style)
 

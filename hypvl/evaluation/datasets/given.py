@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.data.tokenizer import is_blank
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.captioned_table import open_table
@@ -97,6 +98,7 @@ def text_file(
         MissingDataError: when the file is not there.
         DataError: naming the line that cannot be used.
     """
+    one_of("quoting", quoting, Quoting)
     path = Path(path)
     suffixes = (*TABLE_SUFFIXES, ".json", ".txt")
     if path.suffix.lower() not in suffixes:

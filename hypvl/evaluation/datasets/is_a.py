@@ -3,13 +3,16 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
+from hypvl.checks import one_of
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.classification import class_folders, read_text, require_folder, text_lines
 from hypvl.evaluation.metrics.hierarchy import IsA
 from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.json_text import parse_json
+
+Order: TypeAlias = Literal["parent child", "child parent"]
 
 _WHERE = (
     "ImageNet's is wordnet.is_a.txt (image-net.org, or rebuilt from WordNet 3.0 noun hypernyms), a line being "
@@ -17,7 +20,7 @@ _WHERE = (
 )
 
 
-def read_is_a(path: str | Path, *, order: Literal["parent child", "child parent"] = "parent child") -> IsA:
+def read_is_a(path: str | Path, *, order: Order = "parent child") -> IsA:
     """A hierarchy from a file.
 
     - ``.json``: ``{node: {"parents": [node, ...]}}``; or ``{node: [parent, ...]}``; or a nested tree
@@ -33,6 +36,7 @@ def read_is_a(path: str | Path, *, order: Literal["parent child", "child parent"
         MissingDataError: when it is not there.
         DataError: when it is built differently, or the relation has a circle.
     """
+    one_of("order", order, Order)
     path = Path(path)
     if not path.is_file():
         raise MissingDataError(
@@ -80,8 +84,6 @@ def folder_nodes(root: str | Path) -> list[str]:
 
 
 def _from_pairs(text: str, order: str) -> dict[str, list[str]]:
-    if order not in ("parent child", "child parent"):
-        raise ValueError(f"order: got {order!r}; expected 'parent child' or 'child parent'")
     parents: dict[str, list[str]] = {}
     for number, line in enumerate(text_lines(text), start=1):
         words = line.split()

@@ -2,8 +2,9 @@
 
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
+from hypvl.checks import one_of
 from hypvl.data.share_gpt4v import short_caption
 from hypvl.errors import DataError
 from hypvl.evaluation.datasets.classification import require_folder
@@ -12,6 +13,8 @@ from hypvl.evaluation.datasets.retrieval import CaptionedImages, from_files
 from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.files import open_regular
 from hypvl.io.json_list import JsonList
+
+Caption: TypeAlias = Literal["long", "short"]
 
 SHARE_GPT4V = "share-captioner_coco_lcs_sam_1246k_1107.json"
 
@@ -22,7 +25,7 @@ def share_gpt4v(
     annotations: str = SHARE_GPT4V,
     entries: int = 1000,
     subset: str | None = None,
-    caption: Literal["long", "short"] = "long",
+    caption: Caption = "long",
 ) -> CaptionedImages:
     """The first entries of ShareGPT4V's list, which nobody trains on: ``root/<annotations>``, ``root/data/<image>``.
 
@@ -42,6 +45,7 @@ def share_gpt4v(
 
     Source: Long-CLIP (arXiv 2403.15378) and I0T (arXiv 2412.14384) for the split and the short captions.
     """
+    one_of("caption", caption, Caption)
     path = Path(root) / annotations
     if not path.is_file():
         raise MissingDataError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from hypvl.checks import one_of
 from hypvl.errors import DataError
@@ -12,6 +12,10 @@ from hypvl.evaluation.datasets.images import FileImages
 from hypvl.evaluation.protocol import ImageSource, MissingDataError
 from hypvl.io.coco import by_id
 from hypvl.io.table_text import MAX_FIELD_LINES, Quoting
+
+ImageIs: TypeAlias = Literal["path", "name"]
+
+Domain: TypeAlias = Literal["in-domain", "near-domain", "out-domain"]
 
 
 class CaptionedImages:
@@ -79,7 +83,7 @@ def nocaps(
     annotations: str | Path,
     *,
     images: str | Path,
-    domain: Literal["in-domain", "near-domain", "out-domain"] | None = None,
+    domain: Domain | None = None,
     captions_per_image: int | None = None,
     max_characters: int | None = None,
 ) -> CaptionedImages:
@@ -91,7 +95,11 @@ def nocaps(
         domain: Keep the pictures of one domain; None = all.
         captions_per_image: Keep the first so many of each picture; None = all.
         max_characters: Cut captions there; None = not at all.
+
+    Raises:
+        ValueError: for another domain.
     """
+    one_of("domain", domain, Domain | None)
     folder = Path(images)
     return coco_format(
         annotations,
@@ -243,7 +251,7 @@ def table(
     separator: str | None = None,
     quoting: Quoting = "minimal",
     max_field_lines: int = MAX_FIELD_LINES,
-    image_is: Literal["path", "name"] = "path",
+    image_is: ImageIs = "path",
     where: Mapping[str, str] | None = None,
     captions_per_image: int | None = None,
     max_characters: int | None = None,
@@ -280,6 +288,8 @@ def table(
         DataError: naming the row that cannot be used.
         ValueError: for an option given by both its names.
     """
+    one_of("quoting", quoting, Quoting)
+    one_of("image_is", image_is, ImageIs)
     path = Path(path).expanduser()
     root = either("images_root", images_root, "images", images)
     if root is not None:
@@ -289,7 +299,7 @@ def table(
         image_column=either("image_column", image_column, "image_key", image_key),
         caption_column=either("caption_column", caption_column, "caption_key", caption_key),
         where=where,
-        file_name_only=one_of("image_is", image_is, ("path", "name")) == "name",
+        file_name_only=image_is == "name",
         max_characters=max_characters,
     )
     return from_files(
@@ -307,7 +317,7 @@ def json_list(
     images: str | Path,
     image_column: str | None = None,
     caption_column: str | None = None,
-    image_is: Literal["path", "name"] = "path",
+    image_is: ImageIs = "path",
     captions_per_image: int | None = None,
     max_characters: int | None = None,
     image_key: str | None = None,
@@ -326,6 +336,7 @@ def json_list(
         image_key: Earlier name of ``image_column``.
         caption_key: Earlier name of ``caption_column``.
     """
+    one_of("image_is", image_is, ImageIs)
     return table(
         path,
         images_root=images,

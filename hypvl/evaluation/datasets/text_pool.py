@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.data.tokenizer import is_blank
+from hypvl.checks import one_of
 from hypvl.errors import DataError
 from hypvl.io.files import read_regular
 from hypvl.io.json_text import parse_json
@@ -62,6 +63,7 @@ def load_text_pool(
     Raises:
         DataError: when the file is missing, no JSON, built differently or without a single text.
     """
+    one_of("quoting", quoting, Quoting)
     file: Traversable = everyday_pool() if path is None else Path(path)
     content = None
     if not isinstance(file, Path) or file.suffix.lower() not in TABLE_SUFFIXES:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.data.workers import dead_worker
 from hypvl.errors import DataError, UserError
 from hypvl.evaluation.datasets.given import Texts
@@ -95,6 +96,8 @@ def extract(
     Raises:
         UserError: when parquet is asked for and pyarrow is not installed, or the store is not this model's.
     """
+    one_of("stage", stage, Stage)
+    one_of("fmt", fmt, Format)
     if not store.serves(model):
         raise UserError(
             f"{store.folder}: is of another model than the one that encodes; name another folder."

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from hypvl import distributed
+from hypvl.checks import one_of
 from hypvl.errors import DataError
 from hypvl.evaluation.encoding.best import BestKeys
 from hypvl.evaluation.encoding.known import Known
@@ -125,6 +126,7 @@ def encode_images(
     Raises:
         DataError: when there are no pictures, or more than ``max_bad_fraction`` of them are unreadable.
     """
+    one_of("stage", stage, Stage)
     if len(images) == 0:
         raise DataError(f"{label}: holds no pictures; expected at least one.")
     count = len(images)
@@ -187,6 +189,7 @@ def encode_texts(
     Raises:
         DataError: when there are no texts.
     """
+    one_of("stage", stage, Stage)
     if not texts:
         raise DataError(f"{label}: holds no texts; expected at least one.")
     group = _group(model, encoding, "text", stage)
@@ -255,6 +258,8 @@ def search(
     Raises:
         UserError: when the model's scores are NaN.
     """
+    one_of("query_modality", query_modality, Modality)
+    one_of("key_modality", key_modality, Modality)
     _refuse_nothing(queries, keys)
     found: list[tuple[Tensor, Tensor]] = []
     with evaluating(model) as device:
@@ -286,6 +291,8 @@ def search_both_ways(
     Where the model ranks by a distance, which is the same from either side, each block of scores is computed once and
     read both ways; the k best of every key are held meanwhile. Else this is two searches.
     """
+    one_of("query_modality", query_modality, Modality)
+    one_of("key_modality", key_modality, Modality)
     ways: dict[str, Modality] = {"query_modality": query_modality, "key_modality": key_modality}
     if not getattr(getattr(model, "scorer", None), "ranks_by_distance", False):
         back: dict[str, Modality] = {"query_modality": key_modality, "key_modality": query_modality}

@@ -2,6 +2,7 @@
 
 import torch
 
+from hypvl.checks import one_of
 from hypvl.evaluation.protocol import EvaluableModel, Stage
 
 
@@ -18,6 +19,7 @@ def count_parameters(model: EvaluableModel, *, stage: Stage = "trunk") -> tuple[
     Returns:
         (all, of pictures).
     """
+    one_of("stage", stage, Stage)
     parameters = [p for p in model.parameters() if p.is_floating_point()]
     flags = [p.requires_grad for p in parameters]
     was_training = model.training

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.errors import DataError
 from hypvl.evaluation.encoding.features import Encoding, encode_images
@@ -128,6 +129,7 @@ def encode_pool(
     Raises:
         UserError: when the features are NaN or infinite.
     """
+    one_of("stage", stage, Stage)
     pictures = Pictures(pool, positions)
     encoded = encode_images(
         model,

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.errors import DataError, UserError
 from hypvl.evaluation.encoding.store_files import read_json, write_json
 from hypvl.evaluation.protocol import EvaluableModel, Modality
@@ -67,6 +68,9 @@ def search_vectors(
     Raises:
         UserError: when the model's scores of these modalities are no inner products, or embeddings are not finite.
     """
+    one_of("side", side, Side)
+    one_of("modality", modality, Modality)
+    one_of("other", other, Modality)
     check_embeddings(embeddings)
     if modality != other and not cast(TraversableModel, model).scorer.ranks_by_distance:
         raise UserError(
@@ -99,6 +103,9 @@ def build_index(
     Args:
         identity: Of the model, for the file.
     """
+    one_of("side", side, Side)
+    one_of("modality", modality, Modality)
+    one_of("other", other, Modality)
     if len(ids) != len(embeddings) or not ids:
         raise ValueError(
             f"ids: got {len(ids)} for {len(embeddings)} embeddings; expected one each, at least one."

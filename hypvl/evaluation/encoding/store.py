@@ -27,6 +27,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.errors import CheckpointError, DataError
 from hypvl.evaluation.encoding.identity import model_identity, weights_version
 from hypvl.evaluation.encoding.store_files import (
@@ -150,6 +151,8 @@ class EmbeddingStore:
             transform: How pictures were made the model's size, as its ``repr`` says it.
             amp: Precision of the encoders, empty = as they are.
         """
+        one_of("modality", modality, Modality)
+        one_of("stage", stage, Stage)
         meta = {"modality": modality, "stage": stage, "transform": transform, "amp": amp}
         short = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()[:8]
         name = f"{modality}-{stage}-{short}"

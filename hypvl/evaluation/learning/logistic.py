@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from hypvl.checks import one_of
 from hypvl.errors import UserError
 from hypvl.evaluation.learning.lbfgs import Point, minimise
 
@@ -110,6 +111,7 @@ class LogisticPath:
         max_iterations: int = 1000,
         precision: Precision = "mixed",
     ) -> None:
+        one_of("precision", precision, Precision)
         _check(features, targets, num_classes)
         if tolerance <= 0:
             raise ValueError(f"tolerance: got {tolerance}; expected a positive number.")
@@ -222,6 +224,7 @@ def fit_logistic(
     precision: Precision = "mixed",
 ) -> LogisticModels:
     """Linear classifiers for some costs, fitted at once; see :class:`LogisticPath` for all of it."""
+    one_of("precision", precision, Precision)
     path = LogisticPath(
         features,
         targets,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.errors import DataError
 from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.encoding.model_size import count_parameters
@@ -134,6 +135,7 @@ class SupervisedEvaluator(Evaluator):
         encoding: Encoding | None = None,
         predictions: PredictionFiles | None = None,
     ) -> None:
+        one_of("stage", stage, Stage)
         if not seeds or len(set(seeds)) < len(seeds) or (shots is not None and shots < 1):
             raise ValueError(
                 f"seeds, shots: got {list(seeds)}, {shots}; expected different seeds, at least one, and shots >= 1."

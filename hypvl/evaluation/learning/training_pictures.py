@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.errors import DataError
 from hypvl.evaluation.encoding.features import Encoding, encode_images, evaluating
@@ -105,6 +106,7 @@ class PictureBatches:
         encoding: Encoding,
         memory: int = MEMORY,
     ) -> None:
+        one_of("stage", stage, Stage)
         self._pool = pool
         self._test = test
         self._positions = list(positions)

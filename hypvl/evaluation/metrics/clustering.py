@@ -11,6 +11,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hypvl.checks import one_of
+
 Average: TypeAlias = Literal["arithmetic", "geometric", "max", "min"]
 AVERAGES: tuple[Average, ...] = ("arithmetic", "geometric", "max", "min")
 
@@ -22,6 +24,7 @@ def adjusted_mutual_info(
 
     Source: Vinh et al. 2010, "Information theoretic measures for clusterings comparison".
     """
+    one_of("average", average, Average)
     from sklearn.metrics import adjusted_mutual_info_score
 
     _check(truth, clusters)
@@ -32,6 +35,7 @@ def normalized_mutual_info(
     truth: Sequence[int], clusters: Sequence[int], *, average: Average = "arithmetic"
 ) -> float:
     """Mutual information over a mean of the two entropies, in [0, 1]; many clusters alone raise it."""
+    one_of("average", average, Average)
     from sklearn.metrics import normalized_mutual_info_score
 
     _check(truth, clusters)

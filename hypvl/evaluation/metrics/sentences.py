@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.evaluation.metrics.correlation import Numbers, pearson, spearman
 
 Distance: TypeAlias = Literal["cosine", "euclidean", "manhattan"]
@@ -57,6 +58,7 @@ def triplet_accuracy(
     Raises:
         ValueError: for other shapes, another distance, or a row whose distance is no number.
     """
+    one_of("distance", distance, Distance)
     if not anchor.shape == positive.shape == negative.shape or anchor.ndim != 2 or len(anchor) == 0:
         raise ValueError(
             f"anchor, positive, negative: got shapes {tuple(anchor.shape)}, {tuple(positive.shape)}, "
@@ -74,6 +76,4 @@ def _distances(x: Tensor, y: Tensor, distance: Distance) -> Tensor:
         return 1.0 - torch.nn.functional.cosine_similarity(x, y, dim=-1)
     if distance == "euclidean":
         return torch.linalg.vector_norm(x - y, dim=-1)
-    if distance == "manhattan":
-        return (x - y).abs().sum(-1)
-    raise ValueError(f"distance: got {distance!r}; expected 'cosine', 'euclidean' or 'manhattan'.")
+    return (x - y).abs().sum(-1)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.evaluation.encoding.best import check_scores
 from hypvl.evaluation.encoding.features import evaluating
 from hypvl.evaluation.protocol import EvaluableModel, Modality
@@ -40,6 +41,8 @@ def exact_ranks(
         ValueError: for a query without a right key.
         UserError: when the model's scores are NaN.
     """
+    one_of("query_modality", query_modality, Modality)
+    one_of("key_modality", key_modality, Modality)
     if len(right) != len(queries) or not all(right):
         raise ValueError("right: a query has no right key; expected at least one for each.")
     ranks: list[int] = []

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.evaluation.encoding.best import check_scores
 from hypvl.evaluation.encoding.features import evaluating
 from hypvl.evaluation.protocol import EvaluableModel, Modality
@@ -37,6 +38,8 @@ def pair_scores(
         ValueError: when ``asked`` does not have one entry per query.
         UserError: when the model's scores are NaN.
     """
+    one_of("query_modality", query_modality, Modality)
+    one_of("key_modality", key_modality, Modality)
     if len(asked) != len(queries):
         raise ValueError(f"asked: got {len(asked)} entries for {len(queries)} queries; expected one each.")
     found: list[list[float]] = []

@@ -346,7 +346,7 @@ def test_prompts_by_set() -> None:
         assert len(subreddit) >= 2 and all(" : " in text and text.count("{}") == 1 for text in subreddit), (
             name
         )
-    with pytest.raises(ConfigError, match="got style 'poem'; expected one of clip, subreddit"):
+    with pytest.raises(ValueError, match="style: got 'poem'; expected 'clip' or 'subreddit'"):
         classification_prompts("dtd", style="poem")  # type: ignore[arg-type]
 
 

@@ -84,7 +84,7 @@ def test_nocaps(root: Path) -> None:
     near = nocaps(file, images=root / "nocaps" / "images" / "val", domain="near-domain")
     assert near.captions == ["A green field.", "green grass"] and near.caption_image == [0, 0]
     assert nocaps(file, images=root / "nocaps" / "images", max_characters=5).captions[0] == "A red"
-    with pytest.raises(DataError, match=r"no picture with \{'domain': 'far'\}"):
+    with pytest.raises(ValueError, match="domain: got 'far'; expected 'in-domain', 'near-domain', 'out-domain' or"):
         nocaps(file, images=root / "nocaps" / "images", domain="far")  # type: ignore[arg-type]
 
 

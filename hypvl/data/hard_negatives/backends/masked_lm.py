@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from hypvl.checks import one_of
 from hypvl.data.hard_negatives.backends.base import Backend, Request, package_versions
 from hypvl.data.hard_negatives.backends.penn import base_form
 from hypvl.data.hard_negatives.lexicon import fingerprint, lexicon
@@ -49,6 +50,9 @@ class MaskedLMArguments:
     batch_size: int = 64
     device: str = "cpu"
     accept_unknown: bool = False
+
+    def __post_init__(self) -> None:
+        one_of("tagger", self.tagger, TaggerName)
 
     def identity(self) -> dict[str, str]:
         """Model, tagger, versions of the packages, and the settings that decide the texts."""

@@ -1,5 +1,6 @@
 """From the tags of the Penn treebank, which taggers give, to words with their forms."""
 
+from hypvl.checks import one_of
 from hypvl.data.hard_negatives.lexicon import Kind, grammar, lexicon
 from hypvl.data.hard_negatives.morphology import singular
 from hypvl.data.hard_negatives.tagging import Word
@@ -45,6 +46,7 @@ def tagged_word(token: Token, tag: str, lemma: str | None) -> Word | None:
 
 def base_form(kind: Kind, text: str) -> str:
     """The base form of a word as written: by the lists, and for nouns by rule."""
+    one_of("kind", kind, Kind)
     for reading in lexicon().readings.get(text, ()):
         if reading.kind == kind:
             return reading.lemma
