@@ -21,9 +21,13 @@ def exterior_angle(x: Tensor, y: Tensor) -> Tensor:
         (...) radians in [0, pi]: 0 where y lies straight outwards, pi inwards; pi/2 with gradient 0 where undefined
         (x is the origin, or x = y). Exact to a few roundings in fp64, which fp32 points are computed in, too.
 
+    Raises:
+        ValueError: for an fp64 component beyond 1e70.
+
     Source: Ganea et al., "Hyperbolic Entailment Cones", 2018, section 4 (Euclidean cones).
     Differs: the arc tangent of a stable quotient instead of an arc cosine, without epsilons.
     """
+    _refuse_beyond(x, y)
     work = working_dtype(x.device)
     dtype = torch.promote_types(x.dtype, y.dtype)
     x, y = torch.broadcast_tensors(x.to(work), y.to(work))
@@ -48,7 +52,11 @@ def pairwise_exterior_angle(x: Tensor, y: Tensor) -> Tensor:
     Returns:
         (B1, B2) radians in [0, pi]. The cosine between the points goes through a product: near 0 and pi the angle
         is known to about sqrt(2 eps), 5e-4 in fp32.
+
+    Raises:
+        ValueError: for an fp64 component beyond 1e70.
     """
+    _refuse_beyond(x, y)
     dtype = torch.promote_types(x.dtype, y.dtype)
     work = working_dtype(x.device)
     x, y = x.to(work), y.to(work)
@@ -78,6 +86,10 @@ def half_aperture(x: Tensor, *, min_radius: float) -> Tensor:
 class Euclidean(Geometry):
     """Vectors as they are, compared by their negative squared distance. The root is the origin.
 
+    Operations take fp32 components up to 1e38 (half of what there is, so that differences fit), and fp64 ones up to
+    1e300, angles and cones up to 1e70 (beyond it a ValueError); scores end at a distance of 1e15 (fp64: 1e140) from the
+    centre, and an index takes no points beyond that.
+
     Args:
         min_radius: K of the entailment cones asin(K / |x|); None = no cones. At K = 0.2 the cone of a point is as
             wide as in MERU's space of curvature -1 with its r_min = 0.1.
@@ -105,14 +117,15 @@ class Euclidean(Geometry):
 
     @full_precision
     def pool(self, features: Tensor) -> Tensor:
-        return features.mean(-2)
+        return kernels.mean(features)
 
     @full_precision
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
-        """-|x - y|^2 of all pairs, at most 0; one matrix product, error a few eps (|x|^2 + |y|^2)."""
-        # About a common centre, which changes no distance and loses fewer digits.
-        centre = torch.cat((x.detach(), y.detach())).mean(0)
-        x, y = x - centre, y - centre
+        """-|x - y|^2 of all pairs, at most 0; one matrix product, error a few eps (|x|^2 + |y|^2).
+
+        Both are about the mean of all; points farther than 1e15 (fp64: 1e140) from it count as lying there.
+        """
+        x, y = kernels.about_common_centre(x, y)
         work = working_dtype(x.device)
         x2, y2 = (z.to(work).square().sum(-1).to(x.dtype) for z in (x, y))  # (B1,), (B2,)
         return (2 * inner_products(x, y) - x2[:, None] - y2).clamp(max=0)
@@ -122,13 +135,20 @@ class Euclidean(Geometry):
         """|x - y|, whose negative square is the similarity."""
         return kernels.straight_distances(x, y)
 
+    @full_precision
     def inner_product_form(self, embeddings: Tensor, *, side: Side) -> Tensor:
         """(x, 1) for a query and (2 y, -|y|^2) for a key: products are |x|^2 - |x - y|^2, (..., D + 1).
 
         Rows have no common centre here: products are known to a few eps (|x|^2 + |y|^2), which tells no neighbours
         apart that are nearer to one another than about 1e-3 (fp32) of their distance from the origin.
+
+        Raises:
+            ValueError: for a component beyond 1e15 (fp64: 1e140), whose products would not fit.
         """
         one_of("side", side, Side)
+        limit = kernels.REACH[embeddings.dtype]
+        if embeddings.numel() and bool(embeddings.detach().abs().amax() > limit):
+            raise ValueError(f"embeddings: got a component beyond {limit:g}, expected smaller ones.")
         if side == "query":
             return torch.cat((embeddings, torch.ones_like(embeddings[..., :1])), dim=-1)
         square = embeddings.to(working_dtype(embeddings.device)).square().sum(-1, keepdim=True)
@@ -157,6 +177,11 @@ class Euclidean(Geometry):
 
     def half_aperture(self, apex: Tensor) -> Tensor | None:
         return None if self.min_radius is None else half_aperture(apex, min_radius=self.min_radius)[..., None]
+
+
+def _refuse_beyond(x: Tensor, y: Tensor) -> None:
+    for name, points in (("x", x), ("y", y)):
+        kernels.refuse_beyond(name, points, kernels.LARGEST)
 
 
 def _square(x: Tensor) -> Tensor:

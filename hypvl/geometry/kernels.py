@@ -11,9 +11,16 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from hypvl.geometry.precision import working_dtype
+
 # Points nearer each other than this (in units of the radius of curvature) count as one where an angle is asked
 # for, and nearer the root as the root: the gradient of the angle grows as 1 / distance and has to fit in fp32.
 ROOT_RADIUS = 1e-25
+#: How far from their centre points of flat space count as lying where they are. Sums over 10^6 of their squared
+#: distances, at any scale of the scores, are finite.
+REACH = {torch.float32: 1e15, torch.float64: 1e140}
+#: fp64 components that no product of curved space or angle takes; squares of products of two such points still fit.
+LARGEST = 1e70
 
 
 def safe_sqrt(x: Tensor) -> Tensor:
@@ -82,6 +89,44 @@ def _upper_half(x: Tensor) -> Tensor:
     """The leading half of the significand, so that products of halves are exact."""
     scaled = x * (2.0**27 + 1 if x.dtype == torch.float64 else 2.0**12 + 1)
     return scaled - (scaled - x)
+
+
+def within_reach(x: Tensor) -> Tensor:
+    """Rows no longer than :data:`REACH` of their dtype: longer ones are brought to it, in their direction.
+
+    Sums over many squares of distances between such rows, and their gradients, are finite. Rows within reach stay as
+    they are to the last bit, and rows that are not finite stay that. (..., D) -> (..., D), fp32 or fp64.
+    """
+    limit = REACH[x.dtype]
+    far = x.detach().to(working_dtype(x.device))
+    largest = far.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(far.dtype).tiny)
+    length = torch.linalg.vector_norm(far / largest, dim=-1, keepdim=True) * largest  # without overflow
+    return x * torch.where(length > limit, limit / length, 1.0).to(x.dtype)
+
+
+def about_common_centre(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (B1, D), (B2, D) less their common mean, :func:`within_reach`: no distance within reach is changed.
+
+    Squared distances through products then lose fewer digits.
+    """
+    work = working_dtype(x.device)
+    total = x.detach().sum(0, dtype=work) + y.detach().sum(0, dtype=work)
+    centre = (total / (len(x) + len(y))).to(x.dtype)
+    return within_reach(x - centre), within_reach(y - centre)
+
+
+def mean(x: Tensor) -> Tensor:
+    """Mean over the last dimension but one, (..., P, D) -> (..., D), whose sum does not overflow."""
+    return x.mean(-2, dtype=working_dtype(x.device)).to(x.dtype)
+
+
+def refuse_beyond(name: str, x: Tensor, limit: float) -> None:
+    """Raise ValueError for finite or infinite components beyond a limit, which fp64 alone has.
+
+    A device is waited for only where the dtype is fp64, so that fp32 never is.
+    """
+    if x.dtype == torch.float64 and x.numel() and bool(x.detach().abs().amax() > limit):
+        raise ValueError(f"{name}: got a component beyond {limit:g}, expected smaller ones.")
 
 
 def line(start: Tensor, end: Tensor, weights: Tensor) -> Tensor:

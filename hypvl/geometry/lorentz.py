@@ -31,7 +31,6 @@ from hypvl.geometry.sphere import mean_direction
 Pooling: TypeAlias = Literal["mean", "direction"]
 MIN_RADIUS = 0.1
 MAX_RADIUS = math.asinh(2.0**15)
-_LARGEST = 1e70  # fp64 components; squares of products of two such points still fit
 
 
 @full_precision
@@ -317,6 +316,8 @@ def centroid(points: Tensor, weights: Tensor | None = None, *, curv: float | Ten
 class Lorentz(Geometry):
     """Hyperbolic space in the Lorentz model, with entailment cones.
 
+    Every operation takes any finite fp32 numbers; fp64 components beyond 1e70 are a ValueError.
+
     Args:
         curv_init: Starting value of c > 0 (the curvature is -c).
         learn_curv: Whether c is learned. ``log_curv`` is in the state dict either way.
@@ -363,8 +364,11 @@ class Lorentz(Geometry):
     @full_precision
     def pool(self, features: Tensor) -> Tensor:
         if self.pooling == "mean":
-            return self.lift(features.mean(-2))
-        length = torch.linalg.vector_norm(features, dim=-1).mean(-1, keepdim=True)
+            return self.lift(kernels.mean(features))
+        work = working_dtype(features.device)
+        length = torch.linalg.vector_norm(features, dim=-1, dtype=work).mean(-1, keepdim=True)
+        # Where it does not fit into the dtype, the lifted point lies at the end of the space whatever the length is.
+        length = length.clamp(max=torch.finfo(features.dtype).max).to(features.dtype)
         return self.lift(length * mean_direction(features))
 
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
@@ -428,9 +432,7 @@ def _working(*points: Tensor, curv: float | Tensor, pairwise: bool = False) -> t
         if x.dim() < 1 + pairwise:
             expected = "(..., B, D)" if pairwise else "(..., D)"
             raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected {expected}.")
-        # Only fp64 can be this large, so that fp32 on a device never waits for this.
-        if x.dtype == torch.float64 and x.numel() and bool(x.detach().abs().amax() > _LARGEST):
-            raise ValueError(f"{name}: got a component beyond {_LARGEST:g}, expected smaller ones.")
+        kernels.refuse_beyond(name, x, kernels.LARGEST)
     if len({x.shape[-1] for x in points}) > 1 or (pairwise and len({x.shape[:-2] for x in points}) > 1):
         shapes = " and ".join(str(tuple(x.shape)) for x in points)
         raise ValueError(

@@ -87,7 +87,7 @@ class Product(Geometry):
 
     @full_precision
     def pool(self, features: Tensor) -> Tensor:
-        return self.lift(features.mean(-2))
+        return self.lift(kernels.mean(features))
 
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
         """-(1/F) sum_i d_i of all pairs, at most 0; the error in each d_i is that of ``lorentz.pairwise_dist``."""

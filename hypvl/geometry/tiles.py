@@ -231,10 +231,11 @@ def linear(x: Tensor, y: Tensor) -> Factored:
 
 
 def negative_squared_distance(x: Tensor, y: Tensor) -> Factored:
-    """-|x - y|^2 in flat space, about a common centre, which changes no distance and loses fewer digits."""
-    x, y = _alike(x, y)
-    centre = (x.detach().sum(0) + y.detach().sum(0)) / (len(x) + len(y))
-    x, y = x - centre, y - centre
+    """-|x - y|^2 in flat space, about a common centre, which changes no distance and loses fewer digits.
+
+    Points beyond ``kernels.REACH`` of it count as lying there.
+    """
+    x, y = kernels.about_common_centre(*_alike(x, y))
     work = working_dtype(x.device)
     x2, y2 = (z.to(work).square().sum(-1, keepdim=True) for z in (x, y))
     return Factored(Linear, 2 * x, y, -x2, -y2, x.new_ones(()), symmetric=True)

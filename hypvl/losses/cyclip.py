@@ -4,6 +4,9 @@ The contrastive part of CyCLIP is :class:`~hypvl.losses.contrastive.Contrastive`
 batch holds augmented images and texts.
 """
 
+import math
+
+import torch
 from torch import Tensor
 
 from hypvl.geometry.precision import full_precision
@@ -24,9 +27,22 @@ def cyclic_loss(similarity: Tensor, other: Tensor) -> Tensor:
     Returns:
         0-dim, >= 0; grows with N.
 
+    Raises:
+        ValueError: on a processor, for finite similarities the sum of whose squares does not fit, in fp32 beyond about
+            1e19 / sqrt(N) (flat embeddings beyond 1e9 / N^(1/4)). A device would have to be waited for: there the value
+            is infinite, which a run counts and skips.
+
     Source: Goel et al., CyCLIP, 2022 (arXiv 2205.14459), section 3.
     """
-    return (similarity - other).square().sum(-1).mean()
+    value = (similarity - other).square().sum(-1).mean()
+    if value.device.type == "cpu" and not torch.compiler.is_compiling() and bool(value.detach().isinf()):
+        largest = float(torch.maximum(similarity.detach().abs().amax(), other.detach().abs().amax()))
+        if math.isfinite(largest):
+            raise ValueError(
+                f"similarity, other: got numbers up to {largest:.3g}, the sum of whose squares does not fit into "
+                f"{value.dtype}; expected smaller ones: embeddings of that size have diverged."
+            )
+    return value
 
 
 class InModalCyclic(LossTerm):

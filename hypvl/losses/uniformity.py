@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hypvl import distributed
 from hypvl.checks import number
+from hypvl.geometry.kernels import about_common_centre, within_reach
 from hypvl.geometry.precision import full_precision, inner_products
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 
@@ -22,11 +23,11 @@ def align_loss(x: Tensor, y: Tensor) -> Tensor:
         y: (B, D).
 
     Returns:
-        0-dim, >= 0 (<= 4 for unit rows).
+        0-dim, >= 0 (<= 4 for unit rows). Pairs farther apart than 1e15 (fp64: 1e140) count as that far.
 
     Source: Wang & Isola 2020 (arXiv 2005.10242), section 4.1, with exponent 2.
     """
-    return (x - y).square().sum(-1).mean()
+    return within_reach(x - y).square().sum(-1).mean()
 
 
 @full_precision
@@ -43,14 +44,14 @@ def uniform_loss(x: Tensor, y: Tensor, own: Tensor, *, t: float = 2.0) -> Tensor
         t: Sharpness > 0.
 
     Returns:
-        0-dim, <= 0. Without any pair (N = 1): 0 with gradient 0.
+        0-dim, <= 0. Without any pair (N = 1): 0 with gradient 0. Rows farther than 1e15 (fp64: 1e140) from the mean of
+        all count as lying there.
 
     Source: Wang & Isola 2020 (arXiv 2005.10242), section 4.1, there for y = x.
     """
     if y.shape[0] == 1:
         return 0.0 * (x.sum() + y.sum())
-    centre = y.detach().mean(0)  # changes no distance, and loses fewer digits far from the origin
-    x, y = x - centre, y - centre
+    x, y = about_common_centre(x, y)
     squares = x.square().sum(-1, keepdim=True) + y.square().sum(-1) - 2 * inner_products(x, y)  # (B, N)
     potentials = (-t * squares).scatter(1, own[:, None], -math.inf)
     return torch.logsumexp(potentials, dim=(0, 1)) - math.log(x.shape[0] * (y.shape[0] - 1))

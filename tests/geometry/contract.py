@@ -6,6 +6,7 @@ class TestLorentz(GeometryContract):
 """
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -90,6 +91,44 @@ class GeometryContract:
         torch.testing.assert_close(geometry.pool(x[:1]), geometry.lift(x[0]), rtol=1e-12, atol=1e-12)
         copies = x[:, None].expand(B1, 3, D)  # (..., P, D)
         torch.testing.assert_close(geometry.pool(copies), geometry.lift(x), rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_any_size_is_finite_or_refused(self, dtype: torch.dtype) -> None:
+        """Values and gradients of every operation; fp32 is refused by a search index alone."""
+        geometry = self.build().to(dtype)
+        sizes = {
+            torch.float32: (1e10, 1e18, 1e20, 1e30, 1e37),
+            torch.float64: (1e60, 1e75, 1e145, 1e160, 1e290),
+        }
+        weights = torch.linspace(0, 1, T, dtype=dtype)
+        operations: dict[str, Callable[[Tensor, Tensor], Tensor | None]] = {
+            "lift": lambda x, y: geometry.lift(x),
+            "pool": lambda x, y: geometry.pool(x),
+            "flatten": lambda x, y: geometry.flatten(geometry.lift(x)),
+            "similarity": lambda x, y: geometry.pairwise_similarity(geometry.lift(x), geometry.lift(y)),
+            "ranking": lambda x, y: geometry.ranking_similarity(geometry.lift(x), geometry.lift(y)),
+            "angle": lambda x, y: geometry.exterior_angle(geometry.lift(x), geometry.lift(y)),
+            "angles": lambda x, y: geometry.pairwise_exterior_angle(geometry.lift(x), geometry.lift(y)),
+            "aperture": lambda x, y: geometry.half_aperture(geometry.lift(x)),
+            "way": lambda x, y: geometry.interpolate(geometry.lift(x[0]), geometry.lift(y[0]), weights),
+            "key": lambda x, y: geometry.inner_product_form(geometry.lift(x), side="key"),
+            "query": lambda x, y: geometry.inner_product_form(geometry.lift(x), side="query"),
+        }
+        for size in sizes[dtype]:
+            for name, operation in operations.items():
+                x, y = ((size * rows(B2, seed=seed)).to(dtype).requires_grad_() for seed in (0, 1))
+                try:
+                    found = operation(x, y)
+                except ValueError as error:
+                    assert "beyond" in str(error)
+                    assert dtype == torch.float64 or name in ("key", "query"), f"{name} at {size:g}: {error}"
+                    continue
+                if found is None:
+                    continue
+                assert found.isfinite().all(), f"{name} at {size:g}"
+                found.sum().backward()
+                for z in (x, y):
+                    assert z.grad is None or z.grad.isfinite().all(), f"gradient of {name} at {size:g}"
 
     def test_interpolation_goes_from_the_root_to_the_point(self) -> None:
         geometry = self.build().double()

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scoring import NegativeDistance
 from hypvl.losses.base import LossTerm, Objective, View
+from tests.losses.forms import forced
 from tests.losses.toy import GeometryOnly, context, random_features
 
 Rows: TypeAlias = dict[View, Tensor]
@@ -115,6 +117,28 @@ class LossContract:
                 broken[place, 1] = what
                 total = objective(context(model, {**rows, view: broken}, **batch)).total
                 assert not torch.isfinite(total), f"row {place} of {view}"
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("space", ["own", "flat"])
+    def test_any_size_is_finite_or_refused(self, space: str, dtype: torch.dtype) -> None:
+        """Value and gradients, dense and tiled; what is refused says why."""
+        flat = GeometryOnly(Euclidean(min_radius=0.2), NegativeDistance())
+        model = (self.model() if space == "own" else flat).to(dtype)
+        term, rows = self.make(), self.rows(6)
+        for size in (1e9, 1e18, 1e20, 1e30, 1e37) if dtype == torch.float32 else (1e60, 1e75, 1e145, 1e160):
+            for form in ("chosen", "tiled"):
+                large = {view: (size * x).to(dtype).requires_grad_() for view, x in rows.items()}
+                with forced(form):
+                    try:
+                        value = term(context(model, large, **self.batch(6)))
+                    except ValueError as error:
+                        told = str(error)
+                        assert any(word in told for word in ("beyond", "does not fit", "bias")), told
+                        continue
+                assert torch.isfinite(value), f"{size:g}"
+                value.backward()
+                for view, x in large.items():
+                    assert x.grad is None or torch.isfinite(x.grad).all(), f"{size:g}: gradient of {view}"
 
     def test_gradient_is_right(self) -> None:
         rows = {view: x.requires_grad_() for view, x in self.rows(3).items()}

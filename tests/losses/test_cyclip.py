@@ -102,3 +102,15 @@ def test_other_views_can_be_named() -> None:
     assert term.needs == {IMAGE, SHORT}
     with pytest.raises(ValueError, match="'sound'"):
         CrossModalCyclic(first="sound")
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e20), (torch.float64, 1e160)])
+def test_similarities_whose_squares_do_not_fit_are_refused(dtype: torch.dtype, size: float) -> None:
+    small = torch.full((3, 3), 1e-2 * size**0.5, dtype=dtype)
+    assert cyclic_loss(small, -small).item() == pytest.approx(3 * 4e-4 * size, rel=1e-5)
+    large = torch.full((3, 3), size, dtype=dtype)
+    assert cyclic_loss(large, large) == 0.0  # only the difference has to fit
+    with pytest.raises(ValueError, match=r"got numbers up to 1e\+\d+, the sum of whose squares does not fit"):
+        cyclic_loss(large, -large)
+    for lost in (math.nan, math.inf):  # shown as it is: a run counts it and goes on
+        assert not cyclic_loss(torch.full((3, 3), lost, dtype=dtype), small).isfinite()

@@ -159,3 +159,15 @@ def test_sharpness_is_checked(t: float) -> None:
     for make in (lambda: Uniform("image", t=t), lambda: CrossUniform(t=t), lambda: CentreUniform(t=t)):
         with pytest.raises(ValueError, match=r"t: got .* expected a number above 0"):
             make()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "reach"), [(torch.float32, 1e20, 1e15), (torch.float64, 1e150, 1e140)]
+)
+def test_far_rows_count_as_lying_at_the_reach(dtype: torch.dtype, size: float, reach: float) -> None:
+    x = torch.eye(3, dtype=dtype)
+    assert align_loss(size * x, -size * x).item() == pytest.approx(reach**2, rel=1e-5)
+    found = uniform_loss(size * x, size * x, torch.arange(3), t=1e-3)
+    assert found.item() == pytest.approx(
+        -1e-3 * 3 * reach**2, rel=1e-3
+    )  # three directions at angles of 120 degrees
