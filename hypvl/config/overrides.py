@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hypvl.checks import natural_number
 from hypvl.config.override_text import parse_override, value_of
 from hypvl.config.plain import TARGET, as_config, first_line, locate, to_plain
 from hypvl.errors import ConfigError
@@ -89,13 +90,14 @@ def _find(data: dict[Any, Any], parts: list[str]) -> tuple[Any, Any]:
 
 def _step(node: Any, part: str) -> Any:
     """The key or index that ``part`` names in a container, or _ABSENT."""
+    if isinstance(node, dict) and part in node:
+        return part
+    number = natural_number(part)
+    if number is None:
+        return _ABSENT
     if isinstance(node, dict):
-        if part in node:
-            return part
-        return int(part) if part.isdecimal() and int(part) in node else _ABSENT
-    if isinstance(node, list) and part.isdecimal() and int(part) < len(node):
-        return int(part)
-    return _ABSENT
+        return number if number in node else _ABSENT
+    return number if isinstance(node, list) and number < len(node) else _ABSENT
 
 
 def _through(node: Any, parts: list[str], i: int) -> Any:
@@ -168,9 +170,9 @@ def _add(data: dict[Any, Any], parts: list[str], value: Any, *, force: bool) -> 
                 f"key '{key}' exists already ({_shown(node[step])}); write {key}=... to change it."
             )
         if step is _ABSENT:
-            if isinstance(node, list) and part.isdecimal() and int(part) == len(node):
+            if isinstance(node, list) and natural_number(part) == len(node):
+                step = len(node)
                 node.append(None)
-                step = int(part)
             elif isinstance(node, dict):
                 step = part
                 node[step] = None

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from hypvl.checks import natural_number
 from hypvl.config.plain import MAX_DEPTH, Plain
 from hypvl.errors import ConfigError
 
@@ -154,13 +155,11 @@ def _get(data: Any, place: Path) -> Any:
     """The value at a key; None where there is none."""
     for step in place:
         if isinstance(data, dict):
-            data = data.get(step, data.get(int(step)) if step.isdecimal() else None)
-        elif (
-            isinstance(data, list)
-            and step.removeprefix("-").isdecimal()
-            and -len(data) <= int(step) < len(data)
-        ):
-            data = data[int(step)]
+            number = natural_number(step)
+            data = data.get(step, None if number is None else data.get(number))
+        elif isinstance(data, list) and (number := natural_number(step.removeprefix("-"))) is not None:
+            number = -number if step.startswith("-") else number
+            data = data[number] if -len(data) <= number < len(data) else None
         else:
             return None
     return data

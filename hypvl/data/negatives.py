@@ -25,6 +25,7 @@ FIELDS = {
 ALIASES = {"adj": "attribute", "adjective": "attribute", "noun": "object", "verb": "action"}
 _NO_TEXT = "###"  # what the published generator writes when it has no negative
 _UNFILLED = "<mask>"
+_LONGEST_NUMBER = 100  # digits of an id
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class HardNegativeMapper:
     def _image(self, key: str, row: Mapping[str, Any]) -> str:
         if self.image_pattern is not None:
             try:  # numbers that were written as texts are numbers to the pattern
-                fields = {k: int(v) if isinstance(v, str) and v.isdecimal() else v for k, v in row.items()}
+                fields = {name: _number(value) for name, value in row.items()}
                 return self.image_pattern.format(**fields)
             except (KeyError, ValueError, TypeError) as error:
                 raise BadSample(
@@ -122,6 +123,11 @@ class HardNegativeMapper:
 def _canonical(name: Any) -> str:
     text = str(name).strip().lower()
     return ALIASES.get(text, text)
+
+
+def _number(value: Any) -> Any:
+    short = isinstance(value, str) and len(value) <= _LONGEST_NUMBER
+    return int(value) if short and value.isascii() and value.isdigit() else value
 
 
 def _check_pattern(pattern: str) -> None:

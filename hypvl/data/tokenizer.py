@@ -67,7 +67,7 @@ def is_blank(text: str) -> bool:
         return True
     if _WORD.search(text) and not _SUSPECT.search(text):
         return False
-    return _PIECE.search(repair(text).lower()) is None
+    return _PIECE.search(repair(text[:_LONGEST_TEXT]).lower()) is None
 
 
 class _Vocabulary(NamedTuple):

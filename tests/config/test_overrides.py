@@ -239,3 +239,9 @@ def _refused(cfg: DictConfig, override: str, message: str) -> None:
     assert message in text
     assert "\n" not in text
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("index", ["²", "9" * 5000])
+def test_an_index_that_is_no_number(cfg: DictConfig, index: str) -> None:
+    with pytest.raises(ConfigError, match="heads"):
+        apply(cfg, f"model.heads.{index}.size=3")

@@ -198,3 +198,20 @@ def test_table_without_captions_is_named(tmp_path: Path) -> None:
     (tmp_path / "negatives.jsonl").write_text('{"image": "x.jpg", "title": "a"}\n')
     with pytest.raises(DataError, match="has no column 'caption'; it has image, title"):
         table(tmp_path).prepare()
+
+
+def test_a_long_text_of_digits_is_no_number() -> None:
+    # ``int`` refuses more than 4,300 digits, and "²"; other fields are not what the pattern asks for
+    fields = {**ROW, "image_id": "7", "note": "1" * 5000, "other": "²"}
+    assert mapped(fields)["image"] == "COCO_train2014_000000000007.jpg"
+    with pytest.raises(BadSample, match="does not fit image_pattern"):
+        mapped({**ROW, "image_id": "²"})
+
+
+def test_a_negative_of_which_nothing_is_left_is_none() -> None:
+    assert mapped({**ROW, "noun_aug_caption": "&nbsp;"})["negative_mask"].tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hypvl.data import tokenizer as tokenizer_module
-from hypvl.data.tokenizer import Tokenizer, get_tokenizer, merge_pairs, repair
+from hypvl.data.tokenizer import EOT_TOKEN, SOT_TOKEN, Tokenizer, get_tokenizer, is_blank, merge_pairs, repair
 
 Encode = Callable[[str], list[int]]
 UNBOUNDED = Tokenizer(10_000_000)
@@ -326,3 +326,28 @@ def test_is_fast() -> None:
     for i in range(0, len(captions), 500):
         tok(captions[i : i + 500])
     assert len(captions) / (time.perf_counter() - start) > 30_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " \n",
+        "&nbsp;",
+        "&amp;nbsp; ",
+        "\x00\x1b[36m",
+        "\ufeff",
+        "&#32;&#x20;",
+        "\u3000",
+        "&nbsp;" * 100_000,
+    ],
+)
+def test_texts_of_which_nothing_is_left(text: str) -> None:
+    assert is_blank(text) and get_tokenizer().encode(text) == [SOT_TOKEN, EOT_TOKEN]
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "7", "山", "!", "_", "😀", "& ", "&nbsp;x", "\x00a", "\u200b", "é&", "..."]
+)
+def test_texts_of_which_something_is_left(text: str) -> None:
+    assert not is_blank(text) and len(get_tokenizer().encode(text)) > 2
