@@ -339,7 +339,6 @@ def test_is_fast() -> None:
         "\ufeff",
         "&#32;&#x20;",
         "\u3000",
-        "&nbsp;" * 100_000,
     ],
 )
 def test_texts_of_which_nothing_is_left(text: str) -> None:
