@@ -30,7 +30,8 @@ from hypvl.data.loader import Loader, build_loader
 from hypvl.data.mappers import GenericMapper
 from hypvl.data.shards import ImageTextShards
 from hypvl.data.tokenizer import get_tokenizer
-from hypvl.data.transforms import RandomResizedCrop, decode_image
+from hypvl.data.transforms import RandomResizedCrop
+from hypvl.io.images import decode_image
 
 SIZE, SCALE, BATCH = 224, (0.5, 1.0), 64
 
