@@ -22,7 +22,7 @@ from hypvl.data.sample import (
 from hypvl.data.shards import describe
 from hypvl.data.storage import FileHandles
 from hypvl.errors import DataError
-from hypvl.io.files import open_regular, read_regular
+from hypvl.io.files import open_regular, path_below, read_regular
 from hypvl.io.images import MAX_IMAGE_BYTES, MAX_PIXELS
 from hypvl.io.json_list import JsonList
 from hypvl.io.json_text import parse_json
@@ -44,7 +44,7 @@ class ShareGPT4V:
         path: The JSON list (``share-captioner_coco_lcs_sam_1246k_1107.json``, or a ``..._nocolors.json``).
         image_transform: Crops the decoded image.
         tokenizer: Turns captions into token ids; the published recipes use 248 of them.
-        images_root: Folder that ``image`` starts from; None: ``data`` in the folder of the list.
+        images_root: Folder that ``image`` starts from and may not leave; None: ``data`` in the folder of the list.
         split: ``"validation"`` = the first ``validation_entries`` of the list, ``"train"`` = the others.
         subset: Only entries whose ``image`` holds this text, such as ``"coco"``, ``"llava"`` or ``"sam"``, of the
             split; None = all.
@@ -133,7 +133,7 @@ class ShareGPT4V:
         if not isinstance(image, str) or not image:
             raise BadSample(key, "missing image")
         try:
-            data = read_regular(self.images_root / image, max_bytes=MAX_IMAGE_BYTES)
+            data = read_regular(path_below(self.images_root, image), max_bytes=MAX_IMAGE_BYTES)
         except (OSError, ValueError) as error:
             raise BadSample(key, f"cannot read {self.images_root / image} ({error})") from error
         return finish_sample(

@@ -108,6 +108,8 @@ def test_places_are_right_however_the_list_is_written(
         ({"image": "x.jpg", "conversations": [0, {"value": 3}]}, "is int, expected text"),
         ({"conversations": [0, {"value": "cap"}]}, "missing image"),
         ({"image": "gone.jpg", "conversations": [0, {"value": "cap"}]}, "cannot read .*gone.jpg"),
+        ({"image": "../x.jpg", "conversations": [0, {"value": "cap"}]}, "is outside images_root"),
+        ({"image": "/dev/zero", "conversations": [0, {"value": "cap"}]}, "is outside images_root"),
         (["no object"], r"missing conversations\[1\]\.value"),
     ],
 )

@@ -135,8 +135,9 @@ def _from_json(path: Path) -> list[_Row]:
 def _from_text(judgements: Path, captions: Path) -> list[_Row]:
     caption_of: dict[str, str] = {}
     references: dict[str, list[str]] = {}
-    for key, text in _columns(captions, 2):
-        caption_of[key] = _plain(text)
+    for number, (key, text) in enumerate(_columns(captions, 2), start=1):
+        if caption_of.setdefault(key, _plain(text)) != _plain(text):
+            raise DataError(f"{captions}, line {number}: has {key} twice, with another caption; copy the file again.")
         references.setdefault(key.rpartition("#")[0], []).append(caption_of[key])
     width = 5
     rows = []

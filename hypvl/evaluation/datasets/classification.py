@@ -293,7 +293,10 @@ def read_text(path: Path) -> str:
         DataError: when it cannot be read.
     """
     try:
-        return read_regular(path, max_bytes=_LARGEST_FILE).decode("utf-8-sig")
+        data = read_regular(path, max_bytes=_LARGEST_FILE)
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise DataError(f"{path}: is UTF-16; expected UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW.")
+        return data.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise MissingDataError(
             f"{path}: is not there; see docs/evaluation.md for the layout of the set."

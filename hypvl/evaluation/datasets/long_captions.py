@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 from hypvl.checks import one_of
 from hypvl.data.share_gpt4v import short_caption
 from hypvl.errors import DataError
+from hypvl.evaluation.datasets.captioned_table import image_place
 from hypvl.evaluation.datasets.classification import require_folder
 from hypvl.evaluation.datasets.images import PicturesByStem
 from hypvl.evaluation.datasets.retrieval import CaptionedImages, from_files
@@ -62,7 +63,7 @@ def share_gpt4v(
             ) from error
         if subset is None or subset in image:
             text = short_caption(text) if caption == "short" else text
-            found.append((Path(root) / "data" / image, image, [text.strip()]))
+            found.append((image_place(path, Path(root) / "data", image), image, [text.strip()]))
     if not found:
         raise DataError(
             f"{path}: none of its first {entries} entries has {subset!r} in its image; check subset."

@@ -138,3 +138,14 @@ def test_captions_of_pictures(tmp_path: Path) -> None:
     write(candidates, {"image3": "x"})
     with pytest.raises(MissingDataError, match="has none of the 1 pictures, such as image3"):
         captions_of(candidates, images=tmp_path / "images")
+
+
+def test_a_key_of_two_captions_is_refused(tmp_path: Path) -> None:
+    folder = text_form(tmp_path)
+    path = next(path for path in folder.iterdir() if "token" in path.name)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, lines[0]]))
+    assert len(flickr8k(folder, ratings="expert").captions) > 0  # the same line twice says nothing else
+    path.write_text("\n".join([*lines, lines[0] + " elsewhere"]))
+    with pytest.raises(DataError, match=rf"line {len(lines) + 1}: has .* twice, with another caption"):
+        flickr8k(folder, ratings="expert")

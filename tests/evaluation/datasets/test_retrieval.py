@@ -211,3 +211,12 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     with pytest.raises(DataError, match="not a regular file but a pipe"):
         nocaps(tmp_path / "annotations.json", images=tmp_path / "images")
+
+
+def test_utf_16_is_named(tmp_path: Path) -> None:
+    (tmp_path / "val2017").mkdir()
+    path = tmp_path / "annotations" / "captions_val2017.json"
+    path.parent.mkdir()
+    path.write_bytes(json.dumps({"images": [], "annotations": []}).encode("utf-16"))
+    with pytest.raises(DataError, match="is UTF-16; expected UTF-8: iconv"):
+        coco(tmp_path)
