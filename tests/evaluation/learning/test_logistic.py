@@ -263,10 +263,12 @@ def test_mixed_precision_goes_on_in_double_where_single_ends() -> None:
 
 
 def test_blocks_of_rows_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = path("15 classes", 1e-6).fit(COSTS)
+    whole = path("15 classes").fit(
+        COSTS
+    )  # at 1e-6 the solver may stop 6e-5 away, which depends on the processor
     for name, value in (("_BLOCK_ELEMENTS", 15 * 64), ("_BLOCK_ROWS", 1), ("_PREPARE_ROWS", 70)):
         monkeypatch.setattr(f"hypvl.evaluation.learning.logistic.{name}", value)
-    torch.testing.assert_close(path("15 classes", 1e-6).fit(COSTS).weight, whole.weight, atol=2e-5, rtol=0)
+    torch.testing.assert_close(path("15 classes").fit(COSTS).weight, whole.weight, atol=2e-5, rtol=0)
 
 
 def test_wrong_input() -> None:
