@@ -473,5 +473,10 @@ def test_torchrun_on_two_cpu_processes_equals_one(finished: Path, shards: str, t
         for f in (finished, tmp_path / "two")
     )
     for name, value in one.items():
+        if name.endswith(
+            "in_proj_bias"
+        ):  # a shift of all keys changes no attention: its gradient is rounding alone
+            keys = slice(len(value) // 3, 2 * len(value) // 3)
+            value[keys] = two[name][keys] = 0.0
         # six AdamW steps divide by the root of tiny second moments: fp32 sums in another order show
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
