@@ -47,9 +47,13 @@ def main(argv: Sequence[str]) -> int:
     _run("make_demo_data", make_demo_data.main, ["--output-dir", str(DATA)])
     _make_room(folder, config)
     if not checkpoint.is_file():
+        interrupted = folder.is_dir() and any(folder.iterdir())
         _run(
             "train", train.main,
-            ["--config", config, "--num-gpus", "0", "--output-dir", str(folder), "--resume"],
+            [
+                "--config", config, "--num-gpus", "0", "--output-dir", str(folder),
+                *(["--resume"] if interrupted else []),
+            ],
         )  # fmt: skip
     _run(
         "evaluate", evaluate.main, ["--config", "configs/eval_demo.py", "--checkpoint-path", str(checkpoint)]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hypvl.checks import natural_number
 from hypvl.errors import CheckpointError
 from hypvl.io.zip_check import zip_damage
 
@@ -27,9 +28,12 @@ class _Dtype:
     def __init__(self, name: Any, *_: Any) -> None:
         if isinstance(name, bytes):
             name = name.decode("ascii")
-        if not (isinstance(name, str) and name[:1] in _KINDS and name[1:].isdecimal()):
-            raise pickle.UnpicklingError(f"an array of {name!r}, which are neither numbers nor texts")
-        self.dtype = np.dtype(name)
+        if not (isinstance(name, str) and name[:1] in _KINDS and natural_number(name[1:]) is not None):
+            raise pickle.UnpicklingError(f"an array of {name!r:.40}, which are neither numbers nor texts")
+        try:
+            self.dtype = np.dtype(name)
+        except (TypeError, ValueError) as error:
+            raise pickle.UnpicklingError(f"an array of {name!r:.40}, a type that is none") from error
 
     def __setstate__(self, state: Any) -> None:
         order = state[1] if isinstance(state, tuple) and len(state) > 1 else None

@@ -113,6 +113,8 @@ class Calls:
     "call",
     [
         Calls(list, "abc"), Calls(int, "9"), Calls(bytes, 10), Calls(tuple, "ab"), Calls(np.dtype, "O"),
+        Calls(np.dtype, "f99"), Calls(np.dtype, "i٤"), Calls(np.dtype, "U" + "9" * 5000),
+        Calls(np.dtype, "U" + "9" * 18),
         Calls(np.dtype, "i4,O"), Calls(np.ndarray, (2,)), Calls(np.core.multiarray.scalar, np.dtype("f4"), b"ab"),
     ],
 )  # fmt: skip

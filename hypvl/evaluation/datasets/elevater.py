@@ -27,7 +27,7 @@ Style: TypeAlias = Literal["clip", "subreddit"]
 Label = int | tuple[int, ...]
 #: Index files of a split, the first that is there is used.
 _INDEXES = {split: (f"{split}.txt", f"{split}_images.txt", f"{split}_ic.txt") for split in SPLITS}
-_LABELS = re.compile(r"\d+(,\d+)*")
+_LABELS = re.compile(r"[0-9]{1,9}(,[0-9]{1,9})*")
 
 
 @dataclass(frozen=True)
