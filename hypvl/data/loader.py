@@ -11,11 +11,13 @@ import itertools
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import util
 from multiprocessing.process import BaseProcess
+from types import TracebackType
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -313,7 +315,18 @@ def _start_worker(_: int, *, main: int) -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = _without_transfers
     threading.Thread(target=_end_with, args=(main,), daemon=True).start()
+
+
+def _without_transfers(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    """Python's own hook, but silent about a transfer that the main process gave up when it was stopped.
+
+    Outside the main thread only the thread that hands file descriptors over calls it; others have a hook of their own.
+    """
+    transfer = threading.current_thread() is not threading.main_thread()
+    if not (transfer and isinstance(error, EOFError | OSError)):
+        sys.__excepthook__(kind, error, where)
 
 
 def _end_with(process: int) -> None:

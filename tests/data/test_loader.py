@@ -1,9 +1,15 @@
 import random
+import sys
+import threading
+from multiprocessing import process, resource_sharer
+from multiprocessing.connection import Client
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from hypvl.data import loader as loader_module
 from hypvl.data.loader import Share, build_loader
 from hypvl.data.mappers import RedCapsMapper
 from hypvl.data.sample import BadSample
@@ -346,3 +352,30 @@ def test_numbers_that_do_not_fit_are_named(dataset):
         loader(dataset, consumed=5)
     with pytest.raises(ConfigError, match="rank: got 2; expected 0 to 1"):
         Share(8, rank=2, world_size=2)
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_transfer_given_up_by_a_stopped_process_is_no_traceback(
+    quiet: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    seen = threading.Event()
+    hook = loader_module._without_transfers if quiet else sys.__excepthook__
+    monkeypatch.setattr(sys, "excepthook", lambda *error: (hook(*error), seen.set()))
+    with Path(__file__).open() as file:  # a descriptor to hand over
+        address, _ = resource_sharer.DupFd(file.fileno())._id
+        Client(address, authkey=process.current_process().authkey).close()  # what a stopped process does
+        assert seen.wait(10)
+    resource_sharer.stop()
+    assert ("EOFError" in capfd.readouterr().err) is not quiet
+
+
+def test_other_errors_of_a_worker_keep_their_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    error = EOFError("torn")
+    loader_module._without_transfers(EOFError, error, None)  # in the main thread
+    thread = threading.Thread(
+        target=loader_module._without_transfers, args=(ValueError, ValueError("slip"), None)
+    )
+    thread.start()
+    thread.join()
+    said = capfd.readouterr().err
+    assert "EOFError: torn" in said and "ValueError: slip" in said
