@@ -35,6 +35,7 @@ StartMethod: TypeAlias = Literal["fork", "spawn", "forkserver"]
 
 _MAX_TRIES = 100
 _WARM_UP = 1000
+_NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _PATIENCE = 5.0  # seconds for workers to end by themselves
 
 
@@ -195,7 +196,12 @@ class Loader:
         try:
             if self._iterator is None:
                 self._batches.worker_init_fn = functools.partial(_start_worker, main=os.getpid())
-                self._iterator = iter(self._batches)
+                # A new process hears none of them until it has said what to do with them.
+                heard = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_WORKERS)
+                try:
+                    self._iterator = iter(self._batches)
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, heard)
                 # Python ends them by SIGTERM, which they do not hear, and waits.
                 workers = getattr(self._iterator, "_workers", [])
                 self._at_exit = util.Finalize(None, _kill, args=(workers,), exitpriority=100)
@@ -313,8 +319,9 @@ def _as_it_is(batch: Any) -> Any:
 def _start_worker(_: int, *, main: int) -> None:
     """What the whole process group hears is for the main process, which ends its workers; its death ends them, too."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in _NOT_FOR_WORKERS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOT_FOR_WORKERS)
     sys.excepthook = _without_transfers
     threading.Thread(target=_end_with, args=(main,), daemon=True).start()
 

@@ -1,4 +1,6 @@
+import os
 import random
+import signal
 import sys
 import threading
 from multiprocessing import process, resource_sharer
@@ -379,3 +381,20 @@ def test_other_errors_of_a_worker_keep_their_traceback(capfd: pytest.CaptureFixt
     thread.join()
     said = capfd.readouterr().err
     assert "EOFError: torn" in said and "ValueError: slip" in said
+
+
+def test_signals_do_not_end_a_worker_that_has_just_begun(dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = loader_module._start_worker
+
+    def struck(worker: int, *, main: int) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            os.kill(os.getpid(), number)
+        start(worker, main=main)
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())  # nothing stays blocked
+
+    with loader(dataset) as batches:
+        expected = [next(batches)["key"] for _ in range(4)]
+    monkeypatch.setattr(loader_module, "_start_worker", struck)
+    with loader(dataset, num_workers=2) as batches:
+        assert [next(batches)["key"] for _ in range(4)] == expected
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
