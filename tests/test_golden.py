@@ -1,0 +1,129 @@
+"""What an earlier version wrote still loads: its checkpoints, configs and results (tests/golden/).
+
+The files were written by hypvl 0.1.0 at commit 40152ee, before its modules and arguments were renamed: the run of
+``train_uncha_demo.py`` with small encoders (checkpoint after 2 of 4 steps, the losses of all 4), its results of
+``eval_demo.py``, a checkpoint of ``train_i0t_async_demo.py`` with its two batch norms, every config of configs/ as
+a run saves it, and names and shapes of every demo recipe's weights. They are never written anew.
+"""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import hypvl
+from hypvl.cli.evaluate import main as evaluate
+from hypvl.cli.train import main as train
+from hypvl.config import LazyConfig, instantiate
+from hypvl.data.demo import DemoArguments, make_demo_data
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def read(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(gzip.decompress((GOLDEN / name).read_bytes()))
+    return content
+
+
+CONFIGS = read("configs.json.gz")
+STATE_DICTS = read("state_dicts.json.gz")
+
+
+def unpack(name: str, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / Path(name).name.removesuffix(".gz")
+    path.write_bytes(gzip.decompress((GOLDEN / name).read_bytes()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of the golden run, in the folder where its config expects it; the folder to run in."""
+    folder = tmp_path_factory.mktemp("golden")
+    arguments = DemoArguments(num_train=200, num_test=40, num_digits=100)
+    make_demo_data(folder / "datasets" / "demo", arguments)
+    return folder
+
+
+def test_the_golden_files_stay_small() -> None:
+    assert sum(path.stat().st_size for path in GOLDEN.rglob("*")) <= 2_000_000
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_a_saved_config_loads_as_data(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(CONFIGS[name], encoding="utf-8")
+
+    old, new = LazyConfig.load(path), LazyConfig.load(ROOT / "configs" / f"{name}.py")
+
+    assert set(old) == set(new)
+
+
+@pytest.mark.parametrize("name", sorted(STATE_DICTS))
+def test_weights_keep_their_names_and_shapes(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(CONFIGS[name], encoding="utf-8")
+    config = LazyConfig.load(path)
+    golden = STATE_DICTS[name]
+
+    model, objective = instantiate(config.model), instantiate(config.train.objective)
+
+    for part, module in (("model", model), ("objective", objective)):
+        shapes = {key: list(value.shape) for key, value in module.state_dict().items()}
+        assert shapes == golden[part], part
+    assert [key for key, _ in model.named_parameters()] == golden["parameters"]
+
+
+def test_a_run_resumes_with_the_losses_it_had(
+    demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(demo_data)
+    unpack("uncha/checkpoint_00000002.pth.gz", tmp_path)
+    lines = (GOLDEN / "uncha" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    for name in ("config.yaml", "provenance.json"):
+        (tmp_path / name).write_text((GOLDEN / "uncha" / name).read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines[:2]) + "\n", encoding="utf-8")
+    (tmp_path / "last_checkpoint.txt").write_text("checkpoint_00000002.pth", encoding="utf-8")
+
+    train(["--resume", "--num-gpus", "0", "--output-dir", str(tmp_path)])
+
+    golden = [json.loads(line) for line in lines]
+    got = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["iteration"] for line in got] == [1, 2, 3, 4]
+    terms = list(json.loads(lines[2]))
+    for new, old in zip(got, golden, strict=True):
+        for term in terms[1 : terms.index("curv") + 2]:
+            assert new[term] == pytest.approx(old[term], rel=1e-5), (old["iteration"], term)
+
+
+def test_results_are_read_and_measured_again_alike(
+    demo_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(demo_data)
+    checkpoint = unpack("uncha/checkpoint_00000002.pth.gz", tmp_path)
+    golden = (GOLDEN / "uncha" / "results.json").read_text(encoding="utf-8")
+    (tmp_path / "results.json").write_text(golden, encoding="utf-8")
+    names = list(json.loads(golden)["results"])
+    flags = ["--config", str(ROOT / "configs" / "eval_demo.py"), "--checkpoint-path", str(checkpoint)]
+
+    assert evaluate([*flags, "--only", ",".join(names)]) == 0
+
+    kept = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["results"]
+    for name, entry in json.loads(golden)["results"].items():
+        for metric, value in entry["metrics"].items():
+            assert kept[name]["metrics"][metric] == pytest.approx(value, rel=1e-6), (name, metric)
+
+
+def test_a_checkpoint_with_feature_transforms_loads(tmp_path: Path) -> None:
+    path = unpack("i0t_async/checkpoint_final.pth.gz", tmp_path)
+    weights = torch.load(path, weights_only=True)["model"]
+
+    model = hypvl.create_model(path, path)
+
+    state = model.state_dict()
+    assert set(state) == set(weights)
+    assert all(torch.equal(state[key], value) for key, value in weights.items())
