@@ -31,7 +31,7 @@ $(STAMP): requirements.txt constraints.txt setup.py
 install: $(STAMP)  ## make .venv and install everything into it (needs network once)
 
 .PHONY: demo
-demo: $(STAMP)  ## train, evaluate and traverse a small model on real pictures (DEMO=meru|clip|atmg)
+demo: $(STAMP)  ## train, evaluate and traverse a small model on real images (DEMO=meru|clip|atmg)
 	HF_HUB_OFFLINE=1 $(PY) scripts/demo.py --model $(DEMO)
 
 .PHONY: test

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from benchmarks.common import count, counts, report
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import Cosine, ExteriorAngle, NegativeDistance, Scorer
+from hypvl.geometry.scorers import Cosine, ExteriorAngle, NegativeDistance, Scorer
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, PairContext
 from hypvl.losses.contrastive import Contrastive

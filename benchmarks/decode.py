@@ -1,9 +1,9 @@
 """Images per second of one core against PIL's RandomResizedCrop (bicubic) + ToTensor: python -m benchmarks.decode
 
-JPEG pictures of 400 x 300 pixels, crops of 224. Prints one JSON line:
+JPEG images of 400 x 300 pixels, crops of 224. Prints one JSON line:
 
 - throughput_ratio: our whole loader (samples of TAR shards in random order, decoded, cropped, captions tokenized,
-  batches of 64, no workers) against torch's over the same pictures in memory, images alone;
+  batches of 64, no workers) against torch's over the same images in memory, images alone;
 - transform_ratio: decoding and cropping alone on both sides.
 
 Times are of the processor, so that they are those of one core.
@@ -36,8 +36,8 @@ from hypvl.io.images import decode_image
 SIZE, SCALE, BATCH = 224, (0.5, 1.0), 64
 
 
-def pictures(count: int, width: int, height: int) -> list[bytes]:
-    """Smooth pictures with some noise, as JPEG."""
+def jpeg_images(count: int, width: int, height: int) -> list[bytes]:
+    """Smooth images with some noise, as JPEG."""
     out = []
     for seed in range(count):
         rng = np.random.default_rng(seed)
@@ -51,7 +51,7 @@ def pictures(count: int, width: int, height: int) -> list[bytes]:
 
 
 def write_shards(folder: Path, files: Sequence[bytes], *, each: int = 100) -> None:
-    """Pictures with captions as TAR shards."""
+    """Images with captions as TAR shards."""
     texts = corpus(len(files), len(files))
     for start in range(0, len(files), each):
         with tarfile.open(folder / f"{start:06d}.tar", "w") as shard:
@@ -73,7 +73,7 @@ def our_loader(folder: Path, *, batch: int) -> Loader:
     return build_loader(dataset, global_batch_size=batch, rank=0, world_size=1, num_workers=0, seed=0)
 
 
-class PilPictures(Dataset[Tensor]):
+class PilImages(Dataset[Tensor]):
     """What torchvision's documentation shows."""
 
     def __init__(self, files: Sequence[bytes]) -> None:
@@ -91,8 +91,8 @@ class PilPictures(Dataset[Tensor]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> Tensor:
-        picture: Tensor = self.transform(Image.open(io.BytesIO(self.files[index])).convert("RGB"))
-        return picture
+        image: Tensor = self.transform(Image.open(io.BytesIO(self.files[index])).convert("RGB"))
+        return image
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -105,10 +105,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    files = pictures(args.images, 400, 300)
+    files = jpeg_images(args.images, 400, 300)
     batch = min(BATCH, args.images)
     batches = args.images // batch
-    theirs = PilPictures(files)
+    theirs = PilImages(files)
     crop, generator = RandomResizedCrop(SIZE, scale=SCALE), torch.Generator().manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         write_shards(Path(folder), files)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.grad_cache --batches 32,128 --micro-batch 8 --image-size 112
 
-The model of `configs/train_meru_vit_s.py` (ViT-S/16, 12 text layers of width 512) on random pictures of --image-size
+The model of `configs/train_meru_vit_s.py` (ViT-S/16, 12 text layers of width 512) on random images of --image-size
 pixels and texts of 12 tokens, forward and backward in fp32. Memory: the extra peak of one step of each form and batch
 in a process of its own, beside weights, gradients and the batch; `memory_ratio` (cached / plain) is that of the largest
 batch, `memory_per_sample_mib` what each further sample costs. Time: both in turn in one process at --time-batch,
@@ -42,7 +42,7 @@ def learner_of(arch: str, text_arch: str, image_size: int) -> Learner:
 
 
 def batch_of(rows: int, image_size: int) -> dict[str, Tensor]:
-    """Pictures and texts."""
+    """Images and texts."""
     generator = torch.Generator().manual_seed(rows)
     text = torch.randint(1, START, (rows, TOKENS), generator=generator)
     text[:, 0], text[:, -1] = START, END

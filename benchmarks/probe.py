@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from benchmarks.common import count, report
-from hypvl.evaluation.learning.logistic import LogisticPath
-from hypvl.evaluation.learning.sweep import COARSE_GRID, halving_search
+from hypvl.evaluation.probes.logistic import LogisticPath
+from hypvl.evaluation.probes.sweep import COARSE_GRID, halving_search
 
 MAX_ITERATIONS = 1000
 FULL = (20_000, 384, 100)

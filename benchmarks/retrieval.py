@@ -1,7 +1,7 @@
-"""Zero-shot retrieval against one picture and one caption at a time: python -m benchmarks.retrieval
+"""Zero-shot retrieval against one image and one caption at a time: python -m benchmarks.retrieval
 
-- throughput_ratio: the whole evaluator on JPEG pictures of 400 x 300 with 5 captions each (about 12 ids), in one
-  process, against a loop that opens each picture with PIL, encodes it alone, encodes each caption alone (open_clip's
+- throughput_ratio: the whole evaluator on JPEG images of 400 x 300 with 5 captions each (about 12 ids), in one
+  process, against a loop that opens each image with PIL, encodes it alone, encodes each caption alone (open_clip's
   tokenizer, 77 ids), and sorts all scores of each query. --model demo is the recipe of configs/train_meru_demo.py
   (64 px), vit_s that of configs/train_meru_vit_s.py (224 px), both with random weights. --num-workers gives ours
   processes for reading.
@@ -30,13 +30,13 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from benchmarks.common import count, report
-from benchmarks.decode import pictures
+from benchmarks.decode import jpeg_images
 from hypvl.config import LazyConfig, instantiate
-from hypvl.evaluation.datasets.retrieval import jsonl
-from hypvl.evaluation.encoding.features import Encoding, search_both_ways
+from hypvl.datasets.retrieval import jsonl
+from hypvl.embedding.encode import Encoding, search_both_ways
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import NegativeDistance
+from hypvl.geometry.scorers import NegativeDistance
 from hypvl.models.dual_encoder import DualEncoder
 
 KS = (1, 5, 10)
@@ -99,10 +99,10 @@ def captions(count: int) -> list[str]:
 
 
 def write_set(folder: Path, count: int) -> Path:
-    """Pictures of 400 x 300 pixels and captions of about 10 words; gives the list's path."""
+    """Images of 400 x 300 pixels and captions of about 10 words; gives the list's path."""
     texts = captions(CAPTIONS * count)
     lines = []
-    for i, data in enumerate(pictures(count, 400, 300)):
+    for i, data in enumerate(jpeg_images(count, 400, 300)):
         (folder / f"{i}.jpg").write_bytes(data)
         lines.append(json.dumps({"image": f"{i}.jpg", "captions": texts[CAPTIONS * i : CAPTIONS * (i + 1)]}))
     (folder / "set.jsonl").write_text("\n".join(lines))
@@ -131,8 +131,8 @@ def plain(model: DualEncoder, listed: Path) -> dict[str, float]:
     images, texts, owners = [], [], []
     for i, line in enumerate(listed.read_text().splitlines()):
         entry = json.loads(line)
-        with Image.open(listed.parent / entry["image"]) as picture:
-            pixels = squeeze(picture.convert("RGB"))
+        with Image.open(listed.parent / entry["image"]) as image:
+            pixels = squeeze(image.convert("RGB"))
         images.append(model.encode_image(pixels[None]))
         for caption in entry["captions"]:
             texts.append(model.encode_text(tokenizer([caption])))
@@ -233,9 +233,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", choices=("demo", "vit_s"), default="demo")
-    parser.add_argument("--images", type=count, default=60, help="pictures of the whole evaluation")
+    parser.add_argument("--images", type=count, default=60, help="images of the whole evaluation")
     parser.add_argument(
-        "--gallery", type=count, default=1000, help="pictures of the ranking, with 5 captions each"
+        "--gallery", type=count, default=1000, help="images of the ranking, with 5 captions each"
     )
     parser.add_argument("--repeats", type=count, default=5)
     parser.add_argument("--num-workers", type=int, default=0)
@@ -260,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     texts, images = embeddings(CAPTIONS * args.gallery, seed=0), embeddings(args.gallery, seed=1)
     owners = torch.arange(len(texts)) // CAPTIONS
-    texts = texts + images[owners]  # some way towards their pictures
+    texts = texts + images[owners]  # some way towards their images
     same = rank_in_blocks(Given(), texts, images, owners) == rank_plainly(Given(), texts, images, owners)
     seconds, ratio = in_turn(
         lambda: rank_in_blocks(Given(), texts, images, owners),

@@ -6,7 +6,7 @@ Ours is `configs/train_clip_vit_s.py` with the 6 heads of ViT-S/16, run by the t
 tokens with their lengths in, 12 text layers of width 512, AdamW as the recipe has it (fused). Theirs is open_clip's
 ViT-S-16 (12 text layers of width 384) on pixels that are normalised already and texts padded to 77 tokens, with its
 ClipLoss and the AdamW of its training script (not fused: `throughput_ratio_fused` gives it the fused one). Both start
-from random weights and see the same pictures and captions, in turn in one process. `throughput_ratio_padded` is ours
+from random weights and see the same images and captions, in turn in one process. `throughput_ratio_padded` is ours
 with texts of 77 tokens. bf16 is compared where the CPU computes in it (`cpu_bf16`), and on a GPU. On a GPU: images per
 second, the share of --peak-tflops that the model's operations come to (`mfu`), and of the time spent waiting for
 pinned batches from two workers (`data_wait`). Prints one JSON line.

@@ -1,6 +1,6 @@
 r"""ARO: relations and attributes of Visual Genome, the order of words in COCO and Flickr30k (docs/evaluation.md).
 
-What is missing of ARO's own files is downloaded; COCO's and Flickr30k's pictures are not.
+What is missing of ARO's own files is downloaded; COCO's and Flickr30k's images are not.
 
 python scripts/evaluate.py --config configs/eval_aro.py \
     --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py

@@ -5,8 +5,8 @@ python scripts/evaluate.py --config configs/eval_clustering.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.evaluation.clustering import KMeansClustering
-from hypvl.evaluation.datasets import catalog
+from hypvl.datasets import catalog
+from hypvl.evaluation.probes.clustering import KMeansClustering
 
 from .common.encoding import encoding as encoding
 

@@ -5,8 +5,8 @@ python scripts/evaluate.py --config configs/eval_i0t_classification.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.evaluation.datasets import catalog
-from hypvl.evaluation.datasets.i0t_tree import i0t_classification_set
+from hypvl.datasets import catalog
+from hypvl.datasets.i0t_tree import i0t_classification_set
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 
 from .common.encoding import encoding as encoding

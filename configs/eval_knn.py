@@ -7,8 +7,8 @@ By the model's own image-image score of its embeddings: similarity=model stage=e
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.evaluation.datasets import catalog
-from hypvl.evaluation.knn import KNNClassification
+from hypvl.datasets import catalog
+from hypvl.evaluation.probes.knn import KNNClassification
 
 from .common.encoding import encoding as encoding
 

@@ -5,8 +5,8 @@ python scripts/evaluate.py --config configs/eval_linprobe_classification.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.evaluation.datasets import catalog
-from hypvl.evaluation.linear_probe import LinearProbe
+from hypvl.datasets import catalog
+from hypvl.evaluation.probes.linear_probe import LinearProbe
 
 from .common.encoding import encoding as encoding
 

@@ -5,8 +5,8 @@ python scripts/evaluate.py --config configs/eval_valse.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.evaluation.caption_choice import CaptionChoice
-from hypvl.evaluation.datasets.valse import PIECES, valse
+from hypvl.datasets.valse import PIECES, valse
+from hypvl.evaluation.foil_accuracy import CaptionChoice
 
 from .common.encoding import encoding as encoding
 
@@ -17,10 +17,10 @@ roots = {
     "swig": "./datasets/swig/images_512",
     "visdial": "./datasets/visdial/VisualDialog_val2018",
 }
-_pictures = {name: "${roots." + name + "}" for name in ("coco", "visual7w", "swig", "visdial")}
+_images = {name: "${roots." + name + "}" for name in ("coco", "visual7w", "swig", "visdial")}
 evaluate = {
     "valse": L(CaptionChoice)(
-        dataset=L(valse)(root="${roots.valse}", **_pictures, pieces=list(PIECES), min_votes=2),
+        dataset=L(valse)(root="${roots.valse}", **_images, pieces=list(PIECES), min_votes=2),
         main_metric="macro_accuracy",
         extra=["auroc"],
         threshold=0.5,

@@ -5,8 +5,8 @@ python scripts/evaluate.py --config configs/eval_vlchecklist.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.evaluation.caption_choice import CaptionChoice
-from hypvl.evaluation.datasets.vl_checklist import vl_checklist
+from hypvl.datasets.vl_checklist import vl_checklist
+from hypvl.evaluation.foil_accuracy import CaptionChoice
 
 from .common.encoding import encoding as encoding
 

@@ -5,8 +5,8 @@ python scripts/evaluate.py --config configs/eval_winoground.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.evaluation.caption_groups import CaptionGroups
-from hypvl.evaluation.datasets.winoground import winoground
+from hypvl.datasets.winoground import winoground
+from hypvl.evaluation.winoground_score import CaptionGroups
 
 from .common.encoding import encoding as encoding
 

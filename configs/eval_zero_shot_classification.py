@@ -5,7 +5,7 @@ python scripts/evaluate.py --config configs/eval_zero_shot_classification.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.evaluation.datasets import catalog
+from hypvl.datasets import catalog
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 
 from .common.encoding import encoding as encoding

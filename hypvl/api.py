@@ -1,4 +1,4 @@
-"""The public face that needs both models and data: a model with the transforms of its pictures."""
+"""The public face that needs both models and data: a model with the transforms of its images."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +27,7 @@ class TensorTransform(Protocol):
 
 
 class ImageTransform:
-    """A picture in any form -> what ``encode_image`` takes, but for the batch axis.
+    """An image in any form -> what ``encode_image`` takes, but for the batch axis.
 
     Args:
         transform: uint8 (3, H, W), generator -> uint8 (3, S, S).
@@ -38,7 +38,7 @@ class ImageTransform:
         self._generator: torch.Generator | None = None
 
     def __call__(self, image: AnyImage, generator: torch.Generator | None = None) -> Tensor:
-        """Transform one picture.
+        """Transform one image.
 
         Args:
             image: PIL image, content of an image file, or its path; a uint8 array (H, W), (H, W, 1), (H, W, 3) or
@@ -69,7 +69,7 @@ def create_model_and_transforms(
     *,
     device: str | torch.device = "cpu",
 ) -> tuple[DualEncoder, ImageTransform, ImageTransform]:
-    """A model, the transform of its training pictures and that of its evaluation pictures.
+    """A model, the transform of its training images and that of its evaluation images.
 
     Both are the published ones at the model's image size: a random crop of at least half the area, and the
     shorter side resized with the central square cut out. Arguments and errors are those of ``create_model``.

@@ -1,4 +1,4 @@
-"""Between two pictures: python scripts/image_interpolations.py --image-path A --target-image-path B --pool photos"""
+"""Between two images: python scripts/image_interpolations.py --image-path A --target-image-path B --pool photos"""
 
 import sys
 

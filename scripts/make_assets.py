@@ -1,7 +1,7 @@
-"""Draw the pictures of assets/: python scripts/make_assets.py --output-dir assets
+"""Draw the images of assets/: python scripts/make_assets.py --output-dir assets
 
 Everything is drawn by this script with numpy and PIL (the digit is scikit-learn's); the same script always
-draws the same pictures.
+draws the same images.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def gradient(stops: list[tuple[float, Color]]) -> Image.Image:
 
 
 def px(value: Any) -> Any:
-    """Share of the picture's side -> pixels on the canvas, numbers and arrays alike."""
+    """Share of the image's side -> pixels on the canvas, numbers and arrays alike."""
     return value * CANVAS
 
 
@@ -405,7 +405,7 @@ def digit() -> Image.Image:
     return Image.fromarray((paper * (1 - share) + pencil * share).round().astype(np.uint8))
 
 
-PICTURES: dict[str, Callable[[], Image.Image]] = {
+IMAGES: dict[str, Callable[[], Image.Image]] = {
     "landscape": landscape,
     "night_city": night_city,
     "still_life": still_life,
@@ -417,15 +417,15 @@ PICTURES: dict[str, Callable[[], Image.Image]] = {
 
 
 def main() -> int:
-    """Draw the pictures that were asked for."""
-    parser = argparse.ArgumentParser(description="Draw the pictures of assets/.")
+    """Draw the images that were asked for."""
+    parser = argparse.ArgumentParser(description="Draw the images of assets/.")
     parser.add_argument("--output-dir", type=Path, default=Path("assets"), help="where the PNG files go")
-    parser.add_argument("--only", nargs="*", choices=sorted(PICTURES), help="draw these, not all")
+    parser.add_argument("--only", nargs="*", choices=sorted(IMAGES), help="draw these, not all")
     args = parser.parse_args()
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    for name in args.only or PICTURES:
+    for name in args.only or IMAGES:
         path = args.output_dir / f"{name}.png"
-        PICTURES[name]().resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(path, optimize=True)
+        IMAGES[name]().resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(path, optimize=True)
         print(path)
     return 0
 

@@ -49,23 +49,23 @@ def test_opened_images_and_files_are_the_same_to_a_transform(run_folder: Path, t
         assert torch.equal(forms[0], forms[1]) and torch.equal(forms[1], forms[2])
 
 
-def test_transforms_take_pictures_and_the_training_one_draws_by_itself(run_folder: Path) -> None:
+def test_transforms_take_images_and_the_training_one_draws_by_itself(run_folder: Path) -> None:
     _, train, evaluation = hypvl.create_model_and_transforms(run_folder)
-    picture = Image.effect_noise((90, 70), 80).convert("RGB")
+    pil_image = Image.effect_noise((90, 70), 80).convert("RGB")
     before = torch.get_rng_state()
-    first, second = train(picture), train(picture)
+    first, second = train(pil_image), train(pil_image)
     assert first.shape == (3, 32, 32) and first.dtype == torch.uint8 and not torch.equal(first, second)
-    given = [train(picture, torch.Generator().manual_seed(3)) for _ in range(2)]
+    given = [train(pil_image, torch.Generator().manual_seed(3)) for _ in range(2)]
     assert torch.equal(*given)
-    assert torch.equal(evaluation(picture), evaluation(picture))
+    assert torch.equal(evaluation(pil_image), evaluation(pil_image))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_transforms_take_arrays_and_tensors(run_folder: Path) -> None:
     _, train, evaluation = hypvl.create_model_and_transforms(run_folder)
-    picture = Image.effect_noise((40, 50), 80).convert("RGB")
-    rgb = np.asarray(picture)
-    expected = evaluation(picture)
+    pil_image = Image.effect_noise((40, 50), 80).convert("RGB")
+    rgb = np.asarray(pil_image)
+    expected = evaluation(pil_image)
     tensor = torch.from_numpy(rgb.copy()).permute(2, 0, 1)
     for form in (rgb, tensor, tensor / 255, (tensor / 255).double(), tensor.div(255).add(1e-4)):
         assert torch.equal(evaluation(form), expected)

@@ -7,7 +7,7 @@ import torch
 
 from hypvl.config import LazyConfig, instantiate
 from hypvl.data.negatives import HardNegativeMapper
-from hypvl.geometry.scoring import Cosine
+from hypvl.geometry.scorers import Cosine
 from hypvl.losses.cross_modal_rank import CrossModalRank
 from hypvl.training.optim import parameter_groups
 

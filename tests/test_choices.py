@@ -22,16 +22,16 @@ WRONG = "wrong-word"
 
 # Records that hypvl makes itself, and an abstract method: nobody chooses a word there.
 NOT_ARGUMENTS = {
-    "hypvl.data.demo_scenes.Scene.__init__",
-    "hypvl.data.hard_negatives.generate.Negatives.__init__",
-    "hypvl.data.hard_negatives.lexicon.Lexicon.__init__",
-    "hypvl.evaluation.datasets.elevater.ElevaterEntry.__init__",
-    "hypvl.evaluation.datasets.inspection.Finding.__init__",
-    "hypvl.evaluation.standardization.Recorder.__init__",
+    "hypvl.data.demo.scenes.Scene.__init__",
+    "hypvl.negatives.generate.Negatives.__init__",
+    "hypvl.negatives.lexicon.Lexicon.__init__",
+    "hypvl.datasets.elevater.ElevaterEntry.__init__",
+    "hypvl.datasets.inspection.Finding.__init__",
+    "hypvl.evaluation.mean_removal.Recorder.__init__",
     "hypvl.evaluation.traversal.Traversal.__init__",
-    "hypvl.geometry.scoring.Scorer.logits",
-    "hypvl.geometry.verdict.Finding.__init__",
-    "hypvl.geometry.verdict.Verdict.__init__",
+    "hypvl.geometry.scorers.Scorer.logits",
+    "hypvl.diagnostics.verdict.Finding.__init__",
+    "hypvl.diagnostics.verdict.Verdict.__init__",
 }
 
 

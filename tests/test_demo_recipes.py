@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from hypvl.config import LazyConfig, instantiate
-from hypvl.data.demo import DemoArguments, make_demo_data
+from hypvl.data.demo.build import DemoArguments, make_demo_data
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import load_checkpoint, load_weights
 from hypvl.training.learner import Learner

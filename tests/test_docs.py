@@ -116,4 +116,5 @@ def test_links_and_paths_exist(page: Path) -> None:
     links = [link for link in re.findall(r"\]\(([^)#\s]+)[^)\s]*\)", text) if "://" not in link]
     paths = set(re.findall(r"\b(?:configs|scripts|hypvl|tests)/[\w/]+\.(?:py|json)\b", text)) - EXAMPLES
     assert not [link for link in links if not (page.parent / link).exists()]
-    assert not [path for path in paths if not (ROOT / path).exists()]
+    if page.name != "log.md":  # which names files as they were called at the time
+        assert not [path for path in paths if not (ROOT / path).exists()]

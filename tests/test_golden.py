@@ -18,7 +18,7 @@ import hypvl
 from hypvl.cli.evaluate import main as evaluate
 from hypvl.cli.train import main as train
 from hypvl.config import LazyConfig, instantiate
-from hypvl.data.demo import DemoArguments, make_demo_data
+from hypvl.data.demo.build import DemoArguments, make_demo_data
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "golden"

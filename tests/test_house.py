@@ -14,26 +14,34 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hypvl"
 
 # Room -> the rooms it may import from, besides itself and those of EVERYWHERE. "" is hypvl/__init__.py.
-EVERYWHERE = {"", "errors", "checks", "io"}
+EVERYWHERE = {"", "errors", "checks", "io", "numerics"}
 MAY_IMPORT = {
     "": {"api", "models", "data"},
     "errors": set(),
     "checks": set(),
     "io": set(),
+    "numerics": set(),
     "geometry": set(),
+    "diagnostics": {"geometry"},
     "distributed": set(),
     "config": set(),
     "encoders": {"distributed"},
     "data": set(),
+    "negatives": {"data"},
     "losses": {"geometry", "distributed"},
     "models": {"encoders", "geometry", "config"},
     "api": {"models", "data", "config"},
-    "evaluation": {"geometry", "data", "distributed"},
-    "training": {"models", "losses", "data", "distributed", "config", "geometry"},
+    "metrics": set(),
+    "datasets": {"data", "evaluation", "embedding", "metrics", "negatives"},
+    "embedding": {"data", "datasets", "distributed", "evaluation", "geometry", "metrics"},
+    "evaluation": {"geometry", "data", "distributed", "datasets", "metrics", "embedding", "diagnostics"},
+    "training": {
+        "models", "losses", "data", "distributed", "config", "geometry", "diagnostics", "evaluation",
+    },
     "report": {"geometry"},
     "cli": {
-        "api", "config", "data", "distributed", "encoders", "evaluation", "geometry", "losses", "models", "report",
-        "training",
+        "api", "config", "data", "datasets", "diagnostics", "distributed", "embedding", "encoders", "evaluation",
+        "geometry", "losses", "metrics", "models", "negatives", "report", "training",
     },
 }  # fmt: skip
 # Imported inside the function that needs them: slow, optional, or with side effects.

@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from hypvl.config import LazyConfig, instantiate
-from hypvl.geometry.scoring import Cosine
+from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, Objective
 from tests.losses.toy import GeometryOnly, context

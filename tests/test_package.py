@@ -23,12 +23,12 @@ from pathlib import Path
 import hypvl
 assert "torch" not in sys.modules
 from hypvl.config import LazyConfig, instantiate
-from hypvl.data.demo import DemoArguments, make_demo_data
+from hypvl.data.demo.build import DemoArguments, make_demo_data
 from hypvl.data.loader import build_loader
-from hypvl.data.demo_mapper import DemoMapper
+from hypvl.data.demo.mapper import DemoMapper
 from hypvl.data.shards import ImageTextShards
 from hypvl.data.transforms import RandomResizedCrop
-from hypvl.evaluation.datasets import text_pool
+from hypvl.datasets import text_pool
 from hypvl.losses.base import Objective
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.entailment import Entailment
@@ -73,7 +73,7 @@ print(json.dumps({
     "models": hypvl.list_models(),
     "ids": tokenizer("a photo of a cat")[0].tolist(),
     "losses": losses,
-    "pools": sorted(p.name for p in (resources.files("hypvl") / "evaluation/datasets/pools").iterdir()),
+    "pools": sorted(p.name for p in (resources.files("hypvl") / "datasets/pools").iterdir()),
 }))
 """
 
@@ -158,8 +158,6 @@ def test_an_installed_wheel_works(wheel: Path, tmp_path: Path, network: bool) ->
     assert f'__version__ = "{result["version"]}"' in (ROOT / "hypvl" / "__init__.py").read_text()
     assert result["models"] == sorted(path.stem for path in (ROOT / "hypvl/models/zoo").glob("*.json"))
     assert result["ids"] == [49406, 320, 1125, 539, 320, 2368, 49407]
-    assert result["pools"] == sorted(
-        path.name for path in (ROOT / "hypvl/evaluation/datasets/pools").glob("*.json")
-    )
+    assert result["pools"] == sorted(path.name for path in (ROOT / "hypvl/datasets/pools").glob("*.json"))
     first, second = result["losses"]
     assert second < first  # one step on the same batch helps

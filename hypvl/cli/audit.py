@@ -64,10 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=user_path, metavar="PATH", help="also write the JSON into this file, items included"
     )
-    parser.add_argument(
-        "--batch-size", type=int, default=256, metavar="N", help="pictures, or texts, per pass"
-    )
-    parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read pictures")
+    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="images, or texts, per pass")
+    parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read images")
     return parser
 
 
@@ -81,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
 
     from hypvl.cli.devices import pick_device
     from hypvl.cli.model_loading import load_trained
-    from hypvl.evaluation.encoding.features import Encoding
+    from hypvl.embedding.encode import Encoding
     from hypvl.evaluation.geometry_audit import GeometryAudit
 
     settings = {} if args.num_workers is None else {"num_workers": args.num_workers}
@@ -117,8 +115,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _dataset(args: argparse.Namespace) -> "RetrievalSet":
     """The images and captions that ``--data`` names."""
-    from hypvl.evaluation.datasets import catalog
-    from hypvl.evaluation.datasets.retrieval import coco, flickr30k, table
+    from hypvl.datasets import catalog
+    from hypvl.datasets.retrieval import coco, flickr30k, table
     from hypvl.io.table_text import JSON_SUFFIXES, TABLE_SUFFIXES
 
     readers: dict[str, Callable[[str], RetrievalSet]] = {
@@ -161,7 +159,7 @@ def _print(result: "EvaluationResult", *, title: str) -> None:
         show(f"  {_MARKS[finding['level']]} {finding['text']}")
     if result.meta["unreadable"]:
         show(
-            f"{result.meta['unreadable']} pictures cannot be read; the first: {result.meta['unreadable_first'][0]}"
+            f"{result.meta['unreadable']} images cannot be read; the first: {result.meta['unreadable_first'][0]}"
         )
 
 

@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
             f"--output: {args.output} is there; give another name, or --overwrite to replace it."
         )
 
-    from hypvl.data.convert_negatives import convert_negatives  # torch and numpy, not needed for --help
+    from hypvl.negatives.convert import convert_negatives  # torch and numpy, not needed for --help
 
     def tell(path: Path, rows: int) -> None:
         if not args.quiet:

@@ -1,4 +1,4 @@
-"""`scripts/demo.py`: draw data, train a small model, evaluate it, and walk a picture to the root."""
+"""`scripts/demo.py`: draw data, train a small model, evaluate it, and walk an image to the root."""
 
 import argparse
 import os
@@ -19,14 +19,14 @@ examples:
   python scripts/demo.py --model atmg
 """
 DATA = Path("datasets/demo")
-PICTURE = Path("assets/shapes.png")
+IMAGE = Path("assets/shapes.png")
 UNTRAINED = "untrained.json"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the command."""
     parser = command_parser(
-        "Draw the demo data, train a small model on it, evaluate it and traverse a picture.",
+        "Draw the demo data, train a small model on it, evaluate it and traverse an image.",
         examples=EXAMPLES,
     )
     parser.add_argument("--model", choices=("meru", "clip", "atmg"), default="meru", help="what to train")
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     _run(
         "image_traversals", image_traversals.main,
         [
-            "--image-path", str(PICTURE), "--checkpoint-path", str(checkpoint),
+            "--image-path", str(IMAGE), "--checkpoint-path", str(checkpoint),
             "--text-pool", str(DATA / "text_pool.json"), "--output-dir", str(folder / "traversals"),
         ],
     )  # fmt: skip

@@ -23,7 +23,7 @@ from hypvl.errors import ConfigError, UserError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from hypvl.evaluation.datasets.inspection import Finding
+    from hypvl.datasets.inspection import Finding
 
 _DEFAULT_CONFIGS = "configs/eval_*.py"
 #: Settings of evaluators that are no data.
@@ -32,7 +32,7 @@ _EXAMPLES = """
 examples:
   python scripts/doctor.py
   python scripts/doctor.py --config configs/eval_zero_shot_classification.py roots.eval=/data/eval
-  python scripts/doctor.py --config configs/eval_elevater.py --only dtd,gtsrb --all-pictures
+  python scripts/doctor.py --config configs/eval_elevater.py --only dtd,gtsrb --all-images
   python scripts/doctor.py --config configs/eval_zero_shot_classification.py --download
   python scripts/doctor.py --shards 'datasets/redcaps/*.tar' --checkpoint-path checkpoints/meru_vit_l.pth --json
 """
@@ -52,9 +52,14 @@ def build_parser() -> CommandParser:
     parser.add_argument("--only", metavar="NAME,...", help="check only these evaluations of the suites")
     parser.add_argument("--download", action="store_true", help="fetch missing data where a source is known")
     parser.add_argument(
-        "--pictures", type=int, default=8, metavar="N", help="pictures to decode of each set, or TAR"
+        "--images", type=int, default=8, metavar="N", help="images to decode of each set, or TAR"
     )
-    parser.add_argument("--all-pictures", action="store_true", help="decode every picture")
+    parser.add_argument("--all-images", action="store_true", help="decode every image")
+    # Names that the two had before.
+    parser.add_argument(
+        "--pictures", type=int, dest="images", help=argparse.SUPPRESS, default=argparse.SUPPRESS
+    )
+    parser.add_argument("--all-pictures", action="store_true", dest="all_images", help=argparse.SUPPRESS)
     parser.add_argument(
         "--shards", action="append", default=[], metavar="GLOB", help="TAR files: paths, globs, brace lists, URLs"
     )  # fmt: skip
@@ -73,9 +78,9 @@ def build_parser() -> CommandParser:
 def main(argv: Sequence[str]) -> int:
     """Check and report; 1 when something asked for is missing or broken."""
     args = build_parser().parse_args(argv)
-    if args.pictures < 1:
-        raise ConfigError(f"--pictures: got {args.pictures}; expected at least 1.")
-    look_at = None if args.all_pictures else args.pictures
+    if args.images < 1:
+        raise ConfigError(f"--images: got {args.images}; expected at least 1.")
+    look_at = None if args.all_images else args.images
     environment = check_environment()
     asked_for_others = bool(args.shards or args.checkpoint_path)
     suites = _suites(args) if args.config or not asked_for_others else {}
@@ -217,12 +222,12 @@ def _suites(args: argparse.Namespace) -> dict[str, "DictConfig"]:
 def check_suite(
     config: "DictConfig", *, only: str | None, look_at: int | None, known: dict[str, "Finding"] | None = None
 ) -> Iterator["Finding"]:
-    """Build each data set of a suite once and look at some of its pictures.
+    """Build each data set of a suite once and look at some of its images.
 
     Args:
         config: The suite.
         only: Names of evaluations with commas between them; None = all.
-        look_at: Pictures to decode of each; None = all.
+        look_at: Images to decode of each; None = all.
         known: What has been found out before, by description of the data; added to.
     """
     from omegaconf import OmegaConf
@@ -240,7 +245,7 @@ def check_suite(
             if what not in known:
                 known[what] = _check(_name_of(node, name), node, look_at)
             finding = known[what]
-            # Built, and without pictures: a setting that is no data, unless it is the evaluator with its files.
+            # Built, and without images: a setting that is no data, unless it is the evaluator with its files.
             setting = node is not entry and finding.ok and finding.items is None
             if what not in told and not setting:
                 told.add(what)
@@ -255,7 +260,7 @@ def _name_of(node: Any, entry: str) -> str:
 
 def _check(name: str, node: Any, look_at: int | None) -> "Finding":
     from hypvl.config import instantiate
-    from hypvl.evaluation.datasets.inspection import inspect_error, inspect_set
+    from hypvl.datasets.inspection import inspect_error, inspect_set
 
     try:
         built = instantiate(node)
@@ -279,9 +284,9 @@ def _data_nodes(parent: Any, key: Any) -> list[Any]:
 
 
 def _expected(node: Any) -> int | None:
-    """How many pictures a set of the catalog should have, where it lies as published."""
-    from hypvl.evaluation.datasets.catalog import expected_size
-    from hypvl.evaluation.datasets.classification import is_url
+    """How many images a set of the catalog should have, where it lies as published."""
+    from hypvl.datasets.catalog import expected_size
+    from hypvl.datasets.classification import is_url
 
     if not str(node.get("_target_", "")).endswith("catalog.classification_set"):
         return None

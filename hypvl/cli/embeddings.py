@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import nn
 
-    from hypvl.evaluation.encoding.store import EmbeddingStore
+    from hypvl.embedding.store import EmbeddingStore
 
 THUMBNAIL_PIXELS = 96
 
@@ -61,7 +61,7 @@ def with_store(config: "DictConfig", args: argparse.Namespace, model: "nn.Module
     from omegaconf import OmegaConf
 
     from hypvl.config import LazyCall
-    from hypvl.evaluation.encoding.store import EmbeddingStore
+    from hypvl.embedding.store import EmbeddingStore
 
     settings = store_settings(args, model, roots=roots_of(config))
     EmbeddingStore(**settings)  # refuses another model before anything is evaluated
@@ -76,7 +76,7 @@ def open_store(args: argparse.Namespace, model: "nn.Module") -> "EmbeddingStore 
     Raises:
         DataError, CheckpointError: it holds no store, or one of another model.
     """
-    from hypvl.evaluation.encoding.store import EmbeddingStore
+    from hypvl.embedding.store import EmbeddingStore
 
     if args.save_embeddings is None and args.embeddings is None:
         return None
@@ -84,8 +84,8 @@ def open_store(args: argparse.Namespace, model: "nn.Module") -> "EmbeddingStore 
 
 
 def store_settings(args: argparse.Namespace, model: "nn.Module", *, roots: dict[str, str]) -> dict[str, Any]:
-    """Arguments of :class:`~hypvl.evaluation.encoding.store.EmbeddingStore` for one of the two flags."""
-    from hypvl.evaluation.encoding.identity import model_identity
+    """Arguments of :class:`~hypvl.embedding.store.EmbeddingStore` for one of the two flags."""
+    from hypvl.embedding.identity import model_identity
 
     reads = args.embeddings is not None
     return {

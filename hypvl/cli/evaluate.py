@@ -30,7 +30,7 @@ from hypvl.io.redact import redact_text, redacted
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from hypvl.cli.standardize import Standardizer
+    from hypvl.cli.mean_removal import Standardizer
     from hypvl.models.dual_encoder import DualEncoder
 
 EXAMPLES = """
@@ -103,8 +103,8 @@ def main(argv: Sequence[str]) -> int:
 def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -> int:
     """On every rank the same, but for the files and the screen, which are rank 0's."""
     from hypvl import distributed
+    from hypvl.cli.mean_removal import Standardizer
     from hypvl.cli.model_loading import load_trained
-    from hypvl.cli.standardize import Standardizer
     from hypvl.cli.torchrun import rank_device
     from hypvl.evaluation.results import ResultsFile, settings_digest
     from hypvl.report.tables import results_csv
@@ -198,8 +198,8 @@ def _evaluate(
 ) -> dict[str, Any]:
     """One evaluation as an entry of the results file; what goes wrong is part of it and stops no other."""
     from hypvl.config import instantiate
-    from hypvl.evaluation.bootstrap import bootstrap_intervals
     from hypvl.evaluation.protocol import MissingDataError
+    from hypvl.metrics.bootstrap import bootstrap_intervals
 
     started = time.monotonic()
     try:
@@ -331,7 +331,7 @@ def _print(results: dict[str, dict[str, Any]], *, title: str) -> None:
                 result["meta"]["unreadable"],
                 result["meta"].get("unreadable_first", ["not named"])[0],
             )
-            show(f"{name}: {count} pictures cannot be read; the first: {first}", file=sys.stderr)
+            show(f"{name}: {count} images cannot be read; the first: {first}", file=sys.stderr)
 
 
 def run() -> int:

@@ -8,7 +8,7 @@ from hypvl.errors import DataError
 
 EXAMPLES = """
 examples:
-  a gallery of pictures to be searched by texts:
+  a gallery of images to be searched by texts:
   python scripts/export_index.py --embeddings output/photos --modality image --output-dir output/photos_index \\
       --checkpoint-path checkpoints/meru_vit_b.pth --train-config meru_vit_b
   the queries, in the form of queries, and a FAISS index of the keys:
@@ -59,9 +59,9 @@ def main(argv: Sequence[str]) -> int:
 
     from hypvl.cli.devices import pick_device
     from hypvl.cli.model_loading import load_trained
-    from hypvl.evaluation.encoding.identity import model_identity
-    from hypvl.evaluation.encoding.search_index import build_index, require_faiss, save_index
-    from hypvl.evaluation.encoding.store import EmbeddingStore
+    from hypvl.embedding.identity import model_identity
+    from hypvl.embedding.search_index import build_index, require_faiss, save_index
+    from hypvl.embedding.store import EmbeddingStore
 
     if args.faiss:
         require_faiss()

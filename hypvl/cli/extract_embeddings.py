@@ -10,7 +10,7 @@ from hypvl.cli.common import add_model_arguments, command_parser, run_main, show
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hypvl.evaluation.encoding.extract import InputShard
+    from hypvl.embedding.extract import InputShard
 
 EXAMPLES = """
 examples:
@@ -18,7 +18,7 @@ examples:
       --shards 'datasets/redcaps/{00000..00099}.tar' --output-dir output/redcaps_embeddings
   on eight GPUs, each its share of the shards; started again, it goes on where it was:
   torchrun --nproc-per-node 8 scripts/extract_embeddings.py ...
-  a folder of pictures, and a file of texts:
+  a folder of images, and a file of texts:
   ... --image-dir photos --output-dir output/photos
   ... --texts captions.jsonl --text-key caption --output-dir output/captions
 """
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     given.add_argument(
         "--shards", type=user_text, metavar="TARS", help="TARs: paths, globs, {000..099}, http(s) addresses"
     )
-    given.add_argument("--image-dir", type=user_path, metavar="DIR", help="all pictures below this folder")
+    given.add_argument("--image-dir", type=user_path, metavar="DIR", help="all images below this folder")
     given.add_argument(
         "--texts",
         nargs="+",
@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--text-key",
         metavar="KEY",
-        help="key or column of the texts (default: caption); with --shards: encode their texts, not their pictures, "
+        help="key or column of the texts (default: caption); with --shards: encode their texts, not their images, "
         "found in this member, such as txt or json.caption",
     )
     parser.add_argument("--id-key", metavar="KEY", help="key or column of their ids (default: file and line)")
@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--preprocess",
         choices=("crop", "squeeze"),
         default="crop",
-        help="shorter side and central square, as classification does, or the whole picture, as retrieval does",
+        help="shorter side and central square, as classification does, or the whole image, as retrieval does",
     )
     parser.add_argument(
         "--format",
@@ -72,20 +72,20 @@ def build_parser() -> argparse.ArgumentParser:
         help="of the shards that are written",
     )
     parser.add_argument(
-        "--shard-size", type=int, default=4096, metavar="N", help="pictures of a folder, or texts, per shard"
+        "--shard-size", type=int, default=4096, metavar="N", help="images of a folder, or texts, per shard"
     )
     parser.add_argument(
         "--thumbnails", type=int, default=0, metavar="PIXELS", help="keep small JPEGs of this side"
     )
     parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="per forward pass")
-    parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read pictures")
+    parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read images")
     parser.add_argument("--amp", choices=("bf16", "fp16"), help="precision of the encoders (default: full)")
     parser.add_argument(
         "--max-bad-fraction",
         type=float,
         default=0.1,
         metavar="SHARE",
-        help="of a shard's pictures that may be unreadable before the shard fails",
+        help="of a shard's images that may be unreadable before the shard fails",
     )
     return parser
 
@@ -104,10 +104,10 @@ def main(argv: Sequence[str]) -> int:
     from hypvl.cli.model_loading import load_trained
     from hypvl.data.tokenizer import get_tokenizer
     from hypvl.data.transforms import ResizeCenterCrop, Squeeze
-    from hypvl.evaluation.encoding.extract import extract
-    from hypvl.evaluation.encoding.features import Encoding
-    from hypvl.evaluation.encoding.identity import model_identity
-    from hypvl.evaluation.encoding.store import EmbeddingStore
+    from hypvl.embedding.encode import Encoding
+    from hypvl.embedding.extract import extract
+    from hypvl.embedding.identity import model_identity
+    from hypvl.embedding.store import EmbeddingStore
 
     device = args.device
     if ranks > 1 and device in (None, "cuda") and torch.cuda.is_available():
@@ -160,27 +160,25 @@ def input_shards(args: argparse.Namespace) -> list["InputShard"]:
     from functools import partial
 
     from hypvl.data.shards import expand_shards
-    from hypvl.evaluation.datasets.given import TarPictures, Texts, picture_folder, tar_texts, text_file
-    from hypvl.evaluation.datasets.images import FileImages
-    from hypvl.evaluation.encoding.extract import InputShard, shard_names
+    from hypvl.datasets.images import FileImages
+    from hypvl.datasets.user_inputs import TarImages, Texts, image_folder, tar_texts, text_file
+    from hypvl.embedding.extract import InputShard, shard_names
 
     if args.shards is not None:
         places = expand_shards(args.shards)
         named = zip(shard_names(places), places, strict=True)
         if args.text_key is None:
-            return [
-                InputShard(name, [place], pictures=partial(TarPictures, [place])) for name, place in named
-            ]
+            return [InputShard(name, [place], images=partial(TarImages, [place])) for name, place in named]
         member = args.text_key
         return [
             InputShard(name, [place], texts=partial(tar_texts, place, member=member)) for name, place in named
         ]
     size = args.shard_size
     if args.image_dir is not None:
-        paths = picture_folder(args.image_dir).paths
+        paths = image_folder(args.image_dir).paths
         blocks = [paths[start : start + size] for start in range(0, len(paths), size)]
         return [
-            InputShard(f"{number:05}", [str(path) for path in block], pictures=partial(FileImages, block))
+            InputShard(f"{number:05}", [str(path) for path in block], images=partial(FileImages, block))
             for number, block in enumerate(blocks)
         ]
     shards = []

@@ -19,12 +19,12 @@ from hypvl.errors import ConfigError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from hypvl.evaluation.standardization import Standardization
+    from hypvl.evaluation.mean_removal import Standardization
     from hypvl.models.dual_encoder import DualEncoder
 
 EXAMPLES = """
 examples:
-  on the pictures and captions of an evaluation:
+  on the images and captions of an evaluation:
   python scripts/fit_standardization.py --checkpoint-path output/clip/checkpoint_final.pth \\
       --config configs/eval_zero_shot_retrieval.py --only coco
   on 65,536 samples of the data the model was trained on, and into a checkpoint of its own:
@@ -53,9 +53,9 @@ def main(argv: Sequence[str]) -> int:
         _check_one(evaluation, args)
 
     from hypvl.cli.devices import pick_device
+    from hypvl.cli.mean_removal import add_centering_
     from hypvl.cli.model_loading import load_trained
-    from hypvl.cli.standardize import add_centering_
-    from hypvl.evaluation.standardization import check_suffix, model_fingerprint, save
+    from hypvl.evaluation.mean_removal import check_suffix, model_fingerprint, save
 
     path = args.checkpoint_path
     output = path.with_name(path.stem + SUFFIX) if args.output is None else args.output
@@ -105,8 +105,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="also write a checkpoint whose model has the means inside, .pth: every command takes it as it is",
     )
-    parser.add_argument("--batch-size", type=int, metavar="N", help="pictures, or texts, per forward pass")
-    parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read pictures")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images, or texts, per forward pass")
+    parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read images")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="changes to the config in use")
     return parser
 
@@ -125,7 +125,7 @@ def _on_evaluation(
     model: "DualEncoder", config: "DictConfig", args: argparse.Namespace, fingerprint: str
 ) -> "Standardization":
     from hypvl.config import instantiate
-    from hypvl.evaluation.standardization import fit
+    from hypvl.evaluation.mean_removal import fit
 
     name = next(iter(config.evaluate)) if args.only is None else args.only
     evaluator = instantiate(config.evaluate[name])
@@ -140,8 +140,8 @@ def _on_training_data(
     from hypvl.config import LazyConfig, instantiate
     from hypvl.data.loader import build_loader
     from hypvl.data.sample import check_dataset, prepare_dataset
-    from hypvl.evaluation.encoding.features import Encoding
-    from hypvl.evaluation.standardization import Recorder
+    from hypvl.embedding.encode import Encoding
+    from hypvl.evaluation.mean_removal import Recorder
 
     if args.train_samples < 1:
         raise ConfigError(f"--train-samples: got {args.train_samples}; expected at least 1.")

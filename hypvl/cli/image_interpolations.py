@@ -1,11 +1,11 @@
-"""`scripts/image_interpolations.py`: what lies between two pictures."""
+"""`scripts/image_interpolations.py`: what lies between two images."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from hypvl.cli.common import command_parser, run_main, show, user_path
-from hypvl.cli.placing import (
+from hypvl.cli.encode_inputs import (
     INPUT_HELP,
     ROOTS,
     Space,
@@ -28,7 +28,7 @@ examples:
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the command."""
     parser = command_parser(
-        "Walk from one picture to another and name the closest pictures, or texts, of a pool on the way.",
+        "Walk from one image to another and name the closest images, or texts, of a pool on the way.",
         examples=EXAMPLES,
     )
     parser.add_argument("--image-path", type=user_path, required=True, metavar="PATH", help="where it begins")
@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--target-image-path", type=user_path, required=True, metavar="PATH", help="where it ends"
     )
     parser.add_argument("--pool", type=user_path, required=True, metavar="PATH", help=INPUT_HELP)
-    parser.add_argument("--steps", type=int, default=10, metavar="N", help="points, both pictures included")
+    parser.add_argument("--steps", type=int, default=10, metavar="N", help="points, both images included")
     parser.add_argument(
         "--nearest", type=int, default=3, metavar="K", help="items of the pool for each point"
     )
@@ -60,14 +60,14 @@ def main(argv: Sequence[str]) -> int:
     if not args.pool.exists():
         raise ConfigError(f"--pool: {args.pool} is not there; expected {INPUT_HELP}.")
     name = f"{args.image_path.stem}_to_{args.target_image_path.stem}"
-    json_file, picture = args.output_dir / f"{name}.json", args.output_dir / f"{name}.png"
-    free_of(picture, args.image_path, args.target_image_path)
+    json_file, image = args.output_dir / f"{name}.json", args.output_dir / f"{name}.png"
+    free_of(image, args.image_path, args.target_image_path)
 
     from hypvl.evaluation.ordering import interpolate_between
     from hypvl.report.ordering import draw_interpolation
 
     space = Space.of(args)
-    first, second = space.picture(args.image_path), space.picture(args.target_image_path)
+    first, second = space.image(args.image_path), space.image(args.target_image_path)
     pool = space.items(args.pool)
     model = space.on_cpu()
     with inference():
@@ -103,9 +103,9 @@ def main(argv: Sequence[str]) -> int:
         "steps": steps,
     }
     write_result(result, json_file)
-    draw_interpolation(json_file, picture)
+    draw_interpolation(json_file, image)
     _print(result)
-    show(json_file, picture)
+    show(json_file, image)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`scripts/image_traversals.py`: from a picture to the root of the space, naming what is on the way."""
+"""`scripts/image_traversals.py`: from an image to the root of the space, naming what is on the way."""
 
 import argparse
 from collections.abc import Sequence
@@ -29,13 +29,13 @@ _ROOTS = {
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the command, as the field knows them from MERU."""
     parser = command_parser(
-        "Walk from a picture to the root of the embedding space and name the closest texts on the way.",
+        "Walk from an image to the root of the embedding space and name the closest texts on the way.",
         examples=EXAMPLES,
     )
-    parser.add_argument("--image-path", type=user_path, required=True, metavar="PATH", help="the picture")
+    parser.add_argument("--image-path", type=user_path, required=True, metavar="PATH", help="the image")
     add_model_arguments(parser)
     parser.add_argument(
-        "--steps", type=int, default=50, metavar="N", help="points from the picture to the root"
+        "--steps", type=int, default=50, metavar="N", help="points from the image to the root"
     )
     parser.add_argument(
         "--text-pool",
@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--output-dir",
         type=user_path,
         default=Path("output/traversals"),
-        help="folder of the JSON and the picture",
+        help="folder of the JSON and the image",
     )
     parser.add_argument(
         "--entailment",
@@ -64,14 +64,12 @@ def main(argv: Sequence[str]) -> int:
     """Parse, traverse, print and write."""
     args = build_parser().parse_args(argv)
     if args.steps < 2:
-        raise ConfigError(f"--steps: got {args.steps}; expected at least 2, the picture and the root.")
+        raise ConfigError(f"--steps: got {args.steps}; expected at least 2, the image and the root.")
     result = _traverse(args)
     image_file = args.output_dir / f"{args.image_path.stem}.png"
     json_file = args.output_dir / f"{args.image_path.stem}.json"
     if args.image_path.resolve() in (image_file.resolve(), json_file.resolve()):
-        raise ConfigError(
-            f"--output-dir: {args.output_dir} would overwrite the picture; name another folder."
-        )
+        raise ConfigError(f"--output-dir: {args.output_dir} would overwrite the image; name another folder.")
 
     from hypvl.report.traversal import draw_traversal
 
@@ -90,8 +88,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _traverse(args: argparse.Namespace) -> dict[str, Any]:
     """What goes into the JSON file. The cheap inputs are read before the model."""
-    from hypvl.evaluation.datasets.images import read_image
-    from hypvl.evaluation.datasets.text_pool import load_text_pool
+    from hypvl.datasets.images import read_image
+    from hypvl.datasets.text_pool import load_text_pool
 
     pool = load_text_pool(args.text_pool, **table_options(args))
     pixels = read_image(args.image_path)
@@ -103,7 +101,7 @@ def _traverse(args: argparse.Namespace) -> dict[str, Any]:
     from hypvl.cli.model_loading import load_trained, stored_root
     from hypvl.data.tokenizer import get_tokenizer
     from hypvl.data.transforms import ResizeCenterCrop
-    from hypvl.evaluation.encoding.features import Encoding, encode_texts, evaluating
+    from hypvl.embedding.encode import Encoding, encode_texts, evaluating
     from hypvl.evaluation.traversal import traverse
     from hypvl.training.provenance import git_state
 

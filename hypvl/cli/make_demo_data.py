@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     args = parser.parse_args(argv)
 
-    from hypvl.data.demo import DemoArguments, make_demo_data  # numpy and PIL, not needed for --help
+    from hypvl.data.demo.build import DemoArguments, make_demo_data  # numpy and PIL, not needed for --help
 
     def tell(line: str) -> None:
         if not args.quiet:

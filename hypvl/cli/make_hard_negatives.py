@@ -11,8 +11,8 @@ from hypvl.cli.table_arguments import add_table_arguments, table_options
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hypvl.data.hard_negatives.backends.base import BackendArguments
-    from hypvl.data.hard_negatives.run import Result
+    from hypvl.negatives.backends.base import BackendArguments
+    from hypvl.negatives.run import Result
 
 EXAMPLES = """
 examples:
@@ -33,15 +33,15 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     _check(args)
 
-    from hypvl.data.hard_negatives import generate
-    from hypvl.data.hard_negatives.entries import SourceArguments
-    from hypvl.data.hard_negatives.run import make_hard_negatives
+    from hypvl.negatives import generate
+    from hypvl.negatives.entries import SourceArguments
+    from hypvl.negatives.run import make_hard_negatives
 
     backend = _backend(args)
     backend.identity()  # a missing package is said before anything is fetched
     places, prefix = args.captions, args.image_prefix
     if args.download is not None:
-        from hypvl.data.hard_negatives.download import fetch_coco_captions
+        from hypvl.negatives.download import fetch_coco_captions
 
         places = [str(fetch_coco_captions(args.download, split=args.split, url=args.url, sha256=args.sha256))]
         prefix = f"{args.split}2014/" if prefix is None else prefix
@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _coco_url() -> str:
-    from hypvl.data.hard_negatives.download import COCO_URL
+    from hypvl.negatives.download import COCO_URL
 
     return COCO_URL
 
@@ -169,9 +169,9 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _backend(args: argparse.Namespace) -> "BackendArguments":
-    from hypvl.data.hard_negatives.backends.builtin import BuiltinArguments
-    from hypvl.data.hard_negatives.backends.inflecting import LemminflectArguments
-    from hypvl.data.hard_negatives.backends.masked_lm import MaskedLMArguments
+    from hypvl.negatives.backends.builtin import BuiltinArguments
+    from hypvl.negatives.backends.inflecting import LemminflectArguments
+    from hypvl.negatives.backends.masked_lm import MaskedLMArguments
 
     if args.backend == "builtin":
         return BuiltinArguments()

@@ -13,7 +13,7 @@ from hypvl.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hypvl.data.prepare_grit import Counts, Progress
+    from hypvl.data.grit.prepare import Counts, Progress
 
 EXAMPLES = """
 examples:
@@ -58,8 +58,8 @@ def main(argv: Sequence[str]) -> int:
     if args.num_workers < 0:
         raise ConfigError(f"--num-workers: got {args.num_workers}; expected 0 or more.")
 
-    from hypvl.data.grit_boxes import GritSettings  # torch and PIL, not needed for --help
-    from hypvl.data.prepare_grit import MANIFEST, prepare_grit
+    from hypvl.data.grit.boxes import GritSettings  # torch and PIL, not needed for --help
+    from hypvl.data.grit.prepare import MANIFEST, prepare_grit
 
     settings = GritSettings(phrases=args.phrases, min_size=args.min_size, min_score=args.min_score)
     with _progress(quiet=args.quiet) as progress:

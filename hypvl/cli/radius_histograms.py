@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from hypvl.cli.common import command_parser, run_main, show, user_path
-from hypvl.cli.placing import (
+from hypvl.cli.encode_inputs import (
     INPUT_HELP,
     ROOTS,
     Space,
@@ -18,8 +18,8 @@ EXAMPLES = """
 examples:
   python scripts/radius_histograms.py --inputs photos/whole photos/crops --checkpoint-path checkpoints/meru_vit_b.pth \\
       --train-config meru_vit_b
-  pictures against their captions:
-  ... --inputs photos captions.txt --names pictures captions
+  images against their captions:
+  ... --inputs photos captions.txt --names images captions
 """
 
 
@@ -71,11 +71,11 @@ def main(argv: Sequence[str]) -> int:
     for name, items in groups.items():
         found["groups"][name] |= {"modality": items.modality, "unreadable": items.unreadable}
     result = {"inputs": [str(path) for path in args.inputs], "root": source, **space.about, **found}
-    json_file, picture = args.output_dir / "radius_histograms.json", args.output_dir / "radius_histograms.png"
+    json_file, image = args.output_dir / "radius_histograms.json", args.output_dir / "radius_histograms.png"
     write_result(result, json_file)
-    draw_histograms(json_file, picture)
+    draw_histograms(json_file, image)
     _print(result)
-    show(json_file, picture)
+    show(json_file, image)
     return 0
 
 

@@ -1,10 +1,10 @@
-"""`scripts/rank_by_root.py`: pictures or texts in the order of their distance to the root, or along a ray."""
+"""`scripts/rank_by_root.py`: images or texts in the order of their distance to the root, or along a ray."""
 
 import argparse
 from collections.abc import Sequence
 
 from hypvl.cli.common import command_parser, run_main, show, user_path
-from hypvl.cli.placing import (
+from hypvl.cli.encode_inputs import (
     INPUT_HELP,
     ROOTS,
     Items,
@@ -19,7 +19,7 @@ from hypvl.errors import ConfigError, DataError
 EXAMPLES = """
 examples:
   python scripts/rank_by_root.py --input photos --checkpoint-path checkpoints/atmg_vit_b.pth --train-config atmg_vit_b
-  a list of texts, along the ray from the root through a text or a picture, no farther than 60 degrees from it:
+  a list of texts, along the ray from the root through a text or an image, no farther than 60 degrees from it:
   ... --input captions.txt --through-text "a dog"
   ... --input photos --through-image photos/dog.jpg --max-angle 60
 """
@@ -28,13 +28,13 @@ examples:
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the command."""
     parser = command_parser(
-        "Rank pictures or texts by their distance to the root, the most general first, or along a ray.",
+        "Rank images or texts by their distance to the root, the most general first, or along a ray.",
         examples=EXAMPLES,
     )
     parser.add_argument("--input", type=user_path, required=True, metavar="PATH", help=INPUT_HELP)
     ray = parser.add_mutually_exclusive_group()
     ray.add_argument(
-        "--through-image", type=user_path, metavar="PATH", help="rank along the ray through this picture"
+        "--through-image", type=user_path, metavar="PATH", help="rank along the ray through this image"
     )
     ray.add_argument("--through-text", metavar="TEXT", help="rank along the ray through this text")
     parser.add_argument(
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     if not args.input.exists():
         raise ConfigError(f"--input: {args.input} is not there; expected {INPUT_HELP}.")
     name = args.input.resolve().stem
-    json_file, picture = args.output_dir / f"{name}.json", args.output_dir / f"{name}.png"
+    json_file, image = args.output_dir / f"{name}.json", args.output_dir / f"{name}.png"
     free_of(json_file, args.input)
 
     from hypvl.evaluation.ordering import rank_along_ray, rank_by_root
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     items: Items = space.items(args.input)
     through = None
     if args.through_image is not None:
-        through = space.picture(args.through_image)
+        through = space.image(args.through_image)
     elif args.through_text is not None:
         through = space.texts([args.through_text], label="ray").embeddings[0]
     model = space.on_cpu()
@@ -99,9 +99,9 @@ def main(argv: Sequence[str]) -> int:
         "items": entries,
     }
     write_result(result, json_file)
-    draw_ranking(json_file, picture)
+    draw_ranking(json_file, image)
     _print(result)
-    show(json_file, picture)
+    show(json_file, image)
     return 0
 
 

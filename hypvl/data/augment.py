@@ -1,4 +1,4 @@
-"""A second form of each sample: an augmented picture and an augmented caption (in-modal pairs, as CyCLIP).
+"""A second form of each sample: an augmented image and an augmented caption (in-modal pairs, as CyCLIP).
 
 Everything random comes from the generator of the sample; the main generators are never touched.
 """
@@ -42,14 +42,14 @@ class InModalAugment:
     """What a data set adds to its samples: ``augmented_image`` and ``augmented_text``.
 
     Args:
-        image: Changes a picture after the data set's own transform (a crop of its own); None = no picture.
+        image: Changes an image after the data set's own transform (a crop of its own); None = no image.
         text: Changes a caption; None = no caption.
 
     Raises:
         ValueError: when both are None.
 
     Source: CyCLIP, Goel et al. 2022 (arXiv 2205.14459), section 4 (in-modal augmentation).
-    Differs: the crop is augmented, not the whole picture before the crop: the same operations with magnitudes
+    Differs: the crop is augmented, not the whole image before the crop: the same operations with magnitudes
         relative to the crop, at its cost. Captions are augmented anew each time, not once when they are loaded.
     """
 
@@ -89,7 +89,7 @@ class AutoAugment:
 
 
 class _Drawn(_TorchvisionAutoAugment):
-    """All that torchvision draws for a picture, drawn from ``generator``."""
+    """All that torchvision draws for an image, drawn from ``generator``."""
 
     generator: torch.Generator | None = None
 

@@ -132,7 +132,7 @@ def finish_sample(
     """
     generator = torch.Generator().manual_seed(image_seed)
     sample: Sample = {"key": key}
-    picture: Tensor | None = None
+    pil_image: Tensor | None = None
     for name, value in fields.items():
         if name == "image" or name.endswith("_image"):
             try:
@@ -140,7 +140,7 @@ def finish_sample(
             except ImageError as error:
                 raise BadSample(key, f"{name}: {error}") from error
             sample[name] = image_transform(image, generator)
-            picture = image if name == "image" else picture
+            pil_image = image if name == "image" else pil_image
         elif name == "caption":
             sample["text"] = tokenizer([value])[0]
         elif name.endswith("_text"):
@@ -149,9 +149,9 @@ def finish_sample(
             sample[name] = value
     if augment is not None:
         if augment.image is not None:
-            if picture is None:
+            if pil_image is None:
                 raise BadSample(key, "missing image, which is to be augmented")
-            sample["augmented_image"] = augment.image(image_transform(picture, generator), generator)
+            sample["augmented_image"] = augment.image(image_transform(pil_image, generator), generator)
         if augment.text is not None:
             sample["augmented_text"] = tokenizer([augment.text(fields["caption"], generator)])[0]
     return sample

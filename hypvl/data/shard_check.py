@@ -1,4 +1,4 @@
-"""Are TAR shards whole, and do their samples hold a picture and a text?"""
+"""Are TAR shards whole, and do their samples hold an image and a text?"""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from hypvl.errors import DataError
 from hypvl.io.images import ImageError, decode_image
 from hypvl.io.json_text import parse_json
 
-_PICTURES = ("jpg", "jpeg", "png", "webp")
+_IMAGES = ("jpg", "jpeg", "png", "webp")
 _TEXTS = ("json", "txt", "caption", "cls")
 
 
@@ -60,7 +60,7 @@ def _check(place: str, handles: FileHandles, look_at: int | None) -> ShardReport
     if index.damage is not None:
         report.problems.append(f"{place}: {index.damage}; download it again.")
     if len(index) == 0:
-        report.problems.append(f"{place}: holds no samples; expected a picture and a text each.")
+        report.problems.append(f"{place}: holds no samples; expected an image and a text each.")
         return report
     count = len(index) if look_at is None else min(look_at, len(index))
     for i in [n * len(index) // count for n in range(count)]:
@@ -79,13 +79,13 @@ def _check(place: str, handles: FileHandles, look_at: int | None) -> ShardReport
 
 
 def _problem(members: dict[str, bytes]) -> str | None:
-    picture = next((members[name] for name in members if name in _PICTURES), None)
+    image = next((members[name] for name in members if name in _IMAGES), None)
     text = next((name for name in members if name in _TEXTS), None)
-    if picture is None or text is None:
-        lacking = "picture" if picture is None else "text"
+    if image is None or text is None:
+        lacking = "image" if image is None else "text"
         return f"has no {lacking}; found {', '.join(members)}."
     try:
-        decode_image(picture)
+        decode_image(image)
         if text == "json":
             parse_json(members[text])
         else:

@@ -62,7 +62,7 @@ class ImageTextShards:
         cache_dir: Folder where http(s) shards are downloaded once; None reads them by range requests.
         allow_pipe: Allow ``pipe:``, which runs commands.
         max_pixels: Larger images are bad samples.
-        augment: Adds an augmented picture and caption to each sample.
+        augment: Adds an augmented image and caption to each sample.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""ShareGPT4V: pictures with long captions, listed in one JSON file in the layout of LLaVA."""
+"""ShareGPT4V: images with long captions, listed in one JSON file in the layout of LLaVA."""
 
 import functools
 import hashlib
@@ -52,7 +52,7 @@ class ShareGPT4V:
         shuffle_window: Samples permuted together.
         max_bad_fraction: Share of bad samples at which training stops.
         max_pixels: Larger images are bad samples.
-        augment: Adds an augmented picture and caption to each sample.
+        augment: Adds an augmented image and caption to each sample.
 
     Source: Chen et al. 2023 (arXiv 2311.12793); split and short captions as Long-CLIP (arXiv 2403.15378) and I0T
         (arXiv 2412.14384).
@@ -190,6 +190,6 @@ def _caption(entry: Any) -> Any:
 
 
 def _image_of(entry: Any) -> str:
-    """The path of the picture, the empty text where there is none."""
+    """The path of the image, the empty text where there is none."""
     image = entry.get("image") if isinstance(entry, dict) else None
     return image if isinstance(image, str) else ""

@@ -1,4 +1,4 @@
-"""A small vision transformer behind a convolutional stem, for small pictures and small machines."""
+"""A small vision transformer behind a convolutional stem, for small images and small machines."""
 
 import math
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ def conv_stem(width: int, patch_size: int, *, convs: int = 1) -> nn.Sequential:
 
     Each stage halves the resolution with its first convolution; every stage but the first has ``convs`` of them.
 
-    Channels double from stage to stage up to ``width``. GroupNorm (8 groups) sees one picture at a time: the
-    features of a picture never depend on its batch, nor on how the batch is split over processes.
+    Channels double from stage to stage up to ``width``. GroupNorm (8 groups) sees one image at a time: the
+    features of an image never depend on its batch, nor on how the batch is split over processes.
     """
     stages = patch_size.bit_length() - 1
     layers: list[nn.Module] = []

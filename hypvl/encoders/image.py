@@ -133,7 +133,7 @@ class TimmImageEncoder(ImageEncoder):
         _check_grid(trunk, image_size)
 
         asked = {"pixel_mean": pixel_mean, "pixel_std": pixel_std}
-        seen = defaults if pretrained else None  # how the pictures behind the weights were normalised
+        seen = defaults if pretrained else None  # how the images behind the weights were normalised
         if pixel_mean is None:
             pixel_mean = IMAGENET_MEAN if seen is None else seen.mean
         if pixel_std is None:

@@ -1,37 +1,37 @@
-"""Parts and wholes: does a box lie nearer the root than its picture, and does its cone hold the picture?"""
+"""Parts and wholes: does a box lie nearer the root than its image, and does its cone hold the image?"""
 
 import torch
 from torch import Tensor
 
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
+from hypvl.datasets.boxes import BoxedImages
+from hypvl.diagnostics import audit
+from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.boxes import BoxedImages
-from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts, evaluating
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.evaluation.traversal import check_embeddings
-from hypvl.geometry import audit
 from hypvl.geometry.base import Geometry
 
 
 class BoxOrder(Evaluator):
     """Order and entailment of parts and wholes, general -> specific, as HyCoCLIP is trained.
 
-    The four kinds of pairs: ``image``, the crop of a box -> its whole picture; ``text``, the phrase of a box -> the
-    caption; ``whole``, caption -> picture; ``box``, phrase -> crop.
+    The four kinds of pairs: ``image``, the crop of a box -> its whole image; ``text``, the phrase of a box -> the
+    caption; ``whole``, caption -> image; ``box``, phrase -> crop.
 
     Metrics of each kind, in percent: ``<kind>_entailment``, pairs whose general one's cone holds the specific one (in
     every factor of a product), and ``<kind>_entailment_shuffled``, the same with the specific ones of other pairs,
     both where the geometry has cones (``image_entailment`` is the main one then); ``<kind>_radius_order``, pairs whose
     general one lies nearer the root (a tie counts half), with ``_null``, ``_null_std`` and ``_null_quantile`` of
-    shuffled partners (:func:`hypvl.geometry.audit.radial_order`). ``radius_<what>``: mean distances to the root of
+    shuffled partners (:func:`hypvl.diagnostics.audit.radial_order`). ``radius_<what>``: mean distances to the root of
     ``box_image``, ``image``, ``box_text`` and ``text``; where the geometry has no root, to the mean of all of them.
 
-    Items, one per box whose picture can be read: ``key``, ``phrase``, ``radius_box_image``, ``radius_image``,
+    Items, one per box whose image can be read: ``key``, ``phrase``, ``radius_box_image``, ``radius_image``,
     ``radius_box_text``, ``radius_text``, and ``entails_image``, ``entails_text`` (None without cones).
 
     Args:
-        dataset: Pictures with captions and boxes.
+        dataset: Images with captions and boxes.
         aperture_factor: Of the cones (HyCoCLIP trains with 1.2 within a modality, 0.7 across; 1 = the cone itself).
         rounds: Shuffles of the null.
         encoding: Batches, workers, precision.
@@ -68,7 +68,7 @@ class BoxOrder(Evaluator):
         data = self.dataset
         transform = Squeeze(model.image_size)
         images = encode_images(
-            model, data.images, transform=transform, encoding=self.encoding, label="pictures"
+            model, data.images, transform=transform, encoding=self.encoding, label="images"
         )
         crops = encode_images(model, data.crops, transform=transform, encoding=self.encoding, label="boxes")
         tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
@@ -77,23 +77,23 @@ class BoxOrder(Evaluator):
         keys = encode_texts(model, names, tokenizer=tokenizer, encoding=self.encoding, label="texts")
         check_embeddings(images.embeddings, crops.embeddings, keys)
         text = {name: row for row, name in enumerate(names)}
-        picture = {image: row for row, image in enumerate(images.indices.tolist())}
+        pil_image = {image: row for row, image in enumerate(images.indices.tolist())}
         boxes = [
-            (row, box) for row, box in enumerate(crops.indices.tolist()) if data.boxes[box].image in picture
+            (row, box) for row, box in enumerate(crops.indices.tolist()) if data.boxes[box].image in pil_image
         ]
         wholes = sorted({data.boxes[box].image for _, box in boxes})
         if len(wholes) < 2:
             raise DataError(
-                f"boxes: {len(wholes)} readable pictures with boxes; expected at least 2 to compare."
+                f"boxes: {len(wholes)} readable images with boxes; expected at least 2 to compare."
             )
         own = [data.boxes[box].image for _, box in boxes]
         with evaluating(model) as device:
             embedded = {
                 "box_image": crops.embeddings[[row for row, _ in boxes]],
-                "image": images.embeddings[[picture[image] for image in own]],
+                "image": images.embeddings[[pil_image[image] for image in own]],
                 "box_text": keys[[text[phrases[box]] for _, box in boxes]],
                 "text": keys[[text[data.captions[image]] for image in own]],
-                "whole_image": images.embeddings[[picture[image] for image in wholes]],
+                "whole_image": images.embeddings[[pil_image[image] for image in wholes]],
                 "whole_text": keys[[text[data.captions[image]] for image in wholes]],
             }
             embedded = {name: rows.to(device) for name, rows in embedded.items()}

@@ -5,8 +5,10 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.encoding.features import Encoding, evaluating, search
-from hypvl.evaluation.encoding.matched import Matched, encode_matched
+from hypvl.diagnostics import audit, structure
+from hypvl.diagnostics.verdict import judge
+from hypvl.embedding.encode import Encoding, evaluating, search
+from hypvl.embedding.pairs import Matched, encode_matched
 from hypvl.evaluation.protocol import (
     EvaluableModel,
     EvaluationResult,
@@ -15,28 +17,26 @@ from hypvl.evaluation.protocol import (
     Tokenizer,
     check_set,
 )
-from hypvl.geometry import audit, structure
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.euclidean import Euclidean
-from hypvl.geometry.verdict import judge
 
 
 class GeometryAudit(Evaluator):
-    """The numbers of :func:`hypvl.geometry.audit.summary` over pictures and their first captions, and what they say.
+    """The numbers of :func:`hypvl.diagnostics.audit.summary` over images and their first captions, and what they say.
 
     Metrics: those of the summary, shares in percent; ``radial_order_auc`` (the main one; texts nearer the root than
-    their picture, its ``_null`` with shuffled partners beside it); and, of a sample of ``sample`` pairs,
+    their image, its ``_null`` with shuffled partners beside it); and, of a sample of ``sample`` pairs,
     ``flat_distortion`` in percent (mean difference of geodesic and tangent distances over both modalities together),
     ``delta_hyperbolicity_<modality>`` in [0, 1] (0 = a tree); ``effective_rank_<modality>_share`` in percent of what
-    there could be; ``flat_top1_agreement`` in percent: pictures whose best caption by distance in the tangent space
+    there could be; ``flat_top1_agreement`` in percent: images whose best caption by distance in the tangent space
     is the model's; and ``curv_at_bound`` where the geometry has limits of its curvature: 100 at one of them.
 
-    ``meta["verdict"]`` is one word, ``meta["findings"]`` the sentences (:mod:`hypvl.geometry.verdict`).
+    ``meta["verdict"]`` is one word, ``meta["findings"]`` the sentences (:mod:`hypvl.diagnostics.verdict`).
 
     Items, one per pair: ``key``; ``image_radius`` and ``text_radius``, distances to the root in flat coordinates.
 
     Args:
-        dataset: Pictures and captions, at least two pictures with one.
+        dataset: Images and captions, at least two images with one.
         limit: At most so many pairs, evenly spread; None = all.
         sample: Pairs for what grows with the cube of their number.
         aperture_factor: Of the cones, as the model was trained (MERU 1, HyCoCLIP 0.7 for texts and images).
@@ -133,7 +133,7 @@ class GeometryAudit(Evaluator):
         }
 
     def _flat_agreement(self, model: EvaluableModel, pairs: Matched) -> list[float]:
-        """Of each picture 100 where its nearest caption in flat coordinates is the model's best, else 0."""
+        """Of each image 100 where its nearest caption in flat coordinates is the model's best, else 0."""
         own = search(model, pairs.images, pairs.texts, k=1, query_modality="image", key_modality="text")[1][
             :, 0
         ]

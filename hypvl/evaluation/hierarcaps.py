@@ -1,45 +1,45 @@
-"""Captions of a picture by level: do they lie farther out the more they say, and does the picture find its own?"""
+"""Captions of an image by level: do they lie farther out the more they say, and does the image find its own?"""
 
 import torch
 from torch import Tensor
 
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
-from hypvl.evaluation.datasets.caption_chains import CaptionChains
-from hypvl.evaluation.encoding.best import check_scores
-from hypvl.evaluation.encoding.features import (
+from hypvl.datasets.caption_chains import CaptionChains
+from hypvl.embedding.encode import (
     EncodedImages,
     Encoding,
     encode_images,
     encode_texts,
     evaluating,
 )
-from hypvl.evaluation.metrics.chains import along_radii, level_tau
+from hypvl.embedding.topk import check_scores
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.evaluation.traversal import check_embeddings, find_root, radius
 from hypvl.geometry.base import Geometry
+from hypvl.metrics.chains import along_radii, level_tau
 
-_BLOCK = 64  # pictures scored at once against every text
+_BLOCK = 64  # images scored at once against every text
 
 
 class HierarCaps(Evaluator):
     """Order and retrieval of chains of captions.
 
     Metrics: ``tau_d`` (the main one), the mean over the chains of
-    :func:`hypvl.evaluation.metrics.chains.level_tau` of distances to the root, in [-1, 1]; in percent ``ordered_share``
+    :func:`hypvl.metrics.chains.level_tau` of distances to the root, in [-1, 1]; in percent ``ordered_share``
     of chains whose every level lies farther out than the one before; ``precision`` and ``recall`` of the texts of a
-    picture's own chain among those it retrieves at ``steps`` radius thresholds
-    (:func:`~hypvl.evaluation.metrics.chains.along_radii`, candidates: the texts of all chains, by the model's score),
+    image's own chain among those it retrieves at ``steps`` radius thresholds
+    (:func:`~hypvl.metrics.chains.along_radii`, candidates: the texts of all chains, by the model's score),
     with the ``_chance`` of as many drawn at random; ``level_entailment_share``, where there are cones, of neighbouring
     levels of which the general one's cone holds the specific one; and ``radius_level_<n>``, mean distances.
 
-    A picture that cannot be read retrieves nothing: 0 for precision and recall.
+    An image that cannot be read retrieves nothing: 0 for precision and recall.
 
-    Items, one per picture: ``key``, ``tau``, ``retrieved`` (texts from the root outwards, None for an unreadable
-    picture), ``right`` (how many are its own).
+    Items, one per image: ``key``, ``tau``, ``retrieved`` (texts from the root outwards, None for an unreadable
+    image), ``right`` (how many are its own).
 
     Args:
-        dataset: Pictures with chains.
+        dataset: Images with chains.
         steps: Thresholds, evenly spaced from the least to the greatest radius of all texts.
         root_text: A text that stands for the root where the geometry has none (HierarCaps takes the empty text);
             None = the mean of all texts.
@@ -140,7 +140,7 @@ class HierarCaps(Evaluator):
     def _retrieve(
         self, model: EvaluableModel, images: EncodedImages, keys: Tensor, radii: Tensor
     ) -> dict[int, list[int]]:
-        """Texts that each readable picture retrieves, by its position in the data set."""
+        """Texts that each readable image retrieves, by its position in the data set."""
         found: dict[int, list[int]] = {}
         parts = zip(images.embeddings.split(_BLOCK), images.indices.split(_BLOCK), strict=True)
         for block, indices in parts:

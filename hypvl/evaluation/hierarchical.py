@@ -5,11 +5,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from hypvl.datasets.images import FileImages
+from hypvl.datasets.is_a import read_is_a, read_words
+from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.images import FileImages
-from hypvl.evaluation.datasets.is_a import read_is_a, read_words
-from hypvl.evaluation.encoding.features import Encoding
-from hypvl.evaluation.metrics import hierarchy
 from hypvl.evaluation.protocol import (
     ClassificationSet,
     EvaluableModel,
@@ -20,21 +19,22 @@ from hypvl.evaluation.protocol import (
 )
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 from hypvl.io.json_text import parse_json
+from hypvl.metrics import hierarchy
 
 
 class HierarchicalClassification(Evaluator):
     """Zero-shot predictions, judged by their place in a hierarchy of the classes.
 
-    Metrics: the means over the pictures of :func:`hypvl.evaluation.metrics.hierarchy.metrics_to` (``tie``, edges, is
+    Metrics: the means over the images of :func:`hypvl.metrics.hierarchy.metrics_to` (``tie``, edges, is
     the main one; the lower, the better), each with ``_chance``, its mean over a uniformly drawn class, and
-    ``top1_accuracy`` in percent. Unreadable pictures are left out of the hierarchy's means and wrong for the accuracy.
+    ``top1_accuracy`` in percent. Unreadable images are left out of the hierarchy's means and wrong for the accuracy.
 
-    Items, one per picture: those of :class:`~hypvl.evaluation.zero_shot.ZeroShotClassification`, ``label_node``,
+    Items, one per image: those of :class:`~hypvl.evaluation.zero_shot.ZeroShotClassification`, ``label_node``,
     ``predicted_node``, and ``tie``.
 
     Args:
-        dataset: Labelled pictures.
-        tree: A file of :func:`hypvl.evaluation.datasets.is_a.read_is_a`: JSON, or WordNet pairs.
+        dataset: Labelled images.
+        tree: A file of :func:`hypvl.datasets.is_a.read_is_a`: JSON, or WordNet pairs.
         nodes: Node of each class, in the order of the classes or by class name; None = the class names are nodes.
         words: File of lines ``<node> <name>`` (``words.txt``), so that nodes among the items have names; or None.
         prompts: As for zero-shot classification.
@@ -182,5 +182,5 @@ class DemoObjects:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """(uint8 (3, h, w), label); raises DataError for a picture that cannot be read."""
+        """(uint8 (3, h, w), label); raises DataError for an image that cannot be read."""
         return self._images[index], self.labels[index]

@@ -1,4 +1,4 @@
-"""Does a picture's score grow as its text says more? Over texts cut from long captions."""
+"""Does an image's score grow as its text says more? Over texts cut from long captions."""
 
 import math
 import re
@@ -7,10 +7,10 @@ from itertools import pairwise
 
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
+from hypvl.embedding.encode import Encoding, encode_images, encode_texts
+from hypvl.embedding.pair_scores import pair_scores
+from hypvl.embedding.pairs import Chosen
 from hypvl.errors import DataError
-from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts
-from hypvl.evaluation.encoding.matched import Chosen
-from hypvl.evaluation.metrics.correlation import pearson
 from hypvl.evaluation.protocol import (
     EvaluableModel,
     EvaluationResult,
@@ -19,27 +19,27 @@ from hypvl.evaluation.protocol import (
     Tokenizer,
     check_set,
 )
-from hypvl.evaluation.scoring.pairs import pair_scores
+from hypvl.metrics.correlation import pearson
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 class HiMo(Evaluator):
-    """HiMo@K: mean correlation of 1 ... K with the scores of K texts of one picture, each longer than the one before.
+    """HiMo@K: mean correlation of 1 ... K with the scores of K texts of one image, each longer than the one before.
 
-    The first caption of each picture is cut into sentences and these into K parts of as equal a number as can be; text
+    The first caption of each image is cut into sentences and these into K parts of as equal a number as can be; text
     k is the first k parts. Captions of fewer than K sentences are left out.
 
     Metrics, for every K: ``himo@K`` in [-1, 1], the mean of Pearson's correlation (0 where all scores are the same), by
-    the model's score as it is; ``monotone_share@K`` in percent, pictures whose every text scores higher than the one
+    the model's score as it is; ``monotone_share@K`` in percent, images whose every text scores higher than the one
     before, with its ``_chance`` of 100 / K!.
 
-    Items, one per picture: ``key``, ``caption``, ``sentences``, ``scores`` (by K, None for those left out).
+    Items, one per image: ``key``, ``caption``, ``sentences``, ``scores`` (by K, None for those left out).
 
     Args:
-        dataset: Pictures and long captions.
+        dataset: Images and long captions.
         ks: Numbers of texts, each at least 2.
-        limit: At most so many pictures, evenly spread; None = all.
+        limit: At most so many images, evenly spread; None = all.
         encoding: Batches, workers, precision.
         tokenizer: In place of hypvl's own, with the model's context length: a text beyond it is cut off there, so that
             longer ones are the same.
@@ -92,7 +92,7 @@ class HiMo(Evaluator):
         }  # K -> texts, none if too short
         names = list(dict.fromkeys(text for lists in grown.values() for texts in lists for text in texts))
         if not names:
-            raise DataError(f"HiMo: no readable picture has a caption of {self.ks[0]} sentences.")
+            raise DataError(f"HiMo: no readable image has a caption of {self.ks[0]} sentences.")
         place = {text: i for i, text in enumerate(names)}
         tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
         keys = encode_texts(model, names, tokenizer=tokenizer, encoding=self.encoding, label="texts")

@@ -1,4 +1,4 @@
-"""How far apart the pictures and the captions of a data set lie, and what closing or widening the gap does."""
+"""How far apart the images and the captions of a data set lie, and what closing or widening the gap does."""
 
 import math
 from collections.abc import Sequence
@@ -7,9 +7,17 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.encoding.features import Encoding, evaluating, search
-from hypvl.evaluation.encoding.matched import encode_matched
-from hypvl.evaluation.metrics.ranking import recall_chance
+from hypvl.diagnostics.gap import (
+    centroid_distance,
+    gap_direction,
+    gap_metrics,
+    move_features,
+    relative_modality_gap,
+    signed_centroid_distance,
+)
+from hypvl.embedding.encode import Encoding, evaluating, search
+from hypvl.embedding.pairs import encode_matched
+from hypvl.evaluation.mean_removal import centre, flat_mean
 from hypvl.evaluation.protocol import (
     EvaluableModel,
     EvaluationResult,
@@ -18,16 +26,8 @@ from hypvl.evaluation.protocol import (
     Tokenizer,
     check_set,
 )
-from hypvl.evaluation.standardization import centre, flat_mean
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.gap import (
-    centroid_distance,
-    gap_direction,
-    gap_metrics,
-    move_features,
-    relative_modality_gap,
-    signed_centroid_distance,
-)
+from hypvl.metrics.ranking import recall_chance
 
 Space: TypeAlias = Literal["tangent", "embedding"]
 #: Where each way's recall stands among metrics and in the curve.
@@ -35,9 +35,9 @@ WAYS = ("text_to_image_recall@1", "image_to_text_recall@1")
 
 
 class ModalityGap(Evaluator):
-    """The metrics of :func:`hypvl.geometry.gap.gap_metrics` over pictures and their captions, before and after.
+    """The metrics of :func:`hypvl.diagnostics.gap.gap_metrics` over images and their captions, before and after.
 
-    Each picture that can be read is paired with its first caption. Metrics, of flat coordinates (unit vectors on the
+    Each image that can be read is paired with its first caption. Metrics, of flat coordinates (unit vectors on the
     sphere, the tangent space at the root of a hyperboloid): those of ``gap_metrics``, ``linear_separability`` in
     percent with its ``_chance`` of 50; and ``text_to_image_recall@1`` and ``image_to_text_recall@1`` among these
     pairs, by the model's score. ``after_<name>``: the same after I0T_post, the mean of each modality over these pairs
@@ -51,7 +51,7 @@ class ModalityGap(Evaluator):
     line between their means, closer for delta > 0, in the space's own coordinates, and back onto the manifold.
 
     Args:
-        dataset: Pictures and captions, at least two pictures with one.
+        dataset: Images and captions, at least two images with one.
         deltas: Steps of the sweep, in units of the space's coordinates; empty = no sweep.
         limit: At most so many pairs, evenly spread; None = all.
         encoding: Batches, workers, precision.

@@ -1,4 +1,4 @@
-"""Pictures and texts in their order: by the distance to the root, along a ray, between two embeddings.
+"""Images and texts in their order: by the distance to the root, along a ray, between two embeddings.
 
 Source: Ramasinghe et al., "Accept the Modality Gap", 2024, section 5 (what lies near the root is general, what lies
 far from it specific).
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from hypvl.checks import one_of
-from hypvl.evaluation.encoding.best import check_scores
-from hypvl.evaluation.encoding.features import search
+from hypvl.embedding.encode import search
+from hypvl.embedding.topk import check_scores
 from hypvl.evaluation.protocol import EvaluableModel, Modality
 from hypvl.evaluation.traversal import check_embeddings, radius
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.precision import working_dtype
+from hypvl.numerics import working_dtype
 
 Way: TypeAlias = Literal["geodesic", "tangent"]
 

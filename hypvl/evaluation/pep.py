@@ -1,13 +1,15 @@
-"""Does a caption's cone tell its own picture from another's? Entailment as a score of true and false pairs."""
+"""Does a caption's cone tell its own image from another's? Entailment as a score of true and false pairs."""
 
 import math
 
 import torch
 from torch import Tensor
 
+from hypvl.diagnostics.audit import strangers
+from hypvl.embedding.encode import Encoding, evaluating
+from hypvl.embedding.pair_scores import pair_scores
+from hypvl.embedding.pairs import encode_matched
 from hypvl.errors import DataError
-from hypvl.evaluation.encoding.features import Encoding, evaluating
-from hypvl.evaluation.encoding.matched import encode_matched
 from hypvl.evaluation.protocol import (
     EvaluableModel,
     EvaluationResult,
@@ -16,30 +18,28 @@ from hypvl.evaluation.protocol import (
     Tokenizer,
     check_set,
 )
-from hypvl.evaluation.scoring.pairs import pair_scores
-from hypvl.geometry.audit import strangers
 from hypvl.geometry.base import Geometry
 
 
 class EntailmentPairs(Evaluator):
-    """Probability of entailment (PEP) of captions and pictures, true pairs against false ones.
+    """Probability of entailment (PEP) of captions and images, true pairs against false ones.
 
-    The score of a pair, caption a and picture b, three ways: ``angle``, max(1 - 2 phi / pi, 0) with phi the exterior
+    The score of a pair, caption a and image b, three ways: ``angle``, max(1 - 2 phi / pi, 0) with phi the exterior
     angle at a; ``margin``, -(phi - A), A the half aperture at a; and ``score``, the model's own score of the two. In a
-    product space the mean over the factors. A false pair is a caption with the picture of another caption.
+    product space the mean over the factors. A false pair is a caption with the image of another caption.
 
     Metrics, in percent: ``auroc_<way>`` (``auroc_angle`` is the main one; ties count half) with its ``_chance`` of 50,
     ``ap_<way>`` (average precision, tied pairs enter together) with its ``_chance``, the share of true pairs, and
     ``ties_<way>``, the share of true pairs whose value a false pair has, too. Where the geometry has no cones there is
     only ``score``, which then is the main one in ``meta``.
 
-    Items, one per pair: ``key`` of the picture, ``caption``, ``true``, and ``angle``, ``margin``, ``score`` (None where
+    Items, one per pair: ``key`` of the image, ``caption``, ``true``, and ``angle``, ``margin``, ``score`` (None where
     there are no cones).
 
     Args:
-        dataset: Pictures and captions; the first caption of each.
-        negatives: False pairs for each true one; each picture is drawn equally often.
-        limit: At most so many pictures, evenly spread; None = all.
+        dataset: Images and captions; the first caption of each.
+        negatives: False pairs for each true one; each image is drawn equally often.
+        limit: At most so many images, evenly spread; None = all.
         seed: Of the draw.
         encoding: Batches, workers, precision.
         tokenizer: In place of hypvl's own, with the model's context length.
@@ -62,7 +62,7 @@ class EntailmentPairs(Evaluator):
     ) -> None:
         if negatives < 1 or (limit is not None and limit < 2):
             raise ValueError(
-                f"negatives, limit: got {negatives} and {limit}; expected at least 1 false pair and 2 pictures."
+                f"negatives, limit: got {negatives} and {limit}; expected at least 1 false pair and 2 images."
             )
         check_set(dataset, RetrievalSet)
         self.dataset = dataset
@@ -124,7 +124,7 @@ class EntailmentPairs(Evaluator):
         )
 
     def _pairs(self, captions: list[str]) -> list[list[int]]:
-        """For each caption the pictures it is paired with, its own first; none of another one with the same text."""
+        """For each caption the images it is paired with, its own first; none of another one with the same text."""
         generator = torch.Generator().manual_seed(self.seed)
         found = [[i] for i in range(len(captions))]
         for _ in range(self.negatives):

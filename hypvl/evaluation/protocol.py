@@ -54,28 +54,28 @@ class Tokenizer(Protocol):
 
 
 class ImageSource(Protocol):
-    """Pictures by position, read when asked for.
+    """Images by position, read when asked for.
 
-    One whose pictures are as their files show them may also have ``ids``, a sequence that says where each is:
-    ``<path>``, or ``<path>::<what in it>``. With a store of embeddings these pictures need not be read again
-    (:mod:`hypvl.evaluation.encoding.store`). A classification set may have the same.
+    One whose images are as their files show them may also have ``ids``, a sequence that says where each is:
+    ``<path>``, or ``<path>::<what in it>``. With a store of embeddings these images need not be read again
+    (:mod:`hypvl.embedding.store`). A classification set may have the same.
     """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Tensor:
-        """uint8 (3, h, w); raises :class:`DataError` for a picture that cannot be read."""
+        """uint8 (3, h, w); raises :class:`DataError` for an image that cannot be read."""
 
 
 class ClassificationSet(Protocol):
-    """Labelled pictures.
+    """Labelled images.
 
     Attributes:
         classes: Name of each class, as prompts say it.
         prompts: Templates with ``{}`` (or ``{c}``), or the full prompts of each class by class name;
             None = the set has none of its own.
-        keys: A name for each picture, for the per-item results.
-        labels: Right class of each picture, known even where the picture cannot be read.
+        keys: A name for each image, for the per-item results.
+        labels: Right class of each image, known even where the image cannot be read.
     """
 
     @property
@@ -90,17 +90,17 @@ class ClassificationSet(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """(uint8 (3, h, w), label); raises :class:`DataError` for a picture that cannot be read."""
+        """(uint8 (3, h, w), label); raises :class:`DataError` for an image that cannot be read."""
 
 
 class RetrievalSet(Protocol):
-    """Pictures and their captions.
+    """Images and their captions.
 
     Attributes:
         images: The gallery, read when asked for.
         captions: All captions.
-        caption_image: For each caption, the position of its picture in ``images``.
-        keys: A name for each picture.
+        caption_image: For each caption, the position of its image in ``images``.
+        keys: A name for each image.
     """
 
     @property
@@ -131,15 +131,15 @@ def check_set(value: Any, protocol: type, *, name: str = "dataset") -> None:
             f"{protocol.__module__}, and docs/evaluation_data.md for sets of your own)."
         )
     if protocol is ClassificationSet:
-        _check_counts(value, name, len(value), "pictures", ("keys", "labels"))
+        _check_counts(value, name, len(value), "images", ("keys", "labels"))
     elif protocol is RetrievalSet:
         images = len(value.images)
-        _check_counts(value, name, images, "pictures", ("keys",))
+        _check_counts(value, name, images, "images", ("keys",))
         _check_counts(value, name, len(value.captions), "captions", ("caption_image",))
         wrong = next((i for i in value.caption_image if not 0 <= i < images), None)
         if wrong is not None:
             raise DataError(
-                f"{name}: has {wrong} in caption_image; expected positions 0 … {images - 1} of pictures."
+                f"{name}: has {wrong} in caption_image; expected positions 0 … {images - 1} of images."
             )
 
 
@@ -162,7 +162,7 @@ class EvaluationResult:
         metrics: Name -> value; shares are percent. A metric with a chance level has it beside it, as
             ``<name>_chance``.
         items: Per-item results, lists of one length per group (see the evaluator); JSON-serialisable.
-        meta: What the numbers are about: sizes, settings, unreadable pictures.
+        meta: What the numbers are about: sizes, settings, unreadable images.
         samples: For metrics that are a mean over items, the value of each item on the metric's own scale (a hit
             is 100.0 where the metric is in percent), so that their mean is the metric: what its bootstrap
             interval is drawn from.

@@ -1,9 +1,10 @@
-"""Do captions lie nearer the root than their own pictures, beyond what the two modalities' radii give?"""
+"""Do captions lie nearer the root than their own images, beyond what the two modalities' radii give?"""
 
 import torch
 
-from hypvl.evaluation.encoding.features import Encoding, evaluating
-from hypvl.evaluation.encoding.matched import encode_matched
+from hypvl.diagnostics import audit
+from hypvl.embedding.encode import Encoding, evaluating
+from hypvl.embedding.pairs import encode_matched
 from hypvl.evaluation.protocol import (
     EvaluableModel,
     EvaluationResult,
@@ -12,14 +13,13 @@ from hypvl.evaluation.protocol import (
     Tokenizer,
     check_set,
 )
-from hypvl.geometry import audit
 
 
 class RadialOrder(Evaluator):
-    """Radial order of captions and their pictures against a shuffled null.
+    """Radial order of captions and their images against a shuffled null.
 
-    Metrics, in percent, of :func:`hypvl.geometry.audit.radial_order`: ``auc`` (the main one), pairs whose caption lies
-    nearer the root than its picture, a tie counting half; ``auc_null`` and ``auc_null_std`` with shuffled partners: the
+    Metrics, in percent (:func:`hypvl.diagnostics.audit.radial_order`): ``auc`` (the main one), pairs whose caption lies
+    nearer the root than its image, a tie counting half; ``auc_null`` and ``auc_null_std`` with shuffled partners: the
     mean is what the radii of the two modalities give whoever belongs together; ``auc_null_quantile``, the share of the
     shuffles below the AUC; and ``auc_above_null``, the difference to their mean. Distances are in flat coordinates
     (for Lorentz geodesic); on the sphere to the mean of all embeddings.
@@ -27,9 +27,9 @@ class RadialOrder(Evaluator):
     Items, one per pair: ``key``, ``text_radius``, ``image_radius``.
 
     Args:
-        dataset: Pictures and captions; the first caption of each.
+        dataset: Images and captions; the first caption of each.
         rounds: Shuffles.
-        limit: At most so many pictures, evenly spread; None = all.
+        limit: At most so many images, evenly spread; None = all.
         seed: Of the shuffles.
         encoding: Batches, workers, precision.
         tokenizer: In place of hypvl's own, with the model's context length.

@@ -1,11 +1,11 @@
-"""How far from the root pictures and their captions lie: general things should lie nearer."""
+"""How far from the root images and their captions lie: general things should lie nearer."""
 
 import torch
 
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
+from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating
 from hypvl.errors import DataError
-from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts, evaluating
 from hypvl.evaluation.protocol import (
     EvaluableModel,
     EvaluationResult,
@@ -18,17 +18,17 @@ from hypvl.evaluation.traversal import check_embeddings, find_root, radius
 
 
 class EmbeddingRadii(Evaluator):
-    """Mean distance to the root of the pictures and of the captions of a data set.
+    """Mean distance to the root of the images and of the captions of a data set.
 
     Metrics, in flat coordinates (for Lorentz: geodesic distances): ``image_radius`` and ``text_radius``, the
     means; ``image_radius_std`` and ``text_radius_std``; ``text_nearer_root_share`` in percent, over the pairs
-    of a caption and its picture (a tie counts half), with its ``_chance`` of 50. Where the geometry has no root
+    of a caption and its image (a tie counts half), with its ``_chance`` of 50. Where the geometry has no root
     (sphere) the mean of all embeddings stands for it; ``meta["root"]`` says which.
 
-    Items, one per caption: ``key`` of its picture, ``text_radius``, ``image_radius``.
+    Items, one per caption: ``key`` of its image, ``text_radius``, ``image_radius``.
 
     Args:
-        dataset: Pictures and captions.
+        dataset: Images and captions.
         encoding: Batches, workers, precision.
         tokenizer: In place of hypvl's own, with the model's context length.
     """
@@ -66,7 +66,7 @@ class EmbeddingRadii(Evaluator):
             if image in image_radius
         ]
         if not pairs:
-            raise DataError("radii: no caption has a picture that can be read; expected at least one pair.")
+            raise DataError("radii: no caption has an image that can be read; expected at least one pair.")
         nearer = [100.0 if text < image else 50.0 if text == image else 0.0 for text, image in pairs]
         return EvaluationResult(
             metrics={

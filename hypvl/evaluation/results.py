@@ -21,7 +21,7 @@ from hypvl.io.json_text import json_bytes, parse_json
 FORMAT_VERSION = 2
 # What the numbers of an evaluation do not depend on: anywhere, and in the settings of encoding.
 _NEVER_MATTERS = frozenset({"num_workers", "progress", "store", "download"})
-_ENCODING = "hypvl.evaluation.encoding.features.Encoding"
+_ENCODING = "hypvl.embedding.encode.Encoding"
 _ONLY_ENCODES = frozenset({"batch_size"})  # elsewhere it is that of training, and decides
 
 Entries = dict[str, dict[str, Any]]

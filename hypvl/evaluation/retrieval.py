@@ -1,4 +1,4 @@
-"""Zero-shot retrieval: pictures for a text and texts for a picture, by the model's own score."""
+"""Zero-shot retrieval: images for a text and texts for an image, by the model's own score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from torch import Tensor
 from hypvl.checks import one_of
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop, Squeeze
-from hypvl.errors import DataError
-from hypvl.evaluation.encoding.features import (
+from hypvl.embedding.encode import (
     EncodedImages,
     Encoding,
     encode_images,
     encode_texts,
     search_both_ways,
 )
-from hypvl.evaluation.encoding.truncation import truncation
-from hypvl.evaluation.metrics import ranking
-from hypvl.evaluation.metrics.retrieval import median_rank
+from hypvl.embedding.exact_ranks import exact_ranks
+from hypvl.embedding.truncation import truncation
+from hypvl.errors import DataError
+from hypvl.evaluation.further_positives import FurtherPositives, positive_metrics, right_positions
 from hypvl.evaluation.protocol import (
     EvaluableModel,
     EvaluationResult,
@@ -31,8 +31,8 @@ from hypvl.evaluation.protocol import (
     Tokenizer,
     check_set,
 )
-from hypvl.evaluation.scoring.exact_ranks import exact_ranks
-from hypvl.evaluation.scoring.further_positives import FurtherPositives, positive_metrics, right_positions
+from hypvl.metrics import ranking
+from hypvl.metrics.retrieval import median_rank
 
 Resize: TypeAlias = Literal["squeeze", "crop"]
 
@@ -45,7 +45,7 @@ class _Way:
         queries: The queries.
         right_counts: How many right items each has.
         gallery: How many items there are to find, unreadable ones included.
-        found: Of each query what came first, best first: one item, or as many as positives need; none for a picture
+        found: Of each query what came first, best first: one item, or as many as positives need; none for an image
             that cannot be read.
         ranks: Of the first right item, None beyond ``depth``.
         median: Median of the ranks, however far down.
@@ -62,7 +62,7 @@ class _Way:
 class ZeroShotRetrieval(Evaluator):
     """Recall@K, mean recall and median rank, both ways.
 
-    A text has one right picture, a picture one right text or
+    A text has one right image, an image one right text or
     more; a query is a hit at K when one of them is among its first K. Metrics, shares in percent:
 
     - ``text_to_image_recall@K`` and ``image_to_text_recall@K``, each with ``_chance`` beside it, per query in
@@ -71,32 +71,32 @@ class ZeroShotRetrieval(Evaluator):
     - ``text_to_image_median_rank`` and ``image_to_text_median_rank`` of the first right item, 1 = first, the mean of
       the two in the middle for an even number of queries; exact, whatever ``depth``.
 
-    With ``folds`` the pictures are cut, in their order, into so many parts of equal size, each a gallery with its own
-    captions, and every metric is the mean over the parts: 5 of the 5,000 pictures of Karpathy's test split are
+    With ``folds`` the images are cut, in their order, into so many parts of equal size, each a gallery with its own
+    captions, and every metric is the mean over the parts: 5 of the 5,000 images of Karpathy's test split are
     "COCO 1K".
 
-    With ``positives`` there is more than one right picture of a text. Over the queries that the file names, in the
+    With ``positives`` there is more than one right image of a text. Over the queries that the file names, in the
     same galleries: ``<way>_positive_recall@K``; ``<way>_r_precision``, the share of right items among the first R;
     ``<way>_map@r``, the mean over places 1 … R of the precision there where the item is right, else 0. R is the number
     of right items of the query in the file. Each has its chance beside it.
 
-    A picture that cannot be read is no candidate, so that its texts are misses (ranked last for the median), and is
-    itself a query that is missed; ``meta["unreadable"]`` counts them. A picture without captions is a candidate but
+    An image that cannot be read is no candidate, so that its texts are misses (ranked last for the median), and is
+    itself a query that is missed; ``meta["unreadable"]`` counts them. An image without captions is a candidate but
     no query. ``meta["warnings"]`` says what share of the captions the tokenizer cut.
 
-    Items: one per text, ``text_key`` (position of its caption), ``text_image`` (key of the right picture),
-    ``text_rank``, ``text_top1`` (key of the picture that came first); one per picture that is a query,
+    Items: one per text, ``text_key`` (position of its caption), ``text_image`` (key of the right image),
+    ``text_rank``, ``text_top1`` (key of the image that came first); one per image that is a query,
     ``image_key``, ``image_rank``, ``image_top1`` (position of the caption that came first). Ranks are those of
     the first right item, 1 = first, None beyond ``depth``.
 
     Args:
-        dataset: Pictures and captions; with ``positives`` it has ``image_ids`` and ``caption_ids``.
+        dataset: Images and captions; with ``positives`` it has ``image_ids`` and ``caption_ids``.
         ks: Cut-offs.
         depth: How far down ranks are kept for the items.
         folds: Parts of the gallery; 1 = the whole.
-        resize: ``squeeze`` the whole picture to a square, as MERU does, or ``crop`` the centre of the resized picture,
+        resize: ``squeeze`` the whole image to a square, as MERU does, or ``crop`` the centre of the resized image,
             as CLIP and those that build on it do.
-        positives: Further right pairs, see :func:`hypvl.evaluation.datasets.positives.caption_positives`.
+        positives: Further right pairs, see :func:`hypvl.datasets.positives.caption_positives`.
         encoding: Batches, workers, precision.
         tokenizer: In place of hypvl's own, with the model's context length.
         query_chunk: Queries scored at once.
@@ -124,9 +124,7 @@ class ZeroShotRetrieval(Evaluator):
         if not ks or min(ks) < 1:
             raise ValueError(f"ks: got {list(ks)}; expected at least one cut-off, each at least 1.")
         if not 1 <= folds <= len(dataset.images):
-            raise ValueError(
-                f"folds: got {folds}; expected 1 … {len(dataset.images)}, the number of pictures."
-            )
+            raise ValueError(f"folds: got {folds}; expected 1 … {len(dataset.images)}, the number of images.")
         if positives is not None and folds > 1:
             raise ValueError("positives: are of the whole gallery; expected folds=1 with them.")
         self.dataset = dataset
@@ -181,19 +179,19 @@ class ZeroShotRetrieval(Evaluator):
     def _both_ways(
         self, model: EvaluableModel, texts: Tensor, images: EncodedImages, fold: range
     ) -> dict[str, _Way]:
-        """Search among the pictures of a fold and their captions."""
+        """Search among the images of a fold and their captions."""
         own_texts = [text for image in fold for text in self._texts_of[image]]
         queries = [image for image in fold if self._texts_of[image]]
         if not own_texts:
             raise DataError(
-                f"fold of the pictures {fold.start} … {fold.stop - 1}: has no captions; use fewer folds."
+                f"fold of the images {fold.start} … {fold.stop - 1}: has no captions; use fewer folds."
             )
         own_texts.sort()  # the order of the data set decides ties
         rows = [row for row, image in enumerate(images.indices.tolist()) if image in fold]
         readable = images.indices[rows].tolist()
         if not readable:
             raise DataError(
-                f"fold of the pictures {fold.start} … {fold.stop - 1}: none can be read; the first: {images.bad[0][1]}"
+                f"fold of the images {fold.start} … {fold.stop - 1}: none can be read; the first: {images.bad[0][1]}"
             )
         text_row = {text: row for row, text in enumerate(own_texts)}
         image_row = {image: row for row, image in enumerate(readable)}
@@ -206,7 +204,7 @@ class ZeroShotRetrieval(Evaluator):
             [text_row[text] for text in self._texts_of[image]] if image in image_row else []
             for image in queries
         ]
-        # The picture of each text and of each gallery row, by which hits are seen in all lists at once.
+        # The image of each text and of each gallery row, by which hits are seen in all lists at once.
         text_image, row_image = torch.tensor(owners), torch.tensor(readable)
         text_ranks = _first_hits(row_image[to_images] == text_image[:, None])
         by_image = dict(zip(readable, _first_hits(text_image[to_texts] == row_image[:, None]), strict=True))
@@ -244,7 +242,7 @@ class ZeroShotRetrieval(Evaluator):
         }
 
     def _search(self, model: EvaluableModel, texts: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of the best pictures of each text, and of the best texts of each picture, best first."""
+        """Rows of the best images of each text, and of the best texts of each image, best first."""
         wanted = (
             []
             if self._right is None

@@ -1,4 +1,4 @@
-"""Image traversals: walk from a picture to the root of the space and name what is closest on the way.
+"""Image traversals: walk from an image to the root of the space and name what is closest on the way.
 
 Source: MERU (arXiv 2304.09172) section 5.2. ATMG ranks the texts by its trained angle instead, without cones.
 """
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from hypvl.checks import one_of
+from hypvl.embedding.topk import check_scores
 from hypvl.errors import UserError
-from hypvl.evaluation.encoding.best import check_scores
 from hypvl.evaluation.protocol import EvaluableModel
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.precision import working_dtype
+from hypvl.numerics import working_dtype
 
 ROOT_NAME = "[ROOT]"
 RootSource: TypeAlias = Literal["geometry", "checkpoint", "text pool"]
@@ -48,7 +48,7 @@ class TraversalStep:
     """One point of the way.
 
     Attributes:
-        weight: 1 at the picture, 0 at the root.
+        weight: 1 at the image, 0 at the root.
         text: The best text for this point, or :data:`ROOT_NAME`.
         score: The model's score of that text; None for a root that the model does not score.
         radius: Distance to the root in flat coordinates (for Lorentz: the geodesic distance; for the sphere:
@@ -63,10 +63,10 @@ class TraversalStep:
 
 @dataclass(frozen=True)
 class Traversal:
-    """The way from a picture to the root.
+    """The way from an image to the root.
 
     Attributes:
-        steps: From the picture to the root.
+        steps: From the image to the root.
         root: Where the root comes from.
         entailment_mask: Whether only texts whose cone holds the point were allowed.
         texts_in_reach: How many texts were allowed at one point of the way or more.
@@ -108,7 +108,7 @@ def interpolate_to_root(geometry: Geometry, x: Tensor, root: Tensor, *, steps: i
         ValueError: for fewer than 2 steps.
     """
     if steps < 2:
-        raise ValueError(f"steps: got {steps}; expected at least 2, the picture and the root.")
+        raise ValueError(f"steps: got {steps}; expected at least 2, the image and the root.")
     weights = torch.linspace(0.0, 1.0, steps, dtype=torch.float32).to(x)
     return geometry.interpolate(x, root.to(x), weights).flip(0)
 
@@ -187,7 +187,7 @@ def traverse(
     steps: int = 50,
     entailment: Entailment = "auto",
 ) -> Traversal:
-    """Name the best text at each point on the way from a picture to the root.
+    """Name the best text at each point on the way from an image to the root.
 
     Args:
         model: Whose scores rank the texts.
@@ -195,7 +195,7 @@ def traverse(
         texts: Embeddings (K, D), K >= 1.
         names: What the texts are called, K strings.
         root: Stored mean embedding (D,) for a geometry without a root; None = the mean of ``texts``.
-        steps: Points, the picture and the root included.
+        steps: Points, the image and the root included.
         entailment: ``"auto"`` = only texts whose cone holds the point where the geometry has cones and the
             scorer ranks by distance; ``"always"`` wherever there are cones; ``"never"``.
 

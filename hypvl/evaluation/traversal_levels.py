@@ -8,9 +8,9 @@ import torch
 from hypvl.checks import one_of
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
+from hypvl.datasets.images import FileImages
+from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.images import FileImages
-from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts, evaluating
 from hypvl.evaluation.protocol import (
     EvaluableModel,
     EvaluationResult,
@@ -37,11 +37,11 @@ class TraversalLevels(Evaluator):
     their scene. ``radius_level_<n>``: mean distance to the root of the pool's texts of a level, where the
     geometry has a root.
 
-    Items, one per scene: ``key``, ``texts`` (from the picture to the root), ``levels`` (None for the root) and
+    Items, one per scene: ``key``, ``texts`` (from the image to the root), ``levels`` (None for the root) and
     ``true`` (None for the root).
 
     Args:
-        hierarchy: JSON, ``{"scenes": [{"image", "chain", "captions", "boxes"}, ...]}``, pictures relative to
+        hierarchy: JSON, ``{"scenes": [{"image", "chain", "captions", "boxes"}, ...]}``, images relative to
             the file (``datasets/demo/eval/hierarchy.json``).
         levels: JSON, ``{"levels": {text: level}}``, which is the pool too
             (``datasets/demo/text_pool_levels.json``).

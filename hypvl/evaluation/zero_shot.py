@@ -1,4 +1,4 @@
-"""Zero-shot classification: the class whose prompts are closest to the picture, by the model's own score."""
+"""Zero-shot classification: the class whose prompts are closest to the image, by the model's own score."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, cast
@@ -8,13 +8,13 @@ from torch import Tensor
 
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
+from hypvl.datasets.prompts import class_prompts, generic_templates
+from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating
+from hypvl.embedding.topk import check_scores
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.prompts import class_prompts, generic_templates
-from hypvl.evaluation.encoding.best import check_scores
-from hypvl.evaluation.encoding.features import Encoding, encode_images, encode_texts, evaluating
-from hypvl.evaluation.learning.class_metrics import METRIC_NAMES, MetricName, measure
-from hypvl.evaluation.learning.labelled import Label, check_labels, classes_of, is_multi_label
-from hypvl.evaluation.metrics import ranking
+from hypvl.evaluation.probes.class_metrics import METRIC_NAMES, MetricName, measure
+from hypvl.evaluation.probes.labelled import Label, check_labels, classes_of, is_multi_label
+from hypvl.evaluation.prompt_ensembling import Ensemble, check_ensemble, class_scorer
 from hypvl.evaluation.protocol import (
     ClassificationSet,
     EvaluableModel,
@@ -23,7 +23,7 @@ from hypvl.evaluation.protocol import (
     Tokenizer,
     check_set,
 )
-from hypvl.evaluation.scoring.ensembling import Ensemble, check_ensemble, class_scorer
+from hypvl.metrics import ranking
 
 #: A metric as the results call it, or as ELEVATER does.
 Metric: TypeAlias = MetricName | Literal["accuracy", "mean_per_class"]
@@ -33,36 +33,36 @@ METRICS: dict[str, str] = {
     **{name: name for name in METRIC_NAMES},
 }
 _OF_SEVERAL = ("map_11_points", "average_precision")
-# Scores of a block of pictures against every prompt: what a model that keeps each prompt needs at once.
+# Scores of a block of images against every prompt: what a model that keeps each prompt needs at once.
 _BLOCK_ELEMENTS = 1 << 24
 _MAX_BLOCK = 1024
 
 
 class ZeroShotClassification(Evaluator):
-    """Accuracy of naming pictures through prompts.
+    """Accuracy of naming images through prompts.
 
-    Pictures are resized (shorter side, bicubic) and cropped in the centre. Every prompt of every class is
+    Images are resized (shorter side, bicubic) and cropped in the centre. Every prompt of every class is
     encoded once; how the prompts of a class make one score is the model's affair (``class_scores``), or done as
     ``ensemble`` says.
 
     Metrics, in percent, most with ``_chance`` beside them: ``mean_per_class_accuracy``, ``top1_accuracy``,
     ``top5_accuracy`` where there are more than 5 classes, and where there are two that both occur ``roc_auc`` of the
-    difference of their scores, which is what any softmax of them orders by. Where pictures have several labels, in
+    difference of their scores, which is what any softmax of them orders by. Where images have several labels, in
     their place ``map_11_points`` (by ELEVATER's rule) and ``average_precision`` of the scores as they are, without a
-    softmax over the classes. A picture that cannot be read counts as wrong, or has the worst place, and is counted in
+    softmax over the classes. An image that cannot be read counts as wrong, or has the worst place, and is counted in
     ``meta["unreadable"]``.
 
-    Items, one per picture: ``key``, ``label`` (a list where there may be several), ``predicted``, ``score`` (of the
-    predicted class), ``label_rank`` (of the best right class); the last three None for an unreadable picture.
+    Items, one per image: ``key``, ``label`` (a list where there may be several), ``predicted``, ``score`` (of the
+    predicted class), ``label_rank`` (of the best right class); the last three None for an unreadable image.
 
     Args:
-        dataset: Labelled pictures; a label is a class, or all classes of the picture.
+        dataset: Labelled images; a label is a class, or all classes of the image.
         prompts: Templates with ``{}`` or whole prompts by class name; None = those of the data set, and the
             generic ones for a set without.
         class_names: Names in place of the data set's.
         ensemble: How the prompts of a class make one score, see ``ensembling.class_scorer``.
         metric: The one to look at first, by its name or ELEVATER's; None = ``mean_per_class``, and
-            ``map_11_points`` where pictures have several labels.
+            ``map_11_points`` where images have several labels.
         encoding: Batches, workers, precision.
         tokenizer: In place of hypvl's own, with the model's context length.
 
@@ -113,7 +113,7 @@ class ZeroShotClassification(Evaluator):
         prompt_features = self._encode_prompts(model)
         images = encode_images(
             model,
-            _Pictures(self.dataset),
+            _Images(self.dataset),
             transform=ResizeCenterCrop(model.image_size),
             encoding=self.encoding,
         )
@@ -179,7 +179,7 @@ class ZeroShotClassification(Evaluator):
             labels = "several labels" if self.multi_label else "one label"
             expected = [name for name in METRICS if (name in _OF_SEVERAL) == self.multi_label]
             raise ValueError(
-                f"metric: got {metric!r} for a set with {labels} a picture; expected one of {', '.join(expected)}."
+                f"metric: got {metric!r} for a set with {labels} an image; expected one of {', '.join(expected)}."
             )
         if metric == "roc_auc" and len(self.class_names) != 2:
             raise ValueError(
@@ -200,7 +200,7 @@ class ZeroShotClassification(Evaluator):
     def _one(
         self, table: Tensor | None, items: dict[str, list[Any]], bad: list[int]
     ) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """Metrics and samples of pictures with one label each; the table of scores where there are two classes."""
+        """Metrics and samples of images with one label each; the table of scores where there are two classes."""
         count, labels, ranks = len(self.class_names), items["label"], items["label_rank"]
         # Means over the classes that occur: a guess among all C names is right once in C whatever the class.
         found = {
@@ -219,15 +219,13 @@ class ZeroShotClassification(Evaluator):
             ]
             found["roc_auc_chance"] = 50.0
         elif self.main_metric == "roc_auc":
-            raise DataError(
-                f"roc_auc: all {len(labels)} pictures are of one class; expected pictures of both."
-            )
+            raise DataError(f"roc_auc: all {len(labels)} images are of one class; expected images of both.")
         return found, samples
 
     def _several(
         self, table: Tensor | None, labels: Sequence[Label], bad: list[int]
     ) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """Metrics of pictures with several labels each; none of them is a mean over pictures."""
+        """Metrics of images with several labels each; none of them is a mean over images."""
         assert table is not None
         measured = measure(table, labels, missing=bad)
         found = {**measured.metrics, **{f"{name}_chance": value for name, value in measured.chance.items()}}
@@ -235,14 +233,14 @@ class ZeroShotClassification(Evaluator):
 
 
 def _label_ranks(scores: Tensor, labels: Sequence[Label]) -> list[int | None]:
-    """Rank of the best right class of each picture, (Q, C) -> Q; None for a picture without a label."""
+    """Rank of the best right class of each image, (Q, C) -> Q; None for an image without a label."""
     if is_multi_label(labels):
         return ranking.first_hit_ranks(ranking.rank_keys(scores), [classes_of(label) for label in labels])
     return list(ranking.label_ranks(scores, torch.tensor(labels)).tolist())
 
 
-class _Pictures:
-    """The pictures of a classification set, without their labels."""
+class _Images:
+    """The images of a classification set, without their labels."""
 
     def __init__(self, dataset: ClassificationSet) -> None:
         self.dataset = dataset

@@ -6,17 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.encoding.features import Encoding
-from hypvl.evaluation.encoding.model_size import count_parameters
-from hypvl.evaluation.learning.prediction_files import PredictionFiles
-from hypvl.evaluation.learning.supervised import class_probabilities
+from hypvl.embedding.encode import Encoding
+from hypvl.embedding.model_size import count_parameters
+from hypvl.evaluation.probes.prediction_files import PredictionFiles
+from hypvl.evaluation.probes.supervised import class_probabilities
+from hypvl.evaluation.prompt_ensembling import Ensemble
 from hypvl.evaluation.protocol import (
     ClassificationSet,
     EvaluableModel,
     EvaluationResult,
     Tokenizer,
 )
-from hypvl.evaluation.scoring.ensembling import Ensemble
 from hypvl.evaluation.zero_shot import Metric, ZeroShotClassification
 
 #: What a model's scores are multiplied with before the softmax, as published for cosines.
@@ -26,12 +26,12 @@ SCALE = 100.0
 class ZeroShotPredictions(ZeroShotClassification):
     """:class:`hypvl.evaluation.zero_shot.ZeroShotClassification`, with prediction files where a folder is named.
 
-    Probabilities are the softmax of 100 times the model's scores; with several labels a picture the sigmoid of each
-    class' score, which keeps the order of pictures by class that mean average precision counts. Nothing is taken from
+    Probabilities are the softmax of 100 times the model's scores; with several labels an image the sigmoid of each
+    class' score, which keeps the order of images by class that mean average precision counts. Nothing is taken from
     or added to a store of embeddings while predictions are written.
 
     Args:
-        dataset: Labelled pictures.
+        dataset: Labelled images.
         prompts: As for zero-shot classification.
         class_names: Names in place of the data set's.
         ensemble: How the prompts of a class make one score; all but ``score_mean``.

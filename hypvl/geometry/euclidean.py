@@ -6,7 +6,7 @@ from torch import Tensor
 from hypvl.checks import number, one_of
 from hypvl.geometry import kernels, lorentz, tiles
 from hypvl.geometry.base import Geometry, Side
-from hypvl.geometry.precision import full_precision, inner_products, working_dtype
+from hypvl.numerics import full_precision, inner_products, working_dtype
 
 
 @full_precision

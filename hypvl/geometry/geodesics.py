@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hypvl.geometry.precision import working_dtype
+from hypvl.numerics import working_dtype
 
 
 def hyperboloid_way(x: Tensor, y: Tensor, weights: Tensor, *, angle: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hypvl.geometry.precision import working_dtype
+from hypvl.numerics import working_dtype
 
 # Points nearer each other than this (in units of the radius of curvature) count as one where an angle is asked
 # for, and nearer the root as the root: the gradient of the angle grows as 1 / distance and has to fit in fp32.

@@ -25,8 +25,8 @@ from hypvl.checks import number, one_of
 from hypvl.geometry import kernels, tiles
 from hypvl.geometry.base import Geometry, Side
 from hypvl.geometry.geodesics import hyperboloid_way
-from hypvl.geometry.precision import full_precision, inner_products, working_dtype
 from hypvl.geometry.sphere import mean_direction
+from hypvl.numerics import full_precision, inner_products, working_dtype
 
 Pooling: TypeAlias = Literal["mean", "direction"]
 MIN_RADIUS = 0.1

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from hypvl.checks import MOST_FEATURES, number, whole_number
 from hypvl.geometry import kernels, lorentz
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.precision import full_precision
+from hypvl.numerics import full_precision
 
 # Entries (factors x rows x columns) that a pairwise function holds at once; about 40 bytes each in the backward pass.
 BLOCK_ENTRIES = 2**24

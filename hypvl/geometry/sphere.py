@@ -7,7 +7,7 @@ from hypvl.checks import one_of
 from hypvl.geometry import tiles
 from hypvl.geometry.base import Geometry, Side
 from hypvl.geometry.kernels import line, straight_distances
-from hypvl.geometry.precision import full_precision, inner_products, working_dtype
+from hypvl.numerics import full_precision, inner_products, working_dtype
 
 _SHORTEST = 1e-25  # a row of this length or less has no direction; keeps the gradient, 1 / length, in fp32
 

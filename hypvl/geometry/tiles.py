@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hypvl.geometry import kernels
-from hypvl.geometry.precision import working_dtype
+from hypvl.numerics import working_dtype
 
 # Points farther out than this, in units of the radius of curvature, count as lying at this length: 32 times farther
 # than the exponential map reaches. The square of the product of two fits in fp32.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hypvl import distributed
 from hypvl.checks import number, one_of, whole_number
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.scoring import Scorer
+from hypvl.geometry.scorers import Scorer
 
 Modality = Literal["image", "text"]
 

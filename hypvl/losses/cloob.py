@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from hypvl import distributed
 from hypvl.checks import number
-from hypvl.geometry.precision import full_precision, inner_products
-from hypvl.geometry.scoring import LOG_SCALE_MAX
+from hypvl.geometry.scorers import LOG_SCALE_MAX
 from hypvl.geometry.sphere import normalize
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
+from hypvl.numerics import full_precision, inner_products
 
 
 @full_precision

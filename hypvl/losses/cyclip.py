@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from hypvl.geometry.precision import full_precision
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
+from hypvl.numerics import full_precision
 
 
 @full_precision

@@ -11,10 +11,10 @@ from torch.autograd.function import once_differentiable
 
 from hypvl import distributed
 from hypvl.checks import number, whole_number
-from hypvl.geometry.precision import full_precision, inner_products, working_dtype
 from hypvl.losses.base import IMAGE, LossTerm, PairContext, View
 from hypvl.losses.contrastive import contrastive_loss
 from hypvl.losses.cyclip import cyclic_loss
+from hypvl.numerics import full_precision, inner_products, working_dtype
 
 Over = Literal["gathered", "local"]
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hypvl.checks import number
-from hypvl.geometry.precision import full_precision
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
+from hypvl.numerics import full_precision
 
 Denominator = Literal["batch", "pairs"]
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hypvl import distributed
-from hypvl.geometry.precision import autocast_off, ieee_products, working_dtype
 from hypvl.geometry.tiles import Factored, TileKernel
 from hypvl.losses.tile_steps import Collected, Pulls, Step, Tile, collect, gradient, pays, tally
+from hypvl.numerics import autocast_off, ieee_products, working_dtype
 
 # Rows and columns of a tile on a processor; a few of them in fp32 stay in its cache.
 TILE = (1024, 1024)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from hypvl.checks import number
 from hypvl.geometry.kernels import safe_sqrt
-from hypvl.geometry.precision import full_precision
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.contrastive import contrastive_loss
 from hypvl.losses.form import Form, Tiling
 from hypvl.losses.tiled import contrastive_losses
+from hypvl.numerics import full_precision
 
 
 @full_precision

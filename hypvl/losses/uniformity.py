@@ -8,8 +8,8 @@ from torch import Tensor
 from hypvl import distributed
 from hypvl.checks import number
 from hypvl.geometry.kernels import about_common_centre, within_reach
-from hypvl.geometry.precision import full_precision, inner_products
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
+from hypvl.numerics import full_precision, inner_products
 
 
 @full_precision

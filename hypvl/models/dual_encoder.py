@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hypvl.checks import one_of
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.scoring import Scorer
+from hypvl.geometry.scorers import Scorer
 
 Modality: TypeAlias = Literal["image", "text"]
 Stage: TypeAlias = Literal["trunk", "features", "embeddings"]

@@ -1,1 +1,1 @@
-"""Tables and pictures made from result files."""
+"""Tables and images made from result files."""

@@ -40,7 +40,7 @@ def merge_seeds(
     ``rnd_seeds`` and ``predictions`` are joined, ``num_trainable_params`` is averaged, everything else has to be equal.
 
     Args:
-        contents: Of the files, see :class:`hypvl.evaluation.learning.prediction_files.PredictionFiles`.
+        contents: Of the files, see :class:`hypvl.evaluation.probes.prediction_files.PredictionFiles`.
         names: Of the files, for messages.
 
     Raises:
@@ -70,7 +70,7 @@ def merge_seeds(
     if len(shapes) > 1:
         raise DataError(
             f"{names[0]} and others: predictions of {' and '.join(f'{n} x {c}' for n, c in sorted(shapes))} "
-            "(pictures x classes); expected one size."
+            "(images x classes); expected one size."
         )
     pairs = [
         pair for c in contents for pair in zip(c["rnd_seeds"], c["predictions"], strict=True)

@@ -1,4 +1,4 @@
-"""Pictures of rankings by the root, of radius histograms, and of what lies between two pictures."""
+"""Images of rankings by the root, of radius histograms, and of what lies between two images."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from hypvl.io.redact import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST_PICTURES, _COLUMNS, _MOST_TEXTS = 40, 10, 40
+_MOST_IMAGES, _COLUMNS, _MOST_TEXTS = 40, 10, 40
 _COLORS = ("#1f4e79", "#d1731f", "#3d8a5a", "#8a3d6b", "#777777", "#b59b00")
 _SHORT = 80
 
@@ -27,20 +27,20 @@ def evenly(count: int, most: int) -> list[int]:
 
 
 def draw_ranking(result: str | Path | Mapping[str, Any], output: str | Path) -> Path:
-    """Draw a ranking: pictures as a sheet from the root outwards, texts as a list beside their radii.
+    """Draw a ranking: images as a sheet from the root outwards, texts as a list beside their radii.
 
     Of long rankings an even choice is shown.
 
     Args:
         result: The file of ``rank_by_root``, or its content: ``order`` (``radius`` or ``along``) and ``items``
-            with ``name``, that number, and ``path`` for pictures.
+            with ``name``, that number, and ``path`` for images.
         output: PNG, PDF or SVG to write.
 
     Returns:
         ``output``.
 
     Raises:
-        DataError: when the result is no ranking, or a picture cannot be read.
+        DataError: when the result is no ranking, or an image cannot be read.
     """
     content = _content(result, ("order", "items", "modality"))
     try:
@@ -51,7 +51,7 @@ def draw_ranking(result: str | Path | Mapping[str, Any], output: str | Path) -> 
         raise DataError(f"{_source(result)}: no ranking ({error!r}); expected order and items.") from error
     axis = "distance to the root" if order == "radius" else f"along the ray through {content.get('through')}"
     if content["modality"] == "image":
-        shown = evenly(len(items), _MOST_PICTURES)
+        shown = evenly(len(items), _MOST_IMAGES)
         sheet = [
             [Path(items[i]["path"]) for i in shown[at : at + _COLUMNS]]
             for at in range(0, len(shown), _COLUMNS)
@@ -120,7 +120,7 @@ def draw_histograms(result: str | Path | Mapping[str, Any], output: str | Path) 
 
 
 def draw_interpolation(result: str | Path | Mapping[str, Any], output: str | Path) -> Path:
-    """Draw the way between two pictures: the closest pictures of the pool at each point, or the closest texts.
+    """Draw the way between two images: the closest images of the pool at each point, or the closest texts.
 
     Args:
         result: The file of ``image_interpolations``, or its content.
@@ -130,7 +130,7 @@ def draw_interpolation(result: str | Path | Mapping[str, Any], output: str | Pat
         ``output``.
 
     Raises:
-        DataError: when the result is something else, or a picture cannot be read.
+        DataError: when the result is something else, or an image cannot be read.
     """
     content = _content(result, ("image", "target", "steps"))
     try:
@@ -172,15 +172,15 @@ def _sheet(
     width: float = 12.0,
     below: float = 0.1,
 ) -> "Figure":
-    """Pictures in a grid with a line of text under each; ``below`` inches are left free at the bottom."""
+    """Images in a grid with a line of text under each; ``below`` inches are left free at the bottom."""
     columns = max(map(len, rows))
     side = min(width / columns, 2.2)
     height = 0.45 + (side + 0.2) * len(rows) + below
     figure = _figure(width, height)
     figure.text(0.02, 1 - 0.22 / height, title, fontsize=9, va="center", color="#333333", parse_math=False)
-    for row, (pictures, texts) in enumerate(zip(rows, labels, strict=True)):
+    for row, (pil_images, texts) in enumerate(zip(rows, labels, strict=True)):
         top = height - 0.45 - (side + 0.2) * row
-        for column, (path, text) in enumerate(zip(pictures, texts, strict=True)):
+        for column, (path, text) in enumerate(zip(pil_images, texts, strict=True)):
             axes = figure.add_axes((
                 (column + 0.04) * side / width, (top - side) / height, 0.92 * side / width, 0.92 * side / height,
             ))  # fmt: skip
@@ -219,9 +219,9 @@ def _thumbnail(path: Path) -> Any:
     from hypvl.io.images import read_image_file, to_pil  # brings torch along
 
     try:
-        picture = to_pil(read_image_file(path))
-        picture.thumbnail((256, 256))
-        return np.asarray(picture)
+        image = to_pil(read_image_file(path))
+        image.thumbnail((256, 256))
+        return np.asarray(image)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as an image ({error}); it belongs to the result.") from error
 

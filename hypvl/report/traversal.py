@@ -1,4 +1,4 @@
-"""The picture of an image traversal: the image, and beside it the texts over the distance to the root."""
+"""The image of an image traversal: the image, and beside it the texts over the distance to the root."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Stretch:
     Attributes:
         text: The text.
         near: Radius of the step next to the root.
-        far: Radius of the step next to the picture.
+        far: Radius of the step next to the image.
         first: Whether the text has not been there before.
     """
 
@@ -34,7 +34,7 @@ class Stretch:
 
 
 def stretches(steps: Sequence[Mapping[str, Any]]) -> list[Stretch]:
-    """Steps of a traversal's JSON, joined where the text stays the same; from the picture to the root."""
+    """Steps of a traversal's JSON, joined where the text stays the same; from the image to the root."""
     joined: list[Stretch] = []
     for text, group in groupby(steps, key=lambda step: step["text"]):
         radii = [float(step["radius"]) for step in group]
@@ -80,14 +80,14 @@ def draw_traversal(result: str | Path | Mapping[str, Any], output: str | Path) -
     source = "result" if isinstance(result, Mapping) else str(result)
     content = result if isinstance(result, Mapping) else _read(Path(result))
     try:
-        picture = Path(content["image"])
+        image = Path(content["image"])
         parts = stretches(content["steps"])
         root = str(content["root"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{source}: no traversal ({error!r}); expected image, root, and steps.") from error
     if not parts:
         raise DataError(f"{source}: a traversal without steps; expected at least one.")
-    pixels = _pixels(picture)
+    pixels = _pixels(image)
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -102,7 +102,7 @@ def draw_traversal(result: str | Path | Mapping[str, Any], output: str | Path) -
     image_axes.imshow(pixels)
     image_axes.set_xticks([])
     image_axes.set_yticks([])
-    image_axes.set_title(_fold(picture.name), fontsize=10, color="#333333", parse_math=False)
+    image_axes.set_title(_fold(image.name), fontsize=10, color="#333333", parse_math=False)
 
     bottom, top = 0.55 / height, 1 - 0.45 / height
     axes = figure.add_axes((0.44, bottom, 0.54, top - bottom))
@@ -154,7 +154,7 @@ def draw_traversal(result: str | Path | Mapping[str, Any], output: str | Path) -
 
 
 def _shade(place: int, count: int) -> tuple[float, float, float]:
-    """Dark blue at the picture, pale at the root."""
+    """Dark blue at the image, pale at the root."""
     share = place / max(1, count - 1)
     dark, pale = (0.12, 0.31, 0.47), (0.80, 0.87, 0.93)
     return tuple(a + (b - a) * share for a, b in zip(dark, pale, strict=True))  # type: ignore[return-value]  # three of them

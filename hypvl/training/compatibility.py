@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hypvl.config.plain import TARGET, locate
 from hypvl.config.reader import parse_yaml
+from hypvl.config.renames import with_current_names
 from hypvl.config.targets import is_reference_or_text
 from hypvl.errors import ConfigError
 from hypvl.io.redact import redacted
@@ -56,7 +57,8 @@ def saved_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
         data = parse_yaml(text, source="config in the checkpoint")
         if not isinstance(data, dict) or not all(is_reference_or_text(value) for value in _texts(data)):
             return None
-        found = OmegaConf.to_container(OmegaConf.create(data), resolve=True)
+        current: Any = with_current_names(data, source="config in the checkpoint")
+        found = OmegaConf.to_container(OmegaConf.create(current), resolve=True)
     except (ConfigError, OmegaConfBaseException):
         return None
     return found if isinstance(found, dict) else None  # type: ignore[return-value]  # keys are texts

@@ -17,11 +17,11 @@ def test_loader(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["throughput_ratio"] > 0 and found["transform_ratio"] > 0
 
 
-def test_pictures_are_what_the_claim_says() -> None:
-    first, second = decode.pictures(2, 400, 300)
-    with Image.open(io.BytesIO(first)) as picture:
-        assert picture.format == "JPEG" and picture.size == (400, 300) and picture.mode == "RGB"
-    assert first != second and first == decode.pictures(1, 400, 300)[0]
+def test_images_are_what_the_claim_says() -> None:
+    first, second = decode.jpeg_images(2, 400, 300)
+    with Image.open(io.BytesIO(first)) as image:
+        assert image.format == "JPEG" and image.size == (400, 300) and image.mode == "RGB"
+    assert first != second and first == decode.jpeg_images(1, 400, 300)[0]
 
 
 def test_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:

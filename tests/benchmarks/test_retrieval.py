@@ -17,7 +17,7 @@ def test_both_sides_find_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_ranks_of_both_sides_by_hand() -> None:
-    """Two pictures on axes, texts beside them; the last text leans towards the wrong one."""
+    """Two images on axes, texts beside them; the last text leans towards the wrong one."""
     images = torch.eye(2)
     texts = torch.tensor([[1.0, 0.1], [0.1, 1.0], [1.0, 0.2]])
     owners = torch.tensor([0, 1, 1])

@@ -68,7 +68,7 @@ def test_people_get_a_table_and_sentences(
     printed = capsys.readouterr().out
     assert "radial_order_auc" in printed and "verdict: " in printed
     assert "- Almost flat: median u" in printed and "- Cones saturated: 100% of texts" in printed
-    assert "1 pictures cannot be read" in printed
+    assert "1 images cannot be read" in printed
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,12 @@ def test_a_csv_of_pairs(data: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     path = data.with_suffix(".csv")
     with path.open("w", newline="") as file:
         writer = csv.writer(file, delimiter=";")
-        writer.writerow(["picture", "words"])
+        writer.writerow(["image", "words"])
         for row in rows:
             writer.writerows([row["image"], text] for text in row.get("captions", [row.get("caption")]))
     model = checkpoint(tmp_path, "clip")
     common = ["--checkpoint-path", str(model), "--device", "cpu", "--num-workers", "0", "--json"]
-    flags = ["--image-column", "picture", "--caption-column", "words", "--separator", ";"]
+    flags = ["--image-column", "image", "--caption-column", "words", "--separator", ";"]
     reports = []
     for arguments in (["--data", str(data)], ["--data", str(path), *flags]):
         assert main([*common, *arguments]) == 0

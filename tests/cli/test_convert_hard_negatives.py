@@ -7,7 +7,7 @@ import pytest
 
 from hypvl.cli.common import run_main
 from hypvl.cli.convert_hard_negatives import main
-from tests.data.test_convert_negatives import ITEM, save
+from tests.negatives.test_convert import ITEM, save
 
 
 def test_converts_and_says_how_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

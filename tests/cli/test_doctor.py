@@ -41,26 +41,26 @@ def test_a_suite_that_is_there_says_what_is_incomplete(
         4,
     )
     assert report["ok"] and not report["broken"]
-    code, report = run(capsys, *arguments, "dtd, aircraft", "--pictures", "2")
+    code, report = run(capsys, *arguments, "dtd, aircraft", "--images", "2")
     aircraft, dtd = report["suites"][ZERO_SHOT]
     assert code == 1 and (dtd["status"], dtd["looked_at"]) == ("incomplete", 2)
-    assert "has 4 pictures; expected 1,880" in dtd["detail"]
+    assert "has 4 images; expected 1,880" in dtd["detail"]
     assert aircraft["status"] == "missing" and "images_variant_{train,val,test}.txt" in aircraft["detail"]
     assert report["broken"] == [
         "eval_zero_shot_classification: aircraft test", "eval_zero_shot_classification: dtd test",
     ]  # fmt: skip
     broken(next((tmp_path / "dtd" / "dtd" / "images").rglob("*test*")))
-    code, report = run(capsys, *arguments, "dtd", "--all-pictures")
+    code, report = run(capsys, *arguments, "dtd", "--all-images")
     assert code == 1 and report["suites"][ZERO_SHOT][0]["status"] == "damaged"
 
 
 def test_each_data_set_is_looked_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     elevater.make_set(tmp_path, "dtd")
-    target = "hypvl.evaluation.datasets.elevater.elevater_set"
+    target = "hypvl.datasets.elevater.elevater_set"
     train, test = (
         {"_target_": target, "name": "dtd", "root": "${root}", "split": s} for s in ("train", "test")
     )
-    probe = {"_target_": "hypvl.evaluation.linear_probe.LinearProbe", "train": train, "test": test}
+    probe = {"_target_": "hypvl.evaluation.probes.linear_probe.LinearProbe", "train": train, "test": test}
     zero_shot = {"_target_": "hypvl.evaluation.zero_shot.ZeroShotClassification", "dataset": test}
     (tmp_path / "suite.json").write_text(
         json.dumps(
@@ -78,7 +78,7 @@ def test_without_arguments_what_is_missing_is_no_fault(
 ) -> None:
     (tmp_path / "configs").mkdir()
     text = {"evaluate": {"a": {"_target_": "hypvl.evaluation.zero_shot.ZeroShotClassification", "dataset": {
-        "_target_": "hypvl.evaluation.datasets.classification.ImageFolderSet", "root": "./gone"}}}}  # fmt: skip
+        "_target_": "hypvl.datasets.classification.ImageFolderSet", "root": "./gone"}}}}  # fmt: skip
     (tmp_path / "configs" / "eval_one.py").write_text(f"evaluate = {text['evaluate']!r}\n")
     monkeypatch.chdir(tmp_path)
     code, report = run(capsys)
@@ -102,7 +102,7 @@ def test_the_environment(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert packages["torch"]["version"] == torch.__version__.split("+")[0] and packages["torch"]["required"]
     assert report["environment"]["gpus"] == [] or torch.cuda.is_available()
     assert report["suites"] == {}  # shards were asked for, suites were not
-    assert code == 1 and "has no picture" in report["shards"][0]["problems"][0]
+    assert code == 1 and "has no image" in report["shards"][0]["problems"][0]
     code, report = run(capsys, "--shards", str(tmp_path / "none.tar"))
     assert code == 1 and report["broken"] == [str(tmp_path / "none.tar")]
 
@@ -165,5 +165,5 @@ def test_a_checkpoint_must_fit_its_config(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_wrong_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_main(main, ["--pictures", "0"]) == 2
-    assert "--pictures: got 0; expected at least 1" in capsys.readouterr().err
+    assert run_main(main, ["--images", "0"]) == 2
+    assert "--images: got 0; expected at least 1" in capsys.readouterr().err

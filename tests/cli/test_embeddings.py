@@ -13,15 +13,15 @@ import yaml
 
 from hypvl.cli.embeddings import add_embeddings_arguments, roots_of, with_store
 from hypvl.config import LazyConfig, instantiate
+from hypvl.embedding.store import EmbeddingStore
 from hypvl.errors import CheckpointError, ConfigError
-from hypvl.evaluation.encoding.store import EmbeddingStore
 from tests.cli.test_evaluate import ROOT, captions, checkpoint, colors, config, run
 from tests.evaluation.modules import FakeModule
 
 __all__ = ["checkpoint"]  # a fixture
 
 
-def test_a_second_run_needs_no_pictures(
+def test_a_second_run_needs_no_images(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sets = {"colors": colors(tmp_path / "colors"), "pairs": captions(tmp_path / "pairs")}
@@ -62,7 +62,7 @@ def arguments(*argv: str) -> argparse.Namespace:
 
 
 def content(**more: Any) -> Any:
-    encoding = {"_target_": "hypvl.evaluation.encoding.features.Encoding", "num_workers": 0}
+    encoding = {"_target_": "hypvl.embedding.encode.Encoding", "num_workers": 0}
     return LazyConfig.from_dict({"encoding": encoding, "evaluate": {}, **more})
 
 

@@ -14,7 +14,7 @@ import yaml
 from hypvl.cli.common import run_main
 from hypvl.cli.evaluate import main
 from hypvl.config import LazyConfig, instantiate
-from tests.evaluation.fakes import BLUE, GREEN, RED, broken, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, broken, image
 
 ROOT = Path(__file__).resolve().parents[2]
 EVALUATION = "hypvl.evaluation"
@@ -36,10 +36,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def colors(folder: Path) -> dict[str, Any]:
-    """A classification evaluator over four pictures, as config data."""
+    """A classification evaluator over four images, as config data."""
     for name, color in {"red": RED, "green": GREEN, "blue": BLUE}.items():
-        picture(folder / name / "1.png", color)
-    picture(folder / "red" / "2.png", RED)
+        image(folder / name / "1.png", color)
+    image(folder / "red" / "2.png", RED)
     return {
         "_target_": f"{EVALUATION}.zero_shot.ZeroShotClassification",
         "dataset": {"_target_": f"{EVALUATION}.datasets.classification.ImageFolderSet", "root": str(folder)},
@@ -48,9 +48,9 @@ def colors(folder: Path) -> dict[str, Any]:
 
 
 def captions(folder: Path) -> dict[str, Any]:
-    """A retrieval evaluator over two pictures."""
-    picture(folder / "a.png", RED)
-    picture(folder / "b.png", BLUE)
+    """A retrieval evaluator over two images."""
+    image(folder / "a.png", RED)
+    image(folder / "b.png", BLUE)
     lines = ['{"image": "a.png", "caption": "red"}', '{"image": "b.png", "caption": "blue"}']
     (folder / "set.jsonl").write_text("\n".join(lines))
     return {
@@ -131,14 +131,14 @@ def test_what_is_missing_or_fails_stops_no_other(
     assert "Traceback" not in err
 
 
-def test_unreadable_pictures_are_told(
+def test_unreadable_images_are_told(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     node = colors(tmp_path / "colors")
     broken(tmp_path / "colors" / "red" / "broken.jpg")
     code, report = run(config(tmp_path, colors=node), checkpoint, tmp_path / "out")
     assert code == 0 and report["results"]["colors"]["meta"]["unreadable"] == 1
-    assert re.search(r"colors: 1 pictures cannot be read; the first: .*broken\.jpg", capsys.readouterr().err)
+    assert re.search(r"colors: 1 images cannot be read; the first: .*broken\.jpg", capsys.readouterr().err)
 
 
 def test_a_run_twice_is_the_same_and_replaces_its_file(checkpoint: Path, tmp_path: Path) -> None:
@@ -333,7 +333,7 @@ def test_odd_names_of_files_end_nothing(
 def test_a_killed_data_worker_fails_one_evaluation(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from hypvl.evaluation.encoding import loading
+    from hypvl.embedding import loading
 
     real, once = loading._Reader.__getitem__, tmp_path / "once"
     once.touch()
@@ -361,7 +361,7 @@ def test_a_killed_data_worker_fails_one_evaluation(
 def test_an_error_in_a_data_worker_is_its_last_line(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hypvl.evaluation.encoding import loading
+    from hypvl.embedding import loading
 
     def wrong(self: loading._Reader, index: int) -> loading.Loaded:
         raise ValueError("no such colour space")

@@ -7,15 +7,15 @@ import pytest
 from hypvl.cli.common import run_main
 from hypvl.cli.export_index import main
 from hypvl.cli.extract_embeddings import main as extract
-from hypvl.evaluation.encoding.search_index import load_index
+from hypvl.embedding.search_index import load_index
 from tests.cli.test_image_traversals import checkpoint
-from tests.evaluation.fakes import BLUE, GREEN, RED, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, image
 
 
 def test_a_gallery_and_its_queries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = ["--checkpoint-path", str(checkpoint(tmp_path, "meru")), "--device", "cpu"]
     for i, color in enumerate((RED, GREEN, BLUE)):
-        picture(tmp_path / "photos" / f"{i}.png", color)
+        image(tmp_path / "photos" / f"{i}.png", color)
     (tmp_path / "queries.txt").write_text("a red square\nblue\n")
     out = ["--output-dir", str(tmp_path / "kept")]
     photos = ["--image-dir", str(tmp_path / "photos"), "--num-workers", "0"]

@@ -10,10 +10,10 @@ import pytest
 
 from hypvl.cli.common import run_main
 from hypvl.cli.extract_embeddings import main
-from hypvl.evaluation.encoding.store import EmbeddingStore
+from hypvl.embedding.store import EmbeddingStore
 from tests.cli.test_image_traversals import checkpoint
-from tests.evaluation.datasets.test_given import tar
-from tests.evaluation.fakes import BLUE, GREEN, RED, broken, picture
+from tests.datasets.test_user_inputs import tar
+from tests.evaluation.fakes import BLUE, GREEN, RED, broken, image
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,7 +49,7 @@ def test_shards_then_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_folders_and_texts_are_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i, color in enumerate((RED, GREEN, BLUE)):
-        picture(tmp_path / "photos" / f"{i}.png", color)
+        image(tmp_path / "photos" / f"{i}.png", color)
     assert (
         run(tmp_path, "--image-dir", str(tmp_path / "photos"), "--shard-size", "2", "--preprocess", "squeeze")
         == 0
@@ -75,11 +75,11 @@ def test_folders_and_texts_are_cut(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_errors_are_told_and_the_rest_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken(tmp_path / "photos" / "0.png")
-    picture(tmp_path / "photos" / "1.png", RED)
+    image(tmp_path / "photos" / "1.png", RED)
     given = ("--image-dir", str(tmp_path / "photos"), "--shard-size", "1")
     assert run(tmp_path, *given) == 1
     said = capsys.readouterr()
-    assert "1 of 1 pictures cannot be read" in said.err and "1 of 2 shards failed" in said.err
+    assert "1 of 1 images cannot be read" in said.err and "1 of 2 shards failed" in said.err
     assert "1 embeddings in 1 of 2 shards" in said.out
     assert run(tmp_path, "--image-dir", str(tmp_path / "none")) == 1
     assert "is no folder" in capsys.readouterr().err
@@ -109,7 +109,7 @@ def test_names_that_are_not_utf8(kind: str, tmp_path: Path, capsys: pytest.Captu
     if kind == "parquet":
         pytest.importorskip("pyarrow")
     folder = tmp_path / os.fsdecode(b"\xff[/b]\x1b[2J")
-    picture(folder / os.fsdecode(b"\xe9.png"), RED)
+    image(folder / os.fsdecode(b"\xe9.png"), RED)
     broken(folder / "broken.png")
     more = ["--image-dir", str(folder), "--format", kind, "--max-bad-fraction", "0.5"]
     assert run(tmp_path, *more) == 0

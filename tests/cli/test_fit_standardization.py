@@ -14,8 +14,8 @@ from hypvl.cli.common import run_main
 from hypvl.cli.evaluate import main as evaluate
 from hypvl.cli.fit_standardization import main as fit
 from hypvl.config import LazyConfig, instantiate
-from hypvl.evaluation.standardization import load
-from hypvl.geometry.gap import centroid_distance
+from hypvl.diagnostics.gap import centroid_distance
+from hypvl.evaluation.mean_removal import load
 from hypvl.models.hub import create_model
 from tests.cli.test_evaluate import captions, colors, config, run
 from tests.data.helpers import redcaps, write_tar

@@ -10,14 +10,14 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from hypvl.cli.common import run_main
-from hypvl.cli.placing import write_result
+from hypvl.cli.encode_inputs import write_result
 from hypvl.cli.summarize_results import main as summarize
 from hypvl.config import LazyConfig
+from hypvl.embedding.search_index import SearchIndex, save_index
+from hypvl.embedding.store_files import write_json
 from hypvl.errors import DataError
-from hypvl.evaluation.encoding.search_index import SearchIndex, save_index
-from hypvl.evaluation.encoding.store_files import write_json
+from hypvl.evaluation.mean_removal import Standardization, save
 from hypvl.evaluation.results import ResultsFile
-from hypvl.evaluation.standardization import Standardization, save
 from hypvl.report.tables import results_csv
 from hypvl.report.traversal import draw_traversal
 from tests.io.limits import largest_file
@@ -49,7 +49,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "store": lambda folder: write_json(folder / "a.json", LONG),
     "placing": lambda folder: write_result(LONG, folder / "a.json"),
     "config": lambda folder: LazyConfig.save(OmegaConf.create(LONG), folder / "a.yaml"),
-    "picture": _traversal,
+    "image": _traversal,
 }
 
 

@@ -1,4 +1,4 @@
-"""The commands that place pictures and texts in the space: rankings, histograms, ways between pictures."""
+"""The commands that place images and texts in the space: rankings, histograms, ways between images."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -11,15 +11,15 @@ from PIL import Image
 
 from hypvl.cli import image_interpolations, radius_histograms, rank_by_root
 from hypvl.cli.common import run_main
-from hypvl.evaluation.encoding.store import EmbeddingStore
+from hypvl.embedding.store import EmbeddingStore
 from tests.cli.test_image_traversals import KINDS, checkpoint
-from tests.evaluation.fakes import BLUE, GREEN, RED, broken, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, broken, image
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     for name, color in {"red": RED, "sub/green": GREEN, "blue": BLUE, "dark": (40, 0, 0)}.items():
-        picture(tmp_path / "photos" / f"{name}.png", color, size=(40, 30))
+        image(tmp_path / "photos" / f"{name}.png", color, size=(40, 30))
     return tmp_path / "photos"
 
 
@@ -46,12 +46,12 @@ def result(tmp_path: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pictures_are_ranked_by_their_distance_to_the_root(
+def test_images_are_ranked_by_their_distance_to_the_root(
     kind: str, tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken(photos / "z.jpg")
     for i in range(6):
-        picture(photos / f"more{i}.png", (i, 0, 0))
+        image(photos / f"more{i}.png", (i, 0, 0))
     assert run(rank_by_root.main, tmp_path, "--input", str(photos), kind=kind) == 0
     found = result(tmp_path, "photos")
     radii = [item["radius"] for item in found["items"]]
@@ -112,7 +112,7 @@ def test_histograms_of_two_folders(
 
 
 @pytest.mark.parametrize("kind", ["clip", "meru", "atmg"])
-def test_what_lies_between_two_pictures(kind: str, tmp_path: Path, photos: Path, texts: Path) -> None:
+def test_what_lies_between_two_images(kind: str, tmp_path: Path, photos: Path, texts: Path) -> None:
     ends = ("--image-path", str(photos / "red.png"), "--target-image-path", str(photos / "blue.png"))
     more = ("--pool", str(photos), "--steps", "4", "--nearest", "2")
     assert run(image_interpolations.main, tmp_path, *ends, *more, kind=kind) == 0

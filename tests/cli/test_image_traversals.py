@@ -27,7 +27,7 @@ model:
   visual_head: {{_target_: hypvl.encoders.heads.{head}, _partial_: true, out_features: 8}}
   textual_head: {{_target_: hypvl.encoders.heads.{head}, _partial_: true, out_features: 8}}
   geometry: {{_target_: hypvl.geometry.{geometry}}}
-  scorer: {{_target_: hypvl.geometry.scoring.{scorer}}}
+  scorer: {{_target_: hypvl.geometry.scorers.{scorer}}}
 """
 KINDS = {
     "clip": {"head": "ProjectionHead", "geometry": "sphere.Sphere", "scorer": "Cosine"},
@@ -94,8 +94,8 @@ def test_every_geometry_walks_to_the_root(
     assert radii[-1] == 0.0
     assert (result["steps"][-1]["score"] is None) == (kind == "atmg")
     assert result["entailment_mask"] == (kind == "meru")
-    with Image.open(out / "blue.png") as picture:
-        assert picture.format == "PNG"
+    with Image.open(out / "blue.png") as pil_image:
+        assert pil_image.format == "PNG"
     printed = capsys.readouterr().out
     for text in result["texts"]:
         assert text in printed
@@ -119,7 +119,7 @@ def test_where_no_text_is_named_it_says_why(
     told = " ".join(capsys.readouterr().out.split())
     assert "the entailment cone of none of the 4 texts holds a point" in told
     assert "Try --entailment never" in told and "--text-pool" in told
-    real = DualEncoder.encode_image  # a picture close to the root has the root as its neighbour
+    real = DualEncoder.encode_image  # an image close to the root has the root as its neighbour
 
     def small(self: DualEncoder, images: torch.Tensor) -> torch.Tensor:
         return real(self, images) * 1e-3
@@ -167,7 +167,7 @@ def test_wrong_inputs_are_named_in_one_line(
 ) -> None:
     weights, out = checkpoint(tmp_path, "meru"), tmp_path / "out"
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"\x89PNG no picture")
+    broken.write_bytes(b"\x89PNG no image")
     assert "broken.png: cannot decode" in failure(capsys, 1, broken, weights, pool, out)
     assert "absent.png: cannot be read" in failure(capsys, 1, tmp_path / "absent.png", weights, pool, out)
     empty = tmp_path / "empty.json"
@@ -178,7 +178,7 @@ def test_wrong_inputs_are_named_in_one_line(
     assert "no checkpoint" in failure(capsys, 1, image, image, pool, out)
     assert "--device" in failure(capsys, 2, image, weights, pool, out, "--device", "abacus")
     assert not out.exists()
-    assert "would overwrite the picture" in failure(capsys, 2, image, weights, pool, tmp_path)
+    assert "would overwrite the image" in failure(capsys, 2, image, weights, pool, tmp_path)
     assert "cannot be written to" in failure(capsys, 1, image, weights, pool, image / "below")
 
 

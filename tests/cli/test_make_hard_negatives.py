@@ -12,8 +12,8 @@ import pytest
 
 from hypvl.cli.common import run_main
 from hypvl.cli.make_hard_negatives import main
-from tests.data.hard_negatives.test_download import server  # noqa: F401  (a fixture)
-from tests.data.hard_negatives.test_sources import COCO
+from tests.negatives.test_download import server  # noqa: F401  (a fixture)
+from tests.negatives.test_sources import COCO
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,7 +71,7 @@ def test_flags_reach_the_job(captions: Path, tmp_path: Path) -> None:
 
 
 def test_downloads(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    from tests.data.hard_negatives.test_download import archive
+    from tests.negatives.test_download import archive
 
     running = request.getfixturevalue("server")
     running.content = archive(content=json.dumps(COCO).encode())

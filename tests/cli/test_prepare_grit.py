@@ -11,8 +11,8 @@ import pytest
 
 from hypvl.cli.common import run_main
 from hypvl.cli.prepare_grit import main, summary
-from hypvl.data.prepare_grit import Counts
-from tests.data.raw_grit import members, picture, write_shard
+from hypvl.data.grit.prepare import Counts
+from tests.data.raw_grit import image, members, write_shard
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,7 +79,7 @@ def test_the_summary_names_every_reason() -> None:
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 def test_ended_from_outside_it_goes_on_afterwards(raw: Path, tmp_path: Path, name: str) -> None:
     """Ctrl-C: the workers end and nothing half made stays. Killed: the workers see it and end as well."""
-    large = members(jpg=picture(1200, 900))
+    large = members(jpg=image(1200, 900))
     for number in range(4):
         write_shard(raw / f"{number:05d}.tar", [large] * 20)
     out = tmp_path / "out"

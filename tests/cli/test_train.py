@@ -391,9 +391,7 @@ def test_bad_samples_are_replaced_counted_and_too_many_are_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     members = [m for i in range(12) for m in redcaps(f"g{i}", i)]
-    write_tar(
-        tmp_path / "data.tar", [*members, ("bad.jpg", b"no picture"), ("bad.json", b'{"caption": "x"}')]
-    )
+    write_tar(tmp_path / "data.tar", [*members, ("bad.jpg", b"no image"), ("bad.json", b'{"caption": "x"}')])
     data = f"dataset.tarfiles=[{tmp_path}/data.tar]"
     assert train(tmp_path / "kept", data, "dataset.max_bad_fraction=0.5") == 0
     log = (tmp_path / "kept" / "log-rank0.txt").read_text()

@@ -11,9 +11,9 @@ from hypvl.config.targets import unlisted_targets
 from hypvl.errors import ConfigError
 
 DUAL = "hypvl.models.dual_encoder.DualEncoder"
-STORE = {"_target_": "hypvl.evaluation.encoding.store.EmbeddingStore", "folder": "/tmp/x", "mode": "write"}
+STORE = {"_target_": "hypvl.embedding.store.EmbeddingStore", "folder": "/tmp/x", "mode": "write"}
 SHARDS = {"_target_": "hypvl.data.shards.ImageTextShards", "tarfiles": ["http://host/a.tar"]}
-REMOTE = {"_target_": "hypvl.evaluation.datasets.classification.WebDatasetSet", "root": "http://host"}
+REMOTE = {"_target_": "hypvl.datasets.classification.WebDatasetSet", "root": "http://host"}
 LOSS = {"_target_": "hypvl.losses.contrastive.Contrastive"}
 SPHERE = {"_target_": "hypvl.geometry.sphere.Sphere"}
 ADAMW = {"_target_": "torch.optim.AdamW"}
@@ -59,7 +59,7 @@ def test_references_to_values_of_other_parts_are_fine() -> None:
         "model": {"_target_": DUAL, "seed": "${train.seed}"},
         "train": {"seed": 3, "objective": {"_target_": "hypvl.losses.base.Objective", "terms": {"a": LOSS}}},
         "evaluate": {"a": {"encoding": "${encoding}"}},
-        "encoding": {"_target_": "hypvl.evaluation.encoding.features.Encoding"},
+        "encoding": {"_target_": "hypvl.embedding.encode.Encoding"},
     }
     assert LazyConfig.from_dict(data).model.seed == 3
 

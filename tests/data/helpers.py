@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def jpeg(seed: int, width: int = 40, height: int = 30) -> bytes:
-    """A smooth coloured picture, different for each seed."""
+    """A smooth coloured image, different for each seed."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 255, (3, 4, 3), dtype=np.uint8))
     return encode(small.resize((width, height), Image.Resampling.BICUBIC), "JPEG", quality=90)

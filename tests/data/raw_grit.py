@@ -17,7 +17,7 @@ BALL = [34.0, 44.0, 0.0, 0.0, 0.5, 0.5, 0.7]
 DOG_IN_FIELD = [0.0, 27.0, 0.25, 0.25, 0.75, 1.0, 0.9]
 
 
-def picture(width: int = 64, height: int = 48, format: str = "JPEG", **options: Any) -> bytes:
+def image(width: int = 64, height: int = 48, format: str = "JPEG", **options: Any) -> bytes:
     """Left half red, right half blue; the lower half darker."""
     pixels = np.zeros((height, width, 3), dtype=np.uint8)
     pixels[:, : width // 2, 0] = 250
@@ -41,7 +41,7 @@ def notes(**changes: Any) -> bytes:
 def members(**changes: Any) -> dict[str, bytes]:
     """A raw sample by extension; ``jpg``, ``txt`` or ``json`` in the changes replace a member (None: not there),
     everything else changes the json."""
-    found: dict[str, bytes | None] = {"jpg": picture(), "txt": CAPTION.encode()}
+    found: dict[str, bytes | None] = {"jpg": image(), "txt": CAPTION.encode()}
     direct = {name: changes.pop(name) for name in ("jpg", "txt", "json", "png") if name in changes}
     found |= {"json": notes(**changes)} | direct
     return {name: data for name, data in found.items() if data is not None}

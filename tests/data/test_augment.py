@@ -30,12 +30,12 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def picture() -> Tensor:
+def pil_image() -> Tensor:
     return torch.randint(0, 256, (3, 24, 30), generator=generator(9), dtype=torch.uint8)
 
 
-def test_pictures_change_by_the_generator_alone() -> None:
-    change, image = AutoAugment(), picture()
+def test_images_change_by_the_generator_alone() -> None:
+    change, image = AutoAugment(), pil_image()
     state, python_state = torch.get_rng_state(), random.getstate()
     numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
     first = [change(image, generator(seed)) for seed in range(12)]
@@ -194,7 +194,7 @@ def test_a_sample_gets_both_and_is_otherwise_the_same() -> None:
     assert torch.equal(again["augmented_image"], found["augmented_image"])
     assert torch.equal(again["augmented_text"], found["augmented_text"])
     inverted = InModalAugment(image=lambda image, generator: 255 - image)
-    options["image_transform"] = Squeeze(16)  # nothing random: the same picture, changed
+    options["image_transform"] = Squeeze(16)  # nothing random: the same image, changed
     exact = finish_sample("k", fields, augment=inverted, **options)
     assert torch.equal(exact["augmented_image"], 255 - exact["image"]) and "augmented_text" not in exact
     only = finish_sample("k", fields, augment=InModalAugment(text=EDA()), **options)

@@ -27,9 +27,9 @@ def entry(number: int, caption: str, *, folder: str = "coco/train2017") -> dict[
 def write(tmp_path: Path, entries: Any, **style: Any) -> Path:
     for each in entries if isinstance(entries, list) else []:
         if isinstance(each, dict) and isinstance(each.get("image"), str):
-            picture = tmp_path / "data" / each["image"]
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            picture.write_bytes(jpeg(len(each["image"])))
+            image = tmp_path / "data" / each["image"]
+            image.parent.mkdir(parents=True, exist_ok=True)
+            image.write_bytes(jpeg(len(each["image"])))
     path = tmp_path / "list.json"
     path.write_text(json.dumps(entries, **style), encoding="utf-8")
     return path
@@ -178,7 +178,7 @@ def test_the_loader_reads_it_with_long_texts_and_augmentation(tmp_path: Path) ->
 
 def test_the_images_root_is_an_option(tmp_path: Path) -> None:
     path = write(tmp_path, [entry(0, "cap")])
-    (tmp_path / "data").rename(tmp_path / "pictures")
-    assert texts(dataset(path, images_root=tmp_path / "pictures")) == ["cap"]
+    (tmp_path / "data").rename(tmp_path / "images")
+    assert texts(dataset(path, images_root=tmp_path / "images")) == ["cap"]
     with pytest.raises(BadSample, match="data/coco"):
         dataset(path).sample(0, draw())

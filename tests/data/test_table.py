@@ -14,9 +14,9 @@ from tests.data.helpers import Letters, jpeg, text_of
 
 @pytest.fixture
 def images(tmp_path):
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for i in range(3):
-        (tmp_path / "pictures" / f"{i}.jpg").write_bytes(jpeg(i))
+        (tmp_path / "images" / f"{i}.jpg").write_bytes(jpeg(i))
     return tmp_path
 
 
@@ -31,11 +31,11 @@ def captions(dataset):
 
 def test_tab_separated_even_in_csv(images):
     dataset = table(
-        images / "t.csv", "id\tfilepath\ttitle\n0\tpictures/0.jpg\ta, b\n1\tpictures/1.jpg\tüber 山\n"
+        images / "t.csv", "id\tfilepath\ttitle\n0\timages/0.jpg\ta, b\n1\timages/1.jpg\tüber 山\n"
     )
     assert captions(dataset) == ["a, b", "über 山"]
     sample = dataset.sample(1, np.random.default_rng(0))
-    assert sample["key"] == "t.csv/row 1 (pictures/1.jpg)"
+    assert sample["key"] == "t.csv/row 1 (images/1.jpg)"
     assert sample["image"].shape == (3, 8, 8)
     assert not np.array_equal(sample["image"], dataset.sample(0, np.random.default_rng(0))["image"])
 
@@ -43,10 +43,10 @@ def test_tab_separated_even_in_csv(images):
 def test_quotes_blank_lines_line_ends_and_a_byte_order_mark(images):
     text = (
         "\ufefftitle\tfilepath\r\n"
-        '"two\nlines with ""quotes"" and a\ttab"\tpictures/0.jpg\r\n'
+        '"two\nlines with ""quotes"" and a\ttab"\timages/0.jpg\r\n'
         "\r\n"
-        'plain "inside"\tpictures/1.jpg\r\n'
-        "\n\nlast\tpictures/2.jpg"
+        'plain "inside"\timages/1.jpg\r\n'
+        "\n\nlast\timages/2.jpg"
     )
     dataset = table(images / "t.tsv", text)
     assert captions(dataset) == ['two\nlines with "quotes" and a\ttab', 'plain "inside"', "last"]
@@ -58,7 +58,7 @@ def test_names_separator_root_and_quoting_are_options(images):
         "image_column": "IMAGE",
         "caption_column": "Text",
         "separator": ",",
-        "images_root": images / "pictures",
+        "images_root": images / "images",
     }
     assert captions(table(images / "t.csv", text, quoting="none", **options)) == ['"open quote', "b"]
     strict = table(images / "t.csv", text, **options)
@@ -69,8 +69,8 @@ def test_names_separator_root_and_quoting_are_options(images):
 
 def test_jsonl(images):
     rows = [
-        {"filepath": "pictures/0.jpg", "title": "ein Gebäude"},
-        {"filepath": str(images / "pictures/1.jpg"), "title": ["one", "other"], "more": 1},
+        {"filepath": "images/0.jpg", "title": "ein Gebäude"},
+        {"filepath": str(images / "images/1.jpg"), "title": ["one", "other"], "more": 1},
     ]
     text = "\ufeff\n" + "\n\n".join(json.dumps(r, ensure_ascii=False) for r in rows)
     dataset = table(images / "t.jsonl", text)
@@ -83,30 +83,30 @@ def test_jsonl(images):
     ("name", "row", "reason"),
     [
         ("t.csv", "\tcap", "missing filepath"),
-        ("t.csv", "pictures/0.jpg\t", "empty title"),
-        ("t.csv", "pictures/0.jpg", r"another number of fields than the header \(1, expected 2"),
+        ("t.csv", "images/0.jpg\t", "empty title"),
+        ("t.csv", "images/0.jpg", r"another number of fields than the header \(1, expected 2"),
         (
             "t.csv",
-            "pictures/0.jpg\ta dog\trunning",
+            "images/0.jpg\ta dog\trunning",
             r"another number of fields than the header \(3, expected 2",
         ),
-        ("t.csv", 'pictures/0.jpg\t"a \\"dog\\""', "a quotation mark inside a quoted field"),
-        ("t.csv", "pictures/0.jpg\ta dog\rruns", "broken row"),
-        ("t.csv", 'pictures/0.jpg\t"' + "y" * 200_000 + '"', "a field that is too long"),
+        ("t.csv", 'images/0.jpg\t"a \\"dog\\""', "a quotation mark inside a quoted field"),
+        ("t.csv", "images/0.jpg\ta dog\rruns", "broken row"),
+        ("t.csv", 'images/0.jpg\t"' + "y" * 200_000 + '"', "a field that is too long"),
         ("t.csv", "gone.jpg\tcap", "cannot read .*gone.jpg"),
-        ("t.csv", "pictures\tcap", "cannot read .*pictures"),
+        ("t.csv", "images\tcap", "cannot read .*images"),
         ("t.csv", "t.csv\tcap", "cannot decode"),
-        ("t.csv", b"pictures/0.jpg\t\xff\xfe", "broken row"),
+        ("t.csv", b"images/0.jpg\t\xff\xfe", "broken row"),
         ("t.jsonl", "{broken", "broken row"),
         ("t.jsonl", "[1]", r"no JSON object \(a list\)"),
-        ("t.jsonl", '{"filepath": "pictures/0.jpg"}', "missing title"),
+        ("t.jsonl", '{"filepath": "images/0.jpg"}', "missing title"),
         ("t.jsonl", '{"filepath": 3, "title": "cap"}', "missing filepath"),
         ("t.jsonl", "[" * 100_000, "broken JSON"),
         ("t.jsonl", '{"filepath": "a\\u0000b", "title": "cap"}', "cannot read"),
     ],
 )
 def test_bad_rows_are_bad_samples(images, name, row, reason):
-    good = "filepath\ttitle" if name == "t.csv" else '{"filepath": "pictures/1.jpg", "title": "good"}'
+    good = "filepath\ttitle" if name == "t.csv" else '{"filepath": "images/1.jpg", "title": "good"}'
     dataset = table(images / name, good.encode() + b"\n" + (row if isinstance(row, bytes) else row.encode()))
     last = len(dataset) - 1
     with pytest.raises(BadSample, match=f"{name}/row {last}.*{reason}"):
@@ -147,12 +147,12 @@ def test_a_missing_table_and_wrong_options(images):
 
 
 def test_blocks_cover_all_rows(images):
-    dataset = table(images / "t.csv", "filepath\ttitle\n" + "pictures/0.jpg\ta\n" * 70)
+    dataset = table(images / "t.csv", "filepath\ttitle\n" + "images/0.jpg\ta\n" * 70)
     assert dataset.shard_sizes() == [32, 32, 6] and len(dataset) == 70
 
 
 def test_fingerprint_and_pickling(images):
-    text = "filepath\ttitle\npictures/0.jpg\ta\n"
+    text = "filepath\ttitle\nimages/0.jpg\ta\n"
     dataset = table(images / "t.csv", text)
     again = pickle.loads(pickle.dumps(dataset))
     assert again.fingerprint == dataset.fingerprint and captions(again) == ["a"]
@@ -163,12 +163,12 @@ def test_fingerprint_and_pickling(images):
 @pytest.mark.parametrize("separator", ["\t", ",", ";"])
 @pytest.mark.parametrize("columns", [("filepath", "title"), ("image", "caption"), ("file_name", "text")])
 def test_usual_separators_and_columns_need_no_option(images, separator, columns):
-    text = "\n".join(separator.join(row) for row in (columns, ("pictures/0.jpg", "a cat"))) + "\n"
+    text = "\n".join(separator.join(row) for row in (columns, ("images/0.jpg", "a cat"))) + "\n"
     assert captions(table(images / "t.csv", text)) == ["a cat"]
 
 
 def test_the_two_characters_backslash_t_are_a_tab(images):
-    assert captions(table(images / "t.csv", "image\tcaption\npictures/0.jpg\ta, b\n", separator="\\t")) == [
+    assert captions(table(images / "t.csv", "image\tcaption\nimages/0.jpg\ta, b\n", separator="\\t")) == [
         "a, b"
     ]
 
@@ -176,11 +176,11 @@ def test_the_two_characters_backslash_t_are_a_tab(images):
 def test_an_opening_quote_costs_its_own_row_only(images):
     text = (
         "image,caption\n"
-        'pictures/0.jpg,"open a dog\n'
-        "pictures/1.jpg,a cat\n"
-        'pictures/2.jpg,a 5" nail\n'
-        'pictures/0.jpg,a "nice" dog\n'
-        "pictures/1.jpg,last\n"
+        'images/0.jpg,"open a dog\n'
+        "images/1.jpg,a cat\n"
+        'images/2.jpg,a 5" nail\n'
+        'images/0.jpg,a "nice" dog\n'
+        "images/1.jpg,last\n"
     )
     dataset = table(images / "t.csv", text)
     assert len(dataset) == 5
@@ -191,14 +191,14 @@ def test_an_opening_quote_costs_its_own_row_only(images):
 
 
 def test_rows_counted_otherwise_are_other_data(images):
-    swallowing = 'filepath\ttitle\npictures/0.jpg\t"a\n' + "pictures/1.jpg\tb\n" * 30
+    swallowing = 'filepath\ttitle\nimages/0.jpg\t"a\n' + "images/1.jpg\tb\n" * 30
     wide = table(images / "t.csv", swallowing, quoting="minimal")
     assert wide.fingerprint != table(images / "t.csv", swallowing.replace('"', "'")).fingerprint
 
 
 def test_a_json_list_is_a_table(images):
     rows = [
-        {"image": f"pictures/{i}.jpg", "caption": c, "n": [1, {"a": "]"}]}
+        {"image": f"images/{i}.jpg", "caption": c, "n": [1, {"a": "]"}]}
         for i, c in enumerate(["ü", "b", "c"])
     ]
     for name, text in {"list": json.dumps(rows, indent=1), "lines": "\n".join(map(json.dumps, rows))}.items():
@@ -209,17 +209,17 @@ def test_a_json_list_is_a_table(images):
 def test_images_root_confines_and_without_it_paths_lead_anywhere(images):
     outside = images / "outside.jpg"
     outside.write_bytes(jpeg(1))
-    rows = ["0.jpg", "../outside.jpg", str(outside), str(images / "pictures" / "1.jpg"), "../pictures/2.jpg"]
+    rows = ["0.jpg", "../outside.jpg", str(outside), str(images / "images" / "1.jpg"), "../images/2.jpg"]
     text = "image\tcaption\n" + "".join(f"{row}\tcap\n" for row in rows)
-    dataset = table(images / "t.csv", text, images_root=images / "pictures")
+    dataset = table(images / "t.csv", text, images_root=images / "images")
     for row, right in enumerate([True, False, False, True, True]):
         if right:
             dataset.sample(row, np.random.default_rng(0))
         else:
             with pytest.raises(BadSample, match="is outside images_root"):
                 dataset.sample(row, np.random.default_rng(0))
-    (images / "pictures" / "sub").mkdir()
-    free = table(images / "pictures" / "sub" / "t.csv", text.replace("0.jpg\t", "../0.jpg\t", 1))
+    (images / "images" / "sub").mkdir()
+    free = table(images / "images" / "sub" / "t.csv", text.replace("0.jpg\t", "../0.jpg\t", 1))
     free.sample(0, np.random.default_rng(0))  # relative to the table, which need not stand above its images
     free.sample(2, np.random.default_rng(0))
 

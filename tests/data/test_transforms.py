@@ -23,7 +23,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-PICTURE = Image.open(io.BytesIO(jpeg(3, 33, 21)))
+IMAGE = Image.open(io.BytesIO(jpeg(3, 33, 21)))
 
 
 def test_crop_areas_and_ratios_are_distributed_as_asked():
@@ -56,10 +56,10 @@ def test_crop_fallback_is_the_largest_centred_one():
 
 
 def test_crop_pixels_are_pils_resize_of_that_part():
-    image = decode_image(encode(PICTURE, "PNG"))
+    image = decode_image(encode(IMAGE, "PNG"))
     transform = RandomResizedCrop(16)
     top, left, h, w = transform.crop(21, 33, seeded(4))
-    expected = PICTURE.resize((16, 16), Image.Resampling.BICUBIC, box=(left, top, left + w, top + h))
+    expected = IMAGE.resize((16, 16), Image.Resampling.BICUBIC, box=(left, top, left + w, top + h))
     # PIL rounds between its two passes and sees pixels beyond the box's edge
     assert np.abs(pixels(transform(image, seeded(4))).astype(int) - np.asarray(expected)).mean() < 1.5
 

@@ -24,7 +24,7 @@ def test_first_half_is_the_row_second_half_the_column() -> None:
     assert (table[..., :8] == table[:, :1, :8]).all()  # the same along a row
     assert (table[..., 8:] == table[:1, :, 8:]).all()  # the same along a column
     assert not torch.equal(table[0, 0, :8], table[1, 0, :8])
-    # Turning the picture by its diagonal swaps the halves.
+    # Turning the image by its diagonal swaps the halves.
     turned = sincos_2d(16, (5, 3), prefix_tokens=0)[0].view(5, 3, 16).transpose(0, 1)
     assert torch.equal(turned.roll(8, -1), table)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from hypvl.encoders.heads import ProjectionHead
 from hypvl.encoders.unit_head import UnitProjectionHead
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import Cosine, NegativeDistance
+from hypvl.geometry.scorers import Cosine, NegativeDistance
 from hypvl.geometry.sphere import Sphere
 
 

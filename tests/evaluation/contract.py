@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
+from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError, UserError
-from hypvl.evaluation.bootstrap import bootstrap_intervals
-from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import EvaluableModel, Evaluator
+from hypvl.metrics.bootstrap import bootstrap_intervals
 from tests.evaluation.fakes import FakeModel
 
 
@@ -21,12 +21,12 @@ def is_score(metric: str) -> bool:
 
 
 class EvaluatorContract:
-    """Subclasses name the class, build one over at least 4 pictures, and may bring their own model."""
+    """Subclasses name the class, build one over at least 4 images, and may bring their own model."""
 
     evaluator_class: ClassVar[type[Evaluator]]
 
     def build(self, folder: Path, *, encoding: Encoding, bad: int) -> Evaluator:
-        """An evaluator over files it writes into ``folder``, ``bad`` more of which are no pictures."""
+        """An evaluator over files it writes into ``folder``, ``bad`` more of which are no images."""
         raise NotImplementedError
 
     def model(self) -> EvaluableModel:
@@ -105,14 +105,14 @@ class EvaluatorContract:
         assert first.metrics == second.metrics
         assert first.items == second.items
 
-    def test_broken_pictures_are_counted_and_never_help(self, tmp_path: Path) -> None:
+    def test_broken_images_are_counted_and_never_help(self, tmp_path: Path) -> None:
         clean = self.make(tmp_path / "a")(self.model())
         result = self.make(tmp_path / "b", bad=1)(self.model())
         assert (clean.meta["unreadable"], result.meta["unreadable"]) == (0, 1)
         for name in filter(is_score, clean.metrics):
             assert result.metrics[name] <= clean.metrics[name]
 
-    def test_too_many_broken_pictures_are_an_error(self, tmp_path: Path) -> None:
+    def test_too_many_broken_images_are_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"cannot be read, more than max_bad_fraction=0\.1"):
             self.make(tmp_path, bad=2, max_bad_fraction=0.1)(self.model())
 

@@ -1,4 +1,4 @@
-"""A model whose answers are known: colours of pictures against words for colours."""
+"""A model whose answers are known: colours of images against words for colours."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ class FakeTokenizer:
 
 
 class FakeModel:
-    """Embeds a picture as its mean colour and a text as the sum of its colour words; scores = dot products."""
+    """Embeds an image as its mean colour and a text as the sum of its colour words; scores = dot products."""
 
     image_size = 8
     context_length = 7
@@ -70,15 +70,15 @@ class FakeModel:
         self.training = mode
 
 
-def picture(path: Path, color: tuple[int, int, int], *, size: tuple[int, int] = (9, 7)) -> Path:
-    """Write a picture of one colour; its folder is made."""
+def image(path: Path, color: tuple[int, int, int], *, size: tuple[int, int] = (9, 7)) -> Path:
+    """Write an image of one colour; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, color).save(path, format="PNG")
     return path
 
 
 def broken(path: Path) -> Path:
-    """Write a file that is no picture."""
+    """Write a file that is no image."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"\xff\xd8\xffnot a picture")
+    path.write_bytes(b"\xff\xd8\xffnot an image")
     return path

@@ -12,7 +12,7 @@ SHAPE = (0.2, 0.2, 0.2)
 
 
 class Hyperbolic(FakeModel):
-    """Pictures at radius 2 along their colour, colour words at radius 1, anything else at 0.35 between them.
+    """Images at radius 2 along their colour, colour words at radius 1, anything else at 0.35 between them.
 
     With cones of minimum radius 0.5 a word holds what lies behind it, and "shape" every colour beyond about 0.6.
     """

@@ -25,7 +25,7 @@ class FakeModule(nn.Module):
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Pictures and texts encoded so far."""
+        """Images and texts encoded so far."""
         return sum(self._image_batches), sum(self._text_batches)
 
     def encode_image(self, images: Tensor, stage: str = "embeddings") -> Tensor:

@@ -25,7 +25,7 @@ import torch
 
 from hypvl.cli.evaluate import main as evaluate
 from hypvl.config import LazyConfig, instantiate
-from hypvl.data.demo import DemoArguments, make_demo_data
+from hypvl.data.demo.build import DemoArguments, make_demo_data
 from tests.evaluation import miniatures
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,15 +5,15 @@ from typing import ClassVar
 
 import pytest
 
+from hypvl.datasets.boxes import Box, BoxedImages
+from hypvl.datasets.images import FileImages
+from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
 from hypvl.evaluation.box_order import BoxOrder
-from hypvl.evaluation.datasets.boxes import Box, BoxedImages
-from hypvl.evaluation.datasets.images import FileImages
-from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.geometry.sphere import Sphere
 from tests.evaluation.contract import EvaluatorContract
-from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image
 from tests.evaluation.hyperbolic import Hyperbolic
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -21,7 +21,7 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 def boxed(folder: Path, *, bad: int = 0) -> BoxedImages:
     colors = {"a": (RED, "red"), "b": (GREEN, "green"), "c": (BLUE, "blue"), "d": (RED, "red green")}
-    paths = [picture(folder / f"{name}.png", color) for name, (color, _) in colors.items()]
+    paths = [image(folder / f"{name}.png", color) for name, (color, _) in colors.items()]
     paths += [broken(folder / f"bad{i}.png") for i in range(bad)]
     captions = [caption for _, caption in colors.values()] + ["blue"] * bad
     boxes = [Box(i, (0.0, 0.0, 0.5, 0.5), "shape") for i in range(4 + bad)]
@@ -39,7 +39,7 @@ class TestBoxOrder(EvaluatorContract):
         return Hyperbolic()
 
     def test_values_by_hand(self, tmp_path: Path) -> None:
-        """A crop of one colour is its picture (distance 2); "shape" lies at 0.35, one word at 1, three at 1.73."""
+        """A crop of one colour is its image (distance 2); "shape" lies at 0.35, one word at 1, three at 1.73."""
         result = self.make(tmp_path)(self.model())
         found = result.metrics
         assert found["image_radius_order"] == 50.0  # all tie
@@ -50,7 +50,7 @@ class TestBoxOrder(EvaluatorContract):
         assert found["radius_box_text"] == pytest.approx((4 * 0.2 * 3**0.5 + 3**0.5) / 5, abs=1e-5)
         # "shape" holds every colour (54.7 degrees away, beyond it); the three words, behind "red green", hold nothing.
         assert found["box_entailment"] == 80.0
-        # "red" etc. hold the pictures straight behind them, "red green" does not hold red at 45 degrees.
+        # "red" etc. hold the images straight behind them, "red green" does not hold red at 45 degrees.
         assert found["whole_entailment"] == 75.0
         # The angle at a point towards itself is pi/2: no cone but a half space holds it.
         assert found["image_entailment"] == 0.0
@@ -74,12 +74,12 @@ class TestBoxOrder(EvaluatorContract):
         assert not any("entailment" in name for name in result.metrics)
         assert result.items["entails_image"] == [None] * 5
 
-    def test_boxes_of_broken_pictures_are_left_out(self, tmp_path: Path) -> None:
+    def test_boxes_of_broken_images_are_left_out(self, tmp_path: Path) -> None:
         result = self.make(tmp_path, bad=1)(self.model())
         assert (result.meta["boxes"], result.meta["pairs"]) == (6, 5)
         one = BoxedImages(
-            FileImages([picture(tmp_path / "a.png", RED)]), ["red"], [Box(0, WHOLE, "red")], keys=["a"]
+            FileImages([image(tmp_path / "a.png", RED)]), ["red"], [Box(0, WHOLE, "red")], keys=["a"]
         )
         evaluator = BoxOrder(one, encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer())
-        with pytest.raises(DataError, match="1 readable pictures with boxes; expected at least 2"):
+        with pytest.raises(DataError, match="1 readable images with boxes; expected at least 2"):
             evaluator(self.model())

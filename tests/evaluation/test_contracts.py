@@ -11,8 +11,8 @@ from tests.evaluation.contract import EvaluatorContract
 
 
 def _modules(package: object) -> list[object]:
-    names = [info.name for info in pkgutil.iter_modules(package.__path__)]  # type: ignore[attr-defined]
-    return [importlib.import_module(f"{package.__name__}.{name}") for name in names]  # type: ignore[attr-defined]
+    infos = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")  # type: ignore[attr-defined]
+    return [importlib.import_module(info.name) for info in infos]
 
 
 def uncovered(

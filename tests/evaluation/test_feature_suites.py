@@ -8,7 +8,7 @@ import pytest
 from hypvl.config import LazyConfig, instantiate
 from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.miniatures import classification
-from tests.evaluation.test_clustering import Seer
+from tests.evaluation.probes.test_clustering import Seer
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SUITES = ("knn", "clustering")

@@ -7,16 +7,16 @@ from typing import ClassVar
 import pytest
 import torch
 
+from hypvl.datasets.retrieval import jsonl
+from hypvl.embedding.encode import Encoding
+from hypvl.embedding.pairs import Matched
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.retrieval import jsonl
-from hypvl.evaluation.encoding.features import Encoding
-from hypvl.evaluation.encoding.matched import Matched
 from hypvl.evaluation.geometry_audit import GeometryAudit, spread
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.geometry.euclidean import Euclidean
 from tests.evaluation.captioned import captioned
 from tests.evaluation.contract import EvaluatorContract
-from tests.evaluation.fakes import RED, FakeModel, FakeTokenizer, picture
+from tests.evaluation.fakes import RED, FakeModel, FakeTokenizer, image
 from tests.evaluation.hyperbolic import Hyperbolic
 
 
@@ -31,7 +31,7 @@ class TestGeometryAudit(EvaluatorContract):
         return Hyperbolic()
 
     def test_values_by_hand(self, tmp_path: Path) -> None:
-        """Pictures at distance 2 along red, green, blue, yellow (1.98); texts at 1, "shape" at 0.35."""
+        """Images at distance 2 along red, green, blue, yellow (1.98); texts at 1, "shape" at 0.35."""
         result = self.make(tmp_path)(self.model())
         found = result.metrics
         assert result.items["image_radius"] == pytest.approx(
@@ -62,7 +62,7 @@ class TestGeometryAudit(EvaluatorContract):
         assert result.meta["verdict"] == "no curvature"
         assert "curv" not in result.metrics and result.metrics["flat_distortion"] == 0.0
 
-    def test_limit_takes_pictures_evenly(self, tmp_path: Path) -> None:
+    def test_limit_takes_images_evenly(self, tmp_path: Path) -> None:
         evaluator = GeometryAudit(
             captioned(tmp_path), limit=2, encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer()
         )
@@ -73,12 +73,12 @@ class TestGeometryAudit(EvaluatorContract):
             GeometryAudit(captioned(tmp_path), sample=1)
 
     def test_one_pair_is_too_few(self, tmp_path: Path) -> None:
-        picture(tmp_path / "a.png", RED)
+        image(tmp_path / "a.png", RED)
         (tmp_path / "set.jsonl").write_text('{"image": "a.png", "caption": "red"}')
         evaluator = GeometryAudit(
             jsonl(tmp_path / "set.jsonl"), encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer()
         )
-        with pytest.raises(DataError, match="audit: 1 readable pictures with a caption"):
+        with pytest.raises(DataError, match="audit: 1 readable images with a caption"):
             evaluator(self.model())
 
 

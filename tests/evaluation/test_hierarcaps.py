@@ -6,14 +6,14 @@ from typing import ClassVar
 import pytest
 import torch
 
-from hypvl.evaluation.datasets.caption_chains import CaptionChains
-from hypvl.evaluation.datasets.images import FileImages
-from hypvl.evaluation.encoding.features import Encoding
+from hypvl.datasets.caption_chains import CaptionChains
+from hypvl.datasets.images import FileImages
+from hypvl.embedding.encode import Encoding
 from hypvl.evaluation.hierarcaps import HierarCaps
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.geometry.sphere import Sphere, normalize
 from tests.evaluation.contract import EvaluatorContract
-from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image
 from tests.evaluation.hyperbolic import Hyperbolic
 
 CHAINS = {
@@ -25,7 +25,7 @@ CHAINS = {
 
 
 def chains(folder: Path, *, bad: int = 0) -> CaptionChains:
-    paths = [picture(folder / f"{name}.png", color) for name, (color, _) in CHAINS.items()]
+    paths = [image(folder / f"{name}.png", color) for name, (color, _) in CHAINS.items()]
     paths += [broken(folder / f"bad{i}.png") for i in range(bad)]
     texts = [chain for _, chain in CHAINS.values()] + [["shape", "blue", "red blue", "red green blue"]] * bad
     return CaptionChains(FileImages(paths), texts, keys=[path.stem for path in paths])
@@ -68,7 +68,7 @@ class TestHierarCaps(EvaluatorContract):
         assert each[:3] == pytest.approx([100 / 3] * 3)
         assert found["level_entailment_share"] == pytest.approx(sum(each) / 4)
 
-    def test_an_unreadable_picture_retrieves_nothing(self, tmp_path: Path) -> None:
+    def test_an_unreadable_image_retrieves_nothing(self, tmp_path: Path) -> None:
         result = self.make(tmp_path, bad=1)(self.model())
         assert result.items["retrieved"][-1] is None
         assert result.samples["recall"][-1] == result.samples["precision"][-1] == 0.0

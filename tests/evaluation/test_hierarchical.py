@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
+from hypvl.datasets.classification import ImageFolderSet
+from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.classification import ImageFolderSet
-from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.hierarchical import DemoObjects, HierarchicalClassification
 from hypvl.evaluation.protocol import Evaluator
 from tests.evaluation.contract import EvaluatorContract
-from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image
 
 TREE = {
     "color": {"parents": []},
@@ -23,10 +23,10 @@ TREE = {
 
 
 def evaluator(folder: Path, *, encoding: Encoding, bad: int = 0) -> HierarchicalClassification:
-    """Three pictures named right; one green picture labelled blue (two edges), one red labelled green (four)."""
-    pictures = [("red", RED), ("green", GREEN), ("blue", BLUE), ("blue", GREEN), ("green", RED)]
-    for i, (label, color) in enumerate(pictures):
-        picture(folder / "set" / label / f"{i}.png", color)
+    """Three images named right; one green image labelled blue (two edges), one red labelled green (four)."""
+    images = [("red", RED), ("green", GREEN), ("blue", BLUE), ("blue", GREEN), ("green", RED)]
+    for i, (label, color) in enumerate(images):
+        image(folder / "set" / label / f"{i}.png", color)
     for i in range(bad):
         broken(folder / "set" / "red" / f"x{i}.png")
     (folder / "set" / "yellow").mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def test_values_by_hand(tmp_path: Path) -> None:
     assert sorted(result.items["tie"]) == [0, 0, 0, 2, 4]
 
 
-def test_chance_is_of_the_truth_of_each_picture(tmp_path: Path) -> None:
+def test_chance_is_of_the_truth_of_each_image(tmp_path: Path) -> None:
     evaluator(tmp_path, encoding=Encoding())
     lopsided = {**TREE, "blue": {"parents": ["navy"]}, "navy": {"parents": ["cold"]}}
     (tmp_path / "lopsided.json").write_text(json.dumps(lopsided))
@@ -115,7 +115,7 @@ def test_nodes_from_another_folder_are_refused(tmp_path: Path) -> None:
 def test_demo_objects_are_colour_and_shape(tmp_path: Path) -> None:
     root = tmp_path / "demo"
     for name, color in (("a", RED), ("b", BLUE), ("c", RED)):
-        picture(root / "eval" / "scenes" / f"{name}.png", color)
+        image(root / "eval" / "scenes" / f"{name}.png", color)
     scenes = [
         {"image": "scenes/a.png", "kind": "single_seen", "chain": ["a shape", "a ring", "a red ring", "..."]},
         {"image": "scenes/b.png", "kind": "pair", "chain": ["a shape", "a star", "a blue star", "..."]},

@@ -7,14 +7,14 @@ from typing import ClassVar
 
 import pytest
 
+from hypvl.datasets.retrieval import CaptionedImages, jsonl
+from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.retrieval import CaptionedImages, jsonl
-from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.himo import HiMo, correlation, growing, sentences
 from hypvl.evaluation.protocol import Evaluator
 from tests.evaluation.captioned import YELLOW
 from tests.evaluation.contract import EvaluatorContract
-from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image
 
 LONG = {
     "a": (
@@ -30,7 +30,7 @@ LONG = {
 def long_captions(folder: Path, *, bad: int = 0) -> CaptionedImages:
     lines = []
     for name, (color, caption) in LONG.items():
-        picture(folder / f"{name}.png", color)
+        image(folder / f"{name}.png", color)
         lines.append({"image": f"{name}.png", "caption": caption})
     for i in range(bad):
         broken(folder / f"bad{i}.png")

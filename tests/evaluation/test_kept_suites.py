@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hypvl.cli.evaluate import main as evaluate
 from hypvl.config import LazyConfig
-from hypvl.evaluation.encoding import features
+from hypvl.embedding import encode as features
 from tests.evaluation.smoke import FEW_PROMPTS, ROOT, inside, make_checkpoint, make_miniatures, suites
 
 # Of the larger suites a part, and of those that train the model themselves not that.

@@ -1,18 +1,18 @@
-"""The gap between pictures and captions of a set."""
+"""The gap between images and captions of a set."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
+from hypvl.datasets.retrieval import jsonl
+from hypvl.diagnostics.gap import gap_metrics
+from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.retrieval import jsonl
-from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.modality_gap import ModalityGap
 from hypvl.geometry.euclidean import Euclidean
-from hypvl.geometry.gap import gap_metrics
 from tests.evaluation.contract import EvaluatorContract
-from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image
 from tests.evaluation.hyperbolic import Hyperbolic
 
 
@@ -24,12 +24,12 @@ def dataset(folder: Path, *, bad: int = 0) -> ModalityGap:
     colors = {"a": (RED, "red"), "b": (GREEN, "yellow"), "c": (BLUE, "blue"), "d": (BLUE, "red blue")}
     lines = []
     for name, (color, caption) in colors.items():
-        picture(folder / f"{name}.png", color)
+        image(folder / f"{name}.png", color)
         lines.append(f'{{"image": "{name}.png", "captions": ["{caption}", "green"]}}')
     for i in range(bad):
         broken(folder / f"bad{i}.png")
         lines.append(f'{{"image": "bad{i}.png", "caption": "green"}}')
-    picture(folder / "alone.png", RED)
+    image(folder / "alone.png", RED)
     lines.append('{"image": "alone.png", "captions": []}')
     (folder / "set.jsonl").write_text("\n".join(lines))
     return jsonl(folder / "set.jsonl")
@@ -45,7 +45,7 @@ class TestModalityGap(EvaluatorContract):
     def model(self) -> FlatModel:
         return FlatModel()
 
-    def test_pairs_are_pictures_with_their_first_caption(self, tmp_path: Path) -> None:
+    def test_pairs_are_images_with_their_first_caption(self, tmp_path: Path) -> None:
         result = self.make(tmp_path, bad=1)(self.model())
         images = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1]], dtype=torch.float64)
         texts = torch.tensor([[1.0, 0, 0], [0.7, 0.7, 0], [0, 0, 1], [1, 0, 1]], dtype=torch.float64)
@@ -107,10 +107,10 @@ class TestModalityGap(EvaluatorContract):
             ModalityGap(dataset(tmp_path), deltas=[float("nan")])
 
     def test_one_pair_has_no_gap_to_measure(self, tmp_path: Path) -> None:
-        picture(tmp_path / "a.png", RED)
+        image(tmp_path / "a.png", RED)
         (tmp_path / "set.jsonl").write_text('{"image": "a.png", "caption": "red"}')
         evaluator = ModalityGap(
             jsonl(tmp_path / "set.jsonl"), encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer()
         )
-        with pytest.raises(DataError, match="1 readable pictures with a caption; expected at least 2"):
+        with pytest.raises(DataError, match="1 readable images with a caption; expected at least 2"):
             evaluator(self.model())

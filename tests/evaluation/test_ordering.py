@@ -18,7 +18,7 @@ from hypvl.evaluation.ordering import (
 )
 from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import ExteriorAngle, NegativeDistance
+from hypvl.geometry.scorers import ExteriorAngle, NegativeDistance
 from hypvl.geometry.sphere import Sphere
 
 
@@ -100,7 +100,7 @@ def test_how_often_one_is_nearer() -> None:
     assert nearer_share(first, first) == 50.0
 
 
-def test_what_lies_between_two_pictures() -> None:
+def test_what_lies_between_two_images() -> None:
     model, space = meru(), Lorentz()
     pool = space.lift(torch.tensor([[-1.0, 0.0], [0.0, 0.0], [3.0, 0.0], [0.0, 9.0]]))
     found = interpolate_between(
@@ -138,11 +138,11 @@ def test_two_ways() -> None:
     )
 
 
-def test_an_angle_ranks_texts_and_the_distance_ranks_pictures() -> None:
+def test_an_angle_ranks_texts_and_the_distance_ranks_images() -> None:
     atmg: Any = Model(Lorentz(), ExteriorAngle())
     pool = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    pictures = interpolate_between(atmg, pool[0], pool[1], pool, ["a", "b"], pool_modality="image", steps=3)
-    assert [step.names[0] for step in pictures][::2] == ["a", "b"]
+    images = interpolate_between(atmg, pool[0], pool[1], pool, ["a", "b"], pool_modality="image", steps=3)
+    assert [step.names[0] for step in images][::2] == ["a", "b"]
     texts = interpolate_between(atmg, pool[0], pool[1], 3 * pool, ["a", "b"], pool_modality="text", steps=3)
     assert [step.names[0] for step in texts][::2] == ["b", "a"]  # trained: the greater angle is the closer
 

@@ -9,23 +9,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
-from hypvl.evaluation.caption_choice import CaptionChoice
-from hypvl.evaluation.caption_correlation import CaptionCorrelation
-from hypvl.evaluation.caption_groups import CaptionGroups
-from hypvl.evaluation.caption_scores import CaptionScores
-from hypvl.evaluation.clustering import KMeansClustering
-from hypvl.evaluation.encoding.features import Encoding
-from hypvl.evaluation.fine_tune import FineTune
+from hypvl.evaluation.clip_score import CaptionScores
+from hypvl.evaluation.clip_score_correlation import CaptionCorrelation
+from hypvl.evaluation.foil_accuracy import CaptionChoice
 from hypvl.evaluation.geometry_audit import GeometryAudit
 from hypvl.evaluation.himo import HiMo
-from hypvl.evaluation.knn import KNNClassification
-from hypvl.evaluation.linear_probe import LinearProbe
 from hypvl.evaluation.modality_gap import ModalityGap
 from hypvl.evaluation.pep import EntailmentPairs
+from hypvl.evaluation.probes.clustering import KMeansClustering
+from hypvl.evaluation.probes.fine_tune import FineTune
+from hypvl.evaluation.probes.knn import KNNClassification
+from hypvl.evaluation.probes.linear_probe import LinearProbe
 from hypvl.evaluation.radial_order import RadialOrder
 from hypvl.evaluation.radii import EmbeddingRadii
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
+from hypvl.evaluation.winoground_score import CaptionGroups
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 from tests.evaluation.fakes import FakeModel, FakeTokenizer
 
@@ -92,7 +92,7 @@ def test_what_a_retrieval_set_lacks_is_listed(name: str) -> None:
     mine = {"images": [None] * 3, "captions": ["a", "b"], "caption_image": [0, 2], "keys": ["x", "y", "z"]}
     RETRIEVAL[name](SimpleNamespace(**mine))
     for part, value, message in (
-        ("keys", ["x"], "has 1 keys for 3 pictures"),
+        ("keys", ["x"], "has 1 keys for 3 images"),
         ("caption_image", [0], "has 1 caption_image for 2 captions"),
         ("caption_image", [0, 3], r"has 3 in caption_image; expected positions 0 … 2"),
     ):
@@ -122,8 +122,8 @@ def test_an_own_set_is_measured() -> None:
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
-        ("labels", (0,), "has 1 labels for 3 pictures; expected one each"),
-        ("keys", ("a",) * 4, "has 4 keys for 3 pictures"),
+        ("labels", (0,), "has 1 labels for 3 images; expected one each"),
+        ("keys", ("a",) * 4, "has 4 keys for 3 images"),
     ],
 )
 def test_parts_that_do_not_fit_together(part: str, value: object, message: str) -> None:
@@ -140,7 +140,7 @@ def test_parts_that_do_not_fit_together(part: str, value: object, message: str) 
     ],
 )
 @pytest.mark.parametrize("workers", [0, 1])
-def test_pictures_of_another_kind_are_named(image: object, told: str, workers: int) -> None:
+def test_images_of_another_kind_are_named(image: object, told: str, workers: int) -> None:
     class Mine(Own):
         def __getitem__(self, index: int) -> tuple[Any, int]:
             return image, 0

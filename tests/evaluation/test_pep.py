@@ -7,9 +7,9 @@ from typing import ClassVar
 import pytest
 import torch
 
+from hypvl.datasets.retrieval import jsonl
+from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.retrieval import jsonl
-from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.pep import EntailmentPairs, entailment_scores, ranking_metrics
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.geometry.euclidean import Euclidean
@@ -17,7 +17,7 @@ from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.product import Product
 from tests.evaluation.captioned import captioned
 from tests.evaluation.contract import EvaluatorContract
-from tests.evaluation.fakes import RED, FakeModel, FakeTokenizer, picture
+from tests.evaluation.fakes import RED, FakeModel, FakeTokenizer, image
 from tests.evaluation.hyperbolic import Hyperbolic
 
 
@@ -31,7 +31,7 @@ class TestEntailmentPairs(EvaluatorContract):
     def model(self) -> Hyperbolic:
         return Hyperbolic()
 
-    def test_every_caption_meets_its_own_picture_and_others(self, tmp_path: Path) -> None:
+    def test_every_caption_meets_its_own_image_and_others(self, tmp_path: Path) -> None:
         result = self.make(tmp_path)(self.model())
         items = result.items
         pairs = list(zip(items["caption"], items["key"], strict=True))
@@ -58,7 +58,7 @@ class TestEntailmentPairs(EvaluatorContract):
     def test_one_text_for_all_has_no_false_pairs(self, tmp_path: Path) -> None:
         lines = []
         for name in "ab":
-            picture(tmp_path / f"{name}.png", RED)
+            image(tmp_path / f"{name}.png", RED)
             lines.append(f'{{"image": "{name}.png", "caption": "red"}}')
         (tmp_path / "set.jsonl").write_text("\n".join(lines))
         evaluator = EntailmentPairs(

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 
-from hypvl.evaluation.encoding.features import Encoding
+from hypvl.embedding.encode import Encoding
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.evaluation.radial_order import RadialOrder
 from hypvl.geometry.lorentz import exp_map0
@@ -42,13 +42,13 @@ class TestRadialOrder(EvaluatorContract):
 
     def test_pairs_at_their_own_radii_are_an_order(self, tmp_path: Path) -> None:
         class Near(Hyperbolic):
-            """Pictures a little beyond their caption: at 1.01 times what their own colour gives."""
+            """Images a little beyond their caption: at 1.01 times what their own colour gives."""
 
             def encode_image(self, images: object, stage: str = "embeddings") -> object:
                 return exp_map0(1.01 * FakeModel.encode_image(self, images), curv=1.0)
 
         result = self.make(tmp_path)(Near())
-        # Pictures at 1.01, 1.01, 1.01, 1.0027; captions at 1, 0.35, 1, 0.99: shuffles only keep the order, too.
+        # Images at 1.01, 1.01, 1.01, 1.0027; captions at 1, 0.35, 1, 0.99: shuffles only keep the order, too.
         assert result.metrics["auc"] == 100.0 == result.metrics["auc_null"]
         assert result.samples["auc"] == [100.0] * 4
         with pytest.raises(ValueError, match="rounds, limit: got 1 and None"):

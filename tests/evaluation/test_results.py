@@ -12,7 +12,7 @@ from hypvl.errors import DataError
 from hypvl.evaluation.results import ResultsFile, settings_digest
 from hypvl.report.tables import results_csv
 
-ENCODING = {"_target_": "hypvl.evaluation.encoding.features.Encoding", "batch_size": 4, "num_workers": 2}
+ENCODING = {"_target_": "hypvl.embedding.encode.Encoding", "batch_size": 4, "num_workers": 2}
 GOOD = {"status": "ok", "metrics": {"top1_accuracy": 50.0}}
 BAD = {"status": "failed", "reason": "no", "metrics": {}}
 

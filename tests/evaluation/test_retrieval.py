@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from hypvl.data.tokenizer import Tokenizer as ClipTokenizer
+from hypvl.datasets.positives import Positives
+from hypvl.datasets.retrieval import CaptionedImages, jsonl
+from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.positives import Positives
-from hypvl.evaluation.datasets.retrieval import CaptionedImages, jsonl
-from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
 from tests.evaluation.contract import EvaluatorContract
-from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image as pil_image
 
 PLAIN = Encoding(batch_size=4, num_workers=0, max_bad_fraction=0.5)
 COLORS = {"blue": BLUE, "green": GREEN, "red": RED}
@@ -30,7 +30,7 @@ def scenes(
         if color is None:
             broken(root / name)
         else:
-            picture(root / name, color)
+            pil_image(root / name, color)
     text = "\n".join(json.dumps({"image": name, "captions": captions}) for name, _, captions in lines)
     (root / "set.jsonl").write_text(text)
     return jsonl(root / "set.jsonl")
@@ -47,7 +47,7 @@ class TestContract(EvaluatorContract):
     def build(self, folder: Path, *, encoding: Encoding, bad: int) -> Evaluator:
         lines = [(f"{name}.png", color, [f"{name} one", f"{name} two"]) for name, color in COLORS.items()]
         lines += [("odd.png", RED, ["blue"])]
-        # broken files take the place of a caption's picture only where the clean set has none
+        # broken files take the place of a caption's image only where the clean set has none
         lines += [(f"broken{i}.jpg", None, ["green"]) for i in range(bad)]
         return ZeroShotRetrieval(
             scenes(folder, lines),
@@ -64,7 +64,7 @@ def test_recalls_and_items_by_hand(tmp_path: Path) -> None:
     )
     result = evaluate(dataset)
     # Texts: "blue" -> b (1); "green" -> g, then b and r tie at 0, b first (2); "a green" -> g (1); "red" -> r (1).
-    # Pictures: b -> "blue" (1); g -> "green" and "a green" tie, the lower is wrong (2); r -> "red" (1).
+    # Images: b -> "blue" (1); g -> "green" and "a green" tie, the lower is wrong (2); r -> "red" (1).
     assert result.metrics == pytest.approx(  # type: ignore[attr-defined]
         {
             "text_to_image_recall@1": 75.0,
@@ -93,7 +93,7 @@ def test_recalls_and_items_by_hand(tmp_path: Path) -> None:
     }
 
 
-def test_an_unreadable_picture_is_a_miss_both_ways(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_a_miss_both_ways(tmp_path: Path) -> None:
     result = evaluate(
         scenes(
             tmp_path,
@@ -108,7 +108,7 @@ def test_an_unreadable_picture_is_a_miss_both_ways(tmp_path: Path) -> None:
     assert result.items["image_top1"] == [None, 1, 2]  # type: ignore[attr-defined]
 
 
-def test_pictures_without_captions_are_distractors(tmp_path: Path) -> None:
+def test_images_without_captions_are_distractors(tmp_path: Path) -> None:
     result = evaluate(
         scenes(tmp_path, [("x.png", BLUE, []), ("b.png", BLUE, ["blue"]), ("r.png", RED, ["red"])])
     )
@@ -139,7 +139,7 @@ def test_chunks_do_not_matter_and_depth_limits_ranks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("resize", ["squeeze", "crop"])
-def test_pictures_are_squeezed_or_cropped(resize: str) -> None:
+def test_images_are_squeezed_or_cropped(resize: str) -> None:
     image = torch.zeros(3, 8, 32, dtype=torch.uint8)
     image[0, :, :8] = 255  # a quarter red, three quarters blue: a crop loses the red end
     image[2, :, 8:] = 255
@@ -171,7 +171,7 @@ def test_pictures_are_squeezed_or_cropped(resize: str) -> None:
 
 def test_the_model_is_told_which_is_which(tmp_path: Path) -> None:
     class Tagged(FakeModel):
-        """A fourth coordinate: 1 for pictures, 0 for texts."""
+        """A fourth coordinate: 1 for images, 0 for texts."""
 
         def encode_image(self, images: Tensor, stage: str = "embeddings") -> Tensor:
             return torch.nn.functional.pad(super().encode_image(images, stage), (0, 1), value=1.0)
@@ -215,17 +215,17 @@ def test_samples_are_the_hits_of_the_queries(tmp_path: Path) -> None:
 
 
 def test_median_ranks_go_beyond_what_is_kept(tmp_path: Path) -> None:
-    # Nine pictures, of which the first eight win against the last, for whose colour all texts ask.
+    # Nine images, of which the first eight win against the last, for whose colour all texts ask.
     lines = [(f"{i}.png", RED, ["unseen"]) for i in range(8)] + [("9.png", (255, 1, 0), ["red"] * 5)]
     for settings in ({}, {"depth": 2}, {"depth": 2, "query_chunk": 2, "key_chunk": 3}):
         result = evaluate(scenes(tmp_path, lines), **settings)  # type: ignore[arg-type]
-        # "unseen" scores 0 with every picture: ranks 1 … 8; "red" five times ties everywhere: rank 9.
+        # "unseen" scores 0 with every image: ranks 1 … 8; "red" five times ties everywhere: rank 9.
         assert result.metrics["text_to_image_median_rank"] == 7.0  # type: ignore[attr-defined]
-        # Pictures 0 … 7 rank the five "red" first, then "unseen" in order; the last has rank 1.
+        # Images 0 … 7 rank the five "red" first, then "unseen" in order; the last has rank 1.
         assert result.metrics["image_to_text_median_rank"] == 9.0  # type: ignore[attr-defined]
 
 
-def test_an_unreadable_picture_is_ranked_last(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_ranked_last(tmp_path: Path) -> None:
     lines = [("lost.jpg", None, ["blue"]), ("g.png", GREEN, ["green"]), ("r.png", RED, ["red", "red"])]
     metrics = evaluate(scenes(tmp_path, lines)).metrics  # type: ignore[attr-defined]
     assert metrics["text_to_image_median_rank"] == 1.0
@@ -236,7 +236,7 @@ def test_an_unreadable_picture_is_ranked_last(tmp_path: Path) -> None:
         ("r.png", RED, ["red"]),
     ]
     metrics = evaluate(scenes(tmp_path, lines)).metrics  # type: ignore[attr-defined]
-    assert metrics["text_to_image_median_rank"] == 4.0  # of four pictures
+    assert metrics["text_to_image_median_rank"] == 4.0  # of four images
     lines = [("lost.jpg", None, ["blue"]), ("lost2.jpg", None, ["green"]), ("r.png", RED, ["red"])]
     spoiled = Encoding(batch_size=4, num_workers=0, max_bad_fraction=0.9)
     metrics = evaluate(scenes(tmp_path, lines), encoding=spoiled).metrics  # type: ignore[attr-defined]
@@ -279,7 +279,7 @@ def test_one_fold_is_the_whole(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=f"folds: got {folds}; expected 1 … 2"):
             evaluate(dataset, folds=folds)
     alone = scenes(tmp_path, [("r.png", RED, ["red"]), ("b.png", BLUE, [])])
-    with pytest.raises(DataError, match="fold of the pictures 1 … 1: has no captions"):
+    with pytest.raises(DataError, match="fold of the images 1 … 1: has no captions"):
         evaluate(alone, folds=2)
 
 
@@ -321,7 +321,7 @@ class TestFurtherPositives(EvaluatorContract):
         assert result.metrics["text_to_image_map@r"] == pytest.approx((100 + 50) / 2)
         assert result.metrics["text_to_image_r_precision"] == pytest.approx((100 + 50) / 2)
         assert result.metrics["text_to_image_positive_recall@1"] == 100.0
-        # Picture a finds texts 0, 2 of its 0, 2 and one outside the gallery; b finds its own.
+        # Image a finds texts 0, 2 of its 0, 2 and one outside the gallery; b finds its own.
         assert result.metrics["image_to_text_r_precision"] == pytest.approx((200 / 3 + 100) / 2)
         assert result.metrics["image_to_text_map@r"] == pytest.approx((200 / 3 + 100) / 2)
         assert result.samples["image_to_text_map@r"] == pytest.approx([200 / 3, 100])
@@ -350,7 +350,7 @@ class TestFurtherPositives(EvaluatorContract):
         found = self.evaluator(data, ks=(1,), depth=1)(self.model())
         assert found.metrics["text_to_image_map@r"] == pytest.approx((100 + 50) / 2)
 
-    def test_an_unreadable_picture_finds_nothing(self, tmp_path: Path) -> None:
+    def test_an_unreadable_image_finds_nothing(self, tmp_path: Path) -> None:
         data = scenes(
             tmp_path,
             [

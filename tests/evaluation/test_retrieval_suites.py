@@ -50,11 +50,11 @@ def test_zero_shot_retrieval(tmp_path: Path) -> None:
         "urban1k": (5, 5),
         "docci": (4, 4),
     }
-    # Colours are found but for the second of the two red pictures, which ties with the first.
+    # Colours are found but for the second of the two red images, which ties with the first.
     assert found["coco"].metrics["text_to_image_recall@1"] == pytest.approx(80.0)
     assert found["coco_1k"].metrics["text_to_image_recall@1"] == 100.0  # each of five galleries holds one
     assert found["flickr30k"].metrics["mean_recall"] == pytest.approx(100.0)
-    # Both red pictures are right in the file; one of the five right captions is outside the gallery.
+    # Both red images are right in the file; one of the five right captions is outside the gallery.
     eccv = found["eccv_caption"].metrics
     assert eccv["text_to_image_map@r"] == 100.0
     assert eccv["image_to_text_r_precision"] == pytest.approx((80 + 100) / 2)

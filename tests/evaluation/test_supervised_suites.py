@@ -12,11 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from hypvl.config import LazyConfig, instantiate
-from hypvl.evaluation.datasets.elevater import ELEVATER_SETS, elevater_entries
-from hypvl.evaluation.learning.prediction_files import LEADERBOARD_NAMES
+from hypvl.datasets.elevater import ELEVATER_SETS, elevater_entries
+from hypvl.evaluation.probes.prediction_files import LEADERBOARD_NAMES
 from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.miniatures import classification, elevater
-from tests.evaluation.test_fine_tune import SmallModel
+from tests.evaluation.probes.test_fine_tune import SmallModel
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SHOTS = {
@@ -26,7 +26,7 @@ PROTOCOLS = tuple(SHOTS)
 
 
 class TwoTowers(SmallModel):
-    """Pictures by colour, texts by nothing much."""
+    """Images by colour, texts by nothing much."""
 
     def encode_text(self, tokens: Tensor, stage: str = "embeddings") -> Tensor:
         return self.text(torch.stack([tokens.float().mean(dim=1) / 1e4, torch.ones(len(tokens))], dim=1))

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
-from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import Evaluator, MissingDataError
 from hypvl.evaluation.radii import EmbeddingRadii
 from hypvl.evaluation.traversal_levels import TraversalLevels
 from hypvl.geometry.lorentz import exp_map0
 from hypvl.geometry.sphere import Sphere
 from tests.evaluation.contract import EvaluatorContract
-from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image as pil_image
 from tests.evaluation.hyperbolic import Hyperbolic
 
 LEVELS = {"shape": 1, "red": 2, "green": 2, "blue": 2}
@@ -29,7 +29,7 @@ def scene(image: str, *chain: str) -> dict[str, Any]:
 def files(folder: Path, *, bad: int = 0, levels: Any = LEVELS) -> tuple[Path, Path]:
     colors = {"a": RED, "b": RED, "c": GREEN, "d": BLUE}
     for name, color in colors.items():
-        picture(folder / "scenes" / f"{name}.png", color)
+        pil_image(folder / "scenes" / f"{name}.png", color)
     scenes = [scene("scenes/a.png", "shape", "red"), scene("scenes/b.png", "shape")]
     scenes += [scene("scenes/c.png", "shape", "green"), scene("scenes/d.png", "shape", "blue")]
     scenes[1]["boxes"] = [{"box": [0, 0, 1, 1], "phrase": "red"}]
@@ -58,7 +58,7 @@ class TestTraversalLevels(EvaluatorContract):
     def model(self) -> Hyperbolic:
         return Hyperbolic()
 
-    def test_pictures_climb_from_their_colour_to_the_shape(self, tmp_path: Path) -> None:
+    def test_images_climb_from_their_colour_to_the_shape(self, tmp_path: Path) -> None:
         result = self.make(tmp_path)(self.model())
         assert result.items["key"] == ["a", "b", "c", "d"]
         colors = ["red", "red", "green", "blue"]
@@ -118,10 +118,10 @@ class Captioned:
     """A retrieval set over colours."""
 
     def __init__(self, folder: Path, bad: int) -> None:
-        from hypvl.evaluation.datasets.images import FileImages
+        from hypvl.datasets.images import FileImages
 
         colors = {"a": RED, "b": GREEN, "c": BLUE, "d": RED}
-        paths = [picture(folder / f"{name}.png", color) for name, color in colors.items()]
+        paths = [pil_image(folder / f"{name}.png", color) for name, color in colors.items()]
         paths += [broken(folder / f"bad{i}.png") for i in range(bad)]
         self.images = FileImages(paths)
         self.captions = ["red", "shape", "blue", "red green", *["shape"] * bad]
@@ -162,7 +162,7 @@ class TestEmbeddingRadii(EvaluatorContract):
             def encode_image(self, images: Tensor, stage: str = "embeddings") -> Tensor:
                 return exp_map0(FakeModel.encode_image(self, images), curv=1.0)
 
-        # "red" and "blue" tie with their pictures, "shape" is nearer to the root, "red green" farther from it.
+        # "red" and "blue" tie with their images, "shape" is nearer to the root, "red green" farther from it.
         result = self.make(tmp_path)(Nearer())
         assert result.metrics["text_nearer_root_share"] == 50.0
         assert result.items["text_radius"][0] == result.items["image_radius"][0]

@@ -7,24 +7,24 @@ import pytest
 import torch
 from torch import Tensor
 
+from hypvl.datasets.classification import ImageFolderSet
+from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
-from hypvl.evaluation.datasets.classification import ImageFolderSet
-from hypvl.evaluation.encoding.features import Encoding
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 from tests.evaluation.contract import EvaluatorContract
-from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image as pil_image
 
 PLAIN = Encoding(batch_size=4, num_workers=0, max_bad_fraction=0.5)
 
 
 def colors(root: Path) -> ImageFolderSet:
     """blue: 1 of 1 right; green: 1 of 2; red: 3 of 3 (the wrong one lies in the wrong folder)."""
-    picture(root / "blue" / "0.png", BLUE)
-    picture(root / "green" / "0.png", GREEN)
-    picture(root / "green" / "1.png", RED)
+    pil_image(root / "blue" / "0.png", BLUE)
+    pil_image(root / "green" / "0.png", GREEN)
+    pil_image(root / "green" / "1.png", RED)
     for i in range(3):
-        picture(root / "red" / f"{i}.png", RED)
+        pil_image(root / "red" / f"{i}.png", RED)
     return ImageFolderSet(root)
 
 
@@ -59,11 +59,11 @@ def test_accuracies_and_items_by_hand(tmp_path: Path) -> None:
     assert result.items["label"] == [0, 1, 1, 2, 2, 2]
     assert result.items["predicted"] == [0, 1, 2, 2, 2, 2]
     assert result.items["score"] == pytest.approx([1.0] * 6)
-    assert result.items["label_rank"] == [1, 1, 3, 1, 1, 1]  # blue and green tie for the red picture
+    assert result.items["label_rank"] == [1, 1, 3, 1, 1, 1]  # blue and green tie for the red image
     assert result.meta["prompts"] == 6 and result.meta["prompts_of_first_class"] == ["a blue thing", "blue"]
 
 
-def test_an_unreadable_picture_is_wrong(tmp_path: Path) -> None:
+def test_an_unreadable_image_is_wrong(tmp_path: Path) -> None:
     colors(tmp_path)
     broken(tmp_path / "blue" / "1.jpg")
     result = evaluate(ImageFolderSet(tmp_path))(FakeModel())  # type: ignore[operator]
@@ -73,7 +73,7 @@ def test_an_unreadable_picture_is_wrong(tmp_path: Path) -> None:
     assert result.meta["unreadable"] == 1
 
 
-def test_classes_without_pictures_are_candidates_but_not_counted(tmp_path: Path) -> None:
+def test_classes_without_images_are_candidates_but_not_counted(tmp_path: Path) -> None:
     colors(tmp_path)
     (tmp_path / "yellow").mkdir()
     result = evaluate(ImageFolderSet(tmp_path))(FakeModel())  # type: ignore[operator]
@@ -85,8 +85,8 @@ def test_classes_without_pictures_are_candidates_but_not_counted(tmp_path: Path)
 def test_five_best_are_reported_only_where_they_say_something(tmp_path: Path) -> None:
     for name in ("blue", "five", "four", "green", "red", "six"):
         (tmp_path / name).mkdir()
-    picture(tmp_path / "red" / "0.png", RED)
-    picture(tmp_path / "six" / "0.png", RED)  # red first, then ties in order: six is the last of six
+    pil_image(tmp_path / "red" / "0.png", RED)
+    pil_image(tmp_path / "six" / "0.png", RED)  # red first, then ties in order: six is the last of six
     result = evaluate(ImageFolderSet(tmp_path))(FakeModel())  # type: ignore[operator]
     assert result.metrics["top5_accuracy"] == 50.0
     assert result.metrics["top5_accuracy_chance"] == pytest.approx(500 / 6)
@@ -131,7 +131,7 @@ def test_a_label_beyond_the_classes_is_an_error(tmp_path: Path) -> None:
         evaluate(dataset)(FakeModel())  # type: ignore[operator]
 
 
-def test_pictures_are_cropped_in_the_centre(tmp_path: Path) -> None:
+def test_images_are_cropped_in_the_centre(tmp_path: Path) -> None:
     # 30 x 8: green ends, a red middle of 8 pixels; only the middle is seen.
     image = torch.zeros(3, 8, 30, dtype=torch.uint8)
     image[1] = 255
@@ -155,7 +155,7 @@ def test_samples_and_classes_have_the_metrics_as_their_means(tmp_path: Path) -> 
     colors(tmp_path)
     broken(tmp_path / "blue" / "1.jpg")
     result = evaluate(ImageFolderSet(tmp_path))(FakeModel())  # type: ignore[operator]
-    # blue: right, unreadable; green: right, wrong; red: three right. 7 pictures, 3 classes.
+    # blue: right, unreadable; green: right, wrong; red: three right. 7 images, 3 classes.
     hits = [100.0, 0.0, 100.0, 0.0, 100.0, 100.0, 100.0]
     assert result.samples == {"mean_per_class_accuracy": hits, "top1_accuracy": hits}
     assert result.strata == {"mean_per_class_accuracy": [0, 0, 1, 1, 2, 2, 2]}
@@ -171,7 +171,7 @@ def test_roc_auc_of_two_classes_by_hand(tmp_path: Path) -> None:
     }
     for name, given in shades.items():
         for i, shade in enumerate(given):
-            picture(tmp_path / name / f"{i}.png", shade)
+            pil_image(tmp_path / name / f"{i}.png", shade)
     dataset = ImageFolderSet(tmp_path)
     evaluator = ZeroShotClassification(
         dataset, ["{}"], metric="roc_auc", encoding=PLAIN, tokenizer=FakeTokenizer()
@@ -182,7 +182,7 @@ def test_roc_auc_of_two_classes_by_hand(tmp_path: Path) -> None:
     assert result.metrics["roc_auc_chance"] == 50.0
     assert result.metrics["top1_accuracy"] == pytest.approx(400 / 6)
     assert "roc_auc" not in result.samples
-    # An unreadable picture has the worst place: its class lies below everything.
+    # An unreadable image has the worst place: its class lies below everything.
     broken(tmp_path / "red" / "3.jpg")
     result = ZeroShotClassification(
         ImageFolderSet(tmp_path), ["{}"], encoding=PLAIN, tokenizer=FakeTokenizer()
@@ -191,7 +191,7 @@ def test_roc_auc_of_two_classes_by_hand(tmp_path: Path) -> None:
 
 
 class Several:
-    """Pictures with sets of labels: blue 0, green 1, red 2."""
+    """Images with sets of labels: blue 0, green 1, red 2."""
 
     classes, prompts = ("blue", "green", "red"), None
     colors = ((0, 0, 255), (0, 200, 100), (200, 0, 100), (100, 0, 0), (0, 0, 0))
@@ -221,7 +221,7 @@ def several(**settings: object) -> object:
     )
 
 
-def test_several_labels_a_picture_by_hand() -> None:
+def test_several_labels_a_image_by_hand() -> None:
     evaluator = several()
     result = evaluator(FakeModel())  # type: ignore[operator]
     # Blue: right 255, then 100 right and 100 wrong together, then 0 right and 0 wrong (three of five are right).
@@ -237,7 +237,7 @@ def test_several_labels_a_picture_by_hand() -> None:
     assert not any("accuracy" in name for name in result.metrics)
 
 
-def test_an_unreadable_picture_never_helps_several_labels() -> None:
+def test_an_unreadable_image_never_helps_several_labels() -> None:
     clean = several()(FakeModel()).metrics  # type: ignore[operator]
     for i in range(4):
         worse = several(unreadable=(i,))(FakeModel()).metrics  # type: ignore[operator]
@@ -245,7 +245,7 @@ def test_an_unreadable_picture_never_helps_several_labels() -> None:
             assert worse[name] < clean[name]
 
 
-def test_an_unreadable_picture_has_the_worst_place_of_each_class() -> None:
+def test_an_unreadable_image_has_the_worst_place_of_each_class() -> None:
     found = several(unreadable=(2,))(FakeModel()).metrics  # type: ignore[operator]
     # It is red: above all others for blue and green, below them for red.
     blue, green, red = (1 / 2 + 2 / 3 + 3 / 5) / 3, 1 / 2, (1 + 2 / 5) / 2
@@ -282,11 +282,11 @@ def test_metrics_and_ensembles_that_do_not_fit_are_refused(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="metric: got 'f1'; expected one of accuracy, mean_per_class"):
         ZeroShotClassification(dataset, ["{}"], metric="f1")  # type: ignore[arg-type]
     with pytest.raises(
-        ValueError, match="'map_11_points' for a set with one label a picture; expected one of acc"
+        ValueError, match="'map_11_points' for a set with one label an image; expected one of acc"
     ):
         ZeroShotClassification(dataset, ["{}"], metric="map_11_points")
     with pytest.raises(
-        ValueError, match="'accuracy' for a set with several labels a picture; expected one of map"
+        ValueError, match="'accuracy' for a set with several labels an image; expected one of map"
     ):
         several(metric="accuracy")
     with pytest.raises(ValueError, match="'roc_auc' for 3 classes"):
@@ -296,11 +296,11 @@ def test_metrics_and_ensembles_that_do_not_fit_are_refused(tmp_path: Path) -> No
     assert ZeroShotClassification(dataset, ["{}"], metric="accuracy").main_metric == "top1_accuracy"
 
 
-def test_roc_auc_needs_pictures_of_both_classes(tmp_path: Path) -> None:
-    picture(tmp_path / "blue" / "0.png", BLUE)
+def test_roc_auc_needs_images_of_both_classes(tmp_path: Path) -> None:
+    pil_image(tmp_path / "blue" / "0.png", BLUE)
     (tmp_path / "red").mkdir()
     evaluator = ZeroShotClassification(
         ImageFolderSet(tmp_path), ["{}"], metric="roc_auc", encoding=PLAIN, tokenizer=FakeTokenizer()
     )
-    with pytest.raises(DataError, match="roc_auc: all 1 pictures are of one class"):
+    with pytest.raises(DataError, match="roc_auc: all 1 images are of one class"):
         evaluator(FakeModel())

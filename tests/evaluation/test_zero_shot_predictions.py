@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from hypvl.evaluation.datasets.classification import ImageFolderSet
-from hypvl.evaluation.encoding.features import Encoding
-from hypvl.evaluation.learning.prediction_files import PredictionFiles
+from hypvl.datasets.classification import ImageFolderSet
+from hypvl.embedding.encode import Encoding
+from hypvl.evaluation.probes.prediction_files import PredictionFiles
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 from hypvl.evaluation.zero_shot_predictions import ZeroShotPredictions
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import FakeModel, FakeTokenizer, broken
-from tests.evaluation.test_linear_probe import Listed
+from tests.evaluation.probes.test_linear_probe import Listed
 from tests.evaluation.test_zero_shot import PLAIN, colors
 
 
@@ -47,13 +47,13 @@ def test_file_and_result_by_hand(tmp_path: Path) -> None:
     assert result == plain
     content = json.loads((tmp_path / "out" / "zero_shot" / "colors_seed0.json").read_text())
     (rows,) = content.pop("predictions")
-    # One colour has score 1, the others 0: softmax of (100, 0, 0); the broken picture says nothing.
+    # One colour has score 1, the others 0: softmax of (100, 0, 0); the broken image says nothing.
     assert rows == [[1.0, 0, 0], [round(1 / 3, 6)] * 3, [0, 1.0, 0], *[[0, 0, 1.0]] * 4]
     assert content["n_shot"] == content["num_trainable_params"] == 0
     assert content["num_params"] == FakeModel().table.numel()
 
 
-def test_several_labels_keep_the_order_of_pictures_by_class(tmp_path: Path) -> None:
+def test_several_labels_keep_the_order_of_images_by_class(tmp_path: Path) -> None:
     data = Listed([(0, [0]), (255, [1]), (51, [0, 1])], classes=("red", "yellow"))
     files = PredictionFiles(tmp_path, dataset="x", protocol="zero_shot")
     ZeroShotPredictions(data, ["{}"], encoding=PLAIN, tokenizer=FakeTokenizer(), predictions=files)(

@@ -6,21 +6,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from hypvl.evaluation.datasets.classification import ImageFolderSet
-from hypvl.evaluation.datasets.json_lines import JsonLinesSet
-from hypvl.evaluation.datasets.retrieval import CaptionedImages, coco_format, jsonl
-from hypvl.evaluation.encoding.features import Encoding
-from hypvl.evaluation.metrics.ranking import (
+from hypvl.datasets.classification import ImageFolderSet
+from hypvl.datasets.json_lines import JsonLinesSet
+from hypvl.datasets.retrieval import CaptionedImages, coco_format, jsonl
+from hypvl.embedding.encode import Encoding
+from hypvl.evaluation.protocol import EvaluationResult
+from hypvl.evaluation.retrieval import ZeroShotRetrieval
+from hypvl.evaluation.zero_shot import ZeroShotClassification
+from hypvl.metrics.ranking import (
     label_ranks,
     mean_per_class_accuracy,
     rank_keys,
     retrieval_recall,
     topk_accuracy,
 )
-from hypvl.evaluation.protocol import EvaluationResult
-from hypvl.evaluation.retrieval import ZeroShotRetrieval
-from hypvl.evaluation.zero_shot import ZeroShotClassification
-from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, image
 
 
 def encoding(batch_size: int = 4) -> Encoding:
@@ -41,8 +41,8 @@ def retrieve(dataset: CaptionedImages, **settings: object) -> EvaluationResult:
 def test_a_batch_that_does_not_divide_the_set(tmp_path: Path, batch_size: int) -> None:
     """open_clip: averages over batches weigh a short last batch too much; no batch size may change a number."""
     for i, color in enumerate((RED, RED, RED, BLUE, GREEN)):  # the last two lie in the wrong folder
-        picture(tmp_path / "red" / f"{i}.png", color)
-    picture(tmp_path / "blue" / "0.png", BLUE)
+        image(tmp_path / "red" / f"{i}.png", color)
+    image(tmp_path / "blue" / "0.png", BLUE)
     (tmp_path / "green").mkdir()
     result = classify(ImageFolderSet(tmp_path), encoding=encoding(batch_size))
     assert result.metrics["top1_accuracy"] == pytest.approx(100 * 4 / 6)
@@ -52,8 +52,8 @@ def test_a_batch_that_does_not_divide_the_set(tmp_path: Path, batch_size: int) -
 
 def test_fewer_classes_than_k(tmp_path: Path) -> None:
     """open_clip: top-5 of a set of two classes is an index error; where k says nothing it must be left out."""
-    picture(tmp_path / "red" / "0.png", RED)
-    picture(tmp_path / "blue" / "0.png", BLUE)
+    image(tmp_path / "red" / "0.png", RED)
+    image(tmp_path / "blue" / "0.png", BLUE)
     result = classify(ImageFolderSet(tmp_path))
     assert "top5_accuracy" not in result.metrics
     assert result.metrics["top1_accuracy"] == 100.0
@@ -63,7 +63,7 @@ def test_fewer_classes_than_k(tmp_path: Path) -> None:
 
 def test_one_class_only(tmp_path: Path) -> None:
     """timm: a set of one class loses an axis on the way and fails; all of it is right, by chance too."""
-    picture(tmp_path / "red" / "0.png", BLUE)
+    image(tmp_path / "red" / "0.png", BLUE)
     result = classify(ImageFolderSet(tmp_path))
     assert result.metrics["mean_per_class_accuracy"] == 100.0
     assert result.metrics["mean_per_class_accuracy_chance"] == 100.0
@@ -72,7 +72,7 @@ def test_one_class_only(tmp_path: Path) -> None:
 
 def test_class_names_with_underscores(tmp_path: Path) -> None:
     """CLIP: prompts of folders such as `fire_truck` contain the underscore; they are words, given names stay."""
-    picture(tmp_path / "dark_red" / "0.png", RED)
+    image(tmp_path / "dark_red" / "0.png", RED)
     assert ImageFolderSet(tmp_path).classes == ["dark red"]
     assert ImageFolderSet(tmp_path, class_names=["dark_red"]).classes == ["dark_red"]
 
@@ -80,7 +80,7 @@ def test_class_names_with_underscores(tmp_path: Path) -> None:
 def test_label_numbers_with_gaps(tmp_path: Path) -> None:
     """ELEVATER: labels 0, 2 of three classes are renumbered 0, 1, and all names shift; numbers must stay numbers."""
     for name, color in (("a", RED), ("b", BLUE)):
-        picture(tmp_path / f"{name}.png", color)
+        image(tmp_path / f"{name}.png", color)
     lines = [{"image": "a.png", "label": 0}, {"image": "b.png", "label": 2}]
     (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, lines)))
     dataset = JsonLinesSet(tmp_path / "set.jsonl", classes=["red", "green", "blue"])
@@ -112,8 +112,8 @@ def test_a_diverged_model_has_no_accuracy() -> None:
 
 def test_several_captions_of_an_image(tmp_path: Path) -> None:
     """open_clip: with five captions an image only the first counts as right; any of its own must."""
-    picture(tmp_path / "r.png", RED)
-    picture(tmp_path / "b.png", BLUE)
+    image(tmp_path / "r.png", RED)
+    image(tmp_path / "b.png", BLUE)
     lines = [
         {"image": "r.png", "captions": ["green", "red"]},
         {"image": "b.png", "captions": ["blue", "green", "green"]},
@@ -130,7 +130,7 @@ def test_several_captions_of_an_image(tmp_path: Path) -> None:
 def test_the_same_image_under_two_names(tmp_path: Path) -> None:
     """COCO, Flickr: duplicates of an image tie; the lower position comes first, whatever the batch or block."""
     for name in ("1.png", "2.png"):
-        picture(tmp_path / name, RED)
+        image(tmp_path / name, RED)
     lines = [{"image": "1.png", "caption": "red"}, {"image": "2.png", "caption": "red"}]
     (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, lines)))
     for settings in ({}, {"query_chunk": 1, "key_chunk": 1}, {"encoding": encoding(1)}):
@@ -142,7 +142,7 @@ def test_the_same_image_under_two_names(tmp_path: Path) -> None:
 def test_lines_of_one_image_in_any_order(tmp_path: Path) -> None:
     """open_clip: a caption list that is not sorted by image pairs captions with wrong images; they go by name."""
     for name, color in (("r.png", RED), ("b.png", BLUE)):
-        picture(tmp_path / name, color)
+        image(tmp_path / name, color)
     lines = [
         {"image": "r.png", "caption": "red"},
         {"image": "b.png", "caption": "blue"},
@@ -161,7 +161,7 @@ def test_lines_of_one_image_in_any_order(tmp_path: Path) -> None:
 def test_annotations_in_another_order_than_images(tmp_path: Path) -> None:
     """COCO: annotations are in no order and image ids have gaps; captions must follow the ids."""
     for name, color in (("r.png", RED), ("b.png", BLUE)):
-        picture(tmp_path / name, color)
+        image(tmp_path / name, color)
     content = {
         "images": [{"id": 900, "file_name": "b.png"}, {"id": 7, "file_name": "r.png"}],
         "annotations": [
@@ -181,7 +181,7 @@ def test_annotations_in_another_order_than_images(tmp_path: Path) -> None:
 
 def test_k_beyond_the_gallery(tmp_path: Path) -> None:
     """open_clip: Recall@10 of five images is an error of topk; everything is found then, by chance too."""
-    picture(tmp_path / "r.png", RED)
+    image(tmp_path / "r.png", RED)
     (tmp_path / "set.jsonl").write_text(json.dumps({"image": "r.png", "caption": "blue"}))
     result = retrieve(jsonl(tmp_path / "set.jsonl"), ks=(1, 10))
     assert (

@@ -9,12 +9,12 @@ import pytest
 from hypvl.data.sample import BadSample
 from hypvl.data.table import ImageTextTable
 from hypvl.data.transforms import Squeeze
-from hypvl.evaluation.datasets.caption_chains import hierarcaps
-from hypvl.evaluation.datasets.given import text_file
-from hypvl.evaluation.datasets.json_lines import JsonLinesSet
-from hypvl.evaluation.datasets.retrieval import jsonl, table as captioned
+from hypvl.datasets.caption_chains import hierarcaps
+from hypvl.datasets.json_lines import JsonLinesSet
+from hypvl.datasets.retrieval import jsonl, table as captioned
+from hypvl.datasets.user_inputs import text_file
 from tests.data.helpers import Letters, jpeg, text_of
-from tests.evaluation.fakes import RED, picture
+from tests.evaluation.fakes import RED, image
 
 # Signs at which str.splitlines ends a line, and a file does not.
 SEPARATORS = ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1e"]
@@ -64,7 +64,7 @@ def test_signs_that_are_no_line_ends(folder: Path, sign: str) -> None:
         caption,
         "b",
     ]
-    picture(folder / "0.png", RED)
+    image(folder / "0.png", RED)
     (folder / "r.jsonl").write_text(row, encoding="utf-8")
     assert jsonl(folder / "r.jsonl").captions == [caption]
     (folder / "r.csv").write_text(f"filepath\ttitle\n0.jpg\t{caption}\n", encoding="utf-8")

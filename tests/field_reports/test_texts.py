@@ -8,8 +8,8 @@ import torch
 
 from hypvl.data.mappers import GenericMapper
 from hypvl.data.tokenizer import get_tokenizer
+from hypvl.datasets.prompts import class_prompts
 from hypvl.encoders.text import TextTransformer
-from hypvl.evaluation.datasets.prompts import class_prompts
 
 START, END = 49406, 49407
 A_CAT = [START, 320, 2368, END]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.scoring import Scorer
+from hypvl.geometry.scorers import Scorer
 
 B1, B2, D, T = 5, 4, 6, 7
 

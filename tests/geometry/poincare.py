@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.precision import full_precision
+from hypvl.numerics import full_precision
 
 # Farthest from the root, in units of the radius of curvature: beyond it fp32 has no digits left in the ball.
 _FARTHEST = 5.0

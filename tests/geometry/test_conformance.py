@@ -7,7 +7,7 @@ import pkgutil
 import hypvl.geometry
 import tests.geometry
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.scoring import Scorer
+from hypvl.geometry.scorers import Scorer
 from hypvl.geometry.sphere import Sphere
 from tests.geometry.contract import GeometryContract, ScorerContract
 

@@ -9,7 +9,7 @@ import torch
 from hypvl.geometry import lorentz
 from hypvl.geometry.euclidean import Euclidean, exterior_angle, half_aperture, pairwise_exterior_angle
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import NegativeDistance
+from hypvl.geometry.scorers import NegativeDistance
 from tests.geometry import exact
 from tests.geometry.contract import GeometryContract, ScorerContract
 

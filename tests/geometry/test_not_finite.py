@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypvl.geometry import audit, gap, structure
+from hypvl.diagnostics import audit, gap, structure
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.lorentz import Lorentz

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypvl.geometry import audit, structure
+from hypvl.diagnostics import audit, structure
 from hypvl.geometry.lorentz import Lorentz
 from tests.geometry.contract import GeometryContract
 from tests.geometry.poincare import PoincareBall

@@ -10,7 +10,7 @@ from torch import Tensor
 from hypvl.geometry import product
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.product import Product
-from hypvl.geometry.scoring import NegativeDistance
+from hypvl.geometry.scorers import NegativeDistance
 from tests.geometry import exact
 from tests.geometry.contract import GeometryContract, ScorerContract, rows
 

@@ -25,7 +25,7 @@ def pixels(image: torch.Tensor) -> np.ndarray:
     return image.permute(1, 2, 0).numpy()
 
 
-PICTURE = Image.open(io.BytesIO(jpeg(3, 33, 21)))
+IMAGE = Image.open(io.BytesIO(jpeg(3, 33, 21)))
 
 
 def test_jpeg_is_what_pil_makes_of_it():
@@ -38,18 +38,18 @@ def test_jpeg_is_what_pil_makes_of_it():
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF"])
 def test_lossless_formats_are_exact(format):
-    assert (pixels(decode_image(encode(PICTURE, format))) == np.asarray(PICTURE)).all()
+    assert (pixels(decode_image(encode(IMAGE, format))) == np.asarray(IMAGE)).all()
 
 
 @pytest.mark.parametrize("format", ["WEBP", "GIF"])
 def test_other_formats(format):
     lossless = {"lossless": True} if format == "WEBP" else {}
-    error = pixels(decode_image(encode(PICTURE, format, **lossless))).astype(int) - np.asarray(PICTURE)
+    error = pixels(decode_image(encode(IMAGE, format, **lossless))).astype(int) - np.asarray(IMAGE)
     assert np.abs(error).mean() < 8  # GIF has 256 colours
 
 
 def test_grey_jpeg_and_png_become_rgb():
-    grey = PICTURE.convert("L")
+    grey = IMAGE.convert("L")
     for format in ("JPEG", "PNG"):
         image = pixels(decode_image(encode(grey, format))).astype(int)
         assert (image[..., 0] == image[..., 1]).all() and (image[..., 1] == image[..., 2]).all()
@@ -98,12 +98,12 @@ def test_exif_orientation_is_applied(format):
     [
         (b"", "cannot decode the image"),
         (b"not an image", "cannot decode the image"),
-        (encode(PICTURE, "EPS"), "cannot decode the image"),  # PIL would start another program
+        (encode(IMAGE, "EPS"), "cannot decode the image"),  # PIL would start another program
         (b"\xff\xd8\xff", "no frame header"),
         (b"\xff\xd8\xff\xe0\x00\x00" * 9, "no frame header"),
         (jpeg(0)[:300], "cannot decode the JPEG"),
         (jpeg(0)[:-200], "cannot decode the JPEG"),
-        (encode(PICTURE, "PNG")[:200], "cannot decode the image"),
+        (encode(IMAGE, "PNG")[:200], "cannot decode the image"),
     ],
 )
 def test_what_is_no_image_says_so(data, words):
@@ -113,7 +113,7 @@ def test_what_is_no_image_says_so(data, words):
 
 def test_damaged_files_raise_nothing_else():
     rng = np.random.default_rng(0)
-    files = [encode(PICTURE, f) for f in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
+    files = [encode(IMAGE, f) for f in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
     for _ in range(40):
         for file in files:
             data = bytearray(file)
@@ -147,12 +147,12 @@ def test_float_images_of_at_most_one_are_shares() -> None:
 
 def some_images() -> list[Image.Image]:
     """One of each kind that is decoded in a way of its own."""
-    clear = PICTURE.convert("RGBA")
-    clear.putalpha(PICTURE.convert("L"))
-    palette = PICTURE.quantize(8)
+    clear = IMAGE.convert("RGBA")
+    clear.putalpha(IMAGE.convert("L"))
+    palette = IMAGE.quantize(8)
     palette.info["transparency"] = 3
-    sixteen = Image.fromarray(np.asarray(PICTURE.convert("L")).astype(np.uint16) * 257)
-    return [PICTURE, clear, clear.convert("LA"), palette, sixteen, PICTURE.convert("1")]
+    sixteen = Image.fromarray(np.asarray(IMAGE.convert("L")).astype(np.uint16) * 257)
+    return [IMAGE, clear, clear.convert("LA"), palette, sixteen, IMAGE.convert("1")]
 
 
 @pytest.mark.parametrize("number", range(6))
@@ -226,7 +226,7 @@ def test_a_frame_is_read_where_the_decoder_reads_it() -> None:
 @pytest.mark.parametrize("progressive", [False, True])
 def test_whatever_the_decoder_makes_of_a_file_was_known_before(progressive: bool) -> None:
     rng = random.Random(progressive)
-    files = [encode(PICTURE.resize((16, 9)), "JPEG", progressive=progressive, quality=q) for q in (5, 95)]
+    files = [encode(IMAGE.resize((16, 9)), "JPEG", progressive=progressive, quality=q) for q in (5, 95)]
     decoded = 0
     for _ in range(1500):
         data = bytearray(rng.choice(files))
@@ -257,8 +257,8 @@ def with_scans(count: int) -> bytes:
 
 
 def test_scans_without_end_are_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert jpeg_frame(encode(PICTURE, "JPEG"), max_scans=9).scans == 1
-    assert jpeg_frame(encode(PICTURE, "JPEG", progressive=True), max_scans=99).scans == 10
+    assert jpeg_frame(encode(IMAGE, "JPEG"), max_scans=9).scans == 1
+    assert jpeg_frame(encode(IMAGE, "JPEG", progressive=True), max_scans=99).scans == 10
     assert jpeg_frame(with_scans(40), max_scans=99).scans == 40
     assert decode_image(with_scans(40)).shape == (3, 8, 8)
     monkeypatch.setattr(module, "decode_jpeg", lambda *_, **__: pytest.fail("decoded"))
@@ -269,10 +269,10 @@ def test_scans_without_end_are_refused_before_decoding(monkeypatch: pytest.Monke
 
 
 def test_what_only_looks_like_a_scan_is_none() -> None:
-    data = encode(PICTURE, "JPEG", progressive=True)
+    data = encode(IMAGE, "JPEG", progressive=True)
     looks = b"\xff\xda\x00\x08" * 1000
     comment = b"\xff\xfe" + struct.pack(">H", len(looks) + 2) + looks
-    for odd in (data + looks, data[:2] + comment + data[2:]):  # a film behind the picture; a preview in it
+    for odd in (data + looks, data[:2] + comment + data[2:]):  # a film behind the image; a preview in it
         assert jpeg_frame(odd, max_scans=99).scans == 10
         assert torch.equal(decode_image(odd), decode_image(data))
 
@@ -353,11 +353,11 @@ print((peak() - before) / (image.shape[1] * image.shape[2]))
 )
 def test_memory_a_pixel_takes_is_what_the_limits_assume(kind: str, tmp_path: Path) -> None:
     format = kind.rpartition(" ")[2]
-    picture = Image.open(io.BytesIO(jpeg(3, 300, 300))).resize((3000, 3000))
+    pil_image = Image.open(io.BytesIO(jpeg(3, 300, 300))).resize((3000, 3000))
     if kind == "16-bit PNG":
-        picture = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+        pil_image = Image.fromarray(np.asarray(pil_image.convert("L")).astype(np.uint16) * 257)
     options = {"progressive": True} if kind == "progressive JPEG" else {}
-    (tmp_path / "i").write_bytes(encode(picture, format, **options))
+    (tmp_path / "i").write_bytes(encode(pil_image, format, **options))
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path / "i"), format],
         capture_output=True,

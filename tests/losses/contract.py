@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import NegativeDistance
+from hypvl.geometry.scorers import NegativeDistance
 from hypvl.losses.base import LossTerm, Objective, View
 from tests.losses.forms import forced
 from tests.losses.toy import GeometryOnly, context, random_features

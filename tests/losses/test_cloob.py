@@ -6,7 +6,7 @@ import torch
 
 from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import Cosine, NegativeDistance
+from hypvl.geometry.scorers import Cosine, NegativeDistance
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, LossTerm
 from hypvl.losses.cloob import CLOOB, info_loob, retrieve

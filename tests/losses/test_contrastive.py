@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from hypvl.geometry.scoring import Cosine
+from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, LossTerm
 from hypvl.losses.contrastive import Contrastive, contrastive_loss, labelled_contrastive_loss
@@ -94,8 +94,8 @@ def test_one_direction_only() -> None:
 def test_pairs_are_needed() -> None:
     with pytest.raises(ValueError, match="pairs: got none"):
         Contrastive([])
-    with pytest.raises(ValueError, match="'picture'"):
-        Contrastive([("picture", "text")])
+    with pytest.raises(ValueError, match="'scan'"):
+        Contrastive([("scan", "text")])
 
 
 def test_labels_by_hand() -> None:

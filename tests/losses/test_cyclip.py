@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import Cosine, ExteriorAngle
+from hypvl.geometry.scorers import Cosine, ExteriorAngle
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, View
 from hypvl.losses.cyclip import CrossModalCyclic, InModalCyclic, cyclic_loss

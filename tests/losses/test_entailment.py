@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from hypvl.geometry.scoring import Cosine
+from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, LossTerm
 from hypvl.losses.entailment import Entailment, entailment_loss

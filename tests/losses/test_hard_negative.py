@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import Cosine, ExteriorAngle
+from hypvl.geometry.scorers import Cosine, ExteriorAngle
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, LossTerm
 from hypvl.losses.contrastive import Contrastive

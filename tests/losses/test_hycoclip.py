@@ -36,7 +36,7 @@ class TestBoxTextEntailsBoxImage(LossContract):
         return term("box_text_image_entailment")
 
 
-class TestBoxEntailsPicture(LossContract):
+class TestBoxEntailsImage(LossContract):
     def make(self) -> LossTerm:
         return term("cross_image_entailment")
 
@@ -81,7 +81,7 @@ def test_equal_rows_give_the_logarithm_of_the_batch() -> None:
 
 
 def test_total_by_hand() -> None:
-    """One sample: no contrast. All on one ray but the picture, which lies opposite to all that should entail it."""
+    """One sample: no contrast. All on one ray but the image, which lies opposite to all that should entail it."""
     ray = torch.tensor([[0.5, 0.0, 0.0, 0.0]], dtype=torch.float64)
     given = {TEXT: 2 * ray, BOX_TEXT: ray, BOX_IMAGE: 3 * ray, IMAGE: -ray}
     output = objective()(context(TestContrastiveWithBoxes().model(), given))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypvl.geometry.scoring import Cosine
+from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, LossTerm, View
 from hypvl.losses.contrastive import Contrastive

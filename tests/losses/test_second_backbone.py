@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.scoring import Cosine, Modality
+from hypvl.geometry.scorers import Cosine, Modality
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, Objective, PairContext
 from hypvl.losses.cross_modal_rank import CrossModalRank
@@ -148,7 +148,7 @@ def objective() -> Objective:
 
 
 def batch() -> dict[str, Tensor]:
-    """Pictures of one shade each; captions name it, negatives change a word. The last type is often absent."""
+    """Images of one shade each; captions name it, negatives change a word. The last type is often absent."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (SAMPLES, 3, 1, 1), generator=generator, dtype=torch.uint8).expand(
         -1, -1, 8, 8

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import Cosine, NegativeDistance
+from hypvl.geometry.scorers import Cosine, NegativeDistance
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, LossTerm
 from hypvl.losses.sigmoid import Sigmoid, sigmoid_loss

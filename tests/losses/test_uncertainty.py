@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hypvl.geometry.product import Product
-from hypvl.geometry.scoring import Cosine, NegativeDistance
+from hypvl.geometry.scorers import Cosine, NegativeDistance
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, View
 from hypvl.losses.contrastive import Contrastive
@@ -121,7 +121,7 @@ def test_far_out_it_is_the_contrastive_loss() -> None:
 
 
 def test_the_temperature_is_that_of_the_query() -> None:
-    """Two captions on the root (u = log 2) against pictures far out: logits are divided by sqrt(2)."""
+    """Two captions on the root (u = log 2) against images far out: logits are divided by sqrt(2)."""
     model = TestUncertainContrastive().model()
     model.scorer.log_scale.data.zero_()
     images = torch.tensor([[7.0, 0, 0, 0], [0, 9.0, 0, 0]], dtype=torch.float64)

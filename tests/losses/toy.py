@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.scoring import Scorer
+from hypvl.geometry.scorers import Scorer
 from hypvl.losses.base import PairContext, View
 
 

@@ -12,7 +12,7 @@ from hypvl.encoders.image import TimmImageEncoder
 from hypvl.encoders.text import TextTransformer
 from hypvl.errors import CheckpointError
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import Cosine
+from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.models.checkpoint_io import load_checkpoint, load_weights
 from hypvl.models.convert_open_clip import PIXEL_MEAN, PIXEL_STD, is_open_clip, to_hypvl, to_open_clip

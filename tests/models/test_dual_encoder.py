@@ -15,7 +15,7 @@ from hypvl.encoders.text import TextTransformer
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import Cosine, ExteriorAngle, NegativeDistance, Scorer
+from hypvl.geometry.scorers import Cosine, ExteriorAngle, NegativeDistance, Scorer
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import View
 from hypvl.models.dual_encoder import DualEncoder

@@ -15,7 +15,7 @@ GEOMETRIES = {
     "lorentz": {},
     "sphere": {
         "geometry": {"_target_": "hypvl.geometry.sphere.Sphere"},
-        "scorer": {"_target_": "hypvl.geometry.scoring.Cosine"},
+        "scorer": {"_target_": "hypvl.geometry.scorers.Cosine"},
     },
     "euclidean": {"geometry": {"_target_": "hypvl.geometry.euclidean.Euclidean"}},
     "product": {"geometry": {"_target_": "hypvl.geometry.product.Product", "factors": 2, "factor_dim": 4}},

@@ -52,7 +52,7 @@ TINY: dict[str, Any] = {
         "out_features": 8,
     },
     "geometry": {"_target_": "hypvl.geometry.lorentz.Lorentz", "curv_init": 0.5},
-    "scorer": {"_target_": "hypvl.geometry.scoring.NegativeDistance"},
+    "scorer": {"_target_": "hypvl.geometry.scorers.NegativeDistance"},
 }
 IMAGES = torch.arange(2 * 3 * 32 * 32, dtype=torch.int64).remainder(251).to(torch.uint8).view(2, 3, 32, 32)
 TOKENS = torch.tensor([[48, 3, 49, 0], [48, 5, 6, 49]])
@@ -244,7 +244,7 @@ def test_the_hub_is_asked_for_two_files(tmp_path: Path, model: Any, monkeypatch:
         from_pretrained("owner/name")
 
 
-STORE = {"_target_": "hypvl.evaluation.encoding.store.EmbeddingStore", "folder": "store", "mode": "write"}
+STORE = {"_target_": "hypvl.embedding.store.EmbeddingStore", "folder": "store", "mode": "write"}
 
 
 @pytest.mark.parametrize("definition", [STORE, {**TINY, "visual": STORE}, {**TINY, "image_post": [STORE]}])

@@ -207,7 +207,7 @@ def shapes(model: DualEncoder) -> list[str]:
             "geometry is hyperbolic .*, a product of 2 curved factors in the model",
         ),
         (
-            {"scorer": {"_target_": "hypvl.geometry.scoring.Cosine", "bias_init": 0.0}},
+            {"scorer": {"_target_": "hypvl.geometry.scorers.Cosine", "bias_init": 0.0}},
             "model.scorer is without a bias in the file, with a bias in the model",
         ),
         (

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hypvl.config import LazyConfig, instantiate
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import Cosine, ExteriorAngle, NegativeDistance, Scorer
+from hypvl.geometry.scorers import Cosine, ExteriorAngle, NegativeDistance, Scorer
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import LossOutput, Objective, PairContext, View
 from hypvl.models.convert import to_official

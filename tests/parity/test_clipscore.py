@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.metrics.captions import (
+from hypvl.metrics.captions import (
     caption_score,
     reference_augmented,
     reference_cosine,
     standardized,
 )
-from hypvl.evaluation.metrics.correlation import kendall_tau, pearson
+from hypvl.metrics.correlation import kendall_tau, pearson
 from tests.parity.reference import cases, load, number
 
 Rule = Callable[[Tensor], Tensor]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hypvl.config import LazyConfig, instantiate
-from hypvl.geometry.scoring import Cosine
+from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import PairContext, View
 from tests.losses.forms import either_form  # noqa: F401  # a fixture

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.scoring import Cosine
+from hypvl.geometry.scorers import Cosine
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, Objective, PairContext, View
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.cross_modal_rank import CrossModalRank, Kind, adaptive_thresholds

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.encoding.features import Encoding
+from hypvl.embedding.encode import Encoding
 from hypvl.evaluation.modality_gap import ModalityGap
 from hypvl.evaluation.protocol import EvaluationResult
 from hypvl.geometry.sphere import Sphere
@@ -19,7 +19,7 @@ CLOSE = {"rel": 1e-9, "abs": 1e-9}
 
 
 class Rows(FakeModel):
-    """Picture i and text i are the rows i of the file."""
+    """Image i and text i are the rows i of the file."""
 
     geometry = Sphere()
 
@@ -35,7 +35,7 @@ class Rows(FakeModel):
 
 
 class Numbered:
-    """Pictures and captions that say which row they are."""
+    """Images and captions that say which row they are."""
 
     def __init__(self, count: int) -> None:
         self.count = count

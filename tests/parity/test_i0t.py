@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from hypvl.config import LazyConfig, instantiate
-from hypvl.encoders.positions import stretch_positions
-from hypvl.encoders.standardize import BatchStandardize, Centering
-from hypvl.evaluation.metrics.ranking import retrieval_recall
-from hypvl.evaluation.standardization import centre, flat_mean
-from hypvl.geometry.gap import (
+from hypvl.diagnostics.gap import (
     centroid_distance,
     gap_direction,
     gap_metrics,
     move_features,
     signed_centroid_distance,
 )
-from hypvl.geometry.scoring import Cosine
+from hypvl.encoders.positions import stretch_positions
+from hypvl.encoders.standardize import BatchStandardize, Centering
+from hypvl.evaluation.mean_removal import centre, flat_mean
+from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere, normalize
 from hypvl.losses.base import IMAGE, TEXT
+from hypvl.metrics.ranking import retrieval_recall
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.training.learner import Learner
 from tests.parity.recipes import CONFIGS

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hypvl.config import LazyConfig, instantiate
-from hypvl.geometry.scoring import Cosine
+from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import Objective, View
 from hypvl.losses.cloob import CLOOB

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from hypvl.evaluation.metrics import classification, passages
-from hypvl.evaluation.metrics.correlation import kendall_tau, pearson, spearman
-from hypvl.evaluation.metrics.ranking import mean_per_class_accuracy, rank_keys, topk_accuracy
-from hypvl.evaluation.metrics.sentences import Distance, aggregate_correlations, triplet_accuracy
+from hypvl.metrics import classification, passages
+from hypvl.metrics.correlation import kendall_tau, pearson, spearman
+from hypvl.metrics.ranking import mean_per_class_accuracy, rank_keys, topk_accuracy
+from hypvl.metrics.sentences import Distance, aggregate_correlations, triplet_accuracy
 from tests.parity.reference import cases, load, number
 
 CORRELATIONS = {

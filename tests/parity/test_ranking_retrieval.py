@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from hypvl.evaluation.metrics.ranking import first_hit_ranks, rank_keys, recall_from_ranks
-from hypvl.evaluation.metrics.retrieval import found_share, mean_rank, mean_reciprocal_rank, median_rank
+from hypvl.metrics.ranking import first_hit_ranks, rank_keys, recall_from_ranks
+from hypvl.metrics.retrieval import found_share, mean_rank, mean_reciprocal_rank, median_rank
 from tests.parity.reference import cases, load, number
 
 KNOWN = ("hit", "recall", "median_rank", "mean_rank", "mrr")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.metrics.ranking import mean_per_class_accuracy, recall_at_k, retrieval_recall
+from hypvl.metrics.ranking import mean_per_class_accuracy, recall_at_k, retrieval_recall
 from tests.parity.reference import cases, load, number
 
 Scores = tuple[Tensor, Tensor]  # text to image (T, I), image to text (I, T)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.metrics.ranking import mean_per_class_accuracy, rank_keys, topk_accuracy
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import Cosine, ExteriorAngle, NegativeDistance, Scorer
+from hypvl.geometry.scorers import Cosine, ExteriorAngle, NegativeDistance, Scorer
 from hypvl.geometry.sphere import Sphere
+from hypvl.metrics.ranking import mean_per_class_accuracy, rank_keys, topk_accuracy
 from tests.parity.recipes import tolerance
 from tests.parity.reference import cases, load, number
 

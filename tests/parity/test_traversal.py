@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hypvl.evaluation.traversal import entails, interpolate_to_root, mask_scores, traverse
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import Cosine, NegativeDistance
+from hypvl.geometry.scorers import Cosine, NegativeDistance
 from hypvl.geometry.sphere import Sphere
 from tests.parity.reference import cases, number
 

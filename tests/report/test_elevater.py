@@ -44,7 +44,7 @@ def test_seeds_are_joined_in_order_and_parameters_averaged() -> None:
         ([seed(0), seed(1, num_params=31)], "two: its num_params is 31; expected 30, as in one"),
         ([seed(0), seed(1, n_shot=20)], "two: its n_shot is 20; expected 5"),
         ([seed(0), seed(0)], r"have the seeds \[0, 0\]; expected each once"),
-        ([seed(0), seed(1, rows=3)], r"2 x 2 and 3 x 2 \(pictures x classes\)"),
+        ([seed(0), seed(1, rows=3)], r"2 x 2 and 3 x 2 \(images x classes\)"),
         ([seed(0), {"model_name": "m"}], "two: lacks dataset_name, num_params"),
         ([seed(0), seed(1, rnd_seeds=[1, 2])], "two: has 2 seeds and 1 predictions"),
     ],

@@ -1,4 +1,4 @@
-"""Pictures of rankings, histograms and ways, from their JSON alone."""
+"""Images of rankings, histograms and ways, from their JSON alone."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 
 from hypvl.errors import DataError
 from hypvl.report.ordering import _thumbnail, draw_histograms, draw_interpolation, draw_ranking, evenly
-from tests.evaluation.fakes import BLUE, RED, broken, picture
+from tests.evaluation.fakes import BLUE, RED, broken, image as pil_image
 
 
 def colors(path: Path) -> set[tuple[int, int, int]]:
@@ -33,8 +33,8 @@ def test_a_thumbnail_is_what_the_model_sees(tmp_path: Path) -> None:
     assert (_thumbnail(tmp_path / "deep.png") == 156).all()  # 40,000 / 257
 
 
-def test_a_sheet_shows_the_pictures(tmp_path: Path) -> None:
-    files = [picture(tmp_path / f"{i}.png", color) for i, color in enumerate((RED, BLUE))]
+def test_a_sheet_shows_the_images(tmp_path: Path) -> None:
+    files = [pil_image(tmp_path / f"{i}.png", color) for i, color in enumerate((RED, BLUE))]
     items = [{"name": "a $x^", "path": str(file), "radius": i / 2} for i, file in enumerate(files)]
     out = draw_ranking({"order": "radius", "modality": "image", "items": items * 7}, tmp_path / "sheet.png")
     assert {RED, BLUE} <= colors(out)
@@ -64,8 +64,8 @@ def test_histograms_are_drawn_in_their_colours(tmp_path: Path) -> None:
     assert (31, 78, 121) in colors(out)  # the first colour
 
 
-def test_ways_between_pictures(tmp_path: Path) -> None:
-    first, last = picture(tmp_path / "a.png", RED), picture(tmp_path / "b.png", BLUE)
+def test_ways_between_images(tmp_path: Path) -> None:
+    first, last = pil_image(tmp_path / "a.png", RED), pil_image(tmp_path / "b.png", BLUE)
     ends = {"image": str(first), "target": str(last)}
     steps = [{"weight": w, "names": ["x", "y"], "paths": [str(first), str(last)]} for w in (0.0, 0.5, 1.0)]
     assert {RED, BLUE} <= colors(draw_interpolation({**ends, "steps": steps}, tmp_path / "w.png"))

@@ -1,4 +1,4 @@
-"""The picture of a traversal, from its JSON alone."""
+"""The image of a traversal, from its JSON alone."""
 
 import json
 import os
@@ -56,15 +56,15 @@ def test_too_many_labels_keep_their_distance_and_go_below() -> None:
     assert places == pytest.approx([2.0, 1.0, 0.0, -1.0, -2.0])
 
 
-def test_the_picture_shows_image_and_texts(tmp_path: Path, image: Path) -> None:
+def test_the_image_shows_image_and_texts(tmp_path: Path, image: Path) -> None:
     result = tmp_path / "red.json"
     content = {"image": str(image), "root": "text pool", "texts": ["a $x^", "[ROOT]"]}
     content["steps"] = steps(("a $x^", 2.0), ("a $x^", 1.0), ("[ROOT]", 0.0))
     result.write_text(json.dumps(content))
     drawn = draw_traversal(result, tmp_path / "new" / "red.png")
-    with Image.open(drawn) as picture:
-        pixels = picture.convert("RGB")
-        assert picture.width > 1000
+    with Image.open(drawn) as pil_image:
+        pixels = pil_image.convert("RGB")
+        assert pil_image.width > 1000
         assert (250, 0, 0) in {color for _, color in pixels.getcolors(1 << 20)}  # the image itself
     assert draw_traversal(content, tmp_path / "red.svg").read_text().count("<svg") == 1
 
@@ -78,8 +78,8 @@ def test_what_is_drawn_is_what_the_model_sees(tmp_path: Path) -> None:
     shown = read_image_file(tmp_path / "clear.png").movedim(0, -1)
     assert shown[0, 39].tolist() == [255, 255, 255]
     assert (_pixels(tmp_path / "clear.png") == shown.numpy()).all()
-    with Image.open(draw_traversal(content, tmp_path / "t.png")) as picture:
-        drawn = np.asarray(picture.convert("RGB"))
+    with Image.open(draw_traversal(content, tmp_path / "t.png")) as pil_image:
+        drawn = np.asarray(pil_image.convert("RGB"))
     assert (drawn == (0, 0, 200)).all(axis=-1).sum() > 1000  # the left half
     assert (drawn == (0, 0, 0)).all(axis=-1).mean() < 0.05  # letters and lines only
 
@@ -107,7 +107,7 @@ def test_other_files_are_refused(tmp_path: Path, content: str, message: str) -> 
     assert not (tmp_path / "t.png").exists()
 
 
-def test_a_picture_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_a_image_that_is_gone_is_named(tmp_path: Path) -> None:
     content = {"image": str(tmp_path / "gone.png"), "root": "geometry", "steps": steps(("[ROOT]", 0.0))}
     with pytest.raises(DataError, match=r"gone\.png: cannot be read"):
         draw_traversal(content, tmp_path / "t.png")
@@ -126,8 +126,8 @@ def test_drawing_leaves_pyplot_alone(tmp_path: Path, image: Path) -> None:
 
 
 def test_texts_that_no_font_has_are_drawn(tmp_path: Path) -> None:
-    picture = tmp_path / os.fsdecode(b"a$b_\xff$.png")
-    Image.new("RGB", (8, 8)).save(picture)
+    pil_image = tmp_path / os.fsdecode(b"a$b_\xff$.png")
+    Image.new("RGB", (8, 8)).save(pil_image)
     steps = [{"text": "a\udcff $x_{$ \x1b[3m", "radius": 1.0}]
-    content = {"steps": steps, "root": "geometry", "image": str(picture)}
+    content = {"steps": steps, "root": "geometry", "image": str(pil_image)}
     assert draw_traversal(content, tmp_path / "out.png").stat().st_size > 0

@@ -12,7 +12,7 @@ from hypvl.encoders.conv_vit import ConvStemViT
 from hypvl.encoders.heads import ProjectionHead
 from hypvl.encoders.image import TimmImageEncoder
 from hypvl.encoders.text import TextTransformer
-from hypvl.geometry.scoring import Cosine
+from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, Objective, PairContext, View
 from hypvl.losses.contrastive import Contrastive

@@ -29,7 +29,7 @@ FULL = Precision.choose(False, torch.device("cpu"))
 
 
 def without_twins(batch: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Boxes that are the whole picture or text, changed a little: rounding decides the angle at a point to itself."""
+    """Boxes that are the whole image or text, changed a little: rounding decides the angle at a point to itself."""
     for whole, part in (("image", "box_image"), ("text", "box_text")):
         if part in batch:
             length = min(batch[whole].shape[-1], batch[part].shape[-1])

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from hypvl.encoders.unit_head import UnitProjectionHead
-from hypvl.geometry.scoring import Cosine
+from hypvl.geometry.scorers import Cosine
 from hypvl.losses.base import Objective
 from hypvl.losses.cloob import CLOOB
 from hypvl.losses.sigmoid import Sigmoid

@@ -9,7 +9,7 @@ from hypvl.encoders.conv_vit import ConvStemViT
 from hypvl.encoders.heads import ProjectionHead, ScaledProjectionHead
 from hypvl.encoders.text import TextTransformer
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import Cosine, ExteriorAngle, NegativeDistance
+from hypvl.geometry.scorers import Cosine, ExteriorAngle, NegativeDistance
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import LossTerm, Objective
 from hypvl.losses.contrastive import Contrastive

@@ -1,4 +1,4 @@
-"""In-modal augmentation (CyCLIP): `dataset.augment = augment` gives any data set augmented pictures and captions."""
+"""In-modal augmentation (CyCLIP): `dataset.augment = augment` gives any data set augmented images and captions."""
 
 from hypvl.config import LazyCall as L
 from hypvl.data.augment import EDA, AutoAugment, InModalAugment

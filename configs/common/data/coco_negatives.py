@@ -1,4 +1,4 @@
-"""COCO 2014 training captions with hard negatives: a JSONL file, and the pictures in their folder.
+"""COCO 2014 training captions with hard negatives: a JSONL file, and the images in their folder.
 
 The file comes from scripts/make_hard_negatives.py, or from published ones by scripts/convert_hard_negatives.py.
 """

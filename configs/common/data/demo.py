@@ -1,7 +1,7 @@
 """The demo data that `make demo` draws: digits and scenes together."""
 
 from hypvl.config import LazyCall as L
-from hypvl.data.demo_mapper import DemoMapper
+from hypvl.data.demo.mapper import DemoMapper
 from hypvl.data.shards import ImageTextShards
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import RandomResizedCrop

@@ -1,7 +1,7 @@
-"""Processed GRIT TAR shards (scripts/prepare_grit.py): pictures with boxes and their phrases, random crops."""
+"""Processed GRIT TAR shards (scripts/prepare_grit.py): images with boxes and their phrases, random crops."""
 
 from hypvl.config import LazyCall as L
-from hypvl.data.grit import GritMapper
+from hypvl.data.grit.mapper import GritMapper
 from hypvl.data.shards import ImageTextShards
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import RandomResizedCrop

@@ -1,4 +1,4 @@
-"""ShareGPT4V, the COCO pictures: long captions (248 tokens) and short ones, pictures cropped as CLIP does."""
+"""ShareGPT4V, the COCO images: long captions (248 tokens) and short ones, images cropped as CLIP does."""
 
 from hypvl.config import LazyCall as L
 from hypvl.data.share_gpt4v import ShareGPT4V

@@ -1,8 +1,8 @@
 """Flickr8k-Expert and Flickr8k-CF: do caption scores agree with people?"""
 
 from hypvl.config import LazyCall as L
-from hypvl.evaluation.caption_correlation import CaptionCorrelation
-from hypvl.evaluation.datasets.caption_judgements import flickr8k
+from hypvl.datasets.caption_judgements import flickr8k
+from hypvl.evaluation.clip_score_correlation import CaptionCorrelation
 
 from ..encoding import encoding as encoding
 

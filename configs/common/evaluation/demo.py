@@ -1,8 +1,8 @@
 """Everything that is measured on the demo data: classification, retrieval, radii, hierarchy, hard negatives."""
 
 from hypvl.config import LazyCall as L
-from hypvl.evaluation.caption_choice import CaptionChoice, demo_choices
-from hypvl.evaluation.datasets import catalog
+from hypvl.datasets import catalog
+from hypvl.evaluation.foil_accuracy import CaptionChoice, demo_choices
 from hypvl.evaluation.hierarchical import DemoObjects, HierarchicalClassification
 from hypvl.evaluation.modality_gap import ModalityGap
 from hypvl.evaluation.radii import EmbeddingRadii

@@ -1,13 +1,13 @@
 """Hierarchy and entailment: WordNet, HierarCaps, PEP, HiMo@K, boxes and wholes, radial order."""
 
 from hypvl.config import LazyCall as L
+from hypvl.datasets import catalog
+from hypvl.datasets.boxes import coco_boxes
+from hypvl.datasets.caption_chains import hierarcaps
+from hypvl.datasets.is_a import folder_nodes
+from hypvl.datasets.long_captions import caption_folder
+from hypvl.datasets.retrieval import coco, flickr30k, jsonl
 from hypvl.evaluation.box_order import BoxOrder
-from hypvl.evaluation.datasets import catalog
-from hypvl.evaluation.datasets.boxes import coco_boxes
-from hypvl.evaluation.datasets.caption_chains import hierarcaps
-from hypvl.evaluation.datasets.is_a import folder_nodes
-from hypvl.evaluation.datasets.long_captions import caption_folder
-from hypvl.evaluation.datasets.retrieval import coco, flickr30k, jsonl
 from hypvl.evaluation.hierarcaps import HierarCaps
 from hypvl.evaluation.hierarchical import HierarchicalClassification
 from hypvl.evaluation.himo import HiMo

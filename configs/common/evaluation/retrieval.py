@@ -1,9 +1,9 @@
-"""Pictures and captions both ways: COCO three ways, ECCV Caption, Flickr30k, NoCaps, and long captions."""
+"""Images and captions both ways: COCO three ways, ECCV Caption, Flickr30k, NoCaps, and long captions."""
 
 from hypvl.config import LazyCall as L
-from hypvl.evaluation.datasets.long_captions import caption_folder
-from hypvl.evaluation.datasets.positives import caption_positives
-from hypvl.evaluation.datasets.retrieval import coco, coco_karpathy, flickr30k, jsonl, nocaps
+from hypvl.datasets.long_captions import caption_folder
+from hypvl.datasets.positives import caption_positives
+from hypvl.datasets.retrieval import coco, coco_karpathy, flickr30k, jsonl, nocaps
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
 
 from ..encoding import encoding as encoding

@@ -1,7 +1,7 @@
 """ATMG ViT-L/16: hyperboloid of fixed curvature 0.1, exterior angles as scores."""
 
 from hypvl.config import LazyCall as L
-from hypvl.geometry.scoring import ExteriorAngle
+from hypvl.geometry.scorers import ExteriorAngle
 
 from .meru import model
 

@@ -4,7 +4,7 @@ from hypvl.config import LazyCall as L
 from hypvl.encoders.heads import ProjectionHead
 from hypvl.encoders.image import TimmImageEncoder
 from hypvl.encoders.text import TextTransformer
-from hypvl.geometry.scoring import Cosine
+from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.models.dual_encoder import DualEncoder
 

@@ -3,7 +3,7 @@
 from hypvl.config import LazyCall as L
 from hypvl.encoders.heads import ScaledProjectionHead
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import NegativeDistance
+from hypvl.geometry.scorers import NegativeDistance
 
 from .clip import model
 

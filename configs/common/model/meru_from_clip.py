@@ -1,13 +1,13 @@
 """MERU on the weights of CLIP ViT-B/32, ranking as it did at the start: directions kept, one radius a modality.
 
-Texts begin nearer the root than pictures, as entailment wants them; then radii are learned like all the rest.
+Texts begin nearer the root than images, as entailment wants them; then radii are learned like all the rest.
 `train.init_missing` of a leaf names what such a checkpoint lacks: the scalars of geometry and heads.
 """
 
 from hypvl.config import LazyCall as L
 from hypvl.encoders.unit_head import UnitProjectionHead
 from hypvl.geometry.lorentz import Lorentz
-from hypvl.geometry.scoring import NegativeDistance
+from hypvl.geometry.scorers import NegativeDistance
 
 from .clip_vit_b_32 import model
 

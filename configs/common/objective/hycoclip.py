@@ -1,7 +1,7 @@
 """HyCoCLIP: boxes and phrases as further queries; what is general entails what is specific.
 
 Text -> image and box text -> box image as in MERU, with narrowed cones; a box (and its phrase) is more general
-than the picture (and the caption) it is part of, with widened ones. The 0.5 averages within and across.
+than the image (and the caption) it is part of, with widened ones. The 0.5 averages within and across.
 """
 
 from hypvl.config import LazyCall as L

@@ -7,9 +7,9 @@ from loguru import logger
 from torch import Tensor
 
 from hypvl import distributed
+from hypvl.diagnostics.audit import in_percent, summary
+from hypvl.diagnostics.verdict import judge
 from hypvl.errors import ConfigError
-from hypvl.geometry.audit import in_percent, summary
-from hypvl.geometry.verdict import judge
 from hypvl.losses.base import IMAGE, TEXT, View
 from hypvl.training.hooks.metrics import Sink, write_to
 from hypvl.training.loop import Hook, StepResult, Trainer
@@ -18,9 +18,9 @@ PREFIX = "audit/"
 
 
 class LiveAudit(Hook):
-    """Every ``every`` steps: the numbers of :func:`hypvl.geometry.audit.summary`, shares in percent, and a log line.
+    """Every ``every`` steps: the numbers of :func:`hypvl.diagnostics.audit.summary`, shares in percent, and a log line.
 
-    Nothing is encoded again: the embeddings are those of the step, of all ranks together, pictures with the texts in
+    Nothing is encoded again: the embeddings are those of the step, of all ranks together, images with the texts in
     the same row. Records have ``iteration`` and the numbers as ``audit/<name>``. The median of ``samples`` pairs
     varies from batch to batch; the trend over a run (of the curvature, too) is what to look at.
 

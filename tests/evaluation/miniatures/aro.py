@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
-from tests.evaluation.fakes import BLUE, GREEN, RED, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, image as pil_image
 
-#: One picture: its left third is red, its middle green, its right blue.
+#: One image: its left third is red, its middle green, its right blue.
 NAME = "2321818.jpg"
 BOXES = {"red": (0, 0, 10, 12), "green": (10, 0, 10, 12), "blue": (20, 0, 10, 12)}
 
@@ -74,7 +74,7 @@ def make(root: Path) -> None:
 
 
 def make_order(root: Path, file: str, name: str, place: str | None = None) -> None:
-    """Karpathy's test split; pictures may lie elsewhere than the file says."""
+    """Karpathy's test split; images may lie elsewhere than the file says."""
     entries = []
     for number, (color, captions) in enumerate(
         {
@@ -84,7 +84,7 @@ def make_order(root: Path, file: str, name: str, place: str | None = None) -> No
         }.items(),
         start=391895,
     ):
-        picture(root / (name if place is None else place).format(number), color)
+        pil_image(root / (name if place is None else place).format(number), color)
         entries.append({"image": name.format(number), "caption": captions})
     root.mkdir(parents=True, exist_ok=True)
     (root / file).write_text(json.dumps(entries))

@@ -1,6 +1,6 @@
 """COCO's instances in small, beside its captions; `root` stands for ./datasets.
 
-Fills roots.coco of configs/eval_hierarchical_metrics.py: ``annotations/instances_val2017.json`` for the pictures of
+Fills roots.coco of configs/eval_hierarchical_metrics.py: ``annotations/instances_val2017.json`` for the images of
 the retrieval miniature.
 """
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from tests.evaluation.miniatures.retrieval import SCENES, make_coco
 
-WIDTH, HEIGHT = 90, 70  # ten times the miniature's pictures, so that boxes are large enough to count
+WIDTH, HEIGHT = 90, 70  # ten times the miniature's images, so that boxes are large enough to count
 CATEGORIES = {1: "red", 18: "green", 25: "blue", 44: "yellow"}
 
 
 def make(root: Path) -> None:
-    """Write below ``root / "coco"``; captions and pictures too where they are not there yet."""
+    """Write below ``root / "coco"``; captions and images too where they are not there yet."""
     folder = root / "coco"
     if not (folder / "annotations" / "captions_val2017.json").is_file():
         make_coco(folder)

@@ -1,7 +1,7 @@
 """The classification sets in small, in the layouts of their sources; `root` stands for ./datasets.
 
 Fills roots.eval of configs/eval_zero_shot_classification.py and of everything else that reads
-``classification_set``: at least 2 pictures of 2 classes in each of train, val and test. The first class is red,
+``classification_set``: at least 2 images of 2 classes in each of train, val and test. The first class is red,
 the second blue, a third one green. ImageNet has its 1,000 folders, so its zero-shot prompts are 80,000 unless
 ``evaluate.imagenet.prompts`` is overridden.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.evaluation.fakes import BLUE, GREEN, RED, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, image
 
 COLORS = (RED, BLUE, GREEN)
 
@@ -35,7 +35,7 @@ def imagenet(root: Path) -> None:
         ids = imagenet_folders(root / "imagenet" / split)
         for label in range(2):
             for i in range(count):
-                picture(root / "imagenet" / split / ids[label] / f"{split}_{i:08d}.JPEG", COLORS[label])
+                image(root / "imagenet" / split / ids[label] / f"{split}_{i:08d}.JPEG", COLORS[label])
 
 
 def imagenet_folders(folder: Path) -> list[str]:
@@ -56,7 +56,7 @@ def food101(root: Path) -> None:
         path.write_text(json.dumps(meta))
         for label, name in enumerate(meta):
             for i in ids:
-                picture(root / "food-101" / "images" / name / f"{i}.jpg", COLORS[label])
+                image(root / "food-101" / "images" / name / f"{i}.jpg", COLORS[label])
 
 
 def cifar_file(path: Path, content: dict[bytes, object]) -> None:
@@ -97,7 +97,7 @@ def cub2011(root: Path) -> None:
     classes = ["001.Black_footed_Albatross", "002.Laysan_Albatross"]
     images = [f"{name}/{name[4:]}_{i:04d}.jpg" for name in classes for i in range(8)]
     for i, name in enumerate(images):
-        picture(folder / "images" / name, COLORS[i // 8])
+        image(folder / "images" / name, COLORS[i // 8])
     lists = {
         "classes": classes,
         "images": images,
@@ -117,7 +117,7 @@ def png(color: tuple[int, int, int]) -> bytes:
 def webdataset(
     folder: Path, classes: Sequence[str], templates: Sequence[str], *, splits: dict[str, int]
 ) -> Path:
-    """A set in the WebDataset layout, each split of two TARs with so many pictures of each of two classes."""
+    """A set in the WebDataset layout, each split of two TARs with so many images of each of two classes."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "classnames.txt").write_text("".join(f"{name}\n" for name in classes))
     (folder / "zeroshot_classification_templates.txt").write_text("".join(f"{t}\n" for t in templates))
@@ -160,7 +160,7 @@ def aircraft(root: Path) -> None:
         for label, name in enumerate(["A380", "Boeing 717"] * 2):
             number += 1
             lines.append(f"{number:07d} {name}\n")
-            picture(folder / "images" / f"{number:07d}.jpg", COLORS[label % 2])
+            image(folder / "images" / f"{number:07d}.jpg", COLORS[label % 2])
         (folder / f"images_variant_{split}.txt").write_text("".join(lines))
 
 
@@ -171,7 +171,7 @@ def dtd(root: Path) -> None:
         names = [f"{name}/{name}_{split}{i}.jpg" for name in ("banded", "dotted") for i in range(2)]
         (folder / "labels" / f"{split}1.txt").write_text("\n".join(names) + "\n")
         for i, name in enumerate(names):
-            picture(folder / "images" / name, COLORS[i // 2])
+            image(folder / "images" / name, COLORS[i // 2])
 
 
 def pets(root: Path) -> None:
@@ -182,14 +182,14 @@ def pets(root: Path) -> None:
         for label, name in enumerate(("Abyssinian", "american_bulldog")):
             for i in ids:
                 lines.append(f"{name}_{i} {label + 1} {label + 1} 1\n")
-                picture(folder / "images" / f"{name}_{i}.jpg", COLORS[label])
+                image(folder / "images" / f"{name}_{i}.jpg", COLORS[label])
         (folder / "annotations" / f"{split}.txt").write_text("".join(lines))
 
 
 def folders(folder: Path, names: Sequence[str], count: int, *, suffix: str = ".jpg") -> None:
     for label, name in enumerate(names):
         for i in range(count):
-            picture(folder / name / f"image_{i + 1:04d}{suffix}", COLORS[label % 3])
+            image(folder / name / f"image_{i + 1:04d}{suffix}", COLORS[label % 3])
 
 
 def caltech101(root: Path) -> None:
@@ -202,7 +202,7 @@ def flowers102(root: Path) -> None:
 
     folder = root / "flowers-102"
     for i in range(1, 13):
-        picture(folder / "jpg" / f"image_{i:05d}.jpg", COLORS[i % 2])
+        image(folder / "jpg" / f"image_{i:05d}.jpg", COLORS[i % 2])
     savemat(folder / "imagelabels.mat", {"labels": np.array([[1 + i % 2 for i in range(1, 13)]], np.uint8)})
     parts = {"trnid": [[1, 2, 3, 4]], "valid": [[5, 6, 7, 8]], "tstid": [[9, 10, 11, 12]]}
     savemat(folder / "setid.mat", {name: np.array(ids, np.uint16) for name, ids in parts.items()})
@@ -250,7 +250,7 @@ def clevr(root: Path) -> None:
         scenes = []
         for i in range(count):
             name = f"CLEVR_{split}_{i:06d}.png"
-            picture(folder / "images" / split / name, COLORS[i % 2])
+            image(folder / "images" / split / name, COLORS[i % 2])
             scenes.append({"image_filename": name, "objects": [{}] * (3 + i % 2)})
         path = folder / "scenes" / f"CLEVR_{split}_scenes.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -282,10 +282,10 @@ def gtsrb(root: Path) -> None:
     rows = ["Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"]
     for label in range(2):
         for i in range(6):
-            picture(base / "GTSRB" / "Training" / f"{label:05d}" / f"{i:05d}_00000.ppm", COLORS[label])
+            image(base / "GTSRB" / "Training" / f"{label:05d}" / f"{i:05d}_00000.ppm", COLORS[label])
         for i in range(2):
             name = f"{2 * label + i:05d}.ppm"
-            picture(base / "GTSRB" / "Final_Test" / "Images" / name, COLORS[label])
+            image(base / "GTSRB" / "Final_Test" / "Images" / name, COLORS[label])
             rows.append(f"{name};9;7;0;0;9;7;{label}")
     (base / "GT-final_test.csv").write_text("\n".join(rows) + "\n")
 

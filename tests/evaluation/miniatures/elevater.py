@@ -1,7 +1,7 @@
 """The 20 sets of ELEVATER in small, in its own layout; `root` stands for ./datasets.
 
 Fills roots.elevater of configs/eval_elevater.py: ``root/elevater/<name>_20211007/``. Each set has two classes, red and
-blue (VOC 2007 a third, green), with 4 pictures of each for training and 2 for testing. CIFAR-100 has
+blue (VOC 2007 a third, green), with 4 images of each for training and 2 for testing. CIFAR-100 has
 ``train_images.txt``, VOC 2007 ``train_ic.txt`` and ``val_ic.txt``, RESISC45 a ``val.txt``.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hypvl.evaluation.datasets.elevater import ELEVATER_SETS
+from hypvl.datasets.elevater import ELEVATER_SETS
 from tests.evaluation.fakes import BLUE, GREEN, RED
 
 COLORS = (RED, BLUE, GREEN)
@@ -48,7 +48,7 @@ def make_set(folder: Path, name: str) -> Path:
 
 
 def write_split(place: Path, index: str, archive: str, rows: list[tuple[str, list[int], int]]) -> None:
-    """An index file and its pictures (name, labels, colour), added to a ZIP file."""
+    """An index file and its images (name, labels, colour), added to a ZIP file."""
     text = "".join(f"{archive}@{name} {','.join(map(str, labels))}\n" for name, labels, _ in rows)
     (place / f"{index}.txt").write_text(text)
     with zipfile.ZipFile(place / archive, "a") as out:

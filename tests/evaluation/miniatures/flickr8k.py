@@ -6,7 +6,7 @@ files (make_text).
 
 from pathlib import Path
 
-from tests.evaluation.fakes import BLUE, GREEN, RED, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, image
 from tests.evaluation.miniatures.retrieval import write
 
 COLORS = {
@@ -15,14 +15,14 @@ COLORS = {
     "1082379191_ec1e53f996.jpg": BLUE,
     "1084040636_97d9633581.jpg": (178, 178, 0),
 }
-#: References of each picture, tokenised as published.
+#: References of each image, tokenised as published.
 REFERENCES = {
     "1056338697_4f7d7ce270.jpg": ["A red ball .", "A ball which is red ."],
     "106490881_5a2dd9b7bd.jpg": ["The green  grass .", "A green meadow ."],
     "1082379191_ec1e53f996.jpg": ["The blue sea .", "A blue boat ."],
     "1084040636_97d9633581.jpg": ["A yellow dog .", "The dog is yellow ."],
 }
-#: (picture, the picture whose caption it is and its number, the experts' ratings, share of yes and counts).
+#: (image, the image whose caption it is and its number, the experts' ratings, share of yes and counts).
 JUDGEMENTS = (
     ("1056338697_4f7d7ce270.jpg", "1084040636_97d9633581.jpg#0", (2, 2, 3), (0.5, 2, 2)),
     ("1056338697_4f7d7ce270.jpg", "1082379191_ec1e53f996.jpg#0", (1, 1, 1), (0.0, 0, 3)),
@@ -34,10 +34,10 @@ JUDGEMENTS = (
 
 
 def make(root: Path) -> None:
-    """flickr8k.json and crowdflower_flickr8k.json, pictures in images/."""
+    """flickr8k.json and crowdflower_flickr8k.json, images in images/."""
     folder = root / "flickr8k"
     for name, color in COLORS.items():
-        picture(folder / "images" / name, color)
+        image(folder / "images" / name, color)
     files: dict[str, dict[str, dict[str, object]]] = {"flickr8k.json": {}, "crowdflower_flickr8k.json": {}}
     for file, content in files.items():
         for name, references in REFERENCES.items():
@@ -60,10 +60,10 @@ def make(root: Path) -> None:
 
 
 def make_text(root: Path) -> None:
-    """ExpertAnnotations.txt, CrowdFlowerAnnotations.txt and Flickr8k.token.txt, pictures in Flicker8k_Dataset/."""
+    """ExpertAnnotations.txt, CrowdFlowerAnnotations.txt and Flickr8k.token.txt, images in Flicker8k_Dataset/."""
     folder = root / "flickr8k"
     for name, color in COLORS.items():
-        picture(folder / "Flicker8k_Dataset" / name, color)
+        image(folder / "Flicker8k_Dataset" / name, color)
     tokens = [f"{name}#{i}\t{text}" for name, own in REFERENCES.items() for i, text in enumerate(own)]
     write(folder / "Flickr8k.token.txt", "\n".join(tokens) + "\n")
     experts = ["\t".join(map(str, (name, key, *ratings))) for name, key, ratings, _ in JUDGEMENTS]

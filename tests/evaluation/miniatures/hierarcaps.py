@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from tests.evaluation.fakes import BLUE, GREEN, RED, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, image
 
 YELLOW = (178, 178, 0)
 #: COCO id, colour, captions from the most general to the most specific.
@@ -19,7 +19,7 @@ def make(root: Path) -> None:
     """Write ``hierarcaps/hierarcaps_test.csv`` and ``hierarcaps/images/`` below ``root``."""
     folder = root / "hierarcaps"
     for identity, color, _ in ROWS:
-        picture(folder / "images" / f"{identity:012d}.jpg", color)
+        image(folder / "images" / f"{identity:012d}.jpg", color)
     with (folder / "hierarcaps_test.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["cocoid", "captions"])

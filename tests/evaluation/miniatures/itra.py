@@ -5,7 +5,7 @@ Fills roots.itra of configs/eval_itra_classification.py: red and blue class fold
 
 from pathlib import Path
 
-from tests.evaluation.fakes import picture
+from tests.evaluation.fakes import image
 from tests.evaluation.miniatures.classification import COLORS, folders, imagenet_folders
 from tests.evaluation.miniatures.retrieval import make_coco
 
@@ -29,5 +29,5 @@ def make(root: Path) -> None:
     for split in ("train", "test"):
         ids = imagenet_folders(base / "imagenet" / split)
         for label in range(2):
-            picture(base / "imagenet" / split / ids[label] / "1.JPEG", COLORS[label])
+            image(base / "imagenet" / split / ids[label] / "1.JPEG", COLORS[label])
     make_coco(base / "coco2017")

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.evaluation.fakes import BLUE, GREEN, RED, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, image
 
 YELLOW = (178, 178, 0)
 #: COCO id, colour, captions with their ids.
@@ -41,8 +41,8 @@ def make(root: Path) -> None:
 def make_coco(root: Path) -> None:
     """val2017 with captions_val2017.json, and Karpathy's dataset_coco.json over val2014."""
     for number, color, _ in SCENES:
-        picture(root / "val2017" / f"{number:012}.jpg", color)
-        picture(root / "val2014" / f"COCO_val2014_{number:012}.jpg", color)
+        image(root / "val2017" / f"{number:012}.jpg", color)
+        image(root / "val2014" / f"COCO_val2014_{number:012}.jpg", color)
     content = {
         "info": {"description": "COCO 2017 Dataset"},
         "images": [{"license": 4, "file_name": f"{n:012}.jpg", "height": 7, "width": 9, "id": n} for n, _, _ in SCENES],
@@ -71,18 +71,18 @@ def make_coco(root: Path) -> None:
 
 
 def make_eccv(root: Path) -> None:
-    """Both red pictures are right for all red captions; 103612 is a caption outside the gallery, as two really are."""
+    """Both red images are right for all red captions; 103612 is a caption outside the gallery, as two really are."""
     red = [key for _, color, own in SCENES if color == RED for key in own]
     write(root / "eccv_image_to_caption.json", {"391895": [*red, 103612], "184613": [474921, 479322]})
     write(root / "eccv_caption_to_image.json", {"770337": [391895, 554625], "681330": [522418]})
 
 
 def make_flickr30k(root: Path) -> None:
-    """dataset_flickr30k.json; the last picture is of another split."""
+    """dataset_flickr30k.json; the last image is of another split."""
     images = []
     for position, (number, color, own) in enumerate(SCENES):
         name = f"{number}.jpg"
-        picture(root / "flickr30k_images" / name, color)
+        image(root / "flickr30k_images" / name, color)
         sentences = [
             {"tokens": [], "raw": text, "imgid": position, "sentid": 5 * position + i}
             for i, text in enumerate(own.values())
@@ -93,12 +93,12 @@ def make_flickr30k(root: Path) -> None:
 
 
 def make_nocaps(root: Path, *, name: str = "nocaps_val_4500_captions.json") -> None:
-    """The official file with one picture of each domain and two captions each."""
+    """The official file with one image of each domain and two captions each."""
     domains = ("in-domain", "near-domain", "out-domain")
     images, annotations = [], []
     for number, (domain, (_, color, own)) in enumerate(zip(domains, SCENES, strict=False)):
         file = f"{number:016x}.jpg"
-        picture(root / "images" / "val" / file, color)
+        image(root / "images" / "val" / file, color)
         images.append({"id": number, "open_images_id": file[:-4], "file_name": file, "domain": domain})
         annotations += [
             {"image_id": number, "id": 2 * number + i, "caption": text} for i, text in enumerate(own.values())
@@ -109,10 +109,10 @@ def make_nocaps(root: Path, *, name: str = "nocaps_val_4500_captions.json") -> N
 def make_urban1k(root: Path) -> None:
     """caption/1.txt beside image/1.jpg."""
     for number, (_, color, own) in enumerate(SCENES, start=1):
-        picture(root / "image" / f"{number}.jpg", color)
+        image(root / "image" / f"{number}.jpg", color)
         write(
             root / "caption" / f"{number}.txt",
-            "\n".join(own.values()) + " The picture shows nothing else." * 30,
+            "\n".join(own.values()) + " The image shows nothing else." * 30,
         )
 
 
@@ -122,7 +122,7 @@ def make_docci(root: Path) -> None:
     for number, (_, color, own) in enumerate(SCENES):
         split = "train" if number == 0 else "test"
         name = f"{split}_{number:05}"
-        picture(root / "images" / f"{name}.jpg", color)
+        image(root / "images" / f"{name}.jpg", color)
         lines.append(
             {
                 "example_id": name,

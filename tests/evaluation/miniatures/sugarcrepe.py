@@ -6,10 +6,10 @@ Fills roots.sugarcrepe and roots.coco (val2017) of configs/eval_sugarcrepe.py.
 import json
 from pathlib import Path
 
-from tests.evaluation.fakes import BLUE, GREEN, RED, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, image
 
-PICTURES = {"000000085329.jpg": RED, "000000297343.jpg": GREEN, "000000412531.jpg": BLUE}
-#: Kind -> (picture, caption, negative caption).
+IMAGES = {"000000085329.jpg": RED, "000000297343.jpg": GREEN, "000000412531.jpg": BLUE}
+#: Kind -> (image, caption, negative caption).
 ENTRIES = {
     "add_obj": [
         ("000000085329.jpg", "A red door.", "A red door and a dog."),
@@ -26,8 +26,8 @@ ENTRIES = {
 
 def make(root: Path) -> None:
     """Write all of it below ``root``."""
-    for name, color in PICTURES.items():
-        picture(root / "coco" / "val2017" / name, color)
+    for name, color in IMAGES.items():
+        image(root / "coco" / "val2017" / name, color)
     folder = root / "sugarcrepe" / "data"
     folder.mkdir(parents=True, exist_ok=True)
     for kind, entries in ENTRIES.items():

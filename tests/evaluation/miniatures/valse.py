@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.evaluation.fakes import BLUE, GREEN, RED, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, image as pil_image
 
 COLORS = {"red": RED, "green": GREEN, "blue": BLUE}
-#: Piece -> data set, folder below ./datasets, picture, split, colour.
+#: Piece -> data set, folder below ./datasets, image, split, colour.
 SOURCES = {
     "existence": ("visual7w", "visual7w/images", "v7w_2353588.jpg", "test", "red"),
     "plurals": ("coco_2017", "coco/val2017", "000000078266.jpg", "val", "green"),
@@ -54,7 +54,7 @@ def make(root: Path) -> None:
     folder = root / "valse" / "data"
     folder.mkdir(parents=True, exist_ok=True)
     for piece, (_, place, image, _, color) in SOURCES.items():
-        picture(root / place / image, COLORS[color])
+        pil_image(root / place / image, COLORS[color])
         other = "green" if color == "red" else "red"
         true, false = f"A {color} thing.", f"A {other} thing."
         second = (false, true) if piece in WRONG else (true, false)

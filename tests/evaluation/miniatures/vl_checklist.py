@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from tests.evaluation.fakes import BLUE, GREEN, RED, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, image
 
-PICTURES = {
+IMAGES = {
     "vg/VG_100K/2321818.jpg": RED,
     "vg/VG_100K_2/2394711.jpg": GREEN,
     "swig/exercising_255.jpg": BLUE,
@@ -43,8 +43,8 @@ FILES: dict[str, list[Any]] = {
 def make(root: Path) -> None:
     """Write all of it below ``root``."""
     folder = root / "vlchecklist"
-    for name, color in PICTURES.items():
-        picture(folder / "images" / name, color)
+    for name, color in IMAGES.items():
+        image(folder / "images" / name, color)
     for place, entries in FILES.items():
         kind, _, source = place.rpartition("/")
         annotations = Path("data") / kind / f"{source}.json"

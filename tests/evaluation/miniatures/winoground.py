@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.evaluation.fakes import BLUE, GREEN, RED, picture
+from tests.evaluation.fakes import BLUE, GREEN, RED, image
 
 
 def example(number: int, first: str, second: str, **tags: Any) -> dict[str, Any]:
@@ -47,5 +47,5 @@ def make(root: Path) -> None:
     folder = root / "winoground" / "data"
     for number, colors in enumerate(COLORS):
         for i, color in enumerate(colors):
-            picture(folder / "images" / f"ex_{number}_img_{i}.png", color)
+            image(folder / "images" / f"ex_{number}_img_{i}.png", color)
     (folder / "examples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in EXAMPLES))

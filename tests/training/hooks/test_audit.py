@@ -8,8 +8,8 @@ import torch
 from loguru import logger
 
 from hypvl import distributed
+from hypvl.diagnostics.audit import in_percent, summary
 from hypvl.errors import ConfigError
-from hypvl.geometry.audit import in_percent, summary
 from hypvl.losses.base import IMAGE, TEXT, View
 from hypvl.training.config import TrainConfig
 from hypvl.training.hooks.audit import LiveAudit

@@ -1,0 +1,188 @@
+"""What the commands that place images and texts in the space share: reading them, encoding them, the root."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hypvl.cli.common import add_model_arguments, user_path
+from hypvl.cli.embeddings import add_embeddings_arguments, open_store
+from hypvl.errors import DataError
+from hypvl.io.files import write_atomically
+from hypvl.io.json_text import json_bytes
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from hypvl.embedding.encode import Encoding
+    from hypvl.evaluation.protocol import Modality
+    from hypvl.models.dual_encoder import DualEncoder
+
+INPUT_HELP = "a folder of images, or a file of texts: .txt with one a line, .jsonl, .csv, .tsv"
+ROOTS = {
+    "geometry": "the root of the space",
+    "checkpoint": "the mean training embedding stored in the checkpoint",
+    "items": "the mean of all embeddings here, for the checkpoint stores no root",
+}
+
+
+def add_placing_arguments(parser: argparse.ArgumentParser, *, output_dir: str) -> None:
+    """Model, encoding and place of the results."""
+    add_model_arguments(parser)
+    add_embeddings_arguments(parser)
+    parser.add_argument(
+        "--text-key", default="caption", metavar="KEY", help="key or column of texts in a file"
+    )
+    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="per forward pass")
+    parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read images")
+    parser.add_argument(
+        "--output-dir",
+        type=user_path,
+        default=Path(output_dir),
+        metavar="DIR",
+        help="folder of the JSON and the image",
+    )
+
+
+@dataclass(frozen=True)
+class Items:
+    """Images or texts and their embeddings.
+
+    Attributes:
+        modality: What they are.
+        names: Paths below the folder, or the texts.
+        paths: Of images; None for texts.
+        embeddings: (N, D), on the CPU.
+        unreadable: Images that are left out.
+    """
+
+    modality: "Modality"
+    names: list[str]
+    paths: list[Path] | None
+    embeddings: "Tensor"
+    unreadable: int = 0
+
+
+@dataclass(frozen=True)
+class Space:
+    """A model, how it encodes, and what its checkpoint says.
+
+    Attributes:
+        model: In evaluation mode.
+        encoding: Batches, workers, store.
+        root: Stored in the checkpoint, (D,), or None.
+        about: Of the model, for the results.
+        text_key: Of texts in files.
+    """
+
+    model: "DualEncoder"
+    encoding: "Encoding"
+    root: "Tensor | None"
+    about: dict[str, Any]
+    text_key: str
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> "Space":
+        """From the flags of :func:`add_placing_arguments`. Raises UserError."""
+        import hypvl
+        from hypvl.cli.devices import pick_device
+        from hypvl.cli.model_loading import load_trained, stored_root
+        from hypvl.embedding.encode import Encoding
+        from hypvl.training.provenance import git_state
+
+        model, content = load_trained(
+            args.checkpoint_path, args.train_config, device=pick_device(args.device)
+        )
+        workers = {} if args.num_workers is None else {"num_workers": args.num_workers}
+        about = {
+            "checkpoint": str(args.checkpoint_path),
+            "iteration": content.get("iteration"),
+            "train_config": args.train_config,
+            "hypvl": hypvl.__version__,
+            **git_state(Path(hypvl.__file__).resolve().parent),
+        }
+        encoding = Encoding(batch_size=args.batch_size, store=open_store(args, model), **workers)
+        root = stored_root(content, args.checkpoint_path, embed_dim=model.embed_dim)
+        return cls(model, encoding, root, about, args.text_key)
+
+    def items(self, path: Path) -> Items:
+        """The images below a folder, or the texts of a file. Raises DataError."""
+        from hypvl.datasets.user_inputs import image_folder, text_file
+
+        if path.is_dir():
+            paths = image_folder(path).paths
+            return self.pil_images(
+                paths, names=[found.relative_to(path).as_posix() for found in paths], label=path.name
+            )
+        return self.texts(list(text_file(path, text_key=self.text_key).texts), label=path.name)
+
+    def pil_images(self, paths: list[Path], *, names: list[str], label: str) -> Items:
+        """Encode image files. Raises DataError."""
+        from hypvl.data.transforms import ResizeCenterCrop
+        from hypvl.datasets.images import FileImages
+        from hypvl.embedding.encode import encode_images
+
+        transform = ResizeCenterCrop(self.model.image_size)
+        found = encode_images(
+            self.model, FileImages(paths), transform=transform, encoding=self.encoding, label=label
+        )
+        readable = found.indices.tolist()
+        return Items(
+            "image",
+            [names[i] for i in readable],
+            [paths[i] for i in readable],
+            found.embeddings,
+            len(found.bad),
+        )
+
+    def image(self, path: Path) -> "Tensor":
+        """Embedding of one image, (D,). Raises DataError."""
+        from hypvl.datasets.images import read_image
+
+        read_image(path)  # with its own message
+        return self.pil_images([path], names=[path.name], label=path.name).embeddings[0]
+
+    def texts(self, texts: list[str], *, label: str) -> Items:
+        """Encode texts."""
+        from hypvl.data.tokenizer import get_tokenizer
+        from hypvl.embedding.encode import encode_texts
+
+        tokenizer = get_tokenizer(self.model.context_length)
+        found = encode_texts(self.model, texts, tokenizer=tokenizer, encoding=self.encoding, label=label)
+        return Items("text", texts, None, found)
+
+    def root_of(self, embeddings: "Tensor") -> tuple["Tensor", str]:
+        """The root (D,) and a key of :data:`ROOTS`: the geometry's, the checkpoint's, or the mean of these (N, D)."""
+        from hypvl.evaluation.traversal import find_root
+
+        stored = None if self.root is None else self.root.to(embeddings)
+        root, source = find_root(self.model.geometry, embeddings, stored=stored)
+        return root, "items" if source == "text pool" else source
+
+    def on_cpu(self) -> "DualEncoder":
+        """The model where the embeddings are: what follows encoding is small."""
+        return self.model.cpu()
+
+
+def write_result(result: Mapping[str, Any], file: Path) -> None:
+    """Write JSON, and its folder. Raises DataError."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, json_bytes(result, indent=1))
+    except OSError as error:
+        raise DataError(f"--output-dir: {file.parent} cannot be written to ({error.strerror}).") from error
+
+
+def free_of(path: Path, *inputs: Path) -> None:
+    """Raises DataError when a result would overwrite an input."""
+    if path.resolve() in [given.resolve() for given in inputs]:
+        raise DataError(f"{path}: would overwrite an input; name another --output-dir.")
+
+
+def inference() -> "torch.inference_mode":
+    """Without gradients."""
+    import torch
+
+    return torch.inference_mode()

@@ -1,0 +1,101 @@
+"""Evaluating a model with the mean of each modality taken out, or moved along the modality gap."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypvl.diagnostics.gap import shift_offsets
+from hypvl.encoders.standardize import Centering
+from hypvl.errors import CheckpointError, ConfigError
+from hypvl.evaluation.mean_removal import Standardization, fit, load, model_fingerprint
+from hypvl.evaluation.protocol import Evaluator
+from hypvl.models.dual_encoder import DualEncoder, Modality
+
+TRANSDUCTIVE = "transductive"
+
+
+@dataclass(frozen=True)
+class Standardizer:
+    """What ``--standardize`` and ``--shift`` ask for.
+
+    Args:
+        model: What is evaluated.
+        fingerprint: Of the model.
+        fitted: Means from a file; None = those of each data set itself.
+        shift: None = take the means out; a number = move the modalities along the line between them.
+    """
+
+    model: DualEncoder
+    fingerprint: str
+    fitted: Standardization | None
+    shift: float | None
+
+    @classmethod
+    def of(cls, model: DualEncoder, standardize: str | None, *, shift: float | None) -> "Standardizer | None":
+        """From the flags; None when neither is given.
+
+        Raises:
+            ConfigError: a shift that is no finite number, or a file of another kind.
+            CheckpointError: a file that cannot be read, or was fitted for another model.
+        """
+        if shift is not None and not math.isfinite(shift):
+            raise ConfigError(f"--shift: got {shift}; expected a finite number, such as 1 or -0.5.")
+        if standardize is None and shift is None:
+            return None
+        fingerprint = model_fingerprint(model.state_dict())
+        fitted = None
+        if standardize not in (None, TRANSDUCTIVE):
+            path = Path(str(standardize))
+            if not path.suffix and not path.exists():
+                raise ConfigError(
+                    f"--standardize: got {standardize!r}; expected `{TRANSDUCTIVE}` or a file of "
+                    "scripts/fit_standardization.py."
+                )
+            fitted = load(path)
+            if fitted.model != fingerprint or len(fitted.image_mean) != model.embed_dim:
+                raise CheckpointError(
+                    f"--standardize: {path} was fitted for another model (fingerprint {fitted.model[:12]}, this one is "
+                    f"{fingerprint[:12]}); fit it for this checkpoint with scripts/fit_standardization.py."
+                )
+        return cls(model, fingerprint, fitted, shift)
+
+    @contextmanager
+    def applied(self, evaluator: Evaluator, *, set_name: str) -> Iterator[dict[str, Any]]:
+        """The model standardised inside, as it was afterwards; gives what was done, for the results."""
+        found = self.fitted
+        if found is None:
+            found = fit(evaluator, self.model, fingerprint=self.fingerprint, set_name=set_name)
+        before = self.model.image_post, self.model.text_post
+        try:
+            add_centering_(self.model, *offsets(found, shift=self.shift))
+            yield {
+                "source": TRANSDUCTIVE if self.fitted is None else "file",
+                "shift": self.shift,
+                "centroid_distance": torch.linalg.vector_norm(found.image_mean - found.text_mean).item(),
+                **found.meta(),
+            }
+        finally:
+            self.model.image_post, self.model.text_post = before
+
+
+def offsets(found: Standardization, *, shift: float | None) -> tuple[Tensor, Tensor]:
+    """What to subtract from flat image and text embeddings: the means, or steps along the line between them."""
+    if shift is None:
+        return found.image_mean, found.text_mean
+    return shift_offsets(found.image_mean, found.text_mean, delta=shift)
+
+
+def add_centering_(model: DualEncoder, image_offset: Tensor, text_offset: Tensor) -> None:
+    """Let a model subtract (D,) vectors from its flat embeddings, after what it does already."""
+    like = next(model.parameters())
+    given: tuple[tuple[Modality, Tensor], ...] = (("image", image_offset), ("text", text_offset))
+    for modality, offset in given:
+        post = Centering(model.embed_dim).to(device=like.device, dtype=like.dtype)
+        post.fill_(offset)
+        model.add_post_(post, modality=modality)

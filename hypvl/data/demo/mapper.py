@@ -1,0 +1,222 @@
+"""Which caption of a demo sample a training step uses, and which box, negatives and short caption with it."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from hypvl.checks import number
+from hypvl.data.demo.captions import LEVELS, scene_captions
+from hypvl.data.demo.drawing import DrawnObject
+from hypvl.data.mappers import find_image, read_json
+from hypvl.data.sample import BadSample, caption_text
+from hypvl.io.images import ImageError, decode_image, to_pil
+
+#: The order of ``negative_text`` and of the columns of ``negative_mask``.
+NEGATIVE_TYPES = ("relation", "attribute", "object")
+_BOX_CAPTION_LEVEL = 2  # what a digit, which has no boxes, is called as a box of its own
+_EVENLY = (1.0,) * len(LEVELS)
+
+
+@dataclass(frozen=True)
+class DemoMapper:
+    """Draws the caption of a training step from those of a demo sample: first its level, then one of it.
+
+    The switches add fields of the batch. Each draws from a generator of its own, so that none changes what the
+    others draw.
+
+    Args:
+        level_weights: relative frequency of the levels 1 (general) to 4 (specific); a level the sample lacks
+            (digits have no level 4) is left out and the others keep their proportions.
+        boxes: also ``box_image``, the image of one box of the sample (drawn evenly), and ``box_text``, its
+            phrase. A digit has no boxes: its whole image and one of its level-2 captions.
+        negatives: also ``negative_text``, three texts in the order of :data:`NEGATIVE_TYPES` (one drawn where a
+            type has several), and ``negative_mask``, (3,) bool. Where a type is absent the mask is False and the
+            text is the caption itself. The negatives of a scene are one change away from its full level-4
+            caption, so that with this switch this is the caption, whatever ``level_weights`` says; digits have
+            no negatives and keep theirs.
+        short: also ``short_text``, a caption of a more general level than the caption's: the level is drawn
+            evenly, then one of it. The sample's most general level is left out for the caption itself.
+        box_level_weights: only with ``boxes``: draw ``box_text`` from the captions of the boxed object alone, its
+            level by these relative frequencies, in place of its phrase ("a large red circle"); of a digit from
+            its captions.
+
+    Raises:
+        ValueError: for weights that are not four non-negative numbers with a positive sum, or box levels without
+            boxes.
+    """
+
+    level_weights: tuple[float, float, float, float] = (0.05, 0.35, 0.35, 0.25)
+    boxes: bool = False
+    negatives: bool = False
+    short: bool = False
+    box_level_weights: tuple[float, float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "level_weights", _weights("level_weights", self.level_weights))
+        if self.box_level_weights is not None:
+            if not self.boxes:
+                raise ValueError(
+                    f"box_level_weights is {self.box_level_weights}, but boxes is False; set it."
+                )
+            weights = _weights("box_level_weights", self.box_level_weights)
+            object.__setattr__(self, "box_level_weights", weights)
+
+    def __repr__(self) -> str:
+        # Part of the data's fingerprint: a switch that is off is not named, so that older runs resume.
+        parts = [f"level_weights={self.level_weights}"]
+        parts += [f"{name}=True" for name in ("boxes", "negatives", "short") if getattr(self, name)]
+        if self.box_level_weights is not None:
+            parts.append(f"box_level_weights={self.box_level_weights}")
+        return f"DemoMapper({', '.join(parts)})"
+
+    def __call__(
+        self, key: str, members: Mapping[str, bytes], generator: np.random.Generator
+    ) -> dict[str, Any]:
+        """``image``, ``caption`` and what the switches add.
+
+        Raises:
+            BadSample: when the image, the captions or something a switch asks for are missing or broken.
+        """
+        notes = read_json(key, members)
+        by_level = _captions(key, notes)
+        levels = [level for level in by_level if not self.short or level > min(by_level)]
+        if by_level and not levels:
+            raise BadSample(key, f"no caption more general than another, it has levels {sorted(by_level)}")
+        level = _draw_level(key, levels, self.level_weights, generator)
+        caption = caption_text(key, by_level[level], "captions", generator)
+        negatives = _negatives(key, notes) if self.negatives else {}
+        if negatives:
+            level, caption = LEVELS[-1], caption_text(key, notes.get("caption"), "caption", generator)
+        image = find_image(key, members)
+        fields: dict[str, Any] = {"image": image, "caption": caption}
+        if not (self.boxes or self.negatives or self.short):
+            return fields
+        box_draws, negative_draws, short_draws = generator.spawn(3)
+        if self.boxes:
+            fields |= self._box(key, notes, image, by_level, box_draws)
+        if self.negatives:
+            chosen = [_pick(negatives.get(name, [caption]), negative_draws) for name in NEGATIVE_TYPES]
+            fields["negative_text"] = chosen
+            fields["negative_mask"] = torch.tensor([name in negatives for name in NEGATIVE_TYPES])
+        if self.short:
+            general = _draw_level(key, [other for other in by_level if other < level], _EVENLY, short_draws)
+            fields["short_text"] = caption_text(key, by_level[general], "captions", short_draws)
+        return fields
+
+    def _box(
+        self,
+        key: str,
+        notes: Mapping[str, Any],
+        image: bytes,
+        by_level: dict[int, list[str]],
+        generator: np.random.Generator,
+    ) -> dict[str, Any]:
+        """``box_image`` and ``box_text`` of one box, or of the whole image where there are none."""
+        weights = self.box_level_weights
+        if notes.get("boxes"):
+            number, corners, phrase = _draw_box(key, notes["boxes"], generator)
+            image = _crop(key, image, corners)
+            texts = {LEVELS[-1]: [phrase]} if weights is None else _object_captions(key, notes, number)
+        else:
+            texts = {k: v for k, v in by_level.items() if weights is not None or k == _BOX_CAPTION_LEVEL}
+        level = _draw_level(key, list(texts), _EVENLY if weights is None else weights, generator)
+        return {"box_image": image, "box_text": caption_text(key, texts[level], "box text", generator)}
+
+
+def _weights(name: str, given: Sequence[float]) -> tuple[float, ...]:
+    weights = tuple(number(name, w, least=0) for w in given)  # configs hand over lists
+    if len(weights) != len(LEVELS) or not 0 < sum(weights) < float("inf"):
+        raise ValueError(
+            f"{name} is {given}; expected four numbers of 0 or more, one for each of the levels 1 to 4, with a "
+            "positive sum."
+        )
+    return weights
+
+
+def _draw_level(
+    key: str, there: Sequence[int], weights: Sequence[float], generator: np.random.Generator
+) -> int:
+    levels = [level for level in LEVELS if level in there and weights[level - 1] > 0]
+    if not levels:
+        raise BadSample(key, f"no caption of a level with weight, it has levels {sorted(there)}")
+    shares = np.array([weights[level - 1] for level in levels])
+    return levels[int(generator.choice(len(levels), p=shares / shares.sum()))]
+
+
+def _captions(key: str, notes: Mapping[str, Any]) -> dict[int, list[str]]:
+    """The captions of each level."""
+    by_level: dict[int, list[str]] = {}
+    try:
+        for entry in notes["captions"]:
+            by_level.setdefault(int(entry["level"]), []).append(entry["text"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadSample(key, "captions is not a list of {text, level}") from error
+    return by_level
+
+
+def _negatives(key: str, notes: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The false captions of each type; none for a digit."""
+    by_type: dict[str, list[str]] = {}
+    try:
+        for entry in notes.get("negatives", []):
+            name, text = entry["type"], entry["text"]
+            if name not in NEGATIVE_TYPES or not isinstance(text, str) or not text:
+                raise ValueError(name)
+            by_type.setdefault(name, []).append(text)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadSample(key, "negatives is not a list of {type, text}") from error
+    return by_type
+
+
+def _draw_box(
+    key: str, boxes: Any, generator: np.random.Generator
+) -> tuple[int, tuple[float, float, float, float], str]:
+    """Number, corners and phrase of one of the boxes."""
+    try:
+        number = int(generator.integers(len(boxes)))
+        left, top, right, bottom = (float(value) for value in boxes[number]["box"])
+        phrase = boxes[number]["phrase"]
+        if not 0 <= left < right <= 1 or not 0 <= top < bottom <= 1:
+            raise ValueError("corners")
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadSample(key, "boxes is not a list of {box: [left, top, right, bottom], phrase}") from error
+    return number, (left, top, right, bottom), caption_text(key, phrase, "phrase", generator)
+
+
+def _object_captions(key: str, notes: Mapping[str, Any], number: int) -> dict[int, list[str]]:
+    """The captions, by level, of a scene that shows this object alone."""
+    try:
+        item = notes["objects"][number]
+        shown = DrawnObject(item["shape"], item["color"], item["size"], item["texture"], 0.0, 0.0, 1.0, 0.0)
+    except (KeyError, TypeError, IndexError) as error:
+        raise BadSample(key, "objects is not a list of {shape, color, size, texture}, one a box") from error
+    return _captions(key, {"captions": scene_captions([shown], None)})
+
+
+def _crop(key: str, image: bytes, box: tuple[float, float, float, float]) -> bytes:
+    """The part of an image inside a box of fractions, every pixel it touches, as PNG."""
+    try:
+        pil_image = to_pil(decode_image(image))
+    except ImageError as error:
+        raise BadSample(key, f"cannot cut a box out of the image ({error})") from error
+    width, height = pil_image.size
+    left, top, right, bottom = box
+    corners = (
+        math.floor(left * width), math.floor(top * height),
+        math.ceil(right * width), math.ceil(bottom * height),
+    )  # fmt: skip
+    out = io.BytesIO()
+    try:
+        pil_image.crop(corners).save(out, format="PNG", compress_level=1)
+    except (OSError, ValueError, SystemError) as error:  # an empty box, or one of more pixels than there are
+        raise BadSample(key, f"cannot cut a box out of the image ({error})") from error
+    return out.getvalue()
+
+
+def _pick(texts: list[str], generator: np.random.Generator) -> str:
+    return texts[int(generator.integers(len(texts)))]

@@ -1,0 +1,75 @@
+"""Processed GRIT shards: an image with its caption, and boxes cut out of it with the phrases they show.
+
+The members of a sample, written by :mod:`hypvl.data.grit.prepare`::
+
+    <key>.child.jpg  <key>.child.txt          the whole image and its caption
+    <key>.numparents.txt                      how many boxes, N
+    <key>.parent000.jpg  <key>.parent000.txt  the first of N boxes and its phrase
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hypvl.data.sample import BadSample
+
+CHILD_IMAGE, CHILD_TEXT, NUM_PARENTS = "child.jpg", "child.txt", "numparents.txt"
+
+
+def parent_members(number: int) -> tuple[str, str]:
+    """Names of the image and the phrase of box ``number``, counted from 0."""
+    return f"parent{number:03d}.jpg", f"parent{number:03d}.txt"
+
+
+@dataclass(frozen=True)
+class GritMapper:
+    """Image, caption, and one box with its phrase, drawn evenly from the sample's.
+
+    Source: Pal et al., HyCoCLIP (arXiv 2410.06912), section 4; Peng et al., Kosmos-2 (arXiv 2306.14824): GRIT itself.
+    """
+
+    def __call__(
+        self, key: str, members: Mapping[str, bytes], generator: np.random.Generator
+    ) -> dict[str, Any]:
+        """``image``, ``caption``, ``box_image`` and ``box_text``.
+
+        Raises:
+            BadSample: when a member is missing, empty or broken, or there is no box.
+        """
+        number = int(generator.integers(_count(key, members)))
+        image, phrase = parent_members(number)
+        return {
+            "image": _member(key, members, CHILD_IMAGE),
+            "caption": _text(key, members, CHILD_TEXT),
+            "box_image": _member(key, members, image),
+            "box_text": _text(key, members, phrase),
+        }
+
+
+def _count(key: str, members: Mapping[str, bytes]) -> int:
+    text = _text(key, members, NUM_PARENTS)
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise BadSample(key, f"{NUM_PARENTS} is {text[:20]!r}, expected a number")
+    if int(text) < 1:
+        raise BadSample(key, f"no boxes, {NUM_PARENTS} is {text}")
+    return int(text)
+
+
+def _text(key: str, members: Mapping[str, bytes], name: str) -> str:
+    try:
+        text = _member(key, members, name).decode().strip()
+    except UnicodeDecodeError as error:
+        raise BadSample(key, f"{name} is not UTF-8 ({error.reason})") from error
+    if not text:
+        raise BadSample(key, f"empty {name}")
+    return text
+
+
+def _member(key: str, members: Mapping[str, bytes], name: str) -> bytes:
+    if name not in members:
+        raise BadSample(key, f"missing {name} (it has {', '.join(sorted(members)) or 'nothing'})")
+    if not members[name]:
+        raise BadSample(key, f"empty {name}")
+    return members[name]

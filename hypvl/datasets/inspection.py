@@ -1,0 +1,93 @@
+"""Is a data set there, complete and readable? The findings behind scripts/doctor.py."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hypvl.errors import DataError, UserError
+from hypvl.evaluation.protocol import MissingDataError
+
+Status = Literal["ok", "missing", "incomplete", "damaged"]
+
+
+@dataclass
+class Finding:
+    """What was found out about one thing.
+
+    Attributes:
+        name: Of it.
+        status: "ok"; "missing": its files are not there; "incomplete": fewer than published; "damaged": cannot be read.
+        items: How many images (or samples) it has; None where it could not be counted.
+        looked_at: How many of them were decoded.
+        detail: What is wrong, and what to do.
+        broken: Keys of images that cannot be read, with the reason.
+    """
+
+    name: str
+    status: Status
+    items: int | None = None
+    looked_at: int = 0
+    detail: str = ""
+    broken: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.status == "ok"
+
+
+def inspect_error(name: str, error: UserError | ValueError) -> Finding:
+    """The finding for a data set that could not be built."""
+    return Finding(name, "missing" if isinstance(error, MissingDataError) else "damaged", detail=str(error))
+
+
+def inspect_set(name: str, dataset: Any, *, look_at: int | None = 8, expected: int | None = None) -> Finding:
+    """Decode some images of a data set.
+
+    Args:
+        name: Of the finding.
+        dataset: A classification set (``dataset[i] -> (image, label)``), or one with ``images``; anything else is
+            taken as readable, since it was built.
+        look_at: How many images to decode, evenly spread; None = all.
+        expected: How many there should be; None = not known.
+
+    Returns:
+        "damaged" when an image cannot be read, "incomplete" when there are fewer than expected.
+    """
+    pil_images, of_pair = _images(dataset)
+    if pil_images is None:
+        return Finding(name, "ok")
+    total = len(pil_images)
+    count = total if look_at is None else min(look_at, total)
+    broken = []
+    for position in [i * total // count for i in range(count)]:
+        try:
+            image = pil_images[position][0] if of_pair else pil_images[position]
+            if image.ndim != 3:
+                broken.append(f"image {position}: has {image.ndim} dimensions; expected 3.")
+        except DataError as error:
+            broken.append(str(error))
+    finding = Finding(name, "ok", items=total, looked_at=count, broken=broken)
+    if broken:
+        finding.status = "damaged"
+        finding.detail = (
+            f"{len(broken)} of {count} images that were looked at cannot be read, the first: {broken[0]}"
+        )
+    elif expected is not None and total < expected:
+        finding.status = "incomplete"
+        finding.detail = (
+            f"{name}: has {total:,} images; expected {expected:,}, as published: get the rest of the files."
+        )
+    elif total == 0:
+        finding.status = "damaged"
+        finding.detail = f"{name}: has no images."
+    return finding
+
+
+def _images(dataset: Any) -> tuple[Any, bool]:
+    """What gives images by position, and whether it gives (image, label)."""
+    if hasattr(dataset, "labels") and hasattr(dataset, "__getitem__"):
+        return dataset, True
+    images = getattr(dataset, "images", None)
+    if images is not None and hasattr(images, "__getitem__"):
+        return images, False
+    return None, False

@@ -1,0 +1,156 @@
+"""The texts an image traversal chooses from: captions, nouns and adjectives, read from a JSON file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from hypvl.data.tokenizer import is_blank
+from hypvl.checks import one_of
+from hypvl.errors import DataError
+from hypvl.io.files import read_regular
+from hypvl.io.json_text import parse_json
+from hypvl.io.table_text import CAPTION_COLUMNS, TABLE_SUFFIXES, Quoting, TableText
+
+#: How single words become texts that the model knows how to read; captions stand as they are.
+DEFAULT_PROMPTS = {"captions": "{}", "nouns": "a photo of a {}.", "adjectives": "this photo is {}."}
+_SHAPE = (
+    'expected a list of texts, or {"captions": [...], "nouns": [...], "adjectives": [...]} with, if wanted, '
+    '"prompts": {"nouns": "a photo of a {}."}'
+)
+_LARGEST_FILE = 1 << 30  # bytes
+# Vowels at the start that are not heard as one, and the other way round.
+_HEARD_AS_CONSONANT = ("uni", "use", "eu", "one")
+_HEARD_AS_VOWEL = ("hour", "honest", "heir")
+
+
+@dataclass(frozen=True)
+class PoolText:
+    """One entry of a pool.
+
+    Attributes:
+        text: As it stands in the file and is shown.
+        prompt: What the model reads.
+    """
+
+    text: str
+    prompt: str
+
+
+def load_text_pool(
+    path: str | Path | None = None,
+    *,
+    caption_column: str | None = None,
+    separator: str | None = None,
+    quoting: Quoting = "minimal",
+) -> list[PoolText]:
+    """Read a text pool.
+
+    Args:
+        path: Any table with captions, as for training (``.csv``, ``.tsv``, ``.jsonl``, a JSON list of objects): its
+            captions, blank ones left out. Or a JSON file: a list of texts, taken as captions, or ``{"captions": [...], "nouns": [...],
+            "adjectives": [...]}`` (any of them) with ``prompts`` by kind if other templates than
+            :data:`DEFAULT_PROMPTS` are wanted. None = the pool of everyday texts that comes with hypvl.
+        caption_column: Of a table, see :class:`hypvl.io.table_text.TableText`, as are the others.
+        separator: Between columns.
+        quoting: How a table is quoted.
+
+    Returns:
+        Captions, nouns, adjectives, in the order of the file; of equal prompts the first.
+
+    Raises:
+        DataError: when the file is missing, no JSON, built differently or without a single text.
+    """
+    one_of("quoting", quoting, Quoting)
+    file: Traversable = everyday_pool() if path is None else Path(path)
+    content = None
+    if not isinstance(file, Path) or file.suffix.lower() not in TABLE_SUFFIXES:
+        content = _read(file)
+    if isinstance(file, Path) and (
+        content is None or (isinstance(content, list) and any(isinstance(row, dict) for row in content))
+    ):
+        content = _captions(
+            TableText(file, separator=separator, quoting=quoting), caption_column=caption_column
+        )
+    if isinstance(content, list):
+        content = {"captions": content}
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: holds a {type(content).__name__}; {_SHAPE}.")
+    unknown = sorted(set(content) - {*DEFAULT_PROMPTS, "prompts"})
+    if unknown:
+        raise DataError(f"{file}: has the key {unknown[0]!r}; {_SHAPE}.")
+    prompts = DEFAULT_PROMPTS | _prompts(content.get("prompts", {}), file)
+    pool: dict[str, PoolText] = {}
+    for kind, template in prompts.items():
+        for text in _texts(content.get(kind, []), kind, file):
+            prompt = fill_prompt(template, text)
+            pool.setdefault(prompt, PoolText(text, prompt))
+    if not pool:
+        raise DataError(
+            f"{file}: an empty text pool; expected at least one text, as captions, nouns or adjectives."
+        )
+    return list(pool.values())
+
+
+def _read(file: Traversable) -> Any:
+    try:
+        data = (
+            read_regular(file, max_bytes=_LARGEST_FILE) if isinstance(file, Path) else file.read_bytes()
+        )
+        return parse_json(data.decode("utf-8-sig"))
+    except OSError as error:
+        raise DataError(
+            f"{file}: cannot be read ({error.strerror or error}); expected a text pool, a JSON file or a table."
+        ) from error
+    except ValueError as error:  # no UTF-8, no JSON, absurdly nested
+        raise DataError(f"{file}: not JSON in UTF-8 ({error}); {_SHAPE}.") from error
+
+
+def _captions(table: TableText, *, caption_column: str | None) -> list[str]:
+    """The captions of a table's rows, those of lists too."""
+    column = table.column(caption_column, CAPTION_COLUMNS, option="caption_column")
+    found: list[str] = []
+    for place, fields in table.usable_rows():
+        value = fields.get(column)
+        texts: list[Any] = value if isinstance(value, list) else [value]
+        if not all(isinstance(text, str) for text in texts):
+            raise DataError(f"{table.path}, {place}: its {column} is {value!r:.60}; expected a text, or some.")
+        found += [text for text in texts if not is_blank(text)]
+    return found
+
+
+def everyday_pool() -> Traversable:
+    """The file of everyday captions, nouns and adjectives that comes with hypvl."""
+    return resources.files("hypvl") / "datasets" / "pools" / "everyday.json"
+
+
+def fill_prompt(template: str, text: str) -> str:
+    """Put ``text`` for ``{}``, with "an" in place of "a" before a vowel: "a photo of an owl."."""
+    start = text.lower()
+    vowel = start.startswith(("a", "e", "i", "o", "u")) and not start.startswith(_HEARD_AS_CONSONANT)
+    if vowel or start.startswith(_HEARD_AS_VOWEL):
+        template = f" {template}".replace(" a {}", " an {}").replace(" A {}", " An {}")[1:]
+    return template.replace("{}", text)
+
+
+def _texts(value: Any, kind: str, file: Traversable) -> list[str]:
+    if not isinstance(value, list):
+        raise DataError(f"{file}: {kind} is a {type(value).__name__}; expected a list of texts.")
+    for place, text in enumerate(value):
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{file}: {kind}[{place}] is {text!r:.60}; expected a text that is not blank.")
+    return [" ".join(text.split()) for text in value]
+
+
+def _prompts(value: Any, file: Traversable) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise DataError(f"{file}: prompts is a {type(value).__name__}; expected templates by kind.")
+    for kind, template in value.items():
+        if kind not in DEFAULT_PROMPTS or not isinstance(template, str) or "{}" not in template:
+            raise DataError(
+                f"{file}: prompts has {kind!r}: {template!r:.60}; expected a template with {{}} for "
+                f"{', '.join(DEFAULT_PROMPTS)}."
+            )
+    return dict(value)

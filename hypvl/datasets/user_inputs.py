@@ -1,0 +1,153 @@
+"""What a user hands to a command: a folder of images, TARs, files of texts."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hypvl.checks import one_of
+from hypvl.data.tokenizer import is_blank
+from hypvl.errors import DataError
+from hypvl.datasets.captioned_table import open_table
+from hypvl.io.table_text import TABLE_SUFFIXES, Quoting
+from hypvl.datasets.classification import images_below, read_text, text_lines
+from hypvl.datasets.images import IMAGE_EXTENSIONS, FileImages, TarMembers
+from hypvl.evaluation.protocol import MissingDataError
+from hypvl.io.json_text import parse_json
+
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts and what they are called.
+
+    Attributes:
+        texts: At least one.
+        ids: One for each.
+    """
+
+    texts: Sequence[str]
+    ids: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+class TarImages:
+    """The images of TARs, read when asked for.
+
+    Args:
+        places: Files or http(s) addresses.
+
+    Raises:
+        DataError: for one that is no TAR.
+    """
+
+    def __init__(self, places: Sequence[str]) -> None:
+        self._members = TarMembers(places)
+        self.ids = [self._members.id(i) for i in range(len(self._members))]
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """uint8 (3, h, w); raises DataError naming the sample."""
+        return self._members.image(index)
+
+
+def image_folder(folder: str | Path) -> FileImages:
+    """All images below a folder, in sorted order.
+
+    Raises:
+        MissingDataError: when there is no such folder, or it holds none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MissingDataError(f"{folder}: is no folder; expected one with images.")
+    paths = images_below(folder)
+    if not paths:
+        raise MissingDataError(
+            f"{folder}: holds no images; expected files that end in {', '.join(IMAGE_EXTENSIONS)}."
+        )
+    return FileImages(paths)
+
+
+def text_file(
+    path: str | Path,
+    *,
+    text_key: str = "caption",
+    id_key: str | None = None,
+    separator: str | None = None,
+    quoting: Quoting = "minimal",
+) -> Texts:
+    """The texts of a file: a table (``.csv``, ``.tsv``, ``.jsonl``, a JSON list of objects), or ``.txt``, one a line.
+
+    Blank lines and blank texts are left out.
+
+    Args:
+        path: The file, UTF-8.
+        text_key: Key, or column, of the text; not used for ``.txt``.
+        id_key: Key of what it is called; None = ``<file name>:<line>``.
+        separator: Between columns of a table, see :class:`hypvl.io.table_text.TableText`.
+        quoting: How a table is quoted.
+
+    Raises:
+        MissingDataError: when the file is not there.
+        DataError: naming the line that cannot be used.
+    """
+    one_of("quoting", quoting, Quoting)
+    path = Path(path)
+    suffixes = (*TABLE_SUFFIXES, ".json", ".txt")
+    if path.suffix.lower() not in suffixes:
+        raise DataError(f"{path}: ends in {path.suffix!r}; expected one of {', '.join(sorted(suffixes))}.")
+    rows: Iterable[tuple[str, Mapping[str, Any]]]
+    if path.suffix.lower() == ".txt":
+        lines = text_lines(read_text(path))
+        rows = ((f"line {number}", {text_key: line}) for number, line in enumerate(lines, start=1))
+    else:
+        rows = open_table(path, separator=separator, quoting=quoting).usable_rows()
+    texts: list[str] = []
+    ids: list[str] = []
+    keys = [text_key] if id_key is None else [text_key, id_key]
+    for place, row in rows:
+        lost = [key for key in keys if not isinstance(row.get(key), str | int | float)]
+        if lost:
+            raise DataError(
+                f"{path}, {place}: has no {lost[0]!r} that is a text; found {', '.join(map(str, row))}."
+            )
+        text = str(row[text_key])
+        if not is_blank(text):
+            texts.append(text.strip())
+            ids.append(f"{path.name}:{place.split()[1]}" if id_key is None else str(row[id_key]))
+    if not texts:
+        raise DataError(f"{path}: holds no texts; expected at least one.")
+    return Texts(texts, ids)
+
+
+def tar_texts(place: str, *, member: str) -> Texts:
+    """The texts in a TAR.
+
+    Args:
+        place: File or http(s) address.
+        member: Extension of the member that is the text, ``txt``, or of a JSON object and its key, ``json.caption``.
+
+    Raises:
+        DataError: naming the sample that has no such text.
+    """
+    members = TarMembers([place])
+    extension, _, key = member.partition(".")
+    texts: list[str] = []
+    for i in range(len(members)):
+        found: Any = None
+        try:
+            found = members.read(i, extension).decode("utf-8")
+            found = parse_json(found)[key] if key else found
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{members.key(i)}: has no text at {member} ({error!r}).") from error
+        if not isinstance(found, str):
+            raise DataError(f"{members.key(i)}: {member} is a {type(found).__name__}; expected a text.")
+        texts.append(found.strip())
+    return Texts(texts, [members.id(i) for i in range(len(members))])

@@ -1,0 +1,280 @@
+"""Is the geometry doing any work? Pure functions on embeddings, for live logging and for any checkpoint.
+
+u = sqrt(c) |x| is the radius in units of the radius of curvature: near 0 the space is as good as flat.
+
+A point that is not finite is in no share and at no quantile: where there is one, every number about it is NaN.
+
+Source: arXiv 2607.05268 (released hyperbolic checkpoints sit near u = 0.2, with saturated or inactive cones).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from hypvl.diagnostics import gap, structure
+from hypvl.geometry.base import Geometry
+from hypvl.geometry.lorentz import MAX_RADIUS
+from hypvl.numerics import full_precision, working_dtype
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+# An aperture this near pi/2 (radians) is a half space.
+_HALF_SPACE = math.pi / 2 - 1e-6
+
+#: Shares in [0, 1] of :func:`summary`, which :func:`in_percent` scales.
+SHARES = (
+    "clipped_image", "clipped_text", "radial_order_auc", "radial_order_auc_null", "radial_order_auc_null_std",
+    "radial_order_auc_null_quantile", "cone_violation_rate", "cone_violation_rate_shuffled", "saturated_cones_text",
+    "saturated_cones_image",
+)  # fmt: skip
+
+
+@full_precision
+def radii(embeddings: Tensor, *, curv: float | Tensor = 1.0) -> Tensor:
+    """u = sqrt(c) |x|: (..., D) -> (...); with ``curv=1`` plain norms, as for a flat space."""
+    return (
+        torch.linalg.vector_norm(embeddings, dim=-1) * torch.as_tensor(curv, device=embeddings.device) ** 0.5
+    )
+
+
+def quantiles(values: Tensor, *, at: Sequence[float] = QUANTILES) -> dict[str, float]:
+    """Quantiles by name, ``{"q05": ..., "q50": ...}``, of all entries."""
+    ordered = values.detach().flatten().double().sort().values
+    if ordered.numel() == 0:
+        raise ValueError("values: got none, expected at least one.")
+    if bool(ordered[-1].isnan()):  # NaN sorts last, which would leave the other quantiles as they are
+        ordered = ordered.new_full((1,), math.nan)
+    found = {}
+    for q in at:  # torch.quantile refuses more than 2^24 values
+        position = q * (ordered.numel() - 1)
+        low = int(position)
+        high = min(low + 1, ordered.numel() - 1)
+        found[f"q{round(100 * q):02d}"] = torch.lerp(ordered[low], ordered[high], position - low).item()
+    return found
+
+
+def saturated_fraction(u: Tensor, *, min_radius: float = 0.1) -> float:
+    """Share of points whose cone is the whole half space, u <= 2 min_radius: they entail almost anything."""
+    return _share(u.detach() <= 2 * min_radius, of=(u,))
+
+
+def clipped_fraction(u: Tensor) -> float:
+    """Share of points at the edge of what the exponential map reaches, u = 2^15: their lengths are lost."""
+    return _share(u.detach() >= 0.999 * math.sinh(MAX_RADIUS), of=(u,))
+
+
+@torch.no_grad()
+def violation_rate(
+    geometry: Geometry, general: Tensor, specific: Tensor, *, aperture_factor: float = 1.0
+) -> float | None:
+    """Share of pairs outside the cone, P(phi(general, specific) > factor * aperture(general)).
+
+    Args:
+        geometry: The space of the embeddings.
+        general: Apexes, e.g. texts, (B, D).
+        specific: Their partners, e.g. images, (B, D).
+        aperture_factor: Widens (> 1) or narrows the cones.
+
+    Returns:
+        A share; None where the geometry has no cones. In a product space every factor of a pair counts.
+    """
+    angle, aperture = geometry.exterior_angle(general, specific), geometry.half_aperture(general)
+    if angle is None or aperture is None:
+        return None
+    return _share(angle > aperture_factor * aperture, of=(angle, aperture))
+
+
+def strangers(count: int, *, generator: torch.Generator) -> Tensor:
+    """For each of ``count`` items another one, drawn so that each is drawn once: (count,) int64, count >= 2."""
+    if count < 2:
+        raise ValueError(f"count: got {count}; expected at least 2, so that there is another one.")
+    order = torch.randperm(count, generator=generator)
+    partner = torch.empty_like(order)
+    partner[order] = order.roll(1)
+    return partner
+
+
+def radial_order_auc(general: Tensor, specific: Tensor) -> float:
+    """P(a pair's general radius < its specific radius), ties counting one half: 1 = always nearer the root.
+
+    Args:
+        general: Radii of e.g. texts, (B,).
+        specific: Radii of their images, (B,).
+    """
+    if general.shape != specific.shape:
+        raise ValueError(
+            f"general, specific: got shapes {tuple(general.shape)} and {tuple(specific.shape)}, expected one."
+        )
+    before = (general.detach() < specific.detach()).double()
+    order = before + 0.5 * (general.detach() == specific.detach()).double()
+    return _mean(order, of=(general, specific))
+
+
+def radial_order_null(
+    general: Tensor, specific: Tensor, *, generator: torch.Generator, rounds: int = 20
+) -> tuple[float, float]:
+    """Mean and standard deviation of :func:`radial_order_auc` with the partners shuffled.
+
+    An AUC within the null says that the modalities have different radii, not that pairs are ordered.
+
+    Args:
+        general: Radii, (B,).
+        specific: Radii of their partners, (B,).
+        generator: Source of the permutations, on the CPU.
+        rounds: Number of permutations, >= 2.
+    """
+    values = _null(general, specific, generator=generator, rounds=rounds)
+    return values.mean().item(), values.std().item()
+
+
+def radial_order(
+    general: Tensor, specific: Tensor, *, generator: torch.Generator, rounds: int = 20
+) -> dict[str, float]:
+    """:func:`radial_order_auc` beside its null.
+
+    Args:
+        general: Radii, (B,).
+        specific: Radii of their partners, (B,).
+        generator: Source of the permutations, on the CPU.
+        rounds: Number of permutations, >= 2.
+
+    Returns:
+        ``auc``; ``auc_null`` and ``auc_null_std`` of :func:`radial_order_null`; ``auc_null_quantile``, the share of
+        the shuffled values below the AUC, ties counting one half: near 1 = pairs are ordered beyond what their
+        modalities' radii give, near 0 = against the order. All in [0, 1].
+    """
+    values = _null(general, specific, generator=generator, rounds=rounds)
+    auc = radial_order_auc(general, specific)
+    below = (values < auc).double() + 0.5 * (values == auc).double()
+    below = torch.where(values.isnan(), values, below)
+    return {
+        "auc": auc,
+        "auc_null": values.mean().item(),
+        "auc_null_std": values.std().item(),
+        "auc_null_quantile": below.mean().item(),
+    }
+
+
+def _null(general: Tensor, specific: Tensor, *, generator: torch.Generator, rounds: int) -> Tensor:
+    shuffled = [
+        radial_order_auc(
+            general, specific[torch.randperm(len(specific), generator=generator).to(specific.device)]
+        )
+        for _ in range(rounds)
+    ]
+    return torch.tensor(shuffled, dtype=torch.float64)
+
+
+@full_precision
+def modality_gap(x: Tensor, y: Tensor) -> float:
+    """Distance between the mean vectors of two modalities, |mean x - mean y|: (B1, D), (B2, D) -> length.
+
+    Give embeddings for the gap in embedding space, ``geometry.flatten`` of them for that in tangent space.
+    """
+    return torch.linalg.vector_norm(x.detach().mean(0) - y.detach().mean(0)).item()
+
+
+@torch.no_grad()
+def root_distances(geometry: Geometry, *embeddings: Tensor) -> list[Tensor]:
+    """Distances to the root in flat coordinates, of several blocks of embeddings: (B, D) -> (B,) each.
+
+    Where the geometry has no root (sphere) the pooled embedding of all blocks stands for it.
+    """
+    embeddings = tuple(block.to(working_dtype(block.device)) for block in embeddings)
+    root = geometry.root(embeddings[0].shape[-1])
+    if root is None:
+        root = geometry.pool(geometry.flatten(torch.cat(embeddings)))
+    flat_root = geometry.flatten(root.to(embeddings[0]))
+    return [torch.linalg.vector_norm(geometry.flatten(block) - flat_root, dim=-1) for block in embeddings]
+
+
+@torch.no_grad()
+def summary(
+    geometry: Geometry,
+    images: Tensor,
+    texts: Tensor,
+    *,
+    aperture_factor: float = 1.0,
+    generator: torch.Generator,
+    rounds: int = 20,
+) -> dict[str, float]:
+    """Everything that is cheap for paired embeddings, flat and ready for a log.
+
+    Args:
+        geometry: The space of the embeddings.
+        images: (B, D), B >= 2.
+        texts: (B, D), row by row the texts of ``images``.
+        aperture_factor: As :func:`violation_rate`.
+        generator: As :func:`radial_order_null`.
+        rounds: As :func:`radial_order_null`.
+
+    Returns:
+        ``<modality>_radius_q<nn>``: quantiles of u, of every factor of a product; ``clipped_<modality>``: share of
+        radii at the edge of the exponential map; ``radial_order_*`` of :func:`radial_order`, distances to the root;
+        ``modality_gap`` and ``modality_gap_tangent``, lengths, ``relative_modality_gap`` in [0, 1] of flat
+        coordinates; ``effective_rank_<modality>`` of flat coordinates; the geometry's own ``stats()``. Where it has
+        cones, in shares of pairs (or points): ``cone_violation_rate``, ``cone_violation_rate_shuffled`` (with the
+        images of others), ``saturated_cones_<modality>``; and medians in radians, ``half_aperture_text``,
+        ``exterior_angle``.
+    """
+    work = working_dtype(images.device)
+    images, texts = images.detach().to(work), texts.detach().to(work)
+    u_image, u_text = structure.unit_radii(geometry, images), structure.unit_radii(geometry, texts)
+    flat_images, flat_texts = geometry.flatten(images), geometry.flatten(texts)
+    far_images, far_texts = root_distances(geometry, images, texts)
+    order = radial_order(far_texts, far_images, generator=generator, rounds=rounds)
+    found = {
+        **{f"image_radius_{name}": value for name, value in quantiles(u_image).items()},
+        **{f"text_radius_{name}": value for name, value in quantiles(u_text).items()},
+        "clipped_image": clipped_fraction(u_image),
+        "clipped_text": clipped_fraction(u_text),
+        **{f"radial_order_{name}": value for name, value in order.items()},
+        "modality_gap": modality_gap(images, texts),
+        "modality_gap_tangent": modality_gap(flat_images, flat_texts),
+        "relative_modality_gap": float(gap.relative_modality_gap(flat_images, flat_texts)),
+        "effective_rank_image": structure.effective_rank(flat_images),
+        "effective_rank_text": structure.effective_rank(flat_texts),
+        **geometry.stats(),
+    }
+    return found | _cones(
+        geometry,
+        texts,
+        images,
+        images[strangers(len(images), generator=generator).to(images.device)],
+        aperture_factor=aperture_factor,
+    )
+
+
+def in_percent(numbers: Mapping[str, float]) -> dict[str, float]:
+    """The numbers of :func:`summary` with their shares in percent, as :mod:`hypvl.diagnostics.verdict` takes them."""
+    return {name: 100.0 * value if name in SHARES else value for name, value in numbers.items()}
+
+
+def _cones(
+    geometry: Geometry, texts: Tensor, images: Tensor, others: Tensor, *, aperture_factor: float
+) -> dict[str, float]:
+    angle, aperture = geometry.exterior_angle(texts, images), geometry.half_aperture(texts)
+    stranger_angle, image_aperture = geometry.exterior_angle(texts, others), geometry.half_aperture(images)
+    if angle is None or aperture is None or stranger_angle is None or image_aperture is None:
+        return {}
+    return {
+        "cone_violation_rate": _share(angle > aperture_factor * aperture, of=(angle, aperture)),
+        "cone_violation_rate_shuffled": _share(
+            stranger_angle > aperture_factor * aperture, of=(stranger_angle, aperture)
+        ),
+        "saturated_cones_text": _share(aperture >= _HALF_SPACE, of=(aperture,)),
+        "saturated_cones_image": _share(image_aperture >= _HALF_SPACE, of=(image_aperture,)),
+        "half_aperture_text": quantiles(aperture)["q50"],
+        "exterior_angle": quantiles(angle)["q50"],
+    }
+
+
+def _share(flags: Tensor, *, of: Sequence[Tensor]) -> float:
+    """Share of flags that are set, NaN where what they were made of is not finite: no comparison holds with NaN."""
+    return _mean(flags.double(), of=of)
+
+
+def _mean(values: Tensor, *, of: Sequence[Tensor]) -> float:
+    finite = all(bool(x.detach().isfinite().all()) for x in of)
+    return values.mean().item() if finite else math.nan

@@ -1,0 +1,248 @@
+"""How far apart two modalities lie: pure metrics of embeddings, and the shift that changes it.
+
+The published figures are about unit vectors. Cosines are taken of the rows whatever their length; distances are of
+the rows as they are, so give unit rows (a sphere's embeddings), or ``geometry.flatten`` of others, and say which.
+
+Source: Liang et al. 2022, "Mind the Gap" (arXiv 2203.02053); I0T, An et al. 2024 (arXiv 2412.14384).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from hypvl.geometry.base import Geometry
+from hypvl.geometry.sphere import normalize
+from hypvl.numerics import full_precision
+
+# Outputs of the linear classifier nearer 0 than this are on neither side: targets are +1 and -1.
+_UNDECIDED = 1e-9
+_ROWS = 256  # compared with all others at once
+
+
+@full_precision
+def centroid_distance(x: Tensor, y: Tensor) -> Tensor:
+    """The modality gap ``|mean x - mean y|``: (N, D), (M, D) -> 0-dim."""
+    return torch.linalg.vector_norm(x.mean(0) - y.mean(0))
+
+
+@full_precision
+def centroid_cosine(x: Tensor, y: Tensor) -> Tensor:
+    """Cosine of the two mean vectors, in [-1, 1]: (N, D), (M, D) -> 0-dim; 0 where a mean is 0."""
+    return (normalize(x.mean(0)) * normalize(y.mean(0))).sum()
+
+
+@full_precision
+def gap_direction(x: Tensor, y: Tensor) -> Tensor:
+    """Unit vector from the mean of ``y`` to the mean of ``x``: (N, D), (M, D) -> (D,); 0 where they coincide."""
+    return normalize(x.mean(0) - y.mean(0))
+
+
+@full_precision
+def signed_centroid_distance(x: Tensor, y: Tensor, *, direction: Tensor) -> Tensor:
+    """Centroid distance, negative where the modalities have passed each other.
+
+    Formula: ``|mean x - mean y| sign(u . (mean x - mean y))``.
+
+    Args:
+        x: (N, D).
+        y: (M, D).
+        direction: u, (D,), the :func:`gap_direction` before anything was moved.
+
+    Returns:
+        0-dim.
+
+    Source: Liang et al. 2022, section 4 (figures over the shift).
+    """
+    difference = x.mean(0) - y.mean(0)
+    return torch.linalg.vector_norm(difference) * torch.sign((direction * difference).sum())
+
+
+@full_precision
+def mean_paired_cosine(x: Tensor, y: Tensor) -> Tensor:
+    """Mean cosine of row i of x with row i of y: (N, D), (N, D) -> 0-dim."""
+    _check_paired(x, y)
+    return (normalize(x) * normalize(y)).sum(-1).mean()
+
+
+@full_precision
+def mean_unpaired_cosine(x: Tensor, y: Tensor) -> Tensor:
+    """Mean cosine of rows of x with the others' rows of y, i != j: (N, D), (N, D), N >= 2 -> 0-dim."""
+    _check_paired(x, y)
+    _check_two(x)
+    x, y = normalize(x), normalize(y)
+    return ((x.sum(0) * y.sum(0)).sum() - (x * y).sum()) / (len(x) * (len(x) - 1))  # no (N, N)
+
+
+@full_precision
+def mean_intra_cosine(x: Tensor) -> Tensor:
+    """Mean cosine of different rows of one modality: (N, D), N >= 2 -> 0-dim."""
+    _check_two(x)
+    x = normalize(x)
+    return (x.sum(0).square().sum() - x.square().sum()) / (len(x) * (len(x) - 1))  # no (N, N)
+
+
+@full_precision
+def align(x: Tensor, y: Tensor, *, alpha: float = 2.0) -> Tensor:
+    """``mean_i |x_i - y_i|^alpha`` of pairs: (N, D), (N, D) -> 0-dim.
+
+    Source: Wang and Isola 2020 (arXiv 2005.10242), section 4.
+    """
+    _check_paired(x, y)
+    return torch.linalg.vector_norm(x - y, dim=-1).pow(alpha).mean()
+
+
+@full_precision
+def uniform(x: Tensor, *, t: float = 2.0) -> Tensor:
+    """``log mean_{i<j} exp(-t |x_i - x_j|^2)``, low where rows are spread out: (N, D), N >= 2 -> 0-dim, <= 0.
+
+    One block of rows against all at a time, so that memory does not grow with N^2.
+
+    Source: Wang and Isola 2020 (arXiv 2005.10242), section 4.
+    """
+    _check_two(x)
+    parts = []
+    for start in range(0, len(x), _ROWS):
+        rows = x[start : start + _ROWS]
+        squares = torch.cdist(rows, x, compute_mode="donot_use_mm_for_euclid_dist").square()  # (b, N)
+        own = torch.arange(start, start + len(rows), device=x.device)[:, None]
+        parts.append((-t * squares).scatter(1, own, -math.inf).logsumexp(dim=(0, 1)))
+    return torch.stack(parts).logsumexp(0) - math.log(len(x) * (len(x) - 1))
+
+
+@full_precision
+def relative_modality_gap(x: Tensor, y: Tensor) -> Tensor:
+    """How far pairs are apart against how far rows of one modality are: 0 = no gap, 0.5 = as far.
+
+    Formula: ``P / (W + P)``, P the mean of ``(1 - cos(x_i, y_i)) / 2``, W the mean of ``(1 - cos) / 2`` over the
+    different rows within each modality, averaged over the two.
+
+    Args:
+        x: (N, D), N >= 2.
+        y: (N, D), row by row the partners of ``x``.
+
+    Returns:
+        0-dim, in [0, 1]; 0 where all rows coincide, NaN where a row is not finite.
+    """
+    paired = (1 - mean_paired_cosine(x, y)).clamp(min=0) / 2
+    within = (2 - mean_intra_cosine(x) - mean_intra_cosine(y)).clamp(min=0) / 4
+    total = paired + within
+    together = total == 0  # NaN is not
+    return torch.where(together, 0.0, paired / torch.where(together, 1.0, total))
+
+
+@torch.no_grad()
+@full_precision
+def linear_separability(x: Tensor, y: Tensor) -> float:
+    """Share of rows that a linear classifier puts on their modality's side: 1 = apart, 0.5 = mixed.
+
+    The classifier is the least-squares fit of shortest length, with an intercept, of +1 for x and -1 for y; its
+    threshold is 0. Nothing is random. A row whose output is 0 (identical rows) counts one half.
+
+    Args:
+        x: (N, D).
+        y: (M, D).
+
+    Returns:
+        In [0, 1]; NaN where a row is not finite.
+    """
+    rows = torch.cat((x, y)).double().cpu()
+    if not bool(rows.isfinite().all()):
+        return math.nan
+    rows = torch.cat((rows, rows.new_ones(len(rows), 1)), dim=1)  # (N + M, D + 1)
+    target = torch.cat((rows.new_ones(len(x)), -rows.new_ones(len(y))))
+    weights = torch.linalg.lstsq(rows, target[:, None], driver="gelsd").solution
+    side = (rows @ weights)[:, 0] * target
+    right = (side > _UNDECIDED).double() + 0.5 * (side.abs() <= _UNDECIDED).double()
+    return float(right.mean())
+
+
+@torch.no_grad()
+@full_precision
+def gap_metrics(x: Tensor, y: Tensor) -> dict[str, float]:
+    """Every metric of this file for paired rows, by name.
+
+    Args:
+        x: Images, (N, D), N >= 2.
+        y: Their texts, (N, D).
+
+    Returns:
+        Distances in units of the rows; cosines in [-1, 1]; shares in [0, 1].
+    """
+    distance = centroid_distance(x, y)
+    values = {
+        "centroid_distance": distance,
+        "centroid_distance_squared": distance.square(),
+        "centroid_cosine": centroid_cosine(x, y),
+        "image_centroid_norm": torch.linalg.vector_norm(x.mean(0)),
+        "text_centroid_norm": torch.linalg.vector_norm(y.mean(0)),
+        "mean_paired_distance": align(x, y, alpha=1.0),
+        "align": align(x, y),
+        "mean_paired_cosine": mean_paired_cosine(x, y),
+        "mean_unpaired_cosine": mean_unpaired_cosine(x, y),
+        "mean_intra_image_cosine": mean_intra_cosine(x),
+        "mean_intra_text_cosine": mean_intra_cosine(y),
+        "uniform_image": uniform(x),
+        "uniform_text": uniform(y),
+        "relative_modality_gap": relative_modality_gap(x, y),
+    }
+    found = {name: float(value) for name, value in values.items()}
+    return {**found, "linear_separability": linear_separability(x, y)}
+
+
+def shift_offsets(mean_x: Tensor, mean_y: Tensor, *, delta: float) -> tuple[Tensor, Tensor]:
+    """What to subtract from x and y so that the modalities move by ``delta`` in all along their gap.
+
+    Formula: ``delta / 2 u`` and ``-delta / 2 u``, u the unit vector from mean y to mean x.
+
+    Args:
+        mean_x: (D,).
+        mean_y: (D,).
+        delta: Positive closes the gap, negative widens it.
+
+    Returns:
+        Two (D,) vectors.
+    """
+    offset = 0.5 * delta * normalize(mean_x - mean_y)
+    return offset, -offset
+
+
+@full_precision
+def move_features(
+    x: Tensor, y: Tensor, *, delta: float, geometry: Geometry, direction: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Move two modalities towards each other, or apart, along the line between their means.
+
+    Formula: ``x <- lift(flat x - delta/2 u)``, ``y <- lift(flat y + delta/2 u)``; on the sphere ``lift``
+    normalises and ``flat`` is the identity; elsewhere the line is in flat coordinates.
+
+    Args:
+        x: Embeddings, (N, D).
+        y: Embeddings, (M, D).
+        delta: Positive closes the gap, negative widens it; any number.
+        geometry: The space of the embeddings.
+        direction: u, (D,); None = :func:`gap_direction` of these rows.
+
+    Returns:
+        The moved embeddings, (N, D) and (M, D).
+
+    Source: Liang et al. 2022 (arXiv 2203.02053), section 4.
+    Differs: one direction from all rows given; I0T estimates it anew in each pair of batches and takes whole
+        numbers only.
+    """
+    x, y = geometry.flatten(x), geometry.flatten(y)
+    u = gap_direction(x, y) if direction is None else direction
+    return geometry.lift(x - 0.5 * delta * u), geometry.lift(y + 0.5 * delta * u)
+
+
+def _check_paired(x: Tensor, y: Tensor) -> None:
+    if x.shape != y.shape or x.ndim != 2 or len(x) == 0:
+        raise ValueError(
+            f"x, y: got shapes {tuple(x.shape)} and {tuple(y.shape)}; expected one shape (N, D), N >= 1, with "
+            "partners in the same row."
+        )
+
+
+def _check_two(x: Tensor) -> None:
+    if x.ndim != 2 or len(x) < 2:
+        raise ValueError(f"x: got shape {tuple(x.shape)}; expected (N, D) with at least 2 rows to compare.")

@@ -1,0 +1,1 @@
+"""From images and texts to embeddings: once, shared between processes, kept in stores, exported."""

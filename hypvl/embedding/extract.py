@@ -1,0 +1,228 @@
+"""Embeddings of whole shards: one shard in, one shard out, each written whole or not at all."""
+
+import json
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from hypvl.checks import one_of
+from hypvl.data.workers import dead_worker
+from hypvl.datasets.user_inputs import Texts
+from hypvl.embedding.encode import Encoding, encode_images, encode_texts, text_digests
+from hypvl.embedding.store import EmbeddingStore, StoredGroup
+from hypvl.embedding.store_files import Entry, read_json, stamp, write_json
+from hypvl.errors import DataError, UserError
+from hypvl.evaluation.protocol import EvaluableModel, ImageSource, Modality, Stage, Tokenizer
+from hypvl.io.redact import redact_url
+
+Format: TypeAlias = Literal["safetensors", "parquet"]
+
+
+@dataclass(frozen=True)
+class InputShard:
+    """What becomes one shard.
+
+    Attributes:
+        name: Of the shard that it becomes.
+        files: The files it is made of; when one changes, it is made again.
+        images: Opens its images; None for texts.
+        texts: Opens its texts; None for images.
+    """
+
+    name: str
+    files: Sequence[str]
+    images: Callable[[], ImageSource] | None = None
+    texts: Callable[[], Texts] | None = None
+
+    @property
+    def modality(self) -> Modality:
+        """Of what it holds."""
+        return "text" if self.images is None else "image"
+
+    def about(self) -> dict[str, Any]:
+        """What it is made of, by which a finished shard is known."""
+        stamps = [stamp(name) for name in self.files]
+        files = [redact_url(name) for name in self.files]  # this is kept in the store
+        return {"files": files, "stamps": [None if s is None else list(s) for s in stamps]}
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What became of a shard.
+
+    Attributes:
+        name: Of the shard.
+        rows: Embeddings written; 0 when it was there already or failed.
+        unreadable: Images that have none.
+        error: Why there is no shard; empty = there is.
+        kept: Whether it was there already.
+    """
+
+    name: str
+    rows: int = 0
+    unreadable: int = 0
+    error: str = ""
+    kept: bool = False
+
+
+def extract(
+    model: EvaluableModel,
+    shards: Sequence[InputShard],
+    *,
+    store: EmbeddingStore,
+    encoding: Encoding,
+    transform: Callable[[Tensor], Tensor],
+    tokenizer: Tokenizer,
+    stage: Stage = "embeddings",
+    fmt: Format = "safetensors",
+) -> Iterator[Extracted]:
+    """Encode shard by shard; one that fails stops no other, one that is there is left as it is.
+
+    Args:
+        model: What encodes.
+        shards: Of one modality.
+        store: Where they go, opened to write.
+        encoding: Batches, workers, precision; its own store is not used.
+        transform: Of images, to the model's size.
+        tokenizer: Of texts.
+        stage: What to keep of the model.
+        fmt: Of the rows. Parquet is for other programs; only safetensors can be read as a store.
+
+    Raises:
+        UserError: when parquet is asked for and pyarrow is not installed, or the store is not this model's.
+    """
+    one_of("stage", stage, Stage)
+    one_of("fmt", fmt, Format)
+    if not store.serves(model):
+        raise UserError(
+            f"{store.folder}: is of another model than the one that encodes; name another folder."
+        )
+    if fmt == "parquet":
+        require_pyarrow()
+    amp = "" if encoding.amp is False else encoding.amp
+    for shard in shards:
+        name = repr(transform) if shard.modality == "image" else ""
+        group = store.group(shard.modality, stage, transform=name, amp=amp)
+        about = shard.about()
+        if _is_there(group, shard.name, about, fmt):
+            yield Extracted(shard.name, kept=True)
+            continue
+        try:
+            with store.one_shard(shard.name, about=about):
+                unreadable = 0
+                if shard.images is not None:
+                    inside = replace(encoding, store=store)
+                    found = encode_images(
+                        model,
+                        shard.images(),
+                        transform=transform,
+                        encoding=inside,
+                        stage=stage,
+                        label=shard.name,
+                    )
+                    unreadable = len(found.bad)
+                elif shard.texts is not None:
+                    texts = shard.texts()
+                    rows = encode_texts(
+                        model,
+                        texts.texts,
+                        tokenizer=tokenizer,
+                        encoding=encoding,
+                        stage=stage,
+                        label=shard.name,
+                    )
+                    digests = text_digests(texts.texts, tokenizer)
+                    for text_id, digest, row in zip(texts.ids, digests, rows, strict=True):
+                        group.add(Entry(text_id, digest), row)
+                entries, rows = group.added()
+                if not bool(rows.isfinite().all()):
+                    raise UserError(
+                        f"{shard.name}: the model gives NaN or infinity; use an earlier checkpoint."
+                    )
+                if fmt == "parquet":
+                    write_parquet(group, shard.name, entries, rows, about=about)
+                    group.forget()
+            yield Extracted(shard.name, rows=len(rows), unreadable=unreadable)
+        except (UserError, RuntimeError) as error:
+            died = dead_worker(error, setting="--num-workers")
+            if died is None and not isinstance(error, UserError):
+                raise
+            yield Extracted(shard.name, error=died or str(error))
+
+
+def _is_there(group: StoredGroup, name: str, about: dict[str, Any], fmt: Format) -> bool:
+    file = group.folder / (f"{name}.json" if fmt == "safetensors" else f"{name}.parquet.source")
+    rows = group.folder / f"{name}.{fmt}"
+    if not file.is_file() or not rows.is_file():
+        return False
+    return bool(read_json(file, ("source",))["source"] == about)
+
+
+def require_pyarrow() -> None:
+    """Raises UserError, saying what to install, when pyarrow is absent."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "parquet needs pyarrow, which is not installed: pip install 'hypvl[parquet]', or use safetensors."
+        ) from error
+
+
+def write_parquet(
+    group: StoredGroup, name: str, entries: Sequence[Entry], rows: Tensor, *, about: dict[str, Any]
+) -> Path:
+    """Write ``id`` (string) and ``embedding`` (list of D floats) as ``<name>.parquet`` of the group's folder.
+
+    Args:
+        group: Whose rows they are.
+        name: Of the shard.
+        entries: What the rows are of.
+        rows: (N, D).
+        about: Written beside it, ``<name>.parquet.source``, once it is there.
+
+    Raises:
+        DataError: when it cannot be written.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    is_image = group.meta["modality"] == "image"
+    ids = [group.store.portable(entry.id) if entry.id and is_image else entry.id for entry in entries]
+    ids = [text.encode("utf-8", "backslashreplace").decode() for text in ids]  # names that are no Unicode
+    flat = pa.array(
+        rows.to(torch.float64 if rows.dtype == torch.float64 else torch.float32).numpy().reshape(-1)
+    )
+    columns = {"id": pa.array(ids), "embedding": pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])}
+    meta = {key: str(value) for key, value in {**group.meta, "model": group.store.model}.items()}
+    table = pa.table(columns).replace_schema_metadata({"hypvl": json.dumps(meta)})
+    path = group.folder / f"{name}.parquet"
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(table, str(part))
+        part.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error}); free some space.") from error
+    write_json(path.with_name(f"{path.name}.source"), {"source": about})
+    return path
+
+
+def shard_names(places: Sequence[str]) -> list[str]:
+    """A name for each file: its own without the ending, with as many folders before it as tell them apart.
+
+    Raises:
+        DataError: when a file is given twice.
+    """
+    parts = [Path(place.partition("?")[0]).parts for place in places]
+    for depth in range(1, max(map(len, parts), default=0) + 1):
+        names = ["--".join(part.strip(":/") for part in own[-depth:]) for own in parts]
+        names = [name.rpartition(".")[0] or name for name in names]
+        if len(set(names)) == len(names):
+            return names
+    twice = next(place for i, place in enumerate(places) if parts[i] in parts[:i])
+    raise DataError(f"{twice}: is given twice; name each shard once.")

@@ -1,0 +1,192 @@
+"""Vectors for exact inner-product search, whose order is the order of a model's scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hypvl.checks import one_of
+from hypvl.embedding.store_files import read_json, write_json
+from hypvl.errors import DataError, UserError
+from hypvl.evaluation.protocol import EvaluableModel, Modality
+from hypvl.evaluation.traversal import TraversableModel, check_embeddings
+from hypvl.geometry.base import Side
+from hypvl.io.tensors import write_safetensors
+
+FORMAT_VERSION = 1
+VECTORS, ABOUT, FAISS = "vectors.safetensors", "index.json", "index.faiss"
+_BLOCK = 65536
+
+
+@dataclass(frozen=True)
+class SearchIndex:
+    """Vectors of keys (or queries) and what they are of.
+
+    Attributes:
+        vectors: (N, E) fp32; the inner product with a query's vector ranks as the model's score.
+        ids: Of each.
+        about: Geometry, its curvature, side, modality, model: JSON-serialisable.
+    """
+
+    vectors: Tensor
+    ids: Sequence[str]
+    about: dict[str, Any]
+
+    def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k best keys of query vectors, (Q, E): products (Q, k) and positions (Q, k), best first."""
+        if queries.ndim != 2 or queries.shape[1] != self.vectors.shape[1]:
+            raise ValueError(
+                f"queries: got {tuple(queries.shape)}; expected (Q, {self.vectors.shape[1]}), in the form of queries."
+            )
+        best: list[tuple[Tensor, Tensor]] = []
+        for start in range(0, len(self.vectors), _BLOCK):  # never all products at once
+            block = queries @ self.vectors[start : start + _BLOCK].T
+            values, where = block.topk(min(k, block.shape[1]), dim=1)
+            best.append((values, where + start))
+        values, where = (torch.cat(parts, dim=1) for parts in zip(*best, strict=True))
+        values, order = values.topk(min(k, values.shape[1]), dim=1)
+        return values, where.gather(1, order)
+
+
+def search_vectors(
+    model: EvaluableModel, embeddings: Tensor, *, side: Side, modality: Modality, other: Modality
+) -> Tensor:
+    """Embeddings (N, D) in the form for inner-product search, (N, E) fp32.
+
+    Args:
+        model: Whose scores are meant.
+        embeddings: Of the model.
+        side: What they are in the search.
+        modality: Of them.
+        other: Of what they are compared with.
+
+    Raises:
+        UserError: when the model's scores of these modalities are no inner products, or embeddings are not finite.
+    """
+    one_of("side", side, Side)
+    one_of("modality", modality, Modality)
+    one_of("other", other, Modality)
+    check_embeddings(embeddings)
+    if modality != other and not cast(TraversableModel, model).scorer.ranks_by_distance:
+        raise UserError(
+            f"{modality} to {other}: this model ranks by an angle, which no inner product of fixed vectors gives; "
+            "search with evaluate.py, or among one modality."
+        )
+    like = next(model.parameters())
+    with torch.inference_mode():
+        found = model.geometry.inner_product_form(embeddings.to(like.device), side=side)
+    if found is None:
+        raise UserError(
+            f"{type(model.geometry).__name__}: its distance is a sum over factors, which is no function of one inner "
+            "product; search with evaluate.py."
+        )
+    return found.float().cpu()
+
+
+def build_index(
+    model: EvaluableModel,
+    embeddings: Tensor,
+    ids: Sequence[str],
+    *,
+    side: Side,
+    modality: Modality,
+    other: Modality,
+    identity: str,
+) -> SearchIndex:
+    """An index of embeddings (N, D), N >= 1, called by ``ids``; see :func:`search_vectors`.
+
+    Args:
+        identity: Of the model, for the file.
+    """
+    one_of("side", side, Side)
+    one_of("modality", modality, Modality)
+    one_of("other", other, Modality)
+    if len(ids) != len(embeddings) or not ids:
+        raise ValueError(
+            f"ids: got {len(ids)} for {len(embeddings)} embeddings; expected one each, at least one."
+        )
+    vectors = search_vectors(model, embeddings, side=side, modality=modality, other=other)
+    geometry = type(model.geometry).__name__
+    about = {
+        "format_version": FORMAT_VERSION,
+        "model": identity,
+        "geometry": geometry,
+        **model.geometry.stats(),
+        "modality": modality,
+        "searched_from": other,
+        "side": side,
+        "embed_dim": embeddings.shape[1],
+        "dim": vectors.shape[1],
+        "count": len(ids),
+        "metric": "inner product, higher = closer",
+    }
+    return SearchIndex(vectors, list(ids), about)
+
+
+def save_index(index: SearchIndex, folder: Path, *, faiss: bool = False) -> list[Path]:
+    """Write ``vectors.safetensors``, ``index.json`` (what it is, ids) and, if wanted, ``index.faiss``.
+
+    Raises:
+        DataError: when the folder cannot be written to.
+        UserError: when faiss is wanted and not installed; nothing is written.
+    """
+    if faiss:
+        require_faiss()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_safetensors(folder / VECTORS, {"vectors": index.vectors.contiguous()}, metadata={})
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written to ({error.strerror}); name another folder.") from error
+    written = [folder / VECTORS]
+    if faiss:
+        written.append(_save_faiss(index, folder / FAISS))
+    write_json(
+        folder / ABOUT, {**index.about, "ids": list(index.ids)}
+    )  # the last: with it the index is whole
+    return [*written, folder / ABOUT]
+
+
+def load_index(folder: Path) -> SearchIndex:
+    """Read what :func:`save_index` wrote. Raises DataError."""
+    about = read_json(folder / ABOUT, ("format_version", "ids", "dim"))
+    try:
+        vectors = load_file(folder / VECTORS)["vectors"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise DataError(f"{folder / VECTORS}: cannot be read ({error}); export it again.") from error
+    ids = about.pop("ids")
+    if tuple(vectors.shape) != (len(ids), about["dim"]):
+        raise DataError(
+            f"{folder}: has vectors {tuple(vectors.shape)}; expected {len(ids)} of {about['dim']}, export it again."
+        )
+    return SearchIndex(vectors, ids, about)
+
+
+def require_faiss() -> None:
+    """Raises UserError, saying what to install, when FAISS is absent."""
+    try:
+        import faiss  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "a FAISS index needs faiss, which is not installed: pip install 'hypvl[faiss]'; vectors.safetensors "
+            "needs nothing."
+        ) from error
+
+
+def _save_faiss(index: SearchIndex, path: Path) -> Path:
+    import faiss
+
+    flat = faiss.IndexFlatIP(index.vectors.shape[1])
+    flat.add(index.vectors.numpy())
+    part = path.with_name(f".{path.name}.part")
+    try:
+        faiss.write_index(flat, str(part))
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # faiss raises the latter
+        part.unlink(missing_ok=True)
+        raise DataError(f"{path}: cannot be written ({' '.join(str(error).split())}).") from error
+    return path

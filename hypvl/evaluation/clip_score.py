@@ -1,0 +1,233 @@
+"""Scores of captions of images, with and without references: CLIPScore, PAC-S, I0T-S, and the model's own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from hypvl.data.tokenizer import get_tokenizer
+from hypvl.data.transforms import ResizeCenterCrop
+from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating
+from hypvl.embedding.pair_scores import pair_scores
+from hypvl.embedding.truncation import truncation
+from hypvl.errors import DataError
+from hypvl.evaluation.protocol import (
+    EvaluableModel,
+    EvaluationResult,
+    Evaluator,
+    ImageSource,
+    Tokenizer,
+    check_set,
+)
+from hypvl.evaluation.traversal import check_embeddings
+from hypvl.metrics import captions as metric
+
+PREFIX = "A photo depicts "
+_CHUNK = 1024  # captions scored at once
+
+
+class CaptionSet(Protocol):
+    """Captions of images, one a row; see :class:`hypvl.datasets.caption_judgements.JudgedCaptions`."""
+
+    @property
+    def images(self) -> ImageSource: ...
+    @property
+    def keys(self) -> Sequence[str]: ...
+    @property
+    def image(self) -> Sequence[int]: ...
+    @property
+    def captions(self) -> Sequence[str]: ...
+    @property
+    def references(self) -> Sequence[Sequence[str]] | None: ...
+    @property
+    def ratings(self) -> Sequence[float] | None: ...
+    @property
+    def notes(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class ScoredCaptions:
+    """What :func:`score_captions` finds.
+
+    Attributes:
+        rows: Those rows of the set whose image can be read.
+        scores: Name -> the score of each of these rows.
+        meta: For the result.
+    """
+
+    rows: list[int]
+    scores: dict[str, list[float]]
+    meta: dict[str, Any]
+
+
+def score_captions(
+    model: EvaluableModel,
+    data: CaptionSet,
+    *,
+    encoding: Encoding,
+    tokenizer: Tokenizer | None = None,
+    prefix: str = PREFIX,
+) -> ScoredCaptions:
+    """Score every caption whose image can be read.
+
+    ``clip_score``, ``pac_score``: 2.5 and 2.0 times the cosine of image and caption, at least 0. ``i0t_score``: 2.0
+    times the same cosine after the mean of its modality is taken out of each embedding; the means are over the
+    different images, and the different captions, of the set. ``ref_...``: harmonic mean with the largest cosine of
+    the caption with a reference (below 0: 0), where there are references. ``model_score``: the model's own score.
+
+    Cosines are of flat embeddings (``geometry.flatten``): of unit vectors on the sphere, of tangent vectors at the root
+    on a hyperboloid, where they see directions and no radii. That is the published metric carried over; what such a
+    model itself thinks of a caption is ``model_score``.
+
+    Args:
+        model: What scores them.
+        data: The captions.
+        encoding: Batches, workers, precision.
+        tokenizer: In place of hypvl's own, with the model's context length.
+        prefix: Put before captions and references.
+
+    Raises:
+        UserError: when embeddings or scores of the model are no numbers.
+        DataError: when a caption is of no image.
+    """
+    tokenizer = get_tokenizer(model.context_length) if tokenizer is None else tokenizer
+    candidates = list(dict.fromkeys(data.captions))
+    references = [] if data.references is None else [text for own in data.references for text in own]
+    texts = list(dict.fromkeys([*candidates, *references]))
+    prompts = [prefix + text for text in texts]
+    encoded = encode_texts(model, prompts, tokenizer=tokenizer, encoding=encoding, label="captions")
+    transform = ResizeCenterCrop(model.image_size)  # as CLIP's own, which the published scores use
+    images = encode_images(model, data.images, transform=transform, encoding=encoding)
+    check_embeddings(encoded, images.embeddings)
+
+    image_row = {image: row for row, image in enumerate(images.indices.tolist())}
+    text_row = {text: row for row, text in enumerate(texts)}
+    rows = [row for row, image in enumerate(data.image) if image in image_row]
+    if not rows:
+        raise DataError("captions: none is of an image that can be read; expected at least one.")
+    # A caption that several people judged is scored once, so that its rows tie exactly.
+    pairs = {(data.image[row], data.captions[row]): row for row in reversed(rows)}
+    pil_images = torch.tensor([image_row[image] for image, _ in pairs])
+    captions = torch.tensor([text_row[caption] for _, caption in pairs])
+    own = None
+    if data.references is not None:
+        own = [[text_row[text] for text in data.references[row]] for row in pairs.values()]
+
+    with evaluating(model) as device:
+        flat_images = model.geometry.flatten(images.embeddings.to(device)).cpu().double()
+        flat_texts = model.geometry.flatten(encoded.to(device)).cpu().double()
+    meta: dict[str, Any] = {"unreadable": len(images.bad)}
+    meta["unreadable_first"] = [reason for _, reason in images.bad[:10]]
+    meta |= truncation(prompts, tokenizer=tokenizer)
+    found = _cosine_scores(flat_images, flat_texts, pil_images, captions, own, ("clip_score", "pac_score"))
+    used, said = sorted(set(pil_images.tolist())), sorted(set(captions.tolist()))
+    if len(used) > 1 and len(said) > 1:
+        centred = (flat_images - flat_images[used].mean(0), flat_texts - flat_texts[said].mean(0))
+        found |= _cosine_scores(*centred, pil_images, captions, own, ("i0t_score",))
+    else:
+        meta.setdefault("warnings", []).append(
+            f"no i0t_score: there are {len(used)} images and {len(said)} different captions, and the mean of one "
+            "thing is that thing."
+        )
+    found["model_score"] = _model_scores(model, images.embeddings, encoded, pil_images, captions)
+    place = {pair: i for i, pair in enumerate(pairs)}
+    where = [place[data.image[row], data.captions[row]] for row in rows]
+    scores = {name: [values[i] for i in where] for name, values in found.items()}
+    meta |= {"captions": len(data.captions), "distinct_pairs": len(pairs), "images": len(data.images)}
+    return ScoredCaptions(rows, scores, {**meta, "prefix": prefix, **data.notes})
+
+
+_WEIGHTS = {
+    "clip_score": metric.CLIP_SCORE_WEIGHT,
+    "pac_score": metric.PAC_SCORE_WEIGHT,
+    "i0t_score": metric.I0T_SCORE_WEIGHT,
+}
+
+
+def _cosine_scores(
+    images: Tensor,
+    texts: Tensor,
+    pil_images: Tensor,
+    captions: Tensor,
+    references: Sequence[Sequence[int]] | None,
+    names: Sequence[str],
+) -> dict[str, list[float]]:
+    """The named scores of some pairs (rows of images, rows of texts), with their reference forms."""
+    found: dict[str, list[float]] = {}
+    for name in names:
+        found[name] = []
+        if references is not None:
+            found[f"ref_{name}"] = []
+    for begin in range(0, len(pil_images), _CHUNK):
+        part = slice(begin, begin + _CHUNK)
+        candidate = texts[captions[part]]
+        likeness = None
+        if references is not None:
+            likeness = metric.reference_cosine(candidate, [texts[own] for own in references[part]])
+        for name in names:
+            score = metric.caption_score(images[pil_images[part]], candidate, weight=_WEIGHTS[name])
+            found[name] += score.tolist()
+            if likeness is not None:
+                found[f"ref_{name}"] += metric.reference_augmented(score, likeness).tolist()
+    return found
+
+
+def _model_scores(
+    model: EvaluableModel, images: Tensor, texts: Tensor, pil_images: Tensor, captions: Tensor
+) -> list[float]:
+    asked: list[list[int]] = [[] for _ in range(len(images))]
+    for pil_image, caption in zip(pil_images.tolist(), captions.tolist(), strict=True):
+        asked[pil_image].append(caption)
+    scored = pair_scores(model, images, texts, asked, query_modality="image", key_modality="text")
+    turn = [iter(own) for own in scored]
+    return [next(turn[pil_image]) for pil_image in pil_images.tolist()]
+
+
+class CaptionScores(Evaluator):
+    """Mean scores of captions, each also per caption.
+
+    Metrics: the means of :func:`score_captions`, in their own units (not percent), over the captions whose image can
+    be read; ``meta["unreadable"]`` counts the others' images. Items, one per caption: ``key`` of the image,
+    ``caption``, and each score.
+
+    Args:
+        dataset: The captions.
+        prefix: Put before captions and references.
+        encoding: Batches, workers, precision.
+        tokenizer: In place of hypvl's own, with the model's context length.
+    """
+
+    main_metric = "clip_score"
+
+    def __init__(
+        self,
+        dataset: CaptionSet,
+        *,
+        prefix: str = PREFIX,
+        encoding: Encoding | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        check_set(dataset, CaptionSet)
+        self.dataset = dataset
+        self.prefix = prefix
+        self.encoding = Encoding() if encoding is None else encoding
+        self.tokenizer = tokenizer
+
+    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+        """Encode and score."""
+        data = self.dataset
+        found = score_captions(
+            model, data, encoding=self.encoding, tokenizer=self.tokenizer, prefix=self.prefix
+        )
+        return EvaluationResult(
+            metrics={name: sum(values) / len(values) for name, values in found.scores.items()},
+            items={
+                "key": [data.keys[data.image[row]] for row in found.rows],
+                "caption": [data.captions[row] for row in found.rows],
+                **found.scores,
+            },
+            meta={**found.meta, "main_metric": self.main_metric},
+            samples=dict(found.scores),
+        )

@@ -1,0 +1,98 @@
+"""How scores of captions go together with what people think of the captions."""
+
+from typing import Any, Literal
+
+from hypvl.embedding.encode import Encoding
+from hypvl.errors import DataError, UserError
+from hypvl.evaluation.clip_score import PREFIX, CaptionSet, score_captions
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer, check_set
+from hypvl.metrics.correlation import kendall_tau, pearson
+
+
+class CaptionCorrelation(Evaluator):
+    """Kendall's tau-b and tau-c and Pearson's r of each score of :func:`score_captions` with the ratings, times 100.
+
+    Metrics: ``<score>_kendall_b``, ``<score>_kendall_c``, ``<score>_pearson`` for ``clip_score``, ``pac_score``,
+    ``i0t_score``, their ``ref_`` forms where there are references, and ``model_score``. One row per judgement, as
+    published. A score that is the same for all captions correlates with nothing: it has no metrics,
+    ``meta["warnings"]`` says so, and ``meta["main_metric"]`` is another where it was the one to look at. Rows of
+    images that cannot be read are left out; ``meta["rows"]`` counts the others, ``meta["unreadable"]`` the images.
+
+    Items, one per row that counts: ``key`` of the image, ``caption``, ``rating``, and each score.
+
+    Args:
+        dataset: Rated captions.
+        kendall: The variant to look at first: as published c for Flickr8k-Expert, b for Flickr8k-CF.
+        prefix: Put before captions and references.
+        encoding: Batches, workers, precision.
+        tokenizer: In place of hypvl's own, with the model's context length.
+
+    Raises:
+        DataError: when the captions have no ratings.
+
+    Source: CLIPScore, Hessel et al. 2021 (arXiv 2104.08718), section 4.
+    """
+
+    main_metric = "clip_score_kendall_c"
+
+    def __init__(
+        self,
+        dataset: CaptionSet,
+        *,
+        kendall: Literal["b", "c"] = "c",
+        prefix: str = PREFIX,
+        encoding: Encoding | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        if kendall not in ("b", "c"):
+            raise ValueError(f"kendall: got {kendall!r}; expected 'b' or 'c'.")
+        check_set(dataset, CaptionSet)
+        if dataset.ratings is None:
+            raise DataError("captions: have no ratings; expected some to correlate scores with.")
+        self.dataset = dataset
+        self.ratings = dataset.ratings
+        self.prefix = prefix
+        self.encoding = Encoding() if encoding is None else encoding
+        self.tokenizer = tokenizer
+        self.main_metric = f"clip_score_kendall_{kendall}"
+
+    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+        """Encode, score and correlate."""
+        data = self.dataset
+        found = score_captions(
+            model, data, encoding=self.encoding, tokenizer=self.tokenizer, prefix=self.prefix
+        )
+        ratings = [self.ratings[row] for row in found.rows]
+        if len(set(ratings)) < 2:
+            raise DataError(
+                f"captions: all {len(ratings)} ratings of readable images are {ratings[0]:g}; expected several."
+            )
+        metrics: dict[str, float] = {}
+        meta: dict[str, Any] = {**found.meta, "rows": len(found.rows), "main_metric": self.main_metric}
+        for name, scores in found.scores.items():
+            if len(set(scores)) < 2:
+                meta["warnings"] = [
+                    *meta.get("warnings", []),
+                    f"{name} is {scores[0]:g} for all {len(scores)} captions, which correlates with nothing.",
+                ]
+                continue
+            metrics[f"{name}_kendall_b"] = 100.0 * kendall_tau(scores, ratings, variant="b")
+            metrics[f"{name}_kendall_c"] = 100.0 * kendall_tau(scores, ratings, variant="c")
+            metrics[f"{name}_pearson"] = 100.0 * pearson(scores, ratings)
+        if not metrics:
+            raise UserError(
+                "the model's scores: each is the same for all captions, which correlates with nothing; use a model "
+                "that tells captions apart."
+            )
+        if self.main_metric not in metrics:
+            meta["main_metric"] = next(iter(metrics))
+        return EvaluationResult(
+            metrics=metrics,
+            items={
+                "key": [data.keys[data.image[row]] for row in found.rows],
+                "caption": [data.captions[row] for row in found.rows],
+                "rating": ratings,
+                **found.scores,
+            },
+            meta=meta,
+        )

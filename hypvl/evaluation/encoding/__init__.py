@@ -1,1 +1,0 @@
-"""From pictures and texts to embeddings: once, shared between processes, kept in stores, exported."""

@@ -1,0 +1,274 @@
+"""Compositionality: does an image score its own caption above those that are false by a word or its order?"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import fsum
+from pathlib import Path
+from typing import Any, Literal
+
+from hypvl.data.tokenizer import get_tokenizer
+from hypvl.data.transforms import ResizeCenterCrop
+from hypvl.datasets.choices import Choice, Choices, ChoiceSet
+from hypvl.datasets.images import FileImages
+from hypvl.embedding.encode import Encoding, encode_images, encode_texts
+from hypvl.embedding.pair_scores import pair_scores
+from hypvl.errors import DataError
+from hypvl.evaluation.protocol import (
+    EvaluableModel,
+    EvaluationResult,
+    Evaluator,
+    MissingDataError,
+    Tokenizer,
+    check_set,
+)
+from hypvl.io.json_text import parse_json
+from hypvl.metrics.choices import Scored, auroc, choice_chance, choice_hits, detection
+
+Extra = Literal["auroc", "threshold"]
+#: Measures of which guessing gives a half.
+_EVEN = ("auroc", "acc")
+
+
+class CaptionChoice(Evaluator):
+    """Share of choices in which the true caption scores above every false one, by the model's image-to-text score.
+
+    Metrics, in percent: ``accuracy`` over all choices; ``accuracy_<kind>`` of each kind; every published average
+    of the set (``macro_accuracy``, ...), the plain mean of the accuracies of its kinds; and where foils have kinds
+    of their own ``pairwise_accuracy_<kind>``, the caption against those foils alone. Each has its ``_chance``.
+    A tie is a miss, and so is an image that cannot be read.
+
+    ``extra`` adds, in all, per kind and per published average: ``auroc``, the area under the ROC curve of captions
+    against foils of all images, unreadable ones left out; and by ``threshold`` ``acc``, ``p_c``, ``p_f``,
+    ``min_p``, ``precision`` and ``f1`` (see :func:`hypvl.metrics.choices.detection`).
+
+    Items, one per choice: ``key`` of its image, ``kind``, ``margin`` (score of the caption minus that of the best
+    foil, None for an unreadable image), ``best_foil`` (its text); one per kind: ``kinds``, ``kind_choices``,
+    ``kind_accuracy``, ``kind_chance``.
+
+    Args:
+        dataset: Images with choices, at least one.
+        main_metric: The one to look at first: ``accuracy`` or a published average of the set.
+        kinds: ``"metrics"``: every kind is a metric; ``"items"``: kinds are in the items only, for sets with many.
+        extra: What to measure besides.
+        threshold: Score above which a text is called true; on the scale of the model's scores.
+        encoding: Batches, workers, precision.
+        tokenizer: In place of hypvl's own, with the model's context length.
+
+    Raises:
+        ValueError: without choices, or for a main metric that there is not.
+
+    Source: the pairwise accuracies of ARO (arXiv 2210.01936), VALSE (arXiv 2112.07566), VL-CheckList (arXiv
+        2207.00221) and SugarCrepe (arXiv 2306.14610), which use the cosine; here it is the model's own score.
+    """
+
+    main_metric = "accuracy"
+
+    def __init__(
+        self,
+        dataset: ChoiceSet,
+        *,
+        main_metric: str = "accuracy",
+        kinds: Literal["metrics", "items"] = "metrics",
+        extra: Sequence[Extra] = (),
+        threshold: float = 0.5,
+        encoding: Encoding | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        check_set(dataset, ChoiceSet)
+        if not dataset.choices:
+            raise ValueError("dataset: got no choices; expected at least one.")
+        known = ["accuracy", *dataset.means]
+        if main_metric not in known:
+            raise ValueError(f"main_metric: got {main_metric!r}; expected one of {', '.join(known)}.")
+        if kinds not in ("metrics", "items") or not set(extra) <= {"auroc", "threshold"}:
+            raise ValueError(
+                f"kinds, extra: got {kinds!r} and {list(extra)}; expected 'metrics' or 'items', and some of "
+                "'auroc' and 'threshold'."
+            )
+        self.dataset = dataset
+        self.main_metric = main_metric
+        self.kinds = kinds
+        self.extra = tuple(extra)
+        self.threshold = threshold
+        self.encoding = Encoding() if encoding is None else encoding
+        self.tokenizer = tokenizer
+
+    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+        """Encode, compare and count."""
+        data, choices = self.dataset, self.dataset.choices
+        scored, bad = self._scored(model)
+        margins = [None if one is None else one[0] - max(one[1]) for one in scored]
+        result = EvaluationResult(
+            metrics={},
+            items={
+                "key": [data.keys[choice.image] for choice in choices],
+                "kind": [choice.kind for choice in choices],
+                "margin": margins,
+                "best_foil": [
+                    None if one is None else choice.foils[one[1].index(max(one[1]))]
+                    for one, choice in zip(scored, choices, strict=True)
+                ],
+            },
+            meta={
+                "images": len(data.images),
+                "choices": len(choices),
+                "foil_is_the_caption": sum(choice.caption in choice.foils for choice in choices),
+                **data.meta,
+                "unreadable": len(bad),
+                "unreadable_first": [reason for _, reason in bad[:10]],
+                "main_metric": self.main_metric,
+            },
+        )
+        self._count(scored, result)
+        return result
+
+    def _scored(self, model: EvaluableModel) -> tuple[list[Scored], list[tuple[int, str]]]:
+        """The scores of each choice, and the images that cannot be read."""
+        choices = self.dataset.choices
+        texts = list(dict.fromkeys(text for choice in choices for text in (choice.caption, *choice.foils)))
+        row = {text: i for i, text in enumerate(texts)}
+        tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
+        keys = encode_texts(model, texts, tokenizer=tokenizer, encoding=self.encoding, label="captions")
+        images = encode_images(
+            model,
+            self.dataset.images,
+            transform=ResizeCenterCrop(model.image_size),
+            encoding=self.encoding,
+        )
+        of_image: dict[int, list[int]] = {}
+        for i, choice in enumerate(choices):
+            of_image.setdefault(choice.image, []).append(i)
+        asked = [of_image.get(image, []) for image in images.indices.tolist()]
+        rows = [
+            [row[text] for i in mine for text in (choices[i].caption, *choices[i].foils)] for mine in asked
+        ]
+        answers = pair_scores(
+            model, images.embeddings, keys, rows, query_modality="image", key_modality="text"
+        )
+        scored: list[Scored] = [None] * len(choices)
+        for mine, scores in zip(asked, answers, strict=True):
+            rest = iter(scores)
+            for i in mine:
+                own = next(rest)
+                scored[i] = (own, [next(rest) for _ in choices[i].foils])
+        return scored, images.bad
+
+    def _count(self, scored: Sequence[Scored], result: EvaluationResult) -> None:
+        """Put metrics, samples and the items of kinds into the result."""
+        choices = self.dataset.choices
+        of_kind: dict[str, list[int]] = {}
+        for i, choice in enumerate(choices):
+            of_kind.setdefault(choice.kind, []).append(i)
+        hits = [100.0 if hit else 0.0 for hit in choice_hits(scored)]
+        accuracies = {kind: fsum(hits[i] for i in mine) / len(mine) for kind, mine in of_kind.items()}
+        chances = {
+            kind: choice_chance([len(choices[i].foils) for i in mine]) for kind, mine in of_kind.items()
+        }
+        found, samples = result.metrics, result.samples
+
+        found["accuracy"] = fsum(hits) / len(hits)
+        found["accuracy_chance"] = choice_chance([len(choice.foils) for choice in choices])
+        samples["accuracy"] = hits
+        for name, kinds in self.dataset.means.items():
+            found[name] = fsum(accuracies[kind] for kind in kinds) / len(kinds)
+            found[f"{name}_chance"] = fsum(chances[kind] for kind in kinds) / len(kinds)
+            samples[name] = [hits[i] for kind in kinds for i in of_kind[kind]]
+            result.strata[name] = [kind for kind in kinds for _ in of_kind[kind]]
+        if self.kinds == "metrics":
+            for kind in sorted(of_kind):
+                found[f"accuracy_{kind}"] = accuracies[kind]
+                found[f"accuracy_{kind}_chance"] = chances[kind]
+                samples[f"accuracy_{kind}"] = [hits[i] for i in of_kind[kind]]
+        self._count_foil_kinds(scored, result)
+        for measure in self._measures():
+            found |= self._everywhere(measure, scored, of_kind)
+        ordered = sorted(of_kind)
+        result.items |= {
+            "kinds": ordered,
+            "kind_choices": [len(of_kind[kind]) for kind in ordered],
+            "kind_accuracy": [accuracies[kind] for kind in ordered],
+            "kind_chance": [chances[kind] for kind in ordered],
+        }
+
+    def _count_foil_kinds(self, scored: Sequence[Scored], result: EvaluationResult) -> None:
+        """The caption against the foils of one kind at a time."""
+        pairs: dict[str, list[Scored]] = {}
+        for one, choice in zip(scored, self.dataset.choices, strict=True):
+            for i, kind in enumerate(choice.foil_kinds):
+                pairs.setdefault(kind, []).append(None if one is None else (one[0], [one[1][i]]))
+        for kind, found in sorted(pairs.items()):
+            name = f"pairwise_accuracy_{kind}"
+            hits = [100.0 if hit else 0.0 for hit in choice_hits(found)]
+            result.metrics[name] = fsum(hits) / len(hits)
+            result.metrics[f"{name}_chance"] = 50.0
+            result.samples[name] = hits
+
+    def _measures(self) -> list[Callable[[Sequence[Scored]], dict[str, float]]]:
+        def by_threshold(scored: Sequence[Scored]) -> dict[str, float]:
+            return detection(scored, threshold=self.threshold)
+
+        known = {"auroc": _auroc, "threshold": by_threshold}
+        return [known[name] for name in self.extra]
+
+    def _everywhere(
+        self,
+        measure: Callable[[Sequence[Scored]], dict[str, float]],
+        scored: Sequence[Scored],
+        of_kind: Mapping[str, Sequence[int]],
+    ) -> dict[str, float]:
+        """A measure over all choices, of each kind, and as the published averages of kinds."""
+        parts = {kind: measure([scored[i] for i in mine]) for kind, mine in of_kind.items()}
+        found: dict[str, float] = {}
+
+        def put(name: str, base: str, value: float) -> None:
+            found[name] = value
+            if base in _EVEN:
+                found[f"{name}_chance"] = 50.0
+
+        for base, value in measure(scored).items():
+            put(base, base, value)
+            for mean, kinds in self.dataset.means.items():
+                values = [parts[kind][base] for kind in kinds if base in parts[kind]]
+                if len(values) == len(kinds):
+                    put(mean.replace("accuracy", base), base, fsum(values) / len(values))
+            for kind in sorted(parts) if self.kinds == "metrics" else ():
+                if base in parts[kind]:
+                    put(f"{base}_{kind}", base, parts[kind][base])
+        return found
+
+
+def _auroc(scored: Sequence[Scored]) -> dict[str, float]:
+    """AUROC of the choices that have scores; nothing when none has."""
+    found = [one for one in scored if one is not None]
+    if not found:
+        return {}
+    return {"auroc": auroc([one[0] for one in found], [foil for one in found for foil in one[1]])}
+
+
+def demo_choices(hierarchy: str | Path) -> Choices:
+    """The demo's test scenes with their hard negatives.
+
+    Args:
+        hierarchy: ``datasets/demo/eval/hierarchy.json``: ``{"scenes": [{"image", "caption", "negatives":
+            [{"type", "text"}]}, ...]}``, images relative to the file.
+
+    Raises:
+        MissingDataError: when the file is not there.
+        DataError: when it is built differently.
+    """
+    path = Path(hierarchy)
+    try:
+        scenes: list[dict[str, Any]] = parse_json(path.read_text())["scenes"]
+        choices = [
+            Choice(image, scene["caption"], (negative["text"],), negative["type"])
+            for image, scene in enumerate(scenes)
+            for negative in scene["negatives"]
+        ]
+        names = [str(scene["image"]) for scene in scenes]
+    except FileNotFoundError as error:
+        raise MissingDataError(f"{path}: is not there; make it with scripts/make_demo_data.py.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: cannot be read as scenes with negatives ({error}); make it with "
+            "scripts/make_demo_data.py."
+        ) from error
+    return Choices(FileImages([path.parent / name for name in names]), choices, [Path(n).stem for n in names])

@@ -1,0 +1,252 @@
+"""Means of the two modalities: fitted on a set, kept in a file, taken out of embeddings (I0T_post).
+
+Means are of flat embeddings (``geometry.flatten``): on the sphere of the unit vectors, on a hyperboloid in the tangent
+space at the root.
+
+Source: I0T_post, An et al. 2024 (arXiv 2412.14384), section 3.
+"""
+
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from hypvl.checks import one_of
+from hypvl.embedding.identity import model_fingerprint as model_fingerprint
+from hypvl.errors import CheckpointError, ConfigError, DataError
+from hypvl.evaluation.protocol import EvaluableModel, Evaluator, Modality, Stage
+from hypvl.evaluation.traversal import check_embeddings
+from hypvl.geometry.base import Geometry
+from hypvl.io.tensors import write_safetensors, write_torch
+
+FORMAT_VERSION = 1
+_SAFETENSORS, _TORCH = (".safetensors",), (".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Standardization:
+    """What to take out of the embeddings of a model.
+
+    Args:
+        image_mean: Mean of flat image embeddings, (D,).
+        text_mean: Mean of flat text embeddings, (D,).
+        images: How many images the mean is of.
+        texts: How many texts.
+        model: :func:`model_fingerprint` of the model they come from.
+        set_name: What they were fitted on.
+    """
+
+    image_mean: Tensor
+    text_mean: Tensor
+    images: int
+    texts: int
+    model: str
+    set_name: str
+
+    def __post_init__(self) -> None:
+        shapes = [tuple(mean.shape) for mean in (self.image_mean, self.text_mean)]
+        if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
+            raise ValueError(f"means: got shapes {shapes[0]} and {shapes[1]}; expected one shape (D,).")
+
+    def mean(self, modality: Modality) -> Tensor:
+        """The mean of a modality, (D,)."""
+        one_of("modality", modality, Modality)
+        return self.image_mean if modality == "image" else self.text_mean
+
+    def meta(self) -> dict[str, Any]:
+        """All but the means, JSON-serialisable."""
+        return {"model": self.model, "set": self.set_name, "images": self.images, "texts": self.texts}
+
+
+def centre(embeddings: Tensor, mean: Tensor, *, geometry: Geometry) -> Tensor:
+    """Embeddings without a mean: ``lift(flatten(x) - mean)``; on the sphere ``normalise(x - mean)``.
+
+    Args:
+        embeddings: (..., D).
+        mean: Of flat embeddings, (D,).
+        geometry: Their space.
+
+    Returns:
+        (..., D), on the manifold.
+    """
+    flat = geometry.flatten(embeddings)
+    return geometry.lift(flat - mean.to(flat))
+
+
+@torch.no_grad()
+def flat_mean(embeddings: Tensor, *, geometry: Geometry) -> Tensor:
+    """Mean of flat embeddings, (N, D) -> (D,), summed in fp64 on the CPU."""
+    return geometry.flatten(embeddings).cpu().double().mean(0)
+
+
+def fit(evaluator: Evaluator, model: EvaluableModel, *, fingerprint: str, set_name: str) -> Standardization:
+    """Means over everything an evaluator encodes: run it once, and look on.
+
+    Texts that become classes count as classes: one pooled embedding each, whatever the number of prompts.
+
+    Args:
+        evaluator: Any; its result is not used.
+        model: Any; left as it was.
+        fingerprint: Of the model, for the file.
+        set_name: What the evaluator looks at, for the file.
+
+    Raises:
+        DataError: when it encodes no images, or no texts.
+        UserError: when embeddings hold NaN.
+    """
+    recorder = Recorder(model)
+    evaluator(cast(EvaluableModel, recorder))
+    return recorder.result(fingerprint=fingerprint, set_name=set_name)
+
+
+@dataclass
+class _Sum:
+    total: Tensor | None = None
+    count: int = 0
+
+    def add(self, flat: Tensor) -> None:
+        rows = flat.detach().reshape(-1, flat.shape[-1]).cpu().double()
+        self.total = rows.sum(0) if self.total is None else self.total + rows.sum(0)
+        self.count += len(rows)
+
+
+@dataclass
+class Recorder:
+    """A model to evaluators, which sums up every embedding it hands out.
+
+    Args:
+        model: Does all the work.
+    """
+
+    model: EvaluableModel
+    _sums: dict[Modality, _Sum] = field(default_factory=lambda: {"image": _Sum(), "text": _Sum()})
+    _classes: Any = None
+
+    def encode_image(self, images: Tensor, stage: Stage = "embeddings") -> Tensor:
+        """As the model; embeddings are counted."""
+        one_of("stage", stage, Stage)
+        return self._seen(self.model.encode_image(images, stage=stage), "image", stage)
+
+    def encode_text(self, tokens: Tensor, stage: Stage = "embeddings") -> Tensor:
+        """As the model; embeddings are counted."""
+        one_of("stage", stage, Stage)
+        return self._seen(self.model.encode_text(tokens, stage=stage), "text", stage)
+
+    def class_scores(self, image_embeddings: Tensor, prompt_features: Sequence[Tensor]) -> Tensor:
+        """As the model; classes are counted once, as long as they stay the same list."""
+        if self._classes is not prompt_features:
+            for features in prompt_features:
+                self._seen(self.model.pool(features, modality="text")[None], "text", "embeddings")
+            self._classes = prompt_features
+        return self.model.class_scores(image_embeddings, prompt_features)
+
+    def result(self, *, fingerprint: str, set_name: str) -> Standardization:
+        """The means so far. Raises DataError where a modality was not seen."""
+        means: dict[str, Tensor] = {}
+        for modality, seen in self._sums.items():
+            if seen.total is None:
+                raise DataError(
+                    f"{set_name}: its evaluation encodes no {modality}s, so there is no mean of theirs; fit on a "
+                    "set with images and texts."
+                )
+            means[modality] = seen.total / seen.count
+        return Standardization(
+            image_mean=means["image"],
+            text_mean=means["text"],
+            images=self._sums["image"].count,
+            texts=self._sums["text"].count,
+            model=fingerprint,
+            set_name=set_name,
+        )
+
+    def _seen(self, encoded: Tensor, modality: Modality, stage: Stage) -> Tensor:
+        if stage == "embeddings":
+            check_embeddings(encoded)
+            self._sums[modality].add(self.model.geometry.flatten(encoded))
+        return encoded
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The model's."""
+        return self.model.parameters()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+
+def save(standardization: Standardization, path: Path) -> None:
+    """Write means and what they are of, whole or not at all.
+
+    Args:
+        standardization: What to write.
+        path: ``.safetensors`` or ``.pt``.
+
+    Raises:
+        ConfigError: for another suffix.
+        OSError: when it cannot be written.
+    """
+    check_suffix(path)
+    tensors = {name: getattr(standardization, name).contiguous() for name in ("image_mean", "text_mean")}
+    meta = {"format_version": FORMAT_VERSION, **standardization.meta()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix in _SAFETENSORS:
+        write_safetensors(path, tensors, metadata=meta)
+    else:
+        write_torch(path, {**tensors, "meta": meta})
+
+
+def load(path: Path) -> Standardization:
+    """Read what :func:`save` wrote; nothing in the file is executed.
+
+    Raises:
+        CheckpointError: no such file, another kind of file, or a later version.
+        ConfigError: for another suffix than ``.safetensors`` and ``.pt``.
+    """
+    check_suffix(path)
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: no such file; expected what scripts/fit_standardization.py writes, or the word transductive."
+        )
+    try:
+        content, meta = _read(path)
+        version = int(meta["format_version"])
+        if version > FORMAT_VERSION:
+            raise CheckpointError(f"{path}: format_version {version}; install a later hypvl.")
+        found = Standardization(
+            image_mean=content["image_mean"],
+            text_mean=content["text_mean"],
+            images=int(meta["images"]),
+            texts=int(meta["texts"]),
+            model=str(meta["model"]),
+            set_name=str(meta["set"]),
+        )
+    # What torch, safetensors and a file built differently give.
+    except (
+        SafetensorError, pickle.UnpicklingError, KeyError, TypeError, ValueError, AttributeError, RuntimeError,
+        EOFError, OSError, IndexError,
+    ) as error:  # fmt: skip
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"{path}: holds no standardization ({reason[:120]}); expected what scripts/fit_standardization.py writes."
+        ) from error
+    if not all(bool(mean.isfinite().all()) for mean in (found.image_mean, found.text_mean)):
+        raise CheckpointError(f"{path}: its means are not finite; fit them anew.")
+    return found
+
+
+def check_suffix(path: Path) -> None:
+    """Raises ConfigError unless the file's name ends as one of ours."""
+    if path.suffix not in (*_SAFETENSORS, *_TORCH):
+        raise ConfigError(f"{path}: ends in {path.suffix!r}; expected .safetensors or .pt.")
+
+
+def _read(path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+    if path.suffix in _SAFETENSORS:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return content, content["meta"]

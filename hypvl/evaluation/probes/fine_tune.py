@@ -1,0 +1,335 @@
+"""Fine-tuning: a linear head on the features, trained by SGD together with the image encoder or alone."""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from loguru import logger
+from torch import Tensor, nn
+
+from hypvl.embedding.encode import Encoding
+from hypvl.embedding.model_size import count_parameters
+from hypvl.errors import DataError, UserError
+from hypvl.evaluation.probes.image_pool import encode_pool
+from hypvl.evaluation.probes.labelled import Label
+from hypvl.evaluation.probes.prediction_files import PredictionFiles
+from hypvl.evaluation.probes.supervised import Learnt, Plan, Run, SupervisedEvaluator, class_probabilities
+from hypvl.evaluation.probes.sweep import COARSE_GRID, halving_search
+from hypvl.evaluation.probes.training_images import FeatureBatches, ImageBatches, TrainingBatches
+from hypvl.evaluation.protocol import ClassificationSet, EvaluableModel, Stage
+from hypvl.evaluation.zero_shot import Metric
+
+#: The published search: of each learning rate, weight decays as :mod:`hypvl.evaluation.probes.sweep` searches them.
+LEARNING_RATES: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+_NORM_MOMENTUM = 0.1  # torch's
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What is swept."""
+
+    learning_rate: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained copy (None where only the head was) and its head."""
+
+    encoder: EvaluableModel | None
+    head: nn.Sequential
+
+
+class FineTune(SupervisedEvaluator):
+    """Accuracy of a classifier trained by SGD from a model's image encoder.
+
+    The head is a linear layer (weights from N(0, 0.01^2), bias 0) on batch-normalised features without affine
+    parameters; the loss is the cross entropy, with several labels an image the binary one of each class. Images are
+    resized (shorter side, bicubic) and cropped in the centre, for training as for the test. The learning rate is
+    constant and the last epoch counts. A deep copy is trained; the model stays as it is. It works for any geometry,
+    which is not asked.
+
+    ``tuning="fixed"`` trains once with ``learning_rate`` and ``weight_decay`` on training and validation part
+    together. ``tuning="swept"`` first trains on the training part, ``sweep_epochs`` each, for every learning rate and
+    the weight decays of a halving search; the pair with the best metric on the validation part wins (of equal ones
+    the lower). A pair whose training diverges is out.
+
+    The same seed gives the same numbers on the CPU; GPUs may add in another order. Under several processes each does
+    the same.
+
+    Args:
+        train: Images to learn from.
+        test: Images to be measured on.
+        validation: Images to choose the rates by; None = cut from ``train``.
+        validation_fraction: Share of each class to cut.
+        shots: Images of each class to learn from; None = all.
+        seeds: Of draws, order and head; one result each.
+        trainable: ``"all"`` that images go through, or the ``"head"`` alone, on features encoded once.
+        tuning: Whether rates are given or searched.
+        learning_rate: For ``"fixed"``, and for ``"swept"`` with one shot, which leaves no validation images.
+        weight_decay: Likewise.
+        learning_rates: For ``"swept"``.
+        weight_decays: For ``"swept"``: the grid.
+        halvings: For ``"swept"``: of the grid's steps.
+        epochs: Of the final training.
+        sweep_epochs: Of each training of the search.
+        batch_size: Images per step, >= 2.
+        momentum: Of SGD.
+        metric: What rates are chosen by and what is reported first.
+        stage: What the head stands on.
+        encoding: Batches, workers, precision of encoding; ``amp`` also of training.
+        predictions: Where to write class probabilities; None = nowhere.
+
+    Source: Li et al. 2022, ELEVATER (arXiv 2204.08790), section 4 and its toolkit's settings.
+    Differs: the toolkit reports the epoch with the best test accuracy, and validates on the first images of each
+        class rather than on drawn ones. The first ten steps of the head's running statistics are plain means, so that
+        a few steps of a few shots do not leave them near 0 and 1.
+    """
+
+    def __init__(
+        self,
+        train: ClassificationSet,
+        test: ClassificationSet,
+        *,
+        validation: ClassificationSet | None = None,
+        validation_fraction: float = 0.2,
+        shots: int | None = None,
+        seeds: Sequence[int] = (0,),
+        trainable: Literal["all", "head"] = "all",
+        tuning: Literal["fixed", "swept"] = "fixed",
+        learning_rate: float = 0.1,
+        weight_decay: float = 1e-6,
+        learning_rates: Sequence[float] = LEARNING_RATES,
+        weight_decays: Sequence[float] = COARSE_GRID,
+        halvings: int = 4,
+        epochs: int = 50,
+        sweep_epochs: int = 10,
+        batch_size: int = 64,
+        momentum: float = 0.9,
+        metric: Metric | None = None,
+        stage: Stage = "trunk",
+        encoding: Encoding | None = None,
+        predictions: PredictionFiles | None = None,
+    ) -> None:
+        super().__init__(
+            train,
+            test,
+            validation=validation,
+            validation_fraction=validation_fraction,
+            shots=shots,
+            seeds=seeds,
+            metric=metric,
+            stage=stage,
+            encoding=encoding,
+            predictions=predictions,
+        )
+        if trainable not in ("all", "head") or tuning not in ("fixed", "swept"):
+            raise ValueError(
+                f"trainable, tuning: got {trainable!r}, {tuning!r}; expected 'all' or 'head', 'fixed' or 'swept'."
+            )
+        if min(epochs, sweep_epochs) < 1 or batch_size < 2:
+            raise ValueError(
+                f"epochs, sweep_epochs, batch_size: got {epochs}, {sweep_epochs}, {batch_size}; expected at least "
+                "1, 1 and 2."
+            )
+        self.trainable = trainable
+        self.tuning = tuning
+        self.fixed = Rates(float(learning_rate), float(weight_decay))
+        self.learning_rates = sorted(float(rate) for rate in learning_rates)
+        self.weight_decays = [float(decay) for decay in weight_decays]
+        self.halvings = halvings
+        self.epochs = epochs
+        self.sweep_epochs = sweep_epochs
+        self.batch_size = batch_size
+        self.momentum = momentum
+
+    @property
+    def chooses(self) -> bool:
+        """Fixed rates are not chosen."""
+        return self.tuning == "swept"
+
+    def learn(self, model: EvaluableModel, plans: Sequence[Plan]) -> Learnt:
+        """Train on each plan and predict the test images."""
+        positions = sorted({i for plan in plans for i in plan.both})
+        if self.trainable == "head":
+            train = encode_pool(
+                model,
+                self.pool,
+                positions,
+                stage=self.stage,
+                encoding=self.encoding,
+                label="training images",
+            )
+            test = encode_pool(
+                model, self.test, None, stage=self.stage, encoding=self.encoding, label="test images"
+            )
+            batches: TrainingBatches = FeatureBatches(train, test)
+        else:
+            # What a trained copy gives is no embedding of the model: it is neither looked up nor kept.
+            encoding = replace(self.encoding, store=None)
+            batches = ImageBatches(self.pool, self.test, positions, stage=self.stage, encoding=encoding)
+        runs = [self._run(model, batches, plan) for plan in plans]
+        return Learnt(runs, bad=batches.bad_test, bad_training=len(batches.bad_training))
+
+    def _run(self, model: EvaluableModel, batches: TrainingBatches, plan: Plan) -> Run:
+        notes: dict[str, Any] = {}
+        warnings: list[str] = []
+        rates = self.fixed
+        if self.tuning == "swept" and plan.check:
+            rates, scores = self._search(model, batches, plan)
+            notes["validation_scores"] = scores
+        elif self.tuning == "swept":
+            warnings.append(
+                f"seed {plan.seed}: one image of each class leaves none to choose rates by; they are the fixed ones."
+            )
+        trained = self._train(model, batches, plan.both, rates, epochs=self.epochs, seed=plan.seed)
+        rows = None if trained is None else self._predict(trained, batches, None)
+        if trained is None or rows is None:
+            raise UserError(
+                f"fine-tuning: became NaN or infinite with {rates}; lower the learning rate, or let it be searched "
+                "(tuning=swept). If every rate does, the weights are NaN: evaluate an earlier checkpoint."
+            )
+        probabilities, places = rows
+        full = torch.zeros(len(self.test), len(self.classes), dtype=torch.float64)
+        full[places] = probabilities
+        head = sum(p.numel() for p in trained.head.parameters())
+        encoder = 0 if self.trainable == "head" else count_parameters(model, stage=self.stage)[1]
+        notes |= {
+            "learning_rate": rates.learning_rate,
+            "weight_decay": rates.weight_decay,
+            "epochs": self.epochs,
+        }
+        return Run(full, trainable=head + encoder, notes=notes, warnings=warnings)
+
+    def _search(
+        self, model: EvaluableModel, batches: TrainingBatches, plan: Plan
+    ) -> tuple[Rates, list[list[float | None]]]:
+        """The best pair, and rows of learning rate, weight decay, validation score (None: diverged)."""
+        table: dict[Rates, float] = {}
+        for learning_rate in self.learning_rates:
+
+            def score(decays: Sequence[float], learning_rate: float = learning_rate) -> list[float]:
+                values = []
+                for decay in decays:
+                    rates = Rates(learning_rate, decay)
+                    table[rates] = self._validated(model, batches, plan, rates)
+                    logger.info(f"fine-tuning, seed {plan.seed}, {rates}: {table[rates]:.2f} % on validation")
+                    values.append(table[rates])
+                return values
+
+            halving_search(score, self.weight_decays, halvings=self.halvings)
+        best = min(table, key=lambda r: (-table[r], r.learning_rate, r.weight_decay))
+        rows: list[list[float | None]] = [
+            [r.learning_rate, r.weight_decay, value if math.isfinite(value) else None]
+            for r, value in sorted(
+                table.items(), key=lambda item: (item[0].learning_rate, item[0].weight_decay)
+            )
+        ]
+        return best, rows
+
+    def _validated(self, model: EvaluableModel, batches: TrainingBatches, plan: Plan, rates: Rates) -> float:
+        """The metric on the validation part, minus infinity where training diverges."""
+        trained = self._train(model, batches, plan.fit, rates, epochs=self.sweep_epochs, seed=plan.seed)
+        rows = None if trained is None else self._predict(trained, batches, plan.check)
+        if rows is None:
+            return -math.inf
+        probabilities, places = rows
+        labels: list[Label] = [self.pool.labels[i] for i in places]
+        return self.validation_score(probabilities, labels)
+
+    def _train(
+        self,
+        model: EvaluableModel,
+        batches: TrainingBatches,
+        positions: Sequence[int],
+        rates: Rates,
+        *,
+        epochs: int,
+        seed: int,
+    ) -> Trained | None:
+        """None when the loss does not stay finite."""
+        generator = torch.Generator().manual_seed(seed)
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        encoder = None if self.trainable == "head" else copy.deepcopy(model)
+        parameters: list[nn.Parameter] = []
+        if encoder is not None:
+            encoder.train(True)
+            parameters = [p for p in encoder.parameters() if p.is_floating_point()]
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+        norm, linear = _head(batches.width(model), len(self.classes), generator)
+        head = nn.Sequential(norm, linear).to(device)
+        optimizer = torch.optim.SGD(
+            [*parameters, *head.parameters()],
+            lr=rates.learning_rate,
+            weight_decay=rates.weight_decay,
+            momentum=self.momentum,
+        )
+        scaler = torch.amp.GradScaler(device.type, enabled=self.encoding.amp == "fp16")
+        targets = self.targets(self.pool.labels).to(device)
+        order = [
+            batch for _ in range(epochs) for batch in _shuffled_batches(positions, self.batch_size, generator)
+        ]
+        cuda = [device] if device.type == "cuda" else []
+        step = 0
+        with torch.random.fork_rng(devices=cuda), torch.enable_grad():
+            torch.manual_seed(seed)  # dropout
+            for inputs, rows in batches.steps(order, device):
+                if len(rows) < 2:  # what is left of a batch of unreadable images has no variance
+                    continue
+                step += 1
+                norm.momentum = max(_NORM_MOMENTUM, 1 / step)
+                features = batches.features(encoder, inputs)
+                logits = head(features.float())
+                loss = self._loss(logits, targets[rows])
+                if not bool(loss.isfinite()):
+                    return None
+                optimizer.zero_grad(set_to_none=True)
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+        head.eval()
+        return Trained(encoder, head)
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if self.multi_label:
+            return nn.functional.binary_cross_entropy_with_logits(logits, targets)
+        return nn.functional.cross_entropy(logits, targets)
+
+    def _predict(
+        self, trained: Trained, batches: TrainingBatches, positions: Sequence[int] | None
+    ) -> tuple[Tensor, list[int]] | None:
+        """Probabilities and positions of images of the pool (None: of the test); None where they are no numbers."""
+        features, places = batches.frozen(trained.encoder, positions)
+        device = next(trained.head.parameters()).device
+        with torch.no_grad():
+            logits = torch.cat([trained.head(rows.to(device).float()).cpu() for rows in features.split(4096)])
+        if not bool(logits.isfinite().all()):
+            return None
+        return class_probabilities(logits, multi_label=self.multi_label), places
+
+
+def _head(width: int, classes: int, generator: torch.Generator) -> tuple[nn.BatchNorm1d, nn.Linear]:
+    linear = nn.utils.skip_init(nn.Linear, width, classes)
+    nn.init.normal_(linear.weight, std=0.01, generator=generator)
+    nn.init.zeros_(linear.bias)
+    return nn.BatchNorm1d(width, affine=False), linear
+
+
+def _shuffled_batches(
+    positions: Sequence[int], batch_size: int, generator: torch.Generator
+) -> list[list[int]]:
+    """One epoch; a single image left over joins the batch before it, since one alone has no variance."""
+    if len(positions) < 2:
+        raise DataError(
+            f"fine-tuning: got {len(positions)} training images; expected two or more, for batch normalisation."
+        )
+    order = [positions[i] for i in torch.randperm(len(positions), generator=generator).tolist()]
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    if len(batches[-1]) == 1:
+        batches[-2:] = [batches[-2] + batches[-1]]
+    return batches

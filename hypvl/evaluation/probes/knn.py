@@ -1,0 +1,201 @@
+"""Classification by the nearest training images: no training, no text."""
+
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor
+
+from hypvl.embedding.encode import Encoding, search
+from hypvl.errors import DataError
+from hypvl.evaluation.probes.image_pool import Pool, encode_pool
+from hypvl.evaluation.probes.labelled import Label, check_labels, classes_of, is_multi_label
+from hypvl.evaluation.protocol import (
+    ClassificationSet,
+    EvaluableModel,
+    EvaluationResult,
+    Evaluator,
+    Stage,
+    check_set,
+)
+from hypvl.geometry.sphere import Sphere, normalize
+from hypvl.metrics import ranking
+from hypvl.metrics.neighbours import neighbour_votes
+
+Similarity: TypeAlias = Literal["cosine", "model"]
+
+
+class KNNClassification(Evaluator):
+    """Accuracy of naming images by a vote of the k most similar training images.
+
+    Images are resized (shorter side, bicubic) and cropped in the centre. Each neighbour votes for its class with
+    weight exp(similarity / T); the class with the most wins, of equal ones the first.
+
+    Metrics, in percent, each with ``_chance`` beside it: ``top1_accuracy`` (the main one) and
+    ``mean_per_class_accuracy``. A test image that cannot be read is wrong, a training image is left out; both are
+    counted in ``meta["unreadable"]``.
+
+    Items, one per test image: ``key``, ``label``, ``predicted``, ``share`` of the votes that it got, in [0, 1];
+    the last two None for an unreadable image.
+
+    Args:
+        train: Images that vote.
+        test: Images to be named.
+        validation: More images that vote (data sets come with a validation part cut from their training images).
+        k: How many vote; all where there are fewer.
+        temperature: T > 0, in units of the similarity.
+        similarity: ``cosine`` of the rows of any stage, as published; ``model``: the model's own image-image score of
+            its embeddings, which is what it ranks by (a Lorentz distance ranks by the inner product).
+        stage: What of the model is compared. None = ``trunk``, before the projection, as published, and ``embeddings``
+            for the model's own score, which takes nothing else.
+        encoding: Batches, workers, precision.
+        query_chunk: Test images scored at once.
+        key_chunk: Training images scored at once.
+
+    Raises:
+        ValueError: for settings that do not fit, or images with several labels.
+        DataError: when the sets have other classes, or a label is none of them.
+
+    Source: Wu et al. 2018 (arXiv 1805.01978), section 3.4; ITRA (k = 20, T = 0.07).
+    """
+
+    main_metric = "top1_accuracy"
+
+    def __init__(
+        self,
+        train: ClassificationSet,
+        test: ClassificationSet,
+        *,
+        validation: ClassificationSet | None = None,
+        k: int = 20,
+        temperature: float = 0.07,
+        similarity: Similarity = "cosine",
+        stage: Stage | None = None,
+        encoding: Encoding | None = None,
+        query_chunk: int = 512,
+        key_chunk: int = 4096,
+    ) -> None:
+        if k < 1 or not temperature > 0:
+            raise ValueError(
+                f"k, temperature: got {k} and {temperature}; expected k >= 1 and a temperature > 0."
+            )
+        if similarity not in ("cosine", "model"):
+            raise ValueError(f"similarity: got {similarity!r}; expected 'cosine' or 'model'.")
+        if stage is None:
+            stage = "trunk" if similarity == "cosine" else "embeddings"
+        if stage not in ("trunk", "features", "embeddings") or (
+            similarity == "model" and stage != "embeddings"
+        ):
+            expected = "'embeddings'" if similarity == "model" else "'trunk', 'features' or 'embeddings'"
+            raise ValueError(f"stage: got {stage!r} for similarity={similarity!r}; expected {expected}.")
+        for name, part in (("train", train), ("test", test), ("validation", validation)):
+            if part is not None:
+                check_set(part, ClassificationSet, name=name)
+        self.train = Pool([train] if validation is None else [train, validation])
+        self.test = Pool([test])
+        self.classes = list(test.classes)
+        for part in self.train.parts:
+            if list(part.classes) != self.classes:
+                raise DataError(
+                    f"training images: have {len(part.classes)} classes, the test images {len(self.classes)}, or "
+                    "others; expected the same in the same order."
+                )
+        for pool in (self.train, self.test):
+            if is_multi_label(pool.labels):
+                raise ValueError(
+                    "labels: got several an image; expected one, neighbours vote for one class each."
+                )
+            check_labels(pool.labels, pool.keys, num_classes=len(self.classes))
+        self.k = k
+        self.temperature = temperature
+        self.similarity = similarity
+        self.stage: Stage = stage
+        self.encoding = Encoding() if encoding is None else encoding
+        self.query_chunk = query_chunk
+        self.key_chunk = key_chunk
+
+    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+        """Encode, search and let vote."""
+        trained, tested = (
+            encode_pool(model, pool, None, stage=self.stage, encoding=self.encoding, label=label)
+            for pool, label in ((self.train, "training images"), (self.test, "test images"))
+        )
+        compared = model if self.similarity == "model" else cast(EvaluableModel, _ByCosine(model))
+        similarity, columns = search(
+            compared,
+            tested.features,
+            trained.features,
+            k=self.k,
+            query_modality="image",
+            key_modality="image",
+            query_chunk=self.query_chunk,
+            key_chunk=self.key_chunk,
+        )  # (n, k)
+        votes = neighbour_votes(
+            similarity - similarity[:, :1],  # the same order, and nothing too large or too small for exp
+            _classes([self.train.labels[i] for i in trained.positions])[columns],
+            num_classes=len(self.classes),
+            temperature=self.temperature,
+        )  # (n, C)
+        best = ranking.rank_keys(votes, 1)
+        labels = _classes(self.test.labels).tolist()
+        predicted: list[int | None] = [None] * len(labels)
+        share: list[float | None] = [None] * len(labels)
+        shares = (votes.gather(1, best)[:, 0] / votes.sum(1)).tolist()
+        for i, guess, part in zip(tested.positions, best[:, 0].tolist(), shares, strict=True):
+            predicted[i], share[i] = guess, part
+        return self._result(predicted, share, labels, bad=(trained.bad, tested.bad))
+
+    def _result(
+        self,
+        predicted: list[int | None],
+        share: list[float | None],
+        labels: list[int],
+        *,
+        bad: tuple[list[tuple[int, str]], list[tuple[int, str]]],
+    ) -> EvaluationResult:
+        hits = [guess == label for guess, label in zip(predicted, labels, strict=True)]
+        metrics: dict[str, float] = {
+            "top1_accuracy": 100.0 * sum(hits) / len(hits),
+            "mean_per_class_accuracy": ranking.mean_per_class_accuracy(predicted, labels),
+        }
+        chance = ranking.accuracy_chance(len(self.classes))
+        reasons = [reason for part in bad for _, reason in part]
+        meta: dict[str, Any] = {
+            "images": len(labels),
+            "training_images": len(self.train),
+            "classes": self.classes,
+            "k": self.k,
+            "temperature": self.temperature,
+            "similarity": self.similarity,
+            "stage": self.stage,
+            "unreadable": len(reasons),
+            "unreadable_training": len(bad[0]),
+            "unreadable_first": reasons[:10],
+            "main_metric": self.main_metric,
+        }
+        return EvaluationResult(
+            metrics={**metrics, **{f"{name}_chance": chance for name in metrics}},
+            items={"key": self.test.keys, "label": labels, "predicted": predicted, "share": share},
+            meta=meta,
+            samples={name: [100.0 * hit for hit in hits] for name in metrics},
+            strata={"mean_per_class_accuracy": labels},
+        )
+
+
+class _ByCosine:
+    """A model whose score of any two rows is their cosine."""
+
+    def __init__(self, model: EvaluableModel) -> None:
+        self._model = model
+        self._sphere = Sphere()
+
+    def scores(self, query: Tensor, key: Tensor, *, query_modality: str, key_modality: str) -> Tensor:
+        return self._sphere.pairwise_similarity(normalize(query), normalize(key))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+def _classes(labels: list[Label]) -> Tensor:
+    """(N,) int64."""
+    return torch.tensor([classes_of(label)[0] for label in labels], dtype=torch.int64)

@@ -1,0 +1,195 @@
+"""Linear probe: logistic regression on frozen features, its cost chosen on validation images."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hypvl.checks import one_of
+from hypvl.embedding.encode import Encoding
+from hypvl.evaluation.probes.image_pool import PoolFeatures, encode_pool
+from hypvl.evaluation.probes.labelled import Label
+from hypvl.evaluation.probes.logistic import LogisticModels, LogisticPath, Precision
+from hypvl.evaluation.probes.prediction_files import PredictionFiles
+from hypvl.evaluation.probes.supervised import Learnt, Plan, Run, SupervisedEvaluator
+from hypvl.evaluation.probes.sweep import COARSE_GRID, SweepResult, halving_search
+from hypvl.evaluation.protocol import ClassificationSet, EvaluableModel, Stage
+from hypvl.evaluation.zero_shot import Metric
+
+Normalization = Literal["none", "l2", "standard"]
+
+
+class LinearProbe(SupervisedEvaluator):
+    """Accuracy of a linear classifier on a model's image features.
+
+    Images are resized (shorter side, bicubic), cropped in the centre and encoded once. L2-regularised multinomial
+    logistic regression is fitted on the training part along the costs of the grid, each from where the ones before
+    point to (see ``learning/logistic.py``); the cost with the best metric on the validation part wins, searched on in
+    ``halvings`` halvings of the interval around the best; of equal ones the lowest. The final classifier is fitted
+    with it on both parts, from the chosen one on. With several labels an image each class is a binary problem.
+
+    ``meta["runs"]`` has the chosen cost of each seed, the validation scores by cost and how the solver ended;
+    ``meta["warnings"]`` names costs whose fit did not converge.
+
+    Args:
+        train: Images to learn from.
+        test: Images to be measured on.
+        validation: Images to choose the cost by; None = cut from ``train``.
+        validation_fraction: Share of each class to cut.
+        shots: Images of each class to learn from; None = all.
+        seeds: Of the draws, one result each.
+        costs: Grid of inverse strengths of the penalty; the middle one where one shot leaves nothing to choose by.
+        halvings: How often the interval is halved.
+        metric: What the cost is chosen by and what is reported first.
+        stage: ``"trunk"``, before the projection, as published.
+        normalize: Features as they come; of unit length; or with mean 0 and variance 1 over the training part.
+        tolerance: Of the solver, see :class:`hypvl.evaluation.probes.logistic.LogisticPath`.
+        max_iterations: Of the solver, for each cost.
+        precision: Of the solver; ``"mixed"`` is fp32 as far as that goes, then fp64.
+        encoding: Batches, workers, precision.
+        predictions: Where to write class probabilities; None = nowhere.
+
+    Source: Radford et al. 2021 (arXiv 2103.00020), appendix A.3; Desai et al. 2023 (arXiv 2304.09172).
+    """
+
+    def __init__(
+        self,
+        train: ClassificationSet,
+        test: ClassificationSet,
+        *,
+        validation: ClassificationSet | None = None,
+        validation_fraction: float = 0.2,
+        shots: int | None = None,
+        seeds: Sequence[int] = (0,),
+        costs: Sequence[float] = COARSE_GRID,
+        halvings: int = 4,
+        metric: Metric | None = None,
+        stage: Stage = "trunk",
+        normalize: Normalization = "none",
+        tolerance: float = 5e-4,
+        max_iterations: int = 1000,
+        precision: Precision = "mixed",
+        encoding: Encoding | None = None,
+        predictions: PredictionFiles | None = None,
+    ) -> None:
+        super().__init__(
+            train,
+            test,
+            validation=validation,
+            validation_fraction=validation_fraction,
+            shots=shots,
+            seeds=seeds,
+            metric=metric,
+            stage=stage,
+            encoding=encoding,
+            predictions=predictions,
+        )
+        one_of("normalize", normalize, Normalization)
+        one_of("precision", precision, Precision)
+        self.costs = [float(cost) for cost in costs]
+        self.halvings = halvings
+        self.normalize = normalize
+        self.tolerance = tolerance
+        self.max_iterations = max_iterations
+        self.precision: Precision = precision
+
+    def learn(self, model: EvaluableModel, plans: Sequence[Plan]) -> Learnt:
+        """Encode once what any seed needs; search, fit and predict for each."""
+        positions = sorted({i for plan in plans for i in plan.both})
+        trained = encode_pool(
+            model, self.pool, positions, stage=self.stage, encoding=self.encoding, label="training images"
+        )
+        tested = encode_pool(
+            model, self.test, None, stage=self.stage, encoding=self.encoding, label="test images"
+        )
+        runs = [self._probe(trained, tested, plan) for plan in plans]
+        return Learnt(runs, bad=tested.bad, bad_training=len(trained.bad))
+
+    def _probe(self, trained: PoolFeatures, tested: PoolFeatures, plan: Plan) -> Run:
+        fit, fit_labels = trained.of(plan.fit)
+        statistics = _statistics(fit, self.normalize)
+        path = self._path(_normalized(fit, statistics), fit_labels)
+        fitted: list[LogisticModels] = []
+        warnings: list[str] = []
+
+        def score(costs: Sequence[float]) -> list[float]:
+            models = path.fit(costs)
+            fitted.append(models)
+            return [
+                self.validation_score(models.probabilities(check, k), check_labels) for k in range(len(costs))
+            ]
+
+        if plan.check:
+            check, check_labels = trained.of(plan.check)
+            check = _normalized(check, statistics)
+            found = halving_search(score, self.costs, halvings=self.halvings)
+        else:
+            found = SweepResult(sorted(self.costs)[len(self.costs) // 2], {})
+            warnings.append(
+                f"seed {plan.seed}: there is no image to choose the cost by; it is {found.best:g}, the grid's middle."
+            )
+        both, both_labels = trained.of(plan.both)
+        statistics = _statistics(both, self.normalize)
+        last = self._path(_normalized(both, statistics), both_labels)
+        for models in fitted:
+            last.begin_at(models)
+        final = last.fit([found.best])
+        probabilities = torch.zeros(len(self.test), len(self.classes), dtype=torch.float64)
+        rows = _normalized(tested.features, statistics)
+        probabilities[tested.positions] = final.probabilities(rows, 0).double()
+        return Run(
+            probabilities,
+            trainable=len(self.classes) * (rows.shape[1] + 1),
+            notes={
+                "cost": found.best,
+                "validation_scores": [[cost, value] for cost, value in found.scores.items()],
+                "solver": {
+                    "iterations": final.iterations[0],
+                    "gradient_norm": final.gradient_norm[0],
+                    "passes_of_the_search": sum(models.evaluations for models in fitted),
+                },
+            },
+            warnings=warnings + _warnings([*fitted, final], plan.seed, self.tolerance),
+        )
+
+    def _path(self, rows: Tensor, labels: Sequence[Label]) -> LogisticPath:
+        return LogisticPath(
+            rows,
+            self.targets(labels),
+            num_classes=len(self.classes),
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+            precision=self.precision,
+        )
+
+
+def _statistics(rows: Tensor, normalize: Normalization) -> tuple[Tensor, Tensor] | Literal["none", "l2"]:
+    if normalize != "standard":
+        return normalize
+    wide = rows.double()
+    return wide.mean(dim=0), (wide.var(dim=0, correction=0) + 1e-5).rsqrt()  # as batch normalisation
+
+
+def _normalized(rows: Tensor, statistics: tuple[Tensor, Tensor] | Literal["none", "l2"]) -> Tensor:
+    if statistics == "none":
+        return rows
+    if statistics == "l2":
+        return torch.nn.functional.normalize(rows, dim=1)
+    mean, scale = statistics
+    return (rows - mean) * scale
+
+
+def _warnings(fitted: Sequence[LogisticModels], seed: int, tolerance: float) -> list[str]:
+    lost = [
+        f"{cost:g} (gradient {norm:.1e})"
+        for models in fitted
+        for cost, done, norm in zip(models.costs, models.converged, models.gradient_norm, strict=True)
+        if not done
+    ]
+    if not lost:
+        return []
+    return [
+        f"seed {seed}: the solver did not get within tolerance {tolerance:g} for cost {', '.join(lost)}; "
+        "raise max_iterations."
+    ]

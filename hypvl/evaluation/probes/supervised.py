@@ -1,0 +1,303 @@
+"""What evaluations have in common that learn from a training split: whose images, which part, what is reported."""
+
+import statistics
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hypvl.checks import one_of
+from hypvl.embedding.encode import Encoding
+from hypvl.embedding.model_size import count_parameters
+from hypvl.errors import DataError
+from hypvl.evaluation.probes.class_metrics import Measured, measure
+from hypvl.evaluation.probes.image_pool import Pool
+from hypvl.evaluation.probes.labelled import (
+    Label,
+    as_targets,
+    check_labels,
+    classes_of,
+    cut_validation,
+    few_shot,
+    is_multi_label,
+)
+from hypvl.evaluation.probes.prediction_files import PredictionFiles
+from hypvl.evaluation.protocol import (
+    ClassificationSet,
+    EvaluableModel,
+    EvaluationResult,
+    Evaluator,
+    Stage,
+    check_set,
+)
+from hypvl.evaluation.zero_shot import METRICS, Metric
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one seed trains on: positions in the pool.
+
+    Attributes:
+        seed: Which draw.
+        fit: To train on while settings are chosen.
+        check: To choose them by, empty where nothing is chosen or the draw leaves none. The final classifier is
+            trained on both.
+    """
+
+    seed: int
+    fit: list[int]
+    check: list[int]
+
+    @property
+    def both(self) -> list[int]:
+        """What the final classifier is trained on, ascending."""
+        return sorted(self.fit + self.check)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one seed gave.
+
+    Attributes:
+        probabilities: (N, C) of the test images; rows of unreadable ones mean nothing.
+        trainable: Parameters that were trained.
+        notes: Settings chosen and how; JSON-serialisable.
+        warnings: Sentences for who reads the numbers.
+    """
+
+    probabilities: Tensor
+    trainable: int
+    notes: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What all seeds gave.
+
+    Attributes:
+        runs: One per plan.
+        bad: (position, reason) of test images that cannot be read.
+        bad_training: How many training and validation images cannot be read.
+    """
+
+    runs: list[Run]
+    bad: list[tuple[int, str]]
+    bad_training: int
+
+
+class SupervisedEvaluator(Evaluator):
+    """Trains something on a training split, chooses its settings on a validation split, measures on the test split.
+
+    The test split is looked at once per seed, by the classifier that validation chose. Without shots the validation
+    split is ``validation``, or a share cut from each class of ``train``. With shots both parts come out of the
+    drawn images of ``train``, and ``validation`` is not looked at; one shot leaves nothing to choose by, and the
+    settings that the evaluation names for that are taken.
+
+    Metrics, in percent: those of ``class_metrics.measure``, chance levels beside them; with
+    several seeds their means, and ``seed_std``, the standard deviation (of a sample) of the main metric. A test image
+    that cannot be read counts as wrong; a training image that cannot be read is left out. Both are counted.
+
+    Items, one per test image: ``key``, ``label``, and ``predicted`` (with several seeds ``predicted_seed_<seed>``).
+
+    Args:
+        train: Images to learn from.
+        test: Images to be measured on.
+        validation: Images to choose settings by; None = cut from ``train``.
+        validation_fraction: Share of each class to cut, in (0, 1).
+        shots: Images of each class to learn from; None = all.
+        seeds: Of the draws and of training; one result each.
+        metric: What settings are chosen by and what is reported first; None = ``mean_per_class``, for several
+            labels an image ``map_11_points``.
+        stage: What of the model is learnt from.
+        encoding: Batches, workers, precision.
+        predictions: Where to write class probabilities; None = nowhere.
+
+    Raises:
+        ValueError: for settings that do not fit.
+        DataError: when the splits do not have the same classes.
+    """
+
+    def __init__(
+        self,
+        train: ClassificationSet,
+        test: ClassificationSet,
+        *,
+        validation: ClassificationSet | None = None,
+        validation_fraction: float = 0.2,
+        shots: int | None = None,
+        seeds: Sequence[int] = (0,),
+        metric: Metric | None = None,
+        stage: Stage = "trunk",
+        encoding: Encoding | None = None,
+        predictions: PredictionFiles | None = None,
+    ) -> None:
+        one_of("stage", stage, Stage)
+        if not seeds or len(set(seeds)) < len(seeds) or (shots is not None and shots < 1):
+            raise ValueError(
+                f"seeds, shots: got {list(seeds)}, {shots}; expected different seeds, at least one, and shots >= 1."
+            )
+        for name, given in (("train", train), ("test", test), ("validation", validation)):
+            if given is not None:
+                check_set(given, ClassificationSet, name=name)
+        parts = [train, test] if validation is None else [train, test, validation]
+        if any(list(part.classes) != list(train.classes) for part in parts):
+            raise DataError(
+                f"train, validation and test: have {', '.join(str(len(p.classes)) for p in parts)} classes, not the "
+                "same ones in the same order; give splits of one set."
+            )
+        self.classes = list(train.classes)
+        self.test = Pool([test])
+        self.pool = Pool([train] if validation is None else [train, validation])
+        self.train_count = len(train)
+        for pool in (self.pool, self.test):
+            check_labels(pool.labels, pool.keys, num_classes=len(self.classes))
+        self.multi_label = is_multi_label(self.pool.labels) or is_multi_label(self.test.labels)
+        if metric is None:
+            metric = "map_11_points" if self.multi_label else "mean_per_class"
+        if metric not in METRICS:
+            raise ValueError(f"metric: got {metric!r}; expected one of {', '.join(METRICS)}.")
+        self.main_metric = METRICS[metric]
+        possible = ["map_11_points", "average_precision"]
+        if not self.multi_label:
+            possible = ["mean_per_class_accuracy", "top1_accuracy"] + ["roc_auc"] * (len(self.classes) == 2)
+        if self.main_metric not in possible:
+            labels = "several labels" if self.multi_label else "one label"
+            raise ValueError(
+                f"metric: got {metric!r} for {len(self.classes)} classes and {labels} an image; expected one of "
+                f"{', '.join(possible)}."
+            )
+        self.validation_fraction = validation_fraction
+        self.shots = shots
+        self.seeds = [int(seed) for seed in seeds]
+        self.stage: Stage = stage
+        self.encoding = Encoding() if encoding is None else encoding
+        self.predictions = predictions
+
+    @property
+    def chooses(self) -> bool:
+        """Whether settings are chosen, which needs validation images."""
+        return True
+
+    @abstractmethod
+    def learn(self, model: EvaluableModel, plans: Sequence[Plan]) -> Learnt:
+        """Train on each plan and predict the test images."""
+
+    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+        """Train and measure."""
+        plans = [self._plan(seed) for seed in self.seeds]
+        learnt = self.learn(model, plans)
+        missing, runs = [position for position, _ in learnt.bad], learnt.runs
+        found = [measure(run.probabilities, self.test.labels, missing=missing) for run in runs]
+        if self.main_metric not in found[0].metrics:
+            raise ValueError(
+                f"metric: {self.main_metric} cannot be had from these labels; expected one of "
+                f"{', '.join(found[0].metrics)}."
+            )
+        if self.predictions is not None:
+            total, backbone = count_parameters(model, stage=self.stage)
+            for plan, run in zip(plans, runs, strict=True):
+                self.predictions.write(
+                    run.probabilities,
+                    missing=missing,
+                    shots=-1 if self.shots is None else self.shots,
+                    seed=plan.seed,
+                    trainable=run.trainable,
+                    total=total,
+                    backbone=backbone,
+                )
+        return self._result(plans, learnt, found)
+
+    def validation_score(self, probabilities: Tensor, labels: Sequence[Label]) -> float:
+        """The main metric of predictions for validation images."""
+        metrics = measure(probabilities, labels).metrics
+        if self.main_metric not in metrics:
+            raise DataError(
+                f"validation: its {len(labels)} images give no {self.main_metric} (have {', '.join(metrics)}); "
+                "choose another metric or more validation images."
+            )
+        return metrics[self.main_metric]
+
+    def targets(self, labels: Sequence[Label]) -> Tensor:
+        """As :func:`hypvl.evaluation.probes.labelled.as_targets`."""
+        return as_targets(labels, num_classes=len(self.classes), multi_label=self.multi_label)
+
+    def _plan(self, seed: int) -> Plan:
+        train = list(range(self.train_count))
+        if self.shots is not None:
+            train = few_shot(self.pool.labels[: self.train_count], shots=self.shots, seed=seed)
+        elif len(self.pool) > self.train_count:
+            return Plan(seed, train, list(range(self.train_count, len(self.pool))))
+        if not self.chooses or (self.shots is not None and not self._can_validate(train)):
+            return Plan(seed, train, [])
+        return Plan(
+            seed, *cut_validation(train, self.pool.labels, fraction=self.validation_fraction, seed=seed)
+        )
+
+    def _can_validate(self, positions: Sequence[int]) -> bool:
+        """Whether some class has two of these images, one to learn from and one to validate on."""
+        first = [next(iter(classes_of(self.pool.labels[i])), -1) for i in positions]
+        return len(set(first)) < len(first)
+
+    def _result(self, plans: Sequence[Plan], learnt: Learnt, found: Sequence[Measured]) -> EvaluationResult:
+        runs = learnt.runs
+        metrics: dict[str, float] = {}
+        for name in found[0].metrics:
+            metrics[name] = statistics.fmean(one.metrics[name] for one in found)
+            if name in found[0].chance:
+                metrics[f"{name}_chance"] = found[0].chance[name]
+        if len(runs) > 1:
+            metrics["seed_std"] = statistics.stdev(one.metrics[self.main_metric] for one in found)
+        items: dict[str, list[Any]] = {
+            "key": list(self.test.keys),
+            "label": [
+                list(classes_of(label)) if self.multi_label else classes_of(label)[0]
+                for label in self.test.labels
+            ],
+        }
+        for plan, one in zip(plans, found, strict=True):
+            items["predicted" if len(runs) == 1 else f"predicted_seed_{plan.seed}"] = list(one.predicted)
+        samples = {
+            name: [
+                statistics.fmean(values) for values in zip(*(one.samples[name] for one in found), strict=True)
+            ]
+            for name in found[0].samples
+        }
+        per_seed = [
+            {
+                "seed": plan.seed,
+                self.main_metric: one.metrics[self.main_metric],
+                "train_images": len(plan.fit),
+                "validation_images": len(plan.check),
+                **run.notes,
+            }
+            for plan, run, one in zip(plans, runs, found, strict=True)
+        ]
+        return EvaluationResult(
+            metrics=metrics,
+            items=items,
+            samples=samples,
+            strata=dict(found[0].strata),
+            meta={
+                "images": len(self.test),
+                "classes": self.classes,
+                "shots": self.shots,
+                "stage": self.stage,
+                "unreadable": len(learnt.bad),
+                "unreadable_first": [reason for _, reason in learnt.bad[:10]],
+                "unreadable_training": learnt.bad_training,
+                "trainable_parameters": runs[0].trainable,
+                "runs": per_seed,
+                "warnings": [text for run in runs for text in run.warnings],
+                "main_metric": self.main_metric,
+            },
+        )
+
+
+def class_probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:
+    """(N, C) logits -> probabilities in fp64: of a softmax, or of each class alone."""
+    wide = logits.double()
+    return torch.sigmoid(wide) if multi_label else torch.softmax(wide, dim=1)

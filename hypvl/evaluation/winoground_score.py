@@ -1,0 +1,123 @@
+"""Compositionality by groups: two images and two captions that differ in how the same things go together."""
+
+from collections.abc import Mapping, Sequence
+from math import fsum
+
+from hypvl.data.tokenizer import get_tokenizer
+from hypvl.data.transforms import ResizeCenterCrop
+from hypvl.datasets.choices import GroupSet
+from hypvl.embedding.encode import Encoding, encode_images, encode_texts
+from hypvl.embedding.pair_scores import pair_scores
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer, check_set
+from hypvl.metrics.choices import GROUP_CHANCE, group_hits, margins
+
+
+class CaptionGroups(Evaluator):
+    """Text, image and group score of groups of two images and two captions, by the model's own score.
+
+    Metrics, in percent: ``text_score``, groups in which both images score their own caption higher;
+    ``image_score``, both captions score their own image higher; ``group_score`` (the main one), both; and each as
+    ``<score>_<kind>`` of every kind, with ``_chance`` (25, 25, 16.7). A tie is a miss, and so is a group with a
+    image that cannot be read. The query of the text score is the image, that of the image score the caption,
+    which matters for models whose two directions differ.
+
+    Items, one per group: ``key``, ``kinds``, ``text_margin`` and ``image_margin`` (score of the own one minus that
+    of the other, the smaller of the two; None for an unreadable image), ``group`` (whether it is a hit).
+
+    Args:
+        dataset: Groups, at least one.
+        encoding: Batches, workers, precision.
+        tokenizer: In place of hypvl's own, with the model's context length.
+
+    Raises:
+        ValueError: without groups.
+
+    Source: Winoground, Thrush et al. 2022 (arXiv 2204.03162), section 3.3.
+    """
+
+    main_metric = "group_score"
+
+    def __init__(
+        self, dataset: GroupSet, *, encoding: Encoding | None = None, tokenizer: Tokenizer | None = None
+    ) -> None:
+        check_set(dataset, GroupSet)
+        if not dataset.groups:
+            raise ValueError("dataset: got no groups; expected at least one.")
+        self.dataset = dataset
+        self.encoding = Encoding() if encoding is None else encoding
+        self.tokenizer = tokenizer
+
+    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+        """Encode, compare both ways and count."""
+        groups = self.dataset.groups
+        texts = list(dict.fromkeys(text for group in groups for text in group.captions))
+        row = {text: i for i, text in enumerate(texts)}
+        tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
+        captions = encode_texts(model, texts, tokenizer=tokenizer, encoding=self.encoding, label="captions")
+        images = encode_images(
+            model,
+            self.dataset.images,
+            transform=ResizeCenterCrop(model.image_size),
+            encoding=self.encoding,
+        )
+        place = {image: i for i, image in enumerate(images.indices.tolist())}
+        whole = [i for i, group in enumerate(groups) if all(image in place for image in group.images)]
+        image_rows = [place[image] for i in whole for image in groups[i].images]
+        caption_rows = [row[text] for i in whole for text in groups[i].captions]
+        # One row of pairs per query, two queries per group: image 0, image 1; caption 0, caption 1.
+        by_image = pair_scores(
+            model,
+            images.embeddings[image_rows],
+            captions,
+            [caption_rows[at - at % 2 : at - at % 2 + 2] for at in range(len(image_rows))],
+            query_modality="image",
+            key_modality="text",
+        )
+        by_caption = pair_scores(
+            model,
+            captions[caption_rows],
+            images.embeddings,
+            [image_rows[at - at % 2 : at - at % 2 + 2] for at in range(len(caption_rows))],
+            query_modality="text",
+            key_modality="image",
+        )
+        hits: list[dict[str, bool]] = [dict.fromkeys(GROUP_CHANCE, False) for _ in groups]
+        text_margins: list[float | None] = [None] * len(groups)
+        image_margins: list[float | None] = [None] * len(groups)
+        for at, i in enumerate(whole):
+            text, image = by_image[2 * at : 2 * at + 2], by_caption[2 * at : 2 * at + 2]
+            hits[i] = group_hits(text, image)
+            text_margins[i], image_margins[i] = float(margins(text).min()), float(margins(image).min())
+        result = EvaluationResult(
+            metrics={},
+            items={
+                "key": [group.key for group in groups],
+                "kinds": [list(group.kinds) for group in groups],
+                "text_margin": text_margins,
+                "image_margin": image_margins,
+                "group": [hit["group"] for hit in hits],
+            },
+            meta={
+                "images": len(self.dataset.images),
+                "groups": len(groups),
+                **self.dataset.meta,
+                "unreadable": len(images.bad),
+                "unreadable_first": [reason for _, reason in images.bad[:10]],
+                "main_metric": self.main_metric,
+            },
+        )
+        self._count(hits, result)
+        return result
+
+    def _count(self, hits: Sequence[Mapping[str, bool]], result: EvaluationResult) -> None:
+        """Put metrics and samples into the result."""
+        groups = self.dataset.groups
+        parts: dict[str, list[int]] = {"": list(range(len(groups)))}
+        for kind in sorted({kind for group in groups for kind in group.kinds}):
+            parts[f"_{kind}"] = [i for i, group in enumerate(groups) if kind in group.kinds]
+        for suffix, mine in parts.items():
+            for name, chance in GROUP_CHANCE.items():
+                values = [100.0 if hits[i][name] else 0.0 for i in mine]
+                result.metrics[f"{name}_score{suffix}"] = fsum(values) / len(values)
+                result.metrics[f"{name}_score{suffix}_chance"] = chance
+                result.samples[f"{name}_score{suffix}"] = values

@@ -1,0 +1,355 @@
+"""Scores between embeddings as models are trained and evaluated with them.
+
+A scorer turns a geometry into logits (scaled, for training), scores (for ranking) and class scores (for
+zero-shot classification). Scales and biases appear in the logits only: they change no ranking.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from hypvl.checks import number, one_of
+from hypvl.geometry.base import Geometry
+from hypvl.geometry.tiles import Factored
+from hypvl.numerics import full_precision
+
+Modality: TypeAlias = Literal["image", "text"]
+Ranking: TypeAlias = Literal["trained", "published"]
+_PROMPTS_AT_ONCE = 4096
+_LOG_SCALE_LIMIT = 80  # exp of it is a number in fp32
+LOG_SCALE_MAX = 4.6052  # Parity: log 100 as the published code rounds it
+
+
+class Scorer(nn.Module, ABC):
+    """Similarity as a model trains it.
+
+    Args:
+        log_scale_init: Starting value of the learned log of the scale of the logits.
+        log_scale_max: Its upper bound, kept by :meth:`constrain_`.
+
+    Attributes:
+        ranks_by_distance: Whether scores rank as a distance does. Then the root of the space is a key like any
+            other, and a traversal allows only texts whose cone holds the point, where there are cones.
+    """
+
+    no_weight_decay: frozenset[str] = frozenset({"log_scale"})
+    ranks_by_distance: bool = True
+    log_scale: nn.Parameter
+
+    def __init__(
+        self, *, log_scale_init: float = math.log(1 / 0.07), log_scale_max: float = LOG_SCALE_MAX
+    ) -> None:
+        super().__init__()
+        number("log_scale_init", log_scale_init, least=-_LOG_SCALE_LIMIT)
+        number("log_scale_max", log_scale_max, most=_LOG_SCALE_LIMIT)
+        if not log_scale_init <= log_scale_max:
+            raise ValueError(
+                f"log_scale_init: got {log_scale_init}, expected at most log_scale_max = {log_scale_max}."
+            )
+        self.log_scale_max = log_scale_max
+        self.log_scale = nn.Parameter(torch.tensor(float(log_scale_init)))
+
+    @property
+    def scale(self) -> Tensor:
+        """exp(log_scale), 0-dim, fp32 or better."""
+        return self.log_scale.to(torch.promote_types(self.log_scale.dtype, torch.float32)).exp()
+
+    @abstractmethod
+    def logits(
+        self,
+        geometry: Geometry,
+        query: Tensor,
+        key: Tensor,
+        *,
+        query_modality: Modality,
+        key_modality: Modality,
+    ) -> Tensor:
+        """Scaled scores for training, embeddings (Q, D), (K, D) -> (Q, K)."""
+
+    def factored_logits(
+        self,
+        geometry: Geometry,
+        query: Tensor,
+        key: Tensor,
+        *,
+        query_modality: Modality,
+        key_modality: Modality,
+    ) -> Factored | None:
+        """:meth:`logits` up to a constant, not computed yet, for losses that need no whole matrix of them.
+
+        None where they are no function of one inner product, as in product spaces.
+        """
+        check_modalities(query=query_modality, key=key_modality)
+        return None
+
+    def scores(
+        self,
+        geometry: Geometry,
+        query: Tensor,
+        key: Tensor,
+        *,
+        query_modality: Modality,
+        key_modality: Modality,
+    ) -> Tensor:
+        """Scores for ranking, embeddings (Q, D), (K, D) -> (Q, K); higher = closer.
+
+        By default the cheapest form the geometry has; comparable along a row only in order.
+        """
+        check_modalities(query=query_modality, key=key_modality)
+        return geometry.ranking_similarity(query, key)
+
+    def class_scores(
+        self, geometry: Geometry, image_embeddings: Tensor, prompt_features: Sequence[Tensor] | Tensor
+    ) -> Tensor:
+        """Scores of images for classes given by the features of their prompts.
+
+        By default the prompts of a class are pooled into one embedding first.
+
+        Args:
+            geometry: The space of the embeddings.
+            image_embeddings: (Q, D).
+            prompt_features: One (P_c, D) per class, or (C, P, D).
+
+        Returns:
+            (Q, C); higher = closer.
+
+        Raises:
+            ValueError: There is no class, or one without prompts.
+        """
+        prompts = _checked(prompt_features)
+        if len({len(p) for p in prompts}) == 1:
+            classes = geometry.pool(torch.stack(prompts))  # (C, D)
+        else:
+            classes = torch.stack([geometry.pool(p) for p in prompts])
+        return self.scores(geometry, image_embeddings, classes, query_modality="image", key_modality="text")
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        """Clamp the scale into its range, in place; called before each training step only."""
+        self.log_scale.clamp_(max=self.log_scale_max)
+
+
+class NegativeDistance(Scorer):
+    """Logits -s d(x, y), as MERU; with a flat geometry -s |x - y|^2, as EuCLIP.
+
+    The distance is what the geometry calls its (negative) similarity. Lorentz spaces rank by the inner
+    product, which has the order of the distance and costs less.
+    """
+
+    def logits(
+        self,
+        geometry: Geometry,
+        query: Tensor,
+        key: Tensor,
+        *,
+        query_modality: Modality,
+        key_modality: Modality,
+    ) -> Tensor:
+        check_modalities(query=query_modality, key=key_modality)
+        return self.scale * geometry.pairwise_similarity(query, key)
+
+    def factored_logits(
+        self,
+        geometry: Geometry,
+        query: Tensor,
+        key: Tensor,
+        *,
+        query_modality: Modality,
+        key_modality: Modality,
+    ) -> Factored | None:
+        check_modalities(query=query_modality, key=key_modality)
+        found = geometry.factored_similarity(query, key)
+        return None if found is None else found.scaled(self.scale)
+
+
+class Cosine(Scorer):
+    """Logits s x.y + b of unit embeddings; CLIP has no bias b, SigLIP learns one.
+
+    Args:
+        bias_init: Starting value of a learned bias; None = no bias.
+        log_scale_init: As :class:`Scorer`; SigLIP starts at log 10.
+        log_scale_max: As :class:`Scorer`.
+    """
+
+    no_weight_decay: frozenset[str] = frozenset({"log_scale", "bias"})
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        *,
+        bias_init: float | None = None,
+        log_scale_init: float = math.log(1 / 0.07),
+        log_scale_max: float = LOG_SCALE_MAX,
+    ) -> None:
+        super().__init__(log_scale_init=log_scale_init, log_scale_max=log_scale_max)
+        if bias_init is not None:
+            number("bias_init", bias_init)
+        self.bias = None if bias_init is None else nn.Parameter(torch.tensor(float(bias_init)))
+
+    def logits(
+        self,
+        geometry: Geometry,
+        query: Tensor,
+        key: Tensor,
+        *,
+        query_modality: Modality,
+        key_modality: Modality,
+    ) -> Tensor:
+        check_modalities(query=query_modality, key=key_modality)
+        logits = self.scale * geometry.pairwise_similarity(query, key)
+        return logits if self.bias is None else logits + self.bias.to(logits.dtype)
+
+    def factored_logits(
+        self,
+        geometry: Geometry,
+        query: Tensor,
+        key: Tensor,
+        *,
+        query_modality: Modality,
+        key_modality: Modality,
+    ) -> Factored | None:
+        check_modalities(query=query_modality, key=key_modality)
+        found = geometry.factored_similarity(query, key)
+        # The constant b changes no softmax; its gradient is 0, not absent.
+        scale = self.scale if self.bias is None else self.scale + 0 * self.bias.to(self.scale.dtype)
+        return None if found is None else found.scaled(scale)
+
+
+class ExteriorAngle(Scorer):
+    """Logits from the exterior angle phi at the query: +s phi(I, T) for images, -s phi(T, I) for texts.
+
+    Classes are scored prompt by prompt: the mean over a class's prompts of the angle at the image.
+
+    Args:
+        ranking: Which angle ranks retrieval. ``"trained"``: the signs of the logits. ``"published"``: the
+            reference evaluator's, +phi(I, T) with the angle at the image for text queries, -phi(T, I) with
+            the angle at the text for image queries, each the opposite of what that direction was trained on.
+        log_scale_init: As :class:`Scorer`.
+        log_scale_max: As :class:`Scorer`.
+
+    Source: Ramasinghe et al., "Accept the Modality Gap: An Exploration in the Hyperbolic Space", 2024.
+    Differs: the published text -> image ranking is offered by name only; the trained one is the default.
+    """
+
+    ranks_by_distance = False  # towards the root every angle is pi, at the root there is none
+
+    def __init__(
+        self,
+        *,
+        ranking: Ranking = "trained",
+        log_scale_init: float = math.log(1 / 0.07),
+        log_scale_max: float = LOG_SCALE_MAX,
+    ) -> None:
+        super().__init__(log_scale_init=log_scale_init, log_scale_max=log_scale_max)
+        self.ranking = one_of("ranking", ranking, Ranking)
+
+    def logits(
+        self,
+        geometry: Geometry,
+        query: Tensor,
+        key: Tensor,
+        *,
+        query_modality: Modality,
+        key_modality: Modality,
+    ) -> Tensor:
+        check_modalities(query=query_modality, key=key_modality)
+        if query_modality == key_modality:
+            return self.scale * geometry.pairwise_similarity(query, key)
+        return self.scale * _signed(query_modality, _angle(geometry, query, key))
+
+    def factored_logits(
+        self,
+        geometry: Geometry,
+        query: Tensor,
+        key: Tensor,
+        *,
+        query_modality: Modality,
+        key_modality: Modality,
+    ) -> Factored | None:
+        check_modalities(query=query_modality, key=key_modality)
+        if query_modality == key_modality:
+            found = geometry.factored_similarity(query, key)
+        else:
+            found = geometry.factored_exterior_angle(query, key)
+        sign = -1 if query_modality == "text" and key_modality == "image" else 1
+        return None if found is None else found.scaled(sign * self.scale)
+
+    def scores(
+        self,
+        geometry: Geometry,
+        query: Tensor,
+        key: Tensor,
+        *,
+        query_modality: Modality,
+        key_modality: Modality,
+    ) -> Tensor:
+        check_modalities(query=query_modality, key=key_modality)
+        if query_modality == key_modality:
+            return geometry.ranking_similarity(query, key)
+        if self.ranking == "trained":
+            return _signed(query_modality, _angle(geometry, query, key))
+        # Parity: the evaluator of the published code takes the angle at the key.
+        return _signed(key_modality, _angle(geometry, key, query)).mT
+
+    @full_precision
+    def class_scores(
+        self, geometry: Geometry, image_embeddings: Tensor, prompt_features: Sequence[Tensor] | Tensor
+    ) -> Tensor:
+        columns = []
+        for group in _grouped(_checked(prompt_features)):
+            prompts = geometry.lift(torch.cat(group))
+            angles = _angle(geometry, image_embeddings, prompts)  # (Q, all prompts of the group)
+            columns += [part.mean(-1) for part in angles.split([len(p) for p in group], dim=-1)]
+        return torch.stack(columns, dim=-1)  # (Q, C)
+
+
+def check_modalities(*, query: Modality, key: Modality) -> None:
+    """Refuse what is neither image nor text: a misspelt one would turn signs around.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    one_of("query_modality", query, Modality)
+    one_of("key_modality", key, Modality)
+
+
+def _signed(apex_modality: Modality, angle: Tensor) -> Tensor:
+    return angle if apex_modality == "image" else -angle
+
+
+def _angle(geometry: Geometry, apex: Tensor, point: Tensor) -> Tensor:
+    angle = geometry.pairwise_exterior_angle(apex, point)
+    if angle is None:
+        raise ValueError(
+            f"geometry: got {type(geometry).__name__}, which has no exterior angles; use one with cones."
+        )
+    return angle
+
+
+def _checked(prompt_features: Sequence[Tensor] | Tensor) -> list[Tensor]:
+    prompts = list(prompt_features)
+    if not prompts:
+        raise ValueError("prompt_features: got no class, expected at least one (P, D) tensor.")
+    for i, p in enumerate(prompts):
+        if p.dim() != 2 or len(p) == 0:
+            raise ValueError(
+                f"prompt_features[{i}]: got shape {tuple(p.shape)}, expected (P, D) with P >= 1."
+            )
+    return prompts
+
+
+def _grouped(prompts: list[Tensor]) -> list[list[Tensor]]:
+    """Classes in order, in groups of bounded size: memory does not grow with the number of classes."""
+    groups: list[list[Tensor]] = [[]]
+    size = 0
+    for p in prompts:
+        if size + len(p) > _PROMPTS_AT_ONCE and groups[-1]:
+            groups.append([])
+            size = 0
+        groups[-1].append(p)
+        size += len(p)
+    return groups

@@ -1,0 +1,144 @@
+"""Metrics of true captions against false ones: pure functions of scores. Shares are in percent.
+
+Ties. A true caption that scores no higher than a false one is a miss, wherever the captions stand in a file.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hypvl.checks import number
+
+#: Scores of the true caption of an image and of its false ones; None = the image could not be read.
+Scored: TypeAlias = tuple[float, Sequence[float]] | None
+#: What a random order gives of :func:`group_hits`, in percent: the two largest of four scores are the right ones.
+GROUP_CHANCE = {"text": 25.0, "image": 25.0, "group": 100.0 / 6.0}
+
+
+def choice_hits(scored: Sequence[Scored]) -> list[bool]:
+    """Whether each true caption scores above all false ones of its image; a tie and None are misses.
+
+    Raises:
+        ValueError: for a score that is NaN.
+    """
+    _check_scored(scored)
+    return [one is not None and all(one[0] > foil for foil in one[1]) for one in scored]
+
+
+def choice_chance(foils: Sequence[int]) -> float:
+    """Percent that a random order gets right, the mean of ``1 / (1 + n)``.
+
+    Args:
+        foils: Number n of false captions of each choice, at least 1.
+    """
+    if not foils or min(foils) < 1:
+        raise ValueError(
+            f"foils: got {list(foils)[:5]}; expected at least one choice, each with a false caption."
+        )
+    return 100.0 * float(np.mean([1.0 / (1 + count) for count in foils]))
+
+
+def auroc(positive: ArrayLike, negative: ArrayLike) -> float:
+    """Percent of pairs of a positive and a negative in which the positive scores higher; a tie counts half.
+
+    This is the area under the ROC curve.
+
+    Args:
+        positive: (P,) scores of what is true, P >= 1.
+        negative: (N,) scores of what is false, N >= 1.
+
+    Raises:
+        ValueError: when one is empty or holds NaN.
+    """
+    above, below = np.asarray(positive, dtype=np.float64), np.sort(np.asarray(negative, dtype=np.float64))
+    if not len(above) or not len(below) or np.isnan(above).any() or np.isnan(below).any():
+        raise ValueError(
+            f"positive and negative: got {len(above)} and {len(below)} scores; expected at least one of each, no NaN."
+        )
+    won = np.searchsorted(below, above, side="left")  # (P,) negatives below each
+    tied_too = np.searchsorted(below, above, side="right")
+    return 100.0 * float((won + tied_too).sum()) / (2.0 * len(above) * len(below))
+
+
+def detection(scored: Sequence[Scored], *, threshold: float) -> dict[str, float]:
+    """True or false by a threshold: a text is called true when it scores above it.
+
+    Args:
+        scored: Of each image; None = unreadable, all of its texts count as called wrongly.
+        threshold: On the scale of the scores.
+
+    Returns:
+        In percent: ``p_c``, true captions called true; ``p_f``, false ones called false; ``min_p``, the smaller;
+        ``acc``, the mean of both; ``precision`` (0 when nothing is called true) and ``f1`` of calling a true
+        caption true.
+
+    Raises:
+        ValueError: without choices, for a score that is NaN, or a threshold that is not finite.
+
+    Source: p_c, p_f and acc as in VALSE (arXiv 2112.07566), precision and F1 as VL-CheckList's (arXiv 2207.00221).
+    """
+    if not scored:
+        raise ValueError("scored: got no choices; expected at least one.")
+    _check_scored(scored)
+    threshold = number("threshold", threshold)
+    found = [one for one in scored if one is not None]
+    p_c = sum(one[0] > threshold for one in found) / len(scored)
+    # Each image counts once, however many false captions it has.
+    p_f = sum(sum(foil <= threshold for foil in one[1]) / len(one[1]) for one in found) / len(scored)
+    called = p_c + 1.0 - p_f
+    precision = p_c / called if called else 0.0
+    shares = {
+        "acc": (p_c + p_f) / 2.0,
+        "p_c": p_c,
+        "p_f": p_f,
+        "min_p": min(p_c, p_f),
+        "precision": precision,
+        "f1": 2.0 * precision * p_c / (precision + p_c) if p_c else 0.0,
+    }
+    return {name: 100.0 * share for name, share in shares.items()}
+
+
+def group_hits(text: ArrayLike, image: ArrayLike) -> dict[str, bool]:
+    """Two images and two captions, the first of each and the second of each belonging together.
+
+    Args:
+        text: (2, 2), ``text[i][c]``: score of caption c for image i, the image being the query.
+        image: (2, 2), ``image[c][i]``: score of image i for caption c, the caption being the query.
+
+    Returns:
+        ``text``: both images prefer their caption; ``image``: both captions prefer their image; ``group``:
+        both of these. A tie is a miss.
+
+    Raises:
+        ValueError: for other shapes, or NaN.
+
+    Source: Winoground, Thrush et al. 2022 (arXiv 2204.03162), equations 1 to 3.
+    """
+    by_image, by_caption = np.asarray(text, dtype=np.float64), np.asarray(image, dtype=np.float64)
+    if by_image.shape != (2, 2) or by_caption.shape != (2, 2):
+        raise ValueError(
+            f"text and image: got shapes {by_image.shape} and {by_caption.shape}; expected (2, 2)."
+        )
+    if np.isnan(by_image).any() or np.isnan(by_caption).any():
+        raise ValueError("text and image: hold NaN; expected numbers, since nothing is above or below NaN.")
+    found = {
+        name: bool((margins(rows) > 0).all()) for name, rows in (("text", by_image), ("image", by_caption))
+    }
+    return {**found, "group": all(found.values())}
+
+
+def _check_scored(scored: Sequence[Scored]) -> None:
+    for place, one in enumerate(scored):
+        if one is not None and (math.isnan(one[0]) or any(math.isnan(foil) for foil in one[1])):
+            raise ValueError(
+                f"scored[{place}]: holds NaN; expected numbers, since nothing is above or below NaN."
+            )
+
+
+def margins(rows: ArrayLike) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
+    """Own score minus the other's, of each query: (2, 2) -> (2,)."""
+    square = np.asarray(rows, dtype=np.float64)
+    return np.diagonal(square) - np.diagonal(square[:, ::-1])

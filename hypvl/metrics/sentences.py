@@ -1,0 +1,79 @@
+"""Metrics of sentence embeddings: similarity over several subsets, and triplets. Pure functions."""
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hypvl.checks import one_of
+from hypvl.metrics.correlation import Numbers, pearson, spearman
+
+Distance: TypeAlias = Literal["cosine", "euclidean", "manhattan"]
+
+
+def aggregate_correlations(subsets: Mapping[str, tuple[Numbers, Numbers]]) -> dict[str, float]:
+    """Correlation of scores with the gold ones over several subsets, in three ways.
+
+    ``<kind>_all`` over all pairs put together, which is what STS12 to STS16 are reported by; ``<kind>_mean`` the mean
+    over subsets; ``<kind>_wmean`` that mean weighted with their sizes; for ``spearman`` and ``pearson``.
+
+    Args:
+        subsets: Name -> (scores, gold scores), as many of one as of the other.
+
+    Returns:
+        Six correlations in [-1, 1].
+
+    Raises:
+        ValueError: without subsets, or for one whose correlation is not defined.
+
+    Source: SentEval (Conneau and Kiela 2018); SimCSE (Gao et al. 2021), appendix on STS.
+    """
+    if not subsets:
+        raise ValueError("subsets: got none; expected at least one.")
+    scores = [np.asarray(given, dtype=np.float64) for given, _ in subsets.values()]
+    gold = [np.asarray(given, dtype=np.float64) for _, given in subsets.values()]
+    sizes = np.array([len(part) for part in gold])
+    found: dict[str, float] = {}
+    for kind, correlate in (("spearman", spearman), ("pearson", pearson)):
+        each = [correlate(x, y) for x, y in zip(scores, gold, strict=True)]
+        found[f"{kind}_all"] = correlate(np.concatenate(scores), np.concatenate(gold))
+        found[f"{kind}_mean"] = float(np.mean(each))
+        found[f"{kind}_wmean"] = float(np.average(each, weights=sizes))
+    return found
+
+
+def triplet_accuracy(
+    anchor: Tensor, positive: Tensor, negative: Tensor, *, distance: Distance = "cosine"
+) -> float:
+    """Percent of triplets in which the positive is strictly nearer to the anchor than the negative.
+
+    Args:
+        anchor: (N, D), N >= 1.
+        positive: (N, D).
+        negative: (N, D).
+        distance: ``cosine`` (1 - cosine), ``euclidean`` or ``manhattan``.
+
+    Raises:
+        ValueError: for other shapes, another distance, or a row whose distance is no number.
+    """
+    one_of("distance", distance, Distance)
+    if not anchor.shape == positive.shape == negative.shape or anchor.ndim != 2 or len(anchor) == 0:
+        raise ValueError(
+            f"anchor, positive, negative: got shapes {tuple(anchor.shape)}, {tuple(positive.shape)}, "
+            f"{tuple(negative.shape)}; expected one shape (N, D), N >= 1."
+        )
+    near, far = (_distances(anchor, other, distance) for other in (positive, negative))
+    if bool((near.isnan() | far.isnan()).any()):
+        raise ValueError("anchor, positive, negative: have a distance that is NaN; expected finite rows.")
+    return 100.0 * float((near < far).double().mean())
+
+
+def _distances(x: Tensor, y: Tensor, distance: Distance) -> Tensor:
+    """Of paired rows, (N,)."""
+    if distance == "cosine":
+        return 1.0 - torch.nn.functional.cosine_similarity(x, y, dim=-1)
+    if distance == "euclidean":
+        return torch.linalg.vector_norm(x - y, dim=-1)
+    return (x - y).abs().sum(-1)

@@ -1,0 +1,184 @@
+"""From captions to their hard negatives: chooses words, asks a backend, keeps what passes the rules."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from hypvl.checks import one_of
+from hypvl.negatives import rules
+from hypvl.negatives.backends.base import Backend, Request
+from hypvl.negatives.keyed_random import Draws
+from hypvl.negatives.lexicon import Kind
+from hypvl.negatives.relation import RelationMethod, relation_negatives
+from hypvl.negatives.tagging import Word
+from hypvl.negatives.text import Edit, apply_edits
+
+NegativeType: TypeAlias = Literal["relation", "attribute", "object", "action"]
+#: In the order of the published fields; the order in which a caption's negatives are made.
+TYPES: tuple[NegativeType, ...] = ("relation", "attribute", "object", "action")
+#: Field of the published format for each type.
+FIELDS: dict[NegativeType, str] = {
+    "relation": "relation_aug_caption",
+    "attribute": "adj_aug_caption",
+    "object": "noun_aug_caption",
+    "action": "verb_aug_caption",
+}
+NOT_ASKED = "not asked for"
+NO_REPLACEMENT = "no word that would make it false"
+_KINDS: dict[NegativeType, Kind] = {"attribute": "adjective", "object": "noun", "action": "verb"}
+_NO_WORD = {"adjective": "no known adjective", "noun": "no known noun", "verb": "no known verb"}
+_WORDS_TRIED = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """A caption and what it belongs to.
+
+    Args:
+        position: In its source, from 0; with the seed it decides every draw.
+        image: Path or id, as the source gives it.
+        caption: The true text.
+        ids: Further fields to hand on (``image_id``, ``id``).
+        others: The image's other captions where the source knows them: what they mention is never used as a
+            replacement, for it is true of the image.
+    """
+
+    position: int
+    image: str | int
+    caption: str
+    ids: tuple[tuple[str, Any], ...] = ()
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is made.
+
+    Args:
+        seed: Of all draws, >= 0.
+        types: Which negatives; the others are marked invalid.
+        relation: How relation negatives are made.
+    """
+
+    seed: int = 0
+    types: tuple[NegativeType, ...] = TYPES
+    relation: RelationMethod = "either"
+
+    def __post_init__(self) -> None:
+        one_of("relation", self.relation, RelationMethod)
+        for kind in self.types:
+            one_of("types", kind, NegativeType)
+
+
+@dataclass
+class Negatives:
+    """The negatives of one caption: a text for each type there is, else the reason why there is none."""
+
+    row: Row
+    texts: dict[NegativeType, str] = field(default_factory=dict)
+    reasons: dict[NegativeType, str] = field(default_factory=dict)
+
+    def line(self) -> dict[str, Any]:
+        """The object that is written: the published fields, and the general form with the same texts."""
+        return {
+            "image": self.row.image,
+            **dict(self.row.ids),
+            "caption": self.row.caption,
+            **{FIELDS[kind]: self.texts.get(kind, rules.NO_NEGATIVE) for kind in TYPES},
+            "valid_caption": [1, *(int(kind in self.texts) for kind in TYPES)],
+            "negatives": [
+                {"type": kind, "text": self.texts[kind]}
+                if kind in self.texts
+                else {"type": kind, "text": rules.NO_NEGATIVE, "valid": False}
+                for kind in TYPES
+            ],
+        }
+
+
+def make_negatives(rows: Sequence[Row], backend: Backend, settings: Settings) -> list[Negatives]:
+    """The negatives of some captions.
+
+    Each type changes one word (relation: two) of the caption. Which one, and into what, is drawn from a
+    generator of (seed, position of the caption, type): neither other captions nor other types matter.
+
+    Args:
+        rows: Captions, handed to the backend together.
+        backend: Finds and proposes words.
+        settings: Seed, types, methods.
+
+    Returns:
+        One for each row, in order.
+    """
+    tagged = backend.tag([row.caption for row in rows])
+    jobs = [_Caption(row, words, settings) for row, words in zip(rows, tagged, strict=True)]
+    for kind in TYPES:
+        if kind not in settings.types:
+            for job in jobs:
+                job.made.reasons[kind] = NOT_ASKED
+        elif kind == "relation":
+            for job in jobs:
+                job.relation(backend, settings)
+        else:
+            _replace(kind, jobs, backend, settings)
+    return [job.made for job in jobs]
+
+
+def _replace(kind: NegativeType, jobs: Sequence["_Caption"], backend: Backend, settings: Settings) -> None:
+    """One negative of a type for each caption: asks for one word of each, then for another where that failed."""
+    draws = [Draws(settings.seed, job.row.position, TYPES.index(kind)) for job in jobs]
+    words = [job.choices(kind, draw) for job, draw in zip(jobs, draws, strict=True)]
+    for attempt in range(_WORDS_TRIED):
+        open_jobs = [
+            i for i, job in enumerate(jobs) if kind not in job.made.texts and attempt < len(words[i])
+        ]
+        if not open_jobs:
+            return
+        requests = [Request(jobs[i].row.caption, words[i][attempt], draws[i]) for i in open_jobs]
+        for i, found in zip(open_jobs, backend.replacements(requests), strict=True):
+            jobs[i].replace(kind, words[i][attempt], found)
+
+
+class _Caption:
+    """A caption at work."""
+
+    def __init__(self, row: Row, words: Sequence[Word], settings: Settings) -> None:
+        self.row = row
+        self.made = Negatives(row)
+        self._words = words
+        self._taken = rules.Taken(row.caption)
+        self._mentioned = rules.Mentioned((row.caption, *row.others))
+
+    def relation(self, backend: Backend, settings: Settings) -> None:
+        """Make the relation negative, or note why there is none."""
+        draws = Draws(settings.seed, self.row.position, TYPES.index("relation"))
+        for text, reason in relation_negatives(
+            self.row.caption, self._words, backend.inflect, draws, settings.relation
+        ):
+            if text is None:
+                self.made.reasons["relation"] = reason
+            elif self._keep("relation", text):
+                return
+
+    def choices(self, kind: NegativeType, draws: Draws) -> list[Word]:
+        """The words of a type in a drawn order; notes when there is none."""
+        wanted = _KINDS[kind]
+        words = draws.shuffled([word for word in self._words if word.kind == wanted])
+        self.made.reasons[kind] = NO_REPLACEMENT if words else _NO_WORD[wanted]
+        return words
+
+    def replace(self, kind: NegativeType, word: Word, replacements: Iterable[str]) -> None:
+        """Make the negative with the first replacement that passes the rules, or note why there is none."""
+        for replacement in replacements:
+            if self._mentioned(word.kind, replacement):
+                self.made.reasons[kind] = rules.MENTIONED
+            elif self._keep(kind, apply_edits(self.row.caption, [Edit(word.start, word.end, replacement)])):
+                return
+
+    def _keep(self, kind: NegativeType, text: str) -> bool:
+        reason = self._taken.add(text)
+        if reason is not None:
+            self.made.reasons[kind] = reason
+            return False
+        self.made.texts[kind] = text
+        self.made.reasons.pop(kind, None)
+        return True

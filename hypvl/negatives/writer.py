@@ -1,0 +1,219 @@
+"""Output in parts that are renamed when whole, and joined at the end: what is there is never half a file."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypvl.errors import DataError
+from hypvl.io.files import exclusive_lock
+from hypvl.io.json_text import parse_json
+from hypvl.negatives.generate import TYPES, Negatives
+
+
+@dataclass
+class Counts:
+    """How many captions there were, and what became of each type.
+
+    Args:
+        captions: Written lines.
+        made: Type -> valid negatives.
+        refused: Type -> reason -> captions without one.
+        skipped: Reason -> entries of the source that are no caption.
+    """
+
+    captions: int = 0
+    made: Counter[str] = field(default_factory=Counter)
+    refused: dict[str, Counter[str]] = field(default_factory=lambda: {kind: Counter() for kind in TYPES})
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def add(self, one: Negatives) -> None:
+        """Count the negatives of one caption."""
+        self.captions += 1
+        self.made.update(list(one.texts))
+        for kind, reason in one.reasons.items():
+            self.refused[kind][reason] += 1
+
+    def add_counts(self, other: "Counts") -> None:
+        """Add those of a part."""
+        self.captions += other.captions
+        self.made.update(other.made)
+        for kind, reasons in other.refused.items():
+            self.refused[kind].update(reasons)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain objects, in a fixed order."""
+        return {
+            "captions": self.captions,
+            "types": {
+                kind: {
+                    "valid": self.made[kind],
+                    "invalid": dict(sorted(self.refused[kind].items(), key=lambda item: (-item[1], item[0]))),
+                }
+                for kind in TYPES
+            },
+            "skipped": dict(sorted(self.skipped.items())),
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Counts":
+        """The inverse of :meth:`to_json`."""
+        return cls(
+            captions=found["captions"],
+            made=Counter({kind: found["types"][kind]["valid"] for kind in TYPES}),
+            refused={kind: Counter(found["types"][kind]["invalid"]) for kind in TYPES},
+            skipped=dict(found["skipped"]),
+        )
+
+
+class PartsWriter:
+    """Writes ``output`` through the folder ``<output>.parts``; an interrupted run goes on with what is there.
+
+    Args:
+        output: The JSON Lines file to make. ``<output>.summary.json`` is written beside it.
+        plan: What decides the content; parts and outputs of another plan are never mixed with this one.
+        overwrite: Start anew where there is something of another plan.
+
+    Raises:
+        DataError: when the output, or an unfinished one, is of another plan; or it cannot be written.
+    """
+
+    def __init__(self, output: Path, plan: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        self.output = output
+        self.summary = output.with_name(f"{output.name}.summary.json")
+        self._folder = output.with_name(f"{output.name}.parts")
+        self._plan: dict[str, Any] = parse_json(json.dumps(plan))
+        self._overwrite = overwrite
+        if output.is_dir():
+            raise DataError(
+                f"--output {output}: is a folder; name a file, e.g. {output / 'negatives.jsonl'}."
+            )
+
+    def finished(self) -> Counts | None:
+        """The counts of an output that is already there, whole and of this plan; None: there is none.
+
+        Raises:
+            DataError: when one of another plan is there and may not be overwritten.
+        """
+        if not self.output.exists():
+            return None
+        found = _read(self.summary)
+        difference = "nothing says how it was made" if found is None else self._difference(found.get("plan"))
+        if found is not None and difference is None:
+            return Counts.from_json(found)
+        if self._overwrite:
+            return None
+        raise DataError(
+            f"--output {self.output}: is there, and not from these settings ({difference}); name another file, or "
+            "use --overwrite."
+        )
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[set[int]]:
+        """Make or reopen the folder, for one process at a time; yields the numbers of the parts it has."""
+        with _reported(self.output):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with contextlib.ExitStack() as held:
+                try:
+                    held.enter_context(exclusive_lock(self._folder / "lock", wait=False))
+                except BlockingIOError as error:
+                    raise DataError(
+                        f"{self._folder}: another run is writing it; wait for it, or name another --output."
+                    ) from error
+                self._check_plan()
+                yield {
+                    int(path.stem.removeprefix("part-"))
+                    for path in self._folder.glob("part-*.jsonl")
+                    if path.with_suffix(".json").exists()
+                }
+
+    def _check_plan(self) -> None:
+        place = self._folder / "plan.json"
+        if place.exists():
+            difference = self._difference(_read(place))
+            if difference is None:
+                return
+            if not self._overwrite:
+                raise DataError(
+                    f"{self._folder}: was begun with other settings ({difference}); use the same again, name "
+                    "another --output, or use --overwrite to start anew."
+                )
+            for path in self._folder.glob("part-*.json*"):
+                path.unlink()
+        _write(place, json.dumps(self._plan, indent=2))
+
+    def _difference(self, other: Any) -> str | None:
+        if not isinstance(other, dict):
+            return "its plan cannot be read"
+        if other == self._plan:
+            return None
+        names = sorted({*other, *self._plan})
+        name = next(name for name in names if other.get(name) != self._plan.get(name))
+        return f"{name} was {other.get(name)}, now it is {self._plan.get(name)}"
+
+    def write(self, number: int, lines: str, counts: Counts) -> None:
+        """Keep a part; it counts as there when its lines are."""
+        with _reported(self.output):
+            _write(self._part(number).with_suffix(".json"), json.dumps(counts.to_json()))
+            _write(self._part(number), lines)
+
+    def finish(self, parts: int, skipped: Mapping[str, int]) -> Counts:
+        """Join the parts ``0 .. parts - 1``, write the summary, and remove the folder."""
+        total = Counts(skipped=dict(skipped))
+        whole = self._folder / "whole.jsonl"
+        with _reported(self.output):
+            with whole.open("wb") as out:
+                for number in range(parts):
+                    counts = parse_json(self._part(number).with_suffix(".json").read_text(encoding="utf-8"))
+                    total.add_counts(Counts.from_json(counts))
+                    with self._part(number).open("rb") as part:
+                        shutil.copyfileobj(part, out)
+                out.flush()
+                os.fsync(out.fileno())
+            _write(self.summary, json.dumps({"plan": self._plan, **total.to_json()}, indent=2) + "\n")
+            whole.replace(self.output)
+            for path in [
+                *self._folder.glob("part-*.json*"),
+                self._folder / "plan.json",
+                self._folder / "lock",
+            ]:
+                path.unlink()
+            with contextlib.suppress(OSError):  # someone put a file of their own there
+                self._folder.rmdir()
+        return total
+
+    def _part(self, number: int) -> Path:
+        return self._folder / f"part-{number:06d}.jsonl"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file under a temporary name, then rename it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _reported(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"--output {output}: cannot be written ({error}); choose a folder with space that you may write."
+        ) from error

@@ -1,0 +1,147 @@
+"""Is the geometry doing any work? Hand values."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from hypvl.diagnostics import audit
+from hypvl.geometry.base import Geometry
+from hypvl.geometry.euclidean import Euclidean
+from hypvl.geometry.lorentz import Lorentz
+from hypvl.geometry.product import Product
+from hypvl.geometry.sphere import Sphere
+
+
+def tensor(*values: object) -> Tensor:
+    return torch.tensor(*values, dtype=torch.float64)
+
+
+def test_radii_and_quantiles() -> None:
+    u = audit.radii(tensor([[3.0, 4.0], [0.0, 0.0]]), curv=4.0)
+    torch.testing.assert_close(u, tensor([10.0, 0.0]))
+    found = audit.quantiles(torch.arange(5), at=(0.0, 0.25, 0.6, 1.0))
+    assert found == {"q00": 0.0, "q25": 1.0, "q60": pytest.approx(2.4), "q100": 4.0}
+    assert audit.quantiles(tensor([7.0])) == {f"q{q}": 7.0 for q in ("05", "25", "50", "75", "95")}
+    with pytest.raises(ValueError, match="values: got none"):
+        audit.quantiles(torch.zeros(0))
+
+
+def test_saturated_cones() -> None:
+    assert audit.saturated_fraction(tensor([0.0, 0.1, 0.3, 5.0])) == 0.5
+    assert audit.saturated_fraction(tensor([0.0, 0.1, 0.3, 5.0]), min_radius=0.2) == 0.75
+
+
+def test_violation_rate() -> None:
+    """At (1, 0): a point straight outwards is inside the cone, one sideways is not; aperture asin(0.2)."""
+    geometry = Lorentz().double()
+    texts = tensor([[1.0, 0.0]] * 3)
+    images = tensor([[2.0, 0.0], [1.0, 1.0], [0.5, 0.0]])
+    assert audit.violation_rate(geometry, texts, images) == pytest.approx(2 / 3)
+    # Wide enough to reach pi: everything is inside.
+    factor = math.pi / math.asin(0.2)
+    assert audit.violation_rate(geometry, texts, images, aperture_factor=factor * 1.001) == 0.0
+    assert audit.violation_rate(Euclidean(), texts, images) is None
+
+
+def test_radial_order() -> None:
+    assert audit.radial_order_auc(tensor([1.0, 2.0, 3.0, 4.0]), tensor([2.0, 1.0, 3.0, 5.0])) == 2.5 / 4
+    with pytest.raises(ValueError, match=r"general, specific: got shapes \(2,\) and \(3,\)"):
+        audit.radial_order_auc(torch.ones(2), torch.ones(3))
+
+
+def test_the_null_tells_pairs_from_modalities() -> None:
+    generator = torch.Generator().manual_seed(0)
+    text = torch.rand(200, generator=generator, dtype=torch.float64)
+    # Every text a little nearer the root than its own image: the pairs matter.
+    paired = text + 0.01
+    mean, std = audit.radial_order_null(text, paired, generator=generator)
+    assert audit.radial_order_auc(text, paired) == 1.0
+    assert abs(mean - 0.5) < 0.1
+    assert 0 < std < 0.05
+    # Every image beyond every text: shuffling changes nothing.
+    assert audit.radial_order_null(text, paired + 5, generator=generator) == (1.0, 0.0)
+
+
+def test_modality_gap() -> None:
+    x, y = tensor([[1.0, 0.0], [3.0, 0.0]]), tensor([[0.0, 0.0], [4.0, 8.0]])
+    assert audit.modality_gap(x, y) == 4.0
+
+
+def test_the_null_quantile_says_where_the_order_lies() -> None:
+    generator = torch.Generator().manual_seed(0)
+    text = torch.rand(100, generator=generator, dtype=torch.float64)
+    ordered = audit.radial_order(text, text + 0.01, generator=generator, rounds=10)
+    assert (ordered["auc"], ordered["auc_null_quantile"]) == (1.0, 1.0)
+    against = audit.radial_order(text, text - 0.01, generator=generator, rounds=10)
+    assert (against["auc"], against["auc_null_quantile"]) == (0.0, 0.0)
+    # Modalities apart: every shuffle ties with what was seen.
+    apart = audit.radial_order(text, text + 5.0, generator=generator, rounds=10)
+    assert apart == {"auc": 1.0, "auc_null": 1.0, "auc_null_std": 0.0, "auc_null_quantile": 0.5}
+
+
+def test_strangers_are_others_and_each_is_drawn_once() -> None:
+    for seed in range(5):
+        partner = audit.strangers(7, generator=torch.Generator().manual_seed(seed))
+        assert sorted(partner.tolist()) == list(range(7))
+        assert all(i != other for i, other in enumerate(partner.tolist()))
+    with pytest.raises(ValueError, match="count: got 1; expected at least 2"):
+        audit.strangers(1, generator=torch.Generator())
+
+
+def test_clipped_points() -> None:
+    edge = Lorentz(curv_init=0.5).double().lift(tensor([[1e3, 0.0], [1.0, 0.0]]))
+    assert audit.clipped_fraction(audit.radii(edge, curv=0.5)) == 0.5
+
+
+def test_root_distances_are_geodesic_and_a_sphere_uses_the_mean() -> None:
+    geometry = Lorentz(curv_init=2.0).double()
+    features = tensor([[0.3, 0.4], [0.0, 2.0]])
+    (found,) = audit.root_distances(geometry, geometry.lift(features))
+    torch.testing.assert_close(found, tensor([0.5, 2.0]))
+    near, far = audit.root_distances(Sphere(), tensor([[1.0, 0.0]]), tensor([[0.0, 1.0]]))
+    assert near.item() == pytest.approx(far.item()) == pytest.approx(math.sqrt(2 - math.sqrt(2)))
+
+
+def test_summary() -> None:
+    geometry = Lorentz(curv_init=4.0).double()
+    images, texts = (
+        geometry.lift(tensor([[1.0, 0.0], [0.0, 1.0]])),
+        geometry.lift(tensor([[0.05, 0.0], [0.0, 2.0]])),
+    )
+    found = audit.summary(geometry, images, texts, generator=torch.Generator().manual_seed(0))
+    # Radii are sinh(sqrt(c) |feature|): sinh 2 for both images; one text is nearer, one farther.
+    assert found["image_radius_q50"] == pytest.approx(math.sinh(2.0))
+    assert found["radial_order_auc"] == 0.5
+    assert found["curv"] == pytest.approx(4.0)
+    # sinh(0.1) = 0.1002 < 0.2: one text in two has a half space for a cone.
+    assert (found["saturated_cones_text"], found["saturated_cones_image"]) == (0.5, 0.0)
+    # The first image is straight outwards of its text, the second straight inwards.
+    assert found["cone_violation_rate"] == 0.5
+    assert found["exterior_angle"] == pytest.approx(math.pi / 2, abs=1e-6)
+    # Swapped, both are sideways: beyond a right angle for both, so outside of the half space too.
+    assert found["cone_violation_rate_shuffled"] == 1.0
+    # Tangent means (0.5, 0.5) and (0.025, 1)
+    assert found["modality_gap_tangent"] == pytest.approx(math.hypot(0.475, 0.5))
+    assert found["effective_rank_image"] == pytest.approx(1.0)
+    assert found["clipped_text"] == 0.0
+
+
+@pytest.mark.parametrize("geometry", [Sphere(), Euclidean()])
+def test_summary_without_cones_has_no_cone_numbers(geometry: Geometry) -> None:
+    rows = geometry.lift(tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
+    found = audit.summary(geometry, rows, rows, generator=torch.Generator().manual_seed(0))
+    assert not any("cone" in name or "angle" in name for name in found)
+    assert found["radial_order_auc"] == 0.5 and found["modality_gap"] == 0.0
+
+
+def test_summary_of_a_product_counts_every_factor() -> None:
+    geometry = Product(factors=2, factor_dim=2, curv_init=1.0).double()
+    flat = tensor([[0.1, 0.0, 3.0, 0.0], [0.0, 0.1, 0.0, 3.0]])
+    x = geometry.lift(flat)
+    found = audit.summary(geometry, x, x, generator=torch.Generator().manual_seed(0))
+    assert found["text_radius_q05"] == pytest.approx(math.sinh(0.1), rel=1e-6)
+    assert found["text_radius_q95"] == pytest.approx(math.sinh(3.0), rel=1e-6)
+    assert found["saturated_cones_text"] == 0.5
+    assert found["curv_max"] == pytest.approx(1.0)

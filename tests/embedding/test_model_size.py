@@ -1,0 +1,23 @@
+"""Counting what an image goes through."""
+
+import torch
+
+from hypvl.embedding.model_size import count_parameters
+from tests.evaluation.fakes import FakeModel
+from tests.evaluation.probes.test_fine_tune import SmallModel
+
+
+def test_only_what_images_go_through_is_counted() -> None:
+    model = SmallModel(hidden=8)
+    model.visual[0].requires_grad_(False)
+    model.train()
+    assert count_parameters(model) == (3 * 8 + 8 + 8 * 2 + 2 + 6, 3 * 8 + 8 + 8 * 2 + 2)  # type: ignore[arg-type]
+    assert (
+        model.training and model.visual[3].weight.requires_grad and not model.visual[0].weight.requires_grad
+    )
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_images_may_go_through_none() -> None:
+    with torch.no_grad():
+        assert count_parameters(FakeModel()) == (18, 0)

@@ -1,0 +1,138 @@
+"""Search by inner products finds what the model finds."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hypvl.embedding.encode import search
+from hypvl.embedding.search_index import build_index, load_index, save_index, search_vectors
+from hypvl.errors import DataError, UserError
+from hypvl.geometry.euclidean import Euclidean
+from hypvl.geometry.lorentz import Lorentz
+from hypvl.geometry.product import Product
+from hypvl.geometry.scorers import Cosine, ExteriorAngle, NegativeDistance
+from hypvl.geometry.sphere import Sphere
+
+
+class Model(nn.Module):
+    """Scores of a geometry and a scorer; encodes nothing."""
+
+    def __init__(self, geometry: Any, scorer: Any) -> None:
+        super().__init__()
+        self.geometry, self.scorer = geometry, scorer
+
+    def scores(self, query: Tensor, key: Tensor, **modalities: Any) -> Tensor:
+        return self.scorer.scores(self.geometry, query, key, **modalities)
+
+
+KINDS = {
+    "clip": lambda: Model(Sphere(), Cosine()),
+    "meru": lambda: Model(Lorentz(curv_init=0.5), NegativeDistance()),
+    "euclip": lambda: Model(Euclidean(), NegativeDistance()),
+}
+WAY: dict[str, Any] = {"modality": "image", "other": "text"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_best_keys_are_the_model_s(kind: str, tmp_path: Path) -> None:
+    model: Any = KINDS[kind]().double()
+    generator = torch.Generator().manual_seed(1)
+    keys, queries = (
+        model.geometry.lift(torch.randn(n, 5, generator=generator, dtype=torch.float64)) for n in (300, 20)
+    )
+    ids = [f"{i}.jpg" for i in range(300)]
+    index = build_index(model, keys, ids, side="key", identity="abc", **WAY)
+    saved = save_index(index, tmp_path / "index")
+    assert [path.name for path in saved] == ["vectors.safetensors", "index.json"]
+    found = load_index(tmp_path / "index")
+    assert found.ids == ids and found.vectors.dtype == torch.float32 and found.about == index.about
+    query = search_vectors(model, queries, side="query", modality="text", other="image")
+    expected = search(model, queries, keys, k=10, query_modality="text", key_modality="image")[1]
+    assert torch.equal(found.search(query, 10)[1], expected)
+    # Anything that multiplies matrices will do.
+    products = query.numpy() @ found.vectors.numpy().T
+    assert (products.argmax(axis=1) == expected[:, 0].numpy()).all()
+
+
+def test_the_file_says_what_it_needs(tmp_path: Path) -> None:
+    model = KINDS["meru"]()
+    index = build_index(model, torch.ones(2, 4), ["a", "b"], side="query", identity="abc", **WAY)  # type: ignore[arg-type]
+    save_index(index, tmp_path)
+    about = json.loads((tmp_path / "index.json").read_text())
+    assert about["curv"] == pytest.approx(0.5) and (about["geometry"], about["side"]) == ("Lorentz", "query")
+    assert (about["embed_dim"], about["dim"], about["count"], about["ids"]) == (4, 5, 2, ["a", "b"])
+    assert index.vectors[0].tolist() == pytest.approx([1, 1, 1, 1, 6**0.5])  # t = sqrt(1/c + 4)
+
+
+def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = KINDS["clip"]()
+    keys = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    index = build_index(model, keys, [str(i) for i in range(50)], side="key", identity="", **WAY)  # type: ignore[arg-type]
+    values, where = index.search(index.vectors[:7], 60)
+    monkeypatch.setattr("hypvl.embedding.search_index._BLOCK", 8)
+    again, there = index.search(index.vectors[:7], 60)
+    assert values.shape == (7, 50) and torch.equal(where, there) and torch.allclose(values, again)
+    assert where[:, 0].tolist() == list(range(7))
+    with pytest.raises(ValueError, match=r"queries: got \(2, 5\); expected \(Q, 4\)"):
+        index.search(torch.ones(2, 5), 1)
+
+
+def test_what_no_inner_product_gives_is_refused() -> None:
+    atmg: Any = Model(Lorentz(), ExteriorAngle())
+    with pytest.raises(UserError, match="image to text: this model ranks by an angle"):
+        search_vectors(atmg, torch.ones(2, 4), side="key", **WAY)
+    assert search_vectors(atmg, torch.ones(2, 4), side="key", modality="image", other="image").shape == (2, 5)
+    phyclip: Any = Model(Product(2, 2), NegativeDistance())
+    with pytest.raises(UserError, match="Product: its distance is a sum over factors"):
+        search_vectors(phyclip, torch.ones(2, 4), side="key", **WAY)
+    meru: Any = KINDS["meru"]()
+    with pytest.raises(UserError, match="1 of 2 hold NaN"):
+        search_vectors(meru, torch.tensor([[1.0, torch.nan], [1.0, 1.0]]), side="key", **WAY)
+    with pytest.raises(ValueError, match="ids: got 1 for 2 embeddings"):
+        build_index(meru, torch.ones(2, 4), ["a"], side="key", identity="", **WAY)
+
+
+def test_files_that_are_something_else(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"index\.json: cannot be read"):
+        load_index(tmp_path)
+    index = build_index(KINDS["clip"](), torch.ones(2, 4), ["a", "b"], side="key", identity="", **WAY)  # type: ignore[arg-type]
+    save_index(index, tmp_path)
+    about = json.loads((tmp_path / "index.json").read_text())
+    (tmp_path / "index.json").write_text(json.dumps({**about, "ids": ["a"]}))
+    with pytest.raises(DataError, match=r"has vectors \(2, 4\); expected 1 of 4, export"):
+        load_index(tmp_path)
+    (tmp_path / "vectors.safetensors").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"vectors\.safetensors: cannot be read"):
+        load_index(tmp_path)
+
+
+def test_faiss_finds_the_same(tmp_path: Path) -> None:
+    faiss = pytest.importorskip("faiss")
+    keys = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    index = build_index(KINDS["meru"](), keys, [str(i) for i in range(50)], side="key", identity="", **WAY)  # type: ignore[arg-type]
+    save_index(index, tmp_path, faiss=True)
+    flat = faiss.read_index(str(tmp_path / "index.faiss"))
+    query = search_vectors(KINDS["meru"](), keys[:5], side="query", modality="text", other="image")  # type: ignore[arg-type]
+    assert flat.search(query.numpy(), 3)[1].tolist() == index.search(query, 3)[1].tolist()
+
+
+def test_faiss_is_written_whole_or_its_absence_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = build_index(KINDS["clip"](), torch.ones(2, 4), ["a", "b"], side="key", identity="", **WAY)  # type: ignore[arg-type]
+    modules = __import__("sys").modules
+    monkeypatch.setitem(modules, "faiss", None)
+    with pytest.raises(UserError, match=r"pip install 'hypvl\[faiss\]'"):
+        save_index(index, tmp_path / "none", faiss=True)
+    assert not (tmp_path / "none").exists()
+    added: list[Any] = []
+    flat = SimpleNamespace(add=added.append)
+    fake = SimpleNamespace(
+        IndexFlatIP=lambda dim: flat, write_index=lambda _, path: Path(path).write_text("whole")
+    )
+    monkeypatch.setitem(modules, "faiss", fake)
+    save_index(index, tmp_path / "some", faiss=True)
+    assert (tmp_path / "some" / "index.faiss").read_text() == "whole" and added[0].shape == (2, 4)

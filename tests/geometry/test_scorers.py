@@ -1,0 +1,132 @@
+"""Scorers: what each model trains, and what it ranks by."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from hypvl.geometry import lorentz
+from hypvl.geometry.euclidean import Euclidean
+from hypvl.geometry.lorentz import Lorentz
+from hypvl.geometry.scorers import Cosine, ExteriorAngle, NegativeDistance, Scorer
+from hypvl.geometry.sphere import Sphere
+from tests.geometry.contract import ScorerContract, rows
+
+I_T = {"query_modality": "image", "key_modality": "text"}
+T_I = {"query_modality": "text", "key_modality": "image"}
+
+
+class TestNegativeDistance(ScorerContract):
+    def build(self) -> tuple[Lorentz, Scorer]:
+        return Lorentz(), NegativeDistance()
+
+
+class TestNegativeDistanceInFlatSpace(ScorerContract):
+    def build(self) -> tuple[Euclidean, Scorer]:
+        return Euclidean(), NegativeDistance()
+
+
+class TestCosine(ScorerContract):
+    def build(self) -> tuple[Sphere, Scorer]:
+        return Sphere(), Cosine()
+
+
+class TestCosineWithBias(ScorerContract):
+    def build(self) -> tuple[Sphere, Scorer]:
+        return Sphere(), Cosine(bias_init=-10.0, log_scale_init=math.log(10))
+
+
+class TestExteriorAngle(ScorerContract):
+    def build(self) -> tuple[Lorentz, Scorer]:
+        return Lorentz(curv_init=0.1, learn_curv=False), ExteriorAngle()
+
+
+def tensor(*values: object) -> Tensor:
+    return torch.tensor(*values, dtype=torch.float64)
+
+
+def test_the_scale_starts_where_clip_starts_it() -> None:
+    scorer = Cosine()
+    assert scorer.log_scale.shape == ()
+    assert scorer.scale.item() == pytest.approx(1 / 0.07, rel=1e-6)  # fp32 log
+    assert set(scorer.state_dict()) == {"log_scale"}
+    assert set(Cosine(bias_init=-10.0).state_dict()) == {"log_scale", "bias"}
+
+
+def test_hand_values() -> None:
+    x, y = tensor([[0.0, 0.0]]), tensor([[3.0, 4.0]])
+    scorer = NegativeDistance(log_scale_init=math.log(2)).double()
+    with torch.no_grad():
+        scorer.log_scale.fill_(math.log(2))
+    assert scorer.logits(Euclidean(), x, y, **I_T).item() == pytest.approx(-50.0)
+    assert scorer.logits(Lorentz().double(), x, y, **I_T).item() == pytest.approx(-2 * math.asinh(5.0))
+    # Ranking is by the inner product: -t(x) t(y) = -sqrt(1 + 25) from the root.
+    assert scorer.scores(Lorentz().double(), x, y, **I_T).item() == pytest.approx(-math.sqrt(26))
+    siglip = Cosine(bias_init=-10.0).double()
+    with torch.no_grad():
+        siglip.log_scale.fill_(math.log(10))
+    unit = tensor([[0.6, 0.8]])
+    assert siglip.logits(Sphere(), unit, unit, **I_T).item() == pytest.approx(0.0)
+    assert siglip.scores(Sphere(), unit, unit, **I_T).item() == pytest.approx(1.0)
+
+
+def test_exterior_angle_takes_the_angle_at_the_query() -> None:
+    geometry, scorer = Lorentz().double(), ExteriorAngle(log_scale_init=0.0).double()
+    images, texts = rows(3, seed=0), rows(4, seed=1)
+    at_image = torch.stack([lorentz.oxy_angle(i, texts, curv=1.0) for i in images])  # (3, 4)
+    at_text = torch.stack([lorentz.oxy_angle(t, images, curv=1.0) for t in texts])  # (4, 3)
+    near = {"rtol": 0.0, "atol": 1e-10}  # the pairwise form goes through a product
+    torch.testing.assert_close(scorer.logits(geometry, images, texts, **I_T), at_image, **near)
+    torch.testing.assert_close(scorer.logits(geometry, texts, images, **T_I), -at_text, **near)
+    torch.testing.assert_close(scorer.scores(geometry, images, texts, **I_T), at_image, **near)
+    torch.testing.assert_close(scorer.scores(geometry, texts, images, **T_I), -at_text, **near)
+    published = ExteriorAngle(ranking="published")
+    torch.testing.assert_close(published.scores(geometry, texts, images, **T_I), at_image.T, **near)
+    torch.testing.assert_close(published.scores(geometry, images, texts, **I_T), -at_text.T, **near)
+
+
+def test_exterior_angle_compares_one_modality_by_the_manifold() -> None:
+    geometry = Lorentz().double()
+    x = rows(4, seed=0)
+    for modality in ("image", "text"):
+        kind = {"query_modality": modality, "key_modality": modality}
+        scores = ExteriorAngle().scores(geometry, x, x, **kind)
+        torch.testing.assert_close(scores, lorentz.pairwise_inner(x, x, curv=1.0))
+
+
+def test_exterior_angle_averages_over_the_prompts_of_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    geometry = Lorentz().double()
+    images = rows(3, seed=0)
+    prompts = [rows(p, seed=10 + p) for p in (2, 5, 1)]
+    expected = torch.stack(
+        [
+            torch.stack([lorentz.oxy_angle(images, geometry.lift(f), curv=1.0) for f in p]).mean(0)
+            for p in prompts
+        ],
+        dim=-1,
+    )
+    scorer = ExteriorAngle()
+    torch.testing.assert_close(scorer.class_scores(geometry, images, prompts), expected, rtol=0, atol=1e-10)
+    monkeypatch.setattr("hypvl.geometry.scorers._PROMPTS_AT_ONCE", 3)  # several groups of classes
+    torch.testing.assert_close(scorer.class_scores(geometry, images, prompts), expected, rtol=0, atol=1e-10)
+
+
+def test_pooled_classes_are_those_of_the_geometry() -> None:
+    prompts = tensor([[[2.0, 0.0], [0.0, 1.0]], [[-1.0, 0.0], [-3.0, 0.0]]])
+    image = tensor([[0.0, 1.0]])
+    spherical = Cosine().class_scores(Sphere(), image, prompts)
+    torch.testing.assert_close(spherical, tensor([[0.5**0.5, 0.0]]))
+    # Classes at the features (1, 0.5) and (-2, 0): minus the squared distances.
+    flat = NegativeDistance().class_scores(Euclidean(), image, prompts)
+    torch.testing.assert_close(flat, tensor([[-1.25, -5.0]]))
+
+
+def test_wrong_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match="ranking: got 'best'; expected 'trained' or 'published'"):
+        ExteriorAngle(ranking="best")
+    with pytest.raises(ValueError, match=r"log_scale_init: got 9\.0, expected at most"):
+        Cosine(log_scale_init=9.0)
+    unit = torch.eye(2)
+    with pytest.raises(ValueError, match="geometry: got Sphere, which has no exterior angles"):
+        ExteriorAngle().logits(Sphere(), unit, unit, **I_T)

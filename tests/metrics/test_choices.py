@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+
+from hypvl.metrics.choices import (
+    GROUP_CHANCE,
+    auroc,
+    choice_chance,
+    choice_hits,
+    detection,
+    group_hits,
+    margins,
+)
+from tests.parity.reference import cases
+
+
+def test_a_hit_beats_every_foil_and_a_tie_or_no_image_is_a_miss() -> None:
+    scored = [(0.5, [0.4, 0.3]), (0.5, [0.5]), (0.5, [0.1, 0.6]), None, (-3.0, [-4.0])]
+    assert choice_hits(scored) == [True, False, False, False, True]
+
+
+def test_chance_is_the_mean_over_choices() -> None:
+    assert choice_chance([1, 1]) == 50.0
+    assert choice_chance([4]) == pytest.approx(20.0)
+    assert choice_chance([1, 3]) == pytest.approx((50 + 25) / 2)
+    for wrong in ([], [0, 1]):
+        with pytest.raises(ValueError, match="each with a false caption"):
+            choice_chance(wrong)
+
+
+def test_auroc_by_hand() -> None:
+    # pairs: 3 beats 1 and 2 and ties with 3; 2 beats 1, ties with 2, loses to 3
+    assert auroc([3.0, 2.0], [1.0, 2.0, 3.0]) == pytest.approx(100 * (2.5 + 1.5) / 6)
+    assert auroc([1.0], [0.0]) == 100.0 and auroc([0.0], [1.0]) == 0.0 and auroc([1.0, 1.0], [1.0]) == 50.0
+
+
+def test_auroc_only_sees_the_order_and_turns_with_it() -> None:
+    draws = np.random.default_rng(0).integers(0, 6, size=(2, 20)).astype(float)
+    found = auroc(draws[0], draws[1])
+    assert auroc(np.exp(draws[0]), np.exp(draws[1])) == pytest.approx(found)
+    assert auroc(draws[1], draws[0]) == pytest.approx(100.0 - found)
+
+
+@pytest.mark.parametrize("negative", [[], [float("nan")]])
+def test_auroc_refuses_nothing_and_nan(negative: list[float]) -> None:
+    with pytest.raises(ValueError, match="at least one of each, no NaN"):
+        auroc([1.0], negative)
+
+
+def test_detection_by_hand() -> None:
+    scored = [(0.9, [0.1]), (0.4, [0.6]), (0.8, [0.7]), None]
+    found = detection(scored, threshold=0.5)
+    # captions called true: 2 of 4; foils called false: 1 of 4 (the unreadable image is wrong in both)
+    assert (found["p_c"], found["p_f"], found["acc"], found["min_p"]) == (50.0, 25.0, 37.5, 25.0)
+    # called true: 2 captions and 3 of 4 foils
+    assert found["precision"] == pytest.approx(40.0)
+    assert found["f1"] == pytest.approx(100 * 2 * 0.4 * 0.5 / 0.9)
+
+
+def test_detection_counts_a_image_once_and_a_score_at_the_threshold_is_false() -> None:
+    found = detection([(0.5, [0.5, 0.9]), (0.6, [0.1, 0.2])], threshold=0.5)
+    assert (found["p_c"], found["p_f"]) == (50.0, 75.0)
+    nothing = detection([(0.0, [0.0])], threshold=1.0)
+    assert (nothing["precision"], nothing["f1"], nothing["p_f"]) == (0.0, 0.0, 100.0)
+    with pytest.raises(ValueError, match="got no choices"):
+        detection([], threshold=0.0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "text", "image"),
+    [
+        ([[4, 1], [2, 3]], True, True),  # rows are images, columns captions
+        ([[4, 1], [6, 7]], True, False),  # caption 0 prefers image 1
+        ([[3, 4], [1, 5]], False, True),  # image 0 prefers caption 1
+        ([[4, 4], [2, 5]], False, True),  # a tie of captions
+        ([[4, 1], [4, 5]], True, False),  # a tie of images
+        ([[1, 2], [2, 1]], False, False),
+    ],
+)
+def test_group_by_hand(scores: list[list[float]], text: bool, image: bool) -> None:
+    found = group_hits(scores, np.transpose(scores))
+    assert found == {"text": text, "image": image, "group": text and image}
+
+
+def test_group_directions_are_told_apart() -> None:
+    good, bad = [[1, 0], [0, 1]], [[0, 1], [1, 0]]
+    assert group_hits(good, bad) == {"text": True, "image": False, "group": False}
+    assert margins([[5, 2], [7, 1]]).tolist() == [3, -6]
+    with pytest.raises(ValueError, match=r"expected \(2, 2\)"):
+        group_hits([[1, 2, 3]], good)
+
+
+def test_group_chance_is_what_random_scores_get() -> None:
+    draws = np.random.default_rng(0).random((6000, 2, 2))
+    found = [group_hits(scores, scores.T) for scores in draws]
+    for name, chance in GROUP_CHANCE.items():  # 3 standard errors
+        assert 100 * np.mean([one[name] for one in found]) == pytest.approx(chance, abs=1.7)
+
+
+@pytest.mark.parametrize("case", cases("ranking_metrics", "triplets", "expected"))
+def test_triplet_accuracies_are_choices(case: tuple[str, float]) -> None:
+    """A triplet is a choice with one foil: its score is the similarity, or minus the distance."""
+    from tests.parity.reference import load
+
+    name, expected = case
+    content = load("ranking_metrics")
+    assert content is not None
+    anchor, positive, negative = (
+        np.asarray(content["triplets"][key], dtype=float) for key in ("anchor", "positive", "negative")
+    )
+
+    def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        if name.endswith("cosine"):
+            return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        return -np.linalg.norm(a - b, ord=2 if name.endswith("euclidean") else 1, axis=1)
+
+    scored = [
+        (p, [n])
+        for p, n in zip(
+            similarity(anchor, positive).tolist(), similarity(anchor, negative).tolist(), strict=True
+        )
+    ]
+    assert np.mean(choice_hits(scored)) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("case", cases("ranking_metrics", "binary", "expected"))
+def test_area_under_the_curve_agrees(case: tuple[str, float]) -> None:
+    from tests.parity.reference import load
+
+    name, expected = case
+    if name != "roc_auc":
+        pytest.skip(f"{name} is another metric")
+    content = load("ranking_metrics")
+    assert content is not None
+    labels, scores = (np.asarray(content["binary"][key]) for key in ("labels", "scores"))
+    assert auroc(scores[labels == 1], scores[labels == 0]) == pytest.approx(100 * expected, abs=1e-9)

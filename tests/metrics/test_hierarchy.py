@@ -1,0 +1,95 @@
+from random import Random
+
+import pytest
+
+from hypvl.metrics.hierarchy import NAMES, IsA, mean_metrics, metrics_to, pair_metrics
+
+#            thing
+#      animal      plant
+#    dog    cat     oak
+#  poodle
+TREE = IsA({
+    "thing": [], "animal": ["thing"], "plant": ["thing"], "dog": ["animal"], "cat": ["animal"],
+    "oak": ["plant"], "poodle": ["dog"],
+})  # fmt: skip
+
+
+@pytest.mark.parametrize(("predicted", "truth", "tie", "lca", "jaccard", "precision", "recall"), [
+    ("dog", "dog", 0, 1, 1.0, 1.0, 1.0),
+    ("cat", "dog", 2, 2, 2 / 4, 2 / 3, 2 / 3),
+    ("oak", "dog", 4, 3, 1 / 5, 1 / 3, 1 / 3),
+    ("animal", "dog", 1, 1, 2 / 3, 1.0, 2 / 3),
+    ("poodle", "dog", 1, 2, 3 / 4, 3 / 4, 1.0),
+    ("poodle", "oak", 5, 4, 1 / 6, 1 / 4, 1 / 3),
+])  # fmt: skip
+def test_values_by_hand(
+    predicted: str, truth: str, tie: float, lca: float, jaccard: float, precision: float, recall: float
+) -> None:
+    assert pair_metrics(TREE, predicted, truth) == pytest.approx({
+        "tie": tie, "lca_error": lca, "jaccard": jaccard,
+        "hierarchical_precision": precision, "hierarchical_recall": recall,
+    })  # fmt: skip
+
+
+def test_mean_over_predictions() -> None:
+    found = mean_metrics(TREE, ["dog", "cat", "oak"], ["dog", "dog", "dog"])
+    assert found["tie"] == pytest.approx(2.0)
+    assert found["jaccard"] == pytest.approx((1 + 0.5 + 0.2) / 3)
+    with pytest.raises(ValueError, match="got 1 and 2"):
+        mean_metrics(TREE, ["dog"], ["dog", "cat"])
+
+
+def test_swapping_truth_and_prediction_swaps_precision_and_recall() -> None:
+    for a in TREE.parents:
+        for b in TREE.parents:
+            one, other = pair_metrics(TREE, a, b), pair_metrics(TREE, b, a)
+            assert one["hierarchical_precision"] == other["hierarchical_recall"]
+            assert (one["tie"], one["jaccard"]) == (other["tie"], other["jaccard"])
+
+
+def test_several_parents_take_the_shortest_way() -> None:
+    graph = IsA({"shape": [], "circle": ["shape"], "red": ["shape"], "red circle": ["circle", "red"],
+                 "red star": ["red"]})  # fmt: skip
+    assert graph.ancestors("red circle") == {"shape", "circle", "red", "red circle"}
+    assert pair_metrics(graph, "red star", "red circle")["tie"] == 2.0  # over red, not over the root
+
+
+def test_one_truth_at_a_time_is_the_same_as_pairs() -> None:
+    nodes = list(TREE.parents)
+    found = metrics_to(TREE, "dog", nodes)
+    for i, node in enumerate(nodes):
+        assert {name: values[i] for name, values in found.items()} == pair_metrics(TREE, node, "dog")
+    assert tuple(found) == NAMES
+
+
+def test_dead_ends_are_on_no_path_and_detours_are_kept() -> None:
+    """A random graph: the shortest ways between some nodes are those of the whole graph."""
+    random = Random(0)
+    parents = {"0": []} | {
+        str(i): sorted({str(random.randrange(i)) for _ in range(1 + (i % 5 == 0))}) for i in range(1, 200)
+    }
+    graph = IsA(parents)
+    nodes = [str(i) for i in random.sample(range(200), 20)]
+    paths = graph.paths(nodes)
+    assert len(paths.neighbours) < 200 and set(nodes) <= set(paths.neighbours)
+    for node in nodes:
+        whole, part = graph.distances(node), paths.distances(node)
+        assert {other: part[other] for other in nodes} == {other: whole[other] for other in nodes}
+        assert metrics_to(graph, node, nodes, paths=paths) == metrics_to(graph, node, nodes)
+    # A tree keeps nothing but the ways themselves.
+    assert set(TREE.paths(["cat", "poodle"]).neighbours) == {"cat", "animal", "dog", "poodle"}
+    assert set(TREE.paths(["cat"]).neighbours) == {"cat"}
+
+
+def test_a_long_chain_needs_no_deep_stack() -> None:
+    chain = IsA({str(i): [str(i + 1)] if i < 5000 else [] for i in range(5001)})
+    assert len(chain.ancestors("0")) == 5001
+
+
+def test_bad_hierarchies_are_named() -> None:
+    with pytest.raises(ValueError, match="'dog' has the parent 'animal', which is no node"):
+        IsA({"dog": ["animal"]})
+    with pytest.raises(ValueError, match="is its own ancestor"):
+        IsA({"a": ["b"], "b": ["c"], "c": ["a"]})
+    with pytest.raises(ValueError, match="no path between 'a' and 'b'"):
+        pair_metrics(IsA({"a": [], "b": []}), "a", "b")
