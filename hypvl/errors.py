@@ -20,6 +20,10 @@ class DataError(UserError):
     """A data file, folder or sample cannot be read as what it should be."""
 
 
+class MissingDataError(DataError):
+    """A data set is not where it was looked for: not evaluated, which is not the same as a score of 0."""
+
+
 class CheckpointError(UserError):
     """A checkpoint is not one, is unsafe to load, or belongs to another architecture."""
 

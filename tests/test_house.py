@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "models": {"encoders", "geometry", "config"},
     "api": {"models", "data", "config"},
     "metrics": set(),
-    "datasets": {"data", "evaluation", "embedding", "metrics", "negatives"},
+    "datasets": {"data", "metrics", "negatives"},
     "embedding": {"data", "datasets", "distributed", "evaluation", "geometry", "metrics"},
     "evaluation": {"geometry", "data", "distributed", "datasets", "metrics", "embedding", "diagnostics"},
     "training": {

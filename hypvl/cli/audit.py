@@ -20,7 +20,8 @@ from hypvl.io.files import write_atomically
 from hypvl.io.json_text import json_bytes
 
 if TYPE_CHECKING:
-    from hypvl.evaluation.protocol import EvaluationResult, RetrievalSet
+    from hypvl.datasets.protocol import RetrievalSet
+    from hypvl.evaluation.protocol import EvaluationResult
 
 EXAMPLES = """
 examples:

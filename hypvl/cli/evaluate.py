@@ -198,7 +198,7 @@ def _evaluate(
 ) -> dict[str, Any]:
     """One evaluation as an entry of the results file; what goes wrong is part of it and stops no other."""
     from hypvl.config import instantiate
-    from hypvl.evaluation.protocol import MissingDataError
+    from hypvl.errors import MissingDataError
     from hypvl.metrics.bootstrap import bootstrap_intervals
 
     started = time.monotonic()

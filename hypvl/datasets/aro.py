@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.negatives.backends.spacy_tagger import SpacyTagger
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.choices import (
     Box,
     Choice,
@@ -24,7 +24,6 @@ from hypvl.datasets.choices import (
 from hypvl.datasets.classification import read_json
 from hypvl.datasets.composition_files import provide
 from hypvl.datasets.word_order import Tagger, builtin_tagger, plain_caption, shuffles
-from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.json_text import parse_json
 
 RELATIONS, ATTRIBUTES = "visual_genome_relation.json", "visual_genome_attribution.json"

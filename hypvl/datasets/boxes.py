@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.captioned_table import image_place, open_table
 from hypvl.datasets.classification import read_json, require_folder
 from hypvl.datasets.images import FileImages
-from hypvl.evaluation.protocol import ImageSource, MissingDataError
+from hypvl.datasets.protocol import ImageSource
 from hypvl.io.coco import by_id
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hypvl.checks import natural_number
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.captioned_table import image_place, open_table
 from hypvl.datasets.classification import read_json
 from hypvl.datasets.images import FileImages
-from hypvl.evaluation.protocol import ImageSource, MissingDataError
+from hypvl.datasets.protocol import ImageSource
 from hypvl.io.json_text import parse_json
 
 _FILES = tuple(

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from hypvl.checks import one_of
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.classification import read_json, read_lines, require_folder
 from hypvl.datasets.images import FileImages, ImagesByStem
-from hypvl.evaluation.protocol import ImageSource, MissingDataError
+from hypvl.datasets.protocol import ImageSource
 
 Ratings: TypeAlias = Literal["expert", "crowdflower"]
 

@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 from loguru import logger
 
 from hypvl.data.tokenizer import is_blank
-from hypvl.errors import DataError
-from hypvl.evaluation.protocol import MissingDataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.io.files import path_below
 from hypvl.io.table_text import (
     CAPTION_COLUMNS,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from hypvl.checks import one_of
-from hypvl.errors import ConfigError, DataError
+from hypvl.errors import ConfigError, DataError, MissingDataError
 from hypvl.datasets.classification import (
     ImageFolderSet,
     WebDatasetSet,
@@ -20,7 +20,7 @@ from hypvl.datasets.torchvision_sets import missing, read_published
 from hypvl.datasets.prompts import set_templates
 from hypvl.datasets.retrieval import CaptionedImages, jsonl
 from hypvl.datasets.splits import Subset, counted, per_class, share, shuffled
-from hypvl.evaluation.protocol import ClassificationSet, MissingDataError
+from hypvl.datasets.protocol import ClassificationSet
 
 Style: TypeAlias = Literal["clip", "subreddit"]
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.images import read_image
-from hypvl.evaluation.protocol import ImageSource, MissingDataError
+from hypvl.datasets.protocol import ImageSource
 
 
 @dataclass(frozen=True)

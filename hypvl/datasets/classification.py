@@ -11,11 +11,10 @@ from torch import Tensor
 
 from hypvl.checks import natural_number
 from hypvl.data.storage import FileHandles, open_source
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.folder_names import listed, match_names
 from hypvl.datasets.images import IMAGE_EXTENSIONS, TarMembers, read_image
 from hypvl.datasets.prompts import imagenet_class_names
-from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.files import read_regular
 from hypvl.io.images import image_tensor
 from hypvl.io.json_text import parse_json

@@ -7,8 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hypvl.errors import DataError
-from hypvl.evaluation.protocol import MissingDataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.io.archives import unpack
 from hypvl.io.remote import DownloadError, download
 from hypvl.io.json_text import parse_json

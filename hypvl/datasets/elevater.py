@@ -13,13 +13,12 @@ from torch import Tensor
 
 from hypvl.checks import one_of
 from hypvl.io.images import ImageError, decode_image
-from hypvl.errors import ConfigError, DataError
+from hypvl.errors import ConfigError, DataError, MissingDataError
 from hypvl.datasets.classification import read_lines
 from hypvl.datasets.entries import SPLITS, check_name
 from hypvl.datasets.images import read_image
 from hypvl.datasets.prompts import set_templates
 from hypvl.datasets.zips import ZipReader
-from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.json_text import parse_json
 
 Style: TypeAlias = Literal["clip", "subreddit"]

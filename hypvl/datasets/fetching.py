@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from hypvl.checks import natural_number
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.classification import MOST_TARS
 from hypvl.io.redact import printable
 from hypvl.datasets.entries import FileSource, SetEntry
-from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.archives import Archive, unpack
 from hypvl.io.remote import DownloadError, download, only_one
 

@@ -6,7 +6,7 @@ from hypvl.datasets.catalog import classification_set
 from hypvl.datasets.classification import ImageFolderSet
 from hypvl.datasets.entries import check_name
 from hypvl.datasets.prompts import set_templates
-from hypvl.evaluation.protocol import ClassificationSet
+from hypvl.datasets.protocol import ClassificationSet
 
 #: Names that :func:`i0t_classification_set` takes.
 I0T_CLASSIFICATION_SETS: tuple[str, ...] = ("cifar100", "birdsnap")

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hypvl.errors import DataError, UserError
-from hypvl.evaluation.protocol import MissingDataError
+from hypvl.errors import DataError, MissingDataError, UserError
 
 Status = Literal["ok", "missing", "incomplete", "damaged"]
 

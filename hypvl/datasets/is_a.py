@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from hypvl.checks import one_of
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.classification import class_folders, read_text, require_folder, text_lines
 from hypvl.metrics.hierarchy import IsA
-from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.json_text import parse_json
 
 Order: TypeAlias = Literal["parent child", "child parent"]

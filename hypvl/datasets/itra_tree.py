@@ -9,7 +9,7 @@ from hypvl.datasets.folder_names import listed, usual_names
 from hypvl.datasets.torchvision_sets import spaced
 from hypvl.datasets.prompts import set_templates
 from hypvl.datasets.splits import WithoutClasses
-from hypvl.evaluation.protocol import ClassificationSet
+from hypvl.datasets.protocol import ClassificationSet
 
 #: Folder -> the splits it has, and the set whose names and prompts it takes.
 _TREE: dict[str, tuple[tuple[str, ...], str]] = {

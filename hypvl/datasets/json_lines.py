@@ -8,11 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from hypvl.checks import natural_number
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.captioned_table import either, image_place, open_table
 from hypvl.datasets.classification import read_json
 from hypvl.datasets.images import read_image
-from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.table_text import TableText
 
 

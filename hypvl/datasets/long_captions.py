@@ -6,12 +6,11 @@ from typing import Any, Literal, TypeAlias
 
 from hypvl.checks import one_of
 from hypvl.data.share_gpt4v import short_caption
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.captioned_table import image_place
 from hypvl.datasets.classification import require_folder
 from hypvl.datasets.images import ImagesByStem
 from hypvl.datasets.retrieval import CaptionedImages, from_files
-from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.files import open_regular
 from hypvl.io.json_list import JsonList
 

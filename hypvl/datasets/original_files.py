@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from hypvl.checks import natural_number
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.classification import read_lines, require_folder
 from hypvl.datasets.images import read_image
-from hypvl.evaluation.protocol import MissingDataError
 
 
 class FileSet:

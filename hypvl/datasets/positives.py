@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.classification import read_json
-from hypvl.evaluation.protocol import MissingDataError
 
 
 @dataclass(frozen=True)

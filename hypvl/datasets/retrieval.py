@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from hypvl.checks import one_of
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.captioned_table import captions_by_image, either, image_place, open_table
 from hypvl.datasets.classification import read_json, require_folder
 from hypvl.datasets.images import FileImages
-from hypvl.evaluation.protocol import ImageSource, MissingDataError
+from hypvl.datasets.protocol import ImageSource
 from hypvl.io.coco import by_id
 from hypvl.io.table_text import MAX_FIELD_LINES, Quoting
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from torch import Tensor
 
 from hypvl.errors import DataError
-from hypvl.evaluation.protocol import ClassificationSet
+from hypvl.datasets.protocol import ClassificationSet
 
 
 def shuffled(count: int, *, key: str) -> list[int]:

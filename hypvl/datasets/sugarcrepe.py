@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.choices import Choice, Choices, Gatherer, require_images, text_of
 from hypvl.datasets.classification import read_json
-from hypvl.evaluation.protocol import MissingDataError
 
 #: Kinds, and the file of each without ``.json``.
 KINDS = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets import original_files as own
 from hypvl.datasets.classification import ImageFolderSet, TorchvisionSet, imagenet
 from hypvl.datasets.entries import SetEntry, class_names
 from hypvl.datasets.folder_names import usual_names
-from hypvl.evaluation.protocol import ClassificationSet, MissingDataError
+from hypvl.datasets.protocol import ClassificationSet
 
 
 def read_published(entry: SetEntry, root: Path, split: str) -> ClassificationSet:

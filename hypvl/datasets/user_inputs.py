@@ -10,12 +10,11 @@ from torch import Tensor
 
 from hypvl.checks import one_of
 from hypvl.data.tokenizer import is_blank
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.captioned_table import open_table
 from hypvl.io.table_text import TABLE_SUFFIXES, Quoting
 from hypvl.datasets.classification import images_below, read_text, text_lines
 from hypvl.datasets.images import IMAGE_EXTENSIONS, FileImages, TarMembers
-from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.json_text import parse_json
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.choices import (
     Choice,
     Choices,
@@ -15,7 +15,6 @@ from hypvl.datasets.choices import (
     text_of,
 )
 from hypvl.datasets.classification import read_json
-from hypvl.evaluation.protocol import MissingDataError
 
 #: Files without ``.json``, each a kind.
 PIECES = (

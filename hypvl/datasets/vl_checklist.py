@@ -6,10 +6,9 @@ from typing import Any
 
 import yaml
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.choices import Choice, Choices, Gatherer, require_images, text_of
 from hypvl.datasets.classification import read_json, read_text
-from hypvl.evaluation.protocol import MissingDataError
 
 #: What a source's name begins with, and the folder of its images below ``images``.
 _FOLDERS = {"vg": "vg", "vaw": "vg", "swig": "swig", "hake": "hake"}

@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.choices import Gatherer, Group, Groups, require_images, text_of
 from hypvl.datasets.captioned_table import open_table
 from hypvl.datasets.images import IMAGE_EXTENSIONS
-from hypvl.evaluation.protocol import MissingDataError
 from hypvl.io.json_text import parse_json
 
 # Field -> what its value is called as a kind.

@@ -6,8 +6,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from hypvl.errors import DataError
-from hypvl.evaluation.protocol import MissingDataError
+from hypvl.errors import DataError, MissingDataError
 
 _LARGEST = 1 << 28  # bytes of one image; more is a trap
 

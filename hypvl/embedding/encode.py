@@ -22,6 +22,7 @@ from torch import Tensor
 
 from hypvl import distributed
 from hypvl.checks import one_of
+from hypvl.datasets.protocol import ImageSource
 from hypvl.embedding.cache_lookup import Known
 from hypvl.embedding.distributed_encode import run_shares
 from hypvl.embedding.loading import Keeping, Loaded, load_batches
@@ -29,7 +30,7 @@ from hypvl.embedding.store import EmbeddingStore, StoredGroup
 from hypvl.embedding.store_files import Entry, text_digest
 from hypvl.embedding.topk import BestKeys
 from hypvl.errors import DataError
-from hypvl.evaluation.protocol import EvaluableModel, ImageSource, Modality, Stage, Tokenizer
+from hypvl.evaluation.protocol import EvaluableModel, Modality, Stage, Tokenizer
 from hypvl.io.redact import printable
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")

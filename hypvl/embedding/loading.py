@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hypvl.data.workers import dead_worker
+from hypvl.datasets.protocol import ImageSource
 from hypvl.embedding.store_files import Entry, image_digest, stamp
 from hypvl.errors import DataError
-from hypvl.evaluation.protocol import ImageSource
 from hypvl.io.images import to_pil
 
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
+from hypvl.datasets.protocol import ImageSource, RetrievalSet
 from hypvl.embedding.encode import Encoding, encode_images, encode_texts
 from hypvl.errors import DataError
-from hypvl.evaluation.protocol import EvaluableModel, ImageSource, RetrievalSet, Tokenizer
+from hypvl.evaluation.protocol import EvaluableModel, Tokenizer
 from hypvl.evaluation.traversal import check_embeddings
 
 

@@ -9,18 +9,12 @@ from torch import Tensor
 
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
+from hypvl.datasets.protocol import ImageSource, check_set
 from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating
 from hypvl.embedding.pair_scores import pair_scores
 from hypvl.embedding.truncation import truncation
 from hypvl.errors import DataError
-from hypvl.evaluation.protocol import (
-    EvaluableModel,
-    EvaluationResult,
-    Evaluator,
-    ImageSource,
-    Tokenizer,
-    check_set,
-)
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.evaluation.traversal import check_embeddings
 from hypvl.metrics import captions as metric
 

@@ -2,10 +2,11 @@
 
 from typing import Any, Literal
 
+from hypvl.datasets.protocol import check_set
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError, UserError
 from hypvl.evaluation.clip_score import PREFIX, CaptionSet, score_captions
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer, check_set
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.metrics.correlation import kendall_tau, pearson
 
 

@@ -9,17 +9,11 @@ from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.choices import Choice, Choices, ChoiceSet
 from hypvl.datasets.images import FileImages
+from hypvl.datasets.protocol import check_set
 from hypvl.embedding.encode import Encoding, encode_images, encode_texts
 from hypvl.embedding.pair_scores import pair_scores
-from hypvl.errors import DataError
-from hypvl.evaluation.protocol import (
-    EvaluableModel,
-    EvaluationResult,
-    Evaluator,
-    MissingDataError,
-    Tokenizer,
-    check_set,
-)
+from hypvl.errors import DataError, MissingDataError
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.io.json_text import parse_json
 from hypvl.metrics.choices import Scored, auroc, choice_chance, choice_hits, detection
 

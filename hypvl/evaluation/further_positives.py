@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+from hypvl.datasets.protocol import RetrievalSet
 from hypvl.errors import DataError
-from hypvl.evaluation.protocol import RetrievalSet
 from hypvl.metrics import ranking
 from hypvl.metrics.retrieval import (
     average_precision_at_r,

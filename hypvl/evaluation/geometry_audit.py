@@ -5,18 +5,12 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics import audit, structure
 from hypvl.diagnostics.verdict import judge
 from hypvl.embedding.encode import Encoding, evaluating, search
 from hypvl.embedding.pairs import Matched, encode_matched
-from hypvl.evaluation.protocol import (
-    EvaluableModel,
-    EvaluationResult,
-    Evaluator,
-    RetrievalSet,
-    Tokenizer,
-    check_set,
-)
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.euclidean import Euclidean
 

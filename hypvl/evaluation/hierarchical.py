@@ -7,16 +7,10 @@ from torch import Tensor
 
 from hypvl.datasets.images import FileImages
 from hypvl.datasets.is_a import read_is_a, read_words
+from hypvl.datasets.protocol import ClassificationSet
 from hypvl.embedding.encode import Encoding
-from hypvl.errors import DataError
-from hypvl.evaluation.protocol import (
-    ClassificationSet,
-    EvaluableModel,
-    EvaluationResult,
-    Evaluator,
-    MissingDataError,
-    Tokenizer,
-)
+from hypvl.errors import DataError, MissingDataError
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 from hypvl.io.json_text import parse_json
 from hypvl.metrics import hierarchy

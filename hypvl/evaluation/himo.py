@@ -7,18 +7,12 @@ from itertools import pairwise
 
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
+from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.embedding.encode import Encoding, encode_images, encode_texts
 from hypvl.embedding.pair_scores import pair_scores
 from hypvl.embedding.pairs import Chosen
 from hypvl.errors import DataError
-from hypvl.evaluation.protocol import (
-    EvaluableModel,
-    EvaluationResult,
-    Evaluator,
-    RetrievalSet,
-    Tokenizer,
-    check_set,
-)
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.metrics.correlation import pearson
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")

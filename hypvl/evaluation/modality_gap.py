@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics.gap import (
     centroid_distance,
     gap_direction,
@@ -18,14 +19,7 @@ from hypvl.diagnostics.gap import (
 from hypvl.embedding.encode import Encoding, evaluating, search
 from hypvl.embedding.pairs import encode_matched
 from hypvl.evaluation.mean_removal import centre, flat_mean
-from hypvl.evaluation.protocol import (
-    EvaluableModel,
-    EvaluationResult,
-    Evaluator,
-    RetrievalSet,
-    Tokenizer,
-    check_set,
-)
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.geometry.base import Geometry
 from hypvl.metrics.ranking import recall_chance
 

@@ -5,19 +5,13 @@ import math
 import torch
 from torch import Tensor
 
+from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics.audit import strangers
 from hypvl.embedding.encode import Encoding, evaluating
 from hypvl.embedding.pair_scores import pair_scores
 from hypvl.embedding.pairs import encode_matched
 from hypvl.errors import DataError
-from hypvl.evaluation.protocol import (
-    EvaluableModel,
-    EvaluationResult,
-    Evaluator,
-    RetrievalSet,
-    Tokenizer,
-    check_set,
-)
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.geometry.base import Geometry
 
 

@@ -1,14 +1,12 @@
-"""What an evaluator knows: a model by these methods, a data set by these attributes, and what it gives back."""
+"""What an evaluator asks of a model, and what it returns."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 from torch import Tensor, nn
 
-from hypvl.checks import missing_members
-from hypvl.errors import DataError
 from hypvl.geometry.base import Geometry
 
 Modality: TypeAlias = Literal["image", "text"]
@@ -51,107 +49,6 @@ class Tokenizer(Protocol):
     """Texts -> int64 (B, L), padded with 0."""
 
     def __call__(self, texts: Sequence[str]) -> Tensor: ...
-
-
-class ImageSource(Protocol):
-    """Images by position, read when asked for.
-
-    One whose images are as their files show them may also have ``ids``, a sequence that says where each is:
-    ``<path>``, or ``<path>::<what in it>``. With a store of embeddings these images need not be read again
-    (:mod:`hypvl.embedding.store`). A classification set may have the same.
-    """
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Tensor:
-        """uint8 (3, h, w); raises :class:`DataError` for an image that cannot be read."""
-
-
-class ClassificationSet(Protocol):
-    """Labelled images.
-
-    Attributes:
-        classes: Name of each class, as prompts say it.
-        prompts: Templates with ``{}`` (or ``{c}``), or the full prompts of each class by class name;
-            None = the set has none of its own.
-        keys: A name for each image, for the per-item results.
-        labels: Right class of each image, known even where the image cannot be read.
-    """
-
-    @property
-    def classes(self) -> Sequence[str]: ...
-    @property
-    def prompts(self) -> Sequence[str] | Mapping[str, Sequence[str]] | None: ...
-    @property
-    def keys(self) -> Sequence[str]: ...
-    @property
-    def labels(self) -> Sequence[int]: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """(uint8 (3, h, w), label); raises :class:`DataError` for an image that cannot be read."""
-
-
-class RetrievalSet(Protocol):
-    """Images and their captions.
-
-    Attributes:
-        images: The gallery, read when asked for.
-        captions: All captions.
-        caption_image: For each caption, the position of its image in ``images``.
-        keys: A name for each image.
-    """
-
-    @property
-    def images(self) -> ImageSource: ...
-    @property
-    def captions(self) -> Sequence[str]: ...
-    @property
-    def caption_image(self) -> Sequence[int]: ...
-    @property
-    def keys(self) -> Sequence[str]: ...
-
-
-def check_set(value: Any, protocol: type, *, name: str = "dataset") -> None:
-    """Refuse a data set that does not have what an evaluator will ask for, before it asks.
-
-    Args:
-        value: What came.
-        protocol: One of this module's protocols of data sets, or another one.
-        name: Of the argument, for the message.
-
-    Raises:
-        DataError: listing what is missing, or what does not fit together.
-    """
-    if missing := missing_members(value, protocol):
-        members = ", ".join(missing_members(None, protocol))
-        raise DataError(
-            f"{name}: a {type(value).__name__} has no {', '.join(missing)}; a {protocol.__name__} has {members} (see "
-            f"{protocol.__module__}, and docs/evaluation_data.md for sets of your own)."
-        )
-    if protocol is ClassificationSet:
-        _check_counts(value, name, len(value), "images", ("keys", "labels"))
-    elif protocol is RetrievalSet:
-        images = len(value.images)
-        _check_counts(value, name, images, "images", ("keys",))
-        _check_counts(value, name, len(value.captions), "captions", ("caption_image",))
-        wrong = next((i for i in value.caption_image if not 0 <= i < images), None)
-        if wrong is not None:
-            raise DataError(
-                f"{name}: has {wrong} in caption_image; expected positions 0 … {images - 1} of images."
-            )
-
-
-def _check_counts(value: object, name: str, count: int, what: str, parts: Sequence[str]) -> None:
-    for part in parts:
-        found = len(getattr(value, part))
-        if found != count:
-            raise DataError(f"{name}: has {found} {part} for {count} {what}; expected one each.")
-
-
-class MissingDataError(DataError):
-    """A data set is not where it was looked for: not evaluated, which is not the same as a score of 0."""
 
 
 @dataclass

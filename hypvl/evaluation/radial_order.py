@@ -2,17 +2,11 @@
 
 import torch
 
+from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics import audit
 from hypvl.embedding.encode import Encoding, evaluating
 from hypvl.embedding.pairs import encode_matched
-from hypvl.evaluation.protocol import (
-    EvaluableModel,
-    EvaluationResult,
-    Evaluator,
-    RetrievalSet,
-    Tokenizer,
-    check_set,
-)
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 
 
 class RadialOrder(Evaluator):

@@ -4,16 +4,10 @@ import torch
 
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
+from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating
 from hypvl.errors import DataError
-from hypvl.evaluation.protocol import (
-    EvaluableModel,
-    EvaluationResult,
-    Evaluator,
-    RetrievalSet,
-    Tokenizer,
-    check_set,
-)
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.evaluation.traversal import check_embeddings, find_root, radius
 
 

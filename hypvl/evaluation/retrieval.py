@@ -11,6 +11,7 @@ from torch import Tensor
 from hypvl.checks import one_of
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop, Squeeze
+from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.embedding.encode import (
     EncodedImages,
     Encoding,
@@ -22,15 +23,7 @@ from hypvl.embedding.exact_ranks import exact_ranks
 from hypvl.embedding.truncation import truncation
 from hypvl.errors import DataError
 from hypvl.evaluation.further_positives import FurtherPositives, positive_metrics, right_positions
-from hypvl.evaluation.protocol import (
-    EvaluableModel,
-    EvaluationResult,
-    Evaluator,
-    Modality,
-    RetrievalSet,
-    Tokenizer,
-    check_set,
-)
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Modality, Tokenizer
 from hypvl.metrics import ranking
 from hypvl.metrics.retrieval import median_rank
 

@@ -10,14 +10,8 @@ from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.images import FileImages
 from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating
-from hypvl.errors import DataError
-from hypvl.evaluation.protocol import (
-    EvaluableModel,
-    EvaluationResult,
-    Evaluator,
-    MissingDataError,
-    Tokenizer,
-)
+from hypvl.errors import DataError, MissingDataError
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.evaluation.traversal import (
     ROOT_NAME,
     Entailment,

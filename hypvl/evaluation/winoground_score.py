@@ -6,9 +6,10 @@ from math import fsum
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.choices import GroupSet
+from hypvl.datasets.protocol import check_set
 from hypvl.embedding.encode import Encoding, encode_images, encode_texts
 from hypvl.embedding.pair_scores import pair_scores
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer, check_set
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.metrics.choices import GROUP_CHANCE, group_hits, margins
 
 

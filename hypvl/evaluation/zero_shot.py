@@ -9,20 +9,14 @@ from torch import Tensor
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.prompts import class_prompts, generic_templates
+from hypvl.datasets.protocol import ClassificationSet, check_set
 from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating
 from hypvl.embedding.topk import check_scores
 from hypvl.errors import DataError
 from hypvl.evaluation.probes.class_metrics import METRIC_NAMES, MetricName, measure
 from hypvl.evaluation.probes.labelled import Label, check_labels, classes_of, is_multi_label
 from hypvl.evaluation.prompt_ensembling import Ensemble, check_ensemble, class_scorer
-from hypvl.evaluation.protocol import (
-    ClassificationSet,
-    EvaluableModel,
-    EvaluationResult,
-    Evaluator,
-    Tokenizer,
-    check_set,
-)
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.metrics import ranking
 
 #: A metric as the results call it, or as ELEVATER does.

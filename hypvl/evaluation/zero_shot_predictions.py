@@ -6,17 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypvl.datasets.protocol import ClassificationSet
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.model_size import count_parameters
 from hypvl.evaluation.probes.prediction_files import PredictionFiles
 from hypvl.evaluation.probes.supervised import class_probabilities
 from hypvl.evaluation.prompt_ensembling import Ensemble
-from hypvl.evaluation.protocol import (
-    ClassificationSet,
-    EvaluableModel,
-    EvaluationResult,
-    Tokenizer,
-)
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Tokenizer
 from hypvl.evaluation.zero_shot import Metric, ZeroShotClassification
 
 #: What a model's scores are multiplied with before the softmax, as published for cosines.

@@ -7,13 +7,13 @@ import pytest
 
 from hypvl.negatives.backends.spacy_tagger import SpacyTagger
 from hypvl.negatives.tagging import Word
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.evaluation.foil_accuracy import CaptionChoice
 from hypvl.datasets import aro
 from hypvl.datasets.choices import Choices
 from hypvl.datasets.word_order import SHUFFLES
 from hypvl.embedding.encode import Encoding
-from hypvl.evaluation.protocol import EvaluationResult, MissingDataError
+from hypvl.evaluation.protocol import EvaluationResult
 from tests.evaluation.fakes import RED, FakeModel, FakeTokenizer, image as pil_image
 from tests.evaluation.miniatures.aro import NAME, case, make
 

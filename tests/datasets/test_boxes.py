@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.boxes import Box, BoxedImages, coco_boxes, demo_boxes, jsonl_boxes
 from hypvl.datasets.images import FileImages
-from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import RED, broken, image
 from tests.evaluation.miniatures.boxes import make
 

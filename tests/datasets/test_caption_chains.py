@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.caption_chains import CaptionChains, demo_chains, hierarcaps
 from hypvl.datasets.images import FileImages
-from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import RED, image
 from tests.evaluation.miniatures.hierarcaps import ROWS, make
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.caption_judgements import captions_of, flickr8k
-from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import BLUE, RED, image as pil_image
 from tests.evaluation.miniatures import flickr8k as miniature
 from tests.evaluation.miniatures.retrieval import write

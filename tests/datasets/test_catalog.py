@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hypvl.errors import ConfigError, DataError
+from hypvl.errors import ConfigError, DataError, MissingDataError
 from hypvl.datasets import entries as entries_module
 from hypvl.datasets.catalog import (
     CLASSIFICATION_SETS,
@@ -23,7 +23,6 @@ from hypvl.datasets.catalog import (
     needed,
 )
 from hypvl.datasets.entries import FileSource, class_folders, class_names, entries, entry_of
-from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import BLUE, RED, broken, image as pil_image
 from tests.evaluation.miniatures import classification as miniatures
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.choices import (
     Box,
     Choice,
@@ -14,7 +14,6 @@ from hypvl.datasets.choices import (
     require_images,
     text_of,
 )
-from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import RED, broken, image as pil_image
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.classification import (
     ImageFolderSet,
     TorchvisionSet,
@@ -15,7 +15,6 @@ from hypvl.datasets.classification import (
     imagenet,
     read_json,
 )
-from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.miniatures.classification import imagenet_folders
 from tests.evaluation.fakes import BLUE, GREEN, RED, broken, image as pil_image
 

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import DictConfig
 
 from hypvl.config import LazyConfig, instantiate
-from hypvl.evaluation.protocol import MissingDataError
+from hypvl.errors import MissingDataError
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 from tests.evaluation.fakes import FakeModel, FakeTokenizer
 from tests.evaluation.miniatures import classification, i0t_classification, itra

@@ -12,7 +12,7 @@ from hypvl.io.remote import download
 from hypvl.datasets import aro
 from hypvl.datasets import composition_files
 from hypvl.datasets.composition_files import provide, published_files
-from hypvl.evaluation.protocol import MissingDataError
+from hypvl.errors import MissingDataError
 from tests.evaluation.miniatures.aro import make
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader
 
-from hypvl.errors import ConfigError, DataError
+from hypvl.errors import ConfigError, DataError, MissingDataError
 from hypvl.datasets.elevater import (
     ELEVATER_SETS,
     elevater_entries,
@@ -17,7 +17,6 @@ from hypvl.datasets.elevater import (
     elevater_set,
 )
 from hypvl.datasets.zips import ZipReader
-from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.miniatures import elevater as miniature
 
 

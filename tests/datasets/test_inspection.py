@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.catalog import CLASSIFICATION_SETS, expected_size
 from hypvl.datasets.classification import ImageFolderSet
 from hypvl.datasets.inspection import inspect_error, inspect_set
 from hypvl.datasets.retrieval import jsonl
-from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import RED, broken, image
 
 

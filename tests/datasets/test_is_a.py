@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.is_a import folder_nodes, read_is_a, read_words
 from hypvl.metrics.hierarchy import IsA, pair_metrics
-from hypvl.evaluation.protocol import MissingDataError
 
 FORMS = {
     "parents.json": {

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.json_lines import JsonLinesSet
-from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import BLUE, RED, broken, image as pil_image
 
 

@@ -14,8 +14,7 @@ from hypvl.data.sample import BadSample
 from hypvl.data.table import ImageTextTable
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
-from hypvl.errors import DataError
-from hypvl.evaluation.protocol import MissingDataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.retrieval import CaptionedImages, coco, flickr30k, jsonl, nocaps, table
 from hypvl.datasets.text_pool import load_text_pool
 from tests.evaluation.fakes import BLUE, RED, image as pil_image

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.long_captions import caption_folder, share_gpt4v
 from hypvl.datasets.positives import caption_positives
 from hypvl.datasets.retrieval import (
@@ -20,7 +20,6 @@ from hypvl.datasets.retrieval import (
     nocaps,
     table,
 )
-from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import BLUE, GREEN, RED, broken, image
 from tests.evaluation.miniatures import i0t_retrieval, retrieval
 from tests.evaluation.miniatures.retrieval import write

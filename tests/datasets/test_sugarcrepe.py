@@ -4,12 +4,11 @@ from typing import Any
 
 import pytest
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.evaluation.foil_accuracy import CaptionChoice
 from hypvl.datasets.choices import Choice
 from hypvl.datasets.sugarcrepe import KINDS, sugarcrepe
 from hypvl.embedding.encode import Encoding
-from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import FakeModel, FakeTokenizer, broken
 from tests.evaluation.miniatures.sugarcrepe import make
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hypvl.errors import ConfigError, DataError
+from hypvl.errors import ConfigError, DataError, MissingDataError
 from hypvl.datasets.classification import ImageFolderSet
 from hypvl.datasets.entries import class_names
 from hypvl.datasets.folder_names import plain
@@ -12,7 +12,6 @@ from hypvl.datasets.i0t_tree import I0T_CLASSIFICATION_SETS, i0t_classification_
 from hypvl.datasets.itra_tree import BIRDSNAP_LEFT_OUT, ITRA_SETS, itra_set
 from hypvl.datasets.retrieval import coco
 from hypvl.datasets.splits import WithoutClasses
-from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import BLUE, GREEN, RED, image as pil_image
 from tests.evaluation.miniatures import i0t_classification, itra
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.user_inputs import TarImages, image_folder, tar_texts, text_file
-from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import BLUE, RED, image
 
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.evaluation.foil_accuracy import CaptionChoice
 from hypvl.datasets.choices import Choice, Choices
 from hypvl.datasets.valse import PIECES, valse
 from hypvl.embedding.encode import Encoding
-from hypvl.evaluation.protocol import EvaluationResult, MissingDataError
+from hypvl.evaluation.protocol import EvaluationResult
 from tests.evaluation.fakes import FakeModel, FakeTokenizer
 from tests.evaluation.miniatures.valse import SOURCES, WRONG, make
 

@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.evaluation.foil_accuracy import CaptionChoice
 from hypvl.datasets.choices import Choice
 from hypvl.datasets.vl_checklist import vl_checklist
 from hypvl.embedding.encode import Encoding
-from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import FakeModel, FakeTokenizer
 from tests.evaluation.miniatures.vl_checklist import FILES, make
 

@@ -3,12 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.evaluation.winoground_score import CaptionGroups
 from hypvl.datasets.choices import Group
 from hypvl.datasets.winoground import winoground
 from hypvl.embedding.encode import Encoding
-from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.fakes import BLUE, RED, FakeModel, FakeTokenizer, image
 from tests.evaluation.miniatures.winoground import example, make
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from hypvl.config import LazyConfig, instantiate
 from hypvl.datasets.caption_judgements import JudgedCaptions
 from hypvl.embedding.encode import Encoding
-from hypvl.errors import DataError, UserError
+from hypvl.errors import DataError, MissingDataError, UserError
 from hypvl.evaluation.clip_score_correlation import CaptionCorrelation
-from hypvl.evaluation.protocol import Evaluator, MissingDataError
+from hypvl.evaluation.protocol import Evaluator
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import FakeTokenizer
 from tests.evaluation.miniatures import flickr8k

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hypvl.config import LazyConfig, instantiate
-from hypvl.evaluation.protocol import MissingDataError
+from hypvl.errors import MissingDataError
 from tests.evaluation.miniatures import classification
 from tests.evaluation.probes.test_clustering import Seer
 

@@ -7,9 +7,9 @@ import pytest
 from hypvl.datasets.choices import Choice, Choices
 from hypvl.datasets.images import FileImages
 from hypvl.embedding.encode import Encoding
-from hypvl.errors import DataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.evaluation.foil_accuracy import CaptionChoice, demo_choices
-from hypvl.evaluation.protocol import EvaluationResult, Evaluator, MissingDataError
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hypvl.config import LazyConfig, instantiate
-from hypvl.evaluation.protocol import MissingDataError
+from hypvl.errors import MissingDataError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SUITES = ("eval_hierarchical_metrics", "eval_geometry_audit", "eval_modality_gap")

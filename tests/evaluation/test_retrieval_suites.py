@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from hypvl.config import LazyConfig, instantiate
-from hypvl.evaluation.protocol import EvaluationResult, MissingDataError
+from hypvl.errors import MissingDataError
+from hypvl.evaluation.protocol import EvaluationResult
 from tests.evaluation.fakes import FakeModel, FakeTokenizer
 from tests.evaluation.miniatures import i0t_retrieval, retrieval
 

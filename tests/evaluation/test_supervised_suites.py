@@ -13,8 +13,8 @@ from torch import Tensor
 
 from hypvl.config import LazyConfig, instantiate
 from hypvl.datasets.elevater import ELEVATER_SETS, elevater_entries
+from hypvl.errors import MissingDataError
 from hypvl.evaluation.probes.prediction_files import LEADERBOARD_NAMES
-from hypvl.evaluation.protocol import MissingDataError
 from tests.evaluation.miniatures import classification, elevater
 from tests.evaluation.probes.test_fine_tune import SmallModel
 

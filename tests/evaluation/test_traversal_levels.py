@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from hypvl.embedding.encode import Encoding
-from hypvl.errors import DataError
-from hypvl.evaluation.protocol import Evaluator, MissingDataError
+from hypvl.errors import DataError, MissingDataError
+from hypvl.evaluation.protocol import Evaluator
 from hypvl.evaluation.radii import EmbeddingRadii
 from hypvl.evaluation.traversal_levels import TraversalLevels
 from hypvl.geometry.lorentz import exp_map0

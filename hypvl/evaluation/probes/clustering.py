@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
+from hypvl.datasets.protocol import ClassificationSet, check_set
 from hypvl.datasets.splits import shuffled
 from hypvl.embedding.encode import Encoding, evaluating
 from hypvl.errors import DataError
@@ -13,14 +14,7 @@ from hypvl.evaluation.probes.image_pool import Pool, encode_pool
 from hypvl.evaluation.probes.kmeans import Clustering, best_kmeans
 from hypvl.evaluation.probes.labelled import check_labels, classes_of, is_multi_label
 from hypvl.evaluation.probes.logistic import check_features
-from hypvl.evaluation.protocol import (
-    ClassificationSet,
-    EvaluableModel,
-    EvaluationResult,
-    Evaluator,
-    Stage,
-    check_set,
-)
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Stage
 from hypvl.geometry.sphere import normalize
 from hypvl.metrics import clustering
 

@@ -10,6 +10,7 @@ import torch
 from loguru import logger
 from torch import Tensor, nn
 
+from hypvl.datasets.protocol import ClassificationSet
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.model_size import count_parameters
 from hypvl.errors import DataError, UserError
@@ -19,7 +20,7 @@ from hypvl.evaluation.probes.prediction_files import PredictionFiles
 from hypvl.evaluation.probes.supervised import Learnt, Plan, Run, SupervisedEvaluator, class_probabilities
 from hypvl.evaluation.probes.sweep import COARSE_GRID, halving_search
 from hypvl.evaluation.probes.training_images import FeatureBatches, ImageBatches, TrainingBatches
-from hypvl.evaluation.protocol import ClassificationSet, EvaluableModel, Stage
+from hypvl.evaluation.protocol import EvaluableModel, Stage
 from hypvl.evaluation.zero_shot import Metric
 
 #: The published search: of each learning rate, weight decays as :mod:`hypvl.evaluation.probes.sweep` searches them.

@@ -5,18 +5,12 @@ from typing import Any, Literal, TypeAlias, cast
 import torch
 from torch import Tensor
 
+from hypvl.datasets.protocol import ClassificationSet, check_set
 from hypvl.embedding.encode import Encoding, search
 from hypvl.errors import DataError
 from hypvl.evaluation.probes.image_pool import Pool, encode_pool
 from hypvl.evaluation.probes.labelled import Label, check_labels, classes_of, is_multi_label
-from hypvl.evaluation.protocol import (
-    ClassificationSet,
-    EvaluableModel,
-    EvaluationResult,
-    Evaluator,
-    Stage,
-    check_set,
-)
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Stage
 from hypvl.geometry.sphere import Sphere, normalize
 from hypvl.metrics import ranking
 from hypvl.metrics.neighbours import neighbour_votes

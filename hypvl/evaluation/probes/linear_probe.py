@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hypvl.checks import one_of
+from hypvl.datasets.protocol import ClassificationSet
 from hypvl.embedding.encode import Encoding
 from hypvl.evaluation.probes.image_pool import PoolFeatures, encode_pool
 from hypvl.evaluation.probes.labelled import Label
@@ -14,7 +15,7 @@ from hypvl.evaluation.probes.logistic import LogisticModels, LogisticPath, Preci
 from hypvl.evaluation.probes.prediction_files import PredictionFiles
 from hypvl.evaluation.probes.supervised import Learnt, Plan, Run, SupervisedEvaluator
 from hypvl.evaluation.probes.sweep import COARSE_GRID, SweepResult, halving_search
-from hypvl.evaluation.protocol import ClassificationSet, EvaluableModel, Stage
+from hypvl.evaluation.protocol import EvaluableModel, Stage
 from hypvl.evaluation.zero_shot import Metric
 
 Normalization = Literal["none", "l2", "standard"]

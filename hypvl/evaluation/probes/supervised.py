@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hypvl.checks import one_of
+from hypvl.datasets.protocol import ClassificationSet, check_set
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.model_size import count_parameters
 from hypvl.errors import DataError
@@ -25,14 +26,7 @@ from hypvl.evaluation.probes.labelled import (
     is_multi_label,
 )
 from hypvl.evaluation.probes.prediction_files import PredictionFiles
-from hypvl.evaluation.protocol import (
-    ClassificationSet,
-    EvaluableModel,
-    EvaluationResult,
-    Evaluator,
-    Stage,
-    check_set,
-)
+from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Stage
 from hypvl.evaluation.zero_shot import METRICS, Metric
 
 
