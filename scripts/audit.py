@@ -1,8 +1,7 @@
 """Does a model's geometry work? python scripts/audit.py --checkpoint-path output/demo_meru/checkpoint_final.pth"""
 
-import sys
-
-from hypvl.cli.audit import run
+from hypvl.cli.audit import main
+from hypvl.cli.common import run_main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    raise SystemExit(run_main(main))

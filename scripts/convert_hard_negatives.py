@@ -1,8 +1,7 @@
 """Published hard negatives to JSONL: python scripts/convert_hard_negatives.py --input *.npy --output negatives.jsonl"""
 
-import sys
-
-from hypvl.cli.convert_hard_negatives import run
+from hypvl.cli.common import run_main
+from hypvl.cli.convert_hard_negatives import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    raise SystemExit(run_main(main))

@@ -1,8 +1,7 @@
 """Draw data, train, evaluate and traverse a small model: python scripts/demo.py --model meru"""
 
-import sys
-
-from hypvl.cli.demo import run
+from hypvl.cli.common import run_main
+from hypvl.cli.demo import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    raise SystemExit(run_main(main))

@@ -1,8 +1,7 @@
 """What is installed, which data are there and whole: python scripts/doctor.py --config configs/eval_elevater.py"""
 
-import sys
-
-from hypvl.cli.doctor import run
+from hypvl.cli.common import run_main
+from hypvl.cli.doctor import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    raise SystemExit(run_main(main))

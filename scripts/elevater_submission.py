@@ -1,8 +1,7 @@
 """Pack predictions: python scripts/elevater_submission.py --predictions output/x/predictions --output-dir output/x"""
 
-import sys
-
-from hypvl.cli.elevater_submission import run
+from hypvl.cli.common import run_main
+from hypvl.cli.elevater_submission import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    raise SystemExit(run_main(main))

@@ -1,8 +1,7 @@
 """Measure a model: python scripts/evaluate.py --config configs/eval_zero_shot_retrieval.py --checkpoint-path X.pth"""
 
-import sys
-
-from hypvl.cli.evaluate import run
+from hypvl.cli.common import run_main
+from hypvl.cli.evaluate import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    raise SystemExit(run_main(main))

@@ -1,8 +1,7 @@
 """Vectors for search: python scripts/export_index.py --embeddings D --modality image --checkpoint-path X.pth ..."""
 
-import sys
-
-from hypvl.cli.export_index import run
+from hypvl.cli.common import run_main
+from hypvl.cli.export_index import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    raise SystemExit(run_main(main))

@@ -1,8 +1,7 @@
 """Write embeddings of shards: python scripts/extract_embeddings.py --shards X.tar --checkpoint-path X.pth ..."""
 
-import sys
-
-from hypvl.cli.extract_embeddings import run
+from hypvl.cli.common import run_main
+from hypvl.cli.extract_embeddings import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    raise SystemExit(run_main(main))

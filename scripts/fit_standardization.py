@@ -1,8 +1,7 @@
 """Fit I0T_post: python scripts/fit_standardization.py --checkpoint-path X.pth --train-samples 65536"""
 
-import sys
-
-from hypvl.cli.fit_standardization import run
+from hypvl.cli.common import run_main
+from hypvl.cli.fit_standardization import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    raise SystemExit(run_main(main))

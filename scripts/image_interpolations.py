@@ -1,8 +1,7 @@
 """Between two images: python scripts/image_interpolations.py --image-path A --target-image-path B --pool photos"""
 
-import sys
-
-from hypvl.cli.image_interpolations import run
+from hypvl.cli.common import run_main
+from hypvl.cli.image_interpolations import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    raise SystemExit(run_main(main))

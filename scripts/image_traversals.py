@@ -1,8 +1,7 @@
 """Walk to [ROOT]: python scripts/image_traversals.py --image-path assets/cat.png --checkpoint-path model.pth"""
 
-import sys
-
-from hypvl.cli.image_traversals import run
+from hypvl.cli.common import run_main
+from hypvl.cli.image_traversals import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    raise SystemExit(run_main(main))

@@ -1,8 +1,7 @@
 """Build the demo data: python scripts/make_demo_data.py --output-dir datasets/demo"""
 
-import sys
-
-from hypvl.cli.make_demo_data import run
+from hypvl.cli.common import run_main
+from hypvl.cli.make_demo_data import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    raise SystemExit(run_main(main))

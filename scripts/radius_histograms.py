@@ -1,8 +1,7 @@
 """Compare radii: python scripts/radius_histograms.py --inputs photos captions.txt --checkpoint-path X.pth"""
 
-import sys
-
-from hypvl.cli.radius_histograms import run
+from hypvl.cli.common import run_main
+from hypvl.cli.radius_histograms import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    raise SystemExit(run_main(main))

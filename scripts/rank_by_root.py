@@ -1,8 +1,7 @@
 """Rank by the root: python scripts/rank_by_root.py --input photos --checkpoint-path X.pth"""
 
-import sys
-
-from hypvl.cli.rank_by_root import run
+from hypvl.cli.common import run_main
+from hypvl.cli.rank_by_root import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    raise SystemExit(run_main(main))

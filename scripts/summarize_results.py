@@ -1,8 +1,7 @@
 """One table over many results: python scripts/summarize_results.py output"""
 
-import sys
-
-from hypvl.cli.summarize_results import run
+from hypvl.cli.common import run_main
+from hypvl.cli.summarize_results import main
 
 if __name__ == "__main__":
-    sys.exit(run())
+    raise SystemExit(run_main(main))

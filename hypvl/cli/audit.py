@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.common import (
     add_model_arguments,
+    add_table_arguments,
     command_parser,
     run_main,
     show,
     show_json,
+    table_flags_given,
+    table_options,
     user_path,
     user_text,
 )
-from hypvl.cli.table_arguments import add_table_arguments, table_flags_given, table_options
 from hypvl.errors import ConfigError, DataError
 from hypvl.io.files import write_atomically
 from hypvl.io.json_text import json_bytes
@@ -78,8 +80,7 @@ def main(argv: Sequence[str]) -> int:
     if not 0 < args.aperture_factor < float("inf"):
         raise ConfigError(f"--aperture-factor: got {args.aperture_factor}; expected a number above 0.")
 
-    from hypvl.cli.devices import pick_device
-    from hypvl.cli.model_loading import load_trained
+    from hypvl.cli.loading import load_trained, pick_device
     from hypvl.embedding.encode import Encoding
     from hypvl.evaluation.geometry_audit import GeometryAudit
 
@@ -164,10 +165,5 @@ def _print(result: "EvaluationResult", *, title: str) -> None:
         )
 
 
-def run() -> int:
-    """Entry point: errors a user can act on are printed as one sentence."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

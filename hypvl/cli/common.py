@@ -215,6 +215,78 @@ def _checkpoint(text: str) -> Path:
     return checkpoint_file(path)
 
 
+def add_embeddings_arguments(parser: argparse.ArgumentParser) -> None:
+    """The two flags; give the parsed ones to :func:`hypvl.cli.loading.with_store`."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--save-embeddings",
+        type=user_path,
+        metavar="DIR",
+        help="keep embeddings, ids and thumbnails in this folder, and take from it what is there",
+    )
+    group.add_argument(
+        "--embeddings",
+        type=user_path,
+        metavar="DIR",
+        help="take from this folder what is there (of --save-embeddings or scripts/extract_embeddings.py)",
+    )
+
+
+def add_table_arguments(parser: Any, *, images: bool = True) -> None:
+    """Add ``--caption-column``, ``--separator``, ``--quoting`` and, for tables with images, ``--image-column``.
+
+    Args:
+        parser: A parser, or a group of one.
+        images: Whether images are read, too.
+    """
+    if images:
+        parser.add_argument(
+            "--image-column",
+            metavar="NAME",
+            help="column or key of the image (default: image, filepath, ...)",
+        )
+    parser.add_argument(
+        "--caption-column", metavar="NAME", help="column or key of the caption (default: caption, title, ...)"
+    )
+    parser.add_argument(
+        "--separator",
+        metavar="SIGN",
+        help="between columns (default: TAB if the header line has one, else comma, else semicolon)",
+    )
+    parser.add_argument(
+        "--quoting",
+        choices=("minimal", "none"),
+        default="minimal",
+        help="none: quotation marks are plain signs",
+    )
+
+
+def table_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What was said, by the names that readers have for it.
+
+    Raises:
+        ConfigError: for a separator that cannot be one.
+    """
+    from hypvl.io.table_text import checked_separator
+
+    names = ("image_column", "caption_column", "separator", "quoting")
+    options = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    try:
+        options["separator"] = checked_separator(options["separator"])
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from error
+    return options
+
+
+def table_flags_given(args: argparse.Namespace) -> list[str]:
+    """The flags of a table that were given, for commands that may read something else."""
+    return [
+        f"--{name.replace('_', '-')}"
+        for name, value in table_options(args).items()
+        if value not in (None, "minimal")
+    ]
+
+
 def load_config(
     path: str | os.PathLike[str],
     overrides: Sequence[str] = (),

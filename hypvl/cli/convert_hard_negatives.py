@@ -59,10 +59,5 @@ def _expand(entries: Sequence[str]) -> list[Path]:
     return paths
 
 
-def run() -> int:
-    """The script's entry: :func:`main`, with a user's errors as one line."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

@@ -128,10 +128,5 @@ def _summarise(model: str, results: dict[str, Any], untrained: dict[str, float])
     print_table(rich_table(rows, header=(*HEADER, "untrained"), title=f"The demo in short: {model}"))
 
 
-def run() -> int:
-    """Entry point: errors a user can act on are printed as one sentence."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

@@ -310,7 +310,7 @@ def check_checkpoint(path: Path, train_config: str | None) -> dict[str, Any]:
     """Whether a checkpoint can be read, and put into its model where that is known."""
     import torch
 
-    from hypvl.cli.model_loading import load_trained
+    from hypvl.cli.loading import load_trained
     from hypvl.models.hub import load_checkpoint
 
     found: dict[str, Any] = {"path": str(path), "ok": False, "problem": None}
@@ -382,10 +382,5 @@ def _print(report: dict[str, Any]) -> None:
         show(f"error: {len(report['broken'])} broken: {', '.join(report['broken'])}", file=sys.stderr)
 
 
-def run() -> int:
-    """Entry point: errors a user can act on are printed as one sentence."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

@@ -68,10 +68,5 @@ def _folders(root: Path, only: str | None) -> list[Path]:
     return [found[name] for name in names]
 
 
-def run() -> int:
-    """Entry point: errors a user can act on are printed as one sentence."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypvl.cli.common import add_model_arguments, user_path
-from hypvl.cli.embeddings import add_embeddings_arguments, open_store
+from hypvl.cli.common import add_embeddings_arguments, add_model_arguments, user_path
 from hypvl.errors import DataError
 from hypvl.io.files import write_atomically
 from hypvl.io.json_text import json_bytes
@@ -28,7 +27,7 @@ ROOTS = {
 }
 
 
-def add_placing_arguments(parser: argparse.ArgumentParser, *, output_dir: str) -> None:
+def add_loaded_model_arguments(parser: argparse.ArgumentParser, *, output_dir: str) -> None:
     """Model, encoding and place of the results."""
     add_model_arguments(parser)
     add_embeddings_arguments(parser)
@@ -66,7 +65,7 @@ class Items:
 
 
 @dataclass(frozen=True)
-class Space:
+class LoadedModel:
     """A model, how it encodes, and what its checkpoint says.
 
     Attributes:
@@ -84,11 +83,10 @@ class Space:
     text_key: str
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> "Space":
-        """From the flags of :func:`add_placing_arguments`. Raises UserError."""
+    def of(cls, args: argparse.Namespace) -> "LoadedModel":
+        """From the flags of :func:`add_loaded_model_arguments`. Raises UserError."""
         import hypvl
-        from hypvl.cli.devices import pick_device
-        from hypvl.cli.model_loading import load_trained, stored_root
+        from hypvl.cli.loading import load_trained, open_store, pick_device, stored_root
         from hypvl.embedding.encode import Encoding
         from hypvl.training.provenance import git_state
 

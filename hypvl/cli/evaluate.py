@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.common import (
     DEBUG_VARIABLE,
+    add_embeddings_arguments,
     add_model_arguments,
     config_parser,
     find_config,
@@ -22,7 +23,6 @@ from hypvl.cli.common import (
     user_path,
     user_text,
 )
-from hypvl.cli.embeddings import add_embeddings_arguments, with_store
 from hypvl.data.workers import dead_worker
 from hypvl.errors import ConfigError, UserError
 from hypvl.io.redact import redact_text, redacted
@@ -30,7 +30,7 @@ from hypvl.io.redact import redact_text, redacted
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from hypvl.cli.mean_removal import Standardizer
+    from hypvl.cli.mean_removal import MeanRemover
     from hypvl.models.dual_encoder import DualEncoder
 
 EXAMPLES = """
@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
         config.download = False
     names = _names(config, args.only, args.config)
 
-    from hypvl.cli.torchrun import run_on_ranks
+    from hypvl.cli.loading import run_on_ranks
 
     return run_on_ranks(_run, args, config, names, device=args.device)
 
@@ -103,15 +103,13 @@ def main(argv: Sequence[str]) -> int:
 def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -> int:
     """On every rank the same, but for the files and the screen, which are rank 0's."""
     from hypvl import distributed
-    from hypvl.cli.mean_removal import Standardizer
-    from hypvl.cli.model_loading import load_trained
-    from hypvl.cli.torchrun import rank_device
+    from hypvl.cli.loading import load_trained, rank_device, with_store
     from hypvl.evaluation.results import ResultsFile, settings_digest
     from hypvl.report.tables import results_csv
 
     device = rank_device(args.device)
     model, content = load_trained(args.checkpoint_path, args.train_config, device=device)
-    standardizer = Standardizer.of(model, args.standardize, shift=args.shift)
+    remover = _mean_remover(args, model)
     measured = with_store(config, args, model)
     folder = args.checkpoint_path.parent if args.output_dir is None else args.output_dir
     path = folder / RESULTS if args.output is None else args.output
@@ -134,7 +132,7 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
         if kept is not None:
             told = f"ok, kept from {_earlier(kept, provenance)} (--redo measures again)"
         else:
-            entry = _evaluate(name, measured, model, standardizer)
+            entry = _evaluate(name, measured, model, remover)
             if file is not None:
                 file.put(name, entry, digest=digest, settings=redacted(settings))
             told = f"{entry['status']}, {time.monotonic() - started:.1f} s"
@@ -156,6 +154,15 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
             file=sys.stderr,
         )
     return 1 if bad else 0
+
+
+def _mean_remover(args: argparse.Namespace, model: "DualEncoder") -> "MeanRemover | None":
+    """What ``--standardize`` and ``--shift`` ask for; None without these flags."""
+    if args.standardize is None and args.shift is None:
+        return None
+    from hypvl.cli.mean_removal import MeanRemover
+
+    return MeanRemover.of(model, args.standardize, shift=args.shift)
 
 
 def _names(config: "DictConfig", only: str | None, source: str) -> list[str]:
@@ -194,7 +201,7 @@ def _settings(config: "DictConfig", name: str) -> Any:
 
 
 def _evaluate(
-    name: str, config: "DictConfig", model: "DualEncoder", standardizer: "Standardizer | None"
+    name: str, config: "DictConfig", model: "DualEncoder", remover: "MeanRemover | None"
 ) -> dict[str, Any]:
     """One evaluation as an entry of the results file; what goes wrong is part of it and stops no other."""
     from hypvl.config import instantiate
@@ -204,10 +211,10 @@ def _evaluate(
     started = time.monotonic()
     try:
         evaluator = instantiate(config.evaluate[name])
-        if standardizer is None:
+        if remover is None:
             result = evaluator(model)
         else:
-            with standardizer.applied(evaluator, set_name=name) as applied:
+            with remover.applied(evaluator, set_name=name) as applied:
                 result = evaluator(model)
             result.meta["standardization"] = applied
         entry: dict[str, Any] = {"status": "ok", "metrics": result.metrics}
@@ -250,7 +257,7 @@ def _subject(
     """What the numbers are about: two runs with equal ones continue each other, however the paths were typed."""
     from omegaconf import OmegaConf
 
-    from hypvl.cli.model_loading import own_config
+    from hypvl.cli.loading import own_config
     from hypvl.config.plain import to_plain
     from hypvl.evaluation.results import settings_digest
     from hypvl.models.hub import load_config as load_model_config
@@ -334,10 +341,5 @@ def _print(results: dict[str, dict[str, Any]], *, title: str) -> None:
             show(f"{name}: {count} images cannot be read; the first: {first}", file=sys.stderr)
 
 
-def run() -> int:
-    """Entry point: errors a user can act on are printed as one sentence."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

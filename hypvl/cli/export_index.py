@@ -57,8 +57,7 @@ def main(argv: Sequence[str]) -> int:
     """Read, check, write."""
     args = build_parser().parse_args(argv)
 
-    from hypvl.cli.devices import pick_device
-    from hypvl.cli.model_loading import load_trained
+    from hypvl.cli.loading import load_trained, pick_device
     from hypvl.embedding.identity import model_identity
     from hypvl.embedding.search_index import build_index, require_faiss, save_index
     from hypvl.embedding.store import EmbeddingStore
@@ -96,10 +95,5 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def run() -> int:
-    """Entry point: errors a user can act on are printed as one sentence."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

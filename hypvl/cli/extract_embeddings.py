@@ -100,8 +100,7 @@ def main(argv: Sequence[str]) -> int:
 
     import torch
 
-    from hypvl.cli.devices import pick_device
-    from hypvl.cli.model_loading import load_trained
+    from hypvl.cli.loading import load_trained, pick_device
     from hypvl.data.tokenizer import get_tokenizer
     from hypvl.data.transforms import ResizeCenterCrop, Squeeze
     from hypvl.embedding.encode import Encoding
@@ -196,10 +195,5 @@ def place_among_ranks() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def run() -> int:
-    """Entry point: errors a user can act on are printed as one sentence."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

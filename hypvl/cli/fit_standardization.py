@@ -52,9 +52,8 @@ def main(argv: Sequence[str]) -> int:
         )
         _check_one(evaluation, args)
 
-    from hypvl.cli.devices import pick_device
+    from hypvl.cli.loading import load_trained, pick_device
     from hypvl.cli.mean_removal import add_centering_
-    from hypvl.cli.model_loading import load_trained
     from hypvl.evaluation.mean_removal import check_suffix, model_fingerprint, save
 
     path = args.checkpoint_path
@@ -178,7 +177,7 @@ def _on_training_data(
 
 
 def _train_config(content: dict[str, Any], args: argparse.Namespace) -> "DictConfig":
-    from hypvl.cli.model_loading import own_config
+    from hypvl.cli.loading import own_config
     from hypvl.models.hub import load_config as load_model_config
 
     if args.train_config is not None:
@@ -191,7 +190,7 @@ def _config_text(content: dict[str, Any], args: argparse.Namespace) -> str:
 
     The one inside a checkpoint is changed as data: nothing is built from it, so nothing in it is refused.
     """
-    from hypvl.cli.model_loading import raw_config
+    from hypvl.cli.loading import raw_config
     from hypvl.config import LazyCall, LazyConfig
     from hypvl.config.plain import to_plain
     from hypvl.config.reader import dump_yaml, parse_yaml
@@ -239,10 +238,5 @@ def _write_checkpoint(
     write_torch(path, entries)
 
 
-def run() -> int:
-    """Entry point: errors a user can act on are printed as one sentence."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

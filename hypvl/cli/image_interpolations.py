@@ -8,8 +8,8 @@ from hypvl.cli.common import command_parser, run_main, show, user_path
 from hypvl.cli.encode_inputs import (
     INPUT_HELP,
     ROOTS,
-    Space,
-    add_placing_arguments,
+    LoadedModel,
+    add_loaded_model_arguments,
     free_of,
     inference,
     write_result,
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="geodesic",
         help="the shortest way, or the straight one in the tangent space at the root",
     )
-    add_placing_arguments(parser, output_dir="output/interpolations")
+    add_loaded_model_arguments(parser, output_dir="output/interpolations")
     return parser
 
 
@@ -66,12 +66,12 @@ def main(argv: Sequence[str]) -> int:
     from hypvl.evaluation.ordering import interpolate_between
     from hypvl.report.ordering import draw_interpolation
 
-    space = Space.of(args)
-    first, second = space.image(args.image_path), space.image(args.target_image_path)
-    pool = space.items(args.pool)
-    model = space.on_cpu()
+    loaded = LoadedModel.of(args)
+    first, second = loaded.image(args.image_path), loaded.image(args.target_image_path)
+    pool = loaded.items(args.pool)
+    model = loaded.on_cpu()
     with inference():
-        root, source = space.root_of(pool.embeddings)
+        root, source = loaded.root_of(pool.embeddings)
         numbers = [str(i) for i in range(len(pool.names))]
         found = interpolate_between(
             model,
@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
         "unreadable": pool.unreadable,
         "way": args.way,
         "root": source,
-        **space.about,
+        **loaded.about,
         "steps": steps,
     }
     write_result(result, json_file)
@@ -119,10 +119,5 @@ def _print(result: dict[str, object]) -> None:
     show(f"The root is {ROOTS[str(result['root'])]}.")
 
 
-def run() -> int:
-    """Entry point: errors a user can act on are printed as one sentence."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

@@ -5,8 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hypvl.cli.common import add_model_arguments, command_parser, run_main, show, user_path
-from hypvl.cli.table_arguments import add_table_arguments, table_options
+from hypvl.cli.common import (
+    add_model_arguments,
+    add_table_arguments,
+    command_parser,
+    run_main,
+    show,
+    table_options,
+    user_path,
+)
 from hypvl.errors import ConfigError, DataError
 from hypvl.io.files import write_atomically
 from hypvl.io.json_text import json_bytes
@@ -97,8 +104,7 @@ def _traverse(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     import hypvl
-    from hypvl.cli.devices import pick_device
-    from hypvl.cli.model_loading import load_trained, stored_root
+    from hypvl.cli.loading import load_trained, pick_device, stored_root
     from hypvl.data.tokenizer import get_tokenizer
     from hypvl.data.transforms import ResizeCenterCrop
     from hypvl.embedding.encode import Encoding, encode_texts, evaluating
@@ -177,10 +183,5 @@ def _why_only_root(result: dict[str, Any]) -> str:
     )
 
 
-def run() -> int:
-    """Entry point: errors a user can act on are printed as one sentence."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

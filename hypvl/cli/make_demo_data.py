@@ -49,10 +49,5 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def run() -> int:
-    """The script's entry: :func:`main`, with a user's errors as one line."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

@@ -6,8 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hypvl.cli.common import command_parser, run_main, show, user_path, user_text
-from hypvl.cli.table_arguments import add_table_arguments, table_options
+from hypvl.cli.common import (
+    add_table_arguments,
+    command_parser,
+    run_main,
+    show,
+    table_options,
+    user_path,
+    user_text,
+)
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -236,10 +243,5 @@ def _print_summary(output: Path, result: "Result") -> None:
     show(f"{output}: {counts.captions} captions, {sum(counts.made.values())} negatives ({state})")
 
 
-def run() -> int:
-    """The script's entry: :func:`main`, with a user's errors as one line."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

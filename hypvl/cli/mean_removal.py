@@ -21,7 +21,7 @@ TRANSDUCTIVE = "transductive"
 
 
 @dataclass(frozen=True)
-class Standardizer:
+class MeanRemover:
     """What ``--standardize`` and ``--shift`` ask for.
 
     Args:
@@ -37,8 +37,8 @@ class Standardizer:
     shift: float | None
 
     @classmethod
-    def of(cls, model: DualEncoder, standardize: str | None, *, shift: float | None) -> "Standardizer | None":
-        """From the flags; None when neither is given.
+    def of(cls, model: DualEncoder, standardize: str | None, *, shift: float | None) -> "MeanRemover":
+        """From the flags, of which at least one is given.
 
         Raises:
             ConfigError: a shift that is no finite number, or a file of another kind.
@@ -46,8 +46,6 @@ class Standardizer:
         """
         if shift is not None and not math.isfinite(shift):
             raise ConfigError(f"--shift: got {shift}; expected a finite number, such as 1 or -0.5.")
-        if standardize is None and shift is None:
-            return None
         fingerprint = model_fingerprint(model.state_dict())
         fitted = None
         if standardize not in (None, TRANSDUCTIVE):

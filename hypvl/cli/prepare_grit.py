@@ -121,10 +121,5 @@ def _progress(*, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
         yield update
 
 
-def run() -> int:
-    """The script's entry: :func:`main`, with a user's errors as one line."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

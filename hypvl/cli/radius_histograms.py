@@ -7,8 +7,8 @@ from hypvl.cli.common import command_parser, run_main, show, user_path
 from hypvl.cli.encode_inputs import (
     INPUT_HELP,
     ROOTS,
-    Space,
-    add_placing_arguments,
+    LoadedModel,
+    add_loaded_model_arguments,
     inference,
     write_result,
 )
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--names", nargs="+", metavar="NAME", help="of the groups (default: the paths')")
     parser.add_argument("--bins", type=int, default=40, metavar="N", help="of the histogram")
-    add_placing_arguments(parser, output_dir="output/radius_histograms")
+    add_loaded_model_arguments(parser, output_dir="output/radius_histograms")
     return parser
 
 
@@ -59,18 +59,18 @@ def main(argv: Sequence[str]) -> int:
     from hypvl.evaluation.traversal import check_embeddings, radius
     from hypvl.report.ordering import draw_histograms
 
-    space = Space.of(args)
-    groups = {name: space.items(path) for name, path in zip(names, args.inputs, strict=True)}
-    geometry = space.on_cpu().geometry
+    loaded = LoadedModel.of(args)
+    groups = {name: loaded.items(path) for name, path in zip(names, args.inputs, strict=True)}
+    geometry = loaded.on_cpu().geometry
     with inference():
         together = torch.cat([items.embeddings for items in groups.values()])
         check_embeddings(together)
-        root, source = space.root_of(together)
+        root, source = loaded.root_of(together)
         radii = {name: radius(geometry, items.embeddings, root=root) for name, items in groups.items()}
         found = radius_histograms(radii, bins=args.bins)
     for name, items in groups.items():
         found["groups"][name] |= {"modality": items.modality, "unreadable": items.unreadable}
-    result = {"inputs": [str(path) for path in args.inputs], "root": source, **space.about, **found}
+    result = {"inputs": [str(path) for path in args.inputs], "root": source, **loaded.about, **found}
     json_file, image = args.output_dir / "radius_histograms.json", args.output_dir / "radius_histograms.png"
     write_result(result, json_file)
     draw_histograms(json_file, image)
@@ -96,10 +96,5 @@ def _print(result: dict[str, object]) -> None:
     show(f"The root is {ROOTS[str(result['root'])]}.")
 
 
-def run() -> int:
-    """Entry point: errors a user can act on are printed as one sentence."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

@@ -8,8 +8,8 @@ from hypvl.cli.encode_inputs import (
     INPUT_HELP,
     ROOTS,
     Items,
-    Space,
-    add_placing_arguments,
+    LoadedModel,
+    add_loaded_model_arguments,
     free_of,
     inference,
     write_result,
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DEGREES",
         help="leave out what lies farther from the ray",
     )
-    add_placing_arguments(parser, output_dir="output/rankings")
+    add_loaded_model_arguments(parser, output_dir="output/rankings")
     return parser
 
 
@@ -62,16 +62,16 @@ def main(argv: Sequence[str]) -> int:
     from hypvl.evaluation.ordering import rank_along_ray, rank_by_root
     from hypvl.report.ordering import draw_ranking
 
-    space = Space.of(args)
-    items: Items = space.items(args.input)
+    loaded = LoadedModel.of(args)
+    items: Items = loaded.items(args.input)
     through = None
     if args.through_image is not None:
-        through = space.image(args.through_image)
+        through = loaded.image(args.through_image)
     elif args.through_text is not None:
-        through = space.texts([args.through_text], label="ray").embeddings[0]
-    model = space.on_cpu()
+        through = loaded.texts([args.through_text], label="ray").embeddings[0]
+    model = loaded.on_cpu()
     with inference():
-        root, source = space.root_of(items.embeddings)
+        root, source = loaded.root_of(items.embeddings)
         numbers = [str(i) for i in range(len(items.names))]
         if through is None:
             ranked = rank_by_root(model.geometry, items.embeddings, numbers, root=root)
@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
         "through": None if through is None else str(args.through_image or args.through_text),
         "root": source,
         "unreadable": items.unreadable,
-        **space.about,
+        **loaded.about,
         "items": entries,
     }
     write_result(result, json_file)
@@ -118,10 +118,5 @@ def _print(result: dict[str, object], *, most: int = 20) -> None:
     show(f"The root is {ROOTS[str(result['root'])]}.")
 
 
-def run() -> int:
-    """Entry point: errors a user can act on are printed as one sentence."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

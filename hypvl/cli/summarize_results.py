@@ -93,10 +93,5 @@ def _show(table: tuple[list[str], list[list[str]]], *, markdown: bool) -> None:
         print_table(rich_table(rows, header=header, text_columns=text_columns))
 
 
-def run() -> int:
-    """Entry point: errors a user can act on are printed as one sentence."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

@@ -98,14 +98,9 @@ def _check_device(num_gpus: int | None) -> None:
     if num_gpus is None and not torch.cuda.is_available():
         raise ConfigError(
             "--num-gpus: missing, and no usable GPU is found here; --num-gpus 0 trains on the CPU, which takes long "
-            "for anything but the demo recipes (hypvl-doctor shows what is found)."
+            "for anything but the demo recipes (scripts/doctor.py shows what is there)."
         )
 
 
-def run() -> int:
-    """Entry point: errors a user can act on are printed as one sentence."""
-    return run_main(main)
-
-
 if __name__ == "__main__":
-    raise SystemExit(run())
+    raise SystemExit(run_main(main))

@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 
-from hypvl.cli.embeddings import add_embeddings_arguments, roots_of, with_store
+from hypvl.cli.common import add_embeddings_arguments
+from hypvl.cli.loading import roots_of, with_store
 from hypvl.config import LazyConfig, instantiate
 from hypvl.embedding.store import EmbeddingStore
 from hypvl.errors import CheckpointError, ConfigError

@@ -15,7 +15,7 @@ COMMANDS = sorted(
     path.stem
     for path in FOLDER.glob("*.py")
     if any(
-        isinstance(node, ast.FunctionDef) and node.name == "run" for node in ast.parse(path.read_text()).body
+        isinstance(node, ast.FunctionDef) and node.name == "main" for node in ast.parse(path.read_text()).body
     )
 )
 

@@ -1,0 +1,191 @@
+"""What a command works with: the device, the process group under torchrun, a trained model, the store of embeddings."""
+
+import argparse
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from hypvl import distributed
+from hypvl.config import LazyCall
+from hypvl.embedding.identity import model_identity
+from hypvl.embedding.store import EmbeddingStore
+from hypvl.errors import CheckpointError, ConfigError
+from hypvl.models.dual_encoder import DualEncoder
+from hypvl.models.hub import create_model, load_checkpoint, load_config, stored_config
+
+THUMBNAIL_PIXELS = 96
+Result = TypeVar("Result")
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device of that name; None = a GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigError: the name is unknown, or the device cannot be used here.
+    """
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name is None else name)
+        torch.empty(1, device=device)
+    # Unknown names and absent GPUs; torch asserts where CUDA was left out, and meta has no values.
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"--device: {name!r} cannot be used ({reason}); expected cpu or cuda.") from error
+    return device
+
+
+def rank_device(name: str | None) -> torch.device:
+    """The device of this process: its own GPU under torchrun, else as :func:`pick_device`."""
+    return distributed.device() if distributed.is_initialized() else pick_device(name)
+
+
+def run_on_ranks(main: Callable[..., Result], *args: object, device: str | None) -> Result:
+    """Call ``main(*args)``; under torchrun, in a process group.
+
+    Args:
+        main: Does the work; under torchrun every process calls it.
+        args: For it.
+        device: As ``--device``; ``cpu`` uses no GPU.
+
+    Raises:
+        ConfigError: there are fewer GPUs than processes.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return main(*args)
+    on_gpu = device is None or device.startswith("cuda")
+    result: Result = distributed.launch(main, *args, num_gpus=None if on_gpu else 0)
+    return result
+
+
+def load_trained(
+    checkpoint_path: Path, train_config: str | None, *, device: torch.device
+) -> tuple[DualEncoder, dict[str, Any]]:
+    """The model in evaluation mode, and the other entries of its checkpoint (``root``, ``iteration``, ...).
+
+    Args:
+        checkpoint_path: Of hypvl, MERU, CLIP, ATMG or HyCoCLIP; nothing in it is executed.
+        train_config: Path of the config it was trained with, or a name of ``hypvl.list_models()``; None = the
+            config inside the checkpoint.
+        device: Where the model is put.
+
+    Raises:
+        CheckpointError: the file is not a checkpoint, or does not fit the model.
+        ConfigError: the config cannot be used, or None was given and the checkpoint has none.
+    """
+    config = None if train_config is None else load_config(train_config)  # the quick check first
+    content = load_checkpoint(checkpoint_path)
+    config = own_config(content, checkpoint_path) if config is None else config
+    try:
+        model = create_model(config, content, device=device)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint_path}: {str(error).removeprefix('checkpoint: ')}") from error
+    return model, content
+
+
+def stored_root(content: dict[str, Any], checkpoint_path: Path, *, embed_dim: int) -> torch.Tensor | None:
+    """The mean training embedding in a checkpoint, (D,); None if it stores none.
+
+    Raises:
+        CheckpointError: it is not ``embed_dim`` finite numbers.
+    """
+    root = content.get("root")
+    if root is None:
+        return None
+    shape = list(root.shape) if isinstance(root, torch.Tensor) else type(root).__name__
+    if not isinstance(root, torch.Tensor) or root.shape != (embed_dim,) or not bool(root.isfinite().all()):
+        raise CheckpointError(
+            f"{checkpoint_path}: `root` is {shape}; expected a tensor of {embed_dim} finite numbers, the mean "
+            "training embedding."
+        )
+    return root
+
+
+def own_config(
+    content: dict[str, Any], checkpoint_path: Path, *, parts: Collection[str] = ("model",)
+) -> DictConfig:
+    """The config inside a checkpoint: the named parts and what they refer to; the rest is not read.
+
+    Raises:
+        ConfigError: there is none, or one of the parts names a target that is not on the allow-list.
+    """
+    source = f"{checkpoint_path} (config)"
+    return stored_config(raw_config(content, checkpoint_path), source=source, parts=parts)
+
+
+def raw_config(content: dict[str, Any], checkpoint_path: Path) -> str | dict[str, Any]:
+    """The config as it stands in a checkpoint, unchecked: nothing may be built from it.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    config: str | dict[str, Any] | None = content.get("config")
+    if config is None:
+        raise ConfigError(
+            f"{checkpoint_path}: holds no config; name the one it was trained with, --train-config configs/...py."
+        )
+    return config
+
+
+def with_store(config: DictConfig, args: argparse.Namespace, model: nn.Module) -> DictConfig:
+    """The config whose evaluators encode with the folder that the flags name; the same config without these flags.
+
+    Args:
+        config: Of ``scripts/evaluate.py``; it is not changed.
+        args: With ``save_embeddings``, ``embeddings``, ``standardize`` and ``shift``.
+        model: What is evaluated.
+
+    Raises:
+        ConfigError: the evaluators have no common ``encoding``, or the flags move the embeddings of each data set.
+        DataError, CheckpointError: the folder holds no store, or one of another model.
+    """
+    if args.save_embeddings is None and args.embeddings is None:
+        return config
+    flag = "--embeddings" if args.embeddings is not None else "--save-embeddings"
+    if args.standardize is not None or args.shift is not None:
+        raise ConfigError(
+            f"{flag}: embeddings are kept as the model gives them; leave out --standardize and --shift."
+        )
+    if "encoding" not in config:
+        raise ConfigError(
+            f"{flag}: the config has no top-level `encoding` that its evaluators share; add one and refer to it by "
+            "encoding=${encoding}."
+        )
+    settings = _store_settings(args, model, roots=roots_of(config))
+    EmbeddingStore(**settings)  # refuses another model before anything is evaluated
+    changed = config.copy()
+    OmegaConf.update(changed, "encoding.store", LazyCall(EmbeddingStore)(**settings), force_add=True)
+    return changed
+
+
+def open_store(args: argparse.Namespace, model: nn.Module) -> EmbeddingStore | None:
+    """The folder that the flags name, for commands without a config; None without these flags.
+
+    Raises:
+        DataError, CheckpointError: it holds no store, or one of another model.
+    """
+    if args.save_embeddings is None and args.embeddings is None:
+        return None
+    return EmbeddingStore(**_store_settings(args, model, roots={}))
+
+
+def _store_settings(args: argparse.Namespace, model: nn.Module, *, roots: dict[str, str]) -> dict[str, Any]:
+    """Arguments of :class:`~hypvl.embedding.store.EmbeddingStore` for one of the two flags."""
+    reads = args.embeddings is not None
+    return {
+        "folder": str(args.embeddings if reads else args.save_embeddings),
+        "model": model_identity(model),
+        "mode": "read" if reads else "write",
+        "roots": roots,
+        "thumbnails": 0 if reads else THUMBNAIL_PIXELS,
+    }
+
+
+def roots_of(config: DictConfig) -> dict[str, str]:
+    """The folders that a config names under ``roots``; files in a store are known relative to them."""
+    roots = config.get("roots")
+    named = {} if roots is None else {str(name): value for name, value in roots.items()}
+    return {name: value for name, value in named.items() if isinstance(value, str) and "://" not in value}
