@@ -4,20 +4,9 @@ Global batch g holds positions [gB, (g + 1)B). With A micro-batches and R ranks,
 the B/(AR) positions from gB + aB/A + rB/(AR) on.
 """
 
-import contextlib
-import functools
 import hashlib
 import itertools
-import os
-import select
-import signal
-import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from multiprocessing import util
-from multiprocessing.process import BaseProcess
-from types import TracebackType
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -28,15 +17,13 @@ from hypvl.data.bad_samples import BadSamples
 from hypvl.data.batch import Batch, collate
 from hypvl.data.order import PositionSampler
 from hypvl.data.sample import BadSample, PairDataset, Sample
-from hypvl.data.workers import dead_worker
+from hypvl.data.workers import WorkerIterator
 from hypvl.errors import ConfigError, DataError, UserError
 
 StartMethod: TypeAlias = Literal["fork", "spawn", "forkserver"]
 
 _MAX_TRIES = 100
 _WARM_UP = 1000
-_NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-_PATIENCE = 5.0  # seconds for workers to end by themselves
 
 
 def build_loader(
@@ -168,7 +155,7 @@ class Loader:
             "global_batch_size": share.global_batch_size,
             "fingerprint": hashlib.sha256(f"{dataset.fingerprint} {sizes} {window}".encode()).hexdigest(),
         }
-        self._batches = DataLoader(
+        self._loader = DataLoader(
             _Batches(dataset, order),
             batch_size=None,
             sampler=share,
@@ -177,12 +164,10 @@ class Loader:
             pin_memory=pin_memory,
             prefetch_factor=prefetch_factor if num_workers else None,
             multiprocessing_context=start_method if num_workers else None,
-            generator=torch.Generator().manual_seed(
-                0
-            ),  # its draws are for workers' generators, which none uses
+            # Workers' own generators are seeded from it; none of them is used.
+            generator=torch.Generator().manual_seed(0),
         )
-        self._iterator: Iterator[Any] | None = None
-        self._at_exit: util.Finalize | None = None
+        self._batches: Iterator[Any] | None = None
 
     def __iter__(self) -> "Loader":
         return self
@@ -193,24 +178,11 @@ class Loader:
         Raises:
             DataError: when too many samples are bad, or a worker has died.
         """
-        try:
-            if self._iterator is None:
-                self._batches.worker_init_fn = functools.partial(_start_worker, main=os.getpid())
-                # A new process hears none of them until it has said what to do with them.
-                heard = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_WORKERS)
-                try:
-                    self._iterator = iter(self._batches)
-                finally:
-                    signal.pthread_sigmask(signal.SIG_SETMASK, heard)
-                # Python ends them by SIGTERM, which they do not hear, and waits.
-                workers = getattr(self._iterator, "_workers", [])
-                self._at_exit = util.Finalize(None, _kill, args=(workers,), exitpriority=100)
-            batch = next(self._iterator)
-        except RuntimeError as error:
-            died = dead_worker(error, setting=f"train.num_workers={self._batches.num_workers}")
-            if died is None:  # an error of the program inside a worker
-                raise
-            raise DataError(died) from error
+        if self._batches is None:
+            self._batches = WorkerIterator(
+                self._loader, setting=f"train.num_workers={self._loader.num_workers}"
+            )
+        batch = next(self._batches)
         if isinstance(batch, UserError):
             raise batch
         self.bad.add(len(batch["key"]), batch["bad"])
@@ -245,26 +217,9 @@ class Loader:
 
     def close(self) -> None:
         """End the workers; there is no next batch. One that does not end within seconds is killed."""
-        iterator, self._iterator = self._iterator, iter(())
-        workers = getattr(iterator, "_workers", [])
-        late = threading.Timer(_PATIENCE, _kill, args=(workers,))
-        late.daemon = True
-        late.start()
-        try:
-            shutdown = getattr(iterator, "_shutdown_workers", None)
-            if shutdown is not None:
-                shutdown()
-        except RuntimeError as error:
-            if dead_worker(error, setting="") is None:  # else it was killed, here or by someone else
-                raise
-        finally:
-            late.cancel()
-            _kill(workers)
-            for worker in workers:
-                with contextlib.suppress(RuntimeError):
-                    worker.join(_PATIENCE)
-            if self._at_exit is not None:
-                self._at_exit.cancel()
+        if isinstance(self._batches, WorkerIterator):
+            self._batches.close()
+        self._batches = iter(())
 
     def __enter__(self) -> "Loader":
         return self
@@ -314,43 +269,3 @@ class _Batches(Dataset[Any]):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _start_worker(_: int, *, main: int) -> None:
-    """What the whole process group hears is for the main process, which ends its workers; its death ends them, too."""
-    signal.set_wakeup_fd(-1)
-    for number in _NOT_FOR_WORKERS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOT_FOR_WORKERS)
-    sys.excepthook = _without_transfers
-    threading.Thread(target=_end_with, args=(main,), daemon=True).start()
-
-
-def _without_transfers(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
-    """Python's own hook, but silent about a transfer that the main process gave up when it was stopped.
-
-    Outside the main thread only the thread that hands file descriptors over calls it; others have a hook of their own.
-    """
-    transfer = threading.current_thread() is not threading.main_thread()
-    if not (transfer and isinstance(error, EOFError | OSError)):
-        sys.__excepthook__(kind, error, where)
-
-
-def _end_with(process: int) -> None:
-    """Wait for the end of a process, then end this one."""
-    try:
-        handle = os.pidfd_open(process)
-    except (AttributeError, OSError):  # not Linux, or it has ended already
-        with contextlib.suppress(ProcessLookupError):
-            while True:
-                os.kill(process, 0)
-                time.sleep(1.0)
-    else:
-        select.select([handle], [], [])
-    os._exit(1)
-
-
-def _kill(workers: Sequence[BaseProcess]) -> None:
-    for worker in workers:
-        if worker.is_alive():
-            worker.kill()

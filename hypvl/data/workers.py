@@ -1,14 +1,100 @@
-"""Processes that read data: what is said when one of them has died."""
+"""Worker processes of a data loader: how they start, how they end, and the message when one has died."""
 
-_MARK = "DataLoader worker (pid"  # in what torch raises then, in the process that waits or wherever it is
+import contextlib
+import functools
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from multiprocessing import util
+from multiprocessing.process import BaseProcess
+from types import TracebackType
+from typing import TypeVar
+
+from torch.utils.data import DataLoader
+
+from hypvl.errors import DataError
+
+_T = TypeVar("_T")
+_MARK = (
+    "DataLoader worker (pid"  # in the RuntimeError that torch raises, in whatever code the main process runs
+)
+_NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_PATIENCE = 5.0  # seconds for workers to end by themselves
+
+
+class WorkerIterator(Iterator[_T]):
+    """Iterates over a loader whose workers ignore the signals of their process group and end with this process.
+
+    Ctrl-C and the signals of a cluster are for this process, which then calls :meth:`close`.
+
+    Args:
+        loader: Its ``worker_init_fn`` is replaced. Its workers are started here.
+        setting: How many workers there are, for messages, as in ``train.num_workers=4``.
+
+    Raises:
+        DataError: when a worker has died, here or while iterating.
+    """
+
+    def __init__(self, loader: DataLoader[_T], *, setting: str) -> None:
+        self._setting = setting
+        loader.worker_init_fn = functools.partial(_start_worker, main=os.getpid())
+        # A new process receives none of the signals until it has set what to do with them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_WORKERS)
+        try:
+            with self._dead_worker_named():
+                self._iterator: Iterator[_T] = iter(loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._workers: Sequence[BaseProcess] = getattr(self._iterator, "_workers", [])
+        # At exit Python sends SIGTERM, which workers ignore, and waits: kill them before that.
+        self._at_exit = util.Finalize(None, _kill, args=(self._workers,), exitpriority=100)
+
+    def __next__(self) -> _T:
+        with self._dead_worker_named():
+            return next(self._iterator)
+
+    def close(self) -> None:
+        """End the workers; there is no next batch. One that does not end within seconds is killed."""
+        iterator, self._iterator = self._iterator, iter(())
+        late = threading.Timer(_PATIENCE, _kill, args=(self._workers,))
+        late.daemon = True
+        late.start()
+        try:
+            shutdown = getattr(iterator, "_shutdown_workers", None)
+            if shutdown is not None:
+                shutdown()
+        except RuntimeError as error:
+            if dead_worker(error, setting="") is None:  # else it was killed, here or by someone else
+                raise
+        finally:
+            late.cancel()
+            _kill(self._workers)
+            for worker in self._workers:
+                with contextlib.suppress(RuntimeError):
+                    worker.join(_PATIENCE)
+            self._at_exit.cancel()
+
+    @contextlib.contextmanager
+    def _dead_worker_named(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            message = dead_worker(error, setting=self._setting)
+            if message is None:  # an error of the program inside a worker
+                raise
+            raise DataError(message) from error
 
 
 def dead_worker(error: BaseException, *, setting: str) -> str | None:
-    """One sentence about a reading process that has died, or None when an error is about something else.
+    """One sentence about a worker process that has died, or None when the error is about something else.
 
     Args:
         error: What torch's loader raised.
-        setting: How many processes there are, as in ``train.num_workers=4``.
+        setting: How many workers there are, as in ``train.num_workers=4``.
     """
     if not isinstance(error, RuntimeError) or _MARK not in str(error):
         return None
@@ -16,3 +102,43 @@ def dead_worker(error: BaseException, *, setting: str) -> str | None:
         f"a data worker has died ({str(error).splitlines()[0]}); most often memory or /dev/shm is full: use fewer "
         f"workers than {setting}, or smaller batches."
     )
+
+
+def _start_worker(_: int, *, main: int) -> None:
+    """Ignore the signals that the main process handles, and end when it ends."""
+    signal.set_wakeup_fd(-1)
+    for number in _NOT_FOR_WORKERS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOT_FOR_WORKERS)
+    sys.excepthook = _without_transfers
+    threading.Thread(target=_end_with, args=(main,), daemon=True).start()
+
+
+def _without_transfers(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    """Python's own hook, but silent about a transfer that the main process gave up when it was stopped.
+
+    Outside the main thread only the thread that passes file descriptors calls it; other threads have their own hook.
+    """
+    transfer = threading.current_thread() is not threading.main_thread()
+    if not (transfer and isinstance(error, EOFError | OSError)):
+        sys.__excepthook__(kind, error, where)
+
+
+def _end_with(process: int) -> None:
+    """Wait for the end of a process, then end this one."""
+    try:
+        handle = os.pidfd_open(process)
+    except (AttributeError, OSError):  # not Linux, or it has ended already
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.kill(process, 0)
+                time.sleep(1.0)
+    else:
+        select.select([handle], [], [])
+    os._exit(1)
+
+
+def _kill(workers: Sequence[BaseProcess]) -> None:
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()

@@ -1,17 +1,12 @@
 import os
 import random
 import signal
-import sys
-import threading
-from multiprocessing import process, resource_sharer
-from multiprocessing.connection import Client
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from hypvl.data import loader as loader_module
+from hypvl.data import workers as workers_module
 from hypvl.data.loader import Share, build_loader
 from hypvl.data.mappers import RedCapsMapper
 from hypvl.data.sample import BadSample
@@ -288,7 +283,7 @@ def test_closing_kills_a_worker_that_does_not_end(monkeypatch, stopped):
                 time.sleep(60)
             return super().sample(row, generator)
 
-    monkeypatch.setattr("hypvl.data.loader._PATIENCE", 0.3)
+    monkeypatch.setattr("hypvl.data.workers._PATIENCE", 0.3)
     one = loader(Slow(1000), num_workers=2, start_method="fork", batch_size=1)
     workers = workers_of(one)
     if stopped:
@@ -356,35 +351,8 @@ def test_numbers_that_do_not_fit_are_named(dataset):
         Share(8, rank=2, world_size=2)
 
 
-@pytest.mark.parametrize("quiet", [True, False])
-def test_a_transfer_given_up_by_a_stopped_process_is_no_traceback(
-    quiet: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    seen = threading.Event()
-    hook = loader_module._without_transfers if quiet else sys.__excepthook__
-    monkeypatch.setattr(sys, "excepthook", lambda *error: (hook(*error), seen.set()))
-    with Path(__file__).open() as file:  # a descriptor to hand over
-        address, _ = resource_sharer.DupFd(file.fileno())._id
-        Client(address, authkey=process.current_process().authkey).close()  # what a stopped process does
-        assert seen.wait(10)
-    resource_sharer.stop()
-    assert ("EOFError" in capfd.readouterr().err) is not quiet
-
-
-def test_other_errors_of_a_worker_keep_their_traceback(capfd: pytest.CaptureFixture[str]) -> None:
-    error = EOFError("torn")
-    loader_module._without_transfers(EOFError, error, None)  # in the main thread
-    thread = threading.Thread(
-        target=loader_module._without_transfers, args=(ValueError, ValueError("slip"), None)
-    )
-    thread.start()
-    thread.join()
-    said = capfd.readouterr().err
-    assert "EOFError: torn" in said and "ValueError: slip" in said
-
-
 def test_signals_do_not_end_a_worker_that_has_just_begun(dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = loader_module._start_worker
+    start = workers_module._start_worker
 
     def struck(worker: int, *, main: int) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
@@ -394,7 +362,7 @@ def test_signals_do_not_end_a_worker_that_has_just_begun(dataset, monkeypatch: p
 
     with loader(dataset) as batches:
         expected = [next(batches)["key"] for _ in range(4)]
-    monkeypatch.setattr(loader_module, "_start_worker", struck)
+    monkeypatch.setattr(workers_module, "_start_worker", struck)
     with loader(dataset, num_workers=2) as batches:
         assert [next(batches)["key"] for _ in range(4)] == expected
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
