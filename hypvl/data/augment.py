@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import AutoAugment as _TorchvisionAutoAugment, AutoAugmentPolicy
 
+from hypvl.allowlist import configurable
 from hypvl.checks import number
 from hypvl.errors import UserError
 
@@ -37,6 +38,7 @@ _FUNCTION_WORDS = frozenset(
 )
 
 
+@configurable("dataset")
 @dataclass(frozen=True)
 class InModalAugment:
     """What a data set adds to its samples: ``augmented_image`` and ``augmented_text``.
@@ -61,6 +63,7 @@ class InModalAugment:
             raise ValueError("augment: got neither image nor text; give at least one, or no augment at all.")
 
 
+@configurable("dataset")
 class AutoAugment:
     """torchvision's AutoAugment, drawing from the generator handed in.
 
@@ -100,6 +103,7 @@ class _Drawn(_TorchvisionAutoAugment):
         return policy, probabilities, torch.randint(2, (2,), generator=self.generator)
 
 
+@configurable("dataset")
 class EDA:
     """Easy data augmentation of a caption: one operation, drawn evenly, on a share of its words.
 

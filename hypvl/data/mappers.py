@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hypvl.allowlist import configurable
 from hypvl.checks import number
 from hypvl.data.sample import BadSample, caption_text
 from hypvl.io.json_text import parse_json
@@ -21,6 +22,7 @@ Mapper = Callable[[str, Mapping[str, bytes], np.random.Generator], dict[str, Any
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 
 
+@configurable("dataset")
 @dataclasses.dataclass(frozen=True)
 class RedCapsMapper:
     """``jpg`` + ``json`` with ``caption`` and ``subreddit``.
@@ -52,6 +54,7 @@ class RedCapsMapper:
         return {"image": find_image(key, members), "caption": caption}
 
 
+@configurable("dataset")
 @dataclasses.dataclass(frozen=True)
 class GenericMapper:
     """Any of ``jpg jpeg png webp`` + ``txt`` or ``json`` (CC3M, CC12M, LAION as img2dataset writes them).

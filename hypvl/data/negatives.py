@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 
+from hypvl.allowlist import configurable
 from hypvl.data.sample import BadSample, caption_text
 from hypvl.data.tokenizer import is_blank
 
@@ -28,6 +29,7 @@ _UNFILLED = "<mask>"
 _LONGEST_NUMBER = 100  # digits of an id
 
 
+@configurable("dataset")
 @dataclass(frozen=True)
 class HardNegativeMapper:
     """``image``, ``caption``, ``negative_text`` (K texts) and ``negative_mask`` ((K,) bool) of a row.

@@ -19,6 +19,7 @@ import braceexpand
 import numpy as np
 from loguru import logger
 
+from hypvl.allowlist import configurable
 from hypvl.data.augment import InModalAugment
 from hypvl.data.mappers import Mapper
 from hypvl.data.sample import BadSample, ImageTransform, Sample, Tokenize, check_settings, finish_sample
@@ -48,6 +49,7 @@ _LETTERS = re.compile(r"([A-Za-z])\.\.([A-Za-z])(?:\.\.-?(\d+))?")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?")
 
 
+@configurable("dataset")
 class ImageTextShards:
     """Samples of TAR shards, by row: the shards in the order given, in each the samples in theirs.
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from loguru import logger
 
+from hypvl.allowlist import configurable
 from hypvl.checks import whole_number
 from hypvl.data.augment import InModalAugment
 from hypvl.data.sample import (
@@ -31,6 +32,7 @@ Split: TypeAlias = Literal["train", "validation"]
 _BLOCK = 32  # as tables: rows cost nothing to reach
 
 
+@configurable("dataset")
 class ShareGPT4V:
     """The samples of a ShareGPT4V list, with the whole caption (``text``) and a short one (``short_text``).
 

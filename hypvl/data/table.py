@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from loguru import logger
 
+from hypvl.allowlist import configurable
 from hypvl.data.augment import InModalAugment
 from hypvl.data.sample import (
     BadSample,
@@ -52,6 +53,7 @@ class RowMapper(Protocol):
     ) -> dict[str, Any]: ...
 
 
+@configurable("dataset")
 class ImageTextTable:
     """Samples listed in a table. Only the place of each row in the file is kept in memory (8 bytes a row).
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import ftfy
 import regex
 
+from hypvl.allowlist import configurable
 from hypvl.checks import one_of, whole_number
 from hypvl.errors import DataError
 
@@ -283,6 +284,7 @@ _SOT_BYTES = array("H", [SOT_TOKEN]).tobytes()
 _EOT_BYTES = array("H", [EOT_TOKEN]).tobytes()
 
 
+@configurable("dataset", "evaluate")
 def get_tokenizer(context_length: int = 77, *, padding: Padding = "longest") -> Tokenizer:
     """The tokenizer of every text encoder here: CLIP's, with ids 0 .. 49407.
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from hypvl.allowlist import configurable
 from hypvl.checks import number, whole_number
 
 # Bytes a channel may take between the two passes of resizing, which begins with the width.
@@ -22,6 +23,7 @@ def _resize(image: Tensor, height: int, width: int) -> Tensor:
     return F.resize(image, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True)
 
 
+@configurable("dataset", "evaluate")
 class RandomResizedCrop:
     """A random part of the image, resized to a square: area and aspect ratio are drawn from the generator.
 
@@ -69,6 +71,7 @@ class RandomResizedCrop:
         return f"RandomResizedCrop(size={self.size}, scale={self.scale}, ratio={self.ratio})"
 
 
+@configurable("dataset", "evaluate")
 class ResizeCenterCrop:
     """Shorter side to ``size``, then the central square (zero-shot classification).
 
@@ -95,6 +98,7 @@ class ResizeCenterCrop:
         return f"ResizeCenterCrop(size={self.size})"
 
 
+@configurable("dataset", "evaluate")
 class Squeeze:
     """The whole image squeezed into a square, whatever its shape (retrieval).
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hypvl.allowlist import configurable
 from hypvl.negatives.backends.spacy_tagger import SpacyTagger
 from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.choices import (
@@ -30,6 +31,7 @@ RELATIONS, ATTRIBUTES = "visual_genome_relation.json", "visual_genome_attributio
 _ORDER_FILES = {"coco_karpathy_test.json": "coco_order", "flickr30k_test.json": "flickr30k_order"}
 
 
+@configurable("evaluate")
 def relations(root: str | Path, *, left_out: Sequence[str] | None = None, download: bool = False) -> Choices:
     """VG-Relation: "the horse is eating the grass" against "the grass is eating the horse".
 
@@ -67,6 +69,7 @@ def relations(root: str | Path, *, left_out: Sequence[str] | None = None, downlo
     )
 
 
+@configurable("evaluate")
 def attributes(root: str | Path, *, min_cases: int = 25, download: bool = False) -> Choices:
     """VG-Attribution: "the paved road and the white house" against "the white road and the paved house".
 
@@ -94,6 +97,7 @@ def attributes(root: str | Path, *, min_cases: int = 25, download: bool = False)
     return _choices(Path(root), ATTRIBUTES, kept, minimum=min_cases, meta=meta)
 
 
+@configurable("evaluate")
 def order(
     annotations: str | Path,
     *,

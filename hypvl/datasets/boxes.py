@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.captioned_table import image_place, open_table
 from hypvl.datasets.classification import read_json, require_folder
@@ -89,6 +90,7 @@ class Crops:
         ]
 
 
+@configurable("evaluate")
 def coco_boxes(
     root: str | Path, *, split: str = "val2017", per_image: int = 5, min_size: int = 32, crowd: bool = False
 ) -> BoxedImages:
@@ -146,6 +148,7 @@ def coco_boxes(
     return _from_files(path, [image_place(path, root / split, name) for name in names], [texts[i] for i in kept], boxes, names)
 
 
+@configurable("evaluate")
 def demo_boxes(root: str | Path = "./datasets/demo") -> BoxedImages:
     """The demo's test scenes of two objects, with their boxes and phrases.
 
@@ -164,6 +167,7 @@ def demo_boxes(root: str | Path = "./datasets/demo") -> BoxedImages:
     return _from_entries(path, entries, None)
 
 
+@configurable("evaluate")
 def jsonl_boxes(path: str | Path, *, images_root: str | Path | None = None) -> BoxedImages:
     """Boxes of any images: one JSON object a line.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from hypvl.allowlist import configurable
 from hypvl.checks import natural_number
 from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.captioned_table import image_place, open_table
@@ -51,6 +52,7 @@ class CaptionChains:
         self.levels = lengths.pop()
 
 
+@configurable("evaluate")
 def hierarcaps(
     root: str | Path,
     *,
@@ -98,6 +100,7 @@ def hierarcaps(
     return CaptionChains(FileImages(names), chains, keys=[name.name for name in names])
 
 
+@configurable("evaluate")
 def demo_chains(root: str | Path = "./datasets/demo") -> CaptionChains:
     """The demo's test scenes with their chains (``eval/hierarchy.json``).
 

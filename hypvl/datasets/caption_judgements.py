@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.classification import read_json, read_lines, require_folder
@@ -49,6 +50,7 @@ class _Row(NamedTuple):
     rating: float
 
 
+@configurable("evaluate")
 def flickr8k(root: str | Path, *, ratings: Ratings) -> JudgedCaptions:
     """Flickr8k-Expert or Flickr8k-CF, from either of the forms that are about; the JSON file where both are there.
 
@@ -168,6 +170,7 @@ def _columns(path: Path, count: int) -> list[list[str]]:
     return rows
 
 
+@configurable("evaluate")
 def captions_of(
     candidates: str | Path, *, images: str | Path, references: str | Path | None = None
 ) -> JudgedCaptions:

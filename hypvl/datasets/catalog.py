@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.errors import ConfigError, DataError, MissingDataError
 from hypvl.datasets.classification import (
@@ -34,6 +35,7 @@ DEMO_CLASSIFICATION_SETS: tuple[str, ...] = (
 )  # fmt: skip
 
 
+@configurable("evaluate")
 def classification_set(
     name: str, *, root: str | Path = "./datasets/eval", split: str = "test", download: bool = False
 ) -> ClassificationSet:
@@ -163,6 +165,7 @@ def _held_out(entry: SetEntry, split: str, order: list[int]) -> list[int]:
     return share(order, 0.0, cut) if split == "train" else share(order, cut, 1.0)
 
 
+@configurable("evaluate")
 def classification_prompts(name: str, *, style: Style = "clip") -> list[str]:
     """Prompt templates for a set.
 
@@ -179,6 +182,7 @@ def classification_prompts(name: str, *, style: Style = "clip") -> list[str]:
     return set_templates(entry_of(name).name, style=style)
 
 
+@configurable("evaluate")
 def demo_classification_set(name: str, *, root: str | Path = "./datasets/demo") -> ImageFolderSet:
     """A test set of the demo data: class folders and ``classes.json`` with names and prompts.
 
@@ -204,6 +208,7 @@ def demo_classification_set(name: str, *, root: str | Path = "./datasets/demo") 
     return ImageFolderSet(folder, class_names=classes, prompts=prompts)
 
 
+@configurable("evaluate")
 def demo_retrieval_set(*, root: str | Path = "./datasets/demo") -> CaptionedImages:
     """Demo scenes of two objects with their full captions.
 

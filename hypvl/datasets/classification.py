@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.checks import natural_number
 from hypvl.data.storage import FileHandles, open_source
 from hypvl.errors import DataError, MissingDataError
@@ -27,6 +28,7 @@ _LARGEST_FILE = 1 << 32  # bytes of a text or JSON file
 MOST_TARS = 100_000  # of one split; the largest sets have some thousands
 
 
+@configurable("evaluate")
 class ImageFolderSet:
     """One folder per class, images anywhere below it; links are followed.
 
@@ -86,6 +88,7 @@ class ImageFolderSet:
         return read_image(self.paths[index]), self.labels[index]
 
 
+@configurable("evaluate")
 def imagenet(root: str | Path, *, split: str = "val") -> ImageFolderSet:
     """ImageNet-1k as class folders: ``root/{train,val}/n01440764/*.JPEG`` … ``n15075141``.
 
@@ -110,6 +113,7 @@ def imagenet(root: str | Path, *, split: str = "val") -> ImageFolderSet:
     return ImageFolderSet(folder, class_names=dict(zip(known, imagenet_class_names(), strict=True)))
 
 
+@configurable("evaluate")
 class WebDatasetSet:
     """The WebDataset classification layout.
 

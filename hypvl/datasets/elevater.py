@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.io.images import ImageError, decode_image
 from hypvl.errors import ConfigError, DataError, MissingDataError
@@ -128,6 +129,7 @@ class ElevaterSet:
         return member in self._zips[archive].names if at else (self._folder / archive).is_file()
 
 
+@configurable("evaluate")
 def elevater_set(name: str, *, root: str | Path, split: str = "test") -> ElevaterSet:
     """A split of a set of ELEVATER.
 
@@ -159,6 +161,7 @@ def elevater_set(name: str, *, root: str | Path, split: str = "test") -> Elevate
     return ElevaterSet(folder, index, multi_label=entry.multi_label, prompts=elevater_prompts(name))
 
 
+@configurable("evaluate")
 def elevater_prompts(name: str, *, style: Style = "clip") -> list[str]:
     """Templates for a set of ELEVATER, those of the same images in CLIP's evaluation.
 

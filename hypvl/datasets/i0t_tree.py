@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hypvl.allowlist import configurable
 from hypvl.datasets.catalog import classification_set
 from hypvl.datasets.classification import ImageFolderSet
 from hypvl.datasets.entries import check_name
@@ -12,6 +13,7 @@ from hypvl.datasets.protocol import ClassificationSet
 I0T_CLASSIFICATION_SETS: tuple[str, ...] = ("cifar100", "birdsnap")
 
 
+@configurable("evaluate")
 def i0t_classification_set(name: str, *, root: str | Path, download: bool = False) -> ClassificationSet:
     """A test set of I0T: ``root/zeroshot_datasets/{cifar-100-python, birdsnap/test/<class>/*}``.
 

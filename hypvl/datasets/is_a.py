@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.classification import class_folders, read_text, require_folder, text_lines
@@ -71,6 +72,7 @@ def read_words(path: str | Path) -> dict[str, str]:
     return names
 
 
+@configurable("evaluate")
 def folder_nodes(root: str | Path) -> list[str]:
     """Class folders in sorted order, which is the order of the classes: the nodes of ImageNet's 1,000 ids.
 

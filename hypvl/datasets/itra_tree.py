@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hypvl.allowlist import configurable
 from hypvl.errors import ConfigError, DataError
 from hypvl.datasets.classification import ImageFolderSet, imagenet
 from hypvl.datasets.entries import check_name
@@ -27,6 +28,7 @@ ITRA_SETS: tuple[str, ...] = tuple(_TREE)
 BIRDSNAP_LEFT_OUT: tuple[int, ...] = (46, 66, 123, 299, 302, 351, 403, 436, 465)
 
 
+@configurable("evaluate")
 def itra_set(name: str, *, root: str | Path, split: str | None = None) -> ClassificationSet:
     """A set of ITRA's tree: ``root/<name>/<split>/<class>/*``.
 

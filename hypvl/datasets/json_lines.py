@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.checks import natural_number
 from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.captioned_table import either, image_place, open_table
@@ -15,6 +16,7 @@ from hypvl.datasets.images import read_image
 from hypvl.io.table_text import TableText
 
 
+@configurable("evaluate")
 class JsonLinesSet:
     """``{"image": path, "label": number or name}`` a line, or any other table with these columns.
 

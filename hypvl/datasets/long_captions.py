@@ -4,6 +4,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.data.share_gpt4v import short_caption
 from hypvl.errors import DataError, MissingDataError
@@ -19,6 +20,7 @@ Caption: TypeAlias = Literal["long", "short"]
 SHARE_GPT4V = "share-captioner_coco_lcs_sam_1246k_1107.json"
 
 
+@configurable("evaluate")
 def share_gpt4v(
     root: str | Path,
     *,
@@ -70,6 +72,7 @@ def share_gpt4v(
     return from_files(found, path)
 
 
+@configurable("evaluate")
 def caption_folder(root: str | Path, *, images: str = "image", captions: str = "caption") -> CaptionedImages:
     """A text file for each image: ``root/caption/1.txt`` and ``root/image/1.jpg``, the layout of Urban1k.
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hypvl.allowlist import configurable
 from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.classification import read_json
 
@@ -23,6 +24,7 @@ class Positives:
     source: str
 
 
+@configurable("evaluate")
 def caption_positives(root: str | Path, *, name: str = "eccv") -> Positives:
     """``root/<name>_image_to_caption.json`` and ``root/<name>_caption_to_image.json``, as ECCV Caption publishes them.
 

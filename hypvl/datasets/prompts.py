@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from hypvl.allowlist import configurable
 from hypvl.errors import ConfigError, UserError
 from hypvl.io.json_text import parse_json
 
@@ -23,11 +24,13 @@ GENERIC_TEMPLATES: tuple[str, ...] = (
 )
 
 
+@configurable("evaluate")
 def generic_templates() -> list[str]:
     """A few templates that suit most sets."""
     return list(GENERIC_TEMPLATES)
 
 
+@configurable("evaluate")
 def imagenet_templates() -> list[str]:
     """The 80 templates that CLIP was evaluated with on ImageNet, from open_clip."""
     return [template("{}") for template in _open_clip_metadata()["OPENAI_IMAGENET_TEMPLATES"]]
@@ -52,6 +55,7 @@ def _open_clip_metadata() -> dict[str, Any]:
     return runpy.run_path(str(Path(package.origin).with_name("zero_shot_metadata.py")))
 
 
+@configurable("evaluate")
 def set_templates(name: str, *, style: str = "clip") -> list[str]:
     """Templates for a known data set, with ``{}`` for the name: those of names/prompts.json, of ImageNet open_clip's.
 

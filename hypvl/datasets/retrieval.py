@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.captioned_table import captions_by_image, either, image_place, open_table
@@ -65,6 +66,7 @@ class CaptionedImages:
         self.caption_ids = None if caption_ids is None else list(caption_ids)
 
 
+@configurable("evaluate")
 def coco(
     root: str | Path, *, split: str = "val2017", captions_per_image: int | None = None
 ) -> CaptionedImages:
@@ -79,6 +81,7 @@ def coco(
     return coco_format(annotations, images=Path(root) / split, captions_per_image=captions_per_image)
 
 
+@configurable("evaluate")
 def nocaps(
     annotations: str | Path,
     *,
@@ -110,6 +113,7 @@ def nocaps(
     )
 
 
+@configurable("evaluate")
 def coco_format(
     annotations: str | Path,
     *,
@@ -163,6 +167,7 @@ def coco_format(
     )
 
 
+@configurable("evaluate")
 def coco_karpathy(
     root: str | Path, *, split: str = "test", captions_per_image: int | None = None
 ) -> CaptionedImages:
@@ -176,6 +181,7 @@ def coco_karpathy(
     return _karpathy(Path(root) / "dataset_coco.json", Path(root), split, captions_per_image)
 
 
+@configurable("evaluate")
 def flickr30k(
     root: str | Path, *, split: str = "test", captions_per_image: int | None = None
 ) -> CaptionedImages:
@@ -216,6 +222,7 @@ def _karpathy(annotations: Path, folder: Path, split: str, captions_per_image: i
     )
 
 
+@configurable("evaluate")
 def gold(
     path: str | Path,
     *,
@@ -242,6 +249,7 @@ def gold(
     )
 
 
+@configurable("evaluate")
 def table(
     path: str | Path,
     *,
@@ -311,6 +319,7 @@ def table(
     )
 
 
+@configurable("evaluate")
 def json_list(
     path: str | Path,
     *,
@@ -350,6 +359,7 @@ def json_list(
     )
 
 
+@configurable("evaluate")
 def jsonl(
     path: str | Path,
     *,

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.errors import DataError
 from hypvl.datasets.protocol import ClassificationSet
 
@@ -98,6 +99,7 @@ class Subset:
         return self._dataset[self.indices[index]]
 
 
+@configurable("evaluate")
 class WithoutClasses:
     """A classification set without some of its classes and their images; the others are renumbered.
 

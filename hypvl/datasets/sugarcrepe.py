@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from hypvl.allowlist import configurable
 from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.choices import Choice, Choices, Gatherer, require_images, text_of
 from hypvl.datasets.classification import read_json
@@ -11,6 +12,7 @@ from hypvl.datasets.classification import read_json
 KINDS = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
 
 
+@configurable("evaluate")
 def sugarcrepe(root: str | Path, *, images: str | Path, kinds: Sequence[str] = KINDS) -> Choices:
     """SugarCrepe: ``root/data/<kind>.json``, each ``{"0": {"filename", "caption", "negative_caption"}, …}``.
 

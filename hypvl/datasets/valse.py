@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hypvl.allowlist import configurable
 from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.choices import (
     Choice,
@@ -29,6 +30,7 @@ _PHENOMENA = {
 }
 
 
+@configurable("evaluate")
 def valse(
     root: str | Path,
     *,

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from hypvl.allowlist import configurable
 from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.choices import Choice, Choices, Gatherer, require_images, text_of
 from hypvl.datasets.classification import read_json, read_text
@@ -14,6 +15,7 @@ from hypvl.datasets.classification import read_json, read_text
 _FOLDERS = {"vg": "vg", "vaw": "vg", "swig": "swig", "hake": "hake"}
 
 
+@configurable("evaluate")
 def vl_checklist(
     root: str | Path,
     *,

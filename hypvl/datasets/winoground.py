@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hypvl.allowlist import configurable
 from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.choices import Gatherer, Group, Groups, require_images, text_of
 from hypvl.datasets.captioned_table import open_table
@@ -14,6 +15,7 @@ from hypvl.io.json_text import parse_json
 _TAGS = {"collapsed_tag": "{}", "secondary_tag": "{}", "num_main_preds": "main_preds_{}"}
 
 
+@configurable("evaluate")
 def winoground(root: str | Path) -> Groups:
     """Winoground: ``examples.jsonl`` and ``images/``, in ``root`` or in ``root/data``.
 

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from hypvl import distributed
+from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.datasets.protocol import ImageSource
 from hypvl.embedding.cache_lookup import Known
@@ -42,6 +43,7 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@configurable("evaluate")
 @dataclass(frozen=True)
 class Encoding:
     """How images and texts are run through a model.

@@ -27,6 +27,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.embedding.identity import model_identity, weights_version
 from hypvl.embedding.store_files import (
@@ -70,6 +71,7 @@ class Broken:
     reason: str
 
 
+@configurable("evaluate")
 class EmbeddingStore:
     """A folder of embeddings of one model.
 

@@ -9,6 +9,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hypvl.allowlist import configurable
 from hypvl.checks import MOST_FEATURES, number, whole_number
 from hypvl.encoders.pixels import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
 from hypvl.encoders.positions import sincos_2d
@@ -36,6 +37,7 @@ def conv_stem(width: int, patch_size: int, *, convs: int = 1) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+@configurable("model")
 class ConvStemViT(ImageEncoder):
     """Vision transformer whose tokens come from a convolutional stem instead of linear patches.
 

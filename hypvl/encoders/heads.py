@@ -5,9 +5,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hypvl.allowlist import configurable
 from hypvl.checks import MOST_FEATURES, number, whole_number
 
 
+@configurable("model")
 class ProjectionHead(nn.Module):
     """Linear projection without a bias, weights drawn with standard deviation ``in_features^-0.5``.
 
@@ -28,6 +30,7 @@ class ProjectionHead(nn.Module):
         return self.projection(x)
 
 
+@configurable("model")
 class ScaledProjectionHead(nn.Module):
     """``exp(log_scale) * projection(x)``: tangent vectors that start near the root.
 

@@ -11,6 +11,7 @@ from timm.models import VisionTransformer
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from hypvl.allowlist import configurable
 from hypvl.checks import MOST_FEATURES, number, whole_number
 from hypvl.encoders.pixels import IMAGENET_MEAN, IMAGENET_STD, LARGEST_SIDE, ImageEncoder
 from hypvl.encoders.positions import sincos_2d
@@ -71,6 +72,7 @@ class ReadOutBlock(Block):
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
+@configurable("model")
 class TimmImageEncoder(ImageEncoder):
     """Any timm image model, pooled as that model pools, without its classifier.
 

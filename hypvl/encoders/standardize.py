@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from hypvl import distributed
+from hypvl.allowlist import configurable
 from hypvl.checks import number
 
 
+@configurable("model")
 class Centering(nn.Module):
     """Subtracts a stored mean: the first moment only, no standard deviation.
 
@@ -53,6 +55,7 @@ class Centering(nn.Module):
         return f"features={len(self.mean)}"
 
 
+@configurable("model")
 class BatchStandardize(nn.BatchNorm1d):
     """Batch normalisation whose statistics are those of the whole batch, over all ranks.
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hypvl.allowlist import configurable
 from hypvl.checks import one_of, whole_number
 from hypvl.encoders.ragged import (
     Groups,
@@ -141,6 +142,7 @@ def read_out_positions(tokens: Tensor, *, eot_token: int) -> Tensor:
     return torch.where(is_end.any(dim=1), is_end.int().argmax(dim=1), last)
 
 
+@configurable("model")
 class TextTransformer(nn.Module):
     """Causal pre-norm transformer over token ids, read out at the first end-of-text token.
 

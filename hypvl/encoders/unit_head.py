@@ -5,11 +5,13 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hypvl.allowlist import configurable
 from hypvl.checks import MOST_FEATURES, number, whole_number
 
 _SHORTEST = 1e-25  # a feature of this length or less has no direction: it becomes 0, with gradient 0
 
 
+@configurable("model")
 class UnitProjectionHead(nn.Module):
     """``exp(log_scale) |f|^norm_power f / |f|`` with f = projection(x): a direction, and a learned length.
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.boxes import BoxedImages
@@ -14,6 +15,7 @@ from hypvl.evaluation.traversal import check_embeddings
 from hypvl.geometry.base import Geometry
 
 
+@configurable("evaluate")
 class BoxOrder(Evaluator):
     """Order and entailment of parts and wholes, general -> specific, as HyCoCLIP is trained.
 

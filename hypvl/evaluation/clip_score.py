@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.protocol import ImageSource, check_set
@@ -179,6 +180,7 @@ def _model_scores(
     return [next(turn[pil_image]) for pil_image in pil_images.tolist()]
 
 
+@configurable("evaluate")
 class CaptionScores(Evaluator):
     """Mean scores of captions, each also per caption.
 

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import check_set
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError, UserError
@@ -10,6 +11,7 @@ from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluato
 from hypvl.metrics.correlation import kendall_tau, pearson
 
 
+@configurable("evaluate")
 class CaptionCorrelation(Evaluator):
     """Kendall's tau-b and tau-c and Pearson's r of each score of :func:`score_captions` with the ratings, times 100.
 

@@ -5,6 +5,7 @@ from math import fsum
 from pathlib import Path
 from typing import Any, Literal
 
+from hypvl.allowlist import configurable
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.choices import Choice, Choices, ChoiceSet
@@ -22,6 +23,7 @@ Extra = Literal["auroc", "threshold"]
 _EVEN = ("auroc", "acc")
 
 
+@configurable("evaluate")
 class CaptionChoice(Evaluator):
     """Share of choices in which the true caption scores above every false one, by the model's image-to-text score.
 
@@ -238,6 +240,7 @@ def _auroc(scored: Sequence[Scored]) -> dict[str, float]:
     return {"auroc": auroc([one[0] for one in found], [foil for one in found for foil in one[1]])}
 
 
+@configurable("evaluate")
 def demo_choices(hierarchy: str | Path) -> Choices:
     """The demo's test scenes with their hard negatives.
 

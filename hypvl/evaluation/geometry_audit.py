@@ -5,6 +5,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics import audit, structure
 from hypvl.diagnostics.verdict import judge
@@ -15,6 +16,7 @@ from hypvl.geometry.base import Geometry
 from hypvl.geometry.euclidean import Euclidean
 
 
+@configurable("evaluate")
 class GeometryAudit(Evaluator):
     """The numbers of :func:`hypvl.diagnostics.audit.summary` over images and their first captions, and what they say.
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.caption_chains import CaptionChains
@@ -22,6 +23,7 @@ from hypvl.metrics.chains import along_radii, level_tau
 _BLOCK = 64  # images scored at once against every text
 
 
+@configurable("evaluate")
 class HierarCaps(Evaluator):
     """Order and retrieval of chains of captions.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.datasets.images import FileImages
 from hypvl.datasets.is_a import read_is_a, read_words
 from hypvl.datasets.protocol import ClassificationSet
@@ -16,6 +17,7 @@ from hypvl.io.json_text import parse_json
 from hypvl.metrics import hierarchy
 
 
+@configurable("evaluate")
 class HierarchicalClassification(Evaluator):
     """Zero-shot predictions, judged by their place in a hierarchy of the classes.
 
@@ -140,6 +142,7 @@ def _nodes(
     return [str(node) for node in nodes]
 
 
+@configurable("evaluate")
 class DemoObjects:
     """The demo's one-object test scenes, labelled with colour and shape together ("a red circle").
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
+from hypvl.allowlist import configurable
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.protocol import RetrievalSet, check_set
@@ -18,6 +19,7 @@ from hypvl.metrics.correlation import pearson
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
+@configurable("evaluate")
 class HiMo(Evaluator):
     """HiMo@K: mean correlation of 1 ... K with the scores of K texts of one image, each longer than the one before.
 

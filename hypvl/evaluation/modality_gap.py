@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics.gap import (
     centroid_distance,
@@ -28,6 +29,7 @@ Space: TypeAlias = Literal["tangent", "embedding"]
 WAYS = ("text_to_image_recall@1", "image_to_text_recall@1")
 
 
+@configurable("evaluate")
 class ModalityGap(Evaluator):
     """The metrics of :func:`hypvl.diagnostics.gap.gap_metrics` over images and their captions, before and after.
 

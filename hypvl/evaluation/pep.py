@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics.audit import strangers
 from hypvl.embedding.encode import Encoding, evaluating
@@ -15,6 +16,7 @@ from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluato
 from hypvl.geometry.base import Geometry
 
 
+@configurable("evaluate")
 class EntailmentPairs(Evaluator):
     """Probability of entailment (PEP) of captions and images, true pairs against false ones.
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics import audit
 from hypvl.embedding.encode import Encoding, evaluating
@@ -9,6 +10,7 @@ from hypvl.embedding.pairs import encode_matched
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 
 
+@configurable("evaluate")
 class RadialOrder(Evaluator):
     """Radial order of captions and their images against a shuffled null.
 

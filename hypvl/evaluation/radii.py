@@ -2,6 +2,7 @@
 
 import torch
 
+from hypvl.allowlist import configurable
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.protocol import RetrievalSet, check_set
@@ -11,6 +12,7 @@ from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluato
 from hypvl.evaluation.traversal import check_embeddings, find_root, radius
 
 
+@configurable("evaluate")
 class EmbeddingRadii(Evaluator):
     """Mean distance to the root of the images and of the captions of a data set.
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop, Squeeze
@@ -52,6 +53,7 @@ class _Way:
     median: float
 
 
+@configurable("evaluate")
 class ZeroShotRetrieval(Evaluator):
     """Recall@K, mean recall and median rank, both ways.
 

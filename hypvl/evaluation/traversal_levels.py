@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import torch
 
+from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
@@ -23,6 +24,7 @@ from hypvl.evaluation.traversal import (
 from hypvl.io.json_text import parse_json
 
 
+@configurable("evaluate")
 class TraversalLevels(Evaluator):
     """Traversals of test scenes over a pool of captions with levels, 1 = the most general.
 

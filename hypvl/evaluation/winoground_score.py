@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from math import fsum
 
+from hypvl.allowlist import configurable
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.choices import GroupSet
@@ -13,6 +14,7 @@ from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluato
 from hypvl.metrics.choices import GROUP_CHANCE, group_hits, margins
 
 
+@configurable("evaluate")
 class CaptionGroups(Evaluator):
     """Text, image and group score of groups of two images and two captions, by the model's own score.
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias, cast
 import torch
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.prompts import class_prompts, generic_templates
@@ -32,6 +33,7 @@ _BLOCK_ELEMENTS = 1 << 24
 _MAX_BLOCK = 1024
 
 
+@configurable("evaluate")
 class ZeroShotClassification(Evaluator):
     """Accuracy of naming images through prompts.
 

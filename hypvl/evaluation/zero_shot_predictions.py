@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import ClassificationSet
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.model_size import count_parameters
@@ -19,6 +20,7 @@ from hypvl.evaluation.zero_shot import Metric, ZeroShotClassification
 SCALE = 100.0
 
 
+@configurable("evaluate")
 class ZeroShotPredictions(ZeroShotClassification):
     """:class:`hypvl.evaluation.zero_shot.ZeroShotClassification`, with prediction files where a folder is named.
 

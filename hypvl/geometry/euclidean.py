@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
 from hypvl.geometry import kernels, lorentz, tiles
 from hypvl.geometry.base import Geometry, Side
@@ -83,6 +84,7 @@ def half_aperture(x: Tensor, *, min_radius: float) -> Tensor:
     return lorentz.half_aperture(x, curv=1.0, min_radius=min_radius / 2)  # asin(2 r_min / |x|)
 
 
+@configurable("model")
 class Euclidean(Geometry):
     """Vectors as they are, compared by their negative squared distance. The root is the origin.
 

@@ -21,6 +21,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
 from hypvl.geometry import kernels, tiles
 from hypvl.geometry.base import Geometry, Side
@@ -313,6 +314,7 @@ def centroid(points: Tensor, weights: Tensor | None = None, *, curv: float | Ten
     return einstein_midpoint(points, weights, curv=curv)
 
 
+@configurable("model")
 class Lorentz(Geometry):
     """Hyperbolic space in the Lorentz model, with entailment cones.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hypvl.allowlist import configurable
 from hypvl.checks import MOST_FEATURES, number, whole_number
 from hypvl.geometry import kernels, lorentz
 from hypvl.geometry.base import Geometry
@@ -22,6 +23,7 @@ BLOCK_ENTRIES = 2**24
 Pairwise = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
+@configurable("model")
 class Product(Geometry):
     """F Lorentz factors of dimension d with the l1 product distance, d(x, y) = (1/F) sum_i d_i(x_i, y_i).
 

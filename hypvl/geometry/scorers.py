@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.tiles import Factored
@@ -133,6 +134,7 @@ class Scorer(nn.Module, ABC):
         self.log_scale.clamp_(max=self.log_scale_max)
 
 
+@configurable("model")
 class NegativeDistance(Scorer):
     """Logits -s d(x, y), as MERU; with a flat geometry -s |x - y|^2, as EuCLIP.
 
@@ -166,6 +168,7 @@ class NegativeDistance(Scorer):
         return None if found is None else found.scaled(self.scale)
 
 
+@configurable("model")
 class Cosine(Scorer):
     """Logits s x.y + b of unit embeddings; CLIP has no bias b, SigLIP learns one.
 
@@ -219,6 +222,7 @@ class Cosine(Scorer):
         return None if found is None else found.scaled(scale)
 
 
+@configurable("model")
 class ExteriorAngle(Scorer):
     """Logits from the exterior angle phi at the query: +s phi(I, T) for images, -s phi(T, I) for texts.
 

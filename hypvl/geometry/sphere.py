@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.geometry import tiles
 from hypvl.geometry.base import Geometry, Side
@@ -30,6 +31,7 @@ def mean_direction(x: Tensor) -> Tensor:
     return normalize(normalize(x).mean(-2))
 
 
+@configurable("model")
 class Sphere(Geometry):
     """Unit vectors compared by their cosine. It has no root and no cones."""
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hypvl import distributed
+from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of, whole_number
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.scorers import Scorer
@@ -172,6 +173,7 @@ class LossOutput(NamedTuple):
     terms: dict[str, Tensor]
 
 
+@configurable("train")
 class Objective(nn.Module):
     """Named, weighted loss terms, summed.
 

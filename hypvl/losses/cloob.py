@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hypvl import distributed
+from hypvl.allowlist import configurable
 from hypvl.checks import number
 from hypvl.geometry.scorers import LOG_SCALE_MAX
 from hypvl.geometry.sphere import normalize
@@ -60,6 +61,7 @@ def info_loob(anchor: Tensor, sample: Tensor, targets: Tensor, *, inv_tau: float
     return (negatives.logsumexp(1) / inv_tau - positive).mean()
 
 
+@configurable("train")
 class CLOOB(LossTerm):
     """InfoLOOB on Hopfield retrievals: ``InfoLOOB(U_xx, U_xy) + InfoLOOB(U_yy, U_yx)``.
 

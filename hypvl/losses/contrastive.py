@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hypvl import distributed
+from hypvl.allowlist import configurable
 from hypvl.checks import number
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.form import Form, Tiling
@@ -56,6 +57,7 @@ def labelled_contrastive_loss(logits: Tensor, same: Tensor, *, label_smoothing: 
     return (loss - label_smoothing * logits.mean(1)).mean() if label_smoothing else loss.mean()
 
 
+@configurable("train")
 class Contrastive(LossTerm):
     """Mean of :func:`contrastive_loss` over pairs; queries are local, keys come from every rank.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hypvl import distributed
+from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.hard_negative import NEGATIVE_TEXT, own_logits, valid_negatives
@@ -80,6 +81,7 @@ def adaptive_thresholds(
     return torch.where(present, new, previous.to(new.dtype))
 
 
+@configurable("train")
 class CrossModalRank(LossTerm):
     """:func:`cross_modal_rank_loss` with one threshold per type of negative, taken from the step before.
 

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.numerics import full_precision
 
@@ -45,6 +46,7 @@ def cyclic_loss(similarity: Tensor, other: Tensor) -> Tensor:
     return value
 
 
+@configurable("train")
 class InModalCyclic(LossTerm):
     """Two images should be as similar as their two texts: :func:`cyclic_loss` of the in-modal similarities.
 
@@ -72,6 +74,7 @@ class InModalCyclic(LossTerm):
         return cyclic_loss(first, second)
 
 
+@configurable("train")
 class CrossModalCyclic(LossTerm):
     """An image should be as similar to another's text as that other image to its text: :func:`cyclic_loss`.
 

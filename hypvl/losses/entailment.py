@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.checks import number
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 
@@ -26,6 +27,7 @@ def entailment_loss(exterior_angle: Tensor, half_aperture: Tensor, *, aperture_f
     return torch.relu(exterior_angle - aperture_factor * half_aperture).mean()
 
 
+@configurable("train")
 class Entailment(LossTerm):
     """:func:`entailment_loss` of each local (general, specific) pair.
 

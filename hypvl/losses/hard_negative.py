@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hypvl import distributed
+from hypvl.allowlist import configurable
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.contrastive import contrastive_loss
 from hypvl.losses.form import Form, Tiling
@@ -86,6 +87,7 @@ def hard_negative_loss(logits: Tensor, targets: Tensor, *, valid: Tensor | None 
     return contrastive_loss(logits, targets)
 
 
+@configurable("train")
 class HardNegativeContrastive(LossTerm):
     """``(CE(s X [T; H]) + CE(s T X)) / 2``: CLIP's loss whose images also see every rank's hard negatives H.
 

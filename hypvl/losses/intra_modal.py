@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hypvl import distributed
+from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.contrastive import contrastive_loss
@@ -46,6 +47,7 @@ def intra_modal_loss(positive: Tensor | None, negatives: Tensor, *, form: Form =
     )
 
 
+@configurable("train")
 class IntraModal(LossTerm):
     """Each caption against hard negatives; its score with its image is the positive, see :func:`intra_modal_loss`.
 

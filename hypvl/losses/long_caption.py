@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hypvl import distributed
+from hypvl.allowlist import configurable
 from hypvl.checks import number, whole_number
 from hypvl.losses.base import IMAGE, LossTerm, PairContext, View
 from hypvl.losses.contrastive import contrastive_loss
@@ -97,6 +98,7 @@ class _PrimaryComponents(torch.autograd.Function):
         return torch.where(changes, total.to(grad.dtype), grad), None
 
 
+@configurable("train")
 class ShortCaption(LossTerm):
     """Contrastive loss, both directions, between short captions and the principal components of the images.
 
@@ -156,6 +158,7 @@ class ShortCaption(LossTerm):
         return torch.stack(values).mean()
 
 
+@configurable("train")
 class ShortCyclic(LossTerm):
     """CyCLIP's in-modal and cross-modal terms, summed, of short captions and the images' primary components.
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hypvl.allowlist import configurable
 from hypvl.checks import number
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.numerics import full_precision
@@ -40,6 +41,7 @@ def sigmoid_loss(logits: Tensor, targets: Tensor, *, denominator: Denominator = 
     return losses.sum(-1).mean() if denominator == "batch" else losses.mean()
 
 
+@configurable("train")
 class Sigmoid(LossTerm):
     """:func:`sigmoid_loss` of local queries against the keys of every rank.
 

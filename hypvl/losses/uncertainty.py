@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.checks import number
 from hypvl.geometry.kernels import safe_sqrt
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
@@ -101,6 +102,7 @@ def calibration_loss(loss: Tensor, own_uncertainty: Tensor, all_uncertainty: Ten
     return (loss.detach() * torch.exp(-own_uncertainty) + own_uncertainty).mean() + entropy
 
 
+@configurable("train")
 class UncertainContrastive(LossTerm):
     """Mean of :func:`uncertain_contrastive_loss` over pairs; queries are local, keys come from every rank.
 
@@ -152,6 +154,7 @@ class UncertainContrastive(LossTerm):
         return torch.stack(values).mean()
 
 
+@configurable("train")
 class AngledEntailment(LossTerm):
     """Mean of :func:`angled_entailment` of each local (general, specific) pair.
 
@@ -199,6 +202,7 @@ class AngledEntailment(LossTerm):
         return self.per_pair(ctx).mean()
 
 
+@configurable("train")
 class UncertaintyCalibration(AngledEntailment):
     """:func:`calibration_loss` of the general item of each pair, against the entailment loss of the pair.
 

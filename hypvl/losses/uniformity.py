@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hypvl import distributed
+from hypvl.allowlist import configurable
 from hypvl.checks import number
 from hypvl.geometry.kernels import about_common_centre, within_reach
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
@@ -57,6 +58,7 @@ def uniform_loss(x: Tensor, y: Tensor, own: Tensor, *, t: float = 2.0) -> Tensor
     return torch.logsumexp(potentials, dim=(0, 1)) - math.log(x.shape[0] * (y.shape[0] - 1))
 
 
+@configurable("train")
 class Align(LossTerm):
     """:func:`align_loss` of paired views, in flat coordinates.
 
@@ -78,6 +80,7 @@ class Align(LossTerm):
         return align_loss(_flat(ctx, self.first), _flat(ctx, self.second))
 
 
+@configurable("train")
 class Uniform(LossTerm):
     """:func:`uniform_loss` of one view, over the rows of every rank, in flat coordinates (see :class:`Align`).
 
@@ -102,6 +105,7 @@ class Uniform(LossTerm):
         return _over_ranks(uniform_loss(x, all_x, ctx.targets(self.view), t=self.t))
 
 
+@configurable("train")
 class CrossUniform(LossTerm):
     """:func:`uniform_loss` between the views of a pair: no image near the texts of others.
 
@@ -129,6 +133,7 @@ class CrossUniform(LossTerm):
         return _over_ranks(uniform_loss(x, all_y, ctx.targets(self.first), t=self.t))
 
 
+@configurable("train")
 class CentreUniform(LossTerm):
     """:func:`uniform_loss` of the centres (x_i + y_i) / 2 of pairs; with :class:`Align`, the terms of ModGap.
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.scorers import Scorer
@@ -16,6 +17,7 @@ Stage: TypeAlias = Literal["trunk", "features", "embeddings"]
 MakePost: TypeAlias = Callable[[int], nn.Module]
 
 
+@configurable("model")
 class DualEncoder(nn.Module):
     """Encoders -> features -> embeddings -> scores.
 

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from hypvl.allowlist import configurable
 from hypvl.checks import number, whole_number
 
 
+@configurable("optim")
 def parameter_groups(
     model: nn.Module,
     *,
@@ -237,6 +239,7 @@ def warmup_cosine_multiplier(step: int, *, total_steps: int, warmup_steps: int) 
     return math.cos(math.pi / 2 * progress) ** 2
 
 
+@configurable("optim")
 def warmup_cosine(optimizer: torch.optim.Optimizer, *, total_steps: int, warmup_steps: int) -> LambdaLR:
     """Schedule of :func:`warmup_cosine_multiplier` for every parameter group.
 

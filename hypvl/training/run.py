@@ -180,9 +180,9 @@ def _warn_of_unlisted(cfg: DictConfig) -> None:
     for key, target in unlisted_targets(to_plain(cfg, source="config")):
         part = key.partition(".")[0]
         logger.warning(
-            "{}: {} is not on the allow-list, so nobody can load this run's checkpoints by the config in them: add the "
-            'line "{}" under "{}" in hypvl/config/targets.json, or set {}={} wherever they are loaded',
-            key, target, target, part, EXTRA_VARIABLE, target,
+            "{}: {} is not on the allow-list, so nobody can load this run's checkpoints by the config in them: set "
+            '{}={} wherever they are loaded (or, in hypvl/, mark it with @configurable("{}") of hypvl.allowlist)',
+            key, target, EXTRA_VARIABLE, target, part,
         )  # fmt: skip
 
 

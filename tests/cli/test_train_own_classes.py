@@ -17,7 +17,7 @@ class OwnHead(ScaledProjectionHead):
 '''
 
 
-def test_a_class_of_ones_own_is_named_with_the_line_to_add(
+def test_a_class_of_ones_own_is_named_with_what_to_set(
     shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own_parts.py").write_text(OWN)
@@ -30,7 +30,7 @@ def test_a_class_of_ones_own_is_named_with_the_line_to_add(
     lines = [line for line in log.splitlines() if "WARNING" in line and "allow-list" in line]
     assert len(lines) == 1
     assert "model.visual_head: own_parts.OwnHead is not on the allow-list" in lines[0]
-    assert 'add the line "own_parts.OwnHead" under "model" in hypvl/config/targets.json' in lines[0]
+    assert '@configurable("model")' in lines[0]
     assert "HYPVL_EXTRA_TARGETS=own_parts.OwnHead" in lines[0]
     with pytest.raises(ConfigError, match=r"own_parts.OwnHead' .*allow-list"):  # what it warns of
         hypvl.create_model(folder)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hypvl.allowlist import configurable
 from hypvl.checks import number
 from hypvl.data.demo.captions import LEVELS, scene_captions
 from hypvl.data.demo.drawing import DrawnObject
@@ -22,6 +23,7 @@ _BOX_CAPTION_LEVEL = 2  # what a digit, which has no boxes, is called as a box o
 _EVENLY = (1.0,) * len(LEVELS)
 
 
+@configurable("dataset")
 @dataclass(frozen=True)
 class DemoMapper:
     """Draws the caption of a training step from those of a demo sample: first its level, then one of it.

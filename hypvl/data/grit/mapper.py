@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hypvl.allowlist import configurable
 from hypvl.data.sample import BadSample
 
 CHILD_IMAGE, CHILD_TEXT, NUM_PARENTS = "child.jpg", "child.txt", "numparents.txt"
@@ -23,6 +24,7 @@ def parent_members(number: int) -> tuple[str, str]:
     return f"parent{number:03d}.jpg", f"parent{number:03d}.txt"
 
 
+@configurable("dataset")
 @dataclass(frozen=True)
 class GritMapper:
     """Image, caption, and one box with its phrase, drawn evenly from the sample's.

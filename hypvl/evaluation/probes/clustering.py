@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import ClassificationSet, check_set
 from hypvl.datasets.splits import shuffled
 from hypvl.embedding.encode import Encoding, evaluating
@@ -30,6 +31,7 @@ _METRICS: dict[str, _Metric] = {
 _SHUFFLES = 5
 
 
+@configurable("evaluate")
 class KMeansClustering(Evaluator):
     """K-Means of image features, without labels, and how well the clusters agree with the classes.
 

@@ -10,6 +10,7 @@ import torch
 from loguru import logger
 from torch import Tensor, nn
 
+from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import ClassificationSet
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.model_size import count_parameters
@@ -45,6 +46,7 @@ class Trained:
     head: nn.Sequential
 
 
+@configurable("evaluate")
 class FineTune(SupervisedEvaluator):
     """Accuracy of a classifier trained by SGD from a model's image encoder.
 

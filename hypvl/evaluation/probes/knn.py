@@ -5,6 +5,7 @@ from typing import Any, Literal, TypeAlias, cast
 import torch
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import ClassificationSet, check_set
 from hypvl.embedding.encode import Encoding, search
 from hypvl.errors import DataError
@@ -18,6 +19,7 @@ from hypvl.metrics.neighbours import neighbour_votes
 Similarity: TypeAlias = Literal["cosine", "model"]
 
 
+@configurable("evaluate")
 class KNNClassification(Evaluator):
     """Accuracy of naming images by a vote of the k most similar training images.
 

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.datasets.protocol import ClassificationSet
 from hypvl.embedding.encode import Encoding
@@ -21,6 +22,7 @@ from hypvl.evaluation.zero_shot import Metric
 Normalization = Literal["none", "l2", "standard"]
 
 
+@configurable("evaluate")
 class LinearProbe(SupervisedEvaluator):
     """Accuracy of a linear classifier on a model's image features.
 

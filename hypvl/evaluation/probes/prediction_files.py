@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from hypvl.allowlist import configurable
 from hypvl.distributed import is_main
 from hypvl.errors import DataError
 from hypvl.io.files import write_atomically
@@ -36,6 +37,7 @@ LEADERBOARD_NAMES = {
 }
 
 
+@configurable("evaluate")
 class PredictionFiles:
     """Writes one JSON file per seed: ``<folder>/<protocol>/<dataset>_seed<seed>.json``.
 
