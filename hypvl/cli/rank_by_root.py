@@ -106,12 +106,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _print(result: dict[str, object], *, most: int = 20) -> None:
-    from hypvl.report.ordering import evenly
+    from hypvl.report.ordering import evenly_spaced
     from hypvl.report.tables import print_table, rich_table
 
     entries: list[dict[str, float | str]] = result["items"]  # type: ignore[assignment]  # as built above
     order = str(result["order"])
-    shown = evenly(len(entries), most)
+    shown = evenly_spaced(len(entries), most)
     rows = [[str(entries[i]["name"]), f"{entries[i][order]:.4f}", str(i + 1)] for i in shown]
     title = f"{len(entries)} {result['modality']}s from the root outwards"
     print_table(rich_table(rows, header=("item", order, "rank"), title=title, text_columns=1))

@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypvl.errors import DataError
-from hypvl.io.files import write_atomically
-from hypvl.io.json_text import parse_json
-from hypvl.io.redact import printable
+from hypvl.report.figures import new_figure, read_pixels, read_result, save_figure, shortened, source_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,10 +13,11 @@ if TYPE_CHECKING:
 _MOST_IMAGES, _COLUMNS, _MOST_TEXTS = 40, 10, 40
 _COLORS = ("#1f4e79", "#d1731f", "#3d8a5a", "#8a3d6b", "#777777", "#b59b00")
 _SHORT = 80
+_THUMBNAIL = 256  # pixels
 
 
-def evenly(count: int, most: int) -> list[int]:
-    """At most ``most`` positions of ``count``, evenly spread, the first and the last among them."""
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """At most ``most`` positions of ``count``, evenly_spaced spread, the first and the last among them."""
     if count <= most:
         return list(range(count))
     if most < 2:
@@ -42,16 +41,18 @@ def draw_ranking(result: str | Path | Mapping[str, Any], output: str | Path) -> 
     Raises:
         DataError: when the result is no ranking, or an image cannot be read.
     """
-    content = _content(result, ("order", "items", "modality"))
+    content = read_result(result, ("order", "items", "modality"))
     try:
         order, items = str(content["order"]), list(content["items"])
         places = [float(item[order]) for item in items]
         names = [str(item["name"]) for item in items]
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{_source(result)}: no ranking ({error!r}); expected order and items.") from error
+        raise DataError(
+            f"{source_name(result)}: no ranking ({error!r}); expected order and items."
+        ) from error
     axis = "distance to the root" if order == "radius" else f"along the ray through {content.get('through')}"
     if content["modality"] == "image":
-        shown = evenly(len(items), _MOST_IMAGES)
+        shown = evenly_spaced(len(items), _MOST_IMAGES)
         sheet = [
             [Path(items[i]["path"]) for i in shown[at : at + _COLUMNS]]
             for at in range(0, len(shown), _COLUMNS)
@@ -60,25 +61,25 @@ def draw_ranking(result: str | Path | Mapping[str, Any], output: str | Path) -> 
             [f"{i + 1}.  {places[i]:.3f}" for i in shown[at : at + _COLUMNS]]
             for at in range(0, len(shown), _COLUMNS)
         ]
-        title = f"{len(shown)} of {len(items)}, by {_fold(axis, 60)}: rank and value"
-        return _save(_sheet(sheet, labels, title=title), output)
-    shown = evenly(len(items), _MOST_TEXTS)
-    figure = _figure(9.0, 1.2 + 0.26 * max(4, len(shown)))
+        title = f"{len(shown)} of {len(items)}, by {shortened(axis, 60)}: rank and value"
+        return save_figure(_sheet(sheet, labels, title=title), output)
+    shown = evenly_spaced(len(items), _MOST_TEXTS)
+    figure = new_figure(9.0, 1.2 + 0.26 * max(4, len(shown)))
     axes = figure.add_axes((0.07, 0.7 / figure.get_figheight(), 0.2, 1 - 1.1 / figure.get_figheight()))
     rows = list(range(len(shown)))
     axes.barh(rows, [places[i] for i in shown], color=_COLORS[0], height=0.6)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_yticks(rows, [str(i + 1) for i in shown], fontsize=7)
-    axes.set_xlabel(_fold(axis, 40), fontsize=8, parse_math=False)
+    axes.set_xlabel(shortened(axis, 40), fontsize=8, parse_math=False)
     axes.tick_params(axis="x", labelsize=7)
     for edge in ("top", "right"):
         axes.spines[edge].set_visible(False)
     for row, i in zip(rows, shown, strict=True):
         axes.text(
-            1.05, row, _fold(names[i], _SHORT), transform=axes.get_yaxis_transform(), va="center", fontsize=8,
+            1.05, row, shortened(names[i], _SHORT), transform=axes.get_yaxis_transform(), va="center", fontsize=8,
             parse_math=False, clip_on=False,
         )  # fmt: skip
-    return _save(figure, output)
+    return save_figure(figure, output)
 
 
 def draw_histograms(result: str | Path | Mapping[str, Any], output: str | Path) -> Path:
@@ -94,21 +95,21 @@ def draw_histograms(result: str | Path | Mapping[str, Any], output: str | Path) 
     Raises:
         DataError: when the result is something else.
     """
-    content = _content(result, ("edges", "groups"))
-    figure = _figure(8.0, 4.5)
+    content = read_result(result, ("edges", "groups"))
+    figure = new_figure(8.0, 4.5)
     axes = figure.add_axes((0.09, 0.13, 0.88, 0.8))
     try:
         edges = [float(edge) for edge in content["edges"]]
         for number, (name, group) in enumerate(content["groups"].items()):
             color = _COLORS[number % len(_COLORS)]
             shares = [100.0 * count / group["count"] for count in group["counts"]]
-            label = f"{_fold(str(name), 40)} ({group['count']}, mean {group['mean']:.3f})"
+            label = f"{shortened(str(name), 40)} ({group['count']}, mean {group['mean']:.3f})"
             axes.stairs(shares, edges, fill=True, color=color, alpha=0.35)
             axes.stairs(shares, edges, color=color, linewidth=1.2, label=label.replace("$", r"\$"))
             axes.axvline(group["quantiles"][2], color=color, linewidth=1.0, linestyle="--")
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, IndexError) as error:
         raise DataError(
-            f"{_source(result)}: no histograms ({error!r}); expected edges and groups."
+            f"{source_name(result)}: no histograms ({error!r}); expected edges and groups."
         ) from error
     axes.set_xlabel("distance to the root (dashed: medians)", fontsize=9)
     axes.set_ylabel("% of the group", fontsize=9)
@@ -116,7 +117,7 @@ def draw_histograms(result: str | Path | Mapping[str, Any], output: str | Path) 
     axes.legend(fontsize=8, frameon=False)
     for edge in ("top", "right"):
         axes.spines[edge].set_visible(False)
-    return _save(figure, output)
+    return save_figure(figure, output)
 
 
 def draw_interpolation(result: str | Path | Mapping[str, Any], output: str | Path) -> Path:
@@ -132,7 +133,7 @@ def draw_interpolation(result: str | Path | Mapping[str, Any], output: str | Pat
     Raises:
         DataError: when the result is something else, or an image cannot be read.
     """
-    content = _content(result, ("image", "target", "steps"))
+    content = read_result(result, ("image", "target", "steps"))
     try:
         ends = [Path(content["image"]), Path(content["target"])]
         steps = list(content["steps"])
@@ -141,9 +142,9 @@ def draw_interpolation(result: str | Path | Mapping[str, Any], output: str | Pat
         paths = [[Path(path) for path in step["paths"]] for step in steps] if "paths" in steps[0] else None
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(
-            f"{_source(result)}: no interpolation ({error!r}); expected image, target, steps."
+            f"{source_name(result)}: no interpolation ({error!r}); expected image, target, steps."
         ) from error
-    shown = evenly(len(steps), _COLUMNS)
+    shown = evenly_spaced(len(steps), _COLUMNS)
     title = f"from {ends[0].name} (left) to {ends[1].name} (right)"
     if paths is not None:
         depth = min(3, len(paths[0]))
@@ -152,16 +153,15 @@ def draw_interpolation(result: str | Path | Mapping[str, Any], output: str | Pat
             ["start", *(f"{weights[i]:.2f}" for i in shown), "end"],
             *([""] * (len(shown) + 2) for _ in sheet[1:]),
         ]
-        return _save(_sheet(sheet, labels, title=title), output)
+        return save_figure(_sheet(sheet, labels, title=title), output)
     figure = _sheet(
         [[ends[0], ends[1]]], [["start", "end"]], title=title, width=7.0, below=0.3 + 0.28 * len(shown)
     )
     for row, i in enumerate(shown):
-        figure.text(
-            0.06, (0.28 * (len(shown) - row)) / figure.get_figheight(), f"{weights[i]:.2f}   {_fold(names[i][0], 100)}",
-            fontsize=9, va="center", parse_math=False,
-        )  # fmt: skip
-    return _save(figure, output)
+        text = f"{weights[i]:.2f}   {shortened(names[i][0], 100)}"
+        height = 0.28 * (len(shown) - row) / figure.get_figheight()
+        figure.text(0.06, height, text, fontsize=9, va="center", parse_math=False)
+    return save_figure(figure, output)
 
 
 def _sheet(
@@ -176,7 +176,7 @@ def _sheet(
     columns = max(map(len, rows))
     side = min(width / columns, 2.2)
     height = 0.45 + (side + 0.2) * len(rows) + below
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     figure.text(0.02, 1 - 0.22 / height, title, fontsize=9, va="center", color="#333333", parse_math=False)
     for row, (pil_images, texts) in enumerate(zip(rows, labels, strict=True)):
         top = height - 0.45 - (side + 0.2) * row
@@ -184,67 +184,11 @@ def _sheet(
             axes = figure.add_axes((
                 (column + 0.04) * side / width, (top - side) / height, 0.92 * side / width, 0.92 * side / height,
             ))  # fmt: skip
-            axes.imshow(_thumbnail(path))
+            axes.imshow(read_pixels(path, longest_side=_THUMBNAIL))
             axes.set_anchor("S")
             axes.set_axis_off()
-            middle, under = (column + 0.5) * side / width, (top - side - 0.09) / height
+            centre, under = (column + 0.5) * side / width, (top - side - 0.09) / height
             figure.text(
-                middle, under, text, fontsize=7, ha="center", va="center", color="#333333", parse_math=False
+                centre, under, text, fontsize=7, ha="center", va="center", color="#333333", parse_math=False
             )
     return figure
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=140, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: "Figure", output: str | Path) -> Path:
-    output = Path(output)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(output, lambda file: figure.savefig(file, format=output.suffix[1:].lower() or "png"))
-    except OSError as error:
-        raise DataError(f"{output}: cannot be written ({error.strerror}); name another folder.") from error
-    return output
-
-
-def _thumbnail(path: Path) -> Any:
-    import numpy as np
-
-    from hypvl.io.images import read_image_file, to_pil  # brings torch along
-
-    try:
-        image = to_pil(read_image_file(path))
-        image.thumbnail((256, 256))
-        return np.asarray(image)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as an image ({error}); it belongs to the result.") from error
-
-
-def _fold(text: str, width: int) -> str:
-    text = printable(" ".join(text.split()), limit=10 * len(text) + 1)  # fonts have no glyphs for no Unicode
-    return text if len(text) <= width else f"{text[: width - 1].rstrip()}…"
-
-
-def _source(result: str | Path | Mapping[str, Any]) -> str:
-    return "result" if isinstance(result, Mapping) else str(result)
-
-
-def _content(result: str | Path | Mapping[str, Any], keys: Sequence[str]) -> Mapping[str, Any]:
-    content: Any = result
-    if not isinstance(result, Mapping):
-        try:
-            content = parse_json(Path(result).read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{result}: cannot be read ({error}); expected a JSON file of this command."
-            ) from error
-    lost = [key for key in keys if not isinstance(content, Mapping) or key not in content]
-    if lost:
-        raise DataError(f"{_source(result)}: lacks {', '.join(lost)}; it is of another command.")
-    return content

@@ -10,8 +10,7 @@ from typing import Any
 
 from hypvl.errors import DataError
 from hypvl.io.json_text import parse_json
-from hypvl.report.tables import APPROXIMATE, CHANCE, format_value
-from hypvl.report.units import unit_of
+from hypvl.report.tables import APPROXIMATE, CHANCE, format_value, unit_of
 
 AVERAGE = "Average"
 #: Files that :func:`read_folder` takes.

@@ -3,12 +3,12 @@
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hypvl.io.redact import printable
-from hypvl.report.units import PERCENT, unit_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,6 +20,19 @@ _LONGEST_CELL = 1 << 16  # characters
 CSV_HEADER = ("evaluation", "status", "metric", "value", "low", "high", "chance")
 _WIDEST = 1 << 16  # characters of a line that nothing else bounds
 HEADER = ("evaluation", "metric", "value", "95 % interval", "chance")
+
+PERCENT = "%"
+_OF_HIERARCHIES = ("hierarchical_precision", "hierarchical_recall")  # shares in [0, 1]
+# Pieces of names, between underscores or at the ends; the text's, image's and group's scores of Winoground are percent,
+# those of captions (clip_score ...) are not.
+_IN_PERCENT = re.compile(
+    r"""(?x) (?:^|_) (?:
+        (?:\w+_)?accuracy | recall | share | kendall | pearson | auroc | roc_auc | auc | ap | ties | precision
+        | r_precision | map@r | map_11_points | average_precision | acc | p_c | p_f | min_p | f1 | purity
+        | entailment | radius_order | radial_order | violation_rate | saturated_cones | clipped | flat_distortion
+        | flat_top1_agreement | curv_at_bound | linear_separability | seed_std
+    ) (?:_|@|$) | ^(?:text|image|group)_score(?:_(?!(?:kendall|pearson))|$)"""
+)
 
 
 @dataclass(frozen=True)
@@ -97,6 +110,17 @@ def results_csv(results: Mapping[str, Mapping[str, Any]]) -> str:
         if not rows:
             writer.writerow((name, entry["status"], "", "", "", "", ""))
     return out.getvalue()
+
+
+def unit_of(metric: str) -> str:
+    """``"%"``, or the name of a metric in a unit of its own: a radius, a distance, edges of a tree, a correlation.
+
+    ``_chance`` and ``after_`` change no unit.
+    """
+    name = metric.removesuffix("_chance").removeprefix("after_")
+    if name in _OF_HIERARCHIES:
+        return name
+    return PERCENT if _IN_PERCENT.search(name) else name
 
 
 def format_value(metric: str, value: float) -> str:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.errors import DataError
-from hypvl.io.files import write_atomically
-from hypvl.io.json_text import parse_json
-from hypvl.io.redact import printable
+from hypvl.report.figures import new_figure, read_pixels, read_result, save_figure, shortened, source_name
 
 _MOST_LABELS = 40
+_WIDEST_LABEL = 68  # characters
 _LABEL_GAP = 0.42  # inches between two labels
 _ACCENT = "#1f4e79"
 
@@ -77,8 +76,8 @@ def draw_traversal(result: str | Path | Mapping[str, Any], output: str | Path) -
     Raises:
         DataError: when the result is not a traversal, or its image cannot be read.
     """
-    source = "result" if isinstance(result, Mapping) else str(result)
-    content = result if isinstance(result, Mapping) else _read(Path(result))
+    source = source_name(result)
+    content = read_result(result, ("image", "root", "steps"))
     try:
         image = Path(content["image"])
         parts = stretches(content["steps"])
@@ -87,22 +86,19 @@ def draw_traversal(result: str | Path | Mapping[str, Any], output: str | Path) -
         raise DataError(f"{source}: no traversal ({error!r}); expected image, root, and steps.") from error
     if not parts:
         raise DataError(f"{source}: a traversal without steps; expected at least one.")
-    pixels = _pixels(image)
+    pixels = read_pixels(image)
 
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     shown = [part for part in parts if part.first][-_MOST_LABELS:]
     height = max(4.2, 1.2 + _LABEL_GAP * len(shown))
-    figure = Figure(figsize=(10.5, height), dpi=140, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10.5, height)
     side = min(3.5, height - 1.0)
     image_axes = figure.add_axes((0.03, 0.5 - side / height / 2, side / 10.5, side / height))
     image_axes.imshow(pixels)
     image_axes.set_xticks([])
     image_axes.set_yticks([])
-    image_axes.set_title(_fold(image.name), fontsize=10, color="#333333", parse_math=False)
+    image_axes.set_title(shortened(image.name, _WIDEST_LABEL), fontsize=10, color="#333333", parse_math=False)
 
     bottom, top = 0.55 / height, 1 - 0.45 / height
     axes = figure.add_axes((0.44, bottom, 0.54, top - bottom))
@@ -139,7 +135,15 @@ def draw_traversal(result: str | Path | Mapping[str, Any], output: str | Path) -
             linewidth=0.8,
             solid_joinstyle="round",
         )
-        axes.text(0.15, place, _fold(part.text), va="center", fontsize=9, color="#111111", parse_math=False)
+        axes.text(
+            0.15,
+            place,
+            shortened(part.text, _WIDEST_LABEL),
+            va="center",
+            fontsize=9,
+            color="#111111",
+            parse_math=False,
+        )
     note = {
         "geometry": "",
         "checkpoint": "[ROOT] = mean training embedding (checkpoint)",
@@ -147,10 +151,7 @@ def draw_traversal(result: str | Path | Mapping[str, Any], output: str | Path) -
     }.get(root, "")
     if note:
         figure.text(0.03, 0.12 / height, note, fontsize=7.5, color="#666666")
-    output = Path(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(output, lambda file: figure.savefig(file, format=output.suffix[1:].lower() or "png"))
-    return output
+    return save_figure(figure, output)
 
 
 def _shade(place: int, count: int) -> tuple[float, float, float]:
@@ -158,34 +159,3 @@ def _shade(place: int, count: int) -> tuple[float, float, float]:
     share = place / max(1, count - 1)
     dark, pale = (0.12, 0.31, 0.47), (0.80, 0.87, 0.93)
     return tuple(a + (b - a) * share for a, b in zip(dark, pale, strict=True))  # type: ignore[return-value]  # three of them
-
-
-def _fold(text: str, width: int = 68) -> str:
-    text = printable(text, limit=10 * len(text))  # the font has no glyphs for what is no Unicode
-    return text if len(text) <= width else f"{text[: width - 1].rstrip()}…"
-
-
-def _pixels(path: Path) -> Any:
-    """uint8 (H, W, 3): what the model sees, before it is cropped."""
-    from hypvl.io.images import read_image_file  # brings torch along
-
-    try:
-        return read_image_file(path).movedim(0, -1).numpy()
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read as an image ({error}); it belongs to the traversal."
-        ) from error
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); expected a traversal's JSON file."
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); expected a traversal's JSON file.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}; expected a traversal's JSON object.")
-    return content

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from hypvl.errors import DataError
-from hypvl.report.ordering import _thumbnail, draw_histograms, draw_interpolation, draw_ranking, evenly
+from hypvl.report.figures import read_pixels
+from hypvl.report.ordering import draw_histograms, draw_interpolation, draw_ranking, evenly_spaced
 from tests.evaluation.fakes import BLUE, RED, broken, image as pil_image
 
 
@@ -21,16 +22,16 @@ def colors(path: Path) -> set[tuple[int, int, int]]:
 
 
 def test_an_even_choice() -> None:
-    assert evenly(3, 5) == [0, 1, 2]
-    assert evenly(101, 5) == [0, 25, 50, 75, 100]
-    assert (evenly(7, 1), evenly(7, 0), evenly(0, 4)) == ([0], [], [])
+    assert evenly_spaced(3, 5) == [0, 1, 2]
+    assert evenly_spaced(101, 5) == [0, 25, 50, 75, 100]
+    assert (evenly_spaced(7, 1), evenly_spaced(7, 0), evenly_spaced(0, 4)) == ([0], [], [])
 
 
 def test_a_thumbnail_is_what_the_model_sees(tmp_path: Path) -> None:
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
-    assert (_thumbnail(tmp_path / "clear.png") == 255).all()
-    assert (_thumbnail(tmp_path / "deep.png") == 156).all()  # 40,000 / 257
+    assert (read_pixels(tmp_path / "clear.png", longest_side=256) == 255).all()
+    assert (read_pixels(tmp_path / "deep.png", longest_side=256) == 156).all()  # 40,000 / 257
 
 
 def test_a_sheet_shows_the_images(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 
 from hypvl.errors import DataError
 from hypvl.io.images import read_image_file
-from hypvl.report.traversal import Stretch, _pixels, draw_traversal, spread, stretches
+from hypvl.report.figures import read_pixels
+from hypvl.report.traversal import Stretch, draw_traversal, spread, stretches
 
 
 def steps(*pairs: tuple[str, float]) -> list[dict[str, Any]]:
@@ -77,7 +78,7 @@ def test_what_is_drawn_is_what_the_model_sees(tmp_path: Path) -> None:
     content["steps"] = steps(("a", 1.0), ("[ROOT]", 0.0))
     shown = read_image_file(tmp_path / "clear.png").movedim(0, -1)
     assert shown[0, 39].tolist() == [255, 255, 255]
-    assert (_pixels(tmp_path / "clear.png") == shown.numpy()).all()
+    assert (read_pixels(tmp_path / "clear.png") == shown.numpy()).all()
     with Image.open(draw_traversal(content, tmp_path / "t.png")) as pil_image:
         drawn = np.asarray(pil_image.convert("RGB"))
     assert (drawn == (0, 0, 200)).all(axis=-1).sum() > 1000  # the left half
@@ -92,9 +93,9 @@ def test_one_point_at_the_root_can_be_drawn(tmp_path: Path, image: Path) -> None
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not JSON"),
-        ("[]", "holds a list"),
-        ('{"image": "x.png", "root": "geometry"}', "no traversal .*steps"),
+        ("{", "cannot be read"),
+        ("[]", "lacks image, root, steps"),
+        ('{"image": "x.png", "root": "geometry"}', "lacks steps; it is of another command"),
         ('{"image": "x.png", "root": "geometry", "steps": []}', "a traversal without steps"),
         ('{"image": "x.png", "root": "geometry", "steps": [{"text": "a", "radius": "far"}]}', "no traversal"),
     ],
@@ -107,7 +108,7 @@ def test_other_files_are_refused(tmp_path: Path, content: str, message: str) -> 
     assert not (tmp_path / "t.png").exists()
 
 
-def test_a_image_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_an_error_names_the_missing_image(tmp_path: Path) -> None:
     content = {"image": str(tmp_path / "gone.png"), "root": "geometry", "steps": steps(("[ROOT]", 0.0))}
     with pytest.raises(DataError, match=r"gone\.png: cannot be read"):
         draw_traversal(content, tmp_path / "t.png")
