@@ -2,10 +2,10 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hypvl.cli.common import (
+    add_encoding_arguments,
     add_model_arguments,
     add_table_arguments,
     command_parser,
@@ -16,9 +16,9 @@ from hypvl.cli.common import (
     table_options,
     user_path,
     user_text,
+    write_output,
 )
-from hypvl.errors import ConfigError, DataError
-from hypvl.io.files import write_atomically
+from hypvl.errors import ConfigError
 from hypvl.io.json_text import json_bytes
 
 if TYPE_CHECKING:
@@ -67,8 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=user_path, metavar="PATH", help="also write the JSON into this file, items included"
     )
-    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="images, or texts, per pass")
-    parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read images")
+    add_encoding_arguments(parser)
     return parser
 
 
@@ -80,15 +79,10 @@ def main(argv: Sequence[str]) -> int:
     if not 0 < args.aperture_factor < float("inf"):
         raise ConfigError(f"--aperture-factor: got {args.aperture_factor}; expected a number above 0.")
 
-    from hypvl.cli.loading import load_trained, pick_device
-    from hypvl.embedding.encode import Encoding
+    from hypvl.cli.loading import encoding_of, load_trained, pick_device
     from hypvl.evaluation.geometry_audit import GeometryAudit
 
-    settings = {} if args.num_workers is None else {"num_workers": args.num_workers}
-    try:
-        encoding = Encoding(batch_size=args.batch_size, **settings)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    encoding = encoding_of(args)
     dataset = _dataset(args)
     model, content = load_trained(args.checkpoint_path, args.train_config, device=pick_device(args.device))
     evaluator = GeometryAudit(
@@ -105,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
         "meta": {key: value for key, value in result.meta.items() if key not in ("verdict", "findings")},
     }
     if args.output is not None:
-        _write(args.output, {**report, "items": result.items})
+        write_output(args.output, json_bytes({**report, "items": result.items}, indent=1), flag="--output")
     if args.json:
         show_json(report)
     else:
@@ -139,16 +133,6 @@ def _dataset(args: argparse.Namespace) -> "RetrievalSet":
     if given:
         raise ConfigError(f"{given[0]}: goes with a table; got --data {what}.")
     return readers[name](folder or _ROOTS[name])
-
-
-def _write(path: Path, report: dict[str, Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json_bytes(report, indent=1))
-    except OSError as error:
-        raise DataError(
-            f"--output: {path} cannot be written ({error.strerror}); name another file."
-        ) from error
 
 
 def _print(result: "EvaluationResult", *, title: str) -> None:

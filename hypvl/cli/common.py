@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from hypvl.data.workers import dead_worker
-from hypvl.errors import ConfigError, StoppedError, UserError
+from hypvl.errors import ConfigError, DataError, StoppedError, UserError
+from hypvl.io.files import write_atomically
 from hypvl.io.json_text import json_bytes
 from hypvl.io.redact import clean_log, printable, printable_lines
 
@@ -104,6 +105,26 @@ def system_error(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{place}there is no more room to write ({reason}); free some, or name another folder."
     return f"{place}{reason}."
+
+
+def write_output(path: Path, content: bytes, *, flag: str) -> None:
+    """Write a result whole or not at all, and make its folder.
+
+    Args:
+        path: The file.
+        content: Of the file.
+        flag: What named the file or its folder, such as ``--output``.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:
+        raise DataError(
+            f"{flag}: {path} cannot be written ({error.strerror or error}); name another place."
+        ) from error
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -213,6 +234,14 @@ def _checkpoint(text: str) -> Path:
     from hypvl.models.run_folder import checkpoint_file
 
     return checkpoint_file(path)
+
+
+def add_encoding_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--batch-size`` and ``--num-workers`` of commands without a config; :func:`hypvl.cli.loading.encoding_of`."""
+    parser.add_argument(
+        "--batch-size", type=int, default=256, metavar="N", help="images, or texts, per forward pass"
+    )
+    parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read images")
 
 
 def add_embeddings_arguments(parser: argparse.ArgumentParser) -> None:

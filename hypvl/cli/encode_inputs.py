@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypvl.cli.common import add_embeddings_arguments, add_model_arguments, user_path
+from hypvl.cli.common import (
+    add_embeddings_arguments,
+    add_encoding_arguments,
+    add_model_arguments,
+    user_path,
+    write_output,
+)
 from hypvl.errors import DataError
-from hypvl.io.files import write_atomically
 from hypvl.io.json_text import json_bytes
 
 if TYPE_CHECKING:
@@ -34,8 +39,7 @@ def add_loaded_model_arguments(parser: argparse.ArgumentParser, *, output_dir: s
     parser.add_argument(
         "--text-key", default="caption", metavar="KEY", help="key or column of texts in a file"
     )
-    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="per forward pass")
-    parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read images")
+    add_encoding_arguments(parser)
     parser.add_argument(
         "--output-dir",
         type=user_path,
@@ -85,25 +89,21 @@ class LoadedModel:
     @classmethod
     def of(cls, args: argparse.Namespace) -> "LoadedModel":
         """From the flags of :func:`add_loaded_model_arguments`. Raises UserError."""
-        import hypvl
-        from hypvl.cli.loading import load_trained, open_store, pick_device, stored_root
-        from hypvl.embedding.encode import Encoding
-        from hypvl.training.provenance import git_state
+        from hypvl.cli.loading import (
+            about_model,
+            encoding_of,
+            load_trained,
+            open_store,
+            pick_device,
+            stored_root,
+        )
 
         model, content = load_trained(
             args.checkpoint_path, args.train_config, device=pick_device(args.device)
         )
-        workers = {} if args.num_workers is None else {"num_workers": args.num_workers}
-        about = {
-            "checkpoint": str(args.checkpoint_path),
-            "iteration": content.get("iteration"),
-            "train_config": args.train_config,
-            "hypvl": hypvl.__version__,
-            **git_state(Path(hypvl.__file__).resolve().parent),
-        }
-        encoding = Encoding(batch_size=args.batch_size, store=open_store(args, model), **workers)
+        encoding = encoding_of(args, store=open_store(args, model))
         root = stored_root(content, args.checkpoint_path, embed_dim=model.embed_dim)
-        return cls(model, encoding, root, about, args.text_key)
+        return cls(model, encoding, root, about_model(args, content), args.text_key)
 
     def items(self, path: Path) -> Items:
         """The images below a folder, or the texts of a file. Raises DataError."""
@@ -166,11 +166,7 @@ class LoadedModel:
 
 def write_result(result: Mapping[str, Any], file: Path) -> None:
     """Write JSON, and its folder. Raises DataError."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, json_bytes(result, indent=1))
-    except OSError as error:
-        raise DataError(f"--output-dir: {file.parent} cannot be written to ({error.strerror}).") from error
+    write_output(file, json_bytes(result, indent=1), flag="--output-dir")
 
 
 def free_of(path: Path, *inputs: Path) -> None:

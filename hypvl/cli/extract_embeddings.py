@@ -6,7 +6,15 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hypvl.cli.common import add_model_arguments, command_parser, run_main, show, user_path, user_text
+from hypvl.cli.common import (
+    add_encoding_arguments,
+    add_model_arguments,
+    command_parser,
+    run_main,
+    show,
+    user_path,
+    user_text,
+)
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,8 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--thumbnails", type=int, default=0, metavar="PIXELS", help="keep small JPEGs of this side"
     )
-    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="per forward pass")
-    parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read images")
+    add_encoding_arguments(parser)
     parser.add_argument("--amp", choices=("bf16", "fp16"), help="precision of the encoders (default: full)")
     parser.add_argument(
         "--max-bad-fraction",
@@ -100,10 +107,9 @@ def main(argv: Sequence[str]) -> int:
 
     import torch
 
-    from hypvl.cli.loading import load_trained, pick_device
+    from hypvl.cli.loading import encoding_of, load_trained, pick_device
     from hypvl.data.tokenizer import get_tokenizer
     from hypvl.data.transforms import ResizeCenterCrop, Squeeze
-    from hypvl.embedding.encode import Encoding
     from hypvl.embedding.extract import extract
     from hypvl.embedding.identity import model_identity
     from hypvl.embedding.store import EmbeddingStore
@@ -112,16 +118,13 @@ def main(argv: Sequence[str]) -> int:
     if ranks > 1 and device in (None, "cuda") and torch.cuda.is_available():
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     model, _ = load_trained(args.checkpoint_path, args.train_config, device=pick_device(device))
-    workers = {} if args.num_workers is None else {"num_workers": args.num_workers}
-    settings = {"amp": args.amp or False, "max_bad_fraction": args.max_bad_fraction, "progress": rank == 0}
+    encoding = encoding_of(
+        args, amp=args.amp or False, max_bad_fraction=args.max_bad_fraction, progress=rank == 0
+    )
+    modality = shards[0].modality
     try:
-        encoding = Encoding(batch_size=args.batch_size, **workers, **settings)
-        thumbnails, modality = args.thumbnails, shards[0].modality
         store = EmbeddingStore(
-            args.output_dir,
-            model=model_identity(model),
-            mode="write",
-            thumbnails=thumbnails,
+            args.output_dir, model=model_identity(model), mode="write", thumbnails=args.thumbnails
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error

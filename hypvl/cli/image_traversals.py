@@ -13,9 +13,9 @@ from hypvl.cli.common import (
     show,
     table_options,
     user_path,
+    write_output,
 )
-from hypvl.errors import ConfigError, DataError
-from hypvl.io.files import write_atomically
+from hypvl.errors import ConfigError
 from hypvl.io.json_text import json_bytes
 
 EXAMPLES = """
@@ -80,14 +80,8 @@ def main(argv: Sequence[str]) -> int:
 
     from hypvl.report.traversal import draw_traversal
 
-    try:
-        args.output_dir.mkdir(parents=True, exist_ok=True)
-        write_atomically(json_file, json_bytes(result, indent=2))
-        draw_traversal(json_file, image_file)
-    except OSError as error:
-        raise DataError(
-            f"--output-dir: {args.output_dir} cannot be written to ({error.strerror})."
-        ) from error
+    write_output(json_file, json_bytes(result, indent=2), flag="--output-dir")
+    draw_traversal(json_file, image_file)
     _print(result, args.image_path)
     show(json_file, image_file)
     return 0
@@ -103,13 +97,11 @@ def _traverse(args: argparse.Namespace) -> dict[str, Any]:
 
     import torch
 
-    import hypvl
-    from hypvl.cli.loading import load_trained, pick_device, stored_root
+    from hypvl.cli.loading import about_model, load_trained, pick_device, stored_root
     from hypvl.data.tokenizer import get_tokenizer
     from hypvl.data.transforms import ResizeCenterCrop
     from hypvl.embedding.encode import Encoding, encode_texts, evaluating
     from hypvl.evaluation.traversal import traverse
-    from hypvl.training.provenance import git_state
 
     model, content = load_trained(args.checkpoint_path, args.train_config, device=pick_device(args.device))
     root = stored_root(content, args.checkpoint_path, embed_dim=model.embed_dim)
@@ -133,14 +125,10 @@ def _traverse(args: argparse.Namespace) -> dict[str, Any]:
         )
     return {
         "image": str(args.image_path),
-        "checkpoint": str(args.checkpoint_path),
-        "iteration": content.get("iteration"),
-        "train_config": args.train_config,
+        **about_model(args, content),
         "text_pool": "everyday" if args.text_pool is None else str(args.text_pool),
         "pool_size": len(pool),
         "device": str(torch.empty(0, device=device).device),
-        "hypvl": hypvl.__version__,
-        **git_state(Path(hypvl.__file__).resolve().parent),
         **traversal.to_json(),
     }
 

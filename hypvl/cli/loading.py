@@ -10,13 +10,16 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+import hypvl
 from hypvl import distributed
 from hypvl.config import LazyCall
+from hypvl.embedding.encode import Encoding
 from hypvl.embedding.identity import model_identity
 from hypvl.embedding.store import EmbeddingStore
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import create_model, load_checkpoint, load_config, stored_config
+from hypvl.training.provenance import git_state
 
 THUMBNAIL_PIXELS = 96
 Result = TypeVar("Result")
@@ -84,6 +87,30 @@ def load_trained(
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint_path}: {str(error).removeprefix('checkpoint: ')}") from error
     return model, content
+
+
+def encoding_of(args: argparse.Namespace, **settings: Any) -> Encoding:
+    """How to encode, from the flags of :func:`hypvl.cli.common.add_encoding_arguments` and further settings.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+    workers = {} if args.num_workers is None else {"num_workers": args.num_workers}
+    try:
+        return Encoding(batch_size=args.batch_size, **workers, **settings)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def about_model(args: argparse.Namespace, content: dict[str, Any]) -> dict[str, Any]:
+    """Which model and which hypvl a result comes from, for its JSON file."""
+    return {
+        "checkpoint": str(args.checkpoint_path),
+        "iteration": content.get("iteration"),
+        "train_config": args.train_config,
+        "hypvl": hypvl.__version__,
+        **git_state(Path(hypvl.__file__).resolve().parent),
+    }
 
 
 def stored_root(content: dict[str, Any], checkpoint_path: Path, *, embed_dim: int) -> torch.Tensor | None:

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hypvl.cli.common import command_parser, run_main, show, user_path
+from hypvl.cli.common import command_parser, run_main, show, user_path, write_output
 from hypvl.errors import DataError
-from hypvl.io.files import write_atomically
 
 if TYPE_CHECKING:
     from hypvl.report.summary import SummaryRow
@@ -65,11 +64,7 @@ def main(argv: Sequence[str]) -> int:
             show(
                 f"{_label(row)}: no average of numbers in different units ({told}); choose --sets or a --metric"
             )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, summary.as_csv().encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); name another --output.") from error
+    write_output(path, summary.as_csv().encode("utf-8", "backslashreplace"), flag="--output")
     show(path)
     return 0
 

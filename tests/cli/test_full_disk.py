@@ -77,7 +77,7 @@ def test_a_command_says_it_in_one_line(tmp_path: Path, capsys: pytest.CaptureFix
         assert run_main(summarize, [str(tmp_path)]) == 1
     err = capsys.readouterr().err
     assert (
-        err.startswith(f"error: {tmp_path / 'summary.csv'}: cannot be written (File too large)")
+        err.startswith(f"error: --output: {tmp_path / 'summary.csv'} cannot be written (File too large)")
         and err.count("\n") == 1
     )
     assert not (tmp_path / "summary.csv").exists()

@@ -179,7 +179,7 @@ def test_wrong_inputs_are_named_in_one_line(
     assert "--device" in failure(capsys, 2, image, weights, pool, out, "--device", "abacus")
     assert not out.exists()
     assert "would overwrite the image" in failure(capsys, 2, image, weights, pool, tmp_path)
-    assert "cannot be written to" in failure(capsys, 1, image, weights, pool, image / "below")
+    assert "cannot be written (" in failure(capsys, 1, image, weights, pool, image / "below")
 
 
 def test_checkpoints_that_do_not_fit_are_named(
