@@ -1,150 +1,149 @@
-"""Runs one job per file over several processes: progress in small units, and an end in time when asked to stop."""
+"""Runs one job per argument in a pool of processes, with progress in small units and a prompt end.
+
+Does not import torch: processes start faster without it.
+"""
 
 import contextlib
+import itertools
 import multiprocessing
+import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
-
-import torch
+from typing import Any, Literal, TypeVar
 
 from hypvl.errors import DataError, UserError
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
-#: Counts units of work done; ends the job where the run was asked to stop.
+#: Counts units of work done.
 Tick = Callable[[int], None]
 
 _POLL_SECONDS = 0.2
-_PATIENCE_SECONDS = 10.0
-
-
-class StoppedError(Exception):
-    """Raised by a job's ``tick``: nobody waits for its result any more."""
+_AHEAD = 2  # arguments per process that are read ahead
+_FOR_MAIN = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+)  # also sent to workers, as they are in its process group
 
 
 def run_jobs(
     job: Callable[[Argument, Tick], Result],
-    arguments: Sequence[Argument],
+    arguments: Iterable[Argument],
     *,
     num_workers: int,
-    on_result: Callable[[int, Result | UserError], None],
-    on_progress: Callable[[int], None],
-) -> None:
-    """Call ``job(argument, tick)`` for each argument; results come in any order, in this process.
+    on_progress: Callable[[int], None] | None = None,
+    start_method: Literal["fork", "spawn"] = "fork",
+) -> Generator[tuple[int, Result | UserError], None, None]:
+    """Call ``job(argument, tick)`` for each argument; yields (position of the argument, result) in any order.
 
-    Whatever ends the run early (Ctrl-C, an error in a callback, a dead worker), the workers end at their next
-    tick, and have ended when this function raises.
+    Whatever ends the run early (Ctrl-C, a dead worker, closing this generator), the workers are killed first: a
+    job must bear that at any point. They end with this process, too.
 
     Args:
-        job: Calls its second argument with the units of work it has done, often. A :class:`UserError` it raises
-            is its result; any other exception is an error of the program and ends the run.
-        arguments: In the order in which they are begun.
+        job: Calls its second argument with the units of work that it has done. A :class:`UserError` that it raises is
+            its result; any other exception is raised here. Results should be small, files are better written by
+            the job.
+        arguments: Read only a little ahead of the work.
         num_workers: Processes; 0 works in this one.
-        on_result: Takes the position of the argument and its result.
-        on_progress: Takes the units done so far, several times a second and after each result.
+        on_progress: Receives the units done so far, several times a second and after each result.
+        start_method: How processes start.
 
     Raises:
         DataError: when a worker has died.
     """
+    report = on_progress if on_progress is not None else (lambda units: None)
     if num_workers == 0:
-        _run_here(job, arguments, on_result, on_progress)
+        yield from _run_here(job, arguments, report)
         return
-    begun, stop = multiprocessing.Value("q", 0), multiprocessing.Event()
-    workers: dict[Connection, _Worker] = {}
-    units = 0  # of workers that have ended
+    context = multiprocessing.get_context(start_method)
+    # Each worker counts in a place of its own: a shared count needs a lock, which a killed process may hold.
+    units, started = context.RawArray("q", num_workers), context.Value("i", 0)
+    pool = ProcessPoolExecutor(
+        num_workers, context, initializer=_begin_worker, initargs=(job, units, started)
+    )
+    pending: dict[Future[Result | UserError], int] = {}
+    numbered = enumerate(arguments)
     try:
-        with _uninterrupted():  # a Ctrl-C in the middle of a fork gets lost
-            for _ in range(min(num_workers, len(arguments))):
-                reader, worker = _Worker.start(job, arguments, begun, stop)
-                workers[reader] = worker
-        while workers:
-            ready = wait([*workers, *(worker.process.sentinel for worker in workers.values())], _POLL_SECONDS)
-            for reader, worker in list(workers.items()):
-                if reader in ready:
-                    try:
-                        number, result = reader.recv()
-                    except EOFError:
-                        worker.process.join()
-                    else:
-                        on_result(number, result)
-                        continue  # there may be another one
-                elif worker.process.exitcode is None or reader.poll():
-                    continue
-                del workers[reader]
-                units += worker.units.value
-                _check_exit(worker.process.exitcode, num_workers)
-            on_progress(units + sum(worker.units.value for worker in workers.values()))
+        while True:
+            for number, argument in itertools.islice(numbered, _AHEAD * num_workers - len(pending)):
+                with signals_held():
+                    pending[pool.submit(_work, argument)] = number
+            if not pending:
+                break
+            for future in wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED).done:
+                yield pending.pop(future), future.result()
+            report(sum(units))
+    except BrokenProcessPool as error:
+        workers = _workers(pool)
+        pool.shutdown()  # waits for their exit codes
+        raise DataError(_death(workers, num_workers)) from error
     finally:
-        stop.set()
-        for worker in workers.values():
-            worker.process.join(_PATIENCE_SECONDS)
-            worker.process.kill()  # one that waits for a lock of another that was killed
-
-
-@dataclass(frozen=True)
-class _Worker:
-    process: BaseProcess
-    units: Any  # of work done; its own, as a shared one needs a lock, which a killed process may hold
-
-    @classmethod
-    def start(
-        cls, job: Callable[..., Any], arguments: Sequence[Any], begun: Any, stop: Any
-    ) -> tuple[Connection, "_Worker"]:
-        reader, writer = multiprocessing.Pipe(duplex=False)
-        units = multiprocessing.RawValue("q", 0)
-        process = multiprocessing.Process(
-            target=_work, args=(job, arguments, writer, begun, units, stop), daemon=True
-        )
-        process.start()
-        writer.close()  # this process's copy: the worker's end is the reader's
-        return reader, cls(process, units)
+        if pending:
+            for worker in _workers(pool):
+                worker.kill()
+        pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Lets a Ctrl-C wait until the block has ended."""
-    if threading.current_thread() is not threading.main_thread():  # signals go to the main thread alone
-        yield
-        return
+def signals_held() -> Iterator[None]:
+    """Start processes in this block: they begin with the signals for the main process blocked, so that none ends them.
+
+    This process receives them after the block: a Ctrl-C in the middle of a fork would get lost.
+    """
     came: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    main = threading.current_thread() is threading.main_thread()  # the only one with handlers of signals
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number)) if main else None
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_MAIN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if previous is None else previous)
-    if came and callable(previous):
-        previous(signal.SIGINT, None)
+        if main:  # before they are unblocked
+            signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if came and callable(handler):
+        handler(signal.SIGINT, None)
 
 
-def _check_exit(code: int | None, num_workers: int) -> None:
-    if code:
-        why = (
-            f"most often memory is full: use fewer than {num_workers} workers"
-            if code < 0
-            else "its own message is above"
-        )
-        raise DataError(
-            f"a worker process has died (exit code {code}); {why}; the same command goes on where it stopped."
-        )
+def ignore_signals(*, but: Sequence[signal.Signals] = ()) -> None:
+    """In a process that was started under :func:`signals_held`: ignore the signals for the main process."""
+    for number in _FOR_MAIN:
+        if number not in but:
+            signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_MAIN)
+
+
+def _workers(pool: ProcessPoolExecutor) -> list[BaseProcess]:
+    return list((pool._processes or {}).values())  # from Python 3.14 on a pool has kill_workers()
+
+
+def _death(workers: Sequence[BaseProcess], num_workers: int) -> str:
+    # The pool ends the others by SIGTERM.
+    codes = [worker.exitcode for worker in workers if worker.exitcode not in (None, 0, -signal.SIGTERM)]
+    code = codes[0] if codes else -signal.SIGTERM
+    why = (
+        f"most often memory is full: use fewer than {num_workers} workers"
+        if code < 0
+        else "its own message is above"
+    )
+    return f"a worker process has died (exit code {code}); {why}; the same command goes on where it stopped."
 
 
 def _run_here(
-    job: Callable[[Argument, Tick], Result],
-    arguments: Sequence[Argument],
-    on_result: Callable[[int, Result | UserError], None],
-    on_progress: Callable[[int], None],
-) -> None:
+    job: Callable[[Argument, Tick], Result], arguments: Iterable[Argument], report: Callable[[int], None]
+) -> Generator[tuple[int, Result | UserError], None, None]:
     units = 0
 
     def tick(count: int) -> None:
         nonlocal units
         units += count
-        on_progress(units)
+        report(units)
 
     for number, argument in enumerate(arguments):
         result: Result | UserError
@@ -152,39 +151,43 @@ def _run_here(
             result = job(argument, tick)
         except UserError as error:
             result = error
-        on_result(number, result)
-        on_progress(units)
+        yield number, result
+        report(units)
 
 
-def _work(
-    job: Callable[[Any, Tick], Any],
-    arguments: Sequence[Any],
-    writer: Connection,
-    begun: Any,
-    units: Any,
-    stop: Any,
-) -> None:
-    """A worker: takes the next argument until there is none, the run stops, or its parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which sets `stop`
-    torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
+_job: Callable[[Any], Any]  # of a worker process
+
+
+def _begin_worker(job: Callable[[Any, Tick], Any], units: Any, started: Any) -> None:
+    """In a new worker: end with the parent, ignore Ctrl-C, and do not compete for the cores."""
+    global _job  # how an initializer of a pool hands over what each of its calls needs
+    with started.get_lock():
+        place = started.value
+        started.value += 1
 
     def tick(count: int) -> None:
-        units.value += count
-        if stop.is_set() or (parent is not None and not parent.is_alive()):
-            raise StoppedError
+        units[place] += count
 
-    while True:
-        with begun.get_lock():
-            number = begun.value
-            begun.value += 1
-        if number >= len(arguments):
-            return
-        try:
-            tick(0)
-            result = job(arguments[number], tick)
-        except UserError as error:
-            result = error
-        except StoppedError:
-            return
-        writer.send((number, result))
+    _job = lambda argument: job(argument, tick)  # noqa: E731
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ignore_signals(but=(signal.SIGTERM, signal.SIGUSR1))
+    if len(units) > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
+def _work(argument: Any) -> Any:
+    try:
+        return _job(argument)
+    except UserError as error:
+        return error

@@ -12,17 +12,18 @@ from collections.abc import Iterator, Sequence
 from multiprocessing import util
 from multiprocessing.process import BaseProcess
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from torch.utils.data import DataLoader
-
+from hypvl.data.jobs import ignore_signals, signals_held
 from hypvl.errors import DataError
+
+if TYPE_CHECKING:  # commands import this module before torch
+    from torch.utils.data import DataLoader
 
 _T = TypeVar("_T")
 _MARK = (
     "DataLoader worker (pid"  # in the RuntimeError that torch raises, in whatever code the main process runs
 )
-_NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _PATIENCE = 5.0  # seconds for workers to end by themselves
 
 
@@ -39,16 +40,11 @@ class WorkerIterator(Iterator[_T]):
         DataError: when a worker has died, here or while iterating.
     """
 
-    def __init__(self, loader: DataLoader[_T], *, setting: str) -> None:
+    def __init__(self, loader: "DataLoader[_T]", *, setting: str) -> None:
         self._setting = setting
         loader.worker_init_fn = functools.partial(_start_worker, main=os.getpid())
-        # A new process receives none of the signals until it has set what to do with them.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _NOT_FOR_WORKERS)
-        try:
-            with self._dead_worker_named():
-                self._iterator: Iterator[_T] = iter(loader)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with signals_held(), self._dead_worker_named():
+            self._iterator: Iterator[_T] = iter(loader)
         self._workers: Sequence[BaseProcess] = getattr(self._iterator, "_workers", [])
         # At exit Python sends SIGTERM, which workers ignore, and waits: kill them before that.
         self._at_exit = util.Finalize(None, _kill, args=(self._workers,), exitpriority=100)
@@ -107,9 +103,7 @@ def dead_worker(error: BaseException, *, setting: str) -> str | None:
 def _start_worker(_: int, *, main: int) -> None:
     """Ignore the signals that the main process handles, and end when it ends."""
     signal.set_wakeup_fd(-1)
-    for number in _NOT_FOR_WORKERS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _NOT_FOR_WORKERS)
+    ignore_signals()
     sys.excepthook = _without_transfers
     threading.Thread(target=_end_with, args=(main,), daemon=True).start()
 

@@ -3,19 +3,13 @@
 import contextlib
 import functools
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from hypvl.errors import DataError
+from hypvl.data.jobs import Tick, run_jobs
+from hypvl.errors import DataError, UserError
 from hypvl.io.redact import redact_text
 from hypvl.negatives.backends.base import Backend, BackendArguments
 from hypvl.negatives.entries import SourceArguments
@@ -88,26 +82,32 @@ def make_hard_negatives(
         return Result(counts, written=False)
     parts = done = 0
 
-    def told(rows: int) -> None:
+    def report(rows: int) -> None:
         nonlocal done
         done += rows
         if progress is not None:
             progress(done, max(captions.total, done))
 
-    with writer.begin() as there:
+    with writer.begin() as written:
 
         def missing() -> Iterator[_Part]:
             nonlocal parts
             for number, rows in enumerate(_in_parts(captions, part_size)):
                 parts = number + 1
-                if number in there:
-                    told(len(rows))
+                if number in written:
+                    report(len(rows))
                 else:
                     yield number, rows
 
-        for number, lines, made in _work_on(missing(), backend, settings, num_workers):
-            writer.write(number, lines, made)
-            told(made.captions)
+        job = functools.partial(_write_part, backend=backend, settings=settings, writer=writer)
+        # Models may hold threads and devices, which do not survive a fork.
+        with contextlib.closing(
+            run_jobs(job, missing(), num_workers=num_workers, start_method="spawn")
+        ) as results:
+            for _, result in results:
+                if isinstance(result, UserError):
+                    raise result
+                report(result)
         if parts == 0:
             skipped = ", ".join(f"{count} x {reason}" for reason, count in captions.skipped.items())
             raise DataError(
@@ -122,78 +122,18 @@ def _in_parts(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
         yield part
 
 
-def _work_on(
-    parts: Iterator[_Part], backend: BackendArguments, settings: Settings, num_workers: int
-) -> Iterator[tuple[int, str, Counts]]:
-    """(number, lines, counts) of each part, as they get ready."""
-    if num_workers == 0:
-        for number, rows in parts:
-            yield number, *_make_part(backend, settings, rows)
-        return
-    pool = ProcessPoolExecutor(
-        num_workers, multiprocessing.get_context("spawn"), initializer=_begin_worker, initargs=(num_workers,)
-    )
-    waiting: dict[Future[tuple[str, Counts]], int] = {}
-    try:
-        for number, rows in parts:
-            with (
-                contextlib.nullcontext() if waiting else _sigint_ignored()
-            ):  # the first call starts the workers
-                waiting[pool.submit(_make_part, backend, settings, rows)] = number
-            if len(waiting) >= 2 * num_workers:  # not more of the source in memory than the workers need
-                yield from _ready(waiting)
-        while waiting:
-            yield from _ready(waiting)
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process died (out of memory?); run the same command again with fewer --num-workers: it goes "
-            "on with the parts that are written."
-        ) from error
-    finally:
-        # Leaving would wait for the running parts as well, and be in their way when the pipes close.
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _ready(waiting: dict[Future[tuple[str, Counts]], int]) -> Iterator[tuple[int, str, Counts]]:
-    for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-        yield waiting.pop(future), *future.result()
-
-
-@contextlib.contextmanager
-def _sigint_ignored() -> Iterator[None]:
-    """For processes started meanwhile: Ctrl-C while they import is no traceback of each."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _begin_worker(num_workers: int) -> None:
-    """Ends with the parent or at Ctrl-C, without a word; several workers do not fight over the cores."""
-    signal.signal(signal.SIGINT, _leave)
-    if num_workers > 1:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _leave(*_: Any) -> None:
-    os._exit(130)
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
+def _write_part(
+    part: _Part, tick: Tick, *, backend: BackendArguments, settings: Settings, writer: PartsWriter
+) -> int:
+    """Make and write the negatives of a part; the number of its captions."""
+    number, rows = part
+    lines, counts = _make_part(backend, settings, rows)
+    writer.write(number, lines, counts)
+    return counts.captions
 
 
 @functools.lru_cache(maxsize=1)
-def _build(arguments: BackendArguments) -> Backend:  # one model a process, however many parts
+def _build(arguments: BackendArguments) -> Backend:  # one model per process, however many parts
     return arguments.build()
 
 

@@ -1,5 +1,6 @@
 """Jobs over processes: results, progress, and an end in time."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -18,6 +19,10 @@ def square(number: int, tick: Callable[[int], None]) -> int:
     for _ in range(number):
         tick(1)
     return number * number
+
+
+def square_of_text(text: Any, tick: Callable[[int], None]) -> Any:
+    return text * text
 
 
 def failing(number: int, tick: Callable[[int], None]) -> int:
@@ -40,11 +45,8 @@ def endless(folder: Path, tick: Callable[[int], None]) -> None:
 
 
 def collect(job: Any, arguments: list[Any], num_workers: int) -> tuple[dict[int, Any], list[int]]:
-    results: dict[int, Any] = {}
     progress: list[int] = []
-    run_jobs(
-        job, arguments, num_workers=num_workers, on_result=results.__setitem__, on_progress=progress.append
-    )
+    results = dict(run_jobs(job, arguments, num_workers=num_workers, on_progress=progress.append))
     return results, progress
 
 
@@ -69,41 +71,72 @@ def test_an_error_of_one_is_its_result(num_workers: int) -> None:
     assert (results[0], results[2]) == (1, 3)
 
 
-def test_a_killed_worker_is_told_and_the_others_end() -> None:
+def test_a_killed_worker_is_named_and_the_others_end() -> None:
     with pytest.raises(
         DataError, match=r"a worker process has died \(exit code -9\); .* fewer than 2 workers"
     ):
         collect(dying, [0, 1, 2, 3], 2)
 
 
-def test_what_ends_the_run_ends_the_workers(tmp_path: Path) -> None:
-    def stop(units: int) -> None:
-        if units > 20:
-            raise KeyboardInterrupt
+def test_an_error_of_the_program_in_a_worker_is_raised_here() -> None:
+    with pytest.raises(TypeError, match="can't multiply"):
+        collect(square_of_text, ["a", "b"], 2)
 
-    start = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        run_jobs(endless, [tmp_path] * 2, num_workers=2, on_result=lambda i, r: None, on_progress=stop)
-    assert time.monotonic() - start < 5
-    pids = [int(path.name) for path in tmp_path.iterdir()]
+
+def check_that_the_workers_ended(folder: Path) -> None:
+    pids = [int(path.name) for path in folder.iterdir()]
     assert len(pids) == 2
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
 
 
+def test_what_ends_the_run_ends_the_workers(tmp_path: Path) -> None:
+    def stop(units: int) -> None:
+        if units > 20 and len(list(tmp_path.iterdir())) == 2:
+            raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(run_jobs(endless, [tmp_path] * 2, num_workers=2, on_progress=stop))
+    assert time.monotonic() - start < 5
+    check_that_the_workers_ended(tmp_path)
+
+
+def first_only(number: int, tick: Callable[[int], None]) -> int:
+    while number:
+        time.sleep(0.01)
+    return number
+
+
+def test_closing_ends_the_workers() -> None:
+    results = run_jobs(first_only, [0, 1, 1, 1], num_workers=2)
+    assert next(results) == (0, 0)
+    results.close()
+    assert not multiprocessing.active_children()
+
+
+def test_arguments_are_read_only_a_little_ahead() -> None:
+    read = []
+    results = run_jobs(square, (read.append(i) or i for i in range(100)), num_workers=2)
+    next(results)
+    assert len(read) == 4
+    results.close()
+
+
 def test_ctrl_c_while_workers_start_is_not_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    start = jobs._Worker.start
+    submit = jobs.ProcessPoolExecutor.submit
 
     def interrupted(*arguments: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
-        return start(*arguments)
+        return submit(*arguments)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        monkeypatch.setattr(jobs._Worker, "start", interrupted)
+        monkeypatch.setattr(jobs.ProcessPoolExecutor, "submit", interrupted)
         with pytest.raises(KeyboardInterrupt):
             collect(endless, [tmp_path] * 2, 2)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert not multiprocessing.active_children()
     finally:
         signal.signal(signal.SIGINT, before)

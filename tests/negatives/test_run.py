@@ -184,7 +184,7 @@ def test_nothing_to_read_and_nowhere_to_write(source, tmp_path: Path) -> None:
 def test_errors_of_workers_arrive(source, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no model; get one"):
         make(source, tmp_path / "out.jsonl", backend=Refusing("raises"), num_workers=1)
-    with pytest.raises(DataError, match="a worker process died"):
+    with pytest.raises(DataError, match=r"a worker process has died \(exit code 9\); its own"):
         make(source, tmp_path / "out2.jsonl", backend=Refusing("dies"), num_workers=1)
 
 

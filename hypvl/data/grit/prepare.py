@@ -8,7 +8,6 @@ counts per TAR. A TAR gets its name when it is whole and its counts are in the m
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import io
 import json
@@ -26,7 +25,7 @@ from hypvl.data.shards import expand_shards
 from hypvl.data.storage import FileHandles, LocalFile
 from hypvl.data.tar_index import MemberError, build_index, in_blocks, read_members
 from hypvl.errors import DataError, UserError
-from hypvl.io.files import write_atomically
+from hypvl.io.files import exclusive_lock, write_atomically
 from hypvl.io.json_text import parse_json
 
 MANIFEST = "manifest.jsonl"
@@ -148,24 +147,26 @@ def prepare_grit(
         sizes = {path: path.stat().st_size for path in todo}
         unreadable: list[str] = []
 
-        def on_result(number: int, result: Counts | UserError) -> None:
-            if isinstance(result, UnwritableError):
-                raise result
-            if isinstance(result, UserError):
-                unreadable.append(str(result))
-                return
-            output.finish(todo[number], result)
-            finished[todo[number].name] = result
-            total.add(result)
-            if total.samples >= _JUDGED_FROM:
-                total.check(max_bad_fraction)
-
         def on_progress(units: int) -> None:
             if progress is not None:
                 progress(Progress(units, sum(sizes.values()), len(finished), len(sources), total))
 
         job = functools.partial(convert_shard, folder=folder, settings=settings)
-        run_jobs(job, todo, num_workers=num_workers, on_result=on_result, on_progress=on_progress)
+        processes = min(num_workers, len(todo))
+        with contextlib.closing(
+            run_jobs(job, todo, num_workers=processes, on_progress=on_progress)
+        ) as results:
+            for number, result in results:
+                if isinstance(result, UnwritableError):
+                    raise result
+                if isinstance(result, UserError):
+                    unreadable.append(str(result))
+                    continue
+                output.finish(todo[number], result)
+                finished[todo[number].name] = result
+                total.add(result)
+                if total.samples >= _JUDGED_FROM:
+                    total.check(max_bad_fraction)
     if unreadable:
         raise DataError(
             f"{len(unreadable)} of {len(sources)} TAR files could not be read, the others are done: {unreadable[0]}"
@@ -287,11 +288,10 @@ class _Output:
         head = {"format": _FORMAT, "settings": dataclasses.asdict(settings)}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(folder / ".lock", flags, 0o666), "r+b") as lock:
+            with contextlib.ExitStack() as held:
                 try:
-                    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except (BlockingIOError, PermissionError) as error:
+                    held.enter_context(exclusive_lock(folder / ".lock", wait=False))
+                except BlockingIOError as error:
                     raise DataError(
                         f"{folder}: another preparation is writing there; wait for it, or name another folder."
                     ) from error
