@@ -1,4 +1,4 @@
-"""Arithmetic in fp32 or better, whatever autocast and the matrix-product settings say."""
+"""Arithmetic in fp32 or better, whatever autocast and the matrix-product settings say; stable norms and divisions."""
 
 import contextlib
 import functools
@@ -104,6 +104,64 @@ def ieee_products(dtype: torch.dtype) -> Iterator[None]:
     finally:
         for backend, value in changed:
             backend.fp32_precision = value
+
+
+def safe_sqrt(x: Tensor) -> Tensor:
+    """sqrt(x) for x > 0, and 0 with gradient 0 elsewhere (and below the normal numbers of the dtype)."""
+    usable = ~(x <= torch.finfo(x.dtype).tiny)  # so that NaN stays NaN
+    return torch.where(usable, torch.where(usable, x, 1.0).sqrt(), 0.0)
+
+
+def safe_divide(a: Tensor, b: Tensor) -> Tensor:
+    """a / b for b > 0, and 0 with gradient 0 elsewhere (and for b so small that b^2 underflows)."""
+    usable = ~(b <= torch.finfo(b.dtype).tiny ** 0.5)
+    return torch.where(usable, a / torch.where(usable, b, 1.0), 0.0)
+
+
+def perpendicular(y: Tensor, axis: Tensor) -> Tensor:
+    """The part of ``y`` perpendicular to ``axis``, (..., D), accurate even where it is a rounding error of y.
+
+    y - k axis with the product taken exactly, then once more on what is left: the first step leaves an error
+    of k along the axis, which the second removes.
+    """
+    square = axis.square().sum(-1, keepdim=True)
+    rest = y - safe_divide((y * axis).sum(-1, keepdim=True), square) * axis
+    with torch.no_grad():
+        high, low = exact_product(safe_divide((y * axis).sum(-1, keepdim=True), square), axis)
+        exact = (y - high) - low
+        exact = exact - safe_divide((exact * axis).sum(-1, keepdim=True), square) * axis
+        correction = exact - rest
+    return rest + correction
+
+
+def exact_product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """(high, low) with high + low = a b exactly and high = a * b as rounded (Dekker's product)."""
+    high = a * b
+    a_high, b_high = _upper_half(a), _upper_half(b)
+    a_low, b_low = a - a_high, b - b_high
+    return high, a_low * b_low - (((high - a_high * b_high) - a_low * b_high) - a_high * b_low)
+
+
+def _upper_half(x: Tensor) -> Tensor:
+    """The leading half of the significand, so that products of halves are exact."""
+    scaled = x * (2.0**27 + 1 if x.dtype == torch.float64 else 2.0**12 + 1)
+    return scaled - (scaled - x)
+
+
+def mean(x: Tensor) -> Tensor:
+    """Mean over the last dimension but one, (..., P, D) -> (..., D); its sum does not overflow."""
+    return x.mean(-2, dtype=working_dtype(x.device)).to(x.dtype)
+
+
+def line(start: Tensor, end: Tensor, weights: Tensor) -> Tensor:
+    """Points from ``start`` (weight 0) to ``end`` (weight 1): (D,), (D,), (T,) -> (T, D), the wider dtype."""
+    dtype = torch.promote_types(start.dtype, end.dtype)
+    return torch.lerp(start.to(dtype), end.to(dtype), weights.to(dtype)[:, None])
+
+
+def straight_distances(x: Tensor, y: Tensor) -> Tensor:
+    """|x - y| of all pairs, without a product that loses digits: (..., B1, D), (..., B2, D) -> (..., B1, B2)."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _upcast(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""fp32 or better whatever autocast and the matrix-product settings say."""
+"""fp32 or better whatever autocast and the matrix-product settings say; guarded roots, exact perpendiculars."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hypvl.geometry.lorentz import pairwise_dist
-from hypvl.numerics import full_precision, inner_products
+from hypvl.numerics import full_precision, inner_products, perpendicular, safe_divide, safe_sqrt
+from tests.geometry import exact
 
 # torch < 2.9 has no setting for the second
 BACKENDS: tuple[Any, ...] = (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
@@ -106,3 +107,27 @@ def test_inner_products_and_their_gradients() -> None:
     assert torch.autograd.gradgradcheck(inner_products, (x, y))
     batch = torch.randn(3, 2, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(inner_products, (batch, y))  # y is broadcast over the batch
+
+
+def test_guarded_root_and_quotient() -> None:
+    x = torch.tensor([-1.0, 0.0, 4.0], dtype=torch.float64, requires_grad=True)
+    root = safe_sqrt(x)
+    assert root.tolist() == [0.0, 0.0, 2.0]
+    assert torch.autograd.grad(root.sum(), x)[0].tolist() == [0.0, 0.0, 0.25]
+    quotient = safe_divide(torch.ones_like(x), x)
+    assert quotient.tolist() == [0.0, 0.0, 0.25]
+    assert torch.autograd.grad(quotient.sum(), x)[0].tolist() == [0.0, 0.0, -1 / 16]
+
+
+def test_perpendicular_keeps_its_digits_far_below_the_rounding_of_its_argument() -> None:
+    """y = 3 x + a perpendicular part about 1e-13 of it: a plain projection keeps 3 digits of that."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(8, generator=generator, dtype=torch.float64)
+    y = 3 * x + 1e-13 * torch.randn(8, generator=generator, dtype=torch.float64)
+    a, b = exact.vector(x), exact.vector(y)
+    k = exact.dot(a, b) / exact.dot(a, a)
+    wanted = [q - k * p for p, q in zip(a, b, strict=True)]
+    assert exact.relative_error(perpendicular(y, x), wanted) < 1e-14
+    assert exact.relative_error(y - (y @ x) / (x @ x) * x, wanted) > 1e-5
+    inputs = (torch.randn(2, 3, dtype=torch.float64).requires_grad_(), x[:3].clone().requires_grad_())
+    assert torch.autograd.gradcheck(perpendicular, inputs)

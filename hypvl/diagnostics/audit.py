@@ -1,8 +1,7 @@
 """Is the geometry doing any work? Pure functions on embeddings, for live logging and for any checkpoint.
 
-u = sqrt(c) |x| is the radius in units of the radius of curvature: near 0 the space is as good as flat.
-
-A point that is not finite is in no share and at no quantile: where there is one, every number about it is NaN.
+u = sinh(sqrt(c) r), r the distance to the root (:func:`hypvl.diagnostics.structure.unit_radii`): near 0 the space is
+almost flat. Every number that a point which is not finite would enter is NaN.
 
 Source: arXiv 2607.05268 (released hyperbolic checkpoints sit near u = 0.2, with saturated or inactive cones).
 """
@@ -16,7 +15,7 @@ from torch import Tensor
 from hypvl.diagnostics import gap, structure
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.lorentz import MAX_RADIUS
-from hypvl.numerics import full_precision, working_dtype
+from hypvl.numerics import working_dtype
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # An aperture this near pi/2 (radians) is a half space.
@@ -28,14 +27,6 @@ SHARES = (
     "radial_order_auc_null_quantile", "cone_violation_rate", "cone_violation_rate_shuffled", "saturated_cones_text",
     "saturated_cones_image",
 )  # fmt: skip
-
-
-@full_precision
-def radii(embeddings: Tensor, *, curv: float | Tensor = 1.0) -> Tensor:
-    """u = sqrt(c) |x|: (..., D) -> (...); with ``curv=1`` plain norms, as for a flat space."""
-    return (
-        torch.linalg.vector_norm(embeddings, dim=-1) * torch.as_tensor(curv, device=embeddings.device) ** 0.5
-    )
 
 
 def quantiles(values: Tensor, *, at: Sequence[float] = QUANTILES) -> dict[str, float]:
@@ -54,41 +45,15 @@ def quantiles(values: Tensor, *, at: Sequence[float] = QUANTILES) -> dict[str, f
     return found
 
 
-def saturated_fraction(u: Tensor, *, min_radius: float = 0.1) -> float:
-    """Share of points whose cone is the whole half space, u <= 2 min_radius: they entail almost anything."""
-    return _share(u.detach() <= 2 * min_radius, of=(u,))
-
-
 def clipped_fraction(u: Tensor) -> float:
     """Share of points at the edge of what the exponential map reaches, u = 2^15: their lengths are lost."""
     return _share(u.detach() >= 0.999 * math.sinh(MAX_RADIUS), of=(u,))
 
 
-@torch.no_grad()
-def violation_rate(
-    geometry: Geometry, general: Tensor, specific: Tensor, *, aperture_factor: float = 1.0
-) -> float | None:
-    """Share of pairs outside the cone, P(phi(general, specific) > factor * aperture(general)).
-
-    Args:
-        geometry: The space of the embeddings.
-        general: Apexes, e.g. texts, (B, D).
-        specific: Their partners, e.g. images, (B, D).
-        aperture_factor: Widens (> 1) or narrows the cones.
-
-    Returns:
-        A share; None where the geometry has no cones. In a product space every factor of a pair counts.
-    """
-    angle, aperture = geometry.exterior_angle(general, specific), geometry.half_aperture(general)
-    if angle is None or aperture is None:
-        return None
-    return _share(angle > aperture_factor * aperture, of=(angle, aperture))
-
-
-def strangers(count: int, *, generator: torch.Generator) -> Tensor:
-    """For each of ``count`` items another one, drawn so that each is drawn once: (count,) int64, count >= 2."""
+def derangement(count: int, *, generator: torch.Generator) -> Tensor:
+    """A random permutation that leaves no item in its place: (count,) int64, count >= 2."""
     if count < 2:
-        raise ValueError(f"count: got {count}; expected at least 2, so that there is another one.")
+        raise ValueError(f"count: got {count}; expected at least 2, so that there is another item.")
     order = torch.randperm(count, generator=generator)
     partner = torch.empty_like(order)
     partner[order] = order.roll(1)
@@ -111,27 +76,10 @@ def radial_order_auc(general: Tensor, specific: Tensor) -> float:
     return _mean(order, of=(general, specific))
 
 
-def radial_order_null(
-    general: Tensor, specific: Tensor, *, generator: torch.Generator, rounds: int = 20
-) -> tuple[float, float]:
-    """Mean and standard deviation of :func:`radial_order_auc` with the partners shuffled.
-
-    An AUC within the null says that the modalities have different radii, not that pairs are ordered.
-
-    Args:
-        general: Radii, (B,).
-        specific: Radii of their partners, (B,).
-        generator: Source of the permutations, on the CPU.
-        rounds: Number of permutations, >= 2.
-    """
-    values = _null(general, specific, generator=generator, rounds=rounds)
-    return values.mean().item(), values.std().item()
-
-
 def radial_order(
     general: Tensor, specific: Tensor, *, generator: torch.Generator, rounds: int = 20
 ) -> dict[str, float]:
-    """:func:`radial_order_auc` beside its null.
+    """:func:`radial_order_auc`, and what it is when the partners are shuffled.
 
     Args:
         general: Radii, (B,).
@@ -140,9 +88,10 @@ def radial_order(
         rounds: Number of permutations, >= 2.
 
     Returns:
-        ``auc``; ``auc_null`` and ``auc_null_std`` of :func:`radial_order_null`; ``auc_null_quantile``, the share of
-        the shuffled values below the AUC, ties counting one half: near 1 = pairs are ordered beyond what their
-        modalities' radii give, near 0 = against the order. All in [0, 1].
+        ``auc``; ``auc_null`` and ``auc_null_std``, mean and standard deviation with the partners shuffled: an AUC
+        within them says that the modalities have different radii, not that pairs are ordered; ``auc_null_quantile``,
+        the share of the shuffled values below the AUC, ties counting one half: near 1 = pairs are ordered beyond what
+        the radii of their modalities give, near 0 = against the order. All in [0, 1].
     """
     values = _null(general, specific, generator=generator, rounds=rounds)
     auc = radial_order_auc(general, specific)
@@ -164,15 +113,6 @@ def _null(general: Tensor, specific: Tensor, *, generator: torch.Generator, roun
         for _ in range(rounds)
     ]
     return torch.tensor(shuffled, dtype=torch.float64)
-
-
-@full_precision
-def modality_gap(x: Tensor, y: Tensor) -> float:
-    """Distance between the mean vectors of two modalities, |mean x - mean y|: (B1, D), (B2, D) -> length.
-
-    Give embeddings for the gap in embedding space, ``geometry.flatten`` of them for that in tangent space.
-    """
-    return torch.linalg.vector_norm(x.detach().mean(0) - y.detach().mean(0)).item()
 
 
 @torch.no_grad()
@@ -205,18 +145,18 @@ def summary(
         geometry: The space of the embeddings.
         images: (B, D), B >= 2.
         texts: (B, D), row by row the texts of ``images``.
-        aperture_factor: As :func:`violation_rate`.
-        generator: As :func:`radial_order_null`.
-        rounds: As :func:`radial_order_null`.
+        aperture_factor: Widens (> 1) or narrows the cones: a pair is outside where phi > factor * aperture.
+        generator: As :func:`radial_order`.
+        rounds: As :func:`radial_order`.
 
     Returns:
         ``<modality>_radius_q<nn>``: quantiles of u, of every factor of a product; ``clipped_<modality>``: share of
         radii at the edge of the exponential map; ``radial_order_*`` of :func:`radial_order`, distances to the root;
         ``modality_gap`` and ``modality_gap_tangent``, lengths, ``relative_modality_gap`` in [0, 1] of flat
         coordinates; ``effective_rank_<modality>`` of flat coordinates; the geometry's own ``stats()``. Where it has
-        cones, in shares of pairs (or points): ``cone_violation_rate``, ``cone_violation_rate_shuffled`` (with the
-        images of others), ``saturated_cones_<modality>``; and medians in radians, ``half_aperture_text``,
-        ``exterior_angle``.
+        cones, in shares of pairs (or points; every factor of a product counts): ``cone_violation_rate``,
+        ``cone_violation_rate_shuffled`` (with images of other pairs), ``saturated_cones_<modality>``; and medians in
+        radians, ``half_aperture_text``, ``exterior_angle``.
     """
     work = working_dtype(images.device)
     images, texts = images.detach().to(work), texts.detach().to(work)
@@ -230,8 +170,8 @@ def summary(
         "clipped_image": clipped_fraction(u_image),
         "clipped_text": clipped_fraction(u_text),
         **{f"radial_order_{name}": value for name, value in order.items()},
-        "modality_gap": modality_gap(images, texts),
-        "modality_gap_tangent": modality_gap(flat_images, flat_texts),
+        "modality_gap": gap.centroid_distance(images, texts).item(),
+        "modality_gap_tangent": gap.centroid_distance(flat_images, flat_texts).item(),
         "relative_modality_gap": float(gap.relative_modality_gap(flat_images, flat_texts)),
         "effective_rank_image": structure.effective_rank(flat_images),
         "effective_rank_text": structure.effective_rank(flat_texts),
@@ -241,7 +181,7 @@ def summary(
         geometry,
         texts,
         images,
-        images[strangers(len(images), generator=generator).to(images.device)],
+        images[derangement(len(images), generator=generator).to(images.device)],
         aperture_factor=aperture_factor,
     )
 
@@ -254,14 +194,15 @@ def in_percent(numbers: Mapping[str, float]) -> dict[str, float]:
 def _cones(
     geometry: Geometry, texts: Tensor, images: Tensor, others: Tensor, *, aperture_factor: float
 ) -> dict[str, float]:
-    angle, aperture = geometry.exterior_angle(texts, images), geometry.half_aperture(texts)
-    stranger_angle, image_aperture = geometry.exterior_angle(texts, others), geometry.half_aperture(images)
-    if angle is None or aperture is None or stranger_angle is None or image_aperture is None:
+    cones = geometry.cones
+    if cones is None:
         return {}
+    angle, aperture = cones.exterior_angle(texts, images), cones.half_aperture(texts)
+    shuffled_angle, image_aperture = cones.exterior_angle(texts, others), cones.half_aperture(images)
     return {
         "cone_violation_rate": _share(angle > aperture_factor * aperture, of=(angle, aperture)),
         "cone_violation_rate_shuffled": _share(
-            stranger_angle > aperture_factor * aperture, of=(stranger_angle, aperture)
+            shuffled_angle > aperture_factor * aperture, of=(shuffled_angle, aperture)
         ),
         "saturated_cones_text": _share(aperture >= _HALF_SPACE, of=(aperture,)),
         "saturated_cones_image": _share(image_aperture >= _HALF_SPACE, of=(image_aperture,)),

@@ -1,7 +1,7 @@
 """The shape of a set of embeddings: distances, how tree-like and how curved they are, how many directions they fill.
 
 Coordinates are the geometry's own matter: distances and radii are asked of it (``pairwise_distance``, ``flatten``,
-``curvatures``), so that the same points give the same numbers in every model of a space.
+``curvature``), so that the same points give the same numbers in every model of a space.
 """
 
 import math
@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.kernels import straight_distances
-from hypvl.numerics import full_precision, working_dtype
+from hypvl.numerics import full_precision, straight_distances, working_dtype
 
 # Entries of a block of (rows, N, N) that the four-point condition looks at together.
 _BLOCK_ENTRIES = 1 << 24
@@ -25,7 +24,7 @@ def unit_radii(geometry: Geometry, embeddings: Tensor) -> Tensor:
     curvature these are plain lengths, F = 1.
     """
     flat = geometry.flatten(embeddings.to(working_dtype(embeddings.device)))
-    curv = geometry.curvatures()
+    curv = geometry.curvature
     if curv is None:
         return torch.linalg.vector_norm(flat, dim=-1, keepdim=True)
     lengths = torch.linalg.vector_norm(flat.unflatten(-1, (len(curv), -1)), dim=-1)

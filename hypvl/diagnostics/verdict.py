@@ -1,4 +1,4 @@
-"""What the numbers of an audit say, in words: which parts of a geometry work, and which are idle."""
+"""The numbers of an audit in words: which parts of a geometry work, and which are idle."""
 
 import math
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from typing import Literal, TypeAlias
 Level: TypeAlias = Literal["good", "note", "bad"]
 Status: TypeAlias = Literal["works", "partly", "idle", "collapsed", "no curvature", "not finite"]
 
-#: Below this median u a space of constant curvature is as good as flat: distances differ by about 1 %.
+#: Below this median u the space is almost flat: distances differ by about 1 % from flat ones.
 FLAT_U = 0.5
-#: Shares in percent beyond which cones count as saturated, or as never kept.
+#: Shares in percent above which cones count as saturated, or as inactive (pairs almost always outside).
 MANY = 90.0
-#: Quantile in percent of the shuffled null beyond which an order is of pairs.
+#: Quantile in percent of the shuffled values above which pairs count as ordered, not only their modalities.
 ORDERED = 97.5
-#: Effective rank in percent of what there could be, below which embeddings count as collapsed.
+#: Effective rank in percent of its maximum, below which embeddings count as collapsed.
 COLLAPSED = 2.0
 
 
@@ -24,8 +24,8 @@ class Finding:
 
     Attributes:
         part: What it is about: ``curvature``, ``cones``, ``order``, ``gap``, ``rank``, ``clipping``, ``ranking``; or
-            ``numbers``, when there is no saying.
-        level: Whether this works (good), is to be known (note) or does not work (bad).
+            ``numbers``, where some are not finite.
+        level: good = it works, note = worth knowing, bad = it does not work.
         text: The sentence, with its numbers.
     """
 
@@ -40,8 +40,8 @@ class Verdict:
 
     Attributes:
         status: ``works`` (curvature, cones and order all do), ``partly``, ``idle`` (none does), ``collapsed``, or
-            ``no curvature`` for a sphere or a flat space without cones, which has nothing to be idle; ``not finite``
-            where a number is NaN or infinite, which no part is judged by.
+            ``no curvature`` for a sphere or a flat space without cones; ``not finite``
+            where a number is NaN or infinite.
         findings: In a fixed order.
     """
 
@@ -54,28 +54,28 @@ class Verdict:
         return " ".join(finding.text for finding in self.findings)
 
 
-def judge(numbers: Mapping[str, float]) -> Verdict:
-    """The verdict on the numbers of an audit.
+def interpret(numbers: Mapping[str, float]) -> Verdict:
+    """Put the numbers of an audit into words.
 
     Args:
         numbers: Names of :func:`hypvl.diagnostics.audit.summary`, shares in percent, and those that the evaluator adds
-            (``flat_distortion``, ``effective_rank_<modality>_share``, ``flat_top1_agreement``); what is absent is
-            not judged.
+            (``flat_distortion``, ``effective_rank_<modality>_share``, ``flat_top1_agreement``); no
+            finding is made about numbers that are absent.
     """
-    if lost := [name for name, value in numbers.items() if not math.isfinite(value)]:
-        more = f" and {len(lost) - 1} more numbers are" if len(lost) > 1 else " is"
-        told = f"Not finite: {lost[0]}{more} NaN or infinite; the embeddings have diverged."
-        return Verdict("not finite", (Finding("numbers", "bad", told),))
-    found = [
+    if broken := [name for name, value in numbers.items() if not math.isfinite(value)]:
+        more = f" and {len(broken) - 1} more numbers are" if len(broken) > 1 else " is"
+        text = f"Not finite: {broken[0]}{more} NaN or infinite; the embeddings have diverged."
+        return Verdict("not finite", (Finding("numbers", "bad", text),))
+    findings = [
         finding
         for check in (_curvature, _cones, _order, _gap, _rank, _clipping, _ranking)
         if (finding := check(numbers)) is not None
     ]
-    return Verdict(_status(found), tuple(found))
+    return Verdict(_status(findings), tuple(findings))
 
 
-def _status(found: list[Finding]) -> Status:
-    levels = {finding.part: finding.level for finding in found}
+def _status(findings: list[Finding]) -> Status:
+    levels = {finding.part: finding.level for finding in findings}
     if levels.get("rank") == "bad":
         return "collapsed"
     parts = [levels[part] for part in ("curvature", "cones", "order") if part in levels]
@@ -114,10 +114,10 @@ def _cones(n: Mapping[str, float]) -> Finding | None:
     if own > MANY:
         return Finding("cones", "bad", f"Cones inactive: {rates}.")
     if other - own < 5.0:
-        return Finding("cones", "bad", f"Cones do not tell pairs from strangers: {rates}.")
+        return Finding("cones", "bad", f"Cones do not tell pairs from shuffled ones: {rates}.")
     level: Level = "note" if saturated > 50.0 else "good"
     return Finding(
-        "cones", level, f"Cones tell pairs from strangers: {rates}; {saturated:.0f}% are half spaces."
+        "cones", level, f"Cones tell pairs from shuffled ones: {rates}; {saturated:.0f}% are half spaces."
     )
 
 
@@ -125,20 +125,20 @@ def _order(n: Mapping[str, float]) -> Finding | None:
     if "radial_order_auc" not in n:
         return None
     auc, null, quantile = (n[f"radial_order_{name}"] for name in ("auc", "auc_null", "auc_null_quantile"))
-    told = f"texts lie nearer the root than their image in {auc:.0f}% of pairs, {null:.0f}% when shuffled"
+    text = f"texts lie nearer the root than their image in {auc:.0f}% of pairs, {null:.0f}% when shuffled"
     if quantile >= ORDERED and auc > 50.0:
-        return Finding("order", "good", f"Pairs are ordered: {told}.")
+        return Finding("order", "good", f"Pairs are ordered: {text}.")
     if auc > 75.0:
-        return Finding("order", "note", f"Modalities are ordered, pairs are not: {told}.")
-    return Finding("order", "bad", f"No radial order: {told}.")
+        return Finding("order", "note", f"Modalities are ordered, pairs are not: {text}.")
+    return Finding("order", "bad", f"No radial order: {text}.")
 
 
 def _gap(n: Mapping[str, float]) -> Finding | None:
     if "relative_modality_gap" not in n:
         return None
     gap = n["relative_modality_gap"]
-    told = f"relative modality gap {gap:.2f} (0.5 = pairs as far apart as strangers of one modality)"
-    return Finding("gap", "note" if gap > 0.5 else "good", f"{told[0].upper()}{told[1:]}.")
+    text = f"Relative modality gap {gap:.2f} (0.5 = pairs are as far apart as two items of one modality)."
+    return Finding("gap", "note" if gap > 0.5 else "good", text)
 
 
 def _rank(n: Mapping[str, float]) -> Finding | None:
@@ -147,10 +147,10 @@ def _rank(n: Mapping[str, float]) -> Finding | None:
         return None
     modality = min(shares, key=lambda m: shares[m])
     filled = n[f"effective_rank_{modality}"]
-    told = f"{modality}s fill {filled:.1f} directions, {shares[modality]:.0f}% of what they could"
+    text = f"{modality}s fill {filled:.1f} directions, {shares[modality]:.0f}% of what they could"
     if shares[modality] < COLLAPSED:
-        return Finding("rank", "bad", f"Collapsed: {told}.")
-    return Finding("rank", "good", f"No collapse: {told}.")
+        return Finding("rank", "bad", f"Collapsed: {text}.")
+    return Finding("rank", "good", f"No collapse: {text}.")
 
 
 def _clipping(n: Mapping[str, float]) -> Finding | None:

@@ -12,7 +12,7 @@ from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evalua
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
 from hypvl.evaluation.traversal import check_embeddings
-from hypvl.geometry.base import Geometry
+from hypvl.geometry.cones import Cones
 
 
 @configurable("evaluate")
@@ -109,9 +109,10 @@ class BoxOrder(Evaluator):
             metrics: dict[str, float] = {}
             samples: dict[str, list[float]] = {}
             for kind, (general, specific) in kinds.items():
-                self._entailment(
-                    model.geometry, kind, embedded[general], embedded[specific], samples, metrics
-                )
+                if model.geometry.cones is not None:
+                    self._entailment(
+                        model.geometry.cones, kind, embedded[general], embedded[specific], samples, metrics
+                    )
             for kind, (general, specific) in kinds.items():
                 self._order(kind, far[general].cpu(), far[specific].cpu(), samples, metrics)
         cones = "image_entailment" in metrics
@@ -144,27 +145,24 @@ class BoxOrder(Evaluator):
 
     def _entailment(
         self,
-        geometry: Geometry,
+        cones: Cones,
         kind: str,
         general: Tensor,
         specific: Tensor,
         samples: dict[str, list[float]],
         metrics: dict[str, float],
     ) -> None:
-        held = self._holds(geometry, general, specific)
-        if held is None:
-            return
-        partner = audit.strangers(len(general), generator=torch.Generator().manual_seed(0)).to(general.device)
-        shuffled = self._holds(geometry, general, specific[partner])
-        assert shuffled is not None
+        held = self._holds(cones, general, specific)
+        partner = audit.derangement(len(general), generator=torch.Generator().manual_seed(0)).to(
+            general.device
+        )
+        shuffled = self._holds(cones, general, specific[partner])
         for name, hits in ((f"{kind}_entailment", held), (f"{kind}_entailment_shuffled", shuffled)):
             samples[name] = (100.0 * hits.double()).tolist()
             metrics[name] = sum(samples[name]) / len(samples[name])
 
-    def _holds(self, geometry: Geometry, general: Tensor, specific: Tensor) -> Tensor | None:
-        angle, aperture = geometry.exterior_angle(general, specific), geometry.half_aperture(general)
-        if angle is None or aperture is None:
-            return None
+    def _holds(self, cones: Cones, general: Tensor, specific: Tensor) -> Tensor:
+        angle, aperture = cones.exterior_angle(general, specific), cones.half_aperture(general)
         return (angle <= self.aperture_factor * aperture).all(-1)
 
     def _order(

@@ -1,5 +1,6 @@
 """Is the geometry of a model doing any work? Radii, cones, order, gap, shape of the embeddings, and a verdict."""
 
+import math
 from dataclasses import asdict
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics import audit, structure
-from hypvl.diagnostics.verdict import judge
+from hypvl.diagnostics.verdict import interpret
 from hypvl.embedding.encode import Encoding, evaluating, search
 from hypvl.embedding.pairs import Matched, encode_matched
 from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
@@ -70,7 +71,7 @@ class GeometryAudit(Evaluator):
         self.tokenizer = tokenizer
 
     def __call__(self, model: EvaluableModel) -> EvaluationResult:
-        """Encode, measure and judge."""
+        """Encode, measure and interpret."""
         pairs = encode_matched(
             model,
             self.dataset,
@@ -98,7 +99,7 @@ class GeometryAudit(Evaluator):
             found[f"effective_rank_{modality}_share"] = 100.0 * found[f"effective_rank_{modality}"] / most
         found["flat_top1_agreement"] = sum(agreement) / len(agreement)
         order = [100.0 if t < i else 50.0 if t == i else 0.0 for i, t in zip(*_lists(radii), strict=True)]
-        verdict = judge(found)
+        verdict = interpret(found)
         return EvaluationResult(
             metrics=found,
             items={"key": pairs.keys, "image_radius": radii[0].tolist(), "text_radius": radii[1].tolist()},
@@ -160,14 +161,9 @@ def _lists(radii: list[Tensor]) -> tuple[list[float], list[float]]:
 
 def _at_bound(geometry: Geometry) -> dict[str, float]:
     """Share in percent of the curvatures that lie at a limit of their range."""
-    curv = geometry.curvatures()
-    start, width = getattr(geometry, "curv_init", None), getattr(geometry, "curv_range", None)
-    if (
-        curv is None
-        or start is None
-        or width is None
-        or not getattr(geometry, "log_curv", curv).requires_grad
-    ):
+    c, limits = geometry.curvature, geometry.curvature_range
+    if c is None or limits is None:
         return {}
-    at = ((curv / start).log().abs() >= 0.999 * torch.tensor(float(width)).log()).double()
-    return {"curv_at_bound": 100.0 * at.mean().item()}
+    low, high = (math.log(limit) for limit in limits)
+    at_limit = (c.log() - (low + high) / 2).abs() >= 0.999 * (high - low) / 2
+    return {"curv_at_bound": 100.0 * at_limit.double().mean().item()}

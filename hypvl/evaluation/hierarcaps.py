@@ -155,9 +155,10 @@ class HierarCaps(Evaluator):
 
 def _entailed(geometry: Geometry, texts: Tensor, chains: list[list[int]]) -> list[float] | None:
     """Of each chain the percentage of neighbouring levels whose general cone holds the specific text."""
+    cones = geometry.cones
+    if cones is None:
+        return None
     rows = torch.tensor(chains, device=texts.device)
     general, specific = texts[rows[:, :-1]], texts[rows[:, 1:]]  # (N, levels - 1, D)
-    angle, aperture = geometry.exterior_angle(general, specific), geometry.half_aperture(general)
-    if angle is None or aperture is None:
-        return None
+    angle, aperture = cones.exterior_angle(general, specific), cones.half_aperture(general)
     return (100.0 * (angle <= aperture).all(-1).double().mean(1)).tolist()

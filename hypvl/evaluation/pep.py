@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import RetrievalSet, check_set
-from hypvl.diagnostics.audit import strangers
+from hypvl.diagnostics.audit import derangement
 from hypvl.embedding.encode import Encoding, evaluating
 from hypvl.embedding.pair_scores import pair_scores
 from hypvl.embedding.pairs import encode_matched
@@ -124,7 +124,7 @@ class EntailmentPairs(Evaluator):
         generator = torch.Generator().manual_seed(self.seed)
         found = [[i] for i in range(len(captions))]
         for _ in range(self.negatives):
-            for text, image in enumerate(strangers(len(captions), generator=generator).tolist()):
+            for text, image in enumerate(derangement(len(captions), generator=generator).tolist()):
                 if captions[image] != captions[text] and image not in found[text]:
                     found[text].append(image)
         return found
@@ -135,9 +135,10 @@ def entailment_scores(geometry: Geometry, general: Tensor, specific: Tensor) -> 
 
     ``max(1 - 2 phi / pi, 0)`` in [0, 1] and ``A - phi`` in radians, the mean over the factors of a product.
     """
-    angle, aperture = geometry.exterior_angle(general, specific), geometry.half_aperture(general)
-    if angle is None or aperture is None:
+    if geometry.cones is None:
         return None
+    cones = geometry.cones
+    angle, aperture = cones.exterior_angle(general, specific), cones.half_aperture(general)
     return (1 - 2 * angle / math.pi).clamp(min=0).mean(-1), (aperture - angle).mean(-1)
 
 

@@ -119,21 +119,19 @@ def entails(geometry: Geometry, general: Tensor, points: Tensor) -> Tensor | Non
     True where exterior angle <= half aperture, in every factor of a product space; None where the geometry
     has no cones.
     """
+    cones = geometry.cones
+    if cones is None:
+        return None
     # fp64: products of the pairwise angle then know it to about 1e-8, and most masks hang on much more.
     dtype = working_dtype(general.device)
     general, points = general.to(dtype), points.to(dtype)
-    aperture = geometry.half_aperture(general)  # (K, F)
-    if aperture is None:
-        return None
-    angle = geometry.pairwise_exterior_angle(general, points) if aperture.shape[-1] == 1 else None  # (K, S)
-    if angle is not None:
-        return (angle <= aperture).mT
+    aperture = cones.half_aperture(general)  # (K, F)
+    if aperture.shape[-1] == 1:
+        return (cones.pairwise_exterior_angle(general, points) <= aperture).mT  # (S, K)
     rows = []
     for block in points.split(max(1, _BLOCK_ELEMENTS // max(1, general.numel()))):
-        factors = geometry.exterior_angle(general[None], block[:, None])  # (s, K, F)
-        if factors is None:
-            return None
-        rows.append((factors <= aperture).all(dim=-1))
+        angle = cones.exterior_angle(general[None], block[:, None])  # (s, K, F)
+        rows.append((angle <= aperture).all(dim=-1))
     return torch.cat(rows)
 
 

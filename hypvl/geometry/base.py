@@ -3,10 +3,10 @@
 from abc import ABC, abstractmethod
 from typing import Literal, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from hypvl.checks import one_of
+from hypvl.geometry.cones import Cones
 from hypvl.geometry.tiles import Factored
 
 Side: TypeAlias = Literal["query", "key"]
@@ -37,34 +37,25 @@ class Geometry(nn.Module, ABC):
         """Similarity of all pairs of embeddings, (B1, D), (B2, D) -> (B1, B2); higher = closer."""
 
     def pairwise_distance(self, x: Tensor, y: Tensor) -> Tensor:
-        """Lengths of the shortest ways between all pairs of embeddings, (B1, D), (B2, D) -> (B1, B2), for diagnostics.
+        """Geodesic distances between all pairs of embeddings, (B1, D), (B2, D) -> (B1, B2), for diagnostics.
 
-        Here the negative similarity; a space whose similarity is no negative distance says its own.
+        By default the negative similarity; override it where the similarity is not a negative distance.
         """
         return -self.pairwise_similarity(x, y)
-
-    def curvatures(self) -> Tensor | None:
-        """c_i > 0 of the factors (the curvatures are -c_i), (F,), detached; None for a space that is not hyperbolic.
-
-        Here what the space has as ``curv``. Flat coordinates hold the factors one after the other in equal parts, whose
-        lengths are the distances to the root.
-        """
-        curv = getattr(self, "curv", None)
-        return None if curv is None else torch.as_tensor(curv).detach().reshape(-1)
 
     def ranking_similarity(self, x: Tensor, y: Tensor) -> Tensor:
         """A cheaper (B1, B2) matrix in the same order as :meth:`pairwise_similarity`; by default that itself."""
         return self.pairwise_similarity(x, y)
 
     def inner_product_form(self, embeddings: Tensor, *, side: Side) -> Tensor | None:
-        """Vectors for inner-product search, (..., D) -> (..., E), or None where the space has none.
+        """Vectors for inner-product search, (..., D) -> (..., E); None where the space has no such vectors.
 
-        The inner products of one query's vector with those of all keys have the order of
+        The inner products of one query's vector with the vectors of all keys have the order of
         :meth:`pairwise_similarity`.
 
         Args:
             embeddings: Points.
-            side: What they are in the search; the two forms may differ.
+            side: Whether they are queries or keys; the vectors of the two may differ.
         """
         one_of("side", side, Side)
         return None
@@ -75,38 +66,41 @@ class Geometry(nn.Module, ABC):
 
     @abstractmethod
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
-        """Points on the way from ``root`` (weight 0) to ``x`` (weight 1): (D,), (D,), (T,) -> (T, D)."""
+        """Points between ``root`` (weight 0) and ``x`` (weight 1): (D,), (D,), (T,) -> (T, D)."""
 
     def geodesic(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-        """Points on the shortest way from ``x`` (weight 0) to ``y`` (weight 1): (D,), (D,), (T,) -> (T, D).
+        """Points on the geodesic from ``x`` (weight 0) to ``y`` (weight 1): (D,), (D,), (T,) -> (T, D).
 
-        Here by :meth:`interpolate`, whose line is the shortest way in flat space and on the sphere (there with even
-        steps of the chord).
+        By default :meth:`interpolate`, which follows the geodesic in flat space and on the sphere (on the sphere with
+        even steps of the chord).
         """
         return self.interpolate(y, x, weights)
 
     @abstractmethod
     def root(self, dim: int) -> Tensor | None:
-        """The most general point, (D,), or None where the space has none and the caller supplies a mean."""
+        """The most general point, (D,); None where the space has none and the caller takes a mean instead."""
 
-    def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor | None:
-        """Angle at ``apex`` between the ray away from the root and ``point``.
+    @property
+    @abstractmethod
+    def cones(self) -> Cones | None:
+        """The entailment cones; None where the space has none."""
 
-        (..., D), (..., D) -> (..., F) radians in [0, pi]; F factors, 1 unless the space is a product.
-        None where the geometry has no entailment cones.
+    @property
+    @abstractmethod
+    def curvature(self) -> Tensor | None:
+        """c_i > 0 of the F factors, (F,), detached: their curvatures are -c_i. None for a space that is not hyperbolic.
+
+        Flat coordinates hold the factors one after the other in equal parts; the length of a part is the distance to
+        the root in that factor.
         """
-        return None
 
-    def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor | None:
-        """Exterior angle at every apex towards every point, (B1, D), (B2, D) -> (B1, B2) radians, or None."""
+    @property
+    def curvature_range(self) -> tuple[float, float] | None:
+        """Least and greatest c that training allows; None where c is not learned, or has no range."""
         return None
 
     def factored_exterior_angle(self, apex: Tensor, point: Tensor) -> Factored | None:
-        """:meth:`pairwise_exterior_angle` as a function of one inner product, not computed yet, or None."""
-        return None
-
-    def half_aperture(self, apex: Tensor) -> Tensor | None:
-        """Half opening angle of the entailment cone at ``apex``: (..., D) -> (..., F) radians, or None."""
+        """Pairwise exterior angles as a function of one inner product, not computed yet, or None."""
         return None
 
     def stats(self) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """Flat space: the fair baseline of the hyperbolic models, with or without entailment cones."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,17 @@ from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
 from hypvl.geometry import kernels, lorentz, tiles
 from hypvl.geometry.base import Geometry, Side
-from hypvl.numerics import full_precision, inner_products, working_dtype
+from hypvl.geometry.cones import Cones
+from hypvl.numerics import (
+    full_precision,
+    inner_products,
+    line,
+    mean,
+    perpendicular,
+    safe_sqrt,
+    straight_distances,
+    working_dtype,
+)
 
 
 @full_precision
@@ -36,9 +48,9 @@ def exterior_angle(x: Tensor, y: Tensor) -> Tensor:
     at_root = kernels.is_root(square)
     e = x / torch.where(at_root, 1.0, square).sqrt()
     adjacent = ((y - x) * e).sum(-1, keepdim=True)
-    p2 = _square(kernels.perpendicular(y, x))
+    p2 = _square(perpendicular(y, x))
     undefined = at_root | ((p2 + adjacent.square()).detach() <= kernels.ROOT_RADIUS**2)
-    opposite = torch.where(undefined, 1.0, kernels.safe_sqrt(p2))
+    opposite = torch.where(undefined, 1.0, safe_sqrt(p2))
     return torch.atan2(opposite, torch.where(undefined, 0.0, adjacent)).squeeze(-1).to(dtype)
 
 
@@ -119,7 +131,7 @@ class Euclidean(Geometry):
 
     @full_precision
     def pool(self, features: Tensor) -> Tensor:
-        return kernels.mean(features)
+        return mean(features)
 
     @full_precision
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
@@ -135,7 +147,7 @@ class Euclidean(Geometry):
     @full_precision
     def pairwise_distance(self, x: Tensor, y: Tensor) -> Tensor:
         """|x - y|, whose negative square is the similarity."""
-        return kernels.straight_distances(x, y)
+        return straight_distances(x, y)
 
     @full_precision
     def inner_product_form(self, embeddings: Tensor, *, side: Side) -> Tensor:
@@ -162,23 +174,38 @@ class Euclidean(Geometry):
 
     @full_precision
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
-        return kernels.line(root, x, weights)  # (T, D)
+        return line(root, x, weights)  # (T, D)
 
     def root(self, dim: int) -> Tensor:
         return torch.zeros(dim, device=self._origin.device)
 
-    def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor | None:
-        return None if self.min_radius is None else exterior_angle(apex, point)[..., None]
+    @property
+    def cones(self) -> "EuclideanCones | None":
+        return None if self.min_radius is None else EuclideanCones(self.min_radius)
 
-    def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor | None:
-        return None if self.min_radius is None else pairwise_exterior_angle(apex, point)
+    @property
+    def curvature(self) -> None:
+        return None
 
     @full_precision
     def factored_exterior_angle(self, apex: Tensor, point: Tensor) -> tiles.Factored | None:
         return None if self.min_radius is None else tiles.exterior_angle(apex, point, curv=None)
 
-    def half_aperture(self, apex: Tensor) -> Tensor | None:
-        return None if self.min_radius is None else half_aperture(apex, min_radius=self.min_radius)[..., None]
+
+@dataclass(frozen=True)
+class EuclideanCones(Cones):
+    """Cones with half aperture asin(K / |x|), K = ``min_radius``."""
+
+    min_radius: float
+
+    def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
+        return exterior_angle(apex, point)[..., None]
+
+    def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
+        return pairwise_exterior_angle(apex, point)
+
+    def half_aperture(self, apex: Tensor) -> Tensor:
+        return half_aperture(apex, min_radius=self.min_radius)[..., None]
 
 
 def _refuse_beyond(x: Tensor, y: Tensor) -> None:

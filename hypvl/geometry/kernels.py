@@ -1,4 +1,4 @@
-"""Stable building blocks of hyperbolic geometry: series, norms, and what follows a matrix product.
+"""Stable building blocks of hyperbolic geometry: series, and distances and angles after a matrix product.
 
 Lengths here are in units of the radius of curvature: u = sqrt(c) x, so that the formulas are those of c = 1.
 n = |u|, sigma = sqrt(1 + n^2) (the time component), Klein coordinates u / sigma.
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hypvl.numerics import working_dtype
+from hypvl.numerics import exact_product, working_dtype
 
 # Points nearer each other than this (in units of the radius of curvature) count as one where an angle is asked
 # for, and nearer the root as the root: the gradient of the angle grows as 1 / distance and has to fit in fp32.
@@ -21,18 +21,6 @@ ROOT_RADIUS = 1e-25
 REACH = {torch.float32: 1e15, torch.float64: 1e140}
 #: fp64 components that no product of curved space or angle takes; squares of products of two such points still fit.
 LARGEST = 1e70
-
-
-def safe_sqrt(x: Tensor) -> Tensor:
-    """sqrt(x) for x > 0, and 0 with gradient 0 elsewhere (and below the normal numbers of the dtype)."""
-    usable = ~(x <= torch.finfo(x.dtype).tiny)  # so that NaN stays NaN
-    return torch.where(usable, torch.where(usable, x, 1.0).sqrt(), 0.0)
-
-
-def safe_divide(a: Tensor, b: Tensor) -> Tensor:
-    """a / b for b > 0, and 0 with gradient 0 elsewhere (and for b so small that b^2 underflows)."""
-    usable = ~(b <= torch.finfo(b.dtype).tiny ** 0.5)
-    return torch.where(usable, a / torch.where(usable, b, 1.0), 0.0)
 
 
 def sinhc(square: Tensor) -> Tensor:
@@ -61,36 +49,6 @@ def is_root(square: Tensor) -> Tensor:
     return square.detach() <= ROOT_RADIUS**2
 
 
-def perpendicular(y: Tensor, axis: Tensor) -> Tensor:
-    """The part of ``y`` perpendicular to ``axis``, (..., D), accurate even where it is a rounding error of y.
-
-    y - k axis with the product taken exactly, then once more on what is left: the first step leaves an error
-    of k along the axis, which the second removes.
-    """
-    square = axis.square().sum(-1, keepdim=True)
-    rest = y - safe_divide((y * axis).sum(-1, keepdim=True), square) * axis
-    with torch.no_grad():
-        high, low = _exact_product(safe_divide((y * axis).sum(-1, keepdim=True), square), axis)
-        exact = (y - high) - low
-        exact = exact - safe_divide((exact * axis).sum(-1, keepdim=True), square) * axis
-        correction = exact - rest
-    return rest + correction
-
-
-def _exact_product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """(high, low) with high + low = a b exactly and high = a * b as rounded (Dekker's product)."""
-    high = a * b
-    a_high, b_high = _upper_half(a), _upper_half(b)
-    a_low, b_low = a - a_high, b - b_high
-    return high, a_low * b_low - (((high - a_high * b_high) - a_low * b_high) - a_high * b_low)
-
-
-def _upper_half(x: Tensor) -> Tensor:
-    """The leading half of the significand, so that products of halves are exact."""
-    scaled = x * (2.0**27 + 1 if x.dtype == torch.float64 else 2.0**12 + 1)
-    return scaled - (scaled - x)
-
-
 def within_reach(x: Tensor) -> Tensor:
     """Rows no longer than :data:`REACH` of their dtype: longer ones are brought to it, in their direction.
 
@@ -115,11 +73,6 @@ def about_common_centre(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return within_reach(x - centre), within_reach(y - centre)
 
 
-def mean(x: Tensor) -> Tensor:
-    """Mean over the last dimension but one, (..., P, D) -> (..., D), whose sum does not overflow."""
-    return x.mean(-2, dtype=working_dtype(x.device)).to(x.dtype)
-
-
 def refuse_beyond(name: str, x: Tensor, limit: float) -> None:
     """Raise ValueError for finite or infinite components beyond a limit, which fp64 alone has.
 
@@ -127,12 +80,6 @@ def refuse_beyond(name: str, x: Tensor, limit: float) -> None:
     """
     if x.dtype == torch.float64 and x.numel() and bool(x.detach().abs().amax() > limit):
         raise ValueError(f"{name}: got a component beyond {limit:g}, expected smaller ones.")
-
-
-def line(start: Tensor, end: Tensor, weights: Tensor) -> Tensor:
-    """Points from ``start`` (weight 0) to ``end`` (weight 1): (D,), (D,), (T,) -> (T, D), the wider dtype."""
-    dtype = torch.promote_types(start.dtype, end.dtype)
-    return torch.lerp(start.to(dtype), end.to(dtype), weights.to(dtype)[:, None])
 
 
 def time_of(square: Tensor) -> Tensor:
@@ -215,8 +162,8 @@ def _length(w: Tensor, curv: Tensor, *, exact: bool) -> Tensor:
     if not exact:
         return d
     log_error = (w - torch.expm1(unit)) / (1 + w)
-    high, low = _exact_product(d, root)
-    square_high, square_low = _exact_product(root, root)
+    high, low = exact_product(d, root)
+    square_high, square_low = exact_product(root, root)
     root_error = ((curv - square_high) - square_low) / (2 * root)
     return d + (((unit - high) - low) + log_error - d * root_error) / root
 
@@ -301,8 +248,3 @@ def blocks(pairs: Tensor) -> Iterator[slice]:
     B1 = pairs.shape[-2]
     step = max(1, block * B1 // max(1, pairs.numel()))
     return (slice(start, start + step) for start in range(0, B1, step))
-
-
-def straight_distances(x: Tensor, y: Tensor) -> Tensor:
-    """|x - y| of all pairs, without a product that loses digits: (..., B1, D), (..., B2, D) -> (..., B1, B2)."""
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")

@@ -11,26 +11,35 @@ use the elementwise ones for paired points. Values and gradients are finite for 
 point; fp64 points beyond 1e70 are refused.
 
 Source: Desai et al., "Hyperbolic Image-Text Representations", 2023, section 3 and appendix A (all but the
-    centroids); Ganea et al., "Hyperbolic Entailment Cones", 2018 (cones).
+    midpoint); Ganea et al., "Hyperbolic Entailment Cones", 2018 (cones).
 Differs: no epsilons and no floors; the published code clamps distances at 1e-4 and angles 1e-4 from 0 and pi.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hypvl.allowlist import configurable
-from hypvl.checks import number, one_of
+from hypvl.checks import one_of
 from hypvl.geometry import kernels, tiles
-from hypvl.geometry.base import Geometry, Side
-from hypvl.geometry.geodesics import hyperboloid_way
+from hypvl.geometry.base import Side
+from hypvl.geometry.cones import Cones
+from hypvl.geometry.hyperbolic import MIN_RADIUS, Hyperbolic
 from hypvl.geometry.sphere import mean_direction
-from hypvl.numerics import full_precision, inner_products, working_dtype
+from hypvl.numerics import (
+    full_precision,
+    inner_products,
+    mean,
+    perpendicular,
+    safe_divide,
+    safe_sqrt,
+    working_dtype,
+)
 
 Pooling: TypeAlias = Literal["mean", "direction"]
-MIN_RADIUS = 0.1
 MAX_RADIUS = math.asinh(2.0**15)
 
 
@@ -113,27 +122,45 @@ def dist(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     farther = _square(x64) >= _square(y64)
     near, far = torch.where(farther, y64, x64), torch.where(farther, x64, y64)
     n2, m2 = c * _square(far), c * _square(near)
-    n, m = kernels.safe_sqrt(n2), kernels.safe_sqrt(m2)
+    n, m = safe_sqrt(n2), safe_sqrt(m2)
     # n^2 - m^2 through the difference of the points
     gap = c * ((far - near) * (far + near)).sum(-1, keepdim=True)
-    s = kernels.safe_divide(gap, n * kernels.time_of(m2) + m * kernels.time_of(n2))  # sinh(a - b)
+    s = safe_divide(gap, n * kernels.time_of(m2) + m * kernels.time_of(n2))  # sinh(a - b)
     radial = s.square() / (2 * (1 + (1 + s.square()).sqrt()))  # sinh^2((a - b)/2)
-    along = c * kernels.safe_divide((near * far).sum(-1, keepdim=True), n)  # sqrt(c) y.e
-    p2 = c * _square(kernels.perpendicular(near, far))
+    along = c * safe_divide((near * far).sum(-1, keepdim=True), n)  # sqrt(c) y.e
+    p2 = c * _square(perpendicular(near, far))
     # |x||y| - x.y through p where the points are on the same side of the root
     ahead = along > torch.finfo(along.dtype).tiny ** 0.5
-    beside = n * kernels.safe_divide(p2, m + torch.where(ahead, along, 1.0))
+    beside = n * safe_divide(p2, m + torch.where(ahead, along, 1.0))
     angular = torch.where(ahead, beside, n * (m - along))
-    d = 2 * torch.asinh(kernels.safe_sqrt(radial + angular / 2)) * c.rsqrt()
+    d = 2 * torch.asinh(safe_sqrt(radial + angular / 2)) * c.rsqrt()
     return _result(d, x, y).squeeze(-1)
 
 
 @full_precision
 def geodesic(x: Tensor, y: Tensor, weights: Tensor, *, curv: float | Tensor) -> Tensor:
-    """Points on the way from x (weight 0) to y (weight 1), (..., D), (..., D), (T,) -> (T, ..., D); c > 0."""
-    c = torch.as_tensor(curv, dtype=working_dtype(x.device), device=x.device)
-    angle = (dist(x, y, curv=curv)[..., None] * c.sqrt())[..., 0]
-    return hyperboloid_way(x, y, weights, angle=angle)
+    """Points on the geodesic between two points, at even distances for even weights.
+
+    With d = sqrt(c) dist(x, y): (sinh((1 - w) d) x + sinh(w d) y) / sinh(d).
+
+    Args:
+        x: Start, (..., D).
+        y: End, (..., D).
+        weights: w in [0, 1], (T,): 0 is ``x``, 1 is ``y``.
+        curv: c > 0.
+
+    Returns:
+        (T, ..., D).
+    """
+    work = working_dtype(x.device)
+    c = torch.as_tensor(curv, dtype=work, device=x.device)
+    d = (dist(x, y, curv=curv)[..., None] * c.sqrt()).to(work).clamp(max=700.0)  # (..., 1); sinh stays finite
+    w = weights.to(device=x.device, dtype=work).reshape(-1, *[1] * x.dim())  # (T, 1 ...)
+    near = d < 1e-8  # sinh is linear there
+    safe = torch.where(near, 1.0, d)
+    first = torch.where(near, 1 - w, torch.sinh((1 - w) * safe) / torch.sinh(safe))
+    second = torch.where(near, w, torch.sinh(w * safe) / torch.sinh(safe))
+    return _result(first * x.to(work) + second * y.to(work), x, y)
 
 
 @full_precision
@@ -234,14 +261,14 @@ def oxy_angle(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     e = c.sqrt() * x64 / n  # unit vector
     along = c.sqrt() * (y64 * e).sum(-1, keepdim=True)
     ahead_by = c.sqrt() * ((y64 - x64) * e).sum(-1, keepdim=True)
-    p2 = c * _square(kernels.perpendicular(y64, x64))
+    p2 = c * _square(perpendicular(y64, x64))
     t_x, t_y, t_along = kernels.time_of(n2), kernels.time_of(m2), kernels.time_of(along.square())
     # sinh of the distance along the ray, then what the detour p adds
     outward = along > 0
     denominator = torch.where(outward, along, 0.0) * t_x + n * t_along
     radial = torch.where(outward, ahead_by * (along + n) / denominator, along * t_x - n * t_along)
     adjacent = radial - n * p2 / (t_y + t_along)
-    opposite = kernels.safe_sqrt(p2)
+    opposite = safe_sqrt(p2)
     undefined = at_root | ((p2 + adjacent.square()).detach() <= kernels.ROOT_RADIUS**2)
     phi = torch.atan2(torch.where(undefined, 1.0, opposite), torch.where(undefined, 0.0, adjacent))
     return _result(phi, x, y).squeeze(-1)
@@ -275,7 +302,8 @@ def einstein_midpoint(points: Tensor, weights: Tensor | None = None, *, curv: fl
     """Einstein midpoint: the mean of Klein coordinates weighted with Lorentz factors, mapped back.
 
     With k = x / (sqrt(c) t(x)) and gamma = sqrt(c) t(x): m = sum(w gamma k) / sum(w gamma), and then
-    x = m / sqrt(1 - c |m|^2). It is the same point as :func:`centroid`.
+    x = m / sqrt(1 - c |m|^2). It is also the Lorentz centroid, the point m that minimises the squared Lorentz distance
+    sum_i w_i (-2/c - 2 <x_i, m>_L).
 
     Args:
         points: (..., N, D).
@@ -288,7 +316,8 @@ def einstein_midpoint(points: Tensor, weights: Tensor | None = None, *, curv: fl
     Raises:
         ValueError, TypeError: an argument is not as described.
 
-    Source: Gulcehre et al., "Hyperbolic Attention Networks", 2019, equation 2.
+    Source: Gulcehre et al., "Hyperbolic Attention Networks", 2019, equation 2; Law et al., "Lorentzian Distance
+        Learning for Hyperbolic Representations", 2019, theorem 3.3.
     """
     c, x64 = _working(points, curv=curv)
     if x64.dim() < 2 or x64.shape[-2] == 0:
@@ -301,21 +330,8 @@ def einstein_midpoint(points: Tensor, weights: Tensor | None = None, *, curv: fl
     return _result(mean_x / (1 + c * spread).sqrt(), points).squeeze(-2)
 
 
-def centroid(points: Tensor, weights: Tensor | None = None, *, curv: float | Tensor) -> Tensor:
-    """Lorentz centroid: the point that minimises sum_i w_i (-2/c - 2 <x_i, m>_L), the squared Lorentz distance.
-
-    m = s / (sqrt(c) sqrt(-<s, s>_L)) with s the weighted sum of the points (time component included). It is
-    the Einstein midpoint, by the same stable formula.
-
-    Args, Returns, Raises: as :func:`einstein_midpoint`.
-
-    Source: Law et al., "Lorentzian Distance Learning for Hyperbolic Representations", 2019, theorem 3.3.
-    """
-    return einstein_midpoint(points, weights, curv=curv)
-
-
 @configurable("model")
-class Lorentz(Geometry):
+class Lorentz(Hyperbolic):
     """Hyperbolic space in the Lorentz model, with entailment cones.
 
     Every operation takes any finite fp32 numbers; fp64 components beyond 1e70 are a ValueError.
@@ -332,9 +348,6 @@ class Lorentz(Geometry):
     Source: MERU (Desai et al., 2023).
     """
 
-    no_weight_decay: frozenset[str] = frozenset({"log_curv"})
-    log_curv: nn.Parameter
-
     def __init__(
         self,
         *,
@@ -344,18 +357,10 @@ class Lorentz(Geometry):
         min_radius: float = MIN_RADIUS,
         pooling: Pooling = "mean",
     ) -> None:
-        super().__init__()
+        super().__init__(
+            (), curv_init=curv_init, learn_curv=learn_curv, curv_range=curv_range, min_radius=min_radius
+        )
         self.pooling = one_of("pooling", pooling, Pooling)
-        number("curv_init", curv_init, above=0)
-        number("curv_range", curv_range, least=1)
-        number("min_radius", min_radius, above=0)
-        self.curv_init, self.curv_range, self.min_radius = curv_init, curv_range, min_radius
-        self.log_curv = nn.Parameter(torch.tensor(math.log(curv_init)), requires_grad=learn_curv)
-
-    @property
-    def curv(self) -> Tensor:
-        """c > 0, 0-dim, fp32 or better."""
-        return self.log_curv.to(torch.promote_types(self.log_curv.dtype, torch.float32)).exp()
 
     def lift(self, features: Tensor) -> Tensor:
         return exp_map0(features, curv=self.curv)
@@ -366,7 +371,7 @@ class Lorentz(Geometry):
     @full_precision
     def pool(self, features: Tensor) -> Tensor:
         if self.pooling == "mean":
-            return self.lift(kernels.mean(features))
+            return self.lift(mean(features))
         work = working_dtype(features.device)
         length = torch.linalg.vector_norm(features, dim=-1, dtype=work).mean(-1, keepdim=True)
         # Where it does not fit into the dtype, the lifted point lies at the end of the space whatever the length is.
@@ -392,38 +397,37 @@ class Lorentz(Geometry):
     def factored_similarity(self, x: Tensor, y: Tensor) -> tiles.Factored:
         return tiles.negative_lorentz_distance(x, y, curv=self.curv)
 
-    @full_precision
-    def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
-        """Linear in the tangent space at the root of the space."""
-        return self.lift(kernels.line(self.flatten(root), self.flatten(x), weights))  # (T, D)
-
     def geodesic(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """At even distances for even weights; the way of :meth:`interpolate` between the same points is longer."""
         return geodesic(x, y, weights, curv=self.curv)
 
-    def root(self, dim: int) -> Tensor:
-        return torch.zeros(dim, device=self.log_curv.device)
-
-    def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
-        return oxy_angle(apex, point, curv=self.curv)[..., None]
-
-    def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
-        return pairwise_oxy_angle(apex, point, curv=self.curv)
+    @property
+    def cones(self) -> "LorentzCones":
+        return LorentzCones(self)
 
     @full_precision
     def factored_exterior_angle(self, apex: Tensor, point: Tensor) -> tiles.Factored:
         return tiles.exterior_angle(apex, point, curv=self.curv)
 
-    def half_aperture(self, apex: Tensor) -> Tensor:
-        return half_aperture(apex, curv=self.curv, min_radius=self.min_radius)[..., None]
-
     def stats(self) -> dict[str, float]:
         return {"curv": self.curv.item()}
 
-    @torch.no_grad()
-    def constrain_(self) -> None:
-        centre, width = math.log(self.curv_init), math.log(self.curv_range)
-        self.log_curv.clamp_(centre - width, centre + width)
+
+@dataclass(frozen=True)
+class LorentzCones(Cones):
+    """Cones with half aperture asin(2 r_min / (sqrt(c) |x|)), r_min = ``min_radius`` of the geometry."""
+
+    geometry: Lorentz
+
+    def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
+        return oxy_angle(apex, point, curv=self.geometry.curv)[..., None]
+
+    def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
+        return pairwise_oxy_angle(apex, point, curv=self.geometry.curv)
+
+    def half_aperture(self, apex: Tensor) -> Tensor:
+        geometry = self.geometry
+        return half_aperture(apex, curv=geometry.curv, min_radius=geometry.min_radius)[..., None]
 
 
 def _working(*points: Tensor, curv: float | Tensor, pairwise: bool = False) -> tuple[Tensor, ...]:

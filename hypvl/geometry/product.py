@@ -4,18 +4,19 @@ A vector of D = F d components is F blocks of d; block i is a point of factor i.
 tensors, (..., F, d), never a loop.
 """
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from hypvl.allowlist import configurable
-from hypvl.checks import MOST_FEATURES, number, whole_number
-from hypvl.geometry import kernels, lorentz
-from hypvl.geometry.base import Geometry
-from hypvl.numerics import full_precision
+from hypvl.checks import MOST_FEATURES, whole_number
+from hypvl.geometry import lorentz
+from hypvl.geometry.cones import Cones
+from hypvl.geometry.hyperbolic import Hyperbolic
+from hypvl.numerics import full_precision, mean
 
 # Entries (factors x rows x columns) that a pairwise function holds at once; about 40 bytes each in the backward pass.
 BLOCK_ENTRIES = 2**24
@@ -24,7 +25,7 @@ Pairwise = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @configurable("model")
-class Product(Geometry):
+class Product(Hyperbolic):
     """F Lorentz factors of dimension d with the l1 product distance, d(x, y) = (1/F) sum_i d_i(x_i, y_i).
 
     Lifting, flattening, pooling and interpolating act factor by factor; exterior angles and apertures have one
@@ -46,9 +47,6 @@ class Product(Geometry):
     Source: PHyCLIP (ICLR 2026): 64 factors of dimension 8, l1 product metric; factors: MERU (arXiv 2304.09172).
     """
 
-    no_weight_decay: frozenset[str] = frozenset({"log_curv"})
-    log_curv: nn.Parameter
-
     def __init__(
         self,
         factors: int = 64,
@@ -59,22 +57,16 @@ class Product(Geometry):
         curv_range: float = 10.0,
         min_radius: float = lorentz.MIN_RADIUS,
     ) -> None:
-        super().__init__()
         factors = whole_number("factors", factors, least=1, most=MOST_FEATURES)
         factor_dim = whole_number("factor_dim", factor_dim, least=1, most=MOST_FEATURES)
-        number("curv_init", curv_init, above=0)
-        number("curv_range", curv_range, least=1)
-        number("min_radius", min_radius, above=0)
+        super().__init__(
+            (factors,),
+            curv_init=curv_init,
+            learn_curv=learn_curv,
+            curv_range=curv_range,
+            min_radius=min_radius,
+        )
         self.factors, self.factor_dim = factors, factor_dim
-        self.curv_init, self.curv_range, self.min_radius = curv_init, curv_range, min_radius
-        self.log_curv = nn.Parameter(
-            torch.full((factors,), math.log(curv_init)), requires_grad=learn_curv
-        )  # (F,)
-
-    @property
-    def curv(self) -> Tensor:
-        """c_i > 0, (F,), fp32 or better."""
-        return self.log_curv.to(torch.promote_types(self.log_curv.dtype, torch.float32)).exp()
 
     def lift(self, features: Tensor) -> Tensor:
         """(..., F d) -> (..., F d).
@@ -82,54 +74,32 @@ class Product(Geometry):
         Raises:
             ValueError: the last dimension is not F d.
         """
-        return lorentz.exp_map0(self.split(features), curv=self._curv_rows()).flatten(-2)
+        return lorentz.exp_map0(self.split(features), curv=self.curv_rows()).flatten(-2)
 
     def flatten(self, embeddings: Tensor) -> Tensor:
-        return lorentz.log_map0(self.split(embeddings), curv=self._curv_rows()).flatten(-2)
+        return lorentz.log_map0(self.split(embeddings), curv=self.curv_rows()).flatten(-2)
 
     @full_precision
     def pool(self, features: Tensor) -> Tensor:
-        return self.lift(kernels.mean(features))
+        return self.lift(mean(features))
 
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
         """-(1/F) sum_i d_i of all pairs, at most 0; the error in each d_i is that of ``lorentz.pairwise_dist``."""
-        return -self._mean_over_factors(_dist, x, y)
-
-    @full_precision
-    def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
-        """Linear in the tangent space at the root of every factor."""
-        return self.lift(kernels.line(self.flatten(root), self.flatten(x), weights))  # (T, D)
+        return -self.mean_over_factors(_dist, x, y)
 
     def geodesic(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """The geodesic of every factor at once, which is a shortest way of the l1 distance."""
-        return lorentz.geodesic(self.split(x), self.split(y), weights, curv=self._curv_rows()).flatten(-2)
+        return lorentz.geodesic(self.split(x), self.split(y), weights, curv=self.curv_rows()).flatten(-2)
 
-    def root(self, dim: int) -> Tensor:
-        return torch.zeros(dim, device=self.log_curv.device)
-
-    def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
-        return lorentz.oxy_angle(self.split(apex), self.split(point), curv=self._curv_rows())  # (..., F)
-
-    def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
-        """Mean over the factors of the exterior angles, (B1, D), (B2, D) -> (B1, B2) radians, as the distance is.
-
-        Whether a cone holds a point is a question to :meth:`exterior_angle`, factor by factor.
-        """
-        return self._mean_over_factors(_angle, apex, point)
-
-    def half_aperture(self, apex: Tensor) -> Tensor:
-        return lorentz.half_aperture(self.split(apex), curv=self._curv_rows(), min_radius=self.min_radius)
+    @property
+    def cones(self) -> "ProductCones":
+        return ProductCones(self)
 
     def stats(self) -> dict[str, float]:
         """Mean, least and greatest c_i."""
         c = self.curv.detach()
         low, mean, high = torch.stack([c.min(), c.mean(), c.max()]).tolist()
         return {"curv": mean, "curv_min": low, "curv_max": high}
-
-    @torch.no_grad()
-    def constrain_(self) -> None:
-        centre, width = math.log(self.curv_init), math.log(self.curv_range)
-        self.log_curv.clamp_(centre - width, centre + width)
 
     def split(self, x: Tensor) -> Tensor:
         """The factors of vectors: (..., F d) -> (..., F, d)."""
@@ -140,11 +110,12 @@ class Product(Geometry):
             )
         return x.unflatten(-1, (self.factors, self.factor_dim))
 
-    def _curv_rows(self) -> Tensor:
-        return self.curv[:, None]  # (F, 1), against (..., F, d)
+    def curv_rows(self) -> Tensor:
+        """c, (F, 1), against (..., F, d)."""
+        return self.curv[:, None]
 
     @full_precision
-    def _mean_over_factors(self, function: Pairwise, x: Tensor, y: Tensor) -> Tensor:
+    def mean_over_factors(self, function: Pairwise, x: Tensor, y: Tensor) -> Tensor:
         """Mean over factors of ``function((F, b, d), (F, B2, d), c)`` -> (F, b, B2), for all pairs: (B1, B2)."""
         x, y = self.split(x).movedim(-2, 0), self.split(y).movedim(-2, 0)  # (F, B1, d), (F, B2, d)
         c = self.curv[:, None, None]
@@ -161,6 +132,24 @@ class Product(Geometry):
                 for part in x.split(rows, dim=1)
             ]
         )
+
+
+@dataclass(frozen=True)
+class ProductCones(Cones):
+    """The cones of every factor; a pairwise angle is the mean over factors, as the distance is."""
+
+    geometry: Product
+
+    def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
+        space = self.geometry
+        return lorentz.oxy_angle(space.split(apex), space.split(point), curv=space.curv_rows())  # (..., F)
+
+    def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
+        return self.geometry.mean_over_factors(_angle, apex, point)
+
+    def half_aperture(self, apex: Tensor) -> Tensor:
+        space = self.geometry
+        return lorentz.half_aperture(space.split(apex), curv=space.curv_rows(), min_radius=space.min_radius)
 
 
 def _dist(x: Tensor, y: Tensor, curv: Tensor) -> Tensor:

@@ -326,12 +326,11 @@ def _signed(apex_modality: Modality, angle: Tensor) -> Tensor:
 
 
 def _angle(geometry: Geometry, apex: Tensor, point: Tensor) -> Tensor:
-    angle = geometry.pairwise_exterior_angle(apex, point)
-    if angle is None:
+    if geometry.cones is None:
         raise ValueError(
             f"geometry: got {type(geometry).__name__}, which has no exterior angles; use one with cones."
         )
-    return angle
+    return geometry.cones.pairwise_exterior_angle(apex, point)
 
 
 def _checked(prompt_features: Sequence[Tensor] | Tensor) -> list[Tensor]:

@@ -7,8 +7,7 @@ from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.geometry import tiles
 from hypvl.geometry.base import Geometry, Side
-from hypvl.geometry.kernels import line, straight_distances
-from hypvl.numerics import full_precision, inner_products, working_dtype
+from hypvl.numerics import full_precision, inner_products, line, straight_distances, working_dtype
 
 _SHORTEST = 1e-25  # a row of this length or less has no direction; keeps the gradient, 1 / length, in fp32
 
@@ -68,4 +67,12 @@ class Sphere(Geometry):
         return normalize(line(root, x, weights))  # (T, D)
 
     def root(self, dim: int) -> None:
+        return None
+
+    @property
+    def cones(self) -> None:
+        return None
+
+    @property
+    def curvature(self) -> None:
         return None

@@ -50,11 +50,23 @@ class Entailment(LossTerm):
         self.needs = frozenset({self.general, self.specific})
 
     def forward(self, ctx: PairContext) -> Tensor:
-        geometry = ctx.model.geometry
-        apex, point = ctx.embeddings(self.general), ctx.embeddings(self.specific)  # (B, D)
-        angle, aperture = geometry.exterior_angle(apex, point), geometry.half_aperture(apex)  # (B, F)
-        if angle is None or aperture is None:
-            raise ValueError(
-                f"entailment: {type(geometry).__name__} has no cones; use a hyperbolic geometry or drop the term."
-            )
+        angle, aperture = cone_angles(ctx, self.general, self.specific)  # (B, F)
         return entailment_loss(angle, aperture, aperture_factor=self.aperture_factor)
+
+
+def cone_angles(ctx: PairContext, general: View, specific: View) -> tuple[Tensor, Tensor]:
+    """Exterior angle at each local general embedding towards its specific one, and its half aperture.
+
+    Returns:
+        (B, F), (B, F) radians.
+
+    Raises:
+        ValueError: when the geometry has no cones.
+    """
+    cones = ctx.model.geometry.cones
+    if cones is None:
+        raise ValueError(
+            f"entailment: {type(ctx.model.geometry).__name__} has no cones; use a hyperbolic geometry or drop the term."
+        )
+    apex, point = ctx.embeddings(general), ctx.embeddings(specific)  # (B, D)
+    return cones.exterior_angle(apex, point), cones.half_aperture(apex)

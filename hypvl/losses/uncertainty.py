@@ -12,12 +12,12 @@ from torch import Tensor
 
 from hypvl.allowlist import configurable
 from hypvl.checks import number
-from hypvl.geometry.kernels import safe_sqrt
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.contrastive import contrastive_loss
+from hypvl.losses.entailment import cone_angles
 from hypvl.losses.form import Form, Tiling
 from hypvl.losses.tiled import contrastive_losses
-from hypvl.numerics import full_precision
+from hypvl.numerics import full_precision, safe_sqrt
 
 
 @full_precision
@@ -187,13 +187,7 @@ class AngledEntailment(LossTerm):
 
     def per_pair(self, ctx: PairContext) -> Tensor:
         """The loss of each local pair, (B,)."""
-        geometry = ctx.model.geometry
-        apex, point = ctx.embeddings(self.general), ctx.embeddings(self.specific)  # (B, D)
-        angle, aperture = geometry.exterior_angle(apex, point), geometry.half_aperture(apex)  # (B, F)
-        if angle is None or aperture is None:
-            raise ValueError(
-                f"entailment: {type(geometry).__name__} has no cones; use a hyperbolic geometry or drop the term."
-            )
+        angle, aperture = cone_angles(ctx, self.general, self.specific)  # (B, F)
         return angled_entailment(
             angle, aperture, aperture_factor=self.aperture_factor, angle_weight=self.angle_weight
         )

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hypvl.diagnostics.verdict import judge
+from hypvl.diagnostics.verdict import interpret
 
 WORKING = {
     "curv": 1.0,
@@ -31,20 +31,20 @@ UNORDERED = {"radial_order_auc": 51.0, "radial_order_auc_null": 50.0, "radial_or
 
 
 def levels(**changes: float) -> dict[str, str]:
-    return {finding.part: finding.level for finding in judge({**WORKING, **changes}).findings}
+    return {finding.part: finding.level for finding in interpret({**WORKING, **changes}).findings}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_nothing_is_judged_by_what_is_no_number(value: float) -> None:
     for name in WORKING:
-        verdict = judge({**WORKING, name: value})
+        verdict = interpret({**WORKING, name: value})
         assert verdict.status == "not finite" and [finding.level for finding in verdict.findings] == ["bad"]
         assert f"Not finite: {name} is NaN or infinite" in verdict.text
-    assert "and 1 more numbers are NaN" in judge({"curv": math.nan, "text_radius_q50": value}).text
+    assert "and 1 more numbers are NaN" in interpret({"curv": math.nan, "text_radius_q50": value}).text
 
 
 def test_a_working_space() -> None:
-    verdict = judge(WORKING)
+    verdict = interpret(WORKING)
     assert verdict.status == "works"
     assert {finding.level for finding in verdict.findings} == {"good"}
     assert "median u = 1.2 for texts and 1.9 for images at c = 1" in verdict.text
@@ -52,30 +52,33 @@ def test_a_working_space() -> None:
 
 
 def test_the_published_image_is_idle() -> None:
-    verdict = judge({**WORKING, **FLAT, **SATURATED, **UNORDERED})
+    verdict = interpret({**WORKING, **FLAT, **SATURATED, **UNORDERED})
     assert verdict.status == "idle"
     assert verdict.text.startswith("Almost flat: median u = 0.19")
     assert "Cones saturated: 97% of texts hold a half space" in verdict.text
     assert "No radial order" in verdict.text
-    assert judge({**WORKING, **FLAT}).status == "partly"
-    assert "100% of curvatures at the limit of their range" in judge({**WORKING, "curv_at_bound": 100.0}).text
+    assert interpret({**WORKING, **FLAT}).status == "partly"
+    assert (
+        "100% of curvatures at the limit of their range"
+        in interpret({**WORKING, "curv_at_bound": 100.0}).text
+    )
 
 
 def test_each_part_by_itself() -> None:
     assert levels(cone_violation_rate=95.0)["cones"] == "bad"
-    assert levels(cone_violation_rate=69.0)["cones"] == "bad"  # 71 of strangers: no difference
+    assert levels(cone_violation_rate=69.0)["cones"] == "bad"  # 71 of shuffled pairs: no difference
     assert levels(saturated_cones_text=60.0)["cones"] == "note"
     # All texts inside all images, whoever they belong to: modalities are ordered, pairs are not.
     assert levels(radial_order_auc=100.0, radial_order_auc_null_quantile=50.0)["order"] == "note"
     assert levels(relative_modality_gap=0.7)["gap"] == "note"
     assert levels(clipped_image=0.5)["clipping"] == "bad"
-    assert judge({**WORKING, "effective_rank_text_share": 0.5}).status == "collapsed"
+    assert interpret({**WORKING, "effective_rank_text_share": 0.5}).status == "collapsed"
 
 
 def test_what_is_absent_is_not_judged() -> None:
-    sphere = judge(
+    sphere = interpret(
         {"radial_order_auc": 40.0, "radial_order_auc_null": 40.0, "radial_order_auc_null_quantile": 50.0}
     )
     assert sphere.status == "no curvature"
     assert [finding.part for finding in sphere.findings] == ["order"]
-    assert judge({}).findings == ()
+    assert interpret({}).findings == ()

@@ -208,15 +208,15 @@ def test_pairs_and_single_angles_agree_on_who_holds_whom() -> None:
     apexes, points = (torch.randn((n, 3), generator=generator, dtype=F64) for n in (40, 60))
     with torch.no_grad():
         holds = entails(geometry, 0.15 * apexes, 2.0 * points)
-        angle = geometry.exterior_angle((0.15 * apexes)[None], (2.0 * points)[:, None])[..., 0]
-        expected = angle <= geometry.half_aperture(0.15 * apexes)[:, 0]
+        angle = geometry.cones.exterior_angle((0.15 * apexes)[None], (2.0 * points)[:, None])[..., 0]
+        expected = angle <= geometry.cones.half_aperture(0.15 * apexes)[:, 0]
     assert holds is not None
     assert 0.1 < expected.double().mean() < 0.9
     assert torch.equal(holds, expected)
 
 
 def test_a_product_space_entails_only_where_every_factor_does() -> None:
-    class Product:
+    class Factors:
         """Two factors of one dimension: the angle at an apex is 0 outwards and pi inwards, the aperture 1."""
 
         def half_aperture(self, apex: Tensor) -> Tensor:
@@ -227,7 +227,7 @@ def test_a_product_space_entails_only_where_every_factor_does() -> None:
 
     apexes = torch.tensor([[1.0, 1.0], [-1.0, 1.0]])
     points = torch.tensor([[2.0, 2.0], [2.0, 0.5], [-3.0, 4.0]])
-    holds = entails(Product(), apexes, points)  # type: ignore[arg-type]
+    holds = entails(SimpleNamespace(cones=Factors()), apexes, points)  # type: ignore[arg-type]
     assert holds is not None
     assert holds.tolist() == [[True, False], [False, False], [False, True]]
 

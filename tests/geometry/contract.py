@@ -66,12 +66,36 @@ class GeometryContract:
         assert (d[:, :, None] <= d[:, None, :] + d.mT[None] + 1e-9).all()
         nearer = geometry.pairwise_similarity(x[:1], x[1:]).argsort(descending=True)
         assert torch.equal(geometry.pairwise_distance(x[:1], x[1:]).argsort(), nearer)
-        root, curvatures = geometry.root(D), geometry.curvatures()
+        root, curvature = geometry.root(D), geometry.curvature
         if root is None:
             return
-        flat = geometry.flatten(x).unflatten(-1, (1 if curvatures is None else len(curvatures), -1))
+        flat = geometry.flatten(x).unflatten(-1, (1 if curvature is None else len(curvature), -1))
         lengths = torch.linalg.vector_norm(flat, dim=-1).mean(-1)
         torch.testing.assert_close(geometry.pairwise_distance(root[None].double(), x)[0], lengths)
+
+    def test_curvature_is_one_positive_number_a_factor_within_its_range(self) -> None:
+        geometry = self.build()
+        curvature, limits = geometry.curvature, geometry.curvature_range
+        if curvature is None:
+            assert limits is None and "curv" not in geometry.stats()
+            return
+        assert curvature.ndim == 1 and bool((curvature > 0).all()) and not curvature.requires_grad
+        assert limits is None or limits[0] <= curvature.min() <= curvature.max() <= limits[1]
+
+    def test_curvature_tells_how_distances_differ_from_flat_ones(self) -> None:
+        """Two points at distance r from the root, a right angle apart: cosh(sqrt(c) d) = cosh(sqrt(c) r)^2."""
+        geometry = self.build().double()
+        curvature, root = geometry.curvature, geometry.root(D)
+        if curvature is None or root is None:
+            return
+        parts = len(curvature)
+        flat = torch.zeros(2, parts, D // parts, dtype=torch.float64)
+        flat[0, :, 0] = flat[1, :, 1] = 0.8
+        x = geometry.lift(flat.flatten(1))
+        side = (curvature.sqrt() * 0.8).cosh().square().acosh() / curvature.sqrt()  # (F,)
+        torch.testing.assert_close(
+            geometry.pairwise_distance(x[:1], x[1:])[0, 0], side.mean(), rtol=1e-6, atol=0
+        )
 
     def test_a_misspelt_side_is_refused(self) -> None:
         geometry = self.build()
@@ -107,13 +131,17 @@ class GeometryContract:
             "flatten": lambda x, y: geometry.flatten(geometry.lift(x)),
             "similarity": lambda x, y: geometry.pairwise_similarity(geometry.lift(x), geometry.lift(y)),
             "ranking": lambda x, y: geometry.ranking_similarity(geometry.lift(x), geometry.lift(y)),
-            "angle": lambda x, y: geometry.exterior_angle(geometry.lift(x), geometry.lift(y)),
-            "angles": lambda x, y: geometry.pairwise_exterior_angle(geometry.lift(x), geometry.lift(y)),
-            "aperture": lambda x, y: geometry.half_aperture(geometry.lift(x)),
             "way": lambda x, y: geometry.interpolate(geometry.lift(x[0]), geometry.lift(y[0]), weights),
             "key": lambda x, y: geometry.inner_product_form(geometry.lift(x), side="key"),
             "query": lambda x, y: geometry.inner_product_form(geometry.lift(x), side="query"),
         }
+        cones = geometry.cones
+        if cones is not None:
+            operations |= {
+                "angle": lambda x, y: cones.exterior_angle(geometry.lift(x), geometry.lift(y)),
+                "angles": lambda x, y: cones.pairwise_exterior_angle(geometry.lift(x), geometry.lift(y)),
+                "aperture": lambda x, y: cones.half_aperture(geometry.lift(x)),
+            }
         for size in sizes[dtype]:
             for name, operation in operations.items():
                 x, y = ((size * rows(B2, seed=seed)).to(dtype).requires_grad_() for seed in (0, 1))
@@ -143,12 +171,12 @@ class GeometryContract:
 
     def test_cones_or_none(self) -> None:
         geometry = self.build().double()
-        x, y = self.embeddings(geometry, B2), self.embeddings(geometry, B2, seed=1)
-        angle, aperture = geometry.exterior_angle(x, y), geometry.half_aperture(x)
-        pairwise = geometry.pairwise_exterior_angle(x, y)
-        if angle is None or aperture is None or pairwise is None:
-            assert angle is None and aperture is None and pairwise is None
+        cones = geometry.cones
+        if cones is None:
             return
+        x, y = self.embeddings(geometry, B2), self.embeddings(geometry, B2, seed=1)
+        angle, aperture = cones.exterior_angle(x, y), cones.half_aperture(x)
+        pairwise = cones.pairwise_exterior_angle(x, y)
         assert angle.shape[:-1] == aperture.shape[:-1] == (B2,)
         assert angle.shape[-1] == aperture.shape[-1]
         assert ((angle >= 0) & (angle <= torch.pi)).all()
@@ -156,8 +184,7 @@ class GeometryContract:
         torch.testing.assert_close(pairwise.diagonal(), angle.mean(-1), rtol=1e-9, atol=1e-9)
         root = geometry.root(D)
         if root is not None:  # the root entails everything: its cone is all of the space in front of it
-            at_root = geometry.half_aperture(root.double())
-            assert at_root is not None
+            at_root = cones.half_aperture(root.double())
             torch.testing.assert_close(at_root, torch.full_like(at_root, torch.pi / 2))
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -187,8 +214,10 @@ class GeometryContract:
         y = torch.cat((lifted, -lifted, lifted.detach().roll(1, 0), torch.zeros(1, D)))
         terms = [lifted, geometry.flatten(lifted), geometry.pool(x), geometry.pairwise_similarity(lifted, y)]
         terms += [geometry.ranking_similarity(lifted, y)]
-        cones = (geometry.exterior_angle(lifted, lifted.roll(1, 0)), geometry.half_aperture(lifted))
-        terms += [t for t in (*cones, geometry.pairwise_exterior_angle(lifted, y)) if t is not None]
+        cones = geometry.cones
+        if cones is not None:
+            terms += [cones.exterior_angle(lifted, lifted.roll(1, 0)), cones.half_aperture(lifted)]
+            terms += [cones.pairwise_exterior_angle(lifted, y)]
         inputs = [x, *(p for p in geometry.parameters() if p.requires_grad)]
         for term in terms:
             assert term.isfinite().all()
@@ -204,12 +233,12 @@ class GeometryContract:
             geometry.pairwise_similarity(x, x),
             geometry.ranking_similarity(x, x),
         ]
-        terms += [
-            geometry.exterior_angle(x, x),
-            geometry.half_aperture(x),
-            geometry.pairwise_exterior_angle(x, x),
-        ]
-        assert all(term.isnan().all() for term in terms if term is not None)
+        cones = geometry.cones
+        if cones is not None:
+            terms += [
+                cones.exterior_angle(x, x), cones.half_aperture(x), cones.pairwise_exterior_angle(x, x)
+            ]  # fmt: skip
+        assert all(term.isnan().all() for term in terms)
 
     def test_gradcheck(self) -> None:
         geometry = self.build().double()

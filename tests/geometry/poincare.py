@@ -3,10 +3,13 @@
 x_ball = x / (1 + sqrt(1 + c |x|^2)) of the hyperboloid's space components x; distances, radii, cones are the same.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from hypvl.geometry.base import Geometry
+from hypvl.geometry.cones import Cones
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.numerics import full_precision
 
@@ -22,25 +25,29 @@ class PoincareBall(Geometry):
         self.hyperboloid = Lorentz(curv_init=curv_init)
 
     @property
-    def curv(self) -> Tensor:
-        return self.hyperboloid.curv
+    def curvature(self) -> Tensor:
+        return self.hyperboloid.curvature
+
+    @property
+    def cones(self) -> Cones:
+        return BallCones(self)
 
     @full_precision
     def ball(self, x: Tensor) -> Tensor:
         """Space components -> coordinates in the ball, (..., D)."""
-        c = self.curv.to(x)
+        c = self.hyperboloid.curv.to(x)
         return x / (1 + (1 + c * x.square().sum(-1, keepdim=True)).sqrt())
 
     @full_precision
     def space(self, y: Tensor) -> Tensor:
         """Coordinates in the ball -> space components, (..., D)."""
-        c = self.curv.to(y)
+        c = self.hyperboloid.curv.to(y)
         return 2 * y / (1 - c * y.square().sum(-1, keepdim=True)).clamp(min=1e-6)
 
     @full_precision
     def lift(self, features: Tensor) -> Tensor:
         # |features| is the distance to the root; far ones are drawn in, with their direction kept.
-        length = torch.linalg.vector_norm(features, dim=-1, keepdim=True).detach() * self.curv.detach().sqrt()
+        length = torch.linalg.vector_norm(features, dim=-1, keepdim=True).detach() * self.curvature.sqrt()
         return self.ball(self.hyperboloid.lift(features / (length / _FARTHEST).clamp(min=1)))
 
     @full_precision
@@ -62,20 +69,26 @@ class PoincareBall(Geometry):
     def root(self, dim: int) -> Tensor:
         return self.hyperboloid.root(dim)
 
-    @full_precision
-    def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
-        return self.hyperboloid.exterior_angle(self.space(apex), self.space(point))
-
-    @full_precision
-    def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
-        return self.hyperboloid.pairwise_exterior_angle(self.space(apex), self.space(point))
-
-    @full_precision
-    def half_aperture(self, apex: Tensor) -> Tensor:
-        return self.hyperboloid.half_aperture(self.space(apex))
-
     def stats(self) -> dict[str, float]:
         return self.hyperboloid.stats()
 
     def constrain_(self) -> None:
         self.hyperboloid.constrain_()
+
+
+@dataclass(frozen=True)
+class BallCones(Cones):
+    """The cones of the hyperboloid at the same points."""
+
+    ball: PoincareBall
+
+    def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
+        space = self.ball.space
+        return self.ball.hyperboloid.cones.exterior_angle(space(apex), space(point))
+
+    def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
+        space = self.ball.space
+        return self.ball.hyperboloid.cones.pairwise_exterior_angle(space(apex), space(point))
+
+    def half_aperture(self, apex: Tensor) -> Tensor:
+        return self.ball.hyperboloid.cones.half_aperture(self.ball.space(apex))

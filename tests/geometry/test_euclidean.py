@@ -38,7 +38,7 @@ def test_far_from_the_origin_the_distance_keeps_its_digits() -> None:
 def test_root_is_the_origin_and_without_a_radius_there_are_no_cones() -> None:
     geometry = Euclidean()
     assert geometry.root(3).tolist() == [0.0, 0.0, 0.0]
-    assert geometry.half_aperture(torch.ones(1, 3)) is None
+    assert geometry.cones is None and geometry.curvature is None
     assert geometry.state_dict() == {}
     path = geometry.interpolate(torch.tensor([2.0, 4.0]), geometry.root(2), torch.tensor([0.0, 0.25, 1.0]))
     assert path.tolist() == [[0.0, 0.0], [0.5, 1.0], [2.0, 4.0]]
@@ -73,7 +73,10 @@ def test_apertures_by_hand() -> None:
 
 def test_apertures_are_those_of_meru_at_the_same_norm() -> None:
     x = torch.tensor([[0.3, 0.9]], dtype=torch.float64)
-    wide, meru = Euclidean(min_radius=0.2).half_aperture(x), Lorentz(curv_init=1.0).half_aperture(x)
+    wide, meru = (
+        Euclidean(min_radius=0.2).cones.half_aperture(x),
+        Lorentz(curv_init=1.0).cones.half_aperture(x),
+    )
     assert wide is not None
     assert torch.equal(wide, meru)
 

@@ -1,4 +1,4 @@
-"""Series, guarded roots and exact perpendiculars."""
+"""Series, and distances and angles after a matrix product."""
 
 import math
 
@@ -26,30 +26,6 @@ def test_series_and_closed_forms_meet(r: float) -> None:
         slope = mp.diff(lambda u, f=wanted: f(mp.sqrt(u)) / mp.sqrt(u), s)
         # Just above the switch the closed form's slope loses two digits.
         assert abs(grad.item() / slope - 1) < 1e-13
-
-
-def test_guarded_root_and_quotient() -> None:
-    x = torch.tensor([-1.0, 0.0, 4.0], dtype=torch.float64, requires_grad=True)
-    root = kernels.safe_sqrt(x)
-    assert root.tolist() == [0.0, 0.0, 2.0]
-    assert torch.autograd.grad(root.sum(), x)[0].tolist() == [0.0, 0.0, 0.25]
-    quotient = kernels.safe_divide(torch.ones_like(x), x)
-    assert quotient.tolist() == [0.0, 0.0, 0.25]
-    assert torch.autograd.grad(quotient.sum(), x)[0].tolist() == [0.0, 0.0, -1 / 16]
-
-
-def test_perpendicular_keeps_its_digits_far_below_the_rounding_of_its_argument() -> None:
-    """y = 3 x + a perpendicular part about 1e-13 of it: a plain projection keeps 3 digits of that."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(8, generator=generator, dtype=torch.float64)
-    y = 3 * x + 1e-13 * torch.randn(8, generator=generator, dtype=torch.float64)
-    a, b = exact.vector(x), exact.vector(y)
-    k = exact.dot(a, b) / exact.dot(a, a)
-    wanted = [q - k * p for p, q in zip(a, b, strict=True)]
-    assert exact.relative_error(kernels.perpendicular(y, x), wanted) < 1e-14
-    assert exact.relative_error(y - (y @ x) / (x @ x) * x, wanted) > 1e-5
-    inputs = (torch.randn(2, 3, dtype=torch.float64).requires_grad_(), x[:3].clone().requires_grad_())
-    assert torch.autograd.gradcheck(kernels.perpendicular, inputs)
 
 
 def test_pairs_of_one_product() -> None:

@@ -54,14 +54,14 @@ def test_the_middle_of_two_points() -> None:
     points = double([[math.sinh(1.0), 0.0], [math.sinh(3.0), 0.0]])
     torch.testing.assert_close(lorentz.einstein_midpoint(points, curv=1.0), double([math.sinh(2.0), 0.0]))
     # All weight on one point.
-    torch.testing.assert_close(lorentz.centroid(points, double([0.0, 2.0]), curv=1.0), points[1])
+    torch.testing.assert_close(lorentz.einstein_midpoint(points, double([0.0, 2.0]), curv=1.0), points[1])
     # Opposite points: the root. A batch of sets at once.
     batch = torch.stack((points, double([[5.0, 1.0], [-5.0, -1.0]])))
     expected = double([[math.sinh(2.0), 0.0], [0.0, 0.0]])
     torch.testing.assert_close(lorentz.einstein_midpoint(batch, curv=1.0), expected)
     # 1e4 out, where squares of the sums would cancel: identical points are their own midpoint.
     far = torch.full((3, 4), 5000.0, dtype=torch.float64)
-    torch.testing.assert_close(lorentz.centroid(far, curv=1.0), far[0], rtol=1e-14, atol=0)
+    torch.testing.assert_close(lorentz.einstein_midpoint(far, curv=1.0), far[0], rtol=1e-14, atol=0)
 
 
 def test_angle_and_distance_special_positions() -> None:
@@ -242,9 +242,9 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"weights: got shape \(3,\), expected \(\.\.\., 2\)"):
         lorentz.einstein_midpoint(x, torch.ones(3), curv=1.0)
     with pytest.raises(ValueError, match="weights: got negative ones or a sum of 0"):
-        lorentz.centroid(x, torch.zeros(2), curv=1.0)
+        lorentz.einstein_midpoint(x, torch.zeros(2), curv=1.0)
     with pytest.raises(ValueError, match=r"points: got shape \(6,\)"):
-        lorentz.centroid(x[0], curv=1.0)
+        lorentz.einstein_midpoint(x[0], curv=1.0)
     for wrong in ({"curv_init": 0.0}, {"curv_range": 0.5}, {"min_radius": -0.1}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}: got"):
             Lorentz(**wrong)

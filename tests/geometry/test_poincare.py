@@ -10,6 +10,7 @@ from hypvl.diagnostics import audit, structure
 from hypvl.geometry.lorentz import Lorentz
 from tests.geometry.contract import GeometryContract
 from tests.geometry.poincare import PoincareBall
+from tests.training.tiny import tiny_batch, tiny_learner
 
 
 class TestPoincareBall(GeometryContract):
@@ -67,3 +68,26 @@ def test_the_audit_of_a_run_is_that_of_the_points() -> None:
     )
     lorentz.pop("modality_gap"), ball.pop("modality_gap")  # of mean coordinates, as its name says
     assert ball == pytest.approx(lorentz, rel=1e-6)
+
+
+@pytest.mark.parametrize("recipe", ["meru", "atmg"])
+def test_a_training_step_and_scores_of_a_model_are_those_of_the_points(recipe: str) -> None:
+    """Scorer, losses, audit and model take a geometry of another package as it is."""
+    batch, outputs = tiny_batch(), []
+    for ball in (False, True):
+        learner = tiny_learner(recipe)
+        model = learner.model
+        if ball:
+            model.geometry = PoincareBall(curv_init=float(model.geometry.curvature))
+        learner.constrain_()
+        loss = learner(batch)[0].total
+        loss.backward()
+        model.eval()
+        with torch.no_grad():
+            images, texts = model.encode_image(batch["image"]), model.encode_text(batch["text"])
+            prompts = list(model.encode_text(batch["text"], stage="features").split(4))
+            scores = model.scores(images, texts, query_modality="image", key_modality="text")
+            classes = model.class_scores(images, prompts)
+        grad = model.visual_head.projection.weight.grad
+        outputs.append((loss, grad, scores.argsort(), classes.argmax(1)))
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-3, atol=1e-4)

@@ -47,8 +47,8 @@ def test_one_factor_is_the_lorentz_space() -> None:
     x, y = lorentz.lift(rows(4, seed=0)), lorentz.lift(rows(3, seed=1))
     assert torch.equal(one.lift(rows(4, seed=0)), x)
     assert torch.equal(one.pairwise_similarity(x, y), lorentz.pairwise_similarity(x, y))
-    assert torch.equal(one.exterior_angle(x[:3], y), lorentz.exterior_angle(x[:3], y))
-    assert torch.equal(one.half_aperture(x), lorentz.half_aperture(x))
+    assert torch.equal(one.cones.exterior_angle(x[:3], y), lorentz.cones.exterior_angle(x[:3], y))
+    assert torch.equal(one.cones.half_aperture(x), lorentz.cones.half_aperture(x))
     assert torch.equal(one.pool(rows(4, seed=0)), lorentz.pool(rows(4, seed=0)))
 
 
@@ -63,10 +63,12 @@ def test_hand_values() -> None:
     )
     assert geometry.pairwise_similarity(x, origin).item() == pytest.approx(-(1.0 + 0.5) / 2, rel=1e-12)
     assert geometry.pairwise_similarity(x, y).item() == pytest.approx(-(0.8 + 1.0) / 2, rel=1e-12)
-    assert geometry.exterior_angle(x, y)[0].tolist() == pytest.approx([math.pi] * 2)  # back past the root
-    assert geometry.exterior_angle(y, x)[0].tolist() == pytest.approx([0.0, math.pi])
+    assert geometry.cones.exterior_angle(x, y)[0].tolist() == pytest.approx(
+        [math.pi] * 2
+    )  # back past the root
+    assert geometry.cones.exterior_angle(y, x)[0].tolist() == pytest.approx([0.0, math.pi])
     wanted = [math.asin(0.2 / math.sinh(1.0)), math.asin(0.2 / math.sinh(0.5))]
-    assert geometry.half_aperture(x)[0].tolist() == pytest.approx(wanted, rel=1e-12)
+    assert geometry.cones.half_aperture(x)[0].tolist() == pytest.approx(wanted, rel=1e-12)
     assert geometry.flatten(x)[0].tolist() == pytest.approx([1.0, -0.5], rel=1e-15)
 
 
@@ -77,7 +79,7 @@ def test_against_sixty_digits(scale: float) -> None:
     x, y = (geometry.lift(rows(4, seed=s, scale=scale)) for s in (0, 1))
     curvs = [mp.mpf(c) for c in geometry.curv.tolist()]
     similarity = geometry.pairwise_similarity(x, y)
-    angle, aperture = geometry.exterior_angle(x, y), geometry.half_aperture(x)
+    angle, aperture = geometry.cones.exterior_angle(x, y), geometry.cones.half_aperture(x)
     flat = geometry.flatten(x)
     for i in range(4):
         blocks = [
@@ -104,8 +106,8 @@ def test_factors_do_not_mix() -> None:
     moved = x.clone()
     moved[:, 2:4] *= 1.5
     for before, after in (
-        (geometry.exterior_angle(x, y), geometry.exterior_angle(moved, y)),
-        (geometry.half_aperture(x), geometry.half_aperture(moved)),
+        (geometry.cones.exterior_angle(x, y), geometry.cones.exterior_angle(moved, y)),
+        (geometry.cones.half_aperture(x), geometry.cones.half_aperture(moved)),
     ):
         assert (before != after).tolist() == [[False, True, False]] * 2
     alone = Lorentz(curv_init=geometry.curv[1].item()).double()
@@ -142,7 +144,7 @@ def test_blocks_of_rows_change_neither_values_nor_gradients(
         geometry = spread(Product(3, 2)).double()
         a, b = rows(7, seed=0).requires_grad_(), rows(5, seed=1).requires_grad_()
         x, y = geometry.lift(a), geometry.lift(b)
-        values = [geometry.pairwise_similarity(x, y), geometry.pairwise_exterior_angle(x, y)]
+        values = [geometry.pairwise_similarity(x, y), geometry.cones.pairwise_exterior_angle(x, y)]
         weights = torch.arange(35.0, dtype=torch.float64).view(7, 5)
         total = sum((v * weights).sum() for v in values)
         return [*values, *torch.autograd.grad(total, (a, b, geometry.log_curv))]
@@ -173,7 +175,7 @@ def test_one_entails_another_in_every_factor() -> None:
     geometry = Product(2, 1).double()
     apex = geometry.lift(torch.tensor([[0.5, 0.5]]).double())
     point = geometry.lift(torch.tensor([[1.0, 0.1]]).double())
-    angle, aperture = geometry.exterior_angle(apex, point), geometry.half_aperture(apex)
+    angle, aperture = geometry.cones.exterior_angle(apex, point), geometry.cones.half_aperture(apex)
     assert (angle <= aperture).tolist() == [[True, False]]
 
 

@@ -43,8 +43,7 @@ def test_rows_of_any_length(length: float) -> None:
         assert grad.abs().sum() == 0
 
 
-def test_no_root_and_no_cones() -> None:
-    x = normalize(torch.ones(1, 3))
+def test_no_root_no_cones_and_no_curvature() -> None:
     assert Sphere().root(3) is None
-    assert Sphere().exterior_angle(x, x) is None
-    assert Sphere().half_aperture(x) is None
+    assert Sphere().cones is None
+    assert Sphere().curvature is None

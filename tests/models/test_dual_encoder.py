@@ -137,7 +137,7 @@ def test_prompts_scored_one_by_one_are_centred_one_by_one() -> None:
     columns = []
     for p in prompts:
         each = built.geometry.lift(p - means["text"])
-        angles = built.geometry.pairwise_exterior_angle(images, each)
+        angles = built.geometry.cones.pairwise_exterior_angle(images, each)
         assert angles is not None
         columns.append(angles.mean(-1))
     torch.testing.assert_close(built.class_scores(images, prompts), torch.stack(columns, dim=-1))

@@ -72,9 +72,8 @@ class Parts(nn.Module):
     def half_aperture(self, features: Tensor, *, modality: str) -> Tensor:
         """Apertures of unscaled features."""
         scale = self.alphas[modality].exp() if self.alphas else 1.0
-        found = self.geometry.half_aperture(self.embed(features * scale, modality=modality))
-        assert found is not None
-        return found
+        assert self.geometry.cones is not None
+        return self.geometry.cones.half_aperture(self.embed(features * scale, modality=modality))
 
     def loss(self, features: dict[str, Tensor]) -> LossOutput:
         """The objective on unscaled features by view name."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hypvl import distributed
 from hypvl.diagnostics.audit import in_percent, summary
-from hypvl.diagnostics.verdict import judge
+from hypvl.diagnostics.verdict import interpret
 from hypvl.errors import ConfigError
 from hypvl.losses.base import IMAGE, TEXT, View
 from hypvl.training.hooks.metrics import Sink, write_to
@@ -82,7 +82,7 @@ class LiveAudit(Hook):
             )
         )
         write_to(self.sinks, {"iteration": trainer.iteration, **{PREFIX + k: v for k, v in numbers.items()}})
-        verdict = judge(numbers)
+        verdict = interpret(numbers)
         logger.info("iteration {}: audit: {}: {}", trainer.iteration, verdict.status, verdict.text)
 
     def close(self, trainer: Trainer) -> None:
