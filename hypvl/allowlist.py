@@ -8,18 +8,17 @@ config reads only that file.
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
-Part = Literal["model", "dataset", "optim", "train", "evaluate"]
-PARTS: tuple[Part, ...] = get_args(Part)
+PARTS = ("model", "dataset", "optim", "train", "evaluate")
 #: Targets that are not ours, by their exact names. Never a package: `torch` holds functions that run any code.
-FOREIGN: dict[Part, tuple[str, ...]] = {"optim": ("torch.optim.AdamW", "torch.optim.adamw.AdamW")}
+FOREIGN: dict[str, tuple[str, ...]] = {"optim": ("torch.optim.AdamW", "torch.optim.adamw.AdamW")}
 _MARK = "_configurable_parts"
 
 T = TypeVar("T", bound=Callable[..., Any])
 
 
-def configurable(*parts: Part) -> Callable[[T], T]:
+def configurable(*parts: str) -> Callable[[T], T]:
     """Mark a class or function of a module as one that data may name. It stays as it is; subclasses are not marked.
 
     Args:
@@ -43,12 +42,12 @@ def configurable(*parts: Part) -> Callable[[T], T]:
     return mark
 
 
-def marked_targets(package: str = "hypvl") -> dict[Part, list[str]]:
+def marked_targets(package: str = "hypvl") -> dict[str, list[str]]:
     """The allow-list as the marks of a package and ``FOREIGN`` give it: part -> sorted exact dotted names.
 
     Imports every module of the package, so only the test that keeps the list calls it.
     """
-    names: dict[Part, set[str]] = {part: set(FOREIGN.get(part, ())) for part in PARTS}
+    names: dict[str, set[str]] = {part: set(FOREIGN.get(part, ())) for part in PARTS}
     for module in _modules(package):
         for name, value in vars(module).items():
             defined_as = (getattr(value, "__module__", None), getattr(value, "__qualname__", None))

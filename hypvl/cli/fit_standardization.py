@@ -193,7 +193,7 @@ def _config_text(content: dict[str, Any], args: argparse.Namespace) -> str:
     from hypvl.cli.loading import raw_config
     from hypvl.config import LazyCall, LazyConfig
     from hypvl.config.plain import to_plain
-    from hypvl.config.reader import dump_yaml, parse_yaml
+    from hypvl.config.reader import dump_yaml, stored_data
     from hypvl.encoders.standardize import Centering
     from hypvl.models.hub import load_config as load_model_config
 
@@ -203,9 +203,7 @@ def _config_text(content: dict[str, Any], args: argparse.Namespace) -> str:
         else LazyConfig.to_yaml(load_model_config(args.train_config))
     )
     source = str(args.checkpoint_path)
-    config: Any = (
-        parse_yaml(found, source=source) if isinstance(found, str) else to_plain(found, source=source)
-    )
+    config: Any = stored_data(found, source=source)
     for key in ("image_post", "text_post"):
         posts = config["model"].get(key)
         node = to_plain(LazyCall(Centering, partial=True)(), source=key)

@@ -13,8 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hypvl.config import overrides as override_rules
 from hypvl.config.plain import TARGET, as_config, dotted_name, one_line, to_plain, without_secrets
 from hypvl.config.pyfile import execute
-from hypvl.config.reader import dump_yaml, parse_json, parse_yaml
-from hypvl.config.renames import with_current_names
+from hypvl.config.reader import dump_yaml, parse_json, parse_yaml, stored_data
 from hypvl.config.targets import check_untrusted, is_reference_or_text
 from hypvl.errors import ConfigError, UserError
 from hypvl.io.files import write_atomically
@@ -112,7 +111,7 @@ class LazyConfig:
         Raises:
             ConfigError: when ``data`` is not a mapping or names a target that is not allowed.
         """
-        plain = with_current_names(to_plain(data, source=source), source=source)
+        plain = stored_data(data, source=source)
         check_untrusted(plain, source=source, extra_targets=extra_targets)
         return as_config(plain, source=source)
 

@@ -2,15 +2,14 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hypvl.checks import natural_number
-from hypvl.config.override_text import parse_override, value_of
-from hypvl.config.plain import TARGET, as_config, first_line, locate, to_plain
+from hypvl.config.plain import TARGET, as_config, first_line, locate, to_plain, walk
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,6 +25,9 @@ _WORDS = {
     "dict": "a mapping",
 }
 _ABSENT = object()
+_PLAIN = re.compile(r"(?P<key>[+~]{0,2}[\w.-]+)=(?P<value>[^'\"\\,\[\]{}()$=]+)")
+_BAD_TOKEN = re.compile(r"token recognition error at: '(?P<bad>.+)'")
+_QUOTING = "(in a shell: \"key='a value'\")"
 
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
@@ -57,6 +59,64 @@ def _parse(overrides: Sequence[str]) -> list["Override"]:
             raise ConfigError(f"override '{text}' names no key; expected dotted keys such as train.seed=1.")
         parsed.append(override)
     return parsed
+
+
+def parse_override(text: str) -> "Override":
+    """Read ``key=value``, ``+key=value``, ``++key=value`` or ``~key``.
+
+    A value that is one word, such as ``/daten/größe#2``, needs no quotes, whatever letters it has.
+
+    Raises:
+        ConfigError: in one line, naming the character that needs quotes where there is one.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    del parser.functions.definitions["shuffle"]  # it would draw at random, outside the run's seed
+    plain = _PLAIN.fullmatch(text)
+    readings = [text] if plain is None else [text, f"{plain['key']}='{plain['value']}'"]
+    errors: list[HydraException] = []
+    for reading in readings:
+        try:
+            return parser.parse_override(reading)
+        except HydraException as error:
+            errors.append(error)
+    raise ConfigError(_unreadable(text, first_line(errors[0]))) from errors[0]
+
+
+def value_of(override: "Override") -> Any:
+    """The value as plain data; ``None`` without quotes is null, as Python users mean it."""
+    return _without_none(override.value(), override._value)
+
+
+def _without_none(value: Any, typed: Any) -> Any:
+    if isinstance(value, list) and isinstance(typed, list):
+        return [_without_none(item, as_typed) for item, as_typed in zip(value, typed, strict=True)]
+    if isinstance(value, dict) and isinstance(typed, dict):
+        return {
+            key: _without_none(item, as_typed)
+            for (key, item), as_typed in zip(value.items(), typed.values(), strict=True)
+        }
+    return None if type(typed) is str and typed == "None" else value
+
+
+def _unreadable(text: str, reason: str) -> str:
+    if re.match(r"-+\w", text):
+        return f"override '{text}' begins with dashes, which only flags have; write {text.lstrip('-')}."
+    bad = _BAD_TOKEN.search(reason)
+    if bad is None:
+        return (
+            f"override '{text}' cannot be read ({reason}); expected key=value, +key=value, ++key=value or ~key,"
+            f" with quotes around values that hold spaces, commas, brackets or '=' {_QUOTING}."
+        )
+    first = bad["bad"][0]
+    if first in "'\"":
+        return f"override '{text}' cannot be read: a quote ({first}) is not closed; close it {_QUOTING}."
+    return (
+        f"override '{text}' cannot be read: {first} may only stand in quotes; put them around the text that holds it"
+        f" {_QUOTING}."
+    )
 
 
 def _apply(data: dict[Any, Any], override: "Override") -> None:
@@ -126,7 +186,7 @@ def _unknown(data: dict[Any, Any], node: Any, parts: list[str], i: int) -> str:
 
 def _closest(data: dict[Any, Any], node: dict[Any, Any], parts: list[str], i: int) -> str | None:
     """The existing key that was most likely meant: a sibling, the same name elsewhere, or similar letters."""
-    everything = list(_dotted(data))
+    everything = [".".join(path) for path, _ in walk(data) if path]
     siblings = difflib.get_close_matches(parts[i], [str(k) for k in node], n=1)
     if siblings:
         repaired = ".".join([*parts[:i], siblings[0], *parts[i + 1 :]])
@@ -139,13 +199,6 @@ def _closest(data: dict[Any, Any], node: dict[Any, Any], parts: list[str], i: in
         last = {key.rpartition(".")[2]: key for key in everything}
         near = [last[name] for name in difflib.get_close_matches(parts[-1], list(last), n=1)]
     return near[0] if near else None
-
-
-def _dotted(node: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in items:
-        yield ".".join((*path, str(key)))
-        yield from _dotted(value, (*path, str(key)))
 
 
 def _delete(data: dict[Any, Any], parts: list[str], override: "Override") -> None:

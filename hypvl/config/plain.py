@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -17,6 +17,7 @@ MAX_DEPTH = 64
 MAX_VALUES = 100_000
 
 Plain = None | bool | int | float | str | list[Any] | dict[Any, Any]
+Path: TypeAlias = tuple[str, ...]  # keys and indices that lead to a value
 
 
 def to_plain(value: Any, *, source: str) -> Plain:
@@ -141,16 +142,17 @@ def locate(dotted: str) -> Any:
     return found
 
 
-def strings(value: Plain, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """Every string of a plain config with the dotted key where it stands."""
-    if isinstance(value, str):
-        yield ".".join(path), value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from strings(item, (*path, str(key)))
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from strings(item, (*path, str(i)))
+def walk(value: Plain, path: Path = ()) -> Iterator[tuple[Path, Plain]]:
+    """A plain config and every value inside it, each with its path, parents before children.
+
+    Args:
+        value: The config, or a part of it.
+        path: Where it stands.
+    """
+    yield path, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from walk(item, (*path, str(key)))
 
 
 def _key(key: Any, path: tuple[str, ...], source: str) -> str | int:

@@ -1,16 +1,25 @@
-"""Between plain data and YAML or JSON text, with the safe loader only."""
+"""Configs that are data: YAML and JSON text, read by the safe loader only, and names of earlier versions in them.
 
+``renames.json`` holds under ``targets`` old target -> new target, and under ``arguments`` target -> old argument ->
+new argument. A config inside a checkpoint or beside a run is read through it, so that it loads for as long as the
+weights do; Python configs are not: they name what is there.
+"""
+
+import functools
 import json
+import pathlib
 import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 import yaml
+from loguru import logger
 
-from hypvl.config.plain import Plain
+from hypvl.config.plain import TARGET, Path, Plain, to_plain
 from hypvl.errors import ConfigError
 
+RENAMES = pathlib.Path(__file__).with_name("renames.json")
 # Whatever malformed text makes PyYAML's safe constructors raise, besides its own errors.
 _YAML_ERRORS = (
     yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError,
@@ -79,6 +88,28 @@ def parse_yaml(text: str, *, source: str) -> Any:
         raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}.") from error
 
 
+def stored_data(config: Any, *, source: str) -> Plain:
+    """A stored config as plain data in which every renamed target and argument has its name of today.
+
+    References to a renamed argument by its full path, ``${model.old.size}``, follow it. Old names are told by one
+    warning per source.
+
+    Args:
+        config: YAML text, or the data itself.
+        source: What it was read from, for messages.
+
+    Raises:
+        ConfigError: when it is no YAML, or holds what a config cannot.
+    """
+    data = to_plain(parse_yaml(config, source=source) if isinstance(config, str) else config, source=source)
+    moved: dict[Path, Path] = {}
+    old: list[str] = []
+    data = _renamed(data, (), (), moved, old)
+    if old:
+        _warn_once(source, old[0], len(old) - 1)
+    return _followed(data, moved) if moved else data
+
+
 def dump_yaml(data: Plain) -> str:
     """YAML text that :func:`parse_yaml` reads back to equal data."""
     text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
@@ -119,3 +150,67 @@ def _repeated(keys: Iterable[str]) -> str | None:
 def _check_length(text: str, source: str) -> None:
     if len(text) > MAX_TEXT:
         raise ConfigError(f"{source}: {len(text):,} letters; expected a config, of at most {MAX_TEXT:,}.")
+
+
+def _renamed(node: Plain, path: Path, now: Path, moved: dict[Path, Path], old: list[str]) -> Plain:
+    """A copy with the names of today; fills the paths of arguments that are renamed, and the old names."""
+    if isinstance(node, list):
+        return [_renamed(item, (*path, str(i)), (*now, str(i)), moved, old) for i, item in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    target, arguments = _current(node.get(TARGET))
+    if target != node.get(TARGET):
+        old.append(str(node[TARGET]))
+    result: dict[Any, Any] = {}
+    for key, value in node.items():
+        name = key
+        while name in arguments and arguments[name] not in node:
+            name = arguments[name]
+        if name != key:
+            old.append(f"{key}= of {target}")
+            moved[(*path, key)] = (*now, name)
+        result[name] = (
+            target if key == TARGET else _renamed(value, (*path, str(key)), (*now, str(name)), moved, old)
+        )
+    return result
+
+
+def _current(target: Any) -> tuple[Any, dict[str, str]]:
+    """Today's name of a target, and old argument -> new argument of it under all the names it had."""
+    table = _rename_table()
+    arguments: dict[str, str] = {}
+    while isinstance(target, str):
+        arguments |= table["arguments"].get(target, {})
+        if target not in table["targets"]:
+            break
+        target = table["targets"][target]
+    return target, arguments
+
+
+def _followed(data: Plain, moved: dict[Path, Path]) -> Plain:
+    """References to arguments that are renamed, by the names of today."""
+
+    def new_reference(match: re.Match[str]) -> str:
+        steps = tuple(re.split(r"\.", match[1]))
+        for length in range(len(steps), 0, -1):
+            if steps[:length] in moved:
+                return "${" + ".".join((*moved[steps[:length]], *steps[length:])) + "}"
+        return match[0]
+
+    if isinstance(data, str):
+        return re.sub(r"\$\{([^{}]+)\}", new_reference, data)
+    if isinstance(data, dict):
+        return {key: _followed(value, moved) for key, value in data.items()}
+    return [_followed(item, moved) for item in data] if isinstance(data, list) else data
+
+
+@functools.cache
+def _rename_table() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(RENAMES.read_bytes())
+    return table
+
+
+@functools.cache
+def _warn_once(source: str, name: str, others: int) -> None:
+    more = f" and {others} more" if others else ""
+    logger.warning("{}: written by an earlier version; '{}'{} read by today's names", source, name, more)

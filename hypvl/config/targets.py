@@ -1,24 +1,35 @@
-"""The allow-list of targets, part by part, and the check that every config which is data passes."""
+"""The allow-list of targets, part by part, and the check that every config which is data passes.
+
+References to references double what they stand for: sixteen lines can hold a million values. The size is added up
+before anything is resolved.
+"""
 
 import functools
 import os
+import pathlib
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from hypvl.config.plain import TARGET, Plain, as_config, strings
-from hypvl.config.references import REFERENCE, check_resolved_size, resolved_mappings
+from omegaconf import DictConfig, ListConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from hypvl.checks import natural_number
+from hypvl.config.plain import MAX_DEPTH, TARGET, Path, Plain, as_config, walk
 from hypvl.errors import ConfigError
 from hypvl.io.json_text import parse_json
 
-LIST = Path(__file__).with_name("targets.json")
+LIST = pathlib.Path(__file__).with_name("targets.json")
 EXTRA_VARIABLE = "HYPVL_EXTRA_TARGETS"
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _GRANTS = ("allow_pipe",)  # arguments through which an allowed target would run commands
 # What stands at the top of a part; whatever is built of it is a part of this.
 _TOP = {"model": "hypvl.models.dual_encoder.DualEncoder"}
 _CONVERT = ("none", "partial", "object", "all")
+REFERENCE = re.compile(r"\$\{([\w.\[\]-]+)\}")
+#: Values that the references of a config may stand for together, and letters of its resolved texts.
+MAX_RESOLVED = 10_000
+MAX_LETTERS = 1_000_000
 
 
 def allowed_targets(extra_targets: Iterable[str] = (), *, part: str | None = None) -> frozenset[str]:
@@ -55,8 +66,10 @@ def check_untrusted(data: Plain, *, source: str, extra_targets: Iterable[str] = 
     """
     added = _added(extra_targets)
     allowed = allowed_targets() | added
-    for key, node in _mappings(data, ()):
-        prefix = f"{key}." if key else ""
+    for path, node in walk(data):
+        if not isinstance(node, dict):
+            continue
+        prefix = "".join(f"{key}." for key in path)
         target = node.get(TARGET)
         if TARGET in node and not (isinstance(target, str) and target in allowed):
             raise ConfigError(
@@ -65,10 +78,10 @@ def check_untrusted(data: Plain, *, source: str, extra_targets: Iterable[str] = 
                 f" LEAF.py for a checkpoint), or put the exact name into the environment variable {EXTRA_VARIABLE}."
             )
         _check_reserved(node, prefix, source)
-    for key, text in strings(data):
-        if not is_reference_or_text(text):
+    for path, text in walk(data):
+        if isinstance(text, str) and not is_reference_or_text(text):
             raise ConfigError(
-                f"{source}: '{key}' is {text!r}; a YAML or JSON config may only refer to other keys, as in"
+                f"{source}: '{'.'.join(path)}' is {text!r}; a YAML or JSON config may only refer to other keys, as in"
                 " ${train.seed}, and use no resolvers, nesting or escapes (a Python config may)."
             )
     check_resolved_size(data, source=source)
@@ -107,10 +120,10 @@ def unlisted_targets(data: Plain) -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     for part in _own_list():
         allowed = allowed_targets(part=part)
-        for key, node in _mappings(data.get(part) if isinstance(data, dict) else None, (part,)):
-            target = node.get(TARGET)
+        for path, node in walk(data.get(part) if isinstance(data, dict) else None, (part,)):
+            target = node.get(TARGET) if isinstance(node, dict) else None
             if isinstance(target, str) and target not in allowed:
-                found.setdefault(target, key)
+                found.setdefault(target, ".".join(path))
     return [(key, target) for target, key in found.items()]
 
 
@@ -145,16 +158,6 @@ def _added(extra_targets: Iterable[str]) -> frozenset[str]:
     return frozenset(added)
 
 
-def _mappings(data: Plain, path: tuple[str, ...]) -> Iterator[tuple[str, dict[Any, Any]]]:
-    if isinstance(data, dict):
-        yield ".".join(path), data
-        for key, value in data.items():
-            yield from _mappings(value, (*path, str(key)))
-    elif isinstance(data, list):
-        for i, value in enumerate(data):
-            yield from _mappings(value, (*path, str(i)))
-
-
 def _check_reserved(node: dict[Any, Any], prefix: str, source: str) -> None:
     expected = {
         "_partial_": ("true or false", lambda v: isinstance(v, bool)),
@@ -171,3 +174,148 @@ def _check_reserved(node: dict[Any, Any], prefix: str, source: str) -> None:
     for name, (words, is_right) in expected.items():
         if name in node and not is_right(node[name]):
             raise ConfigError(f"{source}: '{prefix}{name}' is {node[name]!r}; expected {words}.")
+
+
+def check_resolved_size(data: Plain, *, source: str) -> None:
+    """Refuse references that lead in a circle or stand for more than a config of ordinary size; nothing is resolved.
+
+    Args:
+        data: The config as plain data.
+        source: What it was read from, for messages.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    sizes = _Sizes(data)
+    total = _Size()
+    for path, text in walk(data):
+        if not isinstance(text, str) or "${" not in text:
+            continue
+        key = ".".join(path)
+        try:
+            total += sizes.of(text, path)
+        except RecursionError:
+            raise ConfigError(
+                f"{source}: '{key}' is {text!r}, whose references lead in a circle or through more than "
+                f"{MAX_DEPTH} others; expected one that ends at a value."
+            ) from None
+        if total.values > MAX_RESOLVED or total.letters > MAX_LETTERS:
+            raise ConfigError(
+                f"{source}: '{key}' is {text!r}: the references up to here stand for more than {MAX_RESOLVED:,} values "
+                f"or {MAX_LETTERS:,} letters; expected a config of ordinary size."
+            )
+
+
+def resolved_mappings(config: DictConfig, part: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Every mapping of a part of a config with its references followed: its key, and its plain values.
+
+    Values that cannot be resolved (what they refer to is not there) are left out: building the part fails, too.
+
+    Args:
+        config: A config that :func:`check_resolved_size` has accepted.
+        part: Name at its top level.
+    """
+    yield from _resolved(_child(config, part), (part,))
+
+
+def _resolved(node: Any, path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    if isinstance(node, ListConfig):
+        for i in range(len(node)):
+            yield from _resolved(_child(node, i), (*path, str(i)))
+    elif isinstance(node, DictConfig):
+        children = {key: _child(node, key) for key in node}
+        yield path, {str(key): child for key, child in children.items()}
+        for key, child in children.items():
+            yield from _resolved(child, (*path, str(key)))
+
+
+def _child(node: Any, key: Any) -> Any:
+    try:
+        return node[key]
+    except OmegaConfBaseException:
+        return None
+
+
+class _Size(NamedTuple):
+    values: int = 0
+    letters: int = 0
+    chain: int = 0  # references one after the other
+
+    def __add__(self, other: "_Size") -> "_Size":  # type: ignore[override]  # sizes add up, tuples do not
+        return _Size(self.values + other.values, self.letters + other.letters, max(self.chain, other.chain))
+
+
+class _Sizes:
+    """What the references of one config stand for, each looked at once."""
+
+    def __init__(self, data: Plain) -> None:
+        self.data = data
+        self.known: dict[Path, _Size] = {}
+        self.open: set[Path] = set()
+
+    def of(self, value: Any, path: Path) -> _Size:
+        """Size of a value once resolved.
+
+        Raises:
+            RecursionError: for references in a circle, or through more than ``MAX_DEPTH`` others.
+        """
+        if isinstance(value, dict):
+            items = [((*path, str(key)), item) for key, item in value.items()]
+        elif isinstance(value, list):
+            items = [((*path, str(i)), item) for i, item in enumerate(value)]
+        else:
+            items = []
+        size = _Size(1, len(value) if isinstance(value, str) else 0)
+        for place, item in items:
+            size += self.of(item, place)
+        for reference in REFERENCE.findall(value) if isinstance(value, str) else ():
+            for place in self._places(reference, path[:-1], 0):
+                size += self._at(place)
+        return size
+
+    def _at(self, place: Path) -> _Size:
+        if place in self.open:
+            raise RecursionError
+        if place not in self.known:
+            self.open.add(place)
+            size = self.of(_get(self.data, place), place)
+            self.open.remove(place)
+            self.known[place] = size._replace(chain=size.chain + 1)
+        if self.known[place].chain > MAX_DEPTH:
+            raise RecursionError
+        return self.known[place]
+
+    def _places(self, reference: str, parent: Path, depth: int) -> list[Path]:
+        """The keys a reference leads to: its own, and those that references on the way there lead to."""
+        name = reference.lstrip(".")
+        up = len(reference) - len(name)
+        steps = [step for step in re.split(r"[.\[\]]", name) if step]
+        place: Path = parent[: len(parent) - (up - 1)] if up else ()
+        found: list[Path] = []
+        for i, step in enumerate(steps):
+            place = (*place, step)
+            value = _get(self.data, place)
+            if isinstance(value, str) and i + 1 < len(steps):
+                on_the_way = REFERENCE.fullmatch(value)
+                if on_the_way is None:
+                    break
+                if depth > MAX_DEPTH:
+                    raise RecursionError
+                found.append(place)
+                leads_to = self._places(on_the_way[1], place[:-1], depth + 1)
+                place = leads_to[-1] if leads_to else place
+        return [*found, place]
+
+
+def _get(data: Any, place: Path) -> Any:
+    """The value at a key; None where there is none."""
+    for step in place:
+        if isinstance(data, dict):
+            number = natural_number(step)
+            data = data.get(step, None if number is None else data.get(number))
+        elif isinstance(data, list) and (number := natural_number(step.removeprefix("-"))) is not None:
+            number = -number if step.startswith("-") else number
+            data = data[number] if -len(data) <= number < len(data) else None
+        else:
+            return None
+    return data

@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from hypvl.config import LazyConfig, instantiate
-from hypvl.config.plain import Plain, strings, to_plain
-from hypvl.config.reader import parse_yaml
+from hypvl.config.plain import Plain, to_plain, walk
+from hypvl.config.reader import stored_data
 from hypvl.encoders.image import without_pretrained_weights
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.io.json_text import parse_json
@@ -240,14 +240,14 @@ def stored_config(
     Raises:
         ConfigError: No YAML mapping, or a part names a target that is not on the allow-list.
     """
-    data = parse_yaml(config, source=source) if isinstance(config, str) else config
-    if not isinstance(data, Mapping) or "model" not in data:
+    data = stored_data(config, source=source)
+    if not isinstance(data, dict) or "model" not in data:
         return _from_data(data, source)
     kept: dict[str, Any] = {}
     wanted = [part for part in parts if part in data]
     while wanted:
         name = wanted.pop()
-        kept[name] = to_plain(data[name], source=source)
+        kept[name] = data[name]
         wanted += [other for other in _referred(name, kept[name]) if other in data and other not in kept]
     return LazyConfig.from_dict(kept, source=source)
 
@@ -284,14 +284,11 @@ def _from_data(data: Any, source: str) -> DictConfig:
 
 def _referred(name: str, part: Plain) -> Iterator[str]:
     """Names at the top level that references in a part lead to, as in ``${train.seed}``."""
-    for key, text in strings(part, (name,)):
-        for reference in re.findall(r"\$\{([^{}]*)\}", text):
-            path = reference.lstrip(".")
-            if len(reference) - len(path) in (
-                0,
-                key.count(".") + 1,
-            ):  # from the root, or dots that lead to it
-                yield next((step for step in re.split(r"[.\[\]]", path) if step), "")
+    for path, text in walk(part, (name,)):
+        for reference in re.findall(r"\$\{([^{}]*)\}", text) if isinstance(text, str) else ():
+            steps = reference.lstrip(".")
+            if len(reference) - len(steps) in (0, len(path)):  # from the root, or dots that lead to it
+                yield next((step for step in re.split(r"[.\[\]]", steps) if step), "")
 
 
 def _config_inside(content: Mapping[str, Any], source: str) -> DictConfig:

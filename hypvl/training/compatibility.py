@@ -9,9 +9,8 @@ from loguru import logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hypvl.config.plain import TARGET, locate
-from hypvl.config.reader import parse_yaml
-from hypvl.config.renames import with_current_names
+from hypvl.config.plain import TARGET, locate, walk
+from hypvl.config.reader import stored_data
 from hypvl.config.targets import is_reference_or_text
 from hypvl.errors import ConfigError
 from hypvl.io.redact import redacted
@@ -54,11 +53,11 @@ def saved_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
     if not isinstance(text, str):
         return None
     try:
-        data = parse_yaml(text, source="config in the checkpoint")
-        if not isinstance(data, dict) or not all(is_reference_or_text(value) for value in _texts(data)):
+        data = stored_data(text, source="config in the checkpoint")
+        texts = [value for _, value in walk(data) if isinstance(value, str)]
+        if not isinstance(data, dict) or not all(map(is_reference_or_text, texts)):
             return None
-        current: Any = with_current_names(data, source="config in the checkpoint")
-        found = OmegaConf.to_container(OmegaConf.create(current), resolve=True)
+        found = OmegaConf.to_container(OmegaConf.create(data), resolve=True)
     except (ConfigError, OmegaConfBaseException):
         return None
     return found if isinstance(found, dict) else None  # type: ignore[return-value]  # keys are texts
@@ -165,14 +164,6 @@ def _defaults(target: str) -> dict[str, Any]:
         for name, p in parameters.items()
         if p.default is None or isinstance(p.default, bool | int | float | str | tuple)
     }
-
-
-def _texts(data: Any) -> Iterator[str]:
-    if isinstance(data, str):
-        yield data
-    elif isinstance(data, dict | list):
-        for item in data.values() if isinstance(data, dict) else data:
-            yield from _texts(item)
 
 
 def _shown(value: Any) -> str:

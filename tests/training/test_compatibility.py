@@ -1,12 +1,13 @@
 """What may be another in a config when a run goes on."""
 
+import json
 from pathlib import Path
 
 import pytest
 from loguru import logger
 from omegaconf import DictConfig, OmegaConf
 
-from hypvl.config import LazyConfig
+from hypvl.config import LazyConfig, reader
 from hypvl.errors import ConfigError
 from hypvl.training.compatibility import check_compatible, log_changes, saved_config
 
@@ -119,3 +120,20 @@ def config(data: dict[str, object]) -> DictConfig:
     made = OmegaConf.create(data)
     assert isinstance(made, DictConfig)
     return made
+
+
+def test_a_renamed_target_or_argument_is_no_difference(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    part = "tests.config.parts.Part"
+    (tmp_path / "renames.json").write_text(
+        json.dumps({"targets": {"old.Part": part}, "arguments": {part: {"width": "features"}}})
+    )
+    monkeypatch.setattr(reader, "RENAMES", tmp_path / "renames.json")
+    reader._rename_table.cache_clear()
+    try:
+        saved = saved_config({"config": "model: {_target_: old.Part, width: 3}\nx: '${model.width}'"})
+    finally:
+        reader._rename_table.cache_clear()
+    assert saved is not None
+    assert check_compatible(saved, config({"model": {"_target_": part, "features": 3}, "x": 3})) == []
