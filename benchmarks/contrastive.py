@@ -2,9 +2,9 @@
 
     python -m benchmarks.contrastive --batch 8192 --dim 512 --scorer lorentz_distance
 
-Time: both forms in turn in one process, and the matrix products alone that the tiled form consists of. Memory: the
-extra peak of each form in a process of its own. Error: value and gradients (relative norm over all of them) in fp32
-against the same formula in fp64, at --error-batch. Where the dense form would not fit into memory only ours runs.
+Time: both implementations in turn in one process, and the matrix products of the tiled one alone. Memory: the extra
+peak of each in a process of its own. Error: value and gradients (relative norm over all of them) in fp32 against the
+same formula in fp64, at --error-batch. Only ours runs where the dense one would not fit into memory.
 --growth 4096,8192,16384,32768 prints the extra memory of ours for each batch instead. Prints one JSON line.
 """
 
@@ -41,7 +41,7 @@ SCORERS: dict[str, tuple[Callable[[], Geometry], Callable[[], Scorer]]] = {
 _MATRICES = {"lorentz_distance": 14, "cosine": 6, "angle": 30}
 
 
-Form: TypeAlias = Literal["tiled", "dense"]
+Implementation: TypeAlias = Literal["tiled", "dense"]
 
 
 class Given(nn.Module):
@@ -62,9 +62,9 @@ def embeddings(batch: int, dim: int, *, scorer: str, seed: int) -> Tensor:
     return F.normalize(x) if scorer == "cosine" else x
 
 
-def ours(model: Given, x: Tensor, y: Tensor, *, form: Form = "tiled") -> Tensor:
+def ours(model: Given, x: Tensor, y: Tensor, *, implementation: Implementation = "tiled") -> Tensor:
     """The library's term on given embeddings."""
-    return Contrastive(form=form)(PairContext({IMAGE: x, TEXT: y}, batch={}, model=model))
+    return Contrastive(implementation=implementation)(PairContext({IMAGE: x, TEXT: y}, batch={}, model=model))
 
 
 def dense(model: Given, x: Tensor, y: Tensor, *, scorer: str) -> Tensor:
@@ -101,7 +101,7 @@ def _angles(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
 
 
 def products(x: Tensor, y: Tensor, *, matrices: int) -> None:
-    """What the tiled form multiplies, tile by tile: scores twice (forward, and again), and two gradients."""
+    """What the tiled implementation multiplies, tile by tile: scores twice (forward, and again), and two gradients."""
     rows, columns = TILE
     out = x.new_empty(rows, columns)
     grad_x, grad_y = torch.zeros_like(x), torch.zeros_like(y)
@@ -122,18 +122,18 @@ def gradients(value: Tensor, inputs: list[Tensor]) -> list[Tensor]:
 
 
 def errors(batch: int, dim: int, *, scorer: str) -> dict[str, float]:
-    """Relative error of value and gradients in fp32 of both our forms, the tiled and the dense one."""
+    """Relative error of value and gradients in fp32 of both our implementations, the tiled and the dense one."""
     points = [embeddings(batch, dim, scorer=scorer, seed=seed) for seed in (0, 1)]
     found: dict[str, list[Tensor]] = {}
-    forms: tuple[tuple[str, Form, torch.dtype], ...] = (
+    implementations: tuple[tuple[str, Implementation, torch.dtype], ...] = (
         ("exact", "dense", torch.float64),
         ("", "tiled", torch.float32),
         ("dense_", "dense", torch.float32),
     )
-    for name, form, dtype in forms:
+    for name, implementation, dtype in implementations:
         model = Given(scorer).to(dtype)
         inputs = [x.to(dtype).requires_grad_() for x in points]
-        value = ours(model, *inputs, form=form)
+        value = ours(model, *inputs, implementation=implementation)
         found[name] = [value.detach(), *gradients(value, [*inputs, *model.parameters()])]
     exact = found.pop("exact")
     out = {}
@@ -146,32 +146,32 @@ def errors(batch: int, dim: int, *, scorer: str) -> dict[str, float]:
     return out
 
 
-def step(form: str, x: Tensor, y: Tensor, model: Given, *, scorer: str) -> None:
+def step(implementation: str, x: Tensor, y: Tensor, model: Given, *, scorer: str) -> None:
     """Forward and backward; gradients add up, as in a training step before they are cleared."""
-    value = dense(model, x, y, scorer=scorer) if form == "dense" else ours(model, x, y)
+    value = dense(model, x, y, scorer=scorer) if implementation == "dense" else ours(model, x, y)
     value.backward()
 
 
-def extra_memory(form: str, batch: int, dim: int, scorer: str) -> float:
+def extra_memory(implementation: str, batch: int, dim: int, scorer: str) -> float:
     """MiB of peak memory beyond inputs and their gradients, in a process of its own."""
     code = "from benchmarks.contrastive import measure_memory as m; import sys; m(*sys.argv[1:])"
     done = subprocess.run(
-        [sys.executable, "-c", code, form, str(batch), str(dim), scorer],
+        [sys.executable, "-c", code, implementation, str(batch), str(dim), scorer],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return float(done.stdout)
 
 
-def measure_memory(form: str, batch: str, dim: str, scorer: str) -> None:
+def measure_memory(implementation: str, batch: str, dim: str, scorer: str) -> None:
     """Print the extra peak of one step, after a small one that loads what torch loads at first use."""
     model = Given(scorer)
     u, v = (embeddings(64, int(dim), scorer=scorer, seed=seed).requires_grad_() for seed in (0, 1))
-    step(form, u, v, model, scorer=scorer)
+    step(implementation, u, v, model, scorer=scorer)
     x, y = (embeddings(int(batch), int(dim), scorer=scorer, seed=seed).requires_grad_() for seed in (0, 1))
     x.grad, y.grad = torch.ones_like(x), torch.ones_like(y)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (Linux)
     before = _status("VmRSS")
-    step(form, x, y, model, scorer=scorer)
+    step(implementation, x, y, model, scorer=scorer)
     print((_status("VmHWM") - before) / 1024)
 
 
@@ -201,9 +201,9 @@ def measure(args: argparse.Namespace) -> Mapping[str, Any]:
         alone = seconds(lambda: products(x.detach(), y.detach(), matrices=matrices))
         rounds.append((mine, theirs, alone))
     memory = {
-        form: extra_memory(form, args.batch, args.dim, args.scorer)
-        for form in ("tiled", "dense")
-        if form == "tiled" or with_dense
+        implementation: extra_memory(implementation, args.batch, args.dim, args.scorer)
+        for implementation in ("tiled", "dense")
+        if implementation == "tiled" or with_dense
     }
     return {
         "scorer": args.scorer, "batch": args.batch, "dim": args.dim, "repeats": repeats,
@@ -233,7 +233,7 @@ def main() -> None:
         "--growth",
         type=counts,
         metavar="B,...",
-        help="extra memory of our form for these batches, nothing else",
+        help="extra memory of our implementation for these batches, nothing else",
     )
     parser.add_argument("--json", action="store_true", help="the JSON line is what is always printed")
     args = parser.parse_args()

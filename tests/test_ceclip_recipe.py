@@ -1,4 +1,4 @@
-"""CE-CLIP's recipe: the published numbers, and the published forms by override."""
+"""CE-CLIP's recipe: the published numbers, and the published variants by override."""
 
 from pathlib import Path
 
@@ -24,8 +24,9 @@ def test_published_values() -> None:
     assert train.objective.weights == {"contrastive": 1.0, "cross_modal_rank": 0.2, "intra_modal": 0.3}
     rank = train.objective.terms.cross_modal_rank
     assert (rank.kind, rank.upper_bound, rank.reset) == ("mean", 10.0, "epoch")
-    assert train.objective.terms.contrastive.invalid == train.objective.terms.intra_modal.invalid == "kept"
-    assert train.objective.terms.intra_modal.form == "fixed"
+    assert train.objective.terms.contrastive.invalid_negatives == "keep"
+    assert train.objective.terms.intra_modal.invalid_negatives == "keep"
+    assert train.objective.terms.intra_modal.variant == "fixed"
 
 
 def test_class_token_and_scale_are_not_decayed() -> None:
@@ -60,8 +61,8 @@ def test_demo_masks_what_stands_in_for_absent_negatives() -> None:
     """The demo's stand-in is the caption itself, which must not count as a negative of its image."""
     cfg = LazyConfig.load(CONFIGS / "train_ceclip_demo.py")
     assert cfg.dataset.mapper.negatives is True
-    assert [cfg.train.objective.terms[name].invalid for name in ("contrastive", "intra_modal")] == [
-        "masked"
+    assert [cfg.train.objective.terms[name].invalid_negatives for name in ("contrastive", "intra_modal")] == [
+        "mask"
     ] * 2
     with pytest.raises(AttributeError):
-        cfg.train.objective.terms.cross_modal_rank.invalid  # noqa: B018 (it always masks)
+        cfg.train.objective.terms.cross_modal_rank.invalid_negatives  # noqa: B018 (it always masks)

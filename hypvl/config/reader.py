@@ -1,8 +1,9 @@
 """Configs that are data: YAML and JSON text, read by the safe loader only, and names of earlier versions in them.
 
-``renames.json`` holds under ``targets`` old target -> new target, and under ``arguments`` target -> old argument ->
-new argument. A config inside a checkpoint or beside a run is read through it, so that it loads for as long as the
-weights do; Python configs are not: they name what is there.
+``renames.json`` holds under ``targets`` old target -> new target, under ``arguments`` target -> old argument -> new
+argument, and under ``values`` new target -> new argument -> old value -> new value. A config inside a checkpoint or
+beside a run is read through it, so that it loads for as long as the weights do; Python configs are not: they name what
+is there.
 """
 
 import functools
@@ -169,6 +170,10 @@ def _renamed(node: Plain, path: Path, now: Path, moved: dict[Path, Path], old: l
         if name != key:
             old.append(f"{key}= of {target}")
             moved[(*path, key)] = (*now, name)
+        values = _rename_table()["values"].get(target, {}).get(name, {})
+        if isinstance(value, str) and value in values:
+            old.append(f"{key}={value} of {target}")
+            value = values[value]
         result[name] = (
             target if key == TARGET else _renamed(value, (*path, str(key)), (*now, str(name)), moved, old)
         )

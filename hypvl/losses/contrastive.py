@@ -14,7 +14,7 @@ from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.checks import number
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
-from hypvl.losses.form import Form, Tiling
+from hypvl.losses.form import Implementation, Tiling
 from hypvl.losses.tiled import contrastive_losses
 
 
@@ -67,7 +67,7 @@ class Contrastive(LossTerm):
         label_smoothing: In [0, 1), see :func:`contrastive_loss`; over the keys of every rank.
         labels: Entry of the batch with a label of each sample, (B,) int64: all keys of a query's label are its
             positives (:func:`labelled_contrastive_loss`); -1 = no label, the only positive is its own key.
-        form: "auto", "dense" or "tiled", see :class:`~hypvl.losses.form.Tiling`.
+        implementation: "auto", "dense" or "tiled", see :class:`~hypvl.losses.form.Tiling`.
         tile: Rows and columns of a tile; None = what suits the device.
 
     Raises:
@@ -84,7 +84,7 @@ class Contrastive(LossTerm):
         *,
         label_smoothing: float = 0.0,
         labels: str | None = None,
-        form: Form = "auto",
+        implementation: Implementation = "auto",
         tile: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Contrastive(LossTerm):
             )
         self.label_smoothing = label_smoothing
         self.labels = labels
-        self.tiling = Tiling(form, tile)
+        self.tiling = Tiling(implementation, tile)
         self.pairs = tuple((View.parse(query), View.parse(key)) for query, key in pairs)
         self.needs = frozenset(view for pair in self.pairs for view in pair)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from hypvl.geometry.tiles import Factored
 from hypvl.losses.base import Model, View
 
-Form: TypeAlias = Literal["auto", "dense", "tiled"]
+Implementation: TypeAlias = Literal["auto", "dense", "tiled"]
 
 # Scores of a matrix from which on its tiles are faster than the whole.
 TILED_FROM = 2**22
@@ -21,21 +21,23 @@ class Tiling:
     """The choice of a term.
 
     Args:
-        form: ``"dense"`` holds each score matrix, ``"tiled"`` computes it tile by tile, with memory linear in the
-            batch and one matrix for both directions of a pair (scores that are no function of one inner product
+        implementation: ``"dense"`` holds each score matrix, ``"tiled"`` computes it tile by tile, with memory linear
+            in the batch and one matrix for both directions of a pair (scores that are no function of one inner product
             stay dense); ``"auto"`` = tiled where a matrix has 2^22 scores or more.
         tile: Rows and columns of a tile; None = what suits the device.
 
     Raises:
-        ValueError: for another form, or a tile that is not two numbers of at least 1.
+        ValueError: for another implementation, or a tile that is not two numbers of at least 1.
     """
 
-    form: Form = "auto"
+    implementation: Implementation = "auto"
     tile: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        if self.form not in ("auto", "dense", "tiled"):
-            raise ValueError(f"form: got {self.form!r}; expected 'auto', 'dense' or 'tiled'.")
+        if self.implementation not in ("auto", "dense", "tiled"):
+            raise ValueError(
+                f"implementation: got {self.implementation!r}; expected 'auto', 'dense' or 'tiled'."
+            )
         if self.tile is not None and not _is_size(self.tile):
             raise ValueError(
                 f"tile: got {self.tile!r}; expected the rows and columns of a tile, two whole numbers of at least 1."
@@ -48,7 +50,9 @@ class Tiling:
 
     def chosen(self, rows: int, columns: int) -> bool:
         """Whether tiles are asked for where there are so many rows and columns."""
-        return self.form == "tiled" or (self.form == "auto" and rows * columns >= TILED_FROM)
+        return self.implementation == "tiled" or (
+            self.implementation == "auto" and rows * columns >= TILED_FROM
+        )
 
     def scores(
         self, model: Model, queries: Tensor, keys: Tensor, *, query: View, key: View
@@ -59,10 +63,11 @@ class Tiling:
         found = model.scorer.factored_logits(
             model.geometry, queries, keys, query_modality=query.modality, key_modality=key.modality
         )
-        if found is None and self.form == "tiled":
+        if found is None and self.implementation == "tiled":
             warnings.warn(
-                f"form='tiled': {type(model.scorer).__name__} in {type(model.geometry).__name__} is no function of one "
-                "inner product, so its whole score matrices are held; leave form at 'auto', or take another geometry.",
+                f"implementation='tiled': {type(model.scorer).__name__} in {type(model.geometry).__name__} is not a "
+                "function of one inner product, so whole score matrices are held; leave implementation at 'auto', or "
+                "take another geometry.",
                 stacklevel=2,
             )
         return found

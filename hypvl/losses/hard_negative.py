@@ -13,11 +13,11 @@ from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.contrastive import contrastive_loss
-from hypvl.losses.form import Form, Tiling
+from hypvl.losses.form import Implementation, Tiling
 from hypvl.losses.tiled import contrastive_losses
 
 #: What happens to negatives that the mask calls invalid: they stay keys like the others, or are left out.
-Invalid: TypeAlias = Literal["kept", "masked"]
+InvalidNegatives: TypeAlias = Literal["keep", "mask"]
 NEGATIVE_TEXT = View("text", "negative_text")
 _AT_ONCE = 64  # samples scored against each other's texts to get the scores against their own
 
@@ -97,14 +97,14 @@ class HardNegativeContrastive(LossTerm):
         image: View of the images.
         text: View of the captions.
         negatives: View of the hard negatives, any number K per sample, sample-major.
-        invalid: ``"kept"`` as published: invalid negatives are keys, too, so their texts should be neutral (empty,
-            never the caption itself, which would be a second positive in the denominator). ``"masked"``: left out.
-        mask: Entry of the batch with their validity, (B, K); read only when ``invalid`` is ``"masked"``.
-        form: "auto", "dense" or "tiled", see :class:`~hypvl.losses.form.Tiling`.
+        invalid_negatives: ``"keep"`` as published: they are keys, too, so their texts should be neutral (empty, never
+            the caption itself, which would be a second positive in the denominator). ``"mask"``: left out.
+        mask: Entry of the batch with their validity, (B, K); read only when ``invalid_negatives`` is ``"mask"``.
+        implementation: "auto", "dense" or "tiled", see :class:`~hypvl.losses.form.Tiling`.
         tile: Rows and columns of a tile; None = what suits the device.
 
     Raises:
-        ValueError: for an unknown ``invalid`` or form.
+        ValueError: for an unknown ``invalid_negatives`` or implementation.
 
     Source: CE-CLIP (arXiv 2306.08832), section 3; NegCLIP (arXiv 2210.01936), section 4, which has it both ways.
     """
@@ -115,24 +115,24 @@ class HardNegativeContrastive(LossTerm):
         image: str | View = IMAGE,
         text: str | View = TEXT,
         negatives: str | View = NEGATIVE_TEXT,
-        invalid: Invalid = "kept",
+        invalid_negatives: InvalidNegatives = "keep",
         mask: str = "negative_mask",
-        form: Form = "auto",
+        implementation: Implementation = "auto",
         tile: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if invalid not in get_args(Invalid):
-            raise ValueError(f"invalid: got {invalid!r}; expected 'kept' or 'masked'.")
-        self.tiling = Tiling(form, tile)
+        if invalid_negatives not in get_args(InvalidNegatives):
+            raise ValueError(f"invalid_negatives: got {invalid_negatives!r}; expected 'keep' or 'mask'.")
+        self.tiling = Tiling(implementation, tile)
         self.image, self.text, self.negatives = (View.parse(view) for view in (image, text, negatives))
-        self.invalid, self.mask = invalid, mask
+        self.invalid_negatives, self.mask = invalid_negatives, mask
         self.needs = frozenset({self.image, self.text, self.negatives})
 
     def forward(self, ctx: PairContext) -> Tensor:
         model, targets = ctx.model, ctx.targets(self.image)
         keys = torch.cat([ctx.embeddings(view, gathered=True) for view in (self.text, self.negatives)])
         valid = None
-        if self.invalid == "masked":
+        if self.invalid_negatives == "mask":
             valid = distributed.gather(valid_negatives(ctx, self.mask, self.negatives)).flatten()  # (N*K,)
         tiled = self._tiled(ctx, keys, valid)
         if tiled is not None:

@@ -10,12 +10,12 @@ from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.contrastive import contrastive_loss
-from hypvl.losses.hard_negative import NEGATIVE_TEXT, Invalid, own_logits, valid_negatives
+from hypvl.losses.hard_negative import NEGATIVE_TEXT, InvalidNegatives, own_logits, valid_negatives
 
-Form: TypeAlias = Literal["fixed", "own_negatives", "first_release", "head"]
+Variant: TypeAlias = Literal["fixed", "own_negatives", "first_release", "head"]
 
 
-def intra_modal_loss(positive: Tensor | None, negatives: Tensor, *, form: Form = "fixed") -> Tensor:
+def intra_modal_loss(positive: Tensor | None, negatives: Tensor, *, variant: Variant = "fixed") -> Tensor:
     """Cross entropy of captions whose negatives are texts and whose positive is their image.
 
     Formula: ``mean_i ( logsumexp([p_i, z_i1, ..., z_iM]) - p_i )``. By name, the published faults: ``first_release``
@@ -25,7 +25,7 @@ def intra_modal_loss(positive: Tensor | None, negatives: Tensor, *, form: Form =
     Args:
         positive: p, (B,) scaled score of each caption with its image; None for ``"head"``, which has none.
         negatives: z, (B, M) scaled scores of each caption with M negatives; -inf = left out.
-        form: ``"fixed"`` (``"own_negatives"`` is the same formula) or a published fault.
+        variant: ``"fixed"`` (``"own_negatives"`` is the same formula) or a published fault.
 
     Returns:
         0-dim.
@@ -33,15 +33,15 @@ def intra_modal_loss(positive: Tensor | None, negatives: Tensor, *, form: Form =
     Raises:
         ValueError: when a positive is missing, or given for ``"head"``.
 
-    Source: CE-CLIP (Zhang et al. 2024, arXiv 2306.08832), section 3, in the form of its repaired code.
+    Source: CE-CLIP (Zhang et al. 2024, arXiv 2306.08832), section 3, as its repaired code computes it.
     """
-    one_of("form", form, Form)
-    if (positive is None) != (form == "head"):
+    one_of("variant", variant, Variant)
+    if (positive is None) != (variant == "head"):
         raise ValueError(
-            f"positive: {'missing' if positive is None else 'given'} with form={form!r}; only 'head' has none."
+            f"positive: {'missing' if positive is None else 'given'} with variant={variant!r}; only 'head' has none."
         )
     scores = negatives if positive is None else torch.cat([positive[:, None], negatives], dim=1)
-    target = 1 if form == "first_release" else 0
+    target = 1 if variant == "first_release" else 0
     return contrastive_loss(
         scores, torch.full((len(scores),), target, dtype=torch.int64, device=scores.device)
     )
@@ -57,49 +57,51 @@ class IntraModal(LossTerm):
     and ``"head"`` depend on the order of the batch: their target is the first negative of its first sample.
 
     Args:
-        form: ``"fixed"``: against all negatives of all ranks. ``"own_negatives"``: against the K of its own sample.
+        variant: ``"fixed"``: against all negatives of all ranks. ``"own_negatives"``: against the K of its own sample.
             ``"first_release"`` and ``"head"``: what the published code computed at those times, for comparison.
-        invalid: ``"kept"`` as published: invalid negatives count like the others, so their texts should be neutral
-            (empty, never the caption itself). ``"masked"``: left out.
+        invalid_negatives: ``"keep"`` as published: they count like the others, so their texts should be neutral (empty,
+            never the caption itself). ``"mask"``: left out.
         image: View of the images.
         text: View of the captions.
         negatives: View of the hard negatives, any number K per sample, sample-major.
-        mask: Entry of the batch with their validity, (B, K); read only when ``invalid`` is ``"masked"``.
+        mask: Entry of the batch with their validity, (B, K); read only when ``invalid_negatives`` is ``"mask"``.
 
     Raises:
-        ValueError: for an unknown form or ``invalid``, or a published fault with masked negatives.
+        ValueError: for an unknown variant or ``invalid_negatives``, or a published fault with masked negatives.
 
     Source: CE-CLIP (arXiv 2306.08832), section 3.
-    Differs: the default is the published code's repaired form, not its last one, whose target is a negative.
+    Differs: the default is the repaired formula of the published code, not its last one, whose target is a negative.
     """
 
     def __init__(
         self,
-        form: Form = "fixed",
+        variant: Variant = "fixed",
         *,
-        invalid: Invalid = "kept",
+        invalid_negatives: InvalidNegatives = "keep",
         image: str | View = IMAGE,
         text: str | View = TEXT,
         negatives: str | View = NEGATIVE_TEXT,
         mask: str = "negative_mask",
     ) -> None:
         super().__init__()
-        if form not in get_args(Form):
-            raise ValueError(f"form: got {form!r}; expected one of {', '.join(get_args(Form))}.")
-        if invalid not in get_args(Invalid):
-            raise ValueError(f"invalid: got {invalid!r}; expected 'kept' or 'masked'.")
-        if invalid == "masked" and form in ("first_release", "head"):
+        if variant not in get_args(Variant):
+            raise ValueError(f"variant: got {variant!r}; expected one of {', '.join(get_args(Variant))}.")
+        if invalid_negatives not in get_args(InvalidNegatives):
+            raise ValueError(f"invalid_negatives: got {invalid_negatives!r}; expected 'keep' or 'mask'.")
+        if invalid_negatives == "mask" and variant in ("first_release", "head"):
             raise ValueError(
-                f"invalid: got 'masked' with form={form!r}, whose target is a negative; expected 'kept'."
+                f"invalid_negatives: got 'mask' with variant={variant!r}, whose target is a negative; expected 'keep'."
             )
-        self.form, self.invalid, self.mask = form, invalid, mask
+        self.variant, self.invalid_negatives, self.mask = variant, invalid_negatives, mask
         self.image, self.text, self.negatives = (View.parse(view) for view in (image, text, negatives))
-        self.needs = frozenset({self.text, self.negatives} | (set() if form == "head" else {self.image}))
+        self.needs = frozenset({self.text, self.negatives} | (set() if variant == "head" else {self.image}))
 
     def forward(self, ctx: PairContext) -> Tensor:
         model = ctx.model
-        positive = None if self.form == "head" else own_logits(ctx, self.image, self.text).squeeze(1)  # (B,)
-        if self.form == "own_negatives":
+        positive = (
+            None if self.variant == "head" else own_logits(ctx, self.image, self.text).squeeze(1)
+        )  # (B,)
+        if self.variant == "own_negatives":
             scores = own_logits(ctx, self.text, self.negatives)  # (B, K)
         else:
             scores = model.scorer.logits(
@@ -109,9 +111,9 @@ class IntraModal(LossTerm):
                 query_modality=self.text.modality,
                 key_modality=self.negatives.modality,
             )  # (B, N*K)
-        if self.invalid == "masked":
+        if self.invalid_negatives == "mask":
             valid = valid_negatives(ctx, self.mask, self.negatives)  # (B, K)
-            if self.form != "own_negatives":
+            if self.variant != "own_negatives":
                 valid = distributed.gather(valid).flatten()  # (N*K,)
             scores = scores.masked_fill(~valid, -torch.inf)
-        return intra_modal_loss(positive, scores, form=self.form)
+        return intra_modal_loss(positive, scores, variant=self.variant)

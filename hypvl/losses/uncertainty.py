@@ -15,7 +15,7 @@ from hypvl.checks import number
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.contrastive import contrastive_loss
 from hypvl.losses.entailment import cone_angles
-from hypvl.losses.form import Form, Tiling
+from hypvl.losses.form import Implementation, Tiling
 from hypvl.losses.tiled import contrastive_losses
 from hypvl.numerics import full_precision, safe_sqrt
 
@@ -111,7 +111,7 @@ class UncertainContrastive(LossTerm):
 
     Args:
         pairs: (query, key) views; default image -> text and text -> image.
-        form: "auto", "dense" or "tiled", see :class:`~hypvl.losses.form.Tiling`.
+        implementation: "auto", "dense" or "tiled", see :class:`~hypvl.losses.form.Tiling`.
         tile: Rows and columns of a tile; None = what suits the device.
 
     Source: UNCHA (CVPR 2026): global (wholes), local (boxes), global-local (boxes against wholes).
@@ -121,11 +121,11 @@ class UncertainContrastive(LossTerm):
         self,
         pairs: Sequence[Sequence[str | View]] = ((IMAGE, TEXT), (TEXT, IMAGE)),
         *,
-        form: Form = "auto",
+        implementation: Implementation = "auto",
         tile: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.tiling = Tiling(form, tile)
+        self.tiling = Tiling(implementation, tile)
         if not pairs:
             raise ValueError(
                 "pairs: got none; give at least one (query, key) pair such as ('image', 'text')."

@@ -1,5 +1,6 @@
 """Names of earlier versions in stored configs are read by today's names."""
 
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ PART = "tests.config.parts.Part"
 TABLE = {
     "targets": {"old.Part": "newer.Part", "newer.Part": PART},
     "arguments": {"newer.Part": {"width": "size"}, PART: {"size": "features", "post": "transforms"}},
+    "values": {PART: {"features": {"many": "all"}}},
 }
 
 
@@ -41,6 +43,13 @@ def test_a_chain_of_renamed_targets_and_arguments_ends_at_today(renames: list[st
     assert stored_data(data, source="s") == {
         "_target_": PART, "features": 3, "list": [{"_target_": PART, "features": 4}], "x": None,
     }  # fmt: skip
+
+
+def test_an_old_value_of_an_argument_has_its_name_of_today(renames: list[str]) -> None:
+    data = [{"_target_": PART, name: value} for name in ("size", "features") for value in ("many", "${x}")]
+    assert stored_data(data, source="s") == [{"_target_": PART, "features": v} for v in ("all", "${x}") * 2]
+    other = {"_target_": "other.Part", "features": "many"}
+    assert stored_data(other, source="s") == other
 
 
 def test_other_targets_keep_an_argument_of_a_renamed_name(renames: list[str]) -> None:
@@ -98,3 +107,7 @@ def test_the_table_leads_to_what_exists() -> None:
     for target, arguments in table["arguments"].items():
         current, renamed = reader._current(target)
         assert callable(locate(current)) and set(arguments) <= set(renamed)
+    for target, values in table["values"].items():
+        assert target in allowed_targets() and set(values) <= set(
+            inspect.signature(locate(target)).parameters
+        )

@@ -12,7 +12,7 @@ from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scorers import NegativeDistance
 from hypvl.losses.base import LossTerm, Objective, View
-from tests.losses.forms import forced
+from tests.losses.implementations import forced
 from tests.losses.toy import GeometryOnly, context, random_features
 
 Rows: TypeAlias = dict[View, Tensor]

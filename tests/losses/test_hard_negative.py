@@ -43,7 +43,7 @@ class TestMaskedOnSphere(LossContract):
     per_sample = PER_SAMPLE
 
     def make(self) -> LossTerm:
-        return HardNegativeContrastive(invalid="masked")
+        return HardNegativeContrastive(invalid_negatives="mask")
 
     def model(self) -> GeometryOnly:
         return GeometryOnly(Sphere(), Cosine())
@@ -89,7 +89,7 @@ def test_all_masked_is_the_plain_contrastive_term() -> None:
     model = GeometryOnly(Sphere(), Cosine())
     ctx = context(model, rows, negative_mask=torch.zeros(4, 2, dtype=torch.bool))
     plain = Contrastive()(ctx).item()
-    assert HardNegativeContrastive(invalid="masked")(ctx).item() == pytest.approx(plain, rel=1e-12)
+    assert HardNegativeContrastive(invalid_negatives="mask")(ctx).item() == pytest.approx(plain, rel=1e-12)
     assert HardNegativeContrastive()(ctx).item() > plain
 
 
@@ -136,5 +136,5 @@ def test_mask_is_asked_for_by_name() -> None:
 
 
 def test_unknown_choice_is_named() -> None:
-    with pytest.raises(ValueError, match="invalid: got 'dropped'; expected 'kept' or 'masked'"):
-        HardNegativeContrastive(invalid="dropped")  # type: ignore[arg-type]  # that is the test
+    with pytest.raises(ValueError, match="invalid_negatives: got 'dropped'; expected 'keep' or 'mask'"):
+        HardNegativeContrastive(invalid_negatives="dropped")  # type: ignore[arg-type]  # that is the test

@@ -10,7 +10,7 @@ from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, LossTerm
 from hypvl.losses.hard_negative import NEGATIVE_TEXT
-from hypvl.losses.intra_modal import Form, IntraModal, intra_modal_loss
+from hypvl.losses.intra_modal import IntraModal, Variant, intra_modal_loss
 from tests.losses.contract import LossContract
 from tests.losses.test_hard_negative import PER_SAMPLE, negative_mask
 from tests.losses.toy import GeometryOnly, context, random_features
@@ -27,7 +27,7 @@ class TestFixedMasked(LossContract):
     per_sample = PER_SAMPLE
 
     def make(self) -> LossTerm:
-        return IntraModal(invalid="masked")
+        return IntraModal(invalid_negatives="mask")
 
     def model(self) -> GeometryOnly:
         return GeometryOnly(Sphere(), Cosine())
@@ -45,7 +45,7 @@ class TestOwnNegatives(LossContract):
 
 class TestOwnNegativesMasked(TestFixedMasked):
     def make(self) -> LossTerm:
-        return IntraModal("own_negatives", invalid="masked")
+        return IntraModal("own_negatives", invalid_negatives="mask")
 
 
 class TestFirstRelease(LossContract):
@@ -64,22 +64,22 @@ class TestHead(LossContract):
         return IntraModal("head")
 
 
-def test_forms_by_hand() -> None:
+def test_variants_by_hand() -> None:
     """A positive of log 3 against log 1 and log 2: 3 of 6; the faults target the 1, of 6 and of 3."""
     positive = torch.tensor([math.log(3)], dtype=torch.float64)
     negatives = torch.tensor([[0.0, math.log(2)]], dtype=torch.float64)
-    expected: dict[Form, float] = {
+    expected: dict[Variant, float] = {
         "fixed": math.log(2),
         "own_negatives": math.log(2),
         "first_release": math.log(6),
         "head": math.log(3),
     }
-    for form, value in expected.items():
-        given = None if form == "head" else positive
-        assert intra_modal_loss(given, negatives, form=form).item() == pytest.approx(value), form
+    for variant, value in expected.items():
+        given = None if variant == "head" else positive
+        assert intra_modal_loss(given, negatives, variant=variant).item() == pytest.approx(value), variant
 
 
-def test_negatives_of_others_count_in_the_default_form_only() -> None:
+def test_negatives_of_others_count_in_the_default_variant_only() -> None:
     """Captions e1, e2, each with its image, and negatives e2, e1: 0 for the own, s for the other's."""
     eye = torch.eye(2, dtype=torch.float64)
     model = GeometryOnly(Sphere(), Cosine(log_scale_init=0.0))
@@ -94,9 +94,9 @@ def test_without_valid_negatives_it_is_zero() -> None:
         for i, (view, count) in enumerate({IMAGE: 3, TEXT: 3, NEGATIVE_TEXT: 6}.items())
     }
     model = GeometryOnly(Sphere(), Cosine())
-    forms: tuple[Form, ...] = ("fixed", "own_negatives")
-    for form in forms:
-        term = IntraModal(form, invalid="masked")
+    variants: tuple[Variant, ...] = ("fixed", "own_negatives")
+    for variant in variants:
+        term = IntraModal(variant, invalid_negatives="mask")
         value = term(context(model, rows, negative_mask=torch.zeros(3, 2, dtype=torch.bool)))
         value.backward()
         assert value.item() == 0.0
@@ -106,33 +106,34 @@ def test_without_valid_negatives_it_is_zero() -> None:
 def test_faults_pull_and_the_default_pushes() -> None:
     """What raises the score of the first negative raises the default's loss and lowers that of the faults."""
     slopes = {}
-    forms: tuple[Form, ...] = ("fixed", "first_release", "head")
-    for form in forms:
+    variants: tuple[Variant, ...] = ("fixed", "first_release", "head")
+    for variant in variants:
         negatives = random_features(5, seed=3).requires_grad_()
         intra_modal_loss(
-            None if form == "head" else random_features(5)[:, 0], negatives, form=form
+            None if variant == "head" else random_features(5)[:, 0], negatives, variant=variant
         ).backward()
         assert negatives.grad is not None
-        slopes[form] = negatives.grad[:, 0]
+        slopes[variant] = negatives.grad[:, 0]
     assert (slopes["fixed"] > 0).all()
     assert (slopes["first_release"] < 0).all() and (slopes["head"] < 0).all()
 
 
-def test_positive_belongs_to_every_form_but_one() -> None:
-    wrong: tuple[tuple[Form, Tensor | None, str], ...] = (
+def test_positive_belongs_to_every_variant_but_one() -> None:
+    wrong: tuple[tuple[Variant, Tensor | None, str], ...] = (
         ("fixed", None, "missing"),
         ("head", torch.zeros(2), "given"),
     )
-    for form, positive, word in wrong:
-        with pytest.raises(ValueError, match=f"positive: {word} with form='{form}'"):
-            intra_modal_loss(positive, torch.zeros(2, 3), form=form)
+    for variant, positive, word in wrong:
+        with pytest.raises(ValueError, match=f"positive: {word} with variant='{variant}'"):
+            intra_modal_loss(positive, torch.zeros(2, 3), variant=variant)
     assert IMAGE not in IntraModal("head").needs
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    ({"form": "tail"}, "form: got 'tail'; expected one of fixed, own_negatives, first_release, head"),
-    ({"invalid": "x"}, "invalid: got 'x'; expected 'kept' or 'masked'"),
-    ({"form": "head", "invalid": "masked"}, "invalid: got 'masked' with form='head', whose target is a negative"),
+    ({"variant": "tail"}, "variant: got 'tail'; expected one of fixed, own_negatives, first_release, head"),
+    ({"invalid_negatives": "x"}, "invalid_negatives: got 'x'; expected 'keep' or 'mask'"),
+    ({"variant": "head", "invalid_negatives": "mask"},
+     "invalid_negatives: got 'mask' with variant='head', whose target is a negative"),
 ])  # fmt: skip
 def test_arguments_are_checked(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):

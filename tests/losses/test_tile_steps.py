@@ -17,13 +17,13 @@ from tests.losses.test_tiled import value_and_gradients
 from tests.losses.toy import random_features
 
 CASES: dict[str, tuple[str, LossTerm]] = {
-    "cosine, smoothed": ("clip", Contrastive(form="tiled", tile=(4, 3), label_smoothing=0.1)),
-    "squared distance": ("euclip", Contrastive(form="tiled", tile=(4, 3))),
-    "distance": ("meru", Contrastive(form="tiled", tile=(4, 3))),
-    "distance, one way": ("meru", Contrastive((("text", "image"),), form="tiled", tile=(4, 3))),
-    "distance, labels": ("meru", Contrastive(form="tiled", tile=(4, 3), labels="labels")),
-    "angle, smoothed": ("atmg", Contrastive(form="tiled", tile=(4, 3), label_smoothing=0.1)),
-    "angle, scale of a row": ("atmg", UncertainContrastive(form="tiled", tile=(4, 3))),
+    "cosine, smoothed": ("clip", Contrastive(implementation="tiled", tile=(4, 3), label_smoothing=0.1)),
+    "squared distance": ("euclip", Contrastive(implementation="tiled", tile=(4, 3))),
+    "distance": ("meru", Contrastive(implementation="tiled", tile=(4, 3))),
+    "distance, one way": ("meru", Contrastive((("text", "image"),), implementation="tiled", tile=(4, 3))),
+    "distance, labels": ("meru", Contrastive(implementation="tiled", tile=(4, 3), labels="labels")),
+    "angle, smoothed": ("atmg", Contrastive(implementation="tiled", tile=(4, 3), label_smoothing=0.1)),
+    "angle, scale of a row": ("atmg", UncertainContrastive(implementation="tiled", tile=(4, 3))),
 }
 
 

@@ -16,7 +16,7 @@ from hypvl.geometry.sphere import Sphere
 from hypvl.losses import contrastive, form, tiled
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, View
 from hypvl.losses.contrastive import Contrastive
-from hypvl.losses.hard_negative import NEGATIVE_TEXT, HardNegativeContrastive, Invalid
+from hypvl.losses.hard_negative import NEGATIVE_TEXT, HardNegativeContrastive, InvalidNegatives
 from hypvl.losses.tiled import log_sum_exps
 from hypvl.losses.uncertainty import UncertainContrastive
 from tests.losses.contract import LossContract
@@ -36,12 +36,12 @@ PAIRS = {
 
 class TestTiledContrastiveOnHyperboloid(LossContract):
     def make(self) -> LossTerm:
-        return Contrastive(form="tiled", tile=(2, 4))
+        return Contrastive(implementation="tiled", tile=(2, 4))
 
 
 class TestTiledContrastiveOnSphere(LossContract):
     def make(self) -> LossTerm:
-        return Contrastive(form="tiled", tile=(4, 1), label_smoothing=0.1)
+        return Contrastive(implementation="tiled", tile=(4, 1), label_smoothing=0.1)
 
     def model(self) -> GeometryOnly:
         return GeometryOnly(Sphere(), Cosine(bias_init=-2.0))
@@ -49,7 +49,7 @@ class TestTiledContrastiveOnSphere(LossContract):
 
 class TestTiledAngles(LossContract):
     def make(self) -> LossTerm:
-        return Contrastive(form="tiled", tile=(100, 5))
+        return Contrastive(implementation="tiled", tile=(100, 5))
 
     def model(self) -> GeometryOnly:
         return GeometryOnly(Lorentz(), ExteriorAngle())
@@ -57,7 +57,7 @@ class TestTiledAngles(LossContract):
 
 class TestTiledLabels(LossContract):
     def make(self) -> LossTerm:
-        return Contrastive(form="tiled", tile=(3, 2), labels="labels")
+        return Contrastive(implementation="tiled", tile=(3, 2), labels="labels")
 
     def batch(self, count: int) -> dict[str, Tensor]:
         return {"labels": torch.arange(count) % 3 - 1}
@@ -71,7 +71,7 @@ class TestTiledSeveralPairs(LossContract):
             ("text", "image"),
             ("image", "image:box_image"),
         )
-        return Contrastive(pairs, form="tiled", tile=(3, 3))
+        return Contrastive(pairs, implementation="tiled", tile=(3, 3))
 
 
 def value_and_gradients(
@@ -94,22 +94,25 @@ def test_equals_the_dense_form(name: str, pairs: str, smoothing: float) -> None:
         pytest.skip("distances of points to themselves are rounding noise, of another kind in each form")
     rows = {IMAGE: random_features(11, seed=0), TEXT: random_features(11, seed=1)}
     settings = {"pairs": PAIRS[pairs], "label_smoothing": smoothing}
-    dense = value_and_gradients(Contrastive(form="dense", **settings), name, rows)  # type: ignore[arg-type]
+    dense = value_and_gradients(Contrastive(implementation="dense", **settings), name, rows)  # type: ignore[arg-type]
     for tile in ((4, 3), (11, 11), (1, 100)):
-        found = value_and_gradients(Contrastive(form="tiled", tile=tile, **settings), name, rows)  # type: ignore[arg-type]
+        found = value_and_gradients(Contrastive(implementation="tiled", tile=tile, **settings), name, rows)  # type: ignore[arg-type]
         for a, b in zip(found, dense, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("invalid", get_args(Invalid))
-def test_hard_negatives_as_further_keys(name: str, invalid: Invalid) -> None:
+@pytest.mark.parametrize("invalid", get_args(InvalidNegatives))
+def test_hard_negatives_as_further_keys(name: str, invalid: InvalidNegatives) -> None:
     rows = {IMAGE: random_features(7, seed=0), TEXT: random_features(7, seed=1)}
     rows[NEGATIVE_TEXT] = random_features(14, seed=2)
     mask = {"negative_mask": torch.arange(14).reshape(7, 2) % 3 != 1}
     dense, ours = (
         value_and_gradients(
-            HardNegativeContrastive(invalid=invalid, form=kind, tile=(3, 4)), name, rows, mask
+            HardNegativeContrastive(invalid_negatives=invalid, implementation=kind, tile=(3, 4)),
+            name,
+            rows,
+            mask,
         )
         for kind in ("dense", "tiled")
     )
@@ -121,7 +124,7 @@ def test_hard_negatives_as_further_keys(name: str, invalid: Invalid) -> None:
 def test_a_temperature_for_each_query(name: str) -> None:
     rows = {IMAGE: random_features(7, seed=0), TEXT: random_features(7, seed=1)}
     dense, ours = (
-        value_and_gradients(UncertainContrastive(form=kind, tile=(3, 4)), name, rows)
+        value_and_gradients(UncertainContrastive(implementation=kind, tile=(3, 4)), name, rows)
         for kind in ("dense", "tiled")
     )
     for a, b in zip(ours, dense, strict=True):
@@ -137,7 +140,10 @@ def test_labels(name: str, smoothing: float, reach: float, monkeypatch: pytest.M
     batch = {"labels": torch.tensor([0, 1, -1, 0, -1, 2, 0])}
     dense, ours = (
         value_and_gradients(
-            Contrastive(form=kind, tile=(3, 4), labels="labels", label_smoothing=smoothing), name, rows, batch
+            Contrastive(implementation=kind, tile=(3, 4), labels="labels", label_smoothing=smoothing),
+            name,
+            rows,
+            batch,
         )
         for kind in ("dense", "tiled")
     )
@@ -180,7 +186,10 @@ def test_fp32_error_is_at_most_twice_that_of_the_dense_form(name: str, crowded: 
     most six times the error of the dense form, which adds them up in fp64.
     """
     squares: dict[str, list[list[Tensor]]] = {"dense": [], "tiled": []}
-    forms = {"dense": Contrastive(form="dense"), "tiled": Contrastive(form="tiled", tile=(32, 48))}
+    forms = {
+        "dense": Contrastive(implementation="dense"),
+        "tiled": Contrastive(implementation="tiled", tile=(32, 48)),
+    }
     for seed in range(8):
         views = {IMAGE: random_features(64, 32, seed=2 * seed, scale=0.15),
                  TEXT: random_features(64, 32, seed=2 * seed + 1, scale=0.15)}  # fmt: skip
@@ -211,11 +220,15 @@ def test_points_of_different_radii_keep_their_digits(name: str, radius: float) -
     rows = {view: x.float() for view, x in views.items()}
     for x in rows.values():
         x[:2] *= radius
-    exact = value_and_gradients(Contrastive(form="dense"), name, {v: x.double() for v, x in rows.items()})
+    exact = value_and_gradients(
+        Contrastive(implementation="dense"), name, {v: x.double() for v, x in rows.items()}
+    )
     errors = {
         kind: [
             float((x.double() - e).norm())
-            for x, e in zip(value_and_gradients(Contrastive(form=kind), name, rows), exact, strict=True)
+            for x, e in zip(
+                value_and_gradients(Contrastive(implementation=kind), name, rows), exact, strict=True
+            )
         ]
         for kind in ("dense", "tiled")
     }
@@ -228,7 +241,7 @@ def test_an_apex_and_a_point_next_to_the_root_have_finite_gradients(radius: floa
     rows = {IMAGE: random_features(4, seed=0).float(), TEXT: random_features(4, seed=1).float()}
     for x in rows.values():
         x[0] *= radius
-    for part in value_and_gradients(Contrastive(form="tiled", tile=(3, 2)), "atmg", rows):
+    for part in value_and_gradients(Contrastive(implementation="tiled", tile=(3, 2)), "atmg", rows):
         assert bool(part.isfinite().all())
 
 
@@ -251,7 +264,7 @@ def test_scores_that_underflow_as_a_whole_still_count() -> None:
 def test_running_maxima_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a GPU does always, and a processor where no one number suits all scores."""
     rows = {IMAGE: random_features(11, seed=0), TEXT: random_features(11, seed=1)}
-    term = Contrastive(form="tiled", tile=(4, 3), label_smoothing=0.1)
+    term = Contrastive(implementation="tiled", tile=(4, 3), label_smoothing=0.1)
     common = value_and_gradients(term, name, rows)
     monkeypatch.setattr(tiled, "_REACH", -1.0)
     for a, b in zip(value_and_gradients(term, name, rows), common, strict=True):
@@ -291,7 +304,7 @@ def test_automatic_choice_is_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
     after = value_and_gradients(Contrastive(), "meru", rows)[0]
     assert len(calls) == 1  # one pass for both directions
     torch.testing.assert_close(before, after, rtol=1e-12, atol=0)
-    value_and_gradients(Contrastive(form="dense"), "meru", rows)
+    value_and_gradients(Contrastive(implementation="dense"), "meru", rows)
     assert len(calls) == 1
     value_and_gradients(Contrastive(), "atmg", rows)
     assert len(calls) == 3  # another angle each way
@@ -301,10 +314,11 @@ def test_products_of_spaces_stay_dense() -> None:
     model = GeometryOnly(Product(factors=2, factor_dim=4), NegativeDistance())
     rows = {IMAGE: random_features(5, 8, seed=0), TEXT: random_features(5, 8, seed=1)}
     with pytest.warns(
-        UserWarning, match="form='tiled': NegativeDistance in Product is no function of one inner"
+        UserWarning,
+        match="implementation='tiled': NegativeDistance in Product is not a function of one inner",
     ):
-        ours = Contrastive(form="tiled")(context(model, rows))
-    assert torch.equal(ours, Contrastive(form="dense")(context(model, rows)))
+        ours = Contrastive(implementation="tiled")(context(model, rows))
+    assert torch.equal(ours, Contrastive(implementation="dense")(context(model, rows)))
 
 
 def test_both_ways_needs_symmetric_scores() -> None:
@@ -318,7 +332,7 @@ def test_both_ways_needs_symmetric_scores() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"form": "sparse"}, "form: got 'sparse'"),
+        ({"implementation": "sparse"}, "implementation: got 'sparse'"),
         ({"tile": (0, 4)}, r"tile: got \(0, 4\)"),
         ({"tile": (4,)}, "tile: got"),
         ({"tile": 3}, "tile: got 3; expected the rows and columns of a tile, two whole numbers"),

@@ -10,7 +10,7 @@ from hypvl.config import LazyConfig, instantiate
 from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import PairContext, View
-from tests.losses.forms import either_form  # noqa: F401  # a fixture
+from tests.losses.implementations import either_implementation  # noqa: F401  # a fixture
 from tests.losses.toy import GeometryOnly
 from tests.parity.recipes import CONFIGS
 from tests.parity.reference import cases, load, number
@@ -31,7 +31,7 @@ class GivenRows(Sphere):
         return features
 
 
-@pytest.mark.usefixtures("either_form")
+@pytest.mark.usefixtures("either_implementation")
 @pytest.mark.parametrize("case", cases("cyclip", "cases"))
 def test_cyclip(case: tuple[str, dict[str, Any]]) -> None:
     _, expected = case

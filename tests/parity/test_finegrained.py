@@ -15,13 +15,13 @@ from hypvl.losses.base import IMAGE, TEXT, LossTerm, Objective, PairContext, Vie
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.cross_modal_rank import CrossModalRank, Kind, adaptive_thresholds
 from hypvl.losses.hard_negative import NEGATIVE_TEXT, HardNegativeContrastive, own_logits
-from hypvl.losses.intra_modal import Form, IntraModal
-from tests.losses.forms import either_form  # noqa: F401  # a fixture
+from hypvl.losses.intra_modal import IntraModal, Variant
+from tests.losses.implementations import either_implementation  # noqa: F401  # a fixture
 from tests.parity.reference import cases, load, number
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}  # as the file says, in float64
 VIEWS = {"image": IMAGE, "text": TEXT, "hard_negative": NEGATIVE_TEXT}
-FORMS: dict[str, Form] = {"head": "head", "fixed": "fixed", "first": "first_release"}
+VARIANTS: dict[str, Variant] = {"head": "head", "fixed": "fixed", "first": "first_release"}
 
 
 class Rows(Geometry):
@@ -91,7 +91,7 @@ def objective(case: dict[str, Any]) -> tuple[Objective, dict[str, str]]:
         if case["cmr"]:
             terms["cmr"] = ranked(case)
         if case["imc"]:
-            terms["imc"] = IntraModal(FORMS[case["imc_variant"]])
+            terms["imc"] = IntraModal(VARIANTS[case["imc_variant"]])
         weights = {key: case[f"{key}_weight"] for key in ("cmr", "imc") if key in terms}
         return Objective(terms, weights), {key: f"{key}_loss" for key in terms}
     # Variants of one term alone, which the published code does not run. Only their name would tell which: the one
@@ -100,11 +100,11 @@ def objective(case: dict[str, Any]) -> tuple[Objective, dict[str, str]]:
     variants: list[LossTerm] = (
         [
             IntraModal("own_negatives"),
-            IntraModal("own_negatives", invalid="masked"),
-            IntraModal(invalid="masked"),
+            IntraModal("own_negatives", invalid_negatives="mask"),
+            IntraModal(invalid_negatives="mask"),
         ]
         if entry == "imc_loss"
-        else [HardNegativeContrastive(), HardNegativeContrastive(invalid="masked")]
+        else [HardNegativeContrastive(), HardNegativeContrastive(invalid_negatives="mask")]
     )
     for term in variants:
         if torch.allclose(term(given()[1]), tensor(case[entry]), **CLOSE):
@@ -112,7 +112,7 @@ def objective(case: dict[str, Any]) -> tuple[Objective, dict[str, str]]:
     raise AssertionError(f"no setting of {type(variants[0]).__name__} gives {entry} = {case[entry]}")
 
 
-@pytest.mark.usefixtures("either_form")
+@pytest.mark.usefixtures("either_implementation")
 @pytest.mark.parametrize("case", cases("finegrained", "cases"))
 def test_values_and_gradients(case: tuple[str, dict[str, Any]]) -> None:
     name, expected = case

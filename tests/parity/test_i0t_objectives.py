@@ -15,7 +15,7 @@ from hypvl.losses.base import Objective, View
 from hypvl.losses.cloob import CLOOB
 from hypvl.losses.long_caption import primary_components
 from hypvl.losses.uniformity import align_loss, uniform_loss
-from tests.losses.forms import either_form  # noqa: F401  # a fixture
+from tests.losses.implementations import either_implementation  # noqa: F401  # a fixture
 from tests.losses.toy import GeometryOnly, context
 from tests.parity.recipes import CONFIGS
 from tests.parity.reference import cases, load, number
@@ -117,7 +117,7 @@ def _recipe(name: str, components: int) -> Objective:
     return instantiate(cfg)
 
 
-@pytest.mark.usefixtures("either_form")
+@pytest.mark.usefixtures("either_implementation")
 @pytest.mark.parametrize("case", _without_notes("objectives", kind=dict))
 def test_objectives(case: tuple[str, dict[str, Any]]) -> None:
     name, expected = case

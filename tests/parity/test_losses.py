@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hypvl.losses.entailment import Entailment
-from tests.losses.forms import either_form, forced  # noqa: F401  # a fixture
+from tests.losses.implementations import either_implementation, forced  # noqa: F401  # a fixture
 from tests.parity.recipes import VIEWS, Parts, build, tolerance, with_scalars
 from tests.parity.reference import cases, load
 from tests.ranks import run_ranks
@@ -39,7 +39,7 @@ def _run(case: dict[str, Any], name: str, rows: slice = slice(None)) -> tuple[Pa
     return parts, features, output
 
 
-@pytest.mark.usefixtures("either_form")
+@pytest.mark.usefixtures("either_implementation")
 @pytest.mark.parametrize(("case", "name"), _PARAMS)
 def test_losses(case: dict[str, Any], name: str) -> None:
     expected = case["models"][name]

@@ -15,7 +15,7 @@ from hypvl.config import LazyConfig, instantiate
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.losses.base import PairContext
 from hypvl.models.convert import to_hypvl, to_official
-from tests.losses.forms import forced
+from tests.losses.implementations import forced
 from tests.parity.recipes import VIEWS, build, official_to_ours, tolerance
 from tests.parity.reference import cases, load
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hypvl import distributed
-from tests.losses.forms import forced
+from tests.losses.implementations import forced
 from tests.ranks import run_ranks
 from tests.training.tiny import RECIPES, ragged_batch, rows_of, tiny_batch, tiny_learner
 

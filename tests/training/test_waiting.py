@@ -56,8 +56,12 @@ class Waits(TorchDispatchMode):
         return result
 
 
-def learner(recipe: str, *, form: Any = "dense", warmup: bool = False) -> Learner:
-    terms: dict[str, Any] = {"contrastive": Contrastive(form=form, tile=(4, 4) if form == "tiled" else None)}
+def learner(recipe: str, *, implementation: Any = "dense", warmup: bool = False) -> Learner:
+    terms: dict[str, Any] = {
+        "contrastive": Contrastive(
+            implementation=implementation, tile=(4, 4) if implementation == "tiled" else None
+        )
+    }
     if recipe == "meru":
         terms["entailment"] = Entailment()
     return Learner(
@@ -109,12 +113,14 @@ def train_nowhere(made: Learner, *, clip: float | None, steps: int, period: int)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "form", "clip"),
+    ("recipe", "implementation", "clip"),
     [("clip", "tiled", None), ("meru", "dense", None), ("meru", "tiled", 1.0), ("atmg", "dense", 1.0)],
 )
-def test_steps_read_nothing_back_before_a_record(recipe: str, form: str, clip: float | None) -> None:
+def test_steps_read_nothing_back_before_a_record(
+    recipe: str, implementation: str, clip: float | None
+) -> None:
     with torch.device("meta"):
-        made = learner(recipe, form=form, warmup=True)
+        made = learner(recipe, implementation=implementation, warmup=True)
     assert train_nowhere(made, clip=clip, steps=2, period=3) == []
     with pytest.raises(RuntimeError, match="no data"):  # the record itself reads the means
         train_nowhere(made, clip=clip, steps=2, period=2)
@@ -136,13 +142,13 @@ def test_what_waits_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("form", ["dense", "tiled"])
-def test_forward_pass_on_an_imagined_gpu(recipe: str, form: str) -> None:
+@pytest.mark.parametrize("implementation", ["dense", "tiled"])
+def test_forward_pass_on_an_imagined_gpu(recipe: str, implementation: str) -> None:
     """Encoders, heads, geometry and loss, texts in groups by the lengths of the loader."""
     batch = next(batches())
     with FakeTensorMode() as mode:
         with torch.device("cuda"):
-            made = learner(recipe, form=form)
+            made = learner(recipe, implementation=implementation)
         moved = {
             k: mode.from_tensor(v).to("cuda", non_blocking=True) if isinstance(v, Tensor) else v
             for k, v in batch.items()

@@ -12,11 +12,11 @@ from hypvl.losses.intra_modal import IntraModal
 
 objective = L(Objective)(
     terms=dict(
-        contrastive=L(HardNegativeContrastive)(invalid="kept"),
+        contrastive=L(HardNegativeContrastive)(invalid_negatives="keep"),
         cross_modal_rank=L(CrossModalRank)(
             kind="mean", upper_bound=10.0, denominator="valid", positives="valid", reset="epoch"
         ),
-        intra_modal=L(IntraModal)(form="fixed", invalid="kept"),
+        intra_modal=L(IntraModal)(variant="fixed", invalid_negatives="keep"),
     ),
     weights=dict(contrastive=1.0, cross_modal_rank=0.2, intra_modal=0.3),
 )

@@ -10,9 +10,9 @@ from hypvl.losses import form as forms, tiled
 
 
 @contextlib.contextmanager
-def forced(form: str) -> Iterator[None]:
+def forced(implementation: str) -> Iterator[None]:
     """Nothing for "chosen"; for "tiled" tiles of 3 rows and 2 columns from the first score on, ragged at the ends."""
-    if form == "chosen":
+    if implementation == "chosen":
         yield
         return
     with mock.patch.object(forms, "TILED_FROM", 0), mock.patch.object(tiled, "TILE", (3, 2)):
@@ -20,7 +20,7 @@ def forced(form: str) -> Iterator[None]:
 
 
 @pytest.fixture(params=["chosen", "tiled"])
-def either_form(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Run a test in both forms."""
+def either_implementation(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run a test with both implementations."""
     with forced(request.param):
         yield request.param

@@ -14,10 +14,10 @@ from hypvl.losses.base import IMAGE, TEXT, Objective
 from tests.losses.toy import GeometryOnly, context
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-NOUNS = sorted((CONFIGS / "common" / "objective").glob("*.py"))
+OBJECTIVES = sorted((CONFIGS / "common" / "objective").glob("*.py"))
 
 
-@pytest.mark.parametrize("path", NOUNS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", OBJECTIVES, ids=lambda p: p.stem)
 def test_builds_from_what_a_run_saves(path: Path, tmp_path: Path) -> None:
     cfg = LazyConfig.load(path)
     LazyConfig.save(cfg, tmp_path / "saved.yaml")
@@ -29,7 +29,7 @@ def test_builds_from_what_a_run_saves(path: Path, tmp_path: Path) -> None:
     assert all(weight > 0 for weight in objective.weights.values())
 
 
-def _noun(name: str) -> Objective:
+def _objective(name: str) -> Objective:
     return instantiate(LazyConfig.load(CONFIGS / "common" / "objective" / f"{name}.py").objective)
 
 
@@ -42,7 +42,7 @@ def test_gap_closing_objectives_by_hand(name: str, spread: float) -> None:
     model = GeometryOnly(Sphere(), Cosine())
     model.scorer.log_scale.data.fill_(0.0)
     eye = torch.eye(3, dtype=torch.float64)
-    total = _noun(name)(context(model, {IMAGE: eye, TEXT: 2 * eye})).total.item()
+    total = _objective(name)(context(model, {IMAGE: eye, TEXT: 2 * eye})).total.item()
     assert total == pytest.approx(math.log(math.e + 2) - 1 + spread, rel=1e-9)
 
 
