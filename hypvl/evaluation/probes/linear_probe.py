@@ -136,7 +136,7 @@ class LinearProbe(SupervisedEvaluator):
         statistics = _statistics(both, self.normalize)
         last = self._path(_normalized(both, statistics), both_labels)
         for models in fitted:
-            last.begin_at(models)
+            last.warm_start(models)
         final = last.fit([found.best])
         probabilities = torch.zeros(len(self.test), len(self.classes), dtype=torch.float64)
         rows = _normalized(tested.features, statistics)

@@ -1,34 +1,36 @@
 """L2-regularised logistic regression along a path of costs, with scikit-learn's optimum."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hypvl.checks import one_of
 from hypvl.errors import UserError
-from hypvl.evaluation.probes.lbfgs import Point, minimise
 
-#: What the work is done in: ``"mixed"`` is fp32 as far as that goes, then fp64.
+#: Precision of the solver; ``"mixed"`` solves in fp32 as far as fp32 can go, and continues in fp64.
 Precision: TypeAlias = Literal["mixed", "fp64", "fp32"]
 
-# Logits of a block of rows that stay in the processor's cache; and at least so many rows, for the matrix products.
+# Rows are processed in blocks whose logits fit the processor's cache, of at least so many rows (matrix products).
 _BLOCK_ELEMENTS, _BLOCK_ROWS = 1 << 19, 512
 _PREPARE_ROWS = 1 << 14
-# What rounding leaves of a gradient: relative to the value, with which it vanishes where classes are apart, and
-# relative to what tolerances are relative to (fp32 goes no further where fp64 can follow); of a mean of losses.
+# Rounding error of a gradient of the mean loss, relative to the value: no smaller gradient norm is asked for.
 _FLOORS = {"mixed": 1e-13, "fp64": 1e-13, "fp32": 1e-7}
+# In mixed precision the fp32 pass is not asked for a smaller tolerance than this.
 _FINEST = {torch.float64: 0.0, torch.float32: 2e-5}
-_NOISE = {torch.float64: 8 * torch.finfo(torch.float64).eps, torch.float32: torch.finfo(torch.float32).eps}
 _PASSES: dict[str, tuple[torch.dtype, ...]] = {
     "mixed": (torch.float32, torch.float64),
     "fp64": (torch.float64,),
     "fp32": (torch.float32,),
 }
+# Trials of one line search. Near the optimum a failed search means rounding error, so few are enough: with SciPy's 20
+# a tolerance of 1e-6 in mixed precision took half more evaluations, and no tolerance took fewer.
+_LINE_SEARCH_TRIALS = 6
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,13 @@ class LogisticModels:
 
     Attributes:
         costs: K inverse strengths of the penalty.
-        weight: (K, C, D) fp64. A class without training items has 0 here and a bias of minus infinity.
+        weight: (K, C, D) fp64. A class without training items has weight 0 and bias minus infinity.
         bias: (K, C) fp64.
-        independent: Whether each class is a yes or no of its own (several labels an item).
-        converged: Per cost, whether the gradient got within the tolerance.
+        independent: Whether each class is a binary problem of its own (several labels an item).
+        converged: Per cost, whether the gradient norm is within the tolerance.
         gradient_norm: Per cost, as :class:`LogisticPath` measures it.
         iterations: Per cost.
-        evaluations: Passes over the data, all costs together.
+        evaluations: Evaluations of value and gradient (passes over the data), the sum over the costs.
     """
 
     costs: tuple[float, ...]
@@ -56,7 +58,7 @@ class LogisticModels:
     evaluations: int
 
     def probabilities(self, features: Tensor, which: int) -> Tensor:
-        """Of classifier ``which``: (N, D) -> (N, C); rows add up to 1 unless the classes are independent."""
+        """Of classifier ``which``: (N, D) -> (N, C); rows sum to 1 unless the classes are independent."""
         weight, bias = self.weight[which], self.bias[which]
         blocks = []
         for rows in features.split(max(_BLOCK_ROWS, _BLOCK_ELEMENTS // max(1, len(bias)))):
@@ -66,32 +68,32 @@ class LogisticModels:
 
 
 class LogisticPath:
-    """Linear classifiers of the same data for any number of costs, each begun where its neighbours point to.
+    """Linear classifiers of one training set for any number of costs, each solved from its neighbours on the path.
 
-    For a cost c: minimise c * sum of losses + |W|^2 / 2, the intercept free. The loss is the cross entropy of the
-    softmax; with two classes W is the difference of their rows, as in scikit-learn's binary case, so that the optimum
-    is that of ``LogisticRegression(C=c)`` for any number of classes. With targets (N, C) it is the binary cross
+    For a cost c: minimise c * sum of losses + |W|^2 / 2, the intercept not penalised. The loss is the cross entropy of
+    the softmax; with two classes W is the difference of their rows, as in scikit-learn's binary case, so that the
+    optimum is that of ``LogisticRegression(C=c)`` for any number of classes. With targets (N, C) it is the binary cross
     entropy of each class, which gives the optimum of one binary ``LogisticRegression`` per class.
 
-    The variables are changed first, which does not change the optimum: features are centred and rotated into their
-    principal axes (also: into the at most N - 1 that there are), and axis j is scaled by sqrt(h var_j + 1 / (c N)),
-    the curvature of loss and penalty at W = 0 (h = 1/C, for independent classes 1/4). Badly scaled and correlated
-    features cost no extra iterations then.
+    A change of variables, which does not change the optimum, preconditions the problem: features are centred and
+    rotated to their principal axes (at most N - 1 of them), and axis j is scaled by sqrt(h var_j + 1 / (c N)), the
+    curvature of loss and penalty at W = 0 (h = 1/C, for independent classes 1/4). Badly scaled or correlated
+    features then cost no extra iterations. The solver is SciPy's L-BFGS.
 
-    Along the logarithm of c the optimum moves in a nearly straight line. A cost between two that are known begins at
-    the line through them, one beyond them at its continuation, where that is better than the nearest.
+    Along log c the optimum moves in a nearly straight line. A cost between two solved ones starts on the line through
+    them, one beyond them on its continuation where that is better than the nearest solution.
 
     Args:
-        features: (N, D), finite; where they are is where the work is done.
+        features: (N, D), finite; computations run on their device.
         targets: (N,) int64 below ``num_classes``, or (N, C) of 0 and 1.
         num_classes: C.
-        tolerance: A cost has converged when the gradient of the objective divided by c N, in the variables above, has
-            at most this Euclidean norm; less, in proportion, where that value is below 1 (where classes are apart
-            and the penalty is weak, both go to 0 long before the optimum), and where the gradient by the weights
-            begins below 1 (where the penalty is strong, all weights are small, but their order counts). The value
-            is then above the optimum's by about its part of 4 tolerance^2.
+        tolerance: A cost has converged when the Euclidean norm of the gradient of the objective / (c N), in the
+            variables above, is at most tolerance * min(1, g, value). g is the norm of the gradient by the weights at
+            W = 0: with a strong penalty all weights are small, but their order counts. The value is small where the
+            classes are separable and the penalty is weak: value and gradient vanish long before the optimum. The
+            relative excess of the objective is then about 4 tolerance^2.
         max_iterations: Of L-BFGS, for each cost.
-        precision: What the work is done in.
+        precision: Of the solver.
 
     Raises:
         ValueError: for targets that do not fit.
@@ -120,92 +122,85 @@ class LogisticPath:
         self.precision: Precision = precision
         self.num_classes = num_classes
         self._data = _Data(features, targets, num_classes, dtype=_PASSES[precision][0])
-        self._known: dict[float, Tensor] = {}  # cost -> parameters (R + 1, C') fp64, not scaled
+        self._solutions: dict[float, Tensor] = {}  # cost -> parameters (R + 1, C') fp64, not scaled
 
-    def begin_at(self, models: LogisticModels) -> None:
-        """Take classifiers of other data with the same classes for those of these costs, to begin from."""
+    def warm_start(self, models: LogisticModels) -> None:
+        """Start the costs of these classifiers, of other data with the same classes, from them."""
         for cost, weight, bias in zip(models.costs, models.weight, models.bias, strict=True):
-            self._known[cost] = self._data.entering(weight, bias)
+            self._solutions[cost] = self._data.to_axes(weight, bias)
 
     def fit(self, costs: Sequence[float]) -> LogisticModels:
-        """Classifiers for some costs, in their order; a cost that is known is only checked again.
+        """One classifier per cost, in their order; a cost that is solved already is only checked again.
 
         Raises:
-            ValueError: for costs that are no positive numbers.
+            ValueError: for costs that are not positive numbers.
         """
         costs = tuple(float(cost) for cost in costs)
         if not costs or not all(0 < c < math.inf for c in costs):
             raise ValueError(f"costs: got {list(costs)}; expected positive numbers, at least one.")
-        found = {cost: self._solve(cost) for cost in sorted(set(costs))}
-        whole = [self._whole(self._known[cost]) for cost in costs]
+        solved = {cost: self._solve(cost) for cost in sorted(set(costs))}
+        models = [self._all_classes(self._solutions[cost]) for cost in costs]
         return LogisticModels(
             costs=costs,
-            weight=torch.stack([weight for weight, _ in whole]),
-            bias=torch.stack([bias for _, bias in whole]),
+            weight=torch.stack([weight for weight, _ in models]),
+            bias=torch.stack([bias for _, bias in models]),
             independent=self._data.independent,
-            converged=tuple(found[cost].converged for cost in costs),
-            gradient_norm=tuple(found[cost].gradient_norm for cost in costs),
-            iterations=tuple(found[cost].iterations for cost in costs),
-            evaluations=sum(one.evaluations for one in found.values()),
+            converged=tuple(solved[cost].converged for cost in costs),
+            gradient_norm=tuple(solved[cost].gradient_norm for cost in costs),
+            iterations=tuple(solved[cost].iterations for cost in costs),
+            evaluations=sum(end.evaluations for end in solved.values()),
         )
 
     def _solve(self, cost: float) -> "_Solved":
         problem = _Problem(self._data, cost)
-        pull = min(1.0, problem.pull())
-        evaluations, iterations = 0, 0
-        starts = [start * problem.scale for start in self._starts(cost)] or [problem.zeros()]
+        first_norm = min(1.0, problem.first_norm())
         floor = min(_FLOORS[self.precision], self.tolerance)
 
-        def done(value: float, norm: float, tolerance: float = self.tolerance) -> bool:
-            return norm <= max(tolerance * min(pull, value), floor * min(1.0, value))
+        def converged(at: _Point, tolerance: float = self.tolerance) -> bool:
+            limit = max(tolerance * min(first_norm, at.value), floor * min(1.0, at.value))
+            return at.gradient_norm <= limit
 
+        starts = [start * problem.scale for start in self._starts(cost)] or [problem.zeros()]
+        evaluations, iterations = 0, 0
         for dtype in _PASSES[self.precision]:
             finest = max(self.tolerance, _FINEST[dtype] if self.precision == "mixed" else 0.0)
-
-            def evaluate(x: Tensor, dtype: torch.dtype = dtype) -> tuple[float, Tensor]:
-                return problem.evaluate(x, dtype)
-
-            points = [Point(x.flatten(), *evaluate(x.flatten())) for x in starts]
-            start = min(points, key=lambda p: p.value if math.isfinite(p.value) else math.inf)
-            end = minimise(
-                evaluate,
-                start,
-                done=partial(done, tolerance=finest),
+            points = [problem.evaluate(start.flatten(), dtype) for start in starts]
+            end, steps, passes = _minimize(
+                partial(problem.evaluate, dtype=dtype),
+                min(points, key=lambda p: p.value if math.isfinite(p.value) else math.inf),
+                converged=partial(converged, tolerance=finest),
                 max_iterations=self.max_iterations - iterations,
-                noise=_NOISE[dtype],
             )
-            evaluations += len(points) + end.evaluations
-            iterations += end.iterations
-            starts = [end.point.x]
-            norm = float(end.point.gradient.norm())
-            converged = done(end.point.value, norm)
-            if converged or iterations >= self.max_iterations:
+            evaluations += len(points) + passes
+            iterations += steps
+            starts = [end.x]
+            if converged(end) or iterations >= self.max_iterations:
                 break
-        self._known[cost] = end.point.x.view(problem.scale.shape[0], -1) / problem.scale
-        return _Solved(converged, norm, iterations, evaluations)
+        self._solutions[cost] = end.x.view(problem.scale.shape[0], -1) / problem.scale
+        return _Solved(converged(end), end.gradient_norm, iterations, evaluations)
 
     def _starts(self, cost: float) -> list[Tensor]:
-        """Where to begin, not scaled: parameters of this cost, or what those of its neighbours point to."""
-        known = self._known
-        if cost in known or not known:
-            return [known[cost]] if known else []
-        below = sorted(c for c in known if c < cost)
-        above = sorted(c for c in known if c > cost)
+        """Parameters to start from, not scaled: the solution of this cost, or of its neighbours on the path."""
+        solved = self._solutions
+        if cost in solved or not solved:
+            return [solved[cost]] if solved else []
+        below = sorted(c for c in solved if c < cost)
+        above = sorted(c for c in solved if c > cost)
         if below and above:
             share = math.log(cost / below[-1]) / math.log(above[0] / below[-1])
-            return [torch.lerp(known[below[-1]], known[above[0]], share)]
+            return [torch.lerp(solved[below[-1]], solved[above[0]], share)]
         near = (below or above)[-1 if below else 0]
-        starts = [known[near]]
+        starts = [solved[near]]
         if len(below) > 1:
             before = below[-2]
             ahead = math.log(cost / before) / math.log(near / before)
-            starts.append(torch.lerp(known[before], known[near], ahead))
+            starts.append(torch.lerp(solved[before], solved[near], ahead))
         return starts
 
-    def _whole(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def _all_classes(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (C, D) and intercepts (C,) of all classes, for the features as they came."""
         data = self._data
-        weight, bias = data.leaving(parameters)
+        weight, bias = data.from_axes(parameters)
         full_weight = weight.new_zeros(self.num_classes, weight.shape[1])
         full_bias = bias.new_full((self.num_classes,), -math.inf)
         full_bias[data.always] = math.inf
@@ -213,39 +208,86 @@ class LogisticPath:
         return full_weight, full_bias
 
 
-def fit_logistic(
-    features: Tensor,
-    targets: Tensor,
-    *,
-    costs: Sequence[float],
-    num_classes: int,
-    tolerance: float = 5e-4,
-    max_iterations: int = 1000,
-    precision: Precision = "mixed",
-) -> LogisticModels:
-    """Linear classifiers for some costs, fitted at once; see :class:`LogisticPath` for all of it."""
-    one_of("precision", precision, Precision)
-    path = LogisticPath(
-        features,
-        targets,
-        num_classes=num_classes,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        precision=precision,
-    )
-    return path.fit(costs)
-
-
-@dataclass(frozen=True)
-class _Solved:
+class _Solved(NamedTuple):
     converged: bool
     gradient_norm: float
     iterations: int
     evaluations: int
 
 
+class _Point(NamedTuple):
+    """A point x (P,) where the objective was evaluated, its value and gradient (P,)."""
+
+    x: Tensor
+    value: float
+    gradient: Tensor
+
+    @property
+    def gradient_norm(self) -> float:
+        return float(self.gradient.norm())
+
+
+class _ConvergedStop(Exception):  # noqa: N818 - not an error
+    """Ends SciPy's search at a point that is good enough, also inside a line search."""
+
+
+def _minimize(
+    evaluate: Callable[[Tensor], _Point],
+    start: _Point,
+    *,
+    converged: Callable[[_Point], bool],
+    max_iterations: int,
+) -> tuple[_Point, int, int]:
+    """L-BFGS from an evaluated start: the last point, iterations and evaluations.
+
+    It ends at the first evaluated point that has converged, after ``max_iterations``, or where no step decreases the
+    value. Where rounding error of the value is the reason, a second search goes on by gradients alone: the difference
+    to the value at its start, which is lost in rounding, is integrated along the step by the trapezoidal rule.
+    """
+    from scipy.optimize import OptimizeResult, minimize
+
+    latest, iterations, evaluations = start, 0, 0
+
+    def function(moved: np.ndarray, by_gradient: bool) -> tuple[float, np.ndarray]:
+        nonlocal latest, evaluations
+        step = torch.from_numpy(moved).to(start.x.device)
+        if bool(step.any()):  # SciPy asks for the start first
+            latest = evaluate(start.x + step)
+            evaluations += 1
+            if converged(latest):
+                raise _ConvergedStop
+        value = float((latest.gradient + start.gradient) @ step) / 2 if by_gradient else latest.value
+        return value, latest.gradient.cpu().numpy()
+
+    def count(intermediate_result: OptimizeResult) -> None:
+        nonlocal iterations
+        iterations += 1
+
+    for by_gradient in (False, True):
+        if converged(start) or iterations >= max_iterations:
+            break
+        options = {"maxiter": max_iterations - iterations, "maxfun": math.inf, "maxls": _LINE_SEARCH_TRIALS}
+        options |= {"ftol": 0.0, "gtol": 0.0}
+        try:
+            end = minimize(
+                function,
+                np.zeros(start.x.shape),
+                args=(by_gradient,),
+                jac=True,
+                method="L-BFGS-B",
+                callback=count,
+                options=options,
+            )
+        except _ConvergedStop:
+            return latest, iterations + 1, evaluations
+        moved, gradient = (torch.from_numpy(row).to(start.x.device) for row in (end.x, end.jac))
+        value = float(end.fun) + (start.value if by_gradient else 0.0)
+        start = latest = _Point(start.x + moved, value, gradient)
+    return start, iterations, evaluations
+
+
 class _Data:
-    """Features along their principal axes with a column of ones, (N, R + 1), and what the targets are there.
+    """Features along their principal axes with a column of ones, (N, R + 1), and the targets.
 
     Attributes:
         present: Classes that have something to learn, ascending (C',).
@@ -255,7 +297,7 @@ class _Data:
 
     def __init__(self, features: Tensor, targets: Tensor, num_classes: int, *, dtype: torch.dtype) -> None:
         targets = targets.to(features.device)
-        self.dtype = dtype  # what is worked in first
+        self.dtype = dtype  # of the first pass
         self.independent = targets.ndim == 2
         self.count = len(features)
         counts = targets.sum(0) if self.independent else targets.bincount(minlength=num_classes)
@@ -291,20 +333,20 @@ class _Data:
             self._signs[dtype] = 1 - 2 * self.targets.to(dtype)
         return self._signs[dtype]
 
-    def entering(self, weight: Tensor, bias: Tensor) -> Tensor:
-        """Weights (C, D) and intercepts (C,) along these axes; classes that were not known begin at 0."""
+    def to_axes(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """Weights (C, D) and intercepts (C,) -> parameters (R + 1, C'); 0 for classes without an intercept."""
         weight, bias = weight[self.present].to(self.mean), bias[self.present].to(self.mean)
         bias = torch.where(bias.isfinite(), bias, 0.0) + weight @ self.mean
         return torch.cat([weight @ self.axes, bias[:, None]], dim=1).T
 
-    def leaving(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Parameters (R + 1, C') as weights (C', D) and intercepts (C',) for the features as they came."""
+    def from_axes(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Parameters (R + 1, C') -> weights (C', D) and intercepts (C',) for the features as they came."""
         weight = (self.axes @ parameters[:-1]).T
         return weight, parameters[-1] - weight @ self.mean
 
 
 class _Problem:
-    """The objective of one cost divided by c N, in changed variables (R + 1, C'): see :class:`LogisticPath`."""
+    """The objective of one cost / (c N), in the variables of :class:`LogisticPath`, (R + 1, C')."""
 
     def __init__(self, data: _Data, cost: float) -> None:
         self.data = data
@@ -313,30 +355,30 @@ class _Problem:
         doubled = 2.0 if classes == 2 and not data.independent else 1.0
         self.penalty = torch.full_like(data.spread, doubled / (cost * data.count))[:, None]  # (R + 1, 1)
         self.penalty[-1] = 0.0
-        bend = 0.25 if data.independent else 1.0 / max(1, classes)
-        # An axis without spread and a cost without end: nothing may be divided by 0.
+        curvature = 0.25 if data.independent else 1.0 / max(1, classes)
+        # The scale of an axis without variance goes to 0 as the cost grows; it is a divisor.
         tiny = torch.finfo(torch.float32).tiny
-        self.scale = (bend * data.spread[:, None] + self.penalty).clamp_min(tiny).sqrt()  # (R + 1, 1)
+        self.scale = (curvature * data.spread[:, None] + self.penalty).clamp_min(tiny).sqrt()  # (R + 1, 1)
 
     def zeros(self) -> Tensor:
         return self.scale.new_zeros(len(self.scale), len(self.data.present))
 
-    def pull(self) -> float:
-        """Norm of the gradient by the weights where they are 0, whatever the intercepts."""
+    def first_norm(self) -> float:
+        """Norm of the gradient by the weights at W = 0, whatever the intercepts."""
         rows, targets = self.data.rows(self.data.dtype), self.data.targets
         if not self.data.independent:
             targets = nn.functional.one_hot(targets, len(self.data.present))
-        pulled = (rows.T @ targets.to(rows)).double() / self.data.count  # (R + 1, C')
-        return float((pulled / self.scale)[:-1].norm())
+        gradient = (rows.T @ targets.to(rows)).double() / self.data.count  # (R + 1, C')
+        return float((gradient / self.scale)[:-1].norm())
 
-    def evaluate(self, x: Tensor, dtype: torch.dtype) -> tuple[float, Tensor]:
-        """Value and gradient (P,) fp64 at x (P,) fp64; what grows with N is done in ``dtype``."""
+    def evaluate(self, x: Tensor, dtype: torch.dtype) -> _Point:
+        """Value and gradient at x (P,), fp64; the sums over N rows are computed in ``dtype``."""
         data = self.data
         parameters = x.view(len(self.scale), -1) / self.scale
         factors = parameters.to(dtype)
         rows = data.rows(dtype)
         total = x.new_zeros(())
-        pulled = torch.zeros_like(factors)
+        summed = torch.zeros_like(factors)
         size = max(_BLOCK_ROWS, _BLOCK_ELEMENTS // max(1, factors.shape[1]))
         for at in range(0, data.count, size):
             block = rows[at : at + size]  # (n, R + 1)
@@ -346,23 +388,23 @@ class _Problem:
             else:
                 losses, residual = _softmax(logits, data.targets[at : at + size, None])
             total += losses.sum(dtype=torch.float64)
-            pulled.addmm_(block.T, residual)
+            summed.addmm_(block.T, residual)
         value = total / data.count + (self.penalty * parameters.square()).sum() / 2
-        gradient = pulled.double() / data.count + self.penalty * parameters
-        return float(value), (gradient / self.scale).flatten()
+        gradient = summed.double() / data.count + self.penalty * parameters
+        return _Point(x, float(value), (gradient / self.scale).flatten())
 
 
 def _softmax(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross entropies (n, 1) and derivatives (n, C), with all their digits where losses are small."""
-    chances = logits.softmax(dim=1)
-    own = chances.gather(1, targets)
-    residual = chances.scatter_(1, targets, 0.0)
+    """Cross entropies (n, 1) and derivatives (n, C), accurate also where losses are tiny."""
+    probability = logits.softmax(dim=1)
+    own = probability.gather(1, targets)
+    residual = probability.scatter_(1, targets, 0.0)
     others = residual.sum(dim=1, keepdim=True)  # 1 - own, without its rounding
     residual.scatter_(1, targets, -others)
     losses = torch.where(others < 0.5, -torch.log1p(-others), -own.log())
-    lost = losses.isinf()[:, 0]
-    if bool(lost.any()):  # a chance too small for its format
-        losses[lost] = -logits[lost].log_softmax(dim=1).gather(1, targets[lost])
+    underflow = losses.isinf()[:, 0]
+    if bool(underflow.any()):  # own rounds to 0
+        losses[underflow] = -logits[underflow].log_softmax(dim=1).gather(1, targets[underflow])
     return losses, residual
 
 
@@ -373,12 +415,12 @@ def _binary(logits: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _principal_axes(features: Tensor, mean: Tensor) -> Tensor:
-    """Orthonormal axes (D, R) fp64 that hold all rows less their mean."""
+    """Orthonormal axes (D, R) fp64 that span all rows minus their mean."""
     count, dim = features.shape
     if count <= dim:
         _, sizes, axes = torch.linalg.svd(features.double() - mean, full_matrices=False)
         kept = sizes > sizes.max() * dim * torch.finfo(torch.float64).eps
-        kept[0] = True  # all rows the same: one axis, along which they are 0
+        kept[0] = True  # where all rows are equal, one axis along which they are 0
         return axes[kept].T
     product = mean.new_zeros(dim, dim)
     for rows in features.split(_PREPARE_ROWS):
@@ -404,10 +446,10 @@ def _check(features: Tensor, targets: Tensor, num_classes: int) -> None:
 
 
 def check_features(features: Tensor) -> None:
-    """Refuse features of a model that has diverged.
+    """Raise for NaN and infinite features.
 
     Raises:
-        UserError: naming the share of NaN and infinite ones.
+        UserError: with their count.
     """
     bad = int((~features.isfinite()).sum())
     if bad:

@@ -2,13 +2,16 @@
 
 import math
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from hypvl.errors import UserError
-from hypvl.evaluation.probes.logistic import LogisticPath, Precision, _softmax, fit_logistic
+from hypvl.evaluation.probes.logistic import LogisticModels, LogisticPath, Precision, _softmax
 
 COSTS = [1e-4, 1e-2, 1.0, 1e3]
 
@@ -31,6 +34,10 @@ PROBLEMS = {
 }
 
 
+def fit(features: Tensor, targets: Tensor, *, costs: Sequence[float], **settings: Any) -> LogisticModels:
+    return LogisticPath(features, targets, **settings).fit(costs)
+
+
 def centred(weight: np.ndarray) -> np.ndarray:
     """Softmax rows up to what all have in common; two rows as their difference."""
     return weight[1:] - weight[:1] if len(weight) == 2 else weight - weight.mean(axis=0)
@@ -42,7 +49,7 @@ def test_optimum_of_scikit_learn(name: str) -> None:
 
     features, labels = PROBLEMS[name]
     classes = int(labels.max()) + 1
-    models = fit_logistic(
+    models = fit(
         torch.tensor(features), torch.tensor(labels), costs=COSTS, num_classes=classes, tolerance=1e-8
     )
     assert all(models.converged)
@@ -68,8 +75,8 @@ def test_the_default_tolerance_predicts_the_same() -> None:
     for features, labels in PROBLEMS.values():
         rows, targets = torch.tensor(features), torch.tensor(labels)
         classes = int(targets.max()) + 1
-        loose = fit_logistic(rows, targets, costs=COSTS, num_classes=classes)
-        tight = fit_logistic(rows, targets, costs=COSTS, num_classes=classes, tolerance=1e-9)
+        loose = fit(rows, targets, costs=COSTS, num_classes=classes)
+        tight = fit(rows, targets, costs=COSTS, num_classes=classes, tolerance=1e-9)
         for k in range(len(COSTS)):
             a, b = loose.probabilities(rows, k), tight.probabilities(rows, k)
             assert (a.argmax(dim=1) != b.argmax(dim=1)).sum() == 0
@@ -85,7 +92,7 @@ def test_what_has_converged_is_an_optimum_where_classes_are_apart(
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(90) % 3
     features = size * (torch.randn(90, 30, generator=generator) + 2 * torch.eye(30)[labels]).double()
-    models = fit_logistic(features, labels, costs=[cost], num_classes=3, precision=precision)
+    models = fit(features, labels, costs=[cost], num_classes=3, precision=precision)
     assert models.converged == (True,)
     residual = models.probabilities(features, 0) - torch.eye(3, dtype=torch.float64)[labels]
     residual[range(90), labels] = -residual.clamp(min=0).sum(1)  # 1 - p, with its digits
@@ -96,7 +103,7 @@ def test_what_has_converged_is_an_optimum_where_classes_are_apart(
 def test_two_points_by_hand() -> None:
     """x = -1 and +1: w solves w = 2 c sigmoid(-w), and the intercept is 0."""
     features, labels = torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1])
-    models = fit_logistic(features, labels, costs=[0.5, 3.0], num_classes=2, tolerance=1e-12)
+    models = fit(features, labels, costs=[0.5, 3.0], num_classes=2, tolerance=1e-12)
     for k, cost in enumerate((0.5, 3.0)):
         w = float(models.weight[k, 1, 0] - models.weight[k, 0, 0])
         assert w == pytest.approx(2 * cost / (1 + math.exp(w)), abs=1e-9)
@@ -107,7 +114,7 @@ def test_small_costs_give_the_shares_of_the_classes() -> None:
     """All that is left is the intercept, which is not penalised."""
     features = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
-    models = fit_logistic(features, labels, costs=[1e-9], num_classes=3, tolerance=1e-9)
+    models = fit(features, labels, costs=[1e-9], num_classes=3, tolerance=1e-9)
     shares = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64).expand(8, 3)
     torch.testing.assert_close(models.probabilities(features, 0), shares, atol=1e-6, rtol=0)
 
@@ -118,7 +125,7 @@ def test_several_labels_an_item_are_binary_problems_each() -> None:
     draws = np.random.default_rng(5)
     features = draws.normal(size=(150, 4))
     labels = (features @ draws.normal(size=(4, 3)) + draws.normal(size=(150, 3)) > 0).astype(int)
-    models = fit_logistic(
+    models = fit(
         torch.tensor(features), torch.tensor(labels), costs=[0.1, 10.0], num_classes=3, tolerance=1e-9
     )
     assert models.independent
@@ -132,11 +139,11 @@ def test_several_labels_an_item_are_binary_problems_each() -> None:
 
 def test_classes_without_items_have_probability_zero() -> None:
     features, labels = torch.tensor([[-1.0], [1.0], [1.5]]), torch.tensor([1, 3, 3])
-    models = fit_logistic(features, labels, costs=[1.0], num_classes=5)
+    models = fit(features, labels, costs=[1.0], num_classes=5)
     rows = models.probabilities(features, 0)
     assert rows[:, [0, 2, 4]].eq(0).all() and rows.argmax(dim=1).tolist() == [1, 3, 3]
     several = torch.tensor([[1, 0, 1], [1, 0, 0], [1, 0, 0]])
-    rows = fit_logistic(features, several, costs=[1.0], num_classes=3).probabilities(features, 0)
+    rows = fit(features, several, costs=[1.0], num_classes=3).probabilities(features, 0)
     assert rows[:, 0].eq(1).all() and rows[:, 1].eq(0).all() and rows[0, 2] > 0.5 > rows[1, 2]
 
 
@@ -145,7 +152,7 @@ def test_order_is_right_where_all_weights_are_nearly_zero() -> None:
     draws = np.random.default_rng(6)
     features = torch.tensor(draws.normal(size=(40, 5))) * 1e-3
     labels = torch.arange(40) % 2
-    models = fit_logistic(features, labels, costs=[1e-8], num_classes=2)
+    models = fit(features, labels, costs=[1e-8], num_classes=2)
     means = [features[labels == c].mean(dim=0) for c in (0, 1)]
     direction = means[1] - means[0]
     found = models.weight[0, 1] - models.weight[0, 0]
@@ -153,7 +160,7 @@ def test_order_is_right_where_all_weights_are_nearly_zero() -> None:
 
 
 def test_only_one_class_is_no_error() -> None:
-    rows = fit_logistic(torch.ones(3, 2), torch.tensor([1, 1, 1]), costs=[1.0, 9.0], num_classes=2)
+    rows = fit(torch.ones(3, 2), torch.tensor([1, 1, 1]), costs=[1.0, 9.0], num_classes=2)
     assert rows.probabilities(torch.randn(4, 2), 1).tolist() == [[0.0, 1.0]] * 4
 
 
@@ -178,14 +185,17 @@ def test_neighbours_on_the_path_save_passes_and_give_the_same(name: str) -> None
         )
 
 
-def test_halvings_cost_little_along_the_path() -> None:
-    known = path("15 classes", 5e-4)
-    known.fit([1e-2, 1.0, 1e2])
+def test_halvings_cost_less_than_half_of_cold_starts() -> None:
     halvings = [[0.1, 10.0], [10**0.5, 10**1.5], [10**0.25, 10**0.75]]
-    near = [known.fit(costs).evaluations for costs in halvings]
-    cold = [path("15 classes", 5e-4).fit([c]).evaluations for costs in halvings for c in costs]
-    assert sum(near) < 0.5 * sum(cold)
-    assert near[2] < near[0]  # the closer the neighbours, the fewer
+    warm, cold = [0, 0, 0], 0
+    for name in ("15 classes", "more features than rows"):
+        solved = path(name, 5e-4)
+        solved.fit([1e-2, 1.0, 1e2])
+        for i, costs in enumerate(halvings):
+            warm[i] += solved.fit(costs).evaluations
+            cold += sum(path(name, 5e-4).fit([c]).evaluations for c in costs)
+    assert sum(warm) < 0.5 * cold
+    assert warm[2] < warm[0]  # the closer the neighbours, the fewer
 
 
 def test_classifiers_of_other_data_are_a_beginning() -> None:
@@ -195,22 +205,22 @@ def test_classifiers_of_other_data_are_a_beginning() -> None:
     whole = LogisticPath(features, labels, num_classes=15, tolerance=1e-8)
     cold = whole.fit([1.0])
     begun = LogisticPath(features, labels, num_classes=15, tolerance=1e-8)
-    begun.begin_at(part)
+    begun.warm_start(part)
     warm = begun.fit([1.0])
     torch.testing.assert_close(warm.weight, cold.weight, atol=1e-5, rtol=0)
     assert warm.evaluations <= cold.evaluations
     own = LogisticPath(features, labels, num_classes=15, tolerance=1e-8)
-    own.begin_at(cold)
+    own.warm_start(cold)
     assert own.fit([1.0]).evaluations <= 4  # through the axes and back: there already
 
 
 def test_a_class_that_was_not_known_begins_at_zero() -> None:
     rows = torch.tensor([[-1.0], [1.0], [3.0]])
-    two = fit_logistic(rows[:2], torch.tensor([0, 1]), costs=[1.0], num_classes=3)
+    two = fit(rows[:2], torch.tensor([0, 1]), costs=[1.0], num_classes=3)
     assert two.bias[0, 2] == -math.inf
     three = LogisticPath(rows, torch.tensor([0, 1, 2]), num_classes=3, tolerance=1e-9)
-    three.begin_at(two)
-    cold = fit_logistic(rows, torch.tensor([0, 1, 2]), costs=[1.0], num_classes=3, tolerance=1e-9)
+    three.warm_start(two)
+    cold = fit(rows, torch.tensor([0, 1, 2]), costs=[1.0], num_classes=3, tolerance=1e-9)
     torch.testing.assert_close(three.fit([1.0]).weight, cold.weight, atol=1e-7, rtol=0)
 
 
@@ -239,14 +249,14 @@ def test_losses_and_derivatives_keep_their_digits_where_the_classes_are_far_apar
 
 def test_single_precision_reaches_the_default_tolerance_and_says_when_it_fails() -> None:
     features, labels = (torch.tensor(a) for a in PROBLEMS["15 classes"])
-    exact = fit_logistic(features, labels, costs=COSTS, num_classes=15)
-    short = fit_logistic(features, labels, costs=COSTS, num_classes=15, precision="fp32")
+    exact = fit(features, labels, costs=COSTS, num_classes=15)
+    short = fit(features, labels, costs=COSTS, num_classes=15, precision="fp32")
     assert all(short.converged)
     for k in range(len(COSTS)):
         torch.testing.assert_close(
             short.probabilities(features, k).double(), exact.probabilities(features, k), atol=2e-3, rtol=0
         )
-    hopeless = fit_logistic(
+    hopeless = fit(
         features, labels, costs=[1.0], num_classes=15, precision="fp32", tolerance=1e-12, max_iterations=60
     )
     assert hopeless.converged == (False,) and 1e-12 < hopeless.gradient_norm[0] < 1e-3
@@ -255,7 +265,7 @@ def test_single_precision_reaches_the_default_tolerance_and_says_when_it_fails()
 def test_mixed_precision_goes_on_in_double_where_single_ends() -> None:
     features, labels = (torch.tensor(a) for a in PROBLEMS["15 classes"])
     tight = [
-        fit_logistic(features, labels, costs=[1.0], num_classes=15, tolerance=1e-9, precision=precision)  # type: ignore[arg-type]  # a text of the parameters
+        fit(features, labels, costs=[1.0], num_classes=15, tolerance=1e-9, precision=precision)
         for precision in ("mixed", "fp64", "fp32")
     ]
     assert [models.converged for models in tight] == [(True,), (True,), (False,)]
@@ -271,18 +281,25 @@ def test_blocks_of_rows_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(path("15 classes").fit(COSTS).weight, whole.weight, atol=2e-5, rtol=0)
 
 
+def test_a_solver_that_cannot_converge_ends_after_the_given_iterations() -> None:
+    models = LogisticPath(
+        *(torch.tensor(a) for a in PROBLEMS["15 classes"]), num_classes=15, max_iterations=3
+    ).fit([1e3])
+    assert models.iterations == (3,) and models.converged == (False,)
+
+
 def test_wrong_input() -> None:
     rows = torch.zeros(4, 2)
     with pytest.raises(ValueError, match="costs: got"):
-        fit_logistic(rows, torch.zeros(4, dtype=torch.int64), costs=[0.0], num_classes=2)
+        fit(rows, torch.zeros(4, dtype=torch.int64), costs=[0.0], num_classes=2)
     with pytest.raises(ValueError, match="below num_classes=2"):
-        fit_logistic(rows, torch.tensor([0, 1, 2, 0]), costs=[1.0], num_classes=2)
+        fit(rows, torch.tensor([0, 1, 2, 0]), costs=[1.0], num_classes=2)
     with pytest.raises(ValueError, match=r"expected 0 and 1, \(4, 3\)"):
-        fit_logistic(rows, torch.zeros(4, 2), costs=[1.0], num_classes=3)
+        fit(rows, torch.zeros(4, 2), costs=[1.0], num_classes=3)
     with pytest.raises(ValueError, match="a target for each row"):
-        fit_logistic(rows, torch.zeros(3, dtype=torch.int64), costs=[1.0], num_classes=2)
+        fit(rows, torch.zeros(3, dtype=torch.int64), costs=[1.0], num_classes=2)
     with pytest.raises(ValueError, match=r"tolerance: got 0\.0"):
-        fit_logistic(rows, torch.tensor([0, 1, 1, 0]), costs=[1.0], num_classes=2, tolerance=0.0)
+        fit(rows, torch.tensor([0, 1, 1, 0]), costs=[1.0], num_classes=2, tolerance=0.0)
     rows[1, 1] = math.nan
     with pytest.raises(UserError, match="1 of 8 are NaN or infinite"):
-        fit_logistic(rows, torch.zeros(4, dtype=torch.int64), costs=[1.0], num_classes=2)
+        fit(rows, torch.zeros(4, dtype=torch.int64), costs=[1.0], num_classes=2)
