@@ -32,7 +32,7 @@ from torchvision import transforms
 from benchmarks.common import count, report
 from benchmarks.decode import jpeg_images
 from hypvl.config import LazyConfig, instantiate
-from hypvl.datasets.retrieval import jsonl
+from hypvl.datasets.retrieval.table import jsonl
 from hypvl.embedding.encode import Encoding, search_both_ways
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
 from hypvl.geometry.lorentz import Lorentz

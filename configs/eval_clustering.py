@@ -5,7 +5,7 @@ python scripts/evaluate.py --config configs/eval_clustering.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets import catalog
+from hypvl.datasets.classification import by_name
 from hypvl.evaluation.probes.clustering import KMeansClustering
 
 from .common.encoding import encoding as encoding
@@ -14,8 +14,8 @@ roots = {"eval": "./datasets/eval"}
 download = True
 evaluate = {
     name: L(KMeansClustering)(
-        dataset=L(catalog.classification_set)(name=name, root="${roots.eval}", download="${download}"),
+        dataset=L(by_name.classification_set)(name=name, root="${roots.eval}", download="${download}"),
         stage="embeddings", rows="flat", iterations=100, restarts=5, seeds=[0, 1, 2], encoding="${encoding}",
     )
-    for name in catalog.CLASSIFICATION_SETS
+    for name in by_name.CLASSIFICATION_SETS
 }  # fmt: skip

@@ -5,7 +5,7 @@ python scripts/evaluate.py --config configs/eval_geometry_audit.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets.retrieval import coco, flickr30k
+from hypvl.datasets.retrieval.coco import coco, flickr30k
 from hypvl.evaluation.geometry_audit import GeometryAudit
 
 from .common.encoding import encoding as encoding

@@ -5,8 +5,8 @@ python scripts/evaluate.py --config configs/eval_i0t_classification.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets import catalog
-from hypvl.datasets.i0t_tree import i0t_classification_set
+from hypvl.datasets.classification import by_name
+from hypvl.datasets.classification.trees import i0t_classification_set
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 
 from .common.encoding import encoding as encoding
@@ -20,7 +20,7 @@ _ways = {
 evaluate = {
     name: L(ZeroShotClassification)(
         dataset=L(i0t_classification_set)(name=name, root="${roots.i0t}", download="${download}"),
-        prompts=L(catalog.classification_prompts)(name=name),
+        prompts=L(by_name.classification_prompts)(name=name),
         ensemble=ensemble,
         metric=metric,
         encoding="${encoding}",

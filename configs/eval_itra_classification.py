@@ -5,7 +5,7 @@ python scripts/evaluate.py --config configs/eval_itra_classification.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets.itra_tree import ITRA_SETS, itra_set
+from hypvl.datasets.classification.trees import ITRA_SETS, itra_set
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 
 from .common.encoding import encoding as encoding

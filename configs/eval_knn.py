@@ -7,7 +7,7 @@ By the model's own image-image score of its embeddings: similarity=model stage=e
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets import catalog
+from hypvl.datasets.classification import by_name
 from hypvl.evaluation.probes.knn import KNNClassification
 
 from .common.encoding import encoding as encoding
@@ -17,10 +17,10 @@ download = True
 similarity, stage = "cosine", "trunk"
 evaluate = {
     name: L(KNNClassification)(
-        train=L(catalog.classification_set)(name=name, root="${roots.eval}", split="train", download="${download}"),
-        validation=L(catalog.classification_set)(name=name, root="${roots.eval}", split="val", download="${download}"),
-        test=L(catalog.classification_set)(name=name, root="${roots.eval}", download="${download}"),
+        train=L(by_name.classification_set)(name=name, root="${roots.eval}", split="train", download="${download}"),
+        validation=L(by_name.classification_set)(name=name, root="${roots.eval}", split="val", download="${download}"),
+        test=L(by_name.classification_set)(name=name, root="${roots.eval}", download="${download}"),
         k=20, temperature=0.07, similarity="${similarity}", stage="${stage}", encoding="${encoding}",
     )
-    for name in catalog.CLASSIFICATION_SETS
+    for name in by_name.CLASSIFICATION_SETS
 }  # fmt: skip

@@ -5,7 +5,7 @@ python scripts/evaluate.py --config configs/eval_linprobe_classification.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets import catalog
+from hypvl.datasets.classification import by_name
 from hypvl.evaluation.probes.linear_probe import LinearProbe
 
 from .common.encoding import encoding as encoding
@@ -17,7 +17,7 @@ seeds = [0]
 evaluate = {
     name: L(LinearProbe)(
         **{
-            part: L(catalog.classification_set)(
+            part: L(by_name.classification_set)(
                 name=name, root="${roots.eval}", split=split, download="${download}"
             )
             for part, split in (("train", "train"), ("validation", "val"), ("test", "test"))
@@ -26,5 +26,5 @@ evaluate = {
         seeds="${seeds}",
         encoding="${encoding}",
     )
-    for name in catalog.CLASSIFICATION_SETS
+    for name in by_name.CLASSIFICATION_SETS
 }

@@ -5,7 +5,7 @@ python scripts/evaluate.py --config configs/eval_modality_gap.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets.retrieval import coco, flickr30k
+from hypvl.datasets.retrieval.coco import coco, flickr30k
 from hypvl.evaluation.modality_gap import ModalityGap
 
 from .common.encoding import encoding as encoding

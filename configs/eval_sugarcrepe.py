@@ -5,7 +5,7 @@ python scripts/evaluate.py --config configs/eval_sugarcrepe.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets.sugarcrepe import sugarcrepe
+from hypvl.datasets.composition.sugarcrepe import sugarcrepe
 from hypvl.evaluation.foil_accuracy import CaptionChoice
 
 from .common.encoding import encoding as encoding

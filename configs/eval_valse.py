@@ -5,7 +5,7 @@ python scripts/evaluate.py --config configs/eval_valse.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets.valse import PIECES, valse
+from hypvl.datasets.composition.valse import PIECES, valse
 from hypvl.evaluation.foil_accuracy import CaptionChoice
 
 from .common.encoding import encoding as encoding

@@ -5,7 +5,7 @@ python scripts/evaluate.py --config configs/eval_vlchecklist.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets.vl_checklist import vl_checklist
+from hypvl.datasets.composition.vl_checklist import vl_checklist
 from hypvl.evaluation.foil_accuracy import CaptionChoice
 
 from .common.encoding import encoding as encoding

@@ -5,7 +5,7 @@ python scripts/evaluate.py --config configs/eval_winoground.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets.winoground import winoground
+from hypvl.datasets.composition.winoground import winoground
 from hypvl.evaluation.winoground_score import CaptionGroups
 
 from .common.encoding import encoding as encoding

@@ -5,7 +5,7 @@ python scripts/evaluate.py --config configs/eval_zero_shot_classification.py \
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets import catalog
+from hypvl.datasets.classification import by_name
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 
 from .common.encoding import encoding as encoding
@@ -16,10 +16,10 @@ prompt_style = "clip"
 ensemble = "model"  # or normalized_mean, raw_mean, tangent_mean, score_mean
 evaluate = {
     name: L(ZeroShotClassification)(
-        dataset=L(catalog.classification_set)(name=name, root="${roots.eval}", download="${download}"),
-        prompts=L(catalog.classification_prompts)(name=name, style="${prompt_style}"),
+        dataset=L(by_name.classification_set)(name=name, root="${roots.eval}", download="${download}"),
+        prompts=L(by_name.classification_prompts)(name=name, style="${prompt_style}"),
         ensemble="${ensemble}",
         encoding="${encoding}",
     )
-    for name in (*catalog.CLASSIFICATION_SETS, *catalog.MORE_CLASSIFICATION_SETS)
+    for name in (*by_name.CLASSIFICATION_SETS, *by_name.MORE_CLASSIFICATION_SETS)
 }

@@ -111,12 +111,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _dataset(args: argparse.Namespace) -> "RetrievalSet":
     """The images and captions that ``--data`` names."""
-    from hypvl.datasets import catalog
-    from hypvl.datasets.retrieval import coco, flickr30k, table
+    from hypvl.datasets.demo import demo_retrieval_set
+    from hypvl.datasets.retrieval.coco import coco, flickr30k
+    from hypvl.datasets.retrieval.table import table
     from hypvl.io.table_text import JSON_SUFFIXES, TABLE_SUFFIXES
 
     readers: dict[str, Callable[[str], RetrievalSet]] = {
-        "demo": lambda root: catalog.demo_retrieval_set(root=root),
+        "demo": lambda root: demo_retrieval_set(root=root),
         "coco": lambda root: coco(root),
         "flickr30k": lambda root: flickr30k(root),
     }

@@ -23,7 +23,7 @@ from hypvl.errors import ConfigError, UserError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from hypvl.datasets.inspection import Finding
+    from hypvl.datasets.catalog.inspection import Finding
 
 _DEFAULT_CONFIGS = "configs/eval_*.py"
 #: Settings of evaluators that are no data.
@@ -260,7 +260,7 @@ def _name_of(node: Any, entry: str) -> str:
 
 def _check(name: str, node: Any, look_at: int | None) -> "Finding":
     from hypvl.config import instantiate
-    from hypvl.datasets.inspection import inspect_error, inspect_set
+    from hypvl.datasets.catalog.inspection import inspect_error, inspect_set
 
     try:
         built = instantiate(node)
@@ -285,10 +285,10 @@ def _data_nodes(parent: Any, key: Any) -> list[Any]:
 
 def _expected(node: Any) -> int | None:
     """How many images a set of the catalog should have, where it lies as published."""
-    from hypvl.datasets.catalog import expected_size
-    from hypvl.datasets.classification import is_url
+    from hypvl.datasets.classification.by_name import expected_size
+    from hypvl.datasets.classification.webdataset import is_url
 
-    if not str(node.get("_target_", "")).endswith("catalog.classification_set"):
+    if not str(node.get("_target_", "")).endswith(".classification_set"):
         return None
     root = str(node.get("root", "./datasets/eval"))
     if is_url(root) or (Path(root) / node.name / "classnames.txt").is_file():

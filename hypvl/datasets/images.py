@@ -5,12 +5,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from hypvl.data.shards import shard_index
 from hypvl.data.storage import FileHandles, LocalFile, Source, open_source
 from hypvl.data.tar_index import MemberError, TarIndex, build_index, in_blocks, read_members
-from hypvl.data.shards import shard_index
-from hypvl.io.tar import Read
-from hypvl.io.images import ImageError, decode_image, read_image_file
 from hypvl.errors import DataError
+from hypvl.io.images import ImageError, decode_image, read_image_file
+from hypvl.io.tar import Read
 
 _READ_AHEAD = 1 << 20  # bytes read together from a server
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")

@@ -7,8 +7,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from hypvl.data.tokenizer import is_blank
 from hypvl.checks import one_of
+from hypvl.data.tokenizer import is_blank
 from hypvl.errors import DataError
 from hypvl.io.files import read_regular
 from hypvl.io.json_text import parse_json
@@ -50,9 +50,10 @@ def load_text_pool(
 
     Args:
         path: Any table with captions, as for training (``.csv``, ``.tsv``, ``.jsonl``, a JSON list of objects): its
-            captions, blank ones left out. Or a JSON file: a list of texts, taken as captions, or ``{"captions": [...], "nouns": [...],
-            "adjectives": [...]}`` (any of them) with ``prompts`` by kind if other templates than
-            :data:`DEFAULT_PROMPTS` are wanted. None = the pool of everyday texts that comes with hypvl.
+            captions, blank ones left out. Or a JSON file: a list of texts, taken as captions, or
+            ``{"captions": [...], "nouns": [...], "adjectives": [...]}`` (any of them), with
+            ``prompts`` by kind where templates other than :data:`DEFAULT_PROMPTS` are wanted. None = the pool of
+            everyday texts that comes with hypvl.
         caption_column: Of a table, see :class:`hypvl.io.table_text.TableText`, as are the others.
         separator: Between columns.
         quoting: How a table is quoted.
@@ -96,9 +97,7 @@ def load_text_pool(
 
 def _read(file: Traversable) -> Any:
     try:
-        data = (
-            read_regular(file, max_bytes=_LARGEST_FILE) if isinstance(file, Path) else file.read_bytes()
-        )
+        data = read_regular(file, max_bytes=_LARGEST_FILE) if isinstance(file, Path) else file.read_bytes()
         return parse_json(data.decode("utf-8-sig"))
     except OSError as error:
         raise DataError(
@@ -116,7 +115,9 @@ def _captions(table: TableText, *, caption_column: str | None) -> list[str]:
         value = fields.get(column)
         texts: list[Any] = value if isinstance(value, list) else [value]
         if not all(isinstance(text, str) for text in texts):
-            raise DataError(f"{table.path}, {place}: its {column} is {value!r:.60}; expected a text, or some.")
+            raise DataError(
+                f"{table.path}, {place}: its {column} is {value!r:.60}; expected a text, or some."
+            )
         found += [text for text in texts if not is_blank(text)]
     return found
 

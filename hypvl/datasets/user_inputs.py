@@ -1,6 +1,5 @@
 """What a user hands to a command: a folder of images, TARs, files of texts."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,11 @@ from torch import Tensor
 
 from hypvl.checks import one_of
 from hypvl.data.tokenizer import is_blank
-from hypvl.errors import DataError, MissingDataError
-from hypvl.datasets.captioned_table import open_table
-from hypvl.io.table_text import TABLE_SUFFIXES, Quoting
-from hypvl.datasets.classification import images_below, read_text, text_lines
+from hypvl.datasets.files import images_below, open_table, read_text, text_lines
 from hypvl.datasets.images import IMAGE_EXTENSIONS, FileImages, TarMembers
+from hypvl.errors import DataError, MissingDataError
 from hypvl.io.json_text import parse_json
-
+from hypvl.io.table_text import TABLE_SUFFIXES, Quoting
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
-from hypvl.datasets.boxes import BoxedImages
+from hypvl.datasets.hierarchy.boxes import BoxedImages
 from hypvl.diagnostics import audit
 from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating
 from hypvl.errors import DataError

@@ -24,7 +24,7 @@ _CHUNK = 1024  # captions scored at once
 
 
 class CaptionSet(Protocol):
-    """Captions of images, one a row; see :class:`hypvl.datasets.caption_judgements.JudgedCaptions`."""
+    """Captions of images, one a row; see :class:`hypvl.datasets.candidate_captions.JudgedCaptions`."""
 
     @property
     def images(self) -> ImageSource: ...

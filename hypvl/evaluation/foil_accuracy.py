@@ -8,7 +8,7 @@ from typing import Any, Literal
 from hypvl.allowlist import configurable
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
-from hypvl.datasets.choices import Choice, Choices, ChoiceSet
+from hypvl.datasets.composition.choices import Choice, Choices, ChoiceSet
 from hypvl.datasets.images import FileImages
 from hypvl.datasets.protocol import check_set
 from hypvl.embedding.encode import Encoding, encode_images, encode_texts

@@ -6,7 +6,7 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
-from hypvl.datasets.caption_chains import CaptionChains
+from hypvl.datasets.hierarchy.caption_chains import CaptionChains
 from hypvl.embedding.encode import (
     EncodedImages,
     Encoding,

@@ -6,8 +6,8 @@ from pathlib import Path
 from torch import Tensor
 
 from hypvl.allowlist import configurable
+from hypvl.datasets.hierarchy.is_a import read_is_a, read_words
 from hypvl.datasets.images import FileImages
-from hypvl.datasets.is_a import read_is_a, read_words
 from hypvl.datasets.protocol import ClassificationSet
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError, MissingDataError
@@ -30,7 +30,7 @@ class HierarchicalClassification(Evaluator):
 
     Args:
         dataset: Labelled images.
-        tree: A file of :func:`hypvl.datasets.is_a.read_is_a`: JSON, or WordNet pairs.
+        tree: A file of :func:`hypvl.datasets.hierarchy.is_a.read_is_a`: JSON, or WordNet pairs.
         nodes: Node of each class, in the order of the classes or by class name; None = the class names are nodes.
         words: File of lines ``<node> <name>`` (``words.txt``), so that nodes among the items have names; or None.
         prompts: As for zero-shot classification.

@@ -91,7 +91,7 @@ class ZeroShotRetrieval(Evaluator):
         folds: Parts of the gallery; 1 = the whole.
         resize: ``squeeze`` the whole image to a square, as MERU does, or ``crop`` the centre of the resized image,
             as CLIP and those that build on it do.
-        positives: Further right pairs, see :func:`hypvl.datasets.positives.caption_positives`.
+        positives: Further right pairs, see :func:`hypvl.datasets.retrieval.positives.caption_positives`.
         encoding: Batches, workers, precision.
         tokenizer: In place of hypvl's own, with the model's context length.
         query_chunk: Queries scored at once.

@@ -6,7 +6,7 @@ from math import fsum
 from hypvl.allowlist import configurable
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
-from hypvl.datasets.choices import GroupSet
+from hypvl.datasets.composition.choices import GroupSet
 from hypvl.datasets.protocol import check_set
 from hypvl.embedding.encode import Encoding, encode_images, encode_texts
 from hypvl.embedding.pair_scores import pair_scores

@@ -9,7 +9,7 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
-from hypvl.datasets.prompts import class_prompts, generic_templates
+from hypvl.datasets.classification.prompts import class_prompts, generic_templates
 from hypvl.datasets.protocol import ClassificationSet, check_set
 from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating
 from hypvl.embedding.topk import check_scores

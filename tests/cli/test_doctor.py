@@ -56,7 +56,7 @@ def test_a_suite_that_is_there_says_what_is_incomplete(
 
 def test_each_data_set_is_looked_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     elevater.make_set(tmp_path, "dtd")
-    target = "hypvl.datasets.elevater.elevater_set"
+    target = "hypvl.datasets.classification.elevater.elevater_set"
     train, test = (
         {"_target_": target, "name": "dtd", "root": "${root}", "split": s} for s in ("train", "test")
     )
@@ -78,7 +78,7 @@ def test_without_arguments_what_is_missing_is_no_fault(
 ) -> None:
     (tmp_path / "configs").mkdir()
     text = {"evaluate": {"a": {"_target_": "hypvl.evaluation.zero_shot.ZeroShotClassification", "dataset": {
-        "_target_": "hypvl.datasets.classification.ImageFolderSet", "root": "./gone"}}}}  # fmt: skip
+        "_target_": "hypvl.datasets.classification.folders.ImageFolderSet", "root": "./gone"}}}}  # fmt: skip
     (tmp_path / "configs" / "eval_one.py").write_text(f"evaluate = {text['evaluate']!r}\n")
     monkeypatch.chdir(tmp_path)
     code, report = run(capsys)

@@ -13,7 +13,7 @@ from hypvl.errors import ConfigError
 DUAL = "hypvl.models.dual_encoder.DualEncoder"
 STORE = {"_target_": "hypvl.embedding.store.EmbeddingStore", "folder": "/tmp/x", "mode": "write"}
 SHARDS = {"_target_": "hypvl.data.shards.ImageTextShards", "tarfiles": ["http://host/a.tar"]}
-REMOTE = {"_target_": "hypvl.datasets.classification.WebDatasetSet", "root": "http://host"}
+REMOTE = {"_target_": "hypvl.datasets.classification.webdataset.WebDatasetSet", "root": "http://host"}
 LOSS = {"_target_": "hypvl.losses.contrastive.Contrastive"}
 SPHERE = {"_target_": "hypvl.geometry.sphere.Sphere"}
 ADAMW = {"_target_": "torch.optim.AdamW"}

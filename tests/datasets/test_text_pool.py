@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from hypvl.errors import DataError
 from hypvl.datasets.text_pool import DEFAULT_PROMPTS, PoolText, everyday_pool, fill_prompt, load_text_pool
+from hypvl.errors import DataError
 
 
 def written(folder: Path, content: Any) -> Path:

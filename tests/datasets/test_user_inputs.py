@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hypvl.errors import DataError, MissingDataError
 from hypvl.datasets.user_inputs import TarImages, image_folder, tar_texts, text_file
+from hypvl.errors import DataError, MissingDataError
 from tests.evaluation.fakes import BLUE, RED, image
 
 
@@ -94,10 +94,18 @@ def test_lines_of_texts_are_called_by_their_number(tmp_path: Path) -> None:
         ("x.jsonl", "[1]", "none of its first entries is a JSON object"),
         ("x.jsonl", "{", "none of its first lines is a JSON object"),
         ("x.jsonl", '{"caption": "one"}\n{', "line 2: cannot be used: broken JSON"),
-        ("x.csv", "n,caption\n1,a dog, running\n", r"line 2: cannot be used: another number .*\(3, expected 2"),
+        (
+            "x.csv",
+            "n,caption\n1,a dog, running\n",
+            r"line 2: cannot be used: another number .*\(3, expected 2",
+        ),
         ("x.csv", "title\none\n", "line 2: has no 'caption' that is a text; found title"),
         ("x.txt", "\n \n", "holds no texts"),
-        ("x.doc", "", r"ends in '\.doc'; expected one of \.csv, \.json, \.jsonl, \.jsonlines, \.ndjson, \.tsv, \.txt"),
+        (
+            "x.doc",
+            "",
+            r"ends in '\.doc'; expected one of \.csv, \.json, \.jsonl, \.jsonlines, \.ndjson, \.tsv, \.txt",
+        ),
     ],
 )
 def test_files_that_are_something_else(tmp_path: Path, name: str, content: str, message: str) -> None:

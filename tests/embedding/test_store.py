@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from hypvl.data.transforms import ResizeCenterCrop, Squeeze
-from hypvl.datasets.classification import ImageFolderSet
+from hypvl.datasets.classification.folders import ImageFolderSet
 from hypvl.datasets.images import FileImages
 from hypvl.embedding.encode import EncodedImages, Encoding, encode_images, encode_texts
 from hypvl.embedding.identity import model_identity

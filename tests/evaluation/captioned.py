@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from hypvl.datasets.retrieval import CaptionedImages, jsonl
+from hypvl.datasets.retrieval.captioned import CaptionedImages
+from hypvl.datasets.retrieval.table import jsonl
 from tests.evaluation.fakes import BLUE, GREEN, RED, broken, image
 
 YELLOW = (179, 179, 0)

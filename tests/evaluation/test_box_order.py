@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 
-from hypvl.datasets.boxes import Box, BoxedImages
+from hypvl.datasets.hierarchy.boxes import Box, BoxedImages
 from hypvl.datasets.images import FileImages
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypvl.datasets.caption_judgements import JudgedCaptions, captions_of
+from hypvl.datasets.candidate_captions import JudgedCaptions, captions_of
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
 from hypvl.evaluation.clip_score import CaptionScores, score_captions

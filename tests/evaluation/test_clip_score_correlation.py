@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hypvl.config import LazyConfig, instantiate
-from hypvl.datasets.caption_judgements import JudgedCaptions
+from hypvl.datasets.candidate_captions import JudgedCaptions
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError, MissingDataError, UserError
 from hypvl.evaluation.clip_score_correlation import CaptionCorrelation

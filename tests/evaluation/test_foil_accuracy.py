@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hypvl.datasets.choices import Choice, Choices
+from hypvl.datasets.composition.choices import Choice, Choices
 from hypvl.datasets.images import FileImages
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError, MissingDataError

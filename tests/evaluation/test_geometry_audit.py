@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from hypvl.datasets.retrieval import jsonl
+from hypvl.datasets.retrieval.table import jsonl
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.pairs import Matched
 from hypvl.errors import DataError

@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from hypvl.datasets.caption_chains import CaptionChains
+from hypvl.datasets.hierarchy.caption_chains import CaptionChains
 from hypvl.datasets.images import FileImages
 from hypvl.embedding.encode import Encoding
 from hypvl.evaluation.hierarcaps import HierarCaps

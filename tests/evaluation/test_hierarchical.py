@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from hypvl.datasets.classification import ImageFolderSet
+from hypvl.datasets.classification.folders import ImageFolderSet
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
 from hypvl.evaluation.hierarchical import DemoObjects, HierarchicalClassification

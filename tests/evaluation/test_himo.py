@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import pytest
 
-from hypvl.datasets.retrieval import CaptionedImages, jsonl
+from hypvl.datasets.retrieval.captioned import CaptionedImages
+from hypvl.datasets.retrieval.table import jsonl
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
 from hypvl.evaluation.himo import HiMo, correlation, growing, sentences

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hypvl.datasets.classification import ImageFolderSet
-from hypvl.datasets.retrieval import jsonl
+from hypvl.datasets.classification.folders import ImageFolderSet
+from hypvl.datasets.retrieval.table import jsonl
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import CheckpointError, ConfigError, DataError, UserError
 from hypvl.evaluation.mean_removal import (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hypvl.datasets.retrieval import jsonl
+from hypvl.datasets.retrieval.table import jsonl
 from hypvl.diagnostics.gap import gap_metrics
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError

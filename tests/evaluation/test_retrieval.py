@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from hypvl.data.tokenizer import Tokenizer as ClipTokenizer
-from hypvl.datasets.positives import Positives
-from hypvl.datasets.retrieval import CaptionedImages, jsonl
+from hypvl.datasets.retrieval.captioned import CaptionedImages
+from hypvl.datasets.retrieval.positives import Positives
+from hypvl.datasets.retrieval.table import jsonl
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import Evaluator

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from hypvl.config import LazyConfig, instantiate
-from hypvl.datasets.elevater import ELEVATER_SETS, elevater_entries
+from hypvl.datasets.classification.elevater import ELEVATER_SETS, elevater_entries
 from hypvl.errors import MissingDataError
 from hypvl.evaluation.probes.prediction_files import LEADERBOARD_NAMES
 from tests.evaluation.miniatures import classification, elevater

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypvl.datasets.choices import Group, Groups
+from hypvl.datasets.composition.choices import Group, Groups
 from hypvl.datasets.images import FileImages
 from hypvl.embedding.encode import Encoding
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypvl.datasets.classification import ImageFolderSet
+from hypvl.datasets.classification.folders import ImageFolderSet
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import Evaluator

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hypvl.datasets.classification import ImageFolderSet
+from hypvl.datasets.classification.folders import ImageFolderSet
 from hypvl.embedding.encode import Encoding
 from hypvl.evaluation.probes.prediction_files import PredictionFiles
 from hypvl.evaluation.protocol import Evaluator

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hypvl.datasets.classification import ImageFolderSet
-from hypvl.datasets.json_lines import JsonLinesSet
-from hypvl.datasets.retrieval import CaptionedImages, coco_format, jsonl
+from hypvl.datasets.classification.folders import ImageFolderSet
+from hypvl.datasets.classification.table import JsonLinesSet
+from hypvl.datasets.retrieval.captioned import CaptionedImages
+from hypvl.datasets.retrieval.coco import coco_format
+from hypvl.datasets.retrieval.table import jsonl
 from hypvl.embedding.encode import Encoding
 from hypvl.evaluation.protocol import EvaluationResult
 from hypvl.evaluation.retrieval import ZeroShotRetrieval

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hypvl.datasets.classification import ImageFolderSet
+from hypvl.datasets.classification.folders import ImageFolderSet
 from hypvl.datasets.user_inputs import image_folder
 from tests.evaluation.fakes import BLUE, GREEN, RED, image
 

@@ -9,9 +9,9 @@ import pytest
 from hypvl.data.sample import BadSample
 from hypvl.data.table import ImageTextTable
 from hypvl.data.transforms import Squeeze
-from hypvl.datasets.caption_chains import hierarcaps
-from hypvl.datasets.json_lines import JsonLinesSet
-from hypvl.datasets.retrieval import jsonl, table as captioned
+from hypvl.datasets.classification.table import JsonLinesSet
+from hypvl.datasets.hierarchy.caption_chains import hierarcaps
+from hypvl.datasets.retrieval.table import jsonl, table as captioned
 from hypvl.datasets.user_inputs import text_file
 from tests.data.helpers import Letters, jpeg, text_of
 from tests.evaluation.fakes import RED, image

@@ -8,7 +8,7 @@ import torch
 
 from hypvl.data.mappers import GenericMapper
 from hypvl.data.tokenizer import get_tokenizer
-from hypvl.datasets.prompts import class_prompts
+from hypvl.datasets.classification.prompts import class_prompts
 from hypvl.encoders.text import TextTransformer
 
 START, END = 49406, 49407

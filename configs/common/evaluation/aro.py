@@ -1,7 +1,7 @@
 """ARO: relations and attributes of Visual Genome, the order of words in COCO and Flickr30k."""
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets import aro
+from hypvl.datasets.composition import aro
 from hypvl.evaluation.foil_accuracy import CaptionChoice
 
 from ..encoding import encoding as encoding

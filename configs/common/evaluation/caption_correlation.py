@@ -1,7 +1,7 @@
 """Flickr8k-Expert and Flickr8k-CF: do caption scores agree with people?"""
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets.caption_judgements import flickr8k
+from hypvl.datasets.candidate_captions import flickr8k
 from hypvl.evaluation.clip_score_correlation import CaptionCorrelation
 
 from ..encoding import encoding as encoding

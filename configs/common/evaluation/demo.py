@@ -1,7 +1,7 @@
 """Everything that is measured on the demo data: classification, retrieval, radii, hierarchy, hard negatives."""
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets import catalog
+from hypvl.datasets import demo
 from hypvl.evaluation.foil_accuracy import CaptionChoice, demo_choices
 from hypvl.evaluation.hierarchical import DemoObjects, HierarchicalClassification
 from hypvl.evaluation.modality_gap import ModalityGap
@@ -14,12 +14,12 @@ from ..encoding import encoding
 
 encoding.num_workers = 1
 roots = {"demo": "./datasets/demo"}
-_scenes = L(catalog.demo_retrieval_set)(root="${roots.demo}")
+_scenes = L(demo.demo_retrieval_set)(root="${roots.demo}")
 evaluate = {
     name: L(ZeroShotClassification)(
-        dataset=L(catalog.demo_classification_set)(name=name, root="${roots.demo}"), encoding="${encoding}"
+        dataset=L(demo.demo_classification_set)(name=name, root="${roots.demo}"), encoding="${encoding}"
     )
-    for name in catalog.DEMO_CLASSIFICATION_SETS
+    for name in demo.DEMO_CLASSIFICATION_SETS
 }
 evaluate["scenes_retrieval"] = L(ZeroShotRetrieval)(dataset=_scenes, ks=[1, 5, 10], encoding="${encoding}")
 evaluate["scenes_radii"] = L(EmbeddingRadii)(dataset=_scenes, encoding="${encoding}")

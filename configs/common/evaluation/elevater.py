@@ -1,7 +1,7 @@
 """ELEVATER: 20 sets x zero-shot, few-shot 5 / 20 / 50, linear probe and fine-tuning."""
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets.elevater import ELEVATER_SETS, elevater_entries, elevater_set
+from hypvl.datasets.classification.elevater import ELEVATER_SETS, elevater_entries, elevater_set
 from hypvl.evaluation.probes.fine_tune import FineTune
 from hypvl.evaluation.probes.linear_probe import LinearProbe
 from hypvl.evaluation.probes.prediction_files import PredictionFiles

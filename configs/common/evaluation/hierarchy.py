@@ -1,12 +1,13 @@
 """Hierarchy and entailment: WordNet, HierarCaps, PEP, HiMo@K, boxes and wholes, radial order."""
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets import catalog
-from hypvl.datasets.boxes import coco_boxes
-from hypvl.datasets.caption_chains import hierarcaps
-from hypvl.datasets.is_a import folder_nodes
-from hypvl.datasets.long_captions import caption_folder
-from hypvl.datasets.retrieval import coco, flickr30k, jsonl
+from hypvl.datasets.classification import by_name
+from hypvl.datasets.hierarchy.boxes import coco_boxes
+from hypvl.datasets.hierarchy.caption_chains import hierarcaps
+from hypvl.datasets.hierarchy.is_a import folder_nodes
+from hypvl.datasets.retrieval.coco import coco, flickr30k
+from hypvl.datasets.retrieval.long_captions import caption_folder
+from hypvl.datasets.retrieval.table import jsonl
 from hypvl.evaluation.box_order import BoxOrder
 from hypvl.evaluation.hierarcaps import HierarCaps
 from hypvl.evaluation.hierarchical import HierarchicalClassification
@@ -38,11 +39,11 @@ _long = {
 }
 evaluate = {
     "imagenet": L(HierarchicalClassification)(
-        dataset=L(catalog.classification_set)(name="imagenet", root="${roots.eval}"),
+        dataset=L(by_name.classification_set)(name="imagenet", root="${roots.eval}"),
         tree="${roots.wordnet}/wordnet.is_a.txt",
         nodes=L(folder_nodes)(root="${roots.eval}/imagenet/val"),
         words=None,
-        prompts=L(catalog.classification_prompts)(name="imagenet"),
+        prompts=L(by_name.classification_prompts)(name="imagenet"),
         encoding="${encoding}",
     ),
     "hierarcaps": L(HierarCaps)(

@@ -1,8 +1,8 @@
 """I0T's retrieval sets: GOLD caption files, one caption an image, and ShareGPT4V's validation entries."""
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets.long_captions import share_gpt4v
-from hypvl.datasets.retrieval import gold, nocaps
+from hypvl.datasets.retrieval.coco import gold, nocaps
+from hypvl.datasets.retrieval.long_captions import share_gpt4v
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
 
 from ..encoding import encoding as encoding

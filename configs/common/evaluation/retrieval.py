@@ -1,9 +1,10 @@
 """Images and captions both ways: COCO three ways, ECCV Caption, Flickr30k, NoCaps, and long captions."""
 
 from hypvl.config import LazyCall as L
-from hypvl.datasets.long_captions import caption_folder
-from hypvl.datasets.positives import caption_positives
-from hypvl.datasets.retrieval import coco, coco_karpathy, flickr30k, jsonl, nocaps
+from hypvl.datasets.retrieval.coco import coco, coco_karpathy, flickr30k, nocaps
+from hypvl.datasets.retrieval.long_captions import caption_folder
+from hypvl.datasets.retrieval.positives import caption_positives
+from hypvl.datasets.retrieval.table import jsonl
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
 
 from ..encoding import encoding as encoding

@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias
 from torch import Tensor
 
 from hypvl.allowlist import configurable
+from hypvl.datasets.classification.splits import shuffled
 from hypvl.datasets.protocol import ClassificationSet, check_set
-from hypvl.datasets.splits import shuffled
 from hypvl.embedding.encode import Encoding, evaluating
 from hypvl.errors import DataError
 from hypvl.evaluation.probes.image_pool import Pool, encode_pool

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from hypvl.datasets.splits import shuffled
+from hypvl.datasets.classification.splits import shuffled
 from hypvl.errors import DataError
 
 #: The class of an item, or all its classes where a set has several labels an item.

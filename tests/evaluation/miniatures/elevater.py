@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hypvl.datasets.elevater import ELEVATER_SETS
+from hypvl.datasets.classification.elevater import ELEVATER_SETS
 from tests.evaluation.fakes import BLUE, GREEN, RED
 
 COLORS = (RED, BLUE, GREEN)

@@ -1,0 +1,240 @@
+"""Readers of captions to be judged: Flickr8k with the ratings of people, and anybody's captions of images."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from hypvl.allowlist import configurable
+from hypvl.checks import one_of
+from hypvl.datasets.files import read_json, read_lines, require_folder
+from hypvl.datasets.images import FileImages, ImagesByStem
+from hypvl.datasets.protocol import ImageSource
+from hypvl.errors import DataError, MissingDataError
+
+Ratings: TypeAlias = Literal["expert", "crowdflower"]
+
+_JSON = {"expert": "flickr8k.json", "crowdflower": "crowdflower_flickr8k.json"}
+_TEXT = {"expert": "ExpertAnnotations.txt", "crowdflower": "CrowdFlowerAnnotations.txt"}
+_CAPTIONS = "Flickr8k.token.txt"
+
+
+@dataclass(frozen=True)
+class JudgedCaptions:
+    """Captions of images, one a row, with references and perhaps ratings.
+
+    Attributes:
+        images: The images.
+        keys: A name for each image.
+        image: Of each row the position of its image.
+        captions: Of each row the caption to judge.
+        references: Of each row what people wrote of the image, at least one; None = there are none.
+        ratings: Of each row what people think of the caption, higher = better; None = nobody was asked.
+        notes: What is worth knowing: the file, rows left out.
+    """
+
+    images: ImageSource
+    keys: Sequence[str]
+    image: Sequence[int]
+    captions: Sequence[str]
+    references: Sequence[Sequence[str]] | None
+    ratings: Sequence[float] | None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class _Row(NamedTuple):
+    image_name: str
+    caption: str
+    references: tuple[str, ...]
+    rating: float
+
+
+@configurable("evaluate")
+def flickr8k(root: str | Path, *, ratings: Ratings) -> JudgedCaptions:
+    """Flickr8k-Expert or Flickr8k-CF, from either of the forms that are about; the JSON file where both are there.
+
+    - ``flickr8k.json``, ``crowdflower_flickr8k.json`` (of CLIPScore and PAC-S): ``{id: {"image_path", "ground_truth":
+      [references], "human_judgement": [{"caption", "rating"}]}}``;
+    - the release itself: ``ExpertAnnotations.txt`` (image, caption id, three ratings), ``CrowdFlowerAnnotations.txt``
+      (image, caption id, share of yes, yes, no), with ``Flickr8k.token.txt`` (caption id, caption), tabs between.
+
+    Images lie in ``root/images`` or ``root/Flicker8k_Dataset``. One row per judgement: three for each caption of
+    the experts (1 … 4), one for the crowd (the share of yes, 0 … 1). White space becomes single blanks. Ratings that
+    are NaN are left out. A caption that is a reference of its image is left out of the experts' rows, and out of
+    the references in the crowd's.
+
+    Args:
+        root: The folder.
+        ratings: Whose.
+
+    Raises:
+        MissingDataError: when files are not there.
+        DataError: when they are something else.
+
+    Source: Hodosh et al. 2013; rules as CLIPScore (arXiv 2104.08718) and PAC-S (arXiv 2303.12112).
+    """
+    one_of("ratings", ratings, Ratings)
+    root = Path(root)
+    form = root / _JSON[ratings]
+    texts = (root / _TEXT[ratings], root / _CAPTIONS)
+    if form.is_file():
+        rows, source = _from_json(form), form.name
+    elif all(path.is_file() for path in texts):
+        rows, source = _from_text(*texts), texts[0].name
+    else:
+        raise MissingDataError(
+            f"{root}: has neither {form.name} (data of the CLIPScore or PAC-S repository) nor {texts[0].name} with "
+            f"{texts[1].name} (Flickr8k_text.zip); put either there, and the images into images/."
+        )
+    plain = root / "images"
+    folder = plain if plain.is_dir() else root / "Flicker8k_Dataset"
+    if not folder.is_dir():
+        require_folder(plain, "the images of Flickr8k")
+    kept: list[_Row] = []
+    left_out = {"ratings_that_are_nan": 0, "captions_that_are_references": 0}
+    for row in rows:
+        if math.isnan(row.rating):
+            left_out["ratings_that_are_nan"] += 1
+        elif row.caption not in row.references:
+            kept.append(row)
+        elif ratings == "expert":
+            left_out["captions_that_are_references"] += 1
+        else:
+            others = tuple(reference for reference in row.references if reference != row.caption)
+            kept.append(row._replace(references=others))
+    if not kept:
+        raise DataError(f"{root / source}: has no judgement that can be used; expected at least one.")
+    alone = next((row for row in kept if not row.references), None)
+    if alone is not None:
+        raise DataError(
+            f"{root / source}: {alone.image_name} has no references beside the caption {alone.caption[:40]!r}; "
+            "expected at least one."
+        )
+    return _judged(kept, folder, {"source": source, **left_out})
+
+
+def _from_json(path: Path) -> list[_Row]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds {type(content).__name__}; expected an object of images.")
+    rows = []
+    try:
+        for entry in content.values():
+            image_name = Path(entry["image_path"]).name
+            references = tuple(_plain(text) for text in entry["ground_truth"])
+            rows += [
+                _Row(image_name, _plain(judged["caption"]), references, float(judged["rating"]))
+                for judged in entry["human_judgement"]
+            ]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(
+            f"{path}: lacks {error}; expected images with image_path, ground_truth and human_judgement."
+        ) from error
+    return rows
+
+
+def _from_text(judgements: Path, captions: Path) -> list[_Row]:
+    caption_of: dict[str, str] = {}
+    references: dict[str, list[str]] = {}
+    for number, (key, text) in enumerate(_columns(captions, 2), start=1):
+        if caption_of.setdefault(key, _plain(text)) != _plain(text):
+            raise DataError(
+                f"{captions}, line {number}: has {key} twice, with another caption; copy the file again."
+            )
+        references.setdefault(key.rpartition("#")[0], []).append(caption_of[key])
+    width = 5
+    rows = []
+    for number, (image_name, key, *numbers) in enumerate(_columns(judgements, width), start=1):
+        if image_name not in references or key not in caption_of:
+            raise DataError(
+                f"{judgements}, line {number}: {image_name} or {key} is not in {captions.name}; copy both files again."
+            )
+        # The experts gave three ratings; of the crowd there is the share of yes, then the counts.
+        ratings = numbers if judgements.name == _TEXT["expert"] else numbers[:1]
+        try:
+            rows += [
+                _Row(image_name, caption_of[key], tuple(references[image_name]), float(rating))
+                for rating in ratings
+            ]
+        except ValueError as error:
+            raise DataError(f"{judgements}, line {number}: has {error}; expected ratings.") from error
+    return rows
+
+
+def _columns(path: Path, count: int) -> list[list[str]]:
+    rows = [line.split("\t") for line in read_lines(path)]
+    wrong = next((number for number, row in enumerate(rows, start=1) if len(row) != count), None)
+    if wrong is not None:
+        raise DataError(
+            f"{path}, line {wrong}: has {len(rows[wrong - 1])} columns; expected {count} with tabs between."
+        )
+    return rows
+
+
+@configurable("evaluate")
+def captions_of(
+    candidates: str | Path, *, images: str | Path, references: str | Path | None = None
+) -> JudgedCaptions:
+    """Captions to be scored: a JSON object of image name -> caption, and one of image name -> list of references.
+
+    Args:
+        candidates: ``{"image1": "a caption"}``; a name is a file in ``images``, with or without its extension.
+        images: Folder of the images.
+        references: ``{"image1": ["a reference", ...]}``, each candidate's image in it; None = there are none.
+
+    Raises:
+        MissingDataError: when a file or the folder is not there.
+        DataError: when they are something else, or two images have one name.
+    """
+    path, folder = Path(candidates), Path(images)
+    content = read_json(path)
+    if (
+        not isinstance(content, dict)
+        or not all(isinstance(text, str) for text in content.values())
+        or not content
+    ):
+        raise DataError(f"{path}: expected an object of image names with a caption each, at least one.")
+    require_folder(folder, f"the images of {path.name}")
+    image_names = ImagesByStem(folder)
+    known = {} if references is None else read_json(Path(references))
+    rows: list[_Row] = []
+    for name, caption in content.items():
+        own = known.get(name) if isinstance(known, dict) else None
+        if references is not None and (not isinstance(own, list) or not own):
+            raise DataError(f"{references}: has no list of references for {name!r}, which {path.name} names.")
+        found_file = None if (folder / name).is_file() else image_names.get(name)
+        file = name if found_file is None else found_file.name
+        rows.append(_Row(file, _plain(caption), tuple(_plain(text) for text in own or ()), math.nan))
+    found = _judged(rows, folder, {"source": path.name})
+    return JudgedCaptions(
+        found.images,
+        found.keys,
+        found.image,
+        found.captions,
+        references=None if references is None else found.references,
+        ratings=None,
+        notes=found.notes,
+    )
+
+
+def _judged(rows: Sequence[_Row], folder: Path, notes: dict[str, Any]) -> JudgedCaptions:
+    names = list(dict.fromkeys(row.image_name for row in rows))
+    place = {name: i for i, name in enumerate(names)}
+    if not any((folder / name).is_file() for name in names):
+        raise MissingDataError(
+            f"{folder}: has none of the {len(names)} images, such as {names[0]}; put them there."
+        )
+    return JudgedCaptions(
+        images=FileImages([folder / name for name in names]),
+        keys=names,
+        image=[place[row.image_name] for row in rows],
+        captions=[row.caption for row in rows],
+        references=[row.references for row in rows],
+        ratings=[row.rating for row in rows],
+        notes=notes,
+    )
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,161 @@
+"""What is known of each classification set: sets.json as typed records."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from hypvl.errors import ConfigError
+from hypvl.io.json_text import parse_json
+
+#: What every set can be asked for.
+SPLITS: tuple[str, ...] = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a published split, in shuffled order.
+
+    Attributes:
+        published: The split it is cut from.
+        begin: First image (int), or share of them (float in [0, 1]).
+        end: One after the last, of the same type.
+    """
+
+    published: str
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A file on a server.
+
+    Attributes:
+        url: http or https.
+        into: Folder below the root where it is unpacked, or put.
+        unpack: "tar", "zip", "gz", or "none" for a file that is used as it is.
+        md5: Hex digest of the file, where one is known.
+        file: Name of the file when it is not an archive of several.
+        inner: An archive inside the archive that is unpacked too (TAR).
+        splits: Published splits it is needed for; empty = all.
+    """
+
+    url: str
+    into: str
+    unpack: str
+    md5: str | None = None
+    file: str | None = None
+    inner: str | None = None
+    splits: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SetEntry:
+    """One classification set.
+
+    Attributes:
+        name: As configs give it.
+        core: Whether it is one of the 20 of the hyperbolic papers.
+        reader: "folders", "webdataset", "cifar10", ..., or "torchvision:<class>".
+        folder: Where it lies below the root, ``{split}`` standing for the reader's name of a split.
+        published: Splits there are, each with the reader's arguments.
+        sizes: Images of published splits, where known.
+        classes: How many.
+        files: What belongs below the root, for people.
+        homepage: Where the set is described or can be asked for.
+        parts: How train, val and test are cut from published splits, where they are not published themselves.
+        validation: Share of the training images that becomes the validation split where there is none.
+        per_class: Training images of each class, cut from the published split "all".
+        downloads: Where its files come from; none = by hand.
+        webdataset: Address of the set in the WebDataset layout, or None.
+        note: What else to know.
+    """
+
+    name: str
+    core: bool
+    reader: str
+    folder: str
+    published: Mapping[str, Mapping[str, Any]]
+    sizes: Mapping[str, int]
+    classes: int
+    files: tuple[str, ...]
+    homepage: str
+    parts: Mapping[str, Part]
+    validation: float | None
+    per_class: int | None
+    downloads: tuple[FileSource, ...]
+    webdataset: str | None
+    note: str | None
+
+    @property
+    def can_download(self) -> bool:
+        """Whether a source is known."""
+        return bool(self.downloads) or self.webdataset is not None
+
+
+@cache
+def entries() -> Mapping[str, SetEntry]:
+    """All sets, the 20 first, in the order of the papers."""
+    content = parse_json(files(__package__).joinpath("sets.json").read_text("utf-8"))
+    return {name: _entry(name, fields) for name, fields in content["sets"].items()}
+
+
+def entry_of(name: str) -> SetEntry:
+    """The entry of a set.
+
+    Raises:
+        ConfigError: for an unknown name, with the closest known one.
+    """
+    check_name(name, list(entries()))
+    return entries()[name]
+
+
+def check_name(name: str, names: Sequence[str], *, what: str = "data set") -> None:
+    """Raise ConfigError unless ``name`` is one of ``names``."""
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+        raise ConfigError(
+            f"{what} {name!r}: unknown (closest: {near[0]}); expected one of {', '.join(names)}."
+        )
+
+
+@cache
+def class_names(name: str) -> tuple[str, ...] | None:
+    """Names for the classes of a set in the order of its labels, or None where its own files have them."""
+    content = parse_json(files(__package__).joinpath("class_names.json").read_text("utf-8"))
+    known = content["sets"].get(name)
+    return None if known is None else tuple(known["names"])
+
+
+@cache
+def class_folders(name: str) -> tuple[str, ...] | None:
+    """What the class folders of a set are called in its published files, in the order of :func:`class_names`."""
+    content = parse_json(files(__package__).joinpath("class_names.json").read_text("utf-8"))
+    known = content["sets"].get(name, {}).get("folders")
+    return None if known is None else tuple(known)
+
+
+def _entry(name: str, fields: Mapping[str, Any]) -> SetEntry:
+    return SetEntry(
+        name=name,
+        core=fields["core"],
+        reader=fields["reader"],
+        folder=fields["folder"],
+        published=fields["published"],
+        sizes=fields["sizes"],
+        classes=fields["classes"],
+        files=tuple(fields["files"]),
+        homepage=fields["homepage"],
+        parts={split: Part(*part) for split, part in fields.get("parts", {}).items()},
+        validation=fields.get("validation"),
+        per_class=fields.get("per_class"),
+        downloads=tuple(
+            FileSource(**{**source, "splits": tuple(source.get("splits", ()))})
+            for source in fields["downloads"]
+        ),
+        webdataset=fields.get("webdataset"),
+        note=fields.get("note"),
+    )

@@ -1,0 +1,194 @@
+"""Data sets by name: which split of which files they are, and fetching what is missing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from hypvl.allowlist import configurable
+from hypvl.checks import one_of
+from hypvl.datasets.catalog.entries import SPLITS, SetEntry, entries, entry_of
+from hypvl.datasets.catalog.fetching import can_write, fetch, one_fetch
+from hypvl.datasets.classification.prompts import set_templates
+from hypvl.datasets.classification.splits import Subset, counted, per_class, share, shuffled
+from hypvl.datasets.classification.torchvision_sets import missing, read_published
+from hypvl.datasets.classification.webdataset import WebDatasetSet, is_url
+from hypvl.datasets.protocol import ClassificationSet
+from hypvl.errors import ConfigError, MissingDataError
+
+Style: TypeAlias = Literal["clip", "subreddit"]
+
+#: The 20 sets of the hyperbolic papers.
+CLASSIFICATION_SETS: tuple[str, ...] = tuple(name for name, entry in entries().items() if entry.core)
+#: What :func:`classification_set` knows besides them.
+MORE_CLASSIFICATION_SETS: tuple[str, ...] = tuple(name for name, e in entries().items() if not e.core)
+
+
+@configurable("evaluate")
+def classification_set(
+    name: str, *, root: str | Path = "./datasets/eval", split: str = "test", download: bool = False
+) -> ClassificationSet:
+    """A split of a known set.
+
+    A set may lie in the WebDataset layout, in ``root/<name>`` (which is looked for first), or in the files its
+    authors publish, where torchvision expects them (sets.json lists them; ``scripts/doctor.py`` prints them).
+    Splits that were not published are cut in an order that depends on nothing but the name
+    (:func:`hypvl.datasets.classification.splits.shuffled`): the published evaluations cut in the order of TFDS, which
+    the original files do not have.
+
+    Args:
+        name: One of :data:`CLASSIFICATION_SETS` or :data:`MORE_CLASSIFICATION_SETS`.
+        root: Folder of the sets, or the http(s) address of one with sets in the WebDataset layout.
+        split: ``"train"``, ``"val"`` or ``"test"``; disjoint, "train" without "val".
+        download: Fetch what is missing into ``root``, where a source is known.
+
+    Raises:
+        ConfigError: for an unknown name or split.
+        MissingDataError: when the set is not there (and could not be fetched).
+        DataError: when it is there and cannot be read.
+    """
+    entry = entry_of(name)
+    if split not in SPLITS:
+        raise ConfigError(f"data set {name!r}: got split {split!r}; expected one of {', '.join(SPLITS)}.")
+    if is_url(root):
+        return _cut(entry, split, _webdataset(f"{str(root).rstrip('/')}/{name}", entry))
+    place = Path(root)
+    try:
+        return _read(entry, place, split)
+    except MissingDataError as error:
+        if not download or not entry.can_download:
+            raise
+        if not can_write(place):
+            raise MissingDataError(f"{error} It cannot be fetched: {place} cannot be written to.") from error
+    with one_fetch(entry, place):
+        try:
+            return _read(entry, place, split)  # another process has brought it while this one waited
+        except MissingDataError as error:
+            stored = ("test",) if split == "test" else ("train",)  # as WebDataset sets have them
+            fetch(entry, place, needed(entry, split) if entry.downloads else stored, reason=error)
+    return _read(entry, place, split)
+
+
+def needed(entry: SetEntry, split: str) -> tuple[str, ...]:
+    """The published splits that a split is cut from."""
+    if entry.per_class is not None:
+        return ("all",)
+    if split in entry.parts:
+        return (entry.parts[split].published,)
+    return (split,) if split in entry.published else ("train",)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is there of a set.
+
+    Attributes:
+        splits: Names that ``read`` takes.
+        as_published: Whether these are the published ones, from which train, val and test are cut.
+        read: Gives one of them.
+    """
+
+    splits: tuple[str, ...]
+    as_published: bool
+    read: Callable[[str], ClassificationSet]
+
+
+def _read(entry: SetEntry, root: Path, split: str) -> ClassificationSet:
+    folder = root / entry.name
+    if not (folder / "classnames.txt").is_file():
+        return _cut(
+            entry,
+            split,
+            _Source(tuple(entry.published), True, lambda part: read_published(entry, root, part)),
+        )
+    try:
+        return _cut(entry, split, _webdataset(str(folder), entry))
+    except MissingDataError as error:
+        raise missing(entry, folder, f"is incomplete ({str(error).rstrip('.')})") from error
+
+
+def _webdataset(place: str, entry: SetEntry) -> _Source:
+    splits = WebDatasetSet.stored_splits(place, SPLITS)
+    whole = entry.per_class is not None or any(part.published == "all" for part in entry.parts.values())
+    if whole and splits == ("train",):  # everything in one split, as TFDS has EuroSAT and RESISC45
+        return _Source(("all",), True, lambda part: WebDatasetSet(place, split="train"))
+    return _Source(splits, False, lambda part: WebDatasetSet(place, split=part))
+
+
+def _cut(entry: SetEntry, split: str, source: _Source) -> ClassificationSet:
+    if source.as_published and split in entry.parts:
+        return _part(entry, split, source.read(entry.parts[split].published))
+    if source.as_published and entry.per_class is not None:
+        return _of_each_class(entry, split, source.read("all"))
+    if split in source.splits and (split != "train" or "val" in source.splits):
+        return source.read(split)
+    if split == "test" or "train" not in source.splits:
+        raise MissingDataError(f"there is no {split} split; found {', '.join(source.splits) or 'none'}")
+    whole = source.read("train")
+    chosen = _held_out(entry, split, shuffled(len(whole), key=entry.name))
+    return Subset(whole, chosen, name=f"{entry.name} {split}")
+
+
+def _part(entry: SetEntry, split: str, whole: ClassificationSet) -> Subset:
+    part = entry.parts[split]
+    order = shuffled(len(whole), key=entry.name)
+    if isinstance(part.end, float):
+        chosen = share(order, part.begin, part.end)
+    else:
+        total = int(max(p.end for p in entry.parts.values() if p.published == part.published))
+        chosen = counted(order, int(part.begin), int(part.end), total=total)
+    return Subset(whole, chosen, name=f"{entry.name} {split}")
+
+
+def _of_each_class(entry: SetEntry, split: str, whole: ClassificationSet) -> Subset:
+    count = 0 if entry.per_class is None else entry.per_class
+    chosen = per_class(whole.labels, count, key=entry.name, rest=split == "test")
+    if split != "test":
+        position = {i: at for at, i in enumerate(shuffled(len(whole), key=entry.name))}
+        chosen = _held_out(entry, split, sorted(chosen, key=position.__getitem__))
+    return Subset(whole, chosen, name=f"{entry.name} {split}")
+
+
+def _held_out(entry: SetEntry, split: str, order: list[int]) -> list[int]:
+    cut = 1.0 - (0.2 if entry.validation is None else entry.validation)
+    return share(order, 0.0, cut) if split == "train" else share(order, cut, 1.0)
+
+
+@configurable("evaluate")
+def classification_prompts(name: str, *, style: Style = "clip") -> list[str]:
+    """Prompt templates for a set.
+
+    Args:
+        name: One of the sets of :func:`classification_set`.
+        style: "clip": the templates of CLIP's evaluation; "subreddit": ``"subreddit : caption"``, as the captions
+            that models trained on RedCaps have seen.
+
+    Raises:
+        ConfigError: for an unknown name.
+        ValueError: for another style.
+    """
+    one_of("style", style, Style)
+    return set_templates(entry_of(name).name, style=style)
+
+
+def expected_size(name: str, split: str) -> int | None:
+    """How many images a split of :func:`classification_set` has when the published files are complete.
+
+    None where that is not known, and for sets in the WebDataset layout no promise: those have splits of their own.
+    """
+    entry = entry_of(name)
+    part = entry.parts.get(split)
+    if entry.per_class is not None:
+        training = entry.per_class * entry.classes
+        if split == "test":
+            return entry.sizes["all"] - training
+        return len(_held_out(entry, split, list(range(training))))
+    if part is not None:
+        total = entry.sizes.get(part.published)
+        if total is None or not isinstance(part.end, float):
+            return int(part.end - part.begin)
+        return len(share(range(total), part.begin, part.end))
+    if split in entry.published and (split != "train" or "val" in entry.published):
+        return entry.sizes.get(split)
+    training_size = entry.sizes.get("train")
+    return None if training_size is None else len(_held_out(entry, split, list(range(training_size))))

@@ -1,0 +1,98 @@
+"""Readers of labelled images: class folders, the WebDataset layout, JSON lists, torchvision's sets."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from hypvl.allowlist import configurable
+from hypvl.datasets.classification.folder_names import listed, match_names
+from hypvl.datasets.classification.prompts import imagenet_class_names
+from hypvl.datasets.files import class_folders, images_below, require_folder
+from hypvl.datasets.images import IMAGE_EXTENSIONS, read_image
+from hypvl.errors import DataError, MissingDataError
+
+
+@configurable("evaluate")
+class ImageFolderSet:
+    """One folder per class, images anywhere below it; links are followed.
+
+    Classes are the folders in sorted order, images of a class in sorted order.
+
+    Args:
+        root: The folder of class folders.
+        class_names: Names by folder, or in the folders' order; None = the folders' names, with ``_`` read as a space.
+        prompts: The set's own prompts, templates or whole ones by class name, or None.
+
+    Attributes:
+        folders: What the class folders are called, in the order of the classes.
+
+    Raises:
+        MissingDataError: when ``root`` is not there, has no class folders, or they hold no images.
+        DataError: when the names do not match the folders.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        class_names: Sequence[str] | Mapping[str, str] | None = None,
+        prompts: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.root = Path(root)
+        require_folder(self.root, "a folder with one folder per class")
+        folders = class_folders(self.root)
+        if not folders:
+            raise MissingDataError(f"{self.root}: holds no class folders; expected one folder per class.")
+        self.folders = folders
+        self.classes = (
+            [name.replace("_", " ") for name in folders]
+            if class_names is None
+            else match_names(folders, class_names, where=self.root)
+        )
+        self.prompts = prompts
+        self.paths: list[Path] = []
+        self.labels: list[int] = []
+        for label, folder in enumerate(folders):
+            found = images_below(self.root / folder)
+            self.paths += found
+            self.labels += [label] * len(found)
+        if not self.paths:
+            raise MissingDataError(
+                f"{self.root}: its {len(folders)} class folders hold no images; expected files that end in "
+                f"{', '.join(IMAGE_EXTENSIONS)}."
+            )
+        self.keys = [path.relative_to(self.root).as_posix() for path in self.paths]
+        self.ids = [str(path) for path in self.paths]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """(uint8 (3, h, w), label); raises DataError naming the file."""
+        return read_image(self.paths[index]), self.labels[index]
+
+
+@configurable("evaluate")
+def imagenet(root: str | Path, *, split: str = "val") -> ImageFolderSet:
+    """ImageNet-1k as class folders: ``root/{train,val}/n01440764/*.JPEG`` … ``n15075141``.
+
+    The 1,000 folders are WordNet ids; their sorted order is the order of open_clip's class names.
+
+    Raises:
+        MissingDataError: when the split is not there.
+        DataError: when the folders are not the 1,000 WordNet ids, listing differences.
+    """
+    from timm.data import ImageNetInfo
+
+    folder = Path(root) / split
+    require_folder(folder, "ImageNet with 1,000 folders of WordNet ids (n01440764 …)")
+    names = class_folders(folder)
+    known = list(ImageNetInfo("imagenet-1k").label_names())
+    wrong, lost = sorted(set(names) - set(known)), sorted(set(known) - set(names))
+    if wrong or lost:
+        raise DataError(
+            f"{folder}: has {len(names)} class folders, of which {listed(wrong)} no class of ImageNet-1k, and "
+            f"{listed(lost)} missing; expected exactly the 1,000 folders n01440764 … n15075141."
+        )
+    return ImageFolderSet(folder, class_names=dict(zip(known, imagenet_class_names(), strict=True)))

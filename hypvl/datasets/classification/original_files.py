@@ -1,0 +1,284 @@
+"""Readers of sets in the files their authors published: CIFAR, STL-10, Oxford flowers, CUB-200-2011.
+
+torchvision reads all but CUB too, but compares MD5 sums of gigabytes each time, and unpickles CIFAR without
+looking what is in it.
+"""
+
+import io
+import pickle
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hypvl.checks import natural_number
+from hypvl.datasets.files import read_lines, require_folder
+from hypvl.datasets.images import read_image
+from hypvl.errors import DataError, MissingDataError
+
+
+class FileSet:
+    """Labelled image files.
+
+    Args:
+        paths: Of each image.
+        labels: Class of each.
+        classes: Names in the order of the labels.
+        root: What the keys are relative to.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], labels: Sequence[int], *, classes: Sequence[str], root: Path
+    ) -> None:
+        self.paths = list(paths)
+        self.labels = list(labels)
+        self.classes = list(classes)
+        self.prompts = None
+        self.keys = [path.relative_to(root).as_posix() for path in self.paths]
+        self.ids = [str(path) for path in self.paths]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """(uint8 (3, h, w), label); raises DataError naming the file."""
+        return read_image(self.paths[index]), self.labels[index]
+
+
+class ArraySet:
+    """Labelled images in memory or in a mapped file.
+
+    Args:
+        pixels: uint8 (N, 3, h, w).
+        labels: (N,).
+        classes: Names in the order of the labels.
+        transposed: The images are stored column by column (STL-10).
+    """
+
+    def __init__(
+        self, pixels: np.ndarray, labels: Sequence[int], *, classes: Sequence[str], transposed: bool = False
+    ) -> None:
+        self._pixels = pixels
+        self._transposed = transposed
+        self.labels = [int(label) for label in labels]
+        self.classes = list(classes)
+        self.prompts = None
+        self.keys = [str(i) for i in range(len(self.labels))]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """(uint8 (3, h, w), label)."""
+        image = torch.from_numpy(np.array(self._pixels[index]))
+        return (image.transpose(1, 2) if self._transposed else image), self.labels[index]
+
+
+def cifar(folder: Path, *, split: str, classes: int) -> ArraySet:
+    """CIFAR's Python files: ``cifar-10-batches-py`` or ``cifar-100-python``.
+
+    Args:
+        folder: The unpacked folder.
+        split: "train" or "test".
+        classes: 10 or 100.
+
+    Raises:
+        MissingDataError: when a file is not there.
+        DataError: for one that holds anything but numbers and texts, or not what it should hold.
+    """
+    require_folder(folder, f"the unpacked Python version of CIFAR-{classes}")
+    if classes == 10:
+        names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
+        label_key, meta, names_key = b"labels", "batches.meta", b"label_names"
+    else:
+        names, label_key, meta, names_key = [split], b"fine_labels", "meta", b"fine_label_names"
+    pixels: list[np.ndarray] = []
+    labels: list[int] = []
+    for name in names:
+        content = _unpickle(folder / name)
+        data = content.get(b"data")
+        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,):
+            raise DataError(f"{folder / name}: has no uint8 data of 3,072 columns; expected a file of CIFAR.")
+        rows = content.get(label_key)
+        if not isinstance(rows, list) or len(rows) != len(data):
+            raise DataError(
+                f"{folder / name}: its {label_key.decode()} do not go with its {len(data)} images."
+            )
+        pixels.append(data.reshape(-1, 3, 32, 32))  # (n, 3, h, w)
+        labels += rows
+    texts = _unpickle(folder / meta).get(names_key)
+    if not isinstance(texts, list) or len(texts) != classes:
+        raise DataError(f"{folder / meta}: has no {classes} {names_key.decode()}; expected a file of CIFAR.")
+    return ArraySet(
+        np.concatenate(pixels), labels, classes=[text.decode().replace("_", " ") for text in texts]
+    )
+
+
+_NUMPY_CORE = "numpy.core." if np.__version__.startswith("1.") else "numpy._core."
+
+
+class _Numbers(pickle.Unpickler):
+    """Builds arrays, numbers, texts and containers; refuses every other class or function."""
+
+    _ALLOWED = frozenset(
+        (package + module, name)
+        for package in ("numpy.core.", "numpy._core.")
+        for module, name in (
+            ("multiarray", "_reconstruct"),
+            ("numeric", "_frombuffer"),
+            ("multiarray", "scalar"),
+        )
+    ) | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        if module.startswith(
+            "numpy."
+        ):  # NumPy 2 has named its core anew; files of either name are read by both
+            module = _NUMPY_CORE + module.rpartition(".")[2]
+        return super().find_class(module, name)
+
+
+def _unpickle(path: Path) -> dict[bytes, Any]:
+    try:
+        content = _Numbers(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+    except FileNotFoundError as error:
+        raise MissingDataError(f"{path}: is not there; unpack the archive of CIFAR again.") from error
+    # What a damaged pickle raises, besides its own error.
+    except (
+        pickle.UnpicklingError,
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        TypeError,
+        ImportError,
+    ) as error:
+        raise DataError(
+            f"{path}: is not a file of CIFAR ({error}); unpack the published archive again."
+        ) from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {type(content).__name__}; expected a dictionary of CIFAR.")
+    return content
+
+
+def stl10(folder: Path, *, split: str) -> ArraySet:
+    """STL-10's binary files, mapped into memory.
+
+    Args:
+        folder: ``stl10_binary``.
+        split: "train" or "test".
+
+    Raises:
+        MissingDataError: when a file is not there.
+        DataError: when sizes do not fit.
+    """
+    require_folder(folder, "the unpacked files of STL-10")
+    pixels, label_file = folder / f"{split}_X.bin", folder / f"{split}_y.bin"
+    for path in (pixels, label_file):
+        if not path.is_file():
+            raise MissingDataError(f"{path}: is not there; unpack stl10_binary.tar.gz again.")
+    labels = np.fromfile(label_file, dtype=np.uint8)
+    size = 3 * 96 * 96
+    if len(labels) == 0 or pixels.stat().st_size != len(labels) * size:
+        raise DataError(
+            f"{pixels}: has {pixels.stat().st_size} bytes; expected {len(labels)} x {size} for the labels in "
+            f"{label_file.name}."
+        )
+    classes = read_lines(folder / "class_names.txt")
+    if labels.min() < 1 or labels.max() > len(classes):
+        raise DataError(
+            f"{label_file}: has labels outside 1 ... {len(classes)}, the lines of class_names.txt."
+        )
+    data = np.memmap(pixels, dtype=np.uint8, mode="r", shape=(len(labels), 3, 96, 96))
+    return ArraySet(data, (labels.astype(int) - 1).tolist(), classes=classes, transposed=True)
+
+
+def flowers102(folder: Path, *, split: str, classes: Sequence[str]) -> FileSet:
+    """Oxford's 102 flowers: ``setid.mat``, ``imagelabels.mat`` and ``jpg/image_00001.jpg`` ...
+
+    Args:
+        folder: ``flowers-102``.
+        split: "train", "val" or "test".
+        classes: The 102 names, which are in no file of the set.
+
+    Raises:
+        MissingDataError: when a file is not there.
+        DataError: when one is damaged.
+    """
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    require_folder(folder / "jpg", "the images of the 102 flowers")
+    for name in ("setid.mat", "imagelabels.mat"):
+        if not (folder / name).is_file():
+            raise MissingDataError(f"{folder / name}: is not there; download it.")
+    try:
+        ids = np.atleast_1d(loadmat(folder / "setid.mat", squeeze_me=True)[_FLOWER_SPLITS[split]])
+        labels = np.atleast_1d(loadmat(folder / "imagelabels.mat", squeeze_me=True)["labels"])
+        of_image = [int(labels[int(i) - 1]) - 1 for i in ids]
+    # What a damaged file makes scipy raise.
+    except (
+        MatReadError,
+        NotImplementedError,
+        ValueError,
+        KeyError,
+        IndexError,
+        OSError,
+        TypeError,
+        zlib.error,
+    ) as error:
+        raise DataError(
+            f"{folder}: setid.mat or imagelabels.mat is damaged ({error}); download them again."
+        ) from error
+    return FileSet(
+        [folder / "jpg" / f"image_{int(i):05d}.jpg" for i in ids], of_image, classes=classes, root=folder
+    )
+
+
+_FLOWER_SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
+
+
+def cub(folder: Path, *, split: str) -> FileSet:
+    """CUB-200-2011: ``images.txt``, ``image_class_labels.txt``, ``train_test_split.txt``, ``classes.txt``, ``images/``.
+
+    Args:
+        folder: ``CUB_200_2011``.
+        split: "train" or "test".
+
+    Raises:
+        MissingDataError: when a file is not there.
+        DataError: when one is not what it should be.
+    """
+    require_folder(folder, "the unpacked files of CUB-200-2011")
+    columns = {}
+    for name in ("images", "image_class_labels", "train_test_split", "classes"):
+        rows = [line.split(maxsplit=1) for line in read_lines(folder / f"{name}.txt")]
+        if any(len(row) != 2 or natural_number(row[0]) is None for row in rows):
+            raise DataError(f"{folder / name}.txt: has a line that is not `number value`.")
+        columns[name] = {int(row[0]): row[1].strip() for row in rows}
+    try:
+        chosen = [
+            i for i in columns["images"] if columns["train_test_split"][i] == str(int(split == "train"))
+        ]
+        labels = [int(columns["image_class_labels"][i]) - 1 for i in chosen]
+    except (KeyError, ValueError) as error:
+        raise DataError(
+            f"{folder}: image {error} of images.txt lacks a class or a split in the other files."
+        ) from error
+    count = len(columns["classes"])
+    if sorted(columns["classes"]) != list(range(1, count + 1)) or not set(labels) <= set(range(count)):
+        raise DataError(
+            f"{folder}: classes.txt has {count} lines that are not the classes 1 ... {count}, or "
+            "image_class_labels.txt names others; unpack CUB_200_2011.tgz again."
+        )
+    names = [text.partition(".")[2].replace("_", " ") for _, text in sorted(columns["classes"].items())]
+    images = folder / "images"
+    return FileSet([images / columns["images"][i] for i in chosen], labels, classes=names, root=images)

@@ -1,0 +1,122 @@
+"""Labelled images listed in a table."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hypvl.allowlist import configurable
+from hypvl.checks import natural_number
+from hypvl.datasets.files import either, image_place, open_table, read_json
+from hypvl.datasets.images import read_image
+from hypvl.errors import DataError, MissingDataError
+from hypvl.io.table_text import TableText
+
+
+@configurable("evaluate")
+class JsonLinesSet:
+    """``{"image": path, "label": number or name}`` a line, or any other table with these columns.
+
+    Args:
+        path: The file: ``.jsonl``, a JSON list, or a CSV or TSV, see :class:`hypvl.io.table_text.TableText`.
+        images_root: What the paths are relative to, and may not leave; None = the file's folder.
+        classes: Names in the order of the labels, or a JSON file of them: a list, or
+            ``{"classes": [...], "prompts": templates or prompts by class}``. None = the labels are names, and the
+            classes those that occur, sorted.
+        image_column: Column, or key, of the path.
+        label_column: Column, or key, of the label.
+        prompts: Templates or whole prompts by class name, in place of those of the file.
+        image_key: Earlier name of ``image_column``.
+        label_key: Earlier name of ``label_column``.
+
+    Raises:
+        MissingDataError: when the file, or all its images, are not there.
+        DataError: when a line is not as described, or a label is no class.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        images_root: str | Path | None = None,
+        classes: Sequence[str] | str | Path | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        prompts: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        image_key: str | None = None,
+        label_key: str | None = None,
+    ) -> None:
+        path = Path(path)
+        names, own_prompts = _classes(classes)
+        image_column = either("image_column", image_column, "image_key", image_key)
+        label_column = either("label_column", label_column, "label_key", label_key)
+        rows = _rows(open_table(path), image_column or "image", label_column or "label", names)
+        if names is None:
+            names = sorted({str(label) for _, _, label in rows})
+        self.classes = names
+        self.prompts = own_prompts if prompts is None else prompts
+        number = {name: i for i, name in enumerate(names)}
+        twice = {name for i, name in enumerate(names) if number[name] != i}
+        self.keys = [key for _, key, _ in rows]
+        self.labels: list[int] = []
+        for line, _, label in rows:
+            if isinstance(label, str) and label in twice:
+                raise DataError(
+                    f"{path}, {line}: has the label {label!r}, the name of several classes; give labels as numbers."
+                )
+            found = number.get(label) if isinstance(label, str) else label
+            if found is None or not 0 <= found < len(names):
+                raise DataError(
+                    f"{path}, {line}: has the label {label!r}; expected one of the {len(names)} classes, by "
+                    f"name or 0 ... {len(names) - 1}."
+                )
+            self.labels.append(found)
+        self.paths = [image_place(path, images_root, key) for key in self.keys]
+        if not any(pil_image.is_file() for pil_image in self.paths):
+            raise MissingDataError(
+                f"{path}: none of its {len(self.paths)} images is there, such as {self.paths[0]}; give images_root."
+            )
+        self.ids = [str(pil_image) for pil_image in self.paths]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """(uint8 (3, h, w), label); raises DataError naming the file."""
+        return read_image(self.paths[index]), self.labels[index]
+
+
+def _classes(given: Sequence[str] | str | Path | None) -> tuple[list[str] | None, Any]:
+    if given is None:
+        return None, None
+    if not isinstance(given, str | Path):
+        return list(given), None
+    content = read_json(Path(given))
+    names = content.get("classes") if isinstance(content, dict) else content
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise DataError(f'{given}: expected a list of class names, or {{"classes": [...], "prompts": ...}}.')
+    return names, content.get("prompts") if isinstance(content, dict) else None
+
+
+def _rows(
+    table: TableText, image_column: str, label_column: str, names: Sequence[str] | None
+) -> list[tuple[str, str, int | str]]:
+    """(where, path, label) of each row."""
+    rows: list[tuple[str, str, int | str]] = []
+    for place, fields in table.usable_rows():
+        image, label = fields.get(image_column), fields.get(label_column)
+        if isinstance(label, str) and not table.is_json and names is not None and label not in names:
+            number = natural_number(label)  # a table has texts only
+            label = label if number is None else number
+        wrong = isinstance(label, bool) or (isinstance(label, int) and names is None)
+        if not isinstance(image, str) or not isinstance(label, str | int) or wrong:
+            kinds = "class name (or give classes for numbers)" if names is None else "class name or number"
+            got = json.dumps(fields, ensure_ascii=False, default=str)
+            raise DataError(
+                f'{table.path}, {place}: expected {{"{image_column}": path, "{label_column}": {kinds}}}; got '
+                f"{got[:80]}."
+            )
+        rows.append((place, image, label))
+    return rows

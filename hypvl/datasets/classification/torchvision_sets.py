@@ -1,0 +1,208 @@
+"""Published splits of classification sets, read from the files as they come from their sources."""
+
+import importlib.util
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hypvl.datasets.catalog.entries import SetEntry, class_names
+from hypvl.datasets.classification import original_files as own
+from hypvl.datasets.classification.folder_names import usual_names
+from hypvl.datasets.classification.folders import ImageFolderSet, imagenet
+from hypvl.datasets.protocol import ClassificationSet
+from hypvl.errors import DataError, MissingDataError
+from hypvl.io.images import image_tensor
+
+
+def read_published(entry: SetEntry, root: Path, split: str) -> ClassificationSet:
+    """A published split of a set.
+
+    Args:
+        entry: The set.
+        root: Folder of the sets.
+        split: One of ``entry.published``.
+
+    Raises:
+        MissingDataError: when files are not there, naming them and their source.
+        DataError: when they cannot be read.
+    """
+    arguments = entry.published[split]
+    folder = root / entry.folder.format(**arguments)
+    if not folder.is_dir():
+        raise missing(entry, folder, "is not there")
+    try:
+        if entry.reader == "folders":
+            if entry.name == "imagenet":
+                return imagenet(folder.parent, split=folder.name)
+            dataset = ImageFolderSet(folder)
+            names = usual_names(dataset.folders, set_name=entry.name, where=folder)
+            dataset.classes = [spaced(name) for name in dataset.classes] if names is None else names
+            return dataset
+        if entry.reader.startswith("torchvision:"):
+            return _torchvision(entry, root, folder, arguments)
+        return _READERS[entry.reader](folder, split, entry)
+    except MissingDataError as error:
+        raise missing(entry, folder, f"is incomplete ({str(error).rstrip('.')})") from error
+
+
+def missing(entry: SetEntry, folder: Path, what: str) -> MissingDataError:
+    """The error for a set whose files are not (all) there."""
+    note = "" if entry.note is None else f"; {entry.note}"
+    way = f"download=true fetches it, or take it from {entry.homepage}"
+    where = way if entry.can_download else f"take it from {entry.homepage} by hand"
+    return MissingDataError(
+        f"{entry.name}: {folder} {what} (looked in {Path.cwd()}); expected {'; '.join(entry.files)} below the root; "
+        f"{where}{note}."
+    )
+
+
+def spaced(name: str) -> str:
+    """``"ApplyEyeMakeup"`` -> ``"Apply Eye Makeup"``; names with spaces stay."""
+    return name if " " in name else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+
+
+def _cifar(folder: Path, split: str, entry: SetEntry) -> ClassificationSet:
+    return own.cifar(folder, split=split, classes=entry.classes)
+
+
+def _stl10(folder: Path, split: str, entry: SetEntry) -> ClassificationSet:
+    return own.stl10(folder, split=split)
+
+
+def _flowers102(folder: Path, split: str, entry: SetEntry) -> ClassificationSet:
+    return own.flowers102(folder, split=split, classes=class_names("flowers102") or ())
+
+
+def _cub(folder: Path, split: str, entry: SetEntry) -> ClassificationSet:
+    return own.cub(folder, split=split)
+
+
+def _webdataset_only(folder: Path, split: str, entry: SetEntry) -> ClassificationSet:
+    raise MissingDataError(f"{folder / 'classnames.txt'} is not there")
+
+
+_READERS: dict[str, Callable[[Path, str, SetEntry], ClassificationSet]] = {
+    "cifar10": _cifar,
+    "cifar100": _cifar,
+    "stl10": _stl10,
+    "flowers102": _flowers102,
+    "cub": _cub,
+    "webdataset": _webdataset_only,
+}
+
+
+def _samples(dataset: Any) -> Sequence[int]:
+    return [label for _, label in dataset._samples]
+
+
+def _pcam_labels(dataset: Any) -> Sequence[int]:
+    targets = Path(dataset._base_folder) / dataset._FILES[dataset._split]["targets"][0]
+    with dataset.h5py.File(targets) as file:
+        return file["y"][:, 0, 0, 0].tolist()  # (N, 1, 1, 1) in the file
+
+
+def _clevr_labels(dataset: Any) -> Sequence[int]:
+    return [count - 3 for count in dataset._labels]  # 3 ... 10 objects
+
+
+#: Labels of torchvision's sets without reading their images.
+_LABELS: dict[str, Callable[[Any], Sequence[int]]] = {
+    "Food101": lambda dataset: dataset._labels,
+    "StanfordCars": _samples,
+    "FGVCAircraft": lambda dataset: dataset._labels,
+    "DTD": lambda dataset: dataset._labels,
+    "OxfordIIITPet": lambda dataset: dataset._labels,
+    "Country211": lambda dataset: dataset.targets,
+    "MNIST": lambda dataset: dataset.targets,
+    "CLEVRClassification": _clevr_labels,
+    "PCAM": _pcam_labels,
+    "RenderedSST2": _samples,
+    "GTSRB": _samples,
+}
+
+
+def _paths(dataset: Any) -> list[str] | None:
+    """Files of the images, where torchvision keeps a list of them."""
+    for name in ("_image_files", "_images"):
+        if hasattr(dataset, name):
+            return [str(path) for path in getattr(dataset, name)]
+    for name in ("_samples", "samples"):
+        if hasattr(dataset, name):
+            return [str(path) for path, _ in getattr(dataset, name)]
+    return None
+
+
+def _torchvision(
+    entry: SetEntry, root: Path, folder: Path, arguments: Mapping[str, Any]
+) -> ClassificationSet:
+    import torchvision
+
+    cls = entry.reader.partition(":")[2]
+    if cls == "PCAM" and importlib.util.find_spec("h5py") is None:
+        raise DataError(
+            f"{entry.name}: {folder} holds HDF5 files, which the package h5py reads; pip install h5py, or put the set "
+            f"there in the WebDataset layout ({entry.files[1].removeprefix('or ')})."
+        )
+    try:
+        dataset = getattr(torchvision.datasets, cls)(str(root), **arguments)
+        labels = [int(label) for label in _LABELS[cls](dataset)]
+    except (
+        RuntimeError,
+        OSError,
+        ValueError,
+        KeyError,
+    ) as error:  # torchvision's ways to say it is incomplete
+        what = str(error).replace(" You can use download=True to download it", "").rstrip(".")
+        reason = f"torchvision.datasets.{cls} cannot read it: {what}"
+        if isinstance(error, FileNotFoundError) or "not found" in what.lower():
+            raise missing(entry, folder, f"is incomplete ({reason})") from error
+        raise DataError(f"{entry.name}: {folder} is damaged ({reason}); complete the set there.") from error
+    if cls == "Country211":  # its classes are folders
+        names: Sequence[str] | None = usual_names(
+            dataset.classes, set_name=entry.name, where=folder / dataset._split
+        )
+    else:
+        names = class_names(entry.name)  # in the order of the labels, which are in the files
+    classes = [name.replace("_", " ") for name in (dataset.classes if names is None else names)]
+    return TorchvisionSet(dataset, classes=classes, labels=labels, ids=_paths(dataset))
+
+
+class TorchvisionSet:
+    """A set of torchvision as uint8 tensors.
+
+    Args:
+        dataset: Made by torchvision; ``dataset[i] -> (PIL image, label)``.
+        classes: Names in the order of the labels.
+        labels: Label of each image.
+        ids: Where each image is, for sets of image files.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        classes: Sequence[str],
+        labels: Sequence[int],
+        ids: Sequence[str] | None = None,
+    ) -> None:
+        self._dataset = dataset
+        self.classes = list(classes)
+        self.prompts = None
+        self.labels = [int(label) for label in labels]
+        self.keys = [str(i) for i in range(len(dataset))]
+        self.ids = None if ids is None else list(ids)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """(uint8 (3, h, w), label); raises DataError naming the set and the position."""
+        try:
+            image = image_tensor(self._dataset[index][0])
+        except (OSError, SyntaxError, ValueError) as error:  # what PIL raises on damaged files
+            name = type(self._dataset).__name__
+            raise DataError(f"{name}[{index}]: cannot be read ({type(error).__name__}: {error}).") from error
+        return image, self.labels[index]

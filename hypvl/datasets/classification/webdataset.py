@@ -1,0 +1,139 @@
+"""Reader of the WebDataset layout of classification sets, from a folder or a server."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from hypvl.allowlist import configurable
+from hypvl.checks import natural_number
+from hypvl.data.storage import FileHandles, open_source
+from hypvl.datasets.files import read_lines, require_folder, text_lines
+from hypvl.datasets.images import TarMembers
+from hypvl.errors import DataError, MissingDataError
+from hypvl.io.redact import redact_url
+from hypvl.io.remote import RemoteError, RemoteFile
+
+_LARGEST_TEXT = 1 << 24  # bytes of a list of names on a server
+
+
+MOST_TARS = 100_000  # of one split; the largest sets have some thousands
+
+
+@configurable("evaluate")
+class WebDatasetSet:
+    """The WebDataset classification layout.
+
+    ``root/classnames.txt`` and ``root/zeroshot_classification_templates.txt`` (one a line, ``{c}`` is the place
+    of the name; without that file the set has no prompts), ``root/<split>/nshards.txt`` and
+    ``root/<split>/{0 …}.tar`` with an image and a ``.cls`` (the class number as text) per sample.
+    ``root/dataset_type.txt``, where there is one, must say ``classification``.
+
+    Args:
+        root: The folder of the set, or its http(s) address.
+        split: ``"test"``, ``"train"`` ...
+
+    Raises:
+        MissingDataError: naming the file or folder that is not there.
+        DataError: for a file that cannot be read as what it should be.
+    """
+
+    def __init__(self, root: str | Path, *, split: str = "test") -> None:
+        if not is_url(root):
+            require_folder(Path(root), "classnames.txt and a folder per split")
+        self.root = root
+        self.classes = _lines(_within(root, "classnames.txt"))
+        self.prompts = _lines_if_there(_within(root, "zeroshot_classification_templates.txt"))
+        kind = _within(root, "dataset_type.txt")
+        kinds = _lines_if_there(kind) or []
+        if kinds not in ([], ["classification"]):
+            raise DataError(f"{_shown(kind)}: says {' '.join(kinds)[:40]!r}; expected classification.")
+        count = _within(root, f"{split}/nshards.txt")
+        lines = _lines(count)
+        number = natural_number(lines[0]) if len(lines) == 1 else None
+        if number is None or not 1 <= number <= MOST_TARS:
+            raise DataError(
+                f"{_shown(count)}: says {' '.join(lines)[:40]!r}; expected one number of TARs, 1 to {MOST_TARS}."
+            )
+        tars = [_within(root, f"{split}/{i}.tar") for i in range(number)]
+        lost = [path.name for path in tars if isinstance(path, Path) and not path.is_file()]
+        if lost:
+            raise MissingDataError(
+                f"{_within(root, split)}: lacks {', '.join(lost[:5])} ({len(lost)} of {len(tars)} TARs that "
+                "nshards.txt counts); download them."
+            )
+        self._members = TarMembers(tars)
+        self.keys = [self._members.key(i) for i in range(len(self._members))]
+        self.ids = [self._members.id(i) for i in range(len(self._members))]
+        self.labels = [self._label(i) for i in range(len(self._members))]
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """(uint8 (3, h, w), label); raises DataError naming the sample."""
+        return self._members.image(index), self.labels[index]
+
+    @staticmethod
+    def stored_splits(root: str | Path, names: Sequence[str]) -> tuple[str, ...]:
+        """Those of ``names`` that have a ``nshards.txt``."""
+        return tuple(name for name in names if _exists(_within(root, f"{name}/nshards.txt")))
+
+    def _label(self, i: int) -> int:
+        text = self._members.read(i, "cls").decode("utf-8", "replace").strip()
+        label = natural_number(text)
+        if label is None:
+            raise DataError(f"{self.keys[i]}: its .cls says {text[:40]!r}; expected a class number.")
+        return label
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether it is an http(s) address."""
+    return isinstance(place, str) and place.startswith(("http://", "https://"))
+
+
+def _within(root: str | Path, name: str) -> str | Path:
+    return f"{str(root).rstrip('/')}/{name}" if is_url(root) else Path(root) / name
+
+
+def _exists(place: str | Path) -> bool:
+    """Raises DataError when a server gives no answer, or another one than yes or no."""
+    return place.is_file() if isinstance(place, Path) else _remote(place) is not None
+
+
+def _remote(url: str) -> RemoteFile | None:
+    file = RemoteFile(url)
+    try:
+        file.size()
+    except RemoteError as error:
+        if error.status in (403, 404, 410):
+            return None
+        raise
+    return file
+
+
+def _lines(place: str | Path) -> list[str]:
+    lines = _lines_if_there(place)
+    if lines is None:
+        raise MissingDataError(f"{_shown(place)}: is not there; expected a set in the WebDataset layout.")
+    return lines
+
+
+def _lines_if_there(place: str | Path) -> list[str] | None:
+    if isinstance(place, Path):
+        return read_lines(place) if place.is_file() else None
+    remote = _remote(place)
+    if remote is None:
+        return None
+    if remote.size() > _LARGEST_TEXT:
+        raise DataError(f"{remote.place}: has {remote.size()} bytes; expected a list of names.")
+    file = remote if remote.accepts_ranges() else open_source(place, FileHandles())
+    try:
+        text = file.read(0, file.size()).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{remote.place}: cannot be read as UTF-8 text ({error}).") from error
+    return [line.strip() for line in text_lines(text) if line.strip()]
+
+
+def _shown(place: str | Path) -> str:
+    return redact_url(place) if isinstance(place, str) else str(place)

@@ -1,0 +1,135 @@
+"""Reader of VALSE: captions and foils of six linguistic phenomena, in eleven files."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hypvl.allowlist import configurable
+from hypvl.datasets.composition.choices import (
+    Choice,
+    Choices,
+    Gatherer,
+    integer_of,
+    require_images,
+    text_of,
+)
+from hypvl.datasets.files import read_json
+from hypvl.errors import DataError, MissingDataError
+
+#: Files without ``.json``, each a kind.
+PIECES = (
+    "existence", "plurals", "counting-hard", "counting-small-quant", "counting-adversarial", "relations",
+    "action-replacement", "actant-swap", "coreference-standard", "coreference-hard", "foil-it",
+)  # fmt: skip
+#: Phenomena of several files, and these files.
+_PHENOMENA = {
+    "accuracy_counting": ("counting-hard", "counting-small-quant", "counting-adversarial"),
+    "accuracy_actions": ("action-replacement", "actant-swap"),
+    "accuracy_coreference": ("coreference-standard", "coreference-hard"),
+}
+
+
+@configurable("evaluate")
+def valse(
+    root: str | Path,
+    *,
+    coco: str | Path,
+    visual7w: str | Path,
+    swig: str | Path,
+    visdial: str | Path,
+    pieces: Sequence[str] = PIECES,
+    min_votes: int = 2,
+) -> Choices:
+    """VALSE: ``root/data/<piece>.json``, each ``{id: {"image_file", "caption", "foil", "mturk": {"caption": 3, …}}}``.
+
+    Images are found by their names: ``COCO_train2014_…`` and ``COCO_val2014_…`` in ``coco/train2014`` and
+    ``coco/val2014``; twelve digits in ``coco/train2017`` or ``coco/val2017``, as ``original_split`` says, or where
+    it says neither, whichever has them; ``v7w_…`` in ``visual7w``; ``VisualDialog_val2018_…`` in ``visdial``; all
+    others in ``swig``. Published averages: ``accuracy_counting``, ``accuracy_actions``, ``accuracy_coreference``, and
+    ``macro_accuracy``, the plain mean of the files.
+
+    Args:
+        root: Folder of VALSE.
+        coco: Folder of COCO's four folders of images.
+        visual7w: Folder of Visual7W's images.
+        swig: Folder of SWiG's ``images_512``.
+        visdial: Folder of VisDial's ``VisualDialog_val2018``.
+        pieces: Which of the eleven files, at least one.
+        min_votes: Of the three annotators so many must have said that only the caption is true; 0 = keep all.
+
+    Raises:
+        MissingDataError: when a file, or all images of one, are not there.
+        DataError: naming the entry that cannot be used.
+
+    Source: Parcalabescu et al. 2022 (arXiv 2112.07566).
+    """
+    if not pieces or not set(pieces) <= set(PIECES):
+        raise DataError(f"pieces: got {list(pieces)}; expected some of {', '.join(PIECES)}.")
+    folder = Path(root) / "data"
+    lost = [piece for piece in pieces if not (folder / f"{piece}.json").is_file()]
+    if lost:
+        raise MissingDataError(
+            f"{folder}: lacks {', '.join(f'{piece}.json' for piece in lost)} (looked in {Path.cwd()}); put VALSE's "
+            "data/ there (github.com/Heidelberg-NLP/VALSE), or leave these out of pieces."
+        )
+    places = _Places(Path(coco), visual7w=Path(visual7w), swig=Path(swig), visdial=Path(visdial))
+    gathered, choices = Gatherer(), []
+    entries: dict[str, int] = {}
+    for piece in pieces:
+        path = folder / f"{piece}.json"
+        content = read_json(path)
+        if not isinstance(content, dict) or not content:
+            raise DataError(f"{path}: expected an object of at least one entry; got {str(content)[:80]}")
+        entries[piece] = len(content)
+        paths: list[Path] = []
+        for key, entry in content.items():
+            where = f"{path}, entry {key}"
+            name = text_of(entry, "image_file", where)
+            foil = text_of(entry, "foil", where)
+            caption = text_of(entry, "caption", where)
+            if min_votes > 0 and _votes(entry, where) < min_votes:
+                continue
+            paths.append(places.of(name, entry))
+            choices.append(Choice(gathered.position(paths[-1], key=name), caption, (foil,), piece))
+        if not paths:
+            raise DataError(f"{path}: no entry has min_votes={min_votes} votes; expected the published file.")
+        require_images(paths, source=path, what="the images of its data set (see docs/evaluation.md)")
+    means = {name: own for name, group in _PHENOMENA.items() if (own := [p for p in group if p in pieces])}
+    return Choices(
+        gathered.images(),
+        choices,
+        gathered.keys,
+        means | {"macro_accuracy": list(pieces)},
+        {"min_votes": min_votes, "entries": entries},
+    )
+
+
+class _Places:
+    """Where the images lie, by their names."""
+
+    def __init__(self, coco: Path, *, visual7w: Path, swig: Path, visdial: Path) -> None:
+        self._coco, self._visual7w, self._swig, self._visdial = coco, visual7w, swig, visdial
+
+    def of(self, name: str, entry: Mapping[str, Any]) -> Path:
+        """The file of an image."""
+        old = re.match(r"COCO_(train|val)2014_", name)
+        if old:
+            return self._coco / f"{old[1]}2014" / name
+        if re.fullmatch(r"\d{12}\.jpg", name):
+            split = str(entry.get("original_split", ""))
+            named = [part for part in ("val", "train") if split.startswith(part)]
+            places = [self._coco / f"{part}2017" / name for part in named or ("val", "train")]
+            return next((place for place in places if place.is_file()), places[0])
+        if name.startswith("v7w_"):
+            return self._visual7w / name
+        return (self._visdial if name.startswith("VisualDialog_") else self._swig) / name
+
+
+def _votes(entry: Mapping[str, Any], where: str) -> int:
+    votes = entry.get("mturk")
+    if not isinstance(votes, Mapping):
+        raise DataError(
+            f"{where}: has no votes of annotators (mturk); use the published files, or min_votes=0 to keep all."
+        )
+    return integer_of(votes, "caption", f"{where}, mturk")

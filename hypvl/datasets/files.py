@@ -1,0 +1,135 @@
+"""What readers share: folders, text and JSON files, tables, the places of images, messages for what is missing."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypvl.datasets.images import IMAGE_EXTENSIONS
+from hypvl.errors import DataError, MissingDataError
+from hypvl.io.files import path_below, read_regular
+from hypvl.io.json_text import parse_json
+from hypvl.io.table_text import MAX_FIELD_LINES, Quoting, TableText
+
+T = TypeVar("T")
+
+_LARGEST_FILE = 1 << 32  # bytes of a text or JSON file
+
+
+def require_folder(folder: Path, layout: str) -> None:
+    """Raise MissingDataError, saying what to do, unless ``folder`` is there."""
+    if not folder.is_dir():
+        raise MissingDataError(
+            f"{folder}: is not there (looked in {Path.cwd()}); put {layout} there, or give the folder by an override."
+        )
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file that are not empty, stripped."""
+    return [line.strip() for line in text_lines(read_text(path)) if line.strip()]
+
+
+def text_lines(text: str) -> list[str]:
+    """Lines as files have them, ended by LF, CR LF or CR; ``str.splitlines`` would also cut at U+2028 and the like."""
+    return io.StringIO(text, newline=None).read().split("\n")
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file.
+
+    Raises:
+        MissingDataError: when it is not there.
+        DataError: when it cannot be read.
+    """
+    try:
+        data = read_regular(path, max_bytes=_LARGEST_FILE)
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise DataError(f"{path}: is UTF-16; expected UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW.")
+        return data.decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise MissingDataError(
+            f"{path}: is not there; see docs/evaluation.md for the layout of the set."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: cannot be read as UTF-8 text ({reason}).") from error
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; raises as :func:`read_text`, and DataError for broken JSON."""
+    try:
+        return parse_json(read_text(path))
+    except ValueError as error:
+        raise DataError(f"{path}: is not valid JSON ({error}).") from error
+
+
+def class_folders(root: Path) -> list[str]:
+    """Names of the folders in ``root``, sorted; without hidden ones and those that a Mac's archives leave behind."""
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and not _left_behind(path.name))
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Image files anywhere below a folder, in sorted order; links are followed, what is hidden is left out."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for where, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        if real in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not _left_behind(name))
+        found += [
+            Path(where, name)
+            for name in files
+            if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and not _left_behind(name)
+        ]
+    return sorted(found)
+
+
+def _left_behind(name: str) -> bool:
+    """Whether a system or an editor made it: ``.ipynb_checkpoints``, ``._1.png``, ``__MACOSX``."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def open_table(
+    path: Path,
+    *,
+    separator: str | None = None,
+    quoting: Quoting = "minimal",
+    max_field_lines: int = MAX_FIELD_LINES,
+) -> TableText:
+    """A table that is there.
+
+    Raises:
+        MissingDataError: when it is not.
+    """
+    if not path.exists():
+        raise MissingDataError(f"{path}: is not there; see docs/evaluation.md for the layout of the set.")
+    return TableText(path, separator=separator, quoting=quoting, max_field_lines=max_field_lines)
+
+
+def either(name: str, value: T, earlier: str, given: T) -> T:
+    """The value of an option that has an earlier name. Raises ValueError when both are given."""
+    if value is not None and given is not None:
+        raise ValueError(f"{name} and {earlier}: got both; expected {name}, {earlier} is its earlier name.")
+    return given if value is None else value
+
+
+def image_place(source: Path, root: str | Path | None, name: str) -> Path:
+    """Where an image is that a file names.
+
+    Args:
+        source: The file.
+        root: Folder that it may not leave; None: it starts from the folder of the file, and may lead anywhere.
+        name: The path.
+
+    Raises:
+        DataError: for one outside ``root``.
+    """
+    if root is None:
+        return source.parent / name
+    try:
+        return path_below(Path(root), name)
+    except ValueError as error:
+        raise DataError(f"{source}: {error}.") from error

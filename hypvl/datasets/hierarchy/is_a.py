@@ -1,0 +1,134 @@
+"""Readers of is-a hierarchies: JSON in three forms, and ImageNet's lists of WordNet pairs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from hypvl.allowlist import configurable
+from hypvl.checks import one_of
+from hypvl.datasets.files import class_folders, read_text, require_folder, text_lines
+from hypvl.errors import DataError, MissingDataError
+from hypvl.io.json_text import parse_json
+from hypvl.metrics.hierarchy import IsA
+
+Order: TypeAlias = Literal["parent child", "child parent"]
+
+_WHERE = (
+    "ImageNet's is wordnet.is_a.txt (image-net.org, or rebuilt from WordNet 3.0 noun hypernyms), a line being "
+    "`<parent id> <child id>`"
+)
+
+
+def read_is_a(path: str | Path, *, order: Order = "parent child") -> IsA:
+    """A hierarchy from a file.
+
+    - ``.json``: ``{node: {"parents": [node, ...]}}``; or ``{node: [parent, ...]}``; or a nested tree
+      ``{"id": node, "children": [...]}`` (``name`` where there is no ``id``).
+    - otherwise pairs of ids, one a line, separated by blanks: ``wordnet.is_a.txt``. What follows the pair is ignored,
+      and so are lines that begin with ``#``.
+
+    Args:
+        path: The file.
+        order: Which id comes first in a line of pairs; ImageNet's file has the parent first.
+
+    Raises:
+        MissingDataError: when it is not there.
+        DataError: when it is built differently, or the relation has a circle.
+    """
+    one_of("order", order, Order)
+    path = Path(path)
+    if not path.is_file():
+        raise MissingDataError(
+            f"{path}: is not there (looked in {Path.cwd()}); expected a hierarchy: {_WHERE}."
+        )
+    text = read_text(path)
+    try:
+        parents = _from_json(parse_json(text)) if path.suffix == ".json" else _from_pairs(text, order)
+        return IsA(parents)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        expected = (
+            '{node: {"parents": [nodes]}}, {node: [parents]} or a nested {"id": node, "children": [...]}'
+            if path.suffix == ".json"
+            else f"pairs of ids ({_WHERE})"
+        )
+        raise DataError(f"{path}: cannot be read as a hierarchy ({error}); expected {expected}.") from error
+
+
+def read_words(path: str | Path) -> dict[str, str]:
+    """Names of nodes: lines ``<id><tab>words`` (ImageNet's ``words.txt``), or blanks in place of the tab.
+
+    Raises:
+        MissingDataError: when it is not there.
+        DataError: for a line without words.
+    """
+    names = {}
+    for number, line in enumerate(text_lines(read_text(Path(path))), start=1):
+        if line.strip():
+            parts = line.strip().split(maxsplit=1)
+            if len(parts) != 2:
+                raise DataError(f"{path}, line {number}: got {line[:40]!r}; expected an id and its words.")
+            names[parts[0]] = parts[1]
+    return names
+
+
+@configurable("evaluate")
+def folder_nodes(root: str | Path) -> list[str]:
+    """Class folders in sorted order, which is the order of the classes: the nodes of ImageNet's 1,000 ids.
+
+    Raises:
+        MissingDataError: when the folder is not there.
+    """
+    root = Path(root)
+    require_folder(root, "class folders named by WordNet ids (n01440764 ...)")
+    return class_folders(root)
+
+
+def _from_pairs(text: str, order: str) -> dict[str, list[str]]:
+    parents: dict[str, list[str]] = {}
+    for number, line in enumerate(text_lines(text), start=1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) < 2:
+            raise ValueError(f"line {number} is {line[:40]!r}")
+        parent, child = words[:2] if order == "parent child" else words[1::-1]
+        parents.setdefault(parent, [])
+        parents.setdefault(child, []).append(parent)
+    if not parents:
+        raise ValueError("it has no pairs")
+    return parents
+
+
+def _from_json(content: Any) -> dict[str, list[str]]:
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError("it is no object with entries")
+    if "children" in content and isinstance(content["children"], list):
+        return _from_nested(content)
+    return {
+        node: list(entry["parents"] if isinstance(entry, Mapping) else _texts(entry))
+        for node, entry in content.items()
+    }
+
+
+def _texts(entry: Any) -> list[str]:
+    if not isinstance(entry, list):
+        raise ValueError(f"an entry is {str(entry)[:40]!r}")
+    return entry
+
+
+def _from_nested(tree: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Without recursion; a node that stands in several places has several parents."""
+    parents: dict[str, list[str]] = {_name(tree): []}
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        for child in node.get("children") or ():
+            above = parents.setdefault(_name(child), [])
+            if _name(node) not in above:
+                above.append(_name(node))
+            waiting.append(child)
+    return parents
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    return str(node["id"] if "id" in node else node["name"])

@@ -1,0 +1,97 @@
+"""Images with captions: what the readers of retrieval sets return."""
+
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+
+from hypvl.datasets.images import FileImages
+from hypvl.datasets.protocol import ImageSource
+from hypvl.errors import DataError, MissingDataError
+
+
+class CaptionedImages:
+    """Images and their captions.
+
+    Args:
+        images: The gallery.
+        captions: All captions.
+        caption_image: For each caption the position of its image.
+        keys: A name for each image.
+        image_ids: Of each image, as a file of further positives names it; None = there are none.
+        caption_ids: The same of each caption.
+
+    Raises:
+        DataError: when the lengths do not fit, or there are no captions.
+    """
+
+    def __init__(
+        self,
+        images: ImageSource,
+        captions: Sequence[str],
+        caption_image: Sequence[int],
+        *,
+        keys: Sequence[str],
+        image_ids: Sequence[str] | None = None,
+        caption_ids: Sequence[str] | None = None,
+    ) -> None:
+        if len(captions) != len(caption_image) or len(keys) != len(images):
+            raise DataError(
+                f"retrieval set: got {len(captions)} captions with {len(caption_image)} images of theirs and "
+                f"{len(images)} images with {len(keys)} keys; expected the same numbers."
+            )
+        for name, ids, count in (("image", image_ids, len(images)), ("caption", caption_ids, len(captions))):
+            if ids is not None and (len(ids) != count or len(set(ids)) != count):
+                raise DataError(
+                    f"retrieval set: has {len(set(ids))} different {name}_ids for {count} {name}s; expected one each."
+                )
+        if not captions:
+            raise DataError("retrieval set: has no captions; expected at least one.")
+        if not 0 <= min(caption_image) <= max(caption_image) < len(images):
+            raise DataError(f"retrieval set: a caption's image is not among the {len(images)} images.")
+        self.images = images
+        self.captions = list(captions)
+        self.caption_image = list(caption_image)
+        self.keys = list(keys)
+        self.image_ids = None if image_ids is None else list(image_ids)
+        self.caption_ids = None if caption_ids is None else list(caption_ids)
+
+
+def from_files(
+    entries: Sequence[tuple[Path, str, Sequence[str]]],
+    source: Path,
+    *,
+    image_ids: Iterable[Hashable] | None = None,
+    caption_ids: Iterable[Hashable] | None = None,
+) -> CaptionedImages:
+    """A set from (path, key, captions) of each image.
+
+    Args:
+        entries: The images.
+        source: What to name in messages.
+        image_ids: Of each image; where one is None or stands twice, the set has none.
+        caption_ids: Of each caption, the same.
+
+    Raises:
+        DataError: without captions.
+        MissingDataError: when none of the images is there.
+    """
+    if not any(texts for _, _, texts in entries):
+        raise DataError(f"{source}: has no captions; expected at least one.")
+    if not any(path.is_file() for path, _, _ in entries):
+        raise MissingDataError(
+            f"{source}: none of its {len(entries)} images is there, such as {entries[0][0]}; put them there."
+        )
+    return CaptionedImages(
+        FileImages([path for path, _, _ in entries]),
+        [text for _, _, texts in entries for text in texts],
+        [image for image, (_, _, texts) in enumerate(entries) for _ in texts],
+        keys=[key for _, key, _ in entries],
+        image_ids=_ids(image_ids),
+        caption_ids=_ids(caption_ids),
+    )
+
+
+def _ids(given: Iterable[Hashable] | None) -> list[str] | None:
+    ids = None if given is None else list(given)
+    if ids is None or None in ids or len(set(ids)) < len(ids):
+        return None
+    return [str(key) for key in ids]

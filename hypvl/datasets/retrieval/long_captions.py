@@ -1,0 +1,112 @@
+"""Readers of images with long captions: ShareGPT4V's validation entries, and folders of text files."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from hypvl.allowlist import configurable
+from hypvl.checks import one_of
+from hypvl.data.share_gpt4v import short_caption
+from hypvl.datasets.files import image_place, require_folder
+from hypvl.datasets.images import ImagesByStem
+from hypvl.datasets.retrieval.captioned import CaptionedImages, from_files
+from hypvl.errors import DataError, MissingDataError
+from hypvl.io.files import open_regular
+from hypvl.io.json_list import JsonList
+
+Caption: TypeAlias = Literal["long", "short"]
+
+SHARE_GPT4V = "share-captioner_coco_lcs_sam_1246k_1107.json"
+
+
+@configurable("evaluate")
+def share_gpt4v(
+    root: str | Path,
+    *,
+    annotations: str = SHARE_GPT4V,
+    entries: int = 1000,
+    subset: str | None = None,
+    caption: Caption = "long",
+) -> CaptionedImages:
+    """The first entries of ShareGPT4V's list, which nobody trains on: ``root/<annotations>``, ``root/data/<image>``.
+
+    An entry is ``{"image": "coco/train2017/x.jpg", "conversations": [question, {"value": caption}]}``. Only the
+    beginning of the list is read.
+
+    Args:
+        root: Folder of ShareGPT4V.
+        annotations: Name of the list in it.
+        entries: How many; the published validation split is 1,000.
+        subset: Keep those whose ``image`` holds this text, such as ``coco``; None = all.
+        caption: The whole caption with line breaks as blanks, or what stands before its first ``". "``.
+
+    Raises:
+        MissingDataError: when the list or all images are not there.
+        DataError: when it is no such list, or nothing is left.
+
+    Source: Long-CLIP (arXiv 2403.15378) and I0T (arXiv 2412.14384) for the split and the short captions.
+    """
+    one_of("caption", caption, Caption)
+    path = Path(root) / annotations
+    if not path.is_file():
+        raise MissingDataError(
+            f"{path}: is not there; it is on the Hugging Face hub (Lin-Chen/ShareGPT4V), its images belong in "
+            f"{Path(root) / 'data'} (docs/evaluation.md)."
+        )
+    found: list[tuple[Path, str, list[str]]] = []
+    for number, entry in enumerate(_first(path, entries)):
+        try:
+            image, text = str(entry["image"]), str(entry["conversations"][1]["value"]).replace("\n", " ")
+        except (KeyError, TypeError, IndexError) as error:
+            raise DataError(
+                f"{path}, entry {number}: lacks {error}; expected image and two conversations with a value."
+            ) from error
+        if subset is None or subset in image:
+            text = short_caption(text) if caption == "short" else text
+            found.append((image_place(path, Path(root) / "data", image), image, [text.strip()]))
+    if not found:
+        raise DataError(
+            f"{path}: none of its first {entries} entries has {subset!r} in its image; check subset."
+        )
+    return from_files(found, path)
+
+
+@configurable("evaluate")
+def caption_folder(root: str | Path, *, images: str = "image", captions: str = "caption") -> CaptionedImages:
+    """A text file for each image: ``root/caption/1.txt`` and ``root/image/1.jpg``, the layout of Urban1k.
+
+    Args:
+        root: The folder.
+        images: Folder of the images in it, of any extension.
+        captions: Folder of the texts in it, UTF-8; a file is one caption, white space as single blanks.
+
+    Raises:
+        MissingDataError: when a folder is not there, or the captions have no images.
+        DataError: when a caption cannot be read, or two images have its name.
+    """
+    places = {name: Path(root) / name for name in (captions, images)}
+    for name, folder in places.items():
+        require_folder(folder, "one .txt an image" if name == captions else "the images")
+    pil_images = ImagesByStem(places[images])
+    found = [path for path in places[captions].glob("*.txt") if path.name[0] != "."]
+    texts = sorted(found, key=lambda path: (len(path.stem), path.stem))
+    if not texts:
+        raise MissingDataError(f"{places[captions]}: holds no .txt files; expected one for each image.")
+    entries = []
+    for path in texts:
+        pil_image = pil_images.get(path.stem) or places[images] / f"{path.stem}.jpg"
+        try:
+            text = " ".join(path.read_text(encoding="utf-8-sig").split())
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
+        entries.append((pil_image, pil_image.name, [text]))
+    return from_files(entries, places[captions])
+
+
+def _first(path: Path, count: int) -> list[Any]:
+    """The first elements of a JSON list of objects that may be far larger than memory."""
+    try:
+        with open_regular(path) as file:
+            return [value for _, _, value in islice(JsonList(file, path), count)]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error

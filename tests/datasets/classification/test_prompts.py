@@ -1,0 +1,43 @@
+"""Filling prompts."""
+
+import pytest
+
+from hypvl.datasets.classification.prompts import (
+    class_prompts,
+    fill,
+    generic_templates,
+    imagenet_class_names,
+    imagenet_templates,
+)
+
+
+def test_both_places_for_the_name() -> None:
+    assert fill("a photo of a {}.", "cat") == "a photo of a cat."
+    assert fill("a {c}, yes a {c}!", "cat") == "a cat, yes a cat!"
+    # Names and templates may hold braces of their own; a name is put in, never read.
+    assert fill("{x} {}", "{c} {}") == "{x} {c} {}"
+    assert fill("{c} {}", "{}") == "{} {}"
+
+
+def test_prompts_per_class_by_hand() -> None:
+    assert class_prompts(["a {}", "{}!"], ["cat", "dog"]) == [["a cat", "cat!"], ["a dog", "dog!"]]
+    own = {"dog": ["woof"], "cat": ["meow", "purr"]}
+    assert class_prompts(own, ["cat", "dog"]) == [["meow", "purr"], ["woof"]]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [([], "got none"), (["a photo"], "no place"), ({"cat": ["meow"]}, "none for class 'dog'"), ({}, "'cat'")],
+)
+def test_prompts_that_cannot_be_used(prompts: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        class_prompts(prompts, ["cat", "dog"])  # type: ignore[arg-type]
+
+
+def test_lists_that_come_with_it() -> None:
+    assert len(imagenet_templates()) == 80 and len(set(imagenet_templates())) == 80
+    assert fill(imagenet_templates()[0], "tench") == "a bad photo of a tench."
+    names = imagenet_class_names()
+    # Known positions: n01440764 is the first id, n02123045 (tabby) the 282nd, n15075141 the last.
+    assert (len(names), names[0], names[281], names[999]) == (1000, "tench", "tabby cat", "toilet paper")
+    assert all("{}" in template for template in generic_templates())

@@ -1,0 +1,100 @@
+"""Images with boxes from every form that is read, and what is cut out of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hypvl.datasets.demo import demo_boxes
+from hypvl.datasets.hierarchy.boxes import Box, BoxedImages, coco_boxes, jsonl_boxes
+from hypvl.datasets.images import FileImages
+from hypvl.errors import DataError, MissingDataError
+from tests.evaluation.fakes import RED, broken, image
+from tests.evaluation.miniatures.boxes import make
+
+ENTRY = {
+    "image": "a.png",
+    "caption": "a red thing",
+    "boxes": [{"box": [0.0, 0.5, 0.5, 1.0], "phrase": "thing"}],
+}
+
+
+def test_crops_are_the_pixels_of_the_box(tmp_path: Path) -> None:
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    images = FileImages([tmp_path / "a.png"])
+    boxes = [
+        Box(0, (0.5, 0.25, 1.0, 0.75), "x"),
+        Box(0, (0.4, 0.4, 0.41, 0.41), "y"),
+        Box(0, (0, 0, 1, 1), "z"),
+    ]
+    crops = BoxedImages(images, ["caption"], boxes, keys=["a"]).crops
+    assert crops[0].permute(1, 2, 0).tolist() == pixels[1:3, 3:6].tolist()
+    assert crops[1].permute(1, 2, 0).tolist() == pixels[1:2, 2:3].tolist()
+    assert crops[2].shape == (3, 4, 6) and len(crops) == 3
+
+
+def test_a_crop_of_a_broken_image_is_a_data_error(tmp_path: Path) -> None:
+    images = FileImages([broken(tmp_path / "a.png")])
+    with pytest.raises(DataError, match=r"a\.png"):
+        BoxedImages(images, ["c"], [Box(0, (0, 0, 1, 1), "p")], keys=["a"]).crops[0]
+
+
+def test_coco(tmp_path: Path) -> None:
+    make(tmp_path)
+    found = coco_boxes(tmp_path / "coco")
+    assert len(found.images) == 5 and len(found.boxes) == 10
+    assert found.captions[0] == "A red door." and found.keys[0] == "000000391895.jpg"
+    # The larger of the two comes first; corners in fractions of 90 x 70 pixels.
+    assert found.boxes[0].corners == pytest.approx((2 / 9, 1 / 7, 6 / 9, 6 / 7))
+    assert [box.phrase for box in found.boxes[:4]] == ["red", "red", "green", "green"]
+    assert len(coco_boxes(tmp_path / "coco", per_image=1).boxes) == 5
+    assert len(coco_boxes(tmp_path / "coco", crowd=True).boxes) == 11
+    with pytest.raises(DataError, match="has no box that can be used"):
+        coco_boxes(tmp_path / "coco", min_size=41)
+    (tmp_path / "coco/annotations/instances_val2017.json").write_text('{"images": [], "categories": []}')
+    with pytest.raises(DataError, match=r"instances_val2017\.json: cannot be read .*'annotations'"):
+        coco_boxes(tmp_path / "coco")
+
+
+def test_lines_and_the_demo_have_one_form(tmp_path: Path) -> None:
+    image(tmp_path / "a.png", RED)
+    path = tmp_path / "boxes.jsonl"
+    path.write_text(json.dumps(ENTRY) + "\n\n" + json.dumps({**ENTRY, "image": "b.png", "boxes": []}))
+    found = jsonl_boxes(path)
+    assert found.boxes == [Box(0, (0.0, 0.5, 0.5, 1.0), "thing")] and found.captions == ["a red thing"]
+    image(tmp_path / "demo/eval/a.png", RED)
+    two = {**ENTRY, "boxes": ENTRY["boxes"] * 2}  # type: ignore[operator]
+    (tmp_path / "demo/eval/hierarchy.json").write_text(json.dumps({"scenes": [ENTRY, two]}))
+    assert len(demo_boxes(tmp_path / "demo").boxes) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"boxes": [{"box": [0, 0, 1], "phrase": "x"}]}, "entry 1: cannot be used .*without four corners"),
+        ({"boxes": [{"box": [0, 0, 1, 1]}]}, "entry 1: cannot be used .*'phrase'"),
+        ({"boxes": [{"box": [0, 0, 30, 40], "phrase": "x"}]}, "a.png has the box .*fractions of the image"),
+        ({"boxes": [{"box": [0.5, 0, 0.5, 1], "phrase": "x"}]}, "expected left < right"),
+        ({"boxes": []}, "has no box that can be used"),
+        ({"image": "absent.png"}, "none of its 1 images is there"),
+    ],
+)
+def test_wrong_entries_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    image(tmp_path / "a.png", RED)
+    path = tmp_path / "boxes.jsonl"
+    path.write_text(json.dumps({**ENTRY, **change}))
+    with pytest.raises(DataError, match=message):
+        jsonl_boxes(path)
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match=r"instances_val2017\.json"):
+        coco_boxes(tmp_path)
+    with pytest.raises(MissingDataError, match=r"hierarchy\.json: is not there; make it"):
+        demo_boxes(tmp_path)
+    with pytest.raises(MissingDataError, match=r"boxes\.jsonl"):
+        jsonl_boxes(tmp_path / "boxes.jsonl")
