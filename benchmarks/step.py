@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.common import count, report
 from hypvl.config import LazyConfig, instantiate
 from hypvl.data.batch import row_lengths
-from hypvl.encoders.pixels import normalize_pixels
+from hypvl.encoders.image_base import normalize_pixels
 from hypvl.training.learner import Learner
 from hypvl.training.loop import Trainer
 from hypvl.training.precision import Precision

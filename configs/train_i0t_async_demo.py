@@ -6,7 +6,7 @@ A second stage on output/demo_i0t_stage1 (train_i0t_stage1_demo.py): two batch n
 from hypvl.config import LazyCall as L
 from hypvl.data.transforms import ResizeCenterCrop
 
-from .common.model.i0t_posts import image_post as _image_post, text_post as _text_post
+from .common.model.i0t_transforms import image_post as _image_post, text_post as _text_post
 from .train_i0t_stage1_demo import dataset, model, optim, train
 
 # As published: nothing random about the images.

@@ -5,7 +5,7 @@ Three epochs of the COCO part of ShareGPT4V. From another CLIP ViT-B/32 of 77 to
 train.init_positions=stretch.
 """
 
-from .common.model.i0t_posts import image_post as _image_post, text_post as _text_post
+from .common.model.i0t_transforms import image_post as _image_post, text_post as _text_post
 from .train_i0t_stage1_vit_b_32 import dataset, model, optim, train
 
 model.image_post, model.text_post = _image_post, _text_post

@@ -14,7 +14,7 @@ _LAZY = {
     "from_pretrained": "hypvl.models.hub",
     "list_models": "hypvl.models.hub",
     "load_checkpoint": "hypvl.models.checkpoint_io",
-    "load_weights": "hypvl.models.checkpoint_io",
+    "load_weights": "hypvl.models.weights",
     "save_pretrained": "hypvl.models.hub",
     "get_tokenizer": "hypvl.data.tokenizer",
 }
@@ -23,13 +23,14 @@ __all__ = ["__version__", *sorted(_LAZY)]
 if TYPE_CHECKING:
     from hypvl.api import create_model_and_transforms as create_model_and_transforms
     from hypvl.data.tokenizer import get_tokenizer as get_tokenizer
-    from hypvl.models.checkpoint_io import load_checkpoint as load_checkpoint, load_weights as load_weights
+    from hypvl.models.checkpoint_io import load_checkpoint as load_checkpoint
     from hypvl.models.hub import (
         create_model as create_model,
         from_pretrained as from_pretrained,
         list_models as list_models,
         save_pretrained as save_pretrained,
     )
+    from hypvl.models.weights import load_weights as load_weights
 
 
 def __getattr__(name: str) -> Any:

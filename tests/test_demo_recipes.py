@@ -18,8 +18,9 @@ from torch import Tensor
 
 from hypvl.config import LazyConfig, instantiate
 from hypvl.data.demo.build import DemoArguments, make_demo_data
+from hypvl.models.checkpoint_io import load_checkpoint
 from hypvl.models.dual_encoder import DualEncoder
-from hypvl.models.hub import load_checkpoint, load_weights
+from hypvl.models.weights import load_weights
 from hypvl.training.learner import Learner
 from hypvl.training.run import RunOptions, run_training
 from tests.data.helpers import write_tar

@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from hypvl.config import LazyConfig, instantiate
-from hypvl.models.checkpoint_io import load_weights
 from hypvl.models.dual_encoder import DualEncoder
+from hypvl.models.weights import load_weights
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 

@@ -231,7 +231,7 @@ def _checkpoint(text: str) -> Path:
     path = user_path(text)
     if not path.is_dir():
         return path
-    from hypvl.models.run_folder import checkpoint_file
+    from hypvl.models.checkpoint_io import checkpoint_file
 
     return checkpoint_file(path)
 

@@ -311,7 +311,7 @@ def check_checkpoint(path: Path, train_config: str | None) -> dict[str, Any]:
     import torch
 
     from hypvl.cli.loading import load_trained
-    from hypvl.models.hub import load_checkpoint
+    from hypvl.models.checkpoint_io import load_checkpoint
 
     found: dict[str, Any] = {"path": str(path), "ok": False, "problem": None}
     try:

@@ -194,7 +194,7 @@ def _config_text(content: dict[str, Any], args: argparse.Namespace) -> str:
     from hypvl.config import LazyCall, LazyConfig
     from hypvl.config.plain import to_plain
     from hypvl.config.reader import dump_yaml, stored_data
-    from hypvl.encoders.standardize import Centering
+    from hypvl.encoders.feature_transforms import Centering
     from hypvl.models.hub import load_config as load_model_config
 
     found: Any = (

@@ -17,8 +17,9 @@ from hypvl.embedding.encode import Encoding
 from hypvl.embedding.identity import model_identity
 from hypvl.embedding.store import EmbeddingStore
 from hypvl.errors import CheckpointError, ConfigError
+from hypvl.models.checkpoint_io import load_checkpoint
 from hypvl.models.dual_encoder import DualEncoder
-from hypvl.models.hub import create_model, load_checkpoint, load_config, stored_config
+from hypvl.models.hub import create_model, load_config, stored_config
 from hypvl.training.provenance import git_state
 
 THUMBNAIL_PIXELS = 96

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hypvl.diagnostics.gap import shift_offsets
-from hypvl.encoders.standardize import Centering
+from hypvl.encoders.feature_transforms import Centering
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.evaluation.mean_removal import Standardization, fit, load, model_fingerprint
 from hypvl.evaluation.protocol import Evaluator

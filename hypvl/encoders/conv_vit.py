@@ -11,8 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hypvl.allowlist import configurable
 from hypvl.checks import MOST_FEATURES, number, whole_number
-from hypvl.encoders.pixels import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
-from hypvl.encoders.positions import sincos_2d
+from hypvl.encoders.image_base import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder, sincos_2d
 from hypvl.errors import ConfigError
 
 

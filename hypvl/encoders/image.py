@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from hypvl.allowlist import configurable
 from hypvl.checks import MOST_FEATURES, number, whole_number
-from hypvl.encoders.pixels import IMAGENET_MEAN, IMAGENET_STD, LARGEST_SIDE, ImageEncoder
-from hypvl.encoders.positions import sincos_2d
+from hypvl.encoders.image_base import IMAGENET_MEAN, IMAGENET_STD, LARGEST_SIDE, ImageEncoder, sincos_2d
 from hypvl.errors import ConfigError, UserError
 
 

@@ -1,8 +1,8 @@
-"""Reading checkpoint files without ever running code in them, and putting their weights into a model."""
+"""Checkpoint files: reading them without ever running code in them, and finding the last one of a run's folder."""
 
-import fnmatch
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import pickle
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,12 @@ import torch
 from loguru import logger
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from hypvl.checks import one_of
 from hypvl.errors import CheckpointError
 from hypvl.io.json_text import parse_json
 from hypvl.models.convert import listed
-from hypvl.models.differences import settings_that_differ
-from hypvl.models.positions import Positions, with_positions_of
-from hypvl.models.run_folder import checkpoint_file
 from hypvl.models.safe_pickle import read_torch
-from hypvl.models.weight_checks import check_encoders, check_values, our_names
 
 # Written into our checkpoints as `format_version`; files of a later version are refused.
 FORMAT_VERSION = 1
@@ -31,46 +26,12 @@ WEIGHTS_FILE = "model.safetensors"
 ROOT_TENSOR = "root"
 # 0-dim parameters that some trainers save as plain numbers.
 _SCALARS = frozenset({"logit_scale", "logit_bias", "curv", "visual_alpha", "textual_alpha"})
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """How a checkpoint differs from the model it was put into; names are ours.
-
-    Attributes:
-        missing: In the model, not in the file.
-        unexpected: In the file, not in the model.
-        misshaped: In both with different shapes, as ``name (shape in the file, expected shape)``.
-        loaded: How many tensors were copied.
-        resized: Tables of positions that were made for the model's resolution or length, in words.
-    """
-
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    misshaped: tuple[str, ...]
-    loaded: int
-    resized: tuple[str, ...] = ()
-
-    @property
-    def differs(self) -> bool:
-        """Whether anything does."""
-        return bool(self.missing or self.unexpected or self.misshaped)
-
-    def __str__(self) -> str:
-        return self.text()
-
-    def text(self, *, limit: int = 6) -> str:
-        """The difference in words, with at most ``limit`` names of each kind."""
-        parts = [
-            f"{len(names)} {what}: {listed(names, limit=limit)}"
-            for what, names in (
-                ("missing", self.missing),
-                ("unexpected", self.unexpected),
-                ("of another shape", self.misshaped),
-            )
-            if names
-        ]
-        return "; ".join([*parts, *self.resized]) or "no difference"
+FINAL_NAME = "checkpoint_final.pth"
+LAST_NAME = "last_checkpoint.txt"
+_PERIODIC = re.compile(r"checkpoint_(\d+)\.pth")
+_UNREADABLE = (
+    1 << 62
+)  # a final checkpoint that cannot be read counts as the newest: it is not passed over silently
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -116,83 +77,6 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load_weights(
-    model: nn.Module,
-    checkpoint: str | Path | Mapping[str, Any],
-    *,
-    strict: bool = True,
-    allow_missing: Sequence[str] = (),
-    positions: Positions = "interpolate",
-) -> LoadReport:
-    """Copy the weights and buffers of a checkpoint into a model.
-
-    Buffers (pixel mean and standard deviation) come from the file: the weights were trained with them. Files of
-    open_clip hold none: those that the model was asked to have stay, else OpenAI's are taken.
-
-    Args:
-        model: A ``DualEncoder``.
-        checkpoint: A path, what :func:`load_checkpoint` returned, or a state_dict; published names and those of
-            open_clip and OpenAI CLIP files are converted.
-        strict: False copies what fits and leaves the rest of the model as it is; the report says what
-            differed.
-        allow_missing: Names, or shell patterns of names (``"*_head.log_scale"``), of the model that the file may
-            lack even so: what a second stage adds. They stay as they are and are in the report.
-        positions: Of tables of positions of another length. ``"interpolate"``: learned ones of image patches are
-            interpolated to the model's resolution, as timm does, and a log line says so; those of texts have to fit.
-            ``"stretch"``: also makes a shorter table of text positions as long as the model's (77 -> 248, see
-            :func:`~hypvl.encoders.positions.stretch_positions`), and starts a second table equal to the first
-            where the model has two and the file one. ``"exact"``: other lengths are an error.
-
-    Raises:
-        ValueError: For another value of ``positions``, or a pattern that names nothing in the model.
-        CheckpointError: With ``strict``, any difference; without, when nothing fits, or nothing of a whole encoder
-            that ``allow_missing`` does not name. Always for weights that hold NaN or infinities, or integers, booleans
-            or complex numbers where the model has floats.
-    """
-    one_of("positions", positions, Positions)
-    source = "checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
-    content = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
-    given = weights_in(content) or weights_in(content.get("model"))
-    if given is None:
-        raise CheckpointError(
-            f"{source}: keys {listed(map(str, content))}; expected a state_dict or a dict with `model`."
-        )
-    try:
-        state = our_names(given, model, source=source)
-    except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from error
-    wanted = model.state_dict()
-    state, resized = with_positions_of(model, state, positions=positions, source=source)
-    fitting = {key: t for key, t in state.items() if key in wanted and t.shape == wanted[key].shape}
-    report = LoadReport(
-        missing=tuple(key for key in wanted if key not in state),
-        unexpected=tuple(key for key in state if key not in wanted),
-        misshaped=tuple(
-            f"{key} ({tuple(state[key].shape)} in the file, expected {tuple(wanted[key].shape)})"
-            for key in wanted
-            if key in state and key not in fitting
-        ),
-        loaded=len(fitting),
-        resized=resized,
-    )
-    for pattern in allow_missing:
-        if not fnmatch.filter(wanted, pattern):
-            raise ValueError(
-                f"allow_missing: {pattern!r} names nothing in the model; it has {listed(wanted)}."
-            )
-    allowed = {key for pattern in allow_missing for key in fnmatch.filter(wanted, pattern)}
-    needed = replace(report, missing=tuple(key for key in report.missing if key not in allowed))
-    if (strict and needed.differs) or not fitting:
-        told = {key: tensor for key, tensor in wanted.items() if key in state or key in needed.missing}
-        raise CheckpointError(f"{source}: does not fit the model: {_difference(state, told, needed)}")
-    check_encoders(model, fitting, allowed=allowed, state=state, source=source)
-    check_values(fitting, wanted, source=source)
-    for line in resized:
-        logger.info("{}: {}", source, line)
-    model.load_state_dict(fitting, strict=False)
-    return report
-
-
 def weights_in(value: Any) -> dict[str, Tensor] | None:
     """The tensors of a state_dict; None for what is none.
 
@@ -217,13 +101,72 @@ def weights_in(value: Any) -> dict[str, Tensor] | None:
     return found
 
 
-def _difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], report: LoadReport) -> str:
-    """What to tell of a file of another model: the settings that differ, else the names."""
-    settings = settings_that_differ(state, wanted)
-    if not settings:
-        return f"{report}."
-    told = f"{'; '.join(settings)} ({report.text(limit=2)})"
-    return f"{told}; choose the model definition that the file was trained with."
+def periodic_iteration(path: Path) -> int | None:
+    """The iteration in the name of a periodic checkpoint; None for another file."""
+    match = _PERIODIC.fullmatch(path.name)
+    return None if match is None else int(match.group(1))
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a run's folder, newest first: by iteration, the final one before a periodic one."""
+    if not folder.is_dir():
+        return []
+    dated = []
+    for path in folder.iterdir():
+        iteration = _final_iteration(path) if path.name == FINAL_NAME else periodic_iteration(path)
+        if iteration is not None and path.is_file():
+            dated.append((iteration, path.name == FINAL_NAME, path))
+    return [path for *_, path in sorted(dated, reverse=True)]
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that ``last_checkpoint.txt`` names, else the newest one that is there; None without any.
+
+    Raises:
+        CheckpointError: when the file it names is gone and there is no other.
+    """
+    pointer = folder / LAST_NAME
+    named = folder / Path(pointer.read_text(errors="replace").strip()).name if pointer.is_file() else None
+    if named is not None and named.is_file():
+        return named
+    newest = next(iter(checkpoints(folder)), None)
+    if named is not None:
+        if newest is None:
+            raise CheckpointError(
+                f"{pointer}: names {named.name}, which is not in {folder}; "
+                "put it back, or write the name of a checkpoint that is there."
+            )
+        logger.warning("{}: names {}, which is not there; taking {}", pointer, named.name, newest.name)
+    return newest
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """A checkpoint's path as it is; for a folder of a run, the last one it wrote.
+
+    That is the one ``last_checkpoint.txt`` names; a ``checkpoint_final.pth`` from before the run was made longer is
+    not taken for it.
+
+    Raises:
+        CheckpointError: for a folder that is no run, or whose last checkpoint is gone.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    last = last_checkpoint(path)
+    if last is None:
+        raise CheckpointError(
+            f"{path}: a folder with neither {FINAL_NAME} nor {LAST_NAME}; expected a checkpoint file (.pth or "
+            ".safetensors) or the folder of a training run."
+        )
+    return last
+
+
+def _final_iteration(path: Path) -> int:
+    """The iteration in a checkpoint, without reading its tensors."""
+    try:
+        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["iteration"])
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError):
+        return _UNREADABLE  # whoever loads it says what is wrong
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

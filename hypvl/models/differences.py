@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from hypvl.models.convert import NAMES, listed
+from hypvl.models.convert import listed
+from hypvl.models.convert.meru import NAMES
 
 _TRUNK, _TEXT = "visual.trunk.", "textual."
 

@@ -29,7 +29,7 @@ class DualEncoder(nn.Module):
         geometry: Lifts features onto its manifold.
         scorer: Similarity as the model is trained.
         image_post: Makes a transform of the flat image embeddings, ``embed_dim -> nn.Module`` (see
-            :mod:`hypvl.encoders.standardize`), or several, one after the other; what each gives is lifted again.
+            :mod:`hypvl.encoders.feature_transforms`), or several, one after the other; what each gives is lifted again.
             None = none: no parameters, no cost.
         text_post: Likewise for texts. Prompts of a class are pooled first, or scored one by one, as the scorer does.
     """

@@ -26,11 +26,10 @@ from hypvl.models.checkpoint_io import (
     FORMAT_VERSION,
     ROOT_TENSOR,
     WEIGHTS_FILE,
-    LoadReport as LoadReport,
-    load_checkpoint as load_checkpoint,
-    load_weights as load_weights,
+    load_checkpoint,
 )
 from hypvl.models.dual_encoder import DualEncoder
+from hypvl.models.weights import load_weights
 
 CONFIG_SUFFIXES = (".py", ".yaml", ".yml", ".json")
 CHECKPOINT_SUFFIXES = (".pth", ".pt")

@@ -9,9 +9,9 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from hypvl.checks import one_of
-from hypvl.encoders.positions import sincos_2d, stretch_positions
+from hypvl.encoders.image_base import sincos_2d
 from hypvl.errors import CheckpointError
-from hypvl.models.convert import POSITIONS
+from hypvl.models.convert.meru import POSITIONS
 
 #: ``"interpolate"``: learned positions of image patches are interpolated to the model's resolution.
 #: ``"stretch"``: those of texts are stretched, too. ``"exact"``: neither; other lengths are an error.
@@ -36,6 +36,39 @@ def interpolate_image_positions(table: Tensor, *, grid: tuple[int, int], prefix:
     if side < 1 or len(table) != 1 or side * side != table.shape[1] - prefix:
         return None
     return resample_abs_pos_embed(table, list(grid), [side, side], num_prefix_tokens=prefix)
+
+
+def stretch_positions(table: Tensor, *, keep: int = 20, factor: int = 4) -> Tensor:
+    """A longer table of learned positions from a shorter one, by linear interpolation.
+
+    The first ``keep`` rows are copied. Each row j after them becomes ``factor`` rows
+    ``(1 - q / factor) p_j + (q / factor) p_{j+1}``, q = 0 .. factor - 1; those of the last row go on as the table
+    ended, ``p_L + (q / factor) (p_L - p_{L-1})``. 77 rows become 20 + 4 * 57 = 248.
+
+    Args:
+        table: (L, W), L at least 2.
+        keep: Rows that stay, 0 .. L: those well trained on short texts.
+        factor: At least 1.
+
+    Returns:
+        (keep + factor * (L - keep), W), in the dtype of ``table``; computed in fp32 or better.
+
+    Raises:
+        ValueError: for a table of another shape, or numbers out of range.
+
+    Source: Long-CLIP, Zhang et al. 2024 (arXiv 2403.15378), section 3.2.
+    """
+    if table.ndim != 2 or len(table) < 2:
+        raise ValueError(f"table: got shape {tuple(table.shape)}; expected (L, W) with L >= 2.")
+    if not 0 <= keep <= len(table) or factor < 1:
+        raise ValueError(
+            f"keep, factor: got {keep}, {factor}; expected keep from 0 to {len(table)} and factor >= 1."
+        )
+    x = table.to(torch.promote_types(table.dtype, torch.float32))
+    following = torch.cat((x[1:], 2 * x[-1:] - x[-2:-1]))  # the row after the last one, had it gone on
+    share = torch.arange(factor, dtype=x.dtype, device=x.device)[:, None] / factor  # (factor, 1)
+    stretched = torch.lerp(x[keep:, None], following[keep:, None], share)  # (L - keep, factor, W)
+    return torch.cat((x[:keep], stretched.flatten(0, 1))).to(table.dtype)
 
 
 def with_positions_of(

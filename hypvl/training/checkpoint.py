@@ -20,8 +20,13 @@ from hypvl.errors import CheckpointError, ConfigError
 from hypvl.io.files import exclusive_lock, write_atomically
 from hypvl.io.tensors import write_torch
 from hypvl.io.zip_check import zip_damage
-from hypvl.models.checkpoint_io import FORMAT_VERSION
-from hypvl.models.run_folder import LAST_NAME, checkpoints, last_checkpoint, periodic_iteration
+from hypvl.models.checkpoint_io import (
+    FORMAT_VERSION,
+    LAST_NAME,
+    checkpoints,
+    last_checkpoint,
+    periodic_iteration,
+)
 
 LOCK_NAME = ".lock"
 METRICS_NAME = "metrics.jsonl"

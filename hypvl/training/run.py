@@ -22,7 +22,8 @@ from hypvl.data.loader import Loader, build_loader
 from hypvl.data.sample import check_dataset, prepare_dataset
 from hypvl.errors import ConfigError, StoppedError
 from hypvl.io.files import write_atomically
-from hypvl.models.hub import build_model, load_weights
+from hypvl.models.hub import build_model
+from hypvl.models.weights import load_weights
 from hypvl.training.accumulation import Accumulation
 from hypvl.training.averaging import GradientAverage
 from hypvl.training.checkpoint import RunFolder, seed_everything

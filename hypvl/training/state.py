@@ -12,7 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from hypvl import distributed
 from hypvl.data.loader import Loader
 from hypvl.errors import CheckpointError, ConfigError
-from hypvl.models.hub import load_checkpoint, load_weights
+from hypvl.models.checkpoint_io import load_checkpoint
+from hypvl.models.weights import load_weights
 from hypvl.training.checkpoint import random_state, restore_random_state
 from hypvl.training.compatibility import saved_config
 from hypvl.training.hooks.metrics import Metrics, bad_everywhere

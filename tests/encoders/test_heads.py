@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from hypvl.encoders.heads import ProjectionHead, ScaledProjectionHead
-from hypvl.encoders.unit_head import UnitProjectionHead
+from hypvl.encoders.heads import ProjectionHead, ScaledProjectionHead, UnitProjectionHead
 
 
 def test_projection_is_a_matrix_without_bias() -> None:

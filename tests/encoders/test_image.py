@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hypvl.encoders import image as image_module
 from hypvl.encoders.image import VARIANTS, ReadOutBlock, TimmImageEncoder, Variant, list_image_archs
-from hypvl.encoders.positions import sincos_2d
+from hypvl.encoders.image_base import sincos_2d
 from hypvl.errors import ConfigError, UserError
 from tests.parity.reference import load
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypvl.encoders.heads import ProjectionHead
-from hypvl.encoders.unit_head import UnitProjectionHead
+from hypvl.encoders.heads import ProjectionHead, UnitProjectionHead
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scorers import Cosine, NegativeDistance
 from hypvl.geometry.sphere import Sphere

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hypvl.errors import CheckpointError
-from hypvl.models.checkpoint_io import load_checkpoint, load_weights
+from hypvl.models.checkpoint_io import load_checkpoint
+from hypvl.models.weights import load_weights
 from tests.training.tiny import tiny_batch, tiny_model
 
 

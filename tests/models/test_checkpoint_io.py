@@ -13,9 +13,10 @@ from torch import nn
 
 from hypvl.encoders.text import TextTransformer
 from hypvl.errors import CheckpointError
-from hypvl.models.checkpoint_io import FORMAT_VERSION, load_checkpoint, load_weights
-from hypvl.models.convert import to_hypvl
-from tests.models.test_convert import official
+from hypvl.models.checkpoint_io import FORMAT_VERSION, load_checkpoint
+from hypvl.models.convert.meru import to_hypvl
+from hypvl.models.weights import load_weights
+from tests.models.convert.test_meru import official
 
 
 def model_like(state: dict[str, torch.Tensor]) -> nn.Module:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hypvl.encoders.conv_vit import ConvStemViT
+from hypvl.encoders.feature_transforms import BatchStandardize, Centering
 from hypvl.encoders.heads import ProjectionHead
-from hypvl.encoders.standardize import BatchStandardize, Centering
 from hypvl.encoders.text import TextTransformer
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.euclidean import Euclidean

@@ -17,7 +17,7 @@ import hypvl
 from hypvl.config import LazyConfig, instantiate
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.models.checkpoint_io import load_checkpoint
-from hypvl.models.convert import to_official
+from hypvl.models.convert.meru import to_official
 from hypvl.models.hub import (
     create_model,
     from_pretrained,

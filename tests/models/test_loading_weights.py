@@ -13,13 +13,14 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from hypvl.errors import CheckpointError
-from hypvl.models.checkpoint_io import load_weights
-from hypvl.models.convert import to_official, without_wrappers
+from hypvl.models.convert import without_wrappers
+from hypvl.models.convert.meru import to_official
 from hypvl.models.differences import settings_of
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import create_model
 from hypvl.models.positions import interpolate_image_positions
-from tests.models.test_convert_open_clip import ours as clip_like, theirs
+from hypvl.models.weights import load_weights
+from tests.models.convert.test_open_clip import ours as clip_like, theirs
 from tests.models.test_hub import TINY, same
 
 Rename = Callable[[str], str]

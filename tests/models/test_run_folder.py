@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from hypvl.errors import CheckpointError
-from hypvl.models.checkpoint_io import load_checkpoint
-from hypvl.models.run_folder import checkpoint_file, checkpoints, last_checkpoint
+from hypvl.models.checkpoint_io import checkpoint_file, checkpoints, last_checkpoint, load_checkpoint
 
 
 def test_the_checkpoint_that_the_pointer_names(tmp_path: Path) -> None:

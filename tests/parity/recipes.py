@@ -15,7 +15,7 @@ from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scorers import Cosine, ExteriorAngle, NegativeDistance, Scorer
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import LossOutput, Objective, PairContext, View
-from hypvl.models.convert import to_official
+from hypvl.models.convert.meru import to_official
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NOUNS = {"CLIP": "clip", "MERU": "meru", "ATMG": "clip", "HyCoCLIP": "hycoclip"}

@@ -15,14 +15,14 @@ from hypvl.diagnostics.gap import (
     move_features,
     signed_centroid_distance,
 )
-from hypvl.encoders.positions import stretch_positions
-from hypvl.encoders.standardize import BatchStandardize, Centering
+from hypvl.encoders.feature_transforms import BatchStandardize, Centering
 from hypvl.evaluation.mean_removal import centre, flat_mean
 from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere, normalize
 from hypvl.losses.base import IMAGE, TEXT
 from hypvl.metrics.ranking import retrieval_recall
 from hypvl.models.dual_encoder import DualEncoder
+from hypvl.models.positions import stretch_positions
 from hypvl.training.learner import Learner
 from tests.parity.recipes import CONFIGS
 from tests.parity.reference import cases, load, number

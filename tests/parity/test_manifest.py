@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from hypvl.config import instantiate
-from hypvl.models.checkpoint_io import load_checkpoint, load_weights
-from hypvl.models.convert import NAMES, family, to_hypvl, to_official
+from hypvl.models.checkpoint_io import load_checkpoint
+from hypvl.models.convert.meru import NAMES, family, to_hypvl, to_official
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import list_models, load_config
+from hypvl.models.weights import load_weights
+from tests.models.convert.test_meru import official
 from tests.models.test_checkpoint_io import model_like
-from tests.models.test_convert import official
 from tests.parity.reference import cases, load, number
 
 MODELS = cases("state_dict_manifest", "models")

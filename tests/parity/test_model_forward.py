@@ -14,7 +14,7 @@ from torch import Tensor
 from hypvl.config import LazyConfig, instantiate
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.losses.base import PairContext
-from hypvl.models.convert import to_hypvl, to_official
+from hypvl.models.convert.meru import to_hypvl, to_official
 from tests.losses.implementations import forced
 from tests.parity.recipes import VIEWS, build, official_to_ours, tolerance
 from tests.parity.reference import cases, load

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from hypvl.encoders.positions import sincos_2d
+from hypvl.encoders.image_base import sincos_2d
 from tests.parity.reference import cases, number
 
 PATCHES = 14 * 14  # the published models cut 224 pixels into patches of 16

@@ -14,8 +14,7 @@ import torch
 from loguru import logger
 
 from hypvl.errors import CheckpointError, ConfigError
-from hypvl.models.checkpoint_io import load_checkpoint
-from hypvl.models.run_folder import last_checkpoint
+from hypvl.models.checkpoint_io import last_checkpoint, load_checkpoint
 from hypvl.training.checkpoint import (
     RunFolder,
     checkpoint_name,

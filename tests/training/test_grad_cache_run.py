@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from hypvl.config import LazyCall as L
 from hypvl.encoders.image import TimmImageEncoder
 from hypvl.errors import ConfigError
-from hypvl.models.hub import load_checkpoint
+from hypvl.models.checkpoint_io import load_checkpoint
 from hypvl.training.run import RunOptions, run_training
 from tests.test_demo_recipes import CONFIGS, shard, tiny
 

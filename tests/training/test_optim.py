@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from hypvl.encoders.unit_head import UnitProjectionHead
+from hypvl.encoders.heads import UnitProjectionHead
 from hypvl.geometry.scorers import Cosine
 from hypvl.losses.base import Objective
 from hypvl.losses.cloob import CLOOB

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hypvl.encoders.feature_transforms import BatchStandardize
 from hypvl.encoders.image import TimmImageEncoder
-from hypvl.encoders.standardize import BatchStandardize
 from hypvl.errors import ConfigError
 from hypvl.training.grad_cache import GradCache
 from hypvl.training.precision import Precision

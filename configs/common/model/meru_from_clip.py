@@ -5,7 +5,7 @@ Texts begin nearer the root than images, as entailment wants them; then radii ar
 """
 
 from hypvl.config import LazyCall as L
-from hypvl.encoders.unit_head import UnitProjectionHead
+from hypvl.encoders.heads import UnitProjectionHead
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scorers import NegativeDistance
 

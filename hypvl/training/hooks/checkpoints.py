@@ -9,7 +9,7 @@ from loguru import logger
 
 from hypvl import distributed
 from hypvl.errors import ConfigError, UserError
-from hypvl.models.run_folder import FINAL_NAME, last_checkpoint
+from hypvl.models.checkpoint_io import FINAL_NAME, last_checkpoint
 from hypvl.training.checkpoint import checkpoint_name, save_checkpoint
 from hypvl.training.loop import Hook, StepResult, Trainer
 

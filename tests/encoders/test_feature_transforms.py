@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hypvl import distributed
-from hypvl.encoders.standardize import BatchStandardize, Centering, batch_statistics
+from hypvl.encoders.feature_transforms import BatchStandardize, Centering, batch_statistics
 
 
 def rows(count: int, *, seed: int = 0, dim: int = 3) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hypvl import distributed
-from hypvl.encoders.standardize import BatchStandardize
+from hypvl.encoders.feature_transforms import BatchStandardize
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import Objective
 from hypvl.losses.contrastive import Contrastive
@@ -15,7 +15,7 @@ from hypvl.training.learner import Learner
 from hypvl.training.loop import Hook, StepResult
 from hypvl.training.optim import parameter_groups
 from hypvl.training.root import mean_embedding
-from tests.encoders.test_standardize import check_two_processes, three_steps
+from tests.encoders.test_feature_transforms import check_two_processes, three_steps
 from tests.ranks import run_ranks
 from tests.training.test_loop import batches, trainer
 from tests.training.tiny import rows_of, tiny_batch, tiny_model

@@ -4,13 +4,14 @@ Only names change; tensors are handed on as they are, so the buffers of the file
 deviation included: HyCoCLIP was trained with an unusual mean) stay the ones the weights were trained with.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from hypvl.errors import CheckpointError
+from hypvl.models.convert import current_name, is_open_clip, listed, without_wrappers
 
 Naming: TypeAlias = Literal["hypvl", "official"]
 Family: TypeAlias = Literal["clip", "hyperbolic"]
@@ -36,17 +37,8 @@ REQUIRED = (
 MASK = "textual.attn_mask"
 POSITIONS = "textual.posit_embed"
 
-# Steps that torch's wrappers put into names, and those that stand around a model.
-_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-_AROUND = ("module", "model")
 _OURS = {ours: official for official, ours in NAMES.items()}
 _OUR_PREFIXES = ("visual.trunk.", "visual_head.", "textual_head.", "geometry.", "scorer.")
-_OPEN_CLIP = (
-    "token_embedding.weight",
-    "visual.class_embedding",
-    "text.token_embedding.weight",
-    "text_projection",
-)
 
 
 def naming(state_dict: Mapping[str, Tensor]) -> Naming:
@@ -66,10 +58,10 @@ def naming(state_dict: Mapping[str, Tensor]) -> Naming:
         return "official"
     if ours:
         return "hypvl"
-    if any(key in state_dict for key in _OPEN_CLIP):
+    if is_open_clip(state_dict):
         raise CheckpointError(
             f"state_dict: open_clip / OpenAI names ({listed(state_dict)}); expected the names of MERU, CLIP, "
-            "ATMG or HyCoCLIP checkpoints or of hypvl; convert them with hypvl.models.convert_open_clip."
+            "ATMG or HyCoCLIP checkpoints or of hypvl; convert them with hypvl.models.convert.open_clip."
         )
     raise CheckpointError(
         f"state_dict: names {listed(state_dict)}; expected the names of MERU, CLIP, ATMG or HyCoCLIP "
@@ -84,7 +76,7 @@ def family(state_dict: Mapping[str, Tensor]) -> Family:
 
 
 def to_hypvl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under our names; a state_dict that has our names comes back as it is.
+    """The same tensors under our names; our own names come back as they are today.
 
     Args:
         state_dict: ``model`` of a published or of our checkpoint; prefixes of wrappers are taken off
@@ -95,7 +87,7 @@ def to_hypvl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     state_dict = without_wrappers(state_dict)
     if naming(state_dict) == "hypvl":
-        return dict(state_dict)
+        return {current_name(key): tensor for key, tensor in state_dict.items()}
     _check_official(state_dict)
     converted = {}
     for key, tensor in state_dict.items():
@@ -148,13 +140,6 @@ def to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-def listed(names: Iterable[str], *, limit: int = 6) -> str:
-    """Names joined by commas, at most ``limit`` of them, then how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return (", ".join(names[:limit]) or "none") + more
-
-
 def _check_official(state_dict: Mapping[str, Tensor]) -> None:
     missing = [name for name in REQUIRED if name not in state_dict]
     hyperbolic = [name for name in HYPERBOLIC if name in state_dict]
@@ -179,36 +164,3 @@ def _check_official(state_dict: Mapping[str, Tensor]) -> None:
 def _causal_mask(positions: Tensor) -> Tensor:
     length = positions.shape[0]
     return torch.ones(length, length, dtype=torch.bool, device=positions.device).triu(diagonal=1)  # (L, L)
-
-
-def without_wrappers(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The names without what wrappers put into them, around the whole model or one of its parts.
-
-    ``_orig_mod`` (torch.compile) and the steps of FSDP and of activation checkpointing go wherever they stand;
-    ``module.`` (DataParallel, DistributedDataParallel) and ``model.`` (trainers that hold the model) go from the
-    front, and ``module.`` from behind a part whose names all have it.
-
-    Raises:
-        CheckpointError: Two names become one.
-    """
-    names = {}
-    for key in state_dict:
-        steps = [step for step in key.split(".") if step not in _WRAPPERS]
-        while len(steps) > 1 and steps[0] in _AROUND:
-            del steps[0]
-        names[key] = steps
-    for part in {steps[0] for steps in names.values()}:
-        inside = [steps for steps in names.values() if steps[0] == part]
-        while all(len(steps) > 2 and steps[1] == _AROUND[0] for steps in inside):
-            for steps in inside:
-                del steps[1]
-    plain: dict[str, Tensor] = {}
-    for key, steps in names.items():
-        name = ".".join(steps)
-        if name in plain:
-            raise CheckpointError(
-                f"state_dict: {name} stands there twice, with prefixes of wrappers and without (or with others); "
-                "expected one state_dict, save the model alone."
-            )
-        plain[name] = state_dict[key]
-    return plain

@@ -1,7 +1,7 @@
 """What I0T_async adds to a model: a batch norm on each modality's embeddings."""
 
 from hypvl.config import LazyCall as L
-from hypvl.encoders.standardize import BatchStandardize
+from hypvl.encoders.feature_transforms import BatchStandardize
 
 image_post = L(BatchStandardize, partial=True)(eps=1e-5, momentum=0.1)
 text_post = L(BatchStandardize, partial=True)(eps=1e-5, momentum=0.1)

@@ -61,15 +61,9 @@ _PIXELS = {"visual.pixel_mean": PIXEL_MEAN, "visual.pixel_std": PIXEL_STD}
 _OURS = {ours: theirs for theirs, ours in NAMES.items()}
 _OUR_IMAGE_BLOCK = {ours: theirs for theirs, ours in IMAGE_BLOCK.items()}
 _CUSTOM_TEXT = "text."
-_TELLING = ("token_embedding.weight", "text.token_embedding.weight", "visual.class_embedding")
 _PROJECTIONS = ("visual.proj", "text_projection")
 _NOTES = ("input_resolution", "context_length", "vocab_size")  # plain numbers in OpenAI's files
 _MASK = "attn_mask"
-
-
-def is_open_clip(state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether a state_dict carries the names of OpenAI's CLIP or of open_clip."""
-    return any(key in without_wrappers(state_dict) for key in _TELLING)
 
 
 def to_hypvl(

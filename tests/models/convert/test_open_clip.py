@@ -14,9 +14,11 @@ from hypvl.errors import CheckpointError
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
-from hypvl.models.checkpoint_io import load_checkpoint, load_weights
-from hypvl.models.convert_open_clip import PIXEL_MEAN, PIXEL_STD, is_open_clip, to_hypvl, to_open_clip
+from hypvl.models.checkpoint_io import load_checkpoint
+from hypvl.models.convert import is_open_clip
+from hypvl.models.convert.open_clip import PIXEL_MEAN, PIXEL_STD, to_hypvl, to_open_clip
 from hypvl.models.dual_encoder import DualEncoder
+from hypvl.models.weights import load_weights
 
 Layout = Literal["clip", "custom_text"]
 SIZES: dict[str, Any] = {

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from hypvl.errors import CheckpointError
-from hypvl.models.convert import family, listed, naming, to_hypvl, to_official
+from hypvl.models.convert import listed
+from hypvl.models.convert.meru import family, naming, to_hypvl, to_official
 
 
 def official(*, hyperbolic: bool = True, context: int = 5) -> dict[str, Tensor]:

@@ -1,0 +1,66 @@
+"""Names of parameters in checkpoint files: what every conversion shares. One table of names a file."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from hypvl.errors import CheckpointError
+
+# Steps that torch's wrappers put into names, and those that stand around a model.
+_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+_AROUND = ("module", "model")
+# Each of these stands in every CLIP file of OpenAI or open_clip, or in its CustomTextCLIP layout.
+_OPEN_CLIP = ("token_embedding.weight", "text.token_embedding.weight", "visual.class_embedding")
+# Feature transforms as hypvl 0.1.0 named them: one had no number.
+_OLD_TRANSFORM = re.compile(r"(^|\.)(image|text)_post\.(?:(\d+)\.)?")
+
+
+def is_open_clip(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether a state_dict carries the names of OpenAI's CLIP or of open_clip."""
+    return any(key in without_wrappers(state_dict) for key in _OPEN_CLIP)
+
+
+def current_name(name: str) -> str:
+    """The name of today of a parameter or buffer that an earlier hypvl called otherwise."""
+    return _OLD_TRANSFORM.sub(lambda m: f"{m[1]}{m[2]}_transforms.{m[3] or 0}.", name)
+
+
+def listed(names: Iterable[str], *, limit: int = 6) -> str:
+    """Names joined by commas, at most ``limit`` of them, then how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return (", ".join(names[:limit]) or "none") + more
+
+
+def without_wrappers(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The names without what wrappers put into them, around the whole model or one of its parts.
+
+    ``_orig_mod`` (torch.compile) and the steps of FSDP and of activation checkpointing go wherever they stand;
+    ``module.`` (DataParallel, DistributedDataParallel) and ``model.`` (trainers that hold the model) go from the
+    front, and ``module.`` from behind a part whose names all have it.
+
+    Raises:
+        CheckpointError: Two names become one.
+    """
+    names = {}
+    for key in state_dict:
+        steps = [step for step in key.split(".") if step not in _WRAPPERS]
+        while len(steps) > 1 and steps[0] in _AROUND:
+            del steps[0]
+        names[key] = steps
+    for part in {steps[0] for steps in names.values()}:
+        inside = [steps for steps in names.values() if steps[0] == part]
+        while all(len(steps) > 2 and steps[1] == _AROUND[0] for steps in inside):
+            for steps in inside:
+                del steps[1]
+    plain: dict[str, Tensor] = {}
+    for key, steps in names.items():
+        name = ".".join(steps)
+        if name in plain:
+            raise CheckpointError(
+                f"state_dict: {name} stands there twice, with prefixes of wrappers and without (or with others); "
+                "expected one state_dict, save the model alone."
+            )
+        plain[name] = state_dict[key]
+    return plain

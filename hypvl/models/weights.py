@@ -1,0 +1,253 @@
+"""Putting the weights of a checkpoint into a model: names, shapes and values are checked first."""
+
+import fnmatch
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from loguru import logger
+from torch import Tensor, nn
+
+from hypvl.checks import one_of
+from hypvl.errors import CheckpointError
+from hypvl.models.checkpoint_io import load_checkpoint, weights_in
+from hypvl.models.convert import is_open_clip, listed, meru, open_clip
+from hypvl.models.differences import settings_that_differ
+from hypvl.models.positions import IMAGE_POSITIONS, Positions, with_positions_of
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """How a checkpoint differs from the model it was put into; names are ours.
+
+    Attributes:
+        missing: In the model, not in the file.
+        unexpected: In the file, not in the model.
+        misshaped: In both with different shapes, as ``name (shape in the file, expected shape)``.
+        loaded: How many tensors were copied.
+        resized: Tables of positions that were made for the model's resolution or length, in words.
+    """
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshaped: tuple[str, ...]
+    loaded: int
+    resized: tuple[str, ...] = ()
+
+    @property
+    def differs(self) -> bool:
+        """Whether anything does."""
+        return bool(self.missing or self.unexpected or self.misshaped)
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def text(self, *, limit: int = 6) -> str:
+        """The difference in words, with at most ``limit`` names of each kind."""
+        parts = [
+            f"{len(names)} {what}: {listed(names, limit=limit)}"
+            for what, names in (
+                ("missing", self.missing),
+                ("unexpected", self.unexpected),
+                ("of another shape", self.misshaped),
+            )
+            if names
+        ]
+        return "; ".join([*parts, *self.resized]) or "no difference"
+
+
+def load_weights(
+    model: nn.Module,
+    checkpoint: str | Path | Mapping[str, Any],
+    *,
+    strict: bool = True,
+    allow_missing: Sequence[str] = (),
+    positions: Positions = "interpolate",
+) -> LoadReport:
+    """Copy the weights and buffers of a checkpoint into a model.
+
+    Buffers (pixel mean and standard deviation) come from the file: the weights were trained with them. Files of
+    open_clip hold none: those that the model was asked to have stay, else OpenAI's are taken.
+
+    Args:
+        model: A ``DualEncoder``.
+        checkpoint: A path, what :func:`load_checkpoint` returned, or a state_dict; published names and those of
+            open_clip and OpenAI CLIP files are converted.
+        strict: False copies what fits and leaves the rest of the model as it is; the report says what
+            differed.
+        allow_missing: Names, or shell patterns of names (``"*_head.log_scale"``), of the model that the file may
+            lack even so: what a second stage adds. They stay as they are and are in the report.
+        positions: Of tables of positions of another length. ``"interpolate"``: learned ones of image patches are
+            interpolated to the model's resolution, as timm does, and a log line says so; those of texts have to fit.
+            ``"stretch"``: also makes a shorter table of text positions as long as the model's (77 -> 248, see
+            :func:`~hypvl.models.positions.stretch_positions`), and starts a second table equal to the first
+            where the model has two and the file one. ``"exact"``: other lengths are an error.
+
+    Raises:
+        ValueError: For another value of ``positions``, or a pattern that names nothing in the model.
+        CheckpointError: With ``strict``, any difference; without, when nothing fits, or nothing of a whole encoder
+            that ``allow_missing`` does not name. Always for weights that hold NaN or infinities, or integers, booleans
+            or complex numbers where the model has floats.
+    """
+    one_of("positions", positions, Positions)
+    source = "checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
+    content = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
+    given = weights_in(content) or weights_in(content.get("model"))
+    if given is None:
+        raise CheckpointError(
+            f"{source}: keys {listed(map(str, content))}; expected a state_dict or a dict with `model`."
+        )
+    try:
+        state = our_names(given, model, source=source)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    wanted = model.state_dict()
+    state, resized = with_positions_of(model, state, positions=positions, source=source)
+    fitting = {key: t for key, t in state.items() if key in wanted and t.shape == wanted[key].shape}
+    report = LoadReport(
+        missing=tuple(key for key in wanted if key not in state),
+        unexpected=tuple(key for key in state if key not in wanted),
+        misshaped=tuple(
+            f"{key} ({tuple(state[key].shape)} in the file, expected {tuple(wanted[key].shape)})"
+            for key in wanted
+            if key in state and key not in fitting
+        ),
+        loaded=len(fitting),
+        resized=resized,
+    )
+    for pattern in allow_missing:
+        if not fnmatch.filter(wanted, pattern):
+            raise ValueError(
+                f"allow_missing: {pattern!r} names nothing in the model; it has {listed(wanted)}."
+            )
+    allowed = {key for pattern in allow_missing for key in fnmatch.filter(wanted, pattern)}
+    needed = replace(report, missing=tuple(key for key in report.missing if key not in allowed))
+    if (strict and needed.differs) or not fitting:
+        told = {key: tensor for key, tensor in wanted.items() if key in state or key in needed.missing}
+        raise CheckpointError(f"{source}: does not fit the model: {_difference(state, told, needed)}")
+    check_encoders(model, fitting, allowed=allowed, state=state, source=source)
+    check_values(fitting, wanted, source=source)
+    for line in resized:
+        logger.info("{}: {}", source, line)
+    model.load_state_dict(fitting, strict=False)
+    return report
+
+
+def _difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], report: LoadReport) -> str:
+    """What to tell of a file of another model: the settings that differ, else the names."""
+    settings = settings_that_differ(state, wanted)
+    if not settings:
+        return f"{report}."
+    told = f"{'; '.join(settings)} ({report.text(limit=2)})"
+    return f"{told}; choose the model definition that the file was trained with."
+
+
+def our_names(given: Mapping[str, Tensor], model: nn.Module, *, source: str) -> dict[str, Tensor]:
+    """Weights by our names; pixel statistics are the file's, or what was asked for where it has none.
+
+    Where these are not what was asked for, or not what such files usually need, a warning says so.
+
+    Raises:
+        CheckpointError: As the two ``to_hypvl``.
+    """
+    visual = getattr(model, "visual", None)
+    asked: frozenset[str] = getattr(visual, "asked_pixels", frozenset())
+    buffers: dict[str, Tensor] = {name: getattr(visual, name).detach() for name in asked}
+    own = {name: values.cpu().float() for name, values in buffers.items() if not values.is_meta}
+    if not is_open_clip(given):
+        state = meru.to_hypvl(given)
+        for name, values in own.items():
+            theirs = state.get(f"visual.{name}")
+            if theirs is not None and not torch.allclose(
+                theirs.cpu().float().view(-1), values.view(-1), atol=1e-6
+            ):
+                logger.warning(
+                    "{}: its {} {} stands, not {} of the config: the weights were trained with it",
+                    source, name, _rounded(theirs), _rounded(values),
+                )  # fmt: skip
+        return state
+    state = open_clip.to_hypvl(given)
+    for name, values in own.items():
+        usual = state[f"visual.{name}"]
+        if not torch.allclose(usual, values, atol=1e-6):
+            logger.warning(
+                "{}: {} {} of the config stays; the file does not say its own, and nearly all weights of open_clip and "
+                "OpenAI were trained with {}",
+                source, name, _rounded(values), _rounded(usual),
+            )  # fmt: skip
+        state[f"visual.{name}"] = values
+    return state
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 4) for value in values.flatten().tolist()]
+
+
+def check_encoders(
+    model: nn.Module,
+    fitting: Mapping[str, Tensor],
+    *,
+    allowed: Collection[str],
+    state: Mapping[str, Tensor],
+    source: str,
+) -> None:
+    """A whole encoder that would keep its random weights is no start, unless it is allowed by name.
+
+    Args:
+        model: What the weights are for.
+        fitting: Those that fit.
+        allowed: Names that the file may lack.
+        state: All that the file has.
+        source: Of the weights, for messages.
+
+    Raises:
+        CheckpointError: naming the encoder.
+    """
+    for part in ("visual", "textual"):
+        own = [name for name, _ in model.named_parameters() if name.startswith(f"{part}.")]
+        own = [name for name in own if name not in (IMAGE_POSITIONS, meru.POSITIONS)]
+        if own and not set(own) <= set(allowed) and not any(name in fitting for name in own):
+            settings = "; ".join(settings_that_differ(state, model.state_dict()))
+            raise CheckpointError(
+                f"{source}: nothing in it fits model.{part}, whose {len(own)} weights would stay as they are"
+                f"{f' ({settings})' if settings else ''}; expected the whole model, or that part allowed by name, "
+                f"allow_missing=['{part}.*'] (train.init_missing=[{part}.*])."
+            )
+
+
+def check_values(fitting: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str) -> None:
+    """Weights are finite numbers of the kind that the model has; a model on the meta device has shapes alone.
+
+    Raises:
+        CheckpointError: for NaN and infinities; for integers, booleans and complex numbers where the model has floats,
+            and floats where it has integers; for quantized, sparse and meta tensors. The weight is named.
+    """
+    for name, tensor in fitting.items():
+        floats = wanted[name].is_floating_point()
+        no_values = tensor.is_meta and not wanted[name].is_meta
+        if tensor.layout != torch.strided or tensor.is_quantized or no_values:
+            raise CheckpointError(
+                f"{source}: {name} is a {'quantized' if tensor.is_quantized else 'sparse or empty'} tensor; expected "
+                "plain numbers, save it as such."
+            )
+        if tensor.is_floating_point() != floats or tensor.is_complex():
+            raise CheckpointError(
+                f"{source}: {name} holds {tensor.dtype}; expected {'floating-point numbers' if floats else 'integers'}"
+                f", as the model's {wanted[name].dtype}."
+            )
+    broken = [
+        name for name, tensor in fitting.items() if tensor.is_floating_point() and not _is_finite(tensor)
+    ]
+    if broken:
+        raise CheckpointError(
+            f"{source}: {len(broken)} of {len(fitting)} weights hold NaN or infinity: {listed(broken)}; "
+            "take an earlier checkpoint."
+        )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if tensor.is_meta:
+        return True
+    return bool((tensor.float() if tensor.element_size() == 1 else tensor).isfinite().all())
