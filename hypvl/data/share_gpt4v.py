@@ -25,8 +25,7 @@ from hypvl.data.storage import FileHandles
 from hypvl.errors import DataError
 from hypvl.io.files import open_regular, path_below, read_regular
 from hypvl.io.images import MAX_IMAGE_BYTES, MAX_PIXELS
-from hypvl.io.json_list import JsonList
-from hypvl.io.json_text import parse_json
+from hypvl.io.json_text import JsonList, parse_json
 
 Split: TypeAlias = Literal["train", "validation"]
 _BLOCK = 32  # as tables: rows cost nothing to reach

@@ -1,7 +1,6 @@
 """Embeddings of whole shards: one shard in, one shard out, each written whole or not at all."""
 
 import json
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from hypvl.embedding.store import EmbeddingStore, StoredGroup
 from hypvl.embedding.store_files import Entry, read_json, stamp, write_json
 from hypvl.errors import DataError, UserError
 from hypvl.evaluation.protocol import EvaluableModel, Modality, Stage, Tokenizer
+from hypvl.io.files import replacing
 from hypvl.io.redact import redact_url
 
 Format: TypeAlias = Literal["safetensors", "parquet"]
@@ -202,11 +202,10 @@ def write_parquet(
     meta = {key: str(value) for key, value in {**group.meta, "model": group.store.model}.items()}
     table = pa.table(columns).replace_schema_metadata({"hypvl": json.dumps(meta)})
     path = group.folder / f"{name}.parquet"
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        parquet.write_table(table, str(part))
-        part.replace(path)
+        with replacing(path) as part:
+            parquet.write_table(table, str(part))
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error}); free some space.") from error
     write_json(path.with_name(f"{path.name}.source"), {"source": about})

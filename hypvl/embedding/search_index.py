@@ -16,6 +16,7 @@ from hypvl.errors import DataError, UserError
 from hypvl.evaluation.protocol import EvaluableModel, Modality
 from hypvl.evaluation.traversal import TraversableModel, check_embeddings
 from hypvl.geometry.base import Side
+from hypvl.io.files import replacing
 from hypvl.io.tensors import write_safetensors
 
 FORMAT_VERSION = 1
@@ -182,11 +183,9 @@ def _save_faiss(index: SearchIndex, path: Path) -> Path:
 
     flat = faiss.IndexFlatIP(index.vectors.shape[1])
     flat.add(index.vectors.numpy())
-    part = path.with_name(f".{path.name}.part")
     try:
-        faiss.write_index(flat, str(part))
-        part.replace(path)
+        with replacing(path) as part:
+            faiss.write_index(flat, str(part))
     except (OSError, RuntimeError) as error:  # faiss raises the latter
-        part.unlink(missing_ok=True)
         raise DataError(f"{path}: cannot be written ({' '.join(str(error).split())}).") from error
     return path

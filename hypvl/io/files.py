@@ -26,21 +26,32 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], Non
     Raises:
         OSError: when it cannot be written; what was at ``path`` is still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
+    with replacing(path) as part, open_new(part) as file:
+        if callable(content):
+            content(file)
+        else:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new name beside ``path`` to write to: the file there replaces ``path`` when the block ends without an error.
+
+    The file is brought to disk first. After an error it is removed, and what was at ``path`` is still there.
+
+    Raises:
+        OSError: when it cannot be written; one without a file name receives ``path``.
+    """
+    # Not known before: nobody can put a link there, and processes on several machines do not meet.
+    part = path.with_name(f".{path.name}.{int.from_bytes(os.urandom(6))}.part")
     try:
-        with open_new(temporary) as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
+        yield part
+        with part.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
+        part.replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            part.unlink()
         if isinstance(error, OSError) and error.filename is None and error.errno is not None:
             error.filename = str(path)  # a write does not know where it writes to
         raise

@@ -16,8 +16,7 @@ import numpy as np
 from hypvl.checks import one_of, whole_number
 from hypvl.errors import DataError
 from hypvl.io.files import open_regular
-from hypvl.io.json_list import JsonList
-from hypvl.io.json_text import parse_json
+from hypvl.io.json_text import JsonList, parse_json
 from hypvl.io.table_rows import Feed, Lines, Window, swallows, whole_row
 
 Layout: TypeAlias = Literal["delimited", "json"]

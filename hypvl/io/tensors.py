@@ -1,14 +1,12 @@
 """Files of tensors: written whole or not at all, and a disk that is full says so."""
 
-import contextlib
 import os
 import re
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from hypvl.io.files import write_atomically
+from hypvl.io.files import replacing, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,20 +38,14 @@ def write_safetensors(path: Path, tensors: Mapping[str, "Tensor"], *, metadata: 
     from safetensors.torch import save_file
 
     texts = {key: str(value).encode("utf-8", "backslashreplace").decode() for key, value in metadata.items()}
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        save_file(dict(tensors), part, metadata=texts)
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        with replacing(path) as part:
+            save_file(dict(tensors), part, metadata=texts)
     except SafetensorError as error:  # what its writer makes of errors of the system
         found = _OS_ERROR.search(str(error))
         if found is None:
             raise
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 class _Remembering:

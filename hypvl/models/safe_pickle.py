@@ -16,7 +16,7 @@ import torch
 
 from hypvl.checks import natural_number
 from hypvl.errors import CheckpointError
-from hypvl.io.zip_check import zip_damage
+from hypvl.io.archives import zip_damage
 
 # What arrays may hold: booleans, integers, unsigned ones, floats, complex numbers, texts; no objects, no records.
 _KINDS = "biufcUS"

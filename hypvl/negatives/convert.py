@@ -8,7 +8,6 @@ itself reads none of it: its own reconstruction trusts the sizes and flags that 
 import ast
 import json
 import math
-import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from hypvl.data.negatives import FIELDS
 from hypvl.errors import DataError
+from hypvl.io.files import write_atomically
 
 _MAGIC = b"\x93NUMPY"
 _HEADER_LIMIT = 10_000  # as numpy's own
@@ -49,19 +49,18 @@ def convert_negatives(
         raise DataError("inputs: got no file; give the .npy files to convert.")
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
     count = 0
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for path in map(Path, inputs):
-                for line in _lines(path):
-                    file.write(line)
-                    count += 1
-                if progress is not None:
-                    progress(path, count)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    def write(file: BinaryIO) -> None:
+        nonlocal count
+        for path in map(Path, inputs):
+            for line in _lines(path):
+                file.write(line)
+                count += 1
+            if progress is not None:
+                progress(path, count)
+
+    write_atomically(output, write)
     return count
 
 
@@ -88,7 +87,7 @@ def read_npy_items(path: str | Path) -> list[Any]:
     return [item for row in items for item in (row if isinstance(row, list) else [row])]
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path) -> Iterator[bytes]:
     """JSON lines of the items of a file."""
     known = {"caption", *FIELDS.values()}
     for i, item in enumerate(read_npy_items(path)):
@@ -101,7 +100,7 @@ def _lines(path: Path) -> Iterator[str]:
                 f"{path}: item {i} has none of {', '.join(FIELDS.values())}, only {', '.join(map(str, item))}."
             )
         try:
-            yield json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n"
+            yield (json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n").encode()
         except (TypeError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: item {i} cannot be written as JSON ({error}).") from error
 

@@ -8,9 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 from hypvl.checks import one_of
 from hypvl.errors import DataError
-from hypvl.io.coco import by_id
 from hypvl.io.files import read_regular
-from hypvl.io.json_text import parse_json
+from hypvl.io.json_text import by_id, parse_json
 from hypvl.io.table_text import MAX_FIELD_LINES, Quoting, RowError, TableText
 
 Format: TypeAlias = Literal["table", "jsonl", "json", "tar"]

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.errors import DataError
-from hypvl.io.files import exclusive_lock
+from hypvl.io.files import exclusive_lock, open_new, replacing, write_atomically
 from hypvl.io.json_text import parse_json
 from hypvl.negatives.generate import TYPES, Negatives
 
@@ -145,7 +143,7 @@ class PartsWriter:
                 )
             for path in self._folder.glob("part-*.json*"):
                 path.unlink()
-        _write(place, json.dumps(self._plan, indent=2))
+        write_atomically(place, json.dumps(self._plan, indent=2))
 
     def _difference(self, other: Any) -> str | None:
         if not isinstance(other, dict):
@@ -159,26 +157,26 @@ class PartsWriter:
     def write(self, number: int, lines: str, counts: Counts) -> None:
         """Keep a part; it counts as there when its lines are."""
         with _reported(self.output):
-            _write(self._part(number).with_suffix(".json"), json.dumps(counts.to_json()))
-            _write(self._part(number), lines)
+            write_atomically(self._part(number).with_suffix(".json"), json.dumps(counts.to_json()))
+            write_atomically(self._part(number), lines)
 
     def finish(self, parts: int, skipped: Mapping[str, int]) -> Counts:
         """Join the parts ``0 .. parts - 1``, write the summary, and remove the folder."""
         total = Counts(skipped=dict(skipped))
-        whole = self._folder / "whole.jsonl"
+        places = [self._part(number) for number in range(parts)]
         with _reported(self.output):
-            with whole.open("wb") as out:
-                for number in range(parts):
-                    counts = parse_json(self._part(number).with_suffix(".json").read_text(encoding="utf-8"))
-                    total.add_counts(Counts.from_json(counts))
-                    with self._part(number).open("rb") as part:
-                        shutil.copyfileobj(part, out)
-                out.flush()
-                os.fsync(out.fileno())
-            _write(self.summary, json.dumps({"plan": self._plan, **total.to_json()}, indent=2) + "\n")
-            whole.replace(self.output)
+            for place in places:
+                counts = parse_json(place.with_suffix(".json").read_text(encoding="utf-8"))
+                total.add_counts(Counts.from_json(counts))
+            summary = json.dumps({"plan": self._plan, **total.to_json()}, indent=2) + "\n"
+            with replacing(self.output) as whole:
+                with open_new(whole) as file:
+                    for place in places:
+                        file.write(place.read_bytes())
+                write_atomically(self.summary, summary)
             for path in [
                 *self._folder.glob("part-*.json*"),
+                *self._folder.glob(".*.part"),  # of killed processes
                 self._folder / "plan.json",
                 self._folder / "lock",
             ]:
@@ -197,16 +195,6 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Checkpoints of a run: written whole or not at all, found again, verified, and restored exactly.
 
-A checkpoint is a ZIP archive with a CRC-32 of every member (:mod:`hypvl.io.zip_check`): what is verified lies in the
+A checkpoint is a ZIP archive with a CRC-32 of every member (:mod:`hypvl.io.archives`): what is verified lies in the
 file itself, so that no file beside it can be lost, be older than it, or be missing for a run of an earlier version.
 """
 
@@ -17,9 +17,9 @@ from loguru import logger
 
 from hypvl import distributed
 from hypvl.errors import CheckpointError, ConfigError
+from hypvl.io.archives import zip_damage
 from hypvl.io.files import exclusive_lock, write_atomically
 from hypvl.io.tensors import write_torch
-from hypvl.io.zip_check import zip_damage
 from hypvl.models.checkpoint_io import (
     FORMAT_VERSION,
     LAST_NAME,

@@ -15,7 +15,7 @@ from hypvl.data.share_gpt4v import ShareGPT4V, short_caption
 from hypvl.data.tokenizer import EOT_TOKEN, get_tokenizer
 from hypvl.data.transforms import Squeeze
 from hypvl.errors import DataError
-from hypvl.io import json_list
+from hypvl.io import json_text
 from tests.data.helpers import Letters, jpeg, text_of
 
 
@@ -91,11 +91,11 @@ def test_places_are_right_however_the_list_is_written(
     captions = ['a "quoted" [bracket], ü 山 \\ }', "b\nc", "😀 {", "last"]
     path = write(tmp_path, [entry(i, c, folder=f"ü{i % 2}") for i, c in enumerate(captions)], **style)
     path.write_bytes(b"\xef\xbb\xbf \n" + path.read_bytes() + b"\n\n")
-    monkeypatch.setattr(json_list, "_WINDOW", window)
+    monkeypatch.setattr(json_text, "_WINDOW", window)
     data = dataset(path)
     assert texts(data) == [c.replace("\n", " ") for c in captions]
     assert texts(dataset(path, subset="ü1")) == ["b c", "last"]
-    monkeypatch.setattr(json_list, "_WINDOW", 1 << 22)
+    monkeypatch.setattr(json_text, "_WINDOW", 1 << 22)
     assert data.fingerprint == dataset(path).fingerprint
 
 
@@ -144,8 +144,8 @@ def test_an_entry_that_never_ends_is_not_read_to_the_end(
 ) -> None:
     path = tmp_path / "list.json"
     path.write_text('[{"image": "' + "x" * 10_000)
-    monkeypatch.setattr(json_list, "_WINDOW", 100)
-    monkeypatch.setattr(json_list, "_LARGEST_ELEMENT", 1000)
+    monkeypatch.setattr(json_text, "_WINDOW", 100)
+    monkeypatch.setattr(json_text, "_LARGEST_ELEMENT", 1000)
     with pytest.raises(DataError, match="it breaks after byte 1 "):
         len(dataset(path))
 

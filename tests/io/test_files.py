@@ -1,6 +1,5 @@
 """Files are written whole or not at all; locks exclude other processes; JSON is read within bounds."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import BinaryIO
 
 import pytest
 
-from hypvl.io.files import exclusive_lock, write_atomically
+from hypvl.io.files import exclusive_lock, open_new, replacing, write_atomically
 from hypvl.io.json_text import parse_json
 
 
@@ -37,9 +36,13 @@ def test_a_failure_leaves_what_was_there_and_no_remains(tmp_path: Path) -> None:
 
 def test_a_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("mine")
-    (tmp_path / f".a.{os.getpid()}.part").symlink_to(tmp_path / "victim")
-    write_atomically(tmp_path / "a", "new")
-    assert (tmp_path / "victim").read_text() == "mine"
+    with replacing(tmp_path / "a") as part:
+        part.symlink_to(tmp_path / "victim")
+        with pytest.raises(FileExistsError):
+            open_new(part)
+        part.unlink()
+        part.write_text("new")
+    assert (tmp_path / "a").read_text() == "new" and (tmp_path / "victim").read_text() == "mine"
     (tmp_path / "lock").symlink_to(tmp_path / "victim")
     with pytest.raises(OSError, match="symbolic"), exclusive_lock(tmp_path / "lock"):
         pass

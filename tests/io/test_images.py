@@ -16,8 +16,7 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from hypvl.io import images as module
-from hypvl.io.images import ImageError, decode_image, image_tensor, read_image_file, to_pil
-from hypvl.io.jpeg import jpeg_frame
+from hypvl.io.images import ImageError, decode_image, image_tensor, jpeg_frame, read_image_file, to_pil
 from tests.data.helpers import encode, jpeg
 
 

@@ -275,6 +275,7 @@ def test_an_empty_part_is_no_file(server: Server, tmp_path: Path) -> None:
 FULL = """
 import resource, sys
 from pathlib import Path
+from hypvl.errors import DataError
 from hypvl.io.remote import download
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:

@@ -93,7 +93,7 @@ def test_resumed_is_uninterrupted(
     assert not broken.exists()
     parts = tmp_path / "broken.jsonl.parts"
     assert len(list(parts.glob("part-*.jsonl"))) == after
-    (parts / ".part-000006.jsonl.tmp").write_text("half a line")  # what a crash while writing leaves
+    (parts / ".part-000006.jsonl.1234.part").write_text("half a line")  # what a crash while writing leaves
 
     monkeypatch.setattr(run, "_make_part", lambda *args: calls.append("again") or original(*args))
     make(source, broken)

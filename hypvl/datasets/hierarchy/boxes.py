@@ -13,7 +13,7 @@ from hypvl.datasets.files import image_place, open_table, read_json, require_fol
 from hypvl.datasets.images import FileImages
 from hypvl.datasets.protocol import ImageSource
 from hypvl.errors import DataError, MissingDataError
-from hypvl.io.coco import by_id
+from hypvl.io.json_text import by_id
 
 
 @dataclass(frozen=True)

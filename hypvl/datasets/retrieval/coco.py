@@ -10,7 +10,7 @@ from hypvl.datasets.files import image_place, read_json, require_folder
 from hypvl.datasets.retrieval.captioned import CaptionedImages, from_files
 from hypvl.datasets.retrieval.table import json_list
 from hypvl.errors import DataError
-from hypvl.io.coco import by_id
+from hypvl.io.json_text import by_id
 
 Domain: TypeAlias = Literal["in-domain", "near-domain", "out-domain"]
 

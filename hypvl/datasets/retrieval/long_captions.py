@@ -12,7 +12,7 @@ from hypvl.datasets.images import ImagesByStem
 from hypvl.datasets.retrieval.captioned import CaptionedImages, from_files
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.files import open_regular
-from hypvl.io.json_list import JsonList
+from hypvl.io.json_text import JsonList
 
 Caption: TypeAlias = Literal["long", "short"]
 

@@ -138,7 +138,7 @@ def test_lines_are_chosen_by_what_they_say(root: Path) -> None:
 
 def test_share_gpt4v(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = root / "i0t" / "sharegpt4v"
-    monkeypatch.setattr("hypvl.io.json_list._WINDOW", 100)  # an entry is in several windows
+    monkeypatch.setattr("hypvl.io.json_text._WINDOW", 100)  # an entry is in several windows
     data = share_gpt4v(folder, entries=4)
     assert data.keys[1] == "coco/train2017/000000000001.jpg" and len(data.captions) == 4
     assert (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hypvl.io.zip_check import zip_damage
+from hypvl.io.archives import zip_damage
 
 
 @pytest.fixture(scope="module")
