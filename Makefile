@@ -53,8 +53,8 @@ lint: $(STAMP)  ## ruff check, ruff format --check, mypy
 	$(PY) -m mypy
 
 .PHONY: format
-format: $(STAMP)  ## rewrite the sources in the house format
-	$(PY) -m ruff check --fix --unfixable F401 $(SOURCES)  # recipes import nouns in order to hand them on
+format: $(STAMP)  ## rewrite the sources in the format of the project
+	$(PY) -m ruff check --fix --unfixable F401 $(SOURCES)  # recipes import building blocks in order to hand them on
 	$(PY) -m ruff format $(SOURCES)
 
 .PHONY: bench

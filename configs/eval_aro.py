@@ -1,4 +1,6 @@
-r"""ARO: relations and attributes of Visual Genome, the order of words in COCO and Flickr30k (docs/evaluation.md).
+r"""ARO: relations and attributes of Visual Genome, the order of words in COCO and Flickr30k.
+
+Data and metrics: docs/benchmarks/composition.md.
 
 What is missing of ARO's own files is downloaded; COCO's and Flickr30k's images are not.
 

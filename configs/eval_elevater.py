@@ -1,4 +1,6 @@
-r"""ELEVATER: 20 sets x {zero_shot, few_shot_5, few_shot_20, few_shot_50, linear_probe, fine_tune} (docs/evaluation.md).
+r"""ELEVATER: 20 sets x {zero_shot, few_shot_5, few_shot_20, few_shot_50, linear_probe, fine_tune}.
+
+Data and metrics: docs/benchmarks/probes.md.
 
 python scripts/evaluate.py --config configs/eval_elevater.py \
     --checkpoint-path output/clip_vit_b/checkpoint_final.pth --only mnist/zero_shot,mnist/fine_tune tuning=swept

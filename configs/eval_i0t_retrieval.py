@@ -1,4 +1,6 @@
-r"""I0T's retrieval: COCO, Flickr30k and NoCaps GOLD captions, ShareGPT4V's validation entries (docs/evaluation.md).
+r"""I0T's retrieval: COCO, Flickr30k and NoCaps GOLD captions, ShareGPT4V's validation entries.
+
+Data and metrics: docs/benchmarks/retrieval.md.
 
 python scripts/evaluate.py --config configs/eval_i0t_retrieval.py \
     --checkpoint-path output/i0t_async/checkpoint_final.pth --standardize transductive

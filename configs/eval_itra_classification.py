@@ -1,4 +1,6 @@
-r"""ITRA's zero-shot classification over its own folder tree, raw mean of the prompts (docs/evaluation.md).
+r"""ITRA's zero-shot classification over its own folder tree, raw mean of the prompts.
+
+Data and metrics: docs/benchmarks/classification.md.
 
 python scripts/evaluate.py --config configs/eval_itra_classification.py \
     --checkpoint-path output/clip_vit_b/checkpoint_final.pth

@@ -1,4 +1,4 @@
-r"""SugarCrepe on COCO val2017 (docs/evaluation.md).
+r"""SugarCrepe on COCO val2017 (docs/benchmarks/composition.md).
 
 python scripts/evaluate.py --config configs/eval_sugarcrepe.py \
     --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py

@@ -1,4 +1,4 @@
-r"""VALSE: eleven files of captions and foils (docs/evaluation.md).
+r"""VALSE: eleven files of captions and foils (docs/benchmarks/composition.md).
 
 python scripts/evaluate.py --config configs/eval_valse.py \
     --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py

@@ -1,4 +1,4 @@
-r"""VL-CheckList: objects, attributes and relations (docs/evaluation.md).
+r"""VL-CheckList: objects, attributes and relations (docs/benchmarks/composition.md).
 
 python scripts/evaluate.py --config configs/eval_vlchecklist.py \
     --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py

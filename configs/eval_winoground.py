@@ -1,4 +1,4 @@
-r"""Winoground: text, image and group score (docs/evaluation.md).
+r"""Winoground: text, image and group score (docs/benchmarks/composition.md).
 
 python scripts/evaluate.py --config configs/eval_winoground.py \
     --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py

@@ -15,11 +15,16 @@ from hypvl.config import LazyConfig
 from hypvl.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "datasets/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "datasets/README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 # The configs that take most overrides come first, so that few are loaded.
 FIRST = ["train_meru_vit_b", "eval_zero_shot_retrieval", "train_cyclip_vit_b_32", "train_i0t_async_vit_b_32"]
-LEAVES = [ROOT / f"configs/{name}.py" for name in FIRST]
-LEAVES += sorted(set((ROOT / "configs").glob("*.py")) - set(LEAVES))
+RECIPES = [ROOT / f"configs/{name}.py" for name in FIRST]
+RECIPES += sorted(set((ROOT / "configs").glob("*.py")) - set(RECIPES))
 # a.b=value, +a.b=value, ~a.b, and the bare key a.b; the first key is a top-level name of configs.
 OVERRIDE = re.compile(
     r"(?!\w+\.(py|safetensors|txt|zip)$)(~|\+{0,2})(train|model|dataset|optim|evaluate|encoding|roots)(\.\w+)+(=.+)?"
@@ -27,7 +32,10 @@ OVERRIDE = re.compile(
 PLACEHOLDER = re.compile(r"=(PATH|FILE|N|\[?\.\.\.\]?)$")
 SPAN = re.compile(r"`([^`\n]+)`")
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.M | re.S)
-EXAMPLES = {"configs/train_mine.py", "configs/common/objective/foo.py", "tests/losses/test_foo.py"}
+# Files that a page tells to write begin with their path.
+EXAMPLE = re.compile(r"^```python\n# ([\w/]+\.py)\n", re.M)
+EXAMPLES = {path for page in PAGES for path in EXAMPLE.findall(page.read_text(encoding="utf-8"))}
+LONGEST_LINE = 200
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -65,7 +73,7 @@ def filled_in(override: str) -> str:
 def refusal(override: str) -> str | None:
     """None when some config takes the override, else why the last one did not."""
     reason = "no config has its first key"
-    for path in LEAVES:
+    for path in RECIPES:
         if re.split(r"[.=]", override.lstrip("~+"))[0] in config(path):
             try:
                 LazyConfig.apply_overrides(config(path), [filled_in(override)])
@@ -113,8 +121,31 @@ def test_scripts_know_their_flags(page: Path) -> None:
 @every_page
 def test_links_and_paths_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    links = [link for link in re.findall(r"\]\(([^)#\s]+)[^)\s]*\)", text) if "://" not in link]
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", text)) if "://" not in link]
     paths = set(re.findall(r"\b(?:configs|scripts|hypvl|tests)/[\w/]+\.(?:py|json)\b", text)) - EXAMPLES
-    assert not [link for link in links if not (page.parent / link).exists()]
+    assert not [link for link in links if not _leads_somewhere(page, link)]
     if page.name != "log.md":  # which names files as they were called at the time
         assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+def _leads_somewhere(page: Path, link: str) -> bool:
+    """Whether the file of a link exists, and has the heading that follows the #."""
+    place, _, heading = link.partition("#")
+    target = page.parent / place if place else page
+    return target.exists() and (not heading or heading in anchors(target))
+
+
+@functools.cache
+def anchors(page: Path) -> set[str]:
+    """What a link to a heading may name, as GitHub makes it."""
+    titles = re.findall(r"^#+ (.*)$", BLOCK.sub("", page.read_text(encoding="utf-8")), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@every_page
+def test_no_line_is_too_long_to_read(page: Path) -> None:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    too_long = [f"{number}: {len(line)}" for number, line in enumerate(lines, 1) if len(line) > LONGEST_LINE]
+    assert not too_long, (
+        f"{page.relative_to(ROOT)}: lines above {LONGEST_LINE} characters; make a list of them"
+    )

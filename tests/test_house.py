@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hypvl"
 
-# Room -> the rooms it may import from, besides itself and those of EVERYWHERE. "" is hypvl/__init__.py.
+# Package -> the packages it may import from, besides itself and those of EVERYWHERE. "" is hypvl/__init__.py.
 EVERYWHERE = {"", "allowlist", "errors", "checks", "io", "numerics"}
 MAY_IMPORT = {
     "": {"api", "models", "data"},
@@ -96,26 +96,26 @@ def _outside_functions(node: ast.AST, types: bool) -> Iterator[ast.AST]:
         yield from _outside_functions(child, types)
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     """``hypvl.geometry.lorentz`` -> ``geometry``; ``hypvl`` and its plain attributes -> the empty name."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and ".".join(parts[:2]) in modules() else ""
 
 
-def test_every_room_is_in_the_table() -> None:
-    assert {room_of(module) for module in modules()} - set(MAY_IMPORT) == set()
+def test_every_package_is_in_the_table() -> None:
+    assert {package_of(module) for module in modules()} - set(MAY_IMPORT) == set()
 
 
-def test_rooms_import_only_what_the_table_allows() -> None:
+def test_packages_import_only_what_the_table_allows() -> None:
     wrong = []
     for module, path in modules().items():
-        room = room_of(module)
+        package = package_of(module)
         for line, name in imports(path):
             if name.split(".")[0] != "hypvl":
                 continue
-            target = room_of(name)
-            if target not in {room} | EVERYWHERE | MAY_IMPORT[room]:
-                wrong.append(f"{path.relative_to(ROOT)}:{line}: {room} may not import {target} ({name})")
+            target = package_of(name)
+            if target not in {package} | EVERYWHERE | MAY_IMPORT[package]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {package} may not import {target} ({name})")
     assert not wrong, "\n".join(wrong)
 
 
@@ -229,7 +229,7 @@ def test_files_stay_short() -> None:
     for path in (ROOT / "configs").glob("*.py"):
         lines = len(path.read_text(encoding="utf-8").splitlines())
         assert lines <= 30, (
-            f"{path.relative_to(ROOT)}: {lines} lines; a recipe has at most 30, move nouns to common/"
+            f"{path.relative_to(ROOT)}: {lines} lines; a recipe has at most 30, move building blocks to common/"
         )
 
 

@@ -1,4 +1,4 @@
-"""Small encoders for 64-pixel images; a leaf puts them into a model of any geometry."""
+"""Small encoders for 64-pixel images; a recipe puts them into a model of any geometry."""
 
 from hypvl.config import LazyCall as L
 from hypvl.encoders.conv_vit import ConvStemViT

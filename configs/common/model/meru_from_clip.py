@@ -1,7 +1,7 @@
 """MERU on the weights of CLIP ViT-B/32, ranking as it did at the start: directions kept, one radius a modality.
 
 Texts begin nearer the root than images, as entailment wants them; then radii are learned like all the rest.
-`train.init_missing` of a leaf names what such a checkpoint lacks: the scalars of geometry and heads.
+`train.init_missing` of a recipe names what such a checkpoint lacks: the scalars of geometry and heads.
 """
 
 from hypvl.config import LazyCall as L
