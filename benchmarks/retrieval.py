@@ -33,7 +33,8 @@ from benchmarks.common import count, report
 from benchmarks.decode import jpeg_images
 from hypvl.config import LazyConfig, instantiate
 from hypvl.datasets.retrieval.table import jsonl
-from hypvl.embedding.encode import Encoding, search_both_ways
+from hypvl.embedding.encode import Encoding
+from hypvl.embedding.search import search_both_ways
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scorers import NegativeDistance

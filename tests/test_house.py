@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "api": {"models", "data", "config"},
     "metrics": set(),
     "datasets": {"data", "metrics", "negatives"},
-    "embedding": {"data", "datasets", "distributed", "evaluation", "geometry", "metrics"},
+    "embedding": {"data", "datasets", "distributed", "geometry", "metrics"},
     "evaluation": {"geometry", "data", "distributed", "datasets", "metrics", "embedding", "diagnostics"},
     "training": {
         "models", "losses", "data", "distributed", "config", "geometry", "diagnostics", "evaluation",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from hypvl.embedding.encode import Encoding
-    from hypvl.evaluation.protocol import Modality
+    from hypvl.embedding.protocol import Modality
     from hypvl.models.dual_encoder import DualEncoder
 
 INPUT_HELP = "a folder of images, or a file of texts: .txt with one a line, .jsonl, .csv, .tsv"

@@ -100,7 +100,8 @@ def _traverse(args: argparse.Namespace) -> dict[str, Any]:
     from hypvl.cli.loading import about_model, load_trained, pick_device, stored_root
     from hypvl.data.tokenizer import get_tokenizer
     from hypvl.data.transforms import ResizeCenterCrop
-    from hypvl.embedding.encode import Encoding, encode_texts, evaluating
+    from hypvl.embedding.encode import Encoding, encode_texts
+    from hypvl.embedding.protocol import evaluating
     from hypvl.evaluation.traversal import traverse
 
     model, content = load_trained(args.checkpoint_path, args.train_config, device=pick_device(args.device))

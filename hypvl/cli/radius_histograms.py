@@ -55,8 +55,9 @@ def main(argv: Sequence[str]) -> int:
 
     import torch
 
+    from hypvl.embedding.protocol import check_embeddings
     from hypvl.evaluation.ordering import radius_histograms
-    from hypvl.evaluation.traversal import check_embeddings, radius
+    from hypvl.evaluation.traversal import radius
     from hypvl.report.ordering import draw_histograms
 
     loaded = LoadedModel.of(args)

@@ -1,26 +1,103 @@
-"""Work on batches shared between the processes of a group: each does its part, all get everything."""
+"""Encoding shared between the processes of a group: each encodes its part, and every rank gets all rows."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from hypvl import distributed
+from hypvl.embedding.store import Broken, Place, StoredGroup
 from hypvl.errors import UserError
 
-#: Positions, their rows (N, D) or None where there are none, and what cannot be read, with reasons.
-Encoded: TypeAlias = tuple[list[int], Tensor | None, list[tuple[int, str]]]
-# Rows that travel at once: what a device has to hold of all ranks' is bounded by it.
+# Rows gathered at once, which bounds what a device holds of all ranks' rows.
 _ROWS_AT_ONCE = 16384
-# What may go wrong on one rank only, while the others wait: bad files, memory, a disk.
+# Errors that one rank may meet while the others wait: bad files, memory, a disk.
 _ERRORS = (UserError, ValueError, RuntimeError, OSError)
 
 
-def run_shares(
-    work: Callable[[Sequence[Sequence[int]]], Encoded], positions: Sequence[int], *, batch_size: int
-) -> Encoded:
-    """Cut positions into batches, let each rank work on every W-th, and join what they give.
+@dataclass(frozen=True)
+class Encoded:
+    """Rows of some positions of a data set, ordered by position.
+
+    Attributes:
+        indices: Positions that have a row.
+        rows: (N, D), None without any.
+        bad: Position and reason of what cannot be read.
+    """
+
+    indices: list[int] = field(default_factory=list)
+    rows: Tensor | None = None
+    bad: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def positions(self) -> frozenset[int]:
+        """Positions with a row, and those that cannot be read."""
+        return frozenset([*self.indices, *(index for index, _ in self.bad)])
+
+
+Work: TypeAlias = Callable[[Sequence[Sequence[int]]], Encoded]
+
+
+def join(*parts: Encoded) -> Encoded:
+    """Several parts as one, in the order of their positions."""
+    indices = [index for part in parts for index in part.indices]
+    bad = sorted(entry for part in parts for entry in part.bad)
+    blocks = [part.rows for part in parts if part.rows is not None]
+    if not blocks:
+        return Encoded([], None, bad)
+    rows = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
+    order = sorted(range(len(indices)), key=indices.__getitem__)
+    if order != list(range(len(indices))):
+        rows = rows[order]
+    return Encoded([indices[i] for i in order], rows, bad)
+
+
+def cache_hits(group: StoredGroup, names: Sequence[str], *, by_digest: bool) -> Encoded:
+    """What a store has of a data set before anything is encoded.
+
+    Rank 0 looks it up, for files may come and go between two looks.
+
+    Args:
+        group: Where embeddings are stored.
+        names: Ids of images, or digests.
+        by_digest: Whether they are digests.
+
+    Returns:
+        The same on every rank.
+
+    Raises:
+        DataError: when a shard cannot be read.
+    """
+    hits: Encoded | UserError = Encoded()
+    if distributed.is_main():
+        try:
+            hits = _look_up(group, names, by_digest=by_digest)
+        except UserError as error:  # the others wait for an answer
+            hits = error
+    hits = distributed.broadcast_object(hits)
+    if isinstance(hits, UserError):
+        raise hits
+    return hits
+
+
+def _look_up(group: StoredGroup, names: Sequence[str], *, by_digest: bool) -> Encoded:
+    group.refresh()
+    places: dict[int, Place] = {}
+    bad: list[tuple[int, str]] = []
+    for i, name in enumerate(names):
+        place = group.find_digest(name) if by_digest else group.find(name)
+        if isinstance(place, Broken):
+            bad.append((i, place.reason))
+        elif place is not None:
+            places[i] = place
+    group.store.taken += len(places)
+    return Encoded(list(places), group.rows(list(places.values())) if places else None, bad)
+
+
+def run_shares(work: Work, positions: Sequence[int], *, batch_size: int) -> Encoded:
+    """Cut positions into batches, let each rank work on every W-th, and join what they return.
 
     Args:
         work: Takes the batches of this rank, which may be none.
@@ -35,28 +112,26 @@ def run_shares(
     """
     batches = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
     if distributed.world_size() == 1:
-        return _in_order(*work(batches)) if batches else ([], None, [])
-    encoded: Encoded = ([], None, [])
+        return join(work(batches)) if batches else Encoded()
+    encoded = Encoded()
     failed: Exception | None = None
     try:
         encoded = work(batches[distributed.rank() :: distributed.world_size()])
     except _ERRORS as error:
         failed = error
-    indices, rows, bad = encoded
-    kind = None if rows is None else (tuple(rows.shape[1:]), rows.dtype)
-    told = distributed.gather_objects((failed, indices, bad, kind))
-    errors = [other for other, *_ in told if other is not None]
+    kind = None if encoded.rows is None else (tuple(encoded.rows.shape[1:]), encoded.rows.dtype)
+    ranks = distributed.gather_objects((failed, encoded.indices, encoded.bad, kind))
+    errors = [other for other, *_ in ranks if other is not None]
     if errors:
         raise errors[0] if failed is None else failed
-    kinds = [kind for *_, kind in told if kind is not None]
-    joined = [index for _, indices, _, _ in told for index in indices]
-    unreadable = sorted(entry for _, _, bad, _ in told for entry in bad)
+    indices = [index for _, own, _, _ in ranks for index in own]
+    bad = [entry for _, _, own, _ in ranks for entry in own]
+    kinds = [kind for *_, kind in ranks if kind is not None]
     if not kinds:
-        return joined, None, unreadable
+        return join(Encoded(indices, None, bad))
     shape, dtype = kinds[0]
-    own = torch.empty(0, *shape, dtype=dtype) if rows is None else rows
-    gathered = gather_ragged(own, [len(indices) for _, indices, _, _ in told])
-    return _in_order(joined, gathered, unreadable)
+    own = torch.empty(0, *shape, dtype=dtype) if encoded.rows is None else encoded.rows
+    return join(Encoded(indices, gather_ragged(own, [len(own) for _, own, _, _ in ranks]), bad))
 
 
 def gather_ragged(rows: Tensor, counts: Sequence[int]) -> Tensor:
@@ -80,10 +155,3 @@ def gather_ragged(rows: Tensor, counts: Sequence[int]) -> Tensor:
         for part, block, count in zip(parts, everyone, counts, strict=True):
             part.append(block[: max(0, min(size, count - start))])
     return torch.cat([block for part in parts for block in part])
-
-
-def _in_order(indices: list[int], rows: Tensor | None, bad: list[tuple[int, str]]) -> Encoded:
-    order = sorted(range(len(indices)), key=indices.__getitem__)
-    if rows is not None and order != list(range(len(indices))):
-        rows = rows[order]
-    return [indices[i] for i in order], rows, bad

@@ -1,10 +1,9 @@
-"""Encode every image and text of a data set once, and search a gallery without holding all scores.
+"""Encode every image and text of a data set once: in batches, by worker processes, on all ranks, from a store.
 
-Memory: the embeddings, (N + K) x D; the images of one batch per worker; and of the scores one block of
-``query_chunk x key_chunk`` with the ``k`` best of a chunk of queries. Nothing grows with N x K.
+Memory: the embeddings, (N + K) x D, and the images of one batch per worker.
 
-With a store (``Encoding.store``) what has been encoded before is taken from it. Under a process group each rank
-encodes its share of the batches, the same batches as in one process, and every rank gets all embeddings.
+With a store, what has been encoded before is taken from it. Under a process group each rank encodes its share of the
+batches, the same batches as in one process, and every rank gets all embeddings.
 """
 
 import os
@@ -12,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from loguru import logger
@@ -23,19 +22,19 @@ from torch import Tensor
 from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
+from hypvl.data import tokenizer as clip
 from hypvl.datasets.protocol import ImageSource
-from hypvl.embedding.cache_lookup import Known
-from hypvl.embedding.distributed_encode import run_shares
+from hypvl.embedding.distributed_encode import Encoded, cache_hits, join, run_shares
 from hypvl.embedding.loading import Keeping, Loaded, load_batches
+from hypvl.embedding.protocol import EvaluableModel, Modality, Stage, Tokenizer, evaluating
 from hypvl.embedding.store import EmbeddingStore, StoredGroup
 from hypvl.embedding.store_files import Entry, text_digest
-from hypvl.embedding.topk import BestKeys
 from hypvl.errors import DataError
-from hypvl.evaluation.protocol import EvaluableModel, Modality, Stage, Tokenizer
 from hypvl.io.redact import printable
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_TEXTS_AT_ONCE = 1024  # for the tokenizer
 
 
 def _processors() -> int:
@@ -79,6 +78,11 @@ class Encoding:
         """``num_workers``, or what it is by default here."""
         return min(4, _processors()) if self.num_workers is None else self.num_workers
 
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The context that encoders run in."""
+        dtype = None if self.amp is False else _HALF[self.amp]
+        return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
 
 @dataclass(frozen=True)
 class EncodedImages:
@@ -95,16 +99,259 @@ class EncodedImages:
     bad: list[tuple[int, str]]
 
 
-@contextmanager
-def evaluating(model: EvaluableModel) -> Iterator[torch.device]:
-    """Inference mode and evaluation mode inside, the mode of before afterwards; gives the model's device."""
-    was_training = model.training
-    model.train(False)
-    try:
-        with torch.inference_mode():
-            yield next((p.device for p in model.parameters()), torch.device("cpu"))
-    finally:
-        model.train(was_training)
+class CachedEncoder:
+    """Runs images and texts through a model, and takes from a store what it has encoded before.
+
+    Args:
+        model: Encodes them.
+        encoding: Batches, workers, precision; None = the defaults.
+        tokenizer: Of texts; None = hypvl's own, with the model's context length.
+        store: Embeddings of this model; in write mode what is encoded is added. None = everything is encoded.
+            A store of another model is left alone, with one warning.
+
+    Attributes:
+        unreadable: (position, reason) of the images that could not be read, of all calls so far.
+    """
+
+    def __init__(
+        self,
+        model: EvaluableModel,
+        *,
+        encoding: Encoding | None = None,
+        tokenizer: Tokenizer | None = None,
+        store: EmbeddingStore | None = None,
+    ) -> None:
+        self.model = model
+        self.encoding = Encoding() if encoding is None else encoding
+        self.unreadable: list[tuple[int, str]] = []
+        self._tokenizer = tokenizer
+        self._store = self.encoding.store if store is None else store
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of texts."""
+        if self._tokenizer is None:
+            self._tokenizer = clip.get_tokenizer(self.model.context_length)
+        return self._tokenizer
+
+    def encode_images(
+        self,
+        images: ImageSource,
+        *,
+        transform: Callable[[Tensor], Tensor],
+        stage: Stage = "embeddings",
+        label: str = "images",
+    ) -> EncodedImages:
+        """Encode images by position, skipping those that cannot be read.
+
+        Args:
+            images: Images, uint8 (3, h, w) each.
+            transform: To uint8 (3, size, size), all of one size; run in the workers.
+            stage: Of the model.
+            label: What the progress bar says.
+
+        Raises:
+            DataError: when there are no images, or more than ``max_bad_fraction`` of them are unreadable.
+        """
+        one_of("stage", stage, Stage)
+        count = len(images)
+        if count == 0:
+            raise DataError(f"{label}: holds no images; expected at least one.")
+        # A transform without a name is not comparable: images are then found by what it makes of them alone.
+        name = "" if _ADDRESS.search(repr(transform)) else repr(transform)
+        group = self._group("image", stage, transform=name)
+        ids: Sequence[str] | None = getattr(images, "ids", None) if group is not None and name else None
+        hits = Encoded() if group is None or ids is None else cache_hits(group, ids, by_digest=False)
+        positions = hits.positions
+        todo = [index for index in range(count) if index not in positions]
+        _log_hits(group, label, len(hits.indices), count, len(todo))
+        keeping = None if group is None else Keeping(ids, group.store.thumbnails)
+        workers = self.encoding.workers
+
+        def share(batches: Sequence[Sequence[int]]) -> Encoded:
+            indices: list[int] = []
+            blocks: list[Tensor] = []
+            broken: list[Loaded] = []
+            if group is not None:
+                group.refresh()  # for images that are found by what the model sees
+            loader = load_batches(images, batches, transform=transform, num_workers=workers, keeping=keeping)
+            with evaluating(self.model) as device, self._running(label, batches, group) as advance:
+                for batch in loader if batches else ():
+                    readable, rows = self._encode_batch(batch, group, stage=stage, device=device)
+                    indices += readable
+                    blocks += rows
+                    broken += [image for image in batch if image.pixels is None]
+                    self._check_bad([*hits.bad, *((p.index, p.reason) for p in broken)], count, label)
+                    advance(len(batch))
+                if group is not None and group.store.writes:
+                    for image in broken:
+                        assert image.entry is not None
+                        group.add_broken(image.entry, image.reason)
+            bad = [(image.index, image.reason) for image in broken]
+            return Encoded(indices, torch.cat(blocks) if blocks else None, bad)
+
+        encoded = join(hits, run_shares(share, todo, batch_size=self.encoding.batch_size))
+        self._check_bad(encoded.bad, count, label)
+        if encoded.rows is None:
+            raise DataError(
+                f"{label}: none of its {count} images can be read; the first: {encoded.bad[0][1]}"
+            )
+        self.unreadable += encoded.bad
+        return EncodedImages(encoded.rows, torch.tensor(encoded.indices, dtype=torch.int64), encoded.bad)
+
+    def encode_texts(
+        self, texts: Sequence[str], *, stage: Stage = "embeddings", label: str = "texts"
+    ) -> Tensor:
+        """Encode texts in their order: (N, D), on the CPU.
+
+        Args:
+            texts: As the tokenizer takes them.
+            stage: Of the model.
+            label: What the progress bar says.
+
+        Raises:
+            DataError: when there are no texts.
+        """
+        one_of("stage", stage, Stage)
+        if not texts:
+            raise DataError(f"{label}: holds no texts; expected at least one.")
+        group = self._group("text", stage)
+        digests = None if group is None else text_digests(texts, self.tokenizer)
+        hits = Encoded() if group is None or digests is None else cache_hits(group, digests, by_digest=True)
+        positions = hits.positions
+        missing = [index for index in range(len(texts)) if index not in positions]
+        todo = missing
+        if digests is not None:  # each text once
+            todo = sorted({digests[index]: index for index in reversed(missing)}.values())
+        # Batches of texts of about the same length need little padding. The longest come first.
+        todo = [todo[i] for i in _longest_first([texts[index] for index in todo], self.tokenizer)]
+        _log_hits(group, label, len(hits.indices), len(texts), len(todo))
+
+        def share(batches: Sequence[Sequence[int]]) -> Encoded:
+            blocks: list[Tensor] = []
+            with evaluating(self.model) as device, self._running(label, batches, group) as advance:
+                for batch in batches:
+                    tokens = self.tokenizer([texts[index] for index in batch]).to(device)
+                    with self.encoding.autocast(device):
+                        block = _on_cpu(self.model.encode_text(tokens, stage=stage))
+                    blocks.append(block)
+                    if group is not None and digests is not None:
+                        _add(group, [Entry(texts[index], digests[index]) for index in batch], block)
+                    advance(len(batch))
+            return Encoded([i for batch in batches for i in batch], torch.cat(blocks) if blocks else None)
+
+        encoded = run_shares(share, todo, batch_size=self.encoding.batch_size)
+        if digests is not None and len(todo) < len(missing) and encoded.rows is not None:
+            row_of = {digests[index]: row for row, index in enumerate(encoded.indices)}
+            encoded = Encoded(missing, encoded.rows[[row_of[digests[index]] for index in missing]])
+        rows = join(hits, encoded).rows
+        assert rows is not None
+        return rows
+
+    def truncation(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Entries for a result's meta: how many texts the tokenizer cuts, and a warning where it does.
+
+        Returns:
+            ``context_length``; ``captions_cut`` and ``captions_cut_percent``, None for a tokenizer that is not
+            hypvl's; and where any are cut ``warnings``, a list of one sentence.
+        """
+        if not isinstance(self.tokenizer, clip.Tokenizer):
+            length = getattr(self.tokenizer, "context_length", None)
+            return {"context_length": length, "captions_cut": None, "captions_cut_percent": None}
+        length = self.tokenizer.context_length
+        longer = clip.get_tokenizer(length + 1)
+        cut = sum(len(longer.encode(text)) > length for text in texts)
+        percent = 100.0 * cut / len(texts) if texts else 0.0
+        meta: dict[str, Any] = {
+            "context_length": length,
+            "captions_cut": cut,
+            "captions_cut_percent": percent,
+        }
+        if cut:
+            meta["warnings"] = [
+                f"{cut} of {len(texts)} captions ({percent:.1f} %) are longer than the model's context of {length} "
+                "tokens and were cut: their ends do not count."
+            ]
+        return meta
+
+    def _encode_batch(
+        self, batch: Sequence[Loaded], group: StoredGroup | None, *, stage: Stage, device: torch.device
+    ) -> tuple[list[int], list[Tensor]]:
+        """Positions and rows of the readable images of a batch: encoded, or stored of an image the model sees alike."""
+        readable = [(image, image.pixels) for image in batch if image.pixels is not None]
+        places = [
+            None if group is None or image.entry is None else group.find_digest(image.entry.digest)
+            for image, _ in readable
+        ]
+        new = [pair for pair, place in zip(readable, places, strict=True) if place is None]
+        old = [
+            (image, place) for (image, _), place in zip(readable, places, strict=True) if place is not None
+        ]
+        blocks: list[Tensor] = []
+        if new:
+            stack = torch.stack([pixels for _, pixels in new])  # (B, 3, H, W)
+            with self.encoding.autocast(device):
+                block = _on_cpu(self.model.encode_image(stack.to(device), stage=stage))
+            blocks.append(block)
+            if group is not None:
+                _add(group, [image.entry for image, _ in new if image.entry is not None], block)
+        if old and group is not None:
+            group.store.taken += len(old)
+            block = group.rows([place for _, place in old])
+            blocks.append(block)
+            if group.store.writes:  # so that the id is known next time
+                for (image, _), row in zip(old, block, strict=True):
+                    if image.entry is not None and image.entry.id:
+                        group.add(image.entry, row)
+        return [image.index for image, _ in new] + [image.index for image, _ in old], blocks
+
+    def _group(self, modality: Modality, stage: Stage, *, transform: str = "") -> StoredGroup | None:
+        """Where such embeddings of this model are stored; None = nowhere."""
+        store = self._store
+        if store is None:
+            return None
+        if not store.serves(self.model):
+            if not store.warned and distributed.is_main():
+                logger.warning(
+                    f"{store.folder}: is left alone, for the model that encodes {modality}s now is not the one whose "
+                    "embeddings it holds (its weights have changed, or something stands between)."
+                )
+            store.warned = True
+            return None
+        amp = "" if self.encoding.amp is False else self.encoding.amp
+        return store.group(modality, stage, transform=transform, amp=amp)
+
+    def _check_bad(self, bad: Sequence[tuple[int, str]], total: int, label: str) -> None:
+        limit = self.encoding.max_bad_fraction
+        if len(bad) > limit * total:
+            raise DataError(
+                f"{label}: at least {len(bad)} of {total} images cannot be read, more than max_bad_fraction={limit:g}; "
+                f"repair the files or raise encoding.max_bad_fraction. The first: {bad[0][1]}"
+            )
+
+    @contextmanager
+    def _running(
+        self, label: str, batches: Sequence[Sequence[int]], group: StoredGroup | None
+    ) -> Iterator[Callable[[int], None]]:
+        """A progress bar inside; afterwards what was added to the store is on the disk, whatever happened."""
+        console = Console(stderr=True)
+        try:
+            if not (self.encoding.progress and console.is_terminal and distributed.is_main()):
+                yield lambda done: None  # rich < 14.3 ends a bar with an empty line even where it is disabled
+                return
+            with Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            ) as progress:
+                task = progress.add_task(printable(label), total=sum(map(len, batches)))
+                yield lambda done: progress.advance(task, done)
+        finally:
+            if group is not None and group.store.writes:
+                group.flush()
 
 
 def encode_images(
@@ -116,66 +363,11 @@ def encode_images(
     stage: Stage = "embeddings",
     label: str = "images",
 ) -> EncodedImages:
-    """Encode images by position, skipping those that cannot be read.
-
-    Args:
-        model: What encodes them.
-        images: Images, uint8 (3, h, w) each.
-        transform: To uint8 (3, size, size), all of one size; run in the workers.
-        encoding: Batches, workers, precision.
-        stage: What to keep of the model.
-        label: What the progress bar says.
-
-    Raises:
-        DataError: when there are no images, or more than ``max_bad_fraction`` of them are unreadable.
-    """
+    """As :meth:`CachedEncoder.encode_images`."""
     one_of("stage", stage, Stage)
-    if len(images) == 0:
-        raise DataError(f"{label}: holds no images; expected at least one.")
-    count = len(images)
-    # Without a name of the transform, images are known by what it makes of them alone.
-    name = "" if _ADDRESS.search(repr(transform)) else repr(transform)
-    group = _group(model, encoding, "image", stage, transform=name)
-    ids: Sequence[str] | None = getattr(images, "ids", None) if group is not None and name else None
-    known = Known.of_images(group, ids)
-    todo = [index for index in range(count) if index not in known.positions]
-    _tell(group, label, known, count, todo)
-    keeping = None if group is None else Keeping(ids, group.store.thumbnails)
-    bad = list(known.bad)
-
-    def share(batches: Sequence[Sequence[int]]) -> tuple[list[int], Tensor | None, list[tuple[int, str]]]:
-        blocks: list[Tensor] = []
-        indices: list[int] = []
-        broken: list[Loaded] = []
-        total = sum(map(len, batches))
-        if group is not None:
-            group.refresh()  # what may be known by what the model sees
-        loader = load_batches(
-            images, batches, transform=transform, num_workers=encoding.workers, keeping=keeping
-        )
-        with evaluating(model) as device, _bar(label, total, encoding) as advance, _flushed(group):
-            for batch in loader if batches else ():
-                good, rows = _encode_images(
-                    model, batch, group, device=device, stage=stage, encoding=encoding
-                )
-                blocks += rows
-                indices += good
-                broken += [image for image in batch if image.pixels is None]
-                _check_bad(bad + [(p.index, p.reason) for p in broken], count, encoding, label)
-                advance(len(batch))
-            if group is not None and group.store.writes:
-                for image in broken:
-                    assert image.entry is not None
-                    group.add_broken(image.entry, image.reason)
-        return indices, torch.cat(blocks) if blocks else None, [(p.index, p.reason) for p in broken]
-
-    indices, rows, broken = run_shares(share, todo, batch_size=encoding.batch_size)
-    bad = sorted(bad + broken)
-    _check_bad(bad, count, encoding, label)
-    indices, rows = known.join(indices, rows)
-    if rows is None:
-        raise DataError(f"{label}: none of its {count} images can be read; the first: {bad[0][1]}")
-    return EncodedImages(rows, torch.tensor(indices, dtype=torch.int64), bad)
+    return CachedEncoder(model, encoding=encoding).encode_images(
+        images, transform=transform, stage=stage, label=label
+    )
 
 
 def encode_texts(
@@ -187,205 +379,25 @@ def encode_texts(
     stage: Stage = "embeddings",
     label: str = "texts",
 ) -> Tensor:
-    """Encode texts in their order: (N, D), on the CPU.
-
-    Raises:
-        DataError: when there are no texts.
-    """
+    """As :meth:`CachedEncoder.encode_texts`."""
     one_of("stage", stage, Stage)
-    if not texts:
-        raise DataError(f"{label}: holds no texts; expected at least one.")
-    group = _group(model, encoding, "text", stage)
-    digests = None if group is None else text_digests(texts, tokenizer)
-    known = Known.of_texts(group, digests)
-    todo = [index for index in range(len(texts)) if index not in known.positions]
-    if digests is not None:  # each text once
-        todo = sorted({digests[index]: index for index in reversed(todo)}.values())
-    # Batches of about the same length: a short text is not padded to the longest of the set. The longest come first.
-    todo = [todo[i] for i in _by_length([texts[index] for index in todo], tokenizer)]
-    _tell(group, label, known, len(texts), todo)
-
-    def share(batches: Sequence[Sequence[int]]) -> tuple[list[int], Tensor | None, list[tuple[int, str]]]:
-        blocks: list[Tensor] = []
-        total = sum(map(len, batches))
-        with evaluating(model) as device, _bar(label, total, encoding) as advance, _flushed(group):
-            for batch in batches:
-                tokens = tokenizer([texts[index] for index in batch]).to(device)
-                with _autocast(device, encoding):
-                    block = _keep(model.encode_text(tokens, stage=stage))
-                blocks.append(block)
-                if group is not None and digests is not None:
-                    _add(group, [Entry(texts[index], digests[index]) for index in batch], block)
-                advance(len(batch))
-        return [i for batch in batches for i in batch], torch.cat(blocks) if blocks else None, []
-
-    indices, rows, _ = run_shares(share, todo, batch_size=encoding.batch_size)
-    if digests is not None and len(todo) + len(known.positions) < len(texts) and rows is not None:
-        place = {digests[index]: row for row, index in enumerate(indices)}
-        indices = [index for index in range(len(texts)) if index not in known.positions]
-        rows = rows[[place[digests[index]] for index in indices]]
-    rows = known.join(indices, rows)[1]
-    assert rows is not None
-    return rows
-
-
-def search(
-    model: EvaluableModel,
-    queries: Tensor,
-    keys: Tensor,
-    *,
-    k: int,
-    query_modality: Modality,
-    key_modality: Modality,
-    query_chunk: int = 512,
-    key_chunk: int = 4096,
-) -> tuple[Tensor, Tensor]:
-    """The k best keys of every query, by the model's own scores, one block of scores at a time.
-
-    Of equal scores the lower key comes first, so that the result does not depend on the chunks (as far as the
-    scores themselves do not: a matrix product may round its last bit by its shape).
-
-    Args:
-        model: What scores them.
-        queries: Embeddings (Q, D).
-        keys: Embeddings (K, D), K >= 1.
-        k: How many to keep; K when that is less.
-        query_modality: What the queries are.
-        key_modality: What the keys are.
-        query_chunk: Queries per block.
-        key_chunk: Keys per block.
-
-    Returns:
-        scores (Q, k) and key positions (Q, k) int64, best first, on the CPU.
-
-    Raises:
-        UserError: when the model's scores are NaN.
-    """
-    one_of("query_modality", query_modality, Modality)
-    one_of("key_modality", key_modality, Modality)
-    _refuse_nothing(queries, keys)
-    found: list[tuple[Tensor, Tensor]] = []
-    with evaluating(model) as device:
-        for query in queries.split(query_chunk):
-            query = query.to(device)
-            best = BestKeys(k)
-            for at in range(0, len(keys), key_chunk):
-                part = keys[at : at + key_chunk].to(device)
-                best.add(
-                    model.scores(query, part, query_modality=query_modality, key_modality=key_modality), at
-                )
-            found.append(best.on_cpu())
-    return _joined(found)
-
-
-def search_both_ways(
-    model: EvaluableModel,
-    queries: Tensor,
-    keys: Tensor,
-    *,
-    k: int,
-    query_modality: Modality,
-    key_modality: Modality,
-    query_chunk: int = 512,
-    key_chunk: int = 4096,
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """:func:`search` for keys, and for queries with the keys' part and the queries' exchanged.
-
-    Where the model ranks by a distance, which is the same from either side, each block of scores is computed once and
-    read both ways; the k best of every key are held meanwhile. Else this is two searches.
-    """
-    one_of("query_modality", query_modality, Modality)
-    one_of("key_modality", key_modality, Modality)
-    ways: dict[str, Modality] = {"query_modality": query_modality, "key_modality": key_modality}
-    if not getattr(getattr(model, "scorer", None), "ranks_by_distance", False):
-        back: dict[str, Modality] = {"query_modality": key_modality, "key_modality": query_modality}
-        there = search(model, queries, keys, k=k, query_chunk=query_chunk, key_chunk=key_chunk, **ways)
-        return there, search(model, keys, queries, k=k, query_chunk=query_chunk, key_chunk=key_chunk, **back)
-    _refuse_nothing(queries, keys)
-    found: list[tuple[Tensor, Tensor]] = []
-    with evaluating(model) as device:
-        backward = [BestKeys(k) for _ in range(0, len(keys), key_chunk)]
-        for start in range(0, len(queries), query_chunk):
-            query = queries[start : start + query_chunk].to(device)
-            best = BestKeys(k)
-            for at, other in zip(range(0, len(keys), key_chunk), backward, strict=True):
-                block = model.scores(query, keys[at : at + key_chunk].to(device), **ways)
-                best.add(block, at)
-                other.add(block.T, start)
-            found.append(best.on_cpu())
-        return _joined(found), _joined([best.on_cpu() for best in backward])
-
-
-def _refuse_nothing(queries: Tensor, keys: Tensor) -> None:
-    for name, given in (("queries", queries), ("keys", keys)):
-        if len(given) == 0:
-            raise ValueError(f"{name}: got none; expected at least one.")
-
-
-def _joined(found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    return torch.cat([values for values, _ in found]), torch.cat([keys for _, keys in found])
-
-
-def _group(
-    model: EvaluableModel, encoding: Encoding, modality: Modality, stage: Stage, *, transform: str = ""
-) -> StoredGroup | None:
-    """Where such embeddings of this model are kept; None = nowhere."""
-    store = encoding.store
-    if store is None:
-        return None
-    if not store.serves(model):
-        if not store.told and distributed.is_main():
-            logger.warning(
-                f"{store.folder}: is left alone, for the model that encodes {modality}s now is not the one whose "
-                "embeddings it holds (its weights have changed, or something stands between)."
-            )
-        store.told = True
-        return None
-    return store.group(
-        modality, stage, transform=transform, amp="" if encoding.amp is False else encoding.amp
+    return CachedEncoder(model, encoding=encoding, tokenizer=tokenizer).encode_texts(
+        texts, stage=stage, label=label
     )
 
 
-def _tell(group: StoredGroup | None, label: str, known: Known, count: int, todo: Sequence[int]) -> None:
-    if group is not None and group.store.adds_up and distributed.is_main():
-        rest = f"; {len(todo)} to encode" if todo else ""
-        logger.info(f"{label}: {len(known.indices)} of {count} embeddings are in {group.folder}{rest}")
-
-
-def _encode_images(
-    model: EvaluableModel,
-    batch: Sequence[Loaded],
-    group: StoredGroup | None,
-    *,
-    device: torch.device,
-    stage: Stage,
-    encoding: Encoding,
-) -> tuple[list[int], list[Tensor]]:
-    """Positions and rows of the readable ones of a batch: encoded, or known by what the model sees."""
-    readable = [(image, image.pixels) for image in batch if image.pixels is not None]
-    places = [
-        None if group is None or image.entry is None else group.find_digest(image.entry.digest)
-        for image, _ in readable
+def text_digests(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """What a store knows each text by."""
+    blocks = [
+        tokenizer(texts[start : start + _TEXTS_AT_ONCE]) for start in range(0, len(texts), _TEXTS_AT_ONCE)
     ]
-    new = [pair for pair, place in zip(readable, places, strict=True) if place is None]
-    old = [(image, place) for (image, _), place in zip(readable, places, strict=True) if place is not None]
-    blocks: list[Tensor] = []
-    if new:
-        stack = torch.stack([pixels for _, pixels in new])  # (B, 3, H, W)
-        with _autocast(device, encoding):
-            block = _keep(model.encode_image(stack.to(device), stage=stage))
-        blocks.append(block)
-        if group is not None:
-            _add(group, [image.entry for image, _ in new if image.entry is not None], block)
-    if old and group is not None:
-        group.store.taken += len(old)
-        block = group.rows([place for _, place in old])
-        blocks.append(block)
-        if group.store.writes:  # so that the id is known next time
-            for (image, _), row in zip(old, block, strict=True):
-                if image.entry is not None and image.entry.id:
-                    group.add(image.entry, row)
-    return [image.index for image, _ in new] + [image.index for image, _ in old], blocks
+    return [text_digest(row) for block in blocks for row in block.tolist()]
+
+
+def _log_hits(group: StoredGroup | None, label: str, hits: int, count: int, todo: int) -> None:
+    if group is not None and group.store.adds_up and distributed.is_main():
+        rest = f"; {todo} to encode" if todo else ""
+        logger.info(f"{label}: {hits} of {count} embeddings are in {group.folder}{rest}")
 
 
 def _add(group: StoredGroup, entries: Sequence[Entry], rows: Tensor) -> None:
@@ -395,62 +407,14 @@ def _add(group: StoredGroup, entries: Sequence[Entry], rows: Tensor) -> None:
             group.add(entry, row)
 
 
-@contextmanager
-def _flushed(group: StoredGroup | None) -> Iterator[None]:
-    """What was added inside is on the disk afterwards, whatever happened."""
-    try:
-        yield
-    finally:
-        if group is not None and group.store.writes:
-            group.flush()
-
-
-def _by_length(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
-    """Positions of texts from the longest to the shortest, in their tokens."""
+def _longest_first(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
+    """Positions of texts from the longest to the shortest, in tokens."""
     lengths: list[int] = []
-    for start in range(0, len(texts), 1024):
-        lengths += (tokenizer(texts[start : start + 1024]) != 0).sum(dim=1).tolist()
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        lengths += (tokenizer(texts[start : start + _TEXTS_AT_ONCE]) != 0).sum(dim=1).tolist()
     return sorted(range(len(texts)), key=lambda i: -lengths[i])
 
 
-def text_digests(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
-    """What a store knows each text by."""
-    blocks = [tokenizer(texts[start : start + 1024]) for start in range(0, len(texts), 1024)]
-    return [text_digest(row) for block in blocks for row in block.tolist()]
-
-
-def _check_bad(bad: list[tuple[int, str]], total: int, encoding: Encoding, label: str) -> None:
-    if len(bad) > encoding.max_bad_fraction * total:
-        raise DataError(
-            f"{label}: at least {len(bad)} of {total} images cannot be read, more than max_bad_fraction="
-            f"{encoding.max_bad_fraction:g}; repair the files or raise encoding.max_bad_fraction. "
-            f"The first: {bad[0][1]}"
-        )
-
-
-def _keep(block: Tensor) -> Tensor:
-    """To the CPU, halves as fp32 (fp64 stays)."""
+def _on_cpu(block: Tensor) -> Tensor:
+    """Half precision becomes fp32; fp64 stays."""
     return (block.float() if block.dtype in _HALF.values() else block).cpu()
-
-
-def _autocast(device: torch.device, encoding: Encoding) -> torch.autocast:
-    dtype = None if encoding.amp is False else _HALF[encoding.amp]
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
-
-
-@contextmanager
-def _bar(label: str, total: int, encoding: Encoding) -> Iterator[Callable[[int], None]]:
-    console = Console(stderr=True)
-    if not (encoding.progress and console.is_terminal and distributed.is_main()):
-        yield lambda done: None  # rich < 14.3 ends a bar with an empty line even where it is disabled
-        return
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    ) as progress:
-        task = progress.add_task(printable(label), total=total)
-        yield lambda done: progress.advance(task, done)

@@ -14,10 +14,10 @@ from hypvl.data.workers import dead_worker
 from hypvl.datasets.protocol import ImageSource
 from hypvl.datasets.user_inputs import Texts
 from hypvl.embedding.encode import Encoding, encode_images, encode_texts, text_digests
+from hypvl.embedding.protocol import EvaluableModel, Modality, Stage, Tokenizer
 from hypvl.embedding.store import EmbeddingStore, StoredGroup
 from hypvl.embedding.store_files import Entry, read_json, stamp, write_json
 from hypvl.errors import DataError, UserError
-from hypvl.evaluation.protocol import EvaluableModel, Modality, Stage, Tokenizer
 from hypvl.io.files import replacing
 from hypvl.io.redact import redact_url
 

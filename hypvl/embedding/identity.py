@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 from torch import Tensor, nn, uint8
 
-from hypvl.evaluation.protocol import EvaluableModel
+from hypvl.embedding.protocol import EvaluableModel
 
 # Attributes of modules that say how they are run, not what they compute, and the part that makes no embeddings.
 _NO_PART_OF_IT = frozenset({"training", "grad_checkpointing", "dump_patches", "call_super_init"})

@@ -3,7 +3,7 @@
 import torch
 
 from hypvl.checks import one_of
-from hypvl.evaluation.protocol import EvaluableModel, Stage
+from hypvl.embedding.protocol import EvaluableModel, Stage
 
 
 def count_parameters(model: EvaluableModel, *, stage: Stage = "trunk") -> tuple[int, int]:

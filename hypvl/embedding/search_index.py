@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hypvl.checks import one_of
+from hypvl.embedding.protocol import EvaluableModel, Modality, check_embeddings
+from hypvl.embedding.search import ranks_by_distance
 from hypvl.embedding.store_files import read_json, write_json
 from hypvl.errors import DataError, UserError
-from hypvl.evaluation.protocol import EvaluableModel, Modality
-from hypvl.evaluation.traversal import TraversableModel, check_embeddings
 from hypvl.geometry.base import Side
 from hypvl.io.files import replacing
 from hypvl.io.tensors import write_safetensors
@@ -73,7 +73,7 @@ def search_vectors(
     one_of("modality", modality, Modality)
     one_of("other", other, Modality)
     check_embeddings(embeddings)
-    if modality != other and not cast(TraversableModel, model).scorer.ranks_by_distance:
+    if modality != other and not ranks_by_distance(model):
         raise UserError(
             f"{modality} to {other}: this model ranks by an angle, which no inner product of fixed vectors gives; "
             "search with evaluate.py, or among one modality."

@@ -30,6 +30,7 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.embedding.identity import model_identity, weights_version
+from hypvl.embedding.protocol import EvaluableModel, Modality, Stage
 from hypvl.embedding.store_files import (
     INSIDE,
     Entry,
@@ -42,7 +43,6 @@ from hypvl.embedding.store_files import (
     write_json,
 )
 from hypvl.errors import CheckpointError, DataError
-from hypvl.evaluation.protocol import EvaluableModel, Modality, Stage
 from hypvl.io.tensors import write_safetensors
 
 FORMAT_VERSION = 1
@@ -105,7 +105,7 @@ class EmbeddingStore:
         self.writes = mode == "write"
         self.thumbnails = thumbnails if self.writes else 0
         self.taken, self.encoded = 0, 0
-        self.told = False  # that it was left alone
+        self.warned = False  # that it was left alone
         # The longest first: the folder that is nearest to a file names it.
         given = {name: os.path.abspath(root) for name, root in (roots or {}).items()}  # noqa: PTH100  # as below
         self._roots = sorted(given.items(), key=lambda item: -len(item[1]))

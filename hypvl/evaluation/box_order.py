@@ -4,14 +4,13 @@ import torch
 from torch import Tensor
 
 from hypvl.allowlist import configurable
-from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.hierarchy.boxes import BoxedImages
 from hypvl.diagnostics import audit
-from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.protocol import EvaluableModel, Tokenizer, check_embeddings, evaluating
 from hypvl.errors import DataError
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
-from hypvl.evaluation.traversal import check_embeddings
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.geometry.cones import Cones
 
 
@@ -62,21 +61,18 @@ class BoxOrder(Evaluator):
             )
         self.dataset = dataset
         self.aperture_factor, self.rounds = aperture_factor, rounds
-        self.encoding = Encoding() if encoding is None else encoding
+        self.encoding = encoding
         self.tokenizer = tokenizer
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, compare and count."""
         data = self.dataset
         transform = Squeeze(model.image_size)
-        images = encode_images(
-            model, data.images, transform=transform, encoding=self.encoding, label="images"
-        )
-        crops = encode_images(model, data.crops, transform=transform, encoding=self.encoding, label="boxes")
-        tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
+        images = encoder.encode_images(data.images, transform=transform, label="images")
+        crops = encoder.encode_images(data.crops, transform=transform, label="boxes")
         phrases = [box.phrase for box in data.boxes]
         names = list(dict.fromkeys([*data.captions, *phrases]))
-        keys = encode_texts(model, names, tokenizer=tokenizer, encoding=self.encoding, label="texts")
+        keys = encoder.encode_texts(names, label="texts")
         check_embeddings(images.embeddings, crops.embeddings, keys)
         text = {name: row for row, name in enumerate(names)}
         pil_image = {image: row for row, image in enumerate(images.indices.tolist())}

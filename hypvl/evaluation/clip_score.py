@@ -8,15 +8,13 @@ import torch
 from torch import Tensor
 
 from hypvl.allowlist import configurable
-from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.protocol import ImageSource, check_set
-from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating
-from hypvl.embedding.pair_scores import pair_scores
-from hypvl.embedding.truncation import truncation
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.protocol import EvaluableModel, Tokenizer, check_embeddings, evaluating
+from hypvl.embedding.search import pair_scores
 from hypvl.errors import DataError
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
-from hypvl.evaluation.traversal import check_embeddings
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.metrics import captions as metric
 
 PREFIX = "A photo depicts "
@@ -57,14 +55,7 @@ class ScoredCaptions:
     meta: dict[str, Any]
 
 
-def score_captions(
-    model: EvaluableModel,
-    data: CaptionSet,
-    *,
-    encoding: Encoding,
-    tokenizer: Tokenizer | None = None,
-    prefix: str = PREFIX,
-) -> ScoredCaptions:
+def score_captions(encoder: CachedEncoder, data: CaptionSet, *, prefix: str = PREFIX) -> ScoredCaptions:
     """Score every caption whose image can be read.
 
     ``clip_score``, ``pac_score``: 2.5 and 2.0 times the cosine of image and caption, at least 0. ``i0t_score``: 2.0
@@ -77,24 +68,22 @@ def score_captions(
     model itself thinks of a caption is ``model_score``.
 
     Args:
-        model: What scores them.
+        encoder: Of the model that scores them.
         data: The captions.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own, with the model's context length.
         prefix: Put before captions and references.
 
     Raises:
         UserError: when embeddings or scores of the model are no numbers.
         DataError: when a caption is of no image.
     """
-    tokenizer = get_tokenizer(model.context_length) if tokenizer is None else tokenizer
+    model = encoder.model
     candidates = list(dict.fromkeys(data.captions))
     references = [] if data.references is None else [text for own in data.references for text in own]
     texts = list(dict.fromkeys([*candidates, *references]))
     prompts = [prefix + text for text in texts]
-    encoded = encode_texts(model, prompts, tokenizer=tokenizer, encoding=encoding, label="captions")
+    encoded = encoder.encode_texts(prompts, label="captions")
     transform = ResizeCenterCrop(model.image_size)  # as CLIP's own, which the published scores use
-    images = encode_images(model, data.images, transform=transform, encoding=encoding)
+    images = encoder.encode_images(data.images, transform=transform)
     check_embeddings(encoded, images.embeddings)
 
     image_row = {image: row for row, image in enumerate(images.indices.tolist())}
@@ -113,9 +102,7 @@ def score_captions(
     with evaluating(model) as device:
         flat_images = model.geometry.flatten(images.embeddings.to(device)).cpu().double()
         flat_texts = model.geometry.flatten(encoded.to(device)).cpu().double()
-    meta: dict[str, Any] = {"unreadable": len(images.bad)}
-    meta["unreadable_first"] = [reason for _, reason in images.bad[:10]]
-    meta |= truncation(prompts, tokenizer=tokenizer)
+    meta = encoder.truncation(prompts)
     found = _cosine_scores(flat_images, flat_texts, pil_images, captions, own, ("clip_score", "pac_score"))
     used, said = sorted(set(pil_images.tolist())), sorted(set(captions.tolist()))
     if len(used) > 1 and len(said) > 1:
@@ -208,15 +195,13 @@ class CaptionScores(Evaluator):
         check_set(dataset, CaptionSet)
         self.dataset = dataset
         self.prefix = prefix
-        self.encoding = Encoding() if encoding is None else encoding
+        self.encoding = encoding
         self.tokenizer = tokenizer
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode and score."""
         data = self.dataset
-        found = score_captions(
-            model, data, encoding=self.encoding, tokenizer=self.tokenizer, prefix=self.prefix
-        )
+        found = score_captions(encoder, data, prefix=self.prefix)
         return EvaluationResult(
             metrics={name: sum(values) / len(values) for name, values in found.scores.items()},
             items={

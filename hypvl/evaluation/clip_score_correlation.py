@@ -4,10 +4,11 @@ from typing import Any, Literal
 
 from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import check_set
-from hypvl.embedding.encode import Encoding
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.protocol import EvaluableModel, Tokenizer
 from hypvl.errors import DataError, UserError
 from hypvl.evaluation.clip_score import PREFIX, CaptionSet, score_captions
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.metrics.correlation import kendall_tau, pearson
 
 
@@ -55,16 +56,14 @@ class CaptionCorrelation(Evaluator):
         self.dataset = dataset
         self.ratings = dataset.ratings
         self.prefix = prefix
-        self.encoding = Encoding() if encoding is None else encoding
+        self.encoding = encoding
         self.tokenizer = tokenizer
         self.main_metric = f"clip_score_kendall_{kendall}"
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, score and correlate."""
         data = self.dataset
-        found = score_captions(
-            model, data, encoding=self.encoding, tokenizer=self.tokenizer, prefix=self.prefix
-        )
+        found = score_captions(encoder, data, prefix=self.prefix)
         ratings = [self.ratings[row] for row in found.rows]
         if len(set(ratings)) < 2:
             raise DataError(

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hypvl.allowlist import configurable
-from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.composition.choices import Choice, Choices, ChoiceSet
 from hypvl.datasets.images import FileImages
 from hypvl.datasets.protocol import check_set
-from hypvl.embedding.encode import Encoding, encode_images, encode_texts
-from hypvl.embedding.pair_scores import pair_scores
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.protocol import EvaluableModel, Tokenizer
+from hypvl.embedding.search import pair_scores
 from hypvl.errors import DataError, MissingDataError
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.io.json_text import parse_json
 from hypvl.metrics.choices import Scored, auroc, choice_chance, choice_hits, detection
 
@@ -85,13 +85,13 @@ class CaptionChoice(Evaluator):
         self.kinds = kinds
         self.extra = tuple(extra)
         self.threshold = threshold
-        self.encoding = Encoding() if encoding is None else encoding
+        self.encoding = encoding
         self.tokenizer = tokenizer
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, compare and count."""
         data, choices = self.dataset, self.dataset.choices
-        scored, bad = self._scored(model)
+        scored, bad = self._scored(model, encoder)
         margins = [None if one is None else one[0] - max(one[1]) for one in scored]
         result = EvaluationResult(
             metrics={},
@@ -117,18 +117,17 @@ class CaptionChoice(Evaluator):
         self._count(scored, result)
         return result
 
-    def _scored(self, model: EvaluableModel) -> tuple[list[Scored], list[tuple[int, str]]]:
+    def _scored(
+        self, model: EvaluableModel, encoder: CachedEncoder
+    ) -> tuple[list[Scored], list[tuple[int, str]]]:
         """The scores of each choice, and the images that cannot be read."""
         choices = self.dataset.choices
         texts = list(dict.fromkeys(text for choice in choices for text in (choice.caption, *choice.foils)))
         row = {text: i for i, text in enumerate(texts)}
-        tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
-        keys = encode_texts(model, texts, tokenizer=tokenizer, encoding=self.encoding, label="captions")
-        images = encode_images(
-            model,
+        keys = encoder.encode_texts(texts, label="captions")
+        images = encoder.encode_images(
             self.dataset.images,
             transform=ResizeCenterCrop(model.image_size),
-            encoding=self.encoding,
         )
         of_image: dict[int, list[int]] = {}
         for i, choice in enumerate(choices):

@@ -10,9 +10,11 @@ from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics import audit, structure
 from hypvl.diagnostics.verdict import interpret
-from hypvl.embedding.encode import Encoding, evaluating, search
-from hypvl.embedding.pairs import Matched, encode_matched
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.pairs import EncodedPairs, encode_pairs
+from hypvl.embedding.protocol import EvaluableModel, Tokenizer, evaluating
+from hypvl.embedding.search import search
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.euclidean import Euclidean
 
@@ -67,16 +69,14 @@ class GeometryAudit(Evaluator):
         self.dataset = dataset
         self.limit, self.sample, self.rounds = limit, sample, rounds
         self.aperture_factor = aperture_factor
-        self.encoding = Encoding() if encoding is None else encoding
+        self.encoding = encoding
         self.tokenizer = tokenizer
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, measure and interpret."""
-        pairs = encode_matched(
-            model,
+        pairs = encode_pairs(
+            encoder,
             self.dataset,
-            encoding=self.encoding,
-            tokenizer=self.tokenizer,
             limit=self.limit,
             what="audit",
         )
@@ -129,7 +129,7 @@ class GeometryAudit(Evaluator):
             **_at_bound(geometry),
         }
 
-    def _flat_agreement(self, model: EvaluableModel, pairs: Matched) -> list[float]:
+    def _flat_agreement(self, model: EvaluableModel, pairs: EncodedPairs) -> list[float]:
         """Of each image 100 where its nearest caption in flat coordinates is the model's best, else 0."""
         own = search(model, pairs.images, pairs.texts, k=1, query_modality="image", key_modality="text")[1][
             :, 0

@@ -4,19 +4,12 @@ import torch
 from torch import Tensor
 
 from hypvl.allowlist import configurable
-from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.hierarchy.caption_chains import CaptionChains
-from hypvl.embedding.encode import (
-    EncodedImages,
-    Encoding,
-    encode_images,
-    encode_texts,
-    evaluating,
-)
-from hypvl.embedding.topk import check_scores
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
-from hypvl.evaluation.traversal import check_embeddings, find_root, radius
+from hypvl.embedding.encode import CachedEncoder, EncodedImages, Encoding
+from hypvl.embedding.protocol import EvaluableModel, Tokenizer, check_embeddings, check_scores, evaluating
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
+from hypvl.evaluation.traversal import find_root, radius
 from hypvl.geometry.base import Geometry
 from hypvl.metrics.chains import along_radii, level_tau
 
@@ -71,22 +64,19 @@ class HierarCaps(Evaluator):
         self.dataset = dataset
         self.steps = steps
         self.root_text = root_text
-        self.encoding = Encoding() if encoding is None else encoding
+        self.encoding = encoding
         self.tokenizer = tokenizer
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, order, retrieve and count."""
         data = self.dataset
-        tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
         names = list(dict.fromkeys(text for chain in data.chains for text in chain))
         row = {text: i for i, text in enumerate(names)}
         asked = names if self.root_text is None else [*names, self.root_text]
-        texts = encode_texts(model, asked, tokenizer=tokenizer, encoding=self.encoding, label="captions")
-        images = encode_images(
-            model,
+        texts = encoder.encode_texts(asked, label="captions")
+        images = encoder.encode_images(
             data.images,
             transform=ResizeCenterCrop(model.image_size),
-            encoding=self.encoding,
             label="images",
         )
         chains = [[row[text] for text in chain] for chain in data.chains]

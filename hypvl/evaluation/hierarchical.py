@@ -9,9 +9,10 @@ from hypvl.allowlist import configurable
 from hypvl.datasets.hierarchy.is_a import read_is_a, read_words
 from hypvl.datasets.images import FileImages
 from hypvl.datasets.protocol import ClassificationSet
-from hypvl.embedding.encode import Encoding
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.protocol import EvaluableModel, Tokenizer
 from hypvl.errors import DataError, MissingDataError
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 from hypvl.io.json_text import parse_json
 from hypvl.metrics import hierarchy
@@ -72,7 +73,7 @@ class HierarchicalClassification(Evaluator):
                 f"{tree}: has no path between the classes {self.nodes[0]!r} and {apart[0]!r}; connect them by a root."
             )
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Classify and measure."""
         result = self.classification(model)
         labels, predicted = result.items["label"], result.items["predicted"]

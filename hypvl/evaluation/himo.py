@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from hypvl.allowlist import configurable
-from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.protocol import RetrievalSet, check_set
-from hypvl.embedding.encode import Encoding, encode_images, encode_texts
-from hypvl.embedding.pair_scores import pair_scores
-from hypvl.embedding.pairs import Chosen
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.pairs import SomeImages
+from hypvl.embedding.protocol import EvaluableModel, Tokenizer
+from hypvl.embedding.search import pair_scores
 from hypvl.errors import DataError
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.metrics.correlation import pearson
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -61,11 +61,11 @@ class HiMo(Evaluator):
         self.dataset = dataset
         self.ks = tuple(sorted(set(ks)))
         self.limit = limit
-        self.encoding = Encoding() if encoding is None else encoding
+        self.encoding = encoding
         self.tokenizer = tokenizer
         self.main_metric = f"himo@{self.ks[0]}"
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Cut, encode, score and correlate."""
         data = self.dataset
         first: dict[int, str] = {}
@@ -79,8 +79,9 @@ class HiMo(Evaluator):
         short = len(first) - len(chosen)
         if self.limit is not None and self.limit < len(chosen):
             chosen = [chosen[i * len(chosen) // self.limit] for i in range(self.limit)]
-        images = encode_images(
-            model, Chosen(data.images, chosen), transform=Squeeze(model.image_size), encoding=self.encoding
+        images = encoder.encode_images(
+            SomeImages(data.images, chosen),
+            transform=Squeeze(model.image_size),
         )
         rows = [chosen[i] for i in images.indices.tolist()]
         grown = {
@@ -90,8 +91,7 @@ class HiMo(Evaluator):
         if not names:
             raise DataError(f"HiMo: no readable image has a caption of {self.ks[0]} sentences.")
         place = {text: i for i, text in enumerate(names)}
-        tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
-        keys = encode_texts(model, names, tokenizer=tokenizer, encoding=self.encoding, label="texts")
+        keys = encoder.encode_texts(names, label="texts")
         metrics: dict[str, float] = {}
         samples: dict[str, list[float]] = {}
         scores: dict[str, list[list[float] | None]] = {}

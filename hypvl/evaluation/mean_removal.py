@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from hypvl.checks import one_of
 from hypvl.embedding.identity import model_fingerprint as model_fingerprint
+from hypvl.embedding.protocol import EvaluableModel, Modality, Stage, check_embeddings
 from hypvl.errors import CheckpointError, ConfigError, DataError
-from hypvl.evaluation.protocol import EvaluableModel, Evaluator, Modality, Stage
-from hypvl.evaluation.traversal import check_embeddings
+from hypvl.evaluation.protocol import Evaluator
 from hypvl.geometry.base import Geometry
 from hypvl.io.tensors import write_safetensors, write_torch
 

@@ -17,10 +17,12 @@ from hypvl.diagnostics.gap import (
     relative_modality_gap,
     signed_centroid_distance,
 )
-from hypvl.embedding.encode import Encoding, evaluating, search
-from hypvl.embedding.pairs import encode_matched
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.pairs import encode_pairs
+from hypvl.embedding.protocol import EvaluableModel, Tokenizer, evaluating
+from hypvl.embedding.search import search
 from hypvl.evaluation.mean_removal import centre, flat_mean
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.geometry.base import Geometry
 from hypvl.metrics.ranking import recall_chance
 
@@ -80,16 +82,14 @@ class ModalityGap(Evaluator):
         self.dataset = dataset
         self.deltas = [float(delta) for delta in deltas]
         self.limit = limit
-        self.encoding = Encoding() if encoding is None else encoding
+        self.encoding = encoding
         self.tokenizer = tokenizer
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, measure, centre, measure again, and move."""
-        pairs = encode_matched(
-            model,
+        pairs = encode_pairs(
+            encoder,
             self.dataset,
-            encoding=self.encoding,
-            tokenizer=self.tokenizer,
             limit=self.limit,
             what="modality gap",
         )

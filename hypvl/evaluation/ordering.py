@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from hypvl.checks import one_of
-from hypvl.embedding.encode import search
-from hypvl.embedding.topk import check_scores
-from hypvl.evaluation.protocol import EvaluableModel, Modality
-from hypvl.evaluation.traversal import check_embeddings, radius
+from hypvl.embedding.protocol import EvaluableModel, Modality, check_embeddings, check_scores
+from hypvl.embedding.search import search
+from hypvl.evaluation.traversal import radius
 from hypvl.geometry.base import Geometry
 from hypvl.numerics import working_dtype
 

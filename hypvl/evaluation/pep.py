@@ -8,11 +8,12 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics.audit import derangement
-from hypvl.embedding.encode import Encoding, evaluating
-from hypvl.embedding.pair_scores import pair_scores
-from hypvl.embedding.pairs import encode_matched
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.pairs import encode_pairs
+from hypvl.embedding.protocol import EvaluableModel, Tokenizer, evaluating
+from hypvl.embedding.search import pair_scores
 from hypvl.errors import DataError
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.geometry.base import Geometry
 
 
@@ -63,16 +64,14 @@ class EntailmentPairs(Evaluator):
         check_set(dataset, RetrievalSet)
         self.dataset = dataset
         self.negatives, self.limit, self.seed = negatives, limit, seed
-        self.encoding = Encoding() if encoding is None else encoding
+        self.encoding = encoding
         self.tokenizer = tokenizer
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, draw, score and compare."""
-        matched = encode_matched(
-            model,
+        matched = encode_pairs(
+            encoder,
             self.dataset,
-            encoding=self.encoding,
-            tokenizer=self.tokenizer,
             limit=self.limit,
             what="PEP",
         )

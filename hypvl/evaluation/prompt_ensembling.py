@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.protocol import EvaluableModel
+from hypvl.embedding.protocol import EvaluableModel
 from hypvl.geometry.sphere import mean_direction
 
 Ensemble: TypeAlias = Literal["model", "normalized_mean", "raw_mean", "tangent_mean", "score_mean"]

@@ -1,59 +1,58 @@
-"""What an evaluator asks of a model, and what it returns."""
+"""What every evaluator is: a data set, a few settings, and one method that measures.
+
+The pattern (see :mod:`hypvl.evaluation.retrieval` and :mod:`hypvl.evaluation.zero_shot`)::
+
+    @dataclass
+    class Foo(Evaluator):
+        '''What is measured, metrics with their units, items. Args: the fields below.'''
+
+        dataset: RetrievalSet
+        _: KW_ONLY
+        limit: int | None = None
+
+        main_metric = "foo_recall@1"
+
+        def __post_init__(self) -> None:              # checks only; derived values get a leading underscore
+            check_set(self.dataset, RetrievalSet)
+
+        def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
+            texts = encoder.encode_texts(self.dataset.captions, label="captions")
+            images = encoder.encode_images(self.dataset.images, transform=Squeeze(model.image_size))
+            return EvaluationResult(metrics, items=items, meta={"images": len(self.dataset.images)})
+
+``encoding`` and ``tokenizer`` are arguments of every evaluator and stand in this base class alone, as do the entries
+that every ``meta`` holds. An evaluator never sees the store of embeddings: the encoder has it.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any
 
-from torch import Tensor, nn
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.protocol import EvaluableModel, Tokenizer
+from hypvl.embedding.store import EmbeddingStore
 
-from hypvl.geometry.base import Geometry
-
-Modality: TypeAlias = Literal["image", "text"]
-Stage: TypeAlias = Literal["trunk", "features", "embeddings"]
-
-
-class EvaluableModel(Protocol):
-    """A model as evaluation sees it; every recipe of hypvl is one, and so may be anything else."""
-
-    geometry: Geometry
-    image_size: int
-    context_length: int
-    training: bool
-
-    def encode_image(self, images: Tensor, stage: Stage = "embeddings") -> Tensor:
-        """uint8 (B, 3, H, W) -> (B, width) for the trunk, (B, D) for features and embeddings."""
-
-    def encode_text(self, tokens: Tensor, stage: Stage = "embeddings") -> Tensor:
-        """int64 (B, L) padded with 0 -> (B, width) for the trunk, (B, D) for features and embeddings."""
-
-    def scores(
-        self, query: Tensor, key: Tensor, *, query_modality: Modality, key_modality: Modality
-    ) -> Tensor:
-        """Embeddings (Q, D), (K, D) -> (Q, K); higher = closer."""
-
-    def class_scores(self, image_embeddings: Tensor, prompt_features: Sequence[Tensor]) -> Tensor:
-        """Images (Q, D) and the prompt features of C classes, C times (P_c, D) -> (Q, C)."""
-
-    def pool(self, features: Tensor, *, modality: Modality) -> Tensor:
-        """Features of several views of one thing, (..., P, D) -> one embedding (..., D)."""
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Where they are is where the inputs go."""
-
-    def train(self, mode: bool = True) -> Any:
-        """Switch dropout and the like on or off, as ``nn.Module.train``."""
+_REASONS = 10  # how many unreadable images are named
 
 
-class Tokenizer(Protocol):
-    """Texts -> int64 (B, L), padded with 0."""
+@dataclass(frozen=True)
+class EvaluationContext:
+    """How a run evaluates; what an evaluator was built with comes first.
 
-    def __call__(self, texts: Sequence[str]) -> Tensor: ...
+    Args:
+        encoding: Batches, workers, precision, progress bars; None = the defaults.
+        tokenizer: Of texts; None = hypvl's own, with the model's context length.
+        store: Embeddings that are there already; in write mode what is encoded is added. None = everything is encoded.
+    """
+
+    encoding: Encoding | None = None
+    tokenizer: Tokenizer | None = None
+    store: EmbeddingStore | None = None
 
 
 @dataclass
 class EvaluationResult:
-    """What an evaluator found out.
+    """What an evaluator measured.
 
     Attributes:
         metrics: Name -> value; shares are percent. A metric with a chance level has it beside it, as
@@ -74,12 +73,49 @@ class EvaluationResult:
     strata: dict[str, list[Any]] = field(default_factory=dict)
 
 
+@dataclass(kw_only=True)
 class Evaluator(ABC):
-    """One measurement of a model on one data set."""
+    """One measurement of a model on one data set.
 
-    #: The metric to look at first.
-    main_metric: str
+    Args:
+        encoding: Batches, workers, precision; None = those of the context.
+        tokenizer: In place of the context's, of the texts where the evaluator encodes any.
+
+    Attributes:
+        main_metric: The metric to look at first.
+    """
+
+    main_metric: str = field(init=False)
+    encoding: Encoding | None = None
+    tokenizer: Tokenizer | None = None
+
+    def __call__(self, model: EvaluableModel, context: EvaluationContext | None = None) -> EvaluationResult:
+        """Measure. The model is left as it was: same mode, same parameters, no gradients.
+
+        The meta of the result says, beside what the evaluator itself puts there, ``unreadable`` (how many images could
+        not be read), ``unreadable_first`` (why, of the first ten) and ``main_metric``.
+        """
+        context = EvaluationContext() if context is None else context
+        encoder = CachedEncoder(
+            model,
+            encoding=context.encoding if self.encoding is None else self.encoding,
+            tokenizer=context.tokenizer if self.tokenizer is None else self.tokenizer,
+            store=context.store,
+        )
+        result = self.measure(model, encoder)
+        of_every_evaluator = {
+            "unreadable": len(encoder.unreadable),
+            "unreadable_first": [reason for _, reason in encoder.unreadable[:_REASONS]],
+            "main_metric": self.main_metric,
+        }
+        result.meta = {**of_every_evaluator, **result.meta}
+        return result
 
     @abstractmethod
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
-        """Measure. The model is left as it was: same mode, same parameters, no gradients."""
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
+        """Metrics, items and meta of a model.
+
+        Args:
+            model: Scores, pools, and shows its geometry.
+            encoder: Encodes images and texts by this model.
+        """

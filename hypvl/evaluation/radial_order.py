@@ -5,9 +5,10 @@ import torch
 from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics import audit
-from hypvl.embedding.encode import Encoding, evaluating
-from hypvl.embedding.pairs import encode_matched
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.pairs import encode_pairs
+from hypvl.embedding.protocol import EvaluableModel, Tokenizer, evaluating
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 
 
 @configurable("evaluate")
@@ -53,16 +54,14 @@ class RadialOrder(Evaluator):
         check_set(dataset, RetrievalSet)
         self.dataset = dataset
         self.rounds, self.limit, self.seed = rounds, limit, seed
-        self.encoding = Encoding() if encoding is None else encoding
+        self.encoding = encoding
         self.tokenizer = tokenizer
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, compare and shuffle."""
-        pairs = encode_matched(
-            model,
+        pairs = encode_pairs(
+            encoder,
             self.dataset,
-            encoding=self.encoding,
-            tokenizer=self.tokenizer,
             limit=self.limit,
             what="radial order",
         )

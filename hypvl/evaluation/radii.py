@@ -3,13 +3,13 @@
 import torch
 
 from hypvl.allowlist import configurable
-from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.protocol import RetrievalSet, check_set
-from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.protocol import EvaluableModel, Tokenizer, check_embeddings, evaluating
 from hypvl.errors import DataError
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
-from hypvl.evaluation.traversal import check_embeddings, find_root, radius
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
+from hypvl.evaluation.traversal import find_root, radius
 
 
 @configurable("evaluate")
@@ -36,19 +36,14 @@ class EmbeddingRadii(Evaluator):
     ) -> None:
         check_set(dataset, RetrievalSet)
         self.dataset = dataset
-        self.encoding = Encoding() if encoding is None else encoding
+        self.encoding = encoding
         self.tokenizer = tokenizer
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode and measure."""
         data = self.dataset
-        tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
-        texts = encode_texts(
-            model, data.captions, tokenizer=tokenizer, encoding=self.encoding, label="captions"
-        )
-        images = encode_images(
-            model, data.images, transform=Squeeze(model.image_size), encoding=self.encoding
-        )
+        texts = encoder.encode_texts(data.captions, label="captions")
+        images = encoder.encode_images(data.images, transform=Squeeze(model.image_size))
         with evaluating(model) as device:
             both = torch.cat([images.embeddings, texts]).to(device)
             check_embeddings(both)

@@ -1,7 +1,7 @@
 """Zero-shot retrieval: images for a text and texts for an image, by the model's own score."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
@@ -10,21 +10,14 @@ from torch import Tensor
 
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
-from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop, Squeeze
 from hypvl.datasets.protocol import RetrievalSet, check_set
-from hypvl.embedding.encode import (
-    EncodedImages,
-    Encoding,
-    encode_images,
-    encode_texts,
-    search_both_ways,
-)
-from hypvl.embedding.exact_ranks import exact_ranks
-from hypvl.embedding.truncation import truncation
+from hypvl.embedding.encode import CachedEncoder, EncodedImages
+from hypvl.embedding.protocol import EvaluableModel, Modality
+from hypvl.embedding.search import exact_ranks, search_both_ways
 from hypvl.errors import DataError
 from hypvl.evaluation.further_positives import FurtherPositives, positive_metrics, right_positions
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Modality, Tokenizer
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.metrics import ranking
 from hypvl.metrics.retrieval import median_rank
 
@@ -54,6 +47,7 @@ class _Way:
 
 
 @configurable("evaluate")
+@dataclass
 class ZeroShotRetrieval(Evaluator):
     """Recall@K, mean recall and median rank, both ways.
 
@@ -92,70 +86,54 @@ class ZeroShotRetrieval(Evaluator):
         resize: ``squeeze`` the whole image to a square, as MERU does, or ``crop`` the centre of the resized image,
             as CLIP and those that build on it do.
         positives: Further right pairs, see :func:`hypvl.datasets.retrieval.positives.caption_positives`.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own, with the model's context length.
         query_chunk: Queries scored at once.
         key_chunk: Gallery items scored at once.
     """
 
-    main_metric = "text_to_image_recall@1"
+    dataset: RetrievalSet
+    _: KW_ONLY
+    ks: Sequence[int] = (1, 5, 10)
+    depth: int = 100
+    folds: int = 1
+    resize: Resize = "squeeze"
+    positives: FurtherPositives | None = None
+    query_chunk: int = 512
+    key_chunk: int = 4096
 
-    def __init__(
-        self,
-        dataset: RetrievalSet,
-        *,
-        ks: Sequence[int] = (1, 5, 10),
-        depth: int = 100,
-        folds: int = 1,
-        resize: Resize = "squeeze",
-        positives: FurtherPositives | None = None,
-        encoding: Encoding | None = None,
-        tokenizer: Tokenizer | None = None,
-        query_chunk: int = 512,
-        key_chunk: int = 4096,
-    ) -> None:
-        check_set(dataset, RetrievalSet)
-        one_of("resize", resize, Resize)
-        if not ks or min(ks) < 1:
-            raise ValueError(f"ks: got {list(ks)}; expected at least one cut-off, each at least 1.")
-        if not 1 <= folds <= len(dataset.images):
-            raise ValueError(f"folds: got {folds}; expected 1 … {len(dataset.images)}, the number of images.")
-        if positives is not None and folds > 1:
+    def __post_init__(self) -> None:
+        one_of("resize", self.resize, Resize)
+        check_set(self.dataset, RetrievalSet)
+        if not self.ks or min(self.ks) < 1:
+            raise ValueError(f"ks: got {list(self.ks)}; expected at least one cut-off, each at least 1.")
+        if not 1 <= self.folds <= len(self.dataset.images):
+            raise ValueError(
+                f"folds: got {self.folds}; expected 1 … {len(self.dataset.images)}, the number of images."
+            )
+        if self.positives is not None and self.folds > 1:
             raise ValueError("positives: are of the whole gallery; expected folds=1 with them.")
-        self.dataset = dataset
-        self.resize = resize
-        self.ks = tuple(sorted(set(ks)))
-        self.depth = max(depth, self.ks[-1])
-        self.folds = folds
-        self.positives = positives
-        self.encoding = Encoding() if encoding is None else encoding
-        self.tokenizer = tokenizer
-        self.query_chunk = query_chunk
-        self.key_chunk = key_chunk
+        if self.positives is not None:
+            check_set(self.positives, FurtherPositives, name="positives")
+        self.ks = tuple(sorted(set(self.ks)))
+        self.depth = max(self.depth, self.ks[-1])
         self.main_metric = (
-            f"text_to_image_recall@{self.ks[0]}" if positives is None else "text_to_image_map@r"
+            f"text_to_image_recall@{self.ks[0]}" if self.positives is None else "text_to_image_map@r"
         )
-        if positives is not None:
-            check_set(positives, FurtherPositives, name="positives")
-        self._texts_of: list[list[int]] = [[] for _ in range(len(dataset.images))]
-        for caption, image in enumerate(dataset.caption_image):
+        self._texts_of: list[list[int]] = [[] for _ in range(len(self.dataset.images))]
+        for caption, image in enumerate(self.dataset.caption_image):
             self._texts_of[image].append(caption)
-        self._right = None if positives is None else right_positions(dataset, positives)
+        self._right = None if self.positives is None else right_positions(self.dataset, self.positives)
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, search both ways and count."""
         data = self.dataset
-        tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
-        texts = encode_texts(
-            model, data.captions, tokenizer=tokenizer, encoding=self.encoding, label="captions"
-        )
+        texts = encoder.encode_texts(data.captions, label="captions")
         fit = Squeeze if self.resize == "squeeze" else ResizeCenterCrop
-        images = encode_images(model, data.images, transform=fit(model.image_size), encoding=self.encoding)
+        images = encoder.encode_images(data.images, transform=fit(model.image_size))
         count = len(data.images)
         cuts = [fold * count // self.folds for fold in range(self.folds + 1)]
         parts = [self._both_ways(model, texts, images, range(begin, end)) for begin, end in pairwise(cuts)]
-        result = EvaluationResult({}, self._items(parts), self._meta(images, cuts))
-        result.meta |= truncation(data.captions, tokenizer=tokenizer)
+        result = EvaluationResult({}, self._items(parts), self._meta(cuts))
+        result.meta |= encoder.truncation(data.captions)
         for way in ("text_to_image", "image_to_text"):
             self._count_recalls(result, way, [part[way] for part in parts])
         recalls = [f"{way}_recall@{k}" for way in ("text_to_image", "image_to_text") for k in self.ks]
@@ -309,7 +287,7 @@ class ZeroShotRetrieval(Evaluator):
                 rows["image_top1"] = list(top)
         return rows
 
-    def _meta(self, images: EncodedImages, cuts: Sequence[int]) -> dict[str, Any]:
+    def _meta(self, cuts: Sequence[int]) -> dict[str, Any]:
         data = self.dataset
         meta: dict[str, Any] = {
             "images": len(data.images),
@@ -318,9 +296,6 @@ class ZeroShotRetrieval(Evaluator):
             "images_without_captions": sum(not own for own in self._texts_of),
             "depth": self.depth,
             "resize": self.resize,
-            "unreadable": len(images.bad),
-            "unreadable_first": [reason for _, reason in images.bad[:10]],
-            "main_metric": self.main_metric,
         }
         if self.folds > 1:
             meta["fold_images"] = [end - begin for begin, end in pairwise(cuts)]

@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from hypvl.checks import one_of
-from hypvl.embedding.topk import check_scores
-from hypvl.errors import UserError
-from hypvl.evaluation.protocol import EvaluableModel
+from hypvl.embedding.protocol import EvaluableModel, check_embeddings, check_scores
 from hypvl.geometry.base import Geometry
 from hypvl.numerics import working_dtype
 
@@ -247,21 +245,6 @@ def traverse(
         entailment_mask=holds is not None,
         texts_in_reach=len(names) if holds is None else int(holds.any(dim=0).sum()),
     )
-
-
-def check_embeddings(*embeddings: Tensor) -> None:
-    """Refuse NaN and infinity, which is what a model that has diverged gives.
-
-    Raises:
-        UserError: naming how many embeddings are affected.
-    """
-    rows = [block.reshape(-1, block.shape[-1]).isfinite().all(dim=-1) for block in embeddings]
-    bad = sum(int((~finite).sum()) for finite in rows)
-    if bad:
-        raise UserError(
-            f"the model's embeddings: {bad} of {sum(map(len, rows))} hold NaN or infinity; expected numbers. "
-            "Its weights have probably diverged: use an earlier checkpoint."
-        )
 
 
 def radius(geometry: Geometry, embeddings: Tensor, *, root: Tensor | None = None) -> Tensor:

@@ -7,12 +7,12 @@ import torch
 
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
-from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.images import FileImages
-from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.protocol import EvaluableModel, Tokenizer, evaluating
 from hypvl.errors import DataError, MissingDataError
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.evaluation.traversal import (
     ROOT_NAME,
     Entailment,
@@ -84,19 +84,16 @@ class TraversalLevels(Evaluator):
             ) from error
         self.steps = steps
         self.entailment: Entailment = entailment
-        self.encoding = Encoding() if encoding is None else encoding
+        self.encoding = encoding
         self.tokenizer = tokenizer
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, traverse and count."""
-        tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
         names = list(self.levels)
-        texts = encode_texts(model, names, tokenizer=tokenizer, encoding=self.encoding, label="text pool")
-        images = encode_images(
-            model,
+        texts = encoder.encode_texts(names, label="text pool")
+        images = encoder.encode_images(
             FileImages(self.paths),
             transform=ResizeCenterCrop(model.image_size),
-            encoding=self.encoding,
             label="scenes",
         )
         traversable = cast(TraversableModel, model)  # every model of hypvl shows its scorer

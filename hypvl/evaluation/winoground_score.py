@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from math import fsum
 
 from hypvl.allowlist import configurable
-from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.composition.choices import GroupSet
 from hypvl.datasets.protocol import check_set
-from hypvl.embedding.encode import Encoding, encode_images, encode_texts
-from hypvl.embedding.pair_scores import pair_scores
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.protocol import EvaluableModel, Tokenizer
+from hypvl.embedding.search import pair_scores
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.metrics.choices import GROUP_CHANCE, group_hits, margins
 
 
@@ -47,21 +47,18 @@ class CaptionGroups(Evaluator):
         if not dataset.groups:
             raise ValueError("dataset: got no groups; expected at least one.")
         self.dataset = dataset
-        self.encoding = Encoding() if encoding is None else encoding
+        self.encoding = encoding
         self.tokenizer = tokenizer
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, compare both ways and count."""
         groups = self.dataset.groups
         texts = list(dict.fromkeys(text for group in groups for text in group.captions))
         row = {text: i for i, text in enumerate(texts)}
-        tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
-        captions = encode_texts(model, texts, tokenizer=tokenizer, encoding=self.encoding, label="captions")
-        images = encode_images(
-            model,
+        captions = encoder.encode_texts(texts, label="captions")
+        images = encoder.encode_images(
             self.dataset.images,
             transform=ResizeCenterCrop(model.image_size),
-            encoding=self.encoding,
         )
         place = {image: i for i, image in enumerate(images.indices.tolist())}
         whole = [i for i, group in enumerate(groups) if all(image in place for image in group.images)]

@@ -1,23 +1,24 @@
 """Zero-shot classification: the class whose prompts are closest to the image, by the model's own score."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
 from hypvl.allowlist import configurable
-from hypvl.data.tokenizer import get_tokenizer
+from hypvl.checks import one_of
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.classification.prompts import class_prompts, generic_templates
 from hypvl.datasets.protocol import ClassificationSet, check_set
-from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating
-from hypvl.embedding.topk import check_scores
+from hypvl.embedding.encode import CachedEncoder
+from hypvl.embedding.protocol import EvaluableModel, check_scores, evaluating
 from hypvl.errors import DataError
 from hypvl.evaluation.probes.class_metrics import METRIC_NAMES, MetricName, measure
 from hypvl.evaluation.probes.labelled import Label, check_labels, classes_of, is_multi_label
-from hypvl.evaluation.prompt_ensembling import Ensemble, check_ensemble, class_scorer
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Tokenizer
+from hypvl.evaluation.prompt_ensembling import Ensemble, class_scorer
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.metrics import ranking
 
 #: A metric as the results call it, or as ELEVATER does.
@@ -34,6 +35,7 @@ _MAX_BLOCK = 1024
 
 
 @configurable("evaluate")
+@dataclass
 class ZeroShotClassification(Evaluator):
     """Accuracy of naming images through prompts.
 
@@ -59,8 +61,6 @@ class ZeroShotClassification(Evaluator):
         ensemble: How the prompts of a class make one score, see ``ensembling.class_scorer``.
         metric: The one to look at first, by its name or ELEVATER's; None = ``mean_per_class``, and
             ``map_11_points`` where images have several labels.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own, with the model's context length.
 
     Raises:
         ValueError: when the prompts, names or metric do not fit the classes, or for another ensemble or metric.
@@ -70,57 +70,45 @@ class ZeroShotClassification(Evaluator):
         2022, ELEVATER (arXiv 2204.08790).
     """
 
-    main_metric = "mean_per_class_accuracy"
+    dataset: ClassificationSet
+    prompts: Sequence[str] | Mapping[str, Sequence[str]] | None = None
+    _: KW_ONLY
+    class_names: Sequence[str] | None = None
+    ensemble: Ensemble = "model"
+    metric: Metric | None = None
 
-    def __init__(
-        self,
-        dataset: ClassificationSet,
-        prompts: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
-        *,
-        class_names: Sequence[str] | None = None,
-        ensemble: Ensemble = "model",
-        metric: Metric | None = None,
-        encoding: Encoding | None = None,
-        tokenizer: Tokenizer | None = None,
-    ) -> None:
-        check_set(dataset, ClassificationSet)
-        self.dataset = dataset
-        self.class_names = list(dataset.classes if class_names is None else class_names)
-        if len(self.class_names) != len(dataset.classes):
+    def __post_init__(self) -> None:
+        one_of("ensemble", self.ensemble, Ensemble)
+        check_set(self.dataset, ClassificationSet)
+        self.classes = list(self.dataset.classes if self.class_names is None else self.class_names)
+        if len(self.classes) != len(self.dataset.classes):
             raise ValueError(
-                f"class_names: got {len(self.class_names)}; expected {len(dataset.classes)}, one per class."
+                f"class_names: got {len(self.classes)}; expected {len(self.dataset.classes)}, one per class."
             )
-        if prompts is None:
-            prompts = generic_templates() if dataset.prompts is None else dataset.prompts
-        self.prompts = class_prompts(prompts, self.class_names)
-        check_ensemble(ensemble)
-        self.ensemble = ensemble
-        self.multi_label = is_multi_label(cast(Sequence[Label], dataset.labels))
-        self.main_metric = self._main_metric(metric)
-        self.encoding = Encoding() if encoding is None else encoding
-        self.tokenizer = tokenizer
+        prompts = self.dataset.prompts if self.prompts is None else self.prompts
+        self.class_prompts = class_prompts(generic_templates() if prompts is None else prompts, self.classes)
+        self.multi_label = is_multi_label(cast(Sequence[Label], self.dataset.labels))
+        self.main_metric = self._main_metric(self.metric)
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, score and count."""
         given = cast(Sequence[Label], self.dataset.labels)
-        check_labels(given, self.dataset.keys, num_classes=len(self.class_names))
+        check_labels(given, self.dataset.keys, num_classes=len(self.classes))
         # Of several labels in ascending order; a label that stands alone stays a number.
         labels = [sorted(classes_of(label)) if self.multi_label else classes_of(label)[0] for label in given]
-        prompt_features = self._encode_prompts(model)
-        images = encode_images(
-            model,
-            _Images(self.dataset),
-            transform=ResizeCenterCrop(model.image_size),
-            encoding=self.encoding,
-        )
+        texts = [text for texts in self.class_prompts for text in texts]
+        features = encoder.encode_texts(texts, stage="features", label="prompts")
+        prompt_features = features.split([len(texts) for texts in self.class_prompts])  # C times (P_c, D)
+        transform = ResizeCenterCrop(model.image_size)
+        images = encoder.encode_images(_Images(self.dataset), transform=transform)
         items: dict[str, list[Any]] = {
             "key": list(self.dataset.keys),
             "label": labels,
             **{name: [None] * len(labels) for name in ("predicted", "score", "label_rank")},
         }
-        count, total = len(self.class_names), sum(len(features) for features in prompt_features)
+        count = len(self.classes)
         table = torch.zeros(len(labels), count) if self.multi_label or count == 2 else None
-        chunk = max(1, min(_MAX_BLOCK, _BLOCK_ELEMENTS // total))
+        chunk = max(1, min(_MAX_BLOCK, _BLOCK_ELEMENTS // len(texts)))
         with evaluating(model) as device:
             on_device = [features.to(device) for features in prompt_features]
             score = class_scorer(model, on_device, ensemble=self.ensemble)
@@ -151,16 +139,13 @@ class ZeroShotClassification(Evaluator):
             items=items,
             meta={
                 "images": len(labels),
-                "classes": self.class_names,
+                "classes": self.classes,
                 "classes_without_images": sorted(
                     set(range(count)) - {c for label in labels for c in classes_of(label)}
                 ),
-                "prompts": len([text for texts in self.prompts for text in texts]),
-                "prompts_of_first_class": self.prompts[0],
+                "prompts": len(texts),
+                "prompts_of_first_class": self.class_prompts[0],
                 "ensemble": self.ensemble,
-                "unreadable": len(images.bad),
-                "unreadable_first": [reason for _, reason in images.bad[:10]],
-                "main_metric": self.main_metric,
             },
             samples=samples,
             strata={"mean_per_class_accuracy": labels} if "mean_per_class_accuracy" in samples else {},
@@ -177,27 +162,18 @@ class ZeroShotClassification(Evaluator):
             raise ValueError(
                 f"metric: got {metric!r} for a set with {labels} an image; expected one of {', '.join(expected)}."
             )
-        if metric == "roc_auc" and len(self.class_names) != 2:
+        if metric == "roc_auc" and len(self.classes) != 2:
             raise ValueError(
-                f"metric: got 'roc_auc' for {len(self.class_names)} classes; expected accuracy or mean_per_class, "
+                f"metric: got 'roc_auc' for {len(self.classes)} classes; expected accuracy or mean_per_class, "
                 "or a set of two classes."
             )
         return METRICS[metric]
-
-    def _encode_prompts(self, model: EvaluableModel) -> list[Tensor]:
-        """Features of the prompts, one (P_c, D) per class."""
-        tokenizer = get_tokenizer(model.context_length) if self.tokenizer is None else self.tokenizer
-        texts = [text for texts in self.prompts for text in texts]
-        features = encode_texts(
-            model, texts, tokenizer=tokenizer, encoding=self.encoding, stage="features", label="prompts"
-        )
-        return list(features.split([len(texts) for texts in self.prompts]))
 
     def _one(
         self, table: Tensor | None, items: dict[str, list[Any]], bad: list[int]
     ) -> tuple[dict[str, float], dict[str, list[float]]]:
         """Metrics and samples of images with one label each; the table of scores where there are two classes."""
-        count, labels, ranks = len(self.class_names), items["label"], items["label_rank"]
+        count, labels, ranks = len(self.classes), items["label"], items["label_rank"]
         # Means over the classes that occur: a guess among all C names is right once in C whatever the class.
         found = {
             "mean_per_class_accuracy": ranking.mean_per_class_accuracy(items["predicted"], labels),

@@ -1,80 +1,59 @@
 """Zero-shot classification that also writes class probabilities down."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from hypvl.allowlist import configurable
-from hypvl.datasets.protocol import ClassificationSet
-from hypvl.embedding.encode import Encoding
+from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.model_size import count_parameters
+from hypvl.embedding.protocol import EvaluableModel
 from hypvl.evaluation.probes.prediction_files import PredictionFiles
 from hypvl.evaluation.probes.supervised import class_probabilities
-from hypvl.evaluation.prompt_ensembling import Ensemble
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Tokenizer
-from hypvl.evaluation.zero_shot import Metric, ZeroShotClassification
+from hypvl.evaluation.protocol import EvaluationResult
+from hypvl.evaluation.zero_shot import ZeroShotClassification
 
 #: What a model's scores are multiplied with before the softmax, as published for cosines.
 SCALE = 100.0
 
 
 @configurable("evaluate")
+@dataclass
 class ZeroShotPredictions(ZeroShotClassification):
     """:class:`hypvl.evaluation.zero_shot.ZeroShotClassification`, with prediction files where a folder is named.
 
     Probabilities are the softmax of 100 times the model's scores; with several labels an image the sigmoid of each
-    class' score, which keeps the order of images by class that mean average precision counts. Nothing is taken from
-    or added to a store of embeddings while predictions are written.
+    class' score, which keeps the order of images by class that mean average precision counts.
 
     Args:
-        dataset: Labelled images.
-        prompts: As for zero-shot classification.
-        class_names: Names in place of the data set's.
-        ensemble: How the prompts of a class make one score; all but ``score_mean``.
-        metric: The one to look at first.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own.
-        predictions: Where to write class probabilities; None = nowhere.
+        predictions: Where to write class probabilities; None = nowhere. The other arguments are those of zero-shot
+            classification, all ensembles but ``score_mean``.
 
     Raises:
         ValueError: as zero-shot classification, and for the ensemble ``score_mean`` with predictions.
     """
 
-    def __init__(
-        self,
-        dataset: ClassificationSet,
-        prompts: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
-        *,
-        class_names: Sequence[str] | None = None,
-        ensemble: Ensemble = "model",
-        metric: Metric | None = None,
-        encoding: Encoding | None = None,
-        tokenizer: Tokenizer | None = None,
-        predictions: PredictionFiles | None = None,
-    ) -> None:
-        super().__init__(
-            dataset,
-            prompts,
-            class_names=class_names,
-            ensemble=ensemble,
-            metric=metric,
-            encoding=encoding,
-            tokenizer=tokenizer,
-        )
-        self.predictions = None if predictions is None or predictions.folder is None else predictions
-        if self.predictions is not None and ensemble == "score_mean":
+    _: KW_ONLY
+    predictions: PredictionFiles | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.predictions is not None and self.predictions.folder is None:
+            self.predictions = None
+        if self.predictions is not None and self.ensemble == "score_mean":
             raise ValueError(
                 "ensemble: got 'score_mean' with predictions; expected one that scores by class."
             )
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Evaluate, and write."""
         if self.predictions is None:
-            return super().__call__(model)
+            return super().measure(model, encoder)
         heard = _Listening(model)
-        result = super().__call__(heard)
+        result = super().measure(cast(EvaluableModel, heard), encoder)
         missing = [i for i, found in enumerate(result.items["predicted"]) if found is None]
         gone = set(missing)
         scores = torch.cat(heard.scores_given).double()

@@ -1,7 +1,7 @@
 """Metrics: pure functions of score matrices, predictions or ranked lists. Shares are in percent.
 
 Ties. Of equal scores the lower column index comes first, everywhere in this file and in
-:func:`hypvl.embedding.encode.search`, so that a result depends on nothing but the scores. A constant score
+:func:`hypvl.embedding.search.search`, so that a result depends on nothing but the scores. A constant score
 matrix therefore prefers class 0, and has the mean per-class accuracy of chance.
 """
 

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.images import FileImages
-from hypvl.embedding.encode import Encoding, encode_images, encode_texts, evaluating, search
+from hypvl.embedding.encode import Encoding, encode_images, encode_texts
+from hypvl.embedding.protocol import evaluating
+from hypvl.embedding.search import search
 from hypvl.errors import DataError, UserError
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hypvl.embedding.encode import search
+from hypvl.embedding.search import search
 from hypvl.embedding.search_index import build_index, load_index, save_index, search_vectors
 from hypvl.errors import DataError, UserError
 from hypvl.geometry.euclidean import Euclidean

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from hypvl.embedding.encode import Encoding
+from hypvl.embedding.protocol import EvaluableModel
 from hypvl.errors import DataError, UserError
-from hypvl.evaluation.protocol import EvaluableModel, Evaluator
+from hypvl.evaluation.protocol import Evaluator
 from hypvl.metrics.bootstrap import bootstrap_intervals
 from tests.evaluation.fakes import FakeModel
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hypvl.datasets.candidate_captions import JudgedCaptions, captions_of
-from hypvl.embedding.encode import Encoding
+from hypvl.embedding.encode import CachedEncoder, Encoding
 from hypvl.errors import DataError
 from hypvl.evaluation.clip_score import CaptionScores, score_captions
 from hypvl.evaluation.protocol import Evaluator
@@ -25,6 +25,10 @@ HALF = math.sqrt(0.5)
 
 class FlatModel(FakeModel):
     geometry = Euclidean()
+
+
+def encoder(model: FakeModel, encoding: Encoding = PLAIN) -> CachedEncoder:
+    return CachedEncoder(model, encoding=encoding, tokenizer=FakeTokenizer())
 
 
 def write(
@@ -119,7 +123,7 @@ def test_a_caption_that_is_judged_twice_is_scored_once(tmp_path: Path) -> None:
         references=None,
         ratings=None,
     )
-    found = score_captions(FlatModel(), twice, encoding=PLAIN, tokenizer=FakeTokenizer())
+    found = score_captions(encoder(FlatModel()), twice)
     assert found.meta["distinct_pairs"] == 2
     assert all(len(scores) == 3 and scores[0] == scores[2] for scores in found.scores.values())
 
@@ -140,8 +144,8 @@ def test_cosines_on_a_hyperboloid_are_of_tangent_vectors(tmp_path: Path) -> None
 
     Curved.geometry = geometry
     data = write(tmp_path, CAPTIONS, references=REFERENCES)
-    found = score_captions(Curved(), data, encoding=PLAIN, tokenizer=FakeTokenizer()).scores
-    flat = score_captions(FlatModel(), data, encoding=PLAIN, tokenizer=FakeTokenizer()).scores
+    found = score_captions(encoder(Curved()), data).scores
+    flat = score_captions(encoder(FlatModel()), data).scores
     # Directions are those of the flat model; the model's own score sees radii too.
     for name in ("clip_score", "ref_pac_score", "i0t_score"):
         assert found[name] == pytest.approx(flat[name], rel=1e-5, abs=1e-6)
@@ -152,9 +156,4 @@ def test_only_broken_images_are_an_error(tmp_path: Path) -> None:
     data = write(tmp_path, {"a": "red"})
     broken(tmp_path / "images" / "a.png")
     with pytest.raises(DataError, match=r"images can be read|cannot be read"):
-        score_captions(
-            FlatModel(),
-            data,
-            encoding=Encoding(num_workers=0, max_bad_fraction=1.0),
-            tokenizer=FakeTokenizer(),
-        )
+        score_captions(encoder(FlatModel(), Encoding(num_workers=0, max_bad_fraction=1.0)), data)

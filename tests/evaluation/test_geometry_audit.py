@@ -9,7 +9,7 @@ import torch
 
 from hypvl.datasets.retrieval.table import jsonl
 from hypvl.embedding.encode import Encoding
-from hypvl.embedding.pairs import Matched
+from hypvl.embedding.pairs import EncodedPairs
 from hypvl.errors import DataError
 from hypvl.evaluation.geometry_audit import GeometryAudit, spread
 from hypvl.evaluation.protocol import Evaluator
@@ -92,7 +92,7 @@ def test_nearest_in_flat_coordinates_far_from_the_origin(tmp_path: Path) -> None
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(60, 8, generator=generator) + 1000.0
     texts = images + 0.3 * torch.randn(60, 8, generator=generator)
-    pairs = Matched(images, texts, [str(i) for i in range(60)], [f"text {i}" for i in range(60)], {})
+    pairs = EncodedPairs(images, texts, [str(i) for i in range(60)], [f"text {i}" for i in range(60)], {})
     assert GeometryAudit(captioned(tmp_path))._flat_agreement(Exact(), pairs) == [100.0] * 60
 
 

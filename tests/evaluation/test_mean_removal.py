@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hypvl.datasets.classification.folders import ImageFolderSet
 from hypvl.datasets.retrieval.table import jsonl
-from hypvl.embedding.encode import Encoding
+from hypvl.embedding.encode import CachedEncoder, Encoding
 from hypvl.errors import CheckpointError, ConfigError, DataError, UserError
 from hypvl.evaluation.mean_removal import (
     Recorder,
@@ -119,7 +119,7 @@ def test_before_normalising_the_mean_is_gone_exactly() -> None:
 class OnlyImages(Evaluator):
     main_metric = "none"
 
-    def __call__(self, model: Any) -> EvaluationResult:
+    def measure(self, model: Any, encoder: CachedEncoder) -> EvaluationResult:
         model.encode_image(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
         return EvaluationResult({})
 

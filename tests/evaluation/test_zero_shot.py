@@ -112,14 +112,14 @@ def test_prompts_of_the_model_s_own_way(tmp_path: Path) -> None:
 def test_prompts_of_the_set_are_the_default(tmp_path: Path) -> None:
     colors(tmp_path)
     own = ImageFolderSet(tmp_path, prompts=["so {c}"])
-    assert evaluate(own, None).prompts[0] == ["so blue"]  # type: ignore[attr-defined]
+    assert evaluate(own, None).class_prompts[0] == ["so blue"]  # type: ignore[attr-defined]
     plain = ImageFolderSet(tmp_path)
-    assert "a photo of a blue." in evaluate(plain, None).prompts[0]  # type: ignore[attr-defined]
+    assert "a photo of a blue." in evaluate(plain, None).class_prompts[0]  # type: ignore[attr-defined]
 
 
 def test_names_take_the_place_of_the_set_s_own(tmp_path: Path) -> None:
     evaluator = ZeroShotClassification(colors(tmp_path), ["{}"], class_names=["b", "g", "r"])
-    assert evaluator.prompts == [["b"], ["g"], ["r"]]
+    assert evaluator.class_prompts == [["b"], ["g"], ["r"]]
     with pytest.raises(ValueError, match="class_names: got 1; expected 3"):
         ZeroShotClassification(colors(tmp_path), ["{}"], class_names=["b"])
 

@@ -9,13 +9,14 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.datasets.classification.splits import shuffled
 from hypvl.datasets.protocol import ClassificationSet, check_set
-from hypvl.embedding.encode import Encoding, evaluating
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.protocol import EvaluableModel, Stage, evaluating
 from hypvl.errors import DataError
 from hypvl.evaluation.probes.image_pool import Pool, encode_pool
 from hypvl.evaluation.probes.kmeans import Clustering, best_kmeans
 from hypvl.evaluation.probes.labelled import check_labels, classes_of, is_multi_label
 from hypvl.evaluation.probes.logistic import check_features
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Stage
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.geometry.sphere import normalize
 from hypvl.metrics import clustering
 
@@ -104,12 +105,12 @@ class KMeansClustering(Evaluator):
         self.iterations = iterations
         self.restarts = restarts
         self.seeds = list(seeds)
-        self.encoding = Encoding() if encoding is None else encoding
+        self.encoding = encoding
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, cluster and compare."""
         encoded = encode_pool(
-            model, self.pool, None, stage=self.stage, encoding=self.encoding, label="images"
+            model, self.pool, None, stage=self.stage, encoding=encoder.encoding, label="images"
         )
         positions = encoded.positions
         if self.clusters > len(positions):

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import ClassificationSet
-from hypvl.embedding.encode import Encoding
+from hypvl.embedding.encode import CachedEncoder, Encoding
 from hypvl.embedding.model_size import count_parameters
+from hypvl.embedding.protocol import EvaluableModel, Stage
 from hypvl.errors import DataError, UserError
 from hypvl.evaluation.probes.image_pool import encode_pool
 from hypvl.evaluation.probes.labelled import Label
@@ -21,7 +22,6 @@ from hypvl.evaluation.probes.prediction_files import PredictionFiles
 from hypvl.evaluation.probes.supervised import Learnt, Plan, Run, SupervisedEvaluator, class_probabilities
 from hypvl.evaluation.probes.sweep import COARSE_GRID, halving_search
 from hypvl.evaluation.probes.training_images import FeatureBatches, ImageBatches, TrainingBatches
-from hypvl.evaluation.protocol import EvaluableModel, Stage
 from hypvl.evaluation.zero_shot import Metric
 
 #: The published search: of each learning rate, weight decays as :mod:`hypvl.evaluation.probes.sweep` searches them.
@@ -155,7 +155,7 @@ class FineTune(SupervisedEvaluator):
         """Fixed rates are not chosen."""
         return self.tuning == "swept"
 
-    def learn(self, model: EvaluableModel, plans: Sequence[Plan]) -> Learnt:
+    def learn(self, model: EvaluableModel, encoder: CachedEncoder, plans: Sequence[Plan]) -> Learnt:
         """Train on each plan and predict the test images."""
         positions = sorted({i for plan in plans for i in plan.both})
         if self.trainable == "head":
@@ -164,16 +164,16 @@ class FineTune(SupervisedEvaluator):
                 self.pool,
                 positions,
                 stage=self.stage,
-                encoding=self.encoding,
+                encoding=encoder.encoding,
                 label="training images",
             )
             test = encode_pool(
-                model, self.test, None, stage=self.stage, encoding=self.encoding, label="test images"
+                model, self.test, None, stage=self.stage, encoding=encoder.encoding, label="test images"
             )
             batches: TrainingBatches = FeatureBatches(train, test)
         else:
             # What a trained copy gives is no embedding of the model: it is neither looked up nor kept.
-            encoding = replace(self.encoding, store=None)
+            encoding = replace(encoder.encoding, store=None)
             batches = ImageBatches(self.pool, self.test, positions, stage=self.stage, encoding=encoding)
         runs = [self._run(model, batches, plan) for plan in plans]
         return Learnt(runs, bad=batches.bad_test, bad_training=len(batches.bad_training))
@@ -272,7 +272,9 @@ class FineTune(SupervisedEvaluator):
             weight_decay=rates.weight_decay,
             momentum=self.momentum,
         )
-        scaler = torch.amp.GradScaler(device.type, enabled=self.encoding.amp == "fp16")
+        scaler = torch.amp.GradScaler(
+            device.type, enabled=self.encoding is not None and self.encoding.amp == "fp16"
+        )
         targets = self.targets(self.pool.labels).to(device)
         order = [
             batch for _ in range(epochs) for batch in _shuffled_batches(positions, self.batch_size, generator)

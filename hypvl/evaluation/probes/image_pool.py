@@ -9,10 +9,10 @@ from hypvl.checks import one_of
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.protocol import ClassificationSet
 from hypvl.embedding.encode import Encoding, encode_images
+from hypvl.embedding.protocol import EvaluableModel, Stage
 from hypvl.errors import DataError
 from hypvl.evaluation.probes.labelled import Label
 from hypvl.evaluation.probes.logistic import check_features
-from hypvl.evaluation.protocol import EvaluableModel, Stage
 
 
 class Pool:

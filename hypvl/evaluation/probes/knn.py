@@ -7,11 +7,13 @@ from torch import Tensor
 
 from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import ClassificationSet, check_set
-from hypvl.embedding.encode import Encoding, search
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.protocol import EvaluableModel, Stage
+from hypvl.embedding.search import search
 from hypvl.errors import DataError
 from hypvl.evaluation.probes.image_pool import Pool, encode_pool
 from hypvl.evaluation.probes.labelled import Label, check_labels, classes_of, is_multi_label
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Stage
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.geometry.sphere import Sphere, normalize
 from hypvl.metrics import ranking
 from hypvl.metrics.neighbours import neighbour_votes
@@ -105,14 +107,14 @@ class KNNClassification(Evaluator):
         self.temperature = temperature
         self.similarity = similarity
         self.stage: Stage = stage
-        self.encoding = Encoding() if encoding is None else encoding
+        self.encoding = encoding
         self.query_chunk = query_chunk
         self.key_chunk = key_chunk
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, search and let vote."""
         trained, tested = (
-            encode_pool(model, pool, None, stage=self.stage, encoding=self.encoding, label=label)
+            encode_pool(model, pool, None, stage=self.stage, encoding=encoder.encoding, label=label)
             for pool, label in ((self.train, "training images"), (self.test, "test images"))
         )
         compared = model if self.similarity == "model" else cast(EvaluableModel, _ByCosine(model))

@@ -9,14 +9,14 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.datasets.protocol import ClassificationSet
-from hypvl.embedding.encode import Encoding
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.protocol import EvaluableModel, Stage
 from hypvl.evaluation.probes.image_pool import PoolFeatures, encode_pool
 from hypvl.evaluation.probes.labelled import Label
 from hypvl.evaluation.probes.logistic import LogisticModels, LogisticPath, Precision
 from hypvl.evaluation.probes.prediction_files import PredictionFiles
 from hypvl.evaluation.probes.supervised import Learnt, Plan, Run, SupervisedEvaluator
 from hypvl.evaluation.probes.sweep import COARSE_GRID, SweepResult, halving_search
-from hypvl.evaluation.protocol import EvaluableModel, Stage
 from hypvl.evaluation.zero_shot import Metric
 
 Normalization = Literal["none", "l2", "standard"]
@@ -97,14 +97,14 @@ class LinearProbe(SupervisedEvaluator):
         self.max_iterations = max_iterations
         self.precision: Precision = precision
 
-    def learn(self, model: EvaluableModel, plans: Sequence[Plan]) -> Learnt:
+    def learn(self, model: EvaluableModel, encoder: CachedEncoder, plans: Sequence[Plan]) -> Learnt:
         """Encode once what any seed needs; search, fit and predict for each."""
         positions = sorted({i for plan in plans for i in plan.both})
         trained = encode_pool(
-            model, self.pool, positions, stage=self.stage, encoding=self.encoding, label="training images"
+            model, self.pool, positions, stage=self.stage, encoding=encoder.encoding, label="training images"
         )
         tested = encode_pool(
-            model, self.test, None, stage=self.stage, encoding=self.encoding, label="test images"
+            model, self.test, None, stage=self.stage, encoding=encoder.encoding, label="test images"
         )
         runs = [self._probe(trained, tested, plan) for plan in plans]
         return Learnt(runs, bad=tested.bad, bad_training=len(trained.bad))

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from hypvl.checks import one_of
 from hypvl.datasets.protocol import ClassificationSet, check_set
-from hypvl.embedding.encode import Encoding
+from hypvl.embedding.encode import CachedEncoder, Encoding
 from hypvl.embedding.model_size import count_parameters
+from hypvl.embedding.protocol import EvaluableModel, Stage
 from hypvl.errors import DataError
 from hypvl.evaluation.probes.class_metrics import Measured, measure
 from hypvl.evaluation.probes.image_pool import Pool
@@ -26,7 +27,7 @@ from hypvl.evaluation.probes.labelled import (
     is_multi_label,
 )
 from hypvl.evaluation.probes.prediction_files import PredictionFiles
-from hypvl.evaluation.protocol import EvaluableModel, EvaluationResult, Evaluator, Stage
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.evaluation.zero_shot import METRICS, Metric
 
 
@@ -168,7 +169,7 @@ class SupervisedEvaluator(Evaluator):
         self.shots = shots
         self.seeds = [int(seed) for seed in seeds]
         self.stage: Stage = stage
-        self.encoding = Encoding() if encoding is None else encoding
+        self.encoding = encoding
         self.predictions = predictions
 
     @property
@@ -177,13 +178,13 @@ class SupervisedEvaluator(Evaluator):
         return True
 
     @abstractmethod
-    def learn(self, model: EvaluableModel, plans: Sequence[Plan]) -> Learnt:
+    def learn(self, model: EvaluableModel, encoder: CachedEncoder, plans: Sequence[Plan]) -> Learnt:
         """Train on each plan and predict the test images."""
 
-    def __call__(self, model: EvaluableModel) -> EvaluationResult:
+    def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Train and measure."""
         plans = [self._plan(seed) for seed in self.seeds]
-        learnt = self.learn(model, plans)
+        learnt = self.learn(model, encoder, plans)
         missing, runs = [position for position, _ in learnt.bad], learnt.runs
         found = [measure(run.probabilities, self.test.labels, missing=missing) for run in runs]
         if self.main_metric not in found[0].metrics:

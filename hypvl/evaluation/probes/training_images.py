@@ -8,11 +8,11 @@ from torch import Tensor
 
 from hypvl.checks import one_of
 from hypvl.data.transforms import ResizeCenterCrop
-from hypvl.embedding.encode import Encoding, encode_images, evaluating
+from hypvl.embedding.encode import Encoding, encode_images
 from hypvl.embedding.loading import load_batches
+from hypvl.embedding.protocol import EvaluableModel, Stage, evaluating
 from hypvl.errors import DataError
 from hypvl.evaluation.probes.image_pool import Images, Pool, PoolFeatures
-from hypvl.evaluation.protocol import EvaluableModel, Stage
 
 #: Decoded training images up to this many bytes stay in memory.
 MEMORY = 1 << 31

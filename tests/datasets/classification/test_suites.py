@@ -37,7 +37,7 @@ def test_every_entry_is_built_from_its_miniature(suite: str, tmp_path: Path) -> 
     for name in config.evaluate:
         evaluator = instantiate(config.evaluate[name])
         assert isinstance(evaluator, ZeroShotClassification), name
-        assert len(evaluator.prompts) == len(evaluator.class_names) and all(evaluator.prompts)
+        assert len(evaluator.class_prompts) == len(evaluator.classes) and all(evaluator.class_prompts)
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -58,8 +58,9 @@ def test_a_set_is_evaluated_with_both_styles(tmp_path: Path) -> None:
         evaluator = instantiate(config.evaluate.dtd)
         evaluator.tokenizer = FakeTokenizer()
         # The fake knows colours: call the classes by theirs.
-        evaluator.prompts = [
-            [text.replace("banded", "red").replace("dotted", "blue") for text in texts] for texts in evaluator.prompts
-        ]  # fmt: skip
+        evaluator.class_prompts = [
+            [text.replace("banded", "red").replace("dotted", "blue") for text in texts]
+            for texts in evaluator.class_prompts
+        ]
         result = evaluator(FakeModel())
         assert result.metrics["top1_accuracy"] == 100.0 and result.meta["prompts"] == count

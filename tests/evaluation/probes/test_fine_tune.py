@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from hypvl.datasets.classification.folders import ImageFolderSet
 from hypvl.embedding.encode import Encoding
+from hypvl.embedding.protocol import EvaluableModel
 from hypvl.errors import DataError, UserError
 from hypvl.evaluation.probes.fine_tune import FineTune
 from hypvl.evaluation.probes.training_images import ImageBatches
-from hypvl.evaluation.protocol import EvaluableModel, Evaluator
+from hypvl.evaluation.protocol import Evaluator
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, broken
 from tests.evaluation.probes.test_linear_probe import Listed, folders

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hypvl.embedding.encode import search, search_both_ways
-from hypvl.embedding.topk import BestKeys
+from hypvl.embedding.search import StreamingTopK, exact_ranks, pair_scores, search, search_both_ways
 from hypvl.errors import UserError
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.euclidean import Euclidean
@@ -17,6 +16,7 @@ from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.product import Product
 from hypvl.geometry.scorers import Cosine, ExteriorAngle, NegativeDistance, Scorer
 from hypvl.geometry.sphere import Sphere
+from hypvl.metrics.ranking import first_hit_ranks, rank_keys
 from tests.evaluation.fakes import FakeModel
 
 FORMS: dict[str, tuple[Geometry, Scorer]] = {
@@ -102,7 +102,7 @@ def test_ties_go_to_the_lower_key_in_any_order_of_blocks_sizes(order: str, k: in
     scores[3, 20] = math.inf
     expected = [sorted(range(37), key=lambda j, row=row: (-row[j], j))[:k] for row in scores.tolist()]
     for size in (1, 5, 36):
-        best = BestKeys(k)
+        best = StreamingTopK(k)
         for at in range(0, 37, size):
             best.add(scores[:, at : at + size], at)
         values, keys = best.on_cpu()
@@ -111,7 +111,7 @@ def test_ties_go_to_the_lower_key_in_any_order_of_blocks_sizes(order: str, k: in
 
 
 def test_nan_is_refused_wherever_it_comes() -> None:
-    best = BestKeys(1)
+    best = StreamingTopK(1)
     best.add(torch.ones(2, 3), 0)
     with pytest.raises(UserError, match="1 of 6 in a block are NaN"):
         best.add(torch.tensor([[0.0, math.nan, 0.0], [2.0, 0.0, 0.0]]), 3)
@@ -154,3 +154,50 @@ def test_a_model_that_says_nothing_of_its_scores_is_searched_twice() -> None:
     assert model.score_blocks == [(2, 3), (3, 2)]
     ways: dict[str, Any] = {"query_modality": "text", "key_modality": "image"}
     assert torch.equal(search(model, rows[:2], rows, k=1, **ways)[1], there[1])
+
+
+def ranks(queries: torch.Tensor, keys: torch.Tensor, right: list[list[int]], **chunks: int) -> list[int]:
+    return exact_ranks(
+        FakeModel(), queries, keys, right, query_modality="text", key_modality="image", **chunks
+    )
+
+
+@pytest.mark.parametrize(
+    "chunks", [{}, {"query_chunk": 1, "key_chunk": 1}, {"query_chunk": 3, "key_chunk": 4}]
+)
+def test_exact_ranks_are_those_of_a_full_sort(chunks: dict[str, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    # Small whole numbers: many ties, and exact scores whatever the blocks.
+    queries = torch.randint(-2, 3, (7, 3), generator=generator).float()
+    keys = torch.randint(-2, 3, (11, 3), generator=generator).float()
+    right = [[q % 11, (5 * q + 2) % 11, 10] for q in range(7)]
+    expected = first_hit_ranks(rank_keys(queries @ keys.T), right)
+    assert ranks(queries, keys, right, **chunks) == expected
+    assert len(set(expected)) > 2
+
+
+def test_exact_ranks_refuse_queries_without_a_right_key_and_nan() -> None:
+    with pytest.raises(ValueError, match="a query has no right key"):
+        ranks(torch.zeros(2, 3), torch.zeros(2, 3), [[0], []])
+    with pytest.raises(UserError, match="NaN"):
+        ranks(torch.full((1, 3), torch.nan), torch.zeros(2, 3), [[0]])
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 64])
+def test_pair_scores_are_those_asked_for_in_order(chunk: int) -> None:
+    queries = torch.tensor([[1.0, 0, 0], [0, 2, 0], [0, 0, 3]])
+    keys = torch.tensor([[1.0, 1, 1], [10, 20, 30], [0, 5, 7], [9, 9, 9]])
+    model = FakeModel()
+    found = pair_scores(
+        model, queries, keys, [[1, 0, 1], [], [2]], query_modality="image", key_modality="text", chunk=chunk
+    )
+    assert found == [[10.0, 1.0, 10.0], [], [21.0]]
+    assert model.training and max(k for _, k in model.score_blocks) <= 3  # key 3 is never scored
+
+
+def test_pair_scores_refuse_a_wrong_number_of_entries_and_nan() -> None:
+    one = torch.ones(1, 3)
+    with pytest.raises(ValueError, match="asked: got 2 entries for 1 queries"):
+        pair_scores(FakeModel(), one, one, [[0], [0]], query_modality="image", key_modality="text")
+    with pytest.raises(UserError, match="NaN"):
+        pair_scores(FakeModel(), one, one * float("nan"), [[0]], query_modality="text", key_modality="image")

@@ -1,0 +1,93 @@
+"""A model as evaluation sees it, and what is refused of its embeddings and scores."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from hypvl.errors import UserError
+from hypvl.geometry.base import Geometry
+
+Modality: TypeAlias = Literal["image", "text"]
+Stage: TypeAlias = Literal["trunk", "features", "embeddings"]
+
+
+class EvaluableModel(Protocol):
+    """A model as evaluation sees it; every recipe of hypvl is one, and so may be anything else."""
+
+    geometry: Geometry
+    image_size: int
+    context_length: int
+    training: bool
+
+    def encode_image(self, images: Tensor, stage: Stage = "embeddings") -> Tensor:
+        """uint8 (B, 3, H, W) -> (B, width) for the trunk, (B, D) for features and embeddings."""
+
+    def encode_text(self, tokens: Tensor, stage: Stage = "embeddings") -> Tensor:
+        """int64 (B, L) padded with 0 -> (B, width) for the trunk, (B, D) for features and embeddings."""
+
+    def scores(
+        self, query: Tensor, key: Tensor, *, query_modality: Modality, key_modality: Modality
+    ) -> Tensor:
+        """Embeddings (Q, D), (K, D) -> (Q, K); higher = closer."""
+
+    def class_scores(self, image_embeddings: Tensor, prompt_features: Sequence[Tensor]) -> Tensor:
+        """Images (Q, D) and the prompt features of C classes, C times (P_c, D) -> (Q, C)."""
+
+    def pool(self, features: Tensor, *, modality: Modality) -> Tensor:
+        """Features of several views of one image or text, (..., P, D) -> one embedding (..., D)."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Inputs go to the device of the first one."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch dropout and the like on or off, as ``nn.Module.train``."""
+
+
+class Tokenizer(Protocol):
+    """Texts -> int64 (B, L), padded with 0."""
+
+    def __call__(self, texts: Sequence[str]) -> Tensor: ...
+
+
+@contextmanager
+def evaluating(model: EvaluableModel) -> Iterator[torch.device]:
+    """Inference mode and evaluation mode inside, the mode of before afterwards; yields the model's device."""
+    was_training = model.training
+    model.train(False)
+    try:
+        with torch.inference_mode():
+            yield next((p.device for p in model.parameters()), torch.device("cpu"))
+    finally:
+        model.train(was_training)
+
+
+def check_embeddings(*embeddings: Tensor) -> None:
+    """Refuse NaN and infinity in embeddings (..., D): the model has diverged.
+
+    Raises:
+        UserError: with the number of embeddings that are affected.
+    """
+    rows = [block.reshape(-1, block.shape[-1]).isfinite().all(dim=-1) for block in embeddings]
+    bad = sum(int((~finite).sum()) for finite in rows)
+    if bad:
+        raise UserError(
+            f"the model's embeddings: {bad} of {sum(map(len, rows))} hold NaN or infinity; expected numbers. "
+            "Its weights have probably diverged: use an earlier checkpoint."
+        )
+
+
+def check_scores(scores: Tensor) -> None:
+    """Refuse NaN in scores, which would otherwise come out as some accuracy: the model has diverged.
+
+    Raises:
+        UserError: with the number of NaN.
+    """
+    bad = int(scores.isnan().sum())
+    if bad:
+        raise UserError(
+            f"the model's scores: {bad} of {scores.numel()} in a block are NaN; expected numbers. "
+            "Its weights have probably diverged: evaluate an earlier checkpoint."
+        )
