@@ -30,7 +30,7 @@ from hypvl.cli.evaluate import main as evaluate
 from hypvl.config import LazyConfig, instantiate
 from hypvl.training.learner import Learner
 from hypvl.training.loop import Trainer
-from hypvl.training.precision import Precision
+from hypvl.training.step import Precision
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = str(Path(hypvl.__file__).resolve().parent) + "/"

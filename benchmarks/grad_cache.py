@@ -25,8 +25,7 @@ from benchmarks.common import count, counts, report
 from hypvl.config import LazyConfig, instantiate
 from hypvl.training.grad_cache import GradCache
 from hypvl.training.learner import Learner
-from hypvl.training.precision import Precision
-from hypvl.training.step import forward_backward
+from hypvl.training.step import Precision, forward_backward
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "train_meru_vit_s.py"
 START, END, TOKENS = 49406, 49407, 12

@@ -1,32 +1,22 @@
-"""Checkpoints of a run: written whole or not at all, found again, verified, and restored exactly.
+"""Checkpoint files of a run: written whole or not at all, verified, found again, and removed when they are old.
 
 A checkpoint is a ZIP archive with a CRC-32 of every member (:mod:`hypvl.io.archives`): what is verified lies in the
 file itself, so that no file beside it can be lost, be older than it, or be missing for a run of an earlier version.
 """
 
 import contextlib
-import random
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from loguru import logger
 
-from hypvl import distributed
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.io.archives import zip_damage
 from hypvl.io.files import exclusive_lock, write_atomically
 from hypvl.io.tensors import write_torch
-from hypvl.models.checkpoint_io import (
-    FORMAT_VERSION,
-    LAST_NAME,
-    checkpoints,
-    last_checkpoint,
-    periodic_iteration,
-)
+from hypvl.models.checkpoint_io import LAST_NAME, checkpoints, last_checkpoint, periodic_iteration
 
 LOCK_NAME = ".lock"
 METRICS_NAME = "metrics.jsonl"
@@ -47,7 +37,7 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], *, name: str, keep: 
 
     Args:
         folder: The run's folder.
-        state: What to save; ``format_version`` is added.
+        state: What to save.
         name: File name.
         keep: How many periodic checkpoints stay, at least 1; None = all.
 
@@ -62,7 +52,7 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], *, name: str, keep: 
         raise ValueError(f"keep: got {keep}; expected at least 1, or None for all.")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
-    write_torch(path, {"format_version": FORMAT_VERSION, **state})
+    write_torch(path, dict(state))
     write_atomically(folder / LAST_NAME, name + "\n")
     if keep is not None:
         _retain(folder, keep, upto=periodic_iteration(path))
@@ -177,42 +167,6 @@ class RunFolder:
             f"--output-dir: {self.folder} already holds a run ({held}); add --resume to continue it, "
             "or name another folder."
         )
-
-
-def seed_everything(seed: int) -> None:
-    """Seed every global generator of this process: torch's, NumPy's and Python's."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  # the global state others may use
-    random.seed(seed)
-
-
-def random_state() -> list[dict[str, Any]]:
-    """State of this process's generators, of every rank in rank order (a collective)."""
-    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
-    kind, keys, pos, has_gauss, cached = np.random.get_state()  # noqa: NPY002  # the global state others may use
-    state["numpy"] = [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), pos, has_gauss, cached]
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return distributed.gather_objects(state)
-
-
-def restore_random_state(states: list[dict[str, Any]]) -> None:
-    """Give this process the generators' state it had; with another number of processes, say so and go on."""
-    if len(states) != distributed.world_size():
-        logger.warning(
-            "random state: saved by {} processes, running {}; dropout draws anew, the data order is unchanged",
-            len(states),
-            distributed.world_size(),
-        )
-        return
-    state = states[distributed.rank()]
-    torch.set_rng_state(state["torch"])
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, pos, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), pos, has_gauss, cached))  # noqa: NPY002
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
 
 
 def _retain(folder: Path, keep: int, *, upto: int | None) -> None:

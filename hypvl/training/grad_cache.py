@@ -12,13 +12,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
+from hypvl.errors import ConfigError
 from hypvl.losses.base import LossOutput, PairContext, View
-from hypvl.training.averaging import GradientAverage
-from hypvl.training.generators import rng_state, set_rng_state
 from hypvl.training.learner import Learner, Rows, rows_of
-from hypvl.training.precision import Precision
-from hypvl.training.row_checks import refuse_batch_statistics, refuse_coupled_rows, refuse_other_features
+from hypvl.training.step import GradientAverage, Precision
+
+# Largest relative difference that is rounding: another kernel, packed texts. A batch statistic of two rows is far off.
+_ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
+_ROUNDING_16_BIT = 5e-2
+_ADVICE = (
+    "use an encoder whose norms see one row at a time (LayerNorm, GroupNorm, frozen batch norms), or leave "
+    "train.grad_cache.micro_batch at null and train.accumulate at 1."
+)
 
 
 @dataclass(frozen=True)
@@ -48,9 +56,9 @@ class GradCache:
     Then gradients are averaged over ranks, once. Time: one more forward pass of the trunks, so about 4/3 of the direct
     step. Memory: the activations of one micro-batch of one view, and what is kept of a row (its inputs and outputs).
 
-    Trunks whose rows depend on each other are refused, as are those that keep something from one call to the next;
-    the first step looks for both (see :mod:`hypvl.training.row_checks`). With dropout a row draws other numbers than in
-    the direct step, unless the micro-batch is the batch: of the same distribution, and the same ones in passes 1 and 3.
+    Trunks whose rows depend on each other are refused, as are those that keep something from one call to the next:
+    the first step looks for both. With dropout a row draws other numbers than in the direct step, unless the
+    micro-batch is the batch; they are of the same distribution, and the same ones in passes 1 and 3.
 
     Args:
         micro_batch: Rows of a view that are encoded at once, at least 1.
@@ -76,7 +84,7 @@ class GradCache:
         module: nn.Module,
         batch: Mapping[str, Any],
         *,
-        precision: "Precision",
+        precision: Precision,
         scaler: torch.amp.GradScaler,
     ) -> tuple[LossOutput, PairContext]:
         """Loss of the batch and its gradients, added into ``.grad``; arguments as for ``forward_backward``."""
@@ -97,11 +105,11 @@ class GradCache:
         self._checked = True
         return output, ctx
 
-    def _check(self, learner: Learner, batch: Mapping[str, Any], *, precision: "Precision") -> None:
-        refuse_batch_statistics(learner)
+    def _check(self, learner: Learner, batch: Mapping[str, Any], *, precision: Precision) -> None:
+        check_no_batch_statistics(learner)
         with _forked(precision.device), precision.autocast():
             for view in learner.views:
-                refuse_coupled_rows(learner, view, rows_of(view, batch))
+                check_rows_independent(learner, view, rows_of(view, batch))
 
     def _remember(self, learner: Learner, view: View, batch: Mapping[str, Any]) -> _Remembered:
         inputs = rows_of(view, batch).split(self.micro_batch)
@@ -113,7 +121,7 @@ class GradCache:
         return _Remembered(inputs, states, torch.cat(parts).requires_grad_(trained))
 
     def _again(
-        self, learner: Learner, view: View, kept: _Remembered, *, precision: "Precision", check: bool
+        self, learner: Learner, view: View, kept: _Remembered, *, precision: Precision, check: bool
     ) -> None:
         assert kept.trunk.grad is not None
         features, gradients = kept.trunk.split(self.micro_batch), kept.trunk.grad.split(self.micro_batch)
@@ -122,7 +130,7 @@ class GradCache:
             with precision.autocast():
                 trunk = learner.trunk(view, rows)
                 if check:
-                    refuse_other_features(learner, view, before, trunk)
+                    check_repeatable(learner, view, before, trunk)
             if trunk.requires_grad:
                 trunk.backward(gradient)
 
@@ -143,3 +151,102 @@ def learner_of(module: nn.Module) -> Learner:
 def _forked(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """A context after which the generators are as they were before it."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def check_no_batch_statistics(learner: Learner) -> None:
+    """Refuse trunks with norms that look at the batch or move running statistics in ``forward``.
+
+    Heads may have them: they see the whole batch once.
+
+    Args:
+        learner: In the mode it is trained in.
+
+    Raises:
+        ConfigError: naming the module.
+    """
+    for view in learner.views:
+        trunk = "visual" if view.modality == "image" else "textual"
+        for name, module in learner.encoder(view).named_modules():
+            of_batch = isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
+            moving = isinstance(module, _InstanceNorm) and module.training and module.track_running_stats
+            if of_batch or moving:
+                path = f"model.{trunk}.{name}" if name else f"model.{trunk}"
+                raise ConfigError(
+                    f"train.grad_cache.micro_batch: {path} is a {type(module).__name__}, whose statistics would be "
+                    f"those of a micro-batch or move twice per step; {_ADVICE}"
+                )
+
+
+@torch.no_grad()
+def check_rows_independent(learner: Learner, view: View, rows: Rows) -> None:
+    """Refuse a trunk in which the features of one row change with another row, or that changes its buffers.
+
+    The same random numbers are drawn both times, so dropout is no difference. The caller restores the generators.
+
+    Args:
+        learner: In the mode it is trained in, under the run's autocast.
+        view: Which trunk.
+        rows: Inputs of that view; fewer than two rows show nothing.
+
+    Raises:
+        ConfigError: naming the trunk, or the module whose buffer changed.
+    """
+    if len(rows.values) < 2:
+        return
+    encoder = learner.encoder(view)
+    name = "visual" if view.modality == "image" else "textual"
+    device = rows.values.device
+    state = rng_state(device)
+    one = learner.trunk(view, rows[[0, -1]])[0]
+    before = {key: (id(buffer), buffer._version) for key, buffer in encoder.named_buffers()}
+    set_rng_state(state, device)
+    other = learner.trunk(view, rows[[0, 0]])[0]
+    for key, buffer in encoder.named_buffers():
+        if before.get(key) != (id(buffer), buffer._version):
+            raise ConfigError(
+                f"train.grad_cache.micro_batch: model.{name}.{key} changes whenever model.{name} encodes, which "
+                f"here happens twice per step and in parts; {_ADVICE}"
+            )
+    if differ(one, other):
+        raise ConfigError(
+            f"train.grad_cache.micro_batch: in model.{name} ({type(encoder).__name__}) the features of a row depend "
+            f"on the other rows, so micro-batches would change them; {_ADVICE}"
+        )
+
+
+def check_repeatable(learner: Learner, view: View, first: Tensor, again: Tensor) -> None:
+    """Refuse a trunk that gave other features when it was run again on the same rows and random numbers.
+
+    Raises:
+        ConfigError: naming the trunk.
+    """
+    if differ(first, again):
+        name = "visual" if view.modality == "image" else "textual"
+        raise ConfigError(
+            f"train.grad_cache.micro_batch: model.{name} ({type(learner.encoder(view)).__name__}) gave other features "
+            "when it encoded the same rows a second time, so gradients would be wrong; it may draw from torch's "
+            "generators only and keep nothing from one call to the next."
+        )
+
+
+def differ(a: Tensor, b: Tensor) -> bool:
+    """Whether features differ by more than rounding (waits for the device). NaN is no difference."""
+    if not a.numel():
+        return False
+    limit = _ROUNDING.get(a.dtype, _ROUNDING_16_BIT)
+    if torch.is_autocast_enabled(a.device.type):
+        limit = _ROUNDING_16_BIT
+    scale = torch.maximum(a.detach().abs().max(), b.detach().abs().max())
+    return bool((a.detach() - b.detach()).abs().max() > limit * scale)
+
+
+def rng_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """State of the generators that a module on ``device`` draws from: the CPU's, and the GPU's where it is one."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def set_rng_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    """Undo every draw since :func:`rng_state`."""
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)

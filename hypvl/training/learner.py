@@ -1,6 +1,6 @@
 """Model plus objective as one module: encodes each declared view once and sums the loss terms."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hypvl import distributed
 from hypvl.errors import ConfigError
 from hypvl.losses.base import LossOutput, Objective, PairContext, View
 from hypvl.models.dual_encoder import DualEncoder, constrain_modules_
+from hypvl.training.step import to_device
 
 # Switches of the demo's mapper, by how the names begin of what they add to a batch.
 _DEMO_SWITCHES = {"box_": "boxes", "negative_": "negatives", "short_": "short"}
@@ -165,6 +167,38 @@ class Learner(nn.Module):
     def stats(self) -> dict[str, float]:
         """Curvature, scales and the like, for the log (synchronises the device)."""
         return {**self.model.geometry.stats(), "logit_scale": self.model.scorer.scale.item()}
+
+
+@torch.no_grad()
+def mean_embedding(learner: Learner, loader: Iterable[Mapping[str, Any]], *, samples: int) -> Tensor:
+    """Normalised mean of the embeddings of training images and texts (a collective).
+
+    Args:
+        learner: Whose model encodes; left in its mode.
+        loader: Local training batches.
+        samples: How many samples over all ranks, at least.
+
+    Returns:
+        (D,) unit vector on the CPU.
+
+    Source: MERU (arXiv 2304.09172) section 5.2: CLIP's [ROOT] is the average of all training embeddings.
+    Differs: an average over ``samples`` training samples, not all of them.
+    """
+    model = learner.model
+    device = next(model.parameters()).device
+    total = torch.zeros(model.embed_dim, device=device)
+    seen = 0
+    was_training = model.training
+    model.eval()
+    for batch in loader:
+        batch = to_device(batch, device)
+        images, texts = model.encode_image(batch["image"]), model.encode_text(batch["text"])  # (B, D)
+        total += images.float().sum(0) + texts.float().sum(0)
+        seen += len(images) * distributed.world_size()
+        if seen >= samples:
+            break
+    model.train(was_training)
+    return torch.nn.functional.normalize(distributed.all_reduce_sum(total), dim=0).cpu()
 
 
 def lookup(batch: Mapping[str, Any], source: str) -> Tensor:

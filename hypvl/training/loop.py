@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from hypvl.errors import ConfigError, DataError
 from hypvl.losses.base import LossOutput, PairContext
-from hypvl.training.averaging import GradientAverage
 from hypvl.training.grad_cache import GradCache
 from hypvl.training.learner import Learner
-from hypvl.training.precision import Precision
 from hypvl.training.signals import Interrupted, Signals
 from hypvl.training.step import (
+    GradientAverage,
+    Precision,
     forward_backward,
     naive_forward_backward,
     optimizer_step,

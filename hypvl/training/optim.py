@@ -3,15 +3,20 @@
 import difflib
 import fnmatch
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from hypvl.allowlist import configurable
 from hypvl.checks import number, whole_number
+from hypvl.config import instantiate
+from hypvl.errors import ConfigError
+from hypvl.training.config import mapping_at
 
 
 @configurable("optim")
@@ -79,24 +84,8 @@ def parameter_groups(
     ]
 
 
-def names_as_before(
-    model: nn.Module, *, exclude: Iterable[str] | None, lr: Iterable[str] | None
-) -> list[list[str]]:
-    """Names in the groups that versions made whose checkpoints do not name the optimizer's parameters.
-
-    Only ``exclude`` said there what is not decayed.
-
-    Args:
-        model: With the same parameters frozen as then.
-        exclude: As in the config of then; None = it said nothing.
-        lr: The patterns of its rates.
-    """
-    excluded = ("log_scale", "log_curv", "logit_bias") if exclude is None else exclude
-    return list(_grouped(model, excluded=excluded, rates=() if lr is None else lr, declared=False).values())
-
-
 def _grouped(
-    model: nn.Module, *, excluded: Iterable[str], rates: Iterable[str], declared: bool = True
+    model: nn.Module, *, excluded: Iterable[str], rates: Iterable[str]
 ) -> dict[tuple[str | None, int], list[str]]:
     """Names of trainable parameters by (pattern of a rate or None, kind): regular, gains and biases, excluded."""
     norms = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
@@ -107,7 +96,7 @@ def _grouped(
     seen: set[int] = set()
     for prefix, module in model.named_modules():
         says = getattr(module, "no_weight_decay", None)  # timm's models have a method of that name
-        undecayed = says if declared and isinstance(says, frozenset) else frozenset()
+        undecayed = says if isinstance(says, frozenset) else frozenset()
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
@@ -256,3 +245,30 @@ def warmup_cosine(optimizer: torch.optim.Optimizer, *, total_steps: int, warmup_
         optimizer,
         lambda step: warmup_cosine_multiplier(step, total_steps=total_steps, warmup_steps=warmup_steps),
     )
+
+
+def build_optimizer(optim: DictConfig, learner: nn.Module) -> tuple[torch.optim.Optimizer, LRScheduler]:
+    """The optimizer and the schedule that `optim` of a config asks for.
+
+    Raises:
+        ConfigError: for a value that is not possible, by its key.
+    """
+    groups = _call(optim, "parameters", learner)
+    arguments = OmegaConf.to_container(mapping_at(optim, "optimizer", above="optim."), resolve=True)
+    assert isinstance(arguments, dict)
+    try:
+        check_optimizer({str(name): value for name, value in arguments.items()})
+    except ValueError as error:
+        raise ConfigError(f"optim.optimizer.{error}") from error
+    optimizer = _call(optim, "optimizer", groups)
+    return optimizer, _call(optim, "lr_scheduler", optimizer)
+
+
+def _call(optim: DictConfig, name: str, argument: Any) -> Any:
+    """What the partial node at ``name`` makes of an argument; wrong values are an error of the config."""
+    node = mapping_at(optim, name, above="optim.")
+    try:
+        return instantiate(node)(argument)
+    except (TypeError, ValueError) as error:
+        separator = "." if re.match(r"\w+(\.\S+)?: got ", str(error)) else ": "
+        raise ConfigError(f"optim.{name}{separator}{error}") from error

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import torch
 from loguru import logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
 
 from hypvl import distributed
 from hypvl.checks import whole_number
@@ -22,30 +20,32 @@ from hypvl.data.loader import Loader, build_loader
 from hypvl.data.sample import check_dataset, prepare_dataset
 from hypvl.errors import ConfigError, StoppedError
 from hypvl.io.files import write_atomically
+from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import build_model
 from hypvl.models.weights import load_weights
-from hypvl.training.accumulation import Accumulation
-from hypvl.training.averaging import GradientAverage
-from hypvl.training.checkpoint import RunFolder, seed_everything
-from hypvl.training.compatibility import Change, check_compatible, log_changes, saved_config
-from hypvl.training.config import TrainConfig
-from hypvl.training.data_fit import check_data_fits
-from hypvl.training.grad_cache import GradCache
+from hypvl.training.checkpoint import RunFolder
+from hypvl.training.config import Accumulation, TrainConfig, mapping_at
+from hypvl.training.grad_cache import GradCache, check_no_batch_statistics
 from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.checkpoints import Checkpoints
+from hypvl.training.hooks.health import SkippedSteps, Stalls
 from hypvl.training.hooks.metrics import BAD_SAMPLES_NAME, ClosingDataCheck, Metrics, Sink
 from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, log_to_console, log_to_file
-from hypvl.training.hooks.skipped_steps import SkippedSteps
-from hypvl.training.hooks.stalls import Stalls
-from hypvl.training.learner import Learner
+from hypvl.training.learner import Learner, mean_embedding
 from hypvl.training.loop import Hook, Trainer
-from hypvl.training.optim import check_optimizer
-from hypvl.training.precision import Precision
+from hypvl.training.optim import build_optimizer
 from hypvl.training.provenance import provenance
-from hypvl.training.root import mean_embedding
-from hypvl.training.row_checks import refuse_batch_statistics
 from hypvl.training.signals import exit_code
-from hypvl.training.state import TrainState, read_state
+from hypvl.training.state import (
+    Change,
+    TrainState,
+    check_compatible,
+    log_changes,
+    read_state,
+    saved_config,
+    seed_everything,
+)
+from hypvl.training.step import GradientAverage, Precision
 from hypvl.training.summary import summary_table
 
 
@@ -82,7 +82,7 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
 def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     folder = options.output_dir
     cfg = _with_periods(cfg, options)
-    settings, optim = TrainConfig.read(_node(cfg, "train")), _node(cfg, "optim")
+    settings, optim = TrainConfig.read(mapping_at(cfg, "train")), mapping_at(cfg, "optim")
     device = distributed.device()
     plan = Accumulation.choose(settings, world_size=distributed.world_size())
     _check_place(folder)
@@ -102,7 +102,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     scaler = precision.make_scaler()
     learner.train()
     if plan.micro_batch is not None:
-        refuse_batch_statistics(learner)
+        check_no_batch_statistics(learner)
 
     dataset = instantiate(cfg.dataset)
     check_dataset(dataset)
@@ -194,20 +194,10 @@ def _with_periods(cfg: DictConfig, options: RunOptions) -> DictConfig:
         value = getattr(options, name)
         if value is not None:
             try:
-                _node(cfg, "train")[name] = whole_number(f"--{name.replace('_', '-')}", value, least=1)
+                mapping_at(cfg, "train")[name] = whole_number(f"--{name.replace('_', '-')}", value, least=1)
             except ValueError as error:
                 raise ConfigError(str(error)) from error
     return cfg
-
-
-def _node(cfg: DictConfig, path: str, above: str = "") -> DictConfig:
-    """A mapping that a training config must have; ``above`` is where ``cfg`` lies."""
-    node = OmegaConf.select(cfg, path)
-    if not isinstance(node, DictConfig):
-        raise ConfigError(
-            f"{above}{path}: got {node!r}; expected a mapping, as in the files of configs/common/."
-        )
-    return node
 
 
 def _changes(state: dict[str, Any], cfg: DictConfig) -> list[Change]:
@@ -313,31 +303,50 @@ def _live_audit(settings: TrainConfig, folder: Path, sinks: list[Sink], trainer:
     ]
 
 
-def build_optimizer(optim: DictConfig, learner: nn.Module) -> tuple[torch.optim.Optimizer, LRScheduler]:
-    """The optimizer and the schedule that `optim` of a config asks for.
+def check_data_fits(model: DualEncoder, dataset: Any) -> None:
+    """Refuse data that would end the run at some later batch, or be read wrongly.
+
+    A caption as long as the tokenizer allows must fit into the text encoder, every token id into its vocabulary, and
+    images must have the size that the image encoder takes. What a data set or an encoder does not say is not checked.
+
+    Args:
+        model: What will be trained.
+        dataset: With ``tokenizer`` (``context_length``, ``vocab_size``, ``eot_token``) and ``image_transform``
+            (``size``), as hypvl's data sets have them.
 
     Raises:
-        ConfigError: for a value that is not possible, by its key.
+        ConfigError: naming the two settings that do not fit.
     """
-    groups = _call(optim, "parameters", learner)
-    arguments = OmegaConf.to_container(_node(optim, "optimizer", "optim."), resolve=True)
-    assert isinstance(arguments, dict)
-    try:
-        check_optimizer({str(name): value for name, value in arguments.items()})
-    except ValueError as error:
-        raise ConfigError(f"optim.optimizer.{error}") from error
-    optimizer = _call(optim, "optimizer", groups)
-    return optimizer, _call(optim, "lr_scheduler", optimizer)
+    tokenizer = getattr(dataset, "tokenizer", None)
+    longest = getattr(tokenizer, "context_length", None)
+    if isinstance(longest, int) and longest > model.context_length:
+        raise ConfigError(
+            f"dataset.tokenizer.context_length: got {longest}, but model.textual.context_length is "
+            f"{model.context_length}, and the first longer caption would end the run; give both the same number."
+        )
+    ids, known = getattr(tokenizer, "vocab_size", None), _whole(model.textual, "vocab_size")
+    if isinstance(ids, int) and known is not None and ids > known:
+        raise ConfigError(
+            f"model.textual.vocab_size: got {known}, but the tokenizer of the data has {ids} ids; give the encoder at "
+            "least so many."
+        )
+    end, read_at = getattr(tokenizer, "eot_token", None), _whole(model.textual, "eot_token")
+    if isinstance(end, int) and read_at is not None and end != read_at:
+        raise ConfigError(
+            f"model.textual.eot_token: got {read_at}, but texts of the tokenizer of the data end with {end}; give the "
+            "encoder that number, or null where it is the last of its vocabulary."
+        )
+    size = getattr(getattr(dataset, "image_transform", None), "size", None)
+    if isinstance(size, int) and size != model.image_size and getattr(model.visual, "fixed_size", False):
+        raise ConfigError(
+            f"dataset.image_transform.size: got {size}, but model.visual.image_size is {model.image_size}, and the "
+            "image encoder takes no other; give both the same number."
+        )
 
 
-def _call(optim: DictConfig, name: str, argument: Any) -> Any:
-    """What the partial node at ``name`` makes of an argument; wrong values are an error of the config."""
-    node = _node(optim, name, "optim.")
-    try:
-        return instantiate(node)(argument)
-    except (TypeError, ValueError) as error:
-        separator = "." if re.match(r"\w+(\.\S+)?: got ", str(error)) else ": "
-        raise ConfigError(f"optim.{name}{separator}{error}") from error
+def _whole(module: nn.Module, name: str) -> int | None:
+    value = getattr(module, name, None)
+    return value if isinstance(value, int) else None
 
 
 def _loader(

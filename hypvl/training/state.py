@@ -1,27 +1,40 @@
-"""A run's state: what a checkpoint holds of it, and how a run goes on from it."""
+"""A run's state: what a checkpoint holds of it, how a run goes on from one, and what may be another config then."""
 
 import dataclasses
+import inspect
+import random
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import Tensor
+import numpy as np
+import torch
+from loguru import logger
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from hypvl import distributed
+from hypvl.config.plain import TARGET, locate, walk
+from hypvl.config.reader import stored_data
+from hypvl.config.targets import is_reference_or_text
 from hypvl.data.loader import Loader
 from hypvl.errors import CheckpointError, ConfigError
-from hypvl.models.checkpoint_io import load_checkpoint
+from hypvl.io.redact import redacted
+from hypvl.models.checkpoint_io import FORMAT_VERSION, load_checkpoint
 from hypvl.models.weights import load_weights
-from hypvl.training.checkpoint import random_state, restore_random_state
-from hypvl.training.compatibility import saved_config
+from hypvl.training.config import TrainConfig
 from hypvl.training.hooks.metrics import Metrics, bad_everywhere
 from hypvl.training.loop import Trainer
-from hypvl.training.optim import names_as_before
 
-NEEDED = ("model", "objective", "optimizer", "scheduler", "scaler", "rng", "data", "iteration")
 _NEW_RUN = "start a new run with train.init_checkpoint set to it"
+_ABSENT = object()
+# A run with another value of these would be another run.
+_FIXED = ("train.seed", "train.total_batch_size", "train.naive_accumulate", "model", "dataset.tokenizer")
+_FIXED_TARGETS = ("optim.optimizer", "optim.parameters")
+_FREE_NAME = "grad_checkpointing"  # of a model: memory against time, the same numbers
+_UNUSED = ("train.init_checkpoint", "train.init_missing", "train.init_positions")
 
 
 @dataclasses.dataclass
@@ -30,7 +43,7 @@ class TrainState:
 
     Args:
         trainer: Model, objective, optimizer, schedule and scaler.
-        loader: Position in the data, and what of it was bad.
+        loader: Position in the data, and which samples of it were bad.
         metrics: What was seen since the last record.
         config: The resolved config as YAML text.
         provenance: Where the run comes from.
@@ -43,28 +56,11 @@ class TrainState:
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a checkpoint holds (a collective)."""
-        trainer = self.trainer
-        return {
-            "model": trainer.learner.model.state_dict(),
-            "objective": trainer.learner.objective.state_dict(),
-            "optimizer": trainer.optimizer.state_dict(),
-            "optimizer_parameters": self._optimized(),
-            "scheduler": trainer.scheduler.state_dict(),
-            "scaler": trainer.scaler.state_dict(),
-            "rng": random_state(),
-            "data": {
-                **self.loader.state(trainer.consumed),
-                "bad_samples": bad_everywhere(self.loader.bad).state_dict(),
-            },
-            "metrics": self.metrics.state(),
-            "iteration": trainer.iteration,
-            "config": self.config,
-            "provenance": self.provenance,
-        }
+        """Everything that a checkpoint holds, see ``ENTRIES`` (a collective)."""
+        return {name: entry.save(self) for name, entry in ENTRIES.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint that :func:`read_state` gave.
+        """Go on from a checkpoint that :func:`read_state` returned.
 
         Of the optimizer only moments and step counts are restored, of the schedule only its step: rates, decay, betas
         and epsilon are those of the config that runs now.
@@ -72,45 +68,38 @@ class TrainState:
         Raises:
             CheckpointError: when model, objective or optimizer do not fit.
             ConfigError: for fp16 where the run had no loss scaler.
-            DataError: when seed, batch or data are others.
+            DataError: when seed, batch or data differ.
         """
-        trainer = self.trainer
-        load_weights(trainer.learner.model, dict(state), positions="exact")
+        for entry in ENTRIES.values():
+            if entry.load is not None:
+                entry.load(self, state)
+
+    def optimized(self) -> list[str]:
+        """Names of the optimizer's parameters, in the order of its state."""
+        names = {id(parameter): name for name, parameter in self.trainer.learner.named_parameters()}
+        return [names[id(p)] for group in self.trainer.optimizer.param_groups for p in group["params"]]
+
+    def _data(self) -> dict[str, Any]:
+        bad = bad_everywhere(self.loader.bad).state_dict()
+        return {**self.loader.state(self.trainer.consumed), "bad_samples": bad}
+
+    def _load_model(self, state: Mapping[str, Any]) -> None:
+        load_weights(self.trainer.learner.model, dict(state), positions="exact")
+
+    def _load_objective(self, state: Mapping[str, Any]) -> None:
         try:
-            trainer.learner.objective.load_state_dict(state["objective"])
+            self.trainer.learner.objective.load_state_dict(state["objective"])
         except RuntimeError as error:
             raise CheckpointError(
                 f"--resume: the objective of the checkpoint keeps another state than this one "
                 f"({' '.join(str(error).split())}); restore train.objective, or {_NEW_RUN}."
             ) from error
-        self._load_optimizer(state)
-        set_step(trainer.scheduler, int(state["scheduler"]["last_epoch"]))
-        if trainer.scaler.is_enabled():
-            if not state["scaler"]:
-                raise ConfigError(
-                    "--resume: train.amp is fp16 now, but the run had no loss scaler; use the precision it had, or "
-                    f"{_NEW_RUN}."
-                )
-            trainer.scaler.load_state_dict(state["scaler"])
-        self.loader.check_resume(state["data"])
-        if distributed.is_main():
-            self.loader.bad.load_state_dict(state["data"]["bad_samples"])
-        self.metrics.load_state(state.get("metrics", ()))  # earlier versions have none
-        restore_random_state(state["rng"])
-
-    def _optimized(self) -> list[str]:
-        """Names of the optimizer's parameters, in the order of its state."""
-        names = {id(parameter): name for name, parameter in self.trainer.learner.named_parameters()}
-        return [names[id(p)] for group in self.trainer.optimizer.param_groups for p in group["params"]]
 
     def _load_optimizer(self, state: Mapping[str, Any]) -> None:
-        saved, names = state["optimizer"], self._optimized()
-        before = state.get("optimizer_parameters")
-        if before is None:
-            before = self._names_of_earlier_version(state)
-        if gone := sorted(set(before) ^ set(names)):
+        saved, before, names = state["optimizer"], state["optimizer_parameters"], self.optimized()
+        if differing := sorted(set(before) ^ set(names)):
             raise CheckpointError(
-                f"--resume: the run trained other parameters than this config ({_some(gone)} only one of them); "
+                f"--resume: the run trained other parameters than this config ({_some(differing)} only one of them); "
                 f"restore optim.parameters.trainable and .frozen, and what is learned, or {_NEW_RUN}."
             )
         index = {name: i for i, name in enumerate(before)}
@@ -118,27 +107,58 @@ class TrainState:
         optimizer = self.trainer.optimizer
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
-    def _names_of_earlier_version(self, state: Mapping[str, Any]) -> list[str]:
-        """Checkpoints had no names: the order of the parameters follows from the config in them."""
-        config = saved_config(state)
-        asked = config.get("optim", {}).get("parameters", {}) if config is not None else {}
-        groups = names_as_before(self.trainer.learner, exclude=asked.get("exclude"), lr=asked.get("lr"))
-        parameters = dict(self.trainer.learner.named_parameters())
-        names = [name for group in groups for name in group]
-        saved = state["optimizer"]
-        sizes = [len(group["params"]) for group in saved["param_groups"]]
-        fits = sizes == [len(group) for group in groups] and all(
-            moment.dim() == 0 or moment.shape == parameters[names[i]].shape
-            for i, moments in saved["state"].items()
-            for moment in moments.values()
-            if isinstance(moment, Tensor)
-        )
-        if not fits:
-            raise CheckpointError(
-                f"--resume: the optimizer of the checkpoint has groups of {sizes} parameters, this config others; "
-                f"restore optim.parameters and what is learned, or {_NEW_RUN}."
+    def _load_scheduler(self, state: Mapping[str, Any]) -> None:
+        set_step(self.trainer.scheduler, int(state["scheduler"]["last_epoch"]))
+
+    def _load_scaler(self, state: Mapping[str, Any]) -> None:
+        if not self.trainer.scaler.is_enabled():
+            return
+        if not state["scaler"]:
+            raise ConfigError(
+                "--resume: train.amp is fp16 now, but the run had no loss scaler; use the precision it had, or "
+                f"{_NEW_RUN}."
             )
-        return names
+        self.trainer.scaler.load_state_dict(state["scaler"])
+
+    def _load_data(self, state: Mapping[str, Any]) -> None:
+        self.loader.check_resume(state["data"])
+        if distributed.is_main():
+            self.loader.bad.load_state_dict(state["data"]["bad_samples"])
+
+
+class _Entry(NamedTuple):
+    """One entry of a checkpoint.
+
+    Args:
+        save: Its value for a run.
+        load: Restores a run from the checkpoint; None where another entry's ``load`` does, or nothing is restored.
+        needed: Whether a run can only go on from a checkpoint that has it.
+    """
+
+    save: Callable[[TrainState], Any]
+    load: Callable[[TrainState, Mapping[str, Any]], None] | None = None
+    needed: bool = True
+
+
+#: What a checkpoint holds, in the order in which it is restored. The final one has ``root`` (D,), too, where the
+#: geometry has no root of its own: the mean training embedding.
+ENTRIES: Mapping[str, _Entry] = {
+    "format_version": _Entry(lambda run: FORMAT_VERSION, needed=False),
+    "model": _Entry(lambda run: run.trainer.learner.model.state_dict(), TrainState._load_model),
+    "objective": _Entry(lambda run: run.trainer.learner.objective.state_dict(), TrainState._load_objective),
+    "optimizer": _Entry(lambda run: run.trainer.optimizer.state_dict(), TrainState._load_optimizer),
+    "optimizer_parameters": _Entry(TrainState.optimized),
+    "scheduler": _Entry(lambda run: run.trainer.scheduler.state_dict(), TrainState._load_scheduler),
+    "scaler": _Entry(lambda run: run.trainer.scaler.state_dict(), TrainState._load_scaler),
+    "data": _Entry(TrainState._data, TrainState._load_data),
+    "metrics": _Entry(
+        lambda run: run.metrics.state(), lambda run, state: run.metrics.load_state(state["metrics"])
+    ),
+    "rng": _Entry(lambda run: random_state(), lambda run, state: restore_random_state(state["rng"])),
+    "iteration": _Entry(lambda run: run.trainer.iteration),
+    "config": _Entry(lambda run: run.config, needed=False),
+    "provenance": _Entry(lambda run: run.provenance, needed=False),
+}
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -148,7 +168,7 @@ def read_state(path: Path) -> dict[str, Any]:
         CheckpointError: otherwise.
     """
     state = load_checkpoint(path)
-    if missing := set(NEEDED) - set(state):
+    if missing := {name for name, entry in ENTRIES.items() if entry.needed} - set(state):
         raise CheckpointError(
             f"{path}: has no {', '.join(sorted(missing))}, so training cannot continue from it; {_NEW_RUN}."
         )
@@ -156,7 +176,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def set_step(scheduler: LRScheduler, step: int) -> None:
-    """Let a new schedule stand where ``step`` steps have brought it, with the rates that it says there."""
+    """Let a new schedule stand where ``step`` steps have brought it, with the rates that it has there."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that no optimizer stepped before it
         if isinstance(scheduler, LambdaLR):  # its rates are a function of the step
@@ -167,5 +187,188 @@ def set_step(scheduler: LRScheduler, step: int) -> None:
             scheduler.step()
 
 
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One difference between two configs.
+
+    Args:
+        key: Dotted.
+        saved: Value of the run; None also where it had none.
+        new: Value now.
+        allowed: Whether a run may go on with it.
+    """
+
+    key: str
+    saved: Any
+    new: Any
+    allowed: bool
+
+    def __str__(self) -> str:
+        return f"{self.key} was {_shown(self.saved)} and is {_shown(self.new)}"
+
+
+def saved_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The config in a checkpoint as plain data with its references followed; nothing of it is called.
+
+    None where there is none, or one that cannot be read.
+    """
+    text = state.get("config")
+    if not isinstance(text, str):
+        return None
+    try:
+        data = stored_data(text, source="config in the checkpoint")
+        texts = [value for _, value in walk(data) if isinstance(value, str)]
+        if not isinstance(data, dict) or not all(map(is_reference_or_text, texts)):
+            return None
+        plain = OmegaConf.to_container(OmegaConf.create(data), resolve=True)
+    except (ConfigError, OmegaConfBaseException):
+        return None
+    return plain if isinstance(plain, dict) else None  # type: ignore[return-value]  # keys are texts
+
+
+def check_compatible(saved: Mapping[str, Any], new: DictConfig) -> list[Change]:
+    """What differs between the config of a run and the one it is to go on with.
+
+    Learning rate, decay, betas, epsilon, schedule, length, periods, precision, clipping, settings of the processes
+    and the numbers of loss terms may change, and take effect. Data are compared by their fingerprint, so that a folder
+    may move. Seed, batch, model, tokenizer, and which terms there are may not change.
+
+    Args:
+        saved: What :func:`saved_config` returned.
+        new: The config now.
+
+    Returns:
+        The differences, all of them allowed.
+
+    Raises:
+        ConfigError: naming all that is not allowed.
+    """
+    now = OmegaConf.to_container(new, resolve=True)
+    assert isinstance(now, dict)
+    before = dict(saved)
+    changes: list[Change] = []
+    for part in dict.fromkeys([*before, *now]):
+        old, value = before.get(part, _ABSENT), now.get(part, _ABSENT)
+        if part != "model":  # the saved one has no secrets, and the log shows none
+            old, value = redacted(old), redacted(value)
+        if part == "train":
+            old, value = _with_defaults(old), _with_defaults(value)
+        changes += _differences((str(part),), old, value)
+    refused = [change for change in changes if not change.allowed]
+    if refused:
+        raise ConfigError(
+            f"--resume: {'; '.join(map(str, refused))}: with that it would be another run; restore the config of the "
+            f"run (its config.yaml), or start a new run with train.init_checkpoint."
+        )
+    return changes
+
+
+def log_changes(changes: list[Change]) -> None:
+    """One line for each difference."""
+    for change in changes:
+        effect = "not used when resuming" if change.key in _UNUSED else "takes effect"
+        logger.info("config: {}; {}", change, effect)
+
+
+def _differences(path: tuple[str, ...], saved: Any, new: Any) -> Iterator[Change]:
+    if isinstance(saved, dict) and isinstance(new, dict):
+        target = new.get(TARGET)
+        defaults = _defaults(target) if target is not None and saved.get(TARGET) == target else {}
+        for key in dict.fromkeys([*saved, *new]):
+            default = defaults.get(str(key), _ABSENT)
+            yield from _differences((*path, str(key)), saved.get(key, default), new.get(key, default))
+    elif saved is _ABSENT or new is _ABSENT or saved != new:
+        key = ".".join(path)
+        yield Change(
+            key,
+            None if saved is _ABSENT else saved,
+            None if new is _ABSENT else new,
+            allowed=not _is_fixed(key, path, saved, new),
+        )
+
+
+def _is_fixed(key: str, path: tuple[str, ...], saved: Any, new: Any) -> bool:
+    if key.startswith("train.objective"):
+        return _changes_terms(path[2:], saved, new)
+    if path[0] == "model":
+        return path[-1] != _FREE_NAME
+    if any(key == f"{place}.{TARGET}" for place in _FIXED_TARGETS):
+        return True
+    return any(key == place or key.startswith(f"{place}.") for place in _FIXED)
+
+
+def _changes_terms(path: tuple[str, ...], saved: Any, new: Any) -> bool:
+    """Whether a difference inside an objective is more than other numbers in the same terms."""
+    if path[:1] == ("weights",):
+        return False  # a weight that is missing is 1
+    both = saved is not _ABSENT and new is not _ABSENT
+    return not both or not _is_numbers(saved) or not _is_numbers(new)
+
+
+def _is_numbers(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_numbers(item) for item in value)
+    return isinstance(value, bool | int | float)
+
+
+def _with_defaults(train: Any) -> Any:
+    """`train` with the default of every missing key, so that a key of a newer version is no difference."""
+    return TrainConfig.with_defaults(train) if isinstance(train, dict) else train
+
+
+def _defaults(target: str) -> dict[str, Any]:
+    """Defaults of a target's arguments; none where it has no signature."""
+    try:
+        parameters = inspect.signature(locate(target)).parameters
+    except (ImportError, TypeError, ValueError):
+        return {}
+    return {
+        name: list(p.default) if isinstance(p.default, tuple) else p.default
+        for name, p in parameters.items()
+        if p.default is None or isinstance(p.default, bool | int | float | str | tuple)
+    }
+
+
+def _shown(value: Any) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every global generator of this process: torch's, NumPy's and Python's."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  # the global state others may use
+    random.seed(seed)
+
+
+def random_state() -> list[dict[str, Any]]:
+    """State of this process's generators, of every rank in rank order (a collective)."""
+    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    kind, keys, pos, has_gauss, cached = np.random.get_state()  # noqa: NPY002  # the global state others may use
+    state["numpy"] = [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), pos, has_gauss, cached]
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return distributed.gather_objects(state)
+
+
+def restore_random_state(states: list[dict[str, Any]]) -> None:
+    """Give this process the generators' state it had; with another number of processes, say so and go on."""
+    if len(states) != distributed.world_size():
+        logger.warning(
+            "random state: saved by {} processes, running {}; dropout draws anew, the data order is unchanged",
+            len(states),
+            distributed.world_size(),
+        )
+        return
+    state = states[distributed.rank()]
+    torch.set_rng_state(state["torch"])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, pos, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), pos, has_gauss, cached))  # noqa: NPY002
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,16 +1,112 @@
-"""One training step: forward and backward, clipping, the optimizer's step."""
+"""One training step: its precision, forward and backward, gradients averaged and clipped, the optimizer's step."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hypvl import distributed
+from hypvl.errors import ConfigError
 from hypvl.losses.base import LossOutput, PairContext
-from hypvl.training.averaging import GradientAverage
-from hypvl.training.grad_cache import GradCache
-from hypvl.training.precision import Precision
+from hypvl.training.config import Amp
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Mixed precision of a run.
+
+    Args:
+        dtype: torch.bfloat16, torch.float16, or None for full precision.
+        device: Where the model lives.
+    """
+
+    dtype: torch.dtype | None
+    device: torch.device
+
+    @classmethod
+    def choose(cls, amp: Amp, device: torch.device) -> "Precision":
+        """Precision that ``train.amp`` asks for.
+
+        Args:
+            amp: "bf16", "fp16", "fp32" (the same as False), or "auto": bf16 where the hardware has it, else fp16
+                on a GPU and full precision on a CPU.
+            device: Where the model lives.
+
+        Raises:
+            ConfigError: for another value.
+        """
+        if amp == "auto":
+            if device.type == "cuda":
+                native = torch.cuda.is_bf16_supported(including_emulation=False)
+                return cls(torch.bfloat16 if native else torch.float16, device)
+            return cls(torch.bfloat16 if _cpu_has_bf16() else None, device)
+        choices: dict[Any, torch.dtype | None] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        choices |= {"fp32": None, False: None}
+        if amp not in choices:
+            raise ConfigError(f"train.amp: got {amp!r}; expected 'auto', 'bf16', 'fp16', 'fp32' or false.")
+        return cls(choices[amp], device)
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """Context for the forward pass."""
+        if self.dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def wire(self, *, compress: bool) -> torch.dtype | None:
+        """What gradients are sent as between GPUs; None = as they are.
+
+        The 16 bits of the forward pass. Only a scaled loss keeps gradients inside the range of fp16: unscaled ones,
+        as bf16's are, would lose their small entries in it.
+
+        Args:
+            compress: Whether 16 bits are wanted; on CPUs, and in full precision, they are never used.
+        """
+        return self.dtype if compress and self.device.type == "cuda" else None
+
+    def make_scaler(self) -> torch.amp.GradScaler:
+        """Gradient scaler; does nothing unless the precision is fp16."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+
+class GradientAverage:
+    """Mean over ranks of the gradients, taken once per step: what DDP leaves behind, without its reducer.
+
+    A step whose gradients come from several backward passes calls it after the last one.
+
+    Args:
+        wire: Send gradients in this dtype (torch.float16 halves the traffic); None = as they are.
+    """
+
+    def __init__(self, *, wire: torch.dtype | None = None) -> None:
+        self.wire = wire
+        self._group: torch.distributed.ProcessGroup | None = None
+
+    @torch.no_grad()
+    def __call__(self, parameters: Iterable[Tensor]) -> None:
+        """Average ``.grad`` in place (a collective; nothing happens in one process).
+
+        A parameter that has a gradient on some ranks only counts as 0 on the others and has one on all of them
+        afterwards; one that has none anywhere keeps none, so that no optimizer moves it.
+
+        Args:
+            parameters: The same ones in the same order on every rank.
+        """
+        if distributed.world_size() == 1:
+            return
+        if self._group is None:
+            self._group = distributed.host_group()
+        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        used = distributed.any_rank([p.grad is not None for p in trainable], group=self._group)
+        gradients = []
+        for parameter, somewhere in zip(trainable, used, strict=True):
+            if somewhere:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                gradients.append(parameter.grad)
+        distributed.all_reduce_mean_(gradients, wire=self.wire)
 
 
 def forward_backward(
@@ -19,7 +115,7 @@ def forward_backward(
     *,
     precision: Precision,
     scaler: torch.amp.GradScaler,
-    cache: GradCache | None = None,
+    cache: Callable[..., tuple[LossOutput, PairContext]] | None = None,
 ) -> tuple[LossOutput, PairContext]:
     """Loss of the batch and its gradients, added into ``.grad``.
 
@@ -28,7 +124,8 @@ def forward_backward(
         batch: Local batch on the model's device.
         precision: Precision of the forward pass.
         scaler: Scales the loss in fp16.
-        cache: Encodes in micro-batches, with the same result; then gradients are averaged over ranks also without DDP.
+        cache: A :class:`~hypvl.training.grad_cache.GradCache`, which encodes in micro-batches with the same result;
+            gradients are then averaged over ranks also without DDP.
 
     Returns:
         The loss and the context that ``Objective.update_`` takes.
@@ -138,3 +235,7 @@ def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
         return value
 
     return {key: move(value) for key, value in batch.items()}
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

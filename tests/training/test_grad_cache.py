@@ -19,8 +19,7 @@ from hypvl.losses.contrastive import Contrastive
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.training.grad_cache import GradCache
 from hypvl.training.learner import Learner, Rows
-from hypvl.training.precision import Precision
-from hypvl.training.step import forward_backward, optimizer_step
+from hypvl.training.step import Precision, forward_backward, optimizer_step
 from tests.ranks import run_ranks
 from tests.training.tiny import rows_of, tiny_batch, tiny_learner
 

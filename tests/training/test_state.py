@@ -13,9 +13,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRSchedul
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.training.hooks.metrics import Metrics
 from hypvl.training.loop import Trainer
-from hypvl.training.optim import names_as_before, parameter_groups, warmup_cosine
-from hypvl.training.precision import Precision
+from hypvl.training.optim import parameter_groups, warmup_cosine
 from hypvl.training.state import TrainState, set_step
+from hypvl.training.step import Precision
 from tests.training.tiny import tiny_batch, tiny_learner
 
 CPU = torch.device("cpu")
@@ -123,7 +123,7 @@ def test_moments_follow_names_into_other_groups(saved: dict[str, Any]) -> None:
     other = {"exclude": ["*.token_embed.*"], "lr": {"model.visual.*": 1e-3}}
     made = resumed(saved, groups=other)
     names = [n for n, _ in made.trainer.learner.named_parameters()]
-    assert made._optimized() != before._optimized()  # another order
+    assert made.optimized() != before.optimized()  # another order
     expected = moments(before)
     assert all(torch.equal(value, moments(made)[name]) for name, value in expected.items())
     assert set(names) >= set(expected)
@@ -136,29 +136,6 @@ def test_other_parameters_are_refused_by_name(saved: dict[str, Any]) -> None:
         resumed(saved, groups={"frozen": ["model.textual.ln_final.*"]})
     with pytest.raises(CheckpointError, match=r"model\.scorer\.log_scale"):
         resumed(step(state(groups={"frozen": ["model.scorer.*"]})).state_dict())
-
-
-def test_a_checkpoint_without_names_is_read_by_its_config(saved: dict[str, Any]) -> None:
-    """Versions before put what modules declare now under decay, if `exclude` did not name it: another order."""
-    learner = tiny_learner("meru")
-    old = {"exclude": ["log_curv"], "lr": None}
-    names = [name for group in names_as_before(learner, **old) for name in group]
-    new = saved["optimizer_parameters"]
-    assert sorted(names) == sorted(new) and names != new
-    sizes = [len(group) for group in names_as_before(learner, **old)]
-    groups, taken = [], 0
-    for size in sizes:
-        groups.append({"params": list(range(taken, taken + size))})
-        taken += size
-    moved = {i: saved["optimizer"]["state"][new.index(n)] for i, n in enumerate(names)}
-    earlier = {k: v for k, v in saved.items() if k != "optimizer_parameters"}
-    earlier["optimizer"] = {"state": moved, "param_groups": groups}
-    earlier["config"] = "optim:\n  parameters:\n    exclude: [log_curv]\n    lr: null\n"
-    expected = moments(step(state(), 4))
-    found = moments(resumed(earlier))
-    assert all(torch.equal(value, found[name]) for name, value in expected.items())
-    with pytest.raises(CheckpointError, match=r"has groups of \[.*\] parameters, this config others"):
-        resumed({**earlier, "config": "optim: {parameters: {exclude: [log_scale, log_curv]}}\n"})
 
 
 def test_fp16_needs_the_scaler_of_the_run(saved: dict[str, Any]) -> None:

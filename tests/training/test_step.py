@@ -3,8 +3,7 @@ import torch
 from torch import nn
 
 from hypvl import distributed
-from hypvl.training.precision import Precision
-from hypvl.training.step import forward_backward, optimizer_step, to_device
+from hypvl.training.step import Precision, forward_backward, optimizer_step, to_device
 from tests.ranks import run_ranks
 from tests.training.tiny import tiny_batch, tiny_learner
 

@@ -32,8 +32,7 @@ class LiveAudit(Hook):
         aperture_factor: Of the cones, as the objective uses it.
 
     Raises:
-        ConfigError: for such numbers, or in ``before_train`` where the objective encodes no pairs of ``image`` and
-            ``text``.
+        ConfigError: in ``before_train``, where the objective encodes no pairs of ``image`` and ``text``.
     """
 
     def __init__(
@@ -45,10 +44,6 @@ class LiveAudit(Hook):
         samples: int = 512,
         aperture_factor: float = 1.0,
     ) -> None:
-        if every < 1 or samples < 2:
-            raise ConfigError(
-                f"train.audit: got every={every}, samples={samples}; expected at least 1 step and 2 pairs."
-            )
         self.sinks = sinks
         self.owned = owned
         self.every = every

@@ -8,7 +8,7 @@ import torch
 from loguru import logger
 
 from hypvl import distributed
-from hypvl.errors import ConfigError, UserError
+from hypvl.errors import UserError
 from hypvl.models.checkpoint_io import FINAL_NAME, last_checkpoint
 from hypvl.training.checkpoint import checkpoint_name, save_checkpoint
 from hypvl.training.loop import Hook, StepResult, Trainer
@@ -23,13 +23,12 @@ class Checkpoints(Hook):
     Args:
         folder: The run's folder.
         collect: Gives the state to save (a collective: called on every rank).
-        period: Steps between checkpoints.
+        period: Steps between checkpoints, at least 1.
         keep: Periodic checkpoints that stay, at least 1; None = all.
         final_extra: Entries added to the final checkpoint only (a collective), e.g. ``root``. The state is saved
             before it is called, as a periodic checkpoint that the final one replaces.
 
     Raises:
-        ConfigError: for numbers out of range.
         UserError: instead of a checkpoint, for weights that are not finite or a disk that cannot be written to.
     """
 
@@ -42,10 +41,6 @@ class Checkpoints(Hook):
         keep: int | None,
         final_extra: Callable[[Trainer], dict[str, Any]] | None = None,
     ) -> None:
-        if period < 1:
-            raise ConfigError(f"train.checkpoint_period: got {period}; expected at least 1.")
-        if keep is not None and keep < 1:
-            raise ConfigError(f"train.keep_checkpoints: got {keep}; expected at least 1, or null for all.")
         self.folder = folder
         self.collect = collect
         self.period = period

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hypvl import distributed
 from hypvl.data.bad_samples import BadSamples
-from hypvl.errors import ConfigError, UserError
+from hypvl.errors import UserError
 from hypvl.training.loop import Hook, StepResult, Trainer
 
 Record = dict[str, float | int]
@@ -58,8 +58,6 @@ class Metrics(Hook):
         bad: BadSamples | None = None,
         bad_file: BadSampleFile | None = None,
     ) -> None:
-        if period < 1:
-            raise ConfigError(f"train.log_period: got {period}; expected at least 1.")
         self.sinks = sinks
         self.period = period
         self.bad = bad if bad is not None else BadSamples()

@@ -115,8 +115,6 @@ def test_what_cannot_be_audited_is_said() -> None:
         ConfigError, match=r"train\.audit\.every: got 1, but the objective does not encode image:image"
     ):
         run.run()
-    with pytest.raises(ConfigError, match="got every=0, samples=512"):
-        LiveAudit([], every=0)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from hypvl.errors import ConfigError, DataError, UserError
+from hypvl.errors import DataError, UserError
 from hypvl.losses.base import Objective
 from hypvl.training.checkpoint import save_checkpoint
 from hypvl.training.hooks.checkpoints import Checkpoints
@@ -36,14 +36,6 @@ def test_periodic_and_final_checkpoints(tmp_path: Path) -> None:
     assert final["iteration"] == 6
     assert torch.equal(final["root"], torch.ones(2))
     assert (tmp_path / "last_checkpoint.txt").read_text().strip() == "checkpoint_final.pth"
-
-
-@pytest.mark.parametrize("keep", [0, -1])
-def test_keeping_no_checkpoint_is_refused(tmp_path: Path, keep: int) -> None:
-    with pytest.raises(
-        ConfigError, match=rf"train\.keep_checkpoints: got {keep}; expected at least 1, or null"
-    ):
-        Checkpoints(tmp_path, collect=lambda t: {}, period=1, keep=keep)
 
 
 def names(folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hypvl.errors import ConfigError
-from hypvl.training.data_fit import check_data_fits
+from hypvl.training.run import check_data_fits
 from tests.training.tiny import tiny_model
 
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hypvl.config import LazyConfig, reader
 from hypvl.errors import ConfigError
-from hypvl.training.compatibility import check_compatible, log_changes, saved_config
+from hypvl.training.state import check_compatible, log_changes, saved_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from loguru import logger
 
-from hypvl.training.hooks.stalls import Stalls
+from hypvl.training.hooks.health import Stalls
 from tests.training.test_loop import batches, trainer
 from tests.training.tiny import tiny_learner
 

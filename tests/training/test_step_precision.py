@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hypvl.errors import ConfigError
-from hypvl.training.precision import Precision
+from hypvl.training.step import Precision
 
 CPU = torch.device("cpu")
 

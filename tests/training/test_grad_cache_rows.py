@@ -7,10 +7,8 @@ from torch import Tensor, nn
 from hypvl.encoders.feature_transforms import BatchStandardize
 from hypvl.encoders.image import TimmImageEncoder
 from hypvl.errors import ConfigError
-from hypvl.training.grad_cache import GradCache
-from hypvl.training.precision import Precision
-from hypvl.training.row_checks import refuse_batch_statistics
-from hypvl.training.step import forward_backward
+from hypvl.training.grad_cache import GradCache, check_no_batch_statistics
+from hypvl.training.step import Precision, forward_backward
 from tests.training.test_grad_cache import make
 from tests.training.tiny import tiny_batch
 
@@ -112,7 +110,7 @@ def test_norms_over_the_batch_are_refused_by_name(norm: nn.Module) -> None:
         rf"^train.grad_cache.micro_batch: model.visual.norm is a {type(norm).__name__}, whose .* \(LayerNorm"
     )
     with pytest.raises(ConfigError, match=said):
-        refuse_batch_statistics(learner)
+        check_no_batch_statistics(learner)
 
 
 def test_a_network_of_timm_is_refused_before_it_ran() -> None:
@@ -128,7 +126,7 @@ def test_norms_that_see_one_row_are_not(norm: nn.Module) -> None:
     learner = make(Trunk(norm))
     if type(norm) is nn.BatchNorm1d:
         norm.eval()
-    refuse_batch_statistics(learner)
+    check_no_batch_statistics(learner)
     forward_backward(learner, tiny_batch(), precision=FULL, scaler=FULL.make_scaler(), cache=GradCache(3))
 
 
