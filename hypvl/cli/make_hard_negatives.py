@@ -176,7 +176,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _backend(args: argparse.Namespace) -> "BackendArguments":
-    from hypvl.negatives.backends.builtin import BuiltinArguments
+    from hypvl.negatives.backends.base import BuiltinArguments
     from hypvl.negatives.backends.inflecting import LemminflectArguments
     from hypvl.negatives.backends.masked_lm import MaskedLMArguments
 

@@ -15,10 +15,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
+from hypvl.checks import one_of
 from hypvl.errors import DataError, UserError
 
+StartMethod: TypeAlias = Literal["fork", "spawn"]
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 #: Counts units of work done.
@@ -39,7 +41,7 @@ def run_jobs(
     *,
     num_workers: int,
     on_progress: Callable[[int], None] | None = None,
-    start_method: Literal["fork", "spawn"] = "fork",
+    start_method: StartMethod = "fork",
 ) -> Generator[tuple[int, Result | UserError], None, None]:
     """Call ``job(argument, tick)`` for each argument; yields (position of the argument, result) in any order.
 
@@ -56,8 +58,10 @@ def run_jobs(
         start_method: How processes start.
 
     Raises:
+        ValueError: for another start method.
         DataError: when a worker has died.
     """
+    one_of("start_method", start_method, StartMethod)
     report = on_progress if on_progress is not None else (lambda units: None)
     if num_workers == 0:
         yield from _run_here(job, arguments, report)

@@ -1,17 +1,18 @@
-"""From captions to their hard negatives: chooses words, asks a backend, keeps what passes the rules."""
+"""From captions to their hard negatives: chooses words, asks a backend, keeps what passes the"""
 
+import functools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from hypvl.checks import one_of
-from hypvl.negatives import rules
 from hypvl.negatives.backends.base import Backend, Request
 from hypvl.negatives.keyed_random import Draws
-from hypvl.negatives.lexicon import Kind
+from hypvl.negatives.lexicon import Kind, lexicon
 from hypvl.negatives.relation import RelationMethod, relation_negatives
-from hypvl.negatives.tagging import Word
-from hypvl.negatives.text import Edit, apply_edits
+from hypvl.negatives.tagging import Word, units_of
+from hypvl.negatives.text import Edit, apply_edits, normal_form
 
 NegativeType: TypeAlias = Literal["relation", "attribute", "object", "action"]
 #: In the order of the published fields; the order in which a caption's negatives are made.
@@ -28,6 +29,15 @@ NO_REPLACEMENT = "no word that would make it false"
 _KINDS: dict[NegativeType, Kind] = {"attribute": "adjective", "object": "noun", "action": "verb"}
 _NO_WORD = {"adjective": "no known adjective", "noun": "no known noun", "verb": "no known verb"}
 _WORDS_TRIED = 4
+#: Stands in the published fields where there is no negative.
+NO_NEGATIVE = "###"
+
+ONLY_A_MASK = "the text is a mask or empty"
+UNCHANGED = "the text says what the caption says"
+DUPLICATE = "the text is another negative of the caption"
+MENTIONED = "every replacement is in the captions of the image"
+
+_MASKS = re.compile(r"<mask>|\[mask\]|<extra_id_\d+>|###", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -84,12 +94,12 @@ class Negatives:
             "image": self.row.image,
             **dict(self.row.ids),
             "caption": self.row.caption,
-            **{FIELDS[kind]: self.texts.get(kind, rules.NO_NEGATIVE) for kind in TYPES},
+            **{FIELDS[kind]: self.texts.get(kind, NO_NEGATIVE) for kind in TYPES},
             "valid_caption": [1, *(int(kind in self.texts) for kind in TYPES)],
             "negatives": [
                 {"type": kind, "text": self.texts[kind]}
                 if kind in self.texts
-                else {"type": kind, "text": rules.NO_NEGATIVE, "valid": False}
+                else {"type": kind, "text": NO_NEGATIVE, "valid": False}
                 for kind in TYPES
             ],
         }
@@ -145,8 +155,8 @@ class _Caption:
         self.row = row
         self.made = Negatives(row)
         self._words = words
-        self._taken = rules.Taken(row.caption)
-        self._mentioned = rules.Mentioned((row.caption, *row.others))
+        self._taken = Taken(row.caption)
+        self._mentioned = Mentioned((row.caption, *row.others))
 
     def relation(self, backend: Backend, settings: Settings) -> None:
         """Make the relation negative, or note why there is none."""
@@ -170,7 +180,7 @@ class _Caption:
         """Make the negative with the first replacement that passes the rules, or note why there is none."""
         for replacement in replacements:
             if self._mentioned(word.kind, replacement):
-                self.made.reasons[kind] = rules.MENTIONED
+                self.made.reasons[kind] = MENTIONED
             elif self._keep(kind, apply_edits(self.row.caption, [Edit(word.start, word.end, replacement)])):
                 return
 
@@ -182,3 +192,61 @@ class _Caption:
         self.made.texts[kind] = text
         self.made.reasons.pop(kind, None)
         return True
+
+
+class Taken:
+    """The texts that a caption's next negative must differ from: the caption and its negatives so far."""
+
+    def __init__(self, caption: str) -> None:
+        self._caption = normal_form(caption)
+        self._masks = len(_MASKS.findall(caption))
+        self._negatives: set[str] = set()
+
+    def add(self, text: str) -> str | None:
+        """Take a text as a negative; or say why it is none, which is then all that happens."""
+        masks = _MASKS.findall(text)
+        form = normal_form(_MASKS.sub(" ", text) if masks else text)
+        if len(masks) > self._masks or not form:
+            return ONLY_A_MASK
+        if masks:
+            form = normal_form(text)
+        if form == self._caption:
+            return UNCHANGED
+        if form in self._negatives:
+            return DUPLICATE
+        self._negatives.add(form)
+        return None
+
+
+class Mentioned:
+    """What the captions of an image talk about: a replacement by one of these words may be true.
+
+    Args:
+        captions: The caption itself and the others of its image.
+    """
+
+    def __init__(self, captions: Sequence[str]) -> None:
+        self._texts: set[str] = set()
+        self._heads: dict[Kind, set[str]] = {"noun": set(), "adjective": set(), "verb": set()}
+        for caption in captions:
+            for text, readings in units_of(caption):
+                self._texts.add(text)
+                for reading in readings:
+                    self._heads[reading.kind].update(sense.head for sense in reading.senses)
+
+    def __call__(self, kind: Kind, replacement: str) -> bool:
+        """Whether the word, or one that may be true together with it, is in the captions."""
+        one_of("kind", kind, Kind)
+        if replacement.lower() in self._texts:
+            return True
+        return any(
+            lexicon().alike(kind, head, said)
+            for head in _heads(kind, replacement)
+            for said in self._heads[kind]
+        )
+
+
+@functools.lru_cache(maxsize=10_000)
+def _heads(kind: Kind, text: str) -> tuple[str, ...]:
+    readings = lexicon().readings.get(text.lower(), ())
+    return tuple({sense.head for one in readings if one.kind == kind for sense in one.senses})

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hypvl.negatives import rules
-from hypvl.negatives.backends.builtin import BuiltinBackend
+from hypvl.negatives import generate
+from hypvl.negatives.backends.base import BuiltinBackend
 from hypvl.negatives.generate import (
     FIELDS,
     NO_REPLACEMENT,
@@ -77,7 +77,7 @@ def test_published_fault_text_that_is_only_a_mask() -> None:
         assert {made.line()[field] for field in FIELDS.values()} == {"###"}
     for reply in ("<mask>", "[MASK]", "", "###"):
         (made,) = negatives("dog", backend=Saying(reply), types=("object",))
-        assert made.reasons["object"] == rules.ONLY_A_MASK
+        assert made.reasons["object"] == generate.ONLY_A_MASK
     (made,) = negatives("a red dog", backend=Saying("<mask>", "cat"), types=("object",))
     assert made.texts == {"object": "a red cat"}  # a mask left in the text is refused, the next one is taken
 
@@ -92,7 +92,7 @@ def test_published_fault_the_guess_is_the_original() -> None:
     (made,) = negatives("A man.", backend=Saying("MAN", "man", "woman"), types=("object",))
     assert made.texts["object"] == "A woman."
     (made,) = negatives("A man.", backend=Saying("man"), types=("object",))
-    assert made.reasons["object"] == rules.MENTIONED
+    assert made.reasons["object"] == generate.MENTIONED
 
 
 def test_published_fault_unseeded() -> None:
@@ -117,7 +117,7 @@ def test_published_fault_true_attributes_and_verbs() -> None:
     )
     assert made.texts["object"] == "a dog"  # a lady is a woman, and may be called a girl
     (made,) = negatives("a man", backend=Saying("women"), others=("ladies",), types=("object",))
-    assert made.reasons["object"] == rules.MENTIONED
+    assert made.reasons["object"] == generate.MENTIONED
 
 
 def test_each_caption_depends_on_its_position_only() -> None:
@@ -170,13 +170,13 @@ def test_duplicates_are_refused() -> None:
     # both the attribute and the object would become "a zorb car"
     (made,) = negatives("zorb red car", backend=Saying("zorb"), types=("attribute", "object"))
     assert made.reasons == {
-        "relation": NOT_ASKED, "action": NOT_ASKED, "attribute": rules.MENTIONED, "object": rules.MENTIONED,
+        "relation": NOT_ASKED, "action": NOT_ASKED, "attribute": generate.MENTIONED, "object": generate.MENTIONED,
     }  # fmt: skip
-    taken = rules.Taken("a red car")
+    taken = generate.Taken("a red car")
     assert taken.add("a blue car") is None
-    assert taken.add("A blue  car!") == rules.DUPLICATE
-    assert taken.add("A RED CAR.") == rules.UNCHANGED
-    assert taken.add("a <mask> car") == rules.ONLY_A_MASK
+    assert taken.add("A blue  car!") == generate.DUPLICATE
+    assert taken.add("A RED CAR.") == generate.UNCHANGED
+    assert taken.add("a <mask> car") == generate.ONLY_A_MASK
     assert taken.add("a green car") is None
 
 

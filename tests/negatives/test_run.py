@@ -10,7 +10,7 @@ import pytest
 from hypvl.data.negatives import HardNegativeMapper
 from hypvl.errors import DataError, UserError
 from hypvl.negatives import run
-from hypvl.negatives.backends.builtin import BuiltinArguments
+from hypvl.negatives.backends.base import BuiltinArguments
 from hypvl.negatives.entries import SourceArguments
 from hypvl.negatives.generate import Settings
 from hypvl.negatives.run import Result, make_hard_negatives

@@ -24,7 +24,7 @@ from hypvl.datasets.composition.word_order import Tagger, builtin_tagger, plain_
 from hypvl.datasets.files import read_json
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.json_text import parse_json
-from hypvl.negatives.backends.spacy_tagger import SpacyTagger
+from hypvl.negatives.backends.taggers import SpacyTagger
 
 RELATIONS, ATTRIBUTES = "visual_genome_relation.json", "visual_genome_attribution.json"
 _ORDER_FILES = {"coco_karpathy_test.json": "coco_order", "flickr30k_test.json": "flickr30k_order"}
@@ -119,7 +119,7 @@ def order(
         seed: Of the shuffles.
         tagger: Finds nouns and adjectives; None = by hypvl's word lists, whose orders are not those of the published
             task: ``meta["approximate"]`` says so, and with it every table. For the published one give, in a Python
-            config, :class:`hypvl.negatives.backends.spacy_tagger.SpacyTagger` of "en_core_web_sm".
+            config, :class:`hypvl.negatives.backends.taggers.SpacyTagger` of "en_core_web_sm".
         download: Fetch the file where it is missing, under one of its published names; images are not fetched.
 
     Raises:

@@ -3,11 +3,9 @@
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from hypvl.negatives.backends.base import Backend, Request, package_versions
-from hypvl.negatives.backends.builtin import contradicting
-from hypvl.negatives.backends.penn import FORMS, tagged_word
+from hypvl.negatives.backends.base import Backend, Request, contradicting, package_versions
+from hypvl.negatives.backends.taggers import FORMS, tagged_word, textblob_tagger
 from hypvl.negatives.lexicon import Sense, fingerprint, grammar, lexicon
 from hypvl.negatives.tagging import Word, tag
 from hypvl.negatives.text import tokenize
@@ -127,30 +125,3 @@ def _nouns() -> tuple[str, ...]:
 def _verbs(name: str) -> tuple[str, ...]:
     group = lexicon().group(Sense("verb", name, ""))
     return tuple(cluster[0] for cluster in group["clusters"][: group.get("write")])
-
-
-def textblob_tagger() -> Any:
-    """caption -> (token, Penn tag) of its words, by textblob's pattern tagger (which needs no downloaded corpus)."""
-    from textblob.en.taggers import PatternTagger
-
-    tagger = PatternTagger()
-
-    def tags(caption: str) -> list[tuple[Any, str]]:
-        tokens = tokenize(caption)
-        parts: list[str] = []
-        names: list[int | None] = []
-        end = 0
-        for i, token in enumerate(tokens):
-            between = "".join(caption[end : token.start].split())  # punctuation, or what is no whole word
-            if between:
-                parts.append(between)
-                names.append(None)
-            parts.append(caption[token.start : token.end])
-            names.append(i)
-            end = token.end
-        tagged = tagger.tag(" ".join(parts), tokenize=False)
-        if len(tagged) != len(parts):
-            return []
-        return [(tokens[i], penn) for i, (_, penn) in zip(names, tagged, strict=True) if i is not None]
-
-    return tags

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from hypvl.checks import one_of
 from hypvl.errors import UserError
 from hypvl.negatives.backends.base import Backend, Request, package_versions
-from hypvl.negatives.backends.penn import base_form
+from hypvl.negatives.backends.taggers import base_form
 from hypvl.negatives.lexicon import fingerprint, lexicon
 from hypvl.negatives.tagging import Word, tag
 from hypvl.negatives.text import Edit, apply_edits
@@ -174,7 +174,7 @@ class MaskedLMBackend:
 
 def _tagger(arguments: MaskedLMArguments) -> Callable[[Sequence[str]], list[list[Word]]]:
     if arguments.tagger == "spacy":
-        from hypvl.negatives.backends.spacy_tagger import SpacyTagger
+        from hypvl.negatives.backends.taggers import SpacyTagger
 
         return SpacyTagger(arguments.spacy_model)
     if arguments.tagger == "lemminflect":

@@ -12,7 +12,7 @@ from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError, MissingDataError
 from hypvl.evaluation.foil_accuracy import CaptionChoice
 from hypvl.evaluation.protocol import EvaluationResult
-from hypvl.negatives.backends.spacy_tagger import SpacyTagger
+from hypvl.negatives.backends.taggers import SpacyTagger
 from hypvl.negatives.tagging import Word
 from tests.evaluation.fakes import RED, FakeModel, FakeTokenizer, image as pil_image
 from tests.evaluation.miniatures.aro import NAME, case, make

@@ -1,7 +1,6 @@
 """The built-in backend."""
 
-from hypvl.negatives.backends.base import Request
-from hypvl.negatives.backends.builtin import BuiltinArguments
+from hypvl.negatives.backends.base import BuiltinArguments, Request
 from hypvl.negatives.keyed_random import Draws
 from hypvl.negatives.lexicon import lexicon
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hypvl.negatives.backends.penn import base_form, tagged_word
+from hypvl.negatives.backends.taggers import base_form, tagged_word
 from hypvl.negatives.text import tokenize
 
 
