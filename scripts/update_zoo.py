@@ -16,11 +16,11 @@ def definitions() -> dict[str, str]:
 
     from hypvl.config import LazyConfig
 
-    found = {}
+    content_of = {}
     for path in sorted((ROOT / "configs").glob("train_*_vit_*.py")):
         model = OmegaConf.to_container(LazyConfig.load(path).model)
-        found[f"{path.stem.removeprefix('train_')}.json"] = json.dumps({"model": model}, indent=2) + "\n"
-    return found
+        content_of[f"{path.stem.removeprefix('train_')}.json"] = json.dumps({"model": model}, indent=2) + "\n"
+    return content_of
 
 
 if __name__ == "__main__":

@@ -61,7 +61,11 @@ def build_parser() -> argparse.ArgumentParser:
     add_table_arguments(parser)
     parser.add_argument("--limit", type=int, default=5000, metavar="N", help="at most N pairs, evenly spread")
     parser.add_argument(
-        "--aperture-factor", type=float, default=1.0, metavar="ETA", help="of the cones, as in training"
+        "--aperture-factor",
+        type=float,
+        default=1.0,
+        metavar="ETA",
+        help="factor on the apertures of the cones, as in training",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
@@ -130,9 +134,9 @@ def _dataset(args: argparse.Namespace) -> "RetrievalSet":
             f"--data: got {what!r}; expected a table (.csv, .tsv, .jsonl, .json), or one of {', '.join(readers)} (NAME "
             "or NAME:FOLDER)."
         )
-    given = [*(["--images-root"] if args.images_root is not None else []), *table_flags_given(args)]
-    if given:
-        raise ConfigError(f"{given[0]}: goes with a table; got --data {what}.")
+    flags = [*(["--images-root"] if args.images_root is not None else []), *table_flags_given(args)]
+    if flags:
+        raise ConfigError(f"{flags[0]}: goes with a table; got --data {what}.")
     return readers[name](folder or _ROOTS[name])
 
 

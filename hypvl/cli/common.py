@@ -35,7 +35,7 @@ _OVERRIDES_HELP = (
 
 
 def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
-    """Call ``main`` and turn what a user can act on into one line on stderr and an exit code.
+    """Call ``main``; print an error that the user can act on as one line on stderr, and return an exit code.
 
     Args:
         main: Parses its arguments and does the work; returns the exit code.
@@ -65,20 +65,20 @@ def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = 
 
 
 def _line(error: UserError | OSError | RuntimeError) -> str | None:
-    """What is printed of an error; None for one that is a fault of the program."""
+    """The line to print for an error; None for an error of the program itself."""
     if isinstance(error, StoppedError):
         return str(error)
     if isinstance(error, UserError):
         return f"error: {error}"
     if isinstance(error, OSError):
         return f"error: {system_error(error)} ({DEBUG_VARIABLE}=1 shows where.)"
-    # torch raises it by a signal, wherever the main process is
+    # torch raises RuntimeError from a signal handler, at any place of the main process
     died = dead_worker(error, setting="now (--num-workers)")
     return None if died is None else f"error: {died}"
 
 
 def show(*lines: object, file: TextIO | None = None) -> None:
-    """Print lines that may hold texts from outside: without secrets, control characters written out.
+    """Print lines that may hold texts from outside: secrets removed, control characters escaped.
 
     Args:
         lines: Printed one below the other.
@@ -99,11 +99,11 @@ def show_traceback() -> None:
 
 
 def system_error(error: OSError) -> str:
-    """What the operating system refused, as a sentence."""
+    """An error of the operating system as one sentence."""
     reason = error.strerror or str(error) or type(error).__name__
     place = "" if error.filename is None else f"{error.filename}: "
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{place}there is no more room to write ({reason}); free some, or name another folder."
+        return f"{place}no space is left to write ({reason}); free some, or name another folder."
     return f"{place}{reason}."
 
 
@@ -128,7 +128,7 @@ def write_output(path: Path, content: bytes, *, flag: str) -> None:
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the examples as written, and adds defaults that say something (not None, False or empty)."""
+    """Prints examples as written, and adds the default of each flag unless it is None, False or empty."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help
@@ -139,7 +139,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Takes positional arguments anywhere between the flags, and no abbreviations of flags."""
+    """Accepts overrides between the flags in any order, and no abbreviated flags."""
 
     def __init__(self, description: str, *, examples: str = "") -> None:
         super().__init__(
@@ -156,7 +156,7 @@ class CommandParser(argparse.ArgumentParser):
         return self.parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        """Print usage and message and exit with 2; of a flag that does not exist, say what may have been meant."""
+        """Print usage and message and exit with 2; for an unknown flag, name the closest one."""
         unknown = re.match(r"unrecognized arguments: (-\S+)", message)
         super().error(printable(message + (self._hint(unknown[1]) if unknown else ""), limit=_LONGEST_LINE))
 
@@ -205,8 +205,8 @@ def user_path(text: str) -> Path:
 
 
 def user_text(text: str) -> str:
-    """As :func:`user_path`, for what may also be a name or a pattern."""
-    return os.path.expanduser(text)  # noqa: PTH111  # Path.expanduser raises for a user there is not
+    """As :func:`user_path`, for an argument that may also be a name or a pattern."""
+    return os.path.expanduser(text)  # noqa: PTH111  # Path.expanduser raises for an unknown user
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -251,13 +251,13 @@ def add_embeddings_arguments(parser: argparse.ArgumentParser) -> None:
         "--save-embeddings",
         type=user_path,
         metavar="DIR",
-        help="keep embeddings, ids and thumbnails in this folder, and take from it what is there",
+        help="save embeddings, ids and thumbnails in this folder, and reuse those it already has",
     )
     group.add_argument(
         "--embeddings",
         type=user_path,
         metavar="DIR",
-        help="take from this folder what is there (of --save-embeddings or scripts/extract_embeddings.py)",
+        help="reuse the embeddings in this folder (of --save-embeddings or scripts/extract_embeddings.py)",
     )
 
 
@@ -286,12 +286,12 @@ def add_table_arguments(parser: Any, *, images: bool = True) -> None:
         "--quoting",
         choices=("minimal", "none"),
         default="minimal",
-        help="none: quotation marks are plain signs",
+        help="none: quotation marks are ordinary characters",
     )
 
 
 def table_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What was said, by the names that readers have for it.
+    """The table flags as keyword arguments of the readers.
 
     Raises:
         ConfigError: for a separator that cannot be one.
@@ -308,7 +308,7 @@ def table_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def table_flags_given(args: argparse.Namespace) -> list[str]:
-    """The flags of a table that were given, for commands that may read something else."""
+    """Names of the table flags that the user typed, for commands that may also read something else."""
     return [
         f"--{name.replace('_', '-')}"
         for name, value in table_options(args).items()
@@ -367,14 +367,14 @@ def find_config(path: str | os.PathLike[str], *, prefix: str) -> Path:
         for name in (f"{file.name}.py", f"{prefix}{file.name}.py"):
             if (folder / name).is_file():
                 return folder / name
-    known = sorted({found.stem for folder in folders for found in folder.glob(f"{prefix}*.py")})
+    known = sorted({file.stem for folder in folders for file in folder.glob(f"{prefix}*.py")})
     near = difflib.get_close_matches(prefix + file.name.removeprefix(prefix), known, n=1, cutoff=0.0)
     hint = f"; the closest is {near[0]}" if near else "; name the file, which ends in .py, .yaml or .json"
-    raise ConfigError(f"--config: got {file.name!r}, but there is no recipe of that name in configs/{hint}.")
+    raise ConfigError(f"--config: got {file.name!r}, but configs/ has no recipe of that name{hint}.")
 
 
 def _with_home(value: Any) -> Any:
-    """Plain data in which texts that begin with ``~/`` begin with the home folder."""
+    """Plain data with ``~/`` at the beginning of texts replaced by the home folder."""
     if isinstance(value, dict):
         return {key: _with_home(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -11,7 +11,7 @@ EXAMPLES = """
 examples:
   python scripts/convert_hard_negatives.py --input generated_data/*.npy --output datasets/coco/negatives_train2014.jsonl
 
-The files are read as data: one that asks to run anything is refused.
+The files are read as data: a file that would run code is refused.
 """
 
 
@@ -30,17 +30,15 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     inputs = _expand(args.input)
     if args.output.exists() and not args.overwrite:
-        raise ConfigError(
-            f"--output: {args.output} is there; give another name, or --overwrite to replace it."
-        )
+        raise ConfigError(f"--output: {args.output} exists; give another name, or --overwrite to replace it.")
 
     from hypvl.negatives.convert import convert_negatives  # torch and numpy, not needed for --help
 
-    def tell(path: Path, rows: int) -> None:
+    def report(path: Path, rows: int) -> None:
         if not args.quiet:
             show(f"{path}: {rows:,} rows so far")
 
-    rows = convert_negatives(inputs, args.output, progress=tell)
+    rows = convert_negatives(inputs, args.output, progress=report)
     if not args.quiet:
         show(f"{args.output}: {rows:,} rows")
     return 0
@@ -49,13 +47,11 @@ def main(argv: Sequence[str]) -> int:
 def _expand(entries: Sequence[str]) -> list[Path]:
     paths: list[Path] = []
     for entry in entries:
-        found = [Path(entry)]
-        if not found[0].is_file():
-            names = sorted(glob.glob(entry))  # noqa: PTH207 (Path.glob takes no absolute pattern)
-            found = [Path(name) for name in names if Path(name).is_file()]
-        if not found:
+        names = [entry] if Path(entry).is_file() else sorted(glob.glob(entry))  # noqa: PTH207 (absolute patterns)
+        files = [Path(name) for name in names if Path(name).is_file()]
+        if not files:
             raise ConfigError(f"--input: {entry} names no file; check the path.")
-        paths += found
+        paths += files
     return paths
 
 

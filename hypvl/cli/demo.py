@@ -86,16 +86,16 @@ def _run(script: str, command: Callable[[Sequence[str]], int], argv: list[str]) 
 
 
 def _make_room(folder: Path, config: str) -> None:
-    """Keep a run of another config under another name, so that this one starts afresh."""
+    """Rename the folder of a run with another config, so that this run starts in an empty one."""
     from hypvl.config import LazyConfig
 
     saved = folder / "config.yaml"
     if saved.is_file() and saved.read_text() != LazyConfig.to_yaml(LazyConfig.load(config)):
         number = 1
-        while (kept := folder.with_name(f"{folder.name}_{number}")).exists():
+        while (previous := folder.with_name(f"{folder.name}_{number}")).exists():
             number += 1
-        folder.rename(kept)
-        show(f"{folder}: holds a run of another config, kept as {kept}")
+        folder.rename(previous)
+        show(f"{folder}: holds a run of another config; renamed to {previous}")
 
 
 def _untrained_radii(config: str) -> dict[str, float]:

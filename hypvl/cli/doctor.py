@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hypvl.datasets.catalog.inspection import Finding
 
 _DEFAULT_CONFIGS = "configs/eval_*.py"
-#: Settings of evaluators that are no data.
+#: Settings of evaluators that name no data.
 _NO_DATA = ("encoding", "tokenizer", "prompts", "ensemble")
 _EXAMPLES = """
 examples:
@@ -76,7 +76,7 @@ def build_parser() -> CommandParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Check and report; 1 when something asked for is missing or broken."""
+    """Check and report; 1 if something that the user asked for is missing or broken."""
     args = build_parser().parse_args(argv)
     if args.images < 1:
         raise ConfigError(f"--images: got {args.images}; expected at least 1.")
@@ -96,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
     )
     broken = [p["name"] for p in environment["packages"] if p["problem"] and p["required"]]
     for source, found in findings.items():
-        # Unasked, a set that is not there is no fault; one that is there and damaged is.
+        # Without --config a missing set is not an error; a damaged one is.
         bad = ("missing", "incomplete", "damaged") if args.config else ("damaged",)
         broken += [f"{Path(source).stem}: {finding.name}" for finding in found if finding.status in bad]
     broken += [report["place"] for report in shards if report["problems"]]
@@ -222,19 +222,19 @@ def _suites(args: argparse.Namespace) -> dict[str, "DictConfig"]:
 def check_suite(
     config: "DictConfig", *, only: str | None, look_at: int | None, known: dict[str, "Finding"] | None = None
 ) -> Iterator["Finding"]:
-    """Build each data set of a suite once and look at some of its images.
+    """Build each data set of a suite once and decode some of its images.
 
     Args:
         config: The suite.
         only: Names of evaluations with commas between them; None = all.
         look_at: Images to decode of each; None = all.
-        known: What has been found out before, by description of the data; added to.
+        known: Earlier findings by the description of their data; new ones are added.
     """
     from omegaconf import OmegaConf
 
     known = {} if known is None else known
     wanted = None if only is None else {name.strip() for name in only.split(",")}
-    told = set()
+    reported = set()
     for name in map(str, config.evaluate):
         if wanted is not None and name not in wanted:
             continue
@@ -245,10 +245,10 @@ def check_suite(
             if what not in known:
                 known[what] = _check(_name_of(node, name), node, look_at)
             finding = known[what]
-            # Built, and without images: a setting that is no data, unless it is the evaluator with its files.
+            # Something that is built but has no images is a setting, not data; except the evaluator itself.
             setting = node is not entry and finding.ok and finding.items is None
-            if what not in told and not setting:
-                told.add(what)
+            if what not in reported and not setting:
+                reported.add(what)
                 yield finding
 
 
@@ -270,7 +270,7 @@ def _check(name: str, node: Any, look_at: int | None) -> "Finding":
 
 
 def _data_nodes(parent: Any, key: Any) -> list[Any]:
-    """Below one setting, what is built by a target; the outermost ones."""
+    """The outermost configs with a target below one setting."""
     from omegaconf import DictConfig, ListConfig
 
     value = parent._get_node(key) if isinstance(parent, ListConfig) else parent[key]
@@ -284,7 +284,7 @@ def _data_nodes(parent: Any, key: Any) -> list[Any]:
 
 
 def _expected(node: Any) -> int | None:
-    """How many images a set of the catalog should have, where it lies as published."""
+    """How many images a set of the catalog should have in its published layout; None if unknown."""
     from hypvl.datasets.classification.by_name import expected_size
     from hypvl.datasets.classification.webdataset import is_url
 
@@ -307,18 +307,18 @@ def _shards(glob: str, look_at: int | None) -> list[Any]:
 
 
 def check_checkpoint(path: Path, train_config: str | None) -> dict[str, Any]:
-    """Whether a checkpoint can be read, and put into its model where that is known."""
+    """Whether a checkpoint can be read, and fits its model if the model is known."""
     import torch
 
     from hypvl.cli.loading import load_trained
     from hypvl.models.checkpoint_io import load_checkpoint
 
-    found: dict[str, Any] = {"path": str(path), "ok": False, "problem": None}
+    report: dict[str, Any] = {"path": str(path), "ok": False, "problem": None}
     try:
         content = load_checkpoint(path)
         tensors = content["model"]
         bad = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
-        found |= {
+        report |= {
             "keys": sorted(map(str, content)),
             "iteration": content.get("iteration"),
             "tensors": len(tensors),
@@ -326,16 +326,16 @@ def check_checkpoint(path: Path, train_config: str | None) -> dict[str, Any]:
             "not_finite": bad,
         }
         if bad:
-            found["problem"] = (
+            report["problem"] = (
                 f"{path}: {len(bad)} tensors are not finite, such as {bad[0]}; use an earlier one."
             )
         if train_config is not None or "config" in content:
             load_trained(path, train_config, device=torch.device("cpu"))
-            found["fits"] = train_config or "the config inside"
+            report["fits"] = train_config or "the config inside"
     except UserError as error:
-        found["problem"] = str(error)
-    found["ok"] = found["problem"] is None
-    return found
+        report["problem"] = str(error)
+    report["ok"] = report["problem"] is None
+    return report
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -58,14 +58,14 @@ def main(argv: Sequence[str]) -> int:
 def _folders(root: Path, only: str | None) -> list[Path]:
     if not root.is_dir():
         raise DataError(f"--predictions: {root} is not a folder; name the one given as predictions.folder.")
-    found = {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
-    names = list(found) if only is None else [name.strip() for name in only.split(",")]
-    lost = [name for name in names if name not in found]
-    if lost or not names:
+    folders = {path.name: path for path in sorted(root.iterdir()) if path.is_dir()}
+    names = list(folders) if only is None else [name.strip() for name in only.split(",")]
+    missing = [name for name in names if name not in folders]
+    if missing or not names:
         raise DataError(
-            f"{root}: has no {', '.join(lost) or 'folder of a protocol'}; found {', '.join(found) or 'nothing'}."
+            f"{root}: has no {', '.join(missing) or 'folder of a protocol'}; found {', '.join(folders) or 'nothing'}."
         )
-    return [found[name] for name in names]
+    return [folders[name] for name in names]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the commands that place images and texts in the space share: reading them, encoding them, the root."""
+"""A loaded model that encodes a user's images and texts, for the commands that rank and compare them."""
 
 import argparse
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ INPUT_HELP = "a folder of images, or a file of texts: .txt with one a line, .jso
 ROOTS = {
     "geometry": "the root of the space",
     "checkpoint": "the mean training embedding stored in the checkpoint",
-    "items": "the mean of all embeddings here, for the checkpoint stores no root",
+    "items": "the mean of all embeddings here, because the checkpoint stores no root",
 }
 
 
@@ -76,7 +76,7 @@ class LoadedModel:
         model: In evaluation mode.
         encoding: Batches, workers, store.
         root: Stored in the checkpoint, (D,), or None.
-        about: Of the model, for the results.
+        about: Which model and hypvl, for the result file.
         text_key: Of texts in files.
     """
 
@@ -112,7 +112,7 @@ class LoadedModel:
         if path.is_dir():
             paths = image_folder(path).paths
             return self.pil_images(
-                paths, names=[found.relative_to(path).as_posix() for found in paths], label=path.name
+                paths, names=[file.relative_to(path).as_posix() for file in paths], label=path.name
             )
         return self.texts(list(text_file(path, text_key=self.text_key).texts), label=path.name)
 

@@ -1,4 +1,4 @@
-"""`scripts/export_index.py`: kept embeddings as vectors for inner-product search."""
+"""`scripts/export_index.py`: saved embeddings as vectors for inner-product search."""
 
 import argparse
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--side",
         choices=("key", "query"),
         default="key",
-        help="keys are searched, queries search; their forms differ",
+        help="keys are searched by queries; the two have different vectors",
     )
     parser.add_argument(
         "--transform", metavar="NAME", help="where the folder has several, such as 'Squeeze(size=224)'"
@@ -74,10 +74,10 @@ def main(argv: Sequence[str]) -> int:
         and args.transform in (None, group.meta["transform"])
     ]
     if len(fitting) != 1:
-        found = "; ".join(" ".join(map(str, filter(None, group.meta.values()))) for group in store.groups())
+        kinds = "; ".join(" ".join(map(str, filter(None, group.meta.values()))) for group in store.groups())
         raise DataError(
             f"{args.embeddings}: has {len(fitting)} kinds of {args.modality} embeddings that fit; expected one, name "
-            f"it by --transform (there are: {found or 'none'})."
+            f"it by --transform (there are: {kinds or 'none'})."
         )
     ids, rows = fitting[0].everything()
     index = build_index(

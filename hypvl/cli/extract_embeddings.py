@@ -24,7 +24,7 @@ EXAMPLES = """
 examples:
   python scripts/extract_embeddings.py --checkpoint-path checkpoints/meru_vit_b.pth --train-config meru_vit_b \\
       --shards 'datasets/redcaps/{00000..00099}.tar' --output-dir output/redcaps_embeddings
-  on eight GPUs, each its share of the shards; started again, it goes on where it was:
+  on eight GPUs, each its share of the shards; started again, it continues:
   torchrun --nproc-per-node 8 scripts/extract_embeddings.py ...
   a folder of images, and a file of texts:
   ... --image-dir photos --output-dir output/photos
@@ -39,12 +39,12 @@ def build_parser() -> argparse.ArgumentParser:
         examples=EXAMPLES,
     )
     add_model_arguments(parser)
-    given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument(
+    inputs = parser.add_mutually_exclusive_group(required=True)
+    inputs.add_argument(
         "--shards", type=user_text, metavar="TARS", help="TARs: paths, globs, {000..099}, http(s) addresses"
     )
-    given.add_argument("--image-dir", type=user_path, metavar="DIR", help="all images below this folder")
-    given.add_argument(
+    inputs.add_argument("--image-dir", type=user_path, metavar="DIR", help="all images below this folder")
+    inputs.add_argument(
         "--texts",
         nargs="+",
         type=user_path,
@@ -98,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Encode what is not there yet; 1 when a shard failed, after the rest is done."""
+    """Encode the shards that do not exist yet; 1 if one failed, after the others are done."""
     args = build_parser().parse_args(argv)
     if args.shard_size < 1:
         raise ConfigError(f"--shard-size: got {args.shard_size}; expected at least 1.")
@@ -145,9 +145,9 @@ def main(argv: Sequence[str]) -> int:
     ):
         done += shard.rows
         failed += bool(shard.error)
-        told = shard.error or ("there already" if shard.kept else f"{shard.rows} {modality}s")
-        told += f", {shard.unreadable} cannot be read" if shard.unreadable else ""
-        show(f"[{number}/{len(own)}] {shard.name}: {told}", file=sys.stderr)
+        status = shard.error or ("exists already" if shard.kept else f"{shard.rows} {modality}s")
+        status += f", {shard.unreadable} cannot be read" if shard.unreadable else ""
+        show(f"[{number}/{len(own)}] {shard.name}: {status}", file=sys.stderr)
     show(f"{args.output_dir}: {done} embeddings in {len(own) - failed} of {len(own)} shards")
     if failed:
         show(
@@ -158,7 +158,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def input_shards(args: argparse.Namespace) -> list["InputShard"]:
-    """What the flags name, cut into shards; only files of texts are read. Raises DataError."""
+    """The inputs that the flags name, in shards; only files of texts are read. Raises DataError."""
     from functools import partial
 
     from hypvl.data.shards import expand_shards
@@ -185,16 +185,16 @@ def input_shards(args: argparse.Namespace) -> list["InputShard"]:
         ]
     shards = []
     for name, path in zip(shard_names([str(path) for path in args.texts]), args.texts, strict=True):
-        found = text_file(path, text_key=args.text_key or "caption", id_key=args.id_key)
-        for start in range(0, len(found), size):
-            part = Texts(found.texts[start : start + size], found.ids[start : start + size])
-            own = name if len(found) <= size else f"{name}-{start // size:05}"
+        rows = text_file(path, text_key=args.text_key or "caption", id_key=args.id_key)
+        for start in range(0, len(rows), size):
+            part = Texts(rows.texts[start : start + size], rows.ids[start : start + size])
+            own = name if len(rows) <= size else f"{name}-{start // size:05}"
             shards.append(InputShard(own, [str(path)], texts=partial(Texts, part.texts, part.ids)))
     return shards
 
 
 def place_among_ranks() -> tuple[int, int]:
-    """Which of how many processes this is; torchrun says. They need nothing of each other."""
+    """Rank and number of the processes that torchrun started; they do not communicate."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 

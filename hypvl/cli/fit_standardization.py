@@ -62,17 +62,17 @@ def main(argv: Sequence[str]) -> int:
     model, content = load_trained(path, args.train_config, device=pick_device(args.device))
     fingerprint = model_fingerprint(model.state_dict())
     if evaluation is not None:
-        found = _on_evaluation(model, evaluation, args, fingerprint)
+        means = _on_evaluation(model, evaluation, args, fingerprint)
     else:
-        found = _on_training_data(model, content, args, fingerprint)
-    save(found, output)
+        means = _on_training_data(model, content, args, fingerprint)
+    save(means, output)
     show(
-        f"{output}: means of {found.images} images and {found.texts} texts ({found.set_name}), "
-        f"{(found.image_mean - found.text_mean).norm().item():.4f} apart"
+        f"{output}: means of {means.images} images and {means.texts} texts ({means.set_name}), "
+        f"{(means.image_mean - means.text_mean).norm().item():.4f} apart"
     )
     if args.checkpoint_output is not None:
-        add_centering_(model, found.image_mean, found.text_mean)
-        _write_checkpoint(args.checkpoint_output, model, content, _config_text(content, args), found)
+        add_centering_(model, means.image_mean, means.text_mean)
+        _write_checkpoint(args.checkpoint_output, model, content, _config_text(content, args), means)
         show(f"{args.checkpoint_output}: the model with these means inside")
     return 0
 
@@ -197,13 +197,13 @@ def _config_text(content: dict[str, Any], args: argparse.Namespace) -> str:
     from hypvl.encoders.feature_transforms import Centering
     from hypvl.models.hub import load_config as load_model_config
 
-    found: Any = (
+    stored: Any = (
         raw_config(content, args.checkpoint_path)
         if args.train_config is None
         else LazyConfig.to_yaml(load_model_config(args.train_config))
     )
     source = str(args.checkpoint_path)
-    config: Any = stored_data(found, source=source)
+    config: Any = stored_data(stored, source=source)
     for key in ("image_post", "text_post"):
         posts = config["model"].get(key)
         node = to_plain(LazyCall(Centering, partial=True)(), source=key)
@@ -219,7 +219,7 @@ def _write_checkpoint(
     model: "DualEncoder",
     content: dict[str, Any],
     config: str,
-    found: "Standardization",
+    means: "Standardization",
 ) -> None:
     """The model with its means, the config that builds it, and where both come from; no optimizer, no root."""
     from hypvl.io.tensors import write_torch
@@ -229,7 +229,7 @@ def _write_checkpoint(
         "format_version": FORMAT_VERSION,
         "model": {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()},
         "config": config,
-        "standardization": found.meta(),
+        "standardization": means.meta(),
         **{key: content[key] for key in ("iteration", "provenance") if key in content},
     }
     path.parent.mkdir(parents=True, exist_ok=True)

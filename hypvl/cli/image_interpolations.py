@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     with inference():
         root, source = loaded.root_of(pool.embeddings)
         numbers = [str(i) for i in range(len(pool.names))]
-        found = interpolate_between(
+        points = interpolate_between(
             model,
             first,
             second,
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
             root=root,
         )
     steps = []
-    for point in found:
+    for point in points:
         at = [int(number) for number in point.names]
         paths = {} if pool.paths is None else {"paths": [str(pool.paths[i]) for i in at]}
         steps.append({**point.to_json(), "names": [pool.names[i] for i in at], **paths})

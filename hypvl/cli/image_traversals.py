@@ -29,7 +29,7 @@ examples:
 _ROOTS = {
     "geometry": "the root of the space",
     "checkpoint": "the mean training embedding stored in the checkpoint",
-    "text pool": "the mean embedding of the text pool, for the checkpoint stores no root",
+    "text pool": "the mean embedding of the text pool, because the checkpoint stores no root",
 }
 
 

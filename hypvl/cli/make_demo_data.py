@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
 
     from hypvl.data.demo.build import DemoArguments, make_demo_data  # numpy and PIL, not needed for --help
 
-    def tell(line: str) -> None:
+    def report(line: str) -> None:
         if not args.quiet:
             show(line)
 
@@ -39,13 +39,13 @@ def main(argv: Sequence[str]) -> int:
         seed=args.seed, num_train=args.num_train, num_test=args.num_test, num_digits=args.num_digits
     )
     try:
-        written = make_demo_data(args.output_dir, arguments, progress=tell)
+        written = make_demo_data(args.output_dir, arguments, progress=report)
     except OSError as error:
         raise DataError(
             f"--output-dir: {args.output_dir} cannot be written ({error.strerror or error}); "
             "name another folder."
         ) from error
-    tell(f"{args.output_dir}: {'written' if written else 'up to date'}")
+    report(f"{args.output_dir}: {'written' if written else 'up to date'}")
     return 0
 
 

@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     from hypvl.negatives.run import make_hard_negatives
 
     backend = _backend(args)
-    backend.identity()  # a missing package is said before anything is fetched
+    backend.identity()  # a missing package is an error before anything is downloaded
     places, prefix = args.captions, args.image_prefix
     if args.download is not None:
         from hypvl.negatives.download import fetch_coco_captions
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         types=tuple(kind for kind in generate.TYPES if kind in args.types),
         relation=args.relation,
     )
-    with _progress(quiet=args.quiet) as told:
+    with _progress(quiet=args.quiet) as report:
         result = make_hard_negatives(
             source,
             args.output,
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
             num_workers=args.num_workers,
             part_size=args.part_size,
             overwrite=args.overwrite,
-            progress=told,
+            progress=report,
         )
     if not args.quiet:
         _print_summary(args.output, result)
@@ -198,7 +198,7 @@ def _backend(args: argparse.Namespace) -> "BackendArguments":
 
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Something to tell the progress to; a bar on stderr."""
+    """A function that takes (done, total) and moves a bar on stderr; None if quiet."""
     if quiet:
         yield None
         return
@@ -214,12 +214,12 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
     )
     task = bar.add_task("captions", total=None)
 
-    def told(done: int, total: int) -> None:
-        bar.start()  # not before there is something to show
+    def report(done: int, total: int) -> None:
+        bar.start()  # only when there is something to show
         bar.update(task, completed=done, total=total)
 
     try:
-        yield told
+        yield report
     finally:
         if bar.live.is_started:
             bar.stop()

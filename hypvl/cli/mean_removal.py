@@ -41,7 +41,7 @@ class MeanRemover:
         """From the flags, of which at least one is given.
 
         Raises:
-            ConfigError: a shift that is no finite number, or a file of another kind.
+            ConfigError: a shift that is not a finite number, or a file of another kind.
             CheckpointError: a file that cannot be read, or was fitted for another model.
         """
         if shift is not None and not math.isfinite(shift):
@@ -65,28 +65,28 @@ class MeanRemover:
 
     @contextmanager
     def applied(self, evaluator: Evaluator, *, set_name: str) -> Iterator[dict[str, Any]]:
-        """The model standardised inside, as it was afterwards; gives what was done, for the results."""
-        found = self.fitted
-        if found is None:
-            found = fit(evaluator, self.model, fingerprint=self.fingerprint, set_name=set_name)
+        """Remove the means while the context is open; yields a record of it for the results."""
+        means = self.fitted
+        if means is None:
+            means = fit(evaluator, self.model, fingerprint=self.fingerprint, set_name=set_name)
         before = self.model.image_post, self.model.text_post
         try:
-            add_centering_(self.model, *offsets(found, shift=self.shift))
+            add_centering_(self.model, *offsets(means, shift=self.shift))
             yield {
                 "source": TRANSDUCTIVE if self.fitted is None else "file",
                 "shift": self.shift,
-                "centroid_distance": torch.linalg.vector_norm(found.image_mean - found.text_mean).item(),
-                **found.meta(),
+                "centroid_distance": torch.linalg.vector_norm(means.image_mean - means.text_mean).item(),
+                **means.meta(),
             }
         finally:
             self.model.image_post, self.model.text_post = before
 
 
-def offsets(found: Standardization, *, shift: float | None) -> tuple[Tensor, Tensor]:
+def offsets(means: Standardization, *, shift: float | None) -> tuple[Tensor, Tensor]:
     """What to subtract from flat image and text embeddings: the means, or steps along the line between them."""
     if shift is None:
-        return found.image_mean, found.text_mean
-    return shift_offsets(found.image_mean, found.text_mean, delta=shift)
+        return means.image_mean, means.text_mean
+    return shift_offsets(means.image_mean, means.text_mean, delta=shift)
 
 
 def add_centering_(model: DualEncoder, image_offset: Tensor, text_offset: Tensor) -> None:

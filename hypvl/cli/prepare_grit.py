@@ -20,7 +20,7 @@ examples:
   python scripts/prepare_grit.py --tarfiles 'datasets/grit/raw/*.tar' --output-dir datasets/grit/processed
   python scripts/prepare_grit.py --tarfiles '/data/grit/{00000..00099}.tar' --output-dir /data/boxes --num-workers 32
 
-The same command goes on where it was interrupted. docs/data.md says how to get the raw shards.
+The same command continues after an interruption. docs/data.md says how to get the raw shards.
 """
 _LINE_SECONDS = 30.0
 
@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def summary(counts: "Counts") -> str:
-    """What became of all samples, in one line."""
+    """Counts of written and dropped samples, in one line."""
     parts = [f"{counts.written:,} of {counts.samples:,} samples written with {counts.boxes:,} boxes"]
     if counts.without_box:
         parts.append(f"{counts.without_box:,} without a box left")
@@ -93,7 +93,7 @@ def _listed(reasons: Counter[str]) -> str:
 
 @contextmanager
 def _progress(*, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
-    """A bar on a terminal, elsewhere a line now and then."""
+    """A bar on a terminal; elsewhere a line every half minute."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress as Bar, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -106,16 +106,16 @@ def _progress(*, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
     )
     with Bar(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
         task = bar.add_task("raw TARs", total=None)
-        said = time.monotonic()
+        printed = time.monotonic()
 
         def update(state: "Progress") -> None:
-            nonlocal said
+            nonlocal printed
             text = f"{state.shards_done:,}/{state.shards_total:,} TARs, {state.counts.boxes:,} boxes"
             if state.counts.bad:
                 text += f", {state.counts.bad.total():,} bad"
             bar.update(task, description=text, completed=state.bytes_done, total=max(1, state.bytes_total))
-            if not quiet and not console.is_terminal and time.monotonic() - said > _LINE_SECONDS:
-                said = time.monotonic()
+            if not quiet and not console.is_terminal and time.monotonic() - printed > _LINE_SECONDS:
+                printed = time.monotonic()
                 show(f"{text}, {state.bytes_done / max(1, state.bytes_total):.0%}")
 
         yield update

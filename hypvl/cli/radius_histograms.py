@@ -68,10 +68,10 @@ def main(argv: Sequence[str]) -> int:
         check_embeddings(together)
         root, source = loaded.root_of(together)
         radii = {name: radius(geometry, items.embeddings, root=root) for name, items in groups.items()}
-        found = radius_histograms(radii, bins=args.bins)
+        histograms = radius_histograms(radii, bins=args.bins)
     for name, items in groups.items():
-        found["groups"][name] |= {"modality": items.modality, "unreadable": items.unreadable}
-    result = {"inputs": [str(path) for path in args.inputs], "root": source, **loaded.about, **found}
+        histograms["groups"][name] |= {"modality": items.modality, "unreadable": items.unreadable}
+    result = {"inputs": [str(path) for path in args.inputs], "root": source, **loaded.about, **histograms}
     json_file, image = args.output_dir / "radius_histograms.json", args.output_dir / "radius_histograms.png"
     write_result(result, json_file)
     draw_histograms(json_file, image)
@@ -92,8 +92,8 @@ def _print(result: dict[str, object]) -> None:
     print_table(rich_table(rows, header=header, title="Distance to the root", text_columns=1))
     pairs: list[dict[str, float]] = result["nearer"]  # type: ignore[assignment]  # as built above
     for pair in pairs:
-        said = f"{pair['first']} nearer the root than {pair['second']}: {pair['share']:.1f} % of pairs (no order: 50 %)"
-        show(said)
+        line = f"{pair['first']} nearer the root than {pair['second']}: {pair['share']:.1f} % of pairs (no order: 50 %)"
+        show(line)
     show(f"The root is {ROOTS[str(result['root'])]}.")
 
 

@@ -57,12 +57,12 @@ def main(argv: Sequence[str]) -> int:
         show(f"{name}: {metric}")
     for row in summary.rows:
         if row.missing:
-            told = ", ".join(f"{name} ({why})" for name, why in row.missing.items())
-            show(f"{_label(row)}: no result for {told}")
+            reasons = ", ".join(f"{name} ({why})" for name, why in row.missing.items())
+            show(f"{_label(row)}: no result for {reasons}")
         if len(row.units) > 1:
-            told = "; ".join(f"{unit}: {', '.join(names)}" for unit, names in row.units.items())
+            units = "; ".join(f"{unit}: {', '.join(names)}" for unit, names in row.units.items())
             show(
-                f"{_label(row)}: no average of numbers in different units ({told}); choose --sets or a --metric"
+                f"{_label(row)}: no average of numbers in different units ({units}); choose --sets or a --metric"
             )
     write_output(path, summary.as_csv().encode("utf-8", "backslashreplace"), flag="--output")
     show(path)

@@ -13,7 +13,7 @@ EXAMPLES = """examples:
   one CPU process:  python scripts/train.py --config configs/train_meru_demo.py --num-gpus 0 --output-dir output/demo
   eight GPUs:       python scripts/train.py --config configs/train_meru_vit_b.py --num-gpus 8 --output-dir output/meru_b
   overrides:        ... model.visual.arch=vit_small_mocov3_patch16_224 train.total_batch_size=4096
-  go on:            python scripts/train.py --resume --num-gpus 8 --output-dir output/meru_b
+  resume:           python scripts/train.py --resume --num-gpus 8 --output-dir output/meru_b
   torchrun, CPU:    torchrun --nproc-per-node 2 scripts/train.py --config configs/train_meru_demo.py --num-gpus 0
 """
 REQUIRED = ("dataset", "model", "optim", "train")
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _config(args: argparse.Namespace) -> str | Path:
-    """The config to train: the given one; of a run that goes on, the one in its folder."""
+    """The config of ``--config``; without it, on ``--resume``, the one in the run's folder."""
     if args.config is not None:
         return str(args.config)
     own: Path = args.output_dir / "config.yaml"
@@ -87,18 +87,18 @@ def _config(args: argparse.Namespace) -> str | Path:
             f"--config: missing, and {args.output_dir} has no config.yaml of a run; name the config."
         )
     raise ConfigError(
-        "--config: missing; name a config, or add --resume to go on with the run in --output-dir by its own."
+        "--config: missing; name a config, or add --resume to continue the run in --output-dir with its own config."
     )
 
 
 def _check_device(num_gpus: int | None) -> None:
-    """The CPU is used when it is asked for, and not because GPUs were not found."""
+    """Refuse to train on the CPU only because no GPU is found; ``--num-gpus 0`` asks for it."""
     import torch
 
     if num_gpus is None and not torch.cuda.is_available():
         raise ConfigError(
-            "--num-gpus: missing, and no usable GPU is found here; --num-gpus 0 trains on the CPU, which takes long "
-            "for anything but the demo recipes (scripts/doctor.py shows what is there)."
+            "--num-gpus: missing, and no usable GPU is found; --num-gpus 0 trains on the CPU, which is slow "
+            "for anything but the demo recipes (scripts/doctor.py lists the GPUs)."
         )
 
 

@@ -50,10 +50,10 @@ def merge_seeds(
     if not contents:
         raise DataError("predictions: got no files to merge; expected one per seed.")
     for name, content in zip(names, contents, strict=True):
-        lacking = [key for key in (*SAME, _MEAN, *_LISTS) if key not in content]
-        if lacking or not all(isinstance(content[key], list) for key in _LISTS):
+        missing = [key for key in (*SAME, _MEAN, *_LISTS) if key not in content]
+        if missing or not all(isinstance(content[key], list) for key in _LISTS):
             raise DataError(
-                f"{name}: lacks {', '.join(lacking) or 'lists of seeds and predictions'}; expected a prediction file."
+                f"{name}: lacks {', '.join(missing) or 'lists of seeds and predictions'}; expected a prediction file."
             )
         if not content["predictions"] or len(content["rnd_seeds"]) != len(content["predictions"]):
             raise DataError(
@@ -104,7 +104,7 @@ def write_submission(
         expected: Sets a complete submission has.
 
     Raises:
-        DataError: when there are no files, one is no prediction file, or they do not belong together.
+        DataError: when there are no files, one is not a prediction file, or they do not belong together.
     """
     files = sorted(folder.glob("*.json"))
     if not files:

@@ -39,7 +39,7 @@ def draw_ranking(result: str | Path | Mapping[str, Any], output: str | Path) -> 
         ``output``.
 
     Raises:
-        DataError: when the result is no ranking, or an image cannot be read.
+        DataError: the result is not a ranking, or an image cannot be read.
     """
     content = read_result(result, ("order", "items", "modality"))
     try:

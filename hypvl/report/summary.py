@@ -52,23 +52,23 @@ class SummaryRow:
 
     @property
     def values(self) -> list[float]:
-        """The numbers there are."""
+        """The numbers of the cells that have one."""
         return [cell.value for cell in self.cells.values() if cell.value is not None]
 
     @property
     def units(self) -> dict[str, list[str]]:
         """Unit -> sets whose numbers are in it."""
-        found: dict[str, list[str]] = {}
+        sets: dict[str, list[str]] = {}
         for name, cell in self.cells.items():
             if cell.value is not None:
-                found.setdefault(unit_of(cell.metric or ""), []).append(name)
-        return found
+                sets.setdefault(unit_of(cell.metric or ""), []).append(name)
+        return sets
 
     @property
     def average(self) -> float | None:
-        """Plain mean of the numbers there are; None without any, or where they are in different units.
+        """Plain mean of the numbers; None without any, or if they are in different units.
 
-        What is missing takes no part. Percentages, radii, distances and edges of trees are never averaged together.
+        Missing numbers do not count. Percentages, radii, distances and edges of trees are never averaged together.
         """
         return math.fsum(self.values) / len(self.values) if len(self.units) == 1 else None
 
@@ -128,7 +128,7 @@ def read_folder(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     """All results files below a folder, ``results*.json``, in the order of their paths.
 
     Raises:
-        DataError: when there is none, or one is no results file.
+        DataError: there is none, or one is not a results file.
     """
     if folder.is_file():
         return [(folder, read_file(folder))]
@@ -178,18 +178,18 @@ def summarize(
         DataError: when an evaluation lacks the metric, or one column has two main metrics.
     """
     columns: dict[str, None] = {}
-    found: dict[tuple[str, str], dict[str, Cell]] = {}
+    by_row: dict[tuple[str, str], dict[str, Cell]] = {}
     for label, entries in _by_checkpoint(contents).items():
         for name, entry in entries.items():
             set_name, _, kind = name.rpartition("/") if "/" in name else (name, "", "")
             if (protocol is not None and kind != protocol) or (sets is not None and set_name not in sets):
                 continue
             columns.setdefault(set_name)
-            found.setdefault((label, kind), {})[set_name] = _cell(name, entry, metric)
+            by_row.setdefault((label, kind), {})[set_name] = _cell(name, entry, metric)
     names = list(columns) if sets is None else list(sets)
     rows = [
         SummaryRow(label, kind, {name: cells.get(name, Cell("absent")) for name in names})
-        for (label, kind), cells in sorted(found.items())
+        for (label, kind), cells in sorted(by_row.items())
     ]
     return Summary(names, rows, _metrics(rows, names))
 

@@ -185,7 +185,7 @@ def print_table(table: "Table") -> None:
 def markdown_table(
     rows: Iterable[Sequence[str]], *, header: Sequence[str] = HEADER, text_columns: int = 2
 ) -> str:
-    """The same as a Markdown table; bars and line ends inside cells are kept from breaking it."""
+    """The same as a Markdown table; bars and line ends inside cells are escaped."""
     lines = [
         "| " + " | ".join(header) + " |",
         "|" + "|".join("---" if i < text_columns else "---:" for i in range(len(header))) + "|",

@@ -71,7 +71,7 @@ def test_what_the_system_refuses_is_one_line(
     assert run_main(raising(full), []) == 1
     err = capsys.readouterr().err
     assert err.startswith(
-        "error: /data/x.json: there is no more room to write (No space left on device); free some"
+        "error: /data/x.json: no space is left to write (No space left on device); free some"
     )
     assert err.count("\n") == 1
     assert run_main(raising(PermissionError(errno.EACCES, "Permission denied", "/x")), []) == 1

@@ -19,7 +19,7 @@ def test_converts_and_says_how_many(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.endswith(f"{output}: 2 rows\n")
     assert [json.loads(line)["id"] for line in output.read_text().splitlines()] == [0, 1]
     assert run_main(main, flags) == 2
-    assert "is there; give another name, or --overwrite" in capsys.readouterr().err
+    assert "exists; give another name, or --overwrite" in capsys.readouterr().err
     assert main([*flags, "--overwrite", "--quiet"]) == 0
     assert capsys.readouterr().out == ""
 

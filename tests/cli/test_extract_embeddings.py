@@ -42,7 +42,7 @@ def test_shards_then_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture
     assert tuple(rows.shape) == (3, 8) and group.thumbnail(ids[2])
     assert group.meta["transform"] == "ResizeCenterCrop(size=32)"
     assert run(tmp_path, *given) == 0
-    assert capsys.readouterr().err.count("there already") == 2
+    assert capsys.readouterr().err.count("exists already") == 2
     assert run(tmp_path, *given, "--text-key", "json.caption", "--stage", "features") == 0
     assert len(EmbeddingStore(tmp_path / "out").groups()) == 2
 
