@@ -3,12 +3,13 @@
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hypvl.data.workers import dead_worker
+from hypvl.data.workers import WorkerIterator
 from hypvl.datasets.protocol import ImageSource
 from hypvl.embedding.store_files import Entry, image_digest, stamp
 from hypvl.errors import DataError
@@ -65,20 +66,18 @@ def load_batches(
     Raises:
         DataError: when a process that reads has died.
     """
-    loader: DataLoader[Loaded] = DataLoader(
-        _Reader(images, transform, keeping),
+    loader: DataLoader[list[Loaded]] = DataLoader(
+        cast(Dataset[list[Loaded]], _Reader(images, transform, keeping)),
         batch_sampler=[list(batch) for batch in batches],
         num_workers=min(num_workers, sum(map(len, batches))),
         collate_fn=list,
         generator=torch.Generator(),  # the loader seeds its workers from it; the main generator stays as it is
     )
+    batches_read = WorkerIterator(loader, setting=f"num_workers={num_workers}")
     try:
-        yield from loader
-    except RuntimeError as error:
-        died = dead_worker(error, setting=f"num_workers={num_workers}")
-        if died is None:
-            raise
-        raise DataError(died) from error
+        yield from batches_read
+    finally:
+        batches_read.close()
 
 
 class _Reader(Dataset[Loaded]):
