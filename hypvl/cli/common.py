@@ -245,7 +245,7 @@ def add_encoding_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_embeddings_arguments(parser: argparse.ArgumentParser) -> None:
-    """The two flags; give the parsed ones to :func:`hypvl.cli.loading.with_store`."""
+    """The two flags; give the parsed ones to :func:`hypvl.cli.loading.open_store`."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--save-embeddings",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from hypvl.cli.mean_removal import MeanRemover
+    from hypvl.evaluation.protocol import EvaluationContext
     from hypvl.models.dual_encoder import DualEncoder
 
 EXAMPLES = """
@@ -94,6 +95,11 @@ def main(argv: Sequence[str]) -> int:
     if args.no_download and "download" in config:
         config.download = False
     names = _names(config, args.only, args.config)
+    flag = "--save-embeddings" if args.embeddings is None else "--embeddings"
+    if (args.save_embeddings or args.embeddings) and (args.standardize is not None or args.shift is not None):
+        raise ConfigError(
+            f"{flag}: embeddings are stored as the model gives them; leave out --standardize and --shift."
+        )
 
     from hypvl.cli.loading import run_on_ranks
 
@@ -103,14 +109,15 @@ def main(argv: Sequence[str]) -> int:
 def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -> int:
     """On every rank the same, but for the files and the screen, which are rank 0's."""
     from hypvl import distributed
-    from hypvl.cli.loading import load_trained, rank_device, with_store
+    from hypvl.cli.loading import load_trained, open_store, rank_device, roots_of
+    from hypvl.evaluation.protocol import EvaluationContext
     from hypvl.evaluation.results import ResultsFile, settings_digest
     from hypvl.report.tables import results_csv
 
     device = rank_device(args.device)
     model, content = load_trained(args.checkpoint_path, args.train_config, device=device)
     remover = _mean_remover(args, model)
-    measured = with_store(config, args, model)
+    context = EvaluationContext(store=open_store(args, model, roots=roots_of(config)))
     folder = args.checkpoint_path.parent if args.output_dir is None else args.output_dir
     path = folder / RESULTS if args.output is None else args.output
     provenance = _provenance(args, config, device=str(device), iteration=content.get("iteration"))
@@ -132,7 +139,7 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
         if kept is not None:
             told = f"ok, kept from {_earlier(kept, provenance)} (--redo measures again)"
         else:
-            entry = _evaluate(name, measured, model, remover)
+            entry = _evaluate(name, config, model, context, remover)
             if file is not None:
                 file.put(name, entry, digest=digest, settings=redacted(settings))
             told = f"{entry['status']}, {time.monotonic() - started:.1f} s"
@@ -201,7 +208,11 @@ def _settings(config: "DictConfig", name: str) -> Any:
 
 
 def _evaluate(
-    name: str, config: "DictConfig", model: "DualEncoder", remover: "MeanRemover | None"
+    name: str,
+    config: "DictConfig",
+    model: "DualEncoder",
+    context: "EvaluationContext",
+    remover: "MeanRemover | None",
 ) -> dict[str, Any]:
     """One evaluation as an entry of the results file; what goes wrong is part of it and stops no other."""
     from hypvl.config import instantiate
@@ -212,10 +223,10 @@ def _evaluate(
     try:
         evaluator = instantiate(config.evaluate[name])
         if remover is None:
-            result = evaluator(model)
+            result = evaluator(model, context)
         else:
             with remover.applied(evaluator, set_name=name) as applied:
-                result = evaluator(model)
+                result = evaluator(model, context)
             result.meta["standardization"] = applied
         entry: dict[str, Any] = {"status": "ok", "metrics": result.metrics}
         entry["intervals"] = {
@@ -226,21 +237,20 @@ def _evaluate(
         json.dumps(entry, allow_nan=False)
         entry["seconds"] = round(time.monotonic() - started, 2)
         return entry
-    except Exception as error:  # noqa: BLE001  # recorded, and its traceback shown
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # recorded, and its traceback shown
         # ValueError and RuntimeError: bad settings, out of memory; OSError: a disk that goes away.
         expected = isinstance(error, UserError | ValueError | RuntimeError | OSError)
         if not expected or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             show_traceback()
         reason = redact_text(_reason(error))
-        status = "failed" if expected else "error"
         return {
-            "status": "missing" if isinstance(error, MissingDataError) else status,
+            "status": "missing" if isinstance(error, MissingDataError) else "failed",
             "reason": reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}",
             "metrics": {},
         }
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """What happened, in one line; of an error in a data worker, which comes with its traceback, the last line."""
     died = dead_worker(error, setting="encoding.num_workers")
     if died is not None:

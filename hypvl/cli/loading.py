@@ -2,17 +2,16 @@
 
 import argparse
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 import hypvl
 from hypvl import distributed
-from hypvl.config import LazyCall
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.identity import model_identity
 from hypvl.embedding.store import EmbeddingStore
@@ -158,58 +157,27 @@ def raw_config(content: dict[str, Any], checkpoint_path: Path) -> str | dict[str
     return config
 
 
-def with_store(config: DictConfig, args: argparse.Namespace, model: nn.Module) -> DictConfig:
-    """The config whose evaluators encode with the folder that the flags name; the same config without these flags.
+def open_store(
+    args: argparse.Namespace, model: nn.Module, *, roots: Mapping[str, str] | None = None
+) -> EmbeddingStore | None:
+    """The store of embeddings that ``--save-embeddings`` or ``--embeddings`` names; None without these flags.
 
     Args:
-        config: Of ``scripts/evaluate.py``; it is not changed.
-        args: With ``save_embeddings``, ``embeddings``, ``standardize`` and ``shift``.
+        args: With ``save_embeddings`` and ``embeddings``.
         model: What is evaluated.
+        roots: Folders by name; files in the store are known relative to them.
 
     Raises:
-        ConfigError: the evaluators have no common ``encoding``, or the flags move the embeddings of each data set.
         DataError, CheckpointError: the folder holds no store, or one of another model.
     """
     if args.save_embeddings is None and args.embeddings is None:
-        return config
-    flag = "--embeddings" if args.embeddings is not None else "--save-embeddings"
-    if args.standardize is not None or args.shift is not None:
-        raise ConfigError(
-            f"{flag}: embeddings are kept as the model gives them; leave out --standardize and --shift."
-        )
-    if "encoding" not in config:
-        raise ConfigError(
-            f"{flag}: the config has no top-level `encoding` that its evaluators share; add one and refer to it by "
-            "encoding=${encoding}."
-        )
-    settings = _store_settings(args, model, roots=roots_of(config))
-    EmbeddingStore(**settings)  # refuses another model before anything is evaluated
-    changed = config.copy()
-    OmegaConf.update(changed, "encoding.store", LazyCall(EmbeddingStore)(**settings), force_add=True)
-    return changed
-
-
-def open_store(args: argparse.Namespace, model: nn.Module) -> EmbeddingStore | None:
-    """The folder that the flags name, for commands without a config; None without these flags.
-
-    Raises:
-        DataError, CheckpointError: it holds no store, or one of another model.
-    """
-    if args.save_embeddings is None and args.embeddings is None:
         return None
-    return EmbeddingStore(**_store_settings(args, model, roots={}))
-
-
-def _store_settings(args: argparse.Namespace, model: nn.Module, *, roots: dict[str, str]) -> dict[str, Any]:
-    """Arguments of :class:`~hypvl.embedding.store.EmbeddingStore` for one of the two flags."""
-    reads = args.embeddings is not None
-    return {
-        "folder": str(args.embeddings if reads else args.save_embeddings),
-        "model": model_identity(model),
-        "mode": "read" if reads else "write",
-        "roots": roots,
-        "thumbnails": 0 if reads else THUMBNAIL_PIXELS,
-    }
+    identity, roots = model_identity(model), {} if roots is None else roots
+    if args.embeddings is not None:
+        return EmbeddingStore(args.embeddings, model=identity, roots=roots)
+    return EmbeddingStore(
+        args.save_embeddings, model=identity, mode="write", roots=roots, thumbnails=THUMBNAIL_PIXELS
+    )
 
 
 def roots_of(config: DictConfig) -> dict[str, str]:

@@ -5,17 +5,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 
 from hypvl.cli.common import add_embeddings_arguments
-from hypvl.cli.loading import roots_of, with_store
-from hypvl.config import LazyConfig, instantiate
+from hypvl.cli.loading import open_store, roots_of
+from hypvl.config import LazyConfig
 from hypvl.embedding.store import EmbeddingStore
-from hypvl.errors import CheckpointError, ConfigError
+from hypvl.errors import CheckpointError
 from tests.cli.test_evaluate import ROOT, captions, checkpoint, colors, config, run
 from tests.evaluation.modules import FakeModule
 
@@ -56,45 +55,38 @@ def test_a_second_run_needs_no_images(
 
 def arguments(*argv: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--standardize")
-    parser.add_argument("--shift", type=float)
     add_embeddings_arguments(parser)
     return parser.parse_args(argv)
 
 
-def content(**more: Any) -> Any:
-    encoding = {"_target_": "hypvl.embedding.encode.Encoding", "num_workers": 0}
-    return LazyConfig.from_dict({"encoding": encoding, "evaluate": {}, **more})
-
-
-def test_the_store_comes_into_the_encoding(tmp_path: Path) -> None:
-    plain = content(roots={"eval": str(tmp_path / "data"), "count": 3, "far": "https://host/x"})
-    model = FakeModule()
-    assert with_store(plain, arguments(), model) is plain
-    changed = with_store(plain, arguments("--save-embeddings", str(tmp_path / "kept")), model)
-    assert "store" not in plain.encoding
-    store = instantiate(changed.encoding).store
-    assert store.writes and store.thumbnails == 96
+def test_the_flags_open_a_store_to_write_or_to_read(tmp_path: Path) -> None:
+    roots = {"eval": str(tmp_path / "data"), "count": 3, "far": "https://host/x"}
+    named = roots_of(LazyConfig.from_dict({"roots": roots}))
+    assert (
+        named == {"eval": str(tmp_path / "data")} and roots_of(LazyConfig.from_dict({"evaluate": {}})) == {}
+    )
+    folder, model = str(tmp_path / "stored"), FakeModule()
+    assert open_store(arguments(), model) is None
+    store = open_store(arguments("--save-embeddings", folder), model, roots=named)
+    assert store is not None and store.writes and store.thumbnails == 96
     assert store.portable(str(tmp_path / "data/x.png")) == "{eval}/x.png"
-    assert roots_of(plain) == {"eval": str(tmp_path / "data")} and roots_of(content()) == {}
-    store = instantiate(
-        with_store(plain, arguments("--embeddings", str(tmp_path / "kept")), model).encoding
-    ).store
-    assert not store.writes and store.thumbnails == 0
-    # The resolved config is data that may be read back.
-    assert LazyConfig.from_yaml(LazyConfig.to_yaml(changed)).encoding.store.mode == "write"
-
-
-def test_what_does_not_go_together(tmp_path: Path) -> None:
-    kept = str(tmp_path / "kept")
-    with pytest.raises(ConfigError, match="--save-embeddings: embeddings are kept as the model gives them"):
-        with_store(content(), arguments("--save-embeddings", kept, "--shift", "1"), FakeModule())
-    without = LazyConfig.from_dict({"evaluate": {}})
-    with pytest.raises(ConfigError, match="--save-embeddings: the config has no top-level `encoding`"):
-        with_store(without, arguments("--save-embeddings", kept), FakeModule())
-    with_store(content(), arguments("--save-embeddings", kept), FakeModule())
+    store = open_store(arguments("--embeddings", folder), model, roots=named)
+    assert store is not None and not store.writes and store.thumbnails == 0
     with pytest.raises(CheckpointError, match="holds embeddings of another model"):
-        with_store(content(), arguments("--embeddings", kept), FakeModule(gain=2.0))
+        open_store(arguments("--embeddings", folder), FakeModule(gain=2.0))
+
+
+@pytest.mark.parametrize("moved", [("--shift", "1"), ("--standardize", "transductive")])
+def test_stored_embeddings_are_never_moved_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], moved: tuple[str, str]
+) -> None:
+    path = config(tmp_path, colors=colors(tmp_path / "colors"))
+    code, _ = run(
+        path, tmp_path / "none.pth", tmp_path, "--save-embeddings", str(tmp_path / "stored"), *moved
+    )
+    assert code == 2
+    assert "--save-embeddings: embeddings are stored as the model gives them" in capsys.readouterr().err
+    assert not (tmp_path / "stored").exists()
 
 
 @pytest.mark.slow

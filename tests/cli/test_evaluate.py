@@ -240,26 +240,38 @@ def test_the_model_is_what_counts_not_how_its_config_is_named(checkpoint: Path, 
     assert len(list((tmp_path / "out").glob("results*.json"))) == 2
 
 
-def test_an_unexpected_error_is_recorded_and_the_rest_runs(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        (KeyError("https://me:secret@host/x"), "KeyError: 'https://***@host/x'"),
+        (AssertionError("impossible"), "AssertionError: impossible"),
+        (SystemExit(3), "SystemExit: 3"),
+    ],
+)
+def test_an_evaluator_that_raises_anything_is_failed_and_the_rest_runs(
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    raised: BaseException,
+    reason: str,
 ) -> None:
     from hypvl.evaluation.zero_shot import ZeroShotClassification
 
-    def slip(self: object, model: object) -> None:
-        raise KeyError("https://me:secret@host/x")
+    def slip(self: object, model: object, encoder: object) -> None:
+        raise raised
 
-    monkeypatch.setattr(ZeroShotClassification, "__call__", slip)
+    monkeypatch.setattr(ZeroShotClassification, "measure", slip)
     path = config(tmp_path, broken=colors(tmp_path / "a"), fine=captions(tmp_path / "b"))
     code, report = run(path, checkpoint, tmp_path / "out")
     err = capsys.readouterr().err
     assert code == 1
     assert report["results"]["fine"]["status"] == "ok"
     entry = report["results"]["broken"]
-    assert (entry["status"], entry["metrics"]) == ("error", {})
-    assert entry["reason"] == "KeyError: 'https://***@host/x'"
+    assert (entry["status"], entry["metrics"], entry["reason"]) == ("failed", {}, reason)
     assert "Traceback" in err and "in slip" in err and "secret" not in err
     assert "1 of 2 evaluations have no result: broken." in err
-    assert "broken,error,,,,," in (tmp_path / "out" / "results.csv").read_text()
+    assert "broken,failed,,,,," in (tmp_path / "out" / "results.csv").read_text()
 
 
 def test_the_folder_of_a_run_is_its_last_checkpoint(
