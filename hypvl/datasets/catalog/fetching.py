@@ -14,8 +14,10 @@ from hypvl.datasets.catalog.entries import FileSource, SetEntry
 from hypvl.datasets.classification.webdataset import MOST_TARS
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.archives import Archive, unpack
+from hypvl.io.files import read_regular
+from hypvl.io.hub import download_from_hub
 from hypvl.io.redact import printable
-from hypvl.io.remote import DownloadError, download, only_one
+from hypvl.io.remote import MAX_DOWNLOAD, DownloadError, download, only_one
 
 _LARGEST_TEXT = 1 << 24  # bytes of a list of names
 
@@ -88,7 +90,7 @@ def _fetch_file(source: FileSource, root: Path) -> None:
 
 
 def fetch_webdataset(address: str, folder: Path, splits: Sequence[str]) -> None:
-    """Bring a set in the WebDataset layout from a server.
+    """Bring a set in the WebDataset layout from a server; from the Hugging Face hub by the hub's own client.
 
     Args:
         address: http(s) address of the set.
@@ -98,20 +100,26 @@ def fetch_webdataset(address: str, folder: Path, splits: Sequence[str]) -> None:
     Raises:
         DownloadError: when a file cannot be fetched.
     """
+
+    def bring(name: str, *, text: bool = True) -> Path:
+        url, target = f"{address}/{name}", folder / name
+        if not download_from_hub(url, target):
+            with _bar(url) as progress:
+                limit = _LARGEST_TEXT if text else MAX_DOWNLOAD
+                download(url, target, max_bytes=limit, progress=None if text else progress)
+        return target
+
     for split in splits:
-        count = download(
-            f"{address}/{split}/nshards.txt", folder / split / "nshards.txt", max_bytes=_LARGEST_TEXT
-        )
-        text = count.read_text("utf-8", "replace").strip()
+        count = bring(f"{split}/nshards.txt")
+        text = read_regular(count, max_bytes=_LARGEST_TEXT).decode("utf-8", "replace").strip()
         number = natural_number(text)
         if number is None or not 1 <= number <= MOST_TARS:
             raise DataError(f"{count}: says {text[:40]!r}; expected the number of TARs, 1 to {MOST_TARS}.")
         for i in range(number):
-            with _bar(f"{address}/{split}/{i}.tar") as progress:
-                download(f"{address}/{split}/{i}.tar", folder / split / f"{i}.tar", progress=progress)
+            bring(f"{split}/{i}.tar", text=False)
     # The last one is what a set is recognised by.
     for name in ("zeroshot_classification_templates.txt", "classnames.txt"):
-        download(f"{address}/{name}", folder / name, max_bytes=_LARGEST_TEXT)
+        bring(name)
 
 
 @contextmanager

@@ -1,0 +1,53 @@
+"""Files of data sets on the Hugging Face hub, by its own client."""
+
+import errno
+import re
+import shutil
+from pathlib import Path
+
+from hypvl.io.redact import printable, redact_url
+from hypvl.io.remote import DownloadError, UnwritableError, only_one
+
+_HUB_FILE = re.compile(r"https://huggingface\.co/datasets/([^/]+/[^/]+)/resolve/([^/]+)/([^?#]+)")
+
+
+def download_from_hub(url: str, target: Path) -> bool:
+    """Bring a file of a data set of the Hugging Face hub here by the hub's own client (its tokens, mirrors, resume).
+
+    Args:
+        url: Any address; others than those of such files are left alone.
+        target: The file to make; its folder is made too.
+
+    Returns:
+        Whether the file is there; False = the address is not one of the hub.
+
+    Raises:
+        DownloadError: when the hub does not give it.
+        UnwritableError: when it cannot be written.
+    """
+    match = _HUB_FILE.fullmatch(url)
+    if match is None:
+        return False
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    with only_one(target):
+        if target.is_file():
+            return True
+        # Kept after a failure: the next run continues what has arrived.
+        staging = target.with_name(f".{target.name}.hub")
+        try:
+            arrived = hf_hub_download(
+                match[1], match[3], repo_type="dataset", revision=match[2], local_dir=staging
+            )
+            Path(arrived).replace(target)
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+                raise UnwritableError(target, error.strerror) from error
+            reason = printable(str(error).strip().partition("\n")[0] or type(error).__name__)
+            raise DownloadError(
+                f"{redact_url(url)}: the hub did not give it ({reason}); check the network and run again, or put the "
+                f"file at {target}."
+            ) from error
+        shutil.rmtree(staging, ignore_errors=True)
+    return True
