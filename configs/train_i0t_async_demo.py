@@ -18,4 +18,4 @@ optim.parameters.weight_decay = optim.parameters.gain_bias_decay = 1e-2
 optim.lr_scheduler.warmup_steps = 10
 train.num_iterations, train.seed = 100, 7
 train.init_checkpoint = "output/demo_i0t_stage1/checkpoint_final.pth"
-train.init_missing = ["image_post.*", "text_post.*"]
+train.init_missing = ["model.image_post.*", "model.text_post.*"]

@@ -16,4 +16,4 @@ optim.lr_scheduler.warmup_steps = 200
 train.seed = 7
 train.total_batch_size, train.num_iterations = 128, 3 * 118_287 // 128
 train.init_checkpoint, train.init_positions = "output/i0t_stage1/checkpoint_final.pth", "exact"
-train.init_missing = ["image_post.*", "text_post.*"]
+train.init_missing = ["model.image_post.*", "model.text_post.*"]

@@ -11,11 +11,11 @@ from .train_meru_demo import dataset, optim, train
 model.visual, model.textual = _visual, _textual
 model.visual_head.out_features = model.textual_head.out_features = 128
 _new = [
-    "geometry.log_curv",
-    "*_head.log_scale",
-    "*_head.norm_power",
+    "model.geometry.log_curv",
+    "model.*_head.log_scale",
+    "model.*_head.norm_power",
 ]  # scalars: not in the file, learned faster
-optim.parameters.lr = {f"model.{_name}": 2e-3 for _name in _new}
+optim.parameters.lr = dict.fromkeys(_new, 2e-3)
 optim.optimizer.lr = 1e-4
 optim.lr_scheduler.warmup_steps = 20
 train.init_checkpoint = "output/demo_clip/checkpoint_final.pth"

@@ -11,11 +11,11 @@ from .common.optim import optim
 from .common.train import train
 
 _new = [
-    "geometry.log_curv",
-    "*_head.log_scale",
-    "*_head.norm_power",
+    "model.geometry.log_curv",
+    "model.*_head.log_scale",
+    "model.*_head.norm_power",
 ]  # scalars: not in the file, learned faster
-optim.parameters.lr = {f"model.{_name}": 5e-4 for _name in _new}
+optim.parameters.lr = dict.fromkeys(_new, 5e-4)
 optim.optimizer.lr = 1e-5
 optim.lr_scheduler.warmup_steps = 500
 train.init_checkpoint = "checkpoints/openai_vit_b_32.pt"

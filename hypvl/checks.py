@@ -3,6 +3,7 @@
 Every package may import these. They raise ``ValueError``; the config layer adds the key's path to the message.
 """
 
+import fnmatch
 import math
 import numbers
 from collections.abc import Iterable
@@ -97,6 +98,18 @@ def natural_number(text: str) -> int | None:
         (7, None, None, None)
     """
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def names_parameter(pattern: str, name: str) -> bool:
+    """Whether a pattern names a parameter: the one kind of pattern that freezing, groups and loading take.
+
+    Args:
+        pattern: A glob of full names, ``"model.*.log_scale"`` (``*`` goes over dots); without a dot, one of last parts,
+            ``"log_scale"``.
+        name: Full name of the parameter.
+    """
+    last = name.rpartition(".")[2]
+    return fnmatch.fnmatchcase(name, pattern) or ("." not in pattern and fnmatch.fnmatchcase(last, pattern))
 
 
 def missing_members(value: object, protocol: type) -> list[str]:

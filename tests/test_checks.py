@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 import numpy as np
 import pytest
 
-from hypvl.checks import missing_members, natural_number, number, one_of, whole_number
+from hypvl.checks import missing_members, names_parameter, natural_number, number, one_of, whole_number
 
 
 def test_one_of_takes_values_and_literals() -> None:
@@ -89,3 +89,21 @@ def test_members_that_are_missing_are_listed_in_the_order_of_the_protocol() -> N
     assert missing_members(one, Likeness) == ["name", "__len__"]
     assert missing_members(Whole(), Likeness) == []
     assert missing_members(None, Likeness) == ["width", "name", "__len__", "draw"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "named"),
+    [
+        ("model.textual.*", "model.textual.ln_final.weight", True),
+        ("model.*.log_scale", "model.visual_head.log_scale", True),
+        ("model.*.log_scale", "model.log_scale", False),
+        ("*_head.*", "model.visual_head.projection.weight", True),
+        ("log_scale", "model.scorer.log_scale", True),  # without a dot: the last part
+        ("log_*", "model.geometry.log_curv", True),
+        ("scorer", "model.scorer.log_scale", False),
+        ("scorer.log_scale", "model.scorer.log_scale", False),
+        ("model.scorer.Log_scale", "model.scorer.log_scale", False),
+    ],
+)
+def test_patterns_of_parameter_names(pattern: str, name: str, named: bool) -> None:
+    assert names_parameter(pattern, name) is named

@@ -1,8 +1,8 @@
 """AdamW, linear warm-up and squared cosine decay: the published MERU recipe.
 
-`gain_bias_decay` is what the published runs were trained with; 0.0 is what their config asked for. Scales, curvature
-and logit biases are never decayed (their modules say so); `exclude` names more. `trainable` and `frozen` are lists of
-names or patterns: `frozen=[model.textual.*]` trains everything but the text encoder.
+`gain_bias_decay` is the value the published runs were trained with; their config asked for 0.0. Scales, curvature and
+logit biases are never decayed (their modules declare it); `exclude` adds to them. `exclude`, `trainable`, `frozen` and
+`lr` take patterns of names: `frozen=[model.textual.*]` trains everything but the text encoder.
 """
 
 from torch.optim import AdamW

@@ -1,19 +1,19 @@
 """How training runs: length, batch, precision, logging. Defaults are the published MERU recipe.
 
-`init_missing` lists what the model may have beyond `init_checkpoint` (names or shell patterns; everything else has to
-be in the file and fit). None = whatever fits is loaded, but an encoder of which nothing fits is an error. The log says
-what differed. `init_positions`: "interpolate" makes learned image positions those of the model's resolution, "stretch"
-also text positions as long as the model's, "exact" refuses other lengths.
+`init_missing` lists patterns of names that `init_checkpoint` may lack, such as `model.*_head.log_scale`; everything
+else has to be in the file and fit. None = whatever fits is loaded, but an encoder of which nothing fits is an error.
+The log lists the differences. `init_positions`: "interpolate" resizes learned image positions to the model's
+resolution, "stretch" also makes text positions as long as the model's, "exact" refuses other lengths.
 
-`grad_cache.micro_batch = N` runs the encoders on N rows at a time, twice, and gives the gradients of the whole batch
-(no batch statistics inside an encoder): memory of N rows, about 4/3 of the time. `accumulate = K` is the same with
+`grad_cache.micro_batch = N` runs the encoders on N rows at a time, twice, and gives the gradients of the whole batch:
+memory of N rows, about 4/3 of the time, no batch statistics inside an encoder. `accumulate = K` is the same with
 N = the batch of a process / K, rounded up. `naive_accumulate = K` averages K separate losses of total_batch_size / K
-samples each: for a contrastive loss another objective, with fewer negatives. At most one of the three; None, 1 and 1
-are off. On several processes a divided step averages its gradients without DDP (`ddp.static_graph` means nothing then).
+samples each: for a contrastive loss another objective, with fewer negatives. Set at most one of the three; None, 1 and
+1 are off. On several processes such a step averages its gradients without DDP, and `ddp.static_graph` has no effect.
 
 A step whose loss or gradients are not finite is skipped; `max_skipped_steps` of them in a row end the run.
 
-`audit.every = N` logs every N steps whether the geometry does any work (radii, cones, order, gap); 0 = never.
+`audit.every = N` logs every N steps how the embeddings use the geometry (radii, cones, order, gap); 0 = never.
 """
 
 train = dict(

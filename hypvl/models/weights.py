@@ -1,6 +1,5 @@
 """Putting the weights of a checkpoint into a model: names, shapes and values are checked first."""
 
-import fnmatch
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from loguru import logger
 from torch import Tensor, nn
 
-from hypvl.checks import one_of
+from hypvl.checks import names_parameter, one_of
 from hypvl.errors import CheckpointError
 from hypvl.models.checkpoint_io import load_checkpoint, weights_in
 from hypvl.models.convert import is_open_clip, listed, meru, open_clip
@@ -77,8 +76,8 @@ def load_weights(
             open_clip and OpenAI CLIP files are converted.
         strict: False copies what fits and leaves the rest of the model as it is; the report says what
             differed.
-        allow_missing: Names, or shell patterns of names (``"*_head.log_scale"``), of the model that the file may
-            lack even so: what a second stage adds. They stay as they are and are in the report.
+        allow_missing: Patterns of names of the model that the file may lack (:func:`hypvl.checks.names_parameter`,
+            such as ``"*_head.log_scale"``): what a second stage adds. They stay as they are and are in the report.
         positions: Of tables of positions of another length. ``"interpolate"``: learned ones of image patches are
             interpolated to the model's resolution, as timm does, and a log line says so; those of texts have to fit.
             ``"stretch"``: also makes a shorter table of text positions as long as the model's (77 -> 248, see
@@ -117,12 +116,14 @@ def load_weights(
         loaded=len(fitting),
         resized=resized,
     )
+    allowed: set[str] = set()
     for pattern in allow_missing:
-        if not fnmatch.filter(wanted, pattern):
+        names = {key for key in wanted if names_parameter(pattern, key)}
+        allowed |= names
+        if not names:
             raise ValueError(
                 f"allow_missing: {pattern!r} names nothing in the model; it has {listed(wanted)}."
             )
-    allowed = {key for pattern in allow_missing for key in fnmatch.filter(wanted, pattern)}
     needed = replace(report, missing=tuple(key for key in report.missing if key not in allowed))
     if (strict and needed.differs) or not fitting:
         told = {key: tensor for key, tensor in wanted.items() if key in state or key in needed.missing}
@@ -213,7 +214,7 @@ def check_encoders(
             raise CheckpointError(
                 f"{source}: nothing in it fits model.{part}, whose {len(own)} weights would stay as they are"
                 f"{f' ({settings})' if settings else ''}; expected the whole model, or that part allowed by name, "
-                f"allow_missing=['{part}.*'] (train.init_missing=[{part}.*])."
+                f"allow_missing=['{part}.*'] (train.init_missing=[model.{part}.*])."
             )
 
 

@@ -125,7 +125,8 @@ class TrainConfig(_Checked):
         grad_clip_norm: Largest norm of all gradients together, > 0; None = as they are.
         compile: Whether the encoders are compiled.
         init_checkpoint: Weights to start from; None = new ones.
-        init_missing: Names or patterns that the file may lack; None = whatever fits is loaded.
+        init_missing: Patterns of names that the file may lack, ``model.*_head.log_scale``; None = whatever fits is
+            loaded.
         init_positions: What is done with positions of another length.
         checkpoint_period: Steps between checkpoints, >= 1.
         keep_checkpoints: Periodic checkpoints that stay, >= 1; None = all.

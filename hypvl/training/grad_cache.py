@@ -95,7 +95,9 @@ class GradCache:
         with precision.autocast(), torch.no_grad():
             remembered = {view: self._remember(learner, view, batch) for view in learner.views}
         with precision.autocast():
-            output, ctx = learner.judge({view: kept.trunk for view, kept in remembered.items()}, batch)
+            output, ctx = learner.loss_from_trunks(
+                {view: kept.trunk for view, kept in remembered.items()}, batch
+            )
         scaler.scale(output.total).backward()
         with _forked(precision.device):
             for view, kept in remembered.items():

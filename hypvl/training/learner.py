@@ -77,7 +77,9 @@ class Learner(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[LossOutput, PairContext]:
         """Loss of one local batch (tensors on the model's device)."""
-        return self.judge({view: self.trunk(view, rows_of(view, batch)) for view in self.views}, batch)
+        return self.loss_from_trunks(
+            {view: self.trunk(view, rows_of(view, batch)) for view in self.views}, batch
+        )
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the two encoders in place; the arguments are those of :func:`torch.compile`.
@@ -100,7 +102,7 @@ class Learner(nn.Module):
         """The module behind :meth:`trunk`."""
         return self.model.visual if view.modality == "image" else self.model.textual
 
-    def judge(
+    def loss_from_trunks(
         self, trunks: Mapping[View, Tensor], batch: Mapping[str, Any]
     ) -> tuple[LossOutput, PairContext]:
         """Everything after the trunks: heads, geometry and loss terms, which may look at the whole batch.

@@ -1,7 +1,6 @@
 """Parameter groups and learning-rate schedules of the published recipes."""
 
 import difflib
-import fnmatch
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from hypvl.allowlist import configurable
-from hypvl.checks import number, whole_number
+from hypvl.checks import names_parameter, number, whole_number
 from hypvl.config import instantiate
 from hypvl.errors import ConfigError
 from hypvl.training.config import mapping_at
@@ -42,12 +41,11 @@ def parameter_groups(
         weight_decay: Of matrices and embeddings, >= 0.
         gain_bias_decay: Of gains and biases, >= 0. The published recipe asks for 0.0 but, by an `or`, got 0.2:
             hypvl's recipes say 0.2, as was trained; give 0.0 for the usual practice.
-        exclude: More parameters that are never decayed: last parts of their names, or patterns of full names.
+        exclude: Patterns of more parameters that are never decayed, see :func:`hypvl.checks.names_parameter`.
         trainable: Freeze all but these, see :func:`freeze_all_but`; None = freeze nothing.
         frozen: Freeze these, see :func:`freeze`; with ``trainable``, of what that leaves. None = freeze nothing.
-        lr: Pattern of full names, as in ``trainable`` -> a learning rate >= 0 in place of the optimizer's, for example
-            of scalars that a pretrained file lacks; the schedule multiplies it, too. The first pattern that fits
-            counts.
+        lr: Pattern -> a learning rate >= 0 in place of the optimizer's, for example of scalars that a pretrained file
+            lacks; the schedule multiplies it, too. The first pattern that names a parameter counts.
 
     Returns:
         Groups for a torch optimizer; empty ones are left out.
@@ -66,7 +64,6 @@ def parameter_groups(
         pattern: number(f"lr.{pattern}", rate, least=0)
         for pattern, rate in (lr.items() if lr is not None else ())
     }
-    excluded = _patterns("exclude", exclude)
     if trainable is not None:
         freeze_all_but(model, trainable)
     if frozen is not None:
@@ -74,43 +71,34 @@ def parameter_groups(
     names = _trainable(model)
     if not names:
         raise ValueError("trainable, frozen: they leave no parameter to train; expected at least one.")
-    for pattern in rates:
-        _matched(pattern, names, argument="lr")
-    parameters = dict(model.named_parameters())
-    return [
-        {"params": [parameters[name] for name in found], "weight_decay": decays[kind]}
-        | ({} if pattern is None else {"lr": rates[pattern]})
-        for (pattern, kind), found in _grouped(model, excluded=excluded, rates=rates).items()
-    ]
-
-
-def _grouped(
-    model: nn.Module, *, excluded: Iterable[str], rates: Iterable[str]
-) -> dict[tuple[str | None, int], list[str]]:
-    """Names of trainable parameters by (pattern of a rate or None, kind): regular, gains and biases, excluded."""
+    excluded = set(_named("exclude", exclude, names, may_be_none=True))
+    _named("lr", rates, names)
     norms = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
-    excluded, rates = list(excluded), list(rates)
-    groups: dict[tuple[str | None, int], list[str]] = {
+    groups: dict[tuple[str | None, int], list[nn.Parameter]] = {
         (pattern, kind): [] for pattern in (None, *rates) for kind in range(3)
     }
     seen: set[int] = set()
     for prefix, module in model.named_modules():
-        says = getattr(module, "no_weight_decay", None)  # timm's models have a method of that name
-        undecayed = says if isinstance(says, frozenset) else frozenset()
+        declared = getattr(module, "no_weight_decay", None)  # timm's models have a method of that name
+        undecayed = declared if isinstance(declared, frozenset) else frozenset()
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
             full = f"{prefix}.{name}" if prefix else name
-            fits = next((p for p in rates if fnmatch.fnmatchcase(full, p)), None)
-            if name in undecayed or any(name == p or fnmatch.fnmatchcase(full, p) for p in excluded):
+            if name in undecayed or full in excluded:
                 kind = 2
             elif isinstance(module, norms) or name == "bias" or name.endswith("_bias"):
                 kind = 1
             else:
                 kind = 0
-            groups[fits, kind].append(full)
-    return {key: found for key, found in groups.items() if found}
+            groups[next((p for p in rates if names_parameter(p, full)), None), kind].append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decays[kind]}
+        | ({} if pattern is None else {"lr": rates[pattern]})
+        for (pattern, kind), parameters in groups.items()
+        if parameters
+    ]
 
 
 def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
@@ -119,48 +107,41 @@ def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     Parameters that are fixed by construction (sine-cosine positions) stay fixed.
 
     Args:
-        model: Changed in place; in a training run the learner, whose names start with ``model.``.
-        patterns: Full names, or shell patterns of them such as ``"model.*_post.*"``; ``*`` goes over dots.
+        model: Changed in place; in a training run the learner, whose names start with ``model.`` or ``objective.``.
+        patterns: See :func:`hypvl.checks.names_parameter`, for example ``["model.*_head.*"]``.
 
     Returns:
         The names that stay trainable.
 
     Raises:
-        ValueError: for no pattern, or one that names no trainable parameter (the closest name is told).
+        ValueError: for no pattern, or one that names no trainable parameter; the message gives the closest name.
     """
-    patterns = _patterns("trainable", patterns)
-    names = _trainable(model)
-    if not patterns:
+    named = _named("trainable", patterns, _trainable(model))
+    if not named:
         raise ValueError("trainable: got no pattern; expected at least one, or null to freeze nothing.")
-    kept: set[str] = set()
-    for pattern in patterns:
-        kept.update(_matched(pattern, names, argument="trainable"))
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in kept)
-    return [name for name in names if name in kept]
+        parameter.requires_grad_(name in named)
+    return named
 
 
 def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
     """Freeze every parameter that a pattern names: it asks for no gradient any more.
 
     Args:
-        model: Changed in place; in a training run the learner, whose names start with ``model.``.
-        patterns: As in :func:`freeze_all_but`, for example ``["model.textual.*"]``; none freezes nothing.
+        model: Changed in place, as in :func:`freeze_all_but`.
+        patterns: As there, for example ``["model.textual.*"]``; none freezes nothing.
 
     Returns:
         The names that were frozen.
 
     Raises:
-        ValueError: for a pattern that names no trainable parameter (the closest name is told).
+        ValueError: for a pattern that names no trainable parameter; the message gives the closest name.
     """
-    names = _trainable(model)
-    chosen: set[str] = set()
-    for pattern in _patterns("frozen", patterns):
-        chosen.update(_matched(pattern, names, argument="frozen"))
+    named = _named("frozen", patterns, _trainable(model))
     for name, parameter in model.named_parameters():
-        if name in chosen:
+        if name in named:
             parameter.requires_grad_(False)
-    return [name for name in names if name in chosen]
+    return named
 
 
 def check_optimizer(arguments: Mapping[str, Any]) -> None:
@@ -189,22 +170,19 @@ def _trainable(model: nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def _patterns(argument: str, patterns: Iterable[str]) -> list[str]:
-    given = list(patterns) if isinstance(patterns, Iterable) and not isinstance(patterns, str) else [None]
-    if all(isinstance(pattern, str) for pattern in given):
-        return [str(pattern) for pattern in given]
-    raise ValueError(f"{argument}: got {patterns!r}; expected a list of names or patterns.")
-
-
-def _matched(pattern: str, names: list[str], *, argument: str) -> list[str]:
-    """The names that a pattern fits; none is an error."""
-    matched = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
-    if not matched:
-        near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
-        raise ValueError(
-            f"{argument}: {pattern!r} names no trainable parameter; the closest is {near[0] if near else 'none'}."
-        )
-    return matched
+def _named(
+    argument: str, patterns: Iterable[str], names: list[str], *, may_be_none: bool = False
+) -> list[str]:
+    """The names that some pattern names, in their order; unless ``may_be_none``, each pattern has to name one."""
+    if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError(f"{argument}: got {patterns!r}; expected a list of names or patterns.")
+    for pattern in () if may_be_none else patterns:
+        if not any(names_parameter(pattern, name) for name in names):
+            near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
+            raise ValueError(
+                f"{argument}: {pattern!r} names no trainable parameter; the closest is {near[0] if near else 'none'}."
+            )
+    return [name for name in names if any(names_parameter(pattern, name) for pattern in patterns)]
 
 
 def warmup_cosine_multiplier(step: int, *, total_steps: int, warmup_steps: int) -> float:

@@ -221,6 +221,8 @@ def _check_place(folder: Path) -> None:
 def _start_from(model: nn.Module, settings: TrainConfig) -> str:
     """Load ``train.init_checkpoint`` into the model; says what was loaded and what was not."""
     allowed = settings.init_missing
+    if allowed is not None:
+        allowed = [pattern.removeprefix("model.") for pattern in allowed]
     try:
         report = load_weights(
             model,

@@ -220,6 +220,8 @@ def optimizer_step(
         vars(optimizer)["found_inf"] = None
     elif finite:
         optimizer.step()
+    else:
+        vars(optimizer)["_opt_called"] = True  # or schedules warn of a step before the optimizer's first one
     optimizer.zero_grad(set_to_none=True)
     return norm, finite
 

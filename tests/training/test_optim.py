@@ -102,7 +102,7 @@ def test_scales_curvature_and_logit_biases_are_never_decayed() -> None:
     }  # fmt: skip
 
 
-def test_exclude_adds_last_names_and_patterns() -> None:
+def test_exclude_adds_to_what_is_never_decayed() -> None:
     learner = tiny_learner("clip")
     groups = parameter_groups(
         learner, weight_decay=0.2, gain_bias_decay=0.1, exclude=["posit_embed", "*.token_embed.*"]

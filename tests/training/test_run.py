@@ -33,7 +33,7 @@ def start(path: Path, **settings: Any) -> str:
 
 def test_what_is_missing_is_said_by_name(clip_file: Path) -> None:
     wanted = "3 missing: visual_head.log_scale, textual_head.log_scale, geometry.log_curv"
-    for settings in ({}, {"init_missing": None}, {"init_missing": ["geometry.log_curv", "*_head.log_scale"]}):
+    for settings in ({}, {"init_missing": None}, {"init_missing": ["model.geometry.log_curv", "log_scale"]}):
         said = start(clip_file, **settings)
         assert said.startswith("started from ") and said.endswith(f"clip.pth: {wanted}")
 
@@ -85,12 +85,12 @@ def test_only_what_is_listed_may_be_missing(clip_file: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"1 of another shape: visual_head.projection.weight \(\(3, 16\)"
     ):
-        start(clip_file, init_missing=["geometry.log_curv", "*_head.log_scale"])
+        start(clip_file, init_missing=["model.geometry.log_curv", "*_head.log_scale"])
 
 
 def test_wrong_settings_are_errors_of_the_config(clip_file: Path) -> None:
     with pytest.raises(ConfigError, match=r"train.init_missing: 'geometry.curv' names nothing in the model"):
-        start(clip_file, init_missing=["geometry.curv"])
+        start(clip_file, init_missing=["model.geometry.curv"])
     with pytest.raises(ConfigError, match=r"train.init_missing: got the text 'geometry.log_curv'"):
         start(clip_file, init_missing="geometry.log_curv")
     with pytest.raises(ConfigError, match=r"train.init_positions: got 'longer'"):
