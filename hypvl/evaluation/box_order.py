@@ -1,5 +1,7 @@
 """Parts and wholes: does a box lie nearer the root than its image, and does its cone hold the image?"""
 
+from dataclasses import KW_ONLY, dataclass
+
 import torch
 from torch import Tensor
 
@@ -7,14 +9,15 @@ from hypvl.allowlist import configurable
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.hierarchy.boxes import BoxedImages
 from hypvl.diagnostics import audit
-from hypvl.embedding.encode import CachedEncoder, Encoding
-from hypvl.embedding.protocol import EvaluableModel, Tokenizer, check_embeddings, evaluating
+from hypvl.embedding.encode import CachedEncoder
+from hypvl.embedding.protocol import EvaluableModel, check_embeddings, evaluating
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.geometry.cones import Cones
 
 
 @configurable("evaluate")
+@dataclass
 class BoxOrder(Evaluator):
     """Order and entailment of parts and wholes, general -> specific, as HyCoCLIP is trained.
 
@@ -35,8 +38,6 @@ class BoxOrder(Evaluator):
         dataset: Images with captions and boxes.
         aperture_factor: Of the cones (HyCoCLIP trains with 1.2 within a modality, 0.7 across; 1 = the cone itself).
         rounds: Shuffles of the null.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own, with the model's context length.
 
     Raises:
         ValueError: for a factor that is not above 0, or fewer than 2 rounds.
@@ -44,25 +45,19 @@ class BoxOrder(Evaluator):
     Source: HyCoCLIP (Pal et al. 2025, arXiv 2410.06912), section 3.
     """
 
+    dataset: BoxedImages
+    _: KW_ONLY
+    aperture_factor: float = 1.0
+    rounds: int = 200
+
     main_metric = "image_entailment"
 
-    def __init__(
-        self,
-        dataset: BoxedImages,
-        *,
-        aperture_factor: float = 1.0,
-        rounds: int = 200,
-        encoding: Encoding | None = None,
-        tokenizer: Tokenizer | None = None,
-    ) -> None:
-        if not aperture_factor > 0 or rounds < 2:
+    def __post_init__(self) -> None:
+        if not self.aperture_factor > 0 or self.rounds < 2:
             raise ValueError(
-                f"aperture_factor, rounds: got {aperture_factor} and {rounds}; expected above 0 and at least 2."
+                f"aperture_factor, rounds: got {self.aperture_factor} and {self.rounds}; expected above 0 and at "
+                "least 2."
             )
-        self.dataset = dataset
-        self.aperture_factor, self.rounds = aperture_factor, rounds
-        self.encoding = encoding
-        self.tokenizer = tokenizer
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, compare and count."""
@@ -134,7 +129,7 @@ class BoxOrder(Evaluator):
                 "aperture_factor": self.aperture_factor,
                 "unreadable": len(images.bad),
                 "unreadable_first": [reason for _, reason in images.bad[:10]],
-                "main_metric": self.main_metric if cones else "image_radius_order",
+                **({} if cones else {"main_metric": "image_radius_order"}),
             },
             samples=samples,
         )

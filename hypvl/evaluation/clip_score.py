@@ -1,7 +1,7 @@
 """Scores of captions of images, with and without references: CLIPScore, PAC-S, I0T-S, and the model's own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol
 
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.protocol import ImageSource, check_set
-from hypvl.embedding.encode import CachedEncoder, Encoding
-from hypvl.embedding.protocol import EvaluableModel, Tokenizer, check_embeddings, evaluating
+from hypvl.embedding.encode import CachedEncoder
+from hypvl.embedding.protocol import EvaluableModel, check_embeddings, evaluating
 from hypvl.embedding.search import pair_scores
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
@@ -168,6 +168,7 @@ def _model_scores(
 
 
 @configurable("evaluate")
+@dataclass
 class CaptionScores(Evaluator):
     """Mean scores of captions, each also per caption.
 
@@ -178,25 +179,16 @@ class CaptionScores(Evaluator):
     Args:
         dataset: The captions.
         prefix: Put before captions and references.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own, with the model's context length.
     """
+
+    dataset: CaptionSet
+    _: KW_ONLY
+    prefix: str = PREFIX
 
     main_metric = "clip_score"
 
-    def __init__(
-        self,
-        dataset: CaptionSet,
-        *,
-        prefix: str = PREFIX,
-        encoding: Encoding | None = None,
-        tokenizer: Tokenizer | None = None,
-    ) -> None:
-        check_set(dataset, CaptionSet)
-        self.dataset = dataset
-        self.prefix = prefix
-        self.encoding = encoding
-        self.tokenizer = tokenizer
+    def __post_init__(self) -> None:
+        check_set(self.dataset, CaptionSet)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode and score."""
@@ -209,6 +201,6 @@ class CaptionScores(Evaluator):
                 "caption": [data.captions[row] for row in found.rows],
                 **found.scores,
             },
-            meta={**found.meta, "main_metric": self.main_metric},
+            meta=found.meta,
             samples=dict(found.scores),
         )

@@ -1,11 +1,13 @@
 """How scores of captions go together with what people think of the captions."""
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 from hypvl.allowlist import configurable
+from hypvl.checks import one_of
 from hypvl.datasets.protocol import check_set
-from hypvl.embedding.encode import CachedEncoder, Encoding
-from hypvl.embedding.protocol import EvaluableModel, Tokenizer
+from hypvl.embedding.encode import CachedEncoder
+from hypvl.embedding.protocol import EvaluableModel
 from hypvl.errors import DataError, UserError
 from hypvl.evaluation.clip_score import PREFIX, CaptionSet, score_captions
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
@@ -13,6 +15,7 @@ from hypvl.metrics.correlation import kendall_tau, pearson
 
 
 @configurable("evaluate")
+@dataclass
 class CaptionCorrelation(Evaluator):
     """Kendall's tau-b and tau-c and Pearson's r of each score of :func:`score_captions` with the ratings, times 100.
 
@@ -28,8 +31,6 @@ class CaptionCorrelation(Evaluator):
         dataset: Rated captions.
         kendall: The variant to look at first: as published c for Flickr8k-Expert, b for Flickr8k-CF.
         prefix: Put before captions and references.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own, with the model's context length.
 
     Raises:
         DataError: when the captions have no ratings.
@@ -37,40 +38,30 @@ class CaptionCorrelation(Evaluator):
     Source: CLIPScore, Hessel et al. 2021 (arXiv 2104.08718), section 4.
     """
 
-    main_metric = "clip_score_kendall_c"
+    dataset: CaptionSet
+    _: KW_ONLY
+    kendall: Literal["b", "c"] = "c"
+    prefix: str = PREFIX
 
-    def __init__(
-        self,
-        dataset: CaptionSet,
-        *,
-        kendall: Literal["b", "c"] = "c",
-        prefix: str = PREFIX,
-        encoding: Encoding | None = None,
-        tokenizer: Tokenizer | None = None,
-    ) -> None:
-        if kendall not in ("b", "c"):
-            raise ValueError(f"kendall: got {kendall!r}; expected 'b' or 'c'.")
-        check_set(dataset, CaptionSet)
-        if dataset.ratings is None:
+    def __post_init__(self) -> None:
+        one_of("kendall", self.kendall, Literal["b", "c"])
+        check_set(self.dataset, CaptionSet)
+        if self.dataset.ratings is None:
             raise DataError("captions: have no ratings; expected some to correlate scores with.")
-        self.dataset = dataset
-        self.ratings = dataset.ratings
-        self.prefix = prefix
-        self.encoding = encoding
-        self.tokenizer = tokenizer
-        self.main_metric = f"clip_score_kendall_{kendall}"
+        self._ratings = self.dataset.ratings
+        self.main_metric = f"clip_score_kendall_{self.kendall}"
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, score and correlate."""
         data = self.dataset
         found = score_captions(encoder, data, prefix=self.prefix)
-        ratings = [self.ratings[row] for row in found.rows]
+        ratings = [self._ratings[row] for row in found.rows]
         if len(set(ratings)) < 2:
             raise DataError(
                 f"captions: all {len(ratings)} ratings of readable images are {ratings[0]:g}; expected several."
             )
         metrics: dict[str, float] = {}
-        meta: dict[str, Any] = {**found.meta, "rows": len(found.rows), "main_metric": self.main_metric}
+        meta: dict[str, Any] = {**found.meta, "rows": len(found.rows)}
         for name, scores in found.scores.items():
             if len(set(scores)) < 2:
                 meta["warnings"] = [

@@ -1,6 +1,7 @@
 """Compositionality: does an image score its own caption above those that are false by a word or its order?"""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from math import fsum
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +11,8 @@ from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.composition.choices import Choice, Choices, ChoiceSet
 from hypvl.datasets.images import FileImages
 from hypvl.datasets.protocol import check_set
-from hypvl.embedding.encode import CachedEncoder, Encoding
-from hypvl.embedding.protocol import EvaluableModel, Tokenizer
+from hypvl.embedding.encode import CachedEncoder
+from hypvl.embedding.protocol import EvaluableModel
 from hypvl.embedding.search import pair_scores
 from hypvl.errors import DataError, MissingDataError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
@@ -24,6 +25,7 @@ _EVEN = ("auroc", "acc")
 
 
 @configurable("evaluate")
+@dataclass
 class CaptionChoice(Evaluator):
     """Share of choices in which the true caption scores above every false one, by the model's image-to-text score.
 
@@ -46,8 +48,6 @@ class CaptionChoice(Evaluator):
         kinds: ``"metrics"``: every kind is a metric; ``"items"``: kinds are in the items only, for sets with many.
         extra: What to measure besides.
         threshold: Score above which a text is called true; on the scale of the model's scores.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own, with the model's context length.
 
     Raises:
         ValueError: without choices, or for a main metric that there is not.
@@ -56,42 +56,30 @@ class CaptionChoice(Evaluator):
         2207.00221) and SugarCrepe (arXiv 2306.14610), which use the cosine; here it is the model's own score.
     """
 
-    main_metric = "accuracy"
+    dataset: ChoiceSet
+    _: KW_ONLY
+    main_metric: str = "accuracy"
+    kinds: Literal["metrics", "items"] = "metrics"
+    extra: Sequence[Extra] = ()
+    threshold: float = 0.5
 
-    def __init__(
-        self,
-        dataset: ChoiceSet,
-        *,
-        main_metric: str = "accuracy",
-        kinds: Literal["metrics", "items"] = "metrics",
-        extra: Sequence[Extra] = (),
-        threshold: float = 0.5,
-        encoding: Encoding | None = None,
-        tokenizer: Tokenizer | None = None,
-    ) -> None:
-        check_set(dataset, ChoiceSet)
-        if not dataset.choices:
+    def __post_init__(self) -> None:
+        check_set(self.dataset, ChoiceSet)
+        if not self.dataset.choices:
             raise ValueError("dataset: got no choices; expected at least one.")
-        known = ["accuracy", *dataset.means]
-        if main_metric not in known:
-            raise ValueError(f"main_metric: got {main_metric!r}; expected one of {', '.join(known)}.")
-        if kinds not in ("metrics", "items") or not set(extra) <= {"auroc", "threshold"}:
+        known = ["accuracy", *self.dataset.means]
+        if self.main_metric not in known:
+            raise ValueError(f"main_metric: got {self.main_metric!r}; expected one of {', '.join(known)}.")
+        if self.kinds not in ("metrics", "items") or not set(self.extra) <= {"auroc", "threshold"}:
             raise ValueError(
-                f"kinds, extra: got {kinds!r} and {list(extra)}; expected 'metrics' or 'items', and some of "
+                f"kinds, extra: got {self.kinds!r} and {list(self.extra)}; expected 'metrics' or 'items', and some of "
                 "'auroc' and 'threshold'."
             )
-        self.dataset = dataset
-        self.main_metric = main_metric
-        self.kinds = kinds
-        self.extra = tuple(extra)
-        self.threshold = threshold
-        self.encoding = encoding
-        self.tokenizer = tokenizer
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, compare and count."""
         data, choices = self.dataset, self.dataset.choices
-        scored, bad = self._scored(model, encoder)
+        scored = self._scored(model, encoder)
         margins = [None if one is None else one[0] - max(one[1]) for one in scored]
         result = EvaluationResult(
             metrics={},
@@ -109,18 +97,13 @@ class CaptionChoice(Evaluator):
                 "choices": len(choices),
                 "foil_is_the_caption": sum(choice.caption in choice.foils for choice in choices),
                 **data.meta,
-                "unreadable": len(bad),
-                "unreadable_first": [reason for _, reason in bad[:10]],
-                "main_metric": self.main_metric,
             },
         )
         self._count(scored, result)
         return result
 
-    def _scored(
-        self, model: EvaluableModel, encoder: CachedEncoder
-    ) -> tuple[list[Scored], list[tuple[int, str]]]:
-        """The scores of each choice, and the images that cannot be read."""
+    def _scored(self, model: EvaluableModel, encoder: CachedEncoder) -> list[Scored]:
+        """The scores of each choice; None where its image cannot be read."""
         choices = self.dataset.choices
         texts = list(dict.fromkeys(text for choice in choices for text in (choice.caption, *choice.foils)))
         row = {text: i for i, text in enumerate(texts)}
@@ -145,7 +128,7 @@ class CaptionChoice(Evaluator):
             for i in mine:
                 own = next(rest)
                 scored[i] = (own, [next(rest) for _ in choices[i].foils])
-        return scored, images.bad
+        return scored
 
     def _count(self, scored: Sequence[Scored], result: EvaluationResult) -> None:
         """Put metrics, samples and the items of kinds into the result."""

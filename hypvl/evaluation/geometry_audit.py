@@ -1,7 +1,7 @@
 """Is the geometry of a model doing any work? Radii, cones, order, gap, shape of the embeddings, and a verdict."""
 
 import math
-from dataclasses import asdict
+from dataclasses import KW_ONLY, asdict, dataclass
 
 import torch
 from torch import Tensor
@@ -10,9 +10,9 @@ from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics import audit, structure
 from hypvl.diagnostics.verdict import interpret
-from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.pairs import EncodedPairs, encode_pairs
-from hypvl.embedding.protocol import EvaluableModel, Tokenizer, evaluating
+from hypvl.embedding.protocol import EvaluableModel, evaluating
 from hypvl.embedding.search import search
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.geometry.base import Geometry
@@ -20,6 +20,7 @@ from hypvl.geometry.euclidean import Euclidean
 
 
 @configurable("evaluate")
+@dataclass
 class GeometryAudit(Evaluator):
     """The numbers of :func:`hypvl.diagnostics.audit.summary` over images and their first captions, and what they say.
 
@@ -40,8 +41,6 @@ class GeometryAudit(Evaluator):
         sample: Pairs for what grows with the cube of their number.
         aperture_factor: Of the cones, as the model was trained (MERU 1, HyCoCLIP 0.7 for texts and images).
         rounds: Shuffles of the null.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own, with the model's context length.
 
     Raises:
         ValueError: for a limit, sample or number of rounds below 2.
@@ -49,28 +48,20 @@ class GeometryAudit(Evaluator):
     Source: arXiv 2607.05268; the measures' own sources stand with them.
     """
 
+    dataset: RetrievalSet
+    _: KW_ONLY
+    limit: int | None = 5000
+    sample: int = 200
+    aperture_factor: float = 1.0
+    rounds: int = 200
+
     main_metric = "radial_order_auc"
 
-    def __init__(
-        self,
-        dataset: RetrievalSet,
-        *,
-        limit: int | None = 5000,
-        sample: int = 200,
-        aperture_factor: float = 1.0,
-        rounds: int = 200,
-        encoding: Encoding | None = None,
-        tokenizer: Tokenizer | None = None,
-    ) -> None:
-        for name, value in (("limit", limit), ("sample", sample), ("rounds", rounds)):
+    def __post_init__(self) -> None:
+        for name, value in (("limit", self.limit), ("sample", self.sample), ("rounds", self.rounds)):
             if value is not None and value < 2:
                 raise ValueError(f"{name}: got {value}; expected at least 2.")
-        check_set(dataset, RetrievalSet)
-        self.dataset = dataset
-        self.limit, self.sample, self.rounds = limit, sample, rounds
-        self.aperture_factor = aperture_factor
-        self.encoding = encoding
-        self.tokenizer = tokenizer
+        check_set(self.dataset, RetrievalSet)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, measure and interpret."""
@@ -110,7 +101,6 @@ class GeometryAudit(Evaluator):
                 "sample": min(self.sample, len(images)),
                 "aperture_factor": self.aperture_factor,
                 "rounds": self.rounds,
-                "main_metric": self.main_metric,
             },
             samples={"radial_order_auc": order, "flat_top1_agreement": agreement},
         )

@@ -1,13 +1,15 @@
 """Captions of an image by level: do they lie farther out the more they say, and does the image find its own?"""
 
+from dataclasses import KW_ONLY, dataclass
+
 import torch
 from torch import Tensor
 
 from hypvl.allowlist import configurable
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.hierarchy.caption_chains import CaptionChains
-from hypvl.embedding.encode import CachedEncoder, EncodedImages, Encoding
-from hypvl.embedding.protocol import EvaluableModel, Tokenizer, check_embeddings, check_scores, evaluating
+from hypvl.embedding.encode import CachedEncoder, EncodedImages
+from hypvl.embedding.protocol import EvaluableModel, check_embeddings, check_scores, evaluating
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.evaluation.traversal import find_root, radius
 from hypvl.geometry.base import Geometry
@@ -17,6 +19,7 @@ _BLOCK = 64  # images scored at once against every text
 
 
 @configurable("evaluate")
+@dataclass
 class HierarCaps(Evaluator):
     """Order and retrieval of chains of captions.
 
@@ -38,8 +41,6 @@ class HierarCaps(Evaluator):
         steps: Thresholds, evenly spaced from the least to the greatest radius of all texts.
         root_text: A text that stands for the root where the geometry has none (HierarCaps takes the empty text);
             None = the mean of all texts.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own, with the model's context length.
 
     Raises:
         ValueError: for fewer than 2 steps.
@@ -48,24 +49,16 @@ class HierarCaps(Evaluator):
     Differs: candidates are ranked by the score the model was trained with; the thresholds span the radii of all texts.
     """
 
+    dataset: CaptionChains
+    _: KW_ONLY
+    steps: int = 50
+    root_text: str | None = None
+
     main_metric = "tau_d"
 
-    def __init__(
-        self,
-        dataset: CaptionChains,
-        *,
-        steps: int = 50,
-        root_text: str | None = None,
-        encoding: Encoding | None = None,
-        tokenizer: Tokenizer | None = None,
-    ) -> None:
-        if steps < 2:
-            raise ValueError(f"steps: got {steps}; expected at least 2 thresholds.")
-        self.dataset = dataset
-        self.steps = steps
-        self.root_text = root_text
-        self.encoding = encoding
-        self.tokenizer = tokenizer
+    def __post_init__(self) -> None:
+        if self.steps < 2:
+            raise ValueError(f"steps: got {self.steps}; expected at least 2 thresholds.")
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, order, retrieve and count."""
@@ -122,9 +115,6 @@ class HierarCaps(Evaluator):
                 "texts": len(names),
                 "steps": self.steps,
                 "root": {"checkpoint": "root_text", "text pool": "mean of the texts"}.get(source, source),
-                "unreadable": len(images.bad),
-                "unreadable_first": [reason for _, reason in images.bad[:10]],
-                "main_metric": self.main_metric,
             },
             samples=samples,
         )

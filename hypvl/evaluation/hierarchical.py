@@ -1,6 +1,7 @@
 """Hierarchical metrics of zero-shot classification: how far from the truth a wrong class lies in an is-a graph."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -9,8 +10,8 @@ from hypvl.allowlist import configurable
 from hypvl.datasets.hierarchy.is_a import read_is_a, read_words
 from hypvl.datasets.images import FileImages
 from hypvl.datasets.protocol import ClassificationSet
-from hypvl.embedding.encode import CachedEncoder, Encoding
-from hypvl.embedding.protocol import EvaluableModel, Tokenizer
+from hypvl.embedding.encode import CachedEncoder
+from hypvl.embedding.protocol import EvaluableModel
 from hypvl.errors import DataError, MissingDataError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.evaluation.zero_shot import ZeroShotClassification
@@ -19,6 +20,7 @@ from hypvl.metrics import hierarchy
 
 
 @configurable("evaluate")
+@dataclass
 class HierarchicalClassification(Evaluator):
     """Zero-shot predictions, judged by their place in a hierarchy of the classes.
 
@@ -35,8 +37,6 @@ class HierarchicalClassification(Evaluator):
         nodes: Node of each class, in the order of the classes or by class name; None = the class names are nodes.
         words: File of lines ``<node> <name>`` (``words.txt``), so that nodes among the items have names; or None.
         prompts: As for zero-shot classification.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own, with the model's context length.
 
     Raises:
         MissingDataError: when the tree is not there.
@@ -45,40 +45,36 @@ class HierarchicalClassification(Evaluator):
     Source: HyCoCLIP (Pal et al. 2025, arXiv 2410.06912), table 4.
     """
 
+    dataset: ClassificationSet
+    tree: str | Path
+    _: KW_ONLY
+    nodes: Mapping[str, str] | Sequence[str] | None = None
+    words: str | Path | None = None
+    prompts: Sequence[str] | Mapping[str, Sequence[str]] | None = None
+
     main_metric = "tie"
 
-    def __init__(
-        self,
-        dataset: ClassificationSet,
-        tree: str | Path,
-        *,
-        nodes: Mapping[str, str] | Sequence[str] | None = None,
-        words: str | Path | None = None,
-        prompts: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
-        encoding: Encoding | None = None,
-        tokenizer: Tokenizer | None = None,
-    ) -> None:
-        self.graph = read_is_a(tree)
-        self.words = {} if words is None else read_words(words)
-        self.classification = ZeroShotClassification(
-            dataset, prompts, metric="mean_per_class", encoding=encoding, tokenizer=tokenizer
-        )
-        self.nodes = _nodes(dataset.classes, nodes, folders=getattr(dataset, "folders", None))
-        if missing := [node for node in self.nodes if node not in self.graph]:
-            raise DataError(f"{tree}: lacks the class {missing[0]!r}; expected a node for each class.")
-        self.paths = self.graph.paths(self.nodes)
-        reached = self.paths.distances(self.nodes[0])
-        if apart := [node for node in self.nodes if node not in reached]:
+    def __post_init__(self) -> None:
+        self._graph = read_is_a(self.tree)
+        self._words = {} if self.words is None else read_words(self.words)
+        self._zero_shot = ZeroShotClassification(self.dataset, self.prompts, metric="mean_per_class")
+        self._nodes = _nodes(self.dataset.classes, self.nodes, folders=getattr(self.dataset, "folders", None))
+        if missing := [node for node in self._nodes if node not in self._graph]:
+            raise DataError(f"{self.tree}: lacks the class {missing[0]!r}; expected a node for each class.")
+        self._paths = self._graph.paths(self._nodes)
+        reached = self._paths.distances(self._nodes[0])
+        if apart := [node for node in self._nodes if node not in reached]:
             raise DataError(
-                f"{tree}: has no path between the classes {self.nodes[0]!r} and {apart[0]!r}; connect them by a root."
+                f"{self.tree}: has no path between the classes {self._nodes[0]!r} and {apart[0]!r}; connect them by a "
+                "root."
             )
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Classify and measure."""
-        result = self.classification(model)
+        result = self._zero_shot.measure(model, encoder)
         labels, predicted = result.items["label"], result.items["predicted"]
         tables = {
-            label: hierarchy.metrics_to(self.graph, self.nodes[label], self.nodes, paths=self.paths)
+            label: hierarchy.metrics_to(self._graph, self._nodes[label], self._nodes, paths=self._paths)
             for label in sorted(set(labels))
         }
         judged = [(guess, label) for guess, label in zip(predicted, labels, strict=True) if guess is not None]
@@ -86,7 +82,7 @@ class HierarchicalClassification(Evaluator):
         samples: dict[str, list[float]] = {}
         for name in hierarchy.NAMES:
             values = [tables[label][name][guess] for guess, label in judged]
-            mean_class = {label: sum(table[name]) / len(self.nodes) for label, table in tables.items()}
+            mean_class = {label: sum(table[name]) / len(self._nodes) for label, table in tables.items()}
             metrics[name] = sum(values) / len(values)
             metrics[f"{name}_chance"] = sum(mean_class[label] for _, label in judged) / len(judged)
             samples[name] = values
@@ -107,13 +103,13 @@ class HierarchicalClassification(Evaluator):
                 "predicted_node": [None if guess is None else self._called(guess) for guess in predicted],
                 "tie": ties,
             },
-            meta={**result.meta, "nodes": len(self.graph.parents), "main_metric": self.main_metric},
+            meta={**result.meta, "nodes": len(self._graph.parents)},
             samples=samples,
         )
 
     def _called(self, label: int) -> str:
-        node = self.nodes[label]
-        return f"{node} {self.words[node]}" if node in self.words else node
+        node = self._nodes[label]
+        return f"{node} {self._words[node]}" if node in self._words else node
 
 
 def _nodes(

@@ -3,14 +3,15 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
 
 from hypvl.allowlist import configurable
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.protocol import RetrievalSet, check_set
-from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.pairs import SomeImages
-from hypvl.embedding.protocol import EvaluableModel, Tokenizer
+from hypvl.embedding.protocol import EvaluableModel
 from hypvl.embedding.search import pair_scores
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
@@ -20,6 +21,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 @configurable("evaluate")
+@dataclass
 class HiMo(Evaluator):
     """HiMo@K: mean correlation of 1 ... K with the scores of K texts of one image, each longer than the one before.
 
@@ -36,7 +38,6 @@ class HiMo(Evaluator):
         dataset: Images and long captions.
         ks: Numbers of texts, each at least 2.
         limit: At most so many images, evenly spread; None = all.
-        encoding: Batches, workers, precision.
         tokenizer: In place of hypvl's own, with the model's context length: a text beyond it is cut off there, so that
             longer ones are the same.
 
@@ -46,23 +47,16 @@ class HiMo(Evaluator):
     Source: HiMo-CLIP (2025), the measure HiMo@K.
     """
 
-    def __init__(
-        self,
-        dataset: RetrievalSet,
-        *,
-        ks: Sequence[int] = (2, 3, 4, 5),
-        limit: int | None = None,
-        encoding: Encoding | None = None,
-        tokenizer: Tokenizer | None = None,
-    ) -> None:
-        if not ks or min(ks) < 2:
-            raise ValueError(f"ks: got {list(ks)}; expected numbers of texts, each at least 2.")
-        check_set(dataset, RetrievalSet)
-        self.dataset = dataset
-        self.ks = tuple(sorted(set(ks)))
-        self.limit = limit
-        self.encoding = encoding
-        self.tokenizer = tokenizer
+    dataset: RetrievalSet
+    _: KW_ONLY
+    ks: Sequence[int] = (2, 3, 4, 5)
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.ks or min(self.ks) < 2:
+            raise ValueError(f"ks: got {list(self.ks)}; expected numbers of texts, each at least 2.")
+        check_set(self.dataset, RetrievalSet)
+        self.ks = tuple(sorted(set(self.ks)))
         self.main_metric = f"himo@{self.ks[0]}"
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
@@ -124,9 +118,6 @@ class HiMo(Evaluator):
                 "too_short": short,
                 "texts": len(names),
                 "counted": {f"himo@{k}": len(samples.get(f"himo@{k}", ())) for k in self.ks},
-                "unreadable": len(images.bad),
-                "unreadable_first": [reason for _, reason in images.bad[:10]],
-                "main_metric": self.main_metric,
             },
             samples=samples,
         )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -17,9 +18,9 @@ from hypvl.diagnostics.gap import (
     relative_modality_gap,
     signed_centroid_distance,
 )
-from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.pairs import encode_pairs
-from hypvl.embedding.protocol import EvaluableModel, Tokenizer, evaluating
+from hypvl.embedding.protocol import EvaluableModel, evaluating
 from hypvl.embedding.search import search
 from hypvl.evaluation.mean_removal import centre, flat_mean
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
@@ -32,6 +33,7 @@ WAYS = ("text_to_image_recall@1", "image_to_text_recall@1")
 
 
 @configurable("evaluate")
+@dataclass
 class ModalityGap(Evaluator):
     """The metrics of :func:`hypvl.diagnostics.gap.gap_metrics` over images and their captions, before and after.
 
@@ -52,8 +54,6 @@ class ModalityGap(Evaluator):
         dataset: Images and captions, at least two images with one.
         deltas: Steps of the sweep, in units of the space's coordinates; empty = no sweep.
         limit: At most so many pairs, evenly spread; None = all.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own, with the model's context length.
 
     Raises:
         ValueError: for a delta that is not finite, or a limit below 2.
@@ -62,28 +62,21 @@ class ModalityGap(Evaluator):
     Differs: one direction from all pairs; I0T estimates it anew in each pair of batches.
     """
 
+    dataset: RetrievalSet
+    _: KW_ONLY
+    deltas: Sequence[float] = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)
+    limit: int | None = 5000
+
     main_metric = "centroid_distance"
 
-    def __init__(
-        self,
-        dataset: RetrievalSet,
-        *,
-        deltas: Sequence[float] = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0),
-        limit: int | None = 5000,
-        encoding: Encoding | None = None,
-        tokenizer: Tokenizer | None = None,
-    ) -> None:
-        wrong = [delta for delta in deltas if not math.isfinite(delta)]
-        if wrong or (limit is not None and limit < 2):
+    def __post_init__(self) -> None:
+        wrong = [delta for delta in self.deltas if not math.isfinite(delta)]
+        if wrong or (self.limit is not None and self.limit < 2):
             raise ValueError(
-                f"deltas, limit: got {list(deltas)} and {limit}; expected finite numbers, and at least 2 pairs."
+                f"deltas, limit: got {list(self.deltas)} and {self.limit}; expected finite numbers, and at least 2 "
+                "pairs."
             )
-        check_set(dataset, RetrievalSet)
-        self.dataset = dataset
-        self.deltas = [float(delta) for delta in deltas]
-        self.limit = limit
-        self.encoding = encoding
-        self.tokenizer = tokenizer
+        check_set(self.dataset, RetrievalSet)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, measure, centre, measure again, and move."""
@@ -124,7 +117,6 @@ class ModalityGap(Evaluator):
                 **pairs.meta,
                 "spaces": ["tangent"] if same else ["tangent", "embedding"],
                 "after": "means of each modality over these pairs taken out (I0T_post, transductive)",
-                "main_metric": self.main_metric,
             },
             samples=samples,
         )
@@ -143,7 +135,7 @@ class ModalityGap(Evaluator):
         for space in spaces:
             start = _coordinates(model.geometry, x, y, space)
             u = gap_direction(*start)
-            for delta in self.deltas:
+            for delta in map(float, self.deltas):
                 moved = _moved(model.geometry, x, y, delta=delta, direction=u, space=space)
                 rows = _coordinates(model.geometry, *moved, space)
                 hits = _recalls(model, *moved)

@@ -1,6 +1,7 @@
 """Does a caption's cone tell its own image from another's? Entailment as a score of true and false pairs."""
 
 import math
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -8,9 +9,9 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics.audit import derangement
-from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.pairs import encode_pairs
-from hypvl.embedding.protocol import EvaluableModel, Tokenizer, evaluating
+from hypvl.embedding.protocol import EvaluableModel, evaluating
 from hypvl.embedding.search import pair_scores
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
@@ -18,6 +19,7 @@ from hypvl.geometry.base import Geometry
 
 
 @configurable("evaluate")
+@dataclass
 class EntailmentPairs(Evaluator):
     """Probability of entailment (PEP) of captions and images, true pairs against false ones.
 
@@ -38,34 +40,25 @@ class EntailmentPairs(Evaluator):
         negatives: False pairs for each true one; each image is drawn equally often.
         limit: At most so many images, evenly spread; None = all.
         seed: Of the draw.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own, with the model's context length.
 
     Raises:
         ValueError: for fewer than 1 negative, or a limit below 2.
     """
 
+    dataset: RetrievalSet
+    _: KW_ONLY
+    negatives: int = 5
+    limit: int | None = 5000
+    seed: int = 0
+
     main_metric = "auroc_angle"
 
-    def __init__(
-        self,
-        dataset: RetrievalSet,
-        *,
-        negatives: int = 5,
-        limit: int | None = 5000,
-        seed: int = 0,
-        encoding: Encoding | None = None,
-        tokenizer: Tokenizer | None = None,
-    ) -> None:
-        if negatives < 1 or (limit is not None and limit < 2):
+    def __post_init__(self) -> None:
+        if self.negatives < 1 or (self.limit is not None and self.limit < 2):
             raise ValueError(
-                f"negatives, limit: got {negatives} and {limit}; expected at least 1 false pair and 2 images."
+                f"negatives, limit: got {self.negatives} and {self.limit}; expected at least 1 false pair and 2 images."
             )
-        check_set(dataset, RetrievalSet)
-        self.dataset = dataset
-        self.negatives, self.limit, self.seed = negatives, limit, seed
-        self.encoding = encoding
-        self.tokenizer = tokenizer
+        check_set(self.dataset, RetrievalSet)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, draw, score and compare."""
@@ -114,7 +107,7 @@ class EntailmentPairs(Evaluator):
                 "false_pairs": int((~true).sum()),
                 "cones": cones is not None,
                 "seed": self.seed,
-                "main_metric": self.main_metric if cones is not None else "auroc_score",
+                **({} if cones is not None else {"main_metric": "auroc_score"}),
             },
         )
 

@@ -1,17 +1,20 @@
 """Do captions lie nearer the root than their own images, beyond what the two modalities' radii give?"""
 
+from dataclasses import KW_ONLY, dataclass
+
 import torch
 
 from hypvl.allowlist import configurable
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics import audit
-from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.pairs import encode_pairs
-from hypvl.embedding.protocol import EvaluableModel, Tokenizer, evaluating
+from hypvl.embedding.protocol import EvaluableModel, evaluating
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 
 
 @configurable("evaluate")
+@dataclass
 class RadialOrder(Evaluator):
     """Radial order of captions and their images against a shuffled null.
 
@@ -28,8 +31,6 @@ class RadialOrder(Evaluator):
         rounds: Shuffles.
         limit: At most so many images, evenly spread; None = all.
         seed: Of the shuffles.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own, with the model's context length.
 
     Raises:
         ValueError: for fewer than 2 rounds, or a limit below 2.
@@ -37,25 +38,20 @@ class RadialOrder(Evaluator):
     Source: arXiv 2607.05268.
     """
 
+    dataset: RetrievalSet
+    _: KW_ONLY
+    rounds: int = 1000
+    limit: int | None = None
+    seed: int = 0
+
     main_metric = "auc"
 
-    def __init__(
-        self,
-        dataset: RetrievalSet,
-        *,
-        rounds: int = 1000,
-        limit: int | None = None,
-        seed: int = 0,
-        encoding: Encoding | None = None,
-        tokenizer: Tokenizer | None = None,
-    ) -> None:
-        if rounds < 2 or (limit is not None and limit < 2):
-            raise ValueError(f"rounds, limit: got {rounds} and {limit}; expected at least 2 of each.")
-        check_set(dataset, RetrievalSet)
-        self.dataset = dataset
-        self.rounds, self.limit, self.seed = rounds, limit, seed
-        self.encoding = encoding
-        self.tokenizer = tokenizer
+    def __post_init__(self) -> None:
+        if self.rounds < 2 or (self.limit is not None and self.limit < 2):
+            raise ValueError(
+                f"rounds, limit: got {self.rounds} and {self.limit}; expected at least 2 of each."
+            )
+        check_set(self.dataset, RetrievalSet)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, compare and shuffle."""
@@ -78,6 +74,6 @@ class RadialOrder(Evaluator):
         return EvaluationResult(
             metrics=metrics,
             items={"key": pairs.keys, "text_radius": texts.tolist(), "image_radius": images.tolist()},
-            meta={**pairs.meta, "rounds": self.rounds, "seed": self.seed, "main_metric": self.main_metric},
+            meta={**pairs.meta, "rounds": self.rounds, "seed": self.seed},
             samples={"auc": each},
         )

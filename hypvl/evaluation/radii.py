@@ -1,18 +1,21 @@
 """How far from the root images and their captions lie: general things should lie nearer."""
 
+from dataclasses import dataclass
+
 import torch
 
 from hypvl.allowlist import configurable
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.protocol import RetrievalSet, check_set
-from hypvl.embedding.encode import CachedEncoder, Encoding
-from hypvl.embedding.protocol import EvaluableModel, Tokenizer, check_embeddings, evaluating
+from hypvl.embedding.encode import CachedEncoder
+from hypvl.embedding.protocol import EvaluableModel, check_embeddings, evaluating
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.evaluation.traversal import find_root, radius
 
 
 @configurable("evaluate")
+@dataclass
 class EmbeddingRadii(Evaluator):
     """Mean distance to the root of the images and of the captions of a data set.
 
@@ -25,19 +28,14 @@ class EmbeddingRadii(Evaluator):
 
     Args:
         dataset: Images and captions.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own, with the model's context length.
     """
+
+    dataset: RetrievalSet
 
     main_metric = "text_radius"
 
-    def __init__(
-        self, dataset: RetrievalSet, *, encoding: Encoding | None = None, tokenizer: Tokenizer | None = None
-    ) -> None:
-        check_set(dataset, RetrievalSet)
-        self.dataset = dataset
-        self.encoding = encoding
-        self.tokenizer = tokenizer
+    def __post_init__(self) -> None:
+        check_set(self.dataset, RetrievalSet)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode and measure."""
@@ -77,8 +75,6 @@ class EmbeddingRadii(Evaluator):
                 "images": len(data.images),
                 "captions": len(data.captions),
                 "root": "geometry" if source == "geometry" else "mean of the embeddings",
-                "unreadable": len(images.bad),
-                "main_metric": self.main_metric,
             },
             samples={
                 "image_radius": image_radii.tolist(),

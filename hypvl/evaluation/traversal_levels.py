@@ -1,5 +1,6 @@
 """Do traversals climb a hierarchy of captions? Over drawn scenes whose captions have known levels."""
 
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,8 +10,8 @@ from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.images import FileImages
-from hypvl.embedding.encode import CachedEncoder, Encoding
-from hypvl.embedding.protocol import EvaluableModel, Tokenizer, evaluating
+from hypvl.embedding.encode import CachedEncoder
+from hypvl.embedding.protocol import EvaluableModel, evaluating
 from hypvl.errors import DataError, MissingDataError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.evaluation.traversal import (
@@ -25,6 +26,7 @@ from hypvl.io.json_text import parse_json
 
 
 @configurable("evaluate")
+@dataclass
 class TraversalLevels(Evaluator):
     """Traversals of test scenes over a pool of captions with levels, 1 = the most general.
 
@@ -44,8 +46,6 @@ class TraversalLevels(Evaluator):
         limit: How many scenes, evenly spread over the file.
         steps: Points of a traversal.
         entailment: As in :func:`hypvl.evaluation.traversal.traverse`.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own, with the model's context length.
 
     Raises:
         MissingDataError: when a file is not there.
@@ -53,46 +53,39 @@ class TraversalLevels(Evaluator):
         ValueError: for a limit below 1.
     """
 
+    hierarchy: str | Path
+    levels: str | Path
+    _: KW_ONLY
+    limit: int = 100
+    steps: int = 50
+    entailment: Entailment = "auto"
+
     main_metric = "hierarchy_share"
 
-    def __init__(
-        self,
-        hierarchy: str | Path,
-        levels: str | Path,
-        *,
-        limit: int = 100,
-        steps: int = 50,
-        entailment: Entailment = "auto",
-        encoding: Encoding | None = None,
-        tokenizer: Tokenizer | None = None,
-    ) -> None:
-        one_of("entailment", entailment, Entailment)
-        if limit < 1:
-            raise ValueError(f"limit: got {limit}; expected at least 1 scene.")
-        hierarchy, levels = Path(hierarchy), Path(levels)
-        self.levels = _read_levels(levels)
-        scenes = _read(hierarchy, "scenes", list)
-        count = min(limit, len(scenes))
+    def __post_init__(self) -> None:
+        one_of("entailment", self.entailment, Entailment)
+        if self.limit < 1:
+            raise ValueError(f"limit: got {self.limit}; expected at least 1 scene.")
+        file = Path(self.hierarchy)
+        self._levels = _read_levels(Path(self.levels))
+        scenes = _read(file, "scenes", list)
+        count = min(self.limit, len(scenes))
         chosen = [scenes[i * len(scenes) // count] for i in range(count)]
         try:
-            self.paths = [hierarchy.parent / scene["image"] for scene in chosen]
-            self.true_texts = [_true_texts(scene) for scene in chosen]
+            self._paths = [file.parent / scene["image"] for scene in chosen]
+            self._true_texts = [_true_texts(scene) for scene in chosen]
         except (KeyError, TypeError) as error:
             raise DataError(
-                f"{hierarchy}: a scene without {error}; expected image, chain, captions and boxes in each, as "
+                f"{file}: a scene without {error}; expected image, chain, captions and boxes in each, as "
                 "scripts/make_demo_data.py writes them."
             ) from error
-        self.steps = steps
-        self.entailment: Entailment = entailment
-        self.encoding = encoding
-        self.tokenizer = tokenizer
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, traverse and count."""
-        names = list(self.levels)
+        names = list(self._levels)
         texts = encoder.encode_texts(names, label="text pool")
         images = encoder.encode_images(
-            FileImages(self.paths),
+            FileImages(self._paths),
             transform=ResizeCenterCrop(model.image_size),
             label="scenes",
         )
@@ -113,21 +106,21 @@ class TraversalLevels(Evaluator):
             radii = self._radii(model, keys)
         paths = [walk.path for walk in walks]
         true = [
-            [None if text == ROOT_NAME else text in self.true_texts[i] for text in path]
+            [None if text == ROOT_NAME else text in self._true_texts[i] for text in path]
             for i, path in zip(images.indices.tolist(), paths, strict=True)
         ]
         judged = [value for row in true for value in row if value is not None]
-        each = [hierarchy_shares([path], self.levels) for path in paths]
+        each = [hierarchy_shares([path], self._levels) for path in paths]
         return EvaluationResult(
             metrics={
-                **hierarchy_shares(paths, self.levels),
+                **hierarchy_shares(paths, self._levels),
                 "true_text_share": 100.0 * sum(judged) / max(1, len(judged)),
                 **radii,
             },
             items={
-                "key": [self.paths[i].stem for i in images.indices.tolist()],
+                "key": [self._paths[i].stem for i in images.indices.tolist()],
                 "texts": paths,
-                "levels": [[self.levels.get(text) for text in path] for path in paths],
+                "levels": [[self._levels.get(text) for text in path] for path in paths],
                 "true": true,
             },
             meta={
@@ -136,8 +129,6 @@ class TraversalLevels(Evaluator):
                 "steps": self.steps,
                 "root": walks[0].root,
                 "entailment_mask": walks[0].entailment_mask,
-                "unreadable": len(images.bad),
-                "main_metric": self.main_metric,
             },
             samples={name: [shares[name] for shares in each] for name in each[0]},
         )
@@ -146,7 +137,7 @@ class TraversalLevels(Evaluator):
         if model.geometry.root(texts.shape[-1]) is None:
             return {}
         radii = radius(model.geometry, texts).double().cpu()
-        level = torch.tensor(list(self.levels.values()))
+        level = torch.tensor(list(self._levels.values()))
         return {f"radius_level_{n}": float(radii[level == n].mean()) for n in sorted(set(level.tolist()))}
 
 

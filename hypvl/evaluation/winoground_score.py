@@ -1,20 +1,22 @@
 """Compositionality by groups: two images and two captions that differ in how the same things go together."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import fsum
 
 from hypvl.allowlist import configurable
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.composition.choices import GroupSet
 from hypvl.datasets.protocol import check_set
-from hypvl.embedding.encode import CachedEncoder, Encoding
-from hypvl.embedding.protocol import EvaluableModel, Tokenizer
+from hypvl.embedding.encode import CachedEncoder
+from hypvl.embedding.protocol import EvaluableModel
 from hypvl.embedding.search import pair_scores
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.metrics.choices import GROUP_CHANCE, group_hits, margins
 
 
 @configurable("evaluate")
+@dataclass
 class CaptionGroups(Evaluator):
     """Text, image and group score of groups of two images and two captions, by the model's own score.
 
@@ -29,8 +31,6 @@ class CaptionGroups(Evaluator):
 
     Args:
         dataset: Groups, at least one.
-        encoding: Batches, workers, precision.
-        tokenizer: In place of hypvl's own, with the model's context length.
 
     Raises:
         ValueError: without groups.
@@ -38,17 +38,14 @@ class CaptionGroups(Evaluator):
     Source: Winoground, Thrush et al. 2022 (arXiv 2204.03162), section 3.3.
     """
 
+    dataset: GroupSet
+
     main_metric = "group_score"
 
-    def __init__(
-        self, dataset: GroupSet, *, encoding: Encoding | None = None, tokenizer: Tokenizer | None = None
-    ) -> None:
-        check_set(dataset, GroupSet)
-        if not dataset.groups:
+    def __post_init__(self) -> None:
+        check_set(self.dataset, GroupSet)
+        if not self.dataset.groups:
             raise ValueError("dataset: got no groups; expected at least one.")
-        self.dataset = dataset
-        self.encoding = encoding
-        self.tokenizer = tokenizer
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, compare both ways and count."""
@@ -101,9 +98,6 @@ class CaptionGroups(Evaluator):
                 "images": len(self.dataset.images),
                 "groups": len(groups),
                 **self.dataset.meta,
-                "unreadable": len(images.bad),
-                "unreadable_first": [reason for _, reason in images.bad[:10]],
-                "main_metric": self.main_metric,
             },
         )
         self._count(hits, result)
