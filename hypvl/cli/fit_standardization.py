@@ -186,7 +186,7 @@ def _train_config(content: dict[str, Any], args: argparse.Namespace) -> "DictCon
 
 
 def _config_text(content: dict[str, Any], args: argparse.Namespace) -> str:
-    """The whole training config as YAML, whose model has one more transform after each head.
+    """The whole training config as YAML, whose model has one more feature transform per modality.
 
     The one inside a checkpoint is changed as data: nothing is built from it, so nothing in it is refused.
     """
@@ -204,13 +204,10 @@ def _config_text(content: dict[str, Any], args: argparse.Namespace) -> str:
     )
     source = str(args.checkpoint_path)
     config: Any = stored_data(stored, source=source)
-    for key in ("image_post", "text_post"):
-        posts = config["model"].get(key)
-        node = to_plain(LazyCall(Centering, partial=True)(), source=key)
-        if posts is None:
-            config["model"][key] = node
-        else:
-            config["model"][key] = [*(posts if isinstance(posts, list) else [posts]), node]
+    for key in ("image_transforms", "text_transforms"):
+        given = config["model"].get(key) or []
+        centering = to_plain(LazyCall(Centering, partial=True)(), source=key)
+        config["model"][key] = [*(given if isinstance(given, list) else [given]), centering]
     return dump_yaml(to_plain(config, source=source))
 
 

@@ -69,7 +69,8 @@ class MeanRemover:
         means = self.fitted
         if means is None:
             means = fit(evaluator, self.model, fingerprint=self.fingerprint, set_name=set_name)
-        before = self.model.image_post, self.model.text_post
+        both = self.model.image_transforms, self.model.text_transforms
+        before = [len(transforms) for transforms in both]
         try:
             add_centering_(self.model, *offsets(means, shift=self.shift))
             yield {
@@ -79,7 +80,8 @@ class MeanRemover:
                 **means.meta(),
             }
         finally:
-            self.model.image_post, self.model.text_post = before
+            for transforms, count in zip(both, before, strict=True):
+                del transforms[count:]
 
 
 def offsets(means: Standardization, *, shift: float | None) -> tuple[Tensor, Tensor]:
@@ -94,6 +96,6 @@ def add_centering_(model: DualEncoder, image_offset: Tensor, text_offset: Tensor
     like = next(model.parameters())
     given: tuple[tuple[Modality, Tensor], ...] = (("image", image_offset), ("text", text_offset))
     for modality, offset in given:
-        post = Centering(model.embed_dim).to(device=like.device, dtype=like.dtype)
-        post.fill_(offset)
-        model.add_post_(post, modality=modality)
+        centering = Centering(model.embed_dim).to(device=like.device, dtype=like.dtype)
+        centering.fill_(offset)
+        model.transforms(modality).append(centering)

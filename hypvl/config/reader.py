@@ -1,7 +1,8 @@
 """Configs that are data: YAML and JSON text, read by the safe loader only, and names of earlier versions in them.
 
 ``renames.json`` holds under ``targets`` old target -> new target, under ``arguments`` target -> old argument -> new
-argument, and under ``values`` new target -> new argument -> old value -> new value. A config inside a checkpoint or
+argument, under ``values`` new target -> new argument -> old value -> new value, and under ``parameters`` old -> new
+step of dotted parameter names, which patterns such as ``model.image_post.*`` hold. A config inside a checkpoint or
 beside a run is read through it, so that it loads for as long as the weights do; Python configs are not: they name what
 is there.
 """
@@ -157,6 +158,8 @@ def _renamed(node: Plain, path: Path, now: Path, moved: dict[Path, Path], old: l
     """A copy with the names of today; fills the paths of arguments that are renamed, and the old names."""
     if isinstance(node, list):
         return [_renamed(item, (*path, str(i)), (*now, str(i)), moved, old) for i, item in enumerate(node)]
+    if isinstance(node, str):
+        return _parameter_names(node, old)
     if not isinstance(node, dict):
         return node
     target, arguments = _current(node.get(TARGET))
@@ -170,7 +173,7 @@ def _renamed(node: Plain, path: Path, now: Path, moved: dict[Path, Path], old: l
         if name != key:
             old.append(f"{key}= of {target}")
             moved[(*path, key)] = (*now, name)
-        values = _rename_table()["values"].get(target, {}).get(name, {})
+        values = _rename_table()["values"].get(target, {}).get(name, {}) if isinstance(target, str) else {}
         if isinstance(value, str) and value in values:
             old.append(f"{key}={value} of {target}")
             value = values[value]
@@ -178,6 +181,15 @@ def _renamed(node: Plain, path: Path, now: Path, moved: dict[Path, Path], old: l
             target if key == TARGET else _renamed(value, (*path, str(key)), (*now, str(name)), moved, old)
         )
     return result
+
+
+def _parameter_names(text: str, old: list[str]) -> str:
+    """A pattern of parameter names by the names of today; any other text as it is."""
+    steps = _rename_table().get("parameters", {})
+    if not any(step in steps for step in text.split(".")):
+        return text
+    old.append(text)
+    return ".".join(steps.get(step, step) for step in text.split("."))
 
 
 def _current(target: Any) -> tuple[Any, dict[str, str]]:

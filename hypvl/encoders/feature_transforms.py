@@ -1,7 +1,7 @@
-"""Post transforms of one modality's embeddings: its centre taken out, or every dimension standardised.
+"""Feature transforms of one modality: subtract its mean, or standardise every dimension.
 
-A model applies them to flat embeddings and lifts what comes out: on the sphere
-``normalise(post(normalise(features)))``.
+A model applies them to flat embeddings and lifts the result: on the sphere
+``normalise(transform(normalise(features)))``.
 """
 
 import torch

@@ -55,7 +55,7 @@ def class_scorer(
         return lambda images: model.class_scores(images, prompts)
     if ensemble == "score_mean":
         counts = [len(features) for features in prompt_features]
-        # Each prompt pooled alone is its embedding, post transforms included.
+        # Each prompt pooled alone is its embedding, feature transforms included.
         keys = model.pool(torch.cat(list(prompt_features))[:, None, :], modality="text")  # (all prompts, D)
 
         def mean_scores(images: Tensor) -> Tensor:

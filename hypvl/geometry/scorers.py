@@ -6,7 +6,7 @@ zero-shot classification). Scales and biases appear in the logits only: they cha
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import torch
@@ -20,6 +20,7 @@ from hypvl.numerics import full_precision
 
 Modality: TypeAlias = Literal["image", "text"]
 Ranking: TypeAlias = Literal["trained", "published"]
+Embed: TypeAlias = Callable[[Tensor], Tensor]
 _PROMPTS_AT_ONCE = 4096
 _LOG_SCALE_LIMIT = 80  # exp of it is a number in fp32
 LOG_SCALE_MAX = 4.6052  # Parity: log 100 as the published code rounds it
@@ -104,7 +105,13 @@ class Scorer(nn.Module, ABC):
         return geometry.ranking_similarity(query, key)
 
     def class_scores(
-        self, geometry: Geometry, image_embeddings: Tensor, prompt_features: Sequence[Tensor] | Tensor
+        self,
+        geometry: Geometry,
+        image_embeddings: Tensor,
+        prompt_features: Sequence[Tensor] | Tensor,
+        *,
+        embed: Embed | None = None,
+        pool: Embed | None = None,
     ) -> Tensor:
         """Scores of images for classes given by the features of their prompts.
 
@@ -114,6 +121,8 @@ class Scorer(nn.Module, ABC):
             geometry: The space of the embeddings.
             image_embeddings: (Q, D).
             prompt_features: One (P_c, D) per class, or (C, P, D).
+            embed: Embeds prompts one by one, (P, D) -> (P, D); None = ``geometry.lift``.
+            pool: Embeds the prompts of a class as one, (..., P, D) -> (..., D); None = ``geometry.pool``.
 
         Returns:
             (Q, C); higher = closer.
@@ -122,10 +131,11 @@ class Scorer(nn.Module, ABC):
             ValueError: There is no class, or one without prompts.
         """
         prompts = _checked(prompt_features)
+        pool = geometry.pool if pool is None else pool
         if len({len(p) for p in prompts}) == 1:
-            classes = geometry.pool(torch.stack(prompts))  # (C, D)
+            classes = pool(torch.stack(prompts))  # (C, D)
         else:
-            classes = torch.stack([geometry.pool(p) for p in prompts])
+            classes = torch.stack([pool(p) for p in prompts])
         return self.scores(geometry, image_embeddings, classes, query_modality="image", key_modality="text")
 
     @torch.no_grad()
@@ -301,11 +311,19 @@ class ExteriorAngle(Scorer):
 
     @full_precision
     def class_scores(
-        self, geometry: Geometry, image_embeddings: Tensor, prompt_features: Sequence[Tensor] | Tensor
+        self,
+        geometry: Geometry,
+        image_embeddings: Tensor,
+        prompt_features: Sequence[Tensor] | Tensor,
+        *,
+        embed: Embed | None = None,
+        pool: Embed | None = None,
     ) -> Tensor:
+        """Scores per prompt, averaged over the prompts of a class; ``pool`` is not used."""
+        embed = geometry.lift if embed is None else embed
         columns = []
         for group in _grouped(_checked(prompt_features)):
-            prompts = geometry.lift(torch.cat(group))
+            prompts = embed(torch.cat(group))
             angles = _angle(geometry, image_embeddings, prompts)  # (Q, all prompts of the group)
             columns += [part.mean(-1) for part in angles.split([len(p) for p in group], dim=-1)]
         return torch.stack(columns, dim=-1)  # (Q, C)

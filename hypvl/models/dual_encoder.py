@@ -1,7 +1,8 @@
 """Image and text encoders, their heads, a geometry and a scorer: every model of hypvl is one of these."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, TypeAlias, cast
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from hypvl.geometry.scorers import Scorer
 
 Modality: TypeAlias = Literal["image", "text"]
 Stage: TypeAlias = Literal["trunk", "features", "embeddings"]
-MakePost: TypeAlias = Callable[[int], nn.Module]
+MakeTransform: TypeAlias = Callable[[int], nn.Module]
 
 
 @configurable("model")
@@ -28,14 +29,15 @@ class DualEncoder(nn.Module):
         textual_head: Likewise for texts.
         geometry: Lifts features onto its manifold.
         scorer: Similarity as the model is trained.
-        image_post: Makes a transform of the flat image embeddings, ``embed_dim -> nn.Module`` (see
-            :mod:`hypvl.encoders.feature_transforms`), or several, one after the other; what each gives is lifted again.
-            None = none: no parameters, no cost.
-        text_post: Likewise for texts. Prompts of a class are pooled first, or scored one by one, as the scorer does.
+        image_transforms: Feature transforms of the flat image embeddings, each a callable ``embed_dim -> nn.Module``
+            (see :mod:`hypvl.encoders.feature_transforms`): one, or several that act one after the other. The output
+            of each is lifted again. None = the identity.
+        text_transforms: Likewise for texts. Prompts of a class are pooled first, or scored one by one, as the scorer
+            does.
     """
 
-    image_post: nn.Module | None
-    text_post: nn.Module | None
+    image_transforms: nn.ModuleList
+    text_transforms: nn.ModuleList
 
     def __init__(
         self,
@@ -46,8 +48,8 @@ class DualEncoder(nn.Module):
         textual_head: Callable[[int], nn.Module],
         geometry: Geometry,
         scorer: Scorer,
-        image_post: MakePost | Sequence[MakePost] | None = None,
-        text_post: MakePost | Sequence[MakePost] | None = None,
+        image_transforms: MakeTransform | Sequence[MakeTransform] | None = None,
+        text_transforms: MakeTransform | Sequence[MakeTransform] | None = None,
     ) -> None:
         super().__init__()
         self.visual = visual
@@ -63,8 +65,8 @@ class DualEncoder(nn.Module):
                 "give both the same embedding size."
             )
         self.embed_dim = dims[0]
-        self.image_post = _make_posts("image_post", image_post, self.embed_dim)
-        self.text_post = _make_posts("text_post", text_post, self.embed_dim)
+        self.image_transforms = _make_transforms("image_transforms", image_transforms, self.embed_dim)
+        self.text_transforms = _make_transforms("text_transforms", text_transforms, self.embed_dim)
         self.image_size = int(visual.image_size)  # type: ignore[arg-type]
         self.context_length = int(textual.context_length)  # type: ignore[arg-type]
 
@@ -126,34 +128,26 @@ class DualEncoder(nn.Module):
         return (self.visual_head if modality == "image" else self.textual_head)(trunk)
 
     def embed(self, features: Tensor, *, modality: Modality) -> Tensor:
-        """Features (..., D) -> embeddings (..., D), post transforms included."""
+        """Features (..., D) -> embeddings (..., D), feature transforms included."""
         one_of("modality", modality, Modality)
-        return self._standardized(self.geometry.lift(features), modality)
+        return self._transformed(self.geometry.lift(features), modality)
 
     def pool(self, features: Tensor, *, modality: Modality) -> Tensor:
-        """Features of several views of one thing, (..., P, D) -> one embedding (..., D).
+        """Features of several prompts or views of one item, (..., P, D) -> one embedding (..., D).
 
-        Post transforms act on the pooled embedding, as published (average, normalise, centre, normalise).
+        Feature transforms act on the pooled embedding, as published (average, normalise, centre, normalise).
         """
         one_of("modality", modality, Modality)
-        return self._standardized(self.geometry.pool(features), modality)
+        return self._transformed(self.geometry.pool(features), modality)
 
-    def posts(self, modality: Modality) -> tuple[nn.Module, ...]:
-        """The post transforms of a modality, in the order they act."""
+    def transforms(self, modality: Modality) -> nn.ModuleList:
+        """The feature transforms of a modality, in the order they act; empty = the identity."""
         one_of("modality", modality, Modality)
-        post = self.image_post if modality == "image" else self.text_post
-        if post is None:
-            return ()
-        return tuple(post) if isinstance(post, nn.ModuleList) else (post,)
+        return self.image_transforms if modality == "image" else self.text_transforms
 
-    def add_post_(self, post: nn.Module, *, modality: Modality) -> None:
-        """Let a transform act after those that are there."""
-        posts = (*self.posts(modality), post)
-        setattr(self, f"{modality}_post", post if len(posts) == 1 else nn.ModuleList(posts))
-
-    def _standardized(self, embeddings: Tensor, modality: Modality) -> Tensor:
-        for post in self.posts(modality):
-            embeddings = self.geometry.lift(post(self.geometry.flatten(embeddings)))
+    def _transformed(self, embeddings: Tensor, modality: Modality) -> Tensor:
+        for transform in self.transforms(modality):
+            embeddings = self.geometry.lift(transform(self.geometry.flatten(embeddings)))
         return embeddings
 
     def scores(
@@ -172,13 +166,17 @@ class DualEncoder(nn.Module):
 
     def class_scores(self, image_embeddings: Tensor, prompt_features: Sequence[Tensor]) -> Tensor:
         """Scores of images (Q, D) against C classes given by prompt features, C times (P_c, D) -> (Q, C)."""
-        # With a text transform, prompts become embeddings through it; the scorer decides whether pooled or not.
-        geometry = self.geometry if self.text_post is None else cast(Geometry, _PromptGeometry(self))
-        return self.scorer.class_scores(geometry, image_embeddings, prompt_features)
+        return self.scorer.class_scores(
+            self.geometry,
+            image_embeddings,
+            prompt_features,
+            embed=partial(self.embed, modality="text"),
+            pool=partial(self.pool, modality="text"),
+        )
 
     @torch.no_grad()
     def update_(self, *, image: Iterable[Tensor] = (), text: Iterable[Tensor] = ()) -> None:
-        """Move running statistics of post transforms, once after a training step that happened (a collective).
+        """Move the running statistics of feature transforms, once after each step not skipped (a collective).
 
         Args:
             image: Features (B, D) of each image view of the step, as they were embedded.
@@ -186,15 +184,15 @@ class DualEncoder(nn.Module):
         """
         modalities: tuple[tuple[Modality, Iterable[Tensor]], ...] = (("image", image), ("text", text))
         for modality, views in modalities:
-            posts = self.posts(modality)
-            for features in views if posts else ():
+            transforms = self.transforms(modality)
+            for features in views if transforms else ():
                 flat = self.geometry.flatten(self.geometry.lift(features))
-                for i, post in enumerate(posts):
-                    update = getattr(post, "update_", None)
+                for i, transform in enumerate(transforms):
+                    update = getattr(transform, "update_", None)
                     if update is not None:
                         update(flat)
-                    if i + 1 < len(posts):
-                        flat = self.geometry.flatten(self.geometry.lift(post(flat)))
+                    if i + 1 < len(transforms):
+                        flat = self.geometry.flatten(self.geometry.lift(transform(flat)))
 
     @torch.no_grad()
     def constrain_(self) -> None:
@@ -211,36 +209,22 @@ def constrain_modules_(modules: Iterable[nn.Module]) -> None:
             constrain()
 
 
-class _PromptGeometry:
-    """The geometry of a model, whose ``lift`` and ``pool`` give text embeddings as the model makes them."""
-
-    def __init__(self, model: DualEncoder) -> None:
-        self._model = model
-
-    def lift(self, features: Tensor) -> Tensor:
-        return self._model.embed(features, modality="text")
-
-    def pool(self, features: Tensor) -> Tensor:
-        return self._model.pool(features, modality="text")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model.geometry, name)
-
-
-def _make(name: str, make: MakePost, width: int) -> nn.Module:
-    """A part made by a callable; what it refuses is said with the part's name."""
+def _make(name: str, make: MakeTransform, width: int) -> nn.Module:
+    """Call ``make``; the message of a ValueError gets the name of the part."""
     try:
         return make(width)
     except ValueError as error:
         raise ValueError(f"{name}.{error}") from error
 
 
-def _make_posts(name: str, make: MakePost | Sequence[MakePost] | None, dim: int) -> nn.Module | None:
-    if make is None:
-        return None
-    if isinstance(make, Sequence):
-        return nn.ModuleList([_make(f"{name}.{i}", one, dim) for i, one in enumerate(make)])
-    return _make(name, make, dim)
+def _make_transforms(
+    name: str, makes: MakeTransform | Sequence[MakeTransform] | None, dim: int
+) -> nn.ModuleList:
+    if makes is None:
+        makes = []
+    elif not isinstance(makes, Sequence):
+        makes = [makes]
+    return nn.ModuleList([_make(f"{name}.{i}", make, dim) for i, make in enumerate(makes)])
 
 
 def _width(encoder: nn.Module) -> int:

@@ -158,7 +158,7 @@ class Learner(nn.Module):
 
     def _buffers_of_updates(self) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
         """What :meth:`update_` may change: module, name, buffer and a copy of it."""
-        changing = (self.objective, *self.model.posts("image"), *self.model.posts("text"))
+        changing = (self.objective, self.model.image_transforms, self.model.text_transforms)
         return [
             (part, name, buffer, buffer.clone())
             for module in changing

@@ -23,6 +23,7 @@ from hypvl.data.loader import Loader
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.io.redact import redacted
 from hypvl.models.checkpoint_io import FORMAT_VERSION, load_checkpoint
+from hypvl.models.convert import current_name
 from hypvl.models.weights import load_weights
 from hypvl.training.config import TrainConfig
 from hypvl.training.hooks.metrics import Metrics, bad_everywhere
@@ -96,7 +97,8 @@ class TrainState:
             ) from error
 
     def _load_optimizer(self, state: Mapping[str, Any]) -> None:
-        saved, before, names = state["optimizer"], state["optimizer_parameters"], self.optimized()
+        saved, names = state["optimizer"], self.optimized()
+        before = [current_name(name) for name in state["optimizer_parameters"]]
         if differing := sorted(set(before) ^ set(names)):
             raise CheckpointError(
                 f"--resume: the run trained other parameters than this config ({_some(differing)} only one of them); "

@@ -93,7 +93,7 @@ def test_inside_a_checkpoint_it_needs_no_flag(checkpoint: Path, sets: str, tmp_p
     assert [p.name for p in inside.parent.iterdir()] == ["inside.pth"]  # no draft, no pointer for --resume
     model = create_model(inside)
     found = load(means)
-    torch.testing.assert_close(model.posts("text")[0].mean, found.text_mean.float())
+    torch.testing.assert_close(model.transforms("text")[0].mean, found.text_mean.float())
     content = torch.load(inside, weights_only=True)
     assert content["iteration"] == 7 and content["standardization"] == found.meta()
     assert "root" not in content and "optimizer" not in content
@@ -107,7 +107,7 @@ def test_inside_a_checkpoint_it_needs_no_flag(checkpoint: Path, sets: str, tmp_p
         run_fit(inside, *given[:4], "--output", str(tmp_path / "m2.pt"), "--checkpoint-output", str(twice))
         == 0
     )
-    assert len(create_model(twice).posts("image")) == 2
+    assert len(create_model(twice).transforms("image")) == 2
 
 
 def test_a_loss_of_ones_own_is_no_obstacle(checkpoint: Path, sets: str, tmp_path: Path, capsys: Any) -> None:
@@ -121,7 +121,7 @@ def test_a_loss_of_ones_own_is_no_obstacle(checkpoint: Path, sets: str, tmp_path
     given = ["--output", str(tmp_path / "m.pt"), "--checkpoint-output", str(inside)]
     assert run_fit(own, "--config", sets, "--only", "pairs", *given) == 0
     kept = yaml.safe_load(torch.load(inside, weights_only=True)["config"])
-    assert kept["train"]["objective"] == {"_target_": "mine.Loss"} and "image_post" in kept["model"]
+    assert kept["train"]["objective"] == {"_target_": "mine.Loss"} and "image_transforms" in kept["model"]
     assert run_fit(own, "--train-samples", "3", *given) == 2  # here the data are used
     assert "'mine.Mapper' at 'dataset.mapper._target_'" in capsys.readouterr().err
     config["model"]["geometry"]["_target_"] = "mine.Geometry"
@@ -237,7 +237,7 @@ def test_on_the_sphere_the_gap_is_nearly_closed(checkpoint: Path, sets: str, tmp
         features[modality] += sign * 0.7
     flat = {m: plain.embed(x, modality=m).mean(0) for m, x in features.items()}  # type: ignore[arg-type]
     for modality, mean in flat.items():
-        centred.posts(modality)[0].fill_(mean)  # type: ignore[operator,arg-type]
+        centred.transforms(modality)[0].fill_(mean)  # type: ignore[operator,arg-type]
     gaps = [
         centroid_distance(*(model.embed(features[m], modality=m) for m in ("image", "text")))  # type: ignore[arg-type]
         for model in (plain, centred)

@@ -1,4 +1,4 @@
-"""Post transforms of a model: where they act in each geometry, and that none costs nothing."""
+"""Feature transforms of a model: where they act in each geometry, and that none is the identity."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +29,7 @@ SPACES: dict[str, tuple[Callable[[], Geometry], Callable[[], Scorer]]] = {
 }
 
 
-def model(space: str, **posts: Any) -> DualEncoder:
+def model(space: str, **transforms: Any) -> DualEncoder:
     torch.manual_seed(0)
     geometry, scorer = SPACES[space]
     built = DualEncoder(
@@ -39,7 +39,7 @@ def model(space: str, **posts: Any) -> DualEncoder:
         textual_head=lambda width: ProjectionHead(width, DIM),
         geometry=geometry(),
         scorer=scorer(),
-        **posts,
+        **transforms,
     )
     return built.double().eval()
 
@@ -50,32 +50,31 @@ def features(count: int, *, seed: int = 0) -> Tensor:
 
 def centred(space: str) -> tuple[DualEncoder, dict[str, Tensor]]:
     """A model that centres both modalities, and the means."""
-    built = model(space, image_post=Centering, text_post=Centering)
+    built = model(space, image_transforms=Centering, text_transforms=Centering)
     means = {"image": 0.1 * features(1, seed=8)[0], "text": -0.2 * features(1, seed=9)[0]}
     for modality, mean in means.items():
-        built.posts(modality)[0].fill_(mean)  # type: ignore[operator,arg-type]
+        built.transforms(modality)[0].fill_(mean)  # type: ignore[operator,arg-type]
     return built, means
 
 
-def test_without_posts_names_are_those_of_before() -> None:
+def test_a_model_without_transforms_has_no_weights_for_them() -> None:
     plain = model("sphere")
-    assert not [name for name in plain.state_dict() if "post" in name]
-    assert plain.posts("image") == plain.posts("text") == ()
-    assert not [name for name, child in plain.named_children() if "post" in name and child is not None]
-    with_posts = model("sphere", image_post=BatchStandardize, text_post=Centering)
-    added = set(with_posts.state_dict()) - set(plain.state_dict())
-    assert added == {"text_post.mean"} | {
-        f"image_post.{name}"
+    assert not [name for name in plain.state_dict() if "transforms" in name]
+    assert len(plain.transforms("image")) == len(plain.transforms("text")) == 0
+    built = model("sphere", image_transforms=BatchStandardize, text_transforms=Centering)
+    added = set(built.state_dict()) - set(plain.state_dict())
+    assert added == {"text_transforms.0.mean"} | {
+        f"image_transforms.0.{name}"
         for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     }
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_new_posts_change_no_embedding(space: str) -> None:
+def test_new_transforms_change_no_embedding(space: str) -> None:
     x = features(4)
-    plain, posts = model(space), model(space, image_post=BatchStandardize, text_post=Centering)
-    torch.testing.assert_close(posts.embed(x, modality="text"), plain.embed(x, modality="text"))
-    found = posts.embed(x, modality="image")  # the variance is 1, plus an eps of 1e-5
+    plain, built = model(space), model(space, image_transforms=BatchStandardize, text_transforms=Centering)
+    torch.testing.assert_close(built.embed(x, modality="text"), plain.embed(x, modality="text"))
+    found = built.embed(x, modality="image")  # the variance is 1, plus an eps of 1e-5
     torch.testing.assert_close(found, plain.embed(x, modality="image"), rtol=1e-5, atol=1e-5)
 
 
@@ -143,33 +142,36 @@ def test_prompts_scored_one_by_one_are_centred_one_by_one() -> None:
     torch.testing.assert_close(built.class_scores(images, prompts), torch.stack(columns, dim=-1))
 
 
-def test_several_posts_are_lifted_in_between() -> None:
-    built = model("sphere", image_post=[Centering, Centering])
+def test_several_transforms_are_lifted_in_between() -> None:
+    built = model("sphere", image_transforms=[Centering, Centering])
     first, second = 0.3 * features(2, seed=7)
-    for post, mean in zip(built.posts("image"), (first, second), strict=True):
-        post.fill_(mean)  # type: ignore[operator]
+    for centering, mean in zip(built.transforms("image"), (first, second), strict=True):
+        centering.fill_(mean)  # type: ignore[operator]
     x = features(4)
     once = F.normalize(F.normalize(x, dim=-1) - first, dim=-1)
     torch.testing.assert_close(built.embed(x, modality="image"), F.normalize(once - second, dim=-1))
-    assert {n for n in built.state_dict() if "post" in n} == {"image_post.0.mean", "image_post.1.mean"}
+    assert {n for n in built.state_dict() if "transforms" in n} == {
+        "image_transforms.0.mean",
+        "image_transforms.1.mean",
+    }
 
 
-def test_update_moves_each_posts_statistics_by_what_reached_it() -> None:
-    built = model("sphere", image_post=[Centering, BatchStandardize], text_post=BatchStandardize)
+def test_update_moves_the_statistics_of_each_transform_by_its_own_inputs() -> None:
+    built = model("sphere", image_transforms=[Centering, BatchStandardize], text_transforms=BatchStandardize)
     mean = 0.3 * features(1, seed=7)[0]
-    built.posts("image")[0].fill_(mean)  # type: ignore[operator]
+    built.transforms("image")[0].fill_(mean)  # type: ignore[operator]
     built.train()
     images, texts, more = features(5), features(5, seed=1), features(5, seed=2)
     built.update_(image=[images], text=[texts, more])
     reached = F.normalize(F.normalize(images, dim=-1) - mean, dim=-1)
-    norm = built.posts("image")[1]
+    norm = built.transforms("image")[1]
     torch.testing.assert_close(norm.running_mean, 0.1 * reached.mean(0))
     expected = 0.9 * 0.1 * F.normalize(texts, dim=-1).mean(0) + 0.1 * F.normalize(more, dim=-1).mean(0)
-    torch.testing.assert_close(built.posts("text")[0].running_mean, expected)
-    assert torch.equal(built.posts("image")[0].mean, mean)
+    torch.testing.assert_close(built.transforms("text")[0].running_mean, expected)
+    assert torch.equal(built.transforms("image")[0].mean, mean)
 
 
-def test_a_post_may_have_a_range_to_keep() -> None:
+def test_a_transform_may_have_a_range_to_keep() -> None:
     class Bounded(nn.Module):
         def __init__(self, dim: int) -> None:
             super().__init__()
@@ -181,9 +183,9 @@ def test_a_post_may_have_a_range_to_keep() -> None:
         def constrain_(self) -> None:
             self.gain.data.clamp_(max=2.0)
 
-    built = model("flat", image_post=Bounded)
+    built = model("flat", image_transforms=Bounded)
     built.constrain_()
-    assert built.posts("image")[0].gain.tolist() == [2.0] * DIM
+    assert built.transforms("image")[0].gain.tolist() == [2.0] * DIM
 
 
 def test_heads_of_different_sizes_are_refused() -> None:
@@ -213,8 +215,7 @@ def test_other_modalities_and_stages_are_refused_everywhere() -> None:
         lambda: built.embed(x, modality="img"),  # type: ignore[arg-type]
         lambda: built.project(x, modality="img"),  # type: ignore[arg-type]
         lambda: built.pool(x, modality="img"),  # type: ignore[arg-type]
-        lambda: built.posts("img"),  # type: ignore[arg-type]
-        lambda: built.add_post_(torch.nn.Identity(), modality="img"),  # type: ignore[arg-type]
+        lambda: built.transforms("img"),  # type: ignore[arg-type]
         lambda: View("img", "image"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ValueError, match="modality: got 'img'; expected 'image' or 'text'"):

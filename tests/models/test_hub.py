@@ -247,7 +247,9 @@ def test_the_hub_is_asked_for_two_files(tmp_path: Path, model: Any, monkeypatch:
 STORE = {"_target_": "hypvl.embedding.store.EmbeddingStore", "folder": "store", "mode": "write"}
 
 
-@pytest.mark.parametrize("definition", [STORE, {**TINY, "visual": STORE}, {**TINY, "image_post": [STORE]}])
+@pytest.mark.parametrize(
+    "definition", [STORE, {**TINY, "visual": STORE}, {**TINY, "image_transforms": [STORE]}]
+)
 @pytest.mark.parametrize("bare", [False, True])
 def test_loading_a_model_builds_model_parts_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, definition: dict[str, Any], bare: bool

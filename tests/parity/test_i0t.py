@@ -72,10 +72,10 @@ class Given(nn.Module):
         return x
 
 
-def given_features(width: int, **posts: Any) -> DualEncoder:
+def given_features(width: int, **options: Any) -> DualEncoder:
     """A CLIP whose inputs are features already."""
     return DualEncoder(
-        Given(width), Given(width), visual_head=Given, textual_head=Given, geometry=SPHERE, scorer=Cosine(), **posts
+        Given(width), Given(width), visual_head=Given, textual_head=Given, geometry=SPHERE, scorer=Cosine(), **options
     ).double()  # fmt: skip
 
 
@@ -100,8 +100,8 @@ def test_i0t_post(kind: str) -> None:
         key = f"{kind.removesuffix('_mean')}_{modality}_mean"
         mean = flat_mean(x, geometry=SPHERE) if key not in inputs else tensor(inputs[key])
         torch.testing.assert_close(centre(x, mean, geometry=SPHERE), expected, **CLOSE)
-        model = given_features(x.shape[1], **{f"{modality}_post": Centering})
-        model.posts(modality)[0].fill_(mean)  # type: ignore[arg-type,operator]
+        model = given_features(x.shape[1], **{f"{modality}_transforms": Centering})
+        model.transforms(modality)[0].fill_(mean)  # type: ignore[arg-type,operator]
         torch.testing.assert_close(model.embed(x, modality=modality), expected, **CLOSE)  # type: ignore[arg-type]
 
 
@@ -162,8 +162,10 @@ def test_i0t_async() -> None:
     """One training step of the two batch norms through the learner, then evaluation."""
     case = section("i0t_async")
     raw = {m: tensor(case[f"raw_{m}"]).requires_grad_() for m in ("image", "text")}
-    model = given_features(raw["image"].shape[1], image_post=BatchStandardize, text_post=BatchStandardize)
-    norms: dict[str, Any] = {m: model.posts(m)[0] for m in ("image", "text")}  # type: ignore[arg-type]
+    model = given_features(
+        raw["image"].shape[1], image_transforms=BatchStandardize, text_transforms=BatchStandardize
+    )
+    norms: dict[str, Any] = {m: model.transforms(m)[0] for m in ("image", "text")}  # type: ignore[arg-type]
     with torch.no_grad():
         for m, norm in norms.items():
             norm.weight.copy_(tensor(case[f"gamma_{m}"]))

@@ -19,7 +19,7 @@ from tests.ranks import run_ranks
 from tests.training.test_loop import batches, trainer
 from tests.training.tiny import rows_of, tiny_batch, tiny_model
 
-POSTS = ["model.image_post.*", "model.text_post.*"]
+TRANSFORMS = ["model.image_transforms.*", "model.text_transforms.*"]
 
 
 def async_learner(recipe: str = "clip", *, seed: int = 0) -> Learner:
@@ -33,22 +33,24 @@ def async_learner(recipe: str = "clip", *, seed: int = 0) -> Learner:
         textual_head=lambda width: next(heads),
         geometry=plain.geometry,
         scorer=plain.scorer,
-        image_post=BatchStandardize,
-        text_post=BatchStandardize,
+        image_transforms=BatchStandardize,
+        text_transforms=BatchStandardize,
     )
     return Learner(model, Objective({"contrastive": Contrastive()}))
 
 
 def buffers(learner: Learner) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in learner.model.named_buffers() if "post" in name}
+    return {name: value.clone() for name, value in learner.model.named_buffers() if "transforms" in name}
 
 
 def test_each_step_moves_the_statistics_once() -> None:
     learner = async_learner()
     trainer(learner, iterations=3).run()
     found = buffers(learner)
-    assert found["image_post.num_batches_tracked"] == found["text_post.num_batches_tracked"] == 3
-    assert 0 < found["image_post.running_mean"].norm() < 1
+    assert (
+        found["image_transforms.0.num_batches_tracked"] == found["text_transforms.0.num_batches_tracked"] == 3
+    )
+    assert 0 < found["image_transforms.0.running_mean"].norm() < 1
 
 
 def test_statistics_are_those_of_the_embeddings_of_the_step() -> None:
@@ -57,8 +59,8 @@ def test_statistics_are_those_of_the_embeddings_of_the_step() -> None:
         x = Sphere().lift(learner.model.encode_image(tiny_batch(8, seed=0)["image"], stage="features"))
     _one_step(learner)
     found = buffers(learner)
-    torch.testing.assert_close(found["image_post.running_mean"], 0.1 * x.mean(0))
-    torch.testing.assert_close(found["image_post.running_var"], 0.9 + 0.1 * x.var(0))
+    torch.testing.assert_close(found["image_transforms.0.running_mean"], 0.1 * x.mean(0))
+    torch.testing.assert_close(found["image_transforms.0.running_var"], 0.9 + 0.1 * x.var(0))
 
 
 def _one_step(learner: Learner) -> None:
@@ -84,9 +86,14 @@ def test_a_skipped_step_leaves_the_statistics_alone() -> None:
     assert [stepped for stepped, _ in seen] == [False, True, True, True, True, True]
     before = start
     for stepped, now in seen:
-        moved = not torch.equal(now["image_post.running_mean"], before["image_post.running_mean"])
+        moved = not torch.equal(
+            now["image_transforms.0.running_mean"], before["image_transforms.0.running_mean"]
+        )
         assert moved == stepped
-        assert now["image_post.num_batches_tracked"] - before["image_post.num_batches_tracked"] == stepped
+        assert (
+            now["image_transforms.0.num_batches_tracked"] - before["image_transforms.0.num_batches_tracked"]
+            == stepped
+        )
         before = now
 
 
@@ -112,16 +119,16 @@ def test_a_reload_mid_run_gives_the_same_next_loss() -> None:
 
 def test_only_the_batch_norms_move_when_the_rest_is_frozen() -> None:
     learner = async_learner()
-    parameter_groups(learner, weight_decay=0.01, gain_bias_decay=0.01, trainable=POSTS)
+    parameter_groups(learner, weight_decay=0.01, gain_bias_decay=0.01, trainable=TRANSFORMS)
     before = {name: p.detach().clone() for name, p in learner.named_parameters()}
     trainer(learner, iterations=4).run()
     moved = {name for name, p in learner.named_parameters() if not torch.equal(p, before[name])}
-    assert moved == {f"model.{m}_post.{p}" for m in ("image", "text") for p in ("weight", "bias")}
-    assert buffers(learner)["text_post.num_batches_tracked"] == 4
+    assert moved == {f"model.{m}_transforms.0.{p}" for m in ("image", "text") for p in ("weight", "bias")}
+    assert buffers(learner)["text_transforms.0.num_batches_tracked"] == 4
 
 
 def test_batch_norms_are_gains_to_the_weight_decay() -> None:
-    groups = parameter_groups(async_learner(), weight_decay=0.2, gain_bias_decay=0.05, trainable=POSTS)
+    groups = parameter_groups(async_learner(), weight_decay=0.2, gain_bias_decay=0.05, trainable=TRANSFORMS)
     assert [(g["weight_decay"], len(g["params"])) for g in groups] == [(0.05, 4)]  # type: ignore[arg-type]
 
 

@@ -3,5 +3,5 @@
 from hypvl.config import LazyCall as L
 from hypvl.encoders.feature_transforms import BatchStandardize
 
-image_post = L(BatchStandardize, partial=True)(eps=1e-5, momentum=0.1)
-text_post = L(BatchStandardize, partial=True)(eps=1e-5, momentum=0.1)
+image_transforms = L(BatchStandardize, partial=True)(eps=1e-5, momentum=0.1)
+text_transforms = L(BatchStandardize, partial=True)(eps=1e-5, momentum=0.1)
