@@ -30,7 +30,7 @@ from hypvl.geometry.scorers import Cosine, ExteriorAngle, NegativeDistance, Scor
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, PairContext
 from hypvl.losses.contrastive import Contrastive
-from hypvl.losses.tiled import TILE
+from hypvl.ops.tiled_logsumexp.autograd import TILE
 
 SCORERS: dict[str, tuple[Callable[[], Geometry], Callable[[], Scorer]]] = {
     "lorentz_distance": (Lorentz, NegativeDistance),

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from hypvl.checks import one_of
 from hypvl.geometry.cones import Cones
-from hypvl.geometry.tiles import Factored
 
 Side: TypeAlias = Literal["query", "key"]
 
@@ -60,10 +59,6 @@ class Geometry(nn.Module, ABC):
         one_of("side", side, Side)
         return None
 
-    def factored_similarity(self, x: Tensor, y: Tensor) -> Factored | None:
-        """:meth:`pairwise_similarity` as a function of one inner product, not computed yet; None where it is none."""
-        return None
-
     @abstractmethod
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
         """Points between ``root`` (weight 0) and ``x`` (weight 1): (D,), (D,), (T,) -> (T, D)."""
@@ -97,10 +92,6 @@ class Geometry(nn.Module, ABC):
     @property
     def curvature_range(self) -> tuple[float, float] | None:
         """Least and greatest c that training allows; None where c is not learned, or has no range."""
-        return None
-
-    def factored_exterior_angle(self, apex: Tensor, point: Tensor) -> Factored | None:
-        """Pairwise exterior angles as a function of one inner product, not computed yet, or None."""
         return None
 
     def stats(self) -> dict[str, float]:

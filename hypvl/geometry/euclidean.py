@@ -20,6 +20,7 @@ from hypvl.numerics import (
     straight_distances,
     working_dtype,
 )
+from hypvl.ops.tiled_logsumexp.kernels import TiledScores
 
 
 @full_precision
@@ -169,7 +170,7 @@ class Euclidean(Geometry):
         return torch.cat((2 * embeddings, -square.to(embeddings.dtype)), dim=-1)
 
     @full_precision
-    def factored_similarity(self, x: Tensor, y: Tensor) -> tiles.Factored:
+    def tiled_similarity(self, x: Tensor, y: Tensor) -> TiledScores:
         return tiles.negative_squared_distance(x, y)
 
     @full_precision
@@ -188,7 +189,7 @@ class Euclidean(Geometry):
         return None
 
     @full_precision
-    def factored_exterior_angle(self, apex: Tensor, point: Tensor) -> tiles.Factored | None:
+    def tiled_exterior_angle(self, apex: Tensor, point: Tensor) -> TiledScores | None:
         return None if self.min_radius is None else tiles.exterior_angle(apex, point, curv=None)
 
 

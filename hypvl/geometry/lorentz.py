@@ -38,6 +38,7 @@ from hypvl.numerics import (
     safe_sqrt,
     working_dtype,
 )
+from hypvl.ops.tiled_logsumexp.kernels import TiledScores
 
 Pooling: TypeAlias = Literal["mean", "direction"]
 MAX_RADIUS = math.asinh(2.0**15)
@@ -394,7 +395,7 @@ class Lorentz(Hyperbolic):
         return torch.cat((embeddings.to(t.dtype), t if side == "query" else -t), dim=-1)
 
     @full_precision
-    def factored_similarity(self, x: Tensor, y: Tensor) -> tiles.Factored:
+    def tiled_similarity(self, x: Tensor, y: Tensor) -> TiledScores:
         return tiles.negative_lorentz_distance(x, y, curv=self.curv)
 
     def geodesic(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
@@ -406,7 +407,7 @@ class Lorentz(Hyperbolic):
         return LorentzCones(self)
 
     @full_precision
-    def factored_exterior_angle(self, apex: Tensor, point: Tensor) -> tiles.Factored:
+    def tiled_exterior_angle(self, apex: Tensor, point: Tensor) -> TiledScores:
         return tiles.exterior_angle(apex, point, curv=self.curv)
 
     def stats(self) -> dict[str, float]:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.tiles import Factored
 from hypvl.numerics import full_precision
+from hypvl.ops.tiled_logsumexp.kernels import TileableGeometry, TiledScores
 
 Modality: TypeAlias = Literal["image", "text"]
 Ranking: TypeAlias = Literal["trained", "published"]
@@ -72,7 +72,7 @@ class Scorer(nn.Module, ABC):
     ) -> Tensor:
         """Scaled scores for training, embeddings (Q, D), (K, D) -> (Q, K)."""
 
-    def factored_logits(
+    def tiled_logits(
         self,
         geometry: Geometry,
         query: Tensor,
@@ -80,12 +80,25 @@ class Scorer(nn.Module, ABC):
         *,
         query_modality: Modality,
         key_modality: Modality,
-    ) -> Factored | None:
-        """:meth:`logits` up to a constant, not computed yet, for losses that need no whole matrix of them.
+    ) -> TiledScores | None:
+        """:meth:`logits` up to a constant, not computed yet, for losses that hold no matrix of them.
 
-        None where they are no function of one inner product, as in product spaces.
+        None where they are not a function of one inner product, as in product spaces.
         """
         check_modalities(query=query_modality, key=key_modality)
+        if not isinstance(geometry, TileableGeometry):
+            return None
+        return self._tiled(geometry, query, key, query_modality, key_modality)
+
+    def _tiled(
+        self,
+        geometry: TileableGeometry,
+        query: Tensor,
+        key: Tensor,
+        query_modality: Modality,
+        key_modality: Modality,
+    ) -> TiledScores | None:
+        """:meth:`tiled_logits` in a geometry that has tiles; None for scorers that say nothing else."""
         return None
 
     def scores(
@@ -164,18 +177,15 @@ class NegativeDistance(Scorer):
         check_modalities(query=query_modality, key=key_modality)
         return self.scale * geometry.pairwise_similarity(query, key)
 
-    def factored_logits(
+    def _tiled(
         self,
-        geometry: Geometry,
+        geometry: TileableGeometry,
         query: Tensor,
         key: Tensor,
-        *,
         query_modality: Modality,
         key_modality: Modality,
-    ) -> Factored | None:
-        check_modalities(query=query_modality, key=key_modality)
-        found = geometry.factored_similarity(query, key)
-        return None if found is None else found.scaled(self.scale)
+    ) -> TiledScores:
+        return geometry.tiled_similarity(query, key).scaled(self.scale)
 
 
 @configurable("model")
@@ -216,20 +226,17 @@ class Cosine(Scorer):
         logits = self.scale * geometry.pairwise_similarity(query, key)
         return logits if self.bias is None else logits + self.bias.to(logits.dtype)
 
-    def factored_logits(
+    def _tiled(
         self,
-        geometry: Geometry,
+        geometry: TileableGeometry,
         query: Tensor,
         key: Tensor,
-        *,
         query_modality: Modality,
         key_modality: Modality,
-    ) -> Factored | None:
-        check_modalities(query=query_modality, key=key_modality)
-        found = geometry.factored_similarity(query, key)
+    ) -> TiledScores:
         # The constant b changes no softmax; its gradient is 0, not absent.
         scale = self.scale if self.bias is None else self.scale + 0 * self.bias.to(self.scale.dtype)
-        return None if found is None else found.scaled(scale)
+        return geometry.tiled_similarity(query, key).scaled(scale)
 
 
 @configurable("model")
@@ -275,22 +282,19 @@ class ExteriorAngle(Scorer):
             return self.scale * geometry.pairwise_similarity(query, key)
         return self.scale * _signed(query_modality, _angle(geometry, query, key))
 
-    def factored_logits(
+    def _tiled(
         self,
-        geometry: Geometry,
+        geometry: TileableGeometry,
         query: Tensor,
         key: Tensor,
-        *,
         query_modality: Modality,
         key_modality: Modality,
-    ) -> Factored | None:
-        check_modalities(query=query_modality, key=key_modality)
+    ) -> TiledScores | None:
         if query_modality == key_modality:
-            found = geometry.factored_similarity(query, key)
-        else:
-            found = geometry.factored_exterior_angle(query, key)
-        sign = -1 if query_modality == "text" and key_modality == "image" else 1
-        return None if found is None else found.scaled(sign * self.scale)
+            return geometry.tiled_similarity(query, key).scaled(self.scale)
+        scores = geometry.tiled_exterior_angle(query, key)
+        sign = -1 if query_modality == "text" else 1
+        return None if scores is None else scores.scaled(sign * self.scale)
 
     def scores(
         self,
@@ -330,13 +334,14 @@ class ExteriorAngle(Scorer):
 
 
 def check_modalities(*, query: Modality, key: Modality) -> None:
-    """Refuse what is neither image nor text: a misspelt one would turn signs around.
+    """Refuse other modalities than image and text: a misspelt one would change the sign of the scores.
 
     Raises:
         ValueError: naming the argument.
     """
-    one_of("query_modality", query, Modality)
-    one_of("key_modality", key, Modality)
+    for name, modality in (("query_modality", query), ("key_modality", key)):
+        if modality not in ("image", "text"):
+            one_of(name, modality, Modality)
 
 
 def _signed(apex_modality: Modality, angle: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from hypvl.checks import one_of
 from hypvl.geometry import tiles
 from hypvl.geometry.base import Geometry, Side
 from hypvl.numerics import full_precision, inner_products, line, straight_distances, working_dtype
+from hypvl.ops.tiled_logsumexp.kernels import TiledScores
 
 _SHORTEST = 1e-25  # a row of this length or less has no direction; keeps the gradient, 1 / length, in fp32
 
@@ -58,8 +59,11 @@ class Sphere(Geometry):
         return normalize(embeddings)
 
     @full_precision
-    def factored_similarity(self, x: Tensor, y: Tensor) -> tiles.Factored:
-        return tiles.linear(x, y)
+    def tiled_similarity(self, x: Tensor, y: Tensor) -> TiledScores:
+        return tiles.inner_product(x, y)
+
+    def tiled_exterior_angle(self, apex: Tensor, point: Tensor) -> None:
+        return None
 
     @full_precision
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ A term declares the views it needs; the learner encodes each view once and hands
 :class:`PairContext`. Terms are pure in ``forward``; what they keep (queues, centres) changes in ``update_``.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from hypvl.geometry.base import Geometry
 from hypvl.geometry.scorers import Scorer
 
 Modality = Literal["image", "text"]
+_SAMPLES = 64  # scored at once with each other's keys, of which only their own are taken
 
 
 class Model(Protocol):
@@ -92,6 +94,7 @@ class PairContext:
         self.model = model
         self._features = dict(features)
         self._cache: dict[tuple[str, View, bool], Tensor] = {}
+        self._replaced: dict[tuple[str, View, bool], Tensor] = {}
 
     def features(self, view: View, gathered: bool = False) -> Tensor:
         """Features of a view: (B, D), or (N, D) of all ranks in rank order."""
@@ -100,6 +103,57 @@ class PairContext:
     def embeddings(self, view: View, gathered: bool = False) -> Tensor:
         """Embeddings of a view: (B, D), or (N, D) of all ranks in rank order."""
         return self._get("embeddings", view, gathered)
+
+    def score(self, queries: Tensor, keys: Tensor, *, query: View, key: View) -> Tensor:
+        """Scaled scores of embeddings (Q, D), (K, D) of two views -> (Q, K); higher = closer."""
+        return self.model.scorer.logits(
+            self.model.geometry, queries, keys, query_modality=query.modality, key_modality=key.modality
+        )
+
+    def logits(self, query: View, key: View) -> Tensor:
+        """Scaled scores of the local queries with the keys of every rank, (B, N)."""
+        return self.score(self.embeddings(query), self.embeddings(key, gathered=True), query=query, key=key)
+
+    def own_logits(self, query: View, key: View) -> Tensor:
+        """Scaled scores of each local sample with its own keys only.
+
+        Args:
+            query: A view with one row per sample, (B, D).
+            key: A view with K rows per sample, sample-major, (B*K, D).
+
+        Returns:
+            (B, K); cost and memory grow with B K, not with its square.
+
+        Raises:
+            ValueError: when the rows of ``key`` are not a multiple of those of ``query``.
+        """
+        queries, keys = self.embeddings(query), self.embeddings(key)
+        count, rest = divmod(len(keys), len(queries))
+        if rest or not count:
+            raise ValueError(
+                f"{key}: got {len(keys)} rows for {len(queries)} samples; expected the same number K for each."
+            )
+        blocks = []
+        for some, theirs in zip(queries.split(_SAMPLES), keys.split(_SAMPLES * count), strict=True):
+            logits = self.score(some, theirs, query=query, key=key)  # (b, b*K)
+            blocks.append(logits.unflatten(1, (-1, count)).diagonal().mT)  # (b, K)
+        return torch.cat(blocks)
+
+    def similarity(self, first: View, second: View) -> Tensor:
+        """The geometry's similarities of local rows with the rows of every rank, (B, N); without a scale."""
+        return self.model.geometry.pairwise_similarity(
+            self.embeddings(first), self.embeddings(second, gathered=True)
+        )
+
+    def with_embeddings(self, view: View, local: Tensor, gathered: Tensor) -> "PairContext":
+        """The same step with other embeddings of a view: (B, D) of this rank and (N, D) of every rank."""
+        other = copy.copy(self)  # what it embeds of other views is cached for both
+        other._replaced = {
+            **self._replaced,
+            ("embeddings", view, False): local,
+            ("embeddings", view, True): gathered,
+        }
+        return other
 
     def targets(self, view: View) -> Tensor:
         """Row of each local item of ``view`` among the gathered ones, (B,) int64."""
@@ -126,6 +180,8 @@ class PairContext:
 
     def _get(self, kind: str, view: View, gathered: bool) -> Tensor:
         key = (kind, view, gathered)
+        if key in self._replaced:
+            return self._replaced[key]
         if key not in self._cache:
             if gathered:
                 self._cache[key] = distributed.gather(self._get(kind, view, False))

@@ -9,7 +9,7 @@ from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
-from hypvl.losses.hard_negative import NEGATIVE_TEXT, own_logits, valid_negatives
+from hypvl.losses.hard_negative import NEGATIVE_TEXT, valid_negatives
 
 AdaptiveKind: TypeAlias = Literal["mean", "max"]
 
@@ -181,10 +181,10 @@ class CrossModalRank(LossTerm):
 
     def _scores(self, ctx: PairContext) -> tuple[Tensor, Tensor, Tensor]:
         """Scores of the local images with caption (B,) and negatives (B, K), and which negatives are valid."""
-        positive = own_logits(ctx, self.image, self.text).squeeze(1)
+        positive = ctx.own_logits(self.image, self.text).squeeze(1)
         return (
             positive,
-            own_logits(ctx, self.image, self.negatives),
+            ctx.own_logits(self.image, self.negatives),
             valid_negatives(ctx, self.mask, self.negatives),
         )
 

@@ -67,11 +67,10 @@ class InModalCyclic(LossTerm):
         self.needs = frozenset({self.first, self.second})
 
     def forward(self, ctx: PairContext) -> Tensor:
-        first, second = (
-            ctx.model.geometry.pairwise_similarity(ctx.embeddings(view), ctx.embeddings(view, gathered=True))
-            for view in (self.first, self.second)
+        in_first, in_second = (
+            ctx.similarity(view, view) for view in (self.first, self.second)
         )  # (B, N) each
-        return cyclic_loss(first, second)
+        return cyclic_loss(in_first, in_second)
 
 
 @configurable("train")
@@ -95,7 +94,8 @@ class CrossModalCyclic(LossTerm):
         self.needs = frozenset({self.first, self.second})
 
     def forward(self, ctx: PairContext) -> Tensor:
-        similarity = ctx.model.geometry.pairwise_similarity
-        there = similarity(ctx.embeddings(self.first), ctx.embeddings(self.second, gathered=True))  # (B, N)
-        back = similarity(ctx.embeddings(self.second), ctx.embeddings(self.first, gathered=True))  # (B, N)
+        there, back = (
+            ctx.similarity(self.first, self.second),
+            ctx.similarity(self.second, self.first),
+        )  # (B, N)
         return cyclic_loss(there, back)

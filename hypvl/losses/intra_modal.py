@@ -9,8 +9,8 @@ from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
-from hypvl.losses.contrastive import contrastive_loss
-from hypvl.losses.hard_negative import NEGATIVE_TEXT, InvalidNegatives, own_logits, valid_negatives
+from hypvl.losses.hard_negative import NEGATIVE_TEXT, InvalidNegatives, valid_negatives
+from hypvl.losses.info_nce import softmax_cross_entropy
 
 Variant: TypeAlias = Literal["fixed", "own_negatives", "first_release", "head"]
 
@@ -42,7 +42,7 @@ def intra_modal_loss(positive: Tensor | None, negatives: Tensor, *, variant: Var
         )
     scores = negatives if positive is None else torch.cat([positive[:, None], negatives], dim=1)
     target = 1 if variant == "first_release" else 0
-    return contrastive_loss(
+    return softmax_cross_entropy(
         scores, torch.full((len(scores),), target, dtype=torch.int64, device=scores.device)
     )
 
@@ -97,20 +97,13 @@ class IntraModal(LossTerm):
         self.needs = frozenset({self.text, self.negatives} | (set() if variant == "head" else {self.image}))
 
     def forward(self, ctx: PairContext) -> Tensor:
-        model = ctx.model
         positive = (
-            None if self.variant == "head" else own_logits(ctx, self.image, self.text).squeeze(1)
+            None if self.variant == "head" else ctx.own_logits(self.image, self.text).squeeze(1)
         )  # (B,)
         if self.variant == "own_negatives":
-            scores = own_logits(ctx, self.text, self.negatives)  # (B, K)
+            scores = ctx.own_logits(self.text, self.negatives)  # (B, K)
         else:
-            scores = model.scorer.logits(
-                model.geometry,
-                ctx.embeddings(self.text),
-                ctx.embeddings(self.negatives, gathered=True),
-                query_modality=self.text.modality,
-                key_modality=self.negatives.modality,
-            )  # (B, N*K)
+            scores = ctx.logits(self.text, self.negatives)  # (B, N*K)
         if self.invalid_negatives == "mask":
             valid = valid_negatives(ctx, self.mask, self.negatives)  # (B, K)
             if self.variant != "own_negatives":

@@ -13,8 +13,8 @@ from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.checks import number, whole_number
 from hypvl.losses.base import IMAGE, LossTerm, PairContext, View
-from hypvl.losses.contrastive import contrastive_loss
 from hypvl.losses.cyclip import cyclic_loss
+from hypvl.losses.info_nce import info_nce
 from hypvl.numerics import full_precision, inner_products, working_dtype
 
 Over = Literal["gathered", "local"]
@@ -139,23 +139,10 @@ class ShortCaption(LossTerm):
         self.label_smoothing = label_smoothing
 
     def forward(self, ctx: PairContext) -> Tensor:
-        model, own = ctx.model, ctx.targets(self.image)
-        local, everyone = _projected(ctx, self.image, self.components, self.over)
-        short, every_short = ctx.embeddings(self.short), ctx.embeddings(self.short, gathered=True)
-        values = []
-        for query, key, query_view, key_view in (
-            (local, every_short, self.image, self.short),
-            (short, everyone, self.short, self.image),
-        ):
-            logits = model.scorer.logits(
-                model.geometry,
-                query,
-                key,
-                query_modality=query_view.modality,
-                key_modality=key_view.modality,
-            )  # (B, N)
-            values.append(contrastive_loss(logits, own, label_smoothing=self.label_smoothing))
-        return torch.stack(values).mean()
+        projected = with_primary_components(ctx, self.image, count=self.components, over=self.over)
+        return info_nce(
+            projected, self.image, self.short, both_directions=True, smoothing=self.label_smoothing
+        ).mean()
 
 
 @configurable("train")
@@ -191,11 +178,10 @@ class ShortCyclic(LossTerm):
         self.needs = frozenset({self.image, self.short})
 
     def forward(self, ctx: PairContext) -> Tensor:
-        similarity = ctx.model.geometry.pairwise_similarity
-        local, everyone = _projected(ctx, self.image, self.components, self.over)
-        short, every_short = ctx.embeddings(self.short), ctx.embeddings(self.short, gathered=True)
-        in_modal = cyclic_loss(similarity(local, everyone), similarity(short, every_short))
-        return in_modal + cyclic_loss(similarity(local, every_short), similarity(short, everyone))
+        projected = with_primary_components(ctx, self.image, count=self.components, over=self.over)
+        image, short, similarity = self.image, self.short, projected.similarity
+        in_modal = cyclic_loss(similarity(image, image), similarity(short, short))
+        return in_modal + cyclic_loss(similarity(image, short), similarity(short, image))
 
 
 def _checked(components: int, over: Over) -> tuple[int, Over]:
@@ -205,10 +191,10 @@ def _checked(components: int, over: Over) -> tuple[int, Over]:
     return components, over
 
 
-def _projected(ctx: PairContext, image: View, components: int, over: Over) -> tuple[Tensor, Tensor]:
-    """Primary components of the images: of this rank, (B, D), and of every rank, (N, D)."""
+def with_primary_components(ctx: PairContext, image: View, *, count: int, over: Over) -> PairContext:
+    """The step with :func:`primary_components` of the images in place of their embeddings."""
     if over == "gathered":
-        everyone = primary_components(ctx.embeddings(image, gathered=True), count=components)
-        return everyone[ctx.targets(image)], everyone
-    local = primary_components(ctx.embeddings(image), count=components)
-    return local, distributed.gather(local)
+        everyone = primary_components(ctx.embeddings(image, gathered=True), count=count)
+        return ctx.with_embeddings(image, everyone[ctx.targets(image)], everyone)
+    local = primary_components(ctx.embeddings(image), count=count)
+    return ctx.with_embeddings(image, local, distributed.gather(local))

@@ -1,4 +1,4 @@
-"""SigLIP: every pair is a question of its own, matching or not, without a softmax over the batch."""
+"""SigLIP: each pair is classified as matching or not, without a softmax over the batch."""
 
 from typing import Literal
 
@@ -16,7 +16,7 @@ Denominator = Literal["batch", "pairs"]
 
 @full_precision
 def sigmoid_loss(logits: Tensor, targets: Tensor, *, denominator: Denominator = "batch") -> Tensor:
-    """Binary cross entropy of all pairs of queries and keys.
+    """Binary cross entropy over all pairs of queries and keys.
 
     Formula: ``1/B sum_ij -log sigmoid(z_ij l_ij)``, z = +1 where key j belongs to query i, else -1.
 
@@ -93,13 +93,7 @@ class Sigmoid(LossTerm):
                 f"sigmoid: {type(scorer).__name__} has {count}; expected one: set either model.scorer.bias_init "
                 "(cosine scorers) or this term's bias_init, e.g. -10."
             )
-        logits = scorer.logits(
-            ctx.model.geometry,
-            ctx.embeddings(self.query),
-            ctx.embeddings(self.key, gathered=True),
-            query_modality=self.query.modality,
-            key_modality=self.key.modality,
-        )  # (B, N)
+        logits = ctx.logits(self.query, self.key)  # (B, N)
         if self.logit_bias is not None:
             logits = logits + self.logit_bias.to(logits.dtype)
         return sigmoid_loss(logits, ctx.targets(self.query), denominator=self.denominator)

@@ -13,10 +13,8 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.checks import number
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
-from hypvl.losses.contrastive import contrastive_loss
 from hypvl.losses.entailment import cone_angles
-from hypvl.losses.form import Implementation, Tiling
-from hypvl.losses.tiled import contrastive_losses
+from hypvl.losses.info_nce import Implementation, check_implementation, info_nce, parse_pairs
 from hypvl.numerics import full_precision, safe_sqrt
 
 
@@ -33,25 +31,6 @@ def uncertainty(embeddings: Tensor) -> Tensor:
     Source: UNCHA (CVPR 2026). Open: which norm is meant; this is the |x| of the cones, in no unit of curvature.
     """
     return F.softplus(-safe_sqrt(embeddings.square().sum(-1)))
-
-
-@full_precision
-def uncertain_contrastive_loss(logits: Tensor, targets: Tensor, query_uncertainty: Tensor) -> Tensor:
-    """Cross entropy whose temperature each query multiplies: tau_i = tau exp(u_i / 2).
-
-    Formula: ``mean_i CE(z_i exp(-u_i / 2), t_i)`` with z = -d / tau or any other logits.
-
-    Args:
-        logits: (Q, K) scaled scores, higher = closer.
-        targets: (Q,) int64, column of each query's positive key.
-        query_uncertainty: (Q,) u_i.
-
-    Returns:
-        0-dim.
-
-    Source: UNCHA (CVPR 2026). Open: whose temperature it is; a row of a softmax has one, so it is the query's.
-    """
-    return contrastive_loss(logits * torch.exp(-query_uncertainty / 2)[:, None], targets)
 
 
 @full_precision
@@ -104,17 +83,21 @@ def calibration_loss(loss: Tensor, own_uncertainty: Tensor, all_uncertainty: Ten
 
 @configurable("train")
 class UncertainContrastive(LossTerm):
-    """Mean of :func:`uncertain_contrastive_loss` over pairs; queries are local, keys come from every rank.
+    """Contrastive loss whose temperature each query multiplies: tau_i = tau exp(u_i / 2).
+
+    Formula: ``mean_i CE(z_i exp(-u_i / 2), t_i)``, mean over pairs; z are the logits -d / tau or any other. Queries are
+    local, keys come from every rank.
 
     Gradients reach the uncertainty: a query that matches badly may move towards the root. On the sphere all
     uncertainties are equal and only the temperature changes.
 
     Args:
         pairs: (query, key) views; default image -> text and text -> image.
-        implementation: "auto", "dense" or "tiled", see :class:`~hypvl.losses.form.Tiling`.
-        tile: Rows and columns of a tile; None = what suits the device.
+        implementation: "auto", "dense" or "tiled", see :func:`~hypvl.losses.info_nce.info_nce`.
+        tile: As for :func:`~hypvl.losses.info_nce.info_nce`.
 
-    Source: UNCHA (CVPR 2026): global (wholes), local (boxes), global-local (boxes against wholes).
+    Source: UNCHA (CVPR 2026): global (wholes), local (boxes), global-local (boxes against wholes). Open: whose
+        temperature it is; a row of a softmax has one, so it is the query's.
     """
 
     def __init__(
@@ -125,33 +108,26 @@ class UncertainContrastive(LossTerm):
         tile: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.tiling = Tiling(implementation, tile)
-        if not pairs:
-            raise ValueError(
-                "pairs: got none; give at least one (query, key) pair such as ('image', 'text')."
-            )
-        self.pairs = tuple((View.parse(query), View.parse(key)) for query, key in pairs)
+        check_implementation(implementation, tile)
+        self.pairs = parse_pairs(pairs)
+        self.implementation, self.tile = implementation, tile
         self.needs = frozenset(view for pair in self.pairs for view in pair)
 
     def forward(self, ctx: PairContext) -> Tensor:
-        model = ctx.model
-        values: list[Tensor] = []
+        losses = []
         for query, key in self.pairs:
-            own, keys = ctx.embeddings(query), ctx.embeddings(key, gathered=True)
-            scores = self.tiling.scores(model, own, keys, query=query, key=key)
-            if scores is not None:
-                scores = scores.scaled(torch.exp(-uncertainty(own) / 2)[:, None])
-                values += contrastive_losses(scores, ctx.targets(query), tile=self.tiling.size)
-                continue
-            logits = model.scorer.logits(
-                model.geometry,
-                own,
-                keys,
-                query_modality=query.modality,
-                key_modality=key.modality,
-            )  # (B, N)
-            values.append(uncertain_contrastive_loss(logits, ctx.targets(query), uncertainty(own)))
-        return torch.stack(values).mean()
+            row_scale = torch.exp(-uncertainty(ctx.embeddings(query)) / 2)
+            losses.append(
+                info_nce(
+                    ctx,
+                    query,
+                    key,
+                    row_scale=row_scale,
+                    implementation=self.implementation,
+                    tile=self.tile,
+                )
+            )
+        return torch.cat(losses).mean()
 
 
 @configurable("train")

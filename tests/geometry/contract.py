@@ -308,7 +308,7 @@ class ScorerContract:
         assert torch.equal(logits.argsort(-1), scores.argsort(-1))
 
     @pytest.mark.parametrize("name", ["query_modality", "key_modality"])
-    @pytest.mark.parametrize("method", ["logits", "scores", "factored_logits"])
+    @pytest.mark.parametrize("method", ["logits", "scores", "tiled_logits"])
     def test_a_misspelt_modality_is_refused(self, method: str, name: str) -> None:
         """It would be read as the other one: the sign of an angle turns round."""
         geometry, scorer, images, texts = self.embeddings()

@@ -48,8 +48,8 @@ def test_flat_scores_end_at_their_reach_and_keep_their_order(size: float) -> Non
     found = Euclidean().pairwise_similarity(x, x)
     assert found.isfinite().all() and (found.diagonal() == 0).all()
     assert (found[~torch.eye(4, dtype=torch.bool)] < -1e29).all()
-    factored = tiles.negative_squared_distance(x, x)
-    values = factored.rows @ factored.columns.mT + factored.row_terms + factored.column_terms.mT
+    scores = tiles.negative_squared_distance(x, x)
+    values = scores.rows @ scores.columns.mT + scores.row_terms + scores.column_terms.mT
     torch.testing.assert_close(values.float(), found, rtol=1e-5, atol=1e-6 * float(found.abs().max()))
     assert Euclidean().pool(x).tolist() == [0.0, 0.0]
 

@@ -13,7 +13,8 @@ from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.product import Product
 from hypvl.geometry.scorers import Cosine, ExteriorAngle, NegativeDistance, Scorer
 from hypvl.geometry.sphere import Sphere
-from hypvl.losses.tiled import log_sum_exps
+from hypvl.ops.tiled_logsumexp.autograd import log_sum_exps
+from hypvl.ops.tiled_logsumexp.kernels import TiledScores
 
 CASES: dict[str, tuple[Geometry, Scorer, str]] = {
     "cosine": (Sphere(), Cosine(bias_init=-3.0), "text"),
@@ -30,7 +31,7 @@ def embeddings(geometry: Geometry, count: int, seed: int, *, spread: float = 1.0
     return geometry.lift(spread * torch.randn(count, 6, generator=generator, dtype=torch.float64)).detach()
 
 
-def dense(scores: tiles.Factored) -> Tensor:
+def dense(scores: TiledScores) -> Tensor:
     """All scores at once (B, N), without gradient."""
     with torch.no_grad():
         out = scores.rows @ scores.columns.mT
@@ -42,9 +43,9 @@ def dense(scores: tiles.Factored) -> Tensor:
         return out.mul_(scores.scale)
 
 
-def factored(name: str, x: Tensor, y: Tensor) -> tiles.Factored:
+def tiled(name: str, x: Tensor, y: Tensor) -> TiledScores:
     geometry, scorer, key = CASES[name]
-    found = scorer.factored_logits(geometry, x, y, query_modality="image", key_modality=key)  # type: ignore[arg-type]
+    found = scorer.tiled_logits(geometry, x, y, query_modality="image", key_modality=key)  # type: ignore[arg-type]
     assert found is not None
     return found
 
@@ -58,7 +59,7 @@ def logits(name: str, x: Tensor, y: Tensor) -> Tensor:
 def test_values_are_those_of_the_scorer_up_to_a_constant(name: str) -> None:
     geometry = CASES[name][0]
     x, y = embeddings(geometry, 5, 0), embeddings(geometry, 7, 1)
-    difference = dense(factored(name, x, y)) - logits(name, x, y)
+    difference = dense(tiled(name, x, y)) - logits(name, x, y)
     torch.testing.assert_close(difference, difference[0, 0].expand_as(difference), rtol=0, atol=1e-12)
     assert difference[0, 0].item() == pytest.approx(3.0 if name == "cosine" else 0.0, abs=1e-12)
 
@@ -84,7 +85,7 @@ def test_degenerate_points_have_finite_values_and_gradients(name: str, rows: str
     geometry = CASES[name][0]
     points = {"zero": torch.zeros(3, 6), "same": torch.ones(3, 6), "far": 3e4 * torch.eye(6)[:3]}[rows]
     x = (geometry.lift(points) if rows != "far" or name == "cosine" else points).clone().requires_grad_()
-    found = factored(name, x, x)
+    found = tiled(name, x, x)
     sums = log_sum_exps(found, torch.tensor([0, 1, 2]), columns=found.symmetric, sums=True, tile=(2, 2))
     (grad,) = torch.autograd.grad(torch.cat(sums).sum(), x)
     assert bool(dense(found).isfinite().all() and grad.isfinite().all())
@@ -102,9 +103,5 @@ def test_points_beyond_the_reach_of_fp32_stay_finite() -> None:
 def test_products_of_spaces_have_no_such_form() -> None:
     space = Product(factors=2, factor_dim=3)
     x = embeddings(space, 3, 0)
-    assert (
-        NegativeDistance().factored_logits(space, x, x, query_modality="image", key_modality="text") is None
-    )
-    assert (
-        ExteriorAngle().factored_logits(Sphere(), x, x, query_modality="image", key_modality="text") is None
-    )
+    assert NegativeDistance().tiled_logits(space, x, x, query_modality="image", key_modality="text") is None
+    assert ExteriorAngle().tiled_logits(Sphere(), x, x, query_modality="image", key_modality="text") is None

@@ -133,6 +133,17 @@ def test_each_view_is_lifted_once() -> None:
     assert ctx.targets(IMAGE).tolist() == [0, 1]
 
 
+def test_a_context_with_other_embeddings_keeps_the_rest() -> None:
+    ctx = context(_OnHyperboloid().model(), {IMAGE: random_features(2), TEXT: random_features(2, seed=1)})
+    local, gathered = torch.zeros(2, 4, dtype=torch.float64), torch.ones(2, 4, dtype=torch.float64)
+    other = ctx.with_embeddings(IMAGE, local, gathered)
+    assert other.embeddings(IMAGE) is local and other.embeddings(IMAGE, gathered=True) is gathered
+    assert other.embeddings(TEXT) is ctx.embeddings(TEXT)  # computed once, whichever asks first
+    assert ctx.embeddings(IMAGE) is not local
+    similarity = ctx.model.geometry.pairwise_similarity
+    assert torch.equal(other.similarity(TEXT, IMAGE), similarity(ctx.embeddings(TEXT), gathered))
+
+
 def test_every_loss_term_has_a_contract_test() -> None:
     """A concrete LossTerm in hypvl.losses without a LossContract test fails here."""
     terms: set[type] = set()

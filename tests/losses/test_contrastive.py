@@ -6,7 +6,8 @@ import torch
 from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, LossTerm
-from hypvl.losses.contrastive import Contrastive, contrastive_loss, labelled_contrastive_loss
+from hypvl.losses.contrastive import Contrastive
+from hypvl.losses.info_nce import softmax_cross_entropy
 from tests.losses.contract import LossContract
 from tests.losses.toy import GeometryOnly, context, random_features
 
@@ -48,22 +49,22 @@ def test_value_by_hand() -> None:
     logits = torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]], dtype=torch.float64)
     # row 0: -log(3/4); row 1 has two equal scores: log 2
     expected = (math.log(4 / 3) + math.log(2)) / 2
-    assert contrastive_loss(logits, torch.tensor([0, 1])).item() == pytest.approx(expected, rel=1e-12)
+    assert softmax_cross_entropy(logits, torch.tensor([0, 1])).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_smoothing_by_hand() -> None:
     """Scores (log 3, 0), target 0: log 4 - 0.8 log 3 - 0.2 (log 3 + 0) / 2 = log 4 - 0.9 log 3."""
     logits = torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64)
-    value = contrastive_loss(logits, torch.tensor([0]), label_smoothing=0.2)
+    value = softmax_cross_entropy(logits, torch.tensor([0]), smoothing=0.2)
     assert value.item() == pytest.approx(math.log(4.0) - 0.9 * math.log(3.0), rel=1e-12)
 
 
 def test_smoothing_of_equal_scores_changes_nothing_and_one_key_costs_nothing() -> None:
     equal = torch.full((2, 5), 3.0, dtype=torch.float64)
-    assert contrastive_loss(equal, torch.tensor([1, 4]), label_smoothing=0.3).item() == pytest.approx(
+    assert softmax_cross_entropy(equal, torch.tensor([1, 4]), smoothing=0.3).item() == pytest.approx(
         math.log(5.0)
     )
-    assert contrastive_loss(equal[:, :1], torch.tensor([0, 0]), label_smoothing=0.3).item() == 0.0
+    assert softmax_cross_entropy(equal[:, :1], torch.tensor([0, 0]), smoothing=0.3).item() == 0.0
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
@@ -103,7 +104,7 @@ def test_labels_by_hand() -> None:
     logits = torch.tensor([[1.0, 2.0, 0.0], [0.0, 3.0, 1.0], [2.0, 0.0, 1.0]], dtype=torch.float64)
     same = torch.tensor([[True, True, False], [True, True, False], [False, False, True]])
     expected = (logits.logsumexp(1) - torch.tensor([1.5, 1.5, 1.0])).mean()
-    torch.testing.assert_close(labelled_contrastive_loss(logits, same), expected)
+    torch.testing.assert_close(softmax_cross_entropy(logits, torch.arange(3), same=same), expected)
 
 
 def test_unlabelled_samples_are_their_own_only_positive() -> None:

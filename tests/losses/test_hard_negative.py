@@ -13,10 +13,9 @@ from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.hard_negative import (
     NEGATIVE_TEXT,
     HardNegativeContrastive,
-    hard_negative_loss,
-    own_logits,
     valid_negatives,
 )
+from hypvl.losses.info_nce import softmax_cross_entropy
 from tests.losses.contract import LossContract
 from tests.losses.toy import GeometryOnly, context, random_features
 
@@ -65,9 +64,9 @@ class TestWithAngles(LossContract):
 def test_value_by_hand() -> None:
     """Scores 0, 0 for two captions and log 2 for a negative: the caption has a quarter; without it, a half."""
     logits = torch.tensor([[0.0, 0.0, math.log(2)]], dtype=torch.float64)
-    assert hard_negative_loss(logits, torch.tensor([0])).item() == pytest.approx(math.log(4))
+    assert softmax_cross_entropy(logits, torch.tensor([0])).item() == pytest.approx(math.log(4))
     valid = torch.tensor([False])
-    assert hard_negative_loss(logits, torch.tensor([0]), valid=valid).item() == pytest.approx(math.log(2))
+    assert softmax_cross_entropy(logits, torch.tensor([0]), valid=valid).item() == pytest.approx(math.log(2))
 
 
 def test_both_directions_by_hand() -> None:
@@ -109,7 +108,7 @@ def test_own_logits_are_the_diagonal_of_all(count: int) -> None:
     rows = {IMAGE: random_features(count), NEGATIVE_TEXT: random_features(2 * count, seed=1)}
     model = GeometryOnly(Lorentz(curv_init=1.0), ExteriorAngle())
     ctx = context(model, rows)
-    found = own_logits(ctx, IMAGE, NEGATIVE_TEXT)
+    found = ctx.own_logits(IMAGE, NEGATIVE_TEXT)
     for i in {0, count // 2, count - 1}:
         one = context(model, {IMAGE: rows[IMAGE][i : i + 1], TEXT: rows[NEGATIVE_TEXT][2 * i : 2 * i + 2]})
         images, texts = one.embeddings(IMAGE), one.embeddings(TEXT)
@@ -123,7 +122,7 @@ def test_own_logits_are_the_diagonal_of_all(count: int) -> None:
 def test_rows_that_do_not_fit_are_named() -> None:
     ctx = context(TestOnHyperboloid().model(), {IMAGE: random_features(2), NEGATIVE_TEXT: random_features(5)})
     with pytest.raises(ValueError, match="got 5 rows for 2 samples; expected the same number K for each"):
-        own_logits(ctx, IMAGE, NEGATIVE_TEXT)
+        ctx.own_logits(IMAGE, NEGATIVE_TEXT)
 
 
 def test_mask_is_asked_for_by_name() -> None:

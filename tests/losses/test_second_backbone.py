@@ -15,7 +15,7 @@ from hypvl.geometry.scorers import Cosine, Modality
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, Objective, PairContext
 from hypvl.losses.cross_modal_rank import CrossModalRank
-from hypvl.losses.hard_negative import NEGATIVE_TEXT, HardNegativeContrastive, own_logits
+from hypvl.losses.hard_negative import NEGATIVE_TEXT, HardNegativeContrastive
 from hypvl.losses.intra_modal import IntraModal
 from hypvl.training.learner import Learner
 
@@ -179,7 +179,7 @@ def test_terms_train_a_fusion_model(make: type[FusedFeatures] | type[Matching]) 
         optimizer.step()
         terms.update_(ctx)
         totals.append(output.total.item())
-        margin = own_logits(ctx, IMAGE, TEXT) - own_logits(ctx, IMAGE, NEGATIVE_TEXT)
+        margin = ctx.own_logits(IMAGE, TEXT) - ctx.own_logits(IMAGE, NEGATIVE_TEXT)
         margins.append(margin[data["negative_mask"]].mean().item())
     assert totals[-1] < 0.8 * totals[0], totals
     assert margins[-1] > margins[0] + 0.5, margins

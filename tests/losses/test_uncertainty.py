@@ -9,13 +9,13 @@ from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, View
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.entailment import Entailment, entailment_loss
+from hypvl.losses.info_nce import softmax_cross_entropy
 from hypvl.losses.uncertainty import (
     AngledEntailment,
     UncertainContrastive,
     UncertaintyCalibration,
     angled_entailment,
     calibration_loss,
-    uncertain_contrastive_loss,
     uncertainty,
 )
 from tests.losses.contract import LossContract
@@ -109,7 +109,7 @@ def test_contrastive_by_hand() -> None:
     """With u = 2 log 2 the temperature doubles: a margin of log 9 counts as log 3."""
     logits = torch.tensor([[math.log(9.0), 0.0], [0.0, math.log(9.0)]], dtype=torch.float64)
     u = torch.tensor([2 * math.log(2), 0.0], dtype=torch.float64)
-    value = uncertain_contrastive_loss(logits, torch.tensor([0, 1]), u)
+    value = softmax_cross_entropy(logits, torch.tensor([0, 1]), row_scale=torch.exp(-u / 2))
     assert value.item() == pytest.approx((math.log(4 / 3) + math.log(10 / 9)) / 2, rel=1e-12)
 
 
@@ -138,10 +138,10 @@ def test_a_query_that_matches_badly_moves_towards_the_root() -> None:
     """The temperature has a gradient: softening a wrong answer lowers the loss."""
     u = torch.tensor([0.5], dtype=torch.float64, requires_grad=True)
     logits = torch.tensor([[0.0, 3.0]], dtype=torch.float64)
-    uncertain_contrastive_loss(logits, torch.tensor([0]), u).backward()
+    softmax_cross_entropy(logits, torch.tensor([0]), row_scale=torch.exp(-u / 2)).backward()
     assert u.grad is not None and u.grad.item() < 0
     u.grad = None
-    uncertain_contrastive_loss(logits, torch.tensor([1]), u).backward()
+    softmax_cross_entropy(logits, torch.tensor([1]), row_scale=torch.exp(-u / 2)).backward()
     assert u.grad is not None and u.grad.item() > 0
 
 

@@ -14,7 +14,7 @@ from hypvl.geometry.scorers import Cosine
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, Objective, PairContext, View
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.cross_modal_rank import CrossModalRank, Kind, adaptive_thresholds
-from hypvl.losses.hard_negative import NEGATIVE_TEXT, HardNegativeContrastive, own_logits
+from hypvl.losses.hard_negative import NEGATIVE_TEXT, HardNegativeContrastive
 from hypvl.losses.intra_modal import IntraModal, Variant
 from tests.losses.implementations import either_implementation  # noqa: F401  # a fixture
 from tests.parity.reference import cases, load, number
@@ -26,6 +26,9 @@ VARIANTS: dict[str, Variant] = {"head": "head", "fixed": "fixed", "first": "firs
 
 class Rows(Geometry):
     """Given rows as they are: their gradients are not those of normalised ones."""
+
+    cones = None
+    curvature = None
 
     def lift(self, features: Tensor) -> Tensor:
         return features
@@ -153,8 +156,8 @@ def test_thresholds(case: tuple[str, dict[str, Any]]) -> None:
     if kind != "fixed" and "thresholds_out_before_clamp" in expected:
         with torch.no_grad():
             raw = adaptive_thresholds(
-                own_logits(ctx, IMAGE, TEXT).squeeze(1),
-                own_logits(ctx, IMAGE, NEGATIVE_TEXT),
+                ctx.own_logits(IMAGE, TEXT).squeeze(1),
+                ctx.own_logits(IMAGE, NEGATIVE_TEXT),
                 valid=ctx.batch["negative_mask"],
                 kind=kind,
                 previous=term.thresholds,

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from hypvl.geometry import tiles
-from hypvl.losses import tile_steps, tiled
 from hypvl.losses.base import IMAGE, TEXT, LossTerm
 from hypvl.losses.contrastive import Contrastive
-from hypvl.losses.tile_steps import Step
 from hypvl.losses.uncertainty import UncertainContrastive
-from tests.losses.test_tiled import value_and_gradients
+from hypvl.ops.tiled_logsumexp import autograd, tile_steps
+from hypvl.ops.tiled_logsumexp.tile_steps import Step
+from tests.losses.test_info_nce import value_and_gradients
 from tests.losses.toy import random_features
 
 CASES: dict[str, tuple[str, LossTerm]] = {
@@ -31,9 +31,9 @@ CASES: dict[str, tuple[str, LossTerm]] = {
 def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Step, Step]]:
     """Fresh steps that are compiled on a processor, too; a failed one shows as a warning, which is an error here."""
     fresh = Step(tile_steps.collect), Step(tile_steps.gradient)
-    monkeypatch.setattr(tiled, "pays", lambda device: True)
-    monkeypatch.setattr(tiled, "_COLLECT", fresh[0])
-    monkeypatch.setattr(tiled, "_GRADIENT", fresh[1])
+    monkeypatch.setattr(autograd, "should_compile", lambda device: True)
+    monkeypatch.setattr(autograd, "_COLLECT", fresh[0])
+    monkeypatch.setattr(autograd, "_GRADIENT", fresh[1])
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="the tiled loss could not be compiled")
         yield fresh
@@ -47,7 +47,7 @@ def found(case: str, dtype: torch.dtype = torch.float64) -> list[Tensor]:
 
 def check(case: str, dtype: torch.dtype = torch.float64) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiled, "pays", lambda device: False)
+        patch.setattr(autograd, "should_compile", lambda device: False)
         wanted = found(case, dtype)
     for a, b in zip(found(case, dtype), wanted, strict=True):
         near = (1e-10, 1e-12) if dtype == torch.float64 else (1e-4, 1e-6)
@@ -91,7 +91,7 @@ def test_without_buffers_nothing_given_is_changed() -> None:
     every = slice(None)
     tile = tile_steps.Tile(product, kernel.at(every, every), scores.scale, torch.arange(3), torch.arange(3))
     zeros = torch.zeros(3, dtype=torch.float64)
-    nothing = tile_steps.Collected(zeros - torch.inf, zeros, zeros[:0], zeros, zeros[:0])
+    nothing = tile_steps.OnlineStats(zeros - torch.inf, zeros, zeros[:0], zeros, zeros[:0])
     before = product.clone()
     rows, columns = tile_steps.collect(scores.kernel, tile, nothing, nothing, labelled=False, sums=False)
     assert columns is not None and bool((rows.total >= 1).all())

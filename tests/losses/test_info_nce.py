@@ -1,4 +1,4 @@
-"""The tiled contrastive loss: the dense one's values and gradients, without its matrices."""
+"""The one softmax cross-entropy: the tiled one has the dense values and gradients, without the matrices."""
 
 from typing import Any, get_args
 
@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypvl.geometry import tiles
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.product import Product
 from hypvl.geometry.scorers import Cosine, ExteriorAngle, NegativeDistance, Scorer
 from hypvl.geometry.sphere import Sphere
-from hypvl.losses import contrastive, form, tiled
+from hypvl.losses import info_nce
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, View
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.hard_negative import NEGATIVE_TEXT, HardNegativeContrastive, InvalidNegatives
-from hypvl.losses.tiled import log_sum_exps
+from hypvl.losses.info_nce import group_directions
 from hypvl.losses.uncertainty import UncertainContrastive
+from hypvl.ops.tiled_logsumexp import autograd
 from tests.losses.contract import LossContract
 from tests.losses.toy import GeometryOnly, context, random_features
 
@@ -135,7 +135,7 @@ def test_a_temperature_for_each_query(name: str) -> None:
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("reach", [24.0, -1.0])
 def test_labels(name: str, smoothing: float, reach: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiled, "_REACH", reach)
+    monkeypatch.setattr(autograd, "_REACH", reach)
     rows = {IMAGE: random_features(7, seed=0), TEXT: random_features(7, seed=1)}
     batch = {"labels": torch.tensor([0, 1, -1, 0, -1, 2, 0])}
     dense, ours = (
@@ -149,32 +149,6 @@ def test_labels(name: str, smoothing: float, reach: float, monkeypatch: pytest.M
     )
     for a, b in zip(ours, dense, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
-
-
-@pytest.mark.parametrize("columns", [False, True])
-@pytest.mark.parametrize("name", ["distance", "angle", "per-row scale", "labels"])
-def test_gradcheck(name: str, columns: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x, y = (torch.randn(n, 3, generator=generator, dtype=torch.float64, requires_grad=True) for n in (4, 5))
-    log_curv = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    scale = torch.tensor([[2.0], [0.5], [1.0], [3.0]], dtype=torch.float64, requires_grad=True)
-    space = Lorentz()
-
-    def function(x: Tensor, y: Tensor, log_curv: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
-        if name == "angle":
-            found = space.factored_exterior_angle(x, y)
-        else:
-            found = tiles.negative_lorentz_distance(x, y, curv=log_curv.exp())
-        if name == "per-row scale":
-            found = found.scaled(scale)
-        labels = (torch.tensor([1, 2, 1, 0]), torch.tensor([0, 1, 1, 2, 3])) if name == "labels" else None
-        out = log_sum_exps(
-            found, torch.tensor([4, 0, 2, 2]), labels=labels, columns=columns, sums=True, tile=(3, 2)
-        )
-        return tuple(part for part in out if len(part) and part.requires_grad)
-
-    inputs = (x, y, log_curv, scale)
-    assert torch.autograd.gradcheck(function, inputs)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -245,62 +219,19 @@ def test_an_apex_and_a_point_next_to_the_root_have_finite_gradients(radius: floa
         assert bool(part.isfinite().all())
 
 
-def test_scores_that_underflow_as_a_whole_still_count() -> None:
-    """Rows and tiles whose scores differ by thousands: the running maximum carries over."""
-    x = torch.tensor([[0.0], [3000.0], [-4000.0]], dtype=torch.float64)
-    z = x @ torch.ones(1, 4, dtype=torch.float64) * torch.tensor([1.0, -1.0, 0.5, 2.0], dtype=torch.float64)
-    found = log_sum_exps(
-        tiles.linear(x, torch.tensor([[1.0], [-1.0], [0.5], [2.0]], dtype=torch.float64)),
-        torch.tensor([3, 1, 0]),
-        columns=True,
-        tile=(1, 1),
-    )
-    torch.testing.assert_close(found.rows, z.logsumexp(1))
-    torch.testing.assert_close(found.columns, z.logsumexp(0))
-    assert torch.equal(found.targets, z[torch.arange(3), torch.tensor([3, 1, 0])])
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_running_maxima_give_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a GPU does always, and a processor where no one number suits all scores."""
-    rows = {IMAGE: random_features(11, seed=0), TEXT: random_features(11, seed=1)}
-    term = Contrastive(implementation="tiled", tile=(4, 3), label_smoothing=0.1)
-    common = value_and_gradients(term, name, rows)
-    monkeypatch.setattr(tiled, "_REACH", -1.0)
-    for a, b in zip(value_and_gradients(term, name, rows), common, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
-
-
-def test_one_row_out_of_reach_changes_nothing_for_the_others() -> None:
-    """Scores of -3000 beside those of 5: exponentials relative to one number would lose a row."""
-    x = 10 * torch.eye(4)
-    x[2] = -300 * torch.ones(4)
-    y = torch.full((4, 4), 0.5, dtype=torch.float32).requires_grad_()
-    found = log_sum_exps(tiles.linear(x, y), torch.arange(4), columns=True)
-    torch.testing.assert_close(found.rows.float(), (x @ y.mT).logsumexp(1))
-    (grad,) = torch.autograd.grad(found.rows.sum(), y)
-    torch.testing.assert_close(grad, x.sum(0).div(4).expand(4, 4))
-
-
-def test_memory_is_for_the_matrix_not_for_the_tile() -> None:
-    x = random_features(5, seed=0)
-    found = log_sum_exps(tiles.linear(x, x), torch.arange(5), tile=(1 << 24, 1 << 24))  # 2 PiB, taken whole
-    torch.testing.assert_close(found.rows, (x @ x.mT).logsumexp(1))
-
-
 def test_automatic_choice_is_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    real = contrastive.contrastive_losses
+    real = info_nce.log_sum_exps
 
-    def counted(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+    def counted(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(contrastive, "contrastive_losses", counted)
+    monkeypatch.setattr(info_nce, "log_sum_exps", counted)
     rows = {IMAGE: random_features(6, seed=0), TEXT: random_features(6, seed=1)}
     before = value_and_gradients(Contrastive(), "meru", rows)[0]
     assert not calls
-    monkeypatch.setattr(form, "TILED_FROM", 36)
+    monkeypatch.setattr(info_nce, "TILED_FROM", 36)
     after = value_and_gradients(Contrastive(), "meru", rows)[0]
     assert len(calls) == 1  # one pass for both directions
     torch.testing.assert_close(before, after, rtol=1e-12, atol=0)
@@ -321,14 +252,6 @@ def test_products_of_spaces_stay_dense() -> None:
     assert torch.equal(ours, Contrastive(implementation="dense")(context(model, rows)))
 
 
-def test_both_ways_needs_symmetric_scores() -> None:
-    x = random_features(4, seed=0)
-    with pytest.raises(ValueError, match="both_ways: the scores are not symmetric"):
-        contrastive.contrastive_losses(
-            Lorentz().factored_exterior_angle(x, x), torch.arange(4), both_ways=True
-        )
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -343,3 +266,10 @@ def test_both_ways_needs_symmetric_scores() -> None:
 def test_settings_are_checked(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Contrastive(**settings)  # type: ignore[arg-type]
+
+
+def test_directions_are_grouped_with_their_reverse() -> None:
+    boxes = View("image", "box_image")
+    pairs = (("image", "text"), ("image:box_image", "text"), ("text", "image"), ("image", "text"))
+    assert group_directions(pairs) == [(IMAGE, TEXT, True), (boxes, TEXT, False), (IMAGE, TEXT, False)]
+    assert group_directions([("image", "image")] * 2) == [(IMAGE, IMAGE, False)] * 2

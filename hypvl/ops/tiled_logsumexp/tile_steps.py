@@ -1,8 +1,8 @@
 """What is done to a tile of scores between its matrix products: functions of tensors alone.
 
-On a processor a tile stays in its cache, and the functions run as they are written. On a GPU each operation would read
-and write the tile in its memory, some thirty times, and so they are compiled into a few passes. Where that fails (no
-Triton, no C compiler) a warning says so, once, and they run as written; ``TORCH_COMPILE_DISABLE=1`` asks for this.
+On a CPU a tile stays in the cache, and the functions run as written. On a GPU each operation would read and write the
+tile in its memory, some thirty times, so the functions are compiled into a few passes. Where that fails (no Triton, no
+C compiler) one warning says so, and they run as written; ``TORCH_COMPILE_DISABLE=1`` asks for this.
 """
 
 import warnings
@@ -12,23 +12,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hypvl.geometry.tiles import Terms, TileKernel
+from hypvl.ops.tiled_logsumexp.kernels import Terms, TileKernel
 
 BACKEND = "inductor"
-# Kernels, kinds of sums and dtypes make as many graphs; more than Dynamo's usual limit of eight.
+# Each combination of kernel, sums and dtype is a graph of its own: more than Dynamo's usual limit of eight.
 _GRAPHS = 64
 
 
-class Collected(NamedTuple):
-    """What a pass collects of rows or of columns (n,), in the working dtype but for ``largest``.
+class OnlineStats(NamedTuple):
+    """Running statistics of rows or of columns (n,), in the working dtype but for ``largest``.
 
     Attributes:
-        largest: What the exponentials are relative to.
+        largest: The reference that the exponentials are relative to.
         total: Sums of exponentials of the scores.
-        plain: Sums of the scores; empty where they are not asked for.
-        own: Of rows the scores of their targets, without their scale (with labels the sums over all of a label); of
-            columns, where there are labels, the sums over the rows of a label, with their scale; otherwise empty.
-        counts: How many scores these sums have; empty without labels.
+        plain: Sums of the scores; empty unless asked for.
+        own: Of rows: scores of their targets, without the scale (with labels, sums over the columns of the label). Of
+            columns: with labels, sums over the rows of the label, with the scale; else empty.
+        counts: How many scores the sums of ``own`` have; empty without labels.
     """
 
     largest: Tensor
@@ -37,24 +37,24 @@ class Collected(NamedTuple):
     own: Tensor
     counts: Tensor
 
-    def at(self, part: slice) -> "Collected":
-        return Collected(*(z[part] for z in self))
+    def at(self, part: slice) -> "OnlineStats":
+        return OnlineStats(*(z[part] for z in self))
 
-    def put_(self, part: slice, new: "Collected") -> None:
-        """Write ``new`` into a part; what is empty stays so."""
+    def put_(self, part: slice, new: "OnlineStats") -> None:
+        """Write ``new`` into a part; empty statistics stay empty."""
         for z, value in zip(self, new, strict=True):
             if len(z):
                 z[part] = value
 
 
-class Pulls(NamedTuple):
-    """Gradients with respect to what was collected of rows or of columns (n,), in the dtype of the tile.
+class StatsGrad(NamedTuple):
+    """Gradients with respect to :class:`OnlineStats` of rows or of columns (n,), in the dtype of the tile.
 
     Attributes:
-        largest: What the exponentials were relative to.
-        total: By the sum of exponentials.
-        plain: By the sum of the scores.
-        own: By the scores of the targets; of columns without labels empty.
+        largest: The reference that the exponentials were relative to; it has no gradient.
+        total: With respect to the sum of exponentials.
+        plain: With respect to the sum of the scores.
+        own: With respect to the scores of the targets; empty for columns without labels.
     """
 
     largest: Tensor
@@ -62,8 +62,8 @@ class Pulls(NamedTuple):
     plain: Tensor
     own: Tensor
 
-    def at(self, part: slice) -> "Pulls":
-        return Pulls(*(z[part] for z in self))
+    def at(self, part: slice) -> "StatsGrad":
+        return StatsGrad(*(z[part] for z in self))
 
 
 class Tile(NamedTuple):
@@ -73,8 +73,8 @@ class Tile(NamedTuple):
         product: Inner products, (r, k).
         terms: Of the kernel.
         scale: 0-dim or (r, 1).
-        row_ids: (r,) int64, label of a row, or which column is its target.
-        column_ids: (k,) int64, label of a column, or its number; these grow by 1.
+        row_ids: (r,) int64, the label of each row, or the number of its target column.
+        column_ids: (k,) int64, the label of each column, or its number; numbers grow by 1.
     """
 
     product: Tensor
@@ -87,26 +87,26 @@ class Tile(NamedTuple):
 def collect(
     kernel: type[TileKernel],
     tile: Tile,
-    rows: Collected,
-    columns: Collected | None,
+    rows: OnlineStats,
+    columns: OnlineStats | None,
     *,
     labelled: bool,
     sums: bool,
     buffers: Sequence[Tensor] | None = None,
-) -> tuple[Collected, Collected | None]:
-    """Take in a tile, with exponentials relative to the maximum of each row and column so far.
+) -> tuple[OnlineStats, OnlineStats | None]:
+    """Add a tile to the statistics, with exponentials relative to the maximum of each row and column so far.
 
     Args:
-        kernel: What turns inner products into scores.
-        tile: What is taken in; its products are overwritten if there are buffers.
-        rows: Collected of its rows so far.
-        columns: Of its columns; None = they are not asked for.
+        kernel: Turns inner products into scores.
+        tile: The tile; its products are overwritten if there are buffers.
+        rows: Statistics of its rows so far.
+        columns: Statistics of its columns so far; None = not asked for.
         labelled: Whether ids are labels.
         sums: Whether plain sums are asked for.
-        buffers: What the kernel keeps, (r, k) each; None = own memory, and nothing given is overwritten.
+        buffers: Memory for what the kernel keeps, (r, k) each; None = new memory, and no argument is overwritten.
 
     Returns:
-        Rows and columns with the tile.
+        Statistics of rows and columns with the tile.
     """
     h, keep = _memory(tile.product, kernel.buffers, buffers)
     kernel.values_(h, tile.terms, keep=keep)
@@ -119,10 +119,10 @@ def collect(
 
 
 def tally(
-    h: Tensor, tile: Tile, rows: Collected, columns: Collected | None, *, labelled: bool, sums: bool
-) -> tuple[Collected, Collected | None]:
-    """What is asked of scores h (r, k), without their scale, beside exponentials."""
-    # Tuples are made anew, never by `_replace`: Dynamo (torch 2.11) makes empty ones of that.
+    h: Tensor, tile: Tile, rows: OnlineStats, columns: OnlineStats | None, *, labelled: bool, sums: bool
+) -> tuple[OnlineStats, OnlineStats | None]:
+    """Add the sums and targets of scores h (r, k), without their scale, to the statistics; exponentials are left."""
+    # New tuples, never `_replace`: under Dynamo (torch 2.11) it gives empty ones.
     if labelled or torch.compiler.is_compiling():
         same = tile.row_ids[:, None] == tile.column_ids
         picked = torch.where(same, h, 0.0)
@@ -131,7 +131,7 @@ def tally(
         if labelled and columns is not None:
             column_own = columns.own + (picked * tile.scale).sum(0)
             column_counts = columns.counts + same.sum(0)
-            columns = Collected(columns.largest, columns.total, columns.plain, column_own, column_counts)
+            columns = OnlineStats(columns.largest, columns.total, columns.plain, column_own, column_counts)
     else:
         place, inside = _places(tile)
         own = torch.where(inside, h.gather(1, place).to(rows.own.dtype), rows.own[:, None])[:, 0]
@@ -141,41 +141,41 @@ def tally(
         plain = plain + (h.sum(1, keepdim=True) * tile.scale)[:, 0]
         if columns is not None:
             column_plain = columns.plain + (h * tile.scale).sum(0)
-            columns = Collected(columns.largest, columns.total, column_plain, columns.own, columns.counts)
-    return Collected(rows.largest, rows.total, plain, own, counts), columns
+            columns = OnlineStats(columns.largest, columns.total, column_plain, columns.own, columns.counts)
+    return OnlineStats(rows.largest, rows.total, plain, own, counts), columns
 
 
 def gradient(
     kernel: type[TileKernel],
     tile: Tile,
-    rows: Pulls,
-    columns: Pulls | None,
+    rows: StatsGrad,
+    columns: StatsGrad | None,
     *,
-    middle: Tensor,
-    minus: Tensor | None = None,
+    reference_score: Tensor,
+    neg_reference: Tensor | None = None,
     labelled: bool,
     sums: bool,
     buffers: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
-    """Gradients of a tile, from gradients of what was collected.
+    """Gradients of a tile, from gradients of the statistics.
 
     Args:
         kernel, tile, labelled, sums: As for :func:`collect`.
-        rows: Gradients of its rows.
-        columns: Of its columns; None = they were not asked for.
-        middle: 0-dim, a score without its scale that is known to full precision.
-        minus: 0-dim, less the one number that all exponentials are relative to; None = each row's and column's own.
-        buffers: Two more than the kernel keeps, (r, k) each; None = own memory, and nothing given is overwritten.
+        rows: Gradients of the statistics of its rows.
+        columns: The same of its columns; None = not asked for.
+        reference_score: 0-dim, a score without its scale, known to full precision.
+        neg_reference: 0-dim, minus the one reference of all exponentials; None = each row and column has its own.
+        buffers: Two more than the kernel keeps, (r, k) each; None = new memory, and no argument is overwritten.
 
     Returns:
-        Gradients of the inner products (r, k), of the kernel's row terms and column terms, and of the scale (r, 1): of
-        one for all rows only the part by which scores differ from ``middle``.
+        Gradients of the inner products (r, k), of the kernel's row terms and column terms, and of the scale (r, 1). Of
+        one scale for all rows this is only the part by which scores differ from ``reference_score``.
     """
     h, (grad, work, *keep) = _memory(tile.product, 2 + kernel.buffers, buffers)
     kernel.values_(h, tile.terms, keep=keep)
     s, to_rows = tile.scale, rows.total[:, None]
-    if minus is not None:
-        torch.add(minus, h, alpha=float(s), out=work).exp_()
+    if neg_reference is not None:
+        torch.add(neg_reference, h, alpha=float(s), out=work).exp_()
         if columns is not None:
             torch.add(to_rows, columns.total, out=grad).mul_(work)
         else:
@@ -198,20 +198,20 @@ def gradient(
     else:
         place, inside = _places(tile)
         grad.scatter_add_(1, place, torch.where(inside, rows.own[:, None], 0.0))
-    # The scores can be large and nearly equal: of their middle the gradient is known exactly.
-    grad_scale = torch.sub(h, middle, out=work).mul_(grad).sum(1, keepdim=True)
+    # The scores can be large and nearly equal: the gradient through ``reference_score`` is known exactly.
+    grad_scale = torch.sub(h, reference_score, out=work).mul_(grad).sum(1, keepdim=True)
     if s.dim() > 0:
-        grad_scale = grad_scale + middle * grad.sum(1, keepdim=True)
+        grad_scale = grad_scale + reference_score * grad.sum(1, keepdim=True)
     grad.mul_(s * kernel.gain)
     grad_a, grad_b = kernel.backward_(grad, tile.terms, keep=keep)
     return grad, grad_a, grad_b, grad_scale
 
 
 class Step:
-    """One of the functions above, compiled where that pays.
+    """One of the functions above, compiled on request.
 
     Args:
-        function: Takes ``buffers`` last; without any it changes none of its arguments, so that it can run again.
+        function: Its last argument is ``buffers``; without buffers it changes no argument, so that it can run again.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -240,29 +240,29 @@ class Step:
             return self._function(*args, **settings)
 
 
-def pays(device: torch.device) -> bool:
-    """Whether steps on this device are to be compiled."""
+def should_compile(device: torch.device) -> bool:
+    """Whether compiled steps are faster on this device."""
     return device.type == "cuda"
 
 
 def _memory(product: Tensor, count: int, buffers: Sequence[Tensor] | None) -> tuple[Tensor, Sequence[Tensor]]:
-    """Where scores are computed, and what is kept beside them."""
+    """Memory for the scores and for what is kept with them."""
     if buffers is not None:
         return product, buffers
     return product.clone(), [torch.empty_like(product) for _ in range(count)]
 
 
-def _add_exponentials(z: Tensor, line: Collected, *, dim: int, work: Tensor) -> Collected:
+def _add_exponentials(z: Tensor, line: OnlineStats, *, dim: int, work: Tensor) -> OnlineStats:
     now = torch.maximum(line.largest, z.amax(dim))
     torch.sub(z, now.unsqueeze(dim), out=work)
-    # -inf - -inf is no number, but there is nothing yet to be scaled down
-    kept = torch.where(line.largest == -torch.inf, 0.0, (line.largest - now).exp())
-    total = line.total * kept + work.exp_().sum(dim)
-    return Collected(now, total, line.plain, line.own, line.counts)
+    # -inf - -inf is NaN; there is no sum yet to scale down
+    factor = torch.where(line.largest == -torch.inf, 0.0, (line.largest - now).exp())
+    total = line.total * factor + work.exp_().sum(dim)
+    return OnlineStats(now, total, line.plain, line.own, line.counts)
 
 
 def _places(tile: Tile) -> tuple[Tensor, Tensor]:
-    """Where in a tile the targets of its rows are, (r, 1), and whether they are there at all."""
+    """Columns of a tile that hold the targets of its rows, (r, 1), and whether the tile holds them."""
     place = (tile.row_ids - tile.column_ids[:1])[:, None]
     last = len(tile.column_ids) - 1
     return place.clamp(0, last), (place >= 0) & (place <= last)

@@ -1,0 +1,1 @@
+"""Fused computations that hypvl needs and no library has."""
