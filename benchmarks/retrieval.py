@@ -7,13 +7,16 @@
   processes for reading.
 - ranking_ratio: the ranking alone, of given embeddings (D = 512): both directions with 100 kept of each query against
   the whole score matrices and a full argsort for each query.
-- --large N: N x N scores (D = 512) by themselves, in a process of its own: its extra peak memory and seconds.
+- --large N: N x N scores (D = 512) by themselves, in a process of its own: its extra peak memory and seconds. The
+  allocator of that process returns every freed block of 64 KiB or more to the system, so that the peak is of live
+  tensors and not of fragments of the heap (half as much again, and another figure each time); the seconds include it.
 
 Medians over runs in turn, on the wall; prints one JSON line.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -222,9 +225,9 @@ def _status(name: str) -> int:
 
 def large(size: int) -> dict[str, float]:
     code = "from benchmarks.retrieval import measure_large as m; import sys; m(sys.argv[1])"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(size)], capture_output=True, text=True, check=True
-    )  # fmt: skip
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 16)}  # glibc's; fixed, it does not grow
+    command = [sys.executable, "-c", code, str(size)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     memory, seconds, right = json.loads(done.stdout)
     return {"size": size, "extra_memory_mib": memory, "seconds": seconds, "sampled_rows_right": right}
 
