@@ -6,7 +6,7 @@ from typing import Protocol
 from hypvl.datasets.protocol import RetrievalSet
 from hypvl.errors import DataError
 from hypvl.metrics import ranking
-from hypvl.metrics.retrieval import (
+from hypvl.metrics.ranking import (
     average_precision_at_r,
     average_precision_at_r_chance,
     r_precision,

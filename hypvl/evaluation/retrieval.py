@@ -19,7 +19,7 @@ from hypvl.errors import DataError
 from hypvl.evaluation.further_positives import FurtherPositives, positive_metrics, right_positions
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.metrics import ranking
-from hypvl.metrics.retrieval import median_rank
+from hypvl.metrics.ranking import median_rank
 
 Resize: TypeAlias = Literal["squeeze", "crop"]
 

@@ -1,12 +1,20 @@
-"""Metrics: pure functions of score matrices, predictions or ranked lists. Shares are in percent.
+"""Metrics of rankings: pure functions of score matrices, predictions or ranked lists. Shares are in percent.
 
 Ties. Of equal scores the lower column index comes first, everywhere in this file and in
 :func:`hypvl.embedding.search.search`, so that a result depends on nothing but the scores. A constant score
 matrix therefore prefers class 0, and has the mean per-class accuracy of chance.
+
+With several right items per query, of which the R of a query are all to be found, R-precision and mAP@R say more than
+Recall@K, which is content with one of them.
+
+Sources: Musgrave et al. 2020 (arXiv 2003.08505), section 3.2, for R-precision and mAP@R; Chun et al. 2022
+(arXiv 2204.03359), section 5, for their use in retrieval of captions.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from math import comb
+import math
+from collections.abc import Collection, Hashable, Sequence
+from itertools import accumulate
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -71,43 +79,6 @@ def recall_from_ranks(ranks: Sequence[int | None], ks: Sequence[int]) -> dict[in
     return {k: 100.0 * sum(r is not None and r <= k for r in ranks) / len(ranks) for k in ks}
 
 
-def recall_at_k(
-    predictions: Mapping[int, Sequence[int]],
-    ground_truth: Mapping[int, Collection[int]],
-    *,
-    ks: Sequence[int],
-) -> dict[int, float]:
-    """Recall@K in percent of ranked lists.
-
-    100 * (queries with at least one right item in the first K) / (queries with ground truth). A query of the
-    ground truth without predictions is a miss; predictions for other queries do not count.
-
-    Args:
-        predictions: Query -> items, best first.
-        ground_truth: Query -> right items, at least one each.
-        ks: Cut-offs.
-    """
-    if not all(ground_truth.values()):
-        raise ValueError("ground_truth: a query has no right item; leave such queries out.")
-    queries = list(ground_truth)
-    ranked = [predictions.get(query, ()) for query in queries]
-    return recall_from_ranks(first_hit_ranks(ranked, [ground_truth[q] for q in queries]), ks)
-
-
-def retrieval_recall(
-    scores: Tensor, right: Sequence[Collection[int]], *, ks: Sequence[int] = (1, 5, 10)
-) -> dict[int, float]:
-    """Recall@K in percent of a score matrix (Q, K), ``right[q]`` being the right columns of row q.
-
-    Rows without a right column are no queries and do not count.
-    """
-    if len(right) != scores.shape[0]:
-        raise ValueError(f"right: got {len(right)} entries for {scores.shape[0]} queries; expected one each.")
-    queries = [q for q, items in enumerate(right) if items]
-    ranked = rank_keys(scores[queries], max(ks))
-    return recall_from_ranks(first_hit_ranks(ranked, [right[q] for q in queries]), ks)
-
-
 def recall_chance(right_counts: Sequence[int], gallery_size: int, *, ks: Sequence[int]) -> dict[int, float]:
     """Recall@K in percent that a random order of the gallery gets on average.
 
@@ -129,10 +100,89 @@ def recall_chance(right_counts: Sequence[int], gallery_size: int, *, ks: Sequenc
     chances = {}
     for k in ks:
         cut = min(k, gallery_size)
-        drawn = comb(gallery_size, cut)
-        hit = sum(n * (1.0 - comb(gallery_size - m, cut) / drawn) for m, n in counts.items())
+        drawn = math.comb(gallery_size, cut)
+        hit = sum(n * (1.0 - math.comb(gallery_size - m, cut) / drawn) for m, n in counts.items())
         chances[k] = 100.0 * hit / len(right_counts)
     return chances
+
+
+def median_rank(ranks: Sequence[int | None], gallery_size: int) -> float:
+    """Median rank of the first right item, 1 = first; the mean of the two in the middle of an even number.
+
+    Args:
+        ranks: Of each query; None = it has no right item in the gallery, which counts as the last place.
+        gallery_size: The last place.
+
+    Raises:
+        ValueError: without queries.
+    """
+    if not ranks:
+        raise ValueError("ranks: got no queries; expected at least one.")
+    return float(median(gallery_size if rank is None else rank for rank in ranks))
+
+
+def found_share(ranked: Sequence[Hashable], right: Collection[Hashable], k: int) -> float:
+    """Percent of the right items of one query that are among its first k: recall in the sense of the word.
+
+    (Recall@K of the retrieval literature is 100 as soon as one of them is there.)
+    """
+    wanted = _wanted(right)
+    return 100.0 * len(wanted.intersection(ranked[:k])) / len(wanted)
+
+
+def r_precision(ranked: Sequence[Hashable], right: Collection[Hashable]) -> float:
+    """Percent of the first R items of one query that are right, R = how many right items it has.
+
+    Args:
+        ranked: Items, best first, none twice; places beyond its end are wrong.
+        right: The right items, at least one. One that is not in the gallery cannot be found and still counts in R.
+    """
+    return found_share(ranked, right, len(_wanted(right)))
+
+
+def average_precision_at_r(ranked: Sequence[Hashable], right: Collection[Hashable]) -> float:
+    """AP@R of one query in percent: 100 / R * sum over the first R places i of precision(i) * [item i is right].
+
+    Args:
+        ranked: Items, best first, none twice; places beyond its end are wrong.
+        right: The right items, R >= 1 of them.
+    """
+    wanted = _wanted(right)
+    hits = [item in wanted for item in ranked[: len(wanted)]]
+    found = accumulate(hits)
+    total = math.fsum(
+        count / place for place, (count, hit) in enumerate(zip(found, hits, strict=True), 1) if hit
+    )
+    return 100.0 * total / len(wanted)
+
+
+def r_precision_chance(right_count: int, gallery_size: int, *, in_gallery: int | None = None) -> float:
+    """What :func:`r_precision` of a query is on average over random orders: each place is right with M / N.
+
+    Args:
+        right_count: R, at least 1.
+        gallery_size: N.
+        in_gallery: M, how many of the R are in the gallery; None = all.
+    """
+    present = _present(right_count, gallery_size, in_gallery)
+    return 100.0 * present / gallery_size * min(1.0, gallery_size / right_count)
+
+
+def average_precision_at_r_chance(
+    right_count: int, gallery_size: int, *, in_gallery: int | None = None
+) -> float:
+    """What :func:`average_precision_at_r` is on average over random orders.
+
+    Place i is right with probability M / N, and then (i - 1) (M - 1) / (N - 1) right ones are expected before it:
+    100 / R * sum over i <= R of (M / N) / i * (1 + (i - 1) (M - 1) / (N - 1)). Arguments as
+    :func:`r_precision_chance`.
+    """
+    present = _present(right_count, gallery_size, in_gallery)
+    share = present / gallery_size
+    others = (present - 1) / (gallery_size - 1) if gallery_size > 1 else 0.0
+    places = range(1, min(right_count, gallery_size) + 1)
+    total = math.fsum(share / i * (1.0 + (i - 1) * others) for i in places) if present else 0.0
+    return 100.0 * total / right_count
 
 
 def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
@@ -148,11 +198,6 @@ def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
     own = scores.gather(1, labels[:, None])  # (Q, 1)
     before = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]  # lower index wins a tie
     return 1 + ((scores > own) | ((scores == own) & before)).sum(dim=1)
-
-
-def topk_accuracy(scores: Tensor, labels: Tensor, *, k: int = 1) -> float:
-    """Percent of items whose right class is among the k best: (Q, C), (Q,) int64."""
-    return recall_from_ranks(label_ranks(scores, labels).tolist(), [k])[k]
 
 
 def mean_per_class_accuracy(
@@ -193,3 +238,19 @@ def _check_scores(scores: Tensor) -> None:
         raise ValueError(f"scores: got shape {tuple(scores.shape)}; expected (queries, keys).")
     if bool(scores.isnan().any()):
         raise ValueError("scores: got NaN; expected numbers, since NaN has no place in an order.")
+
+
+def _wanted(right: Collection[Hashable]) -> frozenset[Hashable]:
+    if not right:
+        raise ValueError("right: got no items; leave queries without a right item out.")
+    return frozenset(right)
+
+
+def _present(right_count: int, gallery_size: int, in_gallery: int | None) -> int:
+    present = right_count if in_gallery is None else in_gallery
+    if right_count < 1 or not 0 <= present <= min(right_count, gallery_size):
+        raise ValueError(
+            f"right_count: got {right_count}, {present} of them in a gallery of {gallery_size}; expected at "
+            "least 1, and no more in the gallery than it holds."
+        )
+    return present

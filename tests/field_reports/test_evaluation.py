@@ -15,14 +15,9 @@ from hypvl.embedding.encode import Encoding
 from hypvl.evaluation.protocol import EvaluationResult
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
 from hypvl.evaluation.zero_shot import ZeroShotClassification
-from hypvl.metrics.ranking import (
-    label_ranks,
-    mean_per_class_accuracy,
-    rank_keys,
-    retrieval_recall,
-    topk_accuracy,
-)
+from hypvl.metrics.ranking import label_ranks, mean_per_class_accuracy, rank_keys
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, image
+from tests.metrics.composed import retrieval_recall, topk_accuracy
 
 
 def encoding(batch_size: int = 4) -> Encoding:

@@ -16,10 +16,10 @@ from hypvl.metrics import (
     clustering,
     correlation,
     neighbours,
-    ranking,
     sentences,
     spread,
 )
+from tests.metrics.composed import retrieval_recall, topk_accuracy
 
 NAN = math.nan
 ROWS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
@@ -27,8 +27,8 @@ LABELS = torch.tensor([[0, 1, 2], [2, 1, 0]])
 
 #: Each metric that takes numbers, of scores or rows in which one is ``x``.
 METRICS: dict[str, Callable[[float], object]] = {
-    "recall": lambda x: ranking.retrieval_recall(torch.tensor([[1.0, x], [0.0, 1.0]]), [{0}, {1}], ks=[1]),
-    "top-k": lambda x: ranking.topk_accuracy(torch.tensor([[1.0, x], [0.0, 1.0]]), torch.tensor([0, 1])),
+    "recall": lambda x: retrieval_recall(torch.tensor([[1.0, x], [0.0, 1.0]]), [{0}, {1}], ks=[1]),
+    "top-k": lambda x: topk_accuracy(torch.tensor([[1.0, x], [0.0, 1.0]]), torch.tensor([0, 1])),
     "class metrics": lambda x: measure(torch.tensor([[1.0, x], [0.0, 1.0]]), [0, 1]),
     "class metrics of several": lambda x: measure(torch.tensor([[1.0, x], [0.0, 1.0]]), [[0], [1]]),
     "roc_auc": lambda x: classification.roc_auc([0.0, x], [0, 1]),

@@ -1,7 +1,7 @@
 """Metrics by hand, by their properties, and where they must refuse."""
 
-import itertools
 import math
+from itertools import permutations
 
 import pytest
 import torch
@@ -9,16 +9,20 @@ from hypothesis import given, settings, strategies as st
 
 from hypvl.metrics.ranking import (
     accuracy_chance,
+    average_precision_at_r,
+    average_precision_at_r_chance,
     first_hit_ranks,
+    found_share,
     label_ranks,
     mean_per_class_accuracy,
+    median_rank,
+    r_precision,
+    r_precision_chance,
     rank_keys,
-    recall_at_k,
     recall_chance,
     recall_from_ranks,
-    retrieval_recall,
-    topk_accuracy,
 )
+from tests.metrics.composed import retrieval_recall, topk_accuracy
 
 SCORES = torch.tensor([[0.9, 0.1, 0.5], [0.2, 0.3, 0.1], [0.4, 0.6, 0.5], [0.0, 0.1, 0.2]])
 
@@ -50,14 +54,6 @@ def test_infinities_have_their_place() -> None:
     assert rank_keys(torch.tensor([[-math.inf, 0.0, math.inf]]), 2).tolist() == [[2, 1]]
 
 
-def test_recall_of_lists_by_hand() -> None:
-    predictions = {"a": [7, 8, 9], "b": [9, 7, 8], "stranger": [7]}
-    truth = {"a": [8, 9], "b": [8], "silent": [7]}
-    # a is hit at 2, b at 3, silent has no predictions, the stranger does not count.
-    recalls = recall_at_k(predictions, truth, ks=(1, 2, 3))  # type: ignore[arg-type]
-    assert recalls == {1: 0.0, 2: pytest.approx(100 / 3), 3: pytest.approx(200 / 3)}
-
-
 def test_recall_of_a_matrix_by_hand() -> None:
     right = [{0}, {2}, {0, 2}, set()]  # ranks 1, 3, 2; the last row is no query
     assert retrieval_recall(SCORES, right, ks=(1, 2, 3)) == {
@@ -67,6 +63,7 @@ def test_recall_of_a_matrix_by_hand() -> None:
 
 def test_ranks_of_first_hits() -> None:
     assert first_hit_ranks([[3, 1, 2], [3, 1], []], [[2, 1], [0], [5]]) == [2, None, None]
+    assert first_hit_ranks([[7, 8, 9], [9, 7, 8], []], [[8, 9], [8], [7]]) == [2, 3, None]
     assert recall_from_ranks([2, None, 1, 11], (1, 2, 10)) == {1: 25.0, 2: 50.0, 10: 50.0}
 
 
@@ -80,7 +77,7 @@ def test_recall_chance_by_hand() -> None:
 def test_recall_chance_is_the_mean_over_all_orders() -> None:
     right = [{0, 2}, {1}]
     for k in (1, 2, 3, 4):
-        orders = list(itertools.permutations(range(4)))
+        orders = list(permutations(range(4)))
         recalls = [recall_from_ranks(first_hit_ranks([o, o], right), [k])[k] for o in orders]
         assert sum(recalls) / len(recalls) == pytest.approx(recall_chance([2, 1], 4, ks=(k,))[k])
 
@@ -126,9 +123,7 @@ def test_mean_per_class_equals_top1_for_equal_classes() -> None:
         (lambda: rank_keys(torch.zeros(1, 2), 0), "at least 1"),
         (lambda: recall_from_ranks([], [1]), "no queries"),
         (lambda: recall_from_ranks([1], [0]), r"\[0\]"),
-        (lambda: recall_at_k({}, {1: []}, ks=(1,)), "no right item"),
         (lambda: first_hit_ranks([[1]], []), "0 entries for 1"),
-        (lambda: retrieval_recall(torch.zeros(2, 2), [{0}]), "1 entries for 2"),
         (lambda: recall_chance([0], 3, ks=(1,)), "expected 1 … 3"),
         (lambda: recall_chance([4], 3, ks=(1,)), "expected 1 … 3"),
         (lambda: label_ranks(torch.zeros(2, 3), torch.tensor([0, 3])), "below 3"),
@@ -139,3 +134,59 @@ def test_mean_per_class_equals_top1_for_equal_classes() -> None:
 def test_wrong_arguments_are_named(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()  # type: ignore[operator]
+
+
+def test_median_ranks_by_hand() -> None:
+    assert median_rank([5, 1, 2], 10) == 2.0
+    assert median_rank([5, 1, 2, 4], 10) == 3.0
+    assert median_rank([5, None, None], 10) == 10.0
+    assert median_rank([1, None], 10) == 5.5
+
+
+def test_precisions_by_hand() -> None:
+    # Right: a, b, c, so R = 3. Of the first three x, a, b two are right, at places 2 and 3.
+    ranked = ["x", "a", "b", "y", "c"]
+    assert r_precision(ranked, "abc") == pytest.approx(100 * 2 / 3)
+    assert average_precision_at_r(ranked, "abc") == pytest.approx(100 * (1 / 2 + 2 / 3) / 3)
+    assert found_share(ranked, "abc", 5) == 100.0
+    assert found_share(ranked, "abc", 2) == pytest.approx(100 / 3)
+
+
+def test_an_item_outside_the_gallery_counts_in_r() -> None:
+    assert r_precision(["a", "x"], ["a", "lost"]) == 50.0
+    assert average_precision_at_r(["a", "x"], ["a", "lost"]) == 50.0
+    assert average_precision_at_r([], ["a"]) == r_precision([], ["a"]) == 0.0
+
+
+def test_one_right_item_gives_recall_at_1() -> None:
+    for ranked, hit in ((["a", "b"], 100.0), (["b", "a"], 0.0)):
+        assert r_precision(ranked, ["a"]) == average_precision_at_r(ranked, ["a"]) == hit
+
+
+def test_order_within_the_first_r_moves_only_the_average_precision() -> None:
+    early, late = ["a", "b", "x", "y"], ["x", "y", "a", "b"]
+    assert r_precision(early, "abcd") == r_precision(late, "abcd") == 50.0
+    assert average_precision_at_r(early, "abcd") > average_precision_at_r(late, "abcd")
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "outside"),
+    [(1, 1, 0), (1, 4, 0), (2, 5, 0), (3, 5, 0), (5, 5, 0), (3, 5, 1), (1, 4, 1), (6, 4, 3)],
+)
+def test_chance_of_precisions_is_the_mean_over_all_orders(count: int, size: int, outside: int) -> None:
+    orders = list(permutations(range(size)))
+    right = range(-outside, count - outside)  # negative ones are in no order
+    mean = sum(r_precision(order, right) for order in orders) / len(orders)
+    assert r_precision_chance(count, size, in_gallery=count - outside) == pytest.approx(mean)
+    mean = sum(average_precision_at_r(order, right) for order in orders) / len(orders)
+    assert average_precision_at_r_chance(count, size, in_gallery=count - outside) == pytest.approx(mean)
+
+
+def test_ranks_and_precisions_of_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="got no queries"):
+        median_rank([], 3)
+    with pytest.raises(ValueError, match="leave queries without a right item out"):
+        r_precision(["a"], [])
+    for function in (r_precision_chance, average_precision_at_r_chance):
+        with pytest.raises(ValueError, match=r"right_count: got 4, 4 of them in a gallery of 3"):
+            function(4, 3)

@@ -10,8 +10,9 @@ from hypvl.diagnostics.gap import align, centroid_distance, mean_intra_cosine
 from hypvl.evaluation.probes.kmeans import cluster_means, kmeans
 from hypvl.metrics.clustering import contingency, label_metrics, shape_metrics
 from hypvl.metrics.neighbours import neighbour_votes
-from hypvl.metrics.ranking import rank_keys, topk_accuracy
+from hypvl.metrics.ranking import rank_keys
 from hypvl.metrics.spread import mean_deviation, positive_self_similarity, uniformity
+from tests.metrics.composed import topk_accuracy
 from tests.parity.reference import cases, load, number
 
 PERCENT = ("purity", "hungarian_accuracy")

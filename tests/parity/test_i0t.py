@@ -20,10 +20,10 @@ from hypvl.evaluation.mean_removal import centre, flat_mean
 from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere, normalize
 from hypvl.losses.base import IMAGE, TEXT
-from hypvl.metrics.ranking import retrieval_recall
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.positions import stretch_positions
 from hypvl.training.learner import Learner
+from tests.metrics.composed import retrieval_recall
 from tests.parity.recipes import CONFIGS
 from tests.parity.reference import cases, load, number
 

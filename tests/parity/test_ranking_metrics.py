@@ -12,8 +12,9 @@ import torch
 
 from hypvl.metrics import classification, passages
 from hypvl.metrics.correlation import kendall_tau, pearson, spearman
-from hypvl.metrics.ranking import mean_per_class_accuracy, rank_keys, topk_accuracy
+from hypvl.metrics.ranking import mean_per_class_accuracy, rank_keys
 from hypvl.metrics.sentences import Distance, aggregate_correlations, triplet_accuracy
+from tests.metrics.composed import topk_accuracy
 from tests.parity.reference import cases, load, number
 
 CORRELATIONS = {

@@ -15,7 +15,8 @@ from hypvl.geometry.base import Geometry
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scorers import Cosine, ExteriorAngle, NegativeDistance, Scorer
 from hypvl.geometry.sphere import Sphere
-from hypvl.metrics.ranking import mean_per_class_accuracy, rank_keys, topk_accuracy
+from hypvl.metrics.ranking import mean_per_class_accuracy, rank_keys
+from tests.metrics.composed import topk_accuracy
 from tests.parity.recipes import tolerance
 from tests.parity.reference import cases, load, number
 
