@@ -1,7 +1,7 @@
 """Checkpoint files of a run: written whole or not at all, verified, found again, and removed when they are old.
 
-A checkpoint is a ZIP archive with a CRC-32 of every member (:mod:`hypvl.io.archives`): what is verified lies in the
-file itself, so that no file beside it can be lost, be older than it, or be missing for a run of an earlier version.
+A checkpoint is a ZIP archive with a CRC-32 of every member (:mod:`hypvl.io.archives`), so that it is verified without a
+second file that could be lost or be out of date.
 """
 
 import contextlib
@@ -32,21 +32,21 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], *, name: str, keep: 
     """Write ``state`` to ``folder/name`` and point ``last_checkpoint.txt`` at it (call on rank 0).
 
     The file gets its name only when it is complete and on disk; older periodic checkpoints beyond ``keep``
-    are removed afterwards. Those of a later iteration stay and do not count: after the pointer was set back, they
-    belong to another continuation.
+    are removed afterwards. Those of a later iteration stay and do not count: they belong to another continuation, from
+    before the pointer was set back.
 
     Args:
         folder: The run's folder.
         state: What to save.
         name: File name.
-        keep: How many periodic checkpoints stay, at least 1; None = all.
+        keep: How many periodic checkpoints are retained, at least 1; None = all.
 
     Returns:
         The path written.
 
     Raises:
         ValueError: for ``keep`` below 1; nothing was written.
-        OSError: when it cannot be written (a full disk); what was there is still there.
+        OSError: when it cannot be written (a full disk); the files that were there are unchanged.
     """
     if keep is not None and keep < 1:
         raise ValueError(f"keep: got {keep}; expected at least 1, or None for all.")
@@ -60,9 +60,9 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], *, name: str, keep: 
 
 
 def newest_good(folder: Path) -> Path | None:
-    """The newest checkpoint whose content is whole, None for a folder without any.
+    """The newest checkpoint that is not damaged, None for a folder without any.
 
-    It is that of ``last_checkpoint.txt``; where it is damaged, the one before it, with a warning.
+    It is the one ``last_checkpoint.txt`` names; if that is damaged, the one before it, with a warning.
 
     Raises:
         CheckpointError: when every one is damaged.
@@ -70,8 +70,8 @@ def newest_good(folder: Path) -> Path | None:
     last = last_checkpoint(folder)
     if last is None:
         return None
-    found = checkpoints(folder)
-    older = found[found.index(last) + 1 :] if last in found else found
+    every = checkpoints(folder)
+    older = every[every.index(last) + 1 :] if last in every else every
     damaged = []
     for path in (last, *older):
         damage = zip_damage(path)
@@ -86,27 +86,27 @@ def newest_good(folder: Path) -> Path | None:
 
 
 class RunFolder:
-    """A run's folder: by one run at a time, and never a new run over an old one. Used by rank 0, as a context.
+    """A run's folder: used by one run at a time, and never by a new run over an old one. A context of rank 0.
 
     Args:
-        folder: Where; it need not exist.
+        folder: Its path; it need not exist.
         resume: Continue the run in it.
     """
 
     def __init__(self, folder: Path, *, resume: bool) -> None:
         self.folder = folder
         self.resume = resume
-        self._held = contextlib.ExitStack()
+        self._stack = contextlib.ExitStack()
         self._locked = False
 
     def __enter__(self) -> "RunFolder":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._held.close()
+        self._stack.close()
 
     def start(self) -> Path | None:
-        """The checkpoint to continue from; None starts at iteration 0. Nothing is made where there is no folder.
+        """The checkpoint to continue from; None starts at iteration 0. A folder that does not exist is not made.
 
         Raises:
             ConfigError: when another run is in the folder, or it holds one and ``resume`` is False.
@@ -119,11 +119,11 @@ class RunFolder:
             if path is None:
                 logger.warning("--resume: no checkpoint in {}; starting at iteration 0", self.folder)
             return path
-        self._refuse_a_run()
+        self._check_empty()
         return None
 
     def make(self) -> None:
-        """Make the folder if it is not there.
+        """Make the folder if it does not exist.
 
         Raises:
             ConfigError: when that is not possible, or another run has made it since :meth:`start`.
@@ -136,12 +136,12 @@ class RunFolder:
             ) from error
         if not self._locked:
             self._lock()
-            self._refuse_a_run()
+            self._check_empty()
 
     def _lock(self) -> None:
-        """Keep others out, and remove what killed runs left half written."""
+        """Lock the folder against other runs, and remove half-written files of killed ones."""
         try:
-            self._held.enter_context(exclusive_lock(self.folder / LOCK_NAME, wait=False))
+            self._stack.enter_context(exclusive_lock(self.folder / LOCK_NAME, wait=False))
         except BlockingIOError as error:
             raise ConfigError(
                 f"--output-dir: another run is writing into {self.folder}; wait for its end, or name another folder."
@@ -154,17 +154,17 @@ class RunFolder:
                 logger.info("removing {}, which an interrupted run left", part)
                 part.unlink()
 
-    def _refuse_a_run(self) -> None:
+    def _check_empty(self) -> None:
         last = last_checkpoint(self.folder)
         metrics = self.folder / METRICS_NAME
         if last is not None:
-            held = last.name
+            content = last.name
         elif metrics.is_file() and metrics.stat().st_size:
-            held = f"{METRICS_NAME}, without a checkpoint"
+            content = f"{METRICS_NAME}, without a checkpoint"
         else:
             return
         raise ConfigError(
-            f"--output-dir: {self.folder} already holds a run ({held}); add --resume to continue it, "
+            f"--output-dir: {self.folder} already holds a run ({content}); add --resume to continue it, "
             "or name another folder."
         )
 

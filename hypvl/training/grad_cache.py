@@ -20,7 +20,8 @@ from hypvl.losses.base import LossOutput, PairContext, View
 from hypvl.training.learner import Learner, Rows, rows_of
 from hypvl.training.step import GradientAverage, Precision
 
-# Largest relative difference that is rounding: another kernel, packed texts. A batch statistic of two rows is far off.
+# Largest relative difference that counts as rounding (other kernels, packed texts); batch statistics of two rows
+# differ by far more.
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
 _ROUNDING_16_BIT = 5e-2
 _ADVICE = (
@@ -30,7 +31,7 @@ _ADVICE = (
 
 
 @dataclass(frozen=True)
-class _Remembered:
+class _FirstPass:
     """One view after the first pass.
 
     Args:
@@ -54,7 +55,7 @@ class GradCache:
     3. Every micro-batch again with its random numbers, now with a graph, and backward from the kept gradients.
 
     Then gradients are averaged over ranks, once. Time: one more forward pass of the trunks, so about 4/3 of the direct
-    step. Memory: the activations of one micro-batch of one view, and what is kept of a row (its inputs and outputs).
+    step. Memory: the activations of one micro-batch of one view, and inputs and outputs of every row.
 
     Trunks whose rows depend on each other are refused, as are those that keep something from one call to the next:
     the first step looks for both. With dropout a row draws other numbers than in the direct step, unless the
@@ -89,20 +90,20 @@ class GradCache:
     ) -> tuple[LossOutput, PairContext]:
         """Loss of the batch and its gradients, added into ``.grad``; arguments as for ``forward_backward``."""
         learner = learner_of(module)
-        first = not self._checked
-        if first:
+        check = not self._checked
+        if check:
             self._check(learner, batch, precision=precision)
         with precision.autocast(), torch.no_grad():
-            remembered = {view: self._remember(learner, view, batch) for view in learner.views}
+            passes = {view: self._first(learner, view, batch) for view in learner.views}
         with precision.autocast():
             output, ctx = learner.loss_from_trunks(
-                {view: kept.trunk for view, kept in remembered.items()}, batch
+                {view: first_pass.trunk for view, first_pass in passes.items()}, batch
             )
         scaler.scale(output.total).backward()
         with _forked(precision.device):
-            for view, kept in remembered.items():
-                if kept.trunk.grad is not None:  # frozen, or nothing looked at it
-                    self._again(learner, view, kept, precision=precision, check=first)
+            for view, first_pass in passes.items():
+                if first_pass.trunk.grad is not None:  # else frozen, or no term uses it
+                    self._again(learner, view, first_pass, precision=precision, check=check)
         self.average(learner.parameters())
         self._checked = True
         return output, ctx
@@ -113,21 +114,23 @@ class GradCache:
             for view in learner.views:
                 check_rows_independent(learner, view, rows_of(view, batch))
 
-    def _remember(self, learner: Learner, view: View, batch: Mapping[str, Any]) -> _Remembered:
+    def _first(self, learner: Learner, view: View, batch: Mapping[str, Any]) -> _FirstPass:
         inputs = rows_of(view, batch).split(self.micro_batch)
         states, parts = [], []
         for rows in inputs:
             states.append(rng_state(rows.values.device))
             parts.append(learner.trunk(view, rows))
         trained = view.grad and any(p.requires_grad for p in learner.encoder(view).parameters())
-        return _Remembered(inputs, states, torch.cat(parts).requires_grad_(trained))
+        return _FirstPass(inputs, states, torch.cat(parts).requires_grad_(trained))
 
     def _again(
-        self, learner: Learner, view: View, kept: _Remembered, *, precision: Precision, check: bool
+        self, learner: Learner, view: View, first_pass: _FirstPass, *, precision: Precision, check: bool
     ) -> None:
-        assert kept.trunk.grad is not None
-        features, gradients = kept.trunk.split(self.micro_batch), kept.trunk.grad.split(self.micro_batch)
-        for rows, state, before, gradient in zip(kept.inputs, kept.states, features, gradients, strict=True):
+        trunk_grad = first_pass.trunk.grad
+        assert trunk_grad is not None
+        features, gradients = first_pass.trunk.split(self.micro_batch), trunk_grad.split(self.micro_batch)
+        parts = zip(first_pass.inputs, first_pass.states, features, gradients, strict=True)
+        for rows, state, before, gradient in parts:
             set_rng_state(state, rows.values.device)
             with precision.autocast():
                 trunk = learner.trunk(view, rows)
@@ -156,9 +159,9 @@ def _forked(device: torch.device) -> contextlib.AbstractContextManager[None]:
 
 
 def check_no_batch_statistics(learner: Learner) -> None:
-    """Refuse trunks with norms that look at the batch or move running statistics in ``forward``.
+    """Refuse trunks with norms that use batch statistics, or that update running statistics in ``forward``.
 
-    Heads may have them: they see the whole batch once.
+    Heads may have them: they see the whole batch, once.
 
     Args:
         learner: In the mode it is trained in.
@@ -175,7 +178,7 @@ def check_no_batch_statistics(learner: Learner) -> None:
                 path = f"model.{trunk}.{name}" if name else f"model.{trunk}"
                 raise ConfigError(
                     f"train.grad_cache.micro_batch: {path} is a {type(module).__name__}, whose statistics would be "
-                    f"those of a micro-batch or move twice per step; {_ADVICE}"
+                    f"those of a micro-batch or change twice per step; {_ADVICE}"
                 )
 
 

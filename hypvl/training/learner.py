@@ -14,13 +14,13 @@ from hypvl.losses.base import LossOutput, Objective, PairContext, View
 from hypvl.models.dual_encoder import DualEncoder, constrain_modules_
 from hypvl.training.step import to_device
 
-# Switches of the demo's mapper, by how the names begin of what they add to a batch.
+# First letters of an entry of a batch -> the switch of the demo's mapper that adds it.
 _DEMO_SWITCHES = {"box_": "boxes", "negative_": "negatives", "short_": "short"}
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What an encoder is given.
+    """Inputs of an encoder.
 
     Args:
         values: Images or tokens, (R, ...).
@@ -40,10 +40,10 @@ class Rows:
 
 
 def rows_of(view: View, batch: Mapping[str, Any]) -> Rows:
-    """What a batch has for a view.
+    """The inputs that a batch holds for a view.
 
     Raises:
-        ConfigError: when it has nothing.
+        ConfigError: when it holds none.
     """
     if view.modality == "image":
         return Rows(lookup(batch, view.source))
@@ -54,14 +54,14 @@ def rows_of(view: View, batch: Mapping[str, Any]) -> Rows:
 
 
 class Learner(nn.Module):
-    """What is trained, and what DDP wraps.
+    """The module that is trained and that DDP wraps.
 
     Args:
         model: The model; it is the encoder named "student".
         objective: Named loss terms.
 
     Raises:
-        ValueError: when a term asks for an encoder that is not here.
+        ValueError: when a term asks for another encoder than "student".
     """
 
     def __init__(self, model: DualEncoder, objective: Objective) -> None:
@@ -72,7 +72,7 @@ class Learner(nn.Module):
         for view in self.views:
             if view.encoder != "student":
                 raise ValueError(
-                    f"view {view}: encoder {view.encoder!r} is not here; this learner has 'student'."
+                    f"view {view}: got encoder {view.encoder!r}; expected 'student', the only one of this learner."
                 )
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[LossOutput, PairContext]:
@@ -91,7 +91,7 @@ class Learner(nn.Module):
         self.model.textual.compile(*args, **kwargs)
 
     def trunk(self, view: View, rows: Rows) -> Tensor:
-        """What the encoder of a view makes of its inputs: (R, width), without gradient if the view has none."""
+        """Output of the encoder of a view: (R, width), without gradient if the view has none."""
         with torch.set_grad_enabled(view.grad and torch.is_grad_enabled()):
             if view.modality == "image":
                 return self.model.encode_image(rows.values, stage="trunk")
@@ -105,11 +105,11 @@ class Learner(nn.Module):
     def loss_from_trunks(
         self, trunks: Mapping[View, Tensor], batch: Mapping[str, Any]
     ) -> tuple[LossOutput, PairContext]:
-        """Everything after the trunks: heads, geometry and loss terms, which may look at the whole batch.
+        """Loss of the local batch from the outputs of its trunks: heads, geometry and loss terms.
 
         Args:
-            trunks: Each declared view's :meth:`trunk` of the whole local batch.
-            batch: That batch.
+            trunks: Output of :meth:`trunk` for each declared view, of the whole local batch.
+            batch: The local batch.
         """
         features = {}
         for view, trunk in trunks.items():
@@ -119,9 +119,9 @@ class Learner(nn.Module):
         return self.objective(ctx), ctx
 
     def constrain_(self) -> None:
-        """Clamp every learned parameter that has a range (curvature, scales); before each step.
+        """Clamp every learned parameter that has a range (curvature, scales); called before each step.
 
-        Every module of the model and the objective that has a ``constrain_()``, however deep it lies, is asked once.
+        Calls ``constrain_()`` of every module of the model and the objective that has one.
         """
         if hasattr(self.model, "constrain_"):
             self.model.constrain_()
@@ -129,18 +129,19 @@ class Learner(nn.Module):
             constrain_modules_(self.model.modules())
         constrain_modules_(self.objective.modules())
 
-    def update_(self, *contexts: PairContext, happened: Tensor | None = None) -> None:
+    def update_(self, *contexts: PairContext, stepped: Tensor | None = None) -> None:
         """Let terms (queues, thresholds) and the model (running statistics) change state.
 
-        Called once after a step that really happened, with the context of its forward pass, or of each part of it
-        in order.
+        Called once after an optimizer step that was not skipped, with the context of its forward pass, or of each
+        part of it in order.
 
         Args:
             contexts: Of the step.
-            happened: 0-dim bool on the device: where it is false, buffers keep their values. It is not waited for.
+            stepped: 0-dim bool on the device, which is not waited for: where it is false (a skipped step), buffers keep
+                their values. None = true.
         """
         with torch.no_grad():
-            before = [] if happened is None else self._buffers_of_updates()
+            before = [] if stepped is None else self._buffers_of_updates()
             self.objective.update_(*contexts)
             views = [view for view in self.views if view.encoder == "student"]
             for ctx in contexts:
@@ -150,14 +151,14 @@ class Learner(nn.Module):
                 )
             for module, name, buffer, old in before:
                 new = getattr(module, name)
-                kept = torch.where(cast(Tensor, happened), new, old)
+                value = torch.where(cast(Tensor, stepped), new, old)
                 if new is buffer:
-                    buffer.copy_(kept)
+                    buffer.copy_(value)
                 else:  # the term has put another tensor there, perhaps of another shape
-                    setattr(module, name, kept)
+                    setattr(module, name, value)
 
     def _buffers_of_updates(self) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
-        """What :meth:`update_` may change: module, name, buffer and a copy of it."""
+        """Buffers that :meth:`update_` may change: module, name, buffer and a copy of it."""
         changing = (self.objective, self.model.image_transforms, self.model.text_transforms)
         return [
             (part, name, buffer, buffer.clone())
@@ -176,7 +177,7 @@ def mean_embedding(learner: Learner, loader: Iterable[Mapping[str, Any]], *, sam
     """Normalised mean of the embeddings of training images and texts (a collective).
 
     Args:
-        learner: Whose model encodes; left in its mode.
+        learner: Its model encodes, and is left in its mode.
         loader: Local training batches.
         samples: How many samples over all ranks, at least.
 
@@ -207,7 +208,7 @@ def lookup(batch: Mapping[str, Any], source: str) -> Tensor:
     """The tensor at ``source`` ("image", "crops.1") of a batch.
 
     Raises:
-        ConfigError: naming what the batch has, and what to do.
+        ConfigError: naming the entries of the batch, and what to do.
     """
     value: Any = batch
     for part in source.split("."):

@@ -32,12 +32,10 @@ class StepResult:
         batch: The local batch (on the device), with naive accumulation its last part.
         grad_norm: Norm of all gradients before clipping (0-dim, on the device).
         lr: Learning rate of the first parameter group in this step.
-        stepped: Whether the step happened: skipped are those whose loss or gradients are not finite (0-dim bool, on
-            the device).
+        stepped: False for a skipped step, whose loss or gradients are not finite (0-dim bool, on the device).
         data_seconds: Time spent waiting for the batch.
         seconds: Wall time of the whole step, waiting included.
-        ctx: What the objective saw of the step: features and embeddings of its views; with naive accumulation, of the
-            last part.
+        ctx: Features and embeddings of the views in the step; with naive accumulation, of its last part.
     """
 
     output: LossOutput
@@ -51,7 +49,7 @@ class StepResult:
 
 
 class Hook:
-    """Something that happens around the steps; every method is optional and runs on every rank."""
+    """Code that runs around the steps: every method is optional, and called on every rank."""
 
     def before_train(self, trainer: "Trainer") -> None:
         """Called once before the first step of this process."""
@@ -72,9 +70,9 @@ class Trainer:
 
     Args:
         learner: Model and objective.
-        module: What is called: ``learner``, or DDP around it.
+        module: Called for the loss: ``learner``, or DDP around it.
         optimizer: Over the learner's trainable parameters.
-        scheduler: Stepped after each step, in fp16 after each one that happened.
+        scheduler: Advances after each step; in fp16 only after each one that was not skipped.
         loader: Yields local batches for ever, starting at ``consumed``.
         precision: Mixed precision.
         scaler: Gradient scaler (idle unless fp16).
@@ -82,13 +80,13 @@ class Trainer:
         global_batch_size: Samples per step over all ranks.
         epoch_size: Samples per epoch.
         clip_norm: Gradient clipping, None = off.
-        cache: Encodes the batch in micro-batches; None = at once.
+        cache: Encodes the batch in micro-batches; None = whole.
         naive_parts: Batches of the loader per step, whose losses are averaged; 1 = the usual step.
         average: Takes the mean over ranks where there are several parts.
         hooks: Called in order.
         iteration: Steps done (skipped ones count).
         stop_requested: Set by a hook, on every rank, to end after the current step.
-        signals: What the processes are asked from outside.
+        signals: Requests from outside to save or to stop.
     """
 
     learner: Learner
@@ -110,7 +108,7 @@ class Trainer:
     stop_requested: bool = False
     signals: Signals = field(default_factory=Signals)
     parameters: list[Tensor] = field(init=False)
-    _proven: bool = field(init=False, default=False)
+    _first_step_done: bool = field(init=False, default=False)
     _waited: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
@@ -149,17 +147,16 @@ class Trainer:
                     hook.close(self)
 
     def _fetch(self, batches: Iterator[Mapping[str, Any]]) -> list[Mapping[str, Any]] | None:
-        """The batches of the next step on the host; None when the run is asked to stop instead.
+        """The batches of the next step, on the host; None when the run is asked to stop instead.
 
-        Nothing but data is taken before the ranks have agreed on a step, so that the state at a stop is that between
-        two steps, however long one of them has waited.
+        Until the ranks have agreed on the step, only data is taken: at a stop the state is that between two steps.
         """
         self._waited = 0.0
         started = time.perf_counter()
         try:
             self.signals.interruptible = True
             try:
-                if self.signals.asked_to_stop:  # before it could raise
+                if self.signals.asked_to_stop:  # before `interruptible` was set
                     return None
                 return [next(batches) for _ in range(self.naive_parts)]
             finally:
@@ -170,7 +167,7 @@ class Trainer:
         except DataError:
             if not self.signals.asked_to_stop:
                 raise
-            return None  # a worker that was starting has heard the signal, too
+            return None  # a worker that was starting got the signal, too
 
     def _forward_backward(self, parts: list[Mapping[str, Any]]) -> tuple[LossOutput, list[PairContext]]:
         settings: dict[str, Any] = {"precision": self.precision, "scaler": self.scaler}
@@ -186,11 +183,11 @@ class Trainer:
                 output, ctx = forward_backward(self.module, batch, cache=self.cache, **settings)
                 result = output, [ctx]
         except ValueError as error:
-            if self._proven:
+            if self._first_step_done:
                 raise
-            # Parts that do not fit each other say so the first time they are called; later it is our mistake.
+            # Parts of the config that do not fit each other raise in the first step; a later error is a bug.
             raise ConfigError(f"the first step is not possible: {error}") from error
-        self._proven = True
+        self._first_step_done = True
         return result
 
     def _step(self, parts: list[Mapping[str, Any]]) -> StepResult:
@@ -203,11 +200,13 @@ class Trainer:
         grad_norm, stepped = optimizer_step(
             self.optimizer, self.parameters, scaler=self.scaler, clip_norm=self.clip_norm, loss=output.total
         )
-        asked = self.scaler.is_enabled() or stepped.device.type == "cpu"  # elsewhere asking means waiting
+        known = (
+            self.scaler.is_enabled() or stepped.device.type == "cpu"
+        )  # elsewhere reading it waits for the device
         if not self.scaler.is_enabled() or stepped:
             self.scheduler.step()
-        if not asked:
-            self.learner.update_(*contexts, happened=stepped)
+        if not known:
+            self.learner.update_(*contexts, stepped=stepped)
         elif stepped:
             self.learner.update_(*contexts)
         self.iteration += 1

@@ -1,6 +1,6 @@
-"""Signals of a run: SIGTERM and Ctrl-C save and stop it, SIGUSR1 saves it and lets it go on.
+"""Signals of a run: SIGTERM and Ctrl-C save and stop it, SIGUSR1 saves it and training continues.
 
-A second SIGTERM or Ctrl-C is obeyed at once, without saving.
+A second SIGTERM or Ctrl-C ends the process at once, without saving.
 """
 
 import os
@@ -15,32 +15,32 @@ from torch.distributed import ProcessGroup
 
 from hypvl import distributed
 
-# `timeout`, schedulers and launchers send one request to the process and to its group: what comes this close is one.
+# Seconds. `timeout`, schedulers and launchers signal the process and its group: signals this close are one request.
 TOGETHER = 1.0
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _SAVE = signal.SIGUSR1
 
 
 class Interrupted(BaseException):
-    """A request to stop came while the run waited for data. No Exception: nothing between may swallow it."""
+    """A request to stop came while the run waited for data. A BaseException, so that no handler swallows it."""
 
 
 class Signals:
-    """What the processes of a run were asked to do; signals are caught while it is entered as a context.
+    """Requests that signals made; they are caught while this context is entered.
 
-    In a thread other than the main one, where Python does not give signals, nothing is caught.
+    Outside the main thread, where Python delivers no signals, nothing is caught.
 
     Attributes:
         stop: The signal that asked the run to stop, as the ranks agreed, or None.
-        save: A checkpoint was asked for, as the ranks agreed; whoever saves it sets it back.
-        interruptible: Set while waiting for what may never come: a request to stop then raises :class:`Interrupted`.
+        save: A checkpoint was requested, as the ranks agreed; the hook that saves it resets this.
+        interruptible: Set while the run waits for data: a request to stop then raises :class:`Interrupted`.
     """
 
     def __init__(self) -> None:
         self.stop: signal.Signals | None = None
         self.save = False
         self.interruptible = False
-        self._stop: signal.Signals | None = None  # what this process alone has heard
+        self._stop: signal.Signals | None = None  # signals of this process alone
         self._save = False
         self._previous: dict[signal.Signals, Any] = {}
         self._group: ProcessGroup | None = None
@@ -72,13 +72,13 @@ class Signals:
 
     @property
     def asked_to_stop(self) -> bool:
-        """Whether this process was; the others may not know yet."""
+        """Whether this process got a request to stop; the others may not know yet."""
         return self._stop is not None
 
     def agree(self) -> None:
-        """Let every rank know what any rank was asked (a collective; the device is not waited for)."""
-        heard, self._save = [*(self._stop is number for number in _STOP), self._save], False
-        *stops, save = distributed.any_rank(heard, group=self._group)
+        """Share the requests of every rank with all ranks (a collective; the device is not waited for)."""
+        own, self._save = [*(self._stop is number for number in _STOP), self._save], False
+        *stops, save = distributed.any_rank(own, group=self._group)
         self.stop = next((number for number, wanted in zip(_STOP, stops, strict=True) if wanted), None)
         self.save = self.save or save
 
@@ -95,7 +95,7 @@ class Signals:
             raise Interrupted
 
     def _leave_at_the_second(self) -> None:
-        """In a thread, which hears of signals also while the main one waits for another process or the device."""
+        """Runs in a thread, which sees signals also while the main one waits for another process or the device."""
         first: float | None = None
         while received := self._read.recv(64):
             for number in received:
@@ -110,5 +110,5 @@ class Signals:
 
 
 def exit_code(number: signal.Signals) -> int:
-    """What shells report for a process that a signal ended: 128 + its number."""
+    """The exit code that shells report for a process that a signal ended: 128 + its number."""
     return 128 + int(number)

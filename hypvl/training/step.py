@@ -28,7 +28,7 @@ class Precision:
 
     @classmethod
     def choose(cls, amp: Amp, device: torch.device) -> "Precision":
-        """Precision that ``train.amp`` asks for.
+        """The precision for a value of ``train.amp``.
 
         Args:
             amp: "bf16", "fp16", "fp32" (the same as False), or "auto": bf16 where the hardware has it, else fp16
@@ -56,13 +56,13 @@ class Precision:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def wire(self, *, compress: bool) -> torch.dtype | None:
-        """What gradients are sent as between GPUs; None = as they are.
+        """The dtype in which gradients travel between GPUs; None = their own.
 
-        The 16 bits of the forward pass. Only a scaled loss keeps gradients inside the range of fp16: unscaled ones,
-        as bf16's are, would lose their small entries in it.
+        It is that of the forward pass. Gradients of bf16 never travel in fp16: without a loss scale their small
+        entries would be lost in its range.
 
         Args:
-            compress: Whether 16 bits are wanted; on CPUs, and in full precision, they are never used.
+            compress: Whether to send 16 bits; on CPUs, and in full precision, they are never used.
         """
         return self.dtype if compress and self.device.type == "cuda" else None
 
@@ -72,9 +72,9 @@ class Precision:
 
 
 class GradientAverage:
-    """Mean over ranks of the gradients, taken once per step: what DDP leaves behind, without its reducer.
+    """Mean over ranks of the gradients, as DDP gives it, for steps of several backward passes.
 
-    A step whose gradients come from several backward passes calls it after the last one.
+    Called once per step, after the last backward pass.
 
     Args:
         wire: Send gradients in this dtype (torch.float16 halves the traffic); None = as they are.
@@ -184,21 +184,21 @@ def optimizer_step(
     clip_norm: float | None,
     loss: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Unscale, clip and step, then clear the gradients; where something is not finite, no step (a collective).
+    """Unscale, clip and step, then clear the gradients; a step that is not finite is skipped (a collective).
 
-    The ranks agree: a loss that is not finite on one of them, or gradients that are not, leave weights, moments and
-    step counts as they are on all of them. Nothing waits for the device where the optimizer itself can leave a step
-    out (the fused ones); others are asked first, and so is fp16.
+    The ranks agree: when the loss or a gradient is not finite on one of them, weights, moments and step counts stay as
+    they are on all of them. Fused optimizers skip on the device, and nothing waits for it; with others and in fp16 the
+    host reads first whether to skip.
 
     Args:
-        optimizer: What steps.
-        parameters: Whose gradient norm is taken and clipped.
+        optimizer: The optimizer.
+        parameters: Their gradient norm is measured and clipped.
         scaler: The run's scaler; overflow lowers its scale.
         clip_norm: Largest allowed norm of all gradients together; None = only measured.
         loss: This rank's loss, 0-dim.
 
     Returns:
-        The gradient norm before clipping and whether the step happened, both 0-dim and on the device.
+        The gradient norm before clipping, and False for a skipped step; both 0-dim and on the device.
     """
     scaler.unscale_(optimizer)
     parameters = list(parameters)

@@ -42,7 +42,7 @@ def test_views_have_one_order_also_where_only_the_gradient_differs() -> None:
 
 
 def test_an_encoder_that_is_not_here_is_named() -> None:
-    with pytest.raises(ValueError, match="encoder 'teacher' is not here"):
+    with pytest.raises(ValueError, match="got encoder 'teacher'; expected 'student'"):
         Learner(tiny_model("clip"), Objective({"a": Mean(View("image", "image", "teacher"))}))
 
 
@@ -105,7 +105,7 @@ def test_stats_name_curvature_and_scale() -> None:
     assert stats["logit_scale"] == pytest.approx(1 / 0.07, rel=1e-5)
 
 
-def test_a_step_that_did_not_happen_is_taken_back_on_the_device() -> None:
+def test_a_skipped_step_restores_the_buffers_on_the_device() -> None:
     """Where the host does not know: buffers changed in place and put anew, also of another shape."""
 
     class Counting(Mean):
@@ -122,9 +122,9 @@ def test_a_step_that_did_not_happen_is_taken_back_on_the_device() -> None:
     learner = Learner(tiny_model("clip"), Objective({"a": term}, warmup={"a": [1, 3]}))
     _, ctx = learner(tiny_batch())
     total = term.total
-    learner.update_(ctx, happened=torch.tensor(True))
+    learner.update_(ctx, stepped=torch.tensor(True))
     assert (learner.objective.steps.item(), total.tolist(), term.rows.tolist()) == (1, [1, 1], [0, 1, 2])
     term.rows = torch.full((1,), 5.0)
-    learner.update_(ctx, happened=torch.tensor(False))
+    learner.update_(ctx, stepped=torch.tensor(False))
     assert (learner.objective.steps.item(), total.tolist(), term.rows.tolist()) == (1, [1, 1], [5, 5, 5])
     assert term.total is total

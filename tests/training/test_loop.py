@@ -154,7 +154,7 @@ class Epochs(LossTerm):
         self.epochs += 1
 
 
-def test_terms_hear_of_epochs_and_of_steps_that_happened() -> None:
+def test_terms_are_told_of_epochs_and_of_steps_that_were_not_skipped() -> None:
     term = Epochs()
     learner = Learner(tiny_model("clip"), Objective({"count": term}))
     trainer(learner, iterations=7).run()  # 7 steps of 8 samples, 24 an epoch: epochs begin at 0, 3, 6

@@ -127,7 +127,7 @@ def test_a_renamed_target_or_argument_is_no_difference(
 ) -> None:
     part = "tests.config.parts.Part"
     (tmp_path / "renames.json").write_text(
-        json.dumps({"targets": {"old.Part": part}, "arguments": {part: {"width": "features"}}})
+        json.dumps({"targets": {"old.Part": part}, "arguments": {part: {"width": "features"}}, "values": {}})
     )
     monkeypatch.setattr(reader, "RENAMES", tmp_path / "renames.json")
     reader._rename_table.cache_clear()

@@ -64,7 +64,7 @@ def _adamw(*, fused: bool) -> tuple[nn.Parameter, torch.optim.Optimizer]:
     ("gradient", "loss"),
     [(float("nan"), 1.0), (float("inf"), 1.0), (1.0, float("nan")), (1.0, -float("inf"))],
 )
-def test_what_is_not_finite_is_a_step_that_did_not_happen(
+def test_a_step_that_is_not_finite_is_skipped(
     fused: bool, clip: float | None, gradient: float, loss: float
 ) -> None:
     """Weights, moments and step counts are those of a run without the bad step."""
@@ -72,15 +72,15 @@ def test_what_is_not_finite_is_a_step_that_did_not_happen(
     states = []
     for steps in ([(0.5, 2.0), (gradient, loss), (0.25, 1.0)], [(0.5, 2.0), (0.25, 1.0)]):
         parameter, optimizer = _adamw(fused=fused)
-        happened = []
+        taken = []
         for value, total in steps:
             parameter.grad = torch.tensor([1.0, value])
             _, stepped = optimizer_step(
                 optimizer, [parameter], scaler=scaler, clip_norm=clip, loss=torch.tensor(total)
             )
             assert parameter.grad is None
-            happened.append(bool(stepped))
-        assert happened == [value == 0.5 or (value, total) == (0.25, 1.0) for value, total in steps]
+            taken.append(bool(stepped))
+        assert taken == [value == 0.5 or (value, total) == (0.25, 1.0) for value, total in steps]
         state = optimizer.state[parameter]
         states.append(
             [parameter.detach(), *(torch.as_tensor(state[k]) for k in ("step", "exp_avg", "exp_avg_sq"))]

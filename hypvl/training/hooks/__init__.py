@@ -1,1 +1,1 @@
-"""What happens around the training steps: logging, checkpoints, the root embedding, orderly stops."""
+"""Hooks around the training steps: log records, checkpoints, the audit, watching over the run."""

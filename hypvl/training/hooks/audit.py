@@ -1,4 +1,4 @@
-"""A live audit: is the geometry doing any work, on the embeddings of the batch that was just trained on."""
+"""A live audit: how the embeddings of the batch that was just trained on use the geometry."""
 
 from collections.abc import Sequence
 
@@ -20,15 +20,15 @@ PREFIX = "audit/"
 class LiveAudit(Hook):
     """Every ``every`` steps: the numbers of :func:`hypvl.diagnostics.audit.summary`, shares in percent, and a log line.
 
-    Nothing is encoded again: the embeddings are those of the step, of all ranks together, images with the texts in
-    the same row. Records have ``iteration`` and the numbers as ``audit/<name>``. The median of ``samples`` pairs
-    varies from batch to batch; the trend over a run (of the curvature, too) is what to look at.
+    Nothing is encoded again: the embeddings are those of the step, of all ranks together; an image and the text in its
+    row are a pair. Records have ``iteration`` and the numbers as ``audit/<name>``. Medians of ``samples`` pairs vary
+    from batch to batch: look at the trend over the run, also of the curvature.
 
     Args:
         sinks: Where records go (rank 0).
-        owned: Those of them to close at the end; the others belong to someone else.
+        owned: Those of them that are closed at the end; other hooks close the others.
         every: Steps between audits, at least 1.
-        samples: At most so many pairs over all ranks, at least 2.
+        samples: Upper bound of pairs over all ranks, at least 2.
         aperture_factor: Of the cones, as the objective uses it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Saves the run: periodically, when asked, at the end, and when it is stopped."""
+"""Saves the run: periodically, on SIGUSR1, at the end, and when it is stopped."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,18 +15,18 @@ from hypvl.training.loop import Hook, StepResult, Trainer
 
 
 class Checkpoints(Hook):
-    """Periodic and final checkpoints, and those that SIGUSR1 asks for.
+    """Periodic and final checkpoints, and one whenever SIGUSR1 asks for it.
 
-    Weights that are not finite are never saved, and while steps are skipped no periodic checkpoint is written (the
-    weights are still those of the last step that happened): it follows after the next one that happens.
+    Weights that are not finite are never saved. A checkpoint that is due at a skipped step is written after the next
+    step that is not skipped.
 
     Args:
         folder: The run's folder.
-        collect: Gives the state to save (a collective: called on every rank).
+        collect: Returns the state to save (a collective: called on every rank).
         period: Steps between checkpoints, at least 1.
-        keep: Periodic checkpoints that stay, at least 1; None = all.
-        final_extra: Entries added to the final checkpoint only (a collective), e.g. ``root``. The state is saved
-            before it is called, as a periodic checkpoint that the final one replaces.
+        keep: Periodic checkpoints that are retained, at least 1; None = all.
+        final_extra: Returns entries of the final checkpoint only, e.g. ``root`` (a collective). Before it is called the
+            state is saved as a periodic checkpoint, which the final one replaces.
 
     Raises:
         UserError: instead of a checkpoint, for weights that are not finite or a disk that cannot be written to.
@@ -68,7 +68,7 @@ class Checkpoints(Hook):
         if step.stepped:
             self._save(trainer, checkpoint_name(trainer.iteration), {})
         else:
-            refuse_broken(trainer)
+            check_weights_finite(trainer)
 
     def after_train(self, trainer: Trainer) -> None:
         if trainer.iteration < trainer.num_iterations:
@@ -93,7 +93,7 @@ class Checkpoints(Hook):
             (self.folder / before).unlink(missing_ok=True)
 
     def _save(self, trainer: Trainer, name: str, extra: dict[str, Any], *, prune: bool = True) -> None:
-        refuse_broken(trainer)
+        check_weights_finite(trainer)
         state = {**self.collect(trainer), **extra}
         distributed.from_main(lambda: self._write(state, name, keep=self.keep if prune else None))
         if distributed.is_main():
@@ -111,17 +111,17 @@ class Checkpoints(Hook):
             ) from error
 
 
-def refuse_broken(trainer: Trainer) -> None:
-    """End the run when weights are not finite: no later step can mend them (waits for the device).
+def check_weights_finite(trainer: Trainer) -> None:
+    """End the run when weights are not finite, since no later step makes them finite again (waits for the device).
 
     Raises:
         UserError: naming the first of them.
     """
     named = dict(trainer.learner.named_parameters())
     finite = torch.stack([parameter.detach().isfinite().all() for parameter in named.values()]).tolist()
-    broken = [name for name, good in zip(named, finite, strict=True) if not good]
-    if broken:
+    not_finite = [name for name, good in zip(named, finite, strict=True) if not good]
+    if not_finite:
         raise UserError(
-            f"training: at iteration {trainer.iteration}, {len(broken)} weights are not finite (the first: "
-            f"{broken[0]}); they were not saved; resume from the last checkpoint with a lower optim.optimizer.lr."
+            f"training: at iteration {trainer.iteration}, {len(not_finite)} weights are not finite (the first: "
+            f"{not_finite[0]}); they were not saved; resume from the last checkpoint with a lower optim.optimizer.lr."
         )

@@ -1,4 +1,4 @@
-"""Watches over a run: ends it when every step is skipped, says when no step ends any more."""
+"""Watching over a run: it ends when steps are only skipped, and a warning is logged when no step ends any more."""
 
 import threading
 
@@ -12,16 +12,16 @@ from hypvl.training.loop import Hook, StepResult, Trainer
 
 
 class SkippedSteps(Hook):
-    """Ends the run when steps in a row were skipped, because loss or gradients were not finite.
+    """Ends the run when too many steps in a row were skipped because loss or gradients were not finite.
 
-    Without a GPU it ends with the step that makes them ``limit``; with one, which is asked every ``limit`` steps only,
-    up to ``limit`` - 1 steps later.
+    The CPU is checked after each step, a GPU every ``limit`` steps: there the run may end up to ``limit`` - 1 steps
+    later.
 
     Args:
-        limit: How many in a row are too many, at least 1.
+        limit: Skipped steps in a row that end the run, at least 1.
 
     Raises:
-        UserError: in ``after_step``, when there are so many.
+        UserError: in ``after_step``, when there were so many.
     """
 
     def __init__(self, limit: int) -> None:
@@ -30,8 +30,8 @@ class SkippedSteps(Hook):
 
     def after_step(self, trainer: Trainer, step: StepResult) -> None:
         self._in_a_row = torch.where(step.stepped, 0, self._in_a_row + 1)
-        asked = step.stepped.device.type == "cpu" or trainer.iteration % self.limit == 0
-        if asked and self._in_a_row >= self.limit:
+        checked = step.stepped.device.type == "cpu" or trainer.iteration % self.limit == 0
+        if checked and self._in_a_row >= self.limit:
             raise UserError(
                 f"training: {int(self._in_a_row)} steps in a row up to iteration {trainer.iteration} had a loss or "
                 f"gradients that are not finite and were skipped (train.max_skipped_steps={self.limit}); resume from "
@@ -40,13 +40,13 @@ class SkippedSteps(Hook):
 
 
 class Stalls(Hook):
-    """A warning when no step has ended for a while, after twice that time again, and so on.
+    """Logs a warning when no step has ended for a while, again after twice that time, and so on.
 
-    A process that is stopped, or one that waits for it in a collective, cannot say so itself: a thread does. The run
-    waits on; the process group's timeout ends it.
+    A thread logs it, because the main one may be blocked in a collective. The run keeps waiting until the timeout of
+    the process group ends it.
 
     Args:
-        seconds: Without a step, before the first warning.
+        seconds: Time without a step before the first warning.
     """
 
     def __init__(self, *, seconds: float = 60.0) -> None:

@@ -1,4 +1,4 @@
-"""Averages what happened since the last log step and hands one record to every sink."""
+"""Log records: means over the steps since the last one, handed to every sink."""
 
 import resource
 import sys
@@ -41,8 +41,8 @@ class Metrics(Hook):
     Args:
         sinks: Where records go.
         period: Steps between records; the last step is always logged.
-        bad: This rank's count of samples that could not be read; what is new of it on any rank is reported in short.
-        bad_file: Takes all of them (``bad_samples.jsonl``); None on other ranks than 0.
+        bad: This rank's count of samples that could not be read; new ones on any rank are reported in a log line.
+        bad_file: Lists all of them (``bad_samples.jsonl``); None on other ranks than 0.
 
     Values that are not finite are left out of the means; a mean of none is NaN.
 
@@ -72,10 +72,10 @@ class Metrics(Hook):
     def before_train(self, trainer: Trainer) -> None:
         self._restart(trainer.iteration)
         if self._resumed:
-            self._go_on(trainer)
+            self._restore(trainer)
 
     def state(self) -> list[dict[str, Any]]:
-        """What was seen since the last record, on each rank in order, for the checkpoint (a collective)."""
+        """Sums since the last record, of each rank in order, for the checkpoint (a collective)."""
         return distributed.gather_objects(
             {
                 "first": self._first,
@@ -87,10 +87,10 @@ class Metrics(Hook):
         )
 
     def load_state(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Let the next record be over the same steps as if the run had not stopped.
+        """Make the next record cover the same steps as if the run had not stopped.
 
         Args:
-            states: What :meth:`state` gave; empty = nothing was seen.
+            states: What :meth:`state` returned.
         """
         self._resumed = states
 
@@ -116,7 +116,7 @@ class Metrics(Hook):
             self.bad_file.close()
 
     def _report_bad(self, everywhere: BadSamples, iteration: int) -> None:
-        """Say what is new, and list it in the file."""
+        """Log the new ones, and list them in the file."""
         self.bad.unreported.clear()
         if not everywhere.unreported:
             return
@@ -151,8 +151,8 @@ class Metrics(Hook):
         write_to(self.sinks, record)
         self._restart(trainer.iteration)
 
-    def _go_on(self, trainer: Trainer) -> None:
-        """From the saved state; on another number of ranks each gets an equal part of the sums."""
+    def _restore(self, trainer: Trainer) -> None:
+        """Take over the saved sums; on another number of ranks each gets an equal part of them."""
         states, world = self._resumed, distributed.world_size()
         mine = states[distributed.rank()] if len(states) == world else states[0]
         device = trainer.precision.device
@@ -175,13 +175,13 @@ class Metrics(Hook):
 
 
 class ClosingDataCheck(Hook):
-    """At the end of a run, not when it is stopped before: were too many samples bad? Stands after what saves.
+    """At the end of a run that was not stopped: an error if too many samples were bad. Comes after the hook that saves.
 
     Args:
         bad: This rank's count of bad samples.
 
     Raises:
-        DataError: in ``after_train``, when there were.
+        DataError: in ``after_train``, when too many were.
     """
 
     def __init__(self, bad: BadSamples) -> None:

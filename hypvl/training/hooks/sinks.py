@@ -27,10 +27,10 @@ _NOT_TERMS = frozenset(
 
 
 class JsonLines:
-    """One JSON object a line, on its way to disk at once; a number that is not finite is null.
+    """One JSON object a line, written at once; a number that is not finite is null.
 
-    After a resume, lines of iterations to be redone are dropped, and with a warning those that are no records (torn
-    or damaged when the machine went down).
+    On a resume, lines of iterations that are trained again are dropped, and, with a warning, lines that are not records
+    (damaged when the machine went down).
 
     Args:
         path: ``metrics.jsonl`` or another such file of the run.
@@ -40,14 +40,14 @@ class JsonLines:
     def __init__(self, path: Path, *, iteration: int = 0) -> None:
         self._path = path
         if path.exists():
-            kept = []
+            lines = []
             for line in path.read_bytes().splitlines():
                 at = _iteration_of(line)
                 if at is None:
                     logger.warning("{}: dropped a line that is not a record: {!r}", path, line[:80])
                 elif at <= iteration:
-                    kept.append(line + b"\n")
-            write_atomically(path, b"".join(kept))
+                    lines.append(line + b"\n")
+            write_atomically(path, b"".join(lines))
         self._file = path.open(
             "ab", buffering=0
         )  # what cannot be written fails here, not when the file is closed
@@ -69,7 +69,7 @@ class JsonLines:
 
 
 def _iteration_of(line: bytes) -> int | None:
-    """The iteration of a record; None for a line that is none."""
+    """The iteration of a record; None for a line that is not a record."""
     try:
         record = parse_json(line)
     except ValueError:
@@ -82,8 +82,8 @@ class TensorBoard:
     """Scalars under ``train/``.
 
     Args:
-        folder: Event files go here.
-        iteration: Later events of an earlier try are hidden.
+        folder: Of the event files.
+        iteration: Iteration the run (re)starts from; later events of an earlier run are hidden.
     """
 
     def __init__(self, folder: Path, *, iteration: int = 0) -> None:
@@ -108,7 +108,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """A Weights & Biases run; a resumed run goes on in the one whose id the folder holds (``wandb_id.txt``).
+    """A Weights & Biases run; a resumed run continues the one whose id is in the folder (``wandb_id.txt``).
 
     Args:
         mode: "online" or "offline".
@@ -116,7 +116,7 @@ class Wandb:
         name: Run name.
         folder: The run's folder.
         config: Resolved config, shown with the run.
-        iteration: Iteration the run (re)starts from; 0 begins another one.
+        iteration: Iteration the run (re)starts from; 0 begins a new one.
 
     Raises:
         ConfigError: when wandb is not installed.
