@@ -1,5 +1,6 @@
 """The examples of docs/extending work as they stand: their files are written, their tests and commands are run."""
 
+import json
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from hypvl.data.demo.build import DemoArguments, make_demo_data
+from tests.evaluation.smoke import make_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "extending"
@@ -95,3 +97,18 @@ def test_add_a_dataset(checkout: Path) -> None:
     assert files == ["configs/train_mine.py", "configs/eval_mine.py"]
     printed = run("add_a_dataset.md", files, checkout)
     assert "mean_per_class_accuracy" in printed and "text_to_image_recall@1" in printed
+
+
+def test_add_a_benchmark(checkout: Path) -> None:
+    files = write_files("add_a_benchmark.md", checkout)
+    assert len(files) == 4
+    for number, color in enumerate(("red", "green")):
+        draw(checkout / f"datasets/whatsup/images/{number}.png", color)
+    entries = [
+        {"image_path": f"images/{i}.png", "caption_options": ["a cup on a table", "a cup under a table"]}
+        for i in range(2)
+    ]
+    (checkout / "datasets/whatsup/controlled_images.json").write_text(json.dumps(entries))
+    (checkout / "output/demo_meru").mkdir(parents=True)
+    make_checkpoint("meru", checkout).rename(checkout / "output/demo_meru/checkpoint_final.pth")
+    assert "accuracy_preposition" in run("add_a_benchmark.md", files, checkout)

@@ -34,7 +34,7 @@ SHADES = {"red": (255, 0, 0), "blue": (0, 0, 255)}
 
 
 class Own:
-    """A classification set that is no class of hypvl's, with nothing but what docs/evaluation_data.md lists."""
+    """A classification set that is no class of hypvl's, with nothing but what docs/extending/add_a_dataset.md lists."""
 
     classes = ("red", "blue")
     prompts = None
@@ -77,7 +77,7 @@ def test_what_a_classification_set_lacks_is_listed(name: str) -> None:
     with pytest.raises(
         DataError,
         match=r"a Unlabelled has no prompts, keys, labels, __getitem__; a ClassificationSet has classes, prompts, "
-        r"keys, labels, __len__, __getitem__ \(see hypvl.datasets.protocol, and docs/evaluation_data.md",
+        r"keys, labels, __len__, __getitem__ \(see hypvl.datasets.protocol, and docs/extending/add_a_dataset.md",
     ):
         CLASSIFICATION[name](Unlabelled())
     CLASSIFICATION[name](Own())
