@@ -1,4 +1,4 @@
-"""Checks of arguments: what came is what was expected, or an error says both in one sentence.
+"""Checks of arguments: the value is what was expected, or an error names both in one sentence.
 
 Every package may import these. They raise ``ValueError``; the config layer adds the key's path to the message.
 """
@@ -55,7 +55,7 @@ def number(
 
     Args:
         name: The argument's name, for the message.
-        value: What came; booleans and texts are no numbers.
+        value: What came; booleans and texts are not numbers.
         least: Smallest allowed value.
         most: Largest allowed value.
         above: The value must be larger.

@@ -1,4 +1,4 @@
-"""A second form of each sample: an augmented image and an augmented caption (in-modal pairs, as CyCLIP).
+"""A second version of each sample: an augmented image and an augmented caption (in-modal pairs, as CyCLIP).
 
 Everything random comes from the generator of the sample; the main generators are never touched.
 """
@@ -26,7 +26,7 @@ Operation: TypeAlias = Literal["synonym", "insert", "swap", "delete"]
 Backend: TypeAlias = Literal["builtin", "wordnet"]
 Policy: TypeAlias = Literal["imagenet", "cifar10", "svhn"]
 
-# Words that carry no content of their own: they are never exchanged for a synonym.
+# Words without content of their own: they are never replaced by a synonym.
 _FUNCTION_WORDS = frozenset(
     """
     a about above after again all an and any are as at be because been before being below between both but by can
@@ -65,7 +65,7 @@ class InModalAugment:
 
 @configurable("dataset")
 class AutoAugment:
-    """torchvision's AutoAugment, drawing from the generator handed in.
+    """torchvision's AutoAugment, with every draw from the given generator.
 
     Args:
         policy: Which of the published policies.
@@ -172,8 +172,8 @@ class EDA:
         changed = list(words)
         for at in draw.permutation(len(words)).tolist():
             head, core, tail = _parts(words[at])
-            if found := self.synonyms(core):
-                changed[at] = head + found[int(draw.integers(len(found)))] + tail
+            if synonyms := self.synonyms(core):
+                changed[at] = head + synonyms[int(draw.integers(len(synonyms)))] + tail
                 count -= 1
             if count == 0:
                 break
@@ -189,8 +189,8 @@ class EDA:
         grown = list(words)
         for _ in range(count):
             word = pool[int(draw.integers(len(pool)))]
-            if found := self.synonyms(word):
-                word = found[int(draw.integers(len(found)))]
+            if synonyms := self.synonyms(word):
+                word = synonyms[int(draw.integers(len(synonyms)))]
             grown.insert(int(draw.integers(len(grown) + 1)), word)
         return grown
 

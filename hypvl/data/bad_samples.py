@@ -1,4 +1,4 @@
-"""The count of bad samples: how many, which came first, and when it is too many."""
+"""The count of bad samples: how many, the first ones, and when there are too many."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,7 +48,7 @@ class BadSamples:
         """Stop when there are too many.
 
         Args:
-            final: No more samples come: judge by however few there were.
+            final: No more samples come: apply the limit to however few there were.
 
         Raises:
             DataError: with the share and the first keys.
@@ -95,7 +95,7 @@ class BadSamples:
         )
 
     def report(self) -> str:
-        """What is new since the last report, in short: "2 more bad samples (a: torn; b: empty), 7 of 900 in all"."""
+        """What is new since the last report, for example "2 more bad samples (a: torn; b: empty), 7 of 900 in all"."""
         count = len(self.unreported)
         return (
             f"{count} more bad sample{'s' if count != 1 else ''} ({_shown(self.unreported)}), "

@@ -1,4 +1,4 @@
-"""Batches for ever, the same whatever the number of ranks and workers, from any position on.
+"""Endless batches, the same for any number of ranks and workers, from any position on.
 
 Global batch g holds positions [gB, (g + 1)B). With A micro-batches and R ranks, micro-batch a of rank r holds
 the B/(AR) positions from gB + aB/A + rB/(AR) on.

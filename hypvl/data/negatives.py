@@ -84,15 +84,15 @@ class HardNegativeMapper:
     def __call__(self, key: str, row: Mapping[str, Any], generator: np.random.Generator) -> dict[str, Any]:
         """Raises BadSample when image or caption are missing, or the negatives are not as described."""
         caption = caption_text(key, row.get("caption"), "caption", generator)
-        found = _general(key, row["negatives"]) if "negatives" in row else _published(key, row)
-        if found and not found.keys() & set(self.types):
+        negatives = _general(key, row["negatives"]) if "negatives" in row else _published(key, row)
+        if negatives and not negatives.keys() & set(self.types):
             raise BadSample(
                 key,
-                f"negatives of types {', '.join(sorted(found))}, expected some of {', '.join(self.types)}",
+                f"negatives of types {', '.join(sorted(negatives))}, expected some of {', '.join(self.types)}",
             )
         texts, mask = [], []
         for name in self.types:
-            valid = [text for text in found.get(name, ()) if _is_false_caption(text, caption)]
+            valid = [text for text in negatives.get(name, ()) if _is_false_caption(text, caption)]
             mask.append(bool(valid))
             if valid:
                 texts.append(valid[int(generator.integers(len(valid)))] if len(valid) > 1 else valid[0])
@@ -137,7 +137,7 @@ def _check_pattern(pattern: str) -> None:
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(pattern) if name is not None]
     except ValueError as error:
-        raise ValueError(f"image_pattern: got {pattern!r}, which is no pattern ({error}).") from error
+        raise ValueError(f"image_pattern: got {pattern!r}, which is not a pattern ({error}).") from error
     if not names or not all(name.isidentifier() for name in names):
         raise ValueError(
             f"image_pattern: got {pattern!r}; expected names of fields in braces, such as '{{image_id:012d}}.jpg'."
@@ -158,14 +158,14 @@ def _general(key: str, entries: Any) -> dict[str, list[str]]:
     """Texts by type from a list of {type, text}."""
     if not isinstance(entries, list):
         raise BadSample(key, f"negatives is {type(entries).__name__}, expected a list of {{type, text}}")
-    found: dict[str, list[str]] = {}
+    by_type: dict[str, list[str]] = {}
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("text"), str) or "type" not in entry:
             raise BadSample(key, "negatives is not a list of {type, text}")
-        texts = found.setdefault(_canonical(entry["type"]), [])
+        texts = by_type.setdefault(_canonical(entry["type"]), [])
         if entry.get("valid", True):
             texts.append(entry["text"])
-    return found
+    return by_type
 
 
 def _published(key: str, row: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -177,10 +177,10 @@ def _published(key: str, row: Mapping[str, Any]) -> dict[str, list[str]]:
         raise BadSample(key, f"valid_caption is {flags!r}, expected {1 + len(FIELDS)} flags")
     if not flags[0]:
         raise BadSample(key, "valid_caption says that the caption is not valid")
-    found: dict[str, list[str]] = {}
+    by_type: dict[str, list[str]] = {}
     for (name, field), flag in zip(FIELDS.items(), flags[1:], strict=True):
         text = row.get(field)
         if text is not None and not isinstance(text, str):
             raise BadSample(key, f"{field} is {type(text).__name__}, expected text")
-        found[name] = [text] if text is not None and flag else []
-    return found
+        by_type[name] = [text] if text is not None and flag else []
+    return by_type

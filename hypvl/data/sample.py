@@ -41,7 +41,7 @@ class BadSample(Exception):  # noqa: N818 (a bad sample is expected, not an erro
 
 @runtime_checkable
 class PairDataset(Protocol):
-    """What :func:`hypvl.data.loader.build_loader` asks of a dataset: samples by row, randomness handed in.
+    """What :func:`hypvl.data.loader.build_loader` asks of a dataset: samples by row, with the generator as an argument.
 
     A dataset may also have ``shard_sizes() -> Sequence[int]`` (rows that lie together, in order; default: one
     shard), ``shuffle_window: int``, ``max_bad_fraction: float`` and ``prepare()`` (work done once, by the
@@ -72,7 +72,7 @@ def check_settings(*, shuffle_window: int, max_bad_fraction: float, max_pixels: 
 
 
 def check_dataset(dataset: object) -> None:
-    """Refuse a dataset that does not have what the loader will ask for, before it asks.
+    """Refuse a dataset that lacks a method of :class:`PairDataset`, before the loader needs it.
 
     Raises:
         DataError: listing what is missing.
@@ -85,7 +85,7 @@ def check_dataset(dataset: object) -> None:
 
 
 def prepare_dataset(dataset: object) -> None:
-    """Let a dataset do its work once, if it has any."""
+    """Call a dataset's ``prepare``, if it has one."""
     prepare = getattr(dataset, "prepare", None)
     if prepare is not None:
         prepare()

@@ -1,4 +1,4 @@
-"""Are TAR shards whole, and do their samples hold an image and a text?"""
+"""Checks whether TAR shards are whole, and whether their samples hold an image and a text."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -65,7 +65,7 @@ def _check(place: str, handles: FileHandles, look_at: int | None) -> ShardReport
     count = len(index) if look_at is None else min(look_at, len(index))
     for i in [n * len(index) // count for n in range(count)]:
         if index.damage is not None and not index.members(i):
-            continue  # stands for what was lost, told above
+            continue  # stands for what was lost, reported above
         report.looked_at += 1
         try:
             problem = _problem(read_members(source.read, index, i))

@@ -43,7 +43,7 @@ _THREADS = 8
 #: Shards that one entry of a list may stand for, and all of them together.
 MAX_SHARDS = 1_000_000
 _DEEPEST_BRACES = 20
-_BRACE_SIGN = re.compile(r"[{},]|\\.", re.DOTALL)  # a sign behind a backslash is itself
+_BRACE_SIGN = re.compile(r"[{},]|\\.", re.DOTALL)  # a character after a backslash is itself
 _ALPHABET = string.ascii_uppercase + string.ascii_lowercase
 _LETTERS = re.compile(r"([A-Za-z])\.\.([A-Za-z])(?:\.\.-?(\d+))?")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?")
@@ -100,7 +100,7 @@ class ImageTextShards:
         """Find, download and index the shards: called by the first rank before any other one reads.
 
         Raises:
-            DataError: when a shard is missing or no TAR, or there is no sample.
+            DataError: when a shard is missing or is not a TAR, or there is no sample.
         """
         logger.info("{} samples in {} shards", len(self), len(self._shards))
 
@@ -185,7 +185,7 @@ def expand_shards(tarfiles: str | Sequence[str]) -> list[str]:
     """
     shards: list[str] = []
     for entry in [tarfiles] if isinstance(tarfiles, str) else tarfiles:
-        if _is_file(Path(entry).expanduser()):  # whatever signs its name holds
+        if _is_file(Path(entry).expanduser()):  # whatever characters its name has
             shards.append(str(Path(entry).expanduser()))
             continue
         for part in [entry] if entry.startswith("pipe:") else _split_commas(entry):
@@ -290,10 +290,10 @@ def _match(place: str) -> list[str]:
     if not glob.has_magic(place):
         raise DataError(f"{place}: no such file; {_advice(place)}.")
     names = glob.glob(str(path), recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-    found = sorted(name for name in names if Path(name).is_file())
-    if not found:
+    files = sorted(name for name in names if Path(name).is_file())
+    if not files:
         raise DataError(f"{place}: matches no file; {_advice(place)}.")
-    return found
+    return files
 
 
 def _advice(place: str) -> str:
@@ -307,7 +307,7 @@ def shard_index(source: Source) -> TarIndex:
     """The index of a shard: from its file, beside the TAR or in the user's cache folder, or built and kept.
 
     Raises:
-        DataError: when the shard cannot be read or is no TAR.
+        DataError: when the shard cannot be read or is not a TAR.
     """
     try:
         places = _index_places(source)

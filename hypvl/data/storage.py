@@ -1,4 +1,4 @@
-"""Where shards lie: local files, http(s) servers, commands; all of them can be read at any place.
+"""Where shards are: local files, http(s) servers, commands; each can be read at any offset.
 
 An http(s) shard is read through range requests, or downloaded once into a cache folder. A ``pipe:`` shard runs
 a command, which must be allowed; its output is kept in the cache folder.
@@ -23,7 +23,7 @@ from hypvl.io.remote import RemoteFile, UnwritableError, only_one
 
 
 class Source(Protocol):
-    """One shard, wherever it lies."""
+    """One shard, local or remote."""
 
     name: str  # short, for keys and messages
     place: str  # path or URL as it may be shown
@@ -60,7 +60,7 @@ def user_cache() -> Path:
 class FileHandles:
     """Open files of one process, at most ``limit``; opened when first read.
 
-    Reading is positional (``pread``), so that a handle inherited through a fork does no harm.
+    Reading is positional (``pread``), so that processes can share a handle inherited through a fork.
     """
 
     def __init__(self, limit: int = 64) -> None:
@@ -164,14 +164,16 @@ def _run_once(command: str, folder: Path) -> Path:
             except OSError as error:
                 raise UnwritableError(target, error.strerror) from error
             if done.returncode != 0:
-                said = printable(done.stderr.decode(errors="replace").strip()[-300:])
-                raise DataError(f"pipe:{redact_text(command)}: ended with status {done.returncode} ({said}).")
+                message = printable(done.stderr.decode(errors="replace").strip()[-300:])
+                raise DataError(
+                    f"pipe:{redact_text(command)}: ended with status {done.returncode} ({message})."
+                )
     return target
 
 
 @contextlib.contextmanager
 def _advised() -> Iterator[None]:
-    """Errors of a cache folder say which setting names it."""
+    """Errors of a cache folder name its setting."""
     try:
         yield
     except UnwritableError as error:

@@ -40,7 +40,7 @@ _BLOCK = 32
 class RowMapper(Protocol):
     """From a row to what :func:`hypvl.data.sample.finish_sample` takes, ``image`` being still a path.
 
-    Draws from the generator only; its repr tells its settings. Raises BadSample for rows that it cannot use.
+    Draws from the generator only; its repr shows its settings. Raises BadSample for rows that it cannot use.
     """
 
     @property

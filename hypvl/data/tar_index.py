@@ -24,7 +24,7 @@ from hypvl.io.redact import printable
 from hypvl.io.tar import LONGEST_HEADERS, Read, TarDamageError, TarMember, member_at, walk_tar
 
 _FORMAT = 2
-#: Bytes that the members of a sample may have together: larger ones are no images and texts.
+#: Bytes that the members of a sample may have together: larger ones are not images and texts.
 MAX_SAMPLE = 1 << 29
 _NAME = re.compile(r"^((?:.*/)?[^./][^./]*)\.([^/]+)$")
 _ARRAYS = ("starts", "offsets", "sizes", "extensions", "key_ends", "keys")
@@ -100,7 +100,7 @@ def build_index(read: Read, size: int, name: str) -> TarIndex:
     What is whole is kept; where the file is cut off or damaged, the rest becomes one sample without members.
 
     Raises:
-        DataError: when it is no TAR at all, or compressed.
+        DataError: when it is not a TAR at all, or compressed.
     """
     groups: list[_Group] = []
     latest: dict[str, _Group] = {}  # by key: members need not be neighbours
@@ -174,7 +174,7 @@ def _pack(groups: list[_Group], damage: str | None) -> TarIndex:
 
 
 def in_blocks(read: Read, block: int) -> Read:
-    """The same reader, fetching at least ``block`` bytes at once and keeping the latest."""
+    """The same reader, but it reads at least ``block`` bytes at once and keeps the latest."""
     return _Blocks(read, block)
 
 
@@ -281,7 +281,7 @@ def load_index(path: Path, identity: dict[str, Any]) -> TarIndex | None:
     """The index in a file, or None when there is none, or it is not this user's, of another state of the TAR, or
     damaged.
 
-    A file that others could have written is not believed: it must belong to this user or to root, and be writable
+    A file that others could have written is not used: it must belong to this user or to root, and be writable
     by nobody else. Where it points to is compared with the TAR when a sample is read (:func:`read_members`).
     """
     try:

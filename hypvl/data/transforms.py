@@ -28,7 +28,7 @@ class RandomResizedCrop:
     """A random part of the image, resized to a square: area and aspect ratio are drawn from the generator.
 
     As torchvision's transform of that name (ten tries, then the largest centred crop of allowed ratio), but
-    every draw comes from the generator handed in.
+    every draw comes from the given generator.
 
     Args:
         size: Side of the result in pixels.

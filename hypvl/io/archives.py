@@ -1,4 +1,4 @@
-"""Archives unpacked safely: nothing outside the folder, no links, and no more than one archive can sensibly hold."""
+"""Archives unpacked safely: nothing outside the folder, no links, and no more bytes than an archive can hold."""
 
 import bz2
 import contextlib
@@ -27,7 +27,7 @@ Archive = Literal["tar", "zip", "gz"]
 #: Bytes and members that an archive may hold, unless the caller says otherwise.
 MAX_UNPACKED = 1 << 41
 MAX_MEMBERS = 5_000_000
-# Images do not shrink and texts by 20 at most: an archive that grows by more than this is a trap.
+# Images compress to about their own size and texts to a twentieth: a larger ratio is an attack.
 _MAX_RATIO = 200
 _FREE_GROWTH = 1 << 28
 _CHUNK = 1 << 20
@@ -63,8 +63,8 @@ def unpack(
 ) -> None:
     """Unpack into a folder; members appear there only when all could be read.
 
-    Nothing is written outside ``folder``, whatever the Python: only files and folders are taken, written one by one
-    under names looked at before. Links, devices, absolute paths and ``..`` are refused, so are folders in the place
+    Nothing is written outside ``folder``, on any version of Python: only files and folders are taken, each under a
+    name that was checked before. Links, devices, absolute paths and ``..`` are refused, so are folders in the place
     that are links out of it, and archives that hold more than bounds allow or 200 times their own size. What is
     there already stays, or is replaced by members of the same name.
 
@@ -141,7 +141,7 @@ class _Writer:
         """Write a file of so many bytes; None = as many as there are."""
         path = self._place(name)
         if path == self._folder:
-            raise self.refuse(f"{_shown(name)} is no name of a file")
+            raise self.refuse(f"{_shown(name)} is not the name of a file")
         if size is not None and self._bytes + size > self._max_bytes:
             raise self._too_much()
         with self._no_clash(name):
@@ -163,7 +163,7 @@ class _Writer:
             raise EOFError(f"{_shown(name)} ends {left} bytes early")
 
     def _place(self, name: str) -> Path:
-        """Where a member goes: below the folder, which is looked at again when the parts are put together."""
+        """Where a member goes: below the folder, which is checked again when the parts are moved into place."""
         self._members += 1
         if self._members > self._max_members:
             raise self.refuse(f"more than {self._max_members} members")
@@ -225,7 +225,7 @@ def _decompressed(archive: Path) -> BinaryIO:
 
 
 class _Forward:
-    """A stream read by offsets that never go back behind the one before."""
+    """A stream read at offsets that never decrease."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

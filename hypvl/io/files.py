@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and locks between processes."""
+"""Files that are written whole or not at all, and locks between processes."""
 
 import contextlib
 import errno

@@ -1,8 +1,8 @@
-"""One request to a web server, with every bound and check that an answer needs.
+"""One request to a web server, with every bound and check that a response needs.
 
 The standard library's client, because it follows the proxies of the environment and keeps no connection open that a
 forked process would share; around it what it lacks: a deadline for headers and body together, bounded redirects,
-answers compared with what was asked for, and the end of the stream told from a broken connection.
+answers compared with what was asked for, and the end of the stream distinguished from a broken connection.
 """
 
 import base64
@@ -30,10 +30,10 @@ _SPAN = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII
 
 
 class RemoteError(DataError):
-    """A server refuses, or answers something else than it was asked; trying again does not help.
+    """A server refuses, or sends something else than was requested; trying again does not help.
 
     Attributes:
-        status: What it answered, where that is the reason.
+        status: The HTTP status, where that is the reason.
     """
 
     def __init__(self, message: str, status: int | None = None) -> None:
@@ -42,12 +42,12 @@ class RemoteError(DataError):
 
 
 class TooSlowError(TimeoutError):
-    """A server sends, but hardly anything."""
+    """A server sends too slowly."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a server is waited for.
+    """How long to wait for a server.
 
     Args:
         timeout: Seconds without a byte.
@@ -64,16 +64,16 @@ class Patience:
 
 @dataclass
 class Answer:
-    """An answer of a server, its headers checked.
+    """A response of a server, its headers checked.
 
     Attributes:
-        url: As it may be shown.
+        url: Redacted, for messages.
         begin: First byte of the file that the body holds.
         length: Bytes of the body; None where the server does not say.
         size: Bytes of the whole file; None likewise.
-        partial: Whether it is the part that was asked for.
-        same: ETag, or else date: what the file is recognised by; None where there is neither, or a weak one.
-        delimited: Whether the end of the body can be told from a broken connection.
+        partial: Whether it is the part that was requested.
+        same: ETag, or else date, which identify the file; None where there is neither, or a weak ETag.
+        delimited: Whether the end of the body can be distinguished from a broken connection.
     """
 
     url: str
@@ -131,7 +131,7 @@ def request(
         patience: How long to wait.
 
     Raises:
-        RemoteError: for an address or an answer that is none.
+        RemoteError: for a wrong address or a wrong response.
         urllib.error.HTTPError: when the server answers with an error.
         OSError: of the network. http.client.HTTPException: likewise.
     """
@@ -149,17 +149,17 @@ def request(
     try:
         body = opener.open(asked, timeout=patience.timeout)
     except (http.client.InvalidURL, UnicodeError, ValueError) as error:
-        raise RemoteError(f"{shown}: is no address ({printable(str(error))}).") from error
+        raise RemoteError(f"{shown}: is not an address ({printable(str(error))}).") from error
     with body:
         yield _checked(body, shown, first, last)
 
 
 def _plain(url: str, shown: str) -> str:
-    """The address as it is asked for: no user in it, signs outside of ASCII written as %xx."""
+    """The address as it is requested: without a user, characters outside ASCII written as %xx."""
     try:
         parts = urllib.parse.urlsplit(url)
     except ValueError as error:
-        raise RemoteError(f"{shown}: is no address ({error}).") from error
+        raise RemoteError(f"{shown}: is not an address ({error}).") from error
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise RemoteError(f"{shown}: expected an address that begins with http:// or https://.")
     host = parts.netloc.rpartition("@")[2]
@@ -200,7 +200,7 @@ def _checked(body: Any, shown: str, first: int | None, last: int | None) -> Answ
             raise RemoteError(f"{shown}: the server sends {length} bytes and calls them {begin} to {end}.")
         length = end - begin + 1
     elif body.status != 200:
-        raise RemoteError(f"{shown}: the server answers {body.status}, which is no file.", body.status)
+        raise RemoteError(f"{shown}: the server answers {body.status}, which is not a file.", body.status)
     same = headers.get("ETag") or headers.get("Last-Modified")
     if same is not None and (same.startswith("W/") or len(same) > 1000 or not same.isprintable()):
         same = None
@@ -235,7 +235,7 @@ def _is_whole(text: str) -> bool:
 
 
 class _Pace:
-    """Whether a connection is fast enough: bytes are time."""
+    """Whether a connection is fast enough: each byte received extends the time limit."""
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
@@ -243,7 +243,7 @@ class _Pace:
         self._end, self._slow = now + patience.seconds, now + patience.grace
 
     def left(self) -> float:
-        """Seconds until the next byte must be there."""
+        """Seconds in which the next byte must arrive."""
         now = time.monotonic()
         if now >= self._end:
             raise TooSlowError(f"not finished after {self._patience.seconds:.0f} seconds")
@@ -257,7 +257,7 @@ class _Pace:
 
 
 class _PacedReader(io.RawIOBase):
-    """The bytes of a socket, each of them in time."""
+    """The bytes of a socket; raises where they come too slowly."""
 
     def __init__(self, raw: Any, sock: Any, pace: _Pace) -> None:
         self._raw, self._sock, self._pace = raw, sock, pace
@@ -317,7 +317,7 @@ def _certificates() -> ssl.SSLContext:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to http and https only, and reads nothing of what the redirection itself holds."""
+    """Follows redirects to http and https only, and does not read their bodies."""
 
     def __init__(self, shown: str) -> None:
         self._shown = shown
@@ -331,6 +331,6 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if not newurl.lower().startswith(("http://", "https://")):
             raise RemoteError(
-                f"{self._shown}: the server leads to {printable(newurl, limit=100)}, which is no web address."
+                f"{self._shown}: the server leads to {printable(newurl, limit=100)}, which is not a web address."
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)

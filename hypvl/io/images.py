@@ -1,4 +1,4 @@
-"""Images from bytes to uint8 tensors: one way for what models see and for what people are shown.
+"""Images from bytes to uint8 tensors: one way for what models and what people see.
 
 JPEG goes through ``torchvision.io``, every other format through PIL. The rules, whatever the format: RGB with
 8 bits; the EXIF orientation is applied; transparency is laid over white; of an animation the first frame.
@@ -47,7 +47,7 @@ _PIL_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
-# A marker that has a length. libjpeg passes over everything else: bytes that are no marker, stuffed zeros (FF 00),
+# A marker that has a length. libjpeg passes over everything else: bytes that are not markers, stuffed zeros (FF 00),
 # fill bytes (FF FF), restarts (D0-D7) and 01, which have none.
 _MARKER = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd7])")
 
@@ -144,7 +144,7 @@ class JpegFrame(NamedTuple):
 def jpeg_frame(data: bytes, *, max_scans: int) -> JpegFrame | None:
     """The frame of a JPEG file, found without decoding; None where libjpeg finds none.
 
-    The first frame header counts, wherever the marker reader of libjpeg finds it: also behind bytes that are no
+    The first frame header counts, wherever the marker reader of libjpeg finds it: also behind bytes that are not
     markers and behind segments that claim an impossible length.
     """
     frame: JpegFrame | None = None

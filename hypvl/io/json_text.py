@@ -34,7 +34,7 @@ def parse_json(text: str | bytes) -> Any:
 def json_bytes(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> bytes:
     r"""A value as JSON in UTF-8 with a line end; :func:`parse_json` gives back an equal value.
 
-    What is no Unicode, as in names of files, and what steers a terminal is escaped, as in ``\udcff``.
+    Text that is not valid Unicode, as in file names, and terminal control characters are escaped, as in ``\udcff``.
 
     Raises:
         ValueError: for NaN and infinities.
@@ -61,10 +61,10 @@ def by_id(entries: Iterable[Mapping[str, Any]], value: Callable[[Mapping[str, An
 
 
 class JsonList:
-    """Iterates over the elements of a JSON list, a window of the file at a time, and knows where they stand.
+    """Iterates over the elements of a JSON list, a window of the file at a time, and knows the position of each.
 
-    The text is decoded as Latin-1, which keeps every byte and, over UTF-8, every sign of JSON, so that places in the
-    text are places in the file; elements with signs beyond ASCII are decoded once more.
+    The text is decoded as Latin-1, which keeps every byte and, over UTF-8, every character of JSON's syntax, so that
+    places in the text are places in the file; elements with characters beyond ASCII are decoded once more.
 
     Args:
         file: Opened for reading bytes, at its start.
@@ -86,13 +86,13 @@ class JsonList:
         """(first byte, byte after the last, value) of each element.
 
         Raises:
-            DataError: when the file is no JSON list, breaks off, or goes on after the list.
+            DataError: when the file is not a JSON list, is cut off, or goes on after the list.
         """
         self._read()
         self._at = len(_BOM) if self._text.startswith(_BOM) else 0
         if self._next_sign() != "[":
             begin = self._text[self._at : self._at + 20]
-            raise DataError(f"{self._name}: is no JSON list, it begins with {begin!r}; expected [.")
+            raise DataError(f"{self._name}: is not a JSON list, it begins with {begin!r}; expected [.")
         self._at += 1
         while (sign := self._next_sign()) != "]":
             if sign == ",":
@@ -120,12 +120,12 @@ class JsonList:
             except (ValueError, RecursionError) as error:  # broken, or not all of it read yet
                 if len(self._text) - self._at > _LARGEST_ELEMENT or not self._read():
                     raise DataError(
-                        f"{self._name}: is no whole JSON list, it breaks after byte {self._start + self._at} "
+                        f"{self._name}: is not a whole JSON list, it breaks after byte {self._start + self._at} "
                         f"({error}); copy it again."
                     ) from error
 
     def _next_sign(self) -> str:
-        """Go to the next sign that is no blank; the empty text at the end."""
+        """Go to the next character that is not a blank; the empty text at the end."""
         while True:
             while self._at < len(self._text) and self._text[self._at] in _BLANKS:
                 self._at += 1
@@ -133,7 +133,7 @@ class JsonList:
                 return self._text[self._at : self._at + 1]
 
     def _read(self) -> bool:
-        """Drop what is done with and append a window; False at the end of the file."""
+        """Drop what was read and append a window; False at the end of the file."""
         data = self._file.read(_WINDOW)
         self.hash.update(data)
         self._start += self._at

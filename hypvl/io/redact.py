@@ -1,17 +1,17 @@
-"""What may be shown of addresses and texts from outside: no passwords, no tokens, no control characters."""
+"""Hides secrets of addresses and texts from outside: passwords, tokens, and control characters."""
 
 import re
 from typing import Any
 from urllib.parse import unquote_plus
 
 _HIDDEN = "***"
-# Parameters of an address that open a door: signed addresses of S3, Google, Azure and CloudFront, tokens, keys.
+# Parameters of an address that give access: signed addresses of S3, Google, Azure and CloudFront, tokens, keys.
 _SECRET_NAME = re.compile(
     r"token|secret|signature|credential|passw|pwd|passphrase|auth(?!or)|session|jwt|hmac|api[-_]?key|"
     r"access[-_]?key|account[-_]?key|private[-_]?key|key[-_]?pair|accessid|policy|^sig$|^pass$|^code$",
     re.I,
 )
-# Tokens that are known by how they begin, wherever they stand.
+# Tokens recognised by their prefix, anywhere in a text.
 _SECRET_VALUE = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}|AKIA[A-Z0-9]{12,}|"
     r"ASIA[A-Z0-9]{12,}|AIza[\w-]{20,}|xox[abprs]-[\w-]{10,}|sk-[\w-]{20,}|eyJ[\w-]{10,}\.[\w-]+\.?[\w-]*)"
@@ -25,7 +25,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 
 
 def redact_url(url: str) -> str:
-    """An address without what opens doors: user and password, and the values of tokens and signatures, are ``***``.
+    """An address without its secrets: user and password, and the values of tokens and signatures, are ``***``.
 
     Example:
         >>> redact_url("https://me:pw@host/a.tar?part=2&X-Amz-Signature=ab12")

@@ -1,4 +1,4 @@
-"""Files on web servers: any part of them by range requests, or the whole brought here once."""
+"""Files on web servers: parts of them by range requests, or the whole downloaded once."""
 
 import contextlib
 import hashlib
@@ -37,7 +37,7 @@ Report = Callable[[int, int | None], None]
 
 
 class DownloadError(RemoteError):
-    """A file could not be brought here: no network, a server that refuses, or other content than expected."""
+    """A file could not be downloaded: no network, a server that refuses, or other content than expected."""
 
 
 class UnwritableError(DataError):
@@ -101,7 +101,7 @@ class RemoteFile:
         """That part; shorter at the end of the file.
 
         Raises:
-            DataError: when it cannot be had, or is not the part of this file that was asked for.
+            DataError: when it cannot be read, or is not the part of this file that was requested.
         """
         probe = self._ask()
         length = min(length, probe.size - offset)
@@ -130,10 +130,10 @@ class RemoteFile:
         return self._retry(fetch)
 
     def download(self, folder: Path) -> Path:
-        """Bring the whole file into a folder, once; continues a partial download. Returns its path.
+        """Download the whole file into a folder, once; continues a partial download. Returns its path.
 
         Raises:
-            DataError: when it cannot be had.
+            DataError: when it cannot be downloaded.
             UnwritableError: when it cannot be written.
         """
         identity = self.identity()
@@ -197,13 +197,13 @@ class _Probe:
 
 @dataclass(frozen=True)
 class _Mark:
-    """What an unfinished file is recognised by, and its size when it is finished."""
+    """What identifies an unfinished file, and its size when it is finished."""
 
     same: str | None
     size: int | None
 
     def fits(self, answer: Answer) -> bool:
-        """Whether an answer can be of this file."""
+        """Whether a response can be of this file."""
         known = None not in (self.size, answer.size)
         return answer.same in (None, self.same) and not (known and self.size != answer.size)
 
@@ -222,12 +222,12 @@ def download(
     progress: Report | None = None,
     expected: _Mark | None = None,
 ) -> Path:
-    """Bring a file here, once.
+    """Download a file, once.
 
     What has arrived is kept in ``<target>.part`` and continued by a range request, also by a later run, as long as
     the server says that it is still the same file (``If-Range``). ``target`` appears when everything is there: as
     many bytes as announced, the stream ended as it should, and the checksum agrees. One process at a time; others
-    wait and find it.
+    wait and then use it.
 
     Args:
         url: http or https.
@@ -235,19 +235,18 @@ def download(
         md5: Hex digest the file must have; None = not looked at.
         sha256: Likewise.
         max_bytes: More is refused, before anything is written where the server says how much it is.
-        attempts: Failures in a row, none of which brought anything, before giving up; at most 2 where the server
-            never answered.
+        attempts: Failures in a row without progress before giving up; at most 2 where the server never answered.
         backoff: Seconds waited after the first of them, doubled after each.
         timeout: Seconds without an answer that count as a failure.
         patience: Instead of ``timeout``: how slow the server may be, and how long all of it may take.
         progress: Called with (bytes there, bytes in all or None).
-        expected: What the file is known to be.
+        expected: What identifies the file, where it is known.
 
     Returns:
         ``target``.
 
     Raises:
-        DownloadError: saying what the server answered, or which checksum came.
+        DownloadError: naming the response of the server, or the wrong checksum.
         UnwritableError: when it cannot be written.
     """
     with only_one(target):
@@ -282,8 +281,8 @@ class _Download:
     max_bytes: int
     progress: Report | None
     expected: _Mark | None
-    checked: bool  # a checksum will tell whether it is whole
-    begun: bool = False  # what is there came from this server just now
+    checked: bool  # a checksum will show whether it is whole
+    begun: bool = False  # the bytes on disk came from this server in this run
 
     def run(self, attempts: int, backoff: float) -> None:
         """Requests until everything is there."""
@@ -293,7 +292,7 @@ class _Download:
         while True:
             before = _own_size(self.part)
             try:
-                # The first answer comes soon or not at all: whoever has no network should not wait.
+                # The first response comes soon or not at all: without a network nobody should wait.
                 patience = self.patience if answered else replace(
                     self.patience, timeout=min(self.patience.timeout, _FIRST_ANSWER)
                 )  # fmt: skip
@@ -303,7 +302,11 @@ class _Download:
                 error: Exception = http.client.IncompleteRead(b"")
             except urllib.error.HTTPError as refused:
                 if refused.code not in TRANSIENT:
-                    what = "the file is gone or not for everybody" if refused.code in _GONE else "it refuses"
+                    what = (
+                        "the file does not exist there or needs a login"
+                        if refused.code in _GONE
+                        else "it refuses"
+                    )
                     raise DownloadError(
                         f"{shown}: the server answers {refused.code} ({printable(str(refused.reason), limit=80)}), "
                         f"{what}; download the file yourself and put it at {by_hand}.",
@@ -325,10 +328,10 @@ class _Download:
                 time.sleep(min(backoff * 2 ** (failures - 1), max(end - time.monotonic(), 0.0)))
 
     def _fetch(self, have: int, patience: Patience) -> bool:
-        """One request for what is not there yet; whether the file is whole now."""
+        """One request for the missing bytes. Returns whether the file is whole now."""
         known = (_read_mark(self.part, self.url) or self.expected) if have else None
         if known is not None and known.same is None and not self.begun:
-            known = None  # nothing to recognise by what an earlier run left
+            known = None  # nothing identifies what an earlier run left
         self.begun = True
         size = known.size if known is not None else self.expected.size if self.expected is not None else None
         first = have if known is not None else 0 if size else None
@@ -415,7 +418,7 @@ class _Download:
 
 @contextlib.contextmanager
 def only_one(target: Path) -> Iterator[None]:
-    """Lets one process at a time work on a file; the others wait.
+    """Lets one process at a time write a file; the others wait.
 
     Raises:
         UnwritableError: when its folder cannot be written to.
@@ -442,7 +445,7 @@ def _unwritable(part: Path, error: OSError) -> UnwritableError:
 
 
 def _own_size(part: Path) -> int:
-    """Bytes of an unfinished file; 0 for none, and for what another user or a link put in its place."""
+    """Bytes of an unfinished file; 0 for none, and for a link or another user's file in its place."""
     try:
         status = part.lstat()
     except OSError:
@@ -488,6 +491,6 @@ def _check(part: Path, shown: str, expected: dict[str, str | None]) -> None:
 
 
 def _name(url: str) -> str:
-    """The name of the file at an address, as a file here may be called."""
+    """The name of the file at an address, made safe for a local file."""
     name = Path(urllib.request.url2pathname(re.split(r"[?#]", url)[0])).name
     return re.sub(r"[\x00-\x1f\x7f/]", "_", name)[-150:] or redact_url(url).replace("/", "_")[-150:]

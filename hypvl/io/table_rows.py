@@ -1,4 +1,4 @@
-"""Where the rows of a delimited table end: lines, a look at the next ones, and quoted fields that go over several."""
+"""Where the rows of a delimited table end: lines, a look ahead, and quoted fields of several lines."""
 
 import hashlib
 import re
@@ -15,7 +15,7 @@ _LARGEST_LINE = 1 << 26
 
 
 def whole_row(separator: str) -> Callable[[bytes], object]:
-    """Whether a line is a row by itself, told faster than by reading it; some that are may be told not to be."""
+    """Whether a line is a row by itself: faster than reading it; False for some that are."""
     if not separator.isascii():
         return lambda line: False
     sign = re.escape(separator).encode()
@@ -24,7 +24,7 @@ def whole_row(separator: str) -> Callable[[bytes], object]:
 
 
 def swallows(row: Sequence[str], lines: Sequence[str], separator: str) -> bool:
-    """Whether a line inside a quoted field is a row of its own: as many fields, and files of the same kind in them.
+    """Whether a line inside a quoted field looks like a row of its own: as many fields, and files of the same kind.
 
     The first line holds the row's own fields before the long one, the last line those after it.
     """
@@ -48,7 +48,7 @@ def _kind(value: str) -> str:
 
 
 class Lines:
-    """Iterates the lines of a file and knows where it stands; a byte order mark is left out."""
+    """Iterates over the lines of a file and knows the position of each; a byte order mark is left out."""
 
     def __init__(self, file: BinaryIO, name: Path) -> None:
         self._file = file
@@ -68,7 +68,7 @@ class Lines:
 
 
 class Window:
-    """Lines, with a look at those that come next."""
+    """Lines, with a look ahead."""
 
     def __init__(self, lines: Lines, size: int) -> None:
         self._lines = lines
@@ -97,15 +97,15 @@ class Window:
         return self._ahead[i][1]
 
     def skip(self, count: int) -> None:
-        """Leave lines out that were looked at."""
+        """Skip lines that were looked at."""
         for _ in range(count):
             self._ahead.popleft()
 
 
 class Feed:
-    """A line and as many of those that follow as a reader asks for and a field may take.
+    """A line, and as many of the next ones as a reader takes and a field may span.
 
-    Bytes that are no UTF-8 are replaced, which keeps every separator and quotation mark.
+    Bytes that are not UTF-8 are replaced, which keeps every separator and quotation mark.
     """
 
     def __init__(self, line: bytes, window: Window) -> None:
@@ -115,7 +115,7 @@ class Feed:
 
     @property
     def taken(self) -> int:
-        """Lines asked for beyond the first."""
+        """Lines read beyond the first."""
         return max(0, self._given - 1)
 
     def __iter__(self) -> "Feed":

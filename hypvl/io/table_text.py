@@ -1,7 +1,7 @@
 """Tables of images, captions and the like: CSV and TSV with a header line, JSON Lines, and JSON lists of objects.
 
-One reader for whatever takes such a file. A row whose fields do not fit the header, and an opening quotation mark that
-takes in the next rows, are broken rows, not other captions.
+One reader for everything that reads such a file. A row whose fields do not fit the header, and an opening quotation
+mark that would swallow the next rows, are broken rows, not other captions.
 """
 
 import csv
@@ -36,7 +36,7 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".jsonlines")
 
 _SEPARATORS = ("\t", ",", ";")  # the first one in the header line, where none is named
 _BOM = b"\xef\xbb\xbf"
-_WIDE = (b"\xff\xfe", b"\xfe\xff")  # how UTF-16 and UTF-32 begin
+_WIDE = (b"\xff\xfe", b"\xfe\xff")  # the first bytes of UTF-16 and UTF-32
 # Rows of a JSON file whose keys are looked at to find out which columns there are.
 _ROWS_CHECKED = 100
 
@@ -75,21 +75,21 @@ class RowError(ValueError):
 
 
 class Row(NamedTuple):
-    """A row as it stands in the file: where ("line 3", "entry 2"), and its fields or what is wrong with it."""
+    """A row of the file: where ("line 3", "entry 2"), and its fields or what is wrong with it."""
 
     where: str
     fields: dict[str, Any] | RowError
 
 
 class Index(NamedTuple):
-    """Where rows stand.
+    """Where the rows are in the file.
 
     Attributes:
         places: (N + 1,) int64: the first byte of each row, and the byte after the last.
         columns: Names, in order; of a JSON file the keys of its first rows.
         separator: Between columns; the empty text in a JSON file.
         digest: SHA-256 of the file's content.
-        unclosed: Rows whose quotation mark would have taken in others.
+        unclosed: Rows whose quotation mark would have swallowed other rows.
     """
 
     places: np.ndarray
@@ -140,10 +140,10 @@ class TableText:
 
     @cached_property
     def index(self) -> Index:
-        """Where the rows stand; the file is read through once.
+        """Where the rows are; the file is read through once.
 
         Raises:
-            DataError: when it cannot be read, is no table, or has no rows.
+            DataError: when it cannot be read, is not a table, or has no rows.
         """
         try:
             with open_regular(self.path) as file:
@@ -299,10 +299,10 @@ class TableText:
                 continue
             if len(places) < _ROWS_CHECKED:
                 try:
-                    found = parse_json(line)
+                    row = parse_json(line)
                 except ValueError:  # a broken row is a bad sample, not a bad table
-                    found = None
-                columns.update(dict.fromkeys(found if isinstance(found, dict) else ()))
+                    row = None
+                columns.update(dict.fromkeys(row if isinstance(row, dict) else ()))
             places.append(lines.start)
         if places and not columns:
             raise DataError(
@@ -369,17 +369,17 @@ class TableText:
 
 
 def _in_words(error: csv.Error) -> tuple[str, str]:
-    said = str(error)
-    if "field limit" in said:
+    message = str(error)
+    if "field limit" in message:
         return "a field that is too long", f"more than {csv.field_size_limit()} characters"
-    if "unexpected end" in said:
+    if "unexpected end" in message:
         return (
             "a quotation mark that opens a field and does not close it",
             'before the next row; in a quoted field a quotation mark is written twice ("")',
         )
-    if "expected after" in said:
+    if "expected after" in message:
         return (
             "a quotation mark inside a quoted field",
             'it must be written twice (""), not as \\"',
         )
-    return "a broken row", said
+    return "a broken row", message

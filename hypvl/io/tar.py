@@ -56,7 +56,7 @@ def walk_tar(read: Read, name: str) -> Iterator[TarMember]:
         name: Of the file, for messages.
 
     Raises:
-        DataError: when it is no TAR at all, or compressed.
+        DataError: when it is not a TAR at all, or compressed.
         TarDamageError: at the first fault.
     """
     at = begin = 0
@@ -136,7 +136,7 @@ def _header(block: bytes, at: int, joined: int, name: str) -> tarfile.TarInfo:
             ) from error
         if at == joined:
             raise TarDamageError(
-                f"what follows its end mark at byte {at} is no other TAR ({error})"
+                f"what follows its end mark at byte {at} is not another TAR ({error})"
             ) from error
         raise TarDamageError(f"damaged at byte {at} ({error})") from error
 

@@ -1,4 +1,4 @@
-"""Files of tensors: written whole or not at all, and a disk that is full says so."""
+"""Files of tensors: written whole or not at all, and a full disk is an OSError that names the file."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, "Tensor"], *, metadata: 
     Args:
         path: The file; its folder must exist.
         tensors: Contiguous, by name.
-        metadata: Kept as texts; what is no Unicode in them, as in names of files, is written out.
+        metadata: Kept as texts; text that is not valid Unicode, as in file names, is escaped.
 
     Raises:
         OSError: when it cannot be written.
@@ -41,15 +41,15 @@ def write_safetensors(path: Path, tensors: Mapping[str, "Tensor"], *, metadata: 
     try:
         with replacing(path) as part:
             save_file(dict(tensors), part, metadata=texts)
-    except SafetensorError as error:  # what its writer makes of errors of the system
-        found = _OS_ERROR.search(str(error))
-        if found is None:
+    except SafetensorError as error:  # how its writer reports errors of the system
+        number = _OS_ERROR.search(str(error))
+        if number is None:
             raise
-        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 class _Remembering:
-    """A file to write to that remembers why it could not be written."""
+    """A file that remembers why a write failed."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

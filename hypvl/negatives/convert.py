@@ -1,8 +1,8 @@
 """From the published ``.npy`` files of hard negatives to JSONL, without running anything that is in them.
 
-Such a file is a pickled numpy array of dicts, and a pickle is a program: what it names, it may call. Here it can name
-only what arrays and built-in containers are made of, and even those are stand-ins that keep data and do nothing. Numpy
-itself reads none of it: its own reconstruction trusts the sizes and flags that a file tells.
+Such a file is a pickled numpy array of dicts, and a pickle is a program: it can call what it names. Here it can name
+only what arrays and built-in containers are made of, and even those are stand-ins that hold data and do nothing. NumPy
+itself reads none of it: its own reconstruction trusts the sizes and flags in the file.
 """
 
 import ast
@@ -68,7 +68,7 @@ def read_npy_items(path: str | Path) -> list[Any]:
     """The elements of an object array in a ``.npy`` file, in C order: dicts, lists, texts and numbers only.
 
     Raises:
-        DataError: when the file cannot be read, is no array of objects, or names anything to run.
+        DataError: when the file cannot be read, is not an array of objects, or names anything to run.
     """
     path = Path(path)
     try:
@@ -79,7 +79,7 @@ def read_npy_items(path: str | Path) -> list[Any]:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the path.") from error
     except _BROKEN as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: is no whole pickle of data ({reason}); copy it again.") from error
+        raise DataError(f"{path}: is not a whole pickle of data ({reason}); copy it again.") from error
     while isinstance(items, list) and len(items) == 1 and isinstance(items[0], list):
         items = items[0]  # a list that was saved as one object
     if not isinstance(items, list):
@@ -93,7 +93,7 @@ def _lines(path: Path) -> Iterator[bytes]:
     for i, item in enumerate(read_npy_items(path)):
         if not isinstance(item, dict) or not isinstance(item.get("caption"), str):
             raise DataError(
-                f"{path}: item {i} is no dict with a caption; expected {', '.join(sorted(known))}."
+                f"{path}: item {i} is not a dict with a caption; expected {', '.join(sorted(known))}."
             )
         if not item.keys() & set(FIELDS.values()):
             raise DataError(
@@ -109,7 +109,7 @@ def _check_header(path: Path, file: BinaryIO) -> None:
     """Read up to the pickle. Raises DataError unless it is an object array."""
     magic = file.read(8)
     if magic[:6] != _MAGIC or len(magic) < 8:
-        raise DataError(f"{path}: is no .npy file (it begins with {magic[:6]!r}).")
+        raise DataError(f"{path}: is not a .npy file (it begins with {magic[:6]!r}).")
     size_bytes = 2 if magic[6] == 1 else 4
     size = int.from_bytes(file.read(size_bytes), "little")
     if size > _HEADER_LIMIT:
@@ -124,7 +124,7 @@ def _check_header(path: Path, file: BinaryIO) -> None:
 
 
 class _Plain:
-    """Puts containers and numbers in the place of stand-ins.
+    """Replaces stand-ins by containers and numbers.
 
     Args:
         limit: Values there may be. A small file can name one list many times over, and lists of it again.
@@ -150,7 +150,7 @@ class _Plain:
 
 
 class _StandIn:
-    """Something a pickle may name: it takes no attributes and no state, and is called only where a subclass says."""
+    """Something a pickle may name. It accepts no attributes and no state, and no call unless a subclass allows it."""
 
     __slots__ = ()
 
@@ -278,10 +278,10 @@ class _Unpickler(pickle.Unpickler):
         self._path = path
 
     def find_class(self, module: str, name: str) -> Any:
-        found = _ALLOWED.get(f"{module}.{name}")
-        if found is None:
+        stand_in = _ALLOWED.get(f"{module}.{name}")
+        if stand_in is None:
             raise DataError(
                 f"{self._path}: refused, because it asks to load {module}.{name}; expected numpy arrays, dicts, lists, "
                 "texts and numbers only, so do not use this file."
             )
-        return found
+        return stand_in

@@ -1,4 +1,4 @@
-"""Fetches the captions of COCO 2014."""
+"""Downloads the captions of COCO 2014."""
 
 import hashlib
 from pathlib import Path
@@ -16,7 +16,7 @@ _LARGEST = 1 << 28  # bytes of the captions; the published ones have a quarter
 def fetch_coco_captions(
     folder: Path, *, split: str = "train", url: str = COCO_URL, sha256: str | None = None
 ) -> Path:
-    """Bring ``annotations/captions_<split>2014.json`` into a folder, once.
+    """Download ``annotations/captions_<split>2014.json`` into a folder, once.
 
     The archive is downloaded to its full length (an interrupted download continues), and the checksum that it
     keeps of the file (CRC-32) must be that of what comes out of it.

@@ -85,8 +85,8 @@ def json_entries(path: Path, content: Any, arguments: SourceArguments) -> Iterat
     """Annotations of a COCO captions file, or objects of a list."""
     if isinstance(content, list) and content and isinstance(content[0], dict):
         columns = _columns(path, list(content[0]), arguments)
-        for found in content:
-            yield _entry(found, *columns) if isinstance(found, dict) else Entry(fault="no JSON object")
+        for entry in content:
+            yield _entry(entry, *columns) if isinstance(entry, dict) else Entry(fault="no JSON object")
     elif isinstance(content, dict) and {"images", "annotations"} <= set(content):
         yield from _coco_entries(path, content)
     else:
@@ -105,7 +105,7 @@ def _coco_entries(path: Path, content: dict[str, Any]) -> Iterator[Entry]:
     except (KeyError, TypeError) as error:
         raise DataError(
             f"{path}: expected images with id and file_name, and annotations with image_id and caption (COCO "
-            f"captions); {error} is missing or of another kind. Instances or keypoints are no captions."
+            f"captions); {error} is missing or of another kind. Instances or keypoints are not captions."
         ) from error
     except ValueError as error:
         raise DataError(
@@ -159,7 +159,7 @@ def _tar_entry(data: bytes, member: str, image: str, arguments: SourceArguments)
 
 def _columns(path: Path, names: Sequence[str], arguments: SourceArguments) -> tuple[str, str]:
     """The names of the image and the caption column."""
-    found = []
+    columns = []
     for what, given, usual in (
         ("image", arguments.image_column, IMAGE_COLUMNS),
         ("caption", arguments.caption_column, CAPTION_COLUMNS),
@@ -174,8 +174,8 @@ def _columns(path: Path, names: Sequence[str], arguments: SourceArguments) -> tu
             )
         if names.count(column) > 1:
             raise DataError(f"{path}: has {names.count(column)} columns {column!r}; expected one.")
-        found.append(column)
-    return found[0], found[1]
+        columns.append(column)
+    return columns[0], columns[1]
 
 
 def _entry(fields: dict[str, Any], image: str, caption: str) -> Entry:

@@ -62,7 +62,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is made.
+    """Which negatives are made.
 
     Args:
         seed: Of all draws, >= 0.
@@ -144,8 +144,8 @@ def _replace(kind: NegativeType, jobs: Sequence["_Caption"], backend: Backend, s
         if not open_jobs:
             return
         requests = [Request(jobs[i].row.caption, words[i][attempt], draws[i]) for i in open_jobs]
-        for i, found in zip(open_jobs, backend.replacements(requests), strict=True):
-            jobs[i].replace(kind, words[i][attempt], found)
+        for i, replacements in zip(open_jobs, backend.replacements(requests), strict=True):
+            jobs[i].replace(kind, words[i][attempt], replacements)
 
 
 class _Caption:
@@ -195,7 +195,7 @@ class _Caption:
 
 
 class Taken:
-    """The texts that a caption's next negative must differ from: the caption and its negatives so far."""
+    """The texts that the next negative of a caption must differ from: the caption and its negatives so far."""
 
     def __init__(self, caption: str) -> None:
         self._caption = normal_form(caption)
@@ -203,7 +203,7 @@ class Taken:
         self._negatives: set[str] = set()
 
     def add(self, text: str) -> str | None:
-        """Take a text as a negative; or say why it is none, which is then all that happens."""
+        """Accept a text as a negative; or return the reason why it is not one, and change nothing."""
         masks = _MASKS.findall(text)
         form = normal_form(_MASKS.sub(" ", text) if masks else text)
         if len(masks) > self._masks or not form:
@@ -219,7 +219,7 @@ class Taken:
 
 
 class Mentioned:
-    """What the captions of an image talk about: a replacement by one of these words may be true.
+    """What the captions of an image mention: a replacement by one of these words may be true.
 
     Args:
         captions: The caption itself and the others of its image.
@@ -240,9 +240,9 @@ class Mentioned:
         if replacement.lower() in self._texts:
             return True
         return any(
-            lexicon().alike(kind, head, said)
+            lexicon().alike(kind, head, mentioned)
             for head in _heads(kind, replacement)
-            for said in self._heads[kind]
+            for mentioned in self._heads[kind]
         )
 
 

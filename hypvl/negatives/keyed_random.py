@@ -27,8 +27,8 @@ class Draws:
 
     def shuffled(self, items: Sequence[T]) -> list[T]:
         """The items in a random order."""
-        found = list(items)
-        for i in range(len(found) - 1, 0, -1):
+        shuffled = list(items)
+        for i in range(len(shuffled) - 1, 0, -1):
             j = int(self._random() * (i + 1))
-            found[i], found[j] = found[j], found[i]
-        return found
+            shuffled[i], shuffled[j] = shuffled[j], shuffled[i]
+        return shuffled

@@ -77,10 +77,10 @@ class Relations(NamedTuple):
 
 def phrase_lengths(phrases: Iterable[str]) -> dict[str, tuple[int, ...]]:
     """First word -> how many words the phrases have that begin with it, the longest first."""
-    found: dict[str, set[int]] = defaultdict(set)
+    lengths_of: dict[str, set[int]] = defaultdict(set)
     for phrase in phrases:
-        found[phrase.split(" ")[0]].add(phrase.count(" ") + 1)
-    return {word: tuple(sorted(lengths, reverse=True)) for word, lengths in found.items()}
+        lengths_of[phrase.split(" ")[0]].add(phrase.count(" ") + 1)
+    return {word: tuple(sorted(lengths, reverse=True)) for word, lengths in lengths_of.items()}
 
 
 class Lexicon:
@@ -104,21 +104,21 @@ class Lexicon:
 
     def _all_senses(self, *, read_only: bool) -> dict[tuple[Kind, str], tuple[Sense, ...]]:
         """Where every word stands; ``read_only``: only where it is recognised."""
-        found: dict[tuple[Kind, str], list[Sense]] = defaultdict(list)
+        senses_of: dict[tuple[Kind, str], list[Sense]] = defaultdict(list)
         for kind in KINDS:
             for name, group in self._groups[kind].items():
                 for cluster in group["clusters"][: group.get("read") if read_only else None]:
                     for word in cluster:
-                        found[kind, word].append(Sense(kind, name, cluster[0]))
-        return {key: tuple(senses) for key, senses in found.items()}
+                        senses_of[kind, word].append(Sense(kind, name, cluster[0]))
+        return {key: tuple(senses) for key, senses in senses_of.items()}
 
     def _all_readings(self, never: frozenset[str]) -> dict[str, tuple[Reading, ...]]:
-        found: dict[str, list[Reading]] = defaultdict(list)
+        readings_of: dict[str, list[Reading]] = defaultdict(list)
         for (kind, lemma), senses in self._senses.items():
             for form, written in self.forms(kind, lemma).items():
                 if kind != "verb" or written not in never:
-                    found[written].append(Reading(kind, lemma, form, senses))
-        return {written: tuple(readings) for written, readings in found.items()}
+                    readings_of[written].append(Reading(kind, lemma, form, senses))
+        return {written: tuple(readings) for written, readings in readings_of.items()}
 
     def forms(self, kind: Kind, lemma: str) -> dict[str, str]:
         """Form -> the word as written in it."""
@@ -179,8 +179,8 @@ class Lexicon:
 
     def group(self, sense: Sense) -> dict[str, Any]:
         """What the lists say about the sense's category or group (animate, number, frame, of ...)."""
-        found: dict[str, Any] = self._groups[sense.kind][sense.group]
-        return found
+        group: dict[str, Any] = self._groups[sense.kind][sense.group]
+        return group
 
     def alike(self, kind: Kind, head: str, other: str) -> bool:
         """Whether two clusters may be true of one thing: they are the same, or listed as alike."""
@@ -214,8 +214,8 @@ class Lexicon:
 
 
 def _read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = parse_json(_content(name))
-    return found
+    content: dict[str, Any] = parse_json(_content(name))
+    return content
 
 
 def _content(name: str) -> bytes:

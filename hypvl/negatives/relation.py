@@ -34,7 +34,7 @@ class Proposal(NamedTuple):
 def relation_negatives(
     caption: str, words: Sequence[Word], inflect: Inflect, draws: Draws, method: RelationMethod = "either"
 ) -> Iterator[Proposal]:
-    """Captions whose relation is false, the preferred one first; or reasons why there is none.
+    """Captions with a false relation, the preferred one first; or the reasons why there is none.
 
     Args:
         caption: The true one.

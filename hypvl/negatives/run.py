@@ -1,4 +1,4 @@
-"""The whole job: captions in, negatives out, over several processes, going on where it stopped."""
+"""Makes the hard negatives of all captions of a source in several processes; an interrupted run continues."""
 
 import contextlib
 import functools
@@ -24,7 +24,7 @@ _Part: TypeAlias = tuple[int, list[Row]]
 
 
 class Result(NamedTuple):
-    """What a run made; ``written`` is False when the same output was already there."""
+    """The counts of a run; ``written`` is False when the same output was already there."""
 
     counts: Counts
     written: bool
@@ -52,9 +52,9 @@ def make_hard_negatives(
         backend: Which words, and what replaces them.
         settings: Seed, types, methods.
         num_workers: Processes; 0: this one.
-        part_size: Captions that are made and written together: what an interruption can cost.
-        overwrite: Start anew where the output is of other settings.
-        progress: Told after each part.
+        part_size: Captions that are written together: an interruption loses at most one such part per process.
+        overwrite: Start again where the output has other settings.
+        progress: Called after each part.
 
     Returns:
         The counts.

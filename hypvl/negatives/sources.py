@@ -117,8 +117,10 @@ class Captions:
                         content.update(chunk)
                         total += chunk.count(b"\n")
                 if self._format == "json":
-                    found = self._contents[path] = read_json(path)
-                    total = len(found.get("annotations", ()) if isinstance(found, dict) else found)
+                    content_of = self._contents[path] = read_json(path)
+                    total = len(
+                        content_of.get("annotations", ()) if isinstance(content_of, dict) else content_of
+                    )
             except OSError as error:
                 raise _unreadable(path, error) from error
         return max(total - (self._format == "table"), 1), content.hexdigest()
@@ -153,7 +155,7 @@ def _format_of(arguments: SourceArguments) -> Format:
         raise DataError("no captions given; name files with --captions, or fetch COCO's with --download.")
     if arguments.format is not None:
         return arguments.format
-    found = set()
+    formats = set()
     for place in arguments.places:
         suffix = Path(place.split("?")[0]).suffix.lower()
         if suffix not in _FORMATS:
@@ -161,12 +163,12 @@ def _format_of(arguments: SourceArguments) -> Format:
                 f"{redact_url(place)}: its format is not clear from its name; expected {', '.join(_FORMATS)}, or "
                 "--format."
             )
-        found.add(_FORMATS[suffix])
-    if len(found) > 1:
+        formats.add(_FORMATS[suffix])
+    if len(formats) > 1:
         raise DataError(
-            f"captions of several formats ({', '.join(sorted(found))}); give files of one at a time."
+            f"captions of several formats ({', '.join(sorted(formats))}); give files of one at a time."
         )
-    return found.pop()
+    return formats.pop()
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:

@@ -143,8 +143,8 @@ class _Decisions:
             elif one.kind == "verb":
                 verbs.append(one)
             elif self._describes(i):
-                found = self._adjective_sense(i, one.senses)
-                return None if found is None else Word(unit.start, unit.end, *one[:3], found)
+                sense = self._adjective_sense(i, one.senses)
+                return None if sense is None else Word(unit.start, unit.end, *one[:3], sense)
         if verbs and not self._follows_determiner(i):
             for one in sorted(verbs, key=lambda verb: _VERB_ORDER[verb.form]):
                 if self._acts(i, one, noun_too=bool(nouns)):

@@ -1,4 +1,4 @@
-"""Words of a caption by place, and replacing them without touching anything else."""
+"""The words of a caption with their positions, and their replacement without changing anything else."""
 
 import functools
 import re
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hypvl.negatives.lexicon import grammar
 
 # Letters (with their accents) and digits, joined by hyphens and apostrophes. Anything glued to a sign of addresses,
-# tags or file names is no word, nor is what stands in angle or square brackets (<mask>, [MASK], <PERSON>): nothing
+# tags or file names is not a word, nor is what is in angle or square brackets (<mask>, [MASK], <PERSON>): nothing
 # in it is ever replaced.
 _LETTER = r"[\w\u0300-\u036f]"
 _GLUE = r"@#/\\&$"
@@ -108,5 +108,5 @@ def match_case(old: str, new: str) -> str:
 
 
 def normal_form(text: str) -> str:
-    """What two texts must differ in to count as different: words, not blanks, capitals or punctuation."""
+    """A text reduced to what counts as a difference: words, not blanks, capitals or punctuation."""
     return " ".join(_LETTERS.findall(text.casefold()))

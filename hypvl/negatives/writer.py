@@ -1,4 +1,4 @@
-"""Output in parts that are renamed when whole, and joined at the end: what is there is never half a file."""
+"""Output in parts that are written whole and joined at the end: a file is never half written."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ class Counts:
         captions: Written lines.
         made: Type -> valid negatives.
         refused: Type -> reason -> captions without one.
-        skipped: Reason -> entries of the source that are no caption.
+        skipped: Reason -> entries of the source that are not captions.
     """
 
     captions: int = 0
@@ -59,13 +59,13 @@ class Counts:
         }
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> "Counts":
+    def from_json(cls, record: Mapping[str, Any]) -> "Counts":
         """The inverse of :meth:`to_json`."""
         return cls(
-            captions=found["captions"],
-            made=Counter({kind: found["types"][kind]["valid"] for kind in TYPES}),
-            refused={kind: Counter(found["types"][kind]["invalid"]) for kind in TYPES},
-            skipped=dict(found["skipped"]),
+            captions=record["captions"],
+            made=Counter({kind: record["types"][kind]["valid"] for kind in TYPES}),
+            refused={kind: Counter(record["types"][kind]["invalid"]) for kind in TYPES},
+            skipped=dict(record["skipped"]),
         )
 
 
@@ -75,7 +75,7 @@ class PartsWriter:
     Args:
         output: The JSON Lines file to make. ``<output>.summary.json`` is written beside it.
         plan: What decides the content; parts and outputs of another plan are never mixed with this one.
-        overwrite: Start anew where there is something of another plan.
+        overwrite: Start again where there is something of another plan.
 
     Raises:
         DataError: when the output, or an unfinished one, is of another plan; or it cannot be written.
@@ -100,10 +100,12 @@ class PartsWriter:
         """
         if not self.output.exists():
             return None
-        found = _read(self.summary)
-        difference = "nothing says how it was made" if found is None else self._difference(found.get("plan"))
-        if found is not None and difference is None:
-            return Counts.from_json(found)
+        summary = _read(self.summary)
+        difference = (
+            "nothing says how it was made" if summary is None else self._difference(summary.get("plan"))
+        )
+        if summary is not None and difference is None:
+            return Counts.from_json(summary)
         if self._overwrite:
             return None
         raise DataError(
@@ -191,10 +193,10 @@ class PartsWriter:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 @contextlib.contextmanager

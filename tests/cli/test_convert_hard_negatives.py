@@ -26,7 +26,7 @@ def test_converts_and_says_how_many(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_missing_and_broken_input_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.npy").write_text("no")
-    for name, code, words in (("b.npy", 2, "names no file"), ("a.npy", 1, "is no .npy file")):
+    for name, code, words in (("b.npy", 2, "names no file"), ("a.npy", 1, "is not a .npy file")):
         flags = ["--input", str(tmp_path / name), "--output", str(tmp_path / "out.jsonl")]
         assert run_main(main, flags) == code
         error = capsys.readouterr().err

@@ -259,7 +259,7 @@ def workers_of(one):
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_what_the_process_group_hears_does_not_end_workers(dataset, number):
+def test_signals_to_the_process_group_do_not_end_workers(dataset, number):
     import os
     import signal
 
@@ -309,7 +309,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("start_method", ["fork", "spawn", "forkserver"])
 @pytest.mark.parametrize("end", ["killed", "exit"])
 def test_workers_end_with_the_main_process(tmp_path, start_method, end):
-    """Also when it is killed, or forgets them: they do not hear the SIGTERM by which Python ends its children."""
+    """Also when it is killed, or forgets them: they ignore the SIGTERM by which Python ends its children."""
     import os
     import subprocess
     import sys
@@ -319,8 +319,8 @@ def test_workers_end_with_the_main_process(tmp_path, start_method, end):
     (tmp_path / "left.py").write_text(LEFT)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, str(tmp_path / "left.py"), start_method, end]
-    said = subprocess.run(command, stdout=subprocess.PIPE, env=environment, timeout=120).stdout
-    pids = [int(pid) for pid in said.split()]
+    output = subprocess.run(command, stdout=subprocess.PIPE, env=environment, timeout=120).stdout
+    pids = [int(pid) for pid in output.split()]
     deadline = time.monotonic() + (
         1 if start_method != "forkserver" else 15
     )  # there torch looks every 5 seconds

@@ -132,7 +132,7 @@ def test_row_without_negatives_says_so() -> None:
     ({"types": ["noun", "object"]}, "each once"),
     ({"types": "noun"}, "types: got the text 'noun'"),
     ({"invalid_text": "none"}, "invalid_text: got 'none'"),
-    ({"image_pattern": "{image_id"}, "which is no pattern"),
+    ({"image_pattern": "{image_id"}, "which is not a pattern"),
     ({"image_pattern": "x.jpg"}, "expected names of fields in braces"),
     ({"image_pattern": "{caption.__class__}"}, "expected names of fields in braces"),
     ({"image_pattern": "{0}"}, "expected names of fields in braces"),

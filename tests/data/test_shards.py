@@ -246,16 +246,16 @@ def test_a_repr_hides_secrets(tmp_path):
     assert "SECRET" not in shown and "***@h/a.tar" in shown
 
 
-def test_an_index_that_can_be_kept_nowhere_is_said(tmp_path, monkeypatch):
+def test_an_index_that_cannot_be_written_anywhere_is_a_warning(tmp_path, monkeypatch):
     path = shard(tmp_path / "s", "a.tar", [0, 1])
     (tmp_path / "s" / "a.tar.hypvl-index").mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(path))  # a file: no folder can be made in it
-    said: list[str] = []
-    sink = logger.add(said.append, level="WARNING", format="{message}")
+    messages: list[str] = []
+    sink = logger.add(messages.append, level="WARNING", format="{message}")
     dataset = make(path)
     assert captions(dataset) == ["caption 0", "caption 1"]
     logger.remove(sink)
-    assert len(said) == 1 and "every process builds it again" in said[0]
+    assert len(messages) == 1 and "every process builds it again" in messages[0]
 
 
 def test_the_fingerprint_is_of_the_data_not_of_its_place(tmp_path):

@@ -123,10 +123,10 @@ def test_entries_that_cannot_be_used_are_bad_samples(tmp_path: Path, bad: Any, r
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"a": 1}', "is no JSON list, it begins with '{\"a\": 1}'"),
-        ("", "is no JSON list"),
-        ('[{"image": "x.jpg"}, {"ima', "is no whole JSON list, it breaks after byte 21"),
-        ('[{"image": "x.jpg"}', "is no whole JSON list"),
+        ('{"a": 1}', "is not a JSON list, it begins with '{\"a\": 1}'"),
+        ("", "is not a JSON list"),
+        ('[{"image": "x.jpg"}, {"ima', "is not a whole JSON list, it breaks after byte 21"),
+        ('[{"image": "x.jpg"}', "is not a whole JSON list"),
         ("[{}, nonsense]", "it breaks after byte 5"),
         ("[]", "none of its 0 entries is of split 'train'"),
         ('[{"image": "sam/x.jpg"}]', "none of its 1 entries is of split 'train' with 'coco' in its image"),

@@ -142,12 +142,12 @@ def test_a_download_continues_where_it_stopped(server, tmp_path):
 
 def test_a_server_without_ranges_is_downloaded_and_says_so(server, cache):
     server.ranges = False
-    said: list[str] = []
-    sink = logger.add(said.append, level="WARNING", format="{message}")
+    messages: list[str] = []
+    sink = logger.add(messages.append, level="WARNING", format="{message}")
     source = open_source(server.url, FileHandles())
     logger.remove(sink)
     assert source.read(5000, 10) == CONTENT[5000:5010]
-    assert "no range requests there; downloading" in said[0] and str(cache / "shards") in said[0]
+    assert "no range requests there; downloading" in messages[0] and str(cache / "shards") in messages[0]
     with pytest.raises(DataError, match=r"whole file instead of a part; set dataset.cache_dir"):
         RemoteFile(server.url).read(5, 5)
 
@@ -160,15 +160,15 @@ def test_a_pipe_must_be_allowed(tmp_path):
 
 
 def test_a_pipe_runs_once_and_its_output_is_kept(tmp_path, cache):
-    said: list[str] = []
-    sink = logger.add(said.append, level="WARNING", format="{message}")
+    messages: list[str] = []
+    sink = logger.add(messages.append, level="WARNING", format="{message}")
     command = f"pipe:echo x >> {tmp_path}/runs; printf hello"
     for _ in range(2):
         source = open_source(command, FileHandles(), allow_pipe=True)
         assert source.read(1, 3) == b"ell"
     logger.remove(sink)
     assert (tmp_path / "runs").read_text() == "x\n"
-    assert len(said) == 1 and "resumes exactly only as long as" in said[0]
+    assert len(messages) == 1 and "resumes exactly only as long as" in messages[0]
     with pytest.raises(DataError, match=r"ended with status 3 \(oh no\)"):
         open_source("pipe:echo oh no >&2; exit 3", FileHandles(), allow_pipe=True)
 

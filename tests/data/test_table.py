@@ -130,7 +130,7 @@ def test_bad_rows_are_bad_samples(images, name, row, reason):
         ("t.json", "[]", "has no rows"),
         ("t.json", '["a", "b"]', "none of its first entries is a JSON object"),
         ("t.json", '[{"filepath": "x", "title": "y"}] {"a": 1}', "goes on after its JSON list"),
-        ("t.json", '[{"filepath": "x", "title": "y"}', "is no whole JSON list"),
+        ("t.json", '[{"filepath": "x", "title": "y"}', "is not a whole JSON list"),
         ("t.csv", b"\x1f\x8b\x08", "compressed with gzip"),
     ],
 )

@@ -164,7 +164,7 @@ def test_joined_tars_are_one_index(tmp_path):
     assert [key for key, _ in contents(first + second)] == ["a", "b", "a", "c"]
     assert contents(first + second)[2:] == [("a", {"jpg": b"C"}), ("c", {"jpg": b"D"})]
     assert index_of(first + second).damage is None
-    assert "is no other TAR" in index_of(first + b"junk" * 200).damage
+    assert "is not another TAR" in index_of(first + b"junk" * 200).damage
 
 
 def test_a_sparse_member_makes_its_sample_unreadable_not_short(tmp_path):

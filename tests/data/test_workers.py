@@ -32,5 +32,5 @@ def test_other_errors_of_a_worker_keep_their_traceback(capfd: pytest.CaptureFixt
     )
     thread.start()
     thread.join()
-    said = capfd.readouterr().err
-    assert "EOFError: torn" in said and "ValueError: slip" in said
+    output = capfd.readouterr().err
+    assert "EOFError: torn" in output and "ValueError: slip" in output

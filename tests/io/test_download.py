@@ -149,7 +149,7 @@ def test_a_folder_in_the_place_of_the_file(server, tmp_path: Path) -> None:
         fetch(url(server), tmp_path / "a")
 
 
-def test_a_file_that_is_gone_says_what_to_do(server, tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error_with_advice(server, tmp_path: Path) -> None:
     with pytest.raises(
         DownloadError, match=r"answers 404 \(Not Found\).* download the file yourself and put it at .*a\.zip"
     ):

@@ -1,4 +1,4 @@
-"""Secrets of addresses are never shown; what is no secret stays readable."""
+"""Secrets of addresses are never shown; everything else stays readable."""
 
 import pytest
 

@@ -154,11 +154,11 @@ def test_a_part_that_is_cut_is_asked_for_again(server: Server) -> None:
         ("206 Partial", ["Content-Length: 0"], "without saying which"),
         ("206 Partial", ["Content-Range: bytes 0-0/*"], "does not say how long the file is"),
         ("200 OK", [], "does not say how long the file is"),
-        ("204 No Content", [], "answers 204, which is no file"),
+        ("204 No Content", [], "answers 204, which is not a file"),
         ("404 Not Found", ["Content-Length: 0"], "404"),
     ],
 )
-def test_a_size_that_is_not_told(server: Server, status: str, headers: list[str], words: str) -> None:
+def test_a_missing_size_is_an_error(server: Server, status: str, headers: list[str], words: str) -> None:
     server.send = answer(status, *headers)
     with pytest.raises(RemoteError, match=words):
         RemoteFile(server.url, attempts=1).size()
@@ -265,7 +265,7 @@ class shutil_usage:  # noqa: N801 (what shutil.disk_usage returns)
 
 def test_an_empty_part_is_no_file(server: Server, tmp_path: Path) -> None:
     server.send = answer("206 Partial", "Content-Range: bytes 0-0/1", "Content-Length: 0")
-    with pytest.raises(DownloadError, match="answers 206, which is no file"):
+    with pytest.raises(DownloadError, match="answers 206, which is not a file"):
         download(server.url, tmp_path / "a")
     with pytest.raises(DataError, match="sends 0 bytes and calls them 0 to 0"):
         RemoteFile(server.url, attempts=1).download(tmp_path)
@@ -318,7 +318,7 @@ def test_links_in_a_shared_folder_are_not_followed(server: Server, tmp_path: Pat
 def test_redirections_lead_to_the_web_only_and_carry_no_secrets(server: Server, tmp_path: Path) -> None:
     for place in ("file:///etc/passwd", "ftp://127.0.0.1/x"):
         server.send = answer("302 Found", f"Location: {place}", "Content-Length: 0")
-        with pytest.raises(DataError, match=r"which is no web address|is not allowed"):
+        with pytest.raises(DataError, match=r"which is not a web address|is not allowed"):
             download(server.url, tmp_path / "a")
     server.send = answer("302 Found", f"Location: {server.url}", "Content-Length: 0")
     with pytest.raises(DownloadError, match="302"):

@@ -47,7 +47,7 @@ def test_fields_of_many_lines_up_to_a_bound(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "kinds"),
     [
-        # closes in another row's mark, which is no end of a field
+        # closes in another row's mark, which does not end a field
         (['0.jpg,"a', '1.jpg,"b"', "2.jpg,c"], ["open", "b", "c"]),
         # closes where a field ends: the rows between have a file of the same kind in the same place
         (['0.jpg,"a', "1.jpg,b", '2.jpg,5"', "3.jpg,c"], ["open", "b", '5"', "c"]),

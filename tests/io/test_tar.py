@@ -42,13 +42,13 @@ def test_joined_tars_are_read_on(gap: int) -> None:
     assert members[2].begin == len(first) + gap
 
 
-def test_what_follows_the_end_and_is_no_tar_is_said() -> None:
+def test_bytes_after_the_end_that_are_not_a_tar_are_an_error() -> None:
     data = tar(file("a"))
     assert names(walk(data + bytes(300))) == ["a"]
     for junk in (b"junk" * 300, b"junk"):
         found = []
         with pytest.raises(
-            TarDamageError, match=r"cut off|what follows its end mark at byte 10240 is no other TAR"
+            TarDamageError, match=r"cut off|what follows its end mark at byte 10240 is not another TAR"
         ):
             for member in walk_tar(lambda at, n, data=data + junk: data[at : at + n], "t.tar"):
                 found.append(member)

@@ -1,4 +1,4 @@
-"""A damaged archive is told from a whole one."""
+"""A damaged archive is distinguished from a whole one."""
 
 import io
 from pathlib import Path

@@ -14,7 +14,7 @@ class Saying:
     """The built-in tagger; replacements are the same list for every word."""
 
     def __init__(self, *replacements: str) -> None:
-        self.said = list(replacements)
+        self.words = list(replacements)
         self.requests: list[tuple[str, str]] = []
 
     def tag(self, captions: Sequence[str]) -> list[list[Word]]:
@@ -22,7 +22,7 @@ class Saying:
 
     def replacements(self, requests: Sequence[Request]) -> list[list[str]]:
         self.requests += [(one.caption, one.word.lemma) for one in requests]
-        return [self.said for _ in requests]
+        return [self.words for _ in requests]
 
     def inflect(self, lemma: str, form: str) -> str | None:
         return lexicon().inflect("noun", lemma, form)

@@ -167,7 +167,7 @@ def test_other_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "long.npy").write_bytes(b"\x93NUMPY\x02\x00\xff\xff\xff\x7f")
     for name, words in (
         ("numbers.npy", "is an array of type '<f8'; expected one of objects"),
-        ("text.npy", r"is no \.npy file"),
+        ("text.npy", r"is not a \.npy file"),
         ("header.npy", r"broken \.npy header"),
         ("long.npy", "header of 2,147,483,647 bytes"),
         ("absent.npy", "cannot be read"),
@@ -180,19 +180,19 @@ def test_conversion_joins_files_in_order(tmp_path: Path) -> None:
     paths = [
         save(tmp_path / f"{i}.npy", [{**ITEM, "id": 2 * i}, {**ITEM, "id": 2 * i + 1}]) for i in range(2)
     ]
-    told: list[tuple[str, int]] = []
+    calls: list[tuple[str, int]] = []
     output = tmp_path / "new" / "all.jsonl"
-    assert convert_negatives(paths, output, progress=lambda path, n: told.append((path.name, n))) == 4
+    assert convert_negatives(paths, output, progress=lambda path, n: calls.append((path.name, n))) == 4
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert [row["id"] for row in rows] == [0, 1, 2, 3]
     assert {**rows[0], "id": 1} == ITEM
-    assert told == [("0.npy", 2), ("1.npy", 4)]
+    assert calls == [("0.npy", 2), ("1.npy", 4)]
     assert "übel" in output.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("items", "words"), [
-    ([ITEM, "text"], "item 1 is no dict with a caption"),
-    ([{**ITEM, "caption": None}], "item 0 is no dict with a caption"),
+    ([ITEM, "text"], "item 1 is not a dict with a caption"),
+    ([{**ITEM, "caption": None}], "item 0 is not a dict with a caption"),
     ([{"caption": "a", "other": 1}], "item 0 has none of relation_aug_caption, .* only caption, other"),
     ([{**ITEM, "extra": b"bytes"}], "item 0 cannot be written as JSON"),
     ([{**ITEM, "extra": float("nan")}], "item 0 cannot be written as JSON"),

@@ -43,7 +43,7 @@ def test_verbs(verb: str, third: str, ing: str, past: str) -> None:
     assert forms.get("past", forms.get("past/participle")) == past
 
 
-def test_a_past_that_is_no_participle_is_told_apart() -> None:
+def test_a_past_that_is_not_a_participle_is_a_form_of_its_own() -> None:
     forms = verb_forms("eat", {"eat": ["eats", "eating", "ate", "eaten"]})
     assert forms["past"] == "ate" and forms["participle"] == "eaten" and "past/participle" not in forms
 

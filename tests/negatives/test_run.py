@@ -39,12 +39,12 @@ def make(source: SourceArguments, output: Path, **changes) -> Result:
 
 
 def test_lines_in_order_and_counts_that_add_up(source, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    result = make(source, tmp_path / "out.jsonl", progress=lambda done, total: told.append((done, total)))
+    calls: list[tuple[int, int]] = []
+    result = make(source, tmp_path / "out.jsonl", progress=lambda done, total: calls.append((done, total)))
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [line["caption"] for line in lines] == CAPTIONS
     assert [line["image"] for line in lines] == [f"{i}.jpg" for i in range(48)]
-    assert told[0] == (7, 47) and told[-1] == (48, 48)  # the last line has no line end, so about 47
+    assert calls[0] == (7, 47) and calls[-1] == (48, 48)  # the last line has no line end, so about 47
     counts = result.counts
     assert result.written and counts.captions == 48
     for i, kind in enumerate(("relation", "attribute", "object", "action")):

@@ -183,7 +183,7 @@ def test_fingerprint_is_of_content_and_reading(tmp_path: Path) -> None:
             "t.json",
             '{"images": [], "annotations": [{"bbox": 1}]}',
             {},
-            ["Instances or keypoints are no captions"],
+            ["Instances or keypoints are not captions"],
         ),
         (
             "t.json",

@@ -45,7 +45,7 @@ def test_neighbours_decide(caption: str, word: str, kind: str) -> None:
 @pytest.mark.parametrize(
     ("caption", "word"),
     [
-        ("a bowl filled with rice", "filled"),  # "emptied with rice" is no English
+        ("a bowl filled with rice", "filled"),  # "emptied with rice" is not English
         ("a sleeping dog", "sleeping"),
         ("a pizza box", "pizza"),  # part of a name
         ("the left of a house", "left"),

@@ -162,17 +162,17 @@ def evaluation_scenes(arguments: DemoArguments) -> Iterator[tuple[str, Scene]]:
     """(key, scene) of every test scene; the two-object ones have captions that differ from each other."""
     pairs = round(RETRIEVAL_SHARE * arguments.num_test)
     heldout = (arguments.num_test - pairs) // 2
-    said: set[str] = set()
+    used: set[str] = set()
     for number in range(arguments.num_test):
         kind: Kind = (
             "pair" if number < pairs else "single_heldout" if number < pairs + heldout else "single_seen"
         )
         attempt = 0
         scene = make_scene(kind, number, np.random.default_rng([arguments.seed, 3, number, attempt]))
-        while kind == "pair" and scene.caption in said:
+        while kind == "pair" and scene.caption in used:
             attempt += 1
             scene = make_scene(kind, number, np.random.default_rng([arguments.seed, 3, number, attempt]))
-        said.add(scene.caption)
+        used.add(scene.caption)
         yield f"scene-{number:05d}", scene
 
 

@@ -89,22 +89,22 @@ def convert_sample(
         raise BadSample(key, str(error)) from error
     _check_shape(key, notes, height=image.shape[-2], width=image.shape[-1])
     dropped: Counter[str] = Counter()
-    found: dict[tuple[str, Box], str] = {}  # in order; without regard to capitals
+    phrases: dict[tuple[str, Box], str] = {}  # in order; ignoring case
     for entry in entries:
         try:
             phrase, box = read_box(entry, caption, image.shape[-2], image.shape[-1], settings)
-            if (phrase.casefold(), box) in found:
+            if (phrase.casefold(), box) in phrases:
                 raise DroppedBoxError("the same phrase and box again")
-            found[phrase.casefold(), box] = phrase
+            phrases[phrase.casefold(), box] = phrase
         except DroppedBoxError as error:
             dropped[str(error)] += 1
-    if not found:
+    if not phrases:
         return [], dropped
     whole = data if data[:3] == b"\xff\xd8\xff" else encode_jpeg(image)
     written = [
-        (CHILD_IMAGE, whole), (CHILD_TEXT, caption.strip().encode()), (NUM_PARENTS, str(len(found)).encode()),
+        (CHILD_IMAGE, whole), (CHILD_TEXT, caption.strip().encode()), (NUM_PARENTS, str(len(phrases)).encode()),
     ]  # fmt: skip
-    for number, ((_, (left, top, right, bottom)), phrase) in enumerate(found.items()):
+    for number, ((_, (left, top, right, bottom)), phrase) in enumerate(phrases.items()):
         image_name, phrase_name = parent_members(number)
         written.append((image_name, encode_jpeg(image[:, top:bottom, left:right])))
         written.append((phrase_name, phrase.encode()))
@@ -166,7 +166,7 @@ def _caption(key: str, notes: Mapping[str, Any]) -> str:
     try:
         caption.encode()
     except UnicodeEncodeError as error:  # half a surrogate pair, which JSON can hold
-        raise BadSample(key, f"caption is no text ({error.reason})") from error
+        raise BadSample(key, f"caption is not text ({error.reason})") from error
     return caption
 
 

@@ -1,4 +1,4 @@
-"""From raw GRIT shards to processed ones, one TAR for each, in parallel, going on where it was interrupted.
+"""From raw GRIT shards to processed ones, one TAR for each, in parallel; an interrupted run continues.
 
 The same input and settings give the same bytes, whatever the number of processes. The output folder holds
 ``<name>.tar`` for every raw ``<name>.tar`` that is done, and ``manifest.jsonl``: the settings, then one line of
@@ -32,7 +32,7 @@ MANIFEST = "manifest.jsonl"
 _FORMAT = 1
 _BLOCK = 1 << 20
 _KEPT_BAD = 3  # examples of bad samples per TAR
-_JUDGED_FROM = 1000  # samples, before their share of bad ones means anything
+_JUDGED_FROM = 1000  # samples, before a share of bad ones is meaningful
 
 
 @dataclasses.dataclass
@@ -192,7 +192,7 @@ def convert_shard(source: Path, tick: Tick, *, folder: Path, settings: GritSetti
         What became of its samples.
 
     Raises:
-        DataError: when it is no TAR at all.
+        DataError: when it is not a TAR at all.
         UnwritableError: when the output cannot be written.
     """
     part = _part(folder, source.name)
@@ -352,15 +352,15 @@ def _read_manifest(folder: Path, head: dict[str, Any]) -> dict[str, _Record]:
     try:
         text = path.read_text()
         whole = text[: text.rfind("\n") + 1]
-        found, *records = [parse_json(line) for line in whole.splitlines()] or [head]
+        saved, *records = [parse_json(line) for line in whole.splitlines()] or [head]
         by_name = {
             str(record["tar"]): _Record(record["source_bytes"], record["bytes"], Counts.from_record(record))
             for record in records
         }
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: is damaged ({error!r}); name another folder, or start anew.") from error
-    if found != head:
-        settings = found.get("settings") if isinstance(found, dict) else found
+    if saved != head:
+        settings = saved.get("settings") if isinstance(saved, dict) else saved
         raise DataError(
             f"{folder}: was made with other settings ({settings}); name another folder, or give the same settings."
         )

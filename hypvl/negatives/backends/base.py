@@ -59,10 +59,10 @@ def package_versions(packages: Sequence[str], *, backend: str, extra: str) -> di
     Raises:
         UserError: naming those that are missing, and the extra that brings them.
     """
-    found, missing = {}, []
+    versions, missing = {}, []
     for package in packages:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             missing.append(package)
     if missing:
@@ -70,7 +70,7 @@ def package_versions(packages: Sequence[str], *, backend: str, extra: str) -> di
             f"--backend {backend} needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
             f"installed; pip install 'hypvl[{extra}]', or use --backend builtin."
         )
-    return found
+    return versions
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class LemminflectArguments:
 
 
 class InflectingBackend:
-    """What the lists know is done as they do it; other words are found by textblob.
+    """Words of the lists are handled as by the built-in backend; other words are found by textblob.
 
     A noun of no list becomes a thing of another kind, drawn from the lists. A verb of no list is replaced only
     with ``accept_unknown``, an adjective of no list never: the new text might be true.
@@ -80,13 +80,13 @@ class InflectingBackend:
         """By the lists where they have the noun, else by lemminflect."""
         if lexicon().senses("noun", lemma) or form not in ("singular", "plural"):
             return lexicon().inflect("noun", lemma, form)
-        found = self._inflections(lemma, "NN" if form == "singular" else "NNS")
-        return found[0] if found else None
+        forms = self._inflections(lemma, "NN" if form == "singular" else "NNS")
+        return forms[0] if forms else None
 
     def _tag(self, caption: str) -> list[Word]:
         known = tag(caption)
         taken = {at for word in known for at in range(word.start, word.end)}
-        found = list(known)
+        words = list(known)
         for token, penn in self._tagger(caption):
             if token.start in taken or token.lower in lexicon().readings or not token.lower.isalpha():
                 continue
@@ -94,8 +94,8 @@ class InflectingBackend:
             lemmas = self._lemmas(token.lower, _UPOS[kind]) if kind is not None else ()
             word = tagged_word(token, penn, lemmas[0] if lemmas else None)
             if word is not None:
-                found.append(word)
-        return sorted(found)
+                words.append(word)
+        return sorted(words)
 
     def _unlisted(self, request: Request) -> Iterator[str]:
         word = request.word

@@ -101,12 +101,12 @@ class MaskedLMBackend:
 
     def replacements(self, requests: Sequence[Request]) -> list[Iterator[str]]:
         """Acceptable guesses for each request, the likeliest first."""
-        found: list[Iterator[str]] = []
+        replacements: list[Iterator[str]] = []
         for start in range(0, len(requests), self._arguments.batch_size):
             batch = requests[start : start + self._arguments.batch_size]
             guesses = self._guess([request.caption for request in batch], [request.word for request in batch])
-            found += [self._accepted(*pair) for pair in zip(batch, guesses, strict=True)]
-        return found
+            replacements += [self._accepted(*pair) for pair in zip(batch, guesses, strict=True)]
+        return replacements
 
     def inflect(self, lemma: str, form: str) -> str | None:
         """By the rules and the irregular plurals of the lists."""
@@ -127,16 +127,16 @@ class MaskedLMBackend:
         ).to(self._arguments.device)
         with torch.inference_mode():
             logits = self._model(**inputs).logits  # (B, L, V)
-        found: list[list[str | None]] = []
+        guesses: list[list[str | None]] = []
         for row, ids, number in zip(logits, inputs["input_ids"], which, strict=True):
             places = (ids == self._tokenizer.mask_token_id).nonzero().flatten().tolist()
             if number >= len(places):  # cut off: the caption is longer than the model reads
-                found.append([])
+                guesses.append([])
                 continue
             count = min(self._arguments.top, row.shape[-1])
             top = torch.topk(row[places[number]].float(), count).indices.tolist()
-            found.append(self._tokenizer.convert_ids_to_tokens(top))
-        return found
+            guesses.append(self._tokenizer.convert_ids_to_tokens(top))
+        return guesses
 
     def _accepted(self, request: Request, guesses: Sequence[str | None]) -> Iterator[str]:
         word = request.word
@@ -194,10 +194,10 @@ def _load(name: str, device: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForMaskedLM.from_pretrained(name)
     except (OSError, ValueError) as error:
-        said = str(error).strip().splitlines()
+        lines = str(error).strip().splitlines()
         raise UserError(
-            f"--mlm-model {name}: cannot be loaded ({said[0] if said else type(error).__name__}); give the folder of a "
-            "masked language model, or a name that the Hugging Face hub has (hf download NAME, while online)."
+            f"--mlm-model {name}: cannot be loaded ({lines[0] if lines else type(error).__name__}); give the folder of "
+            "a masked language model, or a name that the Hugging Face hub has (hf download NAME, while online)."
         ) from error
     if tokenizer.mask_token is None:
         raise UserError(

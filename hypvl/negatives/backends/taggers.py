@@ -73,8 +73,8 @@ class SpacyTagger:
             self._pipeline = spacy.load(model, exclude=["ner", "parser"])
         except OSError as error:
             raise UserError(
-                f"--spacy-model {model}: is no installed spaCy pipeline and no folder of one; install it (python -m "
-                f"spacy download {model}), give a folder, or use --tagger builtin."
+                f"--spacy-model {model}: is neither an installed spaCy pipeline nor the folder of one; install it "
+                f"(python -m spacy download {model}), give a folder, or use --tagger builtin."
             ) from error
         if not any(token.tag_ for token in self._pipeline("a dog sits on a red chair")):
             raise UserError(
@@ -84,7 +84,7 @@ class SpacyTagger:
 
     def __call__(self, captions: Sequence[str]) -> list[list[Word]]:
         """The words of each caption; only whole words count, not the parts that spaCy splits them into."""
-        found = []
+        result = []
         for caption, document in zip(captions, self._pipeline.pipe(captions), strict=True):
             whole = {(token.start, token.end): token for token in tokenize(caption)}
             words = []
@@ -92,8 +92,8 @@ class SpacyTagger:
                 token = whole.get((part.idx, part.idx + len(part.text)))
                 if token is not None:
                     words.append(tagged_word(token, part.tag_, part.lemma_.lower() or None))
-            found.append([word for word in words if word is not None])
-        return found
+            result.append([word for word in words if word is not None])
+        return result
 
 
 def textblob_tagger() -> Callable[[str], list[tuple[Token, str]]]:
@@ -108,7 +108,7 @@ def textblob_tagger() -> Callable[[str], list[tuple[Token, str]]]:
         names: list[int | None] = []
         end = 0
         for i, token in enumerate(tokens):
-            between = "".join(caption[end : token.start].split())  # punctuation, or what is no whole word
+            between = "".join(caption[end : token.start].split())  # punctuation, or what is not a whole word
             if between:
                 parts.append(between)
                 names.append(None)

@@ -154,7 +154,7 @@ def test_nothing_is_written_without_a_box() -> None:
         ({"caption": None}, "missing caption"),
         ({"caption": 5}, "caption is int"),
         ({"caption": " "}, "empty caption"),
-        ({"json": b'{"caption": "\\ud800", "noun_chunks": []}'}, "caption is no text"),
+        ({"json": b'{"caption": "\\ud800", "noun_chunks": []}'}, "caption is not text"),
         (
             {"noun_chunks": None, "ref_exps": None},
             "json has no noun_chunks or ref_exps; see img2dataset's --save",

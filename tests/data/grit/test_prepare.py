@@ -261,7 +261,7 @@ def test_an_output_that_is_a_file_is_one_sentence(raw: Path, tmp_path: Path) -> 
         run(raw, tmp_path / "out")
 
 
-def test_a_damaged_manifest_is_told(raw: Path, tmp_path: Path) -> None:
+def test_a_damaged_manifest_is_an_error(raw: Path, tmp_path: Path) -> None:
     run(raw, tmp_path / "out")
     path = tmp_path / "out" / MANIFEST
     path.write_text(path.read_text().replace('"written"', '"writen"'))

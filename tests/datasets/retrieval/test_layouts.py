@@ -154,8 +154,8 @@ def test_share_gpt4v(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}", r"is no JSON list, it begins with '\{\}'"),
-        ('[{"image": "a.jpg"', "is no whole JSON list"),
+        ("{}", r"is not a JSON list, it begins with '\{\}'"),
+        ('[{"image": "a.jpg"', "is not a whole JSON list"),
         ('[{"image": "a.jpg", "conversations": [{}]}]', "entry 0: lacks list index out of range"),
         ('[{"conversations": []}]', "entry 0: lacks 'image'"),
         ("[]", "none of its first|check subset"),

@@ -174,7 +174,7 @@ class TestInstalled:
         with pytest.raises(UserError, match="gives no part-of-speech tags"):
             MaskedLMArguments(model=str(model), spacy_model=str(empty)).build()
         with pytest.raises(
-            UserError, match=r"--spacy-model no_such_model: is no installed.*--tagger builtin"
+            UserError, match=r"--spacy-model no_such_model: is neither an installed.*--tagger builtin"
         ):
             MaskedLMArguments(model=str(model), spacy_model="no_such_model").build()
 
