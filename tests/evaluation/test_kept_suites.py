@@ -54,13 +54,13 @@ def test_kept_embeddings_change_nothing(suite: str, place: Path, monkeypatch: py
     plain = run(suite, place, "plain", *few)
     saved = run(suite, place, "saved", "--save-embeddings", kept, *few)
     encoded: list[int] = []
-    keep = features._keep  # what every block that encode_images and encode_texts encode goes through
+    keep = features._on_cpu  # what every block that encode_images and encode_texts encode goes through
 
     def counting(block: Tensor) -> Tensor:
         encoded.append(len(block))
         return keep(block)
 
-    monkeypatch.setattr(features, "_keep", counting)
+    monkeypatch.setattr(features, "_on_cpu", counting)
     taken = run(suite, place, "taken", "--embeddings", kept, *few)
     assert {name: entry["status"] for name, entry in saved.items()} == {
         name: e["status"] for name, e in plain.items()
