@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     folders = _folders(args.predictions, args.protocol)
 
-    from hypvl.evaluation.probes.prediction_files import LEADERBOARD_NAMES
+    from hypvl.evaluation.prediction_files import LEADERBOARD_NAMES
     from hypvl.report.elevater import write_submission
 
     incomplete = 0

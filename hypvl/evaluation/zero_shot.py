@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,19 +15,12 @@ from hypvl.datasets.protocol import ClassificationSet, check_set
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel, check_scores, evaluating
 from hypvl.errors import DataError
-from hypvl.evaluation.probes.class_metrics import METRIC_NAMES, MetricName, measure
-from hypvl.evaluation.probes.labelled import Label, check_labels, classes_of, is_multi_label
+from hypvl.evaluation.class_metrics import METRICS, Metric, measure
+from hypvl.evaluation.labelled_images import Label, LabelledImages, check_labels, classes_of, is_multi_label
 from hypvl.evaluation.prompt_ensembling import Ensemble, class_scorer
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.metrics import ranking
 
-#: A metric as the results call it, or as ELEVATER does.
-Metric: TypeAlias = MetricName | Literal["accuracy", "mean_per_class"]
-METRICS: dict[str, str] = {
-    "accuracy": "top1_accuracy",
-    "mean_per_class": "mean_per_class_accuracy",
-    **{name: name for name in METRIC_NAMES},
-}
 _OF_SEVERAL = ("map_11_points", "average_precision")
 # Scores of a block of images against every prompt: what a model that keeps each prompt needs at once.
 _BLOCK_ELEMENTS = 1 << 24
@@ -100,7 +93,7 @@ class ZeroShotClassification(Evaluator):
         features = encoder.encode_texts(texts, stage="features", label="prompts")
         prompt_features = features.split([len(texts) for texts in self.class_prompts])  # C times (P_c, D)
         transform = ResizeCenterCrop(model.image_size)
-        images = encoder.encode_images(_Images(self.dataset), transform=transform)
+        images = encoder.encode_images(LabelledImages(self.dataset), transform=transform)
         items: dict[str, list[Any]] = {
             "key": list(self.dataset.keys),
             "label": labels,
@@ -209,20 +202,3 @@ def _label_ranks(scores: Tensor, labels: Sequence[Label]) -> list[int | None]:
     if is_multi_label(labels):
         return ranking.first_hit_ranks(ranking.rank_keys(scores), [classes_of(label) for label in labels])
     return list(ranking.label_ranks(scores, torch.tensor(labels)).tolist())
-
-
-class _Images:
-    """The images of a classification set, without their labels."""
-
-    def __init__(self, dataset: ClassificationSet) -> None:
-        self.dataset = dataset
-
-    @property
-    def ids(self) -> Sequence[str] | None:
-        return getattr(self.dataset, "ids", None)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.dataset[index][0]

@@ -11,8 +11,8 @@ from hypvl.allowlist import configurable
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.model_size import count_parameters
 from hypvl.embedding.protocol import EvaluableModel
-from hypvl.evaluation.probes.prediction_files import PredictionFiles
-from hypvl.evaluation.probes.supervised import class_probabilities
+from hypvl.evaluation.class_metrics import class_probabilities
+from hypvl.evaluation.prediction_files import PredictionFiles
 from hypvl.evaluation.protocol import EvaluationResult
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 

@@ -40,7 +40,7 @@ def merge_seeds(
     ``rnd_seeds`` and ``predictions`` are joined, ``num_trainable_params`` is averaged, everything else has to be equal.
 
     Args:
-        contents: Of the files, see :class:`hypvl.evaluation.probes.prediction_files.PredictionFiles`.
+        contents: Of the files, see :class:`hypvl.evaluation.prediction_files.PredictionFiles`.
         names: Of the files, for messages.
 
     Raises:

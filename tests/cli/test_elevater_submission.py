@@ -8,7 +8,7 @@ import pytest
 
 from hypvl.cli.common import run_main
 from hypvl.cli.elevater_submission import main
-from hypvl.evaluation.probes.prediction_files import LEADERBOARD_NAMES
+from hypvl.evaluation.prediction_files import LEADERBOARD_NAMES
 from tests.report.test_elevater import seed, write
 
 

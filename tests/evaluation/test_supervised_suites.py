@@ -14,7 +14,7 @@ from torch import Tensor
 from hypvl.config import LazyConfig, instantiate
 from hypvl.datasets.classification.elevater import ELEVATER_SETS, elevater_entries
 from hypvl.errors import MissingDataError
-from hypvl.evaluation.probes.prediction_files import LEADERBOARD_NAMES
+from hypvl.evaluation.prediction_files import LEADERBOARD_NAMES
 from tests.evaluation.miniatures import classification, elevater
 from tests.evaluation.probes.test_fine_tune import SmallModel
 

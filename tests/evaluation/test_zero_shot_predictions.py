@@ -9,7 +9,7 @@ import torch
 
 from hypvl.datasets.classification.folders import ImageFolderSet
 from hypvl.embedding.encode import Encoding
-from hypvl.evaluation.probes.prediction_files import PredictionFiles
+from hypvl.evaluation.prediction_files import PredictionFiles
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 from hypvl.evaluation.zero_shot_predictions import ZeroShotPredictions

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.probes.class_metrics import measure
+from hypvl.evaluation.class_metrics import measure
 from hypvl.metrics import (
     captions,
     chains,

@@ -2,9 +2,9 @@
 
 from hypvl.config import LazyCall as L
 from hypvl.datasets.classification.elevater import ELEVATER_SETS, elevater_entries, elevater_set
+from hypvl.evaluation.prediction_files import PredictionFiles
 from hypvl.evaluation.probes.fine_tune import FineTune
 from hypvl.evaluation.probes.linear_probe import LinearProbe
-from hypvl.evaluation.probes.prediction_files import PredictionFiles
 from hypvl.evaluation.zero_shot_predictions import ZeroShotPredictions
 
 from ..encoding import encoding as encoding

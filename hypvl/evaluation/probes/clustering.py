@@ -2,20 +2,27 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
 from hypvl.allowlist import configurable
+from hypvl.checks import one_of
 from hypvl.datasets.classification.splits import shuffled
 from hypvl.datasets.protocol import ClassificationSet, check_set
-from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel, Stage, evaluating
 from hypvl.errors import DataError
-from hypvl.evaluation.probes.image_pool import Pool, encode_pool
+from hypvl.evaluation.labelled_images import (
+    LabelledImages,
+    check_features,
+    check_labels,
+    classes_of,
+    encode_labelled,
+    is_multi_label,
+)
 from hypvl.evaluation.probes.kmeans import Clustering, best_kmeans
-from hypvl.evaluation.probes.labelled import check_labels, classes_of, is_multi_label
-from hypvl.evaluation.probes.logistic import check_features
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.geometry.sphere import normalize
 from hypvl.metrics import clustering
@@ -33,6 +40,7 @@ _SHUFFLES = 5
 
 
 @configurable("evaluate")
+@dataclass
 class KMeansClustering(Evaluator):
     """K-Means of image features, without labels, and how well the clusters agree with the classes.
 
@@ -68,69 +76,63 @@ class KMeansClustering(Evaluator):
     Differs: starts by k-means++ (faiss: random images).
     """
 
+    dataset: ClassificationSet
+    _: KW_ONLY
+    clusters: int | None = None
+    stage: Stage = "embeddings"
+    rows: Rows = "flat"
+    iterations: int = 100
+    restarts: int = 5
+    seeds: Sequence[int] = (0, 1, 2)
+
     main_metric = "ami"
 
-    def __init__(
-        self,
-        dataset: ClassificationSet,
-        *,
-        clusters: int | None = None,
-        stage: Stage = "embeddings",
-        rows: Rows = "flat",
-        iterations: int = 100,
-        restarts: int = 5,
-        seeds: Sequence[int] = (0, 1, 2),
-        encoding: Encoding | None = None,
-    ) -> None:
-        if stage not in ("trunk", "features", "embeddings") or rows not in ("flat", "unit"):
+    def __post_init__(self) -> None:
+        one_of("stage", self.stage, Stage)
+        one_of("rows", self.rows, Rows)
+        clusters = self.clusters
+        if (
+            not self.seeds
+            or (clusters is not None and clusters < 1)
+            or self.iterations < 1
+            or self.restarts < 1
+        ):
             raise ValueError(
-                f"stage, rows: got {stage!r} and {rows!r}; expected 'trunk', 'features' or 'embeddings', and 'flat' "
-                "or 'unit'."
+                f"clusters, iterations, restarts, seeds: got {clusters}, {self.iterations}, {self.restarts} and "
+                f"{len(self.seeds)} seeds; expected at least 1 of each."
             )
-        if not seeds or (clusters is not None and clusters < 1) or iterations < 1 or restarts < 1:
+        check_set(self.dataset, ClassificationSet)
+        self._images = LabelledImages(self.dataset)
+        if is_multi_label(self._images.labels):
             raise ValueError(
-                f"clusters, iterations, restarts, seeds: got {clusters}, {iterations}, {restarts} and {len(seeds)} "
-                "seeds; expected at least 1 of each."
+                "labels: got several an image; expected one, since an image lies in one cluster."
             )
-        check_set(dataset, ClassificationSet)
-        self.dataset = dataset
-        self.pool = Pool([dataset])
-        if is_multi_label(self.pool.labels):
-            raise ValueError("labels: got several an image; expected one, an image lies in one cluster.")
-        check_labels(self.pool.labels, self.pool.keys, num_classes=len(dataset.classes))
-        self.labels = [classes_of(label)[0] for label in self.pool.labels]
-        self.clusters = len(set(self.labels)) if clusters is None else clusters
-        self.stage: Stage = stage
-        self.rows = rows
-        self.iterations = iterations
-        self.restarts = restarts
-        self.seeds = list(seeds)
-        self.encoding = encoding
+        check_labels(self._images.labels, self._images.keys, num_classes=len(self.dataset.classes))
+        self._labels = [classes_of(label)[0] for label in self._images.labels]
+        self._count = len(set(self._labels)) if clusters is None else clusters
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, cluster and compare."""
-        encoded = encode_pool(
-            model, self.pool, None, stage=self.stage, encoding=encoder.encoding, label="images"
-        )
+        encoded = encode_labelled(encoder, self._images, stage=self.stage, label="images")
         positions = encoded.positions
-        if self.clusters > len(positions):
+        if self._count > len(positions):
             raise DataError(
-                f"clusters: {self.clusters} for {len(positions)} readable images; expected at least one image each."
+                f"clusters: {self._count} for {len(positions)} readable images; expected at least one image each."
             )
         with evaluating(model):
             points = self._points(model, encoded.features)
             found = [
                 best_kmeans(
-                    points, self.clusters, seed=seed, iterations=self.iterations, restarts=self.restarts
+                    points, self._count, seed=seed, iterations=self.iterations, restarts=self.restarts
                 )
                 for seed in self.seeds
             ]
-        truth = [self.labels[i] for i in positions]
+        truth = [self._labels[i] for i in positions]
         measured = [self._measure(truth, one) for one in found]
         names = list(measured[0])
         metrics = {name: sum(one[name] for one in measured) / len(measured) for name in names}
         hits = [clustering.matched_hits(truth, one.labels.tolist()) for one in found]
-        accuracy = dict.fromkeys(range(len(self.labels)), 0.0)
+        accuracy = dict.fromkeys(range(len(self._labels)), 0.0)
         accuracy |= {i: 100.0 * sum(row[n] for row in hits) / len(hits) for n, i in enumerate(positions)}
         metrics["hungarian_accuracy"] = math.fsum(accuracy.values()) / len(accuracy)
         cluster = dict(zip(positions, found[0].labels.tolist(), strict=True))
@@ -138,11 +140,11 @@ class KMeansClustering(Evaluator):
             metrics={**metrics, **self._chance(truth, found[0].labels.tolist())},
             items={
                 "key": list(self.dataset.keys),
-                "label": self.labels,
-                "cluster": [cluster.get(i) for i in range(len(self.labels))],
+                "label": self._labels,
+                "cluster": [cluster.get(i) for i in range(len(self._labels))],
             },
-            meta=self._meta(measured, found, encoded.bad),
-            samples={"hungarian_accuracy": [accuracy[i] for i in range(len(self.labels))]},
+            meta=self._meta(measured, found),
+            samples={"hungarian_accuracy": [accuracy[i] for i in range(len(self._labels))]},
         )
 
     def _points(self, model: EvaluableModel, features: Tensor) -> Tensor:
@@ -172,12 +174,10 @@ class KMeansClustering(Evaluator):
             for name, metric in metrics.items()
         }
 
-    def _meta(
-        self, measured: list[dict[str, float]], found: list[Clustering], bad: list[tuple[int, str]]
-    ) -> dict[str, Any]:
+    def _meta(self, measured: list[dict[str, float]], found: list[Clustering]) -> dict[str, Any]:
         return {
-            "images": len(self.labels),
-            "clusters": self.clusters,
+            "images": len(self._labels),
+            "clusters": self._count,
             "stage": self.stage,
             "rows": self.rows,
             "iterations": self.iterations,
@@ -186,7 +186,4 @@ class KMeansClustering(Evaluator):
                 str(seed): {**one, "inertia": run.inertia}
                 for seed, one, run in zip(self.seeds, measured, found, strict=True)
             },
-            "unreadable": len(bad),
-            "unreadable_first": [reason for _, reason in bad[:10]],
-            "main_metric": self.main_metric,
         }

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,18 +11,15 @@ from loguru import logger
 from torch import Tensor, nn
 
 from hypvl.allowlist import configurable
-from hypvl.datasets.protocol import ClassificationSet
-from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.model_size import count_parameters
-from hypvl.embedding.protocol import EvaluableModel, Stage
+from hypvl.embedding.protocol import EvaluableModel
 from hypvl.errors import DataError, UserError
-from hypvl.evaluation.probes.image_pool import encode_pool
-from hypvl.evaluation.probes.labelled import Label
-from hypvl.evaluation.probes.prediction_files import PredictionFiles
-from hypvl.evaluation.probes.supervised import Learnt, Plan, Run, SupervisedEvaluator, class_probabilities
+from hypvl.evaluation.class_metrics import class_probabilities
+from hypvl.evaluation.labelled_images import Label, encode_labelled
+from hypvl.evaluation.probes.fine_tune_batches import FeatureBatches, ImageBatches, TrainingBatches
+from hypvl.evaluation.probes.supervised import Learnt, Plan, Run, SupervisedEvaluator
 from hypvl.evaluation.probes.sweep import COARSE_GRID, halving_search
-from hypvl.evaluation.probes.training_images import FeatureBatches, ImageBatches, TrainingBatches
-from hypvl.evaluation.zero_shot import Metric
 
 #: The published search: of each learning rate, weight decays as :mod:`hypvl.evaluation.probes.sweep` searches them.
 LEARNING_RATES: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -47,6 +44,7 @@ class Trained:
 
 
 @configurable("evaluate")
+@dataclass
 class FineTune(SupervisedEvaluator):
     """Accuracy of a classifier trained by SGD from a model's image encoder.
 
@@ -93,62 +91,31 @@ class FineTune(SupervisedEvaluator):
         a few steps of a few shots do not leave them near 0 and 1.
     """
 
-    def __init__(
-        self,
-        train: ClassificationSet,
-        test: ClassificationSet,
-        *,
-        validation: ClassificationSet | None = None,
-        validation_fraction: float = 0.2,
-        shots: int | None = None,
-        seeds: Sequence[int] = (0,),
-        trainable: Literal["all", "head"] = "all",
-        tuning: Literal["fixed", "swept"] = "fixed",
-        learning_rate: float = 0.1,
-        weight_decay: float = 1e-6,
-        learning_rates: Sequence[float] = LEARNING_RATES,
-        weight_decays: Sequence[float] = COARSE_GRID,
-        halvings: int = 4,
-        epochs: int = 50,
-        sweep_epochs: int = 10,
-        batch_size: int = 64,
-        momentum: float = 0.9,
-        metric: Metric | None = None,
-        stage: Stage = "trunk",
-        encoding: Encoding | None = None,
-        predictions: PredictionFiles | None = None,
-    ) -> None:
-        super().__init__(
-            train,
-            test,
-            validation=validation,
-            validation_fraction=validation_fraction,
-            shots=shots,
-            seeds=seeds,
-            metric=metric,
-            stage=stage,
-            encoding=encoding,
-            predictions=predictions,
-        )
-        if trainable not in ("all", "head") or tuning not in ("fixed", "swept"):
+    _: KW_ONLY
+    trainable: Literal["all", "head"] = "all"
+    tuning: Literal["fixed", "swept"] = "fixed"
+    learning_rate: float = 0.1
+    weight_decay: float = 1e-6
+    learning_rates: Sequence[float] = LEARNING_RATES
+    weight_decays: Sequence[float] = COARSE_GRID
+    halvings: int = 4
+    epochs: int = 50
+    sweep_epochs: int = 10
+    batch_size: int = 64
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.trainable not in ("all", "head") or self.tuning not in ("fixed", "swept"):
             raise ValueError(
-                f"trainable, tuning: got {trainable!r}, {tuning!r}; expected 'all' or 'head', 'fixed' or 'swept'."
+                f"trainable, tuning: got {self.trainable!r}, {self.tuning!r}; expected 'all' or 'head', 'fixed' or "
+                "'swept'."
             )
-        if min(epochs, sweep_epochs) < 1 or batch_size < 2:
+        if min(self.epochs, self.sweep_epochs) < 1 or self.batch_size < 2:
             raise ValueError(
-                f"epochs, sweep_epochs, batch_size: got {epochs}, {sweep_epochs}, {batch_size}; expected at least "
-                "1, 1 and 2."
+                f"epochs, sweep_epochs, batch_size: got {self.epochs}, {self.sweep_epochs}, {self.batch_size}; "
+                "expected at least 1, 1 and 2."
             )
-        self.trainable = trainable
-        self.tuning = tuning
-        self.fixed = Rates(float(learning_rate), float(weight_decay))
-        self.learning_rates = sorted(float(rate) for rate in learning_rates)
-        self.weight_decays = [float(decay) for decay in weight_decays]
-        self.halvings = halvings
-        self.epochs = epochs
-        self.sweep_epochs = sweep_epochs
-        self.batch_size = batch_size
-        self.momentum = momentum
 
     @property
     def chooses(self) -> bool:
@@ -159,29 +126,22 @@ class FineTune(SupervisedEvaluator):
         """Train on each plan and predict the test images."""
         positions = sorted({i for plan in plans for i in plan.both})
         if self.trainable == "head":
-            train = encode_pool(
-                model,
-                self.pool,
-                positions,
-                stage=self.stage,
-                encoding=encoder.encoding,
-                label="training images",
+            train = encode_labelled(
+                encoder, self._images, positions, stage=self.stage, label="training images"
             )
-            test = encode_pool(
-                model, self.test, None, stage=self.stage, encoding=encoder.encoding, label="test images"
-            )
-            batches: TrainingBatches = FeatureBatches(train, test)
+            test = encode_labelled(encoder, self._test_images, stage=self.stage, label="test images")
+            batches: TrainingBatches = FeatureBatches(train, test, encoding=encoder.encoding)
         else:
-            # What a trained copy gives is no embedding of the model: it is neither looked up nor kept.
-            encoding = replace(encoder.encoding, store=None)
-            batches = ImageBatches(self.pool, self.test, positions, stage=self.stage, encoding=encoding)
+            batches = ImageBatches(
+                self._images, self._test_images, positions, stage=self.stage, encoding=encoder.encoding
+            )
         runs = [self._run(model, batches, plan) for plan in plans]
         return Learnt(runs, bad=batches.bad_test, bad_training=len(batches.bad_training))
 
     def _run(self, model: EvaluableModel, batches: TrainingBatches, plan: Plan) -> Run:
         notes: dict[str, Any] = {}
         warnings: list[str] = []
-        rates = self.fixed
+        rates = Rates(float(self.learning_rate), float(self.weight_decay))
         if self.tuning == "swept" and plan.check:
             rates, scores = self._search(model, batches, plan)
             notes["validation_scores"] = scores
@@ -197,7 +157,7 @@ class FineTune(SupervisedEvaluator):
                 "(tuning=swept). If every rate does, the weights are NaN: evaluate an earlier checkpoint."
             )
         probabilities, places = rows
-        full = torch.zeros(len(self.test), len(self.classes), dtype=torch.float64)
+        full = torch.zeros(len(self._test_images), len(self._classes), dtype=torch.float64)
         full[places] = probabilities
         head = sum(p.numel() for p in trained.head.parameters())
         encoder = 0 if self.trainable == "head" else count_parameters(model, stage=self.stage)[1]
@@ -213,7 +173,7 @@ class FineTune(SupervisedEvaluator):
     ) -> tuple[Rates, list[list[float | None]]]:
         """The best pair, and rows of learning rate, weight decay, validation score (None: diverged)."""
         table: dict[Rates, float] = {}
-        for learning_rate in self.learning_rates:
+        for learning_rate in sorted(map(float, self.learning_rates)):
 
             def score(decays: Sequence[float], learning_rate: float = learning_rate) -> list[float]:
                 values = []
@@ -224,7 +184,7 @@ class FineTune(SupervisedEvaluator):
                     values.append(table[rates])
                 return values
 
-            halving_search(score, self.weight_decays, halvings=self.halvings)
+            halving_search(score, [float(decay) for decay in self.weight_decays], halvings=self.halvings)
         best = min(table, key=lambda r: (-table[r], r.learning_rate, r.weight_decay))
         rows: list[list[float | None]] = [
             [r.learning_rate, r.weight_decay, value if math.isfinite(value) else None]
@@ -241,7 +201,7 @@ class FineTune(SupervisedEvaluator):
         if rows is None:
             return -math.inf
         probabilities, places = rows
-        labels: list[Label] = [self.pool.labels[i] for i in places]
+        labels: list[Label] = [self._images.labels[i] for i in places]
         return self.validation_score(probabilities, labels)
 
     def _train(
@@ -264,7 +224,7 @@ class FineTune(SupervisedEvaluator):
             parameters = [p for p in encoder.parameters() if p.is_floating_point()]
             for parameter in parameters:
                 parameter.requires_grad_(True)
-        norm, linear = _head(batches.width(model), len(self.classes), generator)
+        norm, linear = _head(batches.width(model), len(self._classes), generator)
         head = nn.Sequential(norm, linear).to(device)
         optimizer = torch.optim.SGD(
             [*parameters, *head.parameters()],
@@ -272,10 +232,8 @@ class FineTune(SupervisedEvaluator):
             weight_decay=rates.weight_decay,
             momentum=self.momentum,
         )
-        scaler = torch.amp.GradScaler(
-            device.type, enabled=self.encoding is not None and self.encoding.amp == "fp16"
-        )
-        targets = self.targets(self.pool.labels).to(device)
+        scaler = torch.amp.GradScaler(device.type, enabled=batches.amp == "fp16")
+        targets = self.targets(self._images.labels).to(device)
         order = [
             batch for _ in range(epochs) for batch in _shuffled_batches(positions, self.batch_size, generator)
         ]
@@ -301,7 +259,7 @@ class FineTune(SupervisedEvaluator):
         return Trained(encoder, head)
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        if self.multi_label:
+        if self._multi_label:
             return nn.functional.binary_cross_entropy_with_logits(logits, targets)
         return nn.functional.cross_entropy(logits, targets)
 
@@ -315,7 +273,7 @@ class FineTune(SupervisedEvaluator):
             logits = torch.cat([trained.head(rows.to(device).float()).cpu() for rows in features.split(4096)])
         if not bool(logits.isfinite().all()):
             return None
-        return class_probabilities(logits, multi_label=self.multi_label), places
+        return class_probabilities(logits, multi_label=self._multi_label), places
 
 
 def _head(width: int, classes: int, generator: torch.Generator) -> tuple[nn.BatchNorm1d, nn.Linear]:

@@ -1,18 +1,24 @@
 """Classification by the nearest training images: no training, no text."""
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
 from hypvl.allowlist import configurable
-from hypvl.datasets.protocol import ClassificationSet, check_set
-from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.checks import one_of
+from hypvl.datasets.protocol import ClassificationSet
+from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel, Stage
 from hypvl.embedding.search import search
-from hypvl.errors import DataError
-from hypvl.evaluation.probes.image_pool import Pool, encode_pool
-from hypvl.evaluation.probes.labelled import Label, check_labels, classes_of, is_multi_label
+from hypvl.evaluation.labelled_images import (
+    Label,
+    classes_of,
+    encode_labelled,
+    is_multi_label,
+    labelled_splits,
+)
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.geometry.sphere import Sphere, normalize
 from hypvl.metrics import ranking
@@ -22,6 +28,7 @@ Similarity: TypeAlias = Literal["cosine", "model"]
 
 
 @configurable("evaluate")
+@dataclass
 class KNNClassification(Evaluator):
     """Accuracy of naming images by a vote of the k most similar training images.
 
@@ -56,72 +63,48 @@ class KNNClassification(Evaluator):
     Source: Wu et al. 2018 (arXiv 1805.01978), section 3.4; ITRA (k = 20, T = 0.07).
     """
 
+    train: ClassificationSet
+    test: ClassificationSet
+    _: KW_ONLY
+    validation: ClassificationSet | None = None
+    k: int = 20
+    temperature: float = 0.07
+    similarity: Similarity = "cosine"
+    stage: Stage | None = None
+    query_chunk: int = 512
+    key_chunk: int = 4096
+
     main_metric = "top1_accuracy"
 
-    def __init__(
-        self,
-        train: ClassificationSet,
-        test: ClassificationSet,
-        *,
-        validation: ClassificationSet | None = None,
-        k: int = 20,
-        temperature: float = 0.07,
-        similarity: Similarity = "cosine",
-        stage: Stage | None = None,
-        encoding: Encoding | None = None,
-        query_chunk: int = 512,
-        key_chunk: int = 4096,
-    ) -> None:
-        if k < 1 or not temperature > 0:
+    def __post_init__(self) -> None:
+        one_of("similarity", self.similarity, Similarity)
+        if self.k < 1 or not self.temperature > 0:
             raise ValueError(
-                f"k, temperature: got {k} and {temperature}; expected k >= 1 and a temperature > 0."
+                f"k, temperature: got {self.k} and {self.temperature}; expected k >= 1 and a temperature > 0."
             )
-        if similarity not in ("cosine", "model"):
-            raise ValueError(f"similarity: got {similarity!r}; expected 'cosine' or 'model'.")
+        stage = self.stage
         if stage is None:
-            stage = "trunk" if similarity == "cosine" else "embeddings"
-        if stage not in ("trunk", "features", "embeddings") or (
-            similarity == "model" and stage != "embeddings"
-        ):
-            expected = "'embeddings'" if similarity == "model" else "'trunk', 'features' or 'embeddings'"
-            raise ValueError(f"stage: got {stage!r} for similarity={similarity!r}; expected {expected}.")
-        for name, part in (("train", train), ("test", test), ("validation", validation)):
-            if part is not None:
-                check_set(part, ClassificationSet, name=name)
-        self.train = Pool([train] if validation is None else [train, validation])
-        self.test = Pool([test])
-        self.classes = list(test.classes)
-        for part in self.train.parts:
-            if list(part.classes) != self.classes:
-                raise DataError(
-                    f"training images: have {len(part.classes)} classes, the test images {len(self.classes)}, or "
-                    "others; expected the same in the same order."
-                )
-        for pool in (self.train, self.test):
-            if is_multi_label(pool.labels):
-                raise ValueError(
-                    "labels: got several an image; expected one, neighbours vote for one class each."
-                )
-            check_labels(pool.labels, pool.keys, num_classes=len(self.classes))
-        self.k = k
-        self.temperature = temperature
-        self.similarity = similarity
-        self.stage: Stage = stage
-        self.encoding = encoding
-        self.query_chunk = query_chunk
-        self.key_chunk = key_chunk
+            stage = "trunk" if self.similarity == "cosine" else "embeddings"
+        one_of("stage", stage, Stage)
+        if self.similarity == "model" and stage != "embeddings":
+            raise ValueError(f"stage: got {stage!r} for similarity='model'; expected 'embeddings'.")
+        self._stage: Stage = stage
+        self._images, self._test_images = labelled_splits(self.train, self.test, self.validation)
+        if is_multi_label(self._images.labels) or is_multi_label(self._test_images.labels):
+            raise ValueError(
+                "labels: got several an image; expected one, since a neighbour votes for one class."
+            )
+        self._classes = list(self.test.classes)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, search and let vote."""
-        trained, tested = (
-            encode_pool(model, pool, None, stage=self.stage, encoding=encoder.encoding, label=label)
-            for pool, label in ((self.train, "training images"), (self.test, "test images"))
-        )
+        train = encode_labelled(encoder, self._images, stage=self._stage, label="training images")
+        test = encode_labelled(encoder, self._test_images, stage=self._stage, label="test images")
         compared = model if self.similarity == "model" else cast(EvaluableModel, _ByCosine(model))
         similarity, columns = search(
             compared,
-            tested.features,
-            trained.features,
+            test.features,
+            train.features,
             k=self.k,
             query_modality="image",
             key_modality="image",
@@ -130,18 +113,18 @@ class KNNClassification(Evaluator):
         )  # (n, k)
         votes = neighbour_votes(
             similarity - similarity[:, :1],  # the same order, and nothing too large or too small for exp
-            _classes([self.train.labels[i] for i in trained.positions])[columns],
-            num_classes=len(self.classes),
+            _class_tensor([self._images.labels[i] for i in train.positions])[columns],
+            num_classes=len(self._classes),
             temperature=self.temperature,
         )  # (n, C)
         best = ranking.rank_keys(votes, 1)
-        labels = _classes(self.test.labels).tolist()
+        labels = _class_tensor(self._test_images.labels).tolist()
         predicted: list[int | None] = [None] * len(labels)
         share: list[float | None] = [None] * len(labels)
         shares = (votes.gather(1, best)[:, 0] / votes.sum(1)).tolist()
-        for i, guess, part in zip(tested.positions, best[:, 0].tolist(), shares, strict=True):
+        for i, guess, part in zip(test.positions, best[:, 0].tolist(), shares, strict=True):
             predicted[i], share[i] = guess, part
-        return self._result(predicted, share, labels, bad=(trained.bad, tested.bad))
+        return self._result(predicted, share, labels, unreadable_training=len(train.bad))
 
     def _result(
         self,
@@ -149,31 +132,27 @@ class KNNClassification(Evaluator):
         share: list[float | None],
         labels: list[int],
         *,
-        bad: tuple[list[tuple[int, str]], list[tuple[int, str]]],
+        unreadable_training: int,
     ) -> EvaluationResult:
         hits = [guess == label for guess, label in zip(predicted, labels, strict=True)]
         metrics: dict[str, float] = {
             "top1_accuracy": 100.0 * sum(hits) / len(hits),
             "mean_per_class_accuracy": ranking.mean_per_class_accuracy(predicted, labels),
         }
-        chance = ranking.accuracy_chance(len(self.classes))
-        reasons = [reason for part in bad for _, reason in part]
+        chance = ranking.accuracy_chance(len(self._classes))
         meta: dict[str, Any] = {
             "images": len(labels),
-            "training_images": len(self.train),
-            "classes": self.classes,
+            "training_images": len(self._images),
+            "classes": self._classes,
             "k": self.k,
             "temperature": self.temperature,
             "similarity": self.similarity,
-            "stage": self.stage,
-            "unreadable": len(reasons),
-            "unreadable_training": len(bad[0]),
-            "unreadable_first": reasons[:10],
-            "main_metric": self.main_metric,
+            "stage": self._stage,
+            "unreadable_training": unreadable_training,
         }
         return EvaluationResult(
             metrics={**metrics, **{f"{name}_chance": chance for name in metrics}},
-            items={"key": self.test.keys, "label": labels, "predicted": predicted, "share": share},
+            items={"key": self._test_images.keys, "label": labels, "predicted": predicted, "share": share},
             meta=meta,
             samples={name: [100.0 * hit for hit in hits] for name in metrics},
             strata={"mean_per_class_accuracy": labels},
@@ -194,6 +173,6 @@ class _ByCosine:
         return getattr(self._model, name)
 
 
-def _classes(labels: list[Label]) -> Tensor:
+def _class_tensor(labels: list[Label]) -> Tensor:
     """(N,) int64."""
     return torch.tensor([classes_of(label)[0] for label in labels], dtype=torch.int64)

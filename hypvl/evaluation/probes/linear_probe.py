@@ -1,6 +1,7 @@
 """Linear probe: logistic regression on frozen features, its cost chosen on validation images."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 import torch
@@ -8,21 +9,18 @@ from torch import Tensor
 
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
-from hypvl.datasets.protocol import ClassificationSet
-from hypvl.embedding.encode import CachedEncoder, Encoding
-from hypvl.embedding.protocol import EvaluableModel, Stage
-from hypvl.evaluation.probes.image_pool import PoolFeatures, encode_pool
-from hypvl.evaluation.probes.labelled import Label
+from hypvl.embedding.encode import CachedEncoder
+from hypvl.embedding.protocol import EvaluableModel
+from hypvl.evaluation.labelled_images import Label, LabelledFeatures, encode_labelled
 from hypvl.evaluation.probes.logistic import LogisticModels, LogisticPath, Precision
-from hypvl.evaluation.probes.prediction_files import PredictionFiles
 from hypvl.evaluation.probes.supervised import Learnt, Plan, Run, SupervisedEvaluator
 from hypvl.evaluation.probes.sweep import COARSE_GRID, SweepResult, halving_search
-from hypvl.evaluation.zero_shot import Metric
 
 Normalization = Literal["none", "l2", "standard"]
 
 
 @configurable("evaluate")
+@dataclass
 class LinearProbe(SupervisedEvaluator):
     """Accuracy of a linear classifier on a model's image features.
 
@@ -56,61 +54,30 @@ class LinearProbe(SupervisedEvaluator):
     Source: Radford et al. 2021 (arXiv 2103.00020), appendix A.3; Desai et al. 2023 (arXiv 2304.09172).
     """
 
-    def __init__(
-        self,
-        train: ClassificationSet,
-        test: ClassificationSet,
-        *,
-        validation: ClassificationSet | None = None,
-        validation_fraction: float = 0.2,
-        shots: int | None = None,
-        seeds: Sequence[int] = (0,),
-        costs: Sequence[float] = COARSE_GRID,
-        halvings: int = 4,
-        metric: Metric | None = None,
-        stage: Stage = "trunk",
-        normalize: Normalization = "none",
-        tolerance: float = 5e-4,
-        max_iterations: int = 1000,
-        precision: Precision = "mixed",
-        encoding: Encoding | None = None,
-        predictions: PredictionFiles | None = None,
-    ) -> None:
-        super().__init__(
-            train,
-            test,
-            validation=validation,
-            validation_fraction=validation_fraction,
-            shots=shots,
-            seeds=seeds,
-            metric=metric,
-            stage=stage,
-            encoding=encoding,
-            predictions=predictions,
-        )
-        one_of("normalize", normalize, Normalization)
-        one_of("precision", precision, Precision)
-        self.costs = [float(cost) for cost in costs]
-        self.halvings = halvings
-        self.normalize = normalize
-        self.tolerance = tolerance
-        self.max_iterations = max_iterations
-        self.precision: Precision = precision
+    _: KW_ONLY
+    costs: Sequence[float] = COARSE_GRID
+    halvings: int = 4
+    normalize: Normalization = "none"
+    tolerance: float = 5e-4
+    max_iterations: int = 1000
+    precision: Precision = "mixed"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("normalize", self.normalize, Normalization)
+        one_of("precision", self.precision, Precision)
+        self.costs = [float(cost) for cost in self.costs]
 
     def learn(self, model: EvaluableModel, encoder: CachedEncoder, plans: Sequence[Plan]) -> Learnt:
         """Encode once what any seed needs; search, fit and predict for each."""
         positions = sorted({i for plan in plans for i in plan.both})
-        trained = encode_pool(
-            model, self.pool, positions, stage=self.stage, encoding=encoder.encoding, label="training images"
-        )
-        tested = encode_pool(
-            model, self.test, None, stage=self.stage, encoding=encoder.encoding, label="test images"
-        )
-        runs = [self._probe(trained, tested, plan) for plan in plans]
-        return Learnt(runs, bad=tested.bad, bad_training=len(trained.bad))
+        train = encode_labelled(encoder, self._images, positions, stage=self.stage, label="training images")
+        test = encode_labelled(encoder, self._test_images, stage=self.stage, label="test images")
+        runs = [self._probe(train, test, plan) for plan in plans]
+        return Learnt(runs, bad=test.bad, bad_training=len(train.bad))
 
-    def _probe(self, trained: PoolFeatures, tested: PoolFeatures, plan: Plan) -> Run:
-        fit, fit_labels = trained.of(plan.fit)
+    def _probe(self, train: LabelledFeatures, test: LabelledFeatures, plan: Plan) -> Run:
+        fit, fit_labels = train.of(plan.fit)
         statistics = _statistics(fit, self.normalize)
         path = self._path(_normalized(fit, statistics), fit_labels)
         fitted: list[LogisticModels] = []
@@ -124,7 +91,7 @@ class LinearProbe(SupervisedEvaluator):
             ]
 
         if plan.check:
-            check, check_labels = trained.of(plan.check)
+            check, check_labels = train.of(plan.check)
             check = _normalized(check, statistics)
             found = halving_search(score, self.costs, halvings=self.halvings)
         else:
@@ -132,18 +99,18 @@ class LinearProbe(SupervisedEvaluator):
             warnings.append(
                 f"seed {plan.seed}: there is no image to choose the cost by; it is {found.best:g}, the grid's middle."
             )
-        both, both_labels = trained.of(plan.both)
+        both, both_labels = train.of(plan.both)
         statistics = _statistics(both, self.normalize)
         last = self._path(_normalized(both, statistics), both_labels)
         for models in fitted:
             last.warm_start(models)
         final = last.fit([found.best])
-        probabilities = torch.zeros(len(self.test), len(self.classes), dtype=torch.float64)
-        rows = _normalized(tested.features, statistics)
-        probabilities[tested.positions] = final.probabilities(rows, 0).double()
+        probabilities = torch.zeros(len(self._test_images), len(self._classes), dtype=torch.float64)
+        rows = _normalized(test.features, statistics)
+        probabilities[test.positions] = final.probabilities(rows, 0).double()
         return Run(
             probabilities,
-            trainable=len(self.classes) * (rows.shape[1] + 1),
+            trainable=len(self._classes) * (rows.shape[1] + 1),
             notes={
                 "cost": found.best,
                 "validation_scores": [[cost, value] for cost, value in found.scores.items()],
@@ -160,7 +127,7 @@ class LinearProbe(SupervisedEvaluator):
         return LogisticPath(
             rows,
             self.targets(labels),
-            num_classes=len(self.classes),
+            num_classes=len(self._classes),
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
             precision=self.precision,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hypvl.checks import one_of
-from hypvl.errors import UserError
+from hypvl.evaluation.labelled_images import check_features
 
 #: Precision of the solver; ``"mixed"`` solves in fp32 as far as fp32 can go, and continues in fp64.
 Precision: TypeAlias = Literal["mixed", "fp64", "fp32"]
@@ -443,17 +443,3 @@ def _check(features: Tensor, targets: Tensor, num_classes: int) -> None:
             f"targets: got {tuple(targets.shape)}; expected 0 and 1, ({len(features)}, {num_classes})."
         )
     check_features(features)
-
-
-def check_features(features: Tensor) -> None:
-    """Raise for NaN and infinite features.
-
-    Raises:
-        UserError: with their count.
-    """
-    bad = int((~features.isfinite()).sum())
-    if bad:
-        raise UserError(
-            f"the model's features: {bad} of {features.numel()} are NaN or infinite; expected numbers. "
-            "Its weights have probably diverged: evaluate an earlier checkpoint."
-        )

@@ -3,32 +3,29 @@
 import statistics
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hypvl.checks import one_of
-from hypvl.datasets.protocol import ClassificationSet, check_set
-from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.datasets.protocol import ClassificationSet
+from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.model_size import count_parameters
 from hypvl.embedding.protocol import EvaluableModel, Stage
 from hypvl.errors import DataError
-from hypvl.evaluation.probes.class_metrics import Measured, measure
-from hypvl.evaluation.probes.image_pool import Pool
-from hypvl.evaluation.probes.labelled import (
+from hypvl.evaluation.class_metrics import METRICS, Measured, Metric, measure
+from hypvl.evaluation.labelled_images import (
     Label,
     as_targets,
-    check_labels,
     classes_of,
     cut_validation,
     few_shot,
     is_multi_label,
+    labelled_splits,
 )
-from hypvl.evaluation.probes.prediction_files import PredictionFiles
+from hypvl.evaluation.prediction_files import PredictionFiles
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
-from hypvl.evaluation.zero_shot import METRICS, Metric
 
 
 @dataclass(frozen=True)
@@ -84,6 +81,7 @@ class Learnt:
     bad_training: int
 
 
+@dataclass
 class SupervisedEvaluator(Evaluator):
     """Trains something on a training split, chooses its settings on a validation split, measures on the test split.
 
@@ -116,61 +114,45 @@ class SupervisedEvaluator(Evaluator):
         DataError: when the splits do not have the same classes.
     """
 
-    def __init__(
-        self,
-        train: ClassificationSet,
-        test: ClassificationSet,
-        *,
-        validation: ClassificationSet | None = None,
-        validation_fraction: float = 0.2,
-        shots: int | None = None,
-        seeds: Sequence[int] = (0,),
-        metric: Metric | None = None,
-        stage: Stage = "trunk",
-        encoding: Encoding | None = None,
-        predictions: PredictionFiles | None = None,
-    ) -> None:
-        one_of("stage", stage, Stage)
-        if not seeds or len(set(seeds)) < len(seeds) or (shots is not None and shots < 1):
+    train: ClassificationSet
+    test: ClassificationSet
+    _: KW_ONLY
+    validation: ClassificationSet | None = None
+    validation_fraction: float = 0.2
+    shots: int | None = None
+    seeds: Sequence[int] = (0,)
+    metric: Metric | None = None
+    stage: Stage = "trunk"
+    predictions: PredictionFiles | None = None
+
+    def __post_init__(self) -> None:
+        one_of("metric", self.metric, Metric | None)
+        one_of("stage", self.stage, Stage)
+        if (
+            not self.seeds
+            or len(set(self.seeds)) < len(self.seeds)
+            or (self.shots is not None and self.shots < 1)
+        ):
             raise ValueError(
-                f"seeds, shots: got {list(seeds)}, {shots}; expected different seeds, at least one, and shots >= 1."
+                f"seeds, shots: got {list(self.seeds)}, {self.shots}; expected different seeds, at least one, and "
+                "shots >= 1."
             )
-        for name, given in (("train", train), ("test", test), ("validation", validation)):
-            if given is not None:
-                check_set(given, ClassificationSet, name=name)
-        parts = [train, test] if validation is None else [train, test, validation]
-        if any(list(part.classes) != list(train.classes) for part in parts):
-            raise DataError(
-                f"train, validation and test: have {', '.join(str(len(p.classes)) for p in parts)} classes, not the "
-                "same ones in the same order; give splits of one set."
-            )
-        self.classes = list(train.classes)
-        self.test = Pool([test])
-        self.pool = Pool([train] if validation is None else [train, validation])
-        self.train_count = len(train)
-        for pool in (self.pool, self.test):
-            check_labels(pool.labels, pool.keys, num_classes=len(self.classes))
-        self.multi_label = is_multi_label(self.pool.labels) or is_multi_label(self.test.labels)
+        self._images, self._test_images = labelled_splits(self.train, self.test, self.validation)
+        self._classes = list(self.train.classes)
+        self._multi_label = is_multi_label(self._images.labels) or is_multi_label(self._test_images.labels)
+        metric = self.metric
         if metric is None:
-            metric = "map_11_points" if self.multi_label else "mean_per_class"
-        if metric not in METRICS:
-            raise ValueError(f"metric: got {metric!r}; expected one of {', '.join(METRICS)}.")
+            metric = "map_11_points" if self._multi_label else "mean_per_class"
         self.main_metric = METRICS[metric]
         possible = ["map_11_points", "average_precision"]
-        if not self.multi_label:
-            possible = ["mean_per_class_accuracy", "top1_accuracy"] + ["roc_auc"] * (len(self.classes) == 2)
+        if not self._multi_label:
+            possible = ["mean_per_class_accuracy", "top1_accuracy"] + ["roc_auc"] * (len(self._classes) == 2)
         if self.main_metric not in possible:
-            labels = "several labels" if self.multi_label else "one label"
+            labels = "several labels" if self._multi_label else "one label"
             raise ValueError(
-                f"metric: got {metric!r} for {len(self.classes)} classes and {labels} an image; expected one of "
+                f"metric: got {metric!r} for {len(self._classes)} classes and {labels} an image; expected one of "
                 f"{', '.join(possible)}."
             )
-        self.validation_fraction = validation_fraction
-        self.shots = shots
-        self.seeds = [int(seed) for seed in seeds]
-        self.stage: Stage = stage
-        self.encoding = encoding
-        self.predictions = predictions
 
     @property
     def chooses(self) -> bool:
@@ -186,7 +168,7 @@ class SupervisedEvaluator(Evaluator):
         plans = [self._plan(seed) for seed in self.seeds]
         learnt = self.learn(model, encoder, plans)
         missing, runs = [position for position, _ in learnt.bad], learnt.runs
-        found = [measure(run.probabilities, self.test.labels, missing=missing) for run in runs]
+        found = [measure(run.probabilities, self._test_images.labels, missing=missing) for run in runs]
         if self.main_metric not in found[0].metrics:
             raise ValueError(
                 f"metric: {self.main_metric} cannot be had from these labels; expected one of "
@@ -217,24 +199,24 @@ class SupervisedEvaluator(Evaluator):
         return metrics[self.main_metric]
 
     def targets(self, labels: Sequence[Label]) -> Tensor:
-        """As :func:`hypvl.evaluation.probes.labelled.as_targets`."""
-        return as_targets(labels, num_classes=len(self.classes), multi_label=self.multi_label)
+        """As :func:`hypvl.evaluation.labelled_images.as_targets`."""
+        return as_targets(labels, num_classes=len(self._classes), multi_label=self._multi_label)
 
     def _plan(self, seed: int) -> Plan:
-        train = list(range(self.train_count))
+        train = list(range(len(self.train)))
         if self.shots is not None:
-            train = few_shot(self.pool.labels[: self.train_count], shots=self.shots, seed=seed)
-        elif len(self.pool) > self.train_count:
-            return Plan(seed, train, list(range(self.train_count, len(self.pool))))
+            train = few_shot(self._images.labels[: len(self.train)], shots=self.shots, seed=seed)
+        elif len(self._images) > len(self.train):
+            return Plan(seed, train, list(range(len(self.train), len(self._images))))
         if not self.chooses or (self.shots is not None and not self._can_validate(train)):
             return Plan(seed, train, [])
         return Plan(
-            seed, *cut_validation(train, self.pool.labels, fraction=self.validation_fraction, seed=seed)
+            seed, *cut_validation(train, self._images.labels, fraction=self.validation_fraction, seed=seed)
         )
 
     def _can_validate(self, positions: Sequence[int]) -> bool:
         """Whether some class has two of these images, one to learn from and one to validate on."""
-        first = [next(iter(classes_of(self.pool.labels[i])), -1) for i in positions]
+        first = [next(iter(classes_of(self._images.labels[i])), -1) for i in positions]
         return len(set(first)) < len(first)
 
     def _result(self, plans: Sequence[Plan], learnt: Learnt, found: Sequence[Measured]) -> EvaluationResult:
@@ -247,10 +229,10 @@ class SupervisedEvaluator(Evaluator):
         if len(runs) > 1:
             metrics["seed_std"] = statistics.stdev(one.metrics[self.main_metric] for one in found)
         items: dict[str, list[Any]] = {
-            "key": list(self.test.keys),
+            "key": list(self._test_images.keys),
             "label": [
-                list(classes_of(label)) if self.multi_label else classes_of(label)[0]
-                for label in self.test.labels
+                list(classes_of(label)) if self._multi_label else classes_of(label)[0]
+                for label in self._test_images.labels
             ],
         }
         for plan, one in zip(plans, found, strict=True):
@@ -277,8 +259,8 @@ class SupervisedEvaluator(Evaluator):
             samples=samples,
             strata=dict(found[0].strata),
             meta={
-                "images": len(self.test),
-                "classes": self.classes,
+                "images": len(self._test_images),
+                "classes": self._classes,
                 "shots": self.shots,
                 "stage": self.stage,
                 "unreadable": len(learnt.bad),
@@ -290,9 +272,3 @@ class SupervisedEvaluator(Evaluator):
                 "main_metric": self.main_metric,
             },
         )
-
-
-def class_probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:
-    """(N, C) logits -> probabilities in fp64: of a softmax, or of each class alone."""
-    wide = logits.double()
-    return torch.sigmoid(wide) if multi_label else torch.softmax(wide, dim=1)

@@ -134,12 +134,13 @@ def test_unit_rows_forget_the_length(tmp_path: Path) -> None:
 def test_classes_without_images_make_no_cluster(tmp_path: Path) -> None:
     colors(tmp_path)
     (tmp_path / "yellow").mkdir()
-    assert KMeansClustering(ImageFolderSet(tmp_path)).clusters == 3
+    evaluator = KMeansClustering(ImageFolderSet(tmp_path), encoding=PLAIN)
+    assert evaluator(Seer()).meta["clusters"] == 3
 
 
 def test_wrong_settings(tmp_path: Path) -> None:
     dataset = colors(tmp_path)
-    with pytest.raises(ValueError, match="got 'pixels' and 'flat'"):
+    with pytest.raises(ValueError, match="stage: got 'pixels'; expected 'trunk', 'features' or 'embeddings'"):
         KMeansClustering(dataset, stage="pixels")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="and 0 seeds; expected at least 1 of each"):
         KMeansClustering(dataset, seeds=[])

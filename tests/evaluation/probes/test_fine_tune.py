@@ -11,8 +11,9 @@ from hypvl.datasets.classification.folders import ImageFolderSet
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.protocol import EvaluableModel
 from hypvl.errors import DataError, UserError
+from hypvl.evaluation.labelled_images import LabelledImages
 from hypvl.evaluation.probes.fine_tune import FineTune
-from hypvl.evaluation.probes.training_images import ImageBatches
+from hypvl.evaluation.probes.fine_tune_batches import ImageBatches
 from hypvl.evaluation.protocol import Evaluator
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, broken
@@ -180,12 +181,10 @@ def test_images_that_do_not_fit_into_memory_are_read_again(tmp_path: Path) -> No
     folders(tmp_path / "train")
     broken(tmp_path / "train" / "red" / "x.png")
     data = ImageFolderSet(tmp_path / "train")
-    from hypvl.evaluation.probes.image_pool import Pool
-
     found = []
     for memory in (0, 1 << 20):
-        pool = Pool([data])
-        batches = ImageBatches(pool, pool, range(13), stage="trunk", encoding=PLAIN, memory=memory)
+        images = LabelledImages(data)
+        batches = ImageBatches(images, images, range(13), stage="trunk", encoding=PLAIN, memory=memory)
         assert batches.width(SmallModel()) == 2  # type: ignore[arg-type]
         found.append(list(batches.steps([[3, 0, 12], [12], [5, 6]], torch.device("cpu"))))
         assert batches.bad_training == {12}

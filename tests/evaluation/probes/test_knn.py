@@ -159,7 +159,7 @@ def test_wrong_settings(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="stage: got 'pixels'"):
         KNNClassification(train, test, stage="pixels")  # type: ignore[arg-type]
     (tmp_path / "train" / "yellow").mkdir()
-    with pytest.raises(DataError, match="have 4 classes, the test images 3"):
+    with pytest.raises(DataError, match="train, test: have 4, 3 classes, not the same ones"):
         KNNClassification(ImageFolderSet(tmp_path / "train"), test)
     test.labels[0] = 3
     with pytest.raises(DataError, match=r"blue/0\.png: its label is 3"):

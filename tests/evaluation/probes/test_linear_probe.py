@@ -13,8 +13,8 @@ from hypvl.datasets.classification.folders import ImageFolderSet
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.protocol import EvaluableModel
 from hypvl.errors import DataError
+from hypvl.evaluation.prediction_files import PredictionFiles
 from hypvl.evaluation.probes.linear_probe import LinearProbe
-from hypvl.evaluation.probes.prediction_files import PredictionFiles
 from hypvl.evaluation.protocol import Evaluator
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, broken, image

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hypvl.errors import DataError
-from hypvl.evaluation.probes.prediction_files import PredictionFiles
+from hypvl.evaluation.prediction_files import PredictionFiles
 
 ROWS = torch.tensor([[0.12345678, 0.87654322], [float("nan"), 0.0]])
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hypvl.evaluation.probes.class_metrics import METRIC_NAMES, measure
+from hypvl.evaluation.class_metrics import METRIC_NAMES, measure
 from hypvl.metrics.ranking import mean_per_class_accuracy
 
 

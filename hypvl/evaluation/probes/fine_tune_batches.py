@@ -1,64 +1,67 @@
-"""Where fine-tuning takes its batches from: images of a pool, or features that are there already."""
+"""The batches of fine-tuning: images that are decoded and encoded, or features that were encoded once."""
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from dataclasses import replace
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from hypvl.checks import one_of
 from hypvl.data.transforms import ResizeCenterCrop
-from hypvl.embedding.encode import Encoding, encode_images
+from hypvl.embedding.encode import CachedEncoder, Encoding
 from hypvl.embedding.loading import load_batches
 from hypvl.embedding.protocol import EvaluableModel, Stage, evaluating
 from hypvl.errors import DataError
-from hypvl.evaluation.probes.image_pool import Images, Pool, PoolFeatures
+from hypvl.evaluation.labelled_images import LabelledFeatures, LabelledImages
 
 #: Decoded training images up to this many bytes stay in memory.
 MEMORY = 1 << 31
-_HALF: dict[object, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TrainingBatches(Protocol):
     """Inputs of training steps, and features for predictions.
 
     Attributes:
-        bad_training: Positions in the pool that cannot be read, as far as it has been seen.
-        bad_test: (position, reason) of test images that cannot be read, after predictions for the test.
+        amp: Autocast of training.
+        bad_training: Positions of the training images that could not be read so far.
+        bad_test: (position, reason) of the test images that cannot be read, known after predictions for the test.
     """
 
+    amp: Literal["bf16", "fp16", False]
     bad_training: set[int]
     bad_test: list[tuple[int, str]]
 
     def width(self, model: EvaluableModel) -> int:
-        """Of the features."""
+        """Width of the features."""
 
     def steps(
         self, batches: Sequence[Sequence[int]], device: torch.device
     ) -> Iterator[tuple[Tensor, list[int]]]:
-        """For each batch of positions the inputs of those that can be read, and their positions."""
+        """For each batch of positions, the inputs of the readable ones and their positions."""
 
     def features(self, encoder: EvaluableModel | None, inputs: Tensor) -> Tensor:
-        """Inputs of a step -> (B, width), with a gradient where there is an encoder."""
+        """Inputs of a step -> (B, width), with gradients to the encoder where there is one."""
 
     def frozen(
         self, encoder: EvaluableModel | None, positions: Sequence[int] | None
     ) -> tuple[Tensor, list[int]]:
-        """Features of images of the pool, or of the test (None), and the positions of those that can be read."""
+        """Features and positions of the readable ones of some training images, or of all test images (None)."""
 
 
 class FeatureBatches:
     """Features encoded once.
 
     Args:
-        train: Of the pool.
+        train: Of the training images.
         test: Of the test images.
+        encoding: Its ``amp`` is that of training.
     """
 
-    def __init__(self, train: PoolFeatures, test: PoolFeatures) -> None:
+    def __init__(self, train: LabelledFeatures, test: LabelledFeatures, *, encoding: Encoding) -> None:
         self._train = train
         self._test = test
-        self._row = {position: row for row, position in enumerate(train.positions)}
+        self.amp = encoding.amp
         self.bad_training = {position for position, _ in train.bad}
         self.bad_test = test.bad
 
@@ -69,8 +72,8 @@ class FeatureBatches:
         self, batches: Sequence[Sequence[int]], device: torch.device
     ) -> Iterator[tuple[Tensor, list[int]]]:
         for batch in batches:
-            found = [i for i in batch if i in self._row]
-            yield self._train.features[[self._row[i] for i in found]], found
+            readable = self._train.readable(batch)
+            yield self._train.rows(readable), readable
 
     def features(self, encoder: EvaluableModel | None, inputs: Tensor) -> Tensor:
         return inputs
@@ -80,26 +83,25 @@ class FeatureBatches:
     ) -> tuple[Tensor, list[int]]:
         if positions is None:
             return self._test.features, self._test.positions
-        found = [i for i in positions if i in self._row]
-        return self._train.of(found)[0], found
+        return self._train.of(positions)[0], self._train.readable(positions)
 
 
 class ImageBatches:
     """Images, decoded once where they all fit into memory and else again in each epoch.
 
     Args:
-        pool: To train on.
-        test: To be predicted.
-        positions: All of the pool that any training will ask for.
-        stage: What the head stands on.
-        encoding: Workers and precision.
+        images: To train on.
+        test: To predict.
+        positions: Of all images that any training will ask for.
+        stage: Input of the head.
+        encoding: Workers and precision. A trained copy's embeddings are not the model's: no store is used.
         memory: Bytes that decoded images may take.
     """
 
     def __init__(
         self,
-        pool: Pool,
-        test: Pool,
+        images: LabelledImages,
+        test: LabelledImages,
         positions: Sequence[int],
         *,
         stage: Stage,
@@ -107,14 +109,15 @@ class ImageBatches:
         memory: int = MEMORY,
     ) -> None:
         one_of("stage", stage, Stage)
-        self._pool = pool
+        self._images = images
         self._test = test
         self._positions = list(positions)
         self._stage = stage
-        self._encoding = encoding
+        self._encoding = replace(encoding, store=None)
+        self.amp = encoding.amp
         self._memory = memory
         self._size = 0
-        self._kept: dict[int, Tensor] | None = None
+        self._decoded: dict[int, Tensor] | None = None
         self.bad_training: set[int] = set()
         self.bad_test: list[tuple[int, str]] = []
 
@@ -127,42 +130,40 @@ class ImageBatches:
     def steps(
         self, batches: Sequence[Sequence[int]], device: torch.device
     ) -> Iterator[tuple[Tensor, list[int]]]:
-        if self._kept is None and 3 * self._size**2 * len(self._positions) <= self._memory:
+        if self._decoded is None and 3 * self._size**2 * len(self._positions) <= self._memory:
             at_once = [self._positions[i : i + 64] for i in range(0, len(self._positions), 64)]
-            self._kept = {i: pixels for batch in self._load(at_once) for i, pixels in batch}
-        kept = self._kept
-        loaded = self._load(batches) if kept is None else _picked(kept, batches)
+            self._decoded = {i: pixels for batch in self._load(at_once) for i, pixels in batch}
+        decoded = self._decoded
+        loaded = self._load(batches) if decoded is None else _picked(decoded, batches)
         for batch in loaded:
             if batch:
                 yield torch.stack([pixels for _, pixels in batch]).to(device), [i for i, _ in batch]
 
     def features(self, encoder: EvaluableModel | None, inputs: Tensor) -> Tensor:
         assert encoder is not None
-        dtype = _HALF.get(self._encoding.amp)
-        with torch.autocast(inputs.device.type, dtype=dtype, enabled=dtype is not None):
+        with self._encoding.autocast(inputs.device):
             return encoder.encode_image(inputs, stage=self._stage)
 
     def frozen(
         self, encoder: EvaluableModel | None, positions: Sequence[int] | None
     ) -> tuple[Tensor, list[int]]:
         assert encoder is not None
-        images = Images(self._test if positions is None else self._pool, positions)
-        encoded = encode_images(
-            encoder,
+        images = self._test if positions is None else self._images.take(positions)
+        encoded = CachedEncoder(encoder, encoding=self._encoding).encode_images(
             images,
             transform=ResizeCenterCrop(self._size),
-            encoding=self._encoding,
             stage=self._stage,
             label="test images" if positions is None else "validation images",
         )
         if positions is None:
             self.bad_test = encoded.bad
-        return encoded.embeddings, [images.positions[i] for i in encoded.indices.tolist()]
+        readable = encoded.indices.tolist()
+        return encoded.embeddings, readable if positions is None else [positions[i] for i in readable]
 
     def _load(self, batches: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, Tensor]]]:
         transform = ResizeCenterCrop(self._size)
         for batch in load_batches(
-            self._pool, batches, transform=transform, num_workers=self._encoding.workers
+            self._images, batches, transform=transform, num_workers=self._encoding.workers
         ):
             good = []
             for image in batch:
@@ -183,6 +184,8 @@ class ImageBatches:
             )
 
 
-def _picked(kept: dict[int, Tensor], batches: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, Tensor]]]:
+def _picked(
+    decoded: dict[int, Tensor], batches: Sequence[Sequence[int]]
+) -> Iterator[list[tuple[int, Tensor]]]:
     for batch in batches:
-        yield [(i, kept[i]) for i in batch if i in kept]
+        yield [(i, decoded[i]) for i in batch if i in decoded]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hypvl.errors import DataError
-from hypvl.evaluation.probes.labelled import (
+from hypvl.evaluation.labelled_images import (
     as_targets,
     check_labels,
     classes_of,

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.probes.labelled import Label, classes_of, is_multi_label
+from hypvl.evaluation.labelled_images import Label, classes_of, is_multi_label
 from hypvl.metrics import classification, ranking
 
 #: ``mean_per_class_accuracy`` and ``top1_accuracy`` need one label an item, ``roc_auc`` two classes;
@@ -18,6 +18,13 @@ MetricName = Literal[
 METRIC_NAMES: tuple[MetricName, ...] = (
     "mean_per_class_accuracy", "top1_accuracy", "roc_auc", "map_11_points", "average_precision",
 )  # fmt: skip
+#: A metric as the results call it, or as ELEVATER does.
+Metric: TypeAlias = MetricName | Literal["accuracy", "mean_per_class"]
+METRICS: dict[str, str] = {
+    "accuracy": "top1_accuracy",
+    "mean_per_class": "mean_per_class_accuracy",
+    **{name: name for name in METRIC_NAMES},
+}
 
 
 @dataclass(frozen=True)
@@ -101,3 +108,9 @@ def _several(scores: Tensor, labels: Sequence[Label], gone: set[int]) -> Measure
         {"average_precision": classification.average_precision_chance(truth)},
         predicted=predicted,
     )
+
+
+def class_probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:
+    """(N, C) logits -> probabilities in fp64: of a softmax, or of each class alone."""
+    wide = logits.double()
+    return torch.sigmoid(wide) if multi_label else torch.softmax(wide, dim=1)
