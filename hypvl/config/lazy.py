@@ -1,4 +1,4 @@
-"""LazyCall writes a call down, LazyConfig reads, changes and saves configs, instantiate builds what they say."""
+"""LazyCall describes a call, LazyConfig reads, changes and saves configs, instantiate builds from them."""
 
 import difflib
 import os
@@ -22,13 +22,13 @@ SUFFIXES = (".py", ".yaml", ".yml", ".json")
 
 
 class LazyCall:
-    """A call that is written down now and made later by :func:`instantiate`.
+    """A call that is described now and made later by :func:`instantiate`.
 
     ``LazyCall(AdamW, partial=True)(lr=5e-4)`` is the config node
     ``{_target_: torch.optim.adamw.AdamW, _partial_: true, lr: 0.0005}``.
 
     Args:
-        target: A class or function that an import finds again, or its dotted name.
+        target: An importable class or function, or its dotted name.
         partial: Build ``functools.partial(target, **kwargs)`` instead of calling it.
 
     Raises:
@@ -57,8 +57,8 @@ class LazyCall:
         if self._partial:
             node["_partial_"] = True
         plain = to_plain({**node, **kwargs}, source=f"LazyCall({self._target})")
-        # Objects are let in here so that code can write `model.visual._target_ = OtherClass`; loading a
-        # config turns classes into names and refuses every other object.
+        # Objects are allowed here so that code can write `model.visual._target_ = OtherClass`; loading a config
+        # turns classes into names and refuses every other object.
         return as_config(plain, source=f"LazyCall({self._target})", allow_objects=True)
 
 
@@ -106,7 +106,7 @@ class LazyConfig:
 
     @staticmethod
     def from_dict(data: Any, *, source: str = "config", extra_targets: Iterable[str] = ()) -> DictConfig:
-        """Make a config of data that came from outside; targets must be on the allow-list.
+        """Make a config from data of outside; targets must be on the allow-list.
 
         Raises:
             ConfigError: when ``data`` is not a mapping or names a target that is not allowed.
@@ -117,16 +117,16 @@ class LazyConfig:
 
     @staticmethod
     def to_yaml(cfg: DictConfig | ListConfig) -> str:
-        """The config as YAML that :meth:`from_yaml` reads back to an equal one.
+        """The config as YAML text, which :meth:`from_yaml` reads back to an equal config.
 
         References such as ``${train.seed}`` stay; anything else in ``${}`` (``oc.env``, other resolvers,
-        nested references) is replaced by the value it has now, because YAML configs may not call resolvers.
+        nested references) is replaced by its present value, because YAML configs may not call resolvers.
 
         Raises:
             ConfigError: for a value that a config cannot hold, or a reference that leads nowhere.
         """
         plain = to_plain(cfg, source="config")
-        return dump_yaml(_settled(plain, cfg, ()))
+        return dump_yaml(_without_resolvers(plain, cfg, ()))
 
     @staticmethod
     def to_shown_yaml(cfg: DictConfig | ListConfig) -> str:
@@ -162,7 +162,7 @@ class LazyConfig:
 
 
 def instantiate(cfg: Any, *args: Any, **kwargs: Any) -> Any:
-    """Build what a config node says: Hydra's ``instantiate`` with ``_convert_="all"``.
+    """Build the objects of a config node: Hydra's ``instantiate`` with ``_convert_="all"``.
 
     Targets receive plain lists and dicts, never OmegaConf containers.
 
@@ -189,8 +189,8 @@ def instantiate(cfg: Any, *args: Any, **kwargs: Any) -> Any:
             if isinstance(cause, UserError):
                 raise cause from None
         if isinstance(causes[-1], TypeError | ValueError | ImportError | InstantiationException):
-            said = next((cause for cause in causes if not isinstance(cause, InstantiationException)), error)
-            raise ConfigError(_refused(error, said)) from error
+            origin = next((cause for cause in causes if not isinstance(cause, InstantiationException)), error)
+            raise ConfigError(_refused(error, origin)) from error
         raise
 
 
@@ -207,12 +207,12 @@ _UNEXPECTED = re.compile(r"unexpected keyword argument '(?P<name>\w+)'")
 
 
 def _refused(error: BaseException, cause: BaseException) -> str:
-    """What a target did not take, in one sentence where Hydra says which target it was."""
+    """What a target refused, in one sentence if Hydra names the target."""
     call = _CALL.search(str(error))
     if call is None or isinstance(cause, ImportError):
         return one_line(error)
     key, target = call["key"], call["target"]
-    if _ARGUMENT.match(str(cause)):  # it names the argument: what is missing is where
+    if _ARGUMENT.match(str(cause)):  # it names the argument; add the key
         return f"{key}.{one_line(cause)}"
     text = f"{key}: {target} refuses its arguments: {one_line(cause).rstrip('.')}"
     unexpected = _UNEXPECTED.search(str(cause))
@@ -242,12 +242,12 @@ def _check_file(file: Path) -> None:
         raise ConfigError(f"{file} is not a config: expected a name that ends with {', '.join(SUFFIXES)}.")
 
 
-def _settled(plain: Any, root: DictConfig | ListConfig, path: tuple[str | int, ...]) -> Any:
-    """Replace what YAML configs may not say in ``${}`` by its value now."""
+def _without_resolvers(plain: Any, root: DictConfig | ListConfig, path: tuple[str | int, ...]) -> Any:
+    """Replace everything in ``${}`` that YAML configs may not hold by its present value."""
     if isinstance(plain, dict):
-        return {key: _settled(value, root, (*path, key)) for key, value in plain.items()}
+        return {key: _without_resolvers(value, root, (*path, key)) for key, value in plain.items()}
     if isinstance(plain, list):
-        return [_settled(value, root, (*path, i)) for i, value in enumerate(plain)]
+        return [_without_resolvers(value, root, (*path, i)) for i, value in enumerate(plain)]
     if not isinstance(plain, str) or "${" not in plain or is_reference_or_text(plain):
         return plain
     node: Any = root

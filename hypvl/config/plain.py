@@ -68,9 +68,9 @@ def to_plain(value: Any, *, source: str) -> Plain:
 
 
 def without_secrets(data: Any) -> Any:
-    """A config as plain data, for what is passed on: passwords and tokens of addresses are ``***``.
+    """A config as plain data to publish: passwords and tokens in addresses are ``***``.
 
-    The part ``model`` stays: it names no data, and what is passed on must load.
+    The part ``model`` stays as it is: it names no data, and a published model must load.
     """
     if not isinstance(data, dict):
         return redacted(data)
@@ -98,7 +98,7 @@ def one_line(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, which says it; OmegaConf and Hydra add lines of detail."""
+    """The first line of an error's message; OmegaConf and Hydra add lines of detail."""
     return str(error).split("\n", maxsplit=1)[0].strip()
 
 
@@ -106,7 +106,7 @@ def dotted_name(target: Callable[..., Any]) -> str:
     """The name under which ``target`` can be imported again, e.g. ``"torch.optim.adamw.AdamW"``.
 
     Raises:
-        ConfigError: for lambdas, local functions and anything else that an import does not find.
+        ConfigError: for lambdas, local functions and anything else that cannot be imported by name.
     """
     module, name = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
     dotted = f"{module}.{name}"

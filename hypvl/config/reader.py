@@ -93,8 +93,8 @@ def parse_yaml(text: str, *, source: str) -> Any:
 def stored_data(config: Any, *, source: str) -> Plain:
     """A stored config as plain data in which every renamed target and argument has its name of today.
 
-    References to a renamed argument by its full path, ``${model.old.size}``, follow it. Old names are told by one
-    warning per source.
+    References to a renamed argument by its full path, ``${model.old.size}``, follow it. One warning per source
+    names an old name.
 
     Args:
         config: YAML text, or the data itself.
@@ -132,11 +132,11 @@ def parse_json(text: str, *, source: str) -> Any:
     _check_length(text, source)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        unique_pairs = dict(pairs)
+        if len(unique_pairs) < len(pairs):
             repeated = _repeated(key for key, _ in pairs)
             raise ConfigError(f"{source}: the key '{repeated}' stands twice in one object; keep one of them.")
-        return found
+        return unique_pairs
 
     try:
         return json.loads(text, object_pairs_hook=unique)

@@ -23,7 +23,7 @@ LIST = pathlib.Path(__file__).with_name("targets.json")
 EXTRA_VARIABLE = "HYPVL_EXTRA_TARGETS"
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _GRANTS = ("allow_pipe",)  # arguments through which an allowed target would run commands
-# What stands at the top of a part; whatever is built of it is a part of this.
+# The only target that may stand at the top of a part; everything else in the part is an argument inside it.
 _TOP = {"model": "hypvl.models.dual_encoder.DualEncoder"}
 _CONVERT = ("none", "partial", "object", "all")
 REFERENCE = re.compile(r"\$\{([\w.\[\]-]+)\}")
@@ -51,7 +51,7 @@ def allowed_targets(extra_targets: Iterable[str] = (), *, part: str | None = Non
 
 
 def check_untrusted(data: Plain, *, source: str, extra_targets: Iterable[str] = ()) -> None:
-    """Refuse a config that names a target which may not stand there, or that hides one.
+    """Refuse a config that names a target which is not allowed at its place.
 
     Args:
         data: The config as plain data, see :func:`hypvl.config.plain.to_plain`.
@@ -60,7 +60,7 @@ def check_untrusted(data: Plain, *, source: str, extra_targets: Iterable[str] = 
 
     Raises:
         ConfigError: for a target that is not allowed, or not in its part (also when a reference leads to it); a
-            ``model`` that is no dual encoder; a ``_partial_``, ``_recursive_``, ``_convert_`` or ``_args_`` of the
+            ``model`` that is not a dual encoder; a ``_partial_``, ``_recursive_``, ``_convert_`` or ``_args_`` of the
             wrong type; a permission to run commands (``allow_pipe``); any ``${...}`` other than a reference to a
             key; and references that stand for more than a config of ordinary size.
     """
@@ -90,7 +90,7 @@ def check_untrusted(data: Plain, *, source: str, extra_targets: Iterable[str] = 
 
 
 def _check_parts(data: dict[Any, Any], added: frozenset[str], source: str) -> None:
-    """What each part would build, its references followed, is of that part."""
+    """Every target that a part would build, references resolved, is on the list of that part."""
     config = as_config(data, source=source)
     for part in (name for name in _own_list() if name in data):
         allowed = allowed_targets(part=part) | added
@@ -105,17 +105,17 @@ def _check_parts(data: dict[Any, Any], added: frozenset[str], source: str) -> No
             top = _TOP.get(part)
             if len(path) == 1 and TARGET in node and top is not None and target not in added | {top}:
                 raise ConfigError(
-                    f"{source}: target {target!r} at '{part}.{TARGET}' is a piece of a {part}; expected {top}."
+                    f"{source}: target {target!r} at '{part}.{TARGET}' is only allowed inside a {part}; expected {top}."
                 )
 
 
 def unlisted_targets(data: Plain) -> list[tuple[str, str]]:
-    """Targets that a config names, a Python one, which nobody may name in data: (key, target), each target once.
+    """Targets of a Python config that are not on the allow-list: (key, target), each target once.
 
-    What is built of them cannot be built again from a checkpoint or a saved config.
+    A checkpoint or a saved config that names them cannot be loaded.
 
     Args:
-        data: The config as plain data; what stands outside its parts is not looked at.
+        data: The config as plain data; only its parts are looked at.
     """
     found: dict[str, str] = {}
     for part in _own_list():
@@ -146,7 +146,7 @@ def _own_list() -> dict[str, frozenset[str]]:
 
 
 def _added(extra_targets: Iterable[str]) -> frozenset[str]:
-    """Targets that whoever runs this allows beside the list."""
+    """Targets that the user allows beside the list."""
     from_environment = [name.strip() for name in os.environ.get(EXTRA_VARIABLE, "").split(",")]
     added = {*(name for name in from_environment if name), *extra_targets}
     for name in sorted(added):

@@ -1,6 +1,6 @@
 """The settings of a training run: `train` of its config, checked as a whole before anything is built.
 
-Every key of `train` is a field here, with its default: what a config does not say, or deletes, is that default.
+Every key of `train` is a field here, with its default; a key that a config lacks has that default.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ _Section = TypeVar("_Section", bound="_Checked")
 
 
 class _Checked:
-    """Settings whose values are replaced by what a check returns for them."""
+    """Settings whose values are replaced by the values that their checks return."""
 
     def _check(self, **checked: Any) -> None:
         for name, value in checked.items():
@@ -113,7 +113,7 @@ class TrainConfig(_Checked):
     """How a run trains; configs/common/train.py says what the settings mean.
 
     Args:
-        objective: The config node of the loss terms; nothing in it is looked at here.
+        objective: The config node of the loss terms; it is not checked here.
         seed: Of weights, data order and dropout, >= 0.
         num_iterations: Length of the run in steps, >= 1.
         total_batch_size: Samples per step over all processes, >= 1.
@@ -127,18 +127,18 @@ class TrainConfig(_Checked):
         init_checkpoint: Weights to start from; None = new ones.
         init_missing: Patterns of names that the file may lack, ``model.*_head.log_scale``; None = whatever fits is
             loaded.
-        init_positions: What is done with positions of another length.
+        init_positions: How positions of another length are loaded.
         checkpoint_period: Steps between checkpoints, >= 1.
-        keep_checkpoints: Periodic checkpoints that stay, >= 1; None = all.
+        keep_checkpoints: Periodic checkpoints that are retained, >= 1; None = all.
         log_period: Steps between log records, >= 1.
         max_skipped_steps: Steps in a row without a finite loss and gradients that end the run, >= 1.
-        root_samples: Training samples whose mean embedding stands for a root, >= 1.
+        root_samples: Training samples whose mean embedding is the root where the geometry has none, >= 1.
         audit: The audit of the geometry.
         ddp: How processes work together.
         wandb: Weights & Biases.
 
     Raises:
-        ValueError: for a value that is none of these; its message starts with the key.
+        ValueError: for a value outside these ranges; its message starts with the key.
     """
 
     objective: Any
@@ -188,10 +188,10 @@ class TrainConfig(_Checked):
 
     @classmethod
     def read(cls, node: Mapping[str, Any] | DictConfig) -> "TrainConfig":
-        """The settings that `train` of a config gives; keys that are missing have their defaults.
+        """The settings of `train` in a config; missing keys have their defaults.
 
         Raises:
-            ConfigError: for an unknown key (the closest is named), no objective, or a value that is not possible.
+            ConfigError: for an unknown key (the message names the closest), no objective, or an impossible value.
         """
         settings = _section("train", node)
         if settings.get("objective") is None:
@@ -202,7 +202,7 @@ class TrainConfig(_Checked):
             section = _SECTIONS.get(field.name)
             if section is None or field.name not in settings:
                 continue
-            if settings[field.name] is None:  # nothing asked for
+            if settings[field.name] is None:  # null = all defaults
                 del settings[field.name]
             else:
                 settings[field.name] = _build(section, f"train.{field.name}", settings[field.name])
@@ -221,7 +221,7 @@ class TrainConfig(_Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Accumulation:
-    """What ``train.grad_cache``, ``train.accumulate`` and ``train.naive_accumulate`` ask for.
+    """How the batch of a step is divided: ``train.grad_cache``, ``.accumulate`` and ``.naive_accumulate``.
 
     Args:
         micro_batch: Rows that an encoder sees at once, with the gradients of the whole batch; None = all.
@@ -244,10 +244,10 @@ class Accumulation:
 
     @classmethod
     def choose(cls, settings: TrainConfig, *, world_size: int) -> "Accumulation":
-        """What a config's ``train`` asks for.
+        """The division that the settings ask for.
 
         Raises:
-            ConfigError: for settings that do not go together.
+            ConfigError: for settings that exclude each other.
         """
         micro_batch = settings.grad_cache.micro_batch
         accumulate, naive = settings.accumulate, settings.naive_accumulate
@@ -256,7 +256,7 @@ class Accumulation:
         both = [f"train.{name}" for name, there in asked.items() if there]
         if len(both) > 1:
             raise ConfigError(
-                f"{' and '.join(both)}: both are set, but each says how a step's batch is divided; keep one of them."
+                f"{' and '.join(both)}: both are set, but each divides the batch of a step; keep one of them."
             )
         if both and world_size > 1 and settings.ddp.broadcast_buffers:
             raise ConfigError(
@@ -293,16 +293,16 @@ def _section(path: str, node: Any) -> dict[str, Any]:
     """The entries of a mapping, references resolved; the objective stays a config node."""
     if not isinstance(node, Mapping | DictConfig):
         raise ConfigError(f"{path}: got {node!r}; expected a mapping of settings.")
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for key in node:
         try:
             value = node[key]
             plain = str(key) != "objective" and OmegaConf.is_config(value)
-            found[str(key)] = OmegaConf.to_container(value, resolve=True) if plain else value
+            entries[str(key)] = OmegaConf.to_container(value, resolve=True) if plain else value
         except OmegaConfBaseException as error:
             reason = str(error).split("\n", maxsplit=1)[0]
             raise ConfigError(f"{path}.{key}: cannot be resolved: {reason}.") from error
-    return found
+    return entries
 
 
 def _build(section: type[_Section], path: str, node: Any) -> _Section:

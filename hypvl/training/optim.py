@@ -39,8 +39,8 @@ def parameter_groups(
     Args:
         model: Whose parameters; frozen ones are in no group.
         weight_decay: Of matrices and embeddings, >= 0.
-        gain_bias_decay: Of gains and biases, >= 0. The published recipe asks for 0.0 but, by an `or`, got 0.2:
-            hypvl's recipes say 0.2, as was trained; give 0.0 for the usual practice.
+        gain_bias_decay: Of gains and biases, >= 0. The published recipe asks for 0.0 but, by an `or` in its code,
+            trained with 0.2, as hypvl's recipes do; 0.0 is the usual practice.
         exclude: Patterns of more parameters that are never decayed, see :func:`hypvl.checks.names_parameter`.
         trainable: Freeze all but these, see :func:`freeze_all_but`; None = freeze nothing.
         frozen: Freeze these, see :func:`freeze`; with ``trainable``, of what that leaves. None = freeze nothing.
@@ -145,7 +145,7 @@ def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
 
 
 def check_optimizer(arguments: Mapping[str, Any]) -> None:
-    """Refuse what an optimizer would compute with, and not make sense of: NaN, infinities, texts, numbers below 0.
+    """Refuse values that an optimizer would accept and fail with later: NaN, infinities, texts, numbers below 0.
 
     Args:
         arguments: Of its constructor, whatever its class.
@@ -226,10 +226,10 @@ def warmup_cosine(optimizer: torch.optim.Optimizer, *, total_steps: int, warmup_
 
 
 def build_optimizer(optim: DictConfig, learner: nn.Module) -> tuple[torch.optim.Optimizer, LRScheduler]:
-    """The optimizer and the schedule that `optim` of a config asks for.
+    """The optimizer and the schedule of `optim` in a config.
 
     Raises:
-        ConfigError: for a value that is not possible, by its key.
+        ConfigError: for an impossible value, naming its key.
     """
     groups = _call(optim, "parameters", learner)
     arguments = OmegaConf.to_container(mapping_at(optim, "optimizer", above="optim."), resolve=True)
@@ -243,7 +243,7 @@ def build_optimizer(optim: DictConfig, learner: nn.Module) -> tuple[torch.optim.
 
 
 def _call(optim: DictConfig, name: str, argument: Any) -> Any:
-    """What the partial node at ``name`` makes of an argument; wrong values are an error of the config."""
+    """Call the partial node at ``name`` with an argument; wrong values are errors of the config."""
     node = mapping_at(optim, name, above="optim.")
     try:
         return instantiate(node)(argument)

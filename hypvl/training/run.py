@@ -51,7 +51,7 @@ from hypvl.training.summary import summary_table
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """What the command line says beside the config.
+    """Options of the command line beside the config.
 
     Args:
         output_dir: The run's folder.
@@ -67,13 +67,13 @@ class RunOptions:
 
 
 def run_training(cfg: DictConfig, options: RunOptions) -> None:
-    """Train as the config says; called once per process.
+    """Train a config; called once per process.
 
     Raises:
         ConfigError: for values that do not fit together.
         CheckpointError: when resuming is not possible.
         DataError: when data is missing or too much of it is bad.
-        StoppedError: when SIGTERM or Ctrl-C ended it early; it is saved.
+        StoppedError: when SIGTERM or Ctrl-C ended the run early; its state is saved.
     """
     with RunFolder(options.output_dir, resume=options.resume) as place:
         _run(cfg, options, place)
@@ -117,7 +117,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     )  # fmt: skip
     seed_everything(settings.seed + 1 + distributed.rank())  # dropout differs between ranks
     average = GradientAverage(wire=precision.wire(compress=settings.ddp.fp16_compression))
-    # It traces the encoders, which is possible before they are compiled.
+    # The table traces the encoders, which is only possible before they are compiled.
     table = summary_table(model) if distributed.is_main() else ""
     trainer = Trainer(
         learner=learner,
@@ -142,7 +142,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         started_from = f"resumed at iteration {iteration}"
         if iteration >= trainer.num_iterations:
             started_from = f"already at {iteration} of {trainer.num_iterations} iterations: no more to train"
-    del resumed  # weights and moments of another time: not needed beside those of the run
+    del resumed  # its weights and moments are copied: free the memory
 
     distributed.from_main(place.make)  # from here on something is written
     log_to_file(folder, rank=distributed.rank())
@@ -177,7 +177,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
 
 
 def _warn_of_unlisted(cfg: DictConfig) -> None:
-    """Say now what the evaluation of a checkpoint would refuse after days: classes that data may not name."""
+    """Warn at the start of classes off the allow-list, which evaluations of the checkpoints would refuse."""
     for key, target in unlisted_targets(to_plain(cfg, source="config")):
         part = key.partition(".")[0]
         logger.warning(
@@ -188,7 +188,7 @@ def _warn_of_unlisted(cfg: DictConfig) -> None:
 
 
 def _with_periods(cfg: DictConfig, options: RunOptions) -> DictConfig:
-    """The config with the periods that the command line gives."""
+    """The config with the periods of the command line."""
     cfg = cfg.copy()
     for name in ("checkpoint_period", "log_period"):
         value = getattr(options, name)
@@ -201,10 +201,10 @@ def _with_periods(cfg: DictConfig, options: RunOptions) -> DictConfig:
 
 
 def _changes(state: dict[str, Any], cfg: DictConfig) -> list[Change]:
-    """What the config has other than that of the run it continues."""
+    """Differences from the config of the run that is continued."""
     saved = saved_config(state)
     if saved is None:
-        logger.warning("--resume: the checkpoint has no config that can be read; what changed is not known")
+        logger.warning("--resume: the checkpoint holds no readable config, so changes of it are not checked")
         return []
     return check_compatible(saved, cfg)
 
@@ -219,7 +219,7 @@ def _check_place(folder: Path) -> None:
 
 
 def _start_from(model: nn.Module, settings: TrainConfig) -> str:
-    """Load ``train.init_checkpoint`` into the model; says what was loaded and what was not."""
+    """Load ``train.init_checkpoint`` into the model; returns a line that tells what was loaded and what was not."""
     allowed = settings.init_missing
     if allowed is not None:
         allowed = [pattern.removeprefix("model.") for pattern in allowed]
@@ -288,7 +288,7 @@ def _hooks(
 
 
 def _live_audit(settings: TrainConfig, folder: Path, sinks: list[Sink], trainer: Trainer) -> list[Hook]:
-    """The audit that ``train.audit`` asks for."""
+    """The hook of ``train.audit``; none where it is off."""
     audit = settings.audit
     if audit.every == 0:
         return []
@@ -306,13 +306,14 @@ def _live_audit(settings: TrainConfig, folder: Path, sinks: list[Sink], trainer:
 
 
 def check_data_fits(model: DualEncoder, dataset: Any) -> None:
-    """Refuse data that would end the run at some later batch, or be read wrongly.
+    """Refuse data that would fail at some later batch, or be read wrongly.
 
     A caption as long as the tokenizer allows must fit into the text encoder, every token id into its vocabulary, and
-    images must have the size that the image encoder takes. What a data set or an encoder does not say is not checked.
+    images must have the size that the image encoder takes. Attributes that a data set or an encoder lacks are not
+    checked.
 
     Args:
-        model: What will be trained.
+        model: The model to train.
         dataset: With ``tokenizer`` (``context_length``, ``vocab_size``, ``eot_token``) and ``image_transform``
             (``size``), as hypvl's data sets have them.
 

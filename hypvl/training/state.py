@@ -1,4 +1,4 @@
-"""A run's state: what a checkpoint holds of it, how a run goes on from one, and what may be another config then."""
+"""A run's state: what a checkpoint holds, how a run resumes from it, and which settings may have changed by then."""
 
 import dataclasses
 import inspect
@@ -40,7 +40,7 @@ _UNUSED = ("train.init_checkpoint", "train.init_missing", "train.init_positions"
 
 @dataclasses.dataclass
 class TrainState:
-    """What a run is made of at one moment.
+    """The state of a run between two steps.
 
     Args:
         trainer: Model, objective, optimizer, schedule and scaler.
@@ -61,10 +61,10 @@ class TrainState:
         return {name: entry.save(self) for name, entry in ENTRIES.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint that :func:`read_state` returned.
+        """Restore a checkpoint that :func:`read_state` returned.
 
         Of the optimizer only moments and step counts are restored, of the schedule only its step: rates, decay, betas
-        and epsilon are those of the config that runs now.
+        and epsilon are those of the present config.
 
         Raises:
             CheckpointError: when model, objective or optimizer do not fit.
@@ -76,7 +76,7 @@ class TrainState:
                 entry.load(self, state)
 
     def optimized(self) -> list[str]:
-        """Names of the optimizer's parameters, in the order of its state."""
+        """Names of the optimizer's parameters, in the order of its state_dict."""
         names = {id(parameter): name for name, parameter in self.trainer.learner.named_parameters()}
         return [names[id(p)] for group in self.trainer.optimizer.param_groups for p in group["params"]]
 
@@ -92,7 +92,7 @@ class TrainState:
             self.trainer.learner.objective.load_state_dict(state["objective"])
         except RuntimeError as error:
             raise CheckpointError(
-                f"--resume: the objective of the checkpoint keeps another state than this one "
+                f"--resume: the objective of the checkpoint has another state than this one "
                 f"({' '.join(str(error).split())}); restore train.objective, or {_NEW_RUN}."
             ) from error
 
@@ -134,7 +134,7 @@ class _Entry(NamedTuple):
     Args:
         save: Its value for a run.
         load: Restores a run from the checkpoint; None where another entry's ``load`` does, or nothing is restored.
-        needed: Whether a run can only go on from a checkpoint that has it.
+        needed: Whether a checkpoint without it cannot be resumed.
     """
 
     save: Callable[[TrainState], Any]
@@ -164,10 +164,10 @@ ENTRIES: Mapping[str, _Entry] = {
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """A checkpoint, if it is one of a run.
+    """Read a checkpoint of a training run.
 
     Raises:
-        CheckpointError: otherwise.
+        CheckpointError: for a file that is not one.
     """
     state = load_checkpoint(path)
     if missing := {name for name, entry in ENTRIES.items() if entry.needed} - set(state):
@@ -178,7 +178,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def set_step(scheduler: LRScheduler, step: int) -> None:
-    """Let a new schedule stand where ``step`` steps have brought it, with the rates that it has there."""
+    """Set a new schedule to the state, and the rates, that it has after ``step`` steps."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that no optimizer stepped before it
         if isinstance(scheduler, LambdaLR):  # its rates are a function of the step
@@ -197,7 +197,7 @@ class Change:
         key: Dotted.
         saved: Value of the run; None also where it had none.
         new: Value now.
-        allowed: Whether a run may go on with it.
+        allowed: Whether a run may resume with it.
     """
 
     key: str
@@ -210,9 +210,9 @@ class Change:
 
 
 def saved_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The config in a checkpoint as plain data with its references followed; nothing of it is called.
+    """The config in a checkpoint as plain data with its references resolved; no target is called.
 
-    None where there is none, or one that cannot be read.
+    None where there is none, or it cannot be read.
     """
     text = state.get("config")
     if not isinstance(text, str):
@@ -229,11 +229,11 @@ def saved_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def check_compatible(saved: Mapping[str, Any], new: DictConfig) -> list[Change]:
-    """What differs between the config of a run and the one it is to go on with.
+    """Differences between the config of a run and the one with which it resumes.
 
     Learning rate, decay, betas, epsilon, schedule, length, periods, precision, clipping, settings of the processes
     and the numbers of loss terms may change, and take effect. Data are compared by their fingerprint, so that a folder
-    may move. Seed, batch, model, tokenizer, and which terms there are may not change.
+    may move. Seed, batch, model, tokenizer, and the set of loss terms may not change.
 
     Args:
         saved: What :func:`saved_config` returned.
@@ -243,7 +243,7 @@ def check_compatible(saved: Mapping[str, Any], new: DictConfig) -> list[Change]:
         The differences, all of them allowed.
 
     Raises:
-        ConfigError: naming all that is not allowed.
+        ConfigError: naming all changes that are not allowed.
     """
     now = OmegaConf.to_container(new, resolve=True)
     assert isinstance(now, dict)
@@ -251,7 +251,7 @@ def check_compatible(saved: Mapping[str, Any], new: DictConfig) -> list[Change]:
     changes: list[Change] = []
     for part in dict.fromkeys([*before, *now]):
         old, value = before.get(part, _ABSENT), now.get(part, _ABSENT)
-        if part != "model":  # the saved one has no secrets, and the log shows none
+        if part != "model":  # the saved config has no secrets, and the log may not show any
             old, value = redacted(old), redacted(value)
         if part == "train":
             old, value = _with_defaults(old), _with_defaults(value)
@@ -259,7 +259,7 @@ def check_compatible(saved: Mapping[str, Any], new: DictConfig) -> list[Change]:
     refused = [change for change in changes if not change.allowed]
     if refused:
         raise ConfigError(
-            f"--resume: {'; '.join(map(str, refused))}: with that it would be another run; restore the config of the "
+            f"--resume: {'; '.join(map(str, refused))}: the result would be another run; restore the config of the "
             f"run (its config.yaml), or start a new run with train.init_checkpoint."
         )
     return changes
@@ -358,7 +358,7 @@ def random_state() -> list[dict[str, Any]]:
 
 
 def restore_random_state(states: list[dict[str, Any]]) -> None:
-    """Give this process the generators' state it had; with another number of processes, say so and go on."""
+    """Restore the generators of this process; with another number of processes, only warn."""
     if len(states) != distributed.world_size():
         logger.warning(
             "random state: saved by {} processes, running {}; dropout draws anew, the data order is unchanged",

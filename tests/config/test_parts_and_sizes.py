@@ -68,7 +68,7 @@ def test_references_to_values_of_other_parts_are_fine() -> None:
 def test_a_model_is_a_dual_encoder(target: str) -> None:
     for data in ({"model": {"_target_": target}}, {"model": "${x}", "x": {"_target_": target}}):
         with pytest.raises(
-            ConfigError, match=r"'model\._target_' is a piece of a model; expected .*DualEncoder"
+            ConfigError, match=r"'model\._target_' is only allowed inside a model; expected .*DualEncoder"
         ):
             LazyConfig.from_dict(data)
 

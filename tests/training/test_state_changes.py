@@ -83,7 +83,7 @@ REFUSED = {
 @pytest.mark.parametrize("override", REFUSED)
 def test_what_would_be_another_run_is_refused_in_one_sentence(override: str) -> None:
     with pytest.raises(
-        ConfigError, match=rf"^--resume: .*{REFUSED[override]}.*: with that it would be another run; "
+        ConfigError, match=rf"^--resume: .*{REFUSED[override]}.*: the result would be another run; "
     ):
         changed(override.strip("'"))
 
