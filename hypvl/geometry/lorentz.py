@@ -10,8 +10,8 @@ matrix product, in the dtype of the result; their error in cosh(sqrt(c) d) is be
 use the elementwise ones for paired points. Values and gradients are finite for every finite fp32 or bf16
 point; fp64 points beyond 1e70 are refused.
 
-Source: Desai et al., "Hyperbolic Image-Text Representations", 2023, section 3 and appendix A (all but the
-    midpoint); Ganea et al., "Hyperbolic Entailment Cones", 2018 (cones).
+Source: Desai et al., "Hyperbolic Image-Text Representations", 2023, section 3 and appendix A; Ganea et al.,
+    "Hyperbolic Entailment Cones", 2018 (cones).
 Differs: no epsilons and no floors; the published code clamps distances at 1e-4 and angles 1e-4 from 0 and pi.
 """
 
@@ -298,39 +298,6 @@ def pairwise_oxy_angle(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     return kernels.angle_from_product(inner_products(unit_x, unit_y), n2, m2.transpose(-1, -2))
 
 
-@full_precision
-def einstein_midpoint(points: Tensor, weights: Tensor | None = None, *, curv: float | Tensor) -> Tensor:
-    """Einstein midpoint: the mean of Klein coordinates weighted with Lorentz factors, mapped back.
-
-    With k = x / (sqrt(c) t(x)) and gamma = sqrt(c) t(x): m = sum(w gamma k) / sum(w gamma), and then
-    x = m / sqrt(1 - c |m|^2). It is also the Lorentz centroid, the point m that minimises the squared Lorentz distance
-    sum_i w_i (-2/c - 2 <x_i, m>_L).
-
-    Args:
-        points: (..., N, D).
-        weights: (..., N), >= 0 with a positive sum; None = equal.
-        curv: c > 0.
-
-    Returns:
-        (..., D).
-
-    Raises:
-        ValueError, TypeError: an argument is not as described.
-
-    Source: Gulcehre et al., "Hyperbolic Attention Networks", 2019, equation 2; Law et al., "Lorentzian Distance
-        Learning for Hyperbolic Representations", 2019, theorem 3.3.
-    """
-    c, x64 = _working(points, curv=curv)
-    if x64.dim() < 2 or x64.shape[-2] == 0:
-        raise ValueError(f"points: got shape {tuple(points.shape)}, expected (..., N, D) with N >= 1.")
-    w = _weights(weights, x64)  # (..., N, 1), sum 1
-    t = (1 / c + _square(x64)).sqrt()
-    mean_x, mean_t = (w * x64).sum(-2, keepdim=True), (w * t).sum(-2, keepdim=True)
-    # (mean t)^2 - |mean x|^2 = 1/c + var x - var t: no cancellation of large squares
-    spread = (w * (_square(x64 - mean_x) - (t - mean_t).square())).sum(-2, keepdim=True).clamp(min=0)
-    return _result(mean_x / (1 + c * spread).sqrt(), points).squeeze(-2)
-
-
 @configurable("model")
 class Lorentz(Hyperbolic):
     """Hyperbolic space in the Lorentz model, with entailment cones.
@@ -482,19 +449,3 @@ def _unit(x: Tensor, c: Tensor, n2: Tensor) -> Tensor:
     at_root = kernels.is_root(n2)
     length = torch.where(at_root, 1.0, n2).sqrt()
     return torch.where(at_root, 0.0, c.sqrt() * x / length)
-
-
-def _weights(weights: Tensor | None, points: Tensor) -> Tensor:
-    if weights is None:
-        return points.new_full((points.shape[-2], 1), 1 / points.shape[-2])
-    if weights.shape[-1:] != points.shape[-2:-1]:
-        raise ValueError(
-            f"weights: got shape {tuple(weights.shape)}, expected (..., {points.shape[-2]}) as the points."
-        )
-    w = weights.to(points.dtype)
-    total = w.sum(-1, keepdim=True)
-    if bool((w < 0).any() | (total <= 0).any()):
-        raise ValueError(
-            "weights: got negative ones or a sum of 0, expected numbers >= 0 with a positive sum."
-        )
-    return (w / total)[..., None]

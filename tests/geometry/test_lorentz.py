@@ -50,20 +50,6 @@ def test_hand_values() -> None:
     torch.testing.assert_close(lorentz.log_map0(y, curv=1.0), double([0.0, 2.0]))
 
 
-def test_the_middle_of_two_points() -> None:
-    points = double([[math.sinh(1.0), 0.0], [math.sinh(3.0), 0.0]])
-    torch.testing.assert_close(lorentz.einstein_midpoint(points, curv=1.0), double([math.sinh(2.0), 0.0]))
-    # All weight on one point.
-    torch.testing.assert_close(lorentz.einstein_midpoint(points, double([0.0, 2.0]), curv=1.0), points[1])
-    # Opposite points: the root. A batch of sets at once.
-    batch = torch.stack((points, double([[5.0, 1.0], [-5.0, -1.0]])))
-    expected = double([[math.sinh(2.0), 0.0], [0.0, 0.0]])
-    torch.testing.assert_close(lorentz.einstein_midpoint(batch, curv=1.0), expected)
-    # 1e4 out, where squares of the sums would cancel: identical points are their own midpoint.
-    far = torch.full((3, 4), 5000.0, dtype=torch.float64)
-    torch.testing.assert_close(lorentz.einstein_midpoint(far, curv=1.0), far[0], rtol=1e-14, atol=0)
-
-
 def test_angle_and_distance_special_positions() -> None:
     x = double([[0.3, -0.4]])
     root = torch.zeros_like(x)
@@ -127,10 +113,6 @@ def test_gradients_against_differences() -> None:
         assert torch.autograd.gradcheck(lambda a, b, c, f=function: f(a, b, curv=c), leaves)
     for function in ELEMENTWISE:
         assert torch.autograd.gradcheck(lambda a, c, f=function: f(a, curv=c), (leaves[0], leaves[2]))
-    weights = torch.rand(5, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda a, w, c: lorentz.einstein_midpoint(a, w, curv=c), (leaves[0], weights, leaves[2])
-    )
 
 
 def test_pairwise_gradients_with_factors() -> None:
@@ -239,12 +221,6 @@ def test_wrong_arguments_are_named() -> None:
         lorentz.exp_map0(x.float(), curv=1.0, max_radius=100)
     with pytest.raises(ValueError, match=r"min_radius: got 0\.0"):
         lorentz.half_aperture(x, curv=1.0, min_radius=0.0)
-    with pytest.raises(ValueError, match=r"weights: got shape \(3,\), expected \(\.\.\., 2\)"):
-        lorentz.einstein_midpoint(x, torch.ones(3), curv=1.0)
-    with pytest.raises(ValueError, match="weights: got negative ones or a sum of 0"):
-        lorentz.einstein_midpoint(x, torch.zeros(2), curv=1.0)
-    with pytest.raises(ValueError, match=r"points: got shape \(6,\)"):
-        lorentz.einstein_midpoint(x[0], curv=1.0)
     for wrong in ({"curv_init": 0.0}, {"curv_range": 0.5}, {"min_radius": -0.1}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}: got"):
             Lorentz(**wrong)

@@ -158,34 +158,3 @@ def test_pairwise_error_is_within_16_eps(
             unit = mp.sqrt(c) * mp.mpf(d[i, j].item())
             rounding = mp.sinh(unit) * unit * eps / 2
             assert abs(mp.cosh(unit) - wanted) <= max(allowed, allowed / 2 + rounding)
-
-
-@EXAMPLES
-@given(many=st.lists(points(low=-3, high=1), min_size=1, max_size=5), curv=CURV, seed=st.integers(0, 1000))
-def test_midpoint_is_the_klein_mean_and_minimises_the_lorentz_distance(
-    many: list[Tensor], curv: float, seed: int
-) -> None:
-    x = torch.stack(many)
-    w = torch.rand(len(x), generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.1
-    c = mp.mpf(curv)
-    # By the definition: Klein coordinates k = x / (sqrt(c) t), weights w gamma with gamma = sqrt(c) t.
-    rows, gammas = [exact.vector(p) for p in x], []
-    for row in rows:
-        gammas.append(mp.sqrt(c) * exact.time(row, c))
-    total = sum(mp.mpf(v.item()) * g for v, g in zip(w, gammas, strict=True))
-    klein = [
-        sum(mp.mpf(v.item()) * g * row[k] / g for v, g, row in zip(w, gammas, rows, strict=True)) / total
-        for k in range(D)
-    ]
-    wanted = [k / mp.sqrt(1 - c * exact.dot(klein, klein)) for k in klein]
-    found = lorentz.einstein_midpoint(x, w, curv=curv)
-    assert exact.relative_error(found, wanted) <= 1e-11 * float(
-        1 + max(map(exact.length, rows)) / exact.length(wanted)
-    )
-
-    def cost(m: Tensor) -> Tensor:
-        return (w * (-2 / curv - 2 * lorentz.pairwise_inner(x, m[None], curv=curv)[:, 0])).sum()
-
-    centre = found.clone().requires_grad_()
-    (grad,) = torch.autograd.grad(cost(centre), centre)
-    assert grad.norm() <= 1e-9 * w.sum() * (1 + x.norm(dim=-1).max())

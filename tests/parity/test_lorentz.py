@@ -30,8 +30,7 @@ INPUTS = {
     "oxy_angle": "xy", "pairwise_oxy_angle": "xz",
 }  # fmt: skip
 SKIPPED = {
-    "einstein_loss_atmg_asis": "the published function squares the norm twice and is never called there; "
-    "einstein_midpoint computes the midpoint itself"
+    "einstein_loss_atmg_asis": "the published function squares the norm twice and is never called there"
 }
 ANGLES = ("half_aperture", "oxy_angle", "pairwise_oxy_angle")
 

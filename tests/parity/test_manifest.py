@@ -11,7 +11,7 @@ from torch import nn
 
 from hypvl.config import instantiate
 from hypvl.models.checkpoint_io import load_checkpoint
-from hypvl.models.convert.meru import NAMES, family, to_hypvl, to_official
+from hypvl.models.convert.meru import NAMES, to_hypvl, to_official
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import list_models, load_config
 from hypvl.models.weights import load_weights
@@ -139,7 +139,6 @@ def test_a_published_state_dict_converts_there_and_back(case: tuple[str, dict[st
         if key in entry:
             state[key] = torch.tensor(entry[key]).view(3, 1, 1)
     ours = to_hypvl(state)
-    assert family(ours) == ("hyperbolic" if "curv" in listed else "clip")
     with torch.device("meta"):
         wanted = instantiate(load_config(definition_of(name, entry)).model).state_dict()
     assert {key: t.shape for key, t in ours.items()} == {key: t.shape for key, t in wanted.items()}

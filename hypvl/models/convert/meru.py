@@ -14,7 +14,6 @@ from hypvl.errors import CheckpointError
 from hypvl.models.convert import current_name, is_open_clip, listed, without_wrappers
 
 Naming: TypeAlias = Literal["hypvl", "official"]
-Family: TypeAlias = Literal["clip", "hyperbolic"]
 
 # official name -> our name
 NAMES = {
@@ -67,12 +66,6 @@ def naming(state_dict: Mapping[str, Tensor]) -> Naming:
         f"state_dict: names {listed(state_dict)}; expected the names of MERU, CLIP, ATMG or HyCoCLIP "
         "checkpoints (logit_scale, visual_proj.weight, ...) or of hypvl (scorer.log_scale, ...)."
     )
-
-
-def family(state_dict: Mapping[str, Tensor]) -> Family:
-    """``"hyperbolic"`` with a curvature (MERU, ATMG and HyCoCLIP share their names), else ``"clip"``."""
-    key = "curv" if naming(state_dict) == "official" else NAMES["curv"]
-    return "hyperbolic" if key in state_dict else "clip"
 
 
 def to_hypvl(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -42,7 +42,7 @@ NAMES = {
 OPTIONAL = ("logit_bias", "positional_embedding_res")
 IMAGE_BLOCKS, TEXT_BLOCKS = "visual.transformer.resblocks.", "transformer.resblocks."
 OUR_IMAGE_BLOCKS, OUR_TEXT_BLOCKS = "visual.trunk.blocks.", "textual.resblocks."
-# Within an image block; in a text block the names are the same on both sides.
+# Parts of an image block; those of a text block have the same names on both sides.
 IMAGE_BLOCK = {
     "ln_1.weight": "norm1.weight",
     "ln_1.bias": "norm1.bias",
@@ -59,6 +59,7 @@ IMAGE_BLOCK = {
 }
 _PIXELS = {"visual.pixel_mean": PIXEL_MEAN, "visual.pixel_std": PIXEL_STD}
 _OURS = {ours: theirs for theirs, ours in NAMES.items()}
+_TEXT_BLOCK = {part: part for part in IMAGE_BLOCK}
 _OUR_IMAGE_BLOCK = {ours: theirs for theirs, ours in IMAGE_BLOCK.items()}
 _CUSTOM_TEXT = "text."
 _PROJECTIONS = ("visual.proj", "text_projection")
@@ -155,41 +156,24 @@ def to_open_clip(state_dict: Mapping[str, Tensor], *, layout: Layout = "clip") -
 
 
 def _our_name(name: str) -> str | None:
-    if name in NAMES:
-        return NAMES[name]
-    for theirs, ours, table in (
-        (IMAGE_BLOCKS, OUR_IMAGE_BLOCKS, IMAGE_BLOCK),
-        (TEXT_BLOCKS, OUR_TEXT_BLOCKS, {key: key for key in IMAGE_BLOCK}),
-    ):
-        renamed = _in_block(name, theirs, ours, table)
-        if renamed is not None:
-            return renamed
-    return None
+    blocks = (IMAGE_BLOCKS, OUR_IMAGE_BLOCKS, IMAGE_BLOCK), (TEXT_BLOCKS, OUR_TEXT_BLOCKS, _TEXT_BLOCK)
+    return _renamed(name, NAMES, blocks)
 
 
 def _their_name(name: str) -> str | None:
-    if name in _OURS:
-        return _OURS[name]
-    for ours, theirs, table in (
-        (OUR_IMAGE_BLOCKS, IMAGE_BLOCKS, _OUR_IMAGE_BLOCK),
-        (OUR_TEXT_BLOCKS, TEXT_BLOCKS, {key: key for key in IMAGE_BLOCK}),
-    ):
-        renamed = _in_block(name, ours, theirs, table)
-        if renamed is not None:
-            return renamed
-    return None
+    blocks = (OUR_IMAGE_BLOCKS, IMAGE_BLOCKS, _OUR_IMAGE_BLOCK), (OUR_TEXT_BLOCKS, TEXT_BLOCKS, _TEXT_BLOCK)
+    return _renamed(name, _OURS, blocks)
 
 
-def _in_block(name: str, prefix: str, new_prefix: str, table: Mapping[str, str]) -> str | None:
-    """``<prefix><number>.<part>`` with the prefix and the part renamed; None where it is not of that form."""
-    if not name.startswith(prefix):
-        return None
-    number, _, part = name.removeprefix(prefix).partition(".")
-    return (
-        f"{new_prefix}{number}.{table[part]}"
-        if natural_number(number) is not None and part in table
-        else None
-    )
+def _renamed(
+    name: str, names: Mapping[str, str], blocks: Sequence[tuple[str, str, Mapping[str, str]]]
+) -> str | None:
+    """By the table, or ``<prefix><number>.<part>`` with prefix and part renamed; None for any other name."""
+    for prefix, new_prefix, parts in blocks:
+        number, _, part = name.removeprefix(prefix).partition(".")
+        if name.startswith(prefix) and part in parts and natural_number(number) is not None:
+            return f"{new_prefix}{number}.{parts[part]}"
+    return names.get(name)
 
 
 def _our_layout(name: str, tensor: Tensor) -> Tensor:
