@@ -61,6 +61,13 @@ class Scorer(nn.Module, ABC):
         return self.log_scale.to(torch.promote_types(self.log_scale.dtype, torch.float32)).exp()
 
     @abstractmethod
+    def similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
+        """Logits before their scale, (Q, D), (K, D) -> (Q, K); ``modalities`` of query and key, checked already."""
+
+    def scaled(self, similarity: Tensor) -> Tensor:
+        """Logits of similarities."""
+        return self.scale * similarity
+
     def logits(
         self,
         geometry: Geometry,
@@ -71,6 +78,8 @@ class Scorer(nn.Module, ABC):
         key_modality: Modality,
     ) -> Tensor:
         """Scaled scores for training, embeddings (Q, D), (K, D) -> (Q, K)."""
+        check_modalities(query=query_modality, key=key_modality)
+        return self.scaled(self.similarity(geometry, query, key, query_modality, key_modality))
 
     def tiled_logits(
         self,
@@ -91,15 +100,10 @@ class Scorer(nn.Module, ABC):
         return self._tiled(geometry, query, key, query_modality, key_modality)
 
     def _tiled(
-        self,
-        geometry: TileableGeometry,
-        query: Tensor,
-        key: Tensor,
-        query_modality: Modality,
-        key_modality: Modality,
+        self, geometry: TileableGeometry, query: Tensor, key: Tensor, *modalities: Modality
     ) -> TiledScores | None:
-        """:meth:`tiled_logits` in a geometry that has tiles; None for scorers that say nothing else."""
-        return None
+        """:meth:`tiled_logits` in a geometry that has tiles."""
+        return geometry.tiled_similarity(query, key).scaled(self.scale)
 
     def scores(
         self,
@@ -165,27 +169,8 @@ class NegativeDistance(Scorer):
     product, which has the order of the distance and costs less.
     """
 
-    def logits(
-        self,
-        geometry: Geometry,
-        query: Tensor,
-        key: Tensor,
-        *,
-        query_modality: Modality,
-        key_modality: Modality,
-    ) -> Tensor:
-        check_modalities(query=query_modality, key=key_modality)
-        return self.scale * geometry.pairwise_similarity(query, key)
-
-    def _tiled(
-        self,
-        geometry: TileableGeometry,
-        query: Tensor,
-        key: Tensor,
-        query_modality: Modality,
-        key_modality: Modality,
-    ) -> TiledScores:
-        return geometry.tiled_similarity(query, key).scaled(self.scale)
+    def similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
+        return geometry.pairwise_similarity(query, key)
 
 
 @configurable("model")
@@ -213,27 +198,16 @@ class Cosine(Scorer):
             number("bias_init", bias_init)
         self.bias = None if bias_init is None else nn.Parameter(torch.tensor(float(bias_init)))
 
-    def logits(
-        self,
-        geometry: Geometry,
-        query: Tensor,
-        key: Tensor,
-        *,
-        query_modality: Modality,
-        key_modality: Modality,
-    ) -> Tensor:
-        check_modalities(query=query_modality, key=key_modality)
-        logits = self.scale * geometry.pairwise_similarity(query, key)
+    def similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
+        return geometry.pairwise_similarity(query, key)
+
+    def scaled(self, similarity: Tensor) -> Tensor:
+        logits = super().scaled(similarity)
         return logits if self.bias is None else logits + self.bias.to(logits.dtype)
 
     def _tiled(
-        self,
-        geometry: TileableGeometry,
-        query: Tensor,
-        key: Tensor,
-        query_modality: Modality,
-        key_modality: Modality,
-    ) -> TiledScores:
+        self, geometry: TileableGeometry, query: Tensor, key: Tensor, *modalities: Modality
+    ) -> TiledScores | None:
         # The constant b changes no softmax; its gradient is 0, not absent.
         scale = self.scale if self.bias is None else self.scale + 0 * self.bias.to(self.scale.dtype)
         return geometry.tiled_similarity(query, key).scaled(scale)
@@ -268,30 +242,18 @@ class ExteriorAngle(Scorer):
         super().__init__(log_scale_init=log_scale_init, log_scale_max=log_scale_max)
         self.ranking = one_of("ranking", ranking, Ranking)
 
-    def logits(
-        self,
-        geometry: Geometry,
-        query: Tensor,
-        key: Tensor,
-        *,
-        query_modality: Modality,
-        key_modality: Modality,
-    ) -> Tensor:
-        check_modalities(query=query_modality, key=key_modality)
+    def similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
+        query_modality, key_modality = modalities
         if query_modality == key_modality:
-            return self.scale * geometry.pairwise_similarity(query, key)
-        return self.scale * _signed(query_modality, _angle(geometry, query, key))
+            return geometry.pairwise_similarity(query, key)
+        return _signed(query_modality, _angle(geometry, query, key))
 
     def _tiled(
-        self,
-        geometry: TileableGeometry,
-        query: Tensor,
-        key: Tensor,
-        query_modality: Modality,
-        key_modality: Modality,
+        self, geometry: TileableGeometry, query: Tensor, key: Tensor, *modalities: Modality
     ) -> TiledScores | None:
+        query_modality, key_modality = modalities
         if query_modality == key_modality:
-            return geometry.tiled_similarity(query, key).scaled(self.scale)
+            return super()._tiled(geometry, query, key, *modalities)
         scores = geometry.tiled_exterior_angle(query, key)
         sign = -1 if query_modality == "text" else 1
         return None if scores is None else scores.scaled(sign * self.scale)
