@@ -38,9 +38,9 @@ EXAMPLES = """
 examples:
   python scripts/evaluate.py --config configs/eval_zero_shot_classification.py \\
       --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
-  with the modality gap taken out, by the means of each data set itself:
+  without the modality gap, by the means of each data set itself:
   ... --standardize transductive
-  embeddings kept for the next suite, on two GPUs:
+  with embeddings saved for the next suite, on two GPUs:
   torchrun --nproc-per-node 2 scripts/evaluate.py ... --save-embeddings output/meru_vit_l/embeddings
   two data sets of the config, from another folder:
   ... --only imagenet,cifar10 --num-workers 16 roots.eval=/data/eval
@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--standardize",
         type=user_text,
         metavar="WHAT",
-        help="take the mean of each modality out of its embeddings: `transductive`, those of each data set itself "
+        help="subtract the mean of each modality from its embeddings: `transductive`, those of each data set itself "
         "(everything is encoded twice), or a file of scripts/fit_standardization.py",
     )
     parser.add_argument(
@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-download",
         action="store_true",
-        help="fetch no data set; one that is not there is reported missing",
+        help="download no data set; one that is not there is reported as missing",
     )
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
@@ -87,11 +87,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Evaluate one by one; 1 when something was missing, failed or broke, after the rest has run."""
+    """Evaluate one by one; 1 if something was missing or failed, after the rest has run."""
     args = build_parser().parse_args(argv)
     flags = {"batch_size": args.batch_size, "num_workers": args.num_workers}
-    given = [f"encoding.{key}={value}" for key, value in flags.items() if value is not None]
-    config = load_config(args.config, [*given, *args.overrides], required=("evaluate",), prefix="eval_")
+    encoding = [f"encoding.{key}={value}" for key, value in flags.items() if value is not None]
+    config = load_config(args.config, [*encoding, *args.overrides], required=("evaluate",), prefix="eval_")
     if args.no_download and "download" in config:
         config.download = False
     names = _names(config, args.only, args.config)
@@ -107,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -> int:
-    """On every rank the same, but for the files and the screen, which are rank 0's."""
+    """Evaluate on every rank; rank 0 alone writes files and prints."""
     from hypvl import distributed
     from hypvl.cli.loading import load_trained, open_store, rank_device, roots_of
     from hypvl.evaluation.protocol import EvaluationContext
@@ -130,23 +130,23 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
         if file.set_aside is not None:
             show(f"{path}: held another evaluation, kept as {file.set_aside}")
 
-    distributed.from_main(open_file)  # what goes wrong ends every rank
+    distributed.from_main(open_file)  # an error ends every rank
     for number, name in enumerate(names, start=1):
         started = time.monotonic()
         settings = _settings(config, name)
         digest = settings_digest(settings)
         kept = distributed.broadcast_object(None if file is None or args.redo else file.kept(name, digest))
         if kept is not None:
-            told = f"ok, kept from {_earlier(kept, provenance)} (--redo measures again)"
+            status = f"ok, kept from {_earlier(kept, provenance)} (--redo measures again)"
         else:
             entry = _evaluate(name, config, model, context, remover)
             if file is not None:
                 file.put(name, entry, digest=digest, settings=redacted(settings))
-            told = f"{entry['status']}, {time.monotonic() - started:.1f} s"
+            status = f"{entry['status']}, {time.monotonic() - started:.1f} s"
         if file is not None and (
             kept is not None or not sys.stderr.isatty()
         ):  # a terminal shows progress bars
-            show(f"[{number}/{len(names)}] {name}: {told}", file=sys.stderr)
+            show(f"[{number}/{len(names)}] {name}: {status}", file=sys.stderr)
     if file is None:
         return 0
     results = file.results()
@@ -194,7 +194,7 @@ def _names(config: "DictConfig", only: str | None, source: str) -> list[str]:
 
 
 def _settings(config: "DictConfig", name: str) -> Any:
-    """What is measured: one entry of the config with its references filled in, as plain data."""
+    """One entry of the config with its references resolved, as plain data."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -202,7 +202,7 @@ def _settings(config: "DictConfig", name: str) -> Any:
 
     try:
         settings = OmegaConf.to_container(config.evaluate[name], resolve=True)
-    except OmegaConfBaseException:  # it will fail where it is built, and be told there
+    except OmegaConfBaseException:  # it fails with a message when it is built
         settings = config.evaluate[name]
     return to_plain(settings, source=f"evaluate.{name}")
 
@@ -214,7 +214,7 @@ def _evaluate(
     context: "EvaluationContext",
     remover: "MeanRemover | None",
 ) -> dict[str, Any]:
-    """One evaluation as an entry of the results file; what goes wrong is part of it and stops no other."""
+    """One evaluation as an entry of the results file; an error is recorded there and stops no other evaluation."""
     from hypvl.config import instantiate
     from hypvl.errors import MissingDataError
     from hypvl.metrics.bootstrap import bootstrap_intervals
@@ -251,7 +251,7 @@ def _evaluate(
 
 
 def _reason(error: BaseException) -> str:
-    """What happened, in one line; of an error in a data worker, which comes with its traceback, the last line."""
+    """The message in one line; of an error with the traceback of a data worker, the last line."""
     died = dead_worker(error, setting="encoding.num_workers")
     if died is not None:
         return died
@@ -264,7 +264,7 @@ def _reason(error: BaseException) -> str:
 def _subject(
     args: argparse.Namespace, content: Mapping[str, Any], *, checkpoint_sha256: str
 ) -> dict[str, Any]:
-    """What the numbers are about: two runs with equal ones continue each other, however the paths were typed."""
+    """What the numbers are about. Runs with equal subjects continue each other, however the paths were typed."""
     from omegaconf import OmegaConf
 
     from hypvl.cli.loading import own_config
@@ -291,7 +291,7 @@ def _subject(
 
 
 def _earlier(entry: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Which run an entry is kept from: its version where that is another one than today's."""
+    """The run that measured a retained entry, with its version if that is not the current one."""
     then = entry.get("provenance", {})
     if all(then.get(key) == now.get(key) for key in ("hypvl", "git_commit")):
         return "an earlier run"

@@ -261,7 +261,7 @@ def test_load_config_reads_and_overrides(config: Path) -> None:
         (None, ["train.batch=x"], "expected an integer"),
     ],
 )
-def test_what_is_no_config_is_one_line(
+def test_a_file_that_is_not_a_config_is_one_line(
     config: Path, content: str | None, overrides: list[str], message: str
 ) -> None:
     if content is not None:
@@ -279,7 +279,7 @@ def test_missing_files_and_folders(config: Path) -> None:
         load_config(config.parent)
 
 
-def test_an_empty_config_is_none_even_when_nothing_is_required(config: Path) -> None:
+def test_an_empty_config_is_refused_even_when_nothing_is_required(config: Path) -> None:
     config.write_text("_x = 1\n")
     with pytest.raises(ConfigError, match="it defines nothing"):
         load_config(config)

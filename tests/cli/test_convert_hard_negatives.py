@@ -10,7 +10,7 @@ from hypvl.cli.convert_hard_negatives import main
 from tests.negatives.test_convert import ITEM, save
 
 
-def test_converts_and_says_how_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_converts_and_prints_the_number_of_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(2):
         save(tmp_path / f"{i}.npy", [{**ITEM, "id": i}])
     output = tmp_path / "out.jsonl"

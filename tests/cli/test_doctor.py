@@ -25,9 +25,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[
     return code, json.loads(out) if out else {}
 
 
-def test_a_suite_that_is_there_says_what_is_incomplete(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_incomplete_suite_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     classification.cars(tmp_path)
     classification.dtd(tmp_path)
     arguments = ["--config", ZERO_SHOT, f"roots.eval={tmp_path}", "--only"]
@@ -73,7 +71,7 @@ def test_each_data_set_is_looked_at_once(tmp_path: Path, capsys: pytest.CaptureF
     assert code == 0 and found == {"dtd train": 8, "dtd test": 4}
 
 
-def test_without_arguments_what_is_missing_is_no_fault(
+def test_without_arguments_missing_data_are_no_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "configs").mkdir()

@@ -131,7 +131,7 @@ def test_what_is_missing_or_fails_stops_no_other(
     assert "Traceback" not in err
 
 
-def test_unreadable_images_are_told(
+def test_unreadable_images_are_reported(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     node = colors(tmp_path / "colors")
@@ -212,7 +212,7 @@ def test_another_config_keeps_the_first_and_going_back_measures_nothing_again(
     assert list(contents["results.json"]["results"]) == ["colors"]  # of the last run
 
 
-def test_a_result_of_another_version_says_which(
+def test_a_retained_result_names_its_version(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = config(tmp_path, colors=colors(tmp_path / "colors"))
@@ -287,7 +287,7 @@ def test_the_folder_of_a_run_is_its_last_checkpoint(
     assert code == 0 and report["provenance"]["checkpoint"] == str(folder / "checkpoint_final.pth")
 
 
-def test_beside_the_checkpoint_unless_said_otherwise(checkpoint: Path, tmp_path: Path) -> None:
+def test_results_lie_beside_the_checkpoint_by_default(checkpoint: Path, tmp_path: Path) -> None:
     path = config(tmp_path, colors=colors(tmp_path / "colors"))
     arguments = ["--config", path, "--checkpoint-path", str(checkpoint), "--device", "cpu"]
     assert run_main(main, arguments) == 0
@@ -445,9 +445,7 @@ def test_bad_arguments_are_one_line_and_write_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_training_config_is_no_evaluation_config(
-    checkpoint: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_training_config_is_refused(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train = str(ROOT / "hypvl" / "models" / "zoo" / "meru_vit_s.json")
     assert run_main(main, ["--config", train, "--checkpoint-path", str(checkpoint)]) == 2
     assert "evaluate" in capsys.readouterr().err

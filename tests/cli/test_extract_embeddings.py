@@ -73,7 +73,9 @@ def test_folders_and_texts_are_cut(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "3 texts" not in capsys.readouterr().err
 
 
-def test_errors_are_told_and_the_rest_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_shard_is_reported_and_the_others_are_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     broken(tmp_path / "photos" / "0.png")
     image(tmp_path / "photos" / "1.png", RED)
     given = ("--image-dir", str(tmp_path / "photos"), "--shard-size", "1")

@@ -110,7 +110,9 @@ def test_inside_a_checkpoint_it_needs_no_flag(checkpoint: Path, sets: str, tmp_p
     assert len(create_model(twice).transforms("image")) == 2
 
 
-def test_a_loss_of_ones_own_is_no_obstacle(checkpoint: Path, sets: str, tmp_path: Path, capsys: Any) -> None:
+def test_a_checkpoint_with_a_custom_loss_works(
+    checkpoint: Path, sets: str, tmp_path: Path, capsys: Any
+) -> None:
     content = torch.load(checkpoint, weights_only=True)
     config = yaml.safe_load(content["config"])
     config["train"]["objective"] = {"_target_": "mine.Loss"}

@@ -67,7 +67,7 @@ def test_no_room_is_named(name: str, tmp_path: Path) -> None:
     assert not left
 
 
-def test_a_command_says_it_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_is_one_line_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(30):
         entry = {"status": "ok", "metrics": {"top1_accuracy": 50.0}}
         origin = {"checkpoint": f"{number}.pth", "checkpoint_sha256": str(number)}

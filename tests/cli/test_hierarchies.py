@@ -162,7 +162,7 @@ def test_kept_embeddings_are_used(tmp_path: Path, photos: Path) -> None:
         ),
     ],
 )
-def test_wrong_flags_are_told_before_the_model_is_read(
+def test_wrong_flags_are_refused_before_the_model_is_read(
     main: Any, more: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_main(main, ["--checkpoint-path", "none.pth", *more]) == 2

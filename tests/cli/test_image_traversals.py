@@ -103,7 +103,7 @@ def test_every_geometry_walks_to_the_root(
     assert str(out / "blue.json") in printed
 
 
-def test_where_no_text_is_named_it_says_why(
+def test_without_a_named_text_the_reason_is_printed(
     tmp_path: Path,
     image: Path,
     pool: Path,

@@ -8,7 +8,7 @@ from hypvl.cli.common import run_main
 from hypvl.cli.make_demo_data import main
 
 
-def test_builds_once_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_builds_once_and_then_prints_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = [
         "--output-dir",
         str(tmp_path / "demo"),
@@ -28,7 +28,9 @@ def test_builds_once_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("below", ["", "x"])
-def test_a_file_is_no_output_folder(below: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_as_output_folder_is_refused(
+    below: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "notes.md").write_text("mine")
     assert run_main(main, ["--output-dir", str(tmp_path / "notes.md" / below)]) == 1
     captured = capsys.readouterr()

@@ -29,7 +29,7 @@ def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_makes_negatives_and_says_how_many(
+def test_makes_negatives_and_prints_their_number(
     captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "negatives.jsonl"
@@ -142,7 +142,7 @@ def test_help_answers_at_once() -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_with_workers_is_one_word_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_ctrl_c_with_workers_prints_one_word_and_loses_no_part(tmp_path: Path) -> None:
     captions = tmp_path / "captions.csv"
     rows = [f"{i}.jpg,a red dog {i} sitting on a bed under a table" for i in range(20_000)]
     captions.write_text("\n".join(["image,caption", *rows]))

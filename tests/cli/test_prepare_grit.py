@@ -29,7 +29,9 @@ def flags(raw: Path, output: Path, *more: str) -> list[str]:
     return ["--tarfiles", f"{raw}/*.tar", "--output-dir", str(output), "--num-workers", "0", *more]
 
 
-def test_it_says_what_came_out(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_counts_samples_and_boxes(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     assert main(flags(raw, out)) == 0
     assert capsys.readouterr().out == (

@@ -130,12 +130,6 @@ def test_resuming_gives_the_same_weights_bit_for_bit(finished: Path, shards: str
     assert "resumed at iteration 3" in (folder / "log-rank0.txt").read_text()
 
 
-def test_resuming_a_finished_run_changes_nothing(finished: Path, shards: str) -> None:
-    before = (finished / "checkpoint_final.pth").read_bytes()
-    assert train(finished, shards, "--resume") == 0
-    assert (finished / "checkpoint_final.pth").read_bytes() == before
-
-
 def test_resuming_needs_no_config(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
@@ -335,7 +329,7 @@ def test_a_glob_without_files_is_named(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("below", ["", "x", "x/y"])
-def test_a_file_is_no_output_folder(
+def test_a_file_as_output_folder_is_refused(
     below: str, shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "notes.md").write_text("mine")
@@ -353,7 +347,7 @@ def test_an_objective_that_misses_a_view_is_one_line(
     assert train(tmp_path / "run", shards) == 0  # what it left behind is in nobody's way
 
 
-def test_a_finished_run_says_so_and_stays(finished: Path, shards: str, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_changes_nothing(finished: Path, shards: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
     before = (folder / "checkpoint_final.pth").read_bytes()
@@ -436,7 +430,7 @@ def test_global_generators_are_seeded(shards: str, tmp_path: Path) -> None:
     assert torch.equal(states[0]["numpy"][1], states[1]["numpy"][1])
 
 
-def test_a_closing_check_that_fails_has_lost_nothing(
+def test_a_failing_closing_check_keeps_the_final_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Few samples are judged at the end only."""

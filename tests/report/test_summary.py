@@ -77,7 +77,7 @@ def test_numbers_in_different_units_have_no_average() -> None:
     assert summarize([more]).rows[0].average == 1.5
 
 
-def test_what_is_approximate_says_so() -> None:
+def test_an_approximate_set_is_marked_in_the_summary() -> None:
     entry = ok(50.0)
     entry["meta"]["approximate"] = "by word lists"
     summary = summarize([content({"order": entry, "mnist": ok(70.0)})])

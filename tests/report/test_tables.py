@@ -23,7 +23,7 @@ def test_chance_levels_stand_beside_their_metric() -> None:
     ]
 
 
-def test_an_approximate_set_says_so() -> None:
+def test_an_approximate_set_is_marked_in_the_table() -> None:
     entry = {"metrics": {"accuracy": 50.0}, "meta": {"approximate": "by word lists"}}
     (row,) = result_rows({"coco_order": entry})
     assert row.approximate and row.cells()[:3] == ("coco_order (approximate)", "accuracy", "50.0")
@@ -116,7 +116,7 @@ def test_every_command_prints_tables_this_way() -> None:
         assert "Console().print(" not in path.read_text(), path.name
 
 
-def test_rich_says_a_name_once_and_takes_brackets_literally() -> None:
+def test_rich_prints_a_name_once_and_brackets_literally() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     rows = [("digits", "[bold]a", "1", "", ""), ("digits", "b", "2", "", "3"), ("scenes", "b", "4", "", "")]
     console.print(rich_table(rows, title="results [of] x"))
