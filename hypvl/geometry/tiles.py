@@ -80,7 +80,7 @@ def exterior_angle(apex: Tensor, point: Tensor, *, curv: Tensor | None) -> Tiled
 
 
 class _Directions(torch.autograd.Function):
-    """Points (B, D) over their lengths (B, 1) of the working dtype, 0 at the root: rounded once, and kept once."""
+    """Points (B, D) over their lengths (B, 1) of the working dtype, 0 at the root; rounded once, and stored once."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, length: Tensor, at_root: Tensor) -> Tensor:

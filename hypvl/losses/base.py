@@ -1,7 +1,7 @@
 """The contract of objectives: what a loss term may ask for, and how terms are summed.
 
-A term declares the views it needs; the learner encodes each view once and hands over a
-:class:`PairContext`. Terms are pure in ``forward``; what they keep (queues, centres) changes in ``update_``.
+A term declares the views it needs; the learner encodes each view once and passes a :class:`PairContext` to the terms.
+``forward`` of a term changes nothing; its state (queues, centres) changes in ``update_``.
 """
 
 import copy
@@ -20,11 +20,11 @@ from hypvl.geometry.base import Geometry
 from hypvl.geometry.scorers import Scorer
 
 Modality = Literal["image", "text"]
-_SAMPLES = 64  # scored at once with each other's keys, of which only their own are taken
+_SAMPLES = 64  # of a block whose samples are scored with all keys of the block, to take the diagonal
 
 
 class Model(Protocol):
-    """What a loss may use of the model."""
+    """The part of a model that a loss may use."""
 
     geometry: Geometry
     scorer: Scorer
@@ -74,14 +74,14 @@ TEXT = View("text", "text")
 
 
 class MissingInputError(KeyError, ValueError):
-    """A term is not given what it needs; the message is a sentence."""
+    """A view or an entry of the batch that a term needs is missing; the message is a sentence."""
 
     def __str__(self) -> str:
         return str(self.args[0])  # a KeyError would put quotes around it
 
 
 class PairContext:
-    """What loss terms see of one step: features and embeddings of the declared views, batch and model.
+    """One step as loss terms see it: features and embeddings of the declared views, the batch and the model.
 
     Args:
         features: Features of each view on this rank, (B, D).
@@ -147,7 +147,7 @@ class PairContext:
 
     def with_embeddings(self, view: View, local: Tensor, gathered: Tensor) -> "PairContext":
         """The same step with other embeddings of a view: (B, D) of this rank and (N, D) of every rank."""
-        other = copy.copy(self)  # what it embeds of other views is cached for both
+        other = copy.copy(self)  # both share the cache of the other views
         other._replaced = {
             **self._replaced,
             ("embeddings", view, False): local,
@@ -161,15 +161,15 @@ class PairContext:
         return torch.arange(len(features), device=features.device) + distributed.rank() * len(features)
 
     def entry(self, name: str, *, meaning: str, otherwise: str) -> Any:
-        """What the batch has under ``name``.
+        """An entry of the batch.
 
         Args:
-            name: Of the entry.
-            meaning: What it is, for the error.
+            name: Name of the entry.
+            meaning: What the entry is, for the error.
             otherwise: What to do if the data cannot give it, for the error.
 
         Raises:
-            MissingInputError: when it has none.
+            MissingInputError: when the batch lacks it.
         """
         if name not in self.batch:
             raise MissingInputError(
@@ -206,15 +206,34 @@ class LossTerm(nn.Module, ABC):
 
     needs: frozenset[View] = frozenset()
 
+    def declare(self, *views: str | View) -> tuple[View, ...]:
+        """Parse views and ask for them: they become the term's ``needs``."""
+        parsed = tuple(View.parse(view) for view in views)
+        self.needs = frozenset(parsed)
+        return parsed
+
     @abstractmethod
     def forward(self, ctx: PairContext) -> Tensor:
         """The value, 0-dim. Pure: changes no state."""
 
     def update_(self, ctx: PairContext) -> None:
-        """Change queues, centres, thresholds: called once, without gradient, after a step that happened."""
+        """Change queues, centres, thresholds: once after an optimizer step that was not skipped, without gradient."""
 
     def begin_epoch_(self) -> None:
         """Called when the data begins an epoch."""
+
+
+class PairTerm(LossTerm):
+    """A term about two views whose rows belong together.
+
+    Args:
+        first: View of one side of the pairs.
+        second: View of the other.
+    """
+
+    def __init__(self, *, first: str | View = IMAGE, second: str | View = TEXT) -> None:
+        super().__init__()
+        self.first, self.second = self.declare(first, second)
 
 
 class LossOutput(NamedTuple):
@@ -236,11 +255,11 @@ class Objective(nn.Module):
     Args:
         terms: Name -> term.
         weights: Name -> weight; names left out weigh 1.
-        warmup: Name -> (first, last): the weight is 0 up to the step ``first``, rises linearly and is whole from
-            the step ``last`` on. Names left out have their whole weight from the start.
+        warmup: Name -> (first, last): the weight is 0 up to the step ``first``, rises linearly, and has its full value
+            from the step ``last`` on. Names left out have their full weight from the start.
 
     Attributes:
-        steps: Steps that happened, 0-dim int64; in checkpoints only when there is a warm-up.
+        steps: Optimizer steps that were not skipped, 0-dim int64; in checkpoints only when there is a warm-up.
 
     Raises:
         ValueError: for no terms, a weight or warm-up without a term, or steps that do not rise.
@@ -280,10 +299,10 @@ class Objective(nn.Module):
         return frozenset().union(*(term.needs for term in self._terms().values()))
 
     def forward(self, ctx: PairContext) -> LossOutput:
-        """Weighted sum and the terms. A term of weight 0 is still computed, so that it is logged.
+        """The weighted sum and the terms. A term of weight 0 is computed as well, so that it is logged.
 
-        The sum is NaN, and so are all gradients, where a row of any view that a term asks for is not finite: a term
-        may mask such a row out (an invalid negative), but an encoder that gives it has diverged.
+        The sum and all gradients are NaN if a row of any needed view is not finite. A term may mask such a row out (an
+        invalid negative), but the encoder that computed it has diverged.
         """
         values = {name: term(ctx) for name, term in self._terms().items()}
         total = torch.stack([self.weight(name) * value for name, value in values.items()]).sum()
@@ -292,17 +311,17 @@ class Objective(nn.Module):
         return LossOutput(total, {name: value.detach() for name, value in values.items()})
 
     def weight(self, name: str) -> float | Tensor:
-        """What a term weighs in the coming step."""
+        """The weight of a term in the coming step."""
         if name not in self.warmup:
             return self.weights[name]
         first, last = self.warmup[name]
         return self.weights[name] * ((self.steps - first) / (last - first)).clamp(0, 1)
 
     def update_(self, *contexts: PairContext) -> None:
-        """Let each term change its state, after a step that really happened.
+        """Let each term change its state, after an optimizer step that was not skipped.
 
         Args:
-            contexts: That of the step, or of each of its parts in order: one step all the same.
+            contexts: The context of the step, or of each of its accumulated parts in order; both count as one step.
         """
         with torch.no_grad():
             self.steps += 1

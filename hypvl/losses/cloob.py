@@ -10,23 +10,23 @@ from hypvl.allowlist import configurable
 from hypvl.checks import number
 from hypvl.geometry.scorers import LOG_SCALE_MAX
 from hypvl.geometry.sphere import normalize
-from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
+from hypvl.losses.base import IMAGE, TEXT, PairContext, PairTerm, View
 from hypvl.numerics import full_precision, inner_products
 
 
 @full_precision
 def retrieve(state: Tensor, stored: Tensor, *, beta: float) -> Tensor:
-    """What a modern Hopfield network with these stored patterns answers to each state, on the unit sphere.
+    """The patterns that a modern Hopfield network retrieves for each state, on the unit sphere.
 
     Formula: ``normalise( softmax_rows(beta R S^T) S )``.
 
     Args:
-        state: R, (B, D) unit rows that ask.
-        stored: S, (N, D) unit rows; a state that is among them is not left out.
-        beta: Inverse temperature > 0; large = the nearest stored row, towards 0 = the mean of all.
+        state: R, (B, D) unit rows.
+        stored: S, (N, D) unit rows of patterns; a state that is itself among them is not left out.
+        beta: Inverse temperature > 0: a large one gives the nearest pattern, one near 0 the mean of all.
 
     Returns:
-        (B, D) unit rows; a row whose answer is 0 stays 0, with gradient 0.
+        (B, D) unit rows; a retrieved row of 0 stays 0, with gradient 0.
 
     Source: Ramsauer et al. 2021 (arXiv 2008.02217), equation 3; CLOOB (arXiv 2110.11316), section 3.
     """
@@ -36,7 +36,7 @@ def retrieve(state: Tensor, stored: Tensor, *, beta: float) -> Tensor:
 
 @full_precision
 def info_loob(anchor: Tensor, sample: Tensor, targets: Tensor, *, inv_tau: float | Tensor) -> Tensor:
-    """Contrastive loss that leaves the positive one out of the denominator.
+    """Contrastive loss whose denominator leaves out the positive.
 
     Formula: ``tau mean_i ( -a_i.b_i / tau + log sum_{j != i} exp(a_i.b_j / tau) )``, tau = 1 / inv_tau.
 
@@ -47,7 +47,7 @@ def info_loob(anchor: Tensor, sample: Tensor, targets: Tensor, *, inv_tau: float
         inv_tau: Inverse temperature > 0, a float or 0-dim.
 
     Returns:
-        0-dim; may be negative. A batch of one has no negatives: only ``-a_0.b_0`` is left.
+        0-dim; may be negative. Without negatives (N = 1): ``-a_0.b_0``.
 
     Source: Fürst et al., CLOOB, 2022 (arXiv 2110.11316), section 3; leaving one out: Poole et al. 2019 (1905.06922).
     Differs: the positive is left out exactly; the published code puts -1000 in its place.
@@ -62,12 +62,12 @@ def info_loob(anchor: Tensor, sample: Tensor, targets: Tensor, *, inv_tau: float
 
 
 @configurable("train")
-class CLOOB(LossTerm):
+class CLOOB(PairTerm):
     """InfoLOOB on Hopfield retrievals: ``InfoLOOB(U_xx, U_xy) + InfoLOOB(U_yy, U_yx)``.
 
-    ``U_xy`` is what the texts y retrieve among the images x, and so on (each modality's embeddings are stored
-    patterns, of every rank, and states). The formula is about unit vectors: elsewhere than on the sphere these
-    are the directions of the embeddings as seen from the root. The scale of the scorer takes no part.
+    ``U_xy`` are the patterns that the texts y retrieve among the images x, and so on: the embeddings of each modality
+    are states, and those of every rank are stored patterns. The formula is for unit vectors; off the sphere these are
+    the directions of the embeddings from the root. The scale of the scorer is not used.
 
     Args:
         first: View x.
@@ -75,7 +75,7 @@ class CLOOB(LossTerm):
         beta: Inverse temperature of the retrieval.
         inv_tau: Inverse temperature of InfoLOOB, or where it starts; published: 14.3 by default, 30 with beta 8.
         learn_inv_tau: Whether it is learned.
-        log_inv_tau_max: Upper bound of its log, kept by :meth:`constrain_` as is the lower bound 0.
+        log_inv_tau_max: Upper bound of its log; :meth:`constrain_` keeps it in [0, log_inv_tau_max].
 
     Attributes:
         log_inv_tau: 0-dim parameter, frozen unless learned.
@@ -83,7 +83,7 @@ class CLOOB(LossTerm):
     Raises:
         ValueError: for temperatures out of range.
 
-    Source: CLOOB (arXiv 2110.11316), section 3. A sample is not left out of its own store, as published.
+    Source: CLOOB (arXiv 2110.11316), section 3. As published, a sample is among the patterns stored for itself.
     """
 
     no_weight_decay: frozenset[str] = frozenset({"log_inv_tau"})
@@ -98,7 +98,7 @@ class CLOOB(LossTerm):
         learn_inv_tau: bool = False,
         log_inv_tau_max: float = LOG_SCALE_MAX,
     ) -> None:
-        super().__init__()
+        super().__init__(first=first, second=second)
         number("beta", beta, above=0)
         number("log_inv_tau_max", log_inv_tau_max, least=0, most=80)
         number("inv_tau", inv_tau)
@@ -106,11 +106,9 @@ class CLOOB(LossTerm):
             raise ValueError(
                 f"inv_tau: got {inv_tau}; expected 1 to {math.exp(log_inv_tau_max):g} = exp(log_inv_tau_max)."
             )
-        self.first, self.second = View.parse(first), View.parse(second)
         self.beta = beta
         self.log_inv_tau_max = log_inv_tau_max
         self.log_inv_tau = nn.Parameter(torch.tensor(math.log(inv_tau)), requires_grad=learn_inv_tau)
-        self.needs = frozenset({self.first, self.second})
 
     def forward(self, ctx: PairContext) -> Tensor:
         x, y = (_directions(ctx, view, gathered=False) for view in (self.first, self.second))  # (B, D)
@@ -129,5 +127,5 @@ class CLOOB(LossTerm):
 
 
 def _directions(ctx: PairContext, view: View, *, gathered: bool) -> Tensor:
-    """Unit rows: the embeddings themselves on the sphere, else their directions as seen from the root."""
+    """Unit rows: the embeddings themselves on the sphere, else their directions from the root."""
     return normalize(ctx.model.geometry.flatten(ctx.embeddings(view, gathered)))

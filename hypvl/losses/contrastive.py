@@ -1,6 +1,6 @@
 """Contrastive loss over (query, key) pairs of views, for any geometry and scorer.
 
-CLIP, MERU and ATMG are this term with the cosine, the negative Lorentz distance and the exterior angle.
+With the cosine it is the loss of CLIP, with the negative Lorentz distance that of MERU, with the exterior angle ATMG's.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ class Contrastive(LossTerm):
     Queries are local, keys come from every rank.
 
     Args:
-        pairs: (query, key) views; default image -> text and text -> image. Strings as in
-            :meth:`View.parse`, so that configs can name them. Each pair weighs the same.
+        pairs: (query, key) views; default image -> text and text -> image. Strings as in :meth:`View.parse`, so that
+            configs can name them. Each pair has the same weight.
         label_smoothing: In [0, 1), over the keys of every rank.
         labels: Entry of the batch with a label of each sample, (B,) int64: all keys of a query's label are its
             positives; -1 = no label, the only positive is its own key.

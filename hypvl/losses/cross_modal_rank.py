@@ -1,6 +1,6 @@
 """Cross-modal rank loss (CMR): an image prefers its caption to its hard negatives by an adaptive margin."""
 
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -60,8 +60,8 @@ def adaptive_thresholds(
         negatives: n, (N, K).
         valid: (N, K) bool.
         kind: Which formula.
-        previous: (K,) or (1,), kept for types without a valid negative.
-        positives: Over which samples the mean of p runs: those whose negative of that type is valid, or all.
+        previous: (K,) or (1,), the margins of types without a valid negative.
+        positives: Samples of the mean of p: those whose negative of that type is valid, or all.
 
     Returns:
         (K,).
@@ -90,7 +90,7 @@ class CrossModalRank(LossTerm):
     Args:
         kind: ``"mean"`` or ``"max"``: see :func:`adaptive_thresholds`, over all ranks. ``"fixed"``: a constant.
         fixed_threshold: That constant, in units of the logits; published default 2, published script 10.
-        upper_bound: Adaptive thresholds are kept in [0, upper_bound].
+        upper_bound: Adaptive thresholds are clamped into [0, upper_bound].
         denominator: Of the mean: ``"valid"`` negatives of all ranks, or ``"all"``, B K, as published.
         positives: Mean threshold: over ``"valid"`` samples of a type, or ``"all"``, as published.
         reset: Adaptive thresholds return to 0 at the begin of each ``"epoch"``, as published, or ``"never"``.
@@ -128,20 +128,15 @@ class CrossModalRank(LossTerm):
         mask: str = "negative_mask",
     ) -> None:
         super().__init__()
-        for name, value, choices in (
-            ("kind", kind, get_args(Kind)),
-            ("denominator", denominator, get_args(Share)),
-            ("positives", positives, get_args(Share)),
-            ("reset", reset, ("epoch", "never")),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name}: got {value!r}; expected one of {', '.join(choices)}.")
+        one_of("kind", kind, Kind)
+        one_of("denominator", denominator, Share)
+        one_of("positives", positives, Share)
+        one_of("reset", reset, ("epoch", "never"))
         number("upper_bound", upper_bound, above=0)
         number("fixed_threshold", fixed_threshold)
         self.kind, self.denominator, self.positives, self.reset = kind, denominator, positives, reset
         self.upper_bound, self.mask = upper_bound, mask
-        self.image, self.text, self.negatives = (View.parse(view) for view in (image, text, negatives))
-        self.needs = frozenset({self.image, self.text, self.negatives})
+        self.image, self.text, self.negatives = self.declare(image, text, negatives)
         start = torch.full((1,), float(fixed_threshold) if kind == "fixed" else 0.0)
         self.register_buffer("thresholds", start, persistent=kind != "fixed")
 

@@ -1,4 +1,4 @@
-"""Entailment: a specific thing should lie inside the cone of the general thing that describes it."""
+"""Entailment: the embedding of an image should lie inside the cone of the text that describes it."""
 
 import torch
 from torch import Tensor
@@ -45,9 +45,8 @@ class Entailment(LossTerm):
     ) -> None:
         super().__init__()
         number("aperture_factor", aperture_factor, above=0)
-        self.general, self.specific = View.parse(general), View.parse(specific)
+        self.general, self.specific = self.declare(general, specific)
         self.aperture_factor = aperture_factor
-        self.needs = frozenset({self.general, self.specific})
 
     def forward(self, ctx: PairContext) -> Tensor:
         angle, aperture = cone_angles(ctx, self.general, self.specific)  # (B, F)

@@ -4,16 +4,17 @@ The validity mask that the terms about hard negatives share is here as well.
 """
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 from torch import Tensor
 
 from hypvl import distributed
 from hypvl.allowlist import configurable
+from hypvl.checks import one_of
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.losses.info_nce import Implementation, check_implementation, info_nce
 
-#: What happens to negatives that the mask calls invalid: they stay keys like the others, or are left out.
+#: Whether negatives that the mask calls invalid are keys like the others, or are left out.
 InvalidNegatives: TypeAlias = Literal["keep", "mask"]
 NEGATIVE_TEXT = View("text", "negative_text")
 
@@ -39,7 +40,8 @@ def valid_negatives(ctx: PairContext, name: str, negatives: View) -> Tensor:
 class HardNegativeContrastive(LossTerm):
     """``(CE(s X [T; H]) + CE(s T X)) / 2``: CLIP's loss whose images also see every rank's hard negatives H.
 
-    Texts see images only: no image belongs to a false caption. Queries are local, keys come from every rank.
+    Texts have images as keys only, since no image belongs to a false caption. Queries are local, keys come from every
+    rank.
 
     Args:
         image: View of the images.
@@ -54,7 +56,8 @@ class HardNegativeContrastive(LossTerm):
     Raises:
         ValueError: for an unknown ``invalid_negatives`` or implementation.
 
-    Source: CE-CLIP (arXiv 2306.08832), section 3; NegCLIP (arXiv 2210.01936), section 4, which has it both ways.
+    Source: CE-CLIP (arXiv 2306.08832), section 3; NegCLIP (arXiv 2210.01936), section 4, which
+        adds the negatives in both directions.
     """
 
     def __init__(
@@ -69,13 +72,11 @@ class HardNegativeContrastive(LossTerm):
         tile: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if invalid_negatives not in get_args(InvalidNegatives):
-            raise ValueError(f"invalid_negatives: got {invalid_negatives!r}; expected 'keep' or 'mask'.")
+        one_of("invalid_negatives", invalid_negatives, InvalidNegatives)
         check_implementation(implementation, tile)
         self.implementation, self.tile = implementation, tile
-        self.image, self.text, self.negatives = (View.parse(view) for view in (image, text, negatives))
+        self.image, self.text, self.negatives = self.declare(image, text, negatives)
         self.invalid_negatives, self.mask = invalid_negatives, mask
-        self.needs = frozenset({self.image, self.text, self.negatives})
 
     def forward(self, ctx: PairContext) -> Tensor:
         valid = None

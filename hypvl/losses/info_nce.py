@@ -97,7 +97,11 @@ def info_nce(
     Returns:
         (1,) the loss of query -> key, or (2,) and that of key -> query. The mean over ranks of each equals that of one
         process on the joined batch.
+
+    Raises:
+        ValueError: for another implementation, or a tile that is not two whole numbers.
     """
+    check_implementation(implementation, tile)
     queries, keys = ctx.embeddings(query), ctx.embeddings(key, gathered=True)
     if extra_keys is not None:
         keys = torch.cat([keys, ctx.embeddings(extra_keys, gathered=True)])
@@ -172,7 +176,8 @@ def check_implementation(implementation: Implementation, tile: Sequence[int] | N
     Raises:
         ValueError: naming the argument.
     """
-    one_of("implementation", implementation, Implementation)
+    if implementation not in ("auto", "dense", "tiled"):
+        one_of("implementation", implementation, Implementation)  # refuses it
     is_size = isinstance(tile, Sequence) and len(tile) == 2
     if tile is not None and not (is_size and all(type(size) is int and 1 <= size < 2**31 for size in tile)):
         raise ValueError(

@@ -1,6 +1,6 @@
-"""Intra-modal contrastive loss (IMC): captions keep away from the hard negatives, which are texts as they are."""
+"""Intra-modal contrastive loss (IMC): captions against the hard negatives, which are texts as well."""
 
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,8 +19,8 @@ def intra_modal_loss(positive: Tensor | None, negatives: Tensor, *, variant: Var
     """Cross entropy of captions whose negatives are texts and whose positive is their image.
 
     Formula: ``mean_i ( logsumexp([p_i, z_i1, ..., z_iM]) - p_i )``. By name, the published faults: ``first_release``
-    has ``- z_i1`` in place of ``- p_i``, and ``head`` leaves ``p_i`` out of the sum as well. Both pull every caption
-    to the first negative.
+    subtracts ``z_i1`` instead of ``p_i``, and ``head`` also leaves ``p_i`` out of the sum. Both pull every caption
+    towards the first negative.
 
     Args:
         positive: p, (B,) scaled score of each caption with its image; None for ``"head"``, which has none.
@@ -84,17 +84,17 @@ class IntraModal(LossTerm):
         mask: str = "negative_mask",
     ) -> None:
         super().__init__()
-        if variant not in get_args(Variant):
-            raise ValueError(f"variant: got {variant!r}; expected one of {', '.join(get_args(Variant))}.")
-        if invalid_negatives not in get_args(InvalidNegatives):
-            raise ValueError(f"invalid_negatives: got {invalid_negatives!r}; expected 'keep' or 'mask'.")
+        one_of("variant", variant, Variant)
+        one_of("invalid_negatives", invalid_negatives, InvalidNegatives)
         if invalid_negatives == "mask" and variant in ("first_release", "head"):
             raise ValueError(
                 f"invalid_negatives: got 'mask' with variant={variant!r}, whose target is a negative; expected 'keep'."
             )
         self.variant, self.invalid_negatives, self.mask = variant, invalid_negatives, mask
-        self.image, self.text, self.negatives = (View.parse(view) for view in (image, text, negatives))
-        self.needs = frozenset({self.text, self.negatives} | (set() if variant == "head" else {self.image}))
+        self.image = View.parse(image)
+        self.text, self.negatives = self.declare(text, negatives)
+        if variant != "head":
+            self.needs |= {self.image}
 
     def forward(self, ctx: PairContext) -> Tensor:
         positive = (

@@ -1,4 +1,4 @@
-"""Long-CLIP: short captions are compared with the principal components of images, long ones with all of them.
+"""Long-CLIP: short captions are compared with the principal components of the images, long ones with the whole images.
 
 The long captions' term is :class:`~hypvl.losses.contrastive.Contrastive` with label smoothing.
 """
@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from hypvl import distributed
 from hypvl.allowlist import configurable
-from hypvl.checks import number, whole_number
+from hypvl.checks import number, one_of, whole_number
 from hypvl.losses.base import IMAGE, LossTerm, PairContext, View
 from hypvl.losses.cyclip import cyclic_loss
 from hypvl.losses.info_nce import info_nce
@@ -22,7 +22,7 @@ Over = Literal["gathered", "local"]
 
 @full_precision
 def primary_components(x: Tensor, *, count: int) -> Tensor:
-    """Rows with all but their first principal components removed.
+    """Rows projected onto their first principal components.
 
     Formula: ``m + (X - m) V_k V_k^T``, m the mean row, V_k the first k right singular vectors of X - m.
 
@@ -38,8 +38,8 @@ def primary_components(x: Tensor, *, count: int) -> Tensor:
         count: k >= 1. From min(B - 1, D) on, nothing is removed.
 
     Returns:
-        (B, D), the dtype of ``x`` or fp32; decomposed in fp64. Rows are not normalised again. A value that is
-        not finite anywhere gives X back, so that the loss shows it.
+        (B, D), the dtype of ``x`` or fp32; decomposed in fp64. Rows are not normalised again. If any value
+        is not finite, the result is X, so that the loss shows it.
 
     Raises:
         ValueError: for a count below 1 or rows that are not (B, D).
@@ -104,16 +104,16 @@ class ShortCaption(LossTerm):
 
     Formula: ``(CE(s P T^T) + CE(s T P^T)) / 2`` with P of :func:`primary_components`; P is not normalised again.
     The components are those of the embeddings' coordinates: on the sphere P lies inside it, as published; on
-    the hyperboloid they are the space components, so that P is a point again. What the term weighs against the
-    long captions' is the objective's weight.
+    the hyperboloid they are the space components, so that P is a point again. The objective's weights say how much
+    the term counts beside that of the long captions.
 
     Args:
         image: View whose rows are projected.
         short: View of the short captions.
         components: k.
         label_smoothing: In [0, 1), over the keys of every rank.
-        over: "gathered": mean and components of the rows of every rank; "local": of this rank's own, as
-            published. The latter is another loss on another number of ranks.
+        over: "gathered": mean and components of the rows of every rank; "local": of this rank's rows, as published,
+            so that the loss depends on the number of ranks.
 
     Raises:
         ValueError: for arguments out of range.
@@ -132,14 +132,14 @@ class ShortCaption(LossTerm):
         over: Over = "gathered",
     ) -> None:
         super().__init__()
-        self.image, self.short = View.parse(image), View.parse(short)
-        self.components, self.over = _checked(components, over)
-        self.needs = frozenset({self.image, self.short})
+        self.image, self.short = self.declare(image, short)
+        self.components = whole_number("components", components, least=1)
+        self.over = one_of("over", over, Over)
         number("label_smoothing", label_smoothing, least=0, below=1)
         self.label_smoothing = label_smoothing
 
     def forward(self, ctx: PairContext) -> Tensor:
-        projected = with_primary_components(ctx, self.image, count=self.components, over=self.over)
+        projected = _with_primary_components(ctx, self.image, count=self.components, over=self.over)
         return info_nce(
             projected, self.image, self.short, both_directions=True, smoothing=self.label_smoothing
         ).mean()
@@ -173,25 +173,18 @@ class ShortCyclic(LossTerm):
         over: Over = "gathered",
     ) -> None:
         super().__init__()
-        self.image, self.short = View.parse(image), View.parse(short)
-        self.components, self.over = _checked(components, over)
-        self.needs = frozenset({self.image, self.short})
+        self.image, self.short = self.declare(image, short)
+        self.components = whole_number("components", components, least=1)
+        self.over = one_of("over", over, Over)
 
     def forward(self, ctx: PairContext) -> Tensor:
-        projected = with_primary_components(ctx, self.image, count=self.components, over=self.over)
+        projected = _with_primary_components(ctx, self.image, count=self.components, over=self.over)
         image, short, similarity = self.image, self.short, projected.similarity
         in_modal = cyclic_loss(similarity(image, image), similarity(short, short))
         return in_modal + cyclic_loss(similarity(image, short), similarity(short, image))
 
 
-def _checked(components: int, over: Over) -> tuple[int, Over]:
-    components = whole_number("components", components, least=1)
-    if over not in ("gathered", "local"):
-        raise ValueError(f"over: got {over!r}; expected 'gathered' or 'local'.")
-    return components, over
-
-
-def with_primary_components(ctx: PairContext, image: View, *, count: int, over: Over) -> PairContext:
+def _with_primary_components(ctx: PairContext, image: View, *, count: int, over: Over) -> PairContext:
     """The step with :func:`primary_components` of the images in place of their embeddings."""
     if over == "gathered":
         everyone = primary_components(ctx.embeddings(image, gathered=True), count=count)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hypvl.allowlist import configurable
-from hypvl.checks import number
+from hypvl.checks import number, one_of
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
 from hypvl.numerics import full_precision
 
@@ -23,7 +23,7 @@ def sigmoid_loss(logits: Tensor, targets: Tensor, *, denominator: Denominator = 
     Args:
         logits: (B, N) scores with scale and bias, higher = closer.
         targets: (B,) int64, column of each query's own key.
-        denominator: "batch": the number of queries, as published; "pairs": also that of keys, the plain mean.
+        denominator: "batch": the number of queries, as published; "pairs": queries times keys, the plain mean.
 
     Returns:
         0-dim, > 0.
@@ -33,8 +33,7 @@ def sigmoid_loss(logits: Tensor, targets: Tensor, *, denominator: Denominator = 
 
     Source: Zhai et al., SigLIP, 2023 (arXiv 2303.15343), section 3.2 and algorithm 1.
     """
-    if denominator not in ("batch", "pairs"):
-        raise ValueError(f"denominator: got {denominator!r}; expected 'batch' or 'pairs'.")
+    one_of("denominator", denominator, Denominator)
     signs = -torch.ones_like(logits)
     signs[torch.arange(len(logits), device=logits.device), targets] = 1.0
     losses = -F.logsigmoid(signs * logits)  # (B, N)
@@ -45,8 +44,8 @@ def sigmoid_loss(logits: Tensor, targets: Tensor, *, denominator: Denominator = 
 class Sigmoid(LossTerm):
     """:func:`sigmoid_loss` of local queries against the keys of every rank.
 
-    The logits need a bias that may move them above and below 0: the scorer's own (``Cosine(bias_init=-10)``, as
-    published), or one learned here, for scorers without one.
+    The logits need a bias, so that they can be above and below 0: that of the scorer (``Cosine(bias_init=-10)``, as
+    published), or one learned here for scorers without a bias.
 
     Args:
         query: View of the queries.
@@ -76,14 +75,11 @@ class Sigmoid(LossTerm):
         bias_init: float | None = None,
     ) -> None:
         super().__init__()
-        if denominator not in ("batch", "pairs"):
-            raise ValueError(f"denominator: got {denominator!r}; expected 'batch' or 'pairs'.")
         if bias_init is not None:
             number("bias_init", bias_init)
-        self.query, self.key = View.parse(query), View.parse(key)
-        self.denominator: Denominator = denominator
+        self.query, self.key = self.declare(query, key)
+        self.denominator = one_of("denominator", denominator, Denominator)
         self.logit_bias = None if bias_init is None else nn.Parameter(torch.tensor(float(bias_init)))
-        self.needs = frozenset({self.query, self.key})
 
     def forward(self, ctx: PairContext) -> Tensor:
         scorer = ctx.model.scorer

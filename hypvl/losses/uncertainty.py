@@ -1,7 +1,7 @@
-"""Uncertainty-guided alignment (UNCHA): what lies near the root says little and counts as uncertain.
+"""Uncertainty-guided alignment (UNCHA): an embedding near the root is general and counts as uncertain.
 
-The uncertainty of an item softens its contrastive temperature and is itself calibrated by how badly the item
-entails what it should.
+The uncertainty of an item raises its contrastive temperature, and is itself calibrated by the entailment loss of the
+item.
 """
 
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def uncertainty(embeddings: Tensor) -> Tensor:
 def angled_entailment(
     exterior_angle: Tensor, half_aperture: Tensor, *, aperture_factor: float = 1.0, angle_weight: float = 0.1
 ) -> Tensor:
-    """How far each point sticks out of its cone, plus a pull towards the axis that never ends.
+    """How far each point sticks out of its cone, plus a pull towards the axis that acts inside the cone as well.
 
     Formula: ``relu(phi - eta A) + alpha phi``, mean over factors. With alpha = 0 its mean over pairs is
     :func:`~hypvl.losses.entailment.entailment_loss`.
@@ -51,7 +51,7 @@ def angled_entailment(
     Returns:
         (B,) radians.
 
-    Source: UNCHA (CVPR 2026). Open: alpha; 0.1 leaves the hinge the larger part outside the cone.
+    Source: UNCHA (CVPR 2026). Open: alpha; with 0.1 the hinge is the larger part outside the cone.
     """
     hinge = torch.relu(exterior_angle - aperture_factor * half_aperture)
     return (hinge + angle_weight * exterior_angle).mean(-1)
@@ -59,11 +59,11 @@ def angled_entailment(
 
 @full_precision
 def calibration_loss(loss: Tensor, own_uncertainty: Tensor, all_uncertainty: Tensor) -> Tensor:
-    """Uncertainty that follows the loss of each pair, and that differs between items.
+    """Uncertainty that follows the loss of each pair and differs between items.
 
     Formula: ``mean_i ( sg(L_i) exp(-u_i) + u_i ) + H(softmax u)``, H = -sum p log p in nats over all items. The
-    first part is least at u_i = log L_i, where items that entail badly are uncertain; the entropy, as it is added,
-    falls when a few items carry the uncertainty instead of all alike.
+    first part is least at u_i = log L_i: items with a large entailment loss are uncertain. The entropy is added, so the
+    loss falls when a few items are uncertain instead of all alike.
 
     Args:
         loss: L_i, (B,) >= 0; no gradient flows to it.
@@ -74,7 +74,7 @@ def calibration_loss(loss: Tensor, own_uncertainty: Tensor, all_uncertainty: Ten
         0-dim, >= 0.
 
     Source: UNCHA (CVPR 2026); the first part as Kendall and Gal 2017 (arXiv 1703.04977) eq. 8.
-        Open: the sign of the entropy: taken as written, it is added.
+        Open: the sign of the entropy; it is added, as written there.
     """
     log_p = torch.log_softmax(all_uncertainty, dim=-1)
     entropy = -(log_p.exp() * log_p).sum()
@@ -157,9 +157,8 @@ class AngledEntailment(LossTerm):
         super().__init__()
         number("aperture_factor", aperture_factor, above=0)
         number("angle_weight", angle_weight, least=0)
-        self.general, self.specific = View.parse(general), View.parse(specific)
+        self.general, self.specific = self.declare(general, specific)
         self.aperture_factor, self.angle_weight = aperture_factor, angle_weight
-        self.needs = frozenset({self.general, self.specific})
 
     def per_pair(self, ctx: PairContext) -> Tensor:
         """The loss of each local pair, (B,)."""
@@ -180,7 +179,7 @@ class UncertaintyCalibration(AngledEntailment):
 
     Args:
         general: View whose uncertainty is calibrated; default the text.
-        specific: View that it should entail; default the image.
+        specific: View that the general one should entail; default the image.
         aperture_factor: eta of the entailment loss.
         angle_weight: alpha of the entailment loss.
 

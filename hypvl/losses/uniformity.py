@@ -9,7 +9,7 @@ from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.checks import number
 from hypvl.geometry.kernels import about_common_centre, within_reach
-from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
+from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, PairTerm, View
 from hypvl.numerics import full_precision, inner_products
 
 
@@ -41,7 +41,7 @@ def uniform_loss(x: Tensor, y: Tensor, own: Tensor, *, t: float = 2.0) -> Tensor
     Args:
         x: (B, D).
         y: (N, D).
-        own: (B,) int64, the row of y that is left out for each row of x.
+        own: (B,) int64, the row of y to leave out for each row of x.
         t: Sharpness > 0.
 
     Returns:
@@ -59,10 +59,10 @@ def uniform_loss(x: Tensor, y: Tensor, own: Tensor, *, t: float = 2.0) -> Tensor
 
 
 @configurable("train")
-class Align(LossTerm):
+class Align(PairTerm):
     """:func:`align_loss` of paired views, in flat coordinates.
 
-    Those are the embeddings themselves on the sphere and in flat space, else the tangent vectors at the root.
+    Flat coordinates are the embeddings themselves on the sphere and in flat space, else tangent vectors at the root.
 
     Args:
         first: View of one side of the pairs.
@@ -70,11 +70,6 @@ class Align(LossTerm):
 
     Source: Wang & Isola 2020 (arXiv 2005.10242); with images and texts: I0T (2412.14384), "Unif-Align".
     """
-
-    def __init__(self, *, first: str | View = IMAGE, second: str | View = TEXT) -> None:
-        super().__init__()
-        self.first, self.second = View.parse(first), View.parse(second)
-        self.needs = frozenset({self.first, self.second})
 
     def forward(self, ctx: PairContext) -> Tensor:
         return align_loss(_flat(ctx, self.first), _flat(ctx, self.second))
@@ -85,7 +80,7 @@ class Uniform(LossTerm):
     """:func:`uniform_loss` of one view, over the rows of every rank, in flat coordinates (see :class:`Align`).
 
     Args:
-        view: Whose rows should spread out.
+        view: View whose rows should spread out.
         t: Sharpness.
 
     Raises:
@@ -97,8 +92,8 @@ class Uniform(LossTerm):
 
     def __init__(self, view: str | View, *, t: float = 2.0) -> None:
         super().__init__()
-        self.view, self.t = View.parse(view), _checked(t)
-        self.needs = frozenset({self.view})
+        (self.view,) = self.declare(view)
+        self.t = number("t", t, above=0)
 
     def forward(self, ctx: PairContext) -> Tensor:
         x, all_x = _flat(ctx, self.view), _flat(ctx, self.view, gathered=True)  # (B, D), (N, D)
@@ -106,7 +101,7 @@ class Uniform(LossTerm):
 
 
 @configurable("train")
-class CrossUniform(LossTerm):
+class CrossUniform(PairTerm):
     """:func:`uniform_loss` between the views of a pair: no image near the texts of others.
 
     In flat coordinates (see :class:`Align`), over the rows of every rank. Usually beside :class:`Align` and
@@ -124,9 +119,8 @@ class CrossUniform(LossTerm):
     """
 
     def __init__(self, *, first: str | View = IMAGE, second: str | View = TEXT, t: float = 2.0) -> None:
-        super().__init__()
-        self.first, self.second, self.t = View.parse(first), View.parse(second), _checked(t)
-        self.needs = frozenset({self.first, self.second})
+        super().__init__(first=first, second=second)
+        self.t = number("t", t, above=0)
 
     def forward(self, ctx: PairContext) -> Tensor:
         x, all_y = _flat(ctx, self.first), _flat(ctx, self.second, gathered=True)  # (B, D), (N, D)
@@ -134,7 +128,7 @@ class CrossUniform(LossTerm):
 
 
 @configurable("train")
-class CentreUniform(LossTerm):
+class CentreUniform(PairTerm):
     """:func:`uniform_loss` of the centres (x_i + y_i) / 2 of pairs; with :class:`Align`, the terms of ModGap.
 
     In flat coordinates (see :class:`Align`), over the rows of every rank. Centres are not normalised.
@@ -151,9 +145,8 @@ class CentreUniform(LossTerm):
     """
 
     def __init__(self, *, first: str | View = IMAGE, second: str | View = TEXT, t: float = 2.0) -> None:
-        super().__init__()
-        self.first, self.second, self.t = View.parse(first), View.parse(second), _checked(t)
-        self.needs = frozenset({self.first, self.second})
+        super().__init__(first=first, second=second)
+        self.t = number("t", t, above=0)
 
     def forward(self, ctx: PairContext) -> Tensor:
         local, everyone = (
@@ -163,15 +156,11 @@ class CentreUniform(LossTerm):
         return _over_ranks(uniform_loss(local, everyone, ctx.targets(self.first), t=self.t))
 
 
-def _checked(t: float) -> float:
-    return number("t", t, above=0)
-
-
 def _flat(ctx: PairContext, view: View, gathered: bool = False) -> Tensor:
     return ctx.model.geometry.flatten(ctx.embeddings(view, gathered))
 
 
 def _over_ranks(log_mean: Tensor) -> Tensor:
-    """Log of the mean over ranks of what each has the log of; the same value on every rank."""
+    """Log of the mean over ranks, from the log on each rank; the same on every rank."""
     parts = distributed.gather(log_mean[None])  # (W,)
     return torch.logsumexp(parts, dim=0) - math.log(len(parts))

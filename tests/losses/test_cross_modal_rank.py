@@ -172,10 +172,10 @@ def test_other_number_of_types_than_before_is_named() -> None:
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    ({"kind": "median"}, "kind: got 'median'; expected one of mean, max, fixed"),
-    ({"denominator": "B"}, "denominator: got 'B'; expected one of valid, all"),
-    ({"positives": "none"}, "positives: got 'none'; expected one of valid, all"),
-    ({"reset": "step"}, "reset: got 'step'; expected one of epoch, never"),
+    ({"kind": "median"}, "kind: got 'median'; expected 'mean', 'max' or 'fixed'"),
+    ({"denominator": "B"}, "denominator: got 'B'; expected 'valid' or 'all'"),
+    ({"positives": "none"}, "positives: got 'none'; expected 'valid' or 'all'"),
+    ({"reset": "step"}, "reset: got 'step'; expected 'epoch' or 'never'"),
     ({"upper_bound": 0.0}, "upper_bound: got 0.0; expected a number above 0"),
 ])  # fmt: skip
 def test_arguments_are_checked(arguments: dict[str, Any], words: str) -> None:

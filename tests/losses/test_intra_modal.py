@@ -130,7 +130,7 @@ def test_positive_belongs_to_every_variant_but_one() -> None:
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    ({"variant": "tail"}, "variant: got 'tail'; expected one of fixed, own_negatives, first_release, head"),
+    ({"variant": "tail"}, "variant: got 'tail'; expected 'fixed', 'own_negatives', 'first_release' or 'head'"),
     ({"invalid_negatives": "x"}, "invalid_negatives: got 'x'; expected 'keep' or 'mask'"),
     ({"variant": "head", "invalid_negatives": "mask"},
      "invalid_negatives: got 'mask' with variant='head', whose target is a negative"),
