@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from hypvl.embedding.encode import Encoding
+    from hypvl.embedding.encode import CachedEncoder
     from hypvl.embedding.protocol import Modality
     from hypvl.models.dual_encoder import DualEncoder
 
@@ -74,14 +74,14 @@ class LoadedModel:
 
     Attributes:
         model: In evaluation mode.
-        encoding: Batches, workers, store.
+        encoder: Of images and texts, by this model.
         root: Stored in the checkpoint, (D,), or None.
         about: Which model and hypvl, for the result file.
         text_key: Of texts in files.
     """
 
     model: "DualEncoder"
-    encoding: "Encoding"
+    encoder: "CachedEncoder"
     root: "Tensor | None"
     about: dict[str, Any]
     text_key: str
@@ -97,13 +97,14 @@ class LoadedModel:
             pick_device,
             stored_root,
         )
+        from hypvl.embedding.encode import CachedEncoder
 
         model, content = load_trained(
             args.checkpoint_path, args.train_config, device=pick_device(args.device)
         )
-        encoding = encoding_of(args, store=open_store(args, model))
+        encoder = CachedEncoder(model, encoding=encoding_of(args), store=open_store(args, model))
         root = stored_root(content, args.checkpoint_path, embed_dim=model.embed_dim)
-        return cls(model, encoding, root, about_model(args, content), args.text_key)
+        return cls(model, encoder, root, about_model(args, content), args.text_key)
 
     def items(self, path: Path) -> Items:
         """The images below a folder, or the texts of a file. Raises DataError."""
@@ -120,12 +121,9 @@ class LoadedModel:
         """Encode image files. Raises DataError."""
         from hypvl.data.transforms import ResizeCenterCrop
         from hypvl.datasets.images import FileImages
-        from hypvl.embedding.encode import encode_images
 
         transform = ResizeCenterCrop(self.model.image_size)
-        found = encode_images(
-            self.model, FileImages(paths), transform=transform, encoding=self.encoding, label=label
-        )
+        found = self.encoder.encode_images(FileImages(paths), transform=transform, label=label)
         readable = found.indices.tolist()
         return Items(
             "image",
@@ -144,12 +142,7 @@ class LoadedModel:
 
     def texts(self, texts: list[str], *, label: str) -> Items:
         """Encode texts."""
-        from hypvl.data.tokenizer import get_tokenizer
-        from hypvl.embedding.encode import encode_texts
-
-        tokenizer = get_tokenizer(self.model.context_length)
-        found = encode_texts(self.model, texts, tokenizer=tokenizer, encoding=self.encoding, label=label)
-        return Items("text", texts, None, found)
+        return Items("text", texts, None, self.encoder.encode_texts(texts, label=label))
 
     def root_of(self, embeddings: "Tensor") -> tuple["Tensor", str]:
         """The root (D,) and a key of :data:`ROOTS`: the geometry's, the checkpoint's, or the mean of these (N, D)."""

@@ -98,21 +98,14 @@ def _traverse(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from hypvl.cli.loading import about_model, load_trained, pick_device, stored_root
-    from hypvl.data.tokenizer import get_tokenizer
     from hypvl.data.transforms import ResizeCenterCrop
-    from hypvl.embedding.encode import Encoding, encode_texts
+    from hypvl.embedding.encode import CachedEncoder
     from hypvl.embedding.protocol import evaluating
     from hypvl.evaluation.traversal import traverse
 
     model, content = load_trained(args.checkpoint_path, args.train_config, device=pick_device(args.device))
     root = stored_root(content, args.checkpoint_path, embed_dim=model.embed_dim)
-    texts = encode_texts(
-        model,
-        [entry.prompt for entry in pool],
-        tokenizer=get_tokenizer(model.context_length),
-        encoding=Encoding(),
-        label="text pool",
-    )
+    texts = CachedEncoder(model).encode_texts([entry.prompt for entry in pool], label="text pool")
     with evaluating(model) as device:
         image = model.encode_image(ResizeCenterCrop(model.image_size)(pixels)[None].to(device))[0]  # (D,)
         traversal = traverse(

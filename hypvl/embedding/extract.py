@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -13,7 +13,7 @@ from hypvl.checks import one_of
 from hypvl.data.workers import dead_worker
 from hypvl.datasets.protocol import ImageSource
 from hypvl.datasets.user_inputs import Texts
-from hypvl.embedding.encode import Encoding, encode_images, encode_texts, text_digests
+from hypvl.embedding.encode import CachedEncoder, Encoding, text_digests
 from hypvl.embedding.protocol import EvaluableModel, Modality, Stage, Tokenizer
 from hypvl.embedding.store import EmbeddingStore, StoredGroup
 from hypvl.embedding.store_files import Entry, read_json, stamp, write_json
@@ -88,7 +88,7 @@ def extract(
         model: What encodes.
         shards: Of one modality.
         store: Where they go, opened to write.
-        encoding: Batches, workers, precision; its own store is not used.
+        encoding: Batches, workers, precision.
         transform: Of images, to the model's size.
         tokenizer: Of texts.
         stage: What to keep of the model.
@@ -117,26 +117,14 @@ def extract(
             with store.one_shard(shard.name, about=about):
                 unreadable = 0
                 if shard.images is not None:
-                    inside = replace(encoding, store=store)
-                    found = encode_images(
-                        model,
-                        shard.images(),
-                        transform=transform,
-                        encoding=inside,
-                        stage=stage,
-                        label=shard.name,
-                    )
-                    unreadable = len(found.bad)
+                    encoder = CachedEncoder(model, encoding=encoding, store=store)
+                    images = shard.images()
+                    encoder.encode_images(images, transform=transform, stage=stage, label=shard.name)
+                    unreadable = len(encoder.unreadable)
                 elif shard.texts is not None:
                     texts = shard.texts()
-                    rows = encode_texts(
-                        model,
-                        texts.texts,
-                        tokenizer=tokenizer,
-                        encoding=encoding,
-                        stage=stage,
-                        label=shard.name,
-                    )
+                    encoder = CachedEncoder(model, encoding=encoding, tokenizer=tokenizer)
+                    rows = encoder.encode_texts(texts.texts, stage=stage, label=shard.name)
                     digests = text_digests(texts.texts, tokenizer)
                     for text_id, digest, row in zip(texts.ids, digests, rows, strict=True):
                         group.add(Entry(text_id, digest), row)
