@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
             f"{args.embeddings}: has {len(fitting)} kinds of {args.modality} embeddings that fit; expected one, name "
             f"it by --transform (there are: {kinds or 'none'})."
         )
-    ids, rows = fitting[0].everything()
+    ids, rows = fitting[0].all_rows()
     index = build_index(
         model,
         rows,

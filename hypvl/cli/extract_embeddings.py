@@ -145,7 +145,7 @@ def main(argv: Sequence[str]) -> int:
     ):
         done += shard.rows
         failed += bool(shard.error)
-        status = shard.error or ("exists already" if shard.kept else f"{shard.rows} {modality}s")
+        status = shard.error or ("exists already" if shard.existed else f"{shard.rows} {modality}s")
         status += f", {shard.unreadable} cannot be read" if shard.unreadable else ""
         show(f"[{number}/{len(own)}] {shard.name}: {status}", file=sys.stderr)
     show(f"{args.output_dir}: {done} embeddings in {len(own) - failed} of {len(own)} shards")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hypvl import distributed
-from hypvl.embedding.store import Broken, Place, StoredGroup
+from hypvl.embedding.store import Place, StoredGroup, Unreadable
 from hypvl.errors import UserError
 
 # Rows gathered at once, which bounds what a device holds of all ranks' rows.
@@ -88,11 +88,11 @@ def _look_up(group: StoredGroup, names: Sequence[str], *, by_digest: bool) -> En
     bad: list[tuple[int, str]] = []
     for i, name in enumerate(names):
         place = group.find_digest(name) if by_digest else group.find(name)
-        if isinstance(place, Broken):
+        if isinstance(place, Unreadable):
             bad.append((i, place.reason))
         elif place is not None:
             places[i] = place
-    group.store.taken += len(places)
+    group.store.reused += len(places)
     return Encoded(list(places), group.rows(list(places.values())) if places else None, bad)
 
 

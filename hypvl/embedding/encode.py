@@ -25,7 +25,7 @@ from hypvl.checks import one_of
 from hypvl.data import tokenizer as clip
 from hypvl.datasets.protocol import ImageSource
 from hypvl.embedding.distributed_encode import Encoded, cache_hits, join, run_shares
-from hypvl.embedding.loading import Keeping, Loaded, load_batches
+from hypvl.embedding.loading import EntryRequest, Loaded, load_batches
 from hypvl.embedding.protocol import EvaluableModel, Modality, Stage, Tokenizer, evaluating
 from hypvl.embedding.store import EmbeddingStore, StoredGroup
 from hypvl.embedding.store_files import Entry, text_digest
@@ -107,7 +107,7 @@ class CachedEncoder:
         encoding: Batches, workers, precision; None = the defaults.
         tokenizer: Of texts; None = hypvl's own, with the model's context length.
         store: Embeddings of this model; in write mode what is encoded is added. None = everything is encoded.
-            A store of another model is left alone, with one warning.
+            A store of another model is not used, with one warning.
 
     Attributes:
         unreadable: (position, reason) of the images that could not be read, of all calls so far.
@@ -157,7 +157,7 @@ class CachedEncoder:
         count = len(images)
         if count == 0:
             raise DataError(f"{label}: holds no images; expected at least one.")
-        # A transform without a name is not comparable: images are then found by what it makes of them alone.
+        # Without a repr that names it, a transform cannot be compared: images are then found by their digest alone.
         name = "" if _ADDRESS.search(repr(transform)) else repr(transform)
         group = self._group("image", stage, transform=name)
         ids: Sequence[str] | None = getattr(images, "ids", None) if group is not None and name else None
@@ -165,7 +165,7 @@ class CachedEncoder:
         positions = hits.positions
         todo = [index for index in range(count) if index not in positions]
         _log_hits(group, label, len(hits.indices), count, len(todo))
-        keeping = None if group is None else Keeping(ids, group.store.thumbnails)
+        request = None if group is None else EntryRequest(ids, group.store.thumbnails)
         workers = self.encoding.workers
 
         def share(batches: Sequence[Sequence[int]]) -> Encoded:
@@ -173,8 +173,8 @@ class CachedEncoder:
             blocks: list[Tensor] = []
             broken: list[Loaded] = []
             if group is not None:
-                group.refresh()  # for images that are found by what the model sees
-            loader = load_batches(images, batches, transform=transform, num_workers=workers, keeping=keeping)
+                group.refresh()  # for images that are found by their digest
+            loader = load_batches(images, batches, transform=transform, num_workers=workers, request=request)
             with evaluating(self.model) as device, self._running(label, batches, group) as advance:
                 for batch in loader if batches else ():
                     readable, rows = self._encode_batch(batch, group, stage=stage, device=device)
@@ -186,7 +186,7 @@ class CachedEncoder:
                 if group is not None and group.store.writes:
                     for image in broken:
                         assert image.entry is not None
-                        group.add_broken(image.entry, image.reason)
+                        group.add_unreadable(image.entry, image.reason)
             bad = [(image.index, image.reason) for image in broken]
             return Encoded(indices, torch.cat(blocks) if blocks else None, bad)
 
@@ -296,7 +296,7 @@ class CachedEncoder:
             if group is not None:
                 _add(group, [image.entry for image, _ in new if image.entry is not None], block)
         if old and group is not None:
-            group.store.taken += len(old)
+            group.store.reused += len(old)
             block = group.rows([place for _, place in old])
             blocks.append(block)
             if group.store.writes:  # so that the id is known next time
@@ -313,8 +313,8 @@ class CachedEncoder:
         if not store.serves(self.model):
             if not store.warned and distributed.is_main():
                 logger.warning(
-                    f"{store.folder}: is left alone, for the model that encodes {modality}s now is not the one whose "
-                    "embeddings it holds (its weights have changed, or something stands between)."
+                    f"{store.folder}: not used, for the model that encodes {modality}s now is not the one whose "
+                    "embeddings it holds (its weights have changed, or another object wraps it)."
                 )
             store.warned = True
             return None
@@ -395,7 +395,7 @@ def text_digests(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
 
 
 def _log_hits(group: StoredGroup | None, label: str, hits: int, count: int, todo: int) -> None:
-    if group is not None and group.store.adds_up and distributed.is_main():
+    if group is not None and not group.store.single_shard and distributed.is_main():
         rest = f"; {todo} to encode" if todo else ""
         logger.info(f"{label}: {hits} of {count} embeddings are in {group.folder}{rest}")
 

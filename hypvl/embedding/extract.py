@@ -26,13 +26,13 @@ Format: TypeAlias = Literal["safetensors", "parquet"]
 
 @dataclass(frozen=True)
 class InputShard:
-    """What becomes one shard.
+    """Images or texts whose embeddings become one shard.
 
     Attributes:
-        name: Of the shard that it becomes.
-        files: The files it is made of; when one changes, it is made again.
-        images: Opens its images; None for texts.
-        texts: Opens its texts; None for images.
+        name: Name of the shard.
+        files: Files of the images or texts; when one changes, the shard is made again.
+        images: Opens the images; None for texts.
+        texts: Opens the texts; None for images.
     """
 
     name: str
@@ -42,33 +42,33 @@ class InputShard:
 
     @property
     def modality(self) -> Modality:
-        """Of what it holds."""
+        """Modality of the inputs."""
         return "text" if self.images is None else "image"
 
-    def about(self) -> dict[str, Any]:
-        """What it is made of, by which a finished shard is known."""
+    def source(self) -> dict[str, Any]:
+        """Its files with their sizes and times, which are stored with the shard."""
         stamps = [stamp(name) for name in self.files]
-        files = [redact_url(name) for name in self.files]  # this is kept in the store
+        files = [redact_url(name) for name in self.files]  # the store shows them
         return {"files": files, "stamps": [None if s is None else list(s) for s in stamps]}
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """What became of a shard.
+    """The result for one shard.
 
     Attributes:
-        name: Of the shard.
-        rows: Embeddings written; 0 when it was there already or failed.
-        unreadable: Images that have none.
-        error: Why there is no shard; empty = there is.
-        kept: Whether it was there already.
+        name: Name of the shard.
+        rows: Embeddings written; 0 if the shard existed already or failed.
+        unreadable: Images without embedding.
+        error: Why there is no shard; empty if there is one.
+        existed: Whether the shard existed already.
     """
 
     name: str
     rows: int = 0
     unreadable: int = 0
     error: str = ""
-    kept: bool = False
+    existed: bool = False
 
 
 def extract(
@@ -82,20 +82,20 @@ def extract(
     stage: Stage = "embeddings",
     fmt: Format = "safetensors",
 ) -> Iterator[Extracted]:
-    """Encode shard by shard; one that fails stops no other, one that is there is left as it is.
+    """Encode shard by shard; a shard that fails does not stop the others, one that exists is left as it is.
 
     Args:
-        model: What encodes.
-        shards: Of one modality.
-        store: Where they go, opened to write.
+        model: Encodes them.
+        shards: Shards of one modality.
+        store: Receives the shards; opened to write.
         encoding: Batches, workers, precision.
         transform: Of images, to the model's size.
         tokenizer: Of texts.
-        stage: What to keep of the model.
-        fmt: Of the rows. Parquet is for other programs; only safetensors can be read as a store.
+        stage: Stage of the model.
+        fmt: Format of the rows. Parquet is for other programs; only safetensors can be read as a store.
 
     Raises:
-        UserError: when parquet is asked for and pyarrow is not installed, or the store is not this model's.
+        UserError: when parquet needs pyarrow, which is not installed, or the store is of another model.
     """
     one_of("stage", stage, Stage)
     one_of("fmt", fmt, Format)
@@ -109,12 +109,12 @@ def extract(
     for shard in shards:
         name = repr(transform) if shard.modality == "image" else ""
         group = store.group(shard.modality, stage, transform=name, amp=amp)
-        about = shard.about()
-        if _is_there(group, shard.name, about, fmt):
-            yield Extracted(shard.name, kept=True)
+        source = shard.source()
+        if _exists(group, shard.name, source, fmt):
+            yield Extracted(shard.name, existed=True)
             continue
         try:
-            with store.one_shard(shard.name, about=about):
+            with store.one_shard(shard.name, source=source):
                 unreadable = 0
                 if shard.images is not None:
                     encoder = CachedEncoder(model, encoding=encoding, store=store)
@@ -128,14 +128,14 @@ def extract(
                     digests = text_digests(texts.texts, tokenizer)
                     for text_id, digest, row in zip(texts.ids, digests, rows, strict=True):
                         group.add(Entry(text_id, digest), row)
-                entries, rows = group.added()
+                entries, rows = group.pending()
                 if not bool(rows.isfinite().all()):
                     raise UserError(
                         f"{shard.name}: the model gives NaN or infinity; use an earlier checkpoint."
                     )
                 if fmt == "parquet":
-                    write_parquet(group, shard.name, entries, rows, about=about)
-                    group.forget()
+                    write_parquet(group, shard.name, entries, rows, source=source)
+                    group.discard_pending()
             yield Extracted(shard.name, rows=len(rows), unreadable=unreadable)
         except (UserError, RuntimeError) as error:
             died = dead_worker(error, setting="--num-workers")
@@ -144,12 +144,12 @@ def extract(
             yield Extracted(shard.name, error=died or str(error))
 
 
-def _is_there(group: StoredGroup, name: str, about: dict[str, Any], fmt: Format) -> bool:
+def _exists(group: StoredGroup, name: str, source: dict[str, Any], fmt: Format) -> bool:
     file = group.folder / (f"{name}.json" if fmt == "safetensors" else f"{name}.parquet.source")
     rows = group.folder / f"{name}.{fmt}"
     if not file.is_file() or not rows.is_file():
         return False
-    return bool(read_json(file, ("source",))["source"] == about)
+    return bool(read_json(file, ("source",))["source"] == source)
 
 
 def require_pyarrow() -> None:
@@ -163,16 +163,16 @@ def require_pyarrow() -> None:
 
 
 def write_parquet(
-    group: StoredGroup, name: str, entries: Sequence[Entry], rows: Tensor, *, about: dict[str, Any]
+    group: StoredGroup, name: str, entries: Sequence[Entry], rows: Tensor, *, source: dict[str, Any]
 ) -> Path:
     """Write ``id`` (string) and ``embedding`` (list of D floats) as ``<name>.parquet`` of the group's folder.
 
     Args:
-        group: Whose rows they are.
-        name: Of the shard.
-        entries: What the rows are of.
+        group: The group of the rows.
+        name: Name of the shard.
+        entries: Images or texts of the rows.
         rows: (N, D).
-        about: Written beside it, ``<name>.parquet.source``, once it is there.
+        source: Written last, as ``<name>.parquet.source``: where the rows come from.
 
     Raises:
         DataError: when it cannot be written.
@@ -182,7 +182,9 @@ def write_parquet(
 
     is_image = group.meta["modality"] == "image"
     ids = [group.store.portable(entry.id) if entry.id and is_image else entry.id for entry in entries]
-    ids = [text.encode("utf-8", "backslashreplace").decode() for text in ids]  # names that are no Unicode
+    ids = [
+        text.encode("utf-8", "backslashreplace").decode() for text in ids
+    ]  # names of files that are not Unicode
     flat = pa.array(
         rows.to(torch.float64 if rows.dtype == torch.float64 else torch.float32).numpy().reshape(-1)
     )
@@ -196,12 +198,12 @@ def write_parquet(
             parquet.write_table(table, str(part))
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error}); free some space.") from error
-    write_json(path.with_name(f"{path.name}.source"), {"source": about})
+    write_json(path.with_name(f"{path.name}.source"), {"source": source})
     return path
 
 
 def shard_names(places: Sequence[str]) -> list[str]:
-    """A name for each file: its own without the ending, with as many folders before it as tell them apart.
+    """A name for each file: its own without the ending, after as many of its folders as make all names differ.
 
     Raises:
         DataError: when a file is given twice.

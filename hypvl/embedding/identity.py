@@ -1,4 +1,4 @@
-"""Which model it is: what tells apart two models whose embeddings differ."""
+"""The identity of a model: a hash that differs where embeddings do."""
 
 import hashlib
 import inspect
@@ -9,9 +9,9 @@ from torch import Tensor, nn, uint8
 
 from hypvl.embedding.protocol import EvaluableModel
 
-# Attributes of modules that say how they are run, not what they compute, and the part that makes no embeddings.
-_NO_PART_OF_IT = frozenset({"training", "grad_checkpointing", "dump_patches", "call_super_init"})
-_SCORER = "scorer"
+# Attributes that say how a module is run, not what it computes.
+_RUNTIME_ATTRIBUTES = frozenset({"training", "grad_checkpointing", "dump_patches", "call_super_init"})
+_SCORER = "scorer"  # makes no embeddings
 
 
 def model_fingerprint(state_dict: Mapping[str, Tensor]) -> str:
@@ -25,14 +25,13 @@ def model_fingerprint(state_dict: Mapping[str, Tensor]) -> str:
 
 
 def model_identity(model: EvaluableModel | nn.Module) -> str | None:
-    """SHA-256 of all weights and of the settings of all modules: equal where embeddings are.
+    """SHA-256 of all weights and of the settings of all modules, except the scorer's: equal where embeddings are.
 
-    Settings are the plain numbers, strings and switches that modules keep as attributes (an activation's name,
-    the epsilon of a norm), but for those of the scorer, which makes no embeddings.
+    Settings are the plain numbers, strings and booleans among the attributes of modules (an activation's name, the
+    epsilon of a norm).
 
     Returns:
-        None for what is no module with weights, such as an object that hands calls on to a model and may change
-        what comes back.
+        None for an object that is not a module with weights, such as a wrapper that may change a model's outputs.
     """
     if not _is_module(model):
         return None
@@ -45,7 +44,7 @@ def model_identity(model: EvaluableModel | nn.Module) -> str | None:
 
 
 def weights_version(model: EvaluableModel | nn.Module) -> tuple[Any, ...] | None:
-    """Changes when weights do, without reading them; None where torch does not count changes."""
+    """A value that changes when weights do, without reading them; None where torch does not count changes."""
     if not _is_module(model):
         return None
     parts: list[tuple[str, int, int, str]] = []
@@ -65,7 +64,7 @@ def _settings(module: nn.Module) -> Iterator[tuple[str, str]]:
     for key, value in vars(module).items():
         if (
             not key.startswith("_")
-            and key not in _NO_PART_OF_IT
+            and key not in _RUNTIME_ATTRIBUTES
             and isinstance(value, bool | int | float | str)
         ):
             yield key, repr(value)

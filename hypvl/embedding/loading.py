@@ -1,4 +1,4 @@
-"""Images on their way to a model: read, transformed and known by digest, in worker processes."""
+"""Worker processes that read images, transform them to the model's size, and describe them for a store."""
 
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ class Loaded:
     Attributes:
         index: Position in its source.
         pixels: uint8 (3, size, size); None where it cannot be read.
-        entry: What a store knows it by; None where nobody asked.
+        entry: Id, digest and thumbnail for a store; None without a store.
         reason: Why it cannot be read.
     """
 
@@ -34,12 +34,12 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Keeping:
-    """What a store wants to know of each image.
+class EntryRequest:
+    """What a store needs of each image.
 
     Attributes:
-        ids: By position; None where the source has none.
-        thumbnails: Longer side in pixels, 0 = none.
+        ids: Ids by position; None if the source has none.
+        thumbnails: Longer side of thumbnails in pixels; 0 = none.
     """
 
     ids: Sequence[str] | None
@@ -52,22 +52,22 @@ def load_batches(
     *,
     transform: Callable[[Tensor], Tensor],
     num_workers: int,
-    keeping: Keeping | None = None,
+    request: EntryRequest | None = None,
 ) -> Iterator[list[Loaded]]:
     """Images at some positions, in batches.
 
     Args:
-        images: Where they are.
+        images: The images by position.
         batches: Positions of each batch.
         transform: To the model's size.
         num_workers: Processes that read; 0 = this one.
-        keeping: What else to find out; None = nothing.
+        request: What a store needs of each image; None = no store.
 
     Raises:
-        DataError: when a process that reads has died.
+        DataError: when a worker process has died.
     """
     loader: DataLoader[list[Loaded]] = DataLoader(
-        cast(Dataset[list[Loaded]], _Reader(images, transform, keeping)),
+        cast(Dataset[list[Loaded]], _Reader(images, transform, request)),
         batch_sampler=[list(batch) for batch in batches],
         num_workers=min(num_workers, sum(map(len, batches))),
         collate_fn=list,
@@ -81,39 +81,38 @@ def load_batches(
 
 
 class _Reader(Dataset[Loaded]):
-    """Reads and transforms one image; a failure is a value here, to be counted."""
+    """Reads and transforms one image. An unreadable image is a value, not an error, so that it can be counted."""
 
     def __init__(
-        self, images: ImageSource, transform: Callable[[Tensor], Tensor], keeping: Keeping | None
+        self, images: ImageSource, transform: Callable[[Tensor], Tensor], request: EntryRequest | None
     ) -> None:
         self.images = images
         self.transform = transform
-        self.keeping = keeping
+        self.request = request
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Loaded:
-        keeping = self.keeping
-        name = "" if keeping is None or keeping.ids is None else keeping.ids[index]
-        found = (
-            stamp(name) if name else None
-        )  # before it is read: a file that changes meanwhile is read again
+        request = self.request
+        name = "" if request is None or request.ids is None else request.ids[index]
+        # Before reading: a file that changes meanwhile will be read again.
+        file_stamp = stamp(name) if name else None
         try:
             image = self.images[index]
         except DataError as error:
-            return Loaded(index, None, None if keeping is None else Entry(name, "", found), str(error))
+            return Loaded(index, None, None if request is None else Entry(name, "", file_stamp), str(error))
         if reason := _wrong_kind(image):
-            return Loaded(index, None, None if keeping is None else Entry(name, "", found), reason)
+            return Loaded(index, None, None if request is None else Entry(name, "", file_stamp), reason)
         pixels = self.transform(image)
-        if keeping is None:
+        if request is None:
             return Loaded(index, pixels, None)
-        small = thumbnail(image, side=keeping.thumbnails) if keeping.thumbnails else b""
-        return Loaded(index, pixels, Entry(name, image_digest(pixels), found, small))
+        small = thumbnail(image, side=request.thumbnails) if request.thumbnails else b""
+        return Loaded(index, pixels, Entry(name, image_digest(pixels), file_stamp, small))
 
 
 def _wrong_kind(image: object) -> str:
-    """Why this is no image as data sets give it; empty when it is one."""
+    """Why this is not an image tensor; empty if it is one."""
     expected = "expected a uint8 tensor (3, h, w)"
     if not isinstance(image, Tensor):
         return f"the data set gives a {type(image).__name__}; {expected}"

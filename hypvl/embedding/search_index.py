@@ -1,4 +1,4 @@
-"""Vectors for exact inner-product search, whose order is the order of a model's scores."""
+"""Vectors for exact inner-product search that rank as a model's scores do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ _BLOCK = 65536
 
 @dataclass(frozen=True)
 class SearchIndex:
-    """Vectors of keys (or queries) and what they are of.
+    """Vectors of keys (or queries) with their ids.
 
     Attributes:
         vectors: (N, E) fp32; the inner product with a query's vector ranks as the model's score.
-        ids: Of each.
+        ids: Id of each vector.
         about: Geometry, its curvature, side, modality, model: JSON-serialisable.
     """
 
@@ -42,7 +42,7 @@ class SearchIndex:
         """The k best keys of query vectors, (Q, E): products (Q, k) and positions (Q, k), best first."""
         if queries.ndim != 2 or queries.shape[1] != self.vectors.shape[1]:
             raise ValueError(
-                f"queries: got {tuple(queries.shape)}; expected (Q, {self.vectors.shape[1]}), in the form of queries."
+                f"queries: got {tuple(queries.shape)}; expected (Q, {self.vectors.shape[1]}), vectors of queries."
             )
         best: list[tuple[Tensor, Tensor]] = []
         for start in range(0, len(self.vectors), _BLOCK):  # never all products at once
@@ -57,17 +57,17 @@ class SearchIndex:
 def search_vectors(
     model: EvaluableModel, embeddings: Tensor, *, side: Side, modality: Modality, other: Modality
 ) -> Tensor:
-    """Embeddings (N, D) in the form for inner-product search, (N, E) fp32.
+    """Vectors for inner-product search, (N, E) fp32, of embeddings (N, D).
 
     Args:
-        model: Whose scores are meant.
-        embeddings: Of the model.
-        side: What they are in the search.
-        modality: Of them.
-        other: Of what they are compared with.
+        model: Its scores are to be ranked by.
+        embeddings: Embeddings by the model.
+        side: Whether they are queries or keys.
+        modality: Their modality.
+        other: Modality of what they are compared with.
 
     Raises:
-        UserError: when the model's scores of these modalities are no inner products, or embeddings are not finite.
+        UserError: when the model's scores of these modalities are not inner products, or embeddings are not finite.
     """
     one_of("side", side, Side)
     one_of("modality", modality, Modality)
@@ -75,18 +75,18 @@ def search_vectors(
     check_embeddings(embeddings)
     if modality != other and not ranks_by_distance(model):
         raise UserError(
-            f"{modality} to {other}: this model ranks by an angle, which no inner product of fixed vectors gives; "
+            f"{modality} to {other}: this model ranks by an angle, which is not an inner product of fixed vectors; "
             "search with evaluate.py, or among one modality."
         )
     like = next(model.parameters())
     with torch.inference_mode():
-        found = model.geometry.inner_product_form(embeddings.to(like.device), side=side)
-    if found is None:
+        vectors = model.geometry.inner_product_form(embeddings.to(like.device), side=side)
+    if vectors is None:
         raise UserError(
-            f"{type(model.geometry).__name__}: its distance is a sum over factors, which is no function of one inner "
-            "product; search with evaluate.py."
+            f"{type(model.geometry).__name__}: its distance is a sum over factors, which is not a function "
+            "of one inner product; search with evaluate.py."
         )
-    return found.float().cpu()
+    return vectors.float().cpu()
 
 
 def build_index(
@@ -102,7 +102,7 @@ def build_index(
     """An index of embeddings (N, D), N >= 1, called by ``ids``; see :func:`search_vectors`.
 
     Args:
-        identity: Of the model, for the file.
+        identity: Identity of the model, for the file.
     """
     one_of("side", side, Side)
     one_of("modality", modality, Modality)
@@ -148,7 +148,7 @@ def save_index(index: SearchIndex, folder: Path, *, faiss: bool = False) -> list
         written.append(_save_faiss(index, folder / FAISS))
     write_json(
         folder / ABOUT, {**index.about, "ids": list(index.ids)}
-    )  # the last: with it the index is whole
+    )  # the last: with it the index is complete
     return [*written, folder / ABOUT]
 
 

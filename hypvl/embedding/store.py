@@ -1,15 +1,15 @@
-"""Embeddings kept in a folder: what was encoded once is taken from there.
+"""Embeddings stored in a folder, so that nothing is encoded twice.
 
     store.json                               format_version, the model's identity
     image-embeddings-1f2e3d4c/group.json     modality, stage, transform, amp: what the rows of this folder are
     image-embeddings-1f2e3d4c/<name>.json    ids, digests, sizes, mtimes_ns of the rows; broken images
     image-embeddings-1f2e3d4c/<name>.safetensors    rows (N, D), and thumbnails where they were asked for
 
-A shard counts once its JSON file is there, which is written last; both are written whole or not at all.
+A shard exists once its JSON file does, which is written last; both files are written whole or not at all.
 
-An image is found by its id, a file's place, if the file has the size and the time it had, or is not there any
-more. Where it has changed, or has no id, the image is read and found by the digest of what the model sees of
-it. Texts are found by the digest of their tokens. So a row never stands for something else.
+An image is found by its id, the path of a file, if the file has the size and time it had when it was encoded, or no
+longer exists. An image whose file has changed, or which has no id, is read and found by the digest of the pixels that
+the model sees. Texts are found by the digest of their tokens. So a row is never used for another image or text.
 """
 
 import hashlib
@@ -54,18 +54,18 @@ Mode: TypeAlias = Literal["read", "write"]
 
 
 class Place(NamedTuple):
-    """Where a row is: a shard of the group, and its row."""
+    """The place of a row: the number of a shard in the group, and the row in it."""
 
     shard: int
     row: int
 
 
 @dataclass(frozen=True)
-class Broken:
+class Unreadable:
     """An image that could not be read.
 
     Attributes:
-        reason: Why.
+        reason: One sentence.
     """
 
     reason: str
@@ -76,11 +76,17 @@ class EmbeddingStore:
     """A folder of embeddings of one model.
 
     Args:
-        folder: Where it is, or, in write mode, is made.
-        model: the identity of the model (identity.py); None = any model's, to look into.
-        mode: ``"read"`` takes what is there; ``"write"`` also adds what is not.
-        roots: Folders by name. Files below one are known by its name, so that the folder may move.
-        thumbnails: Longer side in pixels of the thumbnails that are kept with images; 0 = none.
+        folder: Its folder; write mode makes it.
+        model: Identity of the model (:func:`hypvl.embedding.identity.model_identity`); None = any, to inspect a store.
+        mode: ``"read"`` uses the rows that are there; ``"write"`` also adds new ones.
+        roots: Folders by name. Ids of files below one begin with its name, so that the folder may move.
+        thumbnails: Longer side in pixels of the thumbnails that are stored with images; 0 = none.
+
+    Attributes:
+        reused: How many rows were read instead of encoded.
+        encoded: How many were encoded.
+        warned: Whether it has said that it does not serve the model.
+        single_shard: Whether all rows become one shard now, whatever is stored (:meth:`one_shard`).
 
     Raises:
         DataError: when there is no store to read, or it cannot be read or written.
@@ -104,13 +110,13 @@ class EmbeddingStore:
         self.folder = Path(folder)
         self.writes = mode == "write"
         self.thumbnails = thumbnails if self.writes else 0
-        self.taken, self.encoded = 0, 0
-        self.warned = False  # that it was left alone
-        # The longest first: the folder that is nearest to a file names it.
-        given = {name: os.path.abspath(root) for name, root in (roots or {}).items()}  # noqa: PTH100  # as below
-        self._roots = sorted(given.items(), key=lambda item: -len(item[1]))
+        self.reused, self.encoded = 0, 0
+        self.warned = False
+        self.single_shard = False
+        # The longest first: an id begins with the name of the innermost root. Links are not followed, as in ids.
+        absolute_roots = {name: os.path.abspath(root) for name, root in (roots or {}).items()}  # noqa: PTH100
+        self._roots = sorted(absolute_roots.items(), key=lambda item: -len(item[1]))
         self._groups: dict[str, StoredGroup] = {}
-        self._one_shard = False
         self._checked: tuple[Any, bool] = (None, False)
         self.model = self._open(model)
 
@@ -138,20 +144,20 @@ class EmbeddingStore:
         return str(content["model"])
 
     def serves(self, model: EvaluableModel) -> bool:
-        """Whether the rows are what this model would give now; weights are read again only when they changed."""
+        """Whether the rows are the embeddings of this model as it is now; unchanged weights are not hashed again."""
         version = weights_version(model)
         if version is None or self._checked[0] != version:
             self._checked = (version, model_identity(model) == self.model)
         return self._checked[1]
 
     def group(self, modality: Modality, stage: Stage, *, transform: str = "", amp: str = "") -> "StoredGroup":
-        """The rows of one kind; there may be none.
+        """The group of rows of one kind, possibly empty.
 
         Args:
-            modality: Of what.
-            stage: Of the model.
-            transform: How images were made the model's size, as its ``repr`` says it.
-            amp: Precision of the encoders, empty = as they are.
+            modality: Images or texts.
+            stage: Stage of the model.
+            transform: ``repr`` of the transform of images to the model's size.
+            amp: Precision of the encoders under autocast; empty = without autocast.
         """
         one_of("modality", modality, Modality)
         one_of("stage", stage, Stage)
@@ -163,37 +169,32 @@ class EmbeddingStore:
         return self._groups[name]
 
     def groups(self) -> list["StoredGroup"]:
-        """Those on the disk, in the order of their names."""
+        """The groups on the disk, in the order of their names."""
         for file in sorted(self.folder.glob(f"*/{GROUP_FILE}")):
             meta = read_json(file, ("modality", "stage", "transform", "amp"))
             self._groups.setdefault(file.parent.name, StoredGroup(self, file.parent, meta))
         return [self._groups[name] for name in sorted(self._groups)]
 
     @contextmanager
-    def one_shard(self, name: str, *, about: Mapping[str, Any]) -> Iterator[None]:
-        """All that is encoded inside becomes one shard, whatever is there already; nothing when it fails.
+    def one_shard(self, name: str, *, source: Mapping[str, Any]) -> Iterator[None]:
+        """Write all rows that are added inside as one shard, whatever is stored already; nothing after an error.
 
         Args:
-            name: Of the shard in its group.
-            about: What is written down with it, as ``source``.
+            name: Name of the shard in its group.
+            source: Stored with it: where its rows come from.
         """
-        self._one_shard = True
+        self.single_shard = True
         try:
             yield
             for group in self._groups.values():
-                group.write_shard(name, about=about)
+                group.write_shard(name, source=source)
         finally:
-            self._one_shard = False
+            self.single_shard = False
             for group in self._groups.values():
-                group.forget()
-
-    @property
-    def adds_up(self) -> bool:
-        """Whether what is there is taken, and new shards are written as rows come in."""
-        return not self._one_shard
+                group.discard_pending()
 
     def portable(self, image_id: str) -> str:
-        """An image's id as it is kept: below the name of a root, or of the file system; addresses as they are."""
+        """An image's id as it is stored: relative to a named root, else an absolute path; URLs as they are."""
         path, separator, inside = absolute(image_id).partition(INSIDE)
         for name, root in self._roots:
             if path.startswith(root.rstrip(os.sep) + os.sep):
@@ -213,34 +214,34 @@ class StoredGroup:
     """Rows of one modality, stage, transform and precision.
 
     Args:
-        store: What it is part of.
-        folder: Of its shards.
-        meta: What its rows are.
+        store: The store it is part of.
+        folder: Folder of its shards.
+        meta: Modality, stage, transform and precision of its rows.
     """
 
     store: EmbeddingStore
     folder: Path
     meta: dict[str, Any]
     _shards: list[_Shard] = field(default_factory=list)
-    _known: set[str] = field(default_factory=set)
-    _by_id: dict[str, tuple[Stamp | None, Place | Broken]] = field(default_factory=dict)
+    _listed: set[str] = field(default_factory=set)
+    _by_id: dict[str, tuple[Stamp | None, Place | Unreadable]] = field(default_factory=dict)
     _by_digest: dict[str, Place] = field(default_factory=dict)
     _new: list[tuple[Entry, Tensor]] = field(default_factory=list)
     _broken: list[tuple[Entry, str]] = field(default_factory=list)
     _flushed: float = field(default_factory=time.monotonic)
 
     def refresh(self) -> None:
-        """Learn of the shards that have come since.
+        """Read the lists of the shards that were written since the last call, by any process.
 
         Raises:
-            DataError: for one that cannot be read.
+            DataError: for a shard that cannot be read.
         """
-        if not self.folder.is_dir() or not self.store.adds_up:
+        if not self.folder.is_dir() or self.store.single_shard:
             return
         for file in sorted(self.folder.glob("*.json")):
-            if file.name == GROUP_FILE or file.name in self._known:
+            if file.name == GROUP_FILE or file.name in self._listed:
                 continue
-            self._known.add(file.name)
+            self._listed.add(file.name)
             content = read_json(file, ("ids", "digests", "sizes", "mtimes_ns", "broken"))
             self._shards.append(_Shard(file.with_suffix(".safetensors"), content["ids"]))
             lists = (content[key] for key in ("ids", "digests", "sizes", "mtimes_ns"))
@@ -252,23 +253,23 @@ class StoredGroup:
                     self._by_id[name] = (stamp_of(size, mtime), place)
             for entry in content["broken"]:
                 stamp = stamp_of(entry["size"], entry["mtime_ns"])
-                self._by_id[entry["id"]] = (stamp, Broken(entry["reason"]))
+                self._by_id[entry["id"]] = (stamp, Unreadable(entry["reason"]))
 
-    def find(self, image_id: str) -> Place | Broken | None:
-        """What the shards known by now say of an image; None = read it, it may yet be known by its digest."""
-        known = self._look_up(image_id) if image_id else None
-        if known is None or not self.store.adds_up:
+    def find(self, image_id: str) -> Place | Unreadable | None:
+        """Place of an image's row in the shards read so far; None = read the image and ask for its digest."""
+        stored = self._look_up(image_id) if image_id else None
+        if stored is None or self.store.single_shard:
             return None
         now = stamp(image_id)
-        return known[1] if now is None or now == known[0] else None
+        return stored[1] if now is None or now == stored[0] else None
 
-    def _look_up(self, image_id: str) -> tuple[Stamp | None, Place | Broken] | None:
-        """By the name of a root, or, for rows that were written without one, by the whole path."""
+    def _look_up(self, image_id: str) -> tuple[Stamp | None, Place | Unreadable] | None:
+        """By the id relative to a root, or, for rows that were written without that root, by the absolute path."""
         return self._by_id.get(self.store.portable(image_id)) or self._by_id.get(absolute(image_id))
 
     def find_digest(self, digest: str) -> Place | None:
-        """Where the row of what the model sees is; of the shards known by now."""
-        return self._by_digest.get(digest) if self.store.adds_up else None
+        """Place of the row with this digest in the shards read so far."""
+        return self._by_digest.get(digest) if not self.store.single_shard else None
 
     def rows(self, places: Sequence[Place]) -> Tensor:
         """Rows at N >= 1 places, (N, D).
@@ -289,11 +290,11 @@ class StoredGroup:
             raise ValueError("places: got none; expected at least one.")
         return result
 
-    def everything(self) -> tuple[list[str], Tensor]:
-        """Ids and rows (N, D) of all there is, shard by shard in the order of their names; each image once.
+    def all_rows(self) -> tuple[list[str], Tensor]:
+        """Ids and rows (N, D) of the whole group, shards in the order of their names; each image once.
 
         Raises:
-            DataError: when there is nothing, or a shard cannot be read.
+            DataError: when there are no rows, or a shard cannot be read.
         """
         self.refresh()
         filled = [i for i, shard in enumerate(self._shards) if shard.ids]
@@ -305,24 +306,23 @@ class StoredGroup:
         ids: list[str] = []
         blocks: list[Tensor] = []
         for i in filled:
-            kept = [
-                row for row, name in enumerate(self._shards[i].ids) if self._is_current(name, Place(i, row))
-            ]
-            ids += [self._shards[i].ids[row] for row in kept]
-            blocks.append(self._tensor(i, "rows")[kept])
+            names = self._shards[i].ids
+            current = [row for row, name in enumerate(names) if self._is_current(name, Place(i, row))]
+            ids += [names[row] for row in current]
+            blocks.append(self._tensor(i, "rows")[current])
         return ids, torch.cat(blocks)
 
     def _is_current(self, name: str, place: Place) -> bool:
-        """Whether no later row is of the same image."""
-        known = self._by_id.get(name)
-        return known is None or known[1] == place
+        """Whether no later row replaces this one of the same image."""
+        stored = self._by_id.get(name)
+        return stored is None or stored[1] == place
 
     def thumbnail(self, image_id: str) -> bytes | None:
-        """JPEG of an image, None where none was kept; the id as kept or as its source says it."""
-        known = self._by_id.get(image_id) or self._look_up(image_id)
-        if known is None or isinstance(known[1], Broken):
+        """JPEG of an image, None without one; by the stored id or the one its source gives."""
+        stored = self._by_id.get(image_id) or self._look_up(image_id)
+        if stored is None or isinstance(stored[1], Unreadable):
             return None
-        shard, row = known[1]
+        shard, row = stored[1]
         with safe_open(self._shards[shard].path, framework="pt") as file:
             if "thumbnail_ends" not in file.keys():  # noqa: SIM118  # no mapping
                 return None
@@ -331,42 +331,42 @@ class StoredGroup:
         return bytes(data.numpy()) or None
 
     def add(self, entry: Entry, row: Tensor) -> None:
-        """Add a row (D,); it is on the disk after some thousand of them, some time, or :meth:`flush`."""
+        """Add a row (D,). Rows are written after 4096 of them, after two minutes, and by :meth:`flush`."""
         self._new.append((entry, row))
         if len(self._new) >= _ROWS_PER_SHARD or time.monotonic() - self._flushed > _SECONDS_PER_SHARD:
             self.flush()
 
-    def add_broken(self, entry: Entry, reason: str) -> None:
-        """Remember an image with an id that cannot be read, until its file changes."""
+    def add_unreadable(self, entry: Entry, reason: str) -> None:
+        """Store that an image with an id cannot be read; this holds until its file changes."""
         if entry.id:
             self._broken.append((entry, reason))
 
     def flush(self) -> None:
-        """Write what has been added as a shard under a name that nobody else has.
+        """Write the pending rows as a shard under a new, unique name.
 
         Raises:
             DataError: when the folder cannot be written to.
         """
-        if self.store.adds_up and (self._new or self._broken):
+        if not self.store.single_shard and (self._new or self._broken):
             self.write_shard(uuid.uuid4().hex)
         self._flushed = time.monotonic()
 
-    def forget(self) -> None:
-        """Drop what has been added and is not written."""
+    def discard_pending(self) -> None:
+        """Drop the rows that were added and are not written."""
         self._new, self._broken = [], []
 
-    def added(self) -> tuple[list[Entry], Tensor]:
-        """What has been added and is not written, rows (N, D). Raises ValueError when that is nothing."""
+    def pending(self) -> tuple[list[Entry], Tensor]:
+        """Entries and rows (N, D) that were added and are not written. Raises ValueError without any."""
         if not self._new:
-            raise ValueError("added: nothing; expected at least one row.")
+            raise ValueError("pending: no rows; expected at least one.")
         return [entry for entry, _ in self._new], torch.stack([row for _, row in self._new])
 
-    def write_shard(self, name: str, *, about: Mapping[str, Any] | None = None) -> None:
-        """Write what has been added, if there is any, as the shard of this name.
+    def write_shard(self, name: str, *, source: Mapping[str, Any] | None = None) -> None:
+        """Write the pending rows, if there are any, as the shard of this name.
 
         Args:
-            name: Of the shard.
-            about: Written down with it.
+            name: Name of the shard.
+            source: Stored with it: where its rows come from.
 
         Raises:
             DataError: when the folder cannot be written to.
@@ -403,13 +403,13 @@ class StoredGroup:
                 **self.meta,
                 "ids": [self.store.portable(e.id) if e.id and is_image else e.id for e in entries],
                 "digests": [entry.digest for entry in entries],
-                "sizes": [found["size"] for found in stamps],
-                "mtimes_ns": [found["mtime_ns"] for found in stamps],
+                "sizes": [stamp["size"] for stamp in stamps],
+                "mtimes_ns": [stamp["mtime_ns"] for stamp in stamps],
                 "broken": broken,
-                "source": dict(about or {}),
+                "source": dict(source or {}),
             },
         )
-        self.forget()
+        self.discard_pending()
 
     def _tensor(self, shard: int, name: str) -> Tensor:
         path = self._shards[shard].path

@@ -45,7 +45,7 @@ def test_a_second_run_needs_no_images(
         assert results[0]["items"] == results[1]["items"] == results[2]["items"]
     groups = {group.folder.name.rpartition("-")[0]: group for group in EmbeddingStore(kept).groups()}
     assert set(groups) == {"image-embeddings", "text-embeddings", "text-features"}
-    ids, rows = groups["image-embeddings"].everything()
+    ids, rows = groups["image-embeddings"].all_rows()
     assert len(ids) == len(rows) and groups["image-embeddings"].thumbnail(ids[0])
     assert second["provenance"]["config"] == first["provenance"]["config"]
     # The results of a run are as good with a store as without: nothing is measured again.
@@ -119,6 +119,6 @@ def test_torchrun_measures_the_same(checkpoint: Path, tmp_path: Path) -> None:
     _, rows = (
         EmbeddingStore(tmp_path / "kept")
         .group("image", "embeddings", transform="Squeeze(size=32)")
-        .everything()
+        .all_rows()
     )
     assert len(rows) == 2 and bool(torch.isfinite(rows).all())

@@ -37,7 +37,7 @@ def test_shards_then_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture
     assert run(tmp_path, *given, "--thumbnails", "16") == 0
     assert "3 embeddings in 2 of 2 shards" in capsys.readouterr().out
     (group,) = EmbeddingStore(tmp_path / "out").groups()
-    ids, rows = group.everything()
+    ids, rows = group.all_rows()
     assert ids == [f"{tmp_path}/00.tar::a", f"{tmp_path}/00.tar::b", f"{tmp_path}/01.tar::a"]
     assert tuple(rows.shape) == (3, 8) and group.thumbnail(ids[2])
     assert group.meta["transform"] == "ResizeCenterCrop(size=32)"
@@ -103,7 +103,7 @@ def test_torchrun_shares_the_shards(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "2 of 2 shards" in done.stdout and "1 of 1 shards" in done.stdout
     (group,) = EmbeddingStore(tmp_path / "out").groups()
-    assert len(group.everything()[0]) == 3
+    assert len(group.all_rows()[0]) == 3
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "parquet"])
@@ -119,4 +119,4 @@ def test_names_that_are_not_utf8(kind: str, tmp_path: Path, capsys: pytest.Captu
     assert "1 embeddings in 1 of 1 shards" in shown.out and "\x1b" not in shown.out + shown.err
     if kind == "safetensors":
         (group,) = EmbeddingStore(tmp_path / "out").groups()
-        assert group.everything()[0] == [str(folder / os.fsdecode(b"\xe9.png"))]
+        assert group.all_rows()[0] == [str(folder / os.fsdecode(b"\xe9.png"))]

@@ -133,7 +133,7 @@ def test_kept_embeddings_are_used(tmp_path: Path, photos: Path) -> None:
     assert run(rank_by_root.main, tmp_path, "--input", str(photos), "--save-embeddings", kept) == 0
     first = result(tmp_path, "photos")
     (group,) = EmbeddingStore(kept).groups()
-    assert len(group.everything()[0]) == 4
+    assert len(group.all_rows()[0]) == 4
     assert run(rank_by_root.main, tmp_path, "--input", str(photos), "--embeddings", kept) == 0
     assert result(tmp_path, "photos")["items"] == first["items"]
     assert run(rank_by_root.main, tmp_path, "--input", str(photos), "--embeddings", kept, kind="clip") == 1

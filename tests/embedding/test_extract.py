@@ -47,7 +47,7 @@ def test_tars_become_a_store_that_evaluation_reads(tmp_path: Path) -> None:
         "0.safetensors",
         "1.safetensors",
     ]
-    ids, rows = group.everything()
+    ids, rows = group.all_rows()
     assert ids == [f"{places[0]}::a", f"{places[0]}::b", f"{places[1]}::a", f"{places[1]}::c"]
     assert rows.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]]
     counts = model.counts
@@ -67,11 +67,11 @@ def test_what_is_done_stays_and_what_changed_is_done_again(tmp_path: Path) -> No
     paths = [image(tmp_path / f"{i}.png", color) for i, color in enumerate((RED, GREEN))]
     shards = [InputShard(f"{i}", [str(p)], images=lambda p=p: FileImages([p])) for i, p in enumerate(paths)]  # type: ignore[misc]
     assert [shard.rows for shard in go(model, shards, tmp_path / "out")] == [1, 1]
-    assert [shard.kept for shard in go(model, shards, tmp_path / "out")] == [True, True]
+    assert [shard.existed for shard in go(model, shards, tmp_path / "out")] == [True, True]
     assert model.counts == (2, 0)
     image(paths[1], BLUE, size=(20, 20))
-    assert [shard.kept for shard in go(model, shards, tmp_path / "out")] == [True, False]
-    assert EmbeddingStore(tmp_path / "out").groups()[0].everything()[1].tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert [shard.existed for shard in go(model, shards, tmp_path / "out")] == [True, False]
+    assert EmbeddingStore(tmp_path / "out").groups()[0].all_rows()[1].tolist() == [[1, 0, 0], [0, 0, 1]]
 
 
 def test_a_shard_that_fails_stops_no_other_and_leaves_nothing(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_every_text_has_a_row_under_its_id(tmp_path: Path) -> None:
     assert go(FakeModule(), [shard], tmp_path / "out", stage="features") == [Extracted("captions", rows=3)]
     group = EmbeddingStore(tmp_path / "out").groups()[0]
     assert group.meta == {"modality": "text", "stage": "features", "transform": "", "amp": ""}
-    ids, rows = group.everything()
+    ids, rows = group.all_rows()
     assert ids == ["7", "8", "9"] and rows.tolist() == [[1, 0, 0], [0, 0, 1], [1, 0, 0]]
 
 
@@ -121,7 +121,7 @@ def test_parquet_holds_ids_and_embeddings(tmp_path: Path) -> None:
     shard = InputShard("captions", [], texts=lambda: Texts(["red", "blue"], ["7", "8"]))
     for kept in (False, True):
         (done,) = go(FakeModule(), [shard], tmp_path / "out", fmt="parquet")
-        assert done.kept == kept and not done.error
+        assert done.existed == kept and not done.error
     table = parquet.read_table(next((tmp_path / "out").glob("*/captions.parquet")))
     assert table.to_pydict() == {"id": ["7", "8"], "embedding": [[1, 0, 0], [0, 0, 1]]}
     assert json.loads(table.schema.metadata[b"hypvl"])["modality"] == "text"

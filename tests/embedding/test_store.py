@@ -61,7 +61,7 @@ def test_images_are_encoded_once_and_then_need_not_be_there(tmp_path: Path) -> N
     assert model.counts == (10, 0)  # nothing new
     assert torch.equal(again.embeddings, expected.embeddings)
     assert again.indices.tolist() == [0, 1, 2, 3, 4] and again.bad == []
-    assert (store.taken, store.encoded) == (5, 0)
+    assert (store.reused, store.encoded) == (5, 0)
 
 
 def test_a_part_is_taken_the_rest_encoded_in_its_place(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_part_is_taken_the_rest_encoded_in_its_place(tmp_path: Path) -> None:
     found = run(model, images, half)
     assert torch.equal(found.embeddings, run(model, images, None).embeddings)
     # 1 and 3 by their ids; 4 looks like 1 to the model, and 0 like 3.
-    assert (half.taken, half.encoded) == (4, 1)
+    assert (half.reused, half.encoded) == (4, 1)
     assert len(list((tmp_path / "store").glob("*/*.safetensors"))) == 1  # reading adds nothing
 
 
@@ -186,9 +186,9 @@ def test_texts_are_known_by_their_tokens(tmp_path: Path) -> None:
     for taken in (0, 5):
         found = encode_texts(model, texts, tokenizer=FakeTokenizer(), encoding=encoding(store))
         assert torch.equal(found, expected)
-        assert store.taken == taken
+        assert store.reused == taken
     assert model.counts == (0, 5 + 3)  # each once: the fake tokenizer knows colours alone
-    ids, rows = store.groups()[0].everything()
+    ids, rows = store.groups()[0].all_rows()
     assert ids == ["red", "a green thing", "blue"] and rows.tolist() == expected[[0, 1, 3]].tolist()
     assert text_digest([5, 0, 7, 0, 0]) == text_digest([5, 0, 7]) != text_digest([5, 7])
 
@@ -208,7 +208,7 @@ def test_another_model_is_refused_and_a_changed_one_leaves_the_store_alone(tmp_p
         assert run(model, images, store).embeddings[0].tolist() == [3.0, 0.0, 0.0]
     finally:
         logger.remove(sink)
-    assert "is left alone" in said[0]
+    assert "not used" in said[0]
 
 
 def test_wrappers_encode_for_themselves(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_killed_run_keeps_its_shards_and_half_shards_do_not_count(
     store = open_store(tmp_path / "store", model)
     found = run(model, FileImages(paths), store)
     assert found.embeddings[:, 0].tolist() == pytest.approx([10 * i / 255 for i in range(7)])
-    assert (store.taken, store.encoded) == (2, 5)
+    assert (store.reused, store.encoded) == (2, 5)
 
 
 def test_files_that_are_something_else(tmp_path: Path) -> None:

@@ -78,6 +78,6 @@ def test_the_store_of_the_context_is_read_and_written(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path / "stored", model=model_identity(model), mode="write")
     plain = evaluator(model)
     assert evaluator(model, EvaluationContext(store=store)) == plain
-    assert (store.taken, store.encoded) == (0, 2)  # an image and a text
+    assert (store.reused, store.encoded) == (0, 2)  # an image and a text
     assert evaluator(model, EvaluationContext(store=store)) == plain
-    assert (store.taken, store.encoded) == (2, 2)
+    assert (store.reused, store.encoded) == (2, 2)
