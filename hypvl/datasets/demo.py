@@ -1,10 +1,17 @@
 """Readers of the demo's data, which scripts/make_demo_data.py writes."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from hypvl.allowlist import configurable
 from hypvl.datasets.catalog.entries import check_name
 from hypvl.datasets.classification.folders import ImageFolderSet
+from hypvl.datasets.composition.choices import Choice, Choices
 from hypvl.datasets.files import read_json, require_folder
 from hypvl.datasets.hierarchy.boxes import BoxedImages, _from_entries
 from hypvl.datasets.hierarchy.caption_chains import CaptionChains
@@ -12,8 +19,8 @@ from hypvl.datasets.images import FileImages
 from hypvl.datasets.retrieval.captioned import CaptionedImages
 from hypvl.datasets.retrieval.table import jsonl
 from hypvl.errors import DataError, MissingDataError
-from hypvl.io.json_text import parse_json
 
+_MAKE_IT = "make it with scripts/make_demo_data.py"
 #: Names that :func:`demo_classification_set` takes: the folders that scripts/make_demo_data.py writes.
 DEMO_CLASSIFICATION_SETS: tuple[str, ...] = (
     "digits", "scenes_color_seen", "scenes_color_heldout", "scenes_shape_seen", "scenes_shape_heldout",
@@ -61,6 +68,40 @@ def demo_retrieval_set(*, root: str | Path = "./datasets/demo") -> CaptionedImag
     return jsonl(folder / "scenes.jsonl")
 
 
+def read_demo(path: Path, key: str, kind: type = list) -> Any:
+    """An entry of one of the demo's JSON files.
+
+    Args:
+        path: The file.
+        key: Of the entry.
+        kind: What the entry is; not an empty one.
+
+    Raises:
+        MissingDataError: when the file is not there.
+        DataError: when it is built differently.
+    """
+    if not path.is_file():
+        raise MissingDataError(f"{path}: is not there; {_MAKE_IT}.")
+    try:
+        content = read_json(path)
+    except DataError as error:
+        raise DataError(f"{str(error).rstrip('.')}; {_MAKE_IT}.") from error
+    value = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(value, kind) or not value:
+        raise DataError(f'{path}: has no {{"{key}": ...}} with entries; {_MAKE_IT}.')
+    return value
+
+
+@contextmanager
+def _scenes(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """The scenes of ``hierarchy.json``; what a scene lacks inside is a DataError."""
+    scenes = read_demo(path, "scenes")
+    try:
+        yield scenes
+    except (KeyError, TypeError, IndexError) as error:
+        raise DataError(f"{path}: a scene without {error}; {_MAKE_IT}.") from error
+
+
 @configurable("evaluate")
 def demo_boxes(root: str | Path = "./datasets/demo") -> BoxedImages:
     """The demo's test scenes of two objects, with their boxes and phrases.
@@ -70,13 +111,8 @@ def demo_boxes(root: str | Path = "./datasets/demo") -> BoxedImages:
         DataError: when the file is built differently.
     """
     path = Path(root) / "eval" / "hierarchy.json"
-    if not path.is_file():
-        raise MissingDataError(f"{path}: is not there; make it with scripts/make_demo_data.py.")
-    content = read_json(path)
-    try:
-        entries = [scene for scene in content["scenes"] if len(scene["boxes"]) > 1]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: lacks {error}; make it with scripts/make_demo_data.py.") from error
+    with _scenes(path) as scenes:
+        entries = [scene for scene in scenes if len(scene["boxes"]) > 1]
     return _from_entries(path, entries, None)
 
 
@@ -89,14 +125,107 @@ def demo_chains(root: str | Path = "./datasets/demo") -> CaptionChains:
         DataError: when the file is built differently.
     """
     path = Path(root) / "eval" / "hierarchy.json"
-    if not path.is_file():
-        raise MissingDataError(f"{path}: is not there; make it with scripts/make_demo_data.py.")
-    try:
-        scenes = parse_json(path.read_text(encoding="utf-8"))["scenes"]
+    with _scenes(path) as scenes:
         names = [str(scene["image"]) for scene in scenes]
         chains = [[str(text) for text in scene["chain"]] for scene in scenes]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: cannot be read as scenes with chains ({error}); make it with scripts/make_demo_data.py."
-        ) from error
     return CaptionChains(FileImages([path.parent / name for name in names]), chains, keys=names)
+
+
+@configurable("evaluate")
+def demo_choices(hierarchy: str | Path) -> Choices:
+    """The demo's test scenes with their hard negatives.
+
+    Args:
+        hierarchy: ``datasets/demo/eval/hierarchy.json``: ``{"scenes": [{"image", "caption", "negatives":
+            [{"type", "text"}]}, ...]}``, images relative to the file.
+
+    Raises:
+        MissingDataError: when the file is not there.
+        DataError: when it is built differently.
+    """
+    path = Path(hierarchy)
+    with _scenes(path) as scenes:
+        choices = [
+            Choice(image, scene["caption"], (negative["text"],), negative["type"])
+            for image, scene in enumerate(scenes)
+            for negative in scene["negatives"]
+        ]
+        names = [str(scene["image"]) for scene in scenes]
+    return Choices(FileImages([path.parent / name for name in names]), choices, [Path(n).stem for n in names])
+
+
+@dataclass(frozen=True)
+class LeveledScenes:
+    """Scenes and a pool of texts that have levels, 1 = the most general.
+
+    Attributes:
+        images: The scenes.
+        keys: Name of each scene.
+        true_texts: Of each scene, the texts that are true of it.
+        levels: Level of each text of the pool.
+    """
+
+    images: FileImages
+    keys: list[str]
+    true_texts: list[frozenset[str]]
+    levels: dict[str, int]
+
+
+def leveled_scenes(hierarchy: str | Path, levels: str | Path, *, limit: int) -> LeveledScenes:
+    """At most ``limit`` scenes, evenly spread over ``hierarchy.json``, and the pool of ``levels`` (JSON).
+
+    Raises:
+        MissingDataError: when a file is not there.
+        DataError: when it is built differently.
+    """
+    path = Path(hierarchy)
+    level_of = read_demo(Path(levels), "levels", dict)
+    wrong = next((text for text, n in level_of.items() if not isinstance(n, int) or n < 1), None)
+    if wrong is not None:
+        raise DataError(f"{levels}: the level of {wrong!r} is {level_of[wrong]!r}; expected 1, 2, ...")
+    with _scenes(path) as scenes:
+        count = min(limit, len(scenes))
+        chosen = [scenes[i * len(scenes) // count] for i in range(count)]
+        places = [path.parent / scene["image"] for scene in chosen]
+        true_texts = [
+            frozenset(
+                [
+                    *scene["chain"],
+                    *(caption["text"] for caption in scene["captions"]),
+                    *(box["phrase"] for box in scene["boxes"]),
+                ]
+            )
+            for scene in chosen
+        ]
+    return LeveledScenes(FileImages(places), [place.stem for place in places], true_texts, level_of)
+
+
+@configurable("evaluate")
+class DemoObjects:
+    """The demo's one-object test scenes, labelled with colour and shape together ("a red circle").
+
+    Args:
+        root: What scripts/make_demo_data.py wrote.
+
+    Raises:
+        MissingDataError: when it has not been made.
+        DataError: when it is built differently.
+    """
+
+    def __init__(self, root: str | Path = "./datasets/demo") -> None:
+        path = Path(root) / "eval" / "hierarchy.json"
+        with _scenes(path) as scenes:
+            single = [scene for scene in scenes if str(scene["kind"]).startswith("single")]
+            self.keys: Sequence[str] = [Path(scene["image"]).stem for scene in single]
+            self._images = FileImages([path.parent / scene["image"] for scene in single])
+            names = [str(scene["chain"][2]) for scene in single]  # level 3: colour and shape
+        self.classes: Sequence[str] = sorted(set(names))
+        self.prompts = {name: [f"this is {name}", f"{name} on paper"] for name in self.classes}
+        self.labels: Sequence[int] = [self.classes.index(name) for name in names]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """(uint8 (3, h, w), label); raises DataError for an image that cannot be read."""
+        return self._images[index], self.labels[index]

@@ -14,6 +14,7 @@ from hypvl.embedding.protocol import EvaluableModel, check_embeddings, evaluatin
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.geometry.cones import Cones
+from hypvl.metrics.chains import order_hits
 
 
 @configurable("evaluate")
@@ -168,9 +169,7 @@ class BoxOrder(Evaluator):
         order = audit.radial_order(
             general, specific, generator=torch.Generator().manual_seed(0), rounds=self.rounds
         )
-        samples[name] = (
-            100.0 * (general < specific).double() + 50.0 * (general == specific).double()
-        ).tolist()
+        samples[name] = order_hits(general, specific)
         for key, value in order.items():
             metrics[name + key.removeprefix("auc")] = 100.0 * value
         metrics[name] = sum(samples[name]) / len(samples[name])

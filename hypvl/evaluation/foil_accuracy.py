@@ -3,20 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from math import fsum
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from hypvl.allowlist import configurable
 from hypvl.data.transforms import ResizeCenterCrop
-from hypvl.datasets.composition.choices import Choice, Choices, ChoiceSet
-from hypvl.datasets.images import FileImages
+from hypvl.datasets.composition.choices import ChoiceSet
 from hypvl.datasets.protocol import check_set
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel
 from hypvl.embedding.search import pair_scores
-from hypvl.errors import DataError, MissingDataError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
-from hypvl.io.json_text import parse_json
 from hypvl.metrics.choices import Scored, auroc, choice_chance, choice_hits, detection
 
 Extra = Literal["auroc", "threshold"]
@@ -220,34 +216,3 @@ def _auroc(scored: Sequence[Scored]) -> dict[str, float]:
     if not found:
         return {}
     return {"auroc": auroc([one[0] for one in found], [foil for one in found for foil in one[1]])}
-
-
-@configurable("evaluate")
-def demo_choices(hierarchy: str | Path) -> Choices:
-    """The demo's test scenes with their hard negatives.
-
-    Args:
-        hierarchy: ``datasets/demo/eval/hierarchy.json``: ``{"scenes": [{"image", "caption", "negatives":
-            [{"type", "text"}]}, ...]}``, images relative to the file.
-
-    Raises:
-        MissingDataError: when the file is not there.
-        DataError: when it is built differently.
-    """
-    path = Path(hierarchy)
-    try:
-        scenes: list[dict[str, Any]] = parse_json(path.read_text())["scenes"]
-        choices = [
-            Choice(image, scene["caption"], (negative["text"],), negative["type"])
-            for image, scene in enumerate(scenes)
-            for negative in scene["negatives"]
-        ]
-        names = [str(scene["image"]) for scene in scenes]
-    except FileNotFoundError as error:
-        raise MissingDataError(f"{path}: is not there; make it with scripts/make_demo_data.py.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: cannot be read as scenes with negatives ({error}); make it with "
-            "scripts/make_demo_data.py."
-        ) from error
-    return Choices(FileImages([path.parent / name for name in names]), choices, [Path(n).stem for n in names])

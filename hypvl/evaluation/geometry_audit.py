@@ -17,6 +17,7 @@ from hypvl.embedding.search import search
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.euclidean import Euclidean
+from hypvl.metrics.chains import order_hits
 
 
 @configurable("evaluate")
@@ -89,7 +90,7 @@ class GeometryAudit(Evaluator):
         for modality in ("image", "text"):
             found[f"effective_rank_{modality}_share"] = 100.0 * found[f"effective_rank_{modality}"] / most
         found["flat_top1_agreement"] = sum(agreement) / len(agreement)
-        order = [100.0 if t < i else 50.0 if t == i else 0.0 for i, t in zip(*_lists(radii), strict=True)]
+        order = order_hits(radii[1], radii[0])
         verdict = interpret(found)
         return EvaluationResult(
             metrics=found,
@@ -143,10 +144,6 @@ def spread(count: int, most: int) -> Tensor:
     """Positions of at most ``most`` of ``count`` items, evenly spread: int64."""
     few = min(count, most)
     return torch.arange(few) * count // few
-
-
-def _lists(radii: list[Tensor]) -> tuple[list[float], list[float]]:
-    return radii[0].tolist(), radii[1].tolist()
 
 
 def _at_bound(geometry: Geometry) -> dict[str, float]:

@@ -4,18 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from hypvl.allowlist import configurable
 from hypvl.datasets.hierarchy.is_a import read_is_a, read_words
-from hypvl.datasets.images import FileImages
 from hypvl.datasets.protocol import ClassificationSet
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel
-from hypvl.errors import DataError, MissingDataError
+from hypvl.errors import DataError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.evaluation.zero_shot import ZeroShotClassification
-from hypvl.io.json_text import parse_json
 from hypvl.metrics import hierarchy
 
 
@@ -137,44 +133,3 @@ def _nodes(
                     "same folder as the data set."
                 )
     return [str(node) for node in nodes]
-
-
-@configurable("evaluate")
-class DemoObjects:
-    """The demo's one-object test scenes, labelled with colour and shape together ("a red circle").
-
-    Args:
-        root: What scripts/make_demo_data.py wrote.
-
-    Raises:
-        MissingDataError: when it has not been made.
-        DataError: when it is built differently.
-    """
-
-    def __init__(self, root: str | Path = "./datasets/demo") -> None:
-        path = Path(root) / "eval" / "hierarchy.json"
-        try:
-            scenes = [
-                s for s in parse_json(path.read_text())["scenes"] if str(s["kind"]).startswith("single")
-            ]
-            self.keys: Sequence[str] = [Path(s["image"]).stem for s in scenes]
-            self._images = FileImages([path.parent / s["image"] for s in scenes])
-            names = [str(s["chain"][2]) for s in scenes]  # level 3: colour and shape
-        except FileNotFoundError as error:
-            raise MissingDataError(
-                f"{path}: is not there; make it with scripts/make_demo_data.py."
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise DataError(
-                f"{path}: cannot be read as scenes ({error}); make it with scripts/make_demo_data.py."
-            ) from error
-        self.classes: Sequence[str] = sorted(set(names))
-        self.prompts = {name: [f"this is {name}", f"{name} on paper"] for name in self.classes}
-        self.labels: Sequence[int] = [self.classes.index(name) for name in names]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """(uint8 (3, h, w), label); raises DataError for an image that cannot be read."""
-        return self._images[index], self.labels[index]

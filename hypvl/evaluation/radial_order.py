@@ -11,6 +11,7 @@ from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.pairs import encode_pairs
 from hypvl.embedding.protocol import EvaluableModel, evaluating
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
+from hypvl.metrics.chains import order_hits
 
 
 @configurable("evaluate")
@@ -67,13 +68,13 @@ class RadialOrder(Evaluator):
         order = audit.radial_order(
             texts, images, generator=torch.Generator().manual_seed(self.seed), rounds=self.rounds
         )
-        each = (100.0 * (texts < images).double() + 50.0 * (texts == images).double()).tolist()
+        hits = order_hits(texts, images)
         metrics = {name: 100.0 * value for name, value in order.items()}
-        metrics["auc"] = sum(each) / len(each)
+        metrics["auc"] = sum(hits) / len(hits)
         metrics["auc_above_null"] = metrics["auc"] - metrics["auc_null"]
         return EvaluationResult(
             metrics=metrics,
             items={"key": pairs.keys, "text_radius": texts.tolist(), "image_radius": images.tolist()},
             meta={**pairs.meta, "rounds": self.rounds, "seed": self.seed},
-            samples={"auc": each},
+            samples={"auc": hits},
         )

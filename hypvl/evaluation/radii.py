@@ -1,5 +1,6 @@
 """How far from the root images and their captions lie: general things should lie nearer."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from hypvl.embedding.protocol import EvaluableModel, check_embeddings, evaluatin
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.evaluation.traversal import find_root, radius
+from hypvl.metrics.chains import order_hits
 
 
 @configurable("evaluate")
@@ -49,21 +51,20 @@ class EmbeddingRadii(Evaluator):
             radii = radius(model.geometry, both, root=root).double().cpu()
         image_radii, text_radii = radii.split([len(images.embeddings), len(texts)])
         image_radius = dict(zip(images.indices.tolist(), image_radii.tolist(), strict=True))
-        pairs = [
-            (float(text), image_radius[image])
-            for text, image in zip(text_radii.tolist(), data.caption_image, strict=True)
-            if image in image_radius
-        ]
-        if not pairs:
+        of_pair = torch.tensor(
+            [image_radius.get(image, math.nan) for image in data.caption_image], dtype=torch.float64
+        )
+        readable = ~of_pair.isnan()
+        if not bool(readable.any()):
             raise DataError("radii: no caption has an image that can be read; expected at least one pair.")
-        nearer = [100.0 if text < image else 50.0 if text == image else 0.0 for text, image in pairs]
+        hits = order_hits(text_radii[readable], of_pair[readable])
         return EvaluationResult(
             metrics={
                 "image_radius": float(image_radii.mean()),
                 "image_radius_std": float(image_radii.std(correction=0)),
                 "text_radius": float(text_radii.mean()),
                 "text_radius_std": float(text_radii.std(correction=0)),
-                "text_nearer_root_share": sum(nearer) / len(nearer),
+                "text_nearer_root_share": sum(hits) / len(hits),
                 "text_nearer_root_share_chance": 50.0,
             },
             items={
@@ -79,6 +80,6 @@ class EmbeddingRadii(Evaluator):
             samples={
                 "image_radius": image_radii.tolist(),
                 "text_radius": text_radii.tolist(),
-                "text_nearer_root_share": nearer,
+                "text_nearer_root_share": hits,
             },
         )

@@ -2,17 +2,16 @@
 
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.data.transforms import ResizeCenterCrop
-from hypvl.datasets.images import FileImages
+from hypvl.datasets.demo import leveled_scenes
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel, evaluating
-from hypvl.errors import DataError, MissingDataError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.evaluation.traversal import (
     ROOT_NAME,
@@ -22,7 +21,6 @@ from hypvl.evaluation.traversal import (
     radius,
     traverse,
 )
-from hypvl.io.json_text import parse_json
 
 
 @configurable("evaluate")
@@ -66,26 +64,14 @@ class TraversalLevels(Evaluator):
         one_of("entailment", self.entailment, Entailment)
         if self.limit < 1:
             raise ValueError(f"limit: got {self.limit}; expected at least 1 scene.")
-        file = Path(self.hierarchy)
-        self._levels = _read_levels(Path(self.levels))
-        scenes = _read(file, "scenes", list)
-        count = min(self.limit, len(scenes))
-        chosen = [scenes[i * len(scenes) // count] for i in range(count)]
-        try:
-            self._paths = [file.parent / scene["image"] for scene in chosen]
-            self._true_texts = [_true_texts(scene) for scene in chosen]
-        except (KeyError, TypeError) as error:
-            raise DataError(
-                f"{file}: a scene without {error}; expected image, chain, captions and boxes in each, as "
-                "scripts/make_demo_data.py writes them."
-            ) from error
+        self._scenes = leveled_scenes(self.hierarchy, self.levels, limit=self.limit)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, traverse and count."""
-        names = list(self._levels)
+        names = list(self._scenes.levels)
         texts = encoder.encode_texts(names, label="text pool")
         images = encoder.encode_images(
-            FileImages(self._paths),
+            self._scenes.images,
             transform=ResizeCenterCrop(model.image_size),
             label="scenes",
         )
@@ -106,21 +92,21 @@ class TraversalLevels(Evaluator):
             radii = self._radii(model, keys)
         paths = [walk.path for walk in walks]
         true = [
-            [None if text == ROOT_NAME else text in self._true_texts[i] for text in path]
+            [None if text == ROOT_NAME else text in self._scenes.true_texts[i] for text in path]
             for i, path in zip(images.indices.tolist(), paths, strict=True)
         ]
         judged = [value for row in true for value in row if value is not None]
-        each = [hierarchy_shares([path], self._levels) for path in paths]
+        each = [hierarchy_shares([path], self._scenes.levels) for path in paths]
         return EvaluationResult(
             metrics={
-                **hierarchy_shares(paths, self._levels),
+                **hierarchy_shares(paths, self._scenes.levels),
                 "true_text_share": 100.0 * sum(judged) / max(1, len(judged)),
                 **radii,
             },
             items={
-                "key": [self._paths[i].stem for i in images.indices.tolist()],
+                "key": [self._scenes.keys[i] for i in images.indices.tolist()],
                 "texts": paths,
-                "levels": [[self._levels.get(text) for text in path] for path in paths],
+                "levels": [[self._scenes.levels.get(text) for text in path] for path in paths],
                 "true": true,
             },
             meta={
@@ -137,38 +123,5 @@ class TraversalLevels(Evaluator):
         if model.geometry.root(texts.shape[-1]) is None:
             return {}
         radii = radius(model.geometry, texts).double().cpu()
-        level = torch.tensor(list(self._levels.values()))
+        level = torch.tensor(list(self._scenes.levels.values()))
         return {f"radius_level_{n}": float(radii[level == n].mean()) for n in sorted(set(level.tolist()))}
-
-
-def _true_texts(scene: dict[str, Any]) -> frozenset[str]:
-    """Every text of the file that is true of the scene."""
-    captions = [entry["text"] for entry in scene["captions"]]
-    return frozenset([*scene["chain"], *captions, *(box["phrase"] for box in scene["boxes"])])
-
-
-def _read(path: Path, key: str, kind: type) -> Any:
-    try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MissingDataError(f"{path}: is not there; make it with scripts/make_demo_data.py.") from error
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); make it with scripts/make_demo_data.py."
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); make it with scripts/make_demo_data.py.") from error
-    value = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(value, kind) or not value:
-        raise DataError(
-            f'{path}: has no {{"{key}": ...}} with entries; make it with scripts/make_demo_data.py.'
-        )
-    return value
-
-
-def _read_levels(path: Path) -> dict[str, int]:
-    levels = _read(path, "levels", dict)
-    wrong = next((text for text, level in levels.items() if not isinstance(level, int) or level < 1), None)
-    if wrong is not None:
-        raise DataError(f"{path}: the level of {wrong!r} is {levels[wrong]!r}; expected 1, 2, ...")
-    return levels

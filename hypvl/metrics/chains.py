@@ -33,6 +33,16 @@ def level_tau(radii: Sequence[float]) -> float:
     return sum((far > near) - (far < near) for near, far in pairs) / len(pairs)
 
 
+def order_hits(general: Tensor, specific: Tensor) -> list[float]:
+    """Of each pair 100 where the general one lies nearer the root, 50 for a tie, else 0.
+
+    Args:
+        general: Distances to the root, (N,).
+        specific: Distances to the root, (N,).
+    """
+    return (100.0 * (general < specific).double() + 50.0 * (general == specific).double()).tolist()
+
+
 def along_radii(scores: Tensor, radii: Tensor, *, steps: int = 50) -> list[list[int]]:
     """What each query retrieves while the candidates are let in from the root outwards.
 

@@ -140,28 +140,3 @@ def metrics_to(
         for name, value in zip(NAMES, values, strict=True):
             found[name].append(value)
     return found
-
-
-def pair_metrics(graph: IsA, predicted: str, truth: str) -> dict[str, float]:
-    """:func:`metrics_to` of one prediction."""
-    return {name: values[0] for name, values in metrics_to(graph, truth, [predicted]).items()}
-
-
-def mean_metrics(graph: IsA, predicted: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
-    """Mean of :func:`pair_metrics` over predictions.
-
-    Raises:
-        ValueError: for sequences of different length, or none.
-    """
-    if len(predicted) != len(truth) or not truth:
-        raise ValueError(
-            f"predicted, truth: got {len(predicted)} and {len(truth)}; expected one prediction per truth."
-        )
-    guesses: dict[str, list[str]] = {}
-    for guess, right in zip(predicted, truth, strict=True):
-        guesses.setdefault(right, []).append(guess)
-    totals = dict.fromkeys(NAMES, 0.0)
-    for right, nodes in guesses.items():
-        for name, values in metrics_to(graph, right, nodes).items():
-            totals[name] += sum(values)
-    return {name: total / len(truth) for name, total in totals.items()}

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 
 from hypvl.datasets.composition.choices import Choice, Choices
+from hypvl.datasets.demo import demo_choices
 from hypvl.datasets.images import FileImages
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError, MissingDataError
-from hypvl.evaluation.foil_accuracy import CaptionChoice, demo_choices
+from hypvl.evaluation.foil_accuracy import CaptionChoice
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image
@@ -173,5 +174,5 @@ def test_demo_file_is_read_and_a_broken_one_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"scripts/make_demo_data\.py"):
         demo_choices(tmp_path / "other.json")
     path.write_text(json.dumps({"scenes": [{"image": "scenes/a.png"}]}))
-    with pytest.raises(DataError, match=r"cannot be read as scenes with negatives \('negatives'\)"):
+    with pytest.raises(DataError, match=r"a scene without 'negatives'; make it"):
         demo_choices(path)

@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 
 from hypvl.datasets.classification.folders import ImageFolderSet
+from hypvl.datasets.demo import DemoObjects
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
-from hypvl.evaluation.hierarchical import DemoObjects, HierarchicalClassification
+from hypvl.evaluation.hierarchical import HierarchicalClassification
 from hypvl.evaluation.protocol import Evaluator
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image

@@ -96,8 +96,8 @@ class TestTraversalLevels(EvaluatorContract):
         (None, {"levels": {"red": 0}}, "the level of 'red' is 0"),
         (None, ["red"], r'levels\.json: has no \{"levels"'),
         ({"scenes": []}, None, r'hierarchy\.json: has no \{"scenes"'),
-        ({"scenes": [{"image": "a.png"}]}, None, r"hierarchy\.json: a scene without 'captions'"),
-        ("{", None, r"hierarchy\.json: not JSON"),
+        ({"scenes": [{"image": "a.png"}]}, None, r"hierarchy\.json: a scene without 'chain'"),
+        ("{", None, r"hierarchy\.json: is not valid JSON"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, hierarchy: Any, levels: Any, message: str) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hypvl.metrics.chains import along_radii, level_tau
+from hypvl.metrics.chains import along_radii, level_tau, order_hits
 from hypvl.metrics.correlation import kendall_tau
 
 
@@ -61,3 +61,8 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"got \(2, 3\), \(2,\) and 50"):
         along_radii(torch.zeros(2, 3), torch.zeros(2))
     assert math.isfinite(level_tau([math.inf, 0.0]))
+
+
+def test_order_hits_count_a_tie_half() -> None:
+    general, specific = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.5, 2.0, 2.0])
+    assert order_hits(general, specific) == [100.0, 50.0, 0.0]

@@ -2,8 +2,9 @@
 
 from hypvl.config import LazyCall as L
 from hypvl.datasets import demo
-from hypvl.evaluation.foil_accuracy import CaptionChoice, demo_choices
-from hypvl.evaluation.hierarchical import DemoObjects, HierarchicalClassification
+from hypvl.datasets.demo import DemoObjects, demo_choices
+from hypvl.evaluation.foil_accuracy import CaptionChoice
+from hypvl.evaluation.hierarchical import HierarchicalClassification
 from hypvl.evaluation.modality_gap import ModalityGap
 from hypvl.evaluation.radii import EmbeddingRadii
 from hypvl.evaluation.retrieval import ZeroShotRetrieval

@@ -98,7 +98,7 @@ def test_the_demo(tmp_path: Path) -> None:
     found = demo_chains(tmp_path)
     assert (found.chains, found.keys) == ([CHAIN], ["scenes/a.png"])
     path.write_text(json.dumps({"scenes": [{"image": "scenes/a.png"}]}))
-    with pytest.raises(DataError, match="cannot be read as scenes with chains"):
+    with pytest.raises(DataError, match="a scene without 'chain'"):
         demo_chains(tmp_path)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from hypvl.datasets.hierarchy.is_a import folder_nodes, read_is_a, read_words
 from hypvl.errors import DataError, MissingDataError
-from hypvl.metrics.hierarchy import IsA, pair_metrics
+from hypvl.metrics.hierarchy import IsA
 
 FORMS = {
     "parents.json": {
@@ -45,7 +45,7 @@ def test_pairs_in_the_other_order_and_with_notes(tmp_path: Path) -> None:
     assert parents(graph) == {
         "animal": [], "dog": ["animal"], "cat": ["animal"], "poodle": ["dog", "pet"], "pet": [],
     }  # fmt: skip
-    assert pair_metrics(graph, "cat", "poodle")["tie"] == 3.0
+    assert graph.distances("poodle")["cat"] == 3
 
 
 def test_a_node_in_two_places_of_a_nested_tree_has_two_parents(tmp_path: Path) -> None:
