@@ -1,4 +1,4 @@
-"""The public face that needs both models and data: a model with the transforms of its images."""
+"""The public function that needs both models and data: a model with the transforms of its images."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,14 +20,14 @@ AnyImage: TypeAlias = Tensor | np.ndarray | Image.Image | bytes | str | Path
 
 
 class TensorTransform(Protocol):
-    """What hypvl/data/transforms.py offers."""
+    """A transform of hypvl/data/transforms.py."""
 
     def __call__(self, image: Tensor, generator: torch.Generator | None) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, h, w)."""
 
 
 class ImageTransform:
-    """An image in any form -> what ``encode_image`` takes, but for the batch axis.
+    """Turns any kind of image into the input of ``encode_image``, without the batch axis.
 
     Args:
         transform: uint8 (3, H, W), generator -> uint8 (3, S, S).

@@ -1,4 +1,4 @@
-"""Arithmetic in fp32 or better, whatever autocast and the matrix-product settings say; stable norms and divisions."""
+"""Arithmetic in fp32 or better under any autocast and matrix-product settings; stable norms and divisions."""
 
 import contextlib
 import functools
@@ -121,8 +121,8 @@ def safe_divide(a: Tensor, b: Tensor) -> Tensor:
 def perpendicular(y: Tensor, axis: Tensor) -> Tensor:
     """The part of ``y`` perpendicular to ``axis``, (..., D), accurate even where it is a rounding error of y.
 
-    y - k axis with the product taken exactly, then once more on what is left: the first step leaves an error
-    of k along the axis, which the second removes.
+    y - k axis with an exact product, then the same again with the remainder: the rounding of k leaves a part along the
+    axis, which the second step removes.
     """
     square = axis.square().sum(-1, keepdim=True)
     rest = y - safe_divide((y * axis).sum(-1, keepdim=True), square) * axis

@@ -36,17 +36,17 @@ def quantiles(values: Tensor, *, at: Sequence[float] = QUANTILES) -> dict[str, f
         raise ValueError("values: got none, expected at least one.")
     if bool(ordered[-1].isnan()):  # NaN sorts last, which would leave the other quantiles as they are
         ordered = ordered.new_full((1,), math.nan)
-    found = {}
+    result = {}
     for q in at:  # torch.quantile refuses more than 2^24 values
         position = q * (ordered.numel() - 1)
         low = int(position)
         high = min(low + 1, ordered.numel() - 1)
-        found[f"q{round(100 * q):02d}"] = torch.lerp(ordered[low], ordered[high], position - low).item()
-    return found
+        result[f"q{round(100 * q):02d}"] = torch.lerp(ordered[low], ordered[high], position - low).item()
+    return result
 
 
 def clipped_fraction(u: Tensor) -> float:
-    """Share of points at the edge of what the exponential map reaches, u = 2^15: their lengths are lost."""
+    """Share of points at the limit of the exponential map, u = 2^15, where lengths are clipped."""
     return _share(u.detach() >= 0.999 * math.sinh(MAX_RADIUS), of=(u,))
 
 
@@ -119,7 +119,7 @@ def _null(general: Tensor, specific: Tensor, *, generator: torch.Generator, roun
 def root_distances(geometry: Geometry, *embeddings: Tensor) -> list[Tensor]:
     """Distances to the root in flat coordinates, of several blocks of embeddings: (B, D) -> (B,) each.
 
-    Where the geometry has no root (sphere) the pooled embedding of all blocks stands for it.
+    Where the geometry has no root (sphere) the pooled embedding of all blocks takes its place.
     """
     embeddings = tuple(block.to(working_dtype(block.device)) for block in embeddings)
     root = geometry.root(embeddings[0].shape[-1])
@@ -164,7 +164,7 @@ def summary(
     flat_images, flat_texts = geometry.flatten(images), geometry.flatten(texts)
     far_images, far_texts = root_distances(geometry, images, texts)
     order = radial_order(far_texts, far_images, generator=generator, rounds=rounds)
-    found = {
+    numbers = {
         **{f"image_radius_{name}": value for name, value in quantiles(u_image).items()},
         **{f"text_radius_{name}": value for name, value in quantiles(u_text).items()},
         "clipped_image": clipped_fraction(u_image),
@@ -177,7 +177,7 @@ def summary(
         "effective_rank_text": structure.effective_rank(flat_texts),
         **geometry.stats(),
     }
-    return found | _cones(
+    return numbers | _cones(
         geometry,
         texts,
         images,
@@ -212,7 +212,7 @@ def _cones(
 
 
 def _share(flags: Tensor, *, of: Sequence[Tensor]) -> float:
-    """Share of flags that are set, NaN where what they were made of is not finite: no comparison holds with NaN."""
+    """Share of flags that are set; NaN where an input of the flags (``of``) is not finite."""
     return _mean(flags.double(), of=of)
 
 

@@ -1,7 +1,7 @@
 """How far apart two modalities lie: pure metrics of embeddings, and the shift that changes it.
 
-The published figures are about unit vectors. Cosines are taken of the rows whatever their length; distances are of
-the rows as they are, so give unit rows (a sphere's embeddings), or ``geometry.flatten`` of others, and say which.
+The published figures are about unit vectors. Cosines ignore the lengths of rows; distances depend on them, so give
+unit rows (embeddings on a sphere) or ``geometry.flatten`` of other embeddings.
 
 Source: Liang et al. 2022, "Mind the Gap" (arXiv 2203.02053); I0T, An et al. 2024 (arXiv 2412.14384).
 """
@@ -15,7 +15,7 @@ from hypvl.geometry.base import Geometry
 from hypvl.geometry.sphere import normalize
 from hypvl.numerics import full_precision
 
-# Outputs of the linear classifier nearer 0 than this are on neither side: targets are +1 and -1.
+# Outputs of the linear classifier (targets +1 and -1) closer to 0 than this are on neither side.
 _UNDECIDED = 1e-9
 _ROWS = 256  # compared with all others at once
 
@@ -112,7 +112,7 @@ def uniform(x: Tensor, *, t: float = 2.0) -> Tensor:
 
 @full_precision
 def relative_modality_gap(x: Tensor, y: Tensor) -> Tensor:
-    """How far pairs are apart against how far rows of one modality are: 0 = no gap, 0.5 = as far.
+    """Distance within pairs relative to that between rows of one modality: 0 = no gap, 0.5 = equal.
 
     Formula: ``P / (W + P)``, P the mean of ``(1 - cos(x_i, y_i)) / 2``, W the mean of ``(1 - cos) / 2`` over the
     different rows within each modality, averaged over the two.
@@ -186,12 +186,12 @@ def gap_metrics(x: Tensor, y: Tensor) -> dict[str, float]:
         "uniform_text": uniform(y),
         "relative_modality_gap": relative_modality_gap(x, y),
     }
-    found = {name: float(value) for name, value in values.items()}
-    return {**found, "linear_separability": linear_separability(x, y)}
+    metrics = {name: float(value) for name, value in values.items()}
+    return {**metrics, "linear_separability": linear_separability(x, y)}
 
 
 def shift_offsets(mean_x: Tensor, mean_y: Tensor, *, delta: float) -> tuple[Tensor, Tensor]:
-    """What to subtract from x and y so that the modalities move by ``delta`` in all along their gap.
+    """Vectors to subtract from x and y so that the gap between the modalities shrinks by ``delta``.
 
     Formula: ``delta / 2 u`` and ``-delta / 2 u``, u the unit vector from mean y to mean x.
 

@@ -23,8 +23,8 @@ class Finding:
     """One sentence about one part.
 
     Attributes:
-        part: What it is about: ``curvature``, ``cones``, ``order``, ``gap``, ``rank``, ``clipping``, ``ranking``; or
-            ``numbers``, where some are not finite.
+        part: One of ``curvature``, ``cones``, ``order``, ``gap``, ``rank``, ``clipping`` and ``ranking``; ``numbers``
+            where some are not finite.
         level: good = it works, note = worth knowing, bad = it does not work.
         text: The sentence, with its numbers.
     """

@@ -20,7 +20,7 @@ class Centering(nn.Module):
         features: D.
 
     Attributes:
-        mean: What is subtracted, (D,) buffer; 0 until :meth:`fill_`, so that a new one changes nothing.
+        mean: The vector to subtract, (D,) buffer; 0 until :meth:`fill_`, so that a new module is the identity.
 
     Source: I0T_post, An et al. 2024 (arXiv 2412.14384), section 3: ``x <- (x - mu) / |x - mu|`` on normalised
         embeddings (the division is the lift onto the sphere).
@@ -63,7 +63,8 @@ class BatchStandardize(nn.BatchNorm1d):
     batch on all ranks together, with gradient through them; in evaluation the running ones. Names in the state dict
     are those of ``nn.BatchNorm1d``. A batch of one row has no variance and becomes beta.
 
-    The running statistics change in :meth:`update_` only, once for a step that happened, and never in ``forward``.
+    The running statistics change in :meth:`update_` only, once after each optimizer step that was not skipped; never in
+    ``forward``.
 
     Args:
         features: D.
@@ -100,7 +101,7 @@ class BatchStandardize(nn.BatchNorm1d):
         """Move the running statistics towards those of a batch (a collective).
 
         Args:
-            x: What ``forward`` was given on this rank, (B, D).
+            x: The input of ``forward`` on this rank, (B, D).
         """
         mean, variance, count = batch_statistics(_at_least_fp32(x))
         unbiased = variance * (count / max(1, count - 1))

@@ -29,7 +29,7 @@ VARIANTS: dict[str, Variant] = {
     "vit_small_mocov3_patch16_224": Variant("vit_small_patch16_224", {"num_heads": 12}),
 }
 
-# Arguments of timm.create_model that load files, change the outputs, or have a name of their own here.
+# Arguments of timm.create_model that load files, change the outputs, or have another name here.
 _TAKEN = frozenset(
     """
     model_name pretrained pretrained_cfg pretrained_cfg_overlay pretrained_strict checkpoint_path cache_dir
@@ -42,9 +42,9 @@ _FETCH: ContextVar[bool] = ContextVar("fetch pretrained weights", default=True)
 
 @contextlib.contextmanager
 def without_pretrained_weights() -> Iterator[None]:
-    """Encoders built in this block fetch no weights, ``pretrained=True`` or not; nothing else of them differs.
+    """Encoders built in this block fetch no weights, even with ``pretrained=True``; nothing else about them changes.
 
-    For a model whose weights come from a file: its definition may say what its training started from.
+    For a model whose weights come from a file: its definition may name the pretrained weights its training began with.
     """
     token = _FETCH.set(False)
     try:
@@ -59,12 +59,12 @@ def list_image_archs() -> list[str]:
 
 
 class ReadOutBlock(Block):
-    """timm's block as the last of a trunk that reads out its class token: after attention only that token goes on."""
+    """timm's last block of a trunk that reads out the class token: after attention only that token is computed."""
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Tokens (B, N, W) -> the class token (B, 1, W)."""
         masks: dict[str, Any] = {} if attn_mask is None else {"attn_mask": attn_mask}
-        if is_causal:  # handed on only where they are asked for: attention has neither in timm < 1.0.16
+        if is_causal:  # passed only when set: attention takes neither in timm < 1.0.16
             masks["is_causal"] = True
         x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), **masks)))
         x = x[:, :1]  # (B, 1, W)
@@ -78,14 +78,14 @@ class TimmImageEncoder(ImageEncoder):
     The timm module is ``self.trunk``; ``self.width`` is read from it. Vision transformers that start from
     scratch get the published recipe: class token, LayerNorm eps 1e-5, fixed sine-cosine positions (a frozen
     parameter ``trunk.pos_embed``, computed for the grid of ``image_size``). Where the class token is read out, the
-    last block computes it alone after attention: the trunk's ``forward_features`` is that token.
+    last block computes only that token after attention, so ``forward_features`` of the trunk returns it alone.
 
     Args:
         arch: A timm name, with or without a weights tag, or a key of ``VARIANTS``.
         pretrained: Start from timm's weights for that name (downloaded on first use).
         pixel_mean: Mean per channel of pixels in [0, 1]; None = as the pretrained weights saw, or ImageNet.
         pixel_std: Standard deviation per channel; None as for ``pixel_mean``.
-        image_size: Height and width in pixels. Models of any input size merely note it.
+        image_size: Height and width in pixels. Models that take any input size only record it.
         grad_checkpointing: Recompute activations in the backward pass instead of keeping them.
         position: ``"sincos"`` = fixed, ``"learned"`` = as the architecture has them; None = ``"sincos"`` for
             a vision transformer from scratch, else ``"learned"``.
@@ -148,7 +148,7 @@ class TimmImageEncoder(ImageEncoder):
         self.asked_pixels = frozenset(name for name, values in asked.items() if values is not None)
         self.arch = arch
         self.trunk = trunk
-        width = trunk.head_hidden_size  # what timm models put out when they have no classifier
+        width = trunk.head_hidden_size  # output width of a timm model without its classifier
         assert isinstance(width, int)
         self.width = width
 
@@ -181,7 +181,7 @@ class TimmImageEncoder(ImageEncoder):
             raise refusal
         try:
             switch(enable)
-        except AssertionError as error:  # how timm says that a model lacks it
+        except AssertionError as error:  # raised by timm where a model does not support it
             raise refusal from error
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -223,7 +223,7 @@ def _resolve(arch: str, *, pretrained: bool) -> tuple[str, dict[str, Any]]:
 
 
 def _checked(timm_args: Mapping[str, Any]) -> Mapping[str, Any]:
-    """``timm_args``, refused where they name files to load or what this encoder sets itself."""
+    """``timm_args``; refuses names of files to load and arguments that this encoder sets itself."""
     if not isinstance(timm_args, Mapping):
         raise ValueError(f"timm_args: got {timm_args!r}; expected a mapping of constructor arguments.")
     if timm_args.get("global_pool", "token") == "":
@@ -251,7 +251,7 @@ def _build(arch: str, base: str, *, pretrained: bool, args: dict[str, Any]) -> n
         return timm.create_model(base, pretrained=pretrained and _FETCH.get(), num_classes=0, **args)
     except TypeError as error:  # an argument that this architecture does not take
         raise ConfigError(f"visual.arch {arch!r} does not take {args}: {error}.") from error
-    # What timm and torch raise, often without words, for sizes and names that do not fit together.
+    # timm and torch raise these, often without a message, for sizes and names that do not fit together.
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

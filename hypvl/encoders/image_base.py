@@ -1,4 +1,4 @@
-"""What image encoders share: pixels are checked and normalised before the network; fixed positions of patches."""
+"""The base of the image encoders (pixels are checked and normalised) and fixed positions of patches."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def normalize_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def check_range(images: Tensor) -> None:
-    """Refuse floats that are no pixels in [0, 1]; on another device than the CPU this waits for it.
+    """Refuse floats outside [0, 1]; on a GPU this waits for the device.
 
     Args:
         images: Of any shape, floating dtype.
@@ -73,8 +73,8 @@ class ImageEncoder(nn.Module, ABC):
     pixel_mean: Tensor
     pixel_std: Tensor
     width: int
-    asked_pixels: frozenset[str] = frozenset()  # buffers whose values were asked for, rather than a default
-    _looked: bool = False  # at the range of floats on a device, in training
+    asked_pixels: frozenset[str] = frozenset()  # buffers whose values were given, not defaults
+    _looked: bool = False  # whether the range of floats on a device was checked, in training
 
     def __init__(
         self, image_size: int, *, pixel_mean: Sequence[float], pixel_std: Sequence[float], fixed_size: bool
@@ -103,7 +103,7 @@ class ImageEncoder(nn.Module, ABC):
         """Encode images.
 
         The range of floats is checked on the CPU and in evaluation; in training on another device only the first time,
-        because looking waits for the device (hypvl's own loop trains on uint8); never while compiling or tracing.
+        because the check waits for the device (hypvl's own loop trains on uint8); never while compiling or tracing.
 
         Args:
             images: (B, 3, H, W), uint8 or floats in [0, 1]; they are normalised here.
@@ -113,7 +113,7 @@ class ImageEncoder(nn.Module, ABC):
 
         Raises:
             ValueError: When the shape is not one this encoder takes, or floats lie outside [0, 1].
-            TypeError: When they are no tensor, or their dtype is neither uint8 nor a floating one.
+            TypeError: When they are not a tensor, or their dtype is neither uint8 nor floating point.
         """
         size = self.image_size
         if not isinstance(images, Tensor):
@@ -133,7 +133,7 @@ class ImageEncoder(nn.Module, ABC):
         return self.encode(normalize_pixels(images, self.pixel_mean, self.pixel_std))
 
     def _looks(self, images: Tensor) -> bool:
-        """Whether to look at the range of these floats."""
+        """Whether to check the range of these floats."""
         if images.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return False
         if images.device.type == "cpu" or not self.training:

@@ -1,7 +1,7 @@
-"""Texts of different lengths in one pass: sorted by length, cut into groups, each padded to its own longest only.
+"""Texts of different lengths in one pass: sorted by length and cut into groups, each padded to its longest text.
 
-The tokens of all groups lie one after the other in one matrix (T, W), so that linear layers and norms see each weight
-once and next to no padding; attention sees each group as a plain (rows, length) batch, without copies or masks.
+The tokens of all groups are concatenated to one matrix (T, W): linear layers and norms run once, on hardly any
+padding. Attention takes each group as a plain (rows, length) batch, without copies or masks.
 """
 
 from collections.abc import Sequence
@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: (rows, length) of each group, shortest first; group after group, row after row lie rows * length tokens.
+#: (rows, length) of each group, shortest first; a group is rows * length tokens, row after row.
 Groups: TypeAlias = Sequence[tuple[int, int]]
 
-# What one more group costs, in tokens that might be padded instead: the calls of attention and its gradient. On a
-# CPU a call takes the time of a token or two, on a GPU a token takes far less than the start of a kernel.
+# Cost of one more group (calls of attention and its gradient), in tokens of padding that take as long. On a CPU a call
+# takes the time of a token or two; on a GPU a token takes far less time than the start of a kernel.
 _GROUP_COST = {"cpu": 4}
 _GROUP_COST_ELSEWHERE = 256
 
 
 def group_cost(device: torch.device) -> int:
-    """Tokens of padding that are cheaper than one more group."""
+    """How many tokens of padding take as long as one more group."""
     return _GROUP_COST.get(device.type, _GROUP_COST_ELSEWHERE)
 
 
@@ -80,7 +80,7 @@ def join_rows(x: Tensor, order: Tensor, groups: Groups) -> Tensor:
 
 
 def row_starts(order: Tensor, groups: Groups) -> Tensor:
-    """Where each row of the padded matrix begins among the T tokens, (B,)."""
+    """Index of the first of the T tokens of each row of the padded matrix, (B,)."""
     starts: list[Tensor] = []
     offset = 0
     for rows, length in groups:
@@ -90,14 +90,14 @@ def row_starts(order: Tensor, groups: Groups) -> Tensor:
 
 
 def check_fit(ends: Tensor, groups: Groups) -> None:
-    """Stop when a text does not fit into its group; a device is told to check, not waited for.
+    """Raise when a text does not fit into its group. A GPU checks asynchronously; this does not wait for it.
 
     Args:
         ends: (B,) position of each text's last token, shortest first.
         groups: As planned.
 
     Raises:
-        RuntimeError: on a CPU at once, on a GPU when the device gets there.
+        RuntimeError: on a CPU at once, on a GPU when the check has run.
     """
     last = torch.stack([part.amax() for part in ends.split([rows for rows, _ in groups])])  # (G,)
     limit = torch.cat([last.new_full((1,), length) for _, length in groups])  # (G,)

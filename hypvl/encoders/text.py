@@ -58,7 +58,7 @@ def parse_arch(arch: str) -> tuple[int, int, int]:
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head self-attention in which a token sees itself and what is before it; never an (L, L) mask.
+    """Multi-head self-attention of each token to itself and earlier tokens, without an (L, L) mask.
 
     Parameter names and layouts are those of ``torch.nn.MultiheadAttention``.
     """
@@ -76,7 +76,7 @@ class CausalSelfAttention(nn.Module):
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (T, 3W)
         return self.out_proj(self._attend(qkv, groups))
 
-    @torch.compiler.disable  # groups differ from batch to batch; what is around compiles once for any T
+    @torch.compiler.disable  # groups differ from batch to batch; the rest compiles once for any T
     def _attend(self, qkv: Tensor, groups: Groups) -> Tensor:
         attended = []
         for part in split_groups(qkv, groups):  # (B, L, 3W)
@@ -122,7 +122,8 @@ class ResidualBlock(nn.Module):
         Args:
             x: Tokens.
             groups: Where the texts lie.
-            kept: (B,) the tokens that go on after attention, None = all; of the last block only what is read out.
+            kept: (B,) indices of the tokens to compute after attention; None = all. The last block computes only the
+                tokens that are read out.
         """
         x = x + self.attn(self.ln_1(x), groups)
         if kept is not None:
@@ -131,10 +132,10 @@ class ResidualBlock(nn.Module):
 
 
 def read_out_positions(tokens: Tensor, *, eot_token: int) -> Tensor:
-    """Where a text is read out: at its first end-of-text token, (B, L) -> (B,), without a device sync.
+    """Index of the token that represents a text, its first end-of-text token: (B, L) -> (B,), without a device sync.
 
-    A row that lacks the token (no row of our tokenizer does) is read at its last token that is not padding,
-    the one that has seen the whole text; a row of padding only, at 0.
+    A row without that token (our tokenizer makes none) is read at its last token that is not padding, which attends
+    to the whole text; a row of padding only is read at 0.
     """
     is_end = tokens == eot_token  # (B, L)
     places = torch.arange(tokens.shape[1], device=tokens.device)
@@ -146,8 +147,8 @@ def read_out_positions(tokens: Tensor, *, eot_token: int) -> Tensor:
 class TextTransformer(nn.Module):
     """Causal pre-norm transformer over token ids, read out at the first end-of-text token.
 
-    Texts are padded at the end only, and no token sees what follows it: padding, however long, never
-    changes the features, and next to none of it is computed (:mod:`hypvl.encoders.ragged`). State-dict names are the
+    Texts are padded at the end only, and no token attends to later ones: padding never changes the features, and
+    hardly any of it is computed (:mod:`hypvl.encoders.ragged`). State-dict names are the
     published ones, without their materialised mask.
 
     Args:
@@ -233,7 +234,7 @@ class TextTransformer(nn.Module):
         self.grad_checkpointing = enable
 
     def positions(self, length: int) -> Tensor:
-        """What is added to the first ``length`` tokens, (length, width)."""
+        """Positions of the first ``length`` tokens, (length, width), which are added to them."""
         if self.fixed_positions is None:
             return self.posit_embed[:length]
         fixed = min(self.fixed_positions, length)
@@ -244,9 +245,9 @@ class TextTransformer(nn.Module):
 
         Args:
             tokens: Integers (B, L) with 1 <= L <= ``context_length``, padded with 0 at the end.
-            lengths: (B,) tokens of each text, end-of-text included, on the host: what is known there saves both
-                padding and waiting for the device. None = read off tokens on the CPU; those on another device are
-                computed as wide as they come.
+            lengths: (B,) tokens of each text, end-of-text included, on the host: knowing them there avoids both
+                padding and a wait for the device. None = read from tokens on the CPU; tokens on another device are
+                computed with their padding.
 
         Returns:
             Trunk features (B, width), after the last LayerNorm; see :func:`read_out_positions`.
@@ -254,7 +255,7 @@ class TextTransformer(nn.Module):
         Raises:
             ValueError: When the shape is not (B, L), a row is longer than ``context_length``, or ``lengths`` are not B
                 numbers of 1 to L.
-            TypeError: When tokens are no tensor of integers: texts go through a tokenizer first.
+            TypeError: When tokens are not a tensor of integers: texts go through a tokenizer first.
             RuntimeError: When a text is longer than ``lengths`` says.
         """
         if not isinstance(tokens, Tensor) or tokens.dtype not in (torch.int64, torch.int32):
@@ -302,7 +303,7 @@ class TextTransformer(nn.Module):
         return self.token_embed(ids) + torch.cat(places), groups, row_starts(order, groups) + ends
 
     def _plan(self, tokens: Tensor, ends: Tensor, lengths: Sequence[int] | np.ndarray | None) -> Groups:
-        """How the texts are cut into groups; one where a graph is recorded, which has to hold for other texts, too."""
+        """How the texts are cut into groups: one group where a graph is recorded, which must work for any texts."""
         if torch.jit.is_tracing() or torch.compiler.is_exporting():
             return [(tokens.shape[0], tokens.shape[1])]
         if lengths is None and (tokens.device.type != "cpu" or len(tokens) == 0):

@@ -1,4 +1,4 @@
-"""The contract every geometry keeps; the rest of hypvl knows geometries only through it."""
+"""The contract of every geometry; the rest of hypvl uses geometries only through it."""
 
 from abc import ABC, abstractmethod
 from typing import Literal, TypeAlias
@@ -14,9 +14,9 @@ Side: TypeAlias = Literal["query", "key"]
 class Geometry(nn.Module, ABC):
     """A space for embeddings.
 
-    *features* are what an encoder's head returns: flat vectors (tangent vectors at the root).
+    *features* are the output of an encoder's head: flat vectors (tangent vectors at the root).
     *embeddings* are features lifted onto the manifold (for Lorentz: the space components).
-    Everything is computed in fp32 or better whatever autocast says; bf16/fp16 inputs give fp32 results.
+    Everything is computed in fp32 or better, also under autocast; bf16/fp16 inputs give fp32 results.
     """
 
     @abstractmethod
@@ -29,7 +29,7 @@ class Geometry(nn.Module, ABC):
 
     @abstractmethod
     def pool(self, features: Tensor) -> Tensor:
-        """One embedding for several features of the same thing: (..., P, D) -> (..., D)."""
+        """One embedding of several features, such as the prompts of a class: (..., P, D) -> (..., D)."""
 
     @abstractmethod
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Entailment cones: what a geometry answers when it is asked for them."""
+"""The contract of entailment cones, which a geometry has as ``geometry.cones``."""
 
 from abc import ABC, abstractmethod
 

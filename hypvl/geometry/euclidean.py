@@ -101,9 +101,9 @@ def half_aperture(x: Tensor, *, min_radius: float) -> Tensor:
 class Euclidean(Geometry):
     """Vectors as they are, compared by their negative squared distance. The root is the origin.
 
-    Operations take fp32 components up to 1e38 (half of what there is, so that differences fit), and fp64 ones up to
-    1e300, angles and cones up to 1e70 (beyond it a ValueError); scores end at a distance of 1e15 (fp64: 1e140) from the
-    centre, and an index takes no points beyond that.
+    Operations take fp32 components up to 1e38 (so that differences do not overflow) and fp64 ones up to 1e300,
+    angles and cones up to 1e70 (a ValueError beyond). Scores count points farther than 1e15 (fp64: 1e140) from the
+    centre as lying at that distance; an index refuses them.
 
     Args:
         min_radius: K of the entailment cones asin(K / |x|); None = no cones. At K = 0.2 the cone of a point is as
@@ -120,7 +120,7 @@ class Euclidean(Geometry):
         if min_radius is not None:
             number("min_radius", min_radius, above=0)
         self.min_radius = min_radius
-        self.register_buffer("_origin", torch.zeros(()), persistent=False)  # knows the device
+        self.register_buffer("_origin", torch.zeros(()), persistent=False)  # holds the device
 
     @full_precision
     def lift(self, features: Tensor) -> Tensor:
@@ -154,8 +154,8 @@ class Euclidean(Geometry):
     def inner_product_form(self, embeddings: Tensor, *, side: Side) -> Tensor:
         """(x, 1) for a query and (2 y, -|y|^2) for a key: products are |x|^2 - |x - y|^2, (..., D + 1).
 
-        Rows have no common centre here: products are known to a few eps (|x|^2 + |y|^2), which tells no neighbours
-        apart that are nearer to one another than about 1e-3 (fp32) of their distance from the origin.
+        The error of a product is a few eps (|x|^2 + |y|^2), because the origin is not moved to the rows: neighbours
+        closer than about 1e-3 (fp32) of their distance from the origin cannot be told apart.
 
         Raises:
             ValueError: for a component beyond 1e15 (fp64: 1e140), whose products would not fit.

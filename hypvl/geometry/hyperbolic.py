@@ -1,4 +1,4 @@
-"""What the hyperbolic geometries share: a learned curvature with a range, and straight lines at the root."""
+"""The base of the hyperbolic geometries: a learned curvature with a range, and interpolation at the root."""
 
 import math
 

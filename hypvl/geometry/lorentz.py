@@ -310,8 +310,8 @@ class Lorentz(Hyperbolic):
         curv_range: c stays within a factor of this of ``curv_init``, each way; >= 1.
         min_radius: r_min of the cones.
         pooling: Of features into one embedding. ``"mean"``: their mean, as published. ``"direction"``: the mean of
-            their directions, as CLIP pools prompts, at the mean of their lengths. Several prompts that disagree
-            then lie no nearer the root than one, and classes of equal lengths keep the order of their cosines.
+            their directions, as CLIP pools prompts, at the mean of their lengths. Prompts that disagree then do
+            not pull the class towards the root, and classes of equal lengths keep the order of their cosines.
 
     Source: MERU (Desai et al., 2023).
     """
@@ -342,7 +342,7 @@ class Lorentz(Hyperbolic):
             return self.lift(mean(features))
         work = working_dtype(features.device)
         length = torch.linalg.vector_norm(features, dim=-1, dtype=work).mean(-1, keepdim=True)
-        # Where it does not fit into the dtype, the lifted point lies at the end of the space whatever the length is.
+        # A length beyond the dtype gives the same point: lifting saturates long before.
         length = length.clamp(max=torch.finfo(features.dtype).max).to(features.dtype)
         return self.lift(length * mean_direction(features))
 
@@ -366,7 +366,7 @@ class Lorentz(Hyperbolic):
         return tiles.negative_lorentz_distance(x, y, curv=self.curv)
 
     def geodesic(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-        """At even distances for even weights; the way of :meth:`interpolate` between the same points is longer."""
+        """Even weights give even distances; the curve of :meth:`interpolate` between the same points is longer."""
         return geodesic(x, y, weights, curv=self.curv)
 
     @property
@@ -399,7 +399,7 @@ class LorentzCones(Cones):
 
 
 def _working(*points: Tensor, curv: float | Tensor, pairwise: bool = False) -> tuple[Tensor, ...]:
-    """(curv, *points) in the working dtype, once they are what they should be."""
+    """Check the arguments; (curv, *points) in the working dtype."""
     for name, x in zip(("x", "y"), points, strict=False):
         if not x.is_floating_point():
             raise TypeError(f"{name}: got {x.dtype}, expected floating-point numbers.")

@@ -29,12 +29,12 @@ class Product(Hyperbolic):
     """F Lorentz factors of dimension d with the l1 product distance, d(x, y) = (1/F) sum_i d_i(x_i, y_i).
 
     Lifting, flattening, pooling and interpolating act factor by factor; exterior angles and apertures have one
-    entry per factor, and one thing entails another when it does so in every factor.
+    entry per factor, and one point entails another when it does so in every factor.
 
-    Memory: pairwise functions compute up to ``BLOCK_ENTRIES`` of the (F, B1, B2) entries at once. Where these are
-    all, two fp32 numbers for each are kept for the gradient; beyond, blocks of rows are recomputed in the backward
-    pass and only (B1, B2) is kept. 64 factors at batch 2048 so take 0.7 GB for a moment, not 2 GB for every logits
-    matrix of the step, at the price of one more forward pass of the distances.
+    Memory: pairwise functions compute up to ``BLOCK_ENTRIES`` of the (F, B1, B2) entries at once. If that is all
+    of them, two fp32 numbers per entry are kept for the gradient; otherwise blocks of rows are recomputed in the
+    backward pass and only (B1, B2) is kept. 64 factors at batch 2048 then take 0.7 GB for a moment instead of 2 GB for
+    every logits matrix of the step, and one more forward pass of the distances.
 
     Args:
         factors: F >= 1.

@@ -116,7 +116,7 @@ class Scorer(nn.Module, ABC):
     ) -> Tensor:
         """Scores for ranking, embeddings (Q, D), (K, D) -> (Q, K); higher = closer.
 
-        By default the cheapest form the geometry has; comparable along a row only in order.
+        By default the cheapest one of the geometry: within a row its order is that of the logits, its values are not.
         """
         check_modalities(query=query_modality, key=key_modality)
         return geometry.ranking_similarity(query, key)
@@ -145,7 +145,7 @@ class Scorer(nn.Module, ABC):
             (Q, C); higher = closer.
 
         Raises:
-            ValueError: There is no class, or one without prompts.
+            ValueError: There is no class, or a class has no prompts.
         """
         prompts = _checked(prompt_features)
         pool = geometry.pool if pool is None else pool
@@ -165,8 +165,8 @@ class Scorer(nn.Module, ABC):
 class NegativeDistance(Scorer):
     """Logits -s d(x, y), as MERU; with a flat geometry -s |x - y|^2, as EuCLIP.
 
-    The distance is what the geometry calls its (negative) similarity. Lorentz spaces rank by the inner
-    product, which has the order of the distance and costs less.
+    The distance is the negative similarity of the geometry. Lorentz spaces rank by the inner product, which has the
+    same order and costs less.
     """
 
     def similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
@@ -230,7 +230,7 @@ class ExteriorAngle(Scorer):
     Differs: the published text -> image ranking is offered by name only; the trained one is the default.
     """
 
-    ranks_by_distance = False  # towards the root every angle is pi, at the root there is none
+    ranks_by_distance = False  # towards the root every angle is pi, and at the root angles are undefined
 
     def __init__(
         self,

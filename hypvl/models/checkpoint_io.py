@@ -31,7 +31,7 @@ LAST_NAME = "last_checkpoint.txt"
 _PERIODIC = re.compile(r"checkpoint_(\d+)\.pth")
 _UNREADABLE = (
     1 << 62
-)  # a final checkpoint that cannot be read counts as the newest: it is not passed over silently
+)  # a final checkpoint that cannot be read counts as the newest, so that it is not skipped silently
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -78,10 +78,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def weights_in(value: Any) -> dict[str, Tensor] | None:
-    """The tensors of a state_dict; None for what is none.
+    """The tensors of a state_dict; None for anything else.
 
-    Plain data among them is no weight (an epoch, a version), but for numbers by the name of one (``logit_scale``), and
-    NumPy arrays of numbers.
+    Plain values among them (an epoch, a version) are left out, except numbers under the name of a weight
+    (``logit_scale``). NumPy arrays of numbers become tensors.
     """
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         return None
@@ -90,15 +90,15 @@ def weights_in(value: Any) -> dict[str, Tensor] | None:
         isinstance(item, plain) for item in value.values()
     ):
         return None
-    found: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for key, item in value.items():
         if isinstance(item, Tensor):
-            found[key] = item
+            weights[key] = item
         elif isinstance(item, np.ndarray) and item.dtype.kind in "biufc":
-            found[key] = torch.from_numpy(item.astype(item.dtype.newbyteorder("=")))
+            weights[key] = torch.from_numpy(item.astype(item.dtype.newbyteorder("=")))
         elif isinstance(item, int | float | np.number) and key.rpartition("module.")[2] in _SCALARS:
-            found[key] = torch.tensor(float(item))
-    return found
+            weights[key] = torch.tensor(float(item))
+    return weights
 
 
 def periodic_iteration(path: Path) -> int | None:
@@ -123,7 +123,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     """The checkpoint that ``last_checkpoint.txt`` names, else the newest one that is there; None without any.
 
     Raises:
-        CheckpointError: when the file it names is gone and there is no other.
+        CheckpointError: when the file it names does not exist and there is no other.
     """
     pointer = folder / LAST_NAME
     named = folder / Path(pointer.read_text(errors="replace").strip()).name if pointer.is_file() else None
@@ -141,13 +141,12 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """A checkpoint's path as it is; for a folder of a run, the last one it wrote.
+    """The path itself, or the last checkpoint of a run's folder.
 
-    That is the one ``last_checkpoint.txt`` names; a ``checkpoint_final.pth`` from before the run was made longer is
-    not taken for it.
+    That is the one named in ``last_checkpoint.txt``: a ``checkpoint_final.pth`` from before the run was extended is older.
 
     Raises:
-        CheckpointError: for a folder that is no run, or whose last checkpoint is gone.
+        CheckpointError: for a folder that is not a run, or whose last checkpoint does not exist.
     """
     path = Path(path)
     if not path.is_dir():
@@ -166,7 +165,7 @@ def _final_iteration(path: Path) -> int:
     try:
         return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["iteration"])
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError):
-        return _UNREADABLE  # whoever loads it says what is wrong
+        return _UNREADABLE  # the error is raised when it is loaded
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

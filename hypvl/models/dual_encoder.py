@@ -1,4 +1,4 @@
-"""Image and text encoders, their heads, a geometry and a scorer: every model of hypvl is one of these."""
+"""Every model of hypvl: image and text encoders, their heads, a geometry and a scorer."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -73,15 +73,14 @@ class DualEncoder(nn.Module):
     def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings of images (B1, 3, H, W) and of tokens (B2, L): (B1, D) and (B2, D).
 
-        What wraps or records a model calls this: DataParallel, ``torch.jit.trace``, ``torch.export``.
+        Called by wrappers and tracers: DataParallel, ``torch.jit.trace``, ``torch.export``.
         """
         return self.encode_image(images), self.encode_text(texts)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the two encoders in place, for every method; the arguments are those of :func:`torch.compile`.
 
-        ``torch.compile(model)`` compiles ``model(images, texts)`` alone: methods of what it returns, ``encode_image``
-        among them, are those of the model as it was.
+        ``torch.compile(model)`` compiles only ``model(images, texts)``, not other methods such as ``encode_image``.
         """
         self.visual.compile(*args, **kwargs)
         self.textual.compile(*args, **kwargs)
@@ -101,9 +100,9 @@ class DualEncoder(nn.Module):
 
         Args:
             tokens: int64.
-            stage: How far to go.
-            lengths: (B,) tokens of each text, on the host (``text_lengths`` of a batch): with them padding is not
-                computed on any device, without them only on the CPU not.
+            stage: Which output to return.
+            lengths: (B,) tokens of each text, on the host (``text_lengths`` of a batch): with them padding is
+                skipped on every device, without them on the CPU only.
         """
         return self._encode("text", tokens, stage, lengths)
 
@@ -196,7 +195,7 @@ class DualEncoder(nn.Module):
 
     @torch.no_grad()
     def constrain_(self) -> None:
-        """Clamp what has a range, such as curvature and scales; for training loops of your own, before each step."""
+        """Clamp curvature, scales and others into their ranges; call it before each step of your own training loop."""
         constrain_modules_(module for module in self.modules() if module is not self)
 
 

@@ -91,13 +91,13 @@ def create_model(
 ) -> DualEncoder:
     """Build a model, in evaluation mode.
 
-    Where weights follow, none are fetched for an encoder that was trained from pretrained ones.
+    With a checkpoint, no pretrained weights of encoders are fetched.
 
     Args:
-        name_or_config: What :func:`load_config` takes, or ``"hf-hub:owner/name"`` for the Hugging Face hub.
+        name_or_config: As for :func:`load_config`, or ``"hf-hub:owner/name"`` for the Hugging Face hub.
         checkpoint: Weights: a ``.pth`` file of MERU, CLIP, ATMG, HyCoCLIP or hypvl, or a ``.safetensors`` file.
-            The folder of a hypvl run stands for its last checkpoint, here and as the first argument. Also what
-            :func:`load_checkpoint` returned.
+            The folder of a hypvl run means its last checkpoint, here and as the first argument. A dict of
+            :func:`load_checkpoint` is taken, too.
             None = random weights, except from a folder, the hub or a checkpoint, which bring their own.
         device: Where the model is put.
 
@@ -122,7 +122,7 @@ def create_model(
 
 
 def build_model(config: DictConfig, *, source: str, weights_follow: bool) -> DualEncoder:
-    """What ``config.model`` says, with random weights or those that its encoders start from.
+    """Build ``config.model``, with random weights or the pretrained ones its encoders start from.
 
     Args:
         config: It has the key ``model``.
@@ -130,7 +130,7 @@ def build_model(config: DictConfig, *, source: str, weights_follow: bool) -> Dua
         weights_follow: All weights come from a file next: none are fetched for pretrained encoders.
 
     Raises:
-        ConfigError: It cannot be built, or is no dual encoder.
+        ConfigError: It cannot be built, or is not a dual encoder.
     """
     with without_pretrained_weights() if weights_follow else contextlib.nullcontext():
         built = instantiate(config.model)
@@ -226,14 +226,14 @@ def save_pretrained(
 def stored_config(
     config: str | Mapping[str, Any], *, source: str, parts: Collection[str] = ("model",)
 ) -> DictConfig:
-    """The parts of a config inside a checkpoint that are going to be used, and what they refer to.
+    """The parts of a config inside a checkpoint that are used, and the parts that they refer to.
 
     Only they are read, and only they must name targets on the allow-list: a model loads although the objective
     it was trained with is a researcher's own. Nothing is executed.
 
     Args:
         config: YAML text, or the mapping itself.
-        source: What it was read from, for messages.
+        source: Where it was read from, for messages.
         parts: Names at the top level; those that are missing are left out.
 
     Raises:
@@ -275,7 +275,7 @@ def _load_named(name: str) -> DictConfig:
 
 
 def _from_data(data: Any, source: str) -> DictConfig:
-    """A config of data; the bare definition of a model is checked as what it is."""
+    """A config from data; the bare definition of a model is checked as one."""
     if isinstance(data, Mapping) and "model" not in data and "_target_" in data:
         data = {"model": data}
     return LazyConfig.from_dict(data, source=source)

@@ -1,4 +1,4 @@
-"""Tables of positions of a checkpoint, made as long as the model's."""
+"""Position tables of a checkpoint, resized to those of the model."""
 
 import math
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def interpolate_image_positions(table: Tensor, *, grid: tuple[int, int], prefix:
         prefix: Tokens before the patches (the class token), whose rows are copied.
 
     Returns:
-        (1, prefix + rows * columns, W) in the dtype of ``table``, computed in fp32; None where it is no such table.
+        (1, prefix + rows * columns, W) in the dtype of ``table``, computed in fp32; None for any other table.
     """
     side = math.isqrt(max(0, table.shape[1] - prefix)) if table.ndim == 3 else 0
     if side < 1 or len(table) != 1 or side * side != table.shape[1] - prefix:
@@ -42,12 +42,12 @@ def stretch_positions(table: Tensor, *, keep: int = 20, factor: int = 4) -> Tens
     """A longer table of learned positions from a shorter one, by linear interpolation.
 
     The first ``keep`` rows are copied. Each row j after them becomes ``factor`` rows
-    ``(1 - q / factor) p_j + (q / factor) p_{j+1}``, q = 0 .. factor - 1; those of the last row go on as the table
-    ended, ``p_L + (q / factor) (p_L - p_{L-1})``. 77 rows become 20 + 4 * 57 = 248.
+    ``(1 - q / factor) p_j + (q / factor) p_{j+1}``, q = 0 .. factor - 1; those of the last row continue the table
+    linearly, ``p_L + (q / factor) (p_L - p_{L-1})``. 77 rows become 20 + 4 * 57 = 248.
 
     Args:
         table: (L, W), L at least 2.
-        keep: Rows that stay, 0 .. L: those well trained on short texts.
+        keep: Rows to copy, 0 .. L: those that short texts trained well.
         factor: At least 1.
 
     Returns:
@@ -65,7 +65,9 @@ def stretch_positions(table: Tensor, *, keep: int = 20, factor: int = 4) -> Tens
             f"keep, factor: got {keep}, {factor}; expected keep from 0 to {len(table)} and factor >= 1."
         )
     x = table.to(torch.promote_types(table.dtype, torch.float32))
-    following = torch.cat((x[1:], 2 * x[-1:] - x[-2:-1]))  # the row after the last one, had it gone on
+    following = torch.cat(
+        (x[1:], 2 * x[-1:] - x[-2:-1])
+    )  # each next row; after the last one, its linear continuation
     share = torch.arange(factor, dtype=x.dtype, device=x.device)[:, None] / factor  # (factor, 1)
     stretched = torch.lerp(x[keep:, None], following[keep:, None], share)  # (L - keep, factor, W)
     return torch.cat((x[:keep], stretched.flatten(0, 1))).to(table.dtype)
@@ -74,12 +76,12 @@ def stretch_positions(table: Tensor, *, keep: int = 20, factor: int = 4) -> Tens
 def with_positions_of(
     model: nn.Module, state: dict[str, Tensor], *, positions: Positions, source: str
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """A state whose positions are as long as the model's, and what was made longer or shorter, in words.
+    """A state whose position tables have the lengths of the model's, and a sentence for each one resized.
 
     Fixed positions (sine-cosine tables) are never interpolated: the model's own are those of its resolution.
 
     Args:
-        model: What the state is for.
+        model: The model that will load the state.
         state: Weights by our names; other tensors are untouched.
         positions: As :data:`Positions`.
         source: Of the state, for messages.
@@ -128,8 +130,8 @@ def _interpolated(model: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str,
     if table is None:
         return state, ()
     side = math.isqrt(given.shape[1] - prefix)
-    told = f"{IMAGE_POSITIONS} interpolated from {side} x {side} to {rows} x {columns} patches"
-    return {**state, IMAGE_POSITIONS: table}, (told,)
+    note = f"{IMAGE_POSITIONS} interpolated from {side} x {side} to {rows} x {columns} patches"
+    return {**state, IMAGE_POSITIONS: table}, (note,)
 
 
 def _is_fixed(table: Tensor, grid: tuple[int, int], prefix: int) -> bool:
@@ -148,7 +150,7 @@ def _stretched(
             f"positions='stretch': {where} has no {POSITIONS}; expected a text transformer's."
         )
     table, length = state[POSITIONS], len(wanted[POSITIONS])
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if len(table) != length:
         stretched = stretch_positions(table)
         if len(stretched) != length:
@@ -156,9 +158,9 @@ def _stretched(
                 f"positions='stretch': the {len(table)} positions of {source} become {len(stretched)}, but the model "
                 f"has {length}; set model.textual.context_length={len(stretched)}."
             )
-        told = (f"{POSITIONS} stretched from {len(table)} to {length}",)
+        notes = (f"{POSITIONS} stretched from {len(table)} to {length}",)
         table = stretched
     state = {**state, POSITIONS: table}
     if RESIDUAL_POSITIONS in wanted:
         state.setdefault(RESIDUAL_POSITIONS, table.clone())
-    return state, told
+    return state, notes

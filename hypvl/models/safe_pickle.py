@@ -1,8 +1,8 @@
-"""Files of torch.save, read without running anything in them; plain data beside the tensors is taken as plain data.
+"""Files of torch.save, read without running anything in them; other plain data is read beside the tensors.
 
-torch's ``weights_only`` reader makes tensors and Python's own values. What training scripts like to save with them,
-NumPy numbers and arrays, ``argparse.Namespace``, paths and ``defaultdict``, is made here by functions of this file that
-stand in for the named ones: NumPy's own would take types and buffers from the file as they come.
+torch's ``weights_only`` reader gives tensors and plain Python values. Training scripts often save other types as well:
+NumPy numbers and arrays, ``argparse.Namespace``, paths and ``defaultdict``. These are built by the functions below
+instead of the named ones, because NumPy's own would take types and buffers from the file unchecked.
 """
 
 import argparse
@@ -164,7 +164,7 @@ def read_torch(path: Path) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """The content with arrays in place of their stand-ins, which containers may hold more than once."""
+    """The content with arrays in place of their stand-ins; containers may occur more than once."""
     seen: dict[int, Any] = {}
 
     def convert(item: Any) -> Any:
@@ -189,11 +189,11 @@ def _plain(value: Any) -> Any:
 
 
 def _others(path: Path) -> str:
-    """The types in a file that are not read."""
+    """The types in a file that are refused."""
     try:
         with torch.serialization.safe_globals(_SAFE):
             names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # noqa: BLE001  # it reads what could not be read: torch's message stands
+    except Exception:  # noqa: BLE001  # a second look at a broken file: torch's first message is shown
         return ""
     more = f" and {len(names) - 6} more" if len(names) > 6 else ""
     return ", ".join(names[:6]) + more

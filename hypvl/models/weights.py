@@ -72,10 +72,10 @@ def load_weights(
 
     Args:
         model: A ``DualEncoder``.
-        checkpoint: A path, what :func:`load_checkpoint` returned, or a state_dict; published names and those of
+        checkpoint: A path, a dict of :func:`load_checkpoint`, or a state_dict; published names and those of
             open_clip and OpenAI CLIP files are converted.
-        strict: False copies what fits and leaves the rest of the model as it is; the report says what
-            differed.
+        strict: False copies the tensors that fit and leaves the rest of the model unchanged; the report lists the
+            differences.
         allow_missing: Patterns of names of the model that the file may lack (:func:`hypvl.checks.names_parameter`,
             such as ``"*_head.log_scale"``): what a second stage adds. They stay as they are and are in the report.
         positions: Of tables of positions of another length. ``"interpolate"``: learned ones of image patches are
@@ -126,8 +126,8 @@ def load_weights(
             )
     needed = replace(report, missing=tuple(key for key in report.missing if key not in allowed))
     if (strict and needed.differs) or not fitting:
-        told = {key: tensor for key, tensor in wanted.items() if key in state or key in needed.missing}
-        raise CheckpointError(f"{source}: does not fit the model: {_difference(state, told, needed)}")
+        compared = {key: tensor for key, tensor in wanted.items() if key in state or key in needed.missing}
+        raise CheckpointError(f"{source}: does not fit the model: {_difference(state, compared, needed)}")
     check_encoders(model, fitting, allowed=allowed, state=state, source=source)
     check_values(fitting, wanted, source=source)
     for line in resized:
@@ -137,18 +137,18 @@ def load_weights(
 
 
 def _difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], report: LoadReport) -> str:
-    """What to tell of a file of another model: the settings that differ, else the names."""
+    """The message about a file of another model: the settings that differ, else the names."""
     settings = settings_that_differ(state, wanted)
     if not settings:
         return f"{report}."
-    told = f"{'; '.join(settings)} ({report.text(limit=2)})"
-    return f"{told}; choose the model definition that the file was trained with."
+    differing = f"{'; '.join(settings)} ({report.text(limit=2)})"
+    return f"{differing}; choose the model definition that the file was trained with."
 
 
 def our_names(given: Mapping[str, Tensor], model: nn.Module, *, source: str) -> dict[str, Tensor]:
-    """Weights by our names; pixel statistics are the file's, or what was asked for where it has none.
+    """Weights by our names; pixel statistics are the file's, or the given ones where it has none.
 
-    Where these are not what was asked for, or not what such files usually need, a warning says so.
+    A warning says where they differ from the given ones, or from those that such files usually need.
 
     Raises:
         CheckpointError: As the two ``to_hypvl``.
@@ -194,10 +194,10 @@ def check_encoders(
     state: Mapping[str, Tensor],
     source: str,
 ) -> None:
-    """A whole encoder that would keep its random weights is no start, unless it is allowed by name.
+    """Refuse a file that leaves a whole encoder at its random weights, unless that encoder is allowed by name.
 
     Args:
-        model: What the weights are for.
+        model: The model that will load the weights.
         fitting: Those that fit.
         allowed: Names that the file may lack.
         state: All that the file has.
@@ -219,7 +219,7 @@ def check_encoders(
 
 
 def check_values(fitting: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str) -> None:
-    """Weights are finite numbers of the kind that the model has; a model on the meta device has shapes alone.
+    """Refuse weights that are not finite numbers of the model's kind; on the meta device only shapes are known.
 
     Raises:
         CheckpointError: for NaN and infinities; for integers, booleans and complex numbers where the model has floats,

@@ -1,4 +1,4 @@
-"""Names of parameters in checkpoint files: what every conversion shares. One table of names a file."""
+"""Parameter names in checkpoint files: helpers of all conversions. Each file of this package holds one key table."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,12 +7,12 @@ from torch import Tensor
 
 from hypvl.errors import CheckpointError
 
-# Steps that torch's wrappers put into names, and those that stand around a model.
+# Name parts that torch's wrappers insert anywhere, and those of modules around a model.
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _AROUND = ("module", "model")
-# Each of these stands in every CLIP file of OpenAI or open_clip, or in its CustomTextCLIP layout.
+# Names that only CLIP files of OpenAI and open_clip have (the second: its CustomTextCLIP layout).
 _OPEN_CLIP = ("token_embedding.weight", "text.token_embedding.weight", "visual.class_embedding")
-# Feature transforms as hypvl 0.1.0 named them: one had no number.
+# Feature transforms as hypvl 0.1.0 named them; a single one had no number.
 _OLD_TRANSFORM = re.compile(r"(^|\.)(image|text)_post\.(?:(\d+)\.)?")
 
 
@@ -22,7 +22,7 @@ def is_open_clip(state_dict: Mapping[str, Tensor]) -> bool:
 
 
 def current_name(name: str) -> str:
-    """The name of today of a parameter or buffer that an earlier hypvl called otherwise."""
+    """The present name of a parameter or buffer that an earlier hypvl named differently."""
     return _OLD_TRANSFORM.sub(lambda m: f"{m[1]}{m[2]}_transforms.{m[3] or 0}.", name)
 
 
@@ -34,11 +34,11 @@ def listed(names: Iterable[str], *, limit: int = 6) -> str:
 
 
 def without_wrappers(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The names without what wrappers put into them, around the whole model or one of its parts.
+    """The state_dict without the name parts that wrappers add, around the whole model or a part of it.
 
-    ``_orig_mod`` (torch.compile) and the steps of FSDP and of activation checkpointing go wherever they stand;
-    ``module.`` (DataParallel, DistributedDataParallel) and ``model.`` (trainers that hold the model) go from the
-    front, and ``module.`` from behind a part whose names all have it.
+    ``_orig_mod`` (torch.compile) and the steps of FSDP and of activation checkpointing are removed anywhere;
+    ``module.`` (DataParallel, DistributedDataParallel) and ``model.`` (trainers that hold the model) at the front,
+    and ``module.`` also after the first part, where all names of that part have it.
 
     Raises:
         CheckpointError: Two names become one.

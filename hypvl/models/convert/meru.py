@@ -1,7 +1,7 @@
-"""Names of parameters: the published MERU / CLIP / ATMG / HyCoCLIP files and ours, both ways, bit for bit.
+"""Parameter names of the published MERU / CLIP / ATMG / HyCoCLIP files and ours, in both directions.
 
-Only names change; tensors are handed on as they are, so the buffers of the file (pixel mean and standard
-deviation included: HyCoCLIP was trained with an unusual mean) stay the ones the weights were trained with.
+Only names change, never tensors: pixel mean and standard deviation stay those that the weights were trained with
+(HyCoCLIP used an unusual mean).
 """
 
 from collections.abc import Mapping

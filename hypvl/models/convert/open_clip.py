@@ -1,7 +1,7 @@
-"""Names of parameters: CLIP vision transformers of OpenAI and open_clip and ours, both ways.
+"""Parameter names of CLIP vision transformers of OpenAI and open_clip and ours, in both directions.
 
-Tensors keep their numbers: only names, the layout of the projections (x @ P there, a linear layer here) and
-dimensions of length 1 change. The image encoder is timm's, whose CLIP variants have the same parts under other names.
+Names change, projections are transposed (x @ P there, a linear layer here), and dimensions of length 1 are added or
+removed; the values stay. The image encoder is timm's, whose CLIP variants have the same parts under other names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,7 @@ from hypvl.errors import CheckpointError
 from hypvl.models.convert import listed, without_wrappers
 
 Layout: TypeAlias = Literal["clip", "custom_text"]
-# How the images behind all of OpenAI's and nearly all of open_clip's CLIP weights were normalised. The files do not
-# hold it; ours do.
+# Pixel statistics of all of OpenAI's and nearly all of open_clip's CLIP weights; their files do not hold them.
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -63,7 +62,7 @@ _TEXT_BLOCK = {part: part for part in IMAGE_BLOCK}
 _OUR_IMAGE_BLOCK = {ours: theirs for theirs, ours in IMAGE_BLOCK.items()}
 _CUSTOM_TEXT = "text."
 _PROJECTIONS = ("visual.proj", "text_projection")
-_NOTES = ("input_resolution", "context_length", "vocab_size")  # plain numbers in OpenAI's files
+_NOTES = ("input_resolution", "context_length", "vocab_size")  # not weights: settings in OpenAI's files
 _MASK = "attn_mask"
 
 
