@@ -61,10 +61,10 @@ class Scorer(nn.Module, ABC):
         return self.log_scale.to(torch.promote_types(self.log_scale.dtype, torch.float32)).exp()
 
     @abstractmethod
-    def similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
+    def _similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
         """Logits before their scale, (Q, D), (K, D) -> (Q, K); ``modalities`` of query and key, checked already."""
 
-    def scaled(self, similarity: Tensor) -> Tensor:
+    def _scaled(self, similarity: Tensor) -> Tensor:
         """Logits of similarities."""
         return self.scale * similarity
 
@@ -79,7 +79,7 @@ class Scorer(nn.Module, ABC):
     ) -> Tensor:
         """Scaled scores for training, embeddings (Q, D), (K, D) -> (Q, K)."""
         check_modalities(query=query_modality, key=key_modality)
-        return self.scaled(self.similarity(geometry, query, key, query_modality, key_modality))
+        return self._scaled(self._similarity(geometry, query, key, query_modality, key_modality))
 
     def tiled_logits(
         self,
@@ -169,7 +169,7 @@ class NegativeDistance(Scorer):
     same order and costs less.
     """
 
-    def similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
+    def _similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
         return geometry.pairwise_similarity(query, key)
 
 
@@ -198,11 +198,11 @@ class Cosine(Scorer):
             number("bias_init", bias_init)
         self.bias = None if bias_init is None else nn.Parameter(torch.tensor(float(bias_init)))
 
-    def similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
+    def _similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
         return geometry.pairwise_similarity(query, key)
 
-    def scaled(self, similarity: Tensor) -> Tensor:
-        logits = super().scaled(similarity)
+    def _scaled(self, similarity: Tensor) -> Tensor:
+        logits = super()._scaled(similarity)
         return logits if self.bias is None else logits + self.bias.to(logits.dtype)
 
     def _tiled(
@@ -242,7 +242,7 @@ class ExteriorAngle(Scorer):
         super().__init__(log_scale_init=log_scale_init, log_scale_max=log_scale_max)
         self.ranking = one_of("ranking", ranking, Ranking)
 
-    def similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
+    def _similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
         query_modality, key_modality = modalities
         if query_modality == key_modality:
             return geometry.pairwise_similarity(query, key)

@@ -143,7 +143,7 @@ def last_checkpoint(folder: Path) -> Path | None:
 def checkpoint_file(path: str | Path) -> Path:
     """The path itself, or the last checkpoint of a run's folder.
 
-    That is the one named in ``last_checkpoint.txt``: a ``checkpoint_final.pth`` from before the run was extended is older.
+    That is the one named in ``last_checkpoint.txt``: after the run was extended, ``checkpoint_final.pth`` is older.
 
     Raises:
         CheckpointError: for a folder that is not a run, or whose last checkpoint does not exist.
