@@ -3,8 +3,7 @@
 import hashlib
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
@@ -48,58 +47,59 @@ def _kind(value: str) -> str:
 
 
 class Lines:
-    """Iterates over the lines of a file and knows the position of each; a byte order mark is left out."""
+    """Iterates over the lines of a file, with a look ahead; a byte order mark is left out.
 
-    def __init__(self, file: BinaryIO, name: Path) -> None:
+    Attributes:
+        start: First byte of the line given last.
+        end: The byte after the last line read, also ahead.
+        hash: SHA-256 of what was read.
+        ahead: Lines that a reader may look ahead.
+    """
+
+    def __init__(self, file: BinaryIO, name: Path, *, ahead: int = 0) -> None:
         self._file = file
         self._name = name
+        self._read_ahead: deque[tuple[int, bytes]] = deque()
         self.start = self.end = 0
         self.hash = hashlib.sha256()
+        self.ahead = ahead
 
-    def __iter__(self) -> Iterator[bytes]:
-        for line in iter(partial(self._file.readline, _LARGEST_LINE), b""):
-            self.hash.update(line)
-            self.start, self.end = self.end, self.end + len(line)
-            if len(line) >= _LARGEST_LINE:
-                raise DataError(f"{self._name}: has a line above {_LARGEST_LINE} bytes; is it a table?")
-            if self.start == 0 and line.startswith(_BOM):
-                self.start, line = len(_BOM), line[len(_BOM) :]
-            yield line
+    def __iter__(self) -> "Lines":
+        return self
 
-
-class Window:
-    """Lines, with a look ahead."""
-
-    def __init__(self, lines: Lines, size: int) -> None:
-        self._lines = lines
-        self._iterator = iter(lines)
-        self._ahead: deque[tuple[int, bytes]] = deque()
-        self.size = size
-        self.start = 0  # of the line that next() gave
-
-    def next(self) -> bytes | None:
-        """The next line; None at the end."""
-        if self._ahead:
-            self.start, line = self._ahead.popleft()
-            return line
-        for line in self._iterator:
-            self.start = self._lines.start
-            return line
-        return None
+    def __next__(self) -> bytes:
+        pair = self._read_ahead.popleft() if self._read_ahead else self._read()
+        if pair is None:
+            raise StopIteration
+        self.start, line = pair
+        return line
 
     def peek(self, i: int) -> bytes | None:
-        """The i-th line after the one that next() gave, i from 0."""
-        while len(self._ahead) <= i:
-            line = next(self._iterator, None)
-            if line is None:
+        """The i-th line after the one given last, i from 0; None behind the end."""
+        while len(self._read_ahead) <= i:
+            pair = self._read()
+            if pair is None:
                 return None
-            self._ahead.append((self._lines.start, line))
-        return self._ahead[i][1]
+            self._read_ahead.append(pair)
+        return self._read_ahead[i][1]
 
     def skip(self, count: int) -> None:
         """Skip lines that were looked at."""
         for _ in range(count):
-            self._ahead.popleft()
+            self._read_ahead.popleft()
+
+    def _read(self) -> tuple[int, bytes] | None:
+        """(first byte, line) of the next line of the file."""
+        line = self._file.readline(_LARGEST_LINE)
+        if not line:
+            return None
+        self.hash.update(line)
+        start, self.end = self.end, self.end + len(line)
+        if len(line) >= _LARGEST_LINE:
+            raise DataError(f"{self._name}: has a line above {_LARGEST_LINE} bytes; is it a table?")
+        if start == 0 and line.startswith(_BOM):
+            return len(_BOM), line[len(_BOM) :]
+        return start, line
 
 
 class Feed:
@@ -108,9 +108,9 @@ class Feed:
     Bytes that are not UTF-8 are replaced, which keeps every separator and quotation mark.
     """
 
-    def __init__(self, line: bytes, window: Window) -> None:
+    def __init__(self, line: bytes, following: Lines) -> None:
         self.lines = [line.decode(errors="replace")]
-        self._window = window
+        self._following = following
         self._given = 0
 
     @property
@@ -123,7 +123,8 @@ class Feed:
 
     def __next__(self) -> str:
         if self._given == len(self.lines):
-            line = self._window.peek(self._given - 1) if self._given < self._window.size else None
+            more = self._given < self._following.ahead
+            line = self._following.peek(self._given - 1) if more else None
             if line is None:
                 raise StopIteration
             self.lines.append(line.decode(errors="replace"))

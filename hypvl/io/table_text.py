@@ -17,7 +17,7 @@ from hypvl.checks import one_of, whole_number
 from hypvl.errors import DataError
 from hypvl.io.files import open_regular
 from hypvl.io.json_text import JsonList, parse_json
-from hypvl.io.table_rows import Feed, Lines, Window, swallows, whole_row
+from hypvl.io.table_rows import Feed, Lines, swallows, whole_row
 
 Layout: TypeAlias = Literal["delimited", "json"]
 
@@ -274,7 +274,7 @@ class TableText:
         if self.is_json and self._is_list:
             index = self._scan_list(file)
         else:
-            lines = Lines(file, self.path)
+            lines = Lines(file, self.path, ahead=self.max_field_lines)
             index = self._scan_json(lines) if self.is_json else self._scan_delimited(lines)
         if len(index.places) < 2:
             raise DataError(f"{self.path}: has no rows.")
@@ -292,7 +292,7 @@ class TableText:
         places.append(end)
         return Index(np.array(places), tuple(columns), "", elements.hash.hexdigest(), 0)
 
-    def _scan_json(self, lines: "Lines") -> Index:
+    def _scan_json(self, lines: Lines) -> Index:
         places, columns = array("q"), dict[str, None]()
         for line in lines:
             if not line.strip():
@@ -311,26 +311,23 @@ class TableText:
         places.append(lines.end)
         return Index(np.array(places), tuple(columns), "", lines.hash.hexdigest(), 0)
 
-    def _scan_delimited(self, lines: "Lines") -> Index:
-        window = Window(lines, self.max_field_lines)
-        separator, header = self._header(window)
+    def _scan_delimited(self, lines: Lines) -> Index:
+        separator, header = self._header(lines)
         places, unclosed, quoted = array("q"), 0, self.quoting != "none"
         whole = whole_row(separator)
-        while (line := window.next()) is not None:
+        for line in lines:
             if quoted and b'"' in line and not whole(line):
-                more = self._extra_lines(line, window, separator, len(header))
+                more = self._extra_lines(line, lines, separator, len(header))
                 unclosed += more is None
-                window.skip(more or 0)
+                lines.skip(more or 0)
             elif line.isspace() and not line.strip(b"\r\n"):  # blank lines belong to no row
                 continue
-            places.append(window.start)
+            places.append(lines.start)
         places.append(lines.end)
         return Index(np.array(places), header, separator, lines.hash.hexdigest(), unclosed)
 
-    def _header(self, window: "Window") -> tuple[str, tuple[str, ...]]:
-        line: bytes | None = b"\n"
-        while line is not None and not line.strip(b"\r\n"):
-            line = window.next()
+    def _header(self, lines: Lines) -> tuple[str, tuple[str, ...]]:
+        line = next((line for line in lines if line.strip(b"\r\n")), None)
         if line is None:
             return self.separator or "\t", ()
         if b"\0" in line:
@@ -343,19 +340,19 @@ class TableText:
         separator = self.separator
         if separator is None:
             separator = next((sign for sign in _SEPARATORS if sign in text), "\t")
-        feed = Feed(line, window)
+        feed = Feed(line, lines)
         try:
             names = next(self._reader(feed, separator))
         except (csv.Error, StopIteration) as error:
             raise DataError(
                 f"{self.path}: its header line is broken ({error}); expected column names."
             ) from error
-        window.skip(feed.taken)
+        lines.skip(feed.taken)
         return separator, tuple(names)
 
-    def _extra_lines(self, line: bytes, window: "Window", separator: str, columns: int) -> int | None:
+    def _extra_lines(self, line: bytes, lines: Lines, separator: str, columns: int) -> int | None:
         """How many more lines a row with quotation marks takes; None: one opens that never closes its field."""
-        feed = Feed(line, window)
+        feed = Feed(line, lines)
         try:
             row = next(self._reader(feed, separator))
         except (csv.Error, StopIteration):
