@@ -145,7 +145,7 @@ def request(
         asked.add_header("Range", f"bytes={first}-{'' if last is None else last}")
         if same is not None:
             asked.add_header("If-Range", same)
-    opener = urllib.request.build_opener(_Redirects(shown), _Plain(patience), _Secure(patience))
+    opener = urllib.request.build_opener(_Redirects(shown), _Handler(patience))
     try:
         body = opener.open(asked, timeout=patience.timeout)
     except (http.client.InvalidURL, UnicodeError, ValueError) as error:
@@ -292,19 +292,15 @@ def _connection(kind: Any, patience: Patience, *args: Any, **settings: Any) -> A
     return made
 
 
-class _Plain(urllib.request.HTTPHandler):
+class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Opens connections whose every byte must arrive in time."""
+
     def __init__(self, patience: Patience) -> None:
         super().__init__()
         self._patience = patience
 
     def http_open(self, req: urllib.request.Request) -> Any:
         return self.do_open(functools.partial(_connection, http.client.HTTPConnection, self._patience), req)
-
-
-class _Secure(urllib.request.HTTPSHandler):
-    def __init__(self, patience: Patience) -> None:
-        super().__init__()
-        self._patience = patience
 
     def https_open(self, req: urllib.request.Request) -> Any:
         open_connection = functools.partial(_connection, http.client.HTTPSConnection, self._patience)

@@ -57,6 +57,35 @@ def checked_separator(separator: str | None) -> str | None:
     return separator
 
 
+def find_column(
+    path: Path,
+    columns: Sequence[str],
+    given: str | None,
+    usual: Sequence[str],
+    *,
+    option: str,
+    single: str = "",
+) -> str:
+    """The name of one of the columns of a file, see :meth:`TableText.column`.
+
+    Args:
+        single: A hint for a file that has one column only.
+
+    Raises:
+        DataError: when it is not there, or is there twice.
+    """
+    wanted = usual if given is None else (given,)
+    name = next((name for name in wanted if name in columns), None)
+    if name is None:
+        raise DataError(
+            f"{path}: has no column {' or '.join(map(repr, wanted))}; it has {', '.join(columns) or 'none'}"
+            f"{single if len(columns) == 1 else ''}; set {option}."
+        )
+    if columns.count(name) > 1:
+        raise DataError(f"{path}: has {columns.count(name)} columns {name!r}; expected one.")
+    return name
+
+
 class RowError(ValueError):
     """A row that cannot be used.
 
@@ -165,22 +194,8 @@ class TableText:
         Raises:
             DataError: when it is not there, or stands twice in the header.
         """
-        columns = self.index.columns
-        wanted = usual if given is None else (given,)
-        name = next((name for name in wanted if name in columns), None)
-        if name is None:
-            one = (
-                f" (with separator {self.index.separator!r}: set separator?)"
-                if len(columns) == 1 and not self.is_json
-                else ""
-            )
-            raise DataError(
-                f"{self.path}: has no column {' or '.join(map(repr, wanted))}; it has {', '.join(columns)}{one}; set "
-                f"{option}."
-            )
-        if columns.count(name) > 1:
-            raise DataError(f"{self.path}: has {columns.count(name)} columns {name!r}; expected one.")
-        return name
+        hint = "" if self.is_json else f" (with separator {self.index.separator!r}: set separator?)"
+        return find_column(self.path, self.index.columns, given, usual, option=option, single=hint)
 
     def parse(self, data: bytes) -> dict[str, Any]:
         """The fields of a row from its bytes in the file.

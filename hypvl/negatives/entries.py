@@ -10,11 +10,17 @@ from hypvl.checks import one_of
 from hypvl.errors import DataError
 from hypvl.io.files import read_regular
 from hypvl.io.json_text import by_id, parse_json
-from hypvl.io.table_text import MAX_FIELD_LINES, Quoting, RowError, TableText
+from hypvl.io.table_text import (
+    JSON_IMAGE_COLUMNS as IMAGE_COLUMNS,
+    MAX_FIELD_LINES,
+    Quoting,
+    RowError,
+    TableText,
+    find_column,
+)
 
 Format: TypeAlias = Literal["table", "jsonl", "json", "tar"]
-#: Names tried, in this order, when no column is named.
-IMAGE_COLUMNS = ("image", "filepath", "image_path", "file_name", "filename", "image_id")
+#: Names tried, in this order, when no column is named (images: those of :mod:`hypvl.io.table_text`).
 CAPTION_COLUMNS = ("caption", "title", "captions", "text")
 _ID_COLUMNS = ("image_id", "id")
 _IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
@@ -159,23 +165,13 @@ def _tar_entry(data: bytes, member: str, image: str, arguments: SourceArguments)
 
 def _columns(path: Path, names: Sequence[str], arguments: SourceArguments) -> tuple[str, str]:
     """The names of the image and the caption column."""
-    columns = []
-    for what, given, usual in (
-        ("image", arguments.image_column, IMAGE_COLUMNS),
-        ("caption", arguments.caption_column, CAPTION_COLUMNS),
-    ):
-        wanted = usual if given is None else (given,)
-        column = next((name for name in wanted if name in names), None)
-        if column is None:
-            there = ", ".join(names) or "nothing"
-            raise DataError(
-                f"{path}: has no {what} column ({' or '.join(wanted)}), it has {there}; name it with "
-                f"--{what}-column{' or set --separator' if len(names) == 1 else ''}."
-            )
-        if names.count(column) > 1:
-            raise DataError(f"{path}: has {names.count(column)} columns {column!r}; expected one.")
-        columns.append(column)
-    return columns[0], columns[1]
+    hint = "; another separator? --separator"
+    return (
+        find_column(path, names, arguments.image_column, IMAGE_COLUMNS, option="--image-column", single=hint),
+        find_column(
+            path, names, arguments.caption_column, CAPTION_COLUMNS, option="--caption-column", single=hint
+        ),
+    )
 
 
 def _entry(fields: dict[str, Any], image: str, caption: str) -> Entry:

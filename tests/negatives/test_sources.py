@@ -170,11 +170,11 @@ def test_fingerprint_is_of_content_and_reading(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "arguments", "words"),
     [
-        ("t.csv", "a,b\n1,2\n", {}, ["no image column", "it has a, b", "--image-column"]),
+        ("t.csv", "a,b\n1,2\n", {}, ["no column 'image'", "it has a, b", "--image-column"]),
         ("t.csv", "image|caption\nx|y\n", {}, ["it has image|caption", "--separator"]),
         ("t.csv", "image,caption,caption\nx,y,z\n", {}, ["has 2 columns 'caption'"]),
         ("t.jsonl", '{"image": "x", "caption": "y"}'.encode("utf-16"), {}, ["is UTF-16", "expected UTF-8"]),
-        ("t.csv", "image,caption\nx,y\n", {"caption_column": "text"}, ["no caption column (text)"]),
+        ("t.csv", "image,caption\nx,y\n", {"caption_column": "text"}, ["no column 'text'"]),
         ("t.json", "[" * 100_000, {}, ["is not JSON", "nested too deeply"]),
         ("t.csv", b"\x1f\x8b\x08", {}, ["compressed with gzip"]),
         ("t.json", "{", {}, ["is not JSON", "--format jsonl"]),
