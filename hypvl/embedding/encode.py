@@ -54,7 +54,6 @@ class Encoding:
         amp: Autocast of the encoders; the geometry keeps its own precision.
         progress: Show a progress bar on standard error (where that is a terminal).
         max_bad_fraction: Share of images in [0, 1] that may be unreadable before this is an error.
-        store: Embeddings that are there already; in write mode what is encoded is added.
     """
 
     batch_size: int = 256
@@ -62,7 +61,6 @@ class Encoding:
     amp: Literal["bf16", "fp16", False] = False
     progress: bool = True
     max_bad_fraction: float = 0.1
-    store: EmbeddingStore | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.workers < 0 or not 0 <= self.max_bad_fraction <= 1:
@@ -125,7 +123,7 @@ class CachedEncoder:
         self.encoding = Encoding() if encoding is None else encoding
         self.unreadable: list[tuple[int, str]] = []
         self._tokenizer = tokenizer
-        self._store = self.encoding.store if store is None else store
+        self._store = store
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -352,38 +350,6 @@ class CachedEncoder:
         finally:
             if group is not None and group.store.writes:
                 group.flush()
-
-
-def encode_images(
-    model: EvaluableModel,
-    images: ImageSource,
-    *,
-    transform: Callable[[Tensor], Tensor],
-    encoding: Encoding,
-    stage: Stage = "embeddings",
-    label: str = "images",
-) -> EncodedImages:
-    """As :meth:`CachedEncoder.encode_images`."""
-    one_of("stage", stage, Stage)
-    return CachedEncoder(model, encoding=encoding).encode_images(
-        images, transform=transform, stage=stage, label=label
-    )
-
-
-def encode_texts(
-    model: EvaluableModel,
-    texts: Sequence[str],
-    *,
-    tokenizer: Tokenizer,
-    encoding: Encoding,
-    stage: Stage = "embeddings",
-    label: str = "texts",
-) -> Tensor:
-    """As :meth:`CachedEncoder.encode_texts`."""
-    one_of("stage", stage, Stage)
-    return CachedEncoder(model, encoding=encoding, tokenizer=tokenizer).encode_texts(
-        texts, stage=stage, label=label
-    )
 
 
 def text_digests(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:

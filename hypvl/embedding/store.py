@@ -27,7 +27,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.embedding.identity import model_identity, weights_version
 from hypvl.embedding.protocol import EvaluableModel, Modality, Stage
@@ -71,7 +70,6 @@ class Unreadable:
     reason: str
 
 
-@configurable("evaluate")
 class EmbeddingStore:
     """A folder of embeddings of one model.
 

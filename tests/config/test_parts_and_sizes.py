@@ -11,7 +11,7 @@ from hypvl.config.targets import unlisted_targets
 from hypvl.errors import ConfigError
 
 DUAL = "hypvl.models.dual_encoder.DualEncoder"
-STORE = {"_target_": "hypvl.embedding.store.EmbeddingStore", "folder": "/tmp/x", "mode": "write"}
+FILES = {"_target_": "hypvl.evaluation.prediction_files.PredictionFiles", "folder": "/tmp/x"}
 SHARDS = {"_target_": "hypvl.data.shards.ImageTextShards", "tarfiles": ["http://host/a.tar"]}
 REMOTE = {"_target_": "hypvl.datasets.classification.webdataset.WebDatasetSet", "root": "http://host"}
 LOSS = {"_target_": "hypvl.losses.contrastive.Contrastive"}
@@ -22,14 +22,14 @@ ADAMW = {"_target_": "torch.optim.AdamW"}
 @pytest.mark.parametrize(
     ("part", "node", "home"),
     [
-        ("model", STORE, "evaluate"), ("model", SHARDS, "dataset"), ("model", REMOTE, "evaluate"),
-        ("model", LOSS, "train"), ("model", ADAMW, "optim"), ("dataset", STORE, "evaluate"),
+        ("model", FILES, "evaluate"), ("model", SHARDS, "dataset"), ("model", REMOTE, "evaluate"),
+        ("model", LOSS, "train"), ("model", ADAMW, "optim"), ("dataset", FILES, "evaluate"),
         ("dataset", SPHERE, "model"), ("optim", SHARDS, "dataset"), ("train", SPHERE, "model"),
-        ("train", STORE, "evaluate"), ("evaluate", LOSS, "train"), ("evaluate", SHARDS, "dataset"),
+        ("train", FILES, "evaluate"), ("evaluate", LOSS, "train"), ("evaluate", SHARDS, "dataset"),
     ],
 )  # fmt: skip
 def test_a_part_holds_only_its_own_targets(part: str, node: dict[str, Any], home: str) -> None:
-    """A model that names a store in write mode, a folder on a server: refused before anything is built."""
+    """A model that names files to write, or a folder on a server: refused before anything is built."""
     at_the_top = {"_target_": DUAL} if part == "model" else {}
     target = node["_target_"]
     message = rf"target '{target}' at '{part}\.x\.0\._target_' belongs to {home}, not to {part}"

@@ -9,13 +9,12 @@ from torch import Tensor
 
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.images import FileImages
-from hypvl.embedding.encode import Encoding, encode_images, encode_texts
+from hypvl.embedding.encode import Encoding
 from hypvl.embedding.protocol import evaluating
 from hypvl.embedding.search import search
 from hypvl.errors import DataError, UserError
+from tests.embedding.encoders import PLAIN, encode_images, encode_texts
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image
-
-PLAIN = Encoding(batch_size=2, num_workers=0)
 
 
 def test_images_are_encoded_in_batches_and_in_order(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import torch
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.images import FileImages
 from hypvl.datasets.user_inputs import TarImages, Texts
-from hypvl.embedding.encode import Encoding, encode_images
+from hypvl.embedding.encode import Encoding
 from hypvl.embedding.extract import Extracted, InputShard, extract, shard_names
 from hypvl.embedding.identity import model_identity
 from hypvl.embedding.store import EmbeddingStore
 from hypvl.errors import DataError, UserError
 from tests.datasets.test_user_inputs import tar
+from tests.embedding.encoders import encode_images
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image
 from tests.evaluation.modules import FakeModule
 
@@ -55,8 +56,8 @@ def test_tars_become_a_store_that_evaluation_reads(tmp_path: Path) -> None:
     encoded = encode_images(
         model,
         TarImages(places),
-        transform=Squeeze(8),
-        encoding=Encoding(num_workers=0, max_bad_fraction=0.5, store=store),
+        store=store,
+        encoding=Encoding(num_workers=0, max_bad_fraction=0.5),
     )
     assert model.counts == counts and torch.equal(encoded.embeddings, rows)
     assert encoded.indices.tolist() == [0, 1, 2, 4] and len(encoded.bad) == 1

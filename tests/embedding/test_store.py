@@ -16,13 +16,15 @@ from torch import Tensor
 from hypvl.data.transforms import ResizeCenterCrop, Squeeze
 from hypvl.datasets.classification.folders import ImageFolderSet
 from hypvl.datasets.images import FileImages
-from hypvl.embedding.encode import EncodedImages, Encoding, encode_images, encode_texts
+from hypvl.embedding.encode import EncodedImages, Encoding
 from hypvl.embedding.identity import model_identity
 from hypvl.embedding.store import EmbeddingStore, Place
 from hypvl.embedding.store_files import Entry, stamp, text_digest
 from hypvl.errors import CheckpointError, DataError
 from hypvl.evaluation.mean_removal import Recorder
+from hypvl.evaluation.protocol import EvaluationContext
 from hypvl.evaluation.zero_shot import ZeroShotClassification
+from tests.embedding.encoders import encode_images, encode_texts
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeTokenizer, broken, image as pil_image
 from tests.evaluation.modules import FakeModule
 from tests.ranks import run_ranks
@@ -34,8 +36,8 @@ def open_store(folder: Path, model: FakeModule, mode: str = "write", **more: Any
     return EmbeddingStore(folder, model=model_identity(model), mode=mode, **more)  # type: ignore[arg-type]
 
 
-def encoding(store: EmbeddingStore | None, **more: Any) -> Encoding:
-    return Encoding(**{"batch_size": 2, "num_workers": 0, "max_bad_fraction": 0.5, "store": store} | more)
+def encoding(**more: Any) -> Encoding:
+    return Encoding(**{"batch_size": 2, "num_workers": 0, "max_bad_fraction": 0.5} | more)
 
 
 def pil_images(folder: Path) -> FileImages:
@@ -45,7 +47,7 @@ def pil_images(folder: Path) -> FileImages:
 def run(
     model: Any, images: Any, store: EmbeddingStore | None, transform: Any = None, **more: Any
 ) -> EncodedImages:
-    return encode_images(model, images, transform=transform or Squeeze(8), encoding=encoding(store, **more))
+    return encode_images(model, images, transform=transform, store=store, encoding=encoding(**more))
 
 
 def test_images_are_encoded_once_and_then_need_not_be_there(tmp_path: Path) -> None:
@@ -147,8 +149,7 @@ def test_stage_transform_and_precision_are_kept_apart(tmp_path: Path) -> None:
     encode_images(
         model,
         images,
-        transform=Squeeze(8),
-        encoding=encoding(open_store(tmp_path / "store", model)),
+        store=open_store(tmp_path / "store", model),
         stage="trunk",
     )
     assert model.counts == (25, 0)
@@ -182,9 +183,9 @@ def test_without_ids_or_a_name_of_the_transform_images_are_known_by_sight(tmp_pa
 def test_texts_are_known_by_their_tokens(tmp_path: Path) -> None:
     model, texts = FakeModule(), ["red", "a green thing", "red", "blue", "the red"]
     store = open_store(tmp_path / "store", model)
-    expected = encode_texts(model, texts, tokenizer=FakeTokenizer(), encoding=encoding(None))
+    expected = encode_texts(model, texts)
     for taken in (0, 5):
-        found = encode_texts(model, texts, tokenizer=FakeTokenizer(), encoding=encoding(store))
+        found = encode_texts(model, texts, store=store)
         assert torch.equal(found, expected)
         assert store.reused == taken
     assert model.counts == (0, 5 + 3)  # each once: the fake tokenizer knows colours alone
@@ -318,9 +319,9 @@ def test_an_evaluator_does_not_notice(tmp_path: Path) -> None:
 
     def evaluate(store: EmbeddingStore | None) -> Any:
         evaluator = ZeroShotClassification(
-            ImageFolderSet(tmp_path / "set"), ["a {}"], encoding=encoding(store), tokenizer=FakeTokenizer()
+            ImageFolderSet(tmp_path / "set"), ["a {}"], encoding=encoding(), tokenizer=FakeTokenizer()
         )
-        return evaluator(model)
+        return evaluator(model, EvaluationContext(store=store))
 
     plain = evaluate(None)
     assert evaluate(open_store(tmp_path / "store", model)) == plain
@@ -336,12 +337,7 @@ def _on_a_rank(folder: Path, mode: str | None, fails: str) -> Any:
         model.encode_text = lambda *_, **__: torch.empty(1 << 60)  # type: ignore[method-assign]
     try:
         images = run(model, FileImages(paths), store, max_bad_fraction=0.3)
-        texts = encode_texts(
-            model,
-            ["red", "green", "blue", "red and blue", "red"],
-            tokenizer=FakeTokenizer(),
-            encoding=encoding(store),
-        )
+        texts = encode_texts(model, ["red", "green", "blue", "red and blue", "red"], store=store)
     except (DataError, RuntimeError) as error:
         return str(error)
     return images.embeddings, images.indices.tolist(), images.bad, texts, model.counts

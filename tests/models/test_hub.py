@@ -244,17 +244,17 @@ def test_the_hub_is_asked_for_two_files(tmp_path: Path, model: Any, monkeypatch:
         from_pretrained("owner/name")
 
 
-STORE = {"_target_": "hypvl.embedding.store.EmbeddingStore", "folder": "store", "mode": "write"}
+FILES = {"_target_": "hypvl.evaluation.prediction_files.PredictionFiles", "folder": "store"}
 
 
 @pytest.mark.parametrize(
-    "definition", [STORE, {**TINY, "visual": STORE}, {**TINY, "image_transforms": [STORE]}]
+    "definition", [FILES, {**TINY, "visual": FILES}, {**TINY, "image_transforms": [FILES]}]
 )
 @pytest.mark.parametrize("bare", [False, True])
 def test_loading_a_model_builds_model_parts_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, definition: dict[str, Any], bare: bool
 ) -> None:
-    """A checkpoint, a folder, a file or a mapping that names a store in write mode writes nothing."""
+    """A checkpoint, a folder, a file or a mapping that names files to write writes nothing."""
     monkeypatch.chdir(tmp_path)
     content = definition if bare else {"model": definition}
     torch.save({"model": {"a": torch.zeros(1)}, "config": yaml.safe_dump(content)}, "x.pth")

@@ -1,7 +1,6 @@
 """The batches of fine-tuning: images that are decoded and encoded, or features that were encoded once."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Literal, Protocol
 
 import torch
@@ -113,7 +112,7 @@ class ImageBatches:
         self._test = test
         self._positions = list(positions)
         self._stage = stage
-        self._encoding = replace(encoding, store=None)
+        self._encoding = encoding
         self.amp = encoding.amp
         self._memory = memory
         self._size = 0
