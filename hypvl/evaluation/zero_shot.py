@@ -13,15 +13,19 @@ from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.classification.prompts import class_prompts, generic_templates
 from hypvl.datasets.protocol import ClassificationSet, check_set
 from hypvl.embedding.encode import CachedEncoder
+from hypvl.embedding.model_size import count_parameters
 from hypvl.embedding.protocol import EvaluableModel, check_scores, evaluating
 from hypvl.errors import DataError
-from hypvl.evaluation.class_metrics import METRICS, Metric, measure
+from hypvl.evaluation.class_metrics import METRICS, Metric, class_probabilities, measure
 from hypvl.evaluation.labelled_images import Label, LabelledImages, check_labels, classes_of, is_multi_label
+from hypvl.evaluation.prediction_files import PredictionFiles
 from hypvl.evaluation.prompt_ensembling import Ensemble, class_scorer
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.metrics import ranking
 
 _OF_SEVERAL = ("map_11_points", "average_precision")
+# Factor of scores before the softmax of predictions, as published for cosines.
+_SCALE = 100.0
 # Scores of a block of images against every prompt: what a model that keeps each prompt needs at once.
 _BLOCK_ELEMENTS = 1 << 24
 _MAX_BLOCK = 1024
@@ -33,8 +37,8 @@ class ZeroShotClassification(Evaluator):
     """Accuracy of naming images through prompts.
 
     Images are resized (shorter side, bicubic) and cropped in the centre. Every prompt of every class is
-    encoded once; how the prompts of a class make one score is the model's affair (``class_scores``), or done as
-    ``ensemble`` says.
+    encoded once; the model itself makes one score of the prompts of a class (``class_scores``), or
+    ``ensemble`` says how.
 
     Metrics, in percent, most with ``_chance`` beside them: ``mean_per_class_accuracy``, ``top1_accuracy``,
     ``top5_accuracy`` where there are more than 5 classes, and where there are two that both occur ``roc_auc`` of the
@@ -51,12 +55,17 @@ class ZeroShotClassification(Evaluator):
         prompts: Templates with ``{}`` or whole prompts by class name; None = those of the data set, and the
             generic ones for a set without.
         class_names: Names in place of the data set's.
-        ensemble: How the prompts of a class make one score, see ``ensembling.class_scorer``.
+        ensemble: How the prompts of a class make one score, see
+            :func:`hypvl.evaluation.prompt_ensembling.class_scorer`.
         metric: The one to look at first, by its name or ELEVATER's; None = ``mean_per_class``, and
             ``map_11_points`` where images have several labels.
+        predictions: Files of class probabilities; None = none are written. Probabilities are the softmax of 100
+            times the scores; where images have several labels the sigmoid of each score, which keeps the order of
+            images.
 
     Raises:
-        ValueError: when the prompts, names or metric do not fit the classes, or for another ensemble or metric.
+        ValueError: when the prompts, names or metric do not fit the classes, or for another ensemble or metric; for
+            the ensemble ``score_mean`` with predictions.
         DataError: for a label that is no class.
 
     Source: Radford et al. 2021 (arXiv 2103.00020); Desai et al. 2023 (arXiv 2304.09172); metrics by set: Li et al.
@@ -69,6 +78,7 @@ class ZeroShotClassification(Evaluator):
     class_names: Sequence[str] | None = None
     ensemble: Ensemble = "model"
     metric: Metric | None = None
+    predictions: PredictionFiles | None = None
 
     def __post_init__(self) -> None:
         one_of("ensemble", self.ensemble, Ensemble)
@@ -82,6 +92,12 @@ class ZeroShotClassification(Evaluator):
         self.class_prompts = class_prompts(generic_templates() if prompts is None else prompts, self.classes)
         self.multi_label = is_multi_label(cast(Sequence[Label], self.dataset.labels))
         self.main_metric = self._main_metric(self.metric)
+        if self.predictions is not None and self.predictions.folder is None:
+            self.predictions = None
+        if self.predictions is not None and self.ensemble == "score_mean":
+            raise ValueError(
+                "ensemble: got 'score_mean' with predictions; expected one that scores by class."
+            )
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, score and count."""
@@ -100,7 +116,8 @@ class ZeroShotClassification(Evaluator):
             **{name: [None] * len(labels) for name in ("predicted", "score", "label_rank")},
         }
         count = len(self.classes)
-        table = torch.zeros(len(labels), count) if self.multi_label or count == 2 else None
+        keeps_scores = self.multi_label or count == 2 or self.predictions is not None
+        table = torch.zeros(len(labels), count) if keeps_scores else None
         chunk = max(1, min(_MAX_BLOCK, _BLOCK_ELEMENTS // len(texts)))
         with evaluating(model) as device:
             on_device = [features.to(device) for features in prompt_features]
@@ -127,6 +144,8 @@ class ZeroShotClassification(Evaluator):
         found, samples = (
             self._several(table, labels, bad) if self.multi_label else self._one(table, items, bad)
         )
+        if table is not None:
+            self._write_predictions(model, table, missing=bad)
         return EvaluationResult(
             metrics=found,
             items=items,
@@ -177,15 +196,30 @@ class ZeroShotClassification(Evaluator):
             found[f"top{k}_accuracy"] = ranking.recall_from_ranks(ranks, [k])[k]
             found[f"top{k}_accuracy_chance"] = ranking.accuracy_chance(count, k=k)
             samples[f"top{k}_accuracy"] = [100.0 * (rank is not None and rank <= k) for rank in ranks]
-        if table is not None and 0 < sum(labels) < len(labels):
+        if table is not None and count == 2 and 0 < sum(labels) < len(labels):
             margin = table[:, 1] - table[:, 0]
-            found["roc_auc"] = measure(torch.stack([-margin, margin], 1), labels, missing=bad).metrics[
-                "roc_auc"
-            ]
+            both = measure(torch.stack([-margin, margin], 1), labels, missing=bad)
+            found["roc_auc"] = both.metrics["roc_auc"]
             found["roc_auc_chance"] = 50.0
         elif self.main_metric == "roc_auc":
             raise DataError(f"roc_auc: all {len(labels)} images are of one class; expected images of both.")
         return found, samples
+
+    def _write_predictions(self, model: EvaluableModel, scores: Tensor, *, missing: Sequence[int]) -> None:
+        """Write the probabilities of scores (N, C), if files are asked for."""
+        if self.predictions is None:
+            return
+        scaled = scores.double() if self.multi_label else _SCALE * scores.double()
+        total, backbone = count_parameters(model, stage="embeddings")
+        self.predictions.write(
+            class_probabilities(scaled, multi_label=self.multi_label),
+            missing=missing,
+            shots=0,
+            seed=0,
+            trainable=0,
+            total=total,
+            backbone=backbone,
+        )
 
     def _several(
         self, table: Tensor | None, labels: Sequence[Label], bad: list[int]

@@ -5,7 +5,7 @@ from hypvl.datasets.classification.elevater import ELEVATER_SETS, elevater_entri
 from hypvl.evaluation.prediction_files import PredictionFiles
 from hypvl.evaluation.probes.fine_tune import FineTune
 from hypvl.evaluation.probes.linear_probe import LinearProbe
-from hypvl.evaluation.zero_shot_predictions import ZeroShotPredictions
+from hypvl.evaluation.zero_shot import ZeroShotClassification
 
 from ..encoding import encoding as encoding
 
@@ -43,7 +43,7 @@ def _learning(name: str):
 
 evaluate = {}
 for _name in ELEVATER_SETS:
-    evaluate[f"{_name}/zero_shot"] = L(ZeroShotPredictions)(
+    evaluate[f"{_name}/zero_shot"] = L(ZeroShotClassification)(
         dataset=_split(_name, "test"), ensemble="normalized_mean", **_common(_name, "zero_shot")
     )
     for _protocol, _shots in _SHOTS.items():
