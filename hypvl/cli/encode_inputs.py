@@ -1,7 +1,7 @@
 """A loaded model that encodes a user's images and texts, for the commands that rank and compare them."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from hypvl.cli.common import (
     add_embeddings_arguments,
     add_encoding_arguments,
     add_model_arguments,
+    show,
     user_path,
     write_output,
 )
@@ -17,7 +18,6 @@ from hypvl.errors import DataError
 from hypvl.io.json_text import json_bytes
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from hypvl.embedding.encode import CachedEncoder
@@ -157,19 +157,39 @@ class LoadedModel:
         return self.model.cpu()
 
 
-def write_result(result: Mapping[str, Any], file: Path) -> None:
-    """Write JSON, and its folder. Raises DataError."""
+def present(
+    result: Mapping[str, Any],
+    file: Path,
+    *,
+    draw: Callable[[Path, Path], Path],
+    rows: Sequence[Sequence[str]],
+    header: Sequence[str],
+    title: str,
+    notes: Sequence[str] = (),
+) -> None:
+    """Write the JSON, draw the figure beside it, and print a table, the notes, and where both files are.
+
+    Args:
+        result: Content of the JSON, with the ``root``.
+        file: The JSON to write.
+        draw: Makes the figure (second argument) from the JSON (first).
+        rows: Of the table, as many cells as ``header`` has.
+        header: Names of the columns.
+        title: Of the table.
+        notes: Lines below the table.
+
+    Raises:
+        DataError: a file cannot be written.
+    """
+    from hypvl.report.tables import print_table, rich_table
+
     write_output(file, json_bytes(result, indent=1), flag="--output-dir")
+    image = draw(file, file.with_suffix(".png"))
+    print_table(rich_table(rows, header=header, title=title, text_columns=1))
+    show(*notes, f"The root is {ROOTS[result['root']]}.", file, image)
 
 
 def free_of(path: Path, *inputs: Path) -> None:
     """Raises DataError when a result would overwrite an input."""
-    if path.resolve() in [given.resolve() for given in inputs]:
+    if path.resolve() in [file.resolve() for file in inputs]:
         raise DataError(f"{path}: would overwrite an input; name another --output-dir.")
-
-
-def inference() -> "torch.inference_mode":
-    """Without gradients."""
-    import torch
-
-    return torch.inference_mode()

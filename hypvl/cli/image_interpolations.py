@@ -2,17 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from hypvl.cli.common import command_parser, run_main, show, user_path
+from hypvl.cli.common import command_parser, run_main, user_path
 from hypvl.cli.encode_inputs import (
     INPUT_HELP,
-    ROOTS,
     LoadedModel,
     add_loaded_model_arguments,
     free_of,
-    inference,
-    write_result,
+    present,
 )
 from hypvl.errors import ConfigError
 
@@ -60,8 +57,10 @@ def main(argv: Sequence[str]) -> int:
     if not args.pool.exists():
         raise ConfigError(f"--pool: {args.pool} is not there; expected {INPUT_HELP}.")
     name = f"{args.image_path.stem}_to_{args.target_image_path.stem}"
-    json_file, image = args.output_dir / f"{name}.json", args.output_dir / f"{name}.png"
-    free_of(image, args.image_path, args.target_image_path)
+    json_file = args.output_dir / f"{name}.json"
+    free_of(json_file.with_suffix(".png"), args.image_path, args.target_image_path)
+
+    import torch
 
     from hypvl.evaluation.ordering import interpolate_between
     from hypvl.report.ordering import draw_interpolation
@@ -70,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     first, second = loaded.image(args.image_path), loaded.image(args.target_image_path)
     pool = loaded.items(args.pool)
     model = loaded.on_cpu()
-    with inference():
+    with torch.inference_mode():
         root, source = loaded.root_of(pool.embeddings)
         numbers = [str(i) for i in range(len(pool.names))]
         points = interpolate_between(
@@ -102,21 +101,15 @@ def main(argv: Sequence[str]) -> int:
         **loaded.about,
         "steps": steps,
     }
-    write_result(result, json_file)
-    draw_interpolation(json_file, image)
-    _print(result)
-    show(json_file, image)
+    present(
+        result,
+        json_file,
+        draw=draw_interpolation,
+        rows=[[step["names"][0], f"{step['weight']:.2f}", f"{step['radius']:.3f}"] for step in steps],
+        header=("closest", "weight", "radius"),
+        title=f"From {args.image_path.name} to {args.target_image_path.name}",
+    )
     return 0
-
-
-def _print(result: dict[str, object]) -> None:
-    from hypvl.report.tables import print_table, rich_table
-
-    steps: list[dict[str, list[str]]] = result["steps"]  # type: ignore[assignment]  # as built above
-    rows = [[step["names"][0], f"{step['weight']:.2f}", f"{step['radius']:.3f}"] for step in steps]
-    title = f"From {Path(str(result['image'])).name} to {Path(str(result['target'])).name}"
-    print_table(rich_table(rows, header=("closest", "weight", "radius"), title=title, text_columns=1))
-    show(f"The root is {ROOTS[str(result['root'])]}.")
 
 
 if __name__ == "__main__":

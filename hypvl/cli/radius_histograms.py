@@ -3,14 +3,12 @@
 import argparse
 from collections.abc import Sequence
 
-from hypvl.cli.common import command_parser, run_main, show, user_path
+from hypvl.cli.common import command_parser, run_main, user_path
 from hypvl.cli.encode_inputs import (
     INPUT_HELP,
-    ROOTS,
     LoadedModel,
     add_loaded_model_arguments,
-    inference,
-    write_result,
+    present,
 )
 from hypvl.errors import ConfigError
 
@@ -63,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     loaded = LoadedModel.of(args)
     groups = {name: loaded.items(path) for name, path in zip(names, args.inputs, strict=True)}
     geometry = loaded.on_cpu().geometry
-    with inference():
+    with torch.inference_mode():
         together = torch.cat([items.embeddings for items in groups.values()])
         check_embeddings(together)
         root, source = loaded.root_of(together)
@@ -72,29 +70,22 @@ def main(argv: Sequence[str]) -> int:
     for name, items in groups.items():
         histograms["groups"][name] |= {"modality": items.modality, "unreadable": items.unreadable}
     result = {"inputs": [str(path) for path in args.inputs], "root": source, **loaded.about, **histograms}
-    json_file, image = args.output_dir / "radius_histograms.json", args.output_dir / "radius_histograms.png"
-    write_result(result, json_file)
-    draw_histograms(json_file, image)
-    _print(result)
-    show(json_file, image)
+    present(
+        result,
+        args.output_dir / "radius_histograms.json",
+        draw=draw_histograms,
+        rows=[
+            [name, str(group["count"]), f"{group['mean']:.4f}", f"{group['std']:.4f}"]
+            for name, group in histograms["groups"].items()
+        ],
+        header=("group", "items", "mean radius", "standard deviation"),
+        title="Distance to the root",
+        notes=[
+            f"{pair['first']} nearer the root than {pair['second']}: {pair['share']:.1f} % of pairs (no order: 50 %)"
+            for pair in histograms["nearer"]
+        ],
+    )
     return 0
-
-
-def _print(result: dict[str, object]) -> None:
-    from hypvl.report.tables import print_table, rich_table
-
-    groups: dict[str, dict[str, float]] = result["groups"]  # type: ignore[assignment]  # as built above
-    rows = [
-        [name, str(group["count"]), f"{group['mean']:.4f}", f"{group['std']:.4f}"]
-        for name, group in groups.items()
-    ]
-    header = ("group", "items", "mean radius", "standard deviation")
-    print_table(rich_table(rows, header=header, title="Distance to the root", text_columns=1))
-    pairs: list[dict[str, float]] = result["nearer"]  # type: ignore[assignment]  # as built above
-    for pair in pairs:
-        line = f"{pair['first']} nearer the root than {pair['second']}: {pair['share']:.1f} % of pairs (no order: 50 %)"
-        show(line)
-    show(f"The root is {ROOTS[str(result['root'])]}.")
 
 
 if __name__ == "__main__":

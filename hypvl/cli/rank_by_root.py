@@ -3,16 +3,13 @@
 import argparse
 from collections.abc import Sequence
 
-from hypvl.cli.common import command_parser, run_main, show, user_path
+from hypvl.cli.common import command_parser, run_main, user_path
 from hypvl.cli.encode_inputs import (
     INPUT_HELP,
-    ROOTS,
-    Items,
     LoadedModel,
     add_loaded_model_arguments,
     free_of,
-    inference,
-    write_result,
+    present,
 )
 from hypvl.errors import ConfigError, DataError
 
@@ -23,6 +20,7 @@ examples:
   ... --input captions.txt --through-text "a dog"
   ... --input photos --through-image photos/dog.jpg --max-angle 60
 """
+_MOST_ROWS = 20
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,21 +54,23 @@ def main(argv: Sequence[str]) -> int:
     if not args.input.exists():
         raise ConfigError(f"--input: {args.input} is not there; expected {INPUT_HELP}.")
     name = args.input.resolve().stem
-    json_file, image = args.output_dir / f"{name}.json", args.output_dir / f"{name}.png"
+    json_file = args.output_dir / f"{name}.json"
     free_of(json_file, args.input)
 
+    import torch
+
     from hypvl.evaluation.ordering import rank_along_ray, rank_by_root
-    from hypvl.report.ordering import draw_ranking
+    from hypvl.report.ordering import draw_ranking, evenly_spaced
 
     loaded = LoadedModel.of(args)
-    items: Items = loaded.items(args.input)
+    items = loaded.items(args.input)
     through = None
     if args.through_image is not None:
         through = loaded.image(args.through_image)
     elif args.through_text is not None:
         through = loaded.texts([args.through_text], label="ray").embeddings[0]
     model = loaded.on_cpu()
-    with inference():
+    with torch.inference_mode():
         root, source = loaded.root_of(items.embeddings)
         numbers = [str(i) for i in range(len(items.names))]
         if through is None:
@@ -83,6 +83,7 @@ def main(argv: Sequence[str]) -> int:
         raise DataError(
             f"--max-angle: nothing of {args.input} lies within {args.max_angle:g} degrees; allow more."
         )
+    order = "radius" if through is None else "along"
     entries = []
     for placed in ranked:
         at = int(placed.name)
@@ -91,31 +92,25 @@ def main(argv: Sequence[str]) -> int:
     result = {
         "input": str(args.input),
         "modality": items.modality,
-        "order": "radius" if through is None else "along",
+        "order": order,
         "through": None if through is None else str(args.through_image or args.through_text),
         "root": source,
         "unreadable": items.unreadable,
         **loaded.about,
         "items": entries,
     }
-    write_result(result, json_file)
-    draw_ranking(json_file, image)
-    _print(result)
-    show(json_file, image)
+    present(
+        result,
+        json_file,
+        draw=draw_ranking,
+        rows=[
+            [entries[i]["name"], f"{entries[i][order]:.4f}", str(i + 1)]
+            for i in evenly_spaced(len(entries), _MOST_ROWS)
+        ],
+        header=("item", order, "rank"),
+        title=f"{len(entries)} {items.modality}s from the root outwards",
+    )
     return 0
-
-
-def _print(result: dict[str, object], *, most: int = 20) -> None:
-    from hypvl.report.ordering import evenly_spaced
-    from hypvl.report.tables import print_table, rich_table
-
-    entries: list[dict[str, float | str]] = result["items"]  # type: ignore[assignment]  # as built above
-    order = str(result["order"])
-    shown = evenly_spaced(len(entries), most)
-    rows = [[str(entries[i]["name"]), f"{entries[i][order]:.4f}", str(i + 1)] for i in shown]
-    title = f"{len(entries)} {result['modality']}s from the root outwards"
-    print_table(rich_table(rows, header=("item", order, "rank"), title=title, text_columns=1))
-    show(f"The root is {ROOTS[str(result['root'])]}.")
 
 
 if __name__ == "__main__":

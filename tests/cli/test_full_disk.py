@@ -9,8 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from hypvl.cli.common import run_main
-from hypvl.cli.encode_inputs import write_result
+from hypvl.cli.common import run_main, write_output
 from hypvl.cli.summarize_results import main as summarize
 from hypvl.config import LazyConfig
 from hypvl.embedding.search_index import SearchIndex, save_index
@@ -18,6 +17,7 @@ from hypvl.embedding.store_files import write_json
 from hypvl.errors import DataError
 from hypvl.evaluation.mean_removal import Standardization, save
 from hypvl.evaluation.results import ResultsFile
+from hypvl.io.json_text import json_bytes
 from hypvl.report.tables import results_csv
 from hypvl.report.traversal import draw_traversal
 from tests.io.limits import largest_file
@@ -47,7 +47,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "means as torch": lambda folder: _means(folder, ".pt"),
     "index": lambda folder: save_index(SearchIndex(torch.zeros(99, 99), ["a"] * 99, {}), folder),
     "store": lambda folder: write_json(folder / "a.json", LONG),
-    "placing": lambda folder: write_result(LONG, folder / "a.json"),
+    "placing": lambda folder: write_output(folder / "a.json", json_bytes(LONG), flag="--output-dir"),
     "config": lambda folder: LazyConfig.save(OmegaConf.create(LONG), folder / "a.yaml"),
     "image": _traversal,
 }
