@@ -244,6 +244,12 @@ def add_encoding_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read images")
 
 
+def encoding_overrides(args: argparse.Namespace) -> list[str]:
+    """``--batch-size`` and ``--num-workers`` as overrides of a suite's ``encoding``."""
+    flags = {"batch_size": args.batch_size, "num_workers": args.num_workers}
+    return [f"encoding.{key}={value}" for key, value in flags.items() if value is not None]
+
+
 def add_embeddings_arguments(parser: argparse.ArgumentParser) -> None:
     """The two flags; give the parsed ones to :func:`hypvl.cli.loading.open_store`."""
     group = parser.add_mutually_exclusive_group()

@@ -15,6 +15,7 @@ from hypvl.cli.common import (
     add_embeddings_arguments,
     add_model_arguments,
     config_parser,
+    encoding_overrides,
     find_config,
     load_config,
     run_main,
@@ -89,9 +90,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Evaluate one by one; 1 if something was missing or failed, after the rest has run."""
     args = build_parser().parse_args(argv)
-    flags = {"batch_size": args.batch_size, "num_workers": args.num_workers}
-    encoding = [f"encoding.{key}={value}" for key, value in flags.items() if value is not None]
-    config = load_config(args.config, [*encoding, *args.overrides], required=("evaluate",), prefix="eval_")
+    config = load_config(
+        args.config, [*encoding_overrides(args), *args.overrides], required=("evaluate",), prefix="eval_"
+    )
     if args.no_download and "download" in config:
         config.download = False
     names = _names(config, args.only, args.config)
@@ -267,16 +268,11 @@ def _subject(
     """What the numbers are about. Runs with equal subjects continue each other, however the paths were typed."""
     from omegaconf import OmegaConf
 
-    from hypvl.cli.loading import own_config
+    from hypvl.cli.loading import config_of
     from hypvl.config.plain import to_plain
     from hypvl.evaluation.results import settings_digest
-    from hypvl.models.hub import load_config as load_model_config
 
-    config = (
-        own_config(dict(content), args.checkpoint_path)
-        if args.train_config is None
-        else load_model_config(args.train_config)
-    )
+    config = config_of(content, args.checkpoint_path, args.train_config)
     definition = to_plain(OmegaConf.to_container(config.model, resolve=True), source="model")
     means = args.standardize
     if means is not None and Path(means).is_file():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hypvl.cli.common import (
     add_model_arguments,
     command_parser,
+    encoding_overrides,
     load_config,
     run_main,
     show,
@@ -43,12 +44,10 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(
             "fit_standardization: give either --config with an evaluation, or --train-samples N for the training data."
         )
-    flags = {"batch_size": args.batch_size, "num_workers": args.num_workers}
-    given = [f"encoding.{key}={value}" for key, value in flags.items() if value is not None]
     evaluation = None
     if args.config is not None:
         evaluation = load_config(
-            args.config, [*given, *args.overrides], required=("evaluate",), prefix="eval_"
+            args.config, [*encoding_overrides(args), *args.overrides], required=("evaluate",), prefix="eval_"
         )
         _check_one(evaluation, args)
 
@@ -136,6 +135,7 @@ def _on_training_data(
 ) -> "Standardization":
     import torch
 
+    from hypvl.cli.loading import config_of
     from hypvl.config import LazyConfig, instantiate
     from hypvl.data.loader import build_loader
     from hypvl.data.sample import check_dataset, prepare_dataset
@@ -144,7 +144,8 @@ def _on_training_data(
 
     if args.train_samples < 1:
         raise ConfigError(f"--train-samples: got {args.train_samples}; expected at least 1.")
-    config = LazyConfig.apply_overrides(_train_config(content, args), args.overrides)
+    config = config_of(content, args.checkpoint_path, args.train_config, parts=("model", "dataset"))
+    config = LazyConfig.apply_overrides(config, args.overrides)
     if "dataset" not in config:
         raise ConfigError(
             "--train-samples: the training config has no dataset; give --train-config, or --config."
@@ -174,15 +175,6 @@ def _on_training_data(
     loader.bad.check(final=True)
     set_name = f"{args.train_samples} samples of the training data"
     return recorder.result(fingerprint=fingerprint, set_name=set_name)
-
-
-def _train_config(content: dict[str, Any], args: argparse.Namespace) -> "DictConfig":
-    from hypvl.cli.loading import own_config
-    from hypvl.models.hub import load_config as load_model_config
-
-    if args.train_config is not None:
-        return load_model_config(args.train_config)
-    return own_config(content, args.checkpoint_path, parts=("model", "dataset"))
 
 
 def _config_text(content: dict[str, Any], args: argparse.Namespace) -> str:

@@ -81,7 +81,7 @@ def load_trained(
     """
     config = None if train_config is None else load_config(train_config)  # the quick check first
     content = load_checkpoint(checkpoint_path)
-    config = own_config(content, checkpoint_path) if config is None else config
+    config = config_of(content, checkpoint_path, None) if config is None else config
     try:
         model = create_model(config, content, device=device)
     except CheckpointError as error:
@@ -131,19 +131,25 @@ def stored_root(content: dict[str, Any], checkpoint_path: Path, *, embed_dim: in
     return root
 
 
-def own_config(
-    content: dict[str, Any], checkpoint_path: Path, *, parts: Collection[str] = ("model",)
+def config_of(
+    content: Mapping[str, Any],
+    checkpoint_path: Path,
+    train_config: str | None,
+    *,
+    parts: Collection[str] = ("model",),
 ) -> DictConfig:
-    """The config inside a checkpoint: the named parts and what they refer to; the rest is not read.
+    """The config of ``--train-config``; without it, of the one in the checkpoint, these parts and what they refer to.
 
     Raises:
         ConfigError: there is none, or one of the parts names a target that is not on the allow-list.
     """
+    if train_config is not None:
+        return load_config(train_config)
     source = f"{checkpoint_path} (config)"
     return stored_config(raw_config(content, checkpoint_path), source=source, parts=parts)
 
 
-def raw_config(content: dict[str, Any], checkpoint_path: Path) -> str | dict[str, Any]:
+def raw_config(content: Mapping[str, Any], checkpoint_path: Path) -> str | dict[str, Any]:
     """The config as it stands in a checkpoint, unchecked: nothing may be built from it.
 
     Raises:
