@@ -108,10 +108,10 @@ class LoadedModel:
 
     def items(self, path: Path) -> Items:
         """The images below a folder, or the texts of a file. Raises DataError."""
-        from hypvl.datasets.user_inputs import image_folder, text_file
+        from hypvl.datasets.user_inputs import image_paths, text_file
 
         if path.is_dir():
-            paths = image_folder(path).paths
+            paths = image_paths(path)
             return self.pil_images(
                 paths, names=[file.relative_to(path).as_posix() for file in paths], label=path.name
             )
@@ -120,10 +120,10 @@ class LoadedModel:
     def pil_images(self, paths: list[Path], *, names: list[str], label: str) -> Items:
         """Encode image files. Raises DataError."""
         from hypvl.data.transforms import ResizeCenterCrop
-        from hypvl.datasets.images import FileImages
+        from hypvl.datasets.images import Images
 
         transform = ResizeCenterCrop(self.model.image_size)
-        found = self.encoder.encode_images(FileImages(paths), transform=transform, label=label)
+        found = self.encoder.encode_images(Images.from_files(paths), transform=transform, label=label)
         readable = found.indices.tolist()
         return Items(
             "image",

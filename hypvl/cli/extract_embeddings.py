@@ -162,25 +162,29 @@ def input_shards(args: argparse.Namespace) -> list["InputShard"]:
     from functools import partial
 
     from hypvl.data.shards import expand_shards
-    from hypvl.datasets.images import FileImages
-    from hypvl.datasets.user_inputs import TarImages, Texts, image_folder, tar_texts, text_file
+    from hypvl.datasets.images import Images
+    from hypvl.datasets.user_inputs import Texts, image_paths, tar_texts, text_file
     from hypvl.embedding.extract import InputShard, shard_names
 
     if args.shards is not None:
         places = expand_shards(args.shards)
         named = zip(shard_names(places), places, strict=True)
         if args.text_key is None:
-            return [InputShard(name, [place], images=partial(TarImages, [place])) for name, place in named]
+            return [
+                InputShard(name, [place], images=partial(Images.from_tars, [place])) for name, place in named
+            ]
         member = args.text_key
         return [
             InputShard(name, [place], texts=partial(tar_texts, place, member=member)) for name, place in named
         ]
     size = args.shard_size
     if args.image_dir is not None:
-        paths = image_folder(args.image_dir).paths
+        paths = image_paths(args.image_dir)
         blocks = [paths[start : start + size] for start in range(0, len(paths), size)]
         return [
-            InputShard(f"{number:05}", [str(path) for path in block], images=partial(FileImages, block))
+            InputShard(
+                f"{number:05}", [str(path) for path in block], images=partial(Images.from_files, block)
+            )
             for number, block in enumerate(blocks)
         ]
     shards = []

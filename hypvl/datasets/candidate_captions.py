@@ -1,15 +1,15 @@
 """Readers of captions to be judged: Flickr8k with the ratings of people, and anybody's captions of images."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
-from hypvl.datasets.files import read_json, read_lines, require_folder
-from hypvl.datasets.images import FileImages, ImagesByStem
+from hypvl.datasets.files import read_json, read_lines, require_folder, require_images
+from hypvl.datasets.images import Images, ImagesByStem
 from hypvl.datasets.protocol import ImageSource
 from hypvl.errors import DataError, MissingDataError
 
@@ -43,7 +43,7 @@ class JudgedCaptions:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-class _Row(NamedTuple):
+class _Judgement(NamedTuple):
     image_name: str
     caption: str
     references: tuple[str, ...]
@@ -52,7 +52,7 @@ class _Row(NamedTuple):
 
 @configurable("evaluate")
 def flickr8k(root: str | Path, *, ratings: Ratings) -> JudgedCaptions:
-    """Flickr8k-Expert or Flickr8k-CF, from either of the forms that are about; the JSON file where both are there.
+    """Flickr8k-Expert or Flickr8k-CF, from either of its two published layouts; the JSON file where both are there.
 
     - ``flickr8k.json``, ``crowdflower_flickr8k.json`` (of CLIPScore and PAC-S): ``{id: {"image_path", "ground_truth":
       [references], "human_judgement": [{"caption", "rating"}]}}``;
@@ -76,45 +76,45 @@ def flickr8k(root: str | Path, *, ratings: Ratings) -> JudgedCaptions:
     """
     one_of("ratings", ratings, Ratings)
     root = Path(root)
-    form = root / _JSON[ratings]
+    json_file = root / _JSON[ratings]
     texts = (root / _TEXT[ratings], root / _CAPTIONS)
-    if form.is_file():
-        rows, source = _from_json(form), form.name
+    if json_file.is_file():
+        rows, source = _from_json(json_file), json_file
     elif all(path.is_file() for path in texts):
-        rows, source = _from_text(*texts), texts[0].name
+        rows, source = _from_text(*texts), texts[0]
     else:
         raise MissingDataError(
-            f"{root}: has neither {form.name} (data of the CLIPScore or PAC-S repository) nor {texts[0].name} with "
-            f"{texts[1].name} (Flickr8k_text.zip); put either there, and the images into images/."
+            f"{root}: has neither {json_file.name} (data of the CLIPScore or PAC-S repository) nor {texts[0].name} "
+            f"with {texts[1].name} (Flickr8k_text.zip); put either there, and the images into images/."
         )
     plain = root / "images"
     folder = plain if plain.is_dir() else root / "Flicker8k_Dataset"
     if not folder.is_dir():
         require_folder(plain, "the images of Flickr8k")
-    kept: list[_Row] = []
+    retained: list[_Judgement] = []
     left_out = {"ratings_that_are_nan": 0, "captions_that_are_references": 0}
     for row in rows:
         if math.isnan(row.rating):
             left_out["ratings_that_are_nan"] += 1
         elif row.caption not in row.references:
-            kept.append(row)
+            retained.append(row)
         elif ratings == "expert":
             left_out["captions_that_are_references"] += 1
         else:
             others = tuple(reference for reference in row.references if reference != row.caption)
-            kept.append(row._replace(references=others))
-    if not kept:
-        raise DataError(f"{root / source}: has no judgement that can be used; expected at least one.")
-    alone = next((row for row in kept if not row.references), None)
+            retained.append(row._replace(references=others))
+    if not retained:
+        raise DataError(f"{source}: has no judgement that can be used; expected at least one.")
+    alone = next((row for row in retained if not row.references), None)
     if alone is not None:
         raise DataError(
-            f"{root / source}: {alone.image_name} has no references beside the caption {alone.caption[:40]!r}; "
+            f"{source}: {alone.image_name} has no references beside the caption {alone.caption[:40]!r}; "
             "expected at least one."
         )
-    return _judged(kept, folder, {"source": source, **left_out})
+    return _captions(retained, folder, source, notes=left_out)
 
 
-def _from_json(path: Path) -> list[_Row]:
+def _from_json(path: Path) -> list[_Judgement]:
     content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds {type(content).__name__}; expected an object of images.")
@@ -124,7 +124,7 @@ def _from_json(path: Path) -> list[_Row]:
             image_name = Path(entry["image_path"]).name
             references = tuple(_plain(text) for text in entry["ground_truth"])
             rows += [
-                _Row(image_name, _plain(judged["caption"]), references, float(judged["rating"]))
+                _Judgement(image_name, _plain(judged["caption"]), references, float(judged["rating"]))
                 for judged in entry["human_judgement"]
             ]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -134,7 +134,7 @@ def _from_json(path: Path) -> list[_Row]:
     return rows
 
 
-def _from_text(judgements: Path, captions: Path) -> list[_Row]:
+def _from_text(judgements: Path, captions: Path) -> list[_Judgement]:
     caption_of: dict[str, str] = {}
     references: dict[str, list[str]] = {}
     for number, (key, text) in enumerate(_columns(captions, 2), start=1):
@@ -154,7 +154,7 @@ def _from_text(judgements: Path, captions: Path) -> list[_Row]:
         ratings = numbers if judgements.name == _TEXT["expert"] else numbers[:1]
         try:
             rows += [
-                _Row(image_name, caption_of[key], tuple(references[image_name]), float(rating))
+                _Judgement(image_name, caption_of[key], tuple(references[image_name]), float(rating))
                 for rating in ratings
             ]
         except ValueError as error:
@@ -198,41 +198,33 @@ def captions_of(
     require_folder(folder, f"the images of {path.name}")
     image_names = ImagesByStem(folder)
     known = {} if references is None else read_json(Path(references))
-    rows: list[_Row] = []
+    rows: list[_Judgement] = []
     for name, caption in content.items():
         own = known.get(name) if isinstance(known, dict) else None
         if references is not None and (not isinstance(own, list) or not own):
             raise DataError(f"{references}: has no list of references for {name!r}, which {path.name} names.")
-        found_file = None if (folder / name).is_file() else image_names.get(name)
-        file = name if found_file is None else found_file.name
-        rows.append(_Row(file, _plain(caption), tuple(_plain(text) for text in own or ()), math.nan))
-    found = _judged(rows, folder, {"source": path.name})
-    return JudgedCaptions(
-        found.images,
-        found.keys,
-        found.image,
-        found.captions,
-        references=None if references is None else found.references,
-        ratings=None,
-        notes=found.notes,
-    )
+        by_stem = None if (folder / name).is_file() else image_names.get(name)
+        file = name if by_stem is None else by_stem.name
+        rows.append(_Judgement(file, _plain(caption), tuple(_plain(text) for text in own or ()), math.nan))
+    captions = _captions(rows, folder, path)
+    return replace(captions, ratings=None, references=None if references is None else captions.references)
 
 
-def _judged(rows: Sequence[_Row], folder: Path, notes: dict[str, Any]) -> JudgedCaptions:
+def _captions(
+    rows: Sequence[_Judgement], folder: Path, source: Path, *, notes: Mapping[str, Any] | None = None
+) -> JudgedCaptions:
     names = list(dict.fromkeys(row.image_name for row in rows))
     place = {name: i for i, name in enumerate(names)}
-    if not any((folder / name).is_file() for name in names):
-        raise MissingDataError(
-            f"{folder}: has none of the {len(names)} images, such as {names[0]}; put them there."
-        )
+    paths = [folder / name for name in names]
+    require_images(paths, source=source)
     return JudgedCaptions(
-        images=FileImages([folder / name for name in names]),
+        images=Images.from_files(paths),
         keys=names,
         image=[place[row.image_name] for row in rows],
         captions=[row.caption for row in rows],
         references=[row.references for row in rows],
         ratings=[row.rating for row in rows],
-        notes=notes,
+        notes={"source": source.name, **(notes or {})},
     )
 
 

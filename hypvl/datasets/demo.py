@@ -1,21 +1,19 @@
 """Readers of the demo's data, which scripts/make_demo_data.py writes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from hypvl.allowlist import configurable
 from hypvl.datasets.catalog.entries import check_name
 from hypvl.datasets.classification.folders import ImageFolderSet
 from hypvl.datasets.composition.choices import Choice, Choices
 from hypvl.datasets.files import read_json, require_folder
-from hypvl.datasets.hierarchy.boxes import BoxedImages, _from_entries
+from hypvl.datasets.hierarchy.boxes import BoxedImages, boxes_from_entries
 from hypvl.datasets.hierarchy.caption_chains import CaptionChains
-from hypvl.datasets.images import FileImages
+from hypvl.datasets.images import Images, LabelledImages
 from hypvl.datasets.retrieval.captioned import CaptionedImages
 from hypvl.datasets.retrieval.table import jsonl
 from hypvl.errors import DataError, MissingDataError
@@ -113,7 +111,7 @@ def demo_boxes(root: str | Path = "./datasets/demo") -> BoxedImages:
     path = Path(root) / "eval" / "hierarchy.json"
     with _scenes(path) as scenes:
         entries = [scene for scene in scenes if len(scene["boxes"]) > 1]
-    return _from_entries(path, entries, None)
+    return boxes_from_entries(path, entries, None)
 
 
 @configurable("evaluate")
@@ -128,7 +126,7 @@ def demo_chains(root: str | Path = "./datasets/demo") -> CaptionChains:
     with _scenes(path) as scenes:
         names = [str(scene["image"]) for scene in scenes]
         chains = [[str(text) for text in scene["chain"]] for scene in scenes]
-    return CaptionChains(FileImages([path.parent / name for name in names]), chains, keys=names)
+    return CaptionChains(Images.from_files([path.parent / name for name in names]), chains, keys=names)
 
 
 @configurable("evaluate")
@@ -151,7 +149,9 @@ def demo_choices(hierarchy: str | Path) -> Choices:
             for negative in scene["negatives"]
         ]
         names = [str(scene["image"]) for scene in scenes]
-    return Choices(FileImages([path.parent / name for name in names]), choices, [Path(n).stem for n in names])
+    return Choices(
+        Images.from_files([path.parent / name for name in names]), choices, [Path(n).stem for n in names]
+    )
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class LeveledScenes:
         levels: Level of each text of the pool.
     """
 
-    images: FileImages
+    images: Images
     keys: list[str]
     true_texts: list[frozenset[str]]
     levels: dict[str, int]
@@ -197,11 +197,11 @@ def leveled_scenes(hierarchy: str | Path, levels: str | Path, *, limit: int) -> 
             )
             for scene in chosen
         ]
-    return LeveledScenes(FileImages(places), [place.stem for place in places], true_texts, level_of)
+    return LeveledScenes(Images.from_files(places), [place.stem for place in places], true_texts, level_of)
 
 
 @configurable("evaluate")
-class DemoObjects:
+def demo_objects(root: str | Path = "./datasets/demo") -> LabelledImages:
     """The demo's one-object test scenes, labelled with colour and shape together ("a red circle").
 
     Args:
@@ -211,21 +211,16 @@ class DemoObjects:
         MissingDataError: when it has not been made.
         DataError: when it is built differently.
     """
-
-    def __init__(self, root: str | Path = "./datasets/demo") -> None:
-        path = Path(root) / "eval" / "hierarchy.json"
-        with _scenes(path) as scenes:
-            single = [scene for scene in scenes if str(scene["kind"]).startswith("single")]
-            self.keys: Sequence[str] = [Path(scene["image"]).stem for scene in single]
-            self._images = FileImages([path.parent / scene["image"] for scene in single])
-            names = [str(scene["chain"][2]) for scene in single]  # level 3: colour and shape
-        self.classes: Sequence[str] = sorted(set(names))
-        self.prompts = {name: [f"this is {name}", f"{name} on paper"] for name in self.classes}
-        self.labels: Sequence[int] = [self.classes.index(name) for name in names]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """(uint8 (3, h, w), label); raises DataError for an image that cannot be read."""
-        return self._images[index], self.labels[index]
+    path = Path(root) / "eval" / "hierarchy.json"
+    with _scenes(path) as scenes:
+        single = [scene for scene in scenes if str(scene["kind"]).startswith("single")]
+        paths = [path.parent / scene["image"] for scene in single]
+        names = [str(scene["chain"][2]) for scene in single]  # level 3: colour and shape
+    classes = sorted(set(names))
+    return LabelledImages(
+        Images.from_files(paths),
+        [classes.index(name) for name in names],
+        classes=classes,
+        keys=[image.stem for image in paths],
+        prompts={name: [f"this is {name}", f"{name} on paper"] for name in classes},
+    )

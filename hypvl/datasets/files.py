@@ -2,8 +2,9 @@
 
 import io
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from hypvl.datasets.images import IMAGE_EXTENSIONS
 from hypvl.errors import DataError, MissingDataError
@@ -133,3 +134,68 @@ def image_place(source: Path, root: str | Path | None, name: str) -> Path:
         return path_below(Path(root), name)
     except ValueError as error:
         raise DataError(f"{source}: {error}.") from error
+
+
+def require_files(paths: Sequence[Path], remedy: str) -> None:
+    """Raise MissingDataError, saying what to do, unless all files of one folder are there."""
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise MissingDataError(
+            f"{paths[0].parent}: lacks {', '.join(missing)} (looked in {Path.cwd()}); {remedy}."
+        )
+
+
+def require_images(paths: Iterable[Path], *, source: Path, what: str = "its images") -> None:
+    """Raise MissingDataError, saying what to do, unless at least one of the images is there.
+
+    Args:
+        paths: All images that ``source`` names; none is fine.
+        source: The file, for the message.
+        what: Which images these are and where they come from.
+    """
+    first, count = None, 0
+    for path in paths:
+        if path.is_file():
+            return
+        first, count = first or path, count + 1
+    if first is not None:
+        raise MissingDataError(
+            f"{source}: none of its {count} images is there, such as {first}; put {what} there, or give the folder by "
+            "an override."
+        )
+
+
+def read_entries(path: Path, kind: Literal["list", "object"]) -> list[tuple[str, Any]]:
+    """(place, entry) of each entry of a JSON file that is a list, or an object of entries by their names.
+
+    Raises:
+        MissingDataError: when the file is not there.
+        DataError: when it is something else, or has no entries.
+    """
+    content = read_json(path)
+    if kind == "list" and isinstance(content, list) and content:
+        return [(f"{path}, entry {number}", entry) for number, entry in enumerate(content)]
+    if kind == "object" and isinstance(content, dict) and content:
+        return [(f"{path}, entry {key}", entry) for key, entry in content.items()]
+    article = "a list" if kind == "list" else "an object"
+    raise DataError(f"{path}: expected {article} of at least one entry; got {str(content)[:80]}")
+
+
+def text_of(entry: Any, name: str, where: str) -> str:
+    """A text of an entry.
+
+    Raises:
+        DataError: naming the place, when the entry does not have it.
+    """
+    value = entry.get(name) if isinstance(entry, Mapping) else None
+    if not isinstance(value, str):
+        raise DataError(f"{where}: has no text {name!r}; got {str(entry)[:120]}")
+    return value
+
+
+def integer_of(entry: Mapping[str, Any], name: str, where: str) -> int:
+    """A whole number of an entry, which the file may write as 12.0; raises as :func:`text_of`."""
+    value = entry.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
+        raise DataError(f"{where}: has no whole number {name!r}; got {value!r}.")
+    return int(value)

@@ -1,13 +1,17 @@
-"""Images of evaluation sets by position: from files, and from TARs."""
+"""Images of evaluation sets by position, read when asked for: from files and TARs, whole or parts, with labels."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from torch import Tensor
 
 from hypvl.data.shards import shard_index
 from hypvl.data.storage import FileHandles, LocalFile, Source, open_source
 from hypvl.data.tar_index import MemberError, TarIndex, build_index, in_blocks, read_members
+from hypvl.datasets.protocol import ClassificationSet, ImageSource
 from hypvl.errors import DataError
 from hypvl.io.images import ImageError, decode_image, read_image_file
 from hypvl.io.tar import Read
@@ -20,7 +24,7 @@ def read_image(path: Path) -> Tensor:
     """An image file as uint8 (3, h, w).
 
     Raises:
-        DataError: naming the file, when it is missing or no image.
+        DataError: naming the file, when it is missing or not an image.
     """
     try:
         return read_image_file(path)
@@ -39,10 +43,10 @@ class ImagesByStem:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._found: dict[str, list[Path]] = {}
+        self._paths: dict[str, list[Path]] = {}
         for path in sorted(folder.iterdir()):
             if path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS and path.name[0] != ".":
-                self._found.setdefault(path.stem, []).append(path)
+                self._paths.setdefault(path.stem, []).append(path)
 
     def get(self, stem: str) -> Path | None:
         """The image, None when there is none.
@@ -50,35 +54,230 @@ class ImagesByStem:
         Raises:
             DataError: when there are two of this name.
         """
-        found = self._found.get(stem, [])
-        if len(found) > 1:
+        paths = self._paths.get(stem, [])
+        if len(paths) > 1:
             raise DataError(
-                f"{self._folder}: has {' and '.join(path.name for path in found)} for {stem!r}; expected one image."
+                f"{self._folder}: has {' and '.join(path.name for path in paths)} for {stem!r}; expected one image."
             )
-        return found[0] if found else None
+        return paths[0] if paths else None
 
 
-class FileImages:
-    """Images in files, read when asked for.
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of an image, by its edges measured from the upper left corner.
 
-    Args:
-        paths: Of each image.
+    Attributes:
+        left: In ``unit``, as are the others.
+        top: Above ``bottom``.
+        right: The first column to the right of the rectangle.
+        bottom: The first row below it.
+        unit: ``"pixels"``, which may reach over the border, or ``"fractions"`` of the image's width and height.
     """
 
+    left: float
+    top: float
+    right: float
+    bottom: float
+    unit: Literal["pixels", "fractions"]
+
+    @classmethod
+    def from_xywh(cls, x: int, y: int, w: int, h: int) -> "Box":
+        """From its upper left corner, its width and its height in pixels."""
+        return cls(x, y, x + w, y + h, "pixels")
+
+    @property
+    def xywh(self) -> tuple[float, float, float, float]:
+        """Upper left corner, width and height, in ``unit``."""
+        return self.left, self.top, self.right - self.left, self.bottom - self.top
+
+    def cut(self, image: Tensor) -> Tensor:
+        """The pixels of an image (3, H, W) that the box touches, (3, h, w); h or w is 0 where it is outside."""
+        height, width = image.shape[1:]
+        if self.unit == "fractions":
+            top, left = math.floor(self.top * height), math.floor(self.left * width)
+            bottom = max(math.ceil(self.bottom * height), top + 1)
+            right = max(math.ceil(self.right * width), left + 1)
+        else:
+            left, top, right, bottom = (
+                max(0, round(edge)) for edge in (self.left, self.top, self.right, self.bottom)
+            )
+        return image[:, top:bottom, left:right]
+
+
+class Images:
+    """Images by position, read when asked for: all, some, or parts of those of a source.
+
+    Args:
+        source: Where they are read.
+        indices: Which images of the source, in order; None = all.
+        boxes: The part to cut out of each; None = the whole image.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        indices: Sequence[int] | None = None,
+        *,
+        boxes: Sequence[Box | None] | None = None,
+    ) -> None:
+        self._source = source
+        self._indices: Sequence[int] = range(len(source)) if indices is None else list(indices)
+        self._boxes = None if boxes is None else list(boxes)
+
+    @classmethod
+    def from_files(cls, paths: Sequence[Path]) -> "Images":
+        """The images of some files."""
+        return cls(_Files(paths))
+
+    @classmethod
+    def from_tars(cls, places: Sequence[Path | str]) -> "Images":
+        """The images of some TARs, see :class:`TarMembers`."""
+        return cls(TarMembers(places))
+
+    @classmethod
+    def joined(cls, parts: Sequence[ImageSource]) -> "Images":
+        """The images of several sources, one source after the other."""
+        return cls(_Joined(parts))
+
+    @property
+    def ids(self) -> list[str] | None:
+        """Where each image is, ``<path>`` or ``<path>::<part of it>``; None where the source does not say."""
+        ids: Sequence[str] | None = getattr(self._source, "ids", None)
+        if ids is None or (
+            self._boxes is not None and any(box and box.unit != "pixels" for box in self._boxes)
+        ):
+            return None
+        if self._boxes is None:
+            return [ids[i] for i in self._indices]
+        return [
+            ids[i] if box is None else f"{ids[i]}::{','.join(map(str, box.xywh))}"
+            for i, box in zip(self._indices, self._boxes, strict=True)
+        ]
+
+    def take(self, indices: Sequence[int]) -> "Images":
+        """Some of the images, in the order of ``indices``."""
+        boxes = None if self._boxes is None else [self._boxes[i] for i in indices]
+        return Images(self._source, [self._indices[i] for i in indices], boxes=boxes)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """uint8 (3, h, w); raises DataError naming the image, also when nothing of it is in its box."""
+        image = self._source[self._indices[index]]
+        box = None if self._boxes is None else self._boxes[index]
+        if box is None:
+            return image
+        part = box.cut(image)
+        if not part.numel():
+            ids: Sequence[str] | None = getattr(self._source, "ids", None)
+            name = f"image {index}" if ids is None else ids[self._indices[index]]
+            raise DataError(
+                f"{name}: nothing of it is in its box (x, y, w, h) = {box.xywh}; the image is "
+                f"{image.shape[2]} x {image.shape[1]} pixels."
+            )
+        return part
+
+
+class LabelledImages:
+    """A classification set: images with a label each.
+
+    Args:
+        images: Read when asked for.
+        labels: The class of each, or for sets with several labels an image a tuple of classes.
+        classes: Names in the order of the labels.
+        keys: A name for each image; None = its position.
+        prompts: Templates, or whole prompts by class name; None = the set has none of its own.
+        folders: The class folders in the order of the classes; empty where the images do not lie in such folders.
+    """
+
+    def __init__(
+        self,
+        images: ImageSource,
+        labels: Sequence[Any],
+        *,
+        classes: Sequence[str],
+        keys: Sequence[str] | None = None,
+        prompts: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+        folders: Sequence[str] = (),
+    ) -> None:
+        self.images = images if isinstance(images, Images) else Images(images)
+        self.labels: list[Any] = list(labels)
+        self.classes = list(classes)
+        self.keys = [str(i) for i in range(len(self.labels))] if keys is None else list(keys)
+        self.prompts = prompts
+        self.folders = list(folders)
+
+    @property
+    def ids(self) -> list[str] | None:
+        """Where each image is; None where the images do not say."""
+        return self.images.ids
+
+    def take(self, indices: Sequence[int]) -> "LabelledImages":
+        """Some of the images with their labels, in the order of ``indices``; the classes stay."""
+        return LabelledImages(
+            self.images.take(indices),
+            [self.labels[i] for i in indices],
+            classes=self.classes,
+            keys=[self.keys[i] for i in indices],
+            prompts=self.prompts,
+            folders=self.folders,
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
+        """(uint8 (3, h, w), label); raises DataError naming the image."""
+        return self.images[index], self.labels[index]
+
+
+def images_of(dataset: ClassificationSet) -> Images:
+    """The images of a classification set, without their labels."""
+    return dataset.images if isinstance(dataset, LabelledImages) else Images(_WithoutLabels(dataset))
+
+
+class _WithoutLabels:
+    def __init__(self, dataset: ClassificationSet) -> None:
+        self._dataset = dataset
+        self.ids: Sequence[str] | None = getattr(dataset, "ids", None)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self._dataset[index][0]
+
+
+class _Joined:
+    def __init__(self, parts: Sequence[ImageSource]) -> None:
+        self._where = [(part, i) for part in parts for i in range(len(part))]
+        self.ids: list[str] | None = []
+        for part in parts:
+            ids: Sequence[str] | None = getattr(part, "ids", None)
+            self.ids = None if ids is None or self.ids is None else [*self.ids, *ids]
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __getitem__(self, index: int) -> Tensor:
+        part, i = self._where[index]
+        return part[i]
+
+
+class _Files:
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = list(paths)
+        self._paths = list(paths)
 
     @property
     def ids(self) -> list[str]:
-        """Where each image is."""
-        return [str(path) for path in self.paths]
+        return [str(path) for path in self._paths]
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self._paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        """uint8 (3, h, w); raises DataError naming the file."""
-        return read_image(self.paths[index])
+        return read_image(self._paths[index])
 
 
 class TarMembers:
@@ -89,7 +288,7 @@ class TarMembers:
             cache where the server has none).
 
     Raises:
-        DataError: for a file that is no TAR, or is cut off: a part of a test set is another test set.
+        DataError: for a file that is not a TAR, or is cut off: a part of a test set is another test set.
     """
 
     def __init__(self, paths: Sequence[Path | str]) -> None:
@@ -142,14 +341,19 @@ class TarMembers:
         """
         tar, sample = self._where[i]
         try:
-            found = read_members(self._reads[tar], self._indexes[tar], sample, {extension})
+            contents = read_members(self._reads[tar], self._indexes[tar], sample, {extension})
         except (OSError, MemberError) as error:
             raise DataError(f"{self.key(i)}: cannot be read ({error}).") from error
-        if extension in found:
-            return found[extension]
+        if extension in contents:
+            return contents[extension]
         raise DataError(f"{self.key(i)}: has no .{extension} member; found {', '.join(self.extensions(i))}.")
 
-    def image(self, i: int) -> Tensor:
+    @property
+    def ids(self) -> list[str]:
+        """Where each sample is."""
+        return [self.id(i) for i in range(len(self))]
+
+    def __getitem__(self, i: int) -> Tensor:
         """The image of sample i, uint8 (3, h, w); raises DataError naming the sample."""
         extension = next((e for e in self.extensions(i) if e in IMAGE_EXTENSIONS), None)
         if extension is None:

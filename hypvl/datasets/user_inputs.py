@@ -1,16 +1,14 @@
-"""What a user hands to a command: a folder of images, TARs, files of texts."""
+"""What a user gives to a command: a folder of images, TARs, files of texts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from hypvl.checks import one_of
 from hypvl.data.tokenizer import is_blank
 from hypvl.datasets.files import images_below, open_table, read_text, text_lines
-from hypvl.datasets.images import IMAGE_EXTENSIONS, FileImages, TarMembers
+from hypvl.datasets.images import IMAGE_EXTENSIONS, TarMembers
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.json_text import parse_json
 from hypvl.io.table_text import TABLE_SUFFIXES, Quoting
@@ -32,43 +30,21 @@ class Texts:
         return len(self.texts)
 
 
-class TarImages:
-    """The images of TARs, read when asked for.
-
-    Args:
-        places: Files or http(s) addresses.
-
-    Raises:
-        DataError: for one that is no TAR.
-    """
-
-    def __init__(self, places: Sequence[str]) -> None:
-        self._members = TarMembers(places)
-        self.ids = [self._members.id(i) for i in range(len(self._members))]
-
-    def __len__(self) -> int:
-        return len(self._members)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """uint8 (3, h, w); raises DataError naming the sample."""
-        return self._members.image(index)
-
-
-def image_folder(folder: str | Path) -> FileImages:
-    """All images below a folder, in sorted order.
+def image_paths(folder: str | Path) -> list[Path]:
+    """The image files anywhere below a folder, in sorted order.
 
     Raises:
         MissingDataError: when there is no such folder, or it holds none.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise MissingDataError(f"{folder}: is no folder; expected one with images.")
+        raise MissingDataError(f"{folder}: is not a folder; expected one with images.")
     paths = images_below(folder)
     if not paths:
         raise MissingDataError(
             f"{folder}: holds no images; expected files that end in {', '.join(IMAGE_EXTENSIONS)}."
         )
-    return FileImages(paths)
+    return paths
 
 
 def text_file(
@@ -109,10 +85,10 @@ def text_file(
     ids: list[str] = []
     keys = [text_key] if id_key is None else [text_key, id_key]
     for place, row in rows:
-        lost = [key for key in keys if not isinstance(row.get(key), str | int | float)]
-        if lost:
+        missing = [key for key in keys if not isinstance(row.get(key), str | int | float)]
+        if missing:
             raise DataError(
-                f"{path}, {place}: has no {lost[0]!r} that is a text; found {', '.join(map(str, row))}."
+                f"{path}, {place}: has no text under {missing[0]!r}; its keys are {', '.join(map(str, row))}."
             )
         text = str(row[text_key])
         if not is_blank(text):
@@ -137,13 +113,12 @@ def tar_texts(place: str, *, member: str) -> Texts:
     extension, _, key = member.partition(".")
     texts: list[str] = []
     for i in range(len(members)):
-        found: Any = None
         try:
-            found = members.read(i, extension).decode("utf-8")
-            found = parse_json(found)[key] if key else found
+            content = members.read(i, extension).decode("utf-8")
+            text: Any = parse_json(content)[key] if key else content
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{members.key(i)}: has no text at {member} ({error!r}).") from error
-        if not isinstance(found, str):
-            raise DataError(f"{members.key(i)}: {member} is a {type(found).__name__}; expected a text.")
-        texts.append(found.strip())
-    return Texts(texts, [members.id(i) for i in range(len(members))])
+        if not isinstance(text, str):
+            raise DataError(f"{members.key(i)}: {member} is a {type(text).__name__}; expected a text.")
+        texts.append(text.strip())
+    return Texts(texts, members.ids)

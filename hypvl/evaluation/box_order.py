@@ -66,21 +66,21 @@ class BoxOrder(Evaluator):
         transform = Squeeze(model.image_size)
         images = encoder.encode_images(data.images, transform=transform, label="images")
         crops = encoder.encode_images(data.crops, transform=transform, label="boxes")
-        phrases = [box.phrase for box in data.boxes]
+        phrases = [part.phrase for part in data.parts]
         names = list(dict.fromkeys([*data.captions, *phrases]))
         keys = encoder.encode_texts(names, label="texts")
         check_embeddings(images.embeddings, crops.embeddings, keys)
         text = {name: row for row, name in enumerate(names)}
         pil_image = {image: row for row, image in enumerate(images.indices.tolist())}
         boxes = [
-            (row, box) for row, box in enumerate(crops.indices.tolist()) if data.boxes[box].image in pil_image
+            (row, box) for row, box in enumerate(crops.indices.tolist()) if data.parts[box].image in pil_image
         ]
-        wholes = sorted({data.boxes[box].image for _, box in boxes})
+        wholes = sorted({data.parts[box].image for _, box in boxes})
         if len(wholes) < 2:
             raise DataError(
                 f"boxes: {len(wholes)} readable images with boxes; expected at least 2 to compare."
             )
-        own = [data.boxes[box].image for _, box in boxes]
+        own = [data.parts[box].image for _, box in boxes]
         with evaluating(model) as device:
             embedded = {
                 "box_image": crops.embeddings[[row for row, _ in boxes]],
@@ -125,7 +125,7 @@ class BoxOrder(Evaluator):
             },
             meta={
                 "images": len(data.images),
-                "boxes": len(data.boxes),
+                "boxes": len(data.parts),
                 "pairs": len(own),
                 "aperture_factor": self.aperture_factor,
                 "unreadable": len(images.bad),

@@ -84,7 +84,7 @@ def test_a_failed_shard_is_reported_and_the_others_are_done(
     assert "1 of 1 images cannot be read" in said.err and "1 of 2 shards failed" in said.err
     assert "1 embeddings in 1 of 2 shards" in said.out
     assert run(tmp_path, "--image-dir", str(tmp_path / "none")) == 1
-    assert "is no folder" in capsys.readouterr().err
+    assert "is not a folder" in capsys.readouterr().err
     assert run(tmp_path, *given, "--shard-size", "0") == 2
     assert run(tmp_path, *given, "--batch-size", "0") == 2
     assert "--shard-size: got 0" in capsys.readouterr().err

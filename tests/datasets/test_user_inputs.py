@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hypvl.datasets.user_inputs import TarImages, image_folder, tar_texts, text_file
+from hypvl.datasets.images import Images
+from hypvl.datasets.user_inputs import image_paths, tar_texts, text_file
 from hypvl.errors import DataError, MissingDataError
 from tests.evaluation.fakes import BLUE, RED, image
 
@@ -38,19 +39,19 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
         image(tmp_path / name, RED)
     (tmp_path / "b" / "notes.txt").write_text("no image")
     (tmp_path / ".hidden.png").write_text("")
-    assert [path.relative_to(tmp_path).as_posix() for path in image_folder(tmp_path).paths] == [
+    assert [path.relative_to(tmp_path).as_posix() for path in image_paths(tmp_path)] == [
         "a.png", "b/1.png", "b/2.PNG",
     ]  # fmt: skip
-    with pytest.raises(MissingDataError, match="is no folder; expected one with images"):
-        image_folder(tmp_path / "none")
+    with pytest.raises(MissingDataError, match="is not a folder; expected one with images"):
+        image_paths(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingDataError, match="holds no images"):
-        image_folder(tmp_path / "empty")
+        image_paths(tmp_path / "empty")
 
 
 def test_images_and_texts_of_a_tar(tmp_path: Path) -> None:
     path = tar(tmp_path / "0.tar", a=RED, b=BLUE)
-    images = TarImages([str(path)])
+    images = Images.from_tars([str(path)])
     assert len(images) == 2 and images.ids == [f"{path}::a", f"{path}::b"]
     assert images[1][:, 0, 0].tolist() == [0, 0, 255]
     for member in ("txt", "json.caption"):
@@ -88,9 +89,9 @@ def test_lines_of_texts_are_called_by_their_number(tmp_path: Path) -> None:
         (
             "x.jsonl",
             '{"caption": "one"}\n{"title": "two"}',
-            "line 2: has no 'caption' that is a text; found title",
+            "line 2: has no text under 'caption'; its keys are title",
         ),
-        ("x.jsonl", '{"caption": ["one"]}', "line 1: has no 'caption'"),
+        ("x.jsonl", '{"caption": ["one"]}', "line 1: has no text under 'caption'"),
         ("x.jsonl", "[1]", "none of its first entries is a JSON object"),
         ("x.jsonl", "{", "none of its first lines is a JSON object"),
         ("x.jsonl", '{"caption": "one"}\n{', "line 2: cannot be used: broken JSON"),
@@ -99,7 +100,7 @@ def test_lines_of_texts_are_called_by_their_number(tmp_path: Path) -> None:
             "n,caption\n1,a dog, running\n",
             r"line 2: cannot be used: another number .*\(3, expected 2",
         ),
-        ("x.csv", "title\none\n", "line 2: has no 'caption' that is a text; found title"),
+        ("x.csv", "title\none\n", "line 2: has no text under 'caption'; its keys are title"),
         ("x.txt", "\n \n", "holds no texts"),
         (
             "x.doc",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hypvl.data.transforms import Squeeze
-from hypvl.datasets.images import FileImages
+from hypvl.datasets.images import Images
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.protocol import evaluating
 from hypvl.embedding.search import search
@@ -19,7 +19,7 @@ from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, b
 
 def test_images_are_encoded_in_batches_and_in_order(tmp_path: Path) -> None:
     colors = (RED, GREEN, BLUE, RED, GREEN)
-    images = FileImages([image(tmp_path / f"{i}.png", color) for i, color in enumerate(colors)])
+    images = Images.from_files([image(tmp_path / f"{i}.png", color) for i, color in enumerate(colors)])
     model = FakeModel()
     encoded = encode_images(model, images, transform=Squeeze(8), encoding=PLAIN)
     expected = torch.tensor(colors) / 255.0
@@ -32,7 +32,7 @@ def test_broken_images_leave_gaps(tmp_path: Path) -> None:
     paths = [broken(tmp_path / "0.jpg"), image(tmp_path / "1.png", RED), tmp_path / "2.png",
              image(tmp_path / "3.png", BLUE)]  # fmt: skip
     half = Encoding(batch_size=2, num_workers=0, max_bad_fraction=0.5)
-    encoded = encode_images(FakeModel(), FileImages(paths), transform=Squeeze(8), encoding=half)
+    encoded = encode_images(FakeModel(), Images.from_files(paths), transform=Squeeze(8), encoding=half)
     assert encoded.indices.tolist() == [1, 3]
     assert encoded.embeddings.argmax(dim=1).tolist() == [0, 2]
     assert [index for index, _ in encoded.bad] == [0, 2]
@@ -43,10 +43,13 @@ def test_sets_without_a_readable_image_are_errors(tmp_path: Path) -> None:
     lenient = Encoding(num_workers=0, max_bad_fraction=1.0)
     with pytest.raises(DataError, match="none of its 1 images can be read"):
         encode_images(
-            FakeModel(), FileImages([broken(tmp_path / "a.jpg")]), transform=Squeeze(8), encoding=lenient
+            FakeModel(),
+            Images.from_files([broken(tmp_path / "a.jpg")]),
+            transform=Squeeze(8),
+            encoding=lenient,
         )
     with pytest.raises(DataError, match="holds no images"):
-        encode_images(FakeModel(), FileImages([]), transform=Squeeze(8), encoding=lenient)
+        encode_images(FakeModel(), Images.from_files([]), transform=Squeeze(8), encoding=lenient)
     with pytest.raises(DataError, match="holds no texts"):
         encode_texts(FakeModel(), [], tokenizer=FakeTokenizer(), encoding=PLAIN)
 

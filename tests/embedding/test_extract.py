@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from hypvl.data.transforms import Squeeze
-from hypvl.datasets.images import FileImages
-from hypvl.datasets.user_inputs import TarImages, Texts
+from hypvl.datasets.images import Images
+from hypvl.datasets.user_inputs import Texts
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.extract import Extracted, InputShard, extract, shard_names
 from hypvl.embedding.identity import model_identity
@@ -38,7 +38,7 @@ def test_tars_become_a_store_that_evaluation_reads(tmp_path: Path) -> None:
         str(tar(tmp_path / "0.tar", a=RED, b=GREEN)),
         str(tar(tmp_path / "1.tar", a=BLUE, b=None, c=RED)),  # b is no image
     ]
-    shards = [InputShard(Path(p).stem, [p], images=lambda p=p: TarImages([p])) for p in places]  # type: ignore[misc]
+    shards = [InputShard(Path(p).stem, [p], images=lambda p=p: Images.from_tars([p])) for p in places]  # type: ignore[misc]
     assert go(model, shards, tmp_path / "out") == [
         Extracted("0", rows=2),
         Extracted("1", rows=2, unreadable=1),
@@ -55,7 +55,7 @@ def test_tars_become_a_store_that_evaluation_reads(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path / "out", model=model_identity(model), roots={"eval": tmp_path})
     encoded = encode_images(
         model,
-        TarImages(places),
+        Images.from_tars(places),
         store=store,
         encoding=Encoding(num_workers=0, max_bad_fraction=0.5),
     )
@@ -66,7 +66,9 @@ def test_tars_become_a_store_that_evaluation_reads(tmp_path: Path) -> None:
 def test_what_is_done_stays_and_what_changed_is_done_again(tmp_path: Path) -> None:
     model = FakeModule()
     paths = [image(tmp_path / f"{i}.png", color) for i, color in enumerate((RED, GREEN))]
-    shards = [InputShard(f"{i}", [str(p)], images=lambda p=p: FileImages([p])) for i, p in enumerate(paths)]  # type: ignore[misc]
+    shards = [
+        InputShard(f"{i}", [str(p)], images=lambda p=p: Images.from_files([p])) for i, p in enumerate(paths)
+    ]  # type: ignore[misc]
     assert [shard.rows for shard in go(model, shards, tmp_path / "out")] == [1, 1]
     assert [shard.existed for shard in go(model, shards, tmp_path / "out")] == [True, True]
     assert model.counts == (2, 0)
@@ -80,8 +82,8 @@ def test_a_shard_that_fails_stops_no_other_and_leaves_nothing(tmp_path: Path) ->
     bad = [broken(tmp_path / f"{i}.jpg") for i in range(2)]
     good = image(tmp_path / "good.png", RED)
     shards = [
-        InputShard("bad", [str(p) for p in bad], images=lambda: FileImages(bad)),
-        InputShard("good", [str(good)], images=lambda: FileImages([good])),
+        InputShard("bad", [str(p) for p in bad], images=lambda: Images.from_files(bad)),
+        InputShard("good", [str(good)], images=lambda: Images.from_files([good])),
     ]
     first, second = go(model, shards, tmp_path / "out")
     assert "2 of 2 images cannot be read" in first.error and second == Extracted("good", rows=1)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hypvl.data.transforms import ResizeCenterCrop, Squeeze
 from hypvl.datasets.classification.folders import ImageFolderSet
-from hypvl.datasets.images import FileImages
+from hypvl.datasets.images import Images
 from hypvl.embedding.encode import EncodedImages, Encoding
 from hypvl.embedding.identity import model_identity
 from hypvl.embedding.store import EmbeddingStore, Place
@@ -40,8 +40,12 @@ def encoding(**more: Any) -> Encoding:
     return Encoding(**{"batch_size": 2, "num_workers": 0, "max_bad_fraction": 0.5} | more)
 
 
-def pil_images(folder: Path) -> FileImages:
-    return FileImages([pil_image(folder / f"{i}.png", color) for i, color in enumerate(COLORS)])
+def files_of(images: Images) -> list[Path]:
+    return [Path(place) for place in images.ids or ()]
+
+
+def pil_images(folder: Path) -> Images:
+    return Images.from_files([pil_image(folder / f"{i}.png", color) for i, color in enumerate(COLORS)])
 
 
 def run(
@@ -56,7 +60,7 @@ def test_images_are_encoded_once_and_then_need_not_be_there(tmp_path: Path) -> N
     first = run(model, images, open_store(tmp_path / "store", model))
     assert torch.equal(first.embeddings, expected.embeddings)
     assert model.counts == (10, 0)
-    for path in images.paths:
+    for path in files_of(images):
         path.unlink()
     store = open_store(tmp_path / "store", model, "read")
     again = run(model, images, store)
@@ -68,7 +72,7 @@ def test_images_are_encoded_once_and_then_need_not_be_there(tmp_path: Path) -> N
 
 def test_a_part_is_taken_the_rest_encoded_in_its_place(tmp_path: Path) -> None:
     model, images = FakeModule(), pil_images(tmp_path / "set")
-    run(model, FileImages([images.paths[i] for i in (3, 1)]), open_store(tmp_path / "store", model))
+    run(model, images.take([3, 1]), open_store(tmp_path / "store", model))
     half = EmbeddingStore(tmp_path / "store", model=model_identity(model))
     found = run(model, images, half)
     assert torch.equal(found.embeddings, run(model, images, None).embeddings)
@@ -80,12 +84,12 @@ def test_a_part_is_taken_the_rest_encoded_in_its_place(tmp_path: Path) -> None:
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     model, images = FakeModule(), pil_images(tmp_path / "set")
     run(model, images, open_store(tmp_path / "store", model))
-    before = images.paths[0].stat()
-    pil_image(images.paths[0], BLUE)
-    os.utime(images.paths[0], ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    before = files_of(images)[0].stat()
+    pil_image(files_of(images)[0], BLUE)
+    os.utime(files_of(images)[0], ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
     found = run(model, images, open_store(tmp_path / "store", model))
     assert found.embeddings[0].tolist() == [0.0, 0.0, 1.0]
-    os.utime(images.paths[1], ns=(0, 0))  # another time, the same content: known by what the model sees
+    os.utime(files_of(images)[1], ns=(0, 0))  # another time, the same content: known by what the model sees
     counts = model.counts
     assert run(model, images, open_store(tmp_path / "store", model)).embeddings[1].tolist() == [0.0, 1.0, 0.0]
     assert model.counts == counts
@@ -94,8 +98,8 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 def test_the_same_name_in_two_folders_is_two_images(tmp_path: Path) -> None:
     model = FakeModule()
     store = open_store(tmp_path / "store", model)
-    red = FileImages([pil_image(tmp_path / "a" / "0.png", RED)])
-    blue = FileImages([pil_image(tmp_path / "b" / "0.png", BLUE)])
+    red = Images.from_files([pil_image(tmp_path / "a" / "0.png", RED)])
+    blue = Images.from_files([pil_image(tmp_path / "b" / "0.png", BLUE)])
     for _ in range(2):
         assert run(model, red, store).embeddings.tolist() == [[1.0, 0.0, 0.0]]
         assert run(model, blue, store).embeddings.tolist() == [[0.0, 0.0, 1.0]]
@@ -106,11 +110,11 @@ def test_folders_may_move_when_they_have_a_name(tmp_path: Path) -> None:
     model, images = FakeModule(), pil_images(tmp_path / "here" / "set")
     store = open_store(tmp_path / "store", model, roots={"eval": tmp_path / "here", "other": tmp_path})
     run(model, images, store)
-    assert store.portable(str(images.paths[0])) == "{eval}/set/0.png"  # the nearest root
+    assert store.portable(str(files_of(images)[0])) == "{eval}/set/0.png"  # the nearest root
     assert store.portable(f"{tmp_path}/x.tar::000") == "{other}/x.tar::000"
     assert EmbeddingStore(tmp_path / "store").portable("/far/x.png") == "/far/x.png"
     assert store.portable("https://host/x.tar::1") == "https://host/x.tar::1"
-    elsewhere = FileImages([tmp_path / "there" / "set" / path.name for path in images.paths])
+    elsewhere = Images.from_files([tmp_path / "there" / "set" / path.name for path in files_of(images)])
     moved = open_store(tmp_path / "store", model, "read", roots={"eval": tmp_path / "there"})
     assert len(run(model, elsewhere, moved).embeddings) == 5 and model.counts == (5, 0)
 
@@ -118,15 +122,17 @@ def test_folders_may_move_when_they_have_a_name(tmp_path: Path) -> None:
 def test_broken_images_are_remembered_until_they_change(tmp_path: Path) -> None:
     model = FakeModule()
     path = broken(tmp_path / "x.jpg")
-    images = FileImages([pil_image(tmp_path / "0.png", RED), path, pil_image(tmp_path / "1.png", BLUE)])
+    images = Images.from_files(
+        [pil_image(tmp_path / "0.png", RED), path, pil_image(tmp_path / "1.png", BLUE)]
+    )
     first = run(model, images, open_store(tmp_path / "store", model))
 
-    class Unreadable(FileImages):
+    class Unreadable(Images):
         def __getitem__(self, index: int) -> Tensor:
             raise AssertionError("read again")
 
     store = open_store(tmp_path / "store", model, "read")
-    again = run(model, Unreadable(images.paths), store)
+    again = run(model, Unreadable.from_files(files_of(images)), store)
     assert again.bad == first.bad and len(first.bad) == 1 and "x.jpg" in first.bad[0][1]
     assert again.indices.tolist() == [0, 2]
     with pytest.raises(DataError, match=r"more than max_bad_fraction=0\.1"):
@@ -233,7 +239,7 @@ def test_a_killed_run_keeps_its_shards_and_half_shards_do_not_count(
     model = FakeModule()
     paths = [pil_image(tmp_path / f"{i}.png", (10 * i, 0, 0)) for i in range(7)]
 
-    class Killed(FileImages):
+    class Killed(Images):
         def __getitem__(self, index: int) -> Tensor:
             if index == 5:
                 os._exit(9)
@@ -241,14 +247,14 @@ def test_a_killed_run_keeps_its_shards_and_half_shards_do_not_count(
 
     child = os.fork()
     if child == 0:  # ends in the third batch of two, without a goodbye
-        run(model, Killed(paths), open_store(tmp_path / "store", model))
+        run(model, Killed.from_files(paths), open_store(tmp_path / "store", model))
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
     shards = sorted((tmp_path / "store").glob("*/*.safetensors"))
     assert len(shards) == 2
     shards[0].with_suffix(".json").unlink()  # killed between the two files
     store = open_store(tmp_path / "store", model)
-    found = run(model, FileImages(paths), store)
+    found = run(model, Images.from_files(paths), store)
     assert found.embeddings[:, 0].tolist() == pytest.approx([10 * i / 255 for i in range(7)])
     assert (store.reused, store.encoded) == (2, 5)
 
@@ -283,7 +289,7 @@ def test_thumbnails(tmp_path: Path) -> None:
     model = FakeModule()
     path = pil_image(tmp_path / "wide.png", BLUE, size=(400, 100))
     store = open_store(tmp_path / "store", model, thumbnails=64)
-    run(model, FileImages([path, pil_image(tmp_path / "small.png", RED, size=(9, 7))]), store)
+    run(model, Images.from_files([path, pil_image(tmp_path / "small.png", RED, size=(9, 7))]), store)
     group = EmbeddingStore(tmp_path / "store").groups()[0]
     group.refresh()
     data = group.thumbnail(str(path))
@@ -336,7 +342,7 @@ def _on_a_rank(folder: Path, mode: str | None, fails: str) -> Any:
     if fails == "memory" and torch.distributed.get_rank() == 1:
         model.encode_text = lambda *_, **__: torch.empty(1 << 60)  # type: ignore[method-assign]
     try:
-        images = run(model, FileImages(paths), store, max_bad_fraction=0.3)
+        images = run(model, Images.from_files(paths), store, max_bad_fraction=0.3)
         texts = encode_texts(model, ["red", "green", "blue", "red and blue", "red"], store=store)
     except (DataError, RuntimeError) as error:
         return str(error)

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import pytest
 
-from hypvl.datasets.hierarchy.boxes import Box, BoxedImages
-from hypvl.datasets.images import FileImages
+from hypvl.datasets.hierarchy.boxes import BoxedImages, Part
+from hypvl.datasets.images import Box, Images
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
 from hypvl.evaluation.box_order import BoxOrder
@@ -16,7 +16,7 @@ from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image
 from tests.evaluation.hyperbolic import Hyperbolic
 
-WHOLE = (0.0, 0.0, 1.0, 1.0)
+WHOLE = Box(0.0, 0.0, 1.0, 1.0, "fractions")
 
 
 def boxed(folder: Path, *, bad: int = 0) -> BoxedImages:
@@ -24,9 +24,9 @@ def boxed(folder: Path, *, bad: int = 0) -> BoxedImages:
     paths = [image(folder / f"{name}.png", color) for name, (color, _) in colors.items()]
     paths += [broken(folder / f"bad{i}.png") for i in range(bad)]
     captions = [caption for _, caption in colors.values()] + ["blue"] * bad
-    boxes = [Box(i, (0.0, 0.0, 0.5, 0.5), "shape") for i in range(4 + bad)]
-    boxes.append(Box(3, WHOLE, "red green blue"))
-    return BoxedImages(FileImages(paths), captions, boxes, keys=[path.stem for path in paths])
+    boxes = [Part(i, Box(0.0, 0.0, 0.5, 0.5, "fractions"), "shape") for i in range(4 + bad)]
+    boxes.append(Part(3, WHOLE, "red green blue"))
+    return BoxedImages(Images.from_files(paths), captions, boxes, keys=[path.stem for path in paths])
 
 
 class TestBoxOrder(EvaluatorContract):
@@ -78,7 +78,7 @@ class TestBoxOrder(EvaluatorContract):
         result = self.make(tmp_path, bad=1)(self.model())
         assert (result.meta["boxes"], result.meta["pairs"]) == (6, 5)
         one = BoxedImages(
-            FileImages([image(tmp_path / "a.png", RED)]), ["red"], [Box(0, WHOLE, "red")], keys=["a"]
+            Images.from_files([image(tmp_path / "a.png", RED)]), ["red"], [Part(0, WHOLE, "red")], keys=["a"]
         )
         evaluator = BoxOrder(one, encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer())
         with pytest.raises(DataError, match="1 readable images with boxes; expected at least 2"):

@@ -6,7 +6,7 @@ import pytest
 
 from hypvl.datasets.composition.choices import Choice, Choices
 from hypvl.datasets.demo import demo_choices
-from hypvl.datasets.images import FileImages
+from hypvl.datasets.images import Images
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError, MissingDataError
 from hypvl.evaluation.foil_accuracy import CaptionChoice
@@ -32,7 +32,7 @@ def choices(folder: Path, *, bad: int = 0) -> Choices:
         *(Choice(i, "a red thing", ("a blue thing",), "color") for i in range(4, 4 + bad)),
     ]
     means = {"macro_accuracy": ["color", "number", "swap"], "accuracy_rest": ["number", "color"]}
-    return Choices(FileImages(paths), asked, [path.stem for path in paths], means, {"left_out": 7})
+    return Choices(Images.from_files(paths), asked, [path.stem for path in paths], means, {"left_out": 7})
 
 
 class TestCaptionChoice(EvaluatorContract):
@@ -126,7 +126,7 @@ def test_unreadable_image_is_wrong_and_has_no_part_in_auroc(tmp_path: Path) -> N
 def test_a_kind_without_readable_images_has_no_auroc(tmp_path: Path) -> None:
     paths = [image(tmp_path / "0.png", RED), broken(tmp_path / "1.png")]
     asked = [Choice(0, "red", ("blue",), "a"), Choice(1, "red", ("blue",), "b")]
-    data = Choices(FileImages(paths), asked, ["0", "1"], {"macro_accuracy": ["a", "b"]})
+    data = Choices(Images.from_files(paths), asked, ["0", "1"], {"macro_accuracy": ["a", "b"]})
     encoding = Encoding(num_workers=0, max_bad_fraction=0.5)
     metrics = CaptionChoice(data, extra=["auroc"], encoding=encoding, tokenizer=FakeTokenizer())(
         FakeModel()
@@ -136,14 +136,16 @@ def test_a_kind_without_readable_images_has_no_auroc(tmp_path: Path) -> None:
 
 
 def test_a_foil_that_is_the_caption_is_counted(tmp_path: Path) -> None:
-    data = Choices(FileImages([image(tmp_path / "0.png", RED)]), [Choice(0, "red", ("red",), "a")], ["0"])
+    data = Choices(
+        Images.from_files([image(tmp_path / "0.png", RED)]), [Choice(0, "red", ("red",), "a")], ["0"]
+    )
     result = CaptionChoice(data, encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer())(FakeModel())
     assert result.metrics["accuracy"] == 0.0 and result.meta["foil_is_the_caption"] == 1
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dataset: got no choices"):
-        CaptionChoice(Choices(FileImages([]), [], []))
+        CaptionChoice(Choices(Images.from_files([]), [], []))
     data = choices(tmp_path)
     with pytest.raises(
         ValueError, match="main_metric: got 'macro'; expected one of accuracy, macro_accuracy"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hypvl.datasets.hierarchy.caption_chains import CaptionChains
-from hypvl.datasets.images import FileImages
+from hypvl.datasets.images import Images
 from hypvl.embedding.encode import Encoding
 from hypvl.evaluation.hierarcaps import HierarCaps
 from hypvl.evaluation.protocol import Evaluator
@@ -28,7 +28,7 @@ def chains(folder: Path, *, bad: int = 0) -> CaptionChains:
     paths = [image(folder / f"{name}.png", color) for name, (color, _) in CHAINS.items()]
     paths += [broken(folder / f"bad{i}.png") for i in range(bad)]
     texts = [chain for _, chain in CHAINS.values()] + [["shape", "blue", "red blue", "red green blue"]] * bad
-    return CaptionChains(FileImages(paths), texts, keys=[path.stem for path in paths])
+    return CaptionChains(Images.from_files(paths), texts, keys=[path.stem for path in paths])
 
 
 class TestHierarCaps(EvaluatorContract):

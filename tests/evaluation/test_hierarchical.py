@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from hypvl.datasets.classification.folders import ImageFolderSet
-from hypvl.datasets.demo import DemoObjects
+from hypvl.datasets.demo import demo_objects
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
 from hypvl.evaluation.hierarchical import HierarchicalClassification
@@ -127,8 +127,8 @@ def test_demo_objects_are_colour_and_shape(tmp_path: Path) -> None:
         },
     ]
     (root / "eval" / "hierarchy.json").write_text(json.dumps({"scenes": scenes}))
-    found = DemoObjects(root)
+    found = demo_objects(root)
     assert (list(found.classes), list(found.labels)) == (["a red cross", "a red ring"], [1, 0])
     assert found[1][1] == 0 and list(found.keys) == ["a", "c"]
     with pytest.raises(DataError, match=r"make it with scripts/make_demo_data.py"):
-        DemoObjects(tmp_path)
+        demo_objects(tmp_path)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hypvl.data.transforms import Squeeze
-from hypvl.datasets.images import FileImages
+from hypvl.datasets.images import Images
 from hypvl.datasets.protocol import ImageSource
 from hypvl.embedding.encode import CachedEncoder, Encoding
 from hypvl.embedding.identity import model_identity
@@ -45,8 +45,8 @@ class Brightness(Evaluator):
         )
 
 
-def files(folder: Path) -> FileImages:
-    return FileImages([image(folder / "a.png", RED), broken(folder / "b.png")])
+def files(folder: Path) -> Images:
+    return Images.from_files([image(folder / "a.png", RED), broken(folder / "b.png")])
 
 
 def test_meta_of_every_evaluator(tmp_path: Path) -> None:

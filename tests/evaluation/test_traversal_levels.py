@@ -118,12 +118,12 @@ class Captioned:
     """A retrieval set over colours."""
 
     def __init__(self, folder: Path, bad: int) -> None:
-        from hypvl.datasets.images import FileImages
+        from hypvl.datasets.images import Images
 
         colors = {"a": RED, "b": GREEN, "c": BLUE, "d": RED}
         paths = [pil_image(folder / f"{name}.png", color) for name, color in colors.items()]
         paths += [broken(folder / f"bad{i}.png") for i in range(bad)]
-        self.images = FileImages(paths)
+        self.images = Images.from_files(paths)
         self.captions = ["red", "shape", "blue", "red green", *["shape"] * bad]
         self.caption_image = list(range(4 + bad))
         self.keys = [path.stem for path in paths]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hypvl.datasets.composition.choices import Group, Groups
-from hypvl.datasets.images import FileImages
+from hypvl.datasets.images import Images
 from hypvl.embedding.encode import Encoding
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.evaluation.winoground_score import CaptionGroups
@@ -26,7 +26,7 @@ def groups(folder: Path, *, bad: int = 0) -> Groups:
         Group((1, 2), ("green", "blue"), (), "d"),
         *(Group((0, 3 + i), ("red", "green"), ("Object",), f"bad{i}") for i in range(bad)),
     ]
-    return Groups(FileImages(paths), asked, {"source": "by hand"})
+    return Groups(Images.from_files(paths), asked, {"source": "by hand"})
 
 
 class TestCaptionGroups(EvaluatorContract):
@@ -103,4 +103,4 @@ def test_a_group_with_an_unreadable_image_is_a_miss(tmp_path: Path) -> None:
 
 def test_no_groups_are_refused() -> None:
     with pytest.raises(ValueError, match="dataset: got no groups"):
-        CaptionGroups(Groups(FileImages([]), []))
+        CaptionGroups(Groups(Images.from_files([]), []))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hypvl.datasets.classification.folders import ImageFolderSet
-from hypvl.datasets.user_inputs import image_folder
+from hypvl.datasets.user_inputs import image_paths
 from tests.evaluation.fakes import BLUE, GREEN, RED, image
 
 
@@ -27,14 +27,14 @@ def test_what_systems_leave_behind_is_no_class_and_no_image(tmp_path: Path) -> N
     assert dataset.classes == ["cat", "dog"]
     assert (dataset.keys, dataset.labels) == (["cat/1.png", "dog/1.png"], [0, 1])
     assert [color(dataset, i) for i in range(2)] == [list(RED), list(BLUE)]
-    assert [Path(place).name for place in image_folder(tmp_path).ids] == ["1.png", "1.png"]
+    assert [Path(place).name for place in image_paths(tmp_path)] == ["1.png", "1.png"]
 
 
 def test_a_set_may_lie_in_a_hidden_folder(tmp_path: Path) -> None:
     """timm: data under ~/.cache is taken for hidden and is empty; only what is below the set's folder may be judged."""
     image(tmp_path / ".cache" / "set" / "cat" / "1.png", RED)
     assert ImageFolderSet(tmp_path / ".cache" / "set").keys == ["cat/1.png"]
-    assert len(image_folder(tmp_path / ".cache" / "set")) == 1
+    assert len(image_paths(tmp_path / ".cache" / "set")) == 1
 
 
 def test_upper_case_and_dots_in_names(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_odd_folders(tmp_path: Path, name: str) -> None:
         dataset = ImageFolderSet(place)
         assert (dataset.classes, dataset.keys) == (["class one"], ["class_one/1.png"])
         assert color(dataset, 0) == list(RED)
-    assert len(image_folder(f"{root}//")) == 1
+    assert len(image_paths(f"{root}//")) == 1
 
 
 def test_relative_folders_stay_where_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

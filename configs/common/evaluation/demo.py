@@ -2,7 +2,6 @@
 
 from hypvl.config import LazyCall as L
 from hypvl.datasets import demo
-from hypvl.datasets.demo import DemoObjects, demo_choices
 from hypvl.evaluation.foil_accuracy import CaptionChoice
 from hypvl.evaluation.hierarchical import HierarchicalClassification
 from hypvl.evaluation.modality_gap import ModalityGap
@@ -26,10 +25,12 @@ evaluate["scenes_retrieval"] = L(ZeroShotRetrieval)(dataset=_scenes, ks=[1, 5, 1
 evaluate["scenes_radii"] = L(EmbeddingRadii)(dataset=_scenes, encoding="${encoding}")
 evaluate["scenes_gap"] = L(ModalityGap)(dataset=_scenes, encoding="${encoding}")
 evaluate["scenes_hierarchy"] = L(HierarchicalClassification)(
-    dataset=L(DemoObjects)(root="${roots.demo}"), tree="${roots.demo}/eval/tree.json", encoding="${encoding}"
+    dataset=L(demo.demo_objects)(root="${roots.demo}"),
+    tree="${roots.demo}/eval/tree.json",
+    encoding="${encoding}",
 )
 evaluate["scenes_choices"] = L(CaptionChoice)(
-    dataset=L(demo_choices)(hierarchy="${roots.demo}/eval/hierarchy.json"), encoding="${encoding}"
+    dataset=L(demo.demo_choices)(hierarchy="${roots.demo}/eval/hierarchy.json"), encoding="${encoding}"
 )
 evaluate["scenes_traversals"] = L(TraversalLevels)(
     hierarchy="${roots.demo}/eval/hierarchy.json",

@@ -1,6 +1,6 @@
 """Data sets by name: which split of which files they are, and fetching what is missing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -10,11 +10,11 @@ from hypvl.checks import one_of
 from hypvl.datasets.catalog.entries import SPLITS, SetEntry, entries, entry_of
 from hypvl.datasets.catalog.fetching import can_write, fetch, one_fetch
 from hypvl.datasets.classification.prompts import set_templates
-from hypvl.datasets.classification.splits import Subset, counted, per_class, share, shuffled
+from hypvl.datasets.classification.splits import counted, per_class, share, shuffled
 from hypvl.datasets.classification.torchvision_sets import missing, read_published
 from hypvl.datasets.classification.webdataset import WebDatasetSet, is_url
-from hypvl.datasets.protocol import ClassificationSet
-from hypvl.errors import ConfigError, MissingDataError
+from hypvl.datasets.images import LabelledImages
+from hypvl.errors import ConfigError, DataError, MissingDataError
 
 Style: TypeAlias = Literal["clip", "subreddit"]
 
@@ -27,7 +27,7 @@ MORE_CLASSIFICATION_SETS: tuple[str, ...] = tuple(name for name, e in entries().
 @configurable("evaluate")
 def classification_set(
     name: str, *, root: str | Path = "./datasets/eval", split: str = "test", download: bool = False
-) -> ClassificationSet:
+) -> LabelledImages:
     """A split of a known set.
 
     A set may lie in the WebDataset layout, in ``root/<name>`` (which is looked for first), or in the files its
@@ -90,10 +90,10 @@ class _Source:
 
     splits: tuple[str, ...]
     as_published: bool
-    read: Callable[[str], ClassificationSet]
+    read: Callable[[str], LabelledImages]
 
 
-def _read(entry: SetEntry, root: Path, split: str) -> ClassificationSet:
+def _read(entry: SetEntry, root: Path, split: str) -> LabelledImages:
     folder = root / entry.name
     if not (folder / "classnames.txt").is_file():
         return _cut(
@@ -115,7 +115,7 @@ def _webdataset(place: str, entry: SetEntry) -> _Source:
     return _Source(splits, False, lambda part: WebDatasetSet(place, split=part))
 
 
-def _cut(entry: SetEntry, split: str, source: _Source) -> ClassificationSet:
+def _cut(entry: SetEntry, split: str, source: _Source) -> LabelledImages:
     if source.as_published and split in entry.parts:
         return _part(entry, split, source.read(entry.parts[split].published))
     if source.as_published and entry.per_class is not None:
@@ -126,10 +126,10 @@ def _cut(entry: SetEntry, split: str, source: _Source) -> ClassificationSet:
         raise MissingDataError(f"there is no {split} split; found {', '.join(source.splits) or 'none'}")
     whole = source.read("train")
     chosen = _held_out(entry, split, shuffled(len(whole), key=entry.name))
-    return Subset(whole, chosen, name=f"{entry.name} {split}")
+    return _take(whole, chosen, name=f"{entry.name} {split}")
 
 
-def _part(entry: SetEntry, split: str, whole: ClassificationSet) -> Subset:
+def _part(entry: SetEntry, split: str, whole: LabelledImages) -> LabelledImages:
     part = entry.parts[split]
     order = shuffled(len(whole), key=entry.name)
     if isinstance(part.end, float):
@@ -137,16 +137,24 @@ def _part(entry: SetEntry, split: str, whole: ClassificationSet) -> Subset:
     else:
         total = int(max(p.end for p in entry.parts.values() if p.published == part.published))
         chosen = counted(order, int(part.begin), int(part.end), total=total)
-    return Subset(whole, chosen, name=f"{entry.name} {split}")
+    return _take(whole, chosen, name=f"{entry.name} {split}")
 
 
-def _of_each_class(entry: SetEntry, split: str, whole: ClassificationSet) -> Subset:
+def _of_each_class(entry: SetEntry, split: str, whole: LabelledImages) -> LabelledImages:
     count = 0 if entry.per_class is None else entry.per_class
     chosen = per_class(whole.labels, count, key=entry.name, rest=split == "test")
     if split != "test":
         position = {i: at for at, i in enumerate(shuffled(len(whole), key=entry.name))}
         chosen = _held_out(entry, split, sorted(chosen, key=position.__getitem__))
-    return Subset(whole, chosen, name=f"{entry.name} {split}")
+    return _take(whole, chosen, name=f"{entry.name} {split}")
+
+
+def _take(whole: LabelledImages, indices: Sequence[int], *, name: str) -> LabelledImages:
+    if not indices:
+        raise DataError(
+            f"{name}: none of its {len(whole)} images falls into this split; expected a complete set."
+        )
+    return whole.take(indices)
 
 
 def _held_out(entry: SetEntry, split: str, order: list[int]) -> list[int]:

@@ -1,24 +1,21 @@
 """The 20 sets of ELEVATER in its folder layout: index files that point into ZIP files."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from torch import Tensor
-
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.datasets.catalog.entries import SPLITS, check_name
 from hypvl.datasets.classification.prompts import set_templates
+from hypvl.datasets.classification.zips import ZipImages
 from hypvl.datasets.files import read_lines
-from hypvl.datasets.images import read_image
-from hypvl.datasets.zips import ZipReader
+from hypvl.datasets.images import LabelledImages
 from hypvl.errors import ConfigError, DataError, MissingDataError
-from hypvl.io.images import ImageError, decode_image
 from hypvl.io.json_text import parse_json
 
 Style: TypeAlias = Literal["clip", "subreddit"]
@@ -62,74 +59,8 @@ def elevater_entries() -> Mapping[str, ElevaterEntry]:
 ELEVATER_SETS: tuple[str, ...] = tuple(elevater_entries())
 
 
-class ElevaterSet:
-    """A split of a set of ELEVATER; images are read from the ZIP files.
-
-    Attributes:
-        classes: The lines of labels.txt, ``_`` read as a space.
-        prompts: Templates.
-        labels: Of each image an int, or for sets with several labels an image a tuple of ints.
-        keys: The index file's word for each image.
-        ids: Where each image is.
-    """
-
-    def __init__(
-        self, folder: Path, index: Path, *, multi_label: bool, prompts: Sequence[str] | None = None
-    ) -> None:
-        self.classes = [name.replace("_", " ") for name in read_lines(folder / "labels.txt")]
-        self.prompts = prompts
-        self.keys: list[str] = []
-        self.labels: list[Label] = []
-        for number, line in enumerate(read_lines(index), start=1):
-            place, label = _parse(line, f"{index}, line {number}", multi_label, len(self.classes))
-            self.keys.append(place)
-            self.labels.append(label)
-        if not self.keys:
-            raise DataError(f"{index}: names no images; expected lines `train.zip@path label`.")
-        self._folder = folder
-        self._zips: dict[str, ZipReader] = {}
-        for archive, at in dict.fromkeys(key.partition("@")[:2] for key in self.keys):
-            _check_inside(archive, index)
-            if at:
-                self._zips[archive] = ZipReader(_find(folder, archive))
-        there = sum(self._is_there(key) for key in self.keys)
-        if there == 0:
-            raise MissingDataError(
-                f"{index}: none of its {len(self.keys)} images is there, such as {self.keys[0]}; put the ZIP "
-                f"files of the set into {folder}."
-            )
-
-    @property
-    def ids(self) -> list[str]:
-        """Where each image is: ``<ZIP file>::<member>``, or a file."""
-        parts = (key.partition("@") for key in self.keys)
-        return [
-            f"{self._zips[archive].path}::{member}" if at else str(self._folder / archive)
-            for archive, at, member in parts
-        ]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Label]:
-        """(uint8 (3, h, w), label or labels); raises DataError naming the image."""
-        archive, at, member = self.keys[index].partition("@")
-        if not at:
-            return read_image(self._folder / archive), self.labels[index]
-        reader = self._zips[archive]
-        content = reader.read(member)
-        try:
-            return decode_image(content), self.labels[index]
-        except ImageError as error:
-            raise DataError(f"{reader.path}::{member}: {error}.") from error
-
-    def _is_there(self, key: str) -> bool:
-        archive, at, member = key.partition("@")
-        return member in self._zips[archive].names if at else (self._folder / archive).is_file()
-
-
 @configurable("evaluate")
-def elevater_set(name: str, *, root: str | Path, split: str = "test") -> ElevaterSet:
+def elevater_set(name: str, *, root: str | Path, split: str = "test") -> LabelledImages:
     """A split of a set of ELEVATER.
 
     Layout: ``root/<name>_<version>/`` (or ``root/classification/...``) with ``labels.txt``, one class a line, and
@@ -157,7 +88,21 @@ def elevater_set(name: str, *, root: str | Path, split: str = "test") -> Elevate
         raise MissingDataError(
             f"{name}: {folder} has no index of the {split} split; expected one of {', '.join(_INDEXES[split])} there."
         )
-    return ElevaterSet(folder, index, multi_label=entry.multi_label, prompts=elevater_prompts(name))
+    classes = [name.replace("_", " ") for name in read_lines(folder / "labels.txt")]
+    rows = [
+        _parse(line, f"{index}, line {number}", entry.multi_label, len(classes))
+        for number, line in enumerate(read_lines(index), start=1)
+    ]
+    if not rows:
+        raise DataError(f"{index}: names no images; expected lines `train.zip@path label`.")
+    keys = [key for key, _ in rows]
+    return LabelledImages(
+        ZipImages(folder, index, keys),
+        [label for _, label in rows],
+        classes=classes,
+        keys=keys,
+        prompts=elevater_prompts(name),
+    )
 
 
 @configurable("evaluate")
@@ -182,15 +127,17 @@ def elevater_folder(name: str, *, root: str | Path) -> Path:
     root = Path(root)
     wanted = elevater_entries()[name].folders
     places = [where for where in (root, root / "classification") if where.is_dir()]
-    found = [path for where in places for path in where.iterdir() if path.is_dir() and _stem(path) in wanted]
-    if not found:
+    folders = [
+        path for where in places for path in where.iterdir() if path.is_dir() and _stem(path) in wanted
+    ]
+    if not folders:
         what = f"has no folder {name}_<version>" if places else "is not there"
         raise MissingDataError(
             f"{name}: {root} {what} (looked in {Path.cwd()}); expected {name}_<version>/"
             "{labels.txt, train.txt, train.zip, test.txt, test.zip} from ELEVATER's vision-datasets storage "
             "(https://github.com/Computer-Vision-in-the-Wild/DataDownload), or another root by an override."
         )
-    return max(found, key=lambda path: (_version(path), path.name))
+    return max(folders, key=lambda path: (_version(path), path.name))
 
 
 def _stem(path: Path) -> str:
@@ -199,8 +146,8 @@ def _stem(path: Path) -> str:
 
 
 def _version(path: Path) -> str:
-    found = re.search(r"[-_](\d{8})$", path.name)
-    return "" if found is None else found[1]
+    match = re.search(r"[-_](\d{8})$", path.name)
+    return "" if match is None else match[1]
 
 
 def _parse(line: str, where: str, multi_label: bool, classes: int) -> tuple[str, Label]:
@@ -216,17 +163,3 @@ def _parse(line: str, where: str, multi_label: bool, classes: int) -> tuple[str,
     if not multi_label and len(labels) != 1:
         raise DataError(f"{where}: has {len(labels)} labels; expected one in this set.")
     return place, labels if multi_label else labels[0]
-
-
-def _check_inside(archive: str, index: Path) -> None:
-    if Path(archive).is_absolute() or ".." in Path(archive).parts:
-        raise DataError(f"{index}: names {archive!r}, outside its folder; expected a file beside it.")
-
-
-def _find(folder: Path, archive: str) -> Path:
-    """The ZIP file, also where its case differs."""
-    exact = folder / archive
-    if exact.is_file():
-        return exact
-    same = [path for path in folder.glob("*") if path.name.lower() == archive.lower()]
-    return same[0] if len(same) == 1 else exact

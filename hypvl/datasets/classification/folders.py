@@ -3,18 +3,16 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from torch import Tensor
-
 from hypvl.allowlist import configurable
 from hypvl.datasets.classification.folder_names import listed, match_names
 from hypvl.datasets.classification.prompts import imagenet_class_names
 from hypvl.datasets.files import class_folders, images_below, require_folder
-from hypvl.datasets.images import IMAGE_EXTENSIONS, read_image
+from hypvl.datasets.images import IMAGE_EXTENSIONS, Images, LabelledImages
 from hypvl.errors import DataError, MissingDataError
 
 
 @configurable("evaluate")
-class ImageFolderSet:
+class ImageFolderSet(LabelledImages):
     """One folder per class, images anywhere below it; links are followed.
 
     Classes are the folders in sorted order, images of a class in sorted order.
@@ -25,7 +23,7 @@ class ImageFolderSet:
         prompts: The set's own prompts, templates or whole ones by class name, or None.
 
     Attributes:
-        folders: What the class folders are called, in the order of the classes.
+        root: The folder of class folders.
 
     Raises:
         MissingDataError: when ``root`` is not there, has no class folders, or they hold no images.
@@ -44,33 +42,25 @@ class ImageFolderSet:
         folders = class_folders(self.root)
         if not folders:
             raise MissingDataError(f"{self.root}: holds no class folders; expected one folder per class.")
-        self.folders = folders
-        self.classes = (
-            [name.replace("_", " ") for name in folders]
-            if class_names is None
-            else match_names(folders, class_names, where=self.root)
-        )
-        self.prompts = prompts
-        self.paths: list[Path] = []
-        self.labels: list[int] = []
-        for label, folder in enumerate(folders):
-            found = images_below(self.root / folder)
-            self.paths += found
-            self.labels += [label] * len(found)
-        if not self.paths:
+        by_class = [images_below(self.root / folder) for folder in folders]
+        paths = [path for own in by_class for path in own]
+        if not paths:
             raise MissingDataError(
                 f"{self.root}: its {len(folders)} class folders hold no images; expected files that end in "
                 f"{', '.join(IMAGE_EXTENSIONS)}."
             )
-        self.keys = [path.relative_to(self.root).as_posix() for path in self.paths]
-        self.ids = [str(path) for path in self.paths]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """(uint8 (3, h, w), label); raises DataError naming the file."""
-        return read_image(self.paths[index]), self.labels[index]
+        super().__init__(
+            Images.from_files(paths),
+            [label for label, own in enumerate(by_class) for _ in own],
+            classes=(
+                [name.replace("_", " ") for name in folders]
+                if class_names is None
+                else match_names(folders, class_names, where=self.root)
+            ),
+            keys=[path.relative_to(self.root).as_posix() for path in paths],
+            prompts=prompts,
+            folders=folders,
+        )
 
 
 @configurable("evaluate")

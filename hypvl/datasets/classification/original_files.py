@@ -17,68 +17,32 @@ from torch import Tensor
 
 from hypvl.checks import natural_number
 from hypvl.datasets.files import read_lines, require_folder
-from hypvl.datasets.images import read_image
+from hypvl.datasets.images import Images, LabelledImages
 from hypvl.errors import DataError, MissingDataError
 
 
-class FileSet:
-    """Labelled image files.
-
-    Args:
-        paths: Of each image.
-        labels: Class of each.
-        classes: Names in the order of the labels.
-        root: What the keys are relative to.
-    """
-
-    def __init__(
-        self, paths: Sequence[Path], labels: Sequence[int], *, classes: Sequence[str], root: Path
-    ) -> None:
-        self.paths = list(paths)
-        self.labels = list(labels)
-        self.classes = list(classes)
-        self.prompts = None
-        self.keys = [path.relative_to(root).as_posix() for path in self.paths]
-        self.ids = [str(path) for path in self.paths]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """(uint8 (3, h, w), label); raises DataError naming the file."""
-        return read_image(self.paths[index]), self.labels[index]
-
-
-class ArraySet:
-    """Labelled images in memory or in a mapped file.
+class ArrayImages:
+    """Images in memory or in a mapped file.
 
     Args:
         pixels: uint8 (N, 3, h, w).
-        labels: (N,).
-        classes: Names in the order of the labels.
         transposed: The images are stored column by column (STL-10).
     """
 
-    def __init__(
-        self, pixels: np.ndarray, labels: Sequence[int], *, classes: Sequence[str], transposed: bool = False
-    ) -> None:
+    def __init__(self, pixels: np.ndarray, *, transposed: bool = False) -> None:
         self._pixels = pixels
         self._transposed = transposed
-        self.labels = [int(label) for label in labels]
-        self.classes = list(classes)
-        self.prompts = None
-        self.keys = [str(i) for i in range(len(self.labels))]
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self._pixels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """(uint8 (3, h, w), label)."""
+    def __getitem__(self, index: int) -> Tensor:
+        """uint8 (3, h, w)."""
         image = torch.from_numpy(np.array(self._pixels[index]))
-        return (image.transpose(1, 2) if self._transposed else image), self.labels[index]
+        return image.transpose(1, 2) if self._transposed else image
 
 
-def cifar(folder: Path, *, split: str, classes: int) -> ArraySet:
+def cifar(folder: Path, *, split: str, classes: int) -> LabelledImages:
     """CIFAR's Python files: ``cifar-10-batches-py`` or ``cifar-100-python``.
 
     Args:
@@ -113,8 +77,9 @@ def cifar(folder: Path, *, split: str, classes: int) -> ArraySet:
     texts = _unpickle(folder / meta).get(names_key)
     if not isinstance(texts, list) or len(texts) != classes:
         raise DataError(f"{folder / meta}: has no {classes} {names_key.decode()}; expected a file of CIFAR.")
-    return ArraySet(
-        np.concatenate(pixels), labels, classes=[text.decode().replace("_", " ") for text in texts]
+    names = [text.decode().replace("_", " ") for text in texts]
+    return LabelledImages(
+        ArrayImages(np.concatenate(pixels)), [int(label) for label in labels], classes=names
     )
 
 
@@ -169,7 +134,7 @@ def _unpickle(path: Path) -> dict[bytes, Any]:
     return content
 
 
-def stl10(folder: Path, *, split: str) -> ArraySet:
+def stl10(folder: Path, *, split: str) -> LabelledImages:
     """STL-10's binary files, mapped into memory.
 
     Args:
@@ -198,10 +163,12 @@ def stl10(folder: Path, *, split: str) -> ArraySet:
             f"{label_file}: has labels outside 1 ... {len(classes)}, the lines of class_names.txt."
         )
     data = np.memmap(pixels, dtype=np.uint8, mode="r", shape=(len(labels), 3, 96, 96))
-    return ArraySet(data, (labels.astype(int) - 1).tolist(), classes=classes, transposed=True)
+    return LabelledImages(
+        ArrayImages(data, transposed=True), (labels.astype(int) - 1).tolist(), classes=classes
+    )
 
 
-def flowers102(folder: Path, *, split: str, classes: Sequence[str]) -> FileSet:
+def flowers102(folder: Path, *, split: str, classes: Sequence[str]) -> LabelledImages:
     """Oxford's 102 flowers: ``setid.mat``, ``imagelabels.mat`` and ``jpg/image_00001.jpg`` ...
 
     Args:
@@ -238,15 +205,13 @@ def flowers102(folder: Path, *, split: str, classes: Sequence[str]) -> FileSet:
         raise DataError(
             f"{folder}: setid.mat or imagelabels.mat is damaged ({error}); download them again."
         ) from error
-    return FileSet(
-        [folder / "jpg" / f"image_{int(i):05d}.jpg" for i in ids], of_image, classes=classes, root=folder
-    )
+    return _files([f"jpg/image_{int(i):05d}.jpg" for i in ids], of_image, classes=classes, root=folder)
 
 
 _FLOWER_SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
-def cub(folder: Path, *, split: str) -> FileSet:
+def cub(folder: Path, *, split: str) -> LabelledImages:
     """CUB-200-2011: ``images.txt``, ``image_class_labels.txt``, ``train_test_split.txt``, ``classes.txt``, ``images/``.
 
     Args:
@@ -280,5 +245,14 @@ def cub(folder: Path, *, split: str) -> FileSet:
             "image_class_labels.txt names others; unpack CUB_200_2011.tgz again."
         )
     names = [text.partition(".")[2].replace("_", " ") for _, text in sorted(columns["classes"].items())]
-    images = folder / "images"
-    return FileSet([images / columns["images"][i] for i in chosen], labels, classes=names, root=images)
+    return _files([columns["images"][i] for i in chosen], labels, classes=names, root=folder / "images")
+
+
+def _files(
+    names: Sequence[str], labels: Sequence[int], *, classes: Sequence[str], root: Path
+) -> LabelledImages:
+    """Images in files, by their names below ``root``, which are their keys."""
+    keys = [Path(name).as_posix() for name in names]
+    return LabelledImages(
+        Images.from_files([root / name for name in names]), labels, classes=classes, keys=keys
+    )

@@ -1,12 +1,11 @@
-"""Parts of data sets: a fixed order that no library decides, and a view of chosen images."""
+"""Parts of classification sets: a fixed order that no library decides, shares of it, sets without some classes."""
 
 import hashlib
 from collections.abc import Sequence
 from fractions import Fraction
 
-from torch import Tensor
-
 from hypvl.allowlist import configurable
+from hypvl.datasets.images import LabelledImages, images_of
 from hypvl.datasets.protocol import ClassificationSet
 from hypvl.errors import DataError
 
@@ -55,84 +54,35 @@ def per_class(labels: Sequence[int], count: int, *, key: str, rest: bool = False
     for i in shuffled(len(labels), key=key):
         by_class.setdefault(labels[i], []).append(i)
     chosen: list[int] = []
-    for found in by_class.values():
-        taken = min(count, len(found) - 1)
-        chosen += found[taken:] if rest else found[:taken]
+    for indices in by_class.values():
+        taken = min(count, len(indices) - 1)
+        chosen += indices[taken:] if rest else indices[:taken]
     return sorted(chosen)
 
 
-class Subset:
-    """Chosen images of a classification set, as a set.
-
-    Args:
-        dataset: The whole.
-        indices: Positions in it, at least one.
-        name: For the message when there are none.
-
-    Raises:
-        DataError: without images.
-    """
-
-    def __init__(self, dataset: ClassificationSet, indices: Sequence[int], *, name: str) -> None:
-        if not indices:
-            raise DataError(
-                f"{name}: none of its {len(dataset)} images falls into this split; expected a complete set."
-            )
-        self._dataset = dataset
-        self.indices = list(indices)
-        self.classes = dataset.classes
-        self.prompts = dataset.prompts
-        self.keys = [dataset.keys[i] for i in self.indices]
-        self.labels = [dataset.labels[i] for i in self.indices]
-
-    @property
-    def ids(self) -> list[str] | None:
-        """Where each image is; None where the whole set does not say."""
-        ids: Sequence[str] | None = getattr(self._dataset, "ids", None)
-        return None if ids is None else [ids[i] for i in self.indices]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """(uint8 (3, h, w), label); raises as the whole set does."""
-        return self._dataset[self.indices[index]]
-
-
 @configurable("evaluate")
-class WithoutClasses:
+def without_classes(dataset: ClassificationSet, left_out: Sequence[int]) -> LabelledImages:
     """A classification set without some of its classes and their images; the others are renumbered.
 
     Args:
-        dataset: The whole.
-        left_out: Classes that go.
+        dataset: The whole set.
+        left_out: The classes to leave out.
 
     Raises:
         DataError: when no image is left.
     """
-
-    def __init__(self, dataset: ClassificationSet, left_out: Sequence[int]) -> None:
-        gone = set(left_out)
-        kept = [label for label in range(len(dataset.classes)) if label not in gone]
-        number = {label: i for i, label in enumerate(kept)}
-        self._part = Subset(
-            dataset,
-            [i for i, label in enumerate(dataset.labels) if label in number],
-            name=f"classes other than {sorted(gone)}",
+    retained = [label for label in range(len(dataset.classes)) if label not in set(left_out)]
+    number = {label: i for i, label in enumerate(retained)}
+    indices = [i for i, label in enumerate(dataset.labels) if label in number]
+    if not indices:
+        raise DataError(
+            f"classes other than {sorted(set(left_out))}: none of the {len(dataset)} images is of them; expected a "
+            "complete set."
         )
-        self.classes = [dataset.classes[label] for label in kept]
-        self.prompts = dataset.prompts
-        self.keys = self._part.keys
-        self.labels = [number[label] for label in self._part.labels]
-
-    @property
-    def ids(self) -> list[str] | None:
-        """Where each image is; None where the whole set does not say."""
-        return self._part.ids
-
-    def __len__(self) -> int:
-        return len(self._part)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """(uint8 (3, h, w), label); raises as the whole set does."""
-        return self._part[index][0], self.labels[index]
+    return LabelledImages(
+        images_of(dataset).take(indices),
+        [number[dataset.labels[i]] for i in indices],
+        classes=[dataset.classes[label] for label in retained],
+        keys=[dataset.keys[i] for i in indices],
+        prompts=dataset.prompts,
+    )

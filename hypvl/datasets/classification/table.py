@@ -5,18 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from hypvl.allowlist import configurable
 from hypvl.checks import natural_number
-from hypvl.datasets.files import either, image_place, open_table, read_json
-from hypvl.datasets.images import read_image
-from hypvl.errors import DataError, MissingDataError
+from hypvl.datasets.files import either, image_place, open_table, read_json, require_images
+from hypvl.datasets.images import Images, LabelledImages
+from hypvl.errors import DataError
 from hypvl.io.table_text import TableText
 
 
 @configurable("evaluate")
-class JsonLinesSet:
+class JsonLinesSet(LabelledImages):
     """``{"image": path, "label": number or name}`` a line, or any other table with these columns.
 
     Args:
@@ -55,48 +53,45 @@ class JsonLinesSet:
         rows = _rows(open_table(path), image_column or "image", label_column or "label", names)
         if names is None:
             names = sorted({str(label) for _, _, label in rows})
-        self.classes = names
-        self.prompts = own_prompts if prompts is None else prompts
         number = {name: i for i, name in enumerate(names)}
         twice = {name for i, name in enumerate(names) if number[name] != i}
-        self.keys = [key for _, key, _ in rows]
-        self.labels: list[int] = []
+        labels: list[int] = []
         for line, _, label in rows:
             if isinstance(label, str) and label in twice:
                 raise DataError(
                     f"{path}, {line}: has the label {label!r}, the name of several classes; give labels as numbers."
                 )
-            found = number.get(label) if isinstance(label, str) else label
-            if found is None or not 0 <= found < len(names):
+            place = number.get(label) if isinstance(label, str) else label
+            if place is None or not 0 <= place < len(names):
                 raise DataError(
                     f"{path}, {line}: has the label {label!r}; expected one of the {len(names)} classes, by "
                     f"name or 0 ... {len(names) - 1}."
                 )
-            self.labels.append(found)
-        self.paths = [image_place(path, images_root, key) for key in self.keys]
-        if not any(pil_image.is_file() for pil_image in self.paths):
-            raise MissingDataError(
-                f"{path}: none of its {len(self.paths)} images is there, such as {self.paths[0]}; give images_root."
-            )
-        self.ids = [str(pil_image) for pil_image in self.paths]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """(uint8 (3, h, w), label); raises DataError naming the file."""
-        return read_image(self.paths[index]), self.labels[index]
+            labels.append(place)
+        keys = [key for _, key, _ in rows]
+        paths = [image_place(path, images_root, key) for key in keys]
+        require_images(paths, source=path, what="its images (see images_root)")
+        super().__init__(
+            Images.from_files(paths),
+            labels,
+            classes=names,
+            keys=keys,
+            prompts=own_prompts if prompts is None else prompts,
+        )
 
 
-def _classes(given: Sequence[str] | str | Path | None) -> tuple[list[str] | None, Any]:
-    if given is None:
+def _classes(classes: Sequence[str] | str | Path | None) -> tuple[list[str] | None, Any]:
+    """(class names, prompts) of a list, or of a JSON file."""
+    if classes is None:
         return None, None
-    if not isinstance(given, str | Path):
-        return list(given), None
-    content = read_json(Path(given))
+    if not isinstance(classes, str | Path):
+        return list(classes), None
+    content = read_json(Path(classes))
     names = content.get("classes") if isinstance(content, dict) else content
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise DataError(f'{given}: expected a list of class names, or {{"classes": [...], "prompts": ...}}.')
+        raise DataError(
+            f'{classes}: expected a list of class names, or {{"classes": [...], "prompts": ...}}.'
+        )
     return names, content.get("prompts") if isinstance(content, dict) else None
 
 

@@ -9,15 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from hypvl.datasets.catalog.entries import SetEntry, class_names
-from hypvl.datasets.classification import original_files as own
+from hypvl.datasets.classification import original_files
 from hypvl.datasets.classification.folder_names import usual_names
 from hypvl.datasets.classification.folders import ImageFolderSet, imagenet
-from hypvl.datasets.protocol import ClassificationSet
+from hypvl.datasets.images import LabelledImages
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.images import image_tensor
 
 
-def read_published(entry: SetEntry, root: Path, split: str) -> ClassificationSet:
+def read_published(entry: SetEntry, root: Path, split: str) -> LabelledImages:
     """A published split of a set.
 
     Args:
@@ -64,27 +64,27 @@ def spaced(name: str) -> str:
     return name if " " in name else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
 
 
-def _cifar(folder: Path, split: str, entry: SetEntry) -> ClassificationSet:
-    return own.cifar(folder, split=split, classes=entry.classes)
+def _cifar(folder: Path, split: str, entry: SetEntry) -> LabelledImages:
+    return original_files.cifar(folder, split=split, classes=entry.classes)
 
 
-def _stl10(folder: Path, split: str, entry: SetEntry) -> ClassificationSet:
-    return own.stl10(folder, split=split)
+def _stl10(folder: Path, split: str, entry: SetEntry) -> LabelledImages:
+    return original_files.stl10(folder, split=split)
 
 
-def _flowers102(folder: Path, split: str, entry: SetEntry) -> ClassificationSet:
-    return own.flowers102(folder, split=split, classes=class_names("flowers102") or ())
+def _flowers102(folder: Path, split: str, entry: SetEntry) -> LabelledImages:
+    return original_files.flowers102(folder, split=split, classes=class_names("flowers102") or ())
 
 
-def _cub(folder: Path, split: str, entry: SetEntry) -> ClassificationSet:
-    return own.cub(folder, split=split)
+def _cub(folder: Path, split: str, entry: SetEntry) -> LabelledImages:
+    return original_files.cub(folder, split=split)
 
 
-def _webdataset_only(folder: Path, split: str, entry: SetEntry) -> ClassificationSet:
+def _webdataset_only(folder: Path, split: str, entry: SetEntry) -> LabelledImages:
     raise MissingDataError(f"{folder / 'classnames.txt'} is not there")
 
 
-_READERS: dict[str, Callable[[Path, str, SetEntry], ClassificationSet]] = {
+_READERS: dict[str, Callable[[Path, str, SetEntry], LabelledImages]] = {
     "cifar10": _cifar,
     "cifar100": _cifar,
     "stl10": _stl10,
@@ -135,9 +135,7 @@ def _paths(dataset: Any) -> list[str] | None:
     return None
 
 
-def _torchvision(
-    entry: SetEntry, root: Path, folder: Path, arguments: Mapping[str, Any]
-) -> ClassificationSet:
+def _torchvision(entry: SetEntry, root: Path, folder: Path, arguments: Mapping[str, Any]) -> LabelledImages:
     import torchvision
 
     cls = entry.reader.partition(":")[2]
@@ -167,42 +165,28 @@ def _torchvision(
     else:
         names = class_names(entry.name)  # in the order of the labels, which are in the files
     classes = [name.replace("_", " ") for name in (dataset.classes if names is None else names)]
-    return TorchvisionSet(dataset, classes=classes, labels=labels, ids=_paths(dataset))
+    return LabelledImages(TorchvisionImages(dataset, ids=_paths(dataset)), labels, classes=classes)
 
 
-class TorchvisionSet:
-    """A set of torchvision as uint8 tensors.
+class TorchvisionImages:
+    """The images of a set of torchvision as uint8 tensors.
 
     Args:
         dataset: Made by torchvision; ``dataset[i] -> (PIL image, label)``.
-        classes: Names in the order of the labels.
-        labels: Label of each image.
         ids: Where each image is, for sets of image files.
     """
 
-    def __init__(
-        self,
-        dataset: Any,
-        *,
-        classes: Sequence[str],
-        labels: Sequence[int],
-        ids: Sequence[str] | None = None,
-    ) -> None:
+    def __init__(self, dataset: Any, *, ids: Sequence[str] | None = None) -> None:
         self._dataset = dataset
-        self.classes = list(classes)
-        self.prompts = None
-        self.labels = [int(label) for label in labels]
-        self.keys = [str(i) for i in range(len(dataset))]
-        self.ids = None if ids is None else list(ids)
+        self.ids = ids
 
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """(uint8 (3, h, w), label); raises DataError naming the set and the position."""
+    def __getitem__(self, index: int) -> Tensor:
+        """uint8 (3, h, w); raises DataError naming the set and the position."""
         try:
-            image = image_tensor(self._dataset[index][0])
+            return image_tensor(self._dataset[index][0])
         except (OSError, SyntaxError, ValueError) as error:  # what PIL raises on damaged files
             name = type(self._dataset).__name__
             raise DataError(f"{name}[{index}]: cannot be read ({type(error).__name__}: {error}).") from error
-        return image, self.labels[index]

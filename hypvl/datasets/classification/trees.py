@@ -8,7 +8,7 @@ from hypvl.datasets.classification.by_name import classification_set
 from hypvl.datasets.classification.folder_names import listed, usual_names
 from hypvl.datasets.classification.folders import ImageFolderSet, imagenet
 from hypvl.datasets.classification.prompts import set_templates
-from hypvl.datasets.classification.splits import WithoutClasses
+from hypvl.datasets.classification.splits import without_classes
 from hypvl.datasets.classification.torchvision_sets import spaced
 from hypvl.datasets.protocol import ClassificationSet
 from hypvl.errors import ConfigError, DataError
@@ -63,7 +63,7 @@ def itra_set(name: str, *, root: str | Path, split: str | None = None) -> Classi
     dataset.prompts = set_templates(same_as)
     if name == "birdsnap" and len(dataset.classes) == 500:
         _check_left_out(dataset)
-        return WithoutClasses(dataset, BIRDSNAP_LEFT_OUT)
+        return without_classes(dataset, BIRDSNAP_LEFT_OUT)
     return dataset
 
 

@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor
-
 from hypvl.allowlist import configurable
 from hypvl.checks import natural_number
 from hypvl.data.storage import FileHandles, open_source
 from hypvl.datasets.files import read_lines, require_folder, text_lines
-from hypvl.datasets.images import TarMembers
+from hypvl.datasets.images import LabelledImages, TarMembers
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.redact import redact_url
 from hypvl.io.remote import RemoteError, RemoteFile
@@ -21,7 +19,7 @@ MOST_TARS = 100_000  # of one split; the largest sets have some thousands
 
 
 @configurable("evaluate")
-class WebDatasetSet:
+class WebDatasetSet(LabelledImages):
     """The WebDataset classification layout.
 
     ``root/classnames.txt`` and ``root/zeroshot_classification_templates.txt`` (one a line, ``{c}`` is the place
@@ -41,9 +39,8 @@ class WebDatasetSet:
     def __init__(self, root: str | Path, *, split: str = "test") -> None:
         if not is_url(root):
             require_folder(Path(root), "classnames.txt and a folder per split")
-        self.root = root
-        self.classes = _lines(_within(root, "classnames.txt"))
-        self.prompts = _lines_if_there(_within(root, "zeroshot_classification_templates.txt"))
+        classes = _lines(_within(root, "classnames.txt"))
+        prompts = _lines_if_there(_within(root, "zeroshot_classification_templates.txt"))
         kind = _within(root, "dataset_type.txt")
         kinds = _lines_if_there(kind) or []
         if kinds not in ([], ["classification"]):
@@ -56,35 +53,33 @@ class WebDatasetSet:
                 f"{_shown(count)}: says {' '.join(lines)[:40]!r}; expected one number of TARs, 1 to {MOST_TARS}."
             )
         tars = [_within(root, f"{split}/{i}.tar") for i in range(number)]
-        lost = [path.name for path in tars if isinstance(path, Path) and not path.is_file()]
-        if lost:
+        missing = [path.name for path in tars if isinstance(path, Path) and not path.is_file()]
+        if missing:
             raise MissingDataError(
-                f"{_within(root, split)}: lacks {', '.join(lost[:5])} ({len(lost)} of {len(tars)} TARs that "
+                f"{_within(root, split)}: lacks {', '.join(missing[:5])} ({len(missing)} of {len(tars)} TARs that "
                 "nshards.txt counts); download them."
             )
-        self._members = TarMembers(tars)
-        self.keys = [self._members.key(i) for i in range(len(self._members))]
-        self.ids = [self._members.id(i) for i in range(len(self._members))]
-        self.labels = [self._label(i) for i in range(len(self._members))]
-
-    def __len__(self) -> int:
-        return len(self._members)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """(uint8 (3, h, w), label); raises DataError naming the sample."""
-        return self._members.image(index), self.labels[index]
+        members = TarMembers(tars)
+        super().__init__(
+            members,
+            [_label(members, i) for i in range(len(members))],
+            classes=classes,
+            keys=[members.key(i) for i in range(len(members))],
+            prompts=prompts,
+        )
 
     @staticmethod
     def stored_splits(root: str | Path, names: Sequence[str]) -> tuple[str, ...]:
         """Those of ``names`` that have a ``nshards.txt``."""
         return tuple(name for name in names if _exists(_within(root, f"{name}/nshards.txt")))
 
-    def _label(self, i: int) -> int:
-        text = self._members.read(i, "cls").decode("utf-8", "replace").strip()
-        label = natural_number(text)
-        if label is None:
-            raise DataError(f"{self.keys[i]}: its .cls says {text[:40]!r}; expected a class number.")
-        return label
+
+def _label(members: TarMembers, i: int) -> int:
+    text = members.read(i, "cls").decode("utf-8", "replace").strip()
+    label = natural_number(text)
+    if label is None:
+        raise DataError(f"{members.key(i)}: its .cls says {text[:40]!r}; expected a class number.")
+    return label
 
 
 def is_url(place: str | Path) -> bool:

@@ -11,17 +11,10 @@ from typing import Any
 
 from hypvl.allowlist import configurable
 from hypvl.datasets.catalog.composition_files import provide
-from hypvl.datasets.composition.choices import (
-    Box,
-    Choice,
-    Choices,
-    Gatherer,
-    integer_of,
-    require_images,
-    text_of,
-)
+from hypvl.datasets.composition.choices import Choice, Choices, ImageCollector
 from hypvl.datasets.composition.word_order import Tagger, builtin_tagger, plain_caption, shuffles
-from hypvl.datasets.files import read_json
+from hypvl.datasets.files import integer_of, read_entries, text_of
+from hypvl.datasets.images import Box
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.json_text import parse_json
 from hypvl.negatives.backends.taggers import SpacyTagger
@@ -48,20 +41,20 @@ def relations(root: str | Path, *, left_out: Sequence[str] | None = None, downlo
         MissingDataError: when the file or all images are not there.
         DataError: naming the case that cannot be used.
     """
-    gone = set(published_left_out() if left_out is None else left_out)
-    found = list(_cases(Path(root), RELATIONS, download=download))
-    kinds = [text_of(entry, "relation_name", where) for where, entry in found]
-    kept = [
-        (where, entry, kind) for (where, entry), kind in zip(found, kinds, strict=True) if kind not in gone
+    excluded = set(published_left_out() if left_out is None else left_out)
+    cases = [
+        (where, entry, text_of(entry, "relation_name", where))
+        for where, entry in _cases(Path(root), RELATIONS, download=download)
     ]
+    kept = [case for case in cases if case[2] not in excluded]
     return _choices(
         Path(root),
         RELATIONS,
         kept,
         minimum=1,
         meta={
-            "left_out": len(found) - len(kept),
-            "left_out_relations": len(set(kinds) & gone),
+            "left_out": len(cases) - len(kept),
+            "left_out_relations": len({kind for _, _, kind in cases} & excluded),
             "published_cases": 23937,
             "published_kinds": 48,
         },
@@ -134,17 +127,15 @@ def order(
                 "your own."
             )
         provide(_ORDER_FILES[path.name], path.parent, [path.name], fetch=download)
-    entries = _list(path)
     folder = path.parent if root is None else Path(root)
-    gathered = Gatherer()
+    collector = ImageCollector()
     asked: list[tuple[int, str, dict[str, str]]] = []  # image, caption, foils by kind
     plain: list[tuple[int, str]] = []
-    for number, entry in enumerate(entries):
-        where = f"{path}, entry {number}"
+    for where, entry in read_entries(path, "list"):
         made = isinstance(entry, dict) and "caption_options" in entry
         name = text_of(entry, "image_path" if made and "image_path" in entry else "image", where)
         file = folder / name if images is None else Path(images) / Path(name).name
-        image = gathered.position(file, key=name)
+        image = collector.add(file, key=name)
         texts = entry.get("caption_options" if made else "caption")
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, list) or len(texts) < 1 + made or not all(isinstance(t, str) for t in texts):
@@ -160,11 +151,11 @@ def order(
     choices = [_order_choice(*one) for one in asked if one[2]]
     if not choices:
         raise DataError(f"{path}: has no caption that has another order; expected captions of several words.")
-    require_images(gathered.paths, source=path, what="the images of the set")
+    collector.require(source=path, what="the images of the set")
     meta: dict[str, Any] = {"seed": seed, "without_foils": len(asked) - len(choices)}
     if plain and not isinstance(tagger, SpacyTagger):
         meta["approximate"] = "nouns and adjectives are not found by spaCy, so that the orders are others"
-    return Choices(gathered.images(), choices, gathered.keys, meta=meta)
+    return Choices(collector.images, choices, collector.keys, meta=meta)
 
 
 def published_left_out() -> list[str]:
@@ -193,19 +184,10 @@ def _order_choice(image: int, caption: str, foils: dict[str, str]) -> Choice:
 def _cases(root: Path, name: str, *, download: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, entry) of each case of Visual Genome."""
     provide("aro", root, [name, "images"], fetch=download)
-    path = root / name
-    for number, entry in enumerate(_list(path)):
-        where = f"{path}, entry {number}"
+    for where, entry in read_entries(root / name, "list"):
         if not isinstance(entry, dict):
             raise DataError(f"{where}: expected an object; got {str(entry)[:80]}")
         yield where, entry
-
-
-def _list(path: Path) -> list[Any]:
-    content = read_json(path)
-    if not isinstance(content, list) or not content:
-        raise DataError(f"{path}: expected a list of at least one entry; got {str(content)[:80]}")
-    return content
 
 
 def _choices(
@@ -217,12 +199,12 @@ def _choices(
     meta: dict[str, Any],
 ) -> Choices:
     """Choices of (place, entry, kind), with the mean over the kinds that have ``minimum`` cases."""
-    gathered, choices = Gatherer(), []
+    collector, choices = ImageCollector(), []
     for where, entry, kind in kept:
         file_name = text_of(entry, "image_path", where)
         x, y, w, h = (integer_of(entry, f"bbox_{side}", where) for side in "xywh")
-        image = gathered.position(
-            root / "images" / file_name, key=f"{file_name} {x},{y},{w},{h}", box=Box(x, y, w, h)
+        image = collector.add(
+            root / "images" / file_name, key=f"{file_name} {x},{y},{w},{h}", box=Box.from_xywh(x, y, w, h)
         )
         foil = text_of(entry, "false_caption", where)
         choices.append(Choice(image, text_of(entry, "true_caption", where), (foil,), kind))
@@ -233,10 +215,10 @@ def _choices(
             f"{root / name}: has no kind with {minimum} cases among the {len(choices)} that count; expected the "
             "published file, or a smaller min_cases."
         )
-    require_images(gathered.paths, source=root / name, what="ARO's images")
+    collector.require(source=root / name, what="ARO's images")
     meta |= {"kinds": len(counts), "kinds_in_mean": len(means)}
     if len(means) != meta["published_kinds"]:
         meta["approximate"] = (
             f"the mean is over {len(means)} kinds, the published one over {meta['published_kinds']}"
         )
-    return Choices(gathered.images(), choices, gathered.keys, {"macro_accuracy": means}, meta)
+    return Choices(collector.images, choices, collector.keys, {"macro_accuracy": means}, meta)

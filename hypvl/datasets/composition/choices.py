@@ -1,15 +1,13 @@
-"""Images with true and false captions, and groups of both: what the readers of such sets give and share."""
+"""Images with true and false captions, and groups of two images and two captions: what the readers return."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from torch import Tensor
-
-from hypvl.datasets.images import read_image
+from hypvl.datasets.files import require_images
+from hypvl.datasets.images import Box, Images
 from hypvl.datasets.protocol import ImageSource
-from hypvl.errors import DataError, MissingDataError
 
 
 @dataclass(frozen=True)
@@ -116,113 +114,35 @@ class Groups:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Box(NamedTuple):
-    """A part of an image in pixels: ``x`` columns from the left, ``y`` rows from the top, ``w`` x ``h`` large."""
-
-    x: int
-    y: int
-    w: int
-    h: int
-
-
-class Crops:
-    """Images in files, or parts of them, read when asked for.
-
-    A box that reaches over the border is cut there.
-
-    Args:
-        parts: File and box of each; None = the whole image.
-    """
-
-    def __init__(self, parts: Sequence[tuple[Path, Box | None]]) -> None:
-        self.parts = list(parts)
-
-    @property
-    def ids(self) -> list[str]:
-        """Where each is: the file, and the box in it."""
-        return [
-            str(path) if box is None else f"{path}::{','.join(map(str, box))}" for path, box in self.parts
-        ]
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """uint8 (3, h, w); raises DataError naming the file, also when nothing of it is in the box."""
-        path, box = self.parts[index]
-        image = read_image(path)  # (3, H, W)
-        if box is None:
-            return image
-        part = image[:, max(0, box.y) : max(0, box.y + box.h), max(0, box.x) : max(0, box.x + box.w)]
-        if not part.numel():
-            raise DataError(
-                f"{path}: nothing of it is in its box (x, y, w, h) = ({box.x}, {box.y}, {box.w}, {box.h}); the "
-                f"image is {image.shape[2]} x {image.shape[1]} pixels."
-            )
-        return part
-
-
-class Gatherer:
-    """Collects the images of a set, each once, as its file names them again and again."""
+class ImageCollector:
+    """Collects the images of a set, each once, however often its files name them."""
 
     def __init__(self) -> None:
         self._positions: dict[tuple[Path, Box | None], int] = {}
-        self._keys: list[str] = []
+        self._unchecked: dict[Path, None] = {}
+        self.keys: list[str] = []  # a name for each image
 
-    def position(self, path: Path, *, key: str, box: Box | None = None) -> int:
-        """Where an image, or a part of one, stands in :meth:`images`."""
-        where = (path, box)
-        if where not in self._positions:
-            self._positions[where] = len(self._keys)
-            self._keys.append(key)
-        return self._positions[where]
+    def add(self, path: Path, *, key: str, box: Box | None = None) -> int:
+        """The position of an image, or of a part of one, in :attr:`images`."""
+        self._unchecked[path] = None
+        if (path, box) not in self._positions:
+            self._positions[path, box] = len(self.keys)
+            self.keys.append(key)
+        return self._positions[path, box]
+
+    def require(self, *, source: Path, what: str) -> None:
+        """Raise MissingDataError unless one of the images that were added since the last call is there.
+
+        Args:
+            source: The file that names them.
+            what: Which images these are and where they come from.
+        """
+        require_images(self._unchecked, source=source, what=what)
+        self._unchecked = {}
 
     @property
-    def paths(self) -> list[Path]:
-        """File of each image."""
-        return [path for path, _ in self._positions]
-
-    @property
-    def keys(self) -> list[str]:
-        """Name of each image."""
-        return list(self._keys)
-
-    def images(self) -> Crops:
-        """The images."""
-        return Crops(list(self._positions))
-
-
-def text_of(entry: Any, name: str, where: str) -> str:
-    """A text of an entry.
-
-    Raises:
-        DataError: naming the place, when the entry does not have it.
-    """
-    value = entry.get(name) if isinstance(entry, Mapping) else None
-    if not isinstance(value, str):
-        raise DataError(f"{where}: has no text {name!r}; got {str(entry)[:120]}")
-    return value
-
-
-def integer_of(entry: Mapping[str, Any], name: str, where: str) -> int:
-    """A whole number of an entry, which the file may write as 12.0; raises as :func:`text_of`."""
-    value = entry.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
-        raise DataError(f"{where}: has no whole number {name!r}; got {value!r}.")
-    return int(value)
-
-
-def require_images(paths: Iterable[Path], *, source: Path, what: str) -> None:
-    """Raise MissingDataError, saying what to do, unless at least one of the images is there.
-
-    Args:
-        paths: Of all images of one source.
-        source: The file that names them.
-        what: Which images these are and where they come from.
-    """
-    every = list(paths)
-    if every and not any(path.is_file() for path in every):
-        raise MissingDataError(
-            f"{source}: none of its {len(every)} images is there, such as {every[0]}; put {what} there, or give the "
-            "folder by an override."
-        )
+    def images(self) -> Images:
+        """All that were added."""
+        paths, boxes = zip(*self._positions, strict=True) if self._positions else ((), ())
+        files = Images.from_files(paths)
+        return Images(files, boxes=boxes) if any(boxes) else files

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hypvl.allowlist import configurable
-from hypvl.datasets.composition.choices import Choice, Choices, Gatherer, require_images, text_of
-from hypvl.datasets.files import read_json
-from hypvl.errors import DataError, MissingDataError
+from hypvl.datasets.composition.choices import Choice, Choices, ImageCollector
+from hypvl.datasets.files import read_entries, require_files, text_of
+from hypvl.errors import DataError
 
 #: Kinds, and the file of each without ``.json``.
 KINDS = ("add_obj", "add_att", "replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att")
@@ -33,32 +33,25 @@ def sugarcrepe(root: str | Path, *, images: str | Path, kinds: Sequence[str] = K
     if not kinds or not set(kinds) <= set(KINDS):
         raise DataError(f"kinds: got {list(kinds)}; expected some of {', '.join(KINDS)}.")
     folder = Path(root) / "data"
-    lost = [kind for kind in kinds if not (folder / f"{kind}.json").is_file()]
-    if lost:
-        raise MissingDataError(
-            f"{folder}: lacks {', '.join(f'{kind}.json' for kind in lost)} (looked in {Path.cwd()}); put SugarCrepe's "
-            "data/ there (github.com/RAIVNLab/sugar-crepe), or leave these out of kinds."
-        )
-    gathered, choices = Gatherer(), []
+    require_files(
+        [folder / f"{kind}.json" for kind in kinds],
+        "put SugarCrepe's data/ there (github.com/RAIVNLab/sugar-crepe), or leave these out of kinds",
+    )
+    collector, choices = ImageCollector(), []
     for kind in kinds:
-        path = folder / f"{kind}.json"
-        content = read_json(path)
-        if not isinstance(content, dict) or not content:
-            raise DataError(f"{path}: expected an object of at least one entry; got {str(content)[:80]}")
-        for key, entry in content.items():
-            where = f"{path}, entry {key}"
+        for where, entry in read_entries(folder / f"{kind}.json", "object"):
             name = text_of(entry, "filename", where)
-            image = gathered.position(Path(images) / name, key=name)
+            image = collector.add(Path(images) / name, key=name)
             foil = text_of(entry, "negative_caption", where)
             choices.append(Choice(image, text_of(entry, "caption", where), (foil,), kind))
-    require_images(gathered.paths, source=folder, what="COCO's val2017 (images.cocodataset.org)")
+    collector.require(source=folder, what="COCO's val2017 (images.cocodataset.org)")
     means = {
         f"accuracy_{group}": [kind for kind in kinds if kind.startswith(group)]
         for group in ("add", "replace", "swap")
     }
     return Choices(
-        gathered.images(),
+        collector.images,
         choices,
-        gathered.keys,
+        collector.keys,
         {name: own for name, own in means.items() if own} | {"macro_accuracy": list(kinds)},
     )

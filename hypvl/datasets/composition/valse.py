@@ -6,16 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.allowlist import configurable
-from hypvl.datasets.composition.choices import (
-    Choice,
-    Choices,
-    Gatherer,
-    integer_of,
-    require_images,
-    text_of,
-)
-from hypvl.datasets.files import read_json
-from hypvl.errors import DataError, MissingDataError
+from hypvl.datasets.composition.choices import Choice, Choices, ImageCollector
+from hypvl.datasets.files import integer_of, read_entries, require_files, text_of
+from hypvl.errors import DataError
 
 #: Files without ``.json``, each a kind.
 PIECES = (
@@ -67,41 +60,37 @@ def valse(
     if not pieces or not set(pieces) <= set(PIECES):
         raise DataError(f"pieces: got {list(pieces)}; expected some of {', '.join(PIECES)}.")
     folder = Path(root) / "data"
-    lost = [piece for piece in pieces if not (folder / f"{piece}.json").is_file()]
-    if lost:
-        raise MissingDataError(
-            f"{folder}: lacks {', '.join(f'{piece}.json' for piece in lost)} (looked in {Path.cwd()}); put VALSE's "
-            "data/ there (github.com/Heidelberg-NLP/VALSE), or leave these out of pieces."
-        )
+    require_files(
+        [folder / f"{piece}.json" for piece in pieces],
+        "put VALSE's data/ there (github.com/Heidelberg-NLP/VALSE), or leave these out of pieces",
+    )
     places = _Places(Path(coco), visual7w=Path(visual7w), swig=Path(swig), visdial=Path(visdial))
-    gathered, choices = Gatherer(), []
-    entries: dict[str, int] = {}
+    collector = ImageCollector()
+    choices: list[Choice] = []
+    counts: dict[str, int] = {}
     for piece in pieces:
         path = folder / f"{piece}.json"
-        content = read_json(path)
-        if not isinstance(content, dict) or not content:
-            raise DataError(f"{path}: expected an object of at least one entry; got {str(content)[:80]}")
-        entries[piece] = len(content)
-        paths: list[Path] = []
-        for key, entry in content.items():
-            where = f"{path}, entry {key}"
+        entries = read_entries(path, "object")
+        counts[piece] = len(entries)
+        before = len(choices)
+        for where, entry in entries:
             name = text_of(entry, "image_file", where)
             foil = text_of(entry, "foil", where)
             caption = text_of(entry, "caption", where)
             if min_votes > 0 and _votes(entry, where) < min_votes:
                 continue
-            paths.append(places.of(name, entry))
-            choices.append(Choice(gathered.position(paths[-1], key=name), caption, (foil,), piece))
-        if not paths:
+            image = collector.add(places.of(name, entry), key=name)
+            choices.append(Choice(image, caption, (foil,), piece))
+        if len(choices) == before:
             raise DataError(f"{path}: no entry has min_votes={min_votes} votes; expected the published file.")
-        require_images(paths, source=path, what="the images of its data set (see docs/evaluation.md)")
+        collector.require(source=path, what="the images of its data set (see docs/evaluation.md)")
     means = {name: own for name, group in _PHENOMENA.items() if (own := [p for p in group if p in pieces])}
     return Choices(
-        gathered.images(),
+        collector.images,
         choices,
-        gathered.keys,
+        collector.keys,
         means | {"macro_accuracy": list(pieces)},
-        {"min_votes": min_votes, "entries": entries},
+        {"min_votes": min_votes, "entries": counts},
     )
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from hypvl.allowlist import configurable
-from hypvl.datasets.composition.choices import Choice, Choices, Gatherer, require_images, text_of
-from hypvl.datasets.files import read_json, read_text
+from hypvl.datasets.composition.choices import Choice, Choices, ImageCollector
+from hypvl.datasets.files import read_entries, read_text, text_of
 from hypvl.errors import DataError, MissingDataError
 
 #: What a source's name begins with, and the folder of its images below ``images``.
@@ -60,23 +60,18 @@ def vl_checklist(
         raise DataError(
             f"types: got {list(types or ())}; expected beginnings of places such as {next(iter(files))}."
         )
-    gathered, choices = Gatherer(), []
+    collector, choices = ImageCollector(), []
     for kind in kinds:
         annotations, folder = _sources(Path(root), files[kind], None if images is None else Path(images))
-        entries = read_json(annotations)
-        if not isinstance(entries, list) or not entries:
-            raise DataError(f"{annotations}: expected a list of at least one entry; got {str(entries)[:80]}")
-        paths = []
-        for number, entry in enumerate(entries[:limit]):
-            name, true, false = _entry(entry, f"{annotations}, entry {number}")
-            paths.append(folder / name)
-            image = gathered.position(paths[-1], key=f"{folder.name}/{name}")
+        for where, entry in read_entries(annotations, "list")[:limit]:
+            name, true, false = _entry(entry, where)
+            image = collector.add(folder / name, key=f"{folder.name}/{name}")
             choices.append(Choice(image, true, (false,), kind))
-        require_images(paths, source=annotations, what="the images of its source (see docs/evaluation.md)")
+        collector.require(source=annotations, what="the images of its source (see docs/evaluation.md)")
     groups = {kind.split("/")[0]: None for kind in kinds} | {kind.rpartition("/")[0]: None for kind in kinds}
     means = {f"accuracy_{group}": [kind for kind in kinds if _is_within(kind, group)] for group in groups}
     return Choices(
-        gathered.images(), choices, gathered.keys, means | {"macro_accuracy": kinds}, {"limit": limit}
+        collector.images, choices, collector.keys, means | {"macro_accuracy": kinds}, {"limit": limit}
     )
 
 

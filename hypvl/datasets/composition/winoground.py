@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.allowlist import configurable
-from hypvl.datasets.composition.choices import Gatherer, Group, Groups, require_images, text_of
-from hypvl.datasets.files import open_table
+from hypvl.datasets.composition.choices import Group, Groups, ImageCollector
+from hypvl.datasets.files import open_table, text_of
 from hypvl.datasets.images import IMAGE_EXTENSIONS
 from hypvl.errors import DataError, MissingDataError
 
@@ -41,17 +41,17 @@ def winoground(root: str | Path) -> Groups:
             "after accepting its terms)."
         )
     folder = path.parent / "images"
-    gathered, groups = Gatherer(), []
+    collector, groups = ImageCollector(), []
     for place, entry in open_table(path).usable_rows():
         number = int(place.split()[1]) - 1  # of the line, from 0
         where = f"{path}, {place}"
         names = [text_of(entry, f"image_{i}", where) for i in (0, 1)]
         captions = [text_of(entry, f"caption_{i}", where) for i in (0, 1)]
-        first, second = (gathered.position(_file(folder, name), key=name) for name in names)
+        first, second = (collector.add(_file(folder, name), key=name) for name in names)
         key = str(entry.get("id", number))
         groups.append(Group((first, second), (captions[0], captions[1]), _kinds(entry, where), key))
-    require_images(gathered.paths, source=path, what="Winoground's images.zip, unpacked")
-    return Groups(gathered.images(), groups)
+    collector.require(source=path, what="Winoground's images.zip, unpacked")
+    return Groups(collector.images, groups)
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -1,33 +1,30 @@
 """Readers of images with boxes: each box a part of the image with a phrase for it. COCO, the demo, JSON lines."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from hypvl.allowlist import configurable
-from hypvl.datasets.files import image_place, open_table, read_json, require_folder
-from hypvl.datasets.images import FileImages
+from hypvl.datasets.files import image_place, open_table, read_json, require_folder, require_images
+from hypvl.datasets.images import Box, Images
 from hypvl.datasets.protocol import ImageSource
-from hypvl.errors import DataError, MissingDataError
+from hypvl.errors import DataError
 from hypvl.io.json_text import by_id
 
 
 @dataclass(frozen=True)
-class Box:
+class Part:
     """A part of an image.
 
     Attributes:
         image: Position of the image.
-        corners: (left, top, right, bottom) in fractions of the image, left < right, top < bottom.
-        phrase: What the part shows.
+        box: Where it is, in fractions of the image.
+        phrase: What it shows.
     """
 
     image: int
-    corners: tuple[float, float, float, float]
+    box: Box
     phrase: str
 
 
@@ -37,7 +34,7 @@ class BoxedImages:
     Args:
         images: Read when asked for.
         captions: One for each image.
-        boxes: Parts, at least one.
+        parts: At least one.
         keys: A name for each image.
 
     Raises:
@@ -45,48 +42,28 @@ class BoxedImages:
     """
 
     def __init__(
-        self, images: ImageSource, captions: Sequence[str], boxes: Sequence[Box], *, keys: Sequence[str]
+        self, images: ImageSource, captions: Sequence[str], parts: Sequence[Part], *, keys: Sequence[str]
     ) -> None:
-        if len(captions) != len(images) or len(keys) != len(images) or not boxes:
+        if len(captions) != len(images) or len(keys) != len(images) or not parts:
             raise DataError(
-                f"boxes: got {len(images)} images, {len(captions)} captions, {len(keys)} keys, {len(boxes)} "
+                f"boxes: got {len(images)} images, {len(captions)} captions, {len(keys)} keys, {len(parts)} "
                 "boxes; expected a caption and a key an image, and at least one box."
             )
-        for box in boxes:
-            left, top, right, bottom = box.corners
-            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1 and 0 <= box.image < len(images)):
+        for part in parts:
+            left, top, right, bottom = part.box.left, part.box.top, part.box.right, part.box.bottom
+            inside = 0 <= left < right <= 1 and 0 <= top < bottom <= 1 and part.box.unit == "fractions"
+            if not inside or not 0 <= part.image < len(images):
                 raise DataError(
-                    f"boxes: {keys[box.image] if 0 <= box.image < len(keys) else box.image} has the box {box.corners}; "
-                    "expected left < right and top < bottom in fractions of the image."
+                    f"boxes: {keys[part.image] if 0 <= part.image < len(keys) else part.image} has the box "
+                    f"{left, top, right, bottom} in {part.box.unit}; expected left < right and top < bottom in "
+                    "fractions of the image."
                 )
         self.images = images
         self.captions = list(captions)
-        self.boxes = list(boxes)
+        self.parts = list(parts)
         self.keys = list(keys)
-        self.crops = Crops(images, self.boxes)
-
-
-class Crops:
-    """The boxes cut out, each read with its image when asked for; every pixel a box touches belongs to it."""
-
-    def __init__(self, images: ImageSource, boxes: Sequence[Box]) -> None:
-        self.images = images
-        self.boxes = boxes
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """uint8 (3, h, w), h, w >= 1; raises DataError for an image that cannot be read."""
-        box = self.boxes[index]
-        pil_image = self.images[box.image]
-        height, width = pil_image.shape[1:]
-        left, top, right, bottom = box.corners
-        return pil_image[
-            :,
-            math.floor(top * height) : max(math.ceil(bottom * height), math.floor(top * height) + 1),
-            math.floor(left * width) : max(math.ceil(right * width), math.floor(left * width) + 1),
-        ]
+        #: The parts cut out, each read with its image; every pixel that a box touches belongs to its part.
+        self.crops = Images(images, [part.image for part in parts], boxes=[part.box for part in parts])
 
 
 @configurable("evaluate")
@@ -121,34 +98,36 @@ def coco_boxes(
         texts: dict[Any, str] = {}
         for entry in captions["annotations"]:
             texts.setdefault(entry["image_id"], str(entry["caption"]).strip())
-        found: dict[Any, list[tuple[float, tuple[float, float, float, float], str]]] = {}
+        by_image: dict[Any, list[tuple[float, Box, str]]] = {}  # (area in pixels, box, phrase)
         for entry in instances["annotations"]:
             if (entry.get("iscrowd") and not crowd) or entry["image_id"] not in texts:
                 continue
             _, width, height = sizes[entry["image_id"]]
             x, y, w, h = map(float, entry["bbox"])
             if min(w, h) >= max(1.0, min_size):
-                corners = (x / width, y / height, (x + w) / width, (y + h) / height)
-                inside = tuple(min(max(value, 0.0), 1.0) for value in corners)
-                phrase = categories[entry["category_id"]]
-                found.setdefault(entry["image_id"], []).append((w * h, inside, phrase))  # type: ignore[arg-type]  # four
+                edges = (x / width, y / height, (x + w) / width, (y + h) / height)
+                left, top, right, bottom = (min(max(value, 0.0), 1.0) for value in edges)
+                box = Box(left, top, right, bottom, "fractions")
+                by_image.setdefault(entry["image_id"], []).append(
+                    (w * h, box, categories[entry["category_id"]])
+                )
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: cannot be read ({type(error).__name__}: {error}); expected COCO's images (id, file_name, width, "
             "height), categories (id, name) and annotations (image_id, category_id, bbox), and its captions."
         ) from error
-    kept = [image for image in sizes if image in found]
-    boxes = [
-        Box(at, corners, phrase)
-        for at, image in enumerate(kept)
-        for _, corners, phrase in sorted(found[image], key=lambda entry: -entry[0])[:per_image]
+    retained = [image for image in sizes if image in by_image]
+    parts = [
+        Part(at, box, phrase)
+        for at, image in enumerate(retained)
+        for _, box, phrase in sorted(by_image[image], key=lambda entry: -entry[0])[:per_image]
     ]
-    names = [sizes[image][0] for image in kept]
+    names = [sizes[image][0] for image in retained]
     return _from_files(
         path,
         [image_place(path, root / split, name) for name in names],
-        [texts[i] for i in kept],
-        boxes,
+        [texts[i] for i in retained],
+        parts,
         names,
     )
 
@@ -170,38 +149,50 @@ def jsonl_boxes(path: str | Path, *, images_root: str | Path | None = None) -> B
     """
     path = Path(path)
     entries = [fields for _, fields in open_table(path).usable_rows()]
-    return _from_entries(path, entries, images_root)
+    return boxes_from_entries(path, entries, images_root)
 
 
-def _from_entries(path: Path, entries: Sequence[Any], root: str | Path | None) -> BoxedImages:
+def boxes_from_entries(path: Path, entries: Sequence[Any], root: str | Path | None) -> BoxedImages:
+    """Boxes from entries ``{"image", "caption", "boxes": [{"box": [left, top, right, bottom], "phrase"}]}``.
+
+    Args:
+        path: The file they stand in.
+        entries: One for each image; those without boxes are left out.
+        root: As ``images_root`` of :func:`jsonl_boxes`.
+
+    Raises:
+        MissingDataError: when none of the images is there.
+        DataError: naming the entry that cannot be used.
+    """
     names: list[str] = []
     captions: list[str] = []
-    boxes: list[Box] = []
+    parts: list[Part] = []
     for number, entry in enumerate(entries, start=1):
         try:
-            parts = [(tuple(map(float, box["box"])), str(box["phrase"])) for box in entry["boxes"]]
             name, caption = str(entry["image"]), str(entry["caption"])
-            if any(len(corners) != 4 for corners, _ in parts):
-                raise ValueError("a box without four corners")
+            own = []
+            for box in entry["boxes"]:
+                edges = [float(edge) for edge in box["box"]]
+                if len(edges) != 4:
+                    raise ValueError("a box without four corners")
+                left, top, right, bottom = edges
+                own.append(Part(len(names), Box(left, top, right, bottom, "fractions"), str(box["phrase"])))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f'{path}, entry {number}: cannot be used ({type(error).__name__}: {error}); expected {{"image", '
                 '"caption", "boxes": [{"box": [left, top, right, bottom], "phrase"}]}.'
             ) from error
-        if parts:
-            boxes += [Box(len(names), corners, phrase) for corners, phrase in parts]  # type: ignore[arg-type]  # four
+        if own:
+            parts += own
             names.append(name)
             captions.append(caption)
-    return _from_files(path, [image_place(path, root, name) for name in names], captions, boxes, names)
+    return _from_files(path, [image_place(path, root, name) for name in names], captions, parts, names)
 
 
 def _from_files(
-    source: Path, paths: list[Path], captions: list[str], boxes: list[Box], keys: list[str]
+    source: Path, paths: list[Path], captions: list[str], parts: list[Part], keys: list[str]
 ) -> BoxedImages:
-    if not boxes:
+    if not parts:
         raise DataError(f"{source}: has no box that can be used; expected at least one.")
-    if not any(path.is_file() for path in paths):
-        raise MissingDataError(
-            f"{source}: none of its {len(paths)} images is there, such as {paths[0]}; put them there."
-        )
-    return BoxedImages(FileImages(paths), captions, boxes, keys=keys)
+    require_images(paths, source=source)
+    return BoxedImages(Images.from_files(paths), captions, parts, keys=keys)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from hypvl.allowlist import configurable
 from hypvl.checks import natural_number
 from hypvl.datasets.files import image_place, open_table, read_json
-from hypvl.datasets.images import FileImages
+from hypvl.datasets.images import Images
 from hypvl.datasets.protocol import ImageSource
 from hypvl.errors import DataError, MissingDataError
 
@@ -94,7 +94,7 @@ def hierarcaps(
             f"{path}: none of its {len(names)} images is there, such as {names[0]}; HierarCaps uses COCO's images: "
             "put them there, or give their folder as images_root."
         )
-    return CaptionChains(FileImages(names), chains, keys=[name.name for name in names])
+    return CaptionChains(Images.from_files(names), chains, keys=[name.name for name in names])
 
 
 def _file(root: Path, annotations: str | None) -> Path:

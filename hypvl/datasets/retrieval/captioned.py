@@ -3,9 +3,10 @@
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 
-from hypvl.datasets.images import FileImages
+from hypvl.datasets.files import require_images
+from hypvl.datasets.images import Images
 from hypvl.datasets.protocol import ImageSource
-from hypvl.errors import DataError, MissingDataError
+from hypvl.errors import DataError
 
 
 class CaptionedImages:
@@ -76,12 +77,9 @@ def from_files(
     """
     if not any(texts for _, _, texts in entries):
         raise DataError(f"{source}: has no captions; expected at least one.")
-    if not any(path.is_file() for path, _, _ in entries):
-        raise MissingDataError(
-            f"{source}: none of its {len(entries)} images is there, such as {entries[0][0]}; put them there."
-        )
+    require_images((path for path, _, _ in entries), source=source)
     return CaptionedImages(
-        FileImages([path for path, _, _ in entries]),
+        Images.from_files([path for path, _, _ in entries]),
         [text for _, _, texts in entries for text in texts],
         [image for image, (_, _, texts) in enumerate(entries) for _ in texts],
         keys=[key for _, key, _ in entries],
@@ -90,8 +88,9 @@ def from_files(
     )
 
 
-def _ids(given: Iterable[Hashable] | None) -> list[str] | None:
-    ids = None if given is None else list(given)
+def _ids(values: Iterable[Hashable] | None) -> list[str] | None:
+    """Ids as texts; None where one is missing or stands twice."""
+    ids = None if values is None else list(values)
     if ids is None or None in ids or len(set(ids)) < len(ids):
         return None
     return [str(key) for key in ids]

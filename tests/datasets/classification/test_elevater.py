@@ -15,7 +15,7 @@ from hypvl.datasets.classification.elevater import (
     elevater_prompts,
     elevater_set,
 )
-from hypvl.datasets.zips import ZipReader
+from hypvl.datasets.classification.zips import ZipReader
 from hypvl.errors import ConfigError, DataError, MissingDataError
 from tests.evaluation.miniatures import elevater as miniature
 
@@ -160,6 +160,6 @@ def test_an_index_that_cannot_be_used(line: str, message: str, tmp_path: Path) -
 def test_a_member_that_is_a_trap_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as out:
         out.writestr("../../bomb", b"0" * 5000)
-    monkeypatch.setattr("hypvl.datasets.zips._LARGEST", 4999)
+    monkeypatch.setattr("hypvl.datasets.classification.zips._LARGEST", 4999)
     with pytest.raises(DataError, match="has more than 4999 bytes"):
         ZipReader(tmp_path / "a.zip").read("../../bomb")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hypvl.datasets.classification.folders import ImageFolderSet, imagenet
-from hypvl.datasets.classification.torchvision_sets import TorchvisionSet
+from hypvl.datasets.classification.torchvision_sets import TorchvisionImages
 from hypvl.datasets.classification.webdataset import WebDatasetSet
 from hypvl.datasets.files import read_json
 from hypvl.errors import DataError, MissingDataError
@@ -182,5 +182,5 @@ def test_broken_json_is_named(tmp_path: Path) -> None:
 
 def test_images_of_torchvision_are_decoded_as_all_others() -> None:
     clear = Image.new("RGBA", (4, 3), (0, 0, 0, 0))
-    data = TorchvisionSet([(clear, 0)], classes=["a"], labels=[0])
-    assert data[0][0].shape == (3, 3, 4) and (data[0][0] == 255).all()
+    data = TorchvisionImages([(clear, 0)])
+    assert data[0].shape == (3, 3, 4) and (data[0] == 255).all()

@@ -83,10 +83,10 @@ def test_a_hundred_images_take_a_few_requests(server: Server) -> None:
 
 def test_a_remote_set_travels_to_a_worker(server: Server) -> None:
     members = TarMembers([f"http://127.0.0.1:{server.server_port}/test/0.tar"])
-    first = members.image(0)
+    first = members[0]
     data = pickle.dumps(members)
     assert len(data) < 50_000  # nothing of what was read ahead
-    assert torch.equal(pickle.loads(data).image(0), first)
+    assert torch.equal(pickle.loads(data)[0], first)
 
 
 def test_ids_of_remote_images_hold_no_secret(server: Server) -> None:
@@ -98,4 +98,4 @@ def test_ids_of_remote_images_hold_no_secret(server: Server) -> None:
 
 def test_transparency_is_white_there_too(server: Server) -> None:
     write_tar(server.folder / "x.tar", [("a.png", encode(Image.new("RGBA", (3, 2)), "PNG"))])
-    assert (TarMembers([f"http://127.0.0.1:{server.server_port}/x.tar"]).image(0) == 255).all()
+    assert (TarMembers([f"http://127.0.0.1:{server.server_port}/x.tar"])[0] == 255).all()

@@ -3,12 +3,10 @@
 import itertools
 from pathlib import Path
 
-import pytest
 from hypothesis import given, strategies as st
 
 from hypvl.datasets.classification.folders import ImageFolderSet
-from hypvl.datasets.classification.splits import Subset, counted, per_class, share, shuffled
-from hypvl.errors import DataError
+from hypvl.datasets.classification.splits import counted, per_class, share, shuffled
 from tests.evaluation.fakes import BLUE, RED, image
 
 
@@ -50,10 +48,10 @@ def test_a_subset_is_a_set(tmp_path: Path) -> None:
     for i, color in enumerate((RED, BLUE, RED)):
         image(tmp_path / "ab"[i % 2] / f"{i}.png", color)
     whole = ImageFolderSet(tmp_path, prompts=["a {}"])
-    part = Subset(whole, [2, 0], name="part")
+    part = whole.take([2, 0])
     assert part.keys == ["b/1.png", "a/0.png"] and part.labels == [1, 0] and len(part) == 2
     assert part.classes == ["a", "b"] and part.prompts == ["a {}"]
     assert part[0][0].float().mean(dim=(1, 2)).tolist() == list(BLUE) and part[1][1] == 0
     assert part.ids == [str(tmp_path / "b" / "1.png"), str(tmp_path / "a" / "0.png")]
-    with pytest.raises(DataError, match=r"part: none of its 3 images falls into this split"):
-        Subset(whole, [], name="part")
+    again = part.take([1])
+    assert again.keys == ["a/0.png"] and again[0][0].float().mean(dim=(1, 2)).tolist() == list(RED)

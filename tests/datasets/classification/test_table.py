@@ -65,7 +65,8 @@ def test_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"set\.jsonl: is not there"):
         JsonLinesSet(tmp_path / "set.jsonl")
     with pytest.raises(
-        MissingDataError, match=r"none of its 1 images is there, such as .*a\.png; give images_root"
+        MissingDataError,
+        match=r"none of its 1 images is there, such as .*a\.png; put its images \(see images_root\)",
     ):
         JsonLinesSet(write(tmp_path / "set.jsonl", {"image": "a.png", "label": "x"}))
     (tmp_path / "classes.json").write_text('{"names": []}')

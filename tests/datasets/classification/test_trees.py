@@ -7,7 +7,7 @@ import pytest
 from hypvl.datasets.catalog.entries import class_names
 from hypvl.datasets.classification.folder_names import plain
 from hypvl.datasets.classification.folders import ImageFolderSet
-from hypvl.datasets.classification.splits import WithoutClasses
+from hypvl.datasets.classification.splits import without_classes
 from hypvl.datasets.classification.trees import (
     BIRDSNAP_LEFT_OUT,
     I0T_CLASSIFICATION_SETS,
@@ -132,13 +132,13 @@ def test_birdsnap_without_the_nine_classes(tmp_path: Path) -> None:
 def test_without_classes(tmp_path: Path) -> None:
     for name, color in (("a", RED), ("b", GREEN), ("c", BLUE)):
         pil_image(tmp_path / name / "1.png", color)
-    data = WithoutClasses(ImageFolderSet(tmp_path), [1])
+    data = without_classes(ImageFolderSet(tmp_path), [1])
     assert data.classes == ["a", "c"] and data.labels == [0, 1] and data.keys == ["a/1.png", "c/1.png"]
     image, label = data[1]
     assert label == 1 and image.float().mean(dim=(1, 2)).tolist() == list(BLUE)
     assert data.ids == [str(tmp_path / "a" / "1.png"), str(tmp_path / "c" / "1.png")] and len(data) == 2
-    with pytest.raises(DataError, match=r"classes other than \[0, 1, 2\]: none of its 3 images"):
-        WithoutClasses(ImageFolderSet(tmp_path), [0, 1, 2])
+    with pytest.raises(DataError, match=r"classes other than \[0, 1, 2\]: none of the 3 images"):
+        without_classes(ImageFolderSet(tmp_path), [0, 1, 2])
 
 
 def test_i0t(tmp_path: Path) -> None:

@@ -4,15 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hypvl.datasets.composition.choices import (
-    Box,
-    Choice,
-    Crops,
-    Gatherer,
-    integer_of,
-    require_images,
-    text_of,
-)
+from hypvl.datasets.composition.choices import Choice, ImageCollector
+from hypvl.datasets.files import integer_of, require_images, text_of
+from hypvl.datasets.images import Box, Images
 from hypvl.errors import DataError, MissingDataError
 from tests.evaluation.fakes import RED, broken, image as pil_image
 
@@ -39,42 +33,50 @@ def test_a_choice_needs_foils_and_a_kind_for_each_or_none(
     ("box", "columns", "rows"),
     [
         (None, [0, 1, 2, 3], [0, 1, 2]),
-        (Box(1, 0, 2, 3), [1, 2], [0, 1, 2]),
-        (Box(3, 2, 1, 1), [3], [2]),
-        (Box(2, 1, 50, 50), [2, 3], [1, 2]),  # over the border
-        (Box(-2, -1, 3, 2), [0], [0]),
+        (Box.from_xywh(1, 0, 2, 3), [1, 2], [0, 1, 2]),
+        (Box.from_xywh(3, 2, 1, 1), [3], [2]),
+        (Box.from_xywh(2, 1, 50, 50), [2, 3], [1, 2]),  # over the border
+        (Box.from_xywh(-2, -1, 3, 2), [0], [0]),
     ],
 )
 def test_crops_are_cut_by_their_box(
     tmp_path: Path, box: Box | None, columns: list[int], rows: list[int]
 ) -> None:
-    part = Crops([(numbered(tmp_path / "a.png"), box)])[0]
+    part = Images(Images.from_files([numbered(tmp_path / "a.png")]), boxes=[box])[0]
     assert part.dtype == torch.uint8
     assert part[0, 0].tolist() == columns and part[1, :, 0].tolist() == rows
 
 
-@pytest.mark.parametrize("box", [Box(4, 0, 2, 2), Box(0, 0, 0, 3), Box(0, -5, 2, 2), Box(1, 1, -3, 2)])
+@pytest.mark.parametrize(
+    "box",
+    [
+        Box.from_xywh(4, 0, 2, 2),
+        Box.from_xywh(0, 0, 0, 3),
+        Box.from_xywh(0, -5, 2, 2),
+        Box.from_xywh(1, 1, -3, 2),
+    ],
+)
 def test_an_empty_crop_is_a_broken_image(tmp_path: Path, box: Box) -> None:
     with pytest.raises(DataError, match=r"nothing of it is in its box .*; the image is 4 x 3 pixels"):
-        Crops([(numbered(tmp_path / "a.png"), box)])[0]
+        Images(Images.from_files([numbered(tmp_path / "a.png")]), boxes=[box])[0]
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"b\.png"):
-        Crops([(broken(tmp_path / "b.png"), Box(0, 0, 1, 1))])[0]
+        Images(Images.from_files([broken(tmp_path / "b.png")]), boxes=[Box.from_xywh(0, 0, 1, 1)])[0]
 
 
-def test_gatherer_keeps_each_image_once(tmp_path: Path) -> None:
-    gathered, path = Gatherer(), pil_image(tmp_path / "a.png", RED)
+def test_each_image_is_collected_once(tmp_path: Path) -> None:
+    collector, path = ImageCollector(), pil_image(tmp_path / "a.png", RED)
     found = [
-        gathered.position(path, key="a"),
-        gathered.position(path, key="a box", box=Box(0, 0, 2, 2)),
-        gathered.position(path, key="a"),
-        gathered.position(path, key="a box", box=Box(0, 0, 2, 2)),
+        collector.add(path, key="a"),
+        collector.add(path, key="a box", box=Box.from_xywh(0, 0, 2, 2)),
+        collector.add(path, key="a"),
+        collector.add(path, key="a box", box=Box.from_xywh(0, 0, 2, 2)),
     ]
-    assert found == [0, 1, 0, 1] and gathered.keys == ["a", "a box"]
-    assert [tuple(image.shape) for image in gathered.images()] == [(3, 7, 9), (3, 2, 2)]
-    assert gathered.images().ids == [str(path), f"{path}::0,0,2,2"]
+    assert found == [0, 1, 0, 1] and collector.keys == ["a", "a box"]
+    assert [tuple(image.shape) for image in collector.images] == [(3, 7, 9), (3, 2, 2)]
+    assert collector.images.ids == [str(path), f"{path}::0,0,2,2"]
 
 
 def test_fields_are_checked_where_they_are_read() -> None:

@@ -62,7 +62,7 @@ def test_only_entries_with_votes_count(root: Path) -> None:
 
 def test_every_image_is_found_where_its_data_set_lies(root: Path) -> None:
     data = read(root)
-    found = {(choice.kind, data.images.parts[choice.image][0]) for choice in data.choices}  # type: ignore[attr-defined]
+    found = {(choice.kind, Path(data.images.ids[choice.image])) for choice in data.choices}  # type: ignore[attr-defined]
     assert found == {(piece, root / folder / name) for piece, (_, folder, name, _, _) in SOURCES.items()}
     assert all(data.images[i].shape == (3, 7, 9) for i in range(len(data.images)))
 
@@ -73,7 +73,7 @@ def test_without_a_split_a_image_of_2017_lies_where_it_is(root: Path) -> None:
     assert len(data.images) == 1
     edit(root, "relations", image_file="000000000009.jpg")
     data = read(root, pieces=["relations"])
-    assert data.images.parts[0][0] == root / "coco" / "val2017" / "000000000009.jpg"  # type: ignore[attr-defined]
+    assert Path(data.images.ids[0]) == root / "coco" / "val2017" / "000000000009.jpg"  # type: ignore[attr-defined]
 
 
 def test_published_averages_by_hand(root: Path) -> None:
@@ -106,7 +106,7 @@ def test_some_pieces_have_their_own_averages_only(root: Path) -> None:
 
 def test_what_is_missing_is_named(root: Path) -> None:
     shutil.rmtree(root / "swig")
-    with pytest.raises(MissingDataError, match=r"action-replacement\.json: none of its 2 images is there"):
+    with pytest.raises(MissingDataError, match=r"action-replacement\.json: none of its 1 images is there"):
         read(root)
     assert len(read(root, pieces=["existence", "plurals"]).choices) == 4
     (root / "valse" / "data" / "plurals.json").unlink()

@@ -64,7 +64,7 @@ def test_types_choose_by_place(root: Path) -> None:
 
 def test_images_lie_where_the_yaml_says_unless_a_folder_is_given(root: Path) -> None:
     own = vl_checklist(root)
-    assert own.images.parts == vl_checklist(root, images=root / "images").images.parts  # type: ignore[attr-defined]
+    assert own.images.ids == vl_checklist(root, images=root / "images").images.ids  # type: ignore[attr-defined]
     shutil.move(root / "images", root.parent / "elsewhere")
     with pytest.raises(MissingDataError, match=r"vaw\.json: none of its 1 images is there"):
         vl_checklist(root)

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from hypvl.datasets.demo import demo_boxes
-from hypvl.datasets.hierarchy.boxes import Box, BoxedImages, coco_boxes, jsonl_boxes
-from hypvl.datasets.images import FileImages
+from hypvl.datasets.hierarchy.boxes import BoxedImages, Part, coco_boxes, jsonl_boxes
+from hypvl.datasets.images import Box, Images
 from hypvl.errors import DataError, MissingDataError
 from tests.evaluation.fakes import RED, broken, image
 from tests.evaluation.miniatures.boxes import make
@@ -25,11 +25,11 @@ ENTRY = {
 def test_crops_are_the_pixels_of_the_box(tmp_path: Path) -> None:
     pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    images = FileImages([tmp_path / "a.png"])
+    images = Images.from_files([tmp_path / "a.png"])
     boxes = [
-        Box(0, (0.5, 0.25, 1.0, 0.75), "x"),
-        Box(0, (0.4, 0.4, 0.41, 0.41), "y"),
-        Box(0, (0, 0, 1, 1), "z"),
+        Part(0, Box(0.5, 0.25, 1.0, 0.75, "fractions"), "x"),
+        Part(0, Box(0.4, 0.4, 0.41, 0.41, "fractions"), "y"),
+        Part(0, Box(0, 0, 1, 1, "fractions"), "z"),
     ]
     crops = BoxedImages(images, ["caption"], boxes, keys=["a"]).crops
     assert crops[0].permute(1, 2, 0).tolist() == pixels[1:3, 3:6].tolist()
@@ -38,21 +38,22 @@ def test_crops_are_the_pixels_of_the_box(tmp_path: Path) -> None:
 
 
 def test_a_crop_of_a_broken_image_is_a_data_error(tmp_path: Path) -> None:
-    images = FileImages([broken(tmp_path / "a.png")])
+    images = Images.from_files([broken(tmp_path / "a.png")])
     with pytest.raises(DataError, match=r"a\.png"):
-        BoxedImages(images, ["c"], [Box(0, (0, 0, 1, 1), "p")], keys=["a"]).crops[0]
+        BoxedImages(images, ["c"], [Part(0, Box(0, 0, 1, 1, "fractions"), "p")], keys=["a"]).crops[0]
 
 
 def test_coco(tmp_path: Path) -> None:
     make(tmp_path)
     found = coco_boxes(tmp_path / "coco")
-    assert len(found.images) == 5 and len(found.boxes) == 10
+    assert len(found.images) == 5 and len(found.parts) == 10
     assert found.captions[0] == "A red door." and found.keys[0] == "000000391895.jpg"
     # The larger of the two comes first; corners in fractions of 90 x 70 pixels.
-    assert found.boxes[0].corners == pytest.approx((2 / 9, 1 / 7, 6 / 9, 6 / 7))
-    assert [box.phrase for box in found.boxes[:4]] == ["red", "red", "green", "green"]
-    assert len(coco_boxes(tmp_path / "coco", per_image=1).boxes) == 5
-    assert len(coco_boxes(tmp_path / "coco", crowd=True).boxes) == 11
+    box = found.parts[0].box
+    assert (box.left, box.top, box.right, box.bottom) == pytest.approx((2 / 9, 1 / 7, 6 / 9, 6 / 7))
+    assert [part.phrase for part in found.parts[:4]] == ["red", "red", "green", "green"]
+    assert len(coco_boxes(tmp_path / "coco", per_image=1).parts) == 5
+    assert len(coco_boxes(tmp_path / "coco", crowd=True).parts) == 11
     with pytest.raises(DataError, match="has no box that can be used"):
         coco_boxes(tmp_path / "coco", min_size=41)
     (tmp_path / "coco/annotations/instances_val2017.json").write_text('{"images": [], "categories": []}')
@@ -65,11 +66,13 @@ def test_lines_and_the_demo_have_one_form(tmp_path: Path) -> None:
     path = tmp_path / "boxes.jsonl"
     path.write_text(json.dumps(ENTRY) + "\n\n" + json.dumps({**ENTRY, "image": "b.png", "boxes": []}))
     found = jsonl_boxes(path)
-    assert found.boxes == [Box(0, (0.0, 0.5, 0.5, 1.0), "thing")] and found.captions == ["a red thing"]
+    assert found.parts == [Part(0, Box(0.0, 0.5, 0.5, 1.0, "fractions"), "thing")] and found.captions == [
+        "a red thing"
+    ]
     image(tmp_path / "demo/eval/a.png", RED)
     two = {**ENTRY, "boxes": ENTRY["boxes"] * 2}  # type: ignore[operator]
     (tmp_path / "demo/eval/hierarchy.json").write_text(json.dumps({"scenes": [ENTRY, two]}))
-    assert len(demo_boxes(tmp_path / "demo").boxes) == 2
+    assert len(demo_boxes(tmp_path / "demo").parts) == 2
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from hypvl.datasets.demo import demo_chains
 from hypvl.datasets.hierarchy.caption_chains import CaptionChains, hierarcaps
-from hypvl.datasets.images import FileImages
+from hypvl.datasets.images import Images
 from hypvl.errors import DataError, MissingDataError
 from tests.evaluation.fakes import RED, image
 from tests.evaluation.miniatures.hierarcaps import ROWS, make
@@ -86,7 +86,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
 
 
 def test_chains_of_different_lengths_are_refused() -> None:
-    images = FileImages([Path("a"), Path("b")])
+    images = Images.from_files([Path("a"), Path("b")])
     with pytest.raises(DataError, match=r"2 chains of \[2, 4\] captions"):
         CaptionChains(images, [CHAIN, CHAIN[:2]], keys=["a", "b"])
 
