@@ -140,6 +140,25 @@ def test_no_circles() -> None:
     assert circle is None, " -> ".join(circle or ())
 
 
+def test_no_circles_between_packages() -> None:
+    """Wherever the import stands, also in functions and for types: packages, and sub-packages beside single files."""
+    for node_of in (room_of, _smallest_package):
+        graph: dict[str, set[str]] = {}
+        for module, path in modules().items():
+            if module != "hypvl":
+                targets = {_module_in(name) for _, name in imports(path)} - {"", "hypvl"}
+                graph.setdefault(node_of(module), set()).update(node_of(target) for target in targets)
+        circle = _circle({node: targets - {node} for node, targets in graph.items()})
+        assert circle is None, " -> ".join(circle or ())
+
+
+def _smallest_package(module: str) -> str:
+    """The package of a module where it holds no other packages, else the module: ``run`` may use what ``hooks`` has."""
+    package = module if modules()[module].name == "__init__.py" else module.rpartition(".")[0]
+    parents = {name.rpartition(".")[0] for name, path in modules().items() if path.name == "__init__.py"}
+    return module if package in parents else package
+
+
 def _module_in(name: str) -> str:
     """The module that a dotted name is, or is an attribute of; the empty name for foreign ones."""
     while name and name not in modules():
