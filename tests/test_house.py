@@ -142,7 +142,7 @@ def test_no_circles() -> None:
 
 def test_no_circles_between_packages() -> None:
     """Wherever the import stands, also in functions and for types: packages, and sub-packages beside single files."""
-    for node_of in (room_of, _smallest_package):
+    for node_of in (package_of, _smallest_package):
         graph: dict[str, set[str]] = {}
         for module, path in modules().items():
             if module != "hypvl":
