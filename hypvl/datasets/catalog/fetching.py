@@ -11,7 +11,6 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from hypvl.checks import natural_number
 from hypvl.datasets.catalog.entries import FileSource, SetEntry
-from hypvl.datasets.classification.webdataset import MOST_TARS
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.archives import Archive, unpack
 from hypvl.io.files import read_regular
@@ -19,6 +18,7 @@ from hypvl.io.hub import download_from_hub
 from hypvl.io.redact import printable
 from hypvl.io.remote import MAX_DOWNLOAD, DownloadError, download, only_one
 
+MOST_TARS = 100_000  # of one split of a WebDataset; the largest sets have some thousands
 _LARGEST_TEXT = 1 << 24  # bytes of a list of names
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from hypvl.allowlist import configurable
 from hypvl.checks import natural_number
 from hypvl.data.storage import FileHandles, open_source
+from hypvl.datasets.catalog.fetching import MOST_TARS
 from hypvl.datasets.files import read_lines, require_folder, text_lines
 from hypvl.datasets.images import LabelledImages, TarMembers
 from hypvl.errors import DataError, MissingDataError
@@ -13,9 +14,6 @@ from hypvl.io.redact import redact_url
 from hypvl.io.remote import RemoteError, RemoteFile
 
 _LARGEST_TEXT = 1 << 24  # bytes of a list of names on a server
-
-
-MOST_TARS = 100_000  # of one split; the largest sets have some thousands
 
 
 @configurable("evaluate")
