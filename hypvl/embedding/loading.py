@@ -66,8 +66,12 @@ def load_batches(
     Raises:
         DataError: when a worker process has died.
     """
+    reader = _Reader(images, transform, request)
+    if num_workers == 0:
+        yield from ([reader[index] for index in batch] for batch in batches)
+        return
     loader: DataLoader[list[Loaded]] = DataLoader(
-        cast(Dataset[list[Loaded]], _Reader(images, transform, request)),
+        cast(Dataset[list[Loaded]], reader),
         batch_sampler=[list(batch) for batch in batches],
         num_workers=min(num_workers, sum(map(len, batches))),
         collate_fn=list,

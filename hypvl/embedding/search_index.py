@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from hypvl.checks import one_of
 from hypvl.embedding.protocol import EvaluableModel, Modality, check_embeddings
 from hypvl.embedding.search import ranks_by_distance
-from hypvl.embedding.store_files import read_json, write_json
+from hypvl.embedding.store_files import write_json
 from hypvl.errors import DataError, UserError
 from hypvl.geometry.base import Side
 from hypvl.io.files import replacing
@@ -21,12 +19,11 @@ from hypvl.io.tensors import write_safetensors
 
 FORMAT_VERSION = 1
 VECTORS, ABOUT, FAISS = "vectors.safetensors", "index.json", "index.faiss"
-_BLOCK = 65536
 
 
 @dataclass(frozen=True)
 class SearchIndex:
-    """Vectors of keys (or queries) with their ids.
+    """Vectors of keys (or queries) with their ids, for other programs: any exact inner-product search ranks with them.
 
     Attributes:
         vectors: (N, E) fp32; the inner product with a query's vector ranks as the model's score.
@@ -37,21 +34,6 @@ class SearchIndex:
     vectors: Tensor
     ids: Sequence[str]
     about: dict[str, Any]
-
-    def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k best keys of query vectors, (Q, E): products (Q, k) and positions (Q, k), best first."""
-        if queries.ndim != 2 or queries.shape[1] != self.vectors.shape[1]:
-            raise ValueError(
-                f"queries: got {tuple(queries.shape)}; expected (Q, {self.vectors.shape[1]}), vectors of queries."
-            )
-        best: list[tuple[Tensor, Tensor]] = []
-        for start in range(0, len(self.vectors), _BLOCK):  # never all products at once
-            block = queries @ self.vectors[start : start + _BLOCK].T
-            values, where = block.topk(min(k, block.shape[1]), dim=1)
-            best.append((values, where + start))
-        values, where = (torch.cat(parts, dim=1) for parts in zip(*best, strict=True))
-        values, order = values.topk(min(k, values.shape[1]), dim=1)
-        return values, where.gather(1, order)
 
 
 def search_vectors(
@@ -150,21 +132,6 @@ def save_index(index: SearchIndex, folder: Path, *, faiss: bool = False) -> list
         folder / ABOUT, {**index.about, "ids": list(index.ids)}
     )  # the last: with it the index is complete
     return [*written, folder / ABOUT]
-
-
-def load_index(folder: Path) -> SearchIndex:
-    """Read what :func:`save_index` wrote. Raises DataError."""
-    about = read_json(folder / ABOUT, ("format_version", "ids", "dim"))
-    try:
-        vectors = load_file(folder / VECTORS)["vectors"]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise DataError(f"{folder / VECTORS}: cannot be read ({error}); export it again.") from error
-    ids = about.pop("ids")
-    if tuple(vectors.shape) != (len(ids), about["dim"]):
-        raise DataError(
-            f"{folder}: has vectors {tuple(vectors.shape)}; expected {len(ids)} of {about['dim']}, export it again."
-        )
-    return SearchIndex(vectors, ids, about)
 
 
 def require_faiss() -> None:

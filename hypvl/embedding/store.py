@@ -315,19 +315,6 @@ class StoredGroup:
         stored = self._by_id.get(name)
         return stored is None or stored[1] == place
 
-    def thumbnail(self, image_id: str) -> bytes | None:
-        """JPEG of an image, None without one; by the stored id or the one its source gives."""
-        stored = self._by_id.get(image_id) or self._look_up(image_id)
-        if stored is None or isinstance(stored[1], Unreadable):
-            return None
-        shard, row = stored[1]
-        with safe_open(self._shards[shard].path, framework="pt") as file:
-            if "thumbnail_ends" not in file.keys():  # noqa: SIM118  # no mapping
-                return None
-            ends = [0, *file.get_tensor("thumbnail_ends").tolist()]
-            data = file.get_slice("thumbnails")[ends[row] : ends[row + 1]]
-        return bytes(data.numpy()) or None
-
     def add(self, entry: Entry, row: Tensor) -> None:
         """Add a row (D,). Rows are written after 4096 of them, after two minutes, and by :meth:`flush`."""
         self._new.append((entry, row))

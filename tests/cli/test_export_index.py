@@ -7,8 +7,8 @@ import pytest
 from hypvl.cli.common import run_main
 from hypvl.cli.export_index import main
 from hypvl.cli.extract_embeddings import main as extract
-from hypvl.embedding.search_index import load_index
 from tests.cli.test_image_traversals import checkpoint
+from tests.embedding.test_search_index import read_index
 from tests.evaluation.fakes import BLUE, GREEN, RED, image
 
 
@@ -29,12 +29,13 @@ def test_a_gallery_and_its_queries(tmp_path: Path, capsys: pytest.CaptureFixture
     assert export("keys", "--modality", "image") == 0
     assert export("asked", "--modality", "text", "--side", "query") == 0
     assert "3 vectors of 9 numbers, Lorentz" in capsys.readouterr().out
-    keys, asked = load_index(tmp_path / "keys"), load_index(tmp_path / "asked")
-    assert [Path(name).name for name in keys.ids] == ["0.png", "1.png", "2.png"]
-    assert asked.ids == ["queries.txt:1", "queries.txt:2"]
-    products, where = keys.search(asked.vectors, 3)
-    assert sorted(where[0].tolist()) == [0, 1, 2]
-    assert bool((products <= -1 + 1e-5).all())  # Lorentz inner products at c = 1
+    keys, about_keys = read_index(tmp_path / "keys")
+    queries, about_queries = read_index(tmp_path / "asked")
+    assert [Path(name).name for name in about_keys["ids"]] == ["0.png", "1.png", "2.png"]
+    assert about_queries["ids"] == ["queries.txt:1", "queries.txt:2"]
+    assert tuple(keys.shape) == (3, 9) and bool(
+        (queries @ keys.T <= -1 + 1e-5).all()
+    )  # Lorentz products at c = 1
 
     assert run_main(extract, [*model, *out, *photos, "--preprocess", "squeeze"]) == 0
     assert export("more", "--modality", "image") == 1

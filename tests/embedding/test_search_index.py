@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hypvl.embedding.search import search
-from hypvl.embedding.search_index import build_index, load_index, save_index, search_vectors
-from hypvl.errors import DataError, UserError
+from hypvl.embedding.search_index import build_index, save_index, search_vectors
+from hypvl.errors import UserError
 from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.product import Product
@@ -38,6 +39,13 @@ KINDS = {
 WAY: dict[str, Any] = {"modality": "image", "other": "text"}
 
 
+def read_index(folder: Path) -> tuple[Tensor, dict[str, Any]]:
+    """Vectors and description, as another program reads them."""
+    return load_file(folder / "vectors.safetensors")["vectors"], json.loads(
+        (folder / "index.json").read_text()
+    )
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_best_keys_are_the_model_s(kind: str, tmp_path: Path) -> None:
     model: Any = KINDS[kind]().double()
@@ -49,14 +57,11 @@ def test_the_best_keys_are_the_model_s(kind: str, tmp_path: Path) -> None:
     index = build_index(model, keys, ids, side="key", identity="abc", **WAY)
     saved = save_index(index, tmp_path / "index")
     assert [path.name for path in saved] == ["vectors.safetensors", "index.json"]
-    found = load_index(tmp_path / "index")
-    assert found.ids == ids and found.vectors.dtype == torch.float32 and found.about == index.about
+    vectors, about = read_index(tmp_path / "index")
+    assert vectors.dtype == torch.float32 and about == {**index.about, "ids": ids}
     query = search_vectors(model, queries, side="query", modality="text", other="image")
     expected = search(model, queries, keys, k=10, query_modality="text", key_modality="image")[1]
-    assert torch.equal(found.search(query, 10)[1], expected)
-    # Anything that multiplies matrices will do.
-    products = query.numpy() @ found.vectors.numpy().T
-    assert (products.argmax(axis=1) == expected[:, 0].numpy()).all()
+    assert torch.equal((query @ vectors.T).topk(10).indices, expected)
 
 
 def test_the_file_says_what_it_needs(tmp_path: Path) -> None:
@@ -67,19 +72,6 @@ def test_the_file_says_what_it_needs(tmp_path: Path) -> None:
     assert about["curv"] == pytest.approx(0.5) and (about["geometry"], about["side"]) == ("Lorentz", "query")
     assert (about["embed_dim"], about["dim"], about["count"], about["ids"]) == (4, 5, 2, ["a", "b"])
     assert index.vectors[0].tolist() == pytest.approx([1, 1, 1, 1, 6**0.5])  # t = sqrt(1/c + 4)
-
-
-def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = KINDS["clip"]()
-    keys = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    index = build_index(model, keys, [str(i) for i in range(50)], side="key", identity="", **WAY)  # type: ignore[arg-type]
-    values, where = index.search(index.vectors[:7], 60)
-    monkeypatch.setattr("hypvl.embedding.search_index._BLOCK", 8)
-    again, there = index.search(index.vectors[:7], 60)
-    assert values.shape == (7, 50) and torch.equal(where, there) and torch.allclose(values, again)
-    assert where[:, 0].tolist() == list(range(7))
-    with pytest.raises(ValueError, match=r"queries: got \(2, 5\); expected \(Q, 4\)"):
-        index.search(torch.ones(2, 5), 1)
 
 
 def test_what_no_inner_product_gives_is_refused() -> None:
@@ -97,20 +89,6 @@ def test_what_no_inner_product_gives_is_refused() -> None:
         build_index(meru, torch.ones(2, 4), ["a"], side="key", identity="", **WAY)
 
 
-def test_files_that_are_something_else(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"index\.json: cannot be read"):
-        load_index(tmp_path)
-    index = build_index(KINDS["clip"](), torch.ones(2, 4), ["a", "b"], side="key", identity="", **WAY)  # type: ignore[arg-type]
-    save_index(index, tmp_path)
-    about = json.loads((tmp_path / "index.json").read_text())
-    (tmp_path / "index.json").write_text(json.dumps({**about, "ids": ["a"]}))
-    with pytest.raises(DataError, match=r"has vectors \(2, 4\); expected 1 of 4, export"):
-        load_index(tmp_path)
-    (tmp_path / "vectors.safetensors").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"vectors\.safetensors: cannot be read"):
-        load_index(tmp_path)
-
-
 def test_faiss_finds_the_same(tmp_path: Path) -> None:
     faiss = pytest.importorskip("faiss")
     keys = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
@@ -118,7 +96,7 @@ def test_faiss_finds_the_same(tmp_path: Path) -> None:
     save_index(index, tmp_path, faiss=True)
     flat = faiss.read_index(str(tmp_path / "index.faiss"))
     query = search_vectors(KINDS["meru"](), keys[:5], side="query", modality="text", other="image")  # type: ignore[arg-type]
-    assert flat.search(query.numpy(), 3)[1].tolist() == index.search(query, 3)[1].tolist()
+    assert flat.search(query.numpy(), 3)[1].tolist() == (query @ index.vectors.T).topk(3).indices.tolist()
 
 
 def test_faiss_is_written_whole_or_its_absence_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
