@@ -134,11 +134,6 @@ class Images:
         """The images of some TARs, see :class:`TarMembers`."""
         return cls(TarMembers(places))
 
-    @classmethod
-    def joined(cls, parts: Sequence[ImageSource]) -> "Images":
-        """The images of several sources, one source after the other."""
-        return cls(_Joined(parts))
-
     @property
     def ids(self) -> list[str] | None:
         """Where each image is, ``<path>`` or ``<path>::<part of it>``; None where the source does not say."""
@@ -237,6 +232,17 @@ def images_of(dataset: ClassificationSet) -> Images:
     return dataset.images if isinstance(dataset, LabelledImages) else Images(_WithoutLabels(dataset))
 
 
+def joined(*sets: ClassificationSet) -> LabelledImages:
+    """The images of classification sets with the same classes, one set after the other."""
+    return LabelledImages(
+        _Joined([images_of(part) for part in sets]),
+        [label for part in sets for label in part.labels],
+        classes=sets[0].classes,
+        keys=[key for part in sets for key in part.keys],
+        prompts=sets[0].prompts,
+    )
+
+
 class _WithoutLabels:
     def __init__(self, dataset: ClassificationSet) -> None:
         self._dataset = dataset
@@ -250,12 +256,10 @@ class _WithoutLabels:
 
 
 class _Joined:
-    def __init__(self, parts: Sequence[ImageSource]) -> None:
+    def __init__(self, parts: Sequence[Images]) -> None:
         self._where = [(part, i) for part in parts for i in range(len(part))]
-        self.ids: list[str] | None = []
-        for part in parts:
-            ids: Sequence[str] | None = getattr(part, "ids", None)
-            self.ids = None if ids is None or self.ids is None else [*self.ids, *ids]
+        ids = [part.ids for part in parts]
+        self.ids = None if None in ids else [image for own in ids if own is not None for image in own]
 
     def __len__(self) -> int:
         return len(self._where)

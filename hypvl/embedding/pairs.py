@@ -1,13 +1,13 @@
 """Images, each with one caption of its own: what gaps, orders and audits are measured on."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from hypvl.data.transforms import Squeeze
-from hypvl.datasets.protocol import ImageSource, RetrievalSet
+from hypvl.datasets.images import Images
+from hypvl.datasets.protocol import RetrievalSet
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import check_embeddings
 from hypvl.errors import DataError
@@ -55,7 +55,7 @@ def encode_pairs(
     if limit is not None and limit < len(positions):
         positions = [positions[i * len(positions) // limit] for i in range(limit)]
     transform = Squeeze(encoder.model.image_size)
-    encoded = encoder.encode_images(SomeImages(dataset.images, positions), transform=transform)
+    encoded = encoder.encode_images(Images(dataset.images, positions), transform=transform)
     readable = [positions[row] for row in encoded.indices.tolist()]
     if len(readable) < least:
         raise DataError(
@@ -71,29 +71,3 @@ def encode_pairs(
         captions,
         {"images": len(dataset.images), "pairs": len(readable)},
     )
-
-
-class SomeImages:
-    """Some images of a source.
-
-    Args:
-        images: The source.
-        positions: Which, in order.
-    """
-
-    def __init__(self, images: ImageSource, positions: Sequence[int]) -> None:
-        self.images = images
-        self.positions = positions
-
-    @property
-    def ids(self) -> list[str] | None:
-        """Where each image is; None where the source does not say."""
-        ids: Sequence[str] | None = getattr(self.images, "ids", None)
-        return None if ids is None else [ids[i] for i in self.positions]
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """uint8 (3, h, w); raises DataError for an image that cannot be read."""
-        return self.images[self.positions[index]]

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 from hypvl.allowlist import configurable
 from hypvl.data.transforms import Squeeze
+from hypvl.datasets.images import Images
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.embedding.encode import CachedEncoder
-from hypvl.embedding.pairs import SomeImages
 from hypvl.embedding.protocol import EvaluableModel
 from hypvl.embedding.search import pair_scores
 from hypvl.errors import DataError
@@ -74,7 +74,7 @@ class HiMo(Evaluator):
         if self.limit is not None and self.limit < len(chosen):
             chosen = [chosen[i * len(chosen) // self.limit] for i in range(self.limit)]
         images = encoder.encode_images(
-            SomeImages(data.images, chosen),
+            Images(data.images, chosen),
             transform=Squeeze(model.image_size),
         )
         rows = [chosen[i] for i in images.indices.tolist()]

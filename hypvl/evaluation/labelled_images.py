@@ -1,4 +1,4 @@
-"""Labelled images of one set or several: views of chosen ones, their features, few shots, a validation part."""
+"""What evaluators of labelled images share: splits and checks of labels, features of chosen images."""
 
 from collections.abc import Collection, Sequence
 from typing import TypeAlias
@@ -9,6 +9,7 @@ from torch import Tensor
 from hypvl.checks import one_of
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.classification.splits import shuffled
+from hypvl.datasets.images import LabelledImages, joined
 from hypvl.datasets.protocol import ClassificationSet, check_set
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import Stage
@@ -48,47 +49,6 @@ def check_labels(labels: Sequence[Label], keys: Sequence[str], *, num_classes: i
             )
 
 
-class LabelledImages:
-    """Images and labels of sets with the same classes, one set after the other: an image source, or a view of one.
-
-    Args:
-        *sets: The sets.
-
-    Attributes:
-        labels: Class or classes of each image.
-        keys: Name of each image.
-    """
-
-    def __init__(self, *sets: ClassificationSet) -> None:
-        self.labels: list[Label] = [label for part in sets for label in part.labels]
-        self.keys = [key for part in sets for key in part.keys]
-        self._where = [(part, i) for part in sets for i in range(len(part))]
-
-    @property
-    def ids(self) -> list[str] | None:
-        """Where each image is; None where one of the sets does not say."""
-        known = [(getattr(part, "ids", None), i) for part, i in self._where]
-        return (
-            None if any(ids is None for ids, _ in known) else [ids[i] for ids, i in known if ids is not None]
-        )
-
-    def __len__(self) -> int:
-        return len(self._where)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """uint8 (3, h, w); raises DataError for an image that cannot be read."""
-        part, i = self._where[index]
-        return part[i][0]
-
-    def take(self, positions: Sequence[int]) -> "LabelledImages":
-        """A view of the images at these positions."""
-        view = LabelledImages()
-        view.labels = [self.labels[i] for i in positions]
-        view.keys = [self.keys[i] for i in positions]
-        view._where = [self._where[i] for i in positions]
-        return view
-
-
 def labelled_splits(
     train: ClassificationSet, test: ClassificationSet, validation: ClassificationSet | None = None
 ) -> tuple[LabelledImages, LabelledImages]:
@@ -105,8 +65,8 @@ def labelled_splits(
             f"{', '.join(splits)}: have {', '.join(str(len(split.classes)) for split in splits.values())} classes, not "
             "the same ones in the same order; give splits of one set."
         )
-    learned = LabelledImages(train) if validation is None else LabelledImages(train, validation)
-    tested = LabelledImages(test)
+    learned = joined(train) if validation is None else joined(train, validation)
+    tested = joined(test)
     for images in (learned, tested):
         check_labels(images.labels, images.keys, num_classes=len(train.classes))
     return learned, tested
@@ -175,7 +135,7 @@ def encode_labelled(
     one_of("stage", stage, Stage)
     chosen = range(len(images)) if positions is None else positions
     encoded = encoder.encode_images(
-        images if positions is None else images.take(positions),
+        images.images if positions is None else images.images.take(positions),
         transform=ResizeCenterCrop(encoder.model.image_size),
         stage=stage,
         label=label,

@@ -11,13 +11,14 @@ from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.classification.prompts import class_prompts, generic_templates
+from hypvl.datasets.images import images_of
 from hypvl.datasets.protocol import ClassificationSet, check_set
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.model_size import count_parameters
 from hypvl.embedding.protocol import EvaluableModel, check_scores, evaluating
 from hypvl.errors import DataError
 from hypvl.evaluation.class_metrics import METRICS, Metric, class_probabilities, measure
-from hypvl.evaluation.labelled_images import Label, LabelledImages, check_labels, classes_of, is_multi_label
+from hypvl.evaluation.labelled_images import Label, check_labels, classes_of, is_multi_label
 from hypvl.evaluation.prediction_files import PredictionFiles
 from hypvl.evaluation.prompt_ensembling import Ensemble, class_scorer
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
@@ -109,7 +110,7 @@ class ZeroShotClassification(Evaluator):
         features = encoder.encode_texts(texts, stage="features", label="prompts")
         prompt_features = features.split([len(texts) for texts in self.class_prompts])  # C times (P_c, D)
         transform = ResizeCenterCrop(model.image_size)
-        images = encoder.encode_images(LabelledImages(self.dataset), transform=transform)
+        images = encoder.encode_images(images_of(self.dataset), transform=transform)
         items: dict[str, list[Any]] = {
             "key": list(self.dataset.keys),
             "label": labels,

@@ -10,12 +10,12 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.datasets.classification.splits import shuffled
+from hypvl.datasets.images import joined
 from hypvl.datasets.protocol import ClassificationSet, check_set
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel, Stage, evaluating
 from hypvl.errors import DataError
 from hypvl.evaluation.labelled_images import (
-    LabelledImages,
     check_features,
     check_labels,
     classes_of,
@@ -102,7 +102,7 @@ class KMeansClustering(Evaluator):
                 f"{len(self.seeds)} seeds; expected at least 1 of each."
             )
         check_set(self.dataset, ClassificationSet)
-        self._images = LabelledImages(self.dataset)
+        self._images = joined(self.dataset)
         if is_multi_label(self._images.labels):
             raise ValueError(
                 "labels: got several an image; expected one, since an image lies in one cluster."

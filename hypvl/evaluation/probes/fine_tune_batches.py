@@ -8,11 +8,12 @@ from torch import Tensor
 
 from hypvl.checks import one_of
 from hypvl.data.transforms import ResizeCenterCrop
+from hypvl.datasets.images import LabelledImages
 from hypvl.embedding.encode import CachedEncoder, Encoding
 from hypvl.embedding.loading import load_batches
 from hypvl.embedding.protocol import EvaluableModel, Stage, evaluating
 from hypvl.errors import DataError
-from hypvl.evaluation.labelled_images import LabelledFeatures, LabelledImages
+from hypvl.evaluation.labelled_images import LabelledFeatures
 
 #: Decoded training images up to this many bytes stay in memory.
 MEMORY = 1 << 31
@@ -108,8 +109,8 @@ class ImageBatches:
         memory: int = MEMORY,
     ) -> None:
         one_of("stage", stage, Stage)
-        self._images = images
-        self._test = test
+        self._images = images.images
+        self._test = test.images
         self._positions = list(positions)
         self._stage = stage
         self._encoding = encoding

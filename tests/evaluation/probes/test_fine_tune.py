@@ -11,7 +11,6 @@ from hypvl.datasets.classification.folders import ImageFolderSet
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.protocol import EvaluableModel
 from hypvl.errors import DataError, UserError
-from hypvl.evaluation.labelled_images import LabelledImages
 from hypvl.evaluation.probes.fine_tune import FineTune
 from hypvl.evaluation.probes.fine_tune_batches import ImageBatches
 from hypvl.evaluation.protocol import Evaluator
@@ -183,7 +182,7 @@ def test_images_that_do_not_fit_into_memory_are_read_again(tmp_path: Path) -> No
     data = ImageFolderSet(tmp_path / "train")
     found = []
     for memory in (0, 1 << 20):
-        images = LabelledImages(data)
+        images = data
         batches = ImageBatches(images, images, range(13), stage="trunk", encoding=PLAIN, memory=memory)
         assert batches.width(SmallModel()) == 2  # type: ignore[arg-type]
         found.append(list(batches.steps([[3, 0, 12], [12], [5, 6]], torch.device("cpu"))))
