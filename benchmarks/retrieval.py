@@ -35,7 +35,7 @@ from torchvision import transforms
 from benchmarks.common import count, report
 from benchmarks.decode import jpeg_images
 from hypvl.config import LazyConfig, instantiate
-from hypvl.datasets.retrieval.table import jsonl
+from hypvl.datasets.retrieval.table import table
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.search import search_both_ways
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
@@ -115,7 +115,7 @@ def write_set(folder: Path, count: int) -> Path:
 
 def ours(model: DualEncoder, listed: Path, *, num_workers: int) -> dict[str, float]:
     encoding = Encoding(batch_size=32, num_workers=num_workers, progress=False)
-    return ZeroShotRetrieval(jsonl(listed), ks=KS, encoding=encoding)(model).metrics
+    return ZeroShotRetrieval(table(listed), ks=KS, encoding=encoding)(model).metrics
 
 
 @torch.inference_mode()

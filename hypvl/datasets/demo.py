@@ -15,7 +15,7 @@ from hypvl.datasets.hierarchy.boxes import BoxedImages, boxes_from_entries
 from hypvl.datasets.hierarchy.caption_chains import CaptionChains
 from hypvl.datasets.images import Images, LabelledImages
 from hypvl.datasets.retrieval.captioned import CaptionedImages
-from hypvl.datasets.retrieval.table import jsonl
+from hypvl.datasets.retrieval.table import table
 from hypvl.errors import DataError, MissingDataError
 
 _MAKE_IT = "make it with scripts/make_demo_data.py"
@@ -63,7 +63,7 @@ def demo_retrieval_set(*, root: str | Path = "./datasets/demo") -> CaptionedImag
     """
     folder = Path(root) / "eval" / "retrieval"
     require_folder(folder, "the demo data (python scripts/make_demo_data.py)")
-    return jsonl(folder / "scenes.jsonl")
+    return table(folder / "scenes.jsonl")
 
 
 def read_demo(path: Path, key: str, kind: type = list) -> Any:

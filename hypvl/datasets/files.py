@@ -4,15 +4,14 @@ import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
+from hypvl.checks import one_of
 from hypvl.datasets.images import IMAGE_EXTENSIONS
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.files import path_below, read_regular
 from hypvl.io.json_text import parse_json
 from hypvl.io.table_text import MAX_FIELD_LINES, Quoting, TableText
-
-T = TypeVar("T")
 
 _LARGEST_FILE = 1 << 32  # bytes of a text or JSON file
 
@@ -110,13 +109,6 @@ def open_table(
     return TableText(path, separator=separator, quoting=quoting, max_field_lines=max_field_lines)
 
 
-def either(name: str, value: T, earlier: str, given: T) -> T:
-    """The value of an option that has an earlier name. Raises ValueError when both are given."""
-    if value is not None and given is not None:
-        raise ValueError(f"{name} and {earlier}: got both; expected {name}, {earlier} is its earlier name.")
-    return given if value is None else value
-
-
 def image_place(source: Path, root: str | Path | None, name: str) -> Path:
     """Where an image is that a file names.
 
@@ -172,6 +164,7 @@ def read_entries(path: Path, kind: Literal["list", "object"]) -> list[tuple[str,
         MissingDataError: when the file is not there.
         DataError: when it is something else, or has no entries.
     """
+    one_of("kind", kind, Literal["list", "object"])
     content = read_json(path)
     if kind == "list" and isinstance(content, list) and content:
         return [(f"{path}, entry {number}", entry) for number, entry in enumerate(content)]

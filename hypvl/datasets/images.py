@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.data.shards import shard_index
 from hypvl.data.storage import FileHandles, LocalFile, Source, open_source
 from hypvl.data.tar_index import MemberError, TarIndex, build_index, in_blocks, read_members
@@ -62,6 +63,9 @@ class ImagesByStem:
         return paths[0] if paths else None
 
 
+Unit: TypeAlias = Literal["pixels", "fractions"]
+
+
 @dataclass(frozen=True)
 class Box:
     """A rectangle of an image, by its edges measured from the upper left corner.
@@ -78,7 +82,10 @@ class Box:
     top: float
     right: float
     bottom: float
-    unit: Literal["pixels", "fractions"]
+    unit: Unit
+
+    def __post_init__(self) -> None:
+        one_of("unit", self.unit, Unit)
 
     @classmethod
     def from_xywh(cls, x: int, y: int, w: int, h: int) -> "Box":

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from hypvl.datasets.retrieval.captioned import CaptionedImages
-from hypvl.datasets.retrieval.table import jsonl
+from hypvl.datasets.retrieval.table import table
 from tests.evaluation.fakes import BLUE, GREEN, RED, broken, image
 
 YELLOW = (179, 179, 0)
@@ -26,4 +26,4 @@ def captioned(folder: Path, *, bad: int = 0, copies: int = 1) -> CaptionedImages
     lines.append({"image": "alone.png", "captions": []})
     path = folder / "set.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
-    return jsonl(path)
+    return table(path)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from hypvl.datasets.retrieval.table import jsonl
+from hypvl.datasets.retrieval.table import table
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.pairs import EncodedPairs
 from hypvl.errors import DataError
@@ -76,7 +76,7 @@ class TestGeometryAudit(EvaluatorContract):
         image(tmp_path / "a.png", RED)
         (tmp_path / "set.jsonl").write_text('{"image": "a.png", "caption": "red"}')
         evaluator = GeometryAudit(
-            jsonl(tmp_path / "set.jsonl"), encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer()
+            table(tmp_path / "set.jsonl"), encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer()
         )
         with pytest.raises(DataError, match="audit: 1 readable images with a caption"):
             evaluator(self.model())

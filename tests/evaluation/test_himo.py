@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from hypvl.datasets.retrieval.captioned import CaptionedImages
-from hypvl.datasets.retrieval.table import jsonl
+from hypvl.datasets.retrieval.table import table
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
 from hypvl.evaluation.himo import HiMo, correlation, growing, sentences
@@ -38,7 +38,7 @@ def long_captions(folder: Path, *, bad: int = 0) -> CaptionedImages:
         lines.append({"image": f"bad{i}.png", "caption": "Red. Green. Blue."})
     path = folder / "set.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
-    return jsonl(path)
+    return table(path)
 
 
 class TestHiMo(EvaluatorContract):

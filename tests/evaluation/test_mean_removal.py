@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hypvl.datasets.classification.folders import ImageFolderSet
-from hypvl.datasets.retrieval.table import jsonl
+from hypvl.datasets.retrieval.table import table
 from hypvl.embedding.encode import CachedEncoder, Encoding
 from hypvl.errors import CheckpointError, ConfigError, DataError, UserError
 from hypvl.evaluation.mean_removal import (
@@ -47,7 +47,7 @@ def retrieval(folder: Path) -> ZeroShotRetrieval:
     lines = ['{"image": "a.png", "caption": "red"}', '{"image": "b.png", "captions": ["blue", "red blue"]}',
              '{"image": "c.png", "captions": []}']  # fmt: skip
     (folder / "set.jsonl").write_text("\n".join(lines))
-    dataset = jsonl(folder / "set.jsonl")
+    dataset = table(folder / "set.jsonl")
     return ZeroShotRetrieval(dataset, ks=[1], encoding=ENCODING, tokenizer=FakeTokenizer())
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hypvl.datasets.retrieval.table import jsonl
+from hypvl.datasets.retrieval.table import table
 from hypvl.diagnostics.gap import gap_metrics
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
@@ -32,7 +32,7 @@ def dataset(folder: Path, *, bad: int = 0) -> ModalityGap:
     image(folder / "alone.png", RED)
     lines.append('{"image": "alone.png", "captions": []}')
     (folder / "set.jsonl").write_text("\n".join(lines))
-    return jsonl(folder / "set.jsonl")
+    return table(folder / "set.jsonl")
 
 
 class TestModalityGap(EvaluatorContract):
@@ -110,7 +110,7 @@ class TestModalityGap(EvaluatorContract):
         image(tmp_path / "a.png", RED)
         (tmp_path / "set.jsonl").write_text('{"image": "a.png", "caption": "red"}')
         evaluator = ModalityGap(
-            jsonl(tmp_path / "set.jsonl"), encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer()
+            table(tmp_path / "set.jsonl"), encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer()
         )
         with pytest.raises(DataError, match="1 readable images with a caption; expected at least 2"):
             evaluator(self.model())

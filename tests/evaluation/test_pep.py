@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from hypvl.datasets.retrieval.table import jsonl
+from hypvl.datasets.retrieval.table import table
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
 from hypvl.evaluation.pep import EntailmentPairs, entailment_scores, ranking_metrics
@@ -62,7 +62,7 @@ class TestEntailmentPairs(EvaluatorContract):
             lines.append(f'{{"image": "{name}.png", "caption": "red"}}')
         (tmp_path / "set.jsonl").write_text("\n".join(lines))
         evaluator = EntailmentPairs(
-            jsonl(tmp_path / "set.jsonl"), encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer()
+            table(tmp_path / "set.jsonl"), encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer()
         )
         with pytest.raises(DataError, match="all captions are the same text"):
             evaluator(self.model())

@@ -11,7 +11,7 @@ from torch import Tensor
 from hypvl.data.tokenizer import Tokenizer as ClipTokenizer
 from hypvl.datasets.retrieval.captioned import CaptionedImages
 from hypvl.datasets.retrieval.positives import Positives
-from hypvl.datasets.retrieval.table import jsonl
+from hypvl.datasets.retrieval.table import table
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import Evaluator
@@ -34,7 +34,7 @@ def scenes(
             pil_image(root / name, color)
     text = "\n".join(json.dumps({"image": name, "captions": captions}) for name, _, captions in lines)
     (root / "set.jsonl").write_text(text)
-    return jsonl(root / "set.jsonl")
+    return table(root / "set.jsonl")
 
 
 def evaluate(dataset: CaptionedImages, **settings: object) -> object:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from hypvl.datasets.classification.folders import ImageFolderSet
-from hypvl.datasets.classification.table import JsonLinesSet
+from hypvl.datasets.classification.table import LabelledTable
 from hypvl.datasets.retrieval.captioned import CaptionedImages
 from hypvl.datasets.retrieval.coco import coco_format
-from hypvl.datasets.retrieval.table import jsonl
+from hypvl.datasets.retrieval.table import table
 from hypvl.embedding.encode import Encoding
 from hypvl.evaluation.protocol import EvaluationResult
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
@@ -80,7 +80,7 @@ def test_label_numbers_with_gaps(tmp_path: Path) -> None:
         image(tmp_path / f"{name}.png", color)
     lines = [{"image": "a.png", "label": 0}, {"image": "b.png", "label": 2}]
     (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    dataset = JsonLinesSet(tmp_path / "set.jsonl", classes=["red", "green", "blue"])
+    dataset = LabelledTable(tmp_path / "set.jsonl", classes=["red", "green", "blue"])
     assert dataset.labels == [0, 2]
     result = classify(dataset)  # type: ignore[arg-type]
     assert result.items["predicted"] == [0, 2]
@@ -116,7 +116,7 @@ def test_several_captions_of_an_image(tmp_path: Path) -> None:
         {"image": "b.png", "captions": ["blue", "green", "green"]},
     ]
     (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    result = retrieve(jsonl(tmp_path / "set.jsonl"))
+    result = retrieve(table(tmp_path / "set.jsonl"))
     assert result.metrics["image_to_text_recall@1"] == 100.0
     assert result.items["image_top1"] == [1, 2]
     # Texts: "red" and "blue" find theirs; "green" scores 0 with both and takes the first image.
@@ -131,7 +131,7 @@ def test_the_same_image_under_two_names(tmp_path: Path) -> None:
     lines = [{"image": "1.png", "caption": "red"}, {"image": "2.png", "caption": "red"}]
     (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, lines)))
     for settings in ({}, {"query_chunk": 1, "key_chunk": 1}, {"encoding": encoding(1)}):
-        result = retrieve(jsonl(tmp_path / "set.jsonl"), **settings)
+        result = retrieve(table(tmp_path / "set.jsonl"), **settings)
         assert result.items["text_rank"] == [1, 2], settings
         assert result.metrics["text_to_image_recall@1"] == 50.0
 
@@ -146,7 +146,7 @@ def test_lines_of_one_image_in_any_order(tmp_path: Path) -> None:
         {"image": "r.png", "caption": "so red"},
     ]
     (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    dataset = jsonl(tmp_path / "set.jsonl")
+    dataset = table(tmp_path / "set.jsonl")
     assert dataset.keys == ["r.png", "b.png"]
     assert list(zip(dataset.captions, dataset.caption_image, strict=True)) == [
         ("red", 0),
@@ -180,7 +180,7 @@ def test_k_beyond_the_gallery(tmp_path: Path) -> None:
     """open_clip: Recall@10 of five images is an error of topk; everything is found then, by chance too."""
     image(tmp_path / "r.png", RED)
     (tmp_path / "set.jsonl").write_text(json.dumps({"image": "r.png", "caption": "blue"}))
-    result = retrieve(jsonl(tmp_path / "set.jsonl"), ks=(1, 10))
+    result = retrieve(table(tmp_path / "set.jsonl"), ks=(1, 10))
     assert (
         result.metrics["text_to_image_recall@10"] == result.metrics["text_to_image_recall@10_chance"] == 100.0
     )

@@ -9,9 +9,9 @@ import pytest
 from hypvl.data.sample import BadSample
 from hypvl.data.table import ImageTextTable
 from hypvl.data.transforms import Squeeze
-from hypvl.datasets.classification.table import JsonLinesSet
+from hypvl.datasets.classification.table import LabelledTable
 from hypvl.datasets.hierarchy.caption_chains import hierarcaps
-from hypvl.datasets.retrieval.table import jsonl, table as captioned
+from hypvl.datasets.retrieval.table import table as captioned
 from hypvl.datasets.user_inputs import text_file
 from tests.data.helpers import Letters, jpeg, text_of
 from tests.evaluation.fakes import RED, image
@@ -66,7 +66,7 @@ def test_signs_that_are_no_line_ends(folder: Path, sign: str) -> None:
     ]
     image(folder / "0.png", RED)
     (folder / "r.jsonl").write_text(row, encoding="utf-8")
-    assert jsonl(folder / "r.jsonl").captions == [caption]
+    assert captioned(folder / "r.jsonl").captions == [caption]
     (folder / "r.csv").write_text(f"filepath\ttitle\n0.jpg\t{caption}\n", encoding="utf-8")
     assert captioned(folder / "r.csv").captions == [caption]
     for name, text in (("r.jsonl", row), ("t.txt", caption), ("q.csv", f"caption,x\n{caption},1\n")):
@@ -74,7 +74,7 @@ def test_signs_that_are_no_line_ends(folder: Path, sign: str) -> None:
         assert list(text_file(folder / name).texts) == [caption], name
     label = json.dumps({"image": "0.jpg", "label": caption}, ensure_ascii=False)
     (folder / "l.jsonl").write_text(label, encoding="utf-8")
-    assert JsonLinesSet(folder / "l.jsonl").classes == [caption]
+    assert LabelledTable(folder / "l.jsonl").classes == [caption]
     chain = [caption, "b", "c", "d"]
     for name, text in (
         ("c.jsonl", json.dumps({"image": "0.jpg", "captions": chain}, ensure_ascii=False)),

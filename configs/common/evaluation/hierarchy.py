@@ -7,7 +7,7 @@ from hypvl.datasets.hierarchy.caption_chains import hierarcaps
 from hypvl.datasets.hierarchy.is_a import folder_nodes
 from hypvl.datasets.retrieval.coco import coco, flickr30k
 from hypvl.datasets.retrieval.long_captions import caption_folder
-from hypvl.datasets.retrieval.table import jsonl
+from hypvl.datasets.retrieval.table import table
 from hypvl.evaluation.box_order import BoxOrder
 from hypvl.evaluation.hierarcaps import HierarCaps
 from hypvl.evaluation.hierarchical import HierarchicalClassification
@@ -29,11 +29,11 @@ roots = {
 _pairs = {"coco": L(coco)(root="${roots.coco}"), "flickr30k": L(flickr30k)(root="${roots.flickr30k}")}
 _long = {
     "urban1k": L(caption_folder)(root="${roots.urban1k}"),
-    "docci": L(jsonl)(
+    "docci": L(table)(
         path="${roots.docci}/docci_descriptions.jsonlines",
         images_root="${roots.docci}/images",
-        image_key="image_file",
-        caption_key="description",
+        image_column="image_file",
+        caption_column="description",
         where={"split": "test"},
     ),
 }

@@ -4,7 +4,7 @@ from hypvl.config import LazyCall as L
 from hypvl.datasets.retrieval.coco import coco, coco_karpathy, flickr30k, nocaps
 from hypvl.datasets.retrieval.long_captions import caption_folder
 from hypvl.datasets.retrieval.positives import caption_positives
-from hypvl.datasets.retrieval.table import jsonl
+from hypvl.datasets.retrieval.table import table
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
 
 from ..encoding import encoding as encoding
@@ -28,11 +28,11 @@ _sets = {
         annotations="${roots.nocaps}/nocaps_val_4500_captions.json", images="${roots.nocaps}/images"
     ),
     "urban1k": L(caption_folder)(root="${roots.urban1k}"),
-    "docci": L(jsonl)(
+    "docci": L(table)(
         path="${roots.docci}/docci_descriptions.jsonlines",
         images_root="${roots.docci}/images",
-        image_key="image_file",
-        caption_key="description",
+        image_column="image_file",
+        caption_column="description",
         where={"split": "test"},
     ),
 }

@@ -7,14 +7,14 @@ from typing import Any
 
 from hypvl.allowlist import configurable
 from hypvl.checks import natural_number
-from hypvl.datasets.files import either, image_place, open_table, read_json, require_images
+from hypvl.datasets.files import image_place, open_table, read_json, require_images
 from hypvl.datasets.images import Images, LabelledImages
 from hypvl.errors import DataError
 from hypvl.io.table_text import TableText
 
 
 @configurable("evaluate")
-class JsonLinesSet(LabelledImages):
+class LabelledTable(LabelledImages):
     """``{"image": path, "label": number or name}`` a line, or any other table with these columns.
 
     Args:
@@ -26,8 +26,6 @@ class JsonLinesSet(LabelledImages):
         image_column: Column, or key, of the path.
         label_column: Column, or key, of the label.
         prompts: Templates or whole prompts by class name, in place of those of the file.
-        image_key: Earlier name of ``image_column``.
-        label_key: Earlier name of ``label_column``.
 
     Raises:
         MissingDataError: when the file, or all its images, are not there.
@@ -40,17 +38,13 @@ class JsonLinesSet(LabelledImages):
         *,
         images_root: str | Path | None = None,
         classes: Sequence[str] | str | Path | None = None,
-        image_column: str | None = None,
-        label_column: str | None = None,
+        image_column: str = "image",
+        label_column: str = "label",
         prompts: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
-        image_key: str | None = None,
-        label_key: str | None = None,
     ) -> None:
         path = Path(path)
         names, own_prompts = _classes(classes)
-        image_column = either("image_column", image_column, "image_key", image_key)
-        label_column = either("label_column", label_column, "label_key", label_key)
-        rows = _rows(open_table(path), image_column or "image", label_column or "label", names)
+        rows = _rows(open_table(path), image_column, label_column, names)
         if names is None:
             names = sorted({str(label) for _, _, label in rows})
         number = {name: i for i, name in enumerate(names)}

@@ -8,7 +8,7 @@ from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.datasets.files import image_place, read_json, require_folder
 from hypvl.datasets.retrieval.captioned import CaptionedImages, from_files
-from hypvl.datasets.retrieval.table import json_list
+from hypvl.datasets.retrieval.table import table
 from hypvl.errors import DataError
 from hypvl.io.json_text import by_id
 
@@ -189,9 +189,9 @@ def gold(
         captions_per_image: Keep the first so many of each image (1 as published); None = all.
         max_characters: Cut captions there (330 as published for contexts of 77); None = not at all.
     """
-    return json_list(
+    return table(
         path,
-        images=images,
+        images_root=images,
         image_column="image_id",
         caption_column="captions",
         image_is="name",

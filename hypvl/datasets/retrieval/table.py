@@ -10,7 +10,7 @@ from loguru import logger
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.data.tokenizer import is_blank
-from hypvl.datasets.files import either, image_place, open_table, require_folder
+from hypvl.datasets.files import image_place, open_table, require_folder
 from hypvl.datasets.retrieval.captioned import CaptionedImages, from_files
 from hypvl.errors import DataError
 from hypvl.io.table_text import (
@@ -99,15 +99,12 @@ def table(
     where: Mapping[str, str] | None = None,
     captions_per_image: int | None = None,
     max_characters: int | None = None,
-    images: str | Path | None = None,
-    image_key: str | None = None,
-    caption_key: str | None = None,
 ) -> CaptionedImages:
     """Any list of images with captions: a CSV or TSV with a header line, ``.jsonl``, or a JSON list of objects.
 
     The options are those of a training table (docs/data.md). In JSON the caption may be a list of captions; an image
     may have several rows, whose captions are its captions. Blank captions are left out, with a warning; an image
-    without any is a distractor.
+    without any, or with an empty list, is a distractor.
 
     Args:
         path: The file.
@@ -123,111 +120,28 @@ def table(
         where: Keep the rows that have these values, such as ``{"split": "test"}``.
         captions_per_image: Keep the first so many of each image; None = all.
         max_characters: Cut captions there; None = not at all.
-        images: Earlier name of ``images_root``.
-        image_key: Earlier name of ``image_column``.
-        caption_key: Earlier name of ``caption_column``.
 
     Raises:
         MissingDataError: when the file or all images are not there.
         DataError: naming the row that cannot be used.
-        ValueError: for an option given by both its names.
     """
     one_of("quoting", quoting, Quoting)
     one_of("image_is", image_is, ImageIs)
     path = Path(path).expanduser()
-    root = either("images_root", images_root, "images", images)
-    if root is not None:
-        require_folder(Path(root), f"the images of {path.name}")
+    if images_root is not None:
+        require_folder(Path(images_root), f"the images of {path.name}")
     entries = captions_by_image(
         open_table(path, separator=separator, quoting=quoting, max_field_lines=max_field_lines),
-        image_column=either("image_column", image_column, "image_key", image_key),
-        caption_column=either("caption_column", caption_column, "caption_key", caption_key),
+        image_column=image_column,
+        caption_column=caption_column,
         where=where,
         file_name_only=image_is == "name",
         max_characters=max_characters,
     )
     return from_files(
         [
-            (image_place(path, root, name), name, texts[:captions_per_image])
+            (image_place(path, images_root, name), name, texts[:captions_per_image])
             for name, texts in entries.items()
         ],
         path,
-    )
-
-
-@configurable("evaluate")
-def json_list(
-    path: str | Path,
-    *,
-    images: str | Path,
-    image_column: str | None = None,
-    caption_column: str | None = None,
-    image_is: ImageIs = "path",
-    captions_per_image: int | None = None,
-    max_characters: int | None = None,
-    image_key: str | None = None,
-    caption_key: str | None = None,
-) -> CaptionedImages:
-    """:func:`table` for a JSON list such as ``coco_karpathy_test.json``.
-
-    An entry is ``{"image": "val2014/x.jpg", "caption": [...]}``.
-
-    Args:
-        path: The file.
-        images: Folder of the images.
-        image_column: As :func:`table`, and so are the others.
-        caption_column: Key of the caption or captions.
-        image_is: A path below ``images``, or one of which only the file name counts.
-        captions_per_image: Keep the first so many of each image; None = all.
-        max_characters: Cut captions there; None = not at all.
-        image_key: Earlier name of ``image_column``.
-        caption_key: Earlier name of ``caption_column``.
-    """
-    one_of("image_is", image_is, ImageIs)
-    return table(
-        path,
-        images_root=images,
-        image_column=image_column,
-        caption_column=caption_column,
-        image_is=image_is,
-        captions_per_image=captions_per_image,
-        max_characters=max_characters,
-        image_key=image_key,
-        caption_key=caption_key,
-    )
-
-
-@configurable("evaluate")
-def jsonl(
-    path: str | Path,
-    *,
-    images_root: str | Path | None = None,
-    image_column: str | None = None,
-    caption_column: str | None = None,
-    where: Mapping[str, str] | None = None,
-    image_key: str | None = None,
-    caption_key: str | None = None,
-) -> CaptionedImages:
-    """:func:`table` for one JSON object a line.
-
-    ``{"image": "a/1.jpg", "caption": "…"}`` or ``{"image": "a/1.jpg", "captions": ["…", "…"]}``. A line with an empty
-    list adds an image without captions, a distractor.
-
-    Args:
-        path: The file.
-        images_root: As :func:`table`, and so are the others.
-        image_column: Key of the image's path.
-        caption_column: Key of the caption or captions; None = ``captions``, else ``caption``.
-        where: Keep the lines that have these values, such as ``{"split": "test"}``.
-        image_key: Earlier name of ``image_column``.
-        caption_key: Earlier name of ``caption_column``.
-    """
-    return table(
-        path,
-        images_root=images_root,
-        image_column=image_column,
-        caption_column=caption_column,
-        where=where,
-        image_key=image_key,
-        caption_key=caption_key,
     )

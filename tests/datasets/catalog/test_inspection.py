@@ -5,7 +5,7 @@ from pathlib import Path
 from hypvl.datasets.catalog.inspection import inspect_error, inspect_set
 from hypvl.datasets.classification.by_name import CLASSIFICATION_SETS, expected_size
 from hypvl.datasets.classification.folders import ImageFolderSet
-from hypvl.datasets.retrieval.table import jsonl
+from hypvl.datasets.retrieval.table import table
 from hypvl.errors import DataError, MissingDataError
 from tests.evaluation.fakes import RED, broken, image
 
@@ -36,7 +36,7 @@ def test_captioned_images_and_errors(tmp_path: Path) -> None:
     (tmp_path / "set.jsonl").write_text(
         '{"image": "a.png", "caption": "red"}\n{"image": "b.png", "caption": "lost"}'
     )
-    finding = inspect_set("pairs", jsonl(tmp_path / "set.jsonl"))
+    finding = inspect_set("pairs", table(tmp_path / "set.jsonl"))
     assert (finding.status, finding.items, finding.looked_at) == ("damaged", 2, 2)
     assert "b.png" in finding.detail
     assert inspect_error("x", MissingDataError("gone.")).status == "missing"

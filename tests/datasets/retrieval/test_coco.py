@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hypvl.config.reader import stored_data
 from hypvl.data.sample import BadSample
 from hypvl.data.table import ImageTextTable
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.retrieval.captioned import CaptionedImages
 from hypvl.datasets.retrieval.coco import coco, flickr30k, nocaps
-from hypvl.datasets.retrieval.table import jsonl, table
+from hypvl.datasets.retrieval.table import table
 from hypvl.datasets.text_pool import load_text_pool
 from hypvl.errors import DataError, MissingDataError
 from tests.evaluation.fakes import BLUE, RED, image as pil_image
@@ -89,18 +90,18 @@ def test_json_lines(tmp_path: Path) -> None:
         '{"image": "b.png", "caption": "again"}', '{"image": "c.png", "captions": []}',
     ]  # fmt: skip
     path = write(tmp_path / "lists" / "set.jsonl", "\n".join(lines))
-    data = jsonl(path, images_root=tmp_path / "images")
+    data = table(path, images_root=tmp_path / "images")
     assert data.keys == ["b.png", "a.png", "c.png"]
     assert data.captions == ["été", "again", "x", "y"] and data.caption_image == [0, 0, 1, 1]
     assert len(data.images) == 3 and data.images[2].shape == (3, 7, 9)
     with pytest.raises(MissingDataError, match="none of its 3 images"):
-        jsonl(path)  # paths are relative to the file unless said otherwise
+        table(path)  # paths are relative to the file unless said otherwise
 
 
 def test_json_lines_with_other_keys(tmp_path: Path) -> None:
     pil_image(tmp_path / "a.png", RED)
     path = write(tmp_path / "set.jsonl", '{"filepath": "a.png", "title": "x", "caption": "unused"}')
-    assert jsonl(path, image_key="filepath", caption_key="title").captions == ["x"]
+    assert table(path, image_column="filepath", caption_column="title").captions == ["x"]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_json_lines_with_other_keys(tmp_path: Path) -> None:
 )
 def test_json_lines_that_cannot_be_used(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
-        jsonl(write(tmp_path / "set.jsonl", text))
+        table(write(tmp_path / "set.jsonl", text))
 
 
 def test_captions_and_images_must_fit() -> None:
@@ -196,18 +197,17 @@ def test_images_root_confines(tmp_path: Path) -> None:
     for name in ("../b.png", str(tmp_path / "b.png")):
         path = write(tmp_path / "lists" / "t.jsonl", json.dumps({"image": name, "caption": "x"}))
         with pytest.raises(DataError, match="is outside images_root"):
-            jsonl(path, images_root=tmp_path / "inside")
-        assert jsonl(path).captions == ["x"]  # a table of one's own may name any file
+            table(path, images_root=tmp_path / "inside")
+        assert table(path).captions == ["x"]  # a table of one's own may name any file
 
 
-def test_earlier_names_of_options(tmp_path: Path) -> None:
-    pil_image(tmp_path / "in" / "a.png", RED)
-    path = write(tmp_path / "t.csv", "path,words\na.png,x\n")
-    old = table(path, images=tmp_path / "in", image_key="path", caption_key="words")
-    new = table(path, images_root=tmp_path / "in", image_column="path", caption_column="words")
-    assert (old.keys, old.captions) == (new.keys, new.captions) == (["a.png"], ["x"])
-    with pytest.raises(ValueError, match="image_column and image_key: got both"):
-        table(path, image_column="path", image_key="path")
+@pytest.mark.parametrize("reader", ["json_list", "jsonl", "table"])
+def test_saved_configs_may_have_the_earlier_names(reader: str) -> None:
+    saved = {"path": "t.csv", "images": "in", "image_key": "path", "caption_key": "words"}
+    current = {"path": "t.csv", "images_root": "in", "image_column": "path", "caption_column": "words"}
+    saved["_target_"] = f"hypvl.evaluation.datasets.retrieval.{reader}"
+    current["_target_"] = "hypvl.datasets.retrieval.table.table"
+    assert stored_data(saved, source="config.yaml") == current
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypvl.datasets.retrieval.captioned import CaptionedImages
 from hypvl.datasets.retrieval.coco import coco, coco_format, coco_karpathy, flickr30k, gold, nocaps
 from hypvl.datasets.retrieval.long_captions import caption_folder, share_gpt4v
 from hypvl.datasets.retrieval.positives import caption_positives
-from hypvl.datasets.retrieval.table import json_list, jsonl, table
+from hypvl.datasets.retrieval.table import table
 from hypvl.errors import DataError, MissingDataError
 from tests.evaluation.fakes import BLUE, GREEN, RED, broken, image
 from tests.evaluation.miniatures import i0t_retrieval, retrieval
@@ -96,14 +96,14 @@ def test_json_list(root: Path, tmp_path: Path) -> None:
     # The form of coco_karpathy_test.json; one image stands twice.
     name = "val2014/COCO_val2014_000000391895.jpg"
     entries = [{"image": name, "caption": ["one", " two"]}, {"image": name, "caption": "three"}]
-    data = json_list(write(tmp_path / "list.json", entries), images=root / "coco")
+    data = table(write(tmp_path / "list.json", entries), images_root=root / "coco")
     assert data.keys == [name] and data.captions == ["one", "two", "three"]
     with pytest.raises(DataError, match="none of its first lines is a JSON object"):
-        json_list(write(tmp_path / "list.json", {}), images=root / "coco")
+        table(write(tmp_path / "list.json", {}), images_root=root / "coco")
     with pytest.raises(DataError, match=r'list\.json, entry 2: expected {"image": path, "caption"'):
-        json_list(write(tmp_path / "list.json", [*entries[:1], {"image": 3}]), images=root / "coco")
+        table(write(tmp_path / "list.json", [*entries[:1], {"image": 3}]), images_root=root / "coco")
     with pytest.raises(MissingDataError, match=r"nowhere: is not there .*put the images of list\.json there"):
-        json_list(tmp_path / "list.json", images=tmp_path / "nowhere")
+        table(tmp_path / "list.json", images_root=tmp_path / "nowhere")
 
 
 def test_tables_merge_lines_of_one_image(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_tables_merge_lines_of_one_image(tmp_path: Path) -> None:
     assert data.keys == ["a.png", "b.png"] and data.captions == ["red", "rot", 'a "blue"\nthing']
     assert color(data, 1) == list(BLUE)
     commas = write(tmp_path / "set.csv", "path,text\na.png,red\n")
-    assert table(commas, separator=",", image_key="path", caption_key="text").captions == ["red"]
+    assert table(commas, separator=",", image_column="path", caption_column="text").captions == ["red"]
     with pytest.raises(
         DataError, match=r"has no column 'filepath' or .*; it has path, text; set image_column"
     ):
@@ -126,11 +126,11 @@ def test_tables_merge_lines_of_one_image(tmp_path: Path) -> None:
 
 
 def test_lines_are_chosen_by_what_they_say(root: Path) -> None:
-    data = jsonl(
+    data = table(
         root / "docci" / "docci_descriptions.jsonlines",
         images_root=root / "docci" / "images",
-        image_key="image_file",
-        caption_key="description",
+        image_column="image_file",
+        caption_column="description",
         where={"split": "test"},
     )
     assert len(data.keys) == 4 and data.keys[0] == "test_00001.jpg" and color(data, 0) == list(GREEN)
