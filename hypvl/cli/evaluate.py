@@ -128,15 +128,15 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
         nonlocal file
         subject = _subject(args, content, checkpoint_sha256=provenance["checkpoint_sha256"])
         file = ResultsFile(path, subject=subject, provenance=provenance, as_csv=results_csv)
-        if file.set_aside is not None:
-            show(f"{path}: held another evaluation, kept as {file.set_aside}")
+        if file.moved_to is not None:
+            show(f"{path}: held another evaluation, kept as {file.moved_to}")
 
     distributed.from_main(open_file)  # an error ends every rank
     for number, name in enumerate(names, start=1):
         started = time.monotonic()
         settings = _settings(config, name)
         digest = settings_digest(settings)
-        kept = distributed.broadcast_object(None if file is None or args.redo else file.kept(name, digest))
+        kept = distributed.broadcast_object(None if file is None or args.redo else file.reuse(name, digest))
         if kept is not None:
             status = f"ok, kept from {_earlier(kept, provenance)} (--redo measures again)"
         else:

@@ -1,4 +1,4 @@
-"""Retrieval where a text has several right images and an image right texts of other images, as in ECCV Caption."""
+"""Retrieval with further right pairs, as in ECCV Caption: several images for a text, texts of other images for one."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
@@ -15,12 +15,12 @@ from hypvl.metrics.ranking import (
 
 
 class FurtherPositives(Protocol):
-    """What is right for some queries, by the ids of the data set (``image_ids``, ``caption_ids``).
+    """Right items of some queries, by the ids of the data set (``image_ids``, ``caption_ids``).
 
     Attributes:
         image_to_text: Image id -> ids of its right captions.
         text_to_image: Caption id -> ids of its right images.
-        source: Where they come from.
+        source: File or publication, for messages and results.
     """
 
     @property
@@ -36,44 +36,44 @@ def right_positions(
 ) -> dict[str, dict[int, frozenset[int]]]:
     """``text_to_image`` and ``image_to_text``: position of a query -> positions of its right items.
 
-    An item outside the gallery gets a negative number: it cannot be found, and counts.
+    A right item outside the gallery gets a negative number: it cannot be retrieved, but counts as right.
 
     Raises:
         DataError: when the data set has no ids, or a query is not in it.
     """
-    places: dict[str, dict[str, int]] = {}
+    positions: dict[str, dict[str, int]] = {}
     for modality in ("image", "caption"):
         ids: Sequence[str] | None = getattr(dataset, f"{modality}_ids", None)
         if ids is None:
             raise DataError(
-                f"{positives.source}: names {modality}s by ids, and the data set has none; use one with them, "
-                "such as COCO's."
+                f"{positives.source}: names {modality}s by ids, but the data set has no {modality}_ids; use one with "
+                "them, such as COCO's."
             )
-        places[modality] = {key: place for place, key in enumerate(ids)}
-    ways = {
+        positions[modality] = {key: position for position, key in enumerate(ids)}
+    directions = {
         "text_to_image": (positives.text_to_image, "caption", "image"),
         "image_to_text": (positives.image_to_text, "image", "caption"),
     }
-    found: dict[str, dict[int, frozenset[int]]] = {}
-    for way, (right, query, key) in ways.items():
-        lost = [name for name in right if name not in places[query]]
-        if lost:
+    result: dict[str, dict[int, frozenset[int]]] = {}
+    for direction, (right, query, key) in directions.items():
+        missing = [name for name in right if name not in positions[query]]
+        if missing:
             raise DataError(
-                f"{positives.source}: {len(lost)} of {len(right)} {query}s it asks for, such as {lost[0]}, are not in "
-                "the data set; evaluate the split it is of (COCO, Karpathy's test split, all captions)."
+                f"{positives.source}: {len(missing)} of its {len(right)} {query}s, such as {missing[0]}, are not in "
+                "the data set; evaluate the split it was made for (COCO, Karpathy's test split, all captions)."
             )
-        found[way] = {
-            places[query][name]: frozenset(
-                places[key].get(item, -1 - number) for number, item in enumerate(sorted(items))
+        result[direction] = {
+            positions[query][name]: frozenset(
+                positions[key].get(item, -1 - number) for number, item in enumerate(sorted(items))
             )
             for name, items in right.items()
         }
-    return found
+    return result
 
 
 def positive_metrics(
-    way: str,
-    found: Mapping[int, Sequence[int]],
+    direction: str,
+    retrieved: Mapping[int, Sequence[int]],
     right: Mapping[int, frozenset[int]],
     *,
     gallery: int,
@@ -82,29 +82,32 @@ def positive_metrics(
     """Metrics with their chance beside them, and the value of each query.
 
     Args:
-        way: What names begin with.
-        found: Position of a query -> positions found, best first, at least as many as it has right items; a query
-            that is not there has found nothing.
+        direction: Prefix of the names.
+        retrieved: Position of a query -> retrieved positions, best first, at least as many as it has right items; none
+            for a query that is absent.
         right: Position of a query -> positions of its right items, negative outside the gallery.
-        gallery: How many items there are to find.
-        ks: Cut-offs of ``<way>_positive_recall@K``, beside ``<way>_r_precision`` and ``<way>_map@r``.
+        gallery: Number of items in the gallery.
+        ks: Cut-offs of ``<direction>_positive_recall@K``, beside ``<direction>_r_precision`` and
+            ``<direction>_map@r``.
     """
-    lists = [found.get(query, ()) for query in right]
+    lists = [retrieved.get(query, ()) for query in right]
     ranks = ranking.first_hit_ranks(lists, list(right.values()))
     counts = [(len(items), sum(item >= 0 for item in items)) for items in right.values()]
     samples: dict[str, list[float]] = {}
     chances: dict[str, list[float]] = {}
     for k in ks:
-        name = f"{way}_positive_recall@{k}"
+        name = f"{direction}_positive_recall@{k}"
         samples[name] = [100.0 * (rank is not None and rank <= k) for rank in ranks]
         chances[name] = [
             ranking.recall_chance([here], gallery, ks=[k])[k] if here else 0.0 for _, here in counts
         ]
     pairs = list(zip(lists, right.values(), strict=True))
-    samples[f"{way}_r_precision"] = [r_precision(ranked, items) for ranked, items in pairs]
-    chances[f"{way}_r_precision"] = [r_precision_chance(r, gallery, in_gallery=here) for r, here in counts]
-    samples[f"{way}_map@r"] = [average_precision_at_r(ranked, items) for ranked, items in pairs]
-    chances[f"{way}_map@r"] = [
+    samples[f"{direction}_r_precision"] = [r_precision(ranked, items) for ranked, items in pairs]
+    chances[f"{direction}_r_precision"] = [
+        r_precision_chance(r, gallery, in_gallery=here) for r, here in counts
+    ]
+    samples[f"{direction}_map@r"] = [average_precision_at_r(ranked, items) for ranked, items in pairs]
+    chances[f"{direction}_map@r"] = [
         average_precision_at_r_chance(r, gallery, in_gallery=here) for r, here in counts
     ]
     metrics: dict[str, float] = {}

@@ -1,10 +1,10 @@
-"""Results of one suite on one checkpoint: a file that several processes share and that loses nothing.
+"""Results of one suite on one checkpoint, in a file that several processes may write to at once.
 
-``results.json`` holds, for each evaluation, its state, metrics, 95 % intervals, per-item results, a digest of its
-settings and where it comes from; ``results.csv`` beside it holds one line per metric. Each file has one subject: the
-checkpoint's contents, the model built from it, the suite, and what is done to the embeddings. The subject of the
-last run stands in the file of that name, others in the same folder as ``results_1.json`` ... A lock is held while a
-file is read and written back, and not while anything is measured.
+``results.json`` holds the status, metrics, 95 % intervals, per-item results, settings digest and provenance of each
+evaluation; ``results.csv`` beside it holds one line per metric. A file has one subject: the contents of the checkpoint,
+the model built from it, the suite, and what is done to the embeddings. Results of the last run's subject are in
+``results.json``, those of other subjects in the same folder in ``results_1.json`` ... A lock is held while a file is
+read and written back, not while an evaluation runs.
 """
 
 import hashlib
@@ -19,10 +19,12 @@ from hypvl.io.files import exclusive_lock, write_atomically
 from hypvl.io.json_text import json_bytes, parse_json
 
 FORMAT_VERSION = 2
-# What the numbers of an evaluation do not depend on: anywhere, and in the settings of encoding.
-_NEVER_MATTERS = frozenset({"num_workers", "progress", "store", "download"})
+# Settings that change no number: in every node of a config, and in the node of the encoding.
+_ONLY_SPEED = frozenset({"num_workers", "progress", "store", "download"})
 _ENCODING = "hypvl.embedding.encode.Encoding"
-_ONLY_ENCODES = frozenset({"batch_size"})  # elsewhere it is that of training, and decides
+_ONLY_SPEED_OF_ENCODING = frozenset(
+    {"batch_size"}
+)  # elsewhere it is a batch of training, which changes numbers
 
 Entries = dict[str, dict[str, Any]]
 
@@ -32,15 +34,15 @@ class ResultsFile:
 
     Args:
         path: The JSON file; its folder is made.
-        subject: What the numbers are about; plain data, equal for runs that share a file.
-        provenance: Where what this process measures comes from.
-        as_csv: Results, name -> entry, as the text of the CSV file.
+        subject: Plain data, equal for runs that share a file: checkpoint, model, suite.
+        provenance: Versions, device and command of this run; every entry that it adds gets them.
+        as_csv: Makes the text of the CSV file from the results, name -> entry.
 
     Attributes:
-        set_aside: The name that results of another subject got, which stood here before; None without any.
+        moved_to: New name of the file of another subject that had this path; None if there was none.
 
     Raises:
-        DataError: when the file cannot be written, or is there and something else.
+        DataError: when the file cannot be written, or exists and is not a results file.
     """
 
     def __init__(
@@ -51,51 +53,51 @@ class ResultsFile:
         provenance: Mapping[str, Any],
         as_csv: Callable[[Mapping[str, Mapping[str, Any]]], str],
     ) -> None:
-        self._wanted = path
+        self._requested = path
         self._path = path
         self._subject = dict(subject)
         self._provenance = dict(provenance)
         self._as_csv = as_csv
-        self.set_aside: Path | None = None
+        self.moved_to: Path | None = None
         with self._locked():
-            self._make_room()
+            self._claim_path()
             content = self._read()
             self._write({**content, "provenance": self._provenance})
 
     @property
     def path(self) -> Path:
-        """Where the results stand now: another run in this folder may have given the file another name."""
+        """The file of the results now; another run in this folder may have renamed it."""
         with self._locked():
-            return self._find() or self._wanted
+            return self._find() or self._requested
 
     def results(self) -> Entries:
-        """Evaluation -> entry, as all processes have entered them so far."""
+        """Evaluation -> entry, of all processes so far."""
         with self._locked():
             entries: Entries = self._read()["results"]
             return entries
 
-    def kept(self, name: str, digest: str) -> dict[str, Any] | None:
-        """The good result that an evaluation with these settings already has; it becomes the current one."""
+    def reuse(self, name: str, digest: str) -> dict[str, Any] | None:
+        """The ``ok`` entry of an evaluation with these settings, which becomes the current one; None without any."""
         with self._locked():
             content = self._read()
             current = content["results"].get(name)
-            if _is_good(current) and current["settings_sha256"] == digest:
+            if _is_ok(current) and current["settings_sha256"] == digest:
                 return dict(current)
             earlier = content["other_settings"].get(name, {}).get(digest)
             if earlier is None:
                 return None
-            _enter(content, name, earlier)
+            _make_current(content, name, earlier)
             self._write(content)
             return dict(earlier)
 
     def put(self, name: str, entry: Mapping[str, Any], *, digest: str, settings: Any = None) -> None:
-        """Enter a result. A good one that it replaces, of other settings or by a failure, stays in the file.
+        """Add an entry. An ``ok`` entry of other settings, or one that a failure replaces, stays in the file.
 
         Args:
-            name: Of the evaluation.
-            entry: Its ``status``, ``metrics`` and what else there is; JSON-serialisable.
-            digest: Of its settings, see :func:`settings_digest`.
-            settings: To be shown with it.
+            name: Name of the evaluation.
+            entry: ``status``, ``metrics`` and others; JSON-serialisable.
+            digest: Digest of its settings, see :func:`settings_digest`.
+            settings: The settings themselves, for the reader.
 
         Raises:
             DataError: when the file cannot be written.
@@ -110,25 +112,25 @@ class ResultsFile:
         }
         with self._locked():
             content = self._read()
-            _enter(content, name, stored)
+            _make_current(content, name, stored)
             self._write(content)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        folder = self._wanted.parent
+        folder = self._requested.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with exclusive_lock(folder / f".{self._wanted.name}.lock"):
+            with exclusive_lock(folder / f".{self._requested.name}.lock"):
                 yield
         except OSError as error:
             raise DataError(
-                f"{self._wanted}: cannot be written ({error.strerror or error}); free the disk, or name another "
+                f"{self._requested}: cannot be written ({error.strerror or error}); free the disk, or name another "
                 "--output-dir."
             ) from error
 
     def _find(self) -> Path | None:
-        """The file of our subject, which another run may have renamed; None before there is one."""
-        for path in (self._path, self._wanted, *_siblings(self._wanted)):
+        """The file of this subject, which another run may have renamed; None if there is none yet."""
+        for path in (self._path, self._requested, *_siblings(self._requested)):
             if path.is_file() and _read_results(path).get("subject") == self._subject:
                 self._path = path
                 return path
@@ -146,25 +148,25 @@ class ResultsFile:
         }
 
     def _write(self, content: dict[str, Any]) -> None:
-        path = self._path if self._path.is_file() else self._wanted
+        path = self._path if self._path.is_file() else self._requested
         write_atomically(path, json_bytes(content, indent=1))
         text = self._as_csv(content["results"])
         write_atomically(path.with_suffix(".csv"), text.encode("utf-8", "backslashreplace"))
 
-    def _make_room(self) -> None:
-        """Give our file the name that was asked for, and what stands there another one."""
-        wanted, own = self._wanted, self._find()
-        if wanted.is_file() and own != wanted:
-            if not _read_results(wanted):
+    def _claim_path(self) -> None:
+        """Give this subject's file the requested path; a file of another subject there gets another name."""
+        requested, own = self._requested, self._find()
+        if requested.is_file() and own != requested:
+            if not _read_results(requested):
                 raise DataError(
-                    f"{wanted}: exists and is not a results file; move it away or name another --output."
+                    f"{requested}: exists and is not a results file; move it away or name another --output."
                 )
-            aside = _free_name(wanted)
-            _move(wanted, aside)
-            self.set_aside = aside
-        if own is not None and own != wanted:
-            _move(own, wanted)
-        self._path = wanted
+            moved = _free_name(requested)
+            _move(requested, moved)
+            self.moved_to = moved
+        if own is not None and own != requested:
+            _move(own, requested)
+        self._path = requested
 
 
 def settings_digest(settings: Any) -> str:
@@ -174,30 +176,31 @@ def settings_digest(settings: Any) -> str:
         settings: Plain data. ``batch_size`` counts except in a node of ``Encoding``, for elsewhere it is a batch of
             training.
     """
-    return hashlib.sha256(json_bytes(_important(settings), sort_keys=True)).hexdigest()
+    return hashlib.sha256(json_bytes(_without_speed(settings), sort_keys=True)).hexdigest()
 
 
-def _important(settings: Any) -> Any:
+def _without_speed(settings: Any) -> Any:
     if isinstance(settings, Mapping):
-        speed = _NEVER_MATTERS | (_ONLY_ENCODES if settings.get("_target_") == _ENCODING else frozenset())
-        return {str(key): _important(value) for key, value in settings.items() if str(key) not in speed}
+        is_encoding = settings.get("_target_") == _ENCODING
+        speed = _ONLY_SPEED | (_ONLY_SPEED_OF_ENCODING if is_encoding else frozenset())
+        return {str(key): _without_speed(value) for key, value in settings.items() if str(key) not in speed}
     if isinstance(settings, list | tuple):
-        return [_important(value) for value in settings]
+        return [_without_speed(value) for value in settings]
     return settings
 
 
-def _is_good(entry: Mapping[str, Any] | None) -> bool:
+def _is_ok(entry: Mapping[str, Any] | None) -> bool:
     return entry is not None and entry.get("status") == "ok"
 
 
-def _enter(content: dict[str, Any], name: str, entry: dict[str, Any]) -> None:
-    """Make an entry the current one; a good one it does not supersede moves aside."""
+def _make_current(content: dict[str, Any], name: str, entry: dict[str, Any]) -> None:
+    """Make an entry the current one; an ``ok`` entry of other settings, or before a failure, moves to others."""
     others: dict[str, Entries] = content["other_settings"]
     current = content["results"].get(name)
     digest = entry["settings_sha256"]
-    if _is_good(current) and not (_is_good(entry) and current["settings_sha256"] == digest):
+    if _is_ok(current) and not (_is_ok(entry) and current["settings_sha256"] == digest):
         others.setdefault(name, {})[current["settings_sha256"]] = current
-    if _is_good(entry) and name in others:
+    if _is_ok(entry) and name in others:
         others[name].pop(digest, None)
         if not others[name]:
             del others[name]
@@ -205,7 +208,7 @@ def _enter(content: dict[str, Any], name: str, entry: dict[str, Any]) -> None:
 
 
 def _read_results(path: Path) -> dict[str, Any]:
-    """A results file; empty for a file that is none."""
+    """Content of a results file; empty if it is not one."""
     try:
         content = parse_json(path.read_bytes())
     except ValueError:
@@ -221,9 +224,9 @@ def _siblings(path: Path) -> list[Path]:
 
 def _free_name(path: Path) -> Path:
     number = 1
-    while (kept := path.with_stem(f"{path.stem}_{number}")).exists():
+    while (free := path.with_stem(f"{path.stem}_{number}")).exists():
         number += 1
-    return kept
+    return free
 
 
 def _move(source: Path, target: Path) -> None:

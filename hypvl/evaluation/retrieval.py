@@ -22,26 +22,26 @@ from hypvl.metrics import ranking
 from hypvl.metrics.ranking import median_rank
 
 Resize: TypeAlias = Literal["squeeze", "crop"]
+_DIRECTIONS = ("text_to_image", "image_to_text")
 
 
 @dataclass(frozen=True)
-class _Way:
-    """What the queries of one fold found in one direction, in positions of the data set.
+class _Direction:
+    """Search results of one fold in one direction; queries and items are positions in the data set.
 
     Attributes:
         queries: The queries.
-        right_counts: How many right items each has.
-        gallery: How many items there are to find, unreadable ones included.
-        found: Of each query what came first, best first: one item, or as many as positives need; none for an image
-            that cannot be read.
-        ranks: Of the first right item, None beyond ``depth``.
-        median: Median of the ranks, however far down.
+        right_counts: Number of right items of each query.
+        gallery: Number of items in the gallery, unreadable ones included.
+        retrieved: The first item of each query, or as many as positives need, best first; none for an unreadable image.
+        ranks: Rank of the first right item of each query, None beyond ``depth``.
+        median: Median of the ranks, exact beyond ``depth`` too.
     """
 
     queries: list[int]
     right_counts: list[int]
     gallery: int
-    found: list[list[int]]
+    retrieved: list[list[int]]
     ranks: list[int | None]
     median: float
 
@@ -51,8 +51,8 @@ class _Way:
 class ZeroShotRetrieval(Evaluator):
     """Recall@K, mean recall and median rank, both ways.
 
-    A text has one right image, an image one right text or
-    more; a query is a hit at K when one of them is among its first K. Metrics, shares in percent:
+    A text has one right image, an image one or more right texts. A query is a hit at K when a right item is among its
+    first K. Metrics, shares in percent:
 
     - ``text_to_image_recall@K`` and ``image_to_text_recall@K``, each with ``_chance`` beside it, per query in
       ``samples``;
@@ -60,29 +60,29 @@ class ZeroShotRetrieval(Evaluator):
     - ``text_to_image_median_rank`` and ``image_to_text_median_rank`` of the first right item, 1 = first, the mean of
       the two in the middle for an even number of queries; exact, whatever ``depth``.
 
-    With ``folds`` the images are cut, in their order, into so many parts of equal size, each a gallery with its own
-    captions, and every metric is the mean over the parts: 5 of the 5,000 images of Karpathy's test split are
-    "COCO 1K".
+    With ``folds`` the images are cut, in their order, into this many parts of equal size. Each is a gallery with its
+    own captions, and every metric is the mean over the parts: "COCO 1K" is the 5,000 images of Karpathy's test split in
+    5 folds.
 
-    With ``positives`` there is more than one right image of a text. Over the queries that the file names, in the
-    same galleries: ``<way>_positive_recall@K``; ``<way>_r_precision``, the share of right items among the first R;
-    ``<way>_map@r``, the mean over places 1 … R of the precision there where the item is right, else 0. R is the number
-    of right items of the query in the file. Each has its chance beside it.
+    With ``positives`` a text may have several right images. Over the queries that the file names, in the same
+    galleries: ``<direction>_positive_recall@K``; ``<direction>_r_precision``, the share of right items among the first
+    R; ``<direction>_map@r``, the mean over ranks 1 … R of the precision at that rank where the item is right, else 0.
+    R is the number of right items of the query in the file. Each has its chance beside it.
 
-    An image that cannot be read is no candidate, so that its texts are misses (ranked last for the median), and is
-    itself a query that is missed; ``meta["unreadable"]`` counts them. An image without captions is a candidate but
-    no query. ``meta["warnings"]`` says what share of the captions the tokenizer cut.
+    An image that cannot be read is not in the gallery: its texts are misses (ranked last for the median), and it is a
+    missed query itself. An image without captions is in the gallery but is not a query. ``meta["warnings"]`` names the
+    share of captions that the tokenizer cut.
 
     Items: one per text, ``text_key`` (position of its caption), ``text_image`` (key of the right image),
-    ``text_rank``, ``text_top1`` (key of the image that came first); one per image that is a query,
-    ``image_key``, ``image_rank``, ``image_top1`` (position of the caption that came first). Ranks are those of
-    the first right item, 1 = first, None beyond ``depth``.
+    ``text_rank``, ``text_top1`` (key of the first image); one per image that is a query, ``image_key``, ``image_rank``,
+    ``image_top1`` (position of the first caption). Ranks are those of the first right item, 1 = first, None beyond
+    ``depth``.
 
     Args:
         dataset: Images and captions; with ``positives`` it has ``image_ids`` and ``caption_ids``.
         ks: Cut-offs.
-        depth: How far down ranks are kept for the items.
-        folds: Parts of the gallery; 1 = the whole.
+        depth: Ranks beyond it are None in the items.
+        folds: Parts of the gallery; 1 = the whole gallery.
         resize: ``squeeze`` the whole image to a square, as MERU does, or ``crop`` the centre of the resized image,
             as CLIP and those that build on it do.
         positives: Further right pairs, see :func:`hypvl.datasets.retrieval.positives.caption_positives`.
@@ -110,7 +110,9 @@ class ZeroShotRetrieval(Evaluator):
                 f"folds: got {self.folds}; expected 1 … {len(self.dataset.images)}, the number of images."
             )
         if self.positives is not None and self.folds > 1:
-            raise ValueError("positives: are of the whole gallery; expected folds=1 with them.")
+            raise ValueError(
+                f"folds: got {self.folds} with positives, which are of the whole gallery; expected 1."
+            )
         if self.positives is not None:
             check_set(self.positives, FurtherPositives, name="positives")
         self.ks = tuple(sorted(set(self.ks)))
@@ -134,25 +136,25 @@ class ZeroShotRetrieval(Evaluator):
         parts = [self._both_ways(model, texts, images, range(begin, end)) for begin, end in pairwise(cuts)]
         result = EvaluationResult({}, self._items(parts), self._meta(cuts))
         result.meta |= encoder.truncation(data.captions)
-        for way in ("text_to_image", "image_to_text"):
-            self._count_recalls(result, way, [part[way] for part in parts])
-        recalls = [f"{way}_recall@{k}" for way in ("text_to_image", "image_to_text") for k in self.ks]
+        for name in _DIRECTIONS:
+            self._count_recalls(result, name, [part[name] for part in parts])
+        recalls = [f"{name}_recall@{k}" for name in _DIRECTIONS for k in self.ks]
         for end in ("", "_chance"):
             values = [result.metrics[name + end] for name in recalls]
             result.metrics[f"mean_recall{end}"] = sum(values) / len(values)
         if self._right is not None:
-            for way, right in self._right.items():
-                part = parts[0][way]
-                found = dict(zip(part.queries, part.found, strict=True))
-                metrics, samples = positive_metrics(way, found, right, gallery=part.gallery, ks=self.ks)
+            for name, right in self._right.items():
+                part = parts[0][name]
+                retrieved = dict(zip(part.queries, part.retrieved, strict=True))
+                metrics, samples = positive_metrics(name, retrieved, right, gallery=part.gallery, ks=self.ks)
                 result.metrics |= metrics
                 result.samples |= samples
         return result
 
     def _both_ways(
         self, model: EvaluableModel, texts: Tensor, images: EncodedImages, fold: range
-    ) -> dict[str, _Way]:
-        """Search among the images of a fold and their captions."""
+    ) -> dict[str, _Direction]:
+        """Search the images of a fold for their captions, and the captions for the images."""
         own_texts = [text for image in fold for text in self._texts_of[image]]
         queries = [image for image in fold if self._texts_of[image]]
         if not own_texts:
@@ -177,17 +179,17 @@ class ZeroShotRetrieval(Evaluator):
             [text_row[text] for text in self._texts_of[image]] if image in image_row else []
             for image in queries
         ]
-        # The image of each text and of each gallery row, by which hits are seen in all lists at once.
+        # The image of each text and of each gallery row: hits of all queries in one comparison.
         text_image, row_image = torch.tensor(owners), torch.tensor(readable)
         text_ranks = _first_hits(row_image[to_images] == text_image[:, None])
         by_image = dict(zip(readable, _first_hits(text_image[to_texts] == row_image[:, None]), strict=True))
         image_ranks = [by_image.get(image) for image in queries]
-        kept = 1 if self._right is None else None
-        lists = {
-            image: [own_texts[row] for row in found]
-            for image, found in zip(readable, to_texts[:, :kept].tolist(), strict=True)
+        count = 1 if self._right is None else None  # only the first is shown in the items
+        texts_of = {
+            image: [own_texts[row] for row in text_rows]
+            for image, text_rows in zip(readable, to_texts[:, :count].tolist(), strict=True)
         }
-        # A query that is no row has no rank to be counted; any row stands in for it.
+        # An unreadable query has no row and no right item, so that any row may stand in for it.
         query_rows = [image_row.get(image, 0) for image in queries]
         median_texts = self._median(
             model, part_texts, part_images, text_ranks, right_images, len(fold), "text", "image"
@@ -196,19 +198,19 @@ class ZeroShotRetrieval(Evaluator):
             model, part_images[query_rows], part_texts, image_ranks, right_texts, len(own_texts), "image", "text"
         )  # fmt: skip
         return {
-            "text_to_image": _Way(
+            "text_to_image": _Direction(
                 queries=own_texts,
                 right_counts=[1] * len(own_texts),
                 gallery=len(fold),
-                found=[[readable[row] for row in found] for found in to_images[:, :kept].tolist()],
+                retrieved=[[readable[row] for row in rows] for rows in to_images[:, :count].tolist()],
                 ranks=text_ranks,
                 median=median_texts,
             ),
-            "image_to_text": _Way(
+            "image_to_text": _Direction(
                 queries=queries,
                 right_counts=[len(self._texts_of[image]) for image in queries],
                 gallery=len(own_texts),
-                found=[lists.get(image, []) for image in queries],
+                retrieved=[texts_of.get(image, []) for image in queries],
                 ranks=image_ranks,
                 median=median_images,
             ),
@@ -216,16 +218,13 @@ class ZeroShotRetrieval(Evaluator):
 
     def _search(self, model: EvaluableModel, texts: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the best images of each text, and of the best texts of each image, best first."""
-        wanted = (
-            []
-            if self._right is None
-            else [len(right) for way in self._right.values() for right in way.values()]
-        )
+        directions = [] if self._right is None else list(self._right.values())
+        right_counts = [len(right) for direction in directions for right in direction.values()]
         to_images, to_texts = search_both_ways(
             model,
             texts,
             images,
-            k=max([self.depth, *wanted]),
+            k=max([self.depth, *right_counts]),
             query_modality="text",
             key_modality="image",
             query_chunk=self.query_chunk,
@@ -244,40 +243,47 @@ class ZeroShotRetrieval(Evaluator):
         query: Modality,
         key: Modality,
     ) -> float:
-        """Median rank; what is beyond the lists is ranked where the median may lie there."""
+        """Median rank; ranks beyond the search results are computed where the median may be one of them."""
         known = sum(rank is not None for rank in ranks)
         if known <= len(ranks) // 2:
             late = [i for i, rank in enumerate(ranks) if rank is None and right[i]]
-            chunks = {"query_chunk": self.query_chunk, "key_chunk": self.key_chunk}
-            found = exact_ranks(
-                model, queries[late], keys, [right[i] for i in late], query_modality=query, key_modality=key, **chunks
-            )  # fmt: skip
-            exact = dict(zip(late, found, strict=True))
+            late_ranks = exact_ranks(
+                model,
+                queries[late],
+                keys,
+                [right[i] for i in late],
+                query_modality=query,
+                key_modality=key,
+                query_chunk=self.query_chunk,
+                key_chunk=self.key_chunk,
+            )
+            exact = dict(zip(late, late_ranks, strict=True))
             ranks = [exact.get(i, rank) for i, rank in enumerate(ranks)]
         return median_rank(ranks, gallery)
 
-    def _count_recalls(self, result: EvaluationResult, way: str, parts: Sequence[_Way]) -> None:
-        """Recalls with chance and samples, and the median rank: means over the folds."""
+    def _count_recalls(self, result: EvaluationResult, direction: str, parts: Sequence[_Direction]) -> None:
+        """Add recalls with chance and samples, and the median rank: means over the folds."""
         for k in self.ks:
-            name = f"{way}_recall@{k}"
+            name = f"{direction}_recall@{k}"
             chance = [ranking.recall_chance(p.right_counts, p.gallery, ks=[k])[k] for p in parts]
-            found = [ranking.recall_from_ranks(part.ranks, [k])[k] for part in parts]
-            result.metrics[name] = sum(found) / len(parts)
+            recalls = [ranking.recall_from_ranks(part.ranks, [k])[k] for part in parts]
+            result.metrics[name] = sum(recalls) / len(parts)
             result.metrics[f"{name}_chance"] = sum(chance) / len(parts)
             result.samples[name] = [
                 100.0 * (rank is not None and rank <= k) for part in parts for rank in part.ranks
             ]
             if len(parts) > 1:
                 result.strata[name] = [fold for fold, part in enumerate(parts) for _ in part.ranks]
-        result.metrics[f"{way}_median_rank"] = sum(part.median for part in parts) / len(parts)
+        result.metrics[f"{direction}_median_rank"] = sum(part.median for part in parts) / len(parts)
 
-    def _items(self, parts: Sequence[dict[str, _Way]]) -> dict[str, list[Any]]:
+    def _items(self, parts: Sequence[dict[str, _Direction]]) -> dict[str, list[Any]]:
         data = self.dataset
         rows: dict[str, list[Any]] = {}
-        for way, name in (("text_to_image", "text"), ("image_to_text", "image")):
-            queries = [query for part in parts for query in part[way].queries]
-            top = [found[0] if found else None for part in parts for found in part[way].found]
-            rows[f"{name}_rank"] = [rank for part in parts for rank in part[way].ranks]
+        for direction, name in zip(_DIRECTIONS, ("text", "image"), strict=True):
+            own = [part[direction] for part in parts]
+            queries = [query for part in own for query in part.queries]
+            top = [items[0] if items else None for part in own for items in part.retrieved]
+            rows[f"{name}_rank"] = [rank for part in own for rank in part.ranks]
             if name == "text":
                 rows["text_key"] = list(queries)
                 rows["text_image"] = [data.keys[data.caption_image[query]] for query in queries]
@@ -303,7 +309,7 @@ class ZeroShotRetrieval(Evaluator):
             items = [right.values() for right in self._right.values()]
             meta["positives"] = {
                 "source": self.positives.source,
-                **{f"{way}_queries": len(right) for way, right in self._right.items()},
+                **{f"{name}_queries": len(right) for name, right in self._right.items()},
                 "outside_the_gallery": sum(item < 0 for own in items for right in own for item in right),
             }
         return meta

@@ -41,14 +41,14 @@ def test_two_suites_open_at_once_keep_a_file_each(tmp_path: Path) -> None:
     one = opened(tmp_path, "a")
     one.put("x", GOOD, digest="1")
     two = opened(tmp_path, "b")
-    assert two.set_aside == tmp_path / "results_1.json"
+    assert two.moved_to == tmp_path / "results_1.json"
     one.put("y", GOOD, digest="1")  # follows its file, which has another name now
     two.put("x", BAD, digest="1")
     assert one.path == tmp_path / "results_1.json"
     assert list(held(tmp_path / "results_1.json")["results"]) == ["x", "y"]
     assert held(tmp_path / "results.json")["results"]["x"]["status"] == "failed"
     third = opened(tmp_path, "a")
-    assert third.kept("x", "1") is not None and third.path == tmp_path / "results.json"
+    assert third.reuse("x", "1") is not None and third.path == tmp_path / "results.json"
     assert len(list(tmp_path.glob("results*.json"))) == len(list(tmp_path.glob("results*.csv"))) == 2
 
 
@@ -85,13 +85,13 @@ def test_going_back_to_earlier_settings_finds_the_earlier_result(tmp_path: Path)
     for digest, value in (("1", 10.0), ("2", 20.0)):
         file.put("x", {"status": "ok", "metrics": {"m": value}}, digest=digest)
     assert file.results()["x"]["metrics"] == {"m": 20.0}
-    found = opened(tmp_path).kept("x", "1")
+    found = opened(tmp_path).reuse("x", "1")
     assert found is not None and found["metrics"] == {"m": 10.0}
     assert file.results()["x"]["metrics"] == {"m": 10.0}
     assert (tmp_path / "results.csv").read_text().splitlines()[1] == "x,ok,m,10.0,,,"
-    again = file.kept("x", "2")
+    again = file.reuse("x", "2")
     assert again is not None and again["metrics"] == {"m": 20.0}
-    assert file.kept("x", "3") is None and file.kept("y", "1") is None
+    assert file.reuse("x", "3") is None and file.reuse("y", "1") is None
 
 
 def test_a_failure_does_not_cost_the_good_result_before_it(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_failure_does_not_cost_the_good_result_before_it(tmp_path: Path) -> No
     file.put("x", GOOD, digest="1")
     file.put("x", BAD, digest="1")
     assert file.results()["x"]["status"] == "failed"  # what the last run found
-    found = file.kept("x", "1")
+    found = file.reuse("x", "1")
     assert found is not None and found["metrics"] == GOOD["metrics"]
     file.put("x", {"status": "ok", "metrics": {"top1_accuracy": 60.0}}, digest="1")  # measured again
     assert held(tmp_path / "results.json")["other_settings"] == {}
@@ -109,7 +109,7 @@ def test_a_file_of_the_first_version_stays_beside(tmp_path: Path) -> None:
     old = {"format_version": 1, "provenance": {"hypvl": "0"}, "results": {"x": GOOD}}
     (tmp_path / "results.json").write_text(json.dumps(old))
     file = opened(tmp_path)
-    assert file.kept("x", "1") is None
+    assert file.reuse("x", "1") is None
     assert held(tmp_path / "results_1.json") == old
 
 

@@ -368,14 +368,12 @@ class TestFurtherPositives(EvaluatorContract):
     def test_what_cannot_be_asked(self, tmp_path: Path) -> None:
         lines = [(f"{name}.png", RED, ["red"]) for name in "abcd"]
         data = scenes(tmp_path, lines)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="expected folds=1"):
+        with pytest.raises(ValueError, match="folds: got 2 with positives"):
             self.evaluator(data, folds=2)
-        with pytest.raises(
-            DataError, match=r"mine: 1 of 2 captions it asks for, such as 2, are not in the data set"
-        ):
+        with pytest.raises(DataError, match=r"mine: 1 of its 2 captions, such as 2, are not in the data set"):
             self.evaluator(scenes(tmp_path, lines[:2]))  # type: ignore[arg-type]
         positives = Positives({}, {}, source="mine")
-        with pytest.raises(DataError, match="mine: names images by ids, and the data set has none"):
+        with pytest.raises(DataError, match="mine: names images by ids, but the data set has no image_ids"):
             ZeroShotRetrieval(scenes(tmp_path, lines), positives=positives)  # type: ignore[arg-type]
 
 
