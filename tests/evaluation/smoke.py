@@ -41,8 +41,11 @@ def suites() -> list[str]:
 
 def make_miniatures(root: Path) -> None:
     """All of them below ``root / "datasets"``, where the suites' default roots expect them, seen from ``root``."""
-    for module in pkgutil.iter_modules(miniatures.__path__):
-        importlib.import_module(f"{miniatures.__name__}.{module.name}").make(root / "datasets")
+    for entry in pkgutil.iter_modules(miniatures.__path__):
+        module = importlib.import_module(f"{miniatures.__name__}.{entry.name}")
+        if not hasattr(module, "make"):
+            raise SystemExit(f"{module.__file__}: has no make(root); write one that puts the set below root.")
+        module.make(root / "datasets")
     make_demo_data(root / "datasets" / "demo", DemoArguments(num_train=16, num_test=8))
 
 
@@ -99,7 +102,12 @@ def faults(results: dict[str, dict[str, Any]]) -> list[str]:
     found = []
     for name, entry in results.items():
         if entry["status"] != "ok":
-            found.append(f"{name}: {entry['status']}: {entry['reason']}")
+            remedy = (
+                " Write its miniature in tests/evaluation/miniatures/."
+                if entry["status"] == "missing"
+                else ""
+            )
+            found.append(f"{name}: {entry['status']}: {entry['reason']}{remedy}")
         elif not entry["metrics"] or not all(math.isfinite(value) for value in entry["metrics"].values()):
             found.append(f"{name}: no metrics, or some that are not finite: {entry['metrics']}")
     return found
@@ -132,8 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 )
                 for line in wrong:
                     print(f"          {line}")
-    told = f"{bad} evaluations have no result" if bad else "every evaluation has a result"
-    print(f"{time.monotonic() - started:6.1f} s  {told}")
+    result = f"{bad} evaluations have no result" if bad else "every evaluation has a result"
+    print(f"{time.monotonic() - started:6.1f} s  {result}")
     return 1 if bad else 0
 
 

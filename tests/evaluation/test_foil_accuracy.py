@@ -1,14 +1,11 @@
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hypvl.datasets.composition.choices import Choice, Choices
-from hypvl.datasets.demo import demo_choices
 from hypvl.datasets.images import Images
 from hypvl.embedding.encode import Encoding
-from hypvl.errors import DataError, MissingDataError
 from hypvl.evaluation.foil_accuracy import CaptionChoice
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from tests.evaluation.contract import EvaluatorContract
@@ -153,28 +150,3 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
         CaptionChoice(data, main_metric="macro")
     with pytest.raises(ValueError, match="kinds, extra: got 'metrics' and"):
         CaptionChoice(data, extra=["auc"])  # type: ignore[list-item]
-
-
-def test_demo_file_is_read_and_a_broken_one_is_named(tmp_path: Path) -> None:
-    image(tmp_path / "scenes" / "a.png", RED)
-    scene = {
-        "image": "scenes/a.png",
-        "caption": "a red circle",
-        "negatives": [
-            {"type": "attribute", "text": "a blue circle"},
-            {"type": "object", "text": "a red star"},
-        ],
-    }
-    path = tmp_path / "hierarchy.json"
-    path.write_text(json.dumps({"scenes": [scene]}))
-    found = demo_choices(path)
-    assert list(found.choices) == [
-        Choice(0, "a red circle", ("a blue circle",), "attribute"),
-        Choice(0, "a red circle", ("a red star",), "object"),
-    ]
-    assert found.images[0].shape == (3, 7, 9) and found.keys == ["a"]
-    with pytest.raises(MissingDataError, match=r"scripts/make_demo_data\.py"):
-        demo_choices(tmp_path / "other.json")
-    path.write_text(json.dumps({"scenes": [{"image": "scenes/a.png"}]}))
-    with pytest.raises(DataError, match=r"a scene without 'negatives'; make it"):
-        demo_choices(path)

@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from hypvl.datasets.classification.folders import ImageFolderSet
-from hypvl.datasets.demo import demo_objects
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
 from hypvl.evaluation.hierarchical import HierarchicalClassification
@@ -111,24 +110,3 @@ def test_nodes_from_another_folder_are_refused(tmp_path: Path) -> None:
     assert HierarchicalClassification(dataset, tmp_path / "tree.json", nodes=nodes).nodes == nodes
     with pytest.raises(DataError, match=f"nodes: got {nodes[1]!r} for the class folder {nodes[0]!r}"):
         HierarchicalClassification(dataset, tmp_path / "tree.json", nodes=[nodes[1], nodes[0], *nodes[2:]])
-
-
-def test_demo_objects_are_colour_and_shape(tmp_path: Path) -> None:
-    root = tmp_path / "demo"
-    for name, color in (("a", RED), ("b", BLUE), ("c", RED)):
-        image(root / "eval" / "scenes" / f"{name}.png", color)
-    scenes = [
-        {"image": "scenes/a.png", "kind": "single_seen", "chain": ["a shape", "a ring", "a red ring", "..."]},
-        {"image": "scenes/b.png", "kind": "pair", "chain": ["a shape", "a star", "a blue star", "..."]},
-        {
-            "image": "scenes/c.png",
-            "kind": "single_heldout",
-            "chain": ["a shape", "a cross", "a red cross", "."],
-        },
-    ]
-    (root / "eval" / "hierarchy.json").write_text(json.dumps({"scenes": scenes}))
-    found = demo_objects(root)
-    assert (list(found.classes), list(found.labels)) == (["a red cross", "a red ring"], [1, 0])
-    assert found[1][1] == 0 and list(found.keys) == ["a", "c"]
-    with pytest.raises(DataError, match=r"make it with scripts/make_demo_data.py"):
-        demo_objects(tmp_path)

@@ -2,7 +2,6 @@
 
 import functools
 import http.server
-import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from hypvl.datasets.classification.by_name import (
     classification_set,
     needed,
 )
-from hypvl.datasets.demo import DEMO_CLASSIFICATION_SETS, demo_classification_set, demo_retrieval_set
+from hypvl.datasets.demo import demo_classification_set
 from hypvl.errors import ConfigError, DataError, MissingDataError
 from tests.evaluation.fakes import BLUE, RED, broken, image as pil_image
 from tests.evaluation.miniatures import classification as miniatures
@@ -350,41 +349,6 @@ def test_prompts_by_set() -> None:
         )
     with pytest.raises(ValueError, match="style: got 'poem'; expected 'clip' or 'subreddit'"):
         classification_prompts("dtd", style="poem")  # type: ignore[arg-type]
-
-
-def test_demo_sets(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match=r"make_demo_data\.py"):
-        demo_classification_set("digits", root=tmp_path)
-    folder = tmp_path / "eval" / "digits"
-    pil_image(folder / "one" / "a.png", RED)
-    (folder / "two").mkdir()
-    prompts = {"one": ["the one"], "two": ["a two", "2"]}
-    (folder / "classes.json").write_text(json.dumps({"classes": ["one", "two"], "prompts": prompts}))
-    dataset = demo_classification_set("digits", root=tmp_path)
-    assert dataset.classes == ["one", "two"] and dataset.prompts == prompts and dataset.labels == [0]
-    (folder / "classes.json").write_text('{"classes": []}')
-    with pytest.raises(DataError, match=r"classes\.json: lacks 'prompts'"):
-        demo_classification_set("digits", root=tmp_path)
-
-
-@pytest.mark.slow
-def test_demo_sets_are_what_the_generator_writes(tmp_path: Path) -> None:
-    from hypvl.data.demo.build import DemoArguments, make_demo_data
-
-    make_demo_data(tmp_path / "demo", DemoArguments(num_train=12, num_test=24))
-    for name in DEMO_CLASSIFICATION_SETS:
-        dataset = demo_classification_set(name, root=tmp_path / "demo")
-        assert dataset.prompts is not None and set(dataset.prompts) == set(dataset.classes)
-        assert dataset[0][0].shape == (3, 64, 64)
-        assert len(dataset) > 300 if name == "digits" else len(dataset) == 6
-    retrieval = demo_retrieval_set(root=tmp_path / "demo")
-    assert len(retrieval.images) == len(set(retrieval.captions)) == 12
-    assert retrieval.images[0].shape == (3, 64, 64)
-
-
-def test_demo_retrieval_that_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match=r"make_demo_data\.py"):
-        demo_retrieval_set(root=tmp_path)
 
 
 def test_processes_that_miss_the_same_set_fetch_it_once(

@@ -8,7 +8,9 @@ from hypvl.datasets.classification.prompts import (
     generic_templates,
     imagenet_class_names,
     imagenet_templates,
+    set_templates,
 )
+from hypvl.errors import ConfigError
 
 
 def test_both_places_for_the_name() -> None:
@@ -41,3 +43,12 @@ def test_lists_that_come_with_it() -> None:
     # Known positions: n01440764 is the first id, n02123045 (tabby) the 282nd, n15075141 the last.
     assert (len(names), names[0], names[281], names[999]) == (1000, "tench", "tabby cat", "toilet paper")
     assert all("{}" in template for template in generic_templates())
+
+
+def test_templates_of_a_set_by_style() -> None:
+    assert set_templates("imagenet") == imagenet_templates()
+    assert set_templates("birdsnap") == ["a photo of a {}, a type of bird."]
+    with pytest.raises(ConfigError, match="got style 'poem'; expected one of clip, subreddit"):
+        set_templates("birdsnap", style="poem")
+    with pytest.raises(ConfigError, match="there are none of style 'clip'; expected one of "):
+        set_templates("nowhere")

@@ -91,17 +91,6 @@ def test_chains_of_different_lengths_are_refused() -> None:
         CaptionChains(images, [CHAIN, CHAIN[:2]], keys=["a", "b"])
 
 
-def test_the_demo(tmp_path: Path) -> None:
-    image(tmp_path / "eval" / "scenes" / "a.png", RED)
-    path = tmp_path / "eval" / "hierarchy.json"
-    path.write_text(json.dumps({"scenes": [{"image": "scenes/a.png", "chain": CHAIN}]}))
-    found = demo_chains(tmp_path)
-    assert (found.chains, found.keys) == ([CHAIN], ["scenes/a.png"])
-    path.write_text(json.dumps({"scenes": [{"image": "scenes/a.png"}]}))
-    with pytest.raises(DataError, match="a scene without 'chain'"):
-        demo_chains(tmp_path)
-
-
 def test_a_broken_line_of_a_csv_is_no_other_chain(tmp_path: Path) -> None:
     image(tmp_path / "images" / "7.jpg", RED)
     lines = ["image,caption_1,caption_2", "7.jpg,animal,a dog, running"]
