@@ -27,7 +27,7 @@ NOT_ARGUMENTS = {
     "hypvl.negatives.lexicon.Lexicon.__init__",
     "hypvl.datasets.classification.elevater.ElevaterEntry.__init__",
     "hypvl.datasets.catalog.inspection.Finding.__init__",
-    "hypvl.evaluation.mean_removal.Recorder.__init__",
+    "hypvl.evaluation.mean_removal.MeanRecorder.__init__",
     "hypvl.evaluation.traversal.Traversal.__init__",
     "hypvl.geometry.scorers.Scorer.logits",
     "hypvl.diagnostics.verdict.Finding.__init__",

@@ -20,7 +20,7 @@ from hypvl.errors import ConfigError
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from hypvl.evaluation.mean_removal import Standardization
+    from hypvl.evaluation.mean_removal import ModalityMeans
     from hypvl.models.dual_encoder import DualEncoder
 
 EXAMPLES = """
@@ -121,7 +121,7 @@ def _check_one(config: "DictConfig", args: argparse.Namespace) -> None:
 
 def _on_evaluation(
     model: "DualEncoder", config: "DictConfig", args: argparse.Namespace, fingerprint: str
-) -> "Standardization":
+) -> "ModalityMeans":
     from hypvl.config import instantiate
     from hypvl.evaluation.mean_removal import fit
 
@@ -132,7 +132,7 @@ def _on_evaluation(
 
 def _on_training_data(
     model: "DualEncoder", content: dict[str, Any], args: argparse.Namespace, fingerprint: str
-) -> "Standardization":
+) -> "ModalityMeans":
     import torch
 
     from hypvl.cli.loading import config_of
@@ -140,7 +140,7 @@ def _on_training_data(
     from hypvl.data.loader import build_loader
     from hypvl.data.sample import check_dataset, prepare_dataset
     from hypvl.embedding.encode import Encoding
-    from hypvl.evaluation.mean_removal import Recorder
+    from hypvl.evaluation.mean_removal import MeanRecorder
 
     if args.train_samples < 1:
         raise ConfigError(f"--train-samples: got {args.train_samples}; expected at least 1.")
@@ -154,7 +154,7 @@ def _on_training_data(
     check_dataset(dataset)
     prepare_dataset(dataset)
     batch_size = min(256 if args.batch_size is None else args.batch_size, args.train_samples)
-    recorder, left = Recorder(model), args.train_samples
+    recorder, left = MeanRecorder(model), args.train_samples
     device = next(model.parameters()).device
     loader = build_loader(
         dataset,
@@ -208,7 +208,7 @@ def _write_checkpoint(
     model: "DualEncoder",
     content: dict[str, Any],
     config: str,
-    means: "Standardization",
+    means: "ModalityMeans",
 ) -> None:
     """The model with its means, the config that builds it, and where both come from; no optimizer, no root."""
     from hypvl.io.tensors import write_torch

@@ -13,7 +13,7 @@ from torch import Tensor
 from hypvl.diagnostics.gap import shift_offsets
 from hypvl.encoders.feature_transforms import Centering
 from hypvl.errors import CheckpointError, ConfigError
-from hypvl.evaluation.mean_removal import Standardization, fit, load, model_fingerprint
+from hypvl.evaluation.mean_removal import ModalityMeans, fit, load, model_fingerprint
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.models.dual_encoder import DualEncoder, Modality
 
@@ -33,7 +33,7 @@ class MeanRemover:
 
     model: DualEncoder
     fingerprint: str
-    fitted: Standardization | None
+    fitted: ModalityMeans | None
     shift: float | None
 
     @classmethod
@@ -84,7 +84,7 @@ class MeanRemover:
                 del transforms[count:]
 
 
-def offsets(means: Standardization, *, shift: float | None) -> tuple[Tensor, Tensor]:
+def offsets(means: ModalityMeans, *, shift: float | None) -> tuple[Tensor, Tensor]:
     """What to subtract from flat image and text embeddings: the means, or steps along the line between them."""
     if shift is None:
         return means.image_mean, means.text_mean

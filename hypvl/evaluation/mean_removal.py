@@ -1,7 +1,7 @@
-"""Means of the two modalities: fitted on a set, kept in a file, taken out of embeddings (I0T_post).
+"""Means of the two modalities: computed on a data set, stored in a file, subtracted from embeddings (I0T_post).
 
-Means are of flat embeddings (``geometry.flatten``): on the sphere of the unit vectors, on a hyperboloid in the tangent
-space at the root.
+Means are of flat embeddings (``geometry.flatten``): of the unit vectors on the sphere, of tangent vectors at the root
+on a hyperboloid.
 
 Source: I0T_post, An et al. 2024 (arXiv 2412.14384), section 3.
 """
@@ -29,16 +29,16 @@ _SAFETENSORS, _TORCH = (".safetensors",), (".pt", ".pth")
 
 
 @dataclass(frozen=True)
-class Standardization:
-    """What to take out of the embeddings of a model.
+class ModalityMeans:
+    """Means of the image and the text embeddings of a model.
 
     Args:
         image_mean: Mean of flat image embeddings, (D,).
         text_mean: Mean of flat text embeddings, (D,).
-        images: How many images the mean is of.
-        texts: How many texts.
-        model: :func:`model_fingerprint` of the model they come from.
-        set_name: What they were fitted on.
+        images: Number of images.
+        texts: Number of texts.
+        model: :func:`model_fingerprint` of the model.
+        set_name: Name of the data set.
     """
 
     image_mean: Tensor
@@ -64,12 +64,12 @@ class Standardization:
 
 
 def centre(embeddings: Tensor, mean: Tensor, *, geometry: Geometry) -> Tensor:
-    """Embeddings without a mean: ``lift(flatten(x) - mean)``; on the sphere ``normalise(x - mean)``.
+    """Subtract a mean from embeddings: ``lift(flatten(x) - mean)``; on the sphere ``normalise(x - mean)``.
 
     Args:
         embeddings: (..., D).
         mean: Of flat embeddings, (D,).
-        geometry: Their space.
+        geometry: The geometry of the embeddings.
 
     Returns:
         (..., D), on the manifold.
@@ -84,22 +84,22 @@ def flat_mean(embeddings: Tensor, *, geometry: Geometry) -> Tensor:
     return geometry.flatten(embeddings).cpu().double().mean(0)
 
 
-def fit(evaluator: Evaluator, model: EvaluableModel, *, fingerprint: str, set_name: str) -> Standardization:
-    """Means over everything an evaluator encodes: run it once, and look on.
+def fit(evaluator: Evaluator, model: EvaluableModel, *, fingerprint: str, set_name: str) -> ModalityMeans:
+    """Means over everything that an evaluator encodes in one run.
 
-    Texts that become classes count as classes: one pooled embedding each, whatever the number of prompts.
+    Prompts count once per class, as one pooled embedding each.
 
     Args:
-        evaluator: Any; its result is not used.
-        model: Any; left as it was.
-        fingerprint: Of the model, for the file.
-        set_name: What the evaluator looks at, for the file.
+        evaluator: Any evaluator; its result is not used.
+        model: Any model; it is left as it was.
+        fingerprint: Fingerprint of the model, for the file.
+        set_name: Name of the evaluator's data set, for the file.
 
     Raises:
         DataError: when it encodes no images, or no texts.
         UserError: when embeddings hold NaN.
     """
-    recorder = Recorder(model)
+    recorder = MeanRecorder(model)
     evaluator(cast(EvaluableModel, recorder))
     return recorder.result(fingerprint=fingerprint, set_name=set_name)
 
@@ -116,11 +116,11 @@ class _Sum:
 
 
 @dataclass
-class Recorder:
-    """A model to evaluators, which sums up every embedding it hands out.
+class MeanRecorder:
+    """Wraps a model and sums up every embedding that it returns.
 
     Args:
-        model: Does all the work.
+        model: The model.
     """
 
     model: EvaluableModel
@@ -128,34 +128,34 @@ class Recorder:
     _classes: Any = None
 
     def encode_image(self, images: Tensor, stage: Stage = "embeddings") -> Tensor:
-        """As the model; embeddings are counted."""
+        """As the model; embeddings are summed up."""
         one_of("stage", stage, Stage)
-        return self._seen(self.model.encode_image(images, stage=stage), "image", stage)
+        return self._recorded(self.model.encode_image(images, stage=stage), "image", stage)
 
     def encode_text(self, tokens: Tensor, stage: Stage = "embeddings") -> Tensor:
-        """As the model; embeddings are counted."""
+        """As the model; embeddings are summed up."""
         one_of("stage", stage, Stage)
-        return self._seen(self.model.encode_text(tokens, stage=stage), "text", stage)
+        return self._recorded(self.model.encode_text(tokens, stage=stage), "text", stage)
 
     def class_scores(self, image_embeddings: Tensor, prompt_features: Sequence[Tensor]) -> Tensor:
-        """As the model; classes are counted once, as long as they stay the same list."""
+        """As the model; the same list of classes is summed up once."""
         if self._classes is not prompt_features:
             for features in prompt_features:
-                self._seen(self.model.pool(features, modality="text")[None], "text", "embeddings")
+                self._recorded(self.model.pool(features, modality="text")[None], "text", "embeddings")
             self._classes = prompt_features
         return self.model.class_scores(image_embeddings, prompt_features)
 
-    def result(self, *, fingerprint: str, set_name: str) -> Standardization:
-        """The means so far. Raises DataError where a modality was not seen."""
+    def result(self, *, fingerprint: str, set_name: str) -> ModalityMeans:
+        """The means so far. Raises DataError for a modality without embeddings."""
         means: dict[str, Tensor] = {}
-        for modality, seen in self._sums.items():
-            if seen.total is None:
+        for modality, embeddings in self._sums.items():
+            if embeddings.total is None:
                 raise DataError(
-                    f"{set_name}: its evaluation encodes no {modality}s, so there is no mean of theirs; fit on a "
-                    "set with images and texts."
+                    f"{set_name}: its evaluation encodes no {modality}s, so they have no mean; use a data set "
+                    "with images and texts."
                 )
-            means[modality] = seen.total / seen.count
-        return Standardization(
+            means[modality] = embeddings.total / embeddings.count
+        return ModalityMeans(
             image_mean=means["image"],
             text_mean=means["text"],
             images=self._sums["image"].count,
@@ -164,25 +164,25 @@ class Recorder:
             set_name=set_name,
         )
 
-    def _seen(self, encoded: Tensor, modality: Modality, stage: Stage) -> Tensor:
+    def _recorded(self, encoded: Tensor, modality: Modality, stage: Stage) -> Tensor:
         if stage == "embeddings":
             check_embeddings(encoded)
             self._sums[modality].add(self.model.geometry.flatten(encoded))
         return encoded
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The model's."""
+        """The model's parameters."""
         return self.model.parameters()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
 
 
-def save(standardization: Standardization, path: Path) -> None:
-    """Write means and what they are of, whole or not at all.
+def save(means: ModalityMeans, path: Path) -> None:
+    """Write means to a file, whole or not at all.
 
     Args:
-        standardization: What to write.
+        means: The means.
         path: ``.safetensors`` or ``.pt``.
 
     Raises:
@@ -190,8 +190,8 @@ def save(standardization: Standardization, path: Path) -> None:
         OSError: when it cannot be written.
     """
     check_suffix(path)
-    tensors = {name: getattr(standardization, name).contiguous() for name in ("image_mean", "text_mean")}
-    meta = {"format_version": FORMAT_VERSION, **standardization.meta()}
+    tensors = {name: getattr(means, name).contiguous() for name in ("image_mean", "text_mean")}
+    meta = {"format_version": FORMAT_VERSION, **means.meta()}
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix in _SAFETENSORS:
         write_safetensors(path, tensors, metadata=meta)
@@ -199,11 +199,11 @@ def save(standardization: Standardization, path: Path) -> None:
         write_torch(path, {**tensors, "meta": meta})
 
 
-def load(path: Path) -> Standardization:
+def load(path: Path) -> ModalityMeans:
     """Read what :func:`save` wrote; nothing in the file is executed.
 
     Raises:
-        CheckpointError: no such file, another kind of file, or a later version.
+        CheckpointError: for no file, another kind of file, or one of a later version.
         ConfigError: for another suffix than ``.safetensors`` and ``.pt``.
     """
     check_suffix(path)
@@ -216,7 +216,7 @@ def load(path: Path) -> Standardization:
         version = int(meta["format_version"])
         if version > FORMAT_VERSION:
             raise CheckpointError(f"{path}: format_version {version}; install a later hypvl.")
-        found = Standardization(
+        means = ModalityMeans(
             image_mean=content["image_mean"],
             text_mean=content["text_mean"],
             images=int(meta["images"]),
@@ -224,22 +224,22 @@ def load(path: Path) -> Standardization:
             model=str(meta["model"]),
             set_name=str(meta["set"]),
         )
-    # What torch, safetensors and a file built differently give.
+    # Errors of torch and safetensors, and those of a file with other content.
     except (
         SafetensorError, pickle.UnpicklingError, KeyError, TypeError, ValueError, AttributeError, RuntimeError,
         EOFError, OSError, IndexError,
     ) as error:  # fmt: skip
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path}: holds no standardization ({reason[:120]}); expected what scripts/fit_standardization.py writes."
+            f"{path}: holds no means ({reason[:120]}); expected what scripts/fit_standardization.py writes."
         ) from error
-    if not all(bool(mean.isfinite().all()) for mean in (found.image_mean, found.text_mean)):
+    if not all(bool(mean.isfinite().all()) for mean in (means.image_mean, means.text_mean)):
         raise CheckpointError(f"{path}: its means are not finite; fit them anew.")
-    return found
+    return means
 
 
 def check_suffix(path: Path) -> None:
-    """Raises ConfigError unless the file's name ends as one of ours."""
+    """Raises ConfigError for another suffix than ``.safetensors``, ``.pt`` and ``.pth``."""
     if path.suffix not in (*_SAFETENSORS, *_TORCH):
         raise ConfigError(f"{path}: ends in {path.suffix!r}; expected .safetensors or .pt.")
 

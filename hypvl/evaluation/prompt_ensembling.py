@@ -1,4 +1,4 @@
-"""How the prompts of a class make one score: several named ways, for every geometry."""
+"""Prompt ensembling: several methods by which the prompts of a class make one score, for every geometry."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
@@ -6,50 +6,44 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.embedding.protocol import EvaluableModel
 from hypvl.geometry.sphere import mean_direction
 
 Ensemble: TypeAlias = Literal["model", "normalized_mean", "raw_mean", "tangent_mean", "score_mean"]
-ENSEMBLES: tuple[Ensemble, ...] = ("model", "normalized_mean", "raw_mean", "tangent_mean", "score_mean")
-
-
-def check_ensemble(ensemble: Ensemble) -> None:
-    """Raise ValueError for an ensemble that is not one of :data:`ENSEMBLES`."""
-    if ensemble not in ENSEMBLES:
-        raise ValueError(f"ensemble: got {ensemble!r}; expected one of {', '.join(ENSEMBLES)}.")
 
 
 def class_scorer(
     model: EvaluableModel, prompt_features: Sequence[Tensor], *, ensemble: Ensemble = "model"
 ) -> Callable[[Tensor], Tensor]:
-    """A function from image embeddings (Q, D) to scores (Q, C), the prompts being ensembled as asked for.
+    """A function from image embeddings (Q, D) to scores (Q, C), by one of these methods.
 
     With the features f_1 ... f_P of a class's prompts (flat: tangent at the root):
 
-    - ``model``: what the model's own ``class_scores`` does with them.
-    - ``normalized_mean``: their directions averaged, ``normalise(mean_p normalise(f_p))``, at the mean of their
-      lengths (which the sphere forgets), as CLIP and ELEVATER do; lifted, and scored as one prompt.
-    - ``raw_mean``: ``mean_p f_p``, lifted and scored as one prompt; MERU's own way, and ITRA's for unit embeddings.
+    - ``model``: the model's own ``class_scores``.
+    - ``normalized_mean``: the mean direction ``normalise(mean_p normalise(f_p))`` times the mean length (which the
+      sphere ignores), as CLIP and ELEVATER do; lifted, and scored as one prompt.
+    - ``raw_mean``: ``mean_p f_p``, lifted and scored as one prompt; MERU's method, and ITRA's for unit embeddings.
     - ``tangent_mean``: each lifted onto the manifold and taken back to the tangent space at the root (the sphere: the
       space around it), averaged there, lifted and scored as one prompt. It differs from ``raw_mean`` where lifting
       loses something: lengths on the sphere, and beyond the radius at which a hyperboloid saturates.
-    - ``score_mean``: the mean over p of the model's image-text score of prompt p, ATMG's own way. Scores are what the
-      model ranks by: cosines on the sphere, and for a Lorentz distance the inner product, whose mean is the inner
-      product with the sum of the prompts (their centroid, times how closely they agree).
+    - ``score_mean``: the mean over p of the model's image-text score of prompt p, ATMG's method. Scores are those
+      that the model ranks by: cosines on the sphere, and for a Lorentz distance the inner product, whose mean is the
+      inner product with the sum of the prompts (their centroid, times how closely they agree).
 
-    Post transforms of texts act on what is scored: on the one embedding of a class, or on each prompt (``score_mean``).
+    Feature transforms of texts act on the scored embedding: of a class, or of each prompt (``score_mean``).
 
     Args:
-        model: Scores them, and knows the geometry.
+        model: Scores them; has the geometry.
         prompt_features: One (P_c, D) per class, at stage "features", on the model's device.
-        ensemble: One of :data:`ENSEMBLES`.
+        ensemble: Name of the method.
 
     Raises:
         ValueError: for another ensemble.
 
     Source: CLIP (Radford et al. 2021), MERU (Desai et al. 2023), ATMG (Ramasinghe et al. 2024).
     """
-    check_ensemble(ensemble)
+    one_of("ensemble", ensemble, Ensemble)
     if ensemble == "model":
         prompts = list(prompt_features)
         return lambda images: model.class_scores(images, prompts)

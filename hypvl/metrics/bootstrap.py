@@ -19,19 +19,19 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of the means, by resampling the items with replacement.
 
-    A metric that is the plain mean of the means of groups (classes, kinds, folds) names them in ``strata``. Its items
-    are resampled within their group, whose size is part of the metric: drawn across groups, the items' weights would
-    not add up to 1, and a share could come out above 100 %. A group of one item adds no spread.
+    For a metric that is the unweighted mean of the means of groups (classes, kinds, folds), ``strata`` holds the
+    groups. Its items are resampled within their group, for the size of a group is part of the metric: drawn across
+    groups, the weights of the items would not add up to 1, and a share could exceed 100 %. A group of one item adds no
+    spread.
 
-    Metrics over the same items and groups are resampled together, so that their intervals belong to the same draws.
-    No bound lies outside the range of the metric's values.
+    Metrics over the same items and groups share their resamples. No bound lies outside the range of the values.
 
     Args:
         samples: Metric -> value of each item (N,), finite.
         strata: Metric -> group of each item (N,), for metrics that are a mean over groups.
         level: Share of the resampled means inside, in (0, 1).
-        resamples: How many, >= 100.
-        seed: Of the draws; nothing else is random.
+        resamples: Number of resamples, >= 100.
+        seed: Seed of the resamples; nothing else is random.
 
     Returns:
         Metric -> (low, high), on the scale of the values. Metrics without items are left out.

@@ -15,7 +15,7 @@ from hypvl.config import LazyConfig
 from hypvl.embedding.search_index import SearchIndex, save_index
 from hypvl.embedding.store_files import write_json
 from hypvl.errors import DataError
-from hypvl.evaluation.mean_removal import Standardization, save
+from hypvl.evaluation.mean_removal import ModalityMeans, save
 from hypvl.evaluation.results import ResultsFile
 from hypvl.io.json_text import json_bytes
 from hypvl.report.tables import results_csv
@@ -32,7 +32,7 @@ def _results(folder: Path) -> None:
 
 def _means(folder: Path, suffix: str) -> None:
     mean, other = torch.zeros(2000), torch.ones(2000)
-    save(Standardization(mean, other, images=1, texts=1, set_name="x", model="x"), folder / f"means{suffix}")
+    save(ModalityMeans(mean, other, images=1, texts=1, set_name="x", model="x"), folder / f"means{suffix}")
 
 
 def _traversal(folder: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 
 from hypvl.embedding.identity import model_fingerprint, model_identity, weights_version
-from hypvl.evaluation.mean_removal import Recorder
+from hypvl.evaluation.mean_removal import MeanRecorder
 from hypvl.geometry.scorers import ExteriorAngle
 from tests.evaluation.fakes import FakeModel
 from tests.evaluation.modules import FakeModule
@@ -32,7 +32,7 @@ def test_mode_and_scorer_are_no_part_of_it() -> None:
 
 
 def test_wrappers_have_none_even_if_they_show_the_weights() -> None:
-    wrapper = Recorder(FakeModule())
+    wrapper = MeanRecorder(FakeModule())
     assert model_fingerprint(wrapper.state_dict())  # handed on
     assert model_identity(wrapper) is None and model_identity(FakeModel()) is None
     assert weights_version(wrapper) is None

@@ -23,7 +23,7 @@ from hypvl.embedding.identity import model_identity
 from hypvl.embedding.store import EmbeddingStore, Place
 from hypvl.embedding.store_files import Entry, stamp, text_digest
 from hypvl.errors import CheckpointError, DataError
-from hypvl.evaluation.mean_removal import Recorder
+from hypvl.evaluation.mean_removal import MeanRecorder
 from hypvl.evaluation.protocol import EvaluationContext
 from hypvl.evaluation.zero_shot import ZeroShotClassification
 from tests.embedding.encoders import encode_images, encode_texts
@@ -226,7 +226,7 @@ def test_wrappers_encode_for_themselves(tmp_path: Path) -> None:
     run(model, images, store)
     counts = model.counts
 
-    class Doubled(Recorder):
+    class Doubled(MeanRecorder):
         def encode_image(self, images: Tensor, stage: Any = "embeddings") -> Tensor:
             return 2 * self.model.encode_image(images, stage=stage)
 

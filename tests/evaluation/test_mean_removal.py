@@ -15,8 +15,8 @@ from hypvl.datasets.retrieval.table import table
 from hypvl.embedding.encode import CachedEncoder, Encoding
 from hypvl.errors import CheckpointError, ConfigError, DataError, UserError
 from hypvl.evaluation.mean_removal import (
-    Recorder,
-    Standardization,
+    MeanRecorder,
+    ModalityMeans,
     centre,
     fit,
     flat_mean,
@@ -51,12 +51,12 @@ def retrieval(folder: Path) -> ZeroShotRetrieval:
     return ZeroShotRetrieval(dataset, ks=[1], encoding=ENCODING, tokenizer=FakeTokenizer())
 
 
-def means(**changes: Any) -> Standardization:
+def means(**changes: Any) -> ModalityMeans:
     given: dict[str, Any] = {
         "image_mean": torch.tensor([0.1, 0.2]), "text_mean": torch.tensor([-0.3, 0.0]),
         "images": 5, "texts": 25, "model": "abc", "set_name": "a set",
     }  # fmt: skip
-    return Standardization(**{**given, **changes})
+    return ModalityMeans(**{**given, **changes})
 
 
 def test_retrieval_means_are_those_of_all_images_and_captions(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_class_counts_once_whatever_its_prompts_and_the_number_of_chunks(
 def test_the_evaluator_gives_the_same_under_the_recorder(tmp_path: Path) -> None:
     evaluator, model = retrieval(tmp_path), FlatModel()
     model.train(True)
-    plain, watched = evaluator(model), evaluator(Recorder(model))  # type: ignore[arg-type]
+    plain, watched = evaluator(model), evaluator(MeanRecorder(model))  # type: ignore[arg-type]
     assert plain == watched and model.training
 
 
@@ -175,7 +175,7 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
     torch.save({"image_mean": 3, "text_mean": 4, "meta": {"format_version": 1, "images": 1, "texts": 1, "model": "m",
                                                           "set": "s"}}, tmp_path / "numbers.pt")  # fmt: skip
     for name in ("evil.pt", "plain.pt", "cut.safetensors", "empty.pt", "other.pt", "list.pt", "numbers.pt"):
-        with pytest.raises(CheckpointError, match=f"{name}: holds no standardization"):
+        with pytest.raises(CheckpointError, match=f"{name}: holds no means"):
             load(tmp_path / name)
     assert not trace.exists()
 

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from hypvl.evaluation.prompt_ensembling import ENSEMBLES, Ensemble, class_scorer
+from hypvl.evaluation.prompt_ensembling import Ensemble, class_scorer
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.lorentz import Lorentz
@@ -48,6 +49,8 @@ MODELS = {
     "atmg": lambda: Composed(Lorentz(curv_init=0.1), ExteriorAngle()),
     "phyclip": lambda: Composed(Product(factors=2, factor_dim=3), NegativeDistance()),
 }
+
+ENSEMBLES: tuple[Ensemble, ...] = get_args(Ensemble)
 
 
 def features(count: int, *, seed: int, dim: int = 6) -> Tensor:
@@ -119,5 +122,5 @@ def test_by_hand_on_the_circle() -> None:
 
 
 def test_another_way_is_refused() -> None:
-    with pytest.raises(ValueError, match="ensemble: got 'median'; expected one of model, normalized_mean"):
+    with pytest.raises(ValueError, match="ensemble: got 'median'; expected 'model', 'normalized_mean'"):
         scores(MODELS["clip"](), "median")  # type: ignore[arg-type]
