@@ -31,7 +31,7 @@ def run(tmp_path: Path, *more: str) -> int:
     return run_main(main, arguments(tmp_path, *more))
 
 
-def test_shards_then_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_finds_all_shards_encoded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tar(tmp_path / "00.tar", a=RED, b=GREEN)
     tar(tmp_path / "01.tar", a=BLUE)
     given = ("--shards", f"{tmp_path}/{{00..01}}.tar")

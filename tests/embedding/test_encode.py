@@ -63,7 +63,7 @@ def test_texts_are_encoded_in_batches() -> None:
     assert model.text_batches == [2, 2]
 
 
-def test_half_precision_outputs_are_kept_as_fp32_and_fp64_stays() -> None:
+def test_half_precision_outputs_become_fp32_and_fp64_stays() -> None:
     for given, kept in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
         model = FakeModel()
         model.table.data = model.table.data.to(given)
@@ -90,7 +90,7 @@ def test_autocast_is_on_when_asked_for() -> None:
     assert model.seen == [True, False]
 
 
-def test_mode_comes_back_after_an_error() -> None:
+def test_training_mode_is_restored_after_an_error() -> None:
     model = FakeModel()
     with pytest.raises(KeyError), evaluating(model):
         assert not model.training
@@ -171,7 +171,7 @@ def test_no_more_workers_than_processors_by_default(
     assert Encoding(num_workers=7).workers == 7
 
 
-def test_encoding_refuses_nonsense() -> None:
+def test_encoding_refuses_settings_out_of_range() -> None:
     for settings in ({"batch_size": 0}, {"num_workers": -1}, {"max_bad_fraction": 2.0}):
         with pytest.raises(ValueError, match="Encoding: got"):
             Encoding(**settings)  # type: ignore[arg-type]

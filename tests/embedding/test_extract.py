@@ -63,7 +63,7 @@ def test_tars_become_a_store_that_evaluation_reads(tmp_path: Path) -> None:
     assert encoded.indices.tolist() == [0, 1, 2, 4] and len(encoded.bad) == 1
 
 
-def test_what_is_done_stays_and_what_changed_is_done_again(tmp_path: Path) -> None:
+def test_existing_shards_stay_and_changed_ones_are_encoded_again(tmp_path: Path) -> None:
     model = FakeModule()
     paths = [image(tmp_path / f"{i}.png", color) for i, color in enumerate((RED, GREEN))]
     shards = [
@@ -77,7 +77,7 @@ def test_what_is_done_stays_and_what_changed_is_done_again(tmp_path: Path) -> No
     assert EmbeddingStore(tmp_path / "out").groups()[0].all_rows()[1].tolist() == [[1, 0, 0], [0, 0, 1]]
 
 
-def test_a_shard_that_fails_stops_no_other_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_shard_leaves_no_files_and_the_others_are_encoded(tmp_path: Path) -> None:
     model = FakeModule()
     bad = [broken(tmp_path / f"{i}.jpg") for i in range(2)]
     good = image(tmp_path / "good.png", RED)

@@ -22,7 +22,7 @@ def test_weights_and_settings_make_the_identity() -> None:
     assert model_identity(other) != model_identity(model)
 
 
-def test_mode_and_scorer_are_no_part_of_it() -> None:
+def test_training_mode_and_scorer_do_not_change_the_identity() -> None:
     class WithScorer(FakeModule):
         def __init__(self, ranking: Literal["trained", "published"]) -> None:
             super().__init__()
@@ -31,7 +31,7 @@ def test_mode_and_scorer_are_no_part_of_it() -> None:
     assert model_identity(WithScorer("trained").eval()) == model_identity(WithScorer("published").train())
 
 
-def test_wrappers_have_none_even_if_they_show_the_weights() -> None:
+def test_wrappers_have_no_identity_even_if_they_show_the_weights() -> None:
     wrapper = MeanRecorder(FakeModule())
     assert model_fingerprint(wrapper.state_dict())  # handed on
     assert model_identity(wrapper) is None and model_identity(FakeModel()) is None

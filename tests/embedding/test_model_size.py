@@ -7,7 +7,7 @@ from tests.evaluation.fakes import FakeModel
 from tests.evaluation.probes.test_fine_tune import SmallModel
 
 
-def test_only_what_images_go_through_is_counted() -> None:
+def test_only_parameters_that_images_pass_are_counted_as_backbone() -> None:
     model = SmallModel(hidden=8)
     model.visual[0].requires_grad_(False)
     model.train()
@@ -18,6 +18,6 @@ def test_only_what_images_go_through_is_counted() -> None:
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_images_may_go_through_none() -> None:
+def test_images_may_pass_no_parameter() -> None:
     with torch.no_grad():
         assert count_parameters(FakeModel()) == (18, 0)

@@ -55,7 +55,7 @@ def points(count: int, geometry: Geometry, seed: int) -> Tensor:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_both_ways_are_what_the_full_matrix_gives(name: str) -> None:
+def test_search_both_ways_equals_the_full_matrix(name: str) -> None:
     geometry, scorer = FORMS[name]
     model = Scored(geometry, scorer).double()
     texts, images = points(31, geometry, 0), points(17, geometry, 1)
@@ -75,7 +75,7 @@ def test_both_ways_are_what_the_full_matrix_gives(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_scores_by_distance_are_the_same_from_either_side(name: str) -> None:
+def test_scores_by_distance_are_symmetric(name: str) -> None:
     """What lets one pass serve both ways, and that it does so exactly there."""
     geometry, scorer = FORMS[name]
     model = Scored(geometry, scorer).double()
@@ -91,7 +91,7 @@ def test_scores_by_distance_are_the_same_from_either_side(name: str) -> None:
 
 @pytest.mark.parametrize("order", ["rising", "falling", "level", "random"])
 @pytest.mark.parametrize("k", [1, 3, 8, 40])
-def test_ties_go_to_the_lower_key_in_any_order_of_blocks_sizes(order: str, k: int) -> None:
+def test_ties_go_to_the_lower_key_for_any_block_sizes(order: str, k: int) -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.randint(-3, 4, (6, 37), generator=generator).float()
     if order in ("rising", "falling"):
@@ -110,7 +110,7 @@ def test_ties_go_to_the_lower_key_in_any_order_of_blocks_sizes(order: str, k: in
         assert torch.equal(values, scores.gather(1, keys))
 
 
-def test_nan_is_refused_wherever_it_comes() -> None:
+def test_nan_is_refused_in_any_block() -> None:
     best = StreamingTopK(1)
     best.add(torch.ones(2, 3), 0)
     with pytest.raises(UserError, match="1 of 6 in a block are NaN"):
@@ -131,7 +131,7 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", ["cosine", "lorentz", "angle"])
-def test_no_tensor_is_larger_than_a_block_or_what_is_kept(name: str) -> None:
+def test_no_tensor_is_larger_than_a_block_or_the_top_k(name: str) -> None:
     """3,000 x 2,000 scores, in blocks of 64 x 256, 10 kept both ways."""
     geometry, scorer = FORMS[name]
     model = Scored(geometry, scorer)
@@ -146,7 +146,7 @@ def test_no_tensor_is_larger_than_a_block_or_what_is_kept(name: str) -> None:
     assert found[0][1].shape == (3000, 10) and found[1][1].shape == (2000, 10)
 
 
-def test_a_model_that_says_nothing_of_its_scores_is_searched_twice() -> None:
+def test_a_model_without_a_scorer_is_searched_twice() -> None:
     model = FakeModel()
     rows = torch.eye(3)
     there, back = search_both_ways(model, rows[:2], rows, k=1, query_modality="text", key_modality="image")

@@ -47,7 +47,7 @@ def read_index(folder: Path) -> tuple[Tensor, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_best_keys_are_the_model_s(kind: str, tmp_path: Path) -> None:
+def test_inner_products_rank_as_the_model_s_scores(kind: str, tmp_path: Path) -> None:
     model: Any = KINDS[kind]().double()
     generator = torch.Generator().manual_seed(1)
     keys, queries = (
@@ -64,7 +64,7 @@ def test_the_best_keys_are_the_model_s(kind: str, tmp_path: Path) -> None:
     assert torch.equal((query @ vectors.T).topk(10).indices, expected)
 
 
-def test_the_file_says_what_it_needs(tmp_path: Path) -> None:
+def test_the_json_file_describes_geometry_side_and_sizes(tmp_path: Path) -> None:
     model = KINDS["meru"]()
     index = build_index(model, torch.ones(2, 4), ["a", "b"], side="query", identity="abc", **WAY)  # type: ignore[arg-type]
     save_index(index, tmp_path)
@@ -74,7 +74,7 @@ def test_the_file_says_what_it_needs(tmp_path: Path) -> None:
     assert index.vectors[0].tolist() == pytest.approx([1, 1, 1, 1, 6**0.5])  # t = sqrt(1/c + 4)
 
 
-def test_what_no_inner_product_gives_is_refused() -> None:
+def test_scores_that_are_not_inner_products_are_refused() -> None:
     atmg: Any = Model(Lorentz(), ExteriorAngle())
     with pytest.raises(UserError, match="image to text: this model ranks by an angle"):
         search_vectors(atmg, torch.ones(2, 4), side="key", **WAY)
@@ -99,7 +99,9 @@ def test_faiss_finds_the_same(tmp_path: Path) -> None:
     assert flat.search(query.numpy(), 3)[1].tolist() == (query @ index.vectors.T).topk(3).indices.tolist()
 
 
-def test_faiss_is_written_whole_or_its_absence_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_faiss_is_an_error_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index = build_index(KINDS["clip"](), torch.ones(2, 4), ["a", "b"], side="key", identity="", **WAY)  # type: ignore[arg-type]
     modules = __import__("sys").modules
     monkeypatch.setitem(modules, "faiss", None)

@@ -56,7 +56,7 @@ def run(
     return encode_images(model, images, transform=transform, store=store, encoding=encoding(**more))
 
 
-def test_images_are_encoded_once_and_then_need_not_be_there(tmp_path: Path) -> None:
+def test_stored_images_need_not_exist_any_more(tmp_path: Path) -> None:
     model, images = FakeModule(), pil_images(tmp_path / "set")
     expected = run(model, images, None)
     first = run(model, images, open_store(tmp_path / "store", model))
@@ -72,7 +72,7 @@ def test_images_are_encoded_once_and_then_need_not_be_there(tmp_path: Path) -> N
     assert (store.reused, store.encoded) == (5, 0)
 
 
-def test_a_part_is_taken_the_rest_encoded_in_its_place(tmp_path: Path) -> None:
+def test_stored_rows_and_new_rows_are_joined_in_order(tmp_path: Path) -> None:
     model, images = FakeModule(), pil_images(tmp_path / "set")
     run(model, images.take([3, 1]), open_store(tmp_path / "store", model))
     half = EmbeddingStore(tmp_path / "store", model=model_identity(model))
@@ -108,7 +108,7 @@ def test_the_same_name_in_two_folders_is_two_images(tmp_path: Path) -> None:
     assert model.counts == (2, 0)
 
 
-def test_folders_may_move_when_they_have_a_name(tmp_path: Path) -> None:
+def test_named_roots_may_move(tmp_path: Path) -> None:
     model, images = FakeModule(), pil_images(tmp_path / "here" / "set")
     store = open_store(tmp_path / "store", model, roots={"eval": tmp_path / "here", "other": tmp_path})
     run(model, images, store)
@@ -121,7 +121,7 @@ def test_folders_may_move_when_they_have_a_name(tmp_path: Path) -> None:
     assert len(run(model, elsewhere, moved).embeddings) == 5 and model.counts == (5, 0)
 
 
-def test_broken_images_are_remembered_until_they_change(tmp_path: Path) -> None:
+def test_unreadable_images_are_stored_until_their_files_change(tmp_path: Path) -> None:
     model = FakeModule()
     path = broken(tmp_path / "x.jpg")
     images = Images.from_files(
@@ -163,7 +163,7 @@ def test_stage_transform_and_precision_are_kept_apart(tmp_path: Path) -> None:
     assert model.counts == (25, 0)
 
 
-def test_without_ids_or_a_name_of_the_transform_images_are_known_by_sight(tmp_path: Path) -> None:
+def test_without_ids_or_a_named_transform_images_are_found_by_digest(tmp_path: Path) -> None:
     model, images = FakeModule(), pil_images(tmp_path / "set")
 
     class Plain:
@@ -188,7 +188,7 @@ def test_without_ids_or_a_name_of_the_transform_images_are_known_by_sight(tmp_pa
     assert model.counts == counts
 
 
-def test_texts_are_known_by_their_tokens(tmp_path: Path) -> None:
+def test_texts_are_found_by_their_tokens(tmp_path: Path) -> None:
     model, texts = FakeModule(), ["red", "a green thing", "red", "blue", "the red"]
     store = open_store(tmp_path / "store", model)
     expected = encode_texts(model, texts)
@@ -202,7 +202,7 @@ def test_texts_are_known_by_their_tokens(tmp_path: Path) -> None:
     assert text_digest([5, 0, 7, 0, 0]) == text_digest([5, 0, 7]) != text_digest([5, 7])
 
 
-def test_another_model_is_refused_and_a_changed_one_leaves_the_store_alone(tmp_path: Path) -> None:
+def test_another_model_is_refused_and_a_changed_one_does_not_use_the_store(tmp_path: Path) -> None:
     model, images = FakeModule(), pil_images(tmp_path / "set")
     store = open_store(tmp_path / "store", model)
     run(model, images, store)
@@ -220,7 +220,7 @@ def test_another_model_is_refused_and_a_changed_one_leaves_the_store_alone(tmp_p
     assert "not used" in said[0]
 
 
-def test_wrappers_encode_for_themselves(tmp_path: Path) -> None:
+def test_wrapped_models_do_not_use_the_store(tmp_path: Path) -> None:
     model, images = FakeModule(), pil_images(tmp_path / "set")
     store = open_store(tmp_path / "store", model)
     run(model, images, store)
@@ -234,7 +234,7 @@ def test_wrappers_encode_for_themselves(tmp_path: Path) -> None:
     assert model.counts == (counts[0] + 5, 0)
 
 
-def test_a_killed_run_keeps_its_shards_and_half_shards_do_not_count(
+def test_shards_of_a_killed_run_are_used_and_half_shards_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hypvl.embedding.store._ROWS_PER_SHARD", 2)
@@ -325,7 +325,7 @@ def test_named_shards_and_stamps(tmp_path: Path) -> None:
     assert stamp(f"{path}::inside") == stamp(str(path)) == (path.stat().st_size, path.stat().st_mtime_ns)
 
 
-def test_an_evaluator_does_not_notice(tmp_path: Path) -> None:
+def test_an_evaluator_returns_the_same_with_a_store(tmp_path: Path) -> None:
     for name, color in {"red": RED, "green": GREEN, "blue": BLUE}.items():
         pil_image(tmp_path / "set" / name / "1.png", color)
     broken(tmp_path / "set" / "red" / "2.png")
@@ -362,7 +362,7 @@ def _same(a: Sequence[Any], b: Sequence[Any]) -> bool:
 
 
 @pytest.mark.slow
-def test_ranks_share_the_work_and_all_get_everything(tmp_path: Path) -> None:
+def test_ranks_share_the_work_and_all_get_all_rows(tmp_path: Path) -> None:
     pil_images(tmp_path / "set")
     broken(tmp_path / "set" / "2.png")
     whole = _on_a_rank(tmp_path, None, "")

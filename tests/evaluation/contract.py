@@ -119,7 +119,7 @@ class EvaluatorContract:
 
     @pytest.mark.parametrize("modality", ["image", "text"])
     @pytest.mark.parametrize("value", [math.nan, math.inf])
-    def test_one_row_that_is_no_number_is_an_error(
+    def test_one_row_that_is_not_finite_is_an_error(
         self, tmp_path: Path, modality: str, value: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         evaluator, model = self.make(tmp_path), self.model()

@@ -109,7 +109,7 @@ def test_centring_by_hand_in_each_space() -> None:
     torch.testing.assert_close(centre(lorentz.lift(x), mean, geometry=lorentz), lorentz.lift(x - mean.to(x)))
 
 
-def test_before_normalising_the_mean_is_gone_exactly() -> None:
+def test_before_normalising_the_mean_is_zero() -> None:
     x = F.normalize(torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).double() + 1, dim=-1)
     mean = flat_mean(x, geometry=Sphere())
     assert (x - mean).mean(0).norm() < 1e-15
@@ -124,7 +124,7 @@ class OnlyImages(Evaluator):
         return EvaluationResult({})
 
 
-def test_a_modality_that_is_never_encoded_is_said() -> None:
+def test_a_modality_that_is_never_encoded_is_an_error() -> None:
     model = FlatModel()
     model.train(False)
     with pytest.raises(DataError, match="colours: its evaluation encodes no texts"):
@@ -140,7 +140,7 @@ def test_a_model_that_has_diverged_has_no_mean(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["means.safetensors", "means.pt", "new/folder/means.safetensors"])
-def test_saved_and_loaded_again_whole(name: str, tmp_path: Path) -> None:
+def test_means_are_equal_after_save_and_load(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     save(means(), path)
     found = load(path)

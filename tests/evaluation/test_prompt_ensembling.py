@@ -75,7 +75,7 @@ def test_one_prompt_a_class_leaves_nothing_to_ensemble(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_way_is_defined_and_several_differ(name: str) -> None:
+def test_every_method_is_defined_and_several_differ(name: str) -> None:
     model = MODELS[name]()
     found = [scores(model, ensemble) for ensemble in ENSEMBLES]
     assert all(bool(s.isfinite().all()) and s.shape == (5, 3) for s in found)
@@ -89,7 +89,7 @@ def same(name: str, *ensembles: Ensemble) -> bool:
     return all(torch.allclose(first, other, rtol=1e-8, atol=1e-8) for other in others)
 
 
-def test_which_way_is_a_model_s_own() -> None:
+def test_which_method_each_model_uses_by_default() -> None:
     assert same("clip", "model", "normalized_mean", "tangent_mean")  # unit vectors, flattened as they are
     assert same("meru", "model", "raw_mean", "tangent_mean")
     assert same("phyclip", "model", "raw_mean", "tangent_mean")
@@ -121,6 +121,6 @@ def test_by_hand_on_the_circle() -> None:
         assert found.item() == pytest.approx(value)
 
 
-def test_another_way_is_refused() -> None:
+def test_another_method_is_refused() -> None:
     with pytest.raises(ValueError, match="ensemble: got 'median'; expected 'model', 'normalized_mean'"):
         scores(MODELS["clip"](), "median")  # type: ignore[arg-type]

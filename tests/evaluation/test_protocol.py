@@ -55,7 +55,7 @@ def test_meta_of_every_evaluator(tmp_path: Path) -> None:
     assert len(result.meta["unreadable_first"]) == 1 and "b.png" in result.meta["unreadable_first"][0]
 
 
-def test_what_an_evaluator_puts_into_meta_stays(tmp_path: Path) -> None:
+def test_meta_of_the_evaluator_itself_comes_first(tmp_path: Path) -> None:
     evaluator = Brightness(
         files(tmp_path), encoding=LENIENT, tokenizer=FakeTokenizer(), own_meta=("unreadable",)
     )

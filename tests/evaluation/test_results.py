@@ -27,7 +27,7 @@ def held(path: Path) -> dict[str, Any]:
     return content
 
 
-def test_entries_of_two_files_open_at_once_are_both_kept(tmp_path: Path) -> None:
+def test_entries_of_two_open_files_are_both_written(tmp_path: Path) -> None:
     one, two = opened(tmp_path), opened(tmp_path, version="2")
     one.put("x", GOOD, digest="1")
     two.put("y", BAD, digest="2")
@@ -94,7 +94,7 @@ def test_going_back_to_earlier_settings_finds_the_earlier_result(tmp_path: Path)
     assert file.reuse("x", "3") is None and file.reuse("y", "1") is None
 
 
-def test_a_failure_does_not_cost_the_good_result_before_it(tmp_path: Path) -> None:
+def test_a_failure_does_not_remove_the_ok_entry_before_it(tmp_path: Path) -> None:
     file = opened(tmp_path)
     file.put("x", GOOD, digest="1")
     file.put("x", BAD, digest="1")
@@ -130,7 +130,7 @@ def test_names_that_are_not_utf8_are_kept_as_they_are(tmp_path: Path) -> None:
     assert '"ä"' in (tmp_path / "results.json").read_text("utf-8")
 
 
-def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"results\.json: cannot be written \(.*\); free the disk, or name"):
         opened(tmp_path / "file")

@@ -170,7 +170,7 @@ def test_images_are_squeezed_or_cropped(resize: str) -> None:
         ZeroShotRetrieval(data, resize="pad")  # type: ignore[arg-type]
 
 
-def test_the_model_is_told_which_is_which(tmp_path: Path) -> None:
+def test_scores_get_the_modalities_of_queries_and_keys(tmp_path: Path) -> None:
     class Tagged(FakeModel):
         """A fourth coordinate: 1 for images, 0 for texts."""
 
@@ -215,7 +215,7 @@ def test_samples_are_the_hits_of_the_queries(tmp_path: Path) -> None:
     }
 
 
-def test_median_ranks_go_beyond_what_is_kept(tmp_path: Path) -> None:
+def test_median_ranks_are_exact_beyond_the_depth(tmp_path: Path) -> None:
     # Nine images, of which the first eight win against the last, for whose colour all texts ask.
     lines = [(f"{i}.png", RED, ["unseen"]) for i in range(8)] + [("9.png", (255, 1, 0), ["red"] * 5)]
     for settings in ({}, {"depth": 2}, {"depth": 2, "query_chunk": 2, "key_chunk": 3}):
@@ -338,7 +338,7 @@ class TestFurtherPositives(EvaluatorContract):
         # The published pairs stand beside them: "red too" finds a before its own c.
         assert result.metrics["text_to_image_recall@1"] == 50.0
 
-    def test_lists_are_long_enough(self, tmp_path: Path) -> None:
+    def test_search_results_are_as_long_as_the_most_right_items(self, tmp_path: Path) -> None:
         data = scenes(
             tmp_path,
             [
@@ -351,7 +351,7 @@ class TestFurtherPositives(EvaluatorContract):
         found = self.evaluator(data, ks=(1,), depth=1)(self.model())
         assert found.metrics["text_to_image_map@r"] == pytest.approx((100 + 50) / 2)
 
-    def test_an_unreadable_image_finds_nothing(self, tmp_path: Path) -> None:
+    def test_an_unreadable_image_is_a_miss_of_further_positives(self, tmp_path: Path) -> None:
         data = scenes(
             tmp_path,
             [
@@ -365,7 +365,7 @@ class TestFurtherPositives(EvaluatorContract):
         assert metrics["image_to_text_map@r"] == 50.0
         assert metrics["text_to_image_map@r"] == pytest.approx((50 + 50) / 2)
 
-    def test_what_cannot_be_asked(self, tmp_path: Path) -> None:
+    def test_positives_that_do_not_fit_the_set_are_refused(self, tmp_path: Path) -> None:
         lines = [(f"{name}.png", RED, ["red"]) for name in "abcd"]
         data = scenes(tmp_path, lines)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="folds: got 2 with positives"):
@@ -377,7 +377,7 @@ class TestFurtherPositives(EvaluatorContract):
             ZeroShotRetrieval(scenes(tmp_path, lines), positives=positives)  # type: ignore[arg-type]
 
 
-def test_captions_that_are_cut_are_told(tmp_path: Path) -> None:
+def test_truncated_captions_are_counted_with_a_warning(tmp_path: Path) -> None:
     dataset = scenes(
         tmp_path, [("r.png", RED, ["a red door", "red " * 6, "red"]), ("b.png", BLUE, ["blue " * 5])]
     )

@@ -96,7 +96,7 @@ def test_five_best_are_reported_only_where_they_say_something(tmp_path: Path) ->
     assert result.metrics["top5_accuracy_chance"] == pytest.approx(500 / 6)
 
 
-def test_prompts_of_the_model_s_own_way(tmp_path: Path) -> None:
+def test_the_model_itself_scores_the_prompts_by_default(tmp_path: Path) -> None:
     class Probe(FakeModel):
         given: Sequence[Tensor] = ()
 
@@ -121,7 +121,7 @@ def test_prompts_of_the_set_are_the_default(tmp_path: Path) -> None:
     assert "a photo of a blue." in evaluate(plain, None).class_prompts[0]  # type: ignore[attr-defined]
 
 
-def test_names_take_the_place_of_the_set_s_own(tmp_path: Path) -> None:
+def test_class_names_replace_those_of_the_set(tmp_path: Path) -> None:
     evaluator = ZeroShotClassification(colors(tmp_path), ["{}"], class_names=["b", "g", "r"])
     assert evaluator.class_prompts == [["b"], ["g"], ["r"]]
     with pytest.raises(ValueError, match="class_names: got 1; expected 3"):
@@ -225,7 +225,7 @@ def several(**settings: object) -> object:
     )
 
 
-def test_several_labels_a_image_by_hand() -> None:
+def test_several_labels_per_image_by_hand() -> None:
     evaluator = several()
     result = evaluator(FakeModel())  # type: ignore[operator]
     # Blue: right 255, then 100 right and 100 wrong together, then 0 right and 0 wrong (three of five are right).
@@ -249,7 +249,7 @@ def test_an_unreadable_image_never_helps_several_labels() -> None:
             assert worse[name] < clean[name]
 
 
-def test_an_unreadable_image_has_the_worst_place_of_each_class() -> None:
+def test_an_unreadable_image_ranks_last_for_each_class() -> None:
     found = several(unreadable=(2,))(FakeModel()).metrics  # type: ignore[operator]
     # It is red: above all others for blue and green, below them for red.
     blue, green, red = (1 / 2 + 2 / 3 + 3 / 5) / 3, 1 / 2, (1 + 2 / 5) / 2
@@ -356,7 +356,7 @@ def test_predictions_of_several_labels_keep_the_order_of_images_by_class(tmp_pat
         assert row == pytest.approx(expected, abs=1e-6)
 
 
-def test_without_a_folder_nothing_is_predicted_into_files(tmp_path: Path) -> None:
+def test_without_a_folder_no_predictions_are_written(tmp_path: Path) -> None:
     dataset = colors(tmp_path)
     for files in (None, PredictionFiles(None, dataset="x", protocol="y")):
         evaluator = ZeroShotClassification(
@@ -367,7 +367,7 @@ def test_without_a_folder_nothing_is_predicted_into_files(tmp_path: Path) -> Non
         assert evaluator(FakeModel()).metrics["top1_accuracy"] == pytest.approx(500 / 6)
 
 
-def test_a_mean_of_scores_gives_no_predictions(tmp_path: Path) -> None:
+def test_predictions_by_score_mean_are_refused(tmp_path: Path) -> None:
     files = PredictionFiles(tmp_path, dataset="x", protocol="y")
     with pytest.raises(ValueError, match="got 'score_mean' with predictions"):
         ZeroShotClassification(colors(tmp_path / "set"), ["{}"], ensemble="score_mean", predictions=files)

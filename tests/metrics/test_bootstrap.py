@@ -61,12 +61,12 @@ def test_a_mean_of_groups_spreads_as_its_groups_do() -> None:
         assert low == pytest.approx(50 - half, abs=1.0) and high == pytest.approx(50 + half, abs=1.0)
 
 
-def test_what_differs_between_groups_alone_is_no_spread() -> None:
+def test_differences_between_groups_alone_add_no_spread() -> None:
     values, groups = [0.0] * 10 + [100.0] * 90, ["wrong"] * 10 + ["right"] * 90
     assert bootstrap_intervals({"m": values}, strata={"m": groups}) == {"m": (50.0, 50.0)}
 
 
-def test_metrics_with_groups_leave_the_draws_of_the_others_alone() -> None:
+def test_metrics_with_groups_do_not_change_the_intervals_of_others() -> None:
     values = [1.0, 5.0, 2.0, 9.0]
     alone = bootstrap_intervals({"a": values})
     found = bootstrap_intervals({"a": values, "b": values}, strata={"b": ["x", "x", "y", "y"]})
@@ -101,6 +101,8 @@ def test_groups_that_do_not_fit_are_refused(strata: dict[str, list[int]], messag
         ({}, [1.0, math.nan], "samples of m: got NaN"),
     ],
 )
-def test_refused(settings: dict[str, float], values: list[float], message: str) -> None:
+def test_levels_resamples_and_values_out_of_range_are_refused(
+    settings: dict[str, float], values: list[float], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         bootstrap_intervals({"m": values}, **settings)  # type: ignore[arg-type]

@@ -50,7 +50,7 @@ def test_a_cut_off_order_is_the_start_of_the_whole_one(rows: list[list[int]], k:
     assert rank_keys(torch.tensor(rows, dtype=torch.float32), k).tolist() == expected
 
 
-def test_infinities_have_their_place() -> None:
+def test_infinities_are_ranked() -> None:
     assert rank_keys(torch.tensor([[-math.inf, 0.0, math.inf]]), 2).tolist() == [[2, 1]]
 
 
