@@ -1,13 +1,14 @@
-"""What is known of each classification set: sets.json as typed records."""
+"""What each published set is and where its files come from: sets.json as typed records."""
 
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from hypvl.errors import ConfigError
+from hypvl.errors import ConfigError, MissingDataError
 from hypvl.io.json_text import parse_json
 
 #: What every set can be asked for.
@@ -95,12 +96,21 @@ class SetEntry:
         """Whether a source is known."""
         return bool(self.downloads) or self.webdataset is not None
 
+    def missing(self, folder: Path, what: str) -> MissingDataError:
+        """The error for a set whose files are not (all) there: what is wrong with ``folder``, and what to do."""
+        note = "" if self.note is None else f"; {self.note}"
+        way = f"download=true fetches it, or take it from {self.homepage}"
+        where = way if self.can_download else f"take it from {self.homepage} by hand"
+        return MissingDataError(
+            f"{self.name}: {folder} {what} (looked in {Path.cwd()}); expected {'; '.join(self.files)} below the root; "
+            f"{where}{note}."
+        )
+
 
 @cache
 def entries() -> Mapping[str, SetEntry]:
     """All sets, the 20 first, in the order of the papers."""
-    content = parse_json(files(__package__).joinpath("sets.json").read_text("utf-8"))
-    return {name: _entry(name, fields) for name, fields in content["sets"].items()}
+    return {name: _entry(name, fields) for name, fields in _content("sets.json")["sets"].items()}
 
 
 def entry_of(name: str) -> SetEntry:
@@ -123,19 +133,28 @@ def check_name(name: str, names: Sequence[str], *, what: str = "data set") -> No
 
 
 @cache
+def published_files() -> Mapping[str, Any]:
+    """Compositionality set -> its homepage, and the address of each of its files or (unpacked from a ZIP) folders."""
+    content: Mapping[str, Any] = _content("sets.json")["composition"]
+    return content
+
+
+@cache
 def class_names(name: str) -> tuple[str, ...] | None:
     """Names for the classes of a set in the order of its labels, or None where its own files have them."""
-    content = parse_json(files(__package__).joinpath("class_names.json").read_text("utf-8"))
-    known = content["sets"].get(name)
+    known = _content("class_names.json")["sets"].get(name)
     return None if known is None else tuple(known["names"])
 
 
 @cache
-def class_folders(name: str) -> tuple[str, ...] | None:
+def published_folders(name: str) -> tuple[str, ...] | None:
     """What the class folders of a set are called in its published files, in the order of :func:`class_names`."""
-    content = parse_json(files(__package__).joinpath("class_names.json").read_text("utf-8"))
-    known = content["sets"].get(name, {}).get("folders")
+    known = _content("class_names.json")["sets"].get(name, {}).get("folders")
     return None if known is None else tuple(known)
+
+
+def _content(file: str) -> Any:
+    return parse_json(files(__package__).joinpath(file).read_text("utf-8"))
 
 
 def _entry(name: str, fields: Mapping[str, Any]) -> SetEntry:

@@ -1,4 +1,4 @@
-"""Fetching classification sets from where they are published."""
+"""Downloading evaluation sets from where they are published."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from hypvl.checks import natural_number
-from hypvl.datasets.catalog.entries import FileSource, SetEntry
+from hypvl.datasets.catalog.entries import FileSource, SetEntry, published_files
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.archives import Archive, unpack
 from hypvl.io.files import read_regular
 from hypvl.io.hub import download_from_hub
+from hypvl.io.json_text import parse_json
 from hypvl.io.redact import printable
 from hypvl.io.remote import MAX_DOWNLOAD, DownloadError, download, only_one
 
@@ -112,14 +113,83 @@ def fetch_webdataset(address: str, folder: Path, splits: Sequence[str]) -> None:
     for split in splits:
         count = bring(f"{split}/nshards.txt")
         text = read_regular(count, max_bytes=_LARGEST_TEXT).decode("utf-8", "replace").strip()
-        number = natural_number(text)
-        if number is None or not 1 <= number <= MOST_TARS:
-            raise DataError(f"{count}: says {text[:40]!r}; expected the number of TARs, 1 to {MOST_TARS}.")
-        for i in range(number):
+        for i in range(tar_count(text, str(count))):
             bring(f"{split}/{i}.tar", text=False)
     # The last one is what a set is recognised by.
     for name in ("zeroshot_classification_templates.txt", "classnames.txt"):
         bring(name)
+
+
+def require_published(name: str, root: Path, wanted: Sequence[str], *, download_missing: bool) -> None:
+    """Make sure that some published files and folders of a set are in its folder.
+
+    What is there stays as it is. A file is downloaded to ``root/.downloads`` and moved when it has been read as
+    JSON, so that an error page of a server never becomes a data set; the images of a folder appear when the whole
+    archive could be read.
+
+    Args:
+        name: A set of :func:`~hypvl.datasets.catalog.entries.published_files`.
+        root: Its folder.
+        wanted: Files and folders.
+        download_missing: Whether to download what is missing.
+
+    Raises:
+        MissingDataError: saying what to put where, when something is missing and is not, or cannot be, downloaded.
+        DataError: when it cannot be written.
+    """
+    known = published_files()[name]
+    missing = [part for part in wanted if not (root / part).exists()]
+    by_hand = f"put {' and '.join(missing)} of {known['homepage']} into {root}, or give another folder by an override"
+    if missing and not download_missing:
+        raise MissingDataError(
+            f"{root / missing[0]}: is not there (looked in {Path.cwd()}); {by_hand}; download=true in its config "
+            "fetches what can be fetched."
+        )
+    for part in missing:
+        try:
+            _fetch_part(known["files"][part], root, part)
+        except DownloadError as error:
+            raise MissingDataError(
+                f"{root / part}: could not be downloaded: {error} By hand: {by_hand}."
+            ) from error
+
+
+def _fetch_part(url: str, root: Path, part: str) -> None:
+    folder = Path(part).suffix == ""
+    arrived = root / ".downloads" / (f"{part}.zip" if folder else part)
+    download(url, arrived)
+    if folder:
+        try:
+            unpack(arrived, root, kind="zip")
+        except DataError as error:
+            _refuse(arrived, url, str(error), error)
+        if not (root / part).is_dir():
+            _refuse(arrived, url, f"holds no folder {part}", None)
+        arrived.unlink()
+        return
+    try:
+        parse_json(arrived.read_bytes())
+    except ValueError as error:
+        _refuse(arrived, url, "is not JSON", error)
+    arrived.replace(root / part)
+
+
+def _refuse(arrived: Path, url: str, why: str, cause: Exception | None) -> None:
+    """What came is not data: remove it, or the next run would take it for the file."""
+    arrived.unlink(missing_ok=True)
+    raise DownloadError(f"{url}: what the server sends cannot be used ({why}).") from cause
+
+
+def tar_count(text: str, place: str) -> int:
+    """The number of TARs that a ``nshards.txt`` says.
+
+    Raises:
+        DataError: naming the file, when it says something else.
+    """
+    number = natural_number(text)
+    if number is None or not 1 <= number <= MOST_TARS:
+        raise DataError(f"{place}: says {text[:40]!r}; expected one number of TARs, 1 to {MOST_TARS}.")
+    return number
 
 
 @contextmanager

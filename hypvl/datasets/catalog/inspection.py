@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hypvl.datasets.images import images_of
+from hypvl.datasets.protocol import ImageSource
 from hypvl.errors import DataError, MissingDataError, UserError
 
 Status = Literal["ok", "missing", "incomplete", "damaged"]
@@ -52,15 +54,15 @@ def inspect_set(name: str, dataset: Any, *, look_at: int | None = 8, expected: i
     Returns:
         "damaged" when an image cannot be read, "incomplete" when there are fewer than expected.
     """
-    pil_images, of_pair = _images(dataset)
-    if pil_images is None:
+    images = _images(dataset)
+    if images is None:
         return Finding(name, "ok")
-    total = len(pil_images)
+    total = len(images)
     count = total if look_at is None else min(look_at, total)
     broken = []
     for position in [i * total // count for i in range(count)]:
         try:
-            image = pil_images[position][0] if of_pair else pil_images[position]
+            image = images[position]
             if image.ndim != 3:
                 broken.append(f"image {position}: has {image.ndim} dimensions; expected 3.")
         except DataError as error:
@@ -82,11 +84,9 @@ def inspect_set(name: str, dataset: Any, *, look_at: int | None = 8, expected: i
     return finding
 
 
-def _images(dataset: Any) -> tuple[Any, bool]:
-    """What gives images by position, and whether it gives (image, label)."""
+def _images(dataset: Any) -> ImageSource | None:
+    """The images of a data set of any kind; None where it has none."""
     if hasattr(dataset, "labels") and hasattr(dataset, "__getitem__"):
-        return dataset, True
-    images = getattr(dataset, "images", None)
-    if images is not None and hasattr(images, "__getitem__"):
-        return images, False
-    return None, False
+        return images_of(dataset)
+    images: ImageSource | None = getattr(dataset, "images", None)
+    return images if hasattr(images, "__getitem__") else None

@@ -11,7 +11,7 @@ from hypvl.datasets.catalog.entries import SPLITS, SetEntry, entries, entry_of
 from hypvl.datasets.catalog.fetching import can_write, fetch, one_fetch
 from hypvl.datasets.classification.prompts import set_templates
 from hypvl.datasets.classification.splits import counted, per_class, share, shuffled
-from hypvl.datasets.classification.torchvision_sets import missing, read_published
+from hypvl.datasets.classification.torchvision_sets import read_published
 from hypvl.datasets.classification.webdataset import WebDatasetSet, is_url
 from hypvl.datasets.images import LabelledImages
 from hypvl.errors import ConfigError, DataError, MissingDataError
@@ -104,7 +104,7 @@ def _read(entry: SetEntry, root: Path, split: str) -> LabelledImages:
     try:
         return _cut(entry, split, _webdataset(str(folder), entry))
     except MissingDataError as error:
-        raise missing(entry, folder, f"is incomplete ({str(error).rstrip('.')})") from error
+        raise entry.missing(folder, f"is incomplete ({str(error).rstrip('.')})") from error
 
 
 def _webdataset(place: str, entry: SetEntry) -> _Source:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hypvl.datasets.catalog.entries import class_folders, class_names
+from hypvl.datasets.catalog.entries import class_names, published_folders
 from hypvl.errors import DataError
 
 
@@ -31,7 +31,9 @@ def usual_names(folders: Sequence[str], *, set_name: str, where: str | Path) -> 
         found: list[int | None] = [place if 0 <= place < len(names) else None for place in places]
     else:
         known = {
-            plain(name): i for part in (names, class_folders(set_name) or ()) for i, name in enumerate(part)
+            plain(name): i
+            for part in (names, published_folders(set_name) or ())
+            for i, name in enumerate(part)
         }
         found = [known.get(plain(name)) for name in folders]
     unknown = [folder for folder, place in zip(folders, found, strict=True) if place is None]

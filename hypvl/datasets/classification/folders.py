@@ -1,10 +1,11 @@
 """Readers of labelled images: class folders, the WebDataset layout, JSON lists, torchvision's sets."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hypvl.allowlist import configurable
-from hypvl.datasets.classification.folder_names import listed, match_names
+from hypvl.datasets.classification.folder_names import listed, match_names, usual_names
 from hypvl.datasets.classification.prompts import imagenet_class_names
 from hypvl.datasets.files import class_folders, images_below, require_folder
 from hypvl.datasets.images import IMAGE_EXTENSIONS, Images, LabelledImages
@@ -86,3 +87,25 @@ def imagenet(root: str | Path, *, split: str = "val") -> ImageFolderSet:
             f"{listed(lost)} missing; expected exactly the 1,000 folders n01440764 … n15075141."
         )
     return ImageFolderSet(folder, class_names=dict(zip(known, imagenet_class_names(), strict=True)))
+
+
+def known_folders(root: Path, *, set_name: str) -> ImageFolderSet:
+    """Class folders of a known set, with the usual name of each class by what its folder is called.
+
+    Args:
+        root: The folder of class folders.
+        set_name: As sets.json has it.
+
+    Raises:
+        MissingDataError: when the folder is not there, or holds no images.
+        DataError: when a folder is not a class of the set.
+    """
+    dataset = ImageFolderSet(root)
+    names = usual_names(dataset.folders, set_name=set_name, where=root)
+    dataset.classes = [spaced(name) for name in dataset.classes] if names is None else names
+    return dataset
+
+
+def spaced(name: str) -> str:
+    """``"ApplyEyeMakeup"`` -> ``"Apply Eye Makeup"``; names with spaces stay."""
+    return name if " " in name else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)

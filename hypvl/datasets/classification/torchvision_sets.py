@@ -1,7 +1,6 @@
 """Published splits of classification sets, read from the files as they come from their sources."""
 
 import importlib.util
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor
 from hypvl.datasets.catalog.entries import SetEntry, class_names
 from hypvl.datasets.classification import original_files
 from hypvl.datasets.classification.folder_names import usual_names
-from hypvl.datasets.classification.folders import ImageFolderSet, imagenet
+from hypvl.datasets.classification.folders import imagenet, known_folders
 from hypvl.datasets.images import LabelledImages
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.images import image_tensor
@@ -32,64 +31,32 @@ def read_published(entry: SetEntry, root: Path, split: str) -> LabelledImages:
     arguments = entry.published[split]
     folder = root / entry.folder.format(**arguments)
     if not folder.is_dir():
-        raise missing(entry, folder, "is not there")
+        raise entry.missing(folder, "is not there")
     try:
         if entry.reader == "folders":
             if entry.name == "imagenet":
                 return imagenet(folder.parent, split=folder.name)
-            dataset = ImageFolderSet(folder)
-            names = usual_names(dataset.folders, set_name=entry.name, where=folder)
-            dataset.classes = [spaced(name) for name in dataset.classes] if names is None else names
-            return dataset
+            return known_folders(folder, set_name=entry.name)
         if entry.reader.startswith("torchvision:"):
             return _torchvision(entry, root, folder, arguments)
         return _READERS[entry.reader](folder, split, entry)
     except MissingDataError as error:
-        raise missing(entry, folder, f"is incomplete ({str(error).rstrip('.')})") from error
-
-
-def missing(entry: SetEntry, folder: Path, what: str) -> MissingDataError:
-    """The error for a set whose files are not (all) there."""
-    note = "" if entry.note is None else f"; {entry.note}"
-    way = f"download=true fetches it, or take it from {entry.homepage}"
-    where = way if entry.can_download else f"take it from {entry.homepage} by hand"
-    return MissingDataError(
-        f"{entry.name}: {folder} {what} (looked in {Path.cwd()}); expected {'; '.join(entry.files)} below the root; "
-        f"{where}{note}."
-    )
-
-
-def spaced(name: str) -> str:
-    """``"ApplyEyeMakeup"`` -> ``"Apply Eye Makeup"``; names with spaces stay."""
-    return name if " " in name else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-
-
-def _cifar(folder: Path, split: str, entry: SetEntry) -> LabelledImages:
-    return original_files.cifar(folder, split=split, classes=entry.classes)
-
-
-def _stl10(folder: Path, split: str, entry: SetEntry) -> LabelledImages:
-    return original_files.stl10(folder, split=split)
-
-
-def _flowers102(folder: Path, split: str, entry: SetEntry) -> LabelledImages:
-    return original_files.flowers102(folder, split=split, classes=class_names("flowers102") or ())
-
-
-def _cub(folder: Path, split: str, entry: SetEntry) -> LabelledImages:
-    return original_files.cub(folder, split=split)
+        raise entry.missing(folder, f"is incomplete ({str(error).rstrip('.')})") from error
 
 
 def _webdataset_only(folder: Path, split: str, entry: SetEntry) -> LabelledImages:
     raise MissingDataError(f"{folder / 'classnames.txt'} is not there")
 
 
+#: Readers of original files: (folder, split, entry) -> the set.
 _READERS: dict[str, Callable[[Path, str, SetEntry], LabelledImages]] = {
-    "cifar10": _cifar,
-    "cifar100": _cifar,
-    "stl10": _stl10,
-    "flowers102": _flowers102,
-    "cub": _cub,
+    "cifar10": lambda folder, split, entry: original_files.cifar(folder, split=split, classes=10),
+    "cifar100": lambda folder, split, entry: original_files.cifar(folder, split=split, classes=100),
+    "stl10": lambda folder, split, entry: original_files.stl10(folder, split=split),
+    "flowers102": lambda folder, split, entry: original_files.flowers102(
+        folder, split=split, classes=class_names("flowers102") or ()
+    ),
+    "cub": lambda folder, split, entry: original_files.cub(folder, split=split),
     "webdataset": _webdataset_only,
 }
 
@@ -156,7 +123,7 @@ def _torchvision(entry: SetEntry, root: Path, folder: Path, arguments: Mapping[s
         what = str(error).replace(" You can use download=True to download it", "").rstrip(".")
         reason = f"torchvision.datasets.{cls} cannot read it: {what}"
         if isinstance(error, FileNotFoundError) or "not found" in what.lower():
-            raise missing(entry, folder, f"is incomplete ({reason})") from error
+            raise entry.missing(folder, f"is incomplete ({reason})") from error
         raise DataError(f"{entry.name}: {folder} is damaged ({reason}); complete the set there.") from error
     if cls == "Country211":  # its classes are folders
         names: Sequence[str] | None = usual_names(

@@ -5,11 +5,10 @@ from pathlib import Path
 from hypvl.allowlist import configurable
 from hypvl.datasets.catalog.entries import check_name
 from hypvl.datasets.classification.by_name import classification_set
-from hypvl.datasets.classification.folder_names import listed, usual_names
-from hypvl.datasets.classification.folders import ImageFolderSet, imagenet
+from hypvl.datasets.classification.folder_names import listed
+from hypvl.datasets.classification.folders import ImageFolderSet, imagenet, known_folders
 from hypvl.datasets.classification.prompts import set_templates
 from hypvl.datasets.classification.splits import without_classes
-from hypvl.datasets.classification.torchvision_sets import spaced
 from hypvl.datasets.protocol import ClassificationSet
 from hypvl.errors import ConfigError, DataError
 
@@ -57,9 +56,7 @@ def itra_set(name: str, *, root: str | Path, split: str | None = None) -> Classi
         whole = imagenet(folder, split=split)
         whole.prompts = set_templates(name)
         return whole
-    dataset = ImageFolderSet(folder / split)
-    known = usual_names(dataset.folders, set_name=same_as, where=dataset.root)
-    dataset.classes = [spaced(name) for name in dataset.classes] if known is None else known
+    dataset = known_folders(folder / split, set_name=same_as)
     dataset.prompts = set_templates(same_as)
     if name == "birdsnap" and len(dataset.classes) == 500:
         _check_left_out(dataset)

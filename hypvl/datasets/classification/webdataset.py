@@ -6,7 +6,7 @@ from pathlib import Path
 from hypvl.allowlist import configurable
 from hypvl.checks import natural_number
 from hypvl.data.storage import FileHandles, open_source
-from hypvl.datasets.catalog.fetching import MOST_TARS
+from hypvl.datasets.catalog.fetching import tar_count
 from hypvl.datasets.files import read_lines, require_folder, text_lines
 from hypvl.datasets.images import LabelledImages, TarMembers
 from hypvl.errors import DataError, MissingDataError
@@ -44,12 +44,7 @@ class WebDatasetSet(LabelledImages):
         if kinds not in ([], ["classification"]):
             raise DataError(f"{_shown(kind)}: says {' '.join(kinds)[:40]!r}; expected classification.")
         count = _within(root, f"{split}/nshards.txt")
-        lines = _lines(count)
-        number = natural_number(lines[0]) if len(lines) == 1 else None
-        if number is None or not 1 <= number <= MOST_TARS:
-            raise DataError(
-                f"{_shown(count)}: says {' '.join(lines)[:40]!r}; expected one number of TARs, 1 to {MOST_TARS}."
-            )
+        number = tar_count(" ".join(_lines(count)), _shown(count))
         tars = [_within(root, f"{split}/{i}.tar") for i in range(number)]
         missing = [path.name for path in tars if isinstance(path, Path) and not path.is_file()]
         if missing:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.allowlist import configurable
-from hypvl.datasets.catalog.composition_files import provide
+from hypvl.datasets.catalog.fetching import require_published
 from hypvl.datasets.composition.choices import Choice, Choices, ImageCollector
 from hypvl.datasets.composition.word_order import Tagger, builtin_tagger, plain_caption, shuffles
 from hypvl.datasets.files import integer_of, read_entries, text_of
@@ -126,7 +126,7 @@ def order(
                 f"{path}: is not there (looked in {Path.cwd()}); expected {' or '.join(_ORDER_FILES)}, or a file of "
                 "your own."
             )
-        provide(_ORDER_FILES[path.name], path.parent, [path.name], fetch=download)
+        require_published(_ORDER_FILES[path.name], path.parent, [path.name], download_missing=download)
     folder = path.parent if root is None else Path(root)
     collector = ImageCollector()
     asked: list[tuple[int, str, dict[str, str]]] = []  # image, caption, foils by kind
@@ -183,7 +183,7 @@ def _order_choice(image: int, caption: str, foils: dict[str, str]) -> Choice:
 
 def _cases(root: Path, name: str, *, download: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, entry) of each case of Visual Genome."""
-    provide("aro", root, [name, "images"], fetch=download)
+    require_published("aro", root, [name, "images"], download_missing=download)
     for where, entry in read_entries(root / name, "list"):
         if not isinstance(entry, dict):
             raise DataError(f"{where}: expected an object; got {str(entry)[:80]}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hypvl.datasets.catalog import entries as entries_module
-from hypvl.datasets.catalog.entries import FileSource, class_folders, class_names, entries, entry_of
+from hypvl.datasets.catalog.entries import FileSource, class_names, entries, entry_of, published_folders
 from hypvl.datasets.classification.by_name import (
     CLASSIFICATION_SETS,
     MORE_CLASSIFICATION_SETS,
@@ -114,7 +114,7 @@ def test_everything_in_one_webdataset_split_is_cut_as_published(tmp_path: Path) 
 
 
 def test_names_go_by_folder_and_differences_are_listed(tmp_path: Path) -> None:
-    folders = class_folders("eurosat")
+    folders = published_folders("eurosat")
     assert folders is not None and len(folders) == 10
     for folder in folders:
         pil_image(tmp_path / "eurosat" / "2750" / folder / "1.jpg", RED)
@@ -139,7 +139,7 @@ def test_names_go_by_folder_and_differences_are_listed(tmp_path: Path) -> None:
 
 def test_names_are_there_for_every_class() -> None:
     for name in ("country211", "eurosat", "caltech101"):
-        folders = class_folders(name)
+        folders = published_folders(name)
         assert (
             folders is not None
             and list(folders) == sorted(folders)

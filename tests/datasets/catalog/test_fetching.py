@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hypvl.datasets.catalog import composition_files
-from hypvl.datasets.catalog.composition_files import provide, published_files
+from hypvl.datasets.catalog import fetching
+from hypvl.datasets.catalog.entries import published_files
+from hypvl.datasets.catalog.fetching import require_published
 from hypvl.datasets.composition import aro
 from hypvl.errors import MissingDataError
 from hypvl.io.remote import download
@@ -35,10 +36,9 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     known = {
         name: {"homepage": entry["homepage"], "files": {part: f"{address}/{part}" for part in entry["files"]}}
         for name, entry in published_files().items()
-        if name != "what"
     }
-    monkeypatch.setattr(composition_files, "published_files", lambda: known)
-    monkeypatch.setattr(composition_files, "download", functools.partial(download, attempts=1))
+    monkeypatch.setattr(fetching, "published_files", lambda: known)
+    monkeypatch.setattr(fetching, "download", functools.partial(download, attempts=1))
     yield folder
     server.shutdown()
     thread.join()
@@ -87,7 +87,7 @@ def test_a_server_without_the_file_leaves_it_missing(mirror: Path, tmp_path: Pat
     with pytest.raises(
         MissingDataError, match=r"could not be downloaded: .*answers 404.* By hand: put .* into"
     ):
-        provide("aro", tmp_path / "aro", ["visual_genome_relation.json"], fetch=True)
+        require_published("aro", tmp_path / "aro", ["visual_genome_relation.json"], download_missing=True)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_page_instead_of_the_file_is_not_kept(
 ) -> None:
     (mirror / part).write_bytes(content)
     with pytest.raises(MissingDataError, match=rf"what the server sends cannot be used \(.*{why}"):
-        provide("aro", tmp_path / "aro", [part], fetch=True)
+        require_published("aro", tmp_path / "aro", [part], download_missing=True)
     assert not (tmp_path / "aro" / part).exists()
     assert not list((tmp_path / "aro" / ".downloads").glob(f"{part}*"))  # the next run asks anew
 
@@ -112,7 +112,7 @@ def test_an_archive_of_something_else_is_refused(mirror: Path, tmp_path: Path) -
     archive = shutil.make_archive(str(tmp_path / "other"), "zip", tmp_path / "other")
     shutil.move(archive, mirror / "images")
     with pytest.raises(MissingDataError, match="holds no folder images"):
-        provide("aro", tmp_path / "aro", ["images"], fetch=True)
+        require_published("aro", tmp_path / "aro", ["images"], download_missing=True)
 
 
 def test_every_set_has_a_homepage_and_addresses() -> None:
