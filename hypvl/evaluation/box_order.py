@@ -71,9 +71,9 @@ class BoxOrder(Evaluator):
         keys = encoder.encode_texts(names, label="texts")
         check_embeddings(images.embeddings, crops.embeddings, keys)
         text = {name: row for row, name in enumerate(names)}
-        pil_image = {image: row for row, image in enumerate(images.indices.tolist())}
+        image_row = {image: row for row, image in enumerate(images.indices.tolist())}
         boxes = [
-            (row, box) for row, box in enumerate(crops.indices.tolist()) if data.parts[box].image in pil_image
+            (row, box) for row, box in enumerate(crops.indices.tolist()) if data.parts[box].image in image_row
         ]
         wholes = sorted({data.parts[box].image for _, box in boxes})
         if len(wholes) < 2:
@@ -84,10 +84,10 @@ class BoxOrder(Evaluator):
         with evaluating(model) as device:
             embedded = {
                 "box_image": crops.embeddings[[row for row, _ in boxes]],
-                "image": images.embeddings[[pil_image[image] for image in own]],
+                "image": images.embeddings[[image_row[image] for image in own]],
                 "box_text": keys[[text[phrases[box]] for _, box in boxes]],
                 "text": keys[[text[data.captions[image]] for image in own]],
-                "whole_image": images.embeddings[[pil_image[image] for image in wholes]],
+                "whole_image": images.embeddings[[image_row[image] for image in wholes]],
                 "whole_text": keys[[text[data.captions[image]] for image in wholes]],
             }
             embedded = {name: rows.to(device) for name, rows in embedded.items()}

@@ -1,4 +1,4 @@
-"""All metrics that class probabilities allow, by name, with their chance levels and per-item values."""
+"""Metrics of class probabilities, by name, with their chance levels and per-item values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,8 +10,8 @@ from torch import Tensor
 from hypvl.evaluation.labelled_images import Label, classes_of, is_multi_label
 from hypvl.metrics import classification, ranking
 
-#: ``mean_per_class_accuracy`` and ``top1_accuracy`` need one label an item, ``roc_auc`` two classes;
-#: ``map_11_points`` and ``average_precision`` take several. All in percent.
+#: ``mean_per_class_accuracy`` and ``top1_accuracy`` need one label an item, ``roc_auc`` two classes in addition;
+#: ``map_11_points`` and ``average_precision`` are for several labels an item. All in percent.
 MetricName = Literal[
     "mean_per_class_accuracy", "top1_accuracy", "roc_auc", "map_11_points", "average_precision"
 ]
@@ -33,10 +33,10 @@ class Measured:
 
     Attributes:
         metrics: Name -> percent.
-        chance: Name -> what guessing gives; not for all.
-        samples: Per-item values of those that are a mean over items.
-        strata: Class of each item, for those of them that are a mean over classes.
-        predicted: Of each item its class, or all above one half where items have several; None without prediction.
+        chance: Name -> value of random guesses, for the metrics that have one.
+        samples: Per-item values of the metrics that are a mean over items.
+        strata: Class of each item, for the metrics that are a mean over classes.
+        predicted: Class of each item, or all classes above one half where items have several; None = no prediction.
     """
 
     metrics: dict[str, float]
@@ -49,14 +49,14 @@ class Measured:
 def measure(probabilities: Tensor, labels: Sequence[Label], *, missing: Sequence[int] = ()) -> Measured:
     """Every metric that the labels allow.
 
-    Several labels an item: ``map_11_points`` (ELEVATER's rule) and ``average_precision``; else
+    With several labels an item: ``map_11_points`` (ELEVATER's rule) and ``average_precision``; else
     ``mean_per_class_accuracy``, ``top1_accuracy`` and, with two classes that both occur, ``roc_auc`` (of class 1).
 
     Args:
-        probabilities: (N, C), higher = rather this class; rows of missing items are not looked at.
+        probabilities: (N, C), higher = more likely; rows of missing items are ignored.
         labels: Of each item.
-        missing: Items without prediction. They are wrong whatever is counted: every class they have is put below all
-            others, every class they do not have above.
+        missing: Items without prediction. They count as wrong in every metric: their own classes rank below all items,
+            the other classes above.
     """
     filled = probabilities.double().clone()
     everything = set(range(probabilities.shape[1]))
@@ -64,19 +64,19 @@ def measure(probabilities: Tensor, labels: Sequence[Label], *, missing: Sequence
         right = set(classes_of(labels[i]))
         filled[i, sorted(everything - right)] = torch.inf
         filled[i, sorted(right)] = -torch.inf
-    gone = set(missing)
+    without = set(missing)
     if is_multi_label(labels):
-        return _several(filled, labels, gone)
-    return _one(filled, [classes_of(label)[0] for label in labels], gone)
+        return _several(filled, labels, without)
+    return _one(filled, [classes_of(label)[0] for label in labels], without)
 
 
-def _one(scores: Tensor, labels: list[int], gone: set[int]) -> Measured:
+def _one(scores: Tensor, labels: list[int], without: set[int]) -> Measured:
     best = ranking.rank_keys(scores, 1)[:, 0].tolist()
-    predicted = [None if i in gone else best[i] for i in range(len(labels))]
+    predicted = [None if i in without else best[i] for i in range(len(labels))]
     hits = [guess == truth for guess, truth in zip(predicted, labels, strict=True)]
     chance = ranking.accuracy_chance(scores.shape[1])
     names = ("mean_per_class_accuracy", "top1_accuracy")
-    found = Measured(
+    measured = Measured(
         {
             names[0]: ranking.mean_per_class_accuracy(predicted, labels),
             names[1]: 100.0 * sum(hits) / len(hits),
@@ -87,16 +87,16 @@ def _one(scores: Tensor, labels: list[int], gone: set[int]) -> Measured:
         list(predicted),
     )
     if scores.shape[1] == 2 and 0 < sum(labels) < len(labels):
-        found.metrics["roc_auc"] = classification.roc_auc(scores[:, 1].numpy(), labels)
-        found.chance["roc_auc"] = 50.0
-    return found
+        measured.metrics["roc_auc"] = classification.roc_auc(scores[:, 1].numpy(), labels)
+        measured.chance["roc_auc"] = 50.0
+    return measured
 
 
-def _several(scores: Tensor, labels: Sequence[Label], gone: set[int]) -> Measured:
+def _several(scores: Tensor, labels: Sequence[Label], without: set[int]) -> Measured:
     truth = classification.one_hot([classes_of(label) for label in labels], scores.shape[1])
     rows = (scores > 0.5).tolist()
     predicted: list[int | list[int] | None] = [
-        None if i in gone else [c for c, chosen in enumerate(row) if chosen] for i, row in enumerate(rows)
+        None if i in without else [c for c, chosen in enumerate(row) if chosen] for i, row in enumerate(rows)
     ]
     return Measured(
         {

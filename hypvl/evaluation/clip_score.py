@@ -93,7 +93,7 @@ def score_captions(encoder: CachedEncoder, data: CaptionSet, *, prefix: str = PR
         raise DataError("captions: none is of an image that can be read; expected at least one.")
     # A caption that several people judged is scored once, so that its rows tie exactly.
     pairs = {(data.image[row], data.captions[row]): row for row in reversed(rows)}
-    pil_images = torch.tensor([image_row[image] for image, _ in pairs])
+    image_rows = torch.tensor([image_row[image] for image, _ in pairs])
     captions = torch.tensor([text_row[caption] for _, caption in pairs])
     own = None
     if data.references is not None:
@@ -103,20 +103,20 @@ def score_captions(encoder: CachedEncoder, data: CaptionSet, *, prefix: str = PR
         flat_images = model.geometry.flatten(images.embeddings.to(device)).cpu().double()
         flat_texts = model.geometry.flatten(encoded.to(device)).cpu().double()
     meta = encoder.truncation(prompts)
-    found = _cosine_scores(flat_images, flat_texts, pil_images, captions, own, ("clip_score", "pac_score"))
-    used, said = sorted(set(pil_images.tolist())), sorted(set(captions.tolist()))
+    by_pair = _cosine_scores(flat_images, flat_texts, image_rows, captions, own, ("clip_score", "pac_score"))
+    used, said = sorted(set(image_rows.tolist())), sorted(set(captions.tolist()))
     if len(used) > 1 and len(said) > 1:
         centred = (flat_images - flat_images[used].mean(0), flat_texts - flat_texts[said].mean(0))
-        found |= _cosine_scores(*centred, pil_images, captions, own, ("i0t_score",))
+        by_pair |= _cosine_scores(*centred, image_rows, captions, own, ("i0t_score",))
     else:
         meta.setdefault("warnings", []).append(
             f"no i0t_score: there are {len(used)} images and {len(said)} different captions, and the mean of one "
             "thing is that thing."
         )
-    found["model_score"] = _model_scores(model, images.embeddings, encoded, pil_images, captions)
+    by_pair["model_score"] = _model_scores(model, images.embeddings, encoded, image_rows, captions)
     place = {pair: i for i, pair in enumerate(pairs)}
     where = [place[data.image[row], data.captions[row]] for row in rows]
-    scores = {name: [values[i] for i in where] for name, values in found.items()}
+    scores = {name: [values[i] for i in where] for name, values in by_pair.items()}
     meta |= {"captions": len(data.captions), "distinct_pairs": len(pairs), "images": len(data.images)}
     return ScoredCaptions(rows, scores, {**meta, "prefix": prefix, **data.notes})
 
@@ -131,40 +131,40 @@ _WEIGHTS = {
 def _cosine_scores(
     images: Tensor,
     texts: Tensor,
-    pil_images: Tensor,
+    image_rows: Tensor,
     captions: Tensor,
     references: Sequence[Sequence[int]] | None,
     names: Sequence[str],
 ) -> dict[str, list[float]]:
     """The named scores of some pairs (rows of images, rows of texts), with their reference forms."""
-    found: dict[str, list[float]] = {}
+    scores: dict[str, list[float]] = {}
     for name in names:
-        found[name] = []
+        scores[name] = []
         if references is not None:
-            found[f"ref_{name}"] = []
-    for begin in range(0, len(pil_images), _CHUNK):
+            scores[f"ref_{name}"] = []
+    for begin in range(0, len(image_rows), _CHUNK):
         part = slice(begin, begin + _CHUNK)
         candidate = texts[captions[part]]
-        likeness = None
+        reference = None
         if references is not None:
-            likeness = metric.reference_cosine(candidate, [texts[own] for own in references[part]])
+            reference = metric.reference_cosine(candidate, [texts[own] for own in references[part]])
         for name in names:
-            score = metric.caption_score(images[pil_images[part]], candidate, weight=_WEIGHTS[name])
-            found[name] += score.tolist()
-            if likeness is not None:
-                found[f"ref_{name}"] += metric.reference_augmented(score, likeness).tolist()
-    return found
+            score = metric.caption_score(images[image_rows[part]], candidate, weight=_WEIGHTS[name])
+            scores[name] += score.tolist()
+            if reference is not None:
+                scores[f"ref_{name}"] += metric.reference_augmented(score, reference).tolist()
+    return scores
 
 
 def _model_scores(
-    model: EvaluableModel, images: Tensor, texts: Tensor, pil_images: Tensor, captions: Tensor
+    model: EvaluableModel, images: Tensor, texts: Tensor, image_rows: Tensor, captions: Tensor
 ) -> list[float]:
     asked: list[list[int]] = [[] for _ in range(len(images))]
-    for pil_image, caption in zip(pil_images.tolist(), captions.tolist(), strict=True):
-        asked[pil_image].append(caption)
+    for image_row, caption in zip(image_rows.tolist(), captions.tolist(), strict=True):
+        asked[image_row].append(caption)
     scored = pair_scores(model, images, texts, asked, query_modality="image", key_modality="text")
     turn = [iter(own) for own in scored]
-    return [next(turn[pil_image]) for pil_image in pil_images.tolist()]
+    return [next(turn[image_row]) for image_row in image_rows.tolist()]
 
 
 @configurable("evaluate")
@@ -193,14 +193,14 @@ class CaptionScores(Evaluator):
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode and score."""
         data = self.dataset
-        found = score_captions(encoder, data, prefix=self.prefix)
+        scored = score_captions(encoder, data, prefix=self.prefix)
         return EvaluationResult(
-            metrics={name: sum(values) / len(values) for name, values in found.scores.items()},
+            metrics={name: sum(values) / len(values) for name, values in scored.scores.items()},
             items={
-                "key": [data.keys[data.image[row]] for row in found.rows],
-                "caption": [data.captions[row] for row in found.rows],
-                **found.scores,
+                "key": [data.keys[data.image[row]] for row in scored.rows],
+                "caption": [data.captions[row] for row in scored.rows],
+                **scored.scores,
             },
-            meta=found.meta,
-            samples=dict(found.scores),
+            meta=scored.meta,
+            samples=dict(scored.scores),
         )

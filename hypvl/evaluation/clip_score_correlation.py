@@ -54,15 +54,15 @@ class CaptionCorrelation(Evaluator):
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         """Encode, score and correlate."""
         data = self.dataset
-        found = score_captions(encoder, data, prefix=self.prefix)
-        ratings = [self._ratings[row] for row in found.rows]
+        scored = score_captions(encoder, data, prefix=self.prefix)
+        ratings = [self._ratings[row] for row in scored.rows]
         if len(set(ratings)) < 2:
             raise DataError(
                 f"captions: all {len(ratings)} ratings of readable images are {ratings[0]:g}; expected several."
             )
         metrics: dict[str, float] = {}
-        meta: dict[str, Any] = {**found.meta, "rows": len(found.rows)}
-        for name, scores in found.scores.items():
+        meta: dict[str, Any] = {**scored.meta, "rows": len(scored.rows)}
+        for name, scores in scored.scores.items():
             if len(set(scores)) < 2:
                 meta["warnings"] = [
                     *meta.get("warnings", []),
@@ -82,10 +82,10 @@ class CaptionCorrelation(Evaluator):
         return EvaluationResult(
             metrics=metrics,
             items={
-                "key": [data.keys[data.image[row]] for row in found.rows],
-                "caption": [data.captions[row] for row in found.rows],
+                "key": [data.keys[data.image[row]] for row in scored.rows],
+                "caption": [data.captions[row] for row in scored.rows],
                 "rating": ratings,
-                **found.scores,
+                **scored.scores,
             },
             meta=meta,
         )

@@ -137,24 +137,24 @@ class CaptionChoice(Evaluator):
         chances = {
             kind: choice_chance([len(choices[i].foils) for i in mine]) for kind, mine in of_kind.items()
         }
-        found, samples = result.metrics, result.samples
+        metrics, samples = result.metrics, result.samples
 
-        found["accuracy"] = fsum(hits) / len(hits)
-        found["accuracy_chance"] = choice_chance([len(choice.foils) for choice in choices])
+        metrics["accuracy"] = fsum(hits) / len(hits)
+        metrics["accuracy_chance"] = choice_chance([len(choice.foils) for choice in choices])
         samples["accuracy"] = hits
         for name, kinds in self.dataset.means.items():
-            found[name] = fsum(accuracies[kind] for kind in kinds) / len(kinds)
-            found[f"{name}_chance"] = fsum(chances[kind] for kind in kinds) / len(kinds)
+            metrics[name] = fsum(accuracies[kind] for kind in kinds) / len(kinds)
+            metrics[f"{name}_chance"] = fsum(chances[kind] for kind in kinds) / len(kinds)
             samples[name] = [hits[i] for kind in kinds for i in of_kind[kind]]
             result.strata[name] = [kind for kind in kinds for _ in of_kind[kind]]
         if self.kinds == "metrics":
             for kind in sorted(of_kind):
-                found[f"accuracy_{kind}"] = accuracies[kind]
-                found[f"accuracy_{kind}_chance"] = chances[kind]
+                metrics[f"accuracy_{kind}"] = accuracies[kind]
+                metrics[f"accuracy_{kind}_chance"] = chances[kind]
                 samples[f"accuracy_{kind}"] = [hits[i] for i in of_kind[kind]]
         self._count_foil_kinds(scored, result)
         for measure in self._measures():
-            found |= self._everywhere(measure, scored, of_kind)
+            metrics |= self._everywhere(measure, scored, of_kind)
         ordered = sorted(of_kind)
         result.items |= {
             "kinds": ordered,
@@ -169,9 +169,9 @@ class CaptionChoice(Evaluator):
         for one, choice in zip(scored, self.dataset.choices, strict=True):
             for i, kind in enumerate(choice.foil_kinds):
                 pairs.setdefault(kind, []).append(None if one is None else (one[0], [one[1][i]]))
-        for kind, found in sorted(pairs.items()):
+        for kind, of_kind in sorted(pairs.items()):
             name = f"pairwise_accuracy_{kind}"
-            hits = [100.0 if hit else 0.0 for hit in choice_hits(found)]
+            hits = [100.0 if hit else 0.0 for hit in choice_hits(of_kind)]
             result.metrics[name] = fsum(hits) / len(hits)
             result.metrics[f"{name}_chance"] = 50.0
             result.samples[name] = hits
@@ -191,12 +191,12 @@ class CaptionChoice(Evaluator):
     ) -> dict[str, float]:
         """A measure over all choices, of each kind, and as the published averages of kinds."""
         parts = {kind: measure([scored[i] for i in mine]) for kind, mine in of_kind.items()}
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
 
         def put(name: str, base: str, value: float) -> None:
-            found[name] = value
+            metrics[name] = value
             if base in _EVEN:
-                found[f"{name}_chance"] = 50.0
+                metrics[f"{name}_chance"] = 50.0
 
         for base, value in measure(scored).items():
             put(base, base, value)
@@ -207,12 +207,12 @@ class CaptionChoice(Evaluator):
             for kind in sorted(parts) if self.kinds == "metrics" else ():
                 if base in parts[kind]:
                     put(f"{base}_{kind}", base, parts[kind][base])
-        return found
+        return metrics
 
 
 def _auroc(scored: Sequence[Scored]) -> dict[str, float]:
     """AUROC of the choices that have scores; nothing when none has."""
-    found = [one for one in scored if one is not None]
-    if not found:
+    readable = [one for one in scored if one is not None]
+    if not readable:
         return {}
-    return {"auroc": auroc([one[0] for one in found], [foil for one in found for foil in one[1]])}
+    return {"auroc": auroc([one[0] for one in readable], [foil for one in readable for foil in one[1]])}

@@ -75,7 +75,7 @@ class GeometryAudit(Evaluator):
         agreement = self._flat_agreement(model, pairs)
         with evaluating(model) as device:
             images, texts = pairs.images.to(device), pairs.texts.to(device)
-            found = audit.summary(
+            metrics = audit.summary(
                 model.geometry,
                 images,
                 texts,
@@ -83,17 +83,17 @@ class GeometryAudit(Evaluator):
                 generator=torch.Generator().manual_seed(0),
                 rounds=self.rounds,
             )
-            found |= self._structure(model.geometry, images, texts)
+            metrics |= self._structure(model.geometry, images, texts)
             radii = [x.cpu() for x in audit.root_distances(model.geometry, images, texts)]
-        found = audit.in_percent(found)
+        metrics = audit.in_percent(metrics)
         most = min(len(images) - 1, images.shape[1])
         for modality in ("image", "text"):
-            found[f"effective_rank_{modality}_share"] = 100.0 * found[f"effective_rank_{modality}"] / most
-        found["flat_top1_agreement"] = sum(agreement) / len(agreement)
+            metrics[f"effective_rank_{modality}_share"] = 100.0 * metrics[f"effective_rank_{modality}"] / most
+        metrics["flat_top1_agreement"] = sum(agreement) / len(agreement)
         order = order_hits(radii[1], radii[0])
-        verdict = interpret(found)
+        verdict = interpret(metrics)
         return EvaluationResult(
-            metrics=found,
+            metrics=metrics,
             items={"key": pairs.keys, "image_radius": radii[0].tolist(), "text_radius": radii[1].tolist()},
             meta={
                 **pairs.meta,

@@ -94,9 +94,9 @@ class HierarCaps(Evaluator):
         if entailed is not None:
             samples["level_entailment_share"] = entailed
         metrics = {name: sum(values) / len(values) for name, values in samples.items()}
-        found = [len(texts) for texts in retrieved.values()]
+        counts = [len(texts) for texts in retrieved.values()]
         metrics["precision_chance"] = 100.0 * sum(map(len, own)) / len(own) / len(names)
-        metrics["recall_chance"] = 100.0 * sum(found) / len(found) / len(names)
+        metrics["recall_chance"] = 100.0 * sum(counts) / len(counts) / len(names)
         for level in range(data.levels):
             metrics[f"radius_level_{level + 1}"] = float(by_level[:, level].mean())
         return EvaluationResult(
@@ -123,14 +123,14 @@ class HierarCaps(Evaluator):
         self, model: EvaluableModel, images: EncodedImages, keys: Tensor, radii: Tensor
     ) -> dict[int, list[int]]:
         """Texts that each readable image retrieves, by its position in the data set."""
-        found: dict[int, list[int]] = {}
+        retrieved: dict[int, list[int]] = {}
         parts = zip(images.embeddings.split(_BLOCK), images.indices.split(_BLOCK), strict=True)
         for block, indices in parts:
             scores = model.scores(block.to(keys.device), keys, query_modality="image", key_modality="text")
             check_scores(scores)
             lists = along_radii(scores.cpu(), radii, steps=self.steps)
-            found |= dict(zip(indices.tolist(), lists, strict=True))
-        return found
+            retrieved |= dict(zip(indices.tolist(), lists, strict=True))
+        return retrieved
 
 
 def _entailed(geometry: Geometry, texts: Tensor, chains: list[list[int]]) -> list[float] | None:

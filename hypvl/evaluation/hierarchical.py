@@ -73,14 +73,16 @@ class HierarchicalClassification(Evaluator):
             label: hierarchy.metrics_to(self._graph, self._nodes[label], self._nodes, paths=self._paths)
             for label in sorted(set(labels))
         }
-        judged = [(guess, label) for guess, label in zip(predicted, labels, strict=True) if guess is not None]
+        classified = [
+            (guess, label) for guess, label in zip(predicted, labels, strict=True) if guess is not None
+        ]
         metrics: dict[str, float] = {}
         samples: dict[str, list[float]] = {}
         for name in hierarchy.NAMES:
-            values = [tables[label][name][guess] for guess, label in judged]
+            values = [tables[label][name][guess] for guess, label in classified]
             mean_class = {label: sum(table[name]) / len(self._nodes) for label, table in tables.items()}
             metrics[name] = sum(values) / len(values)
-            metrics[f"{name}_chance"] = sum(mean_class[label] for _, label in judged) / len(judged)
+            metrics[f"{name}_chance"] = sum(mean_class[label] for _, label in classified) / len(classified)
             samples[name] = values
         for name in ("top1_accuracy", "top1_accuracy_chance"):
             metrics[name] = result.metrics[name]

@@ -90,7 +90,7 @@ class HiMo(Evaluator):
         samples: dict[str, list[float]] = {}
         scores: dict[str, list[list[float] | None]] = {}
         for k, lists in grown.items():
-            found = pair_scores(
+            scored = pair_scores(
                 model,
                 images.embeddings,
                 keys,
@@ -98,11 +98,11 @@ class HiMo(Evaluator):
                 query_modality="image",
                 key_modality="text",
             )
-            scores[str(k)] = [row or None for row in found]
-            kept = [row for row in found if row]
-            if kept:
-                samples[f"himo@{k}"] = [correlation(row) for row in kept]
-                samples[f"monotone_share@{k}"] = [100.0 * _grows(row) for row in kept]
+            scores[str(k)] = [row or None for row in scored]
+            complete = [row for row in scored if row]
+            if complete:
+                samples[f"himo@{k}"] = [correlation(row) for row in complete]
+                samples[f"monotone_share@{k}"] = [100.0 * _grows(row) for row in complete]
                 metrics[f"monotone_share@{k}_chance"] = 100.0 / math.factorial(k)
         metrics = {name: sum(values) / len(values) for name, values in samples.items()} | metrics
         return EvaluationResult(

@@ -163,8 +163,8 @@ def check_features(features: Tensor) -> None:
 def few_shot(labels: Sequence[Label], *, shots: int, seed: int) -> list[int]:
     """Positions of ``shots`` items of each class (all where there are fewer), ascending.
 
-    The draw depends on the seed and the number of items alone. With several labels an item, items are taken in the
-    drawn order while one of their classes still lacks some, so that a class may get more.
+    The draw depends on the seed and the number of items alone. With several labels an item, an item is taken, in the
+    drawn order, if one of its classes has too few so far; a class may get more than ``shots``.
 
     Args:
         labels: Class or classes of each item.
@@ -189,8 +189,8 @@ def cut_validation(
 ) -> tuple[list[int], list[int]]:
     """Cut a validation part from a training set, the same share of each class: (train, validation), ascending.
 
-    Of n items of a class, ``round(fraction n)`` are for validation, at least one and never all; a class with one item
-    keeps it for training. An item with several labels counts for its first.
+    ``round(fraction n)`` of the n items of a class go to validation, at least one and never all; a single item stays
+    for training. An item with several labels counts for its first one.
 
     Args:
         positions: Items to divide.
@@ -209,10 +209,10 @@ def cut_validation(
         by_class.setdefault(next(iter(classes_of(labels[position])), -1), []).append(position)
     train: list[int] = []
     validation: list[int] = []
-    for found in by_class.values():
-        cut = min(max(round(fraction * len(found)), 1), len(found) - 1)
-        validation += found[:cut]
-        train += found[cut:]
+    for members in by_class.values():
+        cut = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        validation += members[:cut]
+        train += members[cut:]
     if not validation:
         raise DataError(
             f"training set: its {len(positions)} images in {len(by_class)} classes leave none for validation; "

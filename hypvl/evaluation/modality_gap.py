@@ -171,12 +171,12 @@ def _flat(geometry: Geometry, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return geometry.flatten(x).cpu().double(), geometry.flatten(y).cpu().double()
 
 
-def _percent(found: dict[str, float], prefix: str) -> dict[str, float]:
-    found = found | {
-        "linear_separability": 100.0 * found["linear_separability"],
+def _percent(metrics: dict[str, float], prefix: str) -> dict[str, float]:
+    metrics = metrics | {
+        "linear_separability": 100.0 * metrics["linear_separability"],
         "linear_separability_chance": 50.0,
     }
-    return {f"{prefix}{name}": value for name, value in found.items()}
+    return {f"{prefix}{name}": value for name, value in metrics.items()}
 
 
 def _per_pair(x: Tensor, y: Tensor, prefix: str) -> dict[str, list[float]]:
@@ -195,5 +195,5 @@ def _recalls(model: EvaluableModel, images: Tensor, texts: Tensor) -> dict[str, 
     to_image = search(model, texts, images, k=1, query_modality="text", key_modality="image")[1][:, 0]
     to_text = search(model, images, texts, k=1, query_modality="image", key_modality="text")[1][:, 0]
     return {
-        way: (100.0 * (found == own)).tolist() for way, found in zip(WAYS, (to_image, to_text), strict=True)
+        way: (100.0 * (best == own)).tolist() for way, best in zip(WAYS, (to_image, to_text), strict=True)
     }

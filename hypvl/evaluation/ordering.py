@@ -237,8 +237,8 @@ def interpolate_between(
     values, where = search(model, points, pool, k=k, query_modality=modality, key_modality=pool_modality)
     check_scores(values)
     return [
-        Between(weight, r, tuple(names[i] for i in found), tuple(scores))
-        for weight, r, found, scores in zip(
+        Between(weight, r, tuple(names[i] for i in nearest), tuple(scores))
+        for weight, r, nearest, scores in zip(
             weights.tolist(), radii, where.tolist(), values.tolist(), strict=True
         )
     ]

@@ -114,12 +114,12 @@ class EntailmentPairs(Evaluator):
     def _pairs(self, captions: list[str]) -> list[list[int]]:
         """For each caption the images it is paired with, its own first; none of another one with the same text."""
         generator = torch.Generator().manual_seed(self.seed)
-        found = [[i] for i in range(len(captions))]
+        partners = [[i] for i in range(len(captions))]
         for _ in range(self.negatives):
             for text, image in enumerate(derangement(len(captions), generator=generator).tolist()):
-                if captions[image] != captions[text] and image not in found[text]:
-                    found[text].append(image)
-        return found
+                if captions[image] != captions[text] and image not in partners[text]:
+                    partners[text].append(image)
+        return partners
 
 
 def entailment_scores(geometry: Geometry, general: Tensor, specific: Tensor) -> tuple[Tensor, Tensor] | None:

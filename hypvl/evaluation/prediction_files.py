@@ -42,15 +42,15 @@ class PredictionFiles:
     """Writes one JSON file per seed: ``<folder>/<protocol>/<dataset>_seed<seed>.json``.
 
     Fields: ``model_name``, ``dataset_name``, ``num_trainable_params``, ``num_params``, ``num_visual_params``,
-    ``num_backbone_params`` (the last two: those that images go through up to the stage that is learnt from),
+    ``num_backbone_params`` (the last two: those of the image tower up to the stage that is learnt from),
     ``n_shot`` (0 = zero-shot, -1 = all training images), ``rnd_seeds`` (one), ``predictions`` (seeds x images x
     classes, six decimals). scripts/elevater_submission.py merges the seeds.
 
     Args:
-        folder: Of one model's predictions; None = nothing is written.
-        dataset: The set; those of :data:`LEADERBOARD_NAMES` are written as they are called there.
-        protocol: Folder below, such as ``few_shot_5``.
-        model_name: As it is to appear.
+        folder: For one model's predictions; None = nothing is written.
+        dataset: Name of the set; written as the leader board calls it (:data:`LEADERBOARD_NAMES`).
+        protocol: Subfolder, such as ``few_shot_5``.
+        model_name: Name of the model in the files.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class PredictionFiles:
         total: int,
         backbone: int,
     ) -> Path | None:
-        """Write one seed's; of several processes the first does it.
+        """Write the predictions of one seed; only the main process writes.
 
         Args:
             probabilities: (N, C) in the order of the set.
-            missing: Images without prediction: every class gets the same probability.
-            shots: Images per class learnt from, 0 for none, -1 for all.
+            missing: Images without prediction; they get the same probability for every class.
+            shots: Training images per class, 0 for none, -1 for all.
             seed: Of the draw.
             trainable: Parameters that were trained.
             total: Parameters of the model.
-            backbone: Those that images go through.
+            backbone: Parameters of the image tower.
 
         Returns:
             The file, or None where nothing is written.

@@ -281,11 +281,11 @@ def hierarchy_shares(paths: Sequence[Sequence[str]], levels: Mapping[str, int]) 
         missing = next((text for text in path if text != ROOT_NAME and text not in levels), None)
         if missing is not None:
             raise ValueError(f"levels: {missing!r} has none; give the level of every text of the pool.")
-        found = [levels[text] for text in path if text != ROOT_NAME]
-        several = len(set(found)) >= 2
-        ordered = all(later <= earlier for earlier, later in pairwise(found))
+        on_way = [levels[text] for text in path if text != ROOT_NAME]
+        several = len(set(on_way)) >= 2
+        ordered = all(later <= earlier for earlier, later in pairwise(on_way))
         two, falling, both = two + several, falling + ordered, both + (several and ordered)
-        visited += len(set(found))
+        visited += len(set(on_way))
     share = 100.0 / len(paths)
     return {
         "hierarchy_share": share * both,

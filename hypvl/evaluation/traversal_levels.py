@@ -95,12 +95,12 @@ class TraversalLevels(Evaluator):
             [None if text == ROOT_NAME else text in self._scenes.true_texts[i] for text in path]
             for i, path in zip(images.indices.tolist(), paths, strict=True)
         ]
-        judged = [value for row in true for value in row if value is not None]
+        truths = [value for row in true for value in row if value is not None]
         each = [hierarchy_shares([path], self._scenes.levels) for path in paths]
         return EvaluationResult(
             metrics={
                 **hierarchy_shares(paths, self._scenes.levels),
-                "true_text_share": 100.0 * sum(judged) / max(1, len(judged)),
+                "true_text_share": 100.0 * sum(truths) / max(1, len(truths)),
                 **radii,
             },
             items={

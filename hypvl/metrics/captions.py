@@ -1,6 +1,6 @@
-"""Scores of captions by the cosine of embeddings, with or without reference captions: pure functions, fp64 inside.
+"""Scores of captions by cosines of embeddings, with or without reference captions: pure functions, fp64 inside.
 
-Cosines are the published definition here, whatever a model's own score is.
+These scores are published as cosines, whatever score a model was trained with.
 
 Sources: CLIPScore, Hessel et al. 2021 (arXiv 2104.08718), section 3; PAC-S, Sarto et al. 2023 (arXiv 2303.12112);
 I0T-S, An et al. 2024 (arXiv 2412.14384).
@@ -50,7 +50,7 @@ def reference_cosine(candidate: Tensor, references: Sequence[Tensor]) -> Tensor:
 
     Args:
         candidate: (N, D).
-        references: Of each caption its references, (R_i, D) with R_i >= 1.
+        references: References of each caption, (R_i, D) with R_i >= 1.
 
     Returns:
         (N,) fp64, in [-1, 1]: not clipped at 0.
@@ -72,16 +72,16 @@ def reference_cosine(candidate: Tensor, references: Sequence[Tensor]) -> Tensor:
 def reference_augmented(
     score: Tensor, reference: Tensor, *, negative: Literal["zero", "as_is"] = "zero"
 ) -> Tensor:
-    """RefCLIPScore, RefPAC-S: the harmonic mean ``2 s r / (s + r)`` of a score and the likeness to the references.
+    """RefCLIPScore, RefPAC-S: the harmonic mean ``2 s r / (s + r)`` of a score s and the reference cosine r.
 
     Args:
         score: :func:`caption_score`, (N,).
         reference: :func:`reference_cosine`, (N,).
-        negative: What to do with r < 0: count it as 0, as CLIPScore's paper defines, or go on with it, as its code and
-            I0T's do, which gives values without meaning (s = 1, r = -0.9: -18).
+        negative: r < 0 counts as 0 (``zero``, the definition in CLIPScore's paper), or stays (``as_is``, as in its code
+            and I0T's), which gives meaningless values (s = 1, r = -0.9: -18).
 
     Returns:
-        (N,) fp64; 0 where s = r = 0, which the formula leaves open.
+        (N,) fp64; 0 where s = r = 0, where the formula is undefined.
     """
     if negative not in ("zero", "as_is"):
         raise ValueError(f"negative: got {negative!r}; expected 'zero' or 'as_is'.")
@@ -96,13 +96,13 @@ def standardized(features: Tensor, mean: Tensor | None = None) -> Tensor:
 
     Args:
         features: (N, D).
-        mean: Of normalised features of the same modality, (D,); None = of these.
+        mean: Mean of normalised features of the same modality, (D,); None = the mean of these.
 
     Returns:
         (N, D) fp64 unit rows. I0T-S is :func:`caption_score` of standardised images and captions, weight 2.0.
 
     Raises:
-        ValueError: for a row that is the mean, such as a single one.
+        ValueError: for a row that equals the mean, such as a single row.
     """
     unit = _unit(features, "features")
     return _unit(unit - (unit.mean(0) if mean is None else mean.to(unit)), "features less their mean")

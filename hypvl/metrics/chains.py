@@ -1,4 +1,4 @@
-"""Chains of texts from the most general to the most specific: pure functions of their radii and scores."""
+"""Chains of texts from the most general to the most specific: pure functions of scores and of distances to the root."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def level_tau(radii: Sequence[float]) -> float:
         radii: From the most general text to the most specific, at least 2.
 
     Returns:
-        1 = always farther out, -1 = always nearer, 0 = no order, also where all radii are the same.
+        1 = radii always grow, -1 = always shrink, 0 = no order, also where all radii are equal.
 
     Raises:
         ValueError: for fewer levels, or a radius that is NaN.
@@ -44,10 +44,10 @@ def order_hits(general: Tensor, specific: Tensor) -> list[float]:
 
 
 def along_radii(scores: Tensor, radii: Tensor, *, steps: int = 50) -> list[list[int]]:
-    """What each query retrieves while the candidates are let in from the root outwards.
+    """What each query retrieves within growing radii.
 
-    ``steps`` thresholds are evenly spaced from the least to the greatest radius; at each one the best-scoring
-    candidate whose radius is at most the threshold is taken. Of equal scores the one nearer the root comes first.
+    ``steps`` thresholds are evenly spaced from the smallest to the largest radius; each one retrieves the best-scoring
+    candidate whose radius is at most the threshold, of equal scores the one nearer the root.
 
     Args:
         scores: Queries against candidates, (Q, K), higher = closer.
@@ -66,7 +66,7 @@ def along_radii(scores: Tensor, radii: Tensor, *, steps: int = 50) -> list[list[
             "(K,), K >= 1 and at least 2 thresholds."
         )
     if bool(scores.isnan().any()) or not bool(radii.isfinite().all()):
-        raise ValueError("scores, radii: hold NaN, or infinite radii; expected numbers that have an order.")
+        raise ValueError("scores, radii: hold NaN, or infinite radii; expected finite radii and no NaN.")
     order = radii.sort(stable=True)
     sorted_scores = scores[:, order.indices]
     # Running maximum whose position is the first to reach it: torch.cummax gives the last of equal ones.
@@ -79,6 +79,8 @@ def along_radii(scores: Tensor, radii: Tensor, *, steps: int = 50) -> list[list[
     weights = torch.linspace(0.0, 1.0, steps, dtype=order.values.dtype, device=radii.device)
     thresholds = low + weights * (high - low)
     thresholds[-1] = high
-    allowed = torch.searchsorted(order.values, thresholds, right=True).clamp(min=1)  # how many are let in
+    allowed = torch.searchsorted(order.values, thresholds, right=True).clamp(
+        min=1
+    )  # number of candidates within
     chosen = order.indices[first[:, allowed - 1]]  # (Q, steps)
     return [list(dict.fromkeys(row)) for row in chosen.tolist()]

@@ -1,6 +1,6 @@
 """Metrics of true captions against false ones: pure functions of scores. Shares are in percent.
 
-Ties. A true caption that scores no higher than a false one is a miss, wherever the captions stand in a file.
+Ties: a true caption that scores no higher than a false one is a miss, whatever their order in a file.
 """
 
 import math
@@ -14,7 +14,7 @@ from hypvl.checks import number
 
 #: Scores of the true caption of an image and of its false ones; None = the image could not be read.
 Scored: TypeAlias = tuple[float, Sequence[float]] | None
-#: What a random order gives of :func:`group_hits`, in percent: the two largest of four scores are the right ones.
+#: Chance levels of :func:`group_hits`, in percent, for a random order of the four scores.
 GROUP_CHANCE = {"text": 25.0, "image": 25.0, "group": 100.0 / 6.0}
 
 
@@ -29,7 +29,7 @@ def choice_hits(scored: Sequence[Scored]) -> list[bool]:
 
 
 def choice_chance(foils: Sequence[int]) -> float:
-    """Percent that a random order gets right, the mean of ``1 / (1 + n)``.
+    """Percent of choices that a random order gets right, the mean of ``1 / (1 + n)``.
 
     Args:
         foils: Number n of false captions of each choice, at least 1.
@@ -47,8 +47,8 @@ def auroc(positive: ArrayLike, negative: ArrayLike) -> float:
     This is the area under the ROC curve.
 
     Args:
-        positive: (P,) scores of what is true, P >= 1.
-        negative: (N,) scores of what is false, N >= 1.
+        positive: (P,) scores of true items, P >= 1.
+        negative: (N,) scores of false items, N >= 1.
 
     Raises:
         ValueError: when one is empty or holds NaN.
@@ -64,16 +64,16 @@ def auroc(positive: ArrayLike, negative: ArrayLike) -> float:
 
 
 def detection(scored: Sequence[Scored], *, threshold: float) -> dict[str, float]:
-    """True or false by a threshold: a text is called true when it scores above it.
+    """Classification by a threshold: a text is predicted true when it scores above it.
 
     Args:
-        scored: Of each image; None = unreadable, all of its texts count as called wrongly.
+        scored: Of each image; None = unreadable, all of its texts count as wrong.
         threshold: On the scale of the scores.
 
     Returns:
-        In percent: ``p_c``, true captions called true; ``p_f``, false ones called false; ``min_p``, the smaller;
-        ``acc``, the mean of both; ``precision`` (0 when nothing is called true) and ``f1`` of calling a true
-        caption true.
+        In percent: ``p_c``, true captions predicted true; ``p_f``, false ones predicted false; ``min_p``, the smaller;
+        ``acc``, the mean of both; ``precision`` (0 when nothing is predicted true) and ``f1`` of the predicted true
+        captions.
 
     Raises:
         ValueError: without choices, for a score that is NaN, or a threshold that is not finite.
@@ -84,12 +84,12 @@ def detection(scored: Sequence[Scored], *, threshold: float) -> dict[str, float]
         raise ValueError("scored: got no choices; expected at least one.")
     _check_scored(scored)
     threshold = number("threshold", threshold)
-    found = [one for one in scored if one is not None]
-    p_c = sum(one[0] > threshold for one in found) / len(scored)
+    readable = [one for one in scored if one is not None]
+    p_c = sum(one[0] > threshold for one in readable) / len(scored)
     # Each image counts once, however many false captions it has.
-    p_f = sum(sum(foil <= threshold for foil in one[1]) / len(one[1]) for one in found) / len(scored)
-    called = p_c + 1.0 - p_f
-    precision = p_c / called if called else 0.0
+    p_f = sum(sum(foil <= threshold for foil in one[1]) / len(one[1]) for one in readable) / len(scored)
+    predicted = p_c + 1.0 - p_f
+    precision = p_c / predicted if predicted else 0.0
     shares = {
         "acc": (p_c + p_f) / 2.0,
         "p_c": p_c,
@@ -102,15 +102,15 @@ def detection(scored: Sequence[Scored], *, threshold: float) -> dict[str, float]
 
 
 def group_hits(text: ArrayLike, image: ArrayLike) -> dict[str, bool]:
-    """Two images and two captions, the first of each and the second of each belonging together.
+    """Hits of a group of two images and two captions; the first of each and the second of each belong together.
 
     Args:
         text: (2, 2), ``text[i][c]``: score of caption c for image i, the image being the query.
         image: (2, 2), ``image[c][i]``: score of image i for caption c, the caption being the query.
 
     Returns:
-        ``text``: both images prefer their caption; ``image``: both captions prefer their image; ``group``:
-        both of these. A tie is a miss.
+        ``text``: both images prefer their caption; ``image``: both captions prefer their image; ``group``: both
+        hold. A tie is a miss.
 
     Raises:
         ValueError: for other shapes, or NaN.
@@ -123,22 +123,22 @@ def group_hits(text: ArrayLike, image: ArrayLike) -> dict[str, bool]:
             f"text and image: got shapes {by_image.shape} and {by_caption.shape}; expected (2, 2)."
         )
     if np.isnan(by_image).any() or np.isnan(by_caption).any():
-        raise ValueError("text and image: hold NaN; expected numbers, since nothing is above or below NaN.")
-    found = {
+        raise ValueError("text and image: hold NaN; expected numbers, since NaN compares with nothing.")
+    hits = {
         name: bool((margins(rows) > 0).all()) for name, rows in (("text", by_image), ("image", by_caption))
     }
-    return {**found, "group": all(found.values())}
+    return {**hits, "group": all(hits.values())}
 
 
 def _check_scored(scored: Sequence[Scored]) -> None:
     for place, one in enumerate(scored):
         if one is not None and (math.isnan(one[0]) or any(math.isnan(foil) for foil in one[1])):
             raise ValueError(
-                f"scored[{place}]: holds NaN; expected numbers, since nothing is above or below NaN."
+                f"scored[{place}]: holds NaN; expected numbers, since NaN compares with nothing."
             )
 
 
 def margins(rows: ArrayLike) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
-    """Own score minus the other's, of each query: (2, 2) -> (2,)."""
+    """Score of the own item minus that of the other one, of each query: (2, 2) -> (2,)."""
     square = np.asarray(rows, dtype=np.float64)
     return np.diagonal(square) - np.diagonal(square[:, ::-1])

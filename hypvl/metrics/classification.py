@@ -1,6 +1,6 @@
-"""Metrics of classification beside top-k (see ``ranking.py``): pure functions, in percent.
+"""Classification metrics other than top-k accuracy (``ranking.py``): pure functions, in percent.
 
-Ties. Items of equal score stand on one place: the result does not depend on the order of the items.
+Ties: items of equal score share one place, so the result does not depend on the order of the items.
 """
 
 import math
@@ -17,7 +17,7 @@ def roc_auc(scores: ArrayLike, labels: ArrayLike) -> float:
     """Area under the ROC curve: percent of (positive, negative) pairs in the right order, a tie counting half.
 
     Args:
-        scores: (N,), higher = rather positive; infinities have their place.
+        scores: (N,), higher = more likely positive; infinities are allowed.
         labels: (N,) of 0 and 1, at least one of each.
 
     Raises:
@@ -43,7 +43,7 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
     Formula: per class ``sum over thresholds (R_n - R_(n-1)) P_n``; the mean goes over classes with a positive.
 
     Args:
-        scores: (N,) of one class or (N, C), higher = rather positive.
+        scores: (N,) of one class or (N, C), higher = more likely positive.
         labels: Of the same shape, 0 and 1.
 
     Raises:
@@ -57,7 +57,7 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
 
 
 def average_precision_chance(labels: ArrayLike) -> float:
-    """What :func:`average_precision` is on average over random orders without ties, in percent.
+    """Mean of :func:`average_precision` over random orders without ties, in percent.
 
     Formula: with P positives of N and H_N = 1 + 1/2 + ... + 1/N, ``(H_N + (N - H_N) (P - 1) / (N - 1)) / N``, the
     mean over classes with a positive.
@@ -84,10 +84,10 @@ def average_precision_11_points(scores: ArrayLike, labels: ArrayLike, *, rule: R
     a positive. Recalls are compared with t as fractions of integers.
 
     Args:
-        scores: (N,) of one class or (N, C), higher = rather positive.
+        scores: (N,) of one class or (N, C), higher = more likely positive.
         labels: Of the same shape, 0 and 1.
         rule: ``voc2007``, as above; ``elevater``: the curve starts at recall 0 with precision 1, so that the point
-            t = 0 always counts 1, as the package that ELEVATER scores with does.
+            t = 0 always counts 1, as in the package that ELEVATER uses.
 
     Raises:
         ValueError: for other shapes or labels, NaN, no positive at all, or another rule.
@@ -114,13 +114,13 @@ def vqa_accuracy(
 ) -> float:
     """Accuracy of one answer to a question that several people answered, in percent.
 
-    Formula: ``min(n / 3, 1)``, n how many people gave this answer; ``leave_one_out``: the mean of that over leaving
-    each person out. With 10 people 1, 2, 3 and 4 agreeing ones give 30, 60, 90 and 100.
+    Formula: ``min(n / 3, 1)``, n the number of people who gave this answer; ``leave_one_out``: its mean over leaving
+    one person out at a time. Of 10 people, 1, 2, 3 and 4 agreeing ones give 30, 60, 90 and 100.
 
     Args:
-        prediction: The answer, normalised as the others are.
-        answers: What the people said, at least two.
-        rule: ``leave_one_out`` as the official evaluation, ``simple`` as the formula in the paper.
+        prediction: The answer, normalised in the same way as ``answers``.
+        answers: The people's answers, at least two.
+        rule: ``leave_one_out``, the official evaluation; ``simple``, the formula in the paper.
 
     Raises:
         ValueError: for fewer answers, or another rule.
@@ -139,12 +139,12 @@ def vqa_accuracy(
 
 
 def mean_over_sets(values: Mapping[str, float | None]) -> tuple[float | None, list[str]]:
-    """Plain mean of one number per data set, and the sets that have none.
+    """Mean of one number per data set, and the sets without one.
 
-    A missing one (None or NaN) takes no part, which is not the same as 0.
+    A missing number (None or NaN) is left out of the mean; it does not count as 0.
 
     Returns:
-        The mean, None where all are missing; names of the missing, in order.
+        The mean, None where all are missing; the names of the sets without a number, in order.
     """
     missing = [name for name, value in values.items() if value is None or math.isnan(value)]
     known = [value for name, value in values.items() if name not in missing and value is not None]
@@ -181,7 +181,7 @@ def _columns(scores: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarr
 
 
 def _curves(scores: ArrayLike, labels: ArrayLike) -> list[tuple[np.ndarray, np.ndarray, int]]:
-    """For each class with a positive: hits and items at or above each distinct score, from the top, and positives."""
+    """Per class with a positive: positives and items at or above each distinct score, descending; and all positives."""
     s, y = _columns(scores, labels)
     curves = []
     for column in range(s.shape[1]):

@@ -1,7 +1,7 @@
-"""How well clusters agree with classes, and with themselves: pure functions, most of them scikit-learn's.
+"""Agreement of clusters with classes, and shape of clusters: pure functions, most of them scikit-learn's.
 
-Names of classes and clusters do not matter, and need not be 0, 1, 2 ... . Indices are in [0, 1] or [-1, 1]; ``purity``
-and ``hungarian_accuracy``, which count items, are in percent.
+Classes and clusters are any integers. Indices are in [0, 1] or [-1, 1]; ``purity`` and ``hungarian_accuracy``, which
+count items, are in percent.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ AVERAGES: tuple[Average, ...] = ("arithmetic", "geometric", "max", "min")
 def adjusted_mutual_info(
     truth: Sequence[int], clusters: Sequence[int], *, average: Average = "arithmetic"
 ) -> float:
-    """Mutual information over the mean entropy, both less what is expected of random clusters; 0 = chance, 1 = equal.
+    """Mutual information over the mean entropy, both adjusted for chance; 0 = chance, 1 = equal.
 
     Source: Vinh et al. 2010, "Information theoretic measures for clusterings comparison".
     """
@@ -34,7 +34,7 @@ def adjusted_mutual_info(
 def normalized_mutual_info(
     truth: Sequence[int], clusters: Sequence[int], *, average: Average = "arithmetic"
 ) -> float:
-    """Mutual information over a mean of the two entropies, in [0, 1]; many clusters alone raise it."""
+    """Mutual information over a mean of the two entropies, in [0, 1]; it grows with the number of clusters alone."""
     one_of("average", average, Average)
     from sklearn.metrics import normalized_mutual_info_score
 
@@ -51,7 +51,7 @@ def mutual_info(truth: Sequence[int], clusters: Sequence[int]) -> float:
 
 
 def adjusted_rand(truth: Sequence[int], clusters: Sequence[int]) -> float:
-    """Share of pairs of items treated alike, adjusted for chance; 0 = chance, 1 = equal.
+    """Share of pairs of items that both partitions join or both separate, adjusted for chance; 0 = chance, 1 = equal.
 
     Source: Hubert and Arabie 1985, "Comparing partitions".
     """
@@ -62,7 +62,7 @@ def adjusted_rand(truth: Sequence[int], clusters: Sequence[int]) -> float:
 
 
 def homogeneity_completeness_v(truth: Sequence[int], clusters: Sequence[int]) -> tuple[float, float, float]:
-    """Whether clusters hold one class each, whether classes lie in one cluster each, and their harmonic mean.
+    """Homogeneity (one class a cluster), completeness (one cluster a class), and their harmonic mean.
 
     Source: Rosenberg and Hirschberg 2007, "V-measure".
     """
@@ -74,7 +74,7 @@ def homogeneity_completeness_v(truth: Sequence[int], clusters: Sequence[int]) ->
 
 
 def fowlkes_mallows(truth: Sequence[int], clusters: Sequence[int]) -> float:
-    """Geometric mean of precision and recall over pairs of items, in [0, 1]; 0 without a pair of one kind.
+    """Geometric mean of precision and recall over pairs of items, in [0, 1]; 0 without a pair in one class and cluster.
 
     Source: Fowlkes and Mallows 1983.
     """
@@ -95,15 +95,15 @@ def contingency(truth: Sequence[int], clusters: Sequence[int]) -> np.ndarray:
 
 
 def purity(truth: Sequence[int], clusters: Sequence[int]) -> float:
-    """Percent of items that belong to the commonest class of their cluster; many clusters alone raise it."""
+    """Percent of items in the most frequent class of their cluster; it grows with the number of clusters alone."""
     table = contingency(truth, clusters)
     return 100.0 * float(table.max(0).sum()) / float(table.sum())
 
 
 def matched_hits(truth: Sequence[int], clusters: Sequence[int]) -> list[bool]:
-    """Whether each item is right when clusters stand for classes, one to one, as well as they can.
+    """Whether each item is right under the best one-to-one matching of clusters and classes.
 
-    Of several best matchings one is taken, the same for the same table. A cluster too many stands for no class.
+    Of several best matchings one is taken, always the same one for the same table. Surplus clusters match no class.
 
     Source: Kuhn 1955, "The Hungarian method for the assignment problem".
     """
@@ -123,7 +123,7 @@ def hungarian_accuracy(truth: Sequence[int], clusters: Sequence[int]) -> float:
 
 
 def label_metrics(truth: Sequence[int], clusters: Sequence[int]) -> dict[str, float]:
-    """Every metric of this file that compares clusters with classes, by name.
+    """Every metric that compares clusters with classes, by name.
 
     ``ami_*`` and ``nmi_*`` by kind of average, ``mutual_info_nats``, ``ari``, ``homogeneity``, ``completeness``,
     ``v_measure``, ``fowlkes_mallows``, and in percent ``purity`` and ``hungarian_accuracy``.
@@ -154,7 +154,7 @@ def label_metrics(truth: Sequence[int], clusters: Sequence[int]) -> dict[str, fl
 
 
 def shape_metrics(points: ArrayLike, clusters: Sequence[int]) -> dict[str, float]:
-    """How compact and how far apart clusters are, without any truth; Euclidean.
+    """How compact and how far apart clusters are, without classes; Euclidean.
 
     ``silhouette`` in [-1, 1] and ``calinski_harabasz`` > 0, higher is better; ``davies_bouldin`` >= 0, lower is.
 

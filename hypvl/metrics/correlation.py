@@ -1,4 +1,4 @@
-"""How two lists of numbers go together: pure functions, each a number in [-1, 1], by scipy in fp64."""
+"""Correlation of two lists of numbers: pure functions, each a number in [-1, 1], by SciPy in fp64."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,11 +13,11 @@ def pearson(x: Numbers, y: Numbers) -> float:
     """Linear correlation: covariance over the product of the standard deviations.
 
     Args:
-        x: (N,), N >= 2, finite and not all the same.
+        x: (N,), N >= 2, finite and not constant.
         y: (N,), likewise.
 
     Raises:
-        ValueError: for lists that are not so: their correlation is not defined.
+        ValueError: for other lists, whose correlation is not defined.
     """
     from scipy import stats
 
@@ -35,7 +35,7 @@ def spearman(x: Numbers, y: Numbers) -> float:
 
 
 def kendall_tau(x: Numbers, y: Numbers, *, variant: Literal["b", "c"] = "b") -> float:
-    """Concordant pairs minus discordant ones, over what it could be at most.
+    """Concordant pairs minus discordant ones, over the largest possible difference.
 
     Formula: with P concordant and Q discordant pairs, T_x and T_y pairs tied only in x and only in y,
     ``b``: (P - Q) / sqrt((P + Q + T_x) (P + Q + T_y)); ``c``, Stuart's: 2 (P - Q) / (N^2 (m - 1) / m), m the smaller
@@ -44,7 +44,7 @@ def kendall_tau(x: Numbers, y: Numbers, *, variant: Literal["b", "c"] = "b") -> 
     Args:
         x: As for :func:`pearson`.
         y: As for :func:`pearson`.
-        variant: ``b`` suits lists with equally many values, ``c`` scores against a few grades.
+        variant: ``b`` for lists with equally many distinct values, ``c`` for scores against a few grades.
 
     Raises:
         ValueError: as :func:`pearson`, or for another variant.

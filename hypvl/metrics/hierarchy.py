@@ -1,4 +1,4 @@
-"""How far a wrong prediction is from the truth in an is-a hierarchy: pure functions of a graph.
+"""Distance of a prediction from the truth in an is-a hierarchy: pure functions of a graph.
 
 Source: HyCoCLIP (Pal et al. 2025, arXiv 2410.06912), section 4, after Kosmopoulos et al. 2015.
 """
@@ -6,7 +6,7 @@ Source: HyCoCLIP (Pal et al. 2025, arXiv 2410.06912), section 4, after Kosmopoul
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 
-#: What :func:`metrics_to` gives, in this order.
+#: Names of the metrics of :func:`metrics_to`, in this order.
 NAMES = ("tie", "lca_error", "jaccard", "hierarchical_precision", "hierarchical_recall")
 
 
@@ -17,14 +17,14 @@ class IsA:
         parents: Node -> its parents; every parent is a node itself.
 
     Raises:
-        ValueError: for a parent that is no node, or a circle.
+        ValueError: for a parent that is not a node, or a circle.
     """
 
     def __init__(self, parents: Mapping[str, Sequence[str]]) -> None:
         self.parents = {node: tuple(above) for node, above in parents.items()}
         for node, above in self.parents.items():
             if unknown := [p for p in above if p not in self.parents]:
-                raise ValueError(f"parents: {node!r} has the parent {unknown[0]!r}, which is no node.")
+                raise ValueError(f"parents: {node!r} has the parent {unknown[0]!r}, which is not a node.")
         self._ancestors: dict[str, frozenset[str]] = {}
         self._neighbours: dict[str, set[str]] = {node: set(above) for node, above in self.parents.items()}
         for node, above in self.parents.items():
@@ -54,7 +54,7 @@ class IsA:
                 open_nodes.add(waiting[0])
 
     def ancestors(self, node: str) -> frozenset[str]:
-        """The node and everything above it. Raises KeyError for no node."""
+        """The node and all nodes above it. Raises KeyError for an unknown node."""
         return self._ancestors[node]
 
     def distances(self, node: str) -> dict[str, int]:
@@ -62,7 +62,7 @@ class IsA:
         return _distances(self._neighbours, node)
 
     def paths(self, nodes: Collection[str]) -> "Paths":
-        """What is needed of the graph for shortest paths between these nodes, and no more."""
+        """The part of the graph that shortest paths between these nodes can use."""
         neighbours = {node: set(others) for node, others in self._neighbours.items()}
         wanted = frozenset(nodes)
         dangling = deque(
@@ -93,38 +93,38 @@ class Paths:
 
 
 def _distances(neighbours: Mapping[str, set[str]], node: str) -> dict[str, int]:
-    found = {node: 0}
+    distances = {node: 0}
     queue = deque([node])
     while queue:
         here = queue.popleft()
         for other in neighbours[here]:
-            if other not in found:
-                found[other] = found[here] + 1
+            if other not in distances:
+                distances[other] = distances[here] + 1
                 queue.append(other)
-    return found
+    return distances
 
 
 def metrics_to(
     graph: IsA, truth: str, predicted: Sequence[str], *, paths: Paths | None = None
 ) -> dict[str, list[float]]:
-    """Metrics of several predictions for one truth, in their order.
+    """Metrics of several predictions for one truth, in the order of the predictions.
 
-    With A = ancestors including the node itself: ``lca_error`` |A_p| - |A_p & A_t| + 1 (1 = right or above it on
-    its only path), ``jaccard`` |A_p & A_t| / |A_p or A_t|, ``hierarchical_precision`` |A_p & A_t| / |A_p|,
+    With A = ancestors including the node itself: ``lca_error`` |A_p| - |A_p & A_t| + 1 (1 = the truth or one of
+    its ancestors), ``jaccard`` |A_p & A_t| / |A_p or A_t|, ``hierarchical_precision`` |A_p & A_t| / |A_p|,
     ``hierarchical_recall`` |A_p & A_t| / |A_t|, and ``tie``, the edges of the shortest undirected path.
 
     Args:
         graph: The hierarchy.
         truth: A node.
         predicted: Nodes.
-        paths: ``graph.paths`` of nodes that include all of these, where many truths are asked for in turn.
+        paths: ``graph.paths`` of nodes that include all of these; saves time over many truths.
 
     Raises:
         ValueError: when there is no path to one of them.
     """
     distances = (graph if paths is None else paths).distances(truth)
     above_t = graph.ancestors(truth)
-    found: dict[str, list[float]] = {name: [] for name in NAMES}
+    metrics: dict[str, list[float]] = {name: [] for name in NAMES}
     for node in predicted:
         if node not in distances:
             raise ValueError(f"no path between {node!r} and {truth!r}; connect the hierarchy by a root.")
@@ -138,5 +138,5 @@ def metrics_to(
             common / len(above_t),
         )
         for name, value in zip(NAMES, values, strict=True):
-            found[name].append(value)
-    return found
+            metrics[name].append(value)
+    return metrics

@@ -1,4 +1,4 @@
-"""Votes of the nearest neighbours: a pure function."""
+"""Votes of nearest neighbours: a pure function."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ def neighbour_votes(
         similarity: (Q, k), of each neighbour.
         neighbour_labels: (Q, k) int64, its class.
         num_classes: C.
-        temperature: T > 0. A number added to a row of similarities scales its votes and changes no order.
+        temperature: T > 0. Adding a number to a row of similarities scales its votes and keeps their order.
 
     Returns:
         (Q, C) fp64; 0 for a class without a neighbour.
@@ -39,7 +39,7 @@ def neighbour_votes(
     if not bool(weights.isfinite().all()):
         raise ValueError(
             f"similarity: gives votes that are not finite at temperature {temperature:g}; expected numbers, none far "
-            "above 0 (take the largest of a row from all of it)."
+            "above 0 (subtract the largest of each row)."
         )
     return torch.zeros(len(weights), num_classes, dtype=torch.float64, device=weights.device).scatter_add_(
         1, neighbour_labels, weights

@@ -1,6 +1,6 @@
-"""Metrics of a ranked list whose right items may have grades (passage retrieval, MS MARCO), one query at a time.
+"""Metrics of one ranked list whose right items may have grades (passage retrieval, MS MARCO).
 
-All are pure functions, in percent. Their mean over the queries with a right item is the metric of a data set.
+All are pure functions, in percent. The metric of a data set is their mean over the queries that have a right item.
 
 Source: the definitions of the MS MARCO and BEIR evaluations; Jaervelin and Kekaelaeinen 2002 (nDCG).
 """
@@ -21,7 +21,7 @@ def hit_at(ranked: Sequence[Hashable], right: Collection[Hashable], *, k: int) -
     """100 where one of the first k items is right, else 0 (accuracy@k).
 
     Args:
-        ranked: Items, best first, none twice; places beyond its end are wrong.
+        ranked: Different items, best first; places beyond the end count as wrong.
         right: The right items, at least one.
         k: Cut-off, at least 1.
     """
@@ -49,10 +49,10 @@ def average_precision_at(ranked: Sequence[Hashable], right: Collection[Hashable]
 
     Args: as :func:`hit_at`.
     """
-    found, total = 0, 0.0
+    hits, total = 0, 0.0
     for place, hit in enumerate(_hits(ranked, right, k), start=1):
-        found += hit
-        total += hit * found / place
+        hits += hit
+        total += hit * hits / place
     return 100.0 * total / min(k, len(set(right)))
 
 
@@ -65,10 +65,10 @@ def ndcg_at(
     its grade (``linear``), or ``2^grade - 1`` (``exponential``).
 
     Args:
-        ranked: Items, best first, none twice; places beyond its end have gain 0.
+        ranked: Different items, best first; places beyond the end have gain 0.
         grades: Right items and their grades, > 0, at least one.
         k: Cut-off, at least 1.
-        gain: What a right item counts.
+        gain: Value of a right item.
 
     Raises:
         ValueError: without right items, for a grade that is not positive, or another gain.
@@ -76,7 +76,7 @@ def ndcg_at(
     if gain not in _GAINS:
         raise ValueError(f"gain: got {gain!r}; expected one of {', '.join(_GAINS)}.")
     if wrong := [grade for grade in grades.values() if not grade > 0]:
-        raise ValueError(f"grades: got {wrong[0]}; expected positive ones, of right items only.")
+        raise ValueError(f"grades: got {wrong[0]}; expected positive grades, of right items only.")
     hits = _hits(ranked, grades.keys(), k)
     value = _GAINS[gain]
     gains = [value(grades[item]) if hit else 0.0 for item, hit in zip(ranked, hits, strict=False)]
@@ -92,6 +92,8 @@ def _hits(ranked: Sequence[Hashable], right: Collection[Hashable], k: int) -> li
     if k < 1:
         raise ValueError(f"k: got {k}; expected a cut-off of at least 1.")
     if not right:
-        raise ValueError("right: got no items; leave queries without a right item out.")
+        raise ValueError(
+            "right: got no items; expected at least one; leave out queries without a right item."
+        )
     wanted = frozenset(right)
     return [item in wanted for item in ranked[:k]]

@@ -1,4 +1,4 @@
-"""Metrics of sentence embeddings: similarity over several subsets, and triplets. Pure functions."""
+"""Metrics of sentence embeddings: correlations over several subsets, and triplets. Pure functions."""
 
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
@@ -14,13 +14,13 @@ Distance: TypeAlias = Literal["cosine", "euclidean", "manhattan"]
 
 
 def aggregate_correlations(subsets: Mapping[str, tuple[Numbers, Numbers]]) -> dict[str, float]:
-    """Correlation of scores with the gold ones over several subsets, in three ways.
+    """Correlation of scores with gold scores over several subsets, in three ways.
 
-    ``<kind>_all`` over all pairs put together, which is what STS12 to STS16 are reported by; ``<kind>_mean`` the mean
-    over subsets; ``<kind>_wmean`` that mean weighted with their sizes; for ``spearman`` and ``pearson``.
+    ``<kind>_all`` over all pairs together, as STS12 to STS16 are reported; ``<kind>_mean``, the mean over subsets;
+    ``<kind>_wmean``, the mean weighted by their sizes; for ``spearman`` and ``pearson``.
 
     Args:
-        subsets: Name -> (scores, gold scores), as many of one as of the other.
+        subsets: Name -> (scores, gold scores), of equal length.
 
     Returns:
         Six correlations in [-1, 1].
@@ -35,13 +35,13 @@ def aggregate_correlations(subsets: Mapping[str, tuple[Numbers, Numbers]]) -> di
     scores = [np.asarray(given, dtype=np.float64) for given, _ in subsets.values()]
     gold = [np.asarray(given, dtype=np.float64) for _, given in subsets.values()]
     sizes = np.array([len(part) for part in gold])
-    found: dict[str, float] = {}
+    correlations: dict[str, float] = {}
     for kind, correlate in (("spearman", spearman), ("pearson", pearson)):
         each = [correlate(x, y) for x, y in zip(scores, gold, strict=True)]
-        found[f"{kind}_all"] = correlate(np.concatenate(scores), np.concatenate(gold))
-        found[f"{kind}_mean"] = float(np.mean(each))
-        found[f"{kind}_wmean"] = float(np.average(each, weights=sizes))
-    return found
+        correlations[f"{kind}_all"] = correlate(np.concatenate(scores), np.concatenate(gold))
+        correlations[f"{kind}_mean"] = float(np.mean(each))
+        correlations[f"{kind}_wmean"] = float(np.average(each, weights=sizes))
+    return correlations
 
 
 def triplet_accuracy(
@@ -56,7 +56,7 @@ def triplet_accuracy(
         distance: ``cosine`` (1 - cosine), ``euclidean`` or ``manhattan``.
 
     Raises:
-        ValueError: for other shapes, another distance, or a row whose distance is no number.
+        ValueError: for other shapes, another distance, or a row whose distance is NaN.
     """
     one_of("distance", distance, Distance)
     if not anchor.shape == positive.shape == negative.shape or anchor.ndim != 2 or len(anchor) == 0:

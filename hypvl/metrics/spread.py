@@ -1,4 +1,4 @@
-"""How the rows of one modality spread: pure functions of (N, D) tensors, each a number.
+"""Spread of the rows of one modality: pure functions of (N, D) tensors, each a number.
 
 The distance between modalities and the alignment of pairs are in :mod:`hypvl.diagnostics.gap`.
 """
@@ -12,12 +12,12 @@ _BLOCK = 2048
 
 
 def positive_self_similarity(x: Tensor) -> float:
-    """Mean of the positive cosines between rows, each row with itself included, in [0, 1].
+    """Mean of the positive cosines of all pairs of rows, each row with itself included, in [0, 1].
 
     Args:
         x: (N, D), N >= 1.
 
-    Source: the feature analysis of ITRA; cosines at or below 0 take no part, so that it measures narrow cones only.
+    Source: the feature analysis of ITRA; cosines <= 0 are left out.
     """
     unit = torch.nn.functional.normalize(_checked(x, 1), dim=-1)
     total, count = 0.0, 0
@@ -35,7 +35,7 @@ def mean_deviation(x: Tensor) -> float:
 
 
 def uniformity(x: Tensor, *, t: float = 2.0) -> float:
-    """log of the mean of exp(-t |x_i - x_j|^2) over pairs i < j; the lower, the more evenly spread.
+    """log of the mean of exp(-t |x_i - x_j|^2) over pairs i < j; lower = more evenly spread.
 
     Args:
         x: Unit rows, (N, D), N >= 2.

@@ -83,7 +83,7 @@ def test_a_long_chain_needs_no_deep_stack() -> None:
 
 
 def test_bad_hierarchies_are_named() -> None:
-    with pytest.raises(ValueError, match="'dog' has the parent 'animal', which is no node"):
+    with pytest.raises(ValueError, match="'dog' has the parent 'animal', which is not a node"):
         IsA({"dog": ["animal"]})
     with pytest.raises(ValueError, match="is its own ancestor"):
         IsA({"a": ["b"], "b": ["c"], "c": ["a"]})

@@ -1,4 +1,4 @@
-"""Whether the images of a class lie together: K-Means of image features against the classes."""
+"""Agreement of K-Means clusters of image features with the classes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -42,34 +42,33 @@ _SHUFFLES = 5
 @configurable("evaluate")
 @dataclass
 class KMeansClustering(Evaluator):
-    """K-Means of image features, without labels, and how well the clusters agree with the classes.
+    """K-Means of image features, and the agreement of its clusters with the classes.
 
     Images are resized (shorter side, bicubic) and cropped in the centre. Each seed runs K-Means from several starts
-    (k-means++) and keeps the clustering of least inertia; metrics are means over the seeds, those of each seed are in
-    ``meta["by_seed"]``.
+    (k-means++) and keeps the clustering of least inertia; metrics are means over the seeds, and
+    ``meta["by_seed"]`` has those of each seed.
 
     Metrics: ``ami`` (the main one), ``nmi`` (both with the arithmetic mean) and ``ari``, ``homogeneity``,
     ``completeness``, ``fowlkes_mallows``, in [0, 1] or [-1, 1]; in percent ``purity`` and ``hungarian_accuracy``,
     clusters standing for classes one to one. ``nmi``, ``purity`` and ``hungarian_accuracy`` have ``_chance`` beside
-    them: their mean over shuffles of the clusters among the images; of ``ami`` and ``ari`` it is 0 by their making.
-    An image that cannot be read is in no cluster: left out, and wrong for ``hungarian_accuracy``.
+    them: their mean over shuffles of the clusters among the images; for ``ami`` and ``ari`` it is 0 by definition.
+    An unreadable image is in no cluster: it is left out, and wrong for ``hungarian_accuracy``.
 
     Items, one per image: ``key``, ``label``, ``cluster`` of the first seed, None for an unreadable image.
 
     Args:
         dataset: Labelled images.
         clusters: K; None = as many as there are classes with images.
-        stage: What of the model is clustered. Embeddings are taken to flat coordinates first: unit vectors of a
-            sphere as they are, points of a hyperboloid to the tangent space at its root.
-        rows: ``flat``, as they come, or ``unit``, divided by their length.
+        stage: Stage of the model whose output is clustered. Embeddings are flattened first: unit vectors of a sphere
+            stay, points of a hyperboloid go to the tangent space at its root.
+        rows: ``flat``, unchanged, or ``unit``, divided by their length.
         iterations: Of K-Means, at most.
         restarts: Starts of each seed.
         seeds: One clustering each, at least one.
-        encoding: Batches, workers, precision.
 
     Raises:
         ValueError: for settings that do not fit, more clusters than images, or images with several labels.
-        DataError: for a label that is no class.
+        DataError: for a label that is not a class.
 
     Source: ProtoCLIP (Chen et al. 2022, arXiv 2206.10996), clustering of zero-shot features: K = number of classes,
         100 iterations, 5 starts; ARI and AMI.
@@ -121,34 +120,34 @@ class KMeansClustering(Evaluator):
             )
         with evaluating(model):
             points = self._points(model, encoded.features)
-            found = [
+            clusterings = [
                 best_kmeans(
                     points, self._count, seed=seed, iterations=self.iterations, restarts=self.restarts
                 )
                 for seed in self.seeds
             ]
         truth = [self._labels[i] for i in positions]
-        measured = [self._measure(truth, one) for one in found]
+        measured = [self._measure(truth, one) for one in clusterings]
         names = list(measured[0])
         metrics = {name: sum(one[name] for one in measured) / len(measured) for name in names}
-        hits = [clustering.matched_hits(truth, one.labels.tolist()) for one in found]
+        hits = [clustering.matched_hits(truth, one.labels.tolist()) for one in clusterings]
         accuracy = dict.fromkeys(range(len(self._labels)), 0.0)
         accuracy |= {i: 100.0 * sum(row[n] for row in hits) / len(hits) for n, i in enumerate(positions)}
         metrics["hungarian_accuracy"] = math.fsum(accuracy.values()) / len(accuracy)
-        cluster = dict(zip(positions, found[0].labels.tolist(), strict=True))
+        cluster = dict(zip(positions, clusterings[0].labels.tolist(), strict=True))
         return EvaluationResult(
-            metrics={**metrics, **self._chance(truth, found[0].labels.tolist())},
+            metrics={**metrics, **self._chance(truth, clusterings[0].labels.tolist())},
             items={
                 "key": list(self.dataset.keys),
                 "label": self._labels,
                 "cluster": [cluster.get(i) for i in range(len(self._labels))],
             },
-            meta=self._meta(measured, found),
+            meta=self._meta(measured, clusterings),
             samples={"hungarian_accuracy": [accuracy[i] for i in range(len(self._labels))]},
         )
 
     def _points(self, model: EvaluableModel, features: Tensor) -> Tensor:
-        """What is clustered, (n, D)."""
+        """Rows to cluster, (n, D)."""
         points = model.geometry.flatten(features) if self.stage == "embeddings" else features
         points = normalize(points) if self.rows == "unit" else points
         check_features(points)
@@ -174,7 +173,7 @@ class KMeansClustering(Evaluator):
             for name, metric in metrics.items()
         }
 
-    def _meta(self, measured: list[dict[str, float]], found: list[Clustering]) -> dict[str, Any]:
+    def _meta(self, measured: list[dict[str, float]], clusterings: list[Clustering]) -> dict[str, Any]:
         return {
             "images": len(self._labels),
             "clusters": self._count,
@@ -184,6 +183,6 @@ class KMeansClustering(Evaluator):
             "restarts": self.restarts,
             "by_seed": {
                 str(seed): {**one, "inertia": run.inertia}
-                for seed, one, run in zip(self.seeds, measured, found, strict=True)
+                for seed, one, run in zip(self.seeds, measured, clusterings, strict=True)
             },
         }

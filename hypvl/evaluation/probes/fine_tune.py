@@ -21,7 +21,7 @@ from hypvl.evaluation.probes.fine_tune_batches import FeatureBatches, ImageBatch
 from hypvl.evaluation.probes.supervised import Learnt, Plan, Run, SupervisedEvaluator
 from hypvl.evaluation.probes.sweep import COARSE_GRID, halving_search
 
-#: The published search: of each learning rate, weight decays as :mod:`hypvl.evaluation.probes.sweep` searches them.
+#: Learning rates of the published search; :mod:`hypvl.evaluation.probes.sweep` searches the weight decays of each.
 LEARNING_RATES: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 _NORM_MOMENTUM = 0.1  # torch's
@@ -29,7 +29,7 @@ _NORM_MOMENTUM = 0.1  # torch's
 
 @dataclass(frozen=True)
 class Rates:
-    """What is swept."""
+    """The settings that are searched."""
 
     learning_rate: float
     weight_decay: float
@@ -37,7 +37,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained copy (None where only the head was) and its head."""
+    """A trained copy of the model (None where only the head was trained) and its head."""
 
     encoder: EvaluableModel | None
     head: nn.Sequential
@@ -51,26 +51,25 @@ class FineTune(SupervisedEvaluator):
     The head is a linear layer (weights from N(0, 0.01^2), bias 0) on batch-normalised features without affine
     parameters; the loss is the cross entropy, with several labels an image the binary one of each class. Images are
     resized (shorter side, bicubic) and cropped in the centre, for training as for the test. The learning rate is
-    constant and the last epoch counts. A deep copy is trained; the model stays as it is. It works for any geometry,
-    which is not asked.
+    constant and the last epoch counts. A deep copy is trained; the model stays as it is. Any geometry will do.
 
     ``tuning="fixed"`` trains once with ``learning_rate`` and ``weight_decay`` on training and validation part
     together. ``tuning="swept"`` first trains on the training part, ``sweep_epochs`` each, for every learning rate and
-    the weight decays of a halving search; the pair with the best metric on the validation part wins (of equal ones
-    the lower). A pair whose training diverges is out.
+    the weight decays of a halving search; the pair with the best metric on the validation part wins (the lower of
+    equal ones). A pair whose training diverges is left out.
 
-    The same seed gives the same numbers on the CPU; GPUs may add in another order. Under several processes each does
+    The same seed gives the same numbers on the CPU; a GPU may sum in another order. Each of several processes trains
     the same.
 
     Args:
         train: Images to learn from.
-        test: Images to be measured on.
+        test: Images to measure on.
         validation: Images to choose the rates by; None = cut from ``train``.
         validation_fraction: Share of each class to cut.
         shots: Images of each class to learn from; None = all.
         seeds: Of draws, order and head; one result each.
-        trainable: ``"all"`` that images go through, or the ``"head"`` alone, on features encoded once.
-        tuning: Whether rates are given or searched.
+        trainable: ``"all"``, encoder and head, or the ``"head"`` alone, on features encoded once.
+        tuning: ``"fixed"``, given rates; ``"swept"``, searched ones.
         learning_rate: For ``"fixed"``, and for ``"swept"`` with one shot, which leaves no validation images.
         weight_decay: Likewise.
         learning_rates: For ``"swept"``.
@@ -80,9 +79,8 @@ class FineTune(SupervisedEvaluator):
         sweep_epochs: Of each training of the search.
         batch_size: Images per step, >= 2.
         momentum: Of SGD.
-        metric: What rates are chosen by and what is reported first.
-        stage: What the head stands on.
-        encoding: Batches, workers, precision of encoding; ``amp`` also of training.
+        metric: The main metric, by which the rates are chosen too.
+        stage: Stage of the model that is the input of the head.
         predictions: Where to write class probabilities; None = nowhere.
 
     Source: Li et al. 2022, ELEVATER (arXiv 2204.08790), section 4 and its toolkit's settings.
@@ -119,7 +117,7 @@ class FineTune(SupervisedEvaluator):
 
     @property
     def chooses(self) -> bool:
-        """Fixed rates are not chosen."""
+        """Whether rates are searched."""
         return self.tuning == "swept"
 
     def learn(self, model: EvaluableModel, encoder: CachedEncoder, plans: Sequence[Plan]) -> Learnt:
@@ -242,7 +240,7 @@ class FineTune(SupervisedEvaluator):
         with torch.random.fork_rng(devices=cuda), torch.enable_grad():
             torch.manual_seed(seed)  # dropout
             for inputs, rows in batches.steps(order, device):
-                if len(rows) < 2:  # what is left of a batch of unreadable images has no variance
+                if len(rows) < 2:  # one readable image has no variance
                     continue
                 step += 1
                 norm.momentum = max(_NORM_MOMENTUM, 1 / step)
@@ -266,7 +264,7 @@ class FineTune(SupervisedEvaluator):
     def _predict(
         self, trained: Trained, batches: TrainingBatches, positions: Sequence[int] | None
     ) -> tuple[Tensor, list[int]] | None:
-        """Probabilities and positions of images of the pool (None: of the test); None where they are no numbers."""
+        """Probabilities and positions of images of the pool (None: of the test); None where they are not finite."""
         features, places = batches.frozen(trained.encoder, positions)
         device = next(trained.head.parameters()).device
         with torch.no_grad():
@@ -286,7 +284,7 @@ def _head(width: int, classes: int, generator: torch.Generator) -> tuple[nn.Batc
 def _shuffled_batches(
     positions: Sequence[int], batch_size: int, generator: torch.Generator
 ) -> list[list[int]]:
-    """One epoch; a single image left over joins the batch before it, since one alone has no variance."""
+    """One epoch; a single image left over joins the batch before it, since one image has no variance."""
     if len(positions) < 2:
         raise DataError(
             f"fine-tuning: got {len(positions)} training images; expected two or more, for batch normalisation."

@@ -2,8 +2,8 @@
 
 Memory: the points twice, one block of distances of ``BLOCK`` points to all centroids, and the centroids.
 
-Distances go through products, about the mean of the points: how far they lie from the origin does not matter, as long
-as clusters are not nearer to one another than about 1e-3 (fp32) of the points' largest distance from their mean.
+Distances are computed from inner products about the mean of the points, so that their distance from the origin costs
+no digits. Clusters closer to each other than about 1e-3 (fp32) of the largest distance from the mean are not resolved.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ BLOCK = 4096
 
 @dataclass(frozen=True)
 class Clustering:
-    """What K-Means found.
+    """Result of K-Means.
 
     Attributes:
         centroids: (K, D).
-        labels: (N,) int64, the nearest centroid of each point; of equally near ones the first.
+        labels: (N,) int64, the nearest centroid of each point, the first of equally near ones.
         inertia: Sum of squared distances of the points to their centroids.
-        objectives: The same at the start of each iteration; it never rises.
+        objectives: Inertia at the start of each iteration; it never rises.
     """
 
     centroids: Tensor
@@ -32,15 +32,15 @@ class Clustering:
 
 
 def kmeans(points: Tensor, centroids: Tensor, *, iterations: int = 100) -> Clustering:
-    """Lloyd's algorithm: points to their nearest centroid, centroids to the mean of their points, and again.
+    """Lloyd's algorithm: assign points to the nearest centroid, move centroids to the mean of their points, repeat.
 
-    A centroid without points stays where it is. It ends early when no point moves. Labels and inertia belong to the
-    final centroids.
+    A centroid without points stays. The algorithm ends early when no label changes. Labels and inertia are of the final
+    centroids.
 
     Args:
         points: (N, D), fp32 or fp64, finite, at most 1e18 (fp32) from their mean.
-        centroids: Where to start, (K, D).
-        iterations: At most so many, at least 0.
+        centroids: The start, (K, D).
+        iterations: Limit, at least 0.
 
     Raises:
         ValueError: for other shapes, or points that are not finite.
@@ -81,9 +81,9 @@ def best_kmeans(
     Args:
         points: (N, D).
         clusters: K, 1 ... N.
-        seed: Of the starts; nothing else is random, and the main generator is left alone.
-        iterations: At most, of each start.
-        restarts: How many starts, at least 1.
+        seed: Of the starts; nothing else is random, and the global generator is not used.
+        iterations: Limit for each start.
+        restarts: Number of starts, at least 1.
 
     Raises:
         ValueError: as :func:`kmeans`, for more clusters than points, or no starts.
@@ -91,18 +91,18 @@ def best_kmeans(
     if restarts < 1:
         raise ValueError(f"restarts: got {restarts}; expected at least 1.")
     generator = torch.Generator().manual_seed(seed)
-    found: Clustering | None = None
+    best: Clustering | None = None
     for _ in range(restarts):
         start = drawn_centroids(points, clusters, generator=generator)
         one = kmeans(points, start, iterations=iterations)
-        if found is None or one.inertia < found.inertia:
-            found = one
-    assert found is not None
-    return found
+        if best is None or one.inertia < best.inertia:
+            best = one
+    assert best is not None
+    return best
 
 
 def drawn_centroids(points: Tensor, clusters: int, *, generator: torch.Generator) -> Tensor:
-    """Starts of K-Means: the first point by chance, each next one with probability by its squared distance.
+    """Starts of K-Means: the first point uniformly, each next one in proportion to its squared distance.
 
     Args:
         points: (N, D).
@@ -128,7 +128,7 @@ def drawn_centroids(points: Tensor, clusters: int, *, generator: torch.Generator
         if total > 0:
             position = int(torch.searchsorted(mass, torch.tensor([draw * total]).to(mass), right=True))
             chosen.append(min(position, len(points) - 1))
-        else:  # fewer distinct points than clusters: any point will do
+        else:  # fewer distinct points than clusters: any point serves
             chosen.append(min(int(draw * len(points)), len(points) - 1))
         least = torch.minimum(least, _squares_to(points, lengths, chosen[-1]))
     return given[chosen]
@@ -152,8 +152,8 @@ def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, float]:
 def cluster_means(points: Tensor, labels: Tensor, *, clusters: int) -> tuple[Tensor, Tensor]:
     """Mean of the points of each cluster: (N, D), (N,) int64 -> (K, D), zeros where there are none, and counts (K,).
 
-    Given the features of one modality and the clusters of another this is the prototype back translation of ProtoCLIP
-    (Chen et al. 2022, arXiv 2206.10996): means are not normalised again.
+    With the features of one modality and the clusters of another this is the prototype back translation of ProtoCLIP
+    (Chen et al. 2022, arXiv 2206.10996). Means are not normalised again.
 
     Raises:
         ValueError: for a label outside 0 ... K - 1.
@@ -170,19 +170,19 @@ def cluster_means(points: Tensor, labels: Tensor, *, clusters: int) -> tuple[Ten
 
 
 def _squares_to(points: Tensor, lengths: Tensor, one: int) -> Tensor:
-    """Squared distances to one of the points through a product, (N,) fp64: exact enough to draw by."""
+    """Squared distances to one of the points from inner products, (N,) fp64: accurate enough to draw from."""
     return (lengths + lengths[one] - 2 * points @ points[one]).clamp(min=0).double()
 
 
 def _centred(points: Tensor) -> tuple[Tensor, Tensor]:
-    """Points less their mean, and the mean, (D,)."""
+    """Points minus their mean, and the mean, (D,)."""
     centre = sum(block.double().sum(0) for block in points.split(BLOCK)) / len(points)
     centre = torch.as_tensor(centre).to(points)
     centred = points - centre
     if not bool((4 * centred.square().sum(-1)).isfinite().all()):
         raise ValueError(
-            f"points: lie up to {float(centred.abs().max()):.0e} from their mean; expected numbers whose squares can "
-            f"be told in {points.dtype}, up to {1e18 if points.dtype == torch.float32 else 1e150:.0e}."
+            f"points: lie up to {float(centred.abs().max()):.0e} from their mean; expected numbers whose squares are "
+            f"finite in {points.dtype}, up to {1e18 if points.dtype == torch.float32 else 1e150:.0e}."
         )
     return centred, centre
 

@@ -30,35 +30,34 @@ Similarity: TypeAlias = Literal["cosine", "model"]
 @configurable("evaluate")
 @dataclass
 class KNNClassification(Evaluator):
-    """Accuracy of naming images by a vote of the k most similar training images.
+    """Accuracy of a vote of the k most similar training images.
 
     Images are resized (shorter side, bicubic) and cropped in the centre. Each neighbour votes for its class with
-    weight exp(similarity / T); the class with the most wins, of equal ones the first.
+    weight exp(similarity / T); the class with the largest sum wins, the first of equal ones.
 
     Metrics, in percent, each with ``_chance`` beside it: ``top1_accuracy`` (the main one) and
-    ``mean_per_class_accuracy``. A test image that cannot be read is wrong, a training image is left out; both are
-    counted in ``meta["unreadable"]``.
+    ``mean_per_class_accuracy``. An unreadable test image is wrong, an unreadable training image is left
+    out; ``meta["unreadable"]`` counts both.
 
-    Items, one per test image: ``key``, ``label``, ``predicted``, ``share`` of the votes that it got, in [0, 1];
-    the last two None for an unreadable image.
+    Items, one per test image: ``key``, ``label``, ``predicted``, ``share`` of the votes for it, in [0, 1];
+    the last two are None for an unreadable image.
 
     Args:
         train: Images that vote.
-        test: Images to be named.
+        test: Images to classify.
         validation: More images that vote (data sets come with a validation part cut from their training images).
-        k: How many vote; all where there are fewer.
+        k: Number of neighbours; all images where there are fewer.
         temperature: T > 0, in units of the similarity.
         similarity: ``cosine`` of the rows of any stage, as published; ``model``: the model's own image-image score of
             its embeddings, which is what it ranks by (a Lorentz distance ranks by the inner product).
-        stage: What of the model is compared. None = ``trunk``, before the projection, as published, and ``embeddings``
-            for the model's own score, which takes nothing else.
-        encoding: Batches, workers, precision.
+        stage: Stage of the model whose output is compared. None = ``trunk``, before the projection, as published; the
+            model's own score takes ``embeddings`` only.
         query_chunk: Test images scored at once.
         key_chunk: Training images scored at once.
 
     Raises:
         ValueError: for settings that do not fit, or images with several labels.
-        DataError: when the sets have other classes, or a label is none of them.
+        DataError: when the splits have different classes, or a label is not one of them.
 
     Source: Wu et al. 2018 (arXiv 1805.01978), section 3.4; ITRA (k = 20, T = 0.07).
     """

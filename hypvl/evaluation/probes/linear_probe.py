@@ -25,30 +25,30 @@ class LinearProbe(SupervisedEvaluator):
     """Accuracy of a linear classifier on a model's image features.
 
     Images are resized (shorter side, bicubic), cropped in the centre and encoded once. L2-regularised multinomial
-    logistic regression is fitted on the training part along the costs of the grid, each from where the ones before
-    point to (see ``learning/logistic.py``); the cost with the best metric on the validation part wins, searched on in
-    ``halvings`` halvings of the interval around the best; of equal ones the lowest. The final classifier is fitted
-    with it on both parts, from the chosen one on. With several labels an image each class is a binary problem.
+    logistic regression is fitted on the training part along a path of costs
+    (:class:`~hypvl.evaluation.probes.logistic.LogisticPath`): a grid, then ``halvings`` halvings of the interval around
+    the cost with the best metric on the validation part (the lowest of equal ones). The final classifier is fitted with
+    that cost on both parts. With several labels an image each class is a binary problem.
 
-    ``meta["runs"]`` has the chosen cost of each seed, the validation scores by cost and how the solver ended;
+    ``meta["runs"]`` has, of each seed, the chosen cost, the validation scores by cost and the last state of the solver;
     ``meta["warnings"]`` names costs whose fit did not converge.
 
     Args:
         train: Images to learn from.
-        test: Images to be measured on.
+        test: Images to measure on.
         validation: Images to choose the cost by; None = cut from ``train``.
         validation_fraction: Share of each class to cut.
         shots: Images of each class to learn from; None = all.
         seeds: Of the draws, one result each.
-        costs: Grid of inverse strengths of the penalty; the middle one where one shot leaves nothing to choose by.
+        costs: Grid of inverse strengths of the penalty; the middle one is used where one shot leaves no validation
+            images.
         halvings: How often the interval is halved.
-        metric: What the cost is chosen by and what is reported first.
+        metric: The main metric, by which the cost is chosen too.
         stage: ``"trunk"``, before the projection, as published.
-        normalize: Features as they come; of unit length; or with mean 0 and variance 1 over the training part.
+        normalize: ``none``; ``l2``, unit length; ``standard``, mean 0 and variance 1 over the training part.
         tolerance: Of the solver, see :class:`hypvl.evaluation.probes.logistic.LogisticPath`.
         max_iterations: Of the solver, for each cost.
-        precision: Of the solver; ``"mixed"`` is fp32 as far as that goes, then fp64.
-        encoding: Batches, workers, precision.
+        precision: Of the solver; ``"mixed"`` is fp32 as far as it converges, then fp64.
         predictions: Where to write class probabilities; None = nowhere.
 
     Source: Radford et al. 2021 (arXiv 2103.00020), appendix A.3; Desai et al. 2023 (arXiv 2304.09172).
@@ -69,7 +69,7 @@ class LinearProbe(SupervisedEvaluator):
         self.costs = [float(cost) for cost in self.costs]
 
     def learn(self, model: EvaluableModel, encoder: CachedEncoder, plans: Sequence[Plan]) -> Learnt:
-        """Encode once what any seed needs; search, fit and predict for each."""
+        """Encode the images of all seeds once; search, fit and predict for each seed."""
         positions = sorted({i for plan in plans for i in plan.both})
         train = encode_labelled(encoder, self._images, positions, stage=self.stage, label="training images")
         test = encode_labelled(encoder, self._test_images, stage=self.stage, label="test images")
@@ -93,18 +93,18 @@ class LinearProbe(SupervisedEvaluator):
         if plan.check:
             check, check_labels = train.of(plan.check)
             check = _normalized(check, statistics)
-            found = halving_search(score, self.costs, halvings=self.halvings)
+            chosen = halving_search(score, self.costs, halvings=self.halvings)
         else:
-            found = SweepResult(sorted(self.costs)[len(self.costs) // 2], {})
+            chosen = SweepResult(sorted(self.costs)[len(self.costs) // 2], {})
             warnings.append(
-                f"seed {plan.seed}: there is no image to choose the cost by; it is {found.best:g}, the grid's middle."
+                f"seed {plan.seed}: there is no image to choose the cost by; it is {chosen.best:g}, the grid's middle."
             )
         both, both_labels = train.of(plan.both)
         statistics = _statistics(both, self.normalize)
         last = self._path(_normalized(both, statistics), both_labels)
         for models in fitted:
             last.warm_start(models)
-        final = last.fit([found.best])
+        final = last.fit([chosen.best])
         probabilities = torch.zeros(len(self._test_images), len(self._classes), dtype=torch.float64)
         rows = _normalized(test.features, statistics)
         probabilities[test.positions] = final.probabilities(rows, 0).double()
@@ -112,8 +112,8 @@ class LinearProbe(SupervisedEvaluator):
             probabilities,
             trainable=len(self._classes) * (rows.shape[1] + 1),
             notes={
-                "cost": found.best,
-                "validation_scores": [[cost, value] for cost, value in found.scores.items()],
+                "cost": chosen.best,
+                "validation_scores": [[cost, value] for cost, value in chosen.scores.items()],
                 "solver": {
                     "iterations": final.iterations[0],
                     "gradient_norm": final.gradient_norm[0],

@@ -419,9 +419,9 @@ def _principal_axes(features: Tensor, mean: Tensor) -> Tensor:
     count, dim = features.shape
     if count <= dim:
         _, sizes, axes = torch.linalg.svd(features.double() - mean, full_matrices=False)
-        kept = sizes > sizes.max() * dim * torch.finfo(torch.float64).eps
-        kept[0] = True  # where all rows are equal, one axis along which they are 0
-        return axes[kept].T
+        nonzero = sizes > sizes.max() * dim * torch.finfo(torch.float64).eps
+        nonzero[0] = True  # where all rows are equal, one axis along which they are 0
+        return axes[nonzero].T
     product = mean.new_zeros(dim, dim)
     for rows in features.split(_PREPARE_ROWS):
         wide = rows.double() - mean

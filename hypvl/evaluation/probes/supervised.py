@@ -1,4 +1,4 @@
-"""What evaluations have in common that learn from a training split: whose images, which part, what is reported."""
+"""Base of the evaluators that learn from a training split: splits, few shots, validation, the report."""
 
 import statistics
 from abc import abstractmethod
@@ -30,13 +30,12 @@ from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 
 @dataclass(frozen=True)
 class Plan:
-    """What one seed trains on: positions in the pool.
+    """Images that one seed trains on: positions in the images of the training and validation splits.
 
     Attributes:
-        seed: Which draw.
-        fit: To train on while settings are chosen.
-        check: To choose them by, empty where nothing is chosen or the draw leaves none. The final classifier is
-            trained on both.
+        seed: Of the draw.
+        fit: Images to train on while settings are chosen.
+        check: Images to choose settings by; empty where nothing is chosen or the draw leaves none.
     """
 
     seed: int
@@ -45,19 +44,19 @@ class Plan:
 
     @property
     def both(self) -> list[int]:
-        """What the final classifier is trained on, ascending."""
+        """All of them, ascending: the final classifier is trained on these."""
         return sorted(self.fit + self.check)
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one seed gave.
+    """Result of one seed.
 
     Attributes:
-        probabilities: (N, C) of the test images; rows of unreadable ones mean nothing.
+        probabilities: (N, C) of the test images; rows of unreadable images are not used.
         trainable: Parameters that were trained.
-        notes: Settings chosen and how; JSON-serialisable.
-        warnings: Sentences for who reads the numbers.
+        notes: The chosen settings and how they were chosen; JSON-serialisable.
+        warnings: Sentences for the meta of the result.
     """
 
     probabilities: Tensor
@@ -68,7 +67,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Learnt:
-    """What all seeds gave.
+    """Results of all seeds.
 
     Attributes:
         runs: One per plan.
@@ -85,14 +84,14 @@ class Learnt:
 class SupervisedEvaluator(Evaluator):
     """Trains something on a training split, chooses its settings on a validation split, measures on the test split.
 
-    The test split is looked at once per seed, by the classifier that validation chose. Without shots the validation
-    split is ``validation``, or a share cut from each class of ``train``. With shots both parts come out of the
-    drawn images of ``train``, and ``validation`` is not looked at; one shot leaves nothing to choose by, and the
-    settings that the evaluation names for that are taken.
+    Each seed predicts the test split once, by the classifier that validation chose. Without shots the validation split
+    is ``validation``, or a share cut from each class of ``train``. With shots, training and validation images are both
+    drawn from ``train``, and ``validation`` is not used; one shot leaves no validation images, and the subclass says
+    which settings are used then.
 
-    Metrics, in percent: those of ``class_metrics.measure``, chance levels beside them; with
-    several seeds their means, and ``seed_std``, the standard deviation (of a sample) of the main metric. A test image
-    that cannot be read counts as wrong; a training image that cannot be read is left out. Both are counted.
+    Metrics, in percent: those of :func:`hypvl.evaluation.class_metrics.measure` with their chance levels; with several
+    seeds the means over the seeds, and ``seed_std``, the sample standard deviation of the main metric. An unreadable
+    test image counts as wrong; an unreadable training image is left out. The meta counts both.
 
     Items, one per test image: ``key``, ``label``, and ``predicted`` (with several seeds ``predicted_seed_<seed>``).
 
@@ -103,10 +102,9 @@ class SupervisedEvaluator(Evaluator):
         validation_fraction: Share of each class to cut, in (0, 1).
         shots: Images of each class to learn from; None = all.
         seeds: Of the draws and of training; one result each.
-        metric: What settings are chosen by and what is reported first; None = ``mean_per_class``, for several
-            labels an image ``map_11_points``.
-        stage: What of the model is learnt from.
-        encoding: Batches, workers, precision.
+        metric: The main metric, by which settings are chosen too; None = ``mean_per_class``, for several labels an
+            image ``map_11_points``.
+        stage: Stage of the model whose output is learnt from.
         predictions: Where to write class probabilities; None = nowhere.
 
     Raises:
@@ -156,7 +154,7 @@ class SupervisedEvaluator(Evaluator):
 
     @property
     def chooses(self) -> bool:
-        """Whether settings are chosen, which needs validation images."""
+        """Whether settings are chosen, so that validation images are needed."""
         return True
 
     @abstractmethod
@@ -168,11 +166,11 @@ class SupervisedEvaluator(Evaluator):
         plans = [self._plan(seed) for seed in self.seeds]
         learnt = self.learn(model, encoder, plans)
         missing, runs = [position for position, _ in learnt.bad], learnt.runs
-        found = [measure(run.probabilities, self._test_images.labels, missing=missing) for run in runs]
-        if self.main_metric not in found[0].metrics:
+        measured = [measure(run.probabilities, self._test_images.labels, missing=missing) for run in runs]
+        if self.main_metric not in measured[0].metrics:
             raise ValueError(
-                f"metric: {self.main_metric} cannot be had from these labels; expected one of "
-                f"{', '.join(found[0].metrics)}."
+                f"metric: {self.main_metric} is not defined for these labels; expected one of "
+                f"{', '.join(measured[0].metrics)}."
             )
         if self.predictions is not None:
             total, backbone = count_parameters(model, stage=self.stage)
@@ -186,7 +184,7 @@ class SupervisedEvaluator(Evaluator):
                     total=total,
                     backbone=backbone,
                 )
-        return self._result(plans, learnt, found)
+        return self._result(plans, learnt, measured)
 
     def validation_score(self, probabilities: Tensor, labels: Sequence[Label]) -> float:
         """The main metric of predictions for validation images."""
@@ -199,7 +197,7 @@ class SupervisedEvaluator(Evaluator):
         return metrics[self.main_metric]
 
     def targets(self, labels: Sequence[Label]) -> Tensor:
-        """As :func:`hypvl.evaluation.labelled_images.as_targets`."""
+        """Targets of these labels, see :func:`hypvl.evaluation.labelled_images.as_targets`."""
         return as_targets(labels, num_classes=len(self._classes), multi_label=self._multi_label)
 
     def _plan(self, seed: int) -> Plan:
@@ -215,19 +213,21 @@ class SupervisedEvaluator(Evaluator):
         )
 
     def _can_validate(self, positions: Sequence[int]) -> bool:
-        """Whether some class has two of these images, one to learn from and one to validate on."""
+        """Whether some class has two of these images: one to train on, one to validate on."""
         first = [next(iter(classes_of(self._images.labels[i])), -1) for i in positions]
         return len(set(first)) < len(first)
 
-    def _result(self, plans: Sequence[Plan], learnt: Learnt, found: Sequence[Measured]) -> EvaluationResult:
+    def _result(
+        self, plans: Sequence[Plan], learnt: Learnt, measured: Sequence[Measured]
+    ) -> EvaluationResult:
         runs = learnt.runs
         metrics: dict[str, float] = {}
-        for name in found[0].metrics:
-            metrics[name] = statistics.fmean(one.metrics[name] for one in found)
-            if name in found[0].chance:
-                metrics[f"{name}_chance"] = found[0].chance[name]
+        for name in measured[0].metrics:
+            metrics[name] = statistics.fmean(one.metrics[name] for one in measured)
+            if name in measured[0].chance:
+                metrics[f"{name}_chance"] = measured[0].chance[name]
         if len(runs) > 1:
-            metrics["seed_std"] = statistics.stdev(one.metrics[self.main_metric] for one in found)
+            metrics["seed_std"] = statistics.stdev(one.metrics[self.main_metric] for one in measured)
         items: dict[str, list[Any]] = {
             "key": list(self._test_images.keys),
             "label": [
@@ -235,13 +235,14 @@ class SupervisedEvaluator(Evaluator):
                 for label in self._test_images.labels
             ],
         }
-        for plan, one in zip(plans, found, strict=True):
+        for plan, one in zip(plans, measured, strict=True):
             items["predicted" if len(runs) == 1 else f"predicted_seed_{plan.seed}"] = list(one.predicted)
         samples = {
             name: [
-                statistics.fmean(values) for values in zip(*(one.samples[name] for one in found), strict=True)
+                statistics.fmean(values)
+                for values in zip(*(one.samples[name] for one in measured), strict=True)
             ]
-            for name in found[0].samples
+            for name in measured[0].samples
         }
         per_seed = [
             {
@@ -251,13 +252,13 @@ class SupervisedEvaluator(Evaluator):
                 "validation_images": len(plan.check),
                 **run.notes,
             }
-            for plan, run, one in zip(plans, runs, found, strict=True)
+            for plan, run, one in zip(plans, runs, measured, strict=True)
         ]
         return EvaluationResult(
             metrics=metrics,
             items=items,
             samples=samples,
-            strata=dict(found[0].strata),
+            strata=dict(measured[0].strata),
             meta={
                 "images": len(self._test_images),
                 "classes": self._classes,
@@ -269,6 +270,5 @@ class SupervisedEvaluator(Evaluator):
                 "trainable_parameters": runs[0].trainable,
                 "runs": per_seed,
                 "warnings": [text for run in runs for text in run.warnings],
-                "main_metric": self.main_metric,
             },
         )

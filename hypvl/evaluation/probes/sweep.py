@@ -1,4 +1,4 @@
-"""The published search for a setting on a logarithmic scale: a coarse grid, then halvings around the best."""
+"""The published search of a setting on a logarithmic scale: a coarse grid, then halvings around the best value."""
 
 import itertools
 import math
@@ -11,10 +11,10 @@ COARSE_GRID: tuple[float, ...] = (1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e4, 1e6)
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
-        best: The value with the highest score; of equal ones the lowest.
+        best: The value with the highest score, the lowest of equal ones.
         scores: Value -> score, ascending by value.
     """
 
@@ -31,9 +31,9 @@ def halving_search(
     and the two values one step from the best so far are scored, unless they lie outside of the grid's range.
 
     Args:
-        score: Scores of some values, higher is better; called with a whole round at once.
-        grid: Values > 0 without repetition; evenly spaced in the logarithm where there are halvings.
-        halvings: How often; 0 = the grid alone.
+        score: Values -> scores, higher is better; called once per round.
+        grid: Different values > 0; evenly spaced in the logarithm where there are halvings.
+        halvings: Number of halvings; 0 = the grid alone.
 
     Raises:
         ValueError: for a grid that does not fit.
