@@ -1,4 +1,4 @@
-"""Readers of captions to be judged: Flickr8k with the ratings of people, and anybody's captions of images."""
+"""Readers of captions to be scored: Flickr8k with the ratings of people, and your own captions of images."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,16 @@ _CAPTIONS = "Flickr8k.token.txt"
 
 @dataclass(frozen=True)
 class JudgedCaptions:
-    """Captions of images, one a row, with references and perhaps ratings.
+    """Captions of images with references and, for some sets, ratings; one caption a row.
 
     Attributes:
         images: The images.
         keys: A name for each image.
-        image: Of each row the position of its image.
-        captions: Of each row the caption to judge.
-        references: Of each row what people wrote of the image, at least one; None = there are none.
-        ratings: Of each row what people think of the caption, higher = better; None = nobody was asked.
-        notes: What is worth knowing: the file, rows left out.
+        image: Position of the image of each row.
+        captions: The caption of each row, which is to be scored.
+        references: What people wrote about the image of each row, at least one text; None = there are none.
+        ratings: The rating of the caption of each row, higher = better; None = there are none.
+        notes: The name of the file, and how many rows were left out.
     """
 
     images: ImageSource
@@ -60,17 +60,17 @@ def flickr8k(root: str | Path, *, ratings: Ratings) -> JudgedCaptions:
       (image, caption id, share of yes, yes, no), with ``Flickr8k.token.txt`` (caption id, caption), tabs between.
 
     Images lie in ``root/images`` or ``root/Flicker8k_Dataset``. One row per judgement: three for each caption of
-    the experts (1 … 4), one for the crowd (the share of yes, 0 … 1). White space becomes single blanks. Ratings that
+    the experts (1 … 4), one for the crowd (the share of yes, 0 … 1). White space becomes single spaces. Ratings that
     are NaN are left out. A caption that is a reference of its image is left out of the experts' rows, and out of
     the references in the crowd's.
 
     Args:
         root: The folder.
-        ratings: Whose.
+        ratings: Whose ratings.
 
     Raises:
         MissingDataError: when files are not there.
-        DataError: when they are something else.
+        DataError: when they have another layout.
 
     Source: Hodosh et al. 2013; rules as CLIPScore (arXiv 2104.08718) and PAC-S (arXiv 2303.12112).
     """
@@ -185,7 +185,7 @@ def captions_of(
 
     Raises:
         MissingDataError: when a file or the folder is not there.
-        DataError: when they are something else, or two images have one name.
+        DataError: when they have another layout, or two images have the same name.
     """
     path, folder = Path(candidates), Path(images)
     content = read_json(path)

@@ -64,13 +64,13 @@ def read_json(path: Path) -> Any:
 
 
 def class_folders(root: Path) -> list[str]:
-    """Names of the folders in ``root``, sorted; without hidden ones and those that a Mac's archives leave behind."""
+    """Names of the folders in ``root``, sorted; without hidden ones and those of archives made on a Mac."""
     return sorted(path.name for path in root.iterdir() if path.is_dir() and not _left_behind(path.name))
 
 
 def images_below(folder: Path) -> list[Path]:
     """Image files anywhere below a folder, in sorted order; links are followed, what is hidden is left out."""
-    found: list[Path] = []
+    images: list[Path] = []
     seen: set[str] = set()
     for where, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(where)
@@ -79,16 +79,16 @@ def images_below(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not _left_behind(name))
-        found += [
+        images += [
             Path(where, name)
             for name in files
             if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and not _left_behind(name)
         ]
-    return sorted(found)
+    return sorted(images)
 
 
 def _left_behind(name: str) -> bool:
-    """Whether a system or an editor made it: ``.ipynb_checkpoints``, ``._1.png``, ``__MACOSX``."""
+    """Whether an operating system or an editor made it: ``.ipynb_checkpoints``, ``._1.png``, ``__MACOSX``."""
     return name.startswith(".") or name == "__MACOSX"
 
 
@@ -99,10 +99,10 @@ def open_table(
     quoting: Quoting = "minimal",
     max_field_lines: int = MAX_FIELD_LINES,
 ) -> TableText:
-    """A table that is there.
+    """Open a table.
 
     Raises:
-        MissingDataError: when it is not.
+        MissingDataError: when it is not there.
     """
     if not path.exists():
         raise MissingDataError(f"{path}: is not there; see docs/evaluation.md for the layout of the set.")
@@ -110,7 +110,7 @@ def open_table(
 
 
 def image_place(source: Path, root: str | Path | None, name: str) -> Path:
-    """Where an image is that a file names.
+    """The path of an image that a file names.
 
     Args:
         source: The file.
@@ -162,7 +162,7 @@ def read_entries(path: Path, kind: Literal["list", "object"]) -> list[tuple[str,
 
     Raises:
         MissingDataError: when the file is not there.
-        DataError: when it is something else, or has no entries.
+        DataError: when it has another layout, or no entries.
     """
     one_of("kind", kind, Literal["list", "object"])
     content = read_json(path)

@@ -36,10 +36,10 @@ def read_image(path: Path) -> Tensor:
 
 
 class ImagesByStem:
-    """The images of a folder, found by their names without extension.
+    """The images of a folder by their names without extension.
 
     Args:
-        folder: It is not searched below.
+        folder: The folder; folders in it are not searched.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -165,7 +165,7 @@ class Images:
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Tensor:
-        """uint8 (3, h, w); raises DataError naming the image, also when nothing of it is in its box."""
+        """uint8 (3, h, w); raises DataError naming the image, also when it has no pixels in its box."""
         image = self._source[self._indices[index]]
         box = None if self._boxes is None else self._boxes[index]
         if box is None:
@@ -175,7 +175,7 @@ class Images:
             ids: Sequence[str] | None = getattr(self._source, "ids", None)
             name = f"image {index}" if ids is None else ids[self._indices[index]]
             raise DataError(
-                f"{name}: nothing of it is in its box (x, y, w, h) = {box.xywh}; the image is "
+                f"{name}: has no pixels in its box (x, y, w, h) = {box.xywh}; the image is "
                 f"{image.shape[2]} x {image.shape[1]} pixels."
             )
         return part
@@ -292,7 +292,7 @@ class _Files:
 
 
 class TarMembers:
-    """Samples of some TARs in order, each a key and members by extension, read at their place.
+    """The samples of TARs in their order: each has a key and members by extension, which are read from their place.
 
     Args:
         paths: The TARs: files, or http(s) addresses (read by range requests, downloaded once into the user's
@@ -357,7 +357,7 @@ class TarMembers:
             raise DataError(f"{self.key(i)}: cannot be read ({error}).") from error
         if extension in contents:
             return contents[extension]
-        raise DataError(f"{self.key(i)}: has no .{extension} member; found {', '.join(self.extensions(i))}.")
+        raise DataError(f"{self.key(i)}: has no .{extension} member; it has {', '.join(self.extensions(i))}.")
 
     @property
     def ids(self) -> list[str]:
@@ -368,7 +368,7 @@ class TarMembers:
         """The image of sample i, uint8 (3, h, w); raises DataError naming the sample."""
         extension = next((e for e in self.extensions(i) if e in IMAGE_EXTENSIONS), None)
         if extension is None:
-            raise DataError(f"{self.key(i)}: has no image; found {', '.join(self.extensions(i))}.")
+            raise DataError(f"{self.key(i)}: has no image; it has {', '.join(self.extensions(i))}.")
         try:
             return decode_image(self.read(i, extension))
         except ImageError as error:

@@ -12,9 +12,9 @@ from hypvl.errors import DataError
 class ImageSource(Protocol):
     """Images by position, read when asked for.
 
-    One whose images are as their files show them may also have ``ids``, a sequence that says where each is:
-    ``<path>``, or ``<path>::<what in it>``. With a store of embeddings these images need not be read again
-    (:mod:`hypvl.embedding.store`). A classification set may have the same.
+    A source may also have ``ids``: where each image is, ``<path>`` or ``<path>::<part of it>``. A store of embeddings
+    (:mod:`hypvl.embedding.store`) then knows the images without reading them again, so that an image must be as its
+    file shows it. A classification set may have ``ids`` too.
     """
 
     def __len__(self) -> int: ...
@@ -70,12 +70,12 @@ class RetrievalSet(Protocol):
 
 
 def check_set(value: Any, protocol: type, *, name: str = "dataset") -> None:
-    """Refuse a data set that does not have what an evaluator will ask for, before it asks.
+    """Refuse a data set that lacks what an evaluator needs, before the evaluation starts.
 
     Args:
-        value: What came.
+        value: The data set.
         protocol: One of this module's protocols of data sets, or another one.
-        name: Of the argument, for the message.
+        name: Name of the argument, for the message.
 
     Raises:
         DataError: listing what is missing, or what does not fit together.
@@ -101,6 +101,6 @@ def check_set(value: Any, protocol: type, *, name: str = "dataset") -> None:
 
 def _check_counts(value: object, name: str, count: int, what: str, parts: Sequence[str]) -> None:
     for part in parts:
-        found = len(getattr(value, part))
-        if found != count:
-            raise DataError(f"{name}: has {found} {part} for {count} {what}; expected one each.")
+        length = len(getattr(value, part))
+        if length != count:
+            raise DataError(f"{name}: has {length} {part} for {count} {what}; expected one each.")

@@ -1,4 +1,4 @@
-"""The texts an image traversal chooses from: captions, nouns and adjectives, read from a JSON file."""
+"""The texts that an image traversal chooses from: captions, nouns and adjectives of a JSON file or a table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from hypvl.io.files import read_regular
 from hypvl.io.json_text import parse_json
 from hypvl.io.table_text import CAPTION_COLUMNS, TABLE_SUFFIXES, Quoting, TableText
 
-#: How single words become texts that the model knows how to read; captions stand as they are.
+#: Prompts for single words; captions are used as they are.
 DEFAULT_PROMPTS = {"captions": "{}", "nouns": "a photo of a {}.", "adjectives": "this photo is {}."}
 _SHAPE = (
     'expected a list of texts, or {"captions": [...], "nouns": [...], "adjectives": [...]} with, if wanted, '
     '"prompts": {"nouns": "a photo of a {}."}'
 )
 _LARGEST_FILE = 1 << 30  # bytes
-# Vowels at the start that are not heard as one, and the other way round.
+# Words that begin with a vowel and sound as if with a consonant, and the reverse.
 _HEARD_AS_CONSONANT = ("uni", "use", "eu", "one")
 _HEARD_AS_VOWEL = ("hour", "honest", "heir")
 
@@ -31,8 +31,8 @@ class PoolText:
     """One entry of a pool.
 
     Attributes:
-        text: As it stands in the file and is shown.
-        prompt: What the model reads.
+        text: The text as it is in the file, which is shown.
+        prompt: The text that the model encodes.
     """
 
     text: str
@@ -62,7 +62,7 @@ def load_text_pool(
         Captions, nouns, adjectives, in the order of the file; of equal prompts the first.
 
     Raises:
-        DataError: when the file is missing, no JSON, built differently or without a single text.
+        DataError: when the file is missing, is not JSON, has another layout or no text.
     """
     one_of("quoting", quoting, Quoting)
     file: Traversable = everyday_pool() if path is None else Path(path)
@@ -108,9 +108,9 @@ def _read(file: Traversable) -> Any:
 
 
 def _captions(table: TableText, *, caption_column: str | None) -> list[str]:
-    """The captions of a table's rows, those of lists too."""
+    """The captions of all rows of a table; a row may have a list of them."""
     column = table.column(caption_column, CAPTION_COLUMNS, option="caption_column")
-    found: list[str] = []
+    captions: list[str] = []
     for place, fields in table.usable_rows():
         value = fields.get(column)
         texts: list[Any] = value if isinstance(value, list) else [value]
@@ -118,8 +118,8 @@ def _captions(table: TableText, *, caption_column: str | None) -> list[str]:
             raise DataError(
                 f"{table.path}, {place}: its {column} is {value!r:.60}; expected a text, or some."
             )
-        found += [text for text in texts if not is_blank(text)]
-    return found
+        captions += [text for text in texts if not is_blank(text)]
+    return captions
 
 
 def everyday_pool() -> Traversable:

@@ -16,11 +16,11 @@ from hypvl.io.table_text import TABLE_SUFFIXES, Quoting
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts and what they are called.
+    """Texts with their ids.
 
     Attributes:
         texts: At least one.
-        ids: One for each.
+        ids: One for each text.
     """
 
     texts: Sequence[str]
@@ -34,7 +34,7 @@ def image_paths(folder: str | Path) -> list[Path]:
     """The image files anywhere below a folder, in sorted order.
 
     Raises:
-        MissingDataError: when there is no such folder, or it holds none.
+        MissingDataError: when the folder is not there, or holds no images.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -62,7 +62,7 @@ def text_file(
     Args:
         path: The file, UTF-8.
         text_key: Key, or column, of the text; not used for ``.txt``.
-        id_key: Key of what it is called; None = ``<file name>:<line>``.
+        id_key: Key of the id; None = ``<file name>:<line>``.
         separator: Between columns of a table, see :class:`hypvl.io.table_text.TableText`.
         quoting: How a table is quoted.
 

@@ -48,7 +48,7 @@ def test_of_the_crowd_a_caption_is_no_reference_of_itself(form: type, tmp_path: 
     assert data.references[2] == ("The green grass .",) and len(data.references[3]) == 2
 
 
-def test_both_forms_say_the_same(tmp_path: Path) -> None:
+def test_both_layouts_give_the_same_captions(tmp_path: Path) -> None:
     for ratings in ("expert", "crowdflower"):
         one, other = (flickr8k(f(tmp_path / f.__name__), ratings=ratings) for f in (json_form, text_form))  # type: ignore[arg-type]
         assert (one.captions, one.references, one.ratings, one.image) == (
@@ -68,7 +68,7 @@ def test_ratings_that_are_nan_are_left_out(tmp_path: Path) -> None:
     assert data.ratings == [0.0, 1.0, 0.25, 0.0, 0.75] and data.notes["ratings_that_are_nan"] == 1
 
 
-def test_a_image_needs_another_reference(tmp_path: Path) -> None:
+def test_an_image_needs_another_reference(tmp_path: Path) -> None:
     path = json_form(tmp_path) / "crowdflower_flickr8k.json"
     content = json.loads(path.read_text())
     content["106490881"]["ground_truth"] = ["A  green meadow ."] * 2
@@ -77,7 +77,7 @@ def test_a_image_needs_another_reference(tmp_path: Path) -> None:
         flickr8k(path.parent, ratings="crowdflower")
 
 
-def test_what_is_missing(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"neither flickr8k\.json .* nor ExpertAnnotations\.txt with"):
         flickr8k(tmp_path, ratings="expert")
     folder = json_form(tmp_path)
@@ -108,7 +108,9 @@ def test_what_is_missing(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_files_that_are_something_else(name: str, content: object, message: str, tmp_path: Path) -> None:
+def test_files_of_another_layout_are_refused(
+    name: str, content: object, message: str, tmp_path: Path
+) -> None:
     folder = json_form(tmp_path) if name.endswith("json") else text_form(tmp_path)
     write(folder / name, content)
     with pytest.raises(DataError, match=message):

@@ -109,7 +109,7 @@ def test_lines_of_texts_are_called_by_their_number(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_files_that_are_something_else(tmp_path: Path, name: str, content: str, message: str) -> None:
+def test_files_of_another_layout_are_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
         text_file(tmp_path / name)

@@ -34,7 +34,7 @@ SHADES = {"red": (255, 0, 0), "blue": (0, 0, 255)}
 
 
 class Own:
-    """A classification set that is no class of hypvl's, with nothing but what docs/extending/add_a_dataset.md lists."""
+    """A classification set of a class that hypvl does not have, with what docs/extending/add_a_dataset.md lists."""
 
     classes = ("red", "blue")
     prompts = None

@@ -85,11 +85,11 @@ class SetEntry:
     files: tuple[str, ...]
     homepage: str
     parts: Mapping[str, Part]
-    validation: float | None
-    per_class: int | None
     downloads: tuple[FileSource, ...]
-    webdataset: str | None
-    note: str | None
+    validation: float | None = None
+    per_class: int | None = None
+    webdataset: str | None = None
+    note: str | None = None
 
     @property
     def can_download(self) -> bool:
@@ -158,23 +158,12 @@ def _content(file: str) -> Any:
 
 
 def _entry(name: str, fields: Mapping[str, Any]) -> SetEntry:
-    return SetEntry(
-        name=name,
-        core=fields["core"],
-        reader=fields["reader"],
-        folder=fields["folder"],
-        published=fields["published"],
-        sizes=fields["sizes"],
-        classes=fields["classes"],
-        files=tuple(fields["files"]),
-        homepage=fields["homepage"],
-        parts={split: Part(*part) for split, part in fields.get("parts", {}).items()},
-        validation=fields.get("validation"),
-        per_class=fields.get("per_class"),
-        downloads=tuple(
-            FileSource(**{**source, "splits": tuple(source.get("splits", ()))})
-            for source in fields["downloads"]
-        ),
-        webdataset=fields.get("webdataset"),
-        note=fields.get("note"),
-    )
+    downloads = [
+        FileSource(**{**source, "splits": tuple(source.get("splits", ()))}) for source in fields["downloads"]
+    ]
+    typed = {
+        "files": tuple(fields["files"]),
+        "parts": {split: Part(*part) for split, part in fields.get("parts", {}).items()},
+        "downloads": tuple(downloads),
+    }
+    return SetEntry(name=name, **{**fields, **typed})

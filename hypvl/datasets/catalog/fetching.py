@@ -26,16 +26,16 @@ _LARGEST_TEXT = 1 << 24  # bytes of a list of names
 def fetch(
     entry: SetEntry, root: Path, splits: Sequence[str], *, reason: MissingDataError | None = None
 ) -> None:
-    """Bring what some published splits of a set need into ``root``.
+    """Download what some published splits of a set need into ``root``.
 
     Archives lie in ``root/.downloads`` until they are unpacked. An interrupted download continues. Call it inside
-    :func:`one_fetch`, after looking again whether another process has brought the set meanwhile.
+    :func:`one_fetch`, after checking again whether another process has downloaded the set meanwhile.
 
     Args:
         entry: The set.
         root: Folder of the sets.
         splits: Published splits (of the WebDataset layout: those asked for).
-        reason: What was missing, for the message.
+        reason: The error that says what was missing, for the message.
 
     Raises:
         MissingDataError: when it cannot be fetched, with the files to put there by hand.
@@ -65,7 +65,7 @@ def can_write(root: Path) -> bool:
 
 
 def one_fetch(entry: SetEntry, root: Path) -> AbstractContextManager[None]:
-    """Lets one process at a time fetch a set."""
+    """A lock that lets one process at a time download a set."""
     return only_one(root / ".downloads" / entry.name)
 
 
@@ -91,7 +91,7 @@ def _fetch_file(source: FileSource, root: Path) -> None:
 
 
 def fetch_webdataset(address: str, folder: Path, splits: Sequence[str]) -> None:
-    """Bring a set in the WebDataset layout from a server; from the Hugging Face hub by the hub's own client.
+    """Download a set in the WebDataset layout from a server; from the Hugging Face hub by the hub's own client.
 
     Args:
         address: http(s) address of the set.
@@ -102,7 +102,7 @@ def fetch_webdataset(address: str, folder: Path, splits: Sequence[str]) -> None:
         DownloadError: when a file cannot be fetched.
     """
 
-    def bring(name: str, *, text: bool = True) -> Path:
+    def fetch_file(name: str, *, text: bool = True) -> Path:
         url, target = f"{address}/{name}", folder / name
         if not download_from_hub(url, target):
             with _bar(url) as progress:
@@ -111,13 +111,13 @@ def fetch_webdataset(address: str, folder: Path, splits: Sequence[str]) -> None:
         return target
 
     for split in splits:
-        count = bring(f"{split}/nshards.txt")
+        count = fetch_file(f"{split}/nshards.txt")
         text = read_regular(count, max_bytes=_LARGEST_TEXT).decode("utf-8", "replace").strip()
         for i in range(tar_count(text, str(count))):
-            bring(f"{split}/{i}.tar", text=False)
-    # The last one is what a set is recognised by.
+            fetch_file(f"{split}/{i}.tar", text=False)
+    # classnames.txt comes last, because its presence means that the set is complete.
     for name in ("zeroshot_classification_templates.txt", "classnames.txt"):
-        bring(name)
+        fetch_file(name)
 
 
 def require_published(name: str, root: Path, wanted: Sequence[str], *, download_missing: bool) -> None:
@@ -134,7 +134,7 @@ def require_published(name: str, root: Path, wanted: Sequence[str], *, download_
         download_missing: Whether to download what is missing.
 
     Raises:
-        MissingDataError: saying what to put where, when something is missing and is not, or cannot be, downloaded.
+        MissingDataError: saying what to put where, when a part is missing and is not downloaded.
         DataError: when it cannot be written.
     """
     known = published_files()[name]

@@ -1,4 +1,4 @@
-"""Is a data set there, complete and readable? The findings behind scripts/doctor.py."""
+"""Whether a data set is there, complete and readable: the findings that scripts/doctor.py prints."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,13 +12,13 @@ Status = Literal["ok", "missing", "incomplete", "damaged"]
 
 @dataclass
 class Finding:
-    """What was found out about one thing.
+    """The state of one data set.
 
     Attributes:
-        name: Of it.
+        name: What it is called.
         status: "ok"; "missing": its files are not there; "incomplete": fewer than published; "damaged": cannot be read.
-        items: How many images (or samples) it has; None where it could not be counted.
-        looked_at: How many of them were decoded.
+        items: Number of images (or samples); None where they could not be counted.
+        looked_at: Number of them that were decoded.
         detail: What is wrong, and what to do.
         broken: Keys of images that cannot be read, with the reason.
     """
@@ -32,7 +32,7 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether the status is "ok"."""
         return self.status == "ok"
 
 
@@ -45,9 +45,9 @@ def inspect_set(name: str, dataset: Any, *, look_at: int | None = 8, expected: i
     """Decode some images of a data set.
 
     Args:
-        name: Of the finding.
-        dataset: A classification set (``dataset[i] -> (image, label)``), or one with ``images``; anything else is
-            taken as readable, since it was built.
+        name: What it is called.
+        dataset: A classification set (``dataset[i] -> (image, label)``), or one with ``images``; anything else
+            counts as readable, because it could be built.
         look_at: How many images to decode, evenly spread; None = all.
         expected: How many there should be; None = not known.
 

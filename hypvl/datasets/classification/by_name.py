@@ -32,7 +32,7 @@ def classification_set(
 
     A set may lie in the WebDataset layout, in ``root/<name>`` (which is looked for first), or in the files its
     authors publish, where torchvision expects them (sets.json lists them; ``scripts/doctor.py`` prints them).
-    Splits that were not published are cut in an order that depends on nothing but the name
+    Splits that were not published are cut in an order that depends only on the name
     (:func:`hypvl.datasets.classification.splits.shuffled`): the published evaluations cut in the order of TFDS, which
     the original files do not have.
 
@@ -62,7 +62,7 @@ def classification_set(
             raise MissingDataError(f"{error} It cannot be fetched: {place} cannot be written to.") from error
     with one_fetch(entry, place):
         try:
-            return _read(entry, place, split)  # another process has brought it while this one waited
+            return _read(entry, place, split)  # another process has downloaded it while this one waited
         except MissingDataError as error:
             stored = ("test",) if split == "test" else ("train",)  # as WebDataset sets have them
             fetch(entry, place, needed(entry, split) if entry.downloads else stored, reason=error)
@@ -80,12 +80,12 @@ def needed(entry: SetEntry, split: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Source:
-    """What is there of a set.
+    """The part of a set that is there.
 
     Attributes:
-        splits: Names that ``read`` takes.
+        splits: Splits that ``read`` can read.
         as_published: Whether these are the published ones, from which train, val and test are cut.
-        read: Gives one of them.
+        read: Reads one of them.
     """
 
     splits: tuple[str, ...]
@@ -123,7 +123,7 @@ def _cut(entry: SetEntry, split: str, source: _Source) -> LabelledImages:
     if split in source.splits and (split != "train" or "val" in source.splits):
         return source.read(split)
     if split == "test" or "train" not in source.splits:
-        raise MissingDataError(f"there is no {split} split; found {', '.join(source.splits) or 'none'}")
+        raise MissingDataError(f"there is no {split} split; the set has {', '.join(source.splits) or 'none'}")
     whole = source.read("train")
     chosen = _held_out(entry, split, shuffled(len(whole), key=entry.name))
     return _take(whole, chosen, name=f"{entry.name} {split}")
@@ -182,7 +182,7 @@ def classification_prompts(name: str, *, style: Style = "clip") -> list[str]:
 def expected_size(name: str, split: str) -> int | None:
     """How many images a split of :func:`classification_set` has when the published files are complete.
 
-    None where that is not known, and for sets in the WebDataset layout no promise: those have splits of their own.
+    None where that is not known. Sets in the WebDataset layout may have other splits and sizes.
     """
     entry = entry_of(name)
     part = entry.parts.get(split)

@@ -153,7 +153,7 @@ def _version(path: Path) -> str:
 def _parse(line: str, where: str, multi_label: bool, classes: int) -> tuple[str, Label]:
     place, text = (*line.rsplit(maxsplit=1), "")[:2]
     if multi_label and not _LABELS.fullmatch(text):
-        return line, ()  # nothing on this image
+        return line, ()  # an image without labels
     if not _LABELS.fullmatch(text):
         raise DataError(f"{where}: is {line[:80]!r}; expected `train.zip@path label`, labels counted from 0.")
     labels = tuple(int(part) for part in text.split(","))

@@ -1,4 +1,4 @@
-"""Which class a folder is: matched by what it is called, never by its place in a sorted list."""
+"""The class of a folder: by its name, never by its place in a sorted list."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,18 +9,18 @@ from hypvl.errors import DataError
 
 
 def usual_names(folders: Sequence[str], *, set_name: str, where: str | Path) -> list[str] | None:
-    """The usual name of the class of each folder of a known set; None for a set whose folders have the names.
+    """The usual name of the class of each folder of a known set; None for a set whose folders are named as its classes.
 
     A folder may be called as in the published files (``AD``, ``AnnualCrop``), by the usual name, or by the number of
-    its class, from 0 or from 1. Case, blanks and marks do not matter. Not all classes need to be there.
+    its class, from 0 or from 1. Case, spaces and punctuation do not matter. Not all classes need to be there.
 
     Args:
-        folders: What they are called.
+        folders: Their names.
         set_name: As sets.json has it.
         where: For the message.
 
     Raises:
-        DataError: listing folders that are no class of the set, and the classes that have no folder.
+        DataError: listing folders that are not a class of the set, and the classes without a folder.
     """
     names = class_names(set_name)
     if names is None:
@@ -28,28 +28,28 @@ def usual_names(folders: Sequence[str], *, set_name: str, where: str | Path) -> 
     if folders and all(name.isdecimal() for name in folders):
         numbers = [int(name) for name in folders]
         places = [number - _first(numbers, len(names), where) for number in numbers]
-        found: list[int | None] = [place if 0 <= place < len(names) else None for place in places]
+        classes: list[int | None] = [place if 0 <= place < len(names) else None for place in places]
     else:
         known = {
             plain(name): i
             for part in (names, published_folders(set_name) or ())
             for i, name in enumerate(part)
         }
-        found = [known.get(plain(name)) for name in folders]
-    unknown = [folder for folder, place in zip(folders, found, strict=True) if place is None]
-    missing = [name for i, name in enumerate(names) if i not in found]
-    twice = next((place for i, place in enumerate(found) if place in found[:i]), None)
+        classes = [known.get(plain(name)) for name in folders]
+    unknown = [folder for folder, place in zip(folders, classes, strict=True) if place is None]
+    missing = [name for i, name in enumerate(names) if i not in classes]
+    twice = next((place for i, place in enumerate(classes) if place in classes[:i]), None)
     if unknown:
         raise DataError(
-            f"{where}: {listed(unknown)} no class of {set_name}, and {listed(missing)} missing; rename the folders, "
+            f"{where}: {listed(unknown)} not a class of {set_name}, and {listed(missing)} missing; rename the folders, "
             "because class names are given by what folders are called."
         )
     if twice is not None:
-        both = [folder for folder, place in zip(folders, found, strict=True) if place == twice]
+        both = [folder for folder, place in zip(folders, classes, strict=True) if place == twice]
         raise DataError(
             f"{where}: the folders {' and '.join(both)} are one class of {set_name}, {names[twice]!r}; join them."
         )
-    return [names[place] for place in found if place is not None]
+    return [names[place] for place in classes if place is not None]
 
 
 def match_names(
@@ -68,11 +68,11 @@ def match_names(
     """
     if isinstance(names, Mapping):
         without = [folder for folder in folders if folder not in names]
-        gone = [folder for folder in names if folder not in folders]
-        if without or gone:
+        missing = [folder for folder in names if folder not in folders]
+        if without or missing:
             parts = [f"{listed(without)} without a name"] * bool(without) + [
-                f"{listed(gone)} missing"
-            ] * bool(gone)
+                f"{listed(missing)} missing"
+            ] * bool(missing)
             raise DataError(f"{where}: {', and '.join(parts)}; expected the folders that class_names has.")
         return [names[folder] for folder in folders]
     if len(names) != len(folders):
@@ -96,7 +96,7 @@ def plain(name: str) -> str:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """``"'a', 'b' and 3 more are"``, to be followed by what they are."""
+    """Some names as the subject of a sentence: ``"'a', 'b' and 3 more are"``."""
     shown = ", ".join(repr(name) for name in names[:most])
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{shown}{more} {'is' if len(names) == 1 else 'are'}" if names else "none is"

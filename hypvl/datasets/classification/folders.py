@@ -80,11 +80,11 @@ def imagenet(root: str | Path, *, split: str = "val") -> ImageFolderSet:
     require_folder(folder, "ImageNet with 1,000 folders of WordNet ids (n01440764 …)")
     names = class_folders(folder)
     known = list(ImageNetInfo("imagenet-1k").label_names())
-    wrong, lost = sorted(set(names) - set(known)), sorted(set(known) - set(names))
-    if wrong or lost:
+    unknown, missing = sorted(set(names) - set(known)), sorted(set(known) - set(names))
+    if unknown or missing:
         raise DataError(
-            f"{folder}: has {len(names)} class folders, of which {listed(wrong)} no class of ImageNet-1k, and "
-            f"{listed(lost)} missing; expected exactly the 1,000 folders n01440764 … n15075141."
+            f"{folder}: has {len(names)} class folders, of which {listed(unknown)} not a class of ImageNet-1k, and "
+            f"{listed(missing)} missing; expected exactly the 1,000 folders n01440764 … n15075141."
         )
     return ImageFolderSet(folder, class_names=dict(zip(known, imagenet_class_names(), strict=True)))
 

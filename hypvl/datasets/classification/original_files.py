@@ -1,7 +1,7 @@
 """Readers of sets in the files their authors published: CIFAR, STL-10, Oxford flowers, CUB-200-2011.
 
 torchvision reads all but CUB too, but compares MD5 sums of gigabytes each time, and unpickles CIFAR without
-looking what is in it.
+checking its content.
 """
 
 import io
@@ -52,7 +52,7 @@ def cifar(folder: Path, *, split: str, classes: int) -> LabelledImages:
 
     Raises:
         MissingDataError: when a file is not there.
-        DataError: for one that holds anything but numbers and texts, or not what it should hold.
+        DataError: for one with other objects than numbers and texts, or with other content than CIFAR's.
     """
     require_folder(folder, f"the unpacked Python version of CIFAR-{classes}")
     if classes == 10:
@@ -70,7 +70,7 @@ def cifar(folder: Path, *, split: str, classes: int) -> LabelledImages:
         rows = content.get(label_key)
         if not isinstance(rows, list) or len(rows) != len(data):
             raise DataError(
-                f"{folder / name}: its {label_key.decode()} do not go with its {len(data)} images."
+                f"{folder / name}: its {label_key.decode()} do not belong to its {len(data)} images; expected one each."
             )
         pixels.append(data.reshape(-1, 3, 32, 32))  # (n, 3, h, w)
         labels += rows
@@ -114,7 +114,7 @@ def _unpickle(path: Path) -> dict[bytes, Any]:
         content = _Numbers(io.BytesIO(path.read_bytes()), encoding="bytes").load()
     except FileNotFoundError as error:
         raise MissingDataError(f"{path}: is not there; unpack the archive of CIFAR again.") from error
-    # What a damaged pickle raises, besides its own error.
+    # These are what a damaged pickle raises.
     except (
         pickle.UnpicklingError,
         OSError,
@@ -191,7 +191,7 @@ def flowers102(folder: Path, *, split: str, classes: Sequence[str]) -> LabelledI
         ids = np.atleast_1d(loadmat(folder / "setid.mat", squeeze_me=True)[_FLOWER_SPLITS[split]])
         labels = np.atleast_1d(loadmat(folder / "imagelabels.mat", squeeze_me=True)["labels"])
         of_image = [int(labels[int(i) - 1]) - 1 for i in ids]
-    # What a damaged file makes scipy raise.
+    # These are what scipy raises for a damaged file.
     except (
         MatReadError,
         NotImplementedError,

@@ -19,16 +19,16 @@ def shuffled(count: int, *, key: str) -> list[int]:
 
 
 def share(order: Sequence[int], begin: float, end: float) -> list[int]:
-    """Of an order, what lies between two shares in [0, 1] of its length, ascending.
+    """The positions of an order between two shares in [0, 1] of its length, ascending.
 
-    Neighbouring shares neither overlap nor leave anything out.
+    Neighbouring shares neither overlap nor leave a gap.
     """
     first, last = (round(Fraction(str(edge)) * len(order)) for edge in (begin, end))
     return sorted(order[first:last])
 
 
 def counted(order: Sequence[int], begin: int, end: int, *, total: int) -> list[int]:
-    """Of an order, positions ``begin:end`` where it is at least ``total`` long, else in proportion; ascending.
+    """Positions ``begin:end`` of an order that has at least ``total``, else the same shares of it; ascending.
 
     Args:
         order: Positions.
@@ -42,13 +42,13 @@ def counted(order: Sequence[int], begin: int, end: int, *, total: int) -> list[i
 
 
 def per_class(labels: Sequence[int], count: int, *, key: str, rest: bool = False) -> list[int]:
-    """``count`` images of each class in shuffled order (one less than all where there are no more), or the rest.
+    """``count`` images of each class in shuffled order, or all others; at least one of each class is among the others.
 
     Args:
         labels: Class of each image.
         count: Images of each class.
         key: Of the order, as :func:`shuffled` takes it.
-        rest: Give all other images instead.
+        rest: Return all other images instead.
     """
     by_class: dict[int, list[int]] = {}
     for i in shuffled(len(labels), key=key):

@@ -29,7 +29,7 @@ class LabelledTable(LabelledImages):
 
     Raises:
         MissingDataError: when the file, or all its images, are not there.
-        DataError: when a line is not as described, or a label is no class.
+        DataError: when a line has another layout, or a label is not a class.
     """
 
     def __init__(

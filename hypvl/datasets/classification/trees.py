@@ -65,7 +65,7 @@ def itra_set(name: str, *, root: str | Path, split: str | None = None) -> Classi
 
 
 def _check_left_out(dataset: ImageFolderSet) -> None:
-    """The classes that go are known by their places only: those that stay must not be the ones without images."""
+    """Refuse folders whose order is not the published one: the classes to leave out are known by position only."""
     filled = set(dataset.labels)
     empty = [name for i, name in enumerate(dataset.folders) if i not in filled and i not in BIRDSNAP_LEFT_OUT]
     wrong = [dataset.folders[i] for i in BIRDSNAP_LEFT_OUT if i in filled]

@@ -13,7 +13,7 @@ from hypvl.datasets.images import read_image
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.images import ImageError, decode_image
 
-_LARGEST = 1 << 28  # bytes of one image; more is a trap
+_LARGEST = 1 << 28  # bytes of one image; an archive with more may be a trap
 
 
 class ZipReader:
@@ -24,7 +24,7 @@ class ZipReader:
 
     Raises:
         MissingDataError: when it is not there.
-        DataError: when it is no ZIP file, or is cut off.
+        DataError: when it is not a ZIP file, or is cut off.
     """
 
     def __init__(self, path: Path) -> None:

@@ -33,8 +33,8 @@ def relations(root: str | Path, *, left_out: Sequence[str] | None = None, downlo
 
     Args:
         root: Folder of ARO.
-        left_out: Relations whose cases are not asked, because they are symmetrical or rare; None = the published
-            list, with which 48 relations stay.
+        left_out: Relations whose cases do not count, because they are symmetrical or rare; None = the published
+            list, after which 48 relations are left.
         download: Fetch what is missing into ``root``.
 
     Raises:
@@ -46,14 +46,14 @@ def relations(root: str | Path, *, left_out: Sequence[str] | None = None, downlo
         (where, entry, text_of(entry, "relation_name", where))
         for where, entry in _cases(Path(root), RELATIONS, download=download)
     ]
-    kept = [case for case in cases if case[2] not in excluded]
+    retained = [case for case in cases if case[2] not in excluded]
     return _choices(
         Path(root),
         RELATIONS,
-        kept,
+        retained,
         minimum=1,
         meta={
-            "left_out": len(cases) - len(kept),
+            "left_out": len(cases) - len(retained),
             "left_out_relations": len({kind for _, _, kind in cases} & excluded),
             "published_cases": 23937,
             "published_kinds": 48,
@@ -66,7 +66,7 @@ def attributes(root: str | Path, *, min_cases: int = 25, download: bool = False)
     """VG-Attribution: "the paved road and the white house" against "the white road and the paved house".
 
     ``root/visual_genome_attribution.json``, a list as that of :func:`relations` with ``attributes: [a, b]``.
-    ``macro_accuracy`` is the mean over pairs of attributes ``a_b`` that have cases enough.
+    ``macro_accuracy`` is the mean over pairs of attributes ``a_b`` that have enough cases.
 
     Args:
         root: Folder of ARO.
@@ -75,18 +75,18 @@ def attributes(root: str | Path, *, min_cases: int = 25, download: bool = False)
 
     Raises:
         MissingDataError: when the file or all images are not there.
-        DataError: naming the case that cannot be used, or when no pair has cases enough.
+        DataError: naming the case that cannot be used, or when no pair has enough cases.
     """
-    kept = []
+    cases = []
     for where, entry in _cases(Path(root), ATTRIBUTES, download=download):
         pair = entry.get("attributes")
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(word, str) for word in pair):
             raise DataError(
                 f"{where}: has no pair of attributes; got {pair!r}, expected a list of two texts."
             )
-        kept.append((where, entry, "_".join(pair)))
+        cases.append((where, entry, "_".join(pair)))
     meta = {"min_cases": min_cases, "published_cases": 28748, "published_kinds": 117}
-    return _choices(Path(root), ATTRIBUTES, kept, minimum=min_cases, meta=meta)
+    return _choices(Path(root), ATTRIBUTES, cases, minimum=min_cases, meta=meta)
 
 
 @configurable("evaluate")
@@ -102,17 +102,18 @@ def order(
     """COCO order and Flickr30k order: a caption against its words in up to four wrong orders.
 
     The file is a list of ``{"image": "val2014/COCO_val2014_….jpg", "caption": ["…", …]}`` (Karpathy's test split as
-    BLIP and ARO have it), whose captions are shuffled here, always the same for one seed; or a list of
-    ``{"image_path" or "image", "caption_options": [the true one, false ones …]}``, already made, read as it is.
+    BLIP and ARO have it), whose captions are shuffled here, in the same way for the same seed; or a list of
+    ``{"image_path" or "image", "caption_options": [the true one, false ones …]}``, already shuffled, which is read as
+    it is.
 
     Args:
         annotations: The file.
         root: Folder that images are named from; None = the folder of the file.
         images: Folder that holds the images by their base name, in place of ``root``; None = by ``root``.
         seed: Of the shuffles.
-        tagger: Finds nouns and adjectives; None = by hypvl's word lists, whose orders are not those of the published
-            task: ``meta["approximate"]`` says so, and with it every table. For the published one give, in a Python
-            config, :class:`hypvl.negatives.backends.taggers.SpacyTagger` of "en_core_web_sm".
+        tagger: Finds the nouns and adjectives; None = by hypvl's word lists, whose orders are not those of the
+            published task: ``meta["approximate"]`` says so, and so does every table. For the published task give, in
+            a Python config, :class:`hypvl.negatives.backends.taggers.SpacyTagger` of "en_core_web_sm".
         download: Fetch the file where it is missing, under one of its published names; images are not fetched.
 
     Raises:
@@ -174,7 +175,7 @@ def _shuffled(
 
 
 def _order_choice(image: int, caption: str, foils: dict[str, str]) -> Choice:
-    """Of shuffles that came out alike the first is kept."""
+    """A choice of a caption and its shuffles; of equal shuffles the first counts."""
     once = {text: kind for kind, text in reversed(foils.items())}
     texts = tuple(text for kind, text in foils.items() if once[text] == kind)
     named = not any(kind.isdigit() for kind in foils)
@@ -193,14 +194,14 @@ def _cases(root: Path, name: str, *, download: bool) -> Iterator[tuple[str, dict
 def _choices(
     root: Path,
     name: str,
-    kept: Sequence[tuple[str, dict[str, Any], str]],
+    cases: Sequence[tuple[str, dict[str, Any], str]],
     *,
     minimum: int,
     meta: dict[str, Any],
 ) -> Choices:
-    """Choices of (place, entry, kind), with the mean over the kinds that have ``minimum`` cases."""
+    """Choices of cases (place, entry, kind), with the mean over the kinds that have ``minimum`` cases."""
     collector, choices = ImageCollector(), []
-    for where, entry, kind in kept:
+    for where, entry, kind in cases:
         file_name = text_of(entry, "image_path", where)
         x, y, w, h = (integer_of(entry, f"bbox_{side}", where) for side in "xywh")
         image = collector.add(

@@ -19,7 +19,7 @@ class Choice:
         caption: The true one.
         foils: The false ones, at least one.
         kind: The category that the choice counts in ("attribute", "swap_obj", ...).
-        foil_kinds: What each foil is, where they differ; or nothing.
+        foil_kinds: The kind of each foil, where they differ; else empty.
     """
 
     image: int
@@ -43,9 +43,9 @@ class ChoiceSet(Protocol):
         images: Read when asked for.
         choices: In order.
         keys: A name for each image.
-        means: Published averages: the name of a metric, which holds the word ``accuracy``, and the kinds whose
-            accuracies have it as their plain mean.
-        meta: What to say about the set in the result.
+        means: Published averages: name of a metric (with the word ``accuracy`` in it) -> the kinds over whose
+            accuracies it is the plain mean.
+        meta: Facts about the set for the result.
     """
 
     @property
@@ -94,7 +94,7 @@ class GroupSet(Protocol):
     Attributes:
         images: Read when asked for.
         groups: In order.
-        meta: What to say about the set in the result.
+        meta: Facts about the set for the result.
     """
 
     @property

@@ -9,7 +9,7 @@ from hypvl.datasets.files import open_table, text_of
 from hypvl.datasets.images import IMAGE_EXTENSIONS
 from hypvl.errors import DataError, MissingDataError
 
-# Field -> what its value is called as a kind.
+# Field -> the name of its value as a kind.
 _TAGS = {"collapsed_tag": "{}", "secondary_tag": "{}", "num_main_preds": "main_preds_{}"}
 
 
@@ -55,17 +55,17 @@ def winoground(root: str | Path) -> Groups:
 
 
 def _file(folder: Path, name: str) -> Path:
-    """A name without the extension of an image is that of a PNG."""
+    """The file of an image; a name without an extension means a PNG."""
     return folder / (name if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS else f"{name}.png")
 
 
 def _kinds(entry: dict[str, Any], where: str) -> tuple[str, ...]:
-    found: list[str] = []
+    kinds: list[str] = []
     for field, shown in _TAGS.items():
         value = entry.get(field)
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise DataError(f"{where}: has {field} {value!r}; expected a text or a number.")
-        found += [shown.format(part.strip()) for part in str(value).split(",") if part.strip()]
-    return tuple(dict.fromkeys(found))
+        kinds += [shown.format(part.strip()) for part in str(value).split(",") if part.strip()]
+    return tuple(dict.fromkeys(kinds))

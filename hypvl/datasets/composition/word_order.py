@@ -1,11 +1,11 @@
 """Captions in a wrong order of words: the four shuffles of ARO's order tests.
 
-A caption is first made plain (:func:`plain_caption`); then its words change places, and the blanks and commas
-between them stay. Every shuffle is drawn again until the order really differs; where none can, there is no text.
+A caption is first made plain (:func:`plain_caption`); then its words change places, and the spaces and commas
+between them stay. Every shuffle is drawn again until the order differs; where no other order exists, there is no text.
 
 Source: Yuksekgonul et al. 2023, "When and why vision-language models behave like bags-of-words" (arXiv 2210.01936),
     section 2.2.
-Differs: the published script shuffles the words of the raw caption (tokens of NLTK or spaCy, joined by blanks, so
+Differs: the published script shuffles the words of the raw caption (tokens of NLTK or spaCy, joined by spaces, so
     that "man's" comes out as "man 's") and makes the text plain afterwards; it draws from a global generator, and
     keeps shuffles that change nothing.
 """
@@ -23,12 +23,12 @@ Tagger: TypeAlias = Callable[[Sequence[str]], list[list[Word]]]
 SHUFFLES = ("nouns_and_adjectives", "all_but_nouns_and_adjectives", "within_trigrams", "trigrams")
 _SIGNS = re.compile(r"[.!\"()*#:;~]")
 _SLOT = re.compile(r"[^\s,]+")
-# Of an order that can be another, at least a third of the draws are: a hundred in vain are no chance.
+# Where another order is possible, at least a third of the draws give one: a hundred without one is not chance.
 _TRIES = 100
 
 
 def plain_caption(caption: str, *, max_words: int = 30) -> str:
-    """Small letters, the signs ``. ! " ( ) * # : ; ~`` and double blanks gone, at most so many words."""
+    """Lower case, without the signs ``. ! " ( ) * # : ; ~`` and double spaces, at most ``max_words`` words."""
     words = _SIGNS.sub(" ", caption.lower()).split()
     return " ".join(words[:max_words])
 
@@ -67,19 +67,19 @@ def shuffles(caption: str, tagged: Iterable[Word], *, seed: int, position: int) 
         lambda draws: _among(len(slots), threes, draws),
         lambda draws: [i for three in draws.shuffled(threes) for i in three],
     )
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for decision, (name, order) in enumerate(zip(SHUFFLES, orders, strict=True)):
         draws = Draws(seed, position, decision)
         for _ in range(_TRIES):
             text = _rearranged(caption, slots, order(draws))
             if text != caption:
-                found[name] = text
+                texts[name] = text
                 break
-    return found
+    return texts
 
 
 def _kinds(slots: Sequence[tuple[int, int]], tagged: Iterable[Word]) -> list[str]:
-    """What each word is; of a noun of two words ("fire truck") both are nouns. Nothing for the rest."""
+    """The kind of each word, "" for others; both words of a noun of two ("fire truck") are nouns."""
     words = list(tagged)
     return [
         next((word.kind for word in words if word.start < end and start < word.end), "")

@@ -121,22 +121,22 @@ def _rows(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _captions(row: Mapping[str, Any], where: str) -> list[str]:
-    given = row.get("captions", row.get("caption"))
-    if given is None:
-        found = {int(match[1]): row[key] for key in row if key and (match := _LEVEL.match(key))}
-        given = [found[level] for level in sorted(found)]
-    if isinstance(given, str):
-        given = _ARROW.split(given.strip())
+    value = row.get("captions", row.get("caption"))
+    if value is None:
+        by_level = {int(match[1]): row[key] for key in row if key and (match := _LEVEL.match(key))}
+        value = [by_level[level] for level in sorted(by_level)]
+    if isinstance(value, str):
+        value = _ARROW.split(value.strip())
     if (
-        not isinstance(given, list)
-        or len(given) < 2
-        or not all(isinstance(t, str) and t.strip() for t in given)
+        not isinstance(value, list)
+        or len(value) < 2
+        or not all(isinstance(t, str) and t.strip() for t in value)
     ):
         raise DataError(
-            f"{where}: its captions are {str(given)[:60]!r}; expected a list of texts, texts joined by =>, or columns "
+            f"{where}: its captions are {str(value)[:60]!r}; expected a list of texts, texts joined by =>, or columns "
             "caption_1, caption_2, ..."
         )
-    return [text.strip() for text in given]
+    return [text.strip() for text in value]
 
 
 def _image(row: Mapping[str, Any], folder: Path, source: Path, where: str) -> Path:

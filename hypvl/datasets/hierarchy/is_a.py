@@ -24,7 +24,7 @@ def read_is_a(path: str | Path, *, order: Order = "parent child") -> IsA:
 
     - ``.json``: ``{node: {"parents": [node, ...]}}``; or ``{node: [parent, ...]}``; or a nested tree
       ``{"id": node, "children": [...]}`` (``name`` where there is no ``id``).
-    - otherwise pairs of ids, one a line, separated by blanks: ``wordnet.is_a.txt``. What follows the pair is ignored,
+    - otherwise pairs of ids, one pair a line, separated by spaces: ``wordnet.is_a.txt``. The rest of a line is ignored,
       and so are lines that begin with ``#``.
 
     Args:
@@ -55,7 +55,7 @@ def read_is_a(path: str | Path, *, order: Order = "parent child") -> IsA:
 
 
 def read_words(path: str | Path) -> dict[str, str]:
-    """Names of nodes: lines ``<id><tab>words`` (ImageNet's ``words.txt``), or blanks in place of the tab.
+    """Names of nodes: lines ``<id><tab>words`` (ImageNet's ``words.txt``), or spaces in place of the tab.
 
     Raises:
         MissingDataError: when it is not there.
@@ -101,7 +101,7 @@ def _from_pairs(text: str, order: str) -> dict[str, list[str]]:
 
 def _from_json(content: Any) -> dict[str, list[str]]:
     if not isinstance(content, Mapping) or not content:
-        raise ValueError("it is no object with entries")
+        raise ValueError("it is not an object with entries")
     if "children" in content and isinstance(content["children"], list):
         return _from_nested(content)
     return {
@@ -117,7 +117,7 @@ def _texts(entry: Any) -> list[str]:
 
 
 def _from_nested(tree: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Without recursion; a node that stands in several places has several parents."""
+    """Parents of each node, without recursion; a node in several places has several parents."""
     parents: dict[str, list[str]] = {_name(tree): []}
     waiting = [tree]
     while waiting:

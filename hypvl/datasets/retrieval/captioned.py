@@ -17,7 +17,7 @@ class CaptionedImages:
         captions: All captions.
         caption_image: For each caption the position of its image.
         keys: A name for each image.
-        image_ids: Of each image, as a file of further positives names it; None = there are none.
+        image_ids: Id of each image, by which a file of further positives names it; None = there are none.
         caption_ids: The same of each caption.
 
     Raises:
@@ -67,9 +67,9 @@ def from_files(
 
     Args:
         entries: The images.
-        source: What to name in messages.
-        image_ids: Of each image; where one is None or stands twice, the set has none.
-        caption_ids: Of each caption, the same.
+        source: The file that messages name.
+        image_ids: Id of each image; where one is None or occurs twice, the set has no ids.
+        caption_ids: The same of each caption.
 
     Raises:
         DataError: without captions.

@@ -73,7 +73,8 @@ def coco_format(
 ) -> CaptionedImages:
     """Any file of COCO's layout: ``{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}``.
 
-    Captions need not stand together, and need not have an ``id`` themselves (then there are no ``caption_ids``).
+    The captions of an image may stand anywhere in the list. Without an ``id`` of each caption there are no
+    ``caption_ids``.
 
     Args:
         annotations: The file.
@@ -87,7 +88,7 @@ def coco_format(
     require_folder(folder, f"the images of {annotations.name}")
     try:
         names = by_id(content["images"], lambda entry: str(entry["file_name"]))
-        kept = {entry["id"] for entry in content["images"] if _agrees(entry, where)}
+        selected = {entry["id"] for entry in content["images"] if _agrees(entry, where)}
         rows = [(row["image_id"], str(row["caption"]), row.get("id")) for row in content["annotations"]]
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -104,9 +105,9 @@ def coco_format(
                 f"{annotations}: a caption names image_id {image}, which is not among its images."
             )
         captions[image].append((_text(caption, max_characters), key))
-    if not kept:
+    if not selected:
         raise DataError(f"{annotations}: has no image with {where}; expected at least one.")
-    chosen = {image: texts[:captions_per_image] for image, texts in captions.items() if image in kept}
+    chosen = {image: texts[:captions_per_image] for image, texts in captions.items() if image in selected}
     return from_files(
         [
             (image_place(annotations, folder, names[image]), names[image], [text for text, _ in texts])

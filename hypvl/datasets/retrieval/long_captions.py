@@ -28,7 +28,7 @@ def share_gpt4v(
     subset: str | None = None,
     caption: Caption = "long",
 ) -> CaptionedImages:
-    """The first entries of ShareGPT4V's list, which nobody trains on: ``root/<annotations>``, ``root/data/<image>``.
+    """The first entries of ShareGPT4V's list, which are not trained on: ``root/<annotations>``, ``root/data/<image>``.
 
     An entry is ``{"image": "coco/train2017/x.jpg", "conversations": [question, {"value": caption}]}``. Only the
     beginning of the list is read.
@@ -38,11 +38,11 @@ def share_gpt4v(
         annotations: Name of the list in it.
         entries: How many; the published validation split is 1,000.
         subset: Keep those whose ``image`` holds this text, such as ``coco``; None = all.
-        caption: The whole caption with line breaks as blanks, or what stands before its first ``". "``.
+        caption: The whole caption with line breaks as spaces, or the part before its first ``". "``.
 
     Raises:
         MissingDataError: when the list or all images are not there.
-        DataError: when it is no such list, or nothing is left.
+        DataError: when it is another list, or no entry is left.
 
     Source: Long-CLIP (arXiv 2403.15378) and I0T (arXiv 2412.14384) for the split and the short captions.
     """
@@ -53,7 +53,7 @@ def share_gpt4v(
             f"{path}: is not there; it is on the Hugging Face hub (Lin-Chen/ShareGPT4V), its images belong in "
             f"{Path(root) / 'data'} (docs/evaluation.md)."
         )
-    found: list[tuple[Path, str, list[str]]] = []
+    selected: list[tuple[Path, str, list[str]]] = []
     for number, entry in enumerate(_first(path, entries)):
         try:
             image, text = str(entry["image"]), str(entry["conversations"][1]["value"]).replace("\n", " ")
@@ -63,12 +63,12 @@ def share_gpt4v(
             ) from error
         if subset is None or subset in image:
             text = short_caption(text) if caption == "short" else text
-            found.append((image_place(path, Path(root) / "data", image), image, [text.strip()]))
-    if not found:
+            selected.append((image_place(path, Path(root) / "data", image), image, [text.strip()]))
+    if not selected:
         raise DataError(
             f"{path}: none of its first {entries} entries has {subset!r} in its image; check subset."
         )
-    return from_files(found, path)
+    return from_files(selected, path)
 
 
 @configurable("evaluate")
@@ -78,7 +78,7 @@ def caption_folder(root: str | Path, *, images: str = "image", captions: str = "
     Args:
         root: The folder.
         images: Folder of the images in it, of any extension.
-        captions: Folder of the texts in it, UTF-8; a file is one caption, white space as single blanks.
+        captions: Folder of the texts in it, UTF-8; a file is one caption, white space as single spaces.
 
     Raises:
         MissingDataError: when a folder is not there, or the captions have no images.
@@ -88,8 +88,8 @@ def caption_folder(root: str | Path, *, images: str = "image", captions: str = "
     for name, folder in places.items():
         require_folder(folder, "one .txt an image" if name == captions else "the images")
     pil_images = ImagesByStem(places[images])
-    found = [path for path in places[captions].glob("*.txt") if path.name[0] != "."]
-    texts = sorted(found, key=lambda path: (len(path.stem), path.stem))
+    files = [path for path in places[captions].glob("*.txt") if path.name[0] != "."]
+    texts = sorted(files, key=lambda path: (len(path.stem), path.stem))
     if not texts:
         raise MissingDataError(f"{places[captions]}: holds no .txt files; expected one for each image.")
     entries = []

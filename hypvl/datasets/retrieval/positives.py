@@ -1,4 +1,4 @@
-"""Files that name further right images of captions and captions of images (ECCV Caption, CxC)."""
+"""Readers of files that name more correct images of captions and captions of images (ECCV Caption, CxC)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ def caption_positives(root: str | Path, *, name: str = "eccv") -> Positives:
 
     Raises:
         MissingDataError: when a file is not there.
-        DataError: when it is something else.
+        DataError: when it has another layout.
 
     Source: Chun et al. 2022 (arXiv 2204.03359).
     """

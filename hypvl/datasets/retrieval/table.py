@@ -53,7 +53,7 @@ def captions_by_image(
     column = table.column(caption_column, usual[1], option="caption_column")
     # lines of JSON need not all have the same keys
     columns = (column, *usual[1]) if caption_column is None and table.is_json else (column,)
-    found: dict[str, list[str]] = {}
+    captions: dict[str, list[str]] = {}
     blank = 0
     for place, fields in table.usable_rows():
         name, texts = _entry(fields, f"{table.path}, {place}", image, columns)
@@ -61,19 +61,19 @@ def captions_by_image(
             continue
         usable = [text for text in texts if not is_blank(text)]
         blank += len(texts) - len(usable)
-        own = found.setdefault(Path(name).name if file_name_only else name, [])
+        own = captions.setdefault(Path(name).name if file_name_only else name, [])
         own.extend(text.strip()[:max_characters] for text in usable)
     if blank:
         logger.warning("{}: left out {} blank captions", table.path, blank)
-    return found
+    return captions
 
 
 def _entry(
     fields: Mapping[str, Any], place: str, image: str, columns: tuple[str, ...]
 ) -> tuple[str, list[str]]:
     name = fields.get(image)
-    given = next((fields[column] for column in columns if column in fields), None)
-    texts = [given] if isinstance(given, str) else given
+    value = next((fields[column] for column in columns if column in fields), None)
+    texts = [value] if isinstance(value, str) else value
     if not isinstance(name, str) or not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
         got = json.dumps(fields, ensure_ascii=False, default=str)
         raise DataError(

@@ -83,7 +83,7 @@ def test_the_file_of_an_order_test_is_downloaded_and_its_images_are_not(
     assert len(json.loads(path.read_text())) == 3
 
 
-def test_a_server_without_the_file_leaves_it_missing(mirror: Path, tmp_path: Path) -> None:
+def test_a_file_that_the_server_lacks_is_missing(mirror: Path, tmp_path: Path) -> None:
     with pytest.raises(
         MissingDataError, match=r"could not be downloaded: .*answers 404.* By hand: put .* into"
     ):
@@ -97,7 +97,7 @@ def test_a_server_without_the_file_leaves_it_missing(mirror: Path, tmp_path: Pat
         ("images", b"<html>too many downloads</html>", "is damaged"),
     ],
 )
-def test_a_page_instead_of_the_file_is_not_kept(
+def test_a_page_instead_of_the_file_is_removed(
     mirror: Path, tmp_path: Path, part: str, content: bytes, why: str
 ) -> None:
     (mirror / part).write_bytes(content)
@@ -107,7 +107,7 @@ def test_a_page_instead_of_the_file_is_not_kept(
     assert not list((tmp_path / "aro" / ".downloads").glob(f"{part}*"))  # the next run asks anew
 
 
-def test_an_archive_of_something_else_is_refused(mirror: Path, tmp_path: Path) -> None:
+def test_an_archive_of_other_files_is_refused(mirror: Path, tmp_path: Path) -> None:
     (tmp_path / "other" / "photos").mkdir(parents=True)
     archive = shutil.make_archive(str(tmp_path / "other"), "zip", tmp_path / "other")
     shutil.move(archive, mirror / "images")

@@ -108,7 +108,7 @@ def test_everything_in_one_webdataset_split_is_cut_as_published(tmp_path: Path) 
     assert sizes == [2, 2, 16]
     miniatures.webdataset(tmp_path / "cub2011", ["a", "b"], ["{c}"], splits={"train": 10})
     with pytest.raises(
-        MissingDataError, match=r"cub2011: .* is incomplete .there is no test split; found train"
+        MissingDataError, match=r"cub2011: .* is incomplete .there is no test split; the set has train"
     ):
         classification_set("cub2011", root=tmp_path)
 
@@ -121,7 +121,7 @@ def test_names_go_by_folder_and_differences_are_listed(tmp_path: Path) -> None:
     data = classification_set("eurosat", root=tmp_path)
     assert data.classes[9] == "lake or sea"
     (tmp_path / "eurosat" / "2750" / "SeaLake").rename(tmp_path / "eurosat" / "2750" / "Lake")
-    with pytest.raises(DataError, match="'Lake' is no class of eurosat, and 'lake or sea' is missing"):
+    with pytest.raises(DataError, match="'Lake' is not a class of eurosat, and 'lake or sea' is missing"):
         classification_set("eurosat", root=tmp_path)
     (tmp_path / "eurosat" / "2750" / "Lake").rename(tmp_path / "eurosat" / "2750" / "forest")
     with pytest.raises(DataError, match="the folders Forest and forest are one class of eurosat, 'forest'"):
@@ -133,7 +133,7 @@ def test_names_go_by_folder_and_differences_are_listed(tmp_path: Path) -> None:
         "Andorra",
     ]
     (tmp_path / "country211" / "test" / "A_D_").rename(tmp_path / "country211" / "test" / "Andora")
-    with pytest.raises(DataError, match="'Andora' is no class of country211"):
+    with pytest.raises(DataError, match="'Andora' is not a class of country211"):
         classification_set("country211", root=tmp_path)
 
 
@@ -166,7 +166,7 @@ def test_a_missing_set_is_missing(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "lost"),
+    ("name", "part"),
     [
         ("cifar10", "cifar-10-batches-py/test_batch"), ("cifar100", "cifar-100-python/meta"),
         ("stl10", "stl10_binary/test_X.bin"), ("flowers102", "flowers-102/setid.mat"),
@@ -175,9 +175,9 @@ def test_a_missing_set_is_missing(name: str, tmp_path: Path) -> None:
         ("country211", "country211/test"), ("birdsnap", "birdsnap/test"),
     ],
 )  # fmt: skip
-def test_an_incomplete_set_says_what_it_lacks(name: str, lost: str, tmp_path: Path) -> None:
+def test_the_missing_part_of_an_incomplete_set_is_named(name: str, part: str, tmp_path: Path) -> None:
     miniatures.MAKERS[name](tmp_path)
-    path = tmp_path / lost
+    path = tmp_path / part
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(MissingDataError, match=f"{name}: .* (is incomplete|is not there) .*expected"):
         classification_set(name, root=tmp_path)

@@ -52,7 +52,7 @@ def test_every_set_is_read(name: str, root: Path) -> None:
     )
 
 
-def test_several_labels_a_image(root: Path) -> None:
+def test_several_labels_an_image(root: Path) -> None:
     voc = elevater_set("voc2007classification", root=root, split="val")
     assert voc.labels == [(0,), (1,), (0, 1), (0,), (1, 2), (2,)]
     assert voc[4][1] == (1, 2) and voc.keys[0] == "train.zip@VOC2007/000006.jpg"
@@ -87,7 +87,7 @@ def test_folders_by_any_version_and_spelling(tmp_path: Path) -> None:
         elevater_folder("gtsrb", root=tmp_path / "gone")
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     place = miniature.make_set(tmp_path, "dtd")
     with pytest.raises(
         MissingDataError, match=r"no index of the val split; expected one of val\.txt, val_images\.txt"

@@ -88,14 +88,14 @@ def test_imagenet(tmp_path: Path) -> None:
     assert dataset.labels == [281] and dataset.classes[281] == "tabby cat"
     (tmp_path / "val" / "notes").mkdir()
     with pytest.raises(
-        DataError, match="1001 class folders, of which 'notes' is no class of ImageNet-1k, and none is"
+        DataError, match="1001 class folders, of which 'notes' is not a class of ImageNet-1k, and none is"
     ):
         imagenet(tmp_path)
     # A folder of ImageNet-21k in place of another: as many, but every name in between would move.
     (tmp_path / "val" / "notes").rmdir()
     (tmp_path / "val" / "n01440764").rename(tmp_path / "val" / "n15093298")
     with pytest.raises(
-        DataError, match=r"1000 class folders, .*'n15093298' is no class .* 'n01440764' is missing"
+        DataError, match=r"1000 class folders, .*'n15093298' is not a class .* 'n01440764' is missing"
     ):
         imagenet(tmp_path)
     with pytest.raises(MissingDataError, match="train: is not there"):
@@ -152,7 +152,7 @@ def test_webdataset_layout_that_cannot_be_used(tmp_path: Path) -> None:
         WebDatasetSet(cut)
     with tarfile.open(cut / "test" / "0.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("s1.txt"))
-    with pytest.raises(DataError, match=r"0\.tar/s1: has no \.cls member; found txt"):
+    with pytest.raises(DataError, match=r"0\.tar/s1: has no \.cls member; it has txt"):
         WebDatasetSet(cut)
 
 

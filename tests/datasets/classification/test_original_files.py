@@ -38,11 +38,13 @@ def test_cifar_pickles_run_nothing(tmp_path: Path) -> None:
         ([1], "holds a list"),
         ({b"data": [1]}, "has no uint8 data of 3,072 columns"),
         ({b"data": np.zeros((2, 3072))}, "has no uint8 data"),
-        ({b"data": np.zeros((2, 3072), np.uint8), b"fine_labels": [1]}, "fine_labels do not go with its 2"),
+        ({b"data": np.zeros((2, 3072), np.uint8), b"fine_labels": [1]}, "fine_labels do not belong to its 2"),
     ],
 )
 @pytest.mark.parametrize("protocol", [2, 5])
-def test_cifar_that_is_none(content: object, message: str, protocol: int, tmp_path: Path) -> None:
+def test_other_files_than_cifar_are_refused(
+    content: object, message: str, protocol: int, tmp_path: Path
+) -> None:
     miniatures.cifar100(tmp_path)
     (tmp_path / "cifar-100-python" / "test").write_bytes(pickle.dumps(content, protocol=protocol))
     with pytest.raises(DataError, match=message):

@@ -65,7 +65,7 @@ def test_lines_that_cannot_be_used(row: Any, classes: Any, message: str, tmp_pat
         LabelledTable(write(tmp_path / "set.jsonl", row), classes=classes)
 
 
-def test_what_is_missing(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"set\.jsonl: is not there"):
         LabelledTable(tmp_path / "set.jsonl")
     with pytest.raises(

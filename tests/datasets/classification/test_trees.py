@@ -82,7 +82,7 @@ def test_one_folder_spelt_otherwise_is_named(tmp_path: Path) -> None:
         pil_image(tmp_path / "flowers102" / "test" / folder / "a.png", RED)
     with pytest.raises(
         DataError,
-        match="flowers102/test: 'tigre lily' is no class of flowers102, and 'tiger lily' is missing",
+        match="flowers102/test: 'tigre lily' is not a class of flowers102, and 'tiger lily' is missing",
     ):
         itra_set("flowers102", root=tmp_path)
 
@@ -92,7 +92,7 @@ def test_countries_are_called_by_their_code_even_where_some_are_missing(tmp_path
         pil_image(tmp_path / "country211" / "test" / code / "a.png", RED)
     assert itra_set("country211", root=tmp_path).classes == ["Germany", "Kosovo", "Zimbabwe"]
     pil_image(tmp_path / "country211" / "test" / "ZZ" / "a.png", RED)
-    with pytest.raises(DataError, match=r"'ZZ' is no class .* 'Andorra', .* and 203 more are missing"):
+    with pytest.raises(DataError, match=r"'ZZ' is not a class .* 'Andorra', .* and 203 more are missing"):
         itra_set("country211", root=tmp_path)
 
 
@@ -103,7 +103,7 @@ def test_numbers_that_may_be_counted_from_0_or_1_are_refused(tmp_path: Path) -> 
         itra_set("flowers102", root=tmp_path)
     pil_image(tmp_path / "gtsrb" / "test" / "00000" / "a.png", RED)
     pil_image(tmp_path / "gtsrb" / "test" / "00043" / "a.png", RED)
-    with pytest.raises(DataError, match="'00043' is no class of gtsrb"):
+    with pytest.raises(DataError, match="'00043' is not a class of gtsrb"):
         itra_set("gtsrb", root=tmp_path)
 
 

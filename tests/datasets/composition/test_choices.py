@@ -57,11 +57,11 @@ def test_crops_are_cut_by_their_box(
     ],
 )
 def test_an_empty_crop_is_a_broken_image(tmp_path: Path, box: Box) -> None:
-    with pytest.raises(DataError, match=r"nothing of it is in its box .*; the image is 4 x 3 pixels"):
+    with pytest.raises(DataError, match=r"has no pixels in its box .*; the image is 4 x 3 pixels"):
         Images(Images.from_files([numbered(tmp_path / "a.png")]), boxes=[box])[0]
 
 
-def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"b\.png"):
         Images(Images.from_files([broken(tmp_path / "b.png")]), boxes=[Box.from_xywh(0, 0, 1, 1)])[0]
 
@@ -89,7 +89,7 @@ def test_fields_are_checked_where_they_are_read() -> None:
             integer_of(wrong, "x", "f.json, entry 1")
 
 
-def test_images_are_missing_only_when_none_is_there(tmp_path: Path) -> None:
+def test_images_are_missing_when_not_one_is_there(tmp_path: Path) -> None:
     here, gone = pil_image(tmp_path / "a.png", RED), tmp_path / "b.png"
     require_images([gone, here], source=tmp_path / "s.json", what="images of S")
     require_images([], source=tmp_path / "s.json", what="images of S")

@@ -59,7 +59,7 @@ def test_some_kinds_have_their_own_averages_only(root: Path) -> None:
         read(root, kinds=["swap"])
 
 
-def test_what_is_missing_is_named(root: Path) -> None:
+def test_missing_files_are_named(root: Path) -> None:
     with pytest.raises(MissingDataError, match=r"none of its 3 images is there.*put COCO's val2017"):
         sugarcrepe(root / "sugarcrepe", images=root / "coco" / "val2014")
     (root / "sugarcrepe" / "data" / "swap_att.json").unlink()
@@ -69,7 +69,7 @@ def test_what_is_missing_is_named(root: Path) -> None:
         read(root)
 
 
-def test_what_is_broken_is_named(root: Path) -> None:
+def test_broken_entries_are_named(root: Path) -> None:
     path = root / "sugarcrepe" / "data" / "add_att.json"
     path.write_text(json.dumps({"17": {"filename": "a.jpg", "caption": "x"}}))
     with pytest.raises(DataError, match=r"add_att\.json, entry 17: has no text 'negative_caption'"):

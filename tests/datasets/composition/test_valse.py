@@ -60,14 +60,14 @@ def test_only_entries_with_votes_count(root: Path) -> None:
     assert len(read(root, min_votes=3).choices) == 11 and len(read(root, min_votes=0).choices) == 33
 
 
-def test_every_image_is_found_where_its_data_set_lies(root: Path) -> None:
+def test_every_image_is_found_in_the_folder_of_its_data_set(root: Path) -> None:
     data = read(root)
     found = {(choice.kind, Path(data.images.ids[choice.image])) for choice in data.choices}  # type: ignore[attr-defined]
     assert found == {(piece, root / folder / name) for piece, (_, folder, name, _, _) in SOURCES.items()}
     assert all(data.images[i].shape == (3, 7, 9) for i in range(len(data.images)))
 
 
-def test_without_a_split_a_image_of_2017_lies_where_it_is(root: Path) -> None:
+def test_without_a_split_an_image_of_2017_is_looked_for_in_both_folders(root: Path) -> None:
     edit(root, "relations", original_split=None)
     data = read(root, pieces=["relations"])
     assert len(data.images) == 1
@@ -104,7 +104,7 @@ def test_some_pieces_have_their_own_averages_only(root: Path) -> None:
         read(root, pieces=["counting"])
 
 
-def test_what_is_missing_is_named(root: Path) -> None:
+def test_missing_files_are_named(root: Path) -> None:
     shutil.rmtree(root / "swig")
     with pytest.raises(MissingDataError, match=r"action-replacement\.json: none of its 1 images is there"):
         read(root)
@@ -125,7 +125,7 @@ def test_what_is_missing_is_named(root: Path) -> None:
         ({"image_file": None}, "entry existence_0: has no text 'image_file'"),
     ],
 )
-def test_what_is_broken_is_named(root: Path, changes: dict[str, Any], message: str) -> None:
+def test_broken_entries_are_named(root: Path, changes: dict[str, Any], message: str) -> None:
     edit(root, "existence", **changes)
     with pytest.raises(DataError, match=message):
         read(root)

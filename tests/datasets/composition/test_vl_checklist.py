@@ -44,7 +44,7 @@ def test_published_averages_by_hand(root: Path) -> None:
     assert metrics["accuracy"] == pytest.approx(100 * 6 / 8)
 
 
-def test_the_first_entries_of_each_file_are_kept(root: Path) -> None:
+def test_only_the_first_entries_of_each_file_are_read(root: Path) -> None:
     data = vl_checklist(root, images=root / "images", limit=1)
     assert len(data.choices) == len(FILES) and data.meta == {"limit": 1}
     assert len(vl_checklist(root, images=root / "images", limit=None).choices) == 8
@@ -71,7 +71,7 @@ def test_images_lie_where_the_yaml_says_unless_a_folder_is_given(root: Path) -> 
     assert len(vl_checklist(root, images=root.parent / "elsewhere").choices) == 8
 
 
-def test_what_is_missing_is_named(root: Path) -> None:
+def test_missing_files_are_named(root: Path) -> None:
     with pytest.raises(MissingDataError, match=r"corpus/v1: holds no YAML files .*om-ai-lab/VL-CheckList"):
         vl_checklist(root / "nowhere")
     (root / "data" / "Attribute" / "color" / "vg.json").unlink()

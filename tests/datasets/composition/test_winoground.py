@@ -54,7 +54,7 @@ def test_file_may_lie_in_the_root_and_tags_may_be_absent(tmp_path: Path) -> None
         data.images[1]
 
 
-def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
+def test_missing_files_are_named(root: Path, tmp_path: Path) -> None:
     with pytest.raises(
         MissingDataError, match=r"examples\.jsonl: is not there, .*facebook/winoground, after accepting"
     ):
@@ -77,7 +77,7 @@ def test_what_is_missing_is_named(root: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_broken_is_named(root: Path, line: str, message: str) -> None:
+def test_broken_entries_are_named(root: Path, line: str, message: str) -> None:
     (root / "data" / "examples.jsonl").write_text(line)
     with pytest.raises(DataError, match=message):
         winoground(root)

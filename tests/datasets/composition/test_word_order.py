@@ -76,7 +76,7 @@ def test_a_noun_of_two_words_is_two_nouns() -> None:
     assert found["all_but_nouns_and_adjectives"] == "here fire truck a"
 
 
-def test_seed_and_position_decide_and_nothing_else() -> None:
+def test_shuffles_depend_only_on_seed_and_position() -> None:
     random.seed(3)
     first = of(CAPTION, seed=1, position=5)
     random.seed(4)

@@ -61,7 +61,7 @@ def test_coco(tmp_path: Path) -> None:
         coco_boxes(tmp_path / "coco")
 
 
-def test_lines_and_the_demo_have_one_form(tmp_path: Path) -> None:
+def test_json_lines_and_the_demo_have_one_layout(tmp_path: Path) -> None:
     image(tmp_path / "a.png", RED)
     path = tmp_path / "boxes.jsonl"
     path.write_text(json.dumps(ENTRY) + "\n\n" + json.dumps({**ENTRY, "image": "b.png", "boxes": []}))
@@ -94,7 +94,7 @@ def test_wrong_entries_are_named(tmp_path: Path, change: dict[str, Any], message
         jsonl_boxes(path)
 
 
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"instances_val2017\.json"):
         coco_boxes(tmp_path)
     with pytest.raises(MissingDataError, match=r"hierarchy\.json: is not there; make it"):

@@ -35,7 +35,7 @@ def test_the_miniature(tmp_path: Path) -> None:
         ("test.csv", {"image": "7.jpg", **{f"level{i}": CHAIN[i] for i in (3, 1, 0, 2)}}),
     ],
 )
-def test_every_form_is_the_same_chain(tmp_path: Path, name: str, row: dict[str, Any]) -> None:
+def test_every_layout_gives_the_same_chain(tmp_path: Path, name: str, row: dict[str, Any]) -> None:
     image(tmp_path / "images" / "7.jpg", RED)
     image(tmp_path / "images" / "COCO_val2014_000000000007.jpg", RED)
     path = tmp_path / name
@@ -75,7 +75,7 @@ def test_wrong_rows_are_named(tmp_path: Path, row: Any, message: str) -> None:
         hierarcaps(tmp_path)
 
 
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"holds no hierarcaps_test\.csv .*TAU-VAILab/hierarcaps"):
         hierarcaps(tmp_path)
     (tmp_path / "test.json").write_text(json.dumps([{"cocoid": 7, "captions": CHAIN}]))

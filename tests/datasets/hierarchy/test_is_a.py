@@ -34,7 +34,7 @@ def parents(graph: IsA) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_every_form_is_the_same_tree(tmp_path: Path, name: str) -> None:
+def test_every_layout_gives_the_same_tree(tmp_path: Path, name: str) -> None:
     assert parents(read_is_a(write(tmp_path, name))) == {"thing": [], "dog": ["thing"], "oak": ["thing"]}
 
 
@@ -62,7 +62,7 @@ def test_a_node_in_two_places_of_a_nested_tree_has_two_parents(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.json", "[1]", "it is no object with entries"),
+        ("a.json", "[1]", "it is not an object with entries"),
         ("a.json", "{", "cannot be read as a hierarchy"),
         ("a.json", '{"a": {"parent": []}}', "'parents'"),
         ("a.json", '{"a": "b"}', "an entry is 'b'"),

@@ -69,7 +69,7 @@ def test_flickr30k(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reader", [coco, flickr30k])
-def test_what_is_missing_is_named(reader: Any, tmp_path: Path) -> None:
+def test_missing_files_are_named(reader: Any, tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"\.json: is not there"):
         reader(tmp_path)
     write(tmp_path / "annotations" / "captions_val2017.json", {"images": []})
@@ -210,7 +210,7 @@ def test_saved_configs_may_have_the_earlier_names(reader: str) -> None:
     assert stored_data(saved, source="config.yaml") == current
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_other_kinds_of_files_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "t.csv")
     for path in (tmp_path / "t.csv", Path("/dev/zero")):
         with pytest.raises(DataError, match="not a regular file but a"):

@@ -37,7 +37,7 @@ def test_coco_knows_the_ids_of_images_and_captions(root: Path) -> None:
     assert first.caption_ids == ["770337", "681330", "474921", "554625", "103610"]
 
 
-def test_ids_that_repeat_or_lack_are_none(tmp_path: Path) -> None:
+def test_repeated_or_missing_ids_give_no_ids(tmp_path: Path) -> None:
     image(tmp_path / "a.png", RED)
     for annotation in ({"image_id": 1, "caption": "x"}, {"image_id": 1, "caption": "x", "id": 3}):
         content = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [annotation] * 2}
@@ -125,7 +125,7 @@ def test_tables_merge_lines_of_one_image(tmp_path: Path) -> None:
         table(write(tmp_path / "set.tsv", "title\tfilepath\nred\ta.png\nlost\n"))
 
 
-def test_lines_are_chosen_by_what_they_say(root: Path) -> None:
+def test_rows_are_selected_by_their_values(root: Path) -> None:
     data = table(
         root / "docci" / "docci_descriptions.jsonlines",
         images_root=root / "docci" / "images",
@@ -200,7 +200,7 @@ def test_positives(root: Path, tmp_path: Path) -> None:
             caption_positives(tmp_path, name="cxc")
 
 
-def test_what_is_missing_says_where_it_is(tmp_path: Path) -> None:
+def test_missing_files_are_named_with_their_source(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match="eccv_caption/data of the package eccv_caption"):
         caption_positives(tmp_path)
     with pytest.raises(MissingDataError, match="Lin-Chen/ShareGPT4V"):
