@@ -3,7 +3,7 @@
     python -m benchmarks.grad_cache --batches 32,128 --micro-batch 8 --image-size 112
 
 The model of `configs/train_meru_vit_s.py` (ViT-S/16, 12 text layers of width 512) on random images of --image-size
-pixels and texts of 12 tokens, forward and backward in fp32. Memory: the extra peak of one step of each form and batch
+pixels and texts of 12 tokens, forward and backward in fp32. Memory: the extra peak of one step of each way and batch
 in a process of its own, beside weights, gradients and the batch; `memory_ratio` (cached / plain) is that of the largest
 batch, `memory_per_sample_mib` what each further sample costs. Time: both in turn in one process at --time-batch,
 `time_ratio` = cached / plain (one more forward pass: 4/3 of the operations). `grad_error`: relative norm of the
@@ -112,7 +112,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     least, most = min(batches), max(batches)
     learner, cache = learner_of(args.arch, args.text_arch, args.image_size), GradCache(args.micro_batch)
     batch = batch_of(args.time_batch, args.image_size)
-    plain, cached = (gradients(learner, batch, form) for form in (None, cache))
+    plain, cached = (gradients(learner, batch, way) for way in (None, cache))
     error = relative_error(cached, plain)
     rounds = [(_seconds(learner, batch, cache), _seconds(learner, batch, None)) for _ in range(args.repeats)]
     return {

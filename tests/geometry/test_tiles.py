@@ -100,7 +100,7 @@ def test_points_beyond_the_reach_of_fp32_stay_finite() -> None:
     )
 
 
-def test_products_of_spaces_have_no_such_form() -> None:
+def test_products_of_spaces_have_no_tiled_scores() -> None:
     space = Product(factors=2, factor_dim=3)
     x = embeddings(space, 3, 0)
     assert NegativeDistance().tiled_logits(space, x, x, query_modality="image", key_modality="text") is None

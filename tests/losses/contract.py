@@ -126,9 +126,9 @@ class LossContract:
         model = (self.model() if space == "own" else flat).to(dtype)
         term, rows = self.make(), self.rows(6)
         for size in (1e9, 1e18, 1e20, 1e30, 1e37) if dtype == torch.float32 else (1e60, 1e75, 1e145, 1e160):
-            for form in ("chosen", "tiled"):
+            for implementation in ("chosen", "tiled"):
                 large = {view: (size * x).to(dtype).requires_grad_() for view, x in rows.items()}
-                with forced(form):
+                with forced(implementation):
                     try:
                         value = term(context(model, large, **self.batch(6)))
                     except ValueError as error:

@@ -89,9 +89,9 @@ def value_and_gradients(
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("pairs", PAIRS)
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_equals_the_dense_form(name: str, pairs: str, smoothing: float) -> None:
+def test_tiled_equals_dense(name: str, pairs: str, smoothing: float) -> None:
     if pairs == "itself" and name in ("meru", "atmg"):
-        pytest.skip("distances of points to themselves are rounding noise, of another kind in each form")
+        pytest.skip("distances of points to themselves are rounding noise, different in each implementation")
     rows = {IMAGE: random_features(11, seed=0), TEXT: random_features(11, seed=1)}
     settings = {"pairs": PAIRS[pairs], "label_smoothing": smoothing}
     dense = value_and_gradients(Contrastive(implementation="dense", **settings), name, rows)  # type: ignore[arg-type]
@@ -153,14 +153,14 @@ def test_labels(name: str, smoothing: float, reach: float, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("crowded", [False, True])
-def test_fp32_error_is_at_most_twice_that_of_the_dense_form(name: str, crowded: bool) -> None:
+def test_fp32_error_is_at_most_twice_that_of_dense(name: str, crowded: bool) -> None:
     """Root mean square over seeds against fp64 on the same fp32 features; crowded: within percents of each other.
 
     The curvature's gradient is a small difference of large parts, whose rounding in fp32 (1e-7 of them) shows: at
-    most six times the error of the dense form, which adds them up in fp64.
+    most six times the error of the dense implementation, which adds them up in fp64.
     """
     squares: dict[str, list[list[Tensor]]] = {"dense": [], "tiled": []}
-    forms = {
+    terms = {
         "dense": Contrastive(implementation="dense"),
         "tiled": Contrastive(implementation="tiled", tile=(32, 48)),
     }
@@ -170,8 +170,8 @@ def test_fp32_error_is_at_most_twice_that_of_the_dense_form(name: str, crowded: 
         rows = {view: x.float() for view, x in views.items()}
         if crowded:
             rows = {view: rows[IMAGE][:1] + 0.01 * x for view, x in rows.items()}
-        exact = value_and_gradients(forms["dense"], name, {v: x.double() for v, x in rows.items()})
-        for kind, term in forms.items():
+        exact = value_and_gradients(terms["dense"], name, {v: x.double() for v, x in rows.items()})
+        for kind, term in terms.items():
             found = value_and_gradients(term, name, rows)
             squares[kind].append(
                 [(x.double() - e).square().mean() for x, e in zip(found, exact, strict=True)]

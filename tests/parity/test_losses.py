@@ -80,14 +80,14 @@ def _slack(parts: Parts, features: dict[str, Any]) -> dict[str, float]:
     return slack
 
 
-def _on_rank(jobs: list[tuple[dict[str, Any], str]], form: str) -> list[dict[str, Any]]:
+def _on_rank(jobs: list[tuple[dict[str, Any], str]], implementation: str) -> list[dict[str, Any]]:
     from hypvl import distributed
 
     results = []
     for case, name in jobs:
         half = case["B"] // distributed.world_size()
         rows = slice(distributed.rank() * half, (distributed.rank() + 1) * half)
-        with forced(form):
+        with forced(implementation):
             parts, features, output = _run(case, name, rows)
         results.append(
             {

@@ -77,7 +77,7 @@ def test_gradients_do_not_depend_on_the_number_of_processes(
     world: int, one_process: dict[str, dict[str, torch.Tensor]]
 ) -> None:
     per_rank = [both_forms()] if world == 1 else run_ranks(world, both_forms)
-    for rank, form, results in ((r, f, x) for r, forms in enumerate(per_rank) for f, x in enumerate(forms)):
+    for rank, i, results in ((r, i, x) for r, both in enumerate(per_rank) for i, x in enumerate(both)):
         for case, expected in one_process.items():
             found = results[case]
             assert found.keys() == expected.keys(), f"{case}: parameters with a gradient"
@@ -85,7 +85,7 @@ def test_gradients_do_not_depend_on_the_number_of_processes(
             norm = sum(expected[k].double().square().sum() for k in expected) ** 0.5
             limit = LIMIT[case.split("-")[1]]
             assert difference / norm <= limit, (
-                f"{case}, {world} processes, rank {rank}, form {form}: {difference}"
+                f"{case}, {world} processes, rank {rank}, implementation {i}: {difference}"
             )
 
 
