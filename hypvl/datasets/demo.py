@@ -10,13 +10,13 @@ from hypvl.allowlist import configurable
 from hypvl.datasets.catalog.entries import check_name
 from hypvl.datasets.classification.folders import ImageFolderSet
 from hypvl.datasets.composition.choices import Choice, Choices
-from hypvl.datasets.files import read_json, require_folder
+from hypvl.datasets.files import read_json, require_file, require_folder
 from hypvl.datasets.hierarchy.boxes import BoxedImages, boxes_from_entries
 from hypvl.datasets.hierarchy.caption_chains import CaptionChains
 from hypvl.datasets.images import Images, LabelledImages
 from hypvl.datasets.retrieval.captioned import CaptionedImages
 from hypvl.datasets.retrieval.table import table
-from hypvl.errors import DataError, MissingDataError
+from hypvl.errors import DataError
 
 _MAKE_IT = "make it with scripts/make_demo_data.py"
 #: Names that :func:`demo_classification_set` takes: the folders that scripts/make_demo_data.py writes.
@@ -78,8 +78,7 @@ def read_demo(path: Path, key: str, kind: type = list) -> Any:
         MissingDataError: when the file is not there.
         DataError: when it is built differently.
     """
-    if not path.is_file():
-        raise MissingDataError(f"{path}: is not there; {_MAKE_IT}.")
+    require_file(path, _MAKE_IT)
     try:
         content = read_json(path)
     except DataError as error:

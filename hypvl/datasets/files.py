@@ -19,9 +19,17 @@ _LARGEST_FILE = 1 << 32  # bytes of a text or JSON file
 def require_folder(folder: Path, layout: str) -> None:
     """Raise MissingDataError, saying what to do, unless ``folder`` is there."""
     if not folder.is_dir():
-        raise MissingDataError(
-            f"{folder}: is not there (looked in {Path.cwd()}); put {layout} there, or give the folder by an override."
-        )
+        raise _not_there(folder, f"put {layout} there, or give the folder by an override")
+
+
+def require_file(path: Path, remedy: str) -> None:
+    """Raise MissingDataError, saying what to do, unless ``path`` is a file."""
+    if not path.is_file():
+        raise _not_there(path, remedy)
+
+
+def _not_there(path: Path, remedy: str) -> MissingDataError:
+    return MissingDataError(f"{path}: is not there (looked in {Path.cwd()}); {remedy}.")
 
 
 def read_lines(path: Path) -> list[str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hypvl.allowlist import configurable
-from hypvl.checks import natural_number
-from hypvl.datasets.files import image_place, open_table, read_json
+from hypvl.checks import natural_number, one_of
+from hypvl.datasets.files import image_place, open_table, read_json, require_images
 from hypvl.datasets.images import Images
 from hypvl.datasets.protocol import ImageSource
 from hypvl.errors import DataError, MissingDataError
@@ -76,8 +76,7 @@ def hierarcaps(
 
     Source: Alper and Averbuch-Elor 2024 (arXiv 2407.08521).
     """
-    if order not in ("general first", "specific first"):
-        raise ValueError(f"order: got {order!r}; expected 'general first' or 'specific first'.")
+    one_of("order", order, Literal["general first", "specific first"])
     root = Path(root)
     folder = root / "images" if images_root is None else Path(images_root)
     path = _file(root, annotations)
@@ -89,11 +88,7 @@ def hierarcaps(
         chains.append(captions if order == "general first" else captions[::-1])
     if not names:
         raise DataError(f"{path}: has no rows; expected an image and its captions in each.")
-    if not any(name.is_file() for name in names):
-        raise MissingDataError(
-            f"{path}: none of its {len(names)} images is there, such as {names[0]}; HierarCaps uses COCO's images: "
-            "put them there, or give their folder as images_root."
-        )
+    require_images(names, source=path, what="COCO's images, which HierarCaps uses (see images_root),")
     return CaptionChains(Images.from_files(names), chains, keys=[name.name for name in names])
 
 
@@ -103,7 +98,7 @@ def _file(root: Path, annotations: str | None) -> Path:
         if (root / name).is_file():
             return root / name
     raise MissingDataError(
-        f"{root}: holds no {names[0]}{' (or another of its forms)' if len(names) > 1 else ''} (looked in "
+        f"{root}: holds no {names[0]}{' (or another of its names)' if len(names) > 1 else ''} (looked in "
         f"{Path.cwd()}); HierarCaps is at github.com/TAU-VAILab/hierarcaps: put its test file there."
     )
 

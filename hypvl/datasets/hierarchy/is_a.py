@@ -6,8 +6,8 @@ from typing import Any, Literal, TypeAlias
 
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
-from hypvl.datasets.files import class_folders, read_text, require_folder, text_lines
-from hypvl.errors import DataError, MissingDataError
+from hypvl.datasets.files import class_folders, read_text, require_file, require_folder, text_lines
+from hypvl.errors import DataError
 from hypvl.io.json_text import parse_json
 from hypvl.metrics.hierarchy import IsA
 
@@ -37,10 +37,7 @@ def read_is_a(path: str | Path, *, order: Order = "parent child") -> IsA:
     """
     one_of("order", order, Order)
     path = Path(path)
-    if not path.is_file():
-        raise MissingDataError(
-            f"{path}: is not there (looked in {Path.cwd()}); expected a hierarchy: {_WHERE}."
-        )
+    require_file(path, f"expected a hierarchy: {_WHERE}")
     text = read_text(path)
     try:
         parents = _from_json(parse_json(text)) if path.suffix == ".json" else _from_pairs(text, order)

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.data.share_gpt4v import short_caption
-from hypvl.datasets.files import image_place, require_folder
+from hypvl.datasets.files import image_place, require_file, require_folder
 from hypvl.datasets.images import ImagesByStem
 from hypvl.datasets.retrieval.captioned import CaptionedImages, from_files
 from hypvl.errors import DataError, MissingDataError
@@ -48,11 +48,11 @@ def share_gpt4v(
     """
     one_of("caption", caption, Caption)
     path = Path(root) / annotations
-    if not path.is_file():
-        raise MissingDataError(
-            f"{path}: is not there; it is on the Hugging Face hub (Lin-Chen/ShareGPT4V), its images belong in "
-            f"{Path(root) / 'data'} (docs/evaluation.md)."
-        )
+    require_file(
+        path,
+        f"it is on the Hugging Face hub (Lin-Chen/ShareGPT4V), its images belong in {Path(root) / 'data'} "
+        "(docs/evaluation.md)",
+    )
     selected: list[tuple[Path, str, list[str]]] = []
     for number, entry in enumerate(_first(path, entries)):
         try:

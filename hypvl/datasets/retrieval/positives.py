@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hypvl.allowlist import configurable
-from hypvl.datasets.files import read_json
-from hypvl.errors import DataError, MissingDataError
+from hypvl.datasets.files import read_json, require_file
+from hypvl.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ def caption_positives(root: str | Path, *, name: str = "eccv") -> Positives:
 
 
 def _read(path: Path, name: str) -> dict[str, frozenset[str]]:
-    if not path.is_file():
-        raise MissingDataError(
-            f"{path}: is not there; put {name}_image_to_caption.json and {name}_caption_to_image.json of ECCV Caption "
-            "there (folder eccv_caption/data of the package eccv_caption, or github.com/naver-ai/eccv-caption)."
-        )
+    require_file(
+        path,
+        f"put {name}_image_to_caption.json and {name}_caption_to_image.json of ECCV Caption there (folder "
+        "eccv_caption/data of the package eccv_caption, or github.com/naver-ai/eccv-caption)",
+    )
     content = read_json(path)
     right: dict[str, frozenset[str]] = {}
     for query, items in content.items() if isinstance(content, dict) else ():

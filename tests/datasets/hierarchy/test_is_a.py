@@ -66,7 +66,7 @@ def test_a_node_in_two_places_of_a_nested_tree_has_two_parents(tmp_path: Path) -
         ("a.json", "{", "cannot be read as a hierarchy"),
         ("a.json", '{"a": {"parent": []}}', "'parents'"),
         ("a.json", '{"a": "b"}', "an entry is 'b'"),
-        ("a.json", '{"a": ["b"]}', "'a' has the parent 'b', which is no node"),
+        ("a.json", '{"a": ["b"]}', "'a' has the parent 'b', which is not a node"),
         ("a.txt", "a\n", "line 1 is 'a'"),
         ("a.txt", "\n", "it has no pairs"),
         ("a.txt", "a b\nb a\n", "is its own ancestor"),
