@@ -1,4 +1,4 @@
-"""Parts and wholes: does a box lie nearer the root than its image, and does its cone hold the image?"""
+"""Parts and wholes: whether a box lies nearer the root than its image, and whether its cone contains the image."""
 
 from dataclasses import KW_ONLY, dataclass
 
@@ -20,25 +20,25 @@ from hypvl.metrics.chains import order_hits
 @configurable("evaluate")
 @dataclass
 class BoxOrder(Evaluator):
-    """Order and entailment of parts and wholes, general -> specific, as HyCoCLIP is trained.
+    """Order and entailment of parts (general) and wholes (specific), the pairs that HyCoCLIP is trained on.
 
-    The four kinds of pairs: ``image``, the crop of a box -> its whole image; ``text``, the phrase of a box -> the
+    Four kinds of pairs, general -> specific: ``image``, crop of a box -> its whole image; ``text``, phrase of a box ->
     caption; ``whole``, caption -> image; ``box``, phrase -> crop.
 
-    Metrics of each kind, in percent: ``<kind>_entailment``, pairs whose general one's cone holds the specific one (in
-    every factor of a product), and ``<kind>_entailment_shuffled``, the same with the specific ones of other pairs,
-    both where the geometry has cones (``image_entailment`` is the main one then); ``<kind>_radius_order``, pairs whose
-    general one lies nearer the root (a tie counts half), with ``_null``, ``_null_std`` and ``_null_quantile`` of
-    shuffled partners (:func:`hypvl.diagnostics.audit.radial_order`). ``radius_<what>``: mean distances to the root of
-    ``box_image``, ``image``, ``box_text`` and ``text``; where the geometry has no root, to the mean of all of them.
+    Metrics of each kind, in percent: ``<kind>_entailment``, pairs whose general member's cone contains the specific
+    member (in every factor of a product), and ``<kind>_entailment_shuffled``, the same with shuffled partners, both
+    only where the geometry has cones (``image_entailment`` is the main metric then); ``<kind>_radius_order``, pairs
+    whose general member lies nearer the root (a tie counts half), with ``_null``, ``_null_std`` and ``_null_quantile``
+    of shuffled partners (:func:`hypvl.diagnostics.audit.radial_order`). ``radius_<name>``: mean distances to the root
+    of ``box_image``, ``image``, ``box_text`` and ``text``; to the mean of all of them where there is no root.
 
     Items, one per box whose image can be read: ``key``, ``phrase``, ``radius_box_image``, ``radius_image``,
     ``radius_box_text``, ``radius_text``, and ``entails_image``, ``entails_text`` (None without cones).
 
     Args:
         dataset: Images with captions and boxes.
-        aperture_factor: Of the cones (HyCoCLIP trains with 1.2 within a modality, 0.7 across; 1 = the cone itself).
-        rounds: Shuffles of the null.
+        aperture_factor: Factor of the half apertures (HyCoCLIP trains with 1.2 within a modality, 0.7 across).
+        rounds: Number of shuffles of the null.
 
     Raises:
         ValueError: for a factor that is not above 0, or fewer than 2 rounds.

@@ -1,4 +1,4 @@
-"""Scores of captions of images, with and without references: CLIPScore, PAC-S, I0T-S, and the model's own."""
+"""Scores of captions of images, with and without references: CLIPScore, PAC-S, I0T-S, and the model's own score."""
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -42,12 +42,12 @@ class CaptionSet(Protocol):
 
 @dataclass(frozen=True)
 class ScoredCaptions:
-    """What :func:`score_captions` finds.
+    """Result of :func:`score_captions`.
 
     Attributes:
-        rows: Those rows of the set whose image can be read.
-        scores: Name -> the score of each of these rows.
-        meta: For the result.
+        rows: Rows of the set whose image can be read.
+        scores: Name -> score of each of these rows.
+        meta: Of the evaluation result.
     """
 
     rows: list[int]
@@ -59,13 +59,13 @@ def score_captions(encoder: CachedEncoder, data: CaptionSet, *, prefix: str = PR
     """Score every caption whose image can be read.
 
     ``clip_score``, ``pac_score``: 2.5 and 2.0 times the cosine of image and caption, at least 0. ``i0t_score``: 2.0
-    times the same cosine after the mean of its modality is taken out of each embedding; the means are over the
-    different images, and the different captions, of the set. ``ref_...``: harmonic mean with the largest cosine of
-    the caption with a reference (below 0: 0), where there are references. ``model_score``: the model's own score.
+    times the same cosine after the mean of its modality is subtracted from each embedding; the means are over the
+    distinct images and the distinct captions of the set. ``ref_...``, where there are references: the harmonic mean
+    with the largest cosine of the caption with a reference (at least 0). ``model_score``: the model's own score.
 
     Cosines are of flat embeddings (``geometry.flatten``): of unit vectors on the sphere, of tangent vectors at the root
-    on a hyperboloid, where they see directions and no radii. That is the published metric carried over; what such a
-    model itself thinks of a caption is ``model_score``.
+    on a hyperboloid, where they depend on directions but not on radii. This carries the published metric over; the
+    score that such a model was trained with is ``model_score``.
 
     Args:
         encoder: Of the model that scores them.
@@ -110,8 +110,8 @@ def score_captions(encoder: CachedEncoder, data: CaptionSet, *, prefix: str = PR
         by_pair |= _cosine_scores(*centred, image_rows, captions, own, ("i0t_score",))
     else:
         meta.setdefault("warnings", []).append(
-            f"no i0t_score: there are {len(used)} images and {len(said)} different captions, and the mean of one "
-            "thing is that thing."
+            f"no i0t_score: there are {len(used)} images and {len(said)} different captions, and "
+            "subtracting the mean of one leaves nothing."
         )
     by_pair["model_score"] = _model_scores(model, images.embeddings, encoded, image_rows, captions)
     place = {pair: i for i, pair in enumerate(pairs)}
@@ -136,7 +136,7 @@ def _cosine_scores(
     references: Sequence[Sequence[int]] | None,
     names: Sequence[str],
 ) -> dict[str, list[float]]:
-    """The named scores of some pairs (rows of images, rows of texts), with their reference forms."""
+    """The named scores of some pairs (rows of images, rows of texts), with and without references."""
     scores: dict[str, list[float]] = {}
     for name in names:
         scores[name] = []

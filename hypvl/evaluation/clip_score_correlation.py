@@ -1,4 +1,4 @@
-"""How scores of captions go together with what people think of the captions."""
+"""Correlation of the scores of captions with people's ratings of the captions."""
 
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
@@ -20,16 +20,16 @@ class CaptionCorrelation(Evaluator):
     """Kendall's tau-b and tau-c and Pearson's r of each score of :func:`score_captions` with the ratings, times 100.
 
     Metrics: ``<score>_kendall_b``, ``<score>_kendall_c``, ``<score>_pearson`` for ``clip_score``, ``pac_score``,
-    ``i0t_score``, their ``ref_`` forms where there are references, and ``model_score``. One row per judgement, as
-    published. A score that is the same for all captions correlates with nothing: it has no metrics,
-    ``meta["warnings"]`` says so, and ``meta["main_metric"]`` is another where it was the one to look at. Rows of
-    images that cannot be read are left out; ``meta["rows"]`` counts the others, ``meta["unreadable"]`` the images.
+    ``i0t_score``, each with ``ref_`` where there are references, and ``model_score``. One row per rating, as published.
+    A score that is constant over the captions has no correlation: its metrics are missing, ``meta["warnings"]`` says
+    so, and ``meta["main_metric"]`` names another metric where necessary. Rows of unreadable images are left out;
+    ``meta["rows"]`` counts the rest, ``meta["unreadable"]`` the images.
 
-    Items, one per row that counts: ``key`` of the image, ``caption``, ``rating``, and each score.
+    Items, one per remaining row: ``key`` of the image, ``caption``, ``rating``, and each score.
 
     Args:
         dataset: Rated captions.
-        kendall: The variant to look at first: as published c for Flickr8k-Expert, b for Flickr8k-CF.
+        kendall: Variant of the main metric; published: c for Flickr8k-Expert, b for Flickr8k-CF.
         prefix: Put before captions and references.
 
     Raises:
@@ -66,7 +66,7 @@ class CaptionCorrelation(Evaluator):
             if len(set(scores)) < 2:
                 meta["warnings"] = [
                     *meta.get("warnings", []),
-                    f"{name} is {scores[0]:g} for all {len(scores)} captions, which correlates with nothing.",
+                    f"{name} is {scores[0]:g} for all {len(scores)} captions; a constant has no correlation.",
                 ]
                 continue
             metrics[f"{name}_kendall_b"] = 100.0 * kendall_tau(scores, ratings, variant="b")
@@ -74,8 +74,8 @@ class CaptionCorrelation(Evaluator):
             metrics[f"{name}_pearson"] = 100.0 * pearson(scores, ratings)
         if not metrics:
             raise UserError(
-                "the model's scores: each is the same for all captions, which correlates with nothing; use a model "
-                "that tells captions apart."
+                "the model's scores: each is the same for all captions, and a constant has no correlation; use a "
+                "model that distinguishes captions."
             )
         if self.main_metric not in metrics:
             meta["main_metric"] = next(iter(metrics))

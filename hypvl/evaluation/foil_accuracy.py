@@ -1,4 +1,4 @@
-"""Compositionality: does an image score its own caption above those that are false by a word or its order?"""
+"""Compositionality: whether an image scores its true caption above false ones with a changed word or word order."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -16,7 +16,7 @@ from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.metrics.choices import Scored, auroc, choice_chance, choice_hits, detection
 
 Extra = Literal["auroc", "threshold"]
-#: Measures of which guessing gives a half.
+#: Measures whose chance level is 50 %.
 _EVEN = ("auroc", "acc")
 
 
@@ -26,13 +26,13 @@ class CaptionChoice(Evaluator):
     """Share of choices in which the true caption scores above every false one, by the model's image-to-text score.
 
     Metrics, in percent: ``accuracy`` over all choices; ``accuracy_<kind>`` of each kind; every published average
-    of the set (``macro_accuracy``, ...), the plain mean of the accuracies of its kinds; and where foils have kinds
-    of their own ``pairwise_accuracy_<kind>``, the caption against those foils alone. Each has its ``_chance``.
-    A tie is a miss, and so is an image that cannot be read.
+    of the set (``macro_accuracy``, ...), the unweighted mean of the accuracies of its kinds; and where foils have
+    kinds of their own ``pairwise_accuracy_<kind>``, the caption against these foils only. Each has its ``_chance``.
+    A tie is a miss; so is an unreadable image.
 
-    ``extra`` adds, in all, per kind and per published average: ``auroc``, the area under the ROC curve of captions
-    against foils of all images, unreadable ones left out; and by ``threshold`` ``acc``, ``p_c``, ``p_f``,
-    ``min_p``, ``precision`` and ``f1`` (see :func:`hypvl.metrics.choices.detection`).
+    ``extra`` adds, over all choices, per kind and per published average: ``auroc``, the area under the ROC curve of
+    captions against foils of all readable images; and by ``threshold`` ``acc``, ``p_c``, ``p_f``, ``min_p``,
+    ``precision`` and ``f1`` (see :func:`hypvl.metrics.choices.detection`).
 
     Items, one per choice: ``key`` of its image, ``kind``, ``margin`` (score of the caption minus that of the best
     foil, None for an unreadable image), ``best_foil`` (its text); one per kind: ``kinds``, ``kind_choices``,
@@ -40,16 +40,16 @@ class CaptionChoice(Evaluator):
 
     Args:
         dataset: Images with choices, at least one.
-        main_metric: The one to look at first: ``accuracy`` or a published average of the set.
+        main_metric: ``accuracy`` or a published average of the set.
         kinds: ``"metrics"``: every kind is a metric; ``"items"``: kinds are in the items only, for sets with many.
-        extra: What to measure besides.
-        threshold: Score above which a text is called true; on the scale of the model's scores.
+        extra: Additional measures.
+        threshold: Score above which a text is predicted true, on the scale of the model's scores.
 
     Raises:
-        ValueError: without choices, or for a main metric that there is not.
+        ValueError: without choices, or for an unknown main metric.
 
     Source: the pairwise accuracies of ARO (arXiv 2210.01936), VALSE (arXiv 2112.07566), VL-CheckList (arXiv
-        2207.00221) and SugarCrepe (arXiv 2306.14610), which use the cosine; here it is the model's own score.
+        2207.00221) and SugarCrepe (arXiv 2306.14610), which use the cosine. Differs: the model's own score.
     """
 
     dataset: ChoiceSet
@@ -127,7 +127,7 @@ class CaptionChoice(Evaluator):
         return scored
 
     def _count(self, scored: Sequence[Scored], result: EvaluationResult) -> None:
-        """Put metrics, samples and the items of kinds into the result."""
+        """Add metrics, samples and the items of kinds to the result."""
         choices = self.dataset.choices
         of_kind: dict[str, list[int]] = {}
         for i, choice in enumerate(choices):
@@ -164,7 +164,7 @@ class CaptionChoice(Evaluator):
         }
 
     def _count_foil_kinds(self, scored: Sequence[Scored], result: EvaluationResult) -> None:
-        """The caption against the foils of one kind at a time."""
+        """Add the accuracy of the caption against the foils of one kind at a time."""
         pairs: dict[str, list[Scored]] = {}
         for one, choice in zip(scored, self.dataset.choices, strict=True):
             for i, kind in enumerate(choice.foil_kinds):

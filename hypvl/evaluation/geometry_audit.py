@@ -1,4 +1,4 @@
-"""Is the geometry of a model doing any work? Radii, cones, order, gap, shape of the embeddings, and a verdict."""
+"""Whether a model uses its geometry: radii, cones, order, gap, shape of the embeddings, and a verdict."""
 
 import math
 from dataclasses import KW_ONLY, asdict, dataclass
@@ -23,14 +23,14 @@ from hypvl.metrics.chains import order_hits
 @configurable("evaluate")
 @dataclass
 class GeometryAudit(Evaluator):
-    """The numbers of :func:`hypvl.diagnostics.audit.summary` over images and their first captions, and what they say.
+    """The numbers of :func:`hypvl.diagnostics.audit.summary` over images and their first captions, and a verdict.
 
     Metrics: those of the summary, shares in percent; ``radial_order_auc`` (the main one; texts nearer the root than
     their image, its ``_null`` with shuffled partners beside it); and, of a sample of ``sample`` pairs,
     ``flat_distortion`` in percent (mean difference of geodesic and tangent distances over both modalities together),
-    ``delta_hyperbolicity_<modality>`` in [0, 1] (0 = a tree); ``effective_rank_<modality>_share`` in percent of what
-    there could be; ``flat_top1_agreement`` in percent: images whose best caption by distance in the tangent space
-    is the model's; and ``curv_at_bound`` where the geometry has limits of its curvature: 100 at one of them.
+    ``delta_hyperbolicity_<modality>`` in [0, 1] (0 = a tree); ``effective_rank_<modality>_share`` in percent of the
+    largest possible rank; ``flat_top1_agreement`` in percent: images whose best caption by distance in the tangent
+    space is the model's best; and ``curv_at_bound`` where the curvature has a range: 100 at one of its limits.
 
     ``meta["verdict"]`` is one word, ``meta["findings"]`` the sentences (:mod:`hypvl.diagnostics.verdict`).
 
@@ -38,15 +38,15 @@ class GeometryAudit(Evaluator):
 
     Args:
         dataset: Images and captions, at least two images with one.
-        limit: At most so many pairs, evenly spread; None = all.
-        sample: Pairs for what grows with the cube of their number.
-        aperture_factor: Of the cones, as the model was trained (MERU 1, HyCoCLIP 0.7 for texts and images).
-        rounds: Shuffles of the null.
+        limit: Largest number of pairs, evenly spread; None = all.
+        sample: Number of pairs for metrics whose cost grows with the cube of that number.
+        aperture_factor: Factor of the half apertures, as in training (MERU 1, HyCoCLIP 0.7 for texts and images).
+        rounds: Number of shuffles of the null.
 
     Raises:
         ValueError: for a limit, sample or number of rounds below 2.
 
-    Source: arXiv 2607.05268; the measures' own sources stand with them.
+    Source: arXiv 2607.05268; the functions name the sources of the measures.
     """
 
     dataset: RetrievalSet
@@ -121,7 +121,7 @@ class GeometryAudit(Evaluator):
         }
 
     def _flat_agreement(self, model: EvaluableModel, pairs: EncodedPairs) -> list[float]:
-        """Of each image 100 where its nearest caption in flat coordinates is the model's best, else 0."""
+        """100 for each image whose nearest caption in flat coordinates is the model's best one, else 0."""
         own = search(model, pairs.images, pairs.texts, k=1, query_modality="image", key_modality="text")[1][
             :, 0
         ]
@@ -132,7 +132,7 @@ class GeometryAudit(Evaluator):
                 straight.pairwise_similarity(model.geometry.flatten(block.to(device)), keys).argmax(1).cpu()
                 for block in pairs.images.split(512)
             ]
-        # Two captions of one text are one answer.
+        # Two equal captions are one answer.
         same = [
             pairs.captions[a] == pairs.captions[b]
             for a, b in zip(own.tolist(), torch.cat(flat).tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""Captions of an image by level: do they lie farther out the more they say, and does the image find its own?"""
+"""Captions of an image by level: whether more specific ones lie farther out, and whether the image retrieves them."""
 
 from dataclasses import KW_ONLY, dataclass
 
@@ -24,21 +24,21 @@ class HierarCaps(Evaluator):
     """Order and retrieval of chains of captions.
 
     Metrics: ``tau_d`` (the main one), the mean over the chains of
-    :func:`hypvl.metrics.chains.level_tau` of distances to the root, in [-1, 1]; in percent ``ordered_share``
-    of chains whose every level lies farther out than the one before; ``precision`` and ``recall`` of the texts of a
-    image's own chain among those it retrieves at ``steps`` radius thresholds
-    (:func:`~hypvl.metrics.chains.along_radii`, candidates: the texts of all chains, by the model's score),
-    with the ``_chance`` of as many drawn at random; ``level_entailment_share``, where there are cones, of neighbouring
-    levels of which the general one's cone holds the specific one; and ``radius_level_<n>``, mean distances.
+    :func:`hypvl.metrics.chains.level_tau` of distances to the root, in [-1, 1]; in percent ``ordered_share``,
+    chains whose every level lies farther out than the one before; ``precision`` and ``recall`` of the texts of an
+    image's own chain among those it retrieves within ``steps`` radius thresholds
+    (:func:`~hypvl.metrics.chains.along_radii`; candidates: the texts of all chains, by the model's score), with the
+    ``_chance`` of as many random texts; ``level_entailment_share``, where there are cones, neighbouring levels of which
+    the general one's cone contains the specific one; and ``radius_level_<n>``, mean distances.
 
-    An image that cannot be read retrieves nothing: 0 for precision and recall.
+    An unreadable image retrieves nothing: precision and recall are 0.
 
     Items, one per image: ``key``, ``tau``, ``retrieved`` (texts from the root outwards, None for an unreadable
     image), ``right`` (how many are its own).
 
     Args:
         dataset: Images with chains.
-        steps: Thresholds, evenly spaced from the least to the greatest radius of all texts.
+        steps: Thresholds, evenly spaced from the smallest to the largest radius of all texts.
         root_text: A text that stands for the root where the geometry has none (HierarCaps takes the empty text);
             None = the mean of all texts.
 
@@ -122,7 +122,7 @@ class HierarCaps(Evaluator):
     def _retrieve(
         self, model: EvaluableModel, images: EncodedImages, keys: Tensor, radii: Tensor
     ) -> dict[int, list[int]]:
-        """Texts that each readable image retrieves, by its position in the data set."""
+        """Texts that each readable image retrieves: position in the data set -> texts."""
         retrieved: dict[int, list[int]] = {}
         parts = zip(images.embeddings.split(_BLOCK), images.indices.split(_BLOCK), strict=True)
         for block, indices in parts:
@@ -134,7 +134,7 @@ class HierarCaps(Evaluator):
 
 
 def _entailed(geometry: Geometry, texts: Tensor, chains: list[list[int]]) -> list[float] | None:
-    """Of each chain the percentage of neighbouring levels whose general cone holds the specific text."""
+    """Per chain, the percentage of neighbouring levels of which the general one's cone contains the specific one."""
     cones = geometry.cones
     if cones is None:
         return None

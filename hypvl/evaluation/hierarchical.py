@@ -1,4 +1,4 @@
-"""Hierarchical metrics of zero-shot classification: how far from the truth a wrong class lies in an is-a graph."""
+"""Hierarchical metrics of zero-shot classification: distance of a prediction from the truth in an is-a graph."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -18,11 +18,11 @@ from hypvl.metrics import hierarchy
 @configurable("evaluate")
 @dataclass
 class HierarchicalClassification(Evaluator):
-    """Zero-shot predictions, judged by their place in a hierarchy of the classes.
+    """Zero-shot classification, measured by distances in a hierarchy of the classes.
 
     Metrics: the means over the images of :func:`hypvl.metrics.hierarchy.metrics_to` (``tie``, edges, is
-    the main one; the lower, the better), each with ``_chance``, its mean over a uniformly drawn class, and
-    ``top1_accuracy`` in percent. Unreadable images are left out of the hierarchy's means and wrong for the accuracy.
+    the main one; lower is better), each with ``_chance``, its mean over a uniformly drawn class, and ``top1_accuracy``
+    in percent. Unreadable images are left out of the hierarchy's means and are wrong for the accuracy.
 
     Items, one per image: those of :class:`~hypvl.evaluation.zero_shot.ZeroShotClassification`, ``label_node``,
     ``predicted_node``, and ``tie``.
@@ -31,7 +31,7 @@ class HierarchicalClassification(Evaluator):
         dataset: Labelled images.
         tree: A file of :func:`hypvl.datasets.hierarchy.is_a.read_is_a`: JSON, or WordNet pairs.
         nodes: Node of each class, in the order of the classes or by class name; None = the class names are nodes.
-        words: File of lines ``<node> <name>`` (``words.txt``), so that nodes among the items have names; or None.
+        words: File of lines ``<node> <name>`` (``words.txt``), for names of nodes in the items; None = no names.
         prompts: As for zero-shot classification.
 
     Raises:
@@ -126,7 +126,7 @@ def _nodes(
         return [str(nodes[name]) for name in classes]
     if len(nodes) != len(classes):
         raise DataError(f"nodes: got {len(nodes)}; expected {len(classes)}, one per class, in their order.")
-    # Nodes that are folders' names (WordNet ids) belong to these folders, not to their places in another list.
+    # Nodes that are names of class folders (WordNet ids) must be in the order of the folders.
     if folders is not None and set(folders) & set(nodes):
         for folder, node in zip(folders, nodes, strict=True):
             if folder != node:

@@ -1,4 +1,4 @@
-"""Does an image's score grow as its text says more? Over texts cut from long captions."""
+"""Whether the score of an image grows with the length of its text, over prefixes of long captions."""
 
 import math
 import re
@@ -25,21 +25,20 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 class HiMo(Evaluator):
     """HiMo@K: mean correlation of 1 ... K with the scores of K texts of one image, each longer than the one before.
 
-    The first caption of each image is cut into sentences and these into K parts of as equal a number as can be; text
-    k is the first k parts. Captions of fewer than K sentences are left out.
+    The first caption of each image is split into sentences, and these into K parts of nearly equal numbers; text k is
+    the first k parts. Captions of fewer than K sentences are left out.
 
-    Metrics, for every K: ``himo@K`` in [-1, 1], the mean of Pearson's correlation (0 where all scores are the same), by
-    the model's score as it is; ``monotone_share@K`` in percent, images whose every text scores higher than the one
-    before, with its ``_chance`` of 100 / K!.
+    Metrics, for every K: ``himo@K`` in [-1, 1], the mean of Pearson's correlation (0 where all scores are equal), by
+    the model's own score; ``monotone_share@K`` in percent, images whose every text scores higher than the one before,
+    with its ``_chance`` of 100 / K!.
 
     Items, one per image: ``key``, ``caption``, ``sentences``, ``scores`` (by K, None for those left out).
 
     Args:
         dataset: Images and long captions.
         ks: Numbers of texts, each at least 2.
-        limit: At most so many images, evenly spread; None = all.
-        tokenizer: In place of hypvl's own, with the model's context length: a text beyond it is cut off there, so that
-            longer ones are the same.
+        limit: Largest number of images, evenly spread; None = all.
+        tokenizer: Texts are cut at its context length; longer prefixes are then equal.
 
     Raises:
         ValueError: for a K below 2.
@@ -124,12 +123,12 @@ class HiMo(Evaluator):
 
 
 def sentences(caption: str) -> list[str]:
-    """A caption cut after ``.``, ``!`` or ``?`` and a blank."""
+    """A caption split after ``.``, ``!`` or ``?`` and white space."""
     return [part for part in _SENTENCE_END.split(caption.strip()) if part]
 
 
 def growing(caption: str, k: int) -> list[str]:
-    """K texts, each the beginning of the caption up to a sentence's end, the last the whole; none if it has fewer."""
+    """K prefixes of the caption that end with a sentence, the last one whole; none for fewer than K sentences."""
     parts = sentences(caption)
     if len(parts) < k:
         return []

@@ -1,4 +1,4 @@
-"""How far apart the images and the captions of a data set lie, and what closing or widening the gap does."""
+"""The gap between the images and the captions of a data set, and the effect of closing or widening it."""
 
 import math
 from collections.abc import Sequence
@@ -28,32 +28,32 @@ from hypvl.geometry.base import Geometry
 from hypvl.metrics.ranking import recall_chance
 
 Space: TypeAlias = Literal["tangent", "embedding"]
-#: Where each way's recall stands among metrics and in the curve.
+#: Names of the two recalls in the metrics and in the curve.
 WAYS = ("text_to_image_recall@1", "image_to_text_recall@1")
 
 
 @configurable("evaluate")
 @dataclass
 class ModalityGap(Evaluator):
-    """The metrics of :func:`hypvl.diagnostics.gap.gap_metrics` over images and their captions, before and after.
+    """The metrics of :func:`hypvl.diagnostics.gap.gap_metrics` over images and captions, before and after mean removal.
 
     Each image that can be read is paired with its first caption. Metrics, of flat coordinates (unit vectors on the
     sphere, the tangent space at the root of a hyperboloid): those of ``gap_metrics``, ``linear_separability`` in
     percent with its ``_chance`` of 50; and ``text_to_image_recall@1`` and ``image_to_text_recall@1`` among these
-    pairs, by the model's score. ``after_<name>``: the same after I0T_post, the mean of each modality over these pairs
-    taken out (transductive). Where embeddings are not their flat coordinates, ``embedding_<name>`` and
+    pairs, by the model's score. ``after_<name>``: the same after I0T_post, which subtracts each modality's mean over
+    these pairs (transductive). Where embeddings differ from their flat coordinates, ``embedding_<name>`` and
     ``after_embedding_<name>`` are the gap metrics of the embeddings themselves. Cosines and ``relative_modality_gap``
-    are cosines by definition, whatever the model scores with.
+    are cosines by definition, whatever the model's own score is.
 
     Items: one per pair, ``key``, ``cosine`` and ``after_cosine`` (flat); one per step of the sweep, in each space,
     ``curve_space``, ``curve_delta``, ``curve_centroid_distance``, ``curve_signed_centroid_distance``,
-    ``curve_relative_modality_gap`` and ``curve_<recall>``. A step moves the modalities by ``delta`` in all along the
-    line between their means, closer for delta > 0, in the space's own coordinates, and back onto the manifold.
+    ``curve_relative_modality_gap`` and ``curve_<recall>``. A step moves the modalities by ``delta`` in total along
+    the line between their means, closer for delta > 0, in the coordinates of the space, and back onto the manifold.
 
     Args:
         dataset: Images and captions, at least two images with one.
         deltas: Steps of the sweep, in units of the space's coordinates; empty = no sweep.
-        limit: At most so many pairs, evenly spread; None = all.
+        limit: Largest number of pairs, evenly spread; None = all.
 
     Raises:
         ValueError: for a delta that is not finite, or a limit below 2.
@@ -158,7 +158,7 @@ def _moved(
     """Embeddings moved by delta along a direction of the space's coordinates."""
     if space == "tangent":
         return move_features(x, y, delta=delta, geometry=geometry, direction=direction.to(x.device))
-    # Only spaces whose embeddings are free vectors have coordinates of their own beside the flat ones.
+    # Only spaces whose embeddings are unconstrained vectors have coordinates other than the flat ones.
     step = (0.5 * delta * direction).to(x)
     return x - step, y + step
 
@@ -190,7 +190,7 @@ def _per_pair(x: Tensor, y: Tensor, prefix: str) -> dict[str, list[float]]:
 
 
 def _recalls(model: EvaluableModel, images: Tensor, texts: Tensor) -> dict[str, list[float]]:
-    """Of each pair, 100 where the partner comes first, else 0; both ways."""
+    """Per pair, 100 where the partner ranks first, else 0; in both directions."""
     own = torch.arange(len(images))
     to_image = search(model, texts, images, k=1, query_modality="text", key_modality="image")[1][:, 0]
     to_text = search(model, images, texts, k=1, query_modality="image", key_modality="text")[1][:, 0]

@@ -1,7 +1,7 @@
-"""Images and texts in their order: by the distance to the root, along a ray, between two embeddings.
+"""Orders of images and texts: by distance to the root, along a ray, between two embeddings.
 
-Source: Ramasinghe et al., "Accept the Modality Gap", 2024, section 5 (what lies near the root is general, what lies
-far from it specific).
+Source: Ramasinghe et al., "Accept the Modality Gap", 2024, section 5 (items near the root are general, items far from
+it specific).
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,10 +26,10 @@ class Placed:
     """One item of a ranking.
 
     Attributes:
-        name: What it is called.
+        name: Of the item.
         radius: Distance to the root in flat coordinates (for Lorentz: the geodesic distance).
-        along: How far out it lies in the direction of the ray, radius * cos(angle); None without a ray.
-        angle: Between its direction and the ray's, seen from the root, in degrees; None without a ray.
+        along: Position along the ray, radius * cos(angle); None without a ray.
+        angle: Between the item and the ray as seen from the root, in degrees; None without a ray.
     """
 
     name: str
@@ -38,19 +38,19 @@ class Placed:
     angle: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, without those that are None."""
+        """Plain values without None."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 def rank_by_root(
     geometry: Geometry, embeddings: Tensor, names: Sequence[str], *, root: Tensor | None = None
 ) -> list[Placed]:
-    """Items from the root outwards: the most general first, of equal radii in the order given.
+    """Items from the root outwards, the most general first; items of equal radius keep their order.
 
     Args:
         geometry: Where the embeddings live.
         embeddings: (N, D), N >= 1.
-        names: N of them.
+        names: Names of the items, N strings.
         root: (D,) for a geometry without one; None = the origin of the flat coordinates.
 
     Raises:
@@ -72,17 +72,17 @@ def rank_along_ray(
     root: Tensor | None = None,
     max_angle: float = 180.0,
 ) -> list[Placed]:
-    """Items in the order in which they lie along the ray from the root through an embedding.
+    """Items ordered by their position along the ray from the root through an embedding.
 
-    In flat coordinates at the root, where rays are straight lines: position r cos(angle) of an item at distance r.
+    The position of an item at distance r is r cos(angle), in flat coordinates at the root, where rays are straight.
 
     Args:
         geometry: Where the embeddings live.
         embeddings: (N, D), N >= 1.
-        names: N of them.
-        through: What the ray goes through, (D,).
+        names: Names of the items, N strings.
+        through: A point of the ray, (D,).
         root: As for :func:`rank_by_root`.
-        max_angle: Items farther from the ray, in degrees as seen from the root, are left out.
+        max_angle: Items at a larger angle from the ray, in degrees, are left out.
 
     Raises:
         ValueError: as :func:`rank_by_root`, or when the embedding is the root itself.
@@ -97,9 +97,7 @@ def rank_along_ray(
         flat, ray = flat - centre, ray - centre
     length = ray.norm()
     if length == 0:
-        raise ValueError(
-            "through: is the root itself, through which rays of every direction go; name another item."
-        )
+        raise ValueError("through: is the root itself, which gives no direction; name another item.")
     radii = flat.norm(dim=-1)
     along = flat @ (ray / length)
     across = (flat - along[:, None] * (ray / length)).norm(dim=-1)
@@ -109,16 +107,16 @@ def rank_along_ray(
 
 
 def radius_histograms(radii: Mapping[str, Tensor], *, bins: int = 40) -> dict[str, Any]:
-    """Distances to the root of several groups, over the same bins.
+    """Histograms of distances to the root of several groups, over the same bins.
 
     Args:
         radii: Group -> (N,), N >= 1, at least one group.
-        bins: Number of bins, from the least to the greatest radius of all.
+        bins: Number of bins, from the smallest to the largest radius of all.
 
     Returns:
         ``edges`` (bins + 1); per group in ``groups``: ``count``, ``counts`` (bins), ``mean``, ``std`` (0 for one),
-        ``quantiles`` (5, 25, 50, 75, 95 %); and in ``nearer``, for each two groups, ``share``: how often, in percent,
-        an item of the first is nearer the root than one of the second (equal counts half; 50 = no order).
+        ``quantiles`` (5, 25, 50, 75, 95 %); and in ``nearer``, for each pair of groups, ``share``: percentage of
+        pairs whose item of the first group is nearer the root (ties count half; 50 = no order).
 
     Raises:
         ValueError: without groups or bins, or for an empty group.
@@ -154,7 +152,7 @@ def radius_histograms(radii: Mapping[str, Tensor], *, bins: int = 40) -> dict[st
 
 
 def nearer_share(first: Tensor, second: Tensor) -> float:
-    """How often a value of the first is below one of the second, in percent; equal ones count half."""
+    """Percentage of pairs whose value of the first is below that of the second; ties count half."""
     order = second.sort().values
     below = len(second) - torch.searchsorted(order, first, side="right")
     equal = torch.searchsorted(order, first, side="right") - torch.searchsorted(order, first, side="left")
@@ -169,7 +167,7 @@ class Between:
         weight: 0 at the first, 1 at the second.
         radius: Distance to the root in flat coordinates.
         names: The closest items of the pool, best first.
-        scores: Of them, by the model.
+        scores: The model's scores of these items.
     """
 
     weight: float
@@ -196,19 +194,19 @@ def interpolate_between(
     way: Way = "geodesic",
     root: Tensor | None = None,
 ) -> list[Between]:
-    """The closest items of a pool on the way from one embedding to another, both ends included.
+    """The closest items of a pool at points between two embeddings, both ends included.
 
     Args:
-        model: Whose scores say what is close.
+        model: Its scores rank the pool.
         first: (D,).
         second: (D,).
         pool: (K, D), K >= 1.
         names: K of them.
-        pool_modality: What the pool holds.
-        modality: What the two are, and the points between them count as.
+        pool_modality: Of the pool.
+        modality: Of the two embeddings and the points between them.
         steps: Points, at least 2.
-        k: Items per point; K when that is less.
-        way: ``"geodesic"``, the shortest, or ``"tangent"``, straight in the tangent space at the root.
+        k: Items per point, at most K.
+        way: ``"geodesic"``, the shortest path, or ``"tangent"``, straight in the tangent space at the root.
         root: For the radii, as for :func:`rank_by_root`.
 
     Raises:

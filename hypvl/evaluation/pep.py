@@ -1,4 +1,4 @@
-"""Does a caption's cone tell its own image from another's? Entailment as a score of true and false pairs."""
+"""Whether a caption's cone separates its own image from others: entailment as a score of true and false pairs."""
 
 import math
 from dataclasses import KW_ONLY, dataclass
@@ -23,14 +23,14 @@ from hypvl.geometry.base import Geometry
 class EntailmentPairs(Evaluator):
     """Probability of entailment (PEP) of captions and images, true pairs against false ones.
 
-    The score of a pair, caption a and image b, three ways: ``angle``, max(1 - 2 phi / pi, 0) with phi the exterior
-    angle at a; ``margin``, -(phi - A), A the half aperture at a; and ``score``, the model's own score of the two. In a
-    product space the mean over the factors. A false pair is a caption with the image of another caption.
+    Three scores of a pair of caption a and image b: ``angle``, max(1 - 2 phi / pi, 0) with phi the exterior
+    angle at a; ``margin``, -(phi - A), A the half aperture at a; and ``score``, the model's own score. In a product
+    space the angles are means over the factors. A false pair is a caption with the image of another caption.
 
     Metrics, in percent: ``auroc_<way>`` (``auroc_angle`` is the main one; ties count half) with its ``_chance`` of 50,
     ``ap_<way>`` (average precision, tied pairs enter together) with its ``_chance``, the share of true pairs, and
-    ``ties_<way>``, the share of true pairs whose value a false pair has, too. Where the geometry has no cones there is
-    only ``score``, which then is the main one in ``meta``.
+    ``ties_<way>``, the share of true pairs whose value a false pair has too. Where the geometry has no cones there is
+    only ``score``, and ``meta`` names its AUROC as the main metric.
 
     Items, one per pair: ``key`` of the image, ``caption``, ``true``, and ``angle``, ``margin``, ``score`` (None where
     there are no cones).
@@ -38,7 +38,7 @@ class EntailmentPairs(Evaluator):
     Args:
         dataset: Images and captions; the first caption of each.
         negatives: False pairs for each true one; each image is drawn equally often.
-        limit: At most so many images, evenly spread; None = all.
+        limit: Largest number of images, evenly spread; None = all.
         seed: Of the draw.
 
     Raises:
@@ -112,7 +112,7 @@ class EntailmentPairs(Evaluator):
         )
 
     def _pairs(self, captions: list[str]) -> list[list[int]]:
-        """For each caption the images it is paired with, its own first; none of another one with the same text."""
+        """Images that each caption is paired with, its own first; never that of another caption with the same text."""
         generator = torch.Generator().manual_seed(self.seed)
         partners = [[i] for i in range(len(captions))]
         for _ in range(self.negatives):
@@ -123,7 +123,7 @@ class EntailmentPairs(Evaluator):
 
 
 def entailment_scores(geometry: Geometry, general: Tensor, specific: Tensor) -> tuple[Tensor, Tensor] | None:
-    """How far ``general`` entails ``specific``, pair by pair: (N, D), (N, D) -> two (N,), or None without cones.
+    """Degree to which ``general`` entails ``specific``, pair by pair: (N, D), (N, D) -> two (N,); None without cones.
 
     ``max(1 - 2 phi / pi, 0)`` in [0, 1] and ``A - phi`` in radians, the mean over the factors of a product.
     """

@@ -1,4 +1,4 @@
-"""Do captions lie nearer the root than their own images, beyond what the two modalities' radii give?"""
+"""Whether captions lie nearer the root than their own images, beyond the difference between the modalities."""
 
 from dataclasses import KW_ONLY, dataclass
 
@@ -21,16 +21,16 @@ class RadialOrder(Evaluator):
 
     Metrics, in percent (:func:`hypvl.diagnostics.audit.radial_order`): ``auc`` (the main one), pairs whose caption lies
     nearer the root than its image, a tie counting half; ``auc_null`` and ``auc_null_std`` with shuffled partners: the
-    mean is what the radii of the two modalities give whoever belongs together; ``auc_null_quantile``, the share of the
-    shuffles below the AUC; and ``auc_above_null``, the difference to their mean. Distances are in flat coordinates
+    part that the radii of the two modalities explain without the pairing; ``auc_null_quantile``, the share of the
+    shuffles below the AUC; and ``auc_above_null``, the difference from their mean. Distances are in flat coordinates
     (for Lorentz geodesic); on the sphere to the mean of all embeddings.
 
     Items, one per pair: ``key``, ``text_radius``, ``image_radius``.
 
     Args:
         dataset: Images and captions; the first caption of each.
-        rounds: Shuffles.
-        limit: At most so many images, evenly spread; None = all.
+        rounds: Number of shuffles.
+        limit: Largest number of images, evenly spread; None = all.
         seed: Of the shuffles.
 
     Raises:

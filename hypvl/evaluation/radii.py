@@ -1,4 +1,4 @@
-"""How far from the root images and their captions lie: general things should lie nearer."""
+"""Distances of images and captions to the root: general items should lie nearer."""
 
 import math
 from dataclasses import dataclass

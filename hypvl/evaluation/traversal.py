@@ -1,4 +1,4 @@
-"""Image traversals: walk from an image to the root of the space and name what is closest on the way.
+"""Image traversals: the closest texts along the path from an image to the root of the space.
 
 Source: MERU (arXiv 2304.09172) section 5.2. ATMG ranks the texts by its trained angle instead, without cones.
 """
@@ -24,17 +24,17 @@ _BLOCK_ELEMENTS = 1 << 22
 
 
 class RankingScorer(Protocol):
-    """What a traversal asks of a scorer."""
+    """The part of a scorer that traversals use."""
 
     @property
     def ranks_by_distance(self) -> bool:
-        """True where scores rank keys as a distance does, so that the root is an ordinary key and cones can be
-        laid over the ranking; False for angles, of which the root has none.
+        """True where scores rank keys as a distance does, so that the root can be a key and cones can mask the
+        ranking; False for angles, which are undefined at the root.
         """
 
 
 class TraversableModel(EvaluableModel, Protocol):
-    """A model that can be traversed: an evaluable one that shows its scorer."""
+    """An evaluable model with a public scorer."""
 
     @property
     def scorer(self) -> RankingScorer:
@@ -43,7 +43,7 @@ class TraversableModel(EvaluableModel, Protocol):
 
 @dataclass(frozen=True)
 class TraversalStep:
-    """One point of the way.
+    """One point of the path.
 
     Attributes:
         weight: 1 at the image, 0 at the root.
@@ -61,13 +61,13 @@ class TraversalStep:
 
 @dataclass(frozen=True)
 class Traversal:
-    """The way from an image to the root.
+    """The path from an image to the root.
 
     Attributes:
         steps: From the image to the root.
-        root: Where the root comes from.
-        entailment_mask: Whether only texts whose cone holds the point were allowed.
-        texts_in_reach: How many texts were allowed at one point of the way or more.
+        root: Source of the root.
+        entailment_mask: Whether only texts whose cone contains the point were allowed.
+        texts_in_reach: Number of texts that were allowed at some point of the path.
     """
 
     steps: tuple[TraversalStep, ...]
@@ -112,7 +112,7 @@ def interpolate_to_root(geometry: Geometry, x: Tensor, root: Tensor, *, steps: i
 
 
 def entails(geometry: Geometry, general: Tensor, points: Tensor) -> Tensor | None:
-    """Which entailment cones hold which points: apexes (K, D), points (S, D) -> bool (S, K).
+    """Whether each entailment cone contains each point: apexes (K, D), points (S, D) -> bool (S, K).
 
     True where exterior angle <= half aperture, in every factor of a product space; None where the geometry
     has no cones.
@@ -120,7 +120,7 @@ def entails(geometry: Geometry, general: Tensor, points: Tensor) -> Tensor | Non
     cones = geometry.cones
     if cones is None:
         return None
-    # fp64: products of the pairwise angle then know it to about 1e-8, and most masks hang on much more.
+    # In fp64 the pairwise angle is accurate to about 1e-8, finer than most decisions of the mask.
     dtype = working_dtype(general.device)
     general, points = general.to(dtype), points.to(dtype)
     aperture = cones.half_aperture(general)  # (K, F)
@@ -134,7 +134,7 @@ def entails(geometry: Geometry, general: Tensor, points: Tensor) -> Tensor | Non
 
 
 def mask_scores(scores: Tensor, holds: Tensor | None) -> Tensor:
-    """-inf where a text's cone does not hold the point; the root, the last column, is never masked.
+    """-inf where a text's cone does not contain the point; the root, the last column, is never masked.
 
     Args:
         scores: (S, K + 1), the last column the root's.
@@ -149,7 +149,7 @@ def mask_scores(scores: Tensor, holds: Tensor | None) -> Tensor:
 def find_root(
     geometry: Geometry, text_embeddings: Tensor, *, stored: Tensor | None = None
 ) -> tuple[Tensor, RootSource]:
-    """The root to walk to: the geometry's own, else the stored one, else the mean of the texts.
+    """The root of traversals: the geometry's own, else the stored one, else the mean of the texts.
 
     Args:
         geometry: Where the embeddings live.
@@ -183,21 +183,21 @@ def traverse(
     steps: int = 50,
     entailment: Entailment = "auto",
 ) -> Traversal:
-    """Name the best text at each point on the way from an image to the root.
+    """Find the best text at each point of the path from an image to the root.
 
     Args:
         model: Whose scores rank the texts.
         image: Embedding (D,).
         texts: Embeddings (K, D), K >= 1.
-        names: What the texts are called, K strings.
+        names: Names of the texts, K strings.
         root: Stored mean embedding (D,) for a geometry without a root; None = the mean of ``texts``.
         steps: Points, the image and the root included.
-        entailment: ``"auto"`` = only texts whose cone holds the point where the geometry has cones and the
-            scorer ranks by distance; ``"always"`` wherever there are cones; ``"never"``.
+        entailment: Whether only texts whose cone contains the point are allowed: ``"auto"`` where the geometry has
+            cones and the scorer ranks by distance; ``"always"``; ``"never"``.
 
     Returns:
-        A traversal that ends at :data:`ROOT_NAME`: the last point is the root itself, whatever scores best
-        there. With a scorer that does not rank by distance the root is named at that point only.
+        A traversal that ends at :data:`ROOT_NAME`: the last point is the root, whatever scores best there. With a
+        scorer that does not rank by distance, the root appears at that point only.
 
     Raises:
         ValueError: when the shapes do not fit, or cones are asked for that the geometry does not have.
@@ -224,10 +224,10 @@ def traverse(
     if ranked_root:
         keys = torch.cat([texts, root_embedding[None]])
         scores[:] = model.scores(points, keys, query_modality="image", key_modality="text")
-    else:  # an angle at or towards the root says nothing: neither the last point nor the root is scored
+    else:  # angles at the root are undefined: neither the last point nor the root as a key is scored
         scores[:-1, :-1] = model.scores(points[:-1], texts, query_modality="image", key_modality="text")
     check_scores(scores)
-    # Where nothing is left the root, which entails everything, is the answer.
+    # Where all texts are masked, the answer is the root, which entails everything.
     best = mask_scores(scores, holds)
     values, where = best.max(dim=1)
     where[values == float("-inf")] = len(names)
@@ -260,16 +260,16 @@ def radius(geometry: Geometry, embeddings: Tensor, *, root: Tensor | None = None
 
 
 def hierarchy_shares(paths: Sequence[Sequence[str]], levels: Mapping[str, int]) -> dict[str, float]:
-    """How far traversals follow a hierarchy of captions, in percent of the traversals.
+    """How well traversals follow a hierarchy of captions, in percent of the traversals.
 
     Args:
-        paths: Of each traversal its texts in order (:attr:`Traversal.path`), at least one traversal.
+        paths: Texts of each traversal in order (:attr:`Traversal.path`), at least one traversal.
         levels: Level of each text, 1 = the most general; the root has none.
 
     Returns:
         ``hierarchy_share``: at least two levels are visited and no text is more specific than one before it;
-        ``two_levels_share`` and ``never_more_specific_share``: each of the two alone; ``mean_levels``: how
-        many levels a traversal visits on average.
+        ``two_levels_share`` and ``never_more_specific_share``: each of the two conditions; ``mean_levels``: mean
+        number of levels that a traversal visits.
 
     Raises:
         ValueError: without traversals, or for a text that has no level.
@@ -280,7 +280,7 @@ def hierarchy_shares(paths: Sequence[Sequence[str]], levels: Mapping[str, int]) 
     for path in paths:
         missing = next((text for text in path if text != ROOT_NAME and text not in levels), None)
         if missing is not None:
-            raise ValueError(f"levels: {missing!r} has none; give the level of every text of the pool.")
+            raise ValueError(f"levels: {missing!r} has no level; give the level of every text of the pool.")
         on_way = [levels[text] for text in path if text != ROOT_NAME]
         several = len(set(on_way)) >= 2
         ordered = all(later <= earlier for earlier, later in pairwise(on_way))

@@ -1,4 +1,4 @@
-"""Do traversals climb a hierarchy of captions? Over drawn scenes whose captions have known levels."""
+"""Whether traversals climb a hierarchy of captions, over demo scenes whose captions have known levels."""
 
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -29,9 +29,9 @@ class TraversalLevels(Evaluator):
     """Traversals of test scenes over a pool of captions with levels, 1 = the most general.
 
     Metrics, in percent of the scenes: those of :func:`hypvl.evaluation.traversal.hierarchy_shares`
-    (``hierarchy_share`` is the main one) and ``true_text_share``, how many of the texts on the way are true of
-    their scene. ``radius_level_<n>``: mean distance to the root of the pool's texts of a level, where the
-    geometry has a root.
+    (``hierarchy_share`` is the main one) and ``true_text_share``, texts of the traversals that are true of
+    their scene. ``radius_level_<n>``: mean distance to the root of the texts of a level, where the geometry has a
+    root.
 
     Items, one per scene: ``key``, ``texts`` (from the image to the root), ``levels`` (None for the root) and
     ``true`` (None for the root).
@@ -41,7 +41,7 @@ class TraversalLevels(Evaluator):
             the file (``datasets/demo/eval/hierarchy.json``).
         levels: JSON, ``{"levels": {text: level}}``, which is the pool too
             (``datasets/demo/text_pool_levels.json``).
-        limit: How many scenes, evenly spread over the file.
+        limit: Largest number of scenes, evenly spread over the file.
         steps: Points of a traversal.
         entailment: As in :func:`hypvl.evaluation.traversal.traverse`.
 

@@ -1,4 +1,4 @@
-"""Compositionality by groups: two images and two captions that differ in how the same things go together."""
+"""Compositionality by groups of two images and two captions with the same words or objects, combined differently."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ class CaptionGroups(Evaluator):
 
     Metrics, in percent: ``text_score``, groups in which both images score their own caption higher;
     ``image_score``, both captions score their own image higher; ``group_score`` (the main one), both; and each as
-    ``<score>_<kind>`` of every kind, with ``_chance`` (25, 25, 16.7). A tie is a miss, and so is a group with a
-    image that cannot be read. The query of the text score is the image, that of the image score the caption,
-    which matters for models whose two directions differ.
+    ``<score>_<kind>`` of every kind, with ``_chance`` (25, 25, 16.7). A tie is a miss; so is a group with an
+    unreadable image. The query of the text score is the image, that of the image score the caption, which matters for
+    models whose two directions differ.
 
-    Items, one per group: ``key``, ``kinds``, ``text_margin`` and ``image_margin`` (score of the own one minus that
-    of the other, the smaller of the two; None for an unreadable image), ``group`` (whether it is a hit).
+    Items, one per group: ``key``, ``kinds``, ``text_margin`` and ``image_margin`` (score of the own item minus that
+    of the other, the smaller one of the two queries; None for an unreadable image), ``group`` (whether it is a hit).
 
     Args:
         dataset: Groups, at least one.
@@ -104,7 +104,7 @@ class CaptionGroups(Evaluator):
         return result
 
     def _count(self, hits: Sequence[Mapping[str, bool]], result: EvaluationResult) -> None:
-        """Put metrics and samples into the result."""
+        """Add metrics and samples to the result."""
         groups = self.dataset.groups
         parts: dict[str, list[int]] = {"": list(range(len(groups)))}
         for kind in sorted({kind for group in groups for kind in group.kinds}):

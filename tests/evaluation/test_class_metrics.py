@@ -9,7 +9,7 @@ from hypvl.evaluation.class_metrics import METRIC_NAMES, measure
 from hypvl.metrics.ranking import mean_per_class_accuracy
 
 
-def test_one_label_an_item() -> None:
+def test_metrics_of_one_label_an_item() -> None:
     rows = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
     found = measure(rows, [0, 1, 1, 2])
     assert found.metrics == pytest.approx({"mean_per_class_accuracy": 250 / 3, "top1_accuracy": 75.0})
@@ -29,7 +29,7 @@ def test_two_classes_have_an_area_under_the_curve() -> None:
     assert "roc_auc" not in measure(rows, [1, 1, 1, 1]).metrics
 
 
-def test_several_labels_an_item() -> None:
+def test_metrics_of_several_labels_an_item() -> None:
     rows = torch.tensor([[0.9, 0.2], [0.8, 0.9], [0.1, 0.4]])
     found = measure(rows, [[0], [1], []])
     assert found.metrics == pytest.approx({"map_11_points": 100.0, "average_precision": 100.0})
@@ -47,6 +47,6 @@ def test_a_missing_prediction_is_wrong_for_every_metric(labels: list) -> None:
         assert value == 100.0 and lacking.metrics[name] < 100.0, name
 
 
-def test_what_a_missing_row_says_does_not_matter() -> None:
+def test_rows_of_missing_items_do_not_matter() -> None:
     rows = torch.tensor([[0.9, 0.1], [math.nan, math.nan]])
     assert measure(rows, [0, 1], missing=[1]).metrics["top1_accuracy"] == 50.0

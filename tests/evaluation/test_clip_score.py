@@ -78,7 +78,7 @@ class TestCaptionScores(EvaluatorContract):
         assert result.metrics["clip_score"] == pytest.approx((2.5 + 5 * HALF) / 4)
         assert (result.meta["unreadable"], result.meta["captions"]) == (1, 5)
 
-    def test_i0t_score_is_of_what_is_left_without_the_means(self, tmp_path: Path) -> None:
+    def test_i0t_score_subtracts_the_means(self, tmp_path: Path) -> None:
         result = self.make(tmp_path)(self.model())
         images = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]])
         texts = torch.tensor([[1.0, 0, 0], [0, 0, 1], [1, 0, 1], [1, 1, 0]])
@@ -87,7 +87,7 @@ class TestCaptionScores(EvaluatorContract):
         # Image b and its caption have nothing in common but what all others have less of.
         assert result.items["clip_score"][1] == 0.0 < result.items["i0t_score"][1]
 
-    def test_everything_is_said_with_the_prefix(self, tmp_path: Path) -> None:
+    def test_captions_and_references_get_the_prefix(self, tmp_path: Path) -> None:
         seen: list[str] = []
 
         class Watching(FakeTokenizer):
@@ -101,7 +101,7 @@ class TestCaptionScores(EvaluatorContract):
         assert result.meta["prefix"] == "A photo depicts "
 
 
-def test_without_references_there_are_no_reference_forms(tmp_path: Path) -> None:
+def test_without_references_there_are_no_reference_scores(tmp_path: Path) -> None:
     found = CaptionScores(write(tmp_path, CAPTIONS), encoding=PLAIN, tokenizer=FakeTokenizer())(FlatModel())
     assert set(found.metrics) == {"clip_score", "pac_score", "i0t_score", "model_score"}
 
@@ -113,7 +113,7 @@ def test_one_image_has_no_i0t_score(tmp_path: Path) -> None:
     assert "no i0t_score: there are 1 images" in found.meta["warnings"][0]
 
 
-def test_a_caption_that_is_judged_twice_is_scored_once(tmp_path: Path) -> None:
+def test_a_caption_that_is_rated_twice_is_scored_once(tmp_path: Path) -> None:
     data = write(tmp_path, {"a": "red", "b": "blue"})
     twice = JudgedCaptions(
         data.images,

@@ -52,7 +52,7 @@ class TestCaptionCorrelation(EvaluatorContract):
         assert (result.meta["rows"], result.meta["unreadable"]) == (4, 1)
         assert result.items["rating"] == [4.0, 1.0, 2.0, 3.0] and result.items["key"][0] == "a.png"
 
-    def test_a_score_that_says_nothing_is_left_out_and_told(self, tmp_path: Path) -> None:
+    def test_a_score_that_is_constant_is_left_out_with_a_warning(self, tmp_path: Path) -> None:
         class Near(FlatModel):
             def scores(self, query: Tensor, key: Tensor, **modalities: str) -> Tensor:
                 return -torch.cdist(query, key)
@@ -66,16 +66,16 @@ class TestCaptionCorrelation(EvaluatorContract):
         assert evaluator.main_metric == "clip_score_kendall_b"
         assert not any(name.startswith(("clip", "pac")) for name in result.metrics)
         assert result.metrics["model_score_kendall_b"] == pytest.approx(100.0)
-        told = "clip_score is 0 for all 4 captions, which correlates with nothing."
-        assert result.meta["warnings"][0] == told and result.meta["main_metric"] in result.metrics
+        warning = "clip_score is 0 for all 4 captions; a constant has no correlation."
+        assert result.meta["warnings"][0] == warning and result.meta["main_metric"] in result.metrics
 
-    def test_a_model_that_says_nothing_is_an_error(self, tmp_path: Path) -> None:
+    def test_a_model_whose_scores_are_all_constant_is_an_error(self, tmp_path: Path) -> None:
         data = write(tmp_path, {"a": "red", "d": "red"})
         evaluator = CaptionCorrelation(rated(data, [1, 2]), encoding=PLAIN, tokenizer=FakeTokenizer())
         with pytest.raises(UserError, match="each is the same for all captions"):
             evaluator(self.model())
 
-    def test_ratings_are_needed(self, tmp_path: Path) -> None:
+    def test_captions_without_ratings_are_an_error(self, tmp_path: Path) -> None:
         data = write(tmp_path, CAPTIONS)
         with pytest.raises(DataError, match="have no ratings"):
             CaptionCorrelation(rated(data, None))

@@ -80,7 +80,7 @@ def test_chance_by_hand(tmp_path: Path) -> None:
     assert metrics["pairwise_accuracy_first_chance"] == 50.0
 
 
-def test_samples_are_there_for_every_share(tmp_path: Path) -> None:
+def test_every_share_has_samples(tmp_path: Path) -> None:
     result = plain(tmp_path)
     assert set(result.samples) == {name for name in result.metrics if not name.endswith("_chance")}
     assert result.samples["accuracy"] == [100.0, 100.0, 0.0, 100.0, 0.0]
@@ -140,7 +140,7 @@ def test_a_foil_that_is_the_caption_is_counted(tmp_path: Path) -> None:
     assert result.metrics["accuracy"] == 0.0 and result.meta["foil_is_the_caption"] == 1
 
 
-def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
+def test_wrong_settings_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dataset: got no choices"):
         CaptionChoice(Choices(Images.from_files([]), [], []))
     data = choices(tmp_path)

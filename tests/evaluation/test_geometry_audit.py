@@ -55,7 +55,7 @@ class TestGeometryAudit(EvaluatorContract):
         assert "Curved: median u = 1.1" in texts and "Modalities are ordered, pairs are not" in texts
         assert result.samples["radial_order_auc"] == [100.0] * 4
 
-    def test_a_flat_model_has_no_curvature_to_judge(self, tmp_path: Path) -> None:
+    def test_a_flat_model_has_no_curvature_metrics(self, tmp_path: Path) -> None:
         model = FakeModel()
         model.geometry = Euclidean()
         result = self.make(tmp_path)(model)
@@ -72,7 +72,7 @@ class TestGeometryAudit(EvaluatorContract):
         with pytest.raises(ValueError, match="sample: got 1; expected at least 2"):
             GeometryAudit(captioned(tmp_path), sample=1)
 
-    def test_one_pair_is_too_few(self, tmp_path: Path) -> None:
+    def test_one_pair_is_an_error(self, tmp_path: Path) -> None:
         image(tmp_path / "a.png", RED)
         (tmp_path / "set.jsonl").write_text('{"image": "a.png", "caption": "red"}')
         evaluator = GeometryAudit(
@@ -101,7 +101,7 @@ def test_spread_is_even() -> None:
     assert spread(3, 200).tolist() == [0, 1, 2]
 
 
-def test_a_curvature_at_its_limit_is_told(tmp_path: Path) -> None:
+def test_a_curvature_at_its_limit_is_a_finding(tmp_path: Path) -> None:
     model = Hyperbolic()
     with torch.no_grad():
         model.geometry.log_curv.fill_(-math.log(10.0))

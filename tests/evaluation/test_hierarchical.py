@@ -53,7 +53,7 @@ def test_values_by_hand(tmp_path: Path) -> None:
     assert sorted(result.items["tie"]) == [0, 0, 0, 2, 4]
 
 
-def test_chance_is_of_the_truth_of_each_image(tmp_path: Path) -> None:
+def test_chance_is_measured_against_the_label_of_each_image(tmp_path: Path) -> None:
     evaluator(tmp_path, encoding=Encoding())
     lopsided = {**TREE, "blue": {"parents": ["navy"]}, "navy": {"parents": ["cold"]}}
     (tmp_path / "lopsided.json").write_text(json.dumps(lopsided))
@@ -103,7 +103,7 @@ def test_wordnet_pairs_with_names_give_the_same(tmp_path: Path) -> None:
     assert sorted(other.samples["tie"]) == [0, 0, 0, 2, 4]
 
 
-def test_nodes_from_another_folder_are_refused(tmp_path: Path) -> None:
+def test_nodes_of_another_folder_are_an_error(tmp_path: Path) -> None:
     evaluator(tmp_path, encoding=Encoding())
     dataset = ImageFolderSet(tmp_path / "set", prompts=["a {} thing"])
     nodes = list(dataset.folders)

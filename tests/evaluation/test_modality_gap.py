@@ -102,11 +102,11 @@ class TestModalityGap(EvaluatorContract):
         assert result.metrics["after_centroid_distance"] == pytest.approx(0.0, abs=1e-6)
         assert result.metrics["after_embedding_centroid_distance"] > 0.01
 
-    def test_settings_that_cannot_be_are_named(self, tmp_path: Path) -> None:
+    def test_wrong_settings_are_named(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"deltas, limit: got \[nan\] and 5000"):
             ModalityGap(dataset(tmp_path), deltas=[float("nan")])
 
-    def test_one_pair_has_no_gap_to_measure(self, tmp_path: Path) -> None:
+    def test_one_pair_is_no_gap(self, tmp_path: Path) -> None:
         image(tmp_path / "a.png", RED)
         (tmp_path / "set.jsonl").write_text('{"image": "a.png", "caption": "red"}')
         evaluator = ModalityGap(

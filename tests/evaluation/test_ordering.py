@@ -92,7 +92,7 @@ def test_histograms_share_their_bins() -> None:
     assert same["edges"] == [1.5, 2.0, 2.5] and sum(same["groups"]["a"]["counts"]) == 3
 
 
-def test_how_often_one_is_nearer() -> None:
+def test_nearer_share_counts_ties_half() -> None:
     first, second = torch.tensor([1.0, 3.0]).double(), torch.tensor([2.0, 3.0, 4.0]).double()
     # 1 is below all three; 3 is below one, equal to one: (3 + 1.5) / 6.
     assert nearer_share(first, second) == pytest.approx(75.0)
@@ -100,7 +100,7 @@ def test_how_often_one_is_nearer() -> None:
     assert nearer_share(first, first) == 50.0
 
 
-def test_what_lies_between_two_images() -> None:
+def test_interpolation_between_two_images() -> None:
     model, space = meru(), Lorentz()
     pool = space.lift(torch.tensor([[-1.0, 0.0], [0.0, 0.0], [3.0, 0.0], [0.0, 9.0]]))
     found = interpolate_between(
@@ -114,7 +114,7 @@ def test_what_lies_between_two_images() -> None:
     assert found[0].to_json()["names"][0] == "left"
 
 
-def test_two_ways() -> None:
+def test_geodesic_and_tangent_interpolation_differ() -> None:
     model, space = meru(), Lorentz()
     first, second = space.lift(torch.tensor([[2.0, 0.0], [0.0, 2.0]]))
     pool = torch.zeros(1, 2)
@@ -147,7 +147,7 @@ def test_an_angle_ranks_texts_and_the_distance_ranks_images() -> None:
     assert [step.names[0] for step in texts][::2] == ["b", "a"]  # trained: the greater angle is the closer
 
 
-def test_nonsense_is_refused() -> None:
+def test_wrong_arguments_are_an_error() -> None:
     space, points = Lorentz(), torch.ones(2, 2)
     with pytest.raises(ValueError, match=r"names: got 1 for \(2, 2\)"):
         rank_by_root(space, points, ["a"])

@@ -31,7 +31,7 @@ class TestEntailmentPairs(EvaluatorContract):
     def model(self) -> Hyperbolic:
         return Hyperbolic()
 
-    def test_every_caption_meets_its_own_image_and_others(self, tmp_path: Path) -> None:
+    def test_every_caption_is_paired_with_its_own_image_and_others(self, tmp_path: Path) -> None:
         result = self.make(tmp_path)(self.model())
         items = result.items
         pairs = list(zip(items["caption"], items["key"], strict=True))
@@ -47,7 +47,7 @@ class TestEntailmentPairs(EvaluatorContract):
         assert result.metrics["auroc_angle"] > 75.0
         assert result.meta["main_metric"] == "auroc_angle"
 
-    def test_without_cones_there_is_the_models_score(self, tmp_path: Path) -> None:
+    def test_without_cones_only_the_models_score_is_measured(self, tmp_path: Path) -> None:
         model = FakeModel()
         model.geometry = Euclidean()
         result = self.make(tmp_path)(model)

@@ -16,7 +16,7 @@ def write(files: PredictionFiles) -> Path | None:
     return files.write(ROWS, missing=[1], shots=5, seed=2, trainable=10, total=30, backbone=20)
 
 
-def test_fields_and_place(tmp_path: Path) -> None:
+def test_fields_and_path_of_a_file(tmp_path: Path) -> None:
     path = write(PredictionFiles(tmp_path, dataset="cifar10", protocol="few_shot_5", model_name="m"))
     assert path == tmp_path / "few_shot_5" / "cifar-10_seed2.json"
     assert json.loads(path.read_text()) == {
@@ -32,11 +32,11 @@ def test_fields_and_place(tmp_path: Path) -> None:
     }
 
 
-def test_nowhere(tmp_path: Path) -> None:
+def test_without_a_folder_nothing_is_written(tmp_path: Path) -> None:
     assert write(PredictionFiles(None, dataset="x", protocol="y")) is None
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         write(PredictionFiles(tmp_path / "file", dataset="x", protocol="y"))

@@ -96,14 +96,14 @@ def test_without_cones_the_nearest_text_wins_even_beyond_the_point() -> None:
     assert result.entailment_mask is False
 
 
-def test_a_text_aside_entails_nothing_and_the_root_is_left() -> None:
+def test_where_no_text_entails_the_point_the_root_is_named() -> None:
     with torch.no_grad():
         result = traverse(Distances(lorentz()), IMAGE, TEXTS[3:], ["cat"], steps=10)
     assert result.texts == [ROOT_NAME]
     assert all(math.isfinite(step.score) for step in result.steps if step.score is not None)
 
 
-def test_angle_scores_take_no_cones_and_name_the_root_only_at_the_root() -> None:
+def test_angle_scores_ignore_cones_and_name_the_root_only_at_the_root() -> None:
     result = walk(Angles(lorentz()))
     # The exterior angle at the image is pi towards what lies between it and the root, 0 beyond it; the root
     # itself would always reach pi, and win everywhere.
@@ -115,14 +115,14 @@ def test_angle_scores_take_no_cones_and_name_the_root_only_at_the_root() -> None
     assert [step.text for step in result.steps][-2] == "animal"
 
 
-def test_cones_can_be_asked_for_with_angle_scores() -> None:
+def test_cones_can_be_forced_with_angle_scores() -> None:
     result = walk(Angles(lorentz()), entailment="always")
     assert result.entailment_mask is True
     assert {"cat"} & set(result.texts) == set()
     assert result.texts[-1] == ROOT_NAME
 
 
-def test_sphere_walks_to_the_mean_of_the_pool_and_says_so() -> None:
+def test_a_sphere_traverses_to_the_mean_of_the_pool() -> None:
     texts = torch.tensor([unit(10.0), unit(60.0), unit(110.0)], dtype=F64)
     image = torch.tensor(unit(0.0), dtype=F64)
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_sphere_walks_to_the_mean_of_the_pool_and_says_so() -> None:
     assert radii[-1] == pytest.approx(0.0, abs=1e-9)
 
 
-def test_a_stored_root_is_where_the_sphere_walks_to() -> None:
+def test_a_sphere_traverses_to_a_stored_root() -> None:
     texts = torch.tensor([unit(10.0), unit(60.0)], dtype=F64)
     image = torch.tensor(unit(0.0), dtype=F64)
     root = torch.tensor(unit(90.0), dtype=F64)
@@ -161,7 +161,7 @@ def test_the_end_is_the_root_even_where_a_text_scores_higher() -> None:
     assert [step.text for step in result.steps].count(ROOT_NAME) == 1
 
 
-def test_a_text_with_the_name_that_comes_back_is_listed_once() -> None:
+def test_a_repeated_text_is_listed_once() -> None:
     steps = walk(Distances(lorentz())).steps
     again = Traversal(
         (*steps[:1], steps[4], steps[0], steps[5]), root="geometry", entailment_mask=True, texts_in_reach=2
@@ -189,7 +189,7 @@ def test_interpolation_starts_at_the_image_and_needs_two_points() -> None:
         interpolate_to_root(geometry, IMAGE, torch.zeros(2), steps=1)
 
 
-def test_cones_hold_what_lies_behind_them() -> None:
+def test_cones_contain_points_behind_their_apex() -> None:
     geometry = lorentz()
     # sinh(1) = 1.1752: half aperture asin(0.2 / 1.1752) = 9.80 degrees. The exterior angle towards a point far
     # out in direction 5 is larger than 5 degrees, but below the aperture only up to some direction.
@@ -202,7 +202,7 @@ def test_cones_hold_what_lies_behind_them() -> None:
     assert entails(Sphere(), apex, points) is None
 
 
-def test_pairs_and_single_angles_agree_on_who_holds_whom() -> None:
+def test_pairwise_and_single_angles_give_the_same_mask() -> None:
     geometry = lorentz()
     generator = torch.Generator().manual_seed(0)
     apexes, points = (torch.randn((n, 3), generator=generator, dtype=F64) for n in (40, 60))
@@ -240,7 +240,7 @@ def _angle(near: float, far: float, degrees: float) -> float:
     return 180.0 - math.degrees(math.acos(cosine))
 
 
-def test_mask_spares_the_root() -> None:
+def test_the_root_is_never_masked() -> None:
     scores = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
     masked = mask_scores(scores, torch.tensor([[False, True], [False, False]]))
     assert masked.tolist() == [[-math.inf, 2.0, 1.0], [-math.inf, -math.inf, 1.0]]
@@ -274,7 +274,7 @@ def test_wrong_arguments_are_named() -> None:
         walk(Distances(Sphere()), entailment="always")
 
 
-def test_scores_that_are_nan_are_refused() -> None:
+def test_nan_scores_are_an_error() -> None:
     from hypvl.errors import UserError
 
     class Diverged(Distances):
@@ -302,7 +302,7 @@ def test_hierarchy_shares() -> None:
             "mean_levels": 1.8,
         }
     )
-    with pytest.raises(ValueError, match="'blue' has none"):
+    with pytest.raises(ValueError, match="'blue' has no level"):
         hierarchy_shares([["blue", ROOT_NAME]], levels)
     with pytest.raises(ValueError, match="no traversals"):
         hierarchy_shares([], levels)

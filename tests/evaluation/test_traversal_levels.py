@@ -58,7 +58,7 @@ class TestTraversalLevels(EvaluatorContract):
     def model(self) -> Hyperbolic:
         return Hyperbolic()
 
-    def test_images_climb_from_their_colour_to_the_shape(self, tmp_path: Path) -> None:
+    def test_traversals_climb_from_the_colour_to_the_shape(self, tmp_path: Path) -> None:
         result = self.make(tmp_path)(self.model())
         assert result.items["key"] == ["a", "b", "c", "d"]
         colors = ["red", "red", "green", "blue"]
@@ -80,7 +80,7 @@ class TestTraversalLevels(EvaluatorContract):
         assert (result.meta["root"], result.meta["entailment_mask"]) == ("geometry", True)
         assert result.samples["mean_levels"] == [2.0] * 4 and result.samples["hierarchy_share"] == [100.0] * 4
 
-    def test_limit_spreads_over_the_file(self, tmp_path: Path) -> None:
+    def test_limit_spreads_scenes_over_the_file(self, tmp_path: Path) -> None:
         evaluator = TraversalLevels(
             *files(tmp_path), limit=2, encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer()
         )

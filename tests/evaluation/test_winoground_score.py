@@ -57,14 +57,14 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     assert result.meta["source"] == "by hand"
 
 
-def test_chance_stands_beside_every_score(tmp_path: Path) -> None:
+def test_every_score_has_its_chance(tmp_path: Path) -> None:
     metrics = measured(tmp_path, FakeModel()).metrics
     assert (metrics["text_score_chance"], metrics["image_score_Object_chance"]) == (25.0, 25.0)
     assert metrics["group_score_chance"] == pytest.approx(100 / 6)
     assert all(f"{name}_chance" in metrics for name in metrics if not name.endswith("_chance"))
 
 
-def test_samples_are_there_for_every_score(tmp_path: Path) -> None:
+def test_every_score_has_samples(tmp_path: Path) -> None:
     result = measured(tmp_path, FakeModel())
     assert set(result.samples) == {name for name in result.metrics if not name.endswith("_chance")}
     assert result.samples["group_score"] == [100.0, 0.0, 0.0, 100.0]
@@ -85,7 +85,7 @@ def test_the_query_of_the_text_score_is_the_image(tmp_path: Path) -> None:
     assert (metrics["text_score"], metrics["image_score"], metrics["group_score"]) == (50.0, 25.0, 0.0)
 
 
-def test_a_model_without_order_in_its_scores_gets_nothing(tmp_path: Path) -> None:
+def test_a_model_with_constant_scores_gets_0(tmp_path: Path) -> None:
     model = FakeModel()
     with torch.no_grad():
         model.table.zero_()
@@ -101,6 +101,6 @@ def test_a_group_with_an_unreadable_image_is_a_miss(tmp_path: Path) -> None:
     assert all(math.isfinite(value) for value in result.metrics.values())
 
 
-def test_no_groups_are_refused() -> None:
+def test_no_groups_are_an_error() -> None:
     with pytest.raises(ValueError, match="dataset: got no groups"):
         CaptionGroups(Groups(Images.from_files([]), []))

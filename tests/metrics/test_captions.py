@@ -27,7 +27,7 @@ def test_scores_by_hand() -> None:
     assert (CLIP_SCORE_WEIGHT, PAC_SCORE_WEIGHT, I0T_SCORE_WEIGHT) == (2.5, 2.0, 2.0)
 
 
-def test_lengths_do_not_matter() -> None:
+def test_scores_do_not_depend_on_lengths() -> None:
     scores = caption_score(IMAGES * torch.tensor([[7.0], [0.1], [3.0]]), CAPTIONS * 5)
     torch.testing.assert_close(scores, caption_score(IMAGES, CAPTIONS))
 
@@ -46,7 +46,7 @@ def test_harmonic_mean_by_hand() -> None:
     assert bool((as_is[:3] == reference_augmented(score, reference)[:3]).all())
 
 
-def test_the_reference_form_lies_between_its_parts() -> None:
+def test_the_reference_score_lies_between_its_parts() -> None:
     generator = torch.Generator().manual_seed(0)
     score, reference = torch.rand(50, generator=generator), torch.rand(50, generator=generator)
     both = reference_augmented(score, reference)
@@ -67,7 +67,7 @@ def test_half_precision_is_scored_in_fp64() -> None:
     assert caption_score(IMAGES.half(), CAPTIONS.half()).dtype == torch.float64
 
 
-def test_what_cannot_be_scored() -> None:
+def test_wrong_input_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"got shapes \(3, 2\) and \(2, 2\)"):
         paired_cosine(IMAGES, CAPTIONS[:2])
     with pytest.raises(ValueError, match="x: 1 of 1 rows are 0"):

@@ -31,7 +31,7 @@ def test_one_level_has_no_order() -> None:
         level_tau([0.5])
 
 
-def test_candidates_are_let_in_from_the_root_outwards() -> None:
+def test_candidates_enter_from_the_root_outwards() -> None:
     #                 a    b    c    d
     radii = torch.tensor([0.5, 0.0, 1.0, 0.25])
     scores = torch.tensor([[3.0, 1.0, 2.0, 2.0], [0.0, 5.0, 5.0, 1.0], [1.0, 2.0, 3.0, 2.5]])
@@ -46,7 +46,7 @@ def test_of_equal_scores_the_one_nearer_the_root_wins() -> None:
     assert along_radii(torch.tensor([[1.0, 2.0]]), torch.tensor([0.4, 0.4]), steps=3) == [[1]]
 
 
-def test_the_last_threshold_lets_everything_in() -> None:
+def test_the_last_threshold_allows_every_candidate() -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(20, 30, generator=generator)
     radii = torch.rand(30, generator=generator)

@@ -33,7 +33,7 @@ def test_auroc_by_hand() -> None:
     assert auroc([1.0], [0.0]) == 100.0 and auroc([0.0], [1.0]) == 0.0 and auroc([1.0, 1.0], [1.0]) == 50.0
 
 
-def test_auroc_only_sees_the_order_and_turns_with_it() -> None:
+def test_auroc_depends_on_the_order_only() -> None:
     draws = np.random.default_rng(0).integers(0, 6, size=(2, 20)).astype(float)
     found = auroc(draws[0], draws[1])
     assert auroc(np.exp(draws[0]), np.exp(draws[1])) == pytest.approx(found)
@@ -41,7 +41,7 @@ def test_auroc_only_sees_the_order_and_turns_with_it() -> None:
 
 
 @pytest.mark.parametrize("negative", [[], [float("nan")]])
-def test_auroc_refuses_nothing_and_nan(negative: list[float]) -> None:
+def test_auroc_of_nothing_or_nan_is_an_error(negative: list[float]) -> None:
     with pytest.raises(ValueError, match="at least one of each, no NaN"):
         auroc([1.0], negative)
 
@@ -56,7 +56,7 @@ def test_detection_by_hand() -> None:
     assert found["f1"] == pytest.approx(100 * 2 * 0.4 * 0.5 / 0.9)
 
 
-def test_detection_counts_a_image_once_and_a_score_at_the_threshold_is_false() -> None:
+def test_detection_counts_an_image_once_and_a_score_at_the_threshold_is_false() -> None:
     found = detection([(0.5, [0.5, 0.9]), (0.6, [0.1, 0.2])], threshold=0.5)
     assert (found["p_c"], found["p_f"]) == (50.0, 75.0)
     nothing = detection([(0.0, [0.0])], threshold=1.0)
@@ -81,7 +81,7 @@ def test_group_by_hand(scores: list[list[float]], text: bool, image: bool) -> No
     assert found == {"text": text, "image": image, "group": text and image}
 
 
-def test_group_directions_are_told_apart() -> None:
+def test_group_directions_are_distinguished() -> None:
     good, bad = [[1, 0], [0, 1]], [[0, 1], [1, 0]]
     assert group_hits(good, bad) == {"text": True, "image": False, "group": False}
     assert margins([[5, 2], [7, 1]]).tolist() == [3, -6]
@@ -123,7 +123,7 @@ def test_triplet_accuracies_are_choices(case: tuple[str, float]) -> None:
 
 
 @pytest.mark.parametrize("case", cases("ranking_metrics", "binary", "expected"))
-def test_area_under_the_curve_agrees(case: tuple[str, float]) -> None:
+def test_average_precision_agrees_with_the_area_under_the_curve(case: tuple[str, float]) -> None:
     from tests.parity.reference import load
 
     name, expected = case

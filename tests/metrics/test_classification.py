@@ -96,18 +96,18 @@ def test_vqa_accuracy_of_ten_people(agreeing: int, official: float, simple: floa
     assert vqa_accuracy("yes", answers, rule="simple") == pytest.approx(simple)
 
 
-def test_missing_sets_take_no_part() -> None:
+def test_missing_sets_are_left_out_of_the_mean() -> None:
     assert mean_over_sets({"a": 10.0, "b": None, "c": 20.0, "d": math.nan}) == (15.0, ["b", "d"])
     assert mean_over_sets({"a": None}) == (None, ["a"])
 
 
-def test_sets_of_classes_as_a_table() -> None:
+def test_one_hot_of_sets_of_classes() -> None:
     assert one_hot([{0, 2}, [], (1,)], 3).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
     with pytest.raises(ValueError, match=r"labels\[0\]: has the class 3; expected 0 … 2"):
         one_hot([{3}], 3)
 
 
-def test_what_is_no_number_is_refused() -> None:
+def test_wrong_input_is_an_error() -> None:
     with pytest.raises(ValueError, match="2 of 2 are positive"):
         roc_auc([1, 2], [1, 1])
     with pytest.raises(ValueError, match="in 2 columns"):

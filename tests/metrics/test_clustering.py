@@ -49,12 +49,12 @@ def test_by_hand() -> None:
     assert all(type(hit) is bool for hit in matched_hits(TRUTH, FOUND))
 
 
-def test_a_cluster_too_many_stands_for_nothing() -> None:
+def test_a_surplus_cluster_matches_no_class() -> None:
     assert matched_hits([7, 7, 7], [5, 5, -1]) == [True, True, False]
     assert purity([7, 7, 7], [5, 5, -1]) == 100.0
 
 
-def test_names_do_not_matter_and_agreement_is_one() -> None:
+def test_names_do_not_matter_and_full_agreement_is_one() -> None:
     rng = np.random.default_rng(0)
     truth, found = rng.integers(0, 4, 50).tolist(), rng.integers(0, 5, 50).tolist()
     renamed = [{0: 9, 1: -3, 2: 0, 3: 44, 4: 1}[c] for c in found]
@@ -65,7 +65,7 @@ def test_names_do_not_matter_and_agreement_is_one() -> None:
     assert perfect == pytest.approx(expected)
 
 
-def test_adjusted_ones_are_nothing_by_chance() -> None:
+def test_adjusted_metrics_are_zero_by_chance() -> None:
     rng = np.random.default_rng(1)
     truth = np.repeat(np.arange(10), 30).tolist()
     found = [rng.permutation(truth).tolist() for _ in range(5)]

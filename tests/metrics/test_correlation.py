@@ -28,7 +28,7 @@ def test_kendall_with_ties_by_hand() -> None:
 
 
 @pytest.mark.parametrize("correlate", ALL)
-def test_symmetric_odd_and_blind_to_scale(correlate: Callable[..., float]) -> None:
+def test_correlations_are_symmetric_odd_and_scale_invariant(correlate: Callable[..., float]) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=30), rng.integers(0, 4, 30).astype(float)
     assert correlate(x, y) == pytest.approx(correlate(y, x))
@@ -38,13 +38,13 @@ def test_symmetric_odd_and_blind_to_scale(correlate: Callable[..., float]) -> No
 
 
 @pytest.mark.parametrize("correlate", ALL[1:])
-def test_ranks_are_blind_to_monotone_maps(correlate: Callable[..., float]) -> None:
+def test_rank_correlations_are_invariant_to_monotone_maps(correlate: Callable[..., float]) -> None:
     x, y = [0.1, 0.5, 0.2, 0.9, 0.5], [3.0, 1.0, 2.0, 5.0, 4.0]
     assert correlate([math.exp(v) for v in x], y) == pytest.approx(correlate(x, y))
 
 
 @pytest.mark.parametrize("correlate", ALL)
-def test_what_has_no_correlation_is_refused(correlate: Callable[..., float]) -> None:
+def test_lists_without_a_correlation_are_an_error(correlate: Callable[..., float]) -> None:
     with pytest.raises(ValueError, match="x: all 3 values are 2; a constant"):
         correlate([2, 2, 2], [1, 2, 3])
     with pytest.raises(ValueError, match="y: holds NaN"):

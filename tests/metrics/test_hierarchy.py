@@ -58,7 +58,7 @@ def test_predictions_do_not_depend_on_each_other() -> None:
     assert tuple(found) == NAMES
 
 
-def test_dead_ends_are_on_no_path_and_detours_are_kept() -> None:
+def test_dead_ends_are_pruned_and_detours_stay() -> None:
     """A random graph: the shortest ways between some nodes are those of the whole graph."""
     random = Random(0)
     parents = {"0": []} | {

@@ -18,7 +18,7 @@ def test_aggregation_by_hand() -> None:
     assert 0.99 < found["pearson_all"] < 1.0
 
 
-def test_one_subset_is_all_there_is() -> None:
+def test_one_subset_equals_all_pairs() -> None:
     found = aggregate_correlations({"only": ([1.0, 4.0, 2.0, 8.0], [0.0, 3.0, 1.0, 2.0])})
     # Ranks 1 3 2 4 against 1 4 2 3: 1 - 6 * 2 / (4 * 15).
     assert [found[f"spearman_{way}"] for way in ("all", "mean", "wmean")] == pytest.approx([0.8] * 3)

@@ -118,7 +118,7 @@ def test_a_hyperboloid_is_clustered_in_its_tangent_space(tmp_path: Path) -> None
     )
 
 
-def test_unit_rows_forget_the_length(tmp_path: Path) -> None:
+def test_unit_rows_ignore_the_length(tmp_path: Path) -> None:
     # Dark and bright of two colours: by brightness as they are, by colour as unit rows.
     for name, shades in {"blue": [(0, 0, 255), (0, 0, 20)], "red": [(255, 0, 0), (20, 0, 0)]}.items():
         for i, shade in enumerate(shades):
@@ -131,7 +131,7 @@ def test_unit_rows_forget_the_length(tmp_path: Path) -> None:
     assert on_sphere.metrics == pytest.approx(unit.metrics)
 
 
-def test_classes_without_images_make_no_cluster(tmp_path: Path) -> None:
+def test_classes_without_images_do_not_count_as_clusters(tmp_path: Path) -> None:
     colors(tmp_path)
     (tmp_path / "yellow").mkdir()
     evaluator = KMeansClustering(ImageFolderSet(tmp_path), encoding=PLAIN)

@@ -113,7 +113,7 @@ def test_the_step_is_that_of_sgd_by_hand() -> None:
     assert other.items["predicted"] == [1, 0, 1, 0]
 
 
-def test_the_seed_decides_and_nothing_else() -> None:
+def test_results_depend_on_the_seed_only() -> None:
     data = Listed([(v, int(v > 125)) for v in range(0, 250, 7)])
     model = SmallModel(dropout=0.5)
     torch.manual_seed(1)
@@ -138,7 +138,7 @@ def test_frozen_parameters_are_trained_in_the_copy_and_stay_frozen_in_the_model(
     assert result.meta["trainable_parameters"] == 98 + 6
 
 
-def test_swept_rates_are_chosen_on_validation_and_divergence_is_out() -> None:
+def test_swept_rates_are_chosen_on_validation_and_diverged_ones_left_out() -> None:
     data = Listed(MIDDLE)
     tuned = FineTune(
         data,
@@ -169,7 +169,7 @@ def test_fixed_rates_that_diverge_are_an_error() -> None:
 
 
 @pytest.mark.parametrize("trainable", ["all", "head"])
-def test_several_labels_a_image(trainable: str) -> None:
+def test_several_labels_an_image(trainable: str) -> None:
     rows = [(10, [0]), (120, [0, 1]), (240, [1]), (20, [0]), (130, [1, 0]), (250, [1])] * 2
     tuned = FineTune(Listed(rows), Listed(rows), trainable=trainable, epochs=60, encoding=PLAIN)  # type: ignore[arg-type]
     result = tuned(SmallModel())  # type: ignore[arg-type]

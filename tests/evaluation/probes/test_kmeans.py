@@ -36,7 +36,7 @@ def test_a_centroid_without_points_stays() -> None:
     assert found.centroids.tolist() == [[0.5], [50.0]] and found.labels.tolist() == [0, 0]
 
 
-def test_as_scikit_learn_from_the_same_start() -> None:
+def test_same_as_scikit_learn_from_the_same_start() -> None:
     from sklearn.cluster import KMeans
 
     points = torch.randn(80, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -50,7 +50,7 @@ def test_as_scikit_learn_from_the_same_start() -> None:
 
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0, -30000.0])
-def test_far_from_the_origin_as_scikit_learn(offset: float) -> None:
+def test_same_as_scikit_learn_far_from_the_origin(offset: float) -> None:
     from sklearn.cluster import KMeans
     from sklearn.metrics import adjusted_rand_score
 
@@ -70,7 +70,7 @@ def test_far_from_the_origin_as_scikit_learn(offset: float) -> None:
     assert torch.equal(nearest(points, found.centroids)[0], found.labels)
 
 
-def test_points_too_far_apart_are_refused() -> None:
+def test_points_too_far_apart_are_an_error() -> None:
     points, _ = blobs(dtype=torch.float32)
     with pytest.raises(
         ValueError, match=r"points: lie up to 1e\+20 from their mean; expected .* up to 1e\+18"

@@ -105,7 +105,7 @@ def test_more_neighbours_than_images_and_small_chunks(tmp_path: Path) -> None:
     assert whole.items["share"] == pytest.approx(parts.items["share"], rel=1e-5)
 
 
-def test_the_model_s_own_score_of_embeddings(tmp_path: Path) -> None:
+def test_neighbours_by_the_models_own_score(tmp_path: Path) -> None:
     model = Eye()
     train, test = sets(tmp_path)
     image(tmp_path / "test" / "red" / "2.png", (255, 120, 0))
@@ -116,7 +116,7 @@ def test_the_model_s_own_score_of_embeddings(tmp_path: Path) -> None:
     assert result.items["predicted"] == [0, 1, 2, 1, 2] and result.items["share"] == pytest.approx([1.0] * 5)
 
 
-def test_the_stage_is_what_is_compared(tmp_path: Path) -> None:
+def test_neighbours_are_compared_at_the_chosen_stage(tmp_path: Path) -> None:
     # After the trunk blue is black, which has no direction: all cosines are 0, and the first image wins.
     train, test = sets(tmp_path)
     (tmp_path / "train" / "blue" / "1.png").unlink()

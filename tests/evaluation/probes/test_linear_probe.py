@@ -87,7 +87,7 @@ class TestFewShotContract(EvaluatorContract):
         return DivergingModel()
 
 
-def test_metrics_items_and_notes(tmp_path: Path) -> None:
+def test_metrics_items_and_meta(tmp_path: Path) -> None:
     train, test = folders(tmp_path / "train"), folders(tmp_path / "test", each=2, colors=BRIGHT)
     broken(tmp_path / "test" / "red" / "2.png")
     test = ImageFolderSet(tmp_path / "test")
@@ -110,7 +110,7 @@ def test_metrics_items_and_notes(tmp_path: Path) -> None:
     assert result.meta["trainable_parameters"] == 3 * (3 + 1)
 
 
-def test_the_test_images_have_no_say_in_the_choice(tmp_path: Path) -> None:
+def test_test_images_do_not_influence_the_chosen_cost(tmp_path: Path) -> None:
     """The same probe with every test label moved: the same cost, the same validation scores."""
     train, test = folders(tmp_path / "train"), folders(tmp_path / "test", colors=BRIGHT)
     first = LinearProbe(train, test, encoding=PLAIN)(FakeModel())
@@ -121,7 +121,7 @@ def test_the_test_images_have_no_say_in_the_choice(tmp_path: Path) -> None:
     assert moved.metrics["top1_accuracy"] == 0.0 < first.metrics["top1_accuracy"]
 
 
-def test_the_cost_is_chosen_by_validation_and_the_end_is_fitted_on_both() -> None:
+def test_the_cost_is_chosen_by_validation_and_the_final_fit_uses_both() -> None:
     """Training has one b far out among many a: a weak penalty finds it, a strong one says a to everything."""
     train = Listed([(10, 0)] * 9 + [(40, 1)])
     validation = Listed([(10, 0), (40, 1), (40, 1)])
@@ -189,14 +189,14 @@ def test_only_drawn_images_are_encoded() -> None:
     assert sum(shape[0] for shape in model.image_batches) == 4 + 2
 
 
-def test_few_shots_do_not_look_at_the_validation_split() -> None:
+def test_few_shots_do_not_use_the_validation_split() -> None:
     train = Listed([(10, 0), (40, 1)] * 4)
     lies = Listed([(10, 1), (40, 0)] * 50)
     result = LinearProbe(train, train, validation=lies, shots=3, encoding=PLAIN)(FakeModel())
     assert result.metrics["top1_accuracy"] == 100.0
 
 
-def test_several_labels_a_image() -> None:
+def test_several_labels_an_image() -> None:
     rows = [(10, [0]), (100, [0, 1]), (200, [1]), (20, [0]), (110, [1, 0]), (210, [1])] * 3
     result = LinearProbe(Listed(rows), Listed(rows), encoding=PLAIN)(FakeModel())
     assert result.metrics["map_11_points"] == 100.0 and "top1_accuracy" not in result.metrics
@@ -204,7 +204,7 @@ def test_several_labels_a_image() -> None:
 
 
 @pytest.mark.parametrize("normalize", ["none", "l2", "standard"])
-def test_normalisation(normalize: str) -> None:
+def test_normalised_features_separate_tiny_differences(normalize: str) -> None:
     """Images differ by a hair in one colour: without scaling a strong penalty cannot tell them apart."""
 
     class Tiny(FakeModel):
@@ -225,7 +225,7 @@ def test_normalisation(normalize: str) -> None:
     assert probe(Tiny()).metrics["top1_accuracy"] == pytest.approx(expected)
 
 
-def test_a_solver_that_stops_early_is_told() -> None:
+def test_a_solver_that_stops_early_is_a_warning() -> None:
     train = Listed([(10 * i, i % 2) for i in range(12)])
     result = LinearProbe(train, train, max_iterations=1, tolerance=1e-12, encoding=PLAIN)(FakeModel())
     (warning,) = result.meta["warnings"]

@@ -85,7 +85,7 @@ def test_the_default_tolerance_predicts_the_same() -> None:
 
 @pytest.mark.parametrize("precision", ["mixed", "fp64"])
 @pytest.mark.parametrize(("size", "cost"), [(1.0, 1e6), (1e4, 1e6), (1e6, 1e6)])
-def test_what_has_converged_is_an_optimum_where_classes_are_apart(
+def test_converged_fits_are_optima_where_classes_are_apart(
     size: float, cost: float, precision: Precision
 ) -> None:
     """Value and gradient vanish with the size of the features: the two parts of the gradient have to cancel."""
@@ -159,7 +159,7 @@ def test_order_is_right_where_all_weights_are_nearly_zero() -> None:
     torch.testing.assert_close(found / found.norm(), direction / direction.norm(), atol=1e-6, rtol=0)
 
 
-def test_only_one_class_is_no_error() -> None:
+def test_a_single_class_is_not_an_error() -> None:
     rows = fit(torch.ones(3, 2), torch.tensor([1, 1, 1]), costs=[1.0, 9.0], num_classes=2)
     assert rows.probabilities(torch.randn(4, 2), 1).tolist() == [[0.0, 1.0]] * 4
 
@@ -170,7 +170,7 @@ def path(name: str, tolerance: float = 1e-8) -> LogisticPath:
 
 
 @pytest.mark.parametrize("name", ["badly scaled", "15 classes", "more features than rows"])
-def test_neighbours_on_the_path_save_passes_and_give_the_same(name: str) -> None:
+def test_neighbours_on_the_path_save_passes_and_give_the_same_optimum(name: str) -> None:
     known = path(name)
     first = known.fit([1e-2, 1.0])
     again = known.fit([1.0])
@@ -198,7 +198,7 @@ def test_halvings_cost_less_than_half_of_cold_starts() -> None:
     assert warm[2] < warm[0]  # the closer the neighbours, the fewer
 
 
-def test_classifiers_of_other_data_are_a_beginning() -> None:
+def test_classifiers_of_other_data_are_a_warm_start() -> None:
     """Those of four fifths of the rows, for all of them."""
     features, labels = (torch.tensor(a) for a in PROBLEMS["15 classes"])
     part = LogisticPath(features[:400], labels[:400], num_classes=15).fit([0.1, 1.0])
@@ -214,7 +214,7 @@ def test_classifiers_of_other_data_are_a_beginning() -> None:
     assert own.fit([1.0]).evaluations <= 4  # through the axes and back: there already
 
 
-def test_a_class_that_was_not_known_begins_at_zero() -> None:
+def test_an_unknown_class_starts_at_zero() -> None:
     rows = torch.tensor([[-1.0], [1.0], [3.0]])
     two = fit(rows[:2], torch.tensor([0, 1]), costs=[1.0], num_classes=3)
     assert two.bias[0, 2] == -math.inf
@@ -224,7 +224,7 @@ def test_a_class_that_was_not_known_begins_at_zero() -> None:
     torch.testing.assert_close(three.fit([1.0]).weight, cold.weight, atol=1e-7, rtol=0)
 
 
-def test_costs_come_back_in_the_order_given_and_twice_where_asked_twice() -> None:
+def test_costs_keep_their_order_and_repetitions() -> None:
     models = path("15 classes").fit([1.0, 1e-2, 1.0])
     assert models.costs == (1.0, 1e-2, 1.0)
     assert torch.equal(models.weight[0], models.weight[2])
@@ -232,7 +232,7 @@ def test_costs_come_back_in_the_order_given_and_twice_where_asked_twice() -> Non
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_losses_and_derivatives_keep_their_digits_where_the_classes_are_far_apart(dtype: torch.dtype) -> None:
+def test_losses_and_derivatives_are_accurate_where_classes_are_far_apart(dtype: torch.dtype) -> None:
     """At 30 and at 200 apart, where a softmax rounds to 1, and where the right class is the one that is lost."""
     logits = torch.tensor([[30.0, 0.0], [0.0, 200.0], [0.5, 0.0]], dtype=dtype)
     losses, residual = _softmax(logits.clone(), torch.tensor([[0], [0], [1]]))
@@ -262,7 +262,7 @@ def test_single_precision_reaches_the_default_tolerance_and_says_when_it_fails()
     assert hopeless.converged == (False,) and 1e-12 < hopeless.gradient_norm[0] < 1e-3
 
 
-def test_mixed_precision_goes_on_in_double_where_single_ends() -> None:
+def test_mixed_precision_continues_in_double_where_single_ends() -> None:
     features, labels = (torch.tensor(a) for a in PROBLEMS["15 classes"])
     tight = [
         fit(features, labels, costs=[1.0], num_classes=15, tolerance=1e-9, precision=precision)

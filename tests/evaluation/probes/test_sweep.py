@@ -26,18 +26,18 @@ def test_the_published_search_by_hand() -> None:
     assert len(found.scores) == 15 and list(found.scores) == sorted(found.scores)
 
 
-def test_it_stays_in_the_range_and_asks_for_nothing_twice() -> None:
+def test_the_search_stays_in_range_and_scores_nothing_twice() -> None:
     asked: list[list[float]] = []
     found = halving_search(peak_at(9.0, asked), COARSE_GRID, halvings=2)
     assert found.best == 1e6 and asked[1:] == [[5], [5.5]]
 
 
-def test_of_equal_ones_the_lowest_wins() -> None:
+def test_the_lowest_of_equal_values_wins() -> None:
     found = halving_search(lambda values: [1.0] * len(values), [1.0, 100.0, 0.01], halvings=3)
     assert found.best == 0.01
 
 
-def test_a_grid_alone_and_one_value() -> None:
+def test_without_halvings_only_the_grid_is_scored() -> None:
     asked: list[list[float]] = []
     assert halving_search(peak_at(0.0, asked), [0.1, 2.0, 7.0], halvings=0).best == 2.0
     assert len(asked) == 1
