@@ -13,7 +13,8 @@ from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel
 from hypvl.embedding.search import pair_scores
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
-from hypvl.metrics.choices import Scored, auroc, choice_chance, choice_hits, detection
+from hypvl.metrics.choices import Scored, choice_chance, choice_hits, detection
+from hypvl.metrics.classification import roc_auc
 
 Extra = Literal["auroc", "threshold"]
 #: Measures whose chance level is 50 %.
@@ -215,4 +216,6 @@ def _auroc(scored: Sequence[Scored]) -> dict[str, float]:
     readable = [one for one in scored if one is not None]
     if not readable:
         return {}
-    return {"auroc": auroc([one[0] for one in readable], [foil for one in readable for foil in one[1]])}
+    scores = [score for one in readable for score in (one[0], *one[1])]
+    true = [int(i == 0) for one in readable for i in range(1 + len(one[1]))]
+    return {"auroc": roc_auc(scores, true)}

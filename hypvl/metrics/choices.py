@@ -41,28 +41,6 @@ def choice_chance(foils: Sequence[int]) -> float:
     return 100.0 * float(np.mean([1.0 / (1 + count) for count in foils]))
 
 
-def auroc(positive: ArrayLike, negative: ArrayLike) -> float:
-    """Percent of pairs of a positive and a negative in which the positive scores higher; a tie counts half.
-
-    This is the area under the ROC curve.
-
-    Args:
-        positive: (P,) scores of true items, P >= 1.
-        negative: (N,) scores of false items, N >= 1.
-
-    Raises:
-        ValueError: when one is empty or holds NaN.
-    """
-    above, below = np.asarray(positive, dtype=np.float64), np.sort(np.asarray(negative, dtype=np.float64))
-    if not len(above) or not len(below) or np.isnan(above).any() or np.isnan(below).any():
-        raise ValueError(
-            f"positive and negative: got {len(above)} and {len(below)} scores; expected at least one of each, no NaN."
-        )
-    won = np.searchsorted(below, above, side="left")  # (P,) negatives below each
-    tied_too = np.searchsorted(below, above, side="right")
-    return 100.0 * float((won + tied_too).sum()) / (2.0 * len(above) * len(below))
-
-
 def detection(scored: Sequence[Scored], *, threshold: float) -> dict[str, float]:
     """Classification by a threshold: a text is predicted true when it scores above it.
 

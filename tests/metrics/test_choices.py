@@ -3,7 +3,6 @@ import pytest
 
 from hypvl.metrics.choices import (
     GROUP_CHANCE,
-    auroc,
     choice_chance,
     choice_hits,
     detection,
@@ -25,25 +24,6 @@ def test_chance_is_the_mean_over_choices() -> None:
     for wrong in ([], [0, 1]):
         with pytest.raises(ValueError, match="each with a false caption"):
             choice_chance(wrong)
-
-
-def test_auroc_by_hand() -> None:
-    # pairs: 3 beats 1 and 2 and ties with 3; 2 beats 1, ties with 2, loses to 3
-    assert auroc([3.0, 2.0], [1.0, 2.0, 3.0]) == pytest.approx(100 * (2.5 + 1.5) / 6)
-    assert auroc([1.0], [0.0]) == 100.0 and auroc([0.0], [1.0]) == 0.0 and auroc([1.0, 1.0], [1.0]) == 50.0
-
-
-def test_auroc_depends_on_the_order_only() -> None:
-    draws = np.random.default_rng(0).integers(0, 6, size=(2, 20)).astype(float)
-    found = auroc(draws[0], draws[1])
-    assert auroc(np.exp(draws[0]), np.exp(draws[1])) == pytest.approx(found)
-    assert auroc(draws[1], draws[0]) == pytest.approx(100.0 - found)
-
-
-@pytest.mark.parametrize("negative", [[], [float("nan")]])
-def test_auroc_of_nothing_or_nan_is_an_error(negative: list[float]) -> None:
-    with pytest.raises(ValueError, match="at least one of each, no NaN"):
-        auroc([1.0], negative)
 
 
 def test_detection_by_hand() -> None:
@@ -120,16 +100,3 @@ def test_triplet_accuracies_are_choices(case: tuple[str, float]) -> None:
         )
     ]
     assert np.mean(choice_hits(scored)) == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.parametrize("case", cases("ranking_metrics", "binary", "expected"))
-def test_average_precision_agrees_with_the_area_under_the_curve(case: tuple[str, float]) -> None:
-    from tests.parity.reference import load
-
-    name, expected = case
-    if name != "roc_auc":
-        pytest.skip(f"{name} is another metric")
-    content = load("ranking_metrics")
-    assert content is not None
-    labels, scores = (np.asarray(content["binary"][key]) for key in ("labels", "scores"))
-    assert auroc(scores[labels == 1], scores[labels == 0]) == pytest.approx(100 * expected, abs=1e-9)

@@ -25,6 +25,13 @@ def test_roc_auc_by_hand() -> None:
     assert roc_auc([math.inf, -math.inf], [0, 1]) == 0.0
 
 
+def test_roc_auc_depends_on_the_order_only() -> None:
+    scores, labels = np.random.default_rng(0).integers(0, 6, size=40).astype(float), np.repeat([1, 0], 20)
+    area = roc_auc(scores, labels)
+    assert roc_auc(np.exp(scores), labels) == pytest.approx(area)
+    assert roc_auc(scores, 1 - labels) == pytest.approx(100.0 - area)
+
+
 def test_average_precision_by_hand() -> None:
     # From the top: right, wrong, right, wrong: precision 1 and 2/3 at the two steps of recall.
     scores, labels = [4, 3, 2, 1], [1, 0, 1, 0]
