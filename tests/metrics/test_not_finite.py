@@ -36,7 +36,6 @@ METRICS: dict[str, Callable[[float], object]] = {
     "11 points": lambda x: classification.average_precision_11_points([0.0, x], [0, 1]),
     "choice": lambda x: choices.choice_hits([(1.0, [0.0, x])]),
     "choice, own": lambda x: choices.choice_hits([(x, [0.0])]),
-    "auroc": lambda x: choices.auroc([1.0, x], [0.0]),
     "detection": lambda x: choices.detection([(1.0, [x])], threshold=0.5),
     "threshold": lambda x: choices.detection([(1.0, [0.0])], threshold=x),
     "group": lambda x: choices.group_hits([[1.0, x], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]),
