@@ -48,7 +48,7 @@ def test_whole_shards(tmp_path: Path) -> None:
         ({"0.png": b"none", "0.json": b"{}"}, "sample 0: cannot decode"),
         ({"0.png": png(), "0.json": b"{"}, r"sample 0: its \.json cannot be read"),
         ({"0.png": png(), "0.txt": b"\xff"}, r"sample 0: its \.txt cannot be read"),
-        ({"0.json": b"{}"}, "sample 0: has no image; it has json"),
+        ({"0.json": b"{}"}, "sample 0: has no image; found json"),
         ({"0.png": png()}, "sample 0: has no text; found png"),
         ({}, "holds no samples"),
     ],
