@@ -51,10 +51,10 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             return self
         self._pid = os.getpid()
-        self._read, self._write = socket.socketpair()
+        read, self._write = socket.socketpair()
         self._write.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self._leave_at_the_second, daemon=True, name="signals").start()
+        threading.Thread(target=_leave_at_the_second, args=(read,), daemon=True, name="signals").start()
         self._previous = {number: signal.signal(number, self._note) for number in (*_STOP, _SAVE)}
         return self
 
@@ -94,10 +94,12 @@ class Signals:
             self.interruptible = False
             raise Interrupted
 
-    def _leave_at_the_second(self) -> None:
-        """Runs in a thread, which sees signals also while the main one waits for another process or the device."""
-        first: float | None = None
-        while received := self._read.recv(64):
+
+def _leave_at_the_second(numbers: socket.socket) -> None:
+    """Runs in a thread, which sees signals also while the main one waits for another process or the device."""
+    first: float | None = None
+    with numbers:
+        while received := numbers.recv(64):
             for number in received:
                 if number not in _STOP:
                     continue
@@ -106,7 +108,6 @@ class Signals:
                 elif time.monotonic() - first >= TOGETHER:
                     os.write(2, b"asked to stop a second time: leaving at once\n")
                     os._exit(exit_code(signal.Signals(number)))
-        self._read.close()
 
 
 def exit_code(number: signal.Signals) -> int:

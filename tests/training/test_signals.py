@@ -112,6 +112,21 @@ def test_interrupted_only_where_that_is_safe() -> None:
     assert (exit_code(signal.SIGTERM), exit_code(signal.SIGINT)) == (143, 130)
 
 
+def test_entering_again_does_not_take_the_socket_of_the_thread_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    errors: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", errors.append)
+    signals = Signals()
+    for _ in range(50):
+        with signals:
+            pass
+    for thread in threading.enumerate():
+        if thread.name == "signals":
+            thread.join(timeout=10)
+    assert not errors and not [thread for thread in threading.enumerate() if thread.name == "signals"]
+
+
 def test_in_another_thread_nothing_is_caught() -> None:
     before = [signal.getsignal(n) for n in CAUGHT]
 
