@@ -1,6 +1,7 @@
 """How many files of hypvl one retrieval evaluation and one training step run through.
 
-A file counts when one of its functions runs; importing it does not count. Prints one JSON line with the files.
+A file counts when one of its functions runs. What runs while a module is imported (decorators, tables made by a
+function) does not count. Prints one JSON line with the files.
 
     python -m benchmarks.files_crossed
 
@@ -38,6 +39,15 @@ CONFIG = ROOT / "configs" / "train_meru_demo.py"
 _OPTIMIZED = 0x1  # flag of the code of functions; modules and bodies of classes lack it
 
 
+def importing(frame: FrameType | None) -> bool:
+    """Whether a module of hypvl is being imported where ``frame`` runs."""
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_code.co_filename.startswith(PACKAGE):
+            return True
+        frame = frame.f_back
+    return False
+
+
 @contextmanager
 def recorded() -> Iterator[set[str]]:
     """Files of hypvl of which a function runs in this process while the context is open, relative to the package."""
@@ -46,7 +56,9 @@ def recorded() -> Iterator[set[str]]:
     def profile(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
         if event == "call" and code.co_flags & _OPTIMIZED and code.co_filename.startswith(PACKAGE):
-            files.add(code.co_filename.removeprefix(PACKAGE))
+            file = code.co_filename.removeprefix(PACKAGE)
+            if file not in files and not importing(frame):
+                files.add(file)
 
     with torch.autograd.set_multithreading_enabled(False):
         sys.setprofile(profile)
