@@ -13,7 +13,7 @@ from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel, check_embeddings, evaluating
 from hypvl.errors import DataError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
-from hypvl.geometry.cones import Cones
+from hypvl.geometry.base import Cones
 from hypvl.metrics.chains import order_hits
 
 

@@ -1,4 +1,4 @@
-"""The contract of every geometry; the rest of hypvl uses geometries only through it."""
+"""The contract of every geometry and of its entailment cones; the rest of hypvl uses geometries only through it."""
 
 from abc import ABC, abstractmethod
 from typing import Literal, TypeAlias
@@ -6,9 +6,33 @@ from typing import Literal, TypeAlias
 from torch import Tensor, nn
 
 from hypvl.checks import one_of
-from hypvl.geometry.cones import Cones
 
 Side: TypeAlias = Literal["query", "key"]
+
+
+class Cones(ABC):
+    """Entailment cones of a space with F factors (1 unless it is a product).
+
+    A point lies in the cone of an apex where its exterior angle is at most the half aperture, in every factor.
+    """
+
+    @abstractmethod
+    def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
+        """Angle at ``apex`` between the ray away from the root and ``point``.
+
+        (..., D), (..., D) -> (..., F) radians in [0, pi].
+        """
+
+    @abstractmethod
+    def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
+        """Exterior angle at every apex towards every point, averaged over factors.
+
+        (B1, D), (B2, D) -> (B1, B2) radians in [0, pi].
+        """
+
+    @abstractmethod
+    def half_aperture(self, apex: Tensor) -> Tensor:
+        """Half opening angle of the cone at ``apex``: (..., D) -> (..., F) radians in (0, pi / 2]."""
 
 
 class Geometry(nn.Module, ABC):

@@ -8,8 +8,7 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
 from hypvl.geometry import kernels, lorentz, tiles
-from hypvl.geometry.base import Geometry, Side
-from hypvl.geometry.cones import Cones
+from hypvl.geometry.base import Cones, Geometry, Side
 from hypvl.numerics import (
     full_precision,
     inner_products,
@@ -41,15 +40,15 @@ def exterior_angle(x: Tensor, y: Tensor) -> Tensor:
     Source: Ganea et al., "Hyperbolic Entailment Cones", 2018, section 4 (Euclidean cones).
     Differs: the arc tangent of a stable quotient instead of an arc cosine, without epsilons.
     """
-    _refuse_beyond(x, y)
+    kernels.refuse_beyond(x, y)
     work = working_dtype(x.device)
     dtype = torch.promote_types(x.dtype, y.dtype)
     x, y = torch.broadcast_tensors(x.to(work), y.to(work))
-    square = _square(x)
+    square = kernels.square_of(x)
     at_root = kernels.is_root(square)
     e = x / torch.where(at_root, 1.0, square).sqrt()
     adjacent = ((y - x) * e).sum(-1, keepdim=True)
-    p2 = _square(perpendicular(y, x))
+    p2 = kernels.square_of(perpendicular(y, x))
     undefined = at_root | ((p2 + adjacent.square()).detach() <= kernels.ROOT_RADIUS**2)
     opposite = torch.where(undefined, 1.0, safe_sqrt(p2))
     return torch.atan2(opposite, torch.where(undefined, 0.0, adjacent)).squeeze(-1).to(dtype)
@@ -70,31 +69,13 @@ def pairwise_exterior_angle(x: Tensor, y: Tensor) -> Tensor:
     Raises:
         ValueError: for an fp64 component beyond 1e70.
     """
-    _refuse_beyond(x, y)
+    kernels.refuse_beyond(x, y)
     dtype = torch.promote_types(x.dtype, y.dtype)
     work = working_dtype(x.device)
     x, y = x.to(work), y.to(work)
-    n2, m2 = _square(x), _square(y)
-    cosine = inner_products(_unit(x, n2).to(dtype), _unit(y, m2).to(dtype))
+    n2, m2 = kernels.square_of(x), kernels.square_of(y)
+    cosine = inner_products(kernels.unit(x, n2).to(dtype), kernels.unit(y, m2).to(dtype))
     return kernels.flat_angle_from_product(cosine, n2, m2.mT)
-
-
-def half_aperture(x: Tensor, *, min_radius: float) -> Tensor:
-    """Half opening angle asin(K / |x|) of the entailment cone at x.
-
-    Args:
-        x: Apexes, (..., D).
-        min_radius: K > 0. Where |x| <= K the cone is a half space: pi/2, gradient 0.
-
-    Returns:
-        (...) radians in (0, pi/2].
-
-    Raises:
-        ValueError: ``min_radius`` is not above 0.
-
-    Source: Ganea et al., "Hyperbolic Entailment Cones", 2018, section 4 (Euclidean cones).
-    """
-    return lorentz.half_aperture(x, curv=1.0, min_radius=min_radius / 2)  # asin(2 r_min / |x|)
 
 
 @configurable("model")
@@ -195,7 +176,10 @@ class Euclidean(Geometry):
 
 @dataclass(frozen=True)
 class EuclideanCones(Cones):
-    """Cones with half aperture asin(K / |x|), K = ``min_radius``."""
+    """Cones with half aperture asin(K / |x|), K = ``min_radius``: pi / 2 with gradient 0 where |x| <= K.
+
+    Source: Ganea et al., "Hyperbolic Entailment Cones", 2018, section 4 (Euclidean cones).
+    """
 
     min_radius: float
 
@@ -206,19 +190,5 @@ class EuclideanCones(Cones):
         return pairwise_exterior_angle(apex, point)
 
     def half_aperture(self, apex: Tensor) -> Tensor:
-        return half_aperture(apex, min_radius=self.min_radius)[..., None]
-
-
-def _refuse_beyond(x: Tensor, y: Tensor) -> None:
-    for name, points in (("x", x), ("y", y)):
-        kernels.refuse_beyond(name, points, kernels.LARGEST)
-
-
-def _square(x: Tensor) -> Tensor:
-    return x.square().sum(-1, keepdim=True)
-
-
-def _unit(x: Tensor, square: Tensor) -> Tensor:
-    """Unit vectors, and 0 with gradient 0 at the origin."""
-    at_root = kernels.is_root(square)
-    return torch.where(at_root, 0.0, x / torch.where(at_root, 1.0, square).sqrt())
+        # asin(2 r_min / |x|) in the space of curvature -1
+        return lorentz.half_aperture(apex, curv=1.0, min_radius=self.min_radius / 2)[..., None]

@@ -73,13 +73,25 @@ def about_common_centre(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return within_reach(x - centre), within_reach(y - centre)
 
 
-def refuse_beyond(name: str, x: Tensor, limit: float) -> None:
-    """Raise ValueError for finite or infinite components beyond a limit, which fp64 alone has.
+def refuse_beyond(*points: Tensor) -> None:
+    """Raise ValueError for components beyond :data:`LARGEST`, finite or infinite, which fp64 alone has.
 
     A device is waited for only where the dtype is fp64, so that fp32 never is.
     """
-    if x.dtype == torch.float64 and x.numel() and bool(x.detach().abs().amax() > limit):
-        raise ValueError(f"{name}: got a component beyond {limit:g}, expected smaller ones.")
+    for name, x in zip(("x", "y"), points, strict=False):
+        if x.dtype == torch.float64 and x.numel() and bool(x.detach().abs().amax() > LARGEST):
+            raise ValueError(f"{name}: got a component beyond {LARGEST:g}, expected smaller ones.")
+
+
+def square_of(x: Tensor) -> Tensor:
+    """|x|^2, (..., D) -> (..., 1)."""
+    return x.square().sum(-1, keepdim=True)
+
+
+def unit(x: Tensor, square: Tensor) -> Tensor:
+    """x / |x| from |x|^2 (..., 1), and 0 with gradient 0 at the root."""
+    at_root = is_root(square)
+    return torch.where(at_root, 0.0, x / torch.where(at_root, 1.0, square).sqrt())
 
 
 def time_of(square: Tensor) -> Tensor:

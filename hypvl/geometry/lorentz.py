@@ -1,8 +1,9 @@
-"""The Lorentz model of hyperbolic space: pure functions on space components, and the geometry made of them.
+"""The Lorentz model of hyperbolic space: pure functions on space components, and the geometries made of them.
 
 A point is given by its space components x, (..., D), on the sheet -t^2 + |x|^2 = -1/c with the time component
 t(x) = sqrt(1/c + |x|^2); ``curv`` is c > 0 and the curvature -c. ``curv`` is a float or a tensor that
-broadcasts against (..., 1), for pairwise functions against (..., 1, 1); gradients flow to it.
+broadcasts against (..., 1), for pairwise functions against (..., 1, 1); gradients flow to it. Other shapes, dtypes and
+values are a ValueError or a TypeError.
 
 Precision: results are fp32, or fp64 for fp64 points. Elementwise functions compute in fp64 inside and are
 exact to a few roundings, near-identical and collinear points included. Pairwise functions go through one
@@ -20,18 +21,17 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hypvl.allowlist import configurable
-from hypvl.checks import one_of
+from hypvl.checks import number, one_of
 from hypvl.geometry import kernels, tiles
-from hypvl.geometry.base import Side
-from hypvl.geometry.cones import Cones
-from hypvl.geometry.hyperbolic import MIN_RADIUS, Hyperbolic
+from hypvl.geometry.base import Cones, Geometry, Side
 from hypvl.geometry.sphere import mean_direction
 from hypvl.numerics import (
     full_precision,
     inner_products,
+    line,
     mean,
     perpendicular,
     safe_divide,
@@ -41,6 +41,7 @@ from hypvl.numerics import (
 from hypvl.ops.tiled_logsumexp.kernels import TiledScores
 
 Pooling: TypeAlias = Literal["mean", "direction"]
+MIN_RADIUS = 0.1
 MAX_RADIUS = math.asinh(2.0**15)
 
 
@@ -51,13 +52,9 @@ def pairwise_inner(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     Args:
         x: (..., B1, D).
         y: (..., B2, D).
-        curv: c > 0.
 
     Returns:
         (..., B1, B2). Saturates at the largest finite number of the dtype.
-
-    Raises:
-        ValueError, TypeError: an argument is not as described.
     """
     c, work_x, work_y = _working(x, y, curv=curv, pairwise=True)
     dtype = torch.promote_types(x.dtype, y.dtype)
@@ -72,9 +69,9 @@ def pairwise_inner(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
 
 @full_precision
 def time_component(x: Tensor, *, curv: float | Tensor) -> Tensor:
-    """t(x) = sqrt(1/c + |x|^2): points (..., D), c > 0 -> (..., 1). Raises ValueError, TypeError."""
+    """t(x) = sqrt(1/c + |x|^2): points (..., D), c > 0 -> (..., 1)."""
     c, x64 = _working(x, curv=curv)
-    return _result((1 / c + _square(x64)).sqrt(), x)
+    return _result((1 / c + kernels.square_of(x64)).sqrt(), x)
 
 
 @full_precision
@@ -84,19 +81,15 @@ def pairwise_dist(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     Args:
         x: (..., B1, D).
         y: (..., B2, D).
-        curv: c > 0.
 
     Returns:
         (..., B1, B2), >= 0. Between identical points: 0 or rounding noise, gradient finite.
-
-    Raises:
-        ValueError, TypeError: an argument is not as described.
     """
     c, work_x, work_y = _working(x, y, curv=curv, pairwise=True)
     dtype = torch.promote_types(x.dtype, y.dtype)
     product = inner_products(_klein(work_x, c)[1].to(dtype), _klein(work_y, c)[1].to(dtype))
     return kernels.distance_from_product(
-        product, c * _square(work_x), (c * _square(work_y)).transpose(-1, -2), c
+        product, c * kernels.square_of(work_x), (c * kernels.square_of(work_y)).transpose(-1, -2), c
     )
 
 
@@ -110,26 +103,22 @@ def dist(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     Args:
         x: (..., D).
         y: (..., D), broadcast against ``x``.
-        curv: c > 0.
 
     Returns:
         (...), >= 0; 0 with gradient 0 between identical points.
-
-    Raises:
-        ValueError, TypeError: an argument is not as described.
     """
     c, x64, y64 = _working(x, y, curv=curv)
     x64, y64 = torch.broadcast_tensors(x64, y64)
-    farther = _square(x64) >= _square(y64)
+    farther = kernels.square_of(x64) >= kernels.square_of(y64)
     near, far = torch.where(farther, y64, x64), torch.where(farther, x64, y64)
-    n2, m2 = c * _square(far), c * _square(near)
+    n2, m2 = c * kernels.square_of(far), c * kernels.square_of(near)
     n, m = safe_sqrt(n2), safe_sqrt(m2)
     # n^2 - m^2 through the difference of the points
     gap = c * ((far - near) * (far + near)).sum(-1, keepdim=True)
     s = safe_divide(gap, n * kernels.time_of(m2) + m * kernels.time_of(n2))  # sinh(a - b)
     radial = s.square() / (2 * (1 + (1 + s.square()).sqrt()))  # sinh^2((a - b)/2)
     along = c * safe_divide((near * far).sum(-1, keepdim=True), n)  # sqrt(c) y.e
-    p2 = c * _square(perpendicular(near, far))
+    p2 = c * kernels.square_of(perpendicular(near, far))
     # |x||y| - x.y through p where the points are on the same side of the root
     ahead = along > torch.finfo(along.dtype).tiny ** 0.5
     beside = n * safe_divide(p2, m + torch.where(ahead, along, 1.0))
@@ -148,7 +137,6 @@ def geodesic(x: Tensor, y: Tensor, weights: Tensor, *, curv: float | Tensor) -> 
         x: Start, (..., D).
         y: End, (..., D).
         weights: w in [0, 1], (T,): 0 is ``x``, 1 is ``y``.
-        curv: c > 0.
 
     Returns:
         (T, ..., D).
@@ -170,15 +158,11 @@ def exp_map0(v: Tensor, *, curv: float | Tensor, max_radius: float = MAX_RADIUS)
 
     Args:
         v: Tangent vectors, (..., D).
-        curv: c > 0.
         max_radius: r saturates here, so that space norms stay <= sinh(max_radius) / sqrt(c); by default
             2^15 / sqrt(c), as published. Beyond it the direction is kept and the length is not.
 
     Returns:
         Points, (..., D).
-
-    Raises:
-        ValueError, TypeError: an argument is not as described.
     """
     c, v64 = _working(v, curv=curv)
     limit = math.log(torch.finfo(v.dtype).max) - 4
@@ -186,7 +170,7 @@ def exp_map0(v: Tensor, *, curv: float | Tensor, max_radius: float = MAX_RADIUS)
         raise ValueError(
             f"max_radius: got {max_radius}, expected a number in (0, {limit:.0f}] for {v.dtype} points."
         )
-    square = c * _square(v64)
+    square = c * kernels.square_of(v64)
     beyond = square > max_radius**2
     inside = kernels.sinhc(torch.where(beyond, 0.0, square))
     saturated = math.sinh(max_radius) / torch.where(beyond, square, 1.0).sqrt()
@@ -199,16 +183,12 @@ def log_map0(x: Tensor, *, curv: float | Tensor) -> Tensor:
 
     Args:
         x: Points, (..., D).
-        curv: c > 0.
 
     Returns:
         Tangent vectors, (..., D).
-
-    Raises:
-        ValueError, TypeError: an argument is not as described.
     """
     c, x64 = _working(x, curv=curv)
-    return _result(x64 * kernels.asinhc(c * _square(x64)), x)
+    return _result(x64 * kernels.asinhc(c * kernels.square_of(x64)), x)
 
 
 @full_precision
@@ -217,19 +197,14 @@ def half_aperture(x: Tensor, *, curv: float | Tensor, min_radius: float = MIN_RA
 
     Args:
         x: Apexes, (..., D).
-        curv: c > 0.
         min_radius: r_min > 0. Where sqrt(c) |x| <= 2 r_min the cone is a half space: pi/2, gradient 0.
 
     Returns:
         (...) radians in (0, pi/2].
-
-    Raises:
-        ValueError, TypeError: an argument is not as described.
     """
     c, x64 = _working(x, curv=curv)
-    if not min_radius > 0:
-        raise ValueError(f"min_radius: got {min_radius}, expected a number > 0.")
-    square = c * _square(x64)
+    number("min_radius", min_radius, above=0)
+    square = c * kernels.square_of(x64)
     outside = ~(square.sqrt() <= 2 * min_radius)  # so that NaN stays NaN
     r = torch.where(outside, square, 8 * min_radius**2).sqrt()
     # asin(k / r) with the cosine side as a product: no cancellation near the edge
@@ -246,23 +221,19 @@ def oxy_angle(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     Args:
         x: Apexes, (..., D).
         y: (..., D), broadcast against ``x``.
-        curv: c > 0.
 
     Returns:
         (...) radians in [0, pi]; pi/2 with gradient 0 where undefined (x is the root, or x = y).
-
-    Raises:
-        ValueError, TypeError: an argument is not as described.
     """
     c, x64, y64 = _working(x, y, curv=curv)
     x64, y64 = torch.broadcast_tensors(x64, y64)
-    n2, m2 = c * _square(x64), c * _square(y64)
+    n2, m2 = c * kernels.square_of(x64), c * kernels.square_of(y64)
     at_root = kernels.is_root(n2)
     n = torch.where(at_root, 1.0, n2).sqrt()
     e = c.sqrt() * x64 / n  # unit vector
     along = c.sqrt() * (y64 * e).sum(-1, keepdim=True)
     ahead_by = c.sqrt() * ((y64 - x64) * e).sum(-1, keepdim=True)
-    p2 = c * _square(perpendicular(y64, x64))
+    p2 = c * kernels.square_of(perpendicular(y64, x64))
     t_x, t_y, t_along = kernels.time_of(n2), kernels.time_of(m2), kernels.time_of(along.square())
     # sinh of the distance along the ray, then what the detour p adds
     outward = along > 0
@@ -282,20 +253,77 @@ def pairwise_oxy_angle(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     Args:
         x: Apexes, (..., B1, D).
         y: (..., B2, D).
-        curv: c > 0.
 
     Returns:
         (..., B1, B2) radians in [0, pi]. The angle at the root between two points goes through a product:
         near 0 and pi it is known to about sqrt(2 eps), 5e-4 in fp32.
-
-    Raises:
-        ValueError, TypeError: an argument is not as described.
     """
     c, work_x, work_y = _working(x, y, curv=curv, pairwise=True)
     dtype = torch.promote_types(x.dtype, y.dtype)
-    n2, m2 = c * _square(work_x), c * _square(work_y)
-    unit_x, unit_y = (_unit(z, c, square).to(dtype) for z, square in ((work_x, n2), (work_y, m2)))
+    n2, m2 = c * kernels.square_of(work_x), c * kernels.square_of(work_y)
+    unit_x, unit_y = (
+        kernels.unit(c.sqrt() * z, square).to(dtype) for z, square in ((work_x, n2), (work_y, m2))
+    )
     return kernels.angle_from_product(inner_products(unit_x, unit_y), n2, m2.transpose(-1, -2))
+
+
+class Hyperbolic(Geometry):
+    """Base of the geometries with learned curvatures -c and a root at the origin.
+
+    Args:
+        shape: Of ``log_curv``: ``()``, or ``(F,)`` for F factors.
+        curv_init: Starting value of every c > 0.
+        learn_curv: Whether c is learned. ``log_curv`` is in the state dict either way.
+        curv_range: Each c stays within a factor of this of ``curv_init``, each way; >= 1.
+        min_radius: r_min > 0 of the cones.
+    """
+
+    no_weight_decay: frozenset[str] = frozenset({"log_curv"})
+    log_curv: nn.Parameter
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        curv_init: float,
+        learn_curv: bool,
+        curv_range: float,
+        min_radius: float,
+    ) -> None:
+        super().__init__()
+        number("curv_init", curv_init, above=0)
+        number("curv_range", curv_range, least=1)
+        number("min_radius", min_radius, above=0)
+        self.curv_init, self.curv_range, self.min_radius = curv_init, curv_range, min_radius
+        self.log_curv = nn.Parameter(torch.full(shape, math.log(curv_init)), requires_grad=learn_curv)
+
+    @property
+    def curv(self) -> Tensor:
+        """c > 0, () or (F,), fp32 or better; it carries the gradient."""
+        return self.log_curv.to(torch.promote_types(self.log_curv.dtype, torch.float32)).exp()
+
+    @property
+    def curvature(self) -> Tensor:
+        return self.curv.detach().reshape(-1)  # (F,)
+
+    @property
+    def curvature_range(self) -> tuple[float, float] | None:
+        if not self.log_curv.requires_grad:
+            return None
+        return self.curv_init / self.curv_range, self.curv_init * self.curv_range
+
+    @full_precision
+    def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
+        """Linear in the tangent space at the root of the space (of every factor)."""
+        return self.lift(line(self.flatten(root), self.flatten(x), weights))  # (T, D)
+
+    def root(self, dim: int) -> Tensor:
+        return torch.zeros(dim, device=self.log_curv.device)
+
+    @torch.no_grad()
+    def constrain_(self) -> None:
+        centre, width = math.log(self.curv_init), math.log(self.curv_range)
+        self.log_curv.clamp_(centre - width, centre + width)
 
 
 @configurable("model")
@@ -406,7 +434,7 @@ def _working(*points: Tensor, curv: float | Tensor, pairwise: bool = False) -> t
         if x.dim() < 1 + pairwise:
             expected = "(..., B, D)" if pairwise else "(..., D)"
             raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected {expected}.")
-        kernels.refuse_beyond(name, x, kernels.LARGEST)
+    kernels.refuse_beyond(*points)
     if len({x.shape[-1] for x in points}) > 1 or (pairwise and len({x.shape[:-2] for x in points}) > 1):
         shapes = " and ".join(str(tuple(x.shape)) for x in points)
         raise ValueError(
@@ -434,18 +462,7 @@ def _result(value: Tensor, *inputs: Tensor) -> Tensor:
     return value.to(dtype)
 
 
-def _square(x: Tensor) -> Tensor:
-    return x.square().sum(-1, keepdim=True)
-
-
 def _klein(x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """Time components (..., 1) and Klein coordinates in units of the radius of curvature (..., D)."""
-    t = (1 / c + _square(x)).sqrt()
+    t = (1 / c + kernels.square_of(x)).sqrt()
     return t, x / t
-
-
-def _unit(x: Tensor, c: Tensor, n2: Tensor) -> Tensor:
-    """Unit vectors, and 0 with gradient 0 at the root."""
-    at_root = kernels.is_root(n2)
-    length = torch.where(at_root, 1.0, n2).sqrt()
-    return torch.where(at_root, 0.0, c.sqrt() * x / length)

@@ -14,14 +14,12 @@ from torch.utils.checkpoint import checkpoint
 from hypvl.allowlist import configurable
 from hypvl.checks import MOST_FEATURES, whole_number
 from hypvl.geometry import lorentz
-from hypvl.geometry.cones import Cones
-from hypvl.geometry.hyperbolic import Hyperbolic
+from hypvl.geometry.base import Cones
+from hypvl.geometry.lorentz import Hyperbolic
 from hypvl.numerics import full_precision, mean
 
 # Entries (factors x rows x columns) that a pairwise function holds at once; about 40 bytes each in the backward pass.
 BLOCK_ENTRIES = 2**24
-
-Pairwise = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @configurable("model")
@@ -85,7 +83,7 @@ class Product(Hyperbolic):
 
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
         """-(1/F) sum_i d_i of all pairs, at most 0; the error in each d_i is that of ``lorentz.pairwise_dist``."""
-        return -self.mean_over_factors(_dist, x, y)
+        return -self.mean_over_factors(lorentz.pairwise_dist, x, y)
 
     def geodesic(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """The geodesic of every factor at once, which is a shortest way of the l1 distance."""
@@ -115,17 +113,17 @@ class Product(Hyperbolic):
         return self.curv[:, None]
 
     @full_precision
-    def mean_over_factors(self, function: Pairwise, x: Tensor, y: Tensor) -> Tensor:
-        """Mean over factors of ``function((F, b, d), (F, B2, d), c)`` -> (F, b, B2), for all pairs: (B1, B2)."""
+    def mean_over_factors(self, function: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
+        """Mean over factors of ``function((F, b, d), (F, B2, d), curv=c)`` -> (F, b, B2), for all pairs: (B1, B2)."""
         x, y = self.split(x).movedim(-2, 0), self.split(y).movedim(-2, 0)  # (F, B1, d), (F, B2, d)
+
+        def block(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
+            return function(x, y, curv=c).mean(0)
+
         c = self.curv[:, None, None]
         rows = max(1, BLOCK_ENTRIES // max(1, self.factors * y.shape[1]))
         if x.shape[1] <= rows:
-            return function(x, y, c).mean(0)
-
-        def block(x: Tensor, y: Tensor, c: Tensor) -> Tensor:
-            return function(x, y, c).mean(0)
-
+            return block(x, y, c)
         return torch.cat(
             [
                 checkpoint(block, part, y, c, use_reentrant=False, preserve_rng_state=False)
@@ -145,16 +143,8 @@ class ProductCones(Cones):
         return lorentz.oxy_angle(space.split(apex), space.split(point), curv=space.curv_rows())  # (..., F)
 
     def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
-        return self.geometry.mean_over_factors(_angle, apex, point)
+        return self.geometry.mean_over_factors(lorentz.pairwise_oxy_angle, apex, point)
 
     def half_aperture(self, apex: Tensor) -> Tensor:
         space = self.geometry
         return lorentz.half_aperture(space.split(apex), curv=space.curv_rows(), min_radius=space.min_radius)
-
-
-def _dist(x: Tensor, y: Tensor, curv: Tensor) -> Tensor:
-    return lorentz.pairwise_dist(x, y, curv=curv)
-
-
-def _angle(x: Tensor, y: Tensor, curv: Tensor) -> Tensor:
-    return lorentz.pairwise_oxy_angle(x, y, curv=curv)

@@ -5,7 +5,6 @@ zero-shot classification). Scales and biases appear in the logits only: they cha
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
@@ -26,8 +25,8 @@ _LOG_SCALE_LIMIT = 80  # exp of it is a number in fp32
 LOG_SCALE_MAX = 4.6052  # Parity: log 100 as the published code rounds it
 
 
-class Scorer(nn.Module, ABC):
-    """Similarity as a model trains it.
+class Scorer(nn.Module):
+    """Similarity as a model trains it: that of the geometry, unless a subclass says otherwise.
 
     Args:
         log_scale_init: Starting value of the learned log of the scale of the logits.
@@ -60,9 +59,9 @@ class Scorer(nn.Module, ABC):
         """exp(log_scale), 0-dim, fp32 or better."""
         return self.log_scale.to(torch.promote_types(self.log_scale.dtype, torch.float32)).exp()
 
-    @abstractmethod
     def _similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
         """Logits before their scale, (Q, D), (K, D) -> (Q, K); ``modalities`` of query and key, checked already."""
+        return geometry.pairwise_similarity(query, key)
 
     def _scaled(self, similarity: Tensor) -> Tensor:
         """Logits of similarities."""
@@ -119,6 +118,10 @@ class Scorer(nn.Module, ABC):
         By default the cheapest one of the geometry: within a row its order is that of the logits, its values are not.
         """
         check_modalities(query=query_modality, key=key_modality)
+        return self._ranking(geometry, query, key, query_modality, key_modality)
+
+    def _ranking(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
+        """:meth:`scores`, of modalities that are checked already."""
         return geometry.ranking_similarity(query, key)
 
     def class_scores(
@@ -169,9 +172,6 @@ class NegativeDistance(Scorer):
     same order and costs less.
     """
 
-    def _similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
-        return geometry.pairwise_similarity(query, key)
-
 
 @configurable("model")
 class Cosine(Scorer):
@@ -197,9 +197,6 @@ class Cosine(Scorer):
         if bias_init is not None:
             number("bias_init", bias_init)
         self.bias = None if bias_init is None else nn.Parameter(torch.tensor(float(bias_init)))
-
-    def _similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
-        return geometry.pairwise_similarity(query, key)
 
     def _scaled(self, similarity: Tensor) -> Tensor:
         logits = super()._scaled(similarity)
@@ -245,7 +242,7 @@ class ExteriorAngle(Scorer):
     def _similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
         query_modality, key_modality = modalities
         if query_modality == key_modality:
-            return geometry.pairwise_similarity(query, key)
+            return super()._similarity(geometry, query, key, *modalities)
         return _signed(query_modality, _angle(geometry, query, key))
 
     def _tiled(
@@ -258,20 +255,12 @@ class ExteriorAngle(Scorer):
         sign = -1 if query_modality == "text" else 1
         return None if scores is None else scores.scaled(sign * self.scale)
 
-    def scores(
-        self,
-        geometry: Geometry,
-        query: Tensor,
-        key: Tensor,
-        *,
-        query_modality: Modality,
-        key_modality: Modality,
-    ) -> Tensor:
-        check_modalities(query=query_modality, key=key_modality)
+    def _ranking(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
+        query_modality, key_modality = modalities
         if query_modality == key_modality:
-            return geometry.ranking_similarity(query, key)
+            return super()._ranking(geometry, query, key, *modalities)
         if self.ranking == "trained":
-            return _signed(query_modality, _angle(geometry, query, key))
+            return self._similarity(geometry, query, key, *modalities)
         # Parity: the evaluator of the published code takes the angle at the key.
         return _signed(key_modality, _angle(geometry, key, query)).mT
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hypvl.geometry.base import Geometry
-from hypvl.geometry.cones import Cones
+from hypvl.geometry.base import Cones, Geometry
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.numerics import full_precision
 

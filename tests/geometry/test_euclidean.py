@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hypvl.geometry import lorentz
-from hypvl.geometry.euclidean import Euclidean, exterior_angle, half_aperture, pairwise_exterior_angle
+from hypvl.geometry.euclidean import Euclidean, EuclideanCones, exterior_angle, pairwise_exterior_angle
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scorers import NegativeDistance
 from tests.geometry import exact
@@ -68,7 +68,7 @@ def test_angles_by_hand() -> None:
 def test_apertures_by_hand() -> None:
     x = torch.tensor([[0.0, 0.4], [2.0, 0.0], [0.1, 0.0], [0.0, 0.0], [0.2, 0.0]], dtype=torch.float64)
     wanted = [math.pi / 6, math.asin(0.1), math.pi / 2, math.pi / 2, math.pi / 2]
-    assert half_aperture(x, min_radius=0.2).tolist() == pytest.approx(wanted, rel=1e-15)
+    assert EuclideanCones(0.2).half_aperture(x)[:, 0].tolist() == pytest.approx(wanted, rel=1e-15)
 
 
 def test_apertures_are_those_of_meru_at_the_same_norm() -> None:
@@ -111,7 +111,7 @@ def test_gradients_of_the_angles() -> None:
     x, y = (torch.randn(4, 3, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(2))
     assert torch.autograd.gradcheck(exterior_angle, (x, y))
     assert torch.autograd.gradcheck(pairwise_exterior_angle, (x, y))
-    assert torch.autograd.gradcheck(lambda x: half_aperture(x, min_radius=0.2), (x,))
+    assert torch.autograd.gradcheck(EuclideanCones(0.2).half_aperture, (x,))
 
 
 def test_undefined_angles_are_right_angles_without_gradient() -> None:
