@@ -65,8 +65,8 @@ def search_vectors(
         vectors = model.geometry.inner_product_form(embeddings.to(like.device), side=side)
     if vectors is None:
         raise UserError(
-            f"{type(model.geometry).__name__}: its distance is a sum over factors, which is not a function "
-            "of one inner product; search with evaluate.py."
+            f"{type(model.geometry).__name__}: its scores are not inner products of fixed vectors (no "
+            "inner_product_form); search with evaluate.py."
         )
     return vectors.float().cpu()
 

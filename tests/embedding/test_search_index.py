@@ -80,7 +80,7 @@ def test_scores_that_are_not_inner_products_are_refused() -> None:
         search_vectors(atmg, torch.ones(2, 4), side="key", **WAY)
     assert search_vectors(atmg, torch.ones(2, 4), side="key", modality="image", other="image").shape == (2, 5)
     phyclip: Any = Model(Product(2, 2), NegativeDistance())
-    with pytest.raises(UserError, match="Product: its distance is a sum over factors"):
+    with pytest.raises(UserError, match="Product: its scores are not inner products"):
         search_vectors(phyclip, torch.ones(2, 4), side="key", **WAY)
     meru: Any = KINDS["meru"]()
     with pytest.raises(UserError, match="1 of 2 hold NaN"):
