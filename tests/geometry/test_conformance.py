@@ -39,11 +39,15 @@ def built_by(contract: type) -> set[type]:
 
 
 def test_every_geometry_has_a_contract_test() -> None:
-    assert concrete(Geometry) - built_by(GeometryContract) == set()
+    missing = sorted(cls.__name__ for cls in concrete(Geometry) - built_by(GeometryContract))
+    assert not missing, (
+        f"{missing}: derive from GeometryContract in a tests/geometry/test_*.py, see docs/extending"
+    )
 
 
 def test_every_scorer_has_a_contract_test() -> None:
-    assert concrete(Scorer) - built_by(ScorerContract) == set()
+    missing = sorted(cls.__name__ for cls in concrete(Scorer) - built_by(ScorerContract))
+    assert not missing, f"{missing}: derive from ScorerContract in a tests/geometry/test_*.py"
 
 
 def test_a_class_without_one_is_found() -> None:
