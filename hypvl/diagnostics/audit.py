@@ -14,7 +14,6 @@ from torch import Tensor
 
 from hypvl.diagnostics import gap, structure
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.lorentz import MAX_RADIUS
 from hypvl.numerics import working_dtype
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -45,9 +44,15 @@ def quantiles(values: Tensor, *, at: Sequence[float] = QUANTILES) -> dict[str, f
     return result
 
 
-def clipped_fraction(u: Tensor) -> float:
-    """Share of points at the limit of the exponential map, u = 2^15, where lengths are clipped."""
-    return _share(u.detach() >= 0.999 * math.sinh(MAX_RADIUS), of=(u,))
+def clipped_fraction(u: Tensor, *, max_radius: float | None) -> float:
+    """Share of points at the limit of the exponential map, u = sinh(max_radius), where lengths are clipped.
+
+    Args:
+        u: Radii of points, any shape.
+        max_radius: ``max_radius`` of their geometry; None = nothing is clipped.
+    """
+    limit = math.inf if max_radius is None else 0.999 * math.sinh(max_radius)
+    return _share(u.detach() >= limit, of=(u,))
 
 
 def derangement(count: int, *, generator: torch.Generator) -> Tensor:
@@ -167,8 +172,8 @@ def summary(
     numbers = {
         **{f"image_radius_{name}": value for name, value in quantiles(u_image).items()},
         **{f"text_radius_{name}": value for name, value in quantiles(u_text).items()},
-        "clipped_image": clipped_fraction(u_image),
-        "clipped_text": clipped_fraction(u_text),
+        "clipped_image": clipped_fraction(u_image, max_radius=geometry.max_radius),
+        "clipped_text": clipped_fraction(u_text, max_radius=geometry.max_radius),
         **{f"radial_order_{name}": value for name, value in order.items()},
         "modality_gap": gap.centroid_distance(images, texts).item(),
         "modality_gap_tangent": gap.centroid_distance(flat_images, flat_texts).item(),

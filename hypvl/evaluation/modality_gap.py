@@ -48,7 +48,8 @@ class ModalityGap(Evaluator):
     Items: one per pair, ``key``, ``cosine`` and ``after_cosine`` (flat); one per step of the sweep, in each space,
     ``curve_space``, ``curve_delta``, ``curve_centroid_distance``, ``curve_signed_centroid_distance``,
     ``curve_relative_modality_gap`` and ``curve_<recall>``. A step moves the modalities by ``delta`` in total along
-    the line between their means, closer for delta > 0, in the coordinates of the space, and back onto the manifold.
+    the line between their means, closer for delta > 0, in the coordinates of the space, and back onto the manifold;
+    embeddings are moved as such only where every vector is one (``geometry.any_vector_is_a_point``).
 
     Args:
         dataset: Images and captions, at least two images with one.
@@ -104,7 +105,7 @@ class ModalityGap(Evaluator):
                     metrics |= _percent(gap_metrics(*rows), prefix)
                     samples |= _per_pair(*rows, prefix)
                 cosines[f"{stage}cosine"] = samples[f"{stage}mean_paired_cosine"]
-            curve = self._sweep(model, x, y, same=same)
+            curve = self._sweep(model, x, y, embedding=not same and geometry.any_vector_is_a_point)
             for stage, rows in stages.items():
                 for way, hits in _recalls(model, *rows).items():
                     metrics[f"{stage}{way}"] = sum(hits) / len(hits)
@@ -121,7 +122,7 @@ class ModalityGap(Evaluator):
             samples=samples,
         )
 
-    def _sweep(self, model: EvaluableModel, x: Tensor, y: Tensor, *, same: bool) -> dict[str, list[Any]]:
+    def _sweep(self, model: EvaluableModel, x: Tensor, y: Tensor, *, embedding: bool) -> dict[str, list[Any]]:
         names = (
             "space",
             "delta",
@@ -131,7 +132,7 @@ class ModalityGap(Evaluator):
             *WAYS,
         )
         curve: dict[str, list[Any]] = {f"curve_{name}": [] for name in names}
-        spaces: tuple[Space, ...] = ("tangent",) if same else ("tangent", "embedding")
+        spaces: tuple[Space, ...] = ("tangent", "embedding") if embedding else ("tangent",)
         for space in spaces:
             start = _coordinates(model.geometry, x, y, space)
             u = gap_direction(*start)
@@ -158,7 +159,6 @@ def _moved(
     """Embeddings moved by delta along a direction of the space's coordinates."""
     if space == "tangent":
         return move_features(x, y, delta=delta, geometry=geometry, direction=direction.to(x.device))
-    # Only spaces whose embeddings are unconstrained vectors have coordinates other than the flat ones.
     step = (0.5 * delta * direction).to(x)
     return x - step, y + step
 

@@ -38,10 +38,18 @@ class Cones(ABC):
 class Geometry(nn.Module, ABC):
     """A space for embeddings.
 
-    *features* are the output of an encoder's head: flat vectors (tangent vectors at the root).
-    *embeddings* are features lifted onto the manifold (for Lorentz: the space components).
+    *features* are the output of an encoder's head: flat vectors (tangent vectors at the root), whose length is the
+    distance to the root.
+    *embeddings* are features lifted onto the manifold, in any coordinates (for Lorentz: the space components). Rounding
+    and projections put some off the manifold: every operation takes any vector, and gives finite numbers.
     Everything is computed in fp32 or better, also under autocast; bf16/fp16 inputs give fp32 results.
     """
+
+    #: Whether every vector is an embedding, as it is of a hyperboloid and of flat space. Only then are embeddings moved
+    #: in their own coordinates (:mod:`hypvl.evaluation.modality_gap`).
+    any_vector_is_a_point: bool = False
+    #: sqrt(c) r at which :meth:`lift` saturates, r the distance to the root; None = nowhere.
+    max_radius: float | None = None
 
     @abstractmethod
     def lift(self, features: Tensor) -> Tensor:
@@ -50,6 +58,13 @@ class Geometry(nn.Module, ABC):
     @abstractmethod
     def flatten(self, embeddings: Tensor) -> Tensor:
         """Inverse of :meth:`lift`, (..., D) -> (..., D) (sphere: the identity)."""
+
+    def space_components(self, embeddings: Tensor) -> Tensor:
+        """The same points as the Lorentz model writes them: (..., D) -> (..., D), of length sinh(sqrt(c) r) / sqrt(c).
+
+        By default the embeddings themselves. Override it in other coordinates of a hyperbolic space.
+        """
+        return embeddings
 
     @abstractmethod
     def pool(self, features: Tensor) -> Tensor:

@@ -94,6 +94,7 @@ class Euclidean(Geometry):
         (arXiv 2409.13079), logits -s |x - y|^2 without normalisation; cones: Ganea et al., 2018.
     """
 
+    any_vector_is_a_point = True
     _origin: Tensor
 
     def __init__(self, *, min_radius: float | None = None) -> None:

@@ -344,6 +344,9 @@ class Lorentz(Hyperbolic):
     Source: MERU (Desai et al., 2023).
     """
 
+    any_vector_is_a_point = True
+    max_radius = MAX_RADIUS
+
     def __init__(
         self,
         *,

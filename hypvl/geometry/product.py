@@ -45,6 +45,9 @@ class Product(Hyperbolic):
     Source: PHyCLIP (ICLR 2026): 64 factors of dimension 8, l1 product metric; factors: MERU (arXiv 2304.09172).
     """
 
+    any_vector_is_a_point = True
+    max_radius = lorentz.MAX_RADIUS
+
     def __init__(
         self,
         factors: int = 64,

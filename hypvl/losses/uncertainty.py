@@ -23,7 +23,7 @@ def uncertainty(embeddings: Tensor) -> Tensor:
     """u = softplus(-|x|): log 2 at the root, towards 0 far out.
 
     Args:
-        embeddings: (..., D); |x| is their Euclidean norm, for Lorentz that of the space components.
+        embeddings: (..., D); |x| is their Euclidean norm, in a hyperbolic space that of the space components.
 
     Returns:
         (...) in (0, log 2]; gradient 0 at the root.
@@ -116,7 +116,7 @@ class UncertainContrastive(LossTerm):
     def forward(self, ctx: PairContext) -> Tensor:
         losses = []
         for query, key in self.pairs:
-            row_scale = torch.exp(-uncertainty(ctx.embeddings(query)) / 2)
+            row_scale = torch.exp(-_uncertainty(ctx, query) / 2)
             losses.append(
                 info_nce(
                     ctx,
@@ -188,8 +188,12 @@ class UncertaintyCalibration(AngledEntailment):
     """
 
     def forward(self, ctx: PairContext) -> Tensor:
-        own = uncertainty(ctx.embeddings(self.general))  # (B,)
-        every = uncertainty(ctx.embeddings(self.general, gathered=True))  # (N,)
+        own = _uncertainty(ctx, self.general)  # (B,)
+        every = _uncertainty(ctx, self.general, gathered=True)  # (N,)
         with torch.no_grad():
             loss = self.per_pair(ctx)
         return calibration_loss(loss, own, every)
+
+
+def _uncertainty(ctx: PairContext, view: View, *, gathered: bool = False) -> Tensor:
+    return uncertainty(ctx.model.geometry.space_components(ctx.embeddings(view, gathered=gathered)))

@@ -12,6 +12,7 @@ from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.product import Product
 from hypvl.geometry.sphere import Sphere
+from tests.geometry.poincare import PoincareBall
 
 
 def tensor(*values: object) -> Tensor:
@@ -74,8 +75,13 @@ def test_a_derangement_leaves_nothing_in_its_place() -> None:
 
 
 def test_clipped_points() -> None:
-    edge = Lorentz(curv_init=0.5).double().lift(tensor([[1e3, 0.0], [1.0, 0.0]]))
-    assert audit.clipped_fraction(structure.unit_radii(Lorentz(curv_init=0.5).double(), edge)) == 0.5
+    """At the radius where the geometry itself saturates: in a ball that is much nearer than on the hyperboloid."""
+    for geometry in (Lorentz(curv_init=0.5).double(), PoincareBall(curv_init=0.5).double()):
+        edge = geometry.lift(tensor([[1e3, 0.0], [1.0, 0.0]]))
+        u = structure.unit_radii(geometry, edge)
+        assert audit.clipped_fraction(u, max_radius=geometry.max_radius) == 0.5
+    far = structure.unit_radii(Euclidean(), tensor([[1e6, 0.0]]))
+    assert audit.clipped_fraction(far, max_radius=Euclidean.max_radius) == 0.0
 
 
 def test_root_distances_are_geodesic_and_a_sphere_uses_the_mean() -> None:

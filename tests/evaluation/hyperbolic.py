@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from hypvl.geometry.lorentz import Lorentz, exp_map0, pairwise_inner
+from hypvl.geometry.base import Geometry
+from hypvl.geometry.lorentz import Lorentz
 from tests.evaluation.fakes import FakeModel
 
 SHAPE = (0.2, 0.2, 0.2)
@@ -19,16 +20,16 @@ class Hyperbolic(FakeModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.geometry = Lorentz(curv_init=1.0, min_radius=0.5)
+        self.geometry: Geometry = Lorentz(curv_init=1.0, min_radius=0.5)
         self.scorer = SimpleNamespace(ranks_by_distance=True)
         with torch.no_grad():
             self.table[-1] = torch.tensor(SHAPE)
 
     def encode_image(self, images: Tensor, stage: str = "embeddings") -> Tensor:
-        return exp_map0(2.0 * super().encode_image(images), curv=1.0)
+        return self.geometry.lift(2.0 * super().encode_image(images))
 
     def encode_text(self, tokens: Tensor, stage: str = "embeddings") -> Tensor:
-        return exp_map0(super().encode_text(tokens), curv=1.0)
+        return self.geometry.lift(super().encode_text(tokens))
 
     def scores(self, query: Tensor, key: Tensor, *, query_modality: str, key_modality: str) -> Tensor:
-        return pairwise_inner(query, key, curv=1.0)
+        return self.geometry.ranking_similarity(query, key)

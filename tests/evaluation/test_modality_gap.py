@@ -14,6 +14,7 @@ from hypvl.geometry.euclidean import Euclidean
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image
 from tests.evaluation.hyperbolic import Hyperbolic
+from tests.geometry.poincare import PoincareBall
 
 
 class FlatModel(FakeModel):
@@ -101,6 +102,15 @@ class TestModalityGap(EvaluatorContract):
             assert there == pytest.approx(here - 0.3, abs=1e-5)
         assert result.metrics["after_centroid_distance"] == pytest.approx(0.0, abs=1e-6)
         assert result.metrics["after_embedding_centroid_distance"] > 0.01
+
+    def test_a_ball_is_not_moved_out_of_itself(self, tmp_path: Path) -> None:
+        """Where not every vector is a point, the gap of embeddings is measured, and not swept."""
+
+        model = Hyperbolic()
+        model.geometry = PoincareBall()
+        result = self.make(tmp_path)(model)
+        assert result.meta["spaces"] == ["tangent", "embedding"]
+        assert set(result.items["curve_space"]) == {"tangent"}
 
     def test_wrong_settings_are_named(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"deltas, limit: got \[nan\] and 5000"):

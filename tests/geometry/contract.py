@@ -7,10 +7,12 @@ class TestLorentz(GeometryContract):
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.scorers import Scorer
@@ -21,6 +23,19 @@ B1, B2, D, T = 5, 4, 6, 7
 def rows(count: int, *, seed: int, scale: float = 0.7, dtype: torch.dtype = torch.float64) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return (scale * torch.randn(count, D, generator=generator, dtype=torch.float64)).to(dtype)
+
+
+class _Largest(TorchDispatchMode):
+    """Notes the size of the largest tensor that is made."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for made in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(made, Tensor):
+                self.numel = max(self.numel, made.numel())
+        return result
 
 
 class GeometryContract:
@@ -40,6 +55,59 @@ class GeometryContract:
         geometry = self.build().double()
         x = self.embeddings(geometry)
         torch.testing.assert_close(geometry.lift(geometry.flatten(x)), x, rtol=1e-12, atol=1e-12)
+
+    def test_whether_any_vector_is_a_point_is_said(self) -> None:
+        geometry, z = self.build().double(), rows(B1, seed=4, scale=10.0)
+        stays = torch.allclose(geometry.lift(geometry.flatten(z)), z, rtol=1e-9, atol=1e-9)
+        assert stays == geometry.any_vector_is_a_point
+
+    def test_vectors_off_the_manifold_give_finite_numbers(self) -> None:
+        """Rounding puts points there, and losses that project coordinates (Long-CLIP)."""
+        geometry = self.build()
+        z = rows(B1, seed=4, scale=100.0, dtype=torch.float32).requires_grad_()
+        terms = [geometry.flatten(z), geometry.pairwise_similarity(z, z), geometry.ranking_similarity(z, z)]
+        terms.append(geometry.space_components(z))
+        cones = geometry.cones
+        if cones is not None:
+            terms += [cones.exterior_angle(z, z.roll(1, 0)), cones.pairwise_exterior_angle(z, z)]
+            terms.append(cones.half_aperture(z))
+        for term in terms:
+            (grad,) = torch.autograd.grad(term.sum(), z)
+            assert term.isfinite().all() and grad.isfinite().all()
+
+    def test_lift_saturates_where_it_says(self) -> None:
+        """max_radius, which tells an audit what is clipped; without one, lengths are kept."""
+        geometry = self.build()
+        if geometry.root(D) is None:
+            return
+        c = torch.ones(1) if geometry.curvature is None else geometry.curvature
+        far = 1e3 * torch.nn.functional.normalize(
+            rows(B1, seed=0, dtype=torch.float32).unflatten(-1, (len(c), -1)), dim=-1
+        )
+        flat = geometry.flatten(geometry.lift(far.flatten(1))).unflatten(-1, (len(c), -1))
+        lengths = c.sqrt() * torch.linalg.vector_norm(flat, dim=-1)  # (B1, F)
+        expected = 1e3 if geometry.max_radius is None else geometry.max_radius
+        torch.testing.assert_close(lengths, torch.full_like(lengths, expected), rtol=1e-3, atol=0)
+
+    def test_space_components_are_those_of_the_hyperboloid(self) -> None:
+        geometry = self.build().double()
+        if geometry.curvature is None:
+            return
+        x, root_c = self.embeddings(geometry), geometry.curvature.sqrt()[:, None]
+        flat = geometry.flatten(x).unflatten(-1, (len(root_c), -1))  # (B1, F, d)
+        r = root_c * torch.linalg.vector_norm(flat, dim=-1, keepdim=True)
+        torch.testing.assert_close(geometry.space_components(x), (flat * r.sinh() / r).flatten(1))
+
+    def test_no_pairwise_function_holds_a_vector_for_each_pair(self) -> None:
+        """(B1, B2, D) numbers would be 34 GB at a batch of 4096: go through inner products or distances."""
+        geometry, cones = self.build(), self.build().cones
+        x = self.embeddings(geometry, 40).float().requires_grad_()
+        pairwise = [geometry.pairwise_similarity, geometry.ranking_similarity]
+        pairwise += [] if cones is None else [cones.pairwise_exterior_angle]
+        for function in pairwise:
+            with _Largest() as seen:
+                function(x, x).sum().backward()
+            assert seen.numel < 40 * 40 * D, f"{function.__name__}: a tensor of {seen.numel} numbers"
 
     def test_similarity_is_symmetric_and_highest_with_itself(self) -> None:
         geometry = self.build().double()

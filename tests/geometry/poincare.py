@@ -19,6 +19,8 @@ _FARTHEST = 5.0
 class PoincareBall(Geometry):
     """Points of the open ball of radius 1 / sqrt(c)."""
 
+    max_radius = _FARTHEST
+
     def __init__(self, *, curv_init: float = 1.0) -> None:
         super().__init__()
         self.hyperboloid = Lorentz(curv_init=curv_init)
@@ -38,7 +40,7 @@ class PoincareBall(Geometry):
         return x / (1 + (1 + c * x.square().sum(-1, keepdim=True)).sqrt())
 
     @full_precision
-    def space(self, y: Tensor) -> Tensor:
+    def space_components(self, y: Tensor) -> Tensor:
         """Coordinates in the ball -> space components, (..., D)."""
         c = self.hyperboloid.curv.to(y)
         return 2 * y / (1 - c * y.square().sum(-1, keepdim=True)).clamp(min=1e-6)
@@ -51,7 +53,7 @@ class PoincareBall(Geometry):
 
     @full_precision
     def flatten(self, embeddings: Tensor) -> Tensor:
-        return self.hyperboloid.flatten(self.space(embeddings))
+        return self.hyperboloid.flatten(self.space_components(embeddings))
 
     @full_precision
     def pool(self, features: Tensor) -> Tensor:
@@ -59,11 +61,13 @@ class PoincareBall(Geometry):
 
     @full_precision
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.hyperboloid.pairwise_similarity(self.space(x), self.space(y))
+        return self.hyperboloid.pairwise_similarity(self.space_components(x), self.space_components(y))
 
     @full_precision
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
-        return self.ball(self.hyperboloid.interpolate(self.space(x), self.space(root), weights))
+        return self.ball(
+            self.hyperboloid.interpolate(self.space_components(x), self.space_components(root), weights)
+        )
 
     def root(self, dim: int) -> Tensor:
         return self.hyperboloid.root(dim)
@@ -82,12 +86,12 @@ class BallCones(Cones):
     ball: PoincareBall
 
     def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
-        space = self.ball.space
+        space = self.ball.space_components
         return self.ball.hyperboloid.cones.exterior_angle(space(apex), space(point))
 
     def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
-        space = self.ball.space
+        space = self.ball.space_components
         return self.ball.hyperboloid.cones.pairwise_exterior_angle(space(apex), space(point))
 
     def half_aperture(self, apex: Tensor) -> Tensor:
-        return self.ball.hyperboloid.cones.half_aperture(self.ball.space(apex))
+        return self.ball.hyperboloid.cones.half_aperture(self.ball.space_components(apex))

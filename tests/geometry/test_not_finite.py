@@ -69,7 +69,7 @@ def test_structure_and_shares(value: float) -> None:
     distances[2, 4] = distances[4, 2] = value
     assert math.isnan(structure.delta_hyperbolicity(distances))
     u = torch.tensor([0.1, value, 3.0])
-    assert math.isnan(audit.clipped_fraction(u))
+    assert math.isnan(audit.clipped_fraction(u, max_radius=5.0))
     assert math.isnan(audit.radial_order_auc(u, torch.ones(3)))
     assert all(math.isnan(q) for q in audit.quantiles(torch.tensor([0.1, math.nan, 3.0])).values())
     generator = torch.Generator().manual_seed(0)

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.product import Product
 from hypvl.geometry.scorers import Cosine, NegativeDistance
 from hypvl.geometry.sphere import Sphere
@@ -18,6 +19,7 @@ from hypvl.losses.uncertainty import (
     calibration_loss,
     uncertainty,
 )
+from tests.geometry.poincare import PoincareBall
 from tests.losses.contract import LossContract
 from tests.losses.toy import GeometryOnly, context, random_features
 
@@ -103,6 +105,17 @@ def test_uncertainty_falls_with_the_distance_to_the_root() -> None:
     root = torch.zeros(1, 3, requires_grad=True)
     uncertainty(root).sum().backward()
     assert root.grad is not None and root.grad.eq(0).all()
+
+
+@pytest.mark.parametrize("term", [UncertainContrastive(), UncertaintyCalibration()])
+def test_the_same_points_in_other_coordinates_have_the_same_uncertainty(term: LossTerm) -> None:
+    features = {IMAGE: random_features(5, seed=1), TEXT: random_features(5, seed=2)}
+    found = []
+    for geometry in (Lorentz(curv_init=0.7), PoincareBall(curv_init=0.7)):
+        rows = {view: x.clone().requires_grad_() for view, x in features.items()}
+        loss = term(context(GeometryOnly(geometry, NegativeDistance()), rows))
+        found.append((loss, *torch.autograd.grad(loss, [rows[TEXT]])))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-7, atol=1e-9)
 
 
 def test_contrastive_by_hand() -> None:
