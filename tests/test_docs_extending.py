@@ -101,7 +101,7 @@ def test_add_a_dataset(checkout: Path) -> None:
 
 def test_add_a_benchmark(checkout: Path) -> None:
     files = write_files("add_a_benchmark.md", checkout)
-    assert len(files) == 4
+    assert len(files) == 6
     for number, color in enumerate(("red", "green")):
         draw(checkout / f"datasets/whatsup/images/{number}.png", color)
     entries = [
