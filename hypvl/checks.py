@@ -6,12 +6,14 @@ Every package may import these. They raise ``ValueError``; the config layer adds
 import fnmatch
 import math
 import numbers
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Mapping
 from types import NoneType
 from typing import Any, Generic, Protocol, TypeVar, get_args, get_origin
 
 T = TypeVar("T")
 _SPECIAL = ("__len__", "__getitem__", "__call__")
+_HOLDS = {"of at least": operator.ge, "above": operator.gt, "up to": operator.le, "below": operator.lt}
 
 # No network is as wide: a typo, or an attack on memory.
 MOST_FEATURES = 2**20
@@ -68,10 +70,8 @@ def number(
         >>> number("weight_decay", 0.2, least=0)
         0.2
     """
-    limits = {"least": least, "most": most, "above": above, "below": below}
-    if not _is_finite(value) or not _inside(value, **limits):
-        raise ValueError(f"{name}: got {_short(value)}; expected a number{_range(**limits)}.")
-    return float(value)
+    limits = {"of at least": least, "above": above, "up to": most, "below": below}
+    return float(_in_range(name, value, "a number", limits))
 
 
 def whole_number(name: str, value: Any, *, least: int | None = None, most: int | None = None) -> int:
@@ -80,11 +80,7 @@ def whole_number(name: str, value: Any, *, least: int | None = None, most: int |
     Raises:
         ValueError: for anything but a whole number in the range; the message states the range.
     """
-    limits = {"least": least, "most": most, "above": None, "below": None}
-    whole = _is_finite(value) and float(value).is_integer()
-    if not whole or not _inside(value, **limits):
-        raise ValueError(f"{name}: got {_short(value)}; expected a whole number{_range(**limits)}.")
-    return int(value)
+    return int(_in_range(name, value, "a whole number", {"of at least": least, "up to": most}))
 
 
 def natural_number(text: str) -> int | None:
@@ -134,6 +130,17 @@ def missing_members(value: object, protocol: type) -> list[str]:
     return [name for name in wanted if not hasattr(type(value) if name in _SPECIAL else value, name)]
 
 
+def _in_range(name: str, value: Any, kind: str, limits: Mapping[str, float | None]) -> Any:
+    given = {word: limit for word, limit in limits.items() if limit is not None}
+    fits = _is_finite(value) and (kind == "a number" or float(value).is_integer())
+    if fits and all(_HOLDS[word](value, limit) for word, limit in given.items()):
+        return value
+    text = repr(value)
+    text = text if len(text) <= 60 else f"{text[:57]}..."
+    words = [f"{word} {limit if isinstance(limit, int) else f'{limit:g}'}" for word, limit in given.items()]
+    raise ValueError(f"{name}: got {text}; expected {' '.join(filter(None, (kind, ' and '.join(words))))}.")
+
+
 def _is_finite(value: Any) -> bool:
     """Whether this is a number that a float can hold; numpy's scalars are Real, too."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
@@ -142,31 +149,6 @@ def _is_finite(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer beyond the largest float
         return False
-
-
-def _inside(
-    value: float, *, least: float | None, most: float | None, above: float | None, below: float | None
-) -> bool:
-    return (
-        (least is None or value >= least)
-        and (most is None or value <= most)
-        and (above is None or value > above)
-        and (below is None or value < below)
-    )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _range(*, least: float | None, most: float | None, above: float | None, below: float | None) -> str:
-    parts = [
-        f"{word} {limit if isinstance(limit, int) else f'{limit:g}'}"
-        for word, limit in (("of at least", least), ("above", above), ("up to", most), ("below", below))
-        if limit is not None
-    ]
-    return f" {' and '.join(parts)}" if parts else ""
 
 
 def _values(choices: Any) -> Iterable[Any]:
