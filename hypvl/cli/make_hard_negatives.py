@@ -1,8 +1,7 @@
 """``scripts/make_hard_negatives.py``: captions in, hard negatives out."""
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from hypvl.cli.common import (
     user_text,
 )
 from hypvl.errors import ConfigError
+from hypvl.io.progress import terminal_bar
 
 if TYPE_CHECKING:
     from hypvl.negatives.backends.base import BackendArguments
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         types=tuple(kind for kind in generate.TYPES if kind in args.types),
         relation=args.relation,
     )
-    with _progress(quiet=args.quiet) as report:
+    with terminal_bar("captions", shown=not args.quiet) as move_bar:
         result = make_hard_negatives(
             source,
             args.output,
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
             num_workers=args.num_workers,
             part_size=args.part_size,
             overwrite=args.overwrite,
-            progress=report,
+            progress=move_bar,
         )
     if not args.quiet:
         _print_summary(args.output, result)
@@ -194,35 +194,6 @@ def _backend(args: argparse.Namespace) -> "BackendArguments":
         device=args.device,
         accept_unknown=args.accept_unknown,
     )
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """A function that takes (done, total) and moves a bar on stderr; None if quiet."""
-    if quiet:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("captions"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-    task = bar.add_task("captions", total=None)
-
-    def report(done: int, total: int) -> None:
-        bar.start()  # only when there is something to show
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield report
-    finally:
-        if bar.live.is_started:
-            bar.stop()
 
 
 def _print_summary(output: Path, result: "Result") -> None:

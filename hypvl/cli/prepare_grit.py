@@ -1,6 +1,7 @@
 """``scripts/prepare_grit.py``: cut the boxes of raw GRIT shards out, for HyCoCLIP."""
 
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hypvl.cli.common import command_parser, run_main, show, user_path, user_text
 from hypvl.errors import ConfigError
+from hypvl.io.progress import terminal_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,18 +96,7 @@ def _listed(reasons: Counter[str]) -> str:
 @contextmanager
 def _progress(*, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
     """A bar on a terminal; elsewhere a line every half minute."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress as Bar, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("raw TARs", total=None)
+    with terminal_bar("raw TARs", unit="share", shown=not quiet) as move_bar:
         printed = time.monotonic()
 
         def update(state: "Progress") -> None:
@@ -113,8 +104,8 @@ def _progress(*, quiet: bool) -> "Iterator[Callable[[Progress], None]]":
             text = f"{state.shards_done:,}/{state.shards_total:,} TARs, {state.counts.boxes:,} boxes"
             if state.counts.bad:
                 text += f", {state.counts.bad.total():,} bad"
-            bar.update(task, description=text, completed=state.bytes_done, total=max(1, state.bytes_total))
-            if not quiet and not console.is_terminal and time.monotonic() - printed > _LINE_SECONDS:
+            move_bar(state.bytes_done, max(1, state.bytes_total), text)
+            if not quiet and not sys.stderr.isatty() and time.monotonic() - printed > _LINE_SECONDS:
                 printed = time.monotonic()
                 show(f"{text}, {state.bytes_done / max(1, state.bytes_total):.0%}")
 

@@ -15,8 +15,6 @@ from typing import Any, Literal
 
 import torch
 from loguru import logger
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from hypvl import distributed
@@ -30,7 +28,7 @@ from hypvl.embedding.protocol import EvaluableModel, Modality, Stage, Tokenizer,
 from hypvl.embedding.store import EmbeddingStore, StoredGroup
 from hypvl.embedding.store_files import Entry, text_digest
 from hypvl.errors import DataError
-from hypvl.io.redact import printable
+from hypvl.io.progress import terminal_bar
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -332,21 +330,16 @@ class CachedEncoder:
         self, label: str, batches: Sequence[Sequence[int]], group: StoredGroup | None
     ) -> Iterator[Callable[[int], None]]:
         """A progress bar inside; afterwards what was added to the store is on the disk, whatever happened."""
-        console = Console(stderr=True)
+        total, done = sum(map(len, batches)), 0
         try:
-            if not (self.encoding.progress and console.is_terminal and distributed.is_main()):
-                yield lambda done: None  # rich < 14.3 ends a bar with an empty line even where it is disabled
-                return
-            with Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                console=console,
-                transient=True,
-            ) as progress:
-                task = progress.add_task(printable(label), total=sum(map(len, batches)))
-                yield lambda done: progress.advance(task, done)
+            with terminal_bar(label, shown=self.encoding.progress and distributed.is_main()) as move_bar:
+
+                def advance(count: int) -> None:
+                    nonlocal done
+                    done += count
+                    move_bar(done, total)
+
+                yield advance
         finally:
             if group is not None and group.store.writes:
                 group.flush()

@@ -1,13 +1,10 @@
 """Downloading evaluation sets from where they are published."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import cast
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from hypvl.checks import natural_number
 from hypvl.datasets.catalog.entries import FileSource, SetEntry, published_files
@@ -16,7 +13,7 @@ from hypvl.io.archives import Archive, unpack
 from hypvl.io.files import read_regular
 from hypvl.io.hub import download_from_hub
 from hypvl.io.json_text import parse_json
-from hypvl.io.redact import printable
+from hypvl.io.progress import terminal_bar
 from hypvl.io.remote import MAX_DOWNLOAD, DownloadError, download, only_one
 
 MOST_TARS = 100_000  # of one split of a WebDataset; the largest sets have some thousands
@@ -74,11 +71,11 @@ def _fetch_file(source: FileSource, root: Path) -> None:
     if source.file is not None and (folder / source.file).is_file():
         return
     if source.unpack == "none":
-        with _bar(source.url) as progress:
+        with terminal_bar(source.url.rpartition("/")[2], unit="bytes") as progress:
             download(source.url, folder / cast(str, source.file), md5=source.md5, progress=progress)
         return
     archive = root / ".downloads" / source.url.rpartition("/")[2]
-    with _bar(source.url) as progress:
+    with terminal_bar(archive.name, unit="bytes") as progress:
         download(source.url, archive, md5=source.md5, progress=progress)
     unpack(archive, folder, kind=cast(Archive, source.unpack), name=source.file)
     if source.inner is not None:
@@ -105,9 +102,9 @@ def fetch_webdataset(address: str, folder: Path, splits: Sequence[str]) -> None:
     def fetch_file(name: str, *, text: bool = True) -> Path:
         url, target = f"{address}/{name}", folder / name
         if not download_from_hub(url, target):
-            with _bar(url) as progress:
+            with terminal_bar(target.name, unit="bytes", shown=not text) as progress:
                 limit = _LARGEST_TEXT if text else MAX_DOWNLOAD
-                download(url, target, max_bytes=limit, progress=None if text else progress)
+                download(url, target, max_bytes=limit, progress=progress)
         return target
 
     for split in splits:
@@ -190,20 +187,3 @@ def tar_count(text: str, place: str) -> int:
     if number is None or not 1 <= number <= MOST_TARS:
         raise DataError(f"{place}: says {text[:40]!r}; expected one number of TARs, 1 to {MOST_TARS}.")
     return number
-
-
-@contextmanager
-def _bar(url: str) -> Iterator[Callable[[int, int | None], None]]:
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda done, total: None  # rich < 14.3 ends a bar with an empty line even where it is disabled
-        return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(printable(url.rpartition("/")[2]), total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
