@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from hypvl.cli.common import (
+    CommandParser,
     add_encoding_arguments,
     add_model_arguments,
     add_table_arguments,
-    command_parser,
+    check_least,
     run_main,
     show,
     show_json,
@@ -16,9 +17,9 @@ from hypvl.cli.common import (
     table_options,
     user_path,
     user_text,
-    write_output,
 )
 from hypvl.errors import ConfigError
+from hypvl.io.files import write_output
 from hypvl.io.json_text import json_bytes
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ _ROOTS = {"demo": "./datasets/demo", "coco": "./datasets/coco", "flickr30k": "./
 _MARKS = {"good": "+", "note": "o", "bad": "-"}
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """Flags of the command."""
-    parser = command_parser(
+    parser = CommandParser(
         "Audit the geometry of a model: radii, cones, order, gap and shape of its embeddings, and a verdict.",
         examples=EXAMPLES,
     )
@@ -78,8 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Audit, print, and write."""
     args = build_parser().parse_args(argv)
-    if args.limit < 2:
-        raise ConfigError(f"--limit: got {args.limit}; expected at least 2 pairs.")
+    check_least(args, limit=2)
     if not 0 < args.aperture_factor < float("inf"):
         raise ConfigError(f"--aperture-factor: got {args.aperture_factor}; expected a number above 0.")
 

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from hypvl.data.workers import dead_worker
-from hypvl.errors import ConfigError, DataError, StoppedError, UserError
-from hypvl.io.files import write_atomically
+from hypvl.errors import ConfigError, StoppedError, UserError
 from hypvl.io.json_text import json_bytes
 from hypvl.io.redact import clean_log, printable, printable_lines
 
@@ -37,14 +36,9 @@ _OVERRIDES_HELP = (
 def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
     """Call ``main``; print an error that the user can act on as one line on stderr, and return an exit code.
 
-    Args:
-        main: Parses its arguments and does the work; returns the exit code.
-        argv: Arguments without the program's name; the process's own when None.
-
-    Returns:
-        What ``main`` returned; a :class:`UserError`'s ``exit_code`` (a config error: 2); 1 when the system refuses
-        (a full disk, no permission) or a data worker has died; 130 after Ctrl-C. With ``HYPVL_DEBUG=1`` the traceback
-        is printed before the line. Other exceptions pass through.
+    It is what ``main`` returned; a :class:`UserError`'s ``exit_code`` (a config error: 2); 1 when the system refuses (a
+    full disk, no permission) or a data worker has died; 130 after Ctrl-C. With ``HYPVL_DEBUG=1`` the traceback is
+    printed before the line. Other exceptions pass through.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files that are not UTF-8, terminals that are not
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -78,12 +72,7 @@ def _line(error: UserError | OSError | RuntimeError) -> str | None:
 
 
 def show(*lines: object, file: TextIO | None = None) -> None:
-    """Print lines that may hold texts from outside: secrets removed, control characters escaped.
-
-    Args:
-        lines: Printed one below the other.
-        file: Where to; None = standard output.
-    """
+    """Print lines that may hold texts from outside: secrets removed, control characters escaped."""
     for line in lines:
         print(printable(str(line), limit=_LONGEST_LINE), file=file, flush=True)
 
@@ -107,26 +96,6 @@ def system_error(error: OSError) -> str:
     return f"{place}{reason}."
 
 
-def write_output(path: Path, content: bytes, *, flag: str) -> None:
-    """Write a result whole or not at all, and make its folder.
-
-    Args:
-        path: The file.
-        content: Of the file.
-        flag: What named the file or its folder, such as ``--output``.
-
-    Raises:
-        DataError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
-    except OSError as error:
-        raise DataError(
-            f"{flag}: {path} cannot be written ({error.strerror or error}); name another place."
-        ) from error
-
-
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Prints examples as written, and adds the default of each flag unless it is None, False or empty."""
 
@@ -139,7 +108,12 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Accepts overrides between the flags in any order, and no abbreviated flags."""
+    """Accepts overrides between the flags in any order, and no abbreviated flags.
+
+    Args:
+        description: One line on what the command does.
+        examples: Shown under the flags as written, e.g. ``"examples:\\n  python scripts/..."``.
+    """
 
     def __init__(self, description: str, *, examples: str = "") -> None:
         super().__init__(
@@ -172,22 +146,12 @@ class CommandParser(argparse.ArgumentParser):
         return f"; a key of the config takes no dashes: {key if '=' in key else f'{key}=...'}"
 
 
-def command_parser(description: str, *, examples: str = "") -> CommandParser:
-    """A parser without shared flags.
-
-    Args:
-        description: One line on what the command does.
-        examples: Shown under the flags as written, e.g. ``"examples:\\n  python scripts/..."``.
-    """
-    return CommandParser(description, examples=examples)
-
-
 def config_parser(description: str, *, examples: str = "", config_required: bool = True) -> CommandParser:
     """A parser with ``--config PATH`` and trailing overrides.
 
     The results are ``args.config`` and ``args.overrides``; give both to :func:`load_config`.
     """
-    parser = command_parser(description, examples=examples)
+    parser = CommandParser(description, examples=examples)
     parser.add_argument(
         "--config",
         required=config_required,
@@ -268,12 +232,7 @@ def add_embeddings_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_table_arguments(parser: Any, *, images: bool = True) -> None:
-    """Add ``--caption-column``, ``--separator``, ``--quoting`` and, for tables with images, ``--image-column``.
-
-    Args:
-        parser: A parser, or a group of one.
-        images: Whether images are read, too.
-    """
+    """Add ``--caption-column``, ``--separator``, ``--quoting`` and, for tables with images, ``--image-column``."""
     if images:
         parser.add_argument(
             "--image-column",
@@ -297,11 +256,7 @@ def add_table_arguments(parser: Any, *, images: bool = True) -> None:
 
 
 def table_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The table flags as keyword arguments of the readers.
-
-    Raises:
-        ConfigError: for a separator that cannot be one.
-    """
+    """The table flags as keyword arguments of the readers. Raises ConfigError for a separator that cannot be one."""
     from hypvl.io.table_text import checked_separator
 
     names = ("image_column", "caption_column", "separator", "quoting")
@@ -331,14 +286,13 @@ def load_config(
 ) -> "DictConfig":
     """Read a config, check that it is the kind this command needs, and apply the overrides.
 
+    In its texts ``~/`` at the beginning is the home folder. Nothing has been built or written.
+
     Args:
-        path: A ``.py``, ``.yaml``, ``.yml`` or ``.json`` file, or the name of a recipe, see :func:`find_config`.
+        path: As for :func:`find_config`.
         overrides: As typed, see docs/configs.md.
         required: Names the config must have at its top level, e.g. ``("dataset", "model")``.
         prefix: What the recipes of this command begin with, ``train_`` or ``eval_``.
-
-    Returns:
-        The config, in which ``~/`` at the beginning of a text is the home folder; nothing has been built or written.
 
     Raises:
         ConfigError: in one line; the command then exits with 2.
@@ -388,16 +342,22 @@ def _with_home(value: Any) -> Any:
     return user_text(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
-def _check_names(config: "DictConfig", path: str | os.PathLike[str], required: Sequence[str]) -> None:
+def check_least(args: argparse.Namespace, **least: int) -> None:
+    """Raises ConfigError for a number below its least, ``steps=2`` for ``--steps``; one that was not given is fine."""
+    for name, bound in least.items():
+        value = getattr(args, name)
+        if value is not None and value < bound:
+            raise ConfigError(f"--{name.replace('_', '-')}: got {value}; expected at least {bound}.")
+
+
+def _check_names(config: "DictConfig", path: Path, required: Sequence[str]) -> None:
     names = [str(name) for name in config]
     missing = [name for name in required if name not in names]
     if not names or (required and len(missing) == len(required)):
         expected = f"; expected {', '.join(required)}" if required else ""
         defines = ", ".join(names) or "nothing"
-        raise ConfigError(
-            f"{os.fspath(path)} is not a config of this command: it defines {defines}{expected}."
-        )
+        raise ConfigError(f"{path} is not a config of this command: it defines {defines}{expected}.")
     if missing:
         raise ConfigError(
-            f"{os.fspath(path)} lacks {', '.join(missing)}; expected all of {', '.join(required)} at its top level."
+            f"{path} lacks {', '.join(missing)}; expected all of {', '.join(required)} at its top level."
         )

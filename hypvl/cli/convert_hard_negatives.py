@@ -4,7 +4,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypvl.cli.common import command_parser, run_main, show, user_path, user_text
+from hypvl.cli.common import CommandParser, run_main, show, user_path, user_text
 from hypvl.errors import ConfigError
 
 EXAMPLES = """
@@ -17,7 +17,7 @@ The files are read as data: a file that would run code is refused.
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and convert."""
-    parser = command_parser(
+    parser = CommandParser(
         "Convert CE-CLIP's published hard negatives (pickled .npy) to JSONL, which training reads.",
         examples=EXAMPLES,
     )

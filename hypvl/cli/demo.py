@@ -1,6 +1,5 @@
 """`scripts/demo.py`: draw data, train a small model, evaluate it, and walk an image to the root."""
 
-import argparse
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.cli import evaluate, image_traversals, make_demo_data, train
-from hypvl.cli.common import command_parser, run_main, show, user_path
+from hypvl.cli.common import CommandParser, run_main, show, user_path
 from hypvl.errors import UserError
 from hypvl.io.files import write_atomically
 from hypvl.io.json_text import json_bytes, parse_json
@@ -23,9 +22,9 @@ IMAGE = Path("assets/shapes.png")
 UNTRAINED = "untrained.json"
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """Flags of the command."""
-    parser = command_parser(
+    parser = CommandParser(
         "Draw the demo data, train a small model on it, evaluate it and traverse an image.",
         examples=EXAMPLES,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.common import (
     CommandParser,
-    command_parser,
+    check_least,
     load_config,
     run_main,
     show,
@@ -40,7 +40,7 @@ examples:
 
 def build_parser() -> CommandParser:
     """The command's flags."""
-    parser = command_parser(__doc__ or "", examples=_EXAMPLES)
+    parser = CommandParser(__doc__ or "", examples=_EXAMPLES)
     parser.add_argument(
         "--config",
         type=user_text,
@@ -78,8 +78,7 @@ def build_parser() -> CommandParser:
 def main(argv: Sequence[str]) -> int:
     """Check and report; 1 if something that the user asked for is missing or broken."""
     args = build_parser().parse_args(argv)
-    if args.images < 1:
-        raise ConfigError(f"--images: got {args.images}; expected at least 1.")
+    check_least(args, images=1)
     look_at = None if args.all_images else args.images
     environment = check_environment()
     asked_for_others = bool(args.shards or args.checkpoint_path)
@@ -154,8 +153,7 @@ def check_environment() -> dict[str, Any]:
     import torch
     from packaging.requirements import Requirement
 
-    import hypvl
-    from hypvl.training.provenance import device_name, git_state
+    from hypvl.training.provenance import code_version, device_name
 
     packages = []
     for text in requirements():
@@ -187,8 +185,7 @@ def check_environment() -> dict[str, Any]:
         for i in range(torch.cuda.device_count())
     ]
     return {
-        "hypvl": hypvl.__version__,
-        **git_state(Path(hypvl.__file__).resolve().parent),
+        **code_version(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": device_name() if not gpus else platform.processor() or platform.machine(),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypvl.cli.common import command_parser, run_main, show, user_path
+from hypvl.cli.common import CommandParser, run_main, show, user_path
 from hypvl.errors import DataError
 
 EXAMPLES = """
@@ -16,7 +16,7 @@ examples:
 
 def main(argv: Sequence[str]) -> int:
     """One ZIP per protocol; 1 when sets are missing, after all have been written."""
-    parser = command_parser(
+    parser = CommandParser(
         "Merge predictions by seed and pack them for ELEVATER's leader board.", examples=EXAMPLES
     )
     parser.add_argument(

@@ -12,9 +12,9 @@ from hypvl.cli.common import (
     add_model_arguments,
     show,
     user_path,
-    write_output,
 )
 from hypvl.errors import DataError
+from hypvl.io.files import write_output
 from hypvl.io.json_text import json_bytes
 
 if TYPE_CHECKING:
@@ -51,39 +51,27 @@ def add_loaded_model_arguments(parser: argparse.ArgumentParser, *, output_dir: s
 
 @dataclass(frozen=True)
 class Items:
-    """Images or texts and their embeddings.
-
-    Attributes:
-        modality: What they are.
-        names: Paths below the folder, or the texts.
-        paths: Of images; None for texts.
-        embeddings: (N, D), on the CPU.
-        unreadable: Images that are left out.
-    """
+    """Images or texts and their embeddings."""
 
     modality: "Modality"
-    names: list[str]
-    paths: list[Path] | None
-    embeddings: "Tensor"
-    unreadable: int = 0
+    names: list[str]  # paths below the folder, or the texts
+    paths: list[Path] | None  # of images
+    embeddings: "Tensor"  # (N, D), on the CPU
+    unreadable: int = 0  # images that are left out
+
+    def numbers(self) -> list[str]:
+        """Positions as names: unlike names they are different, and lead back to the paths."""
+        return [str(i) for i in range(len(self.names))]
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model, how it encodes, and what its checkpoint says.
+    """A model, how it encodes, and what its checkpoint says."""
 
-    Attributes:
-        model: In evaluation mode.
-        encoder: Of images and texts, by this model.
-        root: Stored in the checkpoint, (D,), or None.
-        about: Which model and hypvl, for the result file.
-        text_key: Of texts in files.
-    """
-
-    model: "DualEncoder"
+    model: "DualEncoder"  # in evaluation mode
     encoder: "CachedEncoder"
-    root: "Tensor | None"
-    about: dict[str, Any]
+    root: "Tensor | None"  # stored in the checkpoint, (D,)
+    about: dict[str, Any]  # which model and hypvl, for the result file
     text_key: str
 
     @classmethod
@@ -174,12 +162,9 @@ def present(
         file: The JSON to write.
         draw: Makes the figure (second argument) from the JSON (first).
         rows: Of the table, as many cells as ``header`` has.
-        header: Names of the columns.
+        header: Names of the columns of the table.
         title: Of the table.
         notes: Lines below the table.
-
-    Raises:
-        DataError: a file cannot be written.
     """
     from hypvl.report.tables import print_table, rich_table
 

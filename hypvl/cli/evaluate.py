@@ -110,14 +110,17 @@ def main(argv: Sequence[str]) -> int:
 def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -> int:
     """Evaluate on every rank; rank 0 alone writes files and prints."""
     from hypvl import distributed
-    from hypvl.cli.loading import load_trained, open_store, rank_device, roots_of
+    from hypvl.cli.loading import load_trained, open_store, pick_device, roots_of
+    from hypvl.cli.mean_removal import MeanRemover
     from hypvl.evaluation.protocol import EvaluationContext
     from hypvl.evaluation.results import ResultsFile, settings_digest
     from hypvl.report.tables import results_csv
 
-    device = rank_device(args.device)
+    device = distributed.device() if distributed.is_initialized() else pick_device(args.device)
     model, content = load_trained(args.checkpoint_path, args.train_config, device=device)
-    remover = _mean_remover(args, model)
+    remover = None
+    if args.standardize is not None or args.shift is not None:
+        remover = MeanRemover.of(model, args.standardize, shift=args.shift)
     context = EvaluationContext(store=open_store(args, model, roots=roots_of(config)))
     folder = args.checkpoint_path.parent if args.output_dir is None else args.output_dir
     path = folder / RESULTS if args.output is None else args.output
@@ -144,17 +147,15 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
             if file is not None:
                 file.put(name, entry, digest=digest, settings=redacted(settings))
             status = f"{entry['status']}, {time.monotonic() - started:.1f} s"
-        if file is not None and (
-            kept is not None or not sys.stderr.isatty()
-        ):  # a terminal shows progress bars
+        # a terminal shows progress bars
+        if file is not None and (kept is not None or not sys.stderr.isatty()):
             show(f"[{number}/{len(names)}] {name}: {status}", file=sys.stderr)
     if file is None:
         return 0
     results = file.results()
     shown = {name: results[name] for name in names}
-    _print(shown, title=f"{args.checkpoint_path.name}")
-    show(str(file.path))
-    show(str(file.path.with_suffix(".csv")))
+    _print(shown, title=args.checkpoint_path.name)
+    show(file.path, file.path.with_suffix(".csv"))
     bad = [name for name, result in shown.items() if result["status"] != "ok"]
     if bad:
         show(
@@ -162,15 +163,6 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
             file=sys.stderr,
         )
     return 1 if bad else 0
-
-
-def _mean_remover(args: argparse.Namespace, model: "DualEncoder") -> "MeanRemover | None":
-    """What ``--standardize`` and ``--shift`` ask for; None without these flags."""
-    if args.standardize is None and args.shift is None:
-        return None
-    from hypvl.cli.mean_removal import MeanRemover
-
-    return MeanRemover.of(model, args.standardize, shift=args.shift)
 
 
 def _names(config: "DictConfig", only: str | None, source: str) -> list[str]:
@@ -229,12 +221,14 @@ def _evaluate(
             with remover.applied(evaluator, set_name=name) as applied:
                 result = evaluator(model, context)
             result.meta["standardization"] = applied
-        entry: dict[str, Any] = {"status": "ok", "metrics": result.metrics}
-        entry["intervals"] = {
-            name: list(bounds)
-            for name, bounds in bootstrap_intervals(result.samples, strata=result.strata).items()
+        intervals = bootstrap_intervals(result.samples, strata=result.strata)
+        entry: dict[str, Any] = {
+            "status": "ok",
+            "metrics": result.metrics,
+            "intervals": {name: list(bounds) for name, bounds in intervals.items()},
+            "items": result.items,
+            "meta": result.meta,
         }
-        entry |= {"items": result.items, "meta": result.meta}
         json.dumps(entry, allow_nan=False)
         entry["seconds"] = round(time.monotonic() - started, 2)
         return entry
@@ -307,13 +301,11 @@ def _provenance(
 ) -> dict[str, Any]:
     from datetime import UTC, datetime
 
-    import hypvl
     from hypvl.config import LazyConfig
-    from hypvl.training.provenance import device_name, git_state, package_versions
+    from hypvl.training.provenance import code_version, device_name, package_versions
 
     return {
-        "hypvl": hypvl.__version__,
-        **git_state(Path(hypvl.__file__).resolve().parent),
+        **code_version(),
         "packages": package_versions(),
         "device": device,
         "device_name": device_name(),
@@ -340,11 +332,8 @@ def _print(results: dict[str, dict[str, Any]], *, title: str) -> None:
         if result["status"] != "ok":
             show(f"{name}: {result['status']}: {result['reason']}", file=sys.stderr)
         elif result["meta"].get("unreadable"):
-            count, first = (
-                result["meta"]["unreadable"],
-                result["meta"].get("unreadable_first", ["not named"])[0],
-            )
-            show(f"{name}: {count} images cannot be read; the first: {first}", file=sys.stderr)
+            count, first = result["meta"]["unreadable"], result["meta"].get("unreadable_first", ["not named"])
+            show(f"{name}: {count} images cannot be read; the first: {first[0]}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """`scripts/export_index.py`: saved embeddings as vectors for inner-product search."""
 
-import argparse
 from collections.abc import Sequence
 
-from hypvl.cli.common import add_model_arguments, command_parser, run_main, show, user_path
+from hypvl.cli.common import CommandParser, add_model_arguments, run_main, show, user_path
 from hypvl.errors import DataError
 
 EXAMPLES = """
@@ -17,9 +16,9 @@ examples:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """Flags of the command."""
-    parser = command_parser(
+    parser = CommandParser(
         "Write embeddings as vectors whose inner products rank as the model does, for exact search.",
         examples=EXAMPLES,
     )

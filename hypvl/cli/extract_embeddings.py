@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hypvl.cli.common import (
+    CommandParser,
     add_encoding_arguments,
     add_model_arguments,
-    command_parser,
+    check_least,
     run_main,
     show,
     user_path,
@@ -32,9 +33,9 @@ examples:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """Flags of the command."""
-    parser = command_parser(
+    parser = CommandParser(
         "Write the embeddings of shards, one shard of them for each; a folder that evaluate.py --embeddings reads.",
         examples=EXAMPLES,
     )
@@ -100,8 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Encode the shards that do not exist yet; 1 if one failed, after the others are done."""
     args = build_parser().parse_args(argv)
-    if args.shard_size < 1:
-        raise ConfigError(f"--shard-size: got {args.shard_size}; expected at least 1.")
+    check_least(args, shard_size=1)
     shards = input_shards(args)
     rank, ranks = place_among_ranks()
 

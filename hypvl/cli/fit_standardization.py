@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.common import (
+    CommandParser,
     add_model_arguments,
-    command_parser,
+    check_least,
+    config_parser,
     encoding_overrides,
     load_config,
     run_main,
     show,
     user_path,
-    user_text,
 )
 from hypvl.errors import ConfigError
 
@@ -76,14 +77,13 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(
-        "Fit the mean embedding of images and of texts, for --standardize (I0T_post).", examples=EXAMPLES
+def _parser() -> CommandParser:
+    parser = config_parser(
+        "Fit the mean embedding of images and of texts, for --standardize (I0T_post), on the data of --config.",
+        examples=EXAMPLES,
+        config_required=False,
     )
     add_model_arguments(parser)
-    parser.add_argument(
-        "--config", type=user_text, metavar="PATH", help="evaluation config whose data set to fit on"
-    )
     parser.add_argument("--only", metavar="NAME", help="which evaluation of the config")
     parser.add_argument(
         "--train-samples",
@@ -105,7 +105,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch-size", type=int, metavar="N", help="images, or texts, per forward pass")
     parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read images")
-    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="changes to the config in use")
     return parser
 
 
@@ -142,8 +141,7 @@ def _on_training_data(
     from hypvl.embedding.encode import Encoding
     from hypvl.evaluation.mean_removal import MeanRecorder
 
-    if args.train_samples < 1:
-        raise ConfigError(f"--train-samples: got {args.train_samples}; expected at least 1.")
+    check_least(args, train_samples=1)
     config = config_of(content, args.checkpoint_path, args.train_config, parts=("model", "dataset"))
     config = LazyConfig.apply_overrides(config, args.overrides)
     if "dataset" not in config:

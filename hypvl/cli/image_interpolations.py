@@ -1,9 +1,8 @@
 """`scripts/image_interpolations.py`: what lies between two images."""
 
-import argparse
 from collections.abc import Sequence
 
-from hypvl.cli.common import command_parser, run_main, user_path
+from hypvl.cli.common import CommandParser, check_least, run_main, user_path
 from hypvl.cli.encode_inputs import (
     INPUT_HELP,
     LoadedModel,
@@ -22,9 +21,9 @@ examples:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """Flags of the command."""
-    parser = command_parser(
+    parser = CommandParser(
         "Walk from one image to another and name the closest images, or texts, of a pool on the way.",
         examples=EXAMPLES,
     )
@@ -50,10 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Encode, walk, write, show."""
     args = build_parser().parse_args(argv)
-    if args.steps < 2 or args.nearest < 1:
-        raise ConfigError(
-            f"--steps, --nearest: got {args.steps} and {args.nearest}; expected at least 2 and 1."
-        )
+    check_least(args, steps=2, nearest=1)
     if not args.pool.exists():
         raise ConfigError(f"--pool: {args.pool} is not there; expected {INPUT_HELP}.")
     name = f"{args.image_path.stem}_to_{args.target_image_path.stem}"
@@ -71,13 +67,12 @@ def main(argv: Sequence[str]) -> int:
     model = loaded.on_cpu()
     with torch.inference_mode():
         root, source = loaded.root_of(pool.embeddings)
-        numbers = [str(i) for i in range(len(pool.names))]
         points = interpolate_between(
             model,
             first,
             second,
             pool.embeddings,
-            numbers,
+            pool.numbers(),
             pool_modality=pool.modality,
             steps=args.steps,
             k=args.nearest,

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.cli.common import (
+    CommandParser,
     add_model_arguments,
     add_table_arguments,
-    command_parser,
+    check_least,
     run_main,
     show,
     table_options,
     user_path,
-    write_output,
 )
+from hypvl.cli.encode_inputs import ROOTS
 from hypvl.errors import ConfigError
+from hypvl.io.files import write_output
 from hypvl.io.json_text import json_bytes
 
 EXAMPLES = """
@@ -26,16 +28,12 @@ examples:
   python scripts/image_traversals.py --image-path assets/shapes.png \\
       --checkpoint-path output/demo_meru/checkpoint_final.pth --text-pool datasets/demo/text_pool.json
 """
-_ROOTS = {
-    "geometry": "the root of the space",
-    "checkpoint": "the mean training embedding stored in the checkpoint",
-    "text pool": "the mean embedding of the text pool, because the checkpoint stores no root",
-}
+_ROOTS = {**ROOTS, "text pool": "the mean embedding of the text pool, because the checkpoint stores no root"}
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the command, as the field knows them from MERU."""
-    parser = command_parser(
+    parser = CommandParser(
         "Walk from an image to the root of the embedding space and name the closest texts on the way.",
         examples=EXAMPLES,
     )
@@ -70,8 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Parse, traverse, print and write."""
     args = build_parser().parse_args(argv)
-    if args.steps < 2:
-        raise ConfigError(f"--steps: got {args.steps}; expected at least 2, the image and the root.")
+    check_least(args, steps=2)  # the image and the root
     result = _traverse(args)
     image_file = args.output_dir / f"{args.image_path.stem}.png"
     json_file = args.output_dir / f"{args.image_path.stem}.json"

@@ -10,7 +10,6 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-import hypvl
 from hypvl import distributed
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.identity import model_identity
@@ -19,18 +18,14 @@ from hypvl.errors import CheckpointError, ConfigError
 from hypvl.models.checkpoint_io import load_checkpoint
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import create_model, load_config, stored_config
-from hypvl.training.provenance import git_state
+from hypvl.training.provenance import code_version
 
 THUMBNAIL_PIXELS = 96
 Result = TypeVar("Result")
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device of that name; None = a GPU if there is one, else the CPU.
-
-    Raises:
-        ConfigError: the name is unknown, or the device cannot be used here.
-    """
+    """The device of that name; None = a GPU if there is one, else the CPU. Raises ConfigError for one without use."""
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name is None else name)
         torch.empty(1, device=device)
@@ -41,17 +36,10 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
-def rank_device(name: str | None) -> torch.device:
-    """The device of this process: its own GPU under torchrun, else as :func:`pick_device`."""
-    return distributed.device() if distributed.is_initialized() else pick_device(name)
-
-
 def run_on_ranks(main: Callable[..., Result], *args: object, device: str | None) -> Result:
-    """Call ``main(*args)``; under torchrun, in a process group.
+    """Call ``main(*args)``; under torchrun, in a process group, whose every process calls it.
 
     Args:
-        main: Does the work; under torchrun every process calls it.
-        args: For it.
         device: As ``--device``; ``cpu`` uses no GPU.
 
     Raises:
@@ -90,11 +78,7 @@ def load_trained(
 
 
 def encoding_of(args: argparse.Namespace, **settings: Any) -> Encoding:
-    """How to encode, from the flags of :func:`hypvl.cli.common.add_encoding_arguments` and further settings.
-
-    Raises:
-        ConfigError: a number out of range.
-    """
+    """How to encode, from the flags of :func:`hypvl.cli.common.add_encoding_arguments` and further settings."""
     workers = {} if args.num_workers is None else {"num_workers": args.num_workers}
     try:
         return Encoding(batch_size=args.batch_size, **workers, **settings)
@@ -108,17 +92,12 @@ def about_model(args: argparse.Namespace, content: dict[str, Any]) -> dict[str, 
         "checkpoint": str(args.checkpoint_path),
         "iteration": content.get("iteration"),
         "train_config": args.train_config,
-        "hypvl": hypvl.__version__,
-        **git_state(Path(hypvl.__file__).resolve().parent),
+        **code_version(),
     }
 
 
 def stored_root(content: dict[str, Any], checkpoint_path: Path, *, embed_dim: int) -> torch.Tensor | None:
-    """The mean training embedding in a checkpoint, (D,); None if it stores none.
-
-    Raises:
-        CheckpointError: it is not ``embed_dim`` finite numbers.
-    """
+    """The mean training embedding in a checkpoint, (D,); None if it stores none. Raises CheckpointError."""
     root = content.get("root")
     if root is None:
         return None
@@ -150,11 +129,7 @@ def config_of(
 
 
 def raw_config(content: Mapping[str, Any], checkpoint_path: Path) -> str | dict[str, Any]:
-    """The config as it stands in a checkpoint, unchecked: nothing may be built from it.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """The config as it stands in a checkpoint, unchecked: nothing may be built from it. Raises ConfigError."""
     config: str | dict[str, Any] | None = content.get("config")
     if config is None:
         raise ConfigError(
@@ -169,8 +144,6 @@ def open_store(
     """The store of embeddings that ``--save-embeddings`` or ``--embeddings`` names; None without these flags.
 
     Args:
-        args: With ``save_embeddings`` and ``embeddings``.
-        model: What is evaluated.
         roots: Folders by name; files in the store are known relative to them.
 
     Raises:

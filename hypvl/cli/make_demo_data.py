@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hypvl.cli.common import command_parser, run_main, show, user_path
+from hypvl.cli.common import CommandParser, run_main, show, user_path
 from hypvl.errors import DataError
 
 EXAMPLES = """
@@ -15,7 +15,7 @@ examples:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and build; a second call with the same flags does nothing."""
-    parser = command_parser(
+    parser = CommandParser(
         "Draw the demo data: handwritten digits and scenes, as training shards and evaluation splits.",
         examples=EXAMPLES,
     )

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hypvl.cli.common import (
+    CommandParser,
     add_table_arguments,
-    command_parser,
+    check_least,
     run_main,
     show,
     table_options,
@@ -80,8 +81,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = command_parser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         "Make hard negatives: false captions that differ from the true one in a word or a relation.",
         examples=EXAMPLES,
     )
@@ -160,19 +161,11 @@ def _coco_url() -> str:
 def _check(args: argparse.Namespace) -> None:
     if bool(args.captions) == (args.download is not None):
         raise ConfigError("give either --captions PATH or --download FOLDER, to say where the captions are.")
-    for flag, least in (
-        ("seed", 0), ("num_workers", 0), ("part_size", 1), ("limit", 1), ("guess_skip", 0), ("guess_top", 1),
-        ("batch_size", 1),
-    ):  # fmt: skip
-        value = getattr(args, flag)
-        if value is not None and value < least:
-            raise ConfigError(f"--{flag.replace('_', '-')} {value}: expected at least {least}.")
+    check_least(args, seed=0, num_workers=0, part_size=1, limit=1, guess_skip=0, guess_top=1, batch_size=1)
     if args.guess_top <= args.guess_skip:
         raise ConfigError(
             f"--guess-top {args.guess_top}: expected more than --guess-skip {args.guess_skip}, or no guess is left."
         )
-    if args.separator is not None and len(args.separator) != 1:
-        raise ConfigError(f"--separator {args.separator!r}: expected one character.")
 
 
 def _backend(args: argparse.Namespace) -> "BackendArguments":

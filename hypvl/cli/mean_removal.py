@@ -22,19 +22,14 @@ TRANSDUCTIVE = "transductive"
 
 @dataclass(frozen=True)
 class MeanRemover:
-    """What ``--standardize`` and ``--shift`` ask for.
-
-    Args:
-        model: What is evaluated.
-        fingerprint: Of the model.
-        fitted: Means from a file; None = those of each data set itself.
-        shift: None = take the means out; a number = move the modalities along the line between them.
-    """
+    """What ``--standardize`` and ``--shift`` ask for."""
 
     model: DualEncoder
-    fingerprint: str
-    fitted: ModalityMeans | None
-    shift: float | None
+    fingerprint: str  # of the model
+    fitted: ModalityMeans | None  # from a file; None = those of each data set itself
+    shift: (
+        float | None
+    )  # None = take the means out; a number = move the modalities along the line between them
 
     @classmethod
     def of(cls, model: DualEncoder, standardize: str | None, *, shift: float | None) -> "MeanRemover":

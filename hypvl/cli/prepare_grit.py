@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from hypvl.cli.common import command_parser, run_main, show, user_path, user_text
-from hypvl.errors import ConfigError
+from hypvl.cli.common import CommandParser, check_least, run_main, show, user_path, user_text
 from hypvl.io.progress import terminal_bar
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ _LINE_SECONDS = 30.0
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and process what is not processed yet."""
-    parser = command_parser(
+    parser = CommandParser(
         "Cut the boxes of raw GRIT TAR shards (img2dataset) out: one processed TAR for each raw one.",
         examples=EXAMPLES,
     )
@@ -57,8 +56,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     args = parser.parse_args(argv)
-    if args.num_workers < 0:
-        raise ConfigError(f"--num-workers: got {args.num_workers}; expected 0 or more.")
+    check_least(args, num_workers=0)
 
     from hypvl.data.grit.boxes import GritSettings  # torch and PIL, not needed for --help
     from hypvl.data.grit.prepare import MANIFEST, prepare_grit

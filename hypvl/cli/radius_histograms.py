@@ -1,9 +1,8 @@
 """`scripts/radius_histograms.py`: how far from the root the items of several folders or files lie."""
 
-import argparse
 from collections.abc import Sequence
 
-from hypvl.cli.common import command_parser, run_main, user_path
+from hypvl.cli.common import CommandParser, check_least, run_main, user_path
 from hypvl.cli.encode_inputs import (
     INPUT_HELP,
     LoadedModel,
@@ -21,11 +20,9 @@ examples:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """Flags of the command."""
-    parser = command_parser(
-        "Compare the distances to the root of several groups of items.", examples=EXAMPLES
-    )
+    parser = CommandParser("Compare the distances to the root of several groups of items.", examples=EXAMPLES)
     parser.add_argument(
         "--inputs",
         type=user_path,
@@ -48,8 +45,7 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(
             f"--names: got {', '.join(names)} for {len(args.inputs)} inputs; expected a different one for each."
         )
-    if args.bins < 1:
-        raise ConfigError(f"--bins: got {args.bins}; expected at least 1.")
+    check_least(args, bins=1)
 
     import torch
 

@@ -1,9 +1,8 @@
 """`scripts/rank_by_root.py`: images or texts in the order of their distance to the root, or along a ray."""
 
-import argparse
 from collections.abc import Sequence
 
-from hypvl.cli.common import command_parser, run_main, user_path
+from hypvl.cli.common import CommandParser, run_main, user_path
 from hypvl.cli.encode_inputs import (
     INPUT_HELP,
     LoadedModel,
@@ -23,9 +22,9 @@ examples:
 _MOST_ROWS = 20
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> CommandParser:
     """Flags of the command."""
-    parser = command_parser(
+    parser = CommandParser(
         "Rank images or texts by their distance to the root, the most general first, or along a ray.",
         examples=EXAMPLES,
     )
@@ -72,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     model = loaded.on_cpu()
     with torch.inference_mode():
         root, source = loaded.root_of(items.embeddings)
-        numbers = [str(i) for i in range(len(items.names))]
+        numbers = items.numbers()
         if through is None:
             ranked = rank_by_root(model.geometry, items.embeddings, numbers, root=root)
         else:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hypvl.cli.common import command_parser, run_main, show, user_path, write_output
+from hypvl.cli.common import CommandParser, run_main, show, user_path
 from hypvl.errors import DataError
+from hypvl.io.files import write_output
 
 if TYPE_CHECKING:
     from hypvl.report.summary import SummaryRow
@@ -20,7 +21,7 @@ _WIDE = 6  # more sets than this are printed as rows
 
 def main(argv: Sequence[str]) -> int:
     """Print the table and what is missing, and write the CSV."""
-    parser = command_parser(
+    parser = CommandParser(
         "Put results files together: a row per checkpoint, a column per set.", examples=EXAMPLES
     )
     parser.add_argument(

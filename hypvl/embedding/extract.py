@@ -18,7 +18,7 @@ from hypvl.embedding.protocol import EvaluableModel, Modality, Stage, Tokenizer
 from hypvl.embedding.store import EmbeddingStore, StoredGroup
 from hypvl.embedding.store_files import Entry, read_json, stamp, write_json
 from hypvl.errors import DataError, UserError
-from hypvl.io.files import replacing
+from hypvl.io.files import write_output
 from hypvl.io.redact import redact_url
 
 Format: TypeAlias = Literal["safetensors", "parquet"]
@@ -192,12 +192,7 @@ def write_parquet(
     meta = {key: str(value) for key, value in {**group.meta, "model": group.store.model}.items()}
     table = pa.table(columns).replace_schema_metadata({"hypvl": json.dumps(meta)})
     path = group.folder / f"{name}.parquet"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
-            parquet.write_table(table, str(part))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error}); free some space.") from error
+    write_output(path, lambda file: parquet.write_table(table, file))
     write_json(path.with_name(f"{path.name}.source"), {"source": source})
     return path
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from hypvl.errors import DataError
-from hypvl.io.files import write_atomically
+from hypvl.io.files import write_output
 from hypvl.io.json_text import json_bytes, parse_json
 
 #: In ids of images, between a file and its member: ``test/0.tar::000012``.
@@ -80,11 +80,7 @@ def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON whole or not at all. Raises DataError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json_bytes(content))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); name another folder.") from error
+    write_output(path, json_bytes(content))
 
 
 def stamp_of(size: int | None, mtime_ns: int | None) -> Stamp | None:

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from hypvl.allowlist import configurable
 from hypvl.distributed import is_main
-from hypvl.errors import DataError
-from hypvl.io.files import write_atomically
+from hypvl.io.files import write_output
 from hypvl.io.json_text import json_bytes
 
 _DIGITS = 6
@@ -105,9 +104,5 @@ class PredictionFiles:
             "predictions": [[[round(p, _DIGITS) for p in row] for row in rows.tolist()]],
         }
         path = self.folder / self.protocol / f"{self.dataset}_seed{seed}.json"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json_bytes(content))
-        except OSError as error:
-            raise DataError(f"{path}: cannot be written ({error.strerror}); name another folder.") from error
+        write_output(path, json_bytes(content))
         return path

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from hypvl.errors import DataError
+
 _KINDS = (
     (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
 )  # fmt: skip
@@ -31,6 +33,28 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], Non
             content(file)
         else:
             file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def write_output(
+    path: Path, content: str | bytes | Callable[[BinaryIO], None], *, flag: str | None = None
+) -> None:
+    """:func:`write_atomically` for results: makes the folder, and says in one sentence why it failed.
+
+    Args:
+        path: The file.
+        content: Of the file.
+        flag: What named the file or its folder, such as ``--output``.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:
+        place, advice = (f"{path}:", "folder") if flag is None else (f"{flag}: {path}", "place")
+        reason = error.strerror or error
+        raise DataError(f"{place} cannot be written ({reason}); name another {advice}.") from error
 
 
 @contextlib.contextmanager

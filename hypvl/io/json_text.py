@@ -31,6 +31,21 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("brackets are nested too deeply for JSON data") from error
 
 
+def read_object(path: Path, *, expected: str) -> dict[str, Any]:
+    """A file that holds one JSON object.
+
+    Raises:
+        DataError: when it cannot be read, or is something else; it says what is expected.
+    """
+    try:
+        content = parse_json(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); expected {expected}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {type(content).__name__}; expected {expected}.")
+    return content
+
+
 def json_bytes(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> bytes:
     r"""A value as JSON in UTF-8 with a line end; :func:`parse_json` gives back an equal value.
 

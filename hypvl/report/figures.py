@@ -1,41 +1,39 @@
 """What all figures are made of: the result they are drawn from, an empty figure, its images and texts, its file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypvl.errors import DataError
-from hypvl.io.files import write_atomically
-from hypvl.io.json_text import parse_json
+from hypvl.io.files import write_output
+from hypvl.io.json_text import read_object
 from hypvl.io.redact import printable
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def read_result(result: str | Path | Mapping[str, Any], keys: Sequence[str]) -> Mapping[str, Any]:
-    """The content of a command's JSON file, which may be given itself.
+@contextmanager
+def result_of(file: str | Path, what: str, *, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The content of a command's JSON file, in a block that takes out of it what is drawn.
+
+    Args:
+        file: The JSON.
+        what: "ranking" and the like.
+        keys: That it has.
 
     Raises:
-        DataError: the file cannot be read, or lacks one of ``keys``.
+        DataError: the file cannot be read, lacks a key, or holds what the block fails on.
     """
-    content: Any = result
-    if not isinstance(result, Mapping):
-        try:
-            content = parse_json(Path(result).read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{result}: cannot be read ({error}); expected a JSON file of this command."
-            ) from error
-    missing = [key for key in keys if not isinstance(content, Mapping) or key not in content]
-    if missing:
-        raise DataError(f"{source_name(result)}: lacks {', '.join(missing)}; it is of another command.")
-    return content
-
-
-def source_name(result: str | Path | Mapping[str, Any]) -> str:
-    """What messages call a result."""
-    return "result" if isinstance(result, Mapping) else str(result)
+    content = read_object(Path(file), expected=f"a {what}")
+    if missing := [key for key in keys if key not in content]:
+        raise DataError(f"{file}: lacks {', '.join(missing)}; it is of another command.")
+    try:
+        yield content
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, IndexError) as error:
+        raise DataError(f"{file}: no {what} ({error!r}); expected {', '.join(keys)}.") from error
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -48,14 +46,16 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
+def hide_edges(axes: "Axes", *edges: str) -> None:
+    """No lines at these edges: "top", "right", "bottom", "left"."""
+    for edge in edges:
+        axes.spines[edge].set_visible(False)
+
+
 def save_figure(figure: "Figure", output: str | Path) -> Path:
     """Write a PNG, PDF or SVG, by the suffix. Raises DataError."""
     output = Path(output)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(output, lambda file: figure.savefig(file, format=output.suffix[1:].lower() or "png"))
-    except OSError as error:
-        raise DataError(f"{output}: cannot be written ({error.strerror}); name another folder.") from error
+    write_output(output, lambda file: figure.savefig(file, format=output.suffix[1:].lower() or "png"))
     return output
 
 

@@ -1,11 +1,10 @@
 """Images of rankings by the root, of radius histograms, and of what lies between two images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hypvl.errors import DataError
-from hypvl.report.figures import new_figure, read_pixels, read_result, save_figure, shortened, source_name
+from hypvl.report.figures import hide_edges, new_figure, read_pixels, result_of, save_figure, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,7 +16,7 @@ _THUMBNAIL = 256  # pixels
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:
-    """At most ``most`` positions of ``count``, evenly_spaced spread, the first and the last among them."""
+    """At most ``most`` positions of ``count``, evenly spread, the first and the last among them."""
     if count <= most:
         return list(range(count))
     if most < 2:
@@ -25,42 +24,28 @@ def evenly_spaced(count: int, most: int) -> list[int]:
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
-def draw_ranking(result: str | Path | Mapping[str, Any], output: str | Path) -> Path:
+def draw_ranking(result: str | Path, output: str | Path) -> Path:
     """Draw a ranking: images as a sheet from the root outwards, texts as a list beside their radii.
 
     Of long rankings an even choice is shown.
 
     Args:
-        result: The file of ``rank_by_root``, or its content: ``order`` (``radius`` or ``along``) and ``items``
-            with ``name``, that number, and ``path`` for images.
-        output: PNG, PDF or SVG to write.
-
-    Returns:
-        ``output``.
+        result: The file of ``rank_by_root``.
+        output: PNG, PDF or SVG to write; it is returned.
 
     Raises:
         DataError: the result is not a ranking, or an image cannot be read.
     """
-    content = read_result(result, ("order", "items", "modality"))
-    try:
+    with result_of(result, "ranking", keys=("order", "items", "modality")) as content:
         order, items = str(content["order"]), list(content["items"])
         places = [float(item[order]) for item in items]
         names = [str(item["name"]) for item in items]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{source_name(result)}: no ranking ({error!r}); expected order and items."
-        ) from error
     axis = "distance to the root" if order == "radius" else f"along the ray through {content.get('through')}"
     if content["modality"] == "image":
         shown = evenly_spaced(len(items), _MOST_IMAGES)
-        sheet = [
-            [Path(items[i]["path"]) for i in shown[at : at + _COLUMNS]]
-            for at in range(0, len(shown), _COLUMNS)
-        ]
-        labels = [
-            [f"{i + 1}.  {places[i]:.3f}" for i in shown[at : at + _COLUMNS]]
-            for at in range(0, len(shown), _COLUMNS)
-        ]
+        rows_of_items = [shown[at : at + _COLUMNS] for at in range(0, len(shown), _COLUMNS)]
+        sheet = [[Path(items[i]["path"]) for i in row] for row in rows_of_items]
+        labels = [[f"{i + 1}.  {places[i]:.3f}" for i in row] for row in rows_of_items]
         title = f"{len(shown)} of {len(items)}, by {shortened(axis, 60)}: rank and value"
         return save_figure(_sheet(sheet, labels, title=title), output)
     shown = evenly_spaced(len(items), _MOST_TEXTS)
@@ -72,8 +57,7 @@ def draw_ranking(result: str | Path | Mapping[str, Any], output: str | Path) -> 
     axes.set_yticks(rows, [str(i + 1) for i in shown], fontsize=7)
     axes.set_xlabel(shortened(axis, 40), fontsize=8, parse_math=False)
     axes.tick_params(axis="x", labelsize=7)
-    for edge in ("top", "right"):
-        axes.spines[edge].set_visible(False)
+    hide_edges(axes, "top", "right")
     for row, i in zip(rows, shown, strict=True):
         axes.text(
             1.05, row, shortened(names[i], _SHORT), transform=axes.get_yaxis_transform(), va="center", fontsize=8,
@@ -82,23 +66,19 @@ def draw_ranking(result: str | Path | Mapping[str, Any], output: str | Path) -> 
     return save_figure(figure, output)
 
 
-def draw_histograms(result: str | Path | Mapping[str, Any], output: str | Path) -> Path:
+def draw_histograms(result: str | Path, output: str | Path) -> Path:
     """Draw radius histograms over each other, as shares of each group, with their medians.
 
     Args:
-        result: The file of ``radius_histograms``, or its content.
-        output: PNG, PDF or SVG to write.
-
-    Returns:
-        ``output``.
+        result: The file of ``radius_histograms``.
+        output: PNG, PDF or SVG to write; it is returned.
 
     Raises:
         DataError: when the result is something else.
     """
-    content = read_result(result, ("edges", "groups"))
     figure = new_figure(8.0, 4.5)
     axes = figure.add_axes((0.09, 0.13, 0.88, 0.8))
-    try:
+    with result_of(result, "histograms", keys=("edges", "groups")) as content:
         edges = [float(edge) for edge in content["edges"]]
         for number, (name, group) in enumerate(content["groups"].items()):
             color = _COLORS[number % len(_COLORS)]
@@ -107,43 +87,30 @@ def draw_histograms(result: str | Path | Mapping[str, Any], output: str | Path) 
             axes.stairs(shares, edges, fill=True, color=color, alpha=0.35)
             axes.stairs(shares, edges, color=color, linewidth=1.2, label=label.replace("$", r"\$"))
             axes.axvline(group["quantiles"][2], color=color, linewidth=1.0, linestyle="--")
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, IndexError) as error:
-        raise DataError(
-            f"{source_name(result)}: no histograms ({error!r}); expected edges and groups."
-        ) from error
     axes.set_xlabel("distance to the root (dashed: medians)", fontsize=9)
     axes.set_ylabel("% of the group", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.legend(fontsize=8, frameon=False)
-    for edge in ("top", "right"):
-        axes.spines[edge].set_visible(False)
+    hide_edges(axes, "top", "right")
     return save_figure(figure, output)
 
 
-def draw_interpolation(result: str | Path | Mapping[str, Any], output: str | Path) -> Path:
+def draw_interpolation(result: str | Path, output: str | Path) -> Path:
     """Draw the way between two images: the closest images of the pool at each point, or the closest texts.
 
     Args:
-        result: The file of ``image_interpolations``, or its content.
-        output: PNG, PDF or SVG to write.
-
-    Returns:
-        ``output``.
+        result: The file of ``image_interpolations``.
+        output: PNG, PDF or SVG to write; it is returned.
 
     Raises:
         DataError: when the result is something else, or an image cannot be read.
     """
-    content = read_result(result, ("image", "target", "steps"))
-    try:
+    with result_of(result, "interpolation", keys=("image", "target", "steps")) as content:
         ends = [Path(content["image"]), Path(content["target"])]
         steps = list(content["steps"])
         weights = [float(step["weight"]) for step in steps]
         names = [[str(name) for name in step["names"]] for step in steps]
         paths = [[Path(path) for path in step["paths"]] for step in steps] if "paths" in steps[0] else None
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise DataError(
-            f"{source_name(result)}: no interpolation ({error!r}); expected image, target, steps."
-        ) from error
     shown = evenly_spaced(len(steps), _COLUMNS)
     title = f"from {ends[0].name} (left) to {ends[1].name} (right)"
     if paths is not None:

@@ -4,12 +4,12 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hypvl.errors import DataError
-from hypvl.io.json_text import parse_json
+from hypvl.io.json_text import read_object
 from hypvl.report.tables import APPROXIMATE, CHANCE, format_value, unit_of
 
 AVERAGE = "Average"
@@ -90,7 +90,7 @@ class Summary:
 
     columns: list[str]
     rows: list[SummaryRow]
-    metrics: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, str]
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows as strings; the average says over how many sets where some are missing."""
@@ -111,16 +111,8 @@ class Summary:
         for row in self.rows:
             values = ["" if cell.value is None else repr(cell.value) for cell in row.cells.values()]
             average = "" if row.average is None else repr(row.average)
-            writer.writerow(
-                [
-                    row.checkpoint,
-                    row.protocol,
-                    *values,
-                    average,
-                    0 if row.average is None else len(row.values),
-                    len(row.missing),
-                ]
-            )
+            counts = (0 if row.average is None else len(row.values), len(row.missing))
+            writer.writerow([row.checkpoint, row.protocol, *values, average, *counts])
         return out.getvalue()
 
 
@@ -146,12 +138,8 @@ def read_file(path: Path) -> dict[str, Any]:
     Raises:
         DataError: when it cannot be read, or is something else.
     """
-    try:
-        content = parse_json(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}).") from error
-    parts = [content.get(key) if isinstance(content, dict) else None for key in ("provenance", "results")]
-    if not all(isinstance(part, dict) for part in parts):
+    content = read_object(path, expected="a file of scripts/evaluate.py")
+    if not all(isinstance(content.get(key), dict) for key in ("provenance", "results")):
         raise DataError(f"{path}: has no provenance and results; expected a file of scripts/evaluate.py.")
     return content
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.errors import DataError
-from hypvl.report.figures import new_figure, read_pixels, read_result, save_figure, shortened, source_name
+from hypvl.report.figures import hide_edges, new_figure, read_pixels, result_of, save_figure, shortened
 
 _MOST_LABELS = 40
 _WIDEST_LABEL = 68  # characters
@@ -43,14 +43,7 @@ def stretches(steps: Sequence[Mapping[str, Any]]) -> list[Stretch]:
 
 
 def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
-    """Positions near the wanted ones, in their (descending) order, at least ``gap`` apart, in [low, high].
-
-    Args:
-        wanted: Positions, from high to low.
-        gap: Least distance of neighbours.
-        low: Least position; undercut when they do not fit.
-        high: Largest position.
-    """
+    """Positions near the wanted ones, from high to low, ``gap`` apart, in [low, high]; below it if they do not fit."""
     placed: list[float] = []
     for value in wanted:
         placed.append(min(value, placed[-1] - gap if placed else high))
@@ -62,32 +55,25 @@ def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> l
     return [value - over for value in placed]
 
 
-def draw_traversal(result: str | Path | Mapping[str, Any], output: str | Path) -> Path:
+def draw_traversal(result: str | Path, output: str | Path) -> Path:
     """Draw a traversal from its JSON.
 
     Args:
-        result: The file that ``image_traversals`` writes, or its content: ``image`` (path), ``texts``,
-            ``steps`` with ``text`` and ``radius``.
-        output: PNG, PDF or SVG to write.
-
-    Returns:
-        ``output``.
+        result: The file that ``image_traversals`` writes.
+        output: PNG, PDF or SVG to write; it is returned.
 
     Raises:
         DataError: when the result is not a traversal, or its image cannot be read.
     """
-    source = source_name(result)
-    content = read_result(result, ("image", "root", "steps"))
-    try:
+    with result_of(result, "traversal", keys=("image", "root", "steps")) as content:
         image = Path(content["image"])
         parts = stretches(content["steps"])
         root = str(content["root"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{source}: no traversal ({error!r}); expected image, root, and steps.") from error
     if not parts:
-        raise DataError(f"{source}: a traversal without steps; expected at least one.")
+        raise DataError(f"{result}: a traversal without steps; expected at least one.")
     pixels = read_pixels(image)
 
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.ticker import MaxNLocator
 
     shown = [part for part in parts if part.first][-_MOST_LABELS:]
@@ -106,8 +92,7 @@ def draw_traversal(result: str | Path | Mapping[str, Any], output: str | Path) -
     extent = largest if largest > 0 else 1.0
     axes.set_ylim(-0.04 * extent, 1.04 * extent)
     axes.set_xlim(0, 1)
-    for edge in ("top", "right", "bottom"):
-        axes.spines[edge].set_visible(False)
+    hide_edges(axes, "top", "right", "bottom")
     axes.spines["left"].set_color("#888888")
     axes.set_xticks([])
     axes.yaxis.set_major_locator(MaxNLocator(6))
@@ -115,7 +100,10 @@ def draw_traversal(result: str | Path | Mapping[str, Any], output: str | Path) -
     axes.set_ylabel("distance to the root", fontsize=9, color="#333333")
 
     names = list(dict.fromkeys(part.text for part in parts))
-    shades = {name: _shade(i, len(names)) for i, name in enumerate(names)}
+    shade = LinearSegmentedColormap.from_list(
+        "", ((0.12, 0.31, 0.47), (0.80, 0.87, 0.93))
+    )  # pale at the root
+    shades = {name: shade(i / max(1, len(names) - 1)) for i, name in enumerate(names)}
     # A stretch reaches half way to its neighbours, so that the bar has no gaps.
     for i, part in enumerate(parts):
         high = part.far if i == 0 else (part.far + parts[i - 1].near) / 2
@@ -128,22 +116,9 @@ def draw_traversal(result: str | Path | Mapping[str, Any], output: str | Path) -
     centres = [(part.near + part.far) / 2 for part in shown]
     places = spread(centres, gap=gap, low=0.0, high=extent)
     for part, centre, place in zip(shown, centres, places, strict=True):
-        axes.plot(
-            (0.06, 0.1, 0.135),
-            (centre, place, place),
-            color="#aaaaaa",
-            linewidth=0.8,
-            solid_joinstyle="round",
-        )
-        axes.text(
-            0.15,
-            place,
-            shortened(part.text, _WIDEST_LABEL),
-            va="center",
-            fontsize=9,
-            color="#111111",
-            parse_math=False,
-        )
+        line, label = (centre, place, place), shortened(part.text, _WIDEST_LABEL)
+        axes.plot((0.06, 0.1, 0.135), line, color="#aaaaaa", linewidth=0.8, solid_joinstyle="round")
+        axes.text(0.15, place, label, va="center", fontsize=9, color="#111111", parse_math=False)
     note = {
         "geometry": "",
         "checkpoint": "[ROOT] = mean training embedding (checkpoint)",
@@ -152,10 +127,3 @@ def draw_traversal(result: str | Path | Mapping[str, Any], output: str | Path) -
     if note:
         figure.text(0.03, 0.12 / height, note, fontsize=7.5, color="#666666")
     return save_figure(figure, output)
-
-
-def _shade(place: int, count: int) -> tuple[float, float, float]:
-    """Dark blue at the image, pale at the root."""
-    share = place / max(1, count - 1)
-    dark, pale = (0.12, 0.31, 0.47), (0.80, 0.87, 0.93)
-    return tuple(a + (b - a) * share for a, b in zip(dark, pale, strict=True))  # type: ignore[return-value]  # three of them

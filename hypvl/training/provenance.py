@@ -26,8 +26,7 @@ def provenance(*, seed: int, data_fingerprint: str, config_text: str) -> dict[st
         config_text: The config as it may be shown.
     """
     return {
-        "hypvl": hypvl.__version__,
-        **git_state(Path(hypvl.__file__).resolve().parent),
+        **code_version(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": package_versions(),
@@ -39,6 +38,11 @@ def provenance(*, seed: int, data_fingerprint: str, config_text: str) -> dict[st
         "data_fingerprint": data_fingerprint,
         "config": config_text,
     }
+
+
+def code_version() -> dict[str, Any]:
+    """Version of hypvl, and the state of its checkout."""
+    return {"hypvl": hypvl.__version__, **git_state(Path(hypvl.__file__).resolve().parent)}
 
 
 def git_state(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 from loguru import logger
 
 from hypvl.cli.common import (
-    command_parser,
+    CommandParser,
     config_parser,
     find_config,
     load_config,
@@ -221,7 +221,7 @@ def test_recipes_are_found_by_name(config: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_help_shows_examples_as_written_and_useful_defaults() -> None:
-    parser = command_parser("Do it.", examples="\nexamples:\n  python x.py  --a\n  python y.py\n")
+    parser = CommandParser("Do it.", examples="\nexamples:\n  python x.py  --a\n  python y.py\n")
     parser.add_argument("--steps", type=int, default=50, help="number of steps")
     parser.add_argument("--name", help="a name")
     parser.add_argument("--zero", type=int, default=0, help="a number (default: none)")

@@ -95,14 +95,22 @@ def test_downloads(request: pytest.FixtureRequest, tmp_path: Path) -> None:
             2,
         ),
         (["--captions", "no.csv"], "error: no.csv: cannot be read (No such file or directory)", 1),
-        (["--captions", "x.csv", "--num-workers", "-1"], "error: --num-workers -1: expected at least 0", 2),
-        (["--captions", "x.csv", "--limit", "0"], "error: --limit 0: expected at least 1", 2),
+        (
+            ["--captions", "x.csv", "--num-workers", "-1"],
+            "error: --num-workers: got -1; expected at least 0",
+            2,
+        ),
+        (["--captions", "x.csv", "--limit", "0"], "error: --limit: got 0; expected at least 1", 2),
         (
             ["--captions", "x.csv", "--guess-top", "3"],
             "error: --guess-top 3: expected more than --guess-skip 3",
             2,
         ),
-        (["--captions", "x.csv", "--separator", "||"], "error: --separator '||': expected one character", 2),
+        (
+            ["--captions", "x.csv", "--separator", "||"],
+            "error: --separator: got '||'; expected one character",
+            2,
+        ),
     ],
 )
 def test_errors_are_one_line(

@@ -29,13 +29,13 @@ def seed(
 
 
 def test_seeds_are_joined_in_order_and_parameters_averaged() -> None:
-    merged = merge_seeds([seed(2, trainable=11), seed(0), seed(1)])
+    merged = merge_seeds({"a": seed(2, trainable=11), "b": seed(0), "c": seed(1)})
     assert merged == seed(0) | {
         "num_trainable_params": 31 / 3,
         "rnd_seeds": [0, 1, 2],
         "predictions": [[[0.1 * i, 1 - 0.1 * i]] * 2 for i in range(3)],
     }
-    assert merge_seeds([merged, seed(5)])["rnd_seeds"] == [0, 1, 2, 5]
+    assert merge_seeds({"a": merged, "b": seed(5)})["rnd_seeds"] == [0, 1, 2, 5]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_seeds_are_joined_in_order_and_parameters_averaged() -> None:
 )
 def test_what_does_not_belong_together(files: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        merge_seeds(files, names=["one", "two"])
+        merge_seeds(dict(zip(("one", "two"), files, strict=True)))
 
 
 def write(folder: Path, *contents: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ def test_a_zip_of_all_sets(tmp_path: Path) -> None:
     assert found.seeds == {"dtd": [0], "mnist": [0, 1]} and found.missing == ["gtsrb"]
     with zipfile.ZipFile(found.path) as archive:
         assert archive.namelist() == ["dtd.json", "mnist.json"] and archive.testzip() is None
-        assert json.loads(archive.read("mnist.json")) == merge_seeds([seed(0), seed(1)])
+        assert json.loads(archive.read("mnist.json")) == merge_seeds({"a": seed(0), "b": seed(1)})
     first = found.path.read_bytes()
     assert write_submission(folder, tmp_path / "again.zip").path.read_bytes() == first
 

@@ -21,6 +21,12 @@ def colors(path: Path) -> set[tuple[int, int, int]]:
     return {(int(p) >> 16, int(p) >> 8 & 255, int(p) & 255) for p in packed}
 
 
+def saved(folder: Path, content: dict[str, Any]) -> Path:
+    path = folder / "result.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
 def test_an_even_choice() -> None:
     assert evenly_spaced(3, 5) == [0, 1, 2]
     assert evenly_spaced(101, 5) == [0, 25, 50, 75, 100]
@@ -37,17 +43,20 @@ def test_a_thumbnail_is_what_the_model_sees(tmp_path: Path) -> None:
 def test_a_sheet_shows_the_images(tmp_path: Path) -> None:
     files = [pil_image(tmp_path / f"{i}.png", color) for i, color in enumerate((RED, BLUE))]
     items = [{"name": "a $x^", "path": str(file), "radius": i / 2} for i, file in enumerate(files)]
-    out = draw_ranking({"order": "radius", "modality": "image", "items": items * 7}, tmp_path / "sheet.png")
+    out = draw_ranking(
+        saved(tmp_path, {"order": "radius", "modality": "image", "items": items * 7}), tmp_path / "sheet.png"
+    )
     assert {RED, BLUE} <= colors(out)
     broken(files[0])
     with pytest.raises(DataError, match=r"0\.png: cannot be read as an image"):
-        draw_ranking({"order": "radius", "modality": "image", "items": items}, tmp_path / "sheet.png")
+        draw_ranking(
+            saved(tmp_path, {"order": "radius", "modality": "image", "items": items}), tmp_path / "sheet.png"
+        )
 
 
 def test_texts_are_listed(tmp_path: Path) -> None:
     items = [{"name": f"a $text^ {'long ' * i}", "along": i - 3.0} for i in range(60)]
-    result = tmp_path / "r.json"
-    result.write_text(json.dumps({"order": "along", "through": "$y^", "modality": "text", "items": items}))
+    result = saved(tmp_path, {"order": "along", "through": "$y^", "modality": "text", "items": items})
     svg = draw_ranking(result, tmp_path / "deep" / "list.svg")
     assert svg.stat().st_size > 1000
 
@@ -60,7 +69,8 @@ def test_histograms_are_drawn_in_their_colours(tmp_path: Path) -> None:
         "quantiles": [0.0, 0.1, 0.5, 0.8, 1.0],
     }
     out = draw_histograms(
-        {"edges": [0.0, 0.5, 1.0], "groups": {"a_$b^": group, "c": group}}, tmp_path / "h.png"
+        saved(tmp_path, {"edges": [0.0, 0.5, 1.0], "groups": {"a_$b^": group, "c": group}}),
+        tmp_path / "h.png",
     )
     assert (31, 78, 121) in colors(out)  # the first colour
 
@@ -69,19 +79,26 @@ def test_ways_between_images(tmp_path: Path) -> None:
     first, last = pil_image(tmp_path / "a.png", RED), pil_image(tmp_path / "b.png", BLUE)
     ends = {"image": str(first), "target": str(last)}
     steps = [{"weight": w, "names": ["x", "y"], "paths": [str(first), str(last)]} for w in (0.0, 0.5, 1.0)]
-    assert {RED, BLUE} <= colors(draw_interpolation({**ends, "steps": steps}, tmp_path / "w.png"))
+    assert {RED, BLUE} <= colors(
+        draw_interpolation(saved(tmp_path, {**ends, "steps": steps}), tmp_path / "w.png")
+    )
     texts = [{"weight": 0.5, "names": ["a $x^"]}]
-    assert {RED, BLUE} <= colors(draw_interpolation({**ends, "steps": texts}, tmp_path / "t.png"))
+    assert {RED, BLUE} <= colors(
+        draw_interpolation(saved(tmp_path, {**ends, "steps": texts}), tmp_path / "t.png")
+    )
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="lacks order, items, modality; it is of another command"):
-        draw_ranking({"steps": []}, tmp_path / "x.png")
+        draw_ranking(saved(tmp_path, {"steps": []}), tmp_path / "x.png")
     with pytest.raises(DataError, match=r"none\.json: cannot be read"):
         draw_histograms(tmp_path / "none.json", tmp_path / "x.png")
     with pytest.raises(DataError, match="no ranking"):
-        draw_ranking({"order": "radius", "modality": "text", "items": [{"name": "a"}]}, tmp_path / "x.png")
+        draw_ranking(
+            saved(tmp_path, {"order": "radius", "modality": "text", "items": [{"name": "a"}]}),
+            tmp_path / "x.png",
+        )
     with pytest.raises(DataError, match="no histograms"):
-        draw_histograms({"edges": [0, 1], "groups": {"a": {}}}, tmp_path / "x.png")
+        draw_histograms(saved(tmp_path, {"edges": [0, 1], "groups": {"a": {}}}), tmp_path / "x.png")
     with pytest.raises(DataError, match="no interpolation"):
-        draw_interpolation({"image": "a", "target": "b", "steps": []}, tmp_path / "x.png")
+        draw_interpolation(saved(tmp_path, {"image": "a", "target": "b", "steps": []}), tmp_path / "x.png")

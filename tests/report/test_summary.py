@@ -150,7 +150,7 @@ def test_files_are_found_below_a_folder(tmp_path: Path) -> None:
     (tmp_path / "run1" / "config.json").write_text("no")
     assert [path.name for path, _ in read_folder(tmp_path)] == ["results.json", "results_1.json"]
     assert len(read_folder(tmp_path / "run1" / "results.json")) == 1
-    (tmp_path / "run1" / "results_2.json").write_text("[]")
+    (tmp_path / "run1" / "results_2.json").write_text("{}")
     with pytest.raises(DataError, match=r"results_2\.json: has no provenance"):
         read_folder(tmp_path)
     (tmp_path / "run1" / "results_2.json").write_text("{")

@@ -17,6 +17,12 @@ from hypvl.report.figures import read_pixels
 from hypvl.report.traversal import Stretch, draw_traversal, spread, stretches
 
 
+def saved(folder: Path, content: dict[str, Any]) -> Path:
+    path = folder / "saved.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
 def steps(*pairs: tuple[str, float]) -> list[dict[str, Any]]:
     return [{"text": text, "radius": radius, "score": 0.0, "weight": 0.0} for text, radius in pairs]
 
@@ -67,7 +73,7 @@ def test_the_image_shows_image_and_texts(tmp_path: Path, image: Path) -> None:
         pixels = pil_image.convert("RGB")
         assert pil_image.width > 1000
         assert (250, 0, 0) in {color for _, color in pixels.getcolors(1 << 20)}  # the image itself
-    assert draw_traversal(content, tmp_path / "red.svg").read_text().count("<svg") == 1
+    assert draw_traversal(saved(tmp_path, content), tmp_path / "red.svg").read_text().count("<svg") == 1
 
 
 def test_what_is_drawn_is_what_the_model_sees(tmp_path: Path) -> None:
@@ -79,7 +85,7 @@ def test_what_is_drawn_is_what_the_model_sees(tmp_path: Path) -> None:
     shown = read_image_file(tmp_path / "clear.png").movedim(0, -1)
     assert shown[0, 39].tolist() == [255, 255, 255]
     assert (read_pixels(tmp_path / "clear.png") == shown.numpy()).all()
-    with Image.open(draw_traversal(content, tmp_path / "t.png")) as pil_image:
+    with Image.open(draw_traversal(saved(tmp_path, content), tmp_path / "t.png")) as pil_image:
         drawn = np.asarray(pil_image.convert("RGB"))
     assert (drawn == (0, 0, 200)).all(axis=-1).sum() > 1000  # the left half
     assert (drawn == (0, 0, 0)).all(axis=-1).mean() < 0.05  # letters and lines only
@@ -87,14 +93,15 @@ def test_what_is_drawn_is_what_the_model_sees(tmp_path: Path) -> None:
 
 def test_one_point_at_the_root_can_be_drawn(tmp_path: Path, image: Path) -> None:
     content = {"image": str(image), "root": "geometry", "steps": steps(("[ROOT]", 0.0), ("[ROOT]", 0.0))}
-    assert draw_traversal(content, tmp_path / "t.png").stat().st_size > 1000
+    assert draw_traversal(saved(tmp_path, content), tmp_path / "t.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("{", "cannot be read"),
-        ("[]", "lacks image, root, steps"),
+        ("[]", "holds a list; expected a traversal"),
+        ("{}", "lacks image, root, steps"),
         ('{"image": "x.png", "root": "geometry"}', "lacks steps; it is of another command"),
         ('{"image": "x.png", "root": "geometry", "steps": []}', "a traversal without steps"),
         ('{"image": "x.png", "root": "geometry", "steps": [{"text": "a", "radius": "far"}]}', "no traversal"),
@@ -111,7 +118,7 @@ def test_other_files_are_refused(tmp_path: Path, content: str, message: str) -> 
 def test_an_error_names_the_missing_image(tmp_path: Path) -> None:
     content = {"image": str(tmp_path / "gone.png"), "root": "geometry", "steps": steps(("[ROOT]", 0.0))}
     with pytest.raises(DataError, match=r"gone\.png: cannot be read"):
-        draw_traversal(content, tmp_path / "t.png")
+        draw_traversal(saved(tmp_path, content), tmp_path / "t.png")
     with pytest.raises(DataError, match=r"absent\.json: cannot be read"):
         draw_traversal(tmp_path / "absent.json", tmp_path / "t.png")
 
@@ -121,9 +128,11 @@ def test_drawing_leaves_pyplot_alone(tmp_path: Path, image: Path) -> None:
     code = (
         "import sys, json; from hypvl.report.traversal import draw_traversal; "
         "assert 'matplotlib' not in sys.modules; "
-        "draw_traversal(json.loads(sys.argv[1]), sys.argv[2]); assert 'matplotlib.pyplot' not in sys.modules"
+        "draw_traversal(sys.argv[1], sys.argv[2]); assert 'matplotlib.pyplot' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code, json.dumps(content), str(tmp_path / "t.png")], check=True)
+    subprocess.run(
+        [sys.executable, "-c", code, str(saved(tmp_path, content)), str(tmp_path / "t.png")], check=True
+    )
 
 
 def test_texts_that_no_font_has_are_drawn(tmp_path: Path) -> None:
@@ -131,4 +140,4 @@ def test_texts_that_no_font_has_are_drawn(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(pil_image)
     steps = [{"text": "a\udcff $x_{$ \x1b[3m", "radius": 1.0}]
     content = {"steps": steps, "root": "geometry", "image": str(pil_image)}
-    assert draw_traversal(content, tmp_path / "out.png").stat().st_size > 0
+    assert draw_traversal(saved(tmp_path, content), tmp_path / "out.png").stat().st_size > 0
