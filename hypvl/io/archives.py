@@ -12,9 +12,9 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol, cast
+from typing import BinaryIO, Literal, cast
 
 from hypvl.checks import one_of
 from hypvl.errors import DataError
@@ -46,10 +46,6 @@ _DAMAGED = (
 
 class UnsafeArchiveError(DataError):
     """An archive would write where it may not, or more than it may; nothing of it was unpacked."""
-
-
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
 
 
 def unpack(
@@ -98,14 +94,12 @@ def unpack(
                 _unzip(archive, writer)
             else:
                 with gzip.open(archive) as source:
-                    writer.file(name or archive.stem, cast(_Readable, source), None)
+                    writer.file(name or archive.stem, source.read, None)
             root = folder.resolve()
             for child in sorted(Path(temporary).iterdir()):
                 _move(child, folder / child.name, root)
     except _DAMAGED as error:
-        raise DataError(
-            f"{archive}: is damaged ({printable(str(error))}); delete it and download it again."
-        ) from error
+        raise _damaged(archive, error) from error
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be written ({error.strerror or error}); choose a folder with space."
@@ -113,14 +107,7 @@ def unpack(
 
 
 class _Writer:
-    """Writes the members of one archive into an empty folder, within bounds.
-
-    Args:
-        archive: For messages.
-        folder: Where to.
-        max_bytes: Of all members together.
-        max_members: How many.
-    """
+    """Writes the members of one archive into an empty folder, within bounds over all of them."""
 
     def __init__(self, archive: Path, folder: Path, max_bytes: int, max_members: int) -> None:
         self._archive = archive
@@ -137,7 +124,7 @@ class _Writer:
         with self._no_clash(name):
             self._place(name).mkdir(parents=True, exist_ok=True)
 
-    def file(self, name: str, source: _Readable, size: int | None) -> None:
+    def file(self, name: str, read: Callable[[int], bytes], size: int | None) -> None:
         """Write a file of so many bytes; None = as many as there are."""
         path = self._place(name)
         if path == self._folder:
@@ -151,7 +138,7 @@ class _Writer:
         left = size
         with open_new(path) as file:
             while left != 0:
-                chunk = source.read(_CHUNK if left is None else min(_CHUNK, left))
+                chunk = read(_CHUNK if left is None else min(_CHUNK, left))
                 if not chunk:
                     break
                 self._bytes += len(chunk)
@@ -195,7 +182,7 @@ def _untar(archive: Path, writer: _Writer) -> None:
             if member.kind == "folder":
                 writer.folder(member.name)
             elif member.kind == "file":
-                writer.file(member.name, _Member(forward, member.offset), member.size)
+                writer.file(member.name, forward.read, member.size)
             else:
                 raise writer.refuse(f"{_shown(member.name)} is a link, a device or a sparse file")
 
@@ -213,7 +200,7 @@ def _unzip(archive: Path, writer: _Writer) -> None:
                 writer.folder(name)
                 continue
             with opened.open(member) as source:
-                writer.file(name, cast(_Readable, source), member.file_size)
+                writer.file(name, source.read, member.file_size)
                 source.read(1)  # the end: only there is the CRC-32 compared
 
 
@@ -231,6 +218,11 @@ class _Forward:
         self._stream = stream
         self._at = 0  # offset of the buffer
         self._buffer = b""
+        self._next = 0  # offset behind what was read last: after the headers of a member, its content
+
+    def read(self, length: int) -> bytes:
+        """What follows; shorter at the end."""
+        return self.read_at(self._next, length)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """That part; shorter at the end."""
@@ -247,20 +239,9 @@ class _Forward:
             parts.append(part)
             missing -= len(part)
         self._buffer = b"".join(parts)
-        return self._buffer[:length]
-
-
-class _Member:
-    """The content of a TAR member as a file that is read once."""
-
-    def __init__(self, forward: _Forward, offset: int) -> None:
-        self._forward = forward
-        self._offset = offset
-
-    def read(self, size: int, /) -> bytes:
-        part = self._forward.read_at(self._offset, size)
-        self._offset += len(part)
-        return part
+        result = self._buffer[:length]
+        self._next = offset + len(result)
+        return result
 
 
 def _move(source: Path, target: Path, root: Path) -> None:
@@ -274,6 +255,10 @@ def _move(source: Path, target: Path, root: Path) -> None:
             _move(child, target / child.name, root)
         return
     source.replace(target)
+
+
+def _damaged(archive: Path, error: Exception) -> DataError:
+    return DataError(f"{archive}: is damaged ({printable(str(error))}); delete it and download it again.")
 
 
 def _shown(name: str) -> str:
@@ -297,23 +282,15 @@ def read_zip_member(archive: Path, name: str, *, max_bytes: int = _FREE_GROWTH) 
                 )
             return opened.read(name)
     except _DAMAGED as error:
-        raise DataError(
-            f"{archive}: is damaged ({printable(str(error))}); delete it and download it again."
-        ) from error
+        raise _damaged(archive, error) from error
 
 
 def zip_damage(path: Path) -> str | None:
-    """What is wrong with an archive, or None: every member is read and compared with its CRC-32.
+    """What is wrong with an archive, "data/3 was changed after it was written", or None for a whole one.
 
-    A file written by ``torch.save`` is such an archive. Its CRCs were computed from memory while it was written, so
-    they need no file beside it, travel with copies and are in files of earlier versions, too; ``torch.load`` does
-    not look at them. A CRC-32 finds every change of up to 32 neighbouring bits.
-
-    Args:
-        path: The file.
-
-    Returns:
-        A few words, e.g. "data/3 was changed after it was written", or None for a whole archive.
+    Every member is read and compared with its CRC-32. A file written by ``torch.save`` is such an archive, whose CRCs
+    were computed from memory while it was written; ``torch.load`` does not look at them. A CRC-32 finds every change of
+    up to 32 neighbouring bits.
 
     Raises:
         OSError: when it cannot be read.
@@ -330,8 +307,6 @@ def zip_damage(path: Path) -> str | None:
         if error.errno != errno.EINVAL:  # a place that no file has, in a damaged table of contents
             raise
         return "no whole ZIP archive: its table of contents is damaged"
-    return (
-        None
-        if changed is None
-        else f"{changed.partition('/')[2] or changed} was changed after it was written"
-    )
+    if changed is None:
+        return None
+    return f"{changed.partition('/')[2] or changed} was changed after it was written"

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from email.message import Message
 from typing import Any, cast
 
+from hypvl.checks import natural_number
 from hypvl.errors import DataError
 from hypvl.io.redact import printable, redact_url
 
@@ -53,13 +54,17 @@ class Patience:
         timeout: Seconds without a byte.
         least_rate: Bytes a second; less than that for ``grace`` seconds is too slow.
         grace: Seconds.
-        seconds: All of one request at most.
+        seconds: All of one request at most; of a download, all of its requests.
+        attempts: Failures in a row before giving up.
+        backoff: Seconds waited after the first of them, doubled after each.
     """
 
     timeout: float = 30.0
     least_rate: float = 1024.0
     grace: float = 60.0
     seconds: float = 86_400.0
+    attempts: int = 6
+    backoff: float = 0.5
 
 
 @dataclass
@@ -124,7 +129,7 @@ def request(
     """Ask for a file or a part of it.
 
     Args:
-        url: http or https; user and password in it are sent as the server wants them, to this server only.
+        url: http or https; user and password in it are sent to this server only.
         first: First byte wanted; None = the whole file.
         last: Last byte wanted; None = to the end.
         same: Send the part only if the file is still this one (``If-Range``).
@@ -182,7 +187,7 @@ def _checked(body: Any, shown: str, first: int | None, last: int | None) -> Answ
         )
     lengths = {text.strip() for text in headers.get_all("Content-Length", [])}
     chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
-    if len(lengths) > 1 or not all(_is_whole(text) for text in lengths):
+    if len(lengths) > 1 or not all(natural_number(text) is not None for text in lengths):
         raise RemoteError(
             f"{shown}: the server says {printable(str(sorted(lengths)))} about the length of its answer."
         )
@@ -228,10 +233,6 @@ def size_of_refused(error: urllib.error.HTTPError) -> int | None:
     """The size of a file that a server names when it refuses a part behind its end (416)."""
     match = _SPAN.fullmatch((error.headers.get("Content-Range") or "").strip())
     return int(match[3]) if match is not None and match[1] is None and match[3] != "*" else None
-
-
-def _is_whole(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 19
 
 
 class _Pace:
@@ -286,12 +287,6 @@ class _Response(http.client.HTTPResponse):
         self.fp: Any = io.BufferedReader(_PacedReader(self.fp.detach(), sock, pace))  # headers and body
 
 
-def _connection(kind: Any, patience: Patience, *args: Any, **settings: Any) -> Any:
-    made = kind(*args, **settings)
-    made.response_class = functools.partial(_Response, pace=_Pace(patience))
-    return made
-
-
 class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     """Opens connections whose every byte must arrive in time."""
 
@@ -300,11 +295,16 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         self._patience = patience
 
     def http_open(self, req: urllib.request.Request) -> Any:
-        return self.do_open(functools.partial(_connection, http.client.HTTPConnection, self._patience), req)
+        return self.do_open(functools.partial(self._connect, http.client.HTTPConnection), req)
 
     def https_open(self, req: urllib.request.Request) -> Any:
-        open_connection = functools.partial(_connection, http.client.HTTPSConnection, self._patience)
-        return self.do_open(open_connection, req, context=_certificates())
+        connect = functools.partial(self._connect, http.client.HTTPSConnection)
+        return self.do_open(connect, req, context=_certificates())
+
+    def _connect(self, kind: Any, *args: Any, **settings: Any) -> Any:
+        made = kind(*args, **settings)
+        made.response_class = functools.partial(_Response, pace=_Pace(self._patience))
+        return made
 
 
 @functools.cache

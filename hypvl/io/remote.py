@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -31,6 +32,7 @@ _FIRST_ANSWER = 10.0  # seconds
 _GONE = (401, 403, 404, 410)
 _NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, OSError)
 _T = TypeVar("_T")
+PATIENCE = Patience()
 
 #: Called with (bytes there, bytes in all or None).
 Report = Callable[[int, int | None], None]
@@ -60,28 +62,16 @@ class RemoteFile:
 
     Args:
         url: http or https.
-        attempts: Requests made before giving up.
-        backoff: Seconds waited after the first failure, doubled after each.
-        timeout: Seconds without an answer that count as a failure.
         patience: How slow a server may be; the time of a request follows from what is asked for.
     """
 
     block = 1 << 18
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        attempts: int = 6,
-        backoff: float = 0.5,
-        timeout: float = 30.0,
-        patience: Patience | None = None,
-    ) -> None:
+    def __init__(self, url: str, *, patience: Patience = PATIENCE) -> None:
         self.url = url
         self.place = redact_url(url)
         self.name = _name(url)
-        self._attempts, self._backoff = attempts, backoff
-        self._patience = Patience(timeout=timeout) if patience is None else patience
+        self._patience = patience
         self._probe: _Probe | None = None
 
     def identity(self) -> dict[str, Any]:
@@ -136,17 +126,10 @@ class RemoteFile:
             DataError: when it cannot be downloaded.
             UnwritableError: when it cannot be written.
         """
-        identity = self.identity()
-        mark = hashlib.sha256(repr((self.url, sorted(identity.items()))).encode()).hexdigest()[:16]
+        mark = hashlib.sha256(repr((self.url, sorted(self.identity().items()))).encode()).hexdigest()[:16]
+        target = folder / f"{mark}-{self.name}"
         known = self._ask()
-        return download(
-            self.url,
-            folder / f"{mark}-{self.name}",
-            attempts=self._attempts,
-            backoff=self._backoff,
-            patience=self._patience,
-            expected=_Mark(known.same, known.size),
-        )
+        return download(self.url, target, patience=self._patience, expected=_Mark(known.same, known.size))
 
     def _ask(self) -> "_Probe":
         if self._probe is None:
@@ -171,19 +154,19 @@ class RemoteFile:
         return replace(patience, seconds=min(patience.seconds, seconds))
 
     def _retry(self, action: Callable[[], _T]) -> _T:
-        for attempt in range(1, self._attempts + 1):
+        for attempt in itertools.count(1):
             try:
                 return action()
             except _NETWORK_ERRORS as error:
                 status = error.code if isinstance(error, urllib.error.HTTPError) else None
-                if attempt == self._attempts or (status is not None and status not in TRANSIENT):
+                if attempt >= self._patience.attempts or (status is not None and status not in TRANSIENT):
                     raise RemoteError(
                         f"{self.place}: {printable(str(error))} (after {attempt} attempts); check the address and "
                         "the network.",
                         status,
                     ) from error
-                time.sleep(self._backoff * 2 ** (attempt - 1))
-        raise AssertionError("attempts is at least 1")
+                time.sleep(self._patience.backoff * 2 ** (attempt - 1))
+        raise AssertionError
 
 
 @dataclass(frozen=True)
@@ -215,10 +198,7 @@ def download(
     md5: str | None = None,
     sha256: str | None = None,
     max_bytes: int = MAX_DOWNLOAD,
-    attempts: int = 5,
-    backoff: float = 1.0,
-    timeout: float = 30.0,
-    patience: Patience | None = None,
+    patience: Patience = PATIENCE,
     progress: Report | None = None,
     expected: _Mark | None = None,
 ) -> Path:
@@ -235,10 +215,8 @@ def download(
         md5: Hex digest the file must have; None = not looked at.
         sha256: Likewise.
         max_bytes: More is refused, before anything is written where the server says how much it is.
-        attempts: Failures in a row without progress before giving up; at most 2 where the server never answered.
-        backoff: Seconds waited after the first of them, doubled after each.
-        timeout: Seconds without an answer that count as a failure.
-        patience: Instead of ``timeout``: how slow the server may be, and how long all of it may take.
+        patience: How slow the server may be, how long all of it may take, and how often it may fail without progress
+            (at most twice where the server never answered).
         progress: Called with (bytes there, bytes in all or None).
         expected: What identifies the file, where it is known.
 
@@ -252,12 +230,11 @@ def download(
     with only_one(target):
         if not target.is_file():
             logger.info("downloading {} to {}", redact_url(url), target)
-            limits = Patience(timeout=timeout) if patience is None else patience
             part = target.with_name(f"{target.name}.part")
             checked = md5 is not None or sha256 is not None
-            job = _Download(url, part, limits, max_bytes, progress, expected, checked)
+            job = _Download(url, part, patience, max_bytes, progress, expected, checked)
             try:
-                job.run(attempts, backoff)
+                job.run()
             except DownloadError:
                 raise
             except RemoteError as error:
@@ -265,7 +242,7 @@ def download(
             try:
                 with part.open("rb") as file:
                     os.fsync(file.fileno())
-                _check(part, redact_url(url), {"md5": md5, "sha256": sha256})
+                _check_digests(part, redact_url(url), {"md5": md5, "sha256": sha256})
                 part.replace(target)
                 _mark(part).unlink(missing_ok=True)
             except OSError as error:
@@ -284,8 +261,9 @@ class _Download:
     checked: bool  # a checksum will show whether it is whole
     begun: bool = False  # the bytes on disk came from this server in this run
 
-    def run(self, attempts: int, backoff: float) -> None:
+    def run(self) -> None:
         """Requests until everything is there."""
+        attempts, backoff = self.patience.attempts, self.patience.backoff
         end = time.monotonic() + self.patience.seconds
         failures, answered = 0, False
         shown, by_hand = redact_url(self.url), self.part.with_suffix("")
@@ -357,7 +335,8 @@ class _Download:
                     at = answer.begin
                     limit = min(self.max_bytes, MAX_UNANNOUNCED) if answer.length is None else answer.length
                     for chunk in answer.chunks(limit):
-                        _write(file, chunk, self.part)
+                        with self._disk_errors():
+                            file.write(chunk)
                         at += len(chunk)
                         if self.progress is not None:
                             self.progress(at, answer.size)
@@ -386,7 +365,7 @@ class _Download:
 
     @contextlib.contextmanager
     def _writing(self, begin: int) -> Iterator[BinaryIO]:
-        try:
+        with self._disk_errors():
             if begin == 0:
                 self.part.unlink(missing_ok=True)
                 file = open_new(self.part)
@@ -395,25 +374,27 @@ class _Download:
                 file = os.fdopen(handle, "wb")
                 file.seek(begin)
                 file.truncate()
-        except OSError as error:
-            raise _unwritable(self.part, error) from error
         try:
             yield file
         finally:
-            try:
+            with self._disk_errors():
                 file.close()
-            except OSError as error:
-                raise _unwritable(self.part, error) from error
 
     def _keep_mark(self, same: str | None, size: int | None) -> None:
         place = _mark(self.part)
-        try:
+        with self._disk_errors():
             place.unlink(missing_ok=True)
             if same is not None:  # otherwise there is nothing to recognise the file by, and no continuing
                 with open_new(place) as file:
                     file.write(json.dumps({"url": _digest(self.url), "same": same, "size": size}).encode())
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        """Tells errors of the disk from those of the network, which are an OSError, too."""
+        try:
+            yield
         except OSError as error:
-            raise _unwritable(self.part, error) from error
+            raise UnwritableError(self.part, error.strerror) from error
 
 
 @contextlib.contextmanager
@@ -431,17 +412,6 @@ def only_one(target: Path) -> Iterator[None]:
             reason = getattr(error, "strerror", None) or error
             raise UnwritableError(target, str(reason)) from error
         yield
-
-
-def _write(file: BinaryIO, chunk: bytes, part: Path) -> None:
-    try:
-        file.write(chunk)
-    except OSError as error:
-        raise _unwritable(part, error) from error
-
-
-def _unwritable(part: Path, error: OSError) -> UnwritableError:
-    return UnwritableError(part, error.strerror)
 
 
 def _own_size(part: Path) -> int:
@@ -475,7 +445,7 @@ def _digest(url: str) -> str:
     return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()  # may hold a password
 
 
-def _check(part: Path, shown: str, expected: dict[str, str | None]) -> None:
+def _check_digests(part: Path, shown: str, expected: dict[str, str | None]) -> None:
     for kind, value in expected.items():
         if value is None:
             continue

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
+from hypvl.checks import natural_number
 from hypvl.errors import DataError
 
 BLOCK = 512
@@ -101,7 +102,8 @@ def walk_tar(read: Read, name: str) -> Iterator[TarMember]:
                 fields = _pax_fields(extra)
                 long_name = fields.get("GNU.sparse.name", fields.get("path", long_name))
                 if "size" in fields:
-                    long_size = _whole(fields["size"])
+                    size = natural_number(fields["size"])
+                    long_size = -1 if size is None else size
                 sparse = sparse or any(key.startswith("GNU.sparse.") for key in fields)
         elif header.type not in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
             if content - begin > LONGEST_HEADERS:
@@ -198,8 +200,3 @@ def _pax_fields(data: bytes) -> dict[str, str]:
         fields[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
         at += length
     return fields
-
-
-def _whole(text: str) -> int:
-    """A number in decimal digits (those of ASCII, and no more of them than a size has), else -1."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else -1

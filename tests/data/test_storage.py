@@ -8,6 +8,7 @@ from loguru import logger
 
 from hypvl.data.storage import FileHandles, LocalFile, open_source, user_cache
 from hypvl.errors import DataError
+from hypvl.io.http import Patience
 from hypvl.io.remote import RemoteFile
 
 CONTENT = bytes(range(256)) * 40
@@ -98,7 +99,7 @@ def test_ranges_are_read_without_the_rest(server):
 
 
 def test_transient_faults_are_tried_again(server):
-    source = RemoteFile(server.url, backoff=0.0)
+    source = RemoteFile(server.url, patience=Patience(backoff=0.0))
     server.faults = [503, 429]
     assert source.size() == len(CONTENT)
     server.faults = ["drop", 500]
@@ -108,12 +109,12 @@ def test_transient_faults_are_tried_again(server):
 def test_lasting_faults_are_named(server):
     server.faults = [404]
     with pytest.raises(DataError, match=r"s\.tar\?key=1: HTTP Error 404.*after 1 attempts"):
-        RemoteFile(server.url, backoff=0.0).size()
+        RemoteFile(server.url, patience=Patience(backoff=0.0)).size()
     server.faults = [503] * 3
     with pytest.raises(DataError, match=r"503.*after 3 attempts.*check the address"):
-        RemoteFile(server.url, backoff=0.0, attempts=3).size()
+        RemoteFile(server.url, patience=Patience(backoff=0.0, attempts=3)).size()
     with pytest.raises(DataError, match="after 2 attempts"):
-        RemoteFile("http://127.0.0.1:9/x.tar", backoff=0.0, attempts=2).size()
+        RemoteFile("http://127.0.0.1:9/x.tar", patience=Patience(backoff=0.0, attempts=2)).size()
 
 
 def test_download_into_a_cache_folder_happens_once(server, tmp_path):
@@ -129,7 +130,7 @@ def test_download_into_a_cache_folder_happens_once(server, tmp_path):
 
 
 def test_a_download_continues_where_it_stopped(server, tmp_path):
-    source = RemoteFile(server.url, backoff=0.0)
+    source = RemoteFile(server.url, patience=Patience(backoff=0.0))
     target = source.download(tmp_path)
     target.rename(target.with_name(target.name + ".part"))
     part = target.with_name(target.name + ".part")

@@ -5,11 +5,13 @@ import hashlib
 import http.server
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hypvl.errors import DataError
+from hypvl.io.http import Patience
 from hypvl.io.remote import DownloadError, download
 
 CONTENT = bytes(range(256)) * 40  # 10,240 bytes
@@ -70,7 +72,8 @@ def url(server: http.server.ThreadingHTTPServer, path: str = "/file.bin") -> str
     return f"http://127.0.0.1:{server.server_address[1]}{path}"
 
 
-fetch = functools.partial(download, backoff=0.001, timeout=5)
+QUICK = Patience(timeout=5, backoff=0.001)
+fetch = functools.partial(download, patience=QUICK)
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
@@ -90,7 +93,10 @@ def test_a_file_comes_once_with_its_checksum(server, tmp_path: Path) -> None:
 
 def test_a_broken_connection_is_continued(server, tmp_path: Path) -> None:
     server.state["cuts"] = 2
-    fetch(url(server), tmp_path / "a", md5=MD5, attempts=1)  # each brings something: no attempt is used up
+    # each answer brings something: no attempt is used up
+    fetch(
+        url(server), tmp_path / "a", md5=MD5, patience=replace(QUICK, attempts=1)
+    )  # each brings something: no attempt is used up
     asked = [span for _, span, _ in server.state["requests"]]
     assert asked == [None, "bytes=3000-10239", "bytes=6000-10239"]
     assert (tmp_path / "a").read_bytes() == CONTENT
@@ -129,12 +135,12 @@ def test_servers_that_cannot_continue_start_again(server, tmp_path: Path, state:
 
 def test_a_server_that_is_busy_is_asked_again(server, tmp_path: Path) -> None:
     server.state["busy"] = 3
-    fetch(url(server), tmp_path / "a", attempts=4)
+    fetch(url(server), tmp_path / "a", patience=replace(QUICK, attempts=4))
     server.state["busy"] = 4
     with pytest.raises(
         DownloadError, match=r"cannot be reached \(Service Unavailable; 4 attempts without progress"
     ):
-        fetch(url(server), tmp_path / "b", attempts=4)
+        fetch(url(server), tmp_path / "b", patience=replace(QUICK, attempts=4))
 
 
 def test_a_wrong_checksum_is_refused_and_nothing_stays(server, tmp_path: Path) -> None:
@@ -159,7 +165,7 @@ def test_a_missing_file_is_an_error_with_advice(server, tmp_path: Path) -> None:
 
 def test_no_network(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=r"cannot be reached .*2 attempts.*check the network"):
-        fetch("http://127.0.0.1:9/x", tmp_path / "x", attempts=2)
+        fetch("http://127.0.0.1:9/x", tmp_path / "x", patience=replace(QUICK, attempts=2))
     with pytest.raises(DownloadError, match="begins with http"):
         fetch("file:///etc/passwd", tmp_path / "x")
     (tmp_path / "file").write_text("")

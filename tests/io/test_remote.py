@@ -23,7 +23,8 @@ from hypvl.io.http import Patience, RemoteError
 from hypvl.io.remote import DownloadError, RemoteFile, UnwritableError, download, only_one
 
 CONTENT = bytes(range(256)) * 40  # 10,240 bytes
-QUICK = Patience(timeout=5.0, least_rate=1000.0, grace=0.3, seconds=10.0)
+QUICK = Patience(timeout=5.0, least_rate=1000.0, grace=0.3, seconds=10.0, attempts=2, backoff=0.0)
+ONCE = Patience(attempts=1)
 Send = Callable[[socket.socket, str], None]
 
 
@@ -90,7 +91,7 @@ def honest(connection: socket.socket, head: str) -> None:
 def probed(server: Server, send: Send) -> RemoteFile:
     """A file whose first byte came as it should; what follows is sent by ``send``."""
     server.send = honest
-    file = RemoteFile(server.url, attempts=2, backoff=0.0, patience=QUICK)
+    file = RemoteFile(server.url, patience=QUICK)
     assert file.size() == len(CONTENT) and file.accepts_ranges()
     server.send = send
     return file
@@ -161,12 +162,12 @@ def test_a_part_that_is_cut_is_asked_for_again(server: Server) -> None:
 def test_a_missing_size_is_an_error(server: Server, status: str, headers: list[str], words: str) -> None:
     server.send = answer(status, *headers)
     with pytest.raises(RemoteError, match=words):
-        RemoteFile(server.url, attempts=1).size()
+        RemoteFile(server.url, patience=ONCE).size()
 
 
 def test_an_empty_file_is_one(server: Server) -> None:
     server.send = answer("416 No", "Content-Range: bytes */0", "Content-Length: 0")
-    file = RemoteFile(server.url, attempts=1)
+    file = RemoteFile(server.url, patience=ONCE)
     assert file.size() == 0 and file.read(0, 10) == b""
 
 
@@ -187,7 +188,7 @@ def test_a_byte_at_a_time_is_too_slow(server: Server, send: Send, tmp_path: Path
         probed(server, send).read(0, 10_000)
     with pytest.raises(DownloadError, match=r"slower than 1000 bytes a second; 2 attempts without progress"):
         server.send = send if send is trickle_head else trickle_whole
-        download(server.url, tmp_path / "a", patience=QUICK, attempts=2, backoff=0.0)
+        download(server.url, tmp_path / "a", patience=QUICK)
     assert time.monotonic() - begin < 20  # four times 0.3 seconds, on a busy machine
     assert not (tmp_path / "a").exists()
 
@@ -220,7 +221,7 @@ def test_a_stream_of_chunks_is_whole_when_it_ends_as_it_should(server: Server, t
     for cut in (chunked(CONTENT[:5], end=b""), chunked(CONTENT[:5], end=b"8\r\nxy"), chunked(end=b"")):
         server.send = cut
         with pytest.raises(DownloadError, match="attempts without progress"):
-            download(server.url, tmp_path / "b", attempts=2, backoff=0.0)
+            download(server.url, tmp_path / "b", patience=Patience(attempts=2, backoff=0.0))
         assert not (tmp_path / "b").exists()
 
 
@@ -268,7 +269,7 @@ def test_an_empty_part_is_no_file(server: Server, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="answers 206, which is not a file"):
         download(server.url, tmp_path / "a")
     with pytest.raises(DataError, match="sends 0 bytes and calls them 0 to 0"):
-        RemoteFile(server.url, attempts=1).download(tmp_path)
+        RemoteFile(server.url, patience=ONCE).download(tmp_path)
     assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]
 
 
@@ -322,7 +323,7 @@ def test_redirections_lead_to_the_web_only_and_carry_no_secrets(server: Server, 
             download(server.url, tmp_path / "a")
     server.send = answer("302 Found", f"Location: {server.url}", "Content-Length: 0")
     with pytest.raises(DownloadError, match="302"):
-        download(server.url, tmp_path / "a", attempts=1)
+        download(server.url, tmp_path / "a", patience=ONCE)
 
     def elsewhere(connection: socket.socket, head: str) -> None:
         if head.startswith("GET /from"):
@@ -358,9 +359,9 @@ def test_secrets_of_addresses_are_neither_shown_nor_kept(server: Server, tmp_pat
     server.send = answer("200 OK", f"Content-Length: {len(CONTENT)}", 'ETag: "1"', body=CONTENT[:100])
     messages = []
     for action in (
-        lambda: download(url, tmp_path / "a", attempts=1, backoff=0.0),
+        lambda: download(url, tmp_path / "a", patience=ONCE),
         lambda: RemoteFile(url).read(0, 5),
-        lambda: RemoteFile(url.replace(server.address, "127.0.0.1:9"), attempts=1).size(),
+        lambda: RemoteFile(url.replace(server.address, "127.0.0.1:9"), patience=ONCE).size(),
     ):
         with pytest.raises(DataError) as caught:
             action()
@@ -384,7 +385,7 @@ def test_what_a_server_says_reaches_no_screen_raw(server: Server, tmp_path: Path
 def test_a_server_without_a_certificate_is_no_https_server(server: Server, tmp_path: Path) -> None:
     server.send = answer("200 OK", f"Content-Length: {len(CONTENT)}", body=CONTENT)
     with pytest.raises(DownloadError, match=r"cannot be reached \(.*SSL"):
-        download(server.url.replace("http:", "https:"), tmp_path / "a", attempts=1)
+        download(server.url.replace("http:", "https:"), tmp_path / "a", patience=ONCE)
 
 
 def test_names_of_files_are_names(server: Server) -> None:
