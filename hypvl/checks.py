@@ -130,15 +130,21 @@ def missing_members(value: object, protocol: type) -> list[str]:
     return [name for name in wanted if not hasattr(type(value) if name in _SPECIAL else value, name)]
 
 
+def short(value: Any) -> str:
+    """``repr``, cut to 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _in_range(name: str, value: Any, kind: str, limits: Mapping[str, float | None]) -> Any:
     given = {word: limit for word, limit in limits.items() if limit is not None}
     fits = _is_finite(value) and (kind == "a number" or float(value).is_integer())
     if fits and all(_HOLDS[word](value, limit) for word, limit in given.items()):
         return value
-    text = repr(value)
-    text = text if len(text) <= 60 else f"{text[:57]}..."
     words = [f"{word} {limit if isinstance(limit, int) else f'{limit:g}'}" for word, limit in given.items()]
-    raise ValueError(f"{name}: got {text}; expected {' '.join(filter(None, (kind, ' and '.join(words))))}.")
+    raise ValueError(
+        f"{name}: got {short(value)}; expected {' '.join(filter(None, (kind, ' and '.join(words))))}."
+    )
 
 
 def _is_finite(value: Any) -> bool:

@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,9 @@ class LazyConfig:
             text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{file}: cannot be read as text: {error}.") from error
-        if file.suffix == ".json":
-            return LazyConfig.from_dict(
-                parse_json(text, source=str(file)), source=str(file), extra_targets=extra_targets
-            )
-        return LazyConfig.from_yaml(text, source=str(file), extra_targets=extra_targets)
+        read = parse_json if file.suffix == ".json" else parse_yaml
+        data = read(text, source=str(file))
+        return LazyConfig.from_dict(data, source=str(file), extra_targets=extra_targets)
 
     @staticmethod
     def from_yaml(text: str, *, source: str = "YAML text", extra_targets: Iterable[str] = ()) -> DictConfig:
@@ -100,9 +98,8 @@ class LazyConfig:
         Raises:
             ConfigError: when the text is not a YAML mapping or names a target that is not allowed.
         """
-        return LazyConfig.from_dict(
-            parse_yaml(text, source=source), source=source, extra_targets=extra_targets
-        )
+        data = parse_yaml(text, source=source)
+        return LazyConfig.from_dict(data, source=source, extra_targets=extra_targets)
 
     @staticmethod
     def from_dict(data: Any, *, source: str = "config", extra_targets: Iterable[str] = ()) -> DictConfig:
@@ -125,14 +122,12 @@ class LazyConfig:
         Raises:
             ConfigError: for a value that a config cannot hold, or a reference that leads nowhere.
         """
-        plain = to_plain(cfg, source="config")
-        return dump_yaml(_without_resolvers(plain, cfg, ()))
+        return dump_yaml(_without_resolvers(to_plain(cfg, source="config"), cfg, ()))
 
     @staticmethod
     def to_shown_yaml(cfg: DictConfig | ListConfig) -> str:
         """:meth:`to_yaml` for what is passed on, see :func:`hypvl.config.plain.without_secrets`."""
-        data = parse_yaml(LazyConfig.to_yaml(cfg), source="config")
-        return dump_yaml(without_secrets(data))
+        return dump_yaml(without_secrets(parse_yaml(LazyConfig.to_yaml(cfg), source="config")))
 
     @staticmethod
     def save(cfg: DictConfig | ListConfig, path: str | os.PathLike[str]) -> None:
@@ -150,14 +145,7 @@ class LazyConfig:
 
     @staticmethod
     def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-        """A copy of ``cfg`` with command-line overrides applied in order; ``cfg`` itself stays as it is.
-
-        ``a.b=1`` changes a key that exists, ``+a.b=1`` adds one, ``++a.b=1`` sets it either way without
-        looking at types, ``~a.b`` deletes, ``list.0.size=160`` indexes. Values follow Hydra's grammar.
-
-        Raises:
-            ConfigError: in one line, naming the key and the closest one, the wrong type, or the sweep.
-        """
+        """See :func:`hypvl.config.overrides.apply_overrides`."""
         return override_rules.apply_overrides(cfg, overrides)
 
 
@@ -184,7 +172,9 @@ def instantiate(cfg: Any, *args: Any, **kwargs: Any) -> Any:
     except OmegaConfBaseException as error:
         raise ConfigError(f"the config cannot be resolved: {one_line(error)}") from error
     except InstantiationException as error:
-        causes = list(_causes(error))
+        causes: list[BaseException] = [error]
+        while (cause := causes[-1].__cause__) is not None:
+            causes.append(cause)
         for cause in causes:
             if isinstance(cause, UserError):
                 raise cause from None
@@ -192,13 +182,6 @@ def instantiate(cfg: Any, *args: Any, **kwargs: Any) -> Any:
             origin = next((cause for cause in causes if not isinstance(cause, InstantiationException)), error)
             raise ConfigError(_refused(error, origin)) from error
         raise
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__
 
 
 _CALL = re.compile(r"Error in call to target '(?P<target>[^']+)'.*full_key: (?P<key>\S+)", re.DOTALL)
@@ -231,11 +214,8 @@ def _check_file(file: Path) -> None:
         names = sorted(p.name for p in file.parent.glob("*") if p.suffix in SUFFIXES)
         near = [str(file.parent / name) for name in difflib.get_close_matches(file.name, names, n=1)]
         if not near and file.parent == Path() and not file.suffix:  # the bare name of a recipe
-            near = [
-                str(path)
-                for path in (Path("configs") / f"{file.name}{suffix}" for suffix in SUFFIXES)
-                if path.is_file()
-            ]
+            recipes = [Path("configs") / f"{file.name}{suffix}" for suffix in SUFFIXES]
+            near = [str(path) for path in recipes if path.is_file()]
         hint = f"; the closest is {near[0]}" if near else ""
         raise ConfigError(f"config {file} does not exist{hint}.")
     if file.suffix not in SUFFIXES:

@@ -1,5 +1,6 @@
 """Command-line overrides in Hydra's grammar, strict about keys and types."""
 
+import contextlib
 import difflib
 import re
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hypvl.checks import natural_number
+from hypvl.checks import natural_number, short
 from hypvl.config.plain import TARGET, as_config, first_line, locate, to_plain, walk
 from hypvl.errors import ConfigError
 
@@ -31,7 +32,10 @@ _QUOTING = "(in a shell: \"key='a value'\")"
 
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """A copy of ``cfg`` with the overrides applied in order, see :class:`hypvl.config.LazyConfig`.
+    """A copy of ``cfg`` with the overrides applied in order; ``cfg`` itself stays as it is.
+
+    ``a.b=1`` changes a key that exists, ``+a.b=1`` adds one, ``++a.b=1`` sets it either way without looking at types,
+    ``~a.b`` deletes, ``list.0.size=160`` indexes. Values follow Hydra's grammar.
 
     Raises:
         ConfigError: in one line, for an unknown key (naming the closest), a wrong type, a sweep, a value
@@ -161,7 +165,7 @@ def _step(node: Any, part: str) -> Any:
 
 
 def _through(node: Any, parts: list[str], i: int) -> Any:
-    if isinstance(node, str) and "${" in node:
+    if _is_reference(node):
         here = ".".join(parts[: i + 1])
         raise ConfigError(
             f"key '{'.'.join(parts)}' leads through '{here}', which refers to {node}; change the key it refers to."
@@ -261,10 +265,9 @@ def _changed(data: dict[Any, Any], key: str, old: Any, new: Any, raw: str | None
         return int(new)
     if (expected, came) in (("str", "int"), ("str", "float")):
         return str(new) if raw is None else raw
-    if came == "str" and expected in ("int", "float"):
-        number = _number(new, integral=expected == "int")
-        if number is not None:
-            return number
+    if came == "str" and expected in ("int", "float"):  # a quoted number, such as '4096'
+        with contextlib.suppress(ValueError):
+            return int(new) if expected == "int" else float(new)
     raise ConfigError(
         f"key '{key}' got {_shown(new)}; expected {_WORDS[expected]}, as its present value {_shown(old, False)}"
         f" (++{key}=... sets it whatever its type)."
@@ -292,7 +295,7 @@ def _check_references(data: dict[Any, Any], key: str, old: Any, new: Any) -> Non
     if not _is_reference(new):
         return
     value = _resolved(data, key, new)
-    if value is not None and old is not None and not _is_reference(old):
+    if value is not None and not _is_reference(old):
         _changed(data, key, old, value)
 
 
@@ -304,19 +307,16 @@ def _resolved(data: dict[Any, Any], key: str, reference: str) -> Any:
         value = OmegaConf.select(root, key)
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     except OmegaConfBaseException as error:
-        reason = first_line(error)
         raise ConfigError(
-            f"key '{key}' refers to {reference}, which cannot be resolved: {reason}."
+            f"key '{key}' refers to {reference}, which cannot be resolved: {first_line(error)}."
         ) from error
 
 
 def _check_new_targets(key: str, value: Any) -> None:
     """Every ``_target_`` that an override sets must be importable."""
-    if key.rpartition(".")[2] == TARGET:
-        _check_importable(key, value)
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, item in items:
-        _check_new_targets(f"{key}.{name}", item)
+    for path, item in walk(value, tuple(key.split("."))):
+        if path[-1] == TARGET:
+            _check_importable(".".join(path), item)
 
 
 def _check_importable(key: str, value: Any) -> None:
@@ -339,16 +339,6 @@ def _kind(value: Any) -> str:
     return "none" if value is None else type(value).__name__
 
 
-def _number(text: str, *, integral: bool) -> int | float | None:
-    """A quoted number, such as ``'4096'``; None when the text is none."""
-    try:
-        number = float(text)
-        return int(text) if integral else number
-    except ValueError:
-        return None
-
-
 def _shown(value: Any, with_kind: bool = True) -> str:
-    text = repr(value)
-    text = text if len(text) <= 60 else f"{text[:57]}..."
+    text = short(value)
     return f"{_WORDS[_kind(value)]} {text}" if with_kind and value is not None else text

@@ -23,15 +23,12 @@ Path: TypeAlias = tuple[str, ...]  # keys and indices that lead to a value
 def to_plain(value: Any, *, source: str) -> Plain:
     """Copy a config value into dicts, lists, strings, numbers, booleans and None.
 
-    Tuples become lists, paths strings, and a class or function under ``_target_`` its dotted name;
-    references such as ``${train.seed}`` stay as they are.
+    Tuples become lists, paths strings, and a class or function under ``_target_`` its dotted name; references such as
+    ``${train.seed}`` stay as they are. Nothing in the copy is shared with ``value``.
 
     Args:
         value: Any nesting of Python or OmegaConf containers.
         source: What the value was read from, for messages.
-
-    Returns:
-        The copy; nothing in it is shared with ``value``.
 
     Raises:
         ConfigError: for a value YAML cannot hold (a class, a tensor, a set, ...), or for a config nested
@@ -143,12 +140,7 @@ def locate(dotted: str) -> Any:
 
 
 def walk(value: Plain, path: Path = ()) -> Iterator[tuple[Path, Plain]]:
-    """A plain config and every value inside it, each with its path, parents before children.
-
-    Args:
-        value: The config, or a part of it.
-        path: Where it stands.
-    """
+    """A plain config, or the part of one at ``path``, and every value inside it with its path, parents first."""
     yield path, value
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:

@@ -91,14 +91,10 @@ def parse_yaml(text: str, *, source: str) -> Any:
 
 
 def stored_data(config: Any, *, source: str) -> Plain:
-    """A stored config as plain data in which every renamed target and argument has its name of today.
+    """A stored config, YAML text or data, as plain data with every renamed target and argument by its name of today.
 
     References to a renamed argument by its full path, ``${model.old.size}``, follow it. One warning per source
     names an old name.
-
-    Args:
-        config: YAML text, or the data itself.
-        source: What it was read from, for messages.
 
     Raises:
         ConfigError: when it is no YAML, or holds what a config cannot.

@@ -110,12 +110,9 @@ def _check_parts(data: dict[Any, Any], added: frozenset[str], source: str) -> No
 
 
 def unlisted_targets(data: Plain) -> list[tuple[str, str]]:
-    """Targets of a Python config that are not on the allow-list: (key, target), each target once.
+    """Targets in the parts of a Python config that are not on the allow-list: (key, target), each target once.
 
     A checkpoint or a saved config that names them cannot be loaded.
-
-    Args:
-        data: The config as plain data; only its parts are looked at.
     """
     found: dict[str, str] = {}
     for part in _own_list():
@@ -177,15 +174,7 @@ def _check_reserved(node: dict[Any, Any], prefix: str, source: str) -> None:
 
 
 def check_resolved_size(data: Plain, *, source: str) -> None:
-    """Refuse references that lead in a circle or stand for more than a config of ordinary size; nothing is resolved.
-
-    Args:
-        data: The config as plain data.
-        source: What it was read from, for messages.
-
-    Raises:
-        ConfigError: naming the key.
-    """
+    """Refuse references that lead in a circle or stand for more than a config of ordinary size; nothing is resolved."""
     sizes = _Sizes(data)
     total = _Size()
     for path, text in walk(data):
@@ -254,23 +243,13 @@ class _Sizes:
         self.open: set[Path] = set()
 
     def of(self, value: Any, path: Path) -> _Size:
-        """Size of a value once resolved.
-
-        Raises:
-            RecursionError: for references in a circle, or through more than ``MAX_DEPTH`` others.
-        """
-        if isinstance(value, dict):
-            items = [((*path, str(key)), item) for key, item in value.items()]
-        elif isinstance(value, list):
-            items = [((*path, str(i)), item) for i, item in enumerate(value)]
-        else:
-            items = []
-        size = _Size(1, len(value) if isinstance(value, str) else 0)
-        for place, item in items:
-            size += self.of(item, place)
-        for reference in REFERENCE.findall(value) if isinstance(value, str) else ():
-            for place in self._places(reference, path[:-1], 0):
-                size += self._at(place)
+        """Size of a value once resolved; RecursionError for a circle, or over ``MAX_DEPTH`` references in a row."""
+        size = _Size()
+        for place, item in walk(value, path):
+            size += _Size(1, len(item) if isinstance(item, str) else 0)
+            for reference in REFERENCE.findall(item) if isinstance(item, str) else ():
+                for referred in self._places(reference, place[:-1], 0):
+                    size += self._at(referred)
         return size
 
     def _at(self, place: Path) -> _Size:
