@@ -153,7 +153,7 @@ def test_kept_embeddings_are_used(tmp_path: Path, photos: Path) -> None:
         (
             image_interpolations.main,
             ["--image-path", "a", "--target-image-path", "b", "--pool", "c", "--steps", "1"],
-            "--steps, --nearest: got 1 and 3",
+            "--steps: got 1; expected at least 2",
         ),
         (
             image_interpolations.main,
