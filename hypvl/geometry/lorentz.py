@@ -270,6 +270,8 @@ def pairwise_oxy_angle(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
 class Hyperbolic(Geometry):
     """Base of the geometries with learned curvatures -c and a root at the origin.
 
+    Cones and geodesics are those of the Lorentz model at the same points (:meth:`space_components`).
+
     Args:
         shape: Of ``log_curv``: ``()``, or ``(F,)`` for F factors.
         curv_init: Starting value of every c > 0.
@@ -283,12 +285,12 @@ class Hyperbolic(Geometry):
 
     def __init__(
         self,
-        shape: tuple[int, ...],
+        shape: tuple[int, ...] = (),
         *,
-        curv_init: float,
-        learn_curv: bool,
-        curv_range: float,
-        min_radius: float,
+        curv_init: float = 1.0,
+        learn_curv: bool = True,
+        curv_range: float = 10.0,
+        min_radius: float = MIN_RADIUS,
     ) -> None:
         super().__init__()
         number("curv_init", curv_init, above=0)
@@ -313,12 +315,28 @@ class Hyperbolic(Geometry):
         return self.curv_init / self.curv_range, self.curv_init * self.curv_range
 
     @full_precision
+    def pool(self, features: Tensor) -> Tensor:
+        return self.lift(mean(features))
+
+    @full_precision
     def interpolate(self, x: Tensor, root: Tensor, weights: Tensor) -> Tensor:
         """Linear in the tangent space at the root of the space (of every factor)."""
         return self.lift(line(self.flatten(root), self.flatten(x), weights))  # (T, D)
 
+    def geodesic(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        """Even weights give even distances; the curve of :meth:`interpolate` between the same points is longer."""
+        x, y = self.space_components(x), self.space_components(y)
+        return self.lift(log_map0(geodesic(x, y, weights, curv=self.curv), curv=self.curv))
+
     def root(self, dim: int) -> Tensor:
         return torch.zeros(dim, device=self.log_curv.device)
+
+    @property
+    def cones(self) -> Cones:
+        return LorentzCones(self)
+
+    def stats(self) -> dict[str, float]:
+        return {"curv": self.curv.item()}
 
     @torch.no_grad()
     def constrain_(self) -> None:
@@ -357,7 +375,7 @@ class Lorentz(Hyperbolic):
         pooling: Pooling = "mean",
     ) -> None:
         super().__init__(
-            (), curv_init=curv_init, learn_curv=learn_curv, curv_range=curv_range, min_radius=min_radius
+            curv_init=curv_init, learn_curv=learn_curv, curv_range=curv_range, min_radius=min_radius
         )
         self.pooling = one_of("pooling", pooling, Pooling)
 
@@ -370,7 +388,7 @@ class Lorentz(Hyperbolic):
     @full_precision
     def pool(self, features: Tensor) -> Tensor:
         if self.pooling == "mean":
-            return self.lift(mean(features))
+            return super().pool(features)
         work = working_dtype(features.device)
         length = torch.linalg.vector_norm(features, dim=-1, dtype=work).mean(-1, keepdim=True)
         # A length beyond the dtype gives the same point: lifting saturates long before.
@@ -397,36 +415,31 @@ class Lorentz(Hyperbolic):
         return tiles.negative_lorentz_distance(x, y, curv=self.curv)
 
     def geodesic(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-        """Even weights give even distances; the curve of :meth:`interpolate` between the same points is longer."""
         return geodesic(x, y, weights, curv=self.curv)
-
-    @property
-    def cones(self) -> "LorentzCones":
-        return LorentzCones(self)
 
     @full_precision
     def tiled_exterior_angle(self, apex: Tensor, point: Tensor) -> TiledScores:
         return tiles.exterior_angle(apex, point, curv=self.curv)
 
-    def stats(self) -> dict[str, float]:
-        return {"curv": self.curv.item()}
-
 
 @dataclass(frozen=True)
 class LorentzCones(Cones):
-    """Cones with half aperture asin(2 r_min / (sqrt(c) |x|)), r_min = ``min_radius`` of the geometry."""
+    """Cones with half aperture asin(2 r_min / (sqrt(c) |x|)) of space components x, r_min = ``min_radius``."""
 
-    geometry: Lorentz
+    geometry: Hyperbolic
 
     def exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
-        return oxy_angle(apex, point, curv=self.geometry.curv)[..., None]
+        space = self.geometry.space_components
+        return oxy_angle(space(apex), space(point), curv=self.geometry.curv)[..., None]
 
     def pairwise_exterior_angle(self, apex: Tensor, point: Tensor) -> Tensor:
-        return pairwise_oxy_angle(apex, point, curv=self.geometry.curv)
+        space = self.geometry.space_components
+        return pairwise_oxy_angle(space(apex), space(point), curv=self.geometry.curv)
 
     def half_aperture(self, apex: Tensor) -> Tensor:
         geometry = self.geometry
-        return half_aperture(apex, curv=geometry.curv, min_radius=geometry.min_radius)[..., None]
+        x = geometry.space_components(apex)
+        return half_aperture(x, curv=geometry.curv, min_radius=geometry.min_radius)[..., None]
 
 
 def _working(*points: Tensor, curv: float | Tensor, pairwise: bool = False) -> tuple[Tensor, ...]:

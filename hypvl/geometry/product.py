@@ -16,7 +16,7 @@ from hypvl.checks import MOST_FEATURES, whole_number
 from hypvl.geometry import lorentz
 from hypvl.geometry.base import Cones
 from hypvl.geometry.lorentz import Hyperbolic
-from hypvl.numerics import full_precision, mean
+from hypvl.numerics import full_precision
 
 # Entries (factors x rows x columns) that a pairwise function holds at once; about 40 bytes each in the backward pass.
 BLOCK_ENTRIES = 2**24
@@ -79,10 +79,6 @@ class Product(Hyperbolic):
 
     def flatten(self, embeddings: Tensor) -> Tensor:
         return lorentz.log_map0(self.split(embeddings), curv=self.curv_rows()).flatten(-2)
-
-    @full_precision
-    def pool(self, features: Tensor) -> Tensor:
-        return self.lift(mean(features))
 
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
         """-(1/F) sum_i d_i of all pairs, at most 0; the error in each d_i is that of ``lorentz.pairwise_dist``."""

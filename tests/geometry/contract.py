@@ -237,6 +237,18 @@ class GeometryContract:
         nearness = geometry.pairwise_similarity(path, x[None])[:, 0]
         assert (nearness.diff() > 0).all()
 
+    def test_distances_along_a_geodesic_add_up(self) -> None:
+        geometry = self.build().double()
+        if geometry.root(D) is None:  # chords of a sphere do not
+            return
+        x, y = self.embeddings(geometry, 2, seed=7)
+        weights = torch.linspace(0, 1, T, dtype=torch.float64)
+        path = geometry.geodesic(x, y, weights)
+        way = geometry.pairwise_distance(torch.stack((x, y)), path)  # (2, T)
+        whole = geometry.pairwise_distance(x[None], y[None])[0, 0]
+        torch.testing.assert_close(way[0], weights * whole, rtol=1e-7, atol=1e-6)
+        torch.testing.assert_close(way.sum(0), whole.expand(T), rtol=1e-7, atol=1e-6)
+
     def test_cones_or_none(self) -> None:
         geometry = self.build().double()
         cones = geometry.cones
