@@ -97,7 +97,7 @@ def positive_metrics(
     chances: dict[str, list[float]] = {}
     for k in ks:
         name = f"{direction}_positive_recall@{k}"
-        samples[name] = [100.0 * (rank is not None and rank <= k) for rank in ranks]
+        samples[name] = ranking.hits_at(ranks, k)
         chances[name] = [
             ranking.recall_chance([here], gallery, ks=[k])[k] if here else 0.0 for _, here in counts
         ]

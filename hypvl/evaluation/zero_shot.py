@@ -196,7 +196,7 @@ class ZeroShotClassification(Evaluator):
         for k in (1, 5) if count > 5 else (1,):
             found[f"top{k}_accuracy"] = ranking.recall_from_ranks(ranks, [k])[k]
             found[f"top{k}_accuracy_chance"] = ranking.accuracy_chance(count, k=k)
-            samples[f"top{k}_accuracy"] = [100.0 * (rank is not None and rank <= k) for rank in ranks]
+            samples[f"top{k}_accuracy"] = ranking.hits_at(ranks, k)
         if table is not None and count == 2 and 0 < sum(labels) < len(labels):
             margin = table[:, 1] - table[:, 0]
             both = measure(torch.stack([-margin, margin], 1), labels, missing=bad)

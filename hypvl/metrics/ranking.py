@@ -62,6 +62,16 @@ def first_hit_ranks(
     return ranks
 
 
+def hits_at(ranks: Sequence[int | None], k: int) -> list[float]:
+    """Hit of each query at K: 100 where its first right item is among the first K, else 0; None is a miss.
+
+    Args:
+        ranks: Of each query the rank of its first right item, see :func:`first_hit_ranks`.
+        k: Cut-off.
+    """
+    return [100.0 * (rank is not None and rank <= k) for rank in ranks]
+
+
 def recall_from_ranks(ranks: Sequence[int | None], ks: Sequence[int]) -> dict[int, float]:
     """Recall@K in percent: the share of queries whose first right item is among the first K; None is a miss.
 
@@ -76,7 +86,7 @@ def recall_from_ranks(ranks: Sequence[int | None], ks: Sequence[int]) -> dict[in
         raise ValueError("ranks: got no queries; expected at least one.")
     if any(k < 1 for k in ks):
         raise ValueError(f"ks: got {list(ks)}; expected cut-offs of at least 1.")
-    return {k: 100.0 * sum(r is not None and r <= k for r in ranks) / len(ranks) for k in ks}
+    return {k: sum(hits_at(ranks, k)) / len(ranks) for k in ks}
 
 
 def recall_chance(right_counts: Sequence[int], gallery_size: int, *, ks: Sequence[int]) -> dict[int, float]:

@@ -13,6 +13,7 @@ from hypvl.metrics.ranking import (
     average_precision_at_r_chance,
     first_hit_ranks,
     found_share,
+    hits_at,
     label_ranks,
     mean_per_class_accuracy,
     median_rank,
@@ -64,6 +65,7 @@ def test_recall_of_a_matrix_by_hand() -> None:
 def test_ranks_of_first_hits() -> None:
     assert first_hit_ranks([[3, 1, 2], [3, 1], []], [[2, 1], [0], [5]]) == [2, None, None]
     assert first_hit_ranks([[7, 8, 9], [9, 7, 8], []], [[8, 9], [8], [7]]) == [2, 3, None]
+    assert hits_at([2, None, 1, 11], 2) == [100.0, 0.0, 100.0, 0.0]
     assert recall_from_ranks([2, None, 1, 11], (1, 2, 10)) == {1: 25.0, 2: 50.0, 10: 50.0}
 
 
