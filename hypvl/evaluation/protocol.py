@@ -18,13 +18,17 @@ The pattern (see :mod:`hypvl.evaluation.retrieval` and :mod:`hypvl.evaluation.ze
         def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
             texts = encoder.encode_texts(self.dataset.captions, label="captions")
             images = encoder.encode_images(self.dataset.images, transform=Squeeze(model.image_size))
-            return EvaluationResult(metrics, items=items, meta={"images": len(self.dataset.images)})
+            result = EvaluationResult({}, items=items, meta={"images": len(self.dataset.images)})
+            result.add_mean("foo_recall@1", hits, chance=100.0 / len(self.dataset.images))
+            return result
 
 ``encoding`` and ``tokenizer`` are arguments of every evaluator and stand in this base class alone, as do the entries
 that every ``meta`` holds. An evaluator never sees the store of embeddings: the encoder has it.
 """
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +75,30 @@ class EvaluationResult:
     meta: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, list[float]] = field(default_factory=dict)
     strata: dict[str, list[Any]] = field(default_factory=dict)
+
+    def add_mean(self, name: str, *groups: Sequence[float], chance: float | None = None) -> None:
+        """Add a metric that is a mean over items, or the plain mean of the means of several groups.
+
+        Its samples, and of several groups the strata, come with it, so that it gets an interval.
+
+        Args:
+            name: Of the metric.
+            groups: The value of each item, on the metric's own scale; one sequence per group (a fold, a kind).
+            chance: Its chance level, on the same scale; None = it has none.
+
+        Raises:
+            ValueError: without groups, or for one without items.
+        """
+        if not groups or not all(map(len, groups)):
+            raise ValueError(
+                f"{name}: got {[len(group) for group in groups]} items; expected at least one per group."
+            )
+        self.metrics[name] = math.fsum(math.fsum(group) / len(group) for group in groups) / len(groups)
+        if chance is not None:
+            self.metrics[f"{name}_chance"] = chance
+        self.samples[name] = [value for group in groups for value in group]
+        if len(groups) > 1:
+            self.strata[name] = [number for number, group in enumerate(groups) for _ in group]
 
 
 @dataclass(kw_only=True)

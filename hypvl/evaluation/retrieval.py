@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
+from statistics import fmean
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -26,8 +27,8 @@ _DIRECTIONS = ("text_to_image", "image_to_text")
 
 
 @dataclass(frozen=True)
-class _Direction:
-    """Search results of one fold in one direction; queries and items are positions in the data set.
+class FoldRanks:
+    """Search results of one fold in one direction, for metrics; queries and items are positions in the data set.
 
     Attributes:
         queries: The queries.
@@ -137,7 +138,7 @@ class ZeroShotRetrieval(Evaluator):
         result = EvaluationResult({}, self._items(parts), self._meta(cuts))
         result.meta |= encoder.truncation(data.captions)
         for name in _DIRECTIONS:
-            self._count_recalls(result, name, [part[name] for part in parts])
+            self.count(result, name, [part[name] for part in parts])
         recalls = [f"{name}_recall@{k}" for name in _DIRECTIONS for k in self.ks]
         for end in ("", "_chance"):
             values = [result.metrics[name + end] for name in recalls]
@@ -153,7 +154,7 @@ class ZeroShotRetrieval(Evaluator):
 
     def _both_ways(
         self, model: EvaluableModel, texts: Tensor, images: EncodedImages, fold: range
-    ) -> dict[str, _Direction]:
+    ) -> dict[str, FoldRanks]:
         """Search the images of a fold for their captions, and the captions for the images."""
         own_texts = [text for image in fold for text in self._texts_of[image]]
         queries = [image for image in fold if self._texts_of[image]]
@@ -198,7 +199,7 @@ class ZeroShotRetrieval(Evaluator):
             model, part_images[query_rows], part_texts, image_ranks, right_texts, len(own_texts), "image", "text"
         )  # fmt: skip
         return {
-            "text_to_image": _Direction(
+            "text_to_image": FoldRanks(
                 queries=own_texts,
                 right_counts=[1] * len(own_texts),
                 gallery=len(fold),
@@ -206,7 +207,7 @@ class ZeroShotRetrieval(Evaluator):
                 ranks=text_ranks,
                 median=median_texts,
             ),
-            "image_to_text": _Direction(
+            "image_to_text": FoldRanks(
                 queries=queries,
                 right_counts=[len(self._texts_of[image]) for image in queries],
                 gallery=len(own_texts),
@@ -261,22 +262,17 @@ class ZeroShotRetrieval(Evaluator):
             ranks = [exact.get(i, rank) for i, rank in enumerate(ranks)]
         return median_rank(ranks, gallery)
 
-    def _count_recalls(self, result: EvaluationResult, direction: str, parts: Sequence[_Direction]) -> None:
-        """Add recalls with chance and samples, and the median rank: means over the folds."""
+    def count(self, result: EvaluationResult, direction: str, folds: Sequence[FoldRanks]) -> None:
+        """Add the metrics of one direction, each a mean over the folds; a subclass adds its own after these."""
         for k in self.ks:
-            name = f"{direction}_recall@{k}"
-            chance = [ranking.recall_chance(p.right_counts, p.gallery, ks=[k])[k] for p in parts]
-            recalls = [ranking.recall_from_ranks(part.ranks, [k])[k] for part in parts]
-            result.metrics[name] = sum(recalls) / len(parts)
-            result.metrics[f"{name}_chance"] = sum(chance) / len(parts)
-            result.samples[name] = [
-                100.0 * (rank is not None and rank <= k) for part in parts for rank in part.ranks
-            ]
-            if len(parts) > 1:
-                result.strata[name] = [fold for fold, part in enumerate(parts) for _ in part.ranks]
-        result.metrics[f"{direction}_median_rank"] = sum(part.median for part in parts) / len(parts)
+            hits = [ranking.hits_at(fold.ranks, k) for fold in folds]
+            chance = fmean(
+                ranking.recall_chance(fold.right_counts, fold.gallery, ks=[k])[k] for fold in folds
+            )
+            result.add_mean(f"{direction}_recall@{k}", *hits, chance=chance)
+        result.metrics[f"{direction}_median_rank"] = fmean(fold.median for fold in folds)
 
-    def _items(self, parts: Sequence[dict[str, _Direction]]) -> dict[str, list[Any]]:
+    def _items(self, parts: Sequence[dict[str, FoldRanks]]) -> dict[str, list[Any]]:
         data = self.dataset
         rows: dict[str, list[Any]] = {}
         for direction, name in zip(_DIRECTIONS, ("text", "image"), strict=True):

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import fsum
 
 from hypvl.allowlist import configurable
 from hypvl.data.transforms import ResizeCenterCrop
@@ -112,6 +111,4 @@ class CaptionGroups(Evaluator):
         for suffix, mine in parts.items():
             for name, chance in GROUP_CHANCE.items():
                 values = [100.0 if hits[i][name] else 0.0 for i in mine]
-                result.metrics[f"{name}_score{suffix}"] = fsum(values) / len(values)
-                result.metrics[f"{name}_score{suffix}_chance"] = chance
-                result.samples[f"{name}_score{suffix}"] = values
+                result.add_mean(f"{name}_score{suffix}", values, chance=chance)

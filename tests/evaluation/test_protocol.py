@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -81,3 +82,15 @@ def test_the_store_of_the_context_is_read_and_written(tmp_path: Path) -> None:
     assert (store.reused, store.encoded) == (0, 2)  # an image and a text
     assert evaluator(model, EvaluationContext(store=store)) == plain
     assert (store.reused, store.encoded) == (2, 2)
+
+
+def test_a_mean_over_items_or_groups_comes_with_samples_and_strata() -> None:
+    result = EvaluationResult({})
+    result.add_mean("share", [100.0, 0.0, 0.0, 100.0], chance=25.0)
+    result.add_mean("rank", [1.0], [2.0, 4.0])
+    assert result.metrics == {"share": 50.0, "share_chance": 25.0, "rank": 2.0}
+    assert result.samples == {"share": [100.0, 0.0, 0.0, 100.0], "rank": [1.0, 2.0, 4.0]}
+    assert result.strata == {"rank": [0, 1, 1]}
+    for groups in ((), ([],), ([1.0], [])):
+        with pytest.raises(ValueError, match=r"share: got .* items; expected at least one per group"):
+            result.add_mean("share", *groups)
