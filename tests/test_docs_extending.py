@@ -1,4 +1,7 @@
-"""The examples of docs/extending work as they stand: their files are written, their tests and commands are run."""
+"""The examples of docs/extending work as they stand: their files are written, their tests and commands are run.
+
+The allow-list is written first, as the pages say; ruff and the suites that find new parts by themselves see them, too.
+"""
 
 import json
 import os
@@ -7,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,9 +23,18 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "extending"
 FILE = re.compile(r"^```python\n# (?P<path>[\w/]+\.py)\n(?P<content>.*?)^```", re.M | re.S)
 COMMANDS = re.compile(r"^```bash\n(.*?)^```", re.M | re.S)
-# A few steps of a small batch in place of a whole run.
-SHORT = ["train.num_iterations=2", "train.total_batch_size=8", "train.root_samples=8", "train.num_workers=0"]
-SHORT += ["optim.lr_scheduler.warmup_steps=1"]
+# Added to a command: a few steps of a small batch in place of a whole run, and the like.
+SHORT = {
+    "scripts/make_demo_data.py": ["--num-train", "24", "--num-test", "8", "--num-digits", "100"],
+    "scripts/train.py": [
+        "train.num_iterations=2",
+        "train.total_batch_size=8",
+        "train.root_samples=8",
+        "train.num_workers=0",
+        "optim.lr_scheduler.warmup_steps=1",
+    ],
+    "scripts/evaluate.py": ["--device", "cpu", "--num-workers", "0"],
+}
 
 
 @pytest.fixture
@@ -33,6 +46,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             tmp_path / name,
             ignore=shutil.ignore_patterns("__pycache__", "reference", "golden", "field_reports"),
         )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)  # what ruff is to check
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -47,27 +61,54 @@ def write_files(page: str, folder: Path) -> list[str]:
     return [block["path"] for block in blocks]
 
 
-def run(page: str, files: list[str], folder: Path) -> str:
-    """Run the tests and the commands of a page in one process; what it printed."""
-    calls = []
-    for line in "\n".join(COMMANDS.findall((PAGES / page).read_text(encoding="utf-8"))).splitlines():
-        python, script, *words = shlex.split(line)
-        assert python == "python"
-        words += SHORT if script == "scripts/train.py" else ["--device", "cpu", "--num-workers", "0"]
-        calls.append(("hypvl.cli." + Path(script).stem, words))
+def run(page: str, files: list[str], folder: Path, *, suites: Sequence[str] = ()) -> str:
+    """Check the files of a page, run its tests, the suites and its commands; what they printed.
+
+    Args:
+        page: Name of the page.
+        files: Those it wrote.
+        folder: The checkout.
+        suites: What pytest runs besides.
+    """
+    for check in (["check"], ["format", "--check"]):
+        call([sys.executable, "-m", "ruff", *check, "--no-cache", *files], folder)
+    # A new target: the first run writes the list and fails, as the page says.
+    new = any("@configurable" in (folder / path).read_text(encoding="utf-8") for path in files)
+    allow_list = ["tests/test_allowlist.py::test_the_list_is_written_from_the_marks"]
+    tests = [(1 if new else 0, allow_list), (0, allow_list)]
+    tests += [(0, own)] if (own := [path for path in files if path.startswith("tests/")]) else []
+    tests += [(0, list(suites))] if suites else []
     code = (
-        "import importlib, sys, pytest\n"
-        f"tests = {[path for path in files if path.startswith('tests/')]}\n"
-        "assert not tests or pytest.main(['-q', '-p', 'no:cacheprovider', *tests]) == 0\n"
-        f"for module, words in {calls}:\n"
+        "import importlib, pytest\n"
+        f"for status, words in {tests}:\n"
+        "    assert pytest.main(['-q', '-p', 'no:cacheprovider', *words]) == status, words\n"
+        f"for module, words in {commands(page)}:\n"
         "    assert importlib.import_module(module).main(words) == 0, (module, words)\n"
     )
+    return call([sys.executable, "-c", code], folder)
+
+
+def commands(page: str) -> list[tuple[str, list[str]]]:
+    """Module and arguments of each command of a page."""
+    found = []
+    blocks = "\n".join(COMMANDS.findall((PAGES / page).read_text(encoding="utf-8")))
+    for line in blocks.replace("\\\n", " ").splitlines():
+        python, script, *words = shlex.split(line)
+        assert python == "python"
+        found.append(("hypvl.cli." + Path(script).stem, words + SHORT.get(script, [])))
+    return found
+
+
+def call(command: Sequence[str], folder: Path) -> str:
+    """Run a command that must succeed; what it printed."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_every_page_is_tested() -> None:
+    assert {f"test_{page.stem}" for page in PAGES.glob("*.md")} <= set(globals())
 
 
 def draw(path: Path, color: str) -> None:
@@ -76,13 +117,22 @@ def draw(path: Path, color: str) -> None:
 
 
 def test_add_a_loss(checkout: Path) -> None:
-    make_demo_data(
-        checkout / "datasets/demo", DemoArguments(seed=0, num_train=24, num_test=8, num_digits=100)
-    )
     files = write_files("add_a_loss.md", checkout)
     assert len(files) == 4
-    run("add_a_loss.md", files, checkout)
-    assert (checkout / "output/hardest_negative/checkpoint_final.pth").is_file()
+    suites = ["tests/config/test_ranges.py", "tests/test_objectives.py", "-k", "HardestNegative or vse"]
+    run("add_a_loss.md", files, checkout, suites=suites)
+    assert (checkout / "output/vse/checkpoint_final.pth").is_file()
+
+
+def test_add_a_metric(checkout: Path) -> None:
+    files = write_files("add_a_metric.md", checkout)
+    assert len(files) == 4
+    make_demo_data(checkout / "datasets/demo", DemoArguments(num_train=16, num_test=8))
+    (checkout / "output/demo_meru").mkdir(parents=True)
+    make_checkpoint("meru", checkout).rename(checkout / "output/demo_meru/checkpoint_final.pth")
+    run("add_a_metric.md", files, checkout)
+    results = json.loads((checkout / "output/demo_meru/results.json").read_text())["results"]
+    assert "text_to_image_cmc_auc@10" in results["scenes_retrieval"]["intervals"]
 
 
 def test_add_a_dataset(checkout: Path) -> None:
