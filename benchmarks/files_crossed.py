@@ -29,9 +29,8 @@ import hypvl
 from benchmarks.common import report
 from hypvl.cli.evaluate import main as evaluate
 from hypvl.config import LazyConfig, instantiate
-from hypvl.training.learner import Learner
 from hypvl.training.loop import Trainer
-from hypvl.training.step import Precision
+from hypvl.training.step import Learner, Precision
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = str(Path(hypvl.__file__).resolve().parent) + "/"

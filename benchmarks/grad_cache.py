@@ -23,9 +23,8 @@ from torch import Tensor
 
 from benchmarks.common import count, counts, report
 from hypvl.config import LazyConfig, instantiate
-from hypvl.training.grad_cache import GradCache
-from hypvl.training.learner import Learner
-from hypvl.training.step import Precision, forward_backward
+from hypvl.training.accumulation import GradCache
+from hypvl.training.step import Learner, Precision, forward_backward
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "train_meru_vit_s.py"
 START, END, TOKENS = 49406, 49407, 12

@@ -31,9 +31,8 @@ from benchmarks.common import count, report
 from hypvl.config import LazyConfig, instantiate
 from hypvl.data.batch import row_lengths
 from hypvl.encoders.image_base import normalize_pixels
-from hypvl.training.learner import Learner
 from hypvl.training.loop import Trainer
-from hypvl.training.step import Precision, to_device
+from hypvl.training.step import Learner, Precision, to_device
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "train_clip_vit_s.py"
 START, END, CONTEXT = 49406, 49407, 77

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from hypvl.config import LazyConfig, instantiate
-from hypvl.training.learner import Learner
+from hypvl.training.step import Learner
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TRAIN = sorted(CONFIGS.glob("train_*.py"))

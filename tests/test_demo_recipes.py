@@ -21,8 +21,8 @@ from hypvl.data.demo.build import DemoArguments, make_demo_data
 from hypvl.models.checkpoint_io import load_checkpoint
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.weights import load_weights
-from hypvl.training.learner import Learner
 from hypvl.training.run import RunOptions, run_training
+from hypvl.training.step import Learner
 from tests.data.helpers import write_tar
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -15,7 +15,7 @@ import os, signal, sys, time
 from hypvl.cli.common import run_main
 from hypvl.distributed import barrier, launch, rank
 from hypvl.errors import StoppedError
-from hypvl.training.signals import Signals, exit_code
+from hypvl.training.loop import Signals, exit_code
 
 def work(what):
     with Signals() as signals:

@@ -32,7 +32,7 @@ from hypvl.datasets import text_pool
 from hypvl.losses.base import Objective
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.entailment import Entailment
-from hypvl.training.learner import Learner
+from hypvl.training.step import Learner
 import torch
 from importlib import resources
 

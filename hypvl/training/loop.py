@@ -1,5 +1,13 @@
-"""The training loop: batches in, optimizer steps out; everything else is a hook."""
+"""The training loop: batches in, optimizer steps out; everything else is a hook. Signals save and stop a run.
 
+SIGTERM and Ctrl-C save and stop it, SIGUSR1 saves it and training continues. A second SIGTERM or Ctrl-C ends the
+process at once, without saving.
+"""
+
+import os
+import signal
+import socket
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,44 +15,130 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
+from hypvl import distributed
 from hypvl.errors import ConfigError, DataError
 from hypvl.losses.base import LossOutput, PairContext
-from hypvl.training.grad_cache import GradCache
-from hypvl.training.learner import Learner
-from hypvl.training.signals import Interrupted, Signals
-from hypvl.training.step import (
-    GradientAverage,
-    Precision,
-    forward_backward,
-    naive_forward_backward,
-    optimizer_step,
-    to_device,
-)
+from hypvl.training.accumulation import GradCache, GradientAverage, naive_forward_backward
+from hypvl.training.step import Learner, Precision, forward_backward, optimizer_step, to_device
+
+# Seconds. `timeout`, schedulers and launchers signal the process and its group: signals this close are one request.
+TOGETHER = 1.0
+_STOP = (signal.SIGTERM, signal.SIGINT)
+_SAVE = signal.SIGUSR1
+
+
+class Interrupted(BaseException):
+    """A request to stop came while the run waited for data. A BaseException, so that no handler swallows it."""
+
+
+class Signals:
+    """Requests that signals made; they are caught while this context is entered.
+
+    Outside the main thread, where Python delivers no signals, nothing is caught.
+
+    Attributes:
+        stop: The signal that asked the run to stop, as the ranks agreed, or None.
+        save: A checkpoint was requested, as the ranks agreed; the hook that saves it resets this.
+        interruptible: Set while the run waits for data: a request to stop then raises :class:`Interrupted`.
+    """
+
+    def __init__(self) -> None:
+        self.stop: signal.Signals | None = None
+        self.save = False
+        self.interruptible = False
+        self._stop: signal.Signals | None = None  # signals of this process alone
+        self._save = False
+        self._previous: dict[signal.Signals, Any] = {}
+        self._group: ProcessGroup | None = None
+        self._pid = os.getpid()
+
+    def __enter__(self) -> "Signals":
+        self._group = distributed.host_group() if distributed.world_size() > 1 else None
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        self._pid = os.getpid()
+        read, self._write = socket.socketpair()
+        self._write.setblocking(False)
+        self._wakeup = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=_leave_at_the_second, args=(read,), daemon=True, name="signals").start()
+        self._previous = {number: signal.signal(number, self._note) for number in (*_STOP, _SAVE)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._previous:
+            return
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+        signal.set_wakeup_fd(self._wakeup)
+        self._write.shutdown(socket.SHUT_RDWR)  # ends the thread, also where forked processes hold copies
+        self._write.close()
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether this process got a request to stop; the others may not know yet."""
+        return self._stop is not None
+
+    def agree(self) -> None:
+        """Share the requests of every rank with all ranks (a collective; the device is not waited for)."""
+        own, self._save = [*(self._stop is number for number in _STOP), self._save], False
+        *stops, save = distributed.any_rank(own, group=self._group)
+        self.stop = next((number for number, wanted in zip(_STOP, stops, strict=True) if wanted), None)
+        self.save = self.save or save
+
+    def _note(self, number: int, frame: object) -> None:
+        if os.getpid() != self._pid:  # in a forked process that has not set its own handlers yet
+            return
+        if number == _SAVE:
+            self._save = True
+            return
+        if self._stop is None:
+            self._stop = signal.Signals(number)
+        if self.interruptible:
+            self.interruptible = False
+            raise Interrupted
+
+
+def _leave_at_the_second(numbers: socket.socket) -> None:
+    """Runs in a thread, which sees signals also while the main one waits for another process or the device."""
+    first: float | None = None
+    with numbers:
+        while received := numbers.recv(64):
+            for number in received:
+                if number not in _STOP:
+                    continue
+                if first is None:
+                    first = time.monotonic()
+                elif time.monotonic() - first >= TOGETHER:
+                    os.write(2, b"asked to stop a second time: leaving at once\n")
+                    os._exit(exit_code(signal.Signals(number)))
+
+
+def exit_code(number: signal.Signals) -> int:
+    """The exit code that shells report for a process that a signal ended: 128 + its number."""
+    return 128 + int(number)
 
 
 @dataclass
 class StepResult:
-    """What hooks see after a step.
+    """What hooks see after a step; tensors are on the device.
 
     Args:
-        output: Loss and terms (on the device).
-        batch: The local batch (on the device), with naive accumulation its last part.
-        grad_norm: Norm of all gradients before clipping (0-dim, on the device).
+        output: Loss and terms.
+        grad_norm: Norm of all gradients before clipping, 0-dim.
         lr: Learning rate of the first parameter group in this step.
-        stepped: False for a skipped step, whose loss or gradients are not finite (0-dim bool, on the device).
+        stepped: False for a skipped step, whose loss or gradients are not finite, 0-dim bool.
         data_seconds: Time spent waiting for the batch.
-        seconds: Wall time of the whole step, waiting included.
-        ctx: Features and embeddings of the views in the step; with naive accumulation, of its last part.
+        ctx: Batch, features and embeddings of the views; with naive accumulation, of its last part.
     """
 
     output: LossOutput
-    batch: dict[str, Any]
     grad_norm: Tensor
     lr: float
     stepped: Tensor
     data_seconds: float
-    seconds: float
     ctx: PairContext
 
 
@@ -151,7 +245,6 @@ class Trainer:
 
         Until the ranks have agreed on the step, only data is taken: at a stop the state is that between two steps.
         """
-        self._waited = 0.0
         started = time.perf_counter()
         try:
             self.signals.interruptible = True
@@ -170,53 +263,38 @@ class Trainer:
             return None  # a worker that was starting got the signal, too
 
     def _forward_backward(self, parts: list[Mapping[str, Any]]) -> tuple[LossOutput, list[PairContext]]:
-        settings: dict[str, Any] = {"precision": self.precision, "scaler": self.scaler}
-        device = self.precision.device
+        how: dict[str, Any] = {"precision": self.precision, "scaler": self.scaler}
+        moved = (to_device(part, self.precision.device) for part in parts)  # one after the other
+        if self.naive_parts > 1:
+            return naive_forward_backward(
+                self.module, moved, parts=self.naive_parts, average=self.average, **how
+            )
+        output, ctx = forward_backward(self.module, next(moved), cache=self.cache, **how)
+        return output, [ctx]
+
+    def _step(self, parts: list[Mapping[str, Any]]) -> StepResult:
+        if self.consumed // self.epoch_size != (self.consumed - self.global_batch_size) // self.epoch_size:
+            self.learner.objective.begin_epoch_()
+        self.learner.constrain_()
         try:
-            if self.naive_parts > 1:
-                moved = (to_device(part, device) for part in parts)  # one after the other
-                result = naive_forward_backward(
-                    self.module, moved, parts=self.naive_parts, average=self.average, **settings
-                )
-            else:
-                batch = to_device(parts[0], device)
-                output, ctx = forward_backward(self.module, batch, cache=self.cache, **settings)
-                result = output, [ctx]
+            output, contexts = self._forward_backward(parts)
         except ValueError as error:
             if self._first_step_done:
                 raise
             # Parts of the config that do not fit each other raise in the first step; a later error is a bug.
             raise ConfigError(f"the first step is not possible: {error}") from error
         self._first_step_done = True
-        return result
-
-    def _step(self, parts: list[Mapping[str, Any]]) -> StepResult:
-        started = time.perf_counter()
-        if self.consumed // self.epoch_size != (self.consumed - self.global_batch_size) // self.epoch_size:
-            self.learner.objective.begin_epoch_()
-        self.learner.constrain_()
-        output, contexts = self._forward_backward(parts)
         lr = float(self.optimizer.param_groups[0]["lr"])  # before the scheduler sets the next step's
         grad_norm, stepped = optimizer_step(
             self.optimizer, self.parameters, scaler=self.scaler, clip_norm=self.clip_norm, loss=output.total
         )
-        known = (
-            self.scaler.is_enabled() or stepped.device.type == "cpu"
-        )  # elsewhere reading it waits for the device
         if not self.scaler.is_enabled() or stepped:
             self.scheduler.step()
-        if not known:
+        # On a GPU reading the flag waits for the device, which only fp16 has done already.
+        if not self.scaler.is_enabled() and stepped.device.type != "cpu":
             self.learner.update_(*contexts, stepped=stepped)
         elif stepped:
             self.learner.update_(*contexts)
         self.iteration += 1
-        return StepResult(
-            LossOutput(output.total.detach(), output.terms),
-            dict(contexts[-1].batch),
-            grad_norm,
-            lr,
-            stepped,
-            self._waited,
-            self._waited + time.perf_counter() - started,
-            contexts[-1],
-        )
+        output = LossOutput(output.total.detach(), output.terms)
+        return StepResult(output, grad_norm, lr, stepped, self._waited, contexts[-1])

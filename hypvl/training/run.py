@@ -23,19 +23,17 @@ from hypvl.io.files import write_atomically
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import build_model
 from hypvl.models.weights import load_weights
+from hypvl.training.accumulation import GradCache, GradientAverage, check_no_batch_statistics
 from hypvl.training.checkpoint import RunFolder
 from hypvl.training.config import Accumulation, TrainConfig, mapping_at
-from hypvl.training.grad_cache import GradCache, check_no_batch_statistics
 from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.checkpoints import Checkpoints
 from hypvl.training.hooks.health import SkippedSteps, Stalls
 from hypvl.training.hooks.metrics import BAD_SAMPLES_NAME, ClosingDataCheck, Metrics, Sink
 from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, log_to_console, log_to_file
-from hypvl.training.learner import Learner, mean_embedding
-from hypvl.training.loop import Hook, Trainer
+from hypvl.training.loop import Hook, Trainer, exit_code
 from hypvl.training.optim import build_optimizer
 from hypvl.training.provenance import provenance
-from hypvl.training.signals import exit_code
 from hypvl.training.state import (
     Change,
     TrainState,
@@ -45,7 +43,7 @@ from hypvl.training.state import (
     saved_config,
     seed_everything,
 )
-from hypvl.training.step import GradientAverage, Precision
+from hypvl.training.step import Learner, Precision, mean_embedding
 from hypvl.training.summary import summary_table
 
 

@@ -1,17 +1,25 @@
-"""One training step: its precision, forward and backward, gradients averaged and clipped, the optimizer's step."""
+"""One training step: model plus objective as one module, its precision, forward and backward, the optimizer's step."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hypvl import distributed
 from hypvl.errors import ConfigError
-from hypvl.losses.base import LossOutput, PairContext
+from hypvl.losses.base import LossOutput, Objective, PairContext, View
+from hypvl.models.dual_encoder import DualEncoder, constrain_modules_
 from hypvl.training.config import Amp
+
+# First letters of an entry of a batch -> the switch of the demo's mapper that adds it.
+_DEMO_SWITCHES = {"box_": "boxes", "negative_": "negatives", "short_": "short"}
+_DTYPES: Mapping[Any, torch.dtype | None] = {
+    "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None, False: None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,26 +42,17 @@ class Precision:
             amp: "bf16", "fp16", "fp32" (the same as False), or "auto": bf16 where the hardware has it, else fp16
                 on a GPU and full precision on a CPU.
             device: Where the model lives.
-
-        Raises:
-            ConfigError: for another value.
         """
-        if amp == "auto":
-            if device.type == "cuda":
-                native = torch.cuda.is_bf16_supported(including_emulation=False)
-                return cls(torch.bfloat16 if native else torch.float16, device)
-            return cls(torch.bfloat16 if _cpu_has_bf16() else None, device)
-        choices: dict[Any, torch.dtype | None] = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        choices |= {"fp32": None, False: None}
-        if amp not in choices:
-            raise ConfigError(f"train.amp: got {amp!r}; expected 'auto', 'bf16', 'fp16', 'fp32' or false.")
-        return cls(choices[amp], device)
+        if amp == "auto" and device.type == "cuda":
+            amp = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        elif amp == "auto":
+            native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+            amp = "bf16" if native else "fp32"
+        return cls(_DTYPES[amp], device)
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """Context for the forward pass."""
-        if self.dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+        return torch.autocast(self.device.type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()
 
     def wire(self, *, compress: bool) -> torch.dtype | None:
         """The dtype in which gradients travel between GPUs; None = their own.
@@ -71,42 +70,193 @@ class Precision:
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
 
-class GradientAverage:
-    """Mean over ranks of the gradients, as DDP gives it, for steps of several backward passes.
+@dataclass(frozen=True)
+class Rows:
+    """Inputs of an encoder."""
 
-    Called once per step, after the last backward pass.
+    values: Tensor  # images or tokens, (R, ...)
+    lengths: np.ndarray | None = None  # (R,) tokens of each text, where the batch has them
+
+    def split(self, size: int) -> list["Rows"]:
+        """Micro-batches of at most ``size`` rows, in order."""
+        starts = range(0, max(1, len(self.values)), size)
+        return [self[start : start + size] for start in starts]
+
+    def __getitem__(self, rows: slice | list[int]) -> "Rows":
+        return Rows(self.values[rows], None if self.lengths is None else self.lengths[rows])
+
+
+def rows_of(view: View, batch: Mapping[str, Any]) -> Rows:
+    """The inputs that a batch holds for a view; a ConfigError where it holds none."""
+    if view.modality == "image":
+        return Rows(lookup(batch, view.source))
+    above, _, name = view.source.rpartition(".")
+    beside = lookup(batch, above) if above else batch
+    lengths = beside.get(f"{name}_lengths") if isinstance(beside, Mapping) else None
+    return Rows(lookup(batch, view.source), lengths)
+
+
+class Learner(nn.Module):
+    """The module that is trained and that DDP wraps.
 
     Args:
-        wire: Send gradients in this dtype (torch.float16 halves the traffic); None = as they are.
+        model: The model; it is the encoder named "student".
+        objective: Named loss terms.
+
+    Raises:
+        ValueError: when a term asks for another encoder than "student".
     """
 
-    def __init__(self, *, wire: torch.dtype | None = None) -> None:
-        self.wire = wire
-        self._group: torch.distributed.ProcessGroup | None = None
+    def __init__(self, model: DualEncoder, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.views = tuple(sorted(objective.needs, key=lambda view: (str(view), view.grad)))
+        if other := next((view for view in self.views if view.encoder != "student"), None):
+            raise ValueError(
+                f"view {other}: got encoder {other.encoder!r}; expected 'student', the only one of this learner."
+            )
 
-    @torch.no_grad()
-    def __call__(self, parameters: Iterable[Tensor]) -> None:
-        """Average ``.grad`` in place (a collective; nothing happens in one process).
+    def forward(self, batch: Mapping[str, Any]) -> tuple[LossOutput, PairContext]:
+        """Loss of one local batch (tensors on the model's device)."""
+        return self.loss_from_trunks(
+            {view: self.trunk(view, rows_of(view, batch)) for view in self.views}, batch
+        )
 
-        A parameter that has a gradient on some ranks only counts as 0 on the others and has one on all of them
-        afterwards; one that has none anywhere keeps none, so that no optimizer moves it.
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the two encoders in place; the arguments are those of :func:`torch.compile`.
+
+        They are nearly all of the work. The objective stays as it is: it has collectives, and large contrastive terms
+        compile their own tiles.
+        """
+        self.model.visual.compile(*args, **kwargs)
+        self.model.textual.compile(*args, **kwargs)
+
+    def trunk(self, view: View, rows: Rows) -> Tensor:
+        """Output of the encoder of a view: (R, width), without gradient if the view has none."""
+        with torch.set_grad_enabled(view.grad and torch.is_grad_enabled()):
+            if view.modality == "image":
+                return self.model.encode_image(rows.values, stage="trunk")
+            lengths = {} if rows.lengths is None else {"lengths": rows.lengths}
+            return self.model.encode_text(rows.values, stage="trunk", **lengths)
+
+    def encoder(self, view: View) -> nn.Module:
+        """The module behind :meth:`trunk`."""
+        return self.model.visual if view.modality == "image" else self.model.textual
+
+    def loss_from_trunks(
+        self, trunks: Mapping[View, Tensor], batch: Mapping[str, Any]
+    ) -> tuple[LossOutput, PairContext]:
+        """Loss of the whole local batch from the output of :meth:`trunk` for each view: heads, geometry, loss terms."""
+        features = {}
+        for view, trunk in trunks.items():
+            with torch.set_grad_enabled(view.grad and torch.is_grad_enabled()):
+                features[view] = self.model.project(trunk, modality=view.modality)
+        ctx = PairContext(features, batch=batch, model=self.model)
+        return self.objective(ctx), ctx
+
+    def constrain_(self) -> None:
+        """Call ``constrain_()`` of every module that has one (curvature, scales); called before each step."""
+        self.model.constrain_()
+        constrain_modules_(self.objective.modules())
+
+    def update_(self, *contexts: PairContext, stepped: Tensor | None = None) -> None:
+        """Let terms (queues, thresholds) and the model (running statistics) change state.
+
+        Called once after an optimizer step that was not skipped, with the context of its forward pass, or of each
+        part of it in order.
 
         Args:
-            parameters: The same ones in the same order on every rank.
+            contexts: Of the step.
+            stepped: 0-dim bool on the device, which is not waited for: where it is false (a skipped step), buffers keep
+                their values. None = true.
         """
-        if distributed.world_size() == 1:
-            return
-        if self._group is None:
-            self._group = distributed.host_group()
-        trainable = [parameter for parameter in parameters if parameter.requires_grad]
-        used = distributed.any_rank([p.grad is not None for p in trainable], group=self._group)
-        gradients = []
-        for parameter, somewhere in zip(trainable, used, strict=True):
-            if somewhere:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                gradients.append(parameter.grad)
-        distributed.all_reduce_mean_(gradients, wire=self.wire)
+        with torch.no_grad():
+            before = [] if stepped is None else self._buffers_of_updates()
+            self.objective.update_(*contexts)
+            for ctx in contexts:
+                features: dict[str, list[Tensor]] = {"image": [], "text": []}
+                for view in self.views:
+                    features[view.modality].append(ctx.features(view).detach())
+                self.model.update_(**features)
+            for module, name, buffer, old in before:
+                new = getattr(module, name)
+                value = torch.where(cast(Tensor, stepped), new, old)
+                if new is buffer:
+                    buffer.copy_(value)
+                else:  # the term has put another tensor there, perhaps of another shape
+                    setattr(module, name, value)
+
+    def _buffers_of_updates(self) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
+        """Buffers that :meth:`update_` may change: module, name, buffer and a copy of it."""
+        changing = (self.objective, self.model.image_transforms, self.model.text_transforms)
+        return [
+            (part, name, buffer, buffer.clone())
+            for module in changing
+            for part in module.modules()
+            for name, buffer in part.named_buffers(recurse=False)
+        ]
+
+    def stats(self) -> dict[str, float]:
+        """Curvature, scales and the like, for the log (synchronises the device)."""
+        return {**self.model.geometry.stats(), "logit_scale": self.model.scorer.scale.item()}
+
+
+@torch.no_grad()
+def mean_embedding(learner: Learner, loader: Iterable[Mapping[str, Any]], *, samples: int) -> Tensor:
+    """Normalised mean of the embeddings of training images and texts (a collective).
+
+    Args:
+        learner: Its model encodes, and is left in its mode.
+        loader: Local training batches.
+        samples: How many samples over all ranks, at least.
+
+    Returns:
+        (D,) unit vector on the CPU.
+
+    Source: MERU (arXiv 2304.09172) section 5.2: CLIP's [ROOT] is the average of all training embeddings.
+    Differs: an average over ``samples`` training samples, not all of them.
+    """
+    model = learner.model
+    device = next(model.parameters()).device
+    total = torch.zeros(model.embed_dim, device=device)
+    seen = 0
+    was_training = model.training
+    model.eval()
+    for batch in loader:
+        batch = to_device(batch, device)
+        images, texts = model.encode_image(batch["image"]), model.encode_text(batch["text"])  # (B, D)
+        total += images.float().sum(0) + texts.float().sum(0)
+        seen += len(images) * distributed.world_size()
+        if seen >= samples:
+            break
+    model.train(was_training)
+    return torch.nn.functional.normalize(distributed.all_reduce_sum(total), dim=0).cpu()
+
+
+def lookup(batch: Mapping[str, Any], source: str) -> Tensor:
+    """The tensor at ``source`` ("image", "crops.1") of a batch.
+
+    Raises:
+        ConfigError: naming the entries of the batch, and what to do.
+    """
+    value: Any = batch
+    for part in source.split("."):
+        try:
+            value = value[int(part)] if isinstance(value, (list, tuple)) else value[part]
+        except (KeyError, IndexError, ValueError) as error:
+            raise ConfigError(
+                f"train.objective: needs {source!r}, but the batch has only {', '.join(map(str, batch))}; "
+                f"choose data that gives it{_demo_hint(source)}, or another objective."
+            ) from error
+    return value
+
+
+def _demo_hint(source: str) -> str:
+    for start, switch in _DEMO_SWITCHES.items():
+        if source.startswith(start):
+            return f" (for the demo data ++dataset.mapper.{switch}=true)"
+    return ""
 
 
 def forward_backward(
@@ -120,11 +270,11 @@ def forward_backward(
     """Loss of the batch and its gradients, added into ``.grad``.
 
     Args:
-        learner: A :class:`~hypvl.training.learner.Learner`, possibly wrapped by DDP.
+        learner: A :class:`Learner`, possibly wrapped by DDP.
         batch: Local batch on the model's device.
         precision: Precision of the forward pass.
         scaler: Scales the loss in fp16.
-        cache: A :class:`~hypvl.training.grad_cache.GradCache`, which encodes in micro-batches with the same result;
+        cache: A :class:`~hypvl.training.accumulation.GradCache`, which encodes in micro-batches with the same result;
             gradients are then averaged over ranks also without DDP.
 
     Returns:
@@ -136,44 +286,6 @@ def forward_backward(
         output, ctx = learner(batch)
     scaler.scale(output.total).backward()
     return output, ctx
-
-
-def naive_forward_backward(
-    learner: nn.Module,
-    batches: Iterable[Mapping[str, Any]],
-    *,
-    parts: int,
-    precision: Precision,
-    scaler: torch.amp.GradScaler,
-    average: GradientAverage,
-) -> tuple[LossOutput, list[PairContext]]:
-    """Mean of the losses of several batches, each on its own, and its gradients, added into ``.grad``.
-
-    A term that compares samples with each other sees those of one part only: for contrastive losses this is another
-    objective than that of the joined batch, with fewer negatives.
-
-    Args:
-        learner: A :class:`~hypvl.training.learner.Learner`, not wrapped by DDP.
-        batches: The ``parts`` local batches of the step, taken one after the other.
-        parts: Their number.
-        precision: Precision of the forward passes.
-        scaler: Scales the loss in fp16.
-        average: Takes the mean over ranks of the gradients, once.
-
-    Returns:
-        Means over the parts, and the context of each part in order.
-    """
-    outputs, contexts = [], []
-    for batch in batches:
-        with precision.autocast():
-            output, ctx = learner(batch)
-        scaler.scale(output.total / parts).backward()
-        outputs.append(LossOutput(output.total.detach(), output.terms))
-        contexts.append(ctx)
-    assert len(outputs) == parts
-    average(learner.parameters())
-    terms = {name: torch.stack([o.terms[name] for o in outputs]).mean() for name in outputs[0].terms}
-    return LossOutput(torch.stack([o.total for o in outputs]).mean(), terms), contexts
 
 
 def optimizer_step(
@@ -191,9 +303,9 @@ def optimizer_step(
     host reads first whether to skip.
 
     Args:
-        optimizer: The optimizer.
+        optimizer: Whose step.
         parameters: Their gradient norm is measured and clipped.
-        scaler: The run's scaler; overflow lowers its scale.
+        scaler: Of the run; overflow lowers its scale.
         clip_norm: Largest allowed norm of all gradients together; None = only measured.
         loss: This rank's loss, 0-dim.
 
@@ -228,16 +340,10 @@ def optimizer_step(
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     """The batch with its tensors on ``device`` (asynchronously from pinned memory); the rest as it is."""
-
-    def move(value: Any) -> Any:
+    moved = dict(batch)
+    for name, value in batch.items():
         if isinstance(value, Tensor):
-            return value.to(device, non_blocking=True)
-        if isinstance(value, Mapping):
-            return {k: move(v) for k, v in value.items()}
-        return value
-
-    return {key: move(value) for key, value in batch.items()}
-
-
-def _cpu_has_bf16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+            moved[name] = value.to(device, non_blocking=True)
+        elif isinstance(value, Mapping):
+            moved[name] = to_device(value, device)
+    return moved

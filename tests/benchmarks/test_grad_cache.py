@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from benchmarks import grad_cache
-from hypvl.training.grad_cache import GradCache
+from hypvl.training.accumulation import GradCache
 
 TINY = ("--arch", "test_vit", "--text-arch", "L1_W64", "--image-size", "32")
 

@@ -16,7 +16,7 @@ from loguru import logger
 from hypvl.cli.common import run_main
 from hypvl.cli.train import main
 from hypvl.models.hub import create_model
-from hypvl.training.learner import Learner
+from hypvl.training.step import Learner
 from tests.data.helpers import redcaps, write_tar
 
 ROOT = Path(__file__).resolve().parents[2]

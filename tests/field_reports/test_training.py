@@ -8,18 +8,11 @@ import torch
 from torch import nn
 
 from hypvl import distributed
+from hypvl.training.accumulation import GradCache, GradientAverage, naive_forward_backward
 from hypvl.training.config import Accumulation, TrainConfig
-from hypvl.training.grad_cache import GradCache
-from hypvl.training.learner import Learner
 from hypvl.training.optim import parameter_groups, warmup_cosine
 from hypvl.training.run import _wrap
-from hypvl.training.step import (
-    GradientAverage,
-    Precision,
-    forward_backward,
-    naive_forward_backward,
-    optimizer_step,
-)
+from hypvl.training.step import Learner, Precision, forward_backward, optimizer_step
 from tests.ranks import run_ranks
 from tests.training.tiny import rows_of, tiny_batch, tiny_learner
 

@@ -17,7 +17,7 @@ from hypvl.losses.base import IMAGE, TEXT, Objective, PairContext
 from hypvl.losses.cross_modal_rank import CrossModalRank
 from hypvl.losses.hard_negative import NEGATIVE_TEXT, HardNegativeContrastive
 from hypvl.losses.intra_modal import IntraModal
-from hypvl.training.learner import Learner
+from hypvl.training.step import Learner
 
 WIDTH, LENGTH, PATCHES, WORDS = 16, 4, 4, 12
 SAMPLES, K, STEPS = 6, 2, 12

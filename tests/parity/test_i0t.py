@@ -22,7 +22,7 @@ from hypvl.geometry.sphere import Sphere, normalize
 from hypvl.losses.base import IMAGE, TEXT
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.positions import stretch_positions
-from hypvl.training.learner import Learner
+from hypvl.training.step import Learner
 from tests.metrics.composed import retrieval_recall
 from tests.parity.recipes import CONFIGS
 from tests.parity.reference import cases, load, number

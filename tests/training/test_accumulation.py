@@ -9,9 +9,9 @@ from torch import Tensor
 from hypvl import distributed
 from hypvl.errors import ConfigError
 from hypvl.losses.base import IMAGE, Objective, PairContext
+from hypvl.training.accumulation import GradientAverage, naive_forward_backward
 from hypvl.training.config import Accumulation, TrainConfig
-from hypvl.training.learner import Learner
-from hypvl.training.step import GradientAverage, Precision, forward_backward, naive_forward_backward
+from hypvl.training.step import Learner, Precision, forward_backward
 from tests.ranks import run_ranks
 from tests.training.test_loop import Epochs, trainer
 from tests.training.tiny import rows_of, tiny_batch, tiny_learner, tiny_model

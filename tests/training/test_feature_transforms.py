@@ -11,9 +11,9 @@ from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import Objective
 from hypvl.losses.contrastive import Contrastive
 from hypvl.models.dual_encoder import DualEncoder
-from hypvl.training.learner import Learner, mean_embedding
 from hypvl.training.loop import Hook, StepResult
 from hypvl.training.optim import parameter_groups
+from hypvl.training.step import Learner, mean_embedding
 from tests.encoders.test_feature_transforms import check_two_processes, three_steps
 from tests.ranks import run_ranks
 from tests.training.test_loop import batches, trainer

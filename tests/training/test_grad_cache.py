@@ -17,9 +17,8 @@ from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, Objective, PairContext, View
 from hypvl.losses.contrastive import Contrastive
 from hypvl.models.dual_encoder import DualEncoder
-from hypvl.training.grad_cache import GradCache
-from hypvl.training.learner import Learner, Rows
-from hypvl.training.step import Precision, forward_backward, optimizer_step
+from hypvl.training.accumulation import GradCache
+from hypvl.training.step import Learner, Precision, Rows, forward_backward, optimizer_step
 from tests.ranks import run_ranks
 from tests.training.tiny import rows_of, tiny_batch, tiny_learner
 

@@ -13,9 +13,8 @@ from hypvl import distributed
 from hypvl.config import instantiate
 from hypvl.data.loader import build_loader
 from hypvl.losses.base import LossOutput, PairContext
-from hypvl.training.grad_cache import GradCache
-from hypvl.training.learner import Learner
-from hypvl.training.step import Precision, forward_backward, optimizer_step
+from hypvl.training.accumulation import GradCache
+from hypvl.training.step import Learner, Precision, forward_backward, optimizer_step
 from tests.ranks import run_ranks
 from tests.test_demo_recipes import DEMOS, shard, tiny
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from hypvl.encoders.feature_transforms import BatchStandardize
 from hypvl.encoders.image import TimmImageEncoder
 from hypvl.errors import ConfigError
-from hypvl.training.grad_cache import GradCache, check_no_batch_statistics
+from hypvl.training.accumulation import GradCache, check_no_batch_statistics
 from hypvl.training.step import Precision, forward_backward
 from tests.training.test_grad_cache import make
 from tests.training.tiny import tiny_batch

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from hypvl import distributed
-from hypvl.training.step import GradientAverage
+from hypvl.training.accumulation import GradientAverage
 from tests.ranks import run_ranks
 
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from hypvl.errors import ConfigError
 from hypvl.losses.base import IMAGE, LossTerm, Objective, PairContext, View
-from hypvl.training.learner import Learner, lookup
+from hypvl.training.step import Learner, lookup
 from tests.training.tiny import tiny_batch, tiny_learner, tiny_model
 
 

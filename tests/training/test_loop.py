@@ -9,10 +9,9 @@ from hypvl.errors import ConfigError, UserError
 from hypvl.losses.base import IMAGE, LossTerm, Objective, PairContext
 from hypvl.training.hooks.health import SkippedSteps
 from hypvl.training.hooks.metrics import Metrics, Record
-from hypvl.training.learner import Learner, mean_embedding
 from hypvl.training.loop import Hook, StepResult, Trainer
 from hypvl.training.optim import parameter_groups, warmup_cosine
-from hypvl.training.step import Precision
+from hypvl.training.step import Learner, Precision, mean_embedding
 from tests.training.tiny import tiny_batch, tiny_learner, tiny_model
 
 

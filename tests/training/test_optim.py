@@ -7,7 +7,6 @@ from hypvl.geometry.scorers import Cosine
 from hypvl.losses.base import Objective
 from hypvl.losses.cloob import CLOOB
 from hypvl.losses.sigmoid import Sigmoid
-from hypvl.training.learner import Learner
 from hypvl.training.optim import (
     freeze,
     freeze_all_but,
@@ -15,6 +14,7 @@ from hypvl.training.optim import (
     warmup_cosine,
     warmup_cosine_multiplier,
 )
+from hypvl.training.step import Learner
 from tests.training.tiny import tiny_batch, tiny_learner, tiny_model
 
 

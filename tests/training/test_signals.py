@@ -15,8 +15,7 @@ import torch
 
 from hypvl import distributed
 from hypvl.training.hooks.checkpoints import Checkpoints
-from hypvl.training.loop import Hook, StepResult, Trainer
-from hypvl.training.signals import Interrupted, Signals, exit_code
+from hypvl.training.loop import Hook, Interrupted, Signals, StepResult, Trainer, exit_code
 from tests.ranks import run_ranks
 from tests.training.test_loop import batches, trainer
 from tests.training.tiny import rows_of, tiny_learner
@@ -144,7 +143,7 @@ def test_in_another_thread_nothing_is_caught() -> None:
 
 STUCK = """
 import time
-from hypvl.training.signals import Signals
+from hypvl.training.loop import Signals
 with Signals():
     print("ready", flush=True)
     for _ in range(600):

@@ -21,10 +21,9 @@ from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.entailment import Entailment
 from hypvl.training.hooks.health import SkippedSteps
 from hypvl.training.hooks.metrics import Metrics
-from hypvl.training.learner import Learner
 from hypvl.training.loop import Hook, StepResult, Trainer
 from hypvl.training.optim import parameter_groups, warmup_cosine
-from hypvl.training.step import Precision, optimizer_step
+from hypvl.training.step import Learner, Precision, optimizer_step
 from tests.training.tiny import RECIPES, tiny_batch, tiny_model
 
 _aten = torch.ops.aten

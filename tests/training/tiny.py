@@ -15,7 +15,7 @@ from hypvl.losses.base import LossTerm, Objective
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.entailment import Entailment
 from hypvl.models.dual_encoder import DualEncoder
-from hypvl.training.learner import Learner
+from hypvl.training.step import Learner
 
 RECIPES = ("clip", "meru", "atmg")
 

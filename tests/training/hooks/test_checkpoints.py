@@ -11,8 +11,8 @@ from hypvl.errors import DataError, UserError
 from hypvl.losses.base import Objective
 from hypvl.training.checkpoint import save_checkpoint
 from hypvl.training.hooks.checkpoints import Checkpoints
-from hypvl.training.learner import Learner
 from hypvl.training.loop import Hook, StepResult, Trainer
+from hypvl.training.step import Learner
 from tests.training.test_loop import Poisoned, trainer
 from tests.training.tiny import tiny_learner, tiny_model
 

@@ -1,12 +1,7 @@
-"""Gradient caching: the gradients of the whole batch in the memory of a micro-batch.
-
-A loss that compares every sample with every other one needs the embeddings of all of them at once, but an encoder's
-activations only while its own rows pass through it. So each trunk runs twice: first without a graph over the whole
-batch, and again in micro-batches once the gradients of its outputs are known.
-"""
+"""Steps of several backward passes: gradient caching, and naive accumulation."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from hypvl import distributed
 from hypvl.errors import ConfigError
 from hypvl.losses.base import LossOutput, PairContext, View
-from hypvl.training.learner import Learner, Rows, rows_of
-from hypvl.training.step import GradientAverage, Precision
+from hypvl.training.step import Learner, Precision, Rows, rows_of
 
 # Largest relative difference that counts as rounding (other kernels, packed texts); batch statistics of two rows
 # differ by far more.
@@ -30,23 +25,94 @@ _ADVICE = (
 )
 
 
-@dataclass(frozen=True)
-class _FirstPass:
-    """One view after the first pass.
+class GradientAverage:
+    """Mean over ranks of the gradients, as DDP gives it, for steps of several backward passes.
 
     Args:
-        inputs: Its micro-batches.
-        states: The generators before each of them.
-        trunk: Features of the whole local batch, (rows, width): a leaf of the graph.
+        wire: Send gradients in this dtype (torch.float16 halves the traffic); None = as they are.
     """
 
-    inputs: list[Rows]
-    states: list[tuple[Tensor, Tensor | None]]
-    trunk: Tensor
+    def __init__(self, *, wire: torch.dtype | None = None) -> None:
+        self.wire = wire
+        self._group: torch.distributed.ProcessGroup | None = None
+
+    @torch.no_grad()
+    def __call__(self, parameters: Iterable[Tensor]) -> None:
+        """Average ``.grad`` in place (a collective; nothing happens in one process).
+
+        A parameter that has a gradient on some ranks only counts as 0 on the others and has one on all of them
+        afterwards; one that has none anywhere keeps none, so that no optimizer moves it.
+
+        Args:
+            parameters: The same ones in the same order on every rank.
+        """
+        if distributed.world_size() == 1:
+            return
+        if self._group is None:
+            self._group = distributed.host_group()
+        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        used = distributed.any_rank([p.grad is not None for p in trainable], group=self._group)
+        gradients = []
+        for parameter, somewhere in zip(trainable, used, strict=True):
+            if somewhere:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                gradients.append(parameter.grad)
+        distributed.all_reduce_mean_(gradients, wire=self.wire)
+
+
+def naive_forward_backward(
+    learner: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    *,
+    parts: int,
+    precision: Precision,
+    scaler: torch.amp.GradScaler,
+    average: GradientAverage,
+) -> tuple[LossOutput, list[PairContext]]:
+    """Mean of the losses of several batches, each on its own, and its gradients, added into ``.grad``.
+
+    A term that compares samples with each other sees those of one part only: for contrastive losses this is another
+    objective than that of the joined batch, with fewer negatives.
+
+    Args:
+        learner: A :class:`~hypvl.training.step.Learner`, not wrapped by DDP.
+        batches: The ``parts`` local batches of the step, taken one after the other.
+        parts: Their number.
+        precision: Precision of the forward passes.
+        scaler: Scales the loss in fp16.
+        average: Takes the mean over ranks of the gradients, once.
+
+    Returns:
+        Means over the parts, and the context of each part in order.
+    """
+    outputs, contexts = [], []
+    for batch in batches:
+        with precision.autocast():
+            output, ctx = learner(batch)
+        scaler.scale(output.total / parts).backward()
+        outputs.append(LossOutput(output.total.detach(), output.terms))
+        contexts.append(ctx)
+    assert len(outputs) == parts
+    average(learner.parameters())
+    terms = {name: torch.stack([o.terms[name] for o in outputs]).mean() for name in outputs[0].terms}
+    return LossOutput(torch.stack([o.total for o in outputs]).mean(), terms), contexts
+
+
+@dataclass(frozen=True)
+class _FirstPass:
+    """One view after the first pass."""
+
+    inputs: list[Rows]  # its micro-batches
+    states: list[tuple[Tensor, Tensor | None]]  # of the generators before each of them
+    trunk: Tensor  # features of the whole local batch, (rows, width): a leaf of the graph
 
 
 class GradCache:
-    """Forward and backward of a step in three passes, equal to the direct one.
+    """Forward and backward of a step in three passes, equal to the direct one, in the memory of a micro-batch.
+
+    A loss that compares every sample with every other one needs the embeddings of all of them at once, but an encoder's
+    activations only while its own rows pass through it:
 
     1. Every view's trunk over the whole local batch, a micro-batch at a time, without a graph; the state of the random
        generators before each micro-batch is kept.
@@ -89,10 +155,15 @@ class GradCache:
         scaler: torch.amp.GradScaler,
     ) -> tuple[LossOutput, PairContext]:
         """Loss of the batch and its gradients, added into ``.grad``; arguments as for ``forward_backward``."""
-        learner = learner_of(module)
+        learner = module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
+        if not isinstance(learner, Learner):
+            raise TypeError(f"module: got {type(learner).__name__}; expected a Learner, or DDP around one.")
         check = not self._checked
         if check:
-            self._check(learner, batch, precision=precision)
+            check_no_batch_statistics(learner)
+            with _forked(precision.device), precision.autocast():
+                for view in learner.views:
+                    _check_rows_independent(learner, view, rows_of(view, batch))
         with precision.autocast(), torch.no_grad():
             passes = {view: self._first(learner, view, batch) for view in learner.views}
         with precision.autocast():
@@ -108,17 +179,11 @@ class GradCache:
         self._checked = True
         return output, ctx
 
-    def _check(self, learner: Learner, batch: Mapping[str, Any], *, precision: Precision) -> None:
-        check_no_batch_statistics(learner)
-        with _forked(precision.device), precision.autocast():
-            for view in learner.views:
-                check_rows_independent(learner, view, rows_of(view, batch))
-
     def _first(self, learner: Learner, view: View, batch: Mapping[str, Any]) -> _FirstPass:
         inputs = rows_of(view, batch).split(self.micro_batch)
         states, parts = [], []
         for rows in inputs:
-            states.append(rng_state(rows.values.device))
+            states.append(_rng_state(rows.values.device))
             parts.append(learner.trunk(view, rows))
         trained = view.grad and any(p.requires_grad for p in learner.encoder(view).parameters())
         return _FirstPass(inputs, states, torch.cat(parts).requires_grad_(trained))
@@ -131,26 +196,13 @@ class GradCache:
         features, gradients = first_pass.trunk.split(self.micro_batch), trunk_grad.split(self.micro_batch)
         parts = zip(first_pass.inputs, first_pass.states, features, gradients, strict=True)
         for rows, state, before, gradient in parts:
-            set_rng_state(state, rows.values.device)
+            _set_rng_state(state, rows.values.device)
             with precision.autocast():
                 trunk = learner.trunk(view, rows)
                 if check:
-                    check_repeatable(learner, view, before, trunk)
+                    _check_repeatable(learner, view, before, trunk)
             if trunk.requires_grad:
                 trunk.backward(gradient)
-
-
-def learner_of(module: nn.Module) -> Learner:
-    """The learner itself, out of DDP.
-
-    Raises:
-        TypeError: for another module.
-    """
-    if isinstance(module, nn.parallel.DistributedDataParallel):
-        module = module.module
-    if not isinstance(module, Learner):
-        raise TypeError(f"module: got {type(module).__name__}; expected a Learner, or DDP around one.")
-    return module
 
 
 def _forked(device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -159,23 +211,19 @@ def _forked(device: torch.device) -> contextlib.AbstractContextManager[None]:
 
 
 def check_no_batch_statistics(learner: Learner) -> None:
-    """Refuse trunks with norms that use batch statistics, or that update running statistics in ``forward``.
+    """Refuse trunks (in the mode they are trained in) with norms that use or update statistics of the batch.
 
     Heads may have them: they see the whole batch, once.
-
-    Args:
-        learner: In the mode it is trained in.
 
     Raises:
         ConfigError: naming the module.
     """
     for view in learner.views:
-        trunk = "visual" if view.modality == "image" else "textual"
         for name, module in learner.encoder(view).named_modules():
             of_batch = isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
             moving = isinstance(module, _InstanceNorm) and module.training and module.track_running_stats
             if of_batch or moving:
-                path = f"model.{trunk}.{name}" if name else f"model.{trunk}"
+                path = f"{_path(view)}.{name}".rstrip(".")
                 raise ConfigError(
                     f"train.grad_cache.micro_batch: {path} is a {type(module).__name__}, whose statistics would be "
                     f"those of a micro-batch or change twice per step; {_ADVICE}"
@@ -183,75 +231,65 @@ def check_no_batch_statistics(learner: Learner) -> None:
 
 
 @torch.no_grad()
-def check_rows_independent(learner: Learner, view: View, rows: Rows) -> None:
+def _check_rows_independent(learner: Learner, view: View, rows: Rows) -> None:
     """Refuse a trunk in which the features of one row change with another row, or that changes its buffers.
 
-    The same random numbers are drawn both times, so dropout is no difference. The caller restores the generators.
-
-    Args:
-        learner: In the mode it is trained in, under the run's autocast.
-        view: Which trunk.
-        rows: Inputs of that view; fewer than two rows show nothing.
-
-    Raises:
-        ConfigError: naming the trunk, or the module whose buffer changed.
+    The same random numbers are drawn both times, so dropout is no difference. Fewer than two rows show nothing.
     """
     if len(rows.values) < 2:
         return
-    encoder = learner.encoder(view)
-    name = "visual" if view.modality == "image" else "textual"
+    encoder, path = learner.encoder(view), _path(view)
     device = rows.values.device
-    state = rng_state(device)
+    state = _rng_state(device)
     one = learner.trunk(view, rows[[0, -1]])[0]
     before = {key: (id(buffer), buffer._version) for key, buffer in encoder.named_buffers()}
-    set_rng_state(state, device)
+    _set_rng_state(state, device)
     other = learner.trunk(view, rows[[0, 0]])[0]
     for key, buffer in encoder.named_buffers():
         if before.get(key) != (id(buffer), buffer._version):
             raise ConfigError(
-                f"train.grad_cache.micro_batch: model.{name}.{key} changes whenever model.{name} encodes, which "
+                f"train.grad_cache.micro_batch: {path}.{key} changes whenever {path} encodes, which "
                 f"here happens twice per step and in parts; {_ADVICE}"
             )
-    if differ(one, other):
+    if _differ(one, other):
         raise ConfigError(
-            f"train.grad_cache.micro_batch: in model.{name} ({type(encoder).__name__}) the features of a row depend "
+            f"train.grad_cache.micro_batch: in {path} ({type(encoder).__name__}) the features of a row depend "
             f"on the other rows, so micro-batches would change them; {_ADVICE}"
         )
 
 
-def check_repeatable(learner: Learner, view: View, first: Tensor, again: Tensor) -> None:
-    """Refuse a trunk that gave other features when it was run again on the same rows and random numbers.
-
-    Raises:
-        ConfigError: naming the trunk.
-    """
-    if differ(first, again):
-        name = "visual" if view.modality == "image" else "textual"
+def _check_repeatable(learner: Learner, view: View, first: Tensor, again: Tensor) -> None:
+    """Refuse a trunk that gave other features when it was run again on the same rows and random numbers."""
+    if _differ(first, again):
         raise ConfigError(
-            f"train.grad_cache.micro_batch: model.{name} ({type(learner.encoder(view)).__name__}) gave other features "
+            f"train.grad_cache.micro_batch: {_path(view)} ({type(learner.encoder(view)).__name__}) gave other features "
             "when it encoded the same rows a second time, so gradients would be wrong; it may draw from torch's "
             "generators only and keep nothing from one call to the next."
         )
 
 
-def differ(a: Tensor, b: Tensor) -> bool:
+def _path(view: View) -> str:
+    """The encoder of a view in a config."""
+    return "model.visual" if view.modality == "image" else "model.textual"
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
     """Whether features differ by more than rounding (waits for the device). NaN is no difference."""
     if not a.numel():
         return False
     limit = _ROUNDING.get(a.dtype, _ROUNDING_16_BIT)
     if torch.is_autocast_enabled(a.device.type):
         limit = _ROUNDING_16_BIT
-    scale = torch.maximum(a.detach().abs().max(), b.detach().abs().max())
-    return bool((a.detach() - b.detach()).abs().max() > limit * scale)
+    a, b = a.detach(), b.detach()
+    return bool((a - b).abs().max() > limit * torch.maximum(a.abs().max(), b.abs().max()))
 
 
-def rng_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+def _rng_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
     """State of the generators that a module on ``device`` draws from: the CPU's, and the GPU's where it is one."""
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
-def set_rng_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
-    """Undo every draw since :func:`rng_state`."""
+def _set_rng_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1], device)
