@@ -1,7 +1,6 @@
 """Processes and collectives. Every function is a no-op (one process, rank 0) without a process group."""
 
 import contextlib
-import dataclasses
 import functools
 import os
 import pickle
@@ -12,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar, cast
 
 import torch
@@ -22,9 +20,8 @@ from torch import Tensor
 from hypvl.errors import ConfigError, StoppedError, UserError
 
 T = TypeVar("T")
-_GRACE = (
-    5.0  # seconds for the other processes when one has ended: to leave, then to hear SIGTERM, before SIGKILL
-)
+# Seconds for the other processes when one has ended: to leave, then to hear SIGTERM, before SIGKILL.
+_GRACE = 5.0
 
 
 def is_initialized() -> bool:
@@ -133,45 +130,34 @@ def all_reduce_mean_(
         wire: Send (and sum) numbers of this dtype instead of their own.
         bucket_bytes: Largest message; a larger tensor goes alone.
     """
-    if world_size() > 1:
-
-        def mean(flat: Tensor) -> Tensor:
-            sent = flat.to(wire if wire is not None else flat.dtype) / world_size()
-            dist.all_reduce(sent)
-            return sent
-
-        _in_buckets(tensors, mean, bucket_bytes=bucket_bytes)
-
-
-@torch.no_grad()
-def broadcast_(tensors: Iterable[Tensor], *, bucket_bytes: int = 32 << 20) -> None:
-    """Give each tensor the values that rank 0 has, in place; shapes and order as in :func:`all_reduce_mean_`."""
-    if world_size() > 1:
-
-        def send(flat: Tensor) -> Tensor:
-            dist.broadcast(flat, src=0)
-            return flat
-
-        _in_buckets(tensors, send, bucket_bytes=bucket_bytes)
-
-
-def _in_buckets(tensors: Iterable[Tensor], operate: Callable[[Tensor], Tensor], *, bucket_bytes: int) -> None:
-    """Apply ``operate`` to the tensors joined into flat ones of one dtype, and copy back what it returns."""
+    if world_size() == 1:
+        return
     buckets: dict[torch.dtype, list[Tensor]] = {}
 
-    def empty(bucket: list[Tensor]) -> None:
-        flat = operate(torch.cat([x.reshape(-1) for x in bucket]))
-        for x, part in zip(bucket, flat.split([x.numel() for x in bucket]), strict=True):
+    def average(bucket: list[Tensor]) -> None:
+        flat = torch.cat([x.reshape(-1) for x in bucket])
+        sent = flat.to(wire if wire is not None else flat.dtype) / world_size()
+        dist.all_reduce(sent)
+        for x, part in zip(bucket, sent.split([x.numel() for x in bucket]), strict=True):
             x.copy_(part.view(x.shape))
         bucket.clear()
 
     for x in tensors:
         bucket = buckets.setdefault(x.dtype, [])
         if bucket and sum(y.nbytes for y in bucket) + x.nbytes > bucket_bytes:
-            empty(bucket)
+            average(bucket)
         bucket.append(x)
     for bucket in buckets.values():
-        empty(bucket)
+        average(bucket)
+
+
+@torch.no_grad()
+def broadcast_(tensors: Iterable[Tensor]) -> None:
+    """Give each tensor the values that rank 0 has, in place; shapes and order as in :func:`all_reduce_mean_`."""
+    for x in tensors if world_size() > 1 else ():
+        sent = x.contiguous()
+        dist.broadcast(sent, src=0)
+        x.copy_(sent)
 
 
 def host_group() -> dist.ProcessGroup | None:
@@ -208,21 +194,17 @@ def from_main(function: Callable[[], T]) -> T:
     Raises:
         UserError: on every rank, when it raises one on rank 0.
     """
-    result: Any = None
+    result: T | None = None
+    raised: UserError | None = None
     if is_main():
         try:
             result = function()
         except UserError as error:
-            result = _Raised(error)
-    result = broadcast_object(result)
-    if isinstance(result, _Raised):
-        raise result.error
+            raised = error
+    result, raised = broadcast_object((result, raised))
+    if raised is not None:
+        raise raised
     return cast(T, result)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Raised:
-    error: UserError
 
 
 def gather_objects(value: Any) -> list[Any]:
@@ -254,9 +236,8 @@ def launch(
 ) -> Any:
     """Run ``main(*args)`` once per process.
 
-    Under ``torchrun`` (its environment variables are set) this process is one of them. Otherwise
-    ``num_gpus`` processes are started on this machine, one per GPU with NCCL; ``num_gpus=0`` is one CPU
-    process (gloo when there are several machines).
+    Under ``torchrun`` (its environment variables are set) this process is one of them. Otherwise ``num_gpus`` processes
+    are started on this machine, one per GPU with NCCL; ``num_gpus=0`` is one CPU process (gloo with several machines).
 
     Args:
         main: A function that can be pickled.
@@ -295,30 +276,22 @@ def launch(
         return main(*args)
     if num_machines > 1 and dist_url is None:
         raise ConfigError("--dist-url: missing; with several machines give tcp://<host of machine 0>:<port>.")
-    url = dist_url if dist_url is not None else f"tcp://127.0.0.1:{_free_port()}"
+    if dist_url is None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            dist_url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "error"
-        context: list[torch.multiprocessing.ProcessContext] = []
+        first_rank = machine_rank * per_machine
+        place = (world, first_rank, dist_url, num_gpus > 0, timeout, report)
+        started: list[int] = []
         try:
-            with _forwarding(lambda: context[0].pids() if context else []):
-                context.append(
-                    torch.multiprocessing.spawn(
-                        _worker,
-                        args=(
-                            main,
-                            args,
-                            world,
-                            machine_rank * per_machine,
-                            url,
-                            num_gpus > 0,
-                            timeout,
-                            report,
-                        ),
-                        nprocs=per_machine,
-                        join=False,
-                    )
+            with _forwarding(started):
+                context = torch.multiprocessing.spawn(
+                    _worker, args=(main, args, *place), nprocs=per_machine, join=False
                 )
-                while not context[0].join(grace_period=_GRACE):
+                started += context.pids()
+                while not context.join(grace_period=_GRACE):
                     pass
         except (
             torch.multiprocessing.ProcessRaisedException,
@@ -327,17 +300,17 @@ def launch(
             if report.is_file():  # what a user can act on, said once and without the worker's traceback
                 raise pickle.loads(report.read_bytes()) from None  # written by our own worker
             if isinstance(error, torch.multiprocessing.ProcessExitedException):
-                raise _ended(error, first_rank=machine_rank * per_machine) from None
+                raise _ended(error, first_rank=first_rank) from None
             raise
     return None
 
 
 @contextlib.contextmanager
-def _forwarding(processes: Callable[[], Sequence[int]]) -> Iterator[None]:
+def _forwarding(processes: Iterable[int]) -> Iterator[None]:
     """Pass on to the processes what this one is asked, which has nothing to save itself."""
 
-    def forward(number: int, frame: FrameType | None) -> None:
-        for pid in processes():
+    def forward(number: int, _: object) -> None:
+        for pid in processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -409,9 +382,3 @@ def _run_under_torchrun(
         return main(*args)
     finally:
         dist.destroy_process_group()
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])

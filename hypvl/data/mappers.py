@@ -70,37 +70,44 @@ class GenericMapper:
         self, key: str, members: Mapping[str, bytes], generator: np.random.Generator
     ) -> dict[str, Any]:
         """Raises BadSample when image or caption are missing or broken."""
-        if self.caption_key is None and "txt" in members:
-            try:
-                value: Any = members["txt"].decode().strip()
-            except UnicodeDecodeError as error:
-                raise BadSample(key, f"txt is not UTF-8 ({error.reason})") from error
-            name = "caption"
-        elif self.caption_key is None and "json" not in members:
-            raise BadSample(key, f"missing txt or json (it has {', '.join(sorted(members)) or 'nothing'})")
-        else:
-            name = "caption" if self.caption_key is None else self.caption_key
+        name = "caption" if self.caption_key is None else self.caption_key
+        if self.caption_key is not None or "txt" not in members:
+            find_member(key, members, "json", what="txt or json" if self.caption_key is None else None)
             value = read_json(key, members).get(name)
+        else:
+            value = read_text(key, members, "txt")
         return {
             "image": find_image(key, members),
             "caption": caption_text(key, value, name, generator),
         }
 
 
+def find_member(key: str, members: Mapping[str, bytes], *names: str, what: str | None = None) -> bytes:
+    """The first of these members there. Raises BadSample, naming ``what`` is missing, when there is none."""
+    for name in names:
+        if name in members:
+            return members[name]
+    raise BadSample(key, f"missing {what or names[0]} (it has {', '.join(sorted(members)) or 'nothing'})")
+
+
 def find_image(key: str, members: Mapping[str, bytes]) -> bytes:
     """The first of ``jpg jpeg png webp`` there. Raises BadSample when there is none."""
-    for extension in IMAGE_EXTENSIONS:
-        if extension in members:
-            return members[extension]
-    raise BadSample(key, f"missing image (it has {', '.join(sorted(members)) or 'nothing'})")
+    return find_member(key, members, *IMAGE_EXTENSIONS, what="image")
+
+
+def read_text(key: str, members: Mapping[str, bytes], name: str) -> str:
+    """A text without the blanks around it. Raises BadSample when it is missing or not UTF-8."""
+    try:
+        return find_member(key, members, name).decode().strip()
+    except UnicodeDecodeError as error:
+        raise BadSample(key, f"{name} is not UTF-8 ({error.reason})") from error
 
 
 def read_json(key: str, members: Mapping[str, bytes]) -> dict[str, Any]:
     """The ``json`` member. Raises BadSample when it is missing, broken or no object."""
-    if "json" not in members:
-        raise BadSample(key, f"missing json (it has {', '.join(sorted(members)) or 'nothing'})")
+    data = find_member(key, members, "json")
     try:
-        notes = parse_json(members["json"])
+        notes = parse_json(data)
     except ValueError as error:
         raise BadSample(key, f"broken json ({error})") from error
     if not isinstance(notes, dict):

@@ -1,5 +1,6 @@
 """What a sample is, what a bad one is, and what the loader asks of a dataset."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +21,7 @@ Tokenize = Callable[[Sequence[str]], Tensor]
 #: One sample, ready to be collated: ``key`` (str), ``image`` uint8 (3, h, w), ``text`` int64 (L,), and
 #: optional others (``box_image``, ``box_text``, ``negative_text`` (K, L), ``labels`` ...).
 Sample = dict[str, Any]
+_BLOCK = 32
 
 
 class BadSample(Exception):  # noqa: N818 (a bad sample is expected, not an error of the program)
@@ -60,17 +62,6 @@ class PairDataset(Protocol):
         ...
 
 
-def check_settings(*, shuffle_window: int, max_bad_fraction: float, max_pixels: int) -> None:
-    """What the data sets of this package have in common.
-
-    Raises:
-        ValueError: for a number out of its range.
-    """
-    whole_number("shuffle_window", shuffle_window, least=1)
-    number("max_bad_fraction", max_bad_fraction, least=0, most=1)
-    whole_number("max_pixels", max_pixels, least=1)
-
-
 def check_dataset(dataset: object) -> None:
     """Refuse a dataset that lacks a method of :class:`PairDataset`, before the loader needs it.
 
@@ -86,9 +77,7 @@ def check_dataset(dataset: object) -> None:
 
 def prepare_dataset(dataset: object) -> None:
     """Call a dataset's ``prepare``, if it has one."""
-    prepare = getattr(dataset, "prepare", None)
-    if prepare is not None:
-        prepare()
+    getattr(dataset, "prepare", lambda: None)()
 
 
 def caption_text(key: str, value: Any, name: str, generator: np.random.Generator) -> str:
@@ -155,3 +144,49 @@ def finish_sample(
         if augment.text is not None:
             sample["augmented_text"] = tokenizer([augment.text(fields["caption"], generator)])[0]
     return sample
+
+
+class PairReader:
+    """What the data sets of this package have in common, each of them a dataclass with these fields and its own.
+
+    Args:
+        image_transform: Crops the decoded image.
+        tokenizer: Turns captions into token ids.
+        shuffle_window: Samples permuted together.
+        max_bad_fraction: Share of bad samples at which training stops.
+        max_pixels: Larger images are bad samples.
+        augment: Adds an augmented image and caption to each sample.
+    """
+
+    image_transform: ImageTransform
+    tokenizer: Tokenize
+    shuffle_window: int
+    max_bad_fraction: float
+    max_pixels: int
+    augment: InModalAugment | None
+
+    def __post_init__(self) -> None:
+        whole_number("shuffle_window", self.shuffle_window, least=1)
+        number("max_bad_fraction", self.max_bad_fraction, least=0, most=1)
+        whole_number("max_pixels", self.max_pixels, least=1)
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def shard_sizes(self) -> list[int]:
+        """Blocks of rows that are permuted as shards are; small ones, as rows of a list cost nothing to reach."""
+        full, rest = divmod(len(self), _BLOCK)
+        return [_BLOCK] * full + [rest] * (rest > 0)
+
+    def describe(self, *parts: object) -> str:
+        """The parts and the augmentation, equal in every process (an address in a repr is left out)."""
+        if self.augment is not None:  # without one nothing changes: runs of before resume
+            parts = (*parts, self.augment)
+        return re.sub(r" at 0x[0-9a-f]+", "", repr(parts))
+
+    def finish(self, key: str, fields: Mapping[str, Any], *, image_seed: int) -> Sample:
+        """:func:`finish_sample` with these settings."""
+        return finish_sample(
+            key, fields, image_transform=self.image_transform, tokenizer=self.tokenizer, image_seed=image_seed,
+            max_pixels=self.max_pixels, augment=self.augment,
+        )  # fmt: skip

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from hypvl.data.shards import expand_shards
 from hypvl.data.storage import FileHandles, open_source
-from hypvl.data.tar_index import MemberError, build_index, in_blocks, read_members
+from hypvl.data.tar_index import MemberError, ReadAhead, build_index, read_members
 from hypvl.errors import DataError
 from hypvl.io.images import ImageError, decode_image
 from hypvl.io.json_text import parse_json
@@ -51,7 +51,7 @@ def _check(place: str, handles: FileHandles, look_at: int | None) -> ShardReport
     report = ShardReport(place)
     try:
         source = open_source(place, handles)
-        index = build_index(in_blocks(source.read, source.block), source.size(), place)
+        index = build_index(ReadAhead(source.read, source.block), source.size(), place)
     except (DataError, OSError) as error:
         report.problems.append(str(error))
         return report

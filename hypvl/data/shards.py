@@ -2,15 +2,17 @@
 
 import bisect
 import contextlib
+import dataclasses
 import errno
 import functools
 import glob
 import hashlib
 import itertools
+import math
 import os
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,13 @@ from loguru import logger
 from hypvl.allowlist import configurable
 from hypvl.data.augment import InModalAugment
 from hypvl.data.mappers import Mapper
-from hypvl.data.sample import BadSample, ImageTransform, Sample, Tokenize, check_settings, finish_sample
+from hypvl.data.sample import BadSample, ImageTransform, PairReader, Sample, Tokenize
 from hypvl.data.storage import FileHandles, LocalFile, Source, open_source, user_cache
 from hypvl.data.tar_index import (
     MemberError,
+    ReadAhead,
     TarIndex,
     build_index,
-    in_blocks,
     load_index,
     read_members,
     save_index,
@@ -43,57 +45,43 @@ _THREADS = 8
 #: Shards that one entry of a list may stand for, and all of them together.
 MAX_SHARDS = 1_000_000
 _DEEPEST_BRACES = 20
-_BRACE_SIGN = re.compile(r"[{},]|\\.", re.DOTALL)  # a character after a backslash is itself
+_ESCAPED = re.compile(r"\0|\\.", re.DOTALL)
+_INNERMOST = re.compile(r"\{([^{}]*)\}")
 _ALPHABET = string.ascii_uppercase + string.ascii_lowercase
 _LETTERS = re.compile(r"([A-Za-z])\.\.([A-Za-z])(?:\.\.-?(\d+))?")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?")
 
 
 @configurable("dataset")
-class ImageTextShards:
+@dataclasses.dataclass(eq=False, repr=False)
+class ImageTextShards(PairReader):
     """Samples of TAR shards, by row: the shards in the order given, in each the samples in theirs.
 
     Args:
         tarfiles: Paths, globs, brace lists (``{0000..0099}.tar``), http(s) URLs, ``pipe:`` commands; a list,
             or one text with commas between them.
         mapper: Makes image and caption from a sample's members.
-        image_transform: Crops the decoded image.
-        tokenizer: Turns captions into token ids.
-        shuffle_window: Samples permuted together.
-        max_bad_fraction: Share of bad samples at which training stops.
         cache_dir: Folder where http(s) shards are downloaded once; None reads them by range requests.
         allow_pipe: Allow ``pipe:``, which runs commands.
-        max_pixels: Larger images are bad samples.
-        augment: Adds an augmented image and caption to each sample.
+
+    The others: :class:`hypvl.data.sample.PairReader`.
     """
 
-    def __init__(
-        self,
-        tarfiles: str | Sequence[str],
-        mapper: Mapper,
-        image_transform: ImageTransform,
-        tokenizer: Tokenize,
-        *,
-        shuffle_window: int = 4000,
-        max_bad_fraction: float = 0.1,
-        cache_dir: str | Path | None = None,
-        allow_pipe: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        augment: InModalAugment | None = None,
-    ) -> None:
-        check_settings(
-            shuffle_window=shuffle_window, max_bad_fraction=max_bad_fraction, max_pixels=max_pixels
-        )
-        self.tarfiles = tarfiles
-        self.mapper = mapper
-        self.image_transform = image_transform
-        self.tokenizer = tokenizer
-        self.shuffle_window = shuffle_window
-        self.max_bad_fraction = max_bad_fraction
-        self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
-        self.allow_pipe = allow_pipe
-        self.max_pixels = max_pixels
-        self.augment = augment
+    tarfiles: str | Sequence[str]
+    mapper: Mapper
+    image_transform: ImageTransform
+    tokenizer: Tokenize
+    _: dataclasses.KW_ONLY
+    shuffle_window: int = 4000
+    max_bad_fraction: float = 0.1
+    cache_dir: str | Path | None = None
+    allow_pipe: bool = False
+    max_pixels: int = MAX_PIXELS
+    augment: InModalAugment | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._cache_dir = None if self.cache_dir is None else Path(self.cache_dir).expanduser()
         self._handles = FileHandles()
 
     def prepare(self) -> None:
@@ -117,9 +105,7 @@ class ImageTextShards:
         total = hashlib.sha256()
         for _, index in self._shards:
             total.update(index.digest.encode())
-        total.update(
-            describe(self.mapper, self.image_transform, self.max_pixels, augment=self.augment).encode()
-        )
+        total.update(self.describe(self.mapper, self.image_transform, self.max_pixels).encode())
         return total.hexdigest()
 
     def sample(self, row: int, generator: np.random.Generator) -> Sample:
@@ -133,21 +119,19 @@ class ImageTextShards:
         source, index = self._shards[shard]
         local = row - (self._ends[shard] - len(index))
         key = f"{source.name}/{index.key(local)}"
-        fields = self.mapper(key, _read_members(key, source, index, local), generator)
-        return finish_sample(
-            key,
-            fields,
-            image_transform=self.image_transform,
-            tokenizer=self.tokenizer,
-            image_seed=image_seed,
-            max_pixels=self.max_pixels,
-            augment=self.augment,
-        )
+        try:
+            members = read_members(source.read, index, local)
+        except MemberError as error:
+            raise BadSample(key, str(error)) from error
+        except OSError as error:
+            raise BadSample(key, f"cannot be read ({error})") from error
+        fields = self.mapper(key, members, generator)
+        return self.finish(key, fields, image_seed=image_seed)
 
     @functools.cached_property
     def _shards(self) -> list[tuple[Source, TarIndex]]:
         def one(place: str) -> tuple[Source, TarIndex]:
-            source = open_source(place, self._handles, cache_dir=self.cache_dir, allow_pipe=self.allow_pipe)
+            source = open_source(place, self._handles, cache_dir=self._cache_dir, allow_pipe=self.allow_pipe)
             return source, shard_index(source)
 
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -168,13 +152,6 @@ class ImageTextShards:
 
     def __repr__(self) -> str:
         return f"ImageTextShards({redact_text(repr(self.tarfiles))}, mapper={self.mapper!r})"
-
-
-def describe(*parts: object, augment: InModalAugment | None = None) -> str:
-    """What the parts are, equal in every process (an address in a repr is left out)."""
-    if augment is not None:  # without one nothing changes: runs of before resume
-        parts = (*parts, augment)
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(parts))
 
 
 def expand_shards(tarfiles: str | Sequence[str]) -> list[str]:
@@ -234,49 +211,39 @@ def _expand_braces(part: str) -> list[str]:
     )
 
 
-def _count_braces(pattern: str, depth: int = 0) -> int:
-    """How many texts a brace list stands for, without making any of them.
+def _count_braces(pattern: str) -> int:
+    """How many texts a brace list stands for, without making any of them: lists are counted from the innermost on.
 
     Raises:
         ValueError: when braces do not match, or lie too deep in each other.
     """
-    if depth > _DEEPEST_BRACES:
-        raise ValueError("braces in braces in braces")
-    count, open_at, level = 1, 0, 0
-    commas: list[int] = []
-    for match in _BRACE_SIGN.finditer(pattern):
-        sign, at = match[0], match.start()
-        if sign == "{":
-            level += 1
-            if level == 1:
-                open_at, commas = at, []
-        elif sign == "," and level == 1:
-            commas.append(at)
-        elif sign == "}":
-            level -= 1
-            if level < 0:
-                raise ValueError("a brace is closed that was not opened")
-            if level == 0:
-                count *= _count_list(pattern, open_at, commas, at, depth)
-    if level:
-        raise ValueError("a brace is not closed")
-    return count
+    pattern = _ESCAPED.sub("", pattern)  # a character after a backslash is itself
+    for _ in range(_DEEPEST_BRACES + 1):
+        reduced = _INNERMOST.sub(lambda match: f"\0{_count_list(match[1])}\0", pattern)
+        if reduced == pattern:
+            break
+        pattern = reduced
+    if "{" in pattern or "}" in pattern:
+        raise ValueError("braces that do not match, or braces in braces in braces")
+    return _product(pattern)
 
 
-def _count_list(pattern: str, begin: int, commas: Sequence[int], end: int, depth: int) -> int:
+def _count_list(content: str) -> int:
     """How many texts stand between two braces: a range, a list, or one text."""
-    spread = _RANGE.fullmatch(pattern[begin + 1 : end])
+    spread = _RANGE.fullmatch(content)
     if spread is not None:
         first, last, step = int(spread[1]), int(spread[2]), int(spread[3] or 1) or 1
         return abs(last - first) // step + 1
-    letters = _LETTERS.fullmatch(pattern[begin + 1 : end])
+    letters = _LETTERS.fullmatch(content)
     if letters is not None:
         first, last = (_ALPHABET.index(letter) for letter in letters.groups()[:2])
         return abs(last - first) // (int(letters[3] or 1) or 1) + 1
-    places = [begin, *commas, end]
-    return sum(
-        _count_braces(pattern[left + 1 : right], depth + 1) for left, right in itertools.pairwise(places)
-    )
+    return sum(map(_product, content.split(",")))
+
+
+def _product(text: str) -> int:
+    """How many texts one with counted lists in it stands for."""
+    return math.prod(int(count) for count in text.split("\0")[1::2])
 
 
 def _match(place: str) -> list[str]:
@@ -317,7 +284,7 @@ def shard_index(source: Source) -> TarIndex:
                 return index
         # handles of its own, as shards are indexed by several threads
         reader = LocalFile(source.path, FileHandles(1)) if isinstance(source, LocalFile) else source
-        index = build_index(in_blocks(reader.read, reader.block), reader.size(), reader.place)
+        index = build_index(ReadAhead(reader.read, reader.block), reader.size(), reader.place)
     except OSError as error:
         raise DataError(f"{source.place}: cannot be read ({error}).") from error
     if index.damage is not None:
@@ -350,12 +317,3 @@ def _keep(index: TarIndex, places: Sequence[Path], identity: dict[str, Any]) -> 
         except OSError as error:
             errors.append(str(error))
     logger.warning("an index could not be kept, every process builds it again ({})", "; ".join(errors))
-
-
-def _read_members(key: str, source: Source, index: TarIndex, row: int) -> Mapping[str, bytes]:
-    try:
-        return read_members(source.read, index, row)
-    except OSError as error:
-        raise BadSample(key, f"cannot be read ({error})") from error
-    except MemberError as error:
-        raise BadSample(key, str(error)) from error

@@ -1,5 +1,6 @@
 """ShareGPT4V: images with long captions, listed in one JSON file in the layout of LLaVA."""
 
+import dataclasses
 import functools
 import hashlib
 from pathlib import Path
@@ -9,18 +10,9 @@ import numpy as np
 from loguru import logger
 
 from hypvl.allowlist import configurable
-from hypvl.checks import whole_number
+from hypvl.checks import one_of, whole_number
 from hypvl.data.augment import InModalAugment
-from hypvl.data.sample import (
-    BadSample,
-    ImageTransform,
-    Sample,
-    Tokenize,
-    caption_text,
-    check_settings,
-    finish_sample,
-)
-from hypvl.data.shards import describe
+from hypvl.data.sample import BadSample, ImageTransform, PairReader, Sample, Tokenize, caption_text
 from hypvl.data.storage import FileHandles
 from hypvl.errors import DataError
 from hypvl.io.files import open_regular, path_below, read_regular
@@ -28,11 +20,11 @@ from hypvl.io.images import MAX_IMAGE_BYTES, MAX_PIXELS
 from hypvl.io.json_text import JsonList, parse_json
 
 Split: TypeAlias = Literal["train", "validation"]
-_BLOCK = 32  # as tables: rows cost nothing to reach
 
 
 @configurable("dataset")
-class ShareGPT4V:
+@dataclasses.dataclass(eq=False, repr=False)
+class ShareGPT4V(PairReader):
     """The samples of a ShareGPT4V list, with the whole caption (``text``) and a short one (``short_text``).
 
     The file is a list of ``{"id", "image", "conversations": [{"from", "value"}, {"from", "value"}]}``; ``image`` is a
@@ -43,66 +35,44 @@ class ShareGPT4V:
 
     Args:
         path: The JSON list (``share-captioner_coco_lcs_sam_1246k_1107.json``, or a ``..._nocolors.json``).
-        image_transform: Crops the decoded image.
         tokenizer: Turns captions into token ids; the published recipes use 248 of them.
         images_root: Folder that ``image`` starts from and may not leave; None: ``data`` in the folder of the list.
         split: ``"validation"`` = the first ``validation_entries`` of the list, ``"train"`` = the others.
         subset: Only entries whose ``image`` holds this text, such as ``"coco"``, ``"llava"`` or ``"sam"``, of the
             split; None = all.
         validation_entries: Entries of the validation split, before ``subset`` is applied.
-        shuffle_window: Samples permuted together.
-        max_bad_fraction: Share of bad samples at which training stops.
-        max_pixels: Larger images are bad samples.
-        augment: Adds an augmented image and caption to each sample.
+
+    The others: :class:`hypvl.data.sample.PairReader`.
 
     Source: Chen et al. 2023 (arXiv 2311.12793); split and short captions as Long-CLIP (arXiv 2403.15378) and I0T
         (arXiv 2412.14384).
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        image_transform: ImageTransform,
-        tokenizer: Tokenize,
-        images_root: str | Path | None = None,
-        split: Split = "train",
-        subset: str | None = None,
-        validation_entries: int = 1000,
-        shuffle_window: int = 4000,
-        max_bad_fraction: float = 0.1,
-        max_pixels: int = MAX_PIXELS,
-        augment: InModalAugment | None = None,
-    ) -> None:
-        if split not in ("train", "validation"):
-            raise ValueError(f"split: got {split!r}; expected 'train' or 'validation'.")
-        whole_number("validation_entries", validation_entries, least=0)
-        check_settings(
-            shuffle_window=shuffle_window, max_bad_fraction=max_bad_fraction, max_pixels=max_pixels
-        )
-        self.path = Path(path).expanduser()
-        self.image_transform = image_transform
-        self.tokenizer = tokenizer
-        self.images_root = (
-            self.path.parent / "data" if images_root is None else Path(images_root).expanduser()
-        )
-        self.split = split
-        self.subset = subset
-        self.validation_entries = validation_entries
-        self.shuffle_window = shuffle_window
-        self.max_bad_fraction = max_bad_fraction
-        self.max_pixels = max_pixels
-        self.augment = augment
+    path: str | Path
+    _: dataclasses.KW_ONLY
+    image_transform: ImageTransform
+    tokenizer: Tokenize
+    images_root: str | Path | None = None
+    split: Split = "train"
+    subset: str | None = None
+    validation_entries: int = 1000
+    shuffle_window: int = 4000
+    max_bad_fraction: float = 0.1
+    max_pixels: int = MAX_PIXELS
+    augment: InModalAugment | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("split", self.split, Split)
+        whole_number("validation_entries", self.validation_entries, least=0)
+        self._file = Path(self.path).expanduser()
+        root = self._file.parent / "data" if self.images_root is None else self.images_root
+        self._root = Path(root).expanduser()
         self._handles = FileHandles(limit=1)
 
     def prepare(self) -> None:
         """Check the list. Raises DataError."""
-        logger.info("{} entries ({}, subset {}) in {}", len(self), self.split, self.subset, self.path)
-
-    def shard_sizes(self) -> list[int]:
-        """Blocks of entries that are permuted as shards are."""
-        full, rest = divmod(len(self), _BLOCK)
-        return [_BLOCK] * full + [rest] * (rest > 0)
+        logger.info("{} entries ({}, subset {}) in {}", len(self), self.split, self.subset, self._file)
 
     def __len__(self) -> int:
         return len(self._scan[0])
@@ -111,9 +81,7 @@ class ShareGPT4V:
     def fingerprint(self) -> str:
         """Of the file's content and what is made of it."""
         settings = (self.split, self.subset, self.validation_entries, self.image_transform, self.max_pixels)
-        return hashlib.sha256(
-            (self._scan[1] + describe(*settings, augment=self.augment)).encode()
-        ).hexdigest()
+        return hashlib.sha256((self._scan[1] + self.describe(*settings)).encode()).hexdigest()
 
     def sample(self, row: int, generator: np.random.Generator) -> Sample:
         """The sample of a row, in [0, len).
@@ -122,10 +90,10 @@ class ShareGPT4V:
             BadSample: when it cannot be used.
         """
         image_seed = int(generator.integers(2**63))
-        key = f"{self.path.name}/{self.split} {row}"
+        key = f"{self._file.name}/{self.split} {row}"
         start, end = (int(place) for place in self._scan[0][row])
         try:
-            entry = parse_json(self._handles.read(self.path, start, end - start))
+            entry = parse_json(self._handles.read(self._file, start, end - start))
         except (OSError, ValueError) as error:
             raise BadSample(key, f"broken entry ({error})") from error
         caption = caption_text(key, _caption(entry), "conversations[1].value", generator)
@@ -134,18 +102,11 @@ class ShareGPT4V:
         if not isinstance(image, str) or not image:
             raise BadSample(key, "missing image")
         try:
-            data = read_regular(path_below(self.images_root, image), max_bytes=MAX_IMAGE_BYTES)
+            data = read_regular(path_below(self._root, image), max_bytes=MAX_IMAGE_BYTES)
         except (OSError, ValueError) as error:
-            raise BadSample(key, f"cannot read {self.images_root / image} ({error})") from error
-        return finish_sample(
-            f"{key} ({image})",
-            {"image": data, "caption": caption, "short_text": short_caption(caption)},
-            image_transform=self.image_transform,
-            tokenizer=self.tokenizer,
-            image_seed=image_seed,
-            max_pixels=self.max_pixels,
-            augment=self.augment,
-        )
+            raise BadSample(key, f"cannot read {self._root / image} ({error})") from error
+        fields = {"image": data, "caption": caption, "short_text": short_caption(caption)}
+        return self.finish(f"{key} ({image})", fields, image_seed=image_seed)
 
     @functools.cached_property
     def _scan(self) -> tuple[np.ndarray, str]:
@@ -153,8 +114,8 @@ class ShareGPT4V:
         places: list[tuple[int, int]] = []
         count = 0
         try:
-            with open_regular(self.path) as file:
-                entries = JsonList(file, self.path)
+            with open_regular(self._file) as file:
+                entries = JsonList(file, self._file)
                 for start, end, entry in entries:
                     count += 1
                     if (count <= self.validation_entries) != (self.split == "validation"):
@@ -162,16 +123,18 @@ class ShareGPT4V:
                     if self.subset is None or self.subset in _image_of(entry):
                         places.append((start, end))
         except OSError as error:
-            raise DataError(f"{self.path}: cannot be read ({error.strerror}); check dataset.path.") from error
+            raise DataError(
+                f"{self._file}: cannot be read ({error.strerror}); check dataset.path."
+            ) from error
         if not places:
             raise DataError(
-                f"{self.path}: none of its {count} entries is of split {self.split!r} with {self.subset!r} in its "
+                f"{self._file}: none of its {count} entries is of split {self.split!r} with {self.subset!r} in its "
                 "image; check dataset.split, dataset.subset and dataset.validation_entries."
             )
         return np.asarray(places, dtype=np.int64), entries.hash.hexdigest()
 
     def __repr__(self) -> str:
-        return f"ShareGPT4V({str(self.path)!r}, split={self.split!r}, subset={self.subset!r})"
+        return f"ShareGPT4V({str(self._file)!r}, split={self.split!r}, subset={self.subset!r})"
 
 
 def short_caption(caption: str) -> str:

@@ -1,5 +1,6 @@
 """Image-text pairs listed in a CSV, TSV or JSONL file: a path and a caption in each row."""
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping
@@ -11,16 +12,7 @@ from loguru import logger
 
 from hypvl.allowlist import configurable
 from hypvl.data.augment import InModalAugment
-from hypvl.data.sample import (
-    BadSample,
-    ImageTransform,
-    Sample,
-    Tokenize,
-    caption_text,
-    check_settings,
-    finish_sample,
-)
-from hypvl.data.shards import describe
+from hypvl.data.sample import BadSample, ImageTransform, PairReader, Sample, Tokenize, caption_text
 from hypvl.data.storage import FileHandles
 from hypvl.io.files import path_below, read_regular
 from hypvl.io.images import MAX_IMAGE_BYTES, MAX_PIXELS
@@ -32,9 +24,6 @@ from hypvl.io.table_text import (
     RowError,
     TableText,
 )
-
-# Rows shuffled as one block. Rows cost nothing to reach, so blocks are small: windows mix the whole file.
-_BLOCK = 32
 
 
 class RowMapper(Protocol):
@@ -54,13 +43,12 @@ class RowMapper(Protocol):
 
 
 @configurable("dataset")
-class ImageTextTable:
+@dataclasses.dataclass(eq=False, repr=False)
+class ImageTextTable(PairReader):
     """Samples listed in a table. Only the place of each row in the file is kept in memory (8 bytes a row).
 
     Args:
         path: A CSV or TSV with a header line, ``.jsonl``, or a JSON list, see :class:`hypvl.io.table_text.TableText`.
-        image_transform: Crops the decoded image.
-        tokenizer: Turns captions into token ids.
         image_column: Column (or key) with the image's path; None: the first of
             :data:`hypvl.io.table_text.IMAGE_COLUMNS` there is (``filepath``, ``image`` ...).
         caption_column: Column (or key) with the caption, in JSON also a list, of which one is drawn; None: the first
@@ -71,58 +59,39 @@ class ImageTextTable:
         max_field_lines: Lines that a quoted field may take; more are a broken row, a bad sample.
         images_root: Folder that paths start from; an image outside it, by an absolute path or ``..``, is a bad
             sample. None: the folder of the table, and paths may lead anywhere.
-        shuffle_window: Samples permuted together.
-        max_bad_fraction: Share of bad samples at which training stops.
-        max_pixels: Larger images are bad samples.
-        augment: Adds an augmented image and caption to each sample.
         mapper: Makes a sample's fields from a row (negatives and the like), in place of the two columns.
+
+    The others: :class:`hypvl.data.sample.PairReader`.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        image_transform: ImageTransform,
-        tokenizer: Tokenize,
-        image_column: str | None = None,
-        caption_column: str | None = None,
-        separator: str | None = None,
-        quoting: Quoting = "minimal",
-        max_field_lines: int = MAX_FIELD_LINES,
-        images_root: str | Path | None = None,
-        shuffle_window: int = 4000,
-        max_bad_fraction: float = 0.1,
-        max_pixels: int = MAX_PIXELS,
-        augment: InModalAugment | None = None,
-        mapper: RowMapper | None = None,
-    ) -> None:
-        check_settings(
-            shuffle_window=shuffle_window, max_bad_fraction=max_bad_fraction, max_pixels=max_pixels
-        )
-        self.path = Path(path).expanduser()
-        self.image_transform = image_transform
-        self.tokenizer = tokenizer
-        self.image_column = image_column
-        self.caption_column = caption_column
-        self.images_root = None if images_root is None else Path(images_root).expanduser()
-        self.shuffle_window = shuffle_window
-        self.max_bad_fraction = max_bad_fraction
-        self.max_pixels = max_pixels
-        self.augment = augment
-        self.mapper = mapper
+    path: str | Path
+    _: dataclasses.KW_ONLY
+    image_transform: ImageTransform
+    tokenizer: Tokenize
+    image_column: str | None = None
+    caption_column: str | None = None
+    separator: str | None = None
+    quoting: Quoting = "minimal"
+    max_field_lines: int = MAX_FIELD_LINES
+    images_root: str | Path | None = None
+    shuffle_window: int = 4000
+    max_bad_fraction: float = 0.1
+    max_pixels: int = MAX_PIXELS
+    augment: InModalAugment | None = None
+    mapper: RowMapper | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._file = Path(self.path).expanduser()
+        self._root = None if self.images_root is None else Path(self.images_root).expanduser()
         self._text = TableText(
-            self.path, separator=separator, quoting=quoting, max_field_lines=max_field_lines
+            self._file, separator=self.separator, quoting=self.quoting, max_field_lines=self.max_field_lines
         )
         self._handles = FileHandles(limit=1)
 
     def prepare(self) -> None:
         """Check the table. Raises DataError."""
-        logger.info("{} rows in {}", len(self), self.path)
-
-    def shard_sizes(self) -> list[int]:
-        """Blocks of rows that are permuted as shards are."""
-        full, rest = divmod(len(self), _BLOCK)
-        return [_BLOCK] * full + [rest] * (rest > 0)
+        logger.info("{} rows in {}", len(self), self._file)
 
     def __len__(self) -> int:
         return len(self._checked)
@@ -139,10 +108,10 @@ class ImageTextTable:
         return hashlib.sha256(
             (
                 index.digest
-                + describe(
+                + self.describe(
                     *columns, separator, text.quoting, self.image_transform, self.max_pixels,
                     *(() if self.mapper is None else (self.mapper,)),
-                    *((index.unclosed,) if index.unclosed else ()), augment=self.augment,
+                    *((index.unclosed,) if index.unclosed else ()),
                 )
             ).encode()
         ).hexdigest()  # fmt: skip
@@ -154,25 +123,15 @@ class ImageTextTable:
             BadSample: when it cannot be used.
         """
         image_seed = int(generator.integers(2**63))
-        key = f"{self.path.name}/row {row}"
+        key = f"{self._file.name}/row {row}"
         fields = self._map(key, self._fields(key, row), generator)
         image = fields["image"]
         try:
-            data = read_regular(self._place(image), max_bytes=MAX_IMAGE_BYTES)
+            place = self._file.parent / image if self._root is None else path_below(self._root, image)
+            data = read_regular(place, max_bytes=MAX_IMAGE_BYTES)
         except (OSError, ValueError) as error:
             raise BadSample(key, f"cannot read {image} ({error})") from error
-        return finish_sample(
-            f"{key} ({image})",
-            {**fields, "image": data},
-            image_transform=self.image_transform,
-            tokenizer=self.tokenizer,
-            image_seed=image_seed,
-            max_pixels=self.max_pixels,
-            augment=self.augment,
-        )
-
-    def _place(self, image: str) -> Path:
-        return self.path.parent / image if self.images_root is None else path_below(self.images_root, image)
+        return self.finish(f"{key} ({image})", {**fields, "image": data}, image_seed=image_seed)
 
     def _map(self, key: str, row: Mapping[str, Any], generator: np.random.Generator) -> dict[str, Any]:
         if self.mapper is not None:
@@ -205,11 +164,11 @@ class ImageTextTable:
     def _fields(self, key: str, row: int) -> dict[str, Any]:
         start, end = (int(place) for place in self._text.index.places[row : row + 2])
         try:
-            return self._text.parse(self._handles.read(self.path, start, end - start))
+            return self._text.parse(self._handles.read(self._file, start, end - start))
         except RowError as error:
             raise BadSample(key, f"broken row: {error}") from error
         except OSError as error:
-            raise BadSample(key, f"cannot read {self.path} ({error})") from error
+            raise BadSample(key, f"cannot read {self._file} ({error})") from error
 
     def __repr__(self) -> str:
-        return f"ImageTextTable({str(self.path)!r})"
+        return f"ImageTextTable({str(self._file)!r})"

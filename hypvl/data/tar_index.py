@@ -73,9 +73,10 @@ class TarIndex:
 
     def places(self, i: int) -> list[tuple[str, int, int, int]]:
         """(extension, begin of its headers, offset, size) of the members of sample i."""
+        leads = self.leads[int(self.starts[i]) : int(self.starts[i + 1])].tolist()
         return [
-            (name, offset - int(self.leads[int(self.starts[i]) + m]), offset, size)
-            for m, (name, offset, size) in enumerate(self.members(i))
+            (name, offset - lead, offset, size)
+            for lead, (name, offset, size) in zip(leads, self.members(i), strict=True)
         ]
 
     def members(self, i: int) -> list[tuple[str, int, int]]:
@@ -140,11 +141,6 @@ class _Group:
     key: str
     members: dict[str, TarMember] = dataclasses.field(default_factory=dict)
 
-    def readable(self) -> dict[str, TarMember]:
-        """Its members; none where one of them is sparse, which is not read."""
-        sparse = any(member.kind == "sparse" for member in self.members.values())
-        return {} if sparse else self.members
-
 
 def _split(name: str) -> tuple[str, str] | None:
     """(key, extension), or None for hidden files and names without an extension."""
@@ -153,7 +149,11 @@ def _split(name: str) -> tuple[str, str] | None:
 
 
 def _pack(groups: list[_Group], damage: str | None) -> TarIndex:
-    samples = [group.readable() for group in groups]
+    # Sparse members are not read, nor is the sample that has one.
+    samples = [
+        {} if any(member.kind == "sparse" for member in group.members.values()) else group.members
+        for group in groups
+    ]
     names = sorted({extension for members in samples for extension in members})
     number = {extension: i for i, extension in enumerate(names)}
     if len(names) > np.iinfo(np.uint16).max:
@@ -173,12 +173,9 @@ def _pack(groups: list[_Group], damage: str | None) -> TarIndex:
     )
 
 
-def in_blocks(read: Read, block: int) -> Read:
+class ReadAhead:  # a class, so that it can travel to a worker process
     """The same reader, but it reads at least ``block`` bytes at once and keeps the latest."""
-    return _Blocks(read, block)
 
-
-class _Blocks:  # a class, so that it can travel to a worker process
     def __init__(self, read: Read, block: int) -> None:
         self._read, self._block = read, block
         self._start, self._data = 0, b""
@@ -200,16 +197,10 @@ class MemberError(ValueError):
 def read_members(
     read: Read, index: TarIndex, i: int, only: Collection[str] | None = None
 ) -> dict[str, bytes]:
-    """Contents of the members of sample i by extension, in the order of the TAR.
+    """Contents of the members of sample i by extension, in the order of the TAR; of ``only`` these, None = all.
 
     The TAR's own header before each member must say what the index says: an index that somebody else wrote, or a
     TAR that was overwritten, never passes bytes off as another member.
-
-    Args:
-        read: The TAR.
-        index: Its index.
-        i: Which sample.
-        only: Extensions to read; None = all.
 
     Raises:
         MemberError: when members are lost, too large or not what the index says.
@@ -255,16 +246,7 @@ def read_members(
 
 
 def save_index(index: TarIndex, path: Path, identity: dict[str, Any]) -> None:
-    """Write an index file, whole or not at all.
-
-    Args:
-        index: What to keep.
-        path: Where.
-        identity: Of the TAR it belongs to (size, date ...).
-
-    Raises:
-        OSError: when the folder cannot be written.
-    """
+    """Write an index file, whole or not at all; ``identity`` is that of its TAR (size, date ...). Raises OSError."""
     header = {
         "format": _FORMAT, "identity": identity, "extensions": index.extension_names, "damage": index.damage,
     }  # fmt: skip
@@ -278,8 +260,7 @@ def save_index(index: TarIndex, path: Path, identity: dict[str, Any]) -> None:
 
 
 def load_index(path: Path, identity: dict[str, Any]) -> TarIndex | None:
-    """The index in a file, or None when there is none, or it is not this user's, of another state of the TAR, or
-    damaged.
+    """The index in a file; None for none, one that is damaged, not this user's or of another state of the TAR.
 
     A file that others could have written is not used: it must belong to this user or to root, and be writable
     by nobody else. Where it points to is compared with the TAR when a sample is read (:func:`read_members`).
@@ -305,9 +286,8 @@ def load_index(path: Path, identity: dict[str, Any]) -> TarIndex | None:
 
 def _is_sound(index: TarIndex, size: int) -> bool:
     """Whether the arrays fit together and point into a TAR of ``size`` bytes."""
-    if any(
-        getattr(index, name).dtype != kind or getattr(index, name).ndim != 1 for name, kind in _KINDS.items()
-    ):
+    arrays = {name: getattr(index, name) for name in _KINDS}
+    if any(array.dtype != _KINDS[name] or array.ndim != 1 for name, array in arrays.items()):
         return False
     names, members, samples = index.extension_names, len(index.offsets), len(index.key_ends)
     if not all(isinstance(name, str) for name in names) or not isinstance(index.damage, str | None):

@@ -11,7 +11,7 @@ from torch import Tensor
 from hypvl.checks import one_of
 from hypvl.data.shards import shard_index
 from hypvl.data.storage import FileHandles, LocalFile, Source, open_source
-from hypvl.data.tar_index import MemberError, TarIndex, build_index, in_blocks, read_members
+from hypvl.data.tar_index import MemberError, ReadAhead, TarIndex, build_index, read_members
 from hypvl.datasets.protocol import ClassificationSet, ImageSource
 from hypvl.errors import DataError
 from hypvl.io.images import ImageError, decode_image, read_image_file
@@ -313,10 +313,10 @@ class TarMembers:
                 source = open_source(str(path), handles)
                 read: Read = source.read
                 if isinstance(source, LocalFile):
-                    index = build_index(in_blocks(read, source.block), source.size(), source.place)
+                    index = build_index(ReadAhead(read, source.block), source.size(), source.place)
                 else:
                     index = shard_index(source)
-                    read = in_blocks(read, _READ_AHEAD)  # samples are asked for in order
+                    read = ReadAhead(read, _READ_AHEAD)  # samples are asked for in order
             except OSError as error:
                 raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
             if index.damage is not None:

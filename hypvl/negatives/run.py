@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from hypvl.data.jobs import Tick, run_jobs
+from hypvl.data.workers import Tick, run_jobs
 from hypvl.errors import DataError, UserError
 from hypvl.io.redact import redact_text
 from hypvl.negatives.backends.base import Backend, BackendArguments

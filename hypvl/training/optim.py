@@ -42,8 +42,8 @@ def parameter_groups(
         gain_bias_decay: Of gains and biases, >= 0. The published recipe asks for 0.0 but, by an `or` in its code,
             trained with 0.2, as hypvl's recipes do; 0.0 is the usual practice.
         exclude: Patterns of more parameters that are never decayed, see :func:`hypvl.checks.names_parameter`.
-        trainable: Freeze all but these, see :func:`freeze_all_but`; None = freeze nothing.
-        frozen: Freeze these, see :func:`freeze`; with ``trainable``, of what that leaves. None = freeze nothing.
+        trainable: Freeze all but these, see :func:`freeze`; None = freeze nothing.
+        frozen: Freeze these; with ``trainable``, of what that leaves. None = freeze nothing.
         lr: Pattern -> a learning rate >= 0 in place of the optimizer's, for example of scalars that a pretrained file
             lacks; the schedule multiplies it, too. The first pattern that names a parameter counts.
 
@@ -60,17 +60,8 @@ def parameter_groups(
         number("gain_bias_decay", gain_bias_decay, least=0),
         0.0,
     )
-    rates = {
-        pattern: number(f"lr.{pattern}", rate, least=0)
-        for pattern, rate in (lr.items() if lr is not None else ())
-    }
-    if trainable is not None:
-        freeze_all_but(model, trainable)
-    if frozen is not None:
-        freeze(model, frozen)
-    names = _trainable(model)
-    if not names:
-        raise ValueError("trainable, frozen: they leave no parameter to train; expected at least one.")
+    rates = {pattern: number(f"lr.{pattern}", rate, least=0) for pattern, rate in (lr or {}).items()}
+    names = freeze(model, trainable=trainable, frozen=frozen)
     excluded = set(_named("exclude", exclude, names, may_be_none=True))
     _named("lr", rates, names)
     norms = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
@@ -101,54 +92,41 @@ def parameter_groups(
     ]
 
 
-def freeze_all_but(model: nn.Module, patterns: Iterable[str]) -> list[str]:
-    """Freeze every parameter that no pattern names: it asks for no gradient any more.
+def freeze(
+    model: nn.Module, *, trainable: Iterable[str] | None = None, frozen: Iterable[str] | None = None
+) -> list[str]:
+    """Freeze parameters: they ask for no gradient any more.
 
-    Parameters that are fixed by construction (sine-cosine positions) stay fixed.
+    Those that are fixed by construction (sine-cosine positions) stay fixed.
 
     Args:
         model: Changed in place; in a training run the learner, whose names start with ``model.`` or ``objective.``.
-        patterns: See :func:`hypvl.checks.names_parameter`, for example ``["model.*_head.*"]``.
+        trainable: Freeze all that none of these patterns names, see :func:`hypvl.checks.names_parameter`, for example
+            ``["model.*_head.*"]``; None = freeze nothing.
+        frozen: Of what is left, freeze all that one of these names, for example ``["model.textual.*"]``.
 
     Returns:
         The names that stay trainable.
 
     Raises:
-        ValueError: for no pattern, or one that names no trainable parameter; the message gives the closest name.
+        ValueError: for a pattern that names no trainable parameter (the message gives the closest name), or when
+            nothing stays trainable.
     """
-    named = _named("trainable", patterns, _trainable(model))
-    if not named:
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    kept = names if trainable is None else _named("trainable", trainable, names)
+    if not kept and trainable is not None:
         raise ValueError("trainable: got no pattern; expected at least one, or null to freeze nothing.")
+    removed = set() if frozen is None else set(_named("frozen", frozen, kept))
+    kept = [name for name in kept if name not in removed]
+    if not kept:
+        raise ValueError("trainable, frozen: they leave no parameter to train; expected at least one.")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in named)
-    return named
-
-
-def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
-    """Freeze every parameter that a pattern names: it asks for no gradient any more.
-
-    Args:
-        model: Changed in place, as in :func:`freeze_all_but`.
-        patterns: As there, for example ``["model.textual.*"]``; none freezes nothing.
-
-    Returns:
-        The names that were frozen.
-
-    Raises:
-        ValueError: for a pattern that names no trainable parameter; the message gives the closest name.
-    """
-    named = _named("frozen", patterns, _trainable(model))
-    for name, parameter in model.named_parameters():
-        if name in named:
-            parameter.requires_grad_(False)
-    return named
+        parameter.requires_grad_(name in kept)
+    return kept
 
 
 def check_optimizer(arguments: Mapping[str, Any]) -> None:
-    """Refuse values that an optimizer would accept and fail with later: NaN, infinities, texts, numbers below 0.
-
-    Args:
-        arguments: Of its constructor, whatever its class.
+    """Refuse arguments that an optimizer, of whatever class, would accept and fail with later: NaN, numbers below 0.
 
     Raises:
         ValueError: naming the argument.
@@ -164,10 +142,6 @@ def check_optimizer(arguments: Mapping[str, Any]) -> None:
                 number(f"{name}.{i}", part, least=0, below=1)
         elif isinstance(value, float):
             number(name, value)
-
-
-def _trainable(model: nn.Module) -> list[str]:
-    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
 def _named(
@@ -186,17 +160,10 @@ def _named(
 
 
 def warmup_cosine_multiplier(step: int, *, total_steps: int, warmup_steps: int) -> float:
-    """Learning-rate multiplier: linear from 0 to 1, then the squared cosine quarter wave down to 0.
+    """Learning-rate multiplier in [0, 1]: linear from 0 to 1, then the squared cosine quarter wave down to 0.
 
-    Formula: ``step / warmup`` below ``warmup``; ``cos(pi/2 (step - warmup) / (total - warmup))^2`` after.
-
-    Args:
-        step: Optimizer steps already taken; the first step uses 0.
-        total_steps: Length of the run.
-        warmup_steps: Length of the warm-up, below ``total_steps``.
-
-    Returns:
-        A number in [0, 1].
+    Formula: ``step / warmup`` below ``warmup``; ``cos(pi/2 (step - warmup) / (total - warmup))^2`` after. ``step``
+    counts the optimizer steps already taken: the first one uses 0.
 
     Differs: stays at 0 after ``total_steps``, where the published schedule rises again.
     """
@@ -232,10 +199,9 @@ def build_optimizer(optim: DictConfig, learner: nn.Module) -> tuple[torch.optim.
         ConfigError: for an impossible value, naming its key.
     """
     groups = _call(optim, "parameters", learner)
-    arguments = OmegaConf.to_container(mapping_at(optim, "optimizer", above="optim."), resolve=True)
-    assert isinstance(arguments, dict)
+    arguments: Any = OmegaConf.to_container(mapping_at(optim, "optimizer", above="optim."), resolve=True)
     try:
-        check_optimizer({str(name): value for name, value in arguments.items()})
+        check_optimizer(arguments)
     except ValueError as error:
         raise ConfigError(f"optim.optimizer.{error}") from error
     optimizer = _call(optim, "optimizer", groups)

@@ -18,13 +18,7 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "omegaconf", "hydra-core", 
 
 
 def provenance(*, seed: int, data_fingerprint: str, config_text: str) -> dict[str, Any]:
-    """Everything needed to say what made a result; JSON-serialisable, without passwords and tokens of addresses.
-
-    Args:
-        seed: Of the run.
-        data_fingerprint: Of the data.
-        config_text: The config as it may be shown.
-    """
+    """Everything needed to say what made a result; JSON-serialisable, without passwords and tokens of addresses."""
     return {
         **code_version(),
         "python": platform.python_version(),

@@ -29,13 +29,20 @@ from hypvl.training.config import Accumulation, TrainConfig, mapping_at
 from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.checkpoints import Checkpoints
 from hypvl.training.hooks.health import SkippedSteps, Stalls
-from hypvl.training.hooks.metrics import BAD_SAMPLES_NAME, ClosingDataCheck, Metrics, Sink
-from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, log_to_console, log_to_file
+from hypvl.training.hooks.metrics import BAD_SAMPLES_NAME, Metrics, bad_everywhere
+from hypvl.training.hooks.sinks import (
+    ConsoleLine,
+    JsonLines,
+    Sink,
+    TensorBoard,
+    Wandb,
+    log_to_console,
+    log_to_file,
+)
 from hypvl.training.loop import Hook, Trainer, exit_code
 from hypvl.training.optim import build_optimizer
 from hypvl.training.provenance import provenance
 from hypvl.training.state import (
-    Change,
     TrainState,
     check_compatible,
     log_changes,
@@ -87,7 +94,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     log_to_console(rank=distributed.rank())
     start = distributed.from_main(place.start)
     resumed = None if start is None else read_state(start)
-    changes = [] if resumed is None else _changes(resumed, cfg)
+    changes = [] if resumed is None else check_compatible(saved_config(resumed), cfg)
 
     seed_everything(settings.seed)  # the same weights on every rank
     model = build_model(cfg, source="config", weights_follow=resumed is not None)
@@ -166,7 +173,9 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     with loader:
         trainer.run()
     stop = trainer.signals.stop
-    if stop is not None and trainer.iteration < trainer.num_iterations:
+    if trainer.iteration >= trainer.num_iterations:
+        bad_everywhere(loader.bad).check(final=True)
+    elif stop is not None:
         raise StoppedError(
             f"stopped by {stop.name} at iteration {trainer.iteration} of {trainer.num_iterations}, which is saved in "
             f"{folder}; --resume goes on.",
@@ -198,15 +207,6 @@ def _with_periods(cfg: DictConfig, options: RunOptions) -> DictConfig:
     return cfg
 
 
-def _changes(state: dict[str, Any], cfg: DictConfig) -> list[Change]:
-    """Differences from the config of the run that is continued."""
-    saved = saved_config(state)
-    if saved is None:
-        logger.warning("--resume: the checkpoint holds no readable config, so changes of it are not checked")
-        return []
-    return check_compatible(saved, cfg)
-
-
 def _check_place(folder: Path) -> None:
     """Refuse a folder that cannot be made or written to, before anything is built."""
     there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
@@ -219,14 +219,12 @@ def _check_place(folder: Path) -> None:
 def _start_from(model: nn.Module, settings: TrainConfig) -> str:
     """Load ``train.init_checkpoint`` into the model; returns a line that tells what was loaded and what was not."""
     allowed = settings.init_missing
-    if allowed is not None:
-        allowed = [pattern.removeprefix("model.") for pattern in allowed]
     try:
         report = load_weights(
             model,
             str(settings.init_checkpoint),
             strict=allowed is not None,
-            allow_missing=allowed if allowed is not None else (),
+            allow_missing=[pattern.removeprefix("model.") for pattern in allowed or ()],
             positions=settings.init_positions,
         )
     except ValueError as error:
@@ -234,12 +232,7 @@ def _start_from(model: nn.Module, settings: TrainConfig) -> str:
     return f"started from {report.loaded} tensors of {settings.init_checkpoint}: {report}"
 
 
-def _hooks(
-    cfg: DictConfig,
-    settings: TrainConfig,
-    folder: Path,
-    state: TrainState,
-) -> list[Hook]:
+def _hooks(cfg: DictConfig, settings: TrainConfig, folder: Path, state: TrainState) -> list[Hook]:
     trainer, loader = state.trainer, state.loader
 
     def root(trainer: Trainer) -> dict[str, Any]:
@@ -281,7 +274,6 @@ def _hooks(
             keep=settings.keep_checkpoints,
             final_extra=root if model.geometry.root(model.embed_dim) is None else None,
         ),
-        ClosingDataCheck(loader.bad),
     ]
 
 
@@ -306,14 +298,9 @@ def _live_audit(settings: TrainConfig, folder: Path, sinks: list[Sink], trainer:
 def check_data_fits(model: DualEncoder, dataset: Any) -> None:
     """Refuse data that would fail at some later batch, or be read wrongly.
 
-    A caption as long as the tokenizer allows must fit into the text encoder, every token id into its vocabulary, and
-    images must have the size that the image encoder takes. Attributes that a data set or an encoder lacks are not
-    checked.
-
-    Args:
-        model: The model to train.
-        dataset: With ``tokenizer`` (``context_length``, ``vocab_size``, ``eot_token``) and ``image_transform``
-            (``size``), as hypvl's data sets have them.
+    A caption as long as ``dataset.tokenizer`` allows must fit into the text encoder, every token id into its
+    vocabulary, and images must have the size that the image encoder takes. Attributes that a data set or an encoder
+    lacks are not checked.
 
     Raises:
         ConfigError: naming the two settings that do not fit.
@@ -325,14 +312,14 @@ def check_data_fits(model: DualEncoder, dataset: Any) -> None:
             f"dataset.tokenizer.context_length: got {longest}, but model.textual.context_length is "
             f"{model.context_length}, and the first longer caption would end the run; give both the same number."
         )
-    ids, known = getattr(tokenizer, "vocab_size", None), _whole(model.textual, "vocab_size")
-    if isinstance(ids, int) and known is not None and ids > known:
+    ids, known = getattr(tokenizer, "vocab_size", None), getattr(model.textual, "vocab_size", None)
+    if isinstance(ids, int) and isinstance(known, int) and ids > known:
         raise ConfigError(
             f"model.textual.vocab_size: got {known}, but the tokenizer of the data has {ids} ids; give the encoder at "
             "least so many."
         )
-    end, read_at = getattr(tokenizer, "eot_token", None), _whole(model.textual, "eot_token")
-    if isinstance(end, int) and read_at is not None and end != read_at:
+    end, read_at = getattr(tokenizer, "eot_token", None), getattr(model.textual, "eot_token", None)
+    if isinstance(end, int) and isinstance(read_at, int) and end != read_at:
         raise ConfigError(
             f"model.textual.eot_token: got {read_at}, but texts of the tokenizer of the data end with {end}; give the "
             "encoder that number, or null where it is the last of its vocabulary."
@@ -343,11 +330,6 @@ def check_data_fits(model: DualEncoder, dataset: Any) -> None:
             f"dataset.image_transform.size: got {size}, but model.visual.image_size is {model.image_size}, and the "
             "image encoder takes no other; give both the same number."
         )
-
-
-def _whole(module: nn.Module, name: str) -> int | None:
-    value = getattr(module, name, None)
-    return value if isinstance(value, int) else None
 
 
 def _loader(

@@ -129,17 +129,12 @@ class TrainState:
 
 
 class _Entry(NamedTuple):
-    """One entry of a checkpoint.
-
-    Args:
-        save: Its value for a run.
-        load: Restores a run from the checkpoint; None where another entry's ``load`` does, or nothing is restored.
-        needed: Whether a checkpoint without it cannot be resumed.
-    """
+    """One entry of a checkpoint."""
 
     save: Callable[[TrainState], Any]
+    #: Restores a run from the checkpoint; None where another entry's does, or nothing is restored.
     load: Callable[[TrainState, Mapping[str, Any]], None] | None = None
-    needed: bool = True
+    needed: bool = True  # a checkpoint without it cannot be resumed
 
 
 #: What a checkpoint holds, in the order in which it is restored. The final one has ``root`` (D,), too, where the
@@ -191,19 +186,12 @@ def set_step(scheduler: LRScheduler, step: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """One difference between two configs.
+    """One difference between two configs."""
 
-    Args:
-        key: Dotted.
-        saved: Value of the run; None also where it had none.
-        new: Value now.
-        allowed: Whether a run may resume with it.
-    """
-
-    key: str
-    saved: Any
+    key: str  # dotted
+    saved: Any  # of the run; None also where it had none
     new: Any
-    allowed: bool
+    allowed: bool  # whether a run may resume with it
 
     def __str__(self) -> str:
         return f"{self.key} was {_shown(self.saved)} and is {_shown(self.new)}"
@@ -228,7 +216,7 @@ def saved_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
     return plain if isinstance(plain, dict) else None  # type: ignore[return-value]  # keys are texts
 
 
-def check_compatible(saved: Mapping[str, Any], new: DictConfig) -> list[Change]:
+def check_compatible(saved: Mapping[str, Any] | None, new: DictConfig) -> list[Change]:
     """Differences between the config of a run and the one with which it resumes.
 
     Learning rate, decay, betas, epsilon, schedule, length, periods, precision, clipping, settings of the processes
@@ -236,7 +224,7 @@ def check_compatible(saved: Mapping[str, Any], new: DictConfig) -> list[Change]:
     may move. Seed, batch, model, tokenizer, and the set of loss terms may not change.
 
     Args:
-        saved: What :func:`saved_config` returned.
+        saved: What :func:`saved_config` returned; without one nothing is checked, with a warning.
         new: The config now.
 
     Returns:
@@ -245,16 +233,20 @@ def check_compatible(saved: Mapping[str, Any], new: DictConfig) -> list[Change]:
     Raises:
         ConfigError: naming all changes that are not allowed.
     """
-    now = OmegaConf.to_container(new, resolve=True)
-    assert isinstance(now, dict)
-    before = dict(saved)
+    if saved is None:
+        logger.warning("--resume: the checkpoint holds no readable config, so changes of it are not checked")
+        return []
+    now: Any = OmegaConf.to_container(new, resolve=True)
     changes: list[Change] = []
-    for part in dict.fromkeys([*before, *now]):
-        old, value = before.get(part, _ABSENT), now.get(part, _ABSENT)
+    for part in dict.fromkeys([*saved, *now]):
+        old, value = saved.get(part, _ABSENT), now.get(part, _ABSENT)
         if part != "model":  # the saved config has no secrets, and the log may not show any
             old, value = redacted(old), redacted(value)
-        if part == "train":
-            old, value = _with_defaults(old), _with_defaults(value)
+        if part == "train":  # a key of a newer version is no difference
+            old, value = (
+                TrainConfig.with_defaults(train) if isinstance(train, dict) else train
+                for train in (old, value)
+            )
         changes += _differences((str(part),), old, value)
     refused = [change for change in changes if not change.allowed]
     if refused:
@@ -281,12 +273,8 @@ def _differences(path: tuple[str, ...], saved: Any, new: Any) -> Iterator[Change
             yield from _differences((*path, str(key)), saved.get(key, default), new.get(key, default))
     elif saved is _ABSENT or new is _ABSENT or saved != new:
         key = ".".join(path)
-        yield Change(
-            key,
-            None if saved is _ABSENT else saved,
-            None if new is _ABSENT else new,
-            allowed=not _is_fixed(key, path, saved, new),
-        )
+        old, now = (None if value is _ABSENT else value for value in (saved, new))
+        yield Change(key, old, now, allowed=not _is_fixed(key, path, saved, new))
 
 
 def _is_fixed(key: str, path: tuple[str, ...], saved: Any, new: Any) -> bool:
@@ -311,11 +299,6 @@ def _is_numbers(value: Any) -> bool:
     if isinstance(value, list):
         return all(_is_numbers(item) for item in value)
     return isinstance(value, bool | int | float)
-
-
-def _with_defaults(train: Any) -> Any:
-    """`train` with the default of every missing key, so that a key of a newer version is no difference."""
-    return TrainConfig.with_defaults(train) if isinstance(train, dict) else train
 
 
 def _defaults(target: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What is about to be trained: parameters per part and operations per sample."""
 
-from collections.abc import Mapping
+import math
 from typing import Any
 
 import torch
@@ -20,23 +20,15 @@ def parameter_counts(model: nn.Module) -> dict[str, tuple[int, int]]:
     }
 
 
-def flops_per_sample(model: DualEncoder, *, context_length: int | None = None) -> dict[str, float]:
-    """Multiply-adds of one forward pass of each encoder for one sample, attention products included.
+def flops_per_sample(model: DualEncoder) -> dict[str, float]:
+    """Multiply-adds of one forward pass of each encoder ("visual", "textual") for one sample, attention included.
 
     Counted by fvcore (one multiply-add = one), plus the two products of each scaled dot-product attention,
-    which fvcore does not know.
-
-    Args:
-        model: Whose encoders; left as it was.
-        context_length: Tokens of the caption, default the model's context length.
-
-    Returns:
-        ``{"visual": ..., "textual": ...}``.
+    which fvcore does not know. A caption has as many tokens as the model takes.
     """
     device = next(model.parameters()).device
     images = torch.zeros(1, 3, model.image_size, model.image_size, device=device)
-    length = context_length if context_length is not None else model.context_length
-    tokens = torch.ones(1, length, dtype=torch.int64, device=device)
+    tokens = torch.ones(1, model.context_length, dtype=torch.int64, device=device)
     was_training = model.training
     model.eval()
     try:
@@ -47,7 +39,7 @@ def flops_per_sample(model: DualEncoder, *, context_length: int | None = None) -
 
 def summary_table(model: DualEncoder) -> str:
     """Parameters and operations as a plain text table."""
-    flops: Mapping[str, float] = flops_per_sample(model)
+    flops = flops_per_sample(model)
     rows = [f"{'part':<16}{'parameters':>14}{'trainable':>14}{'GMACs/sample':>14}"]
     counts = parameter_counts(model)
     for name, (total, trainable) in counts.items():
@@ -70,7 +62,4 @@ def _count(module: nn.Module, inputs: Tensor) -> float:
 def _attention_macs(inputs: list[Any], outputs: list[Any]) -> float:
     """Products q k^T and (softmax) v: batch * heads * L * S * (E + Ev)."""
     query, key, value = (v.type().sizes() for v in inputs[:3])  # (..., L, E), (..., S, E), (..., S, Ev)
-    leading = 1
-    for size in query[:-2]:
-        leading *= size
-    return float(leading * query[-2] * key[-2] * (query[-1] + value[-1]))
+    return float(math.prod(query[:-2]) * query[-2] * key[-2] * (query[-1] + value[-1]))

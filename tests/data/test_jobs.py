@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from hypvl.data import jobs
-from hypvl.data.jobs import run_jobs
+from hypvl.data import workers as jobs
+from hypvl.data.workers import run_jobs
 from hypvl.errors import DataError, UserError
 
 

@@ -354,10 +354,10 @@ def test_numbers_that_do_not_fit_are_named(dataset):
 def test_signals_do_not_end_a_worker_that_has_just_begun(dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     start = workers_module._start_worker
 
-    def struck(worker: int, *, main: int) -> None:
+    def struck(worker: int) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             os.kill(os.getpid(), number)
-        start(worker, main=main)
+        start(worker)
         assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())  # nothing stays blocked
 
     with loader(dataset) as batches:

@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from hypvl.data.tar_index import MemberError, build_index, in_blocks, load_index, read_members, save_index
+from hypvl.data.tar_index import MemberError, ReadAhead, build_index, load_index, read_members, save_index
 from hypvl.errors import DataError
 from tests.data.helpers import write_tar
 
@@ -269,7 +269,7 @@ def test_blocks_give_the_same_bytes_with_fewer_reads():
         reads.append((offset, length))
         return data[offset : offset + length]
 
-    buffered = in_blocks(read, 512)
+    buffered = ReadAhead(read, 512)
     for offset, length in [(0, 10), (100, 300), (500, 100), (2040, 100), (3000, 5)]:
         assert buffered(offset, length) == data[offset : offset + length]
     assert reads == [(0, 512), (500, 512), (2040, 512), (3000, 512)]

@@ -50,7 +50,7 @@ def messages() -> dict[str, object]:
     ]
     tensors += [torch.randn(3, dtype=torch.float64), torch.tensor(rank + 5), torch.tensor([rank == 0])]
     sent = [x.clone() for x in tensors]
-    distributed.broadcast_(sent, bucket_bytes=100)
+    distributed.broadcast_(sent)
     means = [x.clone() for x in tensors[:6]]
     distributed.all_reduce_mean_(means, bucket_bytes=100)
     short = [x.clone() for x in tensors[:6]]

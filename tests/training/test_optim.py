@@ -9,7 +9,6 @@ from hypvl.losses.cloob import CLOOB
 from hypvl.losses.sigmoid import Sigmoid
 from hypvl.training.optim import (
     freeze,
-    freeze_all_but,
     parameter_groups,
     warmup_cosine,
     warmup_cosine_multiplier,
@@ -78,11 +77,11 @@ def test_all_but_the_named_are_frozen_and_get_no_gradient() -> None:
 def test_freezing_never_frees_what_is_fixed() -> None:
     learner = tiny_learner("clip")
     assert not learner.model.visual.pos_embed.requires_grad
-    kept = freeze_all_but(learner, ["model.visual.*"])
+    kept = freeze(learner, trainable=["model.visual.*"])
     assert "model.visual.pos_embed" not in kept and kept
     assert not learner.model.visual.pos_embed.requires_grad
     with pytest.raises(ValueError, match=r"'model\.visual\.pos_embed' names no trainable parameter"):
-        freeze_all_but(tiny_learner("clip"), ["model.visual.pos_embed"])
+        freeze(tiny_learner("clip"), trainable=["model.visual.pos_embed"])
 
 
 def test_scales_curvature_and_logit_biases_are_never_decayed() -> None:
@@ -136,7 +135,7 @@ def test_what_is_named_is_frozen_and_the_rest_trains() -> None:
     with pytest.raises(
         ValueError, match=r"frozen: got 'model\.textual\.\*'; expected a list of names or patterns"
     ):
-        freeze(learner, "model.textual.*")
+        freeze(learner, frozen="model.textual.*")
 
 
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "much"])
@@ -152,12 +151,12 @@ def test_decays_and_rates_have_a_range(value: float) -> None:
 def test_a_pattern_that_names_nothing_tells_the_closest() -> None:
     learner = tiny_learner("clip")
     with pytest.raises(ValueError, match=r"'model\.scorer\.logscale'.*closest is model\.scorer\.log_scale"):
-        freeze_all_but(learner, ["model.textual.*", "model.scorer.logscale"])
+        freeze(learner, trainable=["model.textual.*", "model.scorer.logscale"])
     assert all(p.requires_grad for n, p in learner.named_parameters() if n != "model.visual.pos_embed")
     with pytest.raises(ValueError, match="got no pattern"):
-        freeze_all_but(learner, [])
+        freeze(learner, trainable=[])
     with pytest.raises(ValueError, match="expected a list of names or patterns"):
-        freeze_all_but(learner, "model.textual.*")
+        freeze(learner, trainable="model.textual.*")
 
 
 def test_named_parameters_have_a_rate_of_their_own_through_the_schedule() -> None:

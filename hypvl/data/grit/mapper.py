@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from hypvl.allowlist import configurable
+from hypvl.checks import natural_number
+from hypvl.data.mappers import find_member, read_text
 from hypvl.data.sample import BadSample
 
 CHILD_IMAGE, CHILD_TEXT, NUM_PARENTS = "child.jpg", "child.txt", "numparents.txt"
@@ -43,35 +45,31 @@ class GritMapper:
         number = int(generator.integers(_count(key, members)))
         image, phrase = parent_members(number)
         return {
-            "image": _member(key, members, CHILD_IMAGE),
+            "image": _image(key, members, CHILD_IMAGE),
             "caption": _text(key, members, CHILD_TEXT),
-            "box_image": _member(key, members, image),
+            "box_image": _image(key, members, image),
             "box_text": _text(key, members, phrase),
         }
 
 
 def _count(key: str, members: Mapping[str, bytes]) -> int:
     text = _text(key, members, NUM_PARENTS)
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+    number = natural_number(text)
+    if number is None:
         raise BadSample(key, f"{NUM_PARENTS} is {text[:20]!r}, expected a number")
-    if int(text) < 1:
+    if number < 1:
         raise BadSample(key, f"no boxes, {NUM_PARENTS} is {text}")
-    return int(text)
+    return number
 
 
 def _text(key: str, members: Mapping[str, bytes], name: str) -> str:
-    try:
-        text = _member(key, members, name).decode().strip()
-    except UnicodeDecodeError as error:
-        raise BadSample(key, f"{name} is not UTF-8 ({error.reason})") from error
+    text = read_text(key, members, name)
     if not text:
         raise BadSample(key, f"empty {name}")
     return text
 
 
-def _member(key: str, members: Mapping[str, bytes], name: str) -> bytes:
-    if name not in members:
-        raise BadSample(key, f"missing {name} (it has {', '.join(sorted(members)) or 'nothing'})")
-    if not members[name]:
+def _image(key: str, members: Mapping[str, bytes], name: str) -> bytes:
+    if not (image := find_member(key, members, name)):
         raise BadSample(key, f"empty {name}")
-    return members[name]
+    return image

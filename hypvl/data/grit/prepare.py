@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hypvl.data.grit.boxes import GritSettings, convert_sample
-from hypvl.data.jobs import Tick, run_jobs
 from hypvl.data.sample import BadSample
 from hypvl.data.shards import expand_shards
 from hypvl.data.storage import FileHandles, LocalFile
-from hypvl.data.tar_index import MemberError, build_index, in_blocks, read_members
+from hypvl.data.tar_index import MemberError, ReadAhead, build_index, read_members
+from hypvl.data.workers import Tick, run_jobs
 from hypvl.errors import DataError, UserError
 from hypvl.io.files import exclusive_lock, write_atomically
 from hypvl.io.json_text import parse_json
@@ -214,10 +214,10 @@ def _convert(source: Path, archive: tarfile.TarFile, tick: Tick, settings: GritS
     try:
         reader = LocalFile(source, FileHandles())
         size = reader.size()
-        index = build_index(in_blocks(reader.read, _BLOCK), size, reader.place)
+        index = build_index(ReadAhead(reader.read, _BLOCK), size, reader.place)
     except OSError as error:
         raise DataError(f"{source}: cannot be read ({error}).") from error
-    read = in_blocks(reader.read, _BLOCK)
+    read = ReadAhead(reader.read, _BLOCK)
     counts = Counts(samples=len(index))
     units = 0
     for row in range(len(index)):

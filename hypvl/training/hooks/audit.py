@@ -11,7 +11,7 @@ from hypvl.diagnostics.audit import in_percent, summary
 from hypvl.diagnostics.verdict import interpret
 from hypvl.errors import ConfigError
 from hypvl.losses.base import IMAGE, TEXT, View
-from hypvl.training.hooks.metrics import Sink, write_to
+from hypvl.training.hooks.sinks import Sink, write_to
 from hypvl.training.loop import Hook, StepResult, Trainer
 
 PREFIX = "audit/"

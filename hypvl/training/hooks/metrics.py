@@ -4,7 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from loguru import logger
@@ -12,27 +12,10 @@ from torch import Tensor
 
 from hypvl import distributed
 from hypvl.data.bad_samples import BadSamples
-from hypvl.errors import UserError
+from hypvl.training.hooks.sinks import JsonLines, Record, Sink, write_to
 from hypvl.training.loop import Hook, StepResult, Trainer
 
-Record = dict[str, float | int]
 BAD_SAMPLES_NAME = "bad_samples.jsonl"
-
-
-class Sink(Protocol):
-    """Takes records on rank 0: a file, a progress line, a service."""
-
-    def write(self, record: Record) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class BadSampleFile(Protocol):
-    """Takes one line for each bad sample on rank 0."""
-
-    def write(self, record: Mapping[str, float | int | str]) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class Metrics(Hook):
@@ -56,7 +39,7 @@ class Metrics(Hook):
         *,
         period: int,
         bad: BadSamples | None = None,
-        bad_file: BadSampleFile | None = None,
+        bad_file: JsonLines | None = None,
     ) -> None:
         self.sinks = sinks
         self.period = period
@@ -87,11 +70,7 @@ class Metrics(Hook):
         )
 
     def load_state(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Make the next record cover the same steps as if the run had not stopped.
-
-        Args:
-            states: What :meth:`state` returned.
-        """
+        """Make the next record cover the same steps as if the run had not stopped: what :meth:`state` returned."""
         self._resumed = states
 
     def after_step(self, trainer: Trainer, step: StepResult) -> None:
@@ -122,8 +101,9 @@ class Metrics(Hook):
             return
         listed = "" if self.bad_file is None else f"; all in {BAD_SAMPLES_NAME}"
         logger.warning("data: {}{}", everywhere.report(), listed)
-        for key, reason in everywhere.unreported if self.bad_file is not None else ():
-            write_to([self.bad_file], {"iteration": iteration, "key": key, "reason": reason})
+        if self.bad_file is not None:
+            for key, reason in everywhere.unreported:
+                write_to([self.bad_file], {"iteration": iteration, "key": key, "reason": reason})
 
     def _log(self, trainer: Trainer, *, lr: float) -> None:
         steps = trainer.iteration - self._first
@@ -172,41 +152,6 @@ class Metrics(Hook):
         self._data_seconds = 0.0
         self._skipped = 0
         self._started = time.perf_counter()
-
-
-class ClosingDataCheck(Hook):
-    """At the end of a run that was not stopped: an error if too many samples were bad. Comes after the hook that saves.
-
-    Args:
-        bad: This rank's count of bad samples.
-
-    Raises:
-        DataError: in ``after_train``, when too many were.
-    """
-
-    def __init__(self, bad: BadSamples) -> None:
-        self.bad = bad
-
-    def after_train(self, trainer: Trainer) -> None:
-        if trainer.iteration >= trainer.num_iterations:
-            bad_everywhere(self.bad).check(final=True)
-
-
-def write_to(sinks: Sequence[Any], record: Mapping[str, float | int | str]) -> None:
-    """Hand a record to every sink.
-
-    Raises:
-        UserError: for one that cannot be written.
-    """
-    for sink in sinks:
-        try:
-            sink.write(record)
-        except OSError as error:
-            where = error.filename if error.filename is not None else type(sink).__name__
-            raise UserError(
-                f"training records: {where} cannot be written at iteration {record['iteration']} ({error.strerror}); "
-                "make room, then go on with --resume."
-            ) from error
 
 
 def bad_everywhere(bad: BadSamples) -> BadSamples:

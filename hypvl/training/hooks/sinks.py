@@ -4,26 +4,51 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from loguru import logger
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from hypvl.errors import ConfigError
+from hypvl.errors import ConfigError, UserError
 from hypvl.io.files import write_atomically
 from hypvl.io.json_text import parse_json
 from hypvl.io.redact import clean_log
-from hypvl.training.hooks.metrics import Record
 
+Record = dict[str, float | int]
 _NOT_TERMS = frozenset(
     {
         "iteration", "loss", "grad_norm", "lr", "samples_per_second", "data_wait", "memory_gb",
         "skipped_steps", "bad_samples", "consumed", "epoch", "eta_seconds",
     }
 )  # fmt: skip
+
+
+class Sink(Protocol):
+    """Takes records on rank 0: a file, a progress line, a service."""
+
+    def write(self, record: Record) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def write_to(sinks: Sequence[Any], record: Mapping[str, float | int | str]) -> None:
+    """Hand a record to every sink.
+
+    Raises:
+        UserError: for one that cannot be written.
+    """
+    for sink in sinks:
+        try:
+            sink.write(record)
+        except OSError as error:
+            where = error.filename if error.filename is not None else type(sink).__name__
+            raise UserError(
+                f"training records: {where} cannot be written at iteration {record['iteration']} ({error.strerror}); "
+                "make room, then go on with --resume."
+            ) from error
 
 
 class JsonLines:
@@ -48,9 +73,8 @@ class JsonLines:
                 elif at <= iteration:
                     lines.append(line + b"\n")
             write_atomically(path, b"".join(lines))
-        self._file = path.open(
-            "ab", buffering=0
-        )  # what cannot be written fails here, not when the file is closed
+        # Without a buffer: what cannot be written fails there, not when the file is closed.
+        self._file = path.open("ab", buffering=0)
 
     def write(self, record: Mapping[str, float | int | str]) -> None:
         finite = {
@@ -89,9 +113,7 @@ class TensorBoard:
     def __init__(self, folder: Path, *, iteration: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        earlier = any(
-            folder.glob("events.out.tfevents.*")
-        )  # also of a try that ended before its first checkpoint
+        earlier = any(folder.glob("events.out.tfevents.*"))  # also of a try without a checkpoint
         self._writer = SummaryWriter(str(folder), purge_step=iteration + 1 if earlier else None)
 
     def write(self, record: Record) -> None:
@@ -101,9 +123,7 @@ class TensorBoard:
         self._writer.flush()
 
     def close(self) -> None:
-        with contextlib.suppress(
-            OSError
-        ):  # every record was flushed: what could not be written was said then
+        with contextlib.suppress(OSError):  # every record was flushed: a full disk was reported then
             self._writer.close()
 
 
@@ -172,7 +192,6 @@ class ConsoleLine:
         self._console = console if console is not None else Console(stderr=True)
         self._total = total
         self._progress: Progress | None = None
-        self._task: TaskID | None = None
         if self._console.is_terminal:
             self._progress = Progress(
                 TextColumn("training"),
@@ -182,13 +201,13 @@ class ConsoleLine:
                 console=self._console,
                 redirect_stdout=False,
             )
-            self._task = self._progress.add_task("training", total=total, text="")
+            self._progress.add_task("training", total=total, text="")
             self._progress.start()
 
     def write(self, record: Record) -> None:
         text = describe(record)
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=int(record["iteration"]), text=text)
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], completed=int(record["iteration"]), text=text)
         else:
             logger.info("iteration {}/{}  {}", record["iteration"], self._total, text)
 
@@ -200,6 +219,8 @@ class ConsoleLine:
 def describe(record: Record) -> str:
     """A record as one line: losses, learning rate, samples/s, data wait, memory, time left."""
     terms = [f"{name} {value:.4g}" for name, value in record.items() if name not in _NOT_TERMS]
+    minutes, seconds = divmod(round(record["eta_seconds"]), 60)
+    hours, minutes = divmod(minutes, 60)
     parts = [
         f"loss {record['loss']:.4f}",
         *terms,
@@ -207,7 +228,7 @@ def describe(record: Record) -> str:
         f"{record['samples_per_second']:.0f} samples/s",
         f"data wait {100 * record['data_wait']:.0f}%",
         f"{record['memory_gb']:.1f} GB",
-        f"eta {_clock(record['eta_seconds'])}",
+        f"eta {hours}:{minutes:02d}:{seconds:02d}" if hours else f"eta {minutes}:{seconds:02d}",
     ]
     return "  ".join(parts)
 
@@ -223,9 +244,3 @@ def log_to_console(*, rank: int) -> None:
 def log_to_file(folder: Path, *, rank: int) -> None:
     """Log lines also to ``log-rank<r>.txt``, on every rank."""
     logger.add(folder / f"log-rank{rank}.txt", format="{time:YYYY-MM-DD HH:mm:ss} {level} {message}")
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -13,8 +13,7 @@ from hypvl.errors import ConfigError
 from hypvl.losses.base import IMAGE, TEXT, View
 from hypvl.training.config import TrainConfig
 from hypvl.training.hooks.audit import LiveAudit
-from hypvl.training.hooks.metrics import Record
-from hypvl.training.hooks.sinks import JsonLines
+from hypvl.training.hooks.sinks import JsonLines, Record
 from hypvl.training.loop import Hook, StepResult, Trainer
 from hypvl.training.run import _live_audit
 from tests.ranks import run_ranks

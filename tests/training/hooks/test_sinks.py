@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 
 from hypvl.errors import UserError
-from hypvl.training.hooks.metrics import write_to
-from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, describe
+from hypvl.training.hooks.sinks import ConsoleLine, JsonLines, TensorBoard, Wandb, describe, write_to
 
 RECORD = {
     "iteration": 20, "loss": 1.5, "contrastive": 1.25, "lr": 5e-4, "samples_per_second": 120.0,
