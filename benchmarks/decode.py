@@ -26,7 +26,7 @@ from torchvision import transforms
 
 from benchmarks.common import count, paired, report
 from benchmarks.tokenizer import corpus
-from hypvl.data.loader import Loader, build_loader
+from hypvl.data.loader import Loader
 from hypvl.data.mappers import GenericMapper
 from hypvl.data.shards import ImageTextShards
 from hypvl.data.tokenizer import get_tokenizer
@@ -70,7 +70,7 @@ def our_loader(folder: Path, *, batch: int) -> Loader:
         image_transform=RandomResizedCrop(SIZE, scale=SCALE),
         tokenizer=get_tokenizer(),
     )
-    return build_loader(dataset, global_batch_size=batch, rank=0, world_size=1, num_workers=0, seed=0)
+    return Loader(dataset, global_batch_size=batch, rank=0, world_size=1, num_workers=0, seed=0)
 
 
 class PilImages(Dataset[Tensor]):

@@ -95,7 +95,7 @@ def test_the_search_finds_what_there_is() -> None:
     assert len(ARGUMENTS) > 150
     for key in (
         "models.dual_encoder.DualEncoder.scores:query_modality",
-        "data.loader.build_loader:start_method",
+        "data.loader.Loader.__init__:start_method",
     ):
         assert f"hypvl.{key}" in ARGUMENTS
 

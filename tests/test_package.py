@@ -24,7 +24,7 @@ import hypvl
 assert "torch" not in sys.modules
 from hypvl.config import LazyConfig, instantiate
 from hypvl.data.demo.build import DemoArguments, make_demo_data
-from hypvl.data.loader import build_loader
+from hypvl.data.loader import Loader
 from hypvl.data.demo.mapper import DemoMapper
 from hypvl.data.shards import ImageTextShards
 from hypvl.data.transforms import RandomResizedCrop
@@ -48,7 +48,7 @@ make_demo_data("demo", DemoArguments(num_train=24, num_test=4))
 dataset = ImageTextShards(
     tarfiles=["demo/train/*.tar"], mapper=DemoMapper(), image_transform=RandomResizedCrop(32), tokenizer=tokenizer
 )
-loader = build_loader(dataset, global_batch_size=8, rank=0, world_size=1, num_workers=0, seed=0)
+loader = Loader(dataset, global_batch_size=8, rank=0, world_size=1, num_workers=0, seed=0)
 batch = next(iter(loader))
 objective = Objective(
     terms={

@@ -136,7 +136,7 @@ def _on_training_data(
 
     from hypvl.cli.loading import config_of
     from hypvl.config import LazyConfig, instantiate
-    from hypvl.data.loader import build_loader
+    from hypvl.data.loader import Loader
     from hypvl.data.sample import check_dataset, prepare_dataset
     from hypvl.embedding.encode import Encoding
     from hypvl.evaluation.mean_removal import MeanRecorder
@@ -154,7 +154,7 @@ def _on_training_data(
     batch_size = min(256 if args.batch_size is None else args.batch_size, args.train_samples)
     recorder, left = MeanRecorder(model), args.train_samples
     device = next(model.parameters()).device
-    loader = build_loader(
+    loader = Loader(
         dataset,
         global_batch_size=batch_size,
         rank=0,

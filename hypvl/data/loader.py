@@ -26,22 +26,34 @@ _MAX_TRIES = 100
 _WARM_UP = 1000
 
 
-def build_loader(
-    dataset: PairDataset,
-    *,
-    global_batch_size: int,
-    rank: int,
-    world_size: int,
-    num_workers: int,
-    seed: int,
-    consumed: int = 0,
-    accumulate: int = 1,
-    pin_memory: bool = False,
-    prefetch_factor: int = 2,
-    max_bad_fraction: float | None = None,
-    start_method: StartMethod | None = None,
-) -> "Loader":
-    """A loader of one rank's share of the global batches.
+class Share(Sampler[range]):
+    """The positions of one rank, a micro-batch at a time, without end; arguments as for :class:`Loader`."""
+
+    def __init__(
+        self, global_batch_size: int, *, rank: int, world_size: int, accumulate: int = 1, consumed: int = 0
+    ) -> None:
+        if global_batch_size < 1 or accumulate < 1 or global_batch_size % (world_size * accumulate):
+            raise ConfigError(
+                f"global batch size (train.total_batch_size): got {global_batch_size} for {world_size} processes "
+                f"x {accumulate} micro-batches; expected a multiple of {world_size * accumulate}."
+            )
+        if not 0 <= rank < world_size:
+            raise ConfigError(f"rank: got {rank}; expected 0 to {world_size - 1}.")
+        if consumed < 0 or consumed % global_batch_size:
+            raise ConfigError(
+                f"consumed: got {consumed} samples; expected a multiple of the global batch size "
+                f"{global_batch_size} (it counts samples of all ranks, not steps)."
+            )
+        self.size = global_batch_size // (world_size * accumulate)
+        self._starts = (consumed + rank * self.size, global_batch_size // accumulate)
+
+    def __iter__(self) -> Iterator[range]:
+        for start in itertools.count(*self._starts):
+            yield range(start, start + self.size)
+
+
+class Loader:
+    """An endless iterator of one rank's share of the global batches.
 
     Args:
         dataset: Samples by row.
@@ -57,102 +69,46 @@ def build_loader(
         max_bad_fraction: Share of bad samples that is an error; None: the dataset's own, or 0.1.
         start_method: How workers start; None: the system's default.
 
-    Raises:
-        ConfigError: when the numbers do not fit together.
-    """
-    one_of("start_method", start_method, StartMethod | None)
-    return Loader(
-        dataset,
-        share=Share(global_batch_size, rank=rank, world_size=world_size, accumulate=accumulate),
-        seed=seed,
-        consumed=consumed,
-        num_workers=num_workers,
-        pin_memory=pin_memory,
-        prefetch_factor=prefetch_factor,
-        max_bad_fraction=max_bad_fraction,
-        start_method=start_method,
-    )
-
-
-class Share(Sampler[range]):
-    """The positions of one rank, a micro-batch at a time, without end.
-
-    Args:
-        global_batch_size: B.
-        rank: r.
-        world_size: R.
-        accumulate: A.
-
-    Raises:
-        ConfigError: when B is no multiple of A R.
-    """
-
-    def __init__(
-        self, global_batch_size: int, *, rank: int = 0, world_size: int = 1, accumulate: int = 1
-    ) -> None:
-        if global_batch_size < 1 or accumulate < 1 or global_batch_size % (world_size * accumulate):
-            raise ConfigError(
-                f"global batch size (train.total_batch_size): got {global_batch_size} for {world_size} processes "
-                f"x {accumulate} micro-batches; expected a multiple of {world_size * accumulate}."
-            )
-        if not 0 <= rank < world_size:
-            raise ConfigError(f"rank: got {rank}; expected 0 to {world_size - 1}.")
-        self.global_batch_size = global_batch_size
-        self.accumulate = accumulate
-        self.size = global_batch_size // (world_size * accumulate)
-        self.offset = rank * self.size
-        self.consumed = 0
-
-    def start_at(self, consumed: int) -> None:
-        """Begin after this many positions, a whole number of global batches."""
-        if consumed < 0 or consumed % self.global_batch_size:
-            raise ConfigError(
-                f"consumed: got {consumed} samples; expected a multiple of the global batch size "
-                f"{self.global_batch_size} (it counts samples of all ranks, not steps)."
-            )
-        self.consumed = consumed
-
-    def __iter__(self) -> Iterator[range]:
-        step = self.global_batch_size // self.accumulate
-        for start in itertools.count(self.consumed + self.offset, step):
-            yield range(start, start + self.size)
-
-
-class Loader:
-    """An endless iterator of this rank's batches; use :func:`build_loader`.
-
     Attributes:
-        dataset: What it reads.
         batch_size: Samples in each of its batches, B/(AR).
         bad: Count of bad samples among the batches taken from this loader.
+
+    Raises:
+        ConfigError: when the numbers do not fit together.
     """
 
     def __init__(
         self,
         dataset: PairDataset,
         *,
-        share: Share,
-        seed: int,
-        consumed: int,
+        global_batch_size: int,
+        rank: int,
+        world_size: int,
         num_workers: int,
-        pin_memory: bool,
-        prefetch_factor: int,
-        max_bad_fraction: float | None,
-        start_method: str | None,
+        seed: int,
+        consumed: int = 0,
+        accumulate: int = 1,
+        pin_memory: bool = False,
+        prefetch_factor: int = 2,
+        max_bad_fraction: float | None = None,
+        start_method: StartMethod | None = None,
     ) -> None:
+        one_of("start_method", start_method, StartMethod | None)
+        share = Share(
+            global_batch_size, rank=rank, world_size=world_size, accumulate=accumulate, consumed=consumed
+        )
         self.dataset = dataset
         self.batch_size = share.size
-        share.start_at(consumed)
         sizes = dataset.shard_sizes() if hasattr(dataset, "shard_sizes") else [len(dataset)]
         window = getattr(dataset, "shuffle_window", 4000)
         if max_bad_fraction is None:
             max_bad_fraction = getattr(dataset, "max_bad_fraction", 0.1)
         order = PositionSampler(sizes, seed=seed, shuffle_window=window)
-        ranks = share.global_batch_size // (share.size * share.accumulate)
-        self.bad = BadSamples(max_fraction=max_bad_fraction, warm_up=min(_WARM_UP, -(-order.rows // ranks)))
+        warm_up = min(_WARM_UP, -(-order.rows // world_size))
+        self.bad = BadSamples(max_fraction=max_bad_fraction, warm_up=warm_up)
         self._identity = {
             "seed": seed,
-            "global_batch_size": share.global_batch_size,
+            "global_batch_size": global_batch_size,
             "fingerprint": hashlib.sha256(f"{dataset.fingerprint} {sizes} {window}".encode()).hexdigest(),
         }
         self._loader = DataLoader(
@@ -190,11 +146,7 @@ class Loader:
         return cast(Batch, batch)
 
     def state(self, consumed: int) -> dict[str, Any]:
-        """Where the consumer stands, for the checkpoint; what was read ahead does not count.
-
-        Args:
-            consumed: Samples of all ranks used so far (steps times the global batch size).
-        """
+        """Where training stands after ``consumed`` samples of all ranks, for the checkpoint (read ahead or not)."""
         return {"consumed": consumed, **self._identity}
 
     def check_resume(self, state: Mapping[str, Any]) -> None:

@@ -43,7 +43,7 @@ class BadSample(Exception):  # noqa: N818 (a bad sample is expected, not an erro
 
 @runtime_checkable
 class PairDataset(Protocol):
-    """What :func:`hypvl.data.loader.build_loader` asks of a dataset: samples by row, with the generator as an argument.
+    """What :func:`hypvl.data.loader.Loader` asks of a dataset: samples by row, with the generator as an argument.
 
     A dataset may also have ``shard_sizes() -> Sequence[int]`` (rows that lie together, in order; default: one
     shard), ``shuffle_window: int``, ``max_bad_fraction: float`` and ``prepare()`` (work done once, by the

@@ -16,21 +16,13 @@ _TEXTS = ("json", "txt", "caption", "cls")
 
 @dataclass
 class ShardReport:
-    """What a TAR holds.
+    """What a TAR holds."""
 
-    Attributes:
-        place: Path or URL.
-        samples: How many.
-        looked_at: How many were read and decoded.
-        extensions: Members by extension, over all samples.
-        problems: What is wrong, one sentence each; empty = nothing.
-    """
-
-    place: str
+    place: str  # path or URL
     samples: int = 0
-    looked_at: int = 0
-    extensions: dict[str, int] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    looked_at: int = 0  # how many were read and decoded
+    extensions: dict[str, int] = field(default_factory=dict)  # members by extension, over all samples
+    problems: list[str] = field(default_factory=list)  # what is wrong, one sentence each
 
 
 def check_shards(tarfiles: str, *, look_at: int | None = 4) -> list[ShardReport]:

@@ -38,30 +38,19 @@ _KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class TarIndex:
-    """Samples of one TAR. A sample without members stands for what cannot be read: lost where the TAR is damaged, or
-    sparse.
-
-    Args:
-        starts: (N + 1,) int64; sample i has the members ``starts[i]:starts[i + 1]``.
-        offsets: (M,) int64, first byte of each member's content.
-        sizes: (M,) int64, bytes.
-        extensions: (M,) uint16, into ``extension_names``.
-        key_ends: (N,) int64; ``keys[key_ends[i - 1]:key_ends[i]]`` is the key of sample i in UTF-8.
-        keys: uint8.
-        leads: (M,) uint32, bytes of headers before each member's content.
-        extension_names: Lower-case, without the dot.
-        damage: Why the TAR could not be read to its end, or None.
+    """N samples of one TAR and their M members. A sample without members stands for what cannot be read: lost where the
+    TAR is damaged, or sparse.
     """
 
-    starts: np.ndarray
-    offsets: np.ndarray
-    sizes: np.ndarray
-    extensions: np.ndarray
-    key_ends: np.ndarray
-    keys: np.ndarray
-    leads: np.ndarray
-    extension_names: tuple[str, ...]
-    damage: str | None = None
+    starts: np.ndarray  # (N + 1,) int64; sample i has the members ``starts[i]:starts[i + 1]``
+    offsets: np.ndarray  # (M,) int64, first byte of each member's content
+    sizes: np.ndarray  # (M,) int64, bytes
+    extensions: np.ndarray  # (M,) uint16, into ``extension_names``
+    key_ends: np.ndarray  # (N,) int64; ``keys[key_ends[i - 1]:key_ends[i]]`` is the key of sample i in UTF-8
+    keys: np.ndarray  # uint8
+    leads: np.ndarray  # (M,) uint32, bytes of headers before each member's content
+    extension_names: tuple[str, ...]  # lower-case, without the dot
+    damage: str | None = None  # why the TAR could not be read to its end
 
     def __len__(self) -> int:
         return len(self.key_ends)

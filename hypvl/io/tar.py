@@ -4,6 +4,7 @@
 places, bounds, and all of the archives that were joined into one file.
 """
 
+import io
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
@@ -200,3 +201,10 @@ def _pax_fields(data: bytes) -> dict[str, str]:
         fields[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
         at += length
     return fields
+
+
+def add_member(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file; time, owner and group stay 0, so that the bytes of the TAR depend on its content only."""
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    archive.addfile(entry, io.BytesIO(content))

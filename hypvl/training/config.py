@@ -31,13 +31,9 @@ class _Checked:
 
 @dataclasses.dataclass(frozen=True)
 class GradCacheConfig(_Checked):
-    """Gradient caching.
+    """Gradient caching."""
 
-    Args:
-        micro_batch: Rows that an encoder sees at once, >= 1; None = all.
-    """
-
-    micro_batch: int | None = None
+    micro_batch: int | None = None  # rows that an encoder sees at once, >= 1; None = all
 
     def __post_init__(self) -> None:
         if self.micro_batch is not None:
@@ -46,17 +42,11 @@ class GradCacheConfig(_Checked):
 
 @dataclasses.dataclass(frozen=True)
 class AuditConfig(_Checked):
-    """The audit of the geometry while it trains.
+    """The audit of the geometry while it trains."""
 
-    Args:
-        every: Steps between audits; 0 = none.
-        samples: Pairs that are looked at, >= 2.
-        aperture_factor: Of the cones, > 0.
-    """
-
-    every: int = 0
-    samples: int = 512
-    aperture_factor: float = 1.0
+    every: int = 0  # steps between audits; 0 = none
+    samples: int = 512  # pairs that are looked at, >= 2
+    aperture_factor: float = 1.0  # of the cones, > 0
 
     def __post_init__(self) -> None:
         self._check(
@@ -68,17 +58,11 @@ class AuditConfig(_Checked):
 
 @dataclasses.dataclass(frozen=True)
 class DDPConfig(_Checked):
-    """How processes work together.
+    """How processes work together."""
 
-    Args:
-        static_graph: The same parameters get gradients in every step.
-        broadcast_buffers: Every forward pass starts from the buffers of rank 0.
-        fp16_compression: Gradients travel in the 16 bits of the forward pass, where it has 16.
-    """
-
-    static_graph: bool = True
-    broadcast_buffers: bool = False
-    fp16_compression: bool = True
+    static_graph: bool = True  # the same parameters get gradients in every step
+    broadcast_buffers: bool = False  # every forward pass starts from the buffers of rank 0
+    fp16_compression: bool = True  # gradients travel in the 16 bits of the forward pass, where it has 16
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -87,17 +71,11 @@ class DDPConfig(_Checked):
 
 @dataclasses.dataclass(frozen=True)
 class WandbConfig(_Checked):
-    """Weights & Biases.
-
-    Args:
-        mode: "disabled", "online" or "offline".
-        project: Project name.
-        name: Run name; None = that of the run's folder.
-    """
+    """Weights & Biases."""
 
     mode: WandbMode = "disabled"
     project: str = "hypvl"
-    name: str | None = None
+    name: str | None = None  # of the run; None = that of its folder
 
     def __post_init__(self) -> None:
         if self.mode in (False, "off"):  # YAML reads `off` as false
@@ -112,53 +90,30 @@ class WandbConfig(_Checked):
 class TrainConfig(_Checked):
     """How a run trains; configs/common/train.py says what the settings mean.
 
-    Args:
-        objective: The config node of the loss terms; it is not checked here.
-        seed: Of weights, data order and dropout, >= 0.
-        num_iterations: Length of the run in steps, >= 1.
-        total_batch_size: Samples per step over all processes, >= 1.
-        accumulate: Parts in which the encoders see a process's batch, >= 1.
-        naive_accumulate: Separate losses of a step, averaged, >= 1.
-        grad_cache: Rows that the encoders see at once.
-        num_workers: Processes that read data, for each rank, >= 0.
-        amp: Precision of the forward pass.
-        grad_clip_norm: Largest norm of all gradients together, > 0; None = as they are.
-        compile: Whether the encoders are compiled.
-        init_checkpoint: Weights to start from; None = new ones.
-        init_missing: Patterns of names that the file may lack, ``model.*_head.log_scale``; None = whatever fits is
-            loaded.
-        init_positions: How positions of another length are loaded.
-        checkpoint_period: Steps between checkpoints, >= 1.
-        keep_checkpoints: Periodic checkpoints that are retained, >= 1; None = all.
-        log_period: Steps between log records, >= 1.
-        max_skipped_steps: Steps in a row without a finite loss and gradients that end the run, >= 1.
-        root_samples: Training samples whose mean embedding is the root where the geometry has none, >= 1.
-        audit: The audit of the geometry.
-        ddp: How processes work together.
-        wandb: Weights & Biases.
-
     Raises:
-        ValueError: for a value outside these ranges; its message starts with the key.
+        ValueError: for a value outside the ranges below; its message starts with the key.
     """
 
-    objective: Any
-    seed: int = 0
-    num_iterations: int = 120_000
-    total_batch_size: int = 2048
-    accumulate: int = 1
-    naive_accumulate: int = 1
+    objective: Any  # the config node of the loss terms; it is not checked here
+    seed: int = 0  # of weights, data order and dropout, >= 0
+    num_iterations: int = 120_000  # length of the run in steps, >= 1
+    total_batch_size: int = 2048  # samples per step over all processes, >= 1
+    accumulate: int = 1  # parts in which the encoders see a process's batch, >= 1
+    naive_accumulate: int = 1  # separate losses of a step, averaged, >= 1
     grad_cache: GradCacheConfig = dataclasses.field(default_factory=GradCacheConfig)
-    num_workers: int = 4
-    amp: Amp = "auto"
-    grad_clip_norm: float | None = None
-    compile: bool = False
-    init_checkpoint: str | None = None
+    num_workers: int = 4  # processes that read data, for each rank, >= 0
+    amp: Amp = "auto"  # precision of the forward pass
+    grad_clip_norm: float | None = None  # largest norm of all gradients together, > 0; None = as they are
+    compile: bool = False  # whether the encoders are compiled
+    init_checkpoint: str | None = None  # weights to start from; None = new ones
+    #: Patterns of names that the file may lack, ``model.*_head.log_scale``; None = whatever fits is loaded.
     init_missing: Sequence[str] | None = None
-    init_positions: Positions = "interpolate"
-    checkpoint_period: int = 5000
-    keep_checkpoints: int | None = 5
-    log_period: int = 100
-    max_skipped_steps: int = 50
+    init_positions: Positions = "interpolate"  # how positions of another length are loaded
+    checkpoint_period: int = 5000  # steps between checkpoints, >= 1
+    keep_checkpoints: int | None = 5  # periodic checkpoints that are retained, >= 1; None = all
+    log_period: int = 100  # steps between log records, >= 1
+    max_skipped_steps: int = 50  # steps in a row without a finite loss and gradients that end the run, >= 1
+    #: Training samples whose mean embedding is the root where the geometry has none, >= 1.
     root_samples: int = 65_536
     audit: AuditConfig = dataclasses.field(default_factory=AuditConfig)
     ddp: DDPConfig = dataclasses.field(default_factory=DDPConfig)
@@ -198,14 +153,11 @@ class TrainConfig(_Checked):
             raise ConfigError(
                 "train.objective: missing; expected the loss terms, as in configs/common/objective/clip.py."
             )
-        for field in dataclasses.fields(cls):
-            section = _SECTIONS.get(field.name)
-            if section is None or field.name not in settings:
-                continue
-            if settings[field.name] is None:  # null = all defaults
-                del settings[field.name]
+        for name in [name for name in _SECTIONS if name in settings]:
+            if settings[name] is None:  # null = all defaults
+                del settings[name]
             else:
-                settings[field.name] = _build(section, f"train.{field.name}", settings[field.name])
+                settings[name] = _build(_SECTIONS[name], f"train.{name}", settings[name])
         return _build(cls, "train", settings)
 
     @classmethod
@@ -251,8 +203,11 @@ class Accumulation:
         """
         micro_batch = settings.grad_cache.micro_batch
         accumulate, naive = settings.accumulate, settings.naive_accumulate
-        asked = {"grad_cache.micro_batch": micro_batch is not None, "accumulate": accumulate > 1}
-        asked["naive_accumulate"] = naive > 1
+        asked = {
+            "grad_cache.micro_batch": micro_batch is not None,
+            "accumulate": accumulate > 1,
+            "naive_accumulate": naive > 1,
+        }
         both = [f"train.{name}" for name, there in asked.items() if there]
         if len(both) > 1:
             raise ConfigError(

@@ -123,23 +123,14 @@ def exit_code(number: signal.Signals) -> int:
 
 @dataclass
 class StepResult:
-    """What hooks see after a step; tensors are on the device.
+    """What hooks see after a step; tensors are on the device."""
 
-    Args:
-        output: Loss and terms.
-        grad_norm: Norm of all gradients before clipping, 0-dim.
-        lr: Learning rate of the first parameter group in this step.
-        stepped: False for a skipped step, whose loss or gradients are not finite, 0-dim bool.
-        data_seconds: Time spent waiting for the batch.
-        ctx: Batch, features and embeddings of the views; with naive accumulation, of its last part.
-    """
-
-    output: LossOutput
-    grad_norm: Tensor
-    lr: float
-    stepped: Tensor
-    data_seconds: float
-    ctx: PairContext
+    output: LossOutput  # loss and terms
+    grad_norm: Tensor  # of all gradients before clipping, 0-dim
+    lr: float  # of the first parameter group in this step
+    stepped: Tensor  # False for a skipped step, whose loss or gradients are not finite, 0-dim bool
+    data_seconds: float  # time spent waiting for the batch
+    ctx: PairContext  # batch, features and embeddings of the views; with naive accumulation, of its last part
 
 
 class Hook:
@@ -160,47 +151,28 @@ class Hook:
 
 @dataclass
 class Trainer:
-    """A run in progress.
+    """A run in progress."""
 
-    Args:
-        learner: Model and objective.
-        module: Called for the loss: ``learner``, or DDP around it.
-        optimizer: Over the learner's trainable parameters.
-        scheduler: Advances after each step; in fp16 only after each one that was not skipped.
-        loader: Yields local batches for ever, starting at ``consumed``.
-        precision: Mixed precision.
-        scaler: Gradient scaler (idle unless fp16).
-        num_iterations: Where training ends.
-        global_batch_size: Samples per step over all ranks.
-        epoch_size: Samples per epoch.
-        clip_norm: Gradient clipping, None = off.
-        cache: Encodes the batch in micro-batches; None = whole.
-        naive_parts: Batches of the loader per step, whose losses are averaged; 1 = the usual step.
-        average: Takes the mean over ranks where there are several parts.
-        hooks: Called in order.
-        iteration: Steps done (skipped ones count).
-        stop_requested: Set by a hook, on every rank, to end after the current step.
-        signals: Requests from outside to save or to stop.
-    """
-
-    learner: Learner
-    module: nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    loader: Iterable[Mapping[str, Any]]
+    learner: Learner  # model and objective
+    module: nn.Module  # called for the loss: ``learner``, or DDP around it
+    optimizer: torch.optim.Optimizer  # over the learner's trainable parameters
+    scheduler: (
+        torch.optim.lr_scheduler.LRScheduler
+    )  # in fp16 it advances only after steps that were not skipped
+    loader: Iterable[Mapping[str, Any]]  # yields local batches for ever, starting at ``consumed``
     precision: Precision
-    scaler: torch.amp.GradScaler
-    num_iterations: int
-    global_batch_size: int
-    epoch_size: int
-    clip_norm: float | None = None
-    cache: GradCache | None = None
-    naive_parts: int = 1
-    average: GradientAverage = field(default_factory=GradientAverage)
-    hooks: Sequence[Hook] = ()
-    iteration: int = 0
-    stop_requested: bool = False
-    signals: Signals = field(default_factory=Signals)
+    scaler: torch.amp.GradScaler  # idle unless fp16
+    num_iterations: int  # where training ends
+    global_batch_size: int  # samples per step over all ranks
+    epoch_size: int  # samples per epoch
+    clip_norm: float | None = None  # gradient clipping, None = off
+    cache: GradCache | None = None  # encodes the batch in micro-batches; None = whole
+    naive_parts: int = 1  # batches of the loader per step, whose losses are averaged; 1 = the usual step
+    average: GradientAverage = field(default_factory=GradientAverage)  # where there are several parts
+    hooks: Sequence[Hook] = ()  # called in order
+    iteration: int = 0  # steps done (skipped ones count)
+    stop_requested: bool = False  # set by a hook, on every rank, to end after the current step
+    signals: Signals = field(default_factory=Signals)  # requests from outside to save or to stop
     parameters: list[Tensor] = field(init=False)
     _first_step_done: bool = field(init=False, default=False)
     _waited: float = field(init=False, default=0.0)

@@ -16,7 +16,7 @@ from hypvl.checks import whole_number
 from hypvl.config import LazyConfig, instantiate
 from hypvl.config.plain import to_plain, without_secrets
 from hypvl.config.targets import EXTRA_VARIABLE, unlisted_targets
-from hypvl.data.loader import Loader, build_loader
+from hypvl.data.loader import Loader
 from hypvl.data.sample import check_dataset, prepare_dataset
 from hypvl.errors import ConfigError, StoppedError
 from hypvl.io.files import write_atomically
@@ -56,18 +56,11 @@ from hypvl.training.summary import summary_table
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """Options of the command line beside the config.
-
-    Args:
-        output_dir: The run's folder.
-        resume: Continue from the newest good checkpoint there.
-        checkpoint_period: Steps between checkpoints; None = the config's.
-        log_period: Steps between log records; None = the config's.
-    """
+    """Options of the command line beside the config."""
 
     output_dir: Path
-    resume: bool = False
-    checkpoint_period: int | None = None
+    resume: bool = False  # continue from the newest good checkpoint there
+    checkpoint_period: int | None = None  # None = the config's
     log_period: int | None = None
 
 
@@ -336,7 +329,7 @@ def _loader(
     settings: TrainConfig, dataset: Any, device: torch.device, *, consumed: int, parts: int = 1
 ) -> Loader:
     try:
-        return build_loader(
+        return Loader(
             dataset,
             global_batch_size=settings.total_batch_size,
             rank=distributed.rank(),

@@ -40,20 +40,12 @@ _UNUSED = ("train.init_checkpoint", "train.init_missing", "train.init_positions"
 
 @dataclasses.dataclass
 class TrainState:
-    """The state of a run between two steps.
+    """The state of a run between two steps."""
 
-    Args:
-        trainer: Model, objective, optimizer, schedule and scaler.
-        loader: Position in the data, and which samples of it were bad.
-        metrics: What was seen since the last record.
-        config: The resolved config as YAML text.
-        provenance: Where the run comes from.
-    """
-
-    trainer: Trainer
-    loader: Loader
-    metrics: Metrics
-    config: str = ""
+    trainer: Trainer  # model, objective, optimizer, schedule and scaler
+    loader: Loader  # position in the data, and which samples of it were bad
+    metrics: Metrics  # what was seen since the last record
+    config: str = ""  # resolved, as YAML text
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hypvl import distributed
+from hypvl.checks import one_of
 from hypvl.errors import ConfigError
 from hypvl.losses.base import LossOutput, Objective, PairContext, View
 from hypvl.models.dual_encoder import DualEncoder, constrain_modules_
@@ -42,7 +43,11 @@ class Precision:
             amp: "bf16", "fp16", "fp32" (the same as False), or "auto": bf16 where the hardware has it, else fp16
                 on a GPU and full precision on a CPU.
             device: Where the model lives.
+
+        Raises:
+            ValueError: for another value.
         """
+        one_of("train.amp", amp, Amp)
         if amp == "auto" and device.type == "cuda":
             amp = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         elif amp == "auto":

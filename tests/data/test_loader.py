@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hypvl.data import workers as workers_module
-from hypvl.data.loader import Share, build_loader
+from hypvl.data.loader import Loader, Share
 from hypvl.data.mappers import RedCapsMapper
 from hypvl.data.sample import BadSample
 from hypvl.data.shards import ImageTextShards
@@ -38,7 +38,7 @@ def dataset(tmp_path_factory):
 
 
 def loader(dataset, *, rank=0, world_size=1, num_workers=0, seed=3, batch_size=B, **options):
-    return build_loader(
+    return Loader(
         dataset, global_batch_size=batch_size, rank=rank, world_size=world_size, num_workers=num_workers,
         seed=seed, **options,
     )  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hypvl.data.batch import collate
-from hypvl.data.loader import build_loader
+from hypvl.data.loader import Loader
 from hypvl.data.negatives import NEGATIVE_TYPES, HardNegativeMapper
 from hypvl.data.sample import BadSample
 from hypvl.data.table import ImageTextTable
@@ -175,9 +175,7 @@ def test_table_gives_batches_that_losses_take(folder: Path) -> None:
         assert "red horse" in texts[2] and "blue bike" in texts[1]
         assert (batch["negative_text"][4 * i + 3] > 0).sum() == 2
     assert "bike 4" in tokens.decode([t for t in batch["text"][1].tolist() if t])
-    loaded = next(
-        iter(build_loader(dataset, global_batch_size=4, rank=0, world_size=1, num_workers=0, seed=0))
-    )
+    loaded = next(iter(Loader(dataset, global_batch_size=4, rank=0, world_size=1, num_workers=0, seed=0)))
     assert loaded["negative_text"].shape[0] == 16 and loaded["bad"] == []
 
 

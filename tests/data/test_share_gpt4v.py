@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hypvl.data.augment import EDA, InModalAugment
-from hypvl.data.loader import build_loader
+from hypvl.data.loader import Loader
 from hypvl.data.sample import BadSample
 from hypvl.data.share_gpt4v import ShareGPT4V, short_caption
 from hypvl.data.tokenizer import EOT_TOKEN, get_tokenizer
@@ -164,7 +164,7 @@ def test_the_loader_reads_it_with_long_texts_and_augmentation(tmp_path: Path) ->
     path = write(tmp_path, [entry(i, f"first {i}. {long}") for i in range(40)])
     data = dataset(path, tokenizer=get_tokenizer(248), augment=InModalAugment(text=EDA()))
     assert data.shard_sizes() == [32, 8]
-    loader = build_loader(
+    loader = Loader(
         pickle.loads(pickle.dumps(data)),
         global_batch_size=8, rank=0, world_size=1, num_workers=0, seed=0, pin_memory=False,
     )  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hypvl.data.loader import build_loader
+from hypvl.data.loader import Loader
 from hypvl.data.mappers import GenericMapper
 from hypvl.data.sample import BadSample
 from hypvl.data.shards import ImageTextShards
@@ -164,7 +164,7 @@ def test_one_bad_sample_is_replaced_and_named(
     dataset = shards(tmp_path / "a.tar", max_bad_fraction=1.0)
     with pytest.raises(BadSample, match=f"a.tar/0: {reason}"):
         dataset.sample(0, np.random.default_rng(0))
-    loader = build_loader(dataset, global_batch_size=2, rank=0, world_size=1, num_workers=0, seed=0)
+    loader = Loader(dataset, global_batch_size=2, rank=0, world_size=1, num_workers=0, seed=0)
     batch = next(loader)
     assert batch["key"] == ["a.tar/1"] * 2
     assert {key for key, _ in batch["bad"]} == {"a.tar/0"}
@@ -223,7 +223,7 @@ def test_a_moved_data_set_stays_the_same_data(tmp_path: Path) -> None:
 
 
 def build(dataset: ImageTextShards) -> dict[str, list[str]]:
-    return next(build_loader(dataset, global_batch_size=8, rank=0, world_size=1, num_workers=0, seed=3))  # type: ignore[return-value]
+    return next(Loader(dataset, global_batch_size=8, rank=0, world_size=1, num_workers=0, seed=3))  # type: ignore[return-value]
 
 
 def test_fewer_shards_than_readers(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_fewer_shards_than_readers(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [m for i in range(8) for m in pair(f"{i}", f"caption {i}", i)])
     keys = []
     for rank in range(2):
-        with build_loader(
+        with Loader(
             shards(tmp_path / "a.tar"), global_batch_size=4, rank=rank, world_size=2, num_workers=2, seed=0
         ) as loader:
             keys += [key for _ in range(2) for key in next(loader)["key"]]
@@ -249,7 +249,7 @@ def test_a_batch_larger_than_the_data(tmp_path: Path) -> None:
 def test_the_last_samples_are_not_dropped(tmp_path: Path) -> None:
     """open_clip: the incomplete last batch of an epoch is dropped, the same samples each time; all must be seen."""
     write_tar(tmp_path / "a.tar", [m for i in range(5) for m in pair(f"{i}", f"caption {i}", i)])
-    with build_loader(
+    with Loader(
         shards(tmp_path / "a.tar"), global_batch_size=2, rank=0, world_size=1, num_workers=0, seed=0
     ) as loader:
         keys = [key for _ in range(5) for key in next(loader)["key"]]  # two epochs
@@ -269,7 +269,7 @@ def test_signals_to_all_processes_do_not_end_the_readers(tmp_path: Path) -> None
     write_tar(tmp_path / "a.tar", [m for i in range(8) for m in pair(f"{i}", f"caption {i}", i)])
 
     def keys(*signals: signal.Signals) -> list[str]:
-        with build_loader(
+        with Loader(
             shards(tmp_path / "a.tar"), global_batch_size=2, rank=0, world_size=1, num_workers=2, seed=0
         ) as loader:
             found = list(next(loader)["key"])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hypvl import distributed
 from hypvl.config import instantiate
-from hypvl.data.loader import build_loader
+from hypvl.data.loader import Loader
 from hypvl.losses.base import LossOutput, PairContext
 from hypvl.training.accumulation import GradCache
 from hypvl.training.step import Learner, Precision, forward_backward, optimizer_step
@@ -43,7 +43,7 @@ class Run:
         self.cfg = tiny(path, shard)
         self.cfg.train.init_checkpoint = None
         world = distributed.world_size()
-        loader = build_loader(
+        loader = Loader(
             instantiate(self.cfg.dataset), global_batch_size=EACH * world, rank=distributed.rank(),
             world_size=world, num_workers=0, seed=0,
         )  # fmt: skip

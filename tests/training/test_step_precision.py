@@ -10,6 +10,8 @@ def test_precision_by_name() -> None:
     assert Precision.choose("bf16", CPU).dtype == torch.bfloat16
     assert Precision.choose("fp16", CPU).dtype == torch.float16
     assert Precision.choose(False, CPU).dtype is None
+    with pytest.raises(ValueError, match=r"train\.amp: got 'half'"):
+        Precision.choose("half", CPU)  # type: ignore[arg-type]  # refused
 
 
 def test_bf16_is_for_hardware_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

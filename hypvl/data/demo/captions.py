@@ -10,17 +10,15 @@ evaluation never occur as a training caption.
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from hypvl.data.demo.drawing import COLORS, SHAPES, SIZES, TEXTURES, DrawnObject
 
-RELATIONS: dict[str, str] = {
-    "left of": "right of",
-    "right of": "left of",
-    "above": "below",
-    "below": "above",
-}
+RELATIONS: dict[str, str] = {  # each with its opposite
+    "left of": "right of", "right of": "left of", "above": "below", "below": "above",
+}  # fmt: skip
 DIGIT_WORDS: tuple[str, ...] = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 )  # fmt: skip
@@ -55,12 +53,7 @@ _DIGIT_PROMPTS = (
     "the digit {word} written by hand",
 )
 _SHAPE_PROMPTS = ("this is a {}", "a {} on paper", "a simple drawing of a {}", "a small picture of a {}")
-_COLOR_PROMPTS = (
-    "this is a {} shape",
-    "a {} shape on paper",
-    "a simple drawing of a {} shape",
-    "a small picture of a {} shape",
-)
+_COLOR_PROMPTS = tuple(prompt.format("{} shape") for prompt in _SHAPE_PROMPTS)
 
 
 def phrase(item: DrawnObject) -> str:
@@ -117,17 +110,19 @@ def hard_negatives(
     """
     if len(objects) == 2:
         a, b = objects
+        colors = [replace(a, color=b.color), replace(b, color=a.color)]
+        shapes = [replace(a, shape=b.shape), replace(b, shape=a.shape)]
         return [
-            {"type": "attribute", "text": full_caption([_with(a, color=b.color), _with(b, color=a.color)], relation)},
+            {"type": "attribute", "text": full_caption(colors, relation)},
             {"type": "relation", "text": full_caption(objects, RELATIONS[str(relation)])},
-            {"type": "object", "text": full_caption([_with(a, shape=b.shape), _with(b, shape=a.shape)], relation)},
-        ]  # fmt: skip
+            {"type": "object", "text": full_caption(shapes, relation)},
+        ]
     item = objects[0]
     return [
-        {"type": "attribute", "text": phrase(_with(item, color=_other(item.color, tuple(COLORS), rng)))},
-        {"type": "attribute", "text": phrase(_with(item, size=_other(item.size, SIZES, rng)))},
-        {"type": "attribute", "text": phrase(_with(item, texture=_other(item.texture, TEXTURES, rng)))},
-        {"type": "object", "text": phrase(_with(item, shape=_other(item.shape, SHAPES, rng)))},
+        {"type": "attribute", "text": phrase(replace(item, color=_other(item.color, tuple(COLORS), rng)))},
+        {"type": "attribute", "text": phrase(replace(item, size=_other(item.size, SIZES, rng)))},
+        {"type": "attribute", "text": phrase(replace(item, texture=_other(item.texture, TEXTURES, rng)))},
+        {"type": "object", "text": phrase(replace(item, shape=_other(item.shape, SHAPES, rng)))},
     ]
 
 
@@ -149,8 +144,7 @@ def is_a_tree() -> dict[str, dict[str, object]]:
     A red circle is a circle first and a red shape second: following the first parent gives a tree.
     """
     tree: dict[str, dict[str, object]] = {
-        "a shape": {"level": 1, "parents": []},
-        "a handwritten digit": {"level": 1, "parents": []},
+        text: {"level": 1, "parents": []} for text in ("a shape", "a handwritten digit")
     }
     tree |= {f"a {shape}": {"level": 2, "parents": ["a shape"]} for shape in SHAPES}
     tree |= {_articles(f"a {color} shape"): {"level": 2, "parents": ["a shape"]} for color in COLORS}
@@ -175,10 +169,6 @@ def _fill_digit(text: str, digit: int) -> str:
 def _articles(text: str) -> str:
     """ "an" before orange, eight and 8; every other noun and adjective of the demo takes "a"."""
     return re.sub(r"\ba (?=orange\b|eight\b|8\b)", "an ", text)
-
-
-def _with(item: DrawnObject, **changes: str) -> DrawnObject:
-    return DrawnObject(**{**item.__dict__, **changes})
 
 
 def _other(value: str, options: tuple[str, ...], rng: np.random.Generator) -> str:

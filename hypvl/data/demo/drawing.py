@@ -28,31 +28,22 @@ SIZES: tuple[str, ...] = ("small", "large")
 
 @dataclass(frozen=True)
 class DrawnObject:
-    """One object of a scene: what it is and where.
-
-    Attributes:
-        shape: a name in :data:`SHAPES`.
-        color: a name in :data:`COLORS`.
-        size: ``"small"`` or ``"large"``.
-        texture: a name in :data:`TEXTURES`.
-        x: centre, pixels from the left.
-        y: centre, pixels from the top.
-        radius: half the extent, pixels.
-        angle: rotation, radians.
-    """
+    """One object of a scene: what it is (a name of each list above) and where, in pixels from the top left corner."""
 
     shape: str
     color: str
     size: str
     texture: str
-    x: float
+    x: float  # of the centre
     y: float
-    radius: float
-    angle: float
+    radius: float  # half the extent
+    angle: float  # rotation in radians
 
     def outline(self) -> np.ndarray:
         """The outer border as points in pixels, (N, 2)."""
-        return unit_outline(self.shape) @ _rotation(self.angle).T * self.radius + (self.x, self.y)
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        rotation = np.array([[cos, -sin], [sin, cos]])
+        return unit_outline(self.shape) @ rotation.T * self.radius + (self.x, self.y)
 
     def box(self) -> list[float]:
         """Bounding box ``[left, top, right, bottom]`` as fractions of the image, in [0, 1]."""
@@ -101,9 +92,8 @@ def draw_scene(objects: list[DrawnObject], rng: np.random.Generator) -> Image.Im
 def draw_digit(values: np.ndarray, rng: np.random.Generator) -> Image.Image:
     """A scanned digit (8, 8), ink 0 … 16, as dark strokes on tinted paper."""
     ink = Image.fromarray((np.clip(values / 16.0, 0.0, 1.0) * 255.0).astype(np.uint8))
-    amount = (
-        np.asarray(ink.resize((SIZE, SIZE), Image.Resampling.BICUBIC), dtype=np.float64)[..., None] / 255.0
-    )
+    ink = ink.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    amount = np.asarray(ink, dtype=np.float64)[..., None] / 255.0
     paper = rng.uniform(236.0, 255.0, size=3)
     pencil = rng.uniform(30.0, 90.0) + rng.uniform(-8.0, 8.0, size=3)
     image = paper * (1.0 - amount) + pencil * amount
@@ -170,7 +160,3 @@ def _background(rng: np.random.Generator) -> np.ndarray:
     grid = np.linspace(-0.5, 0.5, SIZE)
     along = np.clip(grid[None, :] * np.cos(angle) + grid[:, None] * np.sin(angle) + 0.5, 0.0, 1.0)[..., None]
     return start * (1.0 - along) + end * along
-
-
-def _rotation(angle: float) -> np.ndarray:
-    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -9,7 +9,6 @@ counts per TAR. A TAR gets its name when it is whole and its counts are in the m
 import contextlib
 import dataclasses
 import functools
-import io
 import json
 import os
 import tarfile
@@ -27,6 +26,7 @@ from hypvl.data.workers import Tick, run_jobs
 from hypvl.errors import DataError, UserError
 from hypvl.io.files import exclusive_lock, write_atomically
 from hypvl.io.json_text import parse_json
+from hypvl.io.tar import add_member
 
 MANIFEST = "manifest.jsonl"
 _FORMAT = 1
@@ -37,25 +37,15 @@ _JUDGED_FROM = 1000  # samples, before a share of bad ones is meaningful
 
 @dataclasses.dataclass
 class Counts:
-    """What became of the samples of one TAR, or of several.
+    """What became of the samples of one TAR, or of several."""
 
-    Args:
-        samples: Read.
-        written: Of those, with at least one box.
-        boxes: Written.
-        without_box: Samples left out because no box remained; no fault of theirs.
-        bad: Reason -> samples that could not be used.
-        dropped_boxes: Reason -> boxes left out.
-        first_bad: Key -> reason in full, the first ones.
-    """
-
-    samples: int = 0
-    written: int = 0
-    boxes: int = 0
-    without_box: int = 0
-    bad: Counter[str] = dataclasses.field(default_factory=Counter)
-    dropped_boxes: Counter[str] = dataclasses.field(default_factory=Counter)
-    first_bad: dict[str, str] = dataclasses.field(default_factory=dict)
+    samples: int = 0  # read
+    written: int = 0  # of those, with at least one box
+    boxes: int = 0  # written
+    without_box: int = 0  # samples left out because no box remained; no fault of theirs
+    bad: Counter[str] = dataclasses.field(default_factory=Counter)  # reason -> samples that could not be used
+    dropped_boxes: Counter[str] = dataclasses.field(default_factory=Counter)  # reason -> boxes left out
+    first_bad: dict[str, str] = dataclasses.field(default_factory=dict)  # key -> reason in full
 
     def add(self, other: "Counts") -> None:
         """Count the other's samples as well."""
@@ -77,7 +67,7 @@ class Counts:
 
     def record(self) -> dict[str, Any]:
         """For a line of the manifest."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return vars(self).copy()
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "Counts":
@@ -90,21 +80,13 @@ class Counts:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a preparation is.
+    """How far a preparation is."""
 
-    Args:
-        bytes_done: Of the raw TARs that were to do.
-        bytes_total: The same, all of them.
-        shards_done: Raw TARs finished, those of earlier runs included.
-        shards_total: All of them.
-        counts: Over the finished TARs.
-    """
-
-    bytes_done: int
+    bytes_done: int  # of the raw TARs that were to do
     bytes_total: int
-    shards_done: int
+    shards_done: int  # those of earlier runs included
     shards_total: int
-    counts: Counts
+    counts: Counts  # over the finished TARs
 
 
 def prepare_grit(
@@ -180,16 +162,7 @@ class UnwritableError(DataError):
 
 
 def convert_shard(source: Path, tick: Tick, *, folder: Path, settings: GritSettings) -> Counts:
-    """Process one raw TAR into ``folder/.<name>.part``.
-
-    Args:
-        source: The raw TAR.
-        tick: Called with the bytes that are done.
-        folder: Of the output.
-        settings: Which boxes are written.
-
-    Returns:
-        What became of its samples.
+    """Process one raw TAR into ``folder/.<name>.part``; ``tick`` receives the bytes that are done.
 
     Raises:
         DataError: when it is not a TAR at all.
@@ -240,18 +213,12 @@ def _convert(source: Path, archive: tarfile.TarFile, tick: Tick, settings: GritS
             counts.without_box += not written
             counts.boxes += max(0, len(written) - 3) // 2
             for name, data in written:
-                _add(archive, f"{key}.{name}", data)
+                add_member(archive, f"{key}.{name}", data)
         reached = max((offset + length for _, offset, length in places), default=units)
         tick(max(0, reached - units))
         units = max(units, reached)
     tick(size - units)
     return counts
-
-
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    entry = tarfile.TarInfo(name)  # time, owner and group stay 0: the bytes depend on the content only
-    entry.size = len(data)
-    archive.addfile(entry, io.BytesIO(data))
 
 
 def _part(folder: Path, name: str) -> Path:

@@ -8,7 +8,7 @@ import pytest
 
 from hypvl.data.batch import collate
 from hypvl.data.grit.mapper import GritMapper
-from hypvl.data.loader import build_loader
+from hypvl.data.loader import Loader
 from hypvl.data.sample import BadSample
 from hypvl.data.shards import ImageTextShards
 from hypvl.data.transforms import Squeeze
@@ -114,7 +114,7 @@ def test_the_loader_replaces_broken_samples_and_says_why(tmp_path: Path) -> None
     dataset = ImageTextShards(
         str(tmp_path / "*.tar"), GritMapper(), Squeeze(16), Letters(), max_bad_fraction=0.9
     )
-    loader = build_loader(dataset, global_batch_size=8, rank=0, world_size=1, num_workers=0, seed=0)
+    loader = Loader(dataset, global_batch_size=8, rank=0, world_size=1, num_workers=0, seed=0)
     batch = next(loader)
     assert len(batch["image"]) == 8
     reasons = {reason.split(" (")[0] for _, reason in batch["bad"]}
