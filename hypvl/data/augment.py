@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms import AutoAugment as _TorchvisionAutoAugment, AutoAugmentPolicy
 
 from hypvl.allowlist import configurable
-from hypvl.checks import number
+from hypvl.checks import number, one_of
 from hypvl.errors import UserError
 
 #: (uint8 (3, H, W), generator of the sample) -> uint8 (3, H, W)
@@ -74,9 +74,7 @@ class AutoAugment:
     """
 
     def __init__(self, policy: Policy = "imagenet") -> None:
-        if policy not in get_args(Policy):
-            raise ValueError(f"policy: got {policy!r}; expected one of {', '.join(get_args(Policy))}.")
-        self.policy = policy
+        self.policy = one_of("policy", policy, Policy)
         self._drawn = _Drawn(AutoAugmentPolicy(policy))
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
@@ -137,19 +135,16 @@ class EDA:
         share: float = 0.1,
         operations: Sequence[Operation] | None = None,
     ) -> None:
-        if backend not in get_args(Backend):
-            raise ValueError(f"backend: got {backend!r}; expected 'builtin' or 'wordnet'.")
+        self.backend = one_of("backend", backend, Backend)
         known = [name for name in get_args(Operation) if backend == "wordnet" or name != "synonym"]
         self.operations: list[Operation] = list(known if operations is None else operations)
         if not self.operations or not set(self.operations) <= set(known):
             raise ValueError(
                 f"operations: got {self.operations}; expected some of {', '.join(known)} for backend={backend!r}."
             )
-        number("share", share, above=0, most=1)
+        self.share = number("share", share, above=0, most=1)
         if backend == "wordnet":
             _wordnet()
-        self.backend = backend
-        self.share = share
 
     def __call__(self, text: str, generator: torch.Generator) -> str:
         """The changed caption; blanks between words become single ones."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hypvl.checks import number
 from hypvl.errors import DataError
 
 _KEPT_KEYS = 20
@@ -23,9 +24,7 @@ class BadSamples:
     """
 
     def __init__(self, *, max_fraction: float = 0.1, warm_up: int = 1000) -> None:
-        if not 0 <= max_fraction <= 1:
-            raise ValueError(f"max_bad_fraction: got {max_fraction}; expected 0 to 1.")
-        self.max_fraction = max_fraction
+        self.max_fraction = number("max_bad_fraction", max_fraction, least=0, most=1)
         self.warm_up = warm_up
         self.good = 0
         self.bad = 0
@@ -45,10 +44,7 @@ class BadSamples:
         self._remember(dict(bad))
 
     def check(self, *, final: bool = False) -> None:
-        """Stop when there are too many.
-
-        Args:
-            final: No more samples come: apply the limit to however few there were.
+        """Stop when there are too many; ``final``, when no more samples come, however few there were.
 
         Raises:
             DataError: with the share and the first keys.

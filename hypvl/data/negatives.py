@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from hypvl.allowlist import configurable
+from hypvl.checks import natural_number, one_of
 from hypvl.data.sample import BadSample, caption_text
 from hypvl.data.tokenizer import is_blank
 
@@ -26,7 +27,6 @@ FIELDS = {
 ALIASES = {"adj": "attribute", "adjective": "attribute", "noun": "object", "verb": "action"}
 _NO_TEXT = "###"  # what the published generator writes when it has no negative
 _UNFILLED = "<mask>"
-_LONGEST_NUMBER = 100  # digits of an id
 
 
 @configurable("dataset")
@@ -71,8 +71,7 @@ class HardNegativeMapper:
         if not types or len(set(types)) < len(types):
             raise ValueError(f"types: got {list(self.types)}; expected at least one, each once.")
         object.__setattr__(self, "types", types)
-        if self.invalid_text not in ("empty", "caption"):
-            raise ValueError(f"invalid_text: got {self.invalid_text!r}; expected 'empty' or 'caption'.")
+        one_of("invalid_text", self.invalid_text, InvalidText)
         if self.image_pattern is not None:
             _check_pattern(self.image_pattern)
 
@@ -128,8 +127,8 @@ def _canonical(name: Any) -> str:
 
 
 def _number(value: Any) -> Any:
-    short = isinstance(value, str) and len(value) <= _LONGEST_NUMBER
-    return int(value) if short and value.isascii() and value.isdigit() else value
+    number = natural_number(value) if isinstance(value, str) else None
+    return value if number is None else number
 
 
 def _check_pattern(pattern: str) -> None:

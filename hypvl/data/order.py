@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hypvl.checks import whole_number
+
 # One stream of random numbers per purpose.
 _SHARDS, _WINDOW, _SAMPLE, _REPLACEMENT = range(4)
 _KEPT_WINDOWS = 8
@@ -38,12 +40,8 @@ class PositionSampler:
     """
 
     def __init__(self, shard_sizes: Sequence[int], *, seed: int, shuffle_window: int = 4000) -> None:
-        if seed < 0:
-            raise ValueError(f"seed: got {seed}; expected 0 or more.")
-        if shuffle_window < 1:
-            raise ValueError(f"shuffle_window: got {shuffle_window}; expected 1 sample or more.")
-        self.seed = seed
-        self.shuffle_window = shuffle_window
+        self.seed = whole_number("seed", seed, least=0)
+        self.shuffle_window = whole_number("shuffle_window", shuffle_window, least=1)
         self._sizes = np.asarray(shard_sizes, dtype=np.int64)
         self._starts = np.cumsum(self._sizes) - self._sizes
         self.rows = int(self._sizes.sum())
@@ -92,6 +90,3 @@ class PositionSampler:
             if len(self._windows) > _KEPT_WINDOWS:
                 self._windows.popitem(last=False)
         return self._windows[key]
-
-    def __repr__(self) -> str:
-        return f"PositionSampler(rows={self.rows}, seed={self.seed}, shuffle_window={self.shuffle_window})"

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from hypvl.data.mappers import IMAGE_EXTENSIONS
 from hypvl.data.shards import expand_shards
 from hypvl.data.storage import FileHandles, open_source
 from hypvl.data.tar_index import MemberError, ReadAhead, build_index, read_members
@@ -10,7 +11,6 @@ from hypvl.errors import DataError
 from hypvl.io.images import ImageError, decode_image
 from hypvl.io.json_text import parse_json
 
-_IMAGES = ("jpg", "jpeg", "png", "webp")
 _TEXTS = ("json", "txt", "caption", "cls")
 
 
@@ -71,17 +71,14 @@ def _check(place: str, handles: FileHandles, look_at: int | None) -> ShardReport
 
 
 def _problem(members: dict[str, bytes]) -> str | None:
-    image = next((members[name] for name in members if name in _IMAGES), None)
+    image = next((members[name] for name in members if name in IMAGE_EXTENSIONS), None)
     text = next((name for name in members if name in _TEXTS), None)
     if image is None or text is None:
         lacking = "image" if image is None else "text"
         return f"has no {lacking}; found {', '.join(members)}."
     try:
         decode_image(image)
-        if text == "json":
-            parse_json(members[text])
-        else:
-            members[text].decode("utf-8")
+        parse_json(members[text]) if text == "json" else members[text].decode("utf-8")
     except ImageError as error:
         return f"{error}."
     except ValueError as error:

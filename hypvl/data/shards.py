@@ -39,6 +39,7 @@ from hypvl.errors import DataError
 from hypvl.io.images import MAX_PIXELS
 from hypvl.io.redact import redact_text
 from hypvl.io.remote import RemoteFile
+from hypvl.io.tar import Read
 
 _INDEX_SUFFIX = ".hypvl-index"
 _THREADS = 8
@@ -119,13 +120,7 @@ class ImageTextShards(PairReader):
         source, index = self._shards[shard]
         local = row - (self._ends[shard] - len(index))
         key = f"{source.name}/{index.key(local)}"
-        try:
-            members = read_members(source.read, index, local)
-        except MemberError as error:
-            raise BadSample(key, str(error)) from error
-        except OSError as error:
-            raise BadSample(key, f"cannot be read ({error})") from error
-        fields = self.mapper(key, members, generator)
+        fields = self.mapper(key, sample_members(key, source.read, index, local), generator)
         return self.finish(key, fields, image_seed=image_seed)
 
     @functools.cached_property
@@ -152,6 +147,16 @@ class ImageTextShards(PairReader):
 
     def __repr__(self) -> str:
         return f"ImageTextShards({redact_text(repr(self.tarfiles))}, mapper={self.mapper!r})"
+
+
+def sample_members(key: str, read: Read, index: TarIndex, row: int) -> dict[str, bytes]:
+    """The members of a sample by extension; BadSample when they cannot be read."""
+    try:
+        return read_members(read, index, row)
+    except MemberError as error:
+        raise BadSample(key, str(error)) from error
+    except OSError as error:
+        raise BadSample(key, f"cannot be read ({error})") from error
 
 
 def expand_shards(tarfiles: str | Sequence[str]) -> list[str]:

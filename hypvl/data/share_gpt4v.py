@@ -138,10 +138,7 @@ class ShareGPT4V(PairReader):
 
 
 def short_caption(caption: str) -> str:
-    """The first sentence: the text before the first ``". "``, without that period; all of it where there is none.
-
-    A caption that begins with ``". "`` has no first sentence and stays whole.
-    """
+    """The text before the first ``". "``, without that period; all of it where there is none, or nothing before it."""
     first = caption.split(". ", 1)[0]
     return first if first.strip() else caption
 

@@ -200,8 +200,9 @@ class Tokenizer:
         self._pieces = _Memo(self._encode_piece, size=self.cache_size)
         self._words = _Memo(self._encode_word, size=self.cache_size)
 
-    def __reduce__(self) -> tuple[Callable[[int, int, Padding], "Tokenizer"], tuple[int, int, Padding]]:
-        return _rebuild, (self.context_length, self.cache_size, self.padding)
+    def __reduce__(self) -> tuple[Callable[[int], "Tokenizer"], tuple[int]]:
+        make = functools.partial(Tokenizer, cache_size=self.cache_size, padding=self.padding)
+        return make, (self.context_length,)
 
     def __call__(self, texts: str | Sequence[str]) -> "Tensor":
         """Tokenize one text or several.
@@ -275,21 +276,11 @@ class Tokenizer:
         return array("H", merge_pairs(symbols, merges)).tobytes()
 
 
-def _rebuild(context_length: int, cache_size: int, padding: Padding) -> Tokenizer:
-    """How a pickled tokenizer comes back."""
-    return Tokenizer(context_length, cache_size=cache_size, padding=padding)
-
-
 _SOT_BYTES = array("H", [SOT_TOKEN]).tobytes()
 _EOT_BYTES = array("H", [EOT_TOKEN]).tobytes()
 
 
 @configurable("dataset", "evaluate")
 def get_tokenizer(context_length: int = 77, *, padding: Padding = "longest") -> Tokenizer:
-    """The tokenizer of every text encoder here: CLIP's, with ids 0 .. 49407.
-
-    Args:
-        context_length: Most ids per text, start and end included, at least 2.
-        padding: To the "longest" row of a call, or to "max_length", for a default collate function.
-    """
+    """The tokenizer of every text encoder here: CLIP's, with ids 0 .. 49407; arguments as for :class:`Tokenizer`."""
     return Tokenizer(context_length, padding=padding)

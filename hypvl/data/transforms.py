@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from hypvl.checks import number, whole_number
 
 # Bytes a channel may take between the two passes of resizing, which begins with the width.
 _LARGEST_STEP = 1 << 27
+# Beyond this length : width ResizeCenterCrop cuts the far ends before resizing: 1 x 5000 would become 224 x 1,120,000.
+_LONGEST = 8
 
 
 def _resize(image: Tensor, height: int, width: int) -> Tensor:
@@ -24,6 +27,7 @@ def _resize(image: Tensor, height: int, width: int) -> Tensor:
 
 
 @configurable("dataset", "evaluate")
+@dataclass(eq=False)
 class RandomResizedCrop:
     """A random part of the image, resized to a square: area and aspect ratio are drawn from the generator.
 
@@ -36,12 +40,15 @@ class RandomResizedCrop:
         ratio: Smallest and largest width / height of the crop; drawn evenly in its logarithm.
     """
 
-    def __init__(
-        self, size: int, *, scale: Sequence[float] = (0.5, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)
-    ) -> None:
-        self.size = _side(size)
-        self.scale = _ascending("scale", scale)
-        self.ratio = _ascending("ratio", ratio)
+    size: int
+    _: KW_ONLY
+    scale: Sequence[float] = (0.5, 1.0)
+    ratio: Sequence[float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        self.size = _side(self.size)
+        self.scale = _ascending("scale", self.scale)
+        self.ratio = _ascending("ratio", self.ratio)
 
     def crop(self, height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
         """The part to cut out of an image: (top, left, height, width) in pixels."""
@@ -61,60 +68,44 @@ class RandomResizedCrop:
     def __call__(self, image: Tensor, generator: torch.Generator | None) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, size, size)."""
         if generator is None:
-            raise ValueError(
-                "RandomResizedCrop: got no generator; a random transform needs the sample's own."
-            )
+            raise ValueError("RandomResizedCrop: got no generator; it needs the sample's own.")
         top, left, h, w = self.crop(image.shape[-2], image.shape[-1], generator)
         return _resize(image[:, top : top + h, left : left + w], self.size, self.size)
 
-    def __repr__(self) -> str:
-        return f"RandomResizedCrop(size={self.size}, scale={self.scale}, ratio={self.ratio})"
-
 
 @configurable("dataset", "evaluate")
+@dataclass(eq=False)
 class ResizeCenterCrop:
-    """Shorter side to ``size``, then the central square (zero-shot classification).
+    """Shorter side to ``size`` pixels, then the central square (zero-shot classification)."""
 
-    Args:
-        size: Side of the result in pixels.
-    """
+    size: int
 
-    # Beyond this length : width the far ends are cut before resizing: 1 x 5000 would become 224 x 1,120,000.
-    _LONGEST = 8
-
-    def __init__(self, size: int) -> None:
-        self.size = _side(size)
+    def __post_init__(self) -> None:
+        self.size = _side(self.size)
 
     def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, size, size); nothing is random."""
         short = min(image.shape[-2:])
-        image = _center(image, self._LONGEST * short, self._LONGEST * short)
+        image = _center(image, _LONGEST * short, _LONGEST * short)
         height, width = image.shape[-2:]
         # torchvision's rounding: the longer side is cut to whole pixels
         image = _resize(image, self.size * height // short, self.size * width // short)
         return _center(image, self.size, self.size).contiguous()
 
-    def __repr__(self) -> str:
-        return f"ResizeCenterCrop(size={self.size})"
-
 
 @configurable("dataset", "evaluate")
+@dataclass(eq=False)
 class Squeeze:
-    """The whole image squeezed into a square, whatever its shape (retrieval).
+    """The whole image squeezed into a square of ``size`` pixels, whatever its shape (retrieval)."""
 
-    Args:
-        size: Side of the result in pixels.
-    """
+    size: int
 
-    def __init__(self, size: int) -> None:
-        self.size = _side(size)
+    def __post_init__(self) -> None:
+        self.size = _side(self.size)
 
     def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, size, size); nothing is random."""
         return _resize(image, self.size, self.size)
-
-    def __repr__(self) -> str:
-        return f"Squeeze(size={self.size})"
 
 
 def _side(size: int) -> int:

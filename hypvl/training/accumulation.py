@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from hypvl import distributed
+from hypvl.checks import whole_number
 from hypvl.errors import ConfigError
 from hypvl.losses.base import LossOutput, PairContext, View
 from hypvl.training.step import Learner, Precision, Rows, rows_of
@@ -140,9 +141,7 @@ class GradCache:
     """
 
     def __init__(self, micro_batch: int, *, average: GradientAverage | None = None) -> None:
-        if micro_batch < 1:
-            raise ValueError(f"micro_batch: got {micro_batch}; expected at least 1.")
-        self.micro_batch = micro_batch
+        self.micro_batch = whole_number("micro_batch", micro_batch, least=1)
         self.average = average if average is not None else GradientAverage()
         self._checked = False
 

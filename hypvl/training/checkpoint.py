@@ -7,11 +7,13 @@ second file that could be lost or be out of date.
 import contextlib
 import re
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
+from hypvl.checks import whole_number
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.io.archives import zip_damage
 from hypvl.io.files import exclusive_lock, write_atomically
@@ -32,14 +34,8 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], *, name: str, keep: 
     """Write ``state`` to ``folder/name`` and point ``last_checkpoint.txt`` at it (call on rank 0).
 
     The file gets its name only when it is complete and on disk; older periodic checkpoints beyond ``keep``
-    are removed afterwards. Those of a later iteration stay and do not count: they belong to another continuation, from
-    before the pointer was set back.
-
-    Args:
-        folder: The run's folder.
-        state: What to save.
-        name: File name.
-        keep: How many periodic checkpoints are retained, at least 1; None = all.
+    are removed afterwards (None: none are). Those of a later iteration stay and do not count: they belong to another
+    continuation, from before the pointer was set back.
 
     Returns:
         The path written.
@@ -48,14 +44,18 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], *, name: str, keep: 
         ValueError: for ``keep`` below 1; nothing was written.
         OSError: when it cannot be written (a full disk); the files that were there are unchanged.
     """
-    if keep is not None and keep < 1:
-        raise ValueError(f"keep: got {keep}; expected at least 1, or None for all.")
+    if keep is not None:
+        whole_number("keep", keep, least=1)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     write_torch(path, dict(state))
     write_atomically(folder / LAST_NAME, name + "\n")
     if keep is not None:
-        _retain(folder, keep, upto=periodic_iteration(path))
+        upto = periodic_iteration(path)
+        dated = [(periodic_iteration(file), file) for file in folder.iterdir()]
+        periodic = sorted((n, file) for n, file in dated if n is not None and (upto is None or n <= upto))
+        for _, old in periodic[:-keep]:
+            old.unlink()
     return path
 
 
@@ -85,19 +85,15 @@ def newest_good(folder: Path) -> Path | None:
     )
 
 
+@dataclass
 class RunFolder:
-    """A run's folder: used by one run at a time, and never by a new run over an old one. A context of rank 0.
+    """A run's folder: used by one run at a time, and never by a new run over an old one. A context of rank 0."""
 
-    Args:
-        folder: Its path; it need not exist.
-        resume: Continue the run in it.
-    """
-
-    def __init__(self, folder: Path, *, resume: bool) -> None:
-        self.folder = folder
-        self.resume = resume
-        self._stack = contextlib.ExitStack()
-        self._locked = False
+    folder: Path  # it need not exist
+    _: KW_ONLY
+    resume: bool  # continue the run in it
+    _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, init=False)
+    _locked: bool = field(default=False, init=False)
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -167,11 +163,3 @@ class RunFolder:
             f"--output-dir: {self.folder} already holds a run ({content}); add --resume to continue it, "
             "or name another folder."
         )
-
-
-def _retain(folder: Path, keep: int, *, upto: int | None) -> None:
-    """Remove all but the ``keep`` newest periodic checkpoints up to an iteration (None: all of them)."""
-    dated = [(periodic_iteration(path), path) for path in folder.iterdir()]
-    periodic = sorted((n, path) for n, path in dated if n is not None and (upto is None or n <= upto))
-    for _, old in periodic[:-keep]:
-        old.unlink()

@@ -191,8 +191,7 @@ def _with_periods(cfg: DictConfig, options: RunOptions) -> DictConfig:
     """The config with the periods of the command line."""
     cfg = cfg.copy()
     for name in ("checkpoint_period", "log_period"):
-        value = getattr(options, name)
-        if value is not None:
+        if (value := getattr(options, name)) is not None:
             try:
                 mapping_at(cfg, "train")[name] = whole_number(f"--{name.replace('_', '-')}", value, least=1)
             except ValueError as error:

@@ -54,7 +54,7 @@ def test_images_change_by_the_generator_alone() -> None:
 def test_a_policy_is_chosen_by_name() -> None:
     assert repr(AutoAugment("cifar10")) == "AutoAugment(policy='cifar10')"
     with pytest.raises(
-        ValueError, match="policy: got 'randaugment'; expected one of imagenet, cifar10, svhn"
+        ValueError, match="policy: got 'randaugment'; expected 'imagenet', 'cifar10' or 'svhn'"
     ):
         AutoAugment("randaugment")  # type: ignore[arg-type]
 

@@ -73,7 +73,7 @@ def test_only_the_newest_periodic_checkpoints_stay(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, -1])
 def test_a_checkpoint_is_never_removed_as_soon_as_it_is_written(tmp_path: Path, keep: int) -> None:
-    with pytest.raises(ValueError, match=f"keep: got {keep}; expected at least 1"):
+    with pytest.raises(ValueError, match=f"keep: got {keep}; expected a whole number of at least 1"):
         save_checkpoint(tmp_path, {}, name=checkpoint_name(1), keep=keep)
     assert list(tmp_path.iterdir()) == []
 

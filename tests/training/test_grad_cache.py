@@ -254,7 +254,7 @@ def test_averaged_once_over_ranks_with_and_without_ddp() -> None:
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(ValueError, match="micro_batch: got 0; expected at least 1"):
+    with pytest.raises(ValueError, match="micro_batch: got 0; expected a whole number of at least 1"):
         GradCache(0)
     with pytest.raises(TypeError, match="module: got Linear; expected a Learner"):
         forward_backward(nn.Linear(1, 1), {}, precision=FULL, scaler=FULL.make_scaler(), cache=GradCache(1))

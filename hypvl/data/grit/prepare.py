@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 from hypvl.data.grit.boxes import GritSettings, convert_sample
 from hypvl.data.sample import BadSample
-from hypvl.data.shards import expand_shards
+from hypvl.data.shards import expand_shards, sample_members
 from hypvl.data.storage import FileHandles, LocalFile
-from hypvl.data.tar_index import MemberError, ReadAhead, build_index, read_members
+from hypvl.data.tar_index import ReadAhead, build_index
 from hypvl.data.workers import Tick, run_jobs
 from hypvl.errors import DataError, UserError
 from hypvl.io.files import exclusive_lock, write_atomically
@@ -195,14 +195,9 @@ def _convert(source: Path, archive: tarfile.TarFile, tick: Tick, settings: GritS
     units = 0
     for row in range(len(index)):
         key, places = index.key(row), index.members(row)
+        shown = f"{source.name}/{key}"
         try:
-            try:
-                members = read_members(read, index, row)
-            except OSError as error:
-                raise BadSample(f"{source.name}/{key}", f"cannot be read ({error})") from error
-            except MemberError as error:
-                raise BadSample(f"{source.name}/{key}", str(error)) from error
-            written, dropped = convert_sample(f"{source.name}/{key}", members, settings)
+            written, dropped = convert_sample(shown, sample_members(shown, read, index, row), settings)
         except BadSample as error:
             counts.bad[error.reason.split(" (")[0]] += 1
             if len(counts.first_bad) < _KEPT_BAD:

@@ -1,6 +1,7 @@
 """A live audit: how the embeddings of the batch that was just trained on use the geometry."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from loguru import logger
@@ -17,6 +18,7 @@ from hypvl.training.loop import Hook, StepResult, Trainer
 PREFIX = "audit/"
 
 
+@dataclass
 class LiveAudit(Hook):
     """Every ``every`` steps: the numbers of :func:`hypvl.diagnostics.audit.summary`, shares in percent, and a log line.
 
@@ -24,31 +26,16 @@ class LiveAudit(Hook):
     row are a pair. Records have ``iteration`` and the numbers as ``audit/<name>``. Medians of ``samples`` pairs vary
     from batch to batch: look at the trend over the run, also of the curvature.
 
-    Args:
-        sinks: Where records go (rank 0).
-        owned: Those of them that are closed at the end; other hooks close the others.
-        every: Steps between audits, at least 1.
-        samples: Upper bound of pairs over all ranks, at least 2.
-        aperture_factor: Of the cones, as the objective uses it.
-
     Raises:
         ConfigError: in ``before_train``, where the objective encodes no pairs of ``image`` and ``text``.
     """
 
-    def __init__(
-        self,
-        sinks: Sequence[Sink],
-        *,
-        owned: Sequence[Sink] = (),
-        every: int,
-        samples: int = 512,
-        aperture_factor: float = 1.0,
-    ) -> None:
-        self.sinks = sinks
-        self.owned = owned
-        self.every = every
-        self.samples = samples
-        self.aperture_factor = aperture_factor
+    sinks: Sequence[Sink]  # where records go (rank 0)
+    _: KW_ONLY
+    owned: Sequence[Sink] = ()  # those of them that are closed at the end; other hooks close the others
+    every: int  # steps between audits, at least 1
+    samples: int = 512  # upper bound of pairs over all ranks, at least 2
+    aperture_factor: float = 1.0  # of the cones, as the objective uses it
 
     def before_train(self, trainer: Trainer) -> None:
         missing = [str(view) for view in (IMAGE, TEXT) if view not in trainer.learner.views]

@@ -1,6 +1,7 @@
 """Saves the run: periodically, on SIGUSR1, at the end, and when it is stopped."""
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +15,28 @@ from hypvl.training.checkpoint import checkpoint_name, save_checkpoint
 from hypvl.training.loop import Hook, StepResult, Trainer
 
 
+@dataclass
 class Checkpoints(Hook):
     """Periodic and final checkpoints, and one whenever SIGUSR1 asks for it.
 
     Weights that are not finite are never saved. A checkpoint that is due at a skipped step is written after the next
     step that is not skipped.
 
-    Args:
-        folder: The run's folder.
-        collect: Returns the state to save (a collective: called on every rank).
-        period: Steps between checkpoints, at least 1.
-        keep: Periodic checkpoints that are retained, at least 1; None = all.
-        final_extra: Returns entries of the final checkpoint only, e.g. ``root`` (a collective). Before it is called the
-            state is saved as a periodic checkpoint, which the final one replaces.
-
     Raises:
         UserError: instead of a checkpoint, for weights that are not finite or a disk that cannot be written to.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        collect: Callable[[Trainer], dict[str, Any]],
-        period: int,
-        keep: int | None,
-        final_extra: Callable[[Trainer], dict[str, Any]] | None = None,
-    ) -> None:
-        self.folder = folder
-        self.collect = collect
-        self.period = period
-        self.keep = keep
-        self.final_extra = final_extra
-        self._saved_at = -1
-        self._finished = False
-        self._due = False
+    folder: Path  # of the run
+    _: KW_ONLY
+    collect: Callable[[Trainer], dict[str, Any]]  # the state to save (a collective: called on every rank)
+    period: int  # steps between checkpoints, at least 1
+    keep: int | None  # periodic checkpoints that are retained, at least 1; None = all
+    #: Entries of the final checkpoint only, e.g. ``root`` (a collective). Before it is called the state is saved as a
+    #: periodic checkpoint, which the final one replaces.
+    final_extra: Callable[[Trainer], dict[str, Any]] | None = None
+    _saved_at: int = field(default=-1, init=False)
+    _finished: bool = field(default=False, init=False)
+    _due: bool = field(default=False, init=False)
 
     def before_train(self, trainer: Trainer) -> None:
         self._saved_at = trainer.iteration

@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -18,14 +19,9 @@ from hypvl.training.loop import Hook, StepResult, Trainer
 BAD_SAMPLES_NAME = "bad_samples.jsonl"
 
 
+@dataclass
 class Metrics(Hook):
     """Every ``period`` steps: means of loss terms over steps and ranks, speed, memory, learning rate.
-
-    Args:
-        sinks: Where records go.
-        period: Steps between records; the last step is always logged.
-        bad: This rank's count of samples that could not be read; new ones on any rank are reported in a log line.
-        bad_file: Lists all of them (``bad_samples.jsonl``); None on other ranks than 0.
 
     Values that are not finite are left out of the means; a mean of none is NaN.
 
@@ -33,24 +29,20 @@ class Metrics(Hook):
         UserError: when a record cannot be written (a full disk).
     """
 
-    def __init__(
-        self,
-        sinks: Sequence[Sink] = (),
-        *,
-        period: int,
-        bad: BadSamples | None = None,
-        bad_file: JsonLines | None = None,
-    ) -> None:
-        self.sinks = sinks
-        self.period = period
-        self.bad = bad if bad is not None else BadSamples()
-        self.bad_file = bad_file
-        self._resumed: Sequence[Mapping[str, Any]] = ()
-        self._sums: dict[str, Tensor] = {}  # name -> (sum, number) of the finite values
-        self._skipped: int | Tensor = 0
-        self._data_seconds = 0.0
-        self._started = 0.0
-        self._restart(0)
+    sinks: Sequence[Sink] = ()  # where records go
+    _: KW_ONLY
+    period: int  # steps between records; the last step is always logged
+    #: This rank's count of samples that could not be read; new ones on any rank are reported in a log line.
+    bad: BadSamples = field(default_factory=BadSamples)
+    bad_file: JsonLines | None = None  # lists all of them (``bad_samples.jsonl``); None on other ranks than 0
+
+    _resumed: Sequence[Mapping[str, Any]] = field(default=(), init=False)
+    # Since the last record:
+    _first: int = field(default=0, init=False)
+    _sums: dict[str, Tensor] = field(default_factory=dict, init=False)  # (sum, number) of the finite values
+    _data_seconds: float = field(default=0.0, init=False)
+    _skipped: int | Tensor = field(default=0, init=False)
+    _started: float = field(default_factory=time.perf_counter, init=False)
 
     def before_train(self, trainer: Trainer) -> None:
         self._restart(trainer.iteration)

@@ -228,7 +228,7 @@ def test_an_output_that_cannot_be_written_ends_the_run(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hypvl.data.grit.prepare._add", full)
+    monkeypatch.setattr("hypvl.data.grit.prepare.add_member", full)
     with pytest.raises(UnwritableError, match=r"\.part: cannot be written \(.*No space left"):
         run(raw, tmp_path / "out", num_workers=num_workers)
     assert not list((tmp_path / "out").glob("*.part"))
