@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from hypvl import distributed
+from hypvl.checks import short
 from hypvl.config.plain import TARGET, locate, walk
 from hypvl.config.reader import stored_data
 from hypvl.config.targets import is_reference_or_text
@@ -186,7 +187,8 @@ class Change:
     allowed: bool  # whether a run may resume with it
 
     def __str__(self) -> str:
-        return f"{self.key} was {_shown(self.saved)} and is {_shown(self.new)}"
+        saved, new = ("null" if value is None else short(value) for value in (self.saved, self.new))
+        return f"{self.key} was {saved} and is {new}"
 
 
 def saved_config(state: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -304,11 +306,6 @@ def _defaults(target: str) -> dict[str, Any]:
         for name, p in parameters.items()
         if p.default is None or isinstance(p.default, bool | int | float | str | tuple)
     }
-
-
-def _shown(value: Any) -> str:
-    text = "null" if value is None else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _some(names: list[str]) -> str:

@@ -55,7 +55,7 @@ class GritMapper:
 def _count(key: str, members: Mapping[str, bytes]) -> int:
     text = _text(key, members, NUM_PARENTS)
     number = natural_number(text)
-    if number is None:
+    if number is None or len(text) > 9:
         raise BadSample(key, f"{NUM_PARENTS} is {text[:20]!r}, expected a number")
     if number < 1:
         raise BadSample(key, f"no boxes, {NUM_PARENTS} is {text}")
