@@ -34,6 +34,8 @@ SHORT = {
         "optim.lr_scheduler.warmup_steps=1",
     ],
     "scripts/evaluate.py": ["--device", "cpu", "--num-workers", "0"],
+    "scripts/audit.py": ["--device", "cpu", "--num-workers", "0"],
+    "scripts/image_traversals.py": ["--device", "cpu"],
 }
 
 
@@ -162,3 +164,12 @@ def test_add_a_benchmark(checkout: Path) -> None:
     (checkout / "output/demo_meru").mkdir(parents=True)
     make_checkpoint("meru", checkout).rename(checkout / "output/demo_meru/checkpoint_final.pth")
     assert "accuracy_preposition" in run("add_a_benchmark.md", files, checkout)
+
+
+def test_add_a_geometry(checkout: Path) -> None:
+    draw(checkout / "assets/shapes.png", "red")
+    files = write_files("add_a_geometry.md", checkout)
+    assert len(files) == 3
+    suites = ["tests/geometry/test_conformance.py", "tests/test_configs.py", "-k", "conformance or poincare"]
+    printed = run("add_a_geometry.md", files, checkout, suites=suites)
+    assert "verdict:" in printed and "[ROOT] is the root of the space." in printed

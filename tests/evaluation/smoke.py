@@ -39,6 +39,11 @@ def suites() -> list[str]:
     return sorted(path.stem.removeprefix("eval_") for path in (ROOT / "configs").glob("eval_*.py"))
 
 
+def recipes() -> list[str]:
+    """Names of the demo's recipes: ``meru`` for configs/train_meru_demo.py."""
+    return sorted(path.stem[6:-5] for path in (ROOT / "configs").glob("train_*_demo.py"))
+
+
 def make_miniatures(root: Path) -> None:
     """All of them below ``root / "datasets"``, where the suites' default roots expect them, seen from ``root``."""
     for entry in pkgutil.iter_modules(miniatures.__path__):
@@ -119,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--suites", nargs="*", choices=suites(), default=suites(), metavar="NAME")
-    parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS), metavar="NAME")
+    parser.add_argument("--models", nargs="*", choices=recipes(), default=list(MODELS), metavar="NAME")
     args = parser.parse_args(argv)
     bad = 0
     started = time.monotonic()
