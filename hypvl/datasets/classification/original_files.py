@@ -1,11 +1,10 @@
 """Readers of sets in the files their authors published: CIFAR, STL-10, Oxford flowers, CUB-200-2011.
 
 torchvision reads all but CUB too, but compares MD5 sums of gigabytes each time, and unpickles CIFAR without
-checking its content.
+checking its content. The readers raise MissingDataError for a file that is not there, and DataError for one that is
+damaged or has other content than published.
 """
 
-import io
-import pickle
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +15,10 @@ import torch
 from torch import Tensor
 
 from hypvl.checks import natural_number
-from hypvl.datasets.files import read_lines, require_folder
+from hypvl.datasets.files import read_lines, require_files, require_folder
 from hypvl.datasets.images import Images, LabelledImages
-from hypvl.errors import DataError, MissingDataError
+from hypvl.errors import DataError
+from hypvl.io.plain_pickle import load_plain
 
 
 class ArrayImages:
@@ -49,10 +49,6 @@ def cifar(folder: Path, *, split: str, classes: int) -> LabelledImages:
         folder: The unpacked folder.
         split: "train" or "test".
         classes: 10 or 100.
-
-    Raises:
-        MissingDataError: when a file is not there.
-        DataError: for one with other objects than numbers and texts, or with other content than CIFAR's.
     """
     require_folder(folder, f"the unpacked Python version of CIFAR-{classes}")
     if classes == 10:
@@ -83,52 +79,13 @@ def cifar(folder: Path, *, split: str, classes: int) -> LabelledImages:
     )
 
 
-_NUMPY_CORE = "numpy.core." if np.__version__.startswith("1.") else "numpy._core."
-
-
-class _Numbers(pickle.Unpickler):
-    """Builds arrays, numbers, texts and containers; refuses every other class or function."""
-
-    _ALLOWED = frozenset(
-        (package + module, name)
-        for package in ("numpy.core.", "numpy._core.")
-        for module, name in (
-            ("multiarray", "_reconstruct"),
-            ("numeric", "_frombuffer"),
-            ("multiarray", "scalar"),
-        )
-    ) | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        if module.startswith(
-            "numpy."
-        ):  # NumPy 2 has named its core anew; files of either name are read by both
-            module = _NUMPY_CORE + module.rpartition(".")[2]
-        return super().find_class(module, name)
-
-
 def _unpickle(path: Path) -> dict[bytes, Any]:
+    require_files([path], "unpack the archive of CIFAR again")
     try:
-        content = _Numbers(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-    except FileNotFoundError as error:
-        raise MissingDataError(f"{path}: is not there; unpack the archive of CIFAR again.") from error
-    # These are what a damaged pickle raises.
-    except (
-        pickle.UnpicklingError,
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        TypeError,
-        ImportError,
-    ) as error:
-        raise DataError(
-            f"{path}: is not a file of CIFAR ({error}); unpack the published archive again."
-        ) from error
+        with path.open("rb") as file:
+            content = load_plain(path, file, encoding="bytes")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check the file.") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}; expected a dictionary of CIFAR.")
     return content
@@ -140,16 +97,10 @@ def stl10(folder: Path, *, split: str) -> LabelledImages:
     Args:
         folder: ``stl10_binary``.
         split: "train" or "test".
-
-    Raises:
-        MissingDataError: when a file is not there.
-        DataError: when sizes do not fit.
     """
     require_folder(folder, "the unpacked files of STL-10")
     pixels, label_file = folder / f"{split}_X.bin", folder / f"{split}_y.bin"
-    for path in (pixels, label_file):
-        if not path.is_file():
-            raise MissingDataError(f"{path}: is not there; unpack stl10_binary.tar.gz again.")
+    require_files([pixels, label_file], "unpack stl10_binary.tar.gz again")
     labels = np.fromfile(label_file, dtype=np.uint8)
     size = 3 * 96 * 96
     if len(labels) == 0 or pixels.stat().st_size != len(labels) * size:
@@ -175,33 +126,19 @@ def flowers102(folder: Path, *, split: str, classes: Sequence[str]) -> LabelledI
         folder: ``flowers-102``.
         split: "train", "val" or "test".
         classes: The 102 names, which are in no file of the set.
-
-    Raises:
-        MissingDataError: when a file is not there.
-        DataError: when one is damaged.
     """
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
+    # What scipy raises for a damaged file.
+    damage = (MatReadError, NotImplementedError, ValueError, LookupError, OSError, TypeError, zlib.error)
     require_folder(folder / "jpg", "the images of the 102 flowers")
-    for name in ("setid.mat", "imagelabels.mat"):
-        if not (folder / name).is_file():
-            raise MissingDataError(f"{folder / name}: is not there; download it.")
+    require_files([folder / "setid.mat", folder / "imagelabels.mat"], "download them")
     try:
         ids = np.atleast_1d(loadmat(folder / "setid.mat", squeeze_me=True)[_FLOWER_SPLITS[split]])
         labels = np.atleast_1d(loadmat(folder / "imagelabels.mat", squeeze_me=True)["labels"])
         of_image = [int(labels[int(i) - 1]) - 1 for i in ids]
-    # These are what scipy raises for a damaged file.
-    except (
-        MatReadError,
-        NotImplementedError,
-        ValueError,
-        KeyError,
-        IndexError,
-        OSError,
-        TypeError,
-        zlib.error,
-    ) as error:
+    except damage as error:
         raise DataError(
             f"{folder}: setid.mat or imagelabels.mat is damaged ({error}); download them again."
         ) from error
@@ -217,10 +154,6 @@ def cub(folder: Path, *, split: str) -> LabelledImages:
     Args:
         folder: ``CUB_200_2011``.
         split: "train" or "test".
-
-    Raises:
-        MissingDataError: when a file is not there.
-        DataError: when one is not what it should be.
     """
     require_folder(folder, "the unpacked files of CUB-200-2011")
     columns = {}
