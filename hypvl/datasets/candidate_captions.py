@@ -1,4 +1,7 @@
-"""Readers of captions to be scored: Flickr8k with the ratings of people, and your own captions of images."""
+"""Readers of captions to be scored: Flickr8k with the ratings of people, and your own captions of images.
+
+They raise MissingDataError when files are not there, and DataError when they have another layout.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,6 +15,7 @@ from hypvl.datasets.files import read_json, read_lines, require_folder, require_
 from hypvl.datasets.images import Images, ImagesByStem
 from hypvl.datasets.protocol import ImageSource
 from hypvl.errors import DataError, MissingDataError
+from hypvl.io.json_text import expecting
 
 Ratings: TypeAlias = Literal["expert", "crowdflower"]
 
@@ -68,10 +72,6 @@ def flickr8k(root: str | Path, *, ratings: Ratings) -> JudgedCaptions:
         root: The folder.
         ratings: Whose ratings.
 
-    Raises:
-        MissingDataError: when files are not there.
-        DataError: when they have another layout.
-
     Source: Hodosh et al. 2013; rules as CLIPScore (arXiv 2104.08718) and PAC-S (arXiv 2303.12112).
     """
     one_of("ratings", ratings, Ratings)
@@ -87,10 +87,9 @@ def flickr8k(root: str | Path, *, ratings: Ratings) -> JudgedCaptions:
             f"{root}: has neither {json_file.name} (data of the CLIPScore or PAC-S repository) nor {texts[0].name} "
             f"with {texts[1].name} (Flickr8k_text.zip); put either there, and the images into images/."
         )
-    plain = root / "images"
-    folder = plain if plain.is_dir() else root / "Flicker8k_Dataset"
-    if not folder.is_dir():
-        require_folder(plain, "the images of Flickr8k")
+    places = (root / "images", root / "Flicker8k_Dataset")
+    folder = next((place for place in places if place.is_dir()), places[0])
+    require_folder(folder, "the images of Flickr8k")
     retained: list[_Judgement] = []
     left_out = {"ratings_that_are_nan": 0, "captions_that_are_references": 0}
     for row in rows:
@@ -116,10 +115,8 @@ def flickr8k(root: str | Path, *, ratings: Ratings) -> JudgedCaptions:
 
 def _from_json(path: Path) -> list[_Judgement]:
     content = read_json(path)
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds {type(content).__name__}; expected an object of images.")
     rows = []
-    try:
+    with expecting(path, "an object of images with image_path, ground_truth and human_judgement"):
         for entry in content.values():
             image_name = Path(entry["image_path"]).name
             references = tuple(_plain(text) for text in entry["ground_truth"])
@@ -127,10 +124,6 @@ def _from_json(path: Path) -> list[_Judgement]:
                 _Judgement(image_name, _plain(judged["caption"]), references, float(judged["rating"]))
                 for judged in entry["human_judgement"]
             ]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(
-            f"{path}: lacks {error}; expected images with image_path, ground_truth and human_judgement."
-        ) from error
     return rows
 
 
@@ -143,32 +136,30 @@ def _from_text(judgements: Path, captions: Path) -> list[_Judgement]:
                 f"{captions}, line {number}: has {key} twice, with another caption; copy the file again."
             )
         references.setdefault(key.rpartition("#")[0], []).append(caption_of[key])
-    width = 5
     rows = []
-    for number, (image_name, key, *numbers) in enumerate(_columns(judgements, width), start=1):
+    for number, (image_name, key, *numbers) in enumerate(_columns(judgements, 5), start=1):
+        where = f"{judgements}, line {number}"
         if image_name not in references or key not in caption_of:
             raise DataError(
-                f"{judgements}, line {number}: {image_name} or {key} is not in {captions.name}; copy both files again."
+                f"{where}: {image_name} or {key} is not in {captions.name}; copy both files again."
             )
         # The experts gave three ratings; of the crowd there is the share of yes, then the counts.
         ratings = numbers if judgements.name == _TEXT["expert"] else numbers[:1]
-        try:
+        with expecting(where, "ratings"):
             rows += [
                 _Judgement(image_name, caption_of[key], tuple(references[image_name]), float(rating))
                 for rating in ratings
             ]
-        except ValueError as error:
-            raise DataError(f"{judgements}, line {number}: has {error}; expected ratings.") from error
     return rows
 
 
 def _columns(path: Path, count: int) -> list[list[str]]:
     rows = [line.split("\t") for line in read_lines(path)]
-    wrong = next((number for number, row in enumerate(rows, start=1) if len(row) != count), None)
-    if wrong is not None:
-        raise DataError(
-            f"{path}, line {wrong}: has {len(rows[wrong - 1])} columns; expected {count} with tabs between."
-        )
+    for number, row in enumerate(rows, start=1):
+        if len(row) != count:
+            raise DataError(
+                f"{path}, line {number}: has {len(row)} columns; expected {count} with tabs between."
+            )
     return rows
 
 
@@ -182,18 +173,11 @@ def captions_of(
         candidates: ``{"image1": "a caption"}``; a name is a file in ``images``, with or without its extension.
         images: Folder of the images.
         references: ``{"image1": ["a reference", ...]}``, each candidate's image in it; None = there are none.
-
-    Raises:
-        MissingDataError: when a file or the folder is not there.
-        DataError: when they have another layout, or two images have the same name.
     """
     path, folder = Path(candidates), Path(images)
     content = read_json(path)
-    if (
-        not isinstance(content, dict)
-        or not all(isinstance(text, str) for text in content.values())
-        or not content
-    ):
+    texts = content.values() if isinstance(content, dict) else ()
+    if not texts or not all(isinstance(text, str) for text in texts):
         raise DataError(f"{path}: expected an object of image names with a caption each, at least one.")
     require_folder(folder, f"the images of {path.name}")
     image_names = ImagesByStem(folder)

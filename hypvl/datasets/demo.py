@@ -1,7 +1,9 @@
-"""Readers of the demo's data, which scripts/make_demo_data.py writes."""
+"""Readers of the demo's data, which scripts/make_demo_data.py writes.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+They raise MissingDataError where it has not been made, and DataError for a file that is built differently. ``root`` is
+the folder that the script was given.
+"""
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,17 @@ from hypvl.allowlist import configurable
 from hypvl.datasets.catalog.entries import check_name
 from hypvl.datasets.classification.folders import ImageFolderSet
 from hypvl.datasets.composition.choices import Choice, Choices
-from hypvl.datasets.files import read_json, require_file, require_folder
+from hypvl.datasets.files import read_json, require_files, require_folder
 from hypvl.datasets.hierarchy.boxes import BoxedImages, boxes_from_entries
 from hypvl.datasets.hierarchy.caption_chains import CaptionChains
 from hypvl.datasets.images import Images, LabelledImages
 from hypvl.datasets.retrieval.captioned import CaptionedImages
 from hypvl.datasets.retrieval.table import table
 from hypvl.errors import DataError
+from hypvl.io.json_text import expecting
 
 _MAKE_IT = "make it with scripts/make_demo_data.py"
+_SCENES = "scenes as scripts/make_demo_data.py writes them"
 #: Names that :func:`demo_classification_set` takes: the folders that scripts/make_demo_data.py writes.
 DEMO_CLASSIFICATION_SETS: tuple[str, ...] = (
     "digits", "scenes_color_seen", "scenes_color_heldout", "scenes_shape_seen", "scenes_shape_heldout",
@@ -31,100 +35,54 @@ def demo_classification_set(name: str, *, root: str | Path = "./datasets/demo") 
 
     Args:
         name: One of :data:`DEMO_CLASSIFICATION_SETS`.
-        root: What scripts/make_demo_data.py wrote.
+        root: The demo's folder.
 
     Raises:
         ConfigError: for an unknown name.
-        MissingDataError: when it has not been made.
-        DataError: when ``classes.json`` is not what it should be.
     """
     check_name(name, DEMO_CLASSIFICATION_SETS)
     folder = Path(root) / "eval" / name
     require_folder(folder, "the demo data (python scripts/make_demo_data.py)")
     content = read_json(folder / "classes.json")
-    try:
+    with expecting(folder / "classes.json", "classes and prompts by class"):
         classes, prompts = {str(name): str(name) for name in content["classes"]}, dict(content["prompts"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{folder / 'classes.json'}: lacks {error}; expected classes and prompts by class."
-        ) from error
     return ImageFolderSet(folder, class_names=classes, prompts=prompts)
 
 
 @configurable("evaluate")
 def demo_retrieval_set(*, root: str | Path = "./datasets/demo") -> CaptionedImages:
-    """Demo scenes of two objects with their full captions.
-
-    Args:
-        root: What scripts/make_demo_data.py wrote.
-
-    Raises:
-        MissingDataError: when it has not been made.
-    """
+    """Demo scenes of two objects with their full captions."""
     folder = Path(root) / "eval" / "retrieval"
     require_folder(folder, "the demo data (python scripts/make_demo_data.py)")
     return table(folder / "scenes.jsonl")
 
 
-def read_demo(path: Path, key: str, kind: type = list) -> Any:
-    """An entry of one of the demo's JSON files.
-
-    Args:
-        path: The file.
-        key: Of the entry.
-        kind: What the entry is; not an empty one.
-
-    Raises:
-        MissingDataError: when the file is not there.
-        DataError: when it is built differently.
-    """
-    require_file(path, _MAKE_IT)
-    try:
-        content = read_json(path)
-    except DataError as error:
-        raise DataError(f"{str(error).rstrip('.')}; {_MAKE_IT}.") from error
+def _entry(path: Path, key: str, kind: type = list) -> Any:
+    """An entry of one of the demo's JSON files, of a kind and not empty."""
+    require_files([path], _MAKE_IT)
+    content = read_json(path)
     value = content.get(key) if isinstance(content, dict) else None
     if not isinstance(value, kind) or not value:
         raise DataError(f'{path}: has no {{"{key}": ...}} with entries; {_MAKE_IT}.')
     return value
 
 
-@contextmanager
-def _scenes(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """The scenes of ``hierarchy.json``; what a scene lacks inside is a DataError."""
-    scenes = read_demo(path, "scenes")
-    try:
-        yield scenes
-    except (KeyError, TypeError, IndexError) as error:
-        raise DataError(f"{path}: a scene without {error}; {_MAKE_IT}.") from error
-
-
 @configurable("evaluate")
 def demo_boxes(root: str | Path = "./datasets/demo") -> BoxedImages:
-    """The demo's test scenes of two objects, with their boxes and phrases.
-
-    Raises:
-        MissingDataError: when they have not been made.
-        DataError: when the file is built differently.
-    """
+    """The demo's test scenes of two objects, with their boxes and phrases."""
     path = Path(root) / "eval" / "hierarchy.json"
-    with _scenes(path) as scenes:
-        entries = [scene for scene in scenes if len(scene["boxes"]) > 1]
+    with expecting(path, _SCENES):
+        entries = [scene for scene in _entry(path, "scenes") if len(scene["boxes"]) > 1]
     return boxes_from_entries(path, entries, None)
 
 
 @configurable("evaluate")
 def demo_chains(root: str | Path = "./datasets/demo") -> CaptionChains:
-    """The demo's test scenes with their chains (``eval/hierarchy.json``).
-
-    Raises:
-        MissingDataError: when they have not been made.
-        DataError: when the file is built differently.
-    """
+    """The demo's test scenes with their chains of captions."""
     path = Path(root) / "eval" / "hierarchy.json"
-    with _scenes(path) as scenes:
-        names = [str(scene["image"]) for scene in scenes]
-        chains = [[str(text) for text in scene["chain"]] for scene in scenes]
+    with expecting(path, _SCENES):
+        scenes = [(str(scene["image"]), list(map(str, scene["chain"]))) for scene in _entry(path, "scenes")]
+    names, chains = zip(*scenes, strict=True)
     return CaptionChains(Images.from_files([path.parent / name for name in names]), chains, keys=names)
 
 
@@ -135,22 +93,17 @@ def demo_choices(hierarchy: str | Path) -> Choices:
     Args:
         hierarchy: ``datasets/demo/eval/hierarchy.json``: ``{"scenes": [{"image", "caption", "negatives":
             [{"type", "text"}]}, ...]}``, images relative to the file.
-
-    Raises:
-        MissingDataError: when the file is not there.
-        DataError: when it is built differently.
     """
     path = Path(hierarchy)
-    with _scenes(path) as scenes:
+    scenes = _entry(path, "scenes")
+    with expecting(path, _SCENES):
         choices = [
             Choice(image, scene["caption"], (negative["text"],), negative["type"])
             for image, scene in enumerate(scenes)
             for negative in scene["negatives"]
         ]
-        names = [str(scene["image"]) for scene in scenes]
-    return Choices(
-        Images.from_files([path.parent / name for name in names]), choices, [Path(n).stem for n in names]
-    )
+        images = [path.parent / str(scene["image"]) for scene in scenes]
+    return Choices(Images.from_files(images), choices, [image.stem for image in images])
 
 
 @dataclass(frozen=True)
@@ -171,48 +124,30 @@ class LeveledScenes:
 
 
 def leveled_scenes(hierarchy: str | Path, levels: str | Path, *, limit: int) -> LeveledScenes:
-    """At most ``limit`` scenes, evenly spread over ``hierarchy.json``, and the pool of ``levels`` (JSON).
-
-    Raises:
-        MissingDataError: when a file is not there.
-        DataError: when it is built differently.
-    """
+    """At most ``limit`` scenes, evenly spread over ``hierarchy.json``, and the pool of ``levels`` (JSON)."""
     path = Path(hierarchy)
-    level_of = read_demo(Path(levels), "levels", dict)
+    level_of = _entry(Path(levels), "levels", dict)
     wrong = next((text for text, n in level_of.items() if not isinstance(n, int) or n < 1), None)
     if wrong is not None:
         raise DataError(f"{levels}: the level of {wrong!r} is {level_of[wrong]!r}; expected 1, 2, ...")
-    with _scenes(path) as scenes:
-        count = min(limit, len(scenes))
-        chosen = [scenes[i * len(scenes) // count] for i in range(count)]
-        places = [path.parent / scene["image"] for scene in chosen]
-        true_texts = [
-            frozenset(
-                [
-                    *scene["chain"],
-                    *(caption["text"] for caption in scene["captions"]),
-                    *(box["phrase"] for box in scene["boxes"]),
-                ]
-            )
-            for scene in chosen
-        ]
+    scenes = _entry(path, "scenes")
+    count = min(limit, len(scenes))
+    places, true_texts = [], []
+    for scene in (scenes[i * len(scenes) // count] for i in range(count)):
+        with expecting(path, _SCENES):
+            places.append(path.parent / scene["image"])
+            captions = [caption["text"] for caption in scene["captions"]]
+            phrases = [box["phrase"] for box in scene["boxes"]]
+            true_texts.append(frozenset([*scene["chain"], *captions, *phrases]))
     return LeveledScenes(Images.from_files(places), [place.stem for place in places], true_texts, level_of)
 
 
 @configurable("evaluate")
 def demo_objects(root: str | Path = "./datasets/demo") -> LabelledImages:
-    """The demo's one-object test scenes, labelled with colour and shape together ("a red circle").
-
-    Args:
-        root: What scripts/make_demo_data.py wrote.
-
-    Raises:
-        MissingDataError: when it has not been made.
-        DataError: when it is built differently.
-    """
+    """The demo's one-object test scenes, labelled with colour and shape together ("a red circle")."""
     path = Path(root) / "eval" / "hierarchy.json"
-    with _scenes(path) as scenes:
-        single = [scene for scene in scenes if str(scene["kind"]).startswith("single")]
+    with expecting(path, _SCENES):
+        single = [scene for scene in _entry(path, "scenes") if str(scene["kind"]).startswith("single")]
         paths = [path.parent / scene["image"] for scene in single]
         names = [str(scene["chain"][2]) for scene in single]  # level 3: colour and shape
     classes = sorted(set(names))

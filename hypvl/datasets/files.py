@@ -4,9 +4,8 @@ import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from hypvl.checks import one_of
 from hypvl.datasets.images import IMAGE_EXTENSIONS
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.files import path_below, read_regular
@@ -19,17 +18,18 @@ _LARGEST_FILE = 1 << 32  # bytes of a text or JSON file
 def require_folder(folder: Path, layout: str) -> None:
     """Raise MissingDataError, saying what to do, unless ``folder`` is there."""
     if not folder.is_dir():
-        raise _not_there(folder, f"put {layout} there, or give the folder by an override")
+        raise MissingDataError(
+            f"{folder}: is not there (looked in {Path.cwd()}); put {layout} there, or give the folder by an override."
+        )
 
 
-def require_file(path: Path, remedy: str) -> None:
-    """Raise MissingDataError, saying what to do, unless ``path`` is a file."""
-    if not path.is_file():
-        raise _not_there(path, remedy)
-
-
-def _not_there(path: Path, remedy: str) -> MissingDataError:
-    return MissingDataError(f"{path}: is not there (looked in {Path.cwd()}); {remedy}.")
+def require_files(paths: Sequence[Path], remedy: str) -> None:
+    """Raise MissingDataError, saying what to do, unless all files of one folder are there."""
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        alone = len(paths) == 1
+        what = f"{paths[0]}: is not there" if alone else f"{paths[0].parent}: lacks {', '.join(missing)}"
+        raise MissingDataError(f"{what} (looked in {Path.cwd()}); {remedy}.")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -107,11 +107,7 @@ def open_table(
     quoting: Quoting = "minimal",
     max_field_lines: int = MAX_FIELD_LINES,
 ) -> TableText:
-    """Open a table.
-
-    Raises:
-        MissingDataError: when it is not there.
-    """
+    """Open a table; raises MissingDataError when it is not there."""
     if not path.exists():
         raise MissingDataError(f"{path}: is not there; see docs/evaluation.md for the layout of the set.")
     return TableText(path, separator=separator, quoting=quoting, max_field_lines=max_field_lines)
@@ -136,15 +132,6 @@ def image_place(source: Path, root: str | Path | None, name: str) -> Path:
         raise DataError(f"{source}: {error}.") from error
 
 
-def require_files(paths: Sequence[Path], remedy: str) -> None:
-    """Raise MissingDataError, saying what to do, unless all files of one folder are there."""
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise MissingDataError(
-            f"{paths[0].parent}: lacks {', '.join(missing)} (looked in {Path.cwd()}); {remedy}."
-        )
-
-
 def require_images(paths: Iterable[Path], *, source: Path, what: str = "its images") -> None:
     """Raise MissingDataError, saying what to do, unless at least one of the images is there.
 
@@ -153,41 +140,31 @@ def require_images(paths: Iterable[Path], *, source: Path, what: str = "its imag
         source: The file, for the message.
         what: Which images these are and where they come from.
     """
-    first, count = None, 0
-    for path in paths:
-        if path.is_file():
-            return
-        first, count = first or path, count + 1
-    if first is not None:
+    paths = list(paths)
+    if paths and not any(path.is_file() for path in paths):
         raise MissingDataError(
-            f"{source}: none of its {count} images is there, such as {first}; put {what} there, or give the folder by "
-            "an override."
+            f"{source}: none of its {len(paths)} images is there, such as {paths[0]}; put {what} there, or give the "
+            "folder by an override."
         )
 
 
-def read_entries(path: Path, kind: Literal["list", "object"]) -> list[tuple[str, Any]]:
+def read_entries(path: Path, kind: type[list] | type[dict]) -> list[tuple[str, Any]]:
     """(place, entry) of each entry of a JSON file that is a list, or an object of entries by their names.
 
     Raises:
         MissingDataError: when the file is not there.
         DataError: when it has another layout, or no entries.
     """
-    one_of("kind", kind, Literal["list", "object"])
     content = read_json(path)
-    if kind == "list" and isinstance(content, list) and content:
-        return [(f"{path}, entry {number}", entry) for number, entry in enumerate(content)]
-    if kind == "object" and isinstance(content, dict) and content:
-        return [(f"{path}, entry {key}", entry) for key, entry in content.items()]
-    article = "a list" if kind == "list" else "an object"
-    raise DataError(f"{path}: expected {article} of at least one entry; got {str(content)[:80]}")
+    if not isinstance(content, kind) or not content:
+        article = "a list" if kind is list else "an object"
+        raise DataError(f"{path}: expected {article} of at least one entry; got {str(content)[:80]}")
+    entries = content.items() if isinstance(content, dict) else enumerate(content)
+    return [(f"{path}, entry {key}", entry) for key, entry in entries]
 
 
 def text_of(entry: Any, name: str, where: str) -> str:
-    """A text of an entry.
-
-    Raises:
-        DataError: naming the place, when the entry does not have it.
-    """
+    """A text of an entry; raises DataError naming the place when the entry does not have it."""
     value = entry.get(name) if isinstance(entry, Mapping) else None
     if not isinstance(value, str):
         raise DataError(f"{where}: has no text {name!r}; got {str(entry)[:120]}")

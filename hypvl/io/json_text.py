@@ -75,6 +75,23 @@ def by_id(entries: Iterable[Mapping[str, Any]], value: Callable[[Mapping[str, An
     return values
 
 
+@contextlib.contextmanager
+def expecting(place: object, layout: str) -> Iterator[None]:
+    """While values are taken out of parsed JSON: what is missing or of another kind becomes a DataError.
+
+    Args:
+        place: The file, or the place in it, with which the message begins.
+        layout: What is expected there.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise DataError(f"{place}: lacks {error}; expected {layout}.") from error
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(f"{place}: cannot be used ({reason}); expected {layout}.") from error
+
+
 class JsonList:
     """Iterates over the elements of a JSON list, a window of the file at a time, and knows the position of each.
 

@@ -73,7 +73,7 @@ def test_choices_of_scenes_and_a_broken_file(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"scripts/make_demo_data\.py"):
         demo_choices(tmp_path / "other.json")
     path.write_text(json.dumps({"scenes": [{"image": "scenes/a.png"}]}))
-    with pytest.raises(DataError, match=r"a scene without 'negatives'; make it"):
+    with pytest.raises(DataError, match=r"lacks 'negatives'; expected scenes as scripts"):
         demo_choices(path)
 
 
@@ -106,5 +106,5 @@ def test_chains_of_scenes(tmp_path: Path) -> None:
     found = demo_chains(tmp_path)
     assert (found.chains, found.keys) == ([chain], ["scenes/a.png"])
     path.write_text(json.dumps({"scenes": [{"image": "scenes/a.png"}]}))
-    with pytest.raises(DataError, match="a scene without 'chain'"):
+    with pytest.raises(DataError, match="lacks 'chain'"):
         demo_chains(tmp_path)

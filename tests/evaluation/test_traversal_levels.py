@@ -96,7 +96,11 @@ class TestTraversalLevels(EvaluatorContract):
         (None, {"levels": {"red": 0}}, "the level of 'red' is 0"),
         (None, ["red"], r'levels\.json: has no \{"levels"'),
         ({"scenes": []}, None, r'hierarchy\.json: has no \{"scenes"'),
-        ({"scenes": [{"image": "a.png"}]}, None, r"hierarchy\.json: a scene without 'chain'"),
+        (
+            {"scenes": [{"image": "a.png"}]},
+            None,
+            r"hierarchy\.json: lacks 'captions'; expected scenes as scripts",
+        ),
         ("{", None, r"hierarchy\.json: is not valid JSON"),
     ],
 )

@@ -132,7 +132,7 @@ def order(
     collector = ImageCollector()
     asked: list[tuple[int, str, dict[str, str]]] = []  # image, caption, foils by kind
     plain: list[tuple[int, str]] = []
-    for where, entry in read_entries(path, "list"):
+    for where, entry in read_entries(path, list):
         made = isinstance(entry, dict) and "caption_options" in entry
         name = text_of(entry, "image_path" if made and "image_path" in entry else "image", where)
         file = folder / name if images is None else Path(images) / Path(name).name
@@ -185,7 +185,7 @@ def _order_choice(image: int, caption: str, foils: dict[str, str]) -> Choice:
 def _cases(root: Path, name: str, *, download: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, entry) of each case of Visual Genome."""
     require_published("aro", root, [name, "images"], download_missing=download)
-    for where, entry in read_entries(root / name, "list"):
+    for where, entry in read_entries(root / name, list):
         if not isinstance(entry, dict):
             raise DataError(f"{where}: expected an object; got {str(entry)[:80]}")
         yield where, entry

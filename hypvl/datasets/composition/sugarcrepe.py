@@ -39,7 +39,7 @@ def sugarcrepe(root: str | Path, *, images: str | Path, kinds: Sequence[str] = K
     )
     collector, choices = ImageCollector(), []
     for kind in kinds:
-        for where, entry in read_entries(folder / f"{kind}.json", "object"):
+        for where, entry in read_entries(folder / f"{kind}.json", dict):
             name = text_of(entry, "filename", where)
             image = collector.add(Path(images) / name, key=name)
             foil = text_of(entry, "negative_caption", where)

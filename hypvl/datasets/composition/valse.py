@@ -70,7 +70,7 @@ def valse(
     counts: dict[str, int] = {}
     for piece in pieces:
         path = folder / f"{piece}.json"
-        entries = read_entries(path, "object")
+        entries = read_entries(path, dict)
         counts[piece] = len(entries)
         before = len(choices)
         for where, entry in entries:

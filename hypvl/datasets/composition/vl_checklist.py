@@ -63,7 +63,7 @@ def vl_checklist(
     collector, choices = ImageCollector(), []
     for kind in kinds:
         annotations, folder = _sources(Path(root), files[kind], None if images is None else Path(images))
-        for where, entry in read_entries(annotations, "list")[:limit]:
+        for where, entry in read_entries(annotations, list)[:limit]:
             name, true, false = _entry(entry, where)
             image = collector.add(folder / name, key=f"{folder.name}/{name}")
             choices.append(Choice(image, true, (false,), kind))

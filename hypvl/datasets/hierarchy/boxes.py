@@ -1,4 +1,8 @@
-"""Readers of images with boxes: each box a part of the image with a phrase for it. COCO, the demo, JSON lines."""
+"""Readers of images with boxes: each box a part of the image with a phrase for it. COCO, JSON lines.
+
+They raise MissingDataError when files, or all images, are not there, and DataError, naming the entry, for what cannot
+be used.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +14,7 @@ from hypvl.datasets.files import image_place, open_table, read_json, require_fol
 from hypvl.datasets.images import Box, Images
 from hypvl.datasets.protocol import ImageSource
 from hypvl.errors import DataError
-from hypvl.io.json_text import by_id
+from hypvl.io.json_text import by_id, expecting
 
 
 @dataclass(frozen=True)
@@ -81,16 +85,16 @@ def coco_boxes(
         per_image: At most so many boxes of an image.
         min_size: Pixels that the shorter side of a box must have.
         crowd: Whether boxes around crowds count.
-
-    Raises:
-        MissingDataError: naming the file or folder that is not there.
-        DataError: for a file that is built differently.
     """
     root = Path(root)
     path = root / "annotations" / f"instances_{split}.json"
     instances, captions = read_json(path), read_json(path.with_name(f"captions_{split}.json"))
     require_folder(root / split, f"the images of COCO {split}")
-    try:
+    layout = (
+        "COCO's images (id, file_name, width, height), categories (id, name) and annotations (image_id, category_id, "
+        "bbox), and its captions"
+    )
+    with expecting(path, layout):
         categories = by_id(instances["categories"], lambda entry: str(entry["name"]))
         sizes = by_id(
             instances["images"], lambda e: (str(e["file_name"]), float(e["width"]), float(e["height"]))
@@ -111,11 +115,6 @@ def coco_boxes(
                 by_image.setdefault(entry["image_id"], []).append(
                     (w * h, box, categories[entry["category_id"]])
                 )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read ({type(error).__name__}: {error}); expected COCO's images (id, file_name, width, "
-            "height), categories (id, name) and annotations (image_id, category_id, bbox), and its captions."
-        ) from error
     retained = [image for image in sizes if image in by_image]
     parts = [
         Part(at, box, phrase)
@@ -123,13 +122,7 @@ def coco_boxes(
         for _, box, phrase in sorted(by_image[image], key=lambda entry: -entry[0])[:per_image]
     ]
     names = [sizes[image][0] for image in retained]
-    return _from_files(
-        path,
-        [image_place(path, root / split, name) for name in names],
-        [texts[i] for i in retained],
-        parts,
-        names,
-    )
+    return _from_files(path, root / split, names, captions=[texts[i] for i in retained], parts=parts)
 
 
 @configurable("evaluate")
@@ -142,10 +135,6 @@ def jsonl_boxes(path: str | Path, *, images_root: str | Path | None = None) -> B
     Args:
         path: The file.
         images_root: Folder that images are named from, and may not leave; None = the folder of the file.
-
-    Raises:
-        MissingDataError: when the file or all images are not there.
-        DataError: naming the line that cannot be used.
     """
     path = Path(path)
     entries = [fields for _, fields in open_table(path).usable_rows()]
@@ -159,40 +148,30 @@ def boxes_from_entries(path: Path, entries: Sequence[Any], root: str | Path | No
         path: The file they stand in.
         entries: One for each image; those without boxes are left out.
         root: As ``images_root`` of :func:`jsonl_boxes`.
-
-    Raises:
-        MissingDataError: when none of the images is there.
-        DataError: naming the entry that cannot be used.
     """
     names: list[str] = []
     captions: list[str] = []
     parts: list[Part] = []
+    layout = '{"image", "caption", "boxes": [{"box": [left, top, right, bottom], "phrase"}]}'
     for number, entry in enumerate(entries, start=1):
-        try:
+        with expecting(f"{path}, entry {number}", layout):
             name, caption = str(entry["image"]), str(entry["caption"])
             own = []
             for box in entry["boxes"]:
-                edges = [float(edge) for edge in box["box"]]
-                if len(edges) != 4:
-                    raise ValueError("a box without four corners")
-                left, top, right, bottom = edges
+                left, top, right, bottom = map(float, box["box"])
                 own.append(Part(len(names), Box(left, top, right, bottom, "fractions"), str(box["phrase"])))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f'{path}, entry {number}: cannot be used ({type(error).__name__}: {error}); expected {{"image", '
-                '"caption", "boxes": [{"box": [left, top, right, bottom], "phrase"}]}.'
-            ) from error
         if own:
             parts += own
             names.append(name)
             captions.append(caption)
-    return _from_files(path, [image_place(path, root, name) for name in names], captions, parts, names)
+    return _from_files(path, root, names, captions=captions, parts=parts)
 
 
 def _from_files(
-    source: Path, paths: list[Path], captions: list[str], parts: list[Part], keys: list[str]
+    source: Path, root: str | Path | None, names: list[str], *, captions: list[str], parts: list[Part]
 ) -> BoxedImages:
     if not parts:
         raise DataError(f"{source}: has no box that can be used; expected at least one.")
+    paths = [image_place(source, root, name) for name in names]
     require_images(paths, source=source)
-    return BoxedImages(Images.from_files(paths), captions, parts, keys=keys)
+    return BoxedImages(Images.from_files(paths), captions, parts, keys=names)

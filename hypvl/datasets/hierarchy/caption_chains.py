@@ -1,4 +1,4 @@
-"""Readers of images with chains of captions, from the most general to the most specific: HierarCaps, and the demo."""
+"""Reader of images with chains of captions, from the most general to the most specific: HierarCaps."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -122,16 +122,13 @@ def _captions(row: Mapping[str, Any], where: str) -> list[str]:
         value = [by_level[level] for level in sorted(by_level)]
     if isinstance(value, str):
         value = _ARROW.split(value.strip())
-    if (
-        not isinstance(value, list)
-        or len(value) < 2
-        or not all(isinstance(t, str) and t.strip() for t in value)
-    ):
+    texts = value if isinstance(value, list) else []
+    if len(texts) < 2 or not all(isinstance(text, str) and text.strip() for text in texts):
         raise DataError(
             f"{where}: its captions are {str(value)[:60]!r}; expected a list of texts, texts joined by =>, or columns "
             "caption_1, caption_2, ..."
         )
-    return [text.strip() for text in value]
+    return [text.strip() for text in texts]
 
 
 def _image(row: Mapping[str, Any], folder: Path, source: Path, where: str) -> Path:

@@ -6,9 +6,9 @@ from typing import Any, Literal, TypeAlias
 
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
-from hypvl.datasets.files import class_folders, read_text, require_file, require_folder, text_lines
+from hypvl.datasets.files import class_folders, read_text, require_files, require_folder, text_lines
 from hypvl.errors import DataError
-from hypvl.io.json_text import parse_json
+from hypvl.io.json_text import expecting, parse_json
 from hypvl.metrics.hierarchy import IsA
 
 Order: TypeAlias = Literal["parent child", "child parent"]
@@ -37,18 +37,14 @@ def read_is_a(path: str | Path, *, order: Order = "parent child") -> IsA:
     """
     one_of("order", order, Order)
     path = Path(path)
-    require_file(path, f"expected a hierarchy: {_WHERE}")
+    require_files([path], f"expected a hierarchy: {_WHERE}")
     text = read_text(path)
-    try:
-        parents = _from_json(parse_json(text)) if path.suffix == ".json" else _from_pairs(text, order)
-        return IsA(parents)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        expected = (
-            '{node: {"parents": [nodes]}}, {node: [parents]} or a nested {"id": node, "children": [...]}'
-            if path.suffix == ".json"
-            else f"pairs of ids ({_WHERE})"
-        )
-        raise DataError(f"{path}: cannot be read as a hierarchy ({error}); expected {expected}.") from error
+    if path.suffix == ".json":
+        layout = '{node: {"parents": [nodes]}}, {node: [parents]} or a nested {"id": node, "children": [...]}'
+        with expecting(path, f"a hierarchy: {layout}"):
+            return IsA(_from_json(parse_json(text)))
+    with expecting(path, f"pairs of ids ({_WHERE})"):
+        return IsA(_from_pairs(text, order))
 
 
 def read_words(path: str | Path) -> dict[str, str]:
@@ -101,16 +97,13 @@ def _from_json(content: Any) -> dict[str, list[str]]:
         raise ValueError("it is not an object with entries")
     if "children" in content and isinstance(content["children"], list):
         return _from_nested(content)
-    return {
-        node: list(entry["parents"] if isinstance(entry, Mapping) else _texts(entry))
-        for node, entry in content.items()
+    parents = {
+        node: entry["parents"] if isinstance(entry, Mapping) else entry for node, entry in content.items()
     }
-
-
-def _texts(entry: Any) -> list[str]:
-    if not isinstance(entry, list):
-        raise ValueError(f"an entry is {str(entry)[:40]!r}")
-    return entry
+    wrong = next((entry for entry in parents.values() if not isinstance(entry, list)), None)
+    if wrong is not None:
+        raise ValueError(f"an entry is {str(wrong)[:40]!r}")
+    return parents
 
 
 def _from_nested(tree: Mapping[str, Any]) -> dict[str, list[str]]:

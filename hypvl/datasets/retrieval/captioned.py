@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hypvl.datasets.files import require_images
 from hypvl.datasets.images import Images
-from hypvl.datasets.protocol import ImageSource
+from hypvl.datasets.protocol import ImageSource, RetrievalSet, check_set
 from hypvl.errors import DataError
 
 
@@ -34,11 +34,6 @@ class CaptionedImages:
         image_ids: Sequence[str] | None = None,
         caption_ids: Sequence[str] | None = None,
     ) -> None:
-        if len(captions) != len(caption_image) or len(keys) != len(images):
-            raise DataError(
-                f"retrieval set: got {len(captions)} captions with {len(caption_image)} images of theirs and "
-                f"{len(images)} images with {len(keys)} keys; expected the same numbers."
-            )
         for name, ids, count in (("image", image_ids, len(images)), ("caption", caption_ids, len(captions))):
             if ids is not None and (len(ids) != count or len(set(ids)) != count):
                 raise DataError(
@@ -46,14 +41,13 @@ class CaptionedImages:
                 )
         if not captions:
             raise DataError("retrieval set: has no captions; expected at least one.")
-        if not 0 <= min(caption_image) <= max(caption_image) < len(images):
-            raise DataError(f"retrieval set: a caption's image is not among the {len(images)} images.")
         self.images = images
         self.captions = list(captions)
         self.caption_image = list(caption_image)
         self.keys = list(keys)
         self.image_ids = None if image_ids is None else list(image_ids)
         self.caption_ids = None if caption_ids is None else list(caption_ids)
+        check_set(self, RetrievalSet, name="retrieval set")
 
 
 def from_files(
@@ -75,11 +69,12 @@ def from_files(
         DataError: without captions.
         MissingDataError: when none of the images is there.
     """
+    paths = [path for path, _, _ in entries]
     if not any(texts for _, _, texts in entries):
         raise DataError(f"{source}: has no captions; expected at least one.")
-    require_images((path for path, _, _ in entries), source=source)
+    require_images(paths, source=source)
     return CaptionedImages(
-        Images.from_files([path for path, _, _ in entries]),
+        Images.from_files(paths),
         [text for _, _, texts in entries for text in texts],
         [image for image, (_, _, texts) in enumerate(entries) for _ in texts],
         keys=[key for _, key, _ in entries],

@@ -1,4 +1,9 @@
-"""Readers of images with captions: COCO, Flickr30k, NoCaps, I0T's GOLD files, and any JSON or table of them."""
+"""Readers of images with captions: COCO, Flickr30k, NoCaps and I0T's GOLD files.
+
+In all of them ``captions_per_image`` keeps the first so many of each image (None = all), and ``max_characters`` cuts
+captions there (None = not at all). They raise MissingDataError when files, or all images, are not there, and DataError
+for files of another layout.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +15,7 @@ from hypvl.datasets.files import image_place, read_json, require_folder
 from hypvl.datasets.retrieval.captioned import CaptionedImages, from_files
 from hypvl.datasets.retrieval.table import table
 from hypvl.errors import DataError
-from hypvl.io.json_text import by_id
+from hypvl.io.json_text import by_id, expecting
 
 Domain: TypeAlias = Literal["in-domain", "near-domain", "out-domain"]
 
@@ -24,7 +29,7 @@ def coco(
     Args:
         root: Folder of COCO.
         split: ``val2017`` (5,000 images) or another one with captions.
-        captions_per_image: Keep the first so many of each image; None = all (5, of some images 6 or 7).
+        captions_per_image: Of 5, of some images 6 or 7.
     """
     annotations = Path(root) / "annotations" / f"captions_{split}.json"
     return coco_format(annotations, images=Path(root) / split, captions_per_image=captions_per_image)
@@ -45,11 +50,8 @@ def nocaps(
         annotations: The file: COCO's layout, 10 captions per image, each image with its ``domain``.
         images: Folder of the images; when it has a folder ``val``, that one.
         domain: Keep the images of one domain; None = all.
-        captions_per_image: Keep the first so many of each image; None = all.
-        max_characters: Cut captions there; None = not at all.
-
-    Raises:
-        ValueError: for another domain.
+        captions_per_image: See the module, as ``max_characters``.
+        max_characters: Of a caption.
     """
     one_of("domain", domain, Domain | None)
     folder = Path(images)
@@ -80,31 +82,26 @@ def coco_format(
         annotations: The file.
         images: Folder that ``file_name`` starts from.
         where: Keep the images whose entry has these values.
-        captions_per_image: Keep the first so many of each image; None = all.
-        max_characters: Cut captions there; None = not at all.
+        captions_per_image: See the module, as ``max_characters``.
+        max_characters: Of a caption.
     """
     annotations, folder = Path(annotations), Path(images)
     content = read_json(annotations)
     require_folder(folder, f"the images of {annotations.name}")
-    try:
+    wanted = (where or {}).items()
+    with expecting(
+        annotations, "COCO's images (id, file_name), one an id, and annotations (image_id, caption)"
+    ):
         names = by_id(content["images"], lambda entry: str(entry["file_name"]))
-        selected = {entry["id"] for entry in content["images"] if _agrees(entry, where)}
+        selected = {entry["id"] for entry in content["images"] if wanted <= entry.items()}
         rows = [(row["image_id"], str(row["caption"]), row.get("id")) for row in content["annotations"]]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{annotations}: lacks {error}; expected COCO's images (id, file_name) and annotations (image_id, caption)."
-        ) from error
-    except ValueError as error:
-        raise DataError(
-            f"{annotations}: has {error}; expected one image an id, so that captions keep theirs."
-        ) from error
     captions: dict[Any, list[tuple[str, Any]]] = {image: [] for image in names}
     for image, caption, key in rows:
         if image not in captions:
             raise DataError(
                 f"{annotations}: a caption names image_id {image}, which is not among its images."
             )
-        captions[image].append((_text(caption, max_characters), key))
+        captions[image].append((caption.strip()[:max_characters], key))
     if not selected:
         raise DataError(f"{annotations}: has no image with {where}; expected at least one.")
     chosen = {image: texts[:captions_per_image] for image, texts in captions.items() if image in selected}
@@ -128,7 +125,7 @@ def coco_karpathy(
     Args:
         root: Folder of COCO.
         split: ``test`` ("COCO 5K": 5,000 images of val2014), ``val``, ``train`` or ``restval``.
-        captions_per_image: Keep the first so many of each image (the published test set has 5); None = all.
+        captions_per_image: Of some; the published test set has 5.
     """
     return _karpathy(Path(root) / "dataset_coco.json", Path(root), split, captions_per_image)
 
@@ -142,7 +139,7 @@ def flickr30k(
     Args:
         root: Folder of Flickr30k.
         split: ``test`` (1,000 images, 5 captions each), ``val`` or ``train``.
-        captions_per_image: Keep the first so many of each image; None = all.
+        captions_per_image: See the module.
     """
     folder = Path(root) / "flickr30k_images"
     return _karpathy(Path(root) / "dataset_flickr30k.json", folder, split, captions_per_image)
@@ -151,17 +148,13 @@ def flickr30k(
 def _karpathy(annotations: Path, folder: Path, split: str, captions_per_image: int | None) -> CaptionedImages:
     content = read_json(annotations)
     require_folder(folder, f"the images of {annotations.name}")
-    try:
+    with expecting(annotations, "Karpathy's images (filename, split, sentences of raw)"):
         entries = [entry for entry in content["images"] if entry["split"] == split]
         splits = sorted({str(entry["split"]) for entry in content["images"]})
         names = [str(Path(entry.get("filepath", ""), entry["filename"])) for entry in entries]
         sentences = [entry["sentences"][:captions_per_image] for entry in entries]
         texts = [[str(sentence["raw"]).strip() for sentence in own] for own in sentences]
         caption_ids = [sentence.get("sentid") for own in sentences for sentence in own]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{annotations}: lacks {error}; expected Karpathy's images (filename, split, sentences of raw)."
-        ) from error
     if not entries:
         raise DataError(
             f"{annotations}: has no image with split {split!r}; expected one of {', '.join(splits)}."
@@ -187,8 +180,8 @@ def gold(
     Args:
         path: The file.
         images: Folder of the images; of ``image_id`` only the file name counts.
-        captions_per_image: Keep the first so many of each image (1 as published); None = all.
-        max_characters: Cut captions there (330 as published for contexts of 77); None = not at all.
+        captions_per_image: 1 as published.
+        max_characters: 330 as published for contexts of 77.
     """
     return table(
         path,
@@ -199,11 +192,3 @@ def gold(
         captions_per_image=captions_per_image,
         max_characters=max_characters,
     )
-
-
-def _agrees(entry: Mapping[str, Any], where: Mapping[str, str] | None) -> bool:
-    return where is None or all(entry.get(key) == value for key, value in where.items())
-
-
-def _text(caption: str, max_characters: int | None) -> str:
-    return caption.strip()[:max_characters]

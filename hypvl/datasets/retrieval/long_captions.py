@@ -1,4 +1,7 @@
-"""Readers of images with long captions: ShareGPT4V's validation entries, and folders of text files."""
+"""Readers of images with long captions: ShareGPT4V's validation entries, and folders of text files.
+
+They raise MissingDataError when files, or all images, are not there, and DataError for files of another layout.
+"""
 
 from itertools import islice
 from pathlib import Path
@@ -7,12 +10,12 @@ from typing import Any, Literal, TypeAlias
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.data.share_gpt4v import short_caption
-from hypvl.datasets.files import image_place, require_file, require_folder
+from hypvl.datasets.files import image_place, read_text, require_files, require_folder
 from hypvl.datasets.images import ImagesByStem
 from hypvl.datasets.retrieval.captioned import CaptionedImages, from_files
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.files import open_regular
-from hypvl.io.json_text import JsonList
+from hypvl.io.json_text import JsonList, expecting
 
 Caption: TypeAlias = Literal["long", "short"]
 
@@ -40,30 +43,22 @@ def share_gpt4v(
         subset: Keep those whose ``image`` holds this text, such as ``coco``; None = all.
         caption: The whole caption with line breaks as spaces, or the part before its first ``". "``.
 
-    Raises:
-        MissingDataError: when the list or all images are not there.
-        DataError: when it is another list, or no entry is left.
-
     Source: Long-CLIP (arXiv 2403.15378) and I0T (arXiv 2412.14384) for the split and the short captions.
     """
     one_of("caption", caption, Caption)
     path = Path(root) / annotations
-    require_file(
-        path,
+    require_files(
+        [path],
         f"it is on the Hugging Face hub (Lin-Chen/ShareGPT4V), its images belong in {Path(root) / 'data'} "
         "(docs/evaluation.md)",
     )
     selected: list[tuple[Path, str, list[str]]] = []
     for number, entry in enumerate(_first(path, entries)):
-        try:
+        with expecting(f"{path}, entry {number}", "image and two conversations with a value"):
             image, text = str(entry["image"]), str(entry["conversations"][1]["value"]).replace("\n", " ")
-        except (KeyError, TypeError, IndexError) as error:
-            raise DataError(
-                f"{path}, entry {number}: lacks {error}; expected image and two conversations with a value."
-            ) from error
         if subset is None or subset in image:
-            text = short_caption(text) if caption == "short" else text
-            selected.append((image_place(path, Path(root) / "data", image), image, [text.strip()]))
+            text = (short_caption(text) if caption == "short" else text).strip()
+            selected.append((image_place(path, Path(root) / "data", image), image, [text]))
     if not selected:
         raise DataError(
             f"{path}: none of its first {entries} entries has {subset!r} in its image; check subset."
@@ -79,28 +74,19 @@ def caption_folder(root: str | Path, *, images: str = "image", captions: str = "
         root: The folder.
         images: Folder of the images in it, of any extension.
         captions: Folder of the texts in it, UTF-8; a file is one caption, white space as single spaces.
-
-    Raises:
-        MissingDataError: when a folder is not there, or the captions have no images.
-        DataError: when a caption cannot be read, or two images have its name.
     """
-    places = {name: Path(root) / name for name in (captions, images)}
-    for name, folder in places.items():
-        require_folder(folder, "one .txt an image" if name == captions else "the images")
-    pil_images = ImagesByStem(places[images])
-    files = [path for path in places[captions].glob("*.txt") if path.name[0] != "."]
-    texts = sorted(files, key=lambda path: (len(path.stem), path.stem))
-    if not texts:
-        raise MissingDataError(f"{places[captions]}: holds no .txt files; expected one for each image.")
+    texts, folder = Path(root) / captions, Path(root) / images
+    require_folder(texts, "one .txt an image")
+    require_folder(folder, "the images")
+    by_stem = ImagesByStem(folder)
+    paths = [path for path in texts.glob("*.txt") if path.name[0] != "."]
+    if not paths:
+        raise MissingDataError(f"{texts}: holds no .txt files; expected one for each image.")
     entries = []
-    for path in texts:
-        pil_image = pil_images.get(path.stem) or places[images] / f"{path.stem}.jpg"
-        try:
-            text = " ".join(path.read_text(encoding="utf-8-sig").split())
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: cannot be read as UTF-8 text ({error}).") from error
-        entries.append((pil_image, pil_image.name, [text]))
-    return from_files(entries, places[captions])
+    for path in sorted(paths, key=lambda path: (len(path.stem), path.stem)):
+        image = by_stem.get(path.stem) or folder / f"{path.stem}.jpg"
+        entries.append((image, image.name, [" ".join(read_text(path).split())]))
+    return from_files(entries, texts)
 
 
 def _first(path: Path, count: int) -> list[Any]:

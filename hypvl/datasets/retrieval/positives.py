@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hypvl.allowlist import configurable
-from hypvl.datasets.files import read_json, require_file
+from hypvl.datasets.files import read_json, require_files
 from hypvl.errors import DataError
 
 
@@ -42,18 +42,17 @@ def caption_positives(root: str | Path, *, name: str = "eccv") -> Positives:
 
     Source: Chun et al. 2022 (arXiv 2204.03359).
     """
-    ways = [
-        _read(Path(root) / f"{name}_{way}.json", name) for way in ("image_to_caption", "caption_to_image")
-    ]
-    return Positives(ways[0], ways[1], source=f"{Path(root).name}/{name}")
-
-
-def _read(path: Path, name: str) -> dict[str, frozenset[str]]:
-    require_file(
-        path,
-        f"put {name}_image_to_caption.json and {name}_caption_to_image.json of ECCV Caption there (folder "
-        "eccv_caption/data of the package eccv_caption, or github.com/naver-ai/eccv-caption)",
+    paths = [Path(root) / f"{name}_{way}.json" for way in ("image_to_caption", "caption_to_image")]
+    require_files(
+        paths,
+        "put ECCV Caption's files there (folder eccv_caption/data of the package eccv_caption, or "
+        "github.com/naver-ai/eccv-caption)",
     )
+    right = [_read(path) for path in paths]
+    return Positives(right[0], right[1], source=f"{Path(root).name}/{name}")
+
+
+def _read(path: Path) -> dict[str, frozenset[str]]:
     content = read_json(path)
     right: dict[str, frozenset[str]] = {}
     for query, items in content.items() if isinstance(content, dict) else ():

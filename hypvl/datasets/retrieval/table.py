@@ -24,30 +24,16 @@ from hypvl.io.table_text import (
 )
 
 
-def captions_by_image(
+def _captions_by_image(
     table: TableText,
     *,
     image_column: str | None,
     caption_column: str | None,
-    where: Mapping[str, str] | None = None,
-    file_name_only: bool = False,
-    max_characters: int | None = None,
+    where: Mapping[str, str] | None,
+    file_name_only: bool,
+    max_characters: int | None,
 ) -> dict[str, list[str]]:
-    """The captions of each image, in the order of the rows; rows of the same image go together.
-
-    Blank captions are left out, with a warning.
-
-    Args:
-        table: The rows.
-        image_column: Column of the image; None: the first usual one there is.
-        caption_column: Column of the caption, or of a list of captions; None likewise.
-        where: Keep the rows that have these values.
-        file_name_only: Of the image's path only the last part counts.
-        max_characters: Cut captions there; None = not at all.
-
-    Raises:
-        DataError: naming the row that cannot be used.
-    """
+    """The captions of each image, in the order of the rows; rows of the same image go together."""
     usual = (JSON_IMAGE_COLUMNS, JSON_CAPTION_COLUMNS) if table.is_json else (IMAGE_COLUMNS, CAPTION_COLUMNS)
     image = table.column(image_column, usual[0], option="image_column")
     column = table.column(caption_column, usual[1], option="caption_column")
@@ -57,7 +43,7 @@ def captions_by_image(
     blank = 0
     for place, fields in table.usable_rows():
         name, texts = _entry(fields, f"{table.path}, {place}", image, columns)
-        if where is not None and any(fields.get(key) != value for key, value in where.items()):
+        if any(fields.get(key) != value for key, value in (where or {}).items()):
             continue
         usable = [text for text in texts if not is_blank(text)]
         blank += len(texts) - len(usable)
@@ -130,7 +116,7 @@ def table(
     path = Path(path).expanduser()
     if images_root is not None:
         require_folder(Path(images_root), f"the images of {path.name}")
-    entries = captions_by_image(
+    entries = _captions_by_image(
         open_table(path, separator=separator, quoting=quoting, max_field_lines=max_field_lines),
         image_column=image_column,
         caption_column=caption_column,

@@ -156,7 +156,7 @@ def test_share_gpt4v(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("{}", r"is not a JSON list, it begins with '\{\}'"),
         ('[{"image": "a.jpg"', "is not a whole JSON list"),
-        ('[{"image": "a.jpg", "conversations": [{}]}]', "entry 0: lacks list index out of range"),
+        ('[{"image": "a.jpg", "conversations": [{}]}]', "entry 0: cannot be used .IndexError: list index out of range"),
         ('[{"conversations": []}]', "entry 0: lacks 'image'"),
         ("[]", "none of its first|check subset"),
     ],
@@ -194,6 +194,7 @@ def test_positives(root: Path, tmp_path: Path) -> None:
     assert found.image_to_text["184613"] == {"474921", "479322"} and len(found.image_to_text["391895"]) == 5
     assert found.text_to_image["770337"] == {"391895", "554625"}
     assert found.source == "eccv_caption/eccv"
+    write(tmp_path / "cxc_caption_to_image.json", "{}")
     for content, message in (({"1": []}, r"has \[\] for '1'"), ([], "names no queries")):
         write(tmp_path / "cxc_image_to_caption.json", json.dumps(content))
         with pytest.raises(DataError, match=message):
