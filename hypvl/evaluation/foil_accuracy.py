@@ -7,7 +7,7 @@ from typing import Literal
 
 from hypvl.allowlist import configurable
 from hypvl.data.transforms import ResizeCenterCrop
-from hypvl.datasets.composition.choices import ChoiceSet
+from hypvl.datasets.composition.choices import Choices
 from hypvl.datasets.protocol import check_set
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel
@@ -53,7 +53,7 @@ class CaptionChoice(Evaluator):
         2207.00221) and SugarCrepe (arXiv 2306.14610), which use the cosine. Differs: the model's own score.
     """
 
-    dataset: ChoiceSet
+    dataset: Choices
     _: KW_ONLY
     main_metric: str = "accuracy"
     kinds: Literal["metrics", "items"] = "metrics"
@@ -61,7 +61,7 @@ class CaptionChoice(Evaluator):
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        check_set(self.dataset, ChoiceSet)
+        check_set(self.dataset, Choices)
         if not self.dataset.choices:
             raise ValueError("dataset: got no choices; expected at least one.")
         known = ["accuracy", *self.dataset.means]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hypvl.allowlist import configurable
 from hypvl.data.transforms import ResizeCenterCrop
-from hypvl.datasets.composition.choices import GroupSet
+from hypvl.datasets.composition.choices import Groups
 from hypvl.datasets.protocol import check_set
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel
@@ -37,12 +37,12 @@ class CaptionGroups(Evaluator):
     Source: Winoground, Thrush et al. 2022 (arXiv 2204.03162), section 3.3.
     """
 
-    dataset: GroupSet
+    dataset: Groups
 
     main_metric = "group_score"
 
     def __post_init__(self) -> None:
-        check_set(self.dataset, GroupSet)
+        check_set(self.dataset, Groups)
         if not self.dataset.groups:
             raise ValueError("dataset: got no groups; expected at least one.")
 

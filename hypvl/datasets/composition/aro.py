@@ -1,5 +1,8 @@
 """Readers of ARO: relations and attributes of Visual Genome, the order of words in COCO and Flickr30k captions.
 
+``download`` fetches what is missing into the set's folder. The readers raise MissingDataError when files, or all
+images, are not there, and DataError, naming the entry, for what cannot be used.
+
 Source: Yuksekgonul et al. 2023, "When and why vision-language models behave like bags-of-words" (arXiv 2210.01936).
 """
 
@@ -12,11 +15,12 @@ from typing import Any
 from hypvl.allowlist import configurable
 from hypvl.datasets.catalog.fetching import require_published
 from hypvl.datasets.composition.choices import Choice, Choices, ImageCollector
-from hypvl.datasets.composition.word_order import Tagger, builtin_tagger, plain_caption, shuffles
+from hypvl.datasets.composition.word_order import Tagger, plain_caption, shuffles
 from hypvl.datasets.files import integer_of, read_entries, text_of
 from hypvl.datasets.images import Box
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.json_text import parse_json
+from hypvl.negatives.backends.base import BuiltinBackend
 from hypvl.negatives.backends.taggers import SpacyTagger
 
 RELATIONS, ATTRIBUTES = "visual_genome_relation.json", "visual_genome_attribution.json"
@@ -35,11 +39,7 @@ def relations(root: str | Path, *, left_out: Sequence[str] | None = None, downlo
         root: Folder of ARO.
         left_out: Relations whose cases do not count, because they are symmetrical or rare; None = the published
             list, after which 48 relations are left.
-        download: Fetch what is missing into ``root``.
-
-    Raises:
-        MissingDataError: when the file or all images are not there.
-        DataError: naming the case that cannot be used.
+        download: See the module.
     """
     excluded = set(published_left_out() if left_out is None else left_out)
     cases = [
@@ -47,18 +47,13 @@ def relations(root: str | Path, *, left_out: Sequence[str] | None = None, downlo
         for where, entry in _cases(Path(root), RELATIONS, download=download)
     ]
     retained = [case for case in cases if case[2] not in excluded]
-    return _choices(
-        Path(root),
-        RELATIONS,
-        retained,
-        minimum=1,
-        meta={
-            "left_out": len(cases) - len(retained),
-            "left_out_relations": len({kind for _, _, kind in cases} & excluded),
-            "published_cases": 23937,
-            "published_kinds": 48,
-        },
-    )
+    meta = {
+        "left_out": len(cases) - len(retained),
+        "left_out_relations": len({kind for _, _, kind in cases} & excluded),
+        "published_cases": 23937,
+        "published_kinds": 48,
+    }
+    return _choices(Path(root), RELATIONS, retained, minimum=1, meta=meta)
 
 
 @configurable("evaluate")
@@ -71,11 +66,7 @@ def attributes(root: str | Path, *, min_cases: int = 25, download: bool = False)
     Args:
         root: Folder of ARO.
         min_cases: Cases a pair must have to count in the mean; those of other pairs count in ``accuracy`` only.
-        download: Fetch what is missing into ``root``.
-
-    Raises:
-        MissingDataError: when the file or all images are not there.
-        DataError: naming the case that cannot be used, or when no pair has enough cases.
+        download: See the module.
     """
     cases = []
     for where, entry in _cases(Path(root), ATTRIBUTES, download=download):
@@ -114,11 +105,7 @@ def order(
         tagger: Finds the nouns and adjectives; None = by hypvl's word lists, whose orders are not those of the
             published task: ``meta["approximate"]`` says so, and so does every table. For the published task give, in
             a Python config, :class:`hypvl.negatives.backends.taggers.SpacyTagger` of "en_core_web_sm".
-        download: Fetch the file where it is missing, under one of its published names; images are not fetched.
-
-    Raises:
-        MissingDataError: when the file or all images are not there.
-        DataError: naming the entry that cannot be used.
+        download: See the module; the file under one of its published names, no images.
     """
     path = Path(annotations)
     if not path.is_file():
@@ -148,7 +135,9 @@ def order(
             asked.append((image, texts[0], {str(i): text for i, text in enumerate(texts[1:])}))
         else:
             plain += [(image, plain_caption(text)) for text in texts]
-    asked += _shuffled(plain, seed=seed, tagger=builtin_tagger if tagger is None else tagger)
+    tagged = (BuiltinBackend().tag if tagger is None else tagger)([text for _, text in plain])
+    for position, ((image, text), words) in enumerate(zip(plain, tagged, strict=True)):
+        asked.append((image, text, shuffles(text, words, seed=seed, position=position)))
     choices = [_order_choice(*one) for one in asked if one[2]]
     if not choices:
         raise DataError(f"{path}: has no caption that has another order; expected captions of several words.")
@@ -164,14 +153,6 @@ def published_left_out() -> list[str]:
     file = importlib.resources.files(__package__) / "aro_relations_left_out.json"
     names: list[str] = parse_json(file.read_text("utf-8"))["relations"]
     return names
-
-
-def _shuffled(
-    plain: Sequence[tuple[int, str]], *, seed: int, tagger: Tagger
-) -> Iterator[tuple[int, str, dict[str, str]]]:
-    tagged = tagger([text for _, text in plain])
-    for position, ((image, text), words) in enumerate(zip(plain, tagged, strict=True)):
-        yield image, text, shuffles(text, words, seed=seed, position=position)
 
 
 def _order_choice(image: int, caption: str, foils: dict[str, str]) -> Choice:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hypvl.datasets.files import require_images
 from hypvl.datasets.images import Box, Images
@@ -36,7 +36,8 @@ class Choice:
             )
 
 
-class ChoiceSet(Protocol):
+@dataclass(frozen=True)
+class Choices:
     """Images with true and false captions.
 
     Attributes:
@@ -47,22 +48,6 @@ class ChoiceSet(Protocol):
             accuracies it is the plain mean.
         meta: Facts about the set for the result.
     """
-
-    @property
-    def images(self) -> ImageSource: ...
-    @property
-    def choices(self) -> Sequence[Choice]: ...
-    @property
-    def keys(self) -> Sequence[str]: ...
-    @property
-    def means(self) -> Mapping[str, Sequence[str]]: ...
-    @property
-    def meta(self) -> Mapping[str, Any]: ...
-
-
-@dataclass(frozen=True)
-class Choices:
-    """A :class:`ChoiceSet` in memory; its images are read when asked for."""
 
     images: ImageSource
     choices: Sequence[Choice]
@@ -88,7 +73,8 @@ class Group:
     key: str
 
 
-class GroupSet(Protocol):
+@dataclass(frozen=True)
+class Groups:
     """Groups of two images and two captions.
 
     Attributes:
@@ -96,18 +82,6 @@ class GroupSet(Protocol):
         groups: In order.
         meta: Facts about the set for the result.
     """
-
-    @property
-    def images(self) -> ImageSource: ...
-    @property
-    def groups(self) -> Sequence[Group]: ...
-    @property
-    def meta(self) -> Mapping[str, Any]: ...
-
-
-@dataclass(frozen=True)
-class Groups:
-    """A :class:`GroupSet` in memory; its images are read when asked for."""
 
     images: ImageSource
     groups: Sequence[Group]

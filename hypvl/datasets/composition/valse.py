@@ -64,7 +64,7 @@ def valse(
         [folder / f"{piece}.json" for piece in pieces],
         "put VALSE's data/ there (github.com/Heidelberg-NLP/VALSE), or leave these out of pieces",
     )
-    places = _Places(Path(coco), visual7w=Path(visual7w), swig=Path(swig), visdial=Path(visdial))
+    folders = {"coco": Path(coco), "v7w": Path(visual7w), "VisualDialog": Path(visdial), "": Path(swig)}
     collector = ImageCollector()
     choices: list[Choice] = []
     counts: dict[str, int] = {}
@@ -79,7 +79,7 @@ def valse(
             caption = text_of(entry, "caption", where)
             if min_votes > 0 and _votes(entry, where) < min_votes:
                 continue
-            image = collector.add(places.of(name, entry), key=name)
+            image = collector.add(_place(name, entry, folders), key=name)
             choices.append(Choice(image, caption, (foil,), piece))
         if len(choices) == before:
             raise DataError(f"{path}: no entry has min_votes={min_votes} votes; expected the published file.")
@@ -94,25 +94,18 @@ def valse(
     )
 
 
-class _Places:
-    """Where the images lie, by their names."""
-
-    def __init__(self, coco: Path, *, visual7w: Path, swig: Path, visdial: Path) -> None:
-        self._coco, self._visual7w, self._swig, self._visdial = coco, visual7w, swig, visdial
-
-    def of(self, name: str, entry: Mapping[str, Any]) -> Path:
-        """The file of an image."""
-        old = re.match(r"COCO_(train|val)2014_", name)
-        if old:
-            return self._coco / f"{old[1]}2014" / name
-        if re.fullmatch(r"\d{12}\.jpg", name):
-            split = str(entry.get("original_split", ""))
-            named = [part for part in ("val", "train") if split.startswith(part)]
-            places = [self._coco / f"{part}2017" / name for part in named or ("val", "train")]
-            return next((place for place in places if place.is_file()), places[0])
-        if name.startswith("v7w_"):
-            return self._visual7w / name
-        return (self._visdial if name.startswith("VisualDialog_") else self._swig) / name
+def _place(name: str, entry: Mapping[str, Any], folders: Mapping[str, Path]) -> Path:
+    """Where an image lies, by its name."""
+    old = re.match(r"COCO_(train|val)2014_", name)
+    if old:
+        return folders["coco"] / f"{old[1]}2014" / name
+    if re.fullmatch(r"\d{12}\.jpg", name):
+        split = str(entry.get("original_split", ""))
+        named = [part for part in ("val", "train") if split.startswith(part)]
+        places = [folders["coco"] / f"{part}2017" / name for part in named or ("val", "train")]
+        return next((place for place in places if place.is_file()), places[0])
+    prefix = name.split("_")[0]
+    return folders[prefix if prefix in ("v7w", "VisualDialog") else ""] / name
 
 
 def _votes(entry: Mapping[str, Any], where: str) -> int:

@@ -43,12 +43,11 @@ def winoground(root: str | Path) -> Groups:
     folder = path.parent / "images"
     collector, groups = ImageCollector(), []
     for place, entry in open_table(path).usable_rows():
-        number = int(place.split()[1]) - 1  # of the line, from 0
         where = f"{path}, {place}"
         names = [text_of(entry, f"image_{i}", where) for i in (0, 1)]
         captions = [text_of(entry, f"caption_{i}", where) for i in (0, 1)]
         first, second = (collector.add(_file(folder, name), key=name) for name in names)
-        key = str(entry.get("id", number))
+        key = str(entry.get("id", int(place.split()[1]) - 1))  # else the line's number, from 0
         groups.append(Group((first, second), (captions[0], captions[1]), _kinds(entry, where), key))
     collector.require(source=path, what="Winoground's images.zip, unpacked")
     return Groups(collector.images, groups)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from hypvl.negatives.keyed_random import Draws
-from hypvl.negatives.tagging import Word, tag
+from hypvl.negatives.tagging import Word
 
 #: Finds the nouns, adjectives and verbs of each caption.
 Tagger: TypeAlias = Callable[[Sequence[str]], list[list[Word]]]
@@ -31,11 +31,6 @@ def plain_caption(caption: str, *, max_words: int = 30) -> str:
     """Lower case, without the signs ``. ! " ( ) * # : ; ~`` and double spaces, at most ``max_words`` words."""
     words = _SIGNS.sub(" ", caption.lower()).split()
     return " ".join(words[:max_words])
-
-
-def builtin_tagger(captions: Sequence[str]) -> list[list[Word]]:
-    """By the word lists of this package: nothing to install, the same words everywhere."""
-    return [tag(caption) for caption in captions]
 
 
 def shuffles(caption: str, tagged: Iterable[Word], *, seed: int, position: int) -> dict[str, str]:
@@ -55,8 +50,13 @@ def shuffles(caption: str, tagged: Iterable[Word], *, seed: int, position: int) 
     Returns:
         By name of the shuffle; without those that can only give the caption again.
     """
-    slots = [(match.start(), match.end()) for match in _SLOT.finditer(caption)]
-    kinds = _kinds(slots, tagged)
+    slots = [match.span() for match in _SLOT.finditer(caption)]
+    words = list(tagged)
+    kinds = [
+        # Both words of a noun of two ("fire truck") are nouns.
+        next((word.kind for word in words if word.start < end and start < word.end), "")
+        for start, end in slots
+    ]
     nouns = [i for i, kind in enumerate(kinds) if kind == "noun"]
     adjectives = [i for i, kind in enumerate(kinds) if kind == "adjective"]
     others = [i for i, kind in enumerate(kinds) if kind not in ("noun", "adjective")]
@@ -76,15 +76,6 @@ def shuffles(caption: str, tagged: Iterable[Word], *, seed: int, position: int) 
                 texts[name] = text
                 break
     return texts
-
-
-def _kinds(slots: Sequence[tuple[int, int]], tagged: Iterable[Word]) -> list[str]:
-    """The kind of each word, "" for others; both words of a noun of two ("fire truck") are nouns."""
-    words = list(tagged)
-    return [
-        next((word.kind for word in words if word.start < end and start < word.end), "")
-        for start, end in slots
-    ]
 
 
 def _among(count: int, sets: Iterable[Sequence[int]], draws: Draws) -> list[int]:

@@ -3,14 +3,14 @@ from collections import Counter
 
 import pytest
 
-from hypvl.datasets.composition.word_order import SHUFFLES, builtin_tagger, plain_caption, shuffles
-from hypvl.negatives.tagging import Word
+from hypvl.datasets.composition.word_order import SHUFFLES, plain_caption, shuffles
+from hypvl.negatives.tagging import Word, tag
 
 CAPTION = "a brown dog and a black cat sit on the red grass, near an old fence"
 
 
 def of(caption: str, *, seed: int = 0, position: int = 0) -> dict[str, str]:
-    return shuffles(caption, builtin_tagger([caption])[0], seed=seed, position=position)
+    return shuffles(caption, tag(caption), seed=seed, position=position)
 
 
 def words(text: str) -> list[str]:
