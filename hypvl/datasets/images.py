@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from torch import Tensor
+from torch.utils.data import ConcatDataset
 
 from hypvl.checks import one_of
 from hypvl.data.shards import shard_index
@@ -22,11 +23,7 @@ IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "
 
 
 def read_image(path: Path) -> Tensor:
-    """An image file as uint8 (3, h, w).
-
-    Raises:
-        DataError: naming the file, when it is missing or not an image.
-    """
+    """An image file as uint8 (3, h, w); raises DataError naming it when it is missing or not an image."""
     try:
         return read_image_file(path)
     except ImageError as error:
@@ -36,11 +33,7 @@ def read_image(path: Path) -> Tensor:
 
 
 class ImagesByStem:
-    """The images of a folder by their names without extension.
-
-    Args:
-        folder: The folder; folders in it are not searched.
-    """
+    """The images of a folder, without those of folders in it, by their names without extension."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -50,11 +43,7 @@ class ImagesByStem:
                 self._paths.setdefault(path.stem, []).append(path)
 
     def get(self, stem: str) -> Path | None:
-        """The image, None when there is none.
-
-        Raises:
-            DataError: when there are two of this name.
-        """
+        """The image, None when there is none; raises DataError when there are two of this name."""
         paths = self._paths.get(stem, [])
         if len(paths) > 1:
             raise DataError(
@@ -129,7 +118,7 @@ class Images:
     ) -> None:
         self._source = source
         self._indices: Sequence[int] = range(len(source)) if indices is None else list(indices)
-        self._boxes = None if boxes is None else list(boxes)
+        self._boxes = [None] * len(self._indices) if boxes is None else list(boxes)
 
     @classmethod
     def from_files(cls, paths: Sequence[Path]) -> "Images":
@@ -145,12 +134,8 @@ class Images:
     def ids(self) -> list[str] | None:
         """Where each image is, ``<path>`` or ``<path>::<part of it>``; None where the source does not say."""
         ids: Sequence[str] | None = getattr(self._source, "ids", None)
-        if ids is None or (
-            self._boxes is not None and any(box and box.unit != "pixels" for box in self._boxes)
-        ):
+        if ids is None or any(box is not None and box.unit != "pixels" for box in self._boxes):
             return None
-        if self._boxes is None:
-            return [ids[i] for i in self._indices]
         return [
             ids[i] if box is None else f"{ids[i]}::{','.join(map(str, box.xywh))}"
             for i, box in zip(self._indices, self._boxes, strict=True)
@@ -158,7 +143,7 @@ class Images:
 
     def take(self, indices: Sequence[int]) -> "Images":
         """Some of the images, in the order of ``indices``."""
-        boxes = None if self._boxes is None else [self._boxes[i] for i in indices]
+        boxes = [self._boxes[i] for i in indices]
         return Images(self._source, [self._indices[i] for i in indices], boxes=boxes)
 
     def __len__(self) -> int:
@@ -167,7 +152,7 @@ class Images:
     def __getitem__(self, index: int) -> Tensor:
         """uint8 (3, h, w); raises DataError naming the image, also when it has no pixels in its box."""
         image = self._source[self._indices[index]]
-        box = None if self._boxes is None else self._boxes[index]
+        box = self._boxes[index]
         if box is None:
             return image
         part = box.cut(image)
@@ -262,18 +247,11 @@ class _WithoutLabels:
         return self._dataset[index][0]
 
 
-class _Joined:
+class _Joined(ConcatDataset[Tensor]):
     def __init__(self, parts: Sequence[Images]) -> None:
-        self._where = [(part, i) for part in parts for i in range(len(part))]
+        super().__init__(cast(Any, parts))  # indexed as datasets are
         ids = [part.ids for part in parts]
         self.ids = None if None in ids else [image for own in ids if own is not None for image in own]
-
-    def __len__(self) -> int:
-        return len(self._where)
-
-    def __getitem__(self, index: int) -> Tensor:
-        part, i = self._where[index]
-        return part[i]
 
 
 class _Files:
@@ -291,6 +269,13 @@ class _Files:
         return read_image(self._paths[index])
 
 
+@dataclass(frozen=True)
+class _Tar:
+    source: Source
+    read: Read
+    index: TarIndex
+
+
 class TarMembers:
     """The samples of TARs in their order: each has a key and members by extension, which are read from their place.
 
@@ -304,11 +289,8 @@ class TarMembers:
 
     def __init__(self, paths: Sequence[Path | str]) -> None:
         handles = FileHandles()
-        self._sources: list[Source] = []
-        self._reads: list[Read] = []
-        self._where: list[tuple[int, int]] = []  # (TAR, sample in it)
-        self._indexes: list[TarIndex] = []
-        for number, path in enumerate(paths):
+        self._samples: list[tuple[_Tar, int]] = []
+        for path in paths:
             try:
                 source = open_source(str(path), handles)
                 read: Read = source.read
@@ -321,48 +303,37 @@ class TarMembers:
                 raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
             if index.damage is not None:
                 raise DataError(f"{source.place}: {index.damage}; download it again.")
-            self._sources.append(source)
-            self._reads.append(read)
-            self._indexes.append(index)
-            self._where += [(number, sample) for sample in range(len(index))]
+            tar = _Tar(source, read, index)
+            self._samples += [(tar, sample) for sample in range(len(index))]
 
     def __len__(self) -> int:
-        return len(self._where)
+        return len(self._samples)
+
+    @property
+    def ids(self) -> list[str]:
+        """Where each sample is: ``<path of the TAR>::<key in it>``."""
+        return [f"{tar.source.place}::{tar.index.key(sample)}" for tar, sample in self._samples]
 
     def key(self, i: int) -> str:
         """``<name of the TAR>/<key in it>``."""
-        tar, sample = self._where[i]
-        return f"{self._sources[tar].name}/{self._indexes[tar].key(sample)}"
-
-    def id(self, i: int) -> str:
-        """Where the sample is: ``<path of the TAR>::<key in it>``."""
-        tar, sample = self._where[i]
-        return f"{self._sources[tar].place}::{self._indexes[tar].key(sample)}"
+        tar, sample = self._samples[i]
+        return f"{tar.source.name}/{tar.index.key(sample)}"
 
     def extensions(self, i: int) -> list[str]:
         """Extensions of the members of sample i, in the order of the TAR."""
-        tar, sample = self._where[i]
-        return [extension for extension, _, _ in self._indexes[tar].members(sample)]
+        tar, sample = self._samples[i]
+        return [extension for extension, _, _ in tar.index.members(sample)]
 
     def read(self, i: int, extension: str) -> bytes:
-        """Content of one member.
-
-        Raises:
-            DataError: when the sample has no such member.
-        """
-        tar, sample = self._where[i]
+        """Content of one member; raises DataError when the sample has no such member."""
+        tar, sample = self._samples[i]
         try:
-            contents = read_members(self._reads[tar], self._indexes[tar], sample, {extension})
+            contents = read_members(tar.read, tar.index, sample, {extension})
         except (OSError, MemberError) as error:
             raise DataError(f"{self.key(i)}: cannot be read ({error}).") from error
         if extension in contents:
             return contents[extension]
         raise DataError(f"{self.key(i)}: has no .{extension} member; it has {', '.join(self.extensions(i))}.")
-
-    @property
-    def ids(self) -> list[str]:
-        """Where each sample is."""
-        return [self.id(i) for i in range(len(self))]
 
     def __getitem__(self, i: int) -> Tensor:
         """The image of sample i, uint8 (3, h, w); raises DataError naming the sample."""

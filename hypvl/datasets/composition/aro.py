@@ -186,7 +186,9 @@ def _choices(
         file_name = text_of(entry, "image_path", where)
         x, y, w, h = (integer_of(entry, f"bbox_{side}", where) for side in "xywh")
         image = collector.add(
-            root / "images" / file_name, key=f"{file_name} {x},{y},{w},{h}", box=Box.from_xywh(x, y, w, h)
+            root / "images" / file_name,
+            key=f"{file_name} {x},{y},{w},{h}",
+            box=Box.from_xywh(x, y, w, h),
         )
         foil = text_of(entry, "false_caption", where)
         choices.append(Choice(image, text_of(entry, "true_caption", where), (foil,), kind))
