@@ -87,11 +87,11 @@ def check_set(value: Any, protocol: type, *, name: str = "dataset") -> None:
             f"{protocol.__module__}, and docs/extending/add_a_dataset.md for data sets of your own)."
         )
     if protocol is ClassificationSet:
-        _check_counts(value, name, len(value), "images", ("keys", "labels"))
+        _check_counts(value, name, "images", len(value), "keys", "labels")
     elif protocol is RetrievalSet:
         images = len(value.images)
-        _check_counts(value, name, images, "images", ("keys",))
-        _check_counts(value, name, len(value.captions), "captions", ("caption_image",))
+        _check_counts(value, name, "images", images, "keys")
+        _check_counts(value, name, "captions", len(value.captions), "caption_image")
         wrong = next((i for i in value.caption_image if not 0 <= i < images), None)
         if wrong is not None:
             raise DataError(
@@ -99,7 +99,7 @@ def check_set(value: Any, protocol: type, *, name: str = "dataset") -> None:
             )
 
 
-def _check_counts(value: object, name: str, count: int, what: str, parts: Sequence[str]) -> None:
+def _check_counts(value: object, name: str, what: str, count: int, *parts: str) -> None:
     for part in parts:
         length = len(getattr(value, part))
         if length != count:

@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from hypvl.checks import one_of
 from hypvl.data.tokenizer import is_blank
+from hypvl.datasets.files import open_table, read_json
 from hypvl.errors import DataError
-from hypvl.io.files import read_regular
-from hypvl.io.json_text import parse_json
 from hypvl.io.table_text import CAPTION_COLUMNS, TABLE_SUFFIXES, Quoting, TableText
 
 #: Prompts for single words; captions are used as they are.
@@ -20,7 +17,6 @@ _SHAPE = (
     'expected a list of texts, or {"captions": [...], "nouns": [...], "adjectives": [...]} with, if wanted, '
     '"prompts": {"nouns": "a photo of a {}."}'
 )
-_LARGEST_FILE = 1 << 30  # bytes
 # Words that begin with a vowel and sound as if with a consonant, and the reverse.
 _HEARD_AS_CONSONANT = ("uni", "use", "eu", "one")
 _HEARD_AS_VOWEL = ("hour", "honest", "heir")
@@ -28,12 +24,7 @@ _HEARD_AS_VOWEL = ("hour", "honest", "heir")
 
 @dataclass(frozen=True)
 class PoolText:
-    """One entry of a pool.
-
-    Attributes:
-        text: The text as it is in the file, which is shown.
-        prompt: The text that the model encodes.
-    """
+    """One entry of a pool: ``text`` as it is in the file, which is shown; ``prompt``, which the model encodes."""
 
     text: str
     prompt: str
@@ -54,7 +45,7 @@ def load_text_pool(
             ``{"captions": [...], "nouns": [...], "adjectives": [...]}`` (any of them), with
             ``prompts`` by kind where templates other than :data:`DEFAULT_PROMPTS` are wanted. None = the pool of
             everyday texts that comes with hypvl.
-        caption_column: Of a table, see :class:`hypvl.io.table_text.TableText`, as are the others.
+        caption_column: Of a table, see :class:`hypvl.io.table_text.TableText`, as ``separator`` and ``quoting``.
         separator: Between columns.
         quoting: How a table is quoted.
 
@@ -65,16 +56,11 @@ def load_text_pool(
         DataError: when the file is missing, is not JSON, has another layout or no text.
     """
     one_of("quoting", quoting, Quoting)
-    file: Traversable = everyday_pool() if path is None else Path(path)
-    content = None
-    if not isinstance(file, Path) or file.suffix.lower() not in TABLE_SUFFIXES:
-        content = _read(file)
-    if isinstance(file, Path) and (
-        content is None or (isinstance(content, list) and any(isinstance(row, dict) for row in content))
-    ):
-        content = _captions(
-            TableText(file, separator=separator, quoting=quoting), caption_column=caption_column
-        )
+    file = everyday_pool() if path is None else Path(path)
+    content = [{}] if file.suffix.lower() in TABLE_SUFFIXES else read_json(file)
+    if isinstance(content, list) and any(isinstance(row, dict) for row in content):
+        table = open_table(file, separator=separator, quoting=quoting)
+        content = _captions(table, caption_column=caption_column)
     if isinstance(content, list):
         content = {"captions": content}
     if not isinstance(content, dict):
@@ -95,18 +81,6 @@ def load_text_pool(
     return list(pool.values())
 
 
-def _read(file: Traversable) -> Any:
-    try:
-        data = read_regular(file, max_bytes=_LARGEST_FILE) if isinstance(file, Path) else file.read_bytes()
-        return parse_json(data.decode("utf-8-sig"))
-    except OSError as error:
-        raise DataError(
-            f"{file}: cannot be read ({error.strerror or error}); expected a text pool, a JSON file or a table."
-        ) from error
-    except ValueError as error:  # no UTF-8, no JSON, absurdly nested
-        raise DataError(f"{file}: not JSON in UTF-8 ({error}); {_SHAPE}.") from error
-
-
 def _captions(table: TableText, *, caption_column: str | None) -> list[str]:
     """The captions of all rows of a table; a row may have a list of them."""
     column = table.column(caption_column, CAPTION_COLUMNS, option="caption_column")
@@ -122,9 +96,9 @@ def _captions(table: TableText, *, caption_column: str | None) -> list[str]:
     return captions
 
 
-def everyday_pool() -> Traversable:
+def everyday_pool() -> Path:
     """The file of everyday captions, nouns and adjectives that comes with hypvl."""
-    return resources.files("hypvl") / "datasets" / "pools" / "everyday.json"
+    return Path(__file__).with_name("pools") / "everyday.json"
 
 
 def fill_prompt(template: str, text: str) -> str:
@@ -136,7 +110,7 @@ def fill_prompt(template: str, text: str) -> str:
     return template.replace("{}", text)
 
 
-def _texts(value: Any, kind: str, file: Traversable) -> list[str]:
+def _texts(value: Any, kind: str, file: Path) -> list[str]:
     if not isinstance(value, list):
         raise DataError(f"{file}: {kind} is a {type(value).__name__}; expected a list of texts.")
     for place, text in enumerate(value):
@@ -145,7 +119,7 @@ def _texts(value: Any, kind: str, file: Traversable) -> list[str]:
     return [" ".join(text.split()) for text in value]
 
 
-def _prompts(value: Any, file: Traversable) -> dict[str, str]:
+def _prompts(value: Any, file: Path) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise DataError(f"{file}: prompts is a {type(value).__name__}; expected templates by kind.")
     for kind, template in value.items():

@@ -16,12 +16,7 @@ from hypvl.io.table_text import TABLE_SUFFIXES, Quoting
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts with their ids.
-
-    Attributes:
-        texts: At least one.
-        ids: One for each text.
-    """
+    """At least one text, and an id for each."""
 
     texts: Sequence[str]
     ids: Sequence[str]
@@ -31,11 +26,7 @@ class Texts:
 
 
 def image_paths(folder: str | Path) -> list[Path]:
-    """The image files anywhere below a folder, in sorted order.
-
-    Raises:
-        MissingDataError: when the folder is not there, or holds no images.
-    """
+    """The image files anywhere below a folder, in sorted order; raises MissingDataError when there are none."""
     folder = Path(folder)
     if not folder.is_dir():
         raise MissingDataError(f"{folder}: is not a folder; expected one with images.")

@@ -79,8 +79,8 @@ def test_articles(template: str, text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not JSON in UTF-8"),
-        ("[" * 100_000, "not JSON in UTF-8"),
+        ("{", "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
         ([], "an empty text pool"),
         ({"captions": [], "nouns": []}, "an empty text pool"),
         ({}, "an empty text pool"),
@@ -102,12 +102,12 @@ def test_wrong_files_are_named_with_what_is_wrong(tmp_path: Path, content: Any, 
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"absent\.json: cannot be read \(No such file"):
+    with pytest.raises(DataError, match=r"absent\.json: is not there"):
         load_text_pool(tmp_path / "absent.json")
     with pytest.raises(DataError, match="cannot be read"):
         load_text_pool(tmp_path)
     (tmp_path / "latin.json").write_bytes('["Mädchen"]'.encode("latin-1"))
-    with pytest.raises(DataError, match="not JSON in UTF-8"):
+    with pytest.raises(DataError, match="cannot be read as UTF-8"):
         load_text_pool(tmp_path / "latin.json")
 
 

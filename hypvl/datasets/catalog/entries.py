@@ -139,18 +139,22 @@ def published_files() -> Mapping[str, Any]:
     return content
 
 
-@cache
-def class_names(name: str) -> tuple[str, ...] | None:
+def class_names(name: str) -> list[str] | None:
     """Names for the classes of a set in the order of its labels, or None where its own files have them."""
-    known = _content("class_names.json")["sets"].get(name)
-    return None if known is None else tuple(known["names"])
+    names: list[str] | None = _class_names().get(name, {}).get("names")
+    return names
+
+
+def published_folders(name: str) -> list[str]:
+    """What the class folders of a set are called in its published files, in the order of :func:`class_names`."""
+    folders: list[str] = _class_names().get(name, {}).get("folders", [])
+    return folders
 
 
 @cache
-def published_folders(name: str) -> tuple[str, ...] | None:
-    """What the class folders of a set are called in its published files, in the order of :func:`class_names`."""
-    known = _content("class_names.json")["sets"].get(name, {}).get("folders")
-    return None if known is None else tuple(known)
+def _class_names() -> Mapping[str, Mapping[str, list[str]]]:
+    content: Mapping[str, Mapping[str, list[str]]] = _content("class_names.json")["sets"]
+    return content
 
 
 def _content(file: str) -> Any:

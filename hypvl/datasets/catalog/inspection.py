@@ -10,7 +10,7 @@ from hypvl.errors import DataError, MissingDataError, UserError
 Status = Literal["ok", "missing", "incomplete", "damaged"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Finding:
     """The state of one data set.
 
@@ -67,21 +67,19 @@ def inspect_set(name: str, dataset: Any, *, look_at: int | None = 8, expected: i
                 broken.append(f"image {position}: has {image.ndim} dimensions; expected 3.")
         except DataError as error:
             broken.append(str(error))
-    finding = Finding(name, "ok", items=total, looked_at=count, broken=broken)
+    status: Status = "ok"
+    detail = ""
     if broken:
-        finding.status = "damaged"
-        finding.detail = (
-            f"{len(broken)} of {count} images that were looked at cannot be read, the first: {broken[0]}"
-        )
+        status = "damaged"
+        detail = f"{len(broken)} of {count} images that were looked at cannot be read, the first: {broken[0]}"
     elif expected is not None and total < expected:
-        finding.status = "incomplete"
-        finding.detail = (
+        status = "incomplete"
+        detail = (
             f"{name}: has {total:,} images; expected {expected:,}, as published: get the rest of the files."
         )
     elif total == 0:
-        finding.status = "damaged"
-        finding.detail = f"{name}: has no images."
-    return finding
+        status, detail = "damaged", f"{name}: has no images."
+    return Finding(name, status, items=total, looked_at=count, detail=detail, broken=broken)
 
 
 def _images(dataset: Any) -> ImageSource | None:

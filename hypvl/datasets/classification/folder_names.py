@@ -31,9 +31,7 @@ def usual_names(folders: Sequence[str], *, set_name: str, where: str | Path) -> 
         classes: list[int | None] = [place if 0 <= place < len(names) else None for place in places]
     else:
         known = {
-            plain(name): i
-            for part in (names, published_folders(set_name) or ())
-            for i, name in enumerate(part)
+            plain(name): i for part in (names, published_folders(set_name)) for i, name in enumerate(part)
         }
         classes = [known.get(plain(name)) for name in folders]
     unknown = [folder for folder, place in zip(folders, classes, strict=True) if place is None]
