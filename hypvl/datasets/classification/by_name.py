@@ -7,14 +7,14 @@ from typing import Literal, TypeAlias
 
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
-from hypvl.datasets.catalog.entries import SPLITS, SetEntry, entries, entry_of
+from hypvl.datasets.catalog.entries import SPLITS, SetEntry, check_name, entries, entry_of
 from hypvl.datasets.catalog.fetching import can_write, fetch, one_fetch
 from hypvl.datasets.classification.prompts import set_templates
 from hypvl.datasets.classification.splits import counted, per_class, share, shuffled
 from hypvl.datasets.classification.torchvision_sets import read_published
 from hypvl.datasets.classification.webdataset import WebDatasetSet, is_url
 from hypvl.datasets.images import LabelledImages
-from hypvl.errors import ConfigError, DataError, MissingDataError
+from hypvl.errors import DataError, MissingDataError
 
 Style: TypeAlias = Literal["clip", "subreddit"]
 
@@ -48,8 +48,7 @@ def classification_set(
         DataError: when it is there and cannot be read.
     """
     entry = entry_of(name)
-    if split not in SPLITS:
-        raise ConfigError(f"data set {name!r}: got split {split!r}; expected one of {', '.join(SPLITS)}.")
+    check_name(split, SPLITS, what=f"data set {name!r}: split")
     if is_url(root):
         return _cut(entry, split, _webdataset(f"{str(root).rstrip('/')}/{name}", entry))
     place = Path(root)
@@ -80,13 +79,7 @@ def needed(entry: SetEntry, split: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Source:
-    """The part of a set that is there.
-
-    Attributes:
-        splits: Splits that ``read`` can read.
-        as_published: Whether these are the published ones, from which train, val and test are cut.
-        read: Reads one of them.
-    """
+    """The part of a set that is there; ``as_published``: its splits are those that train, val and test are cut from."""
 
     splits: tuple[str, ...]
     as_published: bool
@@ -96,11 +89,8 @@ class _Source:
 def _read(entry: SetEntry, root: Path, split: str) -> LabelledImages:
     folder = root / entry.name
     if not (folder / "classnames.txt").is_file():
-        return _cut(
-            entry,
-            split,
-            _Source(tuple(entry.published), True, lambda part: read_published(entry, root, part)),
-        )
+        published = _Source(tuple(entry.published), True, lambda part: read_published(entry, root, part))
+        return _cut(entry, split, published)
     try:
         return _cut(entry, split, _webdataset(str(folder), entry))
     except MissingDataError as error:
@@ -117,47 +107,38 @@ def _webdataset(place: str, entry: SetEntry) -> _Source:
 
 def _cut(entry: SetEntry, split: str, source: _Source) -> LabelledImages:
     if source.as_published and split in entry.parts:
-        return _part(entry, split, source.read(entry.parts[split].published))
-    if source.as_published and entry.per_class is not None:
-        return _of_each_class(entry, split, source.read("all"))
-    if split in source.splits and (split != "train" or "val" in source.splits):
+        whole = source.read(entry.parts[split].published)
+        chosen = _part(entry, split, shuffled(len(whole), key=entry.name))
+    elif source.as_published and entry.per_class is not None:
+        whole = source.read("all")
+        chosen = per_class(whole.labels, entry.per_class, key=entry.name, rest=split == "test")
+        if split != "test":
+            training = set(chosen)
+            order = [i for i in shuffled(len(whole), key=entry.name) if i in training]
+            chosen = _held_out(entry, split, order)
+    elif split in source.splits and (split != "train" or "val" in source.splits):
         return source.read(split)
-    if split == "test" or "train" not in source.splits:
+    elif split == "test" or "train" not in source.splits:
         raise MissingDataError(f"there is no {split} split; the set has {', '.join(source.splits) or 'none'}")
-    whole = source.read("train")
-    chosen = _held_out(entry, split, shuffled(len(whole), key=entry.name))
-    return _take(whole, chosen, name=f"{entry.name} {split}")
-
-
-def _part(entry: SetEntry, split: str, whole: LabelledImages) -> LabelledImages:
-    part = entry.parts[split]
-    order = shuffled(len(whole), key=entry.name)
-    if isinstance(part.end, float):
-        chosen = share(order, part.begin, part.end)
     else:
-        total = int(max(p.end for p in entry.parts.values() if p.published == part.published))
-        chosen = counted(order, int(part.begin), int(part.end), total=total)
-    return _take(whole, chosen, name=f"{entry.name} {split}")
-
-
-def _of_each_class(entry: SetEntry, split: str, whole: LabelledImages) -> LabelledImages:
-    count = 0 if entry.per_class is None else entry.per_class
-    chosen = per_class(whole.labels, count, key=entry.name, rest=split == "test")
-    if split != "test":
-        position = {i: at for at, i in enumerate(shuffled(len(whole), key=entry.name))}
-        chosen = _held_out(entry, split, sorted(chosen, key=position.__getitem__))
-    return _take(whole, chosen, name=f"{entry.name} {split}")
-
-
-def _take(whole: LabelledImages, indices: Sequence[int], *, name: str) -> LabelledImages:
-    if not indices:
+        whole = source.read("train")
+        chosen = _held_out(entry, split, shuffled(len(whole), key=entry.name))
+    if not chosen:
         raise DataError(
-            f"{name}: none of its {len(whole)} images falls into this split; expected a complete set."
+            f"{entry.name} {split}: none of its {len(whole)} images falls into this split; expected a complete set."
         )
-    return whole.take(indices)
+    return whole.take(chosen)
 
 
-def _held_out(entry: SetEntry, split: str, order: list[int]) -> list[int]:
+def _part(entry: SetEntry, split: str, order: Sequence[int]) -> list[int]:
+    part = entry.parts[split]
+    if isinstance(part.end, float):
+        return share(order, part.begin, part.end)
+    total = int(max(p.end for p in entry.parts.values() if p.published == part.published))
+    return counted(order, int(part.begin), int(part.end), total=total)
+
+
+def _held_out(entry: SetEntry, split: str, order: Sequence[int]) -> list[int]:
     cut = 1.0 - (0.2 if entry.validation is None else entry.validation)
     return share(order, 0.0, cut) if split == "train" else share(order, cut, 1.0)
 
@@ -190,7 +171,7 @@ def expected_size(name: str, split: str) -> int | None:
         training = entry.per_class * entry.classes
         if split == "test":
             return entry.sizes["all"] - training
-        return len(_held_out(entry, split, list(range(training))))
+        return len(_held_out(entry, split, range(training)))
     if part is not None:
         total = entry.sizes.get(part.published)
         if total is None or not isinstance(part.end, float):
@@ -199,4 +180,4 @@ def expected_size(name: str, split: str) -> int | None:
     if split in entry.published and (split != "train" or "val" in entry.published):
         return entry.sizes.get(split)
     training_size = entry.sizes.get("train")
-    return None if training_size is None else len(_held_out(entry, split, list(range(training_size))))
+    return None if training_size is None else len(_held_out(entry, split, range(training_size)))

@@ -15,7 +15,7 @@ from hypvl.datasets.classification.prompts import set_templates
 from hypvl.datasets.classification.zips import ZipImages
 from hypvl.datasets.files import read_lines
 from hypvl.datasets.images import LabelledImages
-from hypvl.errors import ConfigError, DataError, MissingDataError
+from hypvl.errors import DataError, MissingDataError
 from hypvl.io.json_text import parse_json
 
 Style: TypeAlias = Literal["clip", "subreddit"]
@@ -23,6 +23,7 @@ Style: TypeAlias = Literal["clip", "subreddit"]
 Label = int | tuple[int, ...]
 #: Index files of a split, the first that is there is used.
 _INDEXES = {split: (f"{split}.txt", f"{split}_images.txt", f"{split}_ic.txt") for split in SPLITS}
+_VERSION = re.compile(r"[-_](\d{8})$")
 _LABELS = re.compile(r"[0-9]{1,9}(,[0-9]{1,9})*")
 
 
@@ -79,8 +80,7 @@ def elevater_set(name: str, *, root: str | Path, split: str = "test") -> Labelle
         DataError: when an index is not what it should be.
     """
     check_name(name, ELEVATER_SETS, what="ELEVATER set")
-    if split not in SPLITS:
-        raise ConfigError(f"ELEVATER set {name!r}: got split {split!r}; expected one of {', '.join(SPLITS)}.")
+    check_name(split, SPLITS, what=f"ELEVATER set {name!r}: split")
     entry = elevater_entries()[name]
     folder = elevater_folder(name, root=root)
     index = next((folder / file for file in _INDEXES[split] if (folder / file).is_file()), None)
@@ -119,11 +119,7 @@ def elevater_prompts(name: str, *, style: Style = "clip") -> list[str]:
 
 
 def elevater_folder(name: str, *, root: str | Path) -> Path:
-    """The folder of a set below ``root``, whatever its version.
-
-    Raises:
-        MissingDataError: when there is none, with what is expected.
-    """
+    """The folder of a set below ``root``, whatever its version; raises MissingDataError when there is none."""
     root = Path(root)
     wanted = elevater_entries()[name].folders
     places = [where for where in (root, root / "classification") if where.is_dir()]
@@ -137,17 +133,12 @@ def elevater_folder(name: str, *, root: str | Path) -> Path:
             "{labels.txt, train.txt, train.zip, test.txt, test.zip} from ELEVATER's vision-datasets storage "
             "(https://github.com/Computer-Vision-in-the-Wild/DataDownload), or another root by an override."
         )
-    return max(folders, key=lambda path: (_version(path), path.name))
+    return max(folders, key=lambda path: (_VERSION.findall(path.name), path.name))
 
 
 def _stem(path: Path) -> str:
     """``"Caltech-101_20211007"`` -> ``"caltech101"``."""
-    return re.sub(r"[^a-z0-9]", "", re.sub(r"[-_]\d{8}$", "", path.name.lower()))
-
-
-def _version(path: Path) -> str:
-    match = re.search(r"[-_](\d{8})$", path.name)
-    return "" if match is None else match[1]
+    return re.sub(r"[^a-z0-9]", "", _VERSION.sub("", path.name.lower()))
 
 
 def _parse(line: str, where: str, multi_label: bool, classes: int) -> tuple[str, Label]:

@@ -1,4 +1,4 @@
-"""Readers of labelled images: class folders, the WebDataset layout, JSON lists, torchvision's sets."""
+"""Readers of labelled images in class folders."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -93,12 +93,8 @@ def known_folders(root: Path, *, set_name: str) -> ImageFolderSet:
     """Class folders of a known set, with the usual name of each class by what its folder is called.
 
     Args:
-        root: The folder of class folders.
+        root: As of :class:`ImageFolderSet`, with its errors; a folder that is no class of the set is a DataError.
         set_name: As sets.json has it.
-
-    Raises:
-        MissingDataError: when the folder is not there, or holds no images.
-        DataError: when a folder is not a class of the set.
     """
     dataset = ImageFolderSet(root)
     names = usual_names(dataset.folders, set_name=set_name, where=root)

@@ -30,11 +30,7 @@ def share(order: Sequence[int], begin: float, end: float) -> list[int]:
 def counted(order: Sequence[int], begin: int, end: int, *, total: int) -> list[int]:
     """Positions ``begin:end`` of an order that has at least ``total``, else the same shares of it; ascending.
 
-    Args:
-        order: Positions.
-        begin: First to take.
-        end: One after the last.
-        total: How many all parts of the published split take together.
+    ``total`` is how many all parts of the published split take together.
     """
     if len(order) >= total:
         return sorted(order[begin:end])
@@ -42,13 +38,9 @@ def counted(order: Sequence[int], begin: int, end: int, *, total: int) -> list[i
 
 
 def per_class(labels: Sequence[int], count: int, *, key: str, rest: bool = False) -> list[int]:
-    """``count`` images of each class in shuffled order, or all others; at least one of each class is among the others.
+    """``count`` images of each class in the order of :func:`shuffled`, with ``rest`` all others; ascending.
 
-    Args:
-        labels: Class of each image.
-        count: Images of each class.
-        key: Of the order, as :func:`shuffled` takes it.
-        rest: Return all other images instead.
+    At least one of each class is among the others.
     """
     by_class: dict[int, list[int]] = {}
     for i in shuffled(len(labels), key=key):

@@ -39,13 +39,11 @@ def read_published(entry: SetEntry, root: Path, split: str) -> LabelledImages:
             return known_folders(folder, set_name=entry.name)
         if entry.reader.startswith("torchvision:"):
             return _torchvision(entry, root, folder, arguments)
+        if entry.reader == "webdataset":  # and not there, or it would have been read
+            raise MissingDataError(f"{folder / 'classnames.txt'} is not there")
         return _READERS[entry.reader](folder, split, entry)
     except MissingDataError as error:
         raise entry.missing(folder, f"is incomplete ({str(error).rstrip('.')})") from error
-
-
-def _webdataset_only(folder: Path, split: str, entry: SetEntry) -> LabelledImages:
-    raise MissingDataError(f"{folder / 'classnames.txt'} is not there")
 
 
 #: Readers of original files: (folder, split, entry) -> the set.
@@ -57,12 +55,7 @@ _READERS: dict[str, Callable[[Path, str, SetEntry], LabelledImages]] = {
         folder, split=split, classes=class_names("flowers102") or ()
     ),
     "cub": lambda folder, split, entry: original_files.cub(folder, split=split),
-    "webdataset": _webdataset_only,
 }
-
-
-def _samples(dataset: Any) -> Sequence[int]:
-    return [label for _, label in dataset._samples]
 
 
 def _pcam_labels(dataset: Any) -> Sequence[int]:
@@ -71,23 +64,19 @@ def _pcam_labels(dataset: Any) -> Sequence[int]:
         return file["y"][:, 0, 0, 0].tolist()  # (N, 1, 1, 1) in the file
 
 
-def _clevr_labels(dataset: Any) -> Sequence[int]:
-    return [count - 3 for count in dataset._labels]  # 3 ... 10 objects
-
-
 #: Labels of torchvision's sets without reading their images.
 _LABELS: dict[str, Callable[[Any], Sequence[int]]] = {
     "Food101": lambda dataset: dataset._labels,
-    "StanfordCars": _samples,
+    "StanfordCars": lambda dataset: [label for _, label in dataset._samples],
     "FGVCAircraft": lambda dataset: dataset._labels,
     "DTD": lambda dataset: dataset._labels,
     "OxfordIIITPet": lambda dataset: dataset._labels,
     "Country211": lambda dataset: dataset.targets,
     "MNIST": lambda dataset: dataset.targets,
-    "CLEVRClassification": _clevr_labels,
+    "CLEVRClassification": lambda dataset: [count - 3 for count in dataset._labels],  # 3 ... 10 objects
     "PCAM": _pcam_labels,
-    "RenderedSST2": _samples,
-    "GTSRB": _samples,
+    "RenderedSST2": lambda dataset: [label for _, label in dataset._samples],
+    "GTSRB": lambda dataset: [label for _, label in dataset._samples],
 }
 
 
@@ -114,21 +103,15 @@ def _torchvision(entry: SetEntry, root: Path, folder: Path, arguments: Mapping[s
     try:
         dataset = getattr(torchvision.datasets, cls)(str(root), **arguments)
         labels = [int(label) for label in _LABELS[cls](dataset)]
-    except (
-        RuntimeError,
-        OSError,
-        ValueError,
-        KeyError,
-    ) as error:  # torchvision's ways to say it is incomplete
+    # torchvision's ways to say that it is incomplete.
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
         what = str(error).replace(" You can use download=True to download it", "").rstrip(".")
         reason = f"torchvision.datasets.{cls} cannot read it: {what}"
         if isinstance(error, FileNotFoundError) or "not found" in what.lower():
             raise entry.missing(folder, f"is incomplete ({reason})") from error
         raise DataError(f"{entry.name}: {folder} is damaged ({reason}); complete the set there.") from error
     if cls == "Country211":  # its classes are folders
-        names: Sequence[str] | None = usual_names(
-            dataset.classes, set_name=entry.name, where=folder / dataset._split
-        )
+        names = usual_names(dataset.classes, set_name=entry.name, where=folder / dataset._split)
     else:
         names = class_names(entry.name)  # in the order of the labels, which are in the files
     classes = [name.replace("_", " ") for name in (dataset.classes if names is None else names)]

@@ -1,4 +1,8 @@
-"""ITRA's folder of classification sets: one folder per set and split, class folders inside."""
+"""ITRA's and I0T's folders of classification sets: one folder per set and split, class folders inside.
+
+A set that is not there is a MissingDataError, folders that are called otherwise a DataError, an unknown name or split a
+ConfigError.
+"""
 
 from pathlib import Path
 
@@ -10,7 +14,7 @@ from hypvl.datasets.classification.folders import ImageFolderSet, imagenet, know
 from hypvl.datasets.classification.prompts import set_templates
 from hypvl.datasets.classification.splits import without_classes
 from hypvl.datasets.protocol import ClassificationSet
-from hypvl.errors import ConfigError, DataError
+from hypvl.errors import DataError
 
 #: Folder -> the splits it has, and the set whose names and prompts it takes.
 _TREE: dict[str, tuple[tuple[str, ...], str]] = {
@@ -40,23 +44,16 @@ def itra_set(name: str, *, root: str | Path, split: str | None = None) -> Classi
         name: One of :data:`ITRA_SETS`.
         root: The folder of the tree.
         split: As the folder is called; None = "test", of UCF101 "testlist01".
-
-    Raises:
-        ConfigError: for an unknown name or split.
-        MissingDataError: when it is not there.
-        DataError: when it cannot be read, or folders are called otherwise.
     """
     check_name(name, ITRA_SETS, what="ITRA set")
     splits, same_as = _TREE[name]
     split = splits[0] if split is None else split
-    if split not in splits:
-        raise ConfigError(f"ITRA set {name!r}: got split {split!r}; expected one of {', '.join(splits)}.")
+    check_name(split, splits, what=f"ITRA set {name!r}: split")
     folder = Path(root) / name
     if name == "imagenet":
-        whole = imagenet(folder, split=split)
-        whole.prompts = set_templates(name)
-        return whole
-    dataset = known_folders(folder / split, set_name=same_as)
+        dataset = imagenet(folder, split=split)
+    else:
+        dataset = known_folders(folder / split, set_name=same_as)
     dataset.prompts = set_templates(same_as)
     if name == "birdsnap" and len(dataset.classes) == 500:
         _check_left_out(dataset)
@@ -90,11 +87,6 @@ def i0t_classification_set(name: str, *, root: str | Path, download: bool = Fals
         name: One of :data:`I0T_CLASSIFICATION_SETS`.
         root: I0T's data root.
         download: Fetch CIFAR-100 when it is not there; Birdsnap has no source.
-
-    Raises:
-        ConfigError: for an unknown name.
-        MissingDataError: when it is not there.
-        DataError: when it cannot be read.
     """
     check_name(name, I0T_CLASSIFICATION_SETS, what="I0T set")
     folder = Path(root) / "zeroshot_datasets"

@@ -9,11 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
+from hypvl.datasets.files import require_files
 from hypvl.datasets.images import read_image
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.images import ImageError, decode_image
 
 _LARGEST = 1 << 28  # bytes of one image; an archive with more may be a trap
+# RuntimeError: encrypted; NotImplementedError, which is one: an unknown compression.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
 
 
 class ZipReader:
@@ -45,25 +48,14 @@ class ZipReader:
             return file.read(name)
         except KeyError as error:
             raise DataError(f"{self.path}::{name}: is not in the ZIP file.") from error
-        # RuntimeError: encrypted; NotImplementedError: an unknown compression.
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            OSError,
-            RuntimeError,
-            NotImplementedError,
-        ) as error:
+        except _UNREADABLE as error:
             raise DataError(f"{self.path}::{name}: cannot be read ({error}).") from error
 
     def _file(self) -> zipfile.ZipFile:
         if self._opened is None or self._opened[0] != os.getpid():
+            require_files([self.path], "put the set's ZIP file there, packed")
             try:
                 self._opened = (os.getpid(), zipfile.ZipFile(self.path))
-            except FileNotFoundError as error:
-                raise MissingDataError(
-                    f"{self.path}: is not there; put the set's ZIP file there, packed."
-                ) from error
             except (zipfile.BadZipFile, OSError) as error:
                 raise DataError(
                     f"{self.path}: cannot be read as a ZIP file ({error}); get it again."
@@ -92,7 +84,8 @@ class ZipImages:
         self._places = list(places)
         self._zips: dict[str, ZipReader] = {}
         for archive, at in dict.fromkeys(place.partition("@")[:2] for place in places):
-            _check_inside(archive, index)
+            if Path(archive).is_absolute() or ".." in Path(archive).parts:
+                raise DataError(f"{index}: names {archive!r}, outside its folder; expected a file beside it.")
             if at:
                 self._zips[archive] = ZipReader(_find(folder, archive))
         if not any(self._exists(place) for place in places):
@@ -128,11 +121,6 @@ class ZipImages:
     def _exists(self, place: str) -> bool:
         archive, at, member = place.partition("@")
         return member in self._zips[archive].names if at else (self._folder / archive).is_file()
-
-
-def _check_inside(archive: str, index: Path) -> None:
-    if Path(archive).is_absolute() or ".." in Path(archive).parts:
-        raise DataError(f"{index}: names {archive!r}, outside its folder; expected a file beside it.")
 
 
 def _find(folder: Path, archive: str) -> Path:

@@ -93,7 +93,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         MissingDataError, match=r"no index of the val split; expected one of val\.txt, val_images\.txt"
     ):
         elevater_set("dtd", root=tmp_path, split="val")
-    with pytest.raises(ConfigError, match="got split 'valid'"):
+    with pytest.raises(ConfigError, match="split 'valid': unknown"):
         elevater_set("dtd", root=tmp_path, split="valid")
     with pytest.raises(ConfigError, match=r"'dtdd': unknown .closest: dtd."):
         elevater_set("dtdd", root=tmp_path)

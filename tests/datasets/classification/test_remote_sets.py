@@ -77,7 +77,7 @@ def test_a_hundred_images_take_a_few_requests(server: Server) -> None:
     assert not list(server.folder.rglob("*index"))  # the index of a remote TAR lies in the user's cache
     server.asked.clear()
     again = TarMembers([f"{address}/test/0.tar"])
-    assert again.id(99) == f"{address}/test/0.tar::099"
+    assert again.ids[99] == f"{address}/test/0.tar::099"
     assert len(server.asked) == 1  # is it still the same file?
 
 
@@ -92,7 +92,7 @@ def test_a_remote_set_travels_to_a_worker(server: Server) -> None:
 def test_ids_of_remote_images_hold_no_secret(server: Server) -> None:
     (server.folder / "x.tar").write_bytes((server.folder / "test" / "0.tar").read_bytes())
     place = f"http://me:SECRET@127.0.0.1:{server.server_port}/x.tar"
-    assert TarMembers([place]).id(0) == f"http://***@127.0.0.1:{server.server_port}/x.tar::000"
+    assert TarMembers([place]).ids[0] == f"http://***@127.0.0.1:{server.server_port}/x.tar::000"
     assert RemoteFile(place).url == place
 
 
