@@ -196,7 +196,9 @@ def test_pcam_needs_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_splits_must_be_known(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'dtd': split 'valid': unknown .*; expected one of train, val, test"):
+    with pytest.raises(
+        ConfigError, match=r"'dtd': split 'valid': unknown .*; expected one of train, val, test"
+    ):
         classification_set("dtd", root=tmp_path, split="valid")
 
 

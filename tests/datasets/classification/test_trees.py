@@ -41,7 +41,7 @@ def test_itra(tmp_path: Path) -> None:
     assert len(itra_set("ucf101", root=root, split="testlist03")) == 4
     assert len(coco(root / "coco2017").images) == 5
     with pytest.raises(
-        ConfigError, match="'ucf101': split 'test': unknown .*; expected one of testlist01, testlist02"
+        ConfigError, match=r"'ucf101': split 'test': unknown .*; expected one of testlist01, testlist02"
     ):
         itra_set("ucf101", root=root, split="test")
     with pytest.raises(ConfigError, match="ITRA set 'cars': unknown"):
