@@ -38,11 +38,12 @@ def fetch_coco_captions(
     if target.exists():
         return target
     archive = RemoteFile(url).download(folder)
-    if sha256 is not None and (got := _sha256(archive)) != sha256.lower():
-        raise DataError(
-            f"{archive}: its SHA-256 is {got}, expected {sha256.lower()}; delete it and try again."
-        )
     try:
+        if sha256 is not None:
+            with archive.open("rb") as file:
+                got = hashlib.file_digest(file, "sha256").hexdigest()
+            if got != sha256.lower():
+                raise ValueError(f"its SHA-256 is {got}, expected {sha256.lower()}")
         content = read_zip_member(archive, member, max_bytes=_LARGEST)
         parse_json(content)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -56,8 +57,3 @@ def fetch_coco_captions(
     except OSError as error:
         raise DataError(f"{target}: cannot be written ({error}); choose a folder with space.") from error
     return target
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,5 +1,6 @@
 """Entries of caption files as they stand there: an image and its captions, or a fault."""
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from hypvl.checks import one_of
 from hypvl.errors import DataError
 from hypvl.io.files import read_regular
-from hypvl.io.json_text import by_id, parse_json
+from hypvl.io.json_text import by_id, expecting, parse_json
 from hypvl.io.table_text import (
     JSON_IMAGE_COLUMNS as IMAGE_COLUMNS,
     MAX_FIELD_LINES,
@@ -103,20 +104,15 @@ def json_entries(path: Path, content: Any, arguments: SourceArguments) -> Iterat
 
 
 def _coco_entries(path: Path, content: dict[str, Any]) -> Iterator[Entry]:
-    try:
+    layout = (
+        "COCO captions: images with id and file_name, one an id, and annotations with image_id and caption (instances "
+        "or keypoints are not captions)"
+    )
+    captions: dict[Any, list[Any]] = defaultdict(list)
+    with expecting(path, layout):
         files = by_id(content["images"], lambda image: image["file_name"])
-        captions: dict[Any, list[Any]] = defaultdict(list)
         for one in content["annotations"]:
             captions[one["image_id"]].append(one["caption"])
-    except (KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: expected images with id and file_name, and annotations with image_id and caption (COCO "
-            f"captions); {error} is missing or of another kind. Instances or keypoints are not captions."
-        ) from error
-    except ValueError as error:
-        raise DataError(
-            f"{path}: has {error}; expected one image an id, so that captions keep theirs."
-        ) from error
     for one in content["annotations"]:
         ids = tuple((name, one[name]) for name in _ID_COLUMNS if name in one)
         others = tuple(
@@ -165,12 +161,10 @@ def _tar_entry(data: bytes, member: str, image: str, arguments: SourceArguments)
 
 def _columns(path: Path, names: Sequence[str], arguments: SourceArguments) -> tuple[str, str]:
     """The names of the image and the caption column."""
-    hint = "; another separator? --separator"
+    find = functools.partial(find_column, path, names, single="; another separator? --separator")
     return (
-        find_column(path, names, arguments.image_column, IMAGE_COLUMNS, option="--image-column", single=hint),
-        find_column(
-            path, names, arguments.caption_column, CAPTION_COLUMNS, option="--caption-column", single=hint
-        ),
+        find(arguments.image_column, IMAGE_COLUMNS, option="--image-column"),
+        find(arguments.caption_column, CAPTION_COLUMNS, option="--caption-column"),
     )
 
 

@@ -1,4 +1,4 @@
-"""From captions to their hard negatives: chooses words, asks a backend, keeps what passes the"""
+"""From captions to their hard negatives: chooses words, asks a backend, keeps what passes the rules."""
 
 import functools
 import re
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from hypvl.checks import one_of
+from hypvl.data.negatives import FIELDS
 from hypvl.negatives.backends.base import Backend, Request
 from hypvl.negatives.keyed_random import Draws
 from hypvl.negatives.lexicon import Kind, lexicon
@@ -17,13 +18,6 @@ from hypvl.negatives.text import Edit, apply_edits, normal_form
 NegativeType: TypeAlias = Literal["relation", "attribute", "object", "action"]
 #: In the order of the published fields; the order in which a caption's negatives are made.
 TYPES: tuple[NegativeType, ...] = ("relation", "attribute", "object", "action")
-#: Field of the published format for each type.
-FIELDS: dict[NegativeType, str] = {
-    "relation": "relation_aug_caption",
-    "attribute": "adj_aug_caption",
-    "object": "noun_aug_caption",
-    "action": "verb_aug_caption",
-}
 NOT_ASKED = "not asked for"
 NO_REPLACEMENT = "no word that would make it false"
 _KINDS: dict[NegativeType, Kind] = {"attribute": "adjective", "object": "noun", "action": "verb"}
@@ -106,18 +100,10 @@ class Negatives:
 
 
 def make_negatives(rows: Sequence[Row], backend: Backend, settings: Settings) -> list[Negatives]:
-    """The negatives of some captions.
+    """The negatives of some captions, which are handed to the backend together; in order.
 
     Each type changes one word (relation: two) of the caption. Which one, and into what, is drawn from a
     generator of (seed, position of the caption, type): neither other captions nor other types matter.
-
-    Args:
-        rows: Captions, handed to the backend together.
-        backend: Finds and proposes words.
-        settings: Seed, types, methods.
-
-    Returns:
-        One for each row, in order.
     """
     tagged = backend.tag([row.caption for row in rows])
     jobs = [_Caption(row, words, settings) for row, words in zip(rows, tagged, strict=True)]
@@ -204,12 +190,9 @@ class Taken:
 
     def add(self, text: str) -> str | None:
         """Accept a text as a negative; or return the reason why it is not one, and change nothing."""
-        masks = _MASKS.findall(text)
-        form = normal_form(_MASKS.sub(" ", text) if masks else text)
-        if len(masks) > self._masks or not form:
+        if len(_MASKS.findall(text)) > self._masks or not normal_form(_MASKS.sub(" ", text)):
             return ONLY_A_MASK
-        if masks:
-            form = normal_form(text)
+        form = normal_form(text)
         if form == self._caption:
             return UNCHANGED
         if form in self._negatives:
@@ -219,11 +202,7 @@ class Taken:
 
 
 class Mentioned:
-    """What the captions of an image mention: a replacement by one of these words may be true.
-
-    Args:
-        captions: The caption itself and the others of its image.
-    """
+    """What the captions of an image mention: a replacement by one of these words may be true."""
 
     def __init__(self, captions: Sequence[str]) -> None:
         self._texts: set[str] = set()

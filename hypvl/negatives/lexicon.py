@@ -159,13 +159,9 @@ class Lexicon:
         }
 
     def _graded(self, adjective: str) -> bool:
-        groups = self._groups["adjective"]
         senses = self.senses("adjective", adjective)
-        return (
-            " " not in adjective
-            and adjective not in self._ungraded
-            and any(groups[sense.group].get("graded", False) for sense in senses)
-        )
+        graded = any(self.group(sense).get("graded", False) for sense in senses)
+        return graded and " " not in adjective and adjective not in self._ungraded
 
     def number(self, noun: str) -> str:
         """``count``, ``mass`` or ``plural``; nouns of no list count."""

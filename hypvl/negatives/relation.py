@@ -34,17 +34,9 @@ class Proposal(NamedTuple):
 def relation_negatives(
     caption: str, words: Sequence[Word], inflect: Inflect, draws: Draws, method: RelationMethod = "either"
 ) -> Iterator[Proposal]:
-    """Captions with a false relation, the preferred one first; or the reasons why there is none.
+    """Captions with a false relation, the preferred one first; or the reasons why there is none: at least one proposal.
 
-    Args:
-        caption: The true one.
-        words: Its nouns, adjectives and verbs in order.
-        inflect: Puts a noun into a form.
-        draws: For the order.
-        method: Which of the two ways.
-
-    Yields:
-        At least one proposal.
+    ``words`` are the caption's nouns, adjectives and verbs in order; ``draws`` decide the order of the proposals.
     """
     one_of("method", method, RelationMethod)
     swap_first = method == "swap" or (method == "either" and draws.below(2) == 0)

@@ -3,11 +3,12 @@
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+from hypvl.checks import whole_number
 from hypvl.data.workers import Tick, run_jobs
 from hypvl.errors import DataError, UserError
 from hypvl.io.redact import redact_text
@@ -56,16 +57,12 @@ def make_hard_negatives(
         overwrite: Start again where the output has other settings.
         progress: Called after each part.
 
-    Returns:
-        The counts.
-
     Raises:
         DataError: when the captions cannot be read, the output cannot be written or is of other settings, or a
             worker died.
         UserError: when the backend lacks a package or a model.
     """
-    if part_size < 1:
-        raise ValueError(f"part_size: got {part_size}; expected at least 1.")
+    whole_number("part_size", part_size, least=1)
     identity = backend.identity()
     captions = Captions(source)
     plan = {
@@ -92,8 +89,9 @@ def make_hard_negatives(
 
         def missing() -> Iterator[_Part]:
             nonlocal parts
-            for number, rows in enumerate(_in_parts(captions, part_size)):
-                parts = number + 1
+            rows_left = iter(captions)
+            while rows := list(islice(rows_left, part_size)):
+                number, parts = parts, parts + 1
                 if number in written:
                     report(len(rows))
                 else:
@@ -116,30 +114,19 @@ def make_hard_negatives(
         return Result(writer.finish(parts, captions.skipped), written=True)
 
 
-def _in_parts(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    iterator = iter(rows)
-    while part := list(islice(iterator, size)):
-        yield part
-
-
 def _write_part(
     part: _Part, tick: Tick, *, backend: BackendArguments, settings: Settings, writer: PartsWriter
 ) -> int:
     """Make and write the negatives of a part; the number of its captions."""
     number, rows = part
-    lines, counts = _make_part(backend, settings, rows)
-    writer.write(number, lines, counts)
+    counts, lines = Counts(), []
+    for made in make_negatives(rows, _build(backend), settings):
+        counts.add(made)
+        lines.append(json.dumps(made.line(), ensure_ascii=False) + "\n")
+    writer.write(number, "".join(lines), counts)
     return counts.captions
 
 
 @functools.lru_cache(maxsize=1)
 def _build(arguments: BackendArguments) -> Backend:  # one model per process, however many parts
     return arguments.build()
-
-
-def _make_part(arguments: BackendArguments, settings: Settings, rows: list[Row]) -> tuple[str, Counts]:
-    counts, lines = Counts(), []
-    for made in make_negatives(rows, _build(arguments), settings):
-        counts.add(made)
-        lines.append(json.dumps(made.line(), ensure_ascii=False) + "\n")
-    return "".join(lines), counts

@@ -93,18 +93,12 @@ class PartsWriter:
             )
 
     def finished(self) -> Counts | None:
-        """The counts of an output that is already there, whole and of this plan; None: there is none.
-
-        Raises:
-            DataError: when one of another plan is there and may not be overwritten.
-        """
+        """The counts of an output that is already there, whole and of this plan; None: there is none."""
         if not self.output.exists():
             return None
         summary = _read(self.summary)
-        difference = (
-            "nothing says how it was made" if summary is None else self._difference(summary.get("plan"))
-        )
-        if summary is not None and difference is None:
+        difference = self._difference(summary.get("plan"))
+        if difference is None:
             return Counts.from_json(summary)
         if self._overwrite:
             return None
@@ -148,8 +142,8 @@ class PartsWriter:
         write_atomically(place, json.dumps(self._plan, indent=2))
 
     def _difference(self, other: Any) -> str | None:
-        if not isinstance(other, dict):
-            return "its plan cannot be read"
+        if not isinstance(other, dict) or not other:
+            return "nothing says how it was made"
         if other == self._plan:
             return None
         names = sorted({*other, *self._plan})
@@ -191,12 +185,13 @@ class PartsWriter:
         return self._folder / f"part-{number:06d}.jsonl"
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> dict[str, Any]:
+    """An object of a file; empty where it cannot be read."""
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 @contextlib.contextmanager

@@ -79,7 +79,7 @@ def test_resumed_is_uninterrupted(
 ) -> None:
     whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
     make(source, whole)
-    original, calls = run._make_part, []
+    original, calls = run.make_negatives, []
 
     def stops(*args):
         calls.append(args)
@@ -87,7 +87,7 @@ def test_resumed_is_uninterrupted(
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(run, "_make_part", stops)
+    monkeypatch.setattr(run, "make_negatives", stops)
     with pytest.raises(KeyboardInterrupt):
         make(source, broken)
     assert not broken.exists()
@@ -95,7 +95,7 @@ def test_resumed_is_uninterrupted(
     assert len(list(parts.glob("part-*.jsonl"))) == after
     (parts / ".part-000006.jsonl.1234.part").write_text("half a line")  # what a crash while writing leaves
 
-    monkeypatch.setattr(run, "_make_part", lambda *args: calls.append("again") or original(*args))
+    monkeypatch.setattr(run, "make_negatives", lambda *args: calls.append("again") or original(*args))
     make(source, broken)
     assert calls.count("again") == 7 - after
     assert broken.read_bytes() == whole.read_bytes()
@@ -121,7 +121,7 @@ def test_a_part_without_its_counts_is_made_again(
 
 def test_a_second_call_does_nothing(source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = make(source, tmp_path / "out.jsonl")
-    monkeypatch.setattr(run, "_make_part", lambda *_: pytest.fail("was made again"))
+    monkeypatch.setattr(run, "make_negatives", lambda *_: pytest.fail("was made again"))
     again = make(source, tmp_path / "out.jsonl")
     assert not again.written and again.counts.to_json() == first.counts.to_json()
 

@@ -24,15 +24,12 @@ class Backend(Protocol):
 
     def tag(self, captions: Sequence[str]) -> list[list[Word]]:
         """Nouns, adjectives and verbs of each caption, in order."""
-        ...
 
     def replacements(self, requests: Sequence[Request]) -> Sequence[Iterable[str]]:
         """For each request words in the right form, the preferred one first; they contradict the word."""
-        ...
 
     def inflect(self, lemma: str, form: str) -> str | None:
         """The noun in that form ("singular", "plural"); None when it has none."""
-        ...
 
 
 class BackendArguments(Protocol):
@@ -44,13 +41,11 @@ class BackendArguments(Protocol):
         Raises:
             UserError: when a package is missing. Nothing slow is imported.
         """
-        ...
 
     def __hash__(self) -> int: ...
 
     def build(self) -> Backend:
         """The backend. Raises UserError when a model cannot be loaded."""
-        ...
 
 
 def package_versions(packages: Sequence[str], *, backend: str, extra: str) -> dict[str, str]:

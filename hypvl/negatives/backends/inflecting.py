@@ -13,16 +13,8 @@ from hypvl.negatives.text import tokenize
 _UPOS = {"noun": "NOUN", "adjective": "ADJ", "verb": "VERB"}
 # Replace nouns of no list. Parts of scenes (places, parts of buildings) are left out: they may be in any image.
 _POOL = (
-    "animals",
-    "vehicles",
-    "furniture",
-    "appliances",
-    "electronics",
-    "foods",
-    "fruits",
-    "sports gear",
-    "household",
-)
+    "animals", "vehicles", "furniture", "appliances", "electronics", "foods", "fruits", "sports gear", "household",
+)  # fmt: skip
 _POOL_TRIED = 20
 
 
@@ -53,9 +45,6 @@ class InflectingBackend:
 
     A noun of no list becomes a thing of another kind, drawn from the lists. A verb of no list is replaced only
     with ``accept_unknown``, an adjective of no list never: the new text might be true.
-
-    Args:
-        accept_unknown: Replace verbs of no list.
     """
 
     def __init__(self, *, accept_unknown: bool = False) -> None:
@@ -84,9 +73,8 @@ class InflectingBackend:
         return forms[0] if forms else None
 
     def _tag(self, caption: str) -> list[Word]:
-        known = tag(caption)
-        taken = {at for word in known for at in range(word.start, word.end)}
-        words = list(known)
+        words = tag(caption)
+        taken = {at for word in words for at in range(word.start, word.end)}
         for token, penn in self._tagger(caption):
             if token.start in taken or token.lower in lexicon().readings or not token.lower.isalpha():
                 continue

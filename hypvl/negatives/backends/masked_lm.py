@@ -8,10 +8,10 @@ from typing import Any, Literal, TypeAlias
 
 from hypvl.checks import one_of
 from hypvl.errors import UserError
-from hypvl.negatives.backends.base import Backend, Request, package_versions
+from hypvl.negatives.backends.base import Backend, BuiltinBackend, Request, package_versions
 from hypvl.negatives.backends.taggers import base_form
 from hypvl.negatives.lexicon import fingerprint, lexicon
-from hypvl.negatives.tagging import Word, tag
+from hypvl.negatives.tagging import Word
 from hypvl.negatives.text import Edit, apply_edits
 
 TaggerName: TypeAlias = Literal["spacy", "builtin", "lemminflect"]
@@ -76,7 +76,7 @@ class MaskedLMArguments:
         return MaskedLMBackend(self)
 
 
-class MaskedLMBackend:
+class MaskedLMBackend(BuiltinBackend):
     """Masks the word, and takes guesses of the model that are whole words of the same form and contradict it.
 
     Source: CE-CLIP (arXiv 2306.08832), whose generator takes the fourth guess of distilroberta-base.
@@ -107,10 +107,6 @@ class MaskedLMBackend:
             guesses = self._guess([request.caption for request in batch], [request.word for request in batch])
             replacements += [self._accepted(*pair) for pair in zip(batch, guesses, strict=True)]
         return replacements
-
-    def inflect(self, lemma: str, form: str) -> str | None:
-        """By the rules and the irregular plurals of the lists."""
-        return lexicon().inflect("noun", lemma, form)
 
     def _guess(self, captions: Sequence[str], words: Sequence[Word]) -> list[list[str | None]]:
         """The model's vocabulary entries for the place of each word, the likeliest first."""
@@ -181,7 +177,7 @@ def _tagger(arguments: MaskedLMArguments) -> Callable[[Sequence[str]], list[list
         from hypvl.negatives.backends.inflecting import InflectingBackend
 
         return InflectingBackend().tag
-    return lambda captions: [tag(caption) for caption in captions]
+    return BuiltinBackend().tag
 
 
 def _load(name: str, device: str) -> tuple[Any, Any]:
