@@ -1,6 +1,7 @@
 """Captions from tables, JSON Lines, COCO annotations and TAR shards, as rows in a fixed order."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -48,8 +49,13 @@ class Captions:
         self._arguments = arguments
         self._format = _format_of(arguments)
         self._contents: dict[Path, Any] = {}
-        self.skipped: dict[str, int] = {}
-        described = repr((self._format, *_how_it_is_read(arguments)))
+        self.skipped: Counter[str] = Counter()
+        described = [
+            self._format, arguments.image_column, arguments.caption_column, arguments.separator, arguments.quoting,
+            arguments.image_prefix, arguments.limit,
+        ]  # fmt: skip
+        if arguments.max_field_lines != MAX_FIELD_LINES:
+            described.append(arguments.max_field_lines)
         if self._format == "tar":
             from hypvl.data.shards import expand_shards  # reads images too, so it brings torch along
 
@@ -60,23 +66,23 @@ class Captions:
             self.total, content = self._look_through()
         if arguments.limit is not None:
             self.total = min(self.total, arguments.limit)
-        self.fingerprint = hashlib.sha256(f"{described} {content}".encode()).hexdigest()
+        self.fingerprint = hashlib.sha256(f"{tuple(described)!r} {content}".encode()).hexdigest()
 
     def __iter__(self) -> Iterator[Row]:
         return islice(self._rows(), self._arguments.limit)
 
     def _rows(self) -> Iterator[Row]:
-        self.skipped = {}
+        self.skipped = Counter()
         position = 0
         for entry in self._entries():
             fault = _fault(entry)
             if fault is not None:
-                self.skipped[fault] = self.skipped.get(fault, 0) + 1
+                self.skipped[fault] += 1
                 continue
             image, prefix = entry.image, self._arguments.image_prefix
             captions = [caption for caption in entry.captions if not is_blank(caption)]
-            for _ in range(len(entry.captions) - len(captions)):
-                self.skipped[_NO_CAPTION] = self.skipped.get(_NO_CAPTION, 0) + 1
+            if blank := len(entry.captions) - len(captions):
+                self.skipped[_NO_CAPTION] += blank
             for i, caption in enumerate(captions):
                 others = (*captions[:i], *captions[i + 1 :], *entry.others)
                 yield Row(position, f"{prefix}{image}" if prefix else image, caption, entry.ids, others)
@@ -117,10 +123,8 @@ class Captions:
                         content.update(chunk)
                         total += chunk.count(b"\n")
                 if self._format == "json":
-                    content_of = self._contents[path] = read_json(path)
-                    total = len(
-                        content_of.get("annotations", ()) if isinstance(content_of, dict) else content_of
-                    )
+                    read = self._contents[path] = read_json(path)
+                    total = len(read.get("annotations", ()) if isinstance(read, dict) else read)
             except OSError as error:
                 raise _unreadable(path, error) from error
         return max(total - (self._format == "table"), 1), content.hexdigest()
@@ -136,18 +140,6 @@ class Captions:
             total += len(index)
             content.update(index.digest.encode())
         return total, content.hexdigest()
-
-
-def _how_it_is_read(arguments: SourceArguments) -> tuple[Any, ...]:
-    return (
-        arguments.image_column,
-        arguments.caption_column,
-        arguments.separator,
-        arguments.quoting,
-        arguments.image_prefix,
-        arguments.limit,
-        *(() if arguments.max_field_lines == MAX_FIELD_LINES else (arguments.max_field_lines,)),
-    )
 
 
 def _format_of(arguments: SourceArguments) -> Format:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +13,7 @@ from hypvl.io.files import read_regular
 from hypvl.io.hub import download_from_hub
 from hypvl.io.json_text import parse_json
 from hypvl.io.progress import terminal_bar
-from hypvl.io.remote import MAX_DOWNLOAD, DownloadError, download, only_one
+from hypvl.io.remote import MAX_DOWNLOAD, DownloadError, download
 
 MOST_TARS = 100_000  # of one split of a WebDataset; the largest sets have some thousands
 _LARGEST_TEXT = 1 << 24  # bytes of a list of names
@@ -25,8 +24,8 @@ def fetch(
 ) -> None:
     """Download what some published splits of a set need into ``root``.
 
-    Archives lie in ``root/.downloads`` until they are unpacked. An interrupted download continues. Call it inside
-    :func:`one_fetch`, after checking again whether another process has downloaded the set meanwhile.
+    Archives lie in ``root/.downloads`` until they are unpacked. An interrupted download continues. Only one process
+    at a time may do it, after checking again whether another one has downloaded the set meanwhile.
 
     Args:
         entry: The set.
@@ -59,11 +58,6 @@ def can_write(root: Path) -> bool:
     while not place.exists() and place != place.parent:
         place = place.parent
     return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
-
-
-def one_fetch(entry: SetEntry, root: Path) -> AbstractContextManager[None]:
-    """A lock that lets one process at a time download a set."""
-    return only_one(root / ".downloads" / entry.name)
 
 
 def _fetch_file(source: FileSource, root: Path) -> None:
@@ -155,34 +149,23 @@ def _fetch_part(url: str, root: Path, part: str) -> None:
     folder = Path(part).suffix == ""
     arrived = root / ".downloads" / (f"{part}.zip" if folder else part)
     download(url, arrived)
-    if folder:
-        try:
-            unpack(arrived, root, kind="zip")
-        except DataError as error:
-            _refuse(arrived, url, str(error), error)
-        if not (root / part).is_dir():
-            _refuse(arrived, url, f"holds no folder {part}", None)
-        arrived.unlink()
-        return
     try:
-        parse_json(arrived.read_bytes())
-    except ValueError as error:
-        _refuse(arrived, url, "is not JSON", error)
-    arrived.replace(root / part)
-
-
-def _refuse(arrived: Path, url: str, why: str, cause: Exception | None) -> None:
-    """What came is not data: remove it, or the next run would take it for the file."""
-    arrived.unlink(missing_ok=True)
-    raise DownloadError(f"{url}: what the server sends cannot be used ({why}).") from cause
+        if folder:
+            unpack(arrived, root, kind="zip")
+            if not (root / part).is_dir():
+                raise DataError(f"holds no folder {part}")
+            arrived.unlink()
+        else:
+            parse_json(arrived.read_bytes())
+            arrived.replace(root / part)
+    except (DataError, ValueError) as error:
+        arrived.unlink(missing_ok=True)  # or the next run would take it for the file
+        why = error if isinstance(error, DataError) else f"is not JSON: {error}"
+        raise DownloadError(f"{url}: what the server sends cannot be used ({why}).") from error
 
 
 def tar_count(text: str, place: str) -> int:
-    """The number of TARs that a ``nshards.txt`` says.
-
-    Raises:
-        DataError: naming the file, when it says something else.
-    """
+    """The number of TARs that a ``nshards.txt`` says; raises DataError naming it when it says something else."""
     number = natural_number(text)
     if number is None or not 1 <= number <= MOST_TARS:
         raise DataError(f"{place}: says {text[:40]!r}; expected one number of TARs, 1 to {MOST_TARS}.")

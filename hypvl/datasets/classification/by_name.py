@@ -8,13 +8,14 @@ from typing import Literal, TypeAlias
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.datasets.catalog.entries import SPLITS, SetEntry, check_name, entries, entry_of
-from hypvl.datasets.catalog.fetching import can_write, fetch, one_fetch
+from hypvl.datasets.catalog.fetching import can_write, fetch
 from hypvl.datasets.classification.prompts import set_templates
 from hypvl.datasets.classification.splits import counted, per_class, share, shuffled
 from hypvl.datasets.classification.torchvision_sets import read_published
 from hypvl.datasets.classification.webdataset import WebDatasetSet, is_url
 from hypvl.datasets.images import LabelledImages
 from hypvl.errors import DataError, MissingDataError
+from hypvl.io.remote import only_one
 
 Style: TypeAlias = Literal["clip", "subreddit"]
 
@@ -59,7 +60,7 @@ def classification_set(
             raise
         if not can_write(place):
             raise MissingDataError(f"{error} It cannot be fetched: {place} cannot be written to.") from error
-    with one_fetch(entry, place):
+    with only_one(place / ".downloads" / name):
         try:
             return _read(entry, place, split)  # another process has downloaded it while this one waited
         except MissingDataError as error:

@@ -13,6 +13,7 @@ from hypvl.datasets.catalog.entries import published_files
 from hypvl.datasets.catalog.fetching import require_published
 from hypvl.datasets.composition import aro
 from hypvl.errors import MissingDataError
+from hypvl.io.http import Patience
 from hypvl.io.remote import download
 from tests.evaluation.miniatures.aro import make
 
@@ -38,7 +39,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         for name, entry in published_files().items()
     }
     monkeypatch.setattr(fetching, "published_files", lambda: known)
-    monkeypatch.setattr(fetching, "download", functools.partial(download, attempts=1))
+    monkeypatch.setattr(fetching, "download", functools.partial(download, patience=Patience(attempts=1)))
     yield folder
     server.shutdown()
     thread.join()

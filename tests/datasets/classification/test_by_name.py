@@ -20,6 +20,8 @@ from hypvl.datasets.classification.by_name import (
 )
 from hypvl.datasets.demo import demo_classification_set
 from hypvl.errors import ConfigError, DataError, MissingDataError
+from hypvl.io.http import Patience
+from hypvl.io.remote import download
 from tests.evaluation.fakes import BLUE, RED, broken, image as pil_image
 from tests.evaluation.miniatures import classification as miniatures
 
@@ -293,7 +295,8 @@ def test_a_webdataset_is_downloaded_or_read_where_it_lies(
 def test_what_cannot_be_downloaded_is_missing_with_what_to_do_by_hand(
     address: str | None, mirror: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hypvl.datasets.catalog.fetching.download", functools.partial(_download, attempts=1))
+    once = functools.partial(download, patience=Patience(attempts=1))
+    monkeypatch.setattr("hypvl.datasets.catalog.fetching.download", once)
     source = FileSource(f"{address or mirror[0]}/none.tar.gz", ".", "tar")
     replaced(monkeypatch, "aircraft", downloads=(source,))
     why = "answers 404" if address is None else "cannot be reached"
@@ -301,12 +304,6 @@ def test_what_cannot_be_downloaded_is_missing_with_what_to_do_by_hand(
         MissingDataError, match=f"aircraft: could not be downloaded: .*{why}.*By hand: .*variants"
     ):
         classification_set("aircraft", root=tmp_path / "eval", download=True)
-
-
-def _download(*args: object, **settings: object) -> Path:
-    from hypvl.io.remote import download
-
-    return download(*args, **settings)  # type: ignore[arg-type]
 
 
 def test_a_root_that_cannot_be_written_to_leaves_the_set_missing(tmp_path: Path) -> None:
