@@ -83,6 +83,11 @@ def whole_number(name: str, value: Any, *, least: int | None = None, most: int |
     return int(_in_range(name, value, "a whole number", {"of at least": least, "up to": most}))
 
 
+def whole_number_or_none(name: str, value: Any, *, least: int) -> int | None:
+    """None, or ``value`` as :func:`whole_number`."""
+    return None if value is None else whole_number(name, value, least=least)
+
+
 def natural_number(text: str) -> int | None:
     """The number that a text from outside writes in ASCII digits; None for any other text.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hypvl import distributed
-from hypvl.embedding.store import Place, StoredGroup, Unreadable
+from hypvl.embedding.store import Place, StoredGroup
 from hypvl.errors import UserError
 
 # Rows gathered at once, which bounds what a device holds of all ranks' rows.
@@ -19,17 +19,11 @@ _ERRORS = (UserError, ValueError, RuntimeError, OSError)
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows of some positions of a data set, ordered by position.
+    """Rows of some positions of a data set, ordered by position."""
 
-    Attributes:
-        indices: Positions that have a row.
-        rows: (N, D), None without any.
-        bad: Position and reason of what cannot be read.
-    """
-
-    indices: list[int] = field(default_factory=list)
-    rows: Tensor | None = None
-    bad: list[tuple[int, str]] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)  # positions that have a row
+    rows: Tensor | None = None  # (N, D), None without any
+    bad: list[tuple[int, str]] = field(default_factory=list)  # position and reason of what cannot be read
 
     @property
     def positions(self) -> frozenset[int]:
@@ -55,20 +49,9 @@ def join(*parts: Encoded) -> Encoded:
 
 
 def cache_hits(group: StoredGroup, names: Sequence[str], *, by_digest: bool) -> Encoded:
-    """What a store has of a data set before anything is encoded.
+    """What a store has of a data set (ids of images, or digests) before anything is encoded, the same on every rank.
 
-    Rank 0 looks it up, for files may come and go between two looks.
-
-    Args:
-        group: Where embeddings are stored.
-        names: Ids of images, or digests.
-        by_digest: Whether they are digests.
-
-    Returns:
-        The same on every rank.
-
-    Raises:
-        DataError: when a shard cannot be read.
+    Rank 0 looks it up, for files may come and go between two looks. Raises DataError when a shard cannot be read.
     """
     hits: Encoded | UserError = Encoded()
     if distributed.is_main():
@@ -88,8 +71,8 @@ def _look_up(group: StoredGroup, names: Sequence[str], *, by_digest: bool) -> En
     bad: list[tuple[int, str]] = []
     for i, name in enumerate(names):
         place = group.find_digest(name) if by_digest else group.find(name)
-        if isinstance(place, Unreadable):
-            bad.append((i, place.reason))
+        if isinstance(place, str):
+            bad.append((i, place))
         elif place is not None:
             places[i] = place
     group.store.reused += len(places)
@@ -99,13 +82,8 @@ def _look_up(group: StoredGroup, names: Sequence[str], *, by_digest: bool) -> En
 def run_shares(work: Work, positions: Sequence[int], *, batch_size: int) -> Encoded:
     """Cut positions into batches, let each rank work on every W-th, and join what they return.
 
-    Args:
-        work: Takes the batches of this rank, which may be none.
-        positions: What to work on, the same on every rank.
-        batch_size: Positions in a batch.
-
-    Returns:
-        The same on every rank, ordered by position.
+    ``work`` takes the batches of this rank, which may be none. Positions and result are the same on every rank, the
+    result ordered by position.
 
     Raises:
         UserError, ValueError, RuntimeError, OSError: what any rank raised, on every rank.
@@ -135,15 +113,7 @@ def run_shares(work: Work, positions: Sequence[int], *, batch_size: int) -> Enco
 
 
 def gather_ragged(rows: Tensor, counts: Sequence[int]) -> Tensor:
-    """Rows of every rank, of any number each, in rank order.
-
-    Args:
-        rows: (N, ...) on the CPU, N = ``counts[rank]``.
-        counts: Of each rank.
-
-    Returns:
-        (sum of counts, ...), on the CPU.
-    """
+    """Rows of every rank in rank order, on the CPU: (``counts[rank]``, ...) -> (sum of counts, ...)."""
     device = distributed.device()
     parts: list[list[Tensor]] = [[] for _ in counts]
     for start in range(0, max(counts), _ROWS_AT_ONCE):

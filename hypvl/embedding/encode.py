@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from loguru import logger
@@ -19,13 +19,13 @@ from torch import Tensor
 
 from hypvl import distributed
 from hypvl.allowlist import configurable
-from hypvl.checks import one_of
+from hypvl.checks import number, one_of, whole_number, whole_number_or_none
 from hypvl.data import tokenizer as clip
 from hypvl.datasets.protocol import ImageSource
 from hypvl.embedding.distributed_encode import Encoded, cache_hits, join, run_shares
-from hypvl.embedding.loading import EntryRequest, Loaded, load_batches
+from hypvl.embedding.loading import Loaded, load_batches
 from hypvl.embedding.protocol import EvaluableModel, Modality, Stage, Tokenizer, evaluating
-from hypvl.embedding.store import EmbeddingStore, StoredGroup
+from hypvl.embedding.store import EmbeddingStore, Place, StoredGroup
 from hypvl.embedding.store_files import Entry, text_digest
 from hypvl.errors import DataError
 from hypvl.io.progress import terminal_bar
@@ -33,11 +33,7 @@ from hypvl.io.progress import terminal_bar
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _TEXTS_AT_ONCE = 1024  # for the tokenizer
-
-
-def _processors() -> int:
-    """Those this process may use, which can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+Amp: TypeAlias = Literal["bf16", "fp16", False]
 
 
 @configurable("evaluate")
@@ -56,43 +52,46 @@ class Encoding:
 
     batch_size: int = 256
     num_workers: int | None = None
-    amp: Literal["bf16", "fp16", False] = False
+    amp: Amp = False
     progress: bool = True
     max_bad_fraction: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.workers < 0 or not 0 <= self.max_bad_fraction <= 1:
-            raise ValueError(
-                f"Encoding: got batch_size={self.batch_size}, num_workers={self.num_workers}, max_bad_fraction="
-                f"{self.max_bad_fraction}; expected batch_size >= 1, num_workers >= 0, max_bad_fraction in [0, 1]."
-            )
-        if self.amp is not False and self.amp not in _HALF:
-            raise ValueError(f"Encoding: got amp={self.amp!r}; expected 'bf16', 'fp16' or False.")
+        one_of("amp", self.amp, Amp)
+        whole_number("batch_size", self.batch_size, least=1)
+        whole_number_or_none("num_workers", self.num_workers, least=0)
+        number("max_bad_fraction", self.max_bad_fraction, least=0, most=1)
 
     @property
     def workers(self) -> int:
-        """``num_workers``, or what it is by default here."""
-        return min(4, _processors()) if self.num_workers is None else self.num_workers
+        """``num_workers``, or 4, or the number of processors that this process may use if that is less."""
+        if self.num_workers is not None:
+            return self.num_workers
+        own = hasattr(os, "sched_getaffinity")
+        return min(4, len(os.sched_getaffinity(0)) if own else os.cpu_count() or 1)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context that encoders run in."""
         dtype = None if self.amp is False else _HALF[self.amp]
         return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
+    def check_unreadable(self, label: str, bad: Sequence[tuple[int, str]], *, total: int) -> None:
+        """Raises DataError when more than ``max_bad_fraction`` of the images cannot be read."""
+        if len(bad) > self.max_bad_fraction * total:
+            raise DataError(
+                f"{label}: at least {len(bad)} of {total} images cannot be read, more than max_bad_fraction="
+                f"{self.max_bad_fraction:g}; repair the files or raise encoding.max_bad_fraction. The first: "
+                f"{bad[0][1]}"
+            )
+
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Embeddings of the images that could be read.
+    """Embeddings of the images that could be read."""
 
-    Attributes:
-        embeddings: (N, D), on the CPU.
-        indices: (N,) int64, the position of each in the data set, ascending.
-        bad: (position, reason) of those that could not be read.
-    """
-
-    embeddings: Tensor
-    indices: Tensor
-    bad: list[tuple[int, str]]
+    embeddings: Tensor  # (N, D), on the CPU
+    indices: Tensor  # (N,) int64, the position of each in the data set, ascending
+    bad: list[tuple[int, str]]  # (position, reason) of those that could not be read
 
 
 class CachedEncoder:
@@ -161,8 +160,6 @@ class CachedEncoder:
         positions = hits.positions
         todo = [index for index in range(count) if index not in positions]
         _log_hits(group, label, len(hits.indices), count, len(todo))
-        request = None if group is None else EntryRequest(ids, group.store.thumbnails)
-        workers = self.encoding.workers
 
         def share(batches: Sequence[Sequence[int]]) -> Encoded:
             indices: list[int] = []
@@ -170,24 +167,31 @@ class CachedEncoder:
             broken: list[Loaded] = []
             if group is not None:
                 group.refresh()  # for images that are found by their digest
-            loader = load_batches(images, batches, transform=transform, num_workers=workers, request=request)
+            loader = load_batches(
+                images,
+                batches,
+                transform=transform,
+                num_workers=self.encoding.workers,
+                ids=ids,
+                thumbnails=None if group is None else group.store.thumbnails,
+            )
             with evaluating(self.model) as device, self._running(label, batches, group) as advance:
                 for batch in loader if batches else ():
                     readable, rows = self._encode_batch(batch, group, stage=stage, device=device)
                     indices += readable
                     blocks += rows
                     broken += [image for image in batch if image.pixels is None]
-                    self._check_bad([*hits.bad, *((p.index, p.reason) for p in broken)], count, label)
+                    bad = hits.bad + [(image.index, image.reason) for image in broken]
+                    self.encoding.check_unreadable(label, bad, total=count)
                     advance(len(batch))
-                if group is not None and group.store.writes:
-                    for image in broken:
-                        assert image.entry is not None
+                for image in broken:
+                    if group is not None and image.entry is not None:
                         group.add_unreadable(image.entry, image.reason)
             bad = [(image.index, image.reason) for image in broken]
             return Encoded(indices, torch.cat(blocks) if blocks else None, bad)
 
         encoded = join(hits, run_shares(share, todo, batch_size=self.encoding.batch_size))
-        self._check_bad(encoded.bad, count, label)
+        self.encoding.check_unreadable(label, encoded.bad, total=count)
         if encoded.rows is None:
             raise DataError(
                 f"{label}: none of its {count} images can be read; the first: {encoded.bad[0][1]}"
@@ -198,16 +202,7 @@ class CachedEncoder:
     def encode_texts(
         self, texts: Sequence[str], *, stage: Stage = "embeddings", label: str = "texts"
     ) -> Tensor:
-        """Encode texts in their order: (N, D), on the CPU.
-
-        Args:
-            texts: As the tokenizer takes them.
-            stage: Of the model.
-            label: What the progress bar says.
-
-        Raises:
-            DataError: when there are no texts.
-        """
+        """Encode texts in their order: (N, D), on the CPU. Raises DataError when there are none."""
         one_of("stage", stage, Stage)
         if not texts:
             raise DataError(f"{label}: holds no texts; expected at least one.")
@@ -274,15 +269,18 @@ class CachedEncoder:
         self, batch: Sequence[Loaded], group: StoredGroup | None, *, stage: Stage, device: torch.device
     ) -> tuple[list[int], list[Tensor]]:
         """Positions and rows of the readable images of a batch: encoded, or stored of an image the model sees alike."""
-        readable = [(image, image.pixels) for image in batch if image.pixels is not None]
-        places = [
-            None if group is None or image.entry is None else group.find_digest(image.entry.digest)
-            for image, _ in readable
-        ]
-        new = [pair for pair, place in zip(readable, places, strict=True) if place is None]
-        old = [
-            (image, place) for (image, _), place in zip(readable, places, strict=True) if place is not None
-        ]
+        new: list[tuple[Loaded, Tensor]] = []
+        old: list[tuple[Loaded, Place]] = []
+        for image in batch:
+            if image.pixels is None:
+                continue
+            place = None
+            if group is not None and image.entry is not None:
+                place = group.find_digest(image.entry.digest)
+            if place is None:
+                new.append((image, image.pixels))
+            else:
+                old.append((image, place))
         blocks: list[Tensor] = []
         if new:
             stack = torch.stack([pixels for _, pixels in new])  # (B, 3, H, W)
@@ -317,14 +315,6 @@ class CachedEncoder:
         amp = "" if self.encoding.amp is False else self.encoding.amp
         return store.group(modality, stage, transform=transform, amp=amp)
 
-    def _check_bad(self, bad: Sequence[tuple[int, str]], total: int, label: str) -> None:
-        limit = self.encoding.max_bad_fraction
-        if len(bad) > limit * total:
-            raise DataError(
-                f"{label}: at least {len(bad)} of {total} images cannot be read, more than max_bad_fraction={limit:g}; "
-                f"repair the files or raise encoding.max_bad_fraction. The first: {bad[0][1]}"
-            )
-
     @contextmanager
     def _running(
         self, label: str, batches: Sequence[Sequence[int]], group: StoredGroup | None
@@ -347,10 +337,12 @@ class CachedEncoder:
 
 def text_digests(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
     """What a store knows each text by."""
-    blocks = [
-        tokenizer(texts[start : start + _TEXTS_AT_ONCE]) for start in range(0, len(texts), _TEXTS_AT_ONCE)
-    ]
-    return [text_digest(row) for block in blocks for row in block.tolist()]
+    return [text_digest(row) for block in _token_blocks(texts, tokenizer) for row in block.tolist()]
+
+
+def _token_blocks(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[Tensor]:
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        yield tokenizer(texts[start : start + _TEXTS_AT_ONCE])
 
 
 def _log_hits(group: StoredGroup | None, label: str, hits: int, count: int, todo: int) -> None:
@@ -368,9 +360,7 @@ def _add(group: StoredGroup, entries: Sequence[Entry], rows: Tensor) -> None:
 
 def _longest_first(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
     """Positions of texts from the longest to the shortest, in tokens."""
-    lengths: list[int] = []
-    for start in range(0, len(texts), _TEXTS_AT_ONCE):
-        lengths += (tokenizer(texts[start : start + _TEXTS_AT_ONCE]) != 0).sum(dim=1).tolist()
+    lengths = [n for block in _token_blocks(texts, tokenizer) for n in (block != 0).sum(dim=1).tolist()]
     return sorted(range(len(texts)), key=lambda i: -lengths[i])
 
 

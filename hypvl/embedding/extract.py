@@ -16,7 +16,7 @@ from hypvl.datasets.user_inputs import Texts
 from hypvl.embedding.encode import CachedEncoder, Encoding, text_digests
 from hypvl.embedding.protocol import EvaluableModel, Modality, Stage, Tokenizer
 from hypvl.embedding.store import EmbeddingStore, StoredGroup
-from hypvl.embedding.store_files import Entry, read_json, stamp, write_json
+from hypvl.embedding.store_files import NO_STAMP, Entry, read_json, stamp, write_json
 from hypvl.errors import DataError, UserError
 from hypvl.io.files import write_output
 from hypvl.io.redact import redact_url
@@ -26,17 +26,10 @@ Format: TypeAlias = Literal["safetensors", "parquet"]
 
 @dataclass(frozen=True)
 class InputShard:
-    """Images or texts whose embeddings become one shard.
-
-    Attributes:
-        name: Name of the shard.
-        files: Files of the images or texts; when one changes, the shard is made again.
-        images: Opens the images; None for texts.
-        texts: Opens the texts; None for images.
-    """
+    """Images or texts, one of which can be opened, whose embeddings become one shard."""
 
     name: str
-    files: Sequence[str]
+    files: Sequence[str]  # when one changes, the shard is made again
     images: Callable[[], ImageSource] | None = None
     texts: Callable[[], Texts] | None = None
 
@@ -49,25 +42,17 @@ class InputShard:
         """Its files with their sizes and times, which are stored with the shard."""
         stamps = [stamp(name) for name in self.files]
         files = [redact_url(name) for name in self.files]  # the store shows them
-        return {"files": files, "stamps": [None if s is None else list(s) for s in stamps]}
+        return {"files": files, "stamps": [None if s == NO_STAMP else list(s) for s in stamps]}
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """The result for one shard.
-
-    Attributes:
-        name: Name of the shard.
-        rows: Embeddings written; 0 if the shard existed already or failed.
-        unreadable: Images without embedding.
-        error: Why there is no shard; empty if there is one.
-        existed: Whether the shard existed already.
-    """
+    """The result for one shard."""
 
     name: str
-    rows: int = 0
-    unreadable: int = 0
-    error: str = ""
+    rows: int = 0  # embeddings written; 0 if the shard existed already or failed
+    unreadable: int = 0  # images without embedding
+    error: str = ""  # why there is no shard; empty if there is one
     existed: bool = False
 
 
@@ -167,27 +152,16 @@ def write_parquet(
 ) -> Path:
     """Write ``id`` (string) and ``embedding`` (list of D floats) as ``<name>.parquet`` of the group's folder.
 
-    Args:
-        group: The group of the rows.
-        name: Name of the shard.
-        entries: Images or texts of the rows.
-        rows: (N, D).
-        source: Written last, as ``<name>.parquet.source``: where the rows come from.
-
-    Raises:
-        DataError: when it cannot be written.
+    Where the rows come from is written last, as ``<name>.parquet.source``. Raises DataError when it cannot be written.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
     is_image = group.meta["modality"] == "image"
     ids = [group.store.portable(entry.id) if entry.id and is_image else entry.id for entry in entries]
-    ids = [
-        text.encode("utf-8", "backslashreplace").decode() for text in ids
-    ]  # names of files that are not Unicode
-    flat = pa.array(
-        rows.to(torch.float64 if rows.dtype == torch.float64 else torch.float32).numpy().reshape(-1)
-    )
+    # Names of files may not be Unicode.
+    ids = [text.encode("utf-8", "backslashreplace").decode() for text in ids]
+    flat = pa.array(rows.to(torch.promote_types(rows.dtype, torch.float32)).numpy().reshape(-1))
     columns = {"id": pa.array(ids), "embedding": pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])}
     meta = {key: str(value) for key, value in {**group.meta, "model": group.store.model}.items()}
     table = pa.table(columns).replace_schema_metadata({"hypvl": json.dumps(meta)})

@@ -11,39 +11,19 @@ from torch.utils.data import DataLoader, Dataset
 
 from hypvl.data.workers import WorkerIterator
 from hypvl.datasets.protocol import ImageSource
-from hypvl.embedding.store_files import Entry, image_digest, stamp
+from hypvl.embedding.store_files import NO_STAMP, Entry, image_digest, stamp
 from hypvl.errors import DataError
 from hypvl.io.images import to_pil
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """One image, or why there is none.
-
-    Attributes:
-        index: Position in its source.
-        pixels: uint8 (3, size, size); None where it cannot be read.
-        entry: Id, digest and thumbnail for a store; None without a store.
-        reason: Why it cannot be read.
-    """
+    """One image of a source, or why there is none."""
 
     index: int
-    pixels: Tensor | None
-    entry: Entry | None
+    pixels: Tensor | None  # uint8 (3, size, size); None where it cannot be read
+    entry: Entry | None  # for a store; None without one
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class EntryRequest:
-    """What a store needs of each image.
-
-    Attributes:
-        ids: Ids by position; None if the source has none.
-        thumbnails: Longer side of thumbnails in pixels; 0 = none.
-    """
-
-    ids: Sequence[str] | None
-    thumbnails: int
 
 
 def load_batches(
@@ -52,7 +32,8 @@ def load_batches(
     *,
     transform: Callable[[Tensor], Tensor],
     num_workers: int,
-    request: EntryRequest | None = None,
+    ids: Sequence[str] | None = None,
+    thumbnails: int | None = None,
 ) -> Iterator[list[Loaded]]:
     """Images at some positions, in batches.
 
@@ -61,12 +42,13 @@ def load_batches(
         batches: Positions of each batch.
         transform: To the model's size.
         num_workers: Processes that read; 0 = this one.
-        request: What a store needs of each image; None = no store.
+        ids: By position, for the entries of a store.
+        thumbnails: Longer side in pixels of the thumbnails of entries, 0 = no thumbnails; None = no entries.
 
     Raises:
         DataError: when a worker process has died.
     """
-    reader = _Reader(images, transform, request)
+    reader = _Reader(images, transform, ids, thumbnails)
     if num_workers == 0:
         yield from ([reader[index] for index in batch] for batch in batches)
         return
@@ -88,44 +70,48 @@ class _Reader(Dataset[Loaded]):
     """Reads and transforms one image. An unreadable image is a value, not an error, so that it can be counted."""
 
     def __init__(
-        self, images: ImageSource, transform: Callable[[Tensor], Tensor], request: EntryRequest | None
+        self,
+        images: ImageSource,
+        transform: Callable[[Tensor], Tensor],
+        ids: Sequence[str] | None,
+        thumbnails: int | None,
     ) -> None:
         self.images = images
         self.transform = transform
-        self.request = request
+        self.ids = ids
+        self.thumbnails = thumbnails
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Loaded:
-        request = self.request
-        name = "" if request is None or request.ids is None else request.ids[index]
+        name = self.ids[index] if self.ids is not None else ""
         # Before reading: a file that changes meanwhile will be read again.
-        file_stamp = stamp(name) if name else None
+        file_stamp = stamp(name) if name else NO_STAMP
         try:
             image = self.images[index]
+            _check_kind(image)
         except DataError as error:
-            return Loaded(index, None, None if request is None else Entry(name, "", file_stamp), str(error))
-        if reason := _wrong_kind(image):
-            return Loaded(index, None, None if request is None else Entry(name, "", file_stamp), reason)
+            entry = None if self.thumbnails is None else Entry(name, "", file_stamp)
+            return Loaded(index, None, entry, str(error))
         pixels = self.transform(image)
-        if request is None:
+        if self.thumbnails is None:
             return Loaded(index, pixels, None)
-        small = thumbnail(image, side=request.thumbnails) if request.thumbnails else b""
+        small = _thumbnail(image, side=self.thumbnails) if self.thumbnails else b""
         return Loaded(index, pixels, Entry(name, image_digest(pixels), file_stamp, small))
 
 
-def _wrong_kind(image: object) -> str:
-    """Why this is not an image tensor; empty if it is one."""
-    expected = "expected a uint8 tensor (3, h, w)"
+def _check_kind(image: object) -> None:
     if not isinstance(image, Tensor):
-        return f"the data set gives a {type(image).__name__}; {expected}"
-    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-        return f"the data set gives {image.dtype} {tuple(image.shape)}; {expected}"
-    return ""
+        kind = f"a {type(image).__name__}"
+    elif image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+        kind = f"{image.dtype} {tuple(image.shape)}"
+    else:
+        return
+    raise DataError(f"the data set gives {kind}; expected a uint8 tensor (3, h, w)")
 
 
-def thumbnail(image: Tensor, *, side: int) -> bytes:
+def _thumbnail(image: Tensor, *, side: int) -> bytes:
     """An image, uint8 (3, h, w), as a JPEG with a longer side of at most ``side`` pixels."""
     pil_image = to_pil(image)
     pil_image.thumbnail((side, side))

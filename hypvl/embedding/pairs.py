@@ -15,25 +15,17 @@ from hypvl.errors import DataError
 
 @dataclass(frozen=True)
 class EncodedPairs:
-    """Embeddings of images and their captions, row by row, on the CPU.
+    """Embeddings of N images and their captions, row by row, on the CPU."""
 
-    Attributes:
-        images: (N, D).
-        texts: (N, D).
-        keys: What the images are called, N strings.
-        captions: N texts.
-        meta: Counts for a result: ``images`` of the data set, and ``pairs``.
-    """
-
-    images: Tensor
-    texts: Tensor
-    keys: list[str]
+    images: Tensor  # (N, D)
+    texts: Tensor  # (N, D)
+    keys: list[str]  # what the images are called
     captions: list[str]
-    meta: dict[str, Any]
+    meta: dict[str, Any]  # for a result: how many ``images`` the data set has, and ``pairs``
 
 
 def encode_pairs(
-    encoder: CachedEncoder, dataset: RetrievalSet, *, limit: int | None = None, least: int = 2, what: str
+    encoder: CachedEncoder, dataset: RetrievalSet, *, limit: int | None = None, what: str
 ) -> EncodedPairs:
     """Pair every image that can be read and has captions with its first one, and encode both.
 
@@ -41,11 +33,10 @@ def encode_pairs(
         encoder: Of images and texts.
         dataset: Images and captions.
         limit: At most so many images, evenly spread over those with captions; None = all.
-        least: How many pairs there must be.
         what: The measurement, for messages.
 
     Raises:
-        DataError: when fewer than ``least`` pairs are left.
+        DataError: when fewer than two pairs are left.
         UserError: when embeddings hold NaN.
     """
     first: dict[int, str] = {}
@@ -57,9 +48,9 @@ def encode_pairs(
     transform = Squeeze(encoder.model.image_size)
     encoded = encoder.encode_images(Images(dataset.images, positions), transform=transform)
     readable = [positions[row] for row in encoded.indices.tolist()]
-    if len(readable) < least:
+    if len(readable) < 2:
         raise DataError(
-            f"{what}: {len(readable)} readable images with a caption; expected at least {least} to compare."
+            f"{what}: {len(readable)} readable images with a caption; expected at least 2 to compare."
         )
     captions = [first[image] for image in readable]
     texts = encoder.encode_texts(captions, label="captions")

@@ -6,6 +6,7 @@ themselves do not: a matrix product may round its last bit by its shape).
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -33,8 +34,7 @@ def search(
         queries: Embeddings (Q, D).
         keys: Embeddings (K, D), K >= 1.
         k: How many to return; K when that is less.
-        query_modality: What the queries are.
-        key_modality: What the keys are.
+        query_modality: What the queries are; ``key_modality`` likewise.
         query_chunk: Queries per block.
         key_chunk: Keys per block.
 
@@ -80,12 +80,10 @@ def search_both_ways(
     one_of("key_modality", key_modality, Modality)
     modalities: dict[str, Modality] = {"query_modality": query_modality, "key_modality": key_modality}
     if not ranks_by_distance(model):
-        swapped: dict[str, Modality] = {"query_modality": key_modality, "key_modality": query_modality}
-        to_keys = search(
-            model, queries, keys, k=k, query_chunk=query_chunk, key_chunk=key_chunk, **modalities
-        )
-        return to_keys, search(
-            model, keys, queries, k=k, query_chunk=query_chunk, key_chunk=key_chunk, **swapped
+        one_way = partial(search, model, k=k, query_chunk=query_chunk, key_chunk=key_chunk)
+        return (
+            one_way(queries, keys, query_modality=query_modality, key_modality=key_modality),
+            one_way(keys, queries, query_modality=key_modality, key_modality=query_modality),
         )
     _check_not_empty(queries, keys)
     parts: list[tuple[Tensor, Tensor]] = []
@@ -120,15 +118,8 @@ def exact_ranks(
     The keys are scored twice for each chunk of queries, in the same blocks and therefore with the same scores: once for
     the scores of the right keys, once to count the keys before the best of them.
 
-    Args:
-        model: Scores them.
-        queries: Embeddings (Q, D).
-        keys: Embeddings (K, D).
+    Args: as :func:`search`, and
         right: For each query the rows of its right keys, at least one.
-        query_modality: What the queries are.
-        key_modality: What the keys are.
-        query_chunk: Queries per block.
-        key_chunk: Keys per block.
 
     Raises:
         ValueError: for a query without a right key.
@@ -187,13 +178,8 @@ def pair_scores(
 ) -> list[list[float]]:
     """Scores of some keys for each query, without scoring everything against everything.
 
-    Args:
-        model: Scores them.
-        queries: Embeddings (Q, D).
-        keys: Embeddings (K, D).
+    Args: as :func:`search`, and
         asked: For each query the rows of ``keys`` to score, in order, possibly none.
-        query_modality: What the queries are.
-        key_modality: What the keys are.
         chunk: Queries scored at once, against every key that one of them asks for.
 
     Returns:
@@ -240,9 +226,6 @@ class StreamingTopK:
 
     Blocks come with ascending keys, so that of equal scores the lower key stays first. After the first few blocks
     hardly any score beats the retained ones: a block then costs one maximum per row and one comparison.
-
-    Args:
-        k: How many to retain.
     """
 
     def __init__(self, k: int) -> None:
@@ -251,15 +234,7 @@ class StreamingTopK:
         self.keys: Tensor | None = None  # (Q, <= k) int64
 
     def add(self, block: Tensor, start: int) -> None:
-        """Merge the scores of the next keys.
-
-        Args:
-            block: (Q, n); a transposed one is fine.
-            start: Position of the first of these keys.
-
-        Raises:
-            UserError: when scores are NaN.
-        """
+        """Merge the scores (Q, n) of the next keys, the first of which is ``start``; NaN is a UserError."""
         top = block.amax(dim=1)  # NaN where any is
         if bool(top.isnan().any()):
             check_scores(block)

@@ -23,17 +23,11 @@ VECTORS, ABOUT, FAISS = "vectors.safetensors", "index.json", "index.faiss"
 
 @dataclass(frozen=True)
 class SearchIndex:
-    """Vectors of keys (or queries) with their ids, for other programs: any exact inner-product search ranks with them.
+    """Vectors of keys (or queries) with their ids, for any exact inner-product search."""
 
-    Attributes:
-        vectors: (N, E) fp32; the inner product with a query's vector ranks as the model's score.
-        ids: Id of each vector.
-        about: Geometry, its curvature, side, modality, model: JSON-serialisable.
-    """
-
-    vectors: Tensor
-    ids: Sequence[str]
-    about: dict[str, Any]
+    vectors: Tensor  # (N, E) fp32; the inner product with a query's vector ranks as the model's score
+    ids: Sequence[str]  # of each vector
+    about: dict[str, Any]  # geometry, its curvature, side, modality, model: JSON-serialisable
 
 
 def search_vectors(
@@ -81,11 +75,7 @@ def build_index(
     other: Modality,
     identity: str,
 ) -> SearchIndex:
-    """An index of embeddings (N, D), N >= 1, called by ``ids``; see :func:`search_vectors`.
-
-    Args:
-        identity: Identity of the model, for the file.
-    """
+    """An index of embeddings (N, D), N >= 1, called by ``ids``, of the model of this identity."""
     one_of("side", side, Side)
     one_of("modality", modality, Modality)
     one_of("other", other, Modality)

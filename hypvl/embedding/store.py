@@ -32,13 +32,12 @@ from hypvl.embedding.identity import model_identity, weights_version
 from hypvl.embedding.protocol import EvaluableModel, Modality, Stage
 from hypvl.embedding.store_files import (
     INSIDE,
+    NO_STAMP,
     Entry,
     Stamp,
     absolute,
-    columns,
     read_json,
     stamp,
-    stamp_of,
     write_json,
 )
 from hypvl.errors import CheckpointError, DataError
@@ -57,17 +56,6 @@ class Place(NamedTuple):
 
     shard: int
     row: int
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """An image that could not be read.
-
-    Attributes:
-        reason: One sentence.
-    """
-
-    reason: str
 
 
 class EmbeddingStore:
@@ -151,11 +139,7 @@ class EmbeddingStore:
     def group(self, modality: Modality, stage: Stage, *, transform: str = "", amp: str = "") -> "StoredGroup":
         """The group of rows of one kind, possibly empty.
 
-        Args:
-            modality: Images or texts.
-            stage: Stage of the model.
-            transform: ``repr`` of the transform of images to the model's size.
-            amp: Precision of the encoders under autocast; empty = without autocast.
+        ``transform`` is the ``repr`` of the transform of images, ``amp`` the precision of autocast, empty = without.
         """
         one_of("modality", modality, Modality)
         one_of("stage", stage, Stage)
@@ -175,12 +159,7 @@ class EmbeddingStore:
 
     @contextmanager
     def one_shard(self, name: str, *, source: Mapping[str, Any]) -> Iterator[None]:
-        """Write all rows that are added inside as one shard, whatever is stored already; nothing after an error.
-
-        Args:
-            name: Name of the shard in its group.
-            source: Stored with it: where its rows come from.
-        """
+        """Write all rows that are added inside as one shard, whatever is stored already; nothing after an error."""
         self.single_shard = True
         try:
             yield
@@ -209,20 +188,14 @@ class _Shard:
 
 @dataclass
 class StoredGroup:
-    """Rows of one modality, stage, transform and precision.
-
-    Args:
-        store: The store it is part of.
-        folder: Folder of its shards.
-        meta: Modality, stage, transform and precision of its rows.
-    """
+    """Rows of one modality, stage, transform and precision (``meta``), whose shards lie in a folder of the store."""
 
     store: EmbeddingStore
     folder: Path
     meta: dict[str, Any]
     _shards: list[_Shard] = field(default_factory=list)
     _listed: set[str] = field(default_factory=set)
-    _by_id: dict[str, tuple[Stamp | None, Place | Unreadable]] = field(default_factory=dict)
+    _by_id: dict[str, tuple[Stamp, Place | str]] = field(default_factory=dict)
     _by_digest: dict[str, Place] = field(default_factory=dict)
     _new: list[tuple[Entry, Tensor]] = field(default_factory=list)
     _broken: list[tuple[Entry, str]] = field(default_factory=list)
@@ -248,22 +221,20 @@ class StoredGroup:
                 if digest:
                     self._by_digest[digest] = place
                 if name and self.meta["modality"] == "image":
-                    self._by_id[name] = (stamp_of(size, mtime), place)
+                    self._by_id[name] = ((size, mtime), place)
             for entry in content["broken"]:
-                stamp = stamp_of(entry["size"], entry["mtime_ns"])
-                self._by_id[entry["id"]] = (stamp, Unreadable(entry["reason"]))
+                self._by_id[entry["id"]] = ((entry["size"], entry["mtime_ns"]), entry["reason"])
 
-    def find(self, image_id: str) -> Place | Unreadable | None:
-        """Place of an image's row in the shards read so far; None = read the image and ask for its digest."""
-        stored = self._look_up(image_id) if image_id else None
-        if stored is None or self.store.single_shard:
+    def find(self, image_id: str) -> Place | str | None:
+        """Place of an image's row in the shards read so far, or why the image cannot be read.
+
+        None = read the image and ask for its digest.
+        """
+        if not image_id or self.store.single_shard:
             return None
-        now = stamp(image_id)
-        return stored[1] if now is None or now == stored[0] else None
-
-    def _look_up(self, image_id: str) -> tuple[Stamp | None, Place | Unreadable] | None:
-        """By the id relative to a root, or, for rows that were written without that root, by the absolute path."""
-        return self._by_id.get(self.store.portable(image_id)) or self._by_id.get(absolute(image_id))
+        # Rows that were written without the root of today have the absolute path.
+        stored = self._by_id.get(self.store.portable(image_id)) or self._by_id.get(absolute(image_id))
+        return stored[1] if stored is not None and stamp(image_id) in (NO_STAMP, stored[0]) else None
 
     def find_digest(self, digest: str) -> Place | None:
         """Place of the row with this digest in the shards read so far."""
@@ -294,6 +265,10 @@ class StoredGroup:
         Raises:
             DataError: when there are no rows, or a shard cannot be read.
         """
+
+        def is_current(name: str, place: Place) -> bool:  # no later row replaces it
+            return name not in self._by_id or self._by_id[name][1] == place
+
         self.refresh()
         filled = [i for i, shard in enumerate(self._shards) if shard.ids]
         if not filled:
@@ -305,15 +280,10 @@ class StoredGroup:
         blocks: list[Tensor] = []
         for i in filled:
             names = self._shards[i].ids
-            current = [row for row, name in enumerate(names) if self._is_current(name, Place(i, row))]
+            current = [row for row, name in enumerate(names) if is_current(name, Place(i, row))]
             ids += [names[row] for row in current]
             blocks.append(self._tensor(i, "rows")[current])
         return ids, torch.cat(blocks)
-
-    def _is_current(self, name: str, place: Place) -> bool:
-        """Whether no later row replaces this one of the same image."""
-        stored = self._by_id.get(name)
-        return stored is None or stored[1] == place
 
     def add(self, entry: Entry, row: Tensor) -> None:
         """Add a row (D,). Rows are written after 4096 of them, after two minutes, and by :meth:`flush`."""
@@ -323,15 +293,11 @@ class StoredGroup:
 
     def add_unreadable(self, entry: Entry, reason: str) -> None:
         """Store that an image with an id cannot be read; this holds until its file changes."""
-        if entry.id:
+        if entry.id and self.store.writes:
             self._broken.append((entry, reason))
 
     def flush(self) -> None:
-        """Write the pending rows as a shard under a new, unique name.
-
-        Raises:
-            DataError: when the folder cannot be written to.
-        """
+        """Write the pending rows as a shard under a new, unique name. Raises as :meth:`write_shard`."""
         if not self.store.single_shard and (self._new or self._broken):
             self.write_shard(uuid.uuid4().hex)
         self._flushed = time.monotonic()
@@ -347,11 +313,7 @@ class StoredGroup:
         return [entry for entry, _ in self._new], torch.stack([row for _, row in self._new])
 
     def write_shard(self, name: str, *, source: Mapping[str, Any] | None = None) -> None:
-        """Write the pending rows, if there are any, as the shard of this name.
-
-        Args:
-            name: Name of the shard.
-            source: Stored with it: where its rows come from.
+        """Write the pending rows, if there are any, as the shard of this name; with it where its rows come from.
 
         Raises:
             DataError: when the folder cannot be written to.
@@ -375,11 +337,15 @@ class StoredGroup:
                     f"{self.folder}: cannot be written to ({error.strerror}); free some space."
                 ) from error
         broken = [
-            {"id": self.store.portable(entry.id), "reason": reason} | columns(entry.stamp)
+            {
+                "id": self.store.portable(entry.id),
+                "reason": reason,
+                "size": entry.stamp[0],
+                "mtime_ns": entry.stamp[1],
+            }
             for entry, reason in self._broken
         ]
         is_image = self.meta["modality"] == "image"
-        stamps = [columns(entry.stamp) for entry in entries]
         write_json(
             shard.with_name(f"{shard.name}.json"),
             {
@@ -388,8 +354,8 @@ class StoredGroup:
                 **self.meta,
                 "ids": [self.store.portable(e.id) if e.id and is_image else e.id for e in entries],
                 "digests": [entry.digest for entry in entries],
-                "sizes": [stamp["size"] for stamp in stamps],
-                "mtimes_ns": [stamp["mtime_ns"] for stamp in stamps],
+                "sizes": [entry.stamp[0] for entry in entries],
+                "mtimes_ns": [entry.stamp[1] for entry in entries],
                 "broken": broken,
                 "source": dict(source or {}),
             },

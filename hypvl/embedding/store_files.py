@@ -15,24 +15,18 @@ from hypvl.io.json_text import json_bytes, parse_json
 
 #: In ids of images, between a file and its member: ``test/0.tar::000012``.
 INSIDE = "::"
-Stamp: TypeAlias = tuple[int, int]  # size and mtime_ns of a file
+Stamp: TypeAlias = tuple[int, int] | tuple[None, None]  # size and mtime_ns of a file
+NO_STAMP: tuple[None, None] = (None, None)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The image or text that a row belongs to, or an unreadable image.
+    """The image or text that a row belongs to, or an unreadable image."""
 
-    Attributes:
-        id: Id of the image as its source gives it, or the text itself; empty = none.
-        digest: Digest of the pixels or tokens that the model sees; empty for an unreadable image.
-        stamp: Size and time of the file when it was read; None without a file.
-        thumbnail: JPEG, or empty.
-    """
-
-    id: str
-    digest: str
-    stamp: Stamp | None = None
-    thumbnail: bytes = b""
+    id: str  # of the image as its source gives it, or the text itself; empty = none
+    digest: str  # of the pixels or tokens that the model sees; empty for an unreadable image
+    stamp: Stamp = NO_STAMP  # of the file when it was read
+    thumbnail: bytes = b""  # JPEG, or empty
 
 
 def absolute(image_id: str) -> str:
@@ -42,12 +36,12 @@ def absolute(image_id: str) -> str:
     return image_id if "://" in path else f"{os.path.abspath(path)}{separator}{inside}"  # noqa: PTH100
 
 
-def stamp(image_id: str) -> Stamp | None:
-    """Size and time of the file that holds an image; None if there is no such file."""
+def stamp(image_id: str) -> Stamp:
+    """Size and time of the file that holds an image; ``NO_STAMP`` if there is no such file."""
     try:
         status = Path(image_id.partition(INSIDE)[0]).stat()
     except (OSError, ValueError):  # ValueError: a null character
-        return None
+        return NO_STAMP
     return status.st_size, status.st_mtime_ns
 
 
@@ -81,13 +75,3 @@ def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON whole or not at all. Raises DataError."""
     write_output(path, json_bytes(content))
-
-
-def stamp_of(size: int | None, mtime_ns: int | None) -> Stamp | None:
-    """A stamp from its columns in a file."""
-    return None if size is None or mtime_ns is None else (size, mtime_ns)
-
-
-def columns(stamp: Stamp | None) -> dict[str, int | None]:
-    """The columns of a stamp in a file."""
-    return {"size": None, "mtime_ns": None} if stamp is None else {"size": stamp[0], "mtime_ns": stamp[1]}

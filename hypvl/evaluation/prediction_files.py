@@ -6,7 +6,9 @@ from pathlib import Path
 from torch import Tensor
 
 from hypvl.allowlist import configurable
+from hypvl.checks import one_of
 from hypvl.distributed import is_main
+from hypvl.embedding.protocol import EvaluableModel, Stage, count_parameters
 from hypvl.io.files import write_output
 from hypvl.io.json_text import json_bytes
 
@@ -62,25 +64,25 @@ class PredictionFiles:
 
     def write(
         self,
+        model: EvaluableModel,
         probabilities: Tensor,
         *,
+        stage: Stage,
         missing: Sequence[int],
         shots: int,
         seed: int,
         trainable: int,
-        total: int,
-        backbone: int,
     ) -> Path | None:
         """Write the predictions of one seed; only the main process writes.
 
         Args:
+            model: Whose parameters are counted.
             probabilities: (N, C) in the order of the set.
+            stage: Up to where an image goes through the model.
             missing: Images without prediction; they get the same probability for every class.
             shots: Training images per class, 0 for none, -1 for all.
             seed: Of the draw.
             trainable: Parameters that were trained.
-            total: Parameters of the model.
-            backbone: Parameters of the image tower.
 
         Returns:
             The file, or None where nothing is written.
@@ -88,8 +90,10 @@ class PredictionFiles:
         Raises:
             DataError: when it cannot be written.
         """
+        one_of("stage", stage, Stage)
         if self.folder is None or not is_main():
             return None
+        total, backbone = count_parameters(model, stage=stage)
         rows = probabilities.double().clone()
         rows[list(missing)] = 1.0 / rows.shape[1]
         content = {

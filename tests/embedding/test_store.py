@@ -21,7 +21,7 @@ from hypvl.datasets.images import Images
 from hypvl.embedding.encode import EncodedImages, Encoding
 from hypvl.embedding.identity import model_identity
 from hypvl.embedding.store import EmbeddingStore, Place
-from hypvl.embedding.store_files import Entry, stamp, text_digest
+from hypvl.embedding.store_files import NO_STAMP, Entry, stamp, text_digest
 from hypvl.errors import CheckpointError, DataError
 from hypvl.evaluation.mean_removal import MeanRecorder
 from hypvl.evaluation.protocol import EvaluationContext
@@ -320,7 +320,7 @@ def test_named_shards_and_stamps(tmp_path: Path) -> None:
     group.refresh()
     assert group.find_digest("d2") == Place(0, 1)
     assert group.rows([Place(0, 1), Place(0, 0), Place(0, 1)]).tolist() == [[3, 4], [1, 2], [3, 4]]
-    assert stamp(str(tmp_path / "nothing")) is None
+    assert stamp(str(tmp_path / "nothing")) == NO_STAMP
     path = pil_image(tmp_path / "a.png", RED)
     assert stamp(f"{path}::inside") == stamp(str(path)) == (path.stat().st_size, path.stat().st_mtime_ns)
 

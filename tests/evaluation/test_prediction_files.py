@@ -8,12 +8,14 @@ import torch
 
 from hypvl.errors import DataError
 from hypvl.evaluation.prediction_files import PredictionFiles
+from tests.evaluation.modules import FakeModule
 
+MODEL = FakeModule()
 ROWS = torch.tensor([[0.12345678, 0.87654322], [float("nan"), 0.0]])
 
 
 def write(files: PredictionFiles) -> Path | None:
-    return files.write(ROWS, missing=[1], shots=5, seed=2, trainable=10, total=30, backbone=20)
+    return files.write(MODEL, ROWS, stage="trunk", missing=[1], shots=5, seed=2, trainable=10)
 
 
 def test_fields_and_path_of_a_file(tmp_path: Path) -> None:
@@ -23,9 +25,9 @@ def test_fields_and_path_of_a_file(tmp_path: Path) -> None:
         "model_name": "m",
         "dataset_name": "cifar-10",
         "num_trainable_params": 10,
-        "num_params": 30,
-        "num_visual_params": 20,
-        "num_backbone_params": 20,
+        "num_params": MODEL.table.numel(),
+        "num_visual_params": 0,  # its images go through no parameter
+        "num_backbone_params": 0,
         "n_shot": 5,
         "rnd_seeds": [2],
         "predictions": [[[0.123457, 0.876543], [0.5, 0.5]]],

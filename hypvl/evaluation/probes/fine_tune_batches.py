@@ -1,7 +1,7 @@
 """The batches of fine-tuning: images that are decoded and encoded, or features that were encoded once."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -9,10 +9,9 @@ from torch import Tensor
 from hypvl.checks import one_of
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.images import LabelledImages
-from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.embedding.encode import Amp, CachedEncoder, Encoding
 from hypvl.embedding.loading import load_batches
 from hypvl.embedding.protocol import EvaluableModel, Stage, evaluating
-from hypvl.errors import DataError
 from hypvl.evaluation.labelled_images import LabelledFeatures
 
 #: Decoded training images up to this many bytes stay in memory.
@@ -20,17 +19,11 @@ MEMORY = 1 << 31
 
 
 class TrainingBatches(Protocol):
-    """Inputs of training steps, and features for predictions.
+    """Inputs of training steps, and features for predictions."""
 
-    Attributes:
-        amp: Autocast of training.
-        bad_training: Positions of the training images that could not be read so far.
-        bad_test: (position, reason) of the test images that cannot be read, known after predictions for the test.
-    """
-
-    amp: Literal["bf16", "fp16", False]
-    bad_training: set[int]
-    bad_test: list[tuple[int, str]]
+    amp: Amp  # autocast of training
+    bad_training: dict[int, str]  # position -> reason of the training images that could not be read so far
+    bad_test: list[tuple[int, str]]  # (position, reason), known after predictions for the test
 
     def width(self, model: EvaluableModel) -> int:
         """Width of the features."""
@@ -50,19 +43,13 @@ class TrainingBatches(Protocol):
 
 
 class FeatureBatches:
-    """Features encoded once.
-
-    Args:
-        train: Of the training images.
-        test: Of the test images.
-        encoding: Its ``amp`` is that of training.
-    """
+    """Features of training and test images, encoded once."""
 
     def __init__(self, train: LabelledFeatures, test: LabelledFeatures, *, encoding: Encoding) -> None:
         self._train = train
         self._test = test
         self.amp = encoding.amp
-        self.bad_training = {position for position, _ in train.bad}
+        self.bad_training = dict(train.bad)
         self.bad_test = test.bad
 
     def width(self, model: EvaluableModel) -> int:
@@ -118,7 +105,7 @@ class ImageBatches:
         self._memory = memory
         self._size = 0
         self._decoded: dict[int, Tensor] | None = None
-        self.bad_training: set[int] = set()
+        self.bad_training: dict[int, str] = {}
         self.bad_test: list[tuple[int, str]] = []
 
     def width(self, model: EvaluableModel) -> int:
@@ -133,8 +120,9 @@ class ImageBatches:
         if self._decoded is None and 3 * self._size**2 * len(self._positions) <= self._memory:
             at_once = [self._positions[i : i + 64] for i in range(0, len(self._positions), 64)]
             self._decoded = {i: pixels for batch in self._load(at_once) for i, pixels in batch}
-        decoded = self._decoded
-        loaded = self._load(batches) if decoded is None else _picked(decoded, batches)
+        loaded = self._load(batches)
+        if (decoded := self._decoded) is not None:
+            loaded = ([(i, decoded[i]) for i in batch if i in decoded] for batch in batches)
         for batch in loaded:
             if batch:
                 yield torch.stack([pixels for _, pixels in batch]).to(device), [i for i, _ in batch]
@@ -168,24 +156,9 @@ class ImageBatches:
             good = []
             for image in batch:
                 if image.pixels is None:
-                    self.bad_training.add(image.index)
-                    self._check_bad(image.reason)
+                    self.bad_training[image.index] = image.reason
+                    bad = list(self.bad_training.items())
+                    self._encoding.check_unreadable("training images", bad, total=len(self._positions))
                 else:
                     good.append((image.index, image.pixels))
             yield good
-
-    def _check_bad(self, reason: str) -> None:
-        limit = self._encoding.max_bad_fraction
-        if len(self.bad_training) > limit * len(self._positions):
-            raise DataError(
-                f"training images: at least {len(self.bad_training)} of {len(self._positions)} images cannot be "
-                f"read, more than max_bad_fraction={limit:g}; repair the files or raise encoding.max_bad_fraction. "
-                f"The first: {reason}"
-            )
-
-
-def _picked(
-    decoded: dict[int, Tensor], batches: Sequence[Sequence[int]]
-) -> Iterator[list[tuple[int, Tensor]]]:
-    for batch in batches:
-        yield [(i, decoded[i]) for i in batch if i in decoded]

@@ -2,7 +2,7 @@
 
 import torch
 
-from hypvl.embedding.model_size import count_parameters
+from hypvl.embedding.protocol import count_parameters
 from tests.evaluation.fakes import FakeModel
 from tests.evaluation.probes.test_fine_tune import SmallModel
 
