@@ -52,7 +52,7 @@ def clipped_fraction(u: Tensor, *, max_radius: float | None) -> float:
         max_radius: ``max_radius`` of their geometry; None = nothing is clipped.
     """
     limit = math.inf if max_radius is None else 0.999 * math.sinh(max_radius)
-    return _share(u.detach() >= limit, of=(u,))
+    return _mean(u.detach() >= limit, of=(u,))
 
 
 def derangement(count: int, *, generator: torch.Generator) -> Tensor:
@@ -66,12 +66,7 @@ def derangement(count: int, *, generator: torch.Generator) -> Tensor:
 
 
 def radial_order_auc(general: Tensor, specific: Tensor) -> float:
-    """P(a pair's general radius < its specific radius), ties counting one half: 1 = always nearer the root.
-
-    Args:
-        general: Radii of e.g. texts, (B,).
-        specific: Radii of their images, (B,).
-    """
+    """P(a pair's general radius < its specific radius), (B,) each, ties counting half: 1 = always nearer the root."""
     if general.shape != specific.shape:
         raise ValueError(
             f"general, specific: got shapes {tuple(general.shape)} and {tuple(specific.shape)}, expected one."
@@ -89,7 +84,7 @@ def radial_order(
     Args:
         general: Radii, (B,).
         specific: Radii of their partners, (B,).
-        generator: Source of the permutations, on the CPU.
+        generator: Of the permutations, on the CPU.
         rounds: Number of permutations, >= 2.
 
     Returns:
@@ -98,7 +93,9 @@ def radial_order(
         the share of the shuffled values below the AUC, ties counting one half: near 1 = pairs are ordered beyond what
         the radii of their modalities give, near 0 = against the order. All in [0, 1].
     """
-    values = _null(general, specific, generator=generator, rounds=rounds)
+    orders = [torch.randperm(len(specific), generator=generator).to(specific.device) for _ in range(rounds)]
+    shuffled = [radial_order_auc(general, specific[order]) for order in orders]
+    values = torch.tensor(shuffled, dtype=torch.float64)
     auc = radial_order_auc(general, specific)
     below = (values < auc).double() + 0.5 * (values == auc).double()
     below = torch.where(values.isnan(), values, below)
@@ -108,16 +105,6 @@ def radial_order(
         "auc_null_std": values.std().item(),
         "auc_null_quantile": below.mean().item(),
     }
-
-
-def _null(general: Tensor, specific: Tensor, *, generator: torch.Generator, rounds: int) -> Tensor:
-    shuffled = [
-        radial_order_auc(
-            general, specific[torch.randperm(len(specific), generator=generator).to(specific.device)]
-        )
-        for _ in range(rounds)
-    ]
-    return torch.tensor(shuffled, dtype=torch.float64)
 
 
 @torch.no_grad()
@@ -182,13 +169,8 @@ def summary(
         "effective_rank_text": structure.effective_rank(flat_texts),
         **geometry.stats(),
     }
-    return numbers | _cones(
-        geometry,
-        texts,
-        images,
-        images[derangement(len(images), generator=generator).to(images.device)],
-        aperture_factor=aperture_factor,
-    )
+    others = images[derangement(len(images), generator=generator).to(images.device)]
+    return numbers | _cones(geometry, texts, images, others, aperture_factor=aperture_factor)
 
 
 def in_percent(numbers: Mapping[str, float]) -> dict[str, float]:
@@ -205,22 +187,18 @@ def _cones(
     angle, aperture = cones.exterior_angle(texts, images), cones.half_aperture(texts)
     shuffled_angle, image_aperture = cones.exterior_angle(texts, others), cones.half_aperture(images)
     return {
-        "cone_violation_rate": _share(angle > aperture_factor * aperture, of=(angle, aperture)),
-        "cone_violation_rate_shuffled": _share(
+        "cone_violation_rate": _mean(angle > aperture_factor * aperture, of=(angle, aperture)),
+        "cone_violation_rate_shuffled": _mean(
             shuffled_angle > aperture_factor * aperture, of=(shuffled_angle, aperture)
         ),
-        "saturated_cones_text": _share(aperture >= _HALF_SPACE, of=(aperture,)),
-        "saturated_cones_image": _share(image_aperture >= _HALF_SPACE, of=(image_aperture,)),
+        "saturated_cones_text": _mean(aperture >= _HALF_SPACE, of=(aperture,)),
+        "saturated_cones_image": _mean(image_aperture >= _HALF_SPACE, of=(image_aperture,)),
         "half_aperture_text": quantiles(aperture)["q50"],
         "exterior_angle": quantiles(angle)["q50"],
     }
 
 
-def _share(flags: Tensor, *, of: Sequence[Tensor]) -> float:
-    """Share of flags that are set; NaN where an input of the flags (``of``) is not finite."""
-    return _mean(flags.double(), of=of)
-
-
 def _mean(values: Tensor, *, of: Sequence[Tensor]) -> float:
+    """Mean of numbers or flags; NaN where an input of theirs (``of``) is not finite."""
     finite = all(bool(x.detach().isfinite().all()) for x in of)
-    return values.mean().item() if finite else math.nan
+    return values.double().mean().item() if finite else math.nan

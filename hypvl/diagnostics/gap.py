@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from hypvl.diagnostics.structure import check_rows
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.sphere import normalize
 from hypvl.numerics import full_precision
@@ -44,13 +45,7 @@ def signed_centroid_distance(x: Tensor, y: Tensor, *, direction: Tensor) -> Tens
 
     Formula: ``|mean x - mean y| sign(u . (mean x - mean y))``.
 
-    Args:
-        x: (N, D).
-        y: (M, D).
-        direction: u, (D,), the :func:`gap_direction` before anything was moved.
-
-    Returns:
-        0-dim.
+    u is ``direction``, (D,): the :func:`gap_direction` before anything was moved. (N, D), (M, D) -> 0-dim.
 
     Source: Liang et al. 2022, section 4 (figures over the shift).
     """
@@ -69,7 +64,7 @@ def mean_paired_cosine(x: Tensor, y: Tensor) -> Tensor:
 def mean_unpaired_cosine(x: Tensor, y: Tensor) -> Tensor:
     """Mean cosine of rows of x with the others' rows of y, i != j: (N, D), (N, D), N >= 2 -> 0-dim."""
     _check_paired(x, y)
-    _check_two(x)
+    check_rows(x, least=2)
     x, y = normalize(x), normalize(y)
     return ((x.sum(0) * y.sum(0)).sum() - (x * y).sum()) / (len(x) * (len(x) - 1))  # no (N, N)
 
@@ -77,7 +72,7 @@ def mean_unpaired_cosine(x: Tensor, y: Tensor) -> Tensor:
 @full_precision
 def mean_intra_cosine(x: Tensor) -> Tensor:
     """Mean cosine of different rows of one modality: (N, D), N >= 2 -> 0-dim."""
-    _check_two(x)
+    check_rows(x, least=2)
     x = normalize(x)
     return (x.sum(0).square().sum() - x.square().sum()) / (len(x) * (len(x) - 1))  # no (N, N)
 
@@ -100,7 +95,7 @@ def uniform(x: Tensor, *, t: float = 2.0) -> Tensor:
 
     Source: Wang and Isola 2020 (arXiv 2005.10242), section 4.
     """
-    _check_two(x)
+    check_rows(x, least=2)
     parts = []
     for start in range(0, len(x), _ROWS):
         rows = x[start : start + _ROWS]
@@ -117,12 +112,8 @@ def relative_modality_gap(x: Tensor, y: Tensor) -> Tensor:
     Formula: ``P / (W + P)``, P the mean of ``(1 - cos(x_i, y_i)) / 2``, W the mean of ``(1 - cos) / 2`` over the
     different rows within each modality, averaged over the two.
 
-    Args:
-        x: (N, D), N >= 2.
-        y: (N, D), row by row the partners of ``x``.
-
-    Returns:
-        0-dim, in [0, 1]; 0 where all rows coincide, NaN where a row is not finite.
+    (N, D), (N, D), N >= 2, row by row partners -> 0-dim in [0, 1]; 0 where all rows coincide, NaN where a row is not
+    finite.
     """
     paired = (1 - mean_paired_cosine(x, y)).clamp(min=0) / 2
     within = (2 - mean_intra_cosine(x) - mean_intra_cosine(y)).clamp(min=0) / 4
@@ -160,14 +151,9 @@ def linear_separability(x: Tensor, y: Tensor) -> float:
 @torch.no_grad()
 @full_precision
 def gap_metrics(x: Tensor, y: Tensor) -> dict[str, float]:
-    """Every metric of this file for paired rows, by name.
+    """Every metric of this file for images and their texts, (N, D) each, N >= 2, by name.
 
-    Args:
-        x: Images, (N, D), N >= 2.
-        y: Their texts, (N, D).
-
-    Returns:
-        Distances in units of the rows; cosines in [-1, 1]; shares in [0, 1].
+    Distances are in units of the rows, cosines in [-1, 1], shares in [0, 1].
     """
     distance = centroid_distance(x, y)
     values = {
@@ -191,17 +177,9 @@ def gap_metrics(x: Tensor, y: Tensor) -> dict[str, float]:
 
 
 def shift_offsets(mean_x: Tensor, mean_y: Tensor, *, delta: float) -> tuple[Tensor, Tensor]:
-    """Vectors to subtract from x and y so that the gap between the modalities shrinks by ``delta``.
+    """Vectors (D,) to subtract from x and y so that the gap between the modalities shrinks by ``delta``.
 
-    Formula: ``delta / 2 u`` and ``-delta / 2 u``, u the unit vector from mean y to mean x.
-
-    Args:
-        mean_x: (D,).
-        mean_y: (D,).
-        delta: Positive closes the gap, negative widens it.
-
-    Returns:
-        Two (D,) vectors.
+    Formula: ``delta / 2 u`` and ``-delta / 2 u``, u the unit vector from mean y to mean x, (D,) each.
     """
     offset = 0.5 * delta * normalize(mean_x - mean_y)
     return offset, -offset
@@ -223,9 +201,6 @@ def move_features(
         geometry: The space of the embeddings.
         direction: u, (D,); None = :func:`gap_direction` of these rows.
 
-    Returns:
-        The moved embeddings, (N, D) and (M, D).
-
     Source: Liang et al. 2022 (arXiv 2203.02053), section 4.
     Differs: one direction from all rows given; I0T estimates it anew in each pair of batches and takes whole
         numbers only.
@@ -241,8 +216,3 @@ def _check_paired(x: Tensor, y: Tensor) -> None:
             f"x, y: got shapes {tuple(x.shape)} and {tuple(y.shape)}; expected one shape (N, D), N >= 1, with "
             "partners in the same row."
         )
-
-
-def _check_two(x: Tensor) -> None:
-    if x.ndim != 2 or len(x) < 2:
-        raise ValueError(f"x: got shape {tuple(x.shape)}; expected (N, D) with at least 2 rows to compare.")

@@ -46,14 +46,10 @@ def flat_distortion(geometry: Geometry, x: Tensor) -> float:
 
     0 = a flat space would do. Flattening keeps lengths and angles at the root; only the sides between points differ.
 
-    Args:
-        geometry: The space.
-        x: Embeddings, (N, D), N >= 2; identical ones do not count.
-
-    Returns:
-        At least 0; 0 where all rows coincide, NaN where a row is not finite.
+    Embeddings (N, D), N >= 2 -> at least 0; identical rows do not count. 0 where all coincide, NaN where one is not
+    finite.
     """
-    _check_rows(x, 2)
+    check_rows(x, least=2)
     if not bool(x.isfinite().all()):
         return math.nan
     curved = pairwise_distances(geometry, x)
@@ -94,9 +90,8 @@ def delta_hyperbolicity(distances: Tensor) -> float:
     rows = max(1, _BLOCK_ENTRIES // len(distances) ** 2)
     worst = 0.0
     for block in products.split(rows):
-        widest = torch.minimum(block[:, :, None], products).amax(
-            1
-        )  # (rows, N): max over b of min((a|b), (b|c))
+        # (rows, N): max over b of min((a|b), (b|c))
+        widest = torch.minimum(block[:, :, None], products).amax(1)
         worst = max(worst, float((widest - block).max()))
     return 2 * worst / diameter
 
@@ -106,15 +101,12 @@ def delta_hyperbolicity(distances: Tensor) -> float:
 def effective_rank(x: Tensor) -> float:
     """Number of directions that rows fill: exp of the entropy of the shares of the singular values about the mean.
 
-    Args:
-        x: Flat rows, (N, D), N >= 2.
-
-    Returns:
-        From 1 (one direction) to min(N - 1, D); 0 where all rows coincide (collapse), NaN where one is not finite.
+    Flat rows (N, D), N >= 2 -> from 1 (one direction) to min(N - 1, D); 0 where all rows coincide (collapse), NaN
+    where one is not finite.
 
     Source: Roy and Vetterli 2007, "The effective rank".
     """
-    _check_rows(x, 2)
+    check_rows(x, least=2)
     if not bool(x.isfinite().all()):
         return math.nan
     rows = x.to(working_dtype(x.device))
@@ -127,6 +119,7 @@ def effective_rank(x: Tensor) -> float:
     return float(torch.exp(-(share * share.log()).sum()))
 
 
-def _check_rows(x: Tensor, least: int) -> None:
+def check_rows(x: Tensor, *, least: int) -> None:
+    """Raises ValueError for anything but rows (N, D), N >= ``least``."""
     if x.ndim != 2 or len(x) < least:
         raise ValueError(f"x: got shape {tuple(x.shape)}; expected (N, D), N >= {least}.")

@@ -20,13 +20,10 @@ COLLAPSED = 2.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence about one part.
+    """One sentence, with its numbers, about one part: it works (good), is worth knowing (note), does not work (bad).
 
-    Attributes:
-        part: One of ``curvature``, ``cones``, ``order``, ``gap``, ``rank``, ``clipping`` and ``ranking``; ``numbers``
-            where some are not finite.
-        level: good = it works, note = worth knowing, bad = it does not work.
-        text: The sentence, with its numbers.
+    The part is one of ``curvature``, ``cones``, ``order``, ``gap``, ``rank``, ``clipping`` and ``ranking``; ``numbers``
+    where some are not finite.
     """
 
     part: str
@@ -36,13 +33,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All findings, and one word for them.
+    """All findings in a fixed order, and one word for them.
 
-    Attributes:
-        status: ``works`` (curvature, cones and order all do), ``partly``, ``idle`` (none does), ``collapsed``, or
-            ``no curvature`` for a sphere or a flat space without cones; ``not finite``
-            where a number is NaN or infinite.
-        findings: In a fixed order.
+    ``works`` (curvature, cones and order all do), ``partly``, ``idle`` (none does), ``collapsed``, or ``no curvature``
+    for a sphere or a flat space without cones; ``not finite`` where a number is NaN or infinite.
     """
 
     status: Status

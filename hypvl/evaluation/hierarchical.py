@@ -57,8 +57,8 @@ class HierarchicalClassification(Evaluator):
         self._nodes = _nodes(self.dataset.classes, self.nodes, folders=getattr(self.dataset, "folders", None))
         if missing := [node for node in self._nodes if node not in self._graph]:
             raise DataError(f"{self.tree}: lacks the class {missing[0]!r}; expected a node for each class.")
-        self._paths = self._graph.paths(self._nodes)
-        reached = self._paths.distances(self._nodes[0])
+        self._neighbours = self._graph.neighbours_between(self._nodes)
+        reached = hierarchy.distances(self._neighbours, self._nodes[0])
         if apart := [node for node in self._nodes if node not in reached]:
             raise DataError(
                 f"{self.tree}: has no path between the classes {self._nodes[0]!r} and {apart[0]!r}; connect them by a "
@@ -66,44 +66,42 @@ class HierarchicalClassification(Evaluator):
             )
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Classify and measure."""
-        result = self._zero_shot.measure(model, encoder)
-        labels, predicted = result.items["label"], result.items["predicted"]
+        zero_shot = self._zero_shot.measure(model, encoder)
+        labels, predicted = zero_shot.items["label"], zero_shot.items["predicted"]
         tables = {
-            label: hierarchy.metrics_to(self._graph, self._nodes[label], self._nodes, paths=self._paths)
+            label: hierarchy.metrics_to(
+                self._graph, self._nodes[label], self._nodes, neighbours=self._neighbours
+            )
             for label in sorted(set(labels))
         }
         classified = [
             (guess, label) for guess, label in zip(predicted, labels, strict=True) if guess is not None
         ]
-        metrics: dict[str, float] = {}
-        samples: dict[str, list[float]] = {}
-        for name in hierarchy.NAMES:
-            values = [tables[label][name][guess] for guess, label in classified]
-            mean_class = {label: sum(table[name]) / len(self._nodes) for label, table in tables.items()}
-            metrics[name] = sum(values) / len(values)
-            metrics[f"{name}_chance"] = sum(mean_class[label] for _, label in classified) / len(classified)
-            samples[name] = values
-        for name in ("top1_accuracy", "top1_accuracy_chance"):
-            metrics[name] = result.metrics[name]
-        samples["top1_accuracy"] = [
-            100.0 * (guess == label) for guess, label in zip(predicted, labels, strict=True)
-        ]
-        ties = [
-            None if guess is None else tables[label]["tie"][guess]
-            for guess, label in zip(predicted, labels, strict=True)
-        ]
-        return EvaluationResult(
-            metrics=metrics,
+        result = EvaluationResult(
             items={
-                **result.items,
+                **zero_shot.items,
                 "label_node": [self._called(label) for label in labels],
                 "predicted_node": [None if guess is None else self._called(guess) for guess in predicted],
-                "tie": ties,
+                "tie": [
+                    None if guess is None else tables[label]["tie"][guess]
+                    for guess, label in zip(predicted, labels, strict=True)
+                ],
             },
-            meta={**result.meta, "nodes": len(self._graph.parents)},
-            samples=samples,
+            meta={**zero_shot.meta, "nodes": len(self._graph.parents)},
         )
+        for name in hierarchy.NAMES:
+            mean_class = {label: sum(table[name]) / len(self._nodes) for label, table in tables.items()}
+            result.add_mean(
+                name,
+                [tables[label][name][guess] for guess, label in classified],
+                chance=sum(mean_class[label] for _, label in classified) / len(classified),
+            )
+        result.add_mean(
+            "top1_accuracy",
+            zero_shot.samples["top1_accuracy"],
+            chance=zero_shot.metrics["top1_accuracy_chance"],
+        )
+        return result
 
     def _called(self, label: int) -> str:
         node = self._nodes[label]

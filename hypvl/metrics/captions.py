@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hypvl.checks import number, one_of
+
 #: Weight w of :func:`caption_score` in each metric.
 CLIP_SCORE_WEIGHT, PAC_SCORE_WEIGHT, I0T_SCORE_WEIGHT = 2.5, 2.0, 2.0
 
@@ -32,25 +34,13 @@ def paired_cosine(x: Tensor, y: Tensor) -> Tensor:
 def caption_score(image: Tensor, candidate: Tensor, *, weight: float = CLIP_SCORE_WEIGHT) -> Tensor:
     """``weight * max(cos(image, candidate), 0)`` of each pair: CLIPScore with 2.5, PAC-S with 2.0.
 
-    Args:
-        image: Features of the images, (N, D).
-        candidate: Features of their captions, (N, D).
-        weight: w > 0.
-
-    Returns:
-        (N,) fp64, in [0, weight].
+    Features of images and of their captions, (N, D) each -> (N,) fp64, in [0, weight].
     """
-    if weight <= 0:
-        raise ValueError(f"weight: got {weight}; expected more than 0.")
-    return weight * paired_cosine(image, candidate).clamp_min(0.0)
+    return number("weight", weight, above=0) * paired_cosine(image, candidate).clamp_min(0.0)
 
 
 def reference_cosine(candidate: Tensor, references: Sequence[Tensor]) -> Tensor:
-    """The largest cosine of each caption with one of its references.
-
-    Args:
-        candidate: (N, D).
-        references: References of each caption, (R_i, D) with R_i >= 1.
+    """The largest cosine of each caption (N, D) with one of its references, (R_i, D) each with R_i >= 1.
 
     Returns:
         (N,) fp64, in [-1, 1]: not clipped at 0.
@@ -83,8 +73,7 @@ def reference_augmented(
     Returns:
         (N,) fp64; 0 where s = r = 0, where the formula is undefined.
     """
-    if negative not in ("zero", "as_is"):
-        raise ValueError(f"negative: got {negative!r}; expected 'zero' or 'as_is'.")
+    one_of("negative", negative, Literal["zero", "as_is"])
     s, r = score.double(), reference.double()
     r = r.clamp_min(0.0) if negative == "zero" else r
     total = s + r

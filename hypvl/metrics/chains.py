@@ -34,12 +34,7 @@ def level_tau(radii: Sequence[float]) -> float:
 
 
 def order_hits(general: Tensor, specific: Tensor) -> list[float]:
-    """Of each pair 100 where the general one lies nearer the root, 50 for a tie, else 0.
-
-    Args:
-        general: Distances to the root, (N,).
-        specific: Distances to the root, (N,).
-    """
+    """Of each pair of distances to the root, (N,) each, 100 where the general one is nearer, 50 for a tie, else 0."""
     return (100.0 * (general < specific).double() + 50.0 * (general == specific).double()).tolist()
 
 

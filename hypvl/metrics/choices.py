@@ -29,11 +29,7 @@ def choice_hits(scored: Sequence[Scored]) -> list[bool]:
 
 
 def choice_chance(foils: Sequence[int]) -> float:
-    """Percent of choices that a random order gets right, the mean of ``1 / (1 + n)``.
-
-    Args:
-        foils: Number n of false captions of each choice, at least 1.
-    """
+    """Percent of choices that a random order gets right, the mean of ``1 / (1 + n)``, n >= 1 foils of a choice."""
     if not foils or min(foils) < 1:
         raise ValueError(
             f"foils: got {list(foils)[:5]}; expected at least one choice, each with a false caption."

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hypvl.checks import one_of
+
 Rule11 = Literal["voc2007", "elevater"]
 
 
@@ -49,10 +51,10 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
     Raises:
         ValueError: for other shapes or labels, NaN, or no positive at all.
     """
-    values = []
-    for hits, places, positives in _curves(scores, labels):
-        gained = np.diff(hits, prepend=0)
-        values.append(float((gained * hits / places).sum()) / positives)
+    values = [
+        float((np.diff(hits, prepend=0) * hits / places).sum()) / positives
+        for hits, places, positives in _curves(scores, labels)
+    ]
     return 100.0 * math.fsum(values) / len(values)
 
 
@@ -95,8 +97,7 @@ def average_precision_11_points(scores: ArrayLike, labels: ArrayLike, *, rule: R
     Source: Everingham et al. 2010, "The PASCAL Visual Object Classes (VOC) Challenge", section 4.2; Li et al. 2022,
         ELEVATER (arXiv 2204.08790).
     """
-    if rule not in ("voc2007", "elevater"):
-        raise ValueError(f"rule: got {rule!r}; expected 'voc2007' or 'elevater'.")
+    one_of("rule", rule, Rule11)
     values = []
     for hits, places, positives in _curves(scores, labels):
         # Precision to the right of each threshold; recall rises with the thresholds.
@@ -127,8 +128,7 @@ def vqa_accuracy(
 
     Source: Antol et al. 2015, "VQA: Visual Question Answering" (arXiv 1505.00468).
     """
-    if rule not in ("leave_one_out", "simple"):
-        raise ValueError(f"rule: got {rule!r}; expected 'leave_one_out' or 'simple'.")
+    one_of("rule", rule, Literal["leave_one_out", "simple"])
     if len(answers) < 2:
         raise ValueError(f"answers: got {len(answers)}; expected at least two people's.")
     agreeing = sum(answer == prediction for answer in answers)

@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from hypvl.checks import one_of
+
 Numbers = Sequence[float] | np.ndarray | Tensor
 
 
@@ -41,20 +43,14 @@ def kendall_tau(x: Numbers, y: Numbers, *, variant: Literal["b", "c"] = "b") -> 
     ``b``: (P - Q) / sqrt((P + Q + T_x) (P + Q + T_y)); ``c``, Stuart's: 2 (P - Q) / (N^2 (m - 1) / m), m the smaller
     number of distinct values.
 
-    Args:
-        x: As for :func:`pearson`.
-        y: As for :func:`pearson`.
+    Args, Raises: as :func:`pearson`, and
         variant: ``b`` for lists with equally many distinct values, ``c`` for scores against a few grades.
-
-    Raises:
-        ValueError: as :func:`pearson`, or for another variant.
 
     Source: Kendall 1945, "The treatment of ties in ranking problems"; Stuart 1953.
     """
     from scipy import stats
 
-    if variant not in ("b", "c"):
-        raise ValueError(f"variant: got {variant!r}; expected 'b' or 'c'.")
+    one_of("variant", variant, Literal["b", "c"])
     return float(stats.kendalltau(*_checked(x, y), variant=variant).statistic)
 
 

@@ -5,6 +5,7 @@ Source: HyCoCLIP (Pal et al. 2025, arXiv 2410.06912), section 4, after Kosmopoul
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 
 #: Names of the metrics of :func:`metrics_to`, in this order.
 NAMES = ("tie", "lca_error", "jaccard", "hierarchical_precision", "hierarchical_recall")
@@ -25,33 +26,22 @@ class IsA:
         for node, above in self.parents.items():
             if unknown := [p for p in above if p not in self.parents]:
                 raise ValueError(f"parents: {node!r} has the parent {unknown[0]!r}, which is not a node.")
-        self._ancestors: dict[str, frozenset[str]] = {}
-        self._neighbours: dict[str, set[str]] = {node: set(above) for node, above in self.parents.items()}
+        self.neighbours: dict[str, set[str]] = {node: set(above) for node, above in self.parents.items()}
         for node, above in self.parents.items():
             for parent in above:
-                self._neighbours[parent].add(node)
-        for node in self.parents:
-            self._find_ancestors(node)
+                self.neighbours[parent].add(node)
+        self._ancestors: dict[str, frozenset[str]] = {}
+        try:
+            for node in TopologicalSorter(self.parents).static_order():  # parents come first
+                above_parents = (self._ancestors[parent] for parent in self.parents[node])
+                self._ancestors[node] = frozenset({node}.union(*above_parents))
+        except CycleError as error:
+            raise ValueError(
+                f"parents: {error.args[1][0]!r} is its own ancestor; expected no circles."
+            ) from error
 
     def __contains__(self, node: object) -> bool:
         return node in self.parents
-
-    def _find_ancestors(self, start: str) -> None:
-        """Depth first without recursion: a taxonomy may be deeper than Python's stack."""
-        path: list[str] = [start]
-        open_nodes = {start}
-        while path:
-            node = path[-1]
-            waiting = [p for p in self.parents[node] if p not in self._ancestors]
-            if node in self._ancestors or not waiting:
-                own = {node}.union(*(self._ancestors[p] for p in self.parents[node]))
-                self._ancestors[node] = frozenset(own)
-                open_nodes.discard(path.pop())
-            elif waiting[0] in open_nodes:
-                raise ValueError(f"parents: {waiting[0]!r} is its own ancestor; expected no circles.")
-            else:
-                path.append(waiting[0])
-                open_nodes.add(waiting[0])
 
     def ancestors(self, node: str) -> frozenset[str]:
         """The node and all nodes above it. Raises KeyError for an unknown node."""
@@ -59,11 +49,11 @@ class IsA:
 
     def distances(self, node: str) -> dict[str, int]:
         """Edges of the shortest undirected path from a node to every node that can be reached."""
-        return _distances(self._neighbours, node)
+        return distances(self.neighbours, node)
 
-    def paths(self, nodes: Collection[str]) -> "Paths":
-        """The part of the graph that shortest paths between these nodes can use."""
-        neighbours = {node: set(others) for node, others in self._neighbours.items()}
+    def neighbours_between(self, nodes: Collection[str]) -> dict[str, set[str]]:
+        """The part of ``neighbours`` that shortest paths between these nodes can use."""
+        neighbours = {node: set(others) for node, others in self.neighbours.items()}
         wanted = frozenset(nodes)
         dangling = deque(
             node for node, others in neighbours.items() if len(others) < 2 and node not in wanted
@@ -74,38 +64,24 @@ class IsA:
                 neighbours[other].discard(node)
                 if len(neighbours[other]) == 1 and other not in wanted:
                     dangling.append(other)
-        return Paths(neighbours)
+        return neighbours
 
 
-class Paths:
-    """Shortest paths between some nodes of a graph, made by :meth:`IsA.paths`.
-
-    Args:
-        neighbours: Node -> the nodes beside it.
-    """
-
-    def __init__(self, neighbours: Mapping[str, set[str]]) -> None:
-        self.neighbours = neighbours
-
-    def distances(self, node: str) -> dict[str, int]:
-        """Edges of the shortest undirected path from one of the nodes to those that can be reached."""
-        return _distances(self.neighbours, node)
-
-
-def _distances(neighbours: Mapping[str, set[str]], node: str) -> dict[str, int]:
-    distances = {node: 0}
-    queue = deque([node])
+def distances(neighbours: Mapping[str, set[str]], start: str) -> dict[str, int]:
+    """Edges of the shortest path from a node to every node that can be reached, in a graph: node -> those beside it."""
+    edges = {start: 0}
+    queue = deque([start])
     while queue:
         here = queue.popleft()
         for other in neighbours[here]:
-            if other not in distances:
-                distances[other] = distances[here] + 1
+            if other not in edges:
+                edges[other] = edges[here] + 1
                 queue.append(other)
-    return distances
+    return edges
 
 
 def metrics_to(
-    graph: IsA, truth: str, predicted: Sequence[str], *, paths: Paths | None = None
+    graph: IsA, truth: str, predicted: Sequence[str], *, neighbours: Mapping[str, set[str]] | None = None
 ) -> dict[str, list[float]]:
     """Metrics of several predictions for one truth, in the order of the predictions.
 
@@ -117,21 +93,21 @@ def metrics_to(
         graph: The hierarchy.
         truth: A node.
         predicted: Nodes.
-        paths: ``graph.paths`` of nodes that include all of these; saves time over many truths.
+        neighbours: ``graph.neighbours_between`` nodes that include all of these; saves time over many truths.
 
     Raises:
         ValueError: when there is no path to one of them.
     """
-    distances = (graph if paths is None else paths).distances(truth)
+    edges = distances(graph.neighbours if neighbours is None else neighbours, truth)
     above_t = graph.ancestors(truth)
     metrics: dict[str, list[float]] = {name: [] for name in NAMES}
     for node in predicted:
-        if node not in distances:
+        if node not in edges:
             raise ValueError(f"no path between {node!r} and {truth!r}; connect the hierarchy by a root.")
         above_p = graph.ancestors(node)
         common = len(above_p & above_t)
         values = (
-            float(distances[node]),
+            float(edges[node]),
             float(len(above_p) - common + 1),
             common / (len(above_p) + len(above_t) - common),
             common / len(above_p),

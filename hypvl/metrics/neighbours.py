@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from hypvl.checks import number
+
 
 def neighbour_votes(
     similarity: Tensor, neighbour_labels: Tensor, *, num_classes: int, temperature: float = 0.07
@@ -28,8 +30,7 @@ def neighbour_votes(
             f"similarity, neighbour_labels: got shapes {tuple(similarity.shape)} and "
             f"{tuple(neighbour_labels.shape)}; expected one shape (Q, k)."
         )
-    if not temperature > 0:
-        raise ValueError(f"temperature: got {temperature}; expected a number > 0.")
+    number("temperature", temperature, above=0)
     if (
         neighbour_labels.numel()
         and not 0 <= int(neighbour_labels.min()) <= int(neighbour_labels.max()) < num_classes

@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Literal
 
+from hypvl.checks import one_of
+
 Gain = Literal["binary", "linear", "exponential"]
 _GAINS: dict[str, Callable[[float], float]] = {
     "binary": lambda grade: 1.0,
@@ -73,8 +75,7 @@ def ndcg_at(
     Raises:
         ValueError: without right items, for a grade that is not positive, or another gain.
     """
-    if gain not in _GAINS:
-        raise ValueError(f"gain: got {gain!r}; expected one of {', '.join(_GAINS)}.")
+    one_of("gain", gain, Gain)
     if wrong := [grade for grade in grades.values() if not grade > 0]:
         raise ValueError(f"grades: got {wrong[0]}; expected positive grades, of right items only.")
     hits = _hits(ranked, grades.keys(), k)

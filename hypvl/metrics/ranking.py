@@ -48,9 +48,7 @@ def first_hit_ranks(
 ) -> list[int | None]:
     """Rank (1 = first) of the first right item of each query, None where none is in the list.
 
-    Args:
-        ranked: For each query its items, best first: (Q, k) or lists of any length.
-        right: For each query the items that are right.
+    ``ranked`` has for each query its items, best first: (Q, k) or lists of any length.
     """
     rows = ranked.tolist() if isinstance(ranked, Tensor) else ranked
     if len(rows) != len(right):
@@ -63,12 +61,7 @@ def first_hit_ranks(
 
 
 def hits_at(ranks: Sequence[int | None], k: int) -> list[float]:
-    """Hit of each query at K: 100 where its first right item is among the first K, else 0; None is a miss.
-
-    Args:
-        ranks: Of each query the rank of its first right item, see :func:`first_hit_ranks`.
-        k: Cut-off.
-    """
+    """Hit of each query at K: 100 where its first right item (:func:`first_hit_ranks`) is among the first K, else 0."""
     return [100.0 * (rank is not None and rank <= k) for rank in ranks]
 
 
@@ -92,12 +85,8 @@ def recall_from_ranks(ranks: Sequence[int | None], ks: Sequence[int]) -> dict[in
 def recall_chance(right_counts: Sequence[int], gallery_size: int, *, ks: Sequence[int]) -> dict[int, float]:
     """Recall@K in percent that a random order of the gallery gets on average.
 
-    A query with m right items among N is hit with probability 1 - C(N - m, K) / C(N, K); the mean over queries.
-
-    Args:
-        right_counts: m of each query, 1 … N.
-        gallery_size: N.
-        ks: Cut-offs; a K above N counts as N.
+    A query with m (1 … N) right items among N is hit with probability 1 - C(N - m, K) / C(N, K); the mean over
+    queries. A K above N counts as N.
     """
     if not right_counts:
         raise ValueError("right_counts: got no queries; expected at least one.")
@@ -119,9 +108,7 @@ def recall_chance(right_counts: Sequence[int], gallery_size: int, *, ks: Sequenc
 def median_rank(ranks: Sequence[int | None], gallery_size: int) -> float:
     """Median rank of the first right item, 1 = first; the mean of the two in the middle of an even number.
 
-    Args:
-        ranks: Of each query; None = it has no right item in the gallery, which counts as the last place.
-        gallery_size: The last place.
+    None = a query has no right item in the gallery, which counts as the last place, ``gallery_size``.
 
     Raises:
         ValueError: without queries.
@@ -153,9 +140,7 @@ def r_precision(ranked: Sequence[Hashable], right: Collection[Hashable]) -> floa
 def average_precision_at_r(ranked: Sequence[Hashable], right: Collection[Hashable]) -> float:
     """AP@R of one query in percent: 100 / R * sum over the first R places i of precision(i) * [item i is right].
 
-    Args:
-        ranked: Items, best first, none twice; places beyond its end are wrong.
-        right: The right items, R >= 1 of them.
+    Args: as :func:`r_precision`.
     """
     wanted = _wanted(right)
     hits = [item in wanted for item in ranked[: len(wanted)]]
@@ -216,11 +201,7 @@ def mean_per_class_accuracy(
     """Mean over classes of the percent of their items predicted right.
 
     The mean goes over the classes that occur in ``labels``: one without items has no accuracy. (torchmetrics'
-    macro average counts such a class as 0 when it is predicted for something.)
-
-    Args:
-        predicted: Predicted class of each item; None = no prediction, which is wrong.
-        labels: Right class of each item.
+    macro average counts such a class as 0 when it is predicted for something.) None = no prediction, which is wrong.
     """
     guesses = predicted.tolist() if isinstance(predicted, Tensor) else list(predicted)
     truths = labels.tolist() if isinstance(labels, Tensor) else list(labels)

@@ -49,11 +49,7 @@ def triplet_accuracy(
 ) -> float:
     """Percent of triplets in which the positive is strictly nearer to the anchor than the negative.
 
-    Args:
-        anchor: (N, D), N >= 1.
-        positive: (N, D).
-        negative: (N, D).
-        distance: ``cosine`` (1 - cosine), ``euclidean`` or ``manhattan``.
+    Rows (N, D) each, N >= 1; the distance ``cosine`` is 1 - cosine.
 
     Raises:
         ValueError: for other shapes, another distance, or a row whose distance is NaN.

@@ -1,9 +1,7 @@
 """Spread of the rows of one modality: pure functions of (N, D) tensors, each a number.
 
-The distance between modalities and the alignment of pairs are in :mod:`hypvl.diagnostics.gap`.
+Uniformity, the distance between modalities and the alignment of pairs are in :mod:`hypvl.diagnostics.gap`.
 """
-
-import math
 
 import torch
 from torch import Tensor
@@ -14,10 +12,7 @@ _BLOCK = 2048
 def positive_self_similarity(x: Tensor) -> float:
     """Mean of the positive cosines of all pairs of rows, each row with itself included, in [0, 1].
 
-    Args:
-        x: (N, D), N >= 1.
-
-    Source: the feature analysis of ITRA; cosines <= 0 are left out.
+    (N, D), N >= 1. Source: the feature analysis of ITRA; cosines <= 0 are left out.
     """
     unit = torch.nn.functional.normalize(_checked(x, 1), dim=-1)
     total, count = 0.0, 0
@@ -32,25 +27,6 @@ def positive_self_similarity(x: Tensor) -> float:
 def mean_deviation(x: Tensor) -> float:
     """Standard deviation of each dimension (N - 1), mean over dimensions: (N, D), N >= 2."""
     return float(_checked(x, 2).std(dim=0, unbiased=True).mean())
-
-
-def uniformity(x: Tensor, *, t: float = 2.0) -> float:
-    """log of the mean of exp(-t |x_i - x_j|^2) over pairs i < j; lower = more evenly spread.
-
-    Args:
-        x: Unit rows, (N, D), N >= 2.
-        t: > 0.
-
-    Source: Wang and Isola 2020 (arXiv 2005.10242), section 4.
-    """
-    rows = _checked(x, 2).double()
-    count = len(rows)
-    total = 0.0
-    for start in range(0, count, _BLOCK):
-        block = rows[start : start + _BLOCK]
-        squares = (block.square().sum(-1)[:, None] + rows.square().sum(-1) - 2 * block @ rows.mT).clamp(min=0)
-        total += float((-t * squares).exp().sum()) - float((-t * squares.diagonal(start)).exp().sum())
-    return math.log(total / (count * (count - 1)))
 
 
 def _checked(x: Tensor, least: int) -> Tensor:

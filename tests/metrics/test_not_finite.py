@@ -53,7 +53,6 @@ METRICS: dict[str, Callable[[float], object]] = {
     ),
     "self-similarity": lambda x: spread.positive_self_similarity(broken(x)),
     "deviation": lambda x: spread.mean_deviation(broken(x)),
-    "uniformity": lambda x: spread.uniformity(broken(x)),
     "shape": lambda x: clustering.shape_metrics(broken(x).numpy(), [0, 0, 0, 1, 1, 1]),
     "caption score": lambda x: captions.caption_score(ROWS, broken(x))[2].item(),
     "reference cosine": lambda x: captions.reference_cosine(ROWS[:1], [broken(x)]).item(),

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from hypvl.diagnostics.gap import align, centroid_distance, mean_intra_cosine
+from hypvl.diagnostics.gap import align, centroid_distance, mean_intra_cosine, uniform
 from hypvl.evaluation.probes.kmeans import cluster_means, kmeans
 from hypvl.metrics.clustering import contingency, label_metrics, shape_metrics
 from hypvl.metrics.neighbours import neighbour_votes
 from hypvl.metrics.ranking import rank_keys
-from hypvl.metrics.spread import mean_deviation, positive_self_similarity, uniformity
+from hypvl.metrics.spread import mean_deviation, positive_self_similarity
 from tests.metrics.composed import topk_accuracy
 from tests.parity.reference import cases, load, number
 
@@ -116,7 +116,7 @@ def test_feature_analysis(case: tuple[str, float]) -> None:
         "avg_self_similarity": positive_self_similarity,
         "feature_std": mean_deviation,
         "mean_pairwise_cosine": mean_intra_cosine,
-        "uniformity_t2": uniformity,
+        "uniformity_t2": uniform,
     }
     if name in pair:
         found = pair[name](image, text)
