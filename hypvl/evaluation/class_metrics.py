@@ -1,13 +1,14 @@
 """Metrics of class probabilities, by name, with their chance levels and per-item values."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.evaluation.labelled_images import Label, classes_of, is_multi_label
+from hypvl.evaluation.protocol import EvaluationResult
 from hypvl.metrics import classification, ranking
 
 #: ``mean_per_class_accuracy`` and ``top1_accuracy`` need one label an item, ``roc_auc`` two classes in addition;
@@ -27,30 +28,38 @@ METRICS: dict[str, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Metrics of one set of predictions.
+def main_metric(metric: Metric | None, *, classes: int, multi_label: bool) -> str:
+    """The metric to look at first, as the results call it.
 
-    Attributes:
-        metrics: Name -> percent.
-        chance: Name -> value of random guesses, for the metrics that have one.
-        samples: Per-item values of the metrics that are a mean over items.
-        strata: Class of each item, for the metrics that are a mean over classes.
-        predicted: Class of each item, or all classes above one half where items have several; None = no prediction.
+    Args:
+        metric: Its name; None = ``mean_per_class``, for several labels an image ``map_11_points``.
+        classes: Number of classes.
+        multi_label: Whether images have several labels.
+
+    Raises:
+        ValueError: for a metric that such labels do not have.
     """
+    one_of("metric", metric, Metric | None)
+    if metric is None:
+        metric = "map_11_points" if multi_label else "mean_per_class"
+    possible = METRIC_NAMES[3:] if multi_label else METRIC_NAMES[: 3 if classes == 2 else 2]
+    if METRICS[metric] not in possible:
+        labels = "several labels" if multi_label else "one label"
+        expected = ", ".join(name for name in METRICS if METRICS[name] in possible)
+        raise ValueError(
+            f"metric: got {metric!r} for {classes} classes and {labels} an image; expected one of {expected}."
+        )
+    return METRICS[metric]
 
-    metrics: dict[str, float]
-    chance: dict[str, float]
-    samples: dict[str, list[float]] = field(default_factory=dict)
-    strata: dict[str, list[int]] = field(default_factory=dict)
-    predicted: list[int | list[int] | None] = field(default_factory=list)
 
+def measure(
+    probabilities: Tensor, labels: Sequence[Label], *, missing: Sequence[int] = ()
+) -> EvaluationResult:
+    """Every metric that the labels allow, with chance levels; the only item is ``predicted``.
 
-def measure(probabilities: Tensor, labels: Sequence[Label], *, missing: Sequence[int] = ()) -> Measured:
-    """Every metric that the labels allow.
-
-    With several labels an item: ``map_11_points`` (ELEVATER's rule) and ``average_precision``; else
-    ``mean_per_class_accuracy``, ``top1_accuracy`` and, with two classes that both occur, ``roc_auc`` (of class 1).
+    With several labels an item: ``map_11_points`` (ELEVATER's rule) and ``average_precision``, and all classes above
+    one half are predicted; else ``mean_per_class_accuracy``, ``top1_accuracy`` and, with two classes that both occur,
+    ``roc_auc`` (of class 1). ``predicted`` is None where there is no prediction.
 
     Args:
         probabilities: (N, C), higher = more likely; rows of missing items are ignored.
@@ -58,56 +67,47 @@ def measure(probabilities: Tensor, labels: Sequence[Label], *, missing: Sequence
         missing: Items without prediction. They count as wrong in every metric: their own classes rank below all items,
             the other classes above.
     """
-    filled = probabilities.double().clone()
+    scores = probabilities.double().clone()
     everything = set(range(probabilities.shape[1]))
     for i in missing:
         right = set(classes_of(labels[i]))
-        filled[i, sorted(everything - right)] = torch.inf
-        filled[i, sorted(right)] = -torch.inf
-    without = set(missing)
+        scores[i, sorted(everything - right)] = torch.inf
+        scores[i, sorted(right)] = -torch.inf
+    result = EvaluationResult()
+    predicted: list[Any]
     if is_multi_label(labels):
-        return _several(filled, labels, without)
-    return _one(filled, [classes_of(label)[0] for label in labels], without)
-
-
-def _one(scores: Tensor, labels: list[int], without: set[int]) -> Measured:
-    best = ranking.rank_keys(scores, 1)[:, 0].tolist()
-    predicted = [None if i in without else best[i] for i in range(len(labels))]
-    hits = [guess == truth for guess, truth in zip(predicted, labels, strict=True)]
-    chance = ranking.accuracy_chance(scores.shape[1])
-    names = ("mean_per_class_accuracy", "top1_accuracy")
-    measured = Measured(
-        {
-            names[0]: ranking.mean_per_class_accuracy(predicted, labels),
-            names[1]: 100.0 * sum(hits) / len(hits),
-        },
-        dict.fromkeys(names, chance),
-        {name: [100.0 * hit for hit in hits] for name in names},
-        {names[0]: labels},
-        list(predicted),
-    )
-    if scores.shape[1] == 2 and 0 < sum(labels) < len(labels):
-        measured.metrics["roc_auc"] = classification.roc_auc(scores[:, 1].numpy(), labels)
-        measured.chance["roc_auc"] = 50.0
-    return measured
-
-
-def _several(scores: Tensor, labels: Sequence[Label], without: set[int]) -> Measured:
-    truth = classification.one_hot([classes_of(label) for label in labels], scores.shape[1])
-    rows = (scores > 0.5).tolist()
-    predicted: list[int | list[int] | None] = [
-        None if i in without else [c for c, chosen in enumerate(row) if chosen] for i, row in enumerate(rows)
-    ]
-    return Measured(
-        {
+        truth = classification.one_hot([classes_of(label) for label in labels], len(everything))
+        predicted = [[c for c, above in enumerate(row) if above] for row in (scores > 0.5).tolist()]
+        result.metrics = {
             "map_11_points": classification.average_precision_11_points(
                 scores.numpy(), truth, rule="elevater"
             ),
             "average_precision": classification.average_precision(scores.numpy(), truth),
-        },
-        {"average_precision": classification.average_precision_chance(truth)},
-        predicted=predicted,
-    )
+            "average_precision_chance": classification.average_precision_chance(truth),
+        }
+    else:
+        predicted = ranking.rank_keys(scores, 1)[:, 0].tolist()
+    for i in missing:
+        predicted[i] = None
+    result.items["predicted"] = predicted
+    if not is_multi_label(labels):
+        single = [classes_of(label)[0] for label in labels]
+        add_accuracies(result, predicted, single, classes=len(everything))
+        if len(everything) == 2 and 0 < sum(single) < len(single):
+            result.metrics["roc_auc"] = classification.roc_auc(scores[:, 1].numpy(), single)
+            result.metrics["roc_auc_chance"] = 50.0
+    return result
+
+
+def add_accuracies(
+    result: EvaluationResult, predicted: Sequence[int | None], labels: Sequence[int], *, classes: int
+) -> None:
+    """Add ``mean_per_class_accuracy`` and ``top1_accuracy`` with their chance; None is wrong."""
+    hits = [100.0 * (guess == truth) for guess, truth in zip(predicted, labels, strict=True)]
+    for name in METRIC_NAMES[:2]:
+        result.add_mean(name, hits, chance=ranking.accuracy_chance(classes))
+    result.metrics["mean_per_class_accuracy"] = ranking.mean_per_class_accuracy(predicted, labels)
+    result.strata["mean_per_class_accuracy"] = list(labels)
 
 
 def class_probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from hypvl.checks import one_of
+from hypvl.checks import number, one_of, whole_number
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.classification.splits import shuffled
 from hypvl.datasets.images import LabelledImages, joined
@@ -120,14 +120,7 @@ def encode_labelled(
     stage: Stage,
     label: str,
 ) -> LabelledFeatures:
-    """Encode images: resized (shorter side, bicubic), cropped in the centre.
-
-    Args:
-        encoder: Of the model.
-        images: The images.
-        positions: Which of them; None = all.
-        stage: Of the model.
-        label: What the progress bar says.
+    """Encode images (all, or those at ``positions``): resized (shorter side, bicubic), cropped in the centre.
 
     Raises:
         UserError: when features are NaN or infinite.
@@ -164,15 +157,9 @@ def few_shot(labels: Sequence[Label], *, shots: int, seed: int) -> list[int]:
     """Positions of ``shots`` items of each class (all where there are fewer), ascending.
 
     The draw depends on the seed and the number of items alone. With several labels an item, an item is taken, in the
-    drawn order, if one of its classes has too few so far; a class may get more than ``shots``.
-
-    Args:
-        labels: Class or classes of each item.
-        shots: Items per class, >= 1.
-        seed: Of the draw.
+    drawn order, if one of its classes has too few so far; a class may get more than ``shots``, which is at least 1.
     """
-    if shots < 1:
-        raise ValueError(f"shots: got {shots}; expected at least 1.")
+    whole_number("shots", shots, least=1)
     count: dict[int, int] = {}
     chosen = []
     for i in shuffled(len(labels), key=f"few-shot:{seed}"):
@@ -190,19 +177,13 @@ def cut_validation(
     """Cut a validation part from a training set, the same share of each class: (train, validation), ascending.
 
     ``round(fraction n)`` of the n items of a class go to validation, at least one and never all; a single item stays
-    for training. An item with several labels counts for its first one.
-
-    Args:
-        positions: Items to divide.
-        labels: Of every item of the set.
-        fraction: In (0, 1).
-        seed: Of the draw.
+    for training. An item with several labels counts for its first one. ``labels`` are those of the whole set.
 
     Raises:
+        ValueError: for a fraction outside (0, 1).
         DataError: when no class has two items.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction: got {fraction}; expected a share in (0, 1).")
+    number("fraction", fraction, above=0, below=1)
     by_class: dict[int, list[int]] = {}
     for place in shuffled(len(positions), key=f"validation:{seed}"):
         position = positions[place]

@@ -14,17 +14,21 @@ from hypvl.datasets.classification.prompts import class_prompts, generic_templat
 from hypvl.datasets.images import images_of
 from hypvl.datasets.protocol import ClassificationSet, check_set
 from hypvl.embedding.encode import CachedEncoder
-from hypvl.embedding.model_size import count_parameters
 from hypvl.embedding.protocol import EvaluableModel, check_scores, evaluating
 from hypvl.errors import DataError
-from hypvl.evaluation.class_metrics import METRICS, Metric, class_probabilities, measure
+from hypvl.evaluation.class_metrics import (
+    Metric,
+    add_accuracies,
+    class_probabilities,
+    main_metric,
+    measure,
+)
 from hypvl.evaluation.labelled_images import Label, check_labels, classes_of, is_multi_label
 from hypvl.evaluation.prediction_files import PredictionFiles
 from hypvl.evaluation.prompt_ensembling import Ensemble, class_scorer
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.metrics import ranking
 
-_OF_SEVERAL = ("map_11_points", "average_precision")
 # Factor of scores before the softmax of predictions, as published for cosines.
 _SCALE = 100.0
 # Scores of a block of images against every prompt: what a model that keeps each prompt needs at once.
@@ -92,7 +96,7 @@ class ZeroShotClassification(Evaluator):
         prompts = self.dataset.prompts if self.prompts is None else self.prompts
         self.class_prompts = class_prompts(generic_templates() if prompts is None else prompts, self.classes)
         self.multi_label = is_multi_label(cast(Sequence[Label], self.dataset.labels))
-        self.main_metric = self._main_metric(self.metric)
+        self.main_metric = main_metric(self.metric, classes=len(self.classes), multi_label=self.multi_label)
         if self.predictions is not None and self.predictions.folder is None:
             self.predictions = None
         if self.predictions is not None and self.ensemble == "score_mean":
@@ -101,7 +105,6 @@ class ZeroShotClassification(Evaluator):
             )
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Encode, score and count."""
         given = cast(Sequence[Label], self.dataset.labels)
         check_labels(given, self.dataset.keys, num_classes=len(self.classes))
         # Of several labels in ascending order; a label that stands alone stays a number.
@@ -142,13 +145,13 @@ class ZeroShotClassification(Evaluator):
                 for i, name, value, place in rows:
                     items["predicted"][i], items["score"][i], items["label_rank"][i] = name, value, place
         bad = [i for i, _ in images.bad]
-        found, samples = (
-            self._several(table, labels, bad) if self.multi_label else self._one(table, items, bad)
-        )
-        if table is not None:
-            self._write_predictions(model, table, missing=bad)
-        return EvaluationResult(
-            metrics=found,
+        if self.predictions is not None and table is not None:
+            scaled = table.double() if self.multi_label else _SCALE * table.double()
+            probabilities = class_probabilities(scaled, multi_label=self.multi_label)
+            self.predictions.write(
+                model, probabilities, stage="embeddings", missing=bad, shots=0, seed=0, trainable=0
+            )
+        result = EvaluationResult(
             items=items,
             meta={
                 "images": len(labels),
@@ -160,76 +163,29 @@ class ZeroShotClassification(Evaluator):
                 "prompts_of_first_class": self.class_prompts[0],
                 "ensemble": self.ensemble,
             },
-            samples=samples,
-            strata={"mean_per_class_accuracy": labels} if "mean_per_class_accuracy" in samples else {},
         )
+        self._count(result, table, bad)
+        return result
 
-    def _main_metric(self, metric: Metric | None) -> str:
-        if metric is None:
-            metric = "map_11_points" if self.multi_label else "mean_per_class"
-        if metric not in METRICS:
-            raise ValueError(f"metric: got {metric!r}; expected one of {', '.join(METRICS)}.")
-        if self.multi_label != (metric in _OF_SEVERAL):
-            labels = "several labels" if self.multi_label else "one label"
-            expected = [name for name in METRICS if (name in _OF_SEVERAL) == self.multi_label]
-            raise ValueError(
-                f"metric: got {metric!r} for a set with {labels} an image; expected one of {', '.join(expected)}."
-            )
-        if metric == "roc_auc" and len(self.classes) != 2:
-            raise ValueError(
-                f"metric: got 'roc_auc' for {len(self.classes)} classes; expected accuracy or mean_per_class, "
-                "or a set of two classes."
-            )
-        return METRICS[metric]
-
-    def _one(
-        self, table: Tensor | None, items: dict[str, list[Any]], bad: list[int]
-    ) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """Metrics and samples of images with one label each; the table of scores where there are two classes."""
-        count, labels, ranks = len(self.classes), items["label"], items["label_rank"]
+    def _count(self, result: EvaluationResult, table: Tensor | None, bad: list[int]) -> None:
+        """Add metrics; ``table`` has the scores of images with several labels, and of sets with two classes."""
+        count, labels, ranks = len(self.classes), result.items["label"], result.items["label_rank"]
+        if self.multi_label:
+            assert table is not None
+            result.metrics = measure(table, labels, missing=bad).metrics
+            return
         # Means over the classes that occur: a guess among all C names is right once in C whatever the class.
-        found = {
-            "mean_per_class_accuracy": ranking.mean_per_class_accuracy(items["predicted"], labels),
-            "mean_per_class_accuracy_chance": ranking.accuracy_chance(count),
-        }
-        samples = {"mean_per_class_accuracy": [100.0 * (rank == 1) for rank in ranks]}
-        for k in (1, 5) if count > 5 else (1,):
-            found[f"top{k}_accuracy"] = ranking.recall_from_ranks(ranks, [k])[k]
-            found[f"top{k}_accuracy_chance"] = ranking.accuracy_chance(count, k=k)
-            samples[f"top{k}_accuracy"] = ranking.hits_at(ranks, k)
+        add_accuracies(result, result.items["predicted"], labels, classes=count)
+        if count > 5:
+            result.add_mean(
+                "top5_accuracy", ranking.hits_at(ranks, 5), chance=ranking.accuracy_chance(count, k=5)
+            )
         if table is not None and count == 2 and 0 < sum(labels) < len(labels):
             margin = table[:, 1] - table[:, 0]
             both = measure(torch.stack([-margin, margin], 1), labels, missing=bad)
-            found["roc_auc"] = both.metrics["roc_auc"]
-            found["roc_auc_chance"] = 50.0
+            result.metrics |= {name: both.metrics[name] for name in ("roc_auc", "roc_auc_chance")}
         elif self.main_metric == "roc_auc":
             raise DataError(f"roc_auc: all {len(labels)} images are of one class; expected images of both.")
-        return found, samples
-
-    def _write_predictions(self, model: EvaluableModel, scores: Tensor, *, missing: Sequence[int]) -> None:
-        """Write the probabilities of scores (N, C), if files are asked for."""
-        if self.predictions is None:
-            return
-        scaled = scores.double() if self.multi_label else _SCALE * scores.double()
-        total, backbone = count_parameters(model, stage="embeddings")
-        self.predictions.write(
-            class_probabilities(scaled, multi_label=self.multi_label),
-            missing=missing,
-            shots=0,
-            seed=0,
-            trainable=0,
-            total=total,
-            backbone=backbone,
-        )
-
-    def _several(
-        self, table: Tensor | None, labels: Sequence[Label], bad: list[int]
-    ) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """Metrics of images with several labels each; none of them is a mean over images."""
-        assert table is not None
-        measured = measure(table, labels, missing=bad)
-        found = {**measured.metrics, **{f"{name}_chance": value for name, value in measured.chance.items()}}
-        return found, {}
 
 
 def _label_ranks(scores: Tensor, labels: Sequence[Label]) -> list[int | None]:

@@ -283,14 +283,14 @@ def test_the_named_ensemble_is_used(tmp_path: Path, ensemble: str) -> None:
 
 def test_metrics_and_ensembles_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     dataset = colors(tmp_path)
-    with pytest.raises(ValueError, match="metric: got 'f1'; expected one of accuracy, mean_per_class"):
+    with pytest.raises(ValueError, match="metric: got 'f1'; expected 'mean_per_class_accuracy'"):
         ZeroShotClassification(dataset, ["{}"], metric="f1")  # type: ignore[arg-type]
     with pytest.raises(
-        ValueError, match="'map_11_points' for a set with one label an image; expected one of acc"
+        ValueError, match="'map_11_points' for 3 classes and one label an image; expected one of acc"
     ):
         ZeroShotClassification(dataset, ["{}"], metric="map_11_points")
     with pytest.raises(
-        ValueError, match="'accuracy' for a set with several labels an image; expected one of map"
+        ValueError, match="'accuracy' for 3 classes and several labels an image; expected one of map"
     ):
         several(metric="accuracy")
     with pytest.raises(ValueError, match="'roc_auc' for 3 classes"):

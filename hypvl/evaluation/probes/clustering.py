@@ -5,10 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, TypeAlias
 
-from torch import Tensor
-
 from hypvl.allowlist import configurable
-from hypvl.checks import one_of
+from hypvl.checks import one_of, whole_number, whole_number_or_none
 from hypvl.datasets.classification.splits import shuffled
 from hypvl.datasets.images import joined
 from hypvl.datasets.protocol import ClassificationSet, check_set
@@ -89,17 +87,11 @@ class KMeansClustering(Evaluator):
     def __post_init__(self) -> None:
         one_of("stage", self.stage, Stage)
         one_of("rows", self.rows, Rows)
-        clusters = self.clusters
-        if (
-            not self.seeds
-            or (clusters is not None and clusters < 1)
-            or self.iterations < 1
-            or self.restarts < 1
-        ):
-            raise ValueError(
-                f"clusters, iterations, restarts, seeds: got {clusters}, {self.iterations}, {self.restarts} and "
-                f"{len(self.seeds)} seeds; expected at least 1 of each."
-            )
+        whole_number_or_none("clusters", self.clusters, least=1)
+        whole_number("iterations", self.iterations, least=1)
+        whole_number("restarts", self.restarts, least=1)
+        if not self.seeds:
+            raise ValueError("seeds: got none; expected at least one.")
         check_set(self.dataset, ClassificationSet)
         self._images = joined(self.dataset)
         if is_multi_label(self._images.labels):
@@ -108,10 +100,9 @@ class KMeansClustering(Evaluator):
             )
         check_labels(self._images.labels, self._images.keys, num_classes=len(self.dataset.classes))
         self._labels = [classes_of(label)[0] for label in self._images.labels]
-        self._count = len(set(self._labels)) if clusters is None else clusters
+        self._count = len(set(self._labels)) if self.clusters is None else self.clusters
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Encode, cluster and compare."""
         encoded = encode_labelled(encoder, self._images, stage=self.stage, label="images")
         positions = encoded.positions
         if self._count > len(positions):
@@ -119,7 +110,10 @@ class KMeansClustering(Evaluator):
                 f"clusters: {self._count} for {len(positions)} readable images; expected at least one image each."
             )
         with evaluating(model):
-            points = self._points(model, encoded.features)
+            points = encoded.features
+            points = model.geometry.flatten(points) if self.stage == "embeddings" else points
+            points = normalize(points) if self.rows == "unit" else points
+            check_features(points)
             clusterings = [
                 best_kmeans(
                     points, self._count, seed=seed, iterations=self.iterations, restarts=self.restarts
@@ -145,13 +139,6 @@ class KMeansClustering(Evaluator):
             meta=self._meta(measured, clusterings),
             samples={"hungarian_accuracy": [accuracy[i] for i in range(len(self._labels))]},
         )
-
-    def _points(self, model: EvaluableModel, features: Tensor) -> Tensor:
-        """Rows to cluster, (n, D)."""
-        points = model.geometry.flatten(features) if self.stage == "embeddings" else features
-        points = normalize(points) if self.rows == "unit" else points
-        check_features(points)
-        return points
 
     def _measure(self, truth: list[int], one: Clustering) -> dict[str, float]:
         clusters = one.labels.tolist()

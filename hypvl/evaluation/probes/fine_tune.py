@@ -3,17 +3,17 @@
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal
+from dataclasses import KW_ONLY, asdict, astuple, dataclass
+from typing import Any, Literal, TypeAlias
 
 import torch
 from loguru import logger
 from torch import Tensor, nn
 
 from hypvl.allowlist import configurable
+from hypvl.checks import one_of, whole_number
 from hypvl.embedding.encode import CachedEncoder
-from hypvl.embedding.model_size import count_parameters
-from hypvl.embedding.protocol import EvaluableModel
+from hypvl.embedding.protocol import EvaluableModel, count_parameters
 from hypvl.errors import DataError, UserError
 from hypvl.evaluation.class_metrics import class_probabilities
 from hypvl.evaluation.labelled_images import Label, encode_labelled
@@ -24,6 +24,8 @@ from hypvl.evaluation.probes.sweep import COARSE_GRID, halving_search
 #: Learning rates of the published search; :mod:`hypvl.evaluation.probes.sweep` searches the weight decays of each.
 LEARNING_RATES: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
+Trainable: TypeAlias = Literal["all", "head"]
+Tuning: TypeAlias = Literal["fixed", "swept"]
 _NORM_MOMENTUM = 0.1  # torch's
 
 
@@ -33,14 +35,6 @@ class Rates:
 
     learning_rate: float
     weight_decay: float
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained copy of the model (None where only the head was trained) and its head."""
-
-    encoder: EvaluableModel | None
-    head: nn.Sequential
 
 
 @configurable("evaluate")
@@ -61,13 +55,7 @@ class FineTune(SupervisedEvaluator):
     The same seed gives the same numbers on the CPU; a GPU may sum in another order. Each of several processes trains
     the same.
 
-    Args:
-        train: Images to learn from.
-        test: Images to measure on.
-        validation: Images to choose the rates by; None = cut from ``train``.
-        validation_fraction: Share of each class to cut.
-        shots: Images of each class to learn from; None = all.
-        seeds: Of draws, order and head; one result each.
+    Args: those of :class:`~hypvl.evaluation.probes.supervised.SupervisedEvaluator`, and
         trainable: ``"all"``, encoder and head, or the ``"head"`` alone, on features encoded once.
         tuning: ``"fixed"``, given rates; ``"swept"``, searched ones.
         learning_rate: For ``"fixed"``, and for ``"swept"`` with one shot, which leaves no validation images.
@@ -79,9 +67,6 @@ class FineTune(SupervisedEvaluator):
         sweep_epochs: Of each training of the search.
         batch_size: Images per step, >= 2.
         momentum: Of SGD.
-        metric: The main metric, by which the rates are chosen too.
-        stage: Stage of the model that is the input of the head.
-        predictions: Where to write class probabilities; None = nowhere.
 
     Source: Li et al. 2022, ELEVATER (arXiv 2204.08790), section 4 and its toolkit's settings.
     Differs: the toolkit reports the epoch with the best test accuracy, and validates on the first images of each
@@ -90,8 +75,8 @@ class FineTune(SupervisedEvaluator):
     """
 
     _: KW_ONLY
-    trainable: Literal["all", "head"] = "all"
-    tuning: Literal["fixed", "swept"] = "fixed"
+    trainable: Trainable = "all"
+    tuning: Tuning = "fixed"
     learning_rate: float = 0.1
     weight_decay: float = 1e-6
     learning_rates: Sequence[float] = LEARNING_RATES
@@ -104,16 +89,11 @@ class FineTune(SupervisedEvaluator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.trainable not in ("all", "head") or self.tuning not in ("fixed", "swept"):
-            raise ValueError(
-                f"trainable, tuning: got {self.trainable!r}, {self.tuning!r}; expected 'all' or 'head', 'fixed' or "
-                "'swept'."
-            )
-        if min(self.epochs, self.sweep_epochs) < 1 or self.batch_size < 2:
-            raise ValueError(
-                f"epochs, sweep_epochs, batch_size: got {self.epochs}, {self.sweep_epochs}, {self.batch_size}; "
-                "expected at least 1, 1 and 2."
-            )
+        one_of("trainable", self.trainable, Trainable)
+        one_of("tuning", self.tuning, Tuning)
+        whole_number("epochs", self.epochs, least=1)
+        whole_number("sweep_epochs", self.sweep_epochs, least=1)
+        whole_number("batch_size", self.batch_size, least=2)
 
     @property
     def chooses(self) -> bool:
@@ -148,7 +128,7 @@ class FineTune(SupervisedEvaluator):
                 f"seed {plan.seed}: one image of each class leaves none to choose rates by; they are the fixed ones."
             )
         trained = self._train(model, batches, plan.both, rates, epochs=self.epochs, seed=plan.seed)
-        rows = None if trained is None else self._predict(trained, batches, None)
+        rows = None if trained is None else self._predict(*trained, batches, None)
         if trained is None or rows is None:
             raise UserError(
                 f"fine-tuning: became NaN or infinite with {rates}; lower the learning rate, or let it be searched "
@@ -157,13 +137,9 @@ class FineTune(SupervisedEvaluator):
         probabilities, places = rows
         full = torch.zeros(len(self._test_images), len(self._classes), dtype=torch.float64)
         full[places] = probabilities
-        head = sum(p.numel() for p in trained.head.parameters())
+        head = sum(p.numel() for p in trained[1].parameters())
         encoder = 0 if self.trainable == "head" else count_parameters(model, stage=self.stage)[1]
-        notes |= {
-            "learning_rate": rates.learning_rate,
-            "weight_decay": rates.weight_decay,
-            "epochs": self.epochs,
-        }
+        notes |= {**asdict(rates), "epochs": self.epochs}
         return Run(full, trainable=head + encoder, notes=notes, warnings=warnings)
 
     def _search(
@@ -183,19 +159,16 @@ class FineTune(SupervisedEvaluator):
                 return values
 
             halving_search(score, [float(decay) for decay in self.weight_decays], halvings=self.halvings)
-        best = min(table, key=lambda r: (-table[r], r.learning_rate, r.weight_decay))
         rows: list[list[float | None]] = [
-            [r.learning_rate, r.weight_decay, value if math.isfinite(value) else None]
-            for r, value in sorted(
-                table.items(), key=lambda item: (item[0].learning_rate, item[0].weight_decay)
-            )
+            [*astuple(rates), table[rates] if math.isfinite(table[rates]) else None]
+            for rates in sorted(table, key=astuple)
         ]
-        return best, rows
+        return min(table, key=lambda rates: (-table[rates], astuple(rates))), rows
 
     def _validated(self, model: EvaluableModel, batches: TrainingBatches, plan: Plan, rates: Rates) -> float:
         """The metric on the validation part, minus infinity where training diverges."""
         trained = self._train(model, batches, plan.fit, rates, epochs=self.sweep_epochs, seed=plan.seed)
-        rows = None if trained is None else self._predict(trained, batches, plan.check)
+        rows = None if trained is None else self._predict(*trained, batches, plan.check)
         if rows is None:
             return -math.inf
         probabilities, places = rows
@@ -211,8 +184,8 @@ class FineTune(SupervisedEvaluator):
         *,
         epochs: int,
         seed: int,
-    ) -> Trained | None:
-        """None when the loss does not stay finite."""
+    ) -> tuple[EvaluableModel | None, nn.Sequential] | None:
+        """A trained copy of the model (None: only the head is) and its head; None when the loss becomes infinite."""
         generator = torch.Generator().manual_seed(seed)
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
         encoder = None if self.trainable == "head" else copy.deepcopy(model)
@@ -222,7 +195,11 @@ class FineTune(SupervisedEvaluator):
             parameters = [p for p in encoder.parameters() if p.is_floating_point()]
             for parameter in parameters:
                 parameter.requires_grad_(True)
-        norm, linear = _head(batches.width(model), len(self._classes), generator)
+        width = batches.width(model)
+        linear = nn.utils.skip_init(nn.Linear, width, len(self._classes))
+        nn.init.normal_(linear.weight, std=0.01, generator=generator)
+        nn.init.zeros_(linear.bias)
+        norm = nn.BatchNorm1d(width, affine=False)
         head = nn.Sequential(norm, linear).to(device)
         optimizer = torch.optim.SGD(
             [*parameters, *head.parameters()],
@@ -230,6 +207,8 @@ class FineTune(SupervisedEvaluator):
             weight_decay=rates.weight_decay,
             momentum=self.momentum,
         )
+        several = self._multi_label
+        loss_of = nn.functional.binary_cross_entropy_with_logits if several else nn.functional.cross_entropy
         scaler = torch.amp.GradScaler(device.type, enabled=batches.amp == "fp16")
         targets = self.targets(self._images.labels).to(device)
         order = [
@@ -246,39 +225,30 @@ class FineTune(SupervisedEvaluator):
                 norm.momentum = max(_NORM_MOMENTUM, 1 / step)
                 features = batches.features(encoder, inputs)
                 logits = head(features.float())
-                loss = self._loss(logits, targets[rows])
+                loss = loss_of(logits, targets[rows])
                 if not bool(loss.isfinite()):
                     return None
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
                 scaler.step(optimizer)
                 scaler.update()
-        head.eval()
-        return Trained(encoder, head)
-
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        if self._multi_label:
-            return nn.functional.binary_cross_entropy_with_logits(logits, targets)
-        return nn.functional.cross_entropy(logits, targets)
+        return encoder, head.eval()
 
     def _predict(
-        self, trained: Trained, batches: TrainingBatches, positions: Sequence[int] | None
+        self,
+        encoder: EvaluableModel | None,
+        head: nn.Sequential,
+        batches: TrainingBatches,
+        positions: Sequence[int] | None,
     ) -> tuple[Tensor, list[int]] | None:
         """Probabilities and positions of images of the pool (None: of the test); None where they are not finite."""
-        features, places = batches.frozen(trained.encoder, positions)
-        device = next(trained.head.parameters()).device
+        features, places = batches.frozen(encoder, positions)
+        device = next(head.parameters()).device
         with torch.no_grad():
-            logits = torch.cat([trained.head(rows.to(device).float()).cpu() for rows in features.split(4096)])
+            logits = torch.cat([head(rows.to(device).float()).cpu() for rows in features.split(4096)])
         if not bool(logits.isfinite().all()):
             return None
         return class_probabilities(logits, multi_label=self._multi_label), places
-
-
-def _head(width: int, classes: int, generator: torch.Generator) -> tuple[nn.BatchNorm1d, nn.Linear]:
-    linear = nn.utils.skip_init(nn.Linear, width, classes)
-    nn.init.normal_(linear.weight, std=0.01, generator=generator)
-    nn.init.zeros_(linear.bias)
-    return nn.BatchNorm1d(width, affine=False), linear
 
 
 def _shuffled_batches(

@@ -11,24 +11,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hypvl.checks import whole_number
+
 BLOCK = 4096
 
 
 @dataclass(frozen=True)
 class Clustering:
-    """Result of K-Means.
+    """Result of K-Means."""
 
-    Attributes:
-        centroids: (K, D).
-        labels: (N,) int64, the nearest centroid of each point, the first of equally near ones.
-        inertia: Sum of squared distances of the points to their centroids.
-        objectives: Inertia at the start of each iteration; it never rises.
-    """
-
-    centroids: Tensor
-    labels: Tensor
-    inertia: float
-    objectives: list[float]
+    centroids: Tensor  # (K, D)
+    labels: Tensor  # (N,) int64, the nearest centroid of each point, the first of equally near ones
+    inertia: float  # sum of squared distances of the points to their centroids
+    objectives: list[float]  # inertia at the start of each iteration; it never rises
 
 
 def kmeans(points: Tensor, centroids: Tensor, *, iterations: int = 100) -> Clustering:
@@ -76,29 +71,18 @@ def kmeans(points: Tensor, centroids: Tensor, *, iterations: int = 100) -> Clust
 def best_kmeans(
     points: Tensor, clusters: int, *, seed: int = 0, iterations: int = 100, restarts: int = 5
 ) -> Clustering:
-    """The clustering of least inertia of several starts drawn by :func:`drawn_centroids`.
+    """The clustering of least inertia of at least one start, drawn by :func:`drawn_centroids`.
 
-    Args:
-        points: (N, D).
-        clusters: K, 1 ... N.
-        seed: Of the starts; nothing else is random, and the global generator is not used.
-        iterations: Limit for each start.
-        restarts: Number of starts, at least 1.
+    The seed is that of the starts; nothing else is random, and the global generator is not used.
 
     Raises:
         ValueError: as :func:`kmeans`, for more clusters than points, or no starts.
     """
-    if restarts < 1:
-        raise ValueError(f"restarts: got {restarts}; expected at least 1.")
+    whole_number("restarts", restarts, least=1)
     generator = torch.Generator().manual_seed(seed)
-    best: Clustering | None = None
-    for _ in range(restarts):
-        start = drawn_centroids(points, clusters, generator=generator)
-        one = kmeans(points, start, iterations=iterations)
-        if best is None or one.inertia < best.inertia:
-            best = one
-    assert best is not None
-    return best
+    starts = (drawn_centroids(points, clusters, generator=generator) for _ in range(restarts))
+    runs = (kmeans(points, start, iterations=iterations) for start in starts)
+    return min(runs, key=lambda one: one.inertia)  # the first of equal ones
 
 
 def drawn_centroids(points: Tensor, clusters: int, *, generator: torch.Generator) -> Tensor:

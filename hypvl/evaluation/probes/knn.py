@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from hypvl.allowlist import configurable
-from hypvl.checks import one_of
+from hypvl.checks import number, one_of, whole_number
 from hypvl.datasets.protocol import ClassificationSet
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel, Stage
 from hypvl.embedding.search import search
+from hypvl.evaluation.class_metrics import add_accuracies
 from hypvl.evaluation.labelled_images import (
     Label,
     classes_of,
@@ -77,10 +78,8 @@ class KNNClassification(Evaluator):
 
     def __post_init__(self) -> None:
         one_of("similarity", self.similarity, Similarity)
-        if self.k < 1 or not self.temperature > 0:
-            raise ValueError(
-                f"k, temperature: got {self.k} and {self.temperature}; expected k >= 1 and a temperature > 0."
-            )
+        whole_number("k", self.k, least=1)
+        number("temperature", self.temperature, above=0)
         stage = self.stage
         if stage is None:
             stage = "trunk" if self.similarity == "cosine" else "embeddings"
@@ -96,7 +95,6 @@ class KNNClassification(Evaluator):
         self._classes = list(self.test.classes)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Encode, search and let vote."""
         train = encode_labelled(encoder, self._images, stage=self._stage, label="training images")
         test = encode_labelled(encoder, self._test_images, stage=self._stage, label="test images")
         compared = model if self.similarity == "model" else cast(EvaluableModel, _ByCosine(model))
@@ -123,39 +121,21 @@ class KNNClassification(Evaluator):
         shares = (votes.gather(1, best)[:, 0] / votes.sum(1)).tolist()
         for i, guess, part in zip(test.positions, best[:, 0].tolist(), shares, strict=True):
             predicted[i], share[i] = guess, part
-        return self._result(predicted, share, labels, unreadable_training=len(train.bad))
-
-    def _result(
-        self,
-        predicted: list[int | None],
-        share: list[float | None],
-        labels: list[int],
-        *,
-        unreadable_training: int,
-    ) -> EvaluationResult:
-        hits = [guess == label for guess, label in zip(predicted, labels, strict=True)]
-        metrics: dict[str, float] = {
-            "top1_accuracy": 100.0 * sum(hits) / len(hits),
-            "mean_per_class_accuracy": ranking.mean_per_class_accuracy(predicted, labels),
-        }
-        chance = ranking.accuracy_chance(len(self._classes))
-        meta: dict[str, Any] = {
-            "images": len(labels),
-            "training_images": len(self._images),
-            "classes": self._classes,
-            "k": self.k,
-            "temperature": self.temperature,
-            "similarity": self.similarity,
-            "stage": self._stage,
-            "unreadable_training": unreadable_training,
-        }
-        return EvaluationResult(
-            metrics={**metrics, **{f"{name}_chance": chance for name in metrics}},
+        result = EvaluationResult(
             items={"key": self._test_images.keys, "label": labels, "predicted": predicted, "share": share},
-            meta=meta,
-            samples={name: [100.0 * hit for hit in hits] for name in metrics},
-            strata={"mean_per_class_accuracy": labels},
+            meta={
+                "images": len(labels),
+                "training_images": len(self._images),
+                "classes": self._classes,
+                "k": self.k,
+                "temperature": self.temperature,
+                "similarity": self.similarity,
+                "stage": self._stage,
+                "unreadable_training": len(train.bad),
+            },
         )
+        add_accuracies(result, predicted, labels, classes=len(self._classes))
+        return result
 
 
 class _ByCosine:

@@ -1,7 +1,8 @@
 """Linear probe: logistic regression on frozen features, its cost chosen on validation images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -33,23 +34,14 @@ class LinearProbe(SupervisedEvaluator):
     ``meta["runs"]`` has, of each seed, the chosen cost, the validation scores by cost and the last state of the solver;
     ``meta["warnings"]`` names costs whose fit did not converge.
 
-    Args:
-        train: Images to learn from.
-        test: Images to measure on.
-        validation: Images to choose the cost by; None = cut from ``train``.
-        validation_fraction: Share of each class to cut.
-        shots: Images of each class to learn from; None = all.
-        seeds: Of the draws, one result each.
+    Args: those of :class:`~hypvl.evaluation.probes.supervised.SupervisedEvaluator`, and
         costs: Grid of inverse strengths of the penalty; the middle one is used where one shot leaves no validation
             images.
         halvings: How often the interval is halved.
-        metric: The main metric, by which the cost is chosen too.
-        stage: ``"trunk"``, before the projection, as published.
         normalize: ``none``; ``l2``, unit length; ``standard``, mean 0 and variance 1 over the training part.
         tolerance: Of the solver, see :class:`hypvl.evaluation.probes.logistic.LogisticPath`.
         max_iterations: Of the solver, for each cost.
         precision: Of the solver; ``"mixed"`` is fp32 as far as it converges, then fp64.
-        predictions: Where to write class probabilities; None = nowhere.
 
     Source: Radford et al. 2021 (arXiv 2103.00020), appendix A.3; Desai et al. 2023 (arXiv 2304.09172).
     """
@@ -78,8 +70,8 @@ class LinearProbe(SupervisedEvaluator):
 
     def _probe(self, train: LabelledFeatures, test: LabelledFeatures, plan: Plan) -> Run:
         fit, fit_labels = train.of(plan.fit)
-        statistics = _statistics(fit, self.normalize)
-        path = self._path(_normalized(fit, statistics), fit_labels)
+        normalized = _normalizer(fit, self.normalize)
+        path = self._path(normalized(fit), fit_labels)
         fitted: list[LogisticModels] = []
         warnings: list[str] = []
 
@@ -92,7 +84,7 @@ class LinearProbe(SupervisedEvaluator):
 
         if plan.check:
             check, check_labels = train.of(plan.check)
-            check = _normalized(check, statistics)
+            check = normalized(check)
             chosen = halving_search(score, self.costs, halvings=self.halvings)
         else:
             chosen = SweepResult(sorted(self.costs)[len(self.costs) // 2], {})
@@ -100,13 +92,13 @@ class LinearProbe(SupervisedEvaluator):
                 f"seed {plan.seed}: there is no image to choose the cost by; it is {chosen.best:g}, the grid's middle."
             )
         both, both_labels = train.of(plan.both)
-        statistics = _statistics(both, self.normalize)
-        last = self._path(_normalized(both, statistics), both_labels)
+        normalized = _normalizer(both, self.normalize)
+        last = self._path(normalized(both), both_labels)
         for models in fitted:
             last.warm_start(models)
         final = last.fit([chosen.best])
         probabilities = torch.zeros(len(self._test_images), len(self._classes), dtype=torch.float64)
-        rows = _normalized(test.features, statistics)
+        rows = normalized(test.features)
         probabilities[test.positions] = final.probabilities(rows, 0).double()
         return Run(
             probabilities,
@@ -134,20 +126,15 @@ class LinearProbe(SupervisedEvaluator):
         )
 
 
-def _statistics(rows: Tensor, normalize: Normalization) -> tuple[Tensor, Tensor] | Literal["none", "l2"]:
-    if normalize != "standard":
-        return normalize
+def _normalizer(rows: Tensor, normalize: Normalization) -> Callable[[Tensor], Tensor]:
+    """The normalisation of features, ``standard`` by the statistics of these rows."""
+    if normalize == "none":
+        return lambda features: features
+    if normalize == "l2":
+        return partial(torch.nn.functional.normalize, dim=1)
     wide = rows.double()
-    return wide.mean(dim=0), (wide.var(dim=0, correction=0) + 1e-5).rsqrt()  # as batch normalisation
-
-
-def _normalized(rows: Tensor, statistics: tuple[Tensor, Tensor] | Literal["none", "l2"]) -> Tensor:
-    if statistics == "none":
-        return rows
-    if statistics == "l2":
-        return torch.nn.functional.normalize(rows, dim=1)
-    mean, scale = statistics
-    return (rows - mean) * scale
+    mean, scale = wide.mean(dim=0), (wide.var(dim=0, correction=0) + 1e-5).rsqrt()  # as batch normalisation
+    return lambda features: (features - mean) * scale
 
 
 def _warnings(fitted: Sequence[LogisticModels], seed: int, tolerance: float) -> list[str]:
@@ -157,9 +144,8 @@ def _warnings(fitted: Sequence[LogisticModels], seed: int, tolerance: float) -> 
         for cost, done, norm in zip(models.costs, models.converged, models.gradient_norm, strict=True)
         if not done
     ]
-    if not lost:
-        return []
-    return [
+    message = (
         f"seed {seed}: the solver did not get within tolerance {tolerance:g} for cost {', '.join(lost)}; "
         "raise max_iterations."
-    ]
+    )
+    return [message] if lost else []

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hypvl.checks import one_of
+from hypvl.checks import number, one_of
 from hypvl.evaluation.labelled_images import check_features
 
 #: Precision of the solver; ``"mixed"`` solves in fp32 as far as fp32 can go, and continues in fp64.
@@ -35,27 +35,16 @@ _LINE_SEARCH_TRIALS = 6
 
 @dataclass(frozen=True)
 class LogisticModels:
-    """One classifier per cost.
+    """One classifier per cost. A class without training items has weight 0 and bias minus infinity."""
 
-    Attributes:
-        costs: K inverse strengths of the penalty.
-        weight: (K, C, D) fp64. A class without training items has weight 0 and bias minus infinity.
-        bias: (K, C) fp64.
-        independent: Whether each class is a binary problem of its own (several labels an item).
-        converged: Per cost, whether the gradient norm is within the tolerance.
-        gradient_norm: Per cost, as :class:`LogisticPath` measures it.
-        iterations: Per cost.
-        evaluations: Evaluations of value and gradient (passes over the data), the sum over the costs.
-    """
-
-    costs: tuple[float, ...]
-    weight: Tensor
-    bias: Tensor
-    independent: bool
-    converged: tuple[bool, ...]
-    gradient_norm: tuple[float, ...]
-    iterations: tuple[int, ...]
-    evaluations: int
+    costs: tuple[float, ...]  # K inverse strengths of the penalty
+    weight: Tensor  # (K, C, D) fp64
+    bias: Tensor  # (K, C) fp64
+    independent: bool  # whether each class is a binary problem of its own (several labels an item)
+    converged: tuple[bool, ...]  # per cost, whether the gradient norm is within the tolerance
+    gradient_norm: tuple[float, ...]  # per cost, as LogisticPath measures it
+    iterations: tuple[int, ...]  # per cost
+    evaluations: int  # of value and gradient (passes over the data), the sum over the costs
 
     def probabilities(self, features: Tensor, which: int) -> Tensor:
         """Of classifier ``which``: (N, D) -> (N, C); rows sum to 1 unless the classes are independent."""
@@ -115,9 +104,7 @@ class LogisticPath:
     ) -> None:
         one_of("precision", precision, Precision)
         _check(features, targets, num_classes)
-        if tolerance <= 0:
-            raise ValueError(f"tolerance: got {tolerance}; expected a positive number.")
-        self.tolerance = tolerance
+        self.tolerance = number("tolerance", tolerance, above=0)
         self.max_iterations = max_iterations
         self.precision: Precision = precision
         self.num_classes = num_classes
@@ -287,13 +274,7 @@ def _minimize(
 
 
 class _Data:
-    """Features along their principal axes with a column of ones, (N, R + 1), and the targets.
-
-    Attributes:
-        present: Classes that have something to learn, ascending (C',).
-        always: Classes that every item has, with several labels an item.
-        spread: Mean squares of the columns, (R + 1,).
-    """
+    """Features along their principal axes with a column of ones, (N, R + 1), and the targets."""
 
     def __init__(self, features: Tensor, targets: Tensor, num_classes: int, *, dtype: torch.dtype) -> None:
         targets = targets.to(features.device)
@@ -302,7 +283,8 @@ class _Data:
         self.count = len(features)
         counts = targets.sum(0) if self.independent else targets.bincount(minlength=num_classes)
         some = (counts > 0) & (counts < self.count) if self.independent else counts > 0
-        self.present = some.nonzero()[:, 0]
+        self.present = some.nonzero()[:, 0]  # classes that have something to learn, ascending (C',)
+        # Classes that every item has, with several labels an item.
         self.always = (counts == self.count).nonzero()[:, 0] if self.independent else self.present[:0]
         if self.independent:
             self.targets = targets[:, self.present]  # (N, C')
@@ -313,7 +295,7 @@ class _Data:
         self._features = features
         self._rows: dict[torch.dtype, Tensor] = {}
         self._signs: dict[torch.dtype, Tensor] = {}
-        self.spread = self.mean.new_zeros(self.axes.shape[1] + 1)
+        self.spread = self.mean.new_zeros(self.axes.shape[1] + 1)  # mean squares of the columns
         for block in self.rows(dtype).split(_PREPARE_ROWS):
             self.spread += block.double().square().sum(0) / self.count
 

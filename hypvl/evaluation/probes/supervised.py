@@ -8,13 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from hypvl.checks import one_of
+from hypvl.checks import one_of, whole_number_or_none
 from hypvl.datasets.protocol import ClassificationSet
 from hypvl.embedding.encode import CachedEncoder
-from hypvl.embedding.model_size import count_parameters
 from hypvl.embedding.protocol import EvaluableModel, Stage
 from hypvl.errors import DataError
-from hypvl.evaluation.class_metrics import METRICS, Measured, Metric, measure
+from hypvl.evaluation.class_metrics import Metric, main_metric, measure
 from hypvl.evaluation.labelled_images import (
     Label,
     as_targets,
@@ -30,17 +29,11 @@ from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 
 @dataclass(frozen=True)
 class Plan:
-    """Images that one seed trains on: positions in the images of the training and validation splits.
-
-    Attributes:
-        seed: Of the draw.
-        fit: Images to train on while settings are chosen.
-        check: Images to choose settings by; empty where nothing is chosen or the draw leaves none.
-    """
+    """Images that one seed trains on: positions in the images of the training and validation splits."""
 
     seed: int
-    fit: list[int]
-    check: list[int]
+    fit: list[int]  # to train on while settings are chosen
+    check: list[int]  # to choose settings by; empty where nothing is chosen or the draw leaves none
 
     @property
     def both(self) -> list[int]:
@@ -50,34 +43,21 @@ class Plan:
 
 @dataclass(frozen=True)
 class Run:
-    """Result of one seed.
+    """Result of one seed."""
 
-    Attributes:
-        probabilities: (N, C) of the test images; rows of unreadable images are not used.
-        trainable: Parameters that were trained.
-        notes: The chosen settings and how they were chosen; JSON-serialisable.
-        warnings: Sentences for the meta of the result.
-    """
-
-    probabilities: Tensor
-    trainable: int
-    notes: dict[str, Any]
-    warnings: list[str] = field(default_factory=list)
+    probabilities: Tensor  # (N, C) of the test images; rows of unreadable images are not used
+    trainable: int  # parameters that were trained
+    notes: dict[str, Any]  # the chosen settings and how they were chosen; JSON-serialisable
+    warnings: list[str] = field(default_factory=list)  # sentences for the meta of the result
 
 
 @dataclass(frozen=True)
 class Learnt:
-    """Results of all seeds.
+    """Results of all seeds."""
 
-    Attributes:
-        runs: One per plan.
-        bad: (position, reason) of test images that cannot be read.
-        bad_training: How many training and validation images cannot be read.
-    """
-
-    runs: list[Run]
-    bad: list[tuple[int, str]]
-    bad_training: int
+    runs: list[Run]  # one per plan
+    bad: list[tuple[int, str]]  # (position, reason) of test images that cannot be read
+    bad_training: int  # how many training and validation images cannot be read
 
 
 @dataclass
@@ -124,33 +104,14 @@ class SupervisedEvaluator(Evaluator):
     predictions: PredictionFiles | None = None
 
     def __post_init__(self) -> None:
-        one_of("metric", self.metric, Metric | None)
         one_of("stage", self.stage, Stage)
-        if (
-            not self.seeds
-            or len(set(self.seeds)) < len(self.seeds)
-            or (self.shots is not None and self.shots < 1)
-        ):
-            raise ValueError(
-                f"seeds, shots: got {list(self.seeds)}, {self.shots}; expected different seeds, at least one, and "
-                "shots >= 1."
-            )
+        whole_number_or_none("shots", self.shots, least=1)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: got {list(self.seeds)}; expected different ones, at least one.")
         self._images, self._test_images = labelled_splits(self.train, self.test, self.validation)
         self._classes = list(self.train.classes)
         self._multi_label = is_multi_label(self._images.labels) or is_multi_label(self._test_images.labels)
-        metric = self.metric
-        if metric is None:
-            metric = "map_11_points" if self._multi_label else "mean_per_class"
-        self.main_metric = METRICS[metric]
-        possible = ["map_11_points", "average_precision"]
-        if not self._multi_label:
-            possible = ["mean_per_class_accuracy", "top1_accuracy"] + ["roc_auc"] * (len(self._classes) == 2)
-        if self.main_metric not in possible:
-            labels = "several labels" if self._multi_label else "one label"
-            raise ValueError(
-                f"metric: got {metric!r} for {len(self._classes)} classes and {labels} an image; expected one of "
-                f"{', '.join(possible)}."
-            )
+        self.main_metric = main_metric(self.metric, classes=len(self._classes), multi_label=self._multi_label)
 
     @property
     def chooses(self) -> bool:
@@ -162,7 +123,6 @@ class SupervisedEvaluator(Evaluator):
         """Train on each plan and predict the test images."""
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Train and measure."""
         plans = [self._plan(seed) for seed in self.seeds]
         learnt = self.learn(model, encoder, plans)
         missing, runs = [position for position, _ in learnt.bad], learnt.runs
@@ -173,16 +133,15 @@ class SupervisedEvaluator(Evaluator):
                 f"{', '.join(measured[0].metrics)}."
             )
         if self.predictions is not None:
-            total, backbone = count_parameters(model, stage=self.stage)
             for plan, run in zip(plans, runs, strict=True):
                 self.predictions.write(
+                    model,
                     run.probabilities,
+                    stage=self.stage,
                     missing=missing,
                     shots=-1 if self.shots is None else self.shots,
                     seed=plan.seed,
                     trainable=run.trainable,
-                    total=total,
-                    backbone=backbone,
                 )
         return self._result(plans, learnt, measured)
 
@@ -197,7 +156,7 @@ class SupervisedEvaluator(Evaluator):
         return metrics[self.main_metric]
 
     def targets(self, labels: Sequence[Label]) -> Tensor:
-        """Targets of these labels, see :func:`hypvl.evaluation.labelled_images.as_targets`."""
+        """See :func:`hypvl.evaluation.labelled_images.as_targets`."""
         return as_targets(labels, num_classes=len(self._classes), multi_label=self._multi_label)
 
     def _plan(self, seed: int) -> Plan:
@@ -218,14 +177,15 @@ class SupervisedEvaluator(Evaluator):
         return len(set(first)) < len(first)
 
     def _result(
-        self, plans: Sequence[Plan], learnt: Learnt, measured: Sequence[Measured]
+        self, plans: Sequence[Plan], learnt: Learnt, measured: Sequence[EvaluationResult]
     ) -> EvaluationResult:
         runs = learnt.runs
-        metrics: dict[str, float] = {}
-        for name in measured[0].metrics:
-            metrics[name] = statistics.fmean(one.metrics[name] for one in measured)
-            if name in measured[0].chance:
-                metrics[f"{name}_chance"] = measured[0].chance[name]
+        metrics = {
+            name: value
+            if name.endswith("_chance")
+            else statistics.fmean(one.metrics[name] for one in measured)
+            for name, value in measured[0].metrics.items()
+        }
         if len(runs) > 1:
             metrics["seed_std"] = statistics.stdev(one.metrics[self.main_metric] for one in measured)
         items: dict[str, list[Any]] = {
@@ -236,7 +196,7 @@ class SupervisedEvaluator(Evaluator):
             ],
         }
         for plan, one in zip(plans, measured, strict=True):
-            items["predicted" if len(runs) == 1 else f"predicted_seed_{plan.seed}"] = list(one.predicted)
+            items["predicted" if len(runs) == 1 else f"predicted_seed_{plan.seed}"] = one.items["predicted"]
         samples = {
             name: [
                 statistics.fmean(values)

@@ -11,15 +11,10 @@ COARSE_GRID: tuple[float, ...] = (1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e4, 1e6)
 
 @dataclass(frozen=True)
 class SweepResult:
-    """Result of a search.
+    """Result of a search."""
 
-    Attributes:
-        best: The value with the highest score, the lowest of equal ones.
-        scores: Value -> score, ascending by value.
-    """
-
-    best: float
-    scores: dict[float, float]
+    best: float  # the value with the highest score, the lowest of equal ones
+    scores: dict[float, float]  # value -> score, ascending by value
 
 
 def halving_search(

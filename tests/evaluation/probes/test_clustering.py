@@ -142,7 +142,7 @@ def test_wrong_settings(tmp_path: Path) -> None:
     dataset = colors(tmp_path)
     with pytest.raises(ValueError, match="stage: got 'pixels'; expected 'trunk', 'features' or 'embeddings'"):
         KMeansClustering(dataset, stage="pixels")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="and 0 seeds; expected at least 1 of each"):
+    with pytest.raises(ValueError, match="seeds: got none"):
         KMeansClustering(dataset, seeds=[])
     with pytest.raises(DataError, match="clusters: 8 for 7 readable images"):
         KMeansClustering(dataset, clusters=8, encoding=PLAIN)(Seer())

@@ -154,7 +154,7 @@ def test_wrong_settings(tmp_path: Path) -> None:
         KNNClassification(train, test, similarity="model", stage="trunk")
     with pytest.raises(ValueError, match="similarity: got 'dot'"):
         KNNClassification(train, test, similarity="dot")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="k, temperature: got 0 and"):
+    with pytest.raises(ValueError, match="k: got 0; expected a whole number"):
         KNNClassification(train, test, k=0)
     with pytest.raises(ValueError, match="stage: got 'pixels'"):
         KNNClassification(train, test, stage="pixels")  # type: ignore[arg-type]

@@ -286,7 +286,7 @@ def test_wrong_settings(tmp_path: Path) -> None:
         LinearProbe(data, Listed([(1, 0)], classes=("a", "b", "c")))
     with pytest.raises(DataError, match="1: its label is 5"):
         LinearProbe(data, Listed([(1, 0), (1, 5)]))
-    with pytest.raises(ValueError, match="seeds, shots: got"):
+    with pytest.raises(ValueError, match="seeds: got"):
         LinearProbe(data, data, seeds=[])
     with pytest.raises(ValueError, match="normalize: got 'max'"):
         LinearProbe(data, data, normalize="max")  # type: ignore[arg-type]
