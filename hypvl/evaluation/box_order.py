@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hypvl.allowlist import configurable
+from hypvl.checks import number, whole_number
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.hierarchy.boxes import BoxedImages
 from hypvl.diagnostics import audit
@@ -54,14 +55,10 @@ class BoxOrder(Evaluator):
     main_metric = "image_entailment"
 
     def __post_init__(self) -> None:
-        if not self.aperture_factor > 0 or self.rounds < 2:
-            raise ValueError(
-                f"aperture_factor, rounds: got {self.aperture_factor} and {self.rounds}; expected above 0 and at "
-                "least 2."
-            )
+        number("aperture_factor", self.aperture_factor, above=0)
+        whole_number("rounds", self.rounds, least=2)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Encode, compare and count."""
         data = self.dataset
         transform = Squeeze(model.image_size)
         images = encoder.encode_images(data.images, transform=transform, label="images")
@@ -98,78 +95,52 @@ class BoxOrder(Evaluator):
                 "whole": ("whole_text", "whole_image"),
                 "box": ("box_text", "box_image"),
             }
-            metrics: dict[str, float] = {}
-            samples: dict[str, list[float]] = {}
+            result = EvaluationResult()
+            cones = model.geometry.cones
             for kind, (general, specific) in kinds.items():
-                if model.geometry.cones is not None:
-                    self._entailment(
-                        model.geometry.cones, kind, embedded[general], embedded[specific], samples, metrics
-                    )
+                if cones is not None:
+                    self._add_entailment(result, cones, kind, embedded[general], embedded[specific])
             for kind, (general, specific) in kinds.items():
-                self._order(kind, far[general].cpu(), far[specific].cpu(), samples, metrics)
-        cones = "image_entailment" in metrics
+                self._add_order(result, f"{kind}_radius_order", far[general].cpu(), far[specific].cpu())
         held = {
-            kind: [hit > 0 for hit in samples[f"{kind}_entailment"]] if cones else [None] * len(own)
+            kind: [
+                None if cones is None else hit > 0 for hit in result.samples.get(f"{kind}_entailment", own)
+            ]
             for kind in ("image", "text")
         }
         distances = {name: far[name].cpu().tolist() for name in ("box_image", "image", "box_text", "text")}
         for name, values in distances.items():
-            metrics[f"radius_{name}"] = sum(values) / len(values)
-        return EvaluationResult(
-            metrics=metrics,
-            items={
-                "key": [data.keys[image] for image in own],
-                "phrase": [phrases[box] for _, box in boxes],
-                **{f"radius_{name}": values for name, values in distances.items()},
-                **{f"entails_{kind}": hits for kind, hits in held.items()},
-            },
-            meta={
-                "images": len(data.images),
-                "boxes": len(data.parts),
-                "pairs": len(own),
-                "aperture_factor": self.aperture_factor,
-                "unreadable": len(images.bad),
-                "unreadable_first": [reason for _, reason in images.bad[:10]],
-                **({} if cones else {"main_metric": "image_radius_order"}),
-            },
-            samples=samples,
-        )
+            result.metrics[f"radius_{name}"] = sum(values) / len(values)
+        result.items = {
+            "key": [data.keys[image] for image in own],
+            "phrase": [phrases[box] for _, box in boxes],
+            **{f"radius_{name}": values for name, values in distances.items()},
+            **{f"entails_{kind}": hits for kind, hits in held.items()},
+        }
+        result.meta = {
+            "images": len(data.images),
+            "boxes": len(data.parts),
+            "pairs": len(own),
+            "aperture_factor": self.aperture_factor,
+            "unreadable": len(images.bad),
+            "unreadable_first": [reason for _, reason in images.bad[:10]],
+            **({} if cones is not None else {"main_metric": "image_radius_order"}),
+        }
+        return result
 
-    def _entailment(
-        self,
-        cones: Cones,
-        kind: str,
-        general: Tensor,
-        specific: Tensor,
-        samples: dict[str, list[float]],
-        metrics: dict[str, float],
+    def _add_entailment(
+        self, result: EvaluationResult, cones: Cones, kind: str, general: Tensor, specific: Tensor
     ) -> None:
-        held = self._holds(cones, general, specific)
-        partner = audit.derangement(len(general), generator=torch.Generator().manual_seed(0)).to(
-            general.device
-        )
-        shuffled = self._holds(cones, general, specific[partner])
-        for name, hits in ((f"{kind}_entailment", held), (f"{kind}_entailment_shuffled", shuffled)):
-            samples[name] = (100.0 * hits.double()).tolist()
-            metrics[name] = sum(samples[name]) / len(samples[name])
+        aperture = self.aperture_factor * cones.half_aperture(general)
+        partner = audit.derangement(len(general), generator=torch.Generator().manual_seed(0))
+        for end, other in (("", specific), ("_shuffled", specific[partner.to(specific.device)])):
+            holds = (cones.exterior_angle(general, other) <= aperture).all(-1)
+            result.add_mean(f"{kind}_entailment{end}", (100.0 * holds.double()).tolist())
 
-    def _holds(self, cones: Cones, general: Tensor, specific: Tensor) -> Tensor:
-        angle, aperture = cones.exterior_angle(general, specific), cones.half_aperture(general)
-        return (angle <= self.aperture_factor * aperture).all(-1)
-
-    def _order(
-        self,
-        kind: str,
-        general: Tensor,
-        specific: Tensor,
-        samples: dict[str, list[float]],
-        metrics: dict[str, float],
-    ) -> None:
-        name = f"{kind}_radius_order"
+    def _add_order(self, result: EvaluationResult, name: str, general: Tensor, specific: Tensor) -> None:
         order = audit.radial_order(
             general, specific, generator=torch.Generator().manual_seed(0), rounds=self.rounds
         )
-        samples[name] = order_hits(general, specific)
         for key, value in order.items():
-            metrics[name + key.removeprefix("auc")] = 100.0 * value
-        metrics[name] = sum(samples[name]) / len(samples[name])
+            result.metrics[name + key.removeprefix("auc")] = 100.0 * value
+        result.add_mean(name, order_hits(general, specific))

@@ -42,13 +42,7 @@ class CaptionSet(Protocol):
 
 @dataclass(frozen=True)
 class ScoredCaptions:
-    """Result of :func:`score_captions`.
-
-    Attributes:
-        rows: Rows of the set whose image can be read.
-        scores: Name -> score of each of these rows.
-        meta: Of the evaluation result.
-    """
+    """Name -> score of each row of the set whose image can be read, and meta of the evaluation result."""
 
     rows: list[int]
     scores: dict[str, list[float]]
@@ -66,11 +60,6 @@ def score_captions(encoder: CachedEncoder, data: CaptionSet, *, prefix: str = PR
     Cosines are of flat embeddings (``geometry.flatten``): of unit vectors on the sphere, of tangent vectors at the root
     on a hyperboloid, where they depend on directions but not on radii. This carries the published metric over; the
     score that such a model was trained with is ``model_score``.
-
-    Args:
-        encoder: Of the model that scores them.
-        data: The captions.
-        prefix: Put before captions and references.
 
     Raises:
         UserError: when embeddings or scores of the model are no numbers.
@@ -191,7 +180,6 @@ class CaptionScores(Evaluator):
         check_set(self.dataset, CaptionSet)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Encode and score."""
         data = self.dataset
         scored = score_captions(encoder, data, prefix=self.prefix)
         return EvaluationResult(

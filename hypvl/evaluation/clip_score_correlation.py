@@ -52,7 +52,6 @@ class CaptionCorrelation(Evaluator):
         self.main_metric = f"clip_score_kendall_{self.kendall}"
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Encode, score and correlate."""
         data = self.dataset
         scored = score_captions(encoder, data, prefix=self.prefix)
         ratings = [self._ratings[row] for row in scored.rows]

@@ -1,11 +1,13 @@
 """Compositionality: whether an image scores its true caption above false ones with a changed word or word order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from math import fsum
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from hypvl.allowlist import configurable
+from hypvl.checks import one_of
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.composition.choices import Choices
 from hypvl.datasets.protocol import check_set
@@ -16,7 +18,9 @@ from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.metrics.choices import Scored, choice_chance, choice_hits, detection
 from hypvl.metrics.classification import roc_auc
 
-Extra = Literal["auroc", "threshold"]
+Extra: TypeAlias = Literal["auroc", "threshold"]
+Measure: TypeAlias = Callable[[Sequence[Scored]], dict[str, float]]
+Kinds: TypeAlias = Literal["metrics", "items"]
 #: Measures whose chance level is 50 %.
 _EVEN = ("auroc", "acc")
 
@@ -56,7 +60,7 @@ class CaptionChoice(Evaluator):
     dataset: Choices
     _: KW_ONLY
     main_metric: str = "accuracy"
-    kinds: Literal["metrics", "items"] = "metrics"
+    kinds: Kinds = "metrics"
     extra: Sequence[Extra] = ()
     threshold: float = 0.5
 
@@ -64,22 +68,16 @@ class CaptionChoice(Evaluator):
         check_set(self.dataset, Choices)
         if not self.dataset.choices:
             raise ValueError("dataset: got no choices; expected at least one.")
-        known = ["accuracy", *self.dataset.means]
-        if self.main_metric not in known:
-            raise ValueError(f"main_metric: got {self.main_metric!r}; expected one of {', '.join(known)}.")
-        if self.kinds not in ("metrics", "items") or not set(self.extra) <= {"auroc", "threshold"}:
-            raise ValueError(
-                f"kinds, extra: got {self.kinds!r} and {list(self.extra)}; expected 'metrics' or 'items', and some of "
-                "'auroc' and 'threshold'."
-            )
+        one_of("main_metric", self.main_metric, ["accuracy", *self.dataset.means])
+        one_of("kinds", self.kinds, Kinds)
+        for name in self.extra:
+            one_of("extra", name, Extra)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Encode, compare and count."""
         data, choices = self.dataset, self.dataset.choices
         scored = self._scored(model, encoder)
         margins = [None if one is None else one[0] - max(one[1]) for one in scored]
         result = EvaluationResult(
-            metrics={},
             items={
                 "key": [data.keys[choice.image] for choice in choices],
                 "kind": [choice.kind for choice in choices],
@@ -97,6 +95,13 @@ class CaptionChoice(Evaluator):
             },
         )
         self._count(scored, result)
+        self._count_foil_kinds(scored, result)
+        known: dict[Extra, Measure] = {
+            "auroc": _auroc,
+            "threshold": partial(detection, threshold=self.threshold),
+        }
+        for name in self.extra:
+            result.metrics |= self._everywhere(known[name], scored)
         return result
 
     def _scored(self, model: EvaluableModel, encoder: CachedEncoder) -> list[Scored]:
@@ -105,10 +110,7 @@ class CaptionChoice(Evaluator):
         texts = list(dict.fromkeys(text for choice in choices for text in (choice.caption, *choice.foils)))
         row = {text: i for i, text in enumerate(texts)}
         keys = encoder.encode_texts(texts, label="captions")
-        images = encoder.encode_images(
-            self.dataset.images,
-            transform=ResizeCenterCrop(model.image_size),
-        )
+        images = encoder.encode_images(self.dataset.images, transform=ResizeCenterCrop(model.image_size))
         of_image: dict[int, list[int]] = {}
         for i, choice in enumerate(choices):
             of_image.setdefault(choice.image, []).append(i)
@@ -127,41 +129,30 @@ class CaptionChoice(Evaluator):
                 scored[i] = (own, [next(rest) for _ in choices[i].foils])
         return scored
 
-    def _count(self, scored: Sequence[Scored], result: EvaluationResult) -> None:
-        """Add metrics, samples and the items of kinds to the result."""
-        choices = self.dataset.choices
+    def _of_kind(self) -> dict[str, list[int]]:
         of_kind: dict[str, list[int]] = {}
-        for i, choice in enumerate(choices):
+        for i, choice in enumerate(self.dataset.choices):
             of_kind.setdefault(choice.kind, []).append(i)
-        hits = [100.0 if hit else 0.0 for hit in choice_hits(scored)]
-        accuracies = {kind: fsum(hits[i] for i in mine) / len(mine) for kind, mine in of_kind.items()}
-        chances = {
-            kind: choice_chance([len(choices[i].foils) for i in mine]) for kind, mine in of_kind.items()
-        }
-        metrics, samples = result.metrics, result.samples
+        return dict(sorted(of_kind.items()))
 
-        metrics["accuracy"] = fsum(hits) / len(hits)
-        metrics["accuracy_chance"] = choice_chance([len(choice.foils) for choice in choices])
-        samples["accuracy"] = hits
+    def _count(self, scored: Sequence[Scored], result: EvaluationResult) -> None:
+        """Add accuracies, and the items of kinds, to the result."""
+        foils = [len(choice.foils) for choice in self.dataset.choices]
+        of_kind = self._of_kind()
+        hits = [100.0 * hit for hit in choice_hits(scored)]
+        accuracies = {kind: fsum(hits[i] for i in mine) / len(mine) for kind, mine in of_kind.items()}
+        chances = {kind: choice_chance([foils[i] for i in mine]) for kind, mine in of_kind.items()}
+        result.add_mean("accuracy", hits, chance=choice_chance(foils))
         for name, kinds in self.dataset.means.items():
-            metrics[name] = fsum(accuracies[kind] for kind in kinds) / len(kinds)
-            metrics[f"{name}_chance"] = fsum(chances[kind] for kind in kinds) / len(kinds)
-            samples[name] = [hits[i] for kind in kinds for i in of_kind[kind]]
-            result.strata[name] = [kind for kind in kinds for _ in of_kind[kind]]
-        if self.kinds == "metrics":
-            for kind in sorted(of_kind):
-                metrics[f"accuracy_{kind}"] = accuracies[kind]
-                metrics[f"accuracy_{kind}_chance"] = chances[kind]
-                samples[f"accuracy_{kind}"] = [hits[i] for i in of_kind[kind]]
-        self._count_foil_kinds(scored, result)
-        for measure in self._measures():
-            metrics |= self._everywhere(measure, scored, of_kind)
-        ordered = sorted(of_kind)
+            groups = [[hits[i] for i in of_kind[kind]] for kind in kinds]
+            result.add_mean(name, *groups, chance=fsum(chances[kind] for kind in kinds) / len(kinds))
+        for kind, mine in of_kind.items() if self.kinds == "metrics" else ():
+            result.add_mean(f"accuracy_{kind}", [hits[i] for i in mine], chance=chances[kind])
         result.items |= {
-            "kinds": ordered,
-            "kind_choices": [len(of_kind[kind]) for kind in ordered],
-            "kind_accuracy": [accuracies[kind] for kind in ordered],
-            "kind_chance": [chances[kind] for kind in ordered],
+            "kinds": list(of_kind),
+            "kind_choices": [len(mine) for mine in of_kind.values()],
+            "kind_accuracy": list(accuracies.values()),
+            "kind_chance": list(chances.values()),
         }
 
     def _count_foil_kinds(self, scored: Sequence[Scored], result: EvaluationResult) -> None:
@@ -171,43 +162,24 @@ class CaptionChoice(Evaluator):
             for i, kind in enumerate(choice.foil_kinds):
                 pairs.setdefault(kind, []).append(None if one is None else (one[0], [one[1][i]]))
         for kind, of_kind in sorted(pairs.items()):
-            name = f"pairwise_accuracy_{kind}"
-            hits = [100.0 if hit else 0.0 for hit in choice_hits(of_kind)]
-            result.metrics[name] = fsum(hits) / len(hits)
-            result.metrics[f"{name}_chance"] = 50.0
-            result.samples[name] = hits
+            hits = [100.0 * hit for hit in choice_hits(of_kind)]
+            result.add_mean(f"pairwise_accuracy_{kind}", hits, chance=50.0)
 
-    def _measures(self) -> list[Callable[[Sequence[Scored]], dict[str, float]]]:
-        def by_threshold(scored: Sequence[Scored]) -> dict[str, float]:
-            return detection(scored, threshold=self.threshold)
-
-        known = {"auroc": _auroc, "threshold": by_threshold}
-        return [known[name] for name in self.extra]
-
-    def _everywhere(
-        self,
-        measure: Callable[[Sequence[Scored]], dict[str, float]],
-        scored: Sequence[Scored],
-        of_kind: Mapping[str, Sequence[int]],
-    ) -> dict[str, float]:
-        """A measure over all choices, of each kind, and as the published averages of kinds."""
-        parts = {kind: measure([scored[i] for i in mine]) for kind, mine in of_kind.items()}
+    def _everywhere(self, measure: Measure, scored: Sequence[Scored]) -> dict[str, float]:
+        """A measure over all choices, as the published averages of kinds, and of each kind."""
+        parts = {kind: measure([scored[i] for i in mine]) for kind, mine in self._of_kind().items()}
         metrics: dict[str, float] = {}
-
-        def put(name: str, base: str, value: float) -> None:
-            metrics[name] = value
-            if base in _EVEN:
-                metrics[f"{name}_chance"] = 50.0
-
         for base, value in measure(scored).items():
-            put(base, base, value)
+            found = {base: value}
+            of_kind = {kind: part[base] for kind, part in parts.items() if base in part}
             for mean, kinds in self.dataset.means.items():
-                values = [parts[kind][base] for kind in kinds if base in parts[kind]]
-                if len(values) == len(kinds):
-                    put(mean.replace("accuracy", base), base, fsum(values) / len(values))
-            for kind in sorted(parts) if self.kinds == "metrics" else ():
-                if base in parts[kind]:
-                    put(f"{base}_{kind}", base, parts[kind][base])
+                if set(kinds) <= set(of_kind):
+                    found[mean.replace("accuracy", base)] = fsum(of_kind[kind] for kind in kinds) / len(kinds)
+            if self.kinds == "metrics":
+                found |= {f"{base}_{kind}": part for kind, part in of_kind.items()}
+            metrics |= found
+            if base in _EVEN:
+                metrics |= {f"{name}_chance": 50.0 for name in found}
         return metrics
 
 

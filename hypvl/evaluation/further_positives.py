@@ -5,30 +5,19 @@ from typing import Protocol
 
 from hypvl.datasets.protocol import RetrievalSet
 from hypvl.errors import DataError
+from hypvl.evaluation.protocol import EvaluationResult
 from hypvl.metrics import ranking
-from hypvl.metrics.ranking import (
-    average_precision_at_r,
-    average_precision_at_r_chance,
-    r_precision,
-    r_precision_chance,
-)
 
 
 class FurtherPositives(Protocol):
-    """Right items of some queries, by the ids of the data set (``image_ids``, ``caption_ids``).
-
-    Attributes:
-        image_to_text: Image id -> ids of its right captions.
-        text_to_image: Caption id -> ids of its right images.
-        source: File or publication, for messages and results.
-    """
+    """Right items of some queries, by the ids of the data set (``image_ids``, ``caption_ids``)."""
 
     @property
-    def image_to_text(self) -> Mapping[str, Collection[str]]: ...
+    def image_to_text(self) -> Mapping[str, Collection[str]]: ...  # image id -> ids of its right captions
     @property
-    def text_to_image(self) -> Mapping[str, Collection[str]]: ...
+    def text_to_image(self) -> Mapping[str, Collection[str]]: ...  # caption id -> ids of its right images
     @property
-    def source(self) -> str: ...
+    def source(self) -> str: ...  # file or publication, for messages and results
 
 
 def right_positions(
@@ -71,47 +60,43 @@ def right_positions(
     return result
 
 
-def positive_metrics(
+def add_positive_metrics(
+    result: EvaluationResult,
     direction: str,
     retrieved: Mapping[int, Sequence[int]],
     right: Mapping[int, frozenset[int]],
     *,
     gallery: int,
     ks: Sequence[int],
-) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Metrics with their chance beside them, and the value of each query.
+) -> None:
+    """Add ``<direction>_positive_recall@K``, ``<direction>_r_precision`` and ``<direction>_map@r`` with their chance.
 
     Args:
+        result: Receives them.
         direction: Prefix of the names.
         retrieved: Position of a query -> retrieved positions, best first, at least as many as it has right items; none
             for a query that is absent.
         right: Position of a query -> positions of its right items, negative outside the gallery.
         gallery: Number of items in the gallery.
-        ks: Cut-offs of ``<direction>_positive_recall@K``, beside ``<direction>_r_precision`` and
-            ``<direction>_map@r``.
+        ks: Cut-offs.
     """
-    lists = [retrieved.get(query, ()) for query in right]
-    ranks = ranking.first_hit_ranks(lists, list(right.values()))
+    pairs = [(retrieved.get(query, ()), items) for query, items in right.items()]
+    ranks = ranking.first_hit_ranks([ranked for ranked, _ in pairs], list(right.values()))
     counts = [(len(items), sum(item >= 0 for item in items)) for items in right.values()]
-    samples: dict[str, list[float]] = {}
-    chances: dict[str, list[float]] = {}
+
+    def add(name: str, values: list[float], chances: list[float]) -> None:
+        result.add_mean(f"{direction}_{name}", values, chance=sum(chances) / len(chances))
+
     for k in ks:
-        name = f"{direction}_positive_recall@{k}"
-        samples[name] = ranking.hits_at(ranks, k)
-        chances[name] = [
-            ranking.recall_chance([here], gallery, ks=[k])[k] if here else 0.0 for _, here in counts
-        ]
-    pairs = list(zip(lists, right.values(), strict=True))
-    samples[f"{direction}_r_precision"] = [r_precision(ranked, items) for ranked, items in pairs]
-    chances[f"{direction}_r_precision"] = [
-        r_precision_chance(r, gallery, in_gallery=here) for r, here in counts
-    ]
-    samples[f"{direction}_map@r"] = [average_precision_at_r(ranked, items) for ranked, items in pairs]
-    chances[f"{direction}_map@r"] = [
-        average_precision_at_r_chance(r, gallery, in_gallery=here) for r, here in counts
-    ]
-    metrics: dict[str, float] = {}
-    for name, values in samples.items():
-        metrics[name] = sum(values) / len(values)
-        metrics[f"{name}_chance"] = sum(chances[name]) / len(chances[name])
-    return metrics, samples
+        chances = [ranking.recall_chance([here], gallery, ks=[k])[k] if here else 0.0 for _, here in counts]
+        add(f"positive_recall@{k}", ranking.hits_at(ranks, k), chances)
+    add(
+        "r_precision",
+        [ranking.r_precision(ranked, items) for ranked, items in pairs],
+        [ranking.r_precision_chance(r, gallery, in_gallery=here) for r, here in counts],
+    )
+    add(
+        "map@r",
+        [ranking.average_precision_at_r(ranked, items) for ranked, items in pairs],
+        [ranking.average_precision_at_r_chance(r, gallery, in_gallery=here) for r, here in counts],
+    )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hypvl.allowlist import configurable
+from hypvl.checks import whole_number, whole_number_or_none
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics import audit, structure
 from hypvl.diagnostics.verdict import interpret
@@ -59,19 +60,13 @@ class GeometryAudit(Evaluator):
     main_metric = "radial_order_auc"
 
     def __post_init__(self) -> None:
-        for name, value in (("limit", self.limit), ("sample", self.sample), ("rounds", self.rounds)):
-            if value is not None and value < 2:
-                raise ValueError(f"{name}: got {value}; expected at least 2.")
+        whole_number_or_none("limit", self.limit, least=2)
+        whole_number("sample", self.sample, least=2)
+        whole_number("rounds", self.rounds, least=2)
         check_set(self.dataset, RetrievalSet)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Encode, measure and interpret."""
-        pairs = encode_pairs(
-            encoder,
-            self.dataset,
-            limit=self.limit,
-            what="audit",
-        )
+        pairs = encode_pairs(encoder, self.dataset, limit=self.limit, what="audit")
         agreement = self._flat_agreement(model, pairs)
         with evaluating(model) as device:
             images, texts = pairs.images.to(device), pairs.texts.to(device)
@@ -89,22 +84,21 @@ class GeometryAudit(Evaluator):
         most = min(len(images) - 1, images.shape[1])
         for modality in ("image", "text"):
             metrics[f"effective_rank_{modality}_share"] = 100.0 * metrics[f"effective_rank_{modality}"] / most
-        metrics["flat_top1_agreement"] = sum(agreement) / len(agreement)
-        order = order_hits(radii[1], radii[0])
-        verdict = interpret(metrics)
-        return EvaluationResult(
+        result = EvaluationResult(
             metrics=metrics,
             items={"key": pairs.keys, "image_radius": radii[0].tolist(), "text_radius": radii[1].tolist()},
             meta={
                 **pairs.meta,
-                "verdict": verdict.status,
-                "findings": [asdict(finding) for finding in verdict.findings],
                 "sample": min(self.sample, len(images)),
                 "aperture_factor": self.aperture_factor,
                 "rounds": self.rounds,
             },
-            samples={"radial_order_auc": order, "flat_top1_agreement": agreement},
+            samples={"radial_order_auc": order_hits(radii[1], radii[0])},
         )
+        result.add_mean("flat_top1_agreement", agreement)
+        verdict = interpret(result.metrics)
+        result.meta |= {"verdict": verdict.status, "findings": [asdict(one) for one in verdict.findings]}
+        return result
 
     def _structure(self, geometry: Geometry, images: Tensor, texts: Tensor) -> dict[str, float]:
         rows = spread(len(images), self.sample).to(images.device)
@@ -122,9 +116,7 @@ class GeometryAudit(Evaluator):
 
     def _flat_agreement(self, model: EvaluableModel, pairs: EncodedPairs) -> list[float]:
         """100 for each image whose nearest caption in flat coordinates is the model's best one, else 0."""
-        own = search(model, pairs.images, pairs.texts, k=1, query_modality="image", key_modality="text")[1][
-            :, 0
-        ]
+        _, own = search(model, pairs.images, pairs.texts, k=1, query_modality="image", key_modality="text")
         with evaluating(model) as device:
             keys = model.geometry.flatten(pairs.texts.to(device))
             straight = Euclidean()  # about the points' centre: torch.cdist loses digits far from the origin
@@ -133,11 +125,8 @@ class GeometryAudit(Evaluator):
                 for block in pairs.images.split(512)
             ]
         # Two equal captions are one answer.
-        same = [
-            pairs.captions[a] == pairs.captions[b]
-            for a, b in zip(own.tolist(), torch.cat(flat).tolist(), strict=True)
-        ]
-        return [100.0 * hit for hit in same]
+        best = zip(own[:, 0].tolist(), torch.cat(flat).tolist(), strict=True)
+        return [100.0 * (pairs.captions[a] == pairs.captions[b]) for a, b in best]
 
 
 def spread(count: int, most: int) -> Tensor:

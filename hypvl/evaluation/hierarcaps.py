@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hypvl.allowlist import configurable
+from hypvl.checks import whole_number
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.hierarchy.caption_chains import CaptionChains
 from hypvl.embedding.encode import CachedEncoder, EncodedImages
@@ -57,21 +58,15 @@ class HierarCaps(Evaluator):
     main_metric = "tau_d"
 
     def __post_init__(self) -> None:
-        if self.steps < 2:
-            raise ValueError(f"steps: got {self.steps}; expected at least 2 thresholds.")
+        whole_number("steps", self.steps, least=2)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Encode, order, retrieve and count."""
         data = self.dataset
         names = list(dict.fromkeys(text for chain in data.chains for text in chain))
         row = {text: i for i, text in enumerate(names)}
         asked = names if self.root_text is None else [*names, self.root_text]
         texts = encoder.encode_texts(asked, label="captions")
-        images = encoder.encode_images(
-            data.images,
-            transform=ResizeCenterCrop(model.image_size),
-            label="images",
-        )
+        images = encoder.encode_images(data.images, transform=ResizeCenterCrop(model.image_size))
         chains = [[row[text] for text in chain] for chain in data.chains]
         with evaluating(model) as device:
             keys = texts[: len(names)].to(device)
@@ -86,21 +81,7 @@ class HierarCaps(Evaluator):
         ordered = (100.0 * (by_level.diff(dim=1) > 0).all(1)).tolist()
         own = [set(chain) for chain in chains]
         right = [len(own[i] & set(retrieved.get(i, ()))) for i in range(len(chains))]
-        precision = [
-            100.0 * hits / len(retrieved[i]) if i in retrieved else 0.0 for i, hits in enumerate(right)
-        ]
-        recall = [100.0 * hits / len(own[i]) for i, hits in enumerate(right)]
-        samples = {"tau_d": taus, "ordered_share": ordered, "precision": precision, "recall": recall}
-        if entailed is not None:
-            samples["level_entailment_share"] = entailed
-        metrics = {name: sum(values) / len(values) for name, values in samples.items()}
-        counts = [len(texts) for texts in retrieved.values()]
-        metrics["precision_chance"] = 100.0 * sum(map(len, own)) / len(own) / len(names)
-        metrics["recall_chance"] = 100.0 * sum(counts) / len(counts) / len(names)
-        for level in range(data.levels):
-            metrics[f"radius_level_{level + 1}"] = float(by_level[:, level].mean())
-        return EvaluationResult(
-            metrics=metrics,
+        result = EvaluationResult(
             items={
                 "key": list(data.keys),
                 "tau": taus,
@@ -116,8 +97,25 @@ class HierarCaps(Evaluator):
                 "steps": self.steps,
                 "root": {"checkpoint": "root_text", "text pool": "mean of the texts"}.get(source, source),
             },
-            samples=samples,
         )
+        counts = [len(texts) for texts in retrieved.values()]
+        result.add_mean("tau_d", taus)
+        result.add_mean("ordered_share", ordered)
+        result.add_mean(
+            "precision",
+            [100.0 * hits / len(retrieved[i]) if i in retrieved else 0.0 for i, hits in enumerate(right)],
+            chance=100.0 * sum(map(len, own)) / len(own) / len(names),
+        )
+        result.add_mean(
+            "recall",
+            [100.0 * hits / len(own[i]) for i, hits in enumerate(right)],
+            chance=100.0 * sum(counts) / len(counts) / len(names),
+        )
+        if entailed is not None:
+            result.add_mean("level_entailment_share", entailed)
+        for level in range(data.levels):
+            result.metrics[f"radius_level_{level + 1}"] = float(by_level[:, level].mean())
+        return result
 
     def _retrieve(
         self, model: EvaluableModel, images: EncodedImages, keys: Tensor, radii: Tensor

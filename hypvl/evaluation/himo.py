@@ -59,7 +59,6 @@ class HiMo(Evaluator):
         self.main_metric = f"himo@{self.ks[0]}"
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Cut, encode, score and correlate."""
         data = self.dataset
         first: dict[int, str] = {}
         for caption, image in zip(data.captions, data.caption_image, strict=True):
@@ -72,21 +71,16 @@ class HiMo(Evaluator):
         short = len(first) - len(chosen)
         if self.limit is not None and self.limit < len(chosen):
             chosen = [chosen[i * len(chosen) // self.limit] for i in range(self.limit)]
-        images = encoder.encode_images(
-            Images(data.images, chosen),
-            transform=Squeeze(model.image_size),
-        )
+        images = encoder.encode_images(Images(data.images, chosen), transform=Squeeze(model.image_size))
         rows = [chosen[i] for i in images.indices.tolist()]
-        grown = {
-            k: [growing(first[image], k) for image in rows] for k in self.ks
-        }  # K -> texts, none if too short
+        # K -> texts of each image, none where its caption is too short
+        grown = {k: [growing(first[image], k) for image in rows] for k in self.ks}
         names = list(dict.fromkeys(text for lists in grown.values() for texts in lists for text in texts))
         if not names:
             raise DataError(f"HiMo: no readable image has a caption of {self.ks[0]} sentences.")
         place = {text: i for i, text in enumerate(names)}
         keys = encoder.encode_texts(names, label="texts")
-        metrics: dict[str, float] = {}
-        samples: dict[str, list[float]] = {}
+        result = EvaluationResult()
         scores: dict[str, list[list[float] | None]] = {}
         for k, lists in grown.items():
             scored = pair_scores(
@@ -98,28 +92,23 @@ class HiMo(Evaluator):
                 key_modality="text",
             )
             scores[str(k)] = [row or None for row in scored]
-            complete = [row for row in scored if row]
-            if complete:
-                samples[f"himo@{k}"] = [correlation(row) for row in complete]
-                samples[f"monotone_share@{k}"] = [100.0 * _grows(row) for row in complete]
-                metrics[f"monotone_share@{k}_chance"] = 100.0 / math.factorial(k)
-        metrics = {name: sum(values) / len(values) for name, values in samples.items()} | metrics
-        return EvaluationResult(
-            metrics=metrics,
-            items={
-                "key": [data.keys[image] for image in rows],
-                "caption": [first[image] for image in rows],
-                "sentences": [len(sentences(first[image])) for image in rows],
-                "scores": [{k: values[i] for k, values in scores.items()} for i in range(len(rows))],
-            },
-            meta={
-                "images": len(data.images),
-                "too_short": short,
-                "texts": len(names),
-                "counted": {f"himo@{k}": len(samples.get(f"himo@{k}", ())) for k in self.ks},
-            },
-            samples=samples,
-        )
+            if complete := [row for row in scored if row]:
+                result.add_mean(f"himo@{k}", [correlation(row) for row in complete])
+                grows = [100.0 * all(later > earlier for earlier, later in pairwise(row)) for row in complete]
+                result.add_mean(f"monotone_share@{k}", grows, chance=100.0 / math.factorial(k))
+        result.items = {
+            "key": [data.keys[image] for image in rows],
+            "caption": [first[image] for image in rows],
+            "sentences": [len(sentences(first[image])) for image in rows],
+            "scores": [{k: values[i] for k, values in scores.items()} for i in range(len(rows))],
+        }
+        result.meta = {
+            "images": len(data.images),
+            "too_short": short,
+            "texts": len(names),
+            "counted": {f"himo@{k}": len(result.samples.get(f"himo@{k}", ())) for k in self.ks},
+        }
+        return result
 
 
 def sentences(caption: str) -> list[str]:
@@ -138,7 +127,3 @@ def growing(caption: str, k: int) -> list[str]:
 def correlation(scores: Sequence[float]) -> float:
     """Pearson's correlation of 1 ... K with K >= 2 scores; 0 where they are all the same."""
     return 0.0 if len(set(scores)) == 1 else pearson(range(1, len(scores) + 1), scores)
-
-
-def _grows(scores: Sequence[float]) -> bool:
-    return all(later > earlier for earlier, later in pairwise(scores))

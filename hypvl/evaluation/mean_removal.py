@@ -64,15 +64,9 @@ class ModalityMeans:
 
 
 def centre(embeddings: Tensor, mean: Tensor, *, geometry: Geometry) -> Tensor:
-    """Subtract a mean from embeddings: ``lift(flatten(x) - mean)``; on the sphere ``normalise(x - mean)``.
+    """``lift(flatten(x) - mean)``: (..., D) -> (..., D), the mean (D,) of flat embeddings subtracted.
 
-    Args:
-        embeddings: (..., D).
-        mean: Of flat embeddings, (D,).
-        geometry: The geometry of the embeddings.
-
-    Returns:
-        (..., D), on the manifold.
+    On the sphere this is ``normalise(x - mean)``.
     """
     flat = geometry.flatten(embeddings)
     return geometry.lift(flat - mean.to(flat))
@@ -85,15 +79,9 @@ def flat_mean(embeddings: Tensor, *, geometry: Geometry) -> Tensor:
 
 
 def fit(evaluator: Evaluator, model: EvaluableModel, *, fingerprint: str, set_name: str) -> ModalityMeans:
-    """Means over everything that an evaluator encodes in one run.
+    """Means over everything that an evaluator encodes in one run; its result is not used.
 
-    Prompts count once per class, as one pooled embedding each.
-
-    Args:
-        evaluator: Any evaluator; its result is not used.
-        model: Any model; it is left as it was.
-        fingerprint: Fingerprint of the model, for the file.
-        set_name: Name of the evaluator's data set, for the file.
+    Prompts count once per class, as one pooled embedding each. Fingerprint and name of the set are for the file.
 
     Raises:
         DataError: when it encodes no images, or no texts.
@@ -117,11 +105,7 @@ class _Sum:
 
 @dataclass
 class MeanRecorder:
-    """Wraps a model and sums up every embedding that it returns.
-
-    Args:
-        model: The model.
-    """
+    """Wraps a model and sums up every embedding that it returns."""
 
     model: EvaluableModel
     _sums: dict[Modality, _Sum] = field(default_factory=lambda: {"image": _Sum(), "text": _Sum()})
@@ -179,11 +163,7 @@ class MeanRecorder:
 
 
 def save(means: ModalityMeans, path: Path) -> None:
-    """Write means to a file, whole or not at all.
-
-    Args:
-        means: The means.
-        path: ``.safetensors`` or ``.pt``.
+    """Write means to a ``.safetensors`` or ``.pt`` file, whole or not at all.
 
     Raises:
         ConfigError: for another suffix.

@@ -1,6 +1,5 @@
 """The gap between the images and the captions of a data set, and the effect of closing or widening it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, TypeAlias
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hypvl.allowlist import configurable
+from hypvl.checks import number, whole_number_or_none
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics.gap import (
     centroid_distance,
@@ -71,22 +71,13 @@ class ModalityGap(Evaluator):
     main_metric = "centroid_distance"
 
     def __post_init__(self) -> None:
-        wrong = [delta for delta in self.deltas if not math.isfinite(delta)]
-        if wrong or (self.limit is not None and self.limit < 2):
-            raise ValueError(
-                f"deltas, limit: got {list(self.deltas)} and {self.limit}; expected finite numbers, and at least 2 "
-                "pairs."
-            )
+        for delta in self.deltas:
+            number("deltas", delta)
+        whole_number_or_none("limit", self.limit, least=2)
         check_set(self.dataset, RetrievalSet)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Encode, measure, centre, measure again, and move."""
-        pairs = encode_pairs(
-            encoder,
-            self.dataset,
-            limit=self.limit,
-            what="modality gap",
-        )
+        pairs = encode_pairs(encoder, self.dataset, limit=self.limit, what="modality gap")
         with evaluating(model) as device:
             geometry = model.geometry
             x, y = pairs.images.to(device), pairs.texts.to(device)
@@ -94,33 +85,27 @@ class ModalityGap(Evaluator):
             centred = [centre(z, mean, geometry=geometry) for z, mean in zip((x, y), means, strict=True)]
             stages = {"": (x, y), "after_": (centred[0], centred[1])}
             same = torch.equal(geometry.flatten(x).to(x), x)
-            metrics: dict[str, float] = {}
-            samples: dict[str, list[float]] = {}
+            result = EvaluationResult()
             cosines: dict[str, list[float]] = {}
             for stage, (images, texts) in stages.items():
-                spaces = {stage: _flat(geometry, images, texts)}
+                spaces = {stage: _coordinates(geometry, images, texts, "tangent")}
                 if not same:
-                    spaces[f"{stage}embedding_"] = (images.cpu().double(), texts.cpu().double())
+                    spaces[f"{stage}embedding_"] = _coordinates(geometry, images, texts, "embedding")
                 for prefix, rows in spaces.items():
-                    metrics |= _percent(gap_metrics(*rows), prefix)
-                    samples |= _per_pair(*rows, prefix)
-                cosines[f"{stage}cosine"] = samples[f"{stage}mean_paired_cosine"]
+                    result.metrics |= _percent(gap_metrics(*rows), prefix)
+                    result.samples |= _per_pair(*rows, prefix)
+                cosines[f"{stage}cosine"] = result.samples[f"{stage}mean_paired_cosine"]
             curve = self._sweep(model, x, y, embedding=not same and geometry.any_vector_is_a_point)
             for stage, rows in stages.items():
                 for way, hits in _recalls(model, *rows).items():
-                    metrics[f"{stage}{way}"] = sum(hits) / len(hits)
-                    metrics[f"{stage}{way}_chance"] = recall_chance([1], len(hits), ks=[1])[1]
-                    samples[f"{stage}{way}"] = hits
-        return EvaluationResult(
-            metrics=metrics,
-            items={"key": pairs.keys, **cosines, **curve},
-            meta={
-                **pairs.meta,
-                "spaces": ["tangent"] if same else ["tangent", "embedding"],
-                "after": "means of each modality over these pairs taken out (I0T_post, transductive)",
-            },
-            samples=samples,
-        )
+                    result.add_mean(f"{stage}{way}", hits, chance=recall_chance([1], len(hits), ks=[1])[1])
+        result.items = {"key": pairs.keys, **cosines, **curve}
+        result.meta = {
+            **pairs.meta,
+            "spaces": ["tangent"] if same else ["tangent", "embedding"],
+            "after": "means of each modality over these pairs taken out (I0T_post, transductive)",
+        }
+        return result
 
     def _sweep(self, model: EvaluableModel, x: Tensor, y: Tensor, *, embedding: bool) -> dict[str, list[Any]]:
         names = (
@@ -164,11 +149,9 @@ def _moved(
 
 
 def _coordinates(geometry: Geometry, x: Tensor, y: Tensor, space: Space) -> tuple[Tensor, Tensor]:
-    return _flat(geometry, x, y) if space == "tangent" else (x.cpu().double(), y.cpu().double())
-
-
-def _flat(geometry: Geometry, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    return geometry.flatten(x).cpu().double(), geometry.flatten(y).cpu().double()
+    if space == "tangent":
+        x, y = geometry.flatten(x), geometry.flatten(y)
+    return x.cpu().double(), y.cpu().double()
 
 
 def _percent(metrics: dict[str, float], prefix: str) -> dict[str, float]:

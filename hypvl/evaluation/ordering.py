@@ -23,19 +23,12 @@ Way: TypeAlias = Literal["geodesic", "tangent"]
 
 @dataclass(frozen=True)
 class Placed:
-    """One item of a ranking.
-
-    Attributes:
-        name: Of the item.
-        radius: Distance to the root in flat coordinates (for Lorentz: the geodesic distance).
-        along: Position along the ray, radius * cos(angle); None without a ray.
-        angle: Between the item and the ray as seen from the root, in degrees; None without a ray.
-    """
+    """One item of a ranking: its distance to the root in flat coordinates (for Lorentz: the geodesic distance)."""
 
     name: str
     radius: float
-    along: float | None = None
-    angle: float | None = None
+    along: float | None = None  # position along the ray, radius * cos(angle); None without a ray
+    angle: float | None = None  # between item and ray as seen from the root, in degrees
 
     def to_json(self) -> dict[str, Any]:
         """Plain values without None."""
@@ -49,8 +42,7 @@ def rank_by_root(
 
     Args:
         geometry: Where the embeddings live.
-        embeddings: (N, D), N >= 1.
-        names: Names of the items, N strings.
+        embeddings: (N, D), N >= 1, called by N ``names``.
         root: (D,) for a geometry without one; None = the origin of the flat coordinates.
 
     Raises:
@@ -76,12 +68,8 @@ def rank_along_ray(
 
     The position of an item at distance r is r cos(angle), in flat coordinates at the root, where rays are straight.
 
-    Args:
-        geometry: Where the embeddings live.
-        embeddings: (N, D), N >= 1.
-        names: Names of the items, N strings.
+    Args: as :func:`rank_by_root`, and
         through: A point of the ray, (D,).
-        root: As for :func:`rank_by_root`.
         max_angle: Items at a larger angle from the ray, in degrees, are left out.
 
     Raises:
@@ -161,17 +149,10 @@ def nearer_share(first: Tensor, second: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Between:
-    """A point between two embeddings.
+    """A point between two embeddings, with the closest items of a pool, best first, and the model's scores of them."""
 
-    Attributes:
-        weight: 0 at the first, 1 at the second.
-        radius: Distance to the root in flat coordinates.
-        names: The closest items of the pool, best first.
-        scores: The model's scores of these items.
-    """
-
-    weight: float
-    radius: float
+    weight: float  # 0 at the first, 1 at the second
+    radius: float  # distance to the root in flat coordinates
     names: tuple[str, ...]
     scores: tuple[float, ...]
 
@@ -198,10 +179,8 @@ def interpolate_between(
 
     Args:
         model: Its scores rank the pool.
-        first: (D,).
-        second: (D,).
-        pool: (K, D), K >= 1.
-        names: K of them.
+        first: (D,); ``second`` likewise.
+        pool: (K, D), K >= 1, called by K ``names``.
         pool_modality: Of the pool.
         modality: Of the two embeddings and the points between them.
         steps: Points, at least 2.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hypvl.allowlist import configurable
+from hypvl.checks import whole_number, whole_number_or_none
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics.audit import derangement
 from hypvl.embedding.encode import CachedEncoder
@@ -54,20 +55,12 @@ class EntailmentPairs(Evaluator):
     main_metric = "auroc_angle"
 
     def __post_init__(self) -> None:
-        if self.negatives < 1 or (self.limit is not None and self.limit < 2):
-            raise ValueError(
-                f"negatives, limit: got {self.negatives} and {self.limit}; expected at least 1 false pair and 2 images."
-            )
+        whole_number("negatives", self.negatives, least=1)
+        whole_number_or_none("limit", self.limit, least=2)
         check_set(self.dataset, RetrievalSet)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Encode, draw, score and compare."""
-        matched = encode_pairs(
-            encoder,
-            self.dataset,
-            limit=self.limit,
-            what="PEP",
-        )
+        matched = encode_pairs(encoder, self.dataset, limit=self.limit, what="PEP")
         asked = self._pairs(matched.captions)
         texts = torch.tensor([text for text, mine in enumerate(asked) for _ in mine])
         images = torch.tensor([image for mine in asked for image in mine])
@@ -87,9 +80,7 @@ class EntailmentPairs(Evaluator):
         values["score"] = torch.tensor([score for row in own for score in row], dtype=torch.float64)
         metrics: dict[str, float] = {}
         for way, value in values.items():
-            for name, number in ranking_metrics(value, true).items():
-                stem, _, chance = name.partition("_")
-                metrics[f"{stem}_{way}{'_' * bool(chance)}{chance}"] = number
+            metrics |= ranking_metrics(way, value, true)
         return EvaluationResult(
             metrics=metrics,
             items={
@@ -134,21 +125,19 @@ def entailment_scores(geometry: Geometry, general: Tensor, specific: Tensor) -> 
     return (1 - 2 * angle / math.pi).clamp(min=0).mean(-1), (aperture - angle).mean(-1)
 
 
-def ranking_metrics(values: Tensor, true: Tensor) -> dict[str, float]:
-    """``auroc``, ``ap`` and ``ties`` in percent, the first two with their chance levels.
+def ranking_metrics(way: str, values: Tensor, true: Tensor) -> dict[str, float]:
+    """``auroc_<way>``, ``ap_<way>`` and ``ties_<way>`` in percent, the first two with their chance levels.
 
-    Args:
-        values: Of each pair, (N,), higher = more likely true.
-        true: (N,) bool, both kinds among them.
+    ``values`` of N pairs, higher = more likely true; ``true`` (N,) bool, both kinds among them.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     labels, numbers = true.numpy(), values.numpy()
     tied = torch.isin(values[true], values[~true]).double().mean()
     return {
-        "auroc": 100.0 * float(roc_auc_score(labels, numbers)),
-        "auroc_chance": 50.0,
-        "ap": 100.0 * float(average_precision_score(labels, numbers)),
-        "ap_chance": 100.0 * float(true.double().mean()),
-        "ties": 100.0 * float(tied),
+        f"auroc_{way}": 100.0 * float(roc_auc_score(labels, numbers)),
+        f"auroc_{way}_chance": 50.0,
+        f"ap_{way}": 100.0 * float(average_precision_score(labels, numbers)),
+        f"ap_{way}_chance": 100.0 * float(true.double().mean()),
+        f"ties_{way}": 100.0 * float(tied),
     }

@@ -58,14 +58,9 @@ def class_scorer(
 
         return mean_scores
     one: dict[str, Callable[[Tensor], Tensor]] = {
-        "normalized_mean": _direction_at_mean_length,
-        "raw_mean": lambda features: features.mean(-2),
-        "tangent_mean": lambda features: model.geometry.flatten(model.geometry.lift(features)).mean(-2),
+        "normalized_mean": lambda f: f.norm(dim=-1).mean(-1, keepdim=True) * mean_direction(f),
+        "raw_mean": lambda f: f.mean(-2),
+        "tangent_mean": lambda f: model.geometry.flatten(model.geometry.lift(f)).mean(-2),
     }
     classes = [one[ensemble](features)[None] for features in prompt_features]  # C times (1, D)
     return lambda images: model.class_scores(images, classes)
-
-
-def _direction_at_mean_length(features: Tensor) -> Tensor:
-    """(P, D) -> (D,)."""
-    return torch.linalg.vector_norm(features, dim=-1).mean(-1, keepdim=True) * mean_direction(features)

@@ -70,7 +70,7 @@ class EvaluationResult:
             of each item: the interval is drawn within them.
     """
 
-    metrics: dict[str, float]
+    metrics: dict[str, float] = field(default_factory=dict)
     items: dict[str, list[Any]] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, list[float]] = field(default_factory=dict)
@@ -141,9 +141,4 @@ class Evaluator(ABC):
 
     @abstractmethod
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Metrics, items and meta of a model.
-
-        Args:
-            model: Scores, pools, and shows its geometry.
-            encoder: Encodes images and texts by this model.
-        """
+        """Metrics, items and meta of a model, whose images and texts the encoder encodes."""

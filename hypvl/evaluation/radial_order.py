@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 
 from hypvl.allowlist import configurable
+from hypvl.checks import whole_number, whole_number_or_none
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics import audit
 from hypvl.embedding.encode import CachedEncoder
@@ -48,33 +49,23 @@ class RadialOrder(Evaluator):
     main_metric = "auc"
 
     def __post_init__(self) -> None:
-        if self.rounds < 2 or (self.limit is not None and self.limit < 2):
-            raise ValueError(
-                f"rounds, limit: got {self.rounds} and {self.limit}; expected at least 2 of each."
-            )
+        whole_number("rounds", self.rounds, least=2)
+        whole_number_or_none("limit", self.limit, least=2)
         check_set(self.dataset, RetrievalSet)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Encode, compare and shuffle."""
-        pairs = encode_pairs(
-            encoder,
-            self.dataset,
-            limit=self.limit,
-            what="radial order",
-        )
+        pairs = encode_pairs(encoder, self.dataset, limit=self.limit, what="radial order")
         with evaluating(model) as device:
             far = audit.root_distances(model.geometry, pairs.images.to(device), pairs.texts.to(device))
         images, texts = (distances.cpu() for distances in far)
         order = audit.radial_order(
             texts, images, generator=torch.Generator().manual_seed(self.seed), rounds=self.rounds
         )
-        hits = order_hits(texts, images)
-        metrics = {name: 100.0 * value for name, value in order.items()}
-        metrics["auc"] = sum(hits) / len(hits)
-        metrics["auc_above_null"] = metrics["auc"] - metrics["auc_null"]
-        return EvaluationResult(
-            metrics=metrics,
+        result = EvaluationResult(
+            metrics={name: 100.0 * value for name, value in order.items()},
             items={"key": pairs.keys, "text_radius": texts.tolist(), "image_radius": images.tolist()},
             meta={**pairs.meta, "rounds": self.rounds, "seed": self.seed},
-            samples={"auc": hits},
         )
+        result.add_mean("auc", order_hits(texts, images))
+        result.metrics["auc_above_null"] = result.metrics["auc"] - result.metrics["auc_null"]
+        return result

@@ -40,7 +40,6 @@ class EmbeddingRadii(Evaluator):
         check_set(self.dataset, RetrievalSet)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Encode and measure."""
         data = self.dataset
         texts = encoder.encode_texts(data.captions, label="captions")
         images = encoder.encode_images(data.images, transform=Squeeze(model.image_size))
@@ -57,16 +56,7 @@ class EmbeddingRadii(Evaluator):
         readable = ~of_pair.isnan()
         if not bool(readable.any()):
             raise DataError("radii: no caption has an image that can be read; expected at least one pair.")
-        hits = order_hits(text_radii[readable], of_pair[readable])
-        return EvaluationResult(
-            metrics={
-                "image_radius": float(image_radii.mean()),
-                "image_radius_std": float(image_radii.std(correction=0)),
-                "text_radius": float(text_radii.mean()),
-                "text_radius_std": float(text_radii.std(correction=0)),
-                "text_nearer_root_share": sum(hits) / len(hits),
-                "text_nearer_root_share_chance": 50.0,
-            },
+        result = EvaluationResult(
             items={
                 "key": [data.keys[image] for image in data.caption_image],
                 "text_radius": text_radii.tolist(),
@@ -77,9 +67,10 @@ class EmbeddingRadii(Evaluator):
                 "captions": len(data.captions),
                 "root": "geometry" if source == "geometry" else "mean of the embeddings",
             },
-            samples={
-                "image_radius": image_radii.tolist(),
-                "text_radius": text_radii.tolist(),
-                "text_nearer_root_share": hits,
-            },
         )
+        for name, radii in (("image_radius", image_radii), ("text_radius", text_radii)):
+            result.metrics |= {name: float(radii.mean()), f"{name}_std": float(radii.std(correction=0))}
+            result.samples[name] = radii.tolist()
+        hits = order_hits(text_radii[readable], of_pair[readable])
+        result.add_mean("text_nearer_root_share", hits, chance=50.0)
+        return result

@@ -130,7 +130,10 @@ class ResultsFile:
 
     def _find(self) -> Path | None:
         """The file of this subject, which another run may have renamed; None if there is none yet."""
-        for path in (self._path, self._requested, *_siblings(self._requested)):
+        stem, suffix = re.escape(self._requested.stem), re.escape(self._requested.suffix)
+        siblings = sorted(self._requested.parent.glob("*"))
+        siblings = [path for path in siblings if re.fullmatch(rf"{stem}_\d+{suffix}", path.name)]
+        for path in (self._path, self._requested, *siblings):
             if path.is_file() and _read_results(path).get("subject") == self._subject:
                 self._path = path
                 return path
@@ -161,7 +164,9 @@ class ResultsFile:
                 raise DataError(
                     f"{requested}: exists and is not a results file; move it away or name another --output."
                 )
-            moved = _free_name(requested)
+            number = 1
+            while (moved := requested.with_stem(f"{requested.stem}_{number}")).exists():
+                number += 1
             _move(requested, moved)
             self.moved_to = moved
         if own is not None and own != requested:
@@ -215,18 +220,6 @@ def _read_results(path: Path) -> dict[str, Any]:
         return {}
     parts = [content.get(key) if isinstance(content, dict) else None for key in ("provenance", "results")]
     return content if all(isinstance(part, dict) for part in parts) else {}
-
-
-def _siblings(path: Path) -> list[Path]:
-    pattern = re.compile(rf"{re.escape(path.stem)}_\d+{re.escape(path.suffix)}")
-    return sorted(other for other in path.parent.iterdir() if pattern.fullmatch(other.name))
-
-
-def _free_name(path: Path) -> Path:
-    number = 1
-    while (free := path.with_stem(f"{path.stem}_{number}")).exists():
-        number += 1
-    return free
 
 
 def _move(source: Path, target: Path) -> None:

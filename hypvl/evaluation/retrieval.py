@@ -17,10 +17,9 @@ from hypvl.embedding.encode import CachedEncoder, EncodedImages
 from hypvl.embedding.protocol import EvaluableModel, Modality
 from hypvl.embedding.search import exact_ranks, search_both_ways
 from hypvl.errors import DataError
-from hypvl.evaluation.further_positives import FurtherPositives, positive_metrics, right_positions
+from hypvl.evaluation.further_positives import FurtherPositives, add_positive_metrics, right_positions
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.metrics import ranking
-from hypvl.metrics.ranking import median_rank
 
 Resize: TypeAlias = Literal["squeeze", "crop"]
 _DIRECTIONS = ("text_to_image", "image_to_text")
@@ -28,23 +27,15 @@ _DIRECTIONS = ("text_to_image", "image_to_text")
 
 @dataclass(frozen=True)
 class FoldRanks:
-    """Search results of one fold in one direction, for metrics; queries and items are positions in the data set.
-
-    Attributes:
-        queries: The queries.
-        right_counts: Number of right items of each query.
-        gallery: Number of items in the gallery, unreadable ones included.
-        retrieved: The first item of each query, or as many as positives need, best first; none for an unreadable image.
-        ranks: Rank of the first right item of each query, None beyond ``depth``.
-        median: Median of the ranks, exact beyond ``depth`` too.
-    """
+    """Search results of one fold in one direction, for metrics; queries and items are positions in the data set."""
 
     queries: list[int]
-    right_counts: list[int]
-    gallery: int
+    right_counts: list[int]  # number of right items of each query
+    gallery: int  # number of items, unreadable ones included
+    # The first item of each query, or as many as positives need, best first; none for an unreadable image.
     retrieved: list[list[int]]
-    ranks: list[int | None]
-    median: float
+    ranks: list[int | None]  # of the first right item of each query, None beyond ``depth``
+    median: float  # of the ranks, exact beyond ``depth`` too
 
 
 @configurable("evaluate")
@@ -127,7 +118,6 @@ class ZeroShotRetrieval(Evaluator):
         self._right = None if self.positives is None else right_positions(self.dataset, self.positives)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Encode, search both ways and count."""
         data = self.dataset
         texts = encoder.encode_texts(data.captions, label="captions")
         fit = Squeeze if self.resize == "squeeze" else ResizeCenterCrop
@@ -147,9 +137,7 @@ class ZeroShotRetrieval(Evaluator):
             for name, right in self._right.items():
                 part = parts[0][name]
                 retrieved = dict(zip(part.queries, part.retrieved, strict=True))
-                metrics, samples = positive_metrics(name, retrieved, right, gallery=part.gallery, ks=self.ks)
-                result.metrics |= metrics
-                result.samples |= samples
+                add_positive_metrics(result, name, retrieved, right, gallery=part.gallery, ks=self.ks)
         return result
 
     def _both_ways(
@@ -174,7 +162,17 @@ class ZeroShotRetrieval(Evaluator):
         owners = [self.dataset.caption_image[text] for text in own_texts]
         part_texts, part_images = texts[own_texts], images.embeddings[rows]
 
-        to_images, to_texts = self._search(model, part_texts, part_images)
+        further = [items for right in (self._right or {}).values() for items in right.values()]
+        (_, to_images), (_, to_texts) = search_both_ways(
+            model,
+            part_texts,
+            part_images,
+            k=max([self.depth, *map(len, further)]),
+            query_modality="text",
+            key_modality="image",
+            query_chunk=self.query_chunk,
+            key_chunk=self.key_chunk,
+        )
         right_images = [[image_row[image]] if image in image_row else [] for image in owners]
         right_texts = [
             [text_row[text] for text in self._texts_of[image]] if image in image_row else []
@@ -217,22 +215,6 @@ class ZeroShotRetrieval(Evaluator):
             ),
         }
 
-    def _search(self, model: EvaluableModel, texts: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of the best images of each text, and of the best texts of each image, best first."""
-        directions = [] if self._right is None else list(self._right.values())
-        right_counts = [len(right) for direction in directions for right in direction.values()]
-        to_images, to_texts = search_both_ways(
-            model,
-            texts,
-            images,
-            k=max([self.depth, *right_counts]),
-            query_modality="text",
-            key_modality="image",
-            query_chunk=self.query_chunk,
-            key_chunk=self.key_chunk,
-        )
-        return to_images[1], to_texts[1]
-
     def _median(
         self,
         model: EvaluableModel,
@@ -260,7 +242,7 @@ class ZeroShotRetrieval(Evaluator):
             )
             exact = dict(zip(late, late_ranks, strict=True))
             ranks = [exact.get(i, rank) for i, rank in enumerate(ranks)]
-        return median_rank(ranks, gallery)
+        return ranking.median_rank(ranks, gallery)
 
     def count(self, result: EvaluationResult, direction: str, folds: Sequence[FoldRanks]) -> None:
         """Add the metrics of one direction, each a mean over the folds; a subclass adds its own after these."""

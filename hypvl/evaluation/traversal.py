@@ -28,52 +28,34 @@ class RankingScorer(Protocol):
 
     @property
     def ranks_by_distance(self) -> bool:
-        """True where scores rank keys as a distance does, so that the root can be a key and cones can mask the
-        ranking; False for angles, which are undefined at the root.
-        """
+        """True where the root can be a key and cones can mask the ranking; False for angles, undefined at the root."""
 
 
 class TraversableModel(EvaluableModel, Protocol):
     """An evaluable model with a public scorer."""
 
     @property
-    def scorer(self) -> RankingScorer:
-        """The similarity as the model is trained."""
+    def scorer(self) -> RankingScorer: ...
 
 
 @dataclass(frozen=True)
 class TraversalStep:
-    """One point of the path.
+    """One point of the path."""
 
-    Attributes:
-        weight: 1 at the image, 0 at the root.
-        text: The best text for this point, or :data:`ROOT_NAME`.
-        score: The model's score of that text; None for a root that the model does not score.
-        radius: Distance to the root in flat coordinates (for Lorentz: the geodesic distance; for the sphere:
-            the chord).
-    """
-
-    weight: float
-    text: str
-    score: float | None
-    radius: float
+    weight: float  # 1 at the image, 0 at the root
+    text: str  # the best one for this point, or ROOT_NAME
+    score: float | None  # of that text; None for a root that the model does not score
+    radius: float  # distance to the root in flat coordinates (Lorentz: geodesic; sphere: the chord)
 
 
 @dataclass(frozen=True)
 class Traversal:
-    """The path from an image to the root.
-
-    Attributes:
-        steps: From the image to the root.
-        root: Source of the root.
-        entailment_mask: Whether only texts whose cone contains the point were allowed.
-        texts_in_reach: Number of texts that were allowed at some point of the path.
-    """
+    """The path from an image to the root."""
 
     steps: tuple[TraversalStep, ...]
     root: RootSource
-    entailment_mask: bool
-    texts_in_reach: int
+    entailment_mask: bool  # whether only texts whose cone contains the point were allowed
+    texts_in_reach: int  # how many texts were allowed at some point of the path
 
     @property
     def texts(self) -> list[str]:
@@ -134,11 +116,9 @@ def entails(geometry: Geometry, general: Tensor, points: Tensor) -> Tensor | Non
 
 
 def mask_scores(scores: Tensor, holds: Tensor | None) -> Tensor:
-    """-inf where a text's cone does not contain the point; the root, the last column, is never masked.
+    """Scores (S, K + 1), -inf where ``holds`` (S, K) of :func:`entails` is False; None masks nothing.
 
-    Args:
-        scores: (S, K + 1), the last column the root's.
-        holds: (S, K) of :func:`entails`; None masks nothing.
+    The root, the last column, is never masked.
     """
     if holds is None:
         return scores
@@ -149,15 +129,10 @@ def mask_scores(scores: Tensor, holds: Tensor | None) -> Tensor:
 def find_root(
     geometry: Geometry, text_embeddings: Tensor, *, stored: Tensor | None = None
 ) -> tuple[Tensor, RootSource]:
-    """The root of traversals: the geometry's own, else the stored one, else the mean of the texts.
-
-    Args:
-        geometry: Where the embeddings live.
-        text_embeddings: (K, D).
-        stored: Mean training embedding from a checkpoint, (D,).
+    """The root of traversals (D,): the geometry's own, else the stored mean of training, else the mean of the texts.
 
     Raises:
-        ValueError: when ``stored`` has another shape or is not finite.
+        ValueError: when ``stored`` has another shape than (D,) or is not finite.
     """
     dim = text_embeddings.shape[-1]
     own = geometry.root(dim)
@@ -188,8 +163,7 @@ def traverse(
     Args:
         model: Whose scores rank the texts.
         image: Embedding (D,).
-        texts: Embeddings (K, D), K >= 1.
-        names: Names of the texts, K strings.
+        texts: Embeddings (K, D), K >= 1, called by K ``names``.
         root: Stored mean embedding (D,) for a geometry without a root; None = the mean of ``texts``.
         steps: Points, the image and the root included.
         entailment: Whether only texts whose cone contains the point are allowed: ``"auto"`` where the geometry has
@@ -248,13 +222,7 @@ def traverse(
 
 
 def radius(geometry: Geometry, embeddings: Tensor, *, root: Tensor | None = None) -> Tensor:
-    """Distance to the root in flat coordinates: (..., D) -> (...,).
-
-    Args:
-        geometry: Where the embeddings live; for Lorentz the result is the geodesic distance.
-        embeddings: Points.
-        root: A point that stands for the root; None = the origin of the flat coordinates.
-    """
+    """Distance to the root in flat coordinates (for Lorentz: geodesic), (..., D) -> (...,); None = to their origin."""
     flat = geometry.flatten(embeddings)
     return (flat if root is None else flat - geometry.flatten(root)).norm(dim=-1)
 

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 
 from hypvl.allowlist import configurable
-from hypvl.checks import one_of
+from hypvl.checks import one_of, whole_number
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.demo import leveled_scenes
 from hypvl.embedding.encode import CachedEncoder
@@ -62,32 +62,20 @@ class TraversalLevels(Evaluator):
 
     def __post_init__(self) -> None:
         one_of("entailment", self.entailment, Entailment)
-        if self.limit < 1:
-            raise ValueError(f"limit: got {self.limit}; expected at least 1 scene.")
+        whole_number("limit", self.limit, least=1)
         self._scenes = leveled_scenes(self.hierarchy, self.levels, limit=self.limit)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Encode, traverse and count."""
         names = list(self._scenes.levels)
         texts = encoder.encode_texts(names, label="text pool")
-        images = encoder.encode_images(
-            self._scenes.images,
-            transform=ResizeCenterCrop(model.image_size),
-            label="scenes",
-        )
+        transform = ResizeCenterCrop(model.image_size)
+        images = encoder.encode_images(self._scenes.images, transform=transform, label="scenes")
         traversable = cast(TraversableModel, model)  # every model of hypvl shows its scorer
         with evaluating(model) as device:
             keys = texts.to(device)
             walks = [
-                traverse(
-                    traversable,
-                    image.to(device),
-                    keys,
-                    names,
-                    steps=self.steps,
-                    entailment=self.entailment,
-                )
-                for image in images.embeddings
+                traverse(traversable, image, keys, names, steps=self.steps, entailment=self.entailment)
+                for image in images.embeddings.to(device)
             ]
             radii = self._radii(model, keys)
         paths = [walk.path for walk in walks]

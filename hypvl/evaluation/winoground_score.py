@@ -1,6 +1,5 @@
 """Compositionality by groups of two images and two captions with the same words or objects, combined differently."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hypvl.allowlist import configurable
@@ -47,15 +46,11 @@ class CaptionGroups(Evaluator):
             raise ValueError("dataset: got no groups; expected at least one.")
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        """Encode, compare both ways and count."""
         groups = self.dataset.groups
         texts = list(dict.fromkeys(text for group in groups for text in group.captions))
         row = {text: i for i, text in enumerate(texts)}
         captions = encoder.encode_texts(texts, label="captions")
-        images = encoder.encode_images(
-            self.dataset.images,
-            transform=ResizeCenterCrop(model.image_size),
-        )
+        images = encoder.encode_images(self.dataset.images, transform=ResizeCenterCrop(model.image_size))
         place = {image: i for i, image in enumerate(images.indices.tolist())}
         whole = [i for i, group in enumerate(groups) if all(image in place for image in group.images)]
         image_rows = [place[image] for i in whole for image in groups[i].images]
@@ -85,7 +80,6 @@ class CaptionGroups(Evaluator):
             hits[i] = group_hits(text, image)
             text_margins[i], image_margins[i] = float(margins(text).min()), float(margins(image).min())
         result = EvaluationResult(
-            metrics={},
             items={
                 "key": [group.key for group in groups],
                 "kinds": [list(group.kinds) for group in groups],
@@ -93,22 +87,12 @@ class CaptionGroups(Evaluator):
                 "image_margin": image_margins,
                 "group": [hit["group"] for hit in hits],
             },
-            meta={
-                "images": len(self.dataset.images),
-                "groups": len(groups),
-                **self.dataset.meta,
-            },
+            meta={"images": len(self.dataset.images), "groups": len(groups), **self.dataset.meta},
         )
-        self._count(hits, result)
-        return result
-
-    def _count(self, hits: Sequence[Mapping[str, bool]], result: EvaluationResult) -> None:
-        """Add metrics and samples to the result."""
-        groups = self.dataset.groups
         parts: dict[str, list[int]] = {"": list(range(len(groups)))}
         for kind in sorted({kind for group in groups for kind in group.kinds}):
             parts[f"_{kind}"] = [i for i, group in enumerate(groups) if kind in group.kinds]
         for suffix, mine in parts.items():
             for name, chance in GROUP_CHANCE.items():
-                values = [100.0 if hits[i][name] else 0.0 for i in mine]
-                result.add_mean(f"{name}_score{suffix}", values, chance=chance)
+                result.add_mean(f"{name}_score{suffix}", [100.0 * hits[i][name] for i in mine], chance=chance)
+        return result

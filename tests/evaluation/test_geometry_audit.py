@@ -69,7 +69,7 @@ class TestGeometryAudit(EvaluatorContract):
         result = evaluator(self.model())
         assert result.items["key"] == ["a.png", "c.png"]
         assert (result.meta["pairs"], result.meta["images"]) == (2, 5)
-        with pytest.raises(ValueError, match="sample: got 1; expected at least 2"):
+        with pytest.raises(ValueError, match="sample: got 1; expected a whole number of at least 2"):
             GeometryAudit(captioned(tmp_path), sample=1)
 
     def test_one_pair_is_an_error(self, tmp_path: Path) -> None:

@@ -51,5 +51,5 @@ class TestRadialOrder(EvaluatorContract):
         # Images at 1.01, 1.01, 1.01, 1.0027; captions at 1, 0.35, 1, 0.99: shuffles only keep the order, too.
         assert result.metrics["auc"] == 100.0 == result.metrics["auc_null"]
         assert result.samples["auc"] == [100.0] * 4
-        with pytest.raises(ValueError, match="rounds, limit: got 1 and None"):
+        with pytest.raises(ValueError, match="rounds: got 1; expected a whole number of at least 2"):
             RadialOrder(captioned(tmp_path), rounds=1)
