@@ -1,5 +1,6 @@
 """Images, each with one caption of its own: what gaps, orders and audits are measured on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,20 @@ class EncodedPairs:
     meta: dict[str, Any]  # for a result: how many ``images`` the data set has, and ``pairs``
 
 
+def first_captions(dataset: RetrievalSet) -> dict[int, str]:
+    """Position of each image that has captions, ascending -> its first caption."""
+    first: dict[int, str] = {}
+    for caption, image in zip(dataset.captions, dataset.caption_image, strict=True):
+        first.setdefault(image, caption)
+    return dict(sorted(first.items()))
+
+
+def evenly(items: Sequence[int], limit: int | None) -> list[int]:
+    """At most ``limit`` of the items, evenly spread over them; None = all."""
+    count = len(items) if limit is None else min(limit, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
+
+
 def encode_pairs(
     encoder: CachedEncoder, dataset: RetrievalSet, *, limit: int | None = None, what: str
 ) -> EncodedPairs:
@@ -39,12 +54,8 @@ def encode_pairs(
         DataError: when fewer than two pairs are left.
         UserError: when embeddings hold NaN.
     """
-    first: dict[int, str] = {}
-    for caption, image in zip(dataset.captions, dataset.caption_image, strict=True):
-        first.setdefault(image, caption)
-    positions = sorted(first)
-    if limit is not None and limit < len(positions):
-        positions = [positions[i * len(positions) // limit] for i in range(limit)]
+    first = first_captions(dataset)
+    positions = evenly(list(first), limit)
     transform = Squeeze(encoder.model.image_size)
     encoded = encoder.encode_images(Images(dataset.images, positions), transform=transform)
     readable = [positions[row] for row in encoded.indices.tolist()]

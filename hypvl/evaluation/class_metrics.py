@@ -1,7 +1,7 @@
 """Metrics of class probabilities, by name, with their chance levels and per-item values."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -16,9 +16,7 @@ from hypvl.metrics import classification, ranking
 MetricName = Literal[
     "mean_per_class_accuracy", "top1_accuracy", "roc_auc", "map_11_points", "average_precision"
 ]
-METRIC_NAMES: tuple[MetricName, ...] = (
-    "mean_per_class_accuracy", "top1_accuracy", "roc_auc", "map_11_points", "average_precision",
-)  # fmt: skip
+METRIC_NAMES: tuple[MetricName, ...] = get_args(MetricName)
 #: A metric as the results call it, or as ELEVATER does.
 Metric: TypeAlias = MetricName | Literal["accuracy", "mean_per_class"]
 METRICS: dict[str, str] = {

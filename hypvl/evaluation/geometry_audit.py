@@ -12,7 +12,7 @@ from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.diagnostics import audit, structure
 from hypvl.diagnostics.verdict import interpret
 from hypvl.embedding.encode import CachedEncoder
-from hypvl.embedding.pairs import EncodedPairs, encode_pairs
+from hypvl.embedding.pairs import EncodedPairs, encode_pairs, evenly
 from hypvl.embedding.protocol import EvaluableModel, evaluating
 from hypvl.embedding.search import search
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
@@ -101,7 +101,7 @@ class GeometryAudit(Evaluator):
         return result
 
     def _structure(self, geometry: Geometry, images: Tensor, texts: Tensor) -> dict[str, float]:
-        rows = spread(len(images), self.sample).to(images.device)
+        rows = evenly(range(len(images)), self.sample)
         few = {"image": images[rows], "text": texts[rows]}
         return {
             "flat_distortion": 100.0 * structure.flat_distortion(geometry, torch.cat(list(few.values()))),
@@ -127,12 +127,6 @@ class GeometryAudit(Evaluator):
         # Two equal captions are one answer.
         best = zip(own[:, 0].tolist(), torch.cat(flat).tolist(), strict=True)
         return [100.0 * (pairs.captions[a] == pairs.captions[b]) for a, b in best]
-
-
-def spread(count: int, most: int) -> Tensor:
-    """Positions of at most ``most`` of ``count`` items, evenly spread: int64."""
-    few = min(count, most)
-    return torch.arange(few) * count // few
 
 
 def _at_bound(geometry: Geometry) -> dict[str, float]:

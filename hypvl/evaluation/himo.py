@@ -11,6 +11,7 @@ from hypvl.data.transforms import Squeeze
 from hypvl.datasets.images import Images
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.embedding.encode import CachedEncoder
+from hypvl.embedding.pairs import evenly, first_captions
 from hypvl.embedding.protocol import EvaluableModel
 from hypvl.embedding.search import pair_scores
 from hypvl.errors import DataError
@@ -60,17 +61,14 @@ class HiMo(Evaluator):
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         data = self.dataset
-        first: dict[int, str] = {}
-        for caption, image in zip(data.captions, data.caption_image, strict=True):
-            first.setdefault(image, caption)
-        chosen = [image for image in sorted(first) if len(sentences(first[image])) >= self.ks[0]]
+        first = first_captions(data)
+        chosen = [image for image in first if len(sentences(first[image])) >= self.ks[0]]
         if not chosen:
             raise DataError(
                 f"HiMo: no caption has {self.ks[0]} sentences; expected long captions, such as ShareGPT4V's or DOCCI's."
             )
         short = len(first) - len(chosen)
-        if self.limit is not None and self.limit < len(chosen):
-            chosen = [chosen[i * len(chosen) // self.limit] for i in range(self.limit)]
+        chosen = evenly(chosen, self.limit)
         images = encoder.encode_images(Images(data.images, chosen), transform=Squeeze(model.image_size))
         rows = [chosen[i] for i in images.indices.tolist()]
         # K -> texts of each image, none where its caption is too short

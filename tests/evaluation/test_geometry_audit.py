@@ -9,9 +9,9 @@ import torch
 
 from hypvl.datasets.retrieval.table import table
 from hypvl.embedding.encode import Encoding
-from hypvl.embedding.pairs import EncodedPairs
+from hypvl.embedding.pairs import EncodedPairs, evenly
 from hypvl.errors import DataError
-from hypvl.evaluation.geometry_audit import GeometryAudit, spread
+from hypvl.evaluation.geometry_audit import GeometryAudit
 from hypvl.evaluation.protocol import Evaluator
 from hypvl.geometry.euclidean import Euclidean
 from tests.evaluation.captioned import captioned
@@ -97,8 +97,8 @@ def test_nearest_in_flat_coordinates_far_from_the_origin(tmp_path: Path) -> None
 
 
 def test_spread_is_even() -> None:
-    assert spread(10, 4).tolist() == [0, 2, 5, 7]
-    assert spread(3, 200).tolist() == [0, 1, 2]
+    assert evenly(range(10), 4) == [0, 2, 5, 7]
+    assert evenly(range(3), 200) == evenly(range(3), None) == [0, 1, 2]
 
 
 def test_a_curvature_at_its_limit_is_a_finding(tmp_path: Path) -> None:
