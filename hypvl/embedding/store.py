@@ -30,16 +30,7 @@ from torch import Tensor
 from hypvl.checks import one_of
 from hypvl.embedding.identity import model_identity, weights_version
 from hypvl.embedding.protocol import EvaluableModel, Modality, Stage
-from hypvl.embedding.store_files import (
-    INSIDE,
-    NO_STAMP,
-    Entry,
-    Stamp,
-    absolute,
-    read_json,
-    stamp,
-    write_json,
-)
+from hypvl.embedding.store_files import INSIDE, NO_STAMP, Entry, Stamp, absolute, read_json, stamp, write_json
 from hypvl.errors import CheckpointError, DataError
 from hypvl.io.tensors import write_safetensors
 

@@ -109,10 +109,7 @@ class HierarchicalClassification(Evaluator):
 
 
 def _nodes(
-    classes: Sequence[str],
-    nodes: Mapping[str, str] | Sequence[str] | None,
-    *,
-    folders: Sequence[str] | None,
+    classes: Sequence[str], nodes: Mapping[str, str] | Sequence[str] | None, *, folders: Sequence[str] | None
 ) -> list[str]:
     if nodes is None:
         return [str(name) for name in classes]

@@ -16,13 +16,7 @@ from hypvl.datasets.protocol import ClassificationSet, check_set
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel, check_scores, evaluating
 from hypvl.errors import DataError
-from hypvl.evaluation.class_metrics import (
-    Metric,
-    add_accuracies,
-    class_probabilities,
-    main_metric,
-    measure,
-)
+from hypvl.evaluation.class_metrics import Metric, add_accuracies, class_probabilities, main_metric, measure
 from hypvl.evaluation.labelled_images import Label, check_labels, classes_of, is_multi_label
 from hypvl.evaluation.prediction_files import PredictionFiles
 from hypvl.evaluation.prompt_ensembling import Ensemble, class_scorer
