@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from hypvl.diagnostics.gap import shift_offsets
+from hypvl.embedding.protocol import Modality
 from hypvl.encoders.feature_transforms import Centering
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.evaluation.mean_removal import ModalityMeans, fit, load, model_fingerprint
 from hypvl.evaluation.protocol import Evaluator
-from hypvl.models.dual_encoder import DualEncoder, Modality
+from hypvl.models.dual_encoder import DualEncoder
 
 TRANSDUCTIVE = "transductive"
 

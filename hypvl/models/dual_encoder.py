@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.scorers import Scorer
+from hypvl.geometry.scorers import Modality, Scorer
 
-Modality: TypeAlias = Literal["image", "text"]
+T = TypeVar("T")
 Stage: TypeAlias = Literal["trunk", "features", "embeddings"]
 MakeTransform: TypeAlias = Callable[[int], nn.Module]
 
@@ -87,7 +87,7 @@ class DualEncoder(nn.Module):
 
     def encode_image(self, images: Tensor, stage: Stage = "embeddings") -> Tensor:
         """Images (B, 3, H, W) -> trunk features (B, width), features (B, D) or embeddings (B, D)."""
-        return self._encode("image", images, stage)
+        return self._encode("image", stage, images)
 
     def encode_text(
         self,
@@ -104,18 +104,14 @@ class DualEncoder(nn.Module):
             lengths: (B,) tokens of each text, on the host (``text_lengths`` of a batch): with them padding is
                 skipped on every device, without them on the CPU only.
         """
-        return self._encode("text", tokens, stage, lengths)
+        return self._encode("text", stage, *((tokens,) if lengths is None else (tokens, lengths)))
 
     def _encode(
-        self,
-        modality: Modality,
-        inputs: Tensor,
-        stage: Stage,
-        lengths: Sequence[int] | np.ndarray | None = None,
+        self, modality: Modality, stage: Stage, *inputs: Tensor | Sequence[int] | np.ndarray
     ) -> Tensor:
-        one_of("stage", stage, Stage)
-        more = () if lengths is None else (lengths,)
-        trunk = (self.visual if modality == "image" else self.textual)(inputs, *more)
+        if stage not in ("trunk", "features", "embeddings"):
+            one_of("stage", stage, Stage)  # refuses it
+        trunk: Tensor = _of(modality, self.visual, self.textual)(*inputs)
         if stage == "trunk":
             return trunk
         features = self.project(trunk, modality=modality)
@@ -123,12 +119,11 @@ class DualEncoder(nn.Module):
 
     def project(self, trunk: Tensor, *, modality: Modality) -> Tensor:
         """Trunk features (B, width) -> features (B, D), through the head of the modality."""
-        one_of("modality", modality, Modality)
-        return (self.visual_head if modality == "image" else self.textual_head)(trunk)
+        projected: Tensor = _of(modality, self.visual_head, self.textual_head)(trunk)
+        return projected
 
     def embed(self, features: Tensor, *, modality: Modality) -> Tensor:
         """Features (..., D) -> embeddings (..., D), feature transforms included."""
-        one_of("modality", modality, Modality)
         return self._transformed(self.geometry.lift(features), modality)
 
     def pool(self, features: Tensor, *, modality: Modality) -> Tensor:
@@ -136,13 +131,11 @@ class DualEncoder(nn.Module):
 
         Feature transforms act on the pooled embedding, as published (average, normalise, centre, normalise).
         """
-        one_of("modality", modality, Modality)
         return self._transformed(self.geometry.pool(features), modality)
 
     def transforms(self, modality: Modality) -> nn.ModuleList:
         """The feature transforms of a modality, in the order they act; empty = the identity."""
-        one_of("modality", modality, Modality)
-        return self.image_transforms if modality == "image" else self.text_transforms
+        return _of(modality, self.image_transforms, self.text_transforms)
 
     def _transformed(self, embeddings: Tensor, modality: Modality) -> Tensor:
         for transform in self.transforms(modality):
@@ -152,13 +145,7 @@ class DualEncoder(nn.Module):
     def scores(
         self, query: Tensor, key: Tensor, *, query_modality: Modality, key_modality: Modality
     ) -> Tensor:
-        """Ranking scores of embeddings: (Q, D), (K, D) -> (Q, K); higher = closer.
-
-        Raises:
-            ValueError: For another modality.
-        """
-        one_of("query_modality", query_modality, Modality)
-        one_of("key_modality", key_modality, Modality)
+        """Ranking scores of embeddings: (Q, D), (K, D) -> (Q, K); higher = closer."""
         return self.scorer.scores(
             self.geometry, query, key, query_modality=query_modality, key_modality=key_modality
         )
@@ -206,6 +193,13 @@ def constrain_modules_(modules: Iterable[nn.Module]) -> None:
         constrain = getattr(module, "constrain_", None)
         if constrain is not None:
             constrain()
+
+
+def _of(modality: Modality, image: T, text: T) -> T:
+    """What belongs to a modality: the first for images, the second for texts."""
+    if modality not in ("image", "text"):
+        one_of("modality", modality, Modality)  # refuses it
+    return image if modality == "image" else text
 
 
 def _make(name: str, make: MakeTransform, width: int) -> nn.Module:

@@ -78,13 +78,8 @@ def with_positions_of(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """A state whose position tables have the lengths of the model's, and a sentence for each one resized.
 
-    Fixed positions (sine-cosine tables) are never interpolated: the model's own are those of its resolution.
-
-    Args:
-        model: The model that will load the state.
-        state: Weights by our names; other tensors are untouched.
-        positions: As :data:`Positions`.
-        source: Of the state, for messages.
+    Fixed positions (sine-cosine tables) are never interpolated: the model's own are those of its resolution. Tensors
+    that are no tables of positions are untouched.
 
     Raises:
         CheckpointError: With ``"exact"``, for tables of another length; with ``"stretch"``, for texts that cannot be.

@@ -99,7 +99,7 @@ def load_weights(
             f"{source}: keys {listed(map(str, content))}; expected a state_dict or a dict with `model`."
         )
     try:
-        state = our_names(given, model, source=source)
+        state = _our_names(given, model, source=source)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
     wanted = model.state_dict()
@@ -128,8 +128,8 @@ def load_weights(
     if (strict and needed.differs) or not fitting:
         compared = {key: tensor for key, tensor in wanted.items() if key in state or key in needed.missing}
         raise CheckpointError(f"{source}: does not fit the model: {_difference(state, compared, needed)}")
-    check_encoders(model, fitting, allowed=allowed, state=state, source=source)
-    check_values(fitting, wanted, source=source)
+    _check_encoders(model, fitting, allowed=allowed, state=state, source=source)
+    _check_values(fitting, wanted, source=source)
     for line in resized:
         logger.info("{}: {}", source, line)
     model.load_state_dict(fitting, strict=False)
@@ -145,13 +145,10 @@ def _difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], repor
     return f"{differing}; choose the model definition that the file was trained with."
 
 
-def our_names(given: Mapping[str, Tensor], model: nn.Module, *, source: str) -> dict[str, Tensor]:
+def _our_names(given: Mapping[str, Tensor], model: nn.Module, *, source: str) -> dict[str, Tensor]:
     """Weights by our names; pixel statistics are the file's, or the given ones where it has none.
 
     A warning says where they differ from the given ones, or from those that such files usually need.
-
-    Raises:
-        CheckpointError: As the two ``to_hypvl``.
     """
     visual = getattr(model, "visual", None)
     asked: frozenset[str] = getattr(visual, "asked_pixels", frozenset())
@@ -186,7 +183,7 @@ def _rounded(values: Tensor) -> list[float]:
     return [round(value, 4) for value in values.flatten().tolist()]
 
 
-def check_encoders(
+def _check_encoders(
     model: nn.Module,
     fitting: Mapping[str, Tensor],
     *,
@@ -194,18 +191,7 @@ def check_encoders(
     state: Mapping[str, Tensor],
     source: str,
 ) -> None:
-    """Refuse a file that leaves a whole encoder at its random weights, unless that encoder is allowed by name.
-
-    Args:
-        model: The model that will load the weights.
-        fitting: Those that fit.
-        allowed: Names that the file may lack.
-        state: All that the file has.
-        source: Of the weights, for messages.
-
-    Raises:
-        CheckpointError: naming the encoder.
-    """
+    """Refuse a file (``state``) that leaves a whole encoder at its random weights, unless it is ``allowed`` by name."""
     for part in ("visual", "textual"):
         own = [name for name, _ in model.named_parameters() if name.startswith(f"{part}.")]
         own = [name for name in own if name not in (IMAGE_POSITIONS, meru.POSITIONS)]
@@ -218,13 +204,8 @@ def check_encoders(
             )
 
 
-def check_values(fitting: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str) -> None:
-    """Refuse weights that are not finite numbers of the model's kind; on the meta device only shapes are known.
-
-    Raises:
-        CheckpointError: for NaN and infinities; for integers, booleans and complex numbers where the model has floats,
-            and floats where it has integers; for quantized, sparse and meta tensors. The weight is named.
-    """
+def _check_values(fitting: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str) -> None:
+    """Refuse weights that are not finite numbers of the model's kind; on the meta device only shapes are known."""
     for name, tensor in fitting.items():
         floats = wanted[name].is_floating_point()
         no_values = tensor.is_meta and not wanted[name].is_meta

@@ -59,7 +59,15 @@ IMAGE_BLOCK = {
 _PIXELS = {"visual.pixel_mean": PIXEL_MEAN, "visual.pixel_std": PIXEL_STD}
 _OURS = {ours: theirs for theirs, ours in NAMES.items()}
 _TEXT_BLOCK = {part: part for part in IMAGE_BLOCK}
-_OUR_IMAGE_BLOCK = {ours: theirs for theirs, ours in IMAGE_BLOCK.items()}
+# Prefix of a block's parameters, its new one, and the parts.
+Blocks: TypeAlias = Sequence[tuple[str, str, Mapping[str, str]]]
+_THEIR_BLOCKS: Blocks = (
+    (IMAGE_BLOCKS, OUR_IMAGE_BLOCKS, IMAGE_BLOCK),
+    (TEXT_BLOCKS, OUR_TEXT_BLOCKS, _TEXT_BLOCK),
+)
+_OUR_BLOCKS: Blocks = [
+    (ours, theirs, {new: old for old, new in parts.items()}) for theirs, ours, parts in _THEIR_BLOCKS
+]
 _CUSTOM_TEXT = "text."
 _PROJECTIONS = ("visual.proj", "text_projection")
 _NOTES = ("input_resolution", "context_length", "vocab_size")  # not weights: settings in OpenAI's files
@@ -92,7 +100,7 @@ def to_hypvl(
     unknown = []
     for key, tensor in state_dict.items():
         name = key.removeprefix(_CUSTOM_TEXT) if custom else key
-        ours = _our_name(name)
+        ours = _renamed(name, NAMES, _THEIR_BLOCKS)
         if name in _NOTES:
             continue
         if name == _MASK:
@@ -131,7 +139,7 @@ def to_open_clip(state_dict: Mapping[str, Tensor], *, layout: Layout = "clip") -
     for key, tensor in state_dict.items():
         if key in _PIXELS:
             continue
-        theirs = _their_name(key)
+        theirs = _renamed(key, _OURS, _OUR_BLOCKS)
         if theirs is None:
             nameless.append(key)
             continue
@@ -154,19 +162,7 @@ def to_open_clip(state_dict: Mapping[str, Tensor], *, layout: Layout = "clip") -
     return converted
 
 
-def _our_name(name: str) -> str | None:
-    blocks = (IMAGE_BLOCKS, OUR_IMAGE_BLOCKS, IMAGE_BLOCK), (TEXT_BLOCKS, OUR_TEXT_BLOCKS, _TEXT_BLOCK)
-    return _renamed(name, NAMES, blocks)
-
-
-def _their_name(name: str) -> str | None:
-    blocks = (OUR_IMAGE_BLOCKS, IMAGE_BLOCKS, _OUR_IMAGE_BLOCK), (OUR_TEXT_BLOCKS, TEXT_BLOCKS, _TEXT_BLOCK)
-    return _renamed(name, _OURS, blocks)
-
-
-def _renamed(
-    name: str, names: Mapping[str, str], blocks: Sequence[tuple[str, str, Mapping[str, str]]]
-) -> str | None:
+def _renamed(name: str, names: Mapping[str, str], blocks: Blocks) -> str | None:
     """By the table, or ``<prefix><number>.<part>`` with prefix and part renamed; None for any other name."""
     for prefix, new_prefix, parts in blocks:
         number, _, part = name.removeprefix(prefix).partition(".")
