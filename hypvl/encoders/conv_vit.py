@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hypvl.allowlist import configurable
-from hypvl.checks import MOST_FEATURES, number, whole_number
+from hypvl.checks import MOST_FEATURES, number, one_of, whole_number
 from hypvl.encoders.image_base import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder, sincos_2d
-from hypvl.errors import ConfigError
 
 
 def conv_stem(width: int, patch_size: int, *, convs: int = 1) -> nn.Sequential:
@@ -55,7 +54,7 @@ class ConvStemViT(ImageEncoder):
         grad_checkpointing: Recompute each block in the backward pass instead of keeping its activations.
 
     Raises:
-        ConfigError: When the sizes do not fit together.
+        ValueError: When the sizes do not fit together.
 
     Source: Xiao et al. 2021, "Early Convolutions Help Transformers See Better".
     Differs: GroupNorm and GELU in the stem, so that features do not depend on the batch.
@@ -80,33 +79,30 @@ class ConvStemViT(ImageEncoder):
         drop_path_rate: float = 0.0,
         grad_checkpointing: bool = False,
     ) -> None:
-        width = whole_number("width", width, least=1, most=MOST_FEATURES)
+        width = whole_number("width", width, least=4, most=MOST_FEATURES)
         depth = whole_number("depth", depth, least=1, most=1000)
         heads = whole_number("heads", heads, least=1)
         stem_convs = whole_number("stem_convs", stem_convs, least=1, most=100)
-        image_size = whole_number("image_size", image_size, least=1)
         patch_size = whole_number("patch_size", patch_size, least=1)
+        one_of("pool", pool, ("mean", "class_token"))
         mlp_ratio = number("mlp_ratio", mlp_ratio, above=0, most=100)
         number("drop_path_rate", drop_path_rate, least=0, below=1)
         super().__init__(image_size, pixel_mean=pixel_mean, pixel_std=pixel_std, fixed_size=True)
-        if patch_size < 2 or patch_size & (patch_size - 1) or image_size % patch_size or image_size < 1:
-            raise ConfigError(
-                f"visual.patch_size is {patch_size} and visual.image_size {image_size}, but the patch must "
-                f"be a power of two from 2 and divide the image."
+        if patch_size < 2 or patch_size & (patch_size - 1) or self.image_size % patch_size:
+            raise ValueError(
+                f"patch_size: got {patch_size}; expected a power of two from 2 that divides image_size {image_size}."
             )
-        if width < 4 or width % 4 or heads < 1 or width % heads or width % (patch_size // 2) or depth < 1:
-            raise ConfigError(
-                f"visual.width is {width}, heads {heads}, depth {depth}, but the width must be a multiple of "
-                f"4, of the heads and of {patch_size // 2} (half the patch size), and the depth at least 1."
+        if width % 4 or width % heads or width % (patch_size // 2):
+            raise ValueError(
+                f"width: got {width}; expected a multiple of 4, of heads = {heads} and of half the patch size, "
+                f"{patch_size // 2}."
             )
-        if pool not in ("mean", "class_token"):
-            raise ConfigError(f'visual.pool is {pool!r}, but "mean" or "class_token" is expected.')
         self.width = width
         self.pool = pool
         self.grad_checkpointing = grad_checkpointing
 
         self.stem = conv_stem(width, patch_size, convs=stem_convs)
-        grid = image_size // patch_size
+        grid = self.image_size // patch_size
         prefix = 1 if pool == "class_token" else 0
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, width)) if prefix else None
         self.pos_embed = nn.Parameter(
@@ -122,15 +118,10 @@ class ConvStemViT(ImageEncoder):
             ]
         )
         self.norm = nn.LayerNorm(width)  # eps 1e-5, here and in the blocks
-        self._init_blocks()
-
-    def _init_blocks(self) -> None:
-        """Truncated normal weights of deviation 0.02 and zero biases, as in timm's vision transformers."""
-        for module in self.blocks.modules():
+        for module in self.blocks.modules():  # as in timm's vision transformers
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                nn.init.zeros_(module.bias)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Turn recomputation in the backward pass on or off."""

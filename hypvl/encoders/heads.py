@@ -33,7 +33,7 @@ class ProjectionHead(nn.Module):
 
 
 @configurable("model")
-class ScaledProjectionHead(nn.Module):
+class ScaledProjectionHead(ProjectionHead):
     """``exp(log_scale) * projection(x)``: tangent vectors that start near the root.
 
     ``log_scale`` (the published alpha) is learned, starts at ``log(out_features^-0.5)`` so that a projected
@@ -55,15 +55,11 @@ class ScaledProjectionHead(nn.Module):
     log_scale: nn.Parameter
 
     def __init__(self, in_features: int, out_features: int, *, log_scale_init: float | None = None) -> None:
-        super().__init__()
-        out_features = whole_number("out_features", out_features, least=1, most=MOST_FEATURES)
-        start = -0.5 * math.log(out_features)
+        super().__init__(in_features, out_features)
+        start = -0.5 * math.log(self.out_features)
         if log_scale_init is not None:
             start = number("log_scale_init", log_scale_init, least=-80, most=0)
-        self.out_features = out_features
         self.log_scale = nn.Parameter(torch.tensor(start))
-        self.projection = nn.Linear(in_features, out_features, bias=False)
-        nn.init.normal_(self.projection.weight, std=in_features**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Project and scale (..., in_features) -> (..., out_features), in fp32 or better."""
@@ -78,7 +74,7 @@ class ScaledProjectionHead(nn.Module):
 
 
 @configurable("model")
-class UnitProjectionHead(nn.Module):
+class UnitProjectionHead(ProjectionHead):
     """``exp(log_scale) |f|^norm_power f / |f|`` with f = projection(x): a direction, and a learned length.
 
     At the start ``norm_power`` is 0 and every feature has the length ``radius_init``. Lifted onto a hyperboloid, the
@@ -105,20 +101,11 @@ class UnitProjectionHead(nn.Module):
     def __init__(
         self, in_features: int, out_features: int, *, radius_init: float = 1.0, radius_max: float = 4.0
     ) -> None:
-        super().__init__()
-        out_features = whole_number("out_features", out_features, least=1, most=MOST_FEATURES)
-        number("radius_init", radius_init, above=0)
-        number("radius_max", radius_max, above=0)
-        if not radius_init <= radius_max:
-            raise ValueError(
-                f"radius_init: got {radius_init}, expected above 0 and at most radius_max = {radius_max}."
-            )
-        self.out_features = out_features
-        self.radius_max = radius_max
+        super().__init__(in_features, out_features)
+        self.radius_max = number("radius_max", radius_max, above=0)
+        number("radius_init", radius_init, above=0, most=radius_max)
         self.log_scale = nn.Parameter(torch.tensor(math.log(radius_init)))
         self.norm_power = nn.Parameter(torch.zeros(()))
-        self.projection = nn.Linear(in_features, out_features, bias=False)
-        nn.init.normal_(self.projection.weight, std=in_features**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         """Project (..., in_features) -> (..., out_features), in fp32 or better; a feature of length 0 stays 0."""

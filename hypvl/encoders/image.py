@@ -12,7 +12,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from hypvl.allowlist import configurable
-from hypvl.checks import MOST_FEATURES, number, whole_number
+from hypvl.checks import MOST_FEATURES, number, one_of, whole_number
 from hypvl.encoders.image_base import IMAGENET_MEAN, IMAGENET_STD, LARGEST_SIDE, ImageEncoder, sincos_2d
 from hypvl.errors import ConfigError, UserError
 
@@ -30,12 +30,11 @@ VARIANTS: dict[str, Variant] = {
 }
 
 # Arguments of timm.create_model that load files, change the outputs, or have another name here.
-_TAKEN = frozenset(
-    """
-    model_name pretrained pretrained_cfg pretrained_cfg_overlay pretrained_strict checkpoint_path cache_dir
-    kwargs_filter features_only out_indices num_classes in_chans img_size drop_path_rate
-    """.split()  # noqa: SIM905
-)
+_TAKEN = {
+    "model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "checkpoint_path",
+    "cache_dir", "kwargs_filter", "features_only", "out_indices", "num_classes", "in_chans", "img_size",
+    "drop_path_rate",
+}  # fmt: skip
 
 _FETCH: ContextVar[bool] = ContextVar("fetch pretrained weights", default=True)
 
@@ -115,10 +114,7 @@ class TimmImageEncoder(ImageEncoder):
         drop_path_rate: float = 0.0,
         timm_args: Mapping[str, Any] | None = None,
     ) -> None:
-        if position not in ("sincos", "learned", None):
-            raise ConfigError(
-                f'visual.position is {position!r}, but "sincos", "learned" or None is expected.'
-            )
+        one_of("position", position, ("sincos", "learned", None))
         number("drop_path_rate", drop_path_rate, least=0, below=1)
         image_size = whole_number("image_size", image_size, least=1, most=LARGEST_SIDE)
         if norm_eps is not None:
@@ -174,15 +170,13 @@ class TimmImageEncoder(ImageEncoder):
             ConfigError: When the timm model does not support it.
         """
         switch = getattr(self.trunk, "set_grad_checkpointing", None)
-        refusal = ConfigError(
-            f"visual.arch {self.arch!r} has no gradient checkpointing in timm: turn it off."
-        )
-        if switch is None:
-            raise refusal
         try:
+            assert switch is not None
             switch(enable)
-        except AssertionError as error:  # raised by timm where a model does not support it
-            raise refusal from error
+        except AssertionError as error:  # raised by timm, too, where a model does not support it
+            raise ConfigError(
+                f"visual.arch {self.arch!r} has no gradient checkpointing in timm: turn it off."
+            ) from error
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, H, W) -> trunk features (B, width)."""

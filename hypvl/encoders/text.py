@@ -1,4 +1,9 @@
-"""CLIP-style causal transformer for text."""
+"""CLIP-style causal transformer for text.
+
+Texts of different lengths go through it in one pass: sorted by length and cut into groups, each padded to its longest
+text. The tokens of all groups are concatenated to one matrix (T, W): linear layers and norms run once, on hardly any
+padding. Attention takes each group as a plain (rows, length) batch, without copies or masks.
+"""
 
 import re
 from collections.abc import Sequence
@@ -12,18 +17,11 @@ from torch.utils.checkpoint import checkpoint
 
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of, whole_number
-from hypvl.encoders.ragged import (
-    Groups,
-    check_fit,
-    group_cost,
-    join_rows,
-    plan_groups,
-    row_starts,
-    split_groups,
-)
 from hypvl.errors import ConfigError
 
 Activation: TypeAlias = Literal["gelu", "quick_gelu"]
+#: (rows, length) of each group, shortest first; a group is rows * length tokens, row after row.
+Groups: TypeAlias = Sequence[tuple[int, int]]
 
 _ARCH = re.compile(r"L(?P<layers>\d+)_W(?P<width>\d+)(?:_A(?P<heads>\d+))?")
 
@@ -92,7 +90,6 @@ class MLP(nn.Module):
     """Two layers with a GELU between them, exact or as x sigmoid(1.702 x); the hidden one is four times as wide."""
 
     def __init__(self, width: int, *, activation: Activation = "gelu") -> None:
-        one_of("activation", activation, Activation)
         super().__init__()
         self.activation = activation
         self.c_fc = nn.Linear(width, 4 * width)
@@ -143,13 +140,90 @@ def read_out_positions(tokens: Tensor, *, eot_token: int) -> Tensor:
     return torch.where(is_end.any(dim=1), is_end.int().argmax(dim=1), last)
 
 
+def group_cost(device: torch.device) -> int:
+    """Cost of one more group (calls of attention and its gradient), in tokens of padding that take as long.
+
+    On a CPU a call takes the time of a token or two; on a GPU a token takes far less time than the start of a kernel.
+    """
+    return 4 if device.type == "cpu" else 256
+
+
+def plan_groups(lengths: Sequence[int] | np.ndarray, *, cost: int) -> list[tuple[int, int]]:
+    """The cheapest cut of texts, sorted by length, into groups of one length each.
+
+    Formula: minimises ``sum over groups of (rows * longest + cost)``.
+
+    Args:
+        lengths: Tokens of each text, at least 1, on the host; in any order.
+        cost: Of a group, in tokens.
+
+    Returns:
+        (rows, length) of each group, shortest first.
+
+    Raises:
+        ValueError: for no lengths, or one below 1.
+    """
+    distinct, counts = np.unique(np.asarray(lengths, dtype=np.int64), return_counts=True)
+    if not len(distinct) or distinct[0] < 1:
+        raise ValueError(
+            f"lengths: got {list(lengths)}; expected a number of tokens of at least 1 for each text."
+        )
+    before = np.concatenate([[0], np.cumsum(counts)])  # texts shorter than each length, and all of them
+    best = np.zeros(len(before), dtype=np.int64)  # cost of the texts up to each length
+    start = np.zeros(len(before), dtype=np.int64)  # where the last of their groups begins
+    for end in range(1, len(before)):
+        costs = best[:end] + (before[end] - before[:end]) * distinct[end - 1]
+        start[end] = costs.argmin()
+        best[end] = costs[start[end]] + cost
+    groups: list[tuple[int, int]] = []
+    end = len(distinct)
+    while end:
+        begin = int(start[end])
+        groups.append((int(before[end] - before[begin]), int(distinct[end - 1])))
+        end = begin
+    return groups[::-1]
+
+
+def split_groups(x: Tensor, groups: Groups) -> list[Tensor]:
+    """The groups of a matrix: (T, ...) -> views (rows, length, ...)."""
+    parts = x.split([rows * length for rows, length in groups])
+    return [part.unflatten(0, group) for part, group in zip(parts, groups, strict=True)]
+
+
+def join_rows(x: Tensor, order: Tensor, groups: Groups) -> Tensor:
+    """A padded matrix (B, L), its rows in an order (B,) that begins with the shortest, as groups: (T,)."""
+    rows = order.split([rows for rows, _ in groups])
+    return torch.cat([x[row, :length].flatten() for row, (_, length) in zip(rows, groups, strict=True)])
+
+
+def row_starts(order: Tensor, groups: Groups) -> Tensor:
+    """Index of the first of the T tokens of each row of the padded matrix, (B,)."""
+    starts: list[Tensor] = []
+    offset = 0
+    for rows, length in groups:
+        starts.append(torch.arange(offset, offset + rows * length, length, device=order.device))
+        offset += rows * length
+    return torch.cat(starts)[order.argsort()]
+
+
+def check_fit(ends: Tensor, groups: Groups) -> None:
+    """RuntimeError where a text, whose last token is at ``ends`` (B,), shortest first, does not fit into its group.
+
+    On a CPU at once; on a GPU when the check has run, which this does not wait for.
+    """
+    last = torch.stack([part.amax() for part in ends.split([rows for rows, _ in groups])])  # (G,)
+    limit = torch.cat([last.new_full((1,), length) for _, length in groups])  # (G,)
+    torch._assert_async(
+        (last < limit).all(), "lengths: a text is longer than they say; give none, or the right ones."
+    )
+
+
 @configurable("model")
 class TextTransformer(nn.Module):
     """Causal pre-norm transformer over token ids, read out at the first end-of-text token.
 
     Texts are padded at the end only, and no token attends to later ones: padding never changes the features, and
-    hardly any of it is computed (:mod:`hypvl.encoders.ragged`). State-dict names are the
-    published ones, without their materialised mask.
+    hardly any of it is computed. State-dict names are the published ones, without their materialised mask.
 
     Args:
         arch: ``L<layers>_W<width>``, with ``_A<heads>`` where there is not one head per 64 channels.
@@ -179,35 +253,23 @@ class TextTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.layers, self.width, self.heads = parse_arch(arch)
-        vocab_size = whole_number("vocab_size", vocab_size, least=2, most=2**31 - 1)
-        context_length = whole_number("context_length", context_length, least=2, most=2**20)
-        for name, value in (("eot_token", eot_token), ("fixed_positions", fixed_positions)):
-            if value is not None:
-                whole_number(name, value, least=0)
-        self.vocab_size = vocab_size
-        self.context_length = context_length
-        self.eot_token = vocab_size - 1 if eot_token is None else eot_token
-        self.grad_checkpointing = grad_checkpointing
+        one_of("activation", activation, Activation)
+        self.vocab_size = vocab_size = whole_number("vocab_size", vocab_size, least=2, most=2**31 - 1)
+        self.context_length = whole_number("context_length", context_length, least=2, most=2**20)
+        last = vocab_size - 1
+        self.eot_token = (
+            last if eot_token is None else whole_number("eot_token", eot_token, least=1, most=last)
+        )
+        if fixed_positions is not None:
+            whole_number("fixed_positions", fixed_positions, least=0, most=self.context_length)
         self.fixed_positions = fixed_positions
-        if fixed_positions is not None and not 0 <= fixed_positions <= context_length:
-            raise ConfigError(
-                f"textual.fixed_positions is {fixed_positions}, but it must be within 0 .. {context_length}, the "
-                f"context length, or None."
-            )
-        if activation not in ("gelu", "quick_gelu"):
-            raise ConfigError(
-                f'textual.activation is {activation!r}, but "gelu" or "quick_gelu" is expected.'
-            )
-        if not 0 < self.eot_token < vocab_size:
-            raise ConfigError(
-                f"textual.eot_token is {eot_token}, but it must be within 1 .. {vocab_size - 1}."
-            )
+        self.grad_checkpointing = grad_checkpointing
 
         self.token_embed = nn.Embedding(vocab_size, self.width)
-        self.posit_embed = nn.Parameter(torch.empty(context_length, self.width))
+        self.posit_embed = nn.Parameter(torch.empty(self.context_length, self.width))
         if fixed_positions is not None:
             self.posit_embed.requires_grad_(False)
-            self.posit_embed_res = nn.Parameter(torch.empty(context_length, self.width))
+            self.posit_embed_res = nn.Parameter(torch.empty(self.context_length, self.width))
         self.resblocks = nn.ModuleList(
             [ResidualBlock(self.width, self.heads, activation=activation) for _ in range(self.layers)]
         )

@@ -45,13 +45,8 @@ class Scorer(nn.Module):
         self, *, log_scale_init: float = math.log(1 / 0.07), log_scale_max: float = LOG_SCALE_MAX
     ) -> None:
         super().__init__()
-        number("log_scale_init", log_scale_init, least=-_LOG_SCALE_LIMIT)
-        number("log_scale_max", log_scale_max, most=_LOG_SCALE_LIMIT)
-        if not log_scale_init <= log_scale_max:
-            raise ValueError(
-                f"log_scale_init: got {log_scale_init}, expected at most log_scale_max = {log_scale_max}."
-            )
-        self.log_scale_max = log_scale_max
+        self.log_scale_max = number("log_scale_max", log_scale_max, most=_LOG_SCALE_LIMIT)
+        number("log_scale_init", log_scale_init, least=-_LOG_SCALE_LIMIT, most=log_scale_max)
         self.log_scale = nn.Parameter(torch.tensor(float(log_scale_init)))
 
     @property

@@ -158,7 +158,11 @@ def test_own_variants_can_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
         ("vit_tiny_patch16_224.nonsense", {}, "vit_tiny_patch16_224.augreg_in21k"),
         ("resnet18", {"position": "sincos", "timm_args": None}, "no table of absolute positions"),
         ("vit_tiny_patch16_224", {"drop_path_rate": 1.5}, "drop_path_rate: got 1.5; .* below 1"),
-        ("vit_tiny_patch16_224", {"position": "rope"}, '"sincos", "learned" or None'),
+        (
+            "vit_tiny_patch16_224",
+            {"position": "rope"},
+            "position: got 'rope'; expected 'sincos', 'learned' or None",
+        ),
         ("vit_tiny_patch16_224", {"timm_args": {"depht": 2}}, "depht"),
         ("vit_tiny_patch16_224", {"timm_args": {"checkpoint_path": "x"}}, "timm_args has checkpoint_path"),
         ("vit_tiny_patch16_224", {"timm_args": {"img_size": 64}}, "image_size"),

@@ -9,8 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from hypvl.encoders.ragged import check_fit, group_cost, join_rows, plan_groups, row_starts, split_groups
-from hypvl.encoders.text import TextTransformer
+from hypvl.encoders.text import (
+    TextTransformer,
+    check_fit,
+    group_cost,
+    join_rows,
+    plan_groups,
+    row_starts,
+    split_groups,
+)
 
 EOT = 99
 LENGTHS = [5, 2, 7, 5, 3, 12, 2, 5]
