@@ -8,7 +8,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,8 @@ from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of, whole_number
 from hypvl.geometry.base import Geometry
-from hypvl.geometry.scorers import Scorer
+from hypvl.geometry.scorers import Modality, Scorer
 
-Modality = Literal["image", "text"]
 _SAMPLES = 64  # of a block whose samples are scored with all keys of the block, to take the diagonal
 
 

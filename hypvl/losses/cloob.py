@@ -70,8 +70,7 @@ class CLOOB(PairTerm):
     the directions of the embeddings from the root. The scale of the scorer is not used.
 
     Args:
-        first: View x.
-        second: View y.
+        first, second: Views x and y.
         beta: Inverse temperature of the retrieval.
         inv_tau: Inverse temperature of InfoLOOB, or where it starts; published: 14.3 by default, 30 with beta 8.
         learn_inv_tau: Whether it is learned.

@@ -53,10 +53,6 @@ class InModalCyclic(PairTerm):
     Similarities are the geometry's own (the cosine on the sphere, minus the distance on the hyperboloid);
     queries are local, keys come from every rank.
 
-    Args:
-        first: View of one side of the pairs.
-        second: View of the other.
-
     Source: CyCLIP (arXiv 2205.14459), section 3, there for the cosine.
     Differs: I0T's copy takes the pairs of one rank only.
     """
@@ -71,10 +67,6 @@ class CrossModalCyclic(PairTerm):
 
     Similarities are the geometry's, which are symmetric, even if the model is trained on other scores (angles). Queries
     are local, keys come from every rank.
-
-    Args:
-        first: View of one side of the pairs.
-        second: View of the other.
 
     Source: CyCLIP (arXiv 2205.14459), section 3, there for the cosine.
     Differs: I0T's copy takes the pairs of one rank only.

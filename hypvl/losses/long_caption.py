@@ -13,8 +13,8 @@ from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of, whole_number
 from hypvl.losses.base import IMAGE, LossTerm, PairContext, View
+from hypvl.losses.contrastive import info_nce
 from hypvl.losses.cyclip import cyclic_loss
-from hypvl.losses.info_nce import info_nce
 from hypvl.numerics import full_precision, inner_products, working_dtype
 
 Over = Literal["gathered", "local"]
@@ -98,25 +98,52 @@ class _PrimaryComponents(torch.autograd.Function):
         return torch.where(changes, total.to(grad.dtype), grad), None
 
 
-@configurable("train")
-class ShortCaption(LossTerm):
-    """Contrastive loss, both directions, between short captions and the principal components of the images.
+class PrimaryComponentsTerm(LossTerm):
+    """A term that compares short captions with the principal components of the images.
 
-    Formula: ``(CE(s P T^T) + CE(s T P^T)) / 2`` with P of :func:`primary_components`; P is not normalised again.
-    The components are those of the embeddings' coordinates: on the sphere P lies inside it, as published; on
-    the hyperboloid they are the space components, so that P is a point again. The objective's weights say how much
-    the term counts beside that of the long captions.
+    The components are those of the embeddings' coordinates: on the sphere they lie inside it, as published; on the
+    hyperboloid they are the space components, so that they are a point again. They are not normalised again.
 
     Args:
         image: View whose rows are projected.
         short: View of the short captions.
-        components: k.
-        label_smoothing: In [0, 1), over the keys of every rank.
+        components: k >= 1.
         over: "gathered": mean and components of the rows of every rank; "local": of this rank's rows, as published,
             so that the loss depends on the number of ranks.
+    """
 
-    Raises:
-        ValueError: for arguments out of range.
+    def __init__(
+        self,
+        *,
+        image: str | View = IMAGE,
+        short: str | View = "text:short_text",
+        components: int = 32,
+        over: Over = "gathered",
+    ) -> None:
+        super().__init__()
+        self.image, self.short = self.declare(image, short)
+        self.components = whole_number("components", components, least=1)
+        self.over = one_of("over", over, Over)
+
+    def projected(self, ctx: PairContext) -> PairContext:
+        """The step with :func:`primary_components` of the images in place of their embeddings."""
+        if self.over == "gathered":
+            everyone = primary_components(ctx.embeddings(self.image, gathered=True), count=self.components)
+            return ctx.with_embeddings(self.image, everyone[ctx.targets(self.image)], everyone)
+        local = primary_components(ctx.embeddings(self.image), count=self.components)
+        return ctx.with_embeddings(self.image, local, distributed.gather(local))
+
+
+@configurable("train")
+class ShortCaption(PrimaryComponentsTerm):
+    """Contrastive loss, both directions, between short captions and the principal components of the images.
+
+    Formula: ``(CE(s P T^T) + CE(s T P^T)) / 2`` with P of :func:`primary_components`. The objective's weights say how
+    much the term counts beside that of the long captions.
+
+    Args:
+        image, short, components, over: As :class:`PrimaryComponentsTerm`.
+        label_smoothing: In [0, 1), over the keys of every rank.
 
     Source: Long-CLIP (arXiv 2403.15378), section 3; k = 32 and smoothing 0.1 as published and in I0T.
     Differs: ``over="gathered"`` is the default, so that the loss does not depend on the number of ranks.
@@ -131,63 +158,26 @@ class ShortCaption(LossTerm):
         label_smoothing: float = 0.1,
         over: Over = "gathered",
     ) -> None:
-        super().__init__()
-        self.image, self.short = self.declare(image, short)
-        self.components = whole_number("components", components, least=1)
-        self.over = one_of("over", over, Over)
-        number("label_smoothing", label_smoothing, least=0, below=1)
-        self.label_smoothing = label_smoothing
+        super().__init__(image=image, short=short, components=components, over=over)
+        self.label_smoothing = number("label_smoothing", label_smoothing, least=0, below=1)
 
     def forward(self, ctx: PairContext) -> Tensor:
-        projected = _with_primary_components(ctx, self.image, count=self.components, over=self.over)
         return info_nce(
-            projected, self.image, self.short, both_directions=True, smoothing=self.label_smoothing
+            self.projected(ctx), self.image, self.short, both_directions=True, smoothing=self.label_smoothing
         ).mean()
 
 
 @configurable("train")
-class ShortCyclic(LossTerm):
+class ShortCyclic(PrimaryComponentsTerm):
     """CyCLIP's in-modal and cross-modal terms, summed, of short captions and the images' primary components.
 
     For Long-CLIP and CyCLIP at once, as I0T has them. Similarities are the geometry's own.
-
-    Args:
-        image: As :class:`ShortCaption`.
-        short: As :class:`ShortCaption`.
-        components: As :class:`ShortCaption`.
-        over: As :class:`ShortCaption`.
-
-    Raises:
-        ValueError: for arguments out of range.
 
     Source: I0T (arXiv 2412.14384), the objective "longcyclip"; CyCLIP (2205.14459), section 3.
     Differs: as :class:`ShortCaption`.
     """
 
-    def __init__(
-        self,
-        *,
-        image: str | View = IMAGE,
-        short: str | View = "text:short_text",
-        components: int = 32,
-        over: Over = "gathered",
-    ) -> None:
-        super().__init__()
-        self.image, self.short = self.declare(image, short)
-        self.components = whole_number("components", components, least=1)
-        self.over = one_of("over", over, Over)
-
     def forward(self, ctx: PairContext) -> Tensor:
-        projected = _with_primary_components(ctx, self.image, count=self.components, over=self.over)
-        image, short, similarity = self.image, self.short, projected.similarity
+        image, short, similarity = self.image, self.short, self.projected(ctx).similarity
         in_modal = cyclic_loss(similarity(image, image), similarity(short, short))
         return in_modal + cyclic_loss(similarity(image, short), similarity(short, image))
-
-
-def _with_primary_components(ctx: PairContext, image: View, *, count: int, over: Over) -> PairContext:
-    """The step with :func:`primary_components` of the images in place of their embeddings."""
-    if over == "gathered":
-        everyone = primary_components(ctx.embeddings(image, gathered=True), count=count)
-        return ctx.with_embeddings(image, everyone[ctx.targets(image)], everyone)
-    local = primary_components(ctx.embeddings(image), count=count)
-    return ctx.with_embeddings(image, local, distributed.gather(local))

@@ -13,8 +13,8 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.checks import number
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
-from hypvl.losses.entailment import cone_angles
-from hypvl.losses.info_nce import Implementation, check_implementation, info_nce, parse_pairs
+from hypvl.losses.contrastive import Implementation, check_implementation, info_nce, parse_pairs
+from hypvl.losses.entailment import Entailment, cone_angles
 from hypvl.numerics import full_precision, safe_sqrt
 
 
@@ -93,8 +93,7 @@ class UncertainContrastive(LossTerm):
 
     Args:
         pairs: (query, key) views; default image -> text and text -> image.
-        implementation: "auto", "dense" or "tiled", see :func:`~hypvl.losses.info_nce.info_nce`.
-        tile: As for :func:`~hypvl.losses.info_nce.info_nce`.
+        implementation, tile: As for :func:`~hypvl.losses.contrastive.info_nce`.
 
     Source: UNCHA (CVPR 2026): global (wholes), local (boxes), global-local (boxes against wholes). Open: whose
         temperature it is; a row of a softmax has one, so it is the query's.
@@ -131,17 +130,13 @@ class UncertainContrastive(LossTerm):
 
 
 @configurable("train")
-class AngledEntailment(LossTerm):
+class AngledEntailment(Entailment):
     """Mean of :func:`angled_entailment` of each local (general, specific) pair.
 
     Args:
-        general: View whose cones are used; default the text.
-        specific: View that should lie inside; default the image.
+        general, specific: As :class:`~hypvl.losses.entailment.Entailment`.
         aperture_factor: eta > 0.
         angle_weight: alpha >= 0.
-
-    Raises:
-        ValueError: in ``forward``, when the geometry has no cones.
 
     Source: UNCHA (CVPR 2026).
     """
@@ -154,11 +149,8 @@ class AngledEntailment(LossTerm):
         aperture_factor: float = 1.0,
         angle_weight: float = 0.1,
     ) -> None:
-        super().__init__()
-        number("aperture_factor", aperture_factor, above=0)
-        number("angle_weight", angle_weight, least=0)
-        self.general, self.specific = self.declare(general, specific)
-        self.aperture_factor, self.angle_weight = aperture_factor, angle_weight
+        super().__init__(general=general, specific=specific, aperture_factor=aperture_factor)
+        self.angle_weight = number("angle_weight", angle_weight, least=0)
 
     def per_pair(self, ctx: PairContext) -> Tensor:
         """The loss of each local pair, (B,)."""
@@ -176,12 +168,6 @@ class UncertaintyCalibration(AngledEntailment):
     """:func:`calibration_loss` of the general item of each pair, against the entailment loss of the pair.
 
     The loss and the uncertainty of a pair are local; the entropy is taken over the general items of every rank.
-
-    Args:
-        general: View whose uncertainty is calibrated; default the text.
-        specific: View that the general one should entail; default the image.
-        aperture_factor: eta of the entailment loss.
-        angle_weight: alpha of the entailment loss.
 
     Source: UNCHA (CVPR 2026).
     Differs: the entropy is over all ranks, so that it does not depend on how a batch is divided.

@@ -64,10 +64,6 @@ class Align(PairTerm):
 
     Flat coordinates are the embeddings themselves on the sphere and in flat space, else tangent vectors at the root.
 
-    Args:
-        first: View of one side of the pairs.
-        second: View of the other.
-
     Source: Wang & Isola 2020 (arXiv 2005.10242); with images and texts: I0T (2412.14384), "Unif-Align".
     """
 
@@ -81,10 +77,7 @@ class Uniform(LossTerm):
 
     Args:
         view: View whose rows should spread out.
-        t: Sharpness.
-
-    Raises:
-        ValueError: for t that is not above 0.
+        t: Sharpness > 0.
 
     Source: Wang & Isola 2020 (arXiv 2005.10242), section 4.1.
     Differs: the published I0T takes the pairs of one rank only.
@@ -108,12 +101,8 @@ class CrossUniform(PairTerm):
     :class:`Uniform`.
 
     Args:
-        first: View of one side of the pairs.
-        second: View of the other.
-        t: Sharpness.
-
-    Raises:
-        ValueError: for t that is not above 0.
+        first, second: As :class:`~hypvl.losses.base.PairTerm`.
+        t: Sharpness > 0.
 
     Source: formula from summaries of published work on closing the modality gap; no code or numbers were seen.
     """
@@ -128,25 +117,13 @@ class CrossUniform(PairTerm):
 
 
 @configurable("train")
-class CentreUniform(PairTerm):
+class CentreUniform(CrossUniform):
     """:func:`uniform_loss` of the centres (x_i + y_i) / 2 of pairs; with :class:`Align`, the terms of ModGap.
 
-    In flat coordinates (see :class:`Align`), over the rows of every rank. Centres are not normalised.
-
-    Args:
-        first: View of one side of the pairs.
-        second: View of the other.
-        t: Sharpness.
-
-    Raises:
-        ValueError: for t that is not above 0.
+    As for :class:`CrossUniform`, in flat coordinates and over the rows of every rank. Centres are not normalised.
 
     Source: ModGap (ICLR 2026), formula from summaries; no code or numbers were seen.
     """
-
-    def __init__(self, *, first: str | View = IMAGE, second: str | View = TEXT, t: float = 2.0) -> None:
-        super().__init__(first=first, second=second)
-        self.t = number("t", t, above=0)
 
     def forward(self, ctx: PairContext) -> Tensor:
         local, everyone = (
