@@ -188,8 +188,7 @@ def angle_from_product(product: Tensor, n2_x: Tensor, n2_y: Tensor) -> Tensor:
 
     Args:
         product: Cosines g, (..., B1, B2), in the dtype of the result; 0 for a row or column at the root.
-        n2_x: n^2 of the rows, (..., B1, 1), working dtype.
-        n2_y: n^2 of the columns, (..., 1, B2), working dtype.
+        n2_x, n2_y: As for :func:`distance_from_product`.
 
     Returns:
         (..., B1, B2) radians in [0, pi], the dtype of ``product``.

@@ -351,10 +351,7 @@ class Lorentz(Hyperbolic):
     Every operation takes any finite fp32 numbers; fp64 components beyond 1e70 are a ValueError.
 
     Args:
-        curv_init: Starting value of c > 0 (the curvature is -c).
-        learn_curv: Whether c is learned. ``log_curv`` is in the state dict either way.
-        curv_range: c stays within a factor of this of ``curv_init``, each way; >= 1.
-        min_radius: r_min of the cones.
+        curv_init, learn_curv, curv_range, min_radius: As :class:`Hyperbolic`.
         pooling: Of features into one embedding. ``"mean"``: their mean, as published. ``"direction"``: the mean of
             their directions, as CLIP pools prompts, at the mean of their lengths. Prompts that disagree then do
             not pull the class towards the root, and classes of equal lengths keep the order of their cosines.

@@ -37,10 +37,7 @@ class Product(Hyperbolic):
     Args:
         factors: F >= 1.
         factor_dim: d >= 1. Heads give features of F d components.
-        curv_init: Starting value of every c_i > 0 (the curvatures are -c_i).
-        learn_curv: Whether the c_i are learned. ``log_curv``, (F,), is in the state dict either way.
-        curv_range: Each c_i stays within a factor of this of ``curv_init``, each way; >= 1.
-        min_radius: r_min of the cones.
+        curv_init, learn_curv, curv_range, min_radius: As :class:`~hypvl.geometry.lorentz.Hyperbolic`, of every factor.
 
     Source: PHyCLIP (ICLR 2026): 64 factors of dimension 8, l1 product metric; factors: MERU (arXiv 2304.09172).
     """

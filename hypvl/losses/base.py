@@ -116,12 +116,8 @@ class PairContext:
     def own_logits(self, query: View, key: View) -> Tensor:
         """Scaled scores of each local sample with its own keys only.
 
-        Args:
-            query: A view with one row per sample, (B, D).
-            key: A view with K rows per sample, sample-major, (B*K, D).
-
-        Returns:
-            (B, K); cost and memory grow with B K, not with its square.
+        One row of ``query`` per sample, (B, D), and K rows of ``key``, sample-major, (B*K, D), give (B, K). Cost and
+        memory grow with B K, not with its square.
 
         Raises:
             ValueError: when the rows of ``key`` are not a multiple of those of ``query``.
@@ -162,13 +158,9 @@ class PairContext:
     def entry(self, name: str, *, meaning: str, otherwise: str) -> Any:
         """An entry of the batch.
 
-        Args:
-            name: Name of the entry.
-            meaning: What the entry is, for the error.
-            otherwise: What to do if the data cannot give it, for the error.
-
         Raises:
-            MissingInputError: when the batch lacks it.
+            MissingInputError: when the batch lacks it: ``meaning`` says what it is, ``otherwise`` what to do if the
+                data cannot give it.
         """
         if name not in self.batch:
             raise MissingInputError(

@@ -98,19 +98,13 @@ class CLOOB(PairTerm):
         log_inv_tau_max: float = LOG_SCALE_MAX,
     ) -> None:
         super().__init__(first=first, second=second)
-        number("beta", beta, above=0)
-        number("log_inv_tau_max", log_inv_tau_max, least=0, most=80)
-        number("inv_tau", inv_tau)
-        if not (inv_tau >= 1 and math.log(inv_tau) <= log_inv_tau_max):
-            raise ValueError(
-                f"inv_tau: got {inv_tau}; expected 1 to {math.exp(log_inv_tau_max):g} = exp(log_inv_tau_max)."
-            )
-        self.beta = beta
-        self.log_inv_tau_max = log_inv_tau_max
+        self.beta = number("beta", beta, above=0)
+        self.log_inv_tau_max = number("log_inv_tau_max", log_inv_tau_max, least=0, most=80)
+        number("inv_tau", inv_tau, least=1, most=math.exp(log_inv_tau_max))
         self.log_inv_tau = nn.Parameter(torch.tensor(math.log(inv_tau)), requires_grad=learn_inv_tau)
 
     def forward(self, ctx: PairContext) -> Tensor:
-        x, y = (_directions(ctx, view, gathered=False) for view in (self.first, self.second))  # (B, D)
+        x, y = (_directions(ctx, view) for view in (self.first, self.second))  # (B, D)
         all_x, all_y = (_directions(ctx, view, gathered=True) for view in (self.first, self.second))  # (N, D)
         u_xx, u_xy = (retrieve(state, all_x, beta=self.beta) for state in (x, y))
         u_yy, u_yx = (retrieve(state, all_y, beta=self.beta) for state in (y, x))
@@ -125,6 +119,6 @@ class CLOOB(PairTerm):
         self.log_inv_tau.clamp_(min=0.0, max=self.log_inv_tau_max)
 
 
-def _directions(ctx: PairContext, view: View, *, gathered: bool) -> Tensor:
+def _directions(ctx: PairContext, view: View, *, gathered: bool = False) -> Tensor:
     """Unit rows: the embeddings themselves on the sphere, else their directions from the root."""
     return normalize(ctx.model.geometry.flatten(ctx.embeddings(view, gathered)))

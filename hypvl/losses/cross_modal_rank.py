@@ -8,11 +8,10 @@ from torch import Tensor
 from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
-from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
-from hypvl.losses.hard_negative import NEGATIVE_TEXT, valid_negatives
+from hypvl.losses.base import IMAGE, TEXT, PairContext, View
+from hypvl.losses.hard_negative import NEGATIVE_TEXT, NegativesTerm
 
 AdaptiveKind: TypeAlias = Literal["mean", "max"]
-
 Kind: TypeAlias = Literal["mean", "max", "fixed"]
 Share: TypeAlias = Literal["valid", "all"]
 _SHARE_OF_MAX = 0.2  # the published 1/5 of the largest difference
@@ -82,7 +81,7 @@ def adaptive_thresholds(
 
 
 @configurable("train")
-class CrossModalRank(LossTerm):
+class CrossModalRank(NegativesTerm):
     """:func:`cross_modal_rank_loss` with one threshold per type of negative, taken from the step before.
 
     Any number K of negatives per sample, in the same order of types in every sample; thresholds start at 0.
@@ -94,10 +93,7 @@ class CrossModalRank(LossTerm):
         denominator: Of the mean: ``"valid"`` negatives of all ranks, or ``"all"``, B K, as published.
         positives: Mean threshold: over ``"valid"`` samples of a type, or ``"all"``, as published.
         reset: Adaptive thresholds return to 0 at the begin of each ``"epoch"``, as published, or ``"never"``.
-        image: View of the images.
-        text: View of the captions.
-        negatives: View of the hard negatives, sample-major.
-        mask: Entry of the batch with their validity, (B, K).
+        image, text, negatives, mask: As :class:`~hypvl.losses.hard_negative.NegativesTerm`.
 
     Attributes:
         thresholds: (K,), or (1,) before the first step; the same on every rank.
@@ -127,16 +123,13 @@ class CrossModalRank(LossTerm):
         negatives: str | View = NEGATIVE_TEXT,
         mask: str = "negative_mask",
     ) -> None:
-        super().__init__()
-        one_of("kind", kind, Kind)
-        one_of("denominator", denominator, Share)
-        one_of("positives", positives, Share)
-        one_of("reset", reset, ("epoch", "never"))
-        number("upper_bound", upper_bound, above=0)
+        super().__init__(image=image, text=text, negatives=negatives, mask=mask)
+        self.kind = one_of("kind", kind, Kind)
+        self.denominator = one_of("denominator", denominator, Share)
+        self.positives = one_of("positives", positives, Share)
+        self.reset = one_of("reset", reset, ("epoch", "never"))
+        self.upper_bound = number("upper_bound", upper_bound, above=0)
         number("fixed_threshold", fixed_threshold)
-        self.kind, self.denominator, self.positives, self.reset = kind, denominator, positives, reset
-        self.upper_bound, self.mask = upper_bound, mask
-        self.image, self.text, self.negatives = self.declare(image, text, negatives)
         start = torch.full((1,), float(fixed_threshold) if kind == "fixed" else 0.0)
         self.register_buffer("thresholds", start, persistent=kind != "fixed")
 
@@ -176,12 +169,11 @@ class CrossModalRank(LossTerm):
 
     def _scores(self, ctx: PairContext) -> tuple[Tensor, Tensor, Tensor]:
         """Scores of the local images with caption (B,) and negatives (B, K), and which negatives are valid."""
-        positive = ctx.own_logits(self.image, self.text).squeeze(1)
-        return (
-            positive,
+        positive, negatives = (
+            ctx.own_logits(self.image, self.text),
             ctx.own_logits(self.image, self.negatives),
-            valid_negatives(ctx, self.mask, self.negatives),
         )
+        return positive.squeeze(1), negatives, self.valid_negatives(ctx)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """A run tells the number of types only by its thresholds."""

@@ -1,6 +1,6 @@
 """Contrastive loss with hard negatives (false captions of the same image) as further keys of the images.
 
-The validity mask that the terms about hard negatives share is here as well.
+What the terms about hard negatives share is here as well.
 """
 
 from collections.abc import Sequence
@@ -19,37 +19,51 @@ InvalidNegatives: TypeAlias = Literal["keep", "mask"]
 NEGATIVE_TEXT = View("text", "negative_text")
 
 
-def valid_negatives(ctx: PairContext, name: str, negatives: View) -> Tensor:
-    """The mask of the local negatives, (B, K) bool.
+class NegativesTerm(LossTerm):
+    """A term about images, their captions and hard negatives of the captions.
 
-    Raises:
-        MissingInputError: when the batch has no entry of this name.
-        ValueError: when it does not fit the negatives.
+    Args:
+        image: View of the images.
+        text: View of the captions.
+        negatives: View of the hard negatives, any number K per sample, sample-major.
+        mask: Entry of the batch with their validity, (B, K).
     """
-    meaning = f"which says which rows of {negatives} are valid"
-    mask: Tensor = ctx.entry(name, meaning=meaning, otherwise="all true if all are valid")
-    rows = len(ctx.features(negatives))
-    if mask.dim() != 2 or mask.numel() != rows:
-        raise ValueError(
-            f"{name}: got shape {tuple(mask.shape)} for {rows} rows of {negatives}; expected (B, K) with B K = {rows}."
-        )
-    return mask.bool()
+
+    def __init__(self, *, image: str | View, text: str | View, negatives: str | View, mask: str) -> None:
+        super().__init__()
+        self.image, self.text, self.negatives = self.declare(image, text, negatives)
+        self.mask = mask
+
+    def valid_negatives(self, ctx: PairContext) -> Tensor:
+        """The mask of the local negatives, (B, K) bool.
+
+        Raises:
+            MissingInputError: when the batch lacks it.
+            ValueError: when it does not fit the negatives.
+        """
+        meaning = f"which says which rows of {self.negatives} are valid"
+        mask: Tensor = ctx.entry(self.mask, meaning=meaning, otherwise="all true if all are valid")
+        rows = len(ctx.features(self.negatives))
+        if mask.dim() != 2 or mask.numel() != rows:
+            raise ValueError(
+                f"{self.mask}: got shape {tuple(mask.shape)} for {rows} rows of {self.negatives}; expected (B, K) with "
+                f"B K = {rows}."
+            )
+        return mask.bool()
 
 
 @configurable("train")
-class HardNegativeContrastive(LossTerm):
+class HardNegativeContrastive(NegativesTerm):
     """``(CE(s X [T; H]) + CE(s T X)) / 2``: CLIP's loss whose images also see every rank's hard negatives H.
 
     Texts have images as keys only, since no image belongs to a false caption. Queries are local, keys come from every
     rank.
 
     Args:
-        image: View of the images.
-        text: View of the captions.
-        negatives: View of the hard negatives, any number K per sample, sample-major.
+        image, text, negatives: As :class:`NegativesTerm`.
         invalid_negatives: ``"keep"`` as published: they are keys, too, so their texts should be neutral (empty, never
             the caption itself, which would be a second positive in the denominator). ``"mask"``: left out.
-        mask: Entry of the batch with their validity, (B, K); read only when ``invalid_negatives`` is ``"mask"``.
+        mask: As :class:`NegativesTerm`; read only when ``invalid_negatives`` is ``"mask"``.
         implementation, tile: As for :func:`~hypvl.losses.contrastive.info_nce`.
 
     Raises:
@@ -70,17 +84,15 @@ class HardNegativeContrastive(LossTerm):
         implementation: Implementation = "auto",
         tile: Sequence[int] | None = None,
     ) -> None:
-        super().__init__()
-        one_of("invalid_negatives", invalid_negatives, InvalidNegatives)
+        super().__init__(image=image, text=text, negatives=negatives, mask=mask)
         check_implementation(implementation, tile)
         self.implementation, self.tile = implementation, tile
-        self.image, self.text, self.negatives = self.declare(image, text, negatives)
-        self.invalid_negatives, self.mask = invalid_negatives, mask
+        self.invalid_negatives = one_of("invalid_negatives", invalid_negatives, InvalidNegatives)
 
     def forward(self, ctx: PairContext) -> Tensor:
         valid = None
         if self.invalid_negatives == "mask":
-            valid = distributed.gather(valid_negatives(ctx, self.mask, self.negatives)).flatten()  # (N*K,)
+            valid = distributed.gather(self.valid_negatives(ctx)).flatten()  # (N*K,)
         return info_nce(
             ctx,
             self.image,

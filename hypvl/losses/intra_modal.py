@@ -8,9 +8,9 @@ from torch import Tensor
 from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
-from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
+from hypvl.losses.base import IMAGE, TEXT, PairContext, View
 from hypvl.losses.contrastive import softmax_cross_entropy
-from hypvl.losses.hard_negative import NEGATIVE_TEXT, InvalidNegatives, valid_negatives
+from hypvl.losses.hard_negative import NEGATIVE_TEXT, InvalidNegatives, NegativesTerm
 
 Variant: TypeAlias = Literal["fixed", "own_negatives", "first_release", "head"]
 
@@ -48,7 +48,7 @@ def intra_modal_loss(positive: Tensor | None, negatives: Tensor, *, variant: Var
 
 
 @configurable("train")
-class IntraModal(LossTerm):
+class IntraModal(NegativesTerm):
     """Each caption against hard negatives; its score with its image is the positive, see :func:`intra_modal_loss`.
 
     Text-text scores are the scorer's for two texts, the positive is the scorer's for the image and its caption. On
@@ -61,10 +61,8 @@ class IntraModal(LossTerm):
             ``"first_release"`` and ``"head"``: what the published code computed at those times, for comparison.
         invalid_negatives: ``"keep"`` as published: they count like the others, so their texts should be neutral (empty,
             never the caption itself). ``"mask"``: left out.
-        image: View of the images.
-        text: View of the captions.
-        negatives: View of the hard negatives, any number K per sample, sample-major.
-        mask: Entry of the batch with their validity, (B, K); read only when ``invalid_negatives`` is ``"mask"``.
+        image, text, negatives: As :class:`~hypvl.losses.hard_negative.NegativesTerm`.
+        mask: Likewise; read only when ``invalid_negatives`` is ``"mask"``.
 
     Raises:
         ValueError: for an unknown variant or ``invalid_negatives``, or a published fault with masked negatives.
@@ -83,29 +81,25 @@ class IntraModal(LossTerm):
         negatives: str | View = NEGATIVE_TEXT,
         mask: str = "negative_mask",
     ) -> None:
-        super().__init__()
-        one_of("variant", variant, Variant)
-        one_of("invalid_negatives", invalid_negatives, InvalidNegatives)
+        super().__init__(image=image, text=text, negatives=negatives, mask=mask)
+        self.variant = one_of("variant", variant, Variant)
+        self.invalid_negatives = one_of("invalid_negatives", invalid_negatives, InvalidNegatives)
         if invalid_negatives == "mask" and variant in ("first_release", "head"):
             raise ValueError(
                 f"invalid_negatives: got 'mask' with variant={variant!r}, whose target is a negative; expected 'keep'."
             )
-        self.variant, self.invalid_negatives, self.mask = variant, invalid_negatives, mask
-        self.image = View.parse(image)
-        self.text, self.negatives = self.declare(text, negatives)
-        if variant != "head":
-            self.needs |= {self.image}
+        if variant == "head":  # has no positive
+            self.needs -= {self.image}
 
     def forward(self, ctx: PairContext) -> Tensor:
-        positive = (
-            None if self.variant == "head" else ctx.own_logits(self.image, self.text).squeeze(1)
-        )  # (B,)
+        head = self.variant == "head"
+        positive = None if head else ctx.own_logits(self.image, self.text).squeeze(1)  # (B,)
         if self.variant == "own_negatives":
             scores = ctx.own_logits(self.text, self.negatives)  # (B, K)
         else:
             scores = ctx.logits(self.text, self.negatives)  # (B, N*K)
         if self.invalid_negatives == "mask":
-            valid = valid_negatives(ctx, self.mask, self.negatives)  # (B, K)
+            valid = self.valid_negatives(ctx)  # (B, K)
             if self.variant != "own_negatives":
                 valid = distributed.gather(valid).flatten()  # (N*K,)
             scores = scores.masked_fill(~valid, -torch.inf)

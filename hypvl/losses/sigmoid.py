@@ -48,8 +48,7 @@ class Sigmoid(LossTerm):
     published), or one learned here for scorers without a bias.
 
     Args:
-        query: View of the queries.
-        key: View of the keys.
+        query, key: Views of the pairs.
         denominator: As :func:`sigmoid_loss`.
         bias_init: Starting value of a bias learned here; None = the scorer has one.
 

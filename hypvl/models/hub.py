@@ -124,10 +124,7 @@ def create_model(
 def build_model(config: DictConfig, *, source: str, weights_follow: bool) -> DualEncoder:
     """Build ``config.model``, with random weights or the pretrained ones its encoders start from.
 
-    Args:
-        config: It has the key ``model``.
-        source: Of the config, for messages.
-        weights_follow: All weights come from a file next: none are fetched for pretrained encoders.
+    Where ``weights_follow``, all weights come from a file next: none are fetched for pretrained encoders.
 
     Raises:
         ConfigError: It cannot be built, or is not a dual encoder.

@@ -15,11 +15,10 @@ from torch import Tensor
 from hypvl.errors import CheckpointError
 from hypvl.models.convert import without_wrappers
 from hypvl.models.convert.meru import to_official
-from hypvl.models.differences import settings_of
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import create_model
 from hypvl.models.positions import interpolate_image_positions
-from hypvl.models.weights import load_weights
+from hypvl.models.weights import load_weights, settings_of
 from tests.models.convert.test_open_clip import ours as clip_like, theirs
 from tests.models.test_hub import TINY, same
 

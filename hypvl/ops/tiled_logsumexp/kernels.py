@@ -22,9 +22,10 @@ _BOTH_AT_ROOT = 2.0**-100
 # Weights are alike up to this ratio of the largest to the least.
 _ALIKE = 2.0
 
-
 # What a tile needs besides its inner products, in the order of its kernel.
 Terms: TypeAlias = tuple[Tensor, ...]
+# Gradients of the terms of the rows and of the columns.
+TermGrads: TypeAlias = tuple[Tensor | None, Tensor | None]
 
 
 class TileKernel(ABC):
@@ -59,9 +60,7 @@ class TileKernel(ABC):
 
     @staticmethod
     @abstractmethod
-    def backward_(
-        grad: Tensor, terms: Terms, *, keep: Sequence[Tensor]
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def backward_(grad: Tensor, terms: Terms, *, keep: Sequence[Tensor]) -> TermGrads:
         """Turn the gradient of h (r, k) into that of the inner products, in place; ``keep`` may be overwritten.
 
         Returns:
@@ -85,9 +84,7 @@ class Linear(TileKernel):
         return _add_products_(tile, *terms) if terms else tile
 
     @staticmethod
-    def backward_(
-        grad: Tensor, terms: Terms, *, keep: Sequence[Tensor]
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def backward_(grad: Tensor, terms: Terms, *, keep: Sequence[Tensor]) -> TermGrads:
         if not terms:
             return None, None
         return grad.sum(1, keepdim=True), grad.sum(0)[:, None]
@@ -115,9 +112,7 @@ class Distance(TileKernel):
         return torch.add(keep[0], tile, alpha=0.5, out=tile).log1p_()
 
     @staticmethod
-    def backward_(
-        grad: Tensor, terms: Terms, *, keep: Sequence[Tensor]
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def backward_(grad: Tensor, terms: Terms, *, keep: Sequence[Tensor]) -> TermGrads:
         _, _, *u, v_common, v_rest = terms
         (sinh,) = keep
         if not _all_above(sinh):  # between a point and itself there is no direction: gradient 0
@@ -159,9 +154,7 @@ class Angle(TileKernel):
         return tile
 
     @staticmethod
-    def backward_(
-        grad: Tensor, terms: Terms, *, keep: Sequence[Tensor]
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def backward_(grad: Tensor, terms: Terms, *, keep: Sequence[Tensor]) -> TermGrads:
         alpha, s, mu, *of_rows, column_common, column_rest = terms
         g, q, opposite, adjacent = keep
         w = opposite.square_().addcmul_(adjacent, adjacent)
