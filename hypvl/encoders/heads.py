@@ -103,7 +103,11 @@ class UnitProjectionHead(ProjectionHead):
     ) -> None:
         super().__init__(in_features, out_features)
         self.radius_max = number("radius_max", radius_max, above=0)
-        number("radius_init", radius_init, above=0, most=radius_max)
+        number("radius_init", radius_init, above=0)
+        if not radius_init <= radius_max:
+            raise ValueError(
+                f"radius_init: got {radius_init}, expected above 0 and at most radius_max = {radius_max}."
+            )
         self.log_scale = nn.Parameter(torch.tensor(math.log(radius_init)))
         self.norm_power = nn.Parameter(torch.zeros(()))
 

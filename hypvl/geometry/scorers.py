@@ -46,7 +46,11 @@ class Scorer(nn.Module):
     ) -> None:
         super().__init__()
         self.log_scale_max = number("log_scale_max", log_scale_max, most=_LOG_SCALE_LIMIT)
-        number("log_scale_init", log_scale_init, least=-_LOG_SCALE_LIMIT, most=log_scale_max)
+        number("log_scale_init", log_scale_init, least=-_LOG_SCALE_LIMIT)
+        if not log_scale_init <= log_scale_max:
+            raise ValueError(
+                f"log_scale_init: got {log_scale_init}, expected at most log_scale_max = {log_scale_max}."
+            )
         self.log_scale = nn.Parameter(torch.tensor(float(log_scale_init)))
 
     @property

@@ -100,7 +100,11 @@ class CLOOB(PairTerm):
         super().__init__(first=first, second=second)
         self.beta = number("beta", beta, above=0)
         self.log_inv_tau_max = number("log_inv_tau_max", log_inv_tau_max, least=0, most=80)
-        number("inv_tau", inv_tau, least=1, most=math.exp(log_inv_tau_max))
+        number("inv_tau", inv_tau)
+        if not (inv_tau >= 1 and math.log(inv_tau) <= log_inv_tau_max):
+            raise ValueError(
+                f"inv_tau: got {inv_tau}; expected 1 to {math.exp(log_inv_tau_max):g} = exp(log_inv_tau_max)."
+            )
         self.log_inv_tau = nn.Parameter(torch.tensor(math.log(inv_tau)), requires_grad=learn_inv_tau)
 
     def forward(self, ctx: PairContext) -> Tensor:

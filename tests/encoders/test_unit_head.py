@@ -131,5 +131,7 @@ def test_low_precision_in_fp32_out_and_radius_is_bounded() -> None:
         head.log_scale.fill_(3.0)
     head.constrain_()
     assert head.log_scale.item() == pytest.approx(math.log(2.0))
-    with pytest.raises(ValueError, match=r"radius_init: got 5.0; expected a number above 0 and up to 4"):
+    with pytest.raises(
+        ValueError, match=r"radius_init: got 5.0, expected above 0 and at most radius_max = 4.0"
+    ):
         UnitProjectionHead(8, 4, radius_init=5.0)

@@ -103,8 +103,8 @@ def test_temperature_is_frozen_or_learned_and_kept_in_range() -> None:
 
 @pytest.mark.parametrize(("arguments", "words"), [
     ({"beta": 0.0}, "beta: got 0.0; expected a number above 0"),
-    ({"inv_tau": 0.5}, "inv_tau: got 0.5; expected a number of at least 1 and up to 100"),
-    ({"inv_tau": 200.0}, "inv_tau: got 200.0; expected a number of at least 1 and up to 100"),
+    ({"inv_tau": 0.5}, "inv_tau: got 0.5; expected 1 to 100"),
+    ({"inv_tau": 200.0}, "inv_tau: got 200.0; expected 1 to 100"),
 ])  # fmt: skip
 def test_temperatures_are_checked(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):

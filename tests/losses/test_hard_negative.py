@@ -13,7 +13,6 @@ from hypvl.losses.contrastive import Contrastive, softmax_cross_entropy
 from hypvl.losses.hard_negative import (
     NEGATIVE_TEXT,
     HardNegativeContrastive,
-    valid_negatives,
 )
 from tests.losses.contract import LossContract
 from tests.losses.toy import GeometryOnly, context, random_features
@@ -127,10 +126,10 @@ def test_rows_that_do_not_fit_are_named() -> None:
 def test_mask_is_asked_for_by_name() -> None:
     rows = {NEGATIVE_TEXT: random_features(4)}
     with pytest.raises(KeyError, match=r"batch: has no 'negative_mask'.*it has nothing"):
-        valid_negatives(context(TestOnHyperboloid().model(), rows), "negative_mask", NEGATIVE_TEXT)
+        HardNegativeContrastive().valid_negatives(context(TestOnHyperboloid().model(), rows))
     ctx = context(TestOnHyperboloid().model(), rows, negative_mask=torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"negative_mask: got shape \(2, 3\) for 4 rows"):
-        valid_negatives(ctx, "negative_mask", NEGATIVE_TEXT)
+        HardNegativeContrastive().valid_negatives(ctx)
 
 
 def test_unknown_choice_is_named() -> None:
