@@ -105,16 +105,14 @@ def create_model(
         ConfigError: The name or the config cannot be used.
         CheckpointError: The weights cannot be read, or do not fit the model.
     """
-    if checkpoint is None and isinstance(name_or_config, str | Path):
-        text = str(name_or_config)
-        if text.startswith(HUB_PREFIX) or _is_pretrained_folder(Path(text)):
-            return from_pretrained(text, device=device)
-        if Path(text).suffix in CHECKPOINT_SUFFIXES or Path(text).is_dir():
-            content = load_checkpoint(text)
-            model = build_model(_config_inside(content, text), source=text, weights_follow=True)
-            load_weights(model, content)
-            return model.to(device).eval()
     source = str(name_or_config) if isinstance(name_or_config, str | Path) else "config"
+    if checkpoint is None and isinstance(name_or_config, str | Path):
+        path = Path(name_or_config)
+        if source.startswith(HUB_PREFIX) or _is_pretrained_folder(path):
+            return from_pretrained(source, device=device)
+        if path.suffix in CHECKPOINT_SUFFIXES or path.is_dir():
+            checkpoint = load_checkpoint(path)
+            name_or_config = _config_inside(checkpoint, source)
     model = build_model(load_config(name_or_config), source=source, weights_follow=checkpoint is not None)
     if checkpoint is not None:
         load_weights(model, checkpoint)

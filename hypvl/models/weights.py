@@ -17,6 +17,14 @@ from hypvl.models.positions import IMAGE_POSITIONS, Positions, with_positions_of
 
 _TRUNK, _TEXT = "visual.trunk.", "textual."
 
+_FILE_STANDS = (
+    "{source}: its {name} {theirs} stands, not {given} of the config: the weights were trained with it"
+)
+_GIVEN_STAYS = (
+    "{source}: {name} {given} of the config stays; the file does not say its own, and nearly all weights of open_clip "
+    "and OpenAI were trained with {theirs}"
+)
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -154,29 +162,20 @@ def _our_names(given: Mapping[str, Tensor], model: nn.Module, *, source: str) ->
     visual = getattr(model, "visual", None)
     asked: frozenset[str] = getattr(visual, "asked_pixels", frozenset())
     buffers: dict[str, Tensor] = {name: getattr(visual, name).detach() for name in asked}
-    own = {name: values.cpu().float() for name, values in buffers.items() if not values.is_meta}
-    if not is_open_clip(given):
-        state = meru.to_hypvl(given)
-        for name, values in own.items():
-            theirs = state.get(f"visual.{name}")
-            if theirs is not None and not torch.allclose(
-                theirs.cpu().float().view(-1), values.view(-1), atol=1e-6
-            ):
-                logger.warning(
-                    "{}: its {} {} stands, not {} of the config: the weights were trained with it",
-                    source, name, _rounded(theirs), _rounded(values),
-                )  # fmt: skip
-        return state
-    state = open_clip.to_hypvl(given)
-    for name, values in own.items():
-        usual = state[f"visual.{name}"]
-        if not torch.allclose(usual, values, atol=1e-6):
+    without_pixels = is_open_clip(given)
+    state = open_clip.to_hypvl(given) if without_pixels else meru.to_hypvl(given)
+    for name, values in buffers.items():
+        theirs = state.get(f"visual.{name}")
+        if values.is_meta or theirs is None:
+            continue
+        values = values.cpu().float()
+        if not torch.allclose(theirs.cpu().float().view(-1), values.view(-1), atol=1e-6):
             logger.warning(
-                "{}: {} {} of the config stays; the file does not say its own, and nearly all weights of open_clip and "
-                "OpenAI were trained with {}",
-                source, name, _rounded(values), _rounded(usual),
+                _GIVEN_STAYS if without_pixels else _FILE_STANDS,
+                source=source, name=name, given=_rounded(values), theirs=_rounded(theirs),
             )  # fmt: skip
-        state[f"visual.{name}"] = values
+        if without_pixels:
+            state[f"visual.{name}"] = values
     return state
 
 
