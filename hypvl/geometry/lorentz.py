@@ -203,7 +203,8 @@ def half_aperture(x: Tensor, *, curv: float | Tensor, min_radius: float = MIN_RA
         (...) radians in (0, pi/2].
     """
     c, x64 = _working(x, curv=curv)
-    number("min_radius", min_radius, above=0)
+    if not min_radius > 0:
+        raise ValueError(f"min_radius: got {min_radius}, expected a number > 0.")
     square = c * kernels.square_of(x64)
     outside = ~(square.sqrt() <= 2 * min_radius)  # so that NaN stays NaN
     r = torch.where(outside, square, 8 * min_radius**2).sqrt()
