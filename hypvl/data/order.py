@@ -31,12 +31,9 @@ def _permutation(bits: np.random.PCG64, n: int) -> np.ndarray:
 
 
 class PositionSampler:
-    """Turns positions into rows.
+    """Turns positions into rows; the rows of a shard are those after all rows of the shards before it.
 
-    Args:
-        shard_sizes: Rows per shard; the rows of shard s are those after all rows of the shards before it.
-        seed: Non-negative.
-        shuffle_window: Samples permuted together, at least 1 (1: only the shards are permuted).
+    ``shuffle_window`` samples are permuted together (1: only the shards are).
     """
 
     def __init__(self, shard_sizes: Sequence[int], *, seed: int, shuffle_window: int = 4000) -> None:

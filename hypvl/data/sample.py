@@ -25,12 +25,7 @@ _BLOCK = 32
 
 
 class BadSample(Exception):  # noqa: N818 (a bad sample is expected, not an error of the program)
-    """This sample cannot be used: the loader replaces it by another one and counts it.
-
-    Args:
-        key: Names the sample, e.g. ``"00012.tar/000345"``.
-        reason: What is wrong with it.
-    """
+    """This sample (its key is e.g. ``"00012.tar/000345"``) cannot be used: the loader replaces and counts it."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(key, reason)

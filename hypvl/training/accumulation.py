@@ -79,9 +79,6 @@ def naive_forward_backward(
     Args:
         learner: A :class:`~hypvl.training.step.Learner`, not wrapped by DDP.
         batches: The ``parts`` local batches of the step, taken one after the other.
-        parts: Their number.
-        precision: Precision of the forward passes.
-        scaler: Scales the loss in fp16.
         average: Takes the mean over ranks of the gradients, once.
 
     Returns:

@@ -102,11 +102,7 @@ def rows_of(view: View, batch: Mapping[str, Any]) -> Rows:
 
 
 class Learner(nn.Module):
-    """The module that is trained and that DDP wraps.
-
-    Args:
-        model: The model; it is the encoder named "student".
-        objective: Named loss terms.
+    """The module that is trained and that DDP wraps: a model, which is the encoder named "student", and its loss terms.
 
     Raises:
         ValueError: when a term asks for another encoder than "student".
@@ -209,15 +205,9 @@ class Learner(nn.Module):
 
 @torch.no_grad()
 def mean_embedding(learner: Learner, loader: Iterable[Mapping[str, Any]], *, samples: int) -> Tensor:
-    """Normalised mean of the embeddings of training images and texts (a collective).
+    """Normalised mean of the embeddings of ``samples`` training images and texts over all ranks, (D,) on the CPU.
 
-    Args:
-        learner: Its model encodes, and is left in its mode.
-        loader: Local training batches.
-        samples: How many samples over all ranks, at least.
-
-    Returns:
-        (D,) unit vector on the CPU.
+    A collective; ``loader`` gives local training batches.
 
     Source: MERU (arXiv 2304.09172) section 5.2: CLIP's [ROOT] is the average of all training embeddings.
     Differs: an average over ``samples`` training samples, not all of them.

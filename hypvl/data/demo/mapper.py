@@ -102,8 +102,8 @@ class DemoMapper:
         if self.boxes:
             fields |= self._box(key, notes, image, by_level, box_draws)
         if self.negatives:
-            chosen = [_pick(negatives.get(name, [caption]), negative_draws) for name in NEGATIVE_TYPES]
-            fields["negative_text"] = chosen
+            texts = [negatives.get(name, [caption]) for name in NEGATIVE_TYPES]
+            fields["negative_text"] = [some[int(negative_draws.integers(len(some)))] for some in texts]
             fields["negative_mask"] = torch.tensor([name in negatives for name in NEGATIVE_TYPES])
         if self.short:
             general = _draw_level(key, [other for other in by_level if other < level], _EVENLY, short_draws)
@@ -202,23 +202,17 @@ def _object_captions(key: str, notes: Mapping[str, Any], number: int) -> dict[in
 
 def _crop(key: str, image: bytes, box: tuple[float, float, float, float]) -> bytes:
     """The part of an image inside a box of fractions, every pixel it touches, as PNG."""
-    try:
-        pil_image = to_pil(decode_image(image))
-    except ImageError as error:
-        raise BadSample(key, f"cannot cut a box out of the image ({error})") from error
-    width, height = pil_image.size
-    left, top, right, bottom = box
-    corners = (
-        math.floor(left * width), math.floor(top * height),
-        math.ceil(right * width), math.ceil(bottom * height),
-    )  # fmt: skip
     out = io.BytesIO()
     try:
-        pil_image.crop(corners).save(out, format="PNG", compress_level=1)
-    except (OSError, ValueError, SystemError) as error:  # an empty box, or one of more pixels than there are
+        whole = to_pil(decode_image(image))
+        left, top, right, bottom = (share * side for share, side in zip(box, whole.size * 2, strict=True))
+        corners = (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
+        whole.crop(corners).save(out, format="PNG", compress_level=1)
+    except (
+        ImageError,
+        OSError,
+        ValueError,
+        SystemError,
+    ) as error:  # broken, or a box of no or too many pixels
         raise BadSample(key, f"cannot cut a box out of the image ({error})") from error
     return out.getvalue()
-
-
-def _pick(texts: list[str], generator: np.random.Generator) -> str:
-    return texts[int(generator.integers(len(texts)))]

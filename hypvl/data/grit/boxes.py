@@ -27,20 +27,12 @@ Box = tuple[int, int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class GritSettings:
-    """What the processed bytes depend on, beside the raw ones.
+    """What the processed bytes depend on, beside the raw ones; other values are a DataError."""
 
-    Args:
-        phrases: Which boxes: of ``noun_chunks`` ("a dog"), of ``ref_exps`` ("a dog in a field"), or of both.
-        min_size: Pixels that the shorter side of a box must have.
-        min_score: Least score of a box, in [0, 1].
-
-    Raises:
-        DataError: for other values.
-    """
-
+    #: Which boxes: of ``noun_chunks`` ("a dog"), of ``ref_exps`` ("a dog in a field"), or of both.
     phrases: Literal["both", "noun_chunks", "ref_exps"] = "both"
-    min_size: int = 16
-    min_score: float = 0.0
+    min_size: int = 16  # pixels that the shorter side of a box must have
+    min_score: float = 0.0  # least score of a box, in [0, 1]
 
     def __post_init__(self) -> None:
         if self.phrases not in ("both", "noun_chunks", "ref_exps"):
@@ -66,12 +58,7 @@ def convert_sample(
     """A raw sample as the members of a processed one.
 
     The image stays as it is, byte by byte (other formats become JPEG); boxes are cut out of it upright, as
-    training sees it. The same words in the same box come once.
-
-    Args:
-        key: Names the sample in errors.
-        members: Of the raw sample, by extension.
-        settings: Which boxes are written.
+    training sees it. The same words in the same box come once. ``key`` names the sample in errors.
 
     Returns:
         Names (without the key) and contents in order, empty when no box is left; and reason -> boxes left out.
@@ -112,17 +99,11 @@ def convert_sample(
 
 
 def read_box(entry: Any, caption: str, height: int, width: int, settings: GritSettings) -> tuple[str, Box]:
-    """Phrase and box of one entry.
+    """Phrase and box, with every pixel it touches, of one entry for an image of ``height`` x ``width`` pixels.
 
     Args:
         entry: ``[start, end, x1, y1, x2, y2, score]``; the box in fractions of the image, clipped to [0, 1].
         caption: Where the phrase is cut out, from ``start`` up to ``end``; spaces are joined.
-        height: Of the image, pixels.
-        width: Of the image, pixels.
-        settings: Least size and score.
-
-    Returns:
-        The phrase, and the box with every pixel it touches.
 
     Raises:
         DroppedBoxError: when there is no phrase or no box, or it is too small.

@@ -83,20 +83,21 @@ class Checkpoints(Hook):
     def _save(self, trainer: Trainer, name: str, extra: dict[str, Any], *, prune: bool = True) -> None:
         check_weights_finite(trainer)
         state = {**self.collect(trainer), **extra}
-        distributed.from_main(lambda: self._write(state, name, keep=self.keep if prune else None))
+
+        def write() -> None:
+            try:
+                save_checkpoint(self.folder, state, name=name, keep=self.keep if prune else None)
+            except OSError as error:
+                raise UserError(
+                    f"{self.folder / name}: cannot be written ({error.strerror}); the checkpoints before it are whole; "
+                    "make room, then go on with --resume."
+                ) from error
+
+        distributed.from_main(write)
         if distributed.is_main():
             logger.info("iteration {}: saved {}", trainer.iteration, self.folder / name)
         self._saved_at = trainer.iteration
         self._due = False
-
-    def _write(self, state: dict[str, Any], name: str, *, keep: int | None) -> None:
-        try:
-            save_checkpoint(self.folder, state, name=name, keep=keep)
-        except OSError as error:
-            raise UserError(
-                f"{self.folder / name}: cannot be written ({error.strerror}); the checkpoints before it are whole; "
-                "make room, then go on with --resume."
-            ) from error
 
 
 def check_weights_finite(trainer: Trainer) -> None:

@@ -1,6 +1,7 @@
 """Watching over a run: it ends when steps are only skipped, and a warning is logged when no step ends any more."""
 
 import threading
+from dataclasses import dataclass, field
 
 import torch
 from loguru import logger
@@ -11,22 +12,19 @@ from hypvl.errors import UserError
 from hypvl.training.loop import Hook, StepResult, Trainer
 
 
+@dataclass
 class SkippedSteps(Hook):
     """Ends the run when too many steps in a row were skipped because loss or gradients were not finite.
 
     The CPU is checked after each step, a GPU every ``limit`` steps: there the run may end up to ``limit`` - 1 steps
     later.
 
-    Args:
-        limit: Skipped steps in a row that end the run, at least 1.
-
     Raises:
         UserError: in ``after_step``, when there were so many.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._in_a_row: int | Tensor = 0
+    limit: int  # skipped steps in a row that end the run, at least 1
+    _in_a_row: int | Tensor = field(default=0, init=False)
 
     def after_step(self, trainer: Trainer, step: StepResult) -> None:
         self._in_a_row = torch.where(step.stepped, 0, self._in_a_row + 1)
@@ -39,20 +37,17 @@ class SkippedSteps(Hook):
             )
 
 
+@dataclass
 class Stalls(Hook):
     """Logs a warning when no step has ended for a while, again after twice that time, and so on.
 
     A thread logs it, because the main one may be blocked in a collective. The run keeps waiting until the timeout of
     the process group ends it.
-
-    Args:
-        seconds: Time without a step before the first warning.
     """
 
-    def __init__(self, *, seconds: float = 60.0) -> None:
-        self.seconds = seconds
-        self._ended = threading.Event()
-        self._step = threading.Event()
+    seconds: float = 60.0  # time without a step before the first warning
+    _ended: threading.Event = field(default_factory=threading.Event, init=False)
+    _step: threading.Event = field(default_factory=threading.Event, init=False)
 
     def before_train(self, trainer: Trainer) -> None:
         threading.Thread(target=self._watch, args=(trainer,), daemon=True, name="stalls").start()

@@ -52,14 +52,10 @@ def write_to(sinks: Sequence[Any], record: Mapping[str, float | int | str]) -> N
 
 
 class JsonLines:
-    """One JSON object a line, written at once; a number that is not finite is null.
+    """``metrics.jsonl`` and others: one JSON object a line, written at once; a number that is not finite is null.
 
-    On a resume, lines of iterations that are trained again are dropped, and, with a warning, lines that are not records
-    (damaged when the machine went down).
-
-    Args:
-        path: ``metrics.jsonl`` or another such file of the run.
-        iteration: Iteration the run (re)starts from.
+    When a run resumes from ``iteration``, lines of later ones are dropped, and, with a warning, lines that are not
+    records (damaged when the machine went down).
     """
 
     def __init__(self, path: Path, *, iteration: int = 0) -> None:
@@ -103,12 +99,7 @@ def _iteration_of(line: bytes) -> int | None:
 
 
 class TensorBoard:
-    """Scalars under ``train/``.
-
-    Args:
-        folder: Of the event files.
-        iteration: Iteration the run (re)starts from; later events of an earlier run are hidden.
-    """
+    """Scalars under ``train/`` in event files; when a run resumes from ``iteration``, later ones are hidden."""
 
     def __init__(self, folder: Path, *, iteration: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -128,15 +119,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """A Weights & Biases run; a resumed run continues the one whose id is in the folder (``wandb_id.txt``).
-
-    Args:
-        mode: "online" or "offline".
-        project: Project name.
-        name: Run name.
-        folder: The run's folder.
-        config: Resolved config, shown with the run.
-        iteration: Iteration the run (re)starts from; 0 begins a new one.
+    """A Weights & Biases run; one that resumes from ``iteration`` > 0 continues the one in ``folder/wandb_id.txt``.
 
     Raises:
         ConfigError: when wandb is not installed.
@@ -181,12 +164,7 @@ class Wandb:
 
 
 class ConsoleLine:
-    """One live progress line on a terminal; plain lines elsewhere.
-
-    Args:
-        total: Iterations of the run.
-        console: Where to draw; default standard error.
-    """
+    """One live progress line of ``total`` iterations on a terminal (default standard error); plain lines elsewhere."""
 
     def __init__(self, total: int, *, console: Console | None = None) -> None:
         self._console = console if console is not None else Console(stderr=True)
