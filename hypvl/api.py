@@ -1,8 +1,8 @@
 """The public function that needs both models and data: a model with the transforms of its images."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,22 +16,13 @@ from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import create_model
 
 _ROUNDING = 0.5 / 255  # half a step of 8 bits
+#: A transform of hypvl/data/transforms.py, uint8 (3, H, W) -> uint8 (3, S, S).
+TensorTransform: TypeAlias = Callable[[Tensor, torch.Generator | None], Tensor]
 AnyImage: TypeAlias = Tensor | np.ndarray | Image.Image | bytes | str | Path
 
 
-class TensorTransform(Protocol):
-    """A transform of hypvl/data/transforms.py."""
-
-    def __call__(self, image: Tensor, generator: torch.Generator | None) -> Tensor:
-        """uint8 (3, H, W) -> uint8 (3, h, w)."""
-
-
 class ImageTransform:
-    """Turns any kind of image into the input of ``encode_image``, without the batch axis.
-
-    Args:
-        transform: uint8 (3, H, W), generator -> uint8 (3, S, S).
-    """
+    """Turns any kind of image into the input of ``encode_image``, without the batch axis."""
 
     def __init__(self, transform: TensorTransform) -> None:
         self.transform = transform

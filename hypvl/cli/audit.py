@@ -1,4 +1,4 @@
-"""`scripts/audit.py`: is the geometry of a checkpoint doing any work? Numbers and a verdict in words."""
+"""Audit the geometry of a model: radii, cones, order, gap and shape of its embeddings, and a verdict."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -40,10 +40,7 @@ _MARKS = {"good": "+", "note": "o", "bad": "-"}
 
 def build_parser() -> CommandParser:
     """Flags of the command."""
-    parser = CommandParser(
-        "Audit the geometry of a model: radii, cones, order, gap and shape of its embeddings, and a verdict.",
-        examples=EXAMPLES,
-    )
+    parser = CommandParser(__doc__, examples=EXAMPLES)
     add_model_arguments(parser)
     parser.add_argument(
         "--data",
@@ -60,7 +57,7 @@ def build_parser() -> CommandParser:
         help="folder that a table names its images from, and may not leave",
     )
     add_table_arguments(parser)
-    parser.add_argument("--limit", type=int, default=5000, metavar="N", help="at most N pairs, evenly spread")
+    parser.add_argument("--limit", type=int, default=5000, help="at most N pairs, evenly spread")
     parser.add_argument(
         "--aperture-factor",
         type=float,
@@ -69,9 +66,7 @@ def build_parser() -> CommandParser:
         help="factor on the apertures of the cones, as in training",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument(
-        "--output", type=user_path, metavar="PATH", help="also write the JSON into this file, items included"
-    )
+    parser.add_argument("--output", type=user_path, help="also write the JSON into this file, items included")
     add_encoding_arguments(parser)
     return parser
 

@@ -97,7 +97,12 @@ def system_error(error: OSError) -> str:
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Prints examples as written, and adds the default of each flag unless it is None, False or empty."""
+    """Prints examples as written, N for numbers, PATH for paths, and defaults unless they are None, False or empty."""
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        if action.type in (user_path, user_text, _checkpoint):
+            return "PATH"
+        return "N" if action.type is int else super()._get_default_metavar_for_optional(action)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help
@@ -115,7 +120,7 @@ class CommandParser(argparse.ArgumentParser):
         examples: Shown under the flags as written, e.g. ``"examples:\\n  python scripts/..."``.
     """
 
-    def __init__(self, description: str, *, examples: str = "") -> None:
+    def __init__(self, description: str | None, *, examples: str = "") -> None:
         super().__init__(
             description=description,
             epilog=textwrap.dedent(examples).strip(),
@@ -146,7 +151,9 @@ class CommandParser(argparse.ArgumentParser):
         return f"; a key of the config takes no dashes: {key if '=' in key else f'{key}=...'}"
 
 
-def config_parser(description: str, *, examples: str = "", config_required: bool = True) -> CommandParser:
+def config_parser(
+    description: str | None, *, examples: str = "", config_required: bool = True
+) -> CommandParser:
     """A parser with ``--config PATH`` and trailing overrides.
 
     The results are ``args.config`` and ``args.overrides``; give both to :func:`load_config`.
@@ -156,7 +163,6 @@ def config_parser(description: str, *, examples: str = "", config_required: bool
         "--config",
         required=config_required,
         type=user_text,
-        metavar="PATH",
         help="config file: .py (code), .yaml or .json (data); or the name of one in configs/, such as meru_vit_b",
     )
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=_OVERRIDES_HELP)
@@ -179,13 +185,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint-path",
         type=_checkpoint,
         required=True,
-        metavar="PATH",
         help="weights, .pth or .safetensors, or the folder of a training run (its last checkpoint)",
     )
     parser.add_argument(
         "--train-config",
         type=user_text,
-        metavar="PATH",
         help="config the model was trained with, or a model's name (default: the config in the checkpoint)",
     )
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if there is one)")
@@ -202,10 +206,8 @@ def _checkpoint(text: str) -> Path:
 
 def add_encoding_arguments(parser: argparse.ArgumentParser) -> None:
     """``--batch-size`` and ``--num-workers`` of commands without a config; :func:`hypvl.cli.loading.encoding_of`."""
-    parser.add_argument(
-        "--batch-size", type=int, default=256, metavar="N", help="images, or texts, per forward pass"
-    )
-    parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read images")
+    parser.add_argument("--batch-size", type=int, default=256, help="images, or texts, per forward pass")
+    parser.add_argument("--num-workers", type=int, help="processes that read images")
 
 
 def encoding_overrides(args: argparse.Namespace) -> list[str]:

@@ -1,4 +1,4 @@
-"""``scripts/convert_hard_negatives.py``: the published ``.npy`` hard negatives as JSONL."""
+"""Convert CE-CLIP's published hard negatives (pickled .npy) to JSONL, which training reads."""
 
 import glob
 from collections.abc import Sequence
@@ -17,10 +17,7 @@ The files are read as data: a file that would run code is refused.
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and convert."""
-    parser = CommandParser(
-        "Convert CE-CLIP's published hard negatives (pickled .npy) to JSONL, which training reads.",
-        examples=EXAMPLES,
-    )
+    parser = CommandParser(__doc__, examples=EXAMPLES)
     parser.add_argument(
         "--input", type=user_text, nargs="+", required=True, metavar="NPY", help=".npy files or globs"
     )

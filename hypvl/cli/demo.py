@@ -1,4 +1,4 @@
-"""`scripts/demo.py`: draw data, train a small model, evaluate it, and walk an image to the root."""
+"""Draw the demo data, train a small model on it, evaluate it and traverse an image."""
 
 import os
 import shlex
@@ -24,10 +24,7 @@ UNTRAINED = "untrained.json"
 
 def build_parser() -> CommandParser:
     """Flags of the command."""
-    parser = CommandParser(
-        "Draw the demo data, train a small model on it, evaluate it and traverse an image.",
-        examples=EXAMPLES,
-    )
+    parser = CommandParser(__doc__, examples=EXAMPLES)
     parser.add_argument("--model", choices=("meru", "clip", "atmg"), default="meru", help="what to train")
     parser.add_argument(
         "--output-dir", type=user_path, metavar="DIR", help="folder of the run (default: output/demo_<model>)"

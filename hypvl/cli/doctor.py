@@ -40,20 +40,17 @@ examples:
 
 def build_parser() -> CommandParser:
     """The command's flags."""
-    parser = CommandParser(__doc__ or "", examples=_EXAMPLES)
+    parser = CommandParser(__doc__, examples=_EXAMPLES)
     parser.add_argument(
         "--config",
         type=user_text,
         action="append",
-        metavar="PATH",
         help="evaluation suite whose data are checked, may be given again (default: all of configs/eval_*.py, for "
         "information: what is missing is then no error)",
     )
     parser.add_argument("--only", metavar="NAME,...", help="check only these evaluations of the suites")
     parser.add_argument("--download", action="store_true", help="fetch missing data where a source is known")
-    parser.add_argument(
-        "--images", type=int, default=8, metavar="N", help="images to decode of each set, or TAR"
-    )
+    parser.add_argument("--images", type=int, default=8, help="images to decode of each set, or TAR")
     parser.add_argument("--all-images", action="store_true", help="decode every image")
     # Names that the two had before.
     parser.add_argument(
@@ -63,12 +60,9 @@ def build_parser() -> CommandParser:
     parser.add_argument(
         "--shards", action="append", default=[], metavar="GLOB", help="TAR files: paths, globs, brace lists, URLs"
     )  # fmt: skip
-    parser.add_argument("--checkpoint-path", type=user_path, metavar="PATH", help="checkpoint to read")
+    parser.add_argument("--checkpoint-path", type=user_path, help="checkpoint to read")
     parser.add_argument(
-        "--train-config",
-        type=user_text,
-        metavar="PATH",
-        help="config or name of its model, to put the weights into",
+        "--train-config", type=user_text, help="config or name of its model, to put the weights into"
     )
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="changes to the suites: key=value")

@@ -1,4 +1,4 @@
-"""`scripts/elevater_submission.py`: prediction files of all seeds and sets as ZIPs for ELEVATER's leader board."""
+"""Merge predictions by seed and pack them for ELEVATER's leader board."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +16,7 @@ examples:
 
 def main(argv: Sequence[str]) -> int:
     """One ZIP per protocol; 1 when sets are missing, after all have been written."""
-    parser = CommandParser(
-        "Merge predictions by seed and pack them for ELEVATER's leader board.", examples=EXAMPLES
-    )
+    parser = CommandParser(__doc__, examples=EXAMPLES)
     parser.add_argument(
         "--predictions",
         type=user_path,

@@ -1,4 +1,4 @@
-"""`scripts/evaluate.py`: measure a trained model on the data sets of a config."""
+"""Measure a trained model on the data sets of a config."""
 
 import argparse
 import difflib
@@ -51,7 +51,7 @@ RESULTS = "results.json"
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the command, as the field knows them from MERU."""
-    parser = config_parser("Measure a trained model on the data sets of a config.", examples=EXAMPLES)
+    parser = config_parser(__doc__, examples=EXAMPLES)
     add_model_arguments(parser)
     parser.add_argument(
         "--standardize",
@@ -81,9 +81,9 @@ def build_parser() -> argparse.ArgumentParser:
     place.add_argument(
         "--output-dir", type=user_path, metavar="DIR", help=f"folder of {RESULTS} (default: the checkpoint's)"
     )
-    place.add_argument("--output", type=user_path, metavar="PATH", help="the results file itself, .json")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="the same as encoding.batch_size=N")
-    parser.add_argument("--num-workers", type=int, metavar="N", help="the same as encoding.num_workers=N")
+    place.add_argument("--output", type=user_path, help="the results file itself, .json")
+    parser.add_argument("--batch-size", type=int, help="the same as encoding.batch_size=N")
+    parser.add_argument("--num-workers", type=int, help="the same as encoding.num_workers=N")
     return parser
 
 

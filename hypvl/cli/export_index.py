@@ -1,4 +1,4 @@
-"""`scripts/export_index.py`: saved embeddings as vectors for inner-product search."""
+"""Write embeddings as vectors whose inner products rank as the model does, for exact search."""
 
 from collections.abc import Sequence
 
@@ -18,10 +18,7 @@ examples:
 
 def build_parser() -> CommandParser:
     """Flags of the command."""
-    parser = CommandParser(
-        "Write embeddings as vectors whose inner products rank as the model does, for exact search.",
-        examples=EXAMPLES,
-    )
+    parser = CommandParser(__doc__, examples=EXAMPLES)
     add_model_arguments(parser)
     parser.add_argument(
         "--embeddings",

@@ -1,4 +1,4 @@
-"""`scripts/extract_embeddings.py`: embeddings of shards, folders and files of texts."""
+"""Write the embeddings of shards, one shard of them for each; a folder that evaluate.py --embeddings reads."""
 
 import argparse
 import os
@@ -35,10 +35,7 @@ examples:
 
 def build_parser() -> CommandParser:
     """Flags of the command."""
-    parser = CommandParser(
-        "Write the embeddings of shards, one shard of them for each; a folder that evaluate.py --embeddings reads.",
-        examples=EXAMPLES,
-    )
+    parser = CommandParser(__doc__, examples=EXAMPLES)
     add_model_arguments(parser)
     inputs = parser.add_mutually_exclusive_group(required=True)
     inputs.add_argument(
@@ -81,7 +78,7 @@ def build_parser() -> CommandParser:
         help="of the shards that are written",
     )
     parser.add_argument(
-        "--shard-size", type=int, default=4096, metavar="N", help="images of a folder, or texts, per shard"
+        "--shard-size", type=int, default=4096, help="images of a folder, or texts, per shard"
     )
     parser.add_argument(
         "--thumbnails", type=int, default=0, metavar="PIXELS", help="keep small JPEGs of this side"

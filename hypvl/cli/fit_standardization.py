@@ -1,4 +1,4 @@
-"""`scripts/fit_standardization.py`: the means of both modalities of a model over a set, into a file."""
+"""Fit the mean embedding of images and of texts, for --standardize (I0T_post), on the data of --config."""
 
 import argparse
 from collections.abc import Sequence
@@ -78,33 +78,22 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> CommandParser:
-    parser = config_parser(
-        "Fit the mean embedding of images and of texts, for --standardize (I0T_post), on the data of --config.",
-        examples=EXAMPLES,
-        config_required=False,
-    )
+    parser = config_parser(__doc__, examples=EXAMPLES, config_required=False)
     add_model_arguments(parser)
     parser.add_argument("--only", metavar="NAME", help="which evaluation of the config")
     parser.add_argument(
-        "--train-samples",
-        type=int,
-        metavar="N",
-        help="fit on the first N samples of the training data instead",
+        "--train-samples", type=int, help="fit on the first N samples of the training data instead"
     )
     parser.add_argument(
-        "--output",
-        type=user_path,
-        metavar="PATH",
-        help=f".safetensors or .pt (default: <checkpoint>{SUFFIX})",
+        "--output", type=user_path, help=f".safetensors or .pt (default: <checkpoint>{SUFFIX})"
     )
     parser.add_argument(
         "--checkpoint-output",
         type=user_path,
-        metavar="PATH",
         help="also write a checkpoint whose model has the means inside, .pth: every command takes it as it is",
     )
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images, or texts, per forward pass")
-    parser.add_argument("--num-workers", type=int, metavar="N", help="processes that read images")
+    parser.add_argument("--batch-size", type=int, help="images, or texts, per forward pass")
+    parser.add_argument("--num-workers", type=int, help="processes that read images")
     return parser
 
 
@@ -202,11 +191,7 @@ def _config_text(content: dict[str, Any], args: argparse.Namespace) -> str:
 
 
 def _write_checkpoint(
-    path: Path,
-    model: "DualEncoder",
-    content: dict[str, Any],
-    config: str,
-    means: "ModalityMeans",
+    path: Path, model: "DualEncoder", content: dict[str, Any], config: str, means: "ModalityMeans"
 ) -> None:
     """The model with its means, the config that builds it, and where both come from; no optimizer, no root."""
     from hypvl.io.tensors import write_torch

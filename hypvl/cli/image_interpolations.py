@@ -1,15 +1,9 @@
-"""`scripts/image_interpolations.py`: what lies between two images."""
+"""Walk from one image to another and name the closest images, or texts, of a pool on the way."""
 
 from collections.abc import Sequence
 
 from hypvl.cli.common import CommandParser, check_least, run_main, user_path
-from hypvl.cli.encode_inputs import (
-    INPUT_HELP,
-    LoadedModel,
-    add_loaded_model_arguments,
-    free_of,
-    present,
-)
+from hypvl.cli.encode_inputs import INPUT_HELP, LoadedModel, add_loaded_model_arguments, free_of, present
 from hypvl.errors import ConfigError
 
 EXAMPLES = """
@@ -23,16 +17,11 @@ examples:
 
 def build_parser() -> CommandParser:
     """Flags of the command."""
-    parser = CommandParser(
-        "Walk from one image to another and name the closest images, or texts, of a pool on the way.",
-        examples=EXAMPLES,
-    )
-    parser.add_argument("--image-path", type=user_path, required=True, metavar="PATH", help="where it begins")
-    parser.add_argument(
-        "--target-image-path", type=user_path, required=True, metavar="PATH", help="where it ends"
-    )
-    parser.add_argument("--pool", type=user_path, required=True, metavar="PATH", help=INPUT_HELP)
-    parser.add_argument("--steps", type=int, default=10, metavar="N", help="points, both images included")
+    parser = CommandParser(__doc__, examples=EXAMPLES)
+    parser.add_argument("--image-path", type=user_path, required=True, help="where it begins")
+    parser.add_argument("--target-image-path", type=user_path, required=True, help="where it ends")
+    parser.add_argument("--pool", type=user_path, required=True, help=INPUT_HELP)
+    parser.add_argument("--steps", type=int, default=10, help="points, both images included")
     parser.add_argument(
         "--nearest", type=int, default=3, metavar="K", help="items of the pool for each point"
     )

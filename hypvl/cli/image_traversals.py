@@ -1,4 +1,4 @@
-"""`scripts/image_traversals.py`: from an image to the root of the space, naming what is on the way."""
+"""Walk from an image to the root of the embedding space and name the closest texts on the way."""
 
 import argparse
 from collections.abc import Sequence
@@ -33,19 +33,13 @@ _ROOTS = {**ROOTS, "text pool": "the mean embedding of the text pool, because th
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the command, as the field knows them from MERU."""
-    parser = CommandParser(
-        "Walk from an image to the root of the embedding space and name the closest texts on the way.",
-        examples=EXAMPLES,
-    )
-    parser.add_argument("--image-path", type=user_path, required=True, metavar="PATH", help="the image")
+    parser = CommandParser(__doc__, examples=EXAMPLES)
+    parser.add_argument("--image-path", type=user_path, required=True, help="the image")
     add_model_arguments(parser)
-    parser.add_argument(
-        "--steps", type=int, default=50, metavar="N", help="points from the image to the root"
-    )
+    parser.add_argument("--steps", type=int, default=50, help="points from the image to the root")
     parser.add_argument(
         "--text-pool",
         type=user_path,
-        metavar="PATH",
         help='a table with captions (CSV, TSV, JSONL), a JSON list of texts, or {"captions": [...], "nouns": [...], '
         '"adjectives": [...]} (default: the everyday texts that come with hypvl)',
     )

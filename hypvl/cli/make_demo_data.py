@@ -1,4 +1,4 @@
-"""``scripts/make_demo_data.py``: build the demo data set."""
+"""Draw the demo data: handwritten digits and scenes, as training shards and evaluation splits."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +15,7 @@ examples:
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and build; a second call with the same flags does nothing."""
-    parser = CommandParser(
-        "Draw the demo data: handwritten digits and scenes, as training shards and evaluation splits.",
-        examples=EXAMPLES,
-    )
+    parser = CommandParser(__doc__, examples=EXAMPLES)
     parser.add_argument(
         "--output-dir", type=user_path, default=Path("datasets/demo"), help="folder to create"
     )

@@ -1,4 +1,4 @@
-"""``scripts/make_hard_negatives.py``: captions in, hard negatives out."""
+"""Make hard negatives: false captions that differ from the true one in a word or a relation."""
 
 import argparse
 from collections.abc import Sequence
@@ -82,13 +82,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> CommandParser:
-    parser = CommandParser(
-        "Make hard negatives: false captions that differ from the true one in a word or a relation.",
-        examples=EXAMPLES,
-    )
+    parser = CommandParser(__doc__, examples=EXAMPLES)
     read = parser.add_argument_group("captions")
     read.add_argument(
-        "--captions", type=user_text, nargs="+", metavar="PATH", default=[],
+        "--captions", type=user_text, nargs="+", default=[],
         help="CSV, TSV, JSON Lines, COCO captions JSON, or TAR shards (globs, {0000..0099}.tar, URLs)",
     )  # fmt: skip
     read.add_argument(
@@ -108,9 +105,7 @@ def _parser() -> CommandParser:
     read.add_argument("--limit", type=int, help="read only so many captions")
 
     make = parser.add_argument_group("negatives")
-    make.add_argument(
-        "--output", type=user_path, required=True, metavar="PATH", help="JSON Lines file to make"
-    )
+    make.add_argument("--output", type=user_path, required=True, help="JSON Lines file to make")
     make.add_argument("--types", nargs="+", choices=TYPES, default=list(TYPES), help="which negatives")
     make.add_argument(
         "--relation", choices=("either", "swap", "opposite"), default="either",

@@ -1,4 +1,4 @@
-"""``scripts/prepare_grit.py``: cut the boxes of raw GRIT shards out, for HyCoCLIP."""
+"""Cut the boxes of raw GRIT TAR shards (img2dataset) out: one processed TAR for each raw one."""
 
 import os
 import sys
@@ -28,10 +28,7 @@ _LINE_SECONDS = 30.0
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and process what is not processed yet."""
-    parser = CommandParser(
-        "Cut the boxes of raw GRIT TAR shards (img2dataset) out: one processed TAR for each raw one.",
-        examples=EXAMPLES,
-    )
+    parser = CommandParser(__doc__, examples=EXAMPLES)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
         "--tarfiles",
@@ -42,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
         help="raw TARs: paths, globs, brace lists",
     )
     parser.add_argument("--output-dir", type=user_path, required=True, help="folder of the processed TARs")
-    parser.add_argument("--num-workers", type=int, default=cpus, metavar="N", help="processes; 0 = no others")
+    parser.add_argument("--num-workers", type=int, default=cpus, help="processes; 0 = no others")
     parser.add_argument(
         "--phrases", choices=("both", "noun_chunks", "ref_exps"), default="both",
         help="boxes of noun chunks, of referring expressions, or both",

@@ -1,14 +1,9 @@
-"""`scripts/radius_histograms.py`: how far from the root the items of several folders or files lie."""
+"""Compare the distances to the root of several groups of items."""
 
 from collections.abc import Sequence
 
 from hypvl.cli.common import CommandParser, check_least, run_main, user_path
-from hypvl.cli.encode_inputs import (
-    INPUT_HELP,
-    LoadedModel,
-    add_loaded_model_arguments,
-    present,
-)
+from hypvl.cli.encode_inputs import INPUT_HELP, LoadedModel, add_loaded_model_arguments, present
 from hypvl.errors import ConfigError
 
 EXAMPLES = """
@@ -22,17 +17,12 @@ examples:
 
 def build_parser() -> CommandParser:
     """Flags of the command."""
-    parser = CommandParser("Compare the distances to the root of several groups of items.", examples=EXAMPLES)
+    parser = CommandParser(__doc__, examples=EXAMPLES)
     parser.add_argument(
-        "--inputs",
-        type=user_path,
-        nargs="+",
-        required=True,
-        metavar="PATH",
-        help=f"for each group {INPUT_HELP}",
+        "--inputs", type=user_path, nargs="+", required=True, help=f"for each group {INPUT_HELP}"
     )
     parser.add_argument("--names", nargs="+", metavar="NAME", help="of the groups (default: the paths')")
-    parser.add_argument("--bins", type=int, default=40, metavar="N", help="of the histogram")
+    parser.add_argument("--bins", type=int, default=40, help="of the histogram")
     add_loaded_model_arguments(parser, output_dir="output/radius_histograms")
     return parser
 

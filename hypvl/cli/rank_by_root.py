@@ -1,15 +1,9 @@
-"""`scripts/rank_by_root.py`: images or texts in the order of their distance to the root, or along a ray."""
+"""Rank images or texts by their distance to the root, the most general first, or along a ray."""
 
 from collections.abc import Sequence
 
 from hypvl.cli.common import CommandParser, run_main, user_path
-from hypvl.cli.encode_inputs import (
-    INPUT_HELP,
-    LoadedModel,
-    add_loaded_model_arguments,
-    free_of,
-    present,
-)
+from hypvl.cli.encode_inputs import INPUT_HELP, LoadedModel, add_loaded_model_arguments, free_of, present
 from hypvl.errors import ConfigError, DataError
 
 EXAMPLES = """
@@ -24,15 +18,10 @@ _MOST_ROWS = 20
 
 def build_parser() -> CommandParser:
     """Flags of the command."""
-    parser = CommandParser(
-        "Rank images or texts by their distance to the root, the most general first, or along a ray.",
-        examples=EXAMPLES,
-    )
-    parser.add_argument("--input", type=user_path, required=True, metavar="PATH", help=INPUT_HELP)
+    parser = CommandParser(__doc__, examples=EXAMPLES)
+    parser.add_argument("--input", type=user_path, required=True, help=INPUT_HELP)
     ray = parser.add_mutually_exclusive_group()
-    ray.add_argument(
-        "--through-image", type=user_path, metavar="PATH", help="rank along the ray through this image"
-    )
+    ray.add_argument("--through-image", type=user_path, help="rank along the ray through this image")
     ray.add_argument("--through-text", metavar="TEXT", help="rank along the ray through this text")
     parser.add_argument(
         "--max-angle",

@@ -1,4 +1,4 @@
-"""`scripts/summarize_results.py`: results files of a folder as one table and CSV."""
+"""Put results files together: a row per checkpoint, a column per set."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -21,9 +21,7 @@ _WIDE = 6  # more sets than this are printed as rows
 
 def main(argv: Sequence[str]) -> int:
     """Print the table and what is missing, and write the CSV."""
-    parser = CommandParser(
-        "Put results files together: a row per checkpoint, a column per set.", examples=EXAMPLES
-    )
+    parser = CommandParser(__doc__, examples=EXAMPLES)
     parser.add_argument(
         "paths", nargs="+", type=user_path, metavar="PATH", help="results files, or folders of them"
     )
@@ -32,9 +30,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--protocol", metavar="NAME", help="only evaluations named <set>/NAME")
     parser.add_argument("--sets", metavar="NAME,...", help="columns, in this order (default: all)")
-    parser.add_argument(
-        "--output", type=user_path, metavar="PATH", help="the CSV (default: summary.csv in the first folder)"
-    )
+    parser.add_argument("--output", type=user_path, help="the CSV (default: summary.csv in the first folder)")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     args = parser.parse_args(argv)
 

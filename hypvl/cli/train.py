@@ -1,4 +1,4 @@
-"""`scripts/train.py`: train a model from a config."""
+"""Train a model from a config."""
 
 import argparse
 import os
@@ -21,22 +21,19 @@ REQUIRED = ("dataset", "model", "optim", "train")
 
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the command, as the field knows them from MERU."""
-    parser = config_parser("Train a model from a config.", examples=EXAMPLES, config_required=False)
+    parser = config_parser(__doc__, examples=EXAMPLES, config_required=False)
     parser.add_argument("--output-dir", type=user_path, default=Path("output"), help="folder of the run")
     parser.add_argument(
         "--resume",
         action="store_true",
         help="continue from the last checkpoint in --output-dir; without --config with the config saved there",
     )
-    parser.add_argument("--checkpoint-period", type=int, metavar="N", help="steps between checkpoints")
-    parser.add_argument("--log-period", type=int, metavar="N", help="steps between log lines")
+    parser.add_argument("--checkpoint-period", type=int, help="steps between checkpoints")
+    parser.add_argument("--log-period", type=int, help="steps between log lines")
     parser.add_argument(
-        "--num-gpus",
-        type=int,
-        metavar="N",
-        help="GPUs on this machine (default: all, at least one); 0 = one CPU process",
+        "--num-gpus", type=int, help="GPUs on this machine (default: all, at least one); 0 = one CPU process"
     )
-    parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines that take part")
+    parser.add_argument("--num-machines", type=int, default=1, help="machines that take part")
     parser.add_argument("--machine-rank", type=int, default=0, metavar="R", help="which of them this one is")
     parser.add_argument("--dist-url", metavar="URL", help="tcp://host:port of machine 0")
     return parser

@@ -31,11 +31,7 @@ _SPAN = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII
 
 
 class RemoteError(DataError):
-    """A server refuses, or sends something else than was requested; trying again does not help.
-
-    Attributes:
-        status: The HTTP status, where that is the reason.
-    """
+    """A server refuses (``status``), or sends something else than was requested; trying again does not help."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -48,46 +44,29 @@ class TooSlowError(TimeoutError):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for a server.
+    """How long to wait for a server."""
 
-    Args:
-        timeout: Seconds without a byte.
-        least_rate: Bytes a second; less than that for ``grace`` seconds is too slow.
-        grace: Seconds.
-        seconds: All of one request at most; of a download, all of its requests.
-        attempts: Failures in a row before giving up.
-        backoff: Seconds waited after the first of them, doubled after each.
-    """
-
-    timeout: float = 30.0
-    least_rate: float = 1024.0
+    timeout: float = 30.0  # seconds without a byte
+    least_rate: float = 1024.0  # bytes a second; less than that for ``grace`` seconds is too slow
     grace: float = 60.0
-    seconds: float = 86_400.0
-    attempts: int = 6
-    backoff: float = 0.5
+    seconds: float = 86_400.0  # all of one request at most; of a download, all of its requests
+    attempts: int = 6  # failures in a row before giving up
+    backoff: float = 0.5  # seconds waited after the first of them, doubled after each
 
 
 @dataclass
 class Answer:
-    """A response of a server, its headers checked.
+    """A response of a server, its headers checked."""
 
-    Attributes:
-        url: Redacted, for messages.
-        begin: First byte of the file that the body holds.
-        length: Bytes of the body; None where the server does not say.
-        size: Bytes of the whole file; None likewise.
-        partial: Whether it is the part that was requested.
-        same: ETag, or else date, which identify the file; None where there is neither, or a weak ETag.
-        delimited: Whether the end of the body can be distinguished from a broken connection.
-    """
-
-    url: str
-    begin: int
-    length: int | None
-    size: int | None
-    partial: bool
-    same: str | None
-    delimited: bool
+    url: str  # redacted, for messages
+    begin: int  # first byte of the file that the body holds
+    length: int | None  # bytes of the body; None where the server does not say
+    size: int | None  # bytes of the whole file; None likewise
+    partial: bool  # whether it is the part that was requested
+    same: (
+        str | None
+    )  # ETag, or else date, which identify the file; None where there is neither, or a weak ETag
+    delimited: bool  # whether the end of the body can be distinguished from a broken connection
     headers: Message
     _body: Any
 

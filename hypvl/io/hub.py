@@ -15,11 +15,11 @@ def download_from_hub(url: str, target: Path) -> bool:
     """Bring a file of a data set of the Hugging Face hub here by the hub's own client (its tokens, mirrors, resume).
 
     Args:
-        url: Any address; others than those of such files are left alone.
+        url: Any address.
         target: The file to make; its folder is made too.
 
     Returns:
-        Whether the file is there; False = the address is not one of the hub.
+        Whether the file is there; False = the address is not one of the hub, nothing was done.
 
     Raises:
         DownloadError: when the hub does not give it.

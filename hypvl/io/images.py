@@ -126,19 +126,12 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 class JpegFrame(NamedTuple):
-    """What a JPEG file will become.
+    """What a JPEG file will become."""
 
-    Attributes:
-        height: Pixels.
-        width: Pixels.
-        channels: Of the file: 1 grey, 3 colours, 4 CMYK.
-        scans: Passes over the image, 1 where the first one holds everything; counting ends one above ``max_scans``.
-    """
-
-    height: int
+    height: int  # pixels
     width: int
-    channels: int
-    scans: int
+    channels: int  # of the file: 1 grey, 3 colours, 4 CMYK
+    scans: int  # passes over the image, 1 where the first holds everything; counting ends one above ``max_scans``
 
 
 def jpeg_frame(data: bytes, *, max_scans: int) -> JpegFrame | None:

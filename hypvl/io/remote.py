@@ -43,12 +43,7 @@ class DownloadError(RemoteError):
 
 
 class UnwritableError(DataError):
-    """A place on this machine cannot be written.
-
-    Attributes:
-        place: Which.
-        reason: Why.
-    """
+    """A place on this machine cannot be written."""
 
     def __init__(
         self, place: Path, reason: str | None, advice: str = "choose a folder with space that you may write"
@@ -88,11 +83,7 @@ class RemoteFile:
         return self._ask().ranges
 
     def read(self, offset: int, length: int) -> bytes:
-        """That part; shorter at the end of the file.
-
-        Raises:
-            DataError: when it cannot be read, or is not the part of this file that was requested.
-        """
+        """That part, shorter at the end of the file. Raises DataError, also for another part than was requested."""
         probe = self._ask()
         length = min(length, probe.size - offset)
         if length <= 0:
@@ -107,10 +98,8 @@ class RemoteFile:
                         f"{self.place}: the server sent the whole file instead of a part; set dataset.cache_dir "
                         "so that it is downloaded once."
                     )
-                if answer.size not in (None, probe.size) or answer.headers.get("ETag") not in (
-                    None,
-                    probe.etag,
-                ):
+                etag = answer.headers.get("ETag")
+                if answer.size not in (None, probe.size) or etag not in (None, probe.etag):
                     raise RemoteError(f"{self.place}: the file has changed while it was in use; start again.")
                 data = b"".join(answer.chunks(length))
             if len(data) != length:
@@ -120,12 +109,7 @@ class RemoteFile:
         return self._retry(fetch)
 
     def download(self, folder: Path) -> Path:
-        """Download the whole file into a folder, once; continues a partial download. Returns its path.
-
-        Raises:
-            DataError: when it cannot be downloaded.
-            UnwritableError: when it cannot be written.
-        """
+        """Download the whole file into a folder, once, by :func:`download`. Returns its path."""
         mark = hashlib.sha256(repr((self.url, sorted(self.identity().items()))).encode()).hexdigest()[:16]
         target = folder / f"{mark}-{self.name}"
         known = self._ask()
@@ -399,11 +383,7 @@ class _Download:
 
 @contextlib.contextmanager
 def only_one(target: Path) -> Iterator[None]:
-    """Lets one process at a time write a file; the others wait.
-
-    Raises:
-        UnwritableError: when its folder cannot be written to.
-    """
+    """Lets one process at a time write a file; the others wait. Raises UnwritableError."""
     with contextlib.ExitStack() as held:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -47,22 +47,16 @@ def _kind(value: str) -> str:
 
 
 class Lines:
-    """Iterates over the lines of a file, with a look ahead; a byte order mark is left out.
-
-    Attributes:
-        start: First byte of the line given last.
-        end: The byte after the last line read, also ahead.
-        hash: SHA-256 of what was read.
-        ahead: Lines that a reader may look ahead.
-    """
+    """Iterates over the lines of a file, with a look ahead; a byte order mark is left out."""
 
     def __init__(self, file: BinaryIO, name: Path, *, ahead: int = 0) -> None:
         self._file = file
         self._name = name
         self._read_ahead: deque[tuple[int, bytes]] = deque()
-        self.start = self.end = 0
-        self.hash = hashlib.sha256()
-        self.ahead = ahead
+        self.start = 0  # first byte of the line given last
+        self.end = 0  # the byte after the last line read, also ahead
+        self.hash = hashlib.sha256()  # of what was read
+        self.ahead = ahead  # lines that a reader may look ahead
 
     def __iter__(self) -> "Lines":
         return self

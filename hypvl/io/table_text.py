@@ -4,6 +4,7 @@ One reader for everything that reads such a file. A row whose fields do not fit 
 mark that would swallow the next rows, are broken rows, not other captions.
 """
 
+import contextlib
 import csv
 from array import array
 from collections.abc import Iterator, Sequence
@@ -66,9 +67,14 @@ def find_column(
     option: str,
     single: str = "",
 ) -> str:
-    """The name of one of the columns of a file, see :meth:`TableText.column`.
+    """The name of one of the columns of a file.
 
     Args:
+        path: The file, for messages.
+        columns: That it has.
+        given: What the user named; None: the first of ``usual`` that is there.
+        usual: Names to look for.
+        option: What to set when it is not found.
         single: A hint for a file that has one column only.
 
     Raises:
@@ -87,12 +93,7 @@ def find_column(
 
 
 class RowError(ValueError):
-    """A row that cannot be used.
-
-    Args:
-        kind: What is wrong, the same words for all rows of the kind.
-        detail: More of it.
-    """
+    """A row that cannot be used: what is wrong, in the same words for all rows of the kind, and more of it."""
 
     def __init__(self, kind: str, detail: str = "") -> None:
         super().__init__(kind, detail)
@@ -111,21 +112,13 @@ class Row(NamedTuple):
 
 
 class Index(NamedTuple):
-    """Where the rows are in the file.
+    """Where the rows are in the file."""
 
-    Attributes:
-        places: (N + 1,) int64: the first byte of each row, and the byte after the last.
-        columns: Names, in order; of a JSON file the keys of its first rows.
-        separator: Between columns; the empty text in a JSON file.
-        digest: SHA-256 of the file's content.
-        unclosed: Rows whose quotation mark would have swallowed other rows.
-    """
-
-    places: np.ndarray
-    columns: tuple[str, ...]
-    separator: str
-    digest: str
-    unclosed: int
+    places: np.ndarray  # (N + 1,) int64: the first byte of each row, and the byte after the last
+    columns: tuple[str, ...]  # names, in order; of a JSON file the keys of its first rows
+    separator: str  # between columns; the empty text in a JSON file
+    digest: str  # SHA-256 of the file's content
+    unclosed: int  # rows whose quotation mark would have swallowed other rows
 
 
 class TableText:
@@ -184,16 +177,7 @@ class TableText:
         return len(self.index.places) - 1
 
     def column(self, given: str | None, usual: Sequence[str], *, option: str) -> str:
-        """The name of a column.
-
-        Args:
-            given: What the user named; None: the first of ``usual`` that is there.
-            usual: Names to look for.
-            option: What to set when it is not found.
-
-        Raises:
-            DataError: when it is not there, or stands twice in the header.
-        """
+        """The name of a column, see :func:`find_column`."""
         hint = "" if self.is_json else f" (with separator {self.index.separator!r}: set separator?)"
         return find_column(self.path, self.index.columns, given, usual, option=option, single=hint)
 
@@ -286,45 +270,27 @@ class TableText:
             raise DataError(
                 f"{self.path}: is UTF-16, or no text; expected UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW."
             )
-        if self.is_json and self._is_list:
-            index = self._scan_list(file)
-        else:
-            lines = Lines(file, self.path, ahead=self.max_field_lines)
-            index = self._scan_json(lines) if self.is_json else self._scan_delimited(lines)
+        lines = Lines(file, self.path, ahead=self.max_field_lines)
+        index = self._scan_json(file, lines) if self.is_json else self._scan_delimited(lines)
         if len(index.places) < 2:
             raise DataError(f"{self.path}: has no rows.")
         return index
 
-    def _scan_list(self, file: BinaryIO) -> Index:
+    def _scan_json(self, file: BinaryIO, lines: Lines) -> Index:
         places, columns, end = array("q"), dict[str, None](), 0
-        elements = JsonList(file, self.path)
-        for start, end, value in elements:  # noqa: B007 (the last end is kept)
+        source = JsonList(file, self.path) if self._is_list else lines
+        rows = _json_rows(lines) if isinstance(source, Lines) else source
+        for start, end, value in rows:  # noqa: B007 (the last end is kept)
             if len(places) < _ROWS_CHECKED:
                 columns.update(dict.fromkeys(value if isinstance(value, dict) else ()))
             places.append(start)
         if places and not columns:
-            raise DataError(f"{self.path}: none of its first entries is a JSON object; expected objects.")
-        places.append(end)
-        return Index(np.array(places), tuple(columns), "", elements.hash.hexdigest(), 0)
-
-    def _scan_json(self, lines: Lines) -> Index:
-        places, columns = array("q"), dict[str, None]()
-        for line in lines:
-            if not line.strip():
-                continue
-            if len(places) < _ROWS_CHECKED:
-                try:
-                    row = parse_json(line)
-                except ValueError:  # a broken row is a bad sample, not a bad table
-                    row = None
-                columns.update(dict.fromkeys(row if isinstance(row, dict) else ()))
-            places.append(lines.start)
-        if places and not columns:
-            raise DataError(
-                f"{self.path}: none of its first lines is a JSON object; expected one in each line, or a list of them."
+            which, expected = (
+                ("entries", "objects") if self._is_list else ("lines", "one in each line, or a list of them")
             )
-        places.append(lines.end)
-        return Index(np.array(places), tuple(columns), "", lines.hash.hexdigest(), 0)
+            raise DataError(f"{self.path}: none of its first {which} is a JSON object; expected {expected}.")
+        places.append(end if self._is_list else lines.end)
+        return Index(np.array(places), tuple(columns), "", source.hash.hexdigest(), 0)
 
     def _scan_delimited(self, lines: Lines) -> Index:
         separator, header = self._header(lines)
@@ -380,6 +346,19 @@ class TableText:
         return f"TableText({str(self.path)!r})"
 
 
+def _json_rows(lines: Lines) -> Iterator[tuple[int, int, Any]]:
+    """(first byte, byte after the last, value) of each line that is not blank; values of the first rows only."""
+    count = 0
+    for line in lines:
+        if line.strip():
+            row = None
+            if count < _ROWS_CHECKED:
+                with contextlib.suppress(ValueError):  # a broken row is a bad sample, not a bad table
+                    row = parse_json(line)
+            count += 1
+            yield lines.start, lines.end, row
+
+
 def _in_words(error: csv.Error) -> tuple[str, str]:
     message = str(error)
     if "field limit" in message:
@@ -390,8 +369,5 @@ def _in_words(error: csv.Error) -> tuple[str, str]:
             'before the next row; in a quoted field a quotation mark is written twice ("")',
         )
     if "expected after" in message:
-        return (
-            "a quotation mark inside a quoted field",
-            'it must be written twice (""), not as \\"',
-        )
+        return "a quotation mark inside a quoted field", 'it must be written twice (""), not as \\"'
     return "a broken row", message

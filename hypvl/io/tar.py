@@ -29,21 +29,13 @@ Kind = Literal["file", "folder", "sparse", "other"]
 
 
 class TarMember(NamedTuple):
-    """One member.
+    """One member."""
 
-    Attributes:
-        name: As it stands in the file; bytes that are not UTF-8 are surrogates.
-        kind: "other" = a link, a device or of an unknown kind.
-        begin: Where its headers begin.
-        offset: Where its content begins.
-        size: Bytes of its content.
-    """
-
-    name: str
-    kind: Kind
-    begin: int
-    offset: int
-    size: int
+    name: str  # as it stands in the file; bytes that are not UTF-8 are surrogates
+    kind: Kind  # "other" = a link, a device or of an unknown kind
+    begin: int  # where its headers begin
+    offset: int  # where its content begins
+    size: int  # bytes of its content
 
 
 class TarDamageError(Exception):

@@ -20,17 +20,11 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # the same ZIP from the same files
 
 @dataclass(frozen=True)
 class Submission:
-    """What went into a ZIP.
+    """What went into a ZIP."""
 
-    Attributes:
-        path: The ZIP.
-        seeds: Set -> seeds.
-        missing: Sets that were expected and are not there.
-    """
-
-    path: Path
-    seeds: dict[str, list[int]]
-    missing: list[str]
+    path: Path  # the ZIP
+    seeds: dict[str, list[int]]  # set -> seeds
+    missing: list[str]  # sets that were expected and are not there
 
 
 def merge_seeds(contents: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

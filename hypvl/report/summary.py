@@ -21,34 +21,21 @@ _COUNTS = ("sets_averaged", "sets_missing")
 
 @dataclass(frozen=True)
 class Cell:
-    """One number, or why there is none.
+    """One number, or why there is none."""
 
-    Attributes:
-        status: ``"ok"``, ``"missing"`` (no data), ``"failed"``, ``"error"``, ``"absent"`` (not there).
-        value: Where it is ok.
-        metric: What the value is.
-        approximate: Whether the set is another than the published one.
-    """
-
-    status: str
-    value: float | None = None
-    metric: str | None = None
-    approximate: bool = False
+    status: str  # "ok", "missing" (no data), "failed", "error", "absent" (not there)
+    value: float | None = None  # where it is ok
+    metric: str | None = None  # what the value is
+    approximate: bool = False  # whether the set is another than the published one
 
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """What one checkpoint did in one protocol.
+    """What one checkpoint did in one protocol."""
 
-    Attributes:
-        checkpoint: Its path, and how its embeddings were standardised.
-        protocol: What follows the last ``/`` of an evaluation's name; empty where there is none.
-        cells: Set -> cell, for every column.
-    """
-
-    checkpoint: str
-    protocol: str
-    cells: dict[str, Cell]
+    checkpoint: str  # its path, and how its embeddings were standardised
+    protocol: str  # what follows the last "/" of an evaluation's name; empty where there is none
+    cells: dict[str, Cell]  # set -> cell, for every column
 
     @property
     def values(self) -> list[float]:
@@ -80,17 +67,11 @@ class SummaryRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """The table.
+    """The table."""
 
-    Attributes:
-        columns: Sets, in the order they come first in the files.
-        rows: Sorted by checkpoint and protocol.
-        metrics: Set -> the metric of its column.
-    """
-
-    columns: list[str]
-    rows: list[SummaryRow]
-    metrics: dict[str, str]
+    columns: list[str]  # sets, in the order they come first in the files
+    rows: list[SummaryRow]  # sorted by checkpoint and protocol
+    metrics: dict[str, str]  # set -> the metric of its column
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """Header and rows as strings; the average says over how many sets where some are missing."""

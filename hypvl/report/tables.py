@@ -37,23 +37,16 @@ _IN_PERCENT = re.compile(
 
 @dataclass(frozen=True)
 class Row:
-    """One metric.
-
-    Attributes:
-        evaluation: Which evaluation it comes from.
-        metric: Its name.
-        value: Percent for accuracies, recalls and shares.
-        chance: What guessing gives, in the same unit; None where it says nothing.
-        interval: Of the bootstrap, (low, high) in the same unit; None where the metric has none.
-        approximate: Whether the set is another than the published one (``meta.approximate``).
-    """
+    """One metric of an evaluation."""
 
     evaluation: str
     metric: str
-    value: float
-    chance: float | None
-    interval: tuple[float, float] | None = None
-    approximate: bool = False
+    value: float  # percent for accuracies, recalls and shares
+    chance: float | None  # what guessing gives, in the same unit; None where it says nothing
+    interval: tuple[float, float] | None = (
+        None  # (low, high) of the bootstrap; None where the metric has none
+    )
+    approximate: bool = False  # whether the set is another than the published one (``meta.approximate``)
 
     def cells(self) -> tuple[str, str, str, str, str]:
         """As strings; missing intervals and chance levels are empty, what is approximate says so."""
@@ -83,16 +76,9 @@ def result_rows(results: Mapping[str, Mapping[str, Any]]) -> list[Row]:
             chance = metrics.get(f"{name}{CHANCE}")
             bounds = result.get("intervals", {}).get(name)
             interval = None if bounds is None else (float(bounds[0]), float(bounds[1]))
-            rows.append(
-                Row(
-                    evaluation,
-                    name,
-                    float(value),
-                    None if chance is None else float(chance),
-                    interval,
-                    approximate=bool(result.get("meta", {}).get(APPROXIMATE)),
-                )
-            )
+            chance = None if chance is None else float(chance)
+            approximate = bool(result.get("meta", {}).get(APPROXIMATE))
+            rows.append(Row(evaluation, name, float(value), chance, interval, approximate))
     return rows
 
 

@@ -17,19 +17,12 @@ _ACCENT = "#1f4e79"
 
 @dataclass(frozen=True)
 class Stretch:
-    """Consecutive steps with the same text.
-
-    Attributes:
-        text: The text.
-        near: Radius of the step next to the root.
-        far: Radius of the step next to the image.
-        first: Whether the text has not been there before.
-    """
+    """Consecutive steps with the same text."""
 
     text: str
-    near: float
-    far: float
-    first: bool
+    near: float  # radius of the step next to the root
+    far: float  # radius of the step next to the image
+    first: bool  # whether the text has not been there before
 
 
 def stretches(steps: Sequence[Mapping[str, Any]]) -> list[Stretch]:
