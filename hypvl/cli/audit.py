@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 from hypvl.cli.common import (
     CommandParser,
-    add_encoding_arguments,
-    add_model_arguments,
     add_table_arguments,
     check_least,
     run_main,
@@ -41,33 +39,25 @@ _MARKS = {"good": "+", "note": "o", "bad": "-"}
 def build_parser() -> CommandParser:
     """Flags of the command."""
     parser = CommandParser(__doc__, examples=EXAMPLES)
-    add_model_arguments(parser)
+    parser.add_model_arguments()
     parser.add_argument(
-        "--data",
-        type=user_text,
-        default="demo",
-        metavar="WHAT",
+        "--data", type=user_text, default="demo", metavar="WHAT",
         help="images with captions: a table (.csv, .tsv, .jsonl, .json), or one of demo, coco, flickr30k, each also as "
         "NAME:FOLDER",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--images-root",
-        type=user_path,
-        metavar="DIR",
+        "--images-root", type=user_path, metavar="DIR",
         help="folder that a table names its images from, and may not leave",
-    )
+    )  # fmt: skip
     add_table_arguments(parser)
     parser.add_argument("--limit", type=int, default=5000, help="at most N pairs, evenly spread")
     parser.add_argument(
-        "--aperture-factor",
-        type=float,
-        default=1.0,
-        metavar="ETA",
+        "--aperture-factor", type=float, default=1.0, metavar="ETA",
         help="factor on the apertures of the cones, as in training",
-    )
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--output", type=user_path, help="also write the JSON into this file, items included")
-    add_encoding_arguments(parser)
+    parser.add_encoding_arguments()
     return parser
 
 
@@ -115,10 +105,10 @@ def _dataset(args: argparse.Namespace) -> "RetrievalSet":
     from hypvl.datasets.retrieval.table import table
     from hypvl.io.table_text import JSON_SUFFIXES, TABLE_SUFFIXES
 
-    readers: dict[str, Callable[[str], RetrievalSet]] = {
-        "demo": lambda root: demo_retrieval_set(root=root),
-        "coco": lambda root: coco(root),
-        "flickr30k": lambda root: flickr30k(root),
+    readers: dict[str, Callable[..., RetrievalSet]] = {
+        "demo": demo_retrieval_set,
+        "coco": coco,
+        "flickr30k": flickr30k,
     }
     what = args.data
     name, _, folder = what.partition(":")
@@ -132,7 +122,7 @@ def _dataset(args: argparse.Namespace) -> "RetrievalSet":
     flags = [*(["--images-root"] if args.images_root is not None else []), *table_flags_given(args)]
     if flags:
         raise ConfigError(f"{flags[0]}: goes with a table; got --data {what}.")
-    return readers[name](folder or _ROOTS[name])
+    return readers[name](root=folder or _ROOTS[name])
 
 
 def _print(result: "EvaluationResult", *, title: str) -> None:

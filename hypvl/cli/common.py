@@ -128,6 +128,36 @@ class CommandParser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
+    def add_model_arguments(self) -> None:
+        """Which trained model: ``--checkpoint-path`` (required), ``--train-config`` and ``--device``."""
+        self.add_argument(
+            "--checkpoint-path", type=_checkpoint, required=True,
+            help="weights, .pth or .safetensors, or the folder of a training run (its last checkpoint)",
+        )  # fmt: skip
+        self.add_argument(
+            "--train-config",
+            type=user_text,
+            help="config the model was trained with, or a model's name (default: the config in the checkpoint)",
+        )
+        self.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if there is one)")
+
+    def add_encoding_arguments(self) -> None:
+        """``--batch-size`` and ``--num-workers`` of commands without a config, see ``encoding_of`` in loading.py."""
+        self.add_argument("--batch-size", type=int, default=256, help="images, or texts, per forward pass")
+        self.add_argument("--num-workers", type=int, help="processes that read images")
+
+    def add_embeddings_arguments(self) -> None:
+        """The two flags; give the parsed ones to :func:`hypvl.cli.loading.open_store`."""
+        group = self.add_mutually_exclusive_group()
+        group.add_argument(
+            "--save-embeddings", type=user_path, metavar="DIR",
+            help="save embeddings, ids and thumbnails in this folder, and reuse those it already has",
+        )  # fmt: skip
+        group.add_argument(
+            "--embeddings", type=user_path, metavar="DIR",
+            help="reuse the embeddings in this folder (of --save-embeddings or scripts/extract_embeddings.py)",
+        )  # fmt: skip
+
     def parse_args(  # type: ignore[override]  # one signature instead of argparse's overloads
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
@@ -160,11 +190,9 @@ def config_parser(
     """
     parser = CommandParser(description, examples=examples)
     parser.add_argument(
-        "--config",
-        required=config_required,
-        type=user_text,
+        "--config", required=config_required, type=user_text,
         help="config file: .py (code), .yaml or .json (data); or the name of one in configs/, such as meru_vit_b",
-    )
+    )  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=_OVERRIDES_HELP)
     return parser
 
@@ -179,22 +207,6 @@ def user_text(text: str) -> str:
     return os.path.expanduser(text)  # noqa: PTH111  # Path.expanduser raises for an unknown user
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which trained model: ``--checkpoint-path`` (required), ``--train-config`` and ``--device``."""
-    parser.add_argument(
-        "--checkpoint-path",
-        type=_checkpoint,
-        required=True,
-        help="weights, .pth or .safetensors, or the folder of a training run (its last checkpoint)",
-    )
-    parser.add_argument(
-        "--train-config",
-        type=user_text,
-        help="config the model was trained with, or a model's name (default: the config in the checkpoint)",
-    )
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if there is one)")
-
-
 def _checkpoint(text: str) -> Path:
     path = user_path(text)
     if not path.is_dir():
@@ -204,33 +216,10 @@ def _checkpoint(text: str) -> Path:
     return checkpoint_file(path)
 
 
-def add_encoding_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--batch-size`` and ``--num-workers`` of commands without a config; :func:`hypvl.cli.loading.encoding_of`."""
-    parser.add_argument("--batch-size", type=int, default=256, help="images, or texts, per forward pass")
-    parser.add_argument("--num-workers", type=int, help="processes that read images")
-
-
 def encoding_overrides(args: argparse.Namespace) -> list[str]:
     """``--batch-size`` and ``--num-workers`` as overrides of a suite's ``encoding``."""
     flags = {"batch_size": args.batch_size, "num_workers": args.num_workers}
     return [f"encoding.{key}={value}" for key, value in flags.items() if value is not None]
-
-
-def add_embeddings_arguments(parser: argparse.ArgumentParser) -> None:
-    """The two flags; give the parsed ones to :func:`hypvl.cli.loading.open_store`."""
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument(
-        "--save-embeddings",
-        type=user_path,
-        metavar="DIR",
-        help="save embeddings, ids and thumbnails in this folder, and reuse those it already has",
-    )
-    group.add_argument(
-        "--embeddings",
-        type=user_path,
-        metavar="DIR",
-        help="reuse the embeddings in this folder (of --save-embeddings or scripts/extract_embeddings.py)",
-    )
 
 
 def add_table_arguments(parser: Any, *, images: bool = True) -> None:
@@ -250,11 +239,9 @@ def add_table_arguments(parser: Any, *, images: bool = True) -> None:
         help="between columns (default: TAB if the header line has one, else comma, else semicolon)",
     )
     parser.add_argument(
-        "--quoting",
-        choices=("minimal", "none"),
-        default="minimal",
+        "--quoting", choices=("minimal", "none"), default="minimal",
         help="none: quotation marks are ordinary characters",
-    )
+    )  # fmt: skip
 
 
 def table_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -42,12 +42,10 @@ def build_parser() -> CommandParser:
     """The command's flags."""
     parser = CommandParser(__doc__, examples=_EXAMPLES)
     parser.add_argument(
-        "--config",
-        type=user_text,
-        action="append",
+        "--config", type=user_text, action="append",
         help="evaluation suite whose data are checked, may be given again (default: all of configs/eval_*.py, for "
         "information: what is missing is then no error)",
-    )
+    )  # fmt: skip
     parser.add_argument("--only", metavar="NAME,...", help="check only these evaluations of the suites")
     parser.add_argument("--download", action="store_true", help="fetch missing data where a source is known")
     parser.add_argument("--images", type=int, default=8, help="images to decode of each set, or TAR")
@@ -210,36 +208,31 @@ def _suites(args: argparse.Namespace) -> dict[str, "DictConfig"]:
     return suites
 
 
-def check_suite(
-    config: "DictConfig", *, only: str | None, look_at: int | None, known: dict[str, "Finding"] | None = None
-) -> Iterator["Finding"]:
+def check_suite(config: "DictConfig", *, only: str | None, look_at: int | None) -> Iterator["Finding"]:
     """Build each data set of a suite once and decode some of its images.
 
     Args:
         config: The suite.
         only: Names of evaluations with commas between them; None = all.
         look_at: Images to decode of each; None = all.
-        known: Earlier findings by the description of their data; new ones are added.
     """
     from omegaconf import OmegaConf
 
-    known = {} if known is None else known
     wanted = None if only is None else {name.strip() for name in only.split(",")}
-    reported = set()
+    checked = set()
     for name in map(str, config.evaluate):
         if wanted is not None and name not in wanted:
             continue
-        entry = config.evaluate[name]
-        nodes = [node for key in entry if key not in _NO_DATA for node in _data_nodes(entry, key)]
+        entry: Any = OmegaConf.to_container(config.evaluate[name], resolve=True)
+        nodes = _data_nodes([value for key, value in entry.items() if key not in _NO_DATA])
         for node in nodes or [entry]:
-            what = json.dumps(OmegaConf.to_container(node, resolve=True), sort_keys=True, default=str)
-            if what not in known:
-                known[what] = _check(_name_of(node, name), node, look_at)
-            finding = known[what]
+            what = json.dumps(node, sort_keys=True, default=str)
+            if what in checked:
+                continue
+            checked.add(what)
+            finding = _check(_name_of(node, name), node, look_at)
             # Something that is built but has no images is a setting, not data; except the evaluator itself.
-            setting = node is not entry and finding.ok and finding.items is None
-            if what not in reported and not setting:
-                reported.add(what)
+            if node is entry or not finding.ok or finding.items is not None:
                 yield finding
 
 
@@ -260,18 +253,12 @@ def _check(name: str, node: Any, look_at: int | None) -> "Finding":
     return inspect_set(name, built, look_at=look_at, expected=_expected(node))
 
 
-def _data_nodes(parent: Any, key: Any) -> list[Any]:
-    """The outermost configs with a target below one setting."""
-    from omegaconf import DictConfig, ListConfig
-
-    value = parent._get_node(key) if isinstance(parent, ListConfig) else parent[key]
-    if isinstance(value, DictConfig):
-        if "_target_" in value:
-            return [value]
-        return [node for inner in value for node in _data_nodes(value, inner)]
-    if isinstance(value, ListConfig):
-        return [node for i in range(len(value)) for node in _data_nodes(value, i)]
-    return []
+def _data_nodes(value: Any) -> list[Any]:
+    """The outermost mappings with a target in a value."""
+    if isinstance(value, dict) and "_target_" in value:
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [node for item in inner for node in _data_nodes(item)]
 
 
 def _expected(node: Any) -> int | None:
@@ -282,9 +269,9 @@ def _expected(node: Any) -> int | None:
     if not str(node.get("_target_", "")).endswith(".classification_set"):
         return None
     root = str(node.get("root", "./datasets/eval"))
-    if is_url(root) or (Path(root) / node.name / "classnames.txt").is_file():
+    if is_url(root) or (Path(root) / node["name"] / "classnames.txt").is_file():
         return None
-    return expected_size(node.name, node.get("split", "test"))
+    return expected_size(node["name"], node.get("split", "test"))
 
 
 def _shards(glob: str, look_at: int | None) -> list[Any]:

@@ -18,12 +18,9 @@ def main(argv: Sequence[str]) -> int:
     """One ZIP per protocol; 1 when sets are missing, after all have been written."""
     parser = CommandParser(__doc__, examples=EXAMPLES)
     parser.add_argument(
-        "--predictions",
-        type=user_path,
-        required=True,
-        metavar="DIR",
+        "--predictions", type=user_path, required=True, metavar="DIR",
         help="folder with a folder per protocol",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--output-dir", type=user_path, required=True, metavar="DIR", help="where the ZIPs go"
     )

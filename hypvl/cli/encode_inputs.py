@@ -6,13 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypvl.cli.common import (
-    add_embeddings_arguments,
-    add_encoding_arguments,
-    add_model_arguments,
-    show,
-    user_path,
-)
+from hypvl.cli.common import CommandParser, show, user_path
 from hypvl.errors import DataError
 from hypvl.io.files import write_output
 from hypvl.io.json_text import json_bytes
@@ -32,21 +26,18 @@ ROOTS = {
 }
 
 
-def add_loaded_model_arguments(parser: argparse.ArgumentParser, *, output_dir: str) -> None:
+def add_loaded_model_arguments(parser: CommandParser, *, output_dir: str) -> None:
     """Model, encoding and place of the results."""
-    add_model_arguments(parser)
-    add_embeddings_arguments(parser)
+    parser.add_model_arguments()
+    parser.add_embeddings_arguments()
     parser.add_argument(
         "--text-key", default="caption", metavar="KEY", help="key or column of texts in a file"
     )
-    add_encoding_arguments(parser)
+    parser.add_encoding_arguments()
     parser.add_argument(
-        "--output-dir",
-        type=user_path,
-        default=Path(output_dir),
-        metavar="DIR",
+        "--output-dir", type=user_path, default=Path(output_dir), metavar="DIR",
         help="folder of the JSON and the image",
-    )
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

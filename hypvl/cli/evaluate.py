@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.common import (
     DEBUG_VARIABLE,
-    add_embeddings_arguments,
-    add_model_arguments,
     config_parser,
     encoding_overrides,
     find_config,
@@ -52,22 +50,18 @@ RESULTS = "results.json"
 def build_parser() -> argparse.ArgumentParser:
     """Flags of the command, as the field knows them from MERU."""
     parser = config_parser(__doc__, examples=EXAMPLES)
-    add_model_arguments(parser)
+    parser.add_model_arguments()
     parser.add_argument(
-        "--standardize",
-        type=user_text,
-        metavar="WHAT",
+        "--standardize", type=user_text, metavar="WHAT",
         help="subtract the mean of each modality from its embeddings: `transductive`, those of each data set itself "
         "(everything is encoded twice), or a file of scripts/fit_standardization.py",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--shift",
-        type=float,
-        metavar="DELTA",
+        "--shift", type=float, metavar="DELTA",
         help="instead, move the modalities along the line between these means: closer by DELTA, or apart below 0 "
         "(means: --standardize, default transductive)",
-    )
-    add_embeddings_arguments(parser)
+    )  # fmt: skip
+    parser.add_embeddings_arguments()
     parser.add_argument(
         "--redo", action="store_true", help="measure again what the results file already holds"
     )
@@ -102,9 +96,14 @@ def main(argv: Sequence[str]) -> int:
             f"{flag}: embeddings are stored as the model gives them; leave out --standardize and --shift."
         )
 
-    from hypvl.cli.loading import run_on_ranks
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return _run(args, config, names)
 
-    return run_on_ranks(_run, args, config, names, device=args.device)
+    from hypvl import distributed  # under torchrun
+
+    on_gpu = args.device is None or args.device.startswith("cuda")
+    code: int = distributed.launch(_run, args, config, names, num_gpus=None if on_gpu else 0)
+    return code
 
 
 def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -> int:

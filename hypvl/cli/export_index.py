@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hypvl.cli.common import CommandParser, add_model_arguments, run_main, show, user_path
+from hypvl.cli.common import CommandParser, run_main, show, user_path
 from hypvl.errors import DataError
 
 EXAMPLES = """
@@ -19,24 +19,19 @@ examples:
 def build_parser() -> CommandParser:
     """Flags of the command."""
     parser = CommandParser(__doc__, examples=EXAMPLES)
-    add_model_arguments(parser)
+    parser.add_model_arguments()
     parser.add_argument(
-        "--embeddings",
-        type=user_path,
-        required=True,
-        metavar="DIR",
+        "--embeddings", type=user_path, required=True, metavar="DIR",
         help="of extract_embeddings.py or --save-embeddings",
-    )
+    )  # fmt: skip
     parser.add_argument("--modality", choices=("image", "text"), required=True, help="which of them")
     parser.add_argument(
         "--other", choices=("image", "text"), help="what they are compared with (default: the other modality)"
     )
     parser.add_argument(
-        "--side",
-        choices=("key", "query"),
-        default="key",
+        "--side", choices=("key", "query"), default="key",
         help="keys are searched by queries; the two have different vectors",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--transform", metavar="NAME", help="where the folder has several, such as 'Squeeze(size=224)'"
     )

@@ -6,16 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hypvl.cli.common import (
-    CommandParser,
-    add_encoding_arguments,
-    add_model_arguments,
-    check_least,
-    run_main,
-    show,
-    user_path,
-    user_text,
-)
+from hypvl.cli.common import CommandParser, check_least, run_main, show, user_path, user_text
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,62 +27,49 @@ examples:
 def build_parser() -> CommandParser:
     """Flags of the command."""
     parser = CommandParser(__doc__, examples=EXAMPLES)
-    add_model_arguments(parser)
+    parser.add_model_arguments()
     inputs = parser.add_mutually_exclusive_group(required=True)
     inputs.add_argument(
         "--shards", type=user_text, metavar="TARS", help="TARs: paths, globs, {000..099}, http(s) addresses"
     )
     inputs.add_argument("--image-dir", type=user_path, metavar="DIR", help="all images below this folder")
     inputs.add_argument(
-        "--texts",
-        nargs="+",
-        type=user_path,
-        metavar="FILE",
+        "--texts", nargs="+", type=user_path, metavar="FILE",
         help="texts: .jsonl, .csv, .tsv, or .txt with one a line",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--output-dir", type=user_path, required=True, metavar="DIR", help="folder of the embeddings"
     )
     parser.add_argument(
-        "--text-key",
-        metavar="KEY",
+        "--text-key", metavar="KEY",
         help="key or column of the texts (default: caption); with --shards: encode their texts, not their images, "
         "found in this member, such as txt or json.caption",
-    )
+    )  # fmt: skip
     parser.add_argument("--id-key", metavar="KEY", help="key or column of their ids (default: file and line)")
     parser.add_argument(
-        "--stage",
-        choices=("embeddings", "features", "trunk"),
-        default="embeddings",
+        "--stage", choices=("embeddings", "features", "trunk"), default="embeddings",
         help="of the model: on the manifold; flat, before it; before the projection",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--preprocess",
-        choices=("crop", "squeeze"),
-        default="crop",
+        "--preprocess", choices=("crop", "squeeze"), default="crop",
         help="shorter side and central square, as classification does, or the whole image, as retrieval does",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--format",
-        choices=("safetensors", "parquet"),
-        default="safetensors",
+        "--format", choices=("safetensors", "parquet"), default="safetensors",
         help="of the shards that are written",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--shard-size", type=int, default=4096, help="images of a folder, or texts, per shard"
     )
     parser.add_argument(
         "--thumbnails", type=int, default=0, metavar="PIXELS", help="keep small JPEGs of this side"
     )
-    add_encoding_arguments(parser)
+    parser.add_encoding_arguments()
     parser.add_argument("--amp", choices=("bf16", "fp16"), help="precision of the encoders (default: full)")
     parser.add_argument(
-        "--max-bad-fraction",
-        type=float,
-        default=0.1,
-        metavar="SHARE",
+        "--max-bad-fraction", type=float, default=0.1, metavar="SHARE",
         help="of a shard's images that may be unreadable before the shard fails",
-    )
+    )  # fmt: skip
     return parser
 
 

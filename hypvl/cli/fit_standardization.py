@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.common import (
     CommandParser,
-    add_model_arguments,
     check_least,
     config_parser,
     encoding_overrides,
@@ -79,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> CommandParser:
     parser = config_parser(__doc__, examples=EXAMPLES, config_required=False)
-    add_model_arguments(parser)
+    parser.add_model_arguments()
     parser.add_argument("--only", metavar="NAME", help="which evaluation of the config")
     parser.add_argument(
         "--train-samples", type=int, help="fit on the first N samples of the training data instead"

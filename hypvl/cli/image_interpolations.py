@@ -26,11 +26,9 @@ def build_parser() -> CommandParser:
         "--nearest", type=int, default=3, metavar="K", help="items of the pool for each point"
     )
     parser.add_argument(
-        "--way",
-        choices=("geodesic", "tangent"),
-        default="geodesic",
+        "--way", choices=("geodesic", "tangent"), default="geodesic",
         help="the shortest way, or the straight one in the tangent space at the root",
-    )
+    )  # fmt: skip
     add_loaded_model_arguments(parser, output_dir="output/interpolations")
     return parser
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from hypvl.cli.common import (
     CommandParser,
-    add_model_arguments,
     add_table_arguments,
     check_least,
     run_main,
@@ -35,27 +34,22 @@ def build_parser() -> argparse.ArgumentParser:
     """Flags of the command, as the field knows them from MERU."""
     parser = CommandParser(__doc__, examples=EXAMPLES)
     parser.add_argument("--image-path", type=user_path, required=True, help="the image")
-    add_model_arguments(parser)
+    parser.add_model_arguments()
     parser.add_argument("--steps", type=int, default=50, help="points from the image to the root")
     parser.add_argument(
-        "--text-pool",
-        type=user_path,
+        "--text-pool", type=user_path,
         help='a table with captions (CSV, TSV, JSONL), a JSON list of texts, or {"captions": [...], "nouns": [...], '
         '"adjectives": [...]} (default: the everyday texts that come with hypvl)',
-    )
+    )  # fmt: skip
     add_table_arguments(parser, images=False)
     parser.add_argument(
-        "--output-dir",
-        type=user_path,
-        default=Path("output/traversals"),
+        "--output-dir", type=user_path, default=Path("output/traversals"),
         help="folder of the JSON and the image",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--entailment",
-        choices=("auto", "always", "never"),
-        default="auto",
+        "--entailment", choices=("auto", "always", "never"), default="auto",
         help="allow only texts whose entailment cone holds the point: auto = where the model is made for it",
-    )
+    )  # fmt: skip
     return parser
 
 

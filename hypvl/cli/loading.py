@@ -1,16 +1,14 @@
 """What a command works with: the device, the process group under torchrun, a trained model, the store of embeddings."""
 
 import argparse
-import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from hypvl import distributed
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.identity import model_identity
 from hypvl.embedding.store import EmbeddingStore
@@ -21,7 +19,6 @@ from hypvl.models.hub import create_model, load_config, stored_config
 from hypvl.training.provenance import code_version
 
 THUMBNAIL_PIXELS = 96
-Result = TypeVar("Result")
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -34,22 +31,6 @@ def pick_device(name: str | None) -> torch.device:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"--device: {name!r} cannot be used ({reason}); expected cpu or cuda.") from error
     return device
-
-
-def run_on_ranks(main: Callable[..., Result], *args: object, device: str | None) -> Result:
-    """Call ``main(*args)``; under torchrun, in a process group, whose every process calls it.
-
-    Args:
-        device: As ``--device``; ``cpu`` uses no GPU.
-
-    Raises:
-        ConfigError: there are fewer GPUs than processes.
-    """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return main(*args)
-    on_gpu = device is None or device.startswith("cuda")
-    result: Result = distributed.launch(main, *args, num_gpus=None if on_gpu else 0)
-    return result
 
 
 def load_trained(
@@ -78,7 +59,7 @@ def load_trained(
 
 
 def encoding_of(args: argparse.Namespace, **settings: Any) -> Encoding:
-    """How to encode, from the flags of :func:`hypvl.cli.common.add_encoding_arguments` and further settings."""
+    """How to encode, from the flags of ``CommandParser.add_encoding_arguments`` and further settings."""
     workers = {} if args.num_workers is None else {"num_workers": args.num_workers}
     try:
         return Encoding(batch_size=args.batch_size, **workers, **settings)

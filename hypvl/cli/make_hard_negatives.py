@@ -89,11 +89,9 @@ def _parser() -> CommandParser:
         help="CSV, TSV, JSON Lines, COCO captions JSON, or TAR shards (globs, {0000..0099}.tar, URLs)",
     )  # fmt: skip
     read.add_argument(
-        "--download",
-        type=user_path,
-        metavar="FOLDER",
+        "--download", type=user_path, metavar="FOLDER",
         help="fetch the captions of COCO 2014 into this folder",
-    )
+    )  # fmt: skip
     read.add_argument("--split", choices=("train", "val"), default="train", help="of COCO, with --download")
     read.add_argument("--url", default=_coco_url(), help="of COCO's annotations, with --download")
     read.add_argument("--sha256", help="what the archive of --download must have; not looked at by default")

@@ -68,7 +68,9 @@ class MeanRemover:
         both = self.model.image_transforms, self.model.text_transforms
         before = [len(transforms) for transforms in both]
         try:
-            add_centering_(self.model, *offsets(means, shift=self.shift))
+            both_means = means.image_mean, means.text_mean
+            moved = both_means if self.shift is None else shift_offsets(*both_means, delta=self.shift)
+            add_centering_(self.model, *moved)
             yield {
                 "source": TRANSDUCTIVE if self.fitted is None else "file",
                 "shift": self.shift,
@@ -78,13 +80,6 @@ class MeanRemover:
         finally:
             for transforms, count in zip(both, before, strict=True):
                 del transforms[count:]
-
-
-def offsets(means: ModalityMeans, *, shift: float | None) -> tuple[Tensor, Tensor]:
-    """What to subtract from flat image and text embeddings: the means, or steps along the line between them."""
-    if shift is None:
-        return means.image_mean, means.text_mean
-    return shift_offsets(means.image_mean, means.text_mean, delta=shift)
 
 
 def add_centering_(model: DualEncoder, image_offset: Tensor, text_offset: Tensor) -> None:

@@ -31,13 +31,9 @@ def main(argv: Sequence[str]) -> int:
     parser = CommandParser(__doc__, examples=EXAMPLES)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
-        "--tarfiles",
-        type=user_text,
-        nargs="+",
-        required=True,
-        metavar="TAR",
+        "--tarfiles", type=user_text, nargs="+", required=True, metavar="TAR",
         help="raw TARs: paths, globs, brace lists",
-    )
+    )  # fmt: skip
     parser.add_argument("--output-dir", type=user_path, required=True, help="folder of the processed TARs")
     parser.add_argument("--num-workers", type=int, default=cpus, help="processes; 0 = no others")
     parser.add_argument(

@@ -24,12 +24,9 @@ def build_parser() -> CommandParser:
     ray.add_argument("--through-image", type=user_path, help="rank along the ray through this image")
     ray.add_argument("--through-text", metavar="TEXT", help="rank along the ray through this text")
     parser.add_argument(
-        "--max-angle",
-        type=float,
-        default=180.0,
-        metavar="DEGREES",
+        "--max-angle", type=float, default=180.0, metavar="DEGREES",
         help="leave out what lies farther from the ray",
-    )
+    )  # fmt: skip
     add_loaded_model_arguments(parser, output_dir="output/rankings")
     return parser
 
