@@ -20,15 +20,10 @@ MOST_FEATURES = 2**20
 
 
 def one_of(name: str, value: T, choices: Any) -> T:
-    """``value``, if it is one of the choices.
-
-    Args:
-        name: The argument's name, for the message.
-        value: What came.
-        choices: A ``Literal[...]`` type (or an alias or union of some), or the allowed values.
+    """``value``, if it is one of the choices: the allowed values, or a ``Literal[...]`` type (alias, union of some).
 
     Raises:
-        ValueError: otherwise; the message lists the choices and names the closest one.
+        ValueError: otherwise; the message names the argument, lists the choices and names the closest one.
 
     Example:
         >>> one_of("modality", "image", ("image", "text"))
@@ -53,18 +48,11 @@ def number(
     above: float | None = None,
     below: float | None = None,
 ) -> float:
-    """``value`` as a finite float within its range.
-
-    Args:
-        name: The argument's name, for the message.
-        value: What came; booleans and texts are not numbers.
-        least: Smallest allowed value.
-        most: Largest allowed value.
-        above: The value must be larger.
-        below: The value must be smaller.
+    """``value`` as a finite float of at least ``least``, up to ``most``, above ``above`` and below ``below``.
 
     Raises:
-        ValueError: for no number, NaN, an infinity, or a value out of range; the message states the range.
+        ValueError: for no number (a boolean, a text), NaN, an infinity, or a value out of range; the message names the
+            argument and states the range.
 
     Example:
         >>> number("weight_decay", 0.2, least=0)
@@ -114,12 +102,9 @@ def names_parameter(pattern: str, name: str) -> bool:
 
 
 def missing_members(value: object, protocol: type) -> list[str]:
-    """Methods and attributes of a protocol that an object lacks, in the protocol's order.
+    """Methods, properties and annotated attributes of a ``Protocol`` that an object lacks, in the protocol's order.
 
-    Args:
-        value: What came.
-        protocol: A ``Protocol``, whose members are its annotations, methods and properties; of those that begin with
-            an underscore only ``__len__``, ``__getitem__`` and ``__call__`` count.
+    Of members that begin with an underscore only ``__len__``, ``__getitem__`` and ``__call__`` count.
 
     Example:
         >>> from collections.abc import Sized

@@ -150,14 +150,10 @@ class LazyConfig:
 
 
 def instantiate(cfg: Any, *args: Any, **kwargs: Any) -> Any:
-    """Build the objects of a config node: Hydra's ``instantiate`` with ``_convert_="all"``.
+    """Build the objects of a config node, or of a mapping or list of nodes: Hydra's ``instantiate``.
 
-    Targets receive plain lists and dicts, never OmegaConf containers.
-
-    Args:
-        cfg: A node with ``_target_``, or a mapping or list of nodes.
-        args: Positional arguments for the target.
-        kwargs: Keyword arguments that replace or join those of the node.
+    Targets receive plain lists and dicts, never OmegaConf containers; ``args`` are positional arguments for the target,
+    ``kwargs`` replace or join those of the node.
 
     Raises:
         ConfigError: when a target cannot be imported or refuses its arguments (TypeError, ValueError).

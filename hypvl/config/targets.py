@@ -33,21 +33,20 @@ MAX_LETTERS = 1_000_000
 
 
 def allowed_targets(extra_targets: Iterable[str] = (), *, part: str | None = None) -> frozenset[str]:
-    """Exact dotted names that a YAML or JSON config may name as ``_target_``.
+    """Exact dotted names that a YAML or JSON config may name as ``_target_``; no prefixes and no patterns.
 
     They are hypvl's own list, the names in the environment variable ``HYPVL_EXTRA_TARGETS`` (separated by
-    commas) and ``extra_targets``. There are no prefixes and no patterns.
+    commas) and ``extra_targets``.
 
     Args:
         extra_targets: Names on top of the list, for every part.
-        part: Name at the top level of a config, ``"model"``, ``"dataset"``, ``"optim"``, ``"train"`` or
-            ``"evaluate"``: only what may stand there. None, or another name: all.
+        part: ``"model"``, ``"dataset"``, ``"optim"``, ``"train"`` or ``"evaluate"``: only what may stand there.
 
     Raises:
         ConfigError: when an added name is not an exact dotted name.
     """
     own = _own_list()
-    return frozenset(own.get(part or "", frozenset().union(*own.values()))) | _added(extra_targets)
+    return (frozenset().union(*own.values()) if part is None else own[part]) | _added(extra_targets)
 
 
 def check_untrusted(data: Plain, *, source: str, extra_targets: Iterable[str] = ()) -> None:
@@ -196,26 +195,22 @@ def check_resolved_size(data: Plain, *, source: str) -> None:
 
 
 def resolved_mappings(config: DictConfig, part: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Every mapping of a part of a config with its references followed: its key, and its plain values.
+    """Every mapping of a part of a config with its references followed: its key, and its values.
 
-    Values that cannot be resolved (what they refer to is not there) are left out: building the part fails, too.
-
-    Args:
-        config: A config that :func:`check_resolved_size` has accepted.
-        part: Name at its top level.
+    Values that cannot be resolved (what they refer to is not there) are None: building the part fails, too.
     """
-    yield from _resolved(_child(config, part), (part,))
 
-
-def _resolved(node: Any, path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    if isinstance(node, ListConfig):
-        for i in range(len(node)):
-            yield from _resolved(_child(node, i), (*path, str(i)))
-    elif isinstance(node, DictConfig):
-        children = {key: _child(node, key) for key in node}
-        yield path, {str(key): child for key, child in children.items()}
+    def walk_resolved(node: Any, path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+        keys = (
+            node if isinstance(node, DictConfig) else range(len(node)) if isinstance(node, ListConfig) else ()
+        )
+        children = {key: _child(node, key) for key in keys}
+        if isinstance(node, DictConfig):
+            yield path, {str(key): child for key, child in children.items()}
         for key, child in children.items():
-            yield from _resolved(child, (*path, str(key)))
+            yield from walk_resolved(child, (*path, str(key)))
+
+    yield from walk_resolved(_child(config, part), (part,))
 
 
 def _child(node: Any, key: Any) -> Any:

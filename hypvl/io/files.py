@@ -40,13 +40,8 @@ def write_output(
 ) -> None:
     """:func:`write_atomically` for results: makes the folder, and says in one sentence why it failed.
 
-    Args:
-        path: The file.
-        content: Of the file.
-        flag: What named the file or its folder, such as ``--output``.
-
     Raises:
-        DataError: it cannot be written.
+        DataError: it cannot be written; it names the ``flag`` that named the file or its folder, such as ``--output``.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,9 +130,7 @@ def open_new(path: Path) -> BinaryIO:
 def exclusive_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a lock file while the block runs; the system frees it when the process ends, however it ends.
 
-    Args:
-        path: The lock file; it is made if needed and stays. A symbolic link there is refused.
-        wait: Wait for another holder, or raise at once.
+    It is made if needed and stays. A symbolic link there is refused.
 
     Raises:
         BlockingIOError: when another process holds it and ``wait`` is False.

@@ -24,12 +24,9 @@ def write_torch(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, "Tensor"], *, metadata: Mapping[str, Any]) -> None:
-    """A safetensors file that appears whole or not at all.
+    """A safetensors file of contiguous tensors that appears whole or not at all, in a folder that exists.
 
-    Args:
-        path: The file; its folder must exist.
-        tensors: Contiguous, by name.
-        metadata: Kept as texts; text that is not valid Unicode, as in file names, is escaped.
+    ``metadata`` is kept as texts; text that is not valid Unicode, as in file names, is escaped.
 
     Raises:
         OSError: when it cannot be written.

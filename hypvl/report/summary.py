@@ -98,14 +98,12 @@ class Summary:
 
 
 def read_folder(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """All results files below a folder, ``results*.json``, in the order of their paths.
+    """All results files below a folder, ``results*.json``, in the order of their paths; or the one file.
 
     Raises:
         DataError: there is none, or one is not a results file.
     """
-    if folder.is_file():
-        return [(folder, read_file(folder))]
-    paths = sorted(path for path in folder.rglob(PATTERN) if path.is_file())
+    paths = [folder] if folder.is_file() else sorted(path for path in folder.rglob(PATTERN) if path.is_file())
     if not paths:
         raise DataError(
             f"{folder}: holds no {PATTERN} (nor do folders in it); name a folder scripts/evaluate.py wrote into."
@@ -114,11 +112,7 @@ def read_folder(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """A results file.
-
-    Raises:
-        DataError: when it cannot be read, or is something else.
-    """
+    """A results file. Raises DataError."""
     content = read_object(path, expected="a file of scripts/evaluate.py")
     if not all(isinstance(content.get(key), dict) for key in ("provenance", "results")):
         raise DataError(f"{path}: has no provenance and results; expected a file of scripts/evaluate.py.")

@@ -125,21 +125,13 @@ def rich_table(
 ) -> "Table":
     """A table for the terminal; a name that repeats the one above is left out.
 
-    Args:
-        rows: Cells as strings, as many as ``header`` has.
-        header: Names of the columns.
-        title: Shown above.
-        text_columns: How many columns on the left hold text; the others are aligned right.
+    ``text_columns`` on the left hold text; the others are aligned right.
     """
     from rich import box
     from rich.table import Table
 
-    table = Table(
-        title=None if title is None else _text(title),
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        title_style="bold",
-    )
+    caption = None if title is None else _text(title)
+    table = Table(title=caption, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for i, name in enumerate(header):
         table.add_column(_text(name), justify="left" if i < text_columns else "right")
     above: str | None = None
