@@ -7,7 +7,7 @@ config reads only that file.
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 PARTS = ("model", "dataset", "optim", "train", "evaluate")
@@ -48,17 +48,12 @@ def marked_targets(package: str = "hypvl") -> dict[str, list[str]]:
     Imports every module of the package, so only the test that keeps the list calls it.
     """
     names: dict[str, set[str]] = {part: set(FOREIGN.get(part, ())) for part in PARTS}
-    for module in _modules(package):
+    root = importlib.import_module(package)
+    entries = pkgutil.walk_packages(root.__path__, f"{package}.")
+    for module in (root, *(importlib.import_module(entry.name) for entry in entries)):
         for name, value in vars(module).items():
             defined_as = (getattr(value, "__module__", None), getattr(value, "__qualname__", None))
             if defined_as == (module.__name__, name):  # neither imported nor another name for it
                 for part in vars(value).get(_MARK, ()):
                     names[part].add(f"{module.__name__}.{name}")
     return {part: sorted(found) for part, found in names.items()}
-
-
-def _modules(package: str) -> Iterator[Any]:
-    root = importlib.import_module(package)
-    yield root
-    for entry in pkgutil.walk_packages(root.__path__, f"{package}."):
-        yield importlib.import_module(entry.name)

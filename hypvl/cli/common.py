@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from hypvl.data.workers import dead_worker
 from hypvl.errors import ConfigError, StoppedError, UserError
 from hypvl.io.json_text import json_bytes
-from hypvl.io.redact import clean_log, printable, printable_lines
+from hypvl.io.redact import clean_log, map_texts, printable, printable_lines
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -294,7 +294,10 @@ def load_config(
     _check_names(config, file, required)
     config = LazyConfig.apply_overrides(config, overrides)
     _check_names(config, file, required)
-    return as_config(_with_home(to_plain(config, source=str(file))), source=str(file))
+    data = map_texts(
+        to_plain(config, source=str(file)), lambda text: user_text(text) if text.startswith("~/") else text
+    )
+    return as_config(data, source=str(file))
 
 
 def find_config(path: str | os.PathLike[str], *, prefix: str) -> Path:
@@ -320,15 +323,6 @@ def find_config(path: str | os.PathLike[str], *, prefix: str) -> Path:
     near = difflib.get_close_matches(prefix + file.name.removeprefix(prefix), known, n=1, cutoff=0.0)
     hint = f"; the closest is {near[0]}" if near else "; name the file, which ends in .py, .yaml or .json"
     raise ConfigError(f"--config: got {file.name!r}, but configs/ has no recipe of that name{hint}.")
-
-
-def _with_home(value: Any) -> Any:
-    """Plain data with ``~/`` at the beginning of texts replaced by the home folder."""
-    if isinstance(value, dict):
-        return {key: _with_home(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_home(item) for item in value]
-    return user_text(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def check_least(args: argparse.Namespace, **least: int) -> None:

@@ -24,6 +24,7 @@ from hypvl.cli.common import (
 )
 from hypvl.data.workers import dead_worker
 from hypvl.errors import ConfigError, UserError
+from hypvl.io.files import file_digest
 from hypvl.io.redact import redact_text, redacted
 
 if TYPE_CHECKING:
@@ -269,7 +270,7 @@ def _subject(
     definition = to_plain(OmegaConf.to_container(config.model, resolve=True), source="model")
     means = args.standardize
     if means is not None and Path(means).is_file():
-        means = _sha256(Path(means))
+        means = file_digest(Path(means), "sha256")
     return {
         "checkpoint_sha256": checkpoint_sha256,
         "model_sha256": settings_digest(definition),
@@ -288,13 +289,6 @@ def _earlier(entry: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f"a run of hypvl {then.get('hypvl')}" + ("" if commit is None else f" at {commit[:8]}")
 
 
-def _sha256(path: Path) -> str:
-    import hashlib
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _provenance(
     args: argparse.Namespace, config: "DictConfig", *, device: str, iteration: int | None
 ) -> dict[str, Any]:
@@ -311,7 +305,7 @@ def _provenance(
         "command": redacted(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "checkpoint": str(args.checkpoint_path),
-        "checkpoint_sha256": _sha256(args.checkpoint_path),
+        "checkpoint_sha256": file_digest(args.checkpoint_path, "sha256"),
         "iteration": iteration,
         "train_config": args.train_config,
         "eval_config": str(args.config),

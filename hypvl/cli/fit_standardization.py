@@ -53,7 +53,8 @@ def main(argv: Sequence[str]) -> int:
 
     from hypvl.cli.loading import load_trained, pick_device
     from hypvl.cli.mean_removal import add_centering_
-    from hypvl.evaluation.mean_removal import check_suffix, model_fingerprint, save
+    from hypvl.config import instantiate
+    from hypvl.evaluation.mean_removal import check_suffix, fit, model_fingerprint, save
 
     path = args.checkpoint_path
     output = path.with_name(path.stem + SUFFIX) if args.output is None else args.output
@@ -61,7 +62,9 @@ def main(argv: Sequence[str]) -> int:
     model, content = load_trained(path, args.train_config, device=pick_device(args.device))
     fingerprint = model_fingerprint(model.state_dict())
     if evaluation is not None:
-        means = _on_evaluation(model, evaluation, args, fingerprint)
+        name = next(iter(evaluation.evaluate)) if args.only is None else args.only
+        evaluator = instantiate(evaluation.evaluate[name])
+        means = fit(evaluator, model, fingerprint=fingerprint, set_name=f"{name} of {args.config}")
     else:
         means = _on_training_data(model, content, args, fingerprint)
     save(means, output)
@@ -104,17 +107,6 @@ def _check_one(config: "DictConfig", args: argparse.Namespace) -> None:
         raise ConfigError(
             f"--only: {args.only!r} is not in {args.config}; expected one of {', '.join(names)}."
         )
-
-
-def _on_evaluation(
-    model: "DualEncoder", config: "DictConfig", args: argparse.Namespace, fingerprint: str
-) -> "ModalityMeans":
-    from hypvl.config import instantiate
-    from hypvl.evaluation.mean_removal import fit
-
-    name = next(iter(config.evaluate)) if args.only is None else args.only
-    evaluator = instantiate(config.evaluate[name])
-    return fit(evaluator, model, fingerprint=fingerprint, set_name=f"{name} of {args.config}")
 
 
 def _on_training_data(

@@ -20,6 +20,7 @@ from loguru import logger
 
 from hypvl.config.plain import TARGET, Path, Plain, to_plain
 from hypvl.errors import ConfigError
+from hypvl.io.redact import map_texts
 
 RENAMES = pathlib.Path(__file__).with_name("renames.json")
 # Whatever malformed text makes PyYAML's safe constructors raise, besides its own errors.
@@ -210,11 +211,7 @@ def _followed(data: Plain, moved: dict[Path, Path]) -> Plain:
                 return "${" + ".".join((*moved[steps[:length]], *steps[length:])) + "}"
         return match[0]
 
-    if isinstance(data, str):
-        return re.sub(r"\$\{([^{}]+)\}", new_reference, data)
-    if isinstance(data, dict):
-        return {key: _followed(value, moved) for key, value in data.items()}
-    return [_followed(item, moved) for item in data] if isinstance(data, list) else data
+    return map_texts(data, lambda text: re.sub(r"\$\{([^{}]+)\}", new_reference, text))
 
 
 @functools.cache

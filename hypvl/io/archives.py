@@ -24,7 +24,7 @@ from hypvl.io.tar import TarDamageError, walk_tar
 
 Archive = Literal["tar", "zip", "gz"]
 
-#: Bytes and members that an archive may hold, unless the caller says otherwise.
+#: Bytes and members that an archive may hold.
 MAX_UNPACKED = 1 << 41
 MAX_MEMBERS = 5_000_000
 # Images compress to about their own size and texts to a twentieth: a larger ratio is an attack.
@@ -48,15 +48,7 @@ class UnsafeArchiveError(DataError):
     """An archive would write where it may not, or more than it may; nothing of it was unpacked."""
 
 
-def unpack(
-    archive: Path,
-    folder: Path,
-    *,
-    kind: Archive,
-    name: str | None = None,
-    max_bytes: int = MAX_UNPACKED,
-    max_members: int = MAX_MEMBERS,
-) -> None:
+def unpack(archive: Path, folder: Path, *, kind: Archive, name: str | None = None) -> None:
     """Unpack into a folder; members appear there only when all could be read.
 
     Nothing is written outside ``folder``, on any version of Python: only files and folders are taken, each under a
@@ -70,8 +62,6 @@ def unpack(
         kind: ``"tar"`` (compressed or not; several joined into one are all read), ``"zip"``, or ``"gz"`` for a single
             compressed file.
         name: The file a ``"gz"`` becomes.
-        max_bytes: More than this is refused.
-        max_members: More than this are refused.
 
     Raises:
         UnsafeArchiveError: saying which member is refused.
@@ -85,9 +75,8 @@ def unpack(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as temporary:
-            writer = _Writer(
-                archive, Path(temporary), min(max_bytes, _MAX_RATIO * size + _FREE_GROWTH), max_members
-            )
+            max_bytes = min(MAX_UNPACKED, _MAX_RATIO * size + _FREE_GROWTH)
+            writer = _Writer(archive, Path(temporary), max_bytes)
             if kind == "tar":
                 _untar(archive, writer)
             elif kind == "zip":
@@ -109,12 +98,12 @@ def unpack(
 class _Writer:
     """Writes the members of one archive into an empty folder, within bounds over all of them."""
 
-    def __init__(self, archive: Path, folder: Path, max_bytes: int, max_members: int) -> None:
+    def __init__(self, archive: Path, folder: Path, max_bytes: int) -> None:
         self._archive = archive
         self._folder = folder
         self._root = folder.resolve()
         self._bytes, self._max_bytes = 0, max_bytes
-        self._members, self._max_members = 0, max_members
+        self._members = 0
 
     def refuse(self, why: str) -> UnsafeArchiveError:
         return UnsafeArchiveError(f"{self._archive}: is unsafe to unpack ({why}); do not use it.")
@@ -152,8 +141,8 @@ class _Writer:
     def _place(self, name: str) -> Path:
         """Where a member goes: below the folder, which is checked again when the parts are moved into place."""
         self._members += 1
-        if self._members > self._max_members:
-            raise self.refuse(f"more than {self._max_members} members")
+        if self._members > MAX_MEMBERS:
+            raise self.refuse(f"more than {MAX_MEMBERS} members")
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if name.startswith("/") or ".." in parts or "\0" in name:
             raise self.refuse(f"{_shown(name)} leads out of the folder")

@@ -3,11 +3,12 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from hypvl.errors import DataError
 
@@ -104,6 +105,12 @@ def read_regular(path: Path, *, max_bytes: int) -> bytes:
     if data is None or len(data) > max_bytes:
         raise OSError(errno.EFBIG, f"more than {max_bytes} bytes", str(path))
     return data
+
+
+def file_digest(path: Path, kind: Literal["md5", "sha256"]) -> str:
+    """Hex digest of a file's content. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def path_below(root: Path, name: str) -> Path:

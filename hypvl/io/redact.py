@@ -1,6 +1,7 @@
 """Hides secrets of addresses and texts from outside: passwords, tokens, and control characters."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -58,13 +59,16 @@ def redact_text(text: str) -> str:
 
 def redacted(data: Any) -> Any:
     """Plain data (strings in lists and mappings) as they may be kept, every string through :func:`redact_text`."""
+    return map_texts(data, redact_text)
+
+
+def map_texts(data: Any, change: Callable[[str], Any]) -> Any:
+    """A copy of plain data with every string in its lists and mappings changed; keys stay."""
     if isinstance(data, str):
-        return redact_text(data)
+        return change(data)
     if isinstance(data, dict):
-        return {key: redacted(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [redacted(value) for value in data]
-    return data
+        return {key: map_texts(value, change) for key, value in data.items()}
+    return [map_texts(value, change) for value in data] if isinstance(data, list | tuple) else data
 
 
 def printable(text: str, *, limit: int = 300) -> str:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TypeVar
 from loguru import logger
 
 from hypvl.errors import DataError
-from hypvl.io.files import exclusive_lock, open_new
+from hypvl.io.files import exclusive_lock, file_digest, open_new
 from hypvl.io.http import TRANSIENT, Answer, Patience, RemoteError, TooSlowError, request, size_of_refused
 from hypvl.io.json_text import parse_json
 from hypvl.io.redact import printable, redact_url
@@ -180,7 +180,6 @@ def download(
     target: Path,
     *,
     md5: str | None = None,
-    sha256: str | None = None,
     max_bytes: int = MAX_DOWNLOAD,
     patience: Patience = PATIENCE,
     progress: Report | None = None,
@@ -197,7 +196,6 @@ def download(
         url: http or https.
         target: The file to make; its folder is made too.
         md5: Hex digest the file must have; None = not looked at.
-        sha256: Likewise.
         max_bytes: More is refused, before anything is written where the server says how much it is.
         patience: How slow the server may be, how long all of it may take, and how often it may fail without progress
             (at most twice where the server never answered).
@@ -215,8 +213,7 @@ def download(
         if not target.is_file():
             logger.info("downloading {} to {}", redact_url(url), target)
             part = target.with_name(f"{target.name}.part")
-            checked = md5 is not None or sha256 is not None
-            job = _Download(url, part, patience, max_bytes, progress, expected, checked)
+            job = _Download(url, part, patience, max_bytes, progress, expected, checked=md5 is not None)
             try:
                 job.run()
             except DownloadError:
@@ -226,7 +223,8 @@ def download(
             try:
                 with part.open("rb") as file:
                     os.fsync(file.fileno())
-                _check_digests(part, redact_url(url), {"md5": md5, "sha256": sha256})
+                if md5 is not None:
+                    _check_md5(part, redact_url(url), md5.lower())
                 part.replace(target)
                 _mark(part).unlink(missing_ok=True)
             except OSError as error:
@@ -425,19 +423,14 @@ def _digest(url: str) -> str:
     return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()  # may hold a password
 
 
-def _check_digests(part: Path, shown: str, expected: dict[str, str | None]) -> None:
-    for kind, value in expected.items():
-        if value is None:
-            continue
-        with part.open("rb") as file:
-            got = hashlib.file_digest(file, kind).hexdigest()
-        if got != value.lower():
-            part.unlink()
-            _mark(part).unlink(missing_ok=True)
-            raise DownloadError(
-                f"{shown}: its {kind.upper()} is {got}, expected {value.lower()}; it was deleted: try again, or get "
-                "the file elsewhere if the server has another one now."
-            )
+def _check_md5(part: Path, shown: str, md5: str) -> None:
+    if (got := file_digest(part, "md5")) != md5:
+        part.unlink()
+        _mark(part).unlink(missing_ok=True)
+        raise DownloadError(
+            f"{shown}: its MD5 is {got}, expected {md5}; it was deleted: try again, or get the file elsewhere if the "
+            "server has another one now."
+        )
 
 
 def _name(url: str) -> str:

@@ -1,11 +1,10 @@
 """Downloads the captions of COCO 2014."""
 
-import hashlib
 from pathlib import Path
 
 from hypvl.errors import DataError
 from hypvl.io.archives import read_zip_member
-from hypvl.io.files import write_atomically
+from hypvl.io.files import file_digest, write_atomically
 from hypvl.io.json_text import parse_json
 from hypvl.io.remote import RemoteFile
 
@@ -40,8 +39,7 @@ def fetch_coco_captions(
     archive = RemoteFile(url).download(folder)
     try:
         if sha256 is not None:
-            with archive.open("rb") as file:
-                got = hashlib.file_digest(file, "sha256").hexdigest()
+            got = file_digest(archive, "sha256")
             if got != sha256.lower():
                 raise ValueError(f"its SHA-256 is {got}, expected {sha256.lower()}")
         content = read_zip_member(archive, member, max_bytes=_LARGEST)

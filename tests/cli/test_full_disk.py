@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from hypvl.cli.common import run_main, write_output
+from hypvl.cli.common import run_main
 from hypvl.cli.summarize_results import main as summarize
 from hypvl.config import LazyConfig
 from hypvl.embedding.search_index import SearchIndex, save_index
@@ -17,6 +17,7 @@ from hypvl.embedding.store_files import write_json
 from hypvl.errors import DataError
 from hypvl.evaluation.mean_removal import ModalityMeans, save
 from hypvl.evaluation.results import ResultsFile
+from hypvl.io.files import write_output
 from hypvl.io.json_text import json_bytes
 from hypvl.report.tables import results_csv
 from hypvl.report.traversal import draw_traversal

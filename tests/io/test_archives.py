@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hypvl.errors import DataError
+from hypvl.io import archives
 from hypvl.io.archives import Archive, UnsafeArchiveError, read_zip_member, unpack
 
 
@@ -157,22 +158,27 @@ def test_joined_archives_are_all_unpacked(tmp_path: Path) -> None:
         unpack(tmp_path / "junk.tar", tmp_path / "set", kind="tar")
 
 
-def test_archives_that_hold_too_much(tmp_path: Path) -> None:
+def test_archives_that_hold_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {f"{i}": b"\0" * 1000 for i in range(5)}
     folder = tmp_path / "set"
     for kind, archive in (("tar", tar(tmp_path / "a.tgz", files)), ("zip", tmp_path / "a.zip")):
         with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as out:
             for name, content in files.items():
                 out.writestr(name, content)
+        monkeypatch.setattr(archives, "MAX_UNPACKED", 4999)
         with pytest.raises(UnsafeArchiveError, match="more than 4999 bytes come out"):
-            unpack(archive, folder, kind=kind, max_bytes=4999)
+            unpack(archive, folder, kind=kind)
+        monkeypatch.setattr(archives, "MAX_UNPACKED", 5000)
+        monkeypatch.setattr(archives, "MAX_MEMBERS", 4)
         with pytest.raises(UnsafeArchiveError, match="more than 4 members"):
-            unpack(archive, folder, kind=kind, max_members=4)
+            unpack(archive, folder, kind=kind)
         assert not any(folder.iterdir())
-        unpack(archive, tmp_path / kind, kind=kind, max_bytes=5000, max_members=5)
+        monkeypatch.setattr(archives, "MAX_MEMBERS", 5)
+        unpack(archive, tmp_path / kind, kind=kind)
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"\0" * 5000))
+    monkeypatch.setattr(archives, "MAX_UNPACKED", 4999)
     with pytest.raises(UnsafeArchiveError, match="more than 4999 bytes"):
-        unpack(tmp_path / "a.gz", folder, kind="gz", max_bytes=4999)
+        unpack(tmp_path / "a.gz", folder, kind="gz")
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip", "gz"])
