@@ -278,13 +278,9 @@ def load_config(
     In its texts ``~/`` at the beginning is the home folder. Nothing has been built or written.
 
     Args:
-        path: As for :func:`find_config`.
+        path: As for :func:`find_config`; so is ``prefix``.
         overrides: As typed, see docs/configs.md.
         required: Names the config must have at its top level, e.g. ``("dataset", "model")``.
-        prefix: What the recipes of this command begin with, ``train_`` or ``eval_``.
-
-    Raises:
-        ConfigError: in one line; the command then exits with 2.
     """
     from hypvl.config import LazyConfig
     from hypvl.config.plain import as_config, to_plain

@@ -169,13 +169,8 @@ def check_environment() -> dict[str, Any]:
                 "extra": None if extra is None else extra[1],
             }
         )
-    gpus = [
-        {
-            "name": torch.cuda.get_device_name(i),
-            "memory_gib": round(torch.cuda.get_device_properties(i).total_memory / 2**30, 1),
-        }
-        for i in range(torch.cuda.device_count())
-    ]
+    devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    gpus = [{"name": gpu.name, "memory_gib": round(gpu.total_memory / 2**30, 1)} for gpu in devices]
     return {
         **code_version(),
         "python": platform.python_version(),
@@ -209,13 +204,7 @@ def _suites(args: argparse.Namespace) -> dict[str, "DictConfig"]:
 
 
 def check_suite(config: "DictConfig", *, only: str | None, look_at: int | None) -> Iterator["Finding"]:
-    """Build each data set of a suite once and decode some of its images.
-
-    Args:
-        config: The suite.
-        only: Names of evaluations with commas between them; None = all.
-        look_at: Images to decode of each; None = all.
-    """
+    """Build each data set of a suite once and decode some of its images (``look_at``; None = all)."""
     from omegaconf import OmegaConf
 
     wanted = None if only is None else {name.strip() for name in only.split(",")}
@@ -332,13 +321,8 @@ def _print(report: dict[str, Any]) -> None:
             show(f"  {package['name']}: {package['problem']} ({role})")
     for source, found in report["suites"].items():
         rows = [
-            (
-                finding["name"],
-                finding["status"],
-                "" if finding["items"] is None else f"{finding['items']:,}",
-                str(finding["looked_at"]),
-            )
-            for finding in found
+            (f["name"], f["status"], "" if f["items"] is None else f"{f['items']:,}", str(f["looked_at"]))
+            for f in found
         ]
         print_table(rich_table(rows, header=("data", "status", "images", "decoded"), title=source))
         for finding in found:

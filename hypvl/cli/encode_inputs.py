@@ -146,16 +146,9 @@ def present(
     title: str,
     notes: Sequence[str] = (),
 ) -> None:
-    """Write the JSON, draw the figure beside it, and print a table, the notes, and where both files are.
+    """Write ``result`` into the JSON ``file``, draw the figure beside it, and print a table, notes, and both places.
 
-    Args:
-        result: Content of the JSON, with the ``root``.
-        file: The JSON to write.
-        draw: Makes the figure (second argument) from the JSON (first).
-        rows: Of the table, as many cells as ``header`` has.
-        header: Names of the columns of the table.
-        title: Of the table.
-        notes: Lines below the table.
+    ``draw`` makes the figure (second argument) from the JSON (first).
     """
     from hypvl.report.tables import print_table, rich_table
 

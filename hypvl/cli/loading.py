@@ -40,8 +40,7 @@ def load_trained(
 
     Args:
         checkpoint_path: Of hypvl, MERU, CLIP, ATMG or HyCoCLIP; nothing in it is executed.
-        train_config: Path of the config it was trained with, or a name of ``hypvl.list_models()``; None = the
-            config inside the checkpoint.
+        train_config: Config it was trained with, or a name of ``hypvl.list_models()``; None = the checkpoint's own.
         device: Where the model is put.
 
     Raises:

@@ -69,12 +69,9 @@ class LazyConfig:
     def load(path: str | os.PathLike[str], *, extra_targets: Iterable[str] = ()) -> DictConfig:
         """Read a config file.
 
-        A ``.py`` file is code: it is executed, and may name any target. ``.yaml``, ``.yml`` and ``.json``
-        files are data: their targets must be on the allow-list. Nothing is cached: two loads share nothing.
-
-        Args:
-            path: The file.
-            extra_targets: Exact dotted names that YAML and JSON may name on top of the list.
+        A ``.py`` file is code: it is executed, and may name any target. ``.yaml``, ``.yml`` and ``.json`` files are
+        data: their targets must be on the allow-list, or exact dotted names of ``extra_targets``. Nothing is cached:
+        two loads share nothing.
 
         Raises:
             ConfigError: when the file is missing, is not a config, or names a target that is not allowed.

@@ -24,11 +24,7 @@ def to_plain(value: Any, *, source: str) -> Plain:
     """Copy a config value into dicts, lists, strings, numbers, booleans and None.
 
     Tuples become lists, paths strings, and a class or function under ``_target_`` its dotted name; references such as
-    ``${train.seed}`` stay as they are. Nothing in the copy is shared with ``value``.
-
-    Args:
-        value: Any nesting of Python or OmegaConf containers.
-        source: What the value was read from, for messages.
+    ``${train.seed}`` stay as they are. Nothing in the copy is shared with ``value``, which was read from ``source``.
 
     Raises:
         ConfigError: for a value YAML cannot hold (a class, a tensor, a set, ...), or for a config nested

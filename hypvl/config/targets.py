@@ -50,12 +50,7 @@ def allowed_targets(extra_targets: Iterable[str] = (), *, part: str | None = Non
 
 
 def check_untrusted(data: Plain, *, source: str, extra_targets: Iterable[str] = ()) -> None:
-    """Refuse a config that names a target which is not allowed at its place.
-
-    Args:
-        data: The config as plain data, see :func:`hypvl.config.plain.to_plain`.
-        source: What it was read from, for messages.
-        extra_targets: Exact dotted names allowed on top of the list.
+    """Refuse a config, as plain data, that names a target which is not allowed at its place.
 
     Raises:
         ConfigError: for a target that is not allowed, or not in its part (also when a reference leads to it); a

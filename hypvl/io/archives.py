@@ -51,14 +51,14 @@ class UnsafeArchiveError(DataError):
 def unpack(archive: Path, folder: Path, *, kind: Archive, name: str | None = None) -> None:
     """Unpack into a folder; members appear there only when all could be read.
 
-    Nothing is written outside ``folder``, on any version of Python: only files and folders are taken, each under a
-    name that was checked before. Links, devices, absolute paths and ``..`` are refused, so are folders in the place
-    that are links out of it, and archives that hold more than bounds allow or 200 times their own size. What is
-    there already stays, or is replaced by members of the same name.
+    Nothing is written outside ``folder``, which is made if needed: only files and folders are taken, each under a name
+    that was checked before. Links, devices, absolute paths and ``..`` are refused, so are folders in the place that are
+    links out of it, and archives that hold more than bounds allow or 200 times their own size. What is there already
+    stays, or is replaced by members of the same name.
 
     Args:
         archive: The file.
-        folder: Where to; made if needed.
+        folder: Where to.
         kind: ``"tar"`` (compressed or not; several joined into one are all read), ``"zip"``, or ``"gz"`` for a single
             compressed file.
         name: The file a ``"gz"`` becomes.

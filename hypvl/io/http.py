@@ -71,10 +71,7 @@ class Answer:
     _body: Any
 
     def chunks(self, max_bytes: int) -> Iterator[bytes]:
-        """The body, piece by piece; never more of it than its length, where that is known.
-
-        Args:
-            max_bytes: The most that may come where it is not.
+        """The body, piece by piece; never more of it than its length, or ``max_bytes`` where that is not known.
 
         Raises:
             http.client.IncompleteRead: when the connection ends too early.

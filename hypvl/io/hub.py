@@ -14,12 +14,7 @@ _HUB_FILE = re.compile(r"https://huggingface\.co/datasets/([^/]+/[^/]+)/resolve/
 def download_from_hub(url: str, target: Path) -> bool:
     """Bring a file of a data set of the Hugging Face hub here by the hub's own client (its tokens, mirrors, resume).
 
-    Args:
-        url: Any address.
-        target: The file to make; its folder is made too.
-
-    Returns:
-        Whether the file is there; False = the address is not one of the hub, nothing was done.
+    False: the address is not one of the hub, nothing was done; True: the file is there, its folder was made if needed.
 
     Raises:
         DownloadError: when the hub does not give it.

@@ -101,9 +101,6 @@ class JsonList:
     Args:
         file: Opened for reading bytes, at its start.
         name: To name in messages.
-
-    Attributes:
-        hash: SHA-256 of the whole file, once it has been iterated over.
     """
 
     def __init__(self, file: BinaryIO, name: Path) -> None:
@@ -112,7 +109,7 @@ class JsonList:
         self._text = ""
         self._start = 0  # where the text begins in the file
         self._at = 0  # in the text
-        self.hash = hashlib.sha256()
+        self.hash = hashlib.sha256()  # of the whole file, once it has been iterated over
 
     def __iter__(self) -> Iterator[tuple[int, int, Any]]:
         """(first byte, byte after the last, value) of each element.

@@ -67,18 +67,11 @@ def find_column(
     option: str,
     single: str = "",
 ) -> str:
-    """The name of one of the columns of a file.
-
-    Args:
-        path: The file, for messages.
-        columns: That it has.
-        given: What the user named; None: the first of ``usual`` that is there.
-        usual: Names to look for.
-        option: What to set when it is not found.
-        single: A hint for a file that has one column only.
+    """The name of one of the columns of a file: the one ``given``, else the first of ``usual`` that is there.
 
     Raises:
-        DataError: when it is not there, or is there twice.
+        DataError: when it is not there (then ``option`` is what to set, and ``single`` a hint for a file that has one
+            column only), or is there twice.
     """
     wanted = usual if given is None else (given,)
     name = next((name for name in wanted if name in columns), None)

@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def result_of(file: str | Path, what: str, *, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The content of a command's JSON file, in a block that takes out of it what is drawn.
-
-    Args:
-        file: The JSON.
-        what: "ranking" and the like.
-        keys: That it has.
+    """The content of a command's JSON file, a ``what`` with these keys, in a block that takes out what is drawn.
 
     Raises:
         DataError: the file cannot be read, lacks a key, or holds what the block fails on.

@@ -69,12 +69,7 @@ def draw_ranking(result: str | Path, output: str | Path) -> Path:
 def draw_histograms(result: str | Path, output: str | Path) -> Path:
     """Draw radius histograms over each other, as shares of each group, with their medians.
 
-    Args:
-        result: The file of ``radius_histograms``.
-        output: PNG, PDF or SVG to write; it is returned.
-
-    Raises:
-        DataError: when the result is something else.
+    Arguments and errors are those of :func:`draw_ranking`, for the file of ``radius_histograms``.
     """
     figure = new_figure(8.0, 4.5)
     axes = figure.add_axes((0.09, 0.13, 0.88, 0.8))
@@ -98,12 +93,7 @@ def draw_histograms(result: str | Path, output: str | Path) -> Path:
 def draw_interpolation(result: str | Path, output: str | Path) -> Path:
     """Draw the way between two images: the closest images of the pool at each point, or the closest texts.
 
-    Args:
-        result: The file of ``image_interpolations``.
-        output: PNG, PDF or SVG to write; it is returned.
-
-    Raises:
-        DataError: when the result is something else, or an image cannot be read.
+    Arguments and errors are those of :func:`draw_ranking`, for the file of ``image_interpolations``.
     """
     with result_of(result, "interpolation", keys=("image", "target", "steps")) as content:
         ends = [Path(content["image"]), Path(content["target"])]
