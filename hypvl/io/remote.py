@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import http.client
-import itertools
 import json
 import os
 import re
@@ -138,7 +137,8 @@ class RemoteFile:
         return replace(patience, seconds=min(patience.seconds, seconds))
 
     def _retry(self, action: Callable[[], _T]) -> _T:
-        for attempt in itertools.count(1):
+        attempt = 1
+        while True:
             try:
                 return action()
             except _NETWORK_ERRORS as error:
@@ -150,7 +150,7 @@ class RemoteFile:
                         status,
                     ) from error
                 time.sleep(self._patience.backoff * 2 ** (attempt - 1))
-        raise AssertionError
+                attempt += 1
 
 
 @dataclass(frozen=True)
