@@ -135,10 +135,9 @@ class CommandParser(argparse.ArgumentParser):
             help="weights, .pth or .safetensors, or the folder of a training run (its last checkpoint)",
         )  # fmt: skip
         self.add_argument(
-            "--train-config",
-            type=user_text,
+            "--train-config", type=user_text,
             help="config the model was trained with, or a model's name (default: the config in the checkpoint)",
-        )
+        )  # fmt: skip
         self.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU if there is one)")
 
     def add_encoding_arguments(self) -> None:
@@ -226,18 +225,16 @@ def add_table_arguments(parser: Any, *, images: bool = True) -> None:
     """Add ``--caption-column``, ``--separator``, ``--quoting`` and, for tables with images, ``--image-column``."""
     if images:
         parser.add_argument(
-            "--image-column",
-            metavar="NAME",
+            "--image-column", metavar="NAME",
             help="column or key of the image (default: image, filepath, ...)",
-        )
+        )  # fmt: skip
     parser.add_argument(
         "--caption-column", metavar="NAME", help="column or key of the caption (default: caption, title, ...)"
     )
     parser.add_argument(
-        "--separator",
-        metavar="SIGN",
+        "--separator", metavar="SIGN",
         help="between columns (default: TAB if the header line has one, else comma, else semicolon)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--quoting", choices=("minimal", "none"), default="minimal",
         help="none: quotation marks are ordinary characters",

@@ -68,22 +68,15 @@ class LoadedModel:
     @classmethod
     def of(cls, args: argparse.Namespace) -> "LoadedModel":
         """From the flags of :func:`add_loaded_model_arguments`. Raises UserError."""
-        from hypvl.cli.loading import (
-            about_model,
-            encoding_of,
-            load_trained,
-            open_store,
-            pick_device,
-            stored_root,
-        )
+        from hypvl.cli import loading
         from hypvl.embedding.encode import CachedEncoder
 
-        model, content = load_trained(
-            args.checkpoint_path, args.train_config, device=pick_device(args.device)
-        )
-        encoder = CachedEncoder(model, encoding=encoding_of(args), store=open_store(args, model))
-        root = stored_root(content, args.checkpoint_path, embed_dim=model.embed_dim)
-        return cls(model, encoder, root, about_model(args, content), args.text_key)
+        device = loading.pick_device(args.device)
+        model, content = loading.load_trained(args.checkpoint_path, args.train_config, device=device)
+        store = loading.open_store(args, model)
+        encoder = CachedEncoder(model, encoding=loading.encoding_of(args), store=store)
+        root = loading.stored_root(content, args.checkpoint_path, embed_dim=model.embed_dim)
+        return cls(model, encoder, root, loading.about_model(args, content), args.text_key)
 
     def items(self, path: Path) -> Items:
         """The images below a folder, or the texts of a file. Raises DataError."""
@@ -130,10 +123,6 @@ class LoadedModel:
         stored = None if self.root is None else self.root.to(embeddings)
         root, source = find_root(self.model.geometry, embeddings, stored=stored)
         return root, "items" if source == "text pool" else source
-
-    def on_cpu(self) -> "DualEncoder":
-        """The model where the embeddings are: what follows encoding is small."""
-        return self.model.cpu()
 
 
 def present(

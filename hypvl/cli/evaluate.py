@@ -68,10 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", metavar="NAME,...", help="evaluate only these of the config")
     parser.add_argument(
-        "--no-download",
-        action="store_true",
+        "--no-download", action="store_true",
         help="download no data set; one that is not there is reported as missing",
-    )
+    )  # fmt: skip
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
         "--output-dir", type=user_path, metavar="DIR", help=f"folder of {RESULTS} (default: the checkpoint's)"

@@ -90,10 +90,9 @@ def _parser() -> CommandParser:
         "--output", type=user_path, help=f".safetensors or .pt (default: <checkpoint>{SUFFIX})"
     )
     parser.add_argument(
-        "--checkpoint-output",
-        type=user_path,
+        "--checkpoint-output", type=user_path,
         help="also write a checkpoint whose model has the means inside, .pth: every command takes it as it is",
-    )
+    )  # fmt: skip
     parser.add_argument("--batch-size", type=int, help="images, or texts, per forward pass")
     parser.add_argument("--num-workers", type=int, help="processes that read images")
     return parser

@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     loaded = LoadedModel.of(args)
     first, second = loaded.image(args.image_path), loaded.image(args.target_image_path)
     pool = loaded.items(args.pool)
-    model = loaded.on_cpu()
+    model = loaded.model.cpu()
     with torch.inference_mode():
         root, source = loaded.root_of(pool.embeddings)
         points = interpolate_between(

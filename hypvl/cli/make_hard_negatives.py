@@ -82,6 +82,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> CommandParser:
+    from hypvl.negatives.download import COCO_URL
+
     parser = CommandParser(__doc__, examples=EXAMPLES)
     read = parser.add_argument_group("captions")
     read.add_argument(
@@ -93,7 +95,7 @@ def _parser() -> CommandParser:
         help="fetch the captions of COCO 2014 into this folder",
     )  # fmt: skip
     read.add_argument("--split", choices=("train", "val"), default="train", help="of COCO, with --download")
-    read.add_argument("--url", default=_coco_url(), help="of COCO's annotations, with --download")
+    read.add_argument("--url", default=COCO_URL, help="of COCO's annotations, with --download")
     read.add_argument("--sha256", help="what the archive of --download must have; not looked at by default")
     read.add_argument(
         "--format", choices=("table", "jsonl", "json", "tar"), help="by default from the suffix"
@@ -143,12 +145,6 @@ def _parser() -> CommandParser:
         "the caption",
     )  # fmt: skip
     return parser
-
-
-def _coco_url() -> str:
-    from hypvl.negatives.download import COCO_URL
-
-    return COCO_URL
 
 
 def _check(args: argparse.Namespace) -> None:

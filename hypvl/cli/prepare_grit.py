@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -76,12 +75,9 @@ def summary(counts: "Counts") -> str:
         parts.append(f"{counts.without_box:,} without a box left")
     for name, reasons in (("bad samples", counts.bad), ("boxes left out", counts.dropped_boxes)):
         if reasons:
-            parts.append(f"{reasons.total():,} {name} ({_listed(reasons)})")
+            listed = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.most_common())
+            parts.append(f"{reasons.total():,} {name} ({listed})")
     return "; ".join(parts)
-
-
-def _listed(reasons: Counter[str]) -> str:
-    return ", ".join(f"{reason}: {count:,}" for reason, count in reasons.most_common())
 
 
 @contextmanager

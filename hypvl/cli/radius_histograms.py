@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
 
     loaded = LoadedModel.of(args)
     groups = {name: loaded.items(path) for name, path in zip(names, args.inputs, strict=True)}
-    geometry = loaded.on_cpu().geometry
+    geometry = loaded.model.cpu().geometry
     with torch.inference_mode():
         together = torch.cat([items.embeddings for items in groups.values()])
         check_embeddings(together)

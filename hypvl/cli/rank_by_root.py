@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
         through = loaded.image(args.through_image)
     elif args.through_text is not None:
         through = loaded.texts([args.through_text], label="ray").embeddings[0]
-    model = loaded.on_cpu()
+    model = loaded.model.cpu()
     with torch.inference_mode():
         root, source = loaded.root_of(items.embeddings)
         numbers = items.numbers()

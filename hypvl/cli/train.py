@@ -24,10 +24,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = config_parser(__doc__, examples=EXAMPLES, config_required=False)
     parser.add_argument("--output-dir", type=user_path, default=Path("output"), help="folder of the run")
     parser.add_argument(
-        "--resume",
-        action="store_true",
+        "--resume", action="store_true",
         help="continue from the last checkpoint in --output-dir; without --config with the config saved there",
-    )
+    )  # fmt: skip
     parser.add_argument("--checkpoint-period", type=int, help="steps between checkpoints")
     parser.add_argument("--log-period", type=int, help="steps between log lines")
     parser.add_argument(

@@ -211,6 +211,9 @@ def size_of_refused(error: urllib.error.HTTPError) -> int | None:
     return int(match[3]) if match is not None and match[1] is None and match[3] != "*" else None
 
 
+_certificates = functools.cache(ssl.create_default_context)  # reading them takes longer than a small answer
+
+
 class _Pace:
     """Whether a connection is fast enough: each byte received extends the time limit."""
 
@@ -281,11 +284,6 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         made = kind(*args, **settings)
         made.response_class = functools.partial(_Response, pace=_Pace(self._patience))
         return made
-
-
-@functools.cache
-def _certificates() -> ssl.SSLContext:
-    return ssl.create_default_context()
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

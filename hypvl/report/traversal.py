@@ -35,12 +35,12 @@ def stretches(steps: Sequence[Mapping[str, Any]]) -> list[Stretch]:
     return joined
 
 
-def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
-    """Positions near the wanted ones, from high to low, ``gap`` apart, in [low, high]; below it if they do not fit."""
+def spread(wanted: Sequence[float], *, gap: float, high: float) -> list[float]:
+    """Positions near the wanted ones, from high to low, ``gap`` apart, in [0, high]; below it if they do not fit."""
     placed: list[float] = []
     for value in wanted:
         placed.append(min(value, placed[-1] - gap if placed else high))
-    floor = low
+    floor = 0.0
     for i in range(len(placed) - 1, -1, -1):  # whoever was pushed out below moves up again
         placed[i] = max(placed[i], floor)
         floor = placed[i] + gap
@@ -107,7 +107,7 @@ def draw_traversal(result: str | Path, output: str | Path) -> Path:
 
     gap = _LABEL_GAP * 0.9 * 1.08 * extent / (height * (top - bottom))
     centres = [(part.near + part.far) / 2 for part in shown]
-    places = spread(centres, gap=gap, low=0.0, high=extent)
+    places = spread(centres, gap=gap, high=extent)
     for part, centre, place in zip(shown, centres, places, strict=True):
         line, label = (centre, place, place), shortened(part.text, _WIDEST_LABEL)
         axes.plot((0.06, 0.1, 0.135), line, color="#aaaaaa", linewidth=0.8, solid_joinstyle="round")

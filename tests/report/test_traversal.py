@@ -55,11 +55,11 @@ def test_equal_neighbours_are_one_stretch() -> None:
     ],
 )
 def test_labels_keep_their_distance(wanted: list[float], expected: list[float]) -> None:
-    assert spread(wanted, gap=1.0, low=0.0, high=10.0) == pytest.approx(expected)
+    assert spread(wanted, gap=1.0, high=10.0) == pytest.approx(expected)
 
 
 def test_too_many_labels_keep_their_distance_and_go_below() -> None:
-    places = spread([1.0] * 5, gap=1.0, low=0.0, high=2.0)
+    places = spread([1.0] * 5, gap=1.0, high=2.0)
     assert places == pytest.approx([2.0, 1.0, 0.0, -1.0, -2.0])
 
 
