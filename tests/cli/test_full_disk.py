@@ -39,7 +39,9 @@ def _means(folder: Path, suffix: str) -> None:
 def _traversal(folder: Path) -> None:
     Image.new("RGB", (8, 8)).save(folder / "in.png")
     steps = [{"text": "a", "radius": 1.0}]
-    draw_traversal({"steps": steps, "root": "geometry", "image": str(folder / "in.png")}, folder / "a.png")
+    result = {"steps": steps, "root": "geometry", "image": str(folder / "in.png")}
+    (folder / "in.json").write_text(json.dumps(result))
+    draw_traversal(folder / "in.json", folder / "a.png")
 
 
 WRITERS: dict[str, Callable[[Path], object]] = {
@@ -64,6 +66,7 @@ def test_no_room_is_named(name: str, tmp_path: Path) -> None:
         "results.json",
         "results.csv",
         "in.png",
+        "in.json",
     }
     assert not left
 
