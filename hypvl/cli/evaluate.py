@@ -110,7 +110,6 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
     """Evaluate on every rank; rank 0 alone writes files and prints."""
     from hypvl import distributed
     from hypvl.cli.loading import load_trained, open_store, pick_device, roots_of
-    from hypvl.cli.mean_removal import MeanRemover
     from hypvl.evaluation.protocol import EvaluationContext
     from hypvl.evaluation.results import ResultsFile, settings_digest
     from hypvl.report.tables import results_csv
@@ -119,6 +118,8 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
     model, content = load_trained(args.checkpoint_path, args.train_config, device=device)
     remover = None
     if args.standardize is not None or args.shift is not None:
+        from hypvl.cli.mean_removal import MeanRemover
+
         remover = MeanRemover.of(model, args.standardize, shift=args.shift)
     context = EvaluationContext(store=open_store(args, model, roots=roots_of(config)))
     folder = args.checkpoint_path.parent if args.output_dir is None else args.output_dir
