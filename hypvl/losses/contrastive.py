@@ -1,198 +1,23 @@
-"""The softmax cross-entropy of every contrastive loss, from whole score matrices or from tiles of them, and its term.
+"""The contrastive term: with the cosine the loss of CLIP, with the negative Lorentz distance that of MERU.
 
-With the cosine the term is the loss of CLIP, with the negative Lorentz distance that of MERU, with the exterior angle
-ATMG's.
+With the exterior angle it is ATMG's.
 """
 
-import warnings
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hypvl import distributed
 from hypvl.allowlist import configurable
-from hypvl.checks import number, one_of
+from hypvl.checks import number
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
-from hypvl.numerics import full_precision
-from hypvl.ops.tiled_logsumexp.autograd import log_sum_exps
-from hypvl.ops.tiled_logsumexp.kernels import TiledScores
-
-Implementation: TypeAlias = Literal["auto", "dense", "tiled"]
-
-# Entries of a score matrix from which on its tiles are faster than the whole.
-TILED_FROM = 2**22
-
-
-@full_precision
-def softmax_cross_entropy(
-    logits: Tensor,
-    targets: Tensor,
-    *,
-    same: Tensor | None = None,
-    valid: Tensor | None = None,
-    row_scale: Tensor | None = None,
-    smoothing: float = 0.0,
-) -> Tensor:
-    """Mean cross entropy of each query's scores against its own key, or against all keys of its label (InfoNCE).
-
-    Formula: ``mean_i ( logsumexp_j z_ij - (1 - e) mean_{j in P_i} z_ij - e mean_j z_ij )``, P_i the positive keys.
-
-    Args:
-        logits: (Q, K) scaled scores, higher = closer; -inf leaves a key out.
-        targets: (Q,) int64, column of each query's positive key; not used with ``same``.
-        same: (Q, K) bool, whether key j is a positive of query i, at least one in each row; None = its own key only.
-        valid: (M,) bool, of the last M keys, M <= K; those that are not are left out. None = all count.
-        row_scale: (Q,) factor of each query's logits; None = 1.
-        smoothing: e in [0, 1): the share of the target that is spread evenly over all K keys.
-
-    Returns:
-        0-dim.
-
-    Source: Oord et al. 2018 (arXiv 1807.03748), eq. 4; Radford et al. 2021 (arXiv 2103.00020), fig. 3;
-        smoothing: Szegedy et al. 2016 (arXiv 1512.00567), section 7;
-        labels: UniCL, Yang et al. 2022 (arXiv 2204.03610), eq. 2 and 3, as "out" of SupCon (arXiv 2004.11362).
-    """
-    if row_scale is not None:
-        logits = logits * row_scale[:, None]
-    if valid is not None:
-        left_out = torch.cat([valid.new_zeros(logits.shape[1] - len(valid)), ~valid])
-        logits = logits.masked_fill(left_out, -torch.inf)
-    if same is None:
-        return F.cross_entropy(logits, targets, label_smoothing=smoothing)
-    positive = torch.where(same, logits, 0.0).sum(1) / same.sum(1)
-    loss = logits.logsumexp(1) - (1 - smoothing) * positive
-    return (loss - smoothing * logits.mean(1)).mean() if smoothing else loss.mean()
-
-
-def info_nce(
-    ctx: PairContext,
-    query: View,
-    key: View,
-    *,
-    both_directions: bool = False,
-    extra_keys: View | None = None,
-    valid: Tensor | None = None,
-    labels: tuple[Tensor, Tensor] | None = None,
-    row_scale: Tensor | None = None,
-    smoothing: float = 0.0,
-    implementation: Implementation = "auto",
-    tile: Sequence[int] | None = None,
-) -> Tensor:
-    """:func:`softmax_cross_entropy` of local queries against the keys of every rank, dense or tiled.
-
-    Tiles take memory linear in the batch, and one matrix for both directions where the scores are symmetric.
-
-    Args:
-        ctx: The step.
-        query: View of the queries, (B, D).
-        key: View of the keys, (N, D); row i of rank r belongs to query i of rank r.
-        both_directions: Whether the local keys are queries as well, against the queries of every rank.
-        extra_keys: View of further keys of the queries, (M, D) on all ranks, which belong to no query.
-        valid: (M,) bool; extra keys that are not are left out. None = all count.
-        labels: Of the local samples (B,) and of all (N,), int64: all keys of a query's label are its positives.
-        row_scale: (B,) factor of each query's logits; for one direction.
-        smoothing: As :func:`softmax_cross_entropy`, over the keys of every rank.
-        implementation: ``"dense"`` holds each score matrix, ``"tiled"`` computes it tile by tile, ``"auto"`` = tiled
-            where a matrix has 2^22 entries or more. Scores that are not a function of one inner product stay dense.
-        tile: Rows and columns of a tile; None = device default.
-
-    Returns:
-        (1,) the loss of query -> key, or (2,) and that of key -> query. The mean over ranks of each equals that of one
-        process on the joined batch.
-
-    Raises:
-        ValueError: for another implementation, or a tile that is not two whole numbers.
-    """
-    check_implementation(implementation, tile)
-    queries, keys = ctx.embeddings(query), ctx.embeddings(key, gathered=True)
-    if extra_keys is not None:
-        keys = torch.cat([keys, ctx.embeddings(extra_keys, gathered=True)])
-    targets = ctx.targets(query)
-    tiled = implementation == "tiled" or (implementation == "auto" and len(queries) * len(keys) >= TILED_FROM)
-    if tiled and valid is not None:  # a device is waited for, to count them
-        others = len(keys) - len(valid)
-        keys, valid = torch.cat([keys[:others], keys[others:][valid]]), None
-    scores = _tiled_scores(ctx, queries, keys, query, key, warn=implementation == "tiled") if tiled else None
-    if scores is None:
-        logits = ctx.score(queries, keys, query=query, key=key)  # (B, N + M)
-        same = None if labels is None else labels[0][:, None] == labels[1]
-        losses = [
-            softmax_cross_entropy(
-                logits, targets, same=same, valid=valid, row_scale=row_scale, smoothing=smoothing
-            )
-        ]
-        shared = False
-    else:
-        if row_scale is not None:
-            scores = scores.scaled(row_scale[:, None])
-        shared = both_directions and scores.symmetric
-        losses = _tiled_losses(
-            scores, targets, labels=labels, both_directions=shared, smoothing=smoothing, tile=tile
-        )
-    if both_directions and not shared:
-        chosen: Implementation = "dense" if scores is None else "tiled"  # also where there are fewer keys
-        back = info_nce(ctx, key, query, labels=labels, smoothing=smoothing, implementation=chosen, tile=tile)
-        return torch.cat([torch.stack(losses), back])
-    return torch.stack(losses)
-
-
-class Direction(NamedTuple):
-    """A (query, key) pair of views, and whether its reverse is asked for as well."""
-
-    query: View
-    key: View
-    both: bool
-
-
-def parse_pairs(pairs: Sequence[Sequence[str | View]]) -> list[tuple[View, View]]:
-    """(query, key) views of pairs that may be written as strings.
-
-    Raises:
-        ValueError: for no pairs.
-    """
-    if not pairs:
-        raise ValueError("pairs: got none; give at least one (query, key) pair such as ('image', 'text').")
-    return [(View.parse(query), View.parse(key)) for query, key in pairs]
-
-
-def group_directions(pairs: Sequence[Sequence[str | View]]) -> list[Direction]:
-    """Pairs in order, each joined with one reverse of it, so that the two can share their scores.
-
-    Raises:
-        ValueError: for no pairs.
-    """
-    waiting = parse_pairs(pairs)
-    directions: list[Direction] = []
-    while waiting:
-        query, key = waiting.pop(0)
-        both = query != key and (key, query) in waiting
-        if both:
-            waiting.remove((key, query))
-        directions.append(Direction(query, key, both))
-    return directions
-
-
-def check_implementation(implementation: Implementation, tile: Sequence[int] | None) -> None:
-    """Refuse other implementations, and a tile that is not two whole numbers of at least 1.
-
-    Raises:
-        ValueError: naming the argument.
-    """
-    if implementation not in ("auto", "dense", "tiled"):
-        one_of("implementation", implementation, Implementation)  # refuses it
-    is_size = isinstance(tile, Sequence) and len(tile) == 2
-    if tile is not None and not (is_size and all(type(size) is int and 1 <= size < 2**31 for size in tile)):
-        raise ValueError(
-            f"tile: got {tile!r}; expected the rows and columns of a tile, two whole numbers of at least 1."
-        )
+from hypvl.losses.info_nce import Implementation, check_implementation, group_directions, info_nce
 
 
 @configurable("train")
 class Contrastive(LossTerm):
-    """Mean of :func:`softmax_cross_entropy` over pairs of views.
+    """Mean of :func:`~hypvl.losses.info_nce.softmax_cross_entropy` over pairs of views.
 
     Queries are local, keys come from every rank.
 
@@ -202,7 +27,7 @@ class Contrastive(LossTerm):
         label_smoothing: In [0, 1), over the keys of every rank.
         labels: Entry of the batch with a label of each sample, (B,) int64: all keys of a query's label are its
             positives; -1 = no label, the only positive is its own key.
-        implementation, tile: As for :func:`info_nce`.
+        implementation, tile: As for :func:`~hypvl.losses.info_nce.info_nce`.
 
     Raises:
         ValueError: for no pairs, or a smoothing outside [0, 1).
@@ -261,55 +86,3 @@ class Contrastive(LossTerm):
             )
         local = torch.where(given < 0, -1 - targets, given)
         return local, distributed.gather(local)
-
-
-def _tiled_scores(
-    ctx: PairContext, queries: Tensor, keys: Tensor, query: View, key: View, *, warn: bool
-) -> TiledScores | None:
-    model = ctx.model
-    scores = model.scorer.tiled_logits(
-        model.geometry, queries, keys, query_modality=query.modality, key_modality=key.modality
-    )
-    if scores is None and warn:
-        warnings.warn(
-            f"implementation='tiled': {type(model.scorer).__name__} in {type(model.geometry).__name__} is not a "
-            "function of one inner product, so whole score matrices are held; leave implementation at 'auto', or "
-            "take another geometry.",
-            stacklevel=3,
-        )
-    return scores
-
-
-def _tiled_losses(
-    scores: TiledScores,
-    targets: Tensor,
-    *,
-    labels: tuple[Tensor, Tensor] | None,
-    both_directions: bool,
-    smoothing: float,
-    tile: Sequence[int] | None,
-) -> list[Tensor]:
-    """Losses of the rows and, with ``both_directions``, of this rank's columns, from one pass over the scores.
-
-    A rank has its rows and all columns; the columns' sums over the rows of other ranks come from those.
-    """
-    smooth = smoothing > 0
-    size = None if tile is None else (tile[0], tile[1])
-    stats = log_sum_exps(scores, targets, labels=labels, columns=both_directions, sums=smooth, tile=size)
-    positive = stats.targets if labels is None else stats.targets / stats.counts  # (B,)
-    means = stats.row_sums / len(scores.columns) if smooth else 0.0
-    losses = [_mean_loss(stats.rows, positive, means, smoothing)]
-    if both_directions:
-        lse = distributed.gather(stats.columns[None]).logsumexp(0)[targets]
-        if smooth:
-            total = distributed.gather(stats.column_sums[None]).sum(0)[targets]
-            means = total / (len(scores.rows) * distributed.world_size())
-        if labels is not None:
-            total = distributed.gather(stats.column_targets[None]).sum(0)[targets]
-            positive = total / distributed.gather(stats.column_counts[None]).sum(0)[targets]
-        losses.append(_mean_loss(lse, positive, means, smoothing))
-    return [loss.to(scores.rows.dtype) for loss in losses]
-
-
-def _mean_loss(lse: Tensor, positive: Tensor, mean: Tensor | float, smoothing: float) -> Tensor:
-    return (lse - (1 - smoothing) * positive - smoothing * mean).mean()

@@ -12,7 +12,7 @@ from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
-from hypvl.losses.contrastive import Implementation, check_implementation, info_nce
+from hypvl.losses.info_nce import Implementation, check_implementation, info_nce
 
 #: Whether negatives that the mask calls invalid are keys like the others, or are left out.
 InvalidNegatives: TypeAlias = Literal["keep", "mask"]
@@ -64,7 +64,7 @@ class HardNegativeContrastive(NegativesTerm):
         invalid_negatives: ``"keep"`` as published: they are keys, too, so their texts should be neutral (empty, never
             the caption itself, which would be a second positive in the denominator). ``"mask"``: left out.
         mask: As :class:`NegativesTerm`; read only when ``invalid_negatives`` is ``"mask"``.
-        implementation, tile: As for :func:`~hypvl.losses.contrastive.info_nce`.
+        implementation, tile: As for :func:`~hypvl.losses.info_nce.info_nce`.
 
     Raises:
         ValueError: for an unknown ``invalid_negatives`` or implementation.

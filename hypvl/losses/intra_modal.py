@@ -9,8 +9,8 @@ from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.losses.base import IMAGE, TEXT, PairContext, View
-from hypvl.losses.contrastive import softmax_cross_entropy
 from hypvl.losses.hard_negative import NEGATIVE_TEXT, InvalidNegatives, NegativesTerm
+from hypvl.losses.info_nce import softmax_cross_entropy
 
 Variant: TypeAlias = Literal["fixed", "own_negatives", "first_release", "head"]
 

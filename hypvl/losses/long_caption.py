@@ -13,8 +13,8 @@ from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of, whole_number
 from hypvl.losses.base import IMAGE, LossTerm, PairContext, View
-from hypvl.losses.contrastive import info_nce
 from hypvl.losses.cyclip import cyclic_loss
+from hypvl.losses.info_nce import info_nce
 from hypvl.numerics import full_precision, inner_products, working_dtype
 
 Over = Literal["gathered", "local"]

@@ -13,8 +13,8 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.checks import number
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
-from hypvl.losses.contrastive import Implementation, check_implementation, info_nce, parse_pairs
 from hypvl.losses.entailment import Entailment, cone_angles
+from hypvl.losses.info_nce import Implementation, check_implementation, info_nce, parse_pairs
 from hypvl.numerics import full_precision, safe_sqrt
 
 
@@ -93,7 +93,7 @@ class UncertainContrastive(LossTerm):
 
     Args:
         pairs: (query, key) views; default image -> text and text -> image.
-        implementation, tile: As for :func:`~hypvl.losses.contrastive.info_nce`.
+        implementation, tile: As for :func:`~hypvl.losses.info_nce.info_nce`.
 
     Source: UNCHA (CVPR 2026): global (wholes), local (boxes), global-local (boxes against wholes). Open: whose
         temperature it is; a row of a softmax has one, so it is the query's.

@@ -158,7 +158,8 @@ class Learner(nn.Module):
 
     def constrain_(self) -> None:
         """Call ``constrain_()`` of every module that has one (curvature, scales); called before each step."""
-        self.model.constrain_()
+        whole = hasattr(self.model, "constrain_")  # then it walks its own modules
+        constrain_modules_([self.model] if whole else self.model.modules())
         constrain_modules_(self.objective.modules())
 
     def update_(self, *contexts: PairContext, stepped: Tensor | None = None) -> None:

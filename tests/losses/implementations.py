@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 
-from hypvl.losses import contrastive
+from hypvl.losses import info_nce
 from hypvl.ops.tiled_logsumexp import autograd
 
 
@@ -16,7 +16,7 @@ def forced(implementation: str) -> Iterator[None]:
     if implementation == "chosen":
         yield
         return
-    with mock.patch.object(contrastive, "TILED_FROM", 0), mock.patch.object(autograd, "TILE", (3, 2)):
+    with mock.patch.object(info_nce, "TILED_FROM", 0), mock.patch.object(autograd, "TILE", (3, 2)):
         yield
 
 

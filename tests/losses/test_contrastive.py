@@ -6,7 +6,8 @@ import torch
 from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, LossTerm
-from hypvl.losses.contrastive import Contrastive, softmax_cross_entropy
+from hypvl.losses.contrastive import Contrastive
+from hypvl.losses.info_nce import softmax_cross_entropy
 from tests.losses.contract import LossContract
 from tests.losses.toy import GeometryOnly, context, random_features
 

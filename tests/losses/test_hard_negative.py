@@ -9,11 +9,12 @@ from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scorers import Cosine, ExteriorAngle
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, LossTerm
-from hypvl.losses.contrastive import Contrastive, softmax_cross_entropy
+from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.hard_negative import (
     NEGATIVE_TEXT,
     HardNegativeContrastive,
 )
+from hypvl.losses.info_nce import softmax_cross_entropy
 from tests.losses.contract import LossContract
 from tests.losses.toy import GeometryOnly, context, random_features
 

@@ -12,10 +12,11 @@ from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.product import Product
 from hypvl.geometry.scorers import Cosine, ExteriorAngle, NegativeDistance, Scorer
 from hypvl.geometry.sphere import Sphere
-from hypvl.losses import contrastive
+from hypvl.losses import info_nce
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, View
-from hypvl.losses.contrastive import Contrastive, group_directions
+from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.hard_negative import NEGATIVE_TEXT, HardNegativeContrastive, InvalidNegatives
+from hypvl.losses.info_nce import group_directions
 from hypvl.losses.uncertainty import UncertainContrastive
 from hypvl.ops.tiled_logsumexp import autograd
 from tests.losses.contract import LossContract
@@ -220,17 +221,17 @@ def test_an_apex_and_a_point_next_to_the_root_have_finite_gradients(radius: floa
 
 def test_automatic_choice_is_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    real = contrastive.log_sum_exps
+    real = info_nce.log_sum_exps
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(contrastive, "log_sum_exps", counted)
+    monkeypatch.setattr(info_nce, "log_sum_exps", counted)
     rows = {IMAGE: random_features(6, seed=0), TEXT: random_features(6, seed=1)}
     before = value_and_gradients(Contrastive(), "meru", rows)[0]
     assert not calls
-    monkeypatch.setattr(contrastive, "TILED_FROM", 36)
+    monkeypatch.setattr(info_nce, "TILED_FROM", 36)
     after = value_and_gradients(Contrastive(), "meru", rows)[0]
     assert len(calls) == 1  # one pass for both directions
     torch.testing.assert_close(before, after, rtol=1e-12, atol=0)

@@ -8,8 +8,9 @@ from hypvl.geometry.product import Product
 from hypvl.geometry.scorers import Cosine, NegativeDistance
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, View
-from hypvl.losses.contrastive import Contrastive, softmax_cross_entropy
+from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.entailment import Entailment, entailment_loss
+from hypvl.losses.info_nce import softmax_cross_entropy
 from hypvl.losses.uncertainty import (
     AngledEntailment,
     UncertainContrastive,
