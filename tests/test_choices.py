@@ -4,6 +4,7 @@ The test finds such arguments (``Literal`` in an annotation) by itself. A call g
 needs: words are checked first, with ``hypvl.checks.one_of`` in the first line.
 """
 
+import contextlib
 import importlib
 import inspect
 import pkgutil
@@ -125,4 +126,6 @@ def test_another_word_is_refused_by_name(key: str) -> None:
         result = function(*positional, **given)
         if inspect.isgenerator(result):
             next(result)
+        elif isinstance(result, contextlib.AbstractContextManager):
+            result.__enter__()
     assert argument in str(caught.value) and WRONG in str(caught.value)

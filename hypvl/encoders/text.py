@@ -90,6 +90,7 @@ class MLP(nn.Module):
     """Two layers with a GELU between them, exact or as x sigmoid(1.702 x); the hidden one is four times as wide."""
 
     def __init__(self, width: int, *, activation: Activation = "gelu") -> None:
+        one_of("activation", activation, Activation)
         super().__init__()
         self.activation = activation
         self.c_fc = nn.Linear(width, 4 * width)
@@ -107,6 +108,7 @@ class ResidualBlock(nn.Module):
     """Pre-norm transformer block."""
 
     def __init__(self, width: int, heads: int, *, activation: Activation = "gelu") -> None:
+        one_of("activation", activation, Activation)
         super().__init__()
         self.attn = CausalSelfAttention(width, heads)
         self.ln_1 = nn.LayerNorm(width)

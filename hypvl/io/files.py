@@ -8,10 +8,12 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, TypeAlias
 
+from hypvl.checks import one_of
 from hypvl.errors import DataError
 
+DigestKind: TypeAlias = Literal["md5", "sha256"]
 _KINDS = (
     (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
 )  # fmt: skip
@@ -107,8 +109,9 @@ def read_regular(path: Path, *, max_bytes: int) -> bytes:
     return data
 
 
-def file_digest(path: Path, kind: Literal["md5", "sha256"]) -> str:
+def file_digest(path: Path, kind: DigestKind) -> str:
     """Hex digest of a file's content. Raises OSError."""
+    one_of("kind", kind, DigestKind)
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()
 

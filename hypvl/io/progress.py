@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
+from hypvl.checks import one_of
 from hypvl.io.redact import printable
+
+Unit: TypeAlias = Literal["items", "bytes", "share"]
 
 
 class MoveBar(Protocol):
@@ -14,9 +17,7 @@ class MoveBar(Protocol):
 
 
 @contextmanager
-def terminal_bar(
-    label: str, *, unit: Literal["items", "bytes", "share"] = "items", shown: bool = True
-) -> Iterator[MoveBar]:
+def terminal_bar(label: str, *, unit: Unit = "items", shown: bool = True) -> Iterator[MoveBar]:
     """A bar on stderr while the block runs, if that is a terminal.
 
     Args:
@@ -24,6 +25,7 @@ def terminal_bar(
         unit: Printed behind it: "items" or "bytes" done, or only their "share".
         shown: False = no bar on a terminal either.
     """
+    one_of("unit", unit, Unit)
     from rich import progress
     from rich.console import Console
 

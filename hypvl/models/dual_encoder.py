@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from hypvl.checks import one_of
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.scorers import Modality, Scorer
 
-T = TypeVar("T")
 Stage: TypeAlias = Literal["trunk", "features", "embeddings"]
 MakeTransform: TypeAlias = Callable[[int], nn.Module]
 
@@ -111,7 +110,8 @@ class DualEncoder(nn.Module):
     ) -> Tensor:
         if stage not in ("trunk", "features", "embeddings"):
             one_of("stage", stage, Stage)  # refuses it
-        trunk: Tensor = _of(modality, self.visual, self.textual)(*inputs)
+        encoder = self.visual if _is_image(modality) else self.textual
+        trunk: Tensor = encoder(*inputs)
         if stage == "trunk":
             return trunk
         features = self.project(trunk, modality=modality)
@@ -119,26 +119,29 @@ class DualEncoder(nn.Module):
 
     def project(self, trunk: Tensor, *, modality: Modality) -> Tensor:
         """Trunk features (B, width) -> features (B, D), through the head of the modality."""
-        projected: Tensor = _of(modality, self.visual_head, self.textual_head)(trunk)
+        head = self.visual_head if _is_image(modality) else self.textual_head
+        projected: Tensor = head(trunk)
         return projected
 
     def embed(self, features: Tensor, *, modality: Modality) -> Tensor:
         """Features (..., D) -> embeddings (..., D), feature transforms included."""
-        return self._transformed(self.geometry.lift(features), modality)
+        transforms = self.transforms(modality)
+        return self._transformed(self.geometry.lift(features), transforms)
 
     def pool(self, features: Tensor, *, modality: Modality) -> Tensor:
         """Features of several prompts or views of one item, (..., P, D) -> one embedding (..., D).
 
         Feature transforms act on the pooled embedding, as published (average, normalise, centre, normalise).
         """
-        return self._transformed(self.geometry.pool(features), modality)
+        transforms = self.transforms(modality)
+        return self._transformed(self.geometry.pool(features), transforms)
 
     def transforms(self, modality: Modality) -> nn.ModuleList:
         """The feature transforms of a modality, in the order they act; empty = the identity."""
-        return _of(modality, self.image_transforms, self.text_transforms)
+        return self.image_transforms if _is_image(modality) else self.text_transforms
 
-    def _transformed(self, embeddings: Tensor, modality: Modality) -> Tensor:
-        for transform in self.transforms(modality):
+    def _transformed(self, embeddings: Tensor, transforms: nn.ModuleList) -> Tensor:
+        for transform in transforms:
             embeddings = self.geometry.lift(transform(self.geometry.flatten(embeddings)))
         return embeddings
 
@@ -146,6 +149,8 @@ class DualEncoder(nn.Module):
         self, query: Tensor, key: Tensor, *, query_modality: Modality, key_modality: Modality
     ) -> Tensor:
         """Ranking scores of embeddings: (Q, D), (K, D) -> (Q, K); higher = closer."""
+        _is_image(query_modality, "query_modality")
+        _is_image(key_modality, "key_modality")
         return self.scorer.scores(
             self.geometry, query, key, query_modality=query_modality, key_modality=key_modality
         )
@@ -195,11 +200,11 @@ def constrain_modules_(modules: Iterable[nn.Module]) -> None:
             constrain()
 
 
-def _of(modality: Modality, image: T, text: T) -> T:
-    """What belongs to a modality: the first for images, the second for texts."""
+def _is_image(modality: Modality, argument: str = "modality") -> bool:
+    """Whether a modality is images; another one than images and texts is a ValueError that names the argument."""
     if modality not in ("image", "text"):
-        one_of("modality", modality, Modality)  # refuses it
-    return image if modality == "image" else text
+        one_of(argument, modality, Modality)  # refuses it
+    return modality == "image"
 
 
 def _make(name: str, make: MakeTransform, width: int) -> nn.Module:
