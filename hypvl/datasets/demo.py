@@ -43,7 +43,7 @@ def demo_classification_set(name: str, *, root: str | Path = "./datasets/demo") 
     check_name(name, DEMO_CLASSIFICATION_SETS)
     folder = Path(root) / "eval" / name
     require_folder(folder, "the demo data (python scripts/make_demo_data.py)")
-    content = read_json(folder / "classes.json")
+    content = read_json(folder / "classes.json", _MAKE_IT)
     with expecting(folder / "classes.json", "classes and prompts by class"):
         classes, prompts = {str(name): str(name) for name in content["classes"]}, dict(content["prompts"])
     return ImageFolderSet(folder, class_names=classes, prompts=prompts)
@@ -60,7 +60,7 @@ def demo_retrieval_set(*, root: str | Path = "./datasets/demo") -> CaptionedImag
 def _entry(path: Path, key: str, kind: type = list) -> Any:
     """An entry of one of the demo's JSON files, of a kind and not empty."""
     require_files([path], _MAKE_IT)
-    content = read_json(path)
+    content = read_json(path, _MAKE_IT)
     value = content.get(key) if isinstance(content, dict) else None
     if not isinstance(value, kind) or not value:
         raise DataError(f'{path}: has no {{"{key}": ...}} with entries; {_MAKE_IT}.')

@@ -63,12 +63,12 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: cannot be read as UTF-8 text ({reason}).") from error
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file; raises as :func:`read_text`, and DataError for broken JSON."""
+def read_json(path: Path, advice: str = "") -> Any:
+    """A JSON file; raises as :func:`read_text`, and DataError, which ends with ``advice``, for broken JSON."""
     try:
         return parse_json(read_text(path))
     except ValueError as error:
-        raise DataError(f"{path}: is not valid JSON ({error}).") from error
+        raise DataError(f"{path}: is not valid JSON ({error}){advice and f'; {advice}'}.") from error
 
 
 def class_folders(root: Path) -> list[str]:

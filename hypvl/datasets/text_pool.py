@@ -57,7 +57,9 @@ def load_text_pool(
     """
     one_of("quoting", quoting, Quoting)
     file = everyday_pool() if path is None else Path(path)
-    content = [{}] if file.suffix.lower() in TABLE_SUFFIXES else read_json(file)
+    if not file.exists():
+        raise DataError(f"{file}: is not there; expected a text pool, a JSON file or a table.")
+    content = [{}] if file.suffix.lower() in TABLE_SUFFIXES else read_json(file, _SHAPE)
     if isinstance(content, list) and any(isinstance(row, dict) for row in content):
         table = open_table(file, separator=separator, quoting=quoting)
         content = _captions(table, caption_column=caption_column)

@@ -47,6 +47,13 @@ def test_readers_read_what_the_generator_writes(tmp_path: Path) -> None:
     assert retrieval.images[0].shape == (3, 64, 64)
 
 
+def test_a_broken_file_says_what_makes_it_anew(tmp_path: Path) -> None:
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "hierarchy.json").write_text("{")
+    with pytest.raises(DataError, match=r"is not valid JSON .*; make it with scripts/make_demo_data\.py"):
+        demo_chains(tmp_path)
+
+
 def test_a_missing_retrieval_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"make_demo_data\.py"):
         demo_retrieval_set(root=tmp_path)

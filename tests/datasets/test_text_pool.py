@@ -79,7 +79,7 @@ def test_articles(template: str, text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not valid JSON"),
+        ("{", r"is not valid JSON .*; expected a list of texts, or"),
         ("[" * 100_000, "is not valid JSON"),
         ([], "an empty text pool"),
         ({"captions": [], "nouns": []}, "an empty text pool"),
