@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hypvl.checks import natural_number, short
 from hypvl.config.plain import TARGET, as_config, first_line, locate, to_plain, walk
+from hypvl.config.reader import renamed_argument
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -153,12 +154,13 @@ def _find(data: dict[Any, Any], parts: list[str]) -> tuple[Any, Any]:
 
 
 def _step(node: Any, part: str) -> Any:
-    """The key or index that ``part`` names in a container, or _ABSENT."""
+    """The key or index that ``part``, or an argument's name of earlier versions, names in a container, or _ABSENT."""
     if isinstance(node, dict) and part in node:
         return part
     number = natural_number(part)
     if number is None:
-        return _ABSENT
+        new = renamed_argument(node.get(TARGET), part) if isinstance(node, dict) else part
+        return new if new != part and new in node else _ABSENT
     if isinstance(node, dict):
         return number if number in node else _ABSENT
     return number if isinstance(node, list) and number < len(node) else _ABSENT

@@ -189,6 +189,11 @@ def _parameter_names(text: str, old: list[str]) -> str:
     return ".".join(steps.get(step, step) for step in text.split("."))
 
 
+def renamed_argument(target: Any, argument: str) -> str:
+    """Today's name of an argument of a target, which is the name given unless it was renamed."""
+    return _current(target)[1].get(argument, argument)
+
+
 def _current(target: Any) -> tuple[Any, dict[str, str]]:
     """Today's name of a target, and old argument -> new argument of it under all the names it had."""
     table = _rename_table()

@@ -225,6 +225,14 @@ def test_overrides_apply_in_order_and_all_or_nothing(cfg: DictConfig) -> None:
     assert OmegaConf.to_container(cfg, resolve=False) == before
 
 
+def test_an_argument_is_found_by_its_name_of_earlier_versions() -> None:
+    table = {"_target_": "hypvl.datasets.retrieval.table.table", "path": "a.csv", "image_column": "image"}
+    changed = LazyConfig.apply_overrides(OmegaConf.create({"data": table}), ["data.image_key=file"])
+    assert changed == {"data": table | {"image_column": "file"}}
+    with pytest.raises(ConfigError, match=r"unknown key 'data\.image_kye'"):
+        LazyConfig.apply_overrides(OmegaConf.create({"data": table}), ["data.image_kye=file"])
+
+
 def test_an_overridden_reference_stays_a_reference(cfg: DictConfig) -> None:
     new = apply(cfg, "train.total_batch_size=${model.visual.image_size}", "train.num_iterations=7")
     assert new.optim.steps == 7
