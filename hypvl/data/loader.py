@@ -69,10 +69,6 @@ class Loader:
         max_bad_fraction: Share of bad samples that is an error; None: the dataset's own, or 0.1.
         start_method: How workers start; None: the system's default.
 
-    Attributes:
-        batch_size: Samples in each of its batches, B/(AR).
-        bad: Count of bad samples among the batches taken from this loader.
-
     Raises:
         ConfigError: when the numbers do not fit together.
     """
@@ -98,13 +94,14 @@ class Loader:
             global_batch_size, rank=rank, world_size=world_size, accumulate=accumulate, consumed=consumed
         )
         self.dataset = dataset
-        self.batch_size = share.size
+        self.batch_size = share.size  # B/(AR)
         sizes = dataset.shard_sizes() if hasattr(dataset, "shard_sizes") else [len(dataset)]
         window = getattr(dataset, "shuffle_window", 4000)
         if max_bad_fraction is None:
             max_bad_fraction = getattr(dataset, "max_bad_fraction", 0.1)
         order = PositionSampler(sizes, seed=seed, shuffle_window=window)
         warm_up = min(_WARM_UP, -(-order.rows // world_size))
+        # Among the batches taken from this loader.
         self.bad = BadSamples(max_fraction=max_bad_fraction, warm_up=warm_up)
         self._identity = {
             "seed": seed,

@@ -142,23 +142,14 @@ def finish_sample(
 
 
 class PairReader:
-    """What the data sets of this package have in common, each of them a dataclass with these fields and its own.
+    """What the data sets of this package have in common, each of them a dataclass with these fields and its own."""
 
-    Args:
-        image_transform: Crops the decoded image.
-        tokenizer: Turns captions into token ids.
-        shuffle_window: Samples permuted together.
-        max_bad_fraction: Share of bad samples at which training stops.
-        max_pixels: Larger images are bad samples.
-        augment: Adds an augmented image and caption to each sample.
-    """
-
-    image_transform: ImageTransform
-    tokenizer: Tokenize
-    shuffle_window: int
-    max_bad_fraction: float
-    max_pixels: int
-    augment: InModalAugment | None
+    image_transform: ImageTransform  # crops the decoded image
+    tokenizer: Tokenize  # turns captions into token ids
+    shuffle_window: int  # samples permuted together
+    max_bad_fraction: float  # share of bad samples at which training stops
+    max_pixels: int  # larger images are bad samples
+    augment: InModalAugment | None  # adds an augmented image and caption to each sample
 
     def __post_init__(self) -> None:
         whole_number("shuffle_window", self.shuffle_window, least=1)

@@ -19,14 +19,11 @@ class Centering(nn.Module):
     Args:
         features: D.
 
-    Attributes:
-        mean: The vector to subtract, (D,) buffer; 0 until :meth:`fill_`, so that a new module is the identity.
-
     Source: I0T_post, An et al. 2024 (arXiv 2412.14384), section 3: ``x <- (x - mu) / |x - mu|`` on normalised
         embeddings (the division is the lift onto the sphere).
     """
 
-    mean: Tensor
+    mean: Tensor  # to subtract, (D,); 0 until :meth:`fill_`, so that a new module is the identity
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -98,11 +95,7 @@ class BatchStandardize(nn.BatchNorm1d):
 
     @torch.no_grad()
     def update_(self, x: Tensor) -> None:
-        """Move the running statistics towards those of a batch (a collective).
-
-        Args:
-            x: The input of ``forward`` on this rank, (B, D).
-        """
+        """Move the running statistics towards those of a batch, this rank's input of ``forward`` (a collective)."""
         mean, variance, count = batch_statistics(_at_least_fp32(x))
         unbiased = variance * (count / max(1, count - 1))
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
@@ -111,16 +104,10 @@ class BatchStandardize(nn.BatchNorm1d):
 
 
 def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Mean and biased variance of the rows of all ranks, differentiable, and their number.
+    """Mean (D,) and biased variance (D,) of the rows of all ranks, differentiable, and their number.
 
-    Ranks exchange 2 D numbers each, in one gather; the variance is that about the common mean (no difference of
-    large squares).
-
-    Args:
-        x: Rows of this rank, (B, D), B the same on every rank.
-
-    Returns:
-        (D,), (D,), N = B times the number of ranks.
+    Each rank has (B, D) rows, B the same on every one. Ranks exchange 2 D numbers each, in one gather; the variance is
+    that about the common mean (no difference of large squares).
     """
     mean = x.mean(0)
     variance = (x - mean).square().mean(0)

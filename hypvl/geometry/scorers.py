@@ -31,13 +31,11 @@ class Scorer(nn.Module):
     Args:
         log_scale_init: Starting value of the learned log of the scale of the logits.
         log_scale_max: Its upper bound, kept by :meth:`constrain_`.
-
-    Attributes:
-        ranks_by_distance: Whether scores rank as a distance does. Then the root of the space is a key like any
-            other, and a traversal allows only texts whose cone holds the point, where there are cones.
     """
 
     no_weight_decay: frozenset[str] = frozenset({"log_scale"})
+    #: Whether scores rank as a distance does. Then the root of the space is a key like any other, and a traversal
+    #: allows only texts whose cone holds the point, where there are cones.
     ranks_by_distance: bool = True
     log_scale: nn.Parameter
 
@@ -178,8 +176,7 @@ class Cosine(Scorer):
 
     Args:
         bias_init: Starting value of a learned bias; None = no bias.
-        log_scale_init: As :class:`Scorer`; SigLIP starts at log 10.
-        log_scale_max: As :class:`Scorer`.
+        log_scale_init, log_scale_max: As :class:`Scorer`; SigLIP starts at log 10.
     """
 
     no_weight_decay: frozenset[str] = frozenset({"log_scale", "bias"})
@@ -219,8 +216,7 @@ class ExteriorAngle(Scorer):
         ranking: Which angle ranks retrieval. ``"trained"``: the signs of the logits. ``"published"``: the
             reference evaluator's, +phi(I, T) with the angle at the image for text queries, -phi(T, I) with
             the angle at the text for image queries, each the opposite of what that direction was trained on.
-        log_scale_init: As :class:`Scorer`.
-        log_scale_max: As :class:`Scorer`.
+        log_scale_init, log_scale_max: As :class:`Scorer`.
 
     Source: Ramasinghe et al., "Accept the Modality Gap: An Exploration in the Hyperbolic Space", 2024.
     Differs: the published text -> image ranking is offered by name only; the trained one is the default.

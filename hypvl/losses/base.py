@@ -33,22 +33,12 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class View:
-    """One encoded input: which batch entry, through which encoder, with or without gradient.
+    """One encoded input: which batch entry, through which encoder, with or without gradient."""
 
-    Args:
-        modality: "image" or "text".
-        source: Key of the batch; dots go into nested entries ("crops.1").
-        encoder: Name of the encoder in the learner.
-        grad: False encodes under ``no_grad``.
-
-    Raises:
-        ValueError: For another modality.
-    """
-
-    modality: Modality
-    source: str
-    encoder: str = "student"
-    grad: bool = True
+    modality: Modality  # another one is a ValueError
+    source: str  # key of the batch; dots go into nested entries ("crops.1")
+    encoder: str = "student"  # its name in the learner
+    grad: bool = True  # False encodes under ``no_grad``
 
     def __post_init__(self) -> None:
         one_of("modality", self.modality, Modality)
@@ -215,12 +205,7 @@ class LossTerm(nn.Module, ABC):
 
 
 class PairTerm(LossTerm):
-    """A term about two views whose rows belong together.
-
-    Args:
-        first: View of one side of the pairs.
-        second: View of the other.
-    """
+    """A term about two views, ``first`` and ``second``, whose rows belong together."""
 
     def __init__(self, *, first: str | View = IMAGE, second: str | View = TEXT) -> None:
         super().__init__()
@@ -228,15 +213,10 @@ class PairTerm(LossTerm):
 
 
 class LossOutput(NamedTuple):
-    """Value of an objective on one batch (a tuple, so that DDP finds its tensors).
+    """Value of an objective on one batch (a tuple, so that DDP finds its tensors)."""
 
-    Args:
-        total: Weighted sum, 0-dim, with gradient.
-        terms: Each term's unweighted value, detached.
-    """
-
-    total: Tensor
-    terms: dict[str, Tensor]
+    total: Tensor  # weighted sum, 0-dim, with gradient
+    terms: dict[str, Tensor]  # each term's unweighted value, detached
 
 
 @configurable("train")
@@ -249,14 +229,11 @@ class Objective(nn.Module):
         warmup: Name -> (first, last): the weight is 0 up to the step ``first``, rises linearly, and has its full value
             from the step ``last`` on. Names left out have their full weight from the start.
 
-    Attributes:
-        steps: Optimizer steps that were not skipped, 0-dim int64; in checkpoints only when there is a warm-up.
-
     Raises:
         ValueError: for no terms, a weight or warm-up without a term, or steps that do not rise.
     """
 
-    steps: Tensor
+    steps: Tensor  # that were not skipped, 0-dim int64; in checkpoints only when there is a warm-up
 
     def __init__(
         self,
@@ -311,8 +288,7 @@ class Objective(nn.Module):
     def update_(self, *contexts: PairContext) -> None:
         """Let each term change its state, after an optimizer step that was not skipped.
 
-        Args:
-            contexts: The context of the step, or of each of its accumulated parts in order; both count as one step.
+        With one context, or that of each accumulated part of the step in order; both count as one step.
         """
         with torch.no_grad():
             self.steps += 1

@@ -76,9 +76,6 @@ class CLOOB(PairTerm):
         learn_inv_tau: Whether it is learned.
         log_inv_tau_max: Upper bound of its log; :meth:`constrain_` keeps it in [0, log_inv_tau_max].
 
-    Attributes:
-        log_inv_tau: 0-dim parameter, frozen unless learned.
-
     Raises:
         ValueError: for temperatures out of range.
 
@@ -105,7 +102,7 @@ class CLOOB(PairTerm):
             raise ValueError(
                 f"inv_tau: got {inv_tau}; expected 1 to {math.exp(log_inv_tau_max):g} = exp(log_inv_tau_max)."
             )
-        self.log_inv_tau = nn.Parameter(torch.tensor(math.log(inv_tau)), requires_grad=learn_inv_tau)
+        self.log_inv_tau = nn.Parameter(torch.tensor(math.log(inv_tau)), requires_grad=learn_inv_tau)  # 0-dim
 
     def forward(self, ctx: PairContext) -> Tensor:
         x, y = (_directions(ctx, view) for view in (self.first, self.second))  # (B, D)

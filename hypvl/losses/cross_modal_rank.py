@@ -95,9 +95,6 @@ class CrossModalRank(NegativesTerm):
         reset: Adaptive thresholds return to 0 at the begin of each ``"epoch"``, as published, or ``"never"``.
         image, text, negatives, mask: As :class:`~hypvl.losses.hard_negative.NegativesTerm`.
 
-    Attributes:
-        thresholds: (K,), or (1,) before the first step; the same on every rank.
-
     Raises:
         ValueError: for arguments out of range; later, for a K that is not that of the thresholds.
 
@@ -107,7 +104,7 @@ class CrossModalRank(NegativesTerm):
         step's embeddings, so with the scale as it is then.
     """
 
-    thresholds: Tensor
+    thresholds: Tensor  # (K,), or (1,) before the first step; the same on every rank
 
     def __init__(
         self,

@@ -20,13 +20,9 @@ NEGATIVE_TEXT = View("text", "negative_text")
 
 
 class NegativesTerm(LossTerm):
-    """A term about images, their captions and hard negatives of the captions.
+    """A term about views of images, captions (``text``) and their hard negatives, K per sample, sample-major.
 
-    Args:
-        image: View of the images.
-        text: View of the captions.
-        negatives: View of the hard negatives, any number K per sample, sample-major.
-        mask: Entry of the batch with their validity, (B, K).
+    ``mask`` is the entry of the batch with the validity of the negatives, (B, K).
     """
 
     def __init__(self, *, image: str | View, text: str | View, negatives: str | View, mask: str) -> None:
@@ -35,12 +31,7 @@ class NegativesTerm(LossTerm):
         self.mask = mask
 
     def valid_negatives(self, ctx: PairContext) -> Tensor:
-        """The mask of the local negatives, (B, K) bool.
-
-        Raises:
-            MissingInputError: when the batch lacks it.
-            ValueError: when it does not fit the negatives.
-        """
+        """The mask of the local negatives, (B, K) bool. Raises MissingInputError, or ValueError if it does not fit."""
         meaning = f"which says which rows of {self.negatives} are valid"
         mask: Tensor = ctx.entry(self.mask, meaning=meaning, otherwise="all true if all are valid")
         rows = len(ctx.features(self.negatives))

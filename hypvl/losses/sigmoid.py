@@ -52,9 +52,6 @@ class Sigmoid(LossTerm):
         denominator: As :func:`sigmoid_loss`.
         bias_init: Starting value of a bias learned here; None = the scorer has one.
 
-    Attributes:
-        logit_bias: The bias learned here, 0-dim, or None.
-
     Raises:
         ValueError: for another denominator; in ``forward``, when neither or both have a bias.
 

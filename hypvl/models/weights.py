@@ -28,20 +28,13 @@ _GIVEN_STAYS = (
 
 @dataclass(frozen=True)
 class LoadReport:
-    """How a checkpoint differs from the model it was put into; names are ours.
+    """How a checkpoint differs from the model it was put into; names are ours."""
 
-    Attributes:
-        missing: In the model, not in the file.
-        unexpected: In the file, not in the model.
-        misshaped: In both with different shapes, as ``name (shape in the file, expected shape)``.
-        loaded: How many tensors were copied.
-        resized: Tables of positions that were made for the model's resolution or length, in words.
-    """
-
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    misshaped: tuple[str, ...]
-    loaded: int
+    missing: tuple[str, ...]  # in the model, not in the file
+    unexpected: tuple[str, ...]  # in the file, not in the model
+    misshaped: tuple[str, ...]  # in both with different shapes, ``name (shape in the file, expected shape)``
+    loaded: int  # how many tensors were copied
+    #: Tables of positions that were made for the model's resolution or length, in words.
     resized: tuple[str, ...] = ()
 
     @property

@@ -41,30 +41,19 @@ class Entry:
 
 @dataclass(frozen=True)
 class SourceArguments:
-    """Which captions to read, and how.
+    """Which captions to read, and how; those of a table as :class:`~hypvl.io.table_text.TableText`."""
 
-    Args:
-        places: Files of one format; TARs also as globs, brace lists and URLs.
-        format: None: by the suffix.
-        image_column: Column (or key) of the image; None: the first of :data:`IMAGE_COLUMNS` there is.
-        caption_column: Column (or key) of the caption, a text or a list of texts; None: the first of
-            :data:`CAPTION_COLUMNS`. In TARs None is the ``txt`` or the ``caption`` of the ``json``.
-        separator: Of a table's columns; None: TAB where the header line has one, else comma, else semicolon.
-        quoting: "none": a quotation mark in a table is a sign like any other.
-        max_field_lines: Lines that a quoted field may take.
-        image_prefix: Put before every image, e.g. "train2014/".
-        limit: Read only so many captions; None: all.
-    """
-
-    places: Sequence[str]
-    format: Format | None = None
-    image_column: str | None = None
+    places: Sequence[str]  # files of one format; TARs also as globs, brace lists and URLs
+    format: Format | None = None  # None: by the suffix
+    image_column: str | None = None  # column (or key); None: the first of :data:`IMAGE_COLUMNS` there is
+    #: Column (or key) of the caption, a text or a list of texts; None: the first of :data:`CAPTION_COLUMNS`. In TARs
+    #: None is the ``txt`` or the ``caption`` of the ``json``.
     caption_column: str | None = None
     separator: str | None = None
     quoting: Quoting = "minimal"
     max_field_lines: int = MAX_FIELD_LINES
-    image_prefix: str = ""
-    limit: int | None = None
+    image_prefix: str = ""  # put before every image, e.g. "train2014/"
+    limit: int | None = None  # read only so many captions; None: all
 
     def __post_init__(self) -> None:
         one_of("format", self.format, Format | None)

@@ -36,37 +36,24 @@ _MASKS = re.compile(r"<mask>|\[mask\]|<extra_id_\d+>|###", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Row:
-    """A caption and what it belongs to.
+    """A caption and what it belongs to."""
 
-    Args:
-        position: In its source, from 0; with the seed it decides every draw.
-        image: Path or id, as the source gives it.
-        caption: The true text.
-        ids: Further fields to hand on (``image_id``, ``id``).
-        others: The image's other captions where the source knows them: what they mention is never used as a
-            replacement, for it is true of the image.
-    """
-
-    position: int
-    image: str | int
-    caption: str
-    ids: tuple[tuple[str, Any], ...] = ()
+    position: int  # in its source, from 0; with the seed it decides every draw
+    image: str | int  # path or id, as the source gives it
+    caption: str  # the true text
+    ids: tuple[tuple[str, Any], ...] = ()  # further fields to hand on (``image_id``, ``id``)
+    #: The image's other captions where the source knows them: what they mention is never used as a replacement, for it
+    #: is true of the image.
     others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Which negatives are made.
+    """Which negatives are made."""
 
-    Args:
-        seed: Of all draws, >= 0.
-        types: Which negatives; the others are marked invalid.
-        relation: How relation negatives are made.
-    """
-
-    seed: int = 0
-    types: tuple[NegativeType, ...] = TYPES
-    relation: RelationMethod = "either"
+    seed: int = 0  # of all draws, >= 0
+    types: tuple[NegativeType, ...] = TYPES  # the others are marked invalid
+    relation: RelationMethod = "either"  # how relation negatives are made
 
     def __post_init__(self) -> None:
         one_of("relation", self.relation, RelationMethod)

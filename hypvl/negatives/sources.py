@@ -33,13 +33,7 @@ _FORMATS: dict[str, Format] = {
 class Captions:
     """The captions of some files. Iterating gives the same rows in the same order every time.
 
-    Args:
-        arguments: Which files, and how they are read.
-
-    Attributes:
-        total: About how many rows there are.
-        fingerprint: Of the content and of how it is read.
-        skipped: Why entries gave no row, counted by the latest iteration.
+    ``total`` says about how many rows there are, ``fingerprint`` is of the content and of how it is read.
 
     Raises:
         DataError: when a file is missing or not of the format, here or while iterating.
@@ -49,7 +43,7 @@ class Captions:
         self._arguments = arguments
         self._format = _format_of(arguments)
         self._contents: dict[Path, Any] = {}
-        self.skipped: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()  # why entries gave no row, counted by the latest iteration
         described = [
             self._format, arguments.image_column, arguments.caption_column, arguments.separator, arguments.quoting,
             arguments.image_prefix, arguments.limit,

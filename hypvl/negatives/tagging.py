@@ -18,23 +18,14 @@ _COUNTS = frozenset(("two", "three", "four", "five", "six", "seven", "eight", "n
 
 
 class Word(NamedTuple):
-    """A noun, adjective or verb of a caption: ``caption[start:end]``.
-
-    Args:
-        start: First character.
-        end: After the last one.
-        kind: "noun", "adjective" or "verb".
-        lemma: The base form.
-        form: Which form it is, see :mod:`hypvl.negatives.morphology`.
-        sense: What it means here; None when it is in no list.
-    """
+    """A noun, adjective or verb of a caption: ``caption[start:end]``."""
 
     start: int
     end: int
     kind: Kind
-    lemma: str
-    form: str
-    sense: Sense | None
+    lemma: str  # the base form
+    form: str  # which form it is, see :mod:`hypvl.negatives.morphology`
+    sense: Sense | None  # what it means here; None when it is in no list
 
 
 class _Unit(NamedTuple):

@@ -16,19 +16,13 @@ from hypvl.negatives.generate import TYPES, Negatives
 
 @dataclass
 class Counts:
-    """How many captions there were, and what became of each type.
+    """How many captions there were, and what became of each type."""
 
-    Args:
-        captions: Written lines.
-        made: Type -> valid negatives.
-        refused: Type -> reason -> captions without one.
-        skipped: Reason -> entries of the source that are not captions.
-    """
-
-    captions: int = 0
-    made: Counter[str] = field(default_factory=Counter)
+    captions: int = 0  # written lines
+    made: Counter[str] = field(default_factory=Counter)  # type -> valid negatives
+    #: Type -> reason -> captions without one.
     refused: dict[str, Counter[str]] = field(default_factory=lambda: {kind: Counter() for kind in TYPES})
-    skipped: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)  # reason -> entries that are not captions
 
     def add(self, one: Negatives) -> None:
         """Count the negatives of one caption."""

@@ -173,15 +173,11 @@ class TrainConfig(_Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Accumulation:
-    """How the batch of a step is divided: ``train.grad_cache``, ``.accumulate`` and ``.naive_accumulate``.
+    """How the batch of a step is divided: ``train.grad_cache``, ``.accumulate`` and ``.naive_accumulate``."""
 
-    Args:
-        micro_batch: Rows that an encoder sees at once, with the gradients of the whole batch; None = all.
-        naive_parts: Batches whose losses, each on its own, are averaged; 1 = one.
-    """
-
+    #: Rows that an encoder sees at once, with the gradients of the whole batch; None = all.
     micro_batch: int | None = None
-    naive_parts: int = 1
+    naive_parts: int = 1  # batches whose losses, each on its own, are averaged
 
     @property
     def divides(self) -> bool:

@@ -37,17 +37,12 @@ class Signals:
     """Requests that signals made; they are caught while this context is entered.
 
     Outside the main thread, where Python delivers no signals, nothing is caught.
-
-    Attributes:
-        stop: The signal that asked the run to stop, as the ranks agreed, or None.
-        save: A checkpoint was requested, as the ranks agreed; the hook that saves it resets this.
-        interruptible: Set while the run waits for data: a request to stop then raises :class:`Interrupted`.
     """
 
     def __init__(self) -> None:
-        self.stop: signal.Signals | None = None
-        self.save = False
-        self.interruptible = False
+        self.stop: signal.Signals | None = None  # what asked the run to stop, as the ranks agreed
+        self.save = False  # a checkpoint was requested, as the ranks agreed; its hook resets this
+        self.interruptible = False  # while the run waits for data: to stop then raises Interrupted
         self._stop: signal.Signals | None = None  # signals of this process alone
         self._save = False
         self._previous: dict[signal.Signals, Any] = {}

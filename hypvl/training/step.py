@@ -25,27 +25,16 @@ _DTYPES: Mapping[Any, torch.dtype | None] = {
 
 @dataclass(frozen=True)
 class Precision:
-    """Mixed precision of a run.
+    """Mixed precision of a run."""
 
-    Args:
-        dtype: torch.bfloat16, torch.float16, or None for full precision.
-        device: Where the model lives.
-    """
-
-    dtype: torch.dtype | None
-    device: torch.device
+    dtype: torch.dtype | None  # torch.bfloat16, torch.float16, or None for full precision
+    device: torch.device  # where the model lives
 
     @classmethod
     def choose(cls, amp: Amp, device: torch.device) -> "Precision":
-        """The precision for a value of ``train.amp``.
+        """The precision for a value of ``train.amp``; ValueError for another value.
 
-        Args:
-            amp: "bf16", "fp16", "fp32" (the same as False), or "auto": bf16 where the hardware has it, else fp16
-                on a GPU and full precision on a CPU.
-            device: Where the model lives.
-
-        Raises:
-            ValueError: for another value.
+        False is "fp32"; "auto" is bf16 where the hardware has it, else fp16 on a GPU and full precision on a CPU.
         """
         one_of("train.amp", amp, Amp)
         if amp == "auto" and device.type == "cuda":
@@ -62,11 +51,8 @@ class Precision:
     def wire(self, *, compress: bool) -> torch.dtype | None:
         """The dtype in which gradients travel between GPUs; None = their own.
 
-        It is that of the forward pass. Gradients of bf16 never travel in fp16: without a loss scale their small
-        entries would be lost in its range.
-
-        Args:
-            compress: Whether to send 16 bits; on CPUs, and in full precision, they are never used.
+        With ``compress`` it is that of the forward pass, if that has 16 bits. Gradients of bf16 never travel in fp16:
+        without a loss scale their small entries would be lost in its range.
         """
         return self.dtype if compress and self.device.type == "cuda" else None
 
@@ -166,12 +152,8 @@ class Learner(nn.Module):
         """Let terms (queues, thresholds) and the model (running statistics) change state.
 
         Called once after an optimizer step that was not skipped, with the context of its forward pass, or of each
-        part of it in order.
-
-        Args:
-            contexts: Of the step.
-            stepped: 0-dim bool on the device, which is not waited for: where it is false (a skipped step), buffers keep
-                their values. None = true.
+        part of it in order. ``stepped`` is a 0-dim bool on the device, which is not waited for: where it is false (a
+        skipped step), buffers keep their values. None = true.
         """
         with torch.no_grad():
             before = [] if stepped is None else self._buffers_of_updates()
@@ -268,13 +250,10 @@ def forward_backward(
     Args:
         learner: A :class:`Learner`, possibly wrapped by DDP.
         batch: Local batch on the model's device.
-        precision: Precision of the forward pass.
+        precision: Of the forward pass.
         scaler: Scales the loss in fp16.
         cache: A :class:`~hypvl.training.accumulation.GradCache`, which encodes in micro-batches with the same result;
             gradients are then averaged over ranks also without DDP.
-
-    Returns:
-        The loss and the context that ``Objective.update_`` takes.
     """
     if cache is not None:
         return cache(learner, batch, precision=precision, scaler=scaler)

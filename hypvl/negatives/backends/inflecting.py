@@ -20,13 +20,9 @@ _POOL_TRIED = 20
 
 @dataclass(frozen=True)
 class LemminflectArguments:
-    """The lists, and for what they do not know textblob's tagger and lemminflect's forms.
+    """The lists, and for what they do not know textblob's tagger and lemminflect's forms."""
 
-    Args:
-        accept_unknown: Also replace verbs of which it is not known what contradicts them.
-    """
-
-    accept_unknown: bool = False
+    accept_unknown: bool = False  # also replace verbs of which it is not known what contradicts them
 
     def identity(self) -> dict[str, str]:
         """The lists, the versions of the packages, and the switch."""

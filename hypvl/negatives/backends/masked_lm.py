@@ -29,26 +29,16 @@ _WINDOW = 40  # words shown to the model on each side of the mask
 
 @dataclass(frozen=True)
 class MaskedLMArguments:
-    """A Hugging Face masked language model and a tagger.
+    """A Hugging Face masked language model and a tagger."""
 
-    Args:
-        model: Name or folder of the model.
-        tagger: What finds the words; never another one than this.
-        spacy_model: Name or folder of the pipeline, for the tagger "spacy".
-        skip: Best guesses that are left out, for they may be true of the image.
-        top: Guesses that are looked at.
-        batch_size: Sentences given to the model together.
-        device: "cpu", "cuda", ...
-        accept_unknown: Also use adjectives and verbs of which the lists do not know that they contradict.
-    """
-
-    model: str = "distilroberta-base"
-    tagger: TaggerName = "spacy"
-    spacy_model: str = "en_core_web_sm"
-    skip: int = 3
-    top: int = 50
-    batch_size: int = 64
+    model: str = "distilroberta-base"  # name or folder
+    tagger: TaggerName = "spacy"  # what finds the words; never another one than this
+    spacy_model: str = "en_core_web_sm"  # name or folder of the pipeline, for the tagger "spacy"
+    skip: int = 3  # best guesses that are left out, for they may be true of the image
+    top: int = 50  # guesses that are looked at
+    batch_size: int = 64  # sentences given to the model together
     device: str = "cpu"
+    #: Also use adjectives and verbs of which the lists do not know that they contradict.
     accept_unknown: bool = False
 
     def __post_init__(self) -> None:

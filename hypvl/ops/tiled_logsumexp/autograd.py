@@ -41,29 +41,19 @@ _COLLECT, _GRADIENT = Step(collect), Step(gradient)
 
 
 class LogSumExps(NamedTuple):
-    """Of scores z (B, N).
+    """Of scores z (B, N)."""
 
-    Attributes:
-        rows: (B,), over the columns.
-        columns: (N,), over the rows; empty unless asked for.
-        row_sums: (B,) sums of z over the columns; empty unless asked for.
-        column_sums: (N,) sums of z over the rows; empty unless asked for.
-        targets: (B,) z of each row and its target, rounded as in the sums, so that the error cancels. With labels: the
-            sum over the columns of the row's label.
-        column_targets: (N,) with labels, the sum over the rows of the column's label, if columns are asked for; else
-            empty.
-        counts: (B,) how many columns have the row's label; empty without labels.
-        column_counts: (N,) how many rows have the column's label; empty where ``column_targets`` is.
-    """
-
-    rows: Tensor
-    columns: Tensor
-    row_sums: Tensor
-    column_sums: Tensor
+    rows: Tensor  # (B,), over the columns
+    columns: Tensor  # (N,), over the rows; empty unless asked for
+    row_sums: Tensor  # (B,) sums of z over the columns; empty unless asked for
+    column_sums: Tensor  # (N,) sums of z over the rows; empty unless asked for
+    #: (B,) z of each row and its target, rounded as in the sums, so that the error cancels. With labels: the sum over
+    #: the columns of the row's label.
     targets: Tensor
+    #: (N,) with labels, the sum over the rows of the column's label, if columns are asked for; else empty.
     column_targets: Tensor
-    counts: Tensor
-    column_counts: Tensor
+    counts: Tensor  # (B,) how many columns have the row's label; empty without labels
+    column_counts: Tensor  # (N,) how many rows have the column's label; empty where ``column_targets`` is
 
 
 def log_sum_exps(
@@ -209,13 +199,9 @@ class _Scores:
 
 
 class _Pass:
-    """Statistics from one pass over the tiles.
+    """Statistics from one pass over the tiles; those of columns are empty unless asked for."""
 
-    Attributes:
-        rows, columns: Columns are empty unless asked for.
-        neg_reference: 0-dim, minus the one reference of all exponentials; None = each row and column has its own.
-    """
-
+    #: 0-dim, minus the one reference of all exponentials; None = each row and column has its own.
     neg_reference: Tensor | None = None
 
     def __init__(self, scores: _Scores, *, columns: bool, sums: bool) -> None:

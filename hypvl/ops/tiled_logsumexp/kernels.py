@@ -37,14 +37,10 @@ class TileKernel(ABC):
         a: Terms of the rows, (B, A).
         b: Terms of the columns, (N, C).
         dtype: Of the tiles.
-
-    Attributes:
-        gain: Factor that the caller multiplies into the gradient of h before :meth:`backward_`.
-        buffers: How many tiles :meth:`values_` fills for :meth:`backward_`.
     """
 
-    gain = 1.0
-    buffers = 1
+    gain = 1.0  # factor that the caller multiplies into the gradient of h before :meth:`backward_`
+    buffers = 1  # how many tiles :meth:`values_` fills for :meth:`backward_`
 
     @abstractmethod
     def __init__(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> None: ...
@@ -177,25 +173,15 @@ class Angle(TileKernel):
 
 @dataclass(frozen=True)
 class TiledScores:
-    """Scores z_ij = scale_i h(x_i . y_j; a_i, b_j), not computed yet; gradients flow to every tensor.
+    """Scores z_ij = scale_i h(x_i . y_j; a_i, b_j), not computed yet; gradients flow to every tensor."""
 
-    Attributes:
-        kernel: h, to be made of the terms.
-        rows: x, (B, D).
-        columns: y, (N, D), of the same dtype.
-        row_terms: a, (B, A) with A >= 0, in the working dtype.
-        column_terms: b, (N, C) with C >= 0, in the working dtype.
-        scale: 0-dim or (B, 1).
-        symmetric: Whether the scores of the columns as queries are these, transposed.
-    """
-
-    kernel: type[TileKernel]
-    rows: Tensor
-    columns: Tensor
-    row_terms: Tensor
-    column_terms: Tensor
-    scale: Tensor
-    symmetric: bool
+    kernel: type[TileKernel]  # h, to be made of the terms
+    rows: Tensor  # x, (B, D)
+    columns: Tensor  # y, (N, D), of the same dtype
+    row_terms: Tensor  # a, (B, A) with A >= 0, in the working dtype
+    column_terms: Tensor  # b, (N, C) with C >= 0, in the working dtype
+    scale: Tensor  # 0-dim or (B, 1)
+    symmetric: bool  # whether the scores of the columns as queries are these, transposed
 
     def scaled(self, scale: Tensor) -> "TiledScores":
         """The same times ``scale``: 0-dim, or (B, 1), which no column has as a query."""

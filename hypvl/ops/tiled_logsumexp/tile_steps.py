@@ -20,22 +20,15 @@ _GRAPHS = 64
 
 
 class OnlineStats(NamedTuple):
-    """Running statistics of rows or of columns (n,), in the working dtype but for ``largest``.
+    """Running statistics of rows or of columns (n,), in the working dtype but for ``largest``."""
 
-    Attributes:
-        largest: The reference that the exponentials are relative to.
-        total: Sums of exponentials of the scores.
-        plain: Sums of the scores; empty unless asked for.
-        own: Of rows: scores of their targets, without the scale (with labels, sums over the columns of the label). Of
-            columns: with labels, sums over the rows of the label, with the scale; else empty.
-        counts: How many scores the sums of ``own`` have; empty without labels.
-    """
-
-    largest: Tensor
-    total: Tensor
-    plain: Tensor
+    largest: Tensor  # the reference that the exponentials are relative to
+    total: Tensor  # sums of exponentials of the scores
+    plain: Tensor  # sums of the scores; empty unless asked for
+    #: Of rows: scores of their targets, without the scale (with labels, sums over the columns of the label). Of
+    #: columns: with labels, sums over the rows of the label, with the scale; else empty.
     own: Tensor
-    counts: Tensor
+    counts: Tensor  # how many scores the sums of ``own`` have; empty without labels
 
     def at(self, part: slice) -> "OnlineStats":
         return OnlineStats(*(z[part] for z in self))
@@ -48,40 +41,25 @@ class OnlineStats(NamedTuple):
 
 
 class StatsGrad(NamedTuple):
-    """Gradients with respect to :class:`OnlineStats` of rows or of columns (n,), in the dtype of the tile.
+    """Gradients with respect to :class:`OnlineStats` of rows or of columns (n,), in the dtype of the tile."""
 
-    Attributes:
-        largest: The reference that the exponentials were relative to; it has no gradient.
-        total: With respect to the sum of exponentials.
-        plain: With respect to the sum of the scores.
-        own: With respect to the scores of the targets; empty for columns without labels.
-    """
-
-    largest: Tensor
+    largest: Tensor  # the reference itself; it has no gradient
     total: Tensor
     plain: Tensor
-    own: Tensor
+    own: Tensor  # empty for columns without labels
 
     def at(self, part: slice) -> "StatsGrad":
         return StatsGrad(*(z[part] for z in self))
 
 
 class Tile(NamedTuple):
-    """A tile before its scores are computed.
+    """A tile before its scores are computed."""
 
-    Attributes:
-        product: Inner products, (r, k).
-        terms: Of the kernel.
-        scale: 0-dim or (r, 1).
-        row_ids: (r,) int64, the label of each row, or the number of its target column.
-        column_ids: (k,) int64, the label of each column, or its number; numbers grow by 1.
-    """
-
-    product: Tensor
-    terms: Terms
-    scale: Tensor
-    row_ids: Tensor
-    column_ids: Tensor
+    product: Tensor  # inner products, (r, k)
+    terms: Terms  # of the kernel
+    scale: Tensor  # 0-dim or (r, 1)
+    row_ids: Tensor  # (r,) int64, the label of each row, or the number of its target column
+    column_ids: Tensor  # (k,) int64, the label of each column, or its number; numbers grow by 1
 
 
 def collect(
@@ -98,15 +76,11 @@ def collect(
 
     Args:
         kernel: Turns inner products into scores.
-        tile: The tile; its products are overwritten if there are buffers.
-        rows: Statistics of its rows so far.
-        columns: Statistics of its columns so far; None = not asked for.
+        tile: Its products are overwritten if there are buffers.
+        rows, columns: Statistics of its rows and columns so far; columns None = not asked for.
         labelled: Whether ids are labels.
         sums: Whether plain sums are asked for.
         buffers: Memory for what the kernel keeps, (r, k) each; None = new memory, and no argument is overwritten.
-
-    Returns:
-        Statistics of rows and columns with the tile.
     """
     h, keep = _memory(tile.product, kernel.buffers, buffers)
     kernel.values_(h, tile.terms, keep=keep)
@@ -161,8 +135,7 @@ def gradient(
 
     Args:
         kernel, tile, labelled, sums: As for :func:`collect`.
-        rows: Gradients of the statistics of its rows.
-        columns: The same of its columns; None = not asked for.
+        rows, columns: Gradients of the statistics of its rows and columns; columns None = not asked for.
         reference_score: 0-dim, a score without its scale, known to full precision.
         neg_reference: 0-dim, minus the one reference of all exponentials; None = each row and column has its own.
         buffers: Two more than the kernel keeps, (r, k) each; None = new memory, and no argument is overwritten.
@@ -208,11 +181,7 @@ def gradient(
 
 
 class Step:
-    """One of the functions above, compiled on request.
-
-    Args:
-        function: Its last argument is ``buffers``; without buffers it changes no argument, so that it can run again.
-    """
+    """One of the functions above, compiled on request: without buffers it changes no argument and can run again."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function, self._failed = function, False
