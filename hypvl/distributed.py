@@ -107,11 +107,7 @@ def all_reduce_sum(x: Tensor) -> Tensor:
 
 
 def on_all_ranks(flag: Tensor) -> Tensor:
-    """Whether a flag is true on every rank (a collective on the flag's device, which nothing waits for).
-
-    Args:
-        flag: 0-dim bool.
-    """
+    """Whether a 0-dim flag is true on every rank (a collective on the flag's device, which nothing waits for)."""
     if world_size() == 1:
         return flag
     everywhere = flag.to(torch.uint8)
@@ -189,11 +185,7 @@ def broadcast_object(value: Any) -> Any:
 
 
 def from_main(function: Callable[[], T]) -> T:
-    """What ``function`` returns on rank 0, which alone calls it, on every rank (picklable).
-
-    Raises:
-        UserError: on every rank, when it raises one on rank 0.
-    """
+    """What ``function`` returns on rank 0, which alone calls it, or its UserError, on every rank (picklable)."""
     result: T | None = None
     raised: UserError | None = None
     if is_main():

@@ -90,21 +90,13 @@ class LazyConfig:
 
     @staticmethod
     def from_yaml(text: str, *, source: str = "YAML text", extra_targets: Iterable[str] = ()) -> DictConfig:
-        """Read a config from YAML text, e.g. the one inside a checkpoint; targets must be on the allow-list.
-
-        Raises:
-            ConfigError: when the text is not a YAML mapping or names a target that is not allowed.
-        """
+        """:meth:`from_dict` of YAML text, e.g. the one inside a checkpoint."""
         data = parse_yaml(text, source=source)
         return LazyConfig.from_dict(data, source=source, extra_targets=extra_targets)
 
     @staticmethod
     def from_dict(data: Any, *, source: str = "config", extra_targets: Iterable[str] = ()) -> DictConfig:
-        """Make a config from data of outside; targets must be on the allow-list.
-
-        Raises:
-            ConfigError: when ``data`` is not a mapping or names a target that is not allowed.
-        """
+        """A config from data of outside. Raises ConfigError for no mapping, or a target off the allow-list."""
         plain = stored_data(data, source=source)
         check_untrusted(plain, source=source, extra_targets=extra_targets)
         return as_config(plain, source=source)
@@ -128,11 +120,7 @@ class LazyConfig:
 
     @staticmethod
     def save(cfg: DictConfig | ListConfig, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`to_yaml` to ``path`` (``.yaml`` or ``.yml``), whole or not at all.
-
-        Raises:
-            ConfigError: for another suffix, or as :meth:`to_yaml`.
-        """
+        """Write :meth:`to_yaml` to ``path``, whole or not at all. Raises ConfigError unless it is a .yaml or .yml."""
         file = Path(path)
         if file.suffix not in (".yaml", ".yml"):
             raise ConfigError(

@@ -71,11 +71,7 @@ def without_secrets(data: Any) -> Any:
 
 
 def as_config(plain: Plain, *, source: str, allow_objects: bool = False) -> DictConfig:
-    """Plain data with string keys as a config node.
-
-    Raises:
-        ConfigError: when ``plain`` is no mapping, or a ``${...}`` in it is malformed.
-    """
+    """Plain data as a config node. Raises ConfigError for no mapping, or a malformed ``${...}`` in it."""
     if not isinstance(plain, dict):
         kind = type(plain).__name__
         raise ConfigError(f"{source}: holds {kind}, which is not a config; expected keys and values.")
@@ -116,11 +112,7 @@ def dotted_name(target: Callable[..., Any]) -> str:
 
 
 def locate(dotted: str) -> Any:
-    """Import the object with this dotted name.
-
-    Raises:
-        ImportError: where a part of the name does not exist.
-    """
+    """Import the object with this dotted name. Raises ImportError where a part of the name does not exist."""
     parts = dotted.split(".")
     if not all(part.isidentifier() for part in parts):
         raise ImportError(f"'{dotted}' is not a dotted name")

@@ -79,11 +79,7 @@ for _class in (_Loader, _Dumper):
 
 
 def parse_yaml(text: str, *, source: str) -> Any:
-    """Read YAML text.
-
-    Raises:
-        ConfigError: when it is not YAML, asks for Python objects, repeats a key, or is too large for a config.
-    """
+    """Read YAML text. Raises ConfigError as :func:`parse_json`, and where it asks for Python objects."""
     _check_length(text, source)
     try:
         return yaml.load(text, Loader=_Loader)
@@ -121,11 +117,7 @@ def dump_yaml(data: Plain) -> str:
 
 
 def parse_json(text: str, *, source: str) -> Any:
-    """Read JSON text.
-
-    Raises:
-        ConfigError: when it is not JSON, repeats a key, or is too large for a config.
-    """
+    """Read JSON text. Raises ConfigError when it is not JSON, repeats a key, or is too large for a config."""
     _check_length(text, source)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

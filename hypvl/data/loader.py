@@ -126,11 +126,7 @@ class Loader:
         return self
 
     def __next__(self) -> Batch:
-        """The next batch.
-
-        Raises:
-            DataError: when too many samples are bad, or a worker has died.
-        """
+        """The next batch. Raises DataError when too many samples are bad, or a worker has died."""
         if self._batches is None:
             self._batches = WorkerIterator(
                 self._loader, setting=f"train.num_workers={self._loader.num_workers}"

@@ -110,11 +110,7 @@ class ImageTextShards(PairReader):
         return total.hexdigest()
 
     def sample(self, row: int, generator: np.random.Generator) -> Sample:
-        """The sample of a row, in [0, len).
-
-        Raises:
-            BadSample: when it cannot be used.
-        """
+        """The sample of a row, in [0, len). Raises BadSample when it cannot be used."""
         image_seed = int(generator.integers(2**63))  # first: the crop does not depend on the mapper's draws
         shard = bisect.bisect_right(self._ends, row)
         source, index = self._shards[shard]
@@ -217,10 +213,9 @@ def _expand_braces(part: str) -> list[str]:
 
 
 def _count_braces(pattern: str) -> int:
-    """How many texts a brace list stands for, without making any of them: lists are counted from the innermost on.
+    """How many texts a brace list stands for, without making any; ValueError where it is none, or nested too deep.
 
-    Raises:
-        ValueError: when braces do not match, or lie too deep in each other.
+    Lists are counted from the innermost on.
     """
     pattern = _ESCAPED.sub("", pattern)  # a character after a backslash is itself
     for _ in range(_DEEPEST_BRACES + 1):

@@ -84,11 +84,7 @@ class ShareGPT4V(PairReader):
         return hashlib.sha256((self._scan[1] + self.describe(*settings)).encode()).hexdigest()
 
     def sample(self, row: int, generator: np.random.Generator) -> Sample:
-        """The sample of a row, in [0, len).
-
-        Raises:
-            BadSample: when it cannot be used.
-        """
+        """The sample of a row, in [0, len). Raises BadSample when it cannot be used."""
         image_seed = int(generator.integers(2**63))
         key = f"{self._file.name}/{self.split} {row}"
         start, end = (int(place) for place in self._scan[0][row])

@@ -110,11 +110,7 @@ class LocalFile:
 def open_source(
     place: str, handles: FileHandles, *, cache_dir: Path | None = None, allow_pipe: bool = False
 ) -> Source:
-    """The source for a path, an http(s) URL or a ``pipe:`` command.
-
-    Raises:
-        DataError: when it cannot be reached, or is not allowed.
-    """
+    """The source for a path, URL or ``pipe:`` command. Raises DataError for one out of reach, or not allowed."""
     if place.startswith("pipe:"):
         if not allow_pipe:
             raise DataError(

@@ -117,11 +117,7 @@ class ImageTextTable(PairReader):
         ).hexdigest()  # fmt: skip
 
     def sample(self, row: int, generator: np.random.Generator) -> Sample:
-        """The sample of a row, in [0, len).
-
-        Raises:
-            BadSample: when it cannot be used.
-        """
+        """The sample of a row, in [0, len). Raises BadSample when it cannot be used."""
         image_seed = int(generator.integers(2**63))
         key = f"{self._file.name}/row {row}"
         fields = self._map(key, self._fields(key, row), generator)

@@ -205,17 +205,10 @@ class Tokenizer:
         return make, (self.context_length,)
 
     def __call__(self, texts: str | Sequence[str]) -> "Tensor":
-        """Tokenize one text or several.
+        """Tokenize B texts (one for a string): int64 (B, L). Raises TypeError when one is not a string.
 
-        Args:
-            texts: B texts; a single string is one text.
-
-        Returns:
-            int64 (B, L), L = the longest row, at most ``context_length``, or with ``padding="max_length"`` always
-            that; 0 after the end of shorter ones.
-
-        Raises:
-            TypeError: When something among ``texts`` is not a string.
+        L is that of the longest row, at most ``context_length``, or with ``padding="max_length"`` always that; 0 after
+        the end of shorter ones.
         """
         import numpy as np
         import torch
@@ -230,10 +223,7 @@ class Tokenizer:
         return array("H", self._row(text)).tolist()
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of some ids, cleaned as it was encoded: without start, end and all that follows the end.
-
-        Args:
-            ids: A row of ids, as a list or a tensor (L,).
+        """The text of ids (L,), cleaned as it was encoded: without start, end and all that follows the end.
 
         Raises:
             ValueError: When an id is outside the vocabulary.

@@ -31,11 +31,7 @@ class Centering(nn.Module):
 
     @torch.no_grad()
     def fill_(self, mean: Tensor) -> None:
-        """Store the mean, (D,).
-
-        Raises:
-            ValueError: for another shape, or numbers that are not finite.
-        """
+        """Store the mean, (D,). Raises ValueError for another shape, or numbers that are not finite."""
         if mean.shape != self.mean.shape or not bool(mean.isfinite().all()):
             raise ValueError(
                 f"mean: got shape {tuple(mean.shape)}{'' if bool(mean.isfinite().all()) else ', not finite'}; "
@@ -95,7 +91,7 @@ class BatchStandardize(nn.BatchNorm1d):
 
     @torch.no_grad()
     def update_(self, x: Tensor) -> None:
-        """Move the running statistics towards those of a batch, this rank's input of ``forward`` (a collective)."""
+        """Move the running statistics to those of a batch, (B, D) on each rank as in ``forward`` (a collective)."""
         mean, variance, count = batch_statistics(_at_least_fp32(x))
         unbiased = variance * (count / max(1, count - 1))
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)

@@ -40,8 +40,7 @@ class ScaledProjectionHead(ProjectionHead):
     feature of unit variance per channel has norm 1, and is kept at or below 0 by :meth:`constrain_`.
 
     Args:
-        in_features: Width of the encoder.
-        out_features: Size D of the embedding.
+        in_features, out_features: As :class:`ProjectionHead`.
         log_scale_init: Another start, <= 0; None = -0.5 log(out_features). In a product of spaces,
             -0.5 log(factor_dim) gives each factor's part the norm 1.
 
@@ -85,8 +84,7 @@ class UnitProjectionHead(ProjectionHead):
     Parameters: ``projection.weight``, which a head trained with cosines has, too, and two new 0-dim ones.
 
     Args:
-        in_features: Width of the encoder.
-        out_features: Size D of the embedding.
+        in_features, out_features: As :class:`ProjectionHead`.
         radius_init: Length of every feature at the start, > 0; for Lorentz the geodesic distance to the root.
         radius_max: Bound of exp(log_scale), kept by :meth:`constrain_`.
 

@@ -164,11 +164,7 @@ class TimmImageEncoder(ImageEncoder):
             self.set_grad_checkpointing()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Turn recomputation in the backward pass on or off.
-
-        Raises:
-            ConfigError: When the timm model does not support it.
-        """
+        """Turn recomputation in the backward pass on or off; ConfigError where the timm model does not support it."""
         switch = getattr(self.trunk, "set_grad_checkpointing", None)
         try:
             assert switch is not None

@@ -18,15 +18,11 @@ def normalize_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """``(images - mean) / std`` per channel, of images in [0, 1] or of bytes divided by 255.
 
     Args:
-        images: (B, 3, H, W), uint8 or a floating dtype.
-        mean: (3, 1, 1), in units of [0, 1] pixels.
-        std: (3, 1, 1), positive.
+        images: (B, 3, H, W), uint8 or a floating dtype; another one is a TypeError.
+        mean, std: (3, 1, 1), in units of [0, 1] pixels; deviations are positive.
 
     Returns:
         (B, 3, H, W) in the dtype of ``mean``, computed in fp32 or better.
-
-    Raises:
-        TypeError: When the images are of another integer dtype.
     """
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise TypeError(f"images have dtype {images.dtype}, but uint8 or floats in [0, 1] are expected.")
@@ -38,13 +34,9 @@ def normalize_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def check_range(images: Tensor) -> None:
-    """Refuse floats outside [0, 1]; on a GPU this waits for the device.
+    """ValueError for floats, of any shape, outside [0, 1] by more than half a step of 8 bits, and for NaN.
 
-    Args:
-        images: Of any shape, floating dtype.
-
-    Raises:
-        ValueError: When a value lies outside [0, 1] by more than half a step of 8 bits, or is NaN.
+    On a GPU this waits for the device.
     """
     if images.numel() == 0:
         return
@@ -106,10 +98,7 @@ class ImageEncoder(nn.Module, ABC):
         because the check waits for the device (hypvl's own loop trains on uint8); never while compiling or tracing.
 
         Args:
-            images: (B, 3, H, W), uint8 or floats in [0, 1]; they are normalised here.
-
-        Returns:
-            Trunk features (B, width).
+            images: (B, 3, H, W), uint8 or floats in [0, 1]; they are normalised here. Their features are (B, width).
 
         Raises:
             ValueError: When the shape is not one this encoder takes, or floats lie outside [0, 1].

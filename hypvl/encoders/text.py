@@ -116,13 +116,10 @@ class ResidualBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, groups: Groups, kept: Tensor | None = None) -> Tensor:
-        """One block: (T, W), the tokens of the groups one after the other -> (T, W).
+        """One block: (T, W), the tokens of the groups one after the other -> (T, W), or (B, W) of those ``kept``.
 
-        Args:
-            x: Tokens.
-            groups: Where the texts lie.
-            kept: (B,) indices of the tokens to compute after attention; None = all. The last block computes only the
-                tokens that are read out.
+        ``kept`` are (B,) indices of the tokens to compute after attention; None = all. The last block computes only the
+        tokens that are read out.
         """
         x = x + self.attn(self.ln_1(x), groups)
         if kept is not None:

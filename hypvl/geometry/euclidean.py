@@ -58,16 +58,8 @@ def exterior_angle(x: Tensor, y: Tensor) -> Tensor:
 def pairwise_exterior_angle(x: Tensor, y: Tensor) -> Tensor:
     """:func:`exterior_angle` of all pairs: entry [i, j] is the angle at x_i towards y_j.
 
-    Args:
-        x: Apexes, (B1, D).
-        y: (B2, D).
-
-    Returns:
-        (B1, B2) radians in [0, pi]. The cosine between the points goes through a product: near 0 and pi the angle
-        is known to about sqrt(2 eps), 5e-4 in fp32.
-
-    Raises:
-        ValueError: for an fp64 component beyond 1e70.
+    (B1, D), (B2, D) -> (B1, B2) radians in [0, pi]. The cosine between the points goes through a product: near 0 and pi
+    the angle is known to about sqrt(2 eps), 5e-4 in fp32.
     """
     kernels.refuse_beyond(x, y)
     dtype = torch.promote_types(x.dtype, y.dtype)

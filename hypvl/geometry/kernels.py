@@ -106,13 +106,9 @@ def distance_from_product(product: Tensor, n2_x: Tensor, n2_y: Tensor, curv: Ten
     near the root, so that the result keeps its relative precision there.
 
     Args:
-        product: (..., B1, B2) in the dtype of the result.
-        n2_x: n^2 of the rows, (..., B1, 1), working dtype.
-        n2_y: n^2 of the columns, (..., 1, B2), working dtype.
+        product: (..., B1, B2), as the result, in the dtype of the result.
+        n2_x, n2_y: n^2 of the rows, (..., B1, 1), and of the columns, (..., 1, B2), working dtype.
         curv: c, (..., 1, 1) or 0-dim.
-
-    Returns:
-        (..., B1, B2), the dtype of ``product``.
     """
     sigma, tau = time_of(n2_x), time_of(n2_y)
     # 1 - 1/sigma without cancellation

@@ -47,14 +47,9 @@ MAX_RADIUS = math.asinh(2.0**15)
 
 @full_precision
 def pairwise_inner(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
-    """Lorentz inner products x.y - t(x) t(y) of all pairs; at most -1/c.
+    """Lorentz inner products x.y - t(x) t(y) of all pairs; at most -1/c: (..., B1, D), (..., B2, D) -> (..., B1, B2).
 
-    Args:
-        x: (..., B1, D).
-        y: (..., B2, D).
-
-    Returns:
-        (..., B1, B2). Saturates at the largest finite number of the dtype.
+    They saturate at the largest finite number of the dtype.
     """
     c, work_x, work_y = _working(x, y, curv=curv, pairwise=True)
     dtype = torch.promote_types(x.dtype, y.dtype)
@@ -76,14 +71,9 @@ def time_component(x: Tensor, *, curv: float | Tensor) -> Tensor:
 
 @full_precision
 def pairwise_dist(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
-    """Geodesic distances acosh(-c <x, y>_L) / sqrt(c) of all pairs.
+    """Geodesic distances acosh(-c <x, y>_L) / sqrt(c) >= 0 of all pairs: (..., B1, D), (..., B2, D) -> (..., B1, B2).
 
-    Args:
-        x: (..., B1, D).
-        y: (..., B2, D).
-
-    Returns:
-        (..., B1, B2), >= 0. Between identical points: 0 or rounding noise, gradient finite.
+    Between identical points: 0 or rounding noise, gradient finite.
     """
     c, work_x, work_y = _working(x, y, curv=curv, pairwise=True)
     dtype = torch.promote_types(x.dtype, y.dtype)
@@ -95,17 +85,11 @@ def pairwise_dist(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
 
 @full_precision
 def dist(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
-    """Geodesic distance of paired points, accurate for near-identical and saturated ones.
+    """Geodesic distance of paired points, accurate for near-identical and saturated ones: (..., D), (..., D) -> (...).
 
     With |x| >= |y| and their distances a >= b to the root,
-    d = 2 asinh(sqrt(sinh^2((a - b)/2) + c (|x||y| - x.y)/2)) / sqrt(c), without cancellation in either term.
-
-    Args:
-        x: (..., D).
-        y: (..., D), broadcast against ``x``.
-
-    Returns:
-        (...), >= 0; 0 with gradient 0 between identical points.
+    d = 2 asinh(sqrt(sinh^2((a - b)/2) + c (|x||y| - x.y)/2)) / sqrt(c), without cancellation in either term. Points
+    broadcast; between identical ones d is 0 with gradient 0.
     """
     c, x64, y64 = _working(x, y, curv=curv)
     x64, y64 = torch.broadcast_tensors(x64, y64)
@@ -129,17 +113,9 @@ def dist(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
 
 @full_precision
 def geodesic(x: Tensor, y: Tensor, weights: Tensor, *, curv: float | Tensor) -> Tensor:
-    """Points on the geodesic between two points, at even distances for even weights.
+    """Points on the geodesic from x to y, at even distances for even weights: (..., D), (..., D), (T,) -> (T, ..., D).
 
-    With d = sqrt(c) dist(x, y): (sinh((1 - w) d) x + sinh(w d) y) / sinh(d).
-
-    Args:
-        x: Start, (..., D).
-        y: End, (..., D).
-        weights: w in [0, 1], (T,): 0 is ``x``, 1 is ``y``.
-
-    Returns:
-        (T, ..., D).
+    With w in [0, 1] and d = sqrt(c) dist(x, y): (sinh((1 - w) d) x + sinh(w d) y) / sinh(d).
     """
     work = working_dtype(x.device)
     c = torch.as_tensor(curv, dtype=work, device=x.device)
@@ -157,12 +133,9 @@ def exp_map0(v: Tensor, *, curv: float | Tensor, max_radius: float = MAX_RADIUS)
     """Exponential map at the root, sinh(r) v / r with r = sqrt(c) |v|.
 
     Args:
-        v: Tangent vectors, (..., D).
+        v: Tangent vectors, (..., D); the points have this shape, too.
         max_radius: r saturates here, so that space norms stay <= sinh(max_radius) / sqrt(c); by default
             2^15 / sqrt(c), as published. Beyond it the direction is kept and the length is not.
-
-    Returns:
-        Points, (..., D).
     """
     c, v64 = _working(v, curv=curv)
     limit = math.log(torch.finfo(v.dtype).max) - 4
@@ -179,14 +152,7 @@ def exp_map0(v: Tensor, *, curv: float | Tensor, max_radius: float = MAX_RADIUS)
 
 @full_precision
 def log_map0(x: Tensor, *, curv: float | Tensor) -> Tensor:
-    """Logarithmic map at the root, asinh(r) x / r with r = sqrt(c) |x|: the inverse of :func:`exp_map0`.
-
-    Args:
-        x: Points, (..., D).
-
-    Returns:
-        Tangent vectors, (..., D).
-    """
+    """Logarithmic map at the root, asinh(r) x / r with r = sqrt(c) |x|: the inverse of :func:`exp_map0`, (..., D)."""
     c, x64 = _working(x, curv=curv)
     return _result(x64 * kernels.asinhc(c * kernels.square_of(x64)), x)
 
@@ -251,13 +217,8 @@ def oxy_angle(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
 def pairwise_oxy_angle(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     """Exterior angles :func:`oxy_angle` of all pairs: entry [i, j] is the angle at x_i towards y_j.
 
-    Args:
-        x: Apexes, (..., B1, D).
-        y: (..., B2, D).
-
-    Returns:
-        (..., B1, B2) radians in [0, pi]. The angle at the root between two points goes through a product:
-        near 0 and pi it is known to about sqrt(2 eps), 5e-4 in fp32.
+    (..., B1, D), (..., B2, D) -> (..., B1, B2) radians in [0, pi]. The angle at the root between two points goes
+    through a product: near 0 and pi it is known to about sqrt(2 eps), 5e-4 in fp32.
     """
     c, work_x, work_y = _working(x, y, curv=curv, pairwise=True)
     dtype = torch.promote_types(x.dtype, y.dtype)

@@ -280,11 +280,7 @@ class ExteriorAngle(Scorer):
 
 
 def check_modalities(*, query: Modality, key: Modality) -> None:
-    """Refuse other modalities than image and text: a misspelt one would change the sign of the scores.
-
-    Raises:
-        ValueError: naming the argument.
-    """
+    """ValueError for other modalities than image and text: a misspelt one would change the sign of the scores."""
     for name, modality in (("query_modality", query), ("key_modality", key)):
         if modality not in ("image", "text"):
             one_of(name, modality, Modality)

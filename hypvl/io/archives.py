@@ -57,8 +57,6 @@ def unpack(archive: Path, folder: Path, *, kind: Archive, name: str | None = Non
     stays, or is replaced by members of the same name.
 
     Args:
-        archive: The file.
-        folder: Where to.
         kind: ``"tar"`` (compressed or not; several joined into one are all read), ``"zip"``, or ``"gz"`` for a single
             compressed file.
         name: The file a ``"gz"`` becomes.

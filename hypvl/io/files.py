@@ -22,11 +22,8 @@ _KINDS = (
 def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], None]) -> None:
     """Give ``path`` this content, whole or not at all: written beside it, brought to disk, renamed.
 
-    A file that could not be completed is removed again; a symbolic link beside ``path`` is not followed.
-
-    Args:
-        path: The file; its folder must exist.
-        content: Text (written as UTF-8), bytes, or a function that writes into the open file.
+    A file that could not be completed is removed again; a symbolic link beside ``path`` is not followed. The folder
+    must exist. ``content`` is text (written as UTF-8), bytes, or a function that writes into the open file.
 
     Raises:
         OSError: when it cannot be written; what was at ``path`` is still there.
@@ -96,11 +93,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_regular(path: Path, *, max_bytes: int) -> bytes:
-    """The content of a regular file, links followed.
-
-    Raises:
-        OSError: as :func:`open_regular`, and when it has more than ``max_bytes``.
-    """
+    """The content of a regular file; OSError as :func:`open_regular`, and when it has more than ``max_bytes``."""
     with open_regular(path) as file:
         status = os.fstat(file.fileno())
         data = file.read() if status.st_size <= max_bytes else None
@@ -117,11 +110,7 @@ def file_digest(path: Path, kind: DigestKind) -> str:
 
 
 def path_below(root: Path, name: str) -> Path:
-    """``root / name``, if it does not leave ``root`` by ``..`` or as an absolute path; links are not looked at.
-
-    Raises:
-        ValueError: when it does.
-    """
+    """``root / name``; ValueError if it leaves ``root`` by ``..`` or as an absolute path. Links are not looked at."""
     path = root / name
     if ".." in name or path == Path(name):
         inside, whole = (Path(os.path.normpath(place.absolute())) for place in (root, path))

@@ -106,8 +106,7 @@ def request(
 
     Args:
         url: http or https; user and password in it are sent to this server only.
-        first: First byte wanted; None = the whole file.
-        last: Last byte wanted; None = to the end.
+        first, last: Bytes wanted; None = the whole file, and to the end.
         same: Send the part only if the file is still this one (``If-Range``).
         patience: How long to wait.
 

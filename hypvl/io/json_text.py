@@ -20,11 +20,7 @@ _DECODER = json.JSONDecoder()
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value that a JSON text holds.
-
-    Raises:
-        ValueError: for text that is not JSON, not UTF-8, or nested too deeply to be data.
-    """
+    """The value of a JSON text. Raises ValueError for one that is not JSON, not UTF-8, or nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -32,11 +28,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_object(path: Path, *, expected: str) -> dict[str, Any]:
-    """A file that holds one JSON object.
-
-    Raises:
-        DataError: when it cannot be read, or is something else; it says what is expected.
-    """
+    """A file that holds one JSON object; anything else is a DataError, which says what is expected."""
     try:
         content = parse_json(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -79,9 +71,7 @@ def by_id(entries: Iterable[Mapping[str, Any]], value: Callable[[Mapping[str, An
 def expecting(place: object, layout: str) -> Iterator[None]:
     """While values are taken out of parsed JSON: what is missing or of another kind becomes a DataError.
 
-    Args:
-        place: The file, or the place in it, with which the message begins.
-        layout: What is expected there.
+    Its message begins with ``place``, the file or the place in it, and ends with the ``layout`` that is expected there.
     """
     try:
         yield

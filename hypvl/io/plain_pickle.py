@@ -29,10 +29,8 @@ _VALUES_PER_BYTE = 16
 def load_plain(path: Path, file: BinaryIO, *, encoding: Literal["ASCII", "bytes"] = "ASCII") -> Any:
     """What a pickle holds: dicts, lists (also for tuples and arrays of objects), texts, bytes, numbers, arrays of them.
 
-    Args:
-        path: Of the file, for messages and its size.
-        file: Open for reading bytes, at the start of the pickle.
-        encoding: How texts of Python 2 come: as texts, or as ``bytes``.
+    ``file`` is open for reading bytes, at the start of the pickle, ``path`` for messages and its size. With the
+    ``encoding`` "bytes" texts of Python 2 come as ``bytes``.
 
     Raises:
         DataError: when it is not a whole pickle of such data; one that names anything to run is refused.

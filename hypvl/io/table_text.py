@@ -155,11 +155,7 @@ class TableText:
 
     @cached_property
     def index(self) -> Index:
-        """Where the rows are; the file is read through once.
-
-        Raises:
-            DataError: when it cannot be read, is not a table, or has no rows.
-        """
+        """Where the rows are. Raises DataError when the file cannot be read, is not a table, or has no rows."""
         try:
             with open_regular(self.path) as file:
                 return self._scan(file)
@@ -175,11 +171,7 @@ class TableText:
         return find_column(self.path, self.index.columns, given, usual, option=option, single=hint)
 
     def parse(self, data: bytes) -> dict[str, Any]:
-        """The fields of a row from its bytes in the file.
-
-        Raises:
-            RowError: when it is broken.
-        """
+        """The fields of a row from its bytes in the file. Raises RowError when it is broken."""
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
@@ -208,11 +200,7 @@ class TableText:
         return dict(zip(columns, values, strict=True))
 
     def rows(self) -> Iterator[Row]:
-        """All rows in order.
-
-        Raises:
-            DataError: as :attr:`index`.
-        """
+        """All rows in order. Raises DataError as :attr:`index`."""
         places, line = self.index.places, 1
         listed = self.is_json and self._is_list
         try:
@@ -230,11 +218,7 @@ class TableText:
             raise DataError(f"{self.path}: cannot be read ({error.strerror}); check the path.") from error
 
     def usable_rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(where, fields) of all rows, for readers that cannot do without any.
-
-        Raises:
-            DataError: naming the first broken row and what to do.
-        """
+        """(where, fields) of all rows, for readers that cannot do without any: DataError for the first broken one."""
         for where, fields in self.rows():
             if isinstance(fields, RowError):
                 remedy = "" if self.is_json or self.quoting == "none" else ", or set quoting=none"

@@ -72,10 +72,7 @@ class MissingInputError(KeyError, ValueError):
 class PairContext:
     """One step as loss terms see it: features and embeddings of the declared views, the batch and the model.
 
-    Args:
-        features: Features of each view on this rank, (B, D).
-        batch: The batch (ids, masks, labels).
-        model: Owner of geometry and scorer.
+    It is made of the features (B, D) of each view on this rank.
     """
 
     def __init__(self, features: Mapping[View, Tensor], *, batch: Mapping[str, Any], model: Model) -> None:

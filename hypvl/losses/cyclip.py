@@ -22,8 +22,7 @@ def cyclic_loss(similarity: Tensor, other: Tensor) -> Tensor:
     ``s_ij = x_i.y_j, o_ij = x_j.y_i``. Similarities are not scaled by the temperature.
 
     Args:
-        similarity: (B, N).
-        other: (B, N), the same pairs seen from the other side.
+        similarity, other: (B, N), the same pairs seen from both sides.
 
     Returns:
         0-dim, >= 0; grows with N.

@@ -143,22 +143,14 @@ class Direction(NamedTuple):
 
 
 def parse_pairs(pairs: Sequence[Sequence[str | View]]) -> list[tuple[View, View]]:
-    """(query, key) views of pairs that may be written as strings.
-
-    Raises:
-        ValueError: for no pairs.
-    """
+    """(query, key) views of pairs that may be written as strings. Raises ValueError for no pairs."""
     if not pairs:
         raise ValueError("pairs: got none; give at least one (query, key) pair such as ('image', 'text').")
     return [(View.parse(query), View.parse(key)) for query, key in pairs]
 
 
 def group_directions(pairs: Sequence[Sequence[str | View]]) -> list[Direction]:
-    """Pairs in order, each joined with one reverse of it, so that the two can share their scores.
-
-    Raises:
-        ValueError: for no pairs.
-    """
+    """:func:`parse_pairs` in order, each joined with one reverse of it, so that the two can share their scores."""
     waiting = parse_pairs(pairs)
     directions: list[Direction] = []
     while waiting:
@@ -171,11 +163,7 @@ def group_directions(pairs: Sequence[Sequence[str | View]]) -> list[Direction]:
 
 
 def check_implementation(implementation: Implementation, tile: Sequence[int] | None) -> None:
-    """Refuse other implementations, and a tile that is not two whole numbers of at least 1.
-
-    Raises:
-        ValueError: naming the argument.
-    """
+    """ValueError for other implementations, or a tile that is not two whole numbers of at least 1."""
     if implementation not in ("auto", "dense", "tiled"):
         one_of("implementation", implementation, Implementation)  # refuses it
     is_size = isinstance(tile, Sequence) and len(tile) == 2

@@ -95,13 +95,10 @@ class DualEncoder(nn.Module):
         *,
         lengths: Sequence[int] | np.ndarray | None = None,
     ) -> Tensor:
-        """Tokens (B, L), padded with 0 -> trunk features (B, width), features (B, D) or embeddings (B, D).
+        """Tokens (B, L), int64, padded with 0 -> trunk features (B, width), features (B, D) or embeddings (B, D).
 
-        Args:
-            tokens: int64.
-            stage: Which output to return.
-            lengths: (B,) tokens of each text, on the host (``text_lengths`` of a batch): with them padding is
-                skipped on every device, without them on the CPU only.
+        ``lengths`` are the tokens of each text, (B,) on the host (``text_lengths`` of a batch): with them padding is
+        skipped on every device, without them on the CPU only.
         """
         return self._encode("text", stage, *((tokens,) if lengths is None else (tokens, lengths)))
 
@@ -169,9 +166,7 @@ class DualEncoder(nn.Module):
     def update_(self, *, image: Iterable[Tensor] = (), text: Iterable[Tensor] = ()) -> None:
         """Move the running statistics of feature transforms, once after each step not skipped (a collective).
 
-        Args:
-            image: Features (B, D) of each image view of the step, as they were embedded.
-            text: Likewise of each text view.
+        They are those of the features (B, D) of each view of the step, as they were embedded.
         """
         modalities: tuple[tuple[Modality, Iterable[Tensor]], ...] = (("image", image), ("text", text))
         for modality, views in modalities:

@@ -37,11 +37,7 @@ HUB_PREFIX = "hf-hub:"
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the model definitions that come with hypvl, sorted.
-
-    Args:
-        pattern: Shell pattern, e.g. ``"meru_*"``.
-    """
+    """Names of the model definitions that come with hypvl, sorted; of a shell pattern such as ``"meru_*"``."""
     names = sorted(
         entry.name.removesuffix(".json") for entry in _zoo().iterdir() if entry.name.endswith(".json")
     )
@@ -181,11 +177,8 @@ def save_pretrained(
     Args:
         model: The model.
         config: The config it was built from; only its model definition is written.
-        folder: Made when missing; the two files in it are replaced.
+        folder: Made when missing, and returned; the two files in it are replaced.
         root: Mean training embedding of a model whose geometry has no root, (D,).
-
-    Returns:
-        The folder.
 
     Raises:
         ConfigError: The definition names something that is not on the allow-list, so it could not be loaded.

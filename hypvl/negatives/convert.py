@@ -22,10 +22,8 @@ def convert_negatives(
 ) -> int:
     """Write the items of published files as one JSONL file, in order, as :mod:`hypvl.data.negatives` reads it.
 
-    Args:
-        inputs: ``.npy`` files, each an object array of dicts.
-        output: File to write; there only once it is whole.
-        progress: Called with each file that is done and the number of rows so far.
+    The inputs are ``.npy`` files, each an object array of dicts. The output is there only once it is whole.
+    ``progress`` is called with each file that is done and the number of rows so far.
 
     Returns:
         Number of rows.

@@ -15,19 +15,14 @@ _LARGEST = 1 << 28  # bytes of the captions; the published ones have a quarter
 def fetch_coco_captions(
     folder: Path, *, split: str = "train", url: str = COCO_URL, sha256: str | None = None
 ) -> Path:
-    """Download ``annotations/captions_<split>2014.json`` into a folder, once.
+    """Download ``annotations/captions_<split>2014.json``, "train" or "val", into a folder, once; returns its path.
 
     The archive is downloaded to its full length (an interrupted download continues), and the checksum that it
-    keeps of the file (CRC-32) must be that of what comes out of it.
+    keeps of the file (CRC-32) must be that of what comes out of it. It stays in the folder and may be deleted.
 
     Args:
-        folder: Where ``annotations/`` is made; the archive stays there too and may be deleted.
-        split: "train" or "val".
         url: Of the archive, for mirrors.
         sha256: Hex digest that the archive must have; None: not looked at.
-
-    Returns:
-        Path of the captions file.
 
     Raises:
         DataError: when it cannot be fetched, or is not what it should be.

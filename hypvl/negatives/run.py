@@ -48,10 +48,8 @@ def make_hard_negatives(
     part size, never on the number of workers or on interruptions.
 
     Args:
-        source: Where the captions are.
+        source, backend, settings: Where the captions are, what replaces which words, and which negatives are made.
         output: The file to make; also ``<output>.summary.json``, and ``<output>.parts`` until it is whole.
-        backend: Which words, and what replaces them.
-        settings: Seed, types, methods.
         num_workers: Processes; 0: this one.
         part_size: Captions that are written together: an interruption loses at most one such part per process.
         overwrite: Start again where the output has other settings.

@@ -29,8 +29,7 @@ _ADVICE = (
 class GradientAverage:
     """Mean over ranks of the gradients, as DDP gives it, for steps of several backward passes.
 
-    Args:
-        wire: Send gradients in this dtype (torch.float16 halves the traffic); None = as they are.
+    They are sent in the dtype ``wire`` (torch.float16 halves the traffic); None = as they are.
     """
 
     def __init__(self, *, wire: torch.dtype | None = None) -> None:
@@ -42,10 +41,8 @@ class GradientAverage:
         """Average ``.grad`` in place (a collective; nothing happens in one process).
 
         A parameter that has a gradient on some ranks only counts as 0 on the others and has one on all of them
-        afterwards; one that has none anywhere keeps none, so that no optimizer moves it.
-
-        Args:
-            parameters: The same ones in the same order on every rank.
+        afterwards; one that has none anywhere keeps none, so that no optimizer moves it. Every rank gives the same
+        parameters in the same order.
         """
         if distributed.world_size() == 1:
             return
@@ -71,15 +68,11 @@ def naive_forward_backward(
     scaler: torch.amp.GradScaler,
     average: GradientAverage,
 ) -> tuple[LossOutput, list[PairContext]]:
-    """Mean of the losses of several batches, each on its own, and its gradients, added into ``.grad``.
+    """Mean of the losses of ``parts`` local batches, each on its own, and its gradients, added into ``.grad``.
 
     A term that compares samples with each other sees those of one part only: for contrastive losses this is another
-    objective than that of the joined batch, with fewer negatives.
-
-    Args:
-        learner: A :class:`~hypvl.training.step.Learner`, not wrapped by DDP.
-        batches: The ``parts`` local batches of the step, taken one after the other.
-        average: Takes the mean over ranks of the gradients, once.
+    objective than that of the joined batch, with fewer negatives. The :class:`~hypvl.training.step.Learner` is not
+    wrapped by DDP: ``average`` takes the mean over ranks of the gradients, once.
 
     Returns:
         Means over the parts, and the context of each part in order.
@@ -128,9 +121,6 @@ class GradCache:
     Args:
         micro_batch: Rows of a view that are encoded at once, at least 1.
         average: Takes the mean over ranks of the gradients.
-
-    Raises:
-        ValueError: for a micro-batch below 1.
 
     Source: Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"
         (arXiv 2101.06983).

@@ -119,11 +119,7 @@ class RunFolder:
         return None
 
     def make(self) -> None:
-        """Make the folder if it does not exist.
-
-        Raises:
-            ConfigError: when that is not possible, or another run has made it since :meth:`start`.
-        """
+        """Make the folder. Raises ConfigError when it cannot, or another run has made it since :meth:`start`."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -192,11 +192,7 @@ class Accumulation:
 
     @classmethod
     def choose(cls, settings: TrainConfig, *, world_size: int) -> "Accumulation":
-        """The division that the settings ask for.
-
-        Raises:
-            ConfigError: for settings that exclude each other.
-        """
+        """The division that the settings ask for. Raises ConfigError for settings that exclude each other."""
         micro_batch = settings.grad_cache.micro_batch
         accumulate, naive = settings.accumulate, settings.naive_accumulate
         asked = {

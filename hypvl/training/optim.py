@@ -193,11 +193,7 @@ def warmup_cosine(optimizer: torch.optim.Optimizer, *, total_steps: int, warmup_
 
 
 def build_optimizer(optim: DictConfig, learner: nn.Module) -> tuple[torch.optim.Optimizer, LRScheduler]:
-    """The optimizer and the schedule of `optim` in a config.
-
-    Raises:
-        ConfigError: for an impossible value, naming its key.
-    """
+    """The optimizer and the schedule of `optim` in a config. Raises ConfigError naming the key of a wrong value."""
     groups = _call(optim, "parameters", learner)
     arguments: Any = OmegaConf.to_container(mapping_at(optim, "optimizer", above="optim."), resolve=True)
     try:

@@ -152,11 +152,7 @@ ENTRIES: Mapping[str, _Entry] = {
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of a training run.
-
-    Raises:
-        CheckpointError: for a file that is not one.
-    """
+    """Read a checkpoint of a training run. Raises CheckpointError for a file that is not one."""
     state = load_checkpoint(path)
     if missing := {name for name, entry in ENTRIES.items() if entry.needed} - set(state):
         raise CheckpointError(
@@ -215,14 +211,8 @@ def check_compatible(saved: Mapping[str, Any] | None, new: DictConfig) -> list[C
 
     Learning rate, decay, betas, epsilon, schedule, length, periods, precision, clipping, settings of the processes
     and the numbers of loss terms may change, and take effect. Data are compared by their fingerprint, so that a folder
-    may move. Seed, batch, model, tokenizer, and the set of loss terms may not change.
-
-    Args:
-        saved: What :func:`saved_config` returned; without one nothing is checked, with a warning.
-        new: The config now.
-
-    Returns:
-        The differences, all of them allowed.
+    may move. Seed, batch, model, tokenizer, and the set of loss terms may not change. ``saved`` is what
+    :func:`saved_config` returned; without one nothing is checked, with a warning.
 
     Raises:
         ConfigError: naming all changes that are not allowed.

@@ -213,11 +213,7 @@ def mean_embedding(learner: Learner, loader: Iterable[Mapping[str, Any]], *, sam
 
 
 def lookup(batch: Mapping[str, Any], source: str) -> Tensor:
-    """The tensor at ``source`` ("image", "crops.1") of a batch.
-
-    Raises:
-        ConfigError: naming the entries of the batch, and what to do.
-    """
+    """The tensor at ``source`` ("image", "crops.1") of a batch. Raises ConfigError where it is not there."""
     value: Any = batch
     for part in source.split("."):
         try:
@@ -278,9 +274,8 @@ def optimizer_step(
     host reads first whether to skip.
 
     Args:
-        optimizer: Whose step.
+        optimizer, scaler: Of the run; overflow lowers the scale.
         parameters: Their gradient norm is measured and clipped.
-        scaler: Of the run; overflow lowers its scale.
         clip_norm: Largest allowed norm of all gradients together; None = only measured.
         loss: This rank's loss, 0-dim.
 

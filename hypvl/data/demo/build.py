@@ -71,15 +71,10 @@ def make_demo_data(
     *,
     progress: Callable[[str], None] | None = None,
 ) -> bool:
-    """Write the demo data, unless the folder already holds it.
+    """Write the demo data; False when the folder was up to date and nothing was written.
 
-    Args:
-        output_dir: folder to create; an existing one must be empty or made by this function.
-        arguments: what to draw; default :class:`DemoArguments`.
-        progress: called with a line of text at each step.
-
-    Returns:
-        True when something was written, False when the folder was up to date.
+    The folder is created; one that exists must be empty or made by this function. ``progress`` is called with a line of
+    text at each step.
 
     Raises:
         DataError: the folder holds files of someone else.

@@ -53,11 +53,7 @@ class DrawnObject:
 
 
 def unit_outline(shape: str) -> np.ndarray:
-    """Outer border of a shape of radius about 1 around the origin, y pointing down: (N, 2).
-
-    Raises:
-        ValueError: for a name that is not in :data:`SHAPES`.
-    """
+    """Outer border of one of :data:`SHAPES` (else ValueError), radius about 1 around the origin, y down: (N, 2)."""
     turn = np.linspace(0.0, 2.0 * np.pi, 72, endpoint=False)
     if shape in ("circle", "ring"):
         return np.stack([np.sin(turn), -np.cos(turn)], axis=1) * 0.98

@@ -79,11 +79,7 @@ class DemoMapper:
     def __call__(
         self, key: str, members: Mapping[str, bytes], generator: np.random.Generator
     ) -> dict[str, Any]:
-        """``image``, ``caption`` and what the switches add.
-
-        Raises:
-            BadSample: when the image, the captions or something a switch asks for are missing or broken.
-        """
+        """``image``, ``caption`` and what the switches add. Raises BadSample where one is missing or broken."""
         notes = read_json(key, members)
         by_level = _captions(key, notes)
         levels = [level for level in by_level if not self.short or level > min(by_level)]

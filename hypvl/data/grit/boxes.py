@@ -101,12 +101,8 @@ def convert_sample(
 def read_box(entry: Any, caption: str, height: int, width: int, settings: GritSettings) -> tuple[str, Box]:
     """Phrase and box, with every pixel it touches, of one entry for an image of ``height`` x ``width`` pixels.
 
-    Args:
-        entry: ``[start, end, x1, y1, x2, y2, score]``; the box in fractions of the image, clipped to [0, 1].
-        caption: Where the phrase is cut out, from ``start`` up to ``end``; spaces are joined.
-
-    Raises:
-        DroppedBoxError: when there is no phrase or no box, or it is too small.
+    Spaces in the phrase are joined, the box is clipped to the image. Raises DroppedBoxError for no phrase, or for no
+    box or one that is too small.
     """
     numbers = isinstance(entry, list) and all(
         isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -29,7 +29,7 @@ def parent_members(number: int) -> tuple[str, str]:
 @configurable("dataset")
 @dataclass(frozen=True)
 class GritMapper:
-    """Image, caption, and one box with its phrase, drawn evenly from the sample's.
+    """``image``, ``caption``, ``box_image`` and ``box_text``: one box with its phrase, drawn evenly from the sample's.
 
     Source: Pal et al., HyCoCLIP (arXiv 2410.06912), section 4; Peng et al., Kosmos-2 (arXiv 2306.14824): GRIT itself.
     """
@@ -37,11 +37,7 @@ class GritMapper:
     def __call__(
         self, key: str, members: Mapping[str, bytes], generator: np.random.Generator
     ) -> dict[str, Any]:
-        """``image``, ``caption``, ``box_image`` and ``box_text``.
-
-        Raises:
-            BadSample: when a member is missing, empty or broken, or there is no box.
-        """
+        """Raises BadSample when a member is missing, empty or broken, or there is no box."""
         number = int(generator.integers(_count(key, members)))
         image, phrase = parent_members(number)
         return {

@@ -303,11 +303,7 @@ class _Record(NamedTuple):
 
 
 def _read_manifest(folder: Path, head: dict[str, Any]) -> dict[str, _Record]:
-    """The latest record of each TAR by file name; a last line that was cut off is removed.
-
-    Raises:
-        DataError: when it is of other settings, or broken.
-    """
+    """The latest record of each TAR by file name, of these settings; a last line that was cut off is removed."""
     path = folder / MANIFEST
     if not path.exists():
         return {}

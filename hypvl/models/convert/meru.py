@@ -41,11 +41,7 @@ _OUR_PREFIXES = ("visual.trunk.", "visual_head.", "textual_head.", "geometry.", 
 
 
 def naming(state_dict: Mapping[str, Tensor]) -> Naming:
-    """Whose names a state_dict carries: ``"official"`` or ``"hypvl"``.
-
-    Raises:
-        CheckpointError: The names are of both kinds, or of neither.
-    """
+    """Whose names a state_dict carries; CheckpointError where they are of both kinds, or of neither."""
     official = [key for key in state_dict if key in NAMES or key == MASK]
     ours = [key for key in state_dict if key in _OURS or key.startswith(_OUR_PREFIXES)]
     if official and ours:

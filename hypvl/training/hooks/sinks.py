@@ -35,11 +35,7 @@ class Sink(Protocol):
 
 
 def write_to(sinks: Sequence[Any], record: Mapping[str, float | int | str]) -> None:
-    """Hand a record to every sink.
-
-    Raises:
-        UserError: for one that cannot be written.
-    """
+    """Hand a record to every sink. Raises UserError for one that cannot be written."""
     for sink in sinks:
         try:
             sink.write(record)
