@@ -63,11 +63,7 @@ def number(
 
 
 def whole_number(name: str, value: Any, *, least: int | None = None, most: int | None = None) -> int:
-    """``value`` as an int within its range; ``2.0`` is 2.
-
-    Raises:
-        ValueError: for anything but a whole number in the range; the message states the range.
-    """
+    """``value`` as an int; ``2.0`` is 2. Anything but a whole number in the range is a ValueError that states it."""
     return int(_in_range(name, value, "a whole number", {"of at least": least, "up to": most}))
 
 

@@ -113,12 +113,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Accepts overrides between the flags in any order, and no abbreviated flags.
-
-    Args:
-        description: One line on what the command does.
-        examples: Shown under the flags as written, e.g. ``"examples:\\n  python scripts/..."``.
-    """
+    """Accepts overrides between the flags in any order, and no abbreviated flags; ends its help with ``examples``."""
 
     def __init__(self, description: str | None, *, examples: str = "") -> None:
         super().__init__(

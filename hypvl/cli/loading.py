@@ -41,7 +41,6 @@ def load_trained(
     Args:
         checkpoint_path: Of hypvl, MERU, CLIP, ATMG or HyCoCLIP; nothing in it is executed.
         train_config: Config it was trained with, or a name of ``hypvl.list_models()``; None = the checkpoint's own.
-        device: Where the model is put.
 
     Raises:
         CheckpointError: the file is not a checkpoint, or does not fit the model.

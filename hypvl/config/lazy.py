@@ -44,11 +44,7 @@ class LazyCall:
         self._partial = partial
 
     def __call__(self, /, **kwargs: Any) -> DictConfig:
-        """The config node; keyword arguments are values, lists, mappings or further nodes.
-
-        Raises:
-            ConfigError: for an argument that a config cannot hold.
-        """
+        """The config node of these arguments: values, lists, mappings or further nodes; others are a ConfigError."""
         if TARGET in kwargs:
             raise ConfigError(
                 f"LazyCall({self._target}) got a keyword {TARGET}; give the target to LazyCall itself."

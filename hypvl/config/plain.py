@@ -92,11 +92,7 @@ def first_line(error: BaseException) -> str:
 
 
 def dotted_name(target: Callable[..., Any]) -> str:
-    """The name under which ``target`` can be imported again, e.g. ``"torch.optim.adamw.AdamW"``.
-
-    Raises:
-        ConfigError: for lambdas, local functions and anything else that cannot be imported by name.
-    """
+    """The importable name of ``target``, ``"torch.optim.adamw.AdamW"``; ConfigError for lambdas, local functions ..."""
     module, name = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
     dotted = f"{module}.{name}"
     try:

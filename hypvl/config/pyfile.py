@@ -33,11 +33,7 @@ class _LocatedError(ConfigError):
 
 
 def execute(path: Path) -> dict[str, Any]:
-    """Run a Python config file and return its public values (not modules, functions and classes).
-
-    Raises:
-        ConfigError: in one line, for a syntax error, an import that fails, or code that raises.
-    """
+    """Run a Python config file: its public values (no modules, functions, classes). Raises ConfigError, in one line."""
     module = _run(path, importers=())
     return {
         name: value

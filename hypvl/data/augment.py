@@ -65,10 +65,7 @@ class InModalAugment:
 
 @configurable("dataset")
 class AutoAugment:
-    """torchvision's AutoAugment, with every draw from the given generator.
-
-    Args:
-        policy: Which of the published policies.
+    """torchvision's AutoAugment by a published ``policy``, with every draw from the given generator.
 
     Source: Cubuk et al. 2019 (arXiv 1805.09501).
     """

@@ -44,11 +44,7 @@ class BadSamples:
         self._remember(dict(bad))
 
     def check(self, *, final: bool = False) -> None:
-        """Stop when there are too many; ``final``, when no more samples come, however few there were.
-
-        Raises:
-            DataError: with the share and the first keys.
-        """
+        """DataError when there are too many; ``final``, when no more samples come, however few there were."""
         reads = self.good + self.bad
         if not final and self.good < self.warm_up:
             reads = max(reads, 2 * self.warm_up)

@@ -143,11 +143,7 @@ class Loader:
         return {"consumed": consumed, **self._identity}
 
     def check_resume(self, state: Mapping[str, Any]) -> None:
-        """Refuse to go on from a state whose positions meant other samples.
-
-        Raises:
-            DataError: when seed, global batch size or data differ.
-        """
+        """DataError for a state of another seed, global batch size or data: its positions meant other samples."""
         meaning = {
             "seed": "train.seed",
             "global_batch_size": "train.total_batch_size",

@@ -58,11 +58,7 @@ class PairDataset(Protocol):
 
 
 def check_dataset(dataset: object) -> None:
-    """Refuse a dataset that lacks a method of :class:`PairDataset`, before the loader needs it.
-
-    Raises:
-        DataError: listing what is missing.
-    """
+    """DataError for a dataset that lacks methods of :class:`PairDataset`, listing them, before the loader needs one."""
     if missing := missing_members(dataset, PairDataset):
         raise DataError(
             f"dataset: a {type(dataset).__name__} has no {', '.join(missing)}; a dataset for training has "

@@ -26,14 +26,9 @@ class ShardReport:
 
 
 def check_shards(tarfiles: str, *, look_at: int | None = 4) -> list[ShardReport]:
-    """Walk the headers of TARs and decode some of their samples.
+    """Walk the headers of TARs, and decode ``look_at`` samples of each, evenly spread; None = all.
 
-    Args:
-        tarfiles: Paths, globs, brace lists or http(s) URLs, as a training config names them.
-        look_at: Samples to read in each, evenly spread; None = all.
-
-    Raises:
-        DataError: when there is no such file.
+    They are named as in a training config. Raises DataError when there is no such file.
     """
     handles = FileHandles()
     return [_check(place, handles, look_at) for place in expand_shards(tarfiles)]

@@ -86,11 +86,7 @@ class ImageTextShards(PairReader):
         self._handles = FileHandles()
 
     def prepare(self) -> None:
-        """Find, download and index the shards: called by the first rank before any other one reads.
-
-        Raises:
-            DataError: when a shard is missing or is not a TAR, or there is no sample.
-        """
+        """Find, download and index the shards. Raises DataError for one missing or no TAR, or without samples."""
         logger.info("{} samples in {} shards", len(self), len(self._shards))
 
     def shard_sizes(self) -> list[int]:

@@ -43,11 +43,7 @@ class Source(Protocol):
 
 
 def user_cache() -> Path:
-    """The user's cache folder of this library (``$XDG_CACHE_HOME/hypvl`` or ``~/.cache/hypvl``).
-
-    Raises:
-        DataError: when the user has no home folder.
-    """
+    """``$XDG_CACHE_HOME/hypvl`` or ``~/.cache/hypvl``. Raises DataError when the user has no home folder."""
     root = os.environ.get("XDG_CACHE_HOME")
     try:
         return (Path(root) if root else Path.home() / ".cache") / "hypvl"

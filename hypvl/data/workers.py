@@ -47,9 +47,8 @@ class WorkerIterator(Iterator[_T]):
 
     Ctrl-C and the signals of a cluster are for this process, which then calls :meth:`close`.
 
-    Args:
-        loader: Its ``worker_init_fn`` is replaced. Its workers are started here.
-        setting: How many workers there are, for messages, as in ``train.num_workers=4``.
+    The loader's ``worker_init_fn`` is replaced, and its workers are started. ``setting`` says how many there are, for
+    messages, as in ``train.num_workers=4``.
 
     Raises:
         DataError: when a worker has died, here or while iterating.
@@ -157,10 +156,8 @@ def run_jobs(
         arguments: Read only a little ahead of the work.
         num_workers: Processes; 0 works in this one.
         on_progress: Receives the units done so far, several times a second and after each result.
-        start_method: How processes start.
 
     Raises:
-        ValueError: for another start method.
         DataError: when a worker has died.
     """
     one_of("start_method", start_method, StartMethod)

@@ -148,19 +148,13 @@ def group_cost(device: torch.device) -> int:
 
 
 def plan_groups(lengths: Sequence[int] | np.ndarray, *, cost: int) -> list[tuple[int, int]]:
-    """The cheapest cut of texts, sorted by length, into groups of one length each.
+    """The cheapest cut of texts, sorted by length, into groups: (rows, length) of each, shortest first.
 
     Formula: minimises ``sum over groups of (rows * longest + cost)``.
 
     Args:
-        lengths: Tokens of each text, at least 1, on the host; in any order.
+        lengths: Tokens of each text, on the host, in any order; ValueError for none, or one below 1.
         cost: Of a group, in tokens.
-
-    Returns:
-        (rows, length) of each group, shortest first.
-
-    Raises:
-        ValueError: for no lengths, or one below 1.
     """
     distinct, counts = np.unique(np.asarray(lengths, dtype=np.int64), return_counts=True)
     if not len(distinct) or distinct[0] < 1:

@@ -177,17 +177,14 @@ def _length(w: Tensor, curv: Tensor, *, exact: bool) -> Tensor:
 
 
 def angle_from_product(product: Tensor, n2_x: Tensor, n2_y: Tensor) -> Tensor:
-    """Exterior angles at x_i towards y_j from the cosines of the angles between them at the root.
+    """Exterior angles in [0, pi] at x_i towards y_j from the cosines of the angles between them at the root.
 
     phi = atan2(mu q / sigma, mu g - alpha) with g the cosine, q the sine, alpha = n_x / sigma and
     mu = n_y / tau the Klein radii. pi / 2 with gradient 0 where undefined (x_i the root, or y_j = x_i).
 
     Args:
-        product: Cosines g, (..., B1, B2), in the dtype of the result; 0 for a row or column at the root.
+        product: Cosines g, as the result (..., B1, B2) and in its dtype; 0 for a row or column at the root.
         n2_x, n2_y: As for :func:`distance_from_product`.
-
-    Returns:
-        (..., B1, B2) radians in [0, pi], the dtype of ``product``.
     """
     sigma, tau = time_of(n2_x), time_of(n2_y)
     alpha, mu = radius(n2_x) / sigma, radius(n2_y) / tau

@@ -188,11 +188,7 @@ def _checked(body: Any, shown: str, first: int | None, last: int | None) -> Answ
 
 
 def content_range(header: str | None, shown: str) -> tuple[int, int, int | None]:
-    """``"bytes 5-9/10"`` -> (5, 9, 10); the size is None where it says ``*``.
-
-    Raises:
-        RemoteError: for anything else.
-    """
+    """``"bytes 5-9/10"`` -> (5, 9, 10); the size is None where it says ``*``. Anything else is a RemoteError."""
     match = _SPAN.fullmatch((header or "").strip())
     if match is None or match[1] is None:
         raise RemoteError(

@@ -57,15 +57,10 @@ class ImageError(ValueError):
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Decode an image file.
+    """The image in the content of a file (JPEG, PNG, WebP, GIF, BMP, TIFF ...): uint8 (3, H, W), RGB, upright.
 
-    Args:
-        data: Content of the file (JPEG, PNG, WebP, GIF, BMP, TIFF ...).
-        max_pixels: More than this is refused before anything is decoded; less where decoding a format takes more
-            than 12 bytes of memory a pixel (WebP two thirds of it, JPEG 2000 half).
-
-    Returns:
-        uint8 (3, H, W), RGB, upright.
+    More than ``max_pixels`` are refused before anything is decoded; less where decoding a format takes more than 12
+    bytes of memory a pixel (WebP two thirds of it, JPEG 2000 half).
 
     Raises:
         ImageError: when it cannot be decoded or is too large.

@@ -86,11 +86,8 @@ class JsonList:
     """Iterates over the elements of a JSON list, a window of the file at a time, and knows the position of each.
 
     The text is decoded as Latin-1, which keeps every byte and, over UTF-8, every character of JSON's syntax, so that
-    places in the text are places in the file; elements with characters beyond ASCII are decoded once more.
-
-    Args:
-        file: Opened for reading bytes, at its start.
-        name: To name in messages.
+    places in the text are places in the file; elements with characters beyond ASCII are decoded once more. The file is
+    opened for reading bytes, at its start; messages call it ``name``.
     """
 
     def __init__(self, file: BinaryIO, name: Path) -> None:

@@ -18,12 +18,9 @@ class MoveBar(Protocol):
 
 @contextmanager
 def terminal_bar(label: str, *, unit: Unit = "items", shown: bool = True) -> Iterator[MoveBar]:
-    """A bar on stderr while the block runs, if that is a terminal.
+    """A bar on stderr with a label before it while the block runs, if that is a terminal and the bar is ``shown``.
 
-    Args:
-        label: Printed before the bar.
-        unit: Printed behind it: "items" or "bytes" done, or only their "share".
-        shown: False = no bar on a terminal either.
+    Behind the bar are the "items" or "bytes" done, or only their "share".
     """
     one_of("unit", unit, Unit)
     from rich import progress

@@ -54,9 +54,7 @@ class UnwritableError(DataError):
 class RemoteFile:
     """A file on a server that answers range requests; see :func:`download` for one that does not.
 
-    Args:
-        url: http or https.
-        patience: How slow a server may be; the time of a request follows from what is asked for.
+    ``patience`` says how slow a server may be; the time of a request follows from what is asked for.
     """
 
     block = 1 << 18

@@ -43,11 +43,7 @@ _ROWS_CHECKED = 100
 
 
 def checked_separator(separator: str | None) -> str | None:
-    """A separator as :class:`TableText` takes it; the two characters ``\\t`` are TAB, None stays None.
-
-    Raises:
-        ValueError: for what cannot be one.
-    """
+    """A separator as :class:`TableText` takes it, else ValueError; the two characters ``\\t`` are TAB, None is None."""
     if separator == "\\t":
         return "\t"
     if separator is not None and (len(separator) != 1 or separator in '"\r\n'):

@@ -45,9 +45,7 @@ class TarDamageError(Exception):
 def walk_tar(read: Read, name: str) -> Iterator[TarMember]:
     """The members of a TAR, in order; of several that were joined (``cat a.tar b.tar``), one after the other.
 
-    Args:
-        read: The file; each request lies at or behind the one before.
-        name: Of the file, for messages.
+    Each request to ``read`` lies at or behind the one before; messages call the file ``name``.
 
     Raises:
         DataError: when it is not a TAR at all, or compressed.

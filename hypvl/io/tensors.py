@@ -15,11 +15,7 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def write_torch(path: Path, state: Mapping[str, Any]) -> None:
-    """``torch.save`` to a file that appears whole or not at all.
-
-    Raises:
-        OSError: when it cannot be written; torch's writer alone says only that it was not.
-    """
+    """``torch.save`` to a file that appears whole or not at all, with an OSError that says why it does not."""
     write_atomically(path, lambda file: _save(state, file))
 
 

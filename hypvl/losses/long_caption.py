@@ -105,8 +105,7 @@ class PrimaryComponentsTerm(LossTerm):
     hyperboloid they are the space components, so that they are a point again. They are not normalised again.
 
     Args:
-        image: View whose rows are projected.
-        short: View of the short captions.
+        image, short: Views of the rows that are projected, and of the short captions.
         components: k >= 1.
         over: "gathered": mean and components of the rows of every rank; "local": of this rank's rows, as published,
             so that the loss depends on the number of ranks.

@@ -20,8 +20,7 @@ def align_loss(x: Tensor, y: Tensor) -> Tensor:
     Formula: ``mean_i |x_i - y_i|^2``.
 
     Args:
-        x: (B, D).
-        y: (B, D).
+        x, y: (B, D).
 
     Returns:
         0-dim, >= 0 (<= 4 for unit rows). Pairs farther apart than 1e15 (fp64: 1e140) count as that far.

@@ -217,12 +217,8 @@ def stored_config(
     """The parts of a config inside a checkpoint that are used, and the parts that they refer to.
 
     Only they are read, and only they must name targets on the allow-list: a model loads although the objective
-    it was trained with is a researcher's own. Nothing is executed.
-
-    Args:
-        config: YAML text, or the mapping itself.
-        source: Where it was read from, for messages.
-        parts: Names at the top level; those that are missing are left out.
+    it was trained with is a researcher's own. Nothing is executed. ``config`` is YAML text, or the mapping itself, read
+    from ``source``. Parts that are missing are left out.
 
     Raises:
         ConfigError: No YAML mapping, or a part names a target that is not on the allow-list.

@@ -229,11 +229,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def settings_of(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """The settings of a model that can be read from the names and shapes of its weights.
-
-    Args:
-        state: Weights by our names.
-    """
+    """The settings of a model that can be read from the names (ours) and shapes of its weights."""
     settings: dict[str, str] = {}
     _put(settings, "image encoder", _kind(state))
     tokens = _shape(state, _TRUNK + "pos_embed")

@@ -23,10 +23,7 @@ def convert_negatives(
     """Write the items of published files as one JSONL file, in order, as :mod:`hypvl.data.negatives` reads it.
 
     The inputs are ``.npy`` files, each an object array of dicts. The output is there only once it is whole.
-    ``progress`` is called with each file that is done and the number of rows so far.
-
-    Returns:
-        Number of rows.
+    ``progress`` is called with each file that is done and the number of rows so far. Returns the number of rows.
 
     Raises:
         DataError: for a file that is not what it should be; one that names anything to run is refused.

@@ -13,8 +13,7 @@ class Draws:
     Only ``random.Random.random`` is used, the one method whose numbers Python promises never to change.
 
     Args:
-        seed: Of the whole run, >= 0.
-        position: Of the caption in its source, >= 0.
+        seed, position: Of the whole run, and of the caption in its source, >= 0.
         decision: Which of the caption's independent decisions, in [0, 256).
     """
 

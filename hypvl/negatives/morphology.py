@@ -49,11 +49,9 @@ def singular(noun: str, irregular: Mapping[str, str]) -> str:
 
 
 def verb_forms(verb: str, irregular: Mapping[str, Sequence[str]]) -> dict[VerbForm, str]:
-    """Every form of a verb; of a phrase (``look at``) the first word is changed.
+    """Every form of a verb in its base form; of a phrase (``look at``) the first word is changed.
 
-    Args:
-        verb: The base form.
-        irregular: Base form -> third person, -ing form, past, participle.
+    ``irregular`` is base form -> third person, -ing form, past, participle.
     """
     head, space, rest = verb.partition(" ")
     if verb in irregular:

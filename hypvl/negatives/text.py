@@ -53,12 +53,8 @@ def tokenize(caption: str) -> tuple[Token, ...]:
 def apply_edits(caption: str, edits: Sequence[Edit]) -> str:
     """The caption with the edits made, and the article before each of them put right (an apple, a pear).
 
-    Args:
-        caption: Any text.
-        edits: Places that do not overlap, in any order. Capitals are taken over from the place that is filled.
-
-    Returns:
-        The new text; everything outside the edits and their articles is as it was.
+    Their places do not overlap and may be in any order. Capitals are taken over from the place that is filled;
+    everything outside the edits and their articles is as it was.
     """
     parts, at = [], 0
     for edit in sorted(edits):

@@ -31,14 +31,11 @@ def checkpoint_name(iteration: int) -> str:
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any], *, name: str, keep: int | None = None) -> Path:
-    """Write ``state`` to ``folder/name`` and point ``last_checkpoint.txt`` at it (call on rank 0).
+    """Write ``state`` to ``folder/name``, point ``last_checkpoint.txt`` at it and return the path (call on rank 0).
 
     The file gets its name only when it is complete and on disk; older periodic checkpoints beyond ``keep``
     are removed afterwards (None: none are). Those of a later iteration stay and do not count: they belong to another
     continuation, from before the pointer was set back.
-
-    Returns:
-        The path written.
 
     Raises:
         ValueError: for ``keep`` below 1; nothing was written.

@@ -88,11 +88,7 @@ class WandbConfig(_Checked):
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(_Checked):
-    """How a run trains; configs/common/train.py says what the settings mean.
-
-    Raises:
-        ValueError: for a value outside the ranges below; its message starts with the key.
-    """
+    """How a run trains; configs/common/train.py says what the settings mean. ValueErrors start with the key."""
 
     objective: Any  # the config node of the loss terms; it is not checked here
     seed: int = 0  # of weights, data order and dropout, >= 0

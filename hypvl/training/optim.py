@@ -126,11 +126,7 @@ def freeze(
 
 
 def check_optimizer(arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments that an optimizer, of whatever class, would accept and fail with later: NaN, numbers below 0.
-
-    Raises:
-        ValueError: naming the argument.
-    """
+    """ValueError for what an optimizer, of whatever class, would accept and fail with later: NaN, numbers below 0."""
     for name, value in arguments.items():
         if name in ("lr", "weight_decay", "momentum", "lambd", "dampening"):
             number(name, value, least=0)

@@ -49,11 +49,7 @@ class BackendArguments(Protocol):
 
 
 def package_versions(packages: Sequence[str], *, backend: str, extra: str) -> dict[str, str]:
-    """The installed versions of packages that a backend needs.
-
-    Raises:
-        UserError: naming those that are missing, and the extra that brings them.
-    """
+    """The installed versions of packages that a backend needs; UserError where some are missing."""
     versions, missing = {}, []
     for package in packages:
         try:

@@ -26,12 +26,9 @@ FORMS: dict[str, tuple[Kind, str]] = {
 
 
 def tagged_word(token: Token, tag: str, lemma: str | None) -> Word | None:
-    """The word that a tagged token is, or None when it is none that may be replaced.
+    """The word that a token with a tag of the Penn treebank is, or None when it is none that may be replaced.
 
-    Args:
-        token: A whole word of the caption.
-        tag: Of the Penn treebank.
-        lemma: The base form; None: by the lists and rules.
+    ``lemma`` is the base form; None: by the lists and rules.
     """
     if tag not in FORMS:
         return None
@@ -57,10 +54,7 @@ def base_form(kind: Kind, text: str) -> str:
 
 
 class SpacyTagger:
-    """Nouns, adjectives and verbs by the tags of a spaCy pipeline.
-
-    Args:
-        model: Name of an installed pipeline, or its folder.
+    """Nouns, adjectives and verbs by the tags of a spaCy pipeline, which is installed or in a folder.
 
     Raises:
         UserError: when it is not there, or has no tagger.

@@ -101,11 +101,7 @@ class Checkpoints(Hook):
 
 
 def check_weights_finite(trainer: Trainer) -> None:
-    """End the run when weights are not finite, since no later step makes them finite again (waits for the device).
-
-    Raises:
-        UserError: naming the first of them.
-    """
+    """UserError when weights are not finite, since no later step makes them finite again (waits for the device)."""
     named = dict(trainer.learner.named_parameters())
     finite = torch.stack([parameter.detach().isfinite().all() for parameter in named.values()]).tolist()
     not_finite = [name for name, good in zip(named, finite, strict=True) if not good]

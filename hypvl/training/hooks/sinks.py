@@ -115,11 +115,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """A Weights & Biases run; one that resumes from ``iteration`` > 0 continues the one in ``folder/wandb_id.txt``.
-
-    Raises:
-        ConfigError: when wandb is not installed.
-    """
+    """A Weights & Biases run, with ``iteration`` > 0 that of ``folder/wandb_id.txt``; ConfigError without wandb."""
 
     def __init__(
         self,
