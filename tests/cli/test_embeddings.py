@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from hypvl.cli.common import add_embeddings_arguments
+from hypvl.cli.common import CommandParser
 from hypvl.cli.loading import open_store, roots_of
 from hypvl.config import LazyConfig
 from hypvl.embedding.store import EmbeddingStore
@@ -55,8 +55,8 @@ def test_a_second_run_needs_no_images(
 
 
 def arguments(*argv: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_embeddings_arguments(parser)
+    parser = CommandParser("")
+    parser.add_embeddings_arguments()
     return parser.parse_args(argv)
 
 
