@@ -26,24 +26,16 @@ _CAPTIONS = "Flickr8k.token.txt"
 
 @dataclass(frozen=True)
 class JudgedCaptions:
-    """Captions of images with references and, for some sets, ratings; one caption a row.
-
-    Attributes:
-        images: The images.
-        keys: A name for each image.
-        image: Position of the image of each row.
-        captions: The caption of each row, which is to be scored.
-        references: What people wrote about the image of each row, at least one text; None = there are none.
-        ratings: The rating of the caption of each row, higher = better; None = there are none.
-        notes: The name of the file, and how many rows were left out.
-    """
+    """Captions of images with references and, for some sets, ratings; one caption a row."""
 
     images: ImageSource
-    keys: Sequence[str]
-    image: Sequence[int]
-    captions: Sequence[str]
+    keys: Sequence[str]  # a name for each image
+    image: Sequence[int]  # position of the image of each row
+    captions: Sequence[str]  # of each row, to be scored
+    # What people wrote about the image of each row, at least one text; None = there are none.
     references: Sequence[Sequence[str]] | None
-    ratings: Sequence[float] | None
+    ratings: Sequence[float] | None  # of the caption of each row, higher = better; None = there are none
+    # The name of the file, and how many rows were left out.
     notes: dict[str, Any] = field(default_factory=dict)
 
 

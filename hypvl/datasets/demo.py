@@ -108,19 +108,12 @@ def demo_choices(hierarchy: str | Path) -> Choices:
 
 @dataclass(frozen=True)
 class LeveledScenes:
-    """Scenes and a pool of texts that have levels, 1 = the most general.
+    """Scenes and a pool of texts that have levels, 1 = the most general."""
 
-    Attributes:
-        images: The scenes.
-        keys: Name of each scene.
-        true_texts: Of each scene, the texts that are true of it.
-        levels: Level of each text of the pool.
-    """
-
-    images: Images
-    keys: list[str]
-    true_texts: list[frozenset[str]]
-    levels: dict[str, int]
+    images: Images  # the scenes
+    keys: list[str]  # name of each scene
+    true_texts: list[frozenset[str]]  # of each scene, the texts that are true of it
+    levels: dict[str, int]  # of each text of the pool
 
 
 def leveled_scenes(hierarchy: str | Path, levels: str | Path, *, limit: int) -> LeveledScenes:

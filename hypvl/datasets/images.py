@@ -57,21 +57,13 @@ Unit: TypeAlias = Literal["pixels", "fractions"]
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of an image, by its edges measured from the upper left corner.
+    """A rectangle of an image, by its edges measured from the upper left corner."""
 
-    Attributes:
-        left: In ``unit``, as are the others.
-        top: Above ``bottom``.
-        right: The first column to the right of the rectangle.
-        bottom: The first row below it.
-        unit: ``"pixels"``, which may reach over the border, or ``"fractions"`` of the image's width and height.
-    """
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-    unit: Unit
+    left: float  # in ``unit``, as are the others
+    top: float  # above ``bottom``
+    right: float  # the first column to the right of the rectangle
+    bottom: float  # the first row below it
+    unit: Unit  # pixels may reach over the border; fractions are of the image's width and height
 
     def __post_init__(self) -> None:
         one_of("unit", self.unit, Unit)

@@ -24,24 +24,18 @@ class ImageSource(Protocol):
 
 
 class ClassificationSet(Protocol):
-    """Labelled images.
-
-    Attributes:
-        classes: Name of each class, as prompts say it.
-        prompts: Templates with ``{}`` (or ``{c}``), or the full prompts of each class by class name;
-            None = the set has none of its own.
-        keys: A name for each image, for the per-item results.
-        labels: Right class of each image, known even where the image cannot be read.
-    """
+    """Labelled images."""
 
     @property
-    def classes(self) -> Sequence[str]: ...
+    def classes(self) -> Sequence[str]: ...  # name of each class, as prompts say it
     @property
-    def prompts(self) -> Sequence[str] | Mapping[str, Sequence[str]] | None: ...
+    def prompts(self) -> Sequence[str] | Mapping[str, Sequence[str]] | None:
+        """Templates with ``{}`` (or ``{c}``), or the full prompts by class name; None = the set has none of its own."""
+
     @property
-    def keys(self) -> Sequence[str]: ...
+    def keys(self) -> Sequence[str]: ...  # a name for each image, for the per-item results
     @property
-    def labels(self) -> Sequence[int]: ...
+    def labels(self) -> Sequence[int]: ...  # right class of each image, known even where it cannot be read
 
     def __len__(self) -> int: ...
 
@@ -50,23 +44,16 @@ class ClassificationSet(Protocol):
 
 
 class RetrievalSet(Protocol):
-    """Images and their captions.
-
-    Attributes:
-        images: The gallery, read when asked for.
-        captions: All captions.
-        caption_image: For each caption, the position of its image in ``images``.
-        keys: A name for each image.
-    """
+    """Images and their captions."""
 
     @property
-    def images(self) -> ImageSource: ...
+    def images(self) -> ImageSource: ...  # the gallery, read when asked for
     @property
     def captions(self) -> Sequence[str]: ...
     @property
-    def caption_image(self) -> Sequence[int]: ...
+    def caption_image(self) -> Sequence[int]: ...  # for each caption, the position of its image
     @property
-    def keys(self) -> Sequence[str]: ...
+    def keys(self) -> Sequence[str]: ...  # a name for each image
 
 
 def check_set(value: Any, protocol: type, *, name: str = "dataset") -> None:

@@ -39,22 +39,14 @@ Amp: TypeAlias = Literal["bf16", "fp16", False]
 @configurable("evaluate")
 @dataclass(frozen=True)
 class Encoding:
-    """How images and texts are run through a model.
+    """How images and texts are run through a model."""
 
-    Args:
-        batch_size: Images, or texts, per forward pass.
-        num_workers: Processes that read and resize images; 0 = none beside this one; None = 4, or as many as
-            there are processors.
-        amp: Autocast of the encoders; the geometry keeps its own precision.
-        progress: Show a progress bar on standard error (where that is a terminal).
-        max_bad_fraction: Share of images in [0, 1] that may be unreadable before this is an error.
-    """
-
-    batch_size: int = 256
+    batch_size: int = 256  # images, or texts, per forward pass
+    # Processes that read and resize images; 0 = none beside this one; None = see ``workers``.
     num_workers: int | None = None
-    amp: Amp = False
-    progress: bool = True
-    max_bad_fraction: float = 0.1
+    amp: Amp = False  # autocast of the encoders; the geometry keeps its own precision
+    progress: bool = True  # show a progress bar on standard error (where that is a terminal)
+    max_bad_fraction: float = 0.1  # share of images in [0, 1] that may be unreadable before this is an error
 
     def __post_init__(self) -> None:
         one_of("amp", self.amp, Amp)

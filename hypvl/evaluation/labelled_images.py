@@ -73,20 +73,14 @@ def labelled_splits(
 
 
 class LabelledFeatures:
-    """Features of the readable ones of some images.
-
-    Attributes:
-        features: (n, width), on the model's device.
-        positions: Of each row, in ``images``.
-        bad: (position, reason) of those that cannot be read.
-    """
+    """Features of the readable ones of some images."""
 
     def __init__(
         self, images: LabelledImages, features: Tensor, positions: list[int], bad: list[tuple[int, str]]
     ) -> None:
-        self.features = features
-        self.positions = positions
-        self.bad = bad
+        self.features = features  # (n, width), on the model's device
+        self.positions = positions  # of each row, in ``images``
+        self.bad = bad  # (position, reason) of those that cannot be read
         self._labels = images.labels
         self._rows = {position: row for row, position in enumerate(positions)}
 

@@ -30,23 +30,14 @@ _SAFETENSORS, _TORCH = (".safetensors",), (".pt", ".pth")
 
 @dataclass(frozen=True)
 class ModalityMeans:
-    """Means of the image and the text embeddings of a model.
+    """Means of the image and the text embeddings of a model."""
 
-    Args:
-        image_mean: Mean of flat image embeddings, (D,).
-        text_mean: Mean of flat text embeddings, (D,).
-        images: Number of images.
-        texts: Number of texts.
-        model: :func:`model_fingerprint` of the model.
-        set_name: Name of the data set.
-    """
-
-    image_mean: Tensor
-    text_mean: Tensor
-    images: int
-    texts: int
-    model: str
-    set_name: str
+    image_mean: Tensor  # of flat image embeddings, (D,)
+    text_mean: Tensor  # of flat text embeddings, (D,)
+    images: int  # how many
+    texts: int  # how many
+    model: str  # :func:`model_fingerprint` of the model
+    set_name: str  # name of the data set
 
     def __post_init__(self) -> None:
         shapes = [tuple(mean.shape) for mean in (self.image_mean, self.text_mean)]

@@ -41,39 +41,29 @@ _REASONS = 10  # how many unreadable images are named
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """How a run evaluates; what an evaluator was built with comes first.
+    """How a run evaluates; what an evaluator was built with comes first."""
 
-    Args:
-        encoding: Batches, workers, precision, progress bars; None = the defaults.
-        tokenizer: Of texts; None = hypvl's own, with the model's context length.
-        store: Embeddings that are there already; in write mode what is encoded is added. None = everything is encoded.
-    """
-
-    encoding: Encoding | None = None
-    tokenizer: Tokenizer | None = None
+    encoding: Encoding | None = None  # batches, workers, precision, progress bars; None = the defaults
+    tokenizer: Tokenizer | None = None  # of texts; None = hypvl's own, with the model's context length
+    # What is there is taken; in write mode what is encoded is added. None = all is encoded.
     store: EmbeddingStore | None = None
 
 
 @dataclass
 class EvaluationResult:
-    """What an evaluator measured.
+    """What an evaluator measured."""
 
-    Attributes:
-        metrics: Name -> value; shares are percent. A metric with a chance level has it beside it, as
-            ``<name>_chance``.
-        items: Per-item results, lists of one length per group (see the evaluator); JSON-serialisable.
-        meta: What the numbers are about: sizes, settings, unreadable images.
-        samples: For metrics that are a mean over items, the value of each item on the metric's own scale (a hit
-            is 100.0 where the metric is in percent), so that their mean is the metric: what its bootstrap
-            interval is drawn from.
-        strata: For those of them that are the plain mean of the means of groups (classes, kinds, folds), the group
-            of each item: the interval is drawn within them.
-    """
-
+    # Name -> value; shares are percent. The chance level of a metric that has one is beside it, as ``<name>_chance``.
     metrics: dict[str, float] = field(default_factory=dict)
+    # Per-item results, lists of one length per group (see the evaluator); JSON-serialisable.
     items: dict[str, list[Any]] = field(default_factory=dict)
+    # What the numbers are about: sizes, settings, unreadable images.
     meta: dict[str, Any] = field(default_factory=dict)
+    # For metrics that are a mean over items, the value of each item on the metric's own scale (a hit is 100.0 where
+    # it is in percent), so that their mean is the metric: what its bootstrap interval is drawn from.
     samples: dict[str, list[float]] = field(default_factory=dict)
+    # For those that are the plain mean of the means of groups (classes, kinds, folds), the group of each item: the
+    # interval is drawn within them.
     strata: dict[str, list[Any]] = field(default_factory=dict)
 
     def add_mean(self, name: str, *groups: Sequence[float], chance: float | None = None) -> None:
@@ -103,19 +93,11 @@ class EvaluationResult:
 
 @dataclass(kw_only=True)
 class Evaluator(ABC):
-    """One measurement of a model on one data set.
+    """One measurement of a model on one data set."""
 
-    Args:
-        encoding: Batches, workers, precision; None = those of the context.
-        tokenizer: In place of the context's, of the texts where the evaluator encodes any.
-
-    Attributes:
-        main_metric: The metric to look at first.
-    """
-
-    main_metric: str = field(init=False)
-    encoding: Encoding | None = None
-    tokenizer: Tokenizer | None = None
+    main_metric: str = field(init=False)  # the metric to look at first
+    encoding: Encoding | None = None  # None = that of the context
+    tokenizer: Tokenizer | None = None  # likewise, of the texts where it encodes any
 
     def __call__(self, model: EvaluableModel, context: EvaluationContext | None = None) -> EvaluationResult:
         """Measure. The model is left as it was: same mode, same parameters, no gradients.

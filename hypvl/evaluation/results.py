@@ -19,12 +19,11 @@ from hypvl.io.files import exclusive_lock, write_atomically
 from hypvl.io.json_text import json_bytes, parse_json
 
 FORMAT_VERSION = 2
-# Settings that change no number: in every node of a config, and in the node of the encoding.
+# Settings that change no number: in every node of a config, and in the node of the encoding (elsewhere a batch is one
+# of training, which changes numbers).
 _ONLY_SPEED = frozenset({"num_workers", "progress", "store", "download"})
 _ENCODING = "hypvl.embedding.encode.Encoding"
-_ONLY_SPEED_OF_ENCODING = frozenset(
-    {"batch_size"}
-)  # elsewhere it is a batch of training, which changes numbers
+_ONLY_SPEED_OF_ENCODING = frozenset({"batch_size"})
 
 Entries = dict[str, dict[str, Any]]
 
@@ -175,12 +174,7 @@ class ResultsFile:
 
 
 def settings_digest(settings: Any) -> str:
-    """SHA-256 of an evaluation's resolved settings, without those that change only its speed.
-
-    Args:
-        settings: Plain data. ``batch_size`` counts except in a node of ``Encoding``, for elsewhere it is a batch of
-            training.
-    """
+    """SHA-256 of an evaluation's resolved settings (plain data), without those that change only its speed."""
     return hashlib.sha256(json_bytes(_without_speed(settings), sort_keys=True)).hexdigest()
 
 

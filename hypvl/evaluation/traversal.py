@@ -6,13 +6,14 @@ Source: MERU (arXiv 2304.09172) section 5.2. ATMG ranks the texts by its trained
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, pairwise
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from hypvl.checks import one_of
 from hypvl.embedding.protocol import EvaluableModel, check_embeddings, check_scores
+from hypvl.embedding.search import ranks_by_distance
 from hypvl.geometry.base import Geometry
 from hypvl.numerics import working_dtype
 
@@ -21,21 +22,6 @@ RootSource: TypeAlias = Literal["geometry", "checkpoint", "text pool"]
 Entailment: TypeAlias = Literal["auto", "always", "never"]
 # Elements of a (points, texts, D) block of the cone test.
 _BLOCK_ELEMENTS = 1 << 22
-
-
-class RankingScorer(Protocol):
-    """The part of a scorer that traversals use."""
-
-    @property
-    def ranks_by_distance(self) -> bool:
-        """True where the root can be a key and cones can mask the ranking; False for angles, undefined at the root."""
-
-
-class TraversableModel(EvaluableModel, Protocol):
-    """An evaluable model with a public scorer."""
-
-    @property
-    def scorer(self) -> RankingScorer: ...
 
 
 @dataclass(frozen=True)
@@ -149,7 +135,7 @@ def find_root(
 
 
 def traverse(
-    model: TraversableModel,
+    model: EvaluableModel,
     image: Tensor,
     texts: Tensor,
     names: Sequence[str],
@@ -184,7 +170,7 @@ def traverse(
             "expected (K, D), K >= 1 names and (D,)."
         )
     check_embeddings(image, texts)
-    geometry, ranked_root = model.geometry, model.scorer.ranks_by_distance
+    geometry, ranked_root = model.geometry, ranks_by_distance(model)
     root_embedding, source = find_root(geometry, texts, stored=root)
     points = interpolate_to_root(geometry, image, root_embedding, steps=steps)  # (S, D)
     holds = None

@@ -2,7 +2,6 @@
 
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 
@@ -13,14 +12,7 @@ from hypvl.datasets.demo import leveled_scenes
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel, evaluating
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
-from hypvl.evaluation.traversal import (
-    ROOT_NAME,
-    Entailment,
-    TraversableModel,
-    hierarchy_shares,
-    radius,
-    traverse,
-)
+from hypvl.evaluation.traversal import ROOT_NAME, Entailment, hierarchy_shares, radius, traverse
 
 
 @configurable("evaluate")
@@ -70,11 +62,10 @@ class TraversalLevels(Evaluator):
         texts = encoder.encode_texts(names, label="text pool")
         transform = ResizeCenterCrop(model.image_size)
         images = encoder.encode_images(self._scenes.images, transform=transform, label="scenes")
-        traversable = cast(TraversableModel, model)  # every model of hypvl shows its scorer
         with evaluating(model) as device:
             keys = texts.to(device)
             walks = [
-                traverse(traversable, image, keys, names, steps=self.steps, entailment=self.entailment)
+                traverse(model, image, keys, names, steps=self.steps, entailment=self.entailment)
                 for image in images.embeddings.to(device)
             ]
             radii = self._radii(model, keys)

@@ -43,9 +43,8 @@ class Row:
     metric: str
     value: float  # percent for accuracies, recalls and shares
     chance: float | None  # what guessing gives, in the same unit; None where it says nothing
-    interval: tuple[float, float] | None = (
-        None  # (low, high) of the bootstrap; None where the metric has none
-    )
+    # (low, high) of the bootstrap; None where the metric has none.
+    interval: tuple[float, float] | None = None
     approximate: bool = False  # whether the set is another than the published one (``meta.approximate``)
 
     def cells(self) -> tuple[str, str, str, str, str]:

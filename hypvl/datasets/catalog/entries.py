@@ -17,79 +17,47 @@ SPLITS: tuple[str, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a published split, in shuffled order.
+    """A piece of a published split, in shuffled order."""
 
-    Attributes:
-        published: The split it is cut from.
-        begin: First image (int), or share of them (float in [0, 1]).
-        end: One after the last, of the same type.
-    """
-
-    published: str
-    begin: float
-    end: float
+    published: str  # the split it is cut from
+    begin: float  # first image (int), or share of them (float in [0, 1])
+    end: float  # one after the last, of the same type
 
 
 @dataclass(frozen=True)
 class FileSource:
-    """A file on a server.
+    """A file on a server."""
 
-    Attributes:
-        url: http or https.
-        into: Folder below the root where it is unpacked, or put.
-        unpack: "tar", "zip", "gz", or "none" for a file that is used as it is.
-        md5: Hex digest of the file, where one is known.
-        file: Name of the file when it is not an archive of several.
-        inner: An archive inside the archive that is unpacked too (TAR).
-        splits: Published splits it is needed for; empty = all.
-    """
-
-    url: str
-    into: str
-    unpack: str
-    md5: str | None = None
-    file: str | None = None
-    inner: str | None = None
-    splits: tuple[str, ...] = ()
+    url: str  # http or https
+    into: str  # folder below the root where it is unpacked, or put
+    unpack: str  # "tar", "zip", "gz", or "none" for a file that is used as it is
+    md5: str | None = None  # hex digest of the file, where one is known
+    file: str | None = None  # name of the file when it is not an archive of several
+    inner: str | None = None  # an archive inside the archive that is unpacked too (TAR)
+    splits: tuple[str, ...] = ()  # published splits it is needed for; empty = all
 
 
 @dataclass(frozen=True)
 class SetEntry:
-    """One classification set.
+    """One classification set."""
 
-    Attributes:
-        name: As configs give it.
-        core: Whether it is one of the 20 of the hyperbolic papers.
-        reader: "folders", "webdataset", "cifar10", ..., or "torchvision:<class>".
-        folder: Where it lies below the root, ``{split}`` standing for the reader's name of a split.
-        published: Splits there are, each with the reader's arguments.
-        sizes: Images of published splits, where known.
-        classes: How many.
-        files: What belongs below the root, for people.
-        homepage: Where the set is described or can be asked for.
-        parts: How train, val and test are cut from published splits, where they are not published themselves.
-        validation: Share of the training images that becomes the validation split where there is none.
-        per_class: Training images of each class, cut from the published split "all".
-        downloads: Where its files come from; none = by hand.
-        webdataset: Address of the set in the WebDataset layout, or None.
-        note: What else to know.
-    """
-
-    name: str
-    core: bool
-    reader: str
-    folder: str
-    published: Mapping[str, Mapping[str, Any]]
-    sizes: Mapping[str, int]
-    classes: int
-    files: tuple[str, ...]
-    homepage: str
+    name: str  # as configs give it
+    core: bool  # whether it is one of the 20 of the hyperbolic papers
+    reader: str  # "folders", "webdataset", "cifar10", ..., or "torchvision:<class>"
+    folder: str  # where it lies below the root, ``{split}`` standing for the reader's name of a split
+    published: Mapping[str, Mapping[str, Any]]  # splits there are, each with the reader's arguments
+    sizes: Mapping[str, int]  # images of published splits, where known
+    classes: int  # how many
+    files: tuple[str, ...]  # what belongs below the root, for people
+    homepage: str  # where the set is described or can be asked for
+    # How train, val and test are cut from published splits, where they are not published themselves.
     parts: Mapping[str, Part]
-    downloads: tuple[FileSource, ...]
+    downloads: tuple[FileSource, ...]  # where its files come from; none = by hand
+    # Share of the training images that becomes the validation split where there is none.
     validation: float | None = None
-    per_class: int | None = None
-    webdataset: str | None = None
-    note: str | None = None
+    per_class: int | None = None  # training images of each class, cut from the published split "all"
+    webdataset: str | None = None  # address of the set in the WebDataset layout
+    note: str | None = None  # what else to know
 
     @property
     def can_download(self) -> bool:

@@ -12,23 +12,15 @@ Status = Literal["ok", "missing", "incomplete", "damaged"]
 
 @dataclass(frozen=True)
 class Finding:
-    """The state of one data set.
-
-    Attributes:
-        name: What it is called.
-        status: "ok"; "missing": its files are not there; "incomplete": fewer than published; "damaged": cannot be read.
-        items: Number of images (or samples); None where they could not be counted.
-        looked_at: Number of them that were decoded.
-        detail: What is wrong, and what to do.
-        broken: Keys of images that cannot be read, with the reason.
-    """
+    """The state of one data set."""
 
     name: str
+    # "missing": its files are not there; "incomplete": fewer than published; "damaged": cannot be read.
     status: Status
-    items: int | None = None
-    looked_at: int = 0
-    detail: str = ""
-    broken: list[str] = field(default_factory=list)
+    items: int | None = None  # number of images (or samples); None where they could not be counted
+    looked_at: int = 0  # number of them that were decoded
+    detail: str = ""  # what is wrong, and what to do
+    broken: list[str] = field(default_factory=list)  # keys of images that cannot be read, with the reason
 
     @property
     def ok(self) -> bool:

@@ -29,21 +29,13 @@ _LABELS = re.compile(r"[0-9]{1,9}(,[0-9]{1,9})*")
 
 @dataclass(frozen=True)
 class ElevaterEntry:
-    """What is known of a set of ELEVATER.
+    """What is known of a set of ELEVATER."""
 
-    Attributes:
-        classes: How many.
-        metric: What is reported: "accuracy", "mean_per_class", "roc_auc" or "map_11_points".
-        multi_label: Whether an image has several labels, or none.
-        prompts: The set whose templates are used.
-        folders: Names its folder may have, in lower case without separators and version.
-    """
-
-    classes: int
-    metric: Literal["accuracy", "mean_per_class", "roc_auc", "map_11_points"]
-    multi_label: bool
-    prompts: str
-    folders: tuple[str, ...]
+    classes: int  # how many
+    metric: Literal["accuracy", "mean_per_class", "roc_auc", "map_11_points"]  # what is reported
+    multi_label: bool  # whether an image has several labels, or none
+    prompts: str  # the set whose templates are used
+    folders: tuple[str, ...]  # names its folder may have, in lower case without separators and version
 
 
 @cache

@@ -12,21 +12,13 @@ from hypvl.datasets.protocol import ImageSource
 
 @dataclass(frozen=True)
 class Choice:
-    """A true and some false captions of one image.
+    """A true and some false captions of one image."""
 
-    Attributes:
-        image: Position of the image in the set's ``images``.
-        caption: The true one.
-        foils: The false ones, at least one.
-        kind: The category that the choice counts in ("attribute", "swap_obj", ...).
-        foil_kinds: The kind of each foil, where they differ; else empty.
-    """
-
-    image: int
-    caption: str
-    foils: tuple[str, ...]
-    kind: str
-    foil_kinds: tuple[str, ...] = ()
+    image: int  # position in the set's ``images``
+    caption: str  # the true one
+    foils: tuple[str, ...]  # the false ones, at least one
+    kind: str  # the category that the choice counts in ("attribute", "swap_obj", ...)
+    foil_kinds: tuple[str, ...] = ()  # the kind of each foil, where they differ; else empty
 
     def __post_init__(self) -> None:
         if isinstance(self.foils, str) or not self.foils or len(self.foil_kinds) not in (0, len(self.foils)):
@@ -38,54 +30,33 @@ class Choice:
 
 @dataclass(frozen=True)
 class Choices:
-    """Images with true and false captions.
+    """Images with true and false captions."""
 
-    Attributes:
-        images: Read when asked for.
-        choices: In order.
-        keys: A name for each image.
-        means: Published averages: name of a metric (with the word ``accuracy`` in it) -> the kinds over whose
-            accuracies it is the plain mean.
-        meta: Facts about the set for the result.
-    """
-
-    images: ImageSource
+    images: ImageSource  # read when asked for
     choices: Sequence[Choice]
-    keys: Sequence[str]
+    keys: Sequence[str]  # a name for each image
+    # Published averages: metric (with ``accuracy`` in its name) -> the kinds of whose accuracies it is the plain mean.
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)  # facts about the set for the result
 
 
 @dataclass(frozen=True)
 class Group:
-    """Two images and their captions.
+    """Two images and their captions."""
 
-    Attributes:
-        images: Positions of the images in the set's ``images``.
-        captions: The caption of each.
-        kinds: The categories that the group counts in, possibly none.
-        key: Its name.
-    """
-
-    images: tuple[int, int]
-    captions: tuple[str, str]
-    kinds: tuple[str, ...]
-    key: str
+    images: tuple[int, int]  # positions in the set's ``images``
+    captions: tuple[str, str]  # of each
+    kinds: tuple[str, ...]  # the categories that the group counts in, possibly none
+    key: str  # its name
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Groups of two images and two captions.
+    """Groups of two images and two captions."""
 
-    Attributes:
-        images: Read when asked for.
-        groups: In order.
-        meta: Facts about the set for the result.
-    """
-
-    images: ImageSource
+    images: ImageSource  # read when asked for
     groups: Sequence[Group]
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)  # facts about the set for the result
 
 
 class ImageCollector:

@@ -19,17 +19,11 @@ from hypvl.io.json_text import by_id, expecting
 
 @dataclass(frozen=True)
 class Part:
-    """A part of an image.
+    """A part of an image."""
 
-    Attributes:
-        image: Position of the image.
-        box: Where it is, in fractions of the image.
-        phrase: What it shows.
-    """
-
-    image: int
-    box: Box
-    phrase: str
+    image: int  # its position
+    box: Box  # where it is, in fractions of the image
+    phrase: str  # what it shows
 
 
 class BoxedImages:

@@ -11,17 +11,11 @@ from hypvl.errors import DataError
 
 @dataclass(frozen=True)
 class Positives:
-    """What is right for a query, by the ids of the data set.
+    """What is right for a query, by the ids of the data set."""
 
-    Attributes:
-        image_to_text: Image id -> ids of its right captions.
-        text_to_image: Caption id -> ids of its right images.
-        source: Where they come from.
-    """
-
-    image_to_text: Mapping[str, frozenset[str]]
-    text_to_image: Mapping[str, frozenset[str]]
-    source: str
+    image_to_text: Mapping[str, frozenset[str]]  # image id -> ids of its right captions
+    text_to_image: Mapping[str, frozenset[str]]  # caption id -> ids of its right images
+    source: str  # where they come from
 
 
 @configurable("evaluate")
