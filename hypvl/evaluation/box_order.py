@@ -37,12 +37,8 @@ class BoxOrder(Evaluator):
     ``radius_box_text``, ``radius_text``, and ``entails_image``, ``entails_text`` (None without cones).
 
     Args:
-        dataset: Images with captions and boxes.
-        aperture_factor: Factor of the half apertures (HyCoCLIP trains with 1.2 within a modality, 0.7 across).
-        rounds: Number of shuffles of the null.
-
-    Raises:
-        ValueError: for a factor that is not above 0, or fewer than 2 rounds.
+        aperture_factor: Factor > 0 of the half apertures (HyCoCLIP trains with 1.2 within a modality, 0.7 across).
+        rounds: Number of shuffles of the null, at least 2.
 
     Source: HyCoCLIP (Pal et al. 2025, arXiv 2410.06912), section 3.
     """

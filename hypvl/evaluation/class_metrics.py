@@ -29,13 +29,8 @@ METRICS: dict[str, str] = {
 def main_metric(metric: Metric | None, *, classes: int, multi_label: bool) -> str:
     """The metric to look at first, as the results call it.
 
-    Args:
-        metric: Its name; None = ``mean_per_class``, for several labels an image ``map_11_points``.
-        classes: Number of classes.
-        multi_label: Whether images have several labels.
-
-    Raises:
-        ValueError: for a metric that such labels do not have.
+    None = ``mean_per_class``, for several labels an image ``map_11_points``. Raises ValueError for a metric that such
+    labels do not have.
     """
     one_of("metric", metric, Metric | None)
     if metric is None:
@@ -61,7 +56,6 @@ def measure(
 
     Args:
         probabilities: (N, C), higher = more likely; rows of missing items are ignored.
-        labels: Of each item.
         missing: Items without prediction. They count as wrong in every metric: their own classes rank below all items,
             the other classes above.
     """

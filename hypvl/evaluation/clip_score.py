@@ -166,7 +166,6 @@ class CaptionScores(Evaluator):
     ``caption``, and each score.
 
     Args:
-        dataset: The captions.
         prefix: Put before captions and references.
     """
 

@@ -28,7 +28,6 @@ class CaptionCorrelation(Evaluator):
     Items, one per remaining row: ``key`` of the image, ``caption``, ``rating``, and each score.
 
     Args:
-        dataset: Rated captions.
         kendall: Variant of the main metric; published: c for Flickr8k-Expert, b for Flickr8k-CF.
         prefix: Put before captions and references.
 

@@ -50,9 +50,6 @@ class CaptionChoice(Evaluator):
         extra: Additional measures.
         threshold: Score above which a text is predicted true, on the scale of the model's scores.
 
-    Raises:
-        ValueError: without choices, or for an unknown main metric.
-
     Source: the pairwise accuracies of ARO (arXiv 2210.01936), VALSE (arXiv 2112.07566), VL-CheckList (arXiv
         2207.00221) and SugarCrepe (arXiv 2306.14610), which use the cosine. Differs: the model's own score.
     """

@@ -71,14 +71,8 @@ def add_positive_metrics(
 ) -> None:
     """Add ``<direction>_positive_recall@K``, ``<direction>_r_precision`` and ``<direction>_map@r`` with their chance.
 
-    Args:
-        result: Receives them.
-        direction: Prefix of the names.
-        retrieved: Position of a query -> retrieved positions, best first, at least as many as it has right items; none
-            for a query that is absent.
-        right: Position of a query -> positions of its right items, negative outside the gallery.
-        gallery: Number of items in the gallery.
-        ks: Cut-offs.
+    Positions of a query's items: ``retrieved``, best first, at least as many as it has right items, none for a query
+    that is absent; ``right``, negative outside the gallery of ``gallery`` items.
     """
     pairs = [(retrieved.get(query, ()), items) for query, items in right.items()]
     ranks = ranking.first_hit_ranks([ranked for ranked, _ in pairs], list(right.values()))

@@ -39,13 +39,10 @@ class GeometryAudit(Evaluator):
 
     Args:
         dataset: Images and captions, at least two images with one.
-        limit: Largest number of pairs, evenly spread; None = all.
-        sample: Number of pairs for metrics whose cost grows with the cube of that number.
+        limit: Largest number of pairs, at least 2, evenly spread; None = all.
+        sample: Number of pairs, at least 2, for metrics whose cost grows with the cube of that number.
         aperture_factor: Factor of the half apertures, as in training (MERU 1, HyCoCLIP 0.7 for texts and images).
-        rounds: Number of shuffles of the null.
-
-    Raises:
-        ValueError: for a limit, sample or number of rounds below 2.
+        rounds: Number of shuffles of the null, at least 2.
 
     Source: arXiv 2607.05268; the functions name the sources of the measures.
     """

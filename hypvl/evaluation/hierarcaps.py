@@ -38,13 +38,9 @@ class HierarCaps(Evaluator):
     image), ``right`` (how many are its own).
 
     Args:
-        dataset: Images with chains.
-        steps: Thresholds, evenly spaced from the smallest to the largest radius of all texts.
+        steps: Thresholds, at least 2, evenly spaced from the smallest to the largest radius of all texts.
         root_text: A text that stands for the root where the geometry has none (HierarCaps takes the empty text);
             None = the mean of all texts.
-
-    Raises:
-        ValueError: for fewer than 2 steps.
 
     Source: Alper and Averbuch-Elor 2024 (arXiv 2407.08521), section 5.
     Differs: candidates are ranked by the score the model was trained with; the thresholds span the radii of all texts.

@@ -28,7 +28,6 @@ class HierarchicalClassification(Evaluator):
     ``predicted_node``, and ``tie``.
 
     Args:
-        dataset: Labelled images.
         tree: A file of :func:`hypvl.datasets.hierarchy.is_a.read_is_a`: JSON, or WordNet pairs.
         nodes: Node of each class, in the order of the classes or by class name; None = the class names are nodes.
         words: File of lines ``<node> <name>`` (``words.txt``), for names of nodes in the items; None = no names.

@@ -36,13 +36,9 @@ class HiMo(Evaluator):
     Items, one per image: ``key``, ``caption``, ``sentences``, ``scores`` (by K, None for those left out).
 
     Args:
-        dataset: Images and long captions.
         ks: Numbers of texts, each at least 2.
         limit: Largest number of images, evenly spread; None = all.
         tokenizer: Texts are cut at its context length; longer prefixes are then equal.
-
-    Raises:
-        ValueError: for a K below 2.
 
     Source: HiMo-CLIP (2025), the measure HiMo@K.
     """

@@ -93,11 +93,7 @@ class LabelledFeatures:
         return self.features[torch.tensor([self._rows[i] for i in positions], device=self.features.device)]
 
     def of(self, positions: Sequence[int]) -> tuple[Tensor, list[Label]]:
-        """Features and labels of the readable ones of these positions.
-
-        Raises:
-            DataError: when none can be read.
-        """
+        """Features and labels of the readable ones of these positions. Raises DataError when none can be read."""
         readable = self.readable(positions)
         if not readable:
             raise DataError(

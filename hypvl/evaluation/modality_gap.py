@@ -53,11 +53,8 @@ class ModalityGap(Evaluator):
 
     Args:
         dataset: Images and captions, at least two images with one.
-        deltas: Steps of the sweep, in units of the space's coordinates; empty = no sweep.
-        limit: Largest number of pairs, evenly spread; None = all.
-
-    Raises:
-        ValueError: for a delta that is not finite, or a limit below 2.
+        deltas: Steps of the sweep, finite, in units of the space's coordinates; empty = no sweep.
+        limit: Largest number of pairs, at least 2, evenly spread; None = all.
 
     Source: Liang et al. 2022 (arXiv 2203.02053), section 4; I0T, An et al. 2024 (arXiv 2412.14384).
     Differs: one direction from all pairs; I0T estimates it anew in each pair of batches.

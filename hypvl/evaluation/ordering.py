@@ -41,7 +41,6 @@ def rank_by_root(
     """Items from the root outwards, the most general first; items of equal radius keep their order.
 
     Args:
-        geometry: Where the embeddings live.
         embeddings: (N, D), N >= 1, called by N ``names``.
         root: (D,) for a geometry without one; None = the origin of the flat coordinates.
 
@@ -181,7 +180,6 @@ def interpolate_between(
         model: Its scores rank the pool.
         first: (D,); ``second`` likewise.
         pool: (K, D), K >= 1, called by K ``names``.
-        pool_modality: Of the pool.
         modality: Of the two embeddings and the points between them.
         steps: Points, at least 2.
         k: Items per point, at most K.

@@ -38,12 +38,9 @@ class EntailmentPairs(Evaluator):
 
     Args:
         dataset: Images and captions; the first caption of each.
-        negatives: False pairs for each true one; each image is drawn equally often.
-        limit: Largest number of images, evenly spread; None = all.
+        negatives: False pairs for each true one, at least 1; each image is drawn equally often.
+        limit: Largest number of images, at least 2, evenly spread; None = all.
         seed: Of the draw.
-
-    Raises:
-        ValueError: for fewer than 1 negative, or a limit below 2.
     """
 
     dataset: RetrievalSet

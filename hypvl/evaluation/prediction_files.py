@@ -73,7 +73,7 @@ class PredictionFiles:
         seed: int,
         trainable: int,
     ) -> Path | None:
-        """Write the predictions of one seed; only the main process writes.
+        """Write the predictions of one seed, by the main process; returns the file, or None where nothing is written.
 
         Args:
             model: Whose parameters are counted.
@@ -83,9 +83,6 @@ class PredictionFiles:
             shots: Training images per class, 0 for none, -1 for all.
             seed: Of the draw.
             trainable: Parameters that were trained.
-
-        Returns:
-            The file, or None where nothing is written.
 
         Raises:
             DataError: when it cannot be written.

@@ -34,9 +34,7 @@ def class_scorer(
     Feature transforms of texts act on the scored embedding: of a class, or of each prompt (``score_mean``).
 
     Args:
-        model: Scores them; has the geometry.
         prompt_features: One (P_c, D) per class, at stage "features", on the model's device.
-        ensemble: Name of the method.
 
     Raises:
         ValueError: for another ensemble.

@@ -72,7 +72,6 @@ class EvaluationResult:
         Its samples, and of several groups the strata, come with it, so that it gets an interval.
 
         Args:
-            name: Of the metric.
             groups: The value of each item, on the metric's own scale; one sequence per group (a fold, a kind).
             chance: Its chance level, on the same scale; None = it has none.
 
@@ -93,7 +92,7 @@ class EvaluationResult:
 
 @dataclass(kw_only=True)
 class Evaluator(ABC):
-    """One measurement of a model on one data set."""
+    """One measurement of a model on one data set. A setting outside its range is a ValueError at construction."""
 
     main_metric: str = field(init=False)  # the metric to look at first
     encoding: Encoding | None = None  # None = that of the context

@@ -30,12 +30,9 @@ class RadialOrder(Evaluator):
 
     Args:
         dataset: Images and captions; the first caption of each.
-        rounds: Number of shuffles.
-        limit: Largest number of images, evenly spread; None = all.
+        rounds: Number of shuffles, at least 2.
+        limit: Largest number of images, at least 2, evenly spread; None = all.
         seed: Of the shuffles.
-
-    Raises:
-        ValueError: for fewer than 2 rounds, or a limit below 2.
 
     Source: arXiv 2607.05268.
     """

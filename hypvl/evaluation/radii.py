@@ -27,9 +27,6 @@ class EmbeddingRadii(Evaluator):
     (sphere) the mean of all embeddings stands for it; ``meta["root"]`` says which.
 
     Items, one per caption: ``key`` of its image, ``text_radius``, ``image_radius``.
-
-    Args:
-        dataset: Images and captions.
     """
 
     dataset: RetrievalSet

@@ -37,9 +37,6 @@ class ResultsFile:
         provenance: Versions, device and command of this run; every entry that it adds gets them.
         as_csv: Makes the text of the CSV file from the results, name -> entry.
 
-    Attributes:
-        moved_to: New name of the file of another subject that had this path; None if there was none.
-
     Raises:
         DataError: when the file cannot be written, or exists and is not a results file.
     """
@@ -57,7 +54,7 @@ class ResultsFile:
         self._subject = dict(subject)
         self._provenance = dict(provenance)
         self._as_csv = as_csv
-        self.moved_to: Path | None = None
+        self.moved_to: Path | None = None  # new name of the file of another subject that had this path
         with self._locked():
             self._claim_path()
             content = self._read()
@@ -90,16 +87,10 @@ class ResultsFile:
             return dict(earlier)
 
     def put(self, name: str, entry: Mapping[str, Any], *, digest: str, settings: Any = None) -> None:
-        """Add an entry. An ``ok`` entry of other settings, or one that a failure replaces, stays in the file.
+        """Add an entry: ``status``, ``metrics`` and others, JSON-serialisable, and its settings, for the reader.
 
-        Args:
-            name: Name of the evaluation.
-            entry: ``status``, ``metrics`` and others; JSON-serialisable.
-            digest: Digest of its settings, see :func:`settings_digest`.
-            settings: The settings themselves, for the reader.
-
-        Raises:
-            DataError: when the file cannot be written.
+        An ``ok`` entry of other settings (by the digest of :func:`settings_digest`), or one that a failure replaces,
+        stays in the file. Raises DataError when the file cannot be written.
         """
         origin = {key: value for key, value in self._provenance.items() if key != "config"}
         stored = {

@@ -78,8 +78,7 @@ class ZeroShotRetrieval(Evaluator):
         resize: ``squeeze`` the whole image to a square, as MERU does, or ``crop`` the centre of the resized image,
             as CLIP and those that build on it do.
         positives: Further right pairs, see :func:`hypvl.datasets.retrieval.positives.caption_positives`.
-        query_chunk: Queries scored at once.
-        key_chunk: Gallery items scored at once.
+        query_chunk: Queries scored at once, with ``key_chunk`` gallery items.
     """
 
     dataset: RetrievalSet

@@ -68,10 +68,7 @@ class Traversal:
 def interpolate_to_root(geometry: Geometry, x: Tensor, root: Tensor, *, steps: int) -> Tensor:
     """Points from an embedding to the root: (D,), (D,) -> (steps, D), ``x`` first.
 
-    The weights are evenly spaced and rounded to fp32, as published.
-
-    Raises:
-        ValueError: for fewer than 2 steps.
+    The weights are evenly spaced and rounded to fp32, as published. Raises ValueError for fewer than 2 steps.
     """
     if steps < 2:
         raise ValueError(f"steps: got {steps}; expected at least 2, the image and the root.")

@@ -33,14 +33,13 @@ class TraversalLevels(Evaluator):
             the file (``datasets/demo/eval/hierarchy.json``).
         levels: JSON, ``{"levels": {text: level}}``, which is the pool too
             (``datasets/demo/text_pool_levels.json``).
-        limit: Largest number of scenes, evenly spread over the file.
+        limit: Largest number of scenes, at least 1, evenly spread over the file.
         steps: Points of a traversal.
         entailment: As in :func:`hypvl.evaluation.traversal.traverse`.
 
     Raises:
         MissingDataError: when a file is not there.
         DataError: when it is built differently.
-        ValueError: for a limit below 1.
     """
 
     hierarchy: str | Path

@@ -30,9 +30,6 @@ class CaptionGroups(Evaluator):
     Args:
         dataset: Groups, at least one.
 
-    Raises:
-        ValueError: without groups.
-
     Source: Winoground, Thrush et al. 2022 (arXiv 2204.03162), section 3.3.
     """
 

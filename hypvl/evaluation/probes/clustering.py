@@ -55,7 +55,6 @@ class KMeansClustering(Evaluator):
     Items, one per image: ``key``, ``label``, ``cluster`` of the first seed, None for an unreadable image.
 
     Args:
-        dataset: Labelled images.
         clusters: K; None = as many as there are classes with images.
         stage: Stage of the model whose output is clustered. Embeddings are flattened first: unit vectors of a sphere
             stay, points of a hyperboloid go to the tangent space at its root.

@@ -76,13 +76,8 @@ class FeatureBatches:
 class ImageBatches:
     """Images, decoded once where they all fit into memory and else again in each epoch.
 
-    Args:
-        images: To train on.
-        test: To predict.
-        positions: Of all images that any training will ask for.
-        stage: Input of the head.
-        encoding: Workers and precision. A trained copy's embeddings are not the model's: no store is used.
-        memory: Bytes that decoded images may take.
+    ``positions`` are of all images that any training will ask for; decoded images may take ``memory`` bytes. A trained
+    copy's embeddings are not the model's: no store is used.
     """
 
     def __init__(

@@ -86,15 +86,9 @@ def best_kmeans(
 
 
 def drawn_centroids(points: Tensor, clusters: int, *, generator: torch.Generator) -> Tensor:
-    """Starts of K-Means: the first point uniformly, each next one in proportion to its squared distance.
+    """Starts of K-Means, (K, D), of points (N, D): the first uniformly, others in proportion to squared distance.
 
-    Args:
-        points: (N, D).
-        clusters: K, 1 ... N.
-        generator: On the CPU, whatever the device of the points.
-
-    Returns:
-        (K, D), points of the set.
+    K = ``clusters`` is 1 ... N; the generator is on the CPU, whatever the device of the points.
 
     Source: Arthur and Vassilvitskii 2007, "k-means++".
     """

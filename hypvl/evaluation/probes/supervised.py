@@ -88,7 +88,6 @@ class SupervisedEvaluator(Evaluator):
         predictions: Where to write class probabilities; None = nowhere.
 
     Raises:
-        ValueError: for settings that do not fit.
         DataError: when the splits do not have the same classes.
     """
 
