@@ -60,10 +60,6 @@ def flickr8k(root: str | Path, *, ratings: Ratings) -> JudgedCaptions:
     are NaN are left out. A caption that is a reference of its image is left out of the experts' rows, and out of
     the references in the crowd's.
 
-    Args:
-        root: The folder.
-        ratings: Whose ratings.
-
     Source: Hodosh et al. 2013; rules as CLIPScore (arXiv 2104.08718) and PAC-S (arXiv 2303.12112).
     """
     one_of("ratings", ratings, Ratings)

@@ -35,7 +35,6 @@ def demo_classification_set(name: str, *, root: str | Path = "./datasets/demo") 
 
     Args:
         name: One of :data:`DEMO_CLASSIFICATION_SETS`.
-        root: The demo's folder.
 
     Raises:
         ConfigError: for an unknown name.

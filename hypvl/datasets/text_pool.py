@@ -46,8 +46,6 @@ def load_text_pool(
             ``prompts`` by kind where templates other than :data:`DEFAULT_PROMPTS` are wanted. None = the pool of
             everyday texts that comes with hypvl.
         caption_column: Of a table, see :class:`hypvl.io.table_text.TableText`, as ``separator`` and ``quoting``.
-        separator: Between columns.
-        quoting: How a table is quoted.
 
     Returns:
         Captions, nouns, adjectives, in the order of the file; of equal prompts the first.

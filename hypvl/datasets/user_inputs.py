@@ -54,8 +54,7 @@ def text_file(
         path: The file, UTF-8.
         text_key: Key, or column, of the text; not used for ``.txt``.
         id_key: Key of the id; None = ``<file name>:<line>``.
-        separator: Between columns of a table, see :class:`hypvl.io.table_text.TableText`.
-        quoting: How a table is quoted.
+        separator: Of a table, see :class:`hypvl.io.table_text.TableText`, as ``quoting``.
 
     Raises:
         MissingDataError: when the file is not there.

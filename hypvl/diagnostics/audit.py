@@ -134,12 +134,10 @@ def summary(
     """Everything that is cheap for paired embeddings, flat and ready for a log.
 
     Args:
-        geometry: The space of the embeddings.
         images: (B, D), B >= 2.
         texts: (B, D), row by row the texts of ``images``.
         aperture_factor: Widens (> 1) or narrows the cones: a pair is outside where phi > factor * aperture.
-        generator: As :func:`radial_order`.
-        rounds: As :func:`radial_order`.
+        generator: As :func:`radial_order`, and so are ``rounds``.
 
     Returns:
         ``<modality>_radius_q<nn>``: quantiles of u, of every factor of a product; ``clipped_<modality>``: share of

@@ -130,12 +130,7 @@ def linear_separability(x: Tensor, y: Tensor) -> float:
     The classifier is the least-squares fit of shortest length, with an intercept, of +1 for x and -1 for y; its
     threshold is 0. Nothing is random. A row whose output is 0 (identical rows) counts one half.
 
-    Args:
-        x: (N, D).
-        y: (M, D).
-
-    Returns:
-        In [0, 1]; NaN where a row is not finite.
+    (N, D), (M, D) -> in [0, 1]; NaN where a row is not finite.
     """
     rows = torch.cat((x, y)).double().cpu()
     if not bool(rows.isfinite().all()):
@@ -198,7 +193,6 @@ def move_features(
         x: Embeddings, (N, D).
         y: Embeddings, (M, D).
         delta: Positive closes the gap, negative widens it; any number.
-        geometry: The space of the embeddings.
         direction: u, (D,); None = :func:`gap_direction` of these rows.
 
     Source: Liang et al. 2022 (arXiv 2203.02053), section 4.

@@ -90,14 +90,10 @@ class CachedEncoder:
     """Runs images and texts through a model, and takes from a store what it has encoded before.
 
     Args:
-        model: Encodes them.
         encoding: Batches, workers, precision; None = the defaults.
         tokenizer: Of texts; None = hypvl's own, with the model's context length.
         store: Embeddings of this model; in write mode what is encoded is added. None = everything is encoded.
             A store of another model is not used, with one warning.
-
-    Attributes:
-        unreadable: (position, reason) of the images that could not be read, of all calls so far.
     """
 
     def __init__(
@@ -110,7 +106,7 @@ class CachedEncoder:
     ) -> None:
         self.model = model
         self.encoding = Encoding() if encoding is None else encoding
-        self.unreadable: list[tuple[int, str]] = []
+        self.unreadable: list[tuple[int, str]] = []  # (position, reason) of images, of all calls so far
         self._tokenizer = tokenizer
         self._store = store
 
@@ -134,7 +130,6 @@ class CachedEncoder:
         Args:
             images: Images, uint8 (3, h, w) each.
             transform: To uint8 (3, size, size), all of one size; run in the workers.
-            stage: Of the model.
             label: What the progress bar says.
 
         Raises:

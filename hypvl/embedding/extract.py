@@ -70,13 +70,9 @@ def extract(
     """Encode shard by shard; a shard that fails does not stop the others, one that exists is left as it is.
 
     Args:
-        model: Encodes them.
         shards: Shards of one modality.
         store: Receives the shards; opened to write.
-        encoding: Batches, workers, precision.
         transform: Of images, to the model's size.
-        tokenizer: Of texts.
-        stage: Stage of the model.
         fmt: Format of the rows. Parquet is for other programs; only safetensors can be read as a store.
 
     Raises:

@@ -28,10 +28,8 @@ def model_identity(model: EvaluableModel | nn.Module) -> str | None:
     """SHA-256 of all weights and of the settings of all modules, except the scorer's: equal where embeddings are.
 
     Settings are the plain numbers, strings and booleans among the attributes of modules (an activation's name, the
-    epsilon of a norm).
-
-    Returns:
-        None for an object that is not a module with weights, such as a wrapper that may change a model's outputs.
+    epsilon of a norm). None for an object that is not a module with weights, such as a wrapper that may change a
+    model's outputs.
     """
     if not _is_module(model):
         return None

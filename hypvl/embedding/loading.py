@@ -38,7 +38,6 @@ def load_batches(
     """Images at some positions, in batches.
 
     Args:
-        images: The images by position.
         batches: Positions of each batch.
         transform: To the model's size.
         num_workers: Processes that read; 0 = this one.

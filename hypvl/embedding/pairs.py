@@ -45,8 +45,6 @@ def encode_pairs(
     """Pair every image that can be read and has captions with its first one, and encode both.
 
     Args:
-        encoder: Of images and texts.
-        dataset: Images and captions.
         limit: At most so many images, evenly spread over those with captions; None = all.
         what: The measurement, for messages.
 

@@ -66,11 +66,7 @@ def evaluating(model: EvaluableModel) -> Iterator[torch.device]:
 
 
 def check_embeddings(*embeddings: Tensor) -> None:
-    """Refuse NaN and infinity in embeddings (..., D): the model has diverged.
-
-    Raises:
-        UserError: with the number of embeddings that are affected.
-    """
+    """Refuse NaN and infinity in embeddings (..., D), as the model has diverged: UserError with the number affected."""
     rows = [block.reshape(-1, block.shape[-1]).isfinite().all(dim=-1) for block in embeddings]
     bad = sum(int((~finite).sum()) for finite in rows)
     if bad:
@@ -81,11 +77,7 @@ def check_embeddings(*embeddings: Tensor) -> None:
 
 
 def check_scores(scores: Tensor) -> None:
-    """Refuse NaN in scores, which would otherwise come out as some accuracy: the model has diverged.
-
-    Raises:
-        UserError: with the number of NaN.
-    """
+    """Refuse NaN in scores, which would otherwise come out as some accuracy: UserError with their number."""
     bad = int(scores.isnan().sum())
     if bad:
         raise UserError(

@@ -30,13 +30,11 @@ def search(
     """The k best keys of every query.
 
     Args:
-        model: Scores them.
         queries: Embeddings (Q, D).
         keys: Embeddings (K, D), K >= 1.
         k: How many to return; K when that is less.
         query_modality: What the queries are; ``key_modality`` likewise.
-        query_chunk: Queries per block.
-        key_chunk: Keys per block.
+        query_chunk: Queries per block; ``key_chunk`` likewise.
 
     Returns:
         scores (Q, k) and key positions (Q, k) int64, best first, on the CPU.
@@ -176,14 +174,11 @@ def pair_scores(
     key_modality: Modality,
     chunk: int = 64,
 ) -> list[list[float]]:
-    """Scores of some keys for each query, without scoring everything against everything.
+    """Scores of some keys for each query, in the order of ``asked``, without scoring everything against everything.
 
     Args: as :func:`search`, and
         asked: For each query the rows of ``keys`` to score, in order, possibly none.
         chunk: Queries scored at once, against every key that one of them asks for.
-
-    Returns:
-        For each query its scores, in the order of ``asked``.
 
     Raises:
         ValueError: when ``asked`` does not have one entry per query.

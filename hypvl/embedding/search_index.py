@@ -35,12 +35,7 @@ def search_vectors(
 ) -> Tensor:
     """Vectors for inner-product search, (N, E) fp32, of embeddings (N, D).
 
-    Args:
-        model: Its scores are to be ranked by.
-        embeddings: Embeddings by the model.
-        side: Whether they are queries or keys.
-        modality: Their modality.
-        other: Modality of what they are compared with.
+    They are queries or keys (``side``) of a modality, compared with those of the ``other``.
 
     Raises:
         UserError: when the model's scores of these modalities are not inner products, or embeddings are not finite.

@@ -59,12 +59,6 @@ class EmbeddingStore:
         roots: Folders by name. Ids of files below one begin with its name, so that the folder may move.
         thumbnails: Longer side in pixels of the thumbnails that are stored with images; 0 = none.
 
-    Attributes:
-        reused: How many rows were read instead of encoded.
-        encoded: How many were encoded.
-        warned: Whether it has said that it does not serve the model.
-        single_shard: Whether all rows become one shard now, whatever is stored (:meth:`one_shard`).
-
     Raises:
         DataError: when there is no store to read, or it cannot be read or written.
         CheckpointError: when it holds the embeddings of another model.
@@ -87,9 +81,9 @@ class EmbeddingStore:
         self.folder = Path(folder)
         self.writes = mode == "write"
         self.thumbnails = thumbnails if self.writes else 0
-        self.reused, self.encoded = 0, 0
-        self.warned = False
-        self.single_shard = False
+        self.reused, self.encoded = 0, 0  # how many rows were read instead, how many encoded
+        self.warned = False  # whether it has said that it does not serve the model
+        self.single_shard = False  # whether all rows become one shard now, whatever is stored (one_shard)
         # The longest first: an id begins with the name of the innermost root. Links are not followed, as in ids.
         absolute_roots = {name: os.path.abspath(root) for name, root in (roots or {}).items()}  # noqa: PTH100
         self._roots = sorted(absolute_roots.items(), key=lambda item: -len(item[1]))
@@ -232,11 +226,7 @@ class StoredGroup:
         return self._by_digest.get(digest) if not self.store.single_shard else None
 
     def rows(self, places: Sequence[Place]) -> Tensor:
-        """Rows at N >= 1 places, (N, D).
-
-        Raises:
-            DataError: when a shard cannot be read.
-        """
+        """Rows at N >= 1 places, (N, D). Raises DataError when a shard cannot be read."""
         wanted: dict[int, list[int]] = {}
         for at, place in enumerate(places):
             wanted.setdefault(place.shard, []).append(at)

@@ -152,11 +152,7 @@ def mean_over_sets(values: Mapping[str, float | None]) -> tuple[float | None, li
 
 
 def one_hot(labels: Sequence[Collection[int]], num_classes: int) -> np.ndarray:
-    """Sets of classes as a table: N sets -> (N, C) bool.
-
-    Raises:
-        ValueError: for a class outside 0 ... C - 1.
-    """
+    """Sets of classes as a table: N sets -> (N, C) bool. Raises ValueError for a class outside 0 ... C - 1."""
     table = np.zeros((len(labels), num_classes), dtype=bool)
     for row, classes in enumerate(labels):
         for c in classes:

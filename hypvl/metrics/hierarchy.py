@@ -90,9 +90,6 @@ def metrics_to(
     ``hierarchical_recall`` |A_p & A_t| / |A_t|, and ``tie``, the edges of the shortest undirected path.
 
     Args:
-        graph: The hierarchy.
-        truth: A node.
-        predicted: Nodes.
         neighbours: ``graph.neighbours_between`` nodes that include all of these; saves time over many truths.
 
     Raises:

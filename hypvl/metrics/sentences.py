@@ -14,16 +14,13 @@ Distance: TypeAlias = Literal["cosine", "euclidean", "manhattan"]
 
 
 def aggregate_correlations(subsets: Mapping[str, tuple[Numbers, Numbers]]) -> dict[str, float]:
-    """Correlation of scores with gold scores over several subsets, in three ways.
+    """Correlation of scores with gold scores over several subsets, in three ways: six numbers in [-1, 1].
 
     ``<kind>_all`` over all pairs together, as STS12 to STS16 are reported; ``<kind>_mean``, the mean over subsets;
     ``<kind>_wmean``, the mean weighted by their sizes; for ``spearman`` and ``pearson``.
 
     Args:
         subsets: Name -> (scores, gold scores), of equal length.
-
-    Returns:
-        Six correlations in [-1, 1].
 
     Raises:
         ValueError: without subsets, or for one whose correlation is not defined.

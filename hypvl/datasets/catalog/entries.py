@@ -82,11 +82,7 @@ def entries() -> Mapping[str, SetEntry]:
 
 
 def entry_of(name: str) -> SetEntry:
-    """The entry of a set.
-
-    Raises:
-        ConfigError: for an unknown name, with the closest known one.
-    """
+    """The entry of a set. Raises ConfigError for an unknown name, with the closest known one."""
     check_name(name, list(entries()))
     return entries()[name]
 

@@ -28,8 +28,6 @@ def fetch(
     at a time may do it, after checking again whether another one has downloaded the set meanwhile.
 
     Args:
-        entry: The set.
-        root: Folder of the sets.
         splits: Published splits (of the WebDataset layout: those asked for).
         reason: The error that says what was missing, for the message.
 
@@ -82,15 +80,9 @@ def _fetch_file(source: FileSource, root: Path) -> None:
 
 
 def fetch_webdataset(address: str, folder: Path, splits: Sequence[str]) -> None:
-    """Download a set in the WebDataset layout from a server; from the Hugging Face hub by the hub's own client.
+    """Download a set in the WebDataset layout from an http(s) address, of the Hugging Face hub by its own client.
 
-    Args:
-        address: http(s) address of the set.
-        folder: Where to put it.
-        splits: Folders of it, such as "test".
-
-    Raises:
-        DownloadError: when a file cannot be fetched.
+    ``splits`` are folders of it, such as "test". Raises DownloadError when a file cannot be fetched.
     """
 
     def fetch_file(name: str, *, text: bool = True) -> Path:
@@ -120,9 +112,6 @@ def require_published(name: str, root: Path, wanted: Sequence[str], *, download_
 
     Args:
         name: A set of :func:`~hypvl.datasets.catalog.entries.published_files`.
-        root: Its folder.
-        wanted: Files and folders.
-        download_missing: Whether to download what is missing.
 
     Raises:
         MissingDataError: saying what to put where, when a part is missing and is not downloaded.

@@ -37,7 +37,6 @@ def inspect_set(name: str, dataset: Any, *, look_at: int | None = 8, expected: i
     """Decode some images of a data set.
 
     Args:
-        name: What it is called.
         dataset: A classification set (``dataset[i] -> (image, label)``), or one with ``images``; anything else
             counts as readable, because it could be built.
         look_at: How many images to decode, evenly spread; None = all.

@@ -63,7 +63,6 @@ def elevater_set(name: str, *, root: str | Path, split: str = "test") -> Labelle
 
     Args:
         name: One of :data:`ELEVATER_SETS`.
-        root: Folder of the sets.
         split: ``"train"``, ``"test"``, or ``"val"`` where the set has one (the probes cut their own).
 
     Raises:

@@ -13,11 +13,7 @@ def usual_names(folders: Sequence[str], *, set_name: str, where: str | Path) -> 
 
     A folder may be called as in the published files (``AD``, ``AnnualCrop``), by the usual name, or by the number of
     its class, from 0 or from 1. Case, spaces and punctuation do not matter. Not all classes need to be there.
-
-    Args:
-        folders: Their names.
-        set_name: As sets.json has it.
-        where: For the message.
+    ``set_name`` is as sets.json has it, ``where`` for the message.
 
     Raises:
         DataError: listing folders that are not a class of the set, and the classes without a folder.
@@ -53,12 +49,7 @@ def usual_names(folders: Sequence[str], *, set_name: str, where: str | Path) -> 
 def match_names(
     folders: Sequence[str], names: Sequence[str] | Mapping[str, str], *, where: str | Path
 ) -> list[str]:
-    """Names of class folders, given by folder, or in the folders' order.
-
-    Args:
-        folders: In sorted order.
-        names: Folder -> name, or names in that order.
-        where: For the message.
+    """Names of class folders, which are sorted: by folder, or in the folders' order; ``where`` is for the message.
 
     Raises:
         DataError: listing differences between the folders and the mapping; for another number of names; for names in

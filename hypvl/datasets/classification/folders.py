@@ -23,9 +23,6 @@ class ImageFolderSet(LabelledImages):
         class_names: Names by folder, or in the folders' order; None = the folders' names, with ``_`` read as a space.
         prompts: The set's own prompts, templates or whole ones by class name, or None.
 
-    Attributes:
-        root: The folder of class folders.
-
     Raises:
         MissingDataError: when ``root`` is not there, has no class folders, or they hold no images.
         DataError: when the names do not match the folders.
@@ -90,11 +87,9 @@ def imagenet(root: str | Path, *, split: str = "val") -> ImageFolderSet:
 
 
 def known_folders(root: Path, *, set_name: str) -> ImageFolderSet:
-    """Class folders of a known set, with the usual name of each class by what its folder is called.
+    """Class folders of a set of sets.json, with the usual name of each class by what its folder is called.
 
-    Args:
-        root: As of :class:`ImageFolderSet`, with its errors; a folder that is no class of the set is a DataError.
-        set_name: As sets.json has it.
+    Raises as :class:`ImageFolderSet`, and DataError for a folder that is no class of the set.
     """
     dataset = ImageFolderSet(root)
     names = usual_names(dataset.folders, set_name=set_name, where=root)

@@ -43,13 +43,7 @@ class ArrayImages:
 
 
 def cifar(folder: Path, *, split: str, classes: int) -> LabelledImages:
-    """CIFAR's Python files: ``cifar-10-batches-py`` or ``cifar-100-python``.
-
-    Args:
-        folder: The unpacked folder.
-        split: "train" or "test".
-        classes: 10 or 100.
-    """
+    """CIFAR's Python files, of 10 or 100 classes: ``cifar-10-batches-py``, ``cifar-100-python``; "train" or "test"."""
     require_folder(folder, f"the unpacked Python version of CIFAR-{classes}")
     if classes == 10:
         names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
@@ -92,12 +86,7 @@ def _unpickle(path: Path) -> dict[bytes, Any]:
 
 
 def stl10(folder: Path, *, split: str) -> LabelledImages:
-    """STL-10's binary files, mapped into memory.
-
-    Args:
-        folder: ``stl10_binary``.
-        split: "train" or "test".
-    """
+    """STL-10's binary files in the folder ``stl10_binary``, mapped into memory; split "train" or "test"."""
     require_folder(folder, "the unpacked files of STL-10")
     pixels, label_file = folder / f"{split}_X.bin", folder / f"{split}_y.bin"
     require_files([pixels, label_file], "unpack stl10_binary.tar.gz again")
@@ -120,12 +109,9 @@ def stl10(folder: Path, *, split: str) -> LabelledImages:
 
 
 def flowers102(folder: Path, *, split: str, classes: Sequence[str]) -> LabelledImages:
-    """Oxford's 102 flowers: ``setid.mat``, ``imagelabels.mat`` and ``jpg/image_00001.jpg`` ...
+    """Oxford's 102 flowers: ``setid.mat``, ``imagelabels.mat`` and ``jpg/image_00001.jpg`` ... in ``flowers-102``.
 
-    Args:
-        folder: ``flowers-102``.
-        split: "train", "val" or "test".
-        classes: The 102 names, which are in no file of the set.
+    The split is "train", "val" or "test"; ``classes`` are the 102 names, which are in no file of the set.
     """
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
@@ -151,9 +137,7 @@ _FLOWER_SPLITS = {"train": "trnid", "val": "valid", "test": "tstid"}
 def cub(folder: Path, *, split: str) -> LabelledImages:
     """CUB-200-2011: ``images.txt``, ``image_class_labels.txt``, ``train_test_split.txt``, ``classes.txt``, ``images/``.
 
-    Args:
-        folder: ``CUB_200_2011``.
-        split: "train" or "test".
+    They lie in ``CUB_200_2011``; the split is "train" or "test".
     """
     require_folder(folder, "the unpacked files of CUB-200-2011")
     columns = {}

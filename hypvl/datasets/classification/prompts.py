@@ -59,7 +59,6 @@ def set_templates(name: str, *, style: str = "clip") -> list[str]:
     """Templates for a known data set, with ``{}`` for the name: those of prompts.json, of ImageNet open_clip's.
 
     Args:
-        name: Of the set.
         style: ``"clip"`` or ``"subreddit"`` (``"subreddit : caption"``).
 
     Raises:

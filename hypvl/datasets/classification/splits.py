@@ -56,12 +56,7 @@ def per_class(labels: Sequence[int], count: int, *, key: str, rest: bool = False
 def without_classes(dataset: ClassificationSet, left_out: Sequence[int]) -> LabelledImages:
     """A classification set without some of its classes and their images; the others are renumbered.
 
-    Args:
-        dataset: The whole set.
-        left_out: The classes to leave out.
-
-    Raises:
-        DataError: when no image is left.
+    Raises DataError when no image is left.
     """
     retained = [label for label in range(len(dataset.classes)) if label not in set(left_out)]
     number = {label: i for i, label in enumerate(retained)}

@@ -17,12 +17,7 @@ from hypvl.io.images import image_tensor
 
 
 def read_published(entry: SetEntry, root: Path, split: str) -> LabelledImages:
-    """A published split of a set.
-
-    Args:
-        entry: The set.
-        root: Folder of the sets.
-        split: One of ``entry.published``.
+    """A published split of a set (one of ``entry.published``), below the folder of the sets.
 
     Raises:
         MissingDataError: when files are not there, naming them and their source.

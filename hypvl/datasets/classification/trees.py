@@ -42,7 +42,6 @@ def itra_set(name: str, *, root: str | Path, split: str | None = None) -> Classi
 
     Args:
         name: One of :data:`ITRA_SETS`.
-        root: The folder of the tree.
         split: As the folder is called; None = "test", of UCF101 "testlist01".
     """
     check_name(name, ITRA_SETS, what="ITRA set")
@@ -85,7 +84,6 @@ def i0t_classification_set(name: str, *, root: str | Path, download: bool = Fals
 
     Args:
         name: One of :data:`I0T_CLASSIFICATION_SETS`.
-        root: I0T's data root.
         download: Fetch CIFAR-100 when it is not there; Birdsnap has no source.
     """
     check_name(name, I0T_CLASSIFICATION_SETS, what="I0T set")

@@ -22,9 +22,6 @@ _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
 class ZipReader:
     """One ZIP file. Each process opens it for itself, so that workers do not share a position in it.
 
-    Args:
-        path: The file.
-
     Raises:
         MissingDataError: when it is not there.
         DataError: when it is not a ZIP file, or is cut off.

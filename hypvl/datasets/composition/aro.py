@@ -36,10 +36,8 @@ def relations(root: str | Path, *, left_out: Sequence[str] | None = None, downlo
     mean over relations.
 
     Args:
-        root: Folder of ARO.
         left_out: Relations whose cases do not count, because they are symmetrical or rare; None = the published
             list, after which 48 relations are left.
-        download: See the module.
     """
     excluded = set(published_left_out() if left_out is None else left_out)
     cases = [
@@ -64,9 +62,7 @@ def attributes(root: str | Path, *, min_cases: int = 25, download: bool = False)
     ``macro_accuracy`` is the mean over pairs of attributes ``a_b`` that have enough cases.
 
     Args:
-        root: Folder of ARO.
         min_cases: Cases a pair must have to count in the mean; those of other pairs count in ``accuracy`` only.
-        download: See the module.
     """
     cases = []
     for where, entry in _cases(Path(root), ATTRIBUTES, download=download):
@@ -98,7 +94,6 @@ def order(
     it is.
 
     Args:
-        annotations: The file.
         root: Folder that images are named from; None = the folder of the file.
         images: Folder that holds the images by their base name, in place of ``root``; None = by ``root``.
         seed: Of the shuffles.

@@ -78,9 +78,7 @@ class ImageCollector:
     def require(self, *, source: Path, what: str) -> None:
         """Raise MissingDataError unless one of the images that were added since the last call is there.
 
-        Args:
-            source: The file that names them.
-            what: Which images these are and where they come from.
+        ``source`` is the file that names them, ``what`` says which images these are and where they come from.
         """
         require_images(self._unchecked, source=source, what=what)
         self._unchecked = {}

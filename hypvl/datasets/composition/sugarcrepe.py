@@ -20,7 +20,6 @@ def sugarcrepe(root: str | Path, *, images: str | Path, kinds: Sequence[str] = K
     means of their kinds.
 
     Args:
-        root: Folder of SugarCrepe.
         images: Folder of COCO val2017's images.
         kinds: Which of the seven, at least one.
 

@@ -43,7 +43,6 @@ def valse(
     ``macro_accuracy``, the plain mean of the files.
 
     Args:
-        root: Folder of VALSE.
         coco: Folder of COCO's four folders of images.
         visual7w: Folder of Visual7W's images.
         swig: Folder of SWiG's ``images_512``.

@@ -32,7 +32,6 @@ def vl_checklist(
     ``macro_accuracy`` of all.
 
     Args:
-        root: Folder of VL-CheckList.
         images: Folder with ``vg``, ``swig`` and ``hake``, which the files of vg and vaw, swig and hake name their
             images from; None = the ``IMG_ROOT`` of each YAML file, from ``root``.
         types: Keep files whose place begins with one of these, such as ``Attribute/color``; None = all.

@@ -23,9 +23,6 @@ def winoground(root: str | Path) -> Groups:
     Relation, Both), ``secondary_tag`` (several are separated by commas) and ``num_main_preds``; all three may be
     absent.
 
-    Args:
-        root: Folder of Winoground.
-
     Raises:
         MissingDataError: when the file or all images are not there.
         DataError: naming the line that cannot be used.

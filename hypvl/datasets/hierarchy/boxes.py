@@ -74,7 +74,6 @@ def coco_boxes(
     Images without a box or caption are left out.
 
     Args:
-        root: Folder of COCO.
         split: ``val2017`` or another one with instances and captions.
         per_image: At most so many boxes of an image.
         min_size: Pixels that the shorter side of a box must have.
@@ -127,7 +126,6 @@ def jsonl_boxes(path: str | Path, *, images_root: str | Path | None = None) -> B
     in fractions of the image. Lines without boxes are left out.
 
     Args:
-        path: The file.
         images_root: Folder that images are named from, and may not leave; None = the folder of the file.
     """
     path = Path(path)

@@ -64,9 +64,8 @@ def hierarcaps(
     ``=>``, or in columns that end in their level (``caption_1`` ... ``caption_4``).
 
     Args:
-        root: Folder of the file.
-        annotations: Name of the file in it; None = the first of ``hierarcaps_test``, ``hierarcaps``, ``test`` with the
-            ending ``.csv``, ``.json`` or ``.jsonl`` that is there.
+        annotations: Name of the file in ``root``; None = the first of ``hierarcaps_test``, ``hierarcaps``, ``test``
+            with the ending ``.csv``, ``.json`` or ``.jsonl`` that is there.
         images_root: Folder of the images; None = ``root/images``. For COCO ids their usual names are looked for.
         order: Which end of the chain comes first.
 

@@ -28,7 +28,6 @@ def read_is_a(path: str | Path, *, order: Order = "parent child") -> IsA:
       and so are lines that begin with ``#``.
 
     Args:
-        path: The file.
         order: Which id comes first in a line of pairs; ImageNet's file has the parent first.
 
     Raises:

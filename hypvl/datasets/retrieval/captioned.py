@@ -12,11 +12,7 @@ from hypvl.errors import DataError
 class CaptionedImages:
     """Images and their captions.
 
-    Args:
-        images: The gallery.
-        captions: All captions.
-        caption_image: For each caption the position of its image.
-        keys: A name for each image.
+    Args: those of :class:`~hypvl.datasets.protocol.RetrievalSet`, and
         image_ids: Id of each image, by which a file of further positives names it; None = there are none.
         caption_ids: The same of each caption.
 

@@ -27,7 +27,6 @@ def coco(
     """COCO captions: ``root/annotations/captions_<split>.json`` and the images in ``root/<split>/``.
 
     Args:
-        root: Folder of COCO.
         split: ``val2017`` (5,000 images) or another one with captions.
         captions_per_image: Of 5, of some images 6 or 7.
     """
@@ -50,8 +49,6 @@ def nocaps(
         annotations: The file: COCO's layout, 10 captions per image, each image with its ``domain``.
         images: Folder of the images; when it has a folder ``val``, that one.
         domain: Keep the images of one domain; None = all.
-        captions_per_image: See the module, as ``max_characters``.
-        max_characters: Of a caption.
     """
     one_of("domain", domain, Domain | None)
     folder = Path(images)
@@ -79,11 +76,8 @@ def coco_format(
     ``caption_ids``.
 
     Args:
-        annotations: The file.
         images: Folder that ``file_name`` starts from.
         where: Keep the images whose entry has these values.
-        captions_per_image: See the module, as ``max_characters``.
-        max_characters: Of a caption.
     """
     annotations, folder = Path(annotations), Path(images)
     content = read_json(annotations)
@@ -123,7 +117,6 @@ def coco_karpathy(
     """COCO in Karpathy's splits: ``root/dataset_coco.json`` and the images in ``root/val2014/`` (``train2014/``).
 
     Args:
-        root: Folder of COCO.
         split: ``test`` ("COCO 5K": 5,000 images of val2014), ``val``, ``train`` or ``restval``.
         captions_per_image: Of some; the published test set has 5.
     """
@@ -137,9 +130,7 @@ def flickr30k(
     """Flickr30k in Karpathy's splits: ``root/dataset_flickr30k.json`` and ``root/flickr30k_images/``.
 
     Args:
-        root: Folder of Flickr30k.
         split: ``test`` (1,000 images, 5 captions each), ``val`` or ``train``.
-        captions_per_image: See the module.
     """
     folder = Path(root) / "flickr30k_images"
     return _karpathy(Path(root) / "dataset_flickr30k.json", folder, split, captions_per_image)
@@ -178,7 +169,6 @@ def gold(
     """I0T's ``COCO_GOLD.json``, ``Flickr_GOLD.json``: a list of ``{"image_id": ".../<file name>", "captions": [...]}``.
 
     Args:
-        path: The file.
         images: Folder of the images; of ``image_id`` only the file name counts.
         captions_per_image: 1 as published.
         max_characters: 330 as published for contexts of 77.

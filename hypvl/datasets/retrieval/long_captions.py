@@ -37,8 +37,7 @@ def share_gpt4v(
     beginning of the list is read.
 
     Args:
-        root: Folder of ShareGPT4V.
-        annotations: Name of the list in it.
+        annotations: Name of the list in ``root``.
         entries: How many; the published validation split is 1,000.
         subset: Keep those whose ``image`` holds this text, such as ``coco``; None = all.
         caption: The whole caption with line breaks as spaces, or the part before its first ``". "``.
@@ -71,9 +70,8 @@ def caption_folder(root: str | Path, *, images: str = "image", captions: str = "
     """A text file for each image: ``root/caption/1.txt`` and ``root/image/1.jpg``, the layout of Urban1k.
 
     Args:
-        root: The folder.
-        images: Folder of the images in it, of any extension.
-        captions: Folder of the texts in it, UTF-8; a file is one caption, white space as single spaces.
+        images: Folder of the images in ``root``, of any extension.
+        captions: Folder of the texts in ``root``, UTF-8; a file is one caption, white space as single spaces.
     """
     texts, folder = Path(root) / captions, Path(root) / images
     require_folder(texts, "one .txt an image")

@@ -27,7 +27,6 @@ def caption_positives(root: str | Path, *, name: str = "eccv") -> Positives:
     (``pip download eccv_caption``; MIT licence), of which only these files are used.
 
     Args:
-        root: Folder of the files.
         name: ``eccv`` (1,261 images and 1,332 captions are queries), ``cxc``, or ``original``.
 
     Raises:

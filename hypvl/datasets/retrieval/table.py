@@ -93,7 +93,6 @@ def table(
     without any, or with an empty list, is a distractor.
 
     Args:
-        path: The file.
         images_root: Folder that paths start from, and may not leave; None = the folder of the file, and they may.
         image_column: Column, or key, of the image's path; None: the first usual one there is (``filepath``,
             ``image`` ...; in JSON ``image`` first).
