@@ -56,4 +56,4 @@ def marked_targets(package: str = "hypvl") -> dict[str, list[str]]:
             if defined_as == (module.__name__, name):  # neither imported nor another name for it
                 for part in vars(value).get(_MARK, ()):
                     names[part].add(f"{module.__name__}.{name}")
-    return {part: sorted(found) for part, found in names.items()}
+    return {part: sorted(result) for part, result in names.items()}

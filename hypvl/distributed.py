@@ -170,9 +170,9 @@ def any_rank(flags: Sequence[bool], *, group: dist.ProcessGroup | None) -> list[
     """Whether each flag is set on any rank; ``group`` comes from :func:`host_group`."""
     if world_size() == 1:
         return list(flags)
-    found = torch.tensor(flags, dtype=torch.uint8)
-    dist.all_reduce(found, op=dist.ReduceOp.MAX, group=group)
-    return [bool(flag) for flag in found.tolist()]
+    result = torch.tensor(flags, dtype=torch.uint8)
+    dist.all_reduce(result, op=dist.ReduceOp.MAX, group=group)
+    return [bool(flag) for flag in result.tolist()]
 
 
 def broadcast_object(value: Any) -> Any:

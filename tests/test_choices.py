@@ -70,8 +70,8 @@ def functions_of(module: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
         if inspect.isfunction(thing):
             yield name, thing
         elif inspect.isclass(thing) and not getattr(thing, "_is_protocol", False):
-            for method, found in vars(thing).items():
-                function = found.__func__ if isinstance(found, classmethod | staticmethod) else found
+            for method, result in vars(thing).items():
+                function = result.__func__ if isinstance(result, classmethod | staticmethod) else result
                 public = not method.startswith("_") or method in ("__init__", "__call__")
                 if inspect.isfunction(function) and public:
                     yield f"{name}.{method}", function
@@ -79,14 +79,14 @@ def functions_of(module: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
 
 def arguments() -> dict[str, Callable[..., Any]]:
     """``"hypvl.module.Class.method:argument"`` -> the function."""
-    found = {}
+    result = {}
     for info in pkgutil.walk_packages(hypvl.__path__, "hypvl."):
         for name, function in functions_of(importlib.import_module(info.name)):
             full, hints = f"{info.name}.{name}", hints_of(function)
             for argument in inspect.signature(function).parameters:
                 if holds_words(hints.get(argument)) and full not in NOT_ARGUMENTS:
-                    found[f"{full}:{argument}"] = function
-    return found
+                    result[f"{full}:{argument}"] = function
+    return result
 
 
 ARGUMENTS = arguments()

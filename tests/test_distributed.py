@@ -33,17 +33,17 @@ def collectives() -> dict[str, object]:
 def test_collectives_on_two_processes() -> None:
     first, second = run_ranks(2, collectives)
     expected = torch.tensor([1.0, 1.0, 2.0, 2.0]).unsqueeze(1).expand(4, 3)
-    for rank, found in enumerate((first, second)):
-        assert torch.equal(found["gathered"], expected)
+    for rank, result in enumerate((first, second)):
+        assert torch.equal(result["gathered"], expected)
         # the sum over ranks of each rank's weight for our rows: (1 + 2) * row
         rows = torch.arange(4.0)[2 * rank : 2 * rank + 2].unsqueeze(1)
-        assert torch.equal(found["grad"], 3 * rows.expand(2, 3))
-        assert torch.equal(found["compiled grad"], 6 * rows.expand(2, 3))
-        assert found["mean"].item() == 0.5
-        assert found["sum"].item() == 1.0
-        assert found["objects"] == [{"rank": 0}, {"rank": 1}]
-        assert found["broadcast"] == "from 0"
-        assert (found["size"], found["device"]) == (2, "cpu")
+        assert torch.equal(result["grad"], 3 * rows.expand(2, 3))
+        assert torch.equal(result["compiled grad"], 6 * rows.expand(2, 3))
+        assert result["mean"].item() == 0.5
+        assert result["sum"].item() == 1.0
+        assert result["objects"] == [{"rank": 0}, {"rank": 1}]
+        assert result["broadcast"] == "from 0"
+        assert (result["size"], result["device"]) == (2, "cpu")
 
 
 def test_means_and_sums_have_no_gradient_in_one_process_either() -> None:

@@ -57,12 +57,12 @@ def typed(page: Path) -> list[list[str]]:
 
 def commands(page: Path) -> list[tuple[Path, list[str]]]:
     """Each script that is called, and the words after it."""
-    found = []
+    result = []
     for words in typed(page):
         for place, word in enumerate(words):
             if re.fullmatch(r"scripts/\w+\.py", word):
-                found.append((ROOT / word, words[place + 1 :]))
-    return found
+                result.append((ROOT / word, words[place + 1 :]))
+    return result
 
 
 def filled_in(override: str) -> str:

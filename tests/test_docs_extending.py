@@ -92,13 +92,13 @@ def run(page: str, files: list[str], folder: Path, *, suites: Sequence[str] = ()
 
 def commands(page: str) -> list[tuple[str, list[str]]]:
     """Module and arguments of each command of a page."""
-    found = []
+    result = []
     blocks = "\n".join(COMMANDS.findall((PAGES / page).read_text(encoding="utf-8")))
     for line in blocks.replace("\\\n", " ").splitlines():
         python, script, *words = shlex.split(line)
         assert python == "python"
-        found.append(("hypvl.cli." + Path(script).stem, words + SHORT.get(script, [])))
-    return found
+        result.append(("hypvl.cli." + Path(script).stem, words + SHORT.get(script, [])))
+    return result
 
 
 def call(command: Sequence[str], folder: Path) -> str:

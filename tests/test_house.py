@@ -175,16 +175,16 @@ def _circle(graph: dict[str, set[str]]) -> list[str] | None:
         if module in done:
             return None
         for target in sorted(graph.get(module, ())):
-            found = visit(target, [*path, module])
-            if found:
-                return found
+            result = visit(target, [*path, module])
+            if result:
+                return result
         done.add(module)
         return None
 
     for module in sorted(graph):
-        found = visit(module, [])
-        if found:
-            return found
+        result = visit(module, [])
+        if result:
+            return result
     return None
 
 

@@ -25,7 +25,7 @@ DISTRIBUTION = {
 
 def _ranges() -> dict[str, Requirement]:
     """Requirements that setup.py names, read from its text."""
-    found = {}
+    result = {}
     for node in ast.walk(ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))):
         if (
             isinstance(node, ast.Constant)
@@ -33,8 +33,8 @@ def _ranges() -> dict[str, Requirement]:
             and re.match(r"^[\w.-]+>=\d", node.value)
         ):
             requirement = Requirement(node.value)
-            found[canonicalize_name(requirement.name)] = requirement
-    return found
+            result[canonicalize_name(requirement.name)] = requirement
+    return result
 
 
 def _pins(file: str) -> dict[str, Version]:

@@ -86,10 +86,10 @@ def main(argv: Sequence[str]) -> int:
         None if args.checkpoint_path is None else check_checkpoint(args.checkpoint_path, args.train_config)
     )
     broken = [p["name"] for p in environment["packages"] if p["problem"] and p["required"]]
-    for source, found in findings.items():
+    for source, result in findings.items():
         # Without --config a missing set is not an error; a damaged one is.
         bad = ("missing", "incomplete", "damaged") if args.config else ("damaged",)
-        broken += [f"{Path(source).stem}: {finding.name}" for finding in found if finding.status in bad]
+        broken += [f"{Path(source).stem}: {finding.name}" for finding in result if finding.status in bad]
     broken += [report["place"] for report in shards if report["problems"]]
     if checkpoint is not None and not checkpoint["ok"]:
         broken.append(checkpoint["path"])
@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
         "ok": not broken,
         "broken": broken,
         "environment": environment,
-        "suites": {source: [dataclasses.asdict(f) for f in found] for source, found in findings.items()},
+        "suites": {source: [dataclasses.asdict(f) for f in result] for source, result in findings.items()},
         "shards": shards,
         "checkpoint": checkpoint,
     }
@@ -319,13 +319,13 @@ def _print(report: dict[str, Any]) -> None:
         if package["problem"]:
             role = "needed" if package["required"] else f"only for the extra {package['extra']}"
             show(f"  {package['name']}: {package['problem']} ({role})")
-    for source, found in report["suites"].items():
+    for source, result in report["suites"].items():
         rows = [
             (f["name"], f["status"], "" if f["items"] is None else f"{f['items']:,}", str(f["looked_at"]))
-            for f in found
+            for f in result
         ]
         print_table(rich_table(rows, header=("data", "status", "images", "decoded"), title=source))
-        for finding in found:
+        for finding in result:
             if finding["detail"]:
                 show(f"  {finding['name']}: {finding['status']}: {finding['detail']}")
     for shard in report["shards"]:

@@ -95,14 +95,14 @@ class LoadedModel:
         from hypvl.datasets.images import Images
 
         transform = ResizeCenterCrop(self.model.image_size)
-        found = self.encoder.encode_images(Images.from_files(paths), transform=transform, label=label)
-        readable = found.indices.tolist()
+        result = self.encoder.encode_images(Images.from_files(paths), transform=transform, label=label)
+        readable = result.indices.tolist()
         return Items(
             "image",
             [names[i] for i in readable],
             [paths[i] for i in readable],
-            found.embeddings,
-            len(found.bad),
+            result.embeddings,
+            len(result.bad),
         )
 
     def image(self, path: Path) -> "Tensor":

@@ -323,8 +323,8 @@ def _check_new_targets(key: str, value: Any) -> None:
 
 def _check_importable(key: str, value: Any) -> None:
     try:
-        found = locate(value) if isinstance(value, str) else None
-        reason = "" if callable(found) else ", but that is nothing to call"
+        result = locate(value) if isinstance(value, str) else None
+        reason = "" if callable(result) else ", but that is nothing to call"
     except ImportError as error:
         reason = f", but {error}"
     if reason:

@@ -96,10 +96,10 @@ def dotted_name(target: Callable[..., Any]) -> str:
     module, name = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
     dotted = f"{module}.{name}"
     try:
-        found = locate(dotted) if module and name and "<" not in dotted else None
+        result = locate(dotted) if module and name and "<" not in dotted else None
     except ImportError:
-        found = None
-    if found != target:
+        result = None
+    if result != target:
         raise ConfigError(
             f"{target!r} cannot be the target of a config, because importing '{dotted}' does not give it back;"
             " define it at the top level of an importable module, or give its dotted name as a string."
@@ -112,15 +112,15 @@ def locate(dotted: str) -> Any:
     parts = dotted.split(".")
     if not all(part.isidentifier() for part in parts):
         raise ImportError(f"'{dotted}' is not a dotted name")
-    found: Any = importlib.import_module(parts[0])
+    result: Any = importlib.import_module(parts[0])
     for i, part in enumerate(parts[1:], start=1):
-        if hasattr(found, part):
-            found = getattr(found, part)
-        elif isinstance(found, ModuleType):  # some packages delete the names of their modules
-            found = importlib.import_module(".".join(parts[: i + 1]))
+        if hasattr(result, part):
+            result = getattr(result, part)
+        elif isinstance(result, ModuleType):  # some packages delete the names of their modules
+            result = importlib.import_module(".".join(parts[: i + 1]))
         else:
             raise ImportError(f"'{'.'.join(parts[:i])}' has no '{part}'")
-    return found
+    return result
 
 
 def walk(value: Plain, path: Path = ()) -> Iterator[tuple[Path, Plain]]:

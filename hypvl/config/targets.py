@@ -108,14 +108,14 @@ def unlisted_targets(data: Plain) -> list[tuple[str, str]]:
 
     A checkpoint or a saved config that names them cannot be loaded.
     """
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for part in _own_list():
         allowed = allowed_targets(part=part)
         for path, node in walk(data.get(part) if isinstance(data, dict) else None, (part,)):
             target = node.get(TARGET) if isinstance(node, dict) else None
             if isinstance(target, str) and target not in allowed:
-                found.setdefault(target, ".".join(path))
-    return [(key, target) for target, key in found.items()]
+                result.setdefault(target, ".".join(path))
+    return [(key, target) for target, key in result.items()]
 
 
 def is_reference_or_text(text: str) -> bool:
@@ -260,7 +260,7 @@ class _Sizes:
         up = len(reference) - len(name)
         steps = [step for step in re.split(r"[.\[\]]", name) if step]
         place: Path = parent[: len(parent) - (up - 1)] if up else ()
-        found: list[Path] = []
+        result: list[Path] = []
         for i, step in enumerate(steps):
             place = (*place, step)
             value = _get(self.data, place)
@@ -270,10 +270,10 @@ class _Sizes:
                     break
                 if depth > MAX_DEPTH:
                     raise RecursionError
-                found.append(place)
+                result.append(place)
                 leads_to = self._places(on_the_way[1], place[:-1], depth + 1)
                 place = leads_to[-1] if leads_to else place
-        return [*found, place]
+        return [*result, place]
 
 
 def _get(data: Any, place: Path) -> Any:

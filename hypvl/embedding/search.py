@@ -188,13 +188,13 @@ def pair_scores(
     one_of("key_modality", key_modality, Modality)
     if len(asked) != len(queries):
         raise ValueError(f"asked: got {len(asked)} entries for {len(queries)} queries; expected one each.")
-    found: list[list[float]] = []
+    result: list[list[float]] = []
     with evaluating(model) as device:
         for start in range(0, len(queries), chunk):
             wanted = asked[start : start + chunk]
             rows = list(dict.fromkeys(row for own in wanted for row in own))
             if not rows:
-                found += [[] for _ in wanted]
+                result += [[] for _ in wanted]
                 continue
             scores = model.scores(
                 queries[start : start + chunk].to(device),
@@ -205,10 +205,10 @@ def pair_scores(
             check_scores(scores)
             column = {row: i for i, row in enumerate(rows)}
             table = scores.double().cpu()
-            found += [
+            result += [
                 table[i, [column[row] for row in own]].tolist() if own else [] for i, own in enumerate(wanted)
             ]
-    return found
+    return result
 
 
 def ranks_by_distance(model: EvaluableModel) -> bool:

@@ -167,16 +167,18 @@ class CaptionChoice(Evaluator):
         parts = {kind: measure([scored[i] for i in mine]) for kind, mine in self._of_kind().items()}
         metrics: dict[str, float] = {}
         for base, value in measure(scored).items():
-            found = {base: value}
+            result = {base: value}
             of_kind = {kind: part[base] for kind, part in parts.items() if base in part}
             for mean, kinds in self.dataset.means.items():
                 if set(kinds) <= set(of_kind):
-                    found[mean.replace("accuracy", base)] = fsum(of_kind[kind] for kind in kinds) / len(kinds)
+                    result[mean.replace("accuracy", base)] = fsum(of_kind[kind] for kind in kinds) / len(
+                        kinds
+                    )
             if self.kinds == "metrics":
-                found |= {f"{base}_{kind}": part for kind, part in of_kind.items()}
-            metrics |= found
+                result |= {f"{base}_{kind}": part for kind, part in of_kind.items()}
+            metrics |= result
             if base in _EVEN:
-                metrics |= {f"{name}_chance": 50.0 for name in found}
+                metrics |= {f"{name}_chance": 50.0 for name in result}
         return metrics
 
 

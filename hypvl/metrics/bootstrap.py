@@ -54,7 +54,7 @@ def bootstrap_intervals(
         groups = _numbered(name, strata[name], len(values)) if name in strata else None
         if len(values):
             together.setdefault((len(values), groups), []).append(name)
-    found: dict[str, tuple[float, float]] = {}
+    result: dict[str, tuple[float, float]] = {}
     edges = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     for (_, groups), names in together.items():
         table = torch.tensor([list(samples[name]) for name in names], dtype=torch.float64)  # (M, N)
@@ -66,8 +66,8 @@ def bootstrap_intervals(
         means = torch.minimum(torch.maximum(means, table.amin(1, keepdim=True)), table.amax(1, keepdim=True))
         bounds = means.quantile(edges, dim=1)  # (2, M)
         for name, low, high in zip(names, bounds[0].tolist(), bounds[1].tolist(), strict=True):
-            found[name] = (low, high)
-    return {name: found[name] for name in samples if name in found}
+            result[name] = (low, high)
+    return {name: result[name] for name in samples if name in result}
 
 
 def _numbered(name: str, groups: Sequence[Hashable], count: int) -> tuple[int, ...]:

@@ -144,9 +144,9 @@ def average_precision_at_r(ranked: Sequence[Hashable], right: Collection[Hashabl
     """
     wanted = _wanted(right)
     hits = [item in wanted for item in ranked[: len(wanted)]]
-    found = accumulate(hits)
+    result = accumulate(hits)
     total = math.fsum(
-        count / place for place, (count, hit) in enumerate(zip(found, hits, strict=True), 1) if hit
+        count / place for place, (count, hit) in enumerate(zip(result, hits, strict=True), 1) if hit
     )
     return 100.0 * total / len(wanted)
 

@@ -43,9 +43,9 @@ def test_gap_ratio_comes_from_both_evaluations_of_clip(tmp_path: Path) -> None:
         "scenes_retrieval": {"status": "ok", "metrics": retrieval},
     }
     (tmp_path / "clip_0" / "standardized.json").write_text(json.dumps({"results": after}))
-    found = {row["claim"]: row for row in claims.rows(tmp_path, [0])}
-    assert found["b"]["mean"] == pytest.approx(0.05 - 0.02)
-    assert found["b2"]["mean"] == pytest.approx(1.0)
+    result = {row["claim"]: row for row in claims.rows(tmp_path, [0])}
+    assert result["b"]["mean"] == pytest.approx(0.05 - 0.02)
+    assert result["b2"]["mean"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("run", claims.RUNS)

@@ -12,9 +12,9 @@ from benchmarks import decode, tokenizer
 
 def test_loader(capsys: pytest.CaptureFixture[str]) -> None:
     decode.main(["--images", "6", "--repeats", "1"])
-    found = json.loads(capsys.readouterr().out)
-    assert found["equal_shapes"] and found["images"] == 6
-    assert found["throughput_ratio"] > 0 and found["transform_ratio"] > 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["equal_shapes"] and result["images"] == 6
+    assert result["throughput_ratio"] > 0 and result["transform_ratio"] > 0
 
 
 def test_images_are_what_the_claim_says() -> None:
@@ -26,9 +26,9 @@ def test_images_are_what_the_claim_says() -> None:
 
 def test_tokenizer(capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer.main(["--captions", "60", "--words", "50", "--repeats", "1"])
-    found = json.loads(capsys.readouterr().out)
-    assert found["equal_ids"] and found["distinct_captions"] == 60 and found["distinct_words"] == 50
-    assert found["throughput_ratio"] > 0 and found["start_ratio"] > 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["equal_ids"] and result["distinct_captions"] == 60 and result["distinct_words"] == 50
+    assert result["throughput_ratio"] > 0 and result["start_ratio"] > 0
 
 
 def test_corpus_is_zipf_like_and_large_enough() -> None:

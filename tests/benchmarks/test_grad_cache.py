@@ -12,12 +12,12 @@ def test_figures_of_a_tiny_run() -> None:
     args = grad_cache.parser().parse_args(
         [*TINY, "--batches", "4", "--micro-batch", "2", "--time-batch", "4", "--repeats", "1"]
     )
-    found = grad_cache.measure(args)
-    assert {"extra_memory_mib", "memory_per_sample_mib", "memory_ratio", "time_ratio"} <= found.keys()
-    assert {name: set(rows) for name, rows in found["extra_memory_mib"].items()} == {
+    result = grad_cache.measure(args)
+    assert {"extra_memory_mib", "memory_per_sample_mib", "memory_ratio", "time_ratio"} <= result.keys()
+    assert {name: set(rows) for name, rows in result["extra_memory_mib"].items()} == {
         "cached": {4}, "plain": {4},
     }  # fmt: skip
-    assert 0 < found["grad_error"] < 1e-5
+    assert 0 < result["grad_error"] < 1e-5
 
 
 def test_the_error_is_relative() -> None:

@@ -9,12 +9,12 @@ from benchmarks import probe
 
 def test_both_sides_fit_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     probe.main(["--rows", "200", "--dim", "8", "--classes", "3", "--repeats", "1"])
-    found = json.loads(capsys.readouterr().out)
-    assert found["fits"] == len(found["by_cost"]) >= 12
-    assert found["time_ratio"] == pytest.approx(1 / found["throughput_ratio"])
-    assert found["objective_excess"] <= 1e-5  # of 1, both at the optimum as far as their tolerances go
-    assert found["exact"]["objective_excess"] <= 1e-5 and abs(found["exact"]["accuracy_difference"]) <= 2.0
-    low = [row for row in found["by_cost"] if row["cost"] <= 0.1]  # where theirs gets to the optimum
+    result = json.loads(capsys.readouterr().out)
+    assert result["fits"] == len(result["by_cost"]) >= 12
+    assert result["time_ratio"] == pytest.approx(1 / result["throughput_ratio"])
+    assert result["objective_excess"] <= 1e-5  # of 1, both at the optimum as far as their tolerances go
+    assert result["exact"]["objective_excess"] <= 1e-5 and abs(result["exact"]["accuracy_difference"]) <= 2.0
+    low = [row for row in result["by_cost"] if row["cost"] <= 0.1]  # where theirs gets to the optimum
     assert low and all(abs(row["excess"]) < 1e-3 for row in low)
     assert all(abs(row["accuracy"] - row["their_accuracy"]) <= 2.0 for row in low)  # 1 of 50 features
 

@@ -10,10 +10,10 @@ from benchmarks import retrieval
 
 def test_both_sides_find_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     retrieval.main(["--images", "6", "--gallery", "30", "--repeats", "1"])
-    found = json.loads(capsys.readouterr().out)
-    assert found["ranking_equal"] and found["queries"] == 150 and found["captions"] == 30
-    assert found["recall_difference"] <= 100 / 6 + 1e-9  # PIL resizes a little differently: one query
-    assert found["throughput_ratio"] > 0 and found["ranking_ratio"] > 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["ranking_equal"] and result["queries"] == 150 and result["captions"] == 30
+    assert result["recall_difference"] <= 100 / 6 + 1e-9  # PIL resizes a little differently: one query
+    assert result["throughput_ratio"] > 0 and result["ranking_ratio"] > 0
 
 
 def test_ranks_of_both_sides_by_hand() -> None:
@@ -22,9 +22,9 @@ def test_ranks_of_both_sides_by_hand() -> None:
     texts = torch.tensor([[1.0, 0.1], [0.1, 1.0], [1.0, 0.2]])
     owners = torch.tensor([0, 1, 1])
     for rank in (retrieval.rank_plainly, retrieval.rank_in_blocks):
-        found = rank(retrieval.Given(), texts, images, owners)
-        assert found["text_to_image_recall@1"] == pytest.approx(200 / 3)
-        assert found["image_to_text_recall@1"] == 100.0 and found["text_to_image_recall@5"] == 100.0
+        result = rank(retrieval.Given(), texts, images, owners)
+        assert result["text_to_image_recall@1"] == pytest.approx(200 / 3)
+        assert result["image_to_text_recall@1"] == 100.0 and result["text_to_image_recall@5"] == 100.0
 
 
 def test_captions_differ() -> None:
@@ -33,6 +33,6 @@ def test_captions_differ() -> None:
 
 @pytest.mark.slow
 def test_memory_of_many_scores_is_a_fraction_of_them() -> None:
-    found = retrieval.large(8_000)
-    assert found["extra_memory_mib"] < 120 < 8_000**2 * 4 / 2**20
-    assert found["sampled_rows_right"] == 1.0
+    result = retrieval.large(8_000)
+    assert result["extra_memory_mib"] < 120 < 8_000**2 * 4 / 2**20
+    assert result["sampled_rows_right"] == 1.0

@@ -87,6 +87,6 @@ def test_steps_change_the_weights_of_both(tiny_theirs: str) -> None:
 
 def test_the_figures_of_a_gpu_can_be_made_anywhere() -> None:
     args = step.parser().parse_args(["--batch", "2", "--peak-tflops", "1e-3", "--ours", *TINY])
-    found = step.on_gpu(args, CPU, steps=2)
-    assert found["mfu"] == pytest.approx(found["tflops_per_second"] / 1e-3)
-    assert 0 <= found["data_wait"] <= 1 and found["gpu_images_per_second"] > 0
+    result = step.on_gpu(args, CPU, steps=2)
+    assert result["mfu"] == pytest.approx(result["tflops_per_second"] / 1e-3)
+    assert 0 <= result["data_wait"] <= 1 and result["gpu_images_per_second"] > 0

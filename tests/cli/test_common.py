@@ -160,9 +160,9 @@ def test_home_is_expanded_in_flags_and_values(config: Path, monkeypatch: pytest.
     assert user_text("~nobody-here/x") == "~nobody-here/x"
     assert parse("--config=~/c.py").config == "/home/me/c.py"
     config.write_text("model = dict(a='~/a', b=['~/b', 'c~/d', '~e'], c='${model.a}/x')\n")
-    found = load_config(config, ["++model.d={k: '~/d'}", "+model.e=~/e"]).model
-    assert (found.a, found.b, found.c) == ("/home/me/a", ["/home/me/b", "c~/d", "~e"], "/home/me/a/x")
-    assert (found.d.k, found.e) == ("/home/me/d", "/home/me/e")
+    result = load_config(config, ["++model.d={k: '~/d'}", "+model.e=~/e"]).model
+    assert (result.a, result.b, result.c) == ("/home/me/a", ["/home/me/b", "c~/d", "~e"], "/home/me/a/x")
+    assert (result.d.k, result.e) == ("/home/me/d", "/home/me/e")
 
 
 def test_every_path_flag_expands_home() -> None:

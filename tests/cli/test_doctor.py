@@ -30,8 +30,8 @@ def test_an_incomplete_suite_is_reported(tmp_path: Path, capsys: pytest.CaptureF
     classification.dtd(tmp_path)
     arguments = ["--config", ZERO_SHOT, f"roots.eval={tmp_path}", "--only"]
     code, report = run(capsys, *arguments, "cars")
-    (found,) = report["suites"][ZERO_SHOT]
-    assert (code, found["name"], found["status"], found["items"], found["looked_at"]) == (
+    (result,) = report["suites"][ZERO_SHOT]
+    assert (code, result["name"], result["status"], result["items"], result["looked_at"]) == (
         0,
         "cars test",
         "ok",
@@ -67,8 +67,8 @@ def test_each_data_set_is_looked_at_once(tmp_path: Path, capsys: pytest.CaptureF
     )
     suite = str(tmp_path / "suite.json")
     code, report = run(capsys, "--config", suite)
-    found = {finding["name"]: finding["items"] for finding in report["suites"][suite]}
-    assert code == 0 and found == {"dtd train": 8, "dtd test": 4}
+    result = {finding["name"]: finding["items"] for finding in report["suites"][suite]}
+    assert code == 0 and result == {"dtd train": 8, "dtd test": 4}
 
 
 def test_without_arguments_missing_data_are_no_error(
@@ -142,8 +142,8 @@ def test_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert code == 1 and "1 tensors are not finite, such as w" in report["checkpoint"]["problem"]
     path.write_bytes(path.read_bytes()[:100])
     assert run_main(main, ["--checkpoint-path", str(path)]) == 1
-    told = capsys.readouterr()
-    assert "a.pth" in told.out and "error: 1 broken" in told.err
+    output = capsys.readouterr()
+    assert "a.pth" in output.out and "error: 1 broken" in output.err
 
 
 def test_a_checkpoint_must_fit_its_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

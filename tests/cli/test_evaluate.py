@@ -87,11 +87,11 @@ def test_results_table_and_provenance(
     out = capsys.readouterr().out
     assert code == 0
     assert list(report["results"]) == ["colors", "pairs"]
-    found = report["results"]["colors"]
-    assert found["status"] == "ok" and found["items"]["label"] == [0, 1, 2, 2]
-    right = [p == t for p, t in zip(found["items"]["predicted"], found["items"]["label"], strict=True)]
-    assert found["metrics"]["top1_accuracy"] == 100 * sum(right) / 4
-    assert found["metrics"]["mean_per_class_accuracy_chance"] == pytest.approx(100 / 3)
+    result = report["results"]["colors"]
+    assert result["status"] == "ok" and result["items"]["label"] == [0, 1, 2, 2]
+    right = [p == t for p, t in zip(result["items"]["predicted"], result["items"]["label"], strict=True)]
+    assert result["metrics"]["top1_accuracy"] == 100 * sum(right) / 4
+    assert result["metrics"]["mean_per_class_accuracy_chance"] == pytest.approx(100 / 3)
     assert report["results"]["pairs"]["metrics"]["text_to_image_recall@1_chance"] == 50.0
     origin = report["provenance"]
     assert origin["iteration"] == 7 and origin["checkpoint"] == str(checkpoint)
@@ -111,10 +111,10 @@ def test_results_table_and_provenance(
 def test_what_is_missing_or_fails_stops_no_other(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gone = colors(tmp_path / "a")
-    gone["dataset"]["root"] = str(tmp_path / "gone")
+    missing = colors(tmp_path / "a")
+    missing["dataset"]["root"] = str(tmp_path / "gone")
     wrong = {**colors(tmp_path / "b"), "prompts": ["no place for a name"]}
-    path = config(tmp_path, gone=gone, wrong=wrong, fine=captions(tmp_path / "c"))
+    path = config(tmp_path, gone=missing, wrong=wrong, fine=captions(tmp_path / "c"))
     code, report = run(path, checkpoint, tmp_path / "out")
     err = capsys.readouterr().err
     assert code == 1
@@ -175,9 +175,9 @@ def test_a_suite_goes_on_where_it_stopped(
 
 
 def test_metrics_have_intervals_and_the_csv_has_all_of_them(checkpoint: Path, tmp_path: Path) -> None:
-    gone = colors(tmp_path / "a")
-    gone["dataset"]["root"] = str(tmp_path / "gone")
-    path = config(tmp_path, pairs=captions(tmp_path / "b"), gone=gone)
+    missing = colors(tmp_path / "a")
+    missing["dataset"]["root"] = str(tmp_path / "gone")
+    path = config(tmp_path, pairs=captions(tmp_path / "b"), gone=missing)
     _, report = run(path, checkpoint, tmp_path / "out")
     metrics, intervals = (report["results"]["pairs"][key] for key in ("metrics", "intervals"))
     lines = (tmp_path / "out" / "results.csv").read_text().splitlines()
@@ -310,9 +310,9 @@ def test_a_file_that_is_something_else_is_left_alone(
 
 
 def test_only_some(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    gone = colors(tmp_path / "a")
-    gone["dataset"]["root"] = str(tmp_path / "gone")
-    path = config(tmp_path, gone=gone, fine=captions(tmp_path / "c"), more=captions(tmp_path / "d"))
+    missing = colors(tmp_path / "a")
+    missing["dataset"]["root"] = str(tmp_path / "gone")
+    path = config(tmp_path, gone=missing, fine=captions(tmp_path / "c"), more=captions(tmp_path / "d"))
     code, report = run(path, checkpoint, tmp_path / "out", "--only", "more,fine")
     assert code == 0 and list(report["results"]) == ["fine", "more"]
     code, _ = run(path, checkpoint, tmp_path / "none", "--only", "fin")
@@ -455,9 +455,9 @@ def test_debug_shows_where_it_failed(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HYPVL_DEBUG", "1")
-    gone = colors(tmp_path / "a")
-    gone["dataset"]["root"] = str(tmp_path / "gone")
-    run(config(tmp_path, gone=gone), checkpoint, tmp_path / "out")
+    missing = colors(tmp_path / "a")
+    missing["dataset"]["root"] = str(tmp_path / "gone")
+    run(config(tmp_path, gone=missing), checkpoint, tmp_path / "out")
     assert "Traceback" in capsys.readouterr().err
 
 

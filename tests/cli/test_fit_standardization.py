@@ -92,10 +92,10 @@ def test_inside_a_checkpoint_it_needs_no_flag(checkpoint: Path, sets: str, tmp_p
     assert run_fit(checkpoint, *given) == 0
     assert [p.name for p in inside.parent.iterdir()] == ["inside.pth"]  # no draft, no pointer for --resume
     model = create_model(inside)
-    found = load(means)
-    torch.testing.assert_close(model.transforms("text")[0].mean, found.text_mean.float())
+    result = load(means)
+    torch.testing.assert_close(model.transforms("text")[0].mean, result.text_mean.float())
     content = torch.load(inside, weights_only=True)
-    assert content["iteration"] == 7 and content["standardization"] == found.meta()
+    assert content["iteration"] == 7 and content["standardization"] == result.meta()
     assert "root" not in content and "optimizer" not in content
     _, flag = run(sets, checkpoint, tmp_path / "flag", "--standardize", str(means))
     _, without = run(sets, inside, tmp_path / "inside")
@@ -137,12 +137,14 @@ def test_training_data_as_calibration(
 ) -> None:
     path = tmp_path / "means.safetensors"
     assert run_fit(checkpoint, "--train-samples", "10", "--batch-size", "4", "--output", str(path)) == 0
-    found = load(path)
-    assert found.meta() | {"model": ""} == {
+    result = load(path)
+    assert result.meta() | {"model": ""} == {
         "model": "", "set": "10 samples of the training data", "images": 10, "texts": 10
     }  # fmt: skip
     assert run_fit(checkpoint, "--train-samples", "10", "--output", str(tmp_path / "again.pt")) == 0
-    torch.testing.assert_close(load(tmp_path / "again.pt").image_mean, found.image_mean, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        load(tmp_path / "again.pt").image_mean, result.image_mean, rtol=1e-6, atol=1e-7
+    )
     assert "samples in 1 shards" not in capsys.readouterr().out  # that is a log line, not the result
 
 

@@ -41,8 +41,8 @@ def run(
 def result(tmp_path: Path, name: str) -> dict[str, Any]:
     with Image.open(tmp_path / "out" / f"{name}.png") as drawn:
         assert drawn.format == "PNG" and min(drawn.size) > 100
-    found: dict[str, Any] = json.loads((tmp_path / "out" / f"{name}.json").read_text())
-    return found
+    results: dict[str, Any] = json.loads((tmp_path / "out" / f"{name}.json").read_text())
+    return results
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -53,25 +53,25 @@ def test_images_are_ranked_by_their_distance_to_the_root(
     for i in range(6):
         image(photos / f"more{i}.png", (i, 0, 0))
     assert run(rank_by_root.main, tmp_path, "--input", str(photos), kind=kind) == 0
-    found = result(tmp_path, "photos")
-    radii = [item["radius"] for item in found["items"]]
+    results = result(tmp_path, "photos")
+    radii = [item["radius"] for item in results["items"]]
     assert radii == sorted(radii) and len(radii) == 10
-    assert {item["name"] for item in found["items"]} >= {"red.png", "sub/green.png", "blue.png", "dark.png"}
-    assert all(Path(item["path"]).is_file() for item in found["items"])
-    assert (found["modality"], found["order"], found["unreadable"]) == ("image", "radius", 1)
-    assert found["root"] == ("items" if kind == "clip" else "geometry")
+    assert {item["name"] for item in results["items"]} >= {"red.png", "sub/green.png", "blue.png", "dark.png"}
+    assert all(Path(item["path"]).is_file() for item in results["items"])
+    assert (results["modality"], results["order"], results["unreadable"]) == ("image", "radius", 1)
+    assert results["root"] == ("items" if kind == "clip" else "geometry")
     printed = capsys.readouterr().out
     assert "sub/green.png" in printed and str(tmp_path / "out/photos.json") in printed
 
 
 def test_texts_along_the_ray_through_one_of_them(tmp_path: Path, texts: Path, photos: Path) -> None:
     assert run(rank_by_root.main, tmp_path, "--input", str(texts), "--through-text", "a dog") == 0
-    found = result(tmp_path, "texts")
-    along = [item["along"] for item in found["items"]]
+    results = result(tmp_path, "texts")
+    along = [item["along"] for item in results["items"]]
     assert along == sorted(along) and len(along) == 4
-    (own,) = (item for item in found["items"] if item["name"] == "a dog")
+    (own,) = (item for item in results["items"] if item["name"] == "a dog")
     assert own["angle"] == pytest.approx(0.0, abs=0.01) and own["along"] == pytest.approx(own["radius"])
-    assert (found["order"], found["through"]) == ("along", "a dog")
+    assert (results["order"], results["through"]) == ("along", "a dog")
     through = ("--through-image", str(photos / "red.png"), "--max-angle", "0.5")
     assert run(rank_by_root.main, tmp_path, "--input", str(photos), *through) == 0
     assert "red.png" in [item["name"] for item in result(tmp_path, "photos")["items"]]
@@ -100,12 +100,12 @@ def test_histograms_of_two_folders(
         "5",
     )
     assert run(radius_histograms.main, tmp_path, *groups) == 0
-    found = result(tmp_path, "radius_histograms")
-    assert {name: (g["count"], g["modality"]) for name, g in found["groups"].items()} == {
+    results = result(tmp_path, "radius_histograms")
+    assert {name: (g["count"], g["modality"]) for name, g in results["groups"].items()} == {
         "all": (4, "image"), "sub": (1, "image"), "texts": (4, "text"),
     }  # fmt: skip
-    assert len(found["edges"]) == 6 and [sum(g["counts"]) for g in found["groups"].values()] == [4, 1, 4]
-    assert [(pair["first"], pair["second"]) for pair in found["nearer"]] == [
+    assert len(results["edges"]) == 6 and [sum(g["counts"]) for g in results["groups"].values()] == [4, 1, 4]
+    assert [(pair["first"], pair["second"]) for pair in results["nearer"]] == [
         ("all", "sub"), ("all", "texts"), ("sub", "texts"),
     ]  # fmt: skip
     assert "all nearer the root than texts" in capsys.readouterr().out
@@ -116,16 +116,16 @@ def test_what_lies_between_two_images(kind: str, tmp_path: Path, photos: Path, t
     ends = ("--image-path", str(photos / "red.png"), "--target-image-path", str(photos / "blue.png"))
     more = ("--pool", str(photos), "--steps", "4", "--nearest", "2")
     assert run(image_interpolations.main, tmp_path, *ends, *more, kind=kind) == 0
-    found = result(tmp_path, "red_to_blue")
-    assert [step["weight"] for step in found["steps"]] == pytest.approx([0, 1 / 3, 2 / 3, 1])
-    assert found["steps"][0]["names"][0] == "red.png" and found["steps"][-1]["names"][0] == "blue.png"
-    assert all(len(step["paths"]) == 2 for step in found["steps"])
+    results = result(tmp_path, "red_to_blue")
+    assert [step["weight"] for step in results["steps"]] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert results["steps"][0]["names"][0] == "red.png" and results["steps"][-1]["names"][0] == "blue.png"
+    assert all(len(step["paths"]) == 2 for step in results["steps"])
     assert (
         run(image_interpolations.main, tmp_path, *ends, "--pool", str(texts), "--way", "tangent", kind=kind)
         == 0
     )
-    found = result(tmp_path, "red_to_blue")
-    assert (found["modality"], found["way"], len(found["steps"])) == ("text", "tangent", 10)
+    results = result(tmp_path, "red_to_blue")
+    assert (results["modality"], results["way"], len(results["steps"])) == ("text", "tangent", 10)
 
 
 def test_kept_embeddings_are_used(tmp_path: Path, photos: Path) -> None:

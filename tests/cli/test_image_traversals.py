@@ -116,9 +116,9 @@ def test_without_a_named_text_the_reason_is_printed(
     with monkeypatch.context() as patch:
         patch.setattr("hypvl.evaluation.traversal.entails", none_holds)
         assert run(image, checkpoint(tmp_path, "meru"), pool, tmp_path / "out") == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "the entailment cone of none of the 4 texts holds a point" in told
-    assert "Try --entailment never" in told and "--text-pool" in told
+    output = " ".join(capsys.readouterr().out.split())
+    assert "the entailment cone of none of the 4 texts holds a point" in output
+    assert "Try --entailment never" in output and "--text-pool" in output
     real = DualEncoder.encode_image  # an image close to the root has the root as its neighbour
 
     def small(self: DualEncoder, images: torch.Tensor) -> torch.Tensor:
@@ -126,8 +126,8 @@ def test_without_a_named_text_the_reason_is_printed(
 
     monkeypatch.setattr(DualEncoder, "encode_image", small)
     assert run(image, checkpoint(tmp_path, "euclip"), pool, tmp_path / "out") == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "the root is closer than any text all the way" in told and "--entailment" not in told
+    output = " ".join(capsys.readouterr().out.split())
+    assert "the root is closer than any text all the way" in output and "--entailment" not in output
 
 
 def test_clip_walks_to_the_root_in_the_checkpoint(

@@ -34,10 +34,10 @@ def test_different_units_have_no_average_and_say_why(
 ) -> None:
     write(tmp_path / "one" / "results.json", mnist=ok(80.0), radii=ok(1.5, metric="text_radius"))
     assert main([str(tmp_path)]) == 0
-    told = (
+    output = (
         "one.pth: no average of numbers in different units (%: mnist; text_radius: radii); choose --sets or"
     )
-    assert told in capsys.readouterr().out
+    assert output in capsys.readouterr().out
     assert (tmp_path / "summary.csv").read_text().splitlines()[1] == "one.pth,,80.0,1.5,,0,0"
 
 

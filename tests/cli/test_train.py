@@ -154,10 +154,10 @@ def test_only_the_config_that_resumes_keeps_secrets(
     assert train(folder, shards, *(text.lstrip("+") for text in secret), "--resume") == 0
     state = torch.load(folder / "checkpoint_final.pth", weights_only=True)
     shown = capsys.readouterr()
-    told = (folder / "log-rank0.txt").read_text() + shown.err + shown.out
-    assert "config: train.wandb" not in told  # no difference is seen
+    output = (folder / "log-rank0.txt").read_text() + shown.err + shown.out
+    assert "config: train.wandb" not in output  # no difference is seen
     for text in (
-        told,
+        output,
         (folder / "provenance.json").read_text(),
         repr(state["config"]),
         repr(state["provenance"]),
@@ -358,8 +358,8 @@ def test_resuming_a_finished_run_changes_nothing(finished: Path, shards: str, tm
 
 def test_the_data_are_counted_once(shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path / "run", shards) == 0  # with a root of embeddings at its end
-    told = capsys.readouterr().err + (tmp_path / "run" / "log-rank0.txt").read_text()
-    assert told.count("16 samples in 2 shards") == 1
+    output = capsys.readouterr().err + (tmp_path / "run" / "log-rank0.txt").read_text()
+    assert output.count("16 samples in 2 shards") == 1
 
 
 def test_a_folder_with_a_run_is_not_overwritten(

@@ -140,7 +140,7 @@ def takes_numbers(parameter: inspect.Parameter) -> bool:
 @functools.cache
 def recipe_nodes() -> dict[str, dict[str, Any]]:
     """Target -> a call of it that builds, of a recipe with small encoders."""
-    found: dict[str, dict[str, Any]] = {}
+    result: dict[str, dict[str, Any]] = {}
     for path in [*sorted(CONFIGS.glob("train_*.py")), *sorted(CONFIGS.glob("common/objective/*.py"))]:
         cfg = LazyConfig.load(path)
         if "model" in cfg:
@@ -149,26 +149,26 @@ def recipe_nodes() -> dict[str, dict[str, Any]]:
                 cfg.model.visual.timm_args = {"depth": 1, "embed_dim": 32, "num_heads": 2}
             cfg.model.textual.arch = "L1_W32_A2"
         for node in nodes(OmegaConf.to_container(cfg, resolve=True)):
-            found.setdefault(node["_target_"], node)
-    return found
+            result.setdefault(node["_target_"], node)
+    return result
 
 
 def leaves() -> list[Leaf]:
-    found = []
+    result = []
     for target, node in recipe_nodes().items():
         said = {name: value for name, value in node.items() if not name.startswith("_")}
         for name, value in said.items():
-            found += [Leaf(target, (name, *path)) for path in numbers(value)]
+            result += [Leaf(target, (name, *path)) for path in numbers(value)]
         for name, parameter in inspect.signature(locate(target)).parameters.items():
-            known = any(leaf.target == target and leaf.argument == name for leaf in found)
+            known = any(leaf.target == target and leaf.argument == name for leaf in result)
             if known or not takes_numbers(parameter) or name in ("in_features", "features"):
                 continue
             default = parameter.default
             example = EXAMPLES.get(
                 (target.rpartition(".")[2], name), list(default) if isinstance(default, tuple) else 1
             )
-            found += [Leaf(target, (name, *path)) for path in numbers(example)]
-    return found
+            result += [Leaf(target, (name, *path)) for path in numbers(example)]
+    return result
 
 
 def changed(leaf: Leaf, value: Any) -> dict[str, Any]:

@@ -41,10 +41,10 @@ def notes(**changes: Any) -> bytes:
 def members(**changes: Any) -> dict[str, bytes]:
     """A raw sample by extension; ``jpg``, ``txt`` or ``json`` in the changes replace a member (None: not there),
     everything else changes the json."""
-    found: dict[str, bytes | None] = {"jpg": image(), "txt": CAPTION.encode()}
+    result: dict[str, bytes | None] = {"jpg": image(), "txt": CAPTION.encode()}
     direct = {name: changes.pop(name) for name in ("jpg", "txt", "json", "png") if name in changes}
-    found |= {"json": notes(**changes)} | direct
-    return {name: data for name, data in found.items() if data is not None}
+    result |= {"json": notes(**changes)} | direct
+    return {name: data for name, data in result.items() if data is not None}
 
 
 def write_shard(path: Path, samples: list[dict[str, bytes]]) -> Path:

@@ -63,9 +63,9 @@ def test_a_policy_is_chosen_by_name() -> None:
 def test_what_each_built_in_operation_does(operation: Any) -> None:
     change, words = EDA(operations=[operation], share=0.25), CAPTION.split()
     count = round(0.25 * len(words))
-    found = [change(CAPTION, generator(seed)).split() for seed in range(200)]
-    assert len({tuple(x) for x in found}) > 20
-    for x in found:
+    result = [change(CAPTION, generator(seed)).split() for seed in range(200)]
+    assert len({tuple(x) for x in result}) > 20
+    for x in result:
         if operation == "insert":
             assert len(x) == len(words) + count
             grown = Counter(w.strip(",") for w in x) - Counter(w.strip(",") for w in words)
@@ -76,7 +76,7 @@ def test_what_each_built_in_operation_does(operation: Any) -> None:
         else:
             assert 1 <= len(x) <= len(words) and _subsequence(x, words)
     if operation == "delete":
-        assert sum(len(x) for x in found) / (200 * len(words)) == pytest.approx(0.75, abs=0.04)
+        assert sum(len(x) for x in result) / (200 * len(words)) == pytest.approx(0.75, abs=0.04)
 
 
 def _subsequence(short: list[str], long: list[str]) -> bool:
@@ -129,8 +129,8 @@ def wordnet(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_synonyms_replace_content_words_and_keep_punctuation() -> None:
     change = EDA(backend="wordnet", operations=["synonym"], share=0.1)
     assert change.synonyms("Small") == ("little", "minor") and change.synonyms("on") == ()
-    found = {change("(small) bird, on a fence.", generator(seed)) for seed in range(40)}
-    assert found == {
+    result = {change("(small) bird, on a fence.", generator(seed)) for seed in range(40)}
+    assert result == {
         "(little) bird, on a fence.", "(minor) bird, on a fence.", "(small) fowl, on a fence.",
     }  # fmt: skip
     both = EDA(backend="wordnet", operations=["synonym"], share=1.0)("small bird", generator())
@@ -184,15 +184,15 @@ def test_a_sample_gets_both_and_is_otherwise_the_same() -> None:
     }  # fmt: skip
     plain = finish_sample("k", fields, **options)
     change = InModalAugment(image=AutoAugment(), text=EDA())
-    found = finish_sample("k", fields, augment=change, **options)
-    assert set(found) - set(plain) == {"augmented_image", "augmented_text"}
-    assert all(np.array_equal(found[name], plain[name]) for name in plain)
-    assert found["augmented_image"].shape == (3, 16, 16) and found["augmented_image"].dtype == torch.uint8
-    assert not torch.equal(found["augmented_image"], plain["image"])
-    assert text_of(found["augmented_text"]) != CAPTION
+    result = finish_sample("k", fields, augment=change, **options)
+    assert set(result) - set(plain) == {"augmented_image", "augmented_text"}
+    assert all(np.array_equal(result[name], plain[name]) for name in plain)
+    assert result["augmented_image"].shape == (3, 16, 16) and result["augmented_image"].dtype == torch.uint8
+    assert not torch.equal(result["augmented_image"], plain["image"])
+    assert text_of(result["augmented_text"]) != CAPTION
     again = finish_sample("k", fields, augment=change, **options)
-    assert torch.equal(again["augmented_image"], found["augmented_image"])
-    assert torch.equal(again["augmented_text"], found["augmented_text"])
+    assert torch.equal(again["augmented_image"], result["augmented_image"])
+    assert torch.equal(again["augmented_text"], result["augmented_text"])
     inverted = InModalAugment(image=lambda image, generator: 255 - image)
     options["image_transform"] = Squeeze(16)  # nothing random: the same image, changed
     exact = finish_sample("k", fields, augment=inverted, **options)

@@ -186,8 +186,8 @@ def test_an_opening_quote_costs_its_own_row_only(images):
     assert len(dataset) == 5
     with pytest.raises(BadSample, match=r"t.csv/row 0: broken row: a quotation mark that opens a field"):
         dataset.sample(0, np.random.default_rng(0))
-    found = [text_of(dataset.sample(i, np.random.default_rng(0))["text"]) for i in range(1, 5)]
-    assert found == ["a cat", 'a 5" nail', 'a "nice" dog', "last"]
+    result = [text_of(dataset.sample(i, np.random.default_rng(0))["text"]) for i in range(1, 5)]
+    assert result == ["a cat", 'a 5" nail', 'a "nice" dog', "last"]
 
 
 def test_rows_counted_otherwise_are_other_data(images):

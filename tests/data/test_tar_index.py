@@ -88,11 +88,11 @@ def test_folders_and_links_are_no_samples():
 )
 def test_a_cut_tar_keeps_what_is_whole_and_names_one_loss(tmp_path, cut, whole, lost):
     data = tar_bytes(tmp_path, PLAIN)[:cut]
-    found = contents(data)
+    result = contents(data)
     if cut == 512 + 1024:  # with no sample to compare, a lone jpg may be a whole one
-        assert found.pop(0) == ("a", {"jpg": b"A" * 700})
-    assert [key for key, members in found if members] == whole
-    assert [key for key, members in found if not members] == [lost]
+        assert result.pop(0) == ("a", {"jpg": b"A" * 700})
+    assert [key for key, members in result if members] == whole
+    assert [key for key, members in result if not members] == [lost]
     assert f"cut off at byte {cut}" in index_of(data).damage
 
 
@@ -123,10 +123,10 @@ def test_any_damage_ends_in_an_index_or_a_data_error(tmp_path):
             for at in rng.integers(len(data), size=3):
                 data[at] = int(rng.integers(256))
             try:
-                found = contents(bytes(data[: rng.integers(1, len(data))]))
+                result = contents(bytes(data[: rng.integers(1, len(data))]))
             except DataError:
                 continue
-            assert len(found) <= 4
+            assert len(result) <= 4
 
 
 @pytest.mark.parametrize(

@@ -71,12 +71,12 @@ def test_choices_of_scenes_and_a_broken_file(tmp_path: Path) -> None:
     }
     path = tmp_path / "hierarchy.json"
     path.write_text(json.dumps({"scenes": [scene]}))
-    found = demo_choices(path)
-    assert list(found.choices) == [
+    result = demo_choices(path)
+    assert list(result.choices) == [
         Choice(0, "a red circle", ("a blue circle",), "attribute"),
         Choice(0, "a red circle", ("a red star",), "object"),
     ]
-    assert found.images[0].shape == (3, 7, 9) and found.keys == ["a"]
+    assert result.images[0].shape == (3, 7, 9) and result.keys == ["a"]
     with pytest.raises(MissingDataError, match=r"scripts/make_demo_data\.py"):
         demo_choices(tmp_path / "other.json")
     path.write_text(json.dumps({"scenes": [{"image": "scenes/a.png"}]}))
@@ -98,9 +98,9 @@ def test_objects_are_colour_and_shape(tmp_path: Path) -> None:
         },
     ]
     (root / "eval" / "hierarchy.json").write_text(json.dumps({"scenes": scenes}))
-    found = demo_objects(root)
-    assert (list(found.classes), list(found.labels)) == (["a red cross", "a red ring"], [1, 0])
-    assert found[1][1] == 0 and list(found.keys) == ["a", "c"]
+    result = demo_objects(root)
+    assert (list(result.classes), list(result.labels)) == (["a red cross", "a red ring"], [1, 0])
+    assert result[1][1] == 0 and list(result.keys) == ["a", "c"]
     with pytest.raises(DataError, match=r"make it with scripts/make_demo_data.py"):
         demo_objects(tmp_path)
 
@@ -110,8 +110,8 @@ def test_chains_of_scenes(tmp_path: Path) -> None:
     pil_image(tmp_path / "eval" / "scenes" / "a.png", RED)
     path = tmp_path / "eval" / "hierarchy.json"
     path.write_text(json.dumps({"scenes": [{"image": "scenes/a.png", "chain": chain}]}))
-    found = demo_chains(tmp_path)
-    assert (found.chains, found.keys) == ([chain], ["scenes/a.png"])
+    result = demo_chains(tmp_path)
+    assert (result.chains, result.keys) == ([chain], ["scenes/a.png"])
     path.write_text(json.dumps({"scenes": [{"image": "scenes/a.png"}]}))
     with pytest.raises(DataError, match="lacks 'chain'"):
         demo_chains(tmp_path)

@@ -20,10 +20,10 @@ def test_fields_are_checked_where_they_are_read() -> None:
 
 
 def test_images_are_missing_when_not_one_is_there(tmp_path: Path) -> None:
-    here, gone = pil_image(tmp_path / "a.png", RED), tmp_path / "b.png"
-    require_images([gone, here], source=tmp_path / "s.json", what="images of S")
+    here, missing = pil_image(tmp_path / "a.png", RED), tmp_path / "b.png"
+    require_images([missing, here], source=tmp_path / "s.json", what="images of S")
     require_images([], source=tmp_path / "s.json", what="images of S")
     with pytest.raises(
         MissingDataError, match=r"s\.json: none of its 1 images is there, .* put images of S there"
     ):
-        require_images([gone], source=tmp_path / "s.json", what="images of S")
+        require_images([missing], source=tmp_path / "s.json", what="images of S")

@@ -73,14 +73,14 @@ def test_images_and_texts_of_a_tar(tmp_path: Path) -> None:
 )
 def test_files_of_texts(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
-    found = text_file(tmp_path / name, id_key="n")
-    assert (found.texts, found.ids) == (["one", "two"], ["5", "6"])
+    result = text_file(tmp_path / name, id_key="n")
+    assert (result.texts, result.ids) == (["one", "two"], ["5", "6"])
 
 
 def test_lines_of_texts_are_called_by_their_number(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("one\n\n  two\n")
-    found = text_file(tmp_path / "x.txt")
-    assert (found.texts, found.ids) == (["one", "two"], ["x.txt:1", "x.txt:3"])
+    result = text_file(tmp_path / "x.txt")
+    assert (result.texts, result.ids) == (["one", "two"], ["x.txt:1", "x.txt:3"])
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ def tensor(*values: object) -> Tensor:
 
 
 def test_quantiles() -> None:
-    found = audit.quantiles(torch.arange(5), at=(0.0, 0.25, 0.6, 1.0))
-    assert found == {"q00": 0.0, "q25": 1.0, "q60": pytest.approx(2.4), "q100": 4.0}
+    result = audit.quantiles(torch.arange(5), at=(0.0, 0.25, 0.6, 1.0))
+    assert result == {"q00": 0.0, "q25": 1.0, "q60": pytest.approx(2.4), "q100": 4.0}
     assert audit.quantiles(tensor([7.0])) == {f"q{q}": 7.0 for q in ("05", "25", "50", "75", "95")}
     with pytest.raises(ValueError, match="values: got none"):
         audit.quantiles(torch.zeros(0))
@@ -32,9 +32,9 @@ def test_cone_violations_and_saturated_cones() -> None:
     texts = tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.1, 0.0]])
     images = tensor([[2.0, 0.0], [1.0, 1.0], [0.5, 0.0], [0.2, 0.0]])
 
-    found = audit.summary(Lorentz().double(), images, texts, generator=torch.Generator().manual_seed(0))
-    assert found["cone_violation_rate"] == 0.5
-    assert found["saturated_cones_text"] == 0.25 and found["saturated_cones_image"] == 0.25
+    result = audit.summary(Lorentz().double(), images, texts, generator=torch.Generator().manual_seed(0))
+    assert result["cone_violation_rate"] == 0.5
+    assert result["saturated_cones_text"] == 0.25 and result["saturated_cones_image"] == 0.25
     wide = audit.summary(
         Lorentz().double(),
         images,
@@ -87,8 +87,8 @@ def test_clipped_points() -> None:
 def test_root_distances_are_geodesic_and_a_sphere_uses_the_mean() -> None:
     geometry = Lorentz(curv_init=2.0).double()
     features = tensor([[0.3, 0.4], [0.0, 2.0]])
-    (found,) = audit.root_distances(geometry, geometry.lift(features))
-    torch.testing.assert_close(found, tensor([0.5, 2.0]))
+    (result,) = audit.root_distances(geometry, geometry.lift(features))
+    torch.testing.assert_close(result, tensor([0.5, 2.0]))
     near, far = audit.root_distances(Sphere(), tensor([[1.0, 0.0]]), tensor([[0.0, 1.0]]))
     assert near.item() == pytest.approx(far.item()) == pytest.approx(math.sqrt(2 - math.sqrt(2)))
 
@@ -99,38 +99,38 @@ def test_summary() -> None:
         geometry.lift(tensor([[1.0, 0.0], [0.0, 1.0]])),
         geometry.lift(tensor([[0.05, 0.0], [0.0, 2.0]])),
     )
-    found = audit.summary(geometry, images, texts, generator=torch.Generator().manual_seed(0))
+    result = audit.summary(geometry, images, texts, generator=torch.Generator().manual_seed(0))
     # Radii are sinh(sqrt(c) |feature|): sinh 2 for both images; one text is nearer, one farther.
-    assert found["image_radius_q50"] == pytest.approx(math.sinh(2.0))
-    assert found["radial_order_auc"] == 0.5
-    assert found["curv"] == pytest.approx(4.0)
+    assert result["image_radius_q50"] == pytest.approx(math.sinh(2.0))
+    assert result["radial_order_auc"] == 0.5
+    assert result["curv"] == pytest.approx(4.0)
     # sinh(0.1) = 0.1002 < 0.2: one text in two has a half space for a cone.
-    assert (found["saturated_cones_text"], found["saturated_cones_image"]) == (0.5, 0.0)
+    assert (result["saturated_cones_text"], result["saturated_cones_image"]) == (0.5, 0.0)
     # The first image is straight outwards of its text, the second straight inwards.
-    assert found["cone_violation_rate"] == 0.5
-    assert found["exterior_angle"] == pytest.approx(math.pi / 2, abs=1e-6)
+    assert result["cone_violation_rate"] == 0.5
+    assert result["exterior_angle"] == pytest.approx(math.pi / 2, abs=1e-6)
     # Swapped, both are sideways: beyond a right angle for both, so outside of the half space too.
-    assert found["cone_violation_rate_shuffled"] == 1.0
+    assert result["cone_violation_rate_shuffled"] == 1.0
     # Tangent means (0.5, 0.5) and (0.025, 1)
-    assert found["modality_gap_tangent"] == pytest.approx(math.hypot(0.475, 0.5))
-    assert found["effective_rank_image"] == pytest.approx(1.0)
-    assert found["clipped_text"] == 0.0
+    assert result["modality_gap_tangent"] == pytest.approx(math.hypot(0.475, 0.5))
+    assert result["effective_rank_image"] == pytest.approx(1.0)
+    assert result["clipped_text"] == 0.0
 
 
 @pytest.mark.parametrize("geometry", [Sphere(), Euclidean()])
 def test_summary_without_cones_has_no_cone_numbers(geometry: Geometry) -> None:
     rows = geometry.lift(tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
-    found = audit.summary(geometry, rows, rows, generator=torch.Generator().manual_seed(0))
-    assert not any("cone" in name or "angle" in name for name in found)
-    assert found["radial_order_auc"] == 0.5 and found["modality_gap"] == 0.0
+    result = audit.summary(geometry, rows, rows, generator=torch.Generator().manual_seed(0))
+    assert not any("cone" in name or "angle" in name for name in result)
+    assert result["radial_order_auc"] == 0.5 and result["modality_gap"] == 0.0
 
 
 def test_summary_of_a_product_counts_every_factor() -> None:
     geometry = Product(factors=2, factor_dim=2, curv_init=1.0).double()
     flat = tensor([[0.1, 0.0, 3.0, 0.0], [0.0, 0.1, 0.0, 3.0]])
     x = geometry.lift(flat)
-    found = audit.summary(geometry, x, x, generator=torch.Generator().manual_seed(0))
-    assert found["text_radius_q05"] == pytest.approx(math.sinh(0.1), rel=1e-6)
-    assert found["text_radius_q95"] == pytest.approx(math.sinh(3.0), rel=1e-6)
-    assert found["saturated_cones_text"] == 0.5
-    assert found["curv_max"] == pytest.approx(1.0)
+    result = audit.summary(geometry, x, x, generator=torch.Generator().manual_seed(0))
+    assert result["text_radius_q05"] == pytest.approx(math.sinh(0.1), rel=1e-6)
+    assert result["text_radius_q95"] == pytest.approx(math.sinh(3.0), rel=1e-6)
+    assert result["saturated_cones_text"] == 0.5
+    assert result["curv_max"] == pytest.approx(1.0)

@@ -25,21 +25,21 @@ def unit_rows(count: int, *, seed: int, towards: float = 0.0) -> Tensor:
 def test_metrics_by_hand() -> None:
     x = tensor([[1.0, 0.0], [0.0, 1.0]])
     y = tensor([[0.0, 1.0], [0.0, -1.0]])
-    found = gap.gap_metrics(x, y)
-    assert found["centroid_distance"] == pytest.approx(math.sqrt(0.5))  # (.5, .5) and (0, 0)
-    assert found["centroid_distance_squared"] == pytest.approx(0.5)
-    assert found["centroid_cosine"] == 0.0  # the second mean is 0
-    assert (found["image_centroid_norm"], found["text_centroid_norm"]) == pytest.approx((math.sqrt(0.5), 0))
-    assert found["mean_paired_distance"] == pytest.approx((math.sqrt(2) + 2) / 2)
-    assert found["align"] == pytest.approx((2 + 4) / 2)
-    assert found["mean_paired_cosine"] == pytest.approx(-0.5)  # 0 and -1
-    assert found["mean_unpaired_cosine"] == pytest.approx(0.5)  # 0 and 1
-    assert found["mean_intra_image_cosine"] == pytest.approx(0.0)
-    assert found["mean_intra_text_cosine"] == pytest.approx(-1.0)
-    assert found["relative_modality_gap"] == pytest.approx(0.75 / (0.75 + 0.75))  # W = (1/2 + 1) / 2
-    assert found["uniform_image"] == pytest.approx(-2 * 2)  # |x_0 - x_1|^2 = 2
-    assert found["uniform_text"] == pytest.approx(-2 * 4)
-    assert found["linear_separability"] == pytest.approx(0.75)  # x_1 = y_0 cannot be on both sides
+    result = gap.gap_metrics(x, y)
+    assert result["centroid_distance"] == pytest.approx(math.sqrt(0.5))  # (.5, .5) and (0, 0)
+    assert result["centroid_distance_squared"] == pytest.approx(0.5)
+    assert result["centroid_cosine"] == 0.0  # the second mean is 0
+    assert (result["image_centroid_norm"], result["text_centroid_norm"]) == pytest.approx((math.sqrt(0.5), 0))
+    assert result["mean_paired_distance"] == pytest.approx((math.sqrt(2) + 2) / 2)
+    assert result["align"] == pytest.approx((2 + 4) / 2)
+    assert result["mean_paired_cosine"] == pytest.approx(-0.5)  # 0 and -1
+    assert result["mean_unpaired_cosine"] == pytest.approx(0.5)  # 0 and 1
+    assert result["mean_intra_image_cosine"] == pytest.approx(0.0)
+    assert result["mean_intra_text_cosine"] == pytest.approx(-1.0)
+    assert result["relative_modality_gap"] == pytest.approx(0.75 / (0.75 + 0.75))  # W = (1/2 + 1) / 2
+    assert result["uniform_image"] == pytest.approx(-2 * 2)  # |x_0 - x_1|^2 = 2
+    assert result["uniform_text"] == pytest.approx(-2 * 4)
+    assert result["linear_separability"] == pytest.approx(0.75)  # x_1 = y_0 cannot be on both sides
 
 
 def test_uniformity_does_not_depend_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,26 +64,26 @@ def test_cosines_do_not_see_lengths() -> None:
 
 def test_equal_modalities_have_no_gap() -> None:
     x = unit_rows(8, seed=2)
-    found = gap.gap_metrics(x, x)
-    assert found["centroid_distance"] == found["align"] == 0.0
-    assert found["relative_modality_gap"] == pytest.approx(0.0, abs=1e-15)
-    assert found["linear_separability"] == 0.5  # every output is 0
-    assert found["centroid_cosine"] == pytest.approx(1.0)
+    result = gap.gap_metrics(x, x)
+    assert result["centroid_distance"] == result["align"] == 0.0
+    assert result["relative_modality_gap"] == pytest.approx(0.0, abs=1e-15)
+    assert result["linear_separability"] == 0.5  # every output is 0
+    assert result["centroid_cosine"] == pytest.approx(1.0)
 
 
 def test_all_rows_the_same_are_finite() -> None:
     x = normalize(torch.ones(3, 4, dtype=torch.float64))
-    found = gap.gap_metrics(x, x)
-    assert all(math.isfinite(value) for value in found.values())
-    assert found["relative_modality_gap"] == pytest.approx(0.0, abs=1e-7)
+    result = gap.gap_metrics(x, x)
+    assert all(math.isfinite(value) for value in result.values())
+    assert result["relative_modality_gap"] == pytest.approx(0.0, abs=1e-7)
 
 
 def test_modalities_far_apart_are_separable() -> None:
     x, y = unit_rows(40, seed=3, towards=4.0), unit_rows(40, seed=4, towards=-4.0)
-    found = gap.gap_metrics(x, y)
-    assert found["linear_separability"] == 1.0
-    assert found["centroid_cosine"] < -0.9
-    assert found["relative_modality_gap"] > 0.7
+    result = gap.gap_metrics(x, y)
+    assert result["linear_separability"] == 1.0
+    assert result["centroid_cosine"] < -0.9
+    assert result["relative_modality_gap"] > 0.7
     mixed = gap.linear_separability(unit_rows(400, seed=5), unit_rows(400, seed=6))
     assert 0.45 < mixed < 0.6
 

@@ -59,11 +59,11 @@ def test_search_both_ways_equals_the_full_matrix(name: str) -> None:
     geometry, scorer = FORMS[name]
     model = Scored(geometry, scorer).double()
     texts, images = points(31, geometry, 0), points(17, geometry, 1)
-    found = search_both_ways(
+    result = search_both_ways(
         model, texts, images, k=5, query_modality="text", key_modality="image", query_chunk=7, key_chunk=4
     )  # fmt: skip
     for (values, columns), (queries, keys, one, other) in zip(
-        found, ((texts, images, "text", "image"), (images, texts, "image", "text")), strict=True
+        result, ((texts, images, "text", "image"), (images, texts, "image", "text")), strict=True
     ):
         whole = model.scores(queries, keys, query_modality=one, key_modality=other).detach()
         expected = whole.sort(dim=1, descending=True, stable=True)
@@ -137,13 +137,13 @@ def test_no_tensor_is_larger_than_a_block_or_the_top_k(name: str) -> None:
     model = Scored(geometry, scorer)
     texts, images = points(3000, geometry, 0).float(), points(2000, geometry, 1).float()
     with Largest() as seen:
-        found = search_both_ways(
+        result = search_both_ways(
             model, texts, images, k=10, query_modality="text", key_modality="image",
             query_chunk=64, key_chunk=256,
         )  # fmt: skip
     kept = 3000 * 10  # the results themselves, and more than the embeddings (3000 x 8) or a block
     assert seen.numel <= kept < 3000 * 2000 / 100
-    assert found[0][1].shape == (3000, 10) and found[1][1].shape == (2000, 10)
+    assert result[0][1].shape == (3000, 10) and result[1][1].shape == (2000, 10)
 
 
 def test_a_model_without_a_scorer_is_searched_twice() -> None:
@@ -188,10 +188,10 @@ def test_pair_scores_are_those_asked_for_in_order(chunk: int) -> None:
     queries = torch.tensor([[1.0, 0, 0], [0, 2, 0], [0, 0, 3]])
     keys = torch.tensor([[1.0, 1, 1], [10, 20, 30], [0, 5, 7], [9, 9, 9]])
     model = FakeModel()
-    found = pair_scores(
+    result = pair_scores(
         model, queries, keys, [[1, 0, 1], [], [2]], query_modality="image", key_modality="text", chunk=chunk
     )
-    assert found == [[10.0, 1.0, 10.0], [], [21.0]]
+    assert result == [[10.0, 1.0, 10.0], [], [21.0]]
     assert model.training and max(k for _, k in model.score_blocks) <= 3  # key 3 is never scored
 
 

@@ -76,8 +76,8 @@ def test_stored_rows_and_new_rows_are_joined_in_order(tmp_path: Path) -> None:
     model, images = FakeModule(), pil_images(tmp_path / "set")
     run(model, images.take([3, 1]), open_store(tmp_path / "store", model))
     half = EmbeddingStore(tmp_path / "store", model=model_identity(model))
-    found = run(model, images, half)
-    assert torch.equal(found.embeddings, run(model, images, None).embeddings)
+    result = run(model, images, half)
+    assert torch.equal(result.embeddings, run(model, images, None).embeddings)
     # 1 and 3 by their ids; 4 looks like 1 to the model, and 0 like 3.
     assert (half.reused, half.encoded) == (4, 1)
     assert len(list((tmp_path / "store").glob("*/*.safetensors"))) == 1  # reading adds nothing
@@ -89,8 +89,8 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     before = files_of(images)[0].stat()
     pil_image(files_of(images)[0], BLUE)
     os.utime(files_of(images)[0], ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
-    found = run(model, images, open_store(tmp_path / "store", model))
-    assert found.embeddings[0].tolist() == [0.0, 0.0, 1.0]
+    result = run(model, images, open_store(tmp_path / "store", model))
+    assert result.embeddings[0].tolist() == [0.0, 0.0, 1.0]
     os.utime(files_of(images)[1], ns=(0, 0))  # another time, the same content: known by what the model sees
     counts = model.counts
     assert run(model, images, open_store(tmp_path / "store", model)).embeddings[1].tolist() == [0.0, 1.0, 0.0]
@@ -179,8 +179,8 @@ def test_without_ids_or_a_named_transform_images_are_found_by_digest(tmp_path: P
         before = model.counts[0]
         expected = run(model, images, None)
         for _ in range(2):
-            found = run(model, source, open_store(tmp_path / "store", model), how)
-            assert torch.equal(found.embeddings, expected.embeddings)
+            result = run(model, source, open_store(tmp_path / "store", model), how)
+            assert torch.equal(result.embeddings, expected.embeddings)
         # Five without a store, then within a batch of two none twice: red green, (blue, red), (green).
         assert model.counts[0] - before <= 10
     counts = model.counts
@@ -193,8 +193,8 @@ def test_texts_are_found_by_their_tokens(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store", model)
     expected = encode_texts(model, texts)
     for taken in (0, 5):
-        found = encode_texts(model, texts, store=store)
-        assert torch.equal(found, expected)
+        result = encode_texts(model, texts, store=store)
+        assert torch.equal(result, expected)
         assert store.reused == taken
     assert model.counts == (0, 5 + 3)  # each once: the fake tokenizer knows colours alone
     ids, rows = store.groups()[0].all_rows()
@@ -256,8 +256,8 @@ def test_shards_of_a_killed_run_are_used_and_half_shards_are_not(
     assert len(shards) == 2
     shards[0].with_suffix(".json").unlink()  # killed between the two files
     store = open_store(tmp_path / "store", model)
-    found = run(model, Images.from_files(paths), store)
-    assert found.embeddings[:, 0].tolist() == pytest.approx([10 * i / 255 for i in range(7)])
+    result = run(model, Images.from_files(paths), store)
+    assert result.embeddings[:, 0].tolist() == pytest.approx([10 * i / 255 for i in range(7)])
     assert (store.reused, store.encoded) == (2, 5)
 
 

@@ -111,7 +111,7 @@ def test_a_momentum_out_of_range_is_refused() -> None:
 def three_steps() -> dict[str, list[Tensor]]:
     """Loss, gradients of rows and gamma, and buffers, of three steps; run on two processes by tests/training."""
     module, world, rank = standardize(), distributed.world_size(), distributed.rank()
-    found: dict[str, list[Tensor]] = {"loss": [], "rows": [], "gamma": [], "mean": [], "var": []}
+    result: dict[str, list[Tensor]] = {"loss": [], "rows": [], "gamma": [], "mean": [], "var": []}
     for step in range(3):
         x = (rows(6, seed=step) + 3.0).chunk(world)[rank].clone().requires_grad_()
         loss = (module(x) ** 3 * rows(6, seed=9).chunk(world)[rank]).mean()
@@ -120,9 +120,9 @@ def three_steps() -> dict[str, list[Tensor]]:
         module.update_(x.detach())
         assert x.grad is not None and module.weight.grad is not None
         values = (loss.detach(), x.grad, module.weight.grad, module.running_mean, module.running_var)
-        for name, value in zip(found, values, strict=True):
-            found[name].append(value.clone())
-    return found
+        for name, value in zip(result, values, strict=True):
+            result[name].append(value.clone())
+    return result
 
 
 def check_two_processes(one: dict[str, list[Tensor]], two: list[dict[str, list[Tensor]]]) -> None:

@@ -282,12 +282,12 @@ def test_reading_out_the_class_token_alone_changes_nothing_but_the_cost(drop: fl
         with FlopCounterMode(display=False) as counter:
             features = model(torch.rand(3, 3, 32, 32, dtype=torch.float64))
             (features * torch.linspace(-1, 1, features.numel()).view_as(features)).sum().backward()
-        found = [p.grad for p in model.parameters() if p.grad is not None]
-        return [features.detach(), *found], counter.get_total_flops()
+        result = [p.grad for p in model.parameters() if p.grad is not None]
+        return [features.detach(), *result], counter.get_total_flops()
 
-    (found, cost), (expected, full_cost) = run(plain=False), run(plain=True)
-    assert len(found) == len(expected)
-    for ours, theirs in zip(found, expected, strict=True):
+    (result, cost), (expected, full_cost) = run(plain=False), run(plain=True)
+    assert len(result) == len(expected)
+    for ours, theirs in zip(result, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
     assert cost < 0.9 * full_cost
 

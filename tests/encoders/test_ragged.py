@@ -159,8 +159,8 @@ def test_only_the_tokens_there_are_computed() -> None:
 def test_bf16_equals_padded_bf16() -> None:
     tokens = texts(LENGTHS)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        expected, found = padded(model(torch.float32))(tokens), model(torch.float32)(tokens)
-    assert ((found - expected).norm() / expected.norm()).item() < 2**-7  # products round in another order
+        expected, result = padded(model(torch.float32))(tokens), model(torch.float32)(tokens)
+    assert ((result - expected).norm() / expected.norm()).item() < 2**-7  # products round in another order
 
 
 def test_wrong_lengths_are_named() -> None:

@@ -56,19 +56,19 @@ def test_top_one_of_retrieval_and_of_classes_is_that_of_the_cosine_model() -> No
         head.projection.load_state_dict(other.projection.state_dict())
     images, texts = rows(2000), rows(500, seed=1)
     prompts = [rows(3 + c % 4, seed=10 + c) for c in range(100)]  # ragged
-    found = {}
+    result = {}
     for name, geometry, scorer, image_head, text_head in (
         ("cosine", Sphere(), Cosine(), *plain),
         ("distance", Lorentz(pooling="direction"), NegativeDistance(), visual, textual),
     ):
         x, y = geometry.lift(image_head(images)), geometry.lift(text_head(texts))
         kind = {"query_modality": "image", "key_modality": "text"}
-        found[name] = (
+        result[name] = (
             scorer.scores(geometry, x, y, **kind).argmax(-1),
             scorer.scores(geometry, y, x, query_modality="text", key_modality="image").argmax(-1),
             scorer.class_scores(geometry, x, [text_head(p) for p in prompts]).argmax(-1),
         )
-    for one, other in zip(found["cosine"], found["distance"], strict=True):
+    for one, other in zip(result["cosine"], result["distance"], strict=True):
         assert (one == other).double().mean() >= 0.99
         assert len(one.unique()) > 5  # not the same answer for every query
 

@@ -104,7 +104,7 @@ def run_suite(suite: str, checkpoint: Path, output: Path) -> dict[str, dict[str,
 
 def faults(results: dict[str, dict[str, Any]]) -> list[str]:
     """One line for each evaluation without a result, or with a number that is not finite."""
-    found = []
+    result = []
     for name, entry in results.items():
         if entry["status"] != "ok":
             remedy = (
@@ -112,10 +112,10 @@ def faults(results: dict[str, dict[str, Any]]) -> list[str]:
                 if entry["status"] == "missing"
                 else ""
             )
-            found.append(f"{name}: {entry['status']}: {entry['reason']}{remedy}")
+            result.append(f"{name}: {entry['status']}: {entry['reason']}{remedy}")
         elif not entry["metrics"] or not all(math.isfinite(value) for value in entry["metrics"].values()):
-            found.append(f"{name}: no metrics, or some that are not finite: {entry['metrics']}")
-    return found
+            result.append(f"{name}: no metrics, or some that are not finite: {entry['metrics']}")
+    return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -41,19 +41,19 @@ class TestBoxOrder(EvaluatorContract):
     def test_values_by_hand(self, tmp_path: Path) -> None:
         """A crop of one colour is its image (distance 2); "shape" lies at 0.35, one word at 1, three at 1.73."""
         result = self.make(tmp_path)(self.model())
-        found = result.metrics
-        assert found["image_radius_order"] == 50.0  # all tie
-        assert found["text_radius_order"] == 80.0  # but for "red green blue" -> "red green"
-        assert found["whole_radius_order"] == 100.0
-        assert found["box_radius_order"] == 100.0
-        assert found["radius_box_image"] == found["radius_image"] == pytest.approx(2.0, abs=1e-5)
-        assert found["radius_box_text"] == pytest.approx((4 * 0.2 * 3**0.5 + 3**0.5) / 5, abs=1e-5)
+        results = result.metrics
+        assert results["image_radius_order"] == 50.0  # all tie
+        assert results["text_radius_order"] == 80.0  # but for "red green blue" -> "red green"
+        assert results["whole_radius_order"] == 100.0
+        assert results["box_radius_order"] == 100.0
+        assert results["radius_box_image"] == results["radius_image"] == pytest.approx(2.0, abs=1e-5)
+        assert results["radius_box_text"] == pytest.approx((4 * 0.2 * 3**0.5 + 3**0.5) / 5, abs=1e-5)
         # "shape" holds every colour (54.7 degrees away, beyond it); the three words, behind "red green", hold nothing.
-        assert found["box_entailment"] == 80.0
+        assert results["box_entailment"] == 80.0
         # "red" etc. hold the images straight behind them, "red green" does not hold red at 45 degrees.
-        assert found["whole_entailment"] == 75.0
+        assert results["whole_entailment"] == 75.0
         # The angle at a point towards itself is pi/2: no cone but a half space holds it.
-        assert found["image_entailment"] == 0.0
+        assert results["image_entailment"] == 0.0
         assert result.items["entails_image"] == [False] * 5
         assert result.items["phrase"] == ["shape"] * 4 + ["red green blue"]
         assert result.meta["main_metric"] == "image_entailment"

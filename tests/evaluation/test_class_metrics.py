@@ -11,8 +11,8 @@ from hypvl.metrics.ranking import mean_per_class_accuracy
 
 def test_metrics_of_one_label_an_item() -> None:
     rows = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
-    found = measure(rows, [0, 1, 1, 2])
-    assert found.metrics == pytest.approx(
+    result = measure(rows, [0, 1, 1, 2])
+    assert result.metrics == pytest.approx(
         {
             "mean_per_class_accuracy": 250 / 3,
             "mean_per_class_accuracy_chance": 100 / 3,
@@ -20,29 +20,29 @@ def test_metrics_of_one_label_an_item() -> None:
             "top1_accuracy_chance": 100 / 3,
         }
     )
-    assert found.items["predicted"] == [0, 1, 0, 2]
-    assert found.metrics["mean_per_class_accuracy"] == pytest.approx(
-        mean_per_class_accuracy(found.items["predicted"], [0, 1, 1, 2])  # type: ignore[arg-type]
+    assert result.items["predicted"] == [0, 1, 0, 2]
+    assert result.metrics["mean_per_class_accuracy"] == pytest.approx(
+        mean_per_class_accuracy(result.items["predicted"], [0, 1, 1, 2])  # type: ignore[arg-type]
     )
     names = ("mean_per_class_accuracy", "top1_accuracy")
-    assert found.samples == {name: [100.0, 100.0, 0.0, 100.0] for name in names}
-    assert found.strata == {"mean_per_class_accuracy": [0, 1, 1, 2]}
+    assert result.samples == {name: [100.0, 100.0, 0.0, 100.0] for name in names}
+    assert result.strata == {"mean_per_class_accuracy": [0, 1, 1, 2]}
 
 
 def test_two_classes_have_an_area_under_the_curve() -> None:
     rows = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.6, 0.4]])
-    found = measure(rows, [0, 0, 1, 1])
+    result = measure(rows, [0, 0, 1, 1])
     assert (
-        found.metrics["roc_auc"] == 75.0 and found.metrics["roc_auc_chance"] == 50.0
+        result.metrics["roc_auc"] == 75.0 and result.metrics["roc_auc_chance"] == 50.0
     )  # 3 of 4 pairs in order
     assert "roc_auc" not in measure(rows, [1, 1, 1, 1]).metrics
 
 
 def test_metrics_of_several_labels_an_item() -> None:
     rows = torch.tensor([[0.9, 0.2], [0.8, 0.9], [0.1, 0.4]])
-    found = measure(rows, [[0], [1], []])
-    assert (found.metrics["map_11_points"], found.metrics["average_precision"]) == (100.0, 100.0)
-    assert found.items["predicted"] == [[0], [0, 1], []] and not found.samples
+    result = measure(rows, [[0], [1], []])
+    assert (result.metrics["map_11_points"], result.metrics["average_precision"]) == (100.0, 100.0)
+    assert result.items["predicted"] == [[0], [0, 1], []] and not result.samples
     worse = measure(rows.flip(0), [[0], [1], []])
     assert worse.metrics["average_precision"] == pytest.approx(100 * (1 / 3 + 1) / 2)
 

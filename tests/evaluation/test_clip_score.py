@@ -102,15 +102,15 @@ class TestCaptionScores(EvaluatorContract):
 
 
 def test_without_references_there_are_no_reference_scores(tmp_path: Path) -> None:
-    found = CaptionScores(write(tmp_path, CAPTIONS), encoding=PLAIN, tokenizer=FakeTokenizer())(FlatModel())
-    assert set(found.metrics) == {"clip_score", "pac_score", "i0t_score", "model_score"}
+    result = CaptionScores(write(tmp_path, CAPTIONS), encoding=PLAIN, tokenizer=FakeTokenizer())(FlatModel())
+    assert set(result.metrics) == {"clip_score", "pac_score", "i0t_score", "model_score"}
 
 
 def test_one_image_has_no_i0t_score(tmp_path: Path) -> None:
     data = write(tmp_path, {"a": "red"})
-    found = CaptionScores(data, encoding=PLAIN, tokenizer=FakeTokenizer())(FlatModel())
-    assert "i0t_score" not in found.metrics and found.metrics["clip_score"] == pytest.approx(2.5)
-    assert "no i0t_score: there are 1 images" in found.meta["warnings"][0]
+    result = CaptionScores(data, encoding=PLAIN, tokenizer=FakeTokenizer())(FlatModel())
+    assert "i0t_score" not in result.metrics and result.metrics["clip_score"] == pytest.approx(2.5)
+    assert "no i0t_score: there are 1 images" in result.meta["warnings"][0]
 
 
 def test_a_caption_that_is_rated_twice_is_scored_once(tmp_path: Path) -> None:
@@ -123,9 +123,9 @@ def test_a_caption_that_is_rated_twice_is_scored_once(tmp_path: Path) -> None:
         references=None,
         ratings=None,
     )
-    found = score_captions(encoder(FlatModel()), twice)
-    assert found.meta["distinct_pairs"] == 2
-    assert all(len(scores) == 3 and scores[0] == scores[2] for scores in found.scores.values())
+    result = score_captions(encoder(FlatModel()), twice)
+    assert result.meta["distinct_pairs"] == 2
+    assert all(len(scores) == 3 and scores[0] == scores[2] for scores in result.scores.values())
 
 
 def test_cosines_on_a_hyperboloid_are_of_tangent_vectors(tmp_path: Path) -> None:
@@ -144,12 +144,12 @@ def test_cosines_on_a_hyperboloid_are_of_tangent_vectors(tmp_path: Path) -> None
 
     Curved.geometry = geometry
     data = write(tmp_path, CAPTIONS, references=REFERENCES)
-    found = score_captions(encoder(Curved()), data).scores
+    result = score_captions(encoder(Curved()), data).scores
     flat = score_captions(encoder(FlatModel()), data).scores
     # Directions are those of the flat model; the model's own score sees radii too.
     for name in ("clip_score", "ref_pac_score", "i0t_score"):
-        assert found[name] == pytest.approx(flat[name], rel=1e-5, abs=1e-6)
-    assert found["model_score"] != pytest.approx(flat["model_score"], rel=1e-2)
+        assert result[name] == pytest.approx(flat[name], rel=1e-5, abs=1e-6)
+    assert result["model_score"] != pytest.approx(flat["model_score"], rel=1e-2)
 
 
 def test_only_broken_images_are_an_error(tmp_path: Path) -> None:

@@ -33,23 +33,23 @@ class TestGeometryAudit(EvaluatorContract):
     def test_values_by_hand(self, tmp_path: Path) -> None:
         """Images at distance 2 along red, green, blue, yellow (1.98); texts at 1, "shape" at 0.35."""
         result = self.make(tmp_path)(self.model())
-        found = result.metrics
+        results = result.metrics
         assert result.items["image_radius"] == pytest.approx(
             [2, 2, 2, 2 * math.sqrt(2) * 179 / 255], abs=1e-5
         )
         assert result.items["text_radius"] == pytest.approx(
             [1, 0.2 * math.sqrt(3), 1, 0.7 * math.sqrt(2)], abs=1e-5
         )
-        assert found["image_radius_q95"] == pytest.approx(math.sinh(2.0), rel=1e-5)
-        assert (found["radial_order_auc"], found["radial_order_auc_null"]) == (100.0, 100.0)
+        assert results["image_radius_q95"] == pytest.approx(math.sinh(2.0), rel=1e-5)
+        assert (results["radial_order_auc"], results["radial_order_auc_null"]) == (100.0, 100.0)
         # min_radius 0.5: "shape", at u = sinh(0.35) < 1, is the only half space; sinh(1) and sinh(0.99) lie beyond 1.
-        assert found["saturated_cones_text"] == 25.0
-        assert found["cone_violation_rate"] == 0.0
-        assert found["cone_violation_rate_shuffled"] > 25.0
-        assert found["curv"] == 1.0 and found["curv_at_bound"] == 0.0
-        assert found["flat_distortion"] > 5.0
+        assert results["saturated_cones_text"] == 25.0
+        assert results["cone_violation_rate"] == 0.0
+        assert results["cone_violation_rate_shuffled"] > 25.0
+        assert results["curv"] == 1.0 and results["curv_at_bound"] == 0.0
+        assert results["flat_distortion"] > 5.0
         # Red, yellow and blue are nearest to their own words; green is nearest to yellow, flat or not.
-        assert found["flat_top1_agreement"] == 100.0
+        assert results["flat_top1_agreement"] == 100.0
         assert result.meta["verdict"] == "partly"
         texts = " ".join(finding["text"] for finding in result.meta["findings"])
         assert "Curved: median u = 1.1" in texts and "Modalities are ordered, pairs are not" in texts

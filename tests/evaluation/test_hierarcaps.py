@@ -43,11 +43,11 @@ class TestHierarCaps(EvaluatorContract):
     def test_values_by_hand(self, tmp_path: Path) -> None:
         """Radii: shape 0.35, one colour 1, two 1.41, three 1.73; chain d has two of its three steps turned round."""
         result = self.make(tmp_path)(self.model())
-        found = result.metrics
+        results = result.metrics
         assert result.items["tau"] == pytest.approx([1.0, 1.0, 1.0, (4 - 2) / 6])
-        assert found["tau_d"] == pytest.approx((3 + 1 / 3) / 4)
-        assert found["ordered_share"] == 75.0
-        assert found["radius_level_1"] == pytest.approx((3 * 0.2 * 3**0.5 + 1) / 4, abs=1e-5)
+        assert results["tau_d"] == pytest.approx((3 + 1 / 3) / 4)
+        assert results["ordered_share"] == 75.0
+        assert results["radius_level_1"] == pytest.approx((3 * 0.2 * 3**0.5 + 1) / 4, abs=1e-5)
         # From the root outwards: "shape" alone, then its own colour, which nothing farther out beats.
         assert result.items["retrieved"] == [
             ["shape", "red"],
@@ -56,17 +56,17 @@ class TestHierarCaps(EvaluatorContract):
             ["shape", "red"],
         ]
         assert result.items["right"] == [2, 2, 2, 2]
-        assert (found["precision"], found["recall"]) == (100.0, 50.0)
+        assert (results["precision"], results["recall"]) == (100.0, 50.0)
         # 8 texts: shape, three colours, three pairs, all three.
         assert result.meta["texts"] == 8
-        assert found["recall_chance"] == pytest.approx(100.0 * 2 / 8)
-        assert found["precision_chance"] == pytest.approx(100.0 * 4 / 8)
+        assert results["recall_chance"] == pytest.approx(100.0 * 2 / 8)
+        assert results["precision_chance"] == pytest.approx(100.0 * 4 / 8)
         assert result.meta["root"] == "geometry"
         # One word is 80 degrees off the way out from "shape", whose cone is a half space; two words are 108 degrees off
         # from one, three 116 from two, beyond their cones of 58 and 31 degrees.
         each = result.samples["level_entailment_share"]
         assert each[:3] == pytest.approx([100 / 3] * 3)
-        assert found["level_entailment_share"] == pytest.approx(sum(each) / 4)
+        assert results["level_entailment_share"] == pytest.approx(sum(each) / 4)
 
     def test_an_unreadable_image_retrieves_nothing(self, tmp_path: Path) -> None:
         result = self.make(tmp_path, bad=1)(self.model())

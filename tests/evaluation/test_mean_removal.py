@@ -60,10 +60,10 @@ def means(**changes: Any) -> ModalityMeans:
 
 
 def test_retrieval_means_are_those_of_all_images_and_captions(tmp_path: Path) -> None:
-    found = fit(retrieval(tmp_path), FlatModel(), fingerprint="f", set_name="colours")
-    torch.testing.assert_close(found.image_mean, torch.full((3,), 1 / 3, dtype=torch.float64))
-    torch.testing.assert_close(found.text_mean, torch.tensor([2 / 3, 0.0, 2 / 3], dtype=torch.float64))
-    assert found.meta() == {"model": "f", "set": "colours", "images": 3, "texts": 3}
+    result = fit(retrieval(tmp_path), FlatModel(), fingerprint="f", set_name="colours")
+    torch.testing.assert_close(result.image_mean, torch.full((3,), 1 / 3, dtype=torch.float64))
+    torch.testing.assert_close(result.text_mean, torch.tensor([2 / 3, 0.0, 2 / 3], dtype=torch.float64))
+    assert result.meta() == {"model": "f", "set": "colours", "images": 3, "texts": 3}
 
 
 def test_a_class_counts_once_whatever_its_prompts_and_the_number_of_chunks(
@@ -79,11 +79,11 @@ def test_a_class_counts_once_whatever_its_prompts_and_the_number_of_chunks(
         encoding=ENCODING,
         tokenizer=FakeTokenizer(),
     )
-    found = fit(evaluator, FlatModel(), fingerprint="f", set_name="s")
-    assert (found.images, found.texts) == (6, 2)
+    result = fit(evaluator, FlatModel(), fingerprint="f", set_name="s")
+    assert (result.images, result.texts) == (6, 2)
     red = torch.tensor([1 + 0.7 / 3, 0.7 / 3, 0.0])
     expected = (red + torch.tensor([0.0, 0.0, 1.0])) / 2
-    torch.testing.assert_close(found.text_mean, expected.double(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(result.text_mean, expected.double(), rtol=1e-6, atol=1e-6)
 
 
 def test_the_evaluator_gives_the_same_under_the_recorder(tmp_path: Path) -> None:
@@ -102,8 +102,8 @@ def test_means_are_of_flat_embeddings() -> None:
 
 def test_centring_by_hand_in_each_space() -> None:
     x, mean = torch.tensor([[0.6, 0.8], [1.0, 0.0]], dtype=torch.float64), torch.tensor([0.6, 0.0])
-    found = centre(x, mean, geometry=Sphere())
-    torch.testing.assert_close(found, torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64))
+    result = centre(x, mean, geometry=Sphere())
+    torch.testing.assert_close(result, torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64))
     assert torch.equal(centre(x, mean, geometry=Euclidean()), x - mean.to(x))
     lorentz = Lorentz().double()
     torch.testing.assert_close(centre(lorentz.lift(x), mean, geometry=lorentz), lorentz.lift(x - mean.to(x)))
@@ -143,10 +143,10 @@ def test_a_model_that_has_diverged_has_no_mean(tmp_path: Path) -> None:
 def test_means_are_equal_after_save_and_load(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     save(means(), path)
-    found = load(path)
-    assert found.meta() == means().meta()
-    assert torch.equal(found.image_mean, means().image_mean)
-    assert torch.equal(found.mean("text"), means().text_mean)
+    result = load(path)
+    assert result.meta() == means().meta()
+    assert torch.equal(result.image_mean, means().image_mean)
+    assert torch.equal(result.mean("text"), means().text_mean)
     assert [p.name for p in path.parent.iterdir()] == [path.name]  # no draft stays
 
 

@@ -40,16 +40,16 @@ def meru() -> Any:
 def test_the_nearest_to_the_root_is_first() -> None:
     space = Lorentz(curv_init=4.0)
     tangent = torch.tensor([[0.0, 3.0], [1.0, 0.0], [0.0, 0.0], [-1.0, 0.0]])
-    found = rank_by_root(space, space.lift(tangent), ["far", "one", "root", "other"])
-    assert [item.name for item in found] == ["root", "one", "other", "far"]  # ties in the order given
-    assert [item.radius for item in found] == pytest.approx([0.0, 1.0, 1.0, 3.0], rel=1e-6)
-    assert found[0].to_json() == {"name": "root", "radius": 0.0}
+    result = rank_by_root(space, space.lift(tangent), ["far", "one", "root", "other"])
+    assert [item.name for item in result] == ["root", "one", "other", "far"]  # ties in the order given
+    assert [item.radius for item in result] == pytest.approx([0.0, 1.0, 1.0, 3.0], rel=1e-6)
+    assert result[0].to_json() == {"name": "root", "radius": 0.0}
 
 
 def test_a_sphere_takes_its_root_from_the_caller() -> None:
     points = torch.tensor([[0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]])
-    found = rank_by_root(Sphere(), points, ["side", "same", "opposite"], root=torch.tensor([1.0, 0.0]))
-    assert [(item.name, round(item.radius, 6)) for item in found] == [
+    result = rank_by_root(Sphere(), points, ["side", "same", "opposite"], root=torch.tensor([1.0, 0.0]))
+    assert [(item.name, round(item.radius, 6)) for item in result] == [
         ("same", 0.0), ("side", round(math.sqrt(2), 6)), ("opposite", 2.0),
     ]  # fmt: skip
 
@@ -59,11 +59,11 @@ def test_along_a_ray() -> None:
     tangent = torch.tensor([[2.0, 0.0], [1.0, 1.0], [0.0, 5.0], [-1.0, 0.0], [0.0, 0.0]]).double()
     names = ["out", "diagonal", "across", "behind", "root"]
     ray = space.lift(torch.tensor([7.0, 0.0]).double())
-    found = rank_along_ray(space, space.lift(tangent), names, ray)
-    assert [item.name for item in found] == ["behind", "across", "root", "diagonal", "out"]
-    assert [item.along for item in found] == pytest.approx([-1.0, 0.0, 0.0, 1.0, 2.0], abs=1e-12)
-    assert [item.angle for item in found] == pytest.approx([180.0, 90.0, 0.0, 45.0, 0.0], abs=1e-9)
-    assert found[3].radius == pytest.approx(math.sqrt(2))
+    result = rank_along_ray(space, space.lift(tangent), names, ray)
+    assert [item.name for item in result] == ["behind", "across", "root", "diagonal", "out"]
+    assert [item.along for item in result] == pytest.approx([-1.0, 0.0, 0.0, 1.0, 2.0], abs=1e-12)
+    assert [item.angle for item in result] == pytest.approx([180.0, 90.0, 0.0, 45.0, 0.0], abs=1e-9)
+    assert result[3].radius == pytest.approx(math.sqrt(2))
     near = rank_along_ray(space, space.lift(tangent), names, ray, max_angle=50.0)
     assert [item.name for item in near] == ["root", "diagonal", "out"]
     with pytest.raises(ValueError, match="through: is the root itself"):
@@ -73,21 +73,22 @@ def test_along_a_ray() -> None:
 def test_a_ray_from_another_root() -> None:
     points = torch.tensor([[1.0, 1.0], [1.0, 3.0]])
     root = torch.tensor([1.0, 0.0])
-    found = rank_along_ray(Euclidean(), points, ["a", "b"], torch.tensor([1.0, 2.0]), root=root)
-    assert [(item.along, item.angle) for item in found] == [(1.0, 0.0), (3.0, 0.0)]
+    result = rank_along_ray(Euclidean(), points, ["a", "b"], torch.tensor([1.0, 2.0]), root=root)
+    assert [(item.along, item.angle) for item in result] == [(1.0, 0.0), (3.0, 0.0)]
 
 
 def test_histograms_share_their_bins() -> None:
-    found = radius_histograms({"a": torch.tensor([0.0, 1.0, 1.0]), "b": torch.tensor([4.0])}, bins=4)
-    assert found["edges"] == [0.0, 1.0, 2.0, 3.0, 4.0]
-    assert found["groups"]["a"]["counts"] == [1, 2, 0, 0] and found["groups"]["b"]["counts"] == [0, 0, 0, 1]
-    assert found["groups"]["a"]["mean"] == pytest.approx(2 / 3)
+    result = radius_histograms({"a": torch.tensor([0.0, 1.0, 1.0]), "b": torch.tensor([4.0])}, bins=4)
+    assert result["edges"] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert result["groups"]["a"]["counts"] == [1, 2, 0, 0] and result["groups"]["b"]["counts"] == [0, 0, 0, 1]
+    assert result["groups"]["a"]["mean"] == pytest.approx(2 / 3)
     assert (
-        found["groups"]["a"]["std"] == pytest.approx(math.sqrt(1 / 3)) and found["groups"]["b"]["std"] == 0.0
+        result["groups"]["a"]["std"] == pytest.approx(math.sqrt(1 / 3))
+        and result["groups"]["b"]["std"] == 0.0
     )
-    assert found["groups"]["a"]["quantiles"][2] == 1.0
-    assert found["nearer"] == [{"first": "a", "second": "b", "share": 100.0}]
-    assert json.loads(json.dumps(found)) == found
+    assert result["groups"]["a"]["quantiles"][2] == 1.0
+    assert result["nearer"] == [{"first": "a", "second": "b", "share": 100.0}]
+    assert json.loads(json.dumps(result)) == result
     same = radius_histograms({"a": torch.full((3,), 2.0)}, bins=2)
     assert same["edges"] == [1.5, 2.0, 2.5] and sum(same["groups"]["a"]["counts"]) == 3
 
@@ -103,15 +104,15 @@ def test_nearer_share_counts_ties_half() -> None:
 def test_interpolation_between_two_images() -> None:
     model, space = meru(), Lorentz()
     pool = space.lift(torch.tensor([[-1.0, 0.0], [0.0, 0.0], [3.0, 0.0], [0.0, 9.0]]))
-    found = interpolate_between(
+    result = interpolate_between(
         model, pool[0], pool[2], pool, ["left", "middle", "right", "far"], pool_modality="image", steps=5, k=2
     )
-    assert [step.weight for step in found] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert [step.weight for step in result] == [0.0, 0.25, 0.5, 0.75, 1.0]
     # Positions -1, 0, 1, 2, 3 of a line through the root.
-    assert [step.radius for step in found] == pytest.approx([1.0, 0.0, 1.0, 2.0, 3.0], abs=1e-5)
-    assert [step.names[0] for step in found] == ["left", "middle", "middle", "right", "right"]
-    assert all(step.scores[0] >= step.scores[1] for step in found)
-    assert found[0].to_json()["names"][0] == "left"
+    assert [step.radius for step in result] == pytest.approx([1.0, 0.0, 1.0, 2.0, 3.0], abs=1e-5)
+    assert [step.names[0] for step in result] == ["left", "middle", "middle", "right", "right"]
+    assert all(step.scores[0] >= step.scores[1] for step in result)
+    assert result[0].to_json()["names"][0] == "left"
 
 
 def test_geodesic_and_tangent_interpolation_differ() -> None:

@@ -74,11 +74,11 @@ def test_scores_by_hand() -> None:
     geometry = Lorentz().double()
     apex = torch.tensor([[1.0, 0.0]] * 3, dtype=torch.float64)
     point = torch.tensor([[2.0, 0.0], [0.5, 0.0], [-1.0, 0.0]], dtype=torch.float64)
-    found = entailment_scores(geometry, apex, point)
-    assert found is not None
+    result = entailment_scores(geometry, apex, point)
+    assert result is not None
     aperture = math.asin(0.2)
-    assert found[0].tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-7)
-    assert found[1].tolist() == pytest.approx([aperture, aperture - math.pi, aperture - math.pi], abs=1e-7)
+    assert result[0].tolist() == pytest.approx([1.0, 0.0, 0.0], abs=1e-7)
+    assert result[1].tolist() == pytest.approx([aperture, aperture - math.pi, aperture - math.pi], abs=1e-7)
     # One factor straight outwards, the other straight inwards.
     both = entailment_scores(
         Product(factors=2, factor_dim=2).double(),

@@ -77,9 +77,9 @@ def test_one_prompt_a_class_leaves_nothing_to_ensemble(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_every_method_is_defined_and_several_differ(name: str) -> None:
     model = MODELS[name]()
-    found = [scores(model, ensemble) for ensemble in ENSEMBLES]
-    assert all(bool(s.isfinite().all()) and s.shape == (5, 3) for s in found)
-    distinct = {tuple(s.flatten().mul(1e6).round().tolist()) for s in found}
+    result = [scores(model, ensemble) for ensemble in ENSEMBLES]
+    assert all(bool(s.isfinite().all()) and s.shape == (5, 3) for s in result)
+    distinct = {tuple(s.flatten().mul(1e6).round().tolist()) for s in result}
     assert len(distinct) >= 3
 
 
@@ -117,8 +117,8 @@ def test_by_hand_on_the_circle() -> None:
     prompts = [torch.tensor([[3.0, 0.0], [0.0, 1.0]], dtype=torch.float64)]
     expected = {"raw_mean": 3 / math.sqrt(10), "normalized_mean": 1 / math.sqrt(2), "score_mean": 0.5}
     for ensemble, value in expected.items():
-        found = class_scorer(model, prompts, ensemble=ensemble)(image)  # type: ignore[arg-type]
-        assert found.item() == pytest.approx(value)
+        result = class_scorer(model, prompts, ensemble=ensemble)(image)  # type: ignore[arg-type]
+        assert result.item() == pytest.approx(value)
 
 
 def test_another_method_is_refused() -> None:

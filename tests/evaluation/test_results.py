@@ -85,8 +85,8 @@ def test_going_back_to_earlier_settings_finds_the_earlier_result(tmp_path: Path)
     for digest, value in (("1", 10.0), ("2", 20.0)):
         file.put("x", {"status": "ok", "metrics": {"m": value}}, digest=digest)
     assert file.results()["x"]["metrics"] == {"m": 20.0}
-    found = opened(tmp_path).reuse("x", "1")
-    assert found is not None and found["metrics"] == {"m": 10.0}
+    result = opened(tmp_path).reuse("x", "1")
+    assert result is not None and result["metrics"] == {"m": 10.0}
     assert file.results()["x"]["metrics"] == {"m": 10.0}
     assert (tmp_path / "results.csv").read_text().splitlines()[1] == "x,ok,m,10.0,,,"
     again = file.reuse("x", "2")
@@ -99,8 +99,8 @@ def test_a_failure_does_not_remove_the_ok_entry_before_it(tmp_path: Path) -> Non
     file.put("x", GOOD, digest="1")
     file.put("x", BAD, digest="1")
     assert file.results()["x"]["status"] == "failed"  # what the last run found
-    found = file.reuse("x", "1")
-    assert found is not None and found["metrics"] == GOOD["metrics"]
+    result = file.reuse("x", "1")
+    assert result is not None and result["metrics"] == GOOD["metrics"]
     file.put("x", {"status": "ok", "metrics": {"top1_accuracy": 60.0}}, digest="1")  # measured again
     assert held(tmp_path / "results.json")["other_settings"] == {}
 

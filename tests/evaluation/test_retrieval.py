@@ -345,8 +345,8 @@ class TestFurtherPositives(EvaluatorContract):
                 ("d.png", RED, ["x"]),
             ],
         )
-        found = self.evaluator(data, ks=(1,), depth=1)(self.model())
-        assert found.metrics["text_to_image_map@r"] == pytest.approx((100 + 50) / 2)
+        result = self.evaluator(data, ks=(1,), depth=1)(self.model())
+        assert result.metrics["text_to_image_map@r"] == pytest.approx((100 + 50) / 2)
 
     def test_an_unreadable_image_is_a_miss_of_further_positives(self, tmp_path: Path) -> None:
         data = scenes(
@@ -391,9 +391,9 @@ def test_truncated_captions_are_counted_with_a_warning(tmp_path: Path) -> None:
         return ZeroShotRetrieval(dataset, encoding=PLAIN, tokenizer=Clip(model.context_length))(model).meta
 
     # Start, five words, end: seven ids. Six words are one too many for a context of 7.
-    told = meta(short)
-    assert (told["context_length"], told["captions_cut"], told["captions_cut_percent"]) == (7, 1, 25.0)
-    assert told["warnings"] == [
+    output = meta(short)
+    assert (output["context_length"], output["captions_cut"], output["captions_cut_percent"]) == (7, 1, 25.0)
+    assert output["warnings"] == [
         "1 of 4 captions (25.0 %) are longer than the model's context of 7 tokens and were cut: "
         "their ends do not count."
     ]

@@ -39,8 +39,8 @@ def test_each_entry_is_missing_by_itself(name: str, tmp_path: Path) -> None:
 def test_zero_shot_retrieval(tmp_path: Path) -> None:
     retrieval.make(tmp_path)
     config = suite("zero_shot_retrieval", tmp_path)
-    found = {name: measure(config, name) for name in config.evaluate}
-    sizes = {name: (result.meta["images"], result.meta["captions"]) for name, result in found.items()}
+    results = {name: measure(config, name) for name in config.evaluate}
+    sizes = {name: (result.meta["images"], result.meta["captions"]) for name, result in results.items()}
     assert sizes == {
         "coco": (5, 10),
         "coco_5k": (5, 10),
@@ -52,11 +52,11 @@ def test_zero_shot_retrieval(tmp_path: Path) -> None:
         "docci": (4, 4),
     }
     # Colours are found but for the second of the two red images, which ties with the first.
-    assert found["coco"].metrics["text_to_image_recall@1"] == pytest.approx(80.0)
-    assert found["coco_1k"].metrics["text_to_image_recall@1"] == 100.0  # each of five galleries holds one
-    assert found["flickr30k"].metrics["mean_recall"] == pytest.approx(100.0)
+    assert results["coco"].metrics["text_to_image_recall@1"] == pytest.approx(80.0)
+    assert results["coco_1k"].metrics["text_to_image_recall@1"] == 100.0  # each of five galleries holds one
+    assert results["flickr30k"].metrics["mean_recall"] == pytest.approx(100.0)
     # Both red images are right in the file; one of the five right captions is outside the gallery.
-    eccv = found["eccv_caption"].metrics
+    eccv = results["eccv_caption"].metrics
     assert eccv["text_to_image_map@r"] == 100.0
     assert eccv["image_to_text_r_precision"] == pytest.approx((80 + 100) / 2)
 
@@ -64,7 +64,7 @@ def test_zero_shot_retrieval(tmp_path: Path) -> None:
 def test_i0t_retrieval(tmp_path: Path) -> None:
     i0t_retrieval.make(tmp_path)
     config = suite("i0t_retrieval", tmp_path)
-    found = {name: measure(config, name) for name in config.evaluate}
-    sizes = {name: (result.meta["images"], result.meta["captions"]) for name, result in found.items()}
+    results = {name: measure(config, name) for name in config.evaluate}
+    sizes = {name: (result.meta["images"], result.meta["captions"]) for name, result in results.items()}
     assert sizes == {"coco_gold": (5, 5), "flickr_gold": (5, 5), "nocaps_gold": (3, 3), "share_gpt4v": (5, 5)}
-    assert found["nocaps_gold"].metrics["mean_recall"] == 100.0
+    assert results["nocaps_gold"].metrics["mean_recall"] == 100.0

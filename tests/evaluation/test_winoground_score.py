@@ -75,8 +75,8 @@ class OneWay(FakeModel):
     """Scores as the fake model for images, and the other way round for captions."""
 
     def scores(self, query: Tensor, key: Tensor, *, query_modality: str, key_modality: str) -> Tensor:
-        found = super().scores(query, key, query_modality=query_modality, key_modality=key_modality)
-        return found if query_modality == "image" else -found
+        result = super().scores(query, key, query_modality=query_modality, key_modality=key_modality)
+        return result if query_modality == "image" else -result
 
 
 def test_the_query_of_the_text_score_is_the_image(tmp_path: Path) -> None:

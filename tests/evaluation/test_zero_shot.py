@@ -250,10 +250,10 @@ def test_an_unreadable_image_never_helps_several_labels() -> None:
 
 
 def test_an_unreadable_image_ranks_last_for_each_class() -> None:
-    found = several(unreadable=(2,))(FakeModel()).metrics  # type: ignore[operator]
+    result = several(unreadable=(2,))(FakeModel()).metrics  # type: ignore[operator]
     # It is red: above all others for blue and green, below them for red.
     blue, green, red = (1 / 2 + 2 / 3 + 3 / 5) / 3, 1 / 2, (1 + 2 / 5) / 2
-    assert found["average_precision"] == pytest.approx(100 * (blue + green + red) / 3)
+    assert result["average_precision"] == pytest.approx(100 * (blue + green + red) / 3)
 
 
 @pytest.mark.parametrize("ensemble", ["normalized_mean", "raw_mean", "score_mean"])

@@ -48,10 +48,10 @@ def test_photos_of_phones_are_upright(format: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"JPEG": {"quality": 95}, "PNG": {}, "WEBP": {"lossless": True}}[format]
-    found = pixels(encode(image, format, exif=exif.tobytes(), **options)).astype(int)
-    assert found.shape == (32, 64, 3)
+    result = pixels(encode(image, format, exif=exif.tobytes(), **options)).astype(int)
+    assert result.shape == (32, 64, 3)
     for (y, x), color in {(4, 8): RED, (4, 56): BLUE, (28, 8): BLUE, (28, 56): BLUE}.items():
-        assert np.abs(found[y, x] - color).max() <= 8
+        assert np.abs(result[y, x] - color).max() <= 8
 
 
 def test_an_impossible_orientation_is_no_orientation() -> None:
@@ -59,9 +59,9 @@ def test_an_impossible_orientation_is_no_orientation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 77
     for format in ("JPEG", "PNG"):
-        found = pixels(encode(corners(), format, exif=exif.tobytes())).astype(int)
-        assert found.shape == (32, 64, 3)
-        assert np.abs(found[4, 8] - RED).max() <= 8
+        result = pixels(encode(corners(), format, exif=exif.tobytes())).astype(int)
+        assert result.shape == (32, 64, 3)
+        assert np.abs(result[4, 8] - RED).max() <= 8
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_an_impossible_orientation_is_no_orientation() -> None:
 )  # fmt: skip
 def test_cmyk_from_print_shops_is_not_inverted(ink: tuple[int, ...], color: tuple[int, ...]) -> None:
     """webdataset: CMYK JPEGs come out as negatives, or as four channels; they must be the colours seen in print."""
-    found = pixels(encode(Image.new("CMYK", (16, 16), ink), "JPEG", quality=95)).astype(int)
-    assert found.shape == (16, 16, 3)
-    assert np.abs(found - color).max() <= 6
+    result = pixels(encode(Image.new("CMYK", (16, 16), ink), "JPEG", quality=95)).astype(int)
+    assert result.shape == (16, 16, 3)
+    assert np.abs(result - color).max() <= 6
 
 
 def test_sixteen_bits_keep_their_shades() -> None:
@@ -140,9 +140,9 @@ def test_of_an_animation_the_first_frame(format: str) -> None:
     frames = [Image.new("RGB", (8, 8), color) for color in (RED, BLUE, BLUE)]
     options = {"lossless": True} if format == "WEBP" else {}
     data = encode(frames[0], format, save_all=True, append_images=frames[1:], duration=10, **options)
-    found = pixels(data)
-    assert found.shape == (8, 8, 3)
-    assert (found == RED).all()
+    result = pixels(data)
+    assert result.shape == (8, 8, 3)
+    assert (result == RED).all()
 
 
 def test_the_content_decides_not_the_name() -> None:
@@ -165,5 +165,5 @@ def test_jpegs_of_all_kinds_are_the_same_image() -> None:
     """timm: progressive JPEGs and unusual subsampling look different; all must be within coding noise."""
     image = Image.open(io.BytesIO(jpeg(1, 64, 48)))
     for options in ({}, {"progressive": True}, {"subsampling": 0}, {"optimize": True}, {"dpi": (300, 300)}):
-        found = pixels(encode(image, "JPEG", quality=95, **options)).astype(int)
-        assert np.abs(found - np.asarray(image)).mean() < 2, options
+        result = pixels(encode(image, "JPEG", quality=95, **options)).astype(int)
+        assert np.abs(result - np.asarray(image)).mean() < 2, options

@@ -272,10 +272,10 @@ def test_signals_to_all_processes_do_not_end_the_readers(tmp_path: Path) -> None
         with Loader(
             shards(tmp_path / "a.tar"), global_batch_size=2, rank=0, world_size=1, num_workers=2, seed=0
         ) as loader:
-            found = list(next(loader)["key"])
+            result = list(next(loader)["key"])
             for number in signals:
                 for worker in multiprocessing.active_children():
                     os.kill(worker.pid, number)  # type: ignore[arg-type]
-            return found + [key for _ in range(9) for key in next(loader)["key"]]
+            return result + [key for _ in range(9) for key in next(loader)["key"]]
 
     assert keys(signal.SIGTERM, signal.SIGINT) == keys()

@@ -49,11 +49,11 @@ def test_a_parameter_without_a_gradient_on_several_gpus() -> None:
     learner = with_spare_part()
     expected = [gradients(learner, learner, tiny_batch(8, seed=s)) for s in range(2)]
     assert "model.spare" not in expected[0]
-    for found in run_ranks(2, two_steps_with_spare_part):
+    for result in run_ranks(2, two_steps_with_spare_part):
         for step in range(2):
-            assert not found[step].get("model.spare", torch.zeros(1)).any()
+            assert not result[step].get("model.spare", torch.zeros(1)).any()
             for name, gradient in expected[step].items():
-                torch.testing.assert_close(found[step][name], gradient, rtol=1e-10, atol=1e-12, msg=name)
+                torch.testing.assert_close(result[step][name], gradient, rtol=1e-10, atol=1e-12, msg=name)
 
 
 def test_accumulation_keeps_the_negatives() -> None:

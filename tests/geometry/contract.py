@@ -214,15 +214,15 @@ class GeometryContract:
             for name, operation in operations.items():
                 x, y = ((size * rows(B2, seed=seed)).to(dtype).requires_grad_() for seed in (0, 1))
                 try:
-                    found = operation(x, y)
+                    result = operation(x, y)
                 except ValueError as error:
                     assert "beyond" in str(error)
                     assert dtype == torch.float64 or name in ("key", "query"), f"{name} at {size:g}: {error}"
                     continue
-                if found is None:
+                if result is None:
                     continue
-                assert found.isfinite().all(), f"{name} at {size:g}"
-                found.sum().backward()
+                assert result.isfinite().all(), f"{name} at {size:g}"
+                result.sum().backward()
                 for z in (x, y):
                     assert z.grad is None or z.grad.isfinite().all(), f"gradient of {name} at {size:g}"
 
@@ -404,11 +404,11 @@ class ScorerContract:
         torch.testing.assert_close(scorer.class_scores(geometry, images, prompts), stacked)
         # A class keeps its column whatever the number of prompts of the others.
         ragged = [*prompts[:2], rows(5, seed=20), prompts[3][:1]]
-        found = scorer.class_scores(geometry, images, ragged)
-        torch.testing.assert_close(found[:, :2], stacked[:, :2])
+        result = scorer.class_scores(geometry, images, ragged)
+        torch.testing.assert_close(result[:, :2], stacked[:, :2])
         # The order of the prompts of a class does not matter.
         turned = [p.flip(0) for p in ragged]
-        torch.testing.assert_close(scorer.class_scores(geometry, images, turned), found)
+        torch.testing.assert_close(scorer.class_scores(geometry, images, turned), result)
 
     def test_class_scores_refuse_a_class_without_prompts(self) -> None:
         geometry, scorer, images, _ = self.embeddings()

@@ -16,14 +16,14 @@ def concrete(kind: type) -> set[type]:
     """Subclasses in hypvl.geometry, abstract ones passed through."""
     for module in pkgutil.iter_modules(hypvl.geometry.__path__, "hypvl.geometry."):
         importlib.import_module(module.name)
-    found, queue = set(), [kind]
+    result, queue = set(), [kind]
     while queue:
         cls = queue.pop()
         queue += cls.__subclasses__()
         ours = cls is not kind and cls.__module__.startswith("hypvl.geometry.")
         if ours and not inspect.isabstract(cls):
-            found.add(cls)
-    return found
+            result.add(cls)
+    return result
 
 
 def built_by(contract: type) -> set[type]:

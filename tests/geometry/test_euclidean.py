@@ -88,12 +88,12 @@ def test_exterior_angle_against_sixty_digits(size: float, gap: float) -> None:
     generator = torch.Generator().manual_seed(0)
     x, other = (size * torch.randn(8, 3, generator=generator, dtype=torch.float64) for _ in range(2))
     for y in (other, x + gap * other, 3 * x + gap * other, -x + gap * other, 0.5 * x - gap * other):
-        found = exterior_angle(x, y)
+        result = exterior_angle(x, y)
         for i in range(len(x)):
             a, b = exact.vector(x[i]), exact.vector(y[i])
             step = [q - p for p, q in zip(a, b, strict=True)]
             cosine = exact.dot(a, step) / (exact.length(a) * exact.length(step))
-            assert abs(mp.mpf(found[i].item()) - mp.acos(cosine)) <= 1e-12
+            assert abs(mp.mpf(result[i].item()) - mp.acos(cosine)) <= 1e-12
 
 
 def test_exterior_angle_is_the_limit_of_the_hyperbolic_one() -> None:

@@ -64,8 +64,8 @@ def test_every_point_lies_between(name: str) -> None:
     assert points.shape == (5, 6) and torch.allclose(points[0], x) and torch.allclose(points[-1], y)
 
     def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        found = -geometry.pairwise_similarity(a[None], b)[0]
-        return {"sphere": (-found).clamp(-1, 1).arccos(), "flat": found.sqrt()}.get(name, found)
+        result = -geometry.pairwise_similarity(a[None], b)[0]
+        return {"sphere": (-result).clamp(-1, 1).arccos(), "flat": result.sqrt()}.get(name, result)
 
     whole = distance(x, y[None]).item()
     torch.testing.assert_close(

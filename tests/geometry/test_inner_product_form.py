@@ -62,5 +62,5 @@ def test_a_sum_of_distances_has_none() -> None:
 
 
 def test_half_precision_becomes_single() -> None:
-    found = Lorentz().inner_product_form(torch.ones(2, 3, dtype=torch.bfloat16), side="key")
-    assert found.dtype == torch.float32 and found[0, -1].item() == pytest.approx(-2.0)
+    result = Lorentz().inner_product_form(torch.ones(2, 3, dtype=torch.bfloat16), side="key")
+    assert result.dtype == torch.float32 and result[0, -1].item() == pytest.approx(-2.0)

@@ -45,10 +45,10 @@ def test_long_fp64_distances_are_rounded_once(curv: float) -> None:
     radii = torch.logspace(3.5, 4, 40, dtype=torch.float64)
     n2 = curv * radii.square()[:, None]
     klein = torch.sqrt(n2 / (1 + n2))  # opposite points: minus the products of Klein radii
-    found = kernels.distance_from_product(
+    result = kernels.distance_from_product(
         -klein @ klein.mT, n2, n2.mT, torch.tensor(curv, dtype=torch.float64)
     )
-    for r, d in zip(radii, found.diagonal(), strict=True):
+    for r, d in zip(radii, result.diagonal(), strict=True):
         wanted = exact.dist([mp.mpf(r.item())], [-mp.mpf(r.item())], mp.mpf(curv))
         unit = math.ulp(d.item())
         # n^2 comes in rounded: 2 eps of sinh^2, which is 1 eps of d sqrt(c), beside the rounding of d

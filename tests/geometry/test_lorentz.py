@@ -127,12 +127,12 @@ def test_pairs_are_processed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = rows(7, seed=0), rows(5, seed=1)
 
     def run() -> list[Tensor]:
-        found = []
+        result = []
         for function in (lorentz.pairwise_dist, lorentz.pairwise_oxy_angle):
             leaves = [t.clone().requires_grad_() for t in (x, y, double(0.7))]
             out = function(*leaves[:2], curv=leaves[2])
-            found += [out.detach(), *torch.autograd.grad((out * out.detach().cos()).sum(), leaves)]
-        return found
+            result += [out.detach(), *torch.autograd.grad((out * out.detach().cos()).sum(), leaves)]
+        return result
 
     whole = run()
     monkeypatch.setattr(

@@ -38,10 +38,10 @@ def test_summary(name: str, side: str) -> None:
     whole = audit.summary(geometry, *given.values(), generator=torch.Generator().manual_seed(0))
     assert all(math.isfinite(value) for value in whole.values())
     given[side] = geometry.lift(rows(3, broken=True))
-    found = audit.summary(geometry, *given.values(), generator=torch.Generator().manual_seed(0))
-    assert found.keys() == whole.keys()
+    result = audit.summary(geometry, *given.values(), generator=torch.Generator().manual_seed(0))
+    assert result.keys() == whole.keys()
     other = OF_ONE["text" if side == "image" else "image"]
-    for key, value in found.items():
+    for key, value in result.items():
         if key in geometry.stats() or key.startswith(other):
             continue
         assert math.isnan(value), key

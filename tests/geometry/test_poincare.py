@@ -30,10 +30,10 @@ def spaces(curv: float) -> tuple[Lorentz, PoincareBall]:
 def test_shape_of_embeddings_is_that_of_the_points(curv: float) -> None:
     """`flat_distortion` of a ball read as a hyperboloid was 0.557 where it is 0.091."""
     flat = features(12, seed=0) / math.sqrt(curv)
-    found = []
+    result = []
     for space in spaces(curv):
         x = space.lift(flat).detach()
-        found.append(
+        result.append(
             [
                 structure.pairwise_distances(space, x),
                 structure.unit_radii(space, x),
@@ -42,10 +42,10 @@ def test_shape_of_embeddings_is_that_of_the_points(curv: float) -> None:
                 audit.root_distances(space, x)[0],
             ]
         )
-    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(result[1], result[0], rtol=1e-9, atol=1e-9)
     lengths = torch.linalg.vector_norm(flat, dim=-1)
-    torch.testing.assert_close(found[1][1][:, 0], torch.sinh(math.sqrt(curv) * lengths))
-    torch.testing.assert_close(found[1][4], lengths)
+    torch.testing.assert_close(result[1][1][:, 0], torch.sinh(math.sqrt(curv) * lengths))
+    torch.testing.assert_close(result[1][4], lengths)
 
 
 def test_distance_in_the_ball_by_hand() -> None:

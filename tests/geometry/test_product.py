@@ -95,8 +95,8 @@ def test_against_sixty_digits(scale: float) -> None:
         for f, ((a, b), c) in enumerate(zip(blocks, curvs, strict=True)):
             assert abs(mp.mpf(angle[i, f].item()) - exact.oxy_angle(a, b, c)) <= 1e-12
             assert abs(mp.mpf(aperture[i, f].item()) - exact.half_aperture(a, c, mp.mpf("0.1"))) <= 1e-12
-            found = flat[i, 2 * f : 2 * f + 2]
-            assert exact.relative_error(found, exact.log_map0(a, c)) <= 1e-12
+            result = flat[i, 2 * f : 2 * f + 2]
+            assert exact.relative_error(result, exact.log_map0(a, c)) <= 1e-12
 
 
 def test_factors_do_not_mix() -> None:
@@ -151,8 +151,8 @@ def test_blocks_of_rows_change_neither_values_nor_gradients(
 
     whole = run()
     monkeypatch.setattr(product, "BLOCK_ENTRIES", entries)
-    for found, wanted in zip(run(), whole, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    for result, wanted in zip(run(), whole, strict=True):
+        torch.testing.assert_close(result, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_blocks_keep_only_their_result_for_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:

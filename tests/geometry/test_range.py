@@ -16,9 +16,9 @@ FP32, FP64 = torch.float32, torch.float64
 @pytest.mark.parametrize("size", [1e6, 1e20, 1e30, 3e38])
 def test_pooled_lorentz_features_of_any_length_lie_at_the_end_of_the_space(pooling: str, size: float) -> None:
     geometry = Lorentz(curv_init=0.25, pooling=pooling)  # type: ignore[arg-type]
-    found = geometry.pool(size * torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    result = geometry.pool(size * torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     end = math.sinh(MAX_RADIUS) / 0.5 / math.sqrt(2)
-    assert found.tolist() == pytest.approx([end, end], rel=1e-6)
+    assert result.tolist() == pytest.approx([end, end], rel=1e-6)
 
 
 def test_pooling_by_direction_is_the_same_at_every_precision() -> None:
@@ -45,12 +45,12 @@ def test_rows_within_reach_stay_as_they_are_and_others_keep_their_direction(
 def test_flat_scores_end_at_their_reach_and_keep_their_order(size: float) -> None:
     points = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
     x = size * points
-    found = Euclidean().pairwise_similarity(x, x)
-    assert found.isfinite().all() and (found.diagonal() == 0).all()
-    assert (found[~torch.eye(4, dtype=torch.bool)] < -1e29).all()
+    result = Euclidean().pairwise_similarity(x, x)
+    assert result.isfinite().all() and (result.diagonal() == 0).all()
+    assert (result[~torch.eye(4, dtype=torch.bool)] < -1e29).all()
     scores = tiles.negative_squared_distance(x, x)
     values = scores.rows @ scores.columns.mT + scores.row_terms + scores.column_terms.mT
-    torch.testing.assert_close(values.float(), found, rtol=1e-5, atol=1e-6 * float(found.abs().max()))
+    torch.testing.assert_close(values.float(), result, rtol=1e-5, atol=1e-6 * float(result.abs().max()))
     assert Euclidean().pool(x).tolist() == [0.0, 0.0]
 
 

@@ -45,9 +45,9 @@ def dense(scores: TiledScores) -> Tensor:
 
 def tiled(name: str, x: Tensor, y: Tensor) -> TiledScores:
     geometry, scorer, key = CASES[name]
-    found = scorer.tiled_logits(geometry, x, y, query_modality="image", key_modality=key)  # type: ignore[arg-type]
-    assert found is not None
-    return found
+    result = scorer.tiled_logits(geometry, x, y, query_modality="image", key_modality=key)  # type: ignore[arg-type]
+    assert result is not None
+    return result
 
 
 def logits(name: str, x: Tensor, y: Tensor) -> Tensor:
@@ -75,8 +75,8 @@ def test_distance_by_hand() -> None:
 
 def test_points_near_the_root_and_each_other_keep_their_digits() -> None:
     x = torch.tensor([[1e-6, 0.0], [0.0, 2e-6]])
-    found = dense(tiles.negative_lorentz_distance(x, x, curv=torch.tensor(1.0)))
-    assert found[0, 1].item() == pytest.approx(-math.sqrt(5) * 1e-6, rel=1e-3)
+    result = dense(tiles.negative_lorentz_distance(x, x, curv=torch.tensor(1.0)))
+    assert result[0, 1].item() == pytest.approx(-math.sqrt(5) * 1e-6, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -85,17 +85,17 @@ def test_degenerate_points_have_finite_values_and_gradients(name: str, rows: str
     geometry = CASES[name][0]
     points = {"zero": torch.zeros(3, 6), "same": torch.ones(3, 6), "far": 3e4 * torch.eye(6)[:3]}[rows]
     x = (geometry.lift(points) if rows != "far" or name == "cosine" else points).clone().requires_grad_()
-    found = tiled(name, x, x)
-    sums = log_sum_exps(found, torch.tensor([0, 1, 2]), columns=found.symmetric, sums=True, tile=(2, 2))
+    result = tiled(name, x, x)
+    sums = log_sum_exps(result, torch.tensor([0, 1, 2]), columns=result.symmetric, sums=True, tile=(2, 2))
     (grad,) = torch.autograd.grad(torch.cat(sums).sum(), x)
-    assert bool(dense(found).isfinite().all() and grad.isfinite().all())
+    assert bool(dense(result).isfinite().all() and grad.isfinite().all())
     assert all(bool(part.isfinite().all()) for part in sums)
 
 
 def test_points_beyond_the_reach_of_fp32_stay_finite() -> None:
     x = torch.tensor([[1e30, 0.0], [0.0, -3e38]])
-    found = dense(tiles.negative_lorentz_distance(x, x, curv=torch.tensor(1.0)))
-    assert bool(found.isfinite().all()) and found[0, 1].item() == pytest.approx(
+    result = dense(tiles.negative_lorentz_distance(x, x, curv=torch.tensor(1.0)))
+    assert bool(result.isfinite().all()) and result[0, 1].item() == pytest.approx(
         -2 * math.log(2 * 2.0**20) + math.log(2), rel=1e-3
     )
 

@@ -33,8 +33,8 @@ def test_archives_are_unpacked_and_merged(tmp_path: Path) -> None:
     unpack(tmp_path / "b.zip", folder, kind="zip")
     (tmp_path / "c.gz").write_bytes(gzip.compress(b"four"))
     unpack(tmp_path / "c.gz", folder, kind="gz", name="c.bin")
-    found = {p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*") if p.is_file()}
-    assert found == {"s/a/1": "one", "s/a/2": "new", "s/b/3": "three", "c.bin": "four"}
+    result = {p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*") if p.is_file()}
+    assert result == {"s/a/1": "one", "s/a/2": "new", "s/b/3": "three", "c.bin": "four"}
 
 
 def test_unsafe_and_damaged_archives(tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ def read(found: TableText) -> list[tuple[str, list[str] | str]]:
 
 def test_rows_know_their_lines(tmp_path: Path) -> None:
     text = '\ufeff\n"a\nb",c\r\n\r\n1,"two\nlines, ""so"""\r\n\n3,4'
-    found = table(tmp_path, text, separator=",")
-    assert found.index.columns == ("a\nb", "c")
-    assert read(found) == [("line 5", ["1", 'two\nlines, "so"']), ("line 8", ["3", "4"])]
-    places = found.index.places.tolist()
+    result = table(tmp_path, text, separator=",")
+    assert result.index.columns == ("a\nb", "c")
+    assert read(result) == [("line 5", ["1", 'two\nlines, "so"']), ("line 8", ["3", "4"])]
+    places = result.index.places.tolist()
     assert places[0] == text.encode().index(b"1,") and places[-1] == len(text.encode())
 
 
@@ -69,15 +69,15 @@ def test_a_broken_quote_makes_no_other_caption(tmp_path: Path, lines: list[str],
         "count": "another number of fields than the header",
         "inside": "a quotation mark inside a quoted field",
     }
-    found = read(table(tmp_path, "\n".join(["image,caption", *lines])))
-    assert [fields if isinstance(fields, str) else fields[1] for _, fields in found] == [
+    result = read(table(tmp_path, "\n".join(["image,caption", *lines])))
+    assert [fields if isinstance(fields, str) else fields[1] for _, fields in result] == [
         words.get(kind, kind) for kind in kinds
     ]
 
 
 def test_the_caption_may_come_first(tmp_path: Path) -> None:
-    found = read(table(tmp_path, 'caption,image\n"a dog,0.jpg\na cat,1.jpg\nan owl",2.jpg\nlast,3.jpg\n'))
-    assert [fields[0] if isinstance(fields, list) else None for _, fields in found] == [
+    result = read(table(tmp_path, 'caption,image\n"a dog,0.jpg\na cat,1.jpg\nan owl",2.jpg\nlast,3.jpg\n'))
+    assert [fields[0] if isinstance(fields, list) else None for _, fields in result] == [
         None, "a cat", 'an owl"', "last",
     ]  # fmt: skip
     two = read(table(tmp_path, 'caption,image\n"a dog,0.jpg\nan owl",1.jpg\n"two\nlines",2.jpg\n'))
@@ -102,8 +102,8 @@ def test_a_row_is_named_with_its_remedy(tmp_path: Path) -> None:
 
 
 def test_quotation_marks_as_they_are(tmp_path: Path) -> None:
-    found = table(tmp_path, 'a\tb\n1\t"x\n2\t""y"\n', quoting="none")
-    assert read(found) == [("line 2", ["1", '"x']), ("line 3", ["2", '""y"'])]
+    result = table(tmp_path, 'a\tb\n1\t"x\n2\t""y"\n', quoting="none")
+    assert read(result) == [("line 2", ["1", '"x']), ("line 3", ["2", '""y"'])]
 
 
 @pytest.mark.parametrize(
@@ -121,5 +121,5 @@ def test_options(tmp_path: Path, option: dict, words: str) -> None:
 
 
 def test_memory_is_eight_bytes_a_row(tmp_path: Path) -> None:
-    found = table(tmp_path, "a\tb\n" + '1\t"x"\n' * 1000)
-    assert found.index.places.nbytes == 8 * 1001
+    result = table(tmp_path, "a\tb\n" + '1\t"x"\n' * 1000)
+    assert result.index.places.nbytes == 8 * 1001

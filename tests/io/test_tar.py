@@ -46,13 +46,13 @@ def test_bytes_after_the_end_that_are_not_a_tar_are_an_error() -> None:
     data = tar(file("a"))
     assert names(walk(data + bytes(300))) == ["a"]
     for junk in (b"junk" * 300, b"junk"):
-        found = []
+        result = []
         with pytest.raises(
             TarDamageError, match=r"cut off|what follows its end mark at byte 10240 is not another TAR"
         ):
             for member in walk_tar(lambda at, n, data=data + junk: data[at : at + n], "t.tar"):
-                found.append(member)
-        assert names(found) == ["a"]
+                result.append(member)
+        assert names(result) == ["a"]
 
 
 @pytest.mark.parametrize("size", ["²", "٣", "-1", "+3", "1_0", "9" * 5000, "1e3", ""])

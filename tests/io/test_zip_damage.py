@@ -23,21 +23,21 @@ def test_a_whole_file_has_no_damage(tmp_path: Path, content: bytes) -> None:
 
 def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path: Path, content: bytes) -> None:
     """One bit of every third byte: the damage is found, or torch.load refuses, or the content is the same."""
-    path, found = tmp_path / "x.pth", 0
+    path, result = tmp_path / "x.pth", 0
     whole = torch.arange(200.0)
     for position in range(0, len(content), 3):
         changed = bytearray(content)
         changed[position] ^= 1 << position % 8
         path.write_bytes(changed)
         if zip_damage(path) is not None:
-            found += 1
+            result += 1
             continue
         try:
             loaded = torch.load(path, weights_only=True)
         except RuntimeError:
             continue
         assert torch.equal(loaded["weights"], whole) and loaded["iteration"] == 7, position
-    assert found > 400  # of about 900; the others are padding
+    assert result > 400  # of about 900; the others are padding
 
 
 def test_a_flipped_bit_of_a_tensor_is_named(tmp_path: Path, content: bytes) -> None:

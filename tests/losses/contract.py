@@ -132,8 +132,8 @@ class LossContract:
                     try:
                         value = term(context(model, large, **self.batch(6)))
                     except ValueError as error:
-                        told = str(error)
-                        assert any(word in told for word in ("beyond", "does not fit", "bias")), told
+                        output = str(error)
+                        assert any(word in output for word in ("beyond", "does not fit", "bias")), output
                         continue
                 assert torch.isfinite(value), f"{size:g}"
                 value.backward()

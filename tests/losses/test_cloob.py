@@ -30,9 +30,9 @@ class TestLearnedTemperatureOnHyperboloid(LossContract):
 def test_retrieval_by_hand() -> None:
     """Orthogonal stored rows, beta = log 3: weights 3/4 and 1/4 for the row itself and the other."""
     eye = torch.eye(2, dtype=torch.float64)
-    found = retrieve(eye[:1], eye, beta=math.log(3.0))
+    result = retrieve(eye[:1], eye, beta=math.log(3.0))
     expected = torch.tensor([[3.0, 1.0]], dtype=torch.float64) / math.sqrt(10)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(result, expected, rtol=1e-12, atol=0)
 
 
 def test_retrieval_between_the_mean_and_the_nearest() -> None:

@@ -107,15 +107,15 @@ def test_own_logits_are_the_diagonal_of_all(count: int) -> None:
     rows = {IMAGE: random_features(count), NEGATIVE_TEXT: random_features(2 * count, seed=1)}
     model = GeometryOnly(Lorentz(curv_init=1.0), ExteriorAngle())
     ctx = context(model, rows)
-    found = ctx.own_logits(IMAGE, NEGATIVE_TEXT)
+    result = ctx.own_logits(IMAGE, NEGATIVE_TEXT)
     for i in {0, count // 2, count - 1}:
         one = context(model, {IMAGE: rows[IMAGE][i : i + 1], TEXT: rows[NEGATIVE_TEXT][2 * i : 2 * i + 2]})
         images, texts = one.embeddings(IMAGE), one.embeddings(TEXT)
         alone = model.scorer.logits(
             model.geometry, images, texts, query_modality="image", key_modality="text"
         )
-        torch.testing.assert_close(found[i], alone[0], rtol=1e-9, atol=1e-9)
-    assert found.shape == (count, 2)
+        torch.testing.assert_close(result[i], alone[0], rtol=1e-9, atol=1e-9)
+    assert result.shape == (count, 2)
 
 
 def test_rows_that_do_not_fit_are_named() -> None:

@@ -21,9 +21,9 @@ def objective() -> Objective:
 
 
 def term(name: str) -> LossTerm:
-    found = objective().terms[name]
-    assert isinstance(found, LossTerm)
-    return found
+    result = objective().terms[name]
+    assert isinstance(result, LossTerm)
+    return result
 
 
 class TestContrastiveWithBoxes(LossContract):
@@ -89,11 +89,11 @@ def test_total_by_hand() -> None:
     assert output.terms["contrastive"].item() == pytest.approx(0.0, abs=1e-12)
     assert output.terms["box_text_image_entailment"].item() == 0.0
     assert output.terms["cross_text_entailment"].item() == 0.0
-    found = output.terms["text_image_entailment"].item()
-    assert found == pytest.approx(math.pi - 0.7 * half[1.0], rel=1e-9)
+    result = output.terms["text_image_entailment"].item()
+    assert result == pytest.approx(math.pi - 0.7 * half[1.0], rel=1e-9)
     cross = output.terms["cross_image_entailment"].item()
     assert cross == pytest.approx(math.pi - 1.2 * half[1.5], rel=1e-9)
-    assert output.total.item() == pytest.approx(0.1 * (found + cross), rel=1e-9)
+    assert output.total.item() == pytest.approx(0.1 * (result + cross), rel=1e-9)
 
 
 def test_a_batch_without_boxes_is_told() -> None:

@@ -82,8 +82,8 @@ def value_and_gradients(
     inputs = {view: x.clone().requires_grad_() for view, x in rows.items()}
     value = term(context(model, inputs, **(batch or {})))
     parameters = [p for p in model.parameters() if p.requires_grad]
-    found = torch.autograd.grad(value, [*inputs.values(), *parameters], allow_unused=True)
-    return [value.detach(), *(g for g in found if g is not None)]
+    result = torch.autograd.grad(value, [*inputs.values(), *parameters], allow_unused=True)
+    return [value.detach(), *(g for g in result if g is not None)]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -96,8 +96,8 @@ def test_tiled_equals_dense(name: str, pairs: str, smoothing: float) -> None:
     settings = {"pairs": PAIRS[pairs], "label_smoothing": smoothing}
     dense = value_and_gradients(Contrastive(implementation="dense", **settings), name, rows)  # type: ignore[arg-type]
     for tile in ((4, 3), (11, 11), (1, 100)):
-        found = value_and_gradients(Contrastive(implementation="tiled", tile=tile, **settings), name, rows)  # type: ignore[arg-type]
-        for a, b in zip(found, dense, strict=True):
+        result = value_and_gradients(Contrastive(implementation="tiled", tile=tile, **settings), name, rows)  # type: ignore[arg-type]
+        for a, b in zip(result, dense, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
@@ -172,9 +172,9 @@ def test_fp32_error_is_at_most_twice_that_of_dense(name: str, crowded: bool) -> 
             rows = {view: rows[IMAGE][:1] + 0.01 * x for view, x in rows.items()}
         exact = value_and_gradients(terms["dense"], name, {v: x.double() for v, x in rows.items()})
         for kind, term in terms.items():
-            found = value_and_gradients(term, name, rows)
+            result = value_and_gradients(term, name, rows)
             squares[kind].append(
-                [(x.double() - e).square().mean() for x, e in zip(found, exact, strict=True)]
+                [(x.double() - e).square().mean() for x, e in zip(result, exact, strict=True)]
             )
     dense, ours = (torch.tensor(squares[kind]).mean(0).sqrt() for kind in ("dense", "tiled"))
     factor = torch.full_like(dense, 2.0)

@@ -106,12 +106,12 @@ def test_gradient_by_hand() -> None:
     # that along u2 in the first coordinate; the mean gets the fourth of G
     weights = torch.zeros_like(x)
     weights[0, 1] = 1.0
-    found = _gradient(x, weights, count=1)
+    result = _gradient(x, weights, count=1)
     along = torch.tensor([2 / 3, -2 / 3, 0.0, 0.0], dtype=torch.float64)
     # the part of G along the third left vector (1, 1, -1, -1) / 2 has s = 0 and no first component: removed
-    torch.testing.assert_close(found[:, 1], along + 0.25, rtol=0, atol=1e-14)
+    torch.testing.assert_close(result[:, 1], along + 0.25, rtol=0, atol=1e-14)
     turned = torch.tensor([0.0, 0.0, 1 / 3, -1 / 3], dtype=torch.float64)
-    torch.testing.assert_close(found[:, 0], turned, rtol=0, atol=1e-14)
+    torch.testing.assert_close(result[:, 0], turned, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(("rows", "dim", "values", "count"), [
@@ -133,17 +133,17 @@ def test_gradient_where_it_exists(rows: int, dim: int, values: list[float], coun
     """
     x = _with_singular_values(rows, dim, values)
     weights = random_features(rows, dim, seed=9)
-    found = _gradient(x, weights, count=count)
-    torch.testing.assert_close(found, _numeric_gradient(x, weights, count=count), rtol=2e-4, atol=2e-5)
+    result = _gradient(x, weights, count=count)
+    torch.testing.assert_close(result, _numeric_gradient(x, weights, count=count), rtol=2e-4, atol=2e-5)
 
 
 def test_gradient_grows_as_the_gap_closes_and_stays_finite_where_it_is_closed() -> None:
     weights = random_features(6, 4, seed=9)
     sizes = []
     for gap in (1e-1, 1e-4, 1e-8, 1e-13, 0.0):
-        found = _gradient(_with_singular_values(6, 4, [2.0, 1.0 + gap, 1.0, 0.5]), weights, count=2)
-        assert torch.isfinite(found).all()
-        sizes.append(found.norm().item())
+        result = _gradient(_with_singular_values(6, 4, [2.0, 1.0 + gap, 1.0, 0.5]), weights, count=2)
+        assert torch.isfinite(result).all()
+        sizes.append(result.norm().item())
     assert sizes[1] == pytest.approx(1e3 * sizes[0], rel=0.5)
     assert sizes[2] == pytest.approx(1e4 * sizes[1], rel=0.01)
     assert sizes[4] < 2 * weights.norm().item()
@@ -214,8 +214,8 @@ def test_single_and_half_precision() -> None:
     single = primary_components(x.float(), count=4)
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), exact, rtol=0, atol=1e-6)
-    found = _gradient(x.float(), weights.float(), count=4)
-    torch.testing.assert_close(found.double(), gradient, rtol=1e-4, atol=1e-4)
+    result = _gradient(x.float(), weights.float(), count=4)
+    torch.testing.assert_close(result.double(), gradient, rtol=1e-4, atol=1e-4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = primary_components(x.bfloat16(), count=4)
     assert half.dtype == torch.float32
@@ -262,8 +262,8 @@ def test_with_all_components_it_is_the_plain_contrastive_term() -> None:
     rows = {IMAGE: random_features(5), SHORT: random_features(5, seed=1)}
     model = GeometryOnly(Sphere(), Cosine())
     plain = Contrastive([("image", SHORT), (SHORT, "image")], label_smoothing=0.1)
-    found = ShortCaption(components=4)(context(model, rows)).item()
-    assert found == pytest.approx(plain(context(model, rows)).item(), rel=1e-12)
+    result = ShortCaption(components=4)(context(model, rows)).item()
+    assert result == pytest.approx(plain(context(model, rows)).item(), rel=1e-12)
 
 
 def test_short_cyclic_by_hand() -> None:

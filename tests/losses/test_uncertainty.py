@@ -73,8 +73,8 @@ class TestUncertaintyCalibration(LossContract):
 
         assert torch.autograd.gradcheck(fixed, (x,), atol=1e-6, rtol=1e-5)
         wanted = torch.autograd.grad(fixed(x), x)
-        found = torch.autograd.grad(self.value(rows), x)
-        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
+        result = torch.autograd.grad(self.value(rows), x)
+        torch.testing.assert_close(result, wanted, rtol=1e-12, atol=1e-14)
 
     def test_degenerate_batches_are_finite(self) -> None:
         """Only the general item gets a gradient: there is none to check for the specific one."""
@@ -110,12 +110,12 @@ def test_uncertainty_falls_with_the_distance_to_the_root() -> None:
 @pytest.mark.parametrize("term", [UncertainContrastive(), UncertaintyCalibration()])
 def test_the_same_points_in_other_coordinates_have_the_same_uncertainty(term: LossTerm) -> None:
     features = {IMAGE: random_features(5, seed=1), TEXT: random_features(5, seed=2)}
-    found = []
+    result = []
     for geometry in (Lorentz(curv_init=0.7), PoincareBall(curv_init=0.7)):
         rows = {view: x.clone().requires_grad_() for view, x in features.items()}
         loss = term(context(GeometryOnly(geometry, NegativeDistance()), rows))
-        found.append((loss, *torch.autograd.grad(loss, [rows[TEXT]])))
-    torch.testing.assert_close(found[1], found[0], rtol=1e-7, atol=1e-9)
+        result.append((loss, *torch.autograd.grad(loss, [rows[TEXT]])))
+    torch.testing.assert_close(result[1], result[0], rtol=1e-7, atol=1e-9)
 
 
 def test_contrastive_by_hand() -> None:

@@ -167,7 +167,7 @@ def test_sharpness_is_checked(t: float) -> None:
 def test_far_rows_count_as_lying_at_the_reach(dtype: torch.dtype, size: float, reach: float) -> None:
     x = torch.eye(3, dtype=dtype)
     assert align_loss(size * x, -size * x).item() == pytest.approx(reach**2, rel=1e-5)
-    found = uniform_loss(size * x, size * x, torch.arange(3), t=1e-3)
-    assert found.item() == pytest.approx(
+    result = uniform_loss(size * x, size * x, torch.arange(3), t=1e-3)
+    assert result.item() == pytest.approx(
         -1e-3 * 3 * reach**2, rel=1e-3
     )  # three directions at angles of 120 degrees

@@ -29,11 +29,11 @@ def test_a_constant_has_no_spread_and_no_items_no_interval() -> None:
 def test_draws_depend_on_the_seed_only_and_are_shared_between_metrics() -> None:
     values = [1.0, 5.0, 2.0, 9.0]
     before = torch.get_rng_state()
-    found = bootstrap_intervals({"a": values, "long": [0.0, 1.0] * 5, "b": [2 * value for value in values]})
+    result = bootstrap_intervals({"a": values, "long": [0.0, 1.0] * 5, "b": [2 * value for value in values]})
     assert torch.equal(torch.get_rng_state(), before)
-    assert found["b"] == pytest.approx([2 * bound for bound in found["a"]])
-    assert found["a"] == bootstrap_intervals({"a": values})["a"]
-    assert found["a"] != bootstrap_intervals({"a": values}, seed=1)["a"]
+    assert result["b"] == pytest.approx([2 * bound for bound in result["a"]])
+    assert result["a"] == bootstrap_intervals({"a": values})["a"]
+    assert result["a"] != bootstrap_intervals({"a": values}, seed=1)["a"]
 
 
 def test_many_items_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,9 +69,9 @@ def test_differences_between_groups_alone_add_no_spread() -> None:
 def test_metrics_with_groups_do_not_change_the_intervals_of_others() -> None:
     values = [1.0, 5.0, 2.0, 9.0]
     alone = bootstrap_intervals({"a": values})
-    found = bootstrap_intervals({"a": values, "b": values}, strata={"b": ["x", "x", "y", "y"]})
-    assert found["a"] == alone["a"] and found["b"] != alone["a"]
-    assert 1.5 <= found["b"][0] < found["b"][1] <= 7.0
+    result = bootstrap_intervals({"a": values, "b": values}, strata={"b": ["x", "x", "y", "y"]})
+    assert result["a"] == alone["a"] and result["b"] != alone["a"]
+    assert 1.5 <= result["b"][0] < result["b"][1] <= 7.0
 
 
 def test_groups_are_drawn_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,8 @@ def test_scores_do_not_depend_on_lengths() -> None:
 
 def test_references_by_hand() -> None:
     references = [torch.tensor([[0.0, 1.0], [1.0, 1.0]]), torch.tensor([[0.0, 1.0]]), IMAGES]
-    found = reference_cosine(CAPTIONS, references)
-    assert found.tolist() == pytest.approx([math.sqrt(0.5), -1.0, 1.0])
+    result = reference_cosine(CAPTIONS, references)
+    assert result.tolist() == pytest.approx([math.sqrt(0.5), -1.0, 1.0])
 
 
 def test_harmonic_mean_by_hand() -> None:
@@ -56,9 +56,9 @@ def test_the_reference_score_lies_between_its_parts() -> None:
 
 def test_standardization_by_hand() -> None:
     # Unit rows (1, 0), (0, 1): mean (.5, .5), what is left (.5, -.5) and its opposite.
-    found = standardized(torch.tensor([[3.0, 0.0], [0.0, 0.1]]))
+    result = standardized(torch.tensor([[3.0, 0.0], [0.0, 0.1]]))
     half = math.sqrt(0.5)
-    torch.testing.assert_close(found, torch.tensor([[half, -half], [-half, half]], dtype=torch.float64))
+    torch.testing.assert_close(result, torch.tensor([[half, -half], [-half, half]], dtype=torch.float64))
     other = standardized(torch.tensor([[3.0, 0.0]]), torch.tensor([0.0, -1.0]))
     assert other.tolist()[0] == pytest.approx([half, half])
 

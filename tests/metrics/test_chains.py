@@ -50,9 +50,9 @@ def test_the_last_threshold_allows_every_candidate() -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(20, 30, generator=generator)
     radii = torch.rand(30, generator=generator)
-    found = along_radii(scores, radii)
-    assert [row[-1] for row in found] == scores.argmax(1).tolist()
-    for row, own in zip(found, scores, strict=True):
+    result = along_radii(scores, radii)
+    assert [row[-1] for row in result] == scores.argmax(1).tolist()
+    for row, own in zip(result, scores, strict=True):
         assert own[row].tolist() == sorted(own[row].tolist())
         assert radii[row].tolist() == sorted(radii[row].tolist())
 

@@ -28,17 +28,17 @@ def test_chance_is_the_mean_over_choices() -> None:
 
 def test_detection_by_hand() -> None:
     scored = [(0.9, [0.1]), (0.4, [0.6]), (0.8, [0.7]), None]
-    found = detection(scored, threshold=0.5)
+    result = detection(scored, threshold=0.5)
     # captions called true: 2 of 4; foils called false: 1 of 4 (the unreadable image is wrong in both)
-    assert (found["p_c"], found["p_f"], found["acc"], found["min_p"]) == (50.0, 25.0, 37.5, 25.0)
+    assert (result["p_c"], result["p_f"], result["acc"], result["min_p"]) == (50.0, 25.0, 37.5, 25.0)
     # called true: 2 captions and 3 of 4 foils
-    assert found["precision"] == pytest.approx(40.0)
-    assert found["f1"] == pytest.approx(100 * 2 * 0.4 * 0.5 / 0.9)
+    assert result["precision"] == pytest.approx(40.0)
+    assert result["f1"] == pytest.approx(100 * 2 * 0.4 * 0.5 / 0.9)
 
 
 def test_detection_counts_an_image_once_and_a_score_at_the_threshold_is_false() -> None:
-    found = detection([(0.5, [0.5, 0.9]), (0.6, [0.1, 0.2])], threshold=0.5)
-    assert (found["p_c"], found["p_f"]) == (50.0, 75.0)
+    result = detection([(0.5, [0.5, 0.9]), (0.6, [0.1, 0.2])], threshold=0.5)
+    assert (result["p_c"], result["p_f"]) == (50.0, 75.0)
     nothing = detection([(0.0, [0.0])], threshold=1.0)
     assert (nothing["precision"], nothing["f1"], nothing["p_f"]) == (0.0, 0.0, 100.0)
     with pytest.raises(ValueError, match="got no choices"):
@@ -57,8 +57,8 @@ def test_detection_counts_an_image_once_and_a_score_at_the_threshold_is_false() 
     ],
 )
 def test_group_by_hand(scores: list[list[float]], text: bool, image: bool) -> None:
-    found = group_hits(scores, np.transpose(scores))
-    assert found == {"text": text, "image": image, "group": text and image}
+    result = group_hits(scores, np.transpose(scores))
+    assert result == {"text": text, "image": image, "group": text and image}
 
 
 def test_group_directions_are_distinguished() -> None:
@@ -71,9 +71,9 @@ def test_group_directions_are_distinguished() -> None:
 
 def test_group_chance_is_what_random_scores_get() -> None:
     draws = np.random.default_rng(0).random((6000, 2, 2))
-    found = [group_hits(scores, scores.T) for scores in draws]
+    result = [group_hits(scores, scores.T) for scores in draws]
     for name, chance in GROUP_CHANCE.items():  # 3 standard errors
-        assert 100 * np.mean([one[name] for one in found]) == pytest.approx(chance, abs=1.7)
+        assert 100 * np.mean([one[name] for one in result]) == pytest.approx(chance, abs=1.7)
 
 
 @pytest.mark.parametrize("case", cases("ranking_metrics", "triplets", "expected"))

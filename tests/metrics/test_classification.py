@@ -53,8 +53,8 @@ def test_recall_of_exactly_a_tenth_is_reached() -> None:
     # 3 of 10 in floats is below 3 * 0.1; here precision falls right after the third positive.
     labels = np.array([1] * 3 + [0] * 90 + [1] * 7)
     points = [1.0] * 4 + [10 / 100] * 7
-    found = average_precision_11_points(-np.arange(100), labels)
-    assert found == pytest.approx(100 * np.mean(points))
+    result = average_precision_11_points(-np.arange(100), labels)
+    assert result == pytest.approx(100 * np.mean(points))
 
 
 @settings(max_examples=80, deadline=None)

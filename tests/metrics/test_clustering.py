@@ -56,9 +56,9 @@ def test_a_surplus_cluster_matches_no_class() -> None:
 
 def test_names_do_not_matter_and_full_agreement_is_one() -> None:
     rng = np.random.default_rng(0)
-    truth, found = rng.integers(0, 4, 50).tolist(), rng.integers(0, 5, 50).tolist()
-    renamed = [{0: 9, 1: -3, 2: 0, 3: 44, 4: 1}[c] for c in found]
-    assert label_metrics(truth, found) == pytest.approx(label_metrics(truth, renamed))
+    truth, result = rng.integers(0, 4, 50).tolist(), rng.integers(0, 5, 50).tolist()
+    renamed = [{0: 9, 1: -3, 2: 0, 3: 44, 4: 1}[c] for c in result]
+    assert label_metrics(truth, result) == pytest.approx(label_metrics(truth, renamed))
     perfect = label_metrics(truth, [10 - label for label in truth])
     expected = dict.fromkeys(perfect, 1.0) | {"purity": 100.0, "hungarian_accuracy": 100.0}
     expected["mutual_info_nats"] = mutual_info(truth, truth)
@@ -68,20 +68,20 @@ def test_names_do_not_matter_and_full_agreement_is_one() -> None:
 def test_adjusted_metrics_are_zero_by_chance() -> None:
     rng = np.random.default_rng(1)
     truth = np.repeat(np.arange(10), 30).tolist()
-    found = [rng.permutation(truth).tolist() for _ in range(5)]
-    assert np.mean([adjusted_mutual_info(truth, clusters) for clusters in found]) == pytest.approx(
+    result = [rng.permutation(truth).tolist() for _ in range(5)]
+    assert np.mean([adjusted_mutual_info(truth, clusters) for clusters in result]) == pytest.approx(
         0.0, abs=0.02
     )
-    assert np.mean([adjusted_rand(truth, clusters) for clusters in found]) == pytest.approx(0.0, abs=0.01)
-    assert normalized_mutual_info(truth, found[0]) > 0.05
+    assert np.mean([adjusted_rand(truth, clusters) for clusters in result]) == pytest.approx(0.0, abs=0.01)
+    assert normalized_mutual_info(truth, result[0]) > 0.05
 
 
 def test_shape_by_hand() -> None:
     # Two pairs, 1 apart inside, 10 between: on a line at 0, 1, 10, 11.
-    found = shape_metrics([[0.0], [1.0], [10.0], [11.0]], [0, 0, 1, 1])
-    assert found["silhouette"] == pytest.approx((2 * (1 - 1 / 10.5) + 2 * (1 - 1 / 9.5)) / 4)
-    assert found["davies_bouldin"] == pytest.approx((0.5 + 0.5) / 10)
-    assert found["calinski_harabasz"] == pytest.approx((4 * 25 / 1) / (4 * 0.25 / 2))
+    result = shape_metrics([[0.0], [1.0], [10.0], [11.0]], [0, 0, 1, 1])
+    assert result["silhouette"] == pytest.approx((2 * (1 - 1 / 10.5) + 2 * (1 - 1 / 9.5)) / 4)
+    assert result["davies_bouldin"] == pytest.approx((0.5 + 0.5) / 10)
+    assert result["calinski_harabasz"] == pytest.approx((4 * 25 / 1) / (4 * 0.25 / 2))
 
 
 def test_wrong_arguments() -> None:

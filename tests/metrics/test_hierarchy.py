@@ -52,10 +52,10 @@ def test_several_parents_take_the_shortest_way() -> None:
 
 def test_predictions_do_not_depend_on_each_other() -> None:
     nodes = list(TREE.parents)
-    found = metrics_to(TREE, "dog", nodes)
+    result = metrics_to(TREE, "dog", nodes)
     for i, node in enumerate(nodes):
-        assert {name: values[i] for name, values in found.items()} == of_pair(TREE, node, "dog")
-    assert tuple(found) == NAMES
+        assert {name: values[i] for name, values in result.items()} == of_pair(TREE, node, "dog")
+    assert tuple(result) == NAMES
 
 
 def test_dead_ends_are_pruned_and_detours_stay() -> None:

@@ -72,8 +72,8 @@ def broken(x: float) -> Tensor:
 def test_nan_is_an_error_or_nan(name: str) -> None:
     METRICS[name](0.25)  # a number in its place will do
     try:
-        found = METRICS[name](NAN)
+        result = METRICS[name](NAN)
     except ValueError as error:
         assert "NaN" in str(error) or "finite" in str(error) or "nan" in str(error)
     else:
-        assert isinstance(found, float) and math.isnan(found)
+        assert isinstance(result, float) and math.isnan(result)

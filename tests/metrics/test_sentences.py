@@ -9,19 +9,19 @@ from hypvl.metrics.sentences import aggregate_correlations, triplet_accuracy
 def test_aggregation_by_hand() -> None:
     # In each subset the order is perfect (a) or reversed (b); together the gap between the subsets decides.
     subsets = {"a": ([1, 2, 3], [1, 2, 3]), "b": ([12, 11], [11, 12])}
-    found = aggregate_correlations(subsets)
+    result = aggregate_correlations(subsets)
     for kind in ("spearman", "pearson"):
-        assert found[f"{kind}_mean"] == pytest.approx(0.0, abs=1e-12)
-        assert found[f"{kind}_wmean"] == pytest.approx((3 - 2) / 5)
+        assert result[f"{kind}_mean"] == pytest.approx(0.0, abs=1e-12)
+        assert result[f"{kind}_wmean"] == pytest.approx((3 - 2) / 5)
     # Ranks 1 2 3 5 4 against 1 2 3 4 5: 1 - 6 * 2 / (5 * 24).
-    assert found["spearman_all"] == pytest.approx(0.9)
-    assert 0.99 < found["pearson_all"] < 1.0
+    assert result["spearman_all"] == pytest.approx(0.9)
+    assert 0.99 < result["pearson_all"] < 1.0
 
 
 def test_one_subset_equals_all_pairs() -> None:
-    found = aggregate_correlations({"only": ([1.0, 4.0, 2.0, 8.0], [0.0, 3.0, 1.0, 2.0])})
+    result = aggregate_correlations({"only": ([1.0, 4.0, 2.0, 8.0], [0.0, 3.0, 1.0, 2.0])})
     # Ranks 1 3 2 4 against 1 4 2 3: 1 - 6 * 2 / (4 * 15).
-    assert [found[f"spearman_{way}"] for way in ("all", "mean", "wmean")] == pytest.approx([0.8] * 3)
+    assert [result[f"spearman_{way}"] for way in ("all", "mean", "wmean")] == pytest.approx([0.8] * 3)
     with pytest.raises(ValueError, match="subsets: got none"):
         aggregate_correlations({})
 

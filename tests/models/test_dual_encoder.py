@@ -74,8 +74,8 @@ def test_new_transforms_change_no_embedding(space: str) -> None:
     x = features(4)
     plain, built = model(space), model(space, image_transforms=BatchStandardize, text_transforms=Centering)
     torch.testing.assert_close(built.embed(x, modality="text"), plain.embed(x, modality="text"))
-    found = built.embed(x, modality="image")  # the variance is 1, plus an eps of 1e-5
-    torch.testing.assert_close(found, plain.embed(x, modality="image"), rtol=1e-5, atol=1e-5)
+    result = built.embed(x, modality="image")  # the variance is 1, plus an eps of 1e-5
+    torch.testing.assert_close(result, plain.embed(x, modality="image"), rtol=1e-5, atol=1e-5)
 
 
 def test_on_the_sphere_they_stand_between_two_normalisations() -> None:
@@ -90,8 +90,8 @@ def test_on_the_sphere_they_stand_between_two_normalisations() -> None:
 def test_elsewhere_the_mean_is_taken_from_flat_coordinates(space: str) -> None:
     built, means = centred(space)
     x = features(5)
-    found = built.geometry.flatten(built.embed(x, modality="image"))
-    torch.testing.assert_close(found, x - means["image"])
+    result = built.geometry.flatten(built.embed(x, modality="image"))
+    torch.testing.assert_close(result, x - means["image"])
 
 
 @pytest.mark.parametrize("space", SPACES)

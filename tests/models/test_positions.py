@@ -8,19 +8,19 @@ from hypvl.models.positions import stretch_positions
 
 def test_a_stretched_table_by_hand() -> None:
     table = torch.tensor([[0.0, 1.0], [4.0, 1.0], [8.0, 5.0]], dtype=torch.float64)
-    found = stretch_positions(table, keep=1, factor=4)
+    result = stretch_positions(table, keep=1, factor=4)
     first = [[0.0, 1.0]]
     between = [[4.0, 1.0], [5.0, 2.0], [6.0, 3.0], [7.0, 4.0]]
     beyond = [[8.0, 5.0], [9.0, 6.0], [10.0, 7.0], [11.0, 8.0]]  # as from 4 to 8, from 1 to 5
-    assert found.tolist() == [*first, *between, *beyond]
+    assert result.tolist() == [*first, *between, *beyond]
 
 
 def test_77_become_248_and_old_rows_are_every_fourth() -> None:
     table = torch.randn(77, 6, generator=torch.Generator().manual_seed(0))
-    found = stretch_positions(table)
-    assert found.shape == (248, 6)
-    assert torch.equal(found[:20], table[:20])
-    assert torch.equal(found[20::4], table[20:])
+    result = stretch_positions(table)
+    assert result.shape == (248, 6)
+    assert torch.equal(result[:20], table[:20])
+    assert torch.equal(result[20::4], table[20:])
     assert torch.equal(stretch_positions(table, factor=1), table)
     assert torch.equal(stretch_positions(table, keep=77), table)
     assert stretch_positions(table.bfloat16()).dtype == torch.bfloat16
@@ -28,8 +28,8 @@ def test_77_become_248_and_old_rows_are_every_fourth() -> None:
 
 def test_a_straight_line_stays_straight() -> None:
     line = torch.arange(9.0, dtype=torch.float64)[:, None]
-    found = stretch_positions(line, keep=0, factor=3)[:, 0]
-    torch.testing.assert_close(found, torch.arange(27.0, dtype=torch.float64) / 3)
+    result = stretch_positions(line, keep=0, factor=3)[:, 0]
+    torch.testing.assert_close(result, torch.arange(27.0, dtype=torch.float64) / 3)
 
 
 @pytest.mark.parametrize(

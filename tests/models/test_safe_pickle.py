@@ -70,9 +70,9 @@ def test_plain_data_is_read(tmp_path: Path, extra: Any, expected: Any, legacy: b
 )  # fmt: skip
 def test_arrays_are_read_bit_for_bit(tmp_path: Path, array: np.ndarray) -> None:
     deep = read(tmp_path / "x.pth", {"a": [array, (array, {"b": array})], "n": argparse.Namespace(c=array)})
-    for found in (deep["a"][0], deep["a"][1][0], deep["a"][1][1]["b"], deep["n"].c):
-        assert type(found) is np.ndarray and found.dtype == array.dtype and found.shape == array.shape
-        assert np.array_equal(found, array)
+    for result in (deep["a"][0], deep["a"][1][0], deep["a"][1][1]["b"], deep["n"].c):
+        assert type(result) is np.ndarray and result.dtype == array.dtype and result.shape == array.shape
+        assert np.array_equal(result, array)
     if deep["a"][0].size and deep["a"][0].dtype.kind != "U":
         deep["a"][0][...] = 0  # an array of its own, to write to
 

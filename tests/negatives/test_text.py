@@ -14,8 +14,8 @@ from hypvl.negatives.text import (
 
 def put(caption: str, old: str, new: str, occurrence: int = 0) -> str:
     """The caption with one occurrence of a word replaced."""
-    found = [token for token in tokenize(caption) if token.lower == old.lower()]
-    return apply_edits(caption, [Edit(found[occurrence].start, found[occurrence].end, new)])
+    result = [token for token in tokenize(caption) if token.lower == old.lower()]
+    return apply_edits(caption, [Edit(result[occurrence].start, result[occurrence].end, new)])
 
 
 def words(caption: str) -> list[str]:

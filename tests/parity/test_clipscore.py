@@ -43,15 +43,15 @@ def inputs() -> tuple[Tensor, Tensor, list[Tensor]]:
 
 def scored(rule: Rule, weight: float) -> dict[str, Tensor]:
     image, candidate, references = inputs()
-    found = {"per_instance": caption_score(rule(image), rule(candidate), weight=weight)}
+    result = {"per_instance": caption_score(rule(image), rule(candidate), weight=weight)}
     if rule is RULES[0]:
-        found["reference_max_cosine"] = reference_cosine(candidate, references)
-        found["reference_augmented_per_instance"] = reference_augmented(
-            found["per_instance"], found["reference_max_cosine"], negative="as_is"
+        result["reference_max_cosine"] = reference_cosine(candidate, references)
+        result["reference_augmented_per_instance"] = reference_augmented(
+            result["per_instance"], result["reference_max_cosine"], negative="as_is"
         )
-    return found | {
+    return result | {
         name.replace("per_instance", "mean"): values.mean()
-        for name, values in found.items()
+        for name, values in result.items()
         if "per_" in name
     }
 
@@ -102,13 +102,13 @@ def test_correlations(named: tuple[str, dict[str, Any]] | None) -> None:
 
 def tau_cases() -> list[Any]:
     """The correlations of the example, without its inputs."""
-    found = cases("clipscore", "ties_example")
-    return [case for case in found if case.values[0] is None or case.values[0][0] in CORRELATIONS]
+    result = cases("clipscore", "ties_example")
+    return [case for case in result if case.values[0] is None or case.values[0][0] in CORRELATIONS]
 
 
 @pytest.mark.parametrize("named", tau_cases())
 def test_ties(named: tuple[str, Any] | None) -> None:
     assert named is not None
     example = (load("clipscore") or {})["ties_example"]
-    found = CORRELATIONS[named[0]](tensor(example["x"]), tensor(example["y"]))
-    assert found == pytest.approx(number(named[1]), abs=1e-10)
+    result = CORRELATIONS[named[0]](tensor(example["x"]), tensor(example["y"]))
+    assert result == pytest.approx(number(named[1]), abs=1e-10)

@@ -90,5 +90,5 @@ def test_term(case: tuple[str, dict[str, Any]]) -> None:
             torch.testing.assert_close(x.grad, gradient - along, rtol=1e-6, atol=1e-6)
     if "grad_inv_tau" in expected:
         assert term.log_inv_tau.grad is not None
-        found = term.log_inv_tau.grad.item() / expected["inv_tau"]
-        torch.testing.assert_close(found, expected["grad_inv_tau"], rtol=1e-6, atol=1e-8)
+        result = term.log_inv_tau.grad.item() / expected["inv_tau"]
+        torch.testing.assert_close(result, expected["grad_inv_tau"], rtol=1e-6, atol=1e-8)

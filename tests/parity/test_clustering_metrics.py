@@ -30,7 +30,7 @@ def section(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("case", cases("clustering_metrics", "label_metrics"))
 def test_label_metrics(case: dict[str, Any]) -> None:
-    found = label_metrics(case["labels_true"], case["labels_pred"])
+    result = label_metrics(case["labels_true"], case["labels_pred"])
     expected = dict(case["expected"])
     table = expected.pop("contingency", None)
     if table is not None:
@@ -38,13 +38,13 @@ def test_label_metrics(case: dict[str, Any]) -> None:
     assert expected
     for name, value in expected.items():
         scale = 100.0 if name in PERCENT else 1.0
-        assert found[name] == pytest.approx(scale * number(value), rel=1e-9, abs=1e-9), name
+        assert result[name] == pytest.approx(scale * number(value), rel=1e-9, abs=1e-9), name
 
 
 def kmeans_cases() -> list[Any]:
     """The results ``after_<n>_iterations``; other entries are inputs."""
-    found = cases("clustering_metrics", "kmeans")
-    return [c for c in found if c.values[0] is None or c.values[0][0].startswith("after_")]
+    result = cases("clustering_metrics", "kmeans")
+    return [c for c in result if c.values[0] is None or c.values[0][0].startswith("after_")]
 
 
 @pytest.mark.parametrize("case", kmeans_cases())
@@ -52,12 +52,12 @@ def test_kmeans(case: tuple[str, dict[str, Any]]) -> None:
     name, expected = case
     given = section("kmeans")
     count = int(name.split("_")[1])
-    found = kmeans(tensor(given["points"]), tensor(given["initial_centroids"]), iterations=count)
-    assert found.labels.tolist() == expected["labels"]
-    torch.testing.assert_close(found.centroids, tensor(expected["centroids"]), rtol=1e-9, atol=1e-12)
-    assert found.inertia == pytest.approx(number(expected["inertia"]), rel=1e-9)
+    result = kmeans(tensor(given["points"]), tensor(given["initial_centroids"]), iterations=count)
+    assert result.labels.tolist() == expected["labels"]
+    torch.testing.assert_close(result.centroids, tensor(expected["centroids"]), rtol=1e-9, atol=1e-12)
+    assert result.inertia == pytest.approx(number(expected["inertia"]), rel=1e-9)
     objectives = number(expected.get("objective_per_iteration", []))
-    ours = found.objectives + [found.inertia] * count  # ours ends when nothing moves
+    ours = result.objectives + [result.inertia] * count  # ours ends when nothing moves
     assert ours[: len(objectives)] == pytest.approx(objectives, rel=1e-9)
 
 
@@ -74,8 +74,8 @@ def resolve(path: Any) -> Any:
 @pytest.mark.parametrize("case", cases("clustering_metrics", "internal_metrics", "expected"))
 def test_shape_metrics(case: tuple[str, float]) -> None:
     given = section("internal_metrics")
-    found = shape_metrics(number(resolve(given["points"])), resolve(given["labels"]))
-    assert found[case[0]] == pytest.approx(number(case[1]), rel=1e-9)
+    result = shape_metrics(number(resolve(given["points"])), resolve(given["labels"]))
+    assert result[case[0]] == pytest.approx(number(case[1]), rel=1e-9)
 
 
 def test_prototype_back_translation() -> None:
@@ -119,8 +119,8 @@ def test_feature_analysis(case: tuple[str, float]) -> None:
         "uniformity_t2": uniform,
     }
     if name in pair:
-        found = pair[name](image, text)
+        result = pair[name](image, text)
     else:
         modality, _, kind = name.partition("_")
-        found = one[kind](image if modality == "image" else text)
-    assert np.float64(found) == pytest.approx(number(expected), rel=1e-9, abs=1e-12)
+        result = one[kind](image if modality == "image" else text)
+    assert np.float64(result) == pytest.approx(number(expected), rel=1e-9, abs=1e-12)

@@ -54,7 +54,7 @@ def test_cyclip(case: tuple[str, dict[str, Any]]) -> None:
     weighted = sum(
         objective.weights[name] * output.terms[name].item() for name in ("in_modal", "cross_modal")
     )
-    for key, found in (
+    for key, result in (
         ("loss", output.total.item()),
         ("contrastive_loss", output.terms["contrastive"].item()),
         ("cyclic_loss_weighted", weighted),
@@ -63,4 +63,4 @@ def test_cyclip(case: tuple[str, dict[str, Any]]) -> None:
     ):
         if key in expected:
             value = torch.tensor(number(expected[key]), dtype=torch.float64)
-            torch.testing.assert_close(torch.as_tensor(found, dtype=torch.float64), value, **CLOSE)
+            torch.testing.assert_close(torch.as_tensor(result, dtype=torch.float64), value, **CLOSE)

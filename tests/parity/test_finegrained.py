@@ -131,9 +131,9 @@ def test_values_and_gradients(case: tuple[str, dict[str, Any]]) -> None:
     for key, view in VIEWS.items():
         reference = expected.get(f"grad_{key}")
         if reference is not None:
-            found = rows[view].grad
+            result = rows[view].grad
             torch.testing.assert_close(
-                torch.zeros_like(rows[view]) if found is None else found, tensor(reference), **CLOSE
+                torch.zeros_like(rows[view]) if result is None else result, tensor(reference), **CLOSE
             )
             checked += 1
     if expected.get("grad_scale") is not None:

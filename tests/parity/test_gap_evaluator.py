@@ -68,19 +68,19 @@ def test_gap_metrics(stage: str, prefix: str) -> None:
     case = section("gap_metrics")
     if stage not in case:
         pytest.skip(f"i0t.json gives no {stage}")
-    found = result([]).metrics
+    results = result([]).metrics
     for key, value in case[stage].items():
         name = METRICS.get(key, key)
         scale = 100.0 if name == "linear_separability" else 1.0
-        assert found[f"{prefix}{name}"] == pytest.approx(scale * number(value), **CLOSE), key
+        assert results[f"{prefix}{name}"] == pytest.approx(scale * number(value), **CLOSE), key
 
 
 def test_align_and_uniform() -> None:
-    case, found = section("align_uniform"), result([]).metrics
+    case, results = section("align_uniform"), result([]).metrics
     given = [name for name in ("align", "uniform_image", "uniform_text") if name in case]
     assert given
     for name in given:
-        assert found[name] == pytest.approx(number(case[name]), **CLOSE), name
+        assert results[name] == pytest.approx(number(case[name]), **CLOSE), name
 
 
 @pytest.mark.parametrize("named", cases("i0t", "move_features"))

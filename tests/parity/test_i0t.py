@@ -55,10 +55,10 @@ def close(found: Any, expected: Any) -> None:
 
 def check(pairs: list[tuple[str, Any]], case: dict[str, Any]) -> None:
     """Compare what the case gives; at least one of it."""
-    given = [(key, found) for key, found in pairs if key in case]
-    assert given and all(found is not None for _, found in given)
-    for key, found in given:
-        close(found, case[key])
+    given = [(key, result) for key, result in pairs if key in case]
+    assert given and all(result is not None for _, result in given)
+    for key, result in given:
+        close(result, case[key])
 
 
 class Given(nn.Module):
@@ -132,9 +132,9 @@ def test_gap_metrics(named: tuple[str, Any] | None) -> None:
         rows = {m: tensor(inputs[m]) for m in ("image", "text")}
     else:
         rows = dict(rows_of(name.removeprefix("after_")))
-    found = gap_metrics(rows["image"], rows["text"])
+    result = gap_metrics(rows["image"], rows["text"])
     for key, value in expected.items():
-        assert found[METRICS.get(key, key)] == pytest.approx(number(value), rel=1e-9, abs=1e-9), key
+        assert result[METRICS.get(key, key)] == pytest.approx(number(value), rel=1e-9, abs=1e-9), key
 
 
 @pytest.mark.parametrize("named", cases("i0t", "move_features"))
@@ -217,12 +217,14 @@ def test_positional_stretch() -> None:
 def recalls() -> list[Any]:
     """(way, cut-offs, percent) of each list of recalls."""
     given = (load("i0t") or {}).get("recall", {})
-    found = [
+    result = [
         pytest.param(match[1], [int(k) for k in match[2].split(",")], number(value), id=key)
         for key, value in given.items()
         if (match := re.match(r"(i2t|t2i) R@([\d,]+)", key))
     ]
-    return found or [pytest.param("i2t", [1], None, marks=pytest.mark.skip(reason="i0t.json has no recalls"))]
+    return result or [
+        pytest.param("i2t", [1], None, marks=pytest.mark.skip(reason="i0t.json has no recalls"))
+    ]
 
 
 @pytest.mark.parametrize(("way", "ks", "expected"), recalls())
@@ -236,5 +238,5 @@ def test_recall(way: str, ks: list[int], expected: list[float]) -> None:
         scores, right = scores.T, [{image} for image in owner]
     else:
         right = [{t for t, image in enumerate(owner) if image == own} for own in range(len(scores))]
-    found = retrieval_recall(scores, right, ks=ks)
-    assert [found[k] for k in ks] == pytest.approx(expected, rel=1e-12)
+    result = retrieval_recall(scores, right, ks=ks)
+    assert [result[k] for k in ks] == pytest.approx(expected, rel=1e-12)

@@ -66,7 +66,7 @@ def test_align_uniform() -> None:
     image, text = (rows[name].requires_grad_() for name in ("image", "text_long"))
     align = align_loss(image, text)
     uniform = {name: uniform_loss(x, x, own) for name, x in (("image", image), ("text", text))}
-    found = {
+    result = {
         "align": align,
         "uniform_image": uniform["image"],
         "uniform_text": uniform["text"],
@@ -74,9 +74,9 @@ def test_align_uniform() -> None:
         "uniform_image_grad": gradients(uniform["image"], image)[0],
         "uniform_text_grad": gradients(uniform["text"], text)[0],
     }
-    assert found.keys() & expected.keys()
-    for key in found.keys() & expected.keys():
-        torch.testing.assert_close(found[key].detach(), _tensor(expected[key]), **CLOSE)
+    assert result.keys() & expected.keys()
+    for key in result.keys() & expected.keys():
+        torch.testing.assert_close(result[key].detach(), _tensor(expected[key]), **CLOSE)
 
 
 def _without_notes(*keys: str, kind: type) -> list[Any]:
@@ -87,14 +87,14 @@ def _without_notes(*keys: str, kind: type) -> list[Any]:
 @pytest.mark.parametrize("case", _without_notes("primary_components", kind=list))
 def test_primary_components(case: tuple[str, Any]) -> None:
     name, expected = case
-    found = primary_components(_inputs()["image"], count=int("".join(filter(str.isdigit, name))))
-    torch.testing.assert_close(found, _tensor(expected), **CLOSE)
+    result = primary_components(_inputs()["image"], count=int("".join(filter(str.isdigit, name))))
+    torch.testing.assert_close(result, _tensor(expected), **CLOSE)
 
 
 def _noted(name: str, note: str, *, default: float) -> float:
     """A number, or a fraction, behind its name in the explanation of a case: "inv_tau 1/0.07"."""
-    found = re.search(rf"{name} ([\d.]+)(?:/([\d.]+))?", note)
-    return default if found is None else float(found[1]) / float(found[2] or 1)
+    result = re.search(rf"{name} ([\d.]+)(?:/([\d.]+))?", note)
+    return default if result is None else float(result[1]) / float(result[2] or 1)
 
 
 def _recipe(name: str, components: int) -> Objective:
@@ -140,6 +140,6 @@ def test_objectives(case: tuple[str, dict[str, Any]]) -> None:
             assert x.grad is not None
             torch.testing.assert_close(x.grad, _tensor(expected[f"grad_{key}"]), **GRADIENT)
     if expected.get("grad_logit_scale_log") is not None:
-        found = model.scorer.log_scale.grad
-        value = 0.0 if found is None else found.item()
+        result = model.scorer.log_scale.grad
+        value = 0.0 if result is None else result.item()
         torch.testing.assert_close(value, expected["grad_logit_scale_log"], **CLOSE)

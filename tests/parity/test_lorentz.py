@@ -37,17 +37,17 @@ ANGLES = ("half_aperture", "oxy_angle", "pairwise_oxy_angle")
 
 def operations(key: str) -> list[Any]:
     """One parameter per (case, operation) of the file; operations that hypvl does not copy say why."""
-    found = []
+    result = []
     for case in cases("lorentz_ops", key):
         if case.values[0] is None:
-            found.append(case)
+            result.append(case)
             continue
         content = case.values[0]
         for name in content["ops"]:
             reason = SKIPPED.get(name)
             marks = [pytest.mark.skip(reason=reason)] if reason else []
-            found.append(pytest.param((content, name), id=f"{content['name']}-{name}", marks=marks))
-    return found
+            result.append(pytest.param((content, name), id=f"{content['name']}-{name}", marks=marks))
+    return result
 
 
 def hashed(key: str, rows: int, scale: float, dim: int = 512) -> Tensor:

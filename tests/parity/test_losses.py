@@ -55,15 +55,15 @@ def test_losses(case: dict[str, Any], name: str) -> None:
             torch.testing.assert_close(term.item(), value, rtol=rtol, atol=slack[key])
     for key, gradient in expected["grad_features"].items():
         if gradient is not None:
-            found = features[key].grad if features[key].grad is not None else torch.zeros_like(features[key])
-            torch.testing.assert_close(found, torch.tensor(gradient, dtype=torch.float64), **GRADIENT)
+            result = features[key].grad if features[key].grad is not None else torch.zeros_like(features[key])
+            torch.testing.assert_close(result, torch.tensor(gradient, dtype=torch.float64), **GRADIENT)
     for key, value in expected["grad_scalars"].items():
-        found = parts.raw_scalars()[key].grad
+        result = parts.raw_scalars()[key].grad
         if value is None:
-            assert found is None, f"{key} should get no gradient"
+            assert result is None, f"{key} should get no gradient"
         else:
-            assert found is not None, f"{key} got no gradient"
-            torch.testing.assert_close(found.item(), value, **GRADIENT)
+            assert result is not None, f"{key} got no gradient"
+            torch.testing.assert_close(result.item(), value, **GRADIENT)
 
 
 def _slack(parts: Parts, features: dict[str, Any]) -> dict[str, float]:
@@ -119,8 +119,8 @@ def test_losses_2rank(case: tuple[str, dict[str, Any]], two_ranks: dict[str, lis
     key, expected = case
     ranks = two_ranks[key]
     name, model = key.rsplit("/", 1)
-    for found, value in zip(ranks, expected["loss_per_rank"], strict=True):
-        torch.testing.assert_close(found["loss"], value, rtol=tolerance(model), atol=found["slack"])
+    for result, value in zip(ranks, expected["loss_per_rank"], strict=True):
+        torch.testing.assert_close(result["loss"], value, rtol=tolerance(model), atol=result["slack"])
     (whole,) = [c["models"][model] for c in load("losses")["cases"] if c["name"] == name]  # type: ignore[index]
     for view, gradient in whole["grad_features"].items():
         if gradient is not None and ranks[0]["features"][view] is not None:

@@ -116,12 +116,12 @@ def test_model_forward(case: tuple[str, dict[str, Any]]) -> None:
 
 
 def _check_features(model: torch.nn.Module, features: dict[str, Tensor], expected: dict[str, Any]) -> None:
-    for key, found in features.items():
+    for key, result in features.items():
         head = model.visual_head if VIEWS[key].modality == "image" else model.textual_head
         scale = head.log_scale.exp() if hasattr(head, "log_scale") else 1.0
         for wanted_key, value in (
-            (f"encode_{key}_project_false", found / scale),
-            (f"encode_{key}_project_true", model.embed(found, modality=VIEWS[key].modality)),
+            (f"encode_{key}_project_false", result / scale),
+            (f"encode_{key}_project_true", model.embed(result, modality=VIEWS[key].modality)),
         ):
             wanted = expected.get(wanted_key)
             if isinstance(wanted, dict):

@@ -18,9 +18,9 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 def test_multipliers(case: dict[str, Any]) -> None:
     total, warmup = case["total_steps"], case["warmup_steps"]
     for step, expected in case["multipliers"].items():
-        found = warmup_cosine_multiplier(int(step), total_steps=total, warmup_steps=warmup)
+        result = warmup_cosine_multiplier(int(step), total_steps=total, warmup_steps=warmup)
         # Differs: the published schedule rises again after the last step, ours stays at 0
-        assert found == pytest.approx(expected if int(step) <= total else 0.0, rel=1e-12, abs=1e-15), step
+        assert result == pytest.approx(expected if int(step) <= total else 0.0, rel=1e-12, abs=1e-15), step
 
 
 @pytest.mark.parametrize("case", cases("scheduler_optim"))
@@ -53,8 +53,8 @@ def test_parameter_groups(case: tuple[str, Any], models: dict[str, torch.nn.Modu
     if key.endswith("_excluded_group_names"):
         groups = parameter_groups(model, weight_decay=0.2, gain_bias_decay=0.2)
         ours = official_to_ours(model)
-        found = {name for name, p in model.named_parameters() if any(p is q for q in groups[-1]["params"])}
-        assert found == {ours[name] for name in expected[0]}
+        result = {name for name, p in model.named_parameters() if any(p is q for q in groups[-1]["params"])}
+        assert result == {ours[name] for name in expected[0]}
         return
     decays = [group["weight_decay"] for group in expected]
     groups = parameter_groups(model, weight_decay=decays[0], gain_bias_decay=decays[1])

@@ -93,8 +93,8 @@ def test_correlation_of_each_subset(case: tuple[str, dict[str, Any]]) -> None:
 @pytest.mark.parametrize("case", cases("ranking_metrics", "sts_aggregation", "expected"))
 def test_aggregated_correlations(case: tuple[str, float]) -> None:
     subsets = section("sts_aggregation")["subsets"]
-    found = aggregate_correlations({k: (number(v["cosine"]), number(v["gold"])) for k, v in subsets.items()})
-    assert found[case[0]] == near(case[1])
+    result = aggregate_correlations({k: (number(v["cosine"]), number(v["gold"])) for k, v in subsets.items()})
+    assert result[case[0]] == near(case[1])
 
 
 @pytest.mark.parametrize("case", cases("ranking_metrics", "triplets", "expected"))

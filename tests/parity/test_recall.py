@@ -71,7 +71,7 @@ def test_recall_of_lists(toy: tuple[str, float] | None) -> None:
     name, expected = toy
     k = int(name.rpartition("@")[2])
     given = load("eval_scores")["recall_toy"]  # type: ignore[index]
-    predictions = {int(query): found for query, found in given["predictions"].items()}
+    predictions = {int(query): result for query, result in given["predictions"].items()}
     truth = {int(query): right for query, right in given["ground_truth"].items()}
     ranks = first_hit_ranks([predictions.get(query, ()) for query in truth], list(truth.values()))
     assert recall_from_ranks(ranks, [k])[k] == pytest.approx(expected, rel=1e-12)

@@ -106,8 +106,8 @@ def test_accuracies_from_features_to_the_end(case: tuple[str, dict[str, Any]]) -
 
 def masked_cases() -> list[Any]:
     """Models whose evaluator masks all but the best class."""
-    found = cases("eval_scores", "classification", "models")
-    return [c for c in found if c.values[0] is None or _is_masked(c.values[0][1])]
+    result = cases("eval_scores", "classification", "models")
+    return [c for c in result if c.values[0] is None or _is_masked(c.values[0][1])]
 
 
 def _is_masked(model: dict[str, Any]) -> bool:

@@ -23,10 +23,10 @@ def test_entries(item: tuple[str, dict[str, Any]]) -> None:
     if not isinstance(case, dict) or "rows" not in case:
         return  # "meta" describes the file
     table = sincos_2d(width_of(name, case), (14, 14))[0].double()  # (197, width)
-    found = table[case["rows"]][:, case["cols"]]
+    result = table[case["rows"]][:, case["cols"]]
     # The table is fp32: half a unit in the last place of 1 is 6e-8.
     torch.testing.assert_close(
-        found, torch.tensor(number(case["values"]), dtype=torch.float64), rtol=0, atol=2e-7
+        result, torch.tensor(number(case["values"]), dtype=torch.float64), rtol=0, atol=2e-7
     )
     if "sum" in case:
         assert table.sum().item() == pytest.approx(case["sum"], rel=1e-7)

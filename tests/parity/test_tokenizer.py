@@ -29,9 +29,9 @@ def test_batch_is_padded_to_its_longest_row(key: str) -> None:
     if key not in batch:
         pytest.skip(f"tokenizer.json has no batch/{key}")
     tokens = get_tokenizer()(batch["texts"])
-    found = tokens if key == "padded_matrix" else read_out_positions(tokens, eot_token=49407)
-    assert found.dtype == torch.int64
-    assert found.tolist() == batch[key]
+    result = tokens if key == "padded_matrix" else read_out_positions(tokens, eot_token=49407)
+    assert result.dtype == torch.int64
+    assert result.tolist() == batch[key]
 
 
 def test_special_ids() -> None:

@@ -63,12 +63,12 @@ def write(folder: Path, *contents: dict[str, Any]) -> None:
 def test_a_zip_of_all_sets(tmp_path: Path) -> None:
     folder = tmp_path / "few_shot_5"
     write(folder, seed(0), seed(1), seed(0, dataset="dtd"))
-    found = write_submission(folder, tmp_path / "out" / "x.zip", expected=["dtd", "gtsrb", "mnist"])
-    assert found.seeds == {"dtd": [0], "mnist": [0, 1]} and found.missing == ["gtsrb"]
-    with zipfile.ZipFile(found.path) as archive:
+    result = write_submission(folder, tmp_path / "out" / "x.zip", expected=["dtd", "gtsrb", "mnist"])
+    assert result.seeds == {"dtd": [0], "mnist": [0, 1]} and result.missing == ["gtsrb"]
+    with zipfile.ZipFile(result.path) as archive:
         assert archive.namelist() == ["dtd.json", "mnist.json"] and archive.testzip() is None
         assert json.loads(archive.read("mnist.json")) == merge_seeds({"a": seed(0), "b": seed(1)})
-    first = found.path.read_bytes()
+    first = result.path.read_bytes()
     assert write_submission(folder, tmp_path / "again.zip").path.read_bytes() == first
 
 

@@ -98,10 +98,10 @@ def test_naive_accumulation_is_the_mean_of_separate_losses() -> None:
         )
         for name, value in {**gradients(learner), **output.terms, "total": output.total.detach()}.items():
             expected[name] = expected.get(name, 0) + value / 2
-    for found in (naive(), *run_ranks(2, naive)):
-        assert found.keys() == expected.keys()
+    for result in (naive(), *run_ranks(2, naive)):
+        assert result.keys() == expected.keys()
         for name, value in expected.items():
-            torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-13, msg=name)
+            torch.testing.assert_close(result[name], value, rtol=1e-10, atol=1e-13, msg=name)
 
 
 class Rows(Epochs):

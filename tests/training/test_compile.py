@@ -31,7 +31,7 @@ def test_compiled_steps_equal_eager_ones_for_any_lengths() -> None:
 )
 def test_compiled_ranks_equal_one_eager_process(backend: str, whole: bool) -> None:
     expected = third_step(torch.float32)
-    for found in run_ranks(2, third_step, torch.float32, backend, whole):
-        assert found.keys() == expected.keys()
+    for result in run_ranks(2, third_step, torch.float32, backend, whole):
+        assert result.keys() == expected.keys()
         for name, grad in expected.items():
-            torch.testing.assert_close(found[name], grad, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(result[name], grad, rtol=1e-4, atol=1e-6)

@@ -63,13 +63,13 @@ def test_a_value_that_makes_no_sense_is_named(key: str, value: Any) -> None:
 
 @pytest.mark.parametrize(("key", "value"), [(k, v) for k, values in RIGHT.items() for v in values])
 def test_edges_that_make_sense(key: str, value: Any) -> None:
-    found: Any = TrainConfig.read(settings(key, value))
+    result: Any = TrainConfig.read(settings(key, value))
     for name in key.split("."):
-        found = getattr(found, name)
-    if dataclasses.is_dataclass(found):
-        assert found == type(found)()
+        result = getattr(result, name)
+    if dataclasses.is_dataclass(result):
+        assert result == type(result)()
     else:
-        assert found == (tuple(value) if isinstance(value, list) else value)
+        assert result == (tuple(value) if isinstance(value, list) else value)
 
 
 @pytest.mark.parametrize("value", ["off", False])  # YAML reads off as false

@@ -15,10 +15,10 @@ LIMIT = {"float32": 1e-5, "float64": 1e-10}
 
 def both_forms() -> list[dict[str, dict[str, torch.Tensor]]]:
     """Gradients as the terms choose to compute them, and with tiles smaller than the batch."""
-    found = [gradients()]
+    result = [gradients()]
     with forced("tiled"):
-        found.append(gradients())
-    return found
+        result.append(gradients())
+    return result
 
 
 def gradients() -> dict[str, dict[str, torch.Tensor]]:
@@ -36,9 +36,9 @@ def gradients() -> dict[str, dict[str, torch.Tensor]]:
             learner.constrain_()
             output, _ = module(batch)
             output.total.backward()
-            found = {k: p.grad for k, p in learner.named_parameters() if p.grad is not None}
-            found["loss"] = distributed.all_reduce_mean(output.total.detach())
-            results[f"{recipe}-{name}"] = found
+            result = {k: p.grad for k, p in learner.named_parameters() if p.grad is not None}
+            result["loss"] = distributed.all_reduce_mean(output.total.detach())
+            results[f"{recipe}-{name}"] = result
     for name, dtype in DTYPES.items():
         results[f"meru, texts in groups-{name}"] = third_step(dtype)
     return results
@@ -79,9 +79,9 @@ def test_gradients_do_not_depend_on_the_number_of_processes(
     per_rank = [both_forms()] if world == 1 else run_ranks(world, both_forms)
     for rank, i, results in ((r, i, x) for r, both in enumerate(per_rank) for i, x in enumerate(both)):
         for case, expected in one_process.items():
-            found = results[case]
-            assert found.keys() == expected.keys(), f"{case}: parameters with a gradient"
-            difference = sum((found[k] - expected[k]).double().square().sum() for k in expected) ** 0.5
+            result = results[case]
+            assert result.keys() == expected.keys(), f"{case}: parameters with a gradient"
+            difference = sum((result[k] - expected[k]).double().square().sum() for k in expected) ** 0.5
             norm = sum(expected[k].double().square().sum() for k in expected) ** 0.5
             limit = LIMIT[case.split("-")[1]]
             assert difference / norm <= limit, (

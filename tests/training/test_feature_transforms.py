@@ -46,11 +46,13 @@ def buffers(learner: Learner) -> dict[str, Tensor]:
 def test_each_step_moves_the_statistics_once() -> None:
     learner = async_learner()
     trainer(learner, iterations=3).run()
-    found = buffers(learner)
+    result = buffers(learner)
     assert (
-        found["image_transforms.0.num_batches_tracked"] == found["text_transforms.0.num_batches_tracked"] == 3
+        result["image_transforms.0.num_batches_tracked"]
+        == result["text_transforms.0.num_batches_tracked"]
+        == 3
     )
-    assert 0 < found["image_transforms.0.running_mean"].norm() < 1
+    assert 0 < result["image_transforms.0.running_mean"].norm() < 1
 
 
 def test_statistics_are_those_of_the_embeddings_of_the_step() -> None:
@@ -58,9 +60,9 @@ def test_statistics_are_those_of_the_embeddings_of_the_step() -> None:
     with torch.no_grad():
         x = Sphere().lift(learner.model.encode_image(tiny_batch(8, seed=0)["image"], stage="features"))
     _one_step(learner)
-    found = buffers(learner)
-    torch.testing.assert_close(found["image_transforms.0.running_mean"], 0.1 * x.mean(0))
-    torch.testing.assert_close(found["image_transforms.0.running_var"], 0.9 + 0.1 * x.var(0))
+    result = buffers(learner)
+    torch.testing.assert_close(result["image_transforms.0.running_mean"], 0.1 * x.mean(0))
+    torch.testing.assert_close(result["image_transforms.0.running_var"], 0.9 + 0.1 * x.var(0))
 
 
 def _one_step(learner: Learner) -> None:
@@ -134,7 +136,7 @@ def test_batch_norms_are_gains_to_the_weight_decay() -> None:
 
 def train_steps() -> dict[str, dict[str, Any]]:
     """For two geometries: losses and state of three steps through DDP, in double precision."""
-    found = {}
+    result = {}
     for recipe in ("clip", "meru"):
         learner: Any = async_learner(recipe).double()
         world, rank = distributed.world_size(), distributed.rank()
@@ -155,8 +157,8 @@ def train_steps() -> dict[str, dict[str, Any]]:
 
         run.hooks = (Keep(),)
         run.run()
-        found[recipe] = {"losses": torch.stack(losses), "state": learner.state_dict()}
-    return found
+        result[recipe] = {"losses": torch.stack(losses), "state": learner.state_dict()}
+    return result
 
 
 def module_and_training() -> tuple[Any, Any]:

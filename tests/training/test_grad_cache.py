@@ -89,7 +89,7 @@ def batch_for(visual: nn.Module, rows: int = 8) -> dict[str, Any]:
 def test_dropout_is_the_same_in_both_passes(kind: str, checkpointing: bool, micro_batch: int) -> None:
     """The same gradients as one graph over the same draws, and the generator goes on from there."""
     after = []
-    found = []
+    result = []
     for cached in (True, False):
         torch.manual_seed(0)
         visual = DROPPING[kind]()
@@ -103,8 +103,8 @@ def test_dropout_is_the_same_in_both_passes(kind: str, checkpointing: bool, micr
             cache=GradCache(micro_batch) if cached else None,
         )  # fmt: skip
         after.append(torch.rand(3))
-        found.append({name: p.grad for name, p in learner.named_parameters() if p.grad is not None})
-    assert error(*found) < 1e-10
+        result.append({name: p.grad for name, p in learner.named_parameters() if p.grad is not None})
+    assert error(*result) < 1e-10
     assert torch.equal(*after)
 
 
@@ -156,9 +156,9 @@ def test_views_that_share_inputs_or_a_trunk() -> None:
     expected = step(learner, None)
     assert error(step(learner, 3), expected) < 1e-12
     only = make(None, Count())
-    found = step(only, 3)
-    assert not any("visual" in name for name in found)
-    assert error(found, step(only, None)) < 1e-12
+    result = step(only, 3)
+    assert not any("visual" in name for name in result)
+    assert error(result, step(only, None)) < 1e-12
 
 
 def test_fp16_gradients_are_scaled_once() -> None:
@@ -166,11 +166,11 @@ def test_fp16_gradients_are_scaled_once() -> None:
     half = Precision.choose("fp16", CPU)
     scaler = torch.amp.GradScaler("cpu", init_scale=512.0)
     expected = step(learner, None, precision=half, scaler=scaler)
-    found = step(learner, 3, precision=half, scaler=scaler)
+    result = step(learner, 3, precision=half, scaler=scaler)
     # 11 bits, summed in another order; 512 or 1/512 would be an error of hundreds, or of 1
-    assert error(found, expected) < 5e-3
+    assert error(result, expected) < 5e-3
     full = step(learner, None)
-    assert error({name: x / 512 for name, x in found.items()}, full) < 5e-2
+    assert error({name: x / 512 for name, x in result.items()}, full) < 5e-2
 
 
 @pytest.mark.parametrize("micro_batch", [3, 8])
@@ -181,10 +181,10 @@ def test_bf16_in_every_pass(micro_batch: int) -> None:
     learner.model.textual.resblocks[0].mlp.c_fc.register_forward_hook(
         lambda module, inputs, output: dtypes.add((output.dtype, output.requires_grad))
     )
-    found = step(learner, micro_batch, precision=half, scaler=half.make_scaler())
+    result = step(learner, micro_batch, precision=half, scaler=half.make_scaler())
     assert dtypes == {(torch.bfloat16, False), (torch.bfloat16, True)}
     expected = step(learner, None, precision=half, scaler=half.make_scaler())
-    assert error(found, expected) < (1e-6 if micro_batch == 8 else 2e-2)  # 8 bits in another order
+    assert error(result, expected) < (1e-6 if micro_batch == 8 else 2e-2)  # 8 bits in another order
 
 
 def test_an_overflow_still_skips_the_step() -> None:
@@ -213,7 +213,7 @@ def on_ranks() -> dict[str, Any]:
     """Gradients of the cached step with and without DDP around the learner, and of one with an idle encoder."""
     batch = rows_of(tiny_batch(), distributed.rank(), distributed.world_size())
     given: dict[str, Any] = {"precision": FULL, "scaler": FULL.make_scaler()}
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for static in (True, False, None):
         learner = tiny_learner("meru").double()
         module: nn.Module = learner
@@ -225,32 +225,32 @@ def on_ranks() -> dict[str, Any]:
         for _ in range(2):  # DDP with a static graph learns from its first step
             learner.zero_grad(set_to_none=True)
             forward_backward(module, batch, **given, cache=cache)
-        found[f"static_graph={static}"] = {
+        result[f"static_graph={static}"] = {
             k: p.grad for k, p in learner.named_parameters() if p.requires_grad
         }
     learner = make(None, OnRank1())
     forward_backward(learner, batch, **given, cache=GradCache(3))
-    found["idle"] = {k: p.grad for k, p in learner.named_parameters()}
-    found["images"] = learner.model.encode_image(batch["image"], stage="features").square().mean()
+    result["idle"] = {k: p.grad for k, p in learner.named_parameters()}
+    result["images"] = learner.model.encode_image(batch["image"], stage="features").square().mean()
     learner.zero_grad()
-    found["images"].backward()
-    found["images alone"] = {
+    result["images"].backward()
+    result["images alone"] = {
         k: p.grad for k, p in learner.named_parameters() if "visual" in k and p.requires_grad
     }
-    return found
+    return result
 
 
 def test_averaged_once_over_ranks_with_and_without_ddp() -> None:
     expected = step(tiny_learner("meru").double(), None)
     ranks = run_ranks(2, on_ranks)
-    for found in ranks:
+    for result in ranks:
         for case in ("static_graph=True", "static_graph=False", "static_graph=None"):
-            assert error(found[case], expected) < 1e-10, case
+            assert error(result[case], expected) < 1e-10, case
     # the image encoder had a gradient on rank 1 only: half of it is the mean
-    for found in ranks:
+    for result in ranks:
         for name, alone in ranks[1]["images alone"].items():
-            torch.testing.assert_close(found["idle"][name], alone / 2, rtol=1e-9, atol=1e-15)
-        assert found["idle"]["model.scorer.log_scale"] is None  # used on no rank
+            torch.testing.assert_close(result["idle"][name], alone / 2, rtol=1e-9, atol=1e-15)
+        assert result["idle"]["model.scorer.log_scale"] is None  # used on no rank
 
 
 def test_wrong_arguments() -> None:

@@ -72,12 +72,12 @@ class Run:
         with torch.no_grad():
             learner.update_(learner(self.batches[0])[1])
         output, ctx = self.step(learner, self.batches[1], micro_batch)
-        found = {name: p.grad for name, p in learner.named_parameters() if p.grad is not None}
+        result = {name: p.grad for name, p in learner.named_parameters() if p.grad is not None}
         assert all(p.requires_grad for p in learner.parameters() if p.grad is not None)
         values = {"value total": output.total.detach()}
         values |= {f"value {name}": value for name, value in output.terms.items()}
         values |= {f"value of {view}": ctx.embeddings(view).detach() for view in learner.views}
-        return {**found, **values}
+        return {**result, **values}
 
     def trained(self, micro_batch: int | None) -> dict[str, Tensor]:
         """The whole state after a few optimizer steps in float64."""
@@ -108,12 +108,12 @@ def errors(path: Path, shard: Path) -> dict[str, float]:
     for dtype, micro_batches in MICRO_BATCHES.items():
         expected = run.gradients(dtype, None)
         for micro_batch in micro_batches:
-            found = run.gradients(dtype, micro_batch)
+            result = run.gradients(dtype, micro_batch)
             for values in (False, True):
                 # an angle between points that almost coincide magnifies the rounding of the encoders
                 limit = LIMIT[dtype] * (10 if values else 1)
                 key = f"{'values' if values else 'gradients'}, {dtype}, {micro_batch}"
-                out[key] = error(parted(found, values=values), parted(expected, values=values)) / limit
+                out[key] = error(parted(result, values=values), parted(expected, values=values)) / limit
     out["state after steps"] = error(run.trained(3), run.trained(None)) / LIMIT[torch.float64]
     return out
 
@@ -124,8 +124,8 @@ def all_errors(paths: list[Path], shard: Path) -> dict[str, dict[str, float]]:
 
 @pytest.mark.parametrize("path", DEMOS, ids=lambda p: p.stem)
 def test_a_cached_step_is_the_step(path: Path, shard: Path) -> None:
-    found = errors(path, shard)
-    assert {key: value for key, value in found.items() if not value <= 1} == {}
+    result = errors(path, shard)
+    assert {key: value for key, value in result.items() if not value <= 1} == {}
 
 
 FEW = (
@@ -142,6 +142,6 @@ FEW = (
 def test_also_on_two_processes(paths: list[Path], shard: Path) -> None:
     for rank, recipes in enumerate(run_ranks(2, all_errors, paths, shard)):
         assert len(recipes) == len(paths) >= len(FEW)
-        for name, found in recipes.items():
-            wrong = {key: value for key, value in found.items() if not value <= 1}
+        for name, result in recipes.items():
+            wrong = {key: value for key, value in result.items() if not value <= 1}
             assert wrong == {}, f"{name}, rank {rank}"

@@ -140,9 +140,9 @@ def test_batch_statistics_after_the_trunk_are_welcome() -> None:
         forward_backward(learner, tiny_batch(), precision=FULL, scaler=FULL.make_scaler(), cache=cache)
         grads.append({name: p.grad for name, p in learner.named_parameters() if p.grad is not None})
         assert head[1].num_batches_tracked == 1
-    for found in grads:  # a shift before batch statistics does nothing: its gradient is rounding alone
+    for result in grads:  # a shift before batch statistics does nothing: its gradient is rounding alone
         torch.testing.assert_close(
-            found.pop("model.visual.norm.bias"), torch.zeros(16).double(), rtol=0, atol=1e-12
+            result.pop("model.visual.norm.bias"), torch.zeros(16).double(), rtol=0, atol=1e-12
         )
     torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-14)
 

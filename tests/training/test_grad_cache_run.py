@@ -41,13 +41,13 @@ def test_records_are_those_of_the_plain_run(shard: Path, tmp_path: Path) -> None
         "accumulated": {"accumulate": 3},
     }
     for name, settings in divided.items():
-        found = records(config(shard, **settings), tmp_path / name)
-        assert [record.keys() for record in found] == [record.keys() for record in plain]
-        for record, expected in zip(found, plain, strict=True):
+        result = records(config(shard, **settings), tmp_path / name)
+        assert [record.keys() for record in result] == [record.keys() for record in plain]
+        for record, expected in zip(result, plain, strict=True):
             for key in ("loss", "contrastive", "grad_norm", "lr", "consumed", "epoch"):
                 # float32, four steps on; AdamW makes much of gradients that are 0 up to rounding
                 assert record[key] == pytest.approx(expected[key], rel=1e-3), (name, record["iteration"], key)
-        assert found[0]["grad_norm"] == pytest.approx(plain[0]["grad_norm"], rel=1e-5)
+        assert result[0]["grad_norm"] == pytest.approx(plain[0]["grad_norm"], rel=1e-5)
     log = (tmp_path / "accumulated" / "log-rank0.txt").read_text()
     assert "gradient caching: encoders see 4 rows at once, the loss all of them" in log
 

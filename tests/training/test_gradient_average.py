@@ -27,11 +27,11 @@ def averaged() -> dict[str, torch.Tensor | None]:
 
 
 def test_the_mean_over_ranks_where_a_rank_has_a_gradient() -> None:
-    for found in run_ranks(2, averaged):
-        torch.testing.assert_close(found["both"], torch.full((2, 3), 2.0, dtype=torch.float64))
-        torch.testing.assert_close(found["one"], torch.tensor([0.0, 0.5, 1.0, 1.5]))  # 0 on rank 0
-        assert found["scalar"].item() == -1.5
-        assert found["none"] is None and found["frozen"] is None
+    for result in run_ranks(2, averaged):
+        torch.testing.assert_close(result["both"], torch.full((2, 3), 2.0, dtype=torch.float64))
+        torch.testing.assert_close(result["one"], torch.tensor([0.0, 0.5, 1.0, 1.5]))  # 0 on rank 0
+        assert result["scalar"].item() == -1.5
+        assert result["none"] is None and result["frozen"] is None
 
 
 def test_one_process_changes_nothing() -> None:
@@ -61,12 +61,12 @@ def messages() -> dict[str, object]:
 
 def test_collectives_in_buckets() -> None:
     first, second = run_ranks(2, messages)
-    for found in (first, second):
-        assert found["flags"] == [True, True, False]
-        for x, given in zip(found["sent"], first["given"], strict=True):
+    for result in (first, second):
+        assert result["flags"] == [True, True, False]
+        for x, given in zip(result["sent"], first["given"], strict=True):
             assert torch.equal(x, given)
         for x, short, a, b in zip(
-            found["means"], found["short"], first["given"], second["given"], strict=False
+            result["means"], result["short"], first["given"], second["given"], strict=False
         ):
             torch.testing.assert_close(x, (a + b) / 2)
             assert (x.stride(), x.dtype, short.dtype) == (a.stride(), a.dtype, a.dtype)

@@ -189,8 +189,10 @@ class Misses(Epochs):
         self.slip = slip
 
     def forward(self, ctx: PairContext) -> torch.Tensor:
-        found = ctx.batch["x"] if self.slip else ctx.entry("x", meaning="a number", otherwise="or do without")
-        return found * super().forward(ctx)
+        result = (
+            ctx.batch["x"] if self.slip else ctx.entry("x", meaning="a number", otherwise="or do without")
+        )
+        return result * super().forward(ctx)
 
 
 def test_what_a_batch_has_not_is_an_error_of_the_config() -> None:

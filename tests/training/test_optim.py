@@ -36,8 +36,8 @@ def test_schedule_refuses_a_warmup_as_long_as_the_run() -> None:
 def test_groups_hold_every_trainable_parameter_once() -> None:
     learner = tiny_learner("meru")
     groups = parameter_groups(learner, weight_decay=0.2, gain_bias_decay=0.05)
-    found = [id(p) for group in groups for p in group["params"]]
-    assert sorted(found) == sorted(id(p) for p in learner.parameters() if p.requires_grad)
+    result = [id(p) for group in groups for p in group["params"]]
+    assert sorted(result) == sorted(id(p) for p in learner.parameters() if p.requires_grad)
     by_decay = {group["weight_decay"]: group["params"] for group in groups}
     model = learner.model
     excluded = {id(p) for p in by_decay[0.0]}

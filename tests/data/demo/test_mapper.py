@@ -37,18 +37,18 @@ def shares(mapper: DemoMapper, notes: dict[str, bytes], draws: int = 4000) -> di
 
 
 def test_levels_are_drawn_by_weight_and_captions_of_a_level_evenly() -> None:
-    found = shares(DemoMapper(level_weights=(1, 4, 0, 5)), members())
-    assert set(found) == {"a shape", "a circle", "there is a circle", "a large red circle"}
+    result = shares(DemoMapper(level_weights=(1, 4, 0, 5)), members())
+    assert set(result) == {"a shape", "a circle", "there is a circle", "a large red circle"}
     # 4,000 draws: four standard deviations are at most 0.032
-    assert found["a shape"] == pytest.approx(0.1, abs=0.032)
-    assert found["a circle"] == pytest.approx(0.2, abs=0.032)
-    assert found["a large red circle"] == pytest.approx(0.5, abs=0.032)
+    assert result["a shape"] == pytest.approx(0.1, abs=0.032)
+    assert result["a circle"] == pytest.approx(0.2, abs=0.032)
+    assert result["a large red circle"] == pytest.approx(0.5, abs=0.032)
 
 
 def test_a_level_the_sample_lacks_leaves_the_others_in_proportion() -> None:
-    found = shares(DemoMapper(level_weights=(1, 0, 3, 96)), members(CAPTIONS[:4]))
-    assert set(found) == {"a shape", "a red circle"}
-    assert found["a red circle"] == pytest.approx(0.75, abs=0.032)
+    result = shares(DemoMapper(level_weights=(1, 0, 3, 96)), members(CAPTIONS[:4]))
+    assert set(result) == {"a shape", "a red circle"}
+    assert result["a red circle"] == pytest.approx(0.75, abs=0.032)
 
 
 def test_a_sample_is_a_function_of_the_generator() -> None:
@@ -148,11 +148,11 @@ def test_the_default_draws_what_it_drew_before_the_switches() -> None:
 
 
 def test_a_box_is_cut_out_with_its_phrase() -> None:
-    found = {
+    result = {
         f["box_text"]: f["box_image"] for f in (draw(DemoMapper(boxes=True), scene(), i) for i in range(20))
     }
-    assert set(found) == {"a large red circle", "a small star"}
-    first, second = pixels_of(found["a large red circle"]), pixels_of(found["a small star"])
+    assert set(result) == {"a large red circle", "a small star"}
+    first, second = pixels_of(result["a large red circle"]), pixels_of(result["a small star"])
     assert first.shape == (2, 4, 3)  # 8 x 8 pixels: x in [0, 4), y in [0, 2)
     assert (first[0, 0, 0], first[1, 3, 0], first[1, 3, 1]) == (0, 30, 10)
     assert second.shape == (4, 6, 3)  # x from 2.4, so from pixel 2

@@ -362,14 +362,14 @@ def test_processes_that_miss_the_same_set_fetch_it_once(
     fetched = []
     original = catalog.fetch
     monkeypatch.setattr(catalog, "fetch", lambda *a, **k: (fetched.append(1), original(*a, **k)))
-    found: list[int] = []
+    result: list[int] = []
 
     def ask() -> None:
-        found.append(len(classification_set("cub2011", root=tmp_path / "eval", download=True)))
+        result.append(len(classification_set("cub2011", root=tmp_path / "eval", download=True)))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [4] * 4 and fetched == [1]
+    assert result == [4] * 4 and fetched == [1]

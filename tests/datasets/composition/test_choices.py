@@ -17,12 +17,12 @@ def test_a_choice_needs_foils_and_a_kind_for_each_or_none(
 
 def test_each_image_is_collected_once(tmp_path: Path) -> None:
     collector, path = ImageCollector(), pil_image(tmp_path / "a.png", RED)
-    found = [
+    result = [
         collector.add(path, key="a"),
         collector.add(path, key="a box", box=Box.from_xywh(0, 0, 2, 2)),
         collector.add(path, key="a"),
         collector.add(path, key="a box", box=Box.from_xywh(0, 0, 2, 2)),
     ]
-    assert found == [0, 1, 0, 1] and collector.keys == ["a", "a box"]
+    assert result == [0, 1, 0, 1] and collector.keys == ["a", "a box"]
     assert [tuple(image.shape) for image in collector.images] == [(3, 7, 9), (3, 2, 2)]
     assert collector.images.ids == [str(path), f"{path}::0,0,2,2"]

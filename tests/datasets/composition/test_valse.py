@@ -62,8 +62,8 @@ def test_only_entries_with_votes_count(root: Path) -> None:
 
 def test_every_image_is_found_in_the_folder_of_its_data_set(root: Path) -> None:
     data = read(root)
-    found = {(choice.kind, Path(data.images.ids[choice.image])) for choice in data.choices}  # type: ignore[attr-defined]
-    assert found == {(piece, root / folder / name) for piece, (_, folder, name, _, _) in SOURCES.items()}
+    result = {(choice.kind, Path(data.images.ids[choice.image])) for choice in data.choices}  # type: ignore[attr-defined]
+    assert result == {(piece, root / folder / name) for piece, (_, folder, name, _, _) in SOURCES.items()}
     assert all(data.images[i].shape == (3, 7, 9) for i in range(len(data.images)))
 
 

@@ -33,9 +33,9 @@ def test_plain_caption_by_hand(raw: str, plain: str) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_every_shuffle_keeps_the_words_and_changes_the_order(seed: int) -> None:
-    found = of(CAPTION, seed=seed)
-    assert tuple(found) == SHUFFLES
-    for text in found.values():
+    result = of(CAPTION, seed=seed)
+    assert tuple(result) == SHUFFLES
+    for text in result.values():
         assert text != CAPTION
         assert Counter(words(text)) == Counter(words(CAPTION))
         assert text.index(",") > 0 and text.count(",") == 1
@@ -43,23 +43,23 @@ def test_every_shuffle_keeps_the_words_and_changes_the_order(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_what_each_shuffle_may_move(seed: int) -> None:
-    found = {name: words(text) for name, text in of(CAPTION, seed=seed).items()}
+    result = {name: words(text) for name, text in of(CAPTION, seed=seed).items()}
     before = words(CAPTION)
     nouns, adjectives = {"dog", "cat", "grass", "fence"}, {"brown", "black", "red", "old"}
-    for old, new in zip(before, found["nouns_and_adjectives"], strict=True):
+    for old, new in zip(before, result["nouns_and_adjectives"], strict=True):
         assert {old, new} <= nouns or {old, new} <= adjectives or old == new
-    for old, new in zip(before, found["all_but_nouns_and_adjectives"], strict=True):
+    for old, new in zip(before, result["all_but_nouns_and_adjectives"], strict=True):
         assert not {old, new} & (nouns | adjectives) or old == new
     for at in range(0, len(before), 3):
-        assert sorted(before[at : at + 3]) == sorted(found["within_trigrams"][at : at + 3])
-    joined, threes = " ".join(found["trigrams"]), [" ".join(before[at : at + 3]) for at in range(0, 16, 3)]
+        assert sorted(before[at : at + 3]) == sorted(result["within_trigrams"][at : at + 3])
+    joined, threes = " ".join(result["trigrams"]), [" ".join(before[at : at + 3]) for at in range(0, 16, 3)]
     assert all(three in joined for three in threes)
 
 
 def test_only_two_nouns_can_only_change_places() -> None:
-    found = of("a dog chases a cat")
-    assert found["nouns_and_adjectives"] == "a cat chases a dog"
-    assert found["trigrams"] == "a cat a dog chases"
+    result = of("a dog chases a cat")
+    assert result["nouns_and_adjectives"] == "a cat chases a dog"
+    assert result["trigrams"] == "a cat a dog chases"
 
 
 def test_shuffles_that_can_change_nothing_are_left_out() -> None:
@@ -71,9 +71,9 @@ def test_shuffles_that_can_change_nothing_are_left_out() -> None:
 
 def test_a_noun_of_two_words_is_two_nouns() -> None:
     tagged = [Word(2, 12, "noun", "fire truck", "singular", None)]
-    found = shuffles("a fire truck here", tagged, seed=0, position=0)
-    assert found["nouns_and_adjectives"] == "a truck fire here"
-    assert found["all_but_nouns_and_adjectives"] == "here fire truck a"
+    result = shuffles("a fire truck here", tagged, seed=0, position=0)
+    assert result["nouns_and_adjectives"] == "a truck fire here"
+    assert result["all_but_nouns_and_adjectives"] == "here fire truck a"
 
 
 def test_shuffles_depend_only_on_seed_and_position() -> None:

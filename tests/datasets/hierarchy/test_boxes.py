@@ -45,13 +45,13 @@ def test_a_crop_of_a_broken_image_is_a_data_error(tmp_path: Path) -> None:
 
 def test_coco(tmp_path: Path) -> None:
     make(tmp_path)
-    found = coco_boxes(tmp_path / "coco")
-    assert len(found.images) == 5 and len(found.parts) == 10
-    assert found.captions[0] == "A red door." and found.keys[0] == "000000391895.jpg"
+    result = coco_boxes(tmp_path / "coco")
+    assert len(result.images) == 5 and len(result.parts) == 10
+    assert result.captions[0] == "A red door." and result.keys[0] == "000000391895.jpg"
     # The larger of the two comes first; corners in fractions of 90 x 70 pixels.
-    box = found.parts[0].box
+    box = result.parts[0].box
     assert (box.left, box.top, box.right, box.bottom) == pytest.approx((2 / 9, 1 / 7, 6 / 9, 6 / 7))
-    assert [part.phrase for part in found.parts[:4]] == ["red", "red", "green", "green"]
+    assert [part.phrase for part in result.parts[:4]] == ["red", "red", "green", "green"]
     assert len(coco_boxes(tmp_path / "coco", per_image=1).parts) == 5
     assert len(coco_boxes(tmp_path / "coco", crowd=True).parts) == 11
     with pytest.raises(DataError, match="has no box that can be used"):
@@ -65,8 +65,8 @@ def test_json_lines_and_the_demo_have_one_layout(tmp_path: Path) -> None:
     image(tmp_path / "a.png", RED)
     path = tmp_path / "boxes.jsonl"
     path.write_text(json.dumps(ENTRY) + "\n\n" + json.dumps({**ENTRY, "image": "b.png", "boxes": []}))
-    found = jsonl_boxes(path)
-    assert found.parts == [Part(0, Box(0.0, 0.5, 0.5, 1.0, "fractions"), "thing")] and found.captions == [
+    result = jsonl_boxes(path)
+    assert result.parts == [Part(0, Box(0.0, 0.5, 0.5, 1.0, "fractions"), "thing")] and result.captions == [
         "a red thing"
     ]
     image(tmp_path / "demo/eval/a.png", RED)

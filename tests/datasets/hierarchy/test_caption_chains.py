@@ -19,10 +19,10 @@ CHAIN = ["animal", "dog", "brown dog", "a brown dog in the snow"]
 
 def test_the_miniature(tmp_path: Path) -> None:
     make(tmp_path)
-    found = hierarcaps(tmp_path / "hierarcaps")
-    assert found.chains == [list(captions) for _, _, captions in ROWS]
-    assert found.keys[0] == "000000391895.jpg" and found.levels == 4
-    assert found.images[0].shape == (3, 7, 9)
+    result = hierarcaps(tmp_path / "hierarcaps")
+    assert result.chains == [list(captions) for _, _, captions in ROWS]
+    assert result.keys[0] == "000000391895.jpg" and result.levels == 4
+    assert result.images[0].shape == (3, 7, 9)
 
 
 @pytest.mark.parametrize(
@@ -46,16 +46,18 @@ def test_every_layout_gives_the_same_chain(tmp_path: Path, name: str, row: dict[
             writer.writerow(row)
     else:
         path.write_text(json.dumps([row] if path.suffix == ".json" else row))
-    found = hierarcaps(tmp_path)
-    assert found.chains == [CHAIN]
-    assert found.keys == ["7.jpg" if "7.jpg" in row.values() else "COCO_val2014_000000000007.jpg"]
+    result = hierarcaps(tmp_path)
+    assert result.chains == [CHAIN]
+    assert result.keys == ["7.jpg" if "7.jpg" in row.values() else "COCO_val2014_000000000007.jpg"]
 
 
 def test_specific_first_is_turned_round(tmp_path: Path) -> None:
     image(tmp_path / "x" / "7.jpg", RED)
     (tmp_path / "mine.jsonl").write_text(json.dumps({"image": "7.jpg", "captions": CHAIN[::-1]}))
-    found = hierarcaps(tmp_path, annotations="mine.jsonl", images_root=tmp_path / "x", order="specific first")
-    assert found.chains == [CHAIN]
+    result = hierarcaps(
+        tmp_path, annotations="mine.jsonl", images_root=tmp_path / "x", order="specific first"
+    )
+    assert result.chains == [CHAIN]
 
 
 @pytest.mark.parametrize(

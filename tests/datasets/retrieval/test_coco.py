@@ -166,15 +166,15 @@ def test_one_table_for_training_evaluation_and_traversal(kind: str, tmp_path: Pa
         writer.writerows([("image", "caption"), *ROWS])
         text = out.getvalue()
     path.write_text(text)
-    found = table(path)
-    assert found.keys == ["a.png", "b.png"]
-    assert found.captions == ["a dog, running", 'a "nice" cat']  # what is blank once cleaned is left out
+    result = table(path)
+    assert result.keys == ["a.png", "b.png"]
+    assert result.captions == ["a dog, running", 'a "nice" cat']  # what is blank once cleaned is left out
     training = ImageTextTable(path, image_transform=Squeeze(8), tokenizer=get_tokenizer())
     texts = [training.sample(i, np.random.default_rng(0))["text"].tolist() for i in range(2)]
-    assert texts == [get_tokenizer().encode(text) for text in found.captions]
+    assert texts == [get_tokenizer().encode(text) for text in result.captions]
     with pytest.raises(BadSample, match="empty caption"):
         training.sample(2, np.random.default_rng(0))
-    assert [entry.text for entry in load_text_pool(path)] == found.captions
+    assert [entry.text for entry in load_text_pool(path)] == result.captions
 
 
 def test_a_broken_row_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -190,10 +190,10 @@ def test_folders_of_texts(root: Path, tmp_path: Path) -> None:
 
 
 def test_positives(root: Path, tmp_path: Path) -> None:
-    found = caption_positives(root / "eccv_caption")
-    assert found.image_to_text["184613"] == {"474921", "479322"} and len(found.image_to_text["391895"]) == 5
-    assert found.text_to_image["770337"] == {"391895", "554625"}
-    assert found.source == "eccv_caption/eccv"
+    result = caption_positives(root / "eccv_caption")
+    assert result.image_to_text["184613"] == {"474921", "479322"} and len(result.image_to_text["391895"]) == 5
+    assert result.text_to_image["770337"] == {"391895", "554625"}
+    assert result.source == "eccv_caption/eccv"
     write(tmp_path / "cxc_caption_to_image.json", "{}")
     for content, message in (({"1": []}, r"has \[\] for '1'"), ([], "names no queries")):
         write(tmp_path / "cxc_image_to_caption.json", json.dumps(content))

@@ -180,16 +180,16 @@ def test_images_that_do_not_fit_into_memory_are_read_again(tmp_path: Path) -> No
     folders(tmp_path / "train")
     broken(tmp_path / "train" / "red" / "x.png")
     data = ImageFolderSet(tmp_path / "train")
-    found = []
+    result = []
     for memory in (0, 1 << 20):
         images = data
         batches = ImageBatches(images, images, range(13), stage="trunk", encoding=PLAIN, memory=memory)
         assert batches.width(SmallModel()) == 2  # type: ignore[arg-type]
-        found.append(list(batches.steps([[3, 0, 12], [12], [5, 6]], torch.device("cpu"))))
+        result.append(list(batches.steps([[3, 0, 12], [12], [5, 6]], torch.device("cpu"))))
         assert list(batches.bad_training) == [12]
-    for (a, rows), (b, other) in zip(*found, strict=True):
+    for (a, rows), (b, other) in zip(*result, strict=True):
         assert torch.equal(a, b) and rows == other
-    assert [rows for _, rows in found[0]] == [[3, 0], [5, 6]]
+    assert [rows for _, rows in result[0]] == [[3, 0], [5, 6]]
 
 
 def test_unreadable_training_images_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -20,20 +20,20 @@ def blobs(seed: int = 0, per: int = 20, dtype: torch.dtype = torch.float64) -> t
 
 def test_by_hand() -> None:
     points = torch.tensor([[0.0], [1.0], [9.0], [11.0]])
-    found = kmeans(points, torch.tensor([[0.0], [1.0]]), iterations=10)
+    result = kmeans(points, torch.tensor([[0.0], [1.0]]), iterations=10)
     # 0 | 1 9 11 -> means 0, 7 -> 0 1 | 9 11 -> means 0.5, 10, and nothing moves any more.
-    assert found.labels.tolist() == [0, 0, 1, 1]
-    assert found.centroids.tolist() == [[0.5], [10.0]]
-    assert found.inertia == pytest.approx(0.25 + 0.25 + 1 + 1)
-    assert found.objectives == pytest.approx([0 + 0 + 64 + 100, 0 + 1 + 4 + 16])
+    assert result.labels.tolist() == [0, 0, 1, 1]
+    assert result.centroids.tolist() == [[0.5], [10.0]]
+    assert result.inertia == pytest.approx(0.25 + 0.25 + 1 + 1)
+    assert result.objectives == pytest.approx([0 + 0 + 64 + 100, 0 + 1 + 4 + 16])
     none = kmeans(points, torch.tensor([[0.0], [1.0]]), iterations=0)
     assert none.labels.tolist() == [0, 1, 1, 1] and none.objectives == []
 
 
 def test_a_centroid_without_points_stays() -> None:
     points = torch.tensor([[0.0], [1.0]])
-    found = kmeans(points, torch.tensor([[0.0], [50.0]]))
-    assert found.centroids.tolist() == [[0.5], [50.0]] and found.labels.tolist() == [0, 0]
+    result = kmeans(points, torch.tensor([[0.0], [50.0]]))
+    assert result.centroids.tolist() == [[0.5], [50.0]] and result.labels.tolist() == [0, 0]
 
 
 def test_same_as_scikit_learn_from_the_same_start() -> None:
@@ -41,12 +41,12 @@ def test_same_as_scikit_learn_from_the_same_start() -> None:
 
     points = torch.randn(80, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     start = points[:6]
-    found = kmeans(points, start, iterations=300)
+    result = kmeans(points, start, iterations=300)
     other = KMeans(6, init=start.numpy(), n_init=1, tol=0, max_iter=300).fit(points.numpy())
-    assert found.labels.tolist() == other.labels_.tolist()
-    np.testing.assert_allclose(found.centroids.numpy(), other.cluster_centers_, rtol=1e-10)
-    assert found.inertia == pytest.approx(other.inertia_)
-    assert found.objectives == sorted(found.objectives, reverse=True)
+    assert result.labels.tolist() == other.labels_.tolist()
+    np.testing.assert_allclose(result.centroids.numpy(), other.cluster_centers_, rtol=1e-10)
+    assert result.inertia == pytest.approx(other.inertia_)
+    assert result.objectives == sorted(result.objectives, reverse=True)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0, -30000.0])
@@ -56,18 +56,18 @@ def test_same_as_scikit_learn_far_from_the_origin(offset: float) -> None:
 
     points, labels = blobs(dtype=torch.float32)
     points = torch.cat((0.1 * points, torch.zeros(60, 30)), dim=1) + offset  # 1 between blobs of spread 0.1
-    found = best_kmeans(points, 3)
-    assert adjusted_rand_score(labels, found.labels) == 1.0
+    result = best_kmeans(points, 3)
+    assert adjusted_rand_score(labels, result.labels) == 1.0
     other = KMeans(3, n_init=5, random_state=0).fit(points.numpy())
-    assert adjusted_rand_score(other.labels_, found.labels) == 1.0
-    assert found.inertia == pytest.approx(other.inertia_, rel=1e-2)
+    assert adjusted_rand_score(other.labels_, result.labels) == 1.0
+    assert result.inertia == pytest.approx(other.inertia_, rel=1e-2)
     for blob in range(3):  # centroids are where the points are
         mean = points[labels == blob].double().mean(0)
-        own = found.centroids[found.labels[labels == blob][0]].double()
+        own = result.centroids[result.labels[labels == blob][0]].double()
         assert float((own - mean).abs().max()) < 1e-6 * max(abs(offset), 1.0)
-    same = kmeans(points, found.centroids, iterations=0)
-    assert torch.equal(same.labels, found.labels)
-    assert torch.equal(nearest(points, found.centroids)[0], found.labels)
+    same = kmeans(points, result.centroids, iterations=0)
+    assert torch.equal(same.labels, result.labels)
+    assert torch.equal(nearest(points, result.centroids)[0], result.labels)
 
 
 def test_points_too_far_apart_are_an_error() -> None:
@@ -102,22 +102,22 @@ def test_drawn_starts_are_seeded_points_in_different_blobs() -> None:
 
 
 def test_fewer_distinct_points_than_clusters() -> None:
-    found = best_kmeans(torch.ones(4, 2), 3, restarts=2)
-    assert found.inertia == 0.0 and found.labels.tolist() == [0] * 4
+    result = best_kmeans(torch.ones(4, 2), 3, restarts=2)
+    assert result.inertia == 0.0 and result.labels.tolist() == [0] * 4
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_best_start_finds_the_blobs_and_draws_from_its_seed_only(dtype: torch.dtype) -> None:
     points, labels = blobs(dtype=dtype)
     state = torch.get_rng_state()
-    found = best_kmeans(points, 3, seed=3)
+    result = best_kmeans(points, 3, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
     for blob in range(3):
-        assert len(set(found.labels[labels == blob].tolist())) == 1
-    assert found.inertia == pytest.approx(best_kmeans(points, 3, seed=4).inertia)
+        assert len(set(result.labels[labels == blob].tolist())) == 1
+    assert result.inertia == pytest.approx(best_kmeans(points, 3, seed=4).inertia)
     one = best_kmeans(points, 7, seed=5, restarts=1).inertia
     assert best_kmeans(points, 7, seed=5, restarts=6).inertia <= one
-    assert nearest(points, found.centroids)[1] == pytest.approx(found.inertia)
+    assert nearest(points, result.centroids)[1] == pytest.approx(result.inertia)
 
 
 def test_cluster_means_of_another_modality() -> None:

@@ -155,8 +155,8 @@ def test_order_is_right_where_all_weights_are_nearly_zero() -> None:
     models = fit(features, labels, costs=[1e-8], num_classes=2)
     means = [features[labels == c].mean(dim=0) for c in (0, 1)]
     direction = means[1] - means[0]
-    found = models.weight[0, 1] - models.weight[0, 0]
-    torch.testing.assert_close(found / found.norm(), direction / direction.norm(), atol=1e-6, rtol=0)
+    result = models.weight[0, 1] - models.weight[0, 0]
+    torch.testing.assert_close(result / result.norm(), direction / direction.norm(), atol=1e-6, rtol=0)
 
 
 def test_a_single_class_is_not_an_error() -> None:

@@ -87,9 +87,9 @@ def test_encodes_as_open_clip_does(layout: Layout, quick: bool) -> None:
         (model.encode_image(images), other.encode_image((images - mean) / std, normalize=True)),  # type: ignore[operator]
         (model.encode_text(tokens[:, :9]), other.encode_text(tokens, normalize=True)),  # type: ignore[operator]
     ]
-    for found, wanted in pairs:
+    for result, wanted in pairs:
         assert wanted.abs().max() > 0.1
-        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(result, wanted, rtol=1e-5, atol=1e-5)
     assert model.scorer.log_scale == other.logit_scale
 
 

@@ -25,14 +25,14 @@ def test_gradcheck(name: str, columns: bool) -> None:
 
     def function(x: Tensor, y: Tensor, log_curv: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
         if name == "angle":
-            found = space.tiled_exterior_angle(x, y)
+            result = space.tiled_exterior_angle(x, y)
         else:
-            found = tiles.negative_lorentz_distance(x, y, curv=log_curv.exp())
+            result = tiles.negative_lorentz_distance(x, y, curv=log_curv.exp())
         if name == "per-row scale":
-            found = found.scaled(scale)
+            result = result.scaled(scale)
         labels = (torch.tensor([1, 2, 1, 0]), torch.tensor([0, 1, 1, 2, 3])) if name == "labels" else None
         out = log_sum_exps(
-            found, torch.tensor([4, 0, 2, 2]), labels=labels, columns=columns, sums=True, tile=(3, 2)
+            result, torch.tensor([4, 0, 2, 2]), labels=labels, columns=columns, sums=True, tile=(3, 2)
         )
         return tuple(part for part in out if len(part) and part.requires_grad)
 
@@ -44,15 +44,15 @@ def test_scores_that_underflow_as_a_whole_still_count() -> None:
     """Rows and tiles whose scores differ by thousands: the running maximum carries over."""
     x = torch.tensor([[0.0], [3000.0], [-4000.0]], dtype=torch.float64)
     z = x @ torch.ones(1, 4, dtype=torch.float64) * torch.tensor([1.0, -1.0, 0.5, 2.0], dtype=torch.float64)
-    found = log_sum_exps(
+    result = log_sum_exps(
         tiles.inner_product(x, torch.tensor([[1.0], [-1.0], [0.5], [2.0]], dtype=torch.float64)),
         torch.tensor([3, 1, 0]),
         columns=True,
         tile=(1, 1),
     )
-    torch.testing.assert_close(found.rows, z.logsumexp(1))
-    torch.testing.assert_close(found.columns, z.logsumexp(0))
-    assert torch.equal(found.targets, z[torch.arange(3), torch.tensor([3, 1, 0])])
+    torch.testing.assert_close(result.rows, z.logsumexp(1))
+    torch.testing.assert_close(result.columns, z.logsumexp(0))
+    assert torch.equal(result.targets, z[torch.arange(3), torch.tensor([3, 1, 0])])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -71,18 +71,18 @@ def test_one_row_out_of_reach_changes_nothing_for_the_others() -> None:
     x = 10 * torch.eye(4)
     x[2] = -300 * torch.ones(4)
     y = torch.full((4, 4), 0.5, dtype=torch.float32).requires_grad_()
-    found = log_sum_exps(tiles.inner_product(x, y), torch.arange(4), columns=True)
-    torch.testing.assert_close(found.rows.float(), (x @ y.mT).logsumexp(1))
-    (grad,) = torch.autograd.grad(found.rows.sum(), y)
+    result = log_sum_exps(tiles.inner_product(x, y), torch.arange(4), columns=True)
+    torch.testing.assert_close(result.rows.float(), (x @ y.mT).logsumexp(1))
+    (grad,) = torch.autograd.grad(result.rows.sum(), y)
     torch.testing.assert_close(grad, x.sum(0).div(4).expand(4, 4))
 
 
 def test_memory_is_for_the_matrix_and_not_for_a_larger_tile() -> None:
     x = random_features(5, seed=0)
-    found = log_sum_exps(
+    result = log_sum_exps(
         tiles.inner_product(x, x), torch.arange(5), tile=(1 << 24, 1 << 24)
     )  # 2 PiB, taken whole
-    torch.testing.assert_close(found.rows, (x @ x.mT).logsumexp(1))
+    torch.testing.assert_close(result.rows, (x @ x.mT).logsumexp(1))
 
 
 def test_scores_with_a_factor_for_each_row_are_not_symmetric() -> None:

@@ -57,14 +57,14 @@ def test_numbers_are_those_of_the_step() -> None:
         learner.model.geometry.log_curv.fill_(torch.tensor(watch.curv[5]).log())
     again = summary(learner.model.geometry, images[:6], texts[:6], generator=torch.Generator().manual_seed(6))
     expected = {f"audit/{name}": value for name, value in in_percent(again).items()}
-    found = {name: value for name, value in memory.records[1].items() if name != "iteration"}
-    assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    result = {name: value for name, value in memory.records[1].items() if name != "iteration"}
+    assert result == pytest.approx(expected, rel=1e-5, abs=1e-5)
     assert {
         "audit/text_radius_q50",
         "audit/cone_violation_rate",
         "audit/radial_order_auc_null",
         "audit/curv",
-    } <= set(found)
+    } <= set(result)
 
 
 def _on_a_rank() -> list[Record]:
