@@ -94,7 +94,7 @@ def stored_data(config: Any, *, source: str) -> Plain:
     names an old name.
 
     Raises:
-        ConfigError: when it is no YAML, or holds what a config cannot.
+        ConfigError: when it is not YAML, or holds what a config cannot.
     """
     data = to_plain(parse_yaml(config, source=source) if isinstance(config, str) else config, source=source)
     moved: dict[Path, Path] = {}

@@ -197,7 +197,7 @@ def _resolve(arch: str, *, pretrained: bool) -> tuple[str, dict[str, Any]]:
     if not timm.is_model(arch):
         near = difflib.get_close_matches(arch, list_image_archs(), n=3, cutoff=0.3)
         raise ConfigError(
-            f"visual.arch is {arch!r}, which is no timm image model; the closest names are "
+            f"visual.arch is {arch!r}, which is not a timm image model; the closest names are "
             f"{', '.join(near) or '(none)'}; timm.list_models() lists all."
         )
     name, _, tag = arch.partition(".")

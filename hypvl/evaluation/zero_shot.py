@@ -65,7 +65,7 @@ class ZeroShotClassification(Evaluator):
     Raises:
         ValueError: when the prompts, names or metric do not fit the classes, or for another ensemble or metric; for
             the ensemble ``score_mean`` with predictions.
-        DataError: for a label that is no class.
+        DataError: for a label that is not a class.
 
     Source: Radford et al. 2021 (arXiv 2103.00020); Desai et al. 2023 (arXiv 2304.09172); metrics by set: Li et al.
         2022, ELEVATER (arXiv 2204.08790).

@@ -73,7 +73,7 @@ def recall_from_ranks(ranks: Sequence[int | None], ks: Sequence[int]) -> dict[in
         ks: Cut-offs, each at least 1.
 
     Raises:
-        ValueError: without queries (a share of nothing is no number), or for a K below 1.
+        ValueError: without queries (a share of nothing is undefined), or for a K below 1.
     """
     if not ranks:
         raise ValueError("ranks: got no queries; expected at least one.")

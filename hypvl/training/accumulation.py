@@ -220,7 +220,7 @@ def check_no_batch_statistics(learner: Learner) -> None:
 def _check_rows_independent(learner: Learner, view: View, rows: Rows) -> None:
     """Refuse a trunk in which the features of one row change with another row, or that changes its buffers.
 
-    The same random numbers are drawn both times, so dropout is no difference. Fewer than two rows show nothing.
+    The same random numbers are drawn both times, so dropout makes no difference. Fewer than two rows show nothing.
     """
     if len(rows.values) < 2:
         return
@@ -260,7 +260,7 @@ def _path(view: View) -> str:
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:
-    """Whether features differ by more than rounding (waits for the device). NaN is no difference."""
+    """Whether features differ by more than rounding (waits for the device). NaN does not count as a difference."""
     if not a.numel():
         return False
     limit = _ROUNDING.get(a.dtype, _ROUNDING_16_BIT)

@@ -40,7 +40,7 @@ def code_version() -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Commit and whether the tree is dirty; None where ``folder`` is no git checkout or git is absent."""
+    """Commit and whether the tree is dirty; None where ``folder`` is not a git checkout or git is absent."""
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         dirty = bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))

@@ -226,7 +226,7 @@ def check_compatible(saved: Mapping[str, Any] | None, new: DictConfig) -> list[C
         old, value = saved.get(part, _ABSENT), now.get(part, _ABSENT)
         if part != "model":  # the saved config has no secrets, and the log may not show any
             old, value = redacted(old), redacted(value)
-        if part == "train":  # a key of a newer version is no difference
+        if part == "train":  # a key of a newer version is not a difference
             old, value = (
                 TrainConfig.with_defaults(train) if isinstance(train, dict) else train
                 for train in (old, value)

@@ -278,14 +278,14 @@ BAD = {
         ["optim.parameters.weight_decay=-1"],
         r"optim\.parameters\.weight_decay: got -1; expected a number of at least 0",
     ),
-    "a rate that is no number": (["optim.optimizer.lr=nan"], r"optim\.optimizer\.lr: got nan"),
+    "a rate that is not a number": (["optim.optimizer.lr=nan"], r"optim\.optimizer\.lr: got nan"),
     "betas of 1": (["optim.optimizer.betas=[0.9,1]"], r"optim\.optimizer\.betas\.1: got 1"),
     "a curvature below 0": (["model.geometry.curv_init=-1"], r"model\.geometry\.curv_init: got -1"),
     "a head of no features": (
         ["model.visual_head.out_features=0"],
         r"model\.visual_head\.out_features: got 0; expected a whole number of at least 1",
     ),
-    "a weight that is no number": (
+    "a weight that is not a number": (
         ["train.objective.weights.contrastive=nan"],
         r"train\.objective\.weights\.contrastive: got nan",
     ),

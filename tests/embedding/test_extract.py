@@ -36,7 +36,7 @@ def test_tars_become_a_store_that_evaluation_reads(tmp_path: Path) -> None:
     model = FakeModule()
     places = [
         str(tar(tmp_path / "0.tar", a=RED, b=GREEN)),
-        str(tar(tmp_path / "1.tar", a=BLUE, b=None, c=RED)),  # b is no image
+        str(tar(tmp_path / "1.tar", a=BLUE, b=None, c=RED)),  # b is not an image
     ]
     shards = [InputShard(Path(p).stem, [p], images=lambda p=p: Images.from_tars([p])) for p in places]  # type: ignore[misc]
     assert go(model, shards, tmp_path / "out") == [

@@ -150,8 +150,8 @@ def test_own_variants_can_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("vit_smal_patch16_224", {}, "closest names are vit_small_patch16_224"),
         ("vit_small_mocov3_patch16_225", {}, "vit_small_mocov3_patch16_224"),
-        ("hf-hub:someone/model", {}, "no timm image model"),
-        ("/etc/passwd", {}, "no timm image model"),
+        ("hf-hub:someone/model", {}, "not a timm image model"),
+        ("/etc/passwd", {}, "not a timm image model"),
         ("vit_small_mocov3_patch16_224", {"pretrained": True}, "no weights"),
         ("vit_base_patch14_reg4_dinov2.nonsense", {}, "no weights tagged 'nonsense'"),
         ("coatnet_0_224", {"pretrained": True, "timm_args": None}, "has no weights in timm"),

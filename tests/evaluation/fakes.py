@@ -78,7 +78,7 @@ def image(path: Path, color: tuple[int, int, int], *, size: tuple[int, int] = (9
 
 
 def broken(path: Path) -> Path:
-    """Write a file that is no image."""
+    """Write a file that is not an image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"\xff\xd8\xffnot an image")
     return path

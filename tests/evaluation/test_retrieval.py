@@ -109,7 +109,7 @@ def test_images_without_captions_are_distractors(tmp_path: Path) -> None:
     result = evaluate(
         scenes(tmp_path, [("x.png", BLUE, []), ("b.png", BLUE, ["blue"]), ("r.png", RED, ["red"])])
     )
-    # "blue" finds the distractor first (same score, lower position); the distractor is no query.
+    # "blue" finds the distractor first (same score, lower position); the distractor is not a query.
     assert result.items["text_rank"] == [2, 1]  # type: ignore[attr-defined]
     assert result.items["image_key"] == ["b.png", "r.png"]  # type: ignore[attr-defined]
     assert result.metrics["text_to_image_recall@1_chance"] == pytest.approx(100 / 3)  # type: ignore[attr-defined]

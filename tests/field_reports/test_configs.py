@@ -26,7 +26,7 @@ def write(folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["with space", "ünïcode 山", "run#1", "lr=0.1", "v[1]", "1.0", "a-b"])
 def test_config_folders_of_any_name(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """detectron2: a config in a folder that is no Python name cannot import its neighbours; any folder must do."""
+    """detectron2: a config in a folder that is not a Python name cannot import its neighbours; any folder must do."""
     place = write(tmp_path / name)
     assert LazyConfig.load(place).train.lr == 1.0
     (tmp_path / "link").symlink_to(tmp_path / name)

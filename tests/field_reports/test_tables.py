@@ -113,7 +113,7 @@ def test_quoted_fields_hold_separators_and_quotes(folder: Path) -> None:
     ["with space.jpg", "ünïcode 山.jpg", "a#b.jpg", "a=b.jpg", "a[1].jpg", "a.b.JPG", "100%.jpg", "%41.jpg"],
 )
 def test_image_names_of_all_kinds(folder: Path, name: str) -> None:
-    """timm: names with spaces, brackets or percent signs are not found; a name is no pattern and no URL."""
+    """timm: names with spaces, brackets or percent signs are not found; a name is neither a pattern nor a URL."""
     (folder / name).write_bytes(jpeg(0))
     assert captions(table(folder / "t.csv", f"filepath\ttitle\n{name}\tfound\n")) == ["found"]
 

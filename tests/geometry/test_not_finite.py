@@ -1,4 +1,4 @@
-"""A row that is no number makes every number about it NaN, never a share or a length that looks good."""
+"""A row that is not a number makes every number about it NaN, never a share or a length that looks good."""
 
 import math
 

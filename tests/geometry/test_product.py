@@ -28,7 +28,7 @@ class TestProduct(GeometryContract):
         return spread(Product(3, 2))
 
     def rotation(self) -> Tensor:
-        """Each factor turns by itself: mixing them is no symmetry of the space."""
+        """Each factor turns by itself: mixing them is not a symmetry of the space."""
         return torch.block_diag(*(torch.linalg.qr(rows(6, seed=i)[:2, :2]).Q for i in range(3)))
 
 

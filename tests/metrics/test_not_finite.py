@@ -1,4 +1,4 @@
-"""What is no number is an error, or a metric that is no number: never a share that looks good, or only bad."""
+"""What is not a number is an error, or a metric that is not a number: never a share that looks good, or only bad."""
 
 import math
 from collections.abc import Callable

@@ -56,7 +56,7 @@ def test_infinities_are_ranked() -> None:
 
 
 def test_recall_of_a_matrix_by_hand() -> None:
-    right = [{0}, {2}, {0, 2}, set()]  # ranks 1, 3, 2; the last row is no query
+    right = [{0}, {2}, {0, 2}, set()]  # ranks 1, 3, 2; the last row is not a query
     assert retrieval_recall(SCORES, right, ks=(1, 2, 3)) == {
         1: pytest.approx(100 / 3), 2: pytest.approx(200 / 3), 3: 100.0,
     }  # fmt: skip

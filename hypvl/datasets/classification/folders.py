@@ -89,7 +89,7 @@ def imagenet(root: str | Path, *, split: str = "val") -> ImageFolderSet:
 def known_folders(root: Path, *, set_name: str) -> ImageFolderSet:
     """Class folders of a set of sets.json, with the usual name of each class by what its folder is called.
 
-    Raises as :class:`ImageFolderSet`, and DataError for a folder that is no class of the set.
+    Raises as :class:`ImageFolderSet`, and DataError for a folder that is not a class of the set.
     """
     dataset = ImageFolderSet(root)
     names = usual_names(dataset.folders, set_name=set_name, where=root)
