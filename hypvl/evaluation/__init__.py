@@ -1,1 +1,1 @@
-"""Metrics (pure functions of score matrices) and one evaluator a file."""
+"""One evaluator a file, the probes, and the results that they leave."""

@@ -1,0 +1,1 @@
+"""GRIT: preparing its TAR files, boxes and phrases, and the mapper that reads them."""

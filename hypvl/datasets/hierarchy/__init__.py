@@ -1,0 +1,1 @@
+"""Readers of is-a trees, chains of captions, and images with boxes."""
