@@ -72,17 +72,17 @@ def whole_number_or_none(name: str, value: Any, *, least: int) -> int | None:
     return None if value is None else whole_number(name, value, least=least)
 
 
-def natural_number(text: str) -> int | None:
+def natural_number(text: str, *, digits: int = 18) -> int | None:
     """The number that a text from outside writes in ASCII digits; None for any other text.
 
     ``str.isdigit`` is true of characters that ``int`` refuses ("²"), and ``int`` refuses more than 4,300 digits:
-    19 are the most taken here.
+    ``digits`` are the most taken here; with one more than 18 it may not fit in 64 bits.
 
     Example:
         >>> natural_number("007"), natural_number("²"), natural_number("-1"), natural_number("1" * 5000)
         (7, None, None, None)
     """
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else None
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= digits else None
 
 
 def names_parameter(pattern: str, name: str) -> bool:

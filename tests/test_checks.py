@@ -50,7 +50,7 @@ def test_whole_number_out_of_range(value: object) -> None:
         whole_number("steps", value, least=1, most=9)
 
 
-@pytest.mark.parametrize("text", ["", "²", "٣", "-1", "+1", "1.0", "1e3", " 1", "1_000", "9" * 20])
+@pytest.mark.parametrize("text", ["", "²", "٣", "-1", "+1", "1.0", "1e3", " 1", "1_000", "9" * 19])
 def test_what_is_no_natural_number(text: str) -> None:
     assert natural_number(text) is None
 

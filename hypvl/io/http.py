@@ -63,9 +63,8 @@ class Answer:
     length: int | None  # bytes of the body; None where the server does not say
     size: int | None  # bytes of the whole file; None likewise
     partial: bool  # whether it is the part that was requested
-    same: (
-        str | None
-    )  # ETag, or else date, which identify the file; None where there is neither, or a weak ETag
+    # ETag, or else date, which identify the file; None where there is neither, or a weak ETag.
+    same: str | None
     delimited: bool  # whether the end of the body can be distinguished from a broken connection
     headers: Message
     _body: Any
@@ -162,7 +161,7 @@ def _checked(body: Any, shown: str, first: int | None, last: int | None) -> Answ
         )
     lengths = {text.strip() for text in headers.get_all("Content-Length", [])}
     chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
-    if len(lengths) > 1 or not all(natural_number(text) is not None for text in lengths):
+    if len(lengths) > 1 or any(natural_number(text, digits=19) is None for text in lengths):
         raise RemoteError(
             f"{shown}: the server says {printable(str(sorted(lengths)))} about the length of its answer."
         )

@@ -93,7 +93,7 @@ def walk_tar(read: Read, name: str) -> Iterator[TarMember]:
                 fields = _pax_fields(extra)
                 long_name = fields.get("GNU.sparse.name", fields.get("path", long_name))
                 if "size" in fields:
-                    size = natural_number(fields["size"])
+                    size = natural_number(fields["size"], digits=19)
                     long_size = -1 if size is None else size
                 sparse = sparse or any(key.startswith("GNU.sparse.") for key in fields)
         elif header.type not in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):

@@ -90,9 +90,7 @@ def test_a_file_comes_once_with_its_checksum(server, tmp_path: Path) -> None:
 def test_a_broken_connection_is_continued(server, tmp_path: Path) -> None:
     server.state["cuts"] = 2
     # each answer brings something: no attempt is used up
-    fetch(
-        url(server), tmp_path / "a", md5=MD5, patience=replace(QUICK, attempts=1)
-    )  # each brings something: no attempt is used up
+    fetch(url(server), tmp_path / "a", md5=MD5, patience=replace(QUICK, attempts=1))
     asked = [span for _, span, _ in server.state["requests"]]
     assert asked == [None, "bytes=3000-10239", "bytes=6000-10239"]
     assert (tmp_path / "a").read_bytes() == CONTENT
