@@ -102,9 +102,12 @@ def flickr8k(root: str | Path, *, ratings: Ratings) -> JudgedCaptions:
 
 
 def _from_json(path: Path) -> list[_Judgement]:
+    layout = "an object of images with image_path, ground_truth and human_judgement"
     content = read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds {type(content).__name__}; expected {layout}.")
     rows = []
-    with expecting(path, "an object of images with image_path, ground_truth and human_judgement"):
+    with expecting(path, layout):
         for entry in content.values():
             image_name = Path(entry["image_path"]).name
             references = tuple(_plain(text) for text in entry["ground_truth"])
