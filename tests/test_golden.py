@@ -8,6 +8,7 @@ a run saves it, and names and shapes of every demo recipe's weights. They are ne
 
 import gzip
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,12 +121,10 @@ def test_a_run_resumes_with_the_losses_it_had(
     for new, old in zip(got, golden, strict=True):
         for term in terms[1 : terms.index("curv") + 2]:
             # A caption and the caption of its box can be equal but for rounding: the angle between them is then any
-            # angle, one per processor, once the weights have moved.
+            # angle, one per processor, once the weights have moved. One of the eight pairs of a step is so here.
             rounding = new["iteration"] == 4 and term.startswith("cross_text_")
-            assert new[term] == pytest.approx(old[term], rel=0.2 if rounding else 1e-5), (
-                old["iteration"],
-                term,
-            )
+            bound = {"abs": math.pi / 8} if rounding else {"rel": 1e-5}
+            assert new[term] == pytest.approx(old[term], **bound), (old["iteration"], term)
 
 
 def test_results_are_read_and_measured_again_alike(
