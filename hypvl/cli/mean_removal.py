@@ -28,9 +28,8 @@ class MeanRemover:
     model: DualEncoder
     fingerprint: str  # of the model
     fitted: ModalityMeans | None  # from a file; None = those of each data set itself
-    shift: (
-        float | None
-    )  # None = take the means out; a number = move the modalities along the line between them
+    # None = take the means out; a number = move the modalities along the line between them.
+    shift: float | None
 
     @classmethod
     def of(cls, model: DualEncoder, standardize: str | None, *, shift: float | None) -> "MeanRemover":

@@ -1,6 +1,7 @@
 """What a sample is, what a bad one is, and what the loader asks of a dataset."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -137,7 +138,7 @@ def finish_sample(
     return sample
 
 
-class PairReader:
+class PairReader(ABC):
     """What the data sets of this package have in common, each of them a dataclass with these fields and its own."""
 
     image_transform: ImageTransform  # crops the decoded image
@@ -152,8 +153,9 @@ class PairReader:
         number("max_bad_fraction", self.max_bad_fraction, least=0, most=1)
         whole_number("max_pixels", self.max_pixels, least=1)
 
+    @abstractmethod
     def __len__(self) -> int:
-        raise NotImplementedError
+        """Rows."""
 
     def shard_sizes(self) -> list[int]:
         """Blocks of rows that are permuted as shards are; small ones, as rows of a list cost nothing to reach."""

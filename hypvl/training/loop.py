@@ -151,9 +151,8 @@ class Trainer:
     learner: Learner  # model and objective
     module: nn.Module  # called for the loss: ``learner``, or DDP around it
     optimizer: torch.optim.Optimizer  # over the learner's trainable parameters
-    scheduler: (
-        torch.optim.lr_scheduler.LRScheduler
-    )  # in fp16 it advances only after steps that were not skipped
+    # In fp16 it advances only after steps that were not skipped.
+    scheduler: torch.optim.lr_scheduler.LRScheduler
     loader: Iterable[Mapping[str, Any]]  # yields local batches for ever, starting at ``consumed``
     precision: Precision
     scaler: torch.amp.GradScaler  # idle unless fp16
