@@ -13,6 +13,8 @@ samples each: for a contrastive loss another objective, with fewer negatives. Se
 
 A step whose loss or gradients are not finite is skipped; `max_skipped_steps` of them in a row end the run.
 
+`teachers` are other encoders by name (docs/training.md, "Teachers"); None = none.
+
 `audit.every = N` logs every N steps how the embeddings use the geometry (radii, cones, order, gap); 0 = never.
 """
 
@@ -30,6 +32,7 @@ train = dict(
     init_checkpoint=None,
     init_missing=None,
     init_positions="interpolate",
+    teachers=None,
     checkpoint_period=5000,
     keep_checkpoints=5,
     log_period=100,

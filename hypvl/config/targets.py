@@ -90,7 +90,8 @@ def _check_parts(data: dict[Any, Any], added: frozenset[str], source: str) -> No
         allowed = allowed_targets(part=part) | added
         for path, node in resolved_mappings(config, part):
             target = node.get(TARGET)
-            if TARGET in node and target not in allowed:
+            fits = allowed_targets(part="model") | added if is_teacher_model(path) else allowed
+            if TARGET in node and target not in fits:
                 where = [name for name, names in _own_list().items() if target in names]
                 raise ConfigError(
                     f"{source}: target {target!r} at '{'.'.join((*path, TARGET))}' belongs to"
@@ -113,9 +114,15 @@ def unlisted_targets(data: Plain) -> list[tuple[str, str]]:
         allowed = allowed_targets(part=part)
         for path, node in walk(data.get(part) if isinstance(data, dict) else None, (part,)):
             target = node.get(TARGET) if isinstance(node, dict) else None
-            if isinstance(target, str) and target not in allowed:
+            fits = allowed_targets(part="model") if is_teacher_model(path) else allowed
+            if isinstance(target, str) and target not in fits:
                 result.setdefault(target, ".".join(path))
     return [(key, target) for target, key in result.items()]
+
+
+def is_teacher_model(path: Path) -> bool:
+    """Whether a place in a config lies in the model of a teacher, ``train.teachers.NAME.model``."""
+    return tuple(path[:2]) == ("train", "teachers") and tuple(path[3:4]) == ("model",)
 
 
 def is_reference_or_text(text: str) -> bool:

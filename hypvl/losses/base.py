@@ -15,15 +15,20 @@ from torch import Tensor, nn
 
 from hypvl import distributed
 from hypvl.allowlist import configurable
-from hypvl.checks import number, one_of, whole_number
+from hypvl.checks import natural_number, number, one_of, whole_number
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.scorers import Modality, Scorer
 
+STUDENT = "student"  # the encoder name of the model that is trained
 _SAMPLES = 64  # of a block whose samples are scored with all keys of the block, to take the diagonal
 
 
 class Model(Protocol):
-    """The part of a model that a loss may use."""
+    """The part of a model that a loss may use.
+
+    Models that distillation compares also have ``embed_dim``, the size of their features, and
+    ``prototypes(modality)``, the prototype layer of a head or None.
+    """
 
     geometry: Geometry
     scorer: Scorer
@@ -37,25 +42,35 @@ class View:
 
     modality: Modality  # another one is a ValueError
     source: str  # key of the batch; dots go into nested entries ("crops.1")
-    encoder: str = "student"  # its name in the learner
+    encoder: str = STUDENT  # its name in the learner: the model that is trained, or one of ``train.teachers``
     grad: bool = True  # False encodes under ``no_grad``
+    draw: int = 0  # views that differ only here are encoded again, with other random numbers (dropout)
 
     def __post_init__(self) -> None:
         one_of("modality", self.modality, Modality)
 
     @classmethod
     def parse(cls, text: "str | View") -> "View":
-        """``"image"``, ``"text"``, or ``"modality:source[@encoder]"`` such as ``"image:box_image"``."""
+        """``"image"``, ``"text"``, or ``"modality:source[@encoder][#draw]"``.
+
+        For example ``"image:box_image"``, ``"image@ema"``, or ``"text#1"``, the same texts with other dropout.
+        """
         if isinstance(text, View):
             return text
-        head, _, encoder = text.partition("@")
+        head, at, encoder = text.partition("@")
+        last = encoder if at else head
+        last, mark, draw = last.partition("#")
+        head, encoder = (head, last) if at else (last, STUDENT)
         modality, _, source = head.partition(":")
-        if modality not in ("image", "text"):
-            raise ValueError(f"view: got {text!r}; expected 'image', 'text' or 'modality:source[@encoder]'.")
-        return cls(modality, source or modality, encoder or "student")  # type: ignore[arg-type]  # checked above
+        number_of_draw = natural_number(draw) if mark else 0
+        if modality not in ("image", "text") or not encoder or number_of_draw is None:
+            raise ValueError(
+                f"view: got {text!r}; expected 'image', 'text' or 'modality:source[@encoder][#draw]'."
+            )
+        return cls(modality, source or modality, encoder, draw=number_of_draw)  # type: ignore[arg-type]  # checked above
 
     def __str__(self) -> str:
-        return f"{self.modality}:{self.source}@{self.encoder}"
+        return f"{self.modality}:{self.source}@{self.encoder}" + (f"#{self.draw}" if self.draw else "")
 
 
 IMAGE = View("image", "image")
@@ -72,12 +87,21 @@ class MissingInputError(KeyError, ValueError):
 class PairContext:
     """One step as loss terms see it: features and embeddings of the declared views, the batch and the model.
 
-    It is made of the features (B, D) of each view on this rank.
+    It is made of the features (B, D) of each view on this rank. ``teachers`` are the other encoders of the views, by
+    name.
     """
 
-    def __init__(self, features: Mapping[View, Tensor], *, batch: Mapping[str, Any], model: Model) -> None:
+    def __init__(
+        self,
+        features: Mapping[View, Tensor],
+        *,
+        batch: Mapping[str, Any],
+        model: Model,
+        teachers: Mapping[str, Model] | None = None,
+    ) -> None:
         self.batch = batch
         self.model = model
+        self._models = {**(teachers if teachers is not None else {}), STUDENT: model}
         self._features = dict(features)
         self._cache: dict[tuple[str, View, bool], Tensor] = {}
         self._replaced: dict[tuple[str, View, bool], Tensor] = {}
@@ -89,6 +113,22 @@ class PairContext:
     def embeddings(self, view: View, gathered: bool = False) -> Tensor:
         """Embeddings of a view: (B, D), or (N, D) of all ranks in rank order."""
         return self._get("embeddings", view, gathered)
+
+    def model_of(self, view: View) -> Model:
+        """The encoder of a view: the model that is trained, or a teacher. MissingInputError for an unknown name."""
+        return find_encoder(self._models, view)
+
+    def prototype_logits(self, view: View, *, layer_of: View | None = None) -> Tensor:
+        """Features of a view compared with prototypes, (B, K).
+
+        The prototype layer is that of the view's own head; with ``layer_of`` that of this view's, whose weights then
+        get no gradient.
+        """
+        layer = find_prototypes(self._models, view if layer_of is None else layer_of)
+        if layer_of is None:
+            return layer(self.features(view))
+        weights = {name: parameter.detach() for name, parameter in layer.named_parameters()}
+        return torch.func.functional_call(layer, weights, (self.features(view),))
 
     def score(self, queries: Tensor, keys: Tensor, *, query: View, key: View) -> Tensor:
         """Scaled scores of embeddings (Q, D), (K, D) of two views -> (Q, K); higher = closer."""
@@ -171,8 +211,43 @@ class PairContext:
             elif kind == "features":
                 self._cache[key] = self._features[view]
             else:
-                self._cache[key] = self.model.embed(self._features[view], modality=view.modality)
+                model = self.model_of(view)
+                self._cache[key] = model.embed(self._features[view], modality=view.modality)
         return self._cache[key]
+
+
+def find_encoder(models: Mapping[str, Model], view: View) -> Model:
+    """The encoder of a view. Raises MissingInputError, naming those there are."""
+    if view.encoder not in models:
+        names = ", ".join(sorted(models))
+        raise MissingInputError(
+            f"view {view}: there is no encoder {view.encoder!r}; expected one of {names}, or add it to train.teachers."
+        )
+    return models[view.encoder]
+
+
+def find_prototypes(models: Mapping[str, Model], view: View) -> nn.Module:
+    """The prototype layer of a view's head. Raises MissingInputError where it has none."""
+    layer = getattr(find_encoder(models, view), "prototypes", lambda modality: None)(view.modality)
+    if layer is None:
+        name = "visual_head" if view.modality == "image" else "textual_head"
+        raise MissingInputError(
+            f"view {view}: its head has no prototype layer, which this loss compares features with; give the model a "
+            f"{name} with prototypes, such as DINOHead(prototypes=65536)."
+        )
+    return layer
+
+
+def check_same_width(models: Mapping[str, Model], *views: View) -> None:
+    """ValueError for views whose features have different sizes."""
+    sizes = {view: getattr(find_encoder(models, view), "embed_dim", None) for view in views}
+    known = {size for size in sizes.values() if size is not None}
+    if len(known) > 1:
+        listed = ", ".join(f"{view}: {size}" for view, size in sizes.items())
+        raise ValueError(
+            f"features of different sizes are compared ({listed}); give the student a head whose out_features is "
+            "that of the teacher."
+        )
 
 
 class LossTerm(nn.Module, ABC):
@@ -189,6 +264,15 @@ class LossTerm(nn.Module, ABC):
         parsed = tuple(View.parse(view) for view in views)
         self.needs = frozenset(parsed)
         return parsed
+
+    def check(self, models: Mapping[str, Model]) -> None:
+        """Refuse encoders that the term cannot work with; called once, before anything is written.
+
+        Raises:
+            ValueError: naming what does not fit: features of other sizes, a head without prototypes.
+        """
+        for view in self.needs:
+            find_encoder(models, view)
 
     @abstractmethod
     def forward(self, ctx: PairContext) -> Tensor:
@@ -262,6 +346,14 @@ class Objective(nn.Module):
     def needs(self) -> frozenset[View]:
         """Every view that a term asks for."""
         return frozenset().union(*(term.needs for term in self._terms().values()))
+
+    def check(self, models: Mapping[str, Model]) -> None:
+        """Let every term refuse the encoders; a ValueError gets the name of the term."""
+        for name, term in self._terms().items():
+            try:
+                term.check(models)
+            except ValueError as error:
+                raise ValueError(f"terms.{name}: {error}") from error
 
     def forward(self, ctx: PairContext) -> LossOutput:
         """The weighted sum and the terms. A term of weight 0 is computed as well, so that it is logged.

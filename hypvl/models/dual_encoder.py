@@ -22,8 +22,10 @@ class DualEncoder(nn.Module):
     """Encoders -> features -> embeddings -> scores.
 
     Args:
-        visual: Images (B, 3, H, W), uint8 or float in [0, 1] -> (B, visual.width).
-        textual: Tokens (B, L) int64 -> (B, textual.width); as its second argument it takes the texts' lengths.
+        visual: Images (B, 3, H, W), uint8 or float in [0, 1] -> (B, visual.width). None = the model has no image
+            tower, and no ``visual_head``: it encodes texts only.
+        textual: Tokens (B, L) int64 -> (B, textual.width); as its second argument it takes the texts' lengths. None =
+            a model of images only.
         visual_head: Makes the image head: ``in_features -> nn.Module``, whose output is the features.
         textual_head: Likewise for texts.
         geometry: Lifts features onto its manifold.
@@ -40,11 +42,11 @@ class DualEncoder(nn.Module):
 
     def __init__(
         self,
-        visual: nn.Module,
-        textual: nn.Module,
+        visual: nn.Module | None,
+        textual: nn.Module | None,
         *,
-        visual_head: Callable[[int], nn.Module],
-        textual_head: Callable[[int], nn.Module],
+        visual_head: Callable[[int], nn.Module] | None = None,
+        textual_head: Callable[[int], nn.Module] | None = None,
         geometry: Geometry,
         scorer: Scorer,
         image_transforms: MakeTransform | Sequence[MakeTransform] | None = None,
@@ -53,12 +55,15 @@ class DualEncoder(nn.Module):
         super().__init__()
         self.visual = visual
         self.textual = textual
-        self.visual_head = _make("visual_head", visual_head, _width(visual))
-        self.textual_head = _make("textual_head", textual_head, _width(textual))
+        self.visual_head = _make_head("visual", visual, visual_head)
+        self.textual_head = _make_head("textual", textual, textual_head)
         self.geometry = geometry
         self.scorer = scorer
-        dims = [int(head.out_features) for head in (self.visual_head, self.textual_head)]  # type: ignore[arg-type]  # nn.Module attributes are typed Tensor | Module
-        if dims[0] != dims[1]:
+        heads = [head for head in (self.visual_head, self.textual_head) if head is not None]
+        dims = [int(head.out_features) for head in heads]  # type: ignore[arg-type]  # nn.Module attributes are typed Tensor | Module
+        if not dims:
+            raise ValueError("visual and textual: both are null; a model needs at least one encoder.")
+        if len(set(dims)) > 1:
             raise ValueError(
                 f"visual_head and textual_head: out_features {dims[0]} and {dims[1]} differ; "
                 "give both the same embedding size."
@@ -66,8 +71,37 @@ class DualEncoder(nn.Module):
         self.embed_dim = dims[0]
         self.image_transforms = _make_transforms("image_transforms", image_transforms, self.embed_dim)
         self.text_transforms = _make_transforms("text_transforms", text_transforms, self.embed_dim)
-        self.image_size = int(visual.image_size)  # type: ignore[arg-type]
-        self.context_length = int(textual.context_length)  # type: ignore[arg-type]
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the images that the model takes. ValueError for a model without an image tower."""
+        return int(self.tower("image").image_size)  # type: ignore[arg-type]
+
+    @property
+    def context_length(self) -> int:
+        """Longest text in tokens. ValueError for a model without a text tower."""
+        return int(self.tower("text").context_length)  # type: ignore[arg-type]
+
+    def tower(self, modality: Modality) -> nn.Module:
+        """The encoder of a modality. ValueError where the model has none."""
+        return self._of(modality, self.visual, self.textual, "encoder")
+
+    def prototypes(self, modality: Modality) -> nn.Module | None:
+        """The prototype layer of the head of a modality; None where it has none."""
+        head = self._of(modality, self.visual_head, self.textual_head, "head")
+        layer = getattr(head, "prototypes", None)
+        return layer if isinstance(layer, nn.Module) else None
+
+    def _of(
+        self, modality: Modality, image: nn.Module | None, text: nn.Module | None, part: str
+    ) -> nn.Module:
+        chosen = image if _is_image(modality) else text
+        if chosen is None:
+            name = "visual" if modality == "image" else "textual"
+            raise ValueError(
+                f"model.{name}: is null, so this model has no {modality} {part}; give it one to encode {modality}s."
+            )
+        return chosen
 
     def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings of images (B1, 3, H, W) and of tokens (B2, L): (B1, D) and (B2, D).
@@ -81,8 +115,9 @@ class DualEncoder(nn.Module):
 
         ``torch.compile(model)`` compiles only ``model(images, texts)``, not other methods such as ``encode_image``.
         """
-        self.visual.compile(*args, **kwargs)
-        self.textual.compile(*args, **kwargs)
+        for tower in (self.visual, self.textual):
+            if tower is not None:
+                tower.compile(*args, **kwargs)
 
     def encode_image(self, images: Tensor, stage: Stage = "embeddings") -> Tensor:
         """Images (B, 3, H, W) -> trunk features (B, width), features (B, D) or embeddings (B, D)."""
@@ -107,8 +142,7 @@ class DualEncoder(nn.Module):
     ) -> Tensor:
         if stage not in ("trunk", "features", "embeddings"):
             one_of("stage", stage, Stage)  # refuses it
-        encoder = self.visual if _is_image(modality) else self.textual
-        trunk: Tensor = encoder(*inputs)
+        trunk: Tensor = self.tower(modality)(*inputs)
         if stage == "trunk":
             return trunk
         features = self.project(trunk, modality=modality)
@@ -116,8 +150,7 @@ class DualEncoder(nn.Module):
 
     def project(self, trunk: Tensor, *, modality: Modality) -> Tensor:
         """Trunk features (B, width) -> features (B, D), through the head of the modality."""
-        head = self.visual_head if _is_image(modality) else self.textual_head
-        projected: Tensor = head(trunk)
+        projected: Tensor = self._of(modality, self.visual_head, self.textual_head, "head")(trunk)
         return projected
 
     def embed(self, features: Tensor, *, modality: Modality) -> Tensor:
@@ -200,6 +233,16 @@ def _is_image(modality: Modality, argument: str = "modality") -> bool:
     if modality not in ("image", "text"):
         one_of(argument, modality, Modality)  # refuses it
     return modality == "image"
+
+
+def _make_head(
+    name: str, encoder: nn.Module | None, make: Callable[[int], nn.Module] | None
+) -> nn.Module | None:
+    """The head of an encoder; there is one exactly where there is an encoder."""
+    if (encoder is None) != (make is None):
+        absent, there = (name, f"{name}_head") if encoder is None else (f"{name}_head", name)
+        raise ValueError(f"{absent}: is null, but {there} is not; give both, or neither.")
+    return None if encoder is None or make is None else _make(f"{name}_head", make, _width(encoder))
 
 
 def _make(name: str, make: MakeTransform, width: int) -> nn.Module:

@@ -13,8 +13,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from hypvl import distributed
 from hypvl.checks import whole_number
 from hypvl.errors import ConfigError
-from hypvl.losses.base import LossOutput, PairContext, View
-from hypvl.training.step import Learner, Precision, Rows, rows_of
+from hypvl.losses.base import STUDENT, LossOutput, PairContext, View
+from hypvl.training.step import Learner, Precision, Rows
 
 # Largest relative difference that counts as rounding (other kernels, packed texts); batch statistics of two rows
 # differ by far more.
@@ -149,7 +149,7 @@ class GradCache:
             check_no_batch_statistics(learner)
             with _forked(precision.device), precision.autocast():
                 for view in learner.views:
-                    _check_rows_independent(learner, view, rows_of(view, batch))
+                    _check_rows_independent(learner, view, learner.rows(view, batch))
         with precision.autocast(), torch.no_grad():
             passes = {view: self._first(learner, view, batch) for view in learner.views}
         with precision.autocast():
@@ -166,12 +166,14 @@ class GradCache:
         return output, ctx
 
     def _first(self, learner: Learner, view: View, batch: Mapping[str, Any]) -> _FirstPass:
-        inputs = rows_of(view, batch).split(self.micro_batch)
+        inputs = learner.rows(view, batch).split(self.micro_batch)
         states, parts = [], []
         for rows in inputs:
             states.append(_rng_state(rows.values.device))
             parts.append(learner.trunk(view, rows))
-        trained = view.grad and any(p.requires_grad for p in learner.encoder(view).parameters())
+        trained = learner.has_gradient(view) and any(
+            p.requires_grad for p in learner.encoder(view).parameters()
+        )
         return _FirstPass(inputs, states, torch.cat(parts).requires_grad_(trained))
 
     def _again(
@@ -256,7 +258,8 @@ def _check_repeatable(learner: Learner, view: View, first: Tensor, again: Tensor
 
 def _path(view: View) -> str:
     """The encoder of a view in a config."""
-    return "model.visual" if view.modality == "image" else "model.textual"
+    model = "model" if view.encoder == STUDENT else f"train.teachers.{view.encoder}"
+    return f"{model}.visual" if view.modality == "image" else f"{model}.textual"
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:

@@ -91,6 +91,7 @@ class TrainConfig(_Checked):
     """How a run trains; configs/common/train.py says what the settings mean. ValueErrors start with the key."""
 
     objective: Any  # the config node of the loss terms; it is not checked here
+    teachers: Any = None  # config nodes of other encoders, by name; None = there are none
     seed: int = 0  # of weights, data order and dropout, >= 0
     num_iterations: int = 120_000  # length of the run in steps, >= 1
     total_batch_size: int = 2048  # samples per step over all processes, >= 1
@@ -148,6 +149,11 @@ class TrainConfig(_Checked):
         if settings.get("objective") is None:
             raise ConfigError(
                 "train.objective: missing; expected the loss terms, as in configs/common/objective/clip.py."
+            )
+        teachers = settings.get("teachers")
+        if teachers is not None and not isinstance(teachers, Mapping | DictConfig):
+            raise ConfigError(
+                f"train.teachers: got {teachers!r}; expected teachers by name, as in docs/training.md."
             )
         for name in [name for name in _SECTIONS if name in settings]:
             if settings[name] is None:  # null = all defaults
@@ -233,14 +239,14 @@ _SECTIONS: Mapping[str, type[_Checked]] = {
 
 
 def _section(path: str, node: Any) -> dict[str, Any]:
-    """The entries of a mapping, references resolved; the objective stays a config node."""
+    """The entries of a mapping, references resolved; objective and teachers stay config nodes."""
     if not isinstance(node, Mapping | DictConfig):
         raise ConfigError(f"{path}: got {node!r}; expected a mapping of settings.")
     entries: dict[str, Any] = {}
     for key in node:
         try:
             value = node[key]
-            plain = str(key) != "objective" and OmegaConf.is_config(value)
+            plain = str(key) not in ("objective", "teachers") and OmegaConf.is_config(value)
             entries[str(key)] = OmegaConf.to_container(value, resolve=True) if plain else value
         except OmegaConfBaseException as error:
             reason = str(error).split("\n", maxsplit=1)[0]

@@ -52,6 +52,7 @@ from hypvl.training.state import (
 )
 from hypvl.training.step import Learner, Precision, mean_embedding
 from hypvl.training.summary import summary_table
+from hypvl.training.teachers import Teacher
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     started_from = "started from new weights"
     if settings.init_checkpoint is not None and resumed is None:
         started_from = _start_from(model, settings)
-    learner = Learner(model, instantiate(settings.objective)).to(device)
+    learner = _learner(model, settings).to(device)
     optimizer, scheduler = build_optimizer(optim, learner)
     precision = Precision.choose(settings.amp, device)
     scaler = precision.make_scaler()
@@ -174,6 +175,21 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
             f"{folder}; --resume goes on.",
             exit_code(stop),
         )
+
+
+def _learner(model: DualEncoder, settings: TrainConfig) -> Learner:
+    """The model with its loss terms and teachers; what does not fit is an error of the config."""
+    objective = instantiate(settings.objective)
+    teachers = {} if settings.teachers is None else instantiate(settings.teachers)
+    for name, teacher in teachers.items():
+        if not isinstance(teacher, Teacher):
+            raise ConfigError(
+                f"train.teachers.{name}: builds a {type(teacher).__name__}; expected a teacher, such as EMATeacher."
+            )
+    try:
+        return Learner(model, objective, teachers)
+    except ValueError as error:
+        raise ConfigError(f"train.objective.{error}") from error
 
 
 def _warn_of_unlisted(cfg: DictConfig) -> None:
@@ -299,7 +315,7 @@ def check_data_fits(model: DualEncoder, dataset: Any) -> None:
     """
     tokenizer = getattr(dataset, "tokenizer", None)
     longest = getattr(tokenizer, "context_length", None)
-    if isinstance(longest, int) and longest > model.context_length:
+    if model.textual is not None and isinstance(longest, int) and longest > model.context_length:
         raise ConfigError(
             f"dataset.tokenizer.context_length: got {longest}, but model.textual.context_length is "
             f"{model.context_length}, and the first longer caption would end the run; give both the same number."
@@ -317,7 +333,12 @@ def check_data_fits(model: DualEncoder, dataset: Any) -> None:
             "encoder that number, or null where it is the last of its vocabulary."
         )
     size = getattr(getattr(dataset, "image_transform", None), "size", None)
-    if isinstance(size, int) and size != model.image_size and getattr(model.visual, "fixed_size", False):
+    if (
+        model.visual is not None
+        and isinstance(size, int)
+        and size != model.image_size
+        and getattr(model.visual, "fixed_size", False)
+    ):
         raise ConfigError(
             f"dataset.image_transform.size: got {size}, but model.visual.image_size is {model.image_size}, and the "
             "image encoder takes no other; give both the same number."

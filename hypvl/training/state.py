@@ -89,6 +89,22 @@ class TrainState:
                 f"({' '.join(str(error).split())}); restore train.objective, or {_NEW_RUN}."
             ) from error
 
+    def _teachers(self) -> dict[str, Any]:
+        teachers = self.trainer.learner.teachers
+        return {name: teacher.state_dict() for name, teacher in teachers.items() if teacher.saved}
+
+    def _load_teachers(self, state: Mapping[str, Any]) -> None:
+        for name, teacher in self.trainer.learner.teachers.items():
+            if not teacher.saved:
+                continue
+            try:
+                teacher.load_state_dict(state.get("teachers", {})[name])
+            except (KeyError, RuntimeError) as error:
+                raise CheckpointError(
+                    f"--resume: the checkpoint does not hold the teacher {name!r} of this config "
+                    f"({' '.join(str(error).split())}); restore train.teachers, or {_NEW_RUN}."
+                ) from error
+
     def _load_optimizer(self, state: Mapping[str, Any]) -> None:
         saved, names = state["optimizer"], self.optimized()
         before = [current_name(name) for name in state["optimizer_parameters"]]
@@ -136,6 +152,7 @@ ENTRIES: Mapping[str, _Entry] = {
     "format_version": _Entry(lambda run: FORMAT_VERSION, needed=False),
     "model": _Entry(lambda run: run.trainer.learner.model.state_dict(), TrainState._load_model),
     "objective": _Entry(lambda run: run.trainer.learner.objective.state_dict(), TrainState._load_objective),
+    "teachers": _Entry(TrainState._teachers, TrainState._load_teachers, needed=False),
     "optimizer": _Entry(lambda run: run.trainer.optimizer.state_dict(), TrainState._load_optimizer),
     "optimizer_parameters": _Entry(TrainState.optimized),
     "scheduler": _Entry(lambda run: run.trainer.scheduler.state_dict(), TrainState._load_scheduler),
@@ -262,7 +279,9 @@ def _differences(path: tuple[str, ...], saved: Any, new: Any) -> Iterator[Change
 
 
 def _is_fixed(key: str, path: tuple[str, ...], saved: Any, new: Any) -> bool:
-    if key.startswith("train.objective"):
+    if path[:2] == ("train", "teachers") and (len(path) < 4 or path[3] == "model"):
+        return True
+    if path[:2] in (("train", "objective"), ("train", "teachers")):
         return _changes_terms(path[2:], saved, new)
     if path[0] == "model":
         return path[-1] != _FREE_NAME

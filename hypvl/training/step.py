@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from hypvl import distributed
 from hypvl.checks import one_of
 from hypvl.errors import ConfigError
-from hypvl.losses.base import LossOutput, Objective, PairContext, View
+from hypvl.losses.base import STUDENT, LossOutput, Model, Objective, PairContext, View
 from hypvl.models.dual_encoder import DualEncoder, constrain_modules_
 from hypvl.training.config import Amp
+from hypvl.training.teachers import Teacher
 
 # First letters of an entry of a batch -> the switch of the demo's mapper that adds it.
 _DEMO_SWITCHES = {"box_": "boxes", "negative_": "negatives", "short_": "short"}
@@ -90,24 +91,40 @@ def rows_of(view: View, batch: Mapping[str, Any]) -> Rows:
 class Learner(nn.Module):
     """The module that is trained and that DDP wraps: a model, which is the encoder named "student", and its loss terms.
 
+    Args:
+        model: The student.
+        objective: Its loss terms.
+        teachers: The other encoders that views may name.
+
     Raises:
-        ValueError: when a term asks for another encoder than "student".
+        ValueError: for a teacher named "student", or when a term cannot work with the encoders of its views.
     """
 
-    def __init__(self, model: DualEncoder, objective: Objective) -> None:
+    def __init__(
+        self, model: DualEncoder, objective: Objective, teachers: Mapping[str, Teacher] | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
+        self.teachers = nn.ModuleDict(teachers if teachers is not None else {})
+        if STUDENT in self.teachers:
+            raise ValueError(f"teachers: one is named {STUDENT!r}, as the model is; give it another name.")
+        for teacher in self._teachers():
+            teacher.start_(model)
+        objective.check(self._encoders())
         self.views = tuple(sorted(objective.needs, key=lambda view: (str(view), view.grad)))
-        if other := next((view for view in self.views if view.encoder != "student"), None):
-            raise ValueError(
-                f"view {other}: got encoder {other.encoder!r}; expected 'student', the only one of this learner."
-            )
+
+    def _teachers(self) -> list[Teacher]:
+        return list(self.teachers.values())  # type: ignore[arg-type]  # ModuleDict is typed Module
+
+    def _encoders(self) -> dict[str, Any]:
+        """The encoders that views may name; a teacher's is a DualEncoder, or encodes like one."""
+        return {STUDENT: self.model} | {name: teacher.encoder for name, teacher in self.teachers.items()}
 
     def forward(self, batch: Mapping[str, Any]) -> tuple[LossOutput, PairContext]:
         """Loss of one local batch (tensors on the model's device)."""
         return self.loss_from_trunks(
-            {view: self.trunk(view, rows_of(view, batch)) for view in self.views}, batch
+            {view: self.trunk(view, self.rows(view, batch)) for view in self.views}, batch
         )
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -116,30 +133,43 @@ class Learner(nn.Module):
         They are nearly all of the work. The objective stays as it is: it has collectives, and large contrastive terms
         compile their own tiles.
         """
-        self.model.visual.compile(*args, **kwargs)
-        self.model.textual.compile(*args, **kwargs)
+        for encoder in self._encoders().values():
+            encoder.compile(*args, **kwargs)
+
+    def rows(self, view: View, batch: Mapping[str, Any]) -> Rows:
+        """The inputs of a view's encoder that a batch holds; a ConfigError where it holds none."""
+        reads = getattr(
+            self._encoders()[view.encoder], "reads", None
+        )  # the entry that stored features are found by
+        return rows_of(view, batch) if reads is None else Rows(lookup(batch, reads))
+
+    def has_gradient(self, view: View) -> bool:
+        """Whether gradients flow back into the encoder of a view, as far as it is trained."""
+        return view.grad and view.encoder == STUDENT
 
     def trunk(self, view: View, rows: Rows) -> Tensor:
-        """Output of the encoder of a view: (R, width), without gradient if the view has none."""
-        with torch.set_grad_enabled(view.grad and torch.is_grad_enabled()):
+        """Output of the encoder of a view: (R, width), without a graph for teachers and views without gradient."""
+        model = self._encoders()[view.encoder]
+        with torch.set_grad_enabled(self.has_gradient(view) and torch.is_grad_enabled()):
             if view.modality == "image":
-                return self.model.encode_image(rows.values, stage="trunk")
+                return model.encode_image(rows.values, stage="trunk")
             lengths = {} if rows.lengths is None else {"lengths": rows.lengths}
-            return self.model.encode_text(rows.values, stage="trunk", **lengths)
+            return model.encode_text(rows.values, stage="trunk", **lengths)
 
     def encoder(self, view: View) -> nn.Module:
         """The module behind :meth:`trunk`."""
-        return self.model.visual if view.modality == "image" else self.model.textual
+        return self._encoders()[view.encoder].tower(view.modality)
 
     def loss_from_trunks(
         self, trunks: Mapping[View, Tensor], batch: Mapping[str, Any]
     ) -> tuple[LossOutput, PairContext]:
         """Loss of the whole local batch from the output of :meth:`trunk` for each view: heads, geometry, loss terms."""
-        features = {}
+        features, encoders = {}, self._encoders()
         for view, trunk in trunks.items():
-            with torch.set_grad_enabled(view.grad and torch.is_grad_enabled()):
-                features[view] = self.model.project(trunk, modality=view.modality)
-        ctx = PairContext(features, batch=batch, model=self.model)
+            with torch.set_grad_enabled(self.has_gradient(view) and torch.is_grad_enabled()):
+                features[view] = encoders[view.encoder].project(trunk, modality=view.modality)
+        teachers: dict[str, Model] = {name: model for name, model in encoders.items() if name != STUDENT}
+        ctx = PairContext(features, batch=batch, model=self.model, teachers=teachers)
         return self.objective(ctx), ctx
 
     def constrain_(self) -> None:
@@ -153,14 +183,14 @@ class Learner(nn.Module):
 
         Called once after an optimizer step that was not skipped, with the context of its forward pass, or of each
         part of it in order. ``stepped`` is a 0-dim bool on the device, which is not waited for: where it is false (a
-        skipped step), buffers keep their values. None = true.
+        skipped step), buffers and teachers keep their values. None = true.
         """
         with torch.no_grad():
             before = [] if stepped is None else self._buffers_of_updates()
             self.objective.update_(*contexts)
             for ctx in contexts:
                 features: dict[str, list[Tensor]] = {"image": [], "text": []}
-                for view in self.views:
+                for view in (view for view in self.views if view.encoder == STUDENT):
                     features[view.modality].append(ctx.features(view).detach())
                 self.model.update_(**features)
             for module, name, buffer, old in before:
@@ -170,6 +200,10 @@ class Learner(nn.Module):
                     buffer.copy_(value)
                 else:  # the term has put another tensor there, perhaps of another shape
                     setattr(module, name, value)
+            for teacher in self._teachers():
+                if stepped is None:
+                    stepped = torch.ones((), dtype=torch.bool, device=next(self.model.parameters()).device)
+                teacher.update_(self.model, stepped)
 
     def _buffers_of_updates(self) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
         """Buffers that :meth:`update_` may change: module, name, buffer and a copy of it."""

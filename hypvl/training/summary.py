@@ -27,12 +27,17 @@ def flops_per_sample(model: DualEncoder) -> dict[str, float]:
     which fvcore does not know. A caption has as many tokens as the model takes.
     """
     device = next(model.parameters()).device
-    images = torch.zeros(1, 3, model.image_size, model.image_size, device=device)
-    tokens = torch.ones(1, model.context_length, dtype=torch.int64, device=device)
     was_training = model.training
     model.eval()
+    flops = {}
     try:
-        return {"visual": _count(model.visual, images), "textual": _count(model.textual, tokens)}
+        if model.visual is not None:
+            images = torch.zeros(1, 3, model.image_size, model.image_size, device=device)
+            flops["visual"] = _count(model.visual, images)
+        if model.textual is not None:
+            tokens = torch.ones(1, model.context_length, dtype=torch.int64, device=device)
+            flops["textual"] = _count(model.textual, tokens)
+        return flops
     finally:
         model.train(was_training)
 

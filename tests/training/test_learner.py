@@ -42,7 +42,9 @@ def test_views_have_one_order_also_where_only_the_gradient_differs() -> None:
 
 
 def test_an_encoder_that_is_not_here_is_named() -> None:
-    with pytest.raises(ValueError, match="got encoder 'teacher'; expected 'student'"):
+    with pytest.raises(
+        ValueError, match=r"no encoder 'teacher'; expected one of student, or add it to train\.teachers"
+    ):
         Learner(tiny_model("clip"), Objective({"a": Mean(View("image", "image", "teacher"))}))
 
 
