@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hypvl.allowlist import configurable
-from hypvl.checks import one_of, whole_number
+from hypvl.checks import number, one_of, whole_number
 from hypvl.errors import ConfigError
 
 Activation: TypeAlias = Literal["gelu", "quick_gelu"]
@@ -105,15 +105,18 @@ class MLP(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block; ``dropout`` acts on the output of attention and of the MLP."""
 
-    def __init__(self, width: int, heads: int, *, activation: Activation = "gelu") -> None:
+    def __init__(
+        self, width: int, heads: int, *, activation: Activation = "gelu", dropout: float = 0.0
+    ) -> None:
         one_of("activation", activation, Activation)
         super().__init__()
         self.attn = CausalSelfAttention(width, heads)
         self.ln_1 = nn.LayerNorm(width)
         self.mlp = MLP(width, activation=activation)
         self.ln_2 = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, groups: Groups, kept: Tensor | None = None) -> Tensor:
         """One block: (T, W), the tokens of the groups one after the other -> (T, W), or (B, W) of those ``kept``.
@@ -121,10 +124,10 @@ class ResidualBlock(nn.Module):
         ``kept`` are (B,) indices of the tokens to compute after attention; None = all. The last block computes only the
         tokens that are read out.
         """
-        x = x + self.attn(self.ln_1(x), groups)
+        x = x + self.dropout(self.attn(self.ln_1(x), groups))
         if kept is not None:
             x = x[kept]  # (B, W)
-        return x + self.mlp(self.ln_2(x))
+        return x + self.dropout(self.mlp(self.ln_2(x)))
 
 
 def read_out_positions(tokens: Tensor, *, eot_token: int) -> Tensor:
@@ -228,6 +231,8 @@ class TextTransformer(nn.Module):
             start: the first so many positions come from ``posit_embed``, which is frozen, the others from the
             trainable ``posit_embed_res``.
         activation: ``"quick_gelu"`` for the weights that OpenAI published, ``"gelu"`` for most others.
+        dropout: Share of the embedded tokens' entries and of each residual branch's that is zeroed in training, in
+            [0, 1). CLIP has none; SimCSE needs some, to tell two views of one text apart.
 
     Source: CLIP (Radford et al. 2021), section 2.4; initialisation as published with it. The two tables: Long-CLIP,
         Zhang et al. 2024 (arXiv 2403.15378), whose number is 20.
@@ -243,6 +248,7 @@ class TextTransformer(nn.Module):
         grad_checkpointing: bool = False,
         fixed_positions: int | None = None,
         activation: Activation = "gelu",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.layers, self.width, self.heads = parse_arch(arch)
@@ -256,6 +262,7 @@ class TextTransformer(nn.Module):
         if fixed_positions is not None:
             whole_number("fixed_positions", fixed_positions, least=0, most=self.context_length)
         self.fixed_positions = fixed_positions
+        self.dropout = nn.Dropout(number("dropout", dropout, least=0, below=1))
         self.grad_checkpointing = grad_checkpointing
 
         self.token_embed = nn.Embedding(vocab_size, self.width)
@@ -264,7 +271,10 @@ class TextTransformer(nn.Module):
             self.posit_embed.requires_grad_(False)
             self.posit_embed_res = nn.Parameter(torch.empty(self.context_length, self.width))
         self.resblocks = nn.ModuleList(
-            [ResidualBlock(self.width, self.heads, activation=activation) for _ in range(self.layers)]
+            [
+                ResidualBlock(self.width, self.heads, activation=activation, dropout=dropout)
+                for _ in range(self.layers)
+            ]
         )
         self.ln_final = nn.LayerNorm(self.width)
         self.reset_parameters()
@@ -330,6 +340,7 @@ class TextTransformer(nn.Module):
                 f"(the tokenizer's context_length) or build the model with a longer context."
             )
         x, groups, read_out = self._lay_out(tokens, lengths)
+        x = self.dropout(x)
         recompute = self.grad_checkpointing and torch.is_grad_enabled()
         for i, block in enumerate(self.resblocks, start=1):
             kept = read_out if i == self.layers else None

@@ -55,6 +55,7 @@ SENSIBLE = {
     "ShareGPT4V.validation_entries": _NOTHING,
     "ShortCaption.label_smoothing": _NOTHING,
     "Sigmoid.bias_init": _ANY,
+    "TextTransformer.dropout": _NOTHING,
     "TextTransformer.fixed_positions": _NOTHING,
     "TimmImageEncoder.drop_path_rate": _NOTHING,
     "TimmImageEncoder.pixel_mean": _ANY,

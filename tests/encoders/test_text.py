@@ -313,6 +313,7 @@ def test_another_activation_is_an_error() -> None:
         ({"context_length": -1}, "context_length: got -1"),
         ({"vocab_size": 0}, "vocab_size: got 0"),
         ({"vocab_size": "many"}, "vocab_size: got 'many'"),
+        ({"dropout": 1.0}, "dropout: got 1.0; expected a number of at least 0 and below 1"),
     ],
 )
 def test_sizes_are_checked(options: dict[str, Any], message: str) -> None:
