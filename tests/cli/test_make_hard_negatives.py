@@ -165,6 +165,7 @@ def test_ctrl_c_with_workers_prints_one_word_and_loses_no_part(tmp_path: Path) -
     running = subprocess.Popen(
         [*command(output), "--num-workers", "2"],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
     )  # fmt: skip
     parts = tmp_path / "out.jsonl.parts"
     deadline = time.monotonic() + 60
