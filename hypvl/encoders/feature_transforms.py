@@ -91,7 +91,12 @@ class BatchStandardize(nn.BatchNorm1d):
 
     @torch.no_grad()
     def update_(self, x: Tensor) -> None:
-        """Move the running statistics to those of a batch, (B, D) on each rank as in ``forward`` (a collective)."""
+        """Move the running statistics to those of a batch, (B, D) on each rank as in ``forward`` (a collective).
+
+        In evaluation mode, as of a frozen transform, they stay.
+        """
+        if not self.training:
+            return
         mean, variance, count = batch_statistics(_at_least_fp32(x))
         unbiased = variance * (count / max(1, count - 1))
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)

@@ -1,6 +1,5 @@
 """Parameter groups and learning-rate schedules of the published recipes."""
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from hypvl.checks import names_parameter, number, whole_number
 from hypvl.config import instantiate
 from hypvl.errors import ConfigError
 from hypvl.training.config import mapping_at
+from hypvl.training.freezing import freeze, named
 
 
 @configurable("optim")
@@ -27,6 +27,8 @@ def parameter_groups(
     exclude: Iterable[str] = (),
     trainable: Iterable[str] | None = None,
     frozen: Iterable[str] | None = None,
+    unlocked_blocks: Mapping[str, int] | None = None,
+    freeze_norm_statistics: bool = True,
     lr: Mapping[str, float] | None = None,
 ) -> list[dict[str, object]]:
     """Trainable parameters in three groups with their weight decay: regular, gains and biases, excluded.
@@ -42,8 +44,12 @@ def parameter_groups(
         gain_bias_decay: Of gains and biases, >= 0. The published recipe asks for 0.0 but, by an `or` in its code,
             trained with 0.2, as hypvl's recipes do; 0.0 is the usual practice.
         exclude: Patterns of more parameters that are never decayed, see :func:`hypvl.checks.names_parameter`.
-        trainable: Freeze all but these, see :func:`freeze`; None = freeze nothing.
+        trainable: Freeze all but these, see :func:`~hypvl.training.freezing.freeze`; None = freeze nothing.
         frozen: Freeze these; with ``trainable``, of what that leaves. None = freeze nothing.
+        unlocked_blocks: Encoder -> number of its last blocks that stay trainable, with what comes after them, for
+            example ``{"model.visual": 3}``; from 0 to the number of its blocks. None = all.
+        freeze_norm_statistics: Whether batch norms in frozen parts use their running statistics and leave them as
+            they are.
         lr: Pattern -> a learning rate >= 0 in place of the optimizer's, for example of scalars that a pretrained file
             lacks; the schedule multiplies it, too. The first pattern that names a parameter counts.
 
@@ -61,9 +67,15 @@ def parameter_groups(
         0.0,
     )
     rates = {pattern: number(f"lr.{pattern}", rate, least=0) for pattern, rate in (lr or {}).items()}
-    names = freeze(model, trainable=trainable, frozen=frozen)
-    excluded = set(_named("exclude", exclude, names, may_be_none=True))
-    _named("lr", rates, names)
+    names = freeze(
+        model,
+        trainable=trainable,
+        frozen=frozen,
+        unlocked_blocks=unlocked_blocks,
+        freeze_norm_statistics=freeze_norm_statistics,
+    )
+    excluded = set(named("exclude", exclude, names, may_be_none=True))
+    named("lr", rates, names)
     norms = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
     groups: dict[tuple[str | None, int], list[nn.Parameter]] = {
         (pattern, kind): [] for pattern in (None, *rates) for kind in range(3)
@@ -92,39 +104,6 @@ def parameter_groups(
     ]
 
 
-def freeze(
-    model: nn.Module, *, trainable: Iterable[str] | None = None, frozen: Iterable[str] | None = None
-) -> list[str]:
-    """Freeze parameters: they ask for no gradient any more.
-
-    Those that are fixed by construction (sine-cosine positions) stay fixed.
-
-    Args:
-        model: Changed in place; in a training run the learner, whose names start with ``model.`` or ``objective.``.
-        trainable: Freeze all that none of these patterns names, see :func:`hypvl.checks.names_parameter`, for example
-            ``["model.*_head.*"]``; None = freeze nothing.
-        frozen: Of what is left, freeze all that one of these names, for example ``["model.textual.*"]``.
-
-    Returns:
-        The names that stay trainable.
-
-    Raises:
-        ValueError: for a pattern that names no trainable parameter (the message gives the closest name), or when
-            nothing stays trainable.
-    """
-    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    kept = names if trainable is None else _named("trainable", trainable, names)
-    if not kept and trainable is not None:
-        raise ValueError("trainable: got no pattern; expected at least one, or null to freeze nothing.")
-    removed = set() if frozen is None else set(_named("frozen", frozen, kept))
-    kept = [name for name in kept if name not in removed]
-    if not kept:
-        raise ValueError("trainable, frozen: they leave no parameter to train; expected at least one.")
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in kept)
-    return kept
-
-
 def check_optimizer(arguments: Mapping[str, Any]) -> None:
     """ValueError for what an optimizer, of whatever class, would accept and fail with later: NaN, numbers below 0."""
     for name, value in arguments.items():
@@ -138,21 +117,6 @@ def check_optimizer(arguments: Mapping[str, Any]) -> None:
                 number(f"{name}.{i}", part, least=0, below=1)
         elif isinstance(value, float):
             number(name, value)
-
-
-def _named(
-    argument: str, patterns: Iterable[str], names: list[str], *, may_be_none: bool = False
-) -> list[str]:
-    """The names that some pattern names, in their order; unless ``may_be_none``, each pattern has to name one."""
-    if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
-        raise ValueError(f"{argument}: got {patterns!r}; expected a list of names or patterns.")
-    for pattern in () if may_be_none else patterns:
-        if not any(names_parameter(pattern, name) for name in names):
-            near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
-            raise ValueError(
-                f"{argument}: {pattern!r} names no trainable parameter; the closest is {near[0] if near else 'none'}."
-            )
-    return [name for name in names if any(names_parameter(pattern, name) for pattern in patterns)]
 
 
 def warmup_cosine_multiplier(step: int, *, total_steps: int, warmup_steps: int) -> float:

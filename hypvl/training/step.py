@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from hypvl.errors import ConfigError
 from hypvl.losses.base import STUDENT, LossOutput, Model, Objective, PairContext, View
 from hypvl.models.dual_encoder import DualEncoder, constrain_modules_
 from hypvl.training.config import Amp
+from hypvl.training.freezing import hold_in_eval_, is_held
 from hypvl.training.teachers import Teacher
 
 # First letters of an entry of a batch -> the switch of the demo's mapper that adds it.
@@ -121,6 +122,12 @@ class Learner(nn.Module):
         """The encoders that views may name; a teacher's is a DualEncoder, or encodes like one."""
         return {STUDENT: self.model} | {name: teacher.encoder for name, teacher in self.teachers.items()}
 
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; what is frozen stays in evaluation mode, see :mod:`hypvl.training.freezing`."""
+        super().train(mode)
+        hold_in_eval_(self)
+        return self
+
     def forward(self, batch: Mapping[str, Any]) -> tuple[LossOutput, PairContext]:
         """Loss of one local batch (tensors on the model's device)."""
         return self.loss_from_trunks(
@@ -148,9 +155,10 @@ class Learner(nn.Module):
         return view.grad and view.encoder == STUDENT
 
     def trunk(self, view: View, rows: Rows) -> Tensor:
-        """Output of the encoder of a view: (R, width), without a graph for teachers and views without gradient."""
+        """Output of the encoder of a view: (R, width), without a graph if frozen or for views without gradient."""
         model = self._encoders()[view.encoder]
-        with torch.set_grad_enabled(self.has_gradient(view) and torch.is_grad_enabled()):
+        grad = self.has_gradient(view) and not is_held(self.encoder(view))
+        with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
             if view.modality == "image":
                 return model.encode_image(rows.values, stage="trunk")
             lengths = {} if rows.lengths is None else {"lengths": rows.lengths}
@@ -242,7 +250,7 @@ def mean_embedding(learner: Learner, loader: Iterable[Mapping[str, Any]], *, sam
         seen += len(images) * distributed.world_size()
         if seen >= samples:
             break
-    model.train(was_training)
+    learner.train(was_training)
     return torch.nn.functional.normalize(distributed.all_reduce_sum(total), dim=0).cpu()
 
 

@@ -62,6 +62,7 @@ SENSIBLE = {
     "UncertaintyCalibration.angle_weight": _NOTHING,
     "parameter_groups.gain_bias_decay": _NOTHING,
     "parameter_groups.lr": _NOTHING,  # as good as frozen
+    "parameter_groups.unlocked_blocks": _NOTHING,  # only what comes after the blocks
     "parameter_groups.weight_decay": _NOTHING,
     "warmup_cosine.warmup_steps": _NOTHING,
 }
@@ -69,6 +70,7 @@ SENSIBLE = {
 EXAMPLES: dict[tuple[str, str], Any] = {
     ("DemoMapper", "box_level_weights"): [0.25, 0.25, 0.25, 0.25],
     ("parameter_groups", "lr"): {"model.scorer.*": 1e-3},
+    ("parameter_groups", "unlocked_blocks"): {"model.visual": 1},
     ("Objective", "warmup"): {"contrastive": [0, 5]},
     ("TimmImageEncoder", "pixel_mean"): [0.5, 0.5, 0.5],
     ("TimmImageEncoder", "pixel_std"): [0.5, 0.5, 0.5],

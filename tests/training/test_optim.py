@@ -7,12 +7,8 @@ from hypvl.geometry.scorers import Cosine
 from hypvl.losses.base import Objective
 from hypvl.losses.cloob import CLOOB
 from hypvl.losses.sigmoid import Sigmoid
-from hypvl.training.optim import (
-    freeze,
-    parameter_groups,
-    warmup_cosine,
-    warmup_cosine_multiplier,
-)
+from hypvl.training.freezing import freeze
+from hypvl.training.optim import parameter_groups, warmup_cosine, warmup_cosine_multiplier
 from hypvl.training.step import Learner
 from tests.training.tiny import tiny_batch, tiny_learner, tiny_model
 
@@ -72,16 +68,6 @@ def test_all_but_the_named_are_frozen_and_get_no_gradient() -> None:
     assert [len(group["params"]) for group in groups] == [1, 1, 1]
     learner(tiny_batch())[0].total.backward()
     assert {n for n, p in learner.named_parameters() if p.grad is not None} == set(names)
-
-
-def test_freezing_never_frees_what_is_fixed() -> None:
-    learner = tiny_learner("clip")
-    assert not learner.model.visual.pos_embed.requires_grad
-    kept = freeze(learner, trainable=["model.visual.*"])
-    assert "model.visual.pos_embed" not in kept and kept
-    assert not learner.model.visual.pos_embed.requires_grad
-    with pytest.raises(ValueError, match=r"'model\.visual\.pos_embed' names no trainable parameter"):
-        freeze(tiny_learner("clip"), trainable=["model.visual.pos_embed"])
 
 
 def test_scales_curvature_and_logit_biases_are_never_decayed() -> None:
@@ -146,17 +132,6 @@ def test_decays_and_rates_have_a_range(value: float) -> None:
         name = next(iter(wrong))
         with pytest.raises(ValueError, match=rf"{name}.*: got .*; expected a number of at least 0"):
             parameter_groups(learner, **{**arguments, **wrong})
-
-
-def test_a_pattern_that_names_nothing_tells_the_closest() -> None:
-    learner = tiny_learner("clip")
-    with pytest.raises(ValueError, match=r"'model\.scorer\.logscale'.*closest is model\.scorer\.log_scale"):
-        freeze(learner, trainable=["model.textual.*", "model.scorer.logscale"])
-    assert all(p.requires_grad for n, p in learner.named_parameters() if n != "model.visual.pos_embed")
-    with pytest.raises(ValueError, match="got no pattern"):
-        freeze(learner, trainable=[])
-    with pytest.raises(ValueError, match="expected a list of names or patterns"):
-        freeze(learner, trainable="model.textual.*")
 
 
 def test_named_parameters_have_a_rate_of_their_own_through_the_schedule() -> None:
