@@ -6,6 +6,7 @@ zero-shot classification). Scales and biases appear in the logits only: they cha
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import torch
@@ -86,7 +87,7 @@ class Scorer(nn.Module):
         query_modality: Modality,
         key_modality: Modality,
     ) -> TiledScores | None:
-        """:meth:`logits` up to a constant, not computed yet, for losses that hold no matrix of them.
+        """:meth:`logits`, not computed yet, for losses that hold no matrix of them.
 
         None where they are not a function of one inner product, as in product spaces.
         """
@@ -201,9 +202,11 @@ class Cosine(Scorer):
     def _tiled(
         self, geometry: TileableGeometry, query: Tensor, key: Tensor, *modalities: Modality
     ) -> TiledScores | None:
-        # The constant b changes no softmax; its gradient is 0, not absent.
-        scale = self.scale if self.bias is None else self.scale + 0 * self.bias.to(self.scale.dtype)
-        return geometry.tiled_similarity(query, key).scaled(scale)
+        if self.bias is None:
+            return super()._tiled(geometry, query, key, *modalities)
+        # Where b changes no softmax and is left out, its gradient is 0, not absent.
+        bias = self.bias.to(self.scale.dtype)
+        return replace(geometry.tiled_similarity(query, key).scaled(self.scale + 0 * bias), shift=bias)
 
 
 @configurable("model")

@@ -173,7 +173,7 @@ class Angle(TileKernel):
 
 @dataclass(frozen=True)
 class TiledScores:
-    """Scores z_ij = scale_i h(x_i . y_j; a_i, b_j), not computed yet; gradients flow to every tensor."""
+    """Scores z_ij = scale_i h(x_i . y_j; a_i, b_j) + shift_i, not computed yet; gradients flow to every tensor."""
 
     kernel: type[TileKernel]  # h, to be made of the terms
     rows: Tensor  # x, (B, D)
@@ -182,10 +182,13 @@ class TiledScores:
     column_terms: Tensor  # b, (N, C) with C >= 0, in the working dtype
     scale: Tensor  # 0-dim or (B, 1)
     symmetric: bool  # whether the scores of the columns as queries are these, transposed
+    shift: Tensor | None = None  # 0-dim or (B, 1); log-sum-exps leave it out, since it changes no softmax
 
     def scaled(self, scale: Tensor) -> "TiledScores":
         """The same times ``scale``: 0-dim, or (B, 1), which no column has as a query."""
-        return replace(self, scale=self.scale * scale, symmetric=self.symmetric and scale.dim() == 0)
+        shift = None if self.shift is None else self.shift * scale
+        symmetric = self.symmetric and scale.dim() == 0
+        return replace(self, scale=self.scale * scale, shift=shift, symmetric=symmetric)
 
 
 @runtime_checkable
