@@ -106,12 +106,14 @@ def info_nce(
     if extra_keys is not None:
         keys = torch.cat([keys, ctx.embeddings(extra_keys, gathered=True)])
     targets = ctx.targets(query)
-    tiled = implementation == "tiled" or (implementation == "auto" and len(queries) * len(keys) >= TILED_FROM)
+    tiled = is_tiled(implementation, len(queries) * len(keys))
     if tiled and valid is not None:  # a device is waited for, to count them
         others = len(keys) - len(valid)
         keys, valid = torch.cat([keys[:others], keys[others:][valid]]), None
-    scores = _tiled_scores(ctx, queries, keys, query, key, warn=implementation == "tiled") if tiled else None
+    scores = tiled_logits(ctx, queries, keys, query=query, key=key) if tiled else None
     if scores is None:
+        if implementation == "tiled":
+            warn_dense(f"{type(ctx.model.scorer).__name__} in {type(ctx.model.geometry).__name__}")
         logits = ctx.score(queries, keys, query=query, key=key)  # (B, N + M)
         same = None if labels is None else labels[0][:, None] == labels[1]
         losses = [
@@ -164,8 +166,7 @@ def group_directions(pairs: Sequence[Sequence[str | View]]) -> list[Direction]:
 
 def check_implementation(implementation: Implementation, tile: Sequence[int] | None) -> None:
     """ValueError for other implementations, or a tile that is not two whole numbers of at least 1."""
-    if implementation not in ("auto", "dense", "tiled"):
-        one_of("implementation", implementation, Implementation)  # refuses it
+    one_of("implementation", implementation, Implementation)
     is_size = isinstance(tile, Sequence) and len(tile) == 2
     if tile is not None and not (is_size and all(type(size) is int and 1 <= size < 2**31 for size in tile)):
         raise ValueError(
@@ -173,21 +174,28 @@ def check_implementation(implementation: Implementation, tile: Sequence[int] | N
         )
 
 
-def _tiled_scores(
-    ctx: PairContext, queries: Tensor, keys: Tensor, query: View, key: View, *, warn: bool
+def is_tiled(implementation: Implementation, entries: int) -> bool:
+    """Whether score matrices with so many entries are computed tile by tile. ValueError for other implementations."""
+    one_of("implementation", implementation, Implementation)
+    return implementation == "tiled" or (implementation == "auto" and entries >= TILED_FROM)
+
+
+def tiled_logits(
+    ctx: PairContext, queries: Tensor, keys: Tensor, *, query: View, key: View
 ) -> TiledScores | None:
-    model = ctx.model
-    scores = model.scorer.tiled_logits(
-        model.geometry, queries, keys, query_modality=query.modality, key_modality=key.modality
+    """:meth:`PairContext.score`, not computed yet; None where it has no tiles."""
+    return ctx.model.scorer.tiled_logits(
+        ctx.model.geometry, queries, keys, query_modality=query.modality, key_modality=key.modality
     )
-    if scores is None and warn:
-        warnings.warn(
-            f"implementation='tiled': {type(model.scorer).__name__} in {type(model.geometry).__name__} is not a "
-            "function of one inner product, so whole score matrices are held; leave implementation at 'auto', or "
-            "take another geometry.",
-            stacklevel=3,
-        )
-    return scores
+
+
+def warn_dense(scores: str) -> None:
+    """Say that tiles were asked for where these scores have none."""
+    warnings.warn(
+        f"implementation='tiled': {scores} is not a function of one inner product, so whole score matrices are held; "
+        "leave implementation at 'auto', or take another geometry.",
+        stacklevel=3,
+    )
 
 
 def _tiled_losses(
