@@ -62,20 +62,16 @@ def create_model_and_transforms(
 ) -> tuple[DualEncoder, ImageTransform, ImageTransform]:
     """A model, the transform of its training images and that of its evaluation images.
 
-    Both are the published ones at the model's image size: a random crop of at least half the area, and the
-    shorter side resized with the central square cut out. Arguments and errors are those of ``create_model``.
+    Both are the published ones, with the model's image size and interpolation: a random crop of at least half the area,
+    and the shorter side resized with the central square cut out. Arguments and errors are those of ``create_model``.
 
     Example:
         >>> model, train_transform, eval_transform = create_model_and_transforms("meru_vit_b")  # doctest: +SKIP
         >>> model.encode_image(eval_transform("cat.jpg")[None])  # doctest: +SKIP
     """
     model = create_model(name_or_config, checkpoint, device=device)
-    size = model.image_size
-    return (
-        model,
-        ImageTransform(RandomResizedCrop(size, scale=(0.5, 1.0))),
-        ImageTransform(ResizeCenterCrop(size)),
-    )
+    train, evaluate = RandomResizedCrop.of(model), ResizeCenterCrop.of(model)
+    return model, ImageTransform(train), ImageTransform(evaluate)
 
 
 def _pixels(image: AnyImage) -> Tensor:

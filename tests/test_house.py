@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "diagnostics": {"geometry"},
     "distributed": set(),
     "config": set(),
-    "encoders": {"distributed"},
+    "encoders": {"distributed", "data"},
     "data": set(),
     "negatives": {"data"},
     "losses": {"geometry", "ops", "distributed"},

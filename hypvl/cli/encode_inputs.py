@@ -94,7 +94,7 @@ class LoadedModel:
         from hypvl.data.transforms import ResizeCenterCrop
         from hypvl.datasets.images import Images
 
-        transform = ResizeCenterCrop(self.model.image_size)
+        transform = ResizeCenterCrop.of(self.model)
         result = self.encoder.encode_images(Images.from_files(paths), transform=transform, label=label)
         readable = result.indices.tolist()
         return Items(

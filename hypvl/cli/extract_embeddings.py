@@ -83,10 +83,10 @@ def main(argv: Sequence[str]) -> int:
     import torch
 
     from hypvl.cli.loading import encoding_of, load_trained, pick_device
-    from hypvl.data.tokenizer import get_tokenizer
     from hypvl.data.transforms import ResizeCenterCrop, Squeeze
     from hypvl.embedding.extract import extract
     from hypvl.embedding.identity import model_identity
+    from hypvl.embedding.protocol import own_tokenizer
     from hypvl.embedding.store import EmbeddingStore
 
     device = args.device
@@ -111,8 +111,8 @@ def main(argv: Sequence[str]) -> int:
             own,
             store=store,
             encoding=encoding,
-            transform=(ResizeCenterCrop if args.preprocess == "crop" else Squeeze)(model.image_size),
-            tokenizer=get_tokenizer(model.context_length),
+            transform=(ResizeCenterCrop if args.preprocess == "crop" else Squeeze).of(model),
+            tokenizer=own_tokenizer(model),
             stage=args.stage,
             fmt=args.format,
         ),

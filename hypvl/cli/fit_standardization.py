@@ -119,6 +119,7 @@ def _on_training_data(
     from hypvl.data.sample import check_dataset, prepare_dataset
     from hypvl.embedding.encode import Encoding
     from hypvl.evaluation.mean_removal import MeanRecorder
+    from hypvl.training.data_fit import check_data_fits, take_from_model
 
     check_least(args, train_samples=1)
     config = config_of(content, args.checkpoint_path, args.train_config, parts=("model", "dataset"))
@@ -129,6 +130,8 @@ def _on_training_data(
         )
     dataset = instantiate(config.dataset)
     check_dataset(dataset)
+    take_from_model(model, dataset)
+    check_data_fits(model, dataset)
     prepare_dataset(dataset)
     batch_size = min(256 if args.batch_size is None else args.batch_size, args.train_samples)
     recorder, left = MeanRecorder(model), args.train_samples

@@ -92,7 +92,7 @@ def _traverse(args: argparse.Namespace) -> dict[str, Any]:
     root = stored_root(content, args.checkpoint_path, embed_dim=model.embed_dim)
     texts = CachedEncoder(model).encode_texts([entry.prompt for entry in pool], label="text pool")
     with evaluating(model) as device:
-        image = model.encode_image(ResizeCenterCrop(model.image_size)(pixels)[None].to(device))[0]  # (D,)
+        image = model.encode_image(ResizeCenterCrop.of(model)(pixels)[None].to(device))[0]  # (D,)
         traversal = traverse(
             model,
             image,

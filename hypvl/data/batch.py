@@ -19,7 +19,7 @@ class Batch(TypedDict):
     """
 
     image: Tensor  # (B, 3, h, w) uint8
-    text: Tensor  # (B, L) int64, padded with 0
+    text: Tensor  # (B, L) int64, padded at the end
     text_lengths: np.ndarray  # (B,) int64
     index: Tensor  # (B,) int64
     position: Tensor  # (B,) int64
@@ -35,14 +35,14 @@ class Batch(TypedDict):
     labels: NotRequired[Tensor]
 
 
-def pad_rows(rows: Sequence[Tensor]) -> Tensor:
-    """Stack token rows of different lengths: int64 (L_i,) each -> (B, L), padded with 0."""
-    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=0)
+def pad_rows(rows: Sequence[Tensor], *, pad_token: int = 0) -> Tensor:
+    """Stack token rows of different lengths: int64 (L_i,) each -> (B, L), filled with ``pad_token`` at the end."""
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=pad_token)
 
 
-def row_lengths(rows: Tensor) -> np.ndarray:
+def row_lengths(rows: Tensor, *, pad_token: int = 0) -> np.ndarray:
     """Tokens of each row up to its last that is not padding, at least 1: (B, L) on the CPU -> (B,) int64."""
-    real = rows.numpy() != 0  # (B, L)
+    real = rows.numpy() != pad_token  # (B, L)
     return np.maximum(np.where(real, np.arange(1, real.shape[1] + 1), 0).max(axis=1, initial=0), 1)
 
 
@@ -52,12 +52,13 @@ def collate(
     positions: Sequence[int],
     rows: Sequence[int],
     bad: Sequence[tuple[str, str]] = (),
+    pad_token: int = 0,
 ) -> Batch:
     """Join samples into a batch.
 
     ``text`` and every ``*_text`` are padded, (L,) rows to (B, L) and (K, L) blocks to (B*K, L), and their lengths put
     beside them, which costs nothing here and would stop a device later; other tensors
-    and arrays of numbers are stacked, numbers become a tensor, anything else a list.
+    and arrays of numbers are stacked, numbers become a tensor, anything else a list. ``pad_token`` is the tokenizer's.
 
     Raises:
         ValueError: when a field is not in every sample, or its tensors differ in shape.
@@ -67,9 +68,9 @@ def collate(
         missing = [sample["key"] for sample in samples if name not in sample]
         if missing:
             raise ValueError(f"collate: sample {missing[0]} has no {name!r}, which others of its batch have.")
-        batch[name] = _join(name, [sample[name] for sample in samples])
+        batch[name] = _join(name, [sample[name] for sample in samples], pad_token=pad_token)
         if _is_text(name) and isinstance(batch[name], Tensor):
-            batch[f"{name}_lengths"] = row_lengths(batch[name])
+            batch[f"{name}_lengths"] = row_lengths(batch[name], pad_token=pad_token)
     batch["index"] = torch.tensor(list(rows), dtype=torch.int64)
     batch["position"] = torch.tensor(list(positions), dtype=torch.int64)
     batch["bad"] = list(bad)
@@ -80,11 +81,12 @@ def _is_text(name: str) -> bool:
     return name == "text" or name.endswith("_text")
 
 
-def _join(name: str, values: list[Any]) -> Any:
+def _join(name: str, values: list[Any], *, pad_token: int) -> Any:
     first = values[0]
     if isinstance(first, Tensor):
         if _is_text(name):
-            return pad_rows([row for value in values for row in (value if value.ndim == 2 else value[None])])
+            rows = [row for value in values for row in (value if value.ndim == 2 else value[None])]
+            return pad_rows(rows, pad_token=pad_token)
         if any(value.shape != first.shape for value in values):
             shapes = ", ".join(sorted({str(tuple(value.shape)) for value in values}))
             raise ValueError(

@@ -17,6 +17,7 @@ from hypvl.data.bad_samples import BadSamples
 from hypvl.data.batch import Batch, collate
 from hypvl.data.order import PositionSampler
 from hypvl.data.sample import BadSample, PairDataset, Sample
+from hypvl.data.tokenizer import pad_token_of
 from hypvl.data.workers import WorkerIterator
 from hypvl.errors import ConfigError, DataError, UserError
 
@@ -187,7 +188,8 @@ class _Batches(Dataset[Any]):
                 samples.append(sample)
         except UserError as error:  # raised by the loader: a worker would wrap it in its traceback
             return error
-        return collate(samples, positions=positions, rows=rows, bad=bad)
+        pad_token = pad_token_of(getattr(self._dataset, "tokenizer", None))
+        return collate(samples, positions=positions, rows=rows, bad=bad, pad_token=pad_token)
 
     def _read(self, position: int, bad: list[tuple[str, str]]) -> tuple[int, Sample]:
         _, row = self._order.locate(position)

@@ -12,12 +12,12 @@ from torch import Tensor
 from hypvl.checks import missing_members, number, whole_number
 from hypvl.data.augment import InModalAugment
 from hypvl.data.tokenizer import is_blank
-from hypvl.errors import DataError
+from hypvl.errors import ConfigError, DataError
 from hypvl.io.images import MAX_PIXELS, ImageError, decode_image
 
 #: (image uint8 (3, H, W), generator of this sample) -> uint8 (3, h, w)
 ImageTransform = Callable[[Tensor, torch.Generator | None], Tensor]
-#: texts -> int64 (B, L), padded with 0
+#: texts -> int64 (B, L), filled at the end with its ``pad_token`` (0 where it has no such attribute)
 Tokenize = Callable[[Sequence[str]], Tensor]
 #: One sample, ready to be collated: ``key`` (str), ``image`` uint8 (3, h, w), ``text`` int64 (L,), and
 #: optional others (``box_image``, ``box_text``, ``negative_text`` (K, L), ``labels`` ...).
@@ -142,7 +142,9 @@ class PairReader(ABC):
     """What the data sets of this package have in common, each of them a dataclass with these fields and its own."""
 
     image_transform: ImageTransform  # crops the decoded image
-    tokenizer: Tokenize  # turns captions into token ids
+    tokenizer: (
+        Tokenize | None
+    )  # turns captions into token ids; None = the text encoder's own, which training puts here
     shuffle_window: int  # samples permuted together
     max_bad_fraction: float  # share of bad samples at which training stops
     max_pixels: int  # larger images are bad samples
@@ -170,6 +172,11 @@ class PairReader(ABC):
 
     def finish(self, key: str, fields: Mapping[str, Any], *, image_seed: int) -> Sample:
         """:func:`finish_sample` with these settings."""
+        if self.tokenizer is None:
+            raise ConfigError(
+                "dataset.tokenizer: is None, the text encoder's own, which training puts there; give one to read the "
+                "data without a model."
+            )
         return finish_sample(
             key, fields, image_transform=self.image_transform, tokenizer=self.tokenizer, image_seed=image_seed,
             max_pixels=self.max_pixels, augment=self.augment,

@@ -71,7 +71,7 @@ class ImageTextShards(PairReader):
     tarfiles: str | Sequence[str]
     mapper: Mapper
     image_transform: ImageTransform
-    tokenizer: Tokenize
+    tokenizer: Tokenize | None = None
     _: dataclasses.KW_ONLY
     shuffle_window: int = 4000
     max_bad_fraction: float = 0.1

@@ -51,7 +51,7 @@ class ShareGPT4V(PairReader):
     path: str | Path
     _: dataclasses.KW_ONLY
     image_transform: ImageTransform
-    tokenizer: Tokenize
+    tokenizer: Tokenize | None = None
     images_root: str | Path | None = None
     split: Split = "train"
     subset: str | None = None

@@ -67,7 +67,7 @@ class ImageTextTable(PairReader):
     path: str | Path
     _: dataclasses.KW_ONLY
     image_transform: ImageTransform
-    tokenizer: Tokenize
+    tokenizer: Tokenize | None = None
     image_column: str | None = None
     caption_column: str | None = None
     separator: str | None = None

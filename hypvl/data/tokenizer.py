@@ -188,6 +188,8 @@ class Tokenizer:
     vocab_size = VOCAB_SIZE
     sot_token = SOT_TOKEN
     eot_token = EOT_TOKEN
+    pad_token = 0
+    vocabulary = "clip"  # names the ids: texts of another vocabulary mean something else to an encoder
 
     def __init__(
         self, context_length: int = 77, *, cache_size: int = 32768, padding: Padding = "longest"
@@ -266,11 +268,23 @@ class Tokenizer:
         return array("H", merge_pairs(symbols, merges)).tobytes()
 
 
+def pad_token_of(tokenizer: object) -> int:
+    """The id with which a tokenizer fills rows after the end of a text; 0 where it does not say (``pad_token``).
+
+    No text ends with it, so that the length of a text can be read off its row: padding stands at the end only.
+    """
+    return int(getattr(tokenizer, "pad_token", 0))
+
+
 _SOT_BYTES = array("H", [SOT_TOKEN]).tobytes()
 _EOT_BYTES = array("H", [EOT_TOKEN]).tobytes()
 
 
 @configurable("dataset", "evaluate")
 def get_tokenizer(context_length: int = 77, *, padding: Padding = "longest") -> Tokenizer:
-    """The tokenizer of every text encoder here: CLIP's, with ids 0 .. 49407; arguments as for :class:`Tokenizer`."""
+    """CLIP's tokenizer, with ids 0 .. 49407; arguments as for :class:`Tokenizer`.
+
+    It is that of every published model here. A model that was built with another text encoder has its own one,
+    ``model.tokenizer``.
+    """
     return Tokenizer(context_length, padding=padding)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,43 +11,83 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from hypvl.allowlist import configurable
-from hypvl.checks import number, whole_number
+from hypvl.checks import number, one_of, whole_number
+from hypvl.errors import ConfigError
 
+Interpolation: TypeAlias = Literal["bicubic", "bilinear"]
+_MODES = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 # Bytes a channel may take between the two passes of resizing, which begins with the width.
 _LARGEST_STEP = 1 << 27
 # Beyond this length : width ResizeCenterCrop cuts the far ends before resizing: 1 x 5000 would become 224 x 1,120,000.
 _LONGEST = 8
 
 
-def _resize(image: Tensor, height: int, width: int) -> Tensor:
-    if image.shape[-2] * width > _LARGEST_STEP:  # 1 x 89,000,000 would become 224 x 89,000,000 on the way
-        image = F.resize(
-            image, [height, image.shape[-1]], interpolation=InterpolationMode.BICUBIC, antialias=True
-        )
-    return F.resize(image, [height, width], interpolation=InterpolationMode.BICUBIC, antialias=True)
+class FittedTransform:
+    """What the transforms have in common: size and interpolation, given or those of the image encoder.
+
+    Where they are None, :func:`hypvl.training.data_fit.take_from_model` and :meth:`of` put those of a model there.
+    """
+
+    size: int | None
+    interpolation: Interpolation | None
+
+    def __post_init__(self) -> None:
+        one_of("interpolation", self.interpolation, Interpolation | None)
+        if self.size is not None:
+            self.size = whole_number("size", self.size, least=1, most=65_536)
+
+    @classmethod
+    def of(cls, model: Any) -> Self:
+        """This transform for a model: its ``image_size``, and its ``interpolation`` where it says one."""
+        return cls(size=model.image_size, interpolation=getattr(model, "interpolation", None))
+
+    def described(self, **others: object) -> str:
+        """The repr, which names a transform in stores and fingerprints: bicubic interpolation goes without saying."""
+        said = {"size": self.size, **others}
+        if self.interpolation not in (None, "bicubic"):
+            said["interpolation"] = self.interpolation
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in said.items())})"
+
+    def side(self) -> int:
+        """``size``; ConfigError where it is None."""
+        if self.size is None:
+            raise ConfigError(
+                f"{type(self).__name__}: size is None, the size of the image encoder, which training puts there; "
+                "give a number to use it without a model."
+            )
+        return self.size
+
+    def resize(self, image: Tensor, height: int, width: int) -> Tensor:
+        """uint8 (3, H, W) -> uint8 (3, height, width), with antialiasing."""
+        mode = _MODES[self.interpolation or "bicubic"]
+        if image.shape[-2] * width > _LARGEST_STEP:  # 1 x 89,000,000 would become 224 x 89,000,000 on the way
+            image = F.resize(image, [height, image.shape[-1]], interpolation=mode, antialias=True)
+        return F.resize(image, [height, width], interpolation=mode, antialias=True)
 
 
 @configurable("dataset", "evaluate")
-@dataclass(eq=False)
-class RandomResizedCrop:
+@dataclass(eq=False, repr=False)
+class RandomResizedCrop(FittedTransform):
     """A random part of the image, resized to a square: area and aspect ratio are drawn from the generator.
 
     As torchvision's transform of that name (ten tries, then the largest centred crop of allowed ratio), but
     every draw comes from the given generator.
 
     Args:
-        size: Side of the result in pixels.
+        size: Side of the result in pixels; None = as the image encoder takes it.
+        interpolation: "bicubic" or "bilinear"; None = as the image encoder was trained, else bicubic.
         scale: Smallest and largest share of the image's area.
         ratio: Smallest and largest width / height of the crop; drawn evenly in its logarithm.
     """
 
-    size: int
+    size: int | None
     _: KW_ONLY
     scale: Sequence[float] = (0.5, 1.0)
     ratio: Sequence[float] = (3 / 4, 4 / 3)
+    interpolation: Interpolation | None = None
 
     def __post_init__(self) -> None:
-        self.size = _side(self.size)
+        super().__post_init__()
         self.scale = _ascending("scale", self.scale)
         self.ratio = _ascending("ratio", self.ratio)
 
@@ -70,46 +111,56 @@ class RandomResizedCrop:
         if generator is None:
             raise ValueError("RandomResizedCrop: got no generator; it needs the sample's own.")
         top, left, h, w = self.crop(image.shape[-2], image.shape[-1], generator)
-        return _resize(image[:, top : top + h, left : left + w], self.size, self.size)
+        size = self.side()
+        return self.resize(image[:, top : top + h, left : left + w], size, size)
+
+    def __repr__(self) -> str:
+        return self.described(scale=self.scale, ratio=self.ratio)
 
 
 @configurable("dataset", "evaluate")
-@dataclass(eq=False)
-class ResizeCenterCrop:
-    """Shorter side to ``size`` pixels, then the central square (zero-shot classification)."""
+@dataclass(eq=False, repr=False)
+class ResizeCenterCrop(FittedTransform):
+    """Shorter side to ``size`` pixels, then the central square (zero-shot classification).
 
-    size: int
+    Arguments: ``size`` and ``interpolation`` as for :class:`RandomResizedCrop`.
+    """
 
-    def __post_init__(self) -> None:
-        self.size = _side(self.size)
+    size: int | None
+    _: KW_ONLY
+    interpolation: Interpolation | None = None
 
     def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, size, size); nothing is random."""
-        short = min(image.shape[-2:])
+        size, short = self.side(), min(image.shape[-2:])
         image = _center(image, _LONGEST * short, _LONGEST * short)
         height, width = image.shape[-2:]
         # torchvision's rounding: the longer side is cut to whole pixels
-        image = _resize(image, self.size * height // short, self.size * width // short)
-        return _center(image, self.size, self.size).contiguous()
+        image = self.resize(image, size * height // short, size * width // short)
+        return _center(image, size, size).contiguous()
+
+    def __repr__(self) -> str:
+        return self.described()
 
 
 @configurable("dataset", "evaluate")
-@dataclass(eq=False)
-class Squeeze:
-    """The whole image squeezed into a square of ``size`` pixels, whatever its shape (retrieval)."""
+@dataclass(eq=False, repr=False)
+class Squeeze(FittedTransform):
+    """The whole image squeezed into a square of ``size`` pixels, whatever its shape (retrieval).
 
-    size: int
+    Arguments: ``size`` and ``interpolation`` as for :class:`RandomResizedCrop`.
+    """
 
-    def __post_init__(self) -> None:
-        self.size = _side(self.size)
+    size: int | None
+    _: KW_ONLY
+    interpolation: Interpolation | None = None
 
     def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, size, size); nothing is random."""
-        return _resize(image, self.size, self.size)
+        return self.resize(image, self.side(), self.side())
 
-
-def _side(size: int) -> int:
-    return whole_number("size", size, least=1, most=65_536)
+    def __repr__(self) -> str:
+        return self.described()
 
 
 def _ascending(name: str, pair: Sequence[float]) -> tuple[float, float]:

@@ -24,7 +24,14 @@ from hypvl.data import tokenizer as clip
 from hypvl.datasets.protocol import ImageSource
 from hypvl.embedding.distributed_encode import Encoded, cache_hits, join, run_shares
 from hypvl.embedding.loading import Loaded, load_batches
-from hypvl.embedding.protocol import EvaluableModel, Modality, Stage, Tokenizer, evaluating
+from hypvl.embedding.protocol import (
+    EvaluableModel,
+    Modality,
+    Stage,
+    Tokenizer,
+    evaluating,
+    own_tokenizer,
+)
 from hypvl.embedding.store import EmbeddingStore, Place, StoredGroup
 from hypvl.embedding.store_files import Entry, text_digest
 from hypvl.errors import DataError
@@ -91,7 +98,7 @@ class CachedEncoder:
 
     Args:
         encoding: Batches, workers, precision; None = the defaults.
-        tokenizer: Of texts; None = hypvl's own, with the model's context length.
+        tokenizer: Of texts; None = the model's own, or CLIP's with the model's context length where it has none.
         store: Embeddings of this model; in write mode what is encoded is added. None = everything is encoded.
             A store of another model is not used, with one warning.
     """
@@ -114,7 +121,7 @@ class CachedEncoder:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of texts."""
         if self._tokenizer is None:
-            self._tokenizer = clip.get_tokenizer(self.model.context_length)
+            self._tokenizer = own_tokenizer(self.model)
         return self._tokenizer
 
     def encode_images(
@@ -324,7 +331,10 @@ class CachedEncoder:
 
 def text_digests(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
     """What a store knows each text by."""
-    return [text_digest(row) for block in _token_blocks(texts, tokenizer) for row in block.tolist()]
+    pad = clip.pad_token_of(tokenizer)
+    return [
+        text_digest(row, pad_token=pad) for block in _token_blocks(texts, tokenizer) for row in block.tolist()
+    ]
 
 
 def _token_blocks(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[Tensor]:
@@ -347,7 +357,8 @@ def _add(group: StoredGroup, entries: Sequence[Entry], rows: Tensor) -> None:
 
 def _longest_first(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:
     """Positions of texts from the longest to the shortest, in tokens."""
-    lengths = [n for block in _token_blocks(texts, tokenizer) for n in (block != 0).sum(dim=1).tolist()]
+    pad = clip.pad_token_of(tokenizer)
+    lengths = [n for block in _token_blocks(texts, tokenizer) for n in (block != pad).sum(dim=1).tolist()]
     return sorted(range(len(texts)), key=lambda i: -lengths[i])
 
 

@@ -54,7 +54,7 @@ def encode_pairs(
     """
     first = first_captions(dataset)
     positions = evenly(list(first), limit)
-    transform = Squeeze(encoder.model.image_size)
+    transform = Squeeze.of(encoder.model)
     encoded = encoder.encode_images(Images(dataset.images, positions), transform=transform)
     readable = [positions[row] for row in encoded.indices.tolist()]
     if len(readable) < 2:

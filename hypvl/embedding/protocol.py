@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hypvl.checks import one_of
+from hypvl.data.tokenizer import get_tokenizer
 from hypvl.errors import UserError
 from hypvl.geometry.base import Geometry
 
@@ -27,7 +28,7 @@ class EvaluableModel(Protocol):
         """uint8 (B, 3, H, W) -> (B, width) for the trunk, (B, D) for features and embeddings."""
 
     def encode_text(self, tokens: Tensor, stage: Stage = "embeddings") -> Tensor:
-        """int64 (B, L) padded with 0 -> (B, width) for the trunk, (B, D) for features and embeddings."""
+        """int64 (B, L) padded at the end -> (B, width) for the trunk, (B, D) for features and embeddings."""
 
     def scores(
         self, query: Tensor, key: Tensor, *, query_modality: Modality, key_modality: Modality
@@ -48,9 +49,15 @@ class EvaluableModel(Protocol):
 
 
 class Tokenizer(Protocol):
-    """Texts -> int64 (B, L), padded with 0."""
+    """Texts -> int64 (B, L), filled at the end with its ``pad_token``, or with 0 where it has no such attribute."""
 
     def __call__(self, texts: Sequence[str]) -> Tensor: ...
+
+
+def own_tokenizer(model: EvaluableModel) -> Tokenizer:
+    """The ``tokenizer`` of a model where it has one, else CLIP's, with the model's context length."""
+    own: Tokenizer | None = getattr(model, "tokenizer", None)
+    return get_tokenizer(model.context_length) if own is None else own
 
 
 @contextmanager

@@ -52,10 +52,10 @@ def image_digest(pixels: Tensor) -> str:
     return total.hexdigest()
 
 
-def text_digest(tokens: Sequence[int]) -> str:
-    """SHA-256 of the tokens that the model sees, without the padding with 0 at the end."""
+def text_digest(tokens: Sequence[int], *, pad_token: int = 0) -> str:
+    """SHA-256 of the tokens that the model sees, without the padding at the end."""
     end = len(tokens)
-    while end and tokens[end - 1] == 0:
+    while end and tokens[end - 1] == pad_token:
         end -= 1
     return hashlib.sha256(" ".join(map(str, tokens[:end])).encode()).hexdigest()
 

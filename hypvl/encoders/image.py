@@ -84,7 +84,8 @@ class TimmImageEncoder(ImageEncoder):
         pretrained: Start from timm's weights for that name (downloaded on first use).
         pixel_mean: Mean per channel of pixels in [0, 1]; None = as the pretrained weights saw, or ImageNet.
         pixel_std: Standard deviation per channel; None as for ``pixel_mean``.
-        image_size: Height and width in pixels. Models that take any input size only record it.
+        image_size: Height and width in pixels. Models that take any input size only record it. Images are resized with
+            the interpolation that pretrained weights saw, else bicubic.
         grad_checkpointing: Recompute activations in the backward pass instead of keeping them.
         position: ``"sincos"`` = fixed, ``"learned"`` = as the architecture has them; None = ``"sincos"`` for
             a vision transformer from scratch, else ``"learned"``.
@@ -141,6 +142,8 @@ class TimmImageEncoder(ImageEncoder):
             pixel_std=pixel_std,
             fixed_size="img_size" in args and not getattr(trunk, "dynamic_img_size", False),
         )
+        if seen is not None and seen.interpolation == "bilinear":
+            self.interpolation = "bilinear"
         self.asked_pixels = frozenset(name for name, values in asked.items() if values is not None)
         self.arch = arch
         self.trunk = trunk

@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hypvl.checks import number, whole_number
+from hypvl.data.transforms import Interpolation
 
 # How far beyond [0, 1] floats may lie by rounding: half a step of 8 bits.
 _ROUNDING = 0.5 / 255
@@ -52,6 +54,15 @@ def check_range(images: Tensor) -> None:
 LARGEST_SIDE = 65_536
 
 
+class Preprocessing(NamedTuple):
+    """How images are made for an encoder: resized and cropped to a square, and normalised (by the encoder itself)."""
+
+    size: int  # height and width in pixels
+    mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
+    std: tuple[float, ...]
+    interpolation: Interpolation
+
+
 class ImageEncoder(nn.Module, ABC):
     """Base of the image encoders: pixels in, one feature vector per image out.
 
@@ -65,6 +76,7 @@ class ImageEncoder(nn.Module, ABC):
     pixel_mean: Tensor
     pixel_std: Tensor
     width: int
+    interpolation: Interpolation = "bicubic"  # with which images are resized for it
     asked_pixels: frozenset[str] = frozenset()  # buffers whose values were given, not defaults
     _looked: bool = False  # whether the range of floats on a device was checked, in training
 
@@ -86,6 +98,12 @@ class ImageEncoder(nn.Module, ABC):
             )
         self.register_buffer("pixel_mean", torch.tensor([float(v) for v in pixel_mean]).view(3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor([float(v) for v in pixel_std]).view(3, 1, 1))
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are made for this encoder."""
+        mean, std = (tuple(values.flatten().tolist()) for values in (self.pixel_mean, self.pixel_std))
+        return Preprocessing(self.image_size, mean, std, self.interpolation)
 
     @abstractmethod
     def encode(self, pixels: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of, whole_number
+from hypvl.data.tokenizer import Tokenizer
 from hypvl.errors import ConfigError
 
 Activation: TypeAlias = Literal["gelu", "quick_gelu"]
@@ -278,6 +279,11 @@ class TextTransformer(nn.Module):
         )
         self.ln_final = nn.LayerNorm(self.width)
         self.reset_parameters()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """CLIP's, at this context length: what all published models of this kind take."""
+        return Tokenizer(self.context_length)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -56,7 +56,7 @@ class BoxOrder(Evaluator):
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         data = self.dataset
-        transform = Squeeze(model.image_size)
+        transform = Squeeze.of(model)
         images = encoder.encode_images(data.images, transform=transform, label="images")
         crops = encoder.encode_images(data.crops, transform=transform, label="boxes")
         phrases = [part.phrase for part in data.parts]

@@ -71,7 +71,7 @@ def score_captions(encoder: CachedEncoder, data: CaptionSet, *, prefix: str = PR
     texts = list(dict.fromkeys([*candidates, *references]))
     prompts = [prefix + text for text in texts]
     encoded = encoder.encode_texts(prompts, label="captions")
-    transform = ResizeCenterCrop(model.image_size)  # as CLIP's own, which the published scores use
+    transform = ResizeCenterCrop.of(model)  # as CLIP's own, which the published scores use
     images = encoder.encode_images(data.images, transform=transform)
     check_embeddings(encoded, images.embeddings)
 

@@ -107,7 +107,7 @@ class CaptionChoice(Evaluator):
         texts = list(dict.fromkeys(text for choice in choices for text in (choice.caption, *choice.foils)))
         row = {text: i for i, text in enumerate(texts)}
         keys = encoder.encode_texts(texts, label="captions")
-        images = encoder.encode_images(self.dataset.images, transform=ResizeCenterCrop(model.image_size))
+        images = encoder.encode_images(self.dataset.images, transform=ResizeCenterCrop.of(model))
         of_image: dict[int, list[int]] = {}
         for i, choice in enumerate(choices):
             of_image.setdefault(choice.image, []).append(i)

@@ -62,7 +62,7 @@ class HierarCaps(Evaluator):
         row = {text: i for i, text in enumerate(names)}
         asked = names if self.root_text is None else [*names, self.root_text]
         texts = encoder.encode_texts(asked, label="captions")
-        images = encoder.encode_images(data.images, transform=ResizeCenterCrop(model.image_size))
+        images = encoder.encode_images(data.images, transform=ResizeCenterCrop.of(model))
         chains = [[row[text] for text in chain] for chain in data.chains]
         with evaluating(model) as device:
             keys = texts[: len(names)].to(device)

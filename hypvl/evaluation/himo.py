@@ -65,7 +65,7 @@ class HiMo(Evaluator):
             )
         short = len(first) - len(chosen)
         chosen = evenly(chosen, self.limit)
-        images = encoder.encode_images(Images(data.images, chosen), transform=Squeeze(model.image_size))
+        images = encoder.encode_images(Images(data.images, chosen), transform=Squeeze.of(model))
         rows = [chosen[i] for i in images.indices.tolist()]
         # K -> texts of each image, none where its caption is too short
         grown = {k: [growing(first[image], k) for image in rows] for k in self.ks}

@@ -119,7 +119,7 @@ def encode_labelled(
     chosen = range(len(images)) if positions is None else positions
     encoded = encoder.encode_images(
         images.images if positions is None else images.images.take(positions),
-        transform=ResizeCenterCrop(encoder.model.image_size),
+        transform=ResizeCenterCrop.of(encoder.model),
         stage=stage,
         label=label,
     )

@@ -17,7 +17,7 @@ The pattern (see :mod:`hypvl.evaluation.retrieval` and :mod:`hypvl.evaluation.ze
 
         def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
             texts = encoder.encode_texts(self.dataset.captions, label="captions")
-            images = encoder.encode_images(self.dataset.images, transform=Squeeze(model.image_size))
+            images = encoder.encode_images(self.dataset.images, transform=Squeeze.of(model))
             result = EvaluationResult({}, items=items, meta={"images": len(self.dataset.images)})
             result.add_mean("foo_recall@1", hits, chance=100.0 / len(self.dataset.images))
             return result
@@ -44,7 +44,7 @@ class EvaluationContext:
     """How a run evaluates; what an evaluator was built with comes first."""
 
     encoding: Encoding | None = None  # batches, workers, precision, progress bars; None = the defaults
-    tokenizer: Tokenizer | None = None  # of texts; None = hypvl's own, with the model's context length
+    tokenizer: Tokenizer | None = None  # of texts; None = the model's own
     # What is there is taken; in write mode what is encoded is added. None = all is encoded.
     store: EmbeddingStore | None = None
 

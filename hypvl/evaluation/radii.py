@@ -39,7 +39,7 @@ class EmbeddingRadii(Evaluator):
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         data = self.dataset
         texts = encoder.encode_texts(data.captions, label="captions")
-        images = encoder.encode_images(data.images, transform=Squeeze(model.image_size))
+        images = encoder.encode_images(data.images, transform=Squeeze.of(model))
         with evaluating(model) as device:
             both = torch.cat([images.embeddings, texts]).to(device)
             check_embeddings(both)

@@ -120,7 +120,7 @@ class ZeroShotRetrieval(Evaluator):
         data = self.dataset
         texts = encoder.encode_texts(data.captions, label="captions")
         fit = Squeeze if self.resize == "squeeze" else ResizeCenterCrop
-        images = encoder.encode_images(data.images, transform=fit(model.image_size))
+        images = encoder.encode_images(data.images, transform=fit.of(model))
         count = len(data.images)
         cuts = [fold * count // self.folds for fold in range(self.folds + 1)]
         parts = [self._both_ways(model, texts, images, range(begin, end)) for begin, end in pairwise(cuts)]

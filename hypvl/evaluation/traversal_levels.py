@@ -59,7 +59,7 @@ class TraversalLevels(Evaluator):
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         names = list(self._scenes.levels)
         texts = encoder.encode_texts(names, label="text pool")
-        transform = ResizeCenterCrop(model.image_size)
+        transform = ResizeCenterCrop.of(model)
         images = encoder.encode_images(self._scenes.images, transform=transform, label="scenes")
         with evaluating(model) as device:
             keys = texts.to(device)

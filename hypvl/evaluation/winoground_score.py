@@ -47,7 +47,7 @@ class CaptionGroups(Evaluator):
         texts = list(dict.fromkeys(text for group in groups for text in group.captions))
         row = {text: i for i, text in enumerate(texts)}
         captions = encoder.encode_texts(texts, label="captions")
-        images = encoder.encode_images(self.dataset.images, transform=ResizeCenterCrop(model.image_size))
+        images = encoder.encode_images(self.dataset.images, transform=ResizeCenterCrop.of(model))
         place = {image: i for i, image in enumerate(images.indices.tolist())}
         whole = [i for i, group in enumerate(groups) if all(image in place for image in group.images)]
         image_rows = [place[image] for i in whole for image in groups[i].images]

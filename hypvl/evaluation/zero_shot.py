@@ -106,7 +106,7 @@ class ZeroShotClassification(Evaluator):
         texts = [text for texts in self.class_prompts for text in texts]
         features = encoder.encode_texts(texts, stage="features", label="prompts")
         prompt_features = features.split([len(texts) for texts in self.class_prompts])  # C times (P_c, D)
-        transform = ResizeCenterCrop(model.image_size)
+        transform = ResizeCenterCrop.of(model)
         images = encoder.encode_images(images_of(self.dataset), transform=transform)
         items: dict[str, list[Any]] = {
             "key": list(self.dataset.keys),

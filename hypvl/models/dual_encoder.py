@@ -24,8 +24,8 @@ class DualEncoder(nn.Module):
     Args:
         visual: Images (B, 3, H, W), uint8 or float in [0, 1] -> (B, visual.width). None = the model has no image
             tower, and no ``visual_head``: it encodes texts only.
-        textual: Tokens (B, L) int64 -> (B, textual.width); as its second argument it takes the texts' lengths. None =
-            a model of images only.
+        textual: Tokens (B, L) int64 -> (B, textual.width); as its second argument it takes the texts' lengths. Its
+            ``tokenizer`` makes the tokens. None = a model of images only.
         visual_head: Makes the image head: ``in_features -> nn.Module``, whose output is the features.
         textual_head: Likewise for texts.
         geometry: Lifts features onto its manifold.
@@ -103,6 +103,16 @@ class DualEncoder(nn.Module):
             )
         return chosen
 
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the text encoder: texts -> int64 (B, L), padded with its ``pad_token`` at the end."""
+        return self.tower("text").tokenizer
+
+    @property
+    def interpolation(self) -> str:
+        """How images are resized for the image encoder: "bicubic" or "bilinear"."""
+        return str(getattr(self.visual, "interpolation", "bicubic"))
+
     def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings of images (B1, 3, H, W) and of tokens (B2, L): (B1, D) and (B2, D).
 
@@ -130,7 +140,7 @@ class DualEncoder(nn.Module):
         *,
         lengths: Sequence[int] | np.ndarray | None = None,
     ) -> Tensor:
-        """Tokens (B, L), int64, padded with 0 -> trunk features (B, width), features (B, D) or embeddings (B, D).
+        """Tokens (B, L), int64, padded at the end -> trunk features (B, width), features (B, D) or embeddings (B, D).
 
         ``lengths`` are the tokens of each text, (B,) on the host (``text_lengths`` of a batch): with them padding is
         skipped on every device, without them on the CPU only.

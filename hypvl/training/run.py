@@ -26,6 +26,7 @@ from hypvl.models.weights import load_weights
 from hypvl.training.accumulation import GradCache, GradientAverage, check_no_batch_statistics
 from hypvl.training.checkpoint import RunFolder
 from hypvl.training.config import Accumulation, TrainConfig, mapping_at
+from hypvl.training.data_fit import check_data_fits, take_from_model
 from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.checkpoints import Checkpoints
 from hypvl.training.hooks.health import SkippedSteps, Stalls
@@ -105,6 +106,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
 
     dataset = instantiate(cfg.dataset)
     check_dataset(dataset)
+    take_from_model(model, dataset)
     check_data_fits(model, dataset)
     if distributed.is_main():
         prepare_dataset(dataset)
@@ -301,48 +303,6 @@ def _live_audit(settings: TrainConfig, folder: Path, sinks: list[Sink], trainer:
             aperture_factor=audit.aperture_factor,
         )
     ]
-
-
-def check_data_fits(model: DualEncoder, dataset: Any) -> None:
-    """Refuse data that would fail at some later batch, or be read wrongly.
-
-    A caption as long as ``dataset.tokenizer`` allows must fit into the text encoder, every token id into its
-    vocabulary, and images must have the size that the image encoder takes. Attributes that a data set or an encoder
-    lacks are not checked.
-
-    Raises:
-        ConfigError: naming the two settings that do not fit.
-    """
-    tokenizer = getattr(dataset, "tokenizer", None)
-    longest = getattr(tokenizer, "context_length", None)
-    if model.textual is not None and isinstance(longest, int) and longest > model.context_length:
-        raise ConfigError(
-            f"dataset.tokenizer.context_length: got {longest}, but model.textual.context_length is "
-            f"{model.context_length}, and the first longer caption would end the run; give both the same number."
-        )
-    ids, known = getattr(tokenizer, "vocab_size", None), getattr(model.textual, "vocab_size", None)
-    if isinstance(ids, int) and isinstance(known, int) and ids > known:
-        raise ConfigError(
-            f"model.textual.vocab_size: got {known}, but the tokenizer of the data has {ids} ids; give the encoder at "
-            "least so many."
-        )
-    end, read_at = getattr(tokenizer, "eot_token", None), getattr(model.textual, "eot_token", None)
-    if isinstance(end, int) and isinstance(read_at, int) and end != read_at:
-        raise ConfigError(
-            f"model.textual.eot_token: got {read_at}, but texts of the tokenizer of the data end with {end}; give the "
-            "encoder that number, or null where it is the last of its vocabulary."
-        )
-    size = getattr(getattr(dataset, "image_transform", None), "size", None)
-    if (
-        model.visual is not None
-        and isinstance(size, int)
-        and size != model.image_size
-        and getattr(model.visual, "fixed_size", False)
-    ):
-        raise ConfigError(
-            f"dataset.image_transform.size: got {size}, but model.visual.image_size is {model.image_size}, and the "
-            "image encoder takes no other; give both the same number."
-        )
 
 
 def _loader(

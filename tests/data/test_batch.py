@@ -59,6 +59,15 @@ def test_row_lengths_count_to_the_last_token():
     assert row_lengths(rows[:0]).tolist() == []
 
 
+def test_the_pad_token_is_the_tokenizers():
+    """A text may hold the id 0, and 1 may be padding (RoBERTa), or an id that no text has, -1 (GPT-2)."""
+    values = [{"text": torch.tensor([0, 7, 2])}, {"text": torch.tensor([0, 2])}]
+    for pad_token in (1, -1):
+        batch = collate(values, positions=[0, 1], rows=[0, 1], pad_token=pad_token)
+        assert batch["text"].tolist() == [[0, 7, 2], [0, 2, pad_token]]
+        assert batch["text_lengths"].tolist() == [3, 2]
+
+
 def test_every_text_comes_with_its_lengths_on_the_host():
     others = [{"negative_text": torch.tensor([[1, 2], [3, 0]])}, {"negative_text": torch.tensor([[5], [6]])}]
     batch = collate([sample(**o) for o in others], positions=[0, 1], rows=[0, 1])

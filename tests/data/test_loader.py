@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import random
 import signal
@@ -366,3 +367,26 @@ def test_signals_do_not_end_a_worker_that_has_just_begun(dataset, monkeypatch: p
     with loader(dataset, num_workers=2) as batches:
         assert [next(batches)["key"] for _ in range(4)] == expected
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_rows_are_filled_with_the_pad_token_of_the_tokenizer(dataset):
+    class Roberta(Letters):
+        """Pads with 1."""
+
+        pad_token = 1
+
+        def __call__(self, texts):
+            rows = super().__call__(texts)
+            return torch.where(rows == 0, 1, rows)
+
+    with loader(dataclasses.replace(dataset, tokenizer=Roberta())) as one:
+        batch = next(one)
+    ends = [row.tolist().index(1) if 1 in row else len(row) for row in batch["text"]]
+    assert batch["text_lengths"].tolist() == ends and len(set(ends)) > 1
+    assert not (batch["text"] == 0).any()
+
+
+def test_data_without_a_tokenizer_needs_a_model(dataset):
+    alone = dataclasses.replace(dataset, tokenizer=None)
+    with pytest.raises(ConfigError, match=r"dataset.tokenizer: is None, the text encoder's own.*give one"):
+        next(loader(alone))

@@ -1,6 +1,7 @@
 import io
 import math
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from hypvl.data import transforms as module
 from hypvl.data.transforms import RandomResizedCrop, ResizeCenterCrop, Squeeze
+from hypvl.errors import ConfigError
 from hypvl.io.images import decode_image
 from tests.data.helpers import encode, jpeg
 
@@ -134,3 +136,44 @@ def test_parameters_from_a_config_are_lists():
 def test_wrong_parameters(make):
     with pytest.raises(ValueError, match="expected"):
         make()
+
+
+def test_interpolation_is_that_of_the_weights():
+    image = decode_image(jpeg(5, 40, 30))
+    linear = v2.Resize(16, interpolation=InterpolationMode.BILINEAR, antialias=True)
+    assert torch.equal(
+        ResizeCenterCrop(16, interpolation="bilinear")(image), v2.CenterCrop(16)(linear(image))
+    )
+    assert torch.equal(Squeeze(16, interpolation="bicubic")(image), Squeeze(16)(image))
+    with pytest.raises(
+        ValueError, match="interpolation: got 'nearest'; expected 'bicubic', 'bilinear' or None"
+    ):
+        RandomResizedCrop(8, interpolation="nearest")
+
+
+def test_bicubic_goes_without_saying():
+    """Stores and runs know transforms by these names."""
+    assert (
+        repr(ResizeCenterCrop(8))
+        == repr(ResizeCenterCrop(8, interpolation="bicubic"))
+        == "ResizeCenterCrop(size=8)"
+    )
+    assert repr(Squeeze(8, interpolation="bilinear")) == "Squeeze(size=8, interpolation='bilinear')"
+    assert (
+        repr(RandomResizedCrop(8, ratio=(1, 2)))
+        == "RandomResizedCrop(size=8, scale=(0.5, 1.0), ratio=(1.0, 2.0))"
+    )
+
+
+def test_transforms_of_a_model_take_its_size_and_interpolation():
+    plain = SimpleNamespace(image_size=12)
+    assert (ResizeCenterCrop.of(plain).size, ResizeCenterCrop.of(plain).interpolation) == (12, None)
+    linear = SimpleNamespace(image_size=8, interpolation="bilinear")
+    assert repr(Squeeze.of(linear)) == "Squeeze(size=8, interpolation='bilinear')"
+
+
+def test_without_a_size_there_is_nothing_to_do():
+    with pytest.raises(
+        ConfigError, match=r"Squeeze: size is None, the size of the image encoder.*give a number"
+    ):
+        Squeeze(None)(decode_image(jpeg(5, 40, 30)))

@@ -1,15 +1,17 @@
 """Encoding once in batches, and searching in chunks."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from hypvl.data.tokenizer import Tokenizer
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.images import Images
-from hypvl.embedding.encode import Encoding
+from hypvl.embedding.encode import CachedEncoder, Encoding, text_digests
 from hypvl.embedding.protocol import evaluating
 from hypvl.embedding.search import search
 from hypvl.errors import DataError, UserError
@@ -177,3 +179,33 @@ def test_encoding_refuses_settings_out_of_range() -> None:
             Encoding(**settings)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="amp: got 'half'"):
         Encoding(amp="half")  # type: ignore[arg-type]
+
+
+class WithTokenizer(FakeModel):
+    """Has a tokenizer of its own, which pads with 9; the table's last row is that of unknown words."""
+
+    class Padding9(FakeTokenizer):
+        pad_token = 9
+
+        def __call__(self, texts: Sequence[str]) -> Tensor:
+            tokens = super().__call__(texts)
+            return torch.where(tokens == 0, 9, tokens)
+
+    tokenizer = Padding9()
+
+    def encode_text(self, tokens: Tensor, stage: str = "embeddings") -> Tensor:
+        return super().encode_text(torch.where(tokens == 9, 0, tokens), stage)
+
+
+def test_texts_go_through_the_tokenizer_of_the_model() -> None:
+    model = WithTokenizer()
+    encoder = CachedEncoder(model, encoding=PLAIN)
+    assert encoder.tokenizer is model.tokenizer
+    assert encoder.encode_texts(["red", "red and blue"]).tolist() == [[1, 0, 0], [1, 0, 1]]
+    assert type(CachedEncoder(FakeModel(), encoding=PLAIN).tokenizer) is Tokenizer  # CLIP's
+
+
+def test_the_digest_of_a_text_does_not_depend_on_its_padding() -> None:
+    tokenizer = WithTokenizer.tokenizer
+    alone, padded = text_digests(["red"], tokenizer), text_digests(["red", "red and blue"], tokenizer)
+    assert alone[0] == padded[0] != padded[1]

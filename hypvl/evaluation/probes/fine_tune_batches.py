@@ -98,21 +98,22 @@ class ImageBatches:
         self._encoding = encoding
         self.amp = encoding.amp
         self._memory = memory
-        self._size = 0
+        self._transform = ResizeCenterCrop(None)  # until the model is known
         self._decoded: dict[int, Tensor] | None = None
         self.bad_training: dict[int, str] = {}
         self.bad_test: list[tuple[int, str]] = []
 
     def width(self, model: EvaluableModel) -> int:
-        self._size = model.image_size
+        self._transform = ResizeCenterCrop.of(model)
+        size = self._transform.side()
         with evaluating(model) as device:
-            image = torch.zeros(1, 3, self._size, self._size, dtype=torch.uint8, device=device)
+            image = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device)
             return model.encode_image(image, stage=self._stage).shape[1]
 
     def steps(
         self, batches: Sequence[Sequence[int]], device: torch.device
     ) -> Iterator[tuple[Tensor, list[int]]]:
-        if self._decoded is None and 3 * self._size**2 * len(self._positions) <= self._memory:
+        if self._decoded is None and 3 * self._transform.side() ** 2 * len(self._positions) <= self._memory:
             at_once = [self._positions[i : i + 64] for i in range(0, len(self._positions), 64)]
             self._decoded = {i: pixels for batch in self._load(at_once) for i, pixels in batch}
         loaded = self._load(batches)
@@ -134,7 +135,7 @@ class ImageBatches:
         images = self._test if positions is None else self._images.take(positions)
         encoded = CachedEncoder(encoder, encoding=self._encoding).encode_images(
             images,
-            transform=ResizeCenterCrop(self._size),
+            transform=self._transform,
             stage=self._stage,
             label="test images" if positions is None else "validation images",
         )
@@ -144,9 +145,8 @@ class ImageBatches:
         return encoded.embeddings, readable if positions is None else [positions[i] for i in readable]
 
     def _load(self, batches: Sequence[Sequence[int]]) -> Iterator[list[tuple[int, Tensor]]]:
-        transform = ResizeCenterCrop(self._size)
         for batch in load_batches(
-            self._images, batches, transform=transform, num_workers=self._encoding.workers
+            self._images, batches, transform=self._transform, num_workers=self._encoding.workers
         ):
             good = []
             for image in batch:

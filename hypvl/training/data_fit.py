@@ -1,0 +1,83 @@
+"""Data and model fit together: what the data leaves open comes from the model, what it says is compared."""
+
+from typing import Any
+
+from hypvl.errors import ConfigError
+from hypvl.models.dual_encoder import DualEncoder
+
+_OPEN = object()
+
+
+def take_from_model(model: DualEncoder, dataset: Any) -> None:
+    """Give a data set the model's tokenizer, image size and interpolation where it leaves them None, in place.
+
+    They are ``dataset.tokenizer``, and ``size`` and ``interpolation`` of ``dataset.image_transform``. A data set or a
+    transform that lacks such an attribute is left as it is, as is what would come from a tower that the model lacks.
+
+    Raises:
+        ConfigError: when the text encoder has no tokenizer of its own.
+    """
+    if model.textual is not None and getattr(dataset, "tokenizer", _OPEN) is None:
+        own = getattr(model, "tokenizer", None)
+        if own is None:
+            raise ConfigError(
+                f"dataset.tokenizer: got null, the tokenizer of the text encoder, but a {type(model.textual).__name__} "
+                "has none; name one."
+            )
+        dataset.tokenizer = own
+    transform = getattr(dataset, "image_transform", None)
+    if model.visual is None:
+        return
+    if getattr(transform, "size", _OPEN) is None:
+        transform.size = model.image_size  # type: ignore[union-attr]  # it has the attribute
+    if getattr(transform, "interpolation", _OPEN) is None:
+        transform.interpolation = model.interpolation  # type: ignore[union-attr]
+
+
+def check_data_fits(model: DualEncoder, dataset: Any) -> None:
+    """Refuse data that would fail at some later batch, or be read wrongly.
+
+    A caption as long as ``dataset.tokenizer`` allows must fit into the text encoder, every token id into its
+    vocabulary, which must be the tokenizer's where the encoder is bound to one, and images must have the size that the
+    image encoder takes. Attributes that a data set or an encoder lacks are not checked.
+
+    Raises:
+        ConfigError: naming the two settings that do not fit.
+    """
+    tokenizer = getattr(dataset, "tokenizer", None)
+    longest = getattr(tokenizer, "context_length", None)
+    if model.textual is not None and isinstance(longest, int) and longest > model.context_length:
+        raise ConfigError(
+            f"dataset.tokenizer.context_length: got {longest}, but model.textual.context_length is "
+            f"{model.context_length}, and the first longer caption would end the run; give both the same number."
+        )
+    ids, known = getattr(tokenizer, "vocab_size", None), getattr(model.textual, "vocab_size", None)
+    if isinstance(ids, int) and isinstance(known, int) and ids > known:
+        raise ConfigError(
+            f"model.textual.vocab_size: got {known}, but the tokenizer of the data has {ids} ids; give the encoder at "
+            "least so many."
+        )
+    end, read_at = getattr(tokenizer, "eot_token", None), getattr(model.textual, "eot_token", None)
+    if isinstance(end, int) and isinstance(read_at, int) and end != read_at:
+        raise ConfigError(
+            f"model.textual.eot_token: got {read_at}, but texts of the tokenizer of the data end with {end}; give the "
+            "encoder that number, or null where it is the last of its vocabulary."
+        )
+    for name, words in (("vocabulary", "vocabulary"), ("pad_token", "token that fills rows")):
+        theirs, ours = getattr(tokenizer, name, None), getattr(model.textual, name, None)
+        if theirs is not None and ours is not None and theirs != ours:
+            raise ConfigError(
+                f"dataset.tokenizer: its {words} is {theirs!r}, but that of model.textual is {ours!r}; set "
+                "dataset.tokenizer to null, which is the text encoder's own."
+            )
+    size = getattr(getattr(dataset, "image_transform", None), "size", None)
+    if (
+        model.visual is not None
+        and isinstance(size, int)
+        and size != model.image_size
+        and getattr(model.visual, "fixed_size", False)
+    ):
+        raise ConfigError(
+            f"dataset.image_transform.size: got {size}, but model.visual.image_size is {model.image_size}, and the "
+            "image encoder takes no other; give both the same number."
+        )
