@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "embedding": {"data", "datasets", "distributed", "geometry", "metrics"},
     "evaluation": {"geometry", "data", "distributed", "datasets", "metrics", "embedding", "diagnostics"},
     "training": {
-        "models", "losses", "data", "distributed", "config", "geometry", "diagnostics",
+        "models", "losses", "data", "distributed", "config", "geometry", "diagnostics", "embedding",
     },
     "report": set(),
     "cli": {

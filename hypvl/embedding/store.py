@@ -38,6 +38,7 @@ FORMAT_VERSION = 1
 STORE_FILE, GROUP_FILE = "store.json", "group.json"
 _ROWS_PER_SHARD = 4096
 _SECONDS_PER_SHARD = 120.0
+_SPARSE = 16  # a shard is read whole where more than one of so many of its rows are wanted
 
 Mode: TypeAlias = Literal["read", "write"]
 
@@ -225,6 +226,10 @@ class StoredGroup:
         """Place of the row with this digest in the shards read so far."""
         return self._by_digest.get(digest) if not self.store.single_shard else None
 
+    def ids(self) -> list[list[str]]:
+        """Ids of the rows of each shard read so far, in the order of the numbers of places."""
+        return [shard.ids for shard in self._shards]
+
     def rows(self, places: Sequence[Place]) -> Tensor:
         """Rows at N >= 1 places, (N, D). Raises DataError when a shard cannot be read."""
         wanted: dict[int, list[int]] = {}
@@ -232,10 +237,10 @@ class StoredGroup:
             wanted.setdefault(place.shard, []).append(at)
         result: Tensor | None = None
         for shard, positions in wanted.items():
-            rows = self._tensor(shard, "rows")
+            rows = self._some_rows(shard, [places[at].row for at in positions])
             if result is None:
                 result = rows.new_empty(len(places), rows.shape[1])
-            result[positions] = rows[[places[at].row for at in positions]]
+            result[positions] = rows
         if result is None:
             raise ValueError("places: got none; expected at least one.")
         return result
@@ -343,11 +348,24 @@ class StoredGroup:
         )
         self.discard_pending()
 
+    def _some_rows(self, shard: int, rows: Sequence[int]) -> Tensor:
+        """Rows of a shard, (R, D); few of them are read one by one, without the others."""
+        if len(rows) * _SPARSE > len(self._shards[shard].ids):
+            return self._tensor(shard, "rows")[list(rows)]
+        with self._opened(shard) as file:
+            stored = file.get_slice("rows")
+            return torch.cat([stored[row : row + 1] for row in rows])
+
     def _tensor(self, shard: int, name: str) -> Tensor:
+        with self._opened(shard) as file:
+            return file.get_tensor(name)
+
+    @contextmanager
+    def _opened(self, shard: int) -> Iterator[Any]:
         path = self._shards[shard].path
         try:
             with safe_open(path, framework="pt") as file:
-                return file.get_tensor(name)
+                yield file
         except (OSError, SafetensorError) as error:
             raise DataError(
                 f"{path}: cannot be read ({error}); delete it and its .json, and encode again."

@@ -111,6 +111,8 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     if distributed.is_main():
         prepare_dataset(dataset)
     distributed.barrier()
+    for teacher in learner.get_teachers():
+        teacher.check_data(dataset.fingerprint)
     iteration = int(resumed["iteration"]) if resumed is not None else 0
     loader = _loader(
         settings, dataset, device,

@@ -110,12 +110,13 @@ class Learner(nn.Module):
         self.teachers = nn.ModuleDict(teachers if teachers is not None else {})
         if STUDENT in self.teachers:
             raise ValueError(f"teachers: one is named {STUDENT!r}, as the model is; give it another name.")
-        for teacher in self._teachers():
+        for teacher in self.get_teachers():
             teacher.start_(model)
         objective.check(self._encoders())
         self.views = tuple(sorted(objective.needs, key=lambda view: (str(view), view.grad)))
 
-    def _teachers(self) -> list[Teacher]:
+    def get_teachers(self) -> list[Teacher]:
+        """The teachers, in their order."""
         return list(self.teachers.values())  # type: ignore[arg-type]  # ModuleDict is typed Module
 
     def _encoders(self) -> dict[str, Any]:
@@ -208,7 +209,7 @@ class Learner(nn.Module):
                     buffer.copy_(value)
                 else:  # the term has put another tensor there, perhaps of another shape
                     setattr(module, name, value)
-            for teacher in self._teachers():
+            for teacher in self.get_teachers():
                 if stepped is None:
                     stepped = torch.ones((), dtype=torch.bool, device=next(self.model.parameters()).device)
                 teacher.update_(self.model, stepped)

@@ -26,6 +26,9 @@ class Teacher(nn.Module, ABC):
     def start_(self, student: DualEncoder) -> None:
         """Called once, when the student has its first weights."""
 
+    def check_data(self, fingerprint: str) -> None:
+        """DataError where the teacher is of other data than the dataset with this fingerprint."""
+
     def update_(self, student: DualEncoder, stepped: Tensor) -> None:
         """Called after each optimizer step; ``stepped`` is 0-dim, on the device, and false for a skipped step."""
 
@@ -48,6 +51,8 @@ class FrozenTeacher(Teacher):
     Raises:
         CheckpointError: for weights that are missing or do not fit.
     """
+
+    encoder: DualEncoder
 
     def __init__(
         self, model: DualEncoder, *, checkpoint: str | Path | None = None, saved: bool = False
@@ -80,7 +85,7 @@ class EMATeacher(Teacher):
     """
 
     updates: Tensor  # steps so far, 0-dim int64
-    encoder: nn.Module
+    encoder: DualEncoder
 
     def __init__(
         self,
