@@ -14,8 +14,9 @@ from hypvl.allowlist import configurable
 from hypvl.checks import names_parameter, number, whole_number
 from hypvl.config import instantiate
 from hypvl.errors import ConfigError
+from hypvl.training.blocks import depths, ordered_blocks
 from hypvl.training.config import mapping_at
-from hypvl.training.freezing import freeze, named
+from hypvl.training.freezing import freeze, module_at, named
 
 
 @configurable("optim")
@@ -30,13 +31,15 @@ def parameter_groups(
     unlocked_blocks: Mapping[str, int] | None = None,
     freeze_norm_statistics: bool = True,
     lr: Mapping[str, float] | None = None,
+    layer_decay: Mapping[str, float] | None = None,
+    backbone_scale: Mapping[str, float] | None = None,
 ) -> list[dict[str, object]]:
     """Trainable parameters in three groups with their weight decay: regular, gains and biases, excluded.
 
-    Those with a learning rate of their own come after them, in groups of the same three kinds. Gains and biases are
-    the parameters of normalisation layers and everything named ``bias``. Excluded is what a module declares in its
-    ``no_weight_decay: frozenset[str]`` (names of its own parameters: scales, curvature, logit biases), and what
-    ``exclude`` adds.
+    Those with a learning rate of their own, or a scale of it, come after them, in groups of the same three kinds.
+    Gains and biases are the parameters of normalisation layers and everything named ``bias``. Excluded is what a module
+    declares in its ``no_weight_decay: frozenset[str]`` (names of its own parameters: scales, curvature, logit biases),
+    and what ``exclude`` adds.
 
     Args:
         model: Whose parameters; frozen ones are in no group.
@@ -52,9 +55,14 @@ def parameter_groups(
             they are.
         lr: Pattern -> a learning rate >= 0 in place of the optimizer's, for example of scalars that a pretrained file
             lacks; the schedule multiplies it, too. The first pattern that names a parameter counts.
+        layer_decay: Encoder -> gamma, above 0 and up to 1, for example ``{"model.visual": 0.75}``: rates of its
+            parameters are multiplied by :func:`layer_scale`. None = 1.
+        backbone_scale: Encoder -> what the rates of its parameters up to the last block are multiplied by, above 0.
+            None = 1.
 
     Returns:
-        Groups for a torch optimizer; empty ones are left out.
+        Groups for a torch optimizer; empty ones are left out. ``lr_scale`` of a group multiplies its rate once, see
+        :func:`scale_rates_`.
 
     Raises:
         ValueError: for a number out of range, a pattern that names no trainable parameter, or when all are frozen.
@@ -76,9 +84,12 @@ def parameter_groups(
     )
     excluded = set(named("exclude", exclude, names, may_be_none=True))
     named("lr", rates, names)
+    scales = _layer_scales(model, layer_decay or {}, backbone_scale or {})
     norms = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
-    groups: dict[tuple[str | None, int], list[nn.Parameter]] = {
-        (pattern, kind): [] for pattern in (None, *rates) for kind in range(3)
+    factors = sorted({1.0, *scales.values()}, reverse=True)
+    factors.insert(0, factors.pop(factors.index(1.0)))  # the log shows the rate of the first group
+    groups: dict[tuple[str | None, float, int], list[nn.Parameter]] = {
+        (pattern, factor, kind): [] for pattern in (None, *rates) for factor in factors for kind in range(3)
     }
     seen: set[int] = set()
     for prefix, module in model.named_modules():
@@ -95,13 +106,61 @@ def parameter_groups(
                 kind = 1
             else:
                 kind = 0
-            groups[next((p for p in rates if names_parameter(p, full)), None), kind].append(parameter)
+            pattern = next((p for p in rates if names_parameter(p, full)), None)
+            groups[pattern, scales.get(full, 1.0), kind].append(parameter)
     return [
         {"params": parameters, "weight_decay": decays[kind]}
         | ({} if pattern is None else {"lr": rates[pattern]})
-        for (pattern, kind), parameters in groups.items()
+        | ({} if factor == 1 else {"lr_scale": factor})
+        for (pattern, factor, kind), parameters in groups.items()
         if parameters
     ]
+
+
+def layer_scale(depth: int, *, blocks: int, gamma: float, backbone_scale: float = 1.0) -> float:
+    """What the learning rate of a parameter is multiplied by: smaller, the closer it lies to the input.
+
+    Formula: ``backbone_scale * gamma^(L + 1 - i)`` for i = 0 (stem) to L = ``blocks``; 1 for i = L + 1, what comes
+    after the blocks. See :func:`hypvl.training.blocks.depths` for i.
+
+    Source: layer-wise learning-rate decay of BEiT (Bao et al. 2022, arXiv 2106.08254), with a scale for the backbone as
+        in ITRA.
+    """
+    return 1.0 if depth > blocks else backbone_scale * gamma ** (blocks + 1 - depth)
+
+
+def _layer_scales(
+    model: nn.Module, layer_decay: Mapping[str, float], backbone_scale: Mapping[str, float]
+) -> dict[str, float]:
+    """The scale of each parameter of an encoder that has one, by its full name."""
+    gammas = {
+        path: number(f"layer_decay.{path}", gamma, above=0, most=1) for path, gamma in layer_decay.items()
+    }
+    factors = {
+        path: number(f"backbone_scale.{path}", factor, above=0) for path, factor in backbone_scale.items()
+    }
+    scales: dict[str, float] = {}
+    for path in dict.fromkeys([*gammas, *factors]):
+        argument = "layer_decay" if path in gammas else "backbone_scale"
+        encoder = module_at(argument, model, path)
+        try:
+            by_name, blocks = depths(encoder), len(ordered_blocks(encoder))
+        except ValueError as error:
+            raise ValueError(f"{argument}.{path}: {error}") from error
+        given = {"gamma": gammas.get(path, 1.0), "backbone_scale": factors.get(path, 1.0)}
+        inside = {f"{path}.{name}": layer_scale(i, blocks=blocks, **given) for name, i in by_name.items()}
+        if scales.keys() & inside.keys():
+            raise ValueError(
+                f"{argument}.{path}: lies in another encoder that is named, too; keep one of them."
+            )
+        scales |= inside
+    return scales
+
+
+def scale_rates_(optimizer: torch.optim.Optimizer) -> None:
+    """Multiply the rate of each group by its ``lr_scale``, once, before a schedule reads the rates."""
+    for group in optimizer.param_groups:
+        group["lr"] *= group.get("lr_scale", 1.0)
 
 
 def check_optimizer(arguments: Mapping[str, Any]) -> None:
@@ -161,6 +220,7 @@ def build_optimizer(optim: DictConfig, learner: nn.Module) -> tuple[torch.optim.
     except ValueError as error:
         raise ConfigError(f"optim.optimizer.{error}") from error
     optimizer = _call(optim, "optimizer", groups)
+    scale_rates_(optimizer)
     return optimizer, _call(optim, "lr_scheduler", optimizer)
 
 

@@ -70,6 +70,8 @@ SENSIBLE = {
 EXAMPLES: dict[tuple[str, str], Any] = {
     ("DemoMapper", "box_level_weights"): [0.25, 0.25, 0.25, 0.25],
     ("parameter_groups", "lr"): {"model.scorer.*": 1e-3},
+    ("parameter_groups", "layer_decay"): {"model.visual": 0.5},
+    ("parameter_groups", "backbone_scale"): {"model.visual": 0.5},
     ("parameter_groups", "unlocked_blocks"): {"model.visual": 1},
     ("Objective", "warmup"): {"contrastive": [0, 5]},
     ("TimmImageEncoder", "pixel_mean"): [0.5, 0.5, 0.5],

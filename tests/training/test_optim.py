@@ -1,16 +1,37 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
+from hypvl.encoders.conv_vit import ConvStemViT
 from hypvl.encoders.heads import UnitProjectionHead
+from hypvl.encoders.image import TimmImageEncoder
+from hypvl.encoders.text import TextTransformer
 from hypvl.geometry.scorers import Cosine
 from hypvl.losses.base import Objective
 from hypvl.losses.cloob import CLOOB
+from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.sigmoid import Sigmoid
+from hypvl.models.dual_encoder import DualEncoder
 from hypvl.training.freezing import freeze
-from hypvl.training.optim import parameter_groups, warmup_cosine, warmup_cosine_multiplier
+from hypvl.training.optim import (
+    layer_scale,
+    parameter_groups,
+    scale_rates_,
+    warmup_cosine,
+    warmup_cosine_multiplier,
+)
 from hypvl.training.step import Learner
 from tests.training.tiny import tiny_batch, tiny_learner, tiny_model
+
+
+def small_model() -> DualEncoder:
+    """A vision transformer of two blocks and a text transformer of three."""
+    model = tiny_model("clip")
+    model.visual = ConvStemViT(16, 2, heads=2, image_size=16, patch_size=4, pool="class_token")
+    model.textual = TextTransformer("L3_W16_A2", vocab_size=50, context_length=8)
+    return model
 
 
 def test_multiplier_by_hand() -> None:
@@ -158,3 +179,108 @@ def test_a_rate_for_nothing_is_an_error() -> None:
     learner = tiny_learner("clip")
     with pytest.raises(ValueError, match=r"lr: '\*.norm_power' names no trainable parameter; the closest is"):
         parameter_groups(learner, weight_decay=0.2, gain_bias_decay=0.2, lr={"*.norm_power": 1e-3})
+
+
+def rates_of(learner: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    return {name: rates[id(p)] for name, p in learner.named_parameters() if id(p) in rates}
+
+
+def decayed(learner: nn.Module, **arguments: Any) -> dict[str, float]:
+    """Rates of SGD at 1.0, by name."""
+    groups = parameter_groups(learner, weight_decay=0.2, gain_bias_decay=0.1, **arguments)
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    scale_rates_(optimizer)
+    return rates_of(learner, optimizer)
+
+
+def test_layer_scale_by_hand() -> None:
+    """BEiT's: gamma^(L + 1 - i), of 2 blocks."""
+    scales = [layer_scale(i, blocks=2, gamma=0.5) for i in range(4)]
+    assert scales == [0.125, 0.25, 0.5, 1.0]
+    scales = [layer_scale(i, blocks=2, gamma=0.5, backbone_scale=0.1) for i in range(4)]
+    assert scales == pytest.approx([0.0125, 0.025, 0.05, 1.0])  # the last one without it
+
+
+def test_rates_decay_towards_the_input_of_each_encoder() -> None:
+    learner = Learner(small_model(), Objective({"contrastive": Contrastive()}))
+    rates = decayed(learner, layer_decay={"model.visual": 0.5, "model.textual": 0.1})
+    expected = {
+        # the vision transformer, of two blocks
+        "model.visual.cls_token": 0.125, "model.visual.stem.0.weight": 0.125,
+        "model.visual.blocks.0.attn.qkv.weight": 0.25, "model.visual.blocks.1.norm2.bias": 0.5,
+        "model.visual.norm.weight": 1.0,
+        # the text transformer, of three
+        "model.textual.token_embed.weight": 1e-4, "model.textual.posit_embed": 1e-4,
+        "model.textual.resblocks.0.ln_1.weight": 1e-3, "model.textual.resblocks.1.ln_1.weight": 1e-2,
+        "model.textual.resblocks.2.mlp.c_fc.bias": 1e-1, "model.textual.ln_final.bias": 1.0,
+        # everything else
+        "model.visual_head.projection.weight": 1.0, "model.scorer.log_scale": 1.0,
+    }  # fmt: skip
+    assert {name: rates[name] for name in expected} == pytest.approx(expected)
+    assert set(rates) == {name for name, p in learner.named_parameters() if p.requires_grad}
+
+
+def test_rates_decay_over_the_stages_of_a_resnet() -> None:
+    learner = tiny_learner("clip")
+    learner.model.visual = TimmImageEncoder("resnet10t", image_size=32)
+    rates = decayed(learner, layer_decay={"model.visual": 0.5}, backbone_scale={"model.visual": 0.25})
+    found = {name.split(".")[3]: rate for name, rate in rates.items() if name.startswith("model.visual.")}
+    scale = {"layer4": 2**-3, "layer3": 2**-4, "layer2": 2**-5, "layer1": 2**-6, "conv1": 2**-7, "bn1": 2**-7}
+    assert found == pytest.approx(scale)
+    assert rates["model.textual.ln_final.weight"] == 1.0
+
+
+def test_the_schedule_and_own_rates_multiply_the_scales() -> None:
+    learner = Learner(small_model(), Objective({"contrastive": Contrastive()}))
+    groups = parameter_groups(
+        learner, weight_decay=0.2, gain_bias_decay=0.1,
+        lr={"model.visual.norm.*": 3.0, "model.visual.blocks.1.*": 4.0}, layer_decay={"model.visual": 0.5},
+    )  # fmt: skip
+    assert "lr_scale" not in groups[0]  # the rate in the log
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    scale_rates_(optimizer)
+    schedule = warmup_cosine(optimizer, total_steps=10, warmup_steps=2)
+    optimizer.step()
+    schedule.step()
+    rates = rates_of(learner, optimizer)
+    expected = {
+        "model.visual.norm.weight": 1.5, "model.visual.blocks.1.attn.qkv.weight": 1.0,
+        "model.visual.blocks.0.attn.qkv.weight": 0.125, "model.textual.ln_final.weight": 0.5,
+    }  # fmt: skip
+    assert {name: rates[name] for name in expected} == pytest.approx(expected)
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    norm, block = learner.model.visual.norm, learner.model.visual.blocks[0]
+    assert (decays[id(norm.weight)], decays[id(block.attn.qkv.weight)]) == (0.1, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"layer_decay": {"model.visual": 0}},
+            r"layer_decay\.model\.visual: got 0; expected .* above 0 and up to 1",
+        ),
+        ({"layer_decay": {"model.visual": 1.5}}, r"layer_decay\.model\.visual: got 1\.5"),
+        (
+            {"backbone_scale": {"model.visual": 0}},
+            r"backbone_scale\.model\.visual: got 0; expected .* above 0",
+        ),
+        (
+            {"layer_decay": {"model.vision": 0.5}},
+            r"layer_decay: 'model\.vision' names no encoder; the closest",
+        ),
+        ({"backbone_scale": {"": 0.5}}, r"backbone_scale: '' names no encoder"),
+        (
+            {"layer_decay": {"model.scorer": 0.5}},
+            r"layer_decay\.model\.scorer: Cosine has no row of numbered blocks",
+        ),
+        (
+            {"layer_decay": {"model.textual": 0.5, "model": 0.5}},
+            r"layer_decay\.model: lies in another encoder that is named, too",
+        ),
+    ],
+)
+def test_layer_decay_out_of_range(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        decayed(Learner(small_model(), Objective({"contrastive": Contrastive()})), **arguments)
