@@ -1,22 +1,24 @@
 """Parameter groups and learning-rate schedules of the published recipes."""
 
+import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 from hypvl.allowlist import configurable
-from hypvl.checks import names_parameter, number, whole_number
+from hypvl.checks import names_parameter, number
 from hypvl.config import instantiate
 from hypvl.errors import ConfigError
 from hypvl.training.blocks import depths, ordered_blocks
 from hypvl.training.config import mapping_at
 from hypvl.training.freezing import freeze, module_at, named
+from hypvl.training.schedules import GroupSchedule, checked_decay_end, checked_windows
 
 
 @configurable("optim")
@@ -25,6 +27,7 @@ def parameter_groups(
     *,
     weight_decay: float,
     gain_bias_decay: float,
+    weight_decay_end: float | None = None,
     exclude: Iterable[str] = (),
     trainable: Iterable[str] | None = None,
     frozen: Iterable[str] | None = None,
@@ -33,10 +36,11 @@ def parameter_groups(
     lr: Mapping[str, float] | None = None,
     layer_decay: Mapping[str, float] | None = None,
     backbone_scale: Mapping[str, float] | None = None,
+    windows: Mapping[str, Sequence[int | None]] | None = None,
 ) -> list[dict[str, object]]:
     """Trainable parameters in three groups with their weight decay: regular, gains and biases, excluded.
 
-    Those with a learning rate of their own, or a scale of it, come after them, in groups of the same three kinds.
+    Those with a learning rate of their own, a scale of it or a window come after them, in groups of the same kinds.
     Gains and biases are the parameters of normalisation layers and everything named ``bias``. Excluded is what a module
     declares in its ``no_weight_decay: frozenset[str]`` (names of its own parameters: scales, curvature, logit biases),
     and what ``exclude`` adds.
@@ -46,6 +50,7 @@ def parameter_groups(
         weight_decay: Of matrices and embeddings, >= 0.
         gain_bias_decay: Of gains and biases, >= 0. The published recipe asks for 0.0 but, by an `or` in its code,
             trained with 0.2, as hypvl's recipes do; 0.0 is the usual practice.
+        weight_decay_end: Where ``weight_decay`` ends: by half a cosine over the run, >= 0. None = it stays.
         exclude: Patterns of more parameters that are never decayed, see :func:`hypvl.checks.names_parameter`.
         trainable: Freeze all but these, see :func:`~hypvl.training.freezing.freeze`; None = freeze nothing.
         frozen: Freeze these; with ``trainable``, of what that leaves. None = freeze nothing.
@@ -59,10 +64,13 @@ def parameter_groups(
             parameters are multiplied by :func:`layer_scale`. None = 1.
         backbone_scale: Encoder -> what the rates of its parameters up to the last block are multiplied by, above 0.
             None = 1.
+        windows: Pattern -> the steps [start, end] between which the schedule of these parameters runs; before and
+            after them their rate is 0. 0 <= start < end; end None = the end of the run. The first pattern that names a
+            parameter counts. None = the whole run.
 
     Returns:
         Groups for a torch optimizer; empty ones are left out. ``lr_scale`` of a group multiplies its rate once, see
-        :func:`scale_rates_`.
+        :func:`scale_rates_`; ``window`` and ``weight_decay_end`` are for the schedule.
 
     Raises:
         ValueError: for a number out of range, a pattern that names no trainable parameter, or when all are frozen.
@@ -84,12 +92,15 @@ def parameter_groups(
     )
     excluded = set(named("exclude", exclude, names, may_be_none=True))
     named("lr", rates, names)
+    spans = checked_windows(windows or {})
+    named("windows", spans, names)
+    end = checked_decay_end(weight_decay_end)
     scales = _layer_scales(model, layer_decay or {}, backbone_scale or {})
     norms = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
     factors = sorted({1.0, *scales.values()}, reverse=True)
     factors.insert(0, factors.pop(factors.index(1.0)))  # the log shows the rate of the first group
-    groups: dict[tuple[str | None, float, int], list[nn.Parameter]] = {
-        (pattern, factor, kind): [] for pattern in (None, *rates) for factor in factors for kind in range(3)
+    groups: dict[tuple[str | None, float, str | None, int], list[nn.Parameter]] = {
+        key: [] for key in itertools.product((None, *rates), factors, (None, *spans), range(3))
     }
     seen: set[int] = set()
     for prefix, module in model.named_modules():
@@ -107,12 +118,15 @@ def parameter_groups(
             else:
                 kind = 0
             pattern = next((p for p in rates if names_parameter(p, full)), None)
-            groups[pattern, scales.get(full, 1.0), kind].append(parameter)
+            span = next((p for p in spans if names_parameter(p, full)), None)
+            groups[pattern, scales.get(full, 1.0), span, kind].append(parameter)
     return [
         {"params": parameters, "weight_decay": decays[kind]}
         | ({} if pattern is None else {"lr": rates[pattern]})
         | ({} if factor == 1 else {"lr_scale": factor})
-        for (pattern, factor, kind), parameters in groups.items()
+        | ({} if span is None else {"window": spans[span]})
+        | ({} if end is None or kind else {"weight_decay_end": end})
+        for (pattern, factor, span, kind), parameters in groups.items()
         if parameters
     ]
 
@@ -193,21 +207,18 @@ def warmup_cosine_multiplier(step: int, *, total_steps: int, warmup_steps: int) 
 
 
 @configurable("optim")
-def warmup_cosine(optimizer: torch.optim.Optimizer, *, total_steps: int, warmup_steps: int) -> LambdaLR:
+def warmup_cosine(optimizer: torch.optim.Optimizer, *, total_steps: int, warmup_steps: int) -> GroupSchedule:
     """Schedule of :func:`warmup_cosine_multiplier` for every parameter group.
 
     Raises:
-        ValueError: unless these are whole numbers, 0 <= warmup_steps < total_steps.
+        ValueError: unless these are whole numbers, 0 <= warmup_steps < total_steps, or as
+            :class:`~hypvl.training.schedules.GroupSchedule`.
     """
-    total_steps = whole_number("total_steps", total_steps, least=1)
-    if not 0 <= whole_number("warmup_steps", warmup_steps) < total_steps:
-        raise ValueError(
-            f"warmup_steps: got {warmup_steps}; expected 0 to {total_steps - 1} for total_steps {total_steps} "
-            "(lower optim.lr_scheduler.warmup_steps or raise train.num_iterations)."
-        )
-    return LambdaLR(
+    return GroupSchedule(
         optimizer,
-        lambda step: warmup_cosine_multiplier(step, total_steps=total_steps, warmup_steps=warmup_steps),
+        lambda step, steps: warmup_cosine_multiplier(step, total_steps=steps, warmup_steps=warmup_steps),
+        total_steps=total_steps,
+        warmup_steps=warmup_steps,
     )
 
 
@@ -221,7 +232,14 @@ def build_optimizer(optim: DictConfig, learner: nn.Module) -> tuple[torch.optim.
         raise ConfigError(f"optim.optimizer.{error}") from error
     optimizer = _call(optim, "optimizer", groups)
     scale_rates_(optimizer)
-    return optimizer, _call(optim, "lr_scheduler", optimizer)
+    scheduler = _call(optim, "lr_scheduler", optimizer)
+    asked = any("window" in group or "weight_decay_end" in group for group in optimizer.param_groups)
+    if asked and not isinstance(scheduler, GroupSchedule):
+        raise ConfigError(
+            f"optim.lr_scheduler: is a {type(scheduler).__name__}, which knows no windows and no weight_decay_end of "
+            "optim.parameters; use warmup_cosine, half_cosine or constant, or leave them out."
+        )
+    return optimizer, scheduler
 
 
 def _call(optim: DictConfig, name: str, argument: Any) -> Any:

@@ -64,6 +64,8 @@ SENSIBLE = {
     "parameter_groups.lr": _NOTHING,  # as good as frozen
     "parameter_groups.unlocked_blocks": _NOTHING,  # only what comes after the blocks
     "parameter_groups.weight_decay": _NOTHING,
+    "parameter_groups.weight_decay_end": _NOTHING,
+    "parameter_groups.windows": _NOTHING,  # from the first step
     "warmup_cosine.warmup_steps": _NOTHING,
 }
 # Arguments that hold several numbers, where no recipe says them: what they can be.
@@ -72,6 +74,7 @@ EXAMPLES: dict[tuple[str, str], Any] = {
     ("parameter_groups", "lr"): {"model.scorer.*": 1e-3},
     ("parameter_groups", "layer_decay"): {"model.visual": 0.5},
     ("parameter_groups", "backbone_scale"): {"model.visual": 0.5},
+    ("parameter_groups", "windows"): {"model.scorer.*": [0, 100_000]},
     ("parameter_groups", "unlocked_blocks"): {"model.visual": 1},
     ("Objective", "warmup"): {"contrastive": [0, 5]},
     ("TimmImageEncoder", "pixel_mean"): [0.5, 0.5, 0.5],
