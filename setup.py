@@ -29,7 +29,9 @@ TEST = [
 WANDB = ["wandb>=0.17"]
 # Backends of scripts/make_hard_negatives.py: tagger and endings; spaCy and a masked language model.
 NEGATIVES = ["textblob>=0.18", "lemminflect>=0.2.3"]
-NEGATIVES_LM = ["spacy>=3.7,<4", "transformers>=4.45"]
+NEGATIVES_LM = ["spacy>=3.7,<4", "transformers>=4.56"]
+# Text encoders (docs/models.md)
+HUGGINGFACE = ["transformers>=4.56"]
 # Synonyms for EDA(backend="wordnet"), which also wants NLTK's WordNet corpus.
 SYNONYMS = ["nltk>=3.9.1"]
 # scripts/extract_embeddings.py --format parquet, scripts/export_index.py --faiss
@@ -81,6 +83,7 @@ setup(
         "wandb": WANDB,
         "negatives": NEGATIVES,
         "negatives-lm": NEGATIVES_LM,
+        "huggingface": HUGGINGFACE,
         "synonyms": SYNONYMS,
         "parquet": PARQUET,
         "faiss": FAISS,

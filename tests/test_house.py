@@ -47,7 +47,15 @@ MAY_IMPORT = {
     },
 }  # fmt: skip
 # Imported inside the function that needs them: slow, optional, or with side effects.
-ONLY_WHERE_USED = {"matplotlib", "wandb", "sklearn", "tensorboard", "tensorboardX", "open_clip"}
+ONLY_WHERE_USED = {
+    "matplotlib",
+    "wandb",
+    "sklearn",
+    "tensorboard",
+    "tensorboardX",
+    "open_clip",
+    "transformers",
+}
 HEAVY = {"torch", "torchvision", "timm", *ONLY_WHERE_USED}
 
 

@@ -52,6 +52,11 @@ def without_pretrained_weights() -> Iterator[None]:
         _FETCH.reset(token)
 
 
+def fetches_pretrained_weights() -> bool:
+    """Whether encoders fetch pretrained weights here: not inside :func:`without_pretrained_weights`."""
+    return _FETCH.get()
+
+
 def list_image_archs() -> list[str]:
     """Every name that :class:`TimmImageEncoder` takes."""
     return sorted({*timm.list_models(), *VARIANTS})
