@@ -40,6 +40,8 @@ examples:
       --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
   without the modality gap, by the means of each data set itself:
   ... --standardize transductive
+  half way between a fine-tuned model and the one it started from:
+  ... --interpolate-from checkpoints/clip_vit_b.pth --alpha 0.5
   with embeddings saved for the next suite, on two GPUs:
   torchrun --nproc-per-node 2 scripts/evaluate.py ... --save-embeddings output/meru_vit_l/embeddings
   two data sets of the config, from another folder:
@@ -62,6 +64,20 @@ def build_parser() -> argparse.ArgumentParser:
         help="instead, move the modalities along the line between these means: closer by DELTA, or apart below 0 "
         "(means: --standardize, default transductive)",
     )  # fmt: skip
+    parser.add_argument(
+        "--weights", default="model", metavar="NAME",
+        help="which weights of the checkpoint: `model`, or a teacher of the run, such as an average (EMA)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--interpolate-from", type=user_path, metavar="PATH",
+        help="checkpoint that this one was fine-tuned from: evaluate weights between the two, with --alpha (WiSE-FT)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--alpha",
+        type=float,
+        metavar="A",
+        help="A times this checkpoint + (1 - A) times the other, in [0, 1]",
+    )
     parser.add_embeddings_arguments()
     parser.add_argument(
         "--redo", action="store_true", help="measure again what the results file already holds"
@@ -109,13 +125,15 @@ def main(argv: Sequence[str]) -> int:
 def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -> int:
     """Evaluate on every rank; rank 0 alone writes files and prints."""
     from hypvl import distributed
-    from hypvl.cli.loading import load_trained, open_store, pick_device, roots_of
+    from hypvl.cli.loading import open_store, pick_device, roots_of
+    from hypvl.cli.weight_choice import WeightChoice
     from hypvl.evaluation.protocol import EvaluationContext
     from hypvl.evaluation.results import ResultsFile, settings_digest
     from hypvl.report.tables import results_csv
 
+    choice = WeightChoice.of(args)
     device = distributed.device() if distributed.is_initialized() else pick_device(args.device)
-    model, content = load_trained(args.checkpoint_path, args.train_config, device=device)
+    model, content = choice.load(args.checkpoint_path, args.train_config, device=device)
     remover = None
     if args.standardize is not None or args.shift is not None:
         from hypvl.cli.mean_removal import MeanRemover
@@ -125,11 +143,14 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
     folder = args.checkpoint_path.parent if args.output_dir is None else args.output_dir
     path = folder / RESULTS if args.output is None else args.output
     provenance = _provenance(args, config, device=str(device), iteration=content.get("iteration"))
+    provenance |= choice.provenance()
     file: ResultsFile | None = None
 
     def open_file() -> None:
         nonlocal file
-        subject = _subject(args, content, checkpoint_sha256=provenance["checkpoint_sha256"])
+        subject = (
+            _subject(args, content, checkpoint_sha256=provenance["checkpoint_sha256"]) | choice.subject()
+        )
         file = ResultsFile(path, subject=subject, provenance=provenance, as_csv=results_csv)
         if file.moved_to is not None:
             show(f"{path}: held another evaluation, kept as {file.moved_to}")
@@ -154,7 +175,7 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
         return 0
     results = file.results()
     shown = {name: results[name] for name in names}
-    _print(shown, title=args.checkpoint_path.name)
+    _print(shown, title=choice.title(args.checkpoint_path.name))
     show(file.path, file.path.with_suffix(".csv"))
     bad = [name for name, result in shown.items() if result["status"] != "ok"]
     if bad:

@@ -13,7 +13,7 @@ from hypvl.embedding.encode import Encoding
 from hypvl.embedding.identity import model_identity
 from hypvl.embedding.store import EmbeddingStore
 from hypvl.errors import CheckpointError, ConfigError
-from hypvl.models.checkpoint_io import load_checkpoint
+from hypvl.models.checkpoint_io import load_checkpoint, teacher_weights
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import create_model, load_config, stored_config
 from hypvl.training.provenance import code_version
@@ -34,22 +34,26 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def load_trained(
-    checkpoint_path: Path, train_config: str | None, *, device: torch.device
+    checkpoint_path: Path, train_config: str | None, *, device: torch.device, weights: str | None = None
 ) -> tuple[DualEncoder, dict[str, Any]]:
     """The model in evaluation mode, and the other entries of its checkpoint (``root``, ``iteration``, ...).
 
     Args:
         checkpoint_path: Of hypvl, MERU, CLIP, ATMG or HyCoCLIP; nothing in it is executed.
         train_config: Config it was trained with, or a name of ``hypvl.list_models()``; None = the checkpoint's own.
+        device: Where the model is put.
+        weights: Name of a teacher in the checkpoint whose weights the model gets; None = its own.
 
     Raises:
-        CheckpointError: the file is not a checkpoint, or does not fit the model.
+        CheckpointError: the file is not a checkpoint, holds no such teacher, or does not fit the model.
         ConfigError: the config cannot be used, or None was given and the checkpoint has none.
     """
     config = None if train_config is None else load_config(train_config)  # the quick check first
     content = load_checkpoint(checkpoint_path)
     config = config_of(content, checkpoint_path, None) if config is None else config
     try:
+        if weights is not None:
+            content["model"] = teacher_weights(content, weights)
         model = create_model(config, content, device=device)
     except CheckpointError as error:
         raise CheckpointError(f"{checkpoint_path}: {str(error).removeprefix('checkpoint: ')}") from error

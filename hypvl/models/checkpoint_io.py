@@ -109,6 +109,28 @@ def weights_in(value: Any) -> dict[str, Tensor] | None:
     return weights
 
 
+def teacher_weights(content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+    """The weights of a teacher in a checkpoint: an average of the model's (EMA), or another frozen model.
+
+    Args:
+        content: Of :func:`load_checkpoint`.
+        name: Of the teacher, as in `train.teachers` of the run.
+
+    Raises:
+        CheckpointError: when the checkpoint holds no teacher of that name.
+    """
+    teachers = content.get("teachers")
+    held = teachers if isinstance(teachers, Mapping) else {}
+    state = weights_in(held.get(name)) or {}
+    prefix = "encoder."
+    weights = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    if not weights:
+        raise CheckpointError(
+            f"no teacher {name!r}; it holds the weights of {listed(['model', *map(str, held)])}."
+        )
+    return weights
+
+
 def periodic_iteration(path: Path) -> int | None:
     """The iteration in the name of a periodic checkpoint; None for another file."""
     match = _PERIODIC.fullmatch(path.name)

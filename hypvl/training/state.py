@@ -258,6 +258,11 @@ def check_compatible(saved: Mapping[str, Any] | None, new: DictConfig) -> list[C
     return changes
 
 
+def model_changes(first: Any, second: Any) -> list[Change]:
+    """Differences between the definitions of two models (plain data), with the defaults of arguments left out."""
+    return [change for change in _differences(("model",), first, second) if not change.allowed]
+
+
 def log_changes(changes: list[Change]) -> None:
     """One line for each difference."""
     for change in changes:
