@@ -134,6 +134,9 @@ class Hook:
     def before_train(self, trainer: "Trainer") -> None:
         """Called once before the first step of this process."""
 
+    def before_step(self, trainer: "Trainer") -> None:
+        """Called before each step, when its batch is there."""
+
     def after_step(self, trainer: "Trainer", step: StepResult) -> None:
         """Called after each step; ``trainer.iteration`` counts it already."""
 
@@ -196,6 +199,8 @@ class Trainer:
                     self.signals.agree()
                     if self.signals.stop is not None or parts is None:
                         break
+                    for hook in self.hooks:
+                        hook.before_step(self)
                     step = self._step(parts)
                     for hook in self.hooks:
                         hook.after_step(self, step)

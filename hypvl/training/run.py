@@ -29,6 +29,7 @@ from hypvl.training.config import Accumulation, TrainConfig, mapping_at
 from hypvl.training.data_fit import check_data_fits, take_from_model
 from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.checkpoints import Checkpoints
+from hypvl.training.hooks.episodes import Episodes, check_episodes, episodic_terms
 from hypvl.training.hooks.health import SkippedSteps, Stalls
 from hypvl.training.hooks.metrics import BAD_SAMPLES_NAME, Metrics, bad_everywhere
 from hypvl.training.hooks.sinks import (
@@ -97,6 +98,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     if settings.init_checkpoint is not None and resumed is None:
         started_from = _start_from(model, settings)
     learner = _learner(model, settings).to(device)
+    check_episodes(learner, settings.total_batch_size)
     optimizer, scheduler = build_optimizer(optim, learner)
     precision = Precision.choose(settings.amp, device)
     scaler = precision.make_scaler()
@@ -276,6 +278,7 @@ def _hooks(cfg: DictConfig, settings: TrainConfig, folder: Path, state: TrainSta
     model = trainer.learner.model
     return [
         Stalls(),
+        *_episodes(settings, trainer, loader),
         state.metrics,
         *_live_audit(settings, folder, sinks, trainer),
         SkippedSteps(settings.max_skipped_steps),
@@ -287,6 +290,20 @@ def _hooks(cfg: DictConfig, settings: TrainConfig, folder: Path, state: TrainSta
             final_extra=root if model.geometry.root(model.embed_dim) is None else None,
         ),
     ]
+
+
+def _episodes(settings: TrainConfig, trainer: Trainer, loader: Loader) -> list[Hook]:
+    """The hook of loss terms with episodes; none where there are no such terms."""
+    terms = episodic_terms(trainer.learner)
+    if not terms:
+        return []
+
+    def from_position(consumed: int) -> Loader:
+        return _loader(
+            settings, loader.dataset, trainer.precision.device, consumed=consumed, parts=trainer.naive_parts
+        )
+
+    return [Episodes(terms, make_loader=from_position, seed=settings.seed)]
 
 
 def _live_audit(settings: TrainConfig, folder: Path, sinks: list[Sink], trainer: Trainer) -> list[Hook]:

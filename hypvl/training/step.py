@@ -173,13 +173,20 @@ class Learner(nn.Module):
         self, trunks: Mapping[View, Tensor], batch: Mapping[str, Any]
     ) -> tuple[LossOutput, PairContext]:
         """Loss of the whole local batch from the output of :meth:`trunk` for each view: heads, geometry, loss terms."""
+        ctx = self._context(trunks, batch)
+        return self.objective(ctx), ctx
+
+    def context(self, batch: Mapping[str, Any], views: Iterable[View]) -> PairContext:
+        """Views of one local batch, encoded, without a loss."""
+        return self._context({view: self.trunk(view, self.rows(view, batch)) for view in views}, batch)
+
+    def _context(self, trunks: Mapping[View, Tensor], batch: Mapping[str, Any]) -> PairContext:
         features, encoders = {}, self._encoders()
         for view, trunk in trunks.items():
             with torch.set_grad_enabled(self.has_gradient(view) and torch.is_grad_enabled()):
                 features[view] = encoders[view.encoder].project(trunk, modality=view.modality)
         teachers: dict[str, Model] = {name: model for name, model in encoders.items() if name != STUDENT}
-        ctx = PairContext(features, batch=batch, model=self.model, teachers=teachers)
-        return self.objective(ctx), ctx
+        return PairContext(features, batch=batch, model=self.model, teachers=teachers)
 
     def constrain_(self) -> None:
         """Call ``constrain_()`` of every module that has one (curvature, scales); called before each step."""
@@ -246,9 +253,11 @@ def mean_embedding(learner: Learner, loader: Iterable[Mapping[str, Any]], *, sam
     model.eval()
     for batch in loader:
         batch = to_device(batch, device)
-        images, texts = model.encode_image(batch["image"]), model.encode_text(batch["text"])  # (B, D)
-        total += images.float().sum(0) + texts.float().sum(0)
-        seen += len(images) * distributed.world_size()
+        if model.visual is not None:
+            total += model.encode_image(batch["image"]).float().sum(0)
+        if model.textual is not None:
+            total += model.encode_text(batch["text"]).float().sum(0)
+        seen += len(batch["text"]) * distributed.world_size()
         if seen >= samples:
             break
     learner.train(was_training)
