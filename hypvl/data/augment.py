@@ -41,26 +41,36 @@ _FUNCTION_WORDS = frozenset(
 @configurable("dataset")
 @dataclass(frozen=True)
 class InModalAugment:
-    """What a data set adds to its samples: ``augmented_image`` and ``augmented_text``.
+    """What a data set adds to its samples: ``augmented_image``, ``augmented_text`` and ``crops``.
 
     Args:
         image: Changes an image after the data set's own transform (a crop of its own); None = no image.
         text: Changes a caption; None = no caption.
+        crops: Transforms of the image, each of which adds a view: ``crops.0``, ``crops.1`` ..., of any sizes.
 
     Raises:
-        ValueError: when both are None.
+        ValueError: when there is none of the three.
 
-    Source: CyCLIP, Goel et al. 2022 (arXiv 2205.14459), section 4 (in-modal augmentation).
+    Source: CyCLIP, Goel et al. 2022 (arXiv 2205.14459), section 4 (in-modal augmentation); crops: DINO, Caron et al.
+        2021 (arXiv 2104.14294), section 3.1 (multi-crop).
     Differs: the crop is augmented, not the whole image before the crop: the same operations with magnitudes
         relative to the crop, at its cost. Captions are augmented anew each time, not once when they are loaded.
     """
 
     image: ImageAugment | None = None
     text: TextAugment | None = None
+    crops: Sequence[Callable[[Tensor, torch.Generator], Tensor]] = ()
 
     def __post_init__(self) -> None:
-        if self.image is None and self.text is None:
-            raise ValueError("augment: got neither image nor text; give at least one, or no augment at all.")
+        if self.image is None and self.text is None and not self.crops:
+            raise ValueError(
+                "augment: got neither image nor text nor crops; give at least one, or no augment at all."
+            )
+
+    def __repr__(self) -> str:
+        # Part of the data's fingerprint: what is not there is not named, so that older runs resume.
+        crops = f", crops={list(self.crops)}" if self.crops else ""
+        return f"InModalAugment(image={self.image!r}, text={self.text!r}{crops})"
 
 
 @configurable("dataset")
@@ -96,6 +106,66 @@ class _Drawn(_TorchvisionAutoAugment):
         policy = int(torch.randint(transform_num, (1,), generator=self.generator))
         probabilities = torch.rand((2,), generator=self.generator)
         return policy, probabilities, torch.randint(2, (2,), generator=self.generator)
+
+
+@configurable("dataset")
+@dataclass(frozen=True)
+class Photometric:
+    """Flip, colour jitter, grayscale, blur and solarisation of an image, each with a probability.
+
+    Args:
+        flip: Probability of a mirrored image.
+        jitter: Probability of changed colours.
+        strength: Of brightness, contrast, saturation (>= 0) and hue (0 to 0.5).
+        gray: Probability of no colours.
+        blur: Probability of a Gaussian blur, whose deviation is drawn from 0.1 to 2 pixels.
+        solarize: Probability of inverting what is brighter than half.
+
+    Raises:
+        ValueError: for numbers out of range.
+
+    Source: SimCLR, Chen et al. 2020 (arXiv 2002.05709), appendix A; solarisation: BYOL, Grill et al. 2020
+        (arXiv 2006.07733), appendix B. By torchvision, with every draw from the given generator.
+    """
+
+    flip: float = 0.5
+    jitter: float = 0.8
+    strength: Sequence[float] = (0.4, 0.4, 0.2, 0.1)
+    gray: float = 0.2
+    blur: float = 0.5
+    solarize: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "jitter", "gray", "blur", "solarize"):
+            number(name, getattr(self, name), least=0, most=1)
+        strength = tuple(number("strength", value, least=0) for value in self.strength)
+        if len(strength) != 4 or strength[3] > 0.5:
+            raise ValueError(
+                f"strength: got {list(self.strength)}; expected four numbers, the last (hue) at most 0.5."
+            )
+        object.__setattr__(self, "strength", strength)
+
+    @functools.cached_property
+    def _operations(self) -> Callable[[Tensor], Tensor]:
+        from torchvision.transforms import v2
+
+        brightness, contrast, saturation, hue = self.strength
+        return v2.Compose(
+            [
+                v2.RandomHorizontalFlip(self.flip),
+                v2.RandomApply([v2.ColorJitter(brightness, contrast, saturation, hue)], self.jitter),
+                v2.RandomGrayscale(self.gray),
+                v2.RandomApply([v2.GaussianBlur(21, (0.1, 2.0))], self.blur),
+                v2.RandomSolarize(128, self.solarize),
+            ]
+        )
+
+    def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """uint8 (3, H, W) -> uint8 (3, H, W)."""
+        seed = int(torch.randint(2**62, (), generator=generator))
+        with torch.random.fork_rng(devices=[]):  # the operations draw from the global generator
+            torch.manual_seed(seed)
+            return self._operations(image)
 
 
 @configurable("dataset")

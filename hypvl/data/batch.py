@@ -33,6 +33,7 @@ class Batch(TypedDict):
     augmented_image: NotRequired[Tensor]  # (B, 3, h, w) uint8
     augmented_text: NotRequired[Tensor]  # (B, L) int64
     labels: NotRequired[Tensor]
+    crops: NotRequired[list[Tensor]]  # (B, 3, h, w) uint8 each, of any sizes
 
 
 def pad_rows(rows: Sequence[Tensor], *, pad_token: int = 0) -> Tensor:
@@ -93,6 +94,8 @@ def _join(name: str, values: list[Any], *, pad_token: int) -> Any:
                 f"collate: {name!r} has different shapes in one batch ({shapes}); make them equal."
             )
         return torch.stack(values)
+    if name == "crops":
+        return [torch.stack(crops) for crops in zip(*values, strict=True)]
     if all(isinstance(value, bool | int | float) for value in values):
         return torch.tensor(values)
     return values

@@ -95,7 +95,7 @@ def finish_sample(
     key: str,
     fields: Mapping[str, Any],
     *,
-    image_transform: ImageTransform,
+    image_transform: ImageTransform | None,
     tokenizer: Tokenize,
     image_seed: int,
     max_pixels: int = MAX_PIXELS,
@@ -116,6 +116,10 @@ def finish_sample(
     pil_image: Tensor | None = None
     for name, value in fields.items():
         if name == "image" or name.endswith("_image"):
+            if image_transform is None:
+                raise ConfigError(
+                    f"dataset.image_transform: is None, but a sample has {name!r}; give a transform."
+                )
             try:
                 image = decode_image(value, max_pixels=max_pixels)
             except ImageError as error:
@@ -130,9 +134,13 @@ def finish_sample(
             sample[name] = value
     if augment is not None:
         if augment.image is not None:
-            if pil_image is None:
+            if pil_image is None or image_transform is None:
                 raise BadSample(key, "missing image, which is to be augmented")
             sample["augmented_image"] = augment.image(image_transform(pil_image, generator), generator)
+        if augment.crops:
+            if pil_image is None:
+                raise BadSample(key, "missing image, which is to be cropped")
+            sample["crops"] = [crop(pil_image, generator) for crop in augment.crops]
         if augment.text is not None:
             sample["augmented_text"] = tokenizer([augment.text(fields["caption"], generator)])[0]
     return sample
@@ -141,7 +149,7 @@ def finish_sample(
 class PairReader(ABC):
     """What the data sets of this package have in common, each of them a dataclass with these fields and its own."""
 
-    image_transform: ImageTransform  # crops the decoded image
+    image_transform: ImageTransform | None  # crops the decoded image; None only where there are no images
     tokenizer: (
         Tokenize | None
     )  # turns captions into token ids; None = the text encoder's own, which training puts here

@@ -1,7 +1,7 @@
 """Images cropped and resized as uint8 tensors; floats and normalisation happen on the device."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, Self, TypeAlias
 
@@ -78,6 +78,7 @@ class RandomResizedCrop(FittedTransform):
         interpolation: "bicubic" or "bilinear"; None = as the image encoder was trained, else bicubic.
         scale: Smallest and largest share of the image's area.
         ratio: Smallest and largest width / height of the crop; drawn evenly in its logarithm.
+        augment: Changes the result, as :class:`hypvl.data.augment.Photometric` does; None = leaves it.
     """
 
     size: int | None
@@ -85,6 +86,7 @@ class RandomResizedCrop(FittedTransform):
     scale: Sequence[float] = (0.5, 1.0)
     ratio: Sequence[float] = (3 / 4, 4 / 3)
     interpolation: Interpolation | None = None
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,10 +114,12 @@ class RandomResizedCrop(FittedTransform):
             raise ValueError("RandomResizedCrop: got no generator; it needs the sample's own.")
         top, left, h, w = self.crop(image.shape[-2], image.shape[-1], generator)
         size = self.side()
-        return self.resize(image[:, top : top + h, left : left + w], size, size)
+        cropped = self.resize(image[:, top : top + h, left : left + w], size, size)
+        return cropped if self.augment is None else self.augment(cropped, generator)
 
     def __repr__(self) -> str:
-        return self.described(scale=self.scale, ratio=self.ratio)
+        added = {} if self.augment is None else {"augment": self.augment}
+        return self.described(scale=self.scale, ratio=self.ratio, **added)
 
 
 @configurable("dataset", "evaluate")

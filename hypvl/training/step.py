@@ -361,11 +361,16 @@ def optimizer_step(
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The batch with its tensors on ``device`` (asynchronously from pinned memory); the rest as it is."""
+    """The batch with its tensors, also those in lists, on ``device``; the rest as it is.
+
+    Asynchronously from pinned memory.
+    """
     moved = dict(batch)
     for name, value in batch.items():
         if isinstance(value, Tensor):
             moved[name] = value.to(device, non_blocking=True)
+        elif isinstance(value, list) and value and isinstance(value[0], Tensor):
+            moved[name] = [item.to(device, non_blocking=True) for item in value]
         elif isinstance(value, Mapping):
             moved[name] = to_device(value, device)
     return moved

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hypvl.data import augment as module
-from hypvl.data.augment import EDA, AutoAugment, InModalAugment
+from hypvl.data.augment import EDA, AutoAugment, InModalAugment, Photometric
 from hypvl.data.batch import collate
 from hypvl.data.mappers import GenericMapper
 from hypvl.data.sample import BadSample, finish_sample
@@ -228,3 +228,61 @@ def test_every_data_set_hands_it_on_and_its_fingerprint_says_so(tmp_path: Any) -
         assert torch.equal(batch["image"][0], plain.sample(0, np.random.default_rng(0))["image"])
         assert len({x.fingerprint for x in (plain, augmented, text_only)}) == 3
         assert augmented.fingerprint == build(augment=InModalAugment(AutoAugment(), EDA())).fingerprint
+
+
+def test_photometric_draws_from_the_given_generator_only() -> None:
+    image = torch.randint(0, 256, (3, 24, 24), dtype=torch.uint8, generator=generator(1))
+    change = Photometric(jitter=1.0, blur=1.0, gray=0.0)
+    before = torch.get_rng_state()
+    first, again, other = (change(image, generator(seed)) for seed in (3, 3, 4))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert first.shape == image.shape and first.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("switch", "expected"),
+    [
+        ("flip", lambda x: x.flip(-1)),
+        ("solarize", lambda x: torch.where(x >= 128, 255 - x, x)),
+        (
+            "gray",
+            lambda x: (x[:1] * 0.2989 + x[1:2] * 0.587 + x[2:] * 0.114).to(torch.uint8).expand(3, -1, -1),
+        ),
+    ],
+)
+def test_each_photometric_change_by_hand(switch: str, expected: Any) -> None:
+    off = dict.fromkeys(("flip", "jitter", "gray", "blur", "solarize"), 0.0)
+    image = torch.randint(0, 256, (3, 24, 24), dtype=torch.uint8, generator=generator(1))
+    assert torch.equal(Photometric(**off)(image, generator()), image)
+    changed = Photometric(**{**off, switch: 1.0})(image, generator())
+    assert (changed.int() - expected(image).int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"flip": 1.5}, "flip: got 1.5"),
+        ({"strength": [0.4, 0.4, 0.2]}, "expected four numbers"),
+        ({"strength": [0.4, 0.4, 0.2, 0.6]}, "the last .hue. at most 0.5"),
+    ],
+)
+def test_photometric_numbers_out_of_range(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Photometric(**arguments)
+
+
+def test_crops_of_several_sizes_become_views_of_a_batch() -> None:
+    crops = [RandomResizedCrop(16, augment=Photometric()), RandomResizedCrop(8, scale=(0.05, 0.4))]
+    augment = InModalAugment(crops=crops)
+    options: dict[str, Any] = {"image_transform": RandomResizedCrop(16), "tokenizer": Letters()}
+    fields = {"image": jpeg(1), "caption": CAPTION}
+    samples = [finish_sample("k", fields, augment=augment, image_seed=i, **options) for i in range(3)]
+    plain = finish_sample("k", fields, image_seed=0, **options)
+    assert torch.equal(samples[0]["image"], plain["image"])
+    batch = collate(samples, positions=[0, 1, 2], rows=[0, 1, 2])
+    assert [tuple(crop.shape) for crop in batch["crops"]] == [(3, 3, 16, 16), (3, 3, 8, 8)]
+    assert torch.equal(batch["crops"][1][2], samples[2]["crops"][1])
+    assert "Photometric" in repr(augment) and "crops" not in repr(InModalAugment(text=EDA()))
+    with pytest.raises(BadSample, match="missing image, which is to be cropped"):
+        finish_sample("k", {"caption": CAPTION}, augment=augment, image_seed=0, **options)
