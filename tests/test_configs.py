@@ -1,6 +1,7 @@
 """Every config in configs/ loads, saves, reloads, builds a tiny version and takes a step on the CPU."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,41 +10,82 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from hypvl.config import LazyConfig, instantiate
+from hypvl.training.hooks.episodes import episodic_terms, kmeans_labels
 from hypvl.training.step import Learner
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TRAIN = sorted(CONFIGS.glob("train_*.py"))
 EVAL = sorted(CONFIGS.glob("eval_*.py"))
+ROWS = 4
 
 
 def shrink(cfg: DictConfig) -> DictConfig:
-    """The same recipe with small encoders, at a rate that shows after one step in fp32."""
-    visual, textual = cfg.model.visual, cfg.model.textual
-    if visual["_target_"].endswith("TimmImageEncoder"):
-        visual.arch = "vit_tiny_patch16_224"
-        visual.image_size = 32
-        visual.timm_args = {"depth": 1, "embed_dim": 32, "num_heads": 2}
-    textual.arch = "L1_W32_A2"
+    """The same recipe with small encoders and short episodes, at a rate that shows after one step in fp32."""
+    for model in [cfg.model, *(teacher.model for teacher in teachers_of(cfg) if "model" in teacher)]:
+        shrink_model(model)
+    for term in cfg.train.objective.terms.values():
+        if "episode" in term:
+            term.update(episode=ROWS, clusters=3, hidden=16)
     cfg.optim.optimizer.lr, cfg.optim.lr_scheduler.warmup_steps = 1e-3, 2
     return cfg
 
 
-def batch_for(learner: Learner, rows: int = 4) -> dict[str, Any]:
+def teachers_of(cfg: DictConfig) -> list[DictConfig]:
+    """The teachers of a recipe, which start from no file here."""
+    teachers = list((cfg.train.get("teachers") or {}).values())
+    for teacher in teachers:
+        if "checkpoint" in teacher:
+            teacher.checkpoint = None
+    return teachers
+
+
+def shrink_model(model: DictConfig) -> None:
+    """Small encoders in place of those of a model."""
+    visual = model.visual
+    if visual is not None and visual["_target_"].endswith("TimmImageEncoder"):
+        visual.arch = "vit_tiny_patch16_224"
+        visual.image_size = 32
+        visual.timm_args = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+    if model.textual is not None:
+        model.textual.arch = "L1_W32_A2"
+
+
+def learner_of(cfg: DictConfig) -> Learner:
+    """What a run would train."""
+    return Learner(
+        instantiate(cfg.model), instantiate(cfg.train.objective), instantiate(cfg.train.get("teachers") or {})
+    )
+
+
+def batch_for(learner: Learner) -> dict[str, Any]:
     """A batch with every view that the learner asks for; texts of ``negative_*`` come three per sample."""
     generator = torch.Generator().manual_seed(0)
-    size, end = learner.model.image_size, int(learner.model.textual.eot_token)  # type: ignore[arg-type]
-    batch: dict[str, Any] = {}
+    model = learner.model
+    batch: dict[str, Any] = {"position": torch.arange(ROWS), "index": torch.arange(ROWS)}
     for view in learner.views:
         if view.modality == "image":
-            shape = (rows, 3, size, size)
-            batch[view.source] = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+            size = model.image_size
+            images = torch.randint(0, 256, (ROWS, 3, size, size), generator=generator, dtype=torch.uint8)
+            name, dot, number = view.source.partition(".")
+            if dot:  # crops come as a list
+                batch[name] = {**batch.get(name, {}), number: images}
+            else:
+                batch[name] = images
         else:
             per_sample = 3 if view.source.startswith("negative") else 1
-            batch[view.source] = torch.randint(1, 400, (per_sample * rows, 9), generator=generator)
-            batch[view.source][:, -1] = end
+            batch[view.source] = torch.randint(1, 400, (per_sample * ROWS, 9), generator=generator)
+            batch[view.source][:, -1] = int(model.textual.eot_token)  # type: ignore[union-attr, arg-type]
             if per_sample > 1:
-                batch[view.source.replace("_text", "_mask")] = torch.ones(rows, per_sample, dtype=torch.bool)
+                batch[view.source.replace("_text", "_mask")] = torch.ones(ROWS, per_sample, dtype=torch.bool)
     return batch
+
+
+@torch.no_grad()
+def begin_episodes(learner: Learner, batch: dict[str, Any]) -> None:
+    """Let the terms that have episodes see the batch, which is a whole one."""
+    for term in episodic_terms(learner).values():
+        rows = term.episode_rows(learner.context(batch, term.episode_needs))
+        term.begin_episode_(rows, first=0, cluster=partial(kmeans_labels, seed=0))
 
 
 @pytest.mark.parametrize("path", [*TRAIN, *EVAL], ids=lambda p: p.stem)
@@ -66,7 +108,9 @@ def test_trains_one_tiny_step(path: Path) -> None:
     cfg = shrink(LazyConfig.load(path))
     assert {"dataset", "model", "optim", "train"} <= set(cfg)
     torch.manual_seed(0)
-    learner = Learner(instantiate(cfg.model), instantiate(cfg.train.objective))
+    learner = learner_of(cfg)
+    begin_episodes(learner, batch_for(learner))
+    learner.objective.steps.fill_(10**6)  # every term has its full weight
     optimizer = instantiate(cfg.optim.optimizer)(instantiate(cfg.optim.parameters)(learner))
     schedule = instantiate(cfg.optim.lr_scheduler)(optimizer)
     before = {k: p.detach().clone() for k, p in learner.named_parameters()}
@@ -88,10 +132,14 @@ def test_trains_one_tiny_step(path: Path) -> None:
 @pytest.mark.parametrize("path", TRAIN, ids=lambda p: p.stem)
 def test_the_data_take_sizes_from_the_model(path: Path) -> None:
     """One key each: image size and text length."""
-    cfg = LazyConfig.apply_overrides(
-        LazyConfig.load(path), ["model.visual.image_size=96", "model.textual.context_length=33"]
-    )
-    assert (cfg.dataset.image_transform.size, cfg.dataset.tokenizer.context_length) == (96, 33)
+    cfg = LazyConfig.load(path)
+    for tower, key, value in (("visual", "image_size", 96), ("textual", "context_length", 33)):
+        if cfg.model[tower] is not None:
+            cfg = LazyConfig.apply_overrides(cfg, [f"model.{tower}.{key}={value}"])
+    if cfg.model.visual is not None:
+        assert cfg.dataset.image_transform.size == 96
+    if cfg.model.textual is not None:
+        assert cfg.dataset.tokenizer.context_length == 33
 
 
 def test_the_large_recipe_is_the_base_of_the_others(tmp_path: Path) -> None:

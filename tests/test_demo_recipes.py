@@ -22,8 +22,8 @@ from hypvl.models.checkpoint_io import load_checkpoint
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.weights import load_weights
 from hypvl.training.run import RunOptions, run_training
-from hypvl.training.step import Learner
 from tests.data.helpers import write_tar
+from tests.test_configs import learner_of, teachers_of
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DEMOS = sorted(CONFIGS.glob("train_*_demo.py"))
@@ -53,9 +53,14 @@ def read_tar(path: Path) -> list[tuple[str, bytes]]:
 def tiny(path: Path, shard: Path) -> DictConfig:
     """The recipe with small encoders, on few samples, at a rate that shows within 20 steps."""
     cfg = LazyConfig.load(path)
-    for key in SMALL.keys() & cfg.model.visual.keys():
-        cfg.model.visual[key] = SMALL[key]
-    cfg.model.textual.arch = "L1_W32_A2"
+    for model in [cfg.model, *(teacher.model for teacher in teachers_of(cfg) if "model" in teacher)]:
+        for key in SMALL.keys() & (model.visual or {}).keys():
+            model.visual[key] = SMALL[key]
+        if model.textual is not None:
+            model.textual.arch = "L1_W32_A2"
+    for term in cfg.train.objective.terms.values():
+        if "episode" in term:
+            term.update(episode=2 * ROWS, clusters=8)
     cfg.dataset.tarfiles = [str(shard)]
     cfg.dataset.image_transform.size = SMALL["image_size"]
     cfg.optim.optimizer.lr = 3e-3
@@ -85,7 +90,7 @@ def start(cfg: DictConfig, shard: Path, folder: Path) -> dict[str, Tensor]:
 
 def trained_and_frozen(cfg: DictConfig) -> tuple[set[str], set[str]]:
     """Names of the model's parameters that the recipe trains, and of those that it leaves alone."""
-    learner = Learner(instantiate(cfg.model), instantiate(cfg.train.objective))
+    learner = learner_of(cfg)
     names = {name for name, parameter in learner.named_parameters() if parameter.requires_grad}
     patterns = cfg.optim.parameters.get("trainable")
     if patterns is not None:
