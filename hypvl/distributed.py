@@ -92,6 +92,20 @@ def _outside_graphs() -> Callable[[Tensor], Tensor]:
     return torch.compiler.disable(_Gather.apply)  # imports Dynamo: only where it is there already
 
 
+def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Mean (D,) and biased variance (D,) of the rows of all ranks, differentiable, and their number.
+
+    Each rank has (B, D) rows, B the same on every one. Ranks exchange 2 D numbers each, in one gather; the variance is
+    that about the common mean (no difference of large squares).
+    """
+    mean = x.mean(0)
+    variance = (x - mean).square().mean(0)
+    parts = gather(torch.stack((mean, variance))[None])  # (W, 2, D)
+    means, variances = parts[:, 0], parts[:, 1]
+    mean = means.mean(0)
+    return mean, variances.mean(0) + (means - mean).square().mean(0), len(x) * len(parts)
+
+
 def all_reduce_mean(x: Tensor) -> Tensor:
     """Mean of ``x`` over ranks, without gradient (in one process: ``x`` itself, detached)."""
     return all_reduce_sum(x) / world_size() if world_size() > 1 else x.detach()

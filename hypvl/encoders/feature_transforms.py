@@ -83,7 +83,7 @@ class BatchStandardize(nn.BatchNorm1d):
         """Standardise: (..., D) -> (..., D), fp32 or better; the same number of rows on every rank."""
         x = _at_least_fp32(x)
         if self.training:
-            mean, variance, _ = batch_statistics(x.reshape(-1, x.shape[-1]))  # (D,), (D,)
+            mean, variance, _ = distributed.batch_statistics(x.reshape(-1, x.shape[-1]))  # (D,), (D,)
         else:
             mean, variance = self.running_mean.to(x.dtype), self.running_var.to(x.dtype)
         standard = (x - mean) * torch.rsqrt(variance + self.eps)
@@ -97,25 +97,11 @@ class BatchStandardize(nn.BatchNorm1d):
         """
         if not self.training:
             return
-        mean, variance, count = batch_statistics(_at_least_fp32(x))
+        mean, variance, count = distributed.batch_statistics(_at_least_fp32(x))
         unbiased = variance * (count / max(1, count - 1))
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
         self.num_batches_tracked += 1
-
-
-def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Mean (D,) and biased variance (D,) of the rows of all ranks, differentiable, and their number.
-
-    Each rank has (B, D) rows, B the same on every one. Ranks exchange 2 D numbers each, in one gather; the variance is
-    that about the common mean (no difference of large squares).
-    """
-    mean = x.mean(0)
-    variance = (x - mean).square().mean(0)
-    parts = distributed.gather(torch.stack((mean, variance))[None])  # (W, 2, D)
-    means, variances = parts[:, 0], parts[:, 1]
-    mean = means.mean(0)
-    return mean, variances.mean(0) + (means - mean).square().mean(0), len(x) * len(parts)
 
 
 def _at_least_fp32(x: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ SENSIBLE = {
     "AdamW.lr": _NOTHING,  # where parameters have rates of their own
     "AdamW.weight_decay": _NOTHING,
     "AngledEntailment.angle_weight": _NOTHING,
+    "BarlowTwins.off_diagonal": _NOTHING,
     "BatchStandardize.eps": _NOTHING,
     "BatchStandardize.momentum": _NOTHING,
     "Contrastive.label_smoothing": _NOTHING,
@@ -60,6 +61,10 @@ SENSIBLE = {
     "TimmImageEncoder.drop_path_rate": _NOTHING,
     "TimmImageEncoder.pixel_mean": _ANY,
     "UncertaintyCalibration.angle_weight": _NOTHING,
+    "VICReg.covariance_weight": _NOTHING,
+    "VICReg.eps": _NOTHING,
+    "VICReg.invariance_weight": _NOTHING,
+    "VICReg.variance_weight": _NOTHING,
     "parameter_groups.gain_bias_decay": _NOTHING,
     "parameter_groups.lr": _NOTHING,  # as good as frozen
     "parameter_groups.unlocked_blocks": _NOTHING,  # only what comes after the blocks
