@@ -91,7 +91,8 @@ def module_at(argument: str, model: nn.Module, path: str) -> nn.Module:
     encoders = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in ENCODERS]
     names = encoders or [name for name, _ in model.named_modules() if name]
     near = difflib.get_close_matches(str(path), names, n=1, cutoff=0.0)
-    raise ValueError(f"{argument}: {path!r} names no encoder; the closest is {near[0] if near else 'none'}.")
+    closest = f"; the closest is {near[0]}" if near else ""
+    raise ValueError(f"{argument}: got {path!r}; expected the name of an encoder{closest}.")
 
 
 def named(

@@ -121,7 +121,7 @@ def test_no_block_leaves_what_comes_after_them_and_all_leave_the_stem_frozen() -
         ({"model.visual": 5}, r"^unlocked_blocks\.model\.visual: got 5; expected a whole .* least 0 and up to 4\.$"),
         ({"model.visual": -1}, r"unlocked_blocks\.model\.visual: got -1"),
         ({"model.visual": 1.5}, r"unlocked_blocks\.model\.visual: got 1\.5"),
-        ({"model.image": 1}, r"^unlocked_blocks: 'model\.image' names no encoder; the closest is model\.visual\.$"),
+        ({"model.image": 1}, r"^unlocked_blocks: got 'model\.image'; expected the .*; .* model\.visual\.$"),
         ({"model.visual": 0}, r"unlocked_blocks\.model\.visual: got 0, but nothing of model\.visual stays trainable"),
         ({"model.visual_head": 1}, r"unlocked_blocks\.model\.visual_head: ProjectionHead has no row of numbered"),
     ],

@@ -268,9 +268,9 @@ def test_the_schedule_and_own_rates_multiply_the_scales() -> None:
         ),
         (
             {"layer_decay": {"model.vision": 0.5}},
-            r"layer_decay: 'model\.vision' names no encoder; the closest",
+            r"layer_decay: got 'model\.vision'; expected .* encoder; the closest",
         ),
-        ({"backbone_scale": {"": 0.5}}, r"backbone_scale: '' names no encoder"),
+        ({"backbone_scale": {"": 0.5}}, r"backbone_scale: got ''; expected the name"),
         (
             {"layer_decay": {"model.scorer": 0.5}},
             r"layer_decay\.model\.scorer: Cosine has no row of numbered blocks",
