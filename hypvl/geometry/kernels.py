@@ -55,10 +55,12 @@ def within_reach(x: Tensor) -> Tensor:
     Sums over many squares of distances between such rows, and their gradients, are finite. Rows within reach stay as
     they are to the last bit, and rows that are not finite stay that. (..., D) -> (..., D), fp32 or fp64.
     """
-    limit = REACH[x.dtype]
-    far = x.detach().to(working_dtype(x.device))
-    largest = far.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(far.dtype).tiny)
-    length = torch.linalg.vector_norm(far / largest, dim=-1, keepdim=True) * largest  # without overflow
+    limit, far, work = REACH[x.dtype], x.detach(), working_dtype(x.device)
+    if x.dtype == work:
+        largest = far.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(work).tiny)
+        length = torch.linalg.vector_norm(far / largest, dim=-1, keepdim=True) * largest  # without overflow
+    else:  # fp32, whose squares cannot overflow in fp64
+        length = torch.linalg.vector_norm(far, dim=-1, keepdim=True, dtype=work)
     return x * torch.where(length > limit, limit / length, 1.0).to(x.dtype)
 
 

@@ -30,8 +30,7 @@ def negative_squared_distance(x: Tensor, y: Tensor) -> TiledScores:
     Points farther from it than ``kernels.REACH`` count as lying at that distance.
     """
     x, y = kernels.about_common_centre(*_same_dtype(x, y))
-    work = working_dtype(x.device)
-    x2, y2 = (z.to(work).square().sum(-1, keepdim=True) for z in (x, y))
+    x2, y2 = (cast(Tensor, _Squares.apply(z)) for z in (x, y))
     return TiledScores(Linear, 2 * x, y, -x2, -y2, x.new_ones(()), symmetric=True)
 
 
@@ -77,6 +76,25 @@ def exterior_angle(apex: Tensor, point: Tensor, *, curv: Tensor | None) -> Tiled
     sigma, tau = (torch.ones_like(z) if curv is None else kernels.time_of(z) for z in (n2, m2))
     a = torch.cat([kernels.radius(n2) / sigma, 1 / sigma], dim=1)
     return TiledScores(Angle, x, y, a, kernels.radius(m2) / tau, x.new_ones(()), symmetric=False)
+
+
+class _Squares(torch.autograd.Function):
+    """|x|^2 of rows (B, D) in the working dtype, (B, 1), of which no other row-sized tensor is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        work = working_dtype(x.device)
+        return torch.cat([x[rows].to(work).square().sum(-1, keepdim=True) for rows in kernels.blocks(x)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        out = torch.empty_like(x)
+        for rows in kernels.blocks(x):
+            out[rows] = 2 * grad[rows] * x[rows]
+        return out
 
 
 class _Directions(torch.autograd.Function):

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from hypvl.allowlist import configurable
-from hypvl.losses.base import PairContext, PairTerm
+from hypvl.checks import one_of
+from hypvl.losses.base import IMAGE, TEXT, PairContext, PairTerm, View
+from hypvl.losses.info_nce import Implementation
+from hypvl.losses.pairwise import mean_over_queries, similarities
 from hypvl.numerics import full_precision
 
 
@@ -45,31 +48,61 @@ def cyclic_loss(similarity: Tensor, other: Tensor) -> Tensor:
     return value
 
 
+class _Cyclic(PairTerm):
+    """A term that compares two matrices of similarities of the views of a pair."""
+
+    def __init__(
+        self,
+        *,
+        first: str | View = IMAGE,
+        second: str | View = TEXT,
+        implementation: Implementation = "auto",
+    ) -> None:
+        super().__init__(first=first, second=second)
+        self.implementation = one_of("implementation", implementation, Implementation)
+
+    def compare(self, ctx: PairContext, there: tuple[View, View], back: tuple[View, View]) -> Tensor:
+        return mean_over_queries(
+            cyclic_loss,
+            similarities(ctx, *there),
+            similarities(ctx, *back),
+            implementation=self.implementation,
+        )
+
+
 @configurable("train")
-class InModalCyclic(PairTerm):
+class InModalCyclic(_Cyclic):
     """Two images should be as similar as their two texts: :func:`cyclic_loss` of the in-modal similarities.
 
     Similarities are the geometry's own (the cosine on the sphere, minus the distance on the hyperboloid);
     queries are local, keys come from every rank.
 
+    Args:
+        first, second: As :class:`~hypvl.losses.base.PairTerm`.
+        implementation: As for :func:`~hypvl.losses.info_nce.info_nce`.
+
     Source: CyCLIP (arXiv 2205.14459), section 3, there for the cosine.
     Differs: I0T's copy takes the pairs of one rank only.
     """
 
     def forward(self, ctx: PairContext) -> Tensor:
-        return cyclic_loss(ctx.similarity(self.first, self.first), ctx.similarity(self.second, self.second))
+        return self.compare(ctx, (self.first, self.first), (self.second, self.second))
 
 
 @configurable("train")
-class CrossModalCyclic(PairTerm):
+class CrossModalCyclic(_Cyclic):
     """An image should be as similar to another's text as that other image to its text: :func:`cyclic_loss`.
 
     Similarities are the geometry's, which are symmetric, even if the model is trained on other scores (angles). Queries
     are local, keys come from every rank.
 
+    Args:
+        first, second: As :class:`~hypvl.losses.base.PairTerm`.
+        implementation: As for :func:`~hypvl.losses.info_nce.info_nce`.
+
     Source: CyCLIP (arXiv 2205.14459), section 3, there for the cosine.
     Differs: I0T's copy takes the pairs of one rank only.
     """
 
     def forward(self, ctx: PairContext) -> Tensor:
-        return cyclic_loss(ctx.similarity(self.first, self.second), ctx.similarity(self.second, self.first))
+        return self.compare(ctx, (self.first, self.second), (self.second, self.first))

@@ -6,10 +6,9 @@ A loss writes its formula once, for given matrices; whether those are held is ch
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
+from hypvl.checks import one_of
 from hypvl.geometry import kernels, tiles
 from hypvl.losses.base import PairContext, View
 from hypvl.losses.info_nce import Implementation, is_tiled, tiled_logits, warn_dense
@@ -85,7 +84,12 @@ def mean_over_queries(
         rows, others: Further arguments; gradients flow to all.
         combine: As for :func:`~hypvl.ops.row_means.mean_over_rows`.
         implementation: As for :func:`~hypvl.losses.info_nce.info_nce`.
+
+    Raises:
+        ValueError: for another implementation, or another way to combine.
     """
+    one_of("implementation", implementation, Implementation)
+    one_of("combine", combine, Combine)
     if is_tiled(implementation, max(p.count for p in pairs)):
         found = [(p, p.tiled()) for p in pairs]
         scores = [z for _, z in found if z is not None]
@@ -101,14 +105,8 @@ def by_queries(
 ) -> Tensor:
     """``function(queries, keys)`` with a row for each query: (B, D), (N, D) -> (B, ...), from the keys alone.
 
-    Where it is tiled, blocks of queries are computed again in the backward pass.
+    Where it is tiled, blocks of queries are computed again in the backward pass. Gradients flow to the two arguments.
     """
     if not is_tiled(implementation, len(queries) * len(keys)):
         return function(queries, keys)
-    size = row_means.block_rows(len(keys), queries.device)
-    return torch.cat(
-        [
-            checkpoint(function, part, keys, use_reentrant=False, preserve_rng_state=False)
-            for part in queries.split(size)
-        ]
-    )
+    return row_means.by_rows(function, queries, keys)

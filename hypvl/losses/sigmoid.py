@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
+from hypvl.losses.info_nce import Implementation
+from hypvl.losses.pairwise import logits, mean_over_queries
 from hypvl.numerics import full_precision
 
 Denominator = Literal["batch", "pairs"]
@@ -34,10 +36,10 @@ def sigmoid_loss(logits: Tensor, targets: Tensor, *, denominator: Denominator = 
     Source: Zhai et al., SigLIP, 2023 (arXiv 2303.15343), section 3.2 and algorithm 1.
     """
     one_of("denominator", denominator, Denominator)
-    signs = -torch.ones_like(logits)
-    signs[torch.arange(len(logits), device=logits.device), targets] = 1.0
-    losses = -F.logsigmoid(signs * logits)  # (B, N)
-    return losses.sum(-1).mean() if denominator == "batch" else losses.mean()
+    own = targets[:, None]
+    signed = (-logits).scatter_(1, own, logits.gather(1, own))  # (B, N)
+    rows = -F.logsigmoid(signed).sum(-1)  # (B,)
+    return rows.mean() if denominator == "batch" else rows.mean() / logits.shape[1]
 
 
 @configurable("train")
@@ -51,9 +53,10 @@ class Sigmoid(LossTerm):
         query, key: Views of the pairs.
         denominator: As :func:`sigmoid_loss`.
         bias_init: Starting value of a bias learned here; None = the scorer has one.
+        implementation: As for :func:`~hypvl.losses.info_nce.info_nce`.
 
     Raises:
-        ValueError: for another denominator; in ``forward``, when neither or both have a bias.
+        ValueError: for another denominator or implementation; in ``forward``, when neither or both have a bias.
 
     Source: SigLIP (arXiv 2303.15343), section 3.2: scale and bias start at 10 and -10.
     Differs: keys are gathered at once, where the published code passes them around in chunks; same value.
@@ -69,11 +72,13 @@ class Sigmoid(LossTerm):
         key: str | View = TEXT,
         denominator: Denominator = "batch",
         bias_init: float | None = None,
+        implementation: Implementation = "auto",
     ) -> None:
         super().__init__()
         if bias_init is not None:
             number("bias_init", bias_init)
         self.query, self.key = self.declare(query, key)
+        self.implementation = one_of("implementation", implementation, Implementation)
         self.denominator = one_of("denominator", denominator, Denominator)
         self.logit_bias = None if bias_init is None else nn.Parameter(torch.tensor(float(bias_init)))
 
@@ -85,7 +90,15 @@ class Sigmoid(LossTerm):
                 f"sigmoid: {type(scorer).__name__} has {count}; expected one: set either model.scorer.bias_init "
                 "(cosine scorers) or this term's bias_init, e.g. -10."
             )
-        logits = ctx.logits(self.query, self.key)  # (B, N)
-        if self.logit_bias is not None:
-            logits = logits + self.logit_bias.to(logits.dtype)
-        return sigmoid_loss(logits, ctx.targets(self.query), denominator=self.denominator)
+        return mean_over_queries(
+            self._value,
+            logits(ctx, self.query, self.key),
+            rows=[ctx.targets(self.query)],
+            others=[] if self.logit_bias is None else [self.logit_bias],
+            implementation=self.implementation,
+        )
+
+    def _value(self, scores: Tensor, targets: Tensor, *bias: Tensor) -> Tensor:
+        for b in bias:
+            scores = scores + b.to(scores.dtype)
+        return sigmoid_loss(scores, targets, denominator=self.denominator)

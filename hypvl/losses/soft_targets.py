@@ -72,14 +72,16 @@ def distribution_cross_entropy(
         0-dim. The mean over ranks is that of one process on the joined batch.
 
     Raises:
-        ValueError: for tensors that do not fit together, a temperature that is not above 0, another divergence.
+        ValueError: for tensors that do not fit together, a temperature that is not above 0, another divergence or
+            implementation.
 
     Source: SEED (Fang et al. 2021, arXiv 2101.04731), eq. 5: with an own key; CompRess (Koohpayegani et al. 2020,
         arXiv 2010.14713), section 3: ``kl`` without, with one memory or two.
     """
+    one_of("divergence", divergence, Divergence)
+    one_of("implementation", implementation, Implementation)
     number("student_temperature", student_temperature, above=0)
     number("teacher_temperature", teacher_temperature, above=0)
-    one_of("divergence", divergence, Divergence)
     if len(student) != len(teacher) or len(student_keys) != len(teacher_keys):
         raise ValueError(
             f"student, teacher: got {len(student)} and {len(teacher)} rows with {len(student_keys)} and "

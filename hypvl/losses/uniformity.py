@@ -7,10 +7,12 @@ from torch import Tensor
 
 from hypvl import distributed
 from hypvl.allowlist import configurable
-from hypvl.checks import number
-from hypvl.geometry.kernels import about_common_centre, within_reach
+from hypvl.checks import number, one_of
+from hypvl.geometry.kernels import within_reach
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, PairTerm, View
-from hypvl.numerics import full_precision, inner_products
+from hypvl.losses.info_nce import Implementation
+from hypvl.losses.pairwise import mean_over_queries, negative_squared_distances
+from hypvl.numerics import full_precision
 
 
 @full_precision
@@ -31,7 +33,9 @@ def align_loss(x: Tensor, y: Tensor) -> Tensor:
 
 
 @full_precision
-def uniform_loss(x: Tensor, y: Tensor, own: Tensor, *, t: float = 2.0) -> Tensor:
+def uniform_loss(
+    x: Tensor, y: Tensor, own: Tensor, *, t: float = 2.0, implementation: Implementation = "auto"
+) -> Tensor:
     """Log of the mean Gaussian potential between rows and all others: low where they are spread out.
 
     Formula: ``log mean_{i, j != own_i} exp(-t |x_i - y_j|^2)``. With y = x this is the uniformity of x, the
@@ -42,6 +46,7 @@ def uniform_loss(x: Tensor, y: Tensor, own: Tensor, *, t: float = 2.0) -> Tensor
         y: (N, D).
         own: (B,) int64, the row of y to leave out for each row of x.
         t: Sharpness > 0.
+        implementation: As for :func:`~hypvl.losses.info_nce.info_nce`.
 
     Returns:
         0-dim, <= 0. Without any pair (N = 1): 0 with gradient 0. Rows farther than 1e15 (fp64: 1e140) from the mean of
@@ -51,10 +56,18 @@ def uniform_loss(x: Tensor, y: Tensor, own: Tensor, *, t: float = 2.0) -> Tensor
     """
     if y.shape[0] == 1:
         return 0.0 * (x.sum() + y.sum())
-    x, y = about_common_centre(x, y)
-    squares = x.square().sum(-1, keepdim=True) + y.square().sum(-1) - 2 * inner_products(x, y)  # (B, N)
-    potentials = (-t * squares).scatter(1, own[:, None], -math.inf)
-    return torch.logsumexp(potentials, dim=(0, 1)) - math.log(x.shape[0] * (y.shape[0] - 1))
+
+    def value(similarity: Tensor, own: Tensor) -> Tensor:
+        potentials = (t * similarity).scatter(1, own[:, None], -math.inf)
+        return torch.logsumexp(potentials, dim=(0, 1)) - math.log(len(similarity) * (len(y) - 1))
+
+    return mean_over_queries(
+        value,
+        negative_squared_distances(x, y),
+        rows=[own],
+        combine="log_mean_exp",
+        implementation=implementation,
+    )
 
 
 @configurable("train")
@@ -77,19 +90,23 @@ class Uniform(LossTerm):
     Args:
         view: View whose rows should spread out.
         t: Sharpness > 0.
+        implementation: As for :func:`~hypvl.losses.info_nce.info_nce`.
 
     Source: Wang & Isola 2020 (arXiv 2005.10242), section 4.1.
     Differs: the published I0T takes the pairs of one rank only.
     """
 
-    def __init__(self, view: str | View, *, t: float = 2.0) -> None:
+    def __init__(self, view: str | View, *, t: float = 2.0, implementation: Implementation = "auto") -> None:
         super().__init__()
+        self.implementation = one_of("implementation", implementation, Implementation)
         (self.view,) = self.declare(view)
         self.t = number("t", t, above=0)
 
     def forward(self, ctx: PairContext) -> Tensor:
         x, all_x = _flat(ctx, self.view), _flat(ctx, self.view, gathered=True)  # (B, D), (N, D)
-        return _over_ranks(uniform_loss(x, all_x, ctx.targets(self.view), t=self.t))
+        return _over_ranks(
+            uniform_loss(x, all_x, ctx.targets(self.view), t=self.t, implementation=self.implementation)
+        )
 
 
 @configurable("train")
@@ -102,17 +119,30 @@ class CrossUniform(PairTerm):
     Args:
         first, second: As :class:`~hypvl.losses.base.PairTerm`.
         t: Sharpness > 0.
+        implementation: As for :func:`~hypvl.losses.info_nce.info_nce`.
 
     Source: formula from summaries of published work on closing the modality gap; no code or numbers were seen.
     """
 
-    def __init__(self, *, first: str | View = IMAGE, second: str | View = TEXT, t: float = 2.0) -> None:
+    def __init__(
+        self,
+        *,
+        first: str | View = IMAGE,
+        second: str | View = TEXT,
+        t: float = 2.0,
+        implementation: Implementation = "auto",
+    ) -> None:
         super().__init__(first=first, second=second)
+        self.implementation = one_of("implementation", implementation, Implementation)
         self.t = number("t", t, above=0)
 
     def forward(self, ctx: PairContext) -> Tensor:
         x, all_y = _flat(ctx, self.first), _flat(ctx, self.second, gathered=True)  # (B, D), (N, D)
-        return _over_ranks(uniform_loss(x, all_y, ctx.targets(self.first), t=self.t))
+        return self._value(ctx, x, all_y)
+
+    def _value(self, ctx: PairContext, x: Tensor, y: Tensor) -> Tensor:
+        own = ctx.targets(self.first)
+        return _over_ranks(uniform_loss(x, y, own, t=self.t, implementation=self.implementation))
 
 
 @configurable("train")
@@ -129,7 +159,7 @@ class CentreUniform(CrossUniform):
             (_flat(ctx, self.first, gathered) + _flat(ctx, self.second, gathered)) / 2
             for gathered in (False, True)
         )  # (B, D), (N, D)
-        return _over_ranks(uniform_loss(local, everyone, ctx.targets(self.first), t=self.t))
+        return self._value(ctx, local, everyone)
 
 
 def _flat(ctx: PairContext, view: View, gathered: bool = False) -> Tensor:

@@ -1,8 +1,9 @@
-"""Means over the rows of score matrices that are never held: memory linear in the number of rows and columns.
+"""Functions of the rows of score matrices that are never held: memory linear in the number of rows and columns.
 
-Some rows are computed with all their columns at a time. Where gradients are wanted they are taken at once, in the
-forward pass, so that no score is computed twice: the result is one number, and the backward pass only multiplies them
-by its gradient. Of each row's scores the caller may make any number that PyTorch can differentiate.
+Some rows are computed with all their columns at a time. Of each row's scores the caller may make any number that
+PyTorch can differentiate. For a mean over rows, gradients are taken in the forward pass, so that no score is computed
+twice: the result is one number, and the backward pass only multiplies them by its gradient. Where each row has a result
+of its own, the backward pass computes the scores again.
 
 Source: gradients taken block by block in the forward pass, as Hsu et al. 2024 (arXiv 2410.10989) do for the cross
     entropy of a language model.
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from hypvl.checks import one_of
 from hypvl.numerics import autocast_off, ieee_products, working_dtype
 from hypvl.ops.tiled_logsumexp.kernels import TiledScores
 
@@ -26,8 +28,8 @@ _TENSORS = 6  # of scores: rows, columns, their terms, the scale, the shift
 
 
 def block_rows(columns: int, device: torch.device) -> int:
-    """How many rows are computed at a time: about 2^21 entries on a CPU, 2^26 on a device."""
-    entries = 2**21 if device.type == "cpu" else 2**26
+    """How many rows are computed at a time: about 2^20 entries on a CPU, 2^26 on a device."""
+    entries = 2**20 if device.type == "cpu" else 2**26
     return max(_LEAST_ROWS, entries // max(1, columns))
 
 
@@ -51,7 +53,11 @@ def mean_over_rows(
 
     Returns:
         0-dim, in the dtype of the scores.
+
+    Raises:
+        ValueError: for another way to combine.
     """
+    one_of("combine", combine, Combine)
     x = scores[0].rows
     tensors = [t for z in scores for t in _tensors(z)]
     plan = _Plan(
@@ -64,6 +70,48 @@ def mean_over_rows(
     )
     with autocast_off({x.device.type}):
         return cast(Tensor, _MeanOverRows.apply(plan, *tensors, *rows, *others))
+
+
+def by_rows(function: Callable[[Tensor, Tensor], Tensor], rows: Tensor, others: Tensor) -> Tensor:
+    """``function(rows, others)``, which has a result for each row, from blocks of rows: (B, D), (N, E) -> (B, ...).
+
+    Gradients flow to both, and to nothing else that the function may use. Differentiable once.
+    """
+    size = block_rows(len(others), rows.device)
+    with autocast_off({rows.device.type}):
+        return cast(Tensor, _ByRows.apply(function, size, rows, others))
+
+
+class _ByRows(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, function: Callable[[Tensor, Tensor], Tensor], size: int, rows: Tensor, others: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(rows, others)
+        ctx.function, ctx.size = function, size
+        return torch.cat([function(part, others) for part in rows.split(size)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        given = [t.detach() for t in ctx.saved_tensors]
+        wanted = ctx.needs_input_grad[2:]
+        out = [torch.zeros_like(t) if w else None for t, w in zip(given, wanted, strict=True)]
+        with autocast_off({grad.device.type}):
+            for start in range(0, len(given[0]), ctx.size):
+                r = slice(start, start + ctx.size)
+                inputs = [
+                    t.detach().requires_grad_(w) for t, w in zip((given[0][r], given[1]), wanted, strict=True)
+                ]
+                with torch.enable_grad():
+                    value = ctx.function(*inputs)
+                found = iter(torch.autograd.grad(value, [t for t in inputs if t.requires_grad], grad[r]))
+                if out[0] is not None:
+                    out[0][r] = next(found)
+                if out[1] is not None:
+                    out[1] += next(found)
+        return None, None, *out
 
 
 def _tensors(z: TiledScores) -> list[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from hypvl.geometry import tiles
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.ops import row_means
-from hypvl.ops.row_means import Combine, mean_over_rows
+from hypvl.ops.row_means import Combine, by_rows, mean_over_rows
 from tests.losses.toy import random_features
 
 
@@ -91,7 +91,7 @@ def test_no_more_than_a_block_is_ever_there() -> None:
 def test_a_block_is_as_large_as_the_device_likes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     cpu, device = torch.device("cpu"), torch.device("cuda")
-    assert row_means.block_rows(8192, cpu) == 256
+    assert row_means.block_rows(8192, cpu) == 128
     assert row_means.block_rows(2**22, cpu) == 64  # from there on memory grows with the columns
     assert row_means.block_rows(8192, device) == 8192
 
@@ -113,3 +113,19 @@ def test_gradients_reach_only_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(first, second)
     expected = torch.autograd.grad((x @ queue.mT).logsumexp(1).mean(), x)[0]
     torch.testing.assert_close(first, expected, rtol=1e-12, atol=0)
+
+
+def test_a_result_for_each_row() -> None:
+    """Attention of 7 rows, in blocks of 3: gradients of both arguments, or of one."""
+
+    def function(x: Tensor, y: Tensor) -> Tensor:
+        seen.append(len(x))
+        return (x @ y.mT).softmax(1) @ y
+
+    seen: list[int] = []
+    x, y = random_features(7, seed=0).requires_grad_(), random_features(5, seed=1).requires_grad_()
+    torch.testing.assert_close(by_rows(function, x, y), (x @ y.mT).softmax(1) @ y, rtol=1e-12, atol=0)
+    assert seen == [3, 3, 1]
+    assert torch.autograd.gradcheck(lambda x, y: by_rows(function, x, y), (x, y))
+    assert torch.autograd.gradcheck(lambda y: by_rows(function, x.detach(), y), (y,))
+    assert torch.autograd.gradcheck(lambda x: by_rows(function, x, y.detach()), (x,))

@@ -10,6 +10,7 @@ from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import IMAGE, TEXT
 from hypvl.losses.cloob import CLOOB, info_loob, retrieve
+from tests.losses.implementations import either_implementation  # noqa: F401  # a fixture
 from tests.losses.toy import GeometryOnly, context
 from tests.parity.reference import cases, load, number
 
@@ -41,6 +42,7 @@ def _check(expected: dict[str, Any], found: dict[str, Tensor | None]) -> None:
                 torch.testing.assert_close(value.detach(), _tensor(reference), **CLOSE)
 
 
+@pytest.mark.usefixtures("either_implementation")
 @pytest.mark.parametrize("case", cases("cloob", "cases"))
 def test_cloob(case: tuple[str, dict[str, Any]]) -> None:
     _, expected = case
@@ -59,6 +61,7 @@ def test_cloob(case: tuple[str, dict[str, Any]]) -> None:
     _check(expected, gradients)
 
 
+@pytest.mark.usefixtures("either_implementation")
 @pytest.mark.parametrize("case", cases("cloob", "cases"))
 def test_info_loob_without_retrieval(case: tuple[str, dict[str, Any]]) -> None:
     _, expected = case
@@ -71,6 +74,7 @@ def test_info_loob_without_retrieval(case: tuple[str, dict[str, Any]]) -> None:
     _check(expected, {"infoloob_plain": value, **gradients})
 
 
+@pytest.mark.usefixtures("either_implementation")
 @pytest.mark.parametrize("case", cases("cloob", "cases"))
 def test_term(case: tuple[str, dict[str, Any]]) -> None:
     """The loss term gives the same, whatever the length of the rows; its gradient has no part along them."""

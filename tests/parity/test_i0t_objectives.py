@@ -56,6 +56,7 @@ def _section(key: str) -> Any:
     return content[key]
 
 
+@pytest.mark.usefixtures("either_implementation")
 def test_align_uniform() -> None:
     expected, rows = _section("align_uniform"), _inputs()
     own = torch.arange(len(rows["image"]))
