@@ -34,7 +34,7 @@ class GroupSchedule(LambdaLR):
         self, optimizer: torch.optim.Optimizer, multiplier: Multiplier, *, total_steps: int, warmup_steps: int
     ) -> None:
         self.total_steps = whole_number("total_steps", total_steps, least=1)
-        whole_number("warmup_steps", warmup_steps)
+        whole_number("warmup_steps", warmup_steps, least=0)
         groups = optimizer.param_groups
         for window in {group.get("window") for group in groups}:
             _check_window(window, total_steps=self.total_steps, warmup_steps=warmup_steps)

@@ -71,6 +71,7 @@ SENSIBLE = {
     "parameter_groups.weight_decay": _NOTHING,
     "parameter_groups.weight_decay_end": _NOTHING,
     "parameter_groups.windows": _NOTHING,  # from the first step
+    "half_cosine.warmup_steps": _NOTHING,
     "warmup_cosine.warmup_steps": _NOTHING,
 }
 # Arguments that hold several numbers, where no recipe says them: what they can be.
@@ -95,7 +96,7 @@ OPTIM = {
     "torch.optim.adamw.AdamW": "optimizer",
     "hypvl.training.optim.warmup_cosine": "lr_scheduler",
 }
-ROLES = {target.rpartition(".")[2]: role for target, role in OPTIM.items()}
+ROLES = {target.rpartition(".")[2]: role for target, role in OPTIM.items()} | {"half_cosine": "lr_scheduler"}
 
 
 class Leaf(NamedTuple):
