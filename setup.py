@@ -32,6 +32,7 @@ NEGATIVES = ["textblob>=0.18", "lemminflect>=0.2.3"]
 NEGATIVES_LM = ["spacy>=3.7,<4", "transformers>=4.56"]
 # Text encoders (docs/models.md)
 HUGGINGFACE = ["transformers>=4.56"]
+SENTENCE_TRANSFORMERS = ["sentence-transformers>=6.0"]  # before, it ran code of local folders
 # Synonyms for EDA(backend="wordnet"), which also wants NLTK's WordNet corpus.
 SYNONYMS = ["nltk>=3.9.1"]
 # scripts/extract_embeddings.py --format parquet, scripts/export_index.py --faiss
@@ -84,6 +85,7 @@ setup(
         "negatives": NEGATIVES,
         "negatives-lm": NEGATIVES_LM,
         "huggingface": HUGGINGFACE,
+        "sentence-transformers": SENTENCE_TRANSFORMERS,
         "synonyms": SYNONYMS,
         "parquet": PARQUET,
         "faiss": FAISS,

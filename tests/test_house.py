@@ -55,6 +55,7 @@ ONLY_WHERE_USED = {
     "tensorboardX",
     "open_clip",
     "transformers",
+    "sentence_transformers",
 }
 HEAVY = {"torch", "torchvision", "timm", *ONLY_WHERE_USED}
 
