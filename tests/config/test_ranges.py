@@ -50,6 +50,14 @@ SENSIBLE = {
     "NegativeDistance.log_scale_init": _ANY,
     "Objective.warmup": _NOTHING,
     "Objective.weights": _NOTHING,  # computed and logged only
+    "Photometric.blur": _NOTHING,
+    "Photometric.flip": _NOTHING,
+    "Photometric.gray": _NOTHING,
+    "Photometric.jitter": _NOTHING,
+    "Photometric.solarize": _NOTHING,
+    "Photometric.strength": _NOTHING,
+    "ProtoCLIP.external_weight": _NOTHING,
+    "ProtoCLIP.hidden_layers": _NOTHING,  # a linear head
     "RedCapsMapper.prefix_probability": _NOTHING,
     "ScaledProjectionHead.log_scale_init": _ANY,
     "ShareGPT4V.max_bad_fraction": _NOTHING,
