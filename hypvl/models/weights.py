@@ -26,6 +26,10 @@ _GIVEN_STAYS = (
 )
 
 
+_PARTS = ("visual", "textual")
+_ENDS = (".", "_head.")  # after the name of a part: its encoder and its head
+
+
 @dataclass(frozen=True)
 class LoadReport:
     """How a checkpoint differs from the model it was put into; names are ours."""
@@ -80,6 +84,8 @@ def load_weights(
             differences.
         allow_missing: Patterns of names of the model that the file may lack (:func:`hypvl.checks.names_parameter`,
             such as ``"*_head.log_scale"``): what a second stage adds. They stay as they are and are in the report.
+            Where they name a whole encoder and its head (``"visual*"``) and nothing in the file fits these, the file's
+            other encoder is left out.
         positions: Of tables of positions of another length. ``"interpolate"``: learned ones of image patches are
             interpolated to the model's resolution, as timm does, and a log line says so; those of texts have to fit.
             ``"stretch"``: also makes a shorter table of text positions as long as the model's (77 -> 248, see
@@ -88,9 +94,9 @@ def load_weights(
 
     Raises:
         ValueError: For another value of ``positions``, or a pattern that names nothing in the model.
-        CheckpointError: With ``strict``, any difference; without, when nothing fits, or nothing of a whole encoder
-            that ``allow_missing`` does not name. Always for weights that hold NaN or infinities, or integers, booleans
-            or complex numbers where the model has floats.
+        CheckpointError: With ``strict``, any difference (but for an encoder that the model lacks); without, when
+            nothing fits, or nothing of a whole encoder that ``allow_missing`` does not name. Always for weights that
+            hold NaN or infinities, or integers, booleans or complex numbers where the model has floats.
     """
     one_of("positions", positions, Positions)
     source = "checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
@@ -105,6 +111,9 @@ def load_weights(
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
     wanted = model.state_dict()
+    absent = tuple(f"{part}{end}" for part in _PARTS if getattr(model, part, "") is None for end in _ENDS)
+    absent += _new_encoders(model, state, patterns=allow_missing)
+    state = {key: tensor for key, tensor in state.items() if not key.startswith(absent)}
     state, resized = with_positions_of(model, state, positions=positions, source=source)
     fitting = {key: t for key, t in state.items() if key in wanted and t.shape == wanted[key].shape}
     report = LoadReport(
@@ -136,6 +145,21 @@ def load_weights(
         logger.info("{}: {}", source, line)
     model.load_state_dict(fitting, strict=False)
     return report
+
+
+def _new_encoders(
+    model: nn.Module, state: Mapping[str, Tensor], *, patterns: Sequence[str]
+) -> tuple[str, ...]:
+    """Beginnings of the names of encoders, and their heads, that may be missing as a whole and that nothing fits."""
+    new: list[str] = []
+    for part in _PARTS:
+        prefixes = tuple(f"{part}{end}" for end in _ENDS)
+        own = {name: p for name, p in model.named_parameters() if name.startswith(prefixes)}
+        allowed = all(any(names_parameter(pattern, name) for pattern in patterns) for name in own)
+        matrices = [name for name, p in own.items() if p.ndim > 1 and name in state]  # scalars always fit
+        if own and allowed and not any(state[name].shape == own[name].shape for name in matrices):
+            new += prefixes
+    return tuple(new)
 
 
 def _difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], report: LoadReport) -> str:
@@ -185,7 +209,7 @@ def _check_encoders(
     source: str,
 ) -> None:
     """Refuse a file (``state``) that leaves a whole encoder at its random weights, unless it is ``allowed`` by name."""
-    for part in ("visual", "textual"):
+    for part in _PARTS:
         own = [name for name, _ in model.named_parameters() if name.startswith(f"{part}.")]
         own = [name for name in own if name not in (IMAGE_POSITIONS, meru.POSITIONS)]
         if own and not set(own) <= set(allowed) and not any(name in fitting for name in own):

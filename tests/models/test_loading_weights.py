@@ -309,3 +309,29 @@ def test_pixels_of_a_file_that_holds_them_stand_with_a_warning(told: list[str]) 
     for model in (asked, unasked):
         assert model.visual.pixel_mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert len(told) == 1 and "its pixel_mean [0.1, 0.2, 0.3] stands, not [0.5, 0.5, 0.5]" in told[0]
+
+
+def test_a_model_of_one_encoder_takes_it_from_a_file_of_two() -> None:
+    both = build(1)
+    for part, other in (("visual", "textual"), ("textual", "visual")):
+        single = build(2, **{other: None, f"{other}_head": None})
+        assert not load_weights(single, {"model": both.state_dict()}).differs
+        name = next(name for name, _ in single.named_parameters() if name.startswith(f"{part}."))
+        assert torch.equal(single.get_parameter(name), both.get_parameter(name))
+
+
+def test_an_encoder_that_is_new_as_a_whole_keeps_its_pixels_too() -> None:
+    """The file has another image encoder, of another shape and with other pixel statistics."""
+    wider = {"depth": 1, "embed_dim": 24, "num_heads": 2}
+    file = build(1, **{"visual.pixel_mean": [0.1, 0.2, 0.3], "visual.timm_args": wider})
+    model = build(2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(CheckpointError):
+        load_weights(model, {"model": file.state_dict()}, allow_missing=["visual.*"])  # the head is not named
+    report = load_weights(model, {"model": file.state_dict()}, allow_missing=["visual*"])
+    after = model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in after if name.startswith("visual"))
+    assert all(
+        torch.equal(after[name], file.state_dict()[name]) for name in after if name.startswith("textual")
+    )
+    assert report.missing and not report.unexpected and not report.misshaped
