@@ -125,7 +125,7 @@ def _outermost(module: nn.Module, name: str, *, least: float) -> Iterator[_Row]:
 
 
 def _rows(module: nn.Module, name: str, *, composite: bool) -> Iterator[_Row]:
-    """Rows among the children of a module: of at least one in a list, of at least two with names like ``layer1``.
+    """Rows among the children of a module: of at least one in a list, of at least two named ``layer1``, ``layer2`` ...
 
     ``composite``: rows of which some member is made of modules with parameters; else the other ones.
     """
@@ -135,8 +135,9 @@ def _rows(module: nn.Module, name: str, *, composite: bool) -> Iterator[_Row]:
         if match is not None and _size(submodule):
             found.setdefault(match[1], []).append((child, submodule))
     for stem, members in found.items():
-        fits = any(_is_composite(m) for _, m in members) == composite
-        if fits and (not stem or len(members) > 1):
+        numbers = [int(child.removeprefix(stem)) for child, _ in members]
+        in_turn = len(members) > 1 and numbers == list(range(numbers[0], numbers[0] + len(members)))
+        if any(_is_composite(m) for _, m in members) == composite and (not stem or in_turn):
             yield _Row(name, tuple(child for child, _ in members), sum(_size(m) for _, m in members))
 
 

@@ -130,6 +130,14 @@ def test_a_row_of_single_layers_counts_where_there_is_no_other() -> None:
     assert depths(network)["classifier.1.weight"] == 6
 
 
+def test_stages_are_numbered_in_turn() -> None:
+    """ShuffleNet: conv1 and conv5 are no row beside stage2 to stage4."""
+    with torch.device("meta"):
+        network = torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=2)
+    assert ordered_blocks(network) == ("stage2", "stage3", "stage4")
+    assert (depths(network)["conv1.0.weight"], depths(network)["conv5.0.weight"]) == (0, 4)
+
+
 def test_a_wrapper_is_looked_through() -> None:
     """As of sentence-transformers: modules 0 (the transformer) and 2 (a dense layer)."""
     inner = BertModel(BertConfig(vocab_size=10, **SMALL))
