@@ -54,6 +54,15 @@ def check_range(images: Tensor) -> None:
 LARGEST_SIDE = 65_536
 
 
+def real_device() -> torch.device:
+    """A context: the CPU where the default device is "meta", else that device.
+
+    Networks of other libraries compute with numbers while they are built, and are run once to find their width.
+    """
+    default = torch.get_default_device()
+    return torch.device("cpu") if default.type == "meta" else default
+
+
 class Preprocessing(NamedTuple):
     """How images are made for an encoder: resized and cropped to a square, and normalised (by the encoder itself)."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hypvl.checks import one_of
 from hypvl.data.transforms import Interpolation
 from hypvl.encoders.image import fetches_pretrained_weights
-from hypvl.encoders.image_base import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
+from hypvl.encoders.image_base import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder, real_device
 from hypvl.encoders.image_torchvision import probe_width
 from hypvl.errors import ConfigError, UserError
 
@@ -105,7 +105,8 @@ def _load(folder: Path, entry: str, args: dict[str, Any]) -> nn.Module:
             f"visual.repo: the folder {folder} has no hubconf.py; expected a repository for torch.hub."
         )
     try:
-        network = torch.hub.load(str(folder), entry, source="local", **args)
+        with real_device():
+            network = torch.hub.load(str(folder), entry, source="local", **args)
     except TypeError as error:
         raise ConfigError(f"visual.entry {entry!r} of {folder} does not take {args} ({error}).") from error
     # OSError: weights that are neither there nor can be fetched; ImportError: what the code needs is not installed.

@@ -11,7 +11,13 @@ from torchvision import models
 from hypvl.allowlist import configurable
 from hypvl.checks import number, whole_number
 from hypvl.encoders.image import fetches_pretrained_weights
-from hypvl.encoders.image_base import IMAGENET_MEAN, IMAGENET_STD, LARGEST_SIDE, ImageEncoder
+from hypvl.encoders.image_base import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    LARGEST_SIDE,
+    ImageEncoder,
+    real_device,
+)
 from hypvl.errors import ConfigError, UserError
 
 # Arguments of a builder that load files, change the outputs, or have another name here.
@@ -138,9 +144,9 @@ def probe_width(encoder: ImageEncoder, name: str) -> int:
     size = encoder.image_size
     parameter = next(encoder.parameters(), encoder.pixel_mean)
     try:
-        features: Any = encoder.encode(
-            torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
-        )
+        with real_device():
+            black = torch.zeros(1, 3, size, size, device=parameter.device, dtype=parameter.dtype)
+            features: Any = encoder.encode(black)
     # torch and torchvision raise these where the image is too small, or of another size than the network was made for.
     except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -199,10 +205,8 @@ def _build(arch: str, weights: Any, image_size: int, args: dict[str, Any]) -> nn
     if sized is not None:
         args[sized] = (image_size, image_size) if sized == "input_size" else image_size
     fetched = weights if fetches_pretrained_weights() else None
-    # Some builders compute sizes with tensors, which must hold numbers.
-    device = torch.get_default_device()
     try:
-        with torch.device("cpu" if device.type == "meta" else device):
+        with real_device():
             return models.get_model(arch, weights=fetched, **args)
     except TypeError as error:  # an argument that this builder does not take
         raise ConfigError(f"visual.arch {arch!r} does not take {args}: {error}.") from error

@@ -12,6 +12,7 @@ from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
 from hypvl.data.tokenizer_huggingface import HuggingFaceTokenizer, pad_id, require_transformers
 from hypvl.encoders.image import fetches_pretrained_weights
+from hypvl.encoders.image_base import real_device
 from hypvl.encoders.text_base import TextEncoder, last_of, mean_of
 from hypvl.errors import ConfigError, UserError
 
@@ -82,7 +83,8 @@ class HuggingFaceTextEncoder(TextEncoder):
             raise ConfigError(
                 f"textual.name is {name!r} and textual.config is {config!r:.60}; give one of them, the other null."
             )
-        model = _build(name, config, pretrained=pretrained)
+        with real_device():
+            model = _build(name, config, pretrained=pretrained)
         trunk = _text_half(model)
         settings = trunk.config
         tokens = None
@@ -117,7 +119,8 @@ class HuggingFaceTextEncoder(TextEncoder):
                     f"textual.projection is true, but {name or settings.model_type} has no text projection; set it to "
                     "false."
                 )
-        self.width = self._probe_width()
+        with real_device():
+            self.width = self._probe_width()
         settings.use_cache = False
         if grad_checkpointing:
             self.set_grad_checkpointing()

@@ -113,7 +113,8 @@ class SentenceTransformerTextEncoder(TextEncoder):
         )
         self.trunk = trunk
         self._tokenizer = tokens
-        self.width = self._probe_width(name)
+        with torch.device("cpu"):
+            self.width = self._probe_width(name)
         if grad_checkpointing:
             self.set_grad_checkpointing()
 

@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.config import LazyConfig, instantiate
 from hypvl.config.plain import Plain, to_plain, walk
 from hypvl.config.reader import stored_data
@@ -21,6 +22,7 @@ from hypvl.encoders.image import without_pretrained_weights
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.io.json_text import parse_json
 from hypvl.io.tensors import write_safetensors
+from hypvl.models.builders import Builder, names_of
 from hypvl.models.checkpoint_io import (
     CONFIG_FILE,
     FORMAT_VERSION,
@@ -36,12 +38,15 @@ CHECKPOINT_SUFFIXES = (".pth", ".pt")
 HUB_PREFIX = "hf-hub:"
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Names of the model definitions that come with hypvl, sorted; of a shell pattern such as ``"meru_*"``."""
-    names = sorted(
-        entry.name.removesuffix(".json") for entry in _zoo().iterdir() if entry.name.endswith(".json")
-    )
-    return fnmatch.filter(names, pattern)
+def list_models(pattern: str = "*", *, builder: Builder = "hypvl") -> list[str]:
+    """Names of the model definitions that come with hypvl, sorted; of a shell pattern such as ``"meru_*"``.
+
+    With another ``builder`` (``"timm"``, ``"torchvision"``, ``"open_clip"``, ``"huggingface"``,
+    ``"sentence_transformers"`` or ``"torch_hub"``) the names that its encoders take, see
+    :func:`hypvl.models.builders.names_of`.
+    """
+    one_of("builder", builder, Builder)
+    return fnmatch.filter(names_of(builder), pattern)
 
 
 def load_config(name_or_config: str | Path | Mapping[str, Any] | DictConfig) -> DictConfig:
