@@ -15,6 +15,7 @@ from hypvl.geometry.scorers import Modality, Scorer
 
 Stage: TypeAlias = Literal["trunk", "features", "embeddings"]
 MakeTransform: TypeAlias = Callable[[int], nn.Module]
+MakeAdapter: TypeAlias = Callable[[nn.Module], nn.Module]
 
 
 @configurable("model")
@@ -30,6 +31,9 @@ class DualEncoder(nn.Module):
         textual_head: Likewise for texts.
         geometry: Lifts features onto its manifold.
         scorer: Similarity as the model is trained.
+        visual_adapter: Puts an adapter into ``visual``, whose own parameters it freezes: ``encoder -> nn.Module``, see
+            :func:`hypvl.encoders.adapters.methods.adapted`. None = all of it is trained.
+        textual_adapter: Likewise for texts.
         image_transforms: Feature transforms of the flat image embeddings, each a callable ``embed_dim -> nn.Module``
             (see :mod:`hypvl.encoders.feature_transforms`): one, or several that act one after the other. The output
             of each is lifted again. None = the identity.
@@ -49,12 +53,14 @@ class DualEncoder(nn.Module):
         textual_head: Callable[[int], nn.Module] | None = None,
         geometry: Geometry,
         scorer: Scorer,
+        visual_adapter: MakeAdapter | None = None,
+        textual_adapter: MakeAdapter | None = None,
         image_transforms: MakeTransform | Sequence[MakeTransform] | None = None,
         text_transforms: MakeTransform | Sequence[MakeTransform] | None = None,
     ) -> None:
         super().__init__()
-        self.visual = visual
-        self.textual = textual
+        self.visual = _adapted("visual", visual, visual_adapter)
+        self.textual = _adapted("textual", textual, textual_adapter)
         self.visual_head = _make_head("visual", visual, visual_head)
         self.textual_head = _make_head("textual", textual, textual_head)
         self.geometry = geometry
@@ -243,6 +249,18 @@ def _is_image(modality: Modality, argument: str = "modality") -> bool:
     if modality not in ("image", "text"):
         one_of(argument, modality, Modality)  # refuses it
     return modality == "image"
+
+
+def _adapted(name: str, encoder: nn.Module | None, adapter: MakeAdapter | None) -> nn.Module | None:
+    """The encoder with its adapter; the message of a ValueError gets the name of the part."""
+    if adapter is None:
+        return encoder
+    if encoder is None:
+        raise ValueError(f"{name}_adapter: is set, but {name} is null; give both or none.")
+    try:
+        return adapter(encoder)
+    except ValueError as error:
+        raise ValueError(f"{name}_adapter.{error}") from error
 
 
 def _make_head(
