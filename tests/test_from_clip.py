@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from hypvl.config import LazyConfig, instantiate
+from hypvl.encoders.adapters.methods import adapter_state_dict
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.weights import load_weights
 
@@ -42,8 +43,11 @@ def allowed(cfg: DictConfig) -> list[str]:
     return [name.removeprefix("model.") for name in cfg.train.init_missing]
 
 
-@pytest.mark.parametrize("trained", [False, True])
-def test_the_demo_model_ranks_as_the_clip_it_starts_from(trained: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "trained"),
+    [("meru_from_clip", False), ("meru_from_clip", True), ("meru_from_clip_lora", True)],
+)
+def test_the_demo_model_ranks_as_the_clip_it_starts_from(recipe: str, trained: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (100, 3, 32, 32), generator=generator, dtype=torch.uint8)
@@ -53,10 +57,12 @@ def test_the_demo_model_ranks_as_the_clip_it_starts_from(trained: bool, tmp_path
     if trained:
         trained_a_little(clip, images[:32], texts[:32])
     torch.save({"model": clip.state_dict()}, tmp_path / "clip.pth")
-    cfg = tiny("meru_from_clip_demo")
+    cfg = tiny(f"{recipe}_demo")
     meru: DualEncoder = instantiate(cfg.model)
     report = load_weights(meru, tmp_path / "clip.pth", allow_missing=allowed(cfg))
-    assert set(report.missing) == {
+    adapters = set(adapter_state_dict(meru))
+    assert len(adapters) == (8 if "lora" in recipe else 0)
+    assert set(report.missing) == adapters | {
         "geometry.log_curv",
         *(f"{tower}_head.{name}" for tower in ("visual", "textual") for name in ("log_scale", "norm_power")),
     }
@@ -81,17 +87,20 @@ def test_the_demo_model_ranks_as_the_clip_it_starts_from(trained: bool, tmp_path
 @pytest.mark.filterwarnings(
     "ignore:.*copying from a non-meta parameter"
 )  # nothing is copied: names and shapes
-def test_the_full_recipe_takes_a_clip_vit_b_32(tmp_path: Path) -> None:
-    """Names and shapes of the real size, without its arithmetic: only the new scalars are missing."""
+@pytest.mark.parametrize(
+    ("recipe", "adapters"), [("meru_from_clip", 0), ("meru_from_clip_lora", 12 * 2 * 2 * 2)]
+)
+def test_the_full_recipe_takes_a_clip_vit_b_32(recipe: str, adapters: int) -> None:
+    """Names and shapes of the real size, without its arithmetic: only the new scalars and adapters are missing."""
     from open_clip.model import CLIP
 
     vision = {"layers": 12, "width": 768, "patch_size": 32, "image_size": 224}
     text = {"layers": 12, "width": 512, "heads": 8}
     with torch.device("meta"):
         theirs = CLIP(512, vision, text, quick_gelu=True).state_dict()
-        cfg = LazyConfig.load(CONFIGS / "train_meru_from_clip_vit_b_32.py")
+        cfg = LazyConfig.load(CONFIGS / f"train_{recipe}_vit_b_32.py")
         meru = instantiate(cfg.model)
     report = load_weights(meru, theirs, allow_missing=allowed(cfg))
-    assert len(report.missing) == 5
-    assert report.loaded == len(meru.state_dict()) - 5
+    assert len(report.missing) == adapters + 5
+    assert report.loaded == len(meru.state_dict()) - adapters - 5
     assert not report.unexpected and not report.misshaped

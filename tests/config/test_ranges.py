@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from hypvl.config import LazyConfig, instantiate
 from hypvl.config.plain import locate
+from hypvl.encoders.text import TextTransformer
 from hypvl.errors import ConfigError
 from hypvl.training.run import build_optimizer
 from tests.training.tiny import tiny_learner
@@ -105,6 +106,8 @@ OPTIM = {
     "hypvl.training.optim.warmup_cosine": "lr_scheduler",
 }
 ROLES = {target.rpartition(".")[2]: role for target, role in OPTIM.items()} | {"half_cosine": "lr_scheduler"}
+# What takes an encoder, where other partial calls of a model take its width.
+ENCODERS = {"adapted": lambda: TextTransformer("L1_W32_A2", vocab_size=50)}
 
 
 class Leaf(NamedTuple):
@@ -220,7 +223,7 @@ def build(node: dict[str, Any]) -> None:
     made = instantiate(config)
     if isinstance(made, functools.partial):
         try:
-            made(16)
+            made(ENCODERS[made.func.__name__]() if made.func.__name__ in ENCODERS else 16)
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
