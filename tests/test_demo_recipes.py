@@ -82,8 +82,13 @@ def start(cfg: DictConfig, shard: Path, folder: Path) -> dict[str, Tensor]:
         cfg.train.init_checkpoint = str(folder / "first_stage.pth")
         first = instantiate(tiny(CONFIGS / "train_clip_demo.py", shard).model)
         torch.save({"model": first.state_dict()}, cfg.train.init_checkpoint)
+        missing = [pattern.removeprefix("model.") for pattern in cfg.train.init_missing or ()]
         load_weights(
-            model, cfg.train.init_checkpoint, strict=False, positions=cfg.train.get("init_positions", "exact")
+            model,
+            cfg.train.init_checkpoint,
+            strict=False,
+            allow_missing=missing,
+            positions=cfg.train.get("init_positions", "exact"),
         )
     return {name: value.clone() for name, value in model.state_dict().items()}
 
@@ -96,6 +101,8 @@ def trained_and_frozen(cfg: DictConfig) -> tuple[set[str], set[str]]:
     if patterns is not None:
         names = {name for name in names if any(fnmatch.fnmatch(name, p) for p in patterns)}
         assert names, f"{list(patterns)} trains nothing"
+    for pattern in cfg.optim.parameters.get("frozen") or ():
+        names -= set(fnmatch.filter(names, pattern))
     names = {name.removeprefix("model.") for name in names if name.startswith("model.")}
     return names, {name for name, _ in learner.model.named_parameters()} - names
 

@@ -84,8 +84,8 @@ def load_weights(
             differences.
         allow_missing: Patterns of names of the model that the file may lack (:func:`hypvl.checks.names_parameter`,
             such as ``"*_head.log_scale"``): what a second stage adds. They stay as they are and are in the report.
-            Where they name a whole encoder and its head (``"visual*"``) and nothing in the file fits these, the file's
-            other encoder is left out.
+            An encoder whose names, with those of its head, are all among them (``"visual*"``) is taken as a whole, or,
+            where something of it does not fit, not at all.
         positions: Of tables of positions of another length. ``"interpolate"``: learned ones of image patches are
             interpolated to the model's resolution, as timm does, and a log line says so; those of texts have to fit.
             ``"stretch"``: also makes a shorter table of text positions as long as the model's (77 -> 248, see
@@ -150,14 +150,14 @@ def load_weights(
 def _new_encoders(
     model: nn.Module, state: Mapping[str, Tensor], *, patterns: Sequence[str]
 ) -> tuple[str, ...]:
-    """Beginnings of the names of encoders, and their heads, that may be missing as a whole and that nothing fits."""
+    """Beginnings of the names of encoders, with heads, that may be missing as a whole and do not fit as a whole."""
     new: list[str] = []
     for part in _PARTS:
         prefixes = tuple(f"{part}{end}" for end in _ENDS)
         own = {name: p for name, p in model.named_parameters() if name.startswith(prefixes)}
         allowed = all(any(names_parameter(pattern, name) for pattern in patterns) for name in own)
-        matrices = [name for name, p in own.items() if p.ndim > 1 and name in state]  # scalars always fit
-        if own and allowed and not any(state[name].shape == own[name].shape for name in matrices):
+        fits = all(name in state and state[name].shape == p.shape for name, p in own.items())
+        if own and allowed and not fits:
             new += prefixes
     return tuple(new)
 
