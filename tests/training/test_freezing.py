@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hypvl import distributed
 from hypvl.encoders.feature_transforms import BatchStandardize
 from hypvl.encoders.heads import ProjectionHead
 from hypvl.encoders.image import TimmImageEncoder
@@ -19,6 +20,7 @@ from hypvl.training.accumulation import GradCache, check_no_batch_statistics
 from hypvl.training.freezing import freeze
 from hypvl.training.optim import parameter_groups
 from hypvl.training.step import Learner, Precision, mean_embedding, optimizer_step, rows_of
+from tests.ranks import run_ranks
 from tests.training.tiny import tiny_batch, tiny_learner
 
 CPU = Precision(None, torch.device("cpu"))
@@ -264,3 +266,26 @@ def test_a_compiled_learner_keeps_frozen_parts_in_evaluation_mode() -> None:
     before = statistics(learner)
     step(learner)
     assert all(torch.equal(tensor, before[name]) for name, tensor in statistics(learner).items())
+
+
+def gradients_with_a_locked_tower() -> dict[str, Tensor]:
+    """Of one step on this rank's rows, through DDP where there are several."""
+    learner = resnet_learner()
+    freeze(learner, frozen=["model.visual.*"], unlocked_blocks={"model.textual": 1})
+    batch = batch_of(learner)
+    world = distributed.world_size()
+    rows = slice(distributed.rank() * 8 // world, (distributed.rank() + 1) * 8 // world)
+    local = {key: value[rows] if isinstance(value, Tensor) else value for key, value in batch.items()}
+    module = nn.parallel.DistributedDataParallel(learner, static_graph=True) if world > 1 else learner
+    module.train()
+    module(local)[0].total.backward()
+    return {name: p.grad for name, p in learner.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.slow  # two processes
+def test_two_ranks_have_the_gradients_of_one() -> None:
+    one, (first, second) = gradients_with_a_locked_tower(), run_ranks(2, gradients_with_a_locked_tower)
+    assert not any(".visual." in name for name in one) and one.keys() == first.keys() == second.keys()
+    for name, gradient in one.items():
+        torch.testing.assert_close(first[name], gradient, rtol=1e-4, atol=1e-6)
+        assert torch.equal(first[name], second[name])
