@@ -3,33 +3,68 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hypvl.allowlist import configurable
-from hypvl.checks import MOST_FEATURES, number, whole_number
+from hypvl.checks import MOST_FEATURES, number, one_of, whole_number
 
 _SHORTEST = 1e-25  # a feature of this length or less has no direction: it becomes 0, with gradient 0
 
 
 @configurable("model")
 class ProjectionHead(nn.Module):
-    """Linear projection without a bias, weights drawn with standard deviation ``in_features^-0.5``.
+    """Linear projection, weights drawn with standard deviation ``in_features^-0.5``.
 
     Args:
         in_features: Width of the encoder.
         out_features: Size D of the embedding.
+        bias: Whether to add a learned bias, which starts at 0 (SigLIP's texts, EVA, MobileCLIP, ResNets of CLIP).
     """
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = False) -> None:
         super().__init__()
         out_features = whole_number("out_features", out_features, least=1, most=MOST_FEATURES)
+        one_of("bias", bias, (True, False))
         self.out_features = out_features
-        self.projection = nn.Linear(in_features, out_features, bias=False)
+        self.projection = nn.Linear(in_features, out_features, bias=bias)
         nn.init.normal_(self.projection.weight, std=in_features**-0.5)
+        if bias:
+            nn.init.zeros_(self.projection.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Project (..., in_features) -> (..., out_features)."""
         return self.projection(x)
+
+
+@configurable("model")
+class TwoLayerProjectionHead(nn.Module):
+    """``fc2(gelu(fc1(x)))``: a hidden layer with a bias, then a projection (ConvNeXt-Large-D of open_clip).
+
+    Args:
+        in_features: Width of the encoder.
+        out_features: Size D of the embedding.
+        hidden: Width of the hidden layer; None = 2 D.
+        bias: Whether ``fc2`` has a bias, too.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, hidden: int | None = None, bias: bool = False
+    ) -> None:
+        super().__init__()
+        self.out_features = whole_number("out_features", out_features, least=1, most=MOST_FEATURES)
+        one_of("bias", bias, (True, False))
+        hidden = (
+            2 * self.out_features
+            if hidden is None
+            else whole_number("hidden", hidden, least=1, most=MOST_FEATURES)
+        )
+        self.fc1 = nn.Linear(in_features, hidden)
+        self.fc2 = nn.Linear(hidden, self.out_features, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project (..., in_features) -> (..., out_features)."""
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 @configurable("model")

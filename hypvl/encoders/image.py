@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hypvl.allowlist import configurable
 from hypvl.checks import MOST_FEATURES, number, one_of, whole_number
+from hypvl.data.transforms import Interpolation
 from hypvl.encoders.image_base import IMAGENET_MEAN, IMAGENET_STD, LARGEST_SIDE, ImageEncoder, sincos_2d
 from hypvl.errors import ConfigError, UserError
 
@@ -89,12 +90,13 @@ class TimmImageEncoder(ImageEncoder):
         pretrained: Start from timm's weights for that name (downloaded on first use).
         pixel_mean: Mean per channel of pixels in [0, 1]; None = as the pretrained weights saw, or ImageNet.
         pixel_std: Standard deviation per channel; None as for ``pixel_mean``.
-        image_size: Height and width in pixels. Models that take any input size only record it. Images are resized with
-            the interpolation that pretrained weights saw, else bicubic.
+        image_size: Height and width in pixels. Models that take any input size only record it.
+        interpolation: How images are resized for it; None = as the pretrained weights saw, or bicubic.
         grad_checkpointing: Recompute activations in the backward pass instead of keeping them.
         position: ``"sincos"`` = fixed, ``"learned"`` = as the architecture has them; None = ``"sincos"`` for
             a vision transformer from scratch, else ``"learned"``.
-        norm_eps: Epsilon of every LayerNorm; None = 1e-5 for a vision transformer from scratch, else timm's.
+        norm_eps: Epsilon of every LayerNorm; ``"timm"`` = as the architecture has it; None = 1e-5 for a vision
+            transformer from scratch, else timm's.
         drop_path_rate: Stochastic depth of the last block, in [0, 1); 0 = none.
         timm_args: Further constructor arguments of the timm model, for example ``{"depth": 2}``.
 
@@ -114,16 +116,19 @@ class TimmImageEncoder(ImageEncoder):
         pixel_mean: Sequence[float] | None = None,
         pixel_std: Sequence[float] | None = None,
         image_size: int = 224,
+        interpolation: Interpolation | None = None,
         grad_checkpointing: bool = False,
         position: Literal["sincos", "learned"] | None = None,
-        norm_eps: float | None = None,
+        norm_eps: float | Literal["timm"] | None = None,
         drop_path_rate: float = 0.0,
         timm_args: Mapping[str, Any] | None = None,
     ) -> None:
         one_of("position", position, ("sincos", "learned", None))
         number("drop_path_rate", drop_path_rate, least=0, below=1)
         image_size = whole_number("image_size", image_size, least=1, most=LARGEST_SIDE)
-        if norm_eps is not None:
+        if isinstance(norm_eps, str):
+            one_of("norm_eps", norm_eps, ("timm", None))
+        elif norm_eps is not None:
             number("norm_eps", norm_eps, above=0)
         base, args = _resolve(arch, pretrained=pretrained)
         args.update(_checked(timm_args or {}))
@@ -147,8 +152,9 @@ class TimmImageEncoder(ImageEncoder):
             pixel_std=pixel_std,
             fixed_size="img_size" in args and not getattr(trunk, "dynamic_img_size", False),
         )
-        if seen is not None and seen.interpolation == "bilinear":
-            self.interpolation = "bilinear"
+        if interpolation is None:
+            interpolation = "bilinear" if seen is not None and seen.interpolation == "bilinear" else "bicubic"
+        self.interpolation = one_of("interpolation", interpolation, Interpolation)
         self.asked_pixels = frozenset(name for name, values in asked.items() if values is not None)
         self.arch = arch
         self.trunk = trunk
@@ -159,7 +165,7 @@ class TimmImageEncoder(ImageEncoder):
         recipe = isinstance(trunk, VisionTransformer) and not pretrained
         if position == "sincos" or (position is None and recipe and trunk.pos_embed is not None):
             _fix_positions(arch, trunk)
-        if norm_eps is not None or recipe:
+        if norm_eps != "timm" and (norm_eps is not None or recipe):
             _set_norm_eps(trunk, 1e-5 if norm_eps is None else norm_eps)
         if (
             type(trunk) is VisionTransformer

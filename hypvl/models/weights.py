@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from loguru import logger
@@ -21,8 +21,8 @@ _FILE_STANDS = (
     "{source}: its {name} {theirs} stands, not {given} of the config: the weights were trained with it"
 )
 _GIVEN_STAYS = (
-    "{source}: {name} {given} of the config stays; the file does not say its own, and nearly all weights of open_clip "
-    "and OpenAI were trained with {theirs}"
+    "{source}: {name} {given} of the config stays; the file does not say its own, and nearly all such weights of "
+    "open_clip and OpenAI were trained with {theirs}"
 )
 
 
@@ -70,6 +70,7 @@ def load_weights(
     strict: bool = True,
     allow_missing: Sequence[str] = (),
     positions: Positions = "interpolate",
+    pixels: Literal["compare", "known"] = "compare",
 ) -> LoadReport:
     """Copy the weights and buffers of a checkpoint into a model.
 
@@ -91,6 +92,8 @@ def load_weights(
             ``"stretch"``: also makes a shorter table of text positions as long as the model's (77 -> 248, see
             :func:`~hypvl.models.positions.stretch_positions`), and starts a second table equal to the first
             where the model has two and the file one. ``"exact"``: other lengths are an error.
+        pixels: ``"known"``: the model was built with the pixel statistics of a file of open_clip; no warning that other
+            files have others.
 
     Raises:
         ValueError: For another value of ``positions``, or a pattern that names nothing in the model.
@@ -99,6 +102,7 @@ def load_weights(
             hold NaN or infinities, or integers, booleans or complex numbers where the model has floats.
     """
     one_of("positions", positions, Positions)
+    one_of("pixels", pixels, ("compare", "known"))
     source = "checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
     content = checkpoint if isinstance(checkpoint, Mapping) else load_checkpoint(checkpoint)
     given = weights_in(content) or weights_in(content.get("model"))
@@ -107,7 +111,7 @@ def load_weights(
             f"{source}: keys {listed(map(str, content))}; expected a state_dict or a dict with `model`."
         )
     try:
-        state = _our_names(given, model, source=source)
+        state = _our_names(given, model, source=source, warns=pixels == "compare")
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
     wanted = model.state_dict()
@@ -171,22 +175,26 @@ def _difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], repor
     return f"{differing}; choose the model definition that the file was trained with."
 
 
-def _our_names(given: Mapping[str, Tensor], model: nn.Module, *, source: str) -> dict[str, Tensor]:
+def _our_names(
+    given: Mapping[str, Tensor], model: nn.Module, *, source: str, warns: bool
+) -> dict[str, Tensor]:
     """Weights by our names; pixel statistics are the file's, or the given ones where it has none.
 
-    A warning says where they differ from the given ones, or from those that such files usually need.
+    A warning says where they differ from the given ones, or (``warns``) from those that such files usually need.
     """
     visual = getattr(model, "visual", None)
     asked: frozenset[str] = getattr(visual, "asked_pixels", frozenset())
     buffers: dict[str, Tensor] = {name: getattr(visual, name).detach() for name in asked}
     without_pixels = is_open_clip(given)
-    state = open_clip.to_hypvl(given) if without_pixels else meru.to_hypvl(given)
+    state = open_clip.to_hypvl(given, wanted=model.state_dict()) if without_pixels else meru.to_hypvl(given)
+    openai_pixels = warns and without_pixels and open_clip.is_openai_style(given)
     for name, values in buffers.items():
         theirs = state.get(f"visual.{name}")
         if values.is_meta or theirs is None:
             continue
         values = values.cpu().float()
-        if not torch.allclose(theirs.cpu().float().view(-1), values.view(-1), atol=1e-6):
+        differ = not torch.allclose(theirs.cpu().float().view(-1), values.view(-1), atol=1e-6)
+        if differ and (openai_pixels or not without_pixels):
             logger.warning(
                 _GIVEN_STAYS if without_pixels else _FILE_STANDS,
                 source=source, name=name, given=_rounded(values), theirs=_rounded(theirs),

@@ -10,15 +10,16 @@ from hypvl.errors import CheckpointError
 # Name parts that torch's wrappers insert anywhere, and those of modules around a model.
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _AROUND = ("module", "model")
-# Names that only CLIP files of OpenAI and open_clip have (the second: its CustomTextCLIP layout).
-_OPEN_CLIP = ("token_embedding.weight", "text.token_embedding.weight", "visual.class_embedding")
+# Names that only CLIP files of OpenAI and open_clip have, and the prefix of texts in its CustomTextCLIP layout.
+_OPEN_CLIP = ("token_embedding.weight", "visual.class_embedding")
+_OPEN_CLIP_TEXT = "text."
 # Feature transforms as hypvl 0.1.0 named them; a single one had no number.
 _OLD_TRANSFORM = re.compile(r"(^|\.)(image|text)_post\.(?:(\d+)\.)?")
 
 
 def is_open_clip(state_dict: Mapping[str, Tensor]) -> bool:
     """Whether a state_dict carries the names of OpenAI's CLIP or of open_clip."""
-    return any(key in without_wrappers(state_dict) for key in _OPEN_CLIP)
+    return any(key in _OPEN_CLIP or key.startswith(_OPEN_CLIP_TEXT) for key in without_wrappers(state_dict))
 
 
 def current_name(name: str) -> str:

@@ -1,9 +1,11 @@
-"""Parameter names of CLIP vision transformers of OpenAI and open_clip and ours, in both directions.
+"""Parameter names of OpenAI's and open_clip's models and ours; those of vision transformers in both directions.
 
 Names change, projections are transposed (x @ P there, a linear layer here), and dimensions of length 1 are added or
-removed; the values stay. The image encoder is timm's, whose CLIP variants have the same parts under other names.
+removed; the values stay. The image encoder is timm's: its CLIP variants have the parts of the vision transformers and
+ResNets of OpenAI under other names, and the other image encoders of open_clip are timm's own, with their names.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
@@ -15,7 +17,7 @@ from hypvl.errors import CheckpointError
 from hypvl.models.convert import listed, without_wrappers
 
 Layout: TypeAlias = Literal["clip", "custom_text"]
-# Pixel statistics of all of OpenAI's and nearly all of open_clip's CLIP weights; their files do not hold them.
+# Pixel statistics of all of OpenAI's and most of open_clip's CLIP weights; their files do not hold them.
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -43,6 +45,8 @@ IMAGE_BLOCKS, TEXT_BLOCKS = "visual.transformer.resblocks.", "transformer.resblo
 OUR_IMAGE_BLOCKS, OUR_TEXT_BLOCKS = "visual.trunk.blocks.", "textual.resblocks."
 # Parts of an image block; those of a text block have the same names on both sides.
 IMAGE_BLOCK = {
+    "ls_1.gamma": "ls1.gamma",
+    "ls_2.gamma": "ls2.gamma",
     "ln_1.weight": "norm1.weight",
     "ln_1.bias": "norm1.bias",
     "attn.in_proj_weight": "attn.qkv.weight",
@@ -58,7 +62,7 @@ IMAGE_BLOCK = {
 }
 _PIXELS = {"visual.pixel_mean": PIXEL_MEAN, "visual.pixel_std": PIXEL_STD}
 _OURS = {ours: theirs for theirs, ours in NAMES.items()}
-_TEXT_BLOCK = {part: part for part in IMAGE_BLOCK}
+_TEXT_BLOCK = {part: part for part in IMAGE_BLOCK if not part.startswith("ls_")}
 # Prefix of a block's parameters, its new one, and the parts.
 Blocks: TypeAlias = Sequence[tuple[str, str, Mapping[str, str]]]
 _THEIR_BLOCKS: Blocks = (
@@ -68,7 +72,39 @@ _THEIR_BLOCKS: Blocks = (
 _OUR_BLOCKS: Blocks = [
     (ours, theirs, {new: old for old, new in parts.items()}) for theirs, ours, parts in _THEIR_BLOCKS
 ]
+# Image encoders that are timm's: their own names, but for the projection, a part of the trunk or beside it.
+_TIMM = "visual.trunk."
+_TIMM_HEADS = {
+    "visual.head.proj.": "visual_head.projection.",
+    "visual.head.mlp.": "visual_head.",
+    "visual.trunk.head.norm.": "visual.trunk.head.norm.",  # not a projection
+    "visual.trunk.head.fc.": "visual_head.projection.",
+    "visual.trunk.head.": "visual_head.projection.",
+}
+# OpenAI's ResNets: three convolutions before the stages, three in each block, an attention pooling after them.
+_RESNET_STAGES = "visual.layer1."
+_RESNET_STEM = re.compile(r"visual\.(conv|bn)(\d)\.(.+)")
+_RESNET_BLOCK = re.compile(r"visual\.layer(\d)\.(\d+)\.(conv|bn|downsample\.)(\d)\.(.+)")
+_RESNET_CONVS = {"1": "conv1_1x1", "2": "conv2_kxk", "3": "conv3_1x1"}
+_RESNET_POOL = {
+    "visual.attnpool.positional_embedding": "visual.trunk.head.pos_embed",
+    "visual.attnpool.q_proj.": "visual.trunk.head.q.",
+    "visual.attnpool.k_proj.": "visual.trunk.head.k.",
+    "visual.attnpool.v_proj.": "visual.trunk.head.v.",
+    "visual.attnpool.c_proj.": "visual_head.projection.",
+}
+# A text projection with a bias is a linear layer, not transposed.
+_TEXT_LINEAR = {
+    "text_projection.weight": "textual_head.projection.weight",
+    "text_projection.bias": "textual_head.projection.bias",
+}
+# Encoders of open_clip itself inside ours (hypvl/encoders/open_clip.py), whose names are kept.
+IMAGE_TOWER, TEXT_TOWER = "visual.tower.", "textual.tower."
+_NORM, _POOLED_NORM = "visual.trunk.norm.", "visual.trunk.fc_norm."
+_PATCH_BIAS = "visual.trunk.patch_embed.proj.bias"
+_HF_POSITION_IDS = "transformer.embeddings.position_ids"  # counted, and no longer stored
 _CUSTOM_TEXT = "text."
+_SCALARS = ("logit_scale", "logit_bias")
 _PROJECTIONS = ("visual.proj", "text_projection")
 _NOTES = ("input_resolution", "context_length", "vocab_size")  # not weights: settings in OpenAI's files
 _MASK = "attn_mask"
@@ -77,47 +113,119 @@ _MASK = "attn_mask"
 def to_hypvl(
     state_dict: Mapping[str, Tensor],
     *,
+    wanted: Mapping[str, Tensor] | None = None,
     pixel_mean: Sequence[float] = PIXEL_MEAN,
     pixel_std: Sequence[float] = PIXEL_STD,
 ) -> dict[str, Tensor]:
     """An open_clip or OpenAI state_dict under our names, of ``CLIP`` or ``CustomTextCLIP``.
 
-    Whether the weights were trained with the quick GELU is not in the file: the model has to be built with the right
-    one (``visual.arch=vit_..._clip_quickgelu_...``, ``textual.activation=quick_gelu``).
+    Image encoders: vision transformers, OpenAI's ResNets, timm's. Text encoders: open_clip's transformer. Any other
+    one only for a model that has open_clip's encoder inside (``wanted``).
+
+    Which GELU and which epsilons the weights were trained with is not in the file: the model has to be built with the
+    right ones, as :func:`hypvl.models.open_clip.definition` does.
 
     Args:
         state_dict: Prefixes of wrappers (``module.``) are taken off.
+        wanted: State dict of the model to fill, where its parts decide: a norm after pooling, an encoder of open_clip
+            inside ours, a bias that the file lacks because it is 0. None = of a vision transformer with a class token.
         pixel_mean: Mean per channel of the pixels in [0, 1] that the weights were trained with.
         pixel_std: Standard deviation per channel.
 
     Raises:
-        CheckpointError: Names are missing or unknown (a ResNet, a timm or a Hugging Face encoder), or the text mask
-            is not the causal one.
+        CheckpointError: Names are missing or unknown, or the text mask is not the causal one.
     """
     state_dict = without_wrappers(state_dict)
     custom = any(key.startswith(_CUSTOM_TEXT) for key in state_dict)
+    kind = _image_kind(state_dict)
+    names = frozenset(wanted or ())
+    inside = {part for part in (IMAGE_TOWER, TEXT_TOWER) if any(name.startswith(part) for name in names)}
     converted: dict[str, Tensor] = {}
     unknown = []
     for key, tensor in state_dict.items():
         name = key.removeprefix(_CUSTOM_TEXT) if custom else key
-        ours = _renamed(name, NAMES, _THEIR_BLOCKS)
-        if name in _NOTES:
+        part = IMAGE_TOWER if key.startswith("visual.") else TEXT_TOWER
+        ours: str | None
+        if name in _NOTES or (name == _HF_POSITION_IDS and TEXT_TOWER + name not in names):
             continue
         if name == _MASK:
             _check_causal(key, tensor)
-        elif ours is None:
-            unknown.append(key)
+            continue
+        if name not in _SCALARS and part in inside:
+            converted[part + name.removeprefix("visual.")] = tensor
+            continue
+        if part == IMAGE_TOWER and kind == "timm":
+            ours = _timm_name(name)
+        elif part == IMAGE_TOWER and kind == "resnet":
+            ours = _resnet_name(name)
         else:
-            converted[ours] = _our_layout(name, tensor)
-    missing = [key for key, ours in NAMES.items() if key not in OPTIONAL and ours not in converted]
+            ours = _TEXT_LINEAR.get(name) or _renamed(name, NAMES, _THEIR_BLOCKS)
+        if ours is None:
+            unknown.append(key)
+            continue
+        if ours.startswith(_NORM) and ours.replace(_NORM, _POOLED_NORM) in names and kind == "vit":
+            ours = ours.replace(_NORM, _POOLED_NORM)
+        converted[ours] = _our_layout(name, tensor)
+    if (
+        wanted is not None and _PATCH_BIAS in names and kind == "vit"
+    ):  # timm's has one without a norm before the blocks
+        converted.setdefault(_PATCH_BIAS, torch.zeros_like(wanted[_PATCH_BIAS]))
+    missing = [] if wanted is not None else _missing(converted, image=kind == "vit")
     if unknown or missing:
         raise CheckpointError(
             f"state_dict: missing {listed(missing)}; unexpected {listed(unknown)}; expected a CLIP of open_clip or "
-            "OpenAI with a vision transformer (class token) and a causal text transformer."
+            "OpenAI: as image encoder a vision transformer, a ResNet or timm's, as text encoder a transformer; other "
+            'ones go into create_model("open_clip:<name>", file).'
         )
-    for name, values in (("visual.pixel_mean", pixel_mean), ("visual.pixel_std", pixel_std)):
-        converted[name] = torch.tensor([float(v) for v in values]).view(3, 1, 1)
+    for buffer, values in (("visual.pixel_mean", pixel_mean), ("visual.pixel_std", pixel_std)):
+        converted[buffer] = torch.tensor([float(v) for v in values]).view(3, 1, 1)
     return converted
+
+
+def is_openai_style(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether the image encoder is OpenAI's vision transformer or ResNet, all trained with OpenAI's pixels."""
+    names = ("visual.ln_pre.weight", "visual.attnpool.positional_embedding")
+    return any(key in without_wrappers(state_dict) for key in names)
+
+
+def _image_kind(state_dict: Mapping[str, Tensor]) -> Literal["vit", "resnet", "timm"]:
+    for prefix, kind in ((_TIMM, "timm"), (_RESNET_STAGES, "resnet")):
+        if any(key.startswith(prefix) for key in state_dict):
+            return kind  # type: ignore[return-value]  # mypy sees a str
+    return "vit"
+
+
+def _timm_name(name: str) -> str | None:
+    for prefix, ours in _TIMM_HEADS.items():
+        if name.startswith(prefix):
+            return ours + name.removeprefix(prefix)
+    return name if name.startswith(_TIMM) else None
+
+
+def _resnet_name(name: str) -> str | None:
+    block, stem = _RESNET_BLOCK.fullmatch(name), _RESNET_STEM.fullmatch(name)
+    if block:
+        stage, number, layer, i, rest = block.groups()
+        part = f"{_RESNET_CONVS.get(i)}.{layer}"
+        if layer == "downsample.":
+            part = f"shortcut.conv.{'conv' if i == '0' else 'bn'}"
+        return f"visual.trunk.stages.{int(stage) - 1}.{number}.{part}.{rest}"
+    if stem:
+        layer, i, rest = stem.groups()
+        return f"visual.trunk.stem.conv{i}.{layer}.{rest}"
+    for prefix, ours in _RESNET_POOL.items():
+        if name.startswith(prefix):
+            return ours + name.removeprefix(prefix)
+    return None
+
+
+def _missing(converted: Mapping[str, Tensor], *, image: bool) -> list[str]:
+    """Their names of what is not there; of the image encoder only where it is one of the table."""
+    return [
+        key
+        for key, ours in NAMES.items()
+        if key not in OPTIONAL and ours not in converted and (image or not key.startswith("visual."))
+    ]
 
 
 def to_open_clip(state_dict: Mapping[str, Tensor], *, layout: Layout = "clip") -> dict[str, Tensor]:
@@ -143,7 +251,7 @@ def to_open_clip(state_dict: Mapping[str, Tensor], *, layout: Layout = "clip") -
         if theirs is None:
             nameless.append(key)
             continue
-        image = theirs.startswith("visual.") or theirs in ("logit_scale", "logit_bias")
+        image = theirs.startswith("visual.") or theirs in _SCALARS
         name = theirs if image or layout == "clip" else _CUSTOM_TEXT + theirs
         converted[name] = _their_layout(theirs, tensor)
     missing = [ours for key, ours in NAMES.items() if key not in OPTIONAL and ours not in state_dict]
@@ -178,7 +286,7 @@ def _our_layout(name: str, tensor: Tensor) -> Tensor:
         return tensor[None, None]  # (W,) -> (1, 1, W)
     if name == "visual.positional_embedding":
         return tensor[None]  # (N, W) -> (1, N, W)
-    return tensor.reshape(()) if name in ("logit_scale", "logit_bias") else tensor
+    return tensor.reshape(()) if name in _SCALARS else tensor
 
 
 def _their_layout(name: str, tensor: Tensor) -> Tensor:

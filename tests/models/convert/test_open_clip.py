@@ -131,6 +131,40 @@ def test_names_by_hand(state: dict[str, Tensor]) -> None:
     assert set(converted) == set(ours().state_dict())
 
 
+# Their name in a file -> ours; of ResNets, of timm's image encoders, of text projections with a bias.
+OTHER_NAMES = {
+    "visual.conv1.weight": "visual.trunk.stem.conv1.conv.weight",
+    "visual.bn3.running_mean": "visual.trunk.stem.conv3.bn.running_mean",
+    "visual.layer1.0.conv1.weight": "visual.trunk.stages.0.0.conv1_1x1.conv.weight",
+    "visual.layer4.2.bn3.bias": "visual.trunk.stages.3.2.conv3_1x1.bn.bias",
+    "visual.layer2.0.downsample.0.weight": "visual.trunk.stages.1.0.shortcut.conv.conv.weight",
+    "visual.layer2.0.downsample.1.running_var": "visual.trunk.stages.1.0.shortcut.conv.bn.running_var",
+    "visual.attnpool.positional_embedding": "visual.trunk.head.pos_embed",
+    "visual.attnpool.q_proj.bias": "visual.trunk.head.q.bias",
+    "visual.attnpool.c_proj.bias": "visual_head.projection.bias",
+}
+TIMM_NAMES = {
+    "visual.trunk.stages.0.blocks.0.gamma": "visual.trunk.stages.0.blocks.0.gamma",
+    "visual.trunk.head.norm.weight": "visual.trunk.head.norm.weight",
+    "visual.trunk.head.weight": "visual_head.projection.weight",
+    "visual.trunk.head.fc.bias": "visual_head.projection.bias",
+    "visual.head.proj.weight": "visual_head.projection.weight",
+    "visual.head.mlp.fc2.weight": "visual_head.fc2.weight",
+    "text.text_projection.weight": "textual_head.projection.weight",
+    "text.text_projection.bias": "textual_head.projection.bias",
+    "text.token_embedding.weight": "textual.token_embed.weight",
+}
+
+
+@pytest.mark.parametrize("names", [OTHER_NAMES, TIMM_NAMES], ids=["ResNet", "timm"])
+def test_names_of_other_encoders_by_hand(names: dict[str, str]) -> None:
+    for theirs_, mine in names.items():
+        tensor = torch.rand(2, 3)
+        others = {key: torch.zeros(2, 3) for key in names if names[key] != mine}
+        converted = to_hypvl({**others, theirs_: tensor}, wanted={})
+        assert torch.equal(converted[mine], tensor), theirs_  # a linear layer, never transposed
+
+
 @pytest.mark.parametrize("layout", ["clip", "custom_text"])
 @pytest.mark.parametrize("bias", [None, -10.0])
 def test_there_and_back_bit_for_bit(layout: Layout, bias: float | None) -> None:
@@ -172,12 +206,17 @@ def test_whose_names_they_are(state: dict[str, Tensor]) -> None:
 
 
 def test_other_architectures_are_refused_by_name(state: dict[str, Tensor]) -> None:
-    resnet = {key: tensor for key, tensor in state.items() if not key.startswith("visual.")}
-    resnet["visual.attnpool.k_proj.weight"] = torch.zeros(2, 2)
-    with pytest.raises(CheckpointError, match=r"missing visual.class_embedding.*unexpected visual.attnpool"):
-        to_hypvl(resnet)
-    with pytest.raises(CheckpointError, match=r"unexpected visual.transformer.resblocks.0.ls_1.gamma"):
-        to_hypvl({**state, "visual.transformer.resblocks.0.ls_1.gamma": torch.zeros(32)})
+    coca = {key: tensor for key, tensor in state.items() if not key.startswith("visual.class")}
+    coca["visual.attn_pool.query"] = torch.zeros(2, 2)
+    with pytest.raises(CheckpointError, match=r"missing visual.class_embedding; unexpected visual.attn_pool"):
+        to_hypvl(coca)
+    with pytest.raises(CheckpointError, match=r"unexpected visual.transformer.resblocks.0.attn.ln_q.weight"):
+        to_hypvl({**state, "visual.transformer.resblocks.0.attn.ln_q.weight": torch.zeros(32)})
+    texts = {key: tensor for key, tensor in state.items() if not key.startswith("visual.")}
+    with pytest.raises(
+        CheckpointError, match=r"unexpected visual.layer1.0.scale; expected a CLIP of open_clip"
+    ):
+        to_hypvl({**texts, "visual.layer1.0.scale": torch.zeros(2)})
     with pytest.raises(CheckpointError, match=r"attn_mask: \(9, 9\), not the causal mask"):
         to_hypvl({**state, "attn_mask": torch.zeros(9, 9)})
 
