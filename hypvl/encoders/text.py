@@ -1,12 +1,13 @@
-"""CLIP-style causal transformer for text.
+"""CLIP-style transformer for text.
 
 Texts of different lengths go through it in one pass: sorted by length and cut into groups, each padded to its longest
 text. The tokens of all groups are concatenated to one matrix (T, W): linear layers and norms run once, on hardly any
-padding. Attention takes each group as a plain (rows, length) batch, without copies or masks.
+padding. Attention takes each group as a plain (rows, length) batch, without copies or masks. Where tokens attend to
+later ones, or the last position is read out, padding counts as text, as published: all texts are one group then.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -18,9 +19,11 @@ from torch.utils.checkpoint import checkpoint
 from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of, whole_number
 from hypvl.data.tokenizer import Tokenizer
+from hypvl.encoders.prompt_vectors import PromptVectors
 from hypvl.errors import ConfigError
 
-Activation: TypeAlias = Literal["gelu", "quick_gelu"]
+Activation: TypeAlias = Literal["gelu", "gelu_tanh", "quick_gelu"]
+ReadOut: TypeAlias = Literal["end_of_text", "first", "last", "largest_id"]
 #: (rows, length) of each group, shortest first; a group is rows * length tokens, row after row.
 Groups: TypeAlias = Sequence[tuple[int, int]]
 
@@ -56,15 +59,21 @@ def parse_arch(arch: str) -> tuple[int, int, int]:
     return layers, width, heads
 
 
-class CausalSelfAttention(nn.Module):
+class SelfAttention(nn.Module):
     """Multi-head self-attention of each token to itself and earlier tokens, without an (L, L) mask.
 
     Parameter names and layouts are those of ``torch.nn.MultiheadAttention``.
+
+    Args:
+        width: W, a multiple of ``heads``.
+        heads: A.
+        causal: False = to all tokens of the text.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, *, causal: bool = True) -> None:
         super().__init__()
         self.heads = heads
+        self.causal = causal
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
@@ -82,41 +91,56 @@ class CausalSelfAttention(nn.Module):
             query, key, value = part.unflatten(-1, (3, self.heads, -1)).permute(
                 2, 0, 3, 1, 4
             )  # (B, A, L, W/A)
-            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)  # (B, A, L, W/A)
+            mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)  # (B, A, L, W/A)
             attended.append(mixed.transpose(1, 2).flatten(2).flatten(0, 1))  # (B L, W)
         return torch.cat(attended)
 
 
 class MLP(nn.Module):
-    """Two layers with a GELU between them, exact or as x sigmoid(1.702 x); the hidden one is four times as wide."""
+    """Two layers with a GELU between them: exact, by tanh, or as x sigmoid(1.702 x).
 
-    def __init__(self, width: int, *, activation: Activation = "gelu") -> None:
+    The hidden one has ``int(ratio * width)`` channels.
+    """
+
+    def __init__(self, width: int, *, activation: Activation = "gelu", ratio: float = 4.0) -> None:
         one_of("activation", activation, Activation)
         super().__init__()
         self.activation = activation
-        self.c_fc = nn.Linear(width, 4 * width)
-        self.c_proj = nn.Linear(4 * width, width)
+        hidden = int(ratio * width)
+        self.c_fc = nn.Linear(width, hidden)
+        self.c_proj = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform each token: (..., W) -> (..., W)."""
         hidden = self.c_fc(x)
         if self.activation == "quick_gelu":
             return self.c_proj(hidden * torch.sigmoid(1.702 * hidden))
-        return self.c_proj(F.gelu(hidden))
+        return self.c_proj(F.gelu(hidden, approximate="tanh" if self.activation == "gelu_tanh" else "none"))
 
 
 class ResidualBlock(nn.Module):
-    """Pre-norm transformer block; ``dropout`` acts on the output of attention and of the MLP."""
+    """Pre-norm transformer block; its arguments are those of :class:`TextTransformer`.
+
+    ``dropout`` acts on the output of attention and of the MLP.
+    """
 
     def __init__(
-        self, width: int, heads: int, *, activation: Activation = "gelu", dropout: float = 0.0
+        self,
+        width: int,
+        heads: int,
+        *,
+        activation: Activation = "gelu",
+        dropout: float = 0.0,
+        mlp_ratio: float = 4.0,
+        norm_eps: float = 1e-5,
+        causal: bool = True,
     ) -> None:
         one_of("activation", activation, Activation)
         super().__init__()
-        self.attn = CausalSelfAttention(width, heads)
-        self.ln_1 = nn.LayerNorm(width)
-        self.mlp = MLP(width, activation=activation)
-        self.ln_2 = nn.LayerNorm(width)
+        self.attn = SelfAttention(width, heads, causal=causal)
+        self.ln_1 = nn.LayerNorm(width, eps=norm_eps)
+        self.mlp = MLP(width, activation=activation, ratio=mlp_ratio)
+        self.ln_2 = nn.LayerNorm(width, eps=norm_eps)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, groups: Groups, kept: Tensor | None = None) -> Tensor:
@@ -141,6 +165,32 @@ def read_out_positions(tokens: Tensor, *, eot_token: int) -> Tensor:
     places = torch.arange(tokens.shape[1], device=tokens.device)
     last = torch.where(tokens != 0, places, 0).amax(dim=1)  # (B,)
     return torch.where(is_end.any(dim=1), is_end.int().argmax(dim=1), last)
+
+
+def check_tokens(tokens: Tensor, context_length: int) -> None:
+    """TypeError for anything but a tensor of integers; ValueError unless it is (B, L), 1 <= L <= context_length."""
+    if not isinstance(tokens, Tensor) or tokens.dtype not in (torch.int64, torch.int32):
+        got = f"have dtype {tokens.dtype}" if isinstance(tokens, Tensor) else f"are a {type(tokens).__name__}"
+        raise TypeError(
+            f"tokens {got}, but a tensor (B, L) of int64 is expected: texts go through hypvl.get_tokenizer()."
+        )
+    if tokens.ndim != 2 or tokens.shape[1] == 0:
+        raise ValueError(f"tokens have shape {tuple(tokens.shape)}, but (B, L) with L >= 1 is expected.")
+    if tokens.shape[1] > context_length:
+        raise ValueError(
+            f"tokens are {tokens.shape[1]} long, but the context length is {context_length}: truncate them "
+            f"(the tokenizer's context_length) or build the model with a longer context."
+        )
+
+
+def pad_texts(tokens: Tensor, length: int, *, pad_token: int) -> Tensor:
+    """Rows of ``length`` tokens: (B, L) -> (B, length), with ``pad_token`` also for the zeros after a text."""
+    tokens = F.pad(tokens, (0, length - tokens.shape[1]))
+    if pad_token == 0:
+        return tokens
+    places = torch.arange(length, device=tokens.device)
+    last = torch.where(tokens != 0, places, -1).amax(dim=1, keepdim=True)  # (B, 1)
+    return torch.where(places > last, pad_token, tokens)
 
 
 def group_cost(device: torch.device) -> int:
@@ -217,10 +267,13 @@ def check_fit(ends: Tensor, groups: Groups) -> None:
 
 @configurable("model")
 class TextTransformer(nn.Module):
-    """Causal pre-norm transformer over token ids, read out at the first end-of-text token.
+    """Pre-norm transformer over token ids, by default causal and read out at the first end-of-text token.
 
     Texts are padded at the end only, and no token attends to later ones: padding never changes the features, and
     hardly any of it is computed. State-dict names are the published ones, without their materialised mask.
+
+    With ``causal=False`` or ``read_out="last"`` (SigLIP, CLIPA, MobileCLIP) texts are padded to the context length with
+    ``pad_token``, and the padding is part of them.
 
     Args:
         arch: ``L<layers>_W<width>``, with ``_A<heads>`` where there is not one head per 64 channels.
@@ -231,12 +284,23 @@ class TextTransformer(nn.Module):
         fixed_positions: None = one trainable table of positions, ``posit_embed``. A number = two tables, equal at the
             start: the first so many positions come from ``posit_embed``, which is frozen, the others from the
             trainable ``posit_embed_res``.
-        activation: ``"quick_gelu"`` for the weights that OpenAI published, ``"gelu"`` for most others.
+        activation: ``"quick_gelu"`` for the weights that OpenAI published, ``"gelu_tanh"`` for those of SigLIP 2,
+            ``"gelu"`` for most others.
         dropout: Share of the embedded tokens' entries and of each residual branch's that is zeroed in training, in
             [0, 1). CLIP has none; SimCSE needs some, to tell two views of one text apart.
+        mlp_ratio: Width of the hidden layer of a block, in units of the width.
+        norm_eps: Epsilon of every LayerNorm.
+        causal: Whether no token attends to later ones.
+        read_out: The token that represents a text: ``"end_of_text"`` (see :func:`read_out_positions`), the
+            ``"first"``, the ``"last"`` of the context, padding included, or the first one with the ``"largest_id"``.
+        pad_token: Id that zeros after the text stand for; only where padding is part of it.
+        prompt_vectors: Number of learned vectors between the start token and the text (CoOp), 0 = none; texts are
+            shorter by so many tokens. See :class:`~hypvl.encoders.prompt_vectors.PromptVectors`.
+        tokenizer: What makes the tokens, where it is another one than CLIP's; kept as an attribute.
 
     Source: CLIP (Radford et al. 2021), section 2.4; initialisation as published with it. The two tables: Long-CLIP,
-        Zhang et al. 2024 (arXiv 2403.15378), whose number is 20.
+        Zhang et al. 2024 (arXiv 2403.15378), whose number is 20. Prompt vectors: CoOp, Zhou et al. 2022
+        (arXiv 2109.01134), section 3.2.
     """
 
     def __init__(
@@ -250,40 +314,54 @@ class TextTransformer(nn.Module):
         fixed_positions: int | None = None,
         activation: Activation = "gelu",
         dropout: float = 0.0,
+        mlp_ratio: float = 4.0,
+        norm_eps: float = 1e-5,
+        causal: bool = True,
+        read_out: ReadOut = "end_of_text",
+        pad_token: int = 0,
+        prompt_vectors: int = 0,
+        tokenizer: Callable[[Sequence[str]], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.layers, self.width, self.heads = parse_arch(arch)
         one_of("activation", activation, Activation)
+        self.causal = one_of("causal", causal, (True, False))
+        self.read_out = one_of("read_out", read_out, ReadOut)
+        mlp_ratio = number("mlp_ratio", mlp_ratio, least=1 / self.width, most=100)
+        norm_eps = number("norm_eps", norm_eps, above=0, most=1)
         self.vocab_size = vocab_size = whole_number("vocab_size", vocab_size, least=2, most=2**31 - 1)
-        self.context_length = whole_number("context_length", context_length, least=2, most=2**20)
+        places = whole_number("context_length", context_length, least=2, most=2**20)
+        whole_number("prompt_vectors", prompt_vectors, least=0, most=places - 2)
+        self.context_length = places - prompt_vectors
         last = vocab_size - 1
         self.eot_token = (
             last if eot_token is None else whole_number("eot_token", eot_token, least=1, most=last)
         )
+        self.pad_token = whole_number("pad_token", pad_token, least=0, most=last)
         if fixed_positions is not None:
-            whole_number("fixed_positions", fixed_positions, least=0, most=self.context_length)
+            whole_number("fixed_positions", fixed_positions, least=0, most=places)
         self.fixed_positions = fixed_positions
         self.dropout = nn.Dropout(number("dropout", dropout, least=0, below=1))
         self.grad_checkpointing = grad_checkpointing
+        self.tokenizer = Tokenizer(self.context_length) if tokenizer is None else tokenizer
 
         self.token_embed = nn.Embedding(vocab_size, self.width)
-        self.posit_embed = nn.Parameter(torch.empty(self.context_length, self.width))
+        self.posit_embed = nn.Parameter(torch.empty(places, self.width))
         if fixed_positions is not None:
             self.posit_embed.requires_grad_(False)
-            self.posit_embed_res = nn.Parameter(torch.empty(self.context_length, self.width))
+            self.posit_embed_res = nn.Parameter(torch.empty(places, self.width))
         self.resblocks = nn.ModuleList(
             [
-                ResidualBlock(self.width, self.heads, activation=activation, dropout=dropout)
+                ResidualBlock(
+                    self.width, self.heads,
+                    activation=activation, dropout=dropout, mlp_ratio=mlp_ratio, norm_eps=norm_eps, causal=causal,
+                )
                 for _ in range(self.layers)
             ]
-        )
-        self.ln_final = nn.LayerNorm(self.width)
+        )  # fmt: skip
+        self.ln_final = nn.LayerNorm(self.width, eps=norm_eps)
         self.reset_parameters()
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """CLIP's, at this context length: what all published models of this kind take."""
-        return Tokenizer(self.context_length)
+        self.prompt = PromptVectors(prompt_vectors, self.width) if prompt_vectors else None
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -329,22 +407,7 @@ class TextTransformer(nn.Module):
             TypeError: When tokens are not a tensor of integers: texts go through a tokenizer first.
             RuntimeError: When a text is longer than ``lengths`` says.
         """
-        if not isinstance(tokens, Tensor) or tokens.dtype not in (torch.int64, torch.int32):
-            got = (
-                f"have dtype {tokens.dtype}"
-                if isinstance(tokens, Tensor)
-                else f"are a {type(tokens).__name__}"
-            )
-            raise TypeError(
-                f"tokens {got}, but a tensor (B, L) of int64 is expected: texts go through hypvl.get_tokenizer()."
-            )
-        if tokens.ndim != 2 or tokens.shape[1] == 0:
-            raise ValueError(f"tokens have shape {tuple(tokens.shape)}, but (B, L) with L >= 1 is expected.")
-        if tokens.shape[1] > self.context_length:
-            raise ValueError(
-                f"tokens are {tokens.shape[1]} long, but the context length is {self.context_length}: truncate them "
-                f"(the tokenizer's context_length) or build the model with a longer context."
-            )
+        check_tokens(tokens, self.context_length)
         x, groups, read_out = self._lay_out(tokens, lengths)
         x = self.dropout(x)
         recompute = self.grad_checkpointing and torch.is_grad_enabled()
@@ -365,14 +428,29 @@ class TextTransformer(nn.Module):
 
         Nothing here waits for a device.
         """
-        ends = read_out_positions(tokens, eot_token=self.eot_token)  # (B,)
+        whole = not self.causal or self.read_out == "last"
+        if whole:
+            tokens = pad_texts(tokens, self.context_length, pad_token=self.pad_token)
+        if self.prompt is not None:
+            tokens = self.prompt.insert(tokens)
+            lengths = None if lengths is None else np.asarray(lengths) + self.prompt.count
+        ends = self._read_out(tokens)  # (B,)
         order = ends.argsort()  # (B,) shortest first, as the groups are
-        groups = self._plan(tokens, ends, lengths)
-        if lengths is not None:
+        groups = [(tokens.shape[0], tokens.shape[1])] if whole else self._plan(tokens, ends, lengths)
+        if lengths is not None and not whole:
             check_fit(ends[order], groups)
         ids = join_rows(tokens, order, groups)  # (T,)
         places = [self.positions(length).repeat(rows, 1) for rows, length in groups]
-        return self.token_embed(ids) + torch.cat(places), groups, row_starts(order, groups) + ends
+        embedded = self.token_embed(ids) if self.prompt is None else self.prompt.embed(ids, self.token_embed)
+        return embedded + torch.cat(places), groups, row_starts(order, groups) + ends
+
+    def _read_out(self, tokens: Tensor) -> Tensor:
+        """Index of the token that represents each text, (B, L) -> (B,)."""
+        if self.read_out == "end_of_text":
+            return read_out_positions(tokens, eot_token=self.eot_token)
+        if self.read_out == "largest_id":
+            return tokens.argmax(dim=1)
+        return tokens.new_full((len(tokens),), 0 if self.read_out == "first" else tokens.shape[1] - 1)
 
     def _plan(self, tokens: Tensor, ends: Tensor, lengths: Sequence[int] | np.ndarray | None) -> Groups:
         """How the texts are cut into groups: one group where a graph is recorded, which must work for any texts."""

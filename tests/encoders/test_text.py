@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hypvl.encoders.text import (
     MLP,
-    CausalSelfAttention,
     ResidualBlock,
+    SelfAttention,
     TextTransformer,
     parse_arch,
     read_out_positions,
@@ -40,7 +40,7 @@ def on_rows(layer: torch.nn.Module, x: Tensor) -> Tensor:
     return layer(x.flatten(0, 1), [(rows, length)]).unflatten(0, (rows, length))
 
 
-def masked_attention(attention: CausalSelfAttention, x: Tensor) -> Tensor:
+def masked_attention(attention: SelfAttention, x: Tensor) -> Tensor:
     """Attention written out: softmax of the masked products, head by head."""
     length, width = x.shape[1:]
     size = width // attention.heads
@@ -56,7 +56,7 @@ def masked_attention(attention: CausalSelfAttention, x: Tensor) -> Tensor:
 
 def test_attention_equals_masked_softmax() -> None:
     torch.manual_seed(1)
-    attention = CausalSelfAttention(24, 3).double()
+    attention = SelfAttention(24, 3).double()
     torch.nn.init.normal_(attention.in_proj_weight, std=0.5)
     torch.nn.init.normal_(attention.in_proj_bias)
     x = torch.randn(2, 9, 24, dtype=torch.float64)
@@ -66,7 +66,7 @@ def test_attention_equals_masked_softmax() -> None:
 def test_attention_has_the_layout_of_torch() -> None:
     torch.manual_seed(2)
     theirs = torch.nn.MultiheadAttention(16, 4, batch_first=True, dtype=torch.float64)
-    ours = CausalSelfAttention(16, 4).double()
+    ours = SelfAttention(16, 4).double()
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(2, 5, 16, dtype=torch.float64)
     mask = torch.ones(5, 5, dtype=torch.bool).triu(1)
@@ -302,7 +302,9 @@ def test_activation_changes_the_features_and_no_name() -> None:
 
 
 def test_another_activation_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"activation: got 'relu'; expected 'gelu' or 'quick_gelu'"):
+    with pytest.raises(
+        ValueError, match=r"activation: got 'relu'; expected 'gelu', 'gelu_tanh' or 'quick_gelu'"
+    ):
         TextTransformer("L1_W32_A4", activation="relu")  # type: ignore[arg-type]  # wrong on purpose
 
 
