@@ -22,6 +22,7 @@ from hypvl.encoders.image import without_pretrained_weights
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.io.json_text import parse_json
 from hypvl.io.tensors import write_safetensors
+from hypvl.models import open_clip
 from hypvl.models.builders import Builder, names_of
 from hypvl.models.checkpoint_io import (
     CONFIG_FILE,
@@ -53,7 +54,8 @@ def load_config(name_or_config: str | Path | Mapping[str, Any] | DictConfig) -> 
     """The config behind a name, with the definition of the model at its key ``model``.
 
     Args:
-        name_or_config: A name of :func:`list_models`; the path of a training config (``.py``, ``.yaml``,
+        name_or_config: A name of :func:`list_models`; ``"open_clip:<name>"``, a model of open_clip built of our parts
+            (:func:`hypvl.models.open_clip.definition`); the path of a training config (``.py``, ``.yaml``,
             ``.json``); a folder written by :func:`save_pretrained`; a checkpoint of a hypvl run, or the run's folder
             (of the config in it, only the model); a config, or the ``model`` node of one. Python configs are code
             and are executed, a DictConfig is taken as it is; YAML, JSON and plain dicts may only name what is on
@@ -98,7 +100,8 @@ def create_model(
         name_or_config: As for :func:`load_config`, or ``"hf-hub:owner/name"`` for the Hugging Face hub.
         checkpoint: Weights: a ``.pth`` file of MERU, CLIP, ATMG, HyCoCLIP or hypvl, or a ``.safetensors`` file.
             The folder of a hypvl run means its last checkpoint, here and as the first argument. A dict of
-            :func:`load_checkpoint` is taken, too.
+            :func:`load_checkpoint` is taken, too. For ``"open_clip:<name>"`` a file of open_clip, or a tag of its
+            pretrained weights (downloaded once).
             None = random weights, except from a folder, the hub or a checkpoint, which bring their own.
         device: Where the model is put.
 
@@ -107,7 +110,13 @@ def create_model(
         CheckpointError: The weights cannot be read, or do not fit the model.
     """
     source = str(name_or_config) if isinstance(name_or_config, str | Path) else "config"
-    if checkpoint is None and isinstance(name_or_config, str | Path):
+    if source.startswith(open_clip.PREFIX) and not isinstance(checkpoint, Mapping):
+        name = source.removeprefix(open_clip.PREFIX)
+        name_or_config, checkpoint = (
+            open_clip.definition(name, checkpoint),
+            open_clip.weights(name, checkpoint),
+        )
+    elif checkpoint is None and isinstance(name_or_config, str | Path):
         path = Path(name_or_config)
         if source.startswith(HUB_PREFIX) or _is_pretrained_folder(path):
             return from_pretrained(source, device=device)
@@ -116,7 +125,7 @@ def create_model(
             name_or_config = _config_inside(checkpoint, source)
     model = build_model(load_config(name_or_config), source=source, weights_follow=checkpoint is not None)
     if checkpoint is not None:
-        load_weights(model, checkpoint)
+        load_weights(model, checkpoint, pixels="known" if source.startswith(open_clip.PREFIX) else "compare")
     return model.to(device).eval()
 
 
@@ -245,6 +254,8 @@ def _zoo() -> Any:
 
 
 def _load_named(name: str) -> DictConfig:
+    if name.startswith(open_clip.PREFIX):
+        return _from_data(open_clip.definition(name.removeprefix(open_clip.PREFIX)), name)
     if name in list_models():
         return _from_data(parse_json((_zoo() / f"{name}.json").read_text(encoding="utf-8")), name)
     path = Path(name)
