@@ -79,6 +79,7 @@ class Prototypes(nn.Module):
 
     def __init__(self, in_features: int, count: int) -> None:
         super().__init__()
+        self.count = count
         self.weight_v = nn.Parameter(torch.empty(count, in_features))
         nn.init.trunc_normal_(self.weight_v, std=0.02)
 

@@ -6,7 +6,7 @@ A term declares the views it needs; the learner encodes each view once and passe
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -118,16 +118,22 @@ class PairContext:
         """The encoder of a view: the model that is trained, or a teacher. MissingInputError for an unknown name."""
         return find_encoder(self._models, view)
 
-    def prototype_logits(self, view: View, *, layer_of: View | None = None) -> Tensor:
+    def prototype_logits(
+        self, view: View, *, layer_of: View | None = None, share: Tensor | None = None
+    ) -> Tensor:
         """Features of a view compared with prototypes, (B, K).
 
         The prototype layer is that of the view's own head; with ``layer_of`` that of this view's, whose weights then
-        get no gradient.
+        get no gradient. ``share`` is a factor of the gradient of the layer's weights, 0-dim; None = 1.
         """
         layer = find_prototypes(self._models, view if layer_of is None else layer_of)
-        if layer_of is None:
+        if layer_of is None and share is None:
             return layer(self.features(view))
         weights = {name: parameter.detach() for name, parameter in layer.named_parameters()}
+        if layer_of is None and share is not None:
+            for name, parameter in layer.named_parameters():
+                fixed = weights[name]
+                weights[name] = fixed + share.to(fixed.dtype) * (parameter - fixed)
         return torch.func.functional_call(layer, weights, (self.features(view),))
 
     def score(self, queries: Tensor, keys: Tensor, *, query: View, key: View) -> Tensor:
@@ -250,6 +256,15 @@ def check_same_width(models: Mapping[str, Model], *views: View) -> None:
         )
 
 
+def check_width(models: Mapping[str, Model], view: View, size: int, *, name: str = "dim") -> None:
+    """ValueError for a view whose features have another size than the argument ``name`` of the term says."""
+    found = getattr(find_encoder(models, view), "embed_dim", None)
+    if found is not None and found != size:
+        raise ValueError(
+            f"{name}: got {size}, but the features of {view} have size {found}; give it that number."
+        )
+
+
 class LossTerm(nn.Module, ABC):
     """One idea, one number.
 
@@ -274,12 +289,18 @@ class LossTerm(nn.Module, ABC):
         for view in self.needs:
             find_encoder(models, view)
 
+    def check_batch(self, samples: int) -> None:  # most terms take any
+        """Refuse batches of so many samples over all ranks (ValueError); called once, before anything is written."""
+
     @abstractmethod
     def forward(self, ctx: PairContext) -> Tensor:
         """The value, 0-dim. Pure: changes no state."""
 
     def update_(self, ctx: PairContext) -> None:
         """Change queues, centres, thresholds: once after an optimizer step that was not skipped, without gradient."""
+
+    def step_(self) -> None:
+        """Count such a step, after its ``update_`` of each accumulated part."""
 
     def begin_epoch_(self) -> None:
         """Called when the data begins an epoch."""
@@ -349,9 +370,16 @@ class Objective(nn.Module):
 
     def check(self, models: Mapping[str, Model]) -> None:
         """Let every term refuse the encoders; a ValueError gets the name of the term."""
+        self._check(lambda term: term.check(models))
+
+    def check_batch(self, samples: int) -> None:
+        """Let every term refuse the samples of a step over all ranks, as :meth:`check`."""
+        self._check(lambda term: term.check_batch(samples))
+
+    def _check(self, check: Callable[[LossTerm], None]) -> None:
         for name, term in self._terms().items():
             try:
-                term.check(models)
+                check(term)
             except ValueError as error:
                 raise ValueError(f"terms.{name}: {error}") from error
 
@@ -384,6 +412,8 @@ class Objective(nn.Module):
             for ctx in contexts:
                 for term in self._terms().values():
                     term.update_(ctx)
+            for term in self._terms().values():
+                term.step_()
 
     def begin_epoch_(self) -> None:
         """Tell each term that the data begins an epoch."""

@@ -116,7 +116,7 @@ class _AngleSum(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # one output
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         found = zip(ctx.saved_tensors, ctx.needs_input_grad, strict=False)
         return *(grad.to(z.dtype) * z if needed else None for z, needed in found), None
 

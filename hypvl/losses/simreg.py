@@ -80,7 +80,7 @@ class Predictor(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict the features of the teacher; rows of every rank count for the batch norms."""
-        x = x.to(self.linears[-1].weight.dtype)
+        x = x.to(next(self.parameters()).dtype)
         for linear, norm in zip(self.linears, self.norms, strict=False):
             x = norm(linear(x)).relu()
         return self.linears[-1](x)

@@ -193,7 +193,9 @@ def _learner(model: DualEncoder, settings: TrainConfig) -> Learner:
                 f"train.teachers.{name}: builds a {type(teacher).__name__}; expected a teacher, such as EMATeacher."
             )
     try:
-        return Learner(model, objective, teachers)
+        learner = Learner(model, objective, teachers)
+        objective.check_batch(settings.total_batch_size // settings.naive_accumulate)
+        return learner
     except ValueError as error:
         raise ConfigError(f"train.objective.{error}") from error
 

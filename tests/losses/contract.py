@@ -33,6 +33,9 @@ class LossContract:
     def model(self) -> GeometryOnly:
         return GeometryOnly(Lorentz(curv_init=1.0), NegativeDistance())
 
+    def flat_model(self) -> GeometryOnly:
+        return GeometryOnly(Euclidean(min_radius=0.2), NegativeDistance())
+
     def batch(self, count: int) -> dict[str, Tensor]:
         """What the batch holds beside the views, first dimension ``count``: masks, labels."""
         return {}
@@ -76,6 +79,7 @@ class LossContract:
             ctx = context(model, self.rows(5, seed=step), **self.batch(5))
             term(ctx)
             term.update_(ctx)
+            term.step_()
         other.load_state_dict(term.state_dict())
         rows = self.rows(5, seed=7)
         values = [t(context(model, rows, **self.batch(5))) for t in (term, other)]
@@ -122,8 +126,7 @@ class LossContract:
     @pytest.mark.parametrize("space", ["own", "flat"])
     def test_any_size_is_finite_or_refused(self, space: str, dtype: torch.dtype) -> None:
         """Value and gradients, dense and tiled; what is refused says why."""
-        flat = GeometryOnly(Euclidean(min_radius=0.2), NegativeDistance())
-        model = (self.model() if space == "own" else flat).to(dtype)
+        model = (self.model() if space == "own" else self.flat_model()).to(dtype)
         term, rows = self.make(), self.rows(6)
         for size in (1e9, 1e18, 1e20, 1e30, 1e37) if dtype == torch.float32 else (1e60, 1e75, 1e145, 1e160):
             for implementation in ("chosen", "tiled"):

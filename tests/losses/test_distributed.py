@@ -54,6 +54,7 @@ def run(name: str) -> dict[str, Any]:
         if step != 1:
             with torch.no_grad():
                 term.update_(ctx)
+                term.step_()
         else:
             assert all(torch.equal(before[k], v) for k, v in term.named_buffers())
         out["loss"].append(value.detach())
