@@ -10,7 +10,9 @@ from torch import Tensor, nn, uint8
 from hypvl.embedding.protocol import EvaluableModel
 
 # Attributes that say how a module is run, not what it computes.
-_RUNTIME_ATTRIBUTES = frozenset({"training", "grad_checkpointing", "dump_patches", "call_super_init"})
+_RUNTIME_ATTRIBUTES = frozenset(
+    {"training", "kept_in_eval", "grad_checkpointing", "dump_patches", "call_super_init"}
+)
 _SCORER = "scorer"  # makes no embeddings
 
 

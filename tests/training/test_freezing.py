@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hypvl import distributed
+from hypvl.embedding.identity import model_identity
 from hypvl.encoders.feature_transforms import BatchStandardize
 from hypvl.encoders.heads import ProjectionHead
 from hypvl.encoders.image import TimmImageEncoder
@@ -247,6 +248,14 @@ def test_a_frozen_standardisation_keeps_its_statistics() -> None:
     free.update_(ctx)
     moving = free.model.image_transforms[0]
     assert isinstance(moving, BatchStandardize) and moving.num_batches_tracked.item() == 1
+
+
+def test_a_model_that_was_frozen_keeps_its_identity() -> None:
+    learner = resnet_learner()
+    before = model_identity(learner.model)
+    freeze(learner, frozen=["model.visual.*"])
+    learner.train()
+    assert model_identity(learner.model) == before
 
 
 def test_the_mean_embedding_leaves_frozen_parts_in_evaluation_mode() -> None:
