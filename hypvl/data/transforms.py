@@ -39,7 +39,8 @@ class FittedTransform:
     @classmethod
     def of(cls, model: Any) -> Self:
         """This transform for a model: its ``image_size``, and its ``interpolation`` where it says one."""
-        return cls(size=model.image_size, interpolation=getattr(model, "interpolation", None))
+        interpolation = getattr(model, "interpolation", None)
+        return cls(size=model.image_size, interpolation=interpolation)  # type: ignore[call-arg]  # of the dataclasses
 
     def described(self, **others: object) -> str:
         """The repr, which names a transform in stores and fingerprints: bicubic interpolation goes without saying."""
