@@ -16,12 +16,12 @@ from hypvl.errors import ConfigError, UserError
 # Architecture: width, the layer that goes, side of the test image.
 SMALL = {
     "mobilenet_v3_small": (1024, "classifier.3", 64),
-    "mnasnet0_5": (1280, "classifier.1", 64),
-    "shufflenet_v2_x0_5": (1024, "fc", 64),
-    "regnet_y_400mf": (440, "fc", 64),
     "squeezenet1_0": (512, "classifier.1", 64),
 }
 LARGE = {
+    "regnet_y_400mf": (440, "fc", 64),
+    "shufflenet_v2_x0_5": (1024, "fc", 64),
+    "mnasnet0_5": (1280, "classifier.1", 64),
     "efficientnet_b0": (1280, "classifier.1", 64),
     "resnet50": (2048, "fc", 64),
     "alexnet": (4096, "classifier.6", 224),
