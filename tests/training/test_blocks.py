@@ -1,6 +1,8 @@
 """Blocks found from the module tree are those through which the features go, of every kind of encoder."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,9 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, MPNetConf
 
 from hypvl.encoders.conv_vit import ConvStemViT
 from hypvl.encoders.image import TimmImageEncoder
+from hypvl.encoders.open_clip import OpenClipImageEncoder, OpenClipTextEncoder
 from hypvl.encoders.text import TextTransformer
+from hypvl.encoders.text_huggingface import HuggingFaceTextEncoder
 from hypvl.training.blocks import depths, ordered_blocks
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -76,6 +80,12 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Tensor, int, str, set[str]]] = {
     "gpt2": (
         lambda: GPT2Model(GPT2Config(vocab_size=10, n_embd=16, n_layer=2, n_head=2)), TOKENS, 2, "h.0", {"ln_f"}
     ),
+    "hugging_face": (
+        lambda: HuggingFaceTextEncoder(
+            config={"model_type": "bert", "vocab_size": 10, **SMALL}, context_length=4, pooler="mean"
+        ),
+        TOKENS, 3, "trunk.encoder.layer.0", set(),
+    ),
     "open_clip_image": (
         lambda: open_clip_towers()[0], IMAGES, 3, "transformer.resblocks.0", {"ln_post", "proj"}
     ),
@@ -121,6 +131,22 @@ def test_blocks_and_depths_are_those_of_the_gradient(name: str) -> None:
     shared = {n for n in early if "relative_attention_bias" in n}  # MPNet's table is used by every block
     assert not behind_the_first & (early - shared)
     assert {n for n in behind_the_first if depth[n] == 2}  # and the second block does get one
+
+
+def test_encoders_of_open_clip_have_their_blocks(tmp_path: Path) -> None:
+    config = {
+        "embed_dim": 12,
+        "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 32},
+        "text_cfg": {"context_length": 4, "vocab_size": 10, "width": 24, "heads": 2, "layers": 2},
+    }
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    name = f"local-dir:{tmp_path}"
+    image, text = OpenClipImageEncoder(name), OpenClipTextEncoder(name)
+    assert ordered_blocks(image) == tuple(f"tower.layer{i}" for i in (1, 2, 3, 4))
+    assert depths(image)["tower.attnpool.positional_embedding"] == 5
+    assert depths(image)["tower.conv3.weight"] == 0
+    assert ordered_blocks(text) == tuple(f"tower.transformer.resblocks.{i}" for i in (0, 1))
+    assert (depths(text)["tower.text_projection"], depths(text)["tower.positional_embedding"]) == (3, 0)
 
 
 def test_a_row_of_single_layers_counts_where_there_is_no_other() -> None:
