@@ -75,7 +75,7 @@ class ScaledProjectionHead(ProjectionHead):
     feature of unit variance per channel has norm 1, and is kept at or below 0 by :meth:`constrain_`.
 
     Args:
-        in_features, out_features: As :class:`ProjectionHead`.
+        in_features, out_features, bias: As :class:`ProjectionHead`.
         log_scale_init: Another start, <= 0; None = -0.5 log(out_features). In a product of spaces,
             -0.5 log(factor_dim) gives each factor's part the norm 1.
 
@@ -88,8 +88,10 @@ class ScaledProjectionHead(ProjectionHead):
     no_weight_decay: frozenset[str] = frozenset({"log_scale"})
     log_scale: nn.Parameter
 
-    def __init__(self, in_features: int, out_features: int, *, log_scale_init: float | None = None) -> None:
-        super().__init__(in_features, out_features)
+    def __init__(
+        self, in_features: int, out_features: int, *, log_scale_init: float | None = None, bias: bool = False
+    ) -> None:
+        super().__init__(in_features, out_features, bias=bias)
         start = -0.5 * math.log(self.out_features)
         if log_scale_init is not None:
             start = number("log_scale_init", log_scale_init, least=-80, most=0)
@@ -116,10 +118,10 @@ class UnitProjectionHead(ProjectionHead):
     with cosines ranks as before. In training the power moves away from 0, and items take a radius of their own from
     the length of f, which a cosine ignores.
 
-    Parameters: ``projection.weight``, which a head trained with cosines has, too, and two new 0-dim ones.
+    Parameters: those of ``projection``, which a head trained with cosines has, too, and two new 0-dim ones.
 
     Args:
-        in_features, out_features: As :class:`ProjectionHead`.
+        in_features, out_features, bias: As :class:`ProjectionHead`.
         radius_init: Length of every feature at the start, > 0; for Lorentz the geodesic distance to the root.
         radius_max: Bound of exp(log_scale), kept by :meth:`constrain_`.
 
@@ -132,9 +134,15 @@ class UnitProjectionHead(ProjectionHead):
     norm_power: nn.Parameter
 
     def __init__(
-        self, in_features: int, out_features: int, *, radius_init: float = 1.0, radius_max: float = 4.0
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        radius_init: float = 1.0,
+        radius_max: float = 4.0,
+        bias: bool = False,
     ) -> None:
-        super().__init__(in_features, out_features)
+        super().__init__(in_features, out_features, bias=bias)
         self.radius_max = number("radius_max", radius_max, above=0)
         number("radius_init", radius_init, above=0)
         if not radius_init <= radius_max:

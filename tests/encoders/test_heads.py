@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from hypvl.encoders.heads import ProjectionHead, ScaledProjectionHead, UnitProjectionHead
+from hypvl.encoders.heads import (
+    ProjectionHead,
+    ScaledProjectionHead,
+    TwoLayerProjectionHead,
+    UnitProjectionHead,
+)
 
 
 def test_projection_is_a_matrix_without_bias() -> None:
@@ -15,6 +20,40 @@ def test_projection_is_a_matrix_without_bias() -> None:
     with torch.no_grad():
         head.projection.weight.copy_(torch.tensor([[1.0, 2.0], [0.0, -1.0], [3.0, 0.0]]))
     assert head(torch.tensor([[2.0, 5.0]])).tolist() == [[12.0, -5.0, 6.0]]
+
+
+@pytest.mark.parametrize("make", [ProjectionHead, ScaledProjectionHead, UnitProjectionHead])
+def test_a_bias_starts_at_zero_and_is_added_before_the_length(make: type[ProjectionHead]) -> None:
+    torch.manual_seed(0)
+    plain, biased = make(2, 3), make(2, 3, bias=True)
+    x = torch.tensor([[2.0, 5.0]])
+    report = biased.load_state_dict(plain.state_dict(), strict=False)
+    assert report.missing_keys == ["projection.bias"] and torch.equal(biased(x), plain(x))
+    with torch.no_grad():
+        biased.projection.bias.copy_(torch.tensor([0.5, -1.0, 2.0]))
+        shifted = plain.projection.weight @ x[0] + biased.projection.bias
+    wanted = {
+        ProjectionHead: shifted,
+        ScaledProjectionHead: shifted / math.sqrt(3),
+        UnitProjectionHead: shifted / shifted.norm(),
+    }
+    torch.testing.assert_close(biased(x)[0], wanted[make])
+
+
+def test_two_layers_by_hand() -> None:
+    head = TwoLayerProjectionHead(2, 3)
+    assert {name: tuple(p.shape) for name, p in head.named_parameters()} == {
+        "fc1.weight": (6, 2), "fc1.bias": (6,), "fc2.weight": (3, 6),
+    }  # fmt: skip
+    with torch.no_grad():
+        for p in head.parameters():
+            p.fill_(0.5)
+    hidden = 0.5 * 1.0 + 0.5 * 2.0 + 0.5
+    gelu = hidden * 0.5 * (1 + math.erf(hidden / math.sqrt(2)))
+    assert head(torch.tensor([[1.0, 2.0]]))[0].tolist() == pytest.approx([3 * gelu] * 3)
+    assert TwoLayerProjectionHead(2, 3, hidden=5, bias=True).fc2.bias.shape == (3,)
+    with pytest.raises(ValueError, match="hidden: got 0"):
+        TwoLayerProjectionHead(2, 3, hidden=0)
 
 
 @pytest.mark.parametrize("make", [ProjectionHead, ScaledProjectionHead])
