@@ -113,7 +113,7 @@ def to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in state_dict.items():
         if key.startswith("visual.trunk."):
             trunks["visual." + key.removeprefix("visual.trunk.")] = tensor
-        elif key.startswith("textual."):
+        elif key.startswith("textual.") and not key.startswith("textual.adapter."):
             trunks[key] = tensor
             if key == POSITIONS:
                 trunks[MASK] = _causal_mask(tensor)

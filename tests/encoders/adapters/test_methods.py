@@ -9,7 +9,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from hypvl.config import LazyCall, instantiate
+import hypvl
+from hypvl.config import LazyCall, LazyConfig, instantiate
 from hypvl.encoders.adapters.methods import (
     METHODS,
     adapted,
@@ -22,10 +23,13 @@ from hypvl.encoders.text import TextTransformer
 from hypvl.errors import CheckpointError
 from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
+from hypvl.models.convert.meru import to_official
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.weights import load_weights
 from hypvl.training.optim import parameter_groups
 from tests.encoders.adapters.hosts import HOSTS, OPTIONS, make, shaken
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
 
 def dual(method: str | None) -> DualEncoder:
@@ -193,3 +197,29 @@ def test_a_model_names_the_adapter_that_cannot_be_built() -> None:
         )
     with pytest.raises(ValueError, match=r"^visual_adapter: is set, but visual is null"):
         DualEncoder(None, make("text"), visual_adapter=partial(adapted, method="ia3_adapter"), **parts)
+
+
+def test_published_names_have_none_for_adapters() -> None:
+    model = dual("lora_adapter")
+    with pytest.raises(
+        CheckpointError, match=r"textual\.adapter\.layer0\.query\.lora_A.* have no name in published"
+    ):
+        to_official({k: v for k, v in model.state_dict().items() if not k.startswith("visual.adapter.")})
+    assert "textual.resblocks.0.attn.in_proj_weight" in to_official(merge_adapters(model).state_dict())
+
+
+def test_a_shared_folder_holds_the_adapter(tmp_path: Path) -> None:
+    """Saved and loaded as data: the config names the builder, which the allow-list has."""
+    config = LazyConfig.load(CONFIGS / "train_meru_from_clip_lora_demo.py")
+    config.model.visual.update(width=32, depth=1, heads=2, image_size=32)
+    config.model.textual.arch = "L1_W32_A2"
+    model = hypvl.create_model(config)
+    with torch.no_grad():
+        for tensor in adapter_state_dict(model).values():
+            tensor.add_(0.1)
+    hypvl.save_pretrained(model, config, tmp_path)
+    tokens = torch.tensor([[3, 4, 49407]])
+    again = hypvl.from_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(again.encode_text(tokens), model.encode_text(tokens))
+    assert set(adapter_state_dict(again)) == set(adapter_state_dict(model))

@@ -278,6 +278,16 @@ def test_autocast_keeps_the_dtype_of_the_projections() -> None:
             assert F.cosine_similarity(full, half.float()).min() > 0.98, (host, method)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["text", "timm"])
+@pytest.mark.parametrize("method", ["lora_adapter", "unipelt"])
+def test_compiled_encoders_compute_the_same(host: str, method: str) -> None:
+    encoder, x = shaken(with_method(host, method)), HOSTS[host].inputs()
+    expected = encoder(x)
+    encoder.compile(backend="aot_eager")
+    torch.testing.assert_close(encoder(x), expected, rtol=0, atol=1e-12)
+
+
 def test_towers_without_blocks_are_refused() -> None:
     resnet = TimmImageEncoder("resnet10t", image_size=32)
     with pytest.raises(
