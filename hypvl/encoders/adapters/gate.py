@@ -21,7 +21,7 @@ class Rows(Protocol):
     """How the tokens that a block computes are arranged."""
 
     def mean(self, values: Tensor, *, masked: bool) -> Tensor:
-        """Mean over the tokens of each row, one value a token -> (R,); ``masked`` leaves padding out."""
+        """Mean over the tokens of each row -> (R,); ``masked`` leaves padding out, 0 where all of it is padding."""
 
     def spread(self, factors: Tensor) -> Tensor:
         """Factors of rows (R,) in a shape that multiplies tokens (..., W)."""
@@ -38,7 +38,7 @@ class PaddedRows:
         if self.valid is None or not masked:
             return values.mean(1)
         weights = self.valid.expand_as(values).to(values.dtype)
-        return (values * weights).sum(1) / weights.sum(1)
+        return (values * weights).sum(1) / weights.sum(1).clamp(min=1)
 
     def spread(self, factors: Tensor) -> Tensor:
         """(R,) -> (R, 1, 1)."""
@@ -57,7 +57,7 @@ class GroupedRows:
         weights = self.valid.to(values.dtype) if masked else torch.ones_like(values)
         return torch.cat(
             [
-                (v * w).sum(1) / w.sum(1)
+                (v * w).sum(1) / w.sum(1).clamp(min=1)
                 for v, w in zip(self._split(values), self._split(weights), strict=True)
             ]
         )

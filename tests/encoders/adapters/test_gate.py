@@ -11,6 +11,7 @@ def test_means_of_padded_rows() -> None:
     torch.testing.assert_close(PaddedRows(VALID).mean(VALUES, masked=False), torch.tensor([3.0, 112 / 3]))
     assert PaddedRows().mean(VALUES[:1], masked=True).tolist() == [3.0]
     assert PaddedRows(VALID[1:]).mean(VALUES, masked=True).tolist() == [1.5, 6.0]  # one mask for all rows
+    assert PaddedRows(~VALID[:1]).mean(VALUES, masked=True).tolist() == [0.0, 0.0]  # nothing but padding
     assert PaddedRows().spread(torch.tensor([2.0, 3.0])).shape == (2, 1, 1)
 
 
