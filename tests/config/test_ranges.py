@@ -73,6 +73,8 @@ SENSIBLE = {
     "Sigmoid.bias_init": _ANY,
     "TextTransformer.dropout": _NOTHING,
     "TextTransformer.fixed_positions": _NOTHING,
+    "TextTransformer.pad_token": _NOTHING,  # CLIP's
+    "TextTransformer.prompt_vectors": _NOTHING,
     "TimmImageEncoder.drop_path_rate": _NOTHING,
     "TimmImageEncoder.pixel_mean": _ANY,
     "UncertaintyCalibration.angle_weight": _NOTHING,
