@@ -72,7 +72,8 @@ def about_common_centre(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     work = working_dtype(x.device)
     total = x.detach().sum(0, dtype=work) + y.detach().sum(0, dtype=work)
     centre = (total / (len(x) + len(y))).to(x.dtype)
-    return within_reach(x - centre), within_reach(y - centre)
+    near = within_reach(x - centre)
+    return near, near if y is x else within_reach(y - centre)
 
 
 def refuse_beyond(*points: Tensor) -> None:

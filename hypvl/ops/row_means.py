@@ -59,17 +59,19 @@ def mean_over_rows(
     """
     one_of("combine", combine, Combine)
     x = scores[0].rows
-    tensors = [t for z in scores for t in _tensors(z)]
+    tensors = [*(t for z in scores for t in _tensors(z)), *rows, *others]
+    different = {id(t): t for t in tensors}  # what is used twice has one gradient
     plan = _Plan(
         function,
         tuple(z.kernel for z in scores),
+        [list(different).index(id(t)) for t in tensors],
         len(rows),
         combine,
         block_rows(max(len(z.columns) for z in scores), x.device),
         torch.is_grad_enabled(),
     )
     with autocast_off({x.device.type}):
-        return cast(Tensor, _MeanOverRows.apply(plan, *tensors, *rows, *others))
+        return cast(Tensor, _MeanOverRows.apply(plan, *different.values()))
 
 
 def by_rows(function: Callable[[Tensor, Tensor], Tensor], rows: Tensor, others: Tensor) -> Tensor:
@@ -123,6 +125,7 @@ def _tensors(z: TiledScores) -> list[Tensor]:
 class _Plan(NamedTuple):
     function: Callable[..., Tensor]
     kernels: tuple[type, ...]
+    places: list[int]  # of each argument among the different ones
     rows: int  # how many further arguments have rows
     combine: Combine
     size: int  # of a block
@@ -133,12 +136,12 @@ class _MeanOverRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> Tensor:
         wanted = [plan.gradients and needed for needed in ctx.needs_input_grad[1:]]
-        given = [t.detach() for t in tensors]
         work = working_dtype(tensors[0].device)  # sums over all entries are kept in it
-        grads = [
+        totals = [
             torch.zeros_like(t, dtype=work if t.dim() == 0 else t.dtype) if w else None
-            for t, w in zip(given, wanted, strict=True)
+            for t, w in zip(tensors, wanted, strict=True)
         ]
+        given, grads = [tensors[i].detach() for i in plan.places], [totals[i] for i in plan.places]
         split = _TENSORS * len(plan.kernels)
         matrices = [
             _Matrix(kernel, given[at : at + _TENSORS], grads[at : at + _TENSORS], plan.size)
@@ -151,8 +154,8 @@ class _MeanOverRows(torch.autograd.Function):
                 r = slice(start, min(start + plan.size, len(x)))
                 rest = [t[r] if i < plan.rows else t for i, t in enumerate(given[split:])]
                 to_rest = [g if g is None or i >= plan.rows else g[r] for i, g in enumerate(grads[split:])]
-                total = _add_block(plan, matrices, r, rest, to_rest, total, grads)
-        ctx.save_for_backward(*(g.to(t.dtype) for g, t in zip(grads, given, strict=True) if g is not None))
+                total = _add_block(plan, matrices, r, rest, to_rest, total, totals)
+        ctx.save_for_backward(*(g.to(t.dtype) for g, t in zip(totals, tensors, strict=True) if g is not None))
         ctx.wanted = wanted
         return total.to(x.dtype)
 
@@ -171,12 +174,11 @@ def _add_block(
     rest: list[Tensor],
     to_rest: Sequence[Tensor | None],
     total: Tensor,
-    grads: Sequence[Tensor | None],
+    totals: Sequence[Tensor | None],
 ) -> Tensor:
     """The total with a block of rows, whose gradients are added to those so far."""
-    inputs: list[
-        tuple[Tensor, Tensor | None]
-    ] = []  # and where their gradients go; None = the matrix takes it
+    # What to differentiate by, and where that gradient is added; None = the matrix takes it.
+    inputs: list[tuple[Tensor, Tensor | None]] = []
     with torch.enable_grad():
         scores = []
         for matrix in matrices:
@@ -202,7 +204,7 @@ def _add_block(
         part = part + torch.full_like(part, share).log()
         before, total = total, torch.logaddexp(total, part)
         weight = (part - total).exp()
-        for g in grads:
+        for g in totals:
             if g is not None:
                 g.mul_((before - total).exp().to(g.dtype))
     if inputs:

@@ -71,6 +71,18 @@ def test_blocks_of_any_size_give_the_same(combine: Combine, monkeypatch: pytest.
         x[outlier] /= 400
 
 
+def test_rows_that_are_columns_too_have_one_gradient() -> None:
+    """Of x x^T and x y^T, the same x in three places."""
+    x, y = random_features(4, seed=0).requires_grad_(), random_features(4, seed=1).requires_grad_()
+
+    def value(x: Tensor, y: Tensor) -> Tensor:
+        pairs = [tiles.inner_product(x, x), tiles.inner_product(x, y)]
+        return mean_over_rows(lambda z, w: (z - w).square().sum(1).mean(), pairs)
+
+    assert torch.autograd.gradcheck(value, (x, y))
+    assert len(value(x, y).grad_fn.saved_tensors) == 2  # type: ignore[union-attr]
+
+
 def test_no_more_than_a_block_is_ever_there() -> None:
     seen = []
 
