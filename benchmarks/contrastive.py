@@ -170,12 +170,12 @@ def measure_memory(implementation: str, batch: str, dim: str, scorer: str) -> No
     x, y = (embeddings(int(batch), int(dim), scorer=scorer, seed=seed).requires_grad_() for seed in (0, 1))
     x.grad, y.grad = torch.ones_like(x), torch.ones_like(y)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (Linux)
-    before = _status("VmRSS")
+    before = resident("VmRSS")
     step(implementation, x, y, model, scorer=scorer)
-    print((_status("VmHWM") - before) / 1024)
+    print((resident("VmHWM") - before) / 1024)
 
 
-def _status(name: str) -> int:
+def resident(name: str) -> int:
     """A line of /proc/self/status, KiB."""
     (line,) = (text for text in Path("/proc/self/status").read_text().splitlines() if text.startswith(name))
     return int(line.split()[1])
