@@ -44,7 +44,7 @@ def usual(student: Tensor, teacher: Tensor) -> Tensor:
     for x in (student, teacher):
         units = F.normalize(x[None] - x[:, None], dim=-1)  # (B, B, D)
         angles.append(units @ units.mT)  # (B, B, B)
-    return F.smooth_l1_loss(*angles)
+    return F.smooth_l1_loss(angles[0], angles[1])
 
 
 def gradient_error(batch: int, dim: int) -> float:
