@@ -147,16 +147,20 @@ def test_texts_of_hugging_face(tmp_path: Path) -> None:
 
 def word_tokenizer(folder: Path) -> None:
     """A tokenizer of a few words in Hugging Face's format, which fills with id 1."""
-    from tokenizers import Tokenizer as Words
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
     from transformers import PreTrainedTokenizerFast
 
-    words = Words(WordLevel({"<unk>": 0, "<pad>": 1, "a": 2, "cat": 3}, unk_token="<unk>"))
-    words.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", unk_token="<unk>").save_pretrained(
+    words = {"<unk>": 0, "<pad>": 1, "a": 2, "cat": 3}
+    content = {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": None, "decoder": None,
+        "model": {"type": "WordLevel", "vocab": words, "unk_token": "<unk>"},
+    }  # fmt: skip
+    file = folder / "words.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    PreTrainedTokenizerFast(tokenizer_file=str(file), pad_token="<pad>", unk_token="<unk>").save_pretrained(
         folder
     )
+    file.unlink()
 
 
 def test_the_tokenizer_of_a_folder(tmp_path: Path) -> None:
