@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hypvl.config import LazyCall as L
 from hypvl.encoders.mlp_heads import DINOHead
+from hypvl.errors import ConfigError
 from hypvl.losses.barlow_twins import BarlowTwins
 from hypvl.losses.base import LossTerm, Objective
 from hypvl.losses.compress import CompRess1q, CompRess2q
@@ -19,6 +21,8 @@ from hypvl.losses.simreg import Predictor, SimReg
 from hypvl.losses.vicreg import VICReg
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.training.accumulation import GradCache
+from hypvl.training.config import TrainConfig
+from hypvl.training.run import _learner
 from hypvl.training.step import Learner, Precision, forward_backward
 from hypvl.training.teachers import EMATeacher, FrozenTeacher
 from tests.training.tiny import tiny_batch, tiny_model
@@ -136,3 +140,13 @@ def test_a_head_without_prototypes_is_refused_at_the_start() -> None:
         ValueError, match=r"terms.it: view image:image@student: its head has no prototype layer"
     ):
         Learner(tiny_model("clip"), Objective({"it": DINO(student="image", teacher="text", count=6)}))
+
+
+def test_a_queue_that_the_batch_does_not_divide_is_refused_before_anything_is_written() -> None:
+    node = L(Objective)(terms={"it": L(SEED)(**TAUGHT | {"teacher": "text"}, dim=12, queue_size=16)})
+    for naive, batch_size in ((1, 16), (2, 16)):
+        settings = {"objective": node, "total_batch_size": batch_size, "naive_accumulate": naive}
+        assert isinstance(_learner(model(0), TrainConfig.read(settings)), Learner)
+    message = r"train\.objective\.terms\.it: queue_size: got 16, which batches of 12 samples do not divide"
+    with pytest.raises(ConfigError, match=message):
+        _learner(model(0), TrainConfig.read({"objective": node, "total_batch_size": 12}))
