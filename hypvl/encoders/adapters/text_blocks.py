@@ -26,7 +26,7 @@ class OpenSelfAttention(nn.Module):
     """The self-attention of the text transformer, with projections that can be hooked and a place for a prefix."""
 
     heads: int
-    causal: bool = True
+    causal: bool
     in_proj_weight: nn.Parameter
     in_proj_bias: nn.Parameter
     out_proj: nn.Linear
@@ -88,9 +88,6 @@ class MarkingTextTransformer(TextTransformer):
 
     Where later tokens are attended to, or the last one of the context is read out, padding is part of the text.
     """
-
-    causal: bool = True
-    read_out: str = "end_of_text"
 
     @torch.compiler.disable  # as of the base
     def _lay_out(
