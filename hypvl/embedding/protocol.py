@@ -20,8 +20,13 @@ class EvaluableModel(Protocol):
     """A model as evaluation sees it; every recipe of hypvl is one, and so may be anything else."""
 
     geometry: Geometry
-    image_size: int
-    context_length: int
+
+    @property
+    def image_size(self) -> int: ...
+
+    @property
+    def context_length(self) -> int: ...
+
     training: bool
 
     def encode_image(self, images: Tensor, stage: Stage = "embeddings") -> Tensor:

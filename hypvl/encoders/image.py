@@ -123,6 +123,7 @@ class TimmImageEncoder(ImageEncoder):
         drop_path_rate: float = 0.0,
         timm_args: Mapping[str, Any] | None = None,
     ) -> None:
+        one_of("interpolation", interpolation, Interpolation | None)
         one_of("position", position, ("sincos", "learned", None))
         number("drop_path_rate", drop_path_rate, least=0, below=1)
         image_size = whole_number("image_size", image_size, least=1, most=LARGEST_SIDE)
@@ -154,7 +155,7 @@ class TimmImageEncoder(ImageEncoder):
         )
         if interpolation is None:
             interpolation = "bilinear" if seen is not None and seen.interpolation == "bilinear" else "bicubic"
-        self.interpolation = one_of("interpolation", interpolation, Interpolation)
+        self.interpolation = interpolation
         self.asked_pixels = frozenset(name for name, values in asked.items() if values is not None)
         self.arch = arch
         self.trunk = trunk

@@ -59,6 +59,7 @@ class OpenClipImageEncoder(ImageEncoder):
         interpolation: Interpolation | None = None,
         grad_checkpointing: bool = False,
     ) -> None:
+        one_of("interpolation", interpolation, Interpolation | None)
         config = architecture(model, pretrained)
         vision, seen = config["vision_cfg"], preprocessing(model, pretrained)
         tower = _build(model, {**config, "text_cfg": _NO_TEXT}).visual

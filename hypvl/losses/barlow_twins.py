@@ -71,9 +71,10 @@ class BarlowTwins(Distillation):
         variant: Variant = "original",
         detach_teacher: bool = False,
     ) -> None:
+        one_of("variant", variant, Variant)
         super().__init__(student=student, teacher=teacher, detach_teacher=detach_teacher)
         self.off_diagonal = number("off_diagonal", off_diagonal, least=0)
-        self.variant = one_of("variant", variant, Variant)
+        self.variant = variant
 
     def forward(self, ctx: PairContext) -> Tensor:
         student, teacher = self.features(ctx)

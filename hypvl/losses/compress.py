@@ -45,6 +45,7 @@ def compress_loss(
 
     Source: Koohpayegani et al. 2020 (arXiv 2010.14713), section 3.
     """
+    check_implementation(implementation, None)
     student, teacher = normalize(student), normalize(teacher)
     return distribution_cross_entropy(
         student,
@@ -123,6 +124,8 @@ class CompRess1q(_CompRess):
         detach_teacher: bool = True,
         implementation: Implementation = "auto",
     ) -> None:
+        one_of("variant", variant, Variant)
+        check_implementation(implementation, None)
         super().__init__(
             student=student,
             teacher=teacher,
@@ -173,6 +176,8 @@ class CompRess2q(_CompRess):
         detach_teacher: bool = True,
         implementation: Implementation = "auto",
     ) -> None:
+        one_of("variant", variant, Variant)
+        check_implementation(implementation, None)
         super().__init__(
             student=student,
             teacher=teacher,

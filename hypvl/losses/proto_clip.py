@@ -108,16 +108,17 @@ class Projection(nn.Module):
         self._run(x, update=True)
 
     def _run(self, x: Tensor, *, update: bool) -> Tensor:
-        x = x.to(self.linears[0].weight.dtype)
+        x = x.to(self.linears[0].get_parameter("weight").dtype)
         for linear, norm in zip(self.linears, self.norms, strict=False):  # the last layer has no norm
             x = linear(x)
-            mean, var = norm.running_mean, norm.running_var
+            assert isinstance(norm, nn.BatchNorm1d)
+            mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
             if self.training or update:
                 mean, var = x.mean(0), x.var(0, unbiased=False)
             if update:
                 unbiased = var * len(x) / max(1, len(x) - 1)
-                norm.running_mean.lerp_(mean, _BN_MOMENTUM)
-                norm.running_var.lerp_(unbiased, _BN_MOMENTUM)
+                norm.get_buffer("running_mean").lerp_(mean, _BN_MOMENTUM)
+                norm.get_buffer("running_var").lerp_(unbiased, _BN_MOMENTUM)
             x = ((x - mean) * (var + _BN_EPS).rsqrt() * norm.weight + norm.bias).relu()
         return normalize(self.linears[-1](x))
 

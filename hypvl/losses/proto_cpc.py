@@ -100,6 +100,8 @@ class ProtoCPC(PrototypeDistillation):
         prior_momentum: float = 0.9,
         detach_teacher: bool = True,
     ) -> None:
+        one_of("prototypes", prototypes, Prototypes)
+        one_of("assignment", assignment, Assignment)
         super().__init__(
             student=student,
             teacher=teacher,
@@ -110,7 +112,7 @@ class ProtoCPC(PrototypeDistillation):
         )
         self.student_temperature = number("student_temperature", student_temperature, above=0)
         self.teacher_temperature = number("teacher_temperature", teacher_temperature, above=0)
-        self.assignment = one_of("assignment", assignment, Assignment)
+        self.assignment = assignment
         self.iterations = whole_number("iterations", iterations, least=1, most=1000)
         self.prior_momentum = number("prior_momentum", prior_momentum, least=0, most=1)
         self.register_buffer("prior", torch.ones(self.count))

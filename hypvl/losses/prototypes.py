@@ -52,6 +52,7 @@ class PrototypeDistillation(LossTerm):
         frozen_steps: int,
         detach_teacher: bool,
     ) -> None:
+        one_of("prototypes", prototypes, Prototypes)
         super().__init__()
         self.students, self.teachers = _views("student", student), _views("teacher", teacher)
         self.declare(*self.students, *self.teachers)
@@ -67,7 +68,7 @@ class PrototypeDistillation(LossTerm):
                 "same; expected two views of different sources, such as image:crops.0 and image:crops.1@ema."
             )
         self.count = whole_number("count", count, least=2, most=2**24)
-        self.prototypes = one_of("prototypes", prototypes, Prototypes)
+        self.prototypes = prototypes
         self.frozen_steps = whole_number("frozen_steps", frozen_steps, least=0)
         self.detach_teacher = one_of("detach_teacher", detach_teacher, (True, False))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))

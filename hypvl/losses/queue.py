@@ -29,10 +29,10 @@ class FeatureQueue(nn.Module):
     pointer: Tensor
 
     def __init__(self, size: int, dim: int, *, start: Start = "unit") -> None:
+        one_of("start", start, Start)
         super().__init__()
         whole_number("queue_size", size, least=1, most=2**31 - 1)
         whole_number("dim", dim, least=1, most=MOST_FEATURES)
-        one_of("start", start, Start)
         generator = torch.Generator().manual_seed(0)
         if start == "unit":
             rows = normalize(torch.randn(size, dim, generator=generator))

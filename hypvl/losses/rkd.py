@@ -207,6 +207,7 @@ class RKDAngle(_Relations):
         anchors_at_once: int | None = None,
         detach_teacher: bool = True,
     ) -> None:
+        one_of("variant", variant, Variant)
         super().__init__(student=student, teacher=teacher, variant=variant, detach_teacher=detach_teacher)
         self.anchors_at_once = whole_number_or_none("anchors_at_once", anchors_at_once, least=1)
 

@@ -43,6 +43,7 @@ def seed_loss(
 
     Source: Fang et al. 2021 (arXiv 2101.04731), eq. 3 to 5.
     """
+    check_implementation(implementation, None)
     student, teacher = normalize(student), normalize(teacher)
     return distribution_cross_entropy(
         student,
@@ -87,10 +88,10 @@ class SEED(Distillation):
         detach_teacher: bool = True,
         implementation: Implementation = "auto",
     ) -> None:
+        check_implementation(implementation, None)
         super().__init__(student=student, teacher=teacher, detach_teacher=detach_teacher)
         self.student_temperature = number("student_temperature", student_temperature, above=0)
         self.teacher_temperature = number("teacher_temperature", teacher_temperature, above=0)
-        check_implementation(implementation, None)
         self.implementation: Implementation = implementation
         self.queue = FeatureQueue(queue_size, dim)
 

@@ -119,9 +119,11 @@ class SimReg(Distillation):
         predictor: nn.Module | None = None,
         detach_teacher: bool = True,
     ) -> None:
+        one_of("distance", distance, Distance)
+        one_of("variant", variant, Variant)
         super().__init__(student=student, teacher=teacher, detach_teacher=detach_teacher)
-        self.distance = one_of("distance", distance, Distance)
-        self.variant = one_of("variant", variant, Variant)
+        self.distance = distance
+        self.variant = variant
         self.predictor = predictor
 
     def check(self, models: Mapping[str, Model]) -> None:

@@ -71,12 +71,13 @@ class VICReg(Distillation):
         variant: Variant = "original",
         detach_teacher: bool = False,
     ) -> None:
+        one_of("variant", variant, Variant)
         super().__init__(student=student, teacher=teacher, detach_teacher=detach_teacher)
         self.invariance_weight = number("invariance_weight", invariance_weight, least=0)
         self.variance_weight = number("variance_weight", variance_weight, least=0)
         self.covariance_weight = number("covariance_weight", covariance_weight, least=0)
         self.eps = number("eps", eps, least=0)
-        self.variant = one_of("variant", variant, Variant)
+        self.variant = variant
 
     def forward(self, ctx: PairContext) -> Tensor:
         local, every = self.features(ctx), self.features(ctx, gathered=self.variant == "original")

@@ -90,24 +90,22 @@ class DualEncoder(nn.Module):
 
     def tower(self, modality: Modality) -> nn.Module:
         """The encoder of a modality. ValueError where the model has none."""
-        return self._of(modality, self.visual, self.textual, "encoder")
+        return self._part(modality)
 
     def prototypes(self, modality: Modality) -> nn.Module | None:
         """The prototype layer of the head of a modality; None where it has none."""
-        head = self._of(modality, self.visual_head, self.textual_head, "head")
-        layer = getattr(head, "prototypes", None)
+        layer = getattr(self._part(modality, "_head"), "prototypes", None)
         return layer if isinstance(layer, nn.Module) else None
 
-    def _of(
-        self, modality: Modality, image: nn.Module | None, text: nn.Module | None, part: str
-    ) -> nn.Module:
-        chosen = image if _is_image(modality) else text
-        if chosen is None:
-            name = "visual" if modality == "image" else "textual"
+    def _part(self, modality: Modality, ending: str = "") -> nn.Module:
+        """``visual`` or ``textual``, with ``"_head"`` its head."""
+        name = ("visual" if _is_image(modality) else "textual") + ending
+        part: nn.Module | None = getattr(self, name)
+        if part is None:
             raise ValueError(
-                f"model.{name}: is null, so this model has no {modality} {part}; give it one to encode {modality}s."
+                f"model.{name}: is null, so this model takes no {modality}s; give it one to encode {modality}s."
             )
-        return chosen
+        return part
 
     @property
     def tokenizer(self) -> Any:
@@ -166,7 +164,7 @@ class DualEncoder(nn.Module):
 
     def project(self, trunk: Tensor, *, modality: Modality) -> Tensor:
         """Trunk features (B, width) -> features (B, D), through the head of the modality."""
-        projected: Tensor = self._of(modality, self.visual_head, self.textual_head, "head")(trunk)
+        projected: Tensor = self._part(modality, "_head")(trunk)
         return projected
 
     def embed(self, features: Tensor, *, modality: Modality) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hypvl import distributed
 from hypvl.allowlist import configurable
+from hypvl.checks import one_of
 from hypvl.config import instantiate
 from hypvl.data.loader import Loader
 from hypvl.data.sample import check_dataset, prepare_dataset
@@ -193,14 +194,17 @@ class StoredFeatures(nn.Module):
 
     def tower(self, modality: Modality) -> nn.Module:
         """What encodes a modality."""
+        one_of("modality", modality, Modality)
         return self
 
     def project(self, trunk: Tensor, *, modality: Modality) -> Tensor:
         """The features themselves."""
+        one_of("modality", modality, Modality)
         return trunk
 
     def embed(self, features: Tensor, *, modality: Modality) -> Tensor:
         """Raises ValueError: stored features have no geometry."""
+        one_of("modality", modality, Modality)
         raise ValueError(
             f"{self.folder}: stored features of a teacher have no geometry, and this loss compares embeddings; name "
             "the teacher's model itself (FrozenTeacher), or take a loss that compares features."
@@ -208,6 +212,7 @@ class StoredFeatures(nn.Module):
 
     def prototypes(self, modality: Modality) -> None:
         """None: there are no prototypes."""
+        one_of("modality", modality, Modality)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Nothing is compiled."""

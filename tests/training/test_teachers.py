@@ -94,7 +94,7 @@ def test_either_tower_may_be_the_teacher() -> None:
     learner = taught(FrozenTeacher(text_only), view="text@t")
     gradients = step(learner)
     assert gradients["model.visual_head.projection.weight"].abs().sum() > 0
-    with pytest.raises(ValueError, match=r"model\.visual: is null, so this model has no image encoder"):
+    with pytest.raises(ValueError, match=r"model\.visual: is null, so this model takes no images"):
         text_only.encode_image(tiny_batch()["image"])
 
 

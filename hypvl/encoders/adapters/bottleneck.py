@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hypvl.checks import number
+from hypvl.checks import number, one_of
 from hypvl.encoders.adapters.gate import Gate
 
 Nonlinearity: TypeAlias = Literal["relu", "gelu"]
@@ -38,6 +38,7 @@ class Bottleneck(nn.Module):
         gate: Gate | None = None,
         dropout: float = 0.0,
     ) -> None:
+        one_of("nonlinearity", nonlinearity, Nonlinearity)
         super().__init__()
         self.scale = number("scale", scale, above=0)
         self.dropout = number("dropout", dropout, least=0, below=1)

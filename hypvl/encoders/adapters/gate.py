@@ -12,6 +12,7 @@ from typing import Literal, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from hypvl.checks import one_of
 from hypvl.encoders.adapters.linear import AdapterLinear
 
 GateVariant: TypeAlias = Literal["masked", "published"]
@@ -95,6 +96,7 @@ class Gate(nn.Module):
     """
 
     def __init__(self, width: int, *, tokens: TokenRows, variant: GateVariant, zero_bias: bool) -> None:
+        one_of("variant", variant, GateVariant)
         super().__init__()
         self.variant = variant
         self.tokens = tokens

@@ -31,6 +31,7 @@ def bottleneck_adapter(
     tower: Tower, *, reduction: int = 16, nonlinearity: Nonlinearity = "relu", dropout: float = 0.0
 ) -> None:
     """A bottleneck at the end of both sub-layers. Source: Houlsby et al. 2019 (arXiv 1902.00751)."""
+    one_of("nonlinearity", nonlinearity, Nonlinearity)
     for layer in tower.layers:
         for end in _ENDS:
             tower.at_end(layer, end, _bottleneck(tower, reduction, nonlinearity, dropout=dropout))
@@ -48,6 +49,7 @@ def lang_adapter(
 
     Source: MAD-X, Pfeiffer et al. 2020 (arXiv 2005.00052), section 4.
     """
+    one_of("nonlinearity", nonlinearity, Nonlinearity)
     tower.at_embeddings(Nice(tower.width, reduction=_reduction("invertible_reduction", invertible_reduction)))
     for layer in tower.layers:
         part = _bottleneck(tower, reduction, nonlinearity, dropout=dropout)
@@ -72,6 +74,7 @@ def compacter(
 
     Source: Mahabadi et al. 2021 (arXiv 2106.04647).
     """
+    one_of("nonlinearity", nonlinearity, Nonlinearity)
     shared = SharedRule(whole_number("phm_dim", phm_dim, least=1, most=64))
     middle = _middle(tower.width, reduction)
     tower.adapter.shared = shared
@@ -79,7 +82,7 @@ def compacter(
         for end in _ENDS:
             down = HypercomplexLinear(tower.width, middle, shared=shared, rank=phm_rank)
             up = HypercomplexLinear(middle, tower.width, shared=shared, rank=phm_rank)
-            part = Bottleneck(down, up, nonlinearity=_known(nonlinearity), dropout=dropout)
+            part = Bottleneck(down, up, nonlinearity=nonlinearity, dropout=dropout)
             tower.at_end(layer, end, part)
 
 
@@ -112,12 +115,13 @@ def mam_adapter(
 
     Source: He et al. 2022 (arXiv 2110.04366), section 4.6.
     """
+    one_of("nonlinearity", nonlinearity, Nonlinearity)
     tower.prepend_prefix(length=length, inner=inner)
     middle = _middle(tower.width, reduction)
     for layer in tower.layers:
         down, up = AdapterLinear(tower.width, middle), AdapterLinear(middle, tower.width, std=0.0)
         nn.init.zeros_(down.bias)
-        part = Bottleneck(down, up, nonlinearity=_known(nonlinearity), scale=scale, dropout=dropout)
+        part = Bottleneck(down, up, nonlinearity=nonlinearity, scale=scale, dropout=dropout)
         tower.beside_ffn(layer, part)
 
 
@@ -138,6 +142,7 @@ def unipelt(
 
     Source: Mao et al. 2022 (arXiv 2110.07577).
     """
+    one_of("nonlinearity", nonlinearity, Nonlinearity)
     one_of("variant", variant, GateVariant)
     gate = partial(Gate, tower.width, tokens=tower.gate_tokens(), variant=variant)
     tower.prepend_prefix(length=length, inner=inner, gate=partial(gate, zero_bias=False))
@@ -268,7 +273,7 @@ def _bottleneck(
 ) -> Bottleneck:
     middle = _middle(tower.width, reduction)
     down, up = AdapterLinear(tower.width, middle, std=0.02), AdapterLinear(middle, tower.width, std=0.02)
-    return Bottleneck(down, up, nonlinearity=_known(nonlinearity), gate=gate, dropout=dropout)
+    return Bottleneck(down, up, nonlinearity=nonlinearity, gate=gate, dropout=dropout)
 
 
 def _middle(width: int, reduction: int) -> int:
@@ -277,7 +282,3 @@ def _middle(width: int, reduction: int) -> int:
 
 def _reduction(name: str, value: int) -> int:
     return whole_number(name, value, least=1, most=MOST_FEATURES)
-
-
-def _known(nonlinearity: Nonlinearity) -> Nonlinearity:
-    return one_of("nonlinearity", nonlinearity, Nonlinearity)

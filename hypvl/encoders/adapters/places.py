@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 
+from hypvl.checks import one_of
 from hypvl.encoders.adapters.gate import PaddedRows, Rows
 
 ProjectionName: TypeAlias = Literal["query", "key", "value", "intermediate"]
@@ -91,6 +92,7 @@ class Kind:
 
     def projection(self, name: ProjectionName) -> Linear:
         """The projection of a name."""
+        one_of("name", name, ProjectionName)
         query, key, value = self.query_key_value
         return {"query": query, "key": key, "value": value, "intermediate": self.intermediate}[name]
 

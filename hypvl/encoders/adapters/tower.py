@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from hypvl.checks import one_of
 from hypvl.encoders.adapters import huggingface_blocks, text_blocks, timm_blocks
 from hypvl.encoders.adapters.bottleneck import after, before_norm, beside, beside_residual
 from hypvl.encoders.adapters.gate import Gate, PaddedRows, TokenRows
@@ -103,6 +104,7 @@ class Tower:
         self, layer: int, name: ProjectionName, make: Callable[[int, int], ProjectionChange]
     ) -> None:
         """Change a projection of a layer by the part that ``make`` makes of its (inputs, outputs)."""
+        one_of("name", name, ProjectionName)
         block = self.blocks[layer]
         place = self.kind.projection(name)
         out_features, in_features = place.parameters(block)[0].shape
@@ -113,6 +115,7 @@ class Tower:
 
     def at_end(self, layer: int, end: EndName, part: nn.Module, *, normed: bool = False) -> None:
         """Add ``part(h)`` at the end h of a sub-layer; ``normed``: part(LN(h + r)) where the block has such a norm."""
+        one_of("end", end, EndName)
         block = self.blocks[layer]
         self.adapter.layer(layer)[end] = part
         branch, norm = (

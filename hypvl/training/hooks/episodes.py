@@ -78,7 +78,7 @@ class Episodes(Hook):
     @torch.no_grad()
     def _begin(self, trainer: Trainer, name: str, term: EpisodicTerm) -> None:
         learner, first = trainer.learner, trainer.consumed
-        rows: dict[str, list[Tensor]] = {}
+        parts: dict[str, list[Tensor]] = {}
         places: list[Tensor] = []
         learner.eval()
         with self._make_loader(first) as loader:
@@ -87,15 +87,15 @@ class Episodes(Hook):
                 batch = to_device(next(batches), trainer.precision.device)
                 with trainer.precision.autocast():
                     for key, value in term.episode_rows(learner.context(batch, term.episode_needs)).items():
-                        rows.setdefault(key, []).append(distributed.gather(value).float())
+                        parts.setdefault(key, []).append(distributed.gather(value).float())
                 places.append(distributed.gather(batch["position"].to(trainer.precision.device)))
         learner.train()
         order = torch.cat(places).argsort()
-        ordered = {key: torch.cat(value)[order] for key, value in rows.items()}
+        ordered = {key: torch.cat(value)[order] for key, value in parts.items()}
         number = first // term.episode
 
-        def cluster(given: Tensor, *, count: int, iterations: int) -> Tensor:
-            return kmeans_labels(given, count=count, iterations=iterations, seed=self._seed + number)
+        def cluster(rows: Tensor, *, count: int, iterations: int) -> Tensor:
+            return kmeans_labels(rows, count=count, iterations=iterations, seed=self._seed + number)
 
         term.begin_episode_(ordered, first=first, cluster=cluster)
         logger.info("{}: episode {} of {:,} samples is clustered", name, number, term.episode)
