@@ -17,6 +17,11 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TRAIN = sorted(CONFIGS.glob("train_*.py"))
 EVAL = sorted(CONFIGS.glob("eval_*.py"))
 ROWS = 4
+PROTOTYPES = 16
+TINY_BERT = {
+    "model_type": "bert", "vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "intermediate_size": 64, "max_position_embeddings": 40,
+}  # fmt: skip
 
 
 def shrink(cfg: DictConfig) -> DictConfig:
@@ -26,6 +31,8 @@ def shrink(cfg: DictConfig) -> DictConfig:
     for term in cfg.train.objective.terms.values():
         if "episode" in term:
             term.update(episode=ROWS, clusters=3, hidden=16)
+        if "count" in term:
+            term.count = PROTOTYPES
     cfg.optim.optimizer.lr, cfg.optim.lr_scheduler.warmup_steps = 1e-3, 2
     return cfg
 
@@ -46,8 +53,13 @@ def shrink_model(model: DictConfig) -> None:
         visual.arch = "vit_tiny_patch16_224"
         visual.image_size = 32
         visual.timm_args = {"depth": 1, "embed_dim": 32, "num_heads": 2}
-    if model.textual is not None:
+    if model.textual is not None and "name" in model.textual:
+        model.textual.update(name=None, config=TINY_BERT)
+    elif model.textual is not None:
         model.textual.arch = "L1_W32_A2"
+    for head in (model.visual_head, model.textual_head):
+        if head is not None and head.get("prototypes") is not None:
+            head.prototypes = PROTOTYPES
 
 
 def learner_of(cfg: DictConfig) -> Learner:
@@ -74,7 +86,7 @@ def batch_for(learner: Learner) -> dict[str, Any]:
         else:
             per_sample = 3 if view.source.startswith("negative") else 1
             batch[view.source] = torch.randint(1, 400, (per_sample * ROWS, 9), generator=generator)
-            batch[view.source][:, -1] = int(model.textual.eot_token)  # type: ignore[union-attr, arg-type]
+            batch[view.source][:, -1] = int(getattr(model.textual, "eot_token", 1))
             if per_sample > 1:
                 batch[view.source.replace("_text", "_mask")] = torch.ones(ROWS, per_sample, dtype=torch.bool)
     return batch
@@ -138,7 +150,7 @@ def test_the_data_take_sizes_from_the_model(path: Path) -> None:
             cfg = LazyConfig.apply_overrides(cfg, [f"model.{tower}.{key}={value}"])
     if cfg.model.visual is not None:
         assert cfg.dataset.image_transform.size == 96
-    if cfg.model.textual is not None:
+    if cfg.model.textual is not None and cfg.dataset.tokenizer is not None:  # None = the encoder's own
         assert cfg.dataset.tokenizer.context_length == 33
 
 

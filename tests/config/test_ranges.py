@@ -21,6 +21,7 @@ from hypvl.config.plain import locate
 from hypvl.encoders.text import TextTransformer
 from hypvl.errors import ConfigError
 from hypvl.training.run import build_optimizer
+from tests.test_configs import shrink_model
 from tests.training.tiny import tiny_learner
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -76,7 +77,9 @@ SENSIBLE = {
     "TextTransformer.pad_token": _NOTHING,  # CLIP's
     "TextTransformer.prompt_vectors": _NOTHING,
     "TimmImageEncoder.drop_path_rate": _NOTHING,
+    "TextLines.max_bad_fraction": _NOTHING,
     "TimmImageEncoder.pixel_mean": _ANY,
+    "TorchvisionImageEncoder.pixel_mean": _ANY,
     "UncertaintyCalibration.angle_weight": _NOTHING,
     "VICReg.covariance_weight": _NOTHING,
     "VICReg.eps": _NOTHING,
@@ -102,6 +105,8 @@ EXAMPLES: dict[tuple[str, str], Any] = {
     ("Objective", "warmup"): {"contrastive": [0, 5]},
     ("TimmImageEncoder", "pixel_mean"): [0.5, 0.5, 0.5],
     ("TimmImageEncoder", "pixel_std"): [0.5, 0.5, 0.5],
+    ("TorchvisionImageEncoder", "pixel_mean"): [0.5, 0.5, 0.5],
+    ("TorchvisionImageEncoder", "pixel_std"): [0.5, 0.5, 0.5],
     ("Contrastive", "tile"): [4, 4],
     ("HardNegativeContrastive", "tile"): [4, 4],
     ("UncertainContrastive", "tile"): [4, 4],
@@ -177,10 +182,7 @@ def recipe_nodes() -> dict[str, dict[str, Any]]:
     for path in [*sorted(CONFIGS.glob("train_*.py")), *sorted(CONFIGS.glob("common/objective/*.py"))]:
         cfg = LazyConfig.load(path)
         if "model" in cfg:
-            if cfg.model.visual["_target_"].endswith("TimmImageEncoder"):
-                cfg.model.visual.arch, cfg.model.visual.image_size = "vit_tiny_patch16_224", 32
-                cfg.model.visual.timm_args = {"depth": 1, "embed_dim": 32, "num_heads": 2}
-            cfg.model.textual.arch = "L1_W32_A2"
+            shrink_model(cfg.model)
         for node in nodes(OmegaConf.to_container(cfg, resolve=True)):
             result.setdefault(node["_target_"], node)
     return result

@@ -1,0 +1,7 @@
+"""python scripts/train.py --config configs/train_distill_compress_2q.py --num-gpus 8 --output-dir output/compress_2q"""
+
+from .common.objective.compress_2q import objective as _objective
+from .train_distill_simreg import dataset, model, optim, train
+
+train.objective = _objective
+train.objective.terms.compress.update(student_dim=1024, teacher_dim=1024)
