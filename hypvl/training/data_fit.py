@@ -1,8 +1,10 @@
 """Data and model fit together: what the data leaves open comes from the model, what it says is compared."""
 
+from collections.abc import Collection
 from typing import Any
 
 from hypvl.errors import ConfigError
+from hypvl.geometry.scorers import Modality
 from hypvl.models.dual_encoder import DualEncoder
 
 _OPEN = object()
@@ -34,50 +36,65 @@ def take_from_model(model: DualEncoder, dataset: Any) -> None:
         transform.interpolation = model.interpolation  # type: ignore[union-attr]
 
 
-def check_data_fits(model: DualEncoder, dataset: Any) -> None:
+def check_data_fits(
+    model: DualEncoder,
+    dataset: Any,
+    *,
+    name: str = "model",
+    modalities: Collection[Modality] = ("image", "text"),
+) -> None:
     """Refuse data that would fail at some later batch, or be read wrongly.
 
     A caption as long as ``dataset.tokenizer`` allows must fit into the text encoder, every token id into its
     vocabulary, which must be the tokenizer's where the encoder is bound to one, and images must have the size that the
     image encoder takes. Attributes that a data set or an encoder lacks are not checked.
 
+    Args:
+        model: The model, or that of a teacher.
+        dataset: What `dataset` of a config builds.
+        name: The model's place in the config.
+        modalities: What it encodes of these data.
+
     Raises:
         ConfigError: naming the two settings that do not fit.
     """
-    tokenizer = getattr(dataset, "tokenizer", None)
-    longest = getattr(tokenizer, "context_length", None)
-    if model.textual is not None and isinstance(longest, int) and longest > model.context_length:
+    if "text" in modalities and model.textual is not None:
+        _check_texts(model, getattr(dataset, "tokenizer", None), name)
+    size = getattr(getattr(dataset, "image_transform", None), "size", None)
+    visual = model.visual if "image" in modalities else None
+    fixed = visual is not None and getattr(visual, "fixed_size", False)
+    if fixed and isinstance(size, int) and size != model.image_size:
         raise ConfigError(
-            f"dataset.tokenizer.context_length: got {longest}, but model.textual.context_length is "
+            f"dataset.image_transform.size: got {size}, but {name}.visual.image_size is {model.image_size}, and the "
+            "image encoder takes no other; give both the same number."
+        )
+
+
+def _check_texts(model: DualEncoder, tokenizer: Any, name: str) -> None:
+    longest = getattr(tokenizer, "context_length", None)
+    if isinstance(longest, int) and longest > model.context_length:
+        raise ConfigError(
+            f"dataset.tokenizer.context_length: got {longest}, but {name}.textual.context_length is "
             f"{model.context_length}, and the first longer caption would end the run; give both the same number."
         )
     ids, known = getattr(tokenizer, "vocab_size", None), getattr(model.textual, "vocab_size", None)
     if isinstance(ids, int) and isinstance(known, int) and ids > known:
         raise ConfigError(
-            f"model.textual.vocab_size: got {known}, but the tokenizer of the data has {ids} ids; give the encoder at "
+            f"{name}.textual.vocab_size: got {known}, but the tokenizer of the data has {ids} ids; give the encoder at "
             "least so many."
         )
     end, read_at = getattr(tokenizer, "eot_token", None), getattr(model.textual, "eot_token", None)
     if isinstance(end, int) and isinstance(read_at, int) and end != read_at:
         raise ConfigError(
-            f"model.textual.eot_token: got {read_at}, but texts of the tokenizer of the data end with {end}; give the "
+            f"{name}.textual.eot_token: got {read_at}, but texts of the tokenizer of the data end with {end}; give the "
             "encoder that number, or null where it is the last of its vocabulary."
         )
-    for name, words in (("vocabulary", "vocabulary"), ("pad_token", "token that fills rows")):
-        theirs, ours = getattr(tokenizer, name, None), getattr(model.textual, name, None)
+    for part, words in (("vocabulary", "vocabulary"), ("pad_token", "token that fills rows")):
+        theirs, ours = getattr(tokenizer, part, None), getattr(model.textual, part, None)
         if theirs is not None and ours is not None and theirs != ours:
+            advice = "set dataset.tokenizer to null, which is the text encoder's own."
+            if name != "model":  # a teacher that reads other tokens than the student
+                advice = "store its features with scripts/cache_teacher.py, which reads the texts by its own tokenizer."
             raise ConfigError(
-                f"dataset.tokenizer: its {words} is {theirs!r}, but that of model.textual is {ours!r}; set "
-                "dataset.tokenizer to null, which is the text encoder's own."
+                f"dataset.tokenizer: its {words} is {theirs!r}, but that of {name}.textual is {ours!r}; {advice}"
             )
-    size = getattr(getattr(dataset, "image_transform", None), "size", None)
-    if (
-        model.visual is not None
-        and isinstance(size, int)
-        and size != model.image_size
-        and getattr(model.visual, "fixed_size", False)
-    ):
-        raise ConfigError(
-            f"dataset.image_transform.size: got {size}, but model.visual.image_size is {model.image_size}, and the "
-            "image encoder takes no other; give both the same number."
-        )

@@ -54,7 +54,7 @@ from hypvl.training.state import (
 )
 from hypvl.training.step import Learner, Precision, mean_embedding
 from hypvl.training.summary import summary_table
-from hypvl.training.teachers import Teacher
+from hypvl.training.teachers import FrozenTeacher, Teacher
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +113,12 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     if distributed.is_main():
         prepare_dataset(dataset)
     distributed.barrier()
-    for teacher in learner.get_teachers():
+    for name, teacher in learner.get_teachers().items():
         teacher.check_data(dataset.fingerprint)
+        if isinstance(teacher, FrozenTeacher):
+            asked = {view.modality for view in learner.views if view.encoder == name}
+            where = f"train.teachers.{name}.model"
+            check_data_fits(teacher.encoder, dataset, name=where, modalities=asked)
     iteration = int(resumed["iteration"]) if resumed is not None else 0
     loader = _loader(
         settings, dataset, device,

@@ -110,18 +110,20 @@ class Learner(nn.Module):
         self.teachers = nn.ModuleDict(teachers if teachers is not None else {})
         if STUDENT in self.teachers:
             raise ValueError(f"teachers: one is named {STUDENT!r}, as the model is; give it another name.")
-        for teacher in self.get_teachers():
+        for teacher in self.get_teachers().values():
             teacher.start_(model)
         objective.check(self._encoders())
         self.views = tuple(sorted(objective.needs, key=lambda view: (str(view), view.grad)))
 
-    def get_teachers(self) -> list[Teacher]:
-        """The teachers, in their order."""
-        return list(self.teachers.values())  # type: ignore[arg-type]  # ModuleDict is typed Module
+    def get_teachers(self) -> dict[str, Teacher]:
+        """The teachers by name."""
+        return dict(self.teachers.items())  # type: ignore[arg-type]  # ModuleDict is typed Module
 
     def _encoders(self) -> dict[str, Any]:
         """The encoders that views may name; a teacher's is a DualEncoder, or encodes like one."""
-        return {STUDENT: self.model} | {name: teacher.encoder for name, teacher in self.teachers.items()}
+        return {STUDENT: self.model} | {
+            name: teacher.encoder for name, teacher in self.get_teachers().items()
+        }
 
     def train(self, mode: bool = True) -> Self:
         """As of any module; what is frozen stays in evaluation mode, see :mod:`hypvl.training.freezing`."""
@@ -216,7 +218,7 @@ class Learner(nn.Module):
                     buffer.copy_(value)
                 else:  # the term has put another tensor there, perhaps of another shape
                     setattr(module, name, value)
-            for teacher in self.get_teachers():
+            for teacher in self.get_teachers().values():
                 if stepped is None:
                     stepped = torch.ones((), dtype=torch.bool, device=next(self.model.parameters()).device)
                 teacher.update_(self.model, stepped)

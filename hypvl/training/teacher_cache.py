@@ -25,6 +25,7 @@ from hypvl.io.progress import terminal_bar
 from hypvl.losses.base import View
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.training.config import TrainConfig, mapping_at
+from hypvl.training.data_fit import check_data_fits, take_from_model
 from hypvl.training.step import Precision, Rows, rows_of, to_device
 from hypvl.training.teachers import FrozenTeacher, Teacher
 
@@ -292,6 +293,13 @@ def cache_teacher(cfg: DictConfig, name: str, folder: Path, batch_size: int, num
             "same."
         )
     dataset = instantiate(cfg.dataset)
+    take_from_model(teacher.encoder, dataset)
+    check_data_fits(
+        teacher.encoder,
+        dataset,
+        name=f"train.teachers.{name}.model",
+        modalities={view.modality for view in views},
+    )
     check_dataset(dataset)
     if distributed.is_main():
         prepare_dataset(dataset)

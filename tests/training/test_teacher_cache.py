@@ -138,3 +138,29 @@ def test_a_teacher_that_is_not_there_is_named(tmp_path: Path) -> None:
     command = ["--config", str(CONFIGS / "train_clip_demo.py"), "--output-dir", str(tmp_path / "out")]
     with pytest.raises(ConfigError, match=r"--teacher: got 'teacher'; expected one of train\.teachers: none"):
         main(command)
+
+
+def test_a_teacher_of_other_tokens_is_refused(tmp_path: Path, shard: Path) -> None:
+    """Its text encoder would read the ids of the student's tokenizer as other words."""
+    cfg = config(shard)
+    cfg.dataset = L(WithTokenizer)()
+    for run in (
+        lambda: run_training(cfg, RunOptions(output_dir=tmp_path / "run")),
+        lambda: cache_teacher(cfg, "teacher", tmp_path / "features", 8, 0),
+    ):
+        cfg.model = L(tiny_model)(recipe="clip")
+        with pytest.raises(ConfigError, match=r"(model|teacher\.model)\.textual\.vocab_size: got 50"):
+            run()
+    wide = L(tiny_model)(recipe="clip", vocab_size=400)
+    cfg.model = wide
+    with pytest.raises(ConfigError, match=r"train\.teachers\.teacher\.model\.textual\.vocab_size: got 50"):
+        run_training(cfg, RunOptions(output_dir=tmp_path / "run"))
+    logger.remove()
+    assert not (tmp_path / "run").exists() and not (tmp_path / "features").exists()
+
+
+class WithTokenizer(Short):
+    """One whose tokenizer has more ids than the tiny models know."""
+
+    class tokenizer:  # noqa: N801
+        vocab_size = 400

@@ -20,7 +20,7 @@ from hypvl.training.step import Learner
 RECIPES = ("clip", "meru", "atmg")
 
 
-def tiny_model(recipe: str, *, seed: int = 0) -> DualEncoder:
+def tiny_model(recipe: str, *, seed: int = 0, vocab_size: int = 50) -> DualEncoder:
     torch.manual_seed(seed)
     head = ProjectionHead if recipe == "clip" else ScaledProjectionHead
     geometry, scorer = {
@@ -30,7 +30,7 @@ def tiny_model(recipe: str, *, seed: int = 0) -> DualEncoder:
     }[recipe]
     return DualEncoder(
         ConvStemViT(16, 1, heads=2, image_size=16, patch_size=4),
-        TextTransformer("L1_W16_A2", vocab_size=50, context_length=8),
+        TextTransformer("L1_W16_A2", vocab_size=vocab_size, context_length=8),
         visual_head=lambda width: head(width, 12),
         textual_head=lambda width: head(width, 12),
         geometry=geometry(),
