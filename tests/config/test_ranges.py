@@ -77,6 +77,8 @@ SENSIBLE = {
     "TextTransformer.pad_token": _NOTHING,  # CLIP's
     "TextTransformer.prompt_vectors": _NOTHING,
     "TimmImageEncoder.drop_path_rate": _NOTHING,
+    "EMATeacher.final_momentum": _NOTHING,
+    "EMATeacher.momentum": _NOTHING,
     "TextLines.max_bad_fraction": _NOTHING,
     "TimmImageEncoder.pixel_mean": _ANY,
     "TorchvisionImageEncoder.pixel_mean": _ANY,
