@@ -33,6 +33,8 @@ def shrink(cfg: DictConfig) -> DictConfig:
             term.update(episode=ROWS, clusters=3, hidden=16)
         if "count" in term:
             term.count = PROTOTYPES
+        if "queue_size" in term:
+            term.queue_size = 8 * ROWS
     cfg.optim.optimizer.lr, cfg.optim.lr_scheduler.warmup_steps = 1e-3, 2
     return cfg
 

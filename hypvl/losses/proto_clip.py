@@ -302,7 +302,8 @@ class ProtoCLIP(EpisodicTerm):
             otherwise="or drop this loss term",
         )
         places = positions.to(self.first_position) - self.first_position
-        if places.device.type == "cpu" and not bool(((places >= 0) & (places < self.episode)).all()):
+        inside = (places >= 0) & (places < self.episode) & (self.first_position >= 0)  # (B,)
+        if places.device.type == "cpu" and not bool(inside.all()):
             raise ValueError(
                 f"position: got samples {int(positions.min())} to {int(positions.max())} outside the episode that "
                 f"begins at {int(self.first_position)}; begin_episode_ is called before it, as hypvl's loop does."

@@ -1,7 +1,7 @@
 """What is trained: freezing by names and up to the last blocks, and the mode in which frozen parts run."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -50,7 +50,8 @@ def freeze(
     kept = names if trainable is None else named("trainable", trainable, names)
     if not kept and trainable is not None:
         raise ValueError("trainable: got no pattern; expected at least one, or null to freeze nothing.")
-    removed = set() if frozen is None else set(named("frozen", frozen, kept))
+    every = [name for name, _ in model.named_parameters()]  # a pattern may name what is frozen already
+    removed = set() if frozen is None else set(named("frozen", frozen, kept, known=every))
     kept = [name for name in kept if name not in removed]
     for path, count in (unlocked_blocks or {}).items():
         locked = _before_the_last(model, path, count)
@@ -96,13 +97,22 @@ def module_at(argument: str, model: nn.Module, path: str) -> nn.Module:
 
 
 def named(
-    argument: str, patterns: Iterable[str], names: list[str], *, may_be_none: bool = False
+    argument: str,
+    patterns: Iterable[str],
+    names: list[str],
+    *,
+    may_be_none: bool = False,
+    known: Sequence[str] | None = None,
 ) -> list[str]:
-    """The names that some pattern names, in their order; unless ``may_be_none``, each pattern has to name one."""
+    """The names that some pattern names, in their order.
+
+    Unless ``may_be_none``, each pattern has to name one of ``known``; None = of the names.
+    """
+    known = names if known is None else known
     if isinstance(patterns, str) or not all(isinstance(pattern, str) for pattern in patterns):
         raise ValueError(f"{argument}: got {patterns!r}; expected a list of names or patterns.")
     for pattern in () if may_be_none else patterns:
-        if not any(names_parameter(pattern, name) for name in names):
+        if not any(names_parameter(pattern, name) for name in known):
             near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
             raise ValueError(
                 f"{argument}: {pattern!r} names no trainable parameter; the closest is {near[0] if near else 'none'}."

@@ -169,7 +169,8 @@ class Learner(nn.Module):
 
     def encoder(self, view: View) -> nn.Module:
         """The module behind :meth:`trunk`."""
-        return self._encoders()[view.encoder].tower(view.modality)
+        model = self._encoders()[view.encoder]  # as a whole, where it is one of the user's own
+        return cast(nn.Module, model.tower(view.modality) if hasattr(model, "tower") else model)
 
     def loss_from_trunks(
         self, trunks: Mapping[View, Tensor], batch: Mapping[str, Any]

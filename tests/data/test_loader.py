@@ -279,8 +279,11 @@ def test_closing_kills_a_worker_that_does_not_end(monkeypatch, stopped):
     import time
 
     class Slow(Colours):
+        samples = 0  # of this worker
+
         def sample(self, row, generator):
-            if row > 4 and not stopped:
+            self.samples += 1
+            if self.samples > 1 and not stopped:  # the first batch is there
                 time.sleep(60)
             return super().sample(row, generator)
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from hypvl.config import instantiate
 from hypvl.data.loader import Loader
 from hypvl.losses.base import LossOutput, PairContext
 from hypvl.training.accumulation import GradCache
+from hypvl.training.hooks.episodes import episodic_terms, kmeans_labels
 from hypvl.training.step import Learner, Precision, forward_backward, optimizer_step
 from tests.ranks import run_ranks
+from tests.test_configs import learner_of
 from tests.test_demo_recipes import DEMOS, shard, tiny
 
 __all__ = ["shard"]  # a fixture
@@ -42,6 +45,8 @@ class Run:
     def __init__(self, path: Path, shard: Path) -> None:
         self.cfg = tiny(path, shard)
         self.cfg.train.init_checkpoint = None
+        if self.cfg.model.textual is not None and "dropout" in self.cfg.model.textual:
+            self.cfg.model.textual.dropout = 0.0  # rows would draw other numbers in parts
         world = distributed.world_size()
         loader = Loader(
             instantiate(self.cfg.dataset), global_batch_size=EACH * world, rank=distributed.rank(),
@@ -50,8 +55,24 @@ class Run:
         self.batches = [without_twins(next(loader)) for _ in range(STEPS)]
 
         torch.manual_seed(0)
-        self.new = Learner(instantiate(self.cfg.model), instantiate(self.cfg.train.objective)).train()
+        for term in self.cfg.train.objective.terms.values():
+            if "queue_size" in term:
+                term.queue_size = 4 * EACH * world
+            if "episode" in term:
+                term.update(episode=STEPS * EACH * world, clusters=4)
+        self.new = learner_of(self.cfg).train()
+        self._begin_episodes()
         instantiate(self.cfg.optim.parameters)(self.new)  # freezes what the recipe freezes
+
+    @torch.no_grad()
+    def _begin_episodes(self) -> None:
+        """Of the terms that have some: the batches are one."""
+        for term in episodic_terms(self.new).values():
+            contexts = [self.new.context(batch, term.episode_needs) for batch in self.batches]
+            parts = [term.episode_rows(ctx) for ctx in contexts]
+            order = torch.cat([distributed.gather(batch["position"]) for batch in self.batches]).argsort()
+            rows = {k: torch.cat([distributed.gather(part[k]) for part in parts])[order] for k in parts[0]}
+            term.begin_episode_(rows, first=0, cluster=partial(kmeans_labels, seed=0))
 
     def learner(self, dtype: torch.dtype) -> Learner:
         return copy.deepcopy(self.new).to(dtype)
