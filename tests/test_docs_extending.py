@@ -126,6 +126,7 @@ def test_add_a_loss(checkout: Path) -> None:
     assert (checkout / "output/vse/checkpoint_final.pth").is_file()
 
 
+@pytest.mark.slow
 def test_add_a_metric(checkout: Path) -> None:
     files = write_files("add_a_metric.md", checkout)
     assert len(files) == 4
@@ -137,6 +138,7 @@ def test_add_a_metric(checkout: Path) -> None:
     assert "text_to_image_cmc_auc@10" in results["scenes_retrieval"]["intervals"]
 
 
+@pytest.mark.slow
 def test_add_a_dataset(checkout: Path) -> None:
     rows = ["image,caption"]
     for number in range(12):
@@ -151,6 +153,7 @@ def test_add_a_dataset(checkout: Path) -> None:
     assert "mean_per_class_accuracy" in printed and "text_to_image_recall@1" in printed
 
 
+@pytest.mark.slow
 def test_add_a_benchmark(checkout: Path) -> None:
     files = write_files("add_a_benchmark.md", checkout)
     assert len(files) == 6
@@ -166,6 +169,7 @@ def test_add_a_benchmark(checkout: Path) -> None:
     assert "accuracy_preposition" in run("add_a_benchmark.md", files, checkout)
 
 
+@pytest.mark.slow
 def test_add_a_geometry(checkout: Path) -> None:
     draw(checkout / "assets/shapes.png", "red")
     files = write_files("add_a_geometry.md", checkout)
