@@ -63,8 +63,6 @@ def tiny(path: Path, shard: Path) -> DictConfig:
     for term in cfg.train.objective.terms.values():
         if "episode" in term:
             term.update(episode=2 * ROWS, clusters=8)
-        if "queue_size" in term:
-            term.queue_size = 4 * ROWS
     cfg.dataset.tarfiles = [str(shard)]
     cfg.dataset.image_transform.size = SMALL["image_size"]
     cfg.optim.optimizer.lr = 3e-3

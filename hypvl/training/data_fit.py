@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
+from hypvl.checks import one_of
 from hypvl.errors import ConfigError
 from hypvl.geometry.scorers import Modality
 from hypvl.models.dual_encoder import DualEncoder
@@ -58,6 +59,8 @@ def check_data_fits(
     Raises:
         ConfigError: naming the two settings that do not fit.
     """
+    for modality in modalities:
+        one_of("modalities", modality, Modality)
     if "text" in modalities and model.textual is not None:
         _check_texts(model, getattr(dataset, "tokenizer", None), name)
     size = getattr(getattr(dataset, "image_transform", None), "size", None)

@@ -91,7 +91,9 @@ def test_every_definition_is_allowed_and_describes_its_name(name: str) -> None:
     assert widths[size[0]] in definition.visual.arch
     geometry = instantiate(definition.geometry)
     # CLIP's sphere has its root nowhere; MERU learns a curvature from 1, ATMG keeps 0.1.
-    curved = dict.fromkeys(("meru", "hycoclip", "phyclip", "uncha", "meru_from_clip"), 1.0)
+    curved = dict.fromkeys(
+        ("meru", "hycoclip", "phyclip", "uncha", "meru_from_clip", "meru_from_clip_lora"), 1.0
+    )
     expected = {"atmg": 0.1, **curved}.get(family)
     assert geometry.stats().get("curv") == (None if expected is None else pytest.approx(expected, rel=1e-6))
 
