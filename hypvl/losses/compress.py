@@ -74,10 +74,11 @@ class _CompRess(Distillation):
         detach_teacher: bool,
         implementation: Implementation,
     ) -> None:
+        one_of("variant", variant, Variant)
+        check_implementation(implementation, None)
         super().__init__(student=student, teacher=teacher, detach_teacher=detach_teacher)
         self.temperature = number("temperature", temperature, above=0)
-        self.variant = one_of("variant", variant, Variant)
-        check_implementation(implementation, None)
+        self.variant = variant
         self.implementation: Implementation = implementation
 
     def loss(self, ctx: PairContext, student_memory: FeatureQueue) -> Tensor:
@@ -124,8 +125,6 @@ class CompRess1q(_CompRess):
         detach_teacher: bool = True,
         implementation: Implementation = "auto",
     ) -> None:
-        one_of("variant", variant, Variant)
-        check_implementation(implementation, None)
         super().__init__(
             student=student,
             teacher=teacher,
@@ -176,8 +175,6 @@ class CompRess2q(_CompRess):
         detach_teacher: bool = True,
         implementation: Implementation = "auto",
     ) -> None:
-        one_of("variant", variant, Variant)
-        check_implementation(implementation, None)
         super().__init__(
             student=student,
             teacher=teacher,

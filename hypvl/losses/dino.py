@@ -5,7 +5,7 @@ from torch import Tensor
 
 from hypvl import distributed
 from hypvl.allowlist import configurable
-from hypvl.checks import number, one_of, whole_number
+from hypvl.checks import number, whole_number
 from hypvl.losses.base import PairContext
 from hypvl.losses.prototypes import PrototypeDistillation, Prototypes, Views, tempered
 from hypvl.numerics import full_precision
@@ -87,7 +87,6 @@ class DINO(PrototypeDistillation):
         center_momentum: float = 0.9,
         detach_teacher: bool = True,
     ) -> None:
-        one_of("prototypes", prototypes, Prototypes)
         super().__init__(
             student=student,
             teacher=teacher,

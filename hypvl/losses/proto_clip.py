@@ -11,7 +11,7 @@ from hypvl.allowlist import configurable
 from hypvl.checks import MOST_FEATURES, number, whole_number
 from hypvl.geometry.scorers import LOG_SCALE_MAX
 from hypvl.geometry.sphere import normalize
-from hypvl.losses.base import IMAGE, TEXT, Model, PairContext, View, find_encoder
+from hypvl.losses.base import IMAGE, TEXT, Model, PairContext, View, check_width, find_encoder
 from hypvl.losses.episodes import Cluster, EpisodicTerm
 from hypvl.numerics import full_precision, inner_products
 
@@ -216,11 +216,7 @@ class ProtoCLIP(EpisodicTerm):
         for view in self.episode_needs:
             find_encoder(models, view)
         for view in (self.first, self.second):
-            size = getattr(find_encoder(models, view), "embed_dim", self.embed_dim)
-            if size != self.embed_dim:
-                raise ValueError(
-                    f"embed_dim: got {self.embed_dim}, but the embeddings of {view} have {size}."
-                )
+            check_width(models, view, self.embed_dim, name="embed_dim")
 
     def episode_rows(self, ctx: PairContext) -> dict[str, Tensor]:
         """Projected rows of both modalities, and the teacher's features, (B, D) each."""

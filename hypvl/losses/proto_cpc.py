@@ -100,7 +100,6 @@ class ProtoCPC(PrototypeDistillation):
         prior_momentum: float = 0.9,
         detach_teacher: bool = True,
     ) -> None:
-        one_of("prototypes", prototypes, Prototypes)
         one_of("assignment", assignment, Assignment)
         super().__init__(
             student=student,

@@ -158,8 +158,9 @@ class _Relations(Distillation):
         variant: Variant = "original",
         detach_teacher: bool = True,
     ) -> None:
+        one_of("variant", variant, Variant)
         super().__init__(student=student, teacher=teacher, detach_teacher=detach_teacher)
-        self.variant = one_of("variant", variant, Variant)
+        self.variant = variant
 
     def check(self, models: Mapping[str, Model]) -> None:
         """Features of any sizes have relations, so that only unknown encoders are refused."""
@@ -207,7 +208,6 @@ class RKDAngle(_Relations):
         anchors_at_once: int | None = None,
         detach_teacher: bool = True,
     ) -> None:
-        one_of("variant", variant, Variant)
         super().__init__(student=student, teacher=teacher, variant=variant, detach_teacher=detach_teacher)
         self.anchors_at_once = whole_number_or_none("anchors_at_once", anchors_at_once, least=1)
 
