@@ -166,7 +166,7 @@ def _build(model: str, config: Config) -> Any:
     except OSError as error:  # Hugging Face has no such config in its cache, and no network
         raise UserError(
             f"{model}: the config of its text encoder {text.get('hf_model_name')} could not be read "
-            f"({str(error).strip().splitlines()[0]}); go online once, or give a folder with config.json."
+            f"({_reason(error)}); go online once, or give a folder with config.json."
         ) from error
     except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
         raise ConfigError(
@@ -194,9 +194,7 @@ def _load(tower: nn.Module, model: str, pretrained: str | None, *, part: str) ->
     try:
         state: Mapping[str, Tensor] = load_state_dict(str(file), weights_only=True)
     except Exception as error:  # whatever a damaged file makes the readers raise
-        raise CheckpointError(
-            f"{file}: no state dict of open_clip ({str(error).strip().splitlines()[0]})."
-        ) from error
+        raise CheckpointError(f"{file}: no state dict of open_clip ({_reason(error)}).") from error
     custom = any(key.startswith("text.") for key in state)
     prefix = "visual." if part == "visual" else "text." if custom else ""
     own = {
@@ -223,3 +221,8 @@ def _load(tower: nn.Module, model: str, pretrained: str | None, *, part: str) ->
 
 # Buffers and notes of older files that today's encoders do not store.
 _NOT_WEIGHTS = ("attn_mask", "position_ids", "input_resolution", "context_length", "vocab_size")
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a message of a library, or the kind of an error without one."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
