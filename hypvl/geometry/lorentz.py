@@ -41,6 +41,7 @@ from hypvl.numerics import (
 from hypvl.ops.tiled_logsumexp.kernels import TiledScores
 
 Pooling: TypeAlias = Literal["mean", "direction"]
+Clamp: TypeAlias = Literal["parameter", "value"]
 MIN_RADIUS = 0.1
 MAX_RADIUS = math.asinh(2.0**15)
 
@@ -240,6 +241,8 @@ class Hyperbolic(Geometry):
         learn_curv: Whether c is learned. ``log_curv`` is in the state dict either way.
         curv_range: Each c stays within a factor of this of ``curv_init``, each way; >= 1.
         min_radius: r_min > 0 of the cones.
+        clamp: What is kept in that range. ``"parameter"``: ``log_curv`` itself, in place, before each step.
+            ``"value"``: c, when it is used; ``log_curv`` is left alone, and gets gradient 0 outside of the range.
     """
 
     no_weight_decay: frozenset[str] = frozenset({"log_curv"})
@@ -253,8 +256,10 @@ class Hyperbolic(Geometry):
         learn_curv: bool = True,
         curv_range: float = 10.0,
         min_radius: float = MIN_RADIUS,
+        clamp: Clamp = "parameter",
     ) -> None:
         super().__init__()
+        self.clamp = one_of("clamp", clamp, Clamp)
         number("curv_init", curv_init, above=0)
         number("curv_range", curv_range, least=1)
         number("min_radius", min_radius, above=0)
@@ -264,7 +269,10 @@ class Hyperbolic(Geometry):
     @property
     def curv(self) -> Tensor:
         """c > 0, () or (F,), fp32 or better; it carries the gradient."""
-        return self.log_curv.to(torch.promote_types(self.log_curv.dtype, torch.float32)).exp()
+        curv = self.log_curv.to(torch.promote_types(self.log_curv.dtype, torch.float32)).exp()
+        if self.clamp == "parameter":
+            return curv
+        return curv.clamp(self.curv_init / self.curv_range, self.curv_init * self.curv_range)
 
     @property
     def curvature(self) -> Tensor:
@@ -302,6 +310,8 @@ class Hyperbolic(Geometry):
 
     @torch.no_grad()
     def constrain_(self) -> None:
+        if self.clamp == "value":
+            return
         centre, width = math.log(self.curv_init), math.log(self.curv_range)
         self.log_curv.clamp_(centre - width, centre + width)
 
@@ -313,7 +323,7 @@ class Lorentz(Hyperbolic):
     Every operation takes any finite fp32 numbers; fp64 components beyond 1e70 are a ValueError.
 
     Args:
-        curv_init, learn_curv, curv_range, min_radius: As :class:`Hyperbolic`.
+        curv_init, learn_curv, curv_range, min_radius, clamp: As :class:`Hyperbolic`.
         pooling: Of features into one embedding. ``"mean"``: their mean, as published. ``"direction"``: the mean of
             their directions, as CLIP pools prompts, at the mean of their lengths. Prompts that disagree then do
             not pull the class towards the root, and classes of equal lengths keep the order of their cosines.
@@ -332,9 +342,14 @@ class Lorentz(Hyperbolic):
         curv_range: float = 10.0,
         min_radius: float = MIN_RADIUS,
         pooling: Pooling = "mean",
+        clamp: Clamp = "parameter",
     ) -> None:
         super().__init__(
-            curv_init=curv_init, learn_curv=learn_curv, curv_range=curv_range, min_radius=min_radius
+            curv_init=curv_init,
+            learn_curv=learn_curv,
+            curv_range=curv_range,
+            min_radius=min_radius,
+            clamp=clamp,
         )
         self.pooling = one_of("pooling", pooling, Pooling)
 

@@ -240,6 +240,20 @@ def test_curvature_stays_in_its_range_and_in_the_state_dict() -> None:
     assert fixed.bfloat16().curv.dtype == torch.float32
 
 
+def test_a_clamped_value_leaves_the_parameter_alone() -> None:
+    geometry = Lorentz(curv_init=2.0, curv_range=4.0, clamp="value").double()
+    for start, expected, slope in ((9.0, 8.0, 0.0), (-9.0, 0.5, 0.0), (1.0, math.e, math.e)):
+        with torch.no_grad():
+            geometry.log_curv.fill_(start)
+        geometry.constrain_()
+        assert geometry.log_curv.item() == start
+        assert geometry.curv.item() == pytest.approx(expected, rel=1e-12)
+        (gradient,) = torch.autograd.grad(geometry.curv, geometry.log_curv)
+        assert gradient.item() == pytest.approx(slope, rel=1e-12)
+    with pytest.raises(ValueError, match="clamp: got 'both'; expected 'parameter' or 'value'"):
+        Lorentz(clamp="both")  # type: ignore[arg-type]
+
+
 def test_traversal_is_linear_in_the_tangent_space() -> None:
     geometry = Lorentz().double()
     x = lorentz.exp_map0(double([1.2, 1.6]), curv=1.0)  # distance 2 from the root
