@@ -5,7 +5,7 @@ zero-shot classification). Scales and biases appear in the logits only: they cha
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
@@ -32,6 +32,11 @@ class Scorer(nn.Module):
     Args:
         log_scale_init: Starting value of the learned log of the scale of the logits.
         log_scale_max: Its upper bound, kept by :meth:`constrain_`.
+        further_log_scales: Name -> starting value of a further log scale, the parameter ``log_scale_<name>``, with the
+            same bound. A loss asks for it by name; everything else uses ``log_scale``. None = there is one scale.
+
+    Raises:
+        ValueError: for a start beyond the bound, or a name that is none.
     """
 
     no_weight_decay: frozenset[str] = frozenset({"log_scale"})
@@ -41,29 +46,62 @@ class Scorer(nn.Module):
     log_scale: nn.Parameter
 
     def __init__(
-        self, *, log_scale_init: float = math.log(1 / 0.07), log_scale_max: float = LOG_SCALE_MAX
+        self,
+        *,
+        log_scale_init: float = math.log(1 / 0.07),
+        log_scale_max: float = LOG_SCALE_MAX,
+        further_log_scales: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.log_scale_max = number("log_scale_max", log_scale_max, most=_LOG_SCALE_LIMIT)
-        number("log_scale_init", log_scale_init, least=-_LOG_SCALE_LIMIT)
-        if not log_scale_init <= log_scale_max:
+        self.log_scale = self._log_scale("log_scale_init", log_scale_init)
+        self.further_scales = tuple(further_log_scales or ())
+        for name, start in (further_log_scales or {}).items():
+            if not name.isidentifier() or hasattr(self, f"log_scale_{name}"):
+                raise ValueError(
+                    f"further_log_scales: got the name {name!r}; expected a word that is not taken, such as 'local'."
+                )
+            parameter = self._log_scale(f"further_log_scales.{name}", start)
+            self.register_parameter(f"log_scale_{name}", parameter)
+        named = (f"log_scale_{name}" for name in self.further_scales)
+        self.no_weight_decay = self.no_weight_decay.union(named)
+
+    def _log_scale(self, argument: str, start: float) -> nn.Parameter:
+        number(argument, start, least=-_LOG_SCALE_LIMIT)
+        if not start <= self.log_scale_max:
             raise ValueError(
-                f"log_scale_init: got {log_scale_init}, expected at most log_scale_max = {log_scale_max}."
+                f"{argument}: got {start}, expected at most log_scale_max = {self.log_scale_max}."
             )
-        self.log_scale = nn.Parameter(torch.tensor(float(log_scale_init)))
+        return nn.Parameter(torch.tensor(float(start)))
 
     @property
     def scale(self) -> Tensor:
         """exp(log_scale), 0-dim, fp32 or better."""
-        return self.log_scale.to(torch.promote_types(self.log_scale.dtype, torch.float32)).exp()
+        return self.scale_of(None)
+
+    def scale_of(self, name: str | None) -> Tensor:
+        """A further scale by its name, 0-dim, fp32 or better; None = :attr:`scale`. ValueError where it is missing."""
+        if name is not None and name not in self.further_scales:
+            raise ValueError(
+                f"scale: got {name!r}; the scorer has {', '.join(map(repr, self.further_scales)) or 'none'} beside its "
+                f"own; give it further_log_scales.{name}."
+            )
+        log_scale: Tensor = self.log_scale if name is None else getattr(self, f"log_scale_{name}")
+        return log_scale.to(torch.promote_types(log_scale.dtype, torch.float32)).exp()
+
+    def stats(self) -> dict[str, float]:
+        """The scales, for the log (waits for the device)."""
+        return {"logit_scale": self.scale.item()} | {
+            f"logit_scale_{name}": self.scale_of(name).item() for name in self.further_scales
+        }
 
     def _similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
         """Logits before their scale, (Q, D), (K, D) -> (Q, K); ``modalities`` of query and key, checked already."""
         return geometry.pairwise_similarity(query, key)
 
-    def _scaled(self, similarity: Tensor) -> Tensor:
+    def _scaled(self, similarity: Tensor, scale: Tensor) -> Tensor:
         """Logits of similarities."""
-        return self.scale * similarity
+        return scale * similarity
 
     def logits(
         self,
@@ -73,10 +111,12 @@ class Scorer(nn.Module):
         *,
         query_modality: Modality,
         key_modality: Modality,
+        scale: str | None = None,
     ) -> Tensor:
-        """Scaled scores for training, embeddings (Q, D), (K, D) -> (Q, K)."""
+        """Scaled scores for training, embeddings (Q, D), (K, D) -> (Q, K); ``scale`` as :meth:`scale_of`."""
         check_modalities(query=query_modality, key=key_modality)
-        return self._scaled(self._similarity(geometry, query, key, query_modality, key_modality))
+        similarity = self._similarity(geometry, query, key, query_modality, key_modality)
+        return self._scaled(similarity, self.scale_of(scale))
 
     def tiled_logits(
         self,
@@ -86,6 +126,7 @@ class Scorer(nn.Module):
         *,
         query_modality: Modality,
         key_modality: Modality,
+        scale: str | None = None,
     ) -> TiledScores | None:
         """:meth:`logits`, not computed yet, for losses that hold no matrix of them.
 
@@ -94,13 +135,13 @@ class Scorer(nn.Module):
         check_modalities(query=query_modality, key=key_modality)
         if not isinstance(geometry, TileableGeometry):
             return None
-        return self._tiled(geometry, query, key, query_modality, key_modality)
+        return self._tiled(geometry, query, key, query_modality, key_modality, scale=self.scale_of(scale))
 
     def _tiled(
-        self, geometry: TileableGeometry, query: Tensor, key: Tensor, *modalities: Modality
+        self, geometry: TileableGeometry, query: Tensor, key: Tensor, *modalities: Modality, scale: Tensor
     ) -> TiledScores | None:
         """:meth:`tiled_logits` in a geometry that has tiles."""
-        return geometry.tiled_similarity(query, key).scaled(self.scale)
+        return geometry.tiled_similarity(query, key).scaled(scale)
 
     def scores(
         self,
@@ -158,8 +199,9 @@ class Scorer(nn.Module):
 
     @torch.no_grad()
     def constrain_(self) -> None:
-        """Clamp the scale into its range, in place; called before each training step only."""
-        self.log_scale.clamp_(max=self.log_scale_max)
+        """Clamp the scales into their range, in place; called before each training step only."""
+        for name in ("log_scale", *(f"log_scale_{name}" for name in self.further_scales)):
+            getattr(self, name).clamp_(max=self.log_scale_max)
 
 
 @configurable("model")
@@ -177,7 +219,7 @@ class Cosine(Scorer):
 
     Args:
         bias_init: Starting value of a learned bias; None = no bias.
-        log_scale_init, log_scale_max: As :class:`Scorer`; SigLIP starts at log 10.
+        log_scale_init, log_scale_max, further_log_scales: As :class:`Scorer`; SigLIP starts at log 10.
     """
 
     no_weight_decay: frozenset[str] = frozenset({"log_scale", "bias"})
@@ -189,24 +231,27 @@ class Cosine(Scorer):
         bias_init: float | None = None,
         log_scale_init: float = math.log(1 / 0.07),
         log_scale_max: float = LOG_SCALE_MAX,
+        further_log_scales: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(log_scale_init=log_scale_init, log_scale_max=log_scale_max)
+        super().__init__(
+            log_scale_init=log_scale_init, log_scale_max=log_scale_max, further_log_scales=further_log_scales
+        )
         if bias_init is not None:
             number("bias_init", bias_init)
         self.bias = None if bias_init is None else nn.Parameter(torch.tensor(float(bias_init)))
 
-    def _scaled(self, similarity: Tensor) -> Tensor:
-        logits = super()._scaled(similarity)
+    def _scaled(self, similarity: Tensor, scale: Tensor) -> Tensor:
+        logits = super()._scaled(similarity, scale)
         return logits if self.bias is None else logits + self.bias.to(logits.dtype)
 
     def _tiled(
-        self, geometry: TileableGeometry, query: Tensor, key: Tensor, *modalities: Modality
+        self, geometry: TileableGeometry, query: Tensor, key: Tensor, *modalities: Modality, scale: Tensor
     ) -> TiledScores | None:
         if self.bias is None:
-            return super()._tiled(geometry, query, key, *modalities)
+            return super()._tiled(geometry, query, key, *modalities, scale=scale)
         # Where b changes no softmax and is left out, its gradient is 0, not absent.
-        bias = self.bias.to(self.scale.dtype)
-        return replace(geometry.tiled_similarity(query, key).scaled(self.scale + 0 * bias), shift=bias)
+        bias = self.bias.to(scale.dtype)
+        return replace(geometry.tiled_similarity(query, key).scaled(scale + 0 * bias), shift=bias)
 
 
 @configurable("model")
@@ -219,7 +264,7 @@ class ExteriorAngle(Scorer):
         ranking: Which angle ranks retrieval. ``"trained"``: the signs of the logits. ``"published"``: the
             reference evaluator's, +phi(I, T) with the angle at the image for text queries, -phi(T, I) with
             the angle at the text for image queries, each the opposite of what that direction was trained on.
-        log_scale_init, log_scale_max: As :class:`Scorer`.
+        log_scale_init, log_scale_max, further_log_scales: As :class:`Scorer`.
 
     Source: Ramasinghe et al., "Accept the Modality Gap: An Exploration in the Hyperbolic Space", 2024.
     Differs: the published text -> image ranking is offered by name only; the trained one is the default.
@@ -233,8 +278,11 @@ class ExteriorAngle(Scorer):
         ranking: Ranking = "trained",
         log_scale_init: float = math.log(1 / 0.07),
         log_scale_max: float = LOG_SCALE_MAX,
+        further_log_scales: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(log_scale_init=log_scale_init, log_scale_max=log_scale_max)
+        super().__init__(
+            log_scale_init=log_scale_init, log_scale_max=log_scale_max, further_log_scales=further_log_scales
+        )
         self.ranking = one_of("ranking", ranking, Ranking)
 
     def _similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
@@ -244,14 +292,14 @@ class ExteriorAngle(Scorer):
         return _signed(query_modality, _angle(geometry, query, key))
 
     def _tiled(
-        self, geometry: TileableGeometry, query: Tensor, key: Tensor, *modalities: Modality
+        self, geometry: TileableGeometry, query: Tensor, key: Tensor, *modalities: Modality, scale: Tensor
     ) -> TiledScores | None:
         query_modality, key_modality = modalities
         if query_modality == key_modality:
-            return super()._tiled(geometry, query, key, *modalities)
+            return super()._tiled(geometry, query, key, *modalities, scale=scale)
         scores = geometry.tiled_exterior_angle(query, key)
         sign = -1 if query_modality == "text" else 1
-        return None if scores is None else scores.scaled(sign * self.scale)
+        return None if scores is None else scores.scaled(sign * scale)
 
     def _ranking(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
         query_modality, key_modality = modalities

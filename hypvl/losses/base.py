@@ -136,10 +136,20 @@ class PairContext:
                 weights[name] = fixed + share.to(fixed.dtype) * (parameter - fixed)
         return torch.func.functional_call(layer, weights, (self.features(view),))
 
-    def score(self, queries: Tensor, keys: Tensor, *, query: View, key: View) -> Tensor:
-        """Scaled scores of embeddings (Q, D), (K, D) of two views -> (Q, K); higher = closer."""
+    def score(
+        self, queries: Tensor, keys: Tensor, *, query: View, key: View, scale: str | None = None
+    ) -> Tensor:
+        """Scaled scores of embeddings (Q, D), (K, D) of two views -> (Q, K); higher = closer.
+
+        ``scale`` names a further scale of the scorer; None = its own.
+        """
         return self.model.scorer.logits(
-            self.model.geometry, queries, keys, query_modality=query.modality, key_modality=key.modality
+            self.model.geometry,
+            queries,
+            keys,
+            query_modality=query.modality,
+            key_modality=key.modality,
+            scale=scale,
         )
 
     def logits(self, query: View, key: View) -> Tensor:

@@ -181,11 +181,16 @@ def is_tiled(implementation: Implementation, entries: int) -> bool:
 
 
 def tiled_logits(
-    ctx: PairContext, queries: Tensor, keys: Tensor, *, query: View, key: View
+    ctx: PairContext, queries: Tensor, keys: Tensor, *, query: View, key: View, scale: str | None = None
 ) -> TiledScores | None:
     """:meth:`PairContext.score`, not computed yet; None where it has no tiles."""
     return ctx.model.scorer.tiled_logits(
-        ctx.model.geometry, queries, keys, query_modality=query.modality, key_modality=key.modality
+        ctx.model.geometry,
+        queries,
+        keys,
+        query_modality=query.modality,
+        key_modality=key.modality,
+        scale=scale,
     )
 
 

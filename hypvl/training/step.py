@@ -236,7 +236,7 @@ class Learner(nn.Module):
 
     def stats(self) -> dict[str, float]:
         """Curvature, scales and the like, for the log (synchronises the device)."""
-        return {**self.model.geometry.stats(), "logit_scale": self.model.scorer.scale.item()}
+        return {**self.model.geometry.stats(), **self.model.scorer.stats()}
 
 
 @torch.no_grad()

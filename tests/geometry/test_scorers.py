@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from hypvl.geometry import lorentz
+from hypvl.geometry.base import Geometry
 from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scorers import Cosine, ExteriorAngle, NegativeDistance, Scorer
 from hypvl.geometry.sphere import Sphere
+from hypvl.ops.tiled_logsumexp.autograd import log_sum_exps
 from tests.geometry.contract import ScorerContract, rows
 
 I_T = {"query_modality": "image", "key_modality": "text"}
@@ -37,6 +39,11 @@ class TestCosineWithBias(ScorerContract):
         return Sphere(), Cosine(bias_init=-10.0, log_scale_init=math.log(10))
 
 
+class TestNegativeDistanceWithFurtherScales(ScorerContract):
+    def build(self) -> tuple[Lorentz, Scorer]:
+        return Lorentz(), NegativeDistance(further_log_scales={"local": math.log(20.0)})
+
+
 class TestExteriorAngle(ScorerContract):
     def build(self) -> tuple[Lorentz, Scorer]:
         return Lorentz(curv_init=0.1, learn_curv=False), ExteriorAngle()
@@ -52,6 +59,46 @@ def test_the_scale_starts_where_clip_starts_it() -> None:
     assert scorer.scale.item() == pytest.approx(1 / 0.07, rel=1e-6)  # fp32 log
     assert set(scorer.state_dict()) == {"log_scale"}
     assert set(Cosine(bias_init=-10.0).state_dict()) == {"log_scale", "bias"}
+
+
+@pytest.mark.parametrize(
+    ("geometry", "scorer"),
+    [
+        (Lorentz(), NegativeDistance(further_log_scales={"local": math.log(3.0), "far": 1.0})),
+        (Sphere(), Cosine(bias_init=-2.0, further_log_scales={"local": math.log(3.0), "far": 1.0})),
+        (Lorentz(), ExteriorAngle(further_log_scales={"local": math.log(3.0), "far": 1.0})),
+    ],
+)
+def test_a_further_scale_is_used_where_it_is_named(geometry: Geometry, scorer: Scorer) -> None:
+    geometry, scorer = geometry.double(), scorer.double()
+    shift = 0.0 if getattr(scorer, "bias", None) is None else -2.0
+    with torch.no_grad():
+        scorer.log_scale.zero_()
+    x, y = geometry.lift(rows(3, seed=0)), geometry.lift(rows(4, seed=1))
+    plain, local = (scorer.logits(geometry, x, y, **I_T, scale=name) for name in (None, "local"))
+    torch.testing.assert_close(local - shift, 3 * (plain - shift), rtol=1e-7, atol=1e-12)
+    tiled = scorer.tiled_logits(geometry, x, y, **I_T, scale="local")
+    assert tiled is not None
+    stats = log_sum_exps(tiled, torch.arange(3), tile=(2, 2))
+    found = stats.rows if tiled.shift is None else stats.rows + tiled.shift
+    torch.testing.assert_close(found, local.logsumexp(1), rtol=1e-7, atol=1e-7)
+    (grad,) = torch.autograd.grad(local.sum(), scorer.log_scale, allow_unused=True)
+    assert grad is None
+    scorer.get_parameter("log_scale_far").data.fill_(9.0)
+    scorer.constrain_()
+    assert scorer.stats() == pytest.approx(
+        {"logit_scale": 1.0, "logit_scale_local": 3.0, "logit_scale_far": math.exp(4.6052)}, rel=1e-6
+    )
+    names = {name for name, _ in scorer.named_parameters()}
+    assert (
+        names
+        == scorer.no_weight_decay
+        == type(scorer).no_weight_decay.intersection(names)
+        | {
+            "log_scale_local",
+            "log_scale_far",
+        }
+    )
 
 
 def test_hand_values() -> None:
@@ -127,6 +174,15 @@ def test_wrong_arguments_are_named() -> None:
         ExteriorAngle(ranking="best")
     with pytest.raises(ValueError, match=r"log_scale_init: got 9\.0, expected at most"):
         Cosine(log_scale_init=9.0)
+    with pytest.raises(ValueError, match=r"further_log_scales\.local: got 9\.0, expected at most"):
+        NegativeDistance(further_log_scales={"local": 9.0})
+    for name in ("max", "a.b"):
+        with pytest.raises(ValueError, match=f"got the name '{name}'; expected a word that is not taken"):
+            NegativeDistance(further_log_scales={name: 1.0})
+    with pytest.raises(
+        ValueError, match="scale: got 'local'; the scorer has none beside its own; give it further_"
+    ):
+        NegativeDistance().scale_of("local")
     unit = torch.eye(2)
     with pytest.raises(ValueError, match="geometry: got Sphere, which has no exterior angles"):
         ExteriorAngle().logits(Sphere(), unit, unit, **I_T)
