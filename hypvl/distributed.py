@@ -87,6 +87,41 @@ def gather(x: Tensor) -> Tensor:
     return _outside_graphs()(x) if torch.compiler.is_compiling() else _Gather.apply(x)
 
 
+def row_counts(count: int) -> list[int]:
+    """How many rows each rank has, in rank order (a collective on the host, which no device is waited for)."""
+    if world_size() == 1:
+        return [count]
+    counts = torch.zeros(world_size(), dtype=torch.int64)
+    counts[rank()] = count
+    dist.all_reduce(counts, group=_host_group_of(dist.group.WORLD))
+    return [int(number) for number in counts]
+
+
+def gather_rows(x: Tensor, counts: Sequence[int]) -> Tensor:
+    """As :func:`gather`, of any number of rows on each rank, also none.
+
+    Args:
+        x: (M, ...), M = ``counts[rank]``.
+        counts: Rows of each rank, the same list on all: that of :func:`row_counts`.
+
+    Returns:
+        (sum of counts, ...). For the collective, rows of zeros fill up what a rank has fewer than another; they are
+        dropped after it.
+    """
+    if world_size() == 1 or max(counts) == 0:
+        return x
+    if min(counts) == max(counts):
+        return gather(x)
+    filler = x.new_zeros((max(counts) - len(x), *x.shape[1:]))
+    blocks = gather(torch.cat([x, filler])).split(max(counts))
+    return torch.cat([block[:count] for block, count in zip(blocks, counts, strict=True)])
+
+
+@functools.cache
+def _host_group_of(world: dist.ProcessGroup) -> dist.ProcessGroup | None:
+    return host_group()  # one for each default group: a program may end one and begin another
+
+
 @functools.cache
 def _outside_graphs() -> Callable[[Tensor], Tensor]:
     return torch.compiler.disable(_Gather.apply)  # imports Dynamo: only where it is there already
@@ -95,15 +130,20 @@ def _outside_graphs() -> Callable[[Tensor], Tensor]:
 def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
     """Mean (D,) and biased variance (D,) of the rows of all ranks, differentiable, and their number.
 
-    Each rank has (B, D) rows, B the same on every one. Ranks exchange 2 D numbers each, in one gather; the variance is
-    that about the common mean (no difference of large squares).
+    Each rank has (B, D) rows, any number. Ranks exchange 2 D numbers each, in one gather; the variance is that about
+    the common mean (no difference of large squares). Both are 0 where no rank has rows.
     """
-    mean = x.mean(0)
-    variance = (x - mean).square().mean(0)
+    counts = row_counts(len(x))
+    mean = x.mean(0) if len(x) else x.sum(0)
+    variance = (x - mean).square().mean(0) if len(x) else x.square().sum(0)
     parts = gather(torch.stack((mean, variance))[None])  # (W, 2, D)
     means, variances = parts[:, 0], parts[:, 1]
-    mean = means.mean(0)
-    return mean, variances.mean(0) + (means - mean).square().mean(0), len(x) * len(parts)
+    if min(counts) == max(counts):
+        mean = means.mean(0)
+        return mean, variances.mean(0) + (means - mean).square().mean(0), sum(counts)
+    shares = x.new_tensor(counts)[:, None] / sum(counts)  # (W, 1)
+    mean = (shares * means).sum(0)
+    return mean, (shares * (variances + (means - mean).square())).sum(0), sum(counts)
 
 
 def all_reduce_mean(x: Tensor) -> Tensor:

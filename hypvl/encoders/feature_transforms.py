@@ -80,7 +80,7 @@ class BatchStandardize(nn.BatchNorm1d):
         super().__init__(features, eps=eps, momentum=momentum)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Standardise: (..., D) -> (..., D), fp32 or better; the same number of rows on every rank."""
+        """Standardise: (..., D) -> (..., D), fp32 or better; any number of rows on each rank."""
         x = _at_least_fp32(x)
         if self.training:
             mean, variance, _ = distributed.batch_statistics(x.reshape(-1, x.shape[-1]))  # (D,), (D,)
@@ -98,6 +98,8 @@ class BatchStandardize(nn.BatchNorm1d):
         if not self.training:
             return
         mean, variance, count = distributed.batch_statistics(_at_least_fp32(x))
+        if not count:
+            return
         unbiased = variance * (count / max(1, count - 1))
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)

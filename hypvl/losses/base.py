@@ -7,19 +7,18 @@ A term declares the views it needs; the learner encodes each view once and passe
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from hypvl import distributed
 from hypvl.allowlist import configurable
-from hypvl.checks import natural_number, number, one_of, whole_number
+from hypvl.checks import number, whole_number
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.scorers import Modality, Scorer
+from hypvl.losses.owners import OwnedRows, check_uneven, owner_entry
+from hypvl.losses.views import IMAGE, STUDENT, TEXT, View
 
-STUDENT = "student"  # the encoder name of the model that is trained
 _SAMPLES = 64  # of a block whose samples are scored with all keys of the block, to take the diagonal
 
 
@@ -36,47 +35,6 @@ class Model(Protocol):
     def embed(self, features: Tensor, *, modality: Modality) -> Tensor: ...
 
 
-@dataclass(frozen=True)
-class View:
-    """One encoded input: which batch entry, through which encoder, with or without gradient."""
-
-    modality: Modality  # another one is a ValueError
-    source: str  # key of the batch; dots go into nested entries ("crops.1")
-    encoder: str = STUDENT  # its name in the learner: the model that is trained, or one of ``train.teachers``
-    grad: bool = True  # False encodes under ``no_grad``
-    draw: int = 0  # views that differ only here are encoded again, with other random numbers (dropout)
-
-    def __post_init__(self) -> None:
-        one_of("modality", self.modality, Modality)
-
-    @classmethod
-    def parse(cls, text: "str | View") -> "View":
-        """``"image"``, ``"text"``, or ``"modality:source[@encoder][#draw]"``.
-
-        For example ``"image:box_image"``, ``"image@ema"``, or ``"text#1"``, the same texts with other dropout.
-        """
-        if isinstance(text, View):
-            return text
-        head, at, encoder = text.partition("@")
-        last = encoder if at else head
-        last, mark, draw = last.partition("#")
-        head, encoder = (head, last) if at else (last, STUDENT)
-        modality, _, source = head.partition(":")
-        number_of_draw = natural_number(draw) if mark else 0
-        if modality not in ("image", "text") or not encoder or number_of_draw is None:
-            raise ValueError(
-                f"view: got {text!r}; expected 'image', 'text' or 'modality:source[@encoder][#draw]'."
-            )
-        return cls(modality, source or modality, encoder, draw=number_of_draw)  # type: ignore[arg-type]  # checked above
-
-    def __str__(self) -> str:
-        return f"{self.modality}:{self.source}@{self.encoder}" + (f"#{self.draw}" if self.draw else "")
-
-
-IMAGE = View("image", "image")
-TEXT = View("text", "text")
-
-
 class MissingInputError(KeyError, ValueError):
     """A view or an entry of the batch that a term needs is missing; the message is a sentence."""
 
@@ -84,11 +42,12 @@ class MissingInputError(KeyError, ValueError):
         return str(self.args[0])  # a KeyError would put quotes around it
 
 
-class PairContext:
+class PairContext(OwnedRows):
     """One step as loss terms see it: features and embeddings of the declared views, the batch and the model.
 
-    It is made of the features (B, D) of each view on this rank. ``teachers`` are the other encoders of the views, by
-    name.
+    It is made of the features of each view on this rank: (B, D) with a row for each of the B samples, or (M, D) where a
+    sample has any number of rows (boxes), whose samples the batch names (``box_owner``). M differs between ranks and
+    may be 0; B does not. ``teachers`` are the other encoders of the views, by name.
     """
 
     def __init__(
@@ -99,6 +58,7 @@ class PairContext:
         model: Model,
         teachers: Mapping[str, Model] | None = None,
     ) -> None:
+        super().__init__()
         self.batch = batch
         self.model = model
         self._models = {**(teachers if teachers is not None else {}), STUDENT: model}
@@ -107,11 +67,11 @@ class PairContext:
         self._replaced: dict[tuple[str, View, bool], Tensor] = {}
 
     def features(self, view: View, gathered: bool = False) -> Tensor:
-        """Features of a view: (B, D), or (N, D) of all ranks in rank order."""
+        """Features of a view: (B, D) or (M, D), or those of all ranks in rank order, (N, D)."""
         return self._get("features", view, gathered)
 
     def embeddings(self, view: View, gathered: bool = False) -> Tensor:
-        """Embeddings of a view: (B, D), or (N, D) of all ranks in rank order."""
+        """Embeddings of a view: (B, D) or (M, D), or those of all ranks in rank order, (N, D)."""
         return self._get("embeddings", view, gathered)
 
     def model_of(self, view: View) -> Model:
@@ -166,6 +126,12 @@ class PairContext:
             ValueError: when the rows of ``key`` are not a multiple of those of ``query``.
         """
         queries, keys = self.embeddings(query), self.embeddings(key)
+        for view in (query, key):
+            if self.owner(view) is not None:
+                raise ValueError(
+                    f"{view}: samples have different numbers of rows ({owner_entry(view)}); expected the same number K "
+                    "for each."
+                )
         count, rest = divmod(len(keys), len(queries))
         if rest or not count:
             raise ValueError(
@@ -193,11 +159,6 @@ class PairContext:
         }
         return other
 
-    def targets(self, view: View) -> Tensor:
-        """Row of each local item of ``view`` among the gathered ones, (B,) int64."""
-        features = self.features(view)
-        return torch.arange(len(features), device=features.device) + distributed.rank() * len(features)
-
     def entry(self, name: str, *, meaning: str, otherwise: str) -> Any:
         """An entry of the batch.
 
@@ -218,7 +179,8 @@ class PairContext:
             return self._replaced[key]
         if key not in self._cache:
             if gathered:
-                self._cache[key] = distributed.gather(self._get(kind, view, False))
+                local = self._get(kind, view, False)
+                self._cache[key] = self.gather(local, view)
             elif view not in self._features:
                 raise MissingInputError(
                     f"view {view}: not encoded for this step; a term must declare it in `needs`. "
@@ -283,6 +245,9 @@ class LossTerm(nn.Module, ABC):
     """
 
     needs: frozenset[View] = frozenset()
+    #: Whether views may have any number of rows for each sample (boxes): means over rows are then those of
+    #: :meth:`PairContext.mean`, and rows of two views are brought together by :meth:`PairContext.paired`.
+    uneven: bool = False
 
     def declare(self, *views: str | View) -> tuple[View, ...]:
         """Parse views and ask for them: they become the term's ``needs``."""
@@ -399,6 +364,9 @@ class Objective(nn.Module):
         The sum and all gradients are NaN if a row of any needed view is not finite. A term may mask such a row out (an
         invalid negative), but the encoder that computed it has diverged.
         """
+        self._check(
+            lambda term: check_uneven(ctx, () if term.uneven else term.needs, name=type(term).__name__)
+        )
         values = {name: term(ctx) for name, term in self._terms().items()}
         total = torch.stack([self.weight(name) * value for name, value in values.items()]).sum()
         for view in self.needs:

@@ -19,7 +19,8 @@ from hypvl.losses.info_nce import Implementation, check_implementation, group_di
 class Contrastive(LossTerm):
     """Mean of :func:`~hypvl.losses.info_nce.softmax_cross_entropy` over pairs of views.
 
-    Queries are local, keys come from every rank.
+    Queries are local, keys come from every rank. Samples may have any number of
+    boxes: each weighs the same.
 
     Args:
         pairs: (query, key) views; default image -> text and text -> image. Strings as in :meth:`View.parse`, so that
@@ -36,6 +37,8 @@ class Contrastive(LossTerm):
         scores; CyCLIP (2205.14459), section 3: with image -> augmented_image and text -> augmented_text besides;
         UniCL (2204.03610): with labels.
     """
+
+    uneven = True
 
     def __init__(
         self,

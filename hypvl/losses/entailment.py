@@ -36,9 +36,13 @@ class Entailment(LossTerm):
         specific: View that should lie inside; default the image.
         aperture_factor: k > 0.
 
+    Samples may have any number of boxes: each weighs the same, and its whole is repeated for it.
+
     Raises:
         ValueError: in ``forward``, when the geometry has no cones.
     """
+
+    uneven = True
 
     def __init__(
         self, *, general: str | View = TEXT, specific: str | View = IMAGE, aperture_factor: float = 1.0
@@ -50,14 +54,17 @@ class Entailment(LossTerm):
 
     def forward(self, ctx: PairContext) -> Tensor:
         angle, aperture = cone_angles(ctx, self.general, self.specific)  # (B, F)
-        return entailment_loss(angle, aperture, aperture_factor=self.aperture_factor)
+        *_, view = ctx.paired(self.general, self.specific)
+        if ctx.owner(view) is None:
+            return entailment_loss(angle, aperture, aperture_factor=self.aperture_factor)
+        return ctx.mean(torch.relu(angle - self.aperture_factor * aperture).mean(-1), view)
 
 
 def cone_angles(ctx: PairContext, general: View, specific: View) -> tuple[Tensor, Tensor]:
     """Exterior angle at each local general embedding towards its specific one, and its half aperture.
 
     Returns:
-        (B, F), (B, F) radians.
+        (B, F), (B, F) radians; (M, F) where one of the views is of boxes, see :meth:`PairContext.paired`.
 
     Raises:
         ValueError: when the geometry has no cones.
@@ -67,5 +74,5 @@ def cone_angles(ctx: PairContext, general: View, specific: View) -> tuple[Tensor
         raise ValueError(
             f"entailment: {type(ctx.model.geometry).__name__} has no cones; use a hyperbolic geometry or drop the term."
         )
-    apex, point = ctx.embeddings(general), ctx.embeddings(specific)  # (B, D)
+    apex, point, _ = ctx.paired(general, specific)  # (B, D)
     return cones.exterior_angle(apex, point), cones.half_aperture(apex)

@@ -16,6 +16,10 @@ from hypvl.ops.tiled_logsumexp.autograd import log_sum_exps
 from hypvl.ops.tiled_logsumexp.kernels import TiledScores
 
 Implementation: TypeAlias = Literal["auto", "dense", "tiled"]
+#: What the other rows of a query's own whole are to it: negatives like any other, or no keys at all.
+SameWhole: TypeAlias = Literal["negatives", "masked"]
+#: How often a whole is a key of queries of which it has any number: once, or once for each of them.
+Wholes: TypeAlias = Literal["once", "per_row"]
 
 # Entries of a score matrix from which on its tiles are faster than the whole.
 TILED_FROM = 2**22
@@ -28,8 +32,10 @@ def softmax_cross_entropy(
     *,
     same: Tensor | None = None,
     valid: Tensor | None = None,
+    mask: Tensor | None = None,
     row_scale: Tensor | None = None,
     smoothing: float = 0.0,
+    reduction: Literal["mean", "none"] = "mean",
 ) -> Tensor:
     """Mean cross entropy of each query's scores against its own key, or against all keys of its label (InfoNCE).
 
@@ -40,11 +46,13 @@ def softmax_cross_entropy(
         targets: (Q,) int64, column of each query's positive key; not used with ``same``.
         same: (Q, K) bool, whether key j is a positive of query i, at least one in each row; None = its own key only.
         valid: (M,) bool, of the last M keys, M <= K; those that are not are left out. None = all count.
+        mask: (Q, K) bool, which keys are left out for which query, never a positive one; None = none.
         row_scale: (Q,) factor of each query's logits; None = 1.
-        smoothing: e in [0, 1): the share of the target that is spread evenly over all K keys.
+        smoothing: e in [0, 1): the share of the target that is spread evenly over all keys that are not masked.
+        reduction: ``"none"`` gives the cross entropy of each query.
 
     Returns:
-        0-dim.
+        0-dim, or (Q,).
 
     Source: Oord et al. 2018 (arXiv 1807.03748), eq. 4; Radford et al. 2021 (arXiv 2103.00020), fig. 3;
         smoothing: Szegedy et al. 2016 (arXiv 1512.00567), section 7;
@@ -55,11 +63,23 @@ def softmax_cross_entropy(
     if valid is not None:
         left_out = torch.cat([valid.new_zeros(logits.shape[1] - len(valid)), ~valid])
         logits = logits.masked_fill(left_out, -torch.inf)
+    if mask is not None:
+        logits = logits.masked_fill(mask, -torch.inf)
+    if same is None and mask is None:
+        return F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction=reduction)
     if same is None:
-        return F.cross_entropy(logits, targets, label_smoothing=smoothing)
-    positive = torch.where(same, logits, 0.0).sum(1) / same.sum(1)
+        positive = logits.gather(1, targets[:, None])[:, 0]
+    else:
+        positive = torch.where(same, logits, 0.0).sum(1) / same.sum(1)
     loss = logits.logsumexp(1) - (1 - smoothing) * positive
-    return (loss - smoothing * logits.mean(1)).mean() if smoothing else loss.mean()
+    if smoothing:
+        loss = loss - smoothing * (logits.mean(1) if mask is None else _mean_of_others(logits, mask))
+    return loss.mean() if reduction == "mean" else loss
+
+
+def _mean_of_others(logits: Tensor, mask: Tensor) -> Tensor:
+    """Mean of each row of (Q, K) over the entries that are not masked, (Q,)."""
+    return torch.where(mask, 0.0, logits).sum(1) / (~mask).sum(1)
 
 
 def info_nce(
@@ -73,6 +93,8 @@ def info_nce(
     labels: tuple[Tensor, Tensor] | None = None,
     row_scale: Tensor | None = None,
     smoothing: float = 0.0,
+    same_whole: SameWhole = "negatives",
+    wholes: Wholes = "once",
     implementation: Implementation = "auto",
     tile: Sequence[int] | None = None,
 ) -> Tensor:
@@ -80,18 +102,26 @@ def info_nce(
 
     Tiles take memory linear in the batch, and one matrix for both directions where the scores are symmetric.
 
+    Samples may have any number of queries (boxes): every query of every rank weighs the same.
+
     Args:
         ctx: The step.
-        query: View of the queries, (B, D).
-        key: View of the keys, (N, D); row i of rank r belongs to query i of rank r.
+        query: View of the queries, (Q, D).
+        key: View of the keys, (N, D): row i of rank r belongs to query i of rank r, or the rows are wholes, of which
+            each query's own is the positive.
         both_directions: Whether the local keys are queries as well, against the queries of every rank.
         extra_keys: View of further keys of the queries, (M, D) on all ranks, which belong to no query.
         valid: (M,) bool; extra keys that are not are left out. None = all count.
         labels: Of the local samples (B,) and of all (N,), int64: all keys of a query's label are its positives.
-        row_scale: (B,) factor of each query's logits; for one direction.
+        row_scale: (Q,) factor of each query's logits; for one direction.
         smoothing: As :func:`softmax_cross_entropy`, over the keys of every rank.
+        same_whole: ``"masked"`` leaves out keys that are rows of a query's own whole without being its positive: other
+            boxes of the same image, or with ``wholes="per_row"`` that image once more.
+        wholes: With queries of boxes and keys of wholes: each is a key ``"once"``, also where it has no box, or
+            ``"per_row"``, once for each of its boxes.
         implementation: ``"dense"`` holds each score matrix, ``"tiled"`` computes it tile by tile, ``"auto"`` = tiled
-            where a matrix has 2^22 entries or more. Scores that are not a function of one inner product stay dense.
+            where a matrix has 2^22 entries or more. Scores that are not a function of one inner product stay dense, and
+            so does a matrix of which keys are masked.
         tile: Rows and columns of a tile; None = device default.
 
     Returns:
@@ -99,14 +129,28 @@ def info_nce(
         process on the joined batch.
 
     Raises:
-        ValueError: for another implementation, or a tile that is not two whole numbers.
+        ValueError: for another implementation, a tile that is not two whole numbers, or views whose rows do not belong
+            together.
     """
     check_implementation(implementation, tile)
+    one_of("same_whole", same_whole, SameWhole)
+    one_of("wholes", wholes, Wholes)
     queries, keys = ctx.embeddings(query), ctx.embeddings(key, gathered=True)
+    to_wholes = ctx.owner(query) is not None and ctx.owner(key) is None
+    if not to_wholes or both_directions:
+        ctx.check_same_rows(query, key)
+    if to_wholes and wholes == "per_row":
+        keys = keys[ctx.owners(query, gathered=True)]
     if extra_keys is not None:
         keys = torch.cat([keys, ctx.embeddings(extra_keys, gathered=True)])
-    targets = ctx.targets(query)
-    tiled = is_tiled(implementation, len(queries) * len(keys))
+    targets = ctx.owners(query) if to_wholes and wholes == "once" else ctx.targets(query)
+    mask = None
+    if same_whole == "masked" and ctx.owner(query) is not None and not (to_wholes and wholes == "once"):
+        mask = _rows_of_same_whole(ctx, query, targets, extra=len(keys) - ctx.count(query))
+    tiled = is_tiled(implementation, len(queries) * len(keys)) and mask is None
+    if mask is not None and implementation == "tiled":
+        warn_dense("a matrix of which keys are masked (same_whole='masked')")
+        implementation = "dense"
     if tiled and valid is not None:  # a device is waited for, to count them
         others = len(keys) - len(valid)
         keys, valid = torch.cat([keys[:others], keys[others:][valid]]), None
@@ -116,24 +160,34 @@ def info_nce(
             warn_dense(f"{type(ctx.model.scorer).__name__} in {type(ctx.model.geometry).__name__}")
         logits = ctx.score(queries, keys, query=query, key=key)  # (B, N + M)
         same = None if labels is None else labels[0][:, None] == labels[1]
-        losses = [
-            softmax_cross_entropy(
-                logits, targets, same=same, valid=valid, row_scale=row_scale, smoothing=smoothing
-            )
-        ]
+        kind: Literal["mean", "none"] = "mean" if ctx.owner(query) is None else "none"
+        loss = softmax_cross_entropy(
+            logits, targets, same=same, valid=valid, mask=mask, row_scale=row_scale, smoothing=smoothing, reduction=kind
+        )  # fmt: skip
+        losses = [loss if kind == "mean" else ctx.mean(loss, query)]
         shared = False
     else:
         if row_scale is not None:
             scores = scores.scaled(row_scale[:, None])
         shared = both_directions and scores.symmetric
         losses = _tiled_losses(
-            scores, targets, labels=labels, both_directions=shared, smoothing=smoothing, tile=tile
+            ctx, query, scores, targets, labels=labels, both_directions=shared, smoothing=smoothing, tile=tile
         )
     if both_directions and not shared:
         chosen: Implementation = "dense" if scores is None else "tiled"  # also where there are fewer keys
-        back = info_nce(ctx, key, query, labels=labels, smoothing=smoothing, implementation=chosen, tile=tile)
+        back = info_nce(
+            ctx, key, query, labels=labels, smoothing=smoothing, same_whole=same_whole, implementation=chosen, tile=tile
+        )  # fmt: skip
         return torch.cat([torch.stack(losses), back])
     return torch.stack(losses)
+
+
+def _rows_of_same_whole(ctx: PairContext, query: View, targets: Tensor, *, extra: int) -> Tensor:
+    """Which keys are rows of a query's own whole but not its positive, (Q, N + extra) bool."""
+    own, every = ctx.owners(query), ctx.owners(query, gathered=True)
+    mask = own[:, None] == every  # (Q, N)
+    mask = mask.scatter(1, targets[:, None], False)
+    return F.pad(mask, (0, extra))
 
 
 class Direction(NamedTuple):
@@ -204,6 +258,8 @@ def warn_dense(scores: str) -> None:
 
 
 def _tiled_losses(
+    ctx: PairContext,
+    query: View,
     scores: TiledScores,
     targets: Tensor,
     *,
@@ -221,18 +277,18 @@ def _tiled_losses(
     stats = log_sum_exps(scores, targets, labels=labels, columns=both_directions, sums=smooth, tile=size)
     positive = stats.targets if labels is None else stats.targets / stats.counts  # (B,)
     means = stats.row_sums / len(scores.columns) if smooth else 0.0
-    losses = [_mean_loss(stats.rows, positive, means, smoothing)]
+    losses = [ctx.mean(_loss(stats.rows, positive, means, smoothing), query)]
     if both_directions:
         lse = distributed.gather(stats.columns[None]).logsumexp(0)[targets]
         if smooth:
             total = distributed.gather(stats.column_sums[None]).sum(0)[targets]
-            means = total / (len(scores.rows) * distributed.world_size())
+            means = total / ctx.count(query)
         if labels is not None:
             total = distributed.gather(stats.column_targets[None]).sum(0)[targets]
             positive = total / distributed.gather(stats.column_counts[None]).sum(0)[targets]
-        losses.append(_mean_loss(lse, positive, means, smoothing))
+        losses.append(ctx.mean(_loss(lse, positive, means, smoothing), query))
     return [loss.to(scores.rows.dtype) for loss in losses]
 
 
-def _mean_loss(lse: Tensor, positive: Tensor, mean: Tensor | float, smoothing: float) -> Tensor:
-    return (lse - (1 - smoothing) * positive - smoothing * mean).mean()
+def _loss(lse: Tensor, positive: Tensor, mean: Tensor | float, smoothing: float) -> Tensor:
+    return lse - (1 - smoothing) * positive - smoothing * mean

@@ -141,6 +141,8 @@ class AngledEntailment(Entailment):
     Source: UNCHA (CVPR 2026).
     """
 
+    uneven = False
+
     def __init__(
         self,
         *,

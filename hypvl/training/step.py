@@ -70,6 +70,11 @@ class Rows:
     values: Tensor  # images or tokens, (R, ...)
     lengths: np.ndarray | None = None  # (R,) tokens of each text, where the batch has them
 
+    def filler(self, *, token: int) -> "Rows":
+        """One row of the same kind: zeros, or a text of that token, which is no padding."""
+        shape = (1, *(max(1, side) for side in self.values.shape[1:]))
+        return Rows(self.values.new_full(shape, 0 if self.values.ndim > 2 else token))
+
     def split(self, size: int) -> list["Rows"]:
         """Micro-batches of at most ``size`` rows, in order."""
         starts = range(0, max(1, len(self.values)), size)
@@ -158,7 +163,14 @@ class Learner(nn.Module):
         return view.grad and view.encoder == STUDENT
 
     def trunk(self, view: View, rows: Rows) -> Tensor:
-        """Output of the encoder of a view: (R, width), without a graph if frozen or for views without gradient."""
+        """Output of the encoder of a view: (R, width), without a graph if frozen or for views without gradient.
+
+        For no rows (R = 0) it encodes a filler and drops it: every parameter gets a gradient, which is 0, as DDP
+        expects, and no encoder has to cope with an empty batch.
+        """
+        if len(rows.values) == 0:
+            pad = getattr(self.encoder(view), "pad_token", 0)
+            return self.trunk(view, rows.filler(token=0 if pad else 1))[:0]
         model = self._encoders()[view.encoder]
         grad = self.has_gradient(view) and not is_held(self.encoder(view))
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()):

@@ -225,7 +225,9 @@ class _Pass:
     def reference_score(self) -> Tensor:
         """The mean target score, without the scale, 0-dim."""
         rows = self.rows
-        return rows.own.sum() / rows.counts.sum().clamp(min=1) if self.labelled else rows.own.mean()
+        if self.labelled or not len(rows.own):
+            return rows.own.sum() / rows.counts.sum().clamp(min=1)
+        return rows.own.mean()
 
     def with_common_reference(self) -> bool:
         """Sum exponentials relative to one number; False = the scores differ too much for that."""
