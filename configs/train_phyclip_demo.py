@@ -6,4 +6,4 @@ from .train_hycoclip_demo import dataset, optim, train
 
 model.visual, model.textual = _visual, _textual
 model.visual_head.out_features = model.textual_head.out_features = 128
-model.geometry.factors = 16
+model.geometry.factors = model.visual_head.factors = model.textual_head.factors = 16

@@ -203,7 +203,7 @@ def test_circles_are_found() -> None:
 
 
 # Protocols: whether an object has certain methods, whatever it is.
-CAPABILITIES = {"TileableGeometry"}
+CAPABILITIES = {"TileableGeometry", "HasFactors"}
 
 
 def _type_questions(tree: ast.AST) -> Iterator[ast.expr]:

@@ -76,32 +76,51 @@ class ScaledProjectionHead(ProjectionHead):
 
     Args:
         in_features, out_features, bias: As :class:`ProjectionHead`.
-        log_scale_init: Another start, <= 0; None = -0.5 log(out_features). In a product of spaces,
-            -0.5 log(factor_dim) gives each factor's part the norm 1.
+        log_scale_init: Another start, <= 0; None = -0.5 log(out_features), with factors -0.5 log(out_features / F).
+        factors: None = one scale, 0-dim. F >= 1 = one scale for each of F equal blocks of features, (F,), as a
+            :class:`~hypvl.geometry.product.Product` of F factors divides them; each block then starts with norm 1.
 
     Raises:
-        ValueError: for a start above 0.
+        ValueError: for a start above 0, or factors that do not divide ``out_features``.
 
-    Source: MERU (Desai et al. 2023), section 3.
+    Source: MERU (Desai et al. 2023), section 3; one scale for each factor: PHyCLIP (ICLR 2026).
     """
 
     no_weight_decay: frozenset[str] = frozenset({"log_scale"})
     log_scale: nn.Parameter
 
     def __init__(
-        self, in_features: int, out_features: int, *, log_scale_init: float | None = None, bias: bool = False
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        log_scale_init: float | None = None,
+        factors: int | None = None,
+        bias: bool = False,
     ) -> None:
         super().__init__(in_features, out_features, bias=bias)
-        start = -0.5 * math.log(self.out_features)
+        self.factors = factors
+        if factors is not None:
+            self.factors = whole_number("factors", factors, least=1, most=self.out_features)
+            if self.out_features % self.factors:
+                raise ValueError(
+                    f"factors: got {factors}, which does not divide out_features = {self.out_features}; expected equal "
+                    "parts, give both the numbers of the geometry."
+                )
+        start = -0.5 * math.log(self.out_features / (self.factors or 1))
         if log_scale_init is not None:
             start = number("log_scale_init", log_scale_init, least=-80, most=0)
-        self.log_scale = nn.Parameter(torch.tensor(start))
+        self.log_scale = nn.Parameter(torch.full(() if self.factors is None else (self.factors,), start))
 
     def forward(self, x: Tensor) -> Tensor:
         """Project and scale (..., in_features) -> (..., out_features), in fp32 or better."""
         projected = self.projection(x)
         # A 0-dim factor does not promote: under autocast the product itself would be rounded to 16 bits.
-        return self.log_scale.exp() * projected.to(torch.promote_types(projected.dtype, torch.float32))
+        projected = projected.to(torch.promote_types(projected.dtype, torch.float32))
+        if self.factors is None:
+            return self.log_scale.exp() * projected
+        blocks = projected.unflatten(-1, (self.factors, -1))  # (..., F, d)
+        return (self.log_scale.exp()[:, None] * blocks).flatten(-2)
 
     @torch.no_grad()
     def constrain_(self) -> None:

@@ -6,25 +6,27 @@ tensors, (..., F, d), never a loop.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from hypvl.allowlist import configurable
-from hypvl.checks import MOST_FEATURES, whole_number
+from hypvl.checks import MOST_FEATURES, one_of, whole_number
 from hypvl.geometry import lorentz
 from hypvl.geometry.base import Cones
 from hypvl.geometry.lorentz import Hyperbolic
-from hypvl.numerics import full_precision
+from hypvl.numerics import full_precision, safe_sqrt
 
+Metric: TypeAlias = Literal["l1", "l2"]
 # Entries (factors x rows x columns) that a pairwise function holds at once; about 40 bytes each in the backward pass.
 BLOCK_ENTRIES = 2**24
 
 
 @configurable("model")
 class Product(Hyperbolic):
-    """F Lorentz factors of dimension d with the l1 product distance, d(x, y) = (1/F) sum_i d_i(x_i, y_i).
+    """F Lorentz factors of dimension d, d_i their distances, with the distance (1/F) sum_i d_i (l1) or l2.
 
     Lifting, flattening, pooling and interpolating act factor by factor; exterior angles and apertures have one
     entry per factor, and one point entails another when it does so in every factor.
@@ -37,9 +39,12 @@ class Product(Hyperbolic):
     Args:
         factors: F >= 1.
         factor_dim: d >= 1. Heads give features of F d components.
+        metric: ``"l1"``: the mean of the factors' distances. ``"l2"``: their root mean square, sqrt((1/F) sum_i d_i^2),
+            with gradient 0 between identical points.
         curv_init, learn_curv, curv_range, min_radius: As :class:`~hypvl.geometry.lorentz.Hyperbolic`, of every factor.
 
-    Source: PHyCLIP (ICLR 2026): 64 factors of dimension 8, l1 product metric; factors: MERU (arXiv 2304.09172).
+    Source: PHyCLIP (arXiv 2510.08919, ICLR 2026): 64 factors of dimension 8; factors: MERU (arXiv 2304.09172).
+    Differs: the paper's l1 metric is a sum; its code and hypvl take the mean, and the logit scale holds the rest.
     """
 
     any_vector_is_a_point = True
@@ -50,11 +55,13 @@ class Product(Hyperbolic):
         factors: int = 64,
         factor_dim: int = 8,
         *,
+        metric: Metric = "l1",
         curv_init: float = 1.0,
         learn_curv: bool = True,
         curv_range: float = 10.0,
         min_radius: float = lorentz.MIN_RADIUS,
     ) -> None:
+        one_of("metric", metric, Metric)
         factors = whole_number("factors", factors, least=1, most=MOST_FEATURES)
         factor_dim = whole_number("factor_dim", factor_dim, least=1, most=MOST_FEATURES)
         super().__init__(
@@ -64,7 +71,7 @@ class Product(Hyperbolic):
             curv_range=curv_range,
             min_radius=min_radius,
         )
-        self.factors, self.factor_dim = factors, factor_dim
+        self.factors, self.factor_dim, self.metric = factors, factor_dim, metric
 
     def lift(self, features: Tensor) -> Tensor:
         """(..., F d) -> (..., F d).
@@ -78,11 +85,17 @@ class Product(Hyperbolic):
         return lorentz.log_map0(self.split(embeddings), curv=self.curv_rows()).flatten(-2)
 
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
-        """-(1/F) sum_i d_i of all pairs, at most 0; the error in each d_i is that of ``lorentz.pairwise_dist``."""
-        return -self.mean_over_factors(lorentz.pairwise_dist, x, y)
+        """-d of all pairs, at most 0; the error in each factor's d_i is that of ``lorentz.pairwise_dist``."""
+        if self.metric == "l1":
+            return -self.mean_over_factors(lorentz.pairwise_dist, x, y)
+        return -safe_sqrt(self.mean_over_factors(_squared_dist, x, y))
+
+    def mean_inner(self, x: Tensor, y: Tensor) -> Tensor:
+        """(1/F) sum_i <x_i, y_i>_L of all pairs, (B1, D), (B2, D) -> (B1, B2): in another order than the distances."""
+        return self.mean_over_factors(lorentz.pairwise_inner, x, y)
 
     def geodesic(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-        """The geodesic of every factor at once, which is a shortest way of the l1 distance."""
+        """The geodesic of every factor at once: the shortest way of the l2 distance, and a shortest of the l1."""
         return lorentz.geodesic(self.split(x), self.split(y), weights, curv=self.curv_rows()).flatten(-2)
 
     @property
@@ -126,6 +139,10 @@ class Product(Hyperbolic):
                 for part in x.split(rows, dim=1)
             ]
         )
+
+
+def _squared_dist(x: Tensor, y: Tensor, *, curv: Tensor) -> Tensor:
+    return lorentz.pairwise_dist(x, y, curv=curv).square()
 
 
 @dataclass(frozen=True)

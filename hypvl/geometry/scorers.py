@@ -7,7 +7,7 @@ zero-shot classification). Scales and biases appear in the logits only: they cha
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -210,7 +210,50 @@ class NegativeDistance(Scorer):
 
     The distance is the negative similarity of the geometry. Lorentz spaces rank by the inner product, which has the
     same order and costs less.
+
+    Args:
+        ranking: What a product of spaces ranks by. ``"trained"``: its distance, as the logits. ``"published"``: the
+            evaluator of PHyCLIP, the Lorentz inner products of the factors added up. One factor has the same order
+            either way; several do not: a far factor then counts by the exponential of its distance.
+        log_scale_init, log_scale_max, further_log_scales: As :class:`Scorer`.
+
+    Raises:
+        ValueError: where scores are asked of ``"published"`` in a geometry that is no product.
+
+    Source: MERU (arXiv 2304.09172); EuCLIP (arXiv 2409.13079); PHyCLIP (arXiv 2510.08919).
     """
+
+    def __init__(
+        self,
+        *,
+        ranking: Ranking = "trained",
+        log_scale_init: float = math.log(1 / 0.07),
+        log_scale_max: float = LOG_SCALE_MAX,
+        further_log_scales: Mapping[str, float] | None = None,
+    ) -> None:
+        self.ranking = one_of("ranking", ranking, Ranking)
+        super().__init__(
+            log_scale_init=log_scale_init, log_scale_max=log_scale_max, further_log_scales=further_log_scales
+        )
+
+    def _ranking(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
+        if self.ranking == "trained":
+            return super()._ranking(geometry, query, key, *modalities)
+        if not isinstance(geometry, HasFactors):
+            raise ValueError(
+                f"ranking: got 'published' with {type(geometry).__name__}, expected a product of spaces, whose inner "
+                "products it adds up; set model.scorer.ranking to 'trained'."
+            )
+        # Parity: the evaluator of the published code does not rank by the distance that was trained.
+        return geometry.mean_inner(query, key)
+
+
+@runtime_checkable
+class HasFactors(Protocol):
+    """A geometry of several Lorentz factors, such as :class:`~hypvl.geometry.product.Product`."""
+
+    def mean_inner(self, x: Tensor, y: Tensor) -> Tensor:
+        """Mean over factors of the Lorentz inner products of all pairs: (B1, D), (B2, D) -> (B1, B2)."""
 
 
 @configurable("model")

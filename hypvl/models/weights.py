@@ -115,6 +115,7 @@ def load_weights(
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
     wanted = model.state_dict()
+    state = _scales_of_factors(state, wanted, source=source)
     absent = tuple(f"{part}{end}" for part in _PARTS if getattr(model, part, "") is None for end in _ENDS)
     absent += _new_encoders(model, state, patterns=allow_missing)
     state = {key: tensor for key, tensor in state.items() if not key.startswith(absent)}
@@ -149,6 +150,23 @@ def load_weights(
         logger.info("{}: {}", source, line)
     model.load_state_dict(fitting, strict=False)
     return report
+
+
+def _scales_of_factors(
+    state: dict[str, Tensor], wanted: Mapping[str, Tensor], *, source: str
+) -> dict[str, Tensor]:
+    """The weights with a scale for each factor of a product, where the file has one scale for all: the same model."""
+    curv = state.get(meru.NAMES["curv"])
+    result = dict(state)
+    for head in ("visual_head", "textual_head"):
+        name = f"{head}.log_scale"
+        theirs, ours = state.get(name), wanted.get(name)
+        if theirs is None or ours is None or curv is None or curv.shape != ours.shape or ours.ndim != 1:
+            continue
+        if theirs.ndim == 0:
+            result[name] = theirs.expand(ours.shape).clone()
+            logger.info("{}: its {} of all factors becomes that of each of {}", source, name, len(ours))
+    return result
 
 
 def _new_encoders(

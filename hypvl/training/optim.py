@@ -29,6 +29,7 @@ def parameter_groups(
     gain_bias_decay: float,
     weight_decay_end: float | None = None,
     exclude: Iterable[str] = (),
+    decayed: Iterable[str] = (),
     trainable: Iterable[str] | None = None,
     frozen: Iterable[str] | None = None,
     unlocked_blocks: Mapping[str, int] | None = None,
@@ -52,6 +53,8 @@ def parameter_groups(
             trained with 0.2, as hypvl's recipes do; 0.0 is the usual practice.
         weight_decay_end: Where ``weight_decay`` ends: by half a cosine over the run, >= 0. None = it stays.
         exclude: Patterns of more parameters that are never decayed, see :func:`hypvl.checks.names_parameter`.
+        decayed: Patterns of parameters that are decayed as matrices are, although their module excludes them. The
+            curvatures and scales of PHyCLIP's factors were trained so: by 0.2, towards 1.
         trainable: Freeze all but these, see :func:`~hypvl.training.freezing.freeze`; None = freeze nothing.
         frozen: Freeze these; with ``trainable``, of what that leaves. None = freeze nothing.
         unlocked_blocks: Encoder -> number of its last blocks that stay trainable, with what comes after them, for
@@ -73,7 +76,8 @@ def parameter_groups(
         :func:`scale_rates_`; ``window`` and ``weight_decay_end`` are for the schedule.
 
     Raises:
-        ValueError: for a number out of range, a pattern that names no trainable parameter, or when all are frozen.
+        ValueError: for a number out of range, a pattern that names no trainable parameter, a parameter that is both
+            excluded and decayed by name, or when all are frozen.
 
     Source: reference/scheduler_optim.json (MERU recipe).
     """
@@ -91,6 +95,9 @@ def parameter_groups(
         freeze_norm_statistics=freeze_norm_statistics,
     )
     excluded = set(named("exclude", exclude, names, may_be_none=True))
+    kept = set(named("decayed", decayed, names))
+    if both := sorted(excluded & kept):
+        raise ValueError(f"decayed: got {both[0]}, which exclude names too; take it out of one of the two.")
     named("lr", rates, names)
     spans = checked_windows(windows or {})
     named("windows", spans, names)
@@ -111,8 +118,10 @@ def parameter_groups(
                 continue
             seen.add(id(parameter))
             full = f"{prefix}.{name}" if prefix else name
-            if name in undecayed or full in excluded:
+            if (name in undecayed and full not in kept) or full in excluded:
                 kind = 2
+            elif full in kept:
+                kind = 0
             elif isinstance(module, norms) or name == "bias" or name.endswith("_bias"):
                 kind = 1
             else:

@@ -77,6 +77,35 @@ def test_scaled_head_multiplies_by_exp_log_scale() -> None:
     torch.testing.assert_close(head(torch.tensor([[3.0, 5.0]])), torch.full((1, 16), 4.0))
 
 
+def test_each_factor_has_its_scale() -> None:
+    head = ScaledProjectionHead(2, 6, factors=3)
+    assert head.log_scale.tolist() == pytest.approx([math.log(2**-0.5)] * 3)
+    assert ScaledProjectionHead(2, 6, factors=1).log_scale.tolist() == pytest.approx([math.log(6**-0.5)])
+    with torch.no_grad():
+        head.projection.weight.fill_(1.0)
+        head.log_scale.copy_(torch.tensor([0.5, math.log(0.5), -1.0]))
+    head.constrain_()
+    assert head.log_scale.tolist() == pytest.approx([0.0, math.log(0.5), -1.0])
+    x = torch.tensor([[3.0, 5.0], [1.0, 0.0]])
+    wanted = [1.0, 1.0, 0.5, 0.5, math.exp(-1.0), math.exp(-1.0)]
+    torch.testing.assert_close(head(x), x.sum(-1, keepdim=True) * torch.tensor(wanted))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert head(x).dtype == torch.float32
+    head(x).sum().backward()
+    assert head.log_scale.grad is not None  # 2 columns of 8 and of 1, times the scale
+    assert head.log_scale.grad.tolist() == pytest.approx([18.0, 9.0, 18 * math.exp(-1.0)])
+
+
+@pytest.mark.parametrize(("factors", "words"), [
+    (4, "factors: got 4, which does not divide out_features = 6; expected equal parts"),
+    (0, "factors: got 0; expected a whole number of at least 1"),
+    (7, "factors: got 7; expected"),
+])  # fmt: skip
+def test_factors_are_checked(factors: int, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ScaledProjectionHead(2, 6, factors=factors)
+
+
 def test_constrain_keeps_the_scale_at_or_below_one() -> None:
     head = ScaledProjectionHead(2, 4)
     parameter = head.log_scale

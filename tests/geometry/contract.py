@@ -51,6 +51,10 @@ class GeometryContract:
         """A change of the coordinate frame, (D, D), that leaves the space as it is."""
         return torch.linalg.qr(rows(D, seed=3)).Q
 
+    def over_factors(self, distances: Tensor) -> Tensor:
+        """The distance in a product of spaces, of the distances of its factors: (..., F) -> (...)."""
+        return distances.mean(-1)
+
     def test_lift_and_flatten_are_inverse(self) -> None:
         geometry = self.build().double()
         x = self.embeddings(geometry)
@@ -138,7 +142,7 @@ class GeometryContract:
         if root is None:
             return
         flat = geometry.flatten(x).unflatten(-1, (1 if curvature is None else len(curvature), -1))
-        lengths = torch.linalg.vector_norm(flat, dim=-1).mean(-1)
+        lengths = self.over_factors(torch.linalg.vector_norm(flat, dim=-1))
         torch.testing.assert_close(geometry.pairwise_distance(root[None].double(), x)[0], lengths)
 
     def test_curvature_is_one_positive_number_a_factor_within_its_range(self) -> None:
@@ -162,7 +166,7 @@ class GeometryContract:
         x = geometry.lift(flat.flatten(1))
         side = (curvature.sqrt() * 0.8).cosh().square().acosh() / curvature.sqrt()  # (F,)
         torch.testing.assert_close(
-            geometry.pairwise_distance(x[:1], x[1:])[0, 0], side.mean(), rtol=1e-6, atol=0
+            geometry.pairwise_distance(x[:1], x[1:])[0, 0], self.over_factors(side), rtol=1e-6, atol=0
         )
 
     def test_a_misspelt_side_is_refused(self) -> None:

@@ -32,9 +32,22 @@ class TestProduct(GeometryContract):
         return torch.block_diag(*(torch.linalg.qr(rows(6, seed=i)[:2, :2]).Q for i in range(3)))
 
 
+class TestRootMeanSquare(TestProduct):
+    def build(self) -> Product:
+        return spread(Product(3, 2, metric="l2"))
+
+    def over_factors(self, distances: Tensor) -> Tensor:
+        return distances.square().mean(-1).sqrt()
+
+
 class TestOneFactor(GeometryContract):
     def build(self) -> Product:
         return Product(1, 6, curv_init=0.5)
+
+
+class TestRootMeanSquareScores(ScorerContract):
+    def build(self) -> tuple[Product, NegativeDistance]:
+        return spread(Product(3, 2, metric="l2")), NegativeDistance()
 
 
 class TestProductScores(ScorerContract):
@@ -67,9 +80,28 @@ def test_hand_values() -> None:
         [math.pi] * 2
     )  # back past the root
     assert geometry.cones.exterior_angle(y, x)[0].tolist() == pytest.approx([0.0, math.pi])
+    square = Product(2, 1, metric="l2").double()
+    assert square.pairwise_similarity(x, y).item() == pytest.approx(-math.sqrt((0.64 + 1.0) / 2), rel=1e-12)
     wanted = [math.asin(0.2 / math.sinh(1.0)), math.asin(0.2 / math.sinh(0.5))]
     assert geometry.cones.half_aperture(x)[0].tolist() == pytest.approx(wanted, rel=1e-12)
     assert geometry.flatten(x)[0].tolist() == pytest.approx([1.0, -0.5], rel=1e-15)
+
+
+def test_the_root_of_mean_squares_has_finite_gradients_where_points_meet() -> None:
+    geometry = spread(Product(3, 2, metric="l2")).double()
+    x = geometry.lift(rows(3, seed=0)).requires_grad_()
+    equal = torch.cat([x, torch.zeros(1, 6)])  # the root has distance 0 to itself in every factor
+    total = geometry.pairwise_similarity(equal, equal).sum()
+    (grad,) = torch.autograd.grad(total, x)
+    assert total < 0 and grad.isfinite().all()
+    # Two blocks alike, the third apart: its distance over sqrt(3), and its gradient alone.
+    y = x.detach().clone()
+    y[:, 4:] = 0
+    (grad,) = torch.autograd.grad(geometry.pairwise_similarity(x, y).diagonal().sum(), x)
+    # Pairwise distances of equal points are rounding noise, some 1e-8, and so is their share of the gradient.
+    assert grad[:, :4].abs().max() < 1e-6 and (grad[:, 4:].norm(dim=-1) > 0.1).all()
+    (same,) = torch.autograd.grad(geometry.pairwise_similarity(x[:1], x[:1]).sum(), x)
+    assert same.isfinite().all()
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 4.0])
@@ -182,6 +214,7 @@ def test_one_entails_another_in_every_factor() -> None:
 @pytest.mark.parametrize(("arguments", "words"), [
     ({"factors": 0}, "factors: got 0; expected a whole number of at least 1"),
     ({"factor_dim": 0}, "factor_dim: got 0; expected a whole number of at least 1"),
+    ({"metric": "l3"}, "metric: got 'l3'; expected 'l1' or 'l2'"),
     ({"curv_init": 0.0}, r"curv_init: got 0.0"),
     ({"curv_range": 0.5}, r"curv_range: got 0.5"),
     ({"min_radius": 0.0}, r"min_radius: got 0.0"),
@@ -189,6 +222,28 @@ def test_one_entails_another_in_every_factor() -> None:
 def test_arguments_are_checked(arguments: dict[str, float], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Product(**arguments)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_published_ranking_adds_up_inner_products() -> None:
+    """Another order than the distance: one far factor outweighs two that are a little apart."""
+    geometry, kind = Product(2, 1).double(), {"query_modality": "image", "key_modality": "text"}
+    query = torch.zeros(1, 2, dtype=torch.float64)
+    keys = geometry.lift(torch.tensor([[3.0, 0.0], [1.6, 1.6]], dtype=torch.float64))
+    trained = NegativeDistance().double().scores(geometry, query, keys, **kind)  # type: ignore[arg-type]
+    assert trained[0].tolist() == pytest.approx([-1.5, -1.6])
+    published = NegativeDistance(ranking="published").double()
+    scores = published.scores(geometry, query, keys, **kind)  # type: ignore[arg-type]
+    wanted = [-(math.cosh(3.0) + 1) / 2, -math.cosh(1.6)]
+    assert scores[0].tolist() == pytest.approx(wanted) and scores[0, 0] < scores[0, 1]
+    # What is trained does not change, and neither do classes: their pooled embedding is ranked in the same way.
+    logits = published.logits(geometry, query, keys, **kind)  # type: ignore[arg-type]
+    assert logits[0].tolist() == pytest.approx([-1.5 / 0.07, -1.6 / 0.07])
+    prompts = torch.tensor([[[3.0, 0.0]], [[1.6, 1.6]]], dtype=torch.float64)
+    assert published.class_scores(geometry, query, prompts)[0].tolist() == pytest.approx(wanted)
+    with pytest.raises(
+        ValueError, match="ranking: got 'published' with Lorentz, expected a product of spaces"
+    ):
+        published.scores(Lorentz().double(), query, keys, **kind)  # type: ignore[arg-type]
 
 
 def test_features_of_another_size_are_named() -> None:

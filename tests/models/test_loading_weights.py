@@ -226,6 +226,24 @@ def test_the_setting_that_differs_is_named(changes: dict[str, Any], setting: str
     assert settings_of(model.state_dict()) != settings_of(build().state_dict())
 
 
+def test_one_scale_of_all_factors_becomes_that_of_each(told: list[str]) -> None:
+    """A PHyCLIP of an earlier hypvl, as the same model; a MERU is not taken for one."""
+    product = {"geometry": {"_target_": "hypvl.geometry.product.Product", "factors": 2, "factor_dim": 4}}
+    model = build(1, **product, **{"visual_head.factors": 2, "textual_head.factors": 2})
+    earlier = build(2, **product)
+    with torch.no_grad():
+        earlier.visual_head.log_scale.fill_(-0.25)  # type: ignore[union-attr, operator]
+    assert not load_weights(model, earlier.state_dict()).differs
+    assert model.state_dict()["visual_head.log_scale"].tolist() == [-0.25, -0.25]
+    assert any("its visual_head.log_scale of all factors becomes that of each of 2" in line for line in told)
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(model.encode_image(images), earlier.encode_image(images))
+    with pytest.raises(
+        CheckpointError, match=r"geometry is hyperbolic .*, a product of 2 curved factors in the"
+    ):
+        load_weights(model, build().state_dict())
+
+
 LEARNED = {"visual.position": "learned"}
 
 

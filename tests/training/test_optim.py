@@ -108,6 +108,25 @@ def test_scales_curvature_and_logit_biases_are_never_decayed() -> None:
     }  # fmt: skip
 
 
+def test_decayed_takes_away_from_what_is_never_decayed() -> None:
+    """PHyCLIP as it was published: its scalars are decayed like matrices, the logit scale is not."""
+    learner = tiny_learner("meru")
+    patterns = ["model.geometry.log_curv", "model.*_head.log_scale"]
+    groups = parameter_groups(learner, weight_decay=0.2, gain_bias_decay=0.1, decayed=patterns)
+    names = {id(p): name for name, p in learner.named_parameters()}
+    matrices, *_, excluded = ([names[id(p)] for p in group["params"]] for group in groups)
+    assert excluded == ["model.scorer.log_scale"]
+    assert {"model.geometry.log_curv", "model.visual_head.log_scale", "model.textual_head.log_scale"} <= {
+        *matrices
+    }
+    with pytest.raises(ValueError, match=r"decayed: got model\.geometry\.log_curv, which exclude names too"):
+        parameter_groups(
+            learner, weight_decay=0.2, gain_bias_decay=0.1, decayed=patterns, exclude=patterns[:1]
+        )
+    with pytest.raises(ValueError, match="decayed"):
+        parameter_groups(learner, weight_decay=0.2, gain_bias_decay=0.1, decayed=["model.nothing"])
+
+
 def test_exclude_adds_to_what_is_never_decayed() -> None:
     learner = tiny_learner("clip")
     groups = parameter_groups(
