@@ -129,6 +129,10 @@ class ConvStemViT(ImageEncoder):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, S, S) -> features (B, width), after the last LayerNorm."""
+        return self.read_out(self.encode_tokens(pixels))
+
+    def encode_tokens(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, S, S) -> tokens (B, T, width), after the last LayerNorm."""
         x = self.stem(pixels).flatten(2).transpose(1, 2)  # (B, N, W)
         if self.cls_token is not None:
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)  # (B, 1 + N, W)
@@ -136,5 +140,11 @@ class ConvStemViT(ImageEncoder):
         recompute = self.grad_checkpointing and torch.is_grad_enabled()
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
-        x = self.norm(x)
-        return x.mean(dim=1) if self.pool == "mean" else x[:, 0]
+        return self.norm(x)
+
+    def read_out(self, tokens: Tensor) -> Tensor:
+        return tokens.mean(dim=1) if self.pool == "mean" else tokens[:, 0]
+
+    @property
+    def prefix_tokens(self) -> int:
+        return 0 if self.cls_token is None else 1

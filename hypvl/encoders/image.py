@@ -199,6 +199,24 @@ class TimmImageEncoder(ImageEncoder):
             )
         return features
 
+    def encode_tokens(self, pixels: Tensor) -> Tensor:
+        """Tokens (B, T, width) of a vision transformer; from the first call on its last block computes all of them."""
+        if not isinstance(self.trunk, VisionTransformer):
+            return super().encode_tokens(pixels)
+        last: Any = self.trunk.blocks[-1] if len(self.trunk.blocks) else None
+        if type(last) is ReadOutBlock:
+            last.__class__ = Block
+        return self.trunk.forward_features(pixels)
+
+    def read_out(self, tokens: Tensor) -> Tensor:
+        if not isinstance(self.trunk, VisionTransformer):
+            return super().read_out(tokens)
+        return self.trunk.forward_head(tokens, pre_logits=True)
+
+    @property
+    def prefix_tokens(self) -> int:
+        return int(getattr(self.trunk, "num_prefix_tokens", 0))
+
 
 def _resolve(arch: str, *, pretrained: bool) -> tuple[str, dict[str, Any]]:
     """The timm name behind ``arch`` and the constructor arguments that make the difference."""

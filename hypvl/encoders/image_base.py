@@ -2,12 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from hypvl.checks import number, whole_number
+from hypvl.checks import number, one_of, whole_number
 from hypvl.data.transforms import Interpolation
 
 # How far beyond [0, 1] floats may lie by rounding: half a step of 8 bits.
@@ -52,6 +52,8 @@ def check_range(images: Tensor) -> None:
 
 
 LARGEST_SIDE = 65_536
+#: Of an image encoder: one vector for each image, or all its tokens.
+Output: TypeAlias = Literal["features", "tokens"]
 
 
 def real_device() -> torch.device:
@@ -118,19 +120,39 @@ class ImageEncoder(nn.Module, ABC):
     def encode(self, pixels: Tensor) -> Tensor:
         """The network: normalised pixels (B, 3, H, W) -> trunk features (B, width)."""
 
-    def forward(self, images: Tensor) -> Tensor:
+    def encode_tokens(self, pixels: Tensor) -> Tensor:
+        """The network without its read-out: normalised pixels (B, 3, H, W) -> tokens (B, T, width).
+
+        Those before the patches come first, ``prefix_tokens`` of them. ValueError for a network without tokens.
+        """
+        raise ValueError(f"visual: a {type(self).__name__} has no tokens of patches; {_TOKENS_ADVICE}")
+
+    def read_out(self, tokens: Tensor) -> Tensor:
+        """Trunk features of tokens: (B, T, width) -> (B, width), as :meth:`encode` has them."""
+        raise ValueError(f"visual: a {type(self).__name__} has no tokens of patches; {_TOKENS_ADVICE}")
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens before those of the patches: 1 for a class token."""
+        return 0
+
+    def forward(self, images: Tensor, output: Output = "features") -> Tensor:
         """Encode images.
 
         The range of floats is checked on the CPU and in evaluation; in training on another device only the first time,
         because the check waits for the device (hypvl's own loop trains on uint8); never while compiling or tracing.
 
         Args:
-            images: (B, 3, H, W), uint8 or floats in [0, 1]; they are normalised here. Their features are (B, width).
+            images: (B, 3, H, W), uint8 or floats in [0, 1]; they are normalised here.
+            output: ``"features"``: (B, width); ``"tokens"``: (B, T, width), from which :meth:`read_out` makes them.
 
         Raises:
-            ValueError: When the shape is not one this encoder takes, or floats lie outside [0, 1].
+            ValueError: When the shape is not one this encoder takes, floats lie outside [0, 1], or the network has no
+                tokens.
             TypeError: When they are not a tensor, or their dtype is neither uint8 nor floating point.
         """
+        if output not in ("features", "tokens"):
+            one_of("output", output, Output)  # refuses it
         size = self.image_size
         if not isinstance(images, Tensor):
             raise TypeError(
@@ -146,7 +168,8 @@ class ImageEncoder(nn.Module, ABC):
             )
         if images.is_floating_point() and self._looks(images):
             check_range(images)
-        return self.encode(normalize_pixels(images, self.pixel_mean, self.pixel_std))
+        pixels = normalize_pixels(images, self.pixel_mean, self.pixel_std)
+        return self.encode(pixels) if output == "features" else self.encode_tokens(pixels)
 
     def _looks(self, images: Tensor) -> bool:
         """Whether to check the range of these floats."""
@@ -157,6 +180,9 @@ class ImageEncoder(nn.Module, ABC):
         first = not self._looked
         self._looked = True
         return first
+
+
+_TOKENS_ADVICE = "take a vision transformer (TimmImageEncoder or ConvStemViT), or an objective without them."
 
 
 def sincos_2d(

@@ -47,7 +47,8 @@ class PairContext(OwnedRows):
 
     It is made of the features of each view on this rank: (B, D) with a row for each of the B samples, or (M, D) where a
     sample has any number of rows (boxes), whose samples the batch names (``box_owner``). M differs between ranks and
-    may be 0; B does not. ``teachers`` are the other encoders of the views, by name.
+    may be 0; B does not. ``teachers`` are the other encoders of the views, by name; ``trunks`` are what the features
+    were projected from, see :meth:`trunk`.
     """
 
     def __init__(
@@ -57,12 +58,14 @@ class PairContext(OwnedRows):
         batch: Mapping[str, Any],
         model: Model,
         teachers: Mapping[str, Model] | None = None,
+        trunks: Mapping[View, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.batch = batch
         self.model = model
         self._models = {**(teachers if teachers is not None else {}), STUDENT: model}
         self._features = dict(features)
+        self._trunks = dict(trunks if trunks is not None else {})
         self._cache: dict[tuple[str, View, bool], Tensor] = {}
         self._replaced: dict[tuple[str, View, bool], Tensor] = {}
 
@@ -73,6 +76,18 @@ class PairContext(OwnedRows):
     def embeddings(self, view: View, gathered: bool = False) -> Tensor:
         """Embeddings of a view: (B, D) or (M, D), or those of all ranks in rank order, (N, D)."""
         return self._get("embeddings", view, gathered)
+
+    def trunk(self, view: View) -> Tensor:
+        """Output of the encoder of a view before its head: (B, W), or all tokens (B, T, W) of a view in ``tokens``.
+
+        The view was encoded once, for these and for its features. MissingInputError where it was not encoded.
+        """
+        if view not in self._trunks:
+            raise MissingInputError(
+                f"view {view}: the output of its encoder is not there; a term must declare the view in `needs`. "
+                f"There are: {', '.join(map(str, self._trunks)) or 'none'}."
+            )
+        return self._trunks[view]
 
     def model_of(self, view: View) -> Model:
         """The encoder of a view: the model that is trained, or a teacher. MissingInputError for an unknown name."""
@@ -248,6 +263,8 @@ class LossTerm(nn.Module, ABC):
     #: Whether views may have any number of rows for each sample (boxes): means over rows are then those of
     #: :meth:`PairContext.mean`, and rows of two views are brought together by :meth:`PairContext.paired`.
     uneven: bool = False
+    #: Views of images, among ``needs``, of which the term takes all tokens (:meth:`PairContext.trunk`).
+    tokens: frozenset[View] = frozenset()
 
     def declare(self, *views: str | View) -> tuple[View, ...]:
         """Parse views and ask for them: they become the term's ``needs``."""
@@ -342,6 +359,11 @@ class Objective(nn.Module):
     def needs(self) -> frozenset[View]:
         """Every view that a term asks for."""
         return frozenset().union(*(term.needs for term in self._terms().values()))
+
+    @property
+    def tokens(self) -> frozenset[View]:
+        """Every view of which a term asks for all tokens."""
+        return frozenset().union(*(term.tokens for term in self._terms().values()))
 
     def check(self, models: Mapping[str, Model]) -> None:
         """Let every term refuse the encoders; a ValueError gets the name of the term."""

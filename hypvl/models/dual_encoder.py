@@ -16,6 +16,9 @@ from hypvl.geometry.scorers import Modality, Scorer
 Stage: TypeAlias = Literal["trunk", "features", "embeddings"]
 MakeTransform: TypeAlias = Callable[[int], nn.Module]
 MakeAdapter: TypeAlias = Callable[[nn.Module], nn.Module]
+MakePooling: TypeAlias = Callable[[int, int], nn.Module]
+#: Parts of a model that only training uses: a file may lack them, and a model without them leaves them in the file.
+TRAINING_ONLY = ("query_pooling",)
 
 
 @configurable("model")
@@ -39,6 +42,8 @@ class DualEncoder(nn.Module):
             of each is lifted again. None = the identity.
         text_transforms: Likewise for texts. Prompts of a class are pooled first, or scored one by one, as the scorer
             does.
+        query_pooling: Makes what pools an image for a text, ``(visual.width, textual.width) -> nn.Module``, see
+            :class:`~hypvl.encoders.query_pooling.QueryPooling`. Only losses use it. None = none.
     """
 
     image_transforms: nn.ModuleList
@@ -57,6 +62,7 @@ class DualEncoder(nn.Module):
         textual_adapter: MakeAdapter | None = None,
         image_transforms: MakeTransform | Sequence[MakeTransform] | None = None,
         text_transforms: MakeTransform | Sequence[MakeTransform] | None = None,
+        query_pooling: MakePooling | None = None,
     ) -> None:
         super().__init__()
         self.visual = _adapted("visual", visual, visual_adapter)
@@ -77,6 +83,7 @@ class DualEncoder(nn.Module):
         self.embed_dim = dims[0]
         self.image_transforms = _make_transforms("image_transforms", image_transforms, self.embed_dim)
         self.text_transforms = _make_transforms("text_transforms", text_transforms, self.embed_dim)
+        self.query_pooling = _make_pooling(query_pooling, visual, textual)
 
     @property
     def image_size(self) -> int:
@@ -161,6 +168,37 @@ class DualEncoder(nn.Module):
             return trunk
         features = self.project(trunk, modality=modality)
         return features if stage == "features" else self.embed(features, modality=modality)
+
+    def encode_image_tokens(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> all tokens of the trunk (B, T, width); ValueError for a trunk without tokens."""
+        tokens: Tensor = self.tower("image")(images, "tokens")
+        return tokens
+
+    def read_out(self, tokens: Tensor) -> Tensor:
+        """Tokens of :meth:`encode_image_tokens` (B, T, width) -> trunk features of the images (B, width)."""
+        trunk: Tensor = self.tower("image").read_out(tokens)  # type: ignore[operator]  # nn.Module attributes
+        return trunk
+
+    def pool_queries(self, tokens: Tensor, queries: Tensor, owner: Tensor) -> Tensor:
+        """Features of what images show of texts.
+
+        Args:
+            tokens: (B, T, visual.width) of the images, by :meth:`encode_image_tokens`.
+            queries: (Q, textual.width) trunk features of the texts.
+            owner: (Q,) int64, the image of each, 0 to B - 1.
+
+        Returns:
+            (Q, D), features of images.
+
+        Raises:
+            ValueError: For a model without ``query_pooling``.
+        """
+        if self.query_pooling is None:
+            raise ValueError(
+                "model.query_pooling: is null, but the objective pools images for texts; give the model a QueryPooling."
+            )
+        patches = tokens[:, int(self.tower("image").prefix_tokens) :]  # type: ignore[arg-type]  # nn.Module attributes
+        return self.project(self.query_pooling(patches, queries, owner), modality="image")
 
     def project(self, trunk: Tensor, *, modality: Modality) -> Tensor:
         """Trunk features (B, width) -> features (B, D), through the head of the modality."""
@@ -277,6 +315,21 @@ def _make(name: str, make: MakeTransform, width: int) -> nn.Module:
         return make(width)
     except ValueError as error:
         raise ValueError(f"{name}.{error}") from error
+
+
+def _make_pooling(
+    make: MakePooling | None, visual: nn.Module | None, textual: nn.Module | None
+) -> nn.Module | None:
+    if make is None:
+        return None
+    if visual is None or textual is None:
+        raise ValueError(
+            "query_pooling: is set, but the model lacks an encoder; give visual and textual, too, or leave it null."
+        )
+    try:
+        return make(_width(visual), _width(textual))
+    except ValueError as error:
+        raise ValueError(f"query_pooling.{error}") from error
 
 
 def _make_transforms(

@@ -13,6 +13,7 @@ from hypvl.checks import names_parameter, one_of
 from hypvl.errors import CheckpointError
 from hypvl.models.checkpoint_io import load_checkpoint, weights_in
 from hypvl.models.convert import is_open_clip, listed, meru, open_clip
+from hypvl.models.dual_encoder import TRAINING_ONLY
 from hypvl.models.positions import IMAGE_POSITIONS, Positions, with_positions_of
 
 _TRUNK, _TEXT = "visual.trunk.", "textual."
@@ -97,7 +98,8 @@ def load_weights(
 
     Raises:
         ValueError: For another value of ``positions``, or a pattern that names nothing in the model.
-        CheckpointError: With ``strict``, any difference (but for an encoder that the model lacks); without, when
+        CheckpointError: With ``strict``, any difference (but for an encoder that the model lacks, and for what only
+            training uses, :data:`~hypvl.models.dual_encoder.TRAINING_ONLY`); without, when
             nothing fits, or nothing of a whole encoder that ``allow_missing`` does not name. Always for weights that
             hold NaN or infinities, or integers, booleans or complex numbers where the model has floats.
     """
@@ -118,6 +120,7 @@ def load_weights(
     state = _scales_of_factors(state, wanted, source=source)
     absent = tuple(f"{part}{end}" for part in _PARTS if getattr(model, part, "") is None for end in _ENDS)
     absent += _new_encoders(model, state, patterns=allow_missing)
+    absent += tuple(f"{part}." for part in TRAINING_ONLY if getattr(model, part, None) is None)
     state = {key: tensor for key, tensor in state.items() if not key.startswith(absent)}
     state, resized = with_positions_of(model, state, positions=positions, source=source)
     fitting = {key: t for key, t in state.items() if key in wanted and t.shape == wanted[key].shape}
@@ -132,7 +135,7 @@ def load_weights(
         loaded=len(fitting),
         resized=resized,
     )
-    allowed: set[str] = set()
+    allowed = {key for key in wanted if key.startswith(tuple(f"{part}." for part in TRAINING_ONLY))}
     for pattern in allow_missing:
         names = {key for key in wanted if names_parameter(pattern, key)}
         allowed |= names

@@ -119,6 +119,7 @@ class Learner(nn.Module):
             teacher.start_(model)
         objective.check(self._encoders())
         self.views = tuple(sorted(objective.needs, key=lambda view: (str(view), view.grad)))
+        self._tokens = objective.tokens
 
     def get_teachers(self) -> dict[str, Teacher]:
         """The teachers by name."""
@@ -163,10 +164,10 @@ class Learner(nn.Module):
         return view.grad and view.encoder == STUDENT
 
     def trunk(self, view: View, rows: Rows) -> Tensor:
-        """Output of the encoder of a view: (R, width), without a graph if frozen or for views without gradient.
+        """Output of the encoder of a view: (R, width), or (R, T, width) where a term asks for all tokens.
 
-        For no rows (R = 0) it encodes a filler and drops it: every parameter gets a gradient, which is 0, as DDP
-        expects, and no encoder has to cope with an empty batch.
+        Without a graph if frozen or for views without gradient. For no rows (R = 0) it encodes a filler and drops it:
+        every parameter gets a gradient, which is 0, as DDP expects, and no encoder has to cope with an empty batch.
         """
         if len(rows.values) == 0:
             pad = getattr(self.encoder(view), "pad_token", 0)
@@ -174,6 +175,8 @@ class Learner(nn.Module):
         model = self._encoders()[view.encoder]
         grad = self.has_gradient(view) and not is_held(self.encoder(view))
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
+            if view in self._tokens:
+                return model.encode_image_tokens(rows.values)
             if view.modality == "image":
                 return model.encode_image(rows.values, stage="trunk")
             lengths = {} if rows.lengths is None else {"lengths": rows.lengths}
@@ -199,9 +202,11 @@ class Learner(nn.Module):
         features, encoders = {}, self._encoders()
         for view, trunk in trunks.items():
             with torch.set_grad_enabled(self.has_gradient(view) and torch.is_grad_enabled()):
-                features[view] = encoders[view.encoder].project(trunk, modality=view.modality)
+                encoder = encoders[view.encoder]
+                read = encoder.read_out(trunk) if view in self._tokens else trunk
+                features[view] = encoder.project(read, modality=view.modality)
         teachers: dict[str, Model] = {name: model for name, model in encoders.items() if name != STUDENT}
-        return PairContext(features, batch=batch, model=self.model, teachers=teachers)
+        return PairContext(features, batch=batch, model=self.model, teachers=teachers, trunks=trunks)
 
     def constrain_(self) -> None:
         """Call ``constrain_()`` of every module that has one (curvature, scales); called before each step."""
