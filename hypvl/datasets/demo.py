@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.allowlist import configurable
+from hypvl.data.demo.captions import DIGIT_WORDS
 from hypvl.datasets.catalog.entries import check_name
 from hypvl.datasets.classification.folders import ImageFolderSet
 from hypvl.datasets.composition.choices import Choice, Choices
 from hypvl.datasets.files import read_json, require_files, require_folder
 from hypvl.datasets.hierarchy.boxes import BoxedImages, boxes_from_entries
 from hypvl.datasets.hierarchy.caption_chains import CaptionChains
-from hypvl.datasets.images import Images, LabelledImages
+from hypvl.datasets.images import Images, LabelledImages, TarMembers
 from hypvl.datasets.retrieval.captioned import CaptionedImages
 from hypvl.datasets.retrieval.table import table
 from hypvl.errors import DataError
-from hypvl.io.json_text import expecting
+from hypvl.io.json_text import expecting, parse_json
 
 _MAKE_IT = "make it with scripts/make_demo_data.py"
 _SCENES = "scenes as scripts/make_demo_data.py writes them"
@@ -46,6 +47,41 @@ def demo_classification_set(name: str, *, root: str | Path = "./datasets/demo") 
     with expecting(folder / "classes.json", "classes and prompts by class"):
         classes, prompts = {str(name): str(name) for name in content["classes"]}, dict(content["prompts"])
     return ImageFolderSet(folder, class_names=classes, prompts=prompts)
+
+
+@configurable("evaluate")
+def demo_training_set(name: str, *, root: str | Path = "./datasets/demo") -> LabelledImages:
+    """The demo's training images with the classes of a test set, for probes: digits, or scenes of one object.
+
+    Args:
+        name: One of :data:`DEMO_CLASSIFICATION_SETS`; ``_seen`` and ``_heldout`` have the same training images.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    check_name(name, DEMO_CLASSIFICATION_SETS)
+    task = name.split("_")[-2] if "_" in name else name  # digits, color or shape
+    folder = Path(root)
+    require_folder(folder / "train", "the demo data (python scripts/make_demo_data.py)")
+    path = folder / "eval" / name / "classes.json"
+    with expecting(path, "classes and prompts by class"):
+        classes = [str(name) for name in read_json(path, _MAKE_IT)["classes"]]
+    kind = "digits" if task == "digits" else "scenes"
+    members = TarMembers(sorted((folder / "train").glob(f"{kind}-*.tar")))
+    places, labels = [], []
+    for i in range(len(members)):
+        with expecting(members.key(i), "the samples of scripts/make_demo_data.py"):
+            notes = parse_json(members.read(i, "json"))
+            if kind == "scenes" and len(notes["objects"]) > 1:
+                continue
+            value = DIGIT_WORDS[notes["digit"]] if kind == "digits" else notes["objects"][0][task]
+            labels.append(classes.index(value))
+        places.append(i)
+    if not places:
+        raise DataError(f"{folder / 'train'}: holds no {kind} with labels; {_MAKE_IT}.")
+    return LabelledImages(
+        Images(members, places), labels, classes=classes, keys=[members.key(i) for i in places]
+    )
 
 
 @configurable("evaluate")

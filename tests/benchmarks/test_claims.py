@@ -2,17 +2,24 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import claims
 from hypvl.config import LazyConfig
 
 
-def write(folder: Path, run: str, seed: int, **evaluations: dict[str, float]) -> None:
+def write(folder: Path, run: str, seed: int, **evaluations: dict[str, float]) -> Path:
     here = folder / f"{run}_{seed}"
     here.mkdir(parents=True)
-    all_of_them = {name: evaluations.get(name, {}) for name in claims.EVALUATIONS}
-    results = {name: {"status": "ok", "metrics": metrics} for name, metrics in all_of_them.items()}
-    (here / "results.json").write_text(json.dumps({"results": results}))
+    (here / claims.PARAMETERS).write_text(json.dumps({"trained": 1000, "image_encoder": 400}))
+    for suite in claims.suites(claims.RUNS[run]):
+        write_results(here / suite.file, {name: evaluations.get(name, {}) for name in suite.names})
+    return here
+
+
+def write_results(path: Path, evaluations: dict[str, dict[str, float]]) -> None:
+    results = {name: {"status": "ok", "metrics": metrics} for name, metrics in evaluations.items()}
+    path.write_text(json.dumps({"results": results}))
 
 
 def test_a_claim_holds_when_its_mean_exceeds_twice_the_spread() -> None:
@@ -36,22 +43,55 @@ def test_rows_compare_the_seeds_that_are_there(tmp_path: Path) -> None:
 
 def test_gap_ratio_comes_from_both_evaluations_of_clip(tmp_path: Path) -> None:
     retrieval = {"text_to_image_recall@1": 40.0, "image_to_text_recall@1": 50.0}
-    write(tmp_path, "clip", 0, scenes_gap={"centroid_distance": 0.5}, scenes_retrieval=retrieval)
+    here = write(tmp_path, "clip", 0, scenes_gap={"centroid_distance": 0.5}, scenes_retrieval=retrieval)
+    (here / "standardized.json").unlink()
     assert claims.rows(tmp_path, [0]) == []  # not yet evaluated without the means
-    after = {
-        "scenes_gap": {"status": "ok", "metrics": {"centroid_distance": 0.01}},
-        "scenes_retrieval": {"status": "ok", "metrics": retrieval},
-    }
-    (tmp_path / "clip_0" / "standardized.json").write_text(json.dumps({"results": after}))
+    without = {"scenes_gap": {"centroid_distance": 0.01}, "scenes_retrieval": retrieval}
+    write_results(here / "standardized.json", without)
     result = {row["claim"]: row for row in claims.rows(tmp_path, [0])}
     assert result["b"]["mean"] == pytest.approx(0.05 - 0.02)
     assert result["b2"]["mean"] == pytest.approx(1.0)
 
 
+def test_a_student_keeps_a_share_of_its_teacher(tmp_path: Path) -> None:
+    for run, (digits, shapes) in {"clip": (90.0, 70.0), "seed": (80.0, 64.0)}.items():
+        sets = {"digits": digits, "scenes_shape_seen": shapes}
+        evaluations = {name: {"top1_accuracy": value} for name, value in sets.items()}
+        retrieval = {"text_to_image_recall@1": 1.0, "image_to_text_recall@1": 1.0}
+        gap = {"centroid_distance": 1.0}
+        write(tmp_path, run, 0, **evaluations, scenes_retrieval=retrieval, scenes_gap=gap)
+    (row,) = [r for r in claims.rows(tmp_path, [0]) if r["claim"] == "f"]
+    assert row["mean"] == pytest.approx(100 * 72 / 80 - 80)
+    assert row["holds"] == "seen"
+
+
+def test_trained_parameters_are_those_of_the_optimizer(tmp_path: Path) -> None:
+    model = {"visual.w": torch.zeros(3, 2), "visual.b": torch.zeros(2), "visual_head.w": torch.zeros(5)}
+    names = ["model.visual.w", "model.visual_head.w", "objective.terms.a.w"]
+    torch.save({"model": model, "optimizer_parameters": names}, tmp_path / "checkpoint_final.pth")
+    counts = claims.count_parameters(tmp_path / "checkpoint_final.pth")
+    assert counts == {"trained": 11, "image_encoder": 8}
+
+
+def test_each_run_comes_after_the_one_that_it_starts_from() -> None:
+    names = list(claims.RUNS)
+    for place, (name, run) in enumerate(claims.RUNS.items()):
+        assert run.start is None or run.start in names[:place], name
+
+
 @pytest.mark.parametrize("run", claims.RUNS)
-def test_every_run_names_a_recipe_and_terms_that_exist(run: str) -> None:
-    recipe, overrides = claims.RUNS[run]
-    cfg = LazyConfig.load(claims.ROOT / "configs" / f"train_{recipe}_demo.py")
-    warm = [f"train.objective.warmup.{term}=[1,2]" for term in claims.WARM.get(run, ())]
-    cfg = LazyConfig.apply_overrides(cfg, [*overrides, *warm])
-    assert set(cfg.train.objective.get("warmup", {})) == set(claims.WARM.get(run, ()))
+def test_every_run_names_a_recipe_and_terms_that_exist(run: str, tmp_path: Path) -> None:
+    cfg = LazyConfig.load(claims.ROOT / "configs" / f"train_{claims.RUNS[run].recipe}_demo.py")
+    cfg = LazyConfig.apply_overrides(cfg, claims.settings(run, 3, tmp_path, steps=60))
+    warm = set(claims.WARM.get(run, ()))
+    assert warm <= set(cfg.train.objective.get("warmup") or {})
+    assert cfg.train.num_iterations == (60 if claims.RUNS[run].steps else 1) and cfg.train.seed == 3
+    if claims.RUNS[run].start is not None:
+        assert cfg.train.init_checkpoint == str(tmp_path / "clip_3" / claims.FINAL)
+
+
+@pytest.mark.parametrize("suite", ["eval_demo", "eval_knn_demo"])
+def test_evaluations_exist(suite: str) -> None:
+    cfg = LazyConfig.load(claims.ROOT / "configs" / f"{suite}.py")
+    asked = [s.names for run in claims.RUNS.values() for s in claims.suites(run) if s.config == suite]
+    assert {name for names in asked for name in names} <= set(cfg.evaluate)

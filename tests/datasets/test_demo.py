@@ -1,6 +1,7 @@
 """Readers of the demo's data."""
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from hypvl.datasets.demo import (
     demo_classification_set,
     demo_objects,
     demo_retrieval_set,
+    demo_training_set,
 )
 from hypvl.errors import DataError, MissingDataError
+from hypvl.io.tar import add_member
 from tests.evaluation.fakes import BLUE, RED, image as pil_image
 
 
@@ -42,9 +45,40 @@ def test_readers_read_what_the_generator_writes(tmp_path: Path) -> None:
         assert dataset.prompts is not None and set(dataset.prompts) == set(dataset.classes)
         assert dataset[0][0].shape == (3, 64, 64)
         assert len(dataset) > 300 if name == "digits" else len(dataset) == 6
+        train = demo_training_set(name, root=tmp_path / "demo")
+        assert train.classes == dataset.classes and train[0][0].shape == (3, 64, 64)
+        assert len(train) > 1400 if name == "digits" else len(train) == 7  # scenes of one object, of 12
+        part = train.keys[0].split("/")[1]
+        assert part.startswith("digit" if name == "digits" else "scene")
     retrieval = demo_retrieval_set(root=tmp_path / "demo")
     assert len(retrieval.images) == len(set(retrieval.captions)) == 12
     assert retrieval.images[0].shape == (3, 64, 64)
+
+
+def test_training_images_have_the_labels_of_the_test_set(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    for name, classes in {"digits": ["one", "two"], "scenes_shape_seen": ["circle", "star"]}.items():
+        folder = tmp_path / "eval" / name
+        folder.mkdir(parents=True)
+        (folder / "classes.json").write_text(json.dumps({"classes": classes, "prompts": {}}))
+    pil_image(tmp_path / "a.png", RED)
+    png = (tmp_path / "a.png").read_bytes()
+    star, circle = ({"shape": shape, "color": "red"} for shape in ("star", "circle"))
+    scenes = [{"objects": [star]}, {"objects": [star, circle]}, {"objects": [circle]}]
+    for kind, notes in {"digits": [{"digit": 2}, {"digit": 1}], "scenes": scenes}.items():
+        with tarfile.open(tmp_path / "train" / f"{kind}-00000.tar", "w") as archive:
+            for number, note in enumerate(notes):
+                add_member(archive, f"{number}.png", png)
+                add_member(archive, f"{number}.json", json.dumps(note).encode())
+    assert demo_training_set("digits", root=tmp_path).labels == [1, 0]
+    shapes = demo_training_set("scenes_shape_seen", root=tmp_path)
+    assert shapes.labels == [1, 0]  # a scene of two objects has no one label
+    assert [key.split("/")[1] for key in shapes.keys] == ["0", "2"] and shapes[0][0].shape == (3, 7, 9)
+    with tarfile.open(tmp_path / "train" / "digits-00000.tar", "w") as archive:
+        add_member(archive, "0.png", png)
+        add_member(archive, "0.json", b'{"digit": 3}')
+    with pytest.raises(DataError, match=r"digits-00000\.tar/0: cannot be used"):
+        demo_training_set("digits", root=tmp_path)
 
 
 def test_a_broken_file_says_what_makes_it_anew(tmp_path: Path) -> None:
