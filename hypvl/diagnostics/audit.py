@@ -24,7 +24,7 @@ _HALF_SPACE = math.pi / 2 - 1e-6
 SHARES = (
     "clipped_image", "clipped_text", "radial_order_auc", "radial_order_auc_null", "radial_order_auc_null_std",
     "radial_order_auc_null_quantile", "cone_violation_rate", "cone_violation_rate_shuffled", "saturated_cones_text",
-    "saturated_cones_image",
+    "saturated_cones_image", "curv_at_floor",
 )  # fmt: skip
 
 
@@ -143,7 +143,8 @@ def summary(
         ``<modality>_radius_q<nn>``: quantiles of u, of every factor of a product; ``clipped_<modality>``: share of
         radii at the edge of the exponential map; ``radial_order_*`` of :func:`radial_order`, distances to the root;
         ``modality_gap`` and ``modality_gap_tangent``, lengths, ``relative_modality_gap`` in [0, 1] of flat
-        coordinates; ``effective_rank_<modality>`` of flat coordinates; the geometry's own ``stats()``. Where it has
+        coordinates; ``effective_rank_<modality>`` of flat coordinates; the geometry's own ``stats()``. Where it learns
+        curvatures within a range, ``curv_at_floor``: the share of them at its lower end. Where it has
         cones, in shares of pairs (or points; every factor of a product counts): ``cone_violation_rate``,
         ``cone_violation_rate_shuffled`` (with images of other pairs), ``saturated_cones_<modality>``; and medians in
         radians, ``half_aperture_text``, ``exterior_angle``.
@@ -166,6 +167,7 @@ def summary(
         "effective_rank_image": structure.effective_rank(flat_images),
         "effective_rank_text": structure.effective_rank(flat_texts),
         **geometry.stats(),
+        **_at_floor(geometry),
     }
     others = images[derangement(len(images), generator=generator).to(images.device)]
     return numbers | _cones(geometry, texts, images, others, aperture_factor=aperture_factor)
@@ -194,6 +196,15 @@ def _cones(
         "half_aperture_text": quantiles(aperture)["q50"],
         "exterior_angle": quantiles(angle)["q50"],
     }
+
+
+def _at_floor(geometry: Geometry) -> dict[str, float]:
+    """Share of the curvatures within a thousandth of their range's lower end (of the logarithms)."""
+    c, limits = geometry.curvature, geometry.curvature_range
+    if c is None or limits is None:
+        return {}
+    low, high = (math.log(limit) for limit in limits)
+    return {"curv_at_floor": (c.log() <= low + 0.001 * (high - low)).double().mean().item()}
 
 
 def _mean(values: Tensor, *, of: Sequence[Tensor]) -> float:

@@ -68,6 +68,30 @@ def interpret(numbers: Mapping[str, float]) -> Verdict:
     return Verdict(_status(findings), tuple(findings))
 
 
+def idle_geometry(numbers: Mapping[str, float]) -> str | None:
+    """Why a geometry does nothing, as a few words; None while its curvature or its cones still do something.
+
+    The collapse that users of MERU report: the curvature falls to the floor of its range, or the space is almost flat,
+    and at the same time nearly all cones are half spaces, which entail everything, or nearly all pairs lie outside.
+    Contrastive terms still learn then, as in flat space; entailment is a constant.
+
+    Args:
+        numbers: As :func:`interpret`.
+    """
+    n = numbers
+    if "curv" not in n or "cone_violation_rate" not in n or not all(map(math.isfinite, n.values())):
+        return None
+    if n.get("curv_at_floor", 0.0) > MANY:
+        curvature = "curvature at its floor"
+    elif max(n["text_radius_q50"], n["image_radius_q50"]) < FLAT_U:
+        curvature = "space almost flat"
+    else:
+        return None
+    if n["saturated_cones_text"] > MANY:
+        return f"{curvature}, cones saturated"
+    return f"{curvature}, cones inactive" if n["cone_violation_rate"] > MANY else None
+
+
 def _status(findings: list[Finding]) -> Status:
     levels = {finding.part: finding.level for finding in findings}
     if levels.get("rank") == "bad":

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hypvl.diagnostics.verdict import interpret
+from hypvl.diagnostics.verdict import idle_geometry, interpret
 
 WORKING = {
     "curv": 1.0,
@@ -82,3 +82,22 @@ def test_what_is_absent_is_not_judged() -> None:
     assert sphere.status == "no curvature"
     assert [finding.part for finding in sphere.findings] == ["order"]
     assert interpret({}).findings == ()
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"curv_at_floor": 100.0, **SATURATED}, "curvature at its floor, cones saturated"),
+    ({"curv_at_floor": 100.0, "cone_violation_rate": 98.0}, "curvature at its floor, cones inactive"),
+    ({**FLAT, **SATURATED}, "space almost flat, cones saturated"),
+    ({"curv_at_floor": 100.0}, None),  # its cones still tell pairs from shuffled ones
+    ({"curv_at_floor": 50.0, **SATURATED}, None),  # half of the factors are still curved
+    (SATURATED, None),
+    (FLAT, None),
+    ({"curv_at_floor": 100.0, **SATURATED, "curv": math.nan}, None),
+])  # fmt: skip
+def test_an_idle_geometry_is_named_in_a_few_words(changes: dict[str, float], words: str | None) -> None:
+    assert idle_geometry({**WORKING, **changes}) == words
+
+
+def test_a_space_without_cones_or_curvature_is_never_idle() -> None:
+    assert idle_geometry({name: value for name, value in WORKING.items() if name != "curv"}) is None
+    assert idle_geometry({name: value for name, value in WORKING.items() if "cone" not in name}) is None

@@ -107,6 +107,42 @@ def test_a_line_says_it_in_words() -> None:
     assert "iteration 3: audit: no curvature: " in line and "relative modality gap" in line.lower()
 
 
+class Flatten(Hook):
+    """Sets the curvature, and makes every feature as good as 0 for a while: steps 3 and 4 of 6."""
+
+    def before_step(self, trainer: Trainer) -> None:
+        step, model = trainer.iteration + 1, trainer.learner.model
+        with torch.no_grad():
+            model.geometry.log_curv.fill_(torch.tensor(0.1).log() if step in (3, 4) else 0.0)  # type: ignore[operator]
+            for head in (model.visual_head, model.textual_head):
+                head.log_scale.fill_(-6.0 if step in (3, 4) else 0.0)  # type: ignore[union-attr, operator]
+
+
+def test_an_idle_geometry_is_said_once_with_what_to_try_and_when_it_is_over() -> None:
+    lines: list[str] = []
+    handler = logger.add(lambda message: lines.append(str(message)), format="{level} {message}")
+    try:
+        trainer(tiny_learner("meru"), iterations=6, hooks=(Flatten(), LiveAudit([], every=1))).run()
+    finally:
+        logger.remove(handler)
+    said = [line.strip() for line in lines if "idle" in line and ": audit:" not in line]
+    reason = "curvature at its floor, cones saturated: geometry idle since step 3"
+    assert said[0].startswith(
+        f"WARNING iteration 3: {reason}; try a warm-up of the entailment terms (train.objective"
+    )
+    assert said[1:] == [f"INFO iteration 4: {reason}", "INFO iteration 5: geometry no longer idle"]
+
+
+def test_the_first_audit_of_a_process_knows_no_start() -> None:
+    lines: list[str] = []
+    handler = logger.add(lambda message: lines.append(str(message)), format="{message}")
+    try:
+        trainer(tiny_learner("meru"), iterations=3, hooks=(Flatten(), LiveAudit([], every=3))).run()
+    finally:
+        logger.remove(handler)
+    assert any("geometry idle since step 3 or earlier; try" in line for line in lines)
+
+
 def test_what_cannot_be_audited_is_said() -> None:
     run = trainer(tiny_learner("clip"), hooks=(LiveAudit([], every=1),))
     run.learner.views = (View("image", "crops.0"), TEXT)
