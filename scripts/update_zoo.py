@@ -8,18 +8,23 @@ import json
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# Models that were published without a recipe: name -> their building block.
+PUBLISHED = {"hyper3clip_v1_vit_b": "common/model/hyper3clip_v1.py"}
 
 
 def definitions() -> dict[str, str]:
-    """File name -> content, one for each full-size training config."""
+    """File name -> content, one for each full-size training config, and of :data:`PUBLISHED`."""
     from omegaconf import OmegaConf
 
     from hypvl.config import LazyConfig
 
+    recipes = sorted((ROOT / "configs").glob("train_*_vit_*.py"))
+    paths = {path.stem.removeprefix("train_"): path for path in recipes}
+    paths |= {name: ROOT / "configs" / block for name, block in PUBLISHED.items()}
     content_of = {}
-    for path in sorted((ROOT / "configs").glob("train_*_vit_*.py")):
+    for name, path in paths.items():
         model = OmegaConf.to_container(LazyConfig.load(path).model)
-        content_of[f"{path.stem.removeprefix('train_')}.json"] = json.dumps({"model": model}, indent=2) + "\n"
+        content_of[f"{name}.json"] = json.dumps({"model": model}, indent=2) + "\n"
     return content_of
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hypvl.checks import names_parameter, one_of
 from hypvl.errors import CheckpointError
 from hypvl.models.checkpoint_io import load_checkpoint, weights_in
-from hypvl.models.convert import is_open_clip, listed, meru, open_clip
+from hypvl.models.convert import is_open_clip, listed, meru, open_clip, published, without_wrappers
 from hypvl.models.dual_encoder import TRAINING_ONLY
 from hypvl.models.positions import IMAGE_POSITIONS, Positions, with_positions_of
 
@@ -146,7 +146,8 @@ def load_weights(
     needed = replace(report, missing=tuple(key for key in report.missing if key not in allowed))
     if (strict and needed.differs) or not fitting:
         compared = {key: tensor for key, tensor in wanted.items() if key in state or key in needed.missing}
-        raise CheckpointError(f"{source}: does not fit the model: {_difference(state, compared, needed)}")
+        text = _difference(state, compared, needed, family=_other_family(given, wanted))
+        raise CheckpointError(f"{source}: does not fit the model: {text}")
     _check_encoders(model, fitting, allowed=allowed, state=state, source=source)
     _check_values(fitting, wanted, source=source)
     for line in resized:
@@ -187,8 +188,28 @@ def _new_encoders(
     return tuple(new)
 
 
-def _difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], report: LoadReport) -> str:
-    """The message about a file of another model: the settings that differ, else the names."""
+def _other_family(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    """Which kinds of published model a file and the model are, in words, where both are known and differ."""
+    if is_open_clip(given) or not without_wrappers(given).keys().isdisjoint(meru.NAMES.values()):
+        return None  # no published names
+    theirs, ours = published.family_of_file(given), published.family_of_model(wanted)
+    if theirs is ours:
+        return None
+    return (
+        f"a checkpoint of {theirs.name}, not of {ours.name}; build {theirs.definitions}, or give another file"
+    )
+
+
+def _difference(
+    state: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    report: LoadReport,
+    *,
+    family: str | None = None,
+) -> str:
+    """The message about a file of another model: its family, else the settings that differ, else the names."""
+    if family is not None:
+        return f"{family} ({report.text(limit=2)})."
     settings = settings_that_differ(state, wanted)
     if not settings:
         return f"{report}."
@@ -207,7 +228,9 @@ def _our_names(
     asked: frozenset[str] = getattr(visual, "asked_pixels", frozenset())
     buffers: dict[str, Tensor] = {name: getattr(visual, name).detach() for name in asked}
     without_pixels = is_open_clip(given)
-    state = open_clip.to_hypvl(given, wanted=model.state_dict()) if without_pixels else meru.to_hypvl(given)
+    state = (
+        open_clip.to_hypvl(given, wanted=model.state_dict()) if without_pixels else published.to_hypvl(given)
+    )
     openai_pixels = warns and without_pixels and open_clip.is_openai_style(given)
     for name, values in buffers.items():
         theirs = state.get(f"visual.{name}")

@@ -106,6 +106,17 @@ def to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if naming(state_dict) == "official":
         _check_official(state_dict)
         return dict(state_dict)
+    curv = state_dict.get(NAMES["curv"])
+    if curv is not None and curv.ndim:
+        raise CheckpointError(
+            f"state_dict: a curvature for each of {len(curv)} factors; expected a CLIP, MERU, ATMG or HyCoCLIP model; "
+            "convert this one with hypvl.models.convert.published."
+        )
+    return renamed(state_dict)
+
+
+def renamed(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """:func:`to_official` of names that are ours, whatever the shapes of the scalars."""
     converted = {official: state_dict[ours] for official, ours in NAMES.items() if ours in state_dict}
     projections = {key: converted.pop(key) for key in list(converted) if key.endswith("_proj.weight")}
     trunks = {}
