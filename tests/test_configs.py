@@ -1,5 +1,7 @@
 """Every config in configs/ loads, saves, reloads, builds a tiny version and takes a step on the CPU."""
 
+import copy
+import functools
 import shutil
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,12 @@ TINY_BERT = {
     "model_type": "bert", "vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
     "intermediate_size": 64, "max_position_embeddings": 40,
 }  # fmt: skip
+
+
+@functools.cache
+def config(path: Path) -> DictConfig:
+    """The config of a file, to be read only."""
+    return LazyConfig.load(path)
 
 
 def shrink(cfg: DictConfig) -> DictConfig:
@@ -104,7 +112,7 @@ def begin_episodes(learner: Learner, batch: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("path", [*TRAIN, *EVAL], ids=lambda p: p.stem)
 def test_loads_saves_and_reloads_the_same(path: Path, tmp_path: Path) -> None:
-    cfg = LazyConfig.load(path)
+    cfg = config(path)
     LazyConfig.save(cfg, tmp_path / "saved.yaml")
     again = LazyConfig.load(tmp_path / "saved.yaml")
     assert OmegaConf.to_container(again) == OmegaConf.to_container(cfg)
@@ -119,7 +127,7 @@ def test_is_short_flat_and_says_how_to_run_it(path: Path) -> None:
 
 @pytest.mark.parametrize("path", TRAIN, ids=lambda p: p.stem)
 def test_trains_one_tiny_step(path: Path) -> None:
-    cfg = shrink(LazyConfig.load(path))
+    cfg = shrink(copy.deepcopy(config(path)))
     assert {"dataset", "model", "optim", "train"} <= set(cfg)
     torch.manual_seed(0)
     learner = learner_of(cfg)
@@ -146,7 +154,7 @@ def test_trains_one_tiny_step(path: Path) -> None:
 @pytest.mark.parametrize("path", TRAIN, ids=lambda p: p.stem)
 def test_the_data_take_sizes_from_the_model(path: Path) -> None:
     """One key each: image size and text length."""
-    cfg = LazyConfig.load(path)
+    cfg = copy.deepcopy(config(path))
     for tower, key, value in (("visual", "image_size", 96), ("textual", "context_length", 33)):
         if cfg.model[tower] is not None:
             cfg = LazyConfig.apply_overrides(cfg, [f"model.{tower}.{key}={value}"])

@@ -1,6 +1,7 @@
 """Every demo recipe takes 20 real steps on a little demo data: a run as `scripts/train.py` does it, with tiny encoders.
 
-A recipe is found by its name, `configs/train_*_demo.py`; nothing else has to be listed here.
+A recipe is found by its name, `configs/train_*_demo.py`; nothing else has to be listed here. The default suite runs one
+recipe of each kind, the others are slow tests; two steps of every recipe are in tests/test_configs.py.
 """
 
 import fnmatch
@@ -27,6 +28,15 @@ from tests.test_configs import learner_of, teachers_of
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DEMOS = sorted(CONFIGS.glob("train_*_demo.py"))
+# One of each kind of data, model and state: the rest differs in its loss, which has tests of its own.
+ONE_OF_EACH = {
+    "train_meru_demo", "train_hycoclip_demo", "train_ceclip_demo", "train_i0t_stage1_demo", "train_distill_seed_demo",
+    "train_dino_demo", "train_protoclip_demo", "train_simcse_demo", "train_meru_from_clip_lora_demo",
+}  # fmt: skip
+RECIPES = [
+    pytest.param(path, id=path.stem, marks=() if path.stem in ONE_OF_EACH else pytest.mark.slow)
+    for path in DEMOS
+]
 STEPS, ROWS = 20, 32
 WARMUP = [1, 5]
 # Their target is an average of the student, centred: the first losses, before the centre is there, are the lowest.
@@ -109,7 +119,7 @@ def trained_and_frozen(cfg: DictConfig) -> tuple[set[str], set[str]]:
     return names, {name for name, _ in learner.model.named_parameters()} - names
 
 
-@pytest.mark.parametrize("path", DEMOS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", RECIPES)
 def test_twenty_steps(path: Path, shard: Path, tmp_path: Path) -> None:
     cfg = tiny(path, shard)
     before = start(cfg, shard, tmp_path)

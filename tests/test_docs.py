@@ -9,10 +9,10 @@ import shlex
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig
 
 from hypvl.config import LazyConfig
 from hypvl.errors import ConfigError
+from tests.test_configs import config
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -37,11 +37,6 @@ EXAMPLE = re.compile(r"^```python\n# ([\w/]+\.py)\n", re.M)
 EXAMPLES = {path for page in PAGES for path in EXAMPLE.findall(page.read_text(encoding="utf-8"))}
 LONGEST_LINE = 200
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-
-
-@functools.cache
-def config(path: Path) -> DictConfig:
-    return LazyConfig.load(path)
 
 
 def typed(page: Path) -> list[list[str]]:
@@ -70,6 +65,7 @@ def filled_in(override: str) -> str:
     return PLACEHOLDER.sub("=null", override) if "=" in override else f"~{override.lstrip('~+')}"
 
 
+@functools.cache
 def refusal(override: str) -> str | None:
     """None when some config takes the override, else why the last one did not."""
     reason = "no config has its first key"

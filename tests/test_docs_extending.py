@@ -118,6 +118,7 @@ def draw(path: Path, color: str) -> None:
     Image.new("RGB", (70, 64), color).save(path)
 
 
+@pytest.mark.slow
 def test_add_a_loss(checkout: Path) -> None:
     files = write_files("add_a_loss.md", checkout)
     assert len(files) == 4

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import pytest
 from omegaconf import OmegaConf
 
-from hypvl.config import LazyConfig, instantiate
+from hypvl.config import instantiate
 from hypvl.config.plain import locate
 from hypvl.encoders.text import TextTransformer
 from hypvl.errors import ConfigError
 from hypvl.training.run import build_optimizer
-from tests.test_configs import shrink_model
+from tests.test_configs import config, shrink_model
 from tests.training.tiny import tiny_learner
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -188,7 +188,7 @@ def recipe_nodes() -> dict[str, dict[str, Any]]:
     """Target -> a call of it that builds, of a recipe with small encoders."""
     result: dict[str, dict[str, Any]] = {}
     for path in [*sorted(CONFIGS.glob("train_*.py")), *sorted(CONFIGS.glob("common/objective/*.py"))]:
-        cfg = LazyConfig.load(path)
+        cfg = copy.deepcopy(config(path))
         if "model" in cfg:
             shrink_model(cfg.model)
         for node in nodes(OmegaConf.to_container(cfg, resolve=True)):
@@ -231,14 +231,14 @@ def changed(leaf: Leaf, value: Any) -> dict[str, Any]:
 
 def build(node: dict[str, Any]) -> None:
     target = node["_target_"]
-    config = OmegaConf.create({"it": node}, flags={"allow_objects": True}).it
+    call = OmegaConf.create({"it": node}, flags={"allow_objects": True}).it
     role = ROLES.get(target.rpartition(".")[2])
     if role is not None:
         optim = OmegaConf.create({name: recipe_nodes()[made] for made, name in OPTIM.items()})
-        optim[role] = config
+        optim[role] = call
         build_optimizer(optim, tiny_learner("clip"))
         return
-    made = instantiate(config)
+    made = instantiate(call)
     if isinstance(made, functools.partial):
         try:
             made(ENCODERS[made.func.__name__]() if made.func.__name__ in ENCODERS else 16)

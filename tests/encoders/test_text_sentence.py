@@ -1,5 +1,6 @@
 """Models of sentence-transformers, transformers and words: the numbers of the library's own ``encode``."""
 
+import importlib.util
 import pickle
 import sys
 from pathlib import Path
@@ -13,8 +14,17 @@ from hypvl.encoders.text_sentence import SentenceTransformerTextEncoder
 from hypvl.errors import ConfigError, UserError
 from tests.encoders.texts import TEXTS, saved_model
 
-sentence_transformers = pytest.importorskip("sentence_transformers")
+pytestmark = pytest.mark.skipif(  # importing it takes seconds: not while tests are collected
+    importlib.util.find_spec("sentence_transformers") is None, reason="sentence-transformers is not installed"
+)
 VECTORS = "cat 1 0 0\ndog 0 1 0\nred 0.5 0.5 1\n"
+
+
+def library(*args: Any, **kwargs: Any) -> Any:
+    """A model of the library."""
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(*args, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +35,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("sentence")
     words = Transformer(str(saved_model(folder / "bert", "bert")), max_seq_length=32)
     torch.manual_seed(0)
-    whole = sentence_transformers.SentenceTransformer(
+    whole = library(
         modules=[words, Pooling(16, pooling_mode="mean"), Dense(16, 6), Normalize()], device="cpu"
     )
     whole.save(str(folder / "saved"))
@@ -40,9 +50,7 @@ def glove(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("glove")
     (folder / "vectors.txt").write_text(VECTORS, encoding="utf-8")
     words = WordEmbeddings.from_text_file(str(folder / "vectors.txt"))
-    sentence_transformers.SentenceTransformer(
-        modules=[words, Pooling(3, pooling_mode="mean")], device="cpu"
-    ).save(str(folder / "saved"))
+    library(modules=[words, Pooling(3, pooling_mode="mean")], device="cpu").save(str(folder / "saved"))
     return str(folder / "saved")
 
 
@@ -52,7 +60,7 @@ def test_features_are_those_of_the_library(kind: str, request: pytest.FixtureReq
     folder = request.getfixturevalue(kind)
     model = SentenceTransformerTextEncoder(folder, context_length=32).eval()
     texts = [*TEXTS, "red dog, cat!"]
-    expected = sentence_transformers.SentenceTransformer(folder, device="cpu").encode(texts)
+    expected = library(folder, device="cpu").encode(texts)
     tokens = model.tokenizer(texts)
     features = model(tokens)
     assert model.width == {"bert": 6, "glove": 3}[kind] and np.abs(expected).max() > 0.1
@@ -99,9 +107,7 @@ def test_gradients_and_checkpointing(bert: str, glove: str) -> None:
 
 @torch.no_grad()
 def test_the_default_prompt_stands_before_each_text(bert: str, tmp_path: Path) -> None:
-    whole = sentence_transformers.SentenceTransformer(
-        bert, device="cpu", prompts={"query": "the red "}, default_prompt_name="query"
-    )
+    whole = library(bert, device="cpu", prompts={"query": "the red "}, default_prompt_name="query")
     whole.save(str(tmp_path))
     model = SentenceTransformerTextEncoder(str(tmp_path), context_length=32).eval()
     torch.testing.assert_close(

@@ -1,5 +1,6 @@
 """model_forward.json: features, loss and gradients of whole ViT-S models with hash-formula weights."""
 
+import functools
 import math
 import re
 import zlib
@@ -24,6 +25,7 @@ FEATURES = {"rtol": 1e-7, "atol": 1e-9}
 GRADIENT = {"rtol": 1e-4, "atol": 1e-6}  # angle eps of the published code, amplified; see reference/README.md
 
 
+@functools.cache  # the models have the same encoders
 def hashed(key: str, count: int, salt: int) -> np.ndarray:
     """The hash formula of the file: ``count`` numbers in [-1, 1)."""
     mask = np.uint64(0xFFFFFFFF)

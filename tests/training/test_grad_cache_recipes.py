@@ -1,4 +1,7 @@
-"""Gradient caching gives the step of every training recipe: loss, terms, features, gradients, and where it leads."""
+"""Gradient caching gives the step of every training recipe: loss, terms, features, gradients, and where it leads.
+
+The default suite tries one recipe of each kind, as tests/test_demo_recipes.py does.
+"""
 
 import copy
 from collections.abc import Mapping
@@ -19,7 +22,7 @@ from hypvl.training.hooks.episodes import episodic_terms, kmeans_labels
 from hypvl.training.step import Learner, Precision, forward_backward, optimizer_step
 from tests.ranks import run_ranks
 from tests.test_configs import learner_of
-from tests.test_demo_recipes import DEMOS, shard, tiny
+from tests.test_demo_recipes import DEMOS, RECIPES, shard, tiny
 
 __all__ = ["shard"]  # a fixture
 
@@ -143,7 +146,7 @@ def all_errors(paths: list[Path], shard: Path) -> dict[str, dict[str, float]]:
     return {path.stem: errors(path, shard) for path in paths}
 
 
-@pytest.mark.parametrize("path", DEMOS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", RECIPES)
 def test_a_cached_step_is_the_step(path: Path, shard: Path) -> None:
     result = errors(path, shard)
     assert {key: value for key, value in result.items() if not value <= 1} == {}

@@ -54,6 +54,7 @@ def check(case: str, dtype: torch.dtype = torch.float64) -> None:
         torch.testing.assert_close(a, b, rtol=near[0], atol=near[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["distance", "angle, scale of a row", "cosine, smoothed"])
 def test_each_step_is_one_graph(case: str, steps: tuple[Step, Step], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tile_steps, "BACKEND", "eager")  # traced whole, then run as it is
