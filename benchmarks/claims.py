@@ -466,7 +466,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     if not args.report:
         if not (ROOT / "datasets" / "demo" / "stamp.json").is_file():
-            _call(folder, ["scripts/make_demo_data.py"], ["--output-dir", "datasets/demo"])
+            _call(folder, ["scripts/make_demo_data.py", "--output-dir", "datasets/demo"])
         for seed in seeds:
             for run in chosen:
                 train_and_evaluate(run, seed, folder, steps=args.steps)

@@ -99,6 +99,8 @@ def batch_for(learner: Learner) -> dict[str, Any]:
             batch[view.source][:, -1] = int(getattr(model.textual, "eot_token", 1))
             if per_sample > 1:
                 batch[view.source.replace("_text", "_mask")] = torch.ones(ROWS, per_sample, dtype=torch.bool)
+    if "labels" in learner.objective.entries:
+        batch["labels"] = torch.tensor([0, 1, 1, -1])
     return batch
 
 

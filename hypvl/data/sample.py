@@ -103,8 +103,8 @@ def finish_sample(
 ) -> Sample:
     """Decode, crop and tokenise what a mapper returned.
 
-    ``image`` and every ``*_image`` (encoded bytes) become uint8 (3, h, w), one after the other from one
-    generator; ``caption`` becomes ``text`` int64 (L,); ``*_text`` becomes (L,), or (K, L) from a list of K
+    ``image`` and every ``*_image`` (encoded bytes, or uint8 (3, H, W)) become uint8 (3, h, w), one after the other
+    from one generator; ``caption`` becomes ``text`` int64 (L,); ``*_text`` becomes (L,), or (K, L) from a list of K
     texts; anything else is kept as it is. With ``augment`` there are ``augmented_image`` and ``augmented_text``
     too; what they draw comes last, so that the rest of the sample is the same with and without.
 
@@ -121,7 +121,7 @@ def finish_sample(
                     f"dataset.image_transform: is None, but a sample has {name!r}; give a transform."
                 )
             try:
-                image = decode_image(value, max_pixels=max_pixels)
+                image = value if isinstance(value, Tensor) else decode_image(value, max_pixels=max_pixels)
             except ImageError as error:
                 raise BadSample(key, f"{name}: {error}") from error
             sample[name] = image_transform(image, generator)

@@ -30,7 +30,7 @@ DEMO_CLASSIFICATION_SETS: tuple[str, ...] = (
 )  # fmt: skip
 
 
-@configurable("evaluate")
+@configurable("evaluate", "dataset")
 def demo_classification_set(name: str, *, root: str | Path = "./datasets/demo") -> ImageFolderSet:
     """A test set of the demo data: class folders and ``classes.json`` with names and prompts.
 
@@ -49,7 +49,7 @@ def demo_classification_set(name: str, *, root: str | Path = "./datasets/demo") 
     return ImageFolderSet(folder, class_names=classes, prompts=prompts)
 
 
-@configurable("evaluate")
+@configurable("evaluate", "dataset")
 def demo_training_set(name: str, *, root: str | Path = "./datasets/demo") -> LabelledImages:
     """The demo's training images with the classes of a test set, for probes: digits, or scenes of one object.
 

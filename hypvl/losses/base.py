@@ -260,6 +260,7 @@ class LossTerm(nn.Module, ABC):
     """
 
     needs: frozenset[View] = frozenset()
+    entries: frozenset[str] = frozenset()  # of the batch, beside the inputs of the views: labels, masks
     #: Whether views may have any number of rows for each sample (boxes): means over rows are then those of
     #: :meth:`PairContext.mean`, and rows of two views are brought together by :meth:`PairContext.paired`.
     uneven: bool = False
@@ -283,6 +284,9 @@ class LossTerm(nn.Module, ABC):
 
     def check_batch(self, samples: int) -> None:  # most terms take any
         """Refuse batches of so many samples over all ranks (ValueError); called once, before anything is written."""
+
+    def check_classes(self, count: int, models: Mapping[str, Model]) -> None:  # most terms have no classes
+        """Refuse labels of 0 to ``count`` - 1 (ValueError); called once, where the data know their classes."""
 
     @abstractmethod
     def forward(self, ctx: PairContext) -> Tensor:
@@ -365,6 +369,11 @@ class Objective(nn.Module):
         """Every view of which a term asks for all tokens."""
         return frozenset().union(*(term.tokens for term in self._terms().values()))
 
+    @property
+    def entries(self) -> frozenset[str]:
+        """Every entry of the batch that a term asks for beside its views."""
+        return frozenset().union(*(term.entries for term in self._terms().values()))
+
     def check(self, models: Mapping[str, Model]) -> None:
         """Let every term refuse the encoders; a ValueError gets the name of the term."""
         self._check(lambda term: term.check(models))
@@ -372,6 +381,10 @@ class Objective(nn.Module):
     def check_batch(self, samples: int) -> None:
         """Let every term refuse the samples of a step over all ranks, as :meth:`check`."""
         self._check(lambda term: term.check_batch(samples))
+
+    def check_classes(self, count: int, models: Mapping[str, Model]) -> None:
+        """Let every term refuse labels of so many classes, as :meth:`check`."""
+        self._check(lambda term: term.check_classes(count, models))
 
     def _check(self, check: Callable[[LossTerm], None]) -> None:
         for name, term in self._terms().items():

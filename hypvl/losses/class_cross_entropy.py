@@ -1,5 +1,7 @@
 """Cross entropy of class logits: an encoder whose features are one logit per class."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.checks import number
-from hypvl.losses.base import LossTerm, PairContext, View
+from hypvl.losses.base import LossTerm, Model, PairContext, View, find_encoder
 from hypvl.numerics import full_precision
 
 _NONE = -1  # the label of a sample that has none
@@ -49,7 +51,17 @@ class ClassCrossEntropy(LossTerm):
         super().__init__()
         (self.view,) = self.declare(view)
         self.labels = labels
+        self.entries = frozenset({labels})
         self.label_smoothing = number("label_smoothing", label_smoothing, least=0, below=1)
+
+    def check_classes(self, count: int, models: Mapping[str, Model]) -> None:
+        """Refuse data with more classes than there are logits."""
+        logits = getattr(find_encoder(models, self.view), "embed_dim", None)
+        if logits is not None and logits < count:
+            raise ValueError(
+                f"{self.view} has {logits} logits, but the data have {count} classes; give its head "
+                f"out_features={count}."
+            )
 
     def forward(self, ctx: PairContext) -> Tensor:
         logits = ctx.features(self.view)

@@ -56,6 +56,7 @@ class Contrastive(LossTerm):
         self.label_smoothing, self.labels = label_smoothing, labels
         self.implementation, self.tile = implementation, tile
         self.needs = frozenset(view for direction in self.directions for view in direction[:2])
+        self.entries = frozenset() if labels is None else frozenset({labels})
 
     def forward(self, ctx: PairContext) -> Tensor:
         losses = [

@@ -29,6 +29,7 @@ class NegativesTerm(LossTerm):
         super().__init__()
         self.image, self.text, self.negatives = self.declare(image, text, negatives)
         self.mask = mask
+        self.entries = frozenset({mask})
 
     def valid_negatives(self, ctx: PairContext) -> Tensor:
         """The mask of the local negatives, (B, K) bool. Raises MissingInputError, or ValueError if it does not fit."""

@@ -3,12 +3,17 @@
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
+
 from hypvl.checks import one_of
+from hypvl.data.sample import BadSample, Sample
 from hypvl.errors import ConfigError
 from hypvl.geometry.scorers import Modality
 from hypvl.models.dual_encoder import DualEncoder
+from hypvl.training.step import Learner
 
 _OPEN = object()
+_TRIED = 16  # rows among which a sample that can be used is looked for
 
 
 def take_from_model(model: DualEncoder, dataset: Any) -> None:
@@ -71,6 +76,32 @@ def check_data_fits(
             f"dataset.image_transform.size: got {size}, but {name}.visual.image_size is {model.image_size}, and the "
             "image encoder takes no other; give both the same number."
         )
+
+
+def check_sample_fits(learner: Learner, dataset: Any, *, seed: int) -> None:
+    """Refuse data that lack what the objective asks for (crops, labels, masks), or have too many classes for it.
+
+    One sample is read, the first of a few rows that can be used; where none can, training will say so. The number of
+    classes is that of ``classes`` of the data set or of its mapper.
+
+    Raises:
+        ConfigError: as :meth:`Learner.check_data`.
+    """
+    sample = _first_sample(dataset, seed=seed)
+    classes = getattr(dataset, "classes", None) or getattr(getattr(dataset, "mapper", None), "classes", None)
+    if sample is not None:
+        learner.check_data(sample, classes=len(classes) if classes else None)
+
+
+def _first_sample(dataset: Any, *, seed: int) -> Sample | None:
+    rows = len(dataset)
+    for row in sorted({i * rows // _TRIED for i in range(_TRIED)}) if rows else ():
+        try:
+            sample: Sample = dataset.sample(row, np.random.default_rng([seed, row]))
+        except BadSample:
+            continue
+        return {name: value for name, value in sample.items() if name != "key"}
+    return None
 
 
 def _check_texts(model: DualEncoder, tokenizer: Any, name: str) -> None:

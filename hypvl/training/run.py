@@ -26,7 +26,7 @@ from hypvl.models.weights import load_weights
 from hypvl.training.accumulation import GradCache, GradientAverage, check_no_batch_statistics
 from hypvl.training.checkpoint import RunFolder
 from hypvl.training.config import Accumulation, TrainConfig, mapping_at
-from hypvl.training.data_fit import check_data_fits, take_from_model
+from hypvl.training.data_fit import check_data_fits, check_sample_fits, take_from_model
 from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.checkpoints import Checkpoints
 from hypvl.training.hooks.episodes import Episodes, check_episodes, episodic_terms
@@ -113,6 +113,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     if distributed.is_main():
         prepare_dataset(dataset)
     distributed.barrier()
+    distributed.from_main(lambda: check_sample_fits(learner, dataset, seed=settings.seed))
     for name, teacher in learner.get_teachers().items():
         teacher.check_data(dataset.fingerprint)
         if isinstance(teacher, FrozenTeacher):

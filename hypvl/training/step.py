@@ -19,7 +19,7 @@ from hypvl.training.freezing import hold_in_eval_, is_held
 from hypvl.training.teachers import Teacher
 
 # First letters of an entry of a batch -> the switch of the demo's mapper that adds it.
-_DEMO_SWITCHES = {"box_": "boxes", "negative_": "negatives", "short_": "short"}
+_DEMO_SWITCHES = {"box_": "boxes", "negative_": "negatives", "short_": "short", "labels": "labels"}
 _DTYPES: Mapping[Any, torch.dtype | None] = {
     "bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None, False: None,
 }  # fmt: skip
@@ -158,6 +158,25 @@ class Learner(nn.Module):
             self._encoders()[view.encoder], "reads", None
         )  # the entry that stored features are found by
         return rows_of(view, batch) if reads is None else Rows(lookup(batch, reads))
+
+    def check_data(self, sample: Mapping[str, Any], *, classes: int | None) -> None:
+        """Refuse data of which this is a sample, with labels of so many classes; None = not known.
+
+        Raises:
+            ConfigError: for an input of a view or another entry that the objective asks for and the sample lacks, or a
+                term that does not take so many classes.
+        """
+        encoders = self._encoders()
+        stored = {view for view in self.views if getattr(encoders[view.encoder], "reads", None) is not None}
+        for source in sorted(
+            {view.source for view in self.views if view not in stored} | self.objective.entries
+        ):
+            lookup(sample, source)
+        if classes is not None:
+            try:
+                self.objective.check_classes(classes, encoders)
+            except ValueError as error:
+                raise ConfigError(f"train.objective.{error}") from error
 
     def has_gradient(self, view: View) -> bool:
         """Whether gradients flow back into the encoder of a view, as far as it is trained."""

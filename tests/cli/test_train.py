@@ -344,7 +344,18 @@ def test_an_objective_that_misses_a_view_is_one_line(
     needs = "++train.objective.terms.contrastive.pairs=[['image:box_image',text]]"
     assert train(tmp_path / "run", shards, needs) == 2
     assert re.search(r"error: train\.objective: needs 'box_image', but the batch", capsys.readouterr().err)
-    assert train(tmp_path / "run", shards) == 0  # what it left behind is in nobody's way
+    assert not (tmp_path / "run").exists()  # known before the first step
+
+
+def test_labels_that_the_data_lack_are_one_line(
+    shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "run", shards, "++train.objective.terms.contrastive.labels=labels") == 2
+    said = (
+        r"error: train\.objective: needs 'labels', but the batch has only image, text; .*mapper\.labels=true"
+    )
+    assert re.search(said, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
 
 
 def test_resuming_a_finished_run_changes_nothing(finished: Path, shards: str, tmp_path: Path) -> None:

@@ -3,14 +3,21 @@
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from hypvl.data.sample import BadSample
 from hypvl.data.table import ImageTextTable
 from hypvl.data.tokenizer import Tokenizer
 from hypvl.data.transforms import RandomResizedCrop, ResizeCenterCrop
 from hypvl.errors import ConfigError
-from hypvl.training.data_fit import check_data_fits, take_from_model
+from hypvl.losses.base import LossTerm, Objective
+from hypvl.losses.class_cross_entropy import ClassCrossEntropy
+from hypvl.losses.contrastive import Contrastive
+from hypvl.losses.hard_negative import HardNegativeContrastive
+from hypvl.training.data_fit import check_data_fits, check_sample_fits, take_from_model
+from hypvl.training.step import Learner
 from tests.training.tiny import tiny_model
 
 
@@ -90,3 +97,59 @@ def test_tokens_of_another_vocabulary_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"its token that fills rows is 0, but that of model\.textual is 1"):
         check_data_fits(model, data(vocabulary="bert", pad_token=0))
     check_data_fits(model, data(vocabulary="bert", pad_token=1))
+
+
+class Samples:
+    """A data set whose first rows are bad."""
+
+    def __init__(self, sample: dict[str, Any], *, bad: int = 0, classes: int | None = None) -> None:
+        self.rows, self.bad = [sample] * 40, bad
+        self.mapper = SimpleNamespace(classes=[str(i) for i in range(classes or 0)])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def sample(self, row: int, generator: np.random.Generator) -> dict[str, Any]:
+        if row < self.bad:
+            raise BadSample(str(row), "broken")
+        return {"key": str(row), **self.rows[row]}
+
+
+def learner(term: LossTerm) -> Learner:
+    return Learner(tiny_model("clip"), Objective({"term": term}))
+
+
+def test_data_that_give_what_the_objective_asks_for() -> None:
+    pair = {"image": 0, "text": 0}
+    check_sample_fits(learner(Contrastive()), Samples(pair), seed=0)
+    check_sample_fits(learner(Contrastive(labels="labels")), Samples({**pair, "labels": 1}), seed=0)
+    check_sample_fits(
+        learner(Contrastive(labels="labels")), Samples(pair, bad=40), seed=0
+    )  # training says so
+    check_sample_fits(learner(Contrastive()), Samples(pair, bad=20, classes=1000), seed=0)
+
+
+@pytest.mark.parametrize("bad", [0, 20])
+def test_an_entry_that_the_data_lack_is_named(bad: int) -> None:
+    data = Samples({"image": 0, "text": 0}, bad=bad)
+    for term, entry in (
+        (Contrastive(labels="classes"), "classes"),
+        (Contrastive([["image:crops.1", "text"]]), r"crops\.1"),
+        (HardNegativeContrastive(), "negative_(text|mask)"),
+    ):
+        with pytest.raises(
+            ConfigError, match=rf"^train\.objective: needs '{entry}', but the batch has only image,"
+        ):
+            check_sample_fits(learner(term), data, seed=0)
+    masked = Samples({"image": 0, "text": 0, "negative_text": 0})
+    with pytest.raises(ConfigError, match=r"needs 'negative_mask'.*dataset\.mapper\.negatives=true"):
+        check_sample_fits(learner(HardNegativeContrastive()), masked, seed=0)
+
+
+def test_more_classes_than_logits_are_refused() -> None:
+    term = ClassCrossEntropy(view="image")  # the tiny model has 12 features
+    data = {"image": 0, "text": 0, "labels": 1}
+    check_sample_fits(learner(term), Samples(data, classes=12), seed=0)
+    said = r"^train\.objective\.terms\.term: image:image@student has 12 logits, but the data have 13 classes; give its"
+    with pytest.raises(ConfigError, match=said):
+        check_sample_fits(learner(term), Samples(data, classes=13), seed=0)

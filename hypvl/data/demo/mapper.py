@@ -11,12 +11,17 @@ import torch
 
 from hypvl.allowlist import configurable
 from hypvl.checks import number
-from hypvl.data.demo.captions import LEVELS, scene_captions
-from hypvl.data.demo.drawing import DrawnObject
+from hypvl.data.demo.captions import DIGIT_WORDS, LEVELS, scene_captions
+from hypvl.data.demo.drawing import COLORS, SHAPES, DrawnObject
 from hypvl.data.mappers import find_image, read_json
 from hypvl.data.sample import BadSample, caption_text
 from hypvl.io.images import ImageError, decode_image, to_pil
 
+#: What ``labels`` tell apart: digits, and scenes of one object by its colour and shape.
+DEMO_CLASSES: tuple[str, ...] = (
+    *DIGIT_WORDS,
+    *(f"{color} {shape}" for color in COLORS for shape in SHAPES),
+)
 #: The order of ``negative_text`` and of the columns of ``negative_mask``.
 NEGATIVE_TYPES = ("relation", "attribute", "object")
 _BOX_CAPTION_LEVEL = 2  # what a digit, which has no boxes, is called as a box of its own
@@ -43,6 +48,7 @@ class DemoMapper:
             no negatives and keep theirs.
         short: also ``short_text``, a caption of a more general level than the caption's: the level is drawn
             evenly, then one of it. The sample's most general level is left out for the caption itself.
+        labels: also ``labels``, the place of the sample in :data:`DEMO_CLASSES`; -1 for a scene of two objects.
         box_level_weights: only with ``boxes``: draw ``box_text`` from the captions of the boxed object alone, its
             level by these relative frequencies, in place of its phrase ("a large red circle"); of a digit from
             its captions.
@@ -57,6 +63,7 @@ class DemoMapper:
     negatives: bool = False
     short: bool = False
     box_level_weights: tuple[float, float, float, float] | None = None
+    labels: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "level_weights", _weights("level_weights", self.level_weights))
@@ -71,7 +78,7 @@ class DemoMapper:
     def __repr__(self) -> str:
         # Part of the data's fingerprint: a switch that is off is not named, so that older runs resume.
         parts = [f"level_weights={self.level_weights}"]
-        parts += [f"{name}=True" for name in ("boxes", "negatives", "short") if getattr(self, name)]
+        parts += [f"{name}=True" for name in ("boxes", "negatives", "short", "labels") if getattr(self, name)]
         if self.box_level_weights is not None:
             parts.append(f"box_level_weights={self.box_level_weights}")
         return f"DemoMapper({', '.join(parts)})"
@@ -92,6 +99,8 @@ class DemoMapper:
             level, caption = LEVELS[-1], caption_text(key, notes.get("caption"), "caption", generator)
         image = find_image(key, members)
         fields: dict[str, Any] = {"image": image, "caption": caption}
+        if self.labels:
+            fields["labels"] = _label(key, notes)
         if not (self.boxes or self.negatives or self.short):
             return fields
         box_draws, negative_draws, short_draws = generator.spawn(3)
@@ -105,6 +114,11 @@ class DemoMapper:
             general = _draw_level(key, [other for other in by_level if other < level], _EVENLY, short_draws)
             fields["short_text"] = caption_text(key, by_level[general], "captions", short_draws)
         return fields
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that ``labels`` say; empty without labels."""
+        return DEMO_CLASSES if self.labels else ()
 
     def _box(
         self,
@@ -124,6 +138,17 @@ class DemoMapper:
             texts = {k: v for k, v in by_level.items() if weights is not None or k == _BOX_CAPTION_LEVEL}
         level = _draw_level(key, list(texts), _EVENLY if weights is None else weights, generator)
         return {"box_image": image, "box_text": caption_text(key, texts[level], "box text", generator)}
+
+
+def _label(key: str, notes: Mapping[str, Any]) -> int:
+    """The class of a sample, -1 where it has none."""
+    try:
+        if "digit" in notes:
+            return DEMO_CLASSES.index(DIGIT_WORDS[notes["digit"]])
+        objects = notes["objects"]
+        return DEMO_CLASSES.index(f"{objects[0]['color']} {objects[0]['shape']}") if len(objects) == 1 else -1
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise BadSample(key, "neither digit nor objects say its class") from error
 
 
 def _weights(name: str, given: Sequence[float]) -> tuple[float, ...]:

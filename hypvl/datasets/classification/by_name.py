@@ -25,7 +25,7 @@ CLASSIFICATION_SETS: tuple[str, ...] = tuple(name for name, entry in entries().i
 MORE_CLASSIFICATION_SETS: tuple[str, ...] = tuple(name for name, e in entries().items() if not e.core)
 
 
-@configurable("evaluate")
+@configurable("evaluate", "dataset")
 def classification_set(
     name: str, *, root: str | Path = "./datasets/eval", split: str = "test", download: bool = False
 ) -> LabelledImages:
@@ -144,7 +144,7 @@ def _held_out(entry: SetEntry, split: str, order: Sequence[int]) -> list[int]:
     return share(order, 0.0, cut) if split == "train" else share(order, cut, 1.0)
 
 
-@configurable("evaluate")
+@configurable("evaluate", "dataset")
 def classification_prompts(name: str, *, style: Style = "clip") -> list[str]:
     """Prompt templates for a set.
 

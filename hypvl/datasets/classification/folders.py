@@ -12,7 +12,7 @@ from hypvl.datasets.images import IMAGE_EXTENSIONS, Images, LabelledImages
 from hypvl.errors import DataError, MissingDataError
 
 
-@configurable("evaluate")
+@configurable("evaluate", "dataset")
 class ImageFolderSet(LabelledImages):
     """One folder per class, images anywhere below it; links are followed.
 
@@ -61,7 +61,7 @@ class ImageFolderSet(LabelledImages):
         )
 
 
-@configurable("evaluate")
+@configurable("evaluate", "dataset")
 def imagenet(root: str | Path, *, split: str = "val") -> ImageFolderSet:
     """ImageNet-1k as class folders: ``root/{train,val}/n01440764/*.JPEG`` … ``n15075141``.
 

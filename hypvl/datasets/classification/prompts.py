@@ -23,13 +23,13 @@ GENERIC_TEMPLATES: tuple[str, ...] = (
 )
 
 
-@configurable("evaluate")
+@configurable("evaluate", "dataset")
 def generic_templates() -> list[str]:
     """A few templates that suit most sets."""
     return list(GENERIC_TEMPLATES)
 
 
-@configurable("evaluate")
+@configurable("evaluate", "dataset")
 def imagenet_templates() -> list[str]:
     """The 80 templates that CLIP was evaluated with on ImageNet, from open_clip."""
     return [template("{}") for template in _open_clip_metadata()["OPENAI_IMAGENET_TEMPLATES"]]
@@ -54,7 +54,7 @@ def _open_clip_metadata() -> dict[str, Any]:
     return runpy.run_path(str(Path(package.origin).with_name("zero_shot_metadata.py")))
 
 
-@configurable("evaluate")
+@configurable("evaluate", "dataset")
 def set_templates(name: str, *, style: str = "clip") -> list[str]:
     """Templates for a known data set, with ``{}`` for the name: those of prompts.json, of ImageNet open_clip's.
 

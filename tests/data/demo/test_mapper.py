@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from hypvl.data.batch import collate
-from hypvl.data.demo.mapper import DemoMapper
+from hypvl.data.demo.mapper import DEMO_CLASSES, DemoMapper
 from hypvl.data.demo.scenes import make_scene
 from hypvl.data.sample import BadSample
 from hypvl.data.shards import ImageTextShards
@@ -274,3 +274,27 @@ def test_the_generated_demo_has_what_the_switches_ask_for() -> None:
     assert fields["negative_mask"].all()
     assert len({fields["caption"], *fields["negative_text"]}) == 4
     assert fields["box_text"] in fields["caption"]
+
+
+def test_labels_tell_digits_and_single_objects_apart() -> None:
+    mapper = DemoMapper(labels=True)
+    assert mapper.classes == DEMO_CLASSES and DemoMapper().classes == ()
+    assert len(DEMO_CLASSES) == len(set(DEMO_CLASSES)) == 10 + 7 * 7
+
+    def label(notes: dict[str, Any]) -> int:
+        content = {"captions": CAPTIONS, **notes}
+        fields = mapper("k", {"png": b"", "json": json.dumps(content).encode()}, np.random.default_rng(0))
+        plain = DemoMapper()(
+            "k", {"png": b"", "json": json.dumps(content).encode()}, np.random.default_rng(0)
+        )
+        assert {**plain, "labels": fields["labels"]} == fields  # the others stay as they are
+        return int(fields["labels"])
+
+    star, ring = {"color": "red", "shape": "star"}, {"color": "blue", "shape": "ring"}
+    assert label({"digit": 3}) == DEMO_CLASSES.index("three") == 3
+    assert DEMO_CLASSES[label({"objects": [star]})] == "red star"
+    assert label({"objects": [star, ring]}) == -1
+    for broken in ({}, {"digit": 12}, {"objects": [{"color": "red"}]}):
+        with pytest.raises(BadSample, match="neither digit nor objects say its class"):
+            label(broken)
+    assert "labels=True" in repr(mapper) and "labels" not in repr(DemoMapper())
