@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hypvl.geometry.base import Geometry
-from hypvl.numerics import full_precision, straight_distances, working_dtype
+from hypvl.numerics import full_precision, working_dtype
 
 # Entries of a block of (rows, N, N) that the four-point condition looks at together.
 _BLOCK_ENTRIES = 1 << 24
@@ -45,6 +45,7 @@ def flat_distortion(geometry: Geometry, x: Tensor) -> float:
     """How much curvature changes distances: mean over pairs of ``|d(x, y) / |flat x - flat y| - 1|``.
 
     0 = a flat space would do. Flattening keeps lengths and angles at the root; only the sides between points differ.
+    In a product the flat distance is taken factor by factor, as its own is (``geometry.flat_distance``).
 
     Embeddings (N, D), N >= 2 -> at least 0; identical rows do not count. 0 where all coincide, NaN where one is not
     finite.
@@ -54,7 +55,7 @@ def flat_distortion(geometry: Geometry, x: Tensor) -> float:
         return math.nan
     curved = pairwise_distances(geometry, x)
     flat = geometry.flatten(x.to(curved))
-    straight = straight_distances(flat, flat)
+    straight = geometry.flat_distance(flat, flat)
     apart = torch.triu(straight > 1e-6 * straight.max(), diagonal=1)
     if not bool(apart.any()):
         return 0.0

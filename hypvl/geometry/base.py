@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 from torch import Tensor, nn
 
 from hypvl.checks import one_of
+from hypvl.numerics import straight_distances
 
 Side: TypeAlias = Literal["query", "key"]
 
@@ -80,6 +81,13 @@ class Geometry(nn.Module, ABC):
         By default the negative similarity; override it where the similarity is not a negative distance.
         """
         return -self.pairwise_similarity(x, y)
+
+    def flat_distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """Distances of all pairs of features (flat coordinates) that the space would have if it were not curved.
+
+        (B1, D), (B2, D) -> (B1, B2), for diagnostics. By default |x - y|; a product takes it factor by factor.
+        """
+        return straight_distances(x, y)
 
     def ranking_similarity(self, x: Tensor, y: Tensor) -> Tensor:
         """A cheaper (B1, B2) matrix in the same order as :meth:`pairwise_similarity`; by default that itself."""

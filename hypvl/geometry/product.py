@@ -17,7 +17,7 @@ from hypvl.checks import MOST_FEATURES, one_of, whole_number
 from hypvl.geometry import lorentz
 from hypvl.geometry.base import Cones
 from hypvl.geometry.lorentz import Hyperbolic
-from hypvl.numerics import full_precision, safe_sqrt
+from hypvl.numerics import full_precision, safe_sqrt, straight_distances
 
 Metric: TypeAlias = Literal["l1", "l2"]
 # Entries (factors x rows x columns) that a pairwise function holds at once; about 40 bytes each in the backward pass.
@@ -86,9 +86,18 @@ class Product(Hyperbolic):
 
     def pairwise_similarity(self, x: Tensor, y: Tensor) -> Tensor:
         """-d of all pairs, at most 0; the error in each factor's d_i is that of ``lorentz.pairwise_dist``."""
+        return -self._of_all_factors(lorentz.pairwise_dist, x, y)
+
+    def flat_distance(self, x: Tensor, y: Tensor) -> Tensor:
+        return self._of_all_factors(_straight, x, y)
+
+    def _of_all_factors(self, distance: Callable[..., Tensor], x: Tensor, y: Tensor) -> Tensor:
+        """The metric of the product, of a distance in each factor."""
         if self.metric == "l1":
-            return -self.mean_over_factors(lorentz.pairwise_dist, x, y)
-        return -safe_sqrt(self.mean_over_factors(_squared_dist, x, y))
+            return self.mean_over_factors(distance, x, y)
+        return safe_sqrt(
+            self.mean_over_factors(lambda *points, curv: distance(*points, curv=curv).square(), x, y)
+        )
 
     def mean_inner(self, x: Tensor, y: Tensor) -> Tensor:
         """(1/F) sum_i <x_i, y_i>_L of all pairs, (B1, D), (B2, D) -> (B1, B2): in another order than the distances."""
@@ -141,8 +150,8 @@ class Product(Hyperbolic):
         )
 
 
-def _squared_dist(x: Tensor, y: Tensor, *, curv: Tensor) -> Tensor:
-    return lorentz.pairwise_dist(x, y, curv=curv).square()
+def _straight(x: Tensor, y: Tensor, *, curv: Tensor) -> Tensor:
+    return straight_distances(x, y)
 
 
 @dataclass(frozen=True)

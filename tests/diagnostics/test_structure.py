@@ -1,6 +1,7 @@
 """Distances, tree-likeness, flatness and rank of embeddings: values by hand and limits."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -58,6 +59,17 @@ def test_flat_spaces_are_not_distorted_and_curved_ones_are_by_hand() -> None:
     small = structure.flat_distortion(geometry, geometry.lift(0.01 * rows(6, 3)))
     assert 0 < small < 1e-3
     assert structure.flat_distortion(geometry, corner[[0, 0]]) == 0.0
+
+
+@pytest.mark.parametrize("metric", ["l1", "l2"])
+def test_a_product_is_compared_with_a_flat_product(metric: Any) -> None:
+    """Near the root it is as good as flat, whatever the number of factors; |x - y| of all components would say 50 %."""
+    geometry = Product(4, 2, metric=metric).double()
+    assert 0 < structure.flat_distortion(geometry, geometry.lift(0.01 * rows(6, 8))) < 1e-3
+    corner = torch.zeros(2, 8, dtype=torch.float64)
+    corner[0, ::2] = corner[1, 1::2] = 1.0  # the right angle of above in every factor
+    expected = math.acosh(math.cosh(1.0) ** 2) / math.sqrt(2) - 1
+    assert structure.flat_distortion(geometry, geometry.lift(corner)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_delta_of_a_tree_is_zero_and_of_a_square_one() -> None:
