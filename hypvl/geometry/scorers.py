@@ -34,6 +34,8 @@ class Scorer(nn.Module):
         log_scale_max: Its upper bound, kept by :meth:`constrain_`.
         further_log_scales: Name -> starting value of a further log scale, the parameter ``log_scale_<name>``, with the
             same bound. A loss asks for it by name; everything else uses ``log_scale``. None = there is one scale.
+        scale_max: Upper bound of the scales themselves, > 0, beyond which their logs get no gradient; None = that of
+            the logs alone. Hyper3-CLIP as published has 100, below exp(4.6052): what has reached it stays there.
 
     Raises:
         ValueError: for a start beyond the bound, or a name that is none.
@@ -51,9 +53,11 @@ class Scorer(nn.Module):
         log_scale_init: float = math.log(1 / 0.07),
         log_scale_max: float = LOG_SCALE_MAX,
         further_log_scales: Mapping[str, float] | None = None,
+        scale_max: float | None = None,
     ) -> None:
         super().__init__()
         self.log_scale_max = number("log_scale_max", log_scale_max, most=_LOG_SCALE_LIMIT)
+        self.scale_max = None if scale_max is None else number("scale_max", scale_max, above=0)
         self.log_scale = self._log_scale("log_scale_init", log_scale_init)
         self.further_scales = tuple(further_log_scales or ())
         for name, start in (further_log_scales or {}).items():
@@ -87,7 +91,8 @@ class Scorer(nn.Module):
                 f"own; give it further_log_scales.{name}."
             )
         log_scale: Tensor = self.log_scale if name is None else getattr(self, f"log_scale_{name}")
-        return log_scale.to(torch.promote_types(log_scale.dtype, torch.float32)).exp()
+        scale = log_scale.to(torch.promote_types(log_scale.dtype, torch.float32)).exp()
+        return scale if self.scale_max is None else scale.clamp(max=self.scale_max)
 
     def stats(self) -> dict[str, float]:
         """The scales, for the log (waits for the device)."""
@@ -215,7 +220,7 @@ class NegativeDistance(Scorer):
         ranking: What a product of spaces ranks by. ``"trained"``: its distance, as the logits. ``"published"``: the
             evaluator of PHyCLIP, the Lorentz inner products of the factors added up. One factor has the same order
             either way; several do not: a far factor then counts by the exponential of its distance.
-        log_scale_init, log_scale_max, further_log_scales: As :class:`Scorer`.
+        log_scale_init, log_scale_max, further_log_scales, scale_max: As :class:`Scorer`.
 
     Raises:
         ValueError: where scores are asked of ``"published"`` in a geometry that is no product.
@@ -230,10 +235,14 @@ class NegativeDistance(Scorer):
         log_scale_init: float = math.log(1 / 0.07),
         log_scale_max: float = LOG_SCALE_MAX,
         further_log_scales: Mapping[str, float] | None = None,
+        scale_max: float | None = None,
     ) -> None:
         self.ranking = one_of("ranking", ranking, Ranking)
         super().__init__(
-            log_scale_init=log_scale_init, log_scale_max=log_scale_max, further_log_scales=further_log_scales
+            log_scale_init=log_scale_init,
+            log_scale_max=log_scale_max,
+            further_log_scales=further_log_scales,
+            scale_max=scale_max,
         )
 
     def _ranking(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:

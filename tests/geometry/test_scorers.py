@@ -186,3 +186,16 @@ def test_wrong_arguments_are_named() -> None:
     unit = torch.eye(2)
     with pytest.raises(ValueError, match="geometry: got Sphere, which has no exterior angles"):
         ExteriorAngle().logits(Sphere(), unit, unit, **I_T)
+
+
+def test_a_capped_scale_gives_its_log_no_gradient() -> None:
+    scorer = NegativeDistance(further_log_scales={"local": 1.0}, scale_max=100.0).double()
+    with torch.no_grad():
+        scorer.log_scale.fill_(9.0)
+    scorer.constrain_()
+    assert scorer.log_scale.item() == pytest.approx(4.6052) and scorer.scale.item() == 100.0
+    assert torch.autograd.grad(scorer.scale, scorer.log_scale)[0].item() == 0.0
+    (gradient,) = torch.autograd.grad(scorer.scale_of("local"), scorer.log_scale_local)
+    assert gradient.item() == pytest.approx(math.e, rel=1e-6)
+    with pytest.raises(ValueError, match="scale_max: got 0; expected a number above 0"):
+        NegativeDistance(scale_max=0)
