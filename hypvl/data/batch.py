@@ -27,8 +27,10 @@ class Batch(TypedDict):
     bad: list[tuple[str, str]]
     negative_text: NotRequired[Tensor]  # (B*K, L) int64
     negative_mask: NotRequired[Tensor]  # (B, K) bool
-    box_image: NotRequired[Tensor]  # (B, 3, h, w) uint8
-    box_text: NotRequired[Tensor]  # (B, L) int64
+    box_image: NotRequired[Tensor]  # (B, 3, h, w) uint8; (M, 3, h, w) with box_owner
+    box_text: NotRequired[Tensor]  # (B, L) int64; (M, L) with box_owner
+    box_owner: NotRequired[np.ndarray]  # (M,) int64, the sample (0 to B - 1) of each box, ascending; M >= 0
+    box_corners: NotRequired[Tensor]  # (M, 4), left, top, right, bottom in fractions of the image, or NaN
     short_text: NotRequired[Tensor]  # (B, L) int64
     augmented_image: NotRequired[Tensor]  # (B, 3, h, w) uint8
     augmented_text: NotRequired[Tensor]  # (B, L) int64
@@ -61,21 +63,58 @@ def collate(
     beside them, which costs nothing here and would stop a device later; other tensors
     and arrays of numbers are stacked, numbers become a tensor, anything else a list. ``pad_token`` is the tokenizer's.
 
+    A field ``<group>_owner`` (m,) says that the tensors ``<group>_*`` have m rows in this sample, any number: they are
+    joined row after row, (M, ...), and ``<group>_owner`` (M,) of the batch is the sample of each.
+
     Raises:
-        ValueError: when a field is not in every sample, or its tensors differ in shape.
+        ValueError: when a field is not in every sample, or its tensors differ in shape, or in rows within a group.
     """
     batch: dict[str, Any] = {}
+    groups = {name.removesuffix("_owner") for sample in samples for name in sample if name.endswith("_owner")}
     for name in dict.fromkeys(name for sample in samples for name in sample):
         missing = [sample["key"] for sample in samples if name not in sample]
         if missing:
             raise ValueError(f"collate: sample {missing[0]} has no {name!r}, which others of its batch have.")
-        batch[name] = _join(name, [sample[name] for sample in samples], pad_token=pad_token)
+        group, values = name.rpartition("_")[0], [sample[name] for sample in samples]
+        if name == f"{group}_owner":
+            batch[name] = np.repeat(np.arange(len(samples)), [len(value) for value in values])
+            continue
+        if group in groups and isinstance(values[0], Tensor):
+            for sample in samples:
+                _check_rows(sample, name, group)
+            batch[name] = _join_rows(name, values, pad_token=pad_token)
+        else:
+            batch[name] = _join(name, values, pad_token=pad_token)
         if _is_text(name) and isinstance(batch[name], Tensor):
             batch[f"{name}_lengths"] = row_lengths(batch[name], pad_token=pad_token)
     batch["index"] = torch.tensor(list(rows), dtype=torch.int64)
     batch["position"] = torch.tensor(list(positions), dtype=torch.int64)
     batch["bad"] = list(bad)
     return cast(Batch, batch)
+
+
+def _check_rows(sample: Sample, name: str, group: str) -> None:
+    rows, expected = len(sample[name]), len(sample[f"{group}_owner"])
+    if rows != expected:
+        raise ValueError(
+            f"collate: sample {sample['key']} has {rows} rows of {name!r}, but {expected} of '{group}_owner'; give the "
+            "same number."
+        )
+
+
+def _join_rows(name: str, values: list[Tensor], *, pad_token: int) -> Tensor:
+    """Rows of all samples, (m_i, ...) each, as (M, ...)."""
+    values = [value for value in values if len(value)] or values[:1]
+    if _is_text(name) and len(values[0]):
+        return pad_rows([row for value in values for row in value], pad_token=pad_token)
+    _check_shapes(name, [value.shape[1:] for value in values])
+    return torch.cat(values)
+
+
+def _check_shapes(name: str, shapes: Sequence[torch.Size]) -> None:
+    if len(set(shapes)) > 1:
+        listed = ", ".join(sorted({str(tuple(shape)) for shape in shapes}))
+        raise ValueError(f"collate: {name!r} has different shapes in one batch ({listed}); make them equal.")
 
 
 def _is_text(name: str) -> bool:
@@ -88,11 +127,7 @@ def _join(name: str, values: list[Any], *, pad_token: int) -> Any:
         if _is_text(name):
             rows = [row for value in values for row in (value if value.ndim == 2 else value[None])]
             return pad_rows(rows, pad_token=pad_token)
-        if any(value.shape != first.shape for value in values):
-            shapes = ", ".join(sorted({str(tuple(value.shape)) for value in values}))
-            raise ValueError(
-                f"collate: {name!r} has different shapes in one batch ({shapes}); make them equal."
-            )
+        _check_shapes(name, [value.shape for value in values])
         return torch.stack(values)
     if name == "crops":
         return [torch.stack(crops) for crops in zip(*values, strict=True)]

@@ -20,7 +20,8 @@ ImageTransform = Callable[[Tensor, torch.Generator | None], Tensor]
 #: texts -> int64 (B, L), filled at the end with its ``pad_token`` (0 where it has no such attribute)
 Tokenize = Callable[[Sequence[str]], Tensor]
 #: One sample, ready to be collated: ``key`` (str), ``image`` uint8 (3, h, w), ``text`` int64 (L,), and
-#: optional others (``box_image``, ``box_text``, ``negative_text`` (K, L), ``labels`` ...).
+#: optional others (``box_image``, ``box_text``, ``negative_text`` (K, L), ``labels`` ...). With ``box_owner`` (m,) all
+#: 0, every ``box_*`` has m >= 0 rows of its own: ``box_image`` (m, 3, h, w), ``box_text`` (m, L).
 Sample = dict[str, Any]
 _BLOCK = 32
 
@@ -103,10 +104,11 @@ def finish_sample(
 ) -> Sample:
     """Decode, crop and tokenise what a mapper returned.
 
-    ``image`` and every ``*_image`` (encoded bytes, or uint8 (3, H, W)) become uint8 (3, h, w), one after the other
-    from one generator; ``caption`` becomes ``text`` int64 (L,); ``*_text`` becomes (L,), or (K, L) from a list of K
-    texts; anything else is kept as it is. With ``augment`` there are ``augmented_image`` and ``augmented_text``
-    too; what they draw comes last, so that the rest of the sample is the same with and without.
+    ``image`` and every ``*_image`` (encoded bytes, or a decoded uint8 (3, H, W)) become uint8 (3, h, w), one after the
+    other from one generator, and lists of m of them (m, 3, h, w); ``caption`` becomes ``text`` int64 (L,); ``*_text``
+    becomes (L,), or (K, L) from a list of K texts; anything else is kept as it is. With ``augment`` there are
+    ``augmented_image`` and ``augmented_text`` too; what they draw comes last, so that the rest of the sample is the
+    same with and without.
 
     Raises:
         BadSample: when an image cannot be decoded.
@@ -120,16 +122,22 @@ def finish_sample(
                 raise ConfigError(
                     f"dataset.image_transform: is None, but a sample has {name!r}; give a transform."
                 )
-            try:
-                image = value if isinstance(value, Tensor) else decode_image(value, max_pixels=max_pixels)
-            except ImageError as error:
-                raise BadSample(key, f"{name}: {error}") from error
-            sample[name] = image_transform(image, generator)
-            pil_image = image if name == "image" else pil_image
+            several = value if isinstance(value, list) else [value]
+            images = [_decoded(key, name, image, max_pixels=max_pixels) for image in several]
+            crops = [image_transform(image, generator) for image in images]
+            if not isinstance(value, list):
+                sample[name] = crops[0]
+            else:  # of none, it has the shape that others of the batch have
+                whole = sample["image"] if "image" in sample else torch.zeros(3, 1, 1, dtype=torch.uint8)
+                sample[name] = torch.stack(crops) if crops else whole.new_zeros((0, *whole.shape))
+            pil_image = images[0] if name == "image" else pil_image
         elif name == "caption":
             sample["text"] = tokenizer([value])[0]
         elif name.endswith("_text"):
-            sample[name] = tokenizer([value])[0] if isinstance(value, str) else tokenizer(value)
+            if isinstance(value, str):
+                sample[name] = tokenizer([value])[0]
+            else:
+                sample[name] = tokenizer(value) if value else torch.zeros((0, 1), dtype=torch.int64)
         else:
             sample[name] = value
     if augment is not None:
@@ -144,6 +152,15 @@ def finish_sample(
         if augment.text is not None:
             sample["augmented_text"] = tokenizer([augment.text(fields["caption"], generator)])[0]
     return sample
+
+
+def _decoded(key: str, name: str, image: bytes | Tensor, *, max_pixels: int) -> Tensor:
+    if isinstance(image, Tensor):
+        return image
+    try:
+        return decode_image(image, max_pixels=max_pixels)
+    except ImageError as error:
+        raise BadSample(key, f"{name}: {error}") from error
 
 
 class PairReader(ABC):

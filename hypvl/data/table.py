@@ -11,11 +11,13 @@ import numpy as np
 from loguru import logger
 
 from hypvl.allowlist import configurable
+from hypvl.checks import one_of
 from hypvl.data.augment import InModalAugment
+from hypvl.data.boxes import Boxes, boxes_of_row, check_boxes
 from hypvl.data.sample import BadSample, ImageTransform, PairReader, Sample, Tokenize, caption_text
 from hypvl.data.storage import FileHandles
 from hypvl.io.files import path_below, read_regular
-from hypvl.io.images import MAX_IMAGE_BYTES, MAX_PIXELS
+from hypvl.io.images import MAX_IMAGE_BYTES, MAX_PIXELS, ImageError, decode_image
 from hypvl.io.table_text import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,
@@ -60,6 +62,12 @@ class ImageTextTable(PairReader):
         images_root: Folder that paths start from; an image outside it, by an absolute path or ``..``, is a bad
             sample. None: the folder of the table, and paths may lead anywhere.
         mapper: Makes a sample's fields from a row (negatives and the like), in place of the two columns.
+        boxes: Also boxes cut out of the image, ``box_image``, and their phrases, ``box_text``, from the key ``boxes``
+            of JSON rows, ``[{"box": [left, top, right, bottom], "phrase": "..."}]``, corners in fractions of the image:
+            ``"one"``, drawn evenly; ``"first"`` or ``"random"``, at most ``max_boxes``; or ``"all"``. With more than
+            one there are ``box_owner`` and ``box_corners`` too, see :func:`hypvl.data.boxes.box_fields`, and a row may
+            have none. None: no boxes.
+        max_boxes: Most boxes for ``"first"`` and ``"random"``, at least 1; None for the others.
 
     The others: :class:`hypvl.data.sample.PairReader`.
     """
@@ -79,9 +87,16 @@ class ImageTextTable(PairReader):
     max_pixels: int = MAX_PIXELS
     augment: InModalAugment | None = None
     mapper: RowMapper | None = None
+    boxes: Boxes | None = None
+    max_boxes: int | None = None
 
     def __post_init__(self) -> None:
+        one_of("boxes", self.boxes, Boxes | None)
         super().__post_init__()
+        if self.boxes is not None:
+            check_boxes(self.boxes, self.max_boxes)
+        elif self.max_boxes is not None:
+            raise ValueError(f"max_boxes: got {self.max_boxes}, but boxes is None; set boxes.")
         self._file = Path(self.path).expanduser()
         self._root = None if self.images_root is None else Path(self.images_root).expanduser()
         self._text = TableText(
@@ -112,6 +127,7 @@ class ImageTextTable(PairReader):
                     *columns, separator, text.quoting, self.image_transform, self.max_pixels,
                     *(() if self.mapper is None else (self.mapper,)),
                     *((index.unclosed,) if index.unclosed else ()),
+                    *(() if self.boxes is None else (f"boxes={self.boxes!r}, max_boxes={self.max_boxes}",)),
                 )
             ).encode()
         ).hexdigest()  # fmt: skip
@@ -120,14 +136,25 @@ class ImageTextTable(PairReader):
         """The sample of a row, in [0, len). Raises BadSample when it cannot be used."""
         image_seed = int(generator.integers(2**63))
         key = f"{self._file.name}/row {row}"
-        fields = self._map(key, self._fields(key, row), generator)
+        columns = self._fields(key, row)
+        fields = self._map(key, columns, generator)
         image = fields["image"]
         try:
             place = self._file.parent / image if self._root is None else path_below(self._root, image)
             data = read_regular(place, max_bytes=MAX_IMAGE_BYTES)
         except (OSError, ValueError) as error:
             raise BadSample(key, f"cannot read {image} ({error})") from error
-        return self.finish(f"{key} ({image})", {**fields, "image": data}, image_seed=image_seed)
+        key = f"{key} ({image})"
+        if self.boxes is None:
+            return self.finish(key, {**fields, "image": data}, image_seed=image_seed)
+        try:
+            whole = decode_image(data, max_pixels=self.max_pixels)
+        except ImageError as error:
+            raise BadSample(key, f"image: {error}") from error
+        parts = boxes_of_row(
+            key, columns, whole, boxes=self.boxes, max_boxes=self.max_boxes, generator=generator
+        )
+        return self.finish(key, {**fields, "image": whole, **parts}, image_seed=image_seed)
 
     def _map(self, key: str, row: Mapping[str, Any], generator: np.random.Generator) -> dict[str, Any]:
         if self.mapper is not None:
@@ -150,6 +177,8 @@ class ImageTextTable(PairReader):
     @functools.cached_property
     def _checked(self) -> TableText:
         """The table, which has the columns that are needed."""
+        if self.boxes is not None:
+            self._text.column("boxes", (), option="boxes")
         if self.mapper is None:
             self._columns  # noqa: B018 (raises)
         else:

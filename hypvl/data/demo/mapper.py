@@ -1,21 +1,21 @@
 """Which caption of a demo sample a training step uses, and which box, negatives and short caption with it."""
 
-import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hypvl.allowlist import configurable
-from hypvl.checks import number
+from hypvl.checks import number, one_of
+from hypvl.data.boxes import Boxes, box_fields, check_boxes, choose_boxes, cut_out, read_box
 from hypvl.data.demo.captions import DIGIT_WORDS, LEVELS, scene_captions
 from hypvl.data.demo.drawing import COLORS, SHAPES, DrawnObject
 from hypvl.data.mappers import find_image, read_json
 from hypvl.data.sample import BadSample, caption_text
-from hypvl.io.images import ImageError, decode_image, to_pil
+from hypvl.io.images import ImageError, decode_image
 
 #: What ``labels`` tell apart: digits, and scenes of one object by its colour and shape.
 DEMO_CLASSES: tuple[str, ...] = (
@@ -39,8 +39,10 @@ class DemoMapper:
     Args:
         level_weights: relative frequency of the levels 1 (general) to 4 (specific); a level the sample lacks
             (digits have no level 4) is left out and the others keep their proportions.
-        boxes: also ``box_image``, the image of one box of the sample (drawn evenly), and ``box_text``, its
-            phrase. A digit has no boxes: its whole image and one of its level-2 captions.
+        boxes: also ``box_image`` and ``box_text``, images of boxes of the sample and their phrases. True or
+            ``"one"``: one, drawn evenly; a digit has no boxes: its whole image and one of its level-2 captions.
+            ``"first"`` or ``"random"``: at most ``max_boxes``; ``"all"``; then there are ``box_owner`` and
+            ``box_corners`` too, see :func:`hypvl.data.boxes.box_fields`, and a digit has none.
         negatives: also ``negative_text``, three texts in the order of :data:`NEGATIVE_TYPES` (one drawn where a
             type has several), and ``negative_mask``, (3,) bool. Where a type is absent the mask is False and the
             text is the caption itself. The negatives of a scene are one change away from its full level-4
@@ -52,20 +54,28 @@ class DemoMapper:
         box_level_weights: only with ``boxes``: draw ``box_text`` from the captions of the boxed object alone, its
             level by these relative frequencies, in place of its phrase ("a large red circle"); of a digit from
             its captions.
+        max_boxes: most boxes for ``"first"`` and ``"random"``, at least 1; None for the others.
 
     Raises:
-        ValueError: for weights that are not four non-negative numbers with a positive sum, or box levels without
-            boxes.
+        ValueError: for weights that are not four non-negative numbers with a positive sum, box levels without
+            boxes, or a number of boxes that does not go with the choice.
     """
 
     level_weights: tuple[float, float, float, float] = (0.05, 0.35, 0.35, 0.25)
-    boxes: bool = False
+    boxes: bool | Boxes = False
     negatives: bool = False
     short: bool = False
     box_level_weights: tuple[float, float, float, float] | None = None
     labels: bool = False
+    max_boxes: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.boxes, bool):
+            one_of("boxes", self.boxes, Boxes)
+        if self._boxes is not None:
+            check_boxes(self._boxes, self.max_boxes)
+        elif self.max_boxes is not None:
+            raise ValueError(f"max_boxes: got {self.max_boxes}, but boxes is False; set it.")
         object.__setattr__(self, "level_weights", _weights("level_weights", self.level_weights))
         if self.box_level_weights is not None:
             if not self.boxes:
@@ -75,10 +85,20 @@ class DemoMapper:
             weights = _weights("box_level_weights", self.box_level_weights)
             object.__setattr__(self, "box_level_weights", weights)
 
+    @property
+    def _boxes(self) -> Boxes | None:
+        if isinstance(self.boxes, bool):
+            return "one" if self.boxes else None
+        return self.boxes
+
     def __repr__(self) -> str:
         # Part of the data's fingerprint: a switch that is off is not named, so that older runs resume.
         parts = [f"level_weights={self.level_weights}"]
-        parts += [f"{name}=True" for name in ("boxes", "negatives", "short", "labels") if getattr(self, name)]
+        if self._boxes in ("first", "random", "all"):
+            parts.append(f"boxes={self.boxes!r}, max_boxes={self.max_boxes}")
+        elif self._boxes is not None:
+            parts.append("boxes=True")
+        parts += [f"{name}=True" for name in ("negatives", "short", "labels") if getattr(self, name)]
         if self.box_level_weights is not None:
             parts.append(f"box_level_weights={self.box_level_weights}")
         return f"DemoMapper({', '.join(parts)})"
@@ -104,8 +124,8 @@ class DemoMapper:
         if not (self.boxes or self.negatives or self.short):
             return fields
         box_draws, negative_draws, short_draws = generator.spawn(3)
-        if self.boxes:
-            fields |= self._box(key, notes, image, by_level, box_draws)
+        if self._boxes is not None:
+            fields |= self._box_fields(key, notes, image, by_level, self._boxes, box_draws)
         if self.negatives:
             texts = [negatives.get(name, [caption]) for name in NEGATIVE_TYPES]
             fields["negative_text"] = [some[int(negative_draws.integers(len(some)))] for some in texts]
@@ -120,24 +140,39 @@ class DemoMapper:
         """Names of the classes that ``labels`` say; empty without labels."""
         return DEMO_CLASSES if self.labels else ()
 
-    def _box(
+    def _box_fields(
         self,
         key: str,
         notes: Mapping[str, Any],
         image: bytes,
         by_level: dict[int, list[str]],
+        boxes: Boxes,
         generator: np.random.Generator,
     ) -> dict[str, Any]:
-        """``box_image`` and ``box_text`` of one box, or of the whole image where there are none."""
-        weights = self.box_level_weights
-        if notes.get("boxes"):
-            number, corners, phrase = _draw_box(key, notes["boxes"], generator)
-            image = _crop(key, image, corners)
-            texts = {LEVELS[-1]: [phrase]} if weights is None else _object_captions(key, notes, number)
-        else:
+        """What ``boxes`` adds; of one box of a sample without any, the whole image."""
+        weights, entries = self.box_level_weights, notes.get("boxes") or []
+        if boxes == "one" and not entries:
             texts = {k: v for k, v in by_level.items() if weights is not None or k == _BOX_CAPTION_LEVEL}
-        level = _draw_level(key, list(texts), _EVENLY if weights is None else weights, generator)
-        return {"box_image": image, "box_text": caption_text(key, texts[level], "box text", generator)}
+            return {"box_image": image, "box_text": self._box_text(key, texts, generator)}
+        if not isinstance(entries, list):
+            raise BadSample(key, "boxes is not a list of {box: [left, top, right, bottom], phrase}")
+        chosen = choose_boxes(len(entries), boxes=boxes, max_boxes=self.max_boxes, generator=generator)
+        whole = _decoded(key, image) if chosen else None
+        images, phrases, places = [], [], []
+        for each in chosen:
+            corners, phrase = read_box(key, entries, each, generator)
+            assert whole is not None
+            images.append(cut_out(whole, corners))
+            texts = {LEVELS[-1]: [phrase]} if weights is None else _object_captions(key, notes, each)
+            phrases.append(self._box_text(key, texts, generator))
+            places.append(corners)
+        return box_fields(images, phrases, places, boxes=boxes)
+
+    def _box_text(self, key: str, texts: Mapping[int, list[str]], generator: np.random.Generator) -> str:
+        weights = _EVENLY if self.box_level_weights is None else self.box_level_weights
+        return caption_text(
+            key, texts[_draw_level(key, list(texts), weights, generator)], "box text", generator
+        )
 
 
 def _label(key: str, notes: Mapping[str, Any]) -> int:
@@ -196,21 +231,6 @@ def _negatives(key: str, notes: Mapping[str, Any]) -> dict[str, list[str]]:
     return by_type
 
 
-def _draw_box(
-    key: str, boxes: Any, generator: np.random.Generator
-) -> tuple[int, tuple[float, float, float, float], str]:
-    """Number, corners and phrase of one of the boxes."""
-    try:
-        number = int(generator.integers(len(boxes)))
-        left, top, right, bottom = (float(value) for value in boxes[number]["box"])
-        phrase = boxes[number]["phrase"]
-        if not 0 <= left < right <= 1 or not 0 <= top < bottom <= 1:
-            raise ValueError("corners")
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadSample(key, "boxes is not a list of {box: [left, top, right, bottom], phrase}") from error
-    return number, (left, top, right, bottom), caption_text(key, phrase, "phrase", generator)
-
-
 def _object_captions(key: str, notes: Mapping[str, Any], number: int) -> dict[int, list[str]]:
     """The captions, by level, of a scene that shows this object alone."""
     try:
@@ -221,19 +241,8 @@ def _object_captions(key: str, notes: Mapping[str, Any], number: int) -> dict[in
     return _captions(key, {"captions": scene_captions([shown], None)})
 
 
-def _crop(key: str, image: bytes, box: tuple[float, float, float, float]) -> bytes:
-    """The part of an image inside a box of fractions, every pixel it touches, as PNG."""
-    out = io.BytesIO()
+def _decoded(key: str, image: bytes) -> Tensor:
     try:
-        whole = to_pil(decode_image(image))
-        left, top, right, bottom = (share * side for share, side in zip(box, whole.size * 2, strict=True))
-        corners = (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
-        whole.crop(corners).save(out, format="PNG", compress_level=1)
-    except (
-        ImageError,
-        OSError,
-        ValueError,
-        SystemError,
-    ) as error:  # broken, or a box of no or too many pixels
+        return decode_image(image)
+    except ImageError as error:
         raise BadSample(key, f"cannot cut a box out of the image ({error})") from error
-    return out.getvalue()

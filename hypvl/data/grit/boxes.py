@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from hypvl.data.grit.mapper import CHILD_IMAGE, CHILD_TEXT, NUM_PARENTS, parent_members
+from hypvl.data.grit.mapper import CHILD_IMAGE, CHILD_TEXT, NUM_PARENTS, corners_member, parent_members
 from hypvl.data.mappers import find_image, read_json
 from hypvl.data.sample import BadSample
 from hypvl.errors import DataError
@@ -95,6 +95,9 @@ def convert_sample(
         image_name, phrase_name = parent_members(number)
         written.append((image_name, encode_jpeg(image[:, top:bottom, left:right])))
         written.append((phrase_name, phrase.encode()))
+        height, width = image.shape[-2:]
+        corners = (left / width, top / height, right / width, bottom / height)
+        written.append((corners_member(number), " ".join(f"{value:.6f}" for value in corners).encode()))
     return written, dropped
 
 

@@ -29,7 +29,7 @@ from hypvl.io.json_text import parse_json
 from hypvl.io.tar import add_member
 
 MANIFEST = "manifest.jsonl"
-_FORMAT = 1
+_FORMAT = 2  # 1: without the corners of boxes
 _BLOCK = 1 << 20
 _KEPT_BAD = 3  # examples of bad samples per TAR
 _JUDGED_FROM = 1000  # samples, before a share of bad ones is meaningful
@@ -206,7 +206,7 @@ def _convert(source: Path, archive: tarfile.TarFile, tick: Tick, settings: GritS
             counts.dropped_boxes.update(dropped)
             counts.written += bool(written)
             counts.without_box += not written
-            counts.boxes += max(0, len(written) - 3) // 2
+            counts.boxes += max(0, len(written) - 3) // 3
             for name, data in written:
                 add_member(archive, f"{key}.{name}", data)
         reached = max((offset + length for _, offset, length in places), default=units)
@@ -317,6 +317,11 @@ def _read_manifest(folder: Path, head: dict[str, Any]) -> dict[str, _Record]:
         }
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: is damaged ({error!r}); name another folder, or start anew.") from error
+    if isinstance(saved, dict) and saved.get("format") != _FORMAT:
+        raise DataError(
+            f"{folder}: was made by another version of this script (format {saved.get('format')}, now {_FORMAT}); name "
+            "another folder, or go on with what is there."
+        )
     if saved != head:
         settings = saved.get("settings") if isinstance(saved, dict) else saved
         raise DataError(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from hypvl.data.batch import collate
 from hypvl.data.demo.mapper import DEMO_CLASSES, DemoMapper
@@ -85,6 +86,12 @@ def test_box_levels_need_boxes_and_objects() -> None:
         DemoMapper(box_level_weights=(1, 1, 1, 1))
     with pytest.raises(ValueError, match=r"box_level_weights(: got| is) "):
         DemoMapper(boxes=True, box_level_weights=(1, 1, 1))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_boxes: got 2, but boxes is False"):
+        DemoMapper(max_boxes=2)
+    with pytest.raises(ValueError, match="boxes: got 'some'"):
+        DemoMapper(boxes="some")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_boxes: got 2 with boxes='one'"):
+        DemoMapper(boxes=True, max_boxes=2)
     mapper = DemoMapper(boxes=True, box_level_weights=(1, 1, 1, 1))
     assert repr(mapper).endswith("boxes=True, box_level_weights=(1.0, 1.0, 1.0, 1.0))")
     for objects in ([], None, [{"shape": "circle"}] * 2):
@@ -105,8 +112,10 @@ def pil_image(width: int = 8, height: int = 8) -> bytes:
     return out.getvalue()
 
 
-def pixels_of(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)))
+def pixels_of(image: bytes | Tensor) -> np.ndarray:
+    if isinstance(image, Tensor):
+        return image.permute(1, 2, 0).numpy()
+    return np.asarray(Image.open(io.BytesIO(image)))
 
 
 NEGATIVES = [
@@ -163,6 +172,48 @@ def test_a_digit_is_its_own_box() -> None:
     fields = draw(DemoMapper(boxes=True), DIGIT)
     assert fields["box_image"] == DIGIT["png"]
     assert fields["box_text"] in ("a circle", "there is a circle")
+
+
+def test_one_box_draws_what_it_always_did() -> None:
+    """Frozen, as the repr is: older runs resume."""
+    for boxes in (True, "one"):
+        mapper = DemoMapper(boxes=boxes, box_level_weights=(0, 1, 2, 1))
+        drawn = [draw(mapper, scene(objects=OBJECTS), i)["box_text"] for i in range(4)]
+        assert drawn == [
+            "a star that is blue", "we see a circle", "a drawing of an orange shape", "there is a blue star",
+        ]  # fmt: skip
+        assert repr(mapper).endswith("boxes=True, box_level_weights=(0.0, 1.0, 2.0, 1.0))")
+
+
+def test_several_boxes_of_a_scene_and_none_of_a_digit() -> None:
+    fields = draw(DemoMapper(boxes="all"), scene())
+    assert fields["box_text"] == ["a large red circle", "a small star"]
+    assert [image.shape for image in fields["box_image"]] == [(3, 2, 4), (3, 4, 6)]
+    assert fields["box_owner"].tolist() == [0, 0]
+    assert fields["box_corners"].tolist() == [pytest.approx(box["box"]) for box in BOXES]
+    first = draw(DemoMapper(boxes="first", max_boxes=1), scene())
+    assert first["box_text"] == ["a large red circle"]
+    drawn = [draw(DemoMapper(boxes="random", max_boxes=1), scene(), i)["box_text"] for i in range(20)]
+    assert {text for [text] in drawn} == {"a large red circle", "a small star"}
+    digit = draw(DemoMapper(boxes="all"), DIGIT)
+    assert digit["box_image"] == digit["box_text"] == digit["box_owner"].tolist() == []
+    assert repr(DemoMapper((1, 0, 0, 1), boxes="random", max_boxes=2, short=True)) == (
+        "DemoMapper(level_weights=(1.0, 0.0, 0.0, 1.0), boxes='random', max_boxes=2, short=True)"
+    )
+
+
+def test_a_batch_of_scenes_and_digits_has_the_boxes_of_the_scenes(tmp_path: Path) -> None:
+    key_values = [("digit-0", DIGIT), ("scene-0", scene()), ("digit-1", DIGIT)]
+    write_tar(tmp_path / "a.tar", [(f"{k}.{ext}", data) for k, m in key_values for ext, data in m.items()])
+    mapper = DemoMapper(boxes="all", negatives=True)
+    shards = ImageTextShards(str(tmp_path / "a.tar"), mapper, Squeeze(8), Letters())
+    samples = [shards.sample(row, np.random.default_rng(row)) for row in range(3)]
+    batch = collate(samples, positions=[0, 1, 2], rows=[0, 1, 2])
+    assert batch["box_owner"].tolist() == [1, 1] and batch["box_image"].shape == (2, 3, 8, 8)
+    assert [text_of(row) for row in batch["box_text"]] == ["a large red circle", "a small star"]
+    assert batch["negative_text"].shape[0] == 9
+    none = collate(samples[:1], positions=[0], rows=[0])
+    assert none["box_image"].shape == (0, 3, 8, 8) and none["box_owner"].tolist() == []
 
 
 OBJECTS = [

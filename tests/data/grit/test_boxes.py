@@ -31,8 +31,8 @@ def pixels(data: bytes) -> np.ndarray:
 def test_a_sample_in_the_published_layout() -> None:
     written = convert()
     assert list(written) == [
-        "child.jpg", "child.txt", "numparents.txt", "parent000.jpg", "parent000.txt", "parent001.jpg",
-        "parent001.txt", "parent002.jpg", "parent002.txt",
+        "child.jpg", "child.txt", "numparents.txt", "parent000.jpg", "parent000.txt", "parent000_box.txt",
+        "parent001.jpg", "parent001.txt", "parent001_box.txt", "parent002.jpg", "parent002.txt", "parent002_box.txt",
     ]  # fmt: skip
     assert written["child.jpg"] == image()  # the very bytes
     assert written["child.txt"].decode() == CAPTION
@@ -58,6 +58,15 @@ def test_the_mapper_reads_what_was_written() -> None:
     fields = GritMapper()("k", convert(), np.random.default_rng(0))
     assert fields["image"] == image()
     assert fields["box_text"] in CAPTION
+    several = GritMapper("all")("k", convert(), np.random.default_rng(0))
+    assert several["box_corners"][:2].tolist() == [DOG[2:6], BALL[2:6]]  # fractions of the image
+
+
+def test_the_place_is_that_of_the_pixels_cut_out() -> None:
+    """64 x 48 pixels; a box from x = 6.4 to 20 and y = 0 to 24.5 has the pixels 6 to 20 and 0 to 25."""
+    written = convert(noun_chunks=[[0, 5, 0.1, -0.2, 20 / 64, 24.5 / 48, 0.9]], ref_exps=[])
+    assert written["parent000_box.txt"] == b"0.093750 0.000000 0.312500 0.520833"
+    assert pixels(written["parent000.jpg"]).shape == (25, 14, 3)
 
 
 def test_only_the_lists_asked_for_are_read() -> None:

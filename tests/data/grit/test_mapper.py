@@ -29,12 +29,15 @@ def sample(seed: int = 0, boxes: int = 2, **changes: bytes | None) -> dict[str, 
         if data is None:
             del members[name.replace("_", ".")]
         else:
-            members[name.replace("_", ".")] = data
+            members[name.replace("_box_txt", "_box.txt") if "_box_" in name else name.replace("_", ".")] = (
+                data
+            )
     return members
 
 
-def draw(members: dict[str, bytes], seed: int = 0) -> dict[str, Any]:
-    return GritMapper()("k", members, np.random.default_rng(seed))
+def draw(members: dict[str, bytes], seed: int = 0, mapper: GritMapper | None = None) -> dict[str, Any]:
+    mapper = GritMapper() if mapper is None else mapper
+    return mapper("k", members, np.random.default_rng(seed))
 
 
 def test_one_box_is_drawn_with_its_own_phrase() -> None:
@@ -48,6 +51,35 @@ def test_one_box_is_drawn_with_its_own_phrase() -> None:
     numbers = [f["box_text"] for f in drawn]
     # 50 each on average; five standard deviations are 34
     assert all(abs(numbers.count(f"phrase 3 {i}") - 50) < 34 for i in range(12))
+
+
+def test_one_box_draws_what_it_always_did() -> None:
+    """Frozen, with the repr that goes into the fingerprint: older runs resume."""
+    drawn = [draw(sample(boxes=12), seed)["box_text"] for seed in range(6)]
+    assert drawn == [f"phrase 0 {number}" for number in (10, 5, 10, 9, 8, 8)]
+    assert repr(GritMapper()) == "GritMapper()"
+    assert repr(GritMapper("first", 5)) == "GritMapper(boxes='first', max_boxes=5)"
+
+
+def test_several_boxes_with_their_places() -> None:
+    members = sample(3, boxes=7, parent001_box_txt=b"0.25 0 0.5 1\n")
+    fields = draw(members, mapper=GritMapper("first", 2))
+    assert fields["box_image"] == [members["parent000.jpg"], members["parent001.jpg"]]
+    assert fields["box_text"] == ["phrase 3 0", "phrase 3 1"] and fields["box_owner"].tolist() == [0, 0]
+    assert fields["box_corners"][0].isnan().all()  # this TAR does not say where
+    assert fields["box_corners"][1].tolist() == [0.25, 0.0, 0.5, 1.0]
+    assert len(draw(members, mapper=GritMapper("all"))["box_text"]) == 7
+    drawn = [draw(members, seed, GritMapper("random", 2))["box_text"] for seed in range(100)]
+    assert all(len(texts) == 2 and texts == sorted(texts) for texts in drawn)
+    assert {text for texts in drawn for text in texts} == {f"phrase 3 {i}" for i in range(7)}
+    none = draw(sample(boxes=0), mapper=GritMapper("all"))
+    assert none["box_image"] == [] and none["box_corners"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("text", [b"0 0 1", b"0 0 1 x", b"0.5 0 0.5 1", b"0 0 1 1.5", b"nan 0 1 1"])
+def test_a_place_that_is_none_is_a_bad_sample(text: bytes) -> None:
+    with pytest.raises(BadSample, match=r"parent000_box.txt is '.*', expected left, top, right and bottom"):
+        draw(sample(boxes=1, parent000_box_txt=text), mapper=GritMapper("all"))
 
 
 def test_text_is_stripped_and_utf8() -> None:

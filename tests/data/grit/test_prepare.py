@@ -64,7 +64,7 @@ def test_counts_and_layout(raw: Path, tmp_path: Path) -> None:
     keys = {name.split(".")[0] for name in names(tmp_path / "out" / "00001.tar")}
     assert keys == {"000010000", "000010003"}
     lines = [json.loads(line) for line in (tmp_path / "out" / MANIFEST).read_text().splitlines()]
-    assert lines[0] == {"format": 1, "settings": {"phrases": "both", "min_size": 1, "min_score": 0.0}}
+    assert lines[0] == {"format": 2, "settings": {"phrases": "both", "min_size": 1, "min_score": 0.0}}
     assert [(line["tar"], line["samples"], line["bad"]) for line in lines[1:]] == [
         ("00000.tar", 4, {}), ("00001.tar", 4, {"broken json": 1}), ("00002.tar", 4, {}),
     ]  # fmt: skip
@@ -134,6 +134,14 @@ def test_a_raw_tar_that_changed_is_processed_again(raw: Path, tmp_path: Path) ->
     write_shard(raw / "00002.tar", [members() for _ in range(9)])
     assert run(raw, out).samples == 17
     assert len({name.split(".")[0] for name in names(out / "00002.tar")}) == 9
+
+
+def test_a_folder_of_before_boxes_had_places_is_refused(raw: Path, tmp_path: Path) -> None:
+    run(raw, tmp_path / "out")
+    manifest = tmp_path / "out" / MANIFEST
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(DataError, match=r"was made by another version of this script \(format 1, now 2\)"):
+        run(raw, tmp_path / "out")
 
 
 def test_other_settings_are_refused(raw: Path, tmp_path: Path) -> None:
