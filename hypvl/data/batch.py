@@ -31,6 +31,9 @@ class Batch(TypedDict):
     box_text: NotRequired[Tensor]  # (B, L) int64; (M, L) with box_owner
     box_owner: NotRequired[np.ndarray]  # (M,) int64, the sample (0 to B - 1) of each box, ascending; M >= 0
     box_corners: NotRequired[Tensor]  # (M, 4), left, top, right, bottom in fractions of the image, or NaN
+    query_text: NotRequired[Tensor]  # (Q, L) int64, with query_owner (Q,) as boxes have box_owner
+    query_parent: NotRequired[np.ndarray]  # (Q,) int64, the row of each query's parent among the Q, or -1
+    query_weight: NotRequired[Tensor]  # (Q,) float32
     short_text: NotRequired[Tensor]  # (B, L) int64
     augmented_image: NotRequired[Tensor]  # (B, 3, h, w) uint8
     augmented_text: NotRequired[Tensor]  # (B, L) int64
@@ -64,7 +67,8 @@ def collate(
     and arrays of numbers are stacked, numbers become a tensor, anything else a list. ``pad_token`` is the tokenizer's.
 
     A field ``<group>_owner`` (m,) says that the tensors ``<group>_*`` have m rows in this sample, any number: they are
-    joined row after row, (M, ...), and ``<group>_owner`` (M,) of the batch is the sample of each.
+    joined row after row, (M, ...), and ``<group>_owner`` (M,) of the batch is the sample of each. Of ``<group>_parent``
+    (m,), places within the sample or -1 for none, the batch has the rows, (M,).
 
     Raises:
         ValueError: when a field is not in every sample, or its tensors differ in shape, or in rows within a group.
@@ -82,7 +86,10 @@ def collate(
         if group in groups and isinstance(values[0], Tensor):
             for sample in samples:
                 _check_rows(sample, name, group)
-            batch[name] = _join_rows(name, values, pad_token=pad_token)
+            if name == f"{group}_parent":
+                batch[name] = _join_parents(values)
+            else:
+                batch[name] = _join_rows(name, values, pad_token=pad_token)
         else:
             batch[name] = _join(name, values, pad_token=pad_token)
         if _is_text(name) and isinstance(batch[name], Tensor):
@@ -109,6 +116,14 @@ def _join_rows(name: str, values: list[Tensor], *, pad_token: int) -> Tensor:
         return pad_rows([row for value in values for row in value], pad_token=pad_token)
     _check_shapes(name, [value.shape[1:] for value in values])
     return torch.cat(values)
+
+
+def _join_parents(values: list[Tensor]) -> np.ndarray:
+    """Places within each sample as rows of the batch; -1 stays."""
+    places = np.concatenate([value.numpy() for value in values])
+    counts = [len(value) for value in values]
+    before = np.repeat(np.cumsum([0, *counts[:-1]]), counts)
+    return np.where(places < 0, -1, places + before)
 
 
 def _check_shapes(name: str, shapes: Sequence[torch.Size]) -> None:
