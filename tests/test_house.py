@@ -79,11 +79,16 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def imports(path: Path, *, top_level: bool = False, types: bool = True) -> Iterator[tuple[int, str]]:
+@cache
+def imports(path: Path, *, top_level: bool = False, types: bool = True) -> tuple[tuple[int, str], ...]:
     """(line, dotted name) of every import; ``from a import b`` gives ``a.b``. Relative ones are resolved.
 
     ``top_level``: only outside functions; ``types``: with those there under ``if TYPE_CHECKING``.
     """
+    return tuple(_imports(path, top_level=top_level, types=types))
+
+
+def _imports(path: Path, *, top_level: bool, types: bool) -> Iterator[tuple[int, str]]:
     package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
     for node in _outside_functions(tree_of(path), types) if top_level else ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
@@ -161,6 +166,7 @@ def test_no_circles_between_packages() -> None:
         assert circle is None, " -> ".join(circle or ())
 
 
+@cache
 def _smallest_package(module: str) -> str:
     """The package of a module where it holds no other packages, else the module: ``run`` may use what ``hooks`` has."""
     package = module if modules()[module].name == "__init__.py" else module.rpartition(".")[0]
@@ -168,6 +174,7 @@ def _smallest_package(module: str) -> str:
     return module if package in parents else package
 
 
+@cache
 def _module_in(name: str) -> str:
     """The module that a dotted name is, or is an attribute of; the empty name for foreign ones."""
     while name and name not in modules():
@@ -210,8 +217,9 @@ def _type_questions(tree: ast.AST) -> Iterator[ast.expr]:
     """``isinstance(model, ...)``, ``type(self.geometry) is ...``; naming the type in a message is fine."""
     for node in ast.walk(tree):
         calls: list[ast.expr] = []
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"isinstance", "issubclass"}:
-            calls = [node]
+        if isinstance(node, ast.Call):
+            asks = isinstance(node.func, ast.Name) and node.func.id in {"isinstance", "issubclass"}
+            calls = [node] if asks else []
         elif isinstance(node, ast.Compare):
             calls = [
                 side
