@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from hypvl.config import LazyConfig
 from hypvl.errors import ConfigError
@@ -69,14 +70,18 @@ def filled_in(override: str) -> str:
 def refusal(override: str) -> str | None:
     """None when some config takes the override, else why the last one did not."""
     reason = "no config has its first key"
-    for path in RECIPES:
-        if re.split(r"[.=]", override.lstrip("~+"))[0] in config(path):
-            try:
-                LazyConfig.apply_overrides(config(path), [filled_in(override)])
-            except ConfigError as error:
-                reason = str(error)
-            else:
-                return None
+    first, *rest = re.split(r"[.=]", override.lstrip("~+").partition("=")[0])
+    some = [path for path in RECIPES if first in config(path)]
+    having = [
+        path for path in some if OmegaConf.select(config(path), ".".join([first, *rest[:-1]])) is not None
+    ]
+    for path in having or some:  # trying one takes time: first those that have what the key is of
+        try:
+            LazyConfig.apply_overrides(config(path), [filled_in(override)])
+        except ConfigError as error:
+            reason = str(error)
+        else:
+            return None
     return reason
 
 
