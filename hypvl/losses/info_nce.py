@@ -139,6 +139,8 @@ def info_nce(
     to_wholes = ctx.owner(query) is not None and ctx.owner(key) is None
     if not to_wholes or both_directions:
         ctx.check_same_rows(query, key)
+    else:
+        ctx.check_wholes(key)
     if to_wholes and wholes == "per_row":
         keys = keys[ctx.owners(query, gathered=True)]
     if extra_keys is not None:

@@ -3,7 +3,6 @@
 Rows of one group share an entry with their owners: ``box_image`` and ``box_text`` have ``box_owner``.
 """
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -129,6 +128,11 @@ class OwnedRows(ABC):
             return len(self.features(view)) * distributed.world_size()
         return sum(self._rows_of_ranks(view))
 
+    @property
+    def empty_groups(self) -> set[str]:
+        """Entries with owners that are empty on every rank, of those that were asked for their number of rows."""
+        return {name for name, counts in self._counts.items() if not any(counts)}
+
     def mean(self, values: Tensor, view: View) -> Tensor:
         """Mean of a number for each local row of a view, (B,) or (M,), 0-dim: every row of every rank weighs the same.
 
@@ -150,11 +154,21 @@ class OwnedRows(ABC):
         x, y = self.embeddings(first), self.embeddings(second)
         of_first, of_second = self.owner(first), self.owner(second)
         if of_first is None and of_second is not None:
+            self.check_wholes(first)
             return x[of_second], y, second
         if of_first is not None and of_second is None:
+            self.check_wholes(second)
             return x, y[of_first], first
         self.check_same_rows(first, second)
         return x, y, first
+
+    def check_wholes(self, view: View) -> None:
+        """ValueError for a view that does not have one row for each sample."""
+        rows = len(self.features(view))
+        if self.owner(view) is not None or rows != self.samples:
+            raise ValueError(
+                f"{view}: got {rows} rows for {self.samples} samples; expected one row for each of them."
+            )
 
     def check_same_rows(self, first: View, second: View) -> None:
         """ValueError for views of which row i does not belong to row i: boxes and wholes, boxes and queries."""
@@ -164,18 +178,18 @@ class OwnedRows(ABC):
                 f"{first} and {second}: their rows do not belong together (one has the owners {names[0]}, the other "
                 f"{names[1]}); compare views with the same ones."
             )
+        rows = [len(self.features(view)) for view in (first, second)]
+        if rows[0] != rows[1]:
+            raise ValueError(
+                f"{first} and {second}: got {rows[0]} and {rows[1]} rows, but row i of one belongs to row i of the "
+                "other; where samples have different numbers of them, let the batch name their owners."
+            )
 
     def _rows_of_ranks(self, view: View) -> list[int]:
         """Rows of a view with owners on each rank (a collective, the first time)."""
         name = str(owner_entry(view))
         if name not in self._counts:
             self._counts[name] = distributed.row_counts(len(self.features(view)))
-            if not any(self._counts[name]):
-                warnings.warn(
-                    f"batch: {name!r} is empty on every rank, so the losses of its rows are 0 in this step; let "
-                    "more of the data have some, or take a larger batch.",
-                    stacklevel=2,
-                )
         return self._counts[name]
 
 

@@ -7,6 +7,7 @@ from typing import Any, Self, cast
 
 import numpy as np
 import torch
+from loguru import logger
 from torch import Tensor, nn
 
 from hypvl import distributed
@@ -120,6 +121,7 @@ class Learner(nn.Module):
         objective.check(self._encoders())
         self.views = tuple(sorted(objective.needs, key=lambda view: (str(view), view.grad)))
         self._tokens = objective.tokens
+        self._said_empty: set[str] = set()  # groups of rows that were empty everywhere in a step
 
     def get_teachers(self) -> dict[str, Teacher]:
         """The teachers by name."""
@@ -211,7 +213,15 @@ class Learner(nn.Module):
     ) -> tuple[LossOutput, PairContext]:
         """Loss of the whole local batch from the output of :meth:`trunk` for each view: heads, geometry, loss terms."""
         ctx = self._context(trunks, batch)
-        return self.objective(ctx), ctx
+        output = self.objective(ctx)
+        for name in sorted(ctx.empty_groups - self._said_empty):
+            self._said_empty.add(name)
+            if distributed.is_main():
+                logger.warning(
+                    "{!r} is empty on every rank in a step, in which the losses of its rows are 0 (said once); let "
+                    "more of the data have some, or take a larger batch", name,
+                )  # fmt: skip
+        return output, ctx
 
     def context(self, batch: Mapping[str, Any], views: Iterable[View]) -> PairContext:
         """Views of one local batch, encoded, without a loss."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from hypvl.losses.base import IMAGE, TEXT, Objective, PairContext, View
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.entailment import Entailment, entailment_loss
+from hypvl.losses.hard_negative import NEGATIVE_TEXT
 from hypvl.losses.info_nce import info_nce
 from hypvl.losses.sigmoid import Sigmoid
 from hypvl.losses.uncertainty import AngledEntailment
@@ -121,7 +122,7 @@ def test_boxes_are_entailed_in_their_own_whole() -> None:
 
 
 @pytest.mark.parametrize("implementation", ["chosen", "tiled"])
-def test_no_box_anywhere_is_0_and_said(implementation: str) -> None:
+def test_no_box_anywhere_is_0(implementation: str) -> None:
     terms = {
         "wholes": Contrastive(),
         "local": Contrastive([(BOX_IMAGE, BOX_TEXT), (BOX_TEXT, BOX_IMAGE), (BOX_TEXT, IMAGE)]),
@@ -129,10 +130,8 @@ def test_no_box_anywhere_is_0_and_said(implementation: str) -> None:
     }
     with forced(implementation):
         ctx = step(torch.zeros(0, dtype=torch.int64), grad=True)
-        with pytest.warns(
-            UserWarning, match="batch: 'box_owner' is empty on every rank, so the losses of its rows are 0"
-        ):
-            output = Objective(terms)(ctx)
+        output = Objective(terms)(ctx)
+    assert ctx.empty_groups == {"box_owner"} and not step().empty_groups
     assert output.terms["local"].item() == output.terms["cross"].item() == 0.0
     output.total.backward()
     for view in (IMAGE, TEXT, BOX_IMAGE, BOX_TEXT):
@@ -150,5 +149,15 @@ def test_what_takes_one_row_for_each_sample_refuses_more() -> None:
             Objective({"a": term})(step())
     with pytest.raises(ValueError, match=r"their rows do not belong together .*None.*box_owner"):
         info_nce(step(), TEXT, BOX_IMAGE)
+    ctx = context(LossContract().model(), {IMAGE: random_features(3), BOX_TEXT: random_features(4)})
+    with pytest.raises(ValueError, match=r"got 4 and 3 rows, .* let the batch name their owners"):
+        info_nce(ctx, BOX_TEXT, IMAGE)
+    features = {IMAGE: random_features(3), BOX_TEXT: random_features(4), NEGATIVE_TEXT: random_features(6)}
+    ctx = context(LossContract().model(), features, box_owner=OWNER)
+    for loss in (info_nce, lambda *views: Entailment(general=views[1], specific=views[2])(views[0])):
+        with pytest.raises(
+            ValueError, match="negative_text@student: got 6 rows for 3 samples; expected one row"
+        ):
+            loss(ctx, BOX_TEXT, NEGATIVE_TEXT)
     with pytest.raises(ValueError, match="image:box_image@student: samples have different numbers of rows"):
         step().own_logits(TEXT, BOX_IMAGE)
