@@ -78,6 +78,11 @@ class Contrastive(LossTerm):
         """Labels of the local samples and of all; each sample without one gets a label of its own."""
         if self.labels is None:
             return None
+        if ctx.owner(query) is not None:
+            raise ValueError(
+                f"labels: got {self.labels!r}, a label of each sample, for {query}, of which a sample has any number; "
+                "set labels=None, or leave these pairs to a term of their own."
+            )
         given = ctx.entry(self.labels, meaning="the labels of its samples", otherwise="or set labels=None")
         targets = ctx.targets(query)
         if not isinstance(given, Tensor):

@@ -152,6 +152,10 @@ def test_what_takes_one_row_for_each_sample_refuses_more() -> None:
     ctx = context(LossContract().model(), {IMAGE: random_features(3), BOX_TEXT: random_features(4)})
     with pytest.raises(ValueError, match=r"got 4 and 3 rows, .* let the batch name their owners"):
         info_nce(ctx, BOX_TEXT, IMAGE)
+    with pytest.raises(
+        ValueError, match=r"labels: got 'kind', a label of each sample, for text:box_text@student"
+    ):
+        Contrastive([(BOX_TEXT, IMAGE)], labels="kind")(step())
     features = {IMAGE: random_features(3), BOX_TEXT: random_features(4), NEGATIVE_TEXT: random_features(6)}
     ctx = context(LossContract().model(), features, box_owner=OWNER)
     for loss in (info_nce, lambda *views: Entailment(general=views[1], specific=views[2])(views[0])):
