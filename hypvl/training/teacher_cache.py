@@ -23,6 +23,7 @@ from hypvl.errors import ConfigError, DataError
 from hypvl.geometry.scorers import Modality
 from hypvl.io.progress import terminal_bar
 from hypvl.losses.base import View
+from hypvl.losses.owners import owner_entry
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.training.config import TrainConfig, mapping_at
 from hypvl.training.data_fit import check_data_fits, take_from_model
@@ -73,7 +74,8 @@ def write_features(
 
     Raises:
         CheckpointError: when the folder holds features of another model.
-        DataError: when it holds features of other data, or cannot be written.
+        DataError: when it holds features of other data, or cannot be written, or when samples have any number of rows
+            of a view (boxes).
     """
     store = EmbeddingStore(folder, model=model_identity(model), mode="write")
     source = {"dataset": dataset.fingerprint, "seed": seed, "batch_size": batch_size}
@@ -111,6 +113,12 @@ def write_features(
                 for _ in range(start, stop):
                     batch = to_device(next(batches), precision.device)
                     for view, group in groups.items():
+                        if owner_entry(view) in batch:
+                            raise DataError(
+                                f"view {view}: the data have any number of its rows for each sample "
+                                f"({owner_entry(view)}), but one is stored for each; set boxes='one' in the data, or "
+                                "let the teacher encode in training."
+                            )
                         with precision.autocast():
                             features = _encode(model, view, rows_of(view, batch))
                         for row, feature in zip(batch["index"].tolist(), features.float().cpu(), strict=True):

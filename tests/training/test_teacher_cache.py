@@ -14,7 +14,7 @@ from hypvl.cli.cache_teacher import main
 from hypvl.config import LazyCall as L
 from hypvl.data.sample import Sample
 from hypvl.errors import CheckpointError, ConfigError, DataError
-from hypvl.losses.base import TEXT, Objective
+from hypvl.losses.base import TEXT, Objective, View
 from hypvl.losses.contrastive import Contrastive
 from hypvl.training.run import RunOptions, run_training
 from hypvl.training.step import Precision
@@ -132,6 +132,20 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, shard: Path) -> None:
     with pytest.raises(ConfigError, match="asks 'teacher' for none; expected one view"):
         cache_teacher(cfg, "teacher", tmp_path / "other", 8, 0)
     assert not (tmp_path / "other").exists()
+
+
+class Boxed(Short):
+    """Captions, and two boxes of each sample."""
+
+    def sample(self, row: int, generator: np.random.Generator) -> Sample:
+        sample = super().sample(row, generator)
+        boxes = {"box_text": sample["text"].expand(2, -1), "box_owner": torch.zeros(2, dtype=torch.int64)}
+        return {**sample, **boxes}
+
+
+def test_features_of_any_number_of_boxes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"text:box_text@student: .* any number of its rows .* \(box_owner\)"):
+        written(tmp_path, dataset=Boxed(), views=[View("text", "box_text")])
 
 
 def test_a_teacher_that_is_not_there_is_named(tmp_path: Path) -> None:
