@@ -21,8 +21,8 @@ EVAL = sorted(CONFIGS.glob("eval_*.py"))
 ROWS = 4
 PROTOTYPES = 16
 TINY_BERT = {
-    "model_type": "bert", "vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-    "intermediate_size": 64, "max_position_embeddings": 40,
+    "model_type": "bert", "vocab_size": 49_408, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "intermediate_size": 64, "max_position_embeddings": 80,
 }  # fmt: skip
 
 

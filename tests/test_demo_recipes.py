@@ -73,6 +73,8 @@ def tiny(path: Path, shard: Path) -> DictConfig:
     for term in cfg.train.objective.terms.values():
         if "episode" in term:
             term.update(episode=2 * ROWS, clusters=8)
+        if "external_clusters" in term:
+            term.external_clusters = 8
     cfg.dataset.tarfiles = [str(shard)]
     cfg.dataset.image_transform.size = SMALL["image_size"]
     cfg.optim.optimizer.lr = 3e-3

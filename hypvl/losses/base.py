@@ -260,6 +260,9 @@ class LossTerm(nn.Module, ABC):
     """
 
     needs: frozenset[View] = frozenset()
+    episode_needs: frozenset[View] = (
+        frozenset()
+    )  # views asked for between steps, see hypvl/losses/episodes.py
     entries: frozenset[str] = frozenset()  # of the batch, beside the inputs of the views: labels, masks
     #: Whether views may have any number of rows for each sample (boxes): means over rows are then those of
     #: :meth:`PairContext.mean`, and rows of two views are brought together by :meth:`PairContext.paired`.
@@ -368,6 +371,11 @@ class Objective(nn.Module):
     def tokens(self) -> frozenset[View]:
         """Every view of which a term asks for all tokens."""
         return frozenset().union(*(term.tokens for term in self._terms().values()))
+
+    @property
+    def views(self) -> frozenset[View]:
+        """Every view that a term asks for in a step or between steps."""
+        return self.needs.union(*(term.episode_needs for term in self._terms().values()))
 
     @property
     def entries(self) -> frozenset[str]:

@@ -23,7 +23,9 @@ class EpisodicTerm(LossTerm):
     """
 
     episode: int  # samples of all ranks
-    episode_needs: frozenset[View]  # views that episode_rows asks for; those of the steps are ``needs``
+    episode_needs: frozenset[View] = (
+        frozenset()
+    )  # views that episode_rows asks for; those of the steps are ``needs``
 
     @abstractmethod
     def episode_rows(self, ctx: PairContext) -> dict[str, Tensor]:

@@ -117,7 +117,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     for name, teacher in learner.get_teachers().items():
         teacher.check_data(dataset.fingerprint)
         if isinstance(teacher, FrozenTeacher):
-            asked = {view.modality for view in learner.views if view.encoder == name}
+            asked = {view.modality for view in learner.objective.views if view.encoder == name}
             where = f"train.teachers.{name}.model"
             check_data_fits(teacher.encoder, dataset, name=where, modalities=asked)
     iteration = int(resumed["iteration"]) if resumed is not None else 0

@@ -169,10 +169,8 @@ class Learner(nn.Module):
                 term that does not take so many classes.
         """
         encoders = self._encoders()
-        stored = {view for view in self.views if getattr(encoders[view.encoder], "reads", None) is not None}
-        for source in sorted(
-            {view.source for view in self.views if view not in stored} | self.objective.entries
-        ):
+        encoded = {view for view in self.objective.views if not hasattr(encoders[view.encoder], "reads")}
+        for source in sorted({view.source for view in encoded} | self.objective.entries):
             lookup(sample, source)
         if classes is not None:
             try:

@@ -286,8 +286,8 @@ def cache_teacher(cfg: DictConfig, name: str, folder: Path, batch_size: int, num
         raise ConfigError(
             f"--batch-size: got {batch_size} for {distributed.world_size()} processes; expected a multiple of it."
         )
-    needs = instantiate(settings.objective).needs
-    views = sorted((view for view in needs if view.encoder == name), key=str)
+    asked = instantiate(settings.objective).views
+    views = sorted((view for view in asked if view.encoder == name), key=str)
     if not views or len({view.modality for view in views}) < len(views):
         listed = ", ".join(map(str, views)) or "none"
         raise ConfigError(

@@ -16,6 +16,7 @@ from hypvl.data.sample import Sample
 from hypvl.errors import CheckpointError, ConfigError, DataError
 from hypvl.losses.base import TEXT, Objective, View
 from hypvl.losses.contrastive import Contrastive
+from hypvl.losses.proto_clip import ProtoCLIP
 from hypvl.training.run import RunOptions, run_training
 from hypvl.training.step import Precision
 from hypvl.training.teacher_cache import CachedTeacher, StoredFeatures, cache_teacher, write_features
@@ -72,6 +73,18 @@ def test_training_with_stored_features_is_training_with_the_teacher(tmp_path: Pa
     with_teacher = losses(cfg, tmp_path / "teacher")
     cfg.train.teachers.teacher = L(CachedTeacher)(folder=str(tmp_path / "features"))
     assert len(with_teacher) == 3
+    assert losses(cfg, tmp_path / "stored") == pytest.approx(with_teacher, rel=1e-6)
+
+
+def test_a_teacher_that_is_asked_between_steps_is_stored_too(tmp_path: Path, shard: Path) -> None:
+    cfg = config(shard)
+    prototypes = L(ProtoCLIP)(
+        embed_dim=12, external="text@teacher", clusters=3, external_clusters=2, episode=8, hidden=4
+    )
+    cfg.train.objective = L(Objective)(terms={"contrastive": L(Contrastive)(), "prototypes": prototypes})
+    cache_teacher(cfg, "teacher", tmp_path / "features", 8, 0)
+    with_teacher = losses(cfg, tmp_path / "teacher")
+    cfg.train.teachers.teacher = L(CachedTeacher)(folder=str(tmp_path / "features"))
     assert losses(cfg, tmp_path / "stored") == pytest.approx(with_teacher, rel=1e-6)
 
 
