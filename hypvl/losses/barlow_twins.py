@@ -9,7 +9,8 @@ from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
 from hypvl.geometry.sphere import normalize
 from hypvl.losses.base import PairContext, View
-from hypvl.losses.distillation import Distillation, standardize
+from hypvl.losses.batch_norm import standardize
+from hypvl.losses.distillation import Distillation
 from hypvl.numerics import full_precision
 
 Variant: TypeAlias = Literal["original", "itra"]
@@ -39,7 +40,7 @@ def barlow_twins(
     """
     one_of("variant", variant, Variant)
     if variant == "original":
-        x, y = standardize(x, eps=1e-5), standardize(y, eps=1e-5)
+        x, y = standardize(x), standardize(y)
         count = len(x) * distributed.world_size()
     else:
         x, y = (normalize(normalize(z).mT).mT for z in (x, y))

@@ -48,15 +48,3 @@ def reduction(*features: Tensor) -> Tensor:
     """
     largest = torch.stack([x.detach().abs().amax() for x in features]).amax()
     return (distributed.gather(largest[None]).amax() / _LARGE).clamp(min=1)
-
-
-def standardize(x: Tensor, *, eps: float) -> Tensor:
-    """Columns less their mean, over their standard deviation, those of the rows of all ranks: (B, D) -> (B, D).
-
-    Formula: ``(x - mean) / sqrt(var + eps)`` with the biased variance; with gradient through both. A batch of one row
-    becomes zeros.
-    """
-    scale = reduction(x)
-    x = x / scale
-    mean, variance, _ = distributed.batch_statistics(x)  # (D,), (D,)
-    return (x - mean) * torch.rsqrt(variance + eps / scale / scale)

@@ -12,10 +12,9 @@ from hypvl.checks import MOST_FEATURES, number, whole_number
 from hypvl.geometry.scorers import LOG_SCALE_MAX
 from hypvl.geometry.sphere import normalize
 from hypvl.losses.base import IMAGE, TEXT, Model, PairContext, View, check_width, find_encoder
+from hypvl.losses.batch_norm import RunningBatchNorm
 from hypvl.losses.episodes import Cluster, EpisodicTerm
 from hypvl.numerics import full_precision, inner_products
-
-_BN_MOMENTUM, _BN_EPS = 0.1, 1e-5
 
 
 @full_precision
@@ -79,8 +78,8 @@ def back_translate(features: Tensor, labels: Tensor, *, count: int) -> Tensor:
 class Projection(nn.Module):
     """``Linear, BatchNorm, ReLU`` for each hidden layer, then ``Linear``, then rows of length 1.
 
-    In training it normalises by the statistics of the rows that it is given; :meth:`update_` moves the running ones,
-    which evaluation uses.
+    In training it normalises by the statistics of the rows of all ranks; :meth:`update_` moves the running ones, which
+    evaluation uses.
 
     Args:
         in_features: Size of the embeddings.
@@ -94,32 +93,26 @@ class Projection(nn.Module):
         self.linears, self.norms = nn.ModuleList(), nn.ModuleList()
         for _ in range(hidden_layers):
             self.linears.append(nn.Linear(in_features, hidden))
-            self.norms.append(nn.BatchNorm1d(hidden, eps=_BN_EPS, momentum=_BN_MOMENTUM))
+            self.norms.append(RunningBatchNorm(hidden))
             in_features = hidden
         self.linears.append(nn.Linear(in_features, out_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_features) -> (N, out_features)."""
+        """(B, in_features) -> (B, out_features)."""
         return self._run(x, update=False)
 
     @torch.no_grad()
     def update_(self, x: Tensor) -> None:
-        """Move the running statistics towards those of the rows (N, in_features)."""
+        """Move the running statistics towards those of the rows of all ranks, of this one (B, in_features)."""
         self._run(x, update=True)
 
     def _run(self, x: Tensor, *, update: bool) -> Tensor:
         x = x.to(self.linears[0].get_parameter("weight").dtype)
         for linear, norm in zip(self.linears, self.norms, strict=False):  # the last layer has no norm
             x = linear(x)
-            assert isinstance(norm, nn.BatchNorm1d)
-            mean, var = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-            if self.training or update:
-                mean, var = x.mean(0), x.var(0, unbiased=False)
             if update:
-                unbiased = var * len(x) / max(1, len(x) - 1)
-                norm.get_buffer("running_mean").lerp_(mean, _BN_MOMENTUM)
-                norm.get_buffer("running_var").lerp_(unbiased, _BN_MOMENTUM)
-            x = ((x - mean) * (var + _BN_EPS).rsqrt() * norm.weight + norm.bias).relu()
+                norm.update_(x)  # type: ignore[operator]  # ModuleList is typed Module
+            x = norm(x).relu()
         return normalize(self.linears[-1](x))
 
 
@@ -261,9 +254,7 @@ class ProtoCLIP(EpisodicTerm):
             ("second", self.second, "first", labels[0]),
         ):
             head = self.first_head if name == "first" else self.second_head
-            rows = head(_flat(ctx, view, gathered=True))[
-                ctx.targets(view)
-            ]  # (B, D) with the statistics of all ranks
+            rows = head(_flat(ctx, view))  # (B, D) with the statistics of all ranks
             losses.append(
                 prototype_loss(
                     rows,
@@ -283,7 +274,7 @@ class ProtoCLIP(EpisodicTerm):
     def update_(self, ctx: PairContext) -> None:
         """Move the running statistics of the heads."""
         for head, view in ((self.first_head, self.first), (self.second_head, self.second)):
-            head.update_(_flat(ctx, view, gathered=True))
+            head.update_(_flat(ctx, view))
 
     @torch.no_grad()
     def constrain_(self) -> None:
@@ -307,6 +298,6 @@ class ProtoCLIP(EpisodicTerm):
         return places
 
 
-def _flat(ctx: PairContext, view: View, gathered: bool = False) -> Tensor:
-    """Embeddings in flat coordinates, (B, D) or (N, D)."""
-    return ctx.model_of(view).geometry.flatten(ctx.embeddings(view, gathered))
+def _flat(ctx: PairContext, view: View) -> Tensor:
+    """Embeddings in flat coordinates, (B, D)."""
+    return ctx.model_of(view).geometry.flatten(ctx.embeddings(view))

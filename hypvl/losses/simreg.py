@@ -12,7 +12,8 @@ from hypvl.allowlist import configurable
 from hypvl.checks import MOST_FEATURES, one_of, whole_number
 from hypvl.geometry.sphere import normalize
 from hypvl.losses.base import Model, PairContext, View, find_encoder
-from hypvl.losses.distillation import Distillation, standardize
+from hypvl.losses.batch_norm import BatchNorm
+from hypvl.losses.distillation import Distillation
 from hypvl.numerics import full_precision
 
 Distance: TypeAlias = Literal["squared", "l1", "smooth_l1"]
@@ -76,7 +77,7 @@ class Predictor(nn.Module):
         self.linears = nn.ModuleList(
             [nn.Linear(before, after) for before, after in itertools.pairwise(widths)]
         )
-        self.norms = nn.ModuleList([_BatchNorm(hidden) for _ in range(layers - 1)])
+        self.norms = nn.ModuleList([BatchNorm(hidden) for _ in range(layers - 1)])
 
     def forward(self, x: Tensor) -> Tensor:
         """Predict the features of the teacher; rows of every rank count for the batch norms."""
@@ -84,16 +85,6 @@ class Predictor(nn.Module):
         for linear, norm in zip(self.linears, self.norms, strict=False):
             x = norm(linear(x)).relu()
         return self.linears[-1](x)
-
-
-class _BatchNorm(nn.Module):
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(features))
-        self.bias = nn.Parameter(torch.zeros(features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return full_precision(standardize)(x, eps=1e-5) * self.weight + self.bias
 
 
 @configurable("train")
