@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from hypvl.checks import one_of
 from hypvl.numerics import straight_distances
 
 Side: TypeAlias = Literal["query", "key"]
+_PAIRS = 64  # of a block whose rows are compared with all of the block, to take the diagonal
 
 
 class Cones(ABC):
@@ -88,6 +90,14 @@ class Geometry(nn.Module, ABC):
         (B1, D), (B2, D) -> (B1, B2), for diagnostics. By default |x - y|; a product takes it factor by factor.
         """
         return straight_distances(x, y)
+
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """Geodesic distances of paired embeddings, (B, D), (B, D) -> (B,).
+
+        By default read off :meth:`pairwise_distance`; override it where nearly identical pairs need more digits.
+        """
+        blocks = zip(x.split(_PAIRS), y.split(_PAIRS), strict=True)
+        return torch.cat([self.pairwise_distance(some, others).diagonal() for some, others in blocks])
 
     def ranking_similarity(self, x: Tensor, y: Tensor) -> Tensor:
         """A cheaper (B1, B2) matrix in the same order as :meth:`pairwise_similarity`; by default that itself."""

@@ -284,6 +284,9 @@ class Hyperbolic(Geometry):
             return None
         return self.curv_init / self.curv_range, self.curv_init * self.curv_range
 
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        return dist(self.space_components(x), self.space_components(y), curv=self.curv)
+
     @full_precision
     def pool(self, features: Tensor) -> Tensor:
         return self.lift(mean(features))

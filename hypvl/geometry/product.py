@@ -103,6 +103,10 @@ class Product(Hyperbolic):
         """(1/F) sum_i <x_i, y_i>_L of all pairs, (B1, D), (B2, D) -> (B1, B2): in another order than the distances."""
         return self.mean_over_factors(lorentz.pairwise_inner, x, y)
 
+    def distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """(1/F) sum_i d_i of paired embeddings."""
+        return lorentz.dist(self.split(x), self.split(y), curv=self.curv_rows()).mean(-1)
+
     def geodesic(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """The geodesic of every factor at once: the shortest way of the l2 distance, and a shortest of the l1."""
         return lorentz.geodesic(self.split(x), self.split(y), weights, curv=self.curv_rows()).flatten(-2)

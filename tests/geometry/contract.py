@@ -136,6 +136,10 @@ class GeometryContract:
         torch.testing.assert_close(d, d.mT, rtol=1e-9, atol=1e-9)
         assert (d.diagonal().abs() < 1e-6).all()  # sqrt of a rounding, where the length is an arc cosine
         assert (d[:, :, None] <= d[:, None, :] + d.mT[None] + 1e-9).all()
+        paired = geometry.distance(x, x.roll(1, 0))
+        torch.testing.assert_close(paired, d.roll(1, 1).diagonal(), rtol=1e-6, atol=1e-9)
+        many = geometry.distance(x[:1].expand(150, -1), x[1:2].expand(150, -1))
+        torch.testing.assert_close(many, d[0, 1].expand(150), rtol=1e-6, atol=1e-9)
         nearer = geometry.pairwise_similarity(x[:1], x[1:]).argsort(descending=True)
         assert torch.equal(geometry.pairwise_distance(x[:1], x[1:]).argsort(), nearer)
         root, curvature = geometry.root(D), geometry.curvature
