@@ -1,10 +1,13 @@
 """python scripts/train.py --config configs/train_uncha_demo.py --num-gpus 0 --output-dir output/demo_uncha"""
 
+from .common.model.uncha import model as _model
 from .common.objective.uncha import objective as _objective
 from .train_hycoclip_demo import dataset, model, optim, train
 
-_order = [name for name in _objective.terms if name.endswith(("entailment", "calibration"))]
+model.scorer = _model.scorer
+dataset.mapper.boxes, dataset.mapper.max_boxes = "first", 5
+_order = [name for name in _objective.terms if name.endswith(("entailment", "calibration", "entropy"))]
 for _name in _order:  # contrast first, order after, as in train_hycoclip_demo.py
-    _objective.weights[_name] = 0.5 * 0.5
+    _objective.weights[_name] *= 0.5 / 0.2
 _objective.warmup = {_name: [300, 600] for _name in _order}
 train.objective = _objective

@@ -1,6 +1,5 @@
 """python scripts/train.py --config configs/train_uncha_vit_b.py --num-gpus 8 --output-dir output/uncha_vit_b"""
 
-from .common.objective.uncha import objective as _objective
-from .train_hycoclip_vit_b import dataset, model, optim, train
+from .train_uncha_vit_l import dataset, model, optim, train
 
-train.objective = _objective
+model.visual.arch = "vit_base_patch16_224"

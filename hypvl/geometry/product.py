@@ -104,8 +104,9 @@ class Product(Hyperbolic):
         return self.mean_over_factors(lorentz.pairwise_inner, x, y)
 
     def distance(self, x: Tensor, y: Tensor) -> Tensor:
-        """(1/F) sum_i d_i of paired embeddings."""
-        return lorentz.dist(self.split(x), self.split(y), curv=self.curv_rows()).mean(-1)
+        """(1/F) sum_i d_i of paired embeddings, or the root of the mean of d_i^2."""
+        by_factor = lorentz.dist(self.split(x), self.split(y), curv=self.curv_rows())  # (B, F)
+        return by_factor.mean(-1) if self.metric == "l1" else safe_sqrt(by_factor.square().mean(-1))
 
     def geodesic(self, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """The geodesic of every factor at once: the shortest way of the l2 distance, and a shortest of the l1."""

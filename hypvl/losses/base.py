@@ -231,6 +231,12 @@ def find_prototypes(models: Mapping[str, Model], view: View) -> nn.Module:
     return layer
 
 
+def check_scale(models: Mapping[str, Model], scale: str | None) -> None:
+    """ValueError for the name of a scale that the scorer of the trained model does not have."""
+    if scale is not None:
+        models[STUDENT].scorer.scale_of(scale)
+
+
 def check_same_width(models: Mapping[str, Model], *views: View) -> None:
     """ValueError for views whose features have different sizes."""
     sizes = {view: getattr(find_encoder(models, view), "embed_dim", None) for view in views}

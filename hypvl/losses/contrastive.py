@@ -3,16 +3,17 @@
 With the exterior angle it is ATMG's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from hypvl import distributed
 from hypvl.allowlist import configurable
-from hypvl.checks import number
-from hypvl.losses.base import IMAGE, TEXT, LossTerm, PairContext, View
+from hypvl.checks import number, one_of
+from hypvl.losses.base import IMAGE, TEXT, LossTerm, Model, PairContext, View, check_scale
 from hypvl.losses.info_nce import Implementation, check_implementation, group_directions, info_nce
+from hypvl.losses.owners import Over
 
 
 @configurable("train")
@@ -28,6 +29,9 @@ class Contrastive(LossTerm):
         label_smoothing: In [0, 1), over the keys of every rank.
         labels: Entry of the batch with a label of each sample, (B,) int64: all keys of a query's label are its
             positives; -1 = no label, the only positive is its own key.
+        scale: Name of the scorer's scale that multiplies the scores; None = its own.
+        over: With any number of boxes for each sample: ``"gathered"``: every box of every rank weighs the same;
+            ``"local"``: the mean over this rank's boxes.
         implementation, tile: As for :func:`~hypvl.losses.info_nce.info_nce`.
 
     Raises:
@@ -46,17 +50,24 @@ class Contrastive(LossTerm):
         *,
         label_smoothing: float = 0.0,
         labels: str | None = None,
+        scale: str | None = None,
+        over: Over = "gathered",
         implementation: Implementation = "auto",
         tile: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        self.over = one_of("over", over, Over)
         number("label_smoothing", label_smoothing, least=0, below=1)
         check_implementation(implementation, tile)
         self.directions = group_directions(pairs)
-        self.label_smoothing, self.labels = label_smoothing, labels
+        self.label_smoothing, self.labels, self.scale = label_smoothing, labels, scale
         self.implementation, self.tile = implementation, tile
         self.needs = frozenset(view for direction in self.directions for view in direction[:2])
         self.entries = frozenset() if labels is None else frozenset({labels})
+
+    def check(self, models: Mapping[str, Model]) -> None:
+        super().check(models)
+        check_scale(models, self.scale)
 
     def forward(self, ctx: PairContext) -> Tensor:
         losses = [
@@ -67,6 +78,8 @@ class Contrastive(LossTerm):
                 both_directions=both,
                 labels=self._labels(ctx, query),
                 smoothing=self.label_smoothing,
+                scale=self.scale,
+                over=self.over,
                 implementation=self.implementation,
                 tile=self.tile,
             )

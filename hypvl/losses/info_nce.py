@@ -11,6 +11,7 @@ from torch import Tensor
 from hypvl import distributed
 from hypvl.checks import one_of
 from hypvl.losses.base import PairContext, View
+from hypvl.losses.owners import Over
 from hypvl.numerics import full_precision
 from hypvl.ops.tiled_logsumexp.autograd import log_sum_exps
 from hypvl.ops.tiled_logsumexp.kernels import TiledScores
@@ -93,8 +94,10 @@ def info_nce(
     labels: tuple[Tensor, Tensor] | None = None,
     row_scale: Tensor | None = None,
     smoothing: float = 0.0,
+    scale: str | None = None,
     same_whole: SameWhole = "negatives",
     wholes: Wholes = "once",
+    over: Over = "gathered",
     implementation: Implementation = "auto",
     tile: Sequence[int] | None = None,
 ) -> Tensor:
@@ -115,10 +118,12 @@ def info_nce(
         labels: Of the local samples (B,) and of all (N,), int64: all keys of a query's label are its positives.
         row_scale: (Q,) factor of each query's logits; for one direction.
         smoothing: As :func:`softmax_cross_entropy`, over the keys of every rank.
+        scale: Name of the scorer's scale that multiplies the scores; None = its own.
         same_whole: ``"masked"`` leaves out keys that are rows of a query's own whole without being its positive: other
             boxes of the same image, or with ``wholes="per_row"`` that image once more.
         wholes: With queries of boxes and keys of wholes: each is a key ``"once"``, also where it has no box, or
             ``"per_row"``, once for each of its boxes.
+        over: With queries of boxes: ``"local"`` is the mean over those of this rank, 0 without any.
         implementation: ``"dense"`` holds each score matrix, ``"tiled"`` computes it tile by tile, ``"auto"`` = tiled
             where a matrix has 2^22 entries or more. Scores that are not a function of one inner product stay dense, and
             so does a matrix of which keys are masked.
@@ -135,6 +140,7 @@ def info_nce(
     check_implementation(implementation, tile)
     one_of("same_whole", same_whole, SameWhole)
     one_of("wholes", wholes, Wholes)
+    one_of("over", over, Over)
     queries, keys = ctx.embeddings(query), ctx.embeddings(key, gathered=True)
     to_wholes = ctx.owner(query) is not None and ctx.owner(key) is None
     if not to_wholes or both_directions:
@@ -156,29 +162,31 @@ def info_nce(
     if tiled and valid is not None:  # a device is waited for, to count them
         others = len(keys) - len(valid)
         keys, valid = torch.cat([keys[:others], keys[others:][valid]]), None
-    scores = tiled_logits(ctx, queries, keys, query=query, key=key) if tiled else None
+    scores = tiled_logits(ctx, queries, keys, query=query, key=key, scale=scale) if tiled else None
     if scores is None:
         if implementation == "tiled":
             warn_dense(f"{type(ctx.model.scorer).__name__} in {type(ctx.model.geometry).__name__}")
-        logits = ctx.score(queries, keys, query=query, key=key)  # (B, N + M)
+        logits = ctx.score(queries, keys, query=query, key=key, scale=scale)  # (B, N + M)
         same = None if labels is None else labels[0][:, None] == labels[1]
         kind: Literal["mean", "none"] = "mean" if ctx.owner(query) is None else "none"
         loss = softmax_cross_entropy(
             logits, targets, same=same, valid=valid, mask=mask, row_scale=row_scale, smoothing=smoothing, reduction=kind
         )  # fmt: skip
-        losses = [loss if kind == "mean" else ctx.mean(loss, query)]
+        losses = [loss if kind == "mean" else ctx.mean(loss, query, over=over)]
         shared = False
     else:
         if row_scale is not None:
             scores = scores.scaled(row_scale[:, None])
         shared = both_directions and scores.symmetric
         losses = _tiled_losses(
-            ctx, query, scores, targets, labels=labels, both_directions=shared, smoothing=smoothing, tile=tile
-        )
+            ctx, query, scores, targets, labels=labels, both_directions=shared, smoothing=smoothing, over=over,
+            tile=tile,
+        )  # fmt: skip
     if both_directions and not shared:
         chosen: Implementation = "dense" if scores is None else "tiled"  # also where there are fewer keys
         back = info_nce(
-            ctx, key, query, labels=labels, smoothing=smoothing, same_whole=same_whole, implementation=chosen, tile=tile
+            ctx, key, query, labels=labels, smoothing=smoothing, scale=scale, same_whole=same_whole, over=over,
+            implementation=chosen, tile=tile,
         )  # fmt: skip
         return torch.cat([torch.stack(losses), back])
     return torch.stack(losses)
@@ -268,6 +276,7 @@ def _tiled_losses(
     labels: tuple[Tensor, Tensor] | None,
     both_directions: bool,
     smoothing: float,
+    over: Over,
     tile: Sequence[int] | None,
 ) -> list[Tensor]:
     """Losses of the rows and, with ``both_directions``, of this rank's columns, from one pass over the scores.
@@ -279,7 +288,7 @@ def _tiled_losses(
     stats = log_sum_exps(scores, targets, labels=labels, columns=both_directions, sums=smooth, tile=size)
     positive = stats.targets if labels is None else stats.targets / stats.counts  # (B,)
     means = stats.row_sums / len(scores.columns) if smooth else 0.0
-    losses = [ctx.mean(_loss(stats.rows, positive, means, smoothing), query)]
+    losses = [ctx.mean(_loss(stats.rows, positive, means, smoothing), query, over=over)]
     if both_directions:
         lse = distributed.gather(stats.columns[None]).logsumexp(0)[targets]
         if smooth:
@@ -288,7 +297,7 @@ def _tiled_losses(
         if labels is not None:
             total = distributed.gather(stats.column_targets[None]).sum(0)[targets]
             positive = total / distributed.gather(stats.column_counts[None]).sum(0)[targets]
-        losses.append(ctx.mean(_loss(lse, positive, means, smoothing), query))
+        losses.append(ctx.mean(_loss(lse, positive, means, smoothing), query, over=over))
     return [loss.to(scores.rows.dtype) for loss in losses]
 
 

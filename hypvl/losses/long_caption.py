@@ -3,7 +3,7 @@
 The long captions' term is :class:`~hypvl.losses.contrastive.Contrastive` with label smoothing.
 """
 
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,9 +15,8 @@ from hypvl.checks import number, one_of, whole_number
 from hypvl.losses.base import IMAGE, LossTerm, PairContext, View
 from hypvl.losses.cyclip import cyclic_loss
 from hypvl.losses.info_nce import info_nce
+from hypvl.losses.owners import Over
 from hypvl.numerics import full_precision, inner_products, working_dtype
-
-Over = Literal["gathered", "local"]
 
 
 @full_precision

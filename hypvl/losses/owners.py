@@ -5,7 +5,7 @@ Rows of one group share an entry with their owners: ``box_image`` and ``box_text
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor
 
 from hypvl import distributed
 from hypvl.losses.views import View
+
+#: Whose rows a mean is over: those of every rank, each of which weighs the same, or this rank's.
+Over: TypeAlias = Literal["gathered", "local"]
 
 _WHOLES = ("image", "text")  # entries with one row for each sample
 
@@ -133,14 +136,16 @@ class OwnedRows(ABC):
         """Entries with owners that are empty on every rank, of those that were asked for their number of rows."""
         return {name for name, counts in self._counts.items() if not any(counts)}
 
-    def mean(self, values: Tensor, view: View) -> Tensor:
+    def mean(self, values: Tensor, view: View, *, over: Over = "gathered") -> Tensor:
         """Mean of a number for each local row of a view, (B,) or (M,), 0-dim: every row of every rank weighs the same.
 
         The mean over ranks of what this returns is the mean over all rows of all ranks; 0, with a graph, where no rank
-        has rows.
+        has rows. With ``over="local"`` it is the mean over this rank's rows, 0 where it has none.
         """
-        if self.owner(view) is None:
+        if self.owner(view) is None or (over == "local" and len(values)):
             return values.mean()
+        if over == "local":
+            return values.sum()
         return values.sum() * (distributed.world_size() / max(1, self.count(view)))
 
     def paired(self, first: View, second: View) -> tuple[Tensor, Tensor, View]:

@@ -85,7 +85,8 @@ SENSIBLE = {
     "TextLines.max_bad_fraction": _NOTHING,
     "TimmImageEncoder.pixel_mean": _ANY,
     "TorchvisionImageEncoder.pixel_mean": _ANY,
-    "UncertaintyCalibration.angle_weight": _NOTHING,
+    "Calibration.angle_weight": _NOTHING,
+    "UncertaintyEntropy.eps": _NOTHING,
     "VICReg.covariance_weight": _NOTHING,
     "VICReg.eps": _NOTHING,
     "VICReg.invariance_weight": _NOTHING,
@@ -117,7 +118,7 @@ EXAMPLES: dict[tuple[str, str], Any] = {
     ("ExteriorAngle", "further_log_scales"): {"local": 3.0},
     ("Contrastive", "tile"): [4, 4],
     ("HardNegativeContrastive", "tile"): [4, 4],
-    ("UncertainContrastive", "tile"): [4, 4],
+    ("GlobalLocalContrastive", "tile"): [4, 4],
 }
 
 

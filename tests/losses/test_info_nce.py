@@ -17,7 +17,7 @@ from hypvl.losses.base import IMAGE, TEXT, LossTerm, View
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.hard_negative import NEGATIVE_TEXT, HardNegativeContrastive, InvalidNegatives
 from hypvl.losses.info_nce import group_directions
-from hypvl.losses.uncertainty import UncertainContrastive
+from hypvl.losses.uncertainty import GlobalLocalContrastive
 from hypvl.ops.tiled_logsumexp import autograd
 from tests.losses.contract import LossContract
 from tests.losses.toy import GeometryOnly, context, random_features
@@ -124,7 +124,9 @@ def test_hard_negatives_as_further_keys(name: str, invalid: InvalidNegatives) ->
 def test_a_temperature_for_each_query(name: str) -> None:
     rows = {IMAGE: random_features(7, seed=0), TEXT: random_features(7, seed=1)}
     dense, ours = (
-        value_and_gradients(UncertainContrastive(implementation=kind, tile=(3, 4)), name, rows)
+        value_and_gradients(
+            GlobalLocalContrastive(PAIRS["both ways"], implementation=kind, tile=(3, 4)), name, rows
+        )
         for kind in ("dense", "tiled")
     )
     for a, b in zip(ours, dense, strict=True):

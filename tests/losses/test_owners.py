@@ -14,7 +14,7 @@ from hypvl.losses.entailment import Entailment, entailment_loss
 from hypvl.losses.hard_negative import NEGATIVE_TEXT
 from hypvl.losses.info_nce import info_nce
 from hypvl.losses.sigmoid import Sigmoid
-from hypvl.losses.uncertainty import AngledEntailment
+from hypvl.losses.uncha_draft import DraftCalibration
 from tests.losses.contract import LossContract
 from tests.losses.implementations import forced
 from tests.losses.toy import context, random_features
@@ -144,7 +144,7 @@ def test_what_takes_one_row_for_each_sample_refuses_more() -> None:
     said = (
         r"terms.a: {} takes one row of .box_image. for each sample, but .* \(box_owner\); choose boxes=.one."
     )
-    for term in (Sigmoid(query=BOX_IMAGE), AngledEntailment(general=BOX_IMAGE)):
+    for term in (Sigmoid(query=BOX_IMAGE), DraftCalibration(general=BOX_IMAGE)):
         with pytest.raises(ValueError, match=said.format(type(term).__name__)):
             Objective({"a": term})(step())
     with pytest.raises(ValueError, match=r"their rows do not belong together .*None.*box_owner"):

@@ -7,37 +7,63 @@ from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.product import Product
 from hypvl.geometry.scorers import Cosine, NegativeDistance
 from hypvl.geometry.sphere import Sphere
-from hypvl.losses.base import IMAGE, TEXT, LossTerm, View
+from hypvl.losses.base import IMAGE, TEXT, LossTerm, Objective, PairContext, View
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.entailment import Entailment, entailment_loss
 from hypvl.losses.info_nce import softmax_cross_entropy
 from hypvl.losses.uncertainty import (
+    BOX_IMAGE,
+    BOX_TEXT,
     AngledEntailment,
-    UncertainContrastive,
-    UncertaintyCalibration,
+    Calibration,
+    GlobalLocalContrastive,
+    UncertaintyEntropy,
     angled_entailment,
     calibration_loss,
+    confidence,
     uncertainty,
+    uncertainty_entropy,
 )
 from tests.geometry.poincare import PoincareBall
 from tests.losses.contract import LossContract
 from tests.losses.toy import GeometryOnly, context, random_features
 
-BOX_IMAGE, BOX_TEXT = View.parse("image:box_image"), View.parse("text:box_text")
+OWNER = torch.tensor([0, 0, 0, 2])  # boxes of the first and the third of three samples
 
 
 def product_model() -> GeometryOnly:
     return GeometryOnly(Product(2, 2), NegativeDistance())
 
 
-class TestUncertainContrastive(LossContract):
-    def make(self) -> LossTerm:
-        return UncertainContrastive([("image", "text"), ("text", "image"), (BOX_IMAGE, "text")])
+def boxes(seed: int = 0) -> dict[View, torch.Tensor]:
+    """Features of three samples with the boxes of ``OWNER``."""
+    counts = {IMAGE: 3, TEXT: 3, BOX_IMAGE: len(OWNER), BOX_TEXT: len(OWNER)}
+    return {view: random_features(n, seed=10 * seed + i) for i, (view, n) in enumerate(counts.items())}
 
 
-class TestUncertainContrastiveOnSphere(LossContract):
+class TestGlobalLocalContrastive(LossContract):
     def make(self) -> LossTerm:
-        return UncertainContrastive()
+        return GlobalLocalContrastive()
+
+    def test_gradient_is_right(self) -> None:
+        """The confidence is a constant to the gradient, which differences cannot see."""
+        rows, model = self.rows(3), self.model()
+        query, key = rows[BOX_IMAGE].requires_grad_(), rows[TEXT].requires_grad_()
+        k = confidence(uncertainty(model.geometry.lift(query)))
+
+        def fixed(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+            ctx = context(model, {BOX_IMAGE: query, TEXT: key})
+            return softmax_cross_entropy(ctx.logits(BOX_IMAGE, TEXT), torch.arange(3), row_scale=k)
+
+        assert torch.autograd.gradcheck(fixed, (query, key), atol=1e-6, rtol=1e-5)
+        wanted = torch.autograd.grad(fixed(query, key), (query, key))
+        value = GlobalLocalContrastive([(BOX_IMAGE, "text")])(context(model, rows))
+        torch.testing.assert_close(torch.autograd.grad(value, (query, key)), wanted, rtol=1e-9, atol=1e-12)
+
+
+class TestGlobalLocalContrastiveOnSphere(LossContract):
+    def make(self) -> LossTerm:
+        return GlobalLocalContrastive([("image", "text"), ("text", "image")], same_image="published")
 
     def model(self) -> GeometryOnly:
         return GeometryOnly(Sphere(), Cosine())
@@ -56,24 +82,29 @@ class TestAngledEntailmentInFactors(LossContract):
         return product_model()
 
 
-class TestUncertaintyCalibration(LossContract):
+class TestUncertaintyEntropy(LossContract):
     def make(self) -> LossTerm:
-        return UncertaintyCalibration(general=BOX_IMAGE, specific="image", aperture_factor=1.2)
+        return UncertaintyEntropy()
+
+
+class TestCalibration(LossContract):
+    def make(self) -> LossTerm:
+        return Calibration(general=BOX_IMAGE, specific="image", aperture_factor=1.2)
 
     def test_gradient_is_right(self) -> None:
         """The loss that the uncertainty follows is a constant to the gradient, which differences cannot see."""
         term, model, rows = self.make(), self.model(), self.rows(3)
-        assert isinstance(term, UncertaintyCalibration)
-        loss = term.per_pair(context(model, rows)).detach()
         x = rows[BOX_IMAGE].requires_grad_()
+        loss = AngledEntailment(general=BOX_IMAGE, specific="image", aperture_factor=1.2).per_pair(
+            context(model, rows)
+        )
 
         def fixed(x: torch.Tensor) -> torch.Tensor:
-            u = uncertainty(model.geometry.lift(x))
-            return calibration_loss(loss, u, u)
+            return calibration_loss(loss.detach(), uncertainty(model.geometry.lift(x))).mean()
 
         assert torch.autograd.gradcheck(fixed, (x,), atol=1e-6, rtol=1e-5)
         wanted = torch.autograd.grad(fixed(x), x)
-        result = torch.autograd.grad(self.value(rows), x)
+        result = torch.autograd.grad(term(context(model, rows)), x)
         torch.testing.assert_close(result, wanted, rtol=1e-12, atol=1e-14)
 
     def test_degenerate_batches_are_finite(self) -> None:
@@ -107,7 +138,9 @@ def test_uncertainty_falls_with_the_distance_to_the_root() -> None:
     assert root.grad is not None and root.grad.eq(0).all()
 
 
-@pytest.mark.parametrize("term", [UncertainContrastive(), UncertaintyCalibration()])
+@pytest.mark.parametrize(
+    "term", [GlobalLocalContrastive([("image", "text")]), Calibration(), UncertaintyEntropy("text")]
+)
 def test_the_same_points_in_other_coordinates_have_the_same_uncertainty(term: LossTerm) -> None:
     features = {IMAGE: random_features(5, seed=1), TEXT: random_features(5, seed=2)}
     result = []
@@ -118,44 +151,105 @@ def test_the_same_points_in_other_coordinates_have_the_same_uncertainty(term: Lo
     torch.testing.assert_close(result[1], result[0], rtol=1e-7, atol=1e-9)
 
 
+def test_confidence_by_hand() -> None:
+    w = torch.tensor([0.0, math.log(2)], dtype=torch.float64, requires_grad=True)
+    k = confidence(w)
+    assert k.tolist() == pytest.approx([1.0, math.sqrt(0.5)])
+    assert not k.requires_grad
+
+
 def test_contrastive_by_hand() -> None:
-    """With u = 2 log 2 the temperature doubles: a margin of log 9 counts as log 3."""
+    """With w = 2 log 2 the temperature doubles: a margin of log 9 counts as log 3."""
     logits = torch.tensor([[math.log(9.0), 0.0], [0.0, math.log(9.0)]], dtype=torch.float64)
-    u = torch.tensor([2 * math.log(2), 0.0], dtype=torch.float64)
-    value = softmax_cross_entropy(logits, torch.tensor([0, 1]), row_scale=torch.exp(-u / 2))
+    w = torch.tensor([2 * math.log(2), 0.0], dtype=torch.float64)
+    value = softmax_cross_entropy(logits, torch.tensor([0, 1]), row_scale=confidence(w))
     assert value.item() == pytest.approx((math.log(4 / 3) + math.log(10 / 9)) / 2, rel=1e-12)
 
 
 def test_far_out_it_is_the_contrastive_loss() -> None:
     rows = {IMAGE: random_features(4, scale=9.0), TEXT: random_features(4, seed=1, scale=9.0)}
-    model = TestUncertainContrastive().model()
+    model = TestGlobalLocalContrastive().model()
     plain = Contrastive()(context(model, rows))
-    assert UncertainContrastive()(context(model, rows)).item() == pytest.approx(plain.item(), rel=1e-6)
+    value = GlobalLocalContrastive([("image", "text"), ("text", "image")])(context(model, rows))
+    assert value.item() == pytest.approx(plain.item(), rel=1e-6)
 
 
 def test_the_temperature_is_that_of_the_query() -> None:
-    """Two captions on the root (u = log 2) against images far out: logits are divided by sqrt(2)."""
-    model = TestUncertainContrastive().model()
-    model.scorer.log_scale.data.zero_()
+    """Two boxes at the root (w = log 2) against images far out: logits are divided by sqrt(2)."""
+    model = GeometryOnly(Lorentz(), NegativeDistance(further_log_scales={"other": math.log(3.0)}))
     images = torch.tensor([[7.0, 0, 0, 0], [0, 9.0, 0, 0]], dtype=torch.float64)
-    rows = {IMAGE: images, TEXT: torch.zeros(2, 4, dtype=torch.float64)}
-    value = UncertainContrastive([("text", "image")])(context(model, rows)).item()
-    # From the root the distances are 7 and 9: a margin of 2, for the one caption and against the other.
-    margin = 2 / math.sqrt(2)
-    assert value == pytest.approx(
-        (math.log1p(math.exp(-margin)) + math.log1p(math.exp(margin))) / 2, rel=1e-6
-    )
+    rows = {IMAGE: images, BOX_TEXT: torch.zeros(2, 4, dtype=torch.float64)}
+    value = GlobalLocalContrastive([(BOX_TEXT, "image")], scale="other")(context(model, rows)).item()
+    # From the root the distances are 7 and 9: a margin of 2, for the one box and against the other.
+    margin = 3 * 2 / math.sqrt(2)
+    expected = (math.log1p(math.exp(-margin)) + math.log1p(math.exp(margin))) / 2
+    assert value == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_query_that_matches_badly_moves_towards_the_root() -> None:
-    """The temperature has a gradient: softening a wrong answer lowers the loss."""
-    u = torch.tensor([0.5], dtype=torch.float64, requires_grad=True)
-    logits = torch.tensor([[0.0, 3.0]], dtype=torch.float64)
-    softmax_cross_entropy(logits, torch.tensor([0]), row_scale=torch.exp(-u / 2)).backward()
-    assert u.grad is not None and u.grad.item() < 0
-    u.grad = None
-    softmax_cross_entropy(logits, torch.tensor([1]), row_scale=torch.exp(-u / 2)).backward()
-    assert u.grad is not None and u.grad.item() > 0
+def repeated(model: GeometryOnly, rows: dict[View, torch.Tensor], *, mask: bool) -> torch.Tensor:
+    """The loss from the matrix of all boxes and their wholes, one column for each box; no equal wholes in ``rows``."""
+    losses = []
+    for query, key in ((BOX_IMAGE, TEXT), (BOX_TEXT, IMAGE)):
+        x, y = (model.geometry.lift(rows[view]) for view in (query, key))
+        d = model.geometry.pairwise_distance(x, y[OWNER])  # (M, M)
+        z = (
+            -model.scorer.scale * d / (1 + torch.exp(-x.norm(dim=1)))[:, None].sqrt()
+        )  # exp(softplus(-r)) = 1 + exp(-r)
+        if mask:
+            same = OWNER[:, None] == OWNER
+            z = z.masked_fill(same & ~torch.eye(len(OWNER), dtype=torch.bool), -torch.inf)
+        losses.append((z.logsumexp(1) - z.diagonal()).mean())
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("same_image", ["mask", "published"])
+def test_wholes_are_keys_once_for_each_box(same_image: str) -> None:
+    rows, model = boxes(), TestGlobalLocalContrastive().model()
+    term = GlobalLocalContrastive(same_image=same_image)
+    value = term(context(model, rows, box_owner=OWNER))
+    expected = repeated(model, rows, mask=same_image == "mask")
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
+    if same_image == "published":  # three of four boxes have three equal logits
+        assert value > 3 / 4 * math.log(3)
+    # The second sample has no box, so its caption and image are no keys.
+    rows[TEXT][1] += 1.0
+    rows[IMAGE][1] += 1.0
+    torch.testing.assert_close(term(context(model, rows, box_owner=OWNER)), value)
+
+
+def test_each_box_weighs_once_in_every_term() -> None:
+    """Two samples with one and three boxes: means over boxes, not over samples."""
+    rows, model = boxes(), TestCalibration().model()
+    entail = AngledEntailment(general=BOX_IMAGE, specific="image")
+    ctx = context(model, rows, box_owner=OWNER)
+    alone = [
+        entail(context(model, {BOX_IMAGE: rows[BOX_IMAGE][m : m + 1], IMAGE: rows[IMAGE][o : o + 1]})).item()
+        for m, o in enumerate(OWNER.tolist())
+    ]
+    assert entail(ctx).item() == pytest.approx(sum(alone) / 4)
+    u = uncertainty(model.geometry.lift(rows[BOX_IMAGE]))
+    expected = calibration_loss(torch.tensor(alone, dtype=torch.float64), u).mean().item()
+    assert Calibration(general=BOX_IMAGE, specific="image")(ctx).item() == pytest.approx(expected)
+    assert UncertaintyEntropy()(ctx).item() == pytest.approx(uncertainty_entropy(u).item())
+
+
+@pytest.mark.filterwarnings("ignore:batch. 'box_owner' is empty on every rank")
+@pytest.mark.parametrize("over", ["gathered", "local"])
+def test_without_any_box_the_terms_are_zero(over: str) -> None:
+    rows = boxes()
+    for view in (BOX_IMAGE, BOX_TEXT):
+        rows[view] = rows[view][:0].requires_grad_()
+    terms = {
+        "contrast": GlobalLocalContrastive(over=over),
+        "entailment": AngledEntailment(general=BOX_IMAGE, specific="image", over=over),
+        "calibration": Calibration(general=BOX_TEXT, specific="text", over=over),
+        "entropy": UncertaintyEntropy(over=over),
+    }
+    ctx = context(TestCalibration().model(), rows, box_owner=OWNER[:0])
+    output = Objective(terms)(ctx)
+    assert output.total.item() == 0.0
+    output.total.backward()
+    assert rows[BOX_IMAGE].grad is not None and rows[BOX_IMAGE].grad.shape == (0, 4)
 
 
 def test_entailment_by_hand() -> None:
@@ -186,35 +280,66 @@ def test_inside_the_cone_the_angle_still_pulls() -> None:
 
 def test_calibration_by_hand() -> None:
     loss = torch.tensor([1.0, 2.0], dtype=torch.float64)
-    u = torch.tensor([0.0, math.log(2)], dtype=torch.float64)
-    # softmax (1/3, 2/3)
-    entropy = math.log(3) - 2 / 3 * math.log(2)
-    assert calibration_loss(loss, u, u).item() == pytest.approx((1 + 1 + math.log(2)) / 2 + entropy)
+    w = torch.tensor([0.0, math.log(2)], dtype=torch.float64)
+    expected = [0.5 / (1 + 1e-6), 0.5 * 2 / (2 + 1e-6) + 0.5 * math.log(2)]
+    assert calibration_loss(loss, w).tolist() == pytest.approx(expected, rel=1e-15)
 
 
 def test_calibrated_uncertainty_is_the_log_of_the_loss() -> None:
-    loss = torch.tensor([1.7, 1.7], dtype=torch.float64, requires_grad=True)
-    u = torch.full((2,), math.log(1.7), dtype=torch.float64, requires_grad=True)
-    calibration_loss(loss, u, u).backward()
-    assert u.grad is not None and u.grad.abs().max() < 1e-12  # equal items: the entropy is at its peak
+    loss = torch.tensor([1.7, 1.2], dtype=torch.float64, requires_grad=True)
+    w = loss.detach().log().requires_grad_()
+    calibration_loss(loss, w).sum().backward()
+    assert w.grad is not None and w.grad.abs().max() < 1e-5  # the 1e-6 beside exp(w)
     assert loss.grad is None
 
 
-def test_entropy_falls_when_uncertainties_differ() -> None:
-    zero = torch.zeros(4, dtype=torch.float64)
-    same = calibration_loss(zero, zero, torch.full((4,), 0.5, dtype=torch.float64))
-    spread = calibration_loss(zero, zero, torch.tensor([0.1, 0.1, 0.1, 0.7], dtype=torch.float64))
-    assert same.item() == pytest.approx(math.log(4))
-    assert spread < same
+def test_entropy_by_hand() -> None:
+    w = torch.tensor([0.0, math.log(2)], dtype=torch.float64)  # softmax (1/3, 2/3)
+    assert uncertainty_entropy(w).item() == pytest.approx(math.log(3) - 2 / 3 * math.log(2), rel=1e-14)
+    eps = 0.5
+    expected = -(math.log(1 / 3 + eps) + 2 * math.log(2 / 3 + eps)) / 3
+    assert uncertainty_entropy(w, eps=eps).item() == pytest.approx(expected, rel=1e-14)
+    assert uncertainty_entropy(w[:0]).item() == 0.0
+
+
+def test_entropy_is_nearly_the_log_of_the_number_of_items() -> None:
+    """Uncertainties lie in (0, log 2], whose softmax is never far from even."""
+    least = min(
+        uncertainty_entropy(torch.tensor([math.log(2)] * far + [0.0] * (1000 - far), dtype=torch.float64))
+        for far in range(0, 1001, 50)
+    )
+    assert math.log(1000) - 0.06 < least < math.log(1000) - 0.05
 
 
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="pairs: got none"):
-        UncertainContrastive([])
+        GlobalLocalContrastive([])
+    with pytest.raises(ValueError, match="same_image: got 'keep'; expected 'mask' or 'published'"):
+        GlobalLocalContrastive(same_image="keep")
+    for term in (GlobalLocalContrastive, AngledEntailment, Calibration, UncertaintyEntropy, Entailment):
+        with pytest.raises(ValueError, match="over: got 'rank'; expected 'gathered' or 'local'"):
+            term(over="rank")
     with pytest.raises(ValueError, match="aperture_factor: got 0"):
         AngledEntailment(aperture_factor=0)
     with pytest.raises(ValueError, match=r"angle_weight: got -1"):
-        UncertaintyCalibration(angle_weight=-1)
+        Calibration(angle_weight=-1)
+    with pytest.raises(ValueError, match=r"eps: got -1"):
+        UncertaintyEntropy(eps=-1)
     rows = {IMAGE: random_features(2), TEXT: random_features(2, seed=1)}
     with pytest.raises(ValueError, match="Sphere has no cones"):
         AngledEntailment()(context(GeometryOnly(Sphere(), Cosine()), rows))
+    model = GeometryOnly(Lorentz(), NegativeDistance())
+    objective = Objective({"local": GlobalLocalContrastive(scale="local")})
+    with pytest.raises(
+        ValueError, match=r"terms\.local: scale: got 'local'; the scorer has none beside its own"
+    ):
+        objective.check({"student": model})
+    with pytest.raises(ValueError, match=r"box_image@student: not encoded"):
+        GlobalLocalContrastive()(PairContext(rows, batch={}, model=model))
+
+
+def test_boxes_of_another_group_are_refused() -> None:
+    rows = {**boxes(), View.parse("text:query_text"): random_features(2)}
+    ctx = context(product_model(), rows, box_owner=OWNER, query_owner=torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="their rows do not belong together"):
+        AngledEntailment(general="text:query_text", specific=BOX_IMAGE)(ctx)

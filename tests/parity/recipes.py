@@ -75,14 +75,14 @@ class Parts(nn.Module):
         assert self.geometry.cones is not None
         return self.geometry.cones.half_aperture(self.embed(features * scale, modality=modality))
 
-    def loss(self, features: dict[str, Tensor]) -> LossOutput:
-        """The objective on unscaled features by view name."""
+    def loss(self, features: dict[str, Tensor], **batch: Tensor) -> LossOutput:
+        """The objective on unscaled features by view name; ``batch`` holds what stands beside them (box_owner)."""
         scaled = {
             VIEWS[name]: x * self.alphas[VIEWS[name].modality].exp() if self.alphas else x
             for name, x in features.items()
             if VIEWS[name] in self.objective.needs
         }
-        return self.objective(PairContext(scaled, batch={}, model=self))
+        return self.objective(PairContext(scaled, batch=batch, model=self))
 
 
 def build(name: str, constructor: dict[str, Any]) -> Parts:

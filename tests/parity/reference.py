@@ -17,7 +17,7 @@ FILES = (
     "lorentz_ops", "lorentz_edge", "losses", "losses_2rank", "model_forward", "tokenizer",
     "scheduler_optim", "sincos", "traversal", "eval_scores", "state_dict_manifest",
     "cyclip", "cloob", "i0t", "finegrained", "ranking_metrics", "clustering_metrics", "clipscore", "itra_losses",
-    "adapters", "hyper3", "phyclip", "state_dict_manifest_2026",
+    "adapters", "hyper3", "phyclip", "state_dict_manifest_2026", "uncha",
 )  # fmt: skip
 
 

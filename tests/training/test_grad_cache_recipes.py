@@ -37,7 +37,8 @@ def without_twins(batch: Mapping[str, Any]) -> Mapping[str, Any]:
     for whole, part in (("image", "box_image"), ("text", "box_text")):
         if part in batch:
             length = min(batch[whole].shape[-1], batch[part].shape[-1])
-            same = batch[whole][..., :length].eq(batch[part][..., :length]).flatten(1).all(1)
+            wholes = batch[whole][batch["box_owner"]] if "box_owner" in batch else batch[whole]
+            same = wholes[..., :length].eq(batch[part][..., :length]).flatten(1).all(1)
             batch[part].flatten(1)[same, 1] += 1
     return batch
 

@@ -10,12 +10,13 @@ from torch import Tensor
 from hypvl.geometry import tiles
 from hypvl.losses.base import IMAGE, TEXT, LossTerm
 from hypvl.losses.contrastive import Contrastive
-from hypvl.losses.uncertainty import UncertainContrastive
+from hypvl.losses.uncertainty import GlobalLocalContrastive
 from hypvl.ops.tiled_logsumexp import autograd, tile_steps
 from hypvl.ops.tiled_logsumexp.tile_steps import Step
 from tests.losses.test_info_nce import value_and_gradients
 from tests.losses.toy import random_features
 
+PAIRS = (("image", "text"), ("text", "image"))
 CASES: dict[str, tuple[str, LossTerm]] = {
     "cosine, smoothed": ("clip", Contrastive(implementation="tiled", tile=(4, 3), label_smoothing=0.1)),
     "squared distance": ("euclip", Contrastive(implementation="tiled", tile=(4, 3))),
@@ -23,7 +24,7 @@ CASES: dict[str, tuple[str, LossTerm]] = {
     "distance, one way": ("meru", Contrastive((("text", "image"),), implementation="tiled", tile=(4, 3))),
     "distance, labels": ("meru", Contrastive(implementation="tiled", tile=(4, 3), labels="labels")),
     "angle, smoothed": ("atmg", Contrastive(implementation="tiled", tile=(4, 3), label_smoothing=0.1)),
-    "angle, scale of a row": ("atmg", UncertainContrastive(implementation="tiled", tile=(4, 3))),
+    "angle, scale of a row": ("atmg", GlobalLocalContrastive(PAIRS, implementation="tiled", tile=(4, 3))),
 }
 
 

@@ -1,0 +1,6 @@
+"""python scripts/train.py --config configs/train_argent_vit_b.py --num-gpus 8 --output-dir output/argent_vit_b"""
+
+from .common.objective.argent import objective as _objective
+from .train_hycoclip_vit_b import dataset, model, optim, train
+
+train.objective = _objective
