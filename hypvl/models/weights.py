@@ -328,6 +328,8 @@ def settings_of(state: Mapping[str, Tensor]) -> dict[str, str]:
     head = _shape(state, meru.NAMES["visual_proj.weight"]) or _shape(state, meru.NAMES["textual_proj.weight"])
     _put(settings, "out_features of the heads", head[0] if len(head) == 2 else None)
     _put(settings, "geometry", _geometry(state))
+    scales = sum(name.startswith("scorer.log_scale") for name in state)
+    _put(settings, "number of logit scales", scales or None)
     _put(settings, "model.scorer", "with a bias" if "scorer.bias" in state else "without a bias")
     return settings
 

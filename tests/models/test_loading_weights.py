@@ -226,6 +226,16 @@ def test_the_setting_that_differs_is_named(changes: dict[str, Any], setting: str
     assert settings_of(model.state_dict()) != settings_of(build().state_dict())
 
 
+def test_a_file_with_fewer_logit_scales_is_told_apart() -> None:
+    """Such as UNCHA's of hypvl 0.1.0, which had one."""
+    model = build(1, **{"scorer.further_log_scales": {"local": 3.0, "global_local": 2.8}})
+    said = "number of logit scales is 1 in the file, 3 in the model .*; choose the model definition that the file was"
+    with pytest.raises(CheckpointError, match=said):
+        load_weights(model, build().state_dict())
+    report = load_weights(model, build().state_dict(), allow_missing=["scorer.log_scale_*"])
+    assert set(report.missing) == {"scorer.log_scale_local", "scorer.log_scale_global_local"}
+
+
 def test_one_scale_of_all_factors_becomes_that_of_each(told: list[str]) -> None:
     """A PHyCLIP of an earlier hypvl, as the same model; a MERU is not taken for one."""
     product = {"geometry": {"_target_": "hypvl.geometry.product.Product", "factors": 2, "factor_dim": 4}}
