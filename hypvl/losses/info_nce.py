@@ -13,6 +13,7 @@ from hypvl.checks import one_of
 from hypvl.losses.base import PairContext, View
 from hypvl.losses.owners import Over
 from hypvl.numerics import full_precision
+from hypvl.ops import row_means
 from hypvl.ops.tiled_logsumexp.autograd import log_sum_exps
 from hypvl.ops.tiled_logsumexp.kernels import TiledScores
 
@@ -125,9 +126,8 @@ def info_nce(
             ``"per_row"``, once for each of its boxes.
         over: With queries of boxes: ``"local"`` is the mean over those of this rank, 0 without any.
         implementation: ``"dense"`` holds each score matrix, ``"tiled"`` computes it tile by tile, ``"auto"`` = tiled
-            where a matrix has 2^22 entries or more. Scores that are not a function of one inner product stay dense, and
-            so does a matrix of which keys are masked.
-        tile: Rows and columns of a tile; None = device default.
+            where a matrix has 2^22 entries or more. Scores that are not a function of one inner product stay dense.
+        tile: Rows and columns of a tile; None = device default. Where keys are masked, blocks of rows are computed.
 
     Returns:
         (1,) the loss of query -> key, or (2,) and that of key -> query. The mean over ranks of each equals that of one
@@ -152,13 +152,9 @@ def info_nce(
     if extra_keys is not None:
         keys = torch.cat([keys, ctx.embeddings(extra_keys, gathered=True)])
     targets = ctx.owners(query) if to_wholes and wholes == "once" else ctx.targets(query)
-    mask = None
-    if same_whole == "masked" and ctx.owner(query) is not None and not (to_wholes and wholes == "once"):
-        mask = _rows_of_same_whole(ctx, query, targets, extra=len(keys) - ctx.count(query))
-    tiled = is_tiled(implementation, len(queries) * len(keys)) and mask is None
-    if mask is not None and implementation == "tiled":
-        warn_dense("a matrix of which keys are masked (same_whole='masked')")
-        implementation = "dense"
+    masked = same_whole == "masked" and ctx.owner(query) is not None and not (to_wholes and wholes == "once")
+    # Tiles have collectives of their own: every rank chooses alike, however many queries it has.
+    tiled = is_tiled(implementation, ctx.count(query) * len(keys) // distributed.world_size())
     if tiled and valid is not None:  # a device is waited for, to count them
         others = len(keys) - len(valid)
         keys, valid = torch.cat([keys[:others], keys[others:][valid]]), None
@@ -169,6 +165,9 @@ def info_nce(
         logits = ctx.score(queries, keys, query=query, key=key, scale=scale)  # (B, N + M)
         same = None if labels is None else labels[0][:, None] == labels[1]
         kind: Literal["mean", "none"] = "mean" if ctx.owner(query) is None else "none"
+        mask = None
+        if masked:
+            mask = _other_rows(ctx.owners(query), _owners_of_keys(ctx, query, len(keys)), targets)
         loss = softmax_cross_entropy(
             logits, targets, same=same, valid=valid, mask=mask, row_scale=row_scale, smoothing=smoothing, reduction=kind
         )  # fmt: skip
@@ -177,11 +176,15 @@ def info_nce(
     else:
         if row_scale is not None:
             scores = scores.scaled(row_scale[:, None])
-        shared = both_directions and scores.symmetric
-        losses = _tiled_losses(
-            ctx, query, scores, targets, labels=labels, both_directions=shared, smoothing=smoothing, over=over,
-            tile=tile,
-        )  # fmt: skip
+        shared = both_directions and scores.symmetric and not masked
+        if masked:
+            mean = _masked_mean(ctx, query, scores, targets, labels=labels, smoothing=smoothing)
+            losses = [ctx.mean(mean.expand(len(queries)), query, over=over)]
+        else:
+            losses = _tiled_losses(
+                ctx, query, scores, targets, labels=labels, both_directions=shared, smoothing=smoothing, over=over,
+                tile=tile,
+            )  # fmt: skip
     if both_directions and not shared:
         chosen: Implementation = "dense" if scores is None else "tiled"  # also where there are fewer keys
         back = info_nce(
@@ -192,12 +195,38 @@ def info_nce(
     return torch.stack(losses)
 
 
-def _rows_of_same_whole(ctx: PairContext, query: View, targets: Tensor, *, extra: int) -> Tensor:
-    """Which keys are rows of a query's own whole but not its positive, (Q, N + extra) bool."""
-    own, every = ctx.owners(query), ctx.owners(query, gathered=True)
-    mask = own[:, None] == every  # (Q, N)
-    mask = mask.scatter(1, targets[:, None], False)
-    return F.pad(mask, (0, extra))
+def _owners_of_keys(ctx: PairContext, query: View, count: int) -> Tensor:
+    """The whole of each key, (count,) int64: those of the queries of all ranks, and -1 for further keys."""
+    owners = ctx.owners(query, gathered=True)
+    return F.pad(owners, (0, count - len(owners)), value=-1)
+
+
+def _other_rows(own: Tensor, every: Tensor, targets: Tensor) -> Tensor:
+    """Which keys are rows of a query's own whole but not its positive: (Q,), (K,), (Q,) int64 -> (Q, K) bool."""
+    return (own[:, None] == every).scatter(1, targets[:, None], False)
+
+
+def _masked_mean(
+    ctx: PairContext,
+    query: View,
+    scores: TiledScores,
+    targets: Tensor,
+    *,
+    labels: tuple[Tensor, Tensor] | None,
+    smoothing: float,
+) -> Tensor:
+    """Mean over this rank's queries of the cross entropy without other rows of their wholes, by blocks of queries."""
+
+    def mean(z: Tensor, own: Tensor, at: Tensor, *given: Tensor) -> Tensor:
+        every, labelled = given[-1], given[:-1]
+        same = labelled[0][:, None] == labelled[1] if labelled else None
+        return softmax_cross_entropy(z, at, same=same, mask=_other_rows(own, every, at), smoothing=smoothing)
+
+    every = _owners_of_keys(ctx, query, len(scores.columns))
+    of_rows, of_keys = ((), ()) if labels is None else ((labels[0],), (labels[1],))
+    return row_means.mean_over_rows(
+        mean, [scores], rows=(ctx.owners(query), targets, *of_rows), others=(*of_keys, every)
+    )
 
 
 class Direction(NamedTuple):

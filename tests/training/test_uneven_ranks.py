@@ -1,6 +1,7 @@
 """Boxes of which each rank has another number, also none: the step equals that of one process, with DDP and cached."""
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from loguru import logger
 from torch import nn
 
 from hypvl import distributed
+from hypvl.losses import info_nce as info_nce_file
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, Objective, PairContext, View
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.entailment import Entailment
@@ -63,14 +65,21 @@ def batch(boxes: tuple[int, ...] = BOXES) -> dict[str, Any]:
 
 
 def steps() -> list[dict[str, torch.Tensor]]:
-    """Mean loss and averaged gradients: directly, in tiles, and cached."""
+    """Mean loss and averaged gradients: directly, in small tiles, in tiles by choice, and cached.
+
+    By choice: two ranks have 6 and 0 boxes, so that 36 and 0 scores are theirs, of which 15 are to be tiled.
+    """
     results = []
-    for implementation, cache in (("chosen", None), ("tiled", None), ("chosen", GradCache(2))):
+    by_choice = mock.patch.object(info_nce_file, "TILED_FROM", 15)
+    ways = (
+        (forced("chosen"), None), (forced("tiled"), None), (by_choice, None), (forced("chosen"), GradCache(2)),
+    )  # fmt: skip
+    for implementation, cache in ways:
         ours, given = learner(), batch()
         module: nn.Module = ours
         if distributed.world_size() > 1 and cache is None:
             module = nn.parallel.DistributedDataParallel(ours, static_graph=True, broadcast_buffers=False)
-        with forced(implementation):
+        with implementation:
             for _ in range(2):  # a static graph is used from the second step on
                 ours.zero_grad()
                 output, ctx = forward_backward(
