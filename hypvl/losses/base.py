@@ -258,6 +258,14 @@ def check_width(models: Mapping[str, Model], view: View, size: int, *, name: str
         )
 
 
+class Changed(NamedTuple):
+    """A buffer that a step may change."""
+
+    module: nn.Module
+    name: str  # of the module's buffer
+    rows: Tensor | None = None  # only these rows of it, (n,) int64 on its device; None = all
+
+
 class LossTerm(nn.Module, ABC):
     """One idea, one number.
 
@@ -303,6 +311,15 @@ class LossTerm(nn.Module, ABC):
 
     def update_(self, ctx: PairContext) -> None:
         """Change queues, centres, thresholds: once after an optimizer step that was not skipped, without gradient."""
+
+    def changes(self, contexts: Sequence[PairContext]) -> list[Changed]:
+        """What :meth:`update_` with these contexts and :meth:`step_` may change: it is kept for a skipped step.
+
+        All buffers of the term, unless a term says less.
+        """
+        return [
+            Changed(part, name) for part in self.modules() for name, _ in part.named_buffers(recurse=False)
+        ]
 
     def step_(self) -> None:
         """Count such a step, after its ``update_`` of each accumulated part."""
@@ -441,6 +458,11 @@ class Objective(nn.Module):
                     term.update_(ctx)
             for term in self._terms().values():
                 term.step_()
+
+    def changes(self, contexts: Sequence[PairContext]) -> list[Changed]:
+        """What :meth:`update_` with these contexts may change."""
+        terms = (change for term in self._terms().values() for change in term.changes(contexts))
+        return [Changed(self, "steps"), *terms]
 
     def begin_epoch_(self) -> None:
         """Tell each term that the data begins an epoch."""

@@ -1,6 +1,6 @@
 """CompRess: a student is as similar to a memory of anchors as its teacher."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.checks import MOST_FEATURES, number, one_of, whole_number
 from hypvl.geometry.sphere import normalize
-from hypvl.losses.base import LossTerm, Model, PairContext, View, check_width
+from hypvl.losses.base import Changed, LossTerm, Model, PairContext, View, check_width
 from hypvl.losses.distillation import Distillation
 from hypvl.losses.info_nce import Implementation, check_implementation
 from hypvl.losses.queue import FeatureQueue
@@ -95,6 +95,11 @@ class _CompRess(Distillation):
     def remember_(self, memory: FeatureQueue, features: Tensor) -> None:
         memory.enqueue_(normalize(features), gathered=self.variant == "original")
 
+    def overwritten(self, memory: FeatureQueue, contexts: Sequence[PairContext], view: View) -> list[Changed]:
+        """What :meth:`remember_` changes, once for each context."""
+        counts = [len(ctx.features(view)) for ctx in contexts]
+        return memory.changes(counts, gathered=self.variant == "original")
+
 
 @configurable("train")
 class CompRess1q(_CompRess):
@@ -146,6 +151,10 @@ class CompRess1q(_CompRess):
     @torch.no_grad()
     def update_(self, ctx: PairContext) -> None:
         self.remember_(self.teacher_memory, ctx.features(self.teacher))
+
+    def changes(self, contexts: Sequence[PairContext]) -> list[Changed]:
+        """The rows of the memory that are overwritten."""
+        return self.overwritten(self.teacher_memory, contexts, self.teacher)
 
 
 @configurable("train")
@@ -201,3 +210,8 @@ class CompRess2q(_CompRess):
     def update_(self, ctx: PairContext) -> None:
         self.remember_(self.teacher_memory, ctx.features(self.teacher))
         self.remember_(self.student_memory, ctx.features(self.student))
+
+    def changes(self, contexts: Sequence[PairContext]) -> list[Changed]:
+        """The rows of the memories that are overwritten."""
+        teacher = self.overwritten(self.teacher_memory, contexts, self.teacher)
+        return [*teacher, *self.overwritten(self.student_memory, contexts, self.student)]

@@ -1,7 +1,7 @@
 """ProtoCLIP: samples are classified by the clusters of the other modality, whose centres are translated back."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from hypvl.allowlist import configurable
 from hypvl.checks import MOST_FEATURES, number, whole_number
 from hypvl.geometry.scorers import LOG_SCALE_MAX
 from hypvl.geometry.sphere import normalize
-from hypvl.losses.base import IMAGE, TEXT, Model, PairContext, View, check_width, find_encoder
+from hypvl.losses.base import IMAGE, TEXT, Changed, Model, PairContext, View, check_width, find_encoder
 from hypvl.losses.batch_norm import RunningBatchNorm
 from hypvl.losses.episodes import Cluster, EpisodicTerm
 from hypvl.numerics import full_precision, inner_products
@@ -275,6 +275,11 @@ class ProtoCLIP(EpisodicTerm):
         """Move the running statistics of the heads."""
         for head, view in ((self.first_head, self.first), (self.second_head, self.second)):
             head.update_(_flat(ctx, view))
+
+    def changes(self, contexts: Sequence[PairContext]) -> list[Changed]:
+        """The running statistics of the heads; labels and centroids change between steps."""
+        heads = [*self.first_head.modules(), *self.second_head.modules()]
+        return [Changed(part, name) for part in heads for name, _ in part.named_buffers(recurse=False)]
 
     @torch.no_grad()
     def constrain_(self) -> None:

@@ -1,5 +1,6 @@
 """A queue of features of earlier batches, equal on every rank."""
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from hypvl import distributed
 from hypvl.checks import MOST_FEATURES, one_of, whole_number
 from hypvl.geometry.sphere import normalize
+from hypvl.losses.base import Changed
 
 Start: TypeAlias = Literal["unit", "uniform"]
 
@@ -51,9 +53,18 @@ class FeatureQueue(nn.Module):
         rows = rows.detach()
         if gathered:
             rows = distributed.gather(rows)
+        kept = rows[-len(self.rows) :]
+        self.rows.index_copy_(0, self._places(len(rows)), kept.to(self.rows.dtype))
+        self.pointer.copy_((self.pointer + len(rows)) % len(self.rows))
+
+    def changes(self, counts: Sequence[int], *, gathered: bool = True) -> list[Changed]:
+        """What :meth:`enqueue_` of so many rows of this rank, one after the other, will change."""
+        count = sum(counts) * (distributed.world_size() if gathered else 1)
+        return [Changed(self, "pointer"), Changed(self, "rows", self._places(count))]
+
+    def _places(self, count: int) -> Tensor:
+        """Where the last of ``count`` further rows go, at most K."""
         size = len(self.rows)
-        kept = rows[-size:]
-        first = self.pointer + (len(rows) - len(kept))
-        places = (first + torch.arange(len(kept), device=rows.device)) % size
-        self.rows.index_copy_(0, places, kept.to(self.rows.dtype))
-        self.pointer.copy_((self.pointer + len(rows)) % size)
+        kept = min(count, size)
+        first = self.pointer + (count - kept)
+        return (first + torch.arange(kept, device=self.rows.device)) % size

@@ -1,6 +1,6 @@
 """SEED: a student is as similar to the rows of a queue as its teacher."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.checks import number
 from hypvl.geometry.sphere import normalize
-from hypvl.losses.base import Model, PairContext, View, check_width
+from hypvl.losses.base import Changed, Model, PairContext, View, check_width
 from hypvl.losses.distillation import Distillation
 from hypvl.losses.info_nce import Implementation, check_implementation
 from hypvl.losses.queue import FeatureQueue
@@ -124,3 +124,7 @@ class SEED(Distillation):
     @torch.no_grad()
     def update_(self, ctx: PairContext) -> None:
         self.queue.enqueue_(normalize(ctx.features(self.teacher)))
+
+    def changes(self, contexts: Sequence[PairContext]) -> list[Changed]:
+        """The rows of the queue that are overwritten."""
+        return self.queue.changes([len(ctx.features(self.teacher)) for ctx in contexts])

@@ -36,6 +36,11 @@ _ABSENT = object()
 _FIXED = ("train.seed", "train.total_batch_size", "train.naive_accumulate", "model", "dataset.tokenizer")
 _FIXED_TARGETS = ("optim.optimizer", "optim.parameters")
 _FREE_NAME = "grad_checkpointing"  # of a model: memory against time, the same numbers
+# Numbers of a loss term that are sizes of its buffers and parameters, not numbers that it computes with
+_SIZES = frozenset({
+    "queue_size", "dim", "student_dim", "teacher_dim", "embed_dim", "in_features", "out_features", "features", "hidden",
+    "hidden_layers", "layers", "count", "clusters", "external_clusters", "episode",
+})  # fmt: skip
 _UNUSED = ("train.init_checkpoint", "train.init_missing", "train.init_positions")
 
 
@@ -300,7 +305,7 @@ def _changes_terms(path: tuple[str, ...], saved: Any, new: Any) -> bool:
     if path[:1] == ("weights",):
         return False  # a weight that is missing is 1
     both = saved is not _ABSENT and new is not _ABSENT
-    return not both or not _is_numbers(saved) or not _is_numbers(new)
+    return not both or path[-1] in _SIZES or not _is_numbers(saved) or not _is_numbers(new)
 
 
 def _is_numbers(value: Any) -> bool:

@@ -1,7 +1,7 @@
 """One training step: model plus objective as one module, its precision, forward and backward, the optimizer's step."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hypvl import distributed
 from hypvl.checks import one_of
 from hypvl.errors import ConfigError
-from hypvl.losses.base import STUDENT, LossOutput, Model, Objective, PairContext, View
+from hypvl.losses.base import STUDENT, Changed, LossOutput, Model, Objective, PairContext, View
 from hypvl.models.dual_encoder import DualEncoder, constrain_modules_
 from hypvl.training.config import Amp
 from hypvl.training.freezing import hold_in_eval_, is_held
@@ -249,33 +249,39 @@ class Learner(nn.Module):
         skipped step), buffers and teachers keep their values. None = true.
         """
         with torch.no_grad():
-            before = [] if stepped is None else self._buffers_of_updates()
+            before = [] if stepped is None else self._before_updates(contexts)
             self.objective.update_(*contexts)
             for ctx in contexts:
                 features: dict[str, list[Tensor]] = {"image": [], "text": []}
                 for view in (view for view in self.views if view.encoder == STUDENT):
                     features[view.modality].append(ctx.features(view).detach())
                 self.model.update_(**features)
-            for module, name, buffer, old in before:
+            for (module, name, rows), buffer, old in before:
                 new = getattr(module, name)
-                value = torch.where(cast(Tensor, stepped), new, old)
-                if new is buffer:
-                    buffer.copy_(value)
-                else:  # the term has put another tensor there, perhaps of another shape
-                    setattr(module, name, value)
+                if new is not buffer:  # the term has put another tensor there, perhaps of another shape
+                    setattr(module, name, torch.where(cast(Tensor, stepped), new, old))
+                elif rows is None:
+                    buffer.copy_(torch.where(cast(Tensor, stepped), buffer, old))
+                else:
+                    buffer.index_copy_(0, rows, torch.where(cast(Tensor, stepped), buffer[rows], old))
             for teacher in self.get_teachers().values():
                 if stepped is None:
                     stepped = torch.ones((), dtype=torch.bool, device=next(self.model.parameters()).device)
                 teacher.update_(self.model, stepped)
 
-    def _buffers_of_updates(self) -> list[tuple[nn.Module, str, Tensor, Tensor]]:
-        """Buffers that :meth:`update_` may change: module, name, buffer and a copy of it."""
-        changing = (self.objective, self.model.image_transforms, self.model.text_transforms)
-        return [
-            (part, name, buffer, buffer.clone())
-            for module in changing
+    def _before_updates(self, contexts: Sequence[PairContext]) -> list[tuple[Changed, Tensor, Tensor]]:
+        """What :meth:`update_` may change: the buffer, and a copy of it or of the rows that change."""
+        transforms = (self.model.image_transforms, self.model.text_transforms)
+        changes = self.objective.changes(contexts) + [
+            Changed(part, name)
+            for module in transforms
             for part in module.modules()
-            for name, buffer in part.named_buffers(recurse=False)
+            for name, _ in part.named_buffers(recurse=False)
+        ]
+        buffers = [(change, change.module.get_buffer(change.name)) for change in changes]
+        return [
+            (change, buffer, buffer.clone() if change.rows is None else buffer[change.rows])
+            for change, buffer in buffers
         ]
 
     def stats(self) -> dict[str, float]:

@@ -4,6 +4,8 @@ from torch import nn
 
 from hypvl.errors import ConfigError
 from hypvl.losses.base import IMAGE, LossTerm, Objective, PairContext, View
+from hypvl.losses.proto_clip import ProtoCLIP
+from hypvl.losses.seed import SEED
 from hypvl.training.step import Learner, lookup
 from tests.training.tiny import tiny_batch, tiny_learner, tiny_model
 
@@ -130,3 +132,30 @@ def test_a_skipped_step_restores_the_buffers_on_the_device() -> None:
     learner.update_(ctx, stepped=torch.tensor(False))
     assert (learner.objective.steps.item(), total.tolist(), term.rows.tolist()) == (1, [1, 1], [5, 5, 5])
     assert term.total is total
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_a_skipped_step_keeps_the_rows_of_a_queue_that_it_would_overwrite(parts: int) -> None:
+    """Only those are copied; five parts of four rows are more than the queue has."""
+    term = SEED(student="image", teacher="text", dim=12, queue_size=16)
+    term.queue.pointer.fill_(10)  # the rows go on at the beginning
+    learner = Learner(tiny_model("clip"), Objective({"a": term}))
+    contexts = [learner(tiny_batch(4, seed=i))[1] for i in range(parts)]
+    kept = [change for change in learner.objective.changes(contexts) if change.name == "rows"]
+    assert [len(change.rows) for change in kept if change.rows is not None] == [min(16, 4 * parts)]
+    before = {name: value.clone() for name, value in term.state_dict().items()}
+    learner.update_(*contexts, stepped=torch.tensor(False))
+    torch.testing.assert_close(term.state_dict(), before, rtol=0, atol=0)
+    learner.update_(*contexts, stepped=torch.tensor(True))
+    other = SEED(student="image", teacher="text", dim=12, queue_size=16)
+    other.queue.pointer.fill_(10)
+    for ctx in contexts:
+        other.update_(ctx)
+    torch.testing.assert_close(term.state_dict(), other.state_dict(), rtol=0, atol=0)
+    assert term.queue.pointer.item() == (10 + 4 * parts) % 16
+
+
+def test_prototypes_of_an_episode_are_not_copied() -> None:
+    term = ProtoCLIP(12, clusters=2, episode=8, hidden=4)
+    names = {change.name for change in term.changes([])}
+    assert names == {"running_mean", "running_var", "num_batches_tracked"}

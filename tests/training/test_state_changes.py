@@ -80,6 +80,20 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("size", ["queue_size=512", "dim=64"])
+def test_another_size_of_what_a_term_remembers_is_refused(size: str) -> None:
+    seed = "'+train.objective.terms.seed={_target_: hypvl.losses.seed.SEED, student: image, teacher: text, dim: 32, "
+    saved = (f"{seed}queue_size: 256, student_temperature: 0.2}}'".strip("'"),)
+    name = size.partition("=")[0]
+    with pytest.raises(
+        ConfigError, match=rf"^--resume: train\.objective\.terms\.seed\.{name} was \d+ and is \d+"
+    ):
+        changed(*saved, f"train.objective.terms.seed.{size}", saved=saved)
+    assert changed(*saved, "train.objective.terms.seed.student_temperature=0.1", saved=saved) == [
+        "train.objective.terms.seed.student_temperature was 0.2 and is 0.1"
+    ]
+
+
 @pytest.mark.parametrize("override", REFUSED)
 def test_what_would_be_another_run_is_refused_in_one_sentence(override: str) -> None:
     with pytest.raises(
