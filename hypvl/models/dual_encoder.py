@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
+from hypvl.errors import ConfigError
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.scorers import Modality, Scorer
 
@@ -19,6 +20,14 @@ MakeAdapter: TypeAlias = Callable[[nn.Module], nn.Module]
 MakePooling: TypeAlias = Callable[[int, int], nn.Module]
 #: Parts of a model that only training uses: a file may lack them, and a model without them leaves them in the file.
 TRAINING_ONLY = ("query_pooling",)
+
+
+# Properties that only a model with such a tower has
+_OF_A_TOWER: dict[str, Modality] = {"image_size": "image", "context_length": "text", "tokenizer": "text"}
+
+
+class MissingTowerError(ConfigError, AttributeError, ValueError):
+    """Images for a model of texts alone, or the reverse. ``hasattr`` is then false; commands end with exit code 2."""
 
 
 @configurable("model")
@@ -87,16 +96,16 @@ class DualEncoder(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the images that the model takes. ValueError for a model without an image tower."""
+        """Side in pixels of the images that the model takes. MissingTowerError without an image tower."""
         return int(self.tower("image").image_size)  # type: ignore[arg-type]
 
     @property
     def context_length(self) -> int:
-        """Longest text in tokens. ValueError for a model without a text tower."""
+        """Longest text in tokens. MissingTowerError without a text tower."""
         return int(self.tower("text").context_length)  # type: ignore[arg-type]
 
     def tower(self, modality: Modality) -> nn.Module:
-        """The encoder of a modality. ValueError where the model has none."""
+        """The encoder of a modality. MissingTowerError where the model has none."""
         return self._part(modality)
 
     def prototypes(self, modality: Modality) -> nn.Module | None:
@@ -109,10 +118,16 @@ class DualEncoder(nn.Module):
         name = ("visual" if _is_image(modality) else "textual") + ending
         part: nn.Module | None = getattr(self, name)
         if part is None:
-            raise ValueError(
+            raise MissingTowerError(
                 f"model.{name}: is null, so this model takes no {modality}s; give it one to encode {modality}s."
             )
         return part
+
+    def __getattr__(self, name: str) -> Any:
+        """Called where a property is an AttributeError: says which tower is missing, as nn.Module's would not."""
+        if name in _OF_A_TOWER:
+            self._part(_OF_A_TOWER[name])
+        return super().__getattr__(name)
 
     @property
     def tokenizer(self) -> Any:

@@ -206,3 +206,16 @@ def test_a_config_in_a_checkpoint_runs_nothing(
     evil = CONFIG.format(**KINDS["clip"]).replace("hypvl.models.dual_encoder.DualEncoder", "os.system")
     line = failure(capsys, 2, image, checkpoint(tmp_path, "clip", config=evil), pool, tmp_path / "out")
     assert "os.system" in line
+
+
+def test_a_model_of_texts_alone_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = LazyConfig.from_yaml(CONFIG.format(**KINDS["clip"]))
+    config.model.visual = config.model.visual_head = None
+    path = tmp_path / "texts.pth"
+    state = {"model": instantiate(config.model).state_dict(), "config": LazyConfig.to_yaml(config)}
+    torch.save({"format_version": 1, "iteration": 7, **state}, path)
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
+    words = ["--image-path", str(tmp_path / "a.png"), "--checkpoint-path", str(path), "--device", "cpu"]
+    assert run_main(main, words) == 2
+    said = "error: model.visual: is null, so this model takes no images; give it one to encode images.\n"
+    assert capsys.readouterr().err.endswith(said)

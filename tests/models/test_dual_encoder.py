@@ -12,13 +12,14 @@ from hypvl.encoders.conv_vit import ConvStemViT
 from hypvl.encoders.feature_transforms import BatchStandardize, Centering
 from hypvl.encoders.heads import ProjectionHead
 from hypvl.encoders.text import TextTransformer
+from hypvl.errors import ConfigError
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.euclidean import Euclidean
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.geometry.scorers import Cosine, ExteriorAngle, NegativeDistance, Scorer
 from hypvl.geometry.sphere import Sphere
 from hypvl.losses.base import View
-from hypvl.models.dual_encoder import DualEncoder
+from hypvl.models.dual_encoder import DualEncoder, MissingTowerError
 
 DIM = 6
 SPACES: dict[str, tuple[Callable[[], Geometry], Callable[[], Scorer]]] = {
@@ -233,3 +234,22 @@ def test_other_modalities_and_stages_are_refused_everywhere() -> None:
 def test_texts_that_are_no_tokens_are_named(tokens: Any, message: str) -> None:
     with pytest.raises(TypeError, match=rf"tokens {message}, but a tensor .*hypvl.get_tokenizer"):
         model("sphere").encode_text(tokens)
+
+
+def test_a_model_of_texts_alone_says_that_it_takes_no_images() -> None:
+    texts_only = DualEncoder(
+        None,
+        TextTransformer("L1_W16_A2", vocab_size=50, context_length=8),
+        textual_head=lambda width: ProjectionHead(width, DIM),
+        geometry=Sphere(),
+        scorer=Cosine(),
+    )
+    assert not hasattr(texts_only, "image_size") and texts_only.context_length == 8
+    assert getattr(texts_only, "image_size", None) is None
+    said = r"^model\.visual: is null, so this model takes no images; give it one to encode images\.$"
+    for ask in (lambda: texts_only.image_size, lambda: texts_only.tower("image")):
+        with pytest.raises(MissingTowerError, match=said) as caught:
+            ask()
+        assert isinstance(caught.value, ConfigError) and caught.value.exit_code == 2
+    with pytest.raises(AttributeError, match="no attribute 'image_sise'"):
+        texts_only.image_sise  # noqa: B018
