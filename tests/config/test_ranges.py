@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import pytest
 from omegaconf import OmegaConf
 
-from hypvl.config import instantiate
+from hypvl.config import LazyCall as L, instantiate
 from hypvl.config.plain import locate
+from hypvl.datasets.images import LabelledImages
 from hypvl.encoders.text import TextTransformer
 from hypvl.errors import ConfigError
 from hypvl.training.run import build_optimizer
-from tests.test_configs import config, shrink_model
+from tests.test_configs import config, shrink_model, teachers_of
 from tests.training.tiny import tiny_learner
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -69,6 +70,7 @@ SENSIBLE = {
     "ProtoCLIP.hidden_layers": _NOTHING,  # a linear head
     "ProtoCPC.frozen_steps": _NOTHING,
     "ProtoCPC.prior_momentum": _NOTHING,
+    "PromptedImages.max_bad_fraction": _NOTHING,
     "RedCapsMapper.prefix_probability": _NOTHING,
     "ScaledProjectionHead.log_scale_init": _ANY,
     "ShareGPT4V.max_bad_fraction": _NOTHING,
@@ -191,7 +193,12 @@ def recipe_nodes() -> dict[str, dict[str, Any]]:
     for path in [*sorted(CONFIGS.glob("train_*.py")), *sorted(CONFIGS.glob("common/objective/*.py"))]:
         cfg = copy.deepcopy(config(path))
         if "model" in cfg:
-            shrink_model(cfg.model)
+            for model in [cfg.model, *(t.model for t in teachers_of(cfg) if "model" in t)]:
+                shrink_model(model)
+        if "dataset" in cfg and "images" in cfg.dataset:
+            cfg.dataset.update(
+                images=L(LabelledImages)(images=[], labels=[], classes=["a"]), prompts=["a {}"]
+            )
         for node in nodes(OmegaConf.to_container(cfg, resolve=True)):
             result.setdefault(node["_target_"], node)
     return result
