@@ -178,3 +178,12 @@ def test_add_a_geometry(checkout: Path) -> None:
     suites = ["tests/geometry/test_conformance.py", "tests/test_configs.py", "-k", "conformance or poincare"]
     printed = run("add_a_geometry.md", files, checkout, suites=suites)
     assert "verdict:" in printed and "[ROOT] is the root of the space." in printed
+
+
+@pytest.mark.slow
+def test_add_an_encoder(checkout: Path) -> None:
+    files = write_files("add_an_encoder.md", checkout)
+    assert len(files) == 3
+    suites = ["tests/config/test_ranges.py", "tests/test_configs.py", "-k", "Mixer or mixer"]
+    assert "digits" in run("add_an_encoder.md", files, checkout, suites=suites)
+    assert (checkout / "output/mixer/checkpoint_final.pth").is_file()
