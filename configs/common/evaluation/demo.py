@@ -1,8 +1,9 @@
-"""Everything that is measured on the demo data: classification, retrieval, radii, hierarchy, hard negatives."""
+"""All measures on the demo data: classification, retrieval, radii, gap, geometry, hierarchy, hard negatives."""
 
 from hypvl.config import LazyCall as L
 from hypvl.datasets import demo
 from hypvl.evaluation.foil_accuracy import CaptionChoice
+from hypvl.evaluation.geometry_audit import GeometryAudit
 from hypvl.evaluation.hierarchical import HierarchicalClassification
 from hypvl.evaluation.modality_gap import ModalityGap
 from hypvl.evaluation.radii import EmbeddingRadii
@@ -24,6 +25,7 @@ evaluate = {
 evaluate["scenes_retrieval"] = L(ZeroShotRetrieval)(dataset=_scenes, ks=[1, 5, 10], encoding="${encoding}")
 evaluate["scenes_radii"] = L(EmbeddingRadii)(dataset=_scenes, encoding="${encoding}")
 evaluate["scenes_gap"] = L(ModalityGap)(dataset=_scenes, encoding="${encoding}")
+evaluate["scenes_geometry"] = L(GeometryAudit)(dataset=_scenes, encoding="${encoding}")
 evaluate["scenes_hierarchy"] = L(HierarchicalClassification)(
     dataset=L(demo.demo_objects)(root="${roots.demo}"),
     tree="${roots.demo}/eval/tree.json",

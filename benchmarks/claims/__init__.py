@@ -1,0 +1,1 @@
+"""Claims of the papers, tested on small models: see __main__.py."""
