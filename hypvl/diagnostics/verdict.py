@@ -12,6 +12,8 @@ Status: TypeAlias = Literal["works", "partly", "idle", "collapsed", "no curvatur
 FLAT_U = 0.5
 #: Shares in percent above which cones count as saturated, or as inactive (pairs almost always outside).
 MANY = 90.0
+#: Share in percent of half spaces above which the typical cone is one.
+MOST = 50.0
 #: Quantile in percent of the shuffled values above which pairs count as ordered, not only their modalities.
 ORDERED = 97.5
 #: Effective rank in percent of its maximum, below which embeddings count as collapsed.
@@ -72,8 +74,8 @@ def idle_geometry(numbers: Mapping[str, float]) -> str | None:
     """Why a geometry does nothing, as a few words; None while its curvature or its cones still do something.
 
     The collapse that users of MERU report: the curvature falls to the floor of its range, or the space is almost flat,
-    and at the same time nearly all cones are half spaces, which entail everything, or nearly all pairs lie outside.
-    Contrastive terms still learn then, as in flat space; entailment is a constant.
+    and at the same time most cones are half spaces, which cannot widen and which hardly a pair breaks (entailment near
+    zero), or nearly all pairs lie outside. Contrastive terms still learn then, as in flat space.
 
     Args:
         numbers: As :func:`interpret`.
@@ -87,7 +89,7 @@ def idle_geometry(numbers: Mapping[str, float]) -> str | None:
         curvature = "space almost flat"
     else:
         return None
-    if n["saturated_cones_text"] > MANY:
+    if n["saturated_cones_text"] > MOST:
         return f"{curvature}, cones saturated"
     return f"{curvature}, cones inactive" if n["cone_violation_rate"] > MANY else None
 
@@ -133,7 +135,7 @@ def _cones(n: Mapping[str, float]) -> Finding | None:
         return Finding("cones", "bad", f"Cones inactive: {rates}.")
     if other - own < 5.0:
         return Finding("cones", "bad", f"Cones do not tell pairs from shuffled ones: {rates}.")
-    level: Level = "note" if saturated > 50.0 else "good"
+    level: Level = "note" if saturated > MOST else "good"
     return Finding(
         "cones", level, f"Cones tell pairs from shuffled ones: {rates}; {saturated:.0f}% are half spaces."
     )

@@ -88,6 +88,8 @@ def test_what_is_absent_is_not_judged() -> None:
     ({"curv_at_floor": 100.0, **SATURATED}, "curvature at its floor, cones saturated"),
     ({"curv_at_floor": 100.0, "cone_violation_rate": 98.0}, "curvature at its floor, cones inactive"),
     ({**FLAT, **SATURATED}, "space almost flat, cones saturated"),
+    ({**FLAT, "saturated_cones_text": 60.0}, "space almost flat, cones saturated"),
+    ({**FLAT, "saturated_cones_text": 40.0}, None),
     ({"curv_at_floor": 100.0}, None),  # its cones still tell pairs from shuffled ones
     ({"curv_at_floor": 50.0, **SATURATED}, None),  # half of the factors are still curved
     (SATURATED, None),

@@ -17,8 +17,8 @@ from hypvl.training.loop import Hook, StepResult, Trainer
 
 PREFIX = "audit/"
 _TRY = (
-    "try a warm-up of the entailment terms (train.objective.warmup), a curvature that is not learned "
-    "(model.geometry.learn_curv=false), or the objective argent (docs/faq.md)"
+    "try a curvature that is not learned (model.geometry.learn_curv=false), a narrower range of it "
+    "(model.geometry.curv_range) or the terms of the objective argent; docs/faq.md shows runs"
 )
 
 

@@ -128,7 +128,7 @@ def test_an_idle_geometry_is_said_once_with_what_to_try_and_when_it_is_over() ->
     said = [line.strip() for line in lines if "idle" in line and ": audit:" not in line]
     reason = "curvature at its floor, cones saturated: geometry idle since step 3"
     assert said[0].startswith(
-        f"WARNING iteration 3: {reason}; try a warm-up of the entailment terms (train.objective"
+        f"WARNING iteration 3: {reason}; try a curvature that is not learned (model.geometry.learn_curv=false)"
     )
     assert said[1:] == [f"INFO iteration 4: {reason}", "INFO iteration 5: geometry no longer idle"]
 
