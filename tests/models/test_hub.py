@@ -94,7 +94,7 @@ def test_every_definition_is_allowed_and_describes_its_name(name: str) -> None:
     curved = dict.fromkeys(
         ("meru", "hycoclip", "phyclip", "uncha", "meru_from_clip", "meru_from_clip_lora"), 1.0
     )
-    curved |= {"hyper3clip": 1.0, "hyper3clip_v1": 1.0}
+    curved |= {"argent": 1.0, "hyper3clip": 1.0, "hyper3clip_v1": 1.0}
     expected = {"atmg": 0.1, **curved}.get(family)
     assert geometry.stats().get("curv") == (None if expected is None else pytest.approx(expected, rel=1e-6))
 
