@@ -99,6 +99,9 @@ def batch_for(learner: Learner) -> dict[str, Any]:
             batch[view.source][:, -1] = int(getattr(model.textual, "eot_token", 1))
             if per_sample > 1:
                 batch[view.source.replace("_text", "_mask")] = torch.ones(ROWS, per_sample, dtype=torch.bool)
+            if view.source == "query_text":  # one of each sample, each the parent of the next
+                batch["query_owner"] = torch.arange(ROWS)
+                batch |= {"query_parent": torch.arange(ROWS) - 1, "query_weight": torch.ones(ROWS)}
     if "labels" in learner.objective.entries:
         batch["labels"] = torch.tensor([0, 1, 1, -1])
     return batch

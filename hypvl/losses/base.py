@@ -7,7 +7,7 @@ A term declares the views it needs; the learner encodes each view once and passe
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ class Model(Protocol):
     """The part of a model that a loss may use.
 
     Models that distillation compares also have ``embed_dim``, the size of their features, and
-    ``prototypes(modality)``, the prototype layer of a head or None.
+    ``prototypes(modality)``, the prototype layer of a head or None; those that pool images for texts have
+    ``query_pooling`` and ``pool_queries(tokens, queries, owner)``.
     """
 
     geometry: Geometry
@@ -88,6 +89,20 @@ class PairContext(OwnedRows):
                 f"There are: {', '.join(map(str, self._trunks)) or 'none'}."
             )
         return self._trunks[view]
+
+    def pooled(self, image: View, query: View) -> View:
+        """What the image of each row of ``query`` shows of its text, as a view of images with the rows of ``query``.
+
+        The model pools the tokens of ``image`` once, whoever asks. ValueError where it has no ``query_pooling``.
+        """
+        view = View("image", query.source, query.encoder, query.grad, query.draw)
+        if view not in self._features:
+            owner = self.owner(query)
+            if owner is None:
+                owner = torch.arange(len(self.features(query)), device=self.features(query).device)
+            pool = cast(Any, self.model).pool_queries
+            self._features[view] = pool(self.trunk(image), self.trunk(query), owner)
+        return view
 
     def model_of(self, view: View) -> Model:
         """The encoder of a view: the model that is trained, or a teacher. MissingInputError for an unknown name."""
@@ -235,6 +250,19 @@ def check_scale(models: Mapping[str, Model], scale: str | None) -> None:
     """ValueError for the name of a scale that the scorer of the trained model does not have."""
     if scale is not None:
         models[STUDENT].scorer.scale_of(scale)
+
+
+def check_pooling(models: Mapping[str, Model], *views: View) -> None:
+    """ValueError for views of another encoder than the trained model, or where that pools no image for a text."""
+    for view in views:
+        if view.encoder != STUDENT:
+            raise ValueError(
+                f"{view}: got the encoder {view.encoder!r}; images are pooled by the trained model alone."
+            )
+    if getattr(models[STUDENT], "query_pooling", None) is None:
+        raise ValueError(
+            "model.query_pooling: is null, but the objective pools images for texts; give the model a QueryPooling."
+        )
 
 
 def check_same_width(models: Mapping[str, Model], *views: View) -> None:

@@ -60,7 +60,7 @@ class OwnedRows(ABC):
     """
 
     batch: Mapping[str, Any]
-    _features: Mapping[View, Tensor]
+    _features: dict[View, Tensor]
 
     def __init__(self) -> None:
         self._owners: dict[View, Tensor | None] = {}

@@ -21,6 +21,8 @@ from hypvl.numerics import full_precision, safe_sqrt
 
 #: What an image is to the other boxes of its own: no key, or a negative once for each of them.
 SameImage: TypeAlias = Literal["mask", "published"]
+#: What a calibration trains: the uncertainty alone, or with it the embeddings of the pair.
+CalibrationGradient: TypeAlias = Literal["uncertainty", "both"]
 
 BOX_IMAGE, BOX_TEXT = View("image", "box_image"), View("text", "box_text")
 _SOURCE_EPS = 1e-6  # Parity: added to exp(w) by the published code
@@ -82,15 +84,18 @@ def angled_entailment(
 
 
 @full_precision
-def calibration_loss(loss: Tensor, own_uncertainty: Tensor) -> Tensor:
+def calibration_loss(
+    loss: Tensor, own_uncertainty: Tensor, *, gradient: CalibrationGradient = "uncertainty"
+) -> Tensor:
     """Uncertainty that follows the loss of its pair, as a log-variance.
 
     Formula: ``sg(L_i) / (2 (exp(w_i) + 1e-6)) + w_i / 2``, least at w_i = log L_i: items with a large entailment loss
     are uncertain.
 
     Args:
-        loss: L_i, (B,) >= 0; no gradient flows to it.
+        loss: L_i, (B,) >= 0.
         own_uncertainty: w_i of the same items, (B,).
+        gradient: ``"uncertainty"``: none flows to L_i, the sg in the formula; ``"both"``: without the sg.
 
     Returns:
         (B,).
@@ -98,7 +103,9 @@ def calibration_loss(loss: Tensor, own_uncertainty: Tensor) -> Tensor:
     Source: UNCHA (arXiv 2603.22042) and its code; the form is that of Kendall and Gal 2017 (arXiv 1703.04977) eq. 8.
         The code clamps exp(w) to [1e-6, 1e6]: never in effect.
     """
-    return 0.5 * loss.detach() / (torch.exp(own_uncertainty) + _SOURCE_EPS) + 0.5 * own_uncertainty
+    one_of("gradient", gradient, CalibrationGradient)
+    loss = loss.detach() if gradient == "uncertainty" else loss
+    return 0.5 * loss / (torch.exp(own_uncertainty) + _SOURCE_EPS) + 0.5 * own_uncertainty
 
 
 @full_precision
@@ -227,18 +234,39 @@ class AngledEntailment(Entailment):
 class Calibration(AngledEntailment):
     """Mean of :func:`calibration_loss`: the uncertainty of the general item against the entailment loss of its pair.
 
-    Args: As :class:`AngledEntailment`. The published code uses it for box -> image and phrase -> caption, weighted by
-    10 within the entailment.
+    The published code uses it for box -> image and phrase -> caption, weighted by 10 within the entailment.
 
-    Source: UNCHA (arXiv 2603.22042) and its code.
+    Args:
+        general, specific, aperture_factor, angle_weight, over: As :class:`AngledEntailment`.
+        gradient: As :func:`calibration_loss`.
+
+    Source: UNCHA (arXiv 2603.22042) and its code; ``gradient="both"``: Hyper3-CLIP (arXiv 2608.29313), as an option.
     """
+
+    def __init__(
+        self,
+        *,
+        general: str | View = TEXT,
+        specific: str | View = IMAGE,
+        aperture_factor: float = 1.0,
+        angle_weight: float = 0.1,
+        over: Over = "gathered",
+        gradient: CalibrationGradient = "uncertainty",
+    ) -> None:
+        super().__init__(
+            general=general,
+            specific=specific,
+            aperture_factor=aperture_factor,
+            angle_weight=angle_weight,
+            over=over,
+        )
+        self.gradient = one_of("gradient", gradient, CalibrationGradient)
 
     def per_pair(self, ctx: PairContext) -> Tensor:
         """The loss of each local pair, (B,) or (M,)."""
-        with torch.no_grad():
-            loss = super().per_pair(ctx)
+        loss = super().per_pair(ctx)
         general, *_ = ctx.paired(self.general, self.specific)
-        return calibration_loss(loss, uncertainty_of(ctx, general))
+        return calibration_loss(loss, uncertainty_of(ctx, general), gradient=self.gradient)
 
 
 @configurable("train")

@@ -71,6 +71,7 @@ SENSIBLE = {
     "ProtoCPC.frozen_steps": _NOTHING,
     "ProtoCPC.prior_momentum": _NOTHING,
     "PromptedImages.max_bad_fraction": _NOTHING,
+    "QueryMapper.max_phrases": _NOTHING,
     "RedCapsMapper.prefix_probability": _NOTHING,
     "ScaledProjectionHead.log_scale_init": _ANY,
     "ShareGPT4V.max_bad_fraction": _NOTHING,
@@ -130,6 +131,7 @@ OPTIM = {
     "hypvl.training.optim.warmup_cosine": "lr_scheduler",
 }
 ROLES = {target.rpartition(".")[2]: role for target, role in OPTIM.items()} | {"half_cosine": "lr_scheduler"}
+TAKES_TWO_WIDTHS = {"QueryPooling"}  # of images and of texts
 # What takes an encoder, where other partial calls of a model take its width.
 ENCODERS = {"adapted": lambda: TextTransformer("L1_W32_A2", vocab_size=50)}
 
@@ -248,8 +250,10 @@ def build(node: dict[str, Any]) -> None:
         return
     made = instantiate(call)
     if isinstance(made, functools.partial):
+        name = made.func.__name__
+        given = (16, 16) if name in TAKES_TWO_WIDTHS else (ENCODERS[name]() if name in ENCODERS else 16,)
         try:
-            made(ENCODERS[made.func.__name__]() if made.func.__name__ in ENCODERS else 16)
+            made(*given)
         except ValueError as error:
             raise ConfigError(str(error)) from error
 

@@ -23,7 +23,9 @@ class GeometryOnly(nn.Module):
 
 
 def context(model: GeometryOnly, views: dict[View, Tensor], **batch: object) -> PairContext:
-    return PairContext(views, batch=batch, model=model, teachers=getattr(model, "teachers", None))
+    """The features are also what stands before the heads."""
+    teachers = getattr(model, "teachers", None)
+    return PairContext(views, batch=batch, model=model, teachers=teachers, trunks=views)
 
 
 def random_features(rows: int, dim: int = 4, *, seed: int = 0, scale: float = 0.7) -> Tensor:

@@ -16,4 +16,5 @@ model.textual.activation = "quick_gelu"
 model.visual_head.bias = model.textual_head.bias = True
 model.geometry.clamp = "value"
 model.scorer.further_log_scales = {"local": _log(1 / 0.05), "global_local": _log(1 / 0.06)}
+model.scorer.scale_max = None  # published: 100
 model.query_pooling = L(QueryPooling, partial=True)(heads=8, mode="conditioned")
