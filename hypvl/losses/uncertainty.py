@@ -148,7 +148,7 @@ class GlobalLocalContrastive(LossTerm):
             boxes of its image.
         over: ``"gathered"``: every box of every rank weighs the same; ``"local"``: the mean over this rank's boxes, as
             published.
-        implementation, tile: As for :func:`~hypvl.losses.info_nce.info_nce`; with masked keys it is dense.
+        implementation, tile: As for :func:`~hypvl.losses.info_nce.info_nce`.
 
     Source: UNCHA (arXiv 2603.22042) and its code.
     Differs: the two defaults ``same_image="mask"`` and ``over="gathered"``.
