@@ -108,4 +108,9 @@ def test_a_curvature_at_its_limit_is_a_finding(tmp_path: Path) -> None:
     evaluator = GeometryAudit(
         captioned(tmp_path), encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer()
     )
-    assert evaluator(model).metrics["curv_at_bound"] == 100.0
+    metrics = evaluator(model).metrics
+    assert (metrics["curv_at_bound"], metrics["curv_at_floor"]) == (100.0, 100.0)
+    with torch.no_grad():
+        model.geometry.log_curv.fill_(math.log(10.0))
+    metrics = evaluator(model).metrics
+    assert (metrics["curv_at_bound"], metrics["curv_at_floor"]) == (100.0, 0.0)
