@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hypvl.config import LazyConfig, instantiate
+from hypvl.config import instantiate
 from hypvl.models.convert.published import family_of_file, to_hypvl, to_official
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import create_model, load_config
 from hypvl.training.optim import parameter_groups
-from tests.parity.recipes import CONFIGS
 from tests.parity.reference import cases
 
 MODELS = cases("state_dict_manifest_2026", "models")
@@ -31,8 +30,6 @@ DECAYED = ["geometry.log_curv", "*_head.log_scale"]
 
 def definition_of(name: str) -> Any:
     """``UNCHA_vit_s`` -> the model of the definition ``uncha_vit_s``."""
-    if name == "Hyper3CLIP_vit_b":
-        return LazyConfig.load(CONFIGS / "common/model/hyper3clip.py").model
     return load_config({"Hyper3CLIP_hub_v1": "hyper3clip_v1_vit_b"}.get(name, name.lower())).model
 
 
