@@ -29,7 +29,9 @@ def model() -> Pooling:
     return Pooling(Lorentz(curv_init=1.0), NegativeDistance())
 
 
-class QueryContract(LossContract):
+class Queries:
+    """What the contract tests of this file share."""
+
     permutes = False  # parents are rows of the batch, see "order" in the docstrings
 
     def model(self) -> GeometryOnly:
@@ -47,32 +49,32 @@ class QueryContract(LossContract):
         return {"index": places, "query_owner": places, "query_parent": parent, "query_weight": weight}
 
 
-class TestTextImage(QueryContract):
+class TestTextImage(Queries, LossContract):
     def make(self) -> LossTerm:
         return QueryEntailment("text_image", aperture_factor=0.7)
 
 
-class TestImageWhole(QueryContract):
+class TestImageWhole(Queries, LossContract):
     def make(self) -> LossTerm:
         return QueryEntailment("image_whole", aperture_factor=1.2)
 
 
-class TestWholeImage(QueryContract):
+class TestWholeImage(Queries, LossContract):
     def make(self) -> LossTerm:
         return QueryEntailment("whole_image", aperture_factor=1.2)
 
 
-class TestTextParent(QueryContract):
+class TestTextParent(Queries, LossContract):
     def make(self) -> LossTerm:
         return QueryEntailment("text_parent", aperture_factor=1.2)
 
 
-class TestShuffledParents(QueryContract):
+class TestShuffledParents(Queries, LossContract):
     def make(self) -> LossTerm:
         return QueryEntailment("text_parent", parents="shuffled")
 
 
-class TestQueryCalibration(QueryContract):
+class TestQueryCalibration(Queries, LossContract):
     def make(self) -> LossTerm:
         return QueryCalibration("image_whole", aperture_factor=1.2, gradient="both")
 
