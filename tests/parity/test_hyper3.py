@@ -266,6 +266,8 @@ def two_ranks() -> dict[str, list[dict[str, Any]]]:
 
 @pytest.mark.parametrize("entry", cases("hyper3", "two_ranks"))
 def test_two_ranks(entry: dict[str, Any], two_ranks: dict[str, list[dict[str, Any]]]) -> None:
+    if entry["case"] not in two_ranks:
+        pytest.skip(f"hyper3.json has no case {entry['case']}, which holds the inputs")
     ranks = two_ranks[entry["case"]]
     published = NEAR_ROOT if any(rank["near_root"] for rank in ranks) else PUBLISHED
     for what, expected, tolerance in (("exact", entry.get("exact"), EXACT), ("published", entry, published)):
