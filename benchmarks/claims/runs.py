@@ -73,10 +73,12 @@ RUNS: dict[str, Run] = {
 def settings(name: str, seed: int, folder: Path, *, steps: int) -> list[str]:
     """Overrides of the recipe of a run.
 
-    Terms whose weight warms up in the recipe do so between a third and two thirds of these steps.
+    Terms whose weight warms up in the recipe do so between a third and two thirds of these steps; ProtoCLIP's keeps its
+    own, the first episode.
     """
     run = RUNS[name]
-    warm = LazyConfig.load(ROOT / f"configs/train_{run.recipe}_demo.py").train.objective.get("warmup") or {}
+    objective = LazyConfig.load(ROOT / f"configs/train_{run.recipe}_demo.py").train.objective
+    warm = [term for term in objective.get("warmup") or {} if "episode" not in objective.terms[term]]
     start = "" if run.start is None else str(folder / f"{run.start}_{seed}" / FINAL)
     count, warmup, rate = (steps, min(100, steps // 9), []) if run.steps else (1, 0, ["optim.optimizer.lr=0"])
     return [
