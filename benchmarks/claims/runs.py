@@ -56,6 +56,7 @@ RUNS: dict[str, Run] = {
     "hycoclip": Run("hycoclip", evaluations=_HYPERBOLIC),
     "uncha": Run("uncha", evaluations=_HYPERBOLIC),
     "phyclip": Run("phyclip", evaluations=_HYPERBOLIC),
+    "hyper3clip": Run("hyper3clip", evaluations=_HYPERBOLIC),
     "argent": Run("argent", evaluations=_HYPERBOLIC),
     "ceclip": Run("ceclip"),
     "plain": Run("clip", ("+dataset.mapper.negatives=true",)),
