@@ -252,19 +252,6 @@ def check_scale(models: Mapping[str, Model], scale: str | None) -> None:
         models[STUDENT].scorer.scale_of(scale)
 
 
-def check_pooling(models: Mapping[str, Model], *views: View) -> None:
-    """ValueError for views of another encoder than the trained model, or where that pools no image for a text."""
-    for view in views:
-        if view.encoder != STUDENT:
-            raise ValueError(
-                f"{view}: got the encoder {view.encoder!r}; images are pooled by the trained model alone."
-            )
-    if getattr(models[STUDENT], "query_pooling", None) is None:
-        raise ValueError(
-            "model.query_pooling: is null, but the objective pools images for texts; give the model a QueryPooling."
-        )
-
-
 def check_same_width(models: Mapping[str, Model], *views: View) -> None:
     """ValueError for views whose features have different sizes."""
     sizes = {view: getattr(find_encoder(models, view), "embed_dim", None) for view in views}

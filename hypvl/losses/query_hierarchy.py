@@ -13,7 +13,7 @@ from torch import Tensor
 from hypvl import distributed
 from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
-from hypvl.losses.base import IMAGE, LossTerm, Model, PairContext, View, check_pooling
+from hypvl.losses.base import IMAGE, STUDENT, LossTerm, Model, PairContext, View
 from hypvl.losses.entailment import cones_of, entailment_loss
 from hypvl.losses.owners import Over, check_owner
 from hypvl.losses.uncertainty import CalibrationGradient, calibration_loss, uncertainty_of
@@ -76,7 +76,7 @@ class QueryEntailment(LossTerm):
     def check(self, models: Mapping[str, Model]) -> None:
         super().check(models)
         if self.order != "text_parent":
-            check_pooling(models, self.image, self.query)
+            _check_pooling(models, self.image, self.query)
 
     def forward(self, ctx: PairContext) -> Tensor:
         parent, weight = self._parents(ctx)
@@ -164,3 +164,16 @@ class QueryCalibration(QueryEntailment):
     def per_query(self, ctx: PairContext, general: Tensor, specific: Tensor) -> Tensor:
         loss = super().per_query(ctx, general, specific)
         return calibration_loss(loss, uncertainty_of(ctx, general), gradient=self.gradient)
+
+
+def _check_pooling(models: Mapping[str, Model], *views: View) -> None:
+    """ValueError for views of another encoder than the trained model, or where that pools no image for a text."""
+    for view in views:
+        if view.encoder != STUDENT:
+            raise ValueError(
+                f"{view}: got the encoder {view.encoder!r}; images are pooled by the trained model alone."
+            )
+    if getattr(models[STUDENT], "query_pooling", None) is None:
+        raise ValueError(
+            "model.query_pooling: is null, but the objective pools images for texts; give the model a QueryPooling."
+        )
