@@ -35,6 +35,7 @@ def entailment_loss(
 
     Source: Le et al. 2019 (arXiv 1902.00913) eq. 8; MERU (arXiv 2304.09172) eq. 5; k: HyCoCLIP (2410.06912).
     """
+    one_of("reduction", reduction, ("mean", "none"))
     loss = torch.relu(exterior_angle - aperture_factor * half_aperture)
     return loss.mean() if reduction == "mean" else loss.mean(-1)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hypvl import distributed
+from hypvl.checks import one_of
 from hypvl.losses.views import View
 
 #: Whose rows a mean is over: those of every rank, each of which weighs the same, or this rank's.
@@ -142,6 +143,7 @@ class OwnedRows(ABC):
         The mean over ranks of what this returns is the mean over all rows of all ranks; 0, with a graph, where no rank
         has rows. With ``over="local"`` it is the mean over this rank's rows, 0 where it has none.
         """
+        one_of("over", over, Over)
         if self.owner(view) is None or (over == "local" and len(values)):
             return values.mean()
         if over == "local":
