@@ -133,14 +133,10 @@ class PairContext(OwnedRows):
 
         ``scale`` names a further scale of the scorer; None = its own.
         """
+        further = {} if scale is None else {"scale": scale}  # a scorer of the user's own may have none
         return self.model.scorer.logits(
-            self.model.geometry,
-            queries,
-            keys,
-            query_modality=query.modality,
-            key_modality=key.modality,
-            scale=scale,
-        )
+            self.model.geometry, queries, keys, query_modality=query.modality, key_modality=key.modality, **further
+        )  # fmt: skip
 
     def logits(self, query: View, key: View) -> Tensor:
         """Scaled scores of the local queries with the keys of every rank, (B, N)."""

@@ -277,14 +277,10 @@ def tiled_logits(
     ctx: PairContext, queries: Tensor, keys: Tensor, *, query: View, key: View, scale: str | None = None
 ) -> TiledScores | None:
     """:meth:`PairContext.score`, not computed yet; None where it has no tiles."""
+    further = {} if scale is None else {"scale": scale}  # a scorer of the user's own may have none
     return ctx.model.scorer.tiled_logits(
-        ctx.model.geometry,
-        queries,
-        keys,
-        query_modality=query.modality,
-        key_modality=key.modality,
-        scale=scale,
-    )
+        ctx.model.geometry, queries, keys, query_modality=query.modality, key_modality=key.modality, **further
+    )  # fmt: skip
 
 
 def warn_dense(scores: str) -> None:
