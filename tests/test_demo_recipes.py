@@ -31,7 +31,7 @@ DEMOS = sorted(CONFIGS.glob("train_*_demo.py"))
 # One of each kind of data, model and state: the rest differs in its loss, which has tests of its own.
 ONE_OF_EACH = {
     "train_meru_demo", "train_hycoclip_demo", "train_ceclip_demo", "train_i0t_stage1_demo", "train_distill_seed_demo",
-    "train_dino_demo", "train_protoclip_demo", "train_simcse_demo", "train_meru_from_clip_lora_demo",
+    "train_protoclip_demo", "train_simcse_demo", "train_meru_from_clip_lora_demo",
 }  # fmt: skip
 RECIPES = [
     pytest.param(path, id=path.stem, marks=() if path.stem in ONE_OF_EACH else pytest.mark.slow)

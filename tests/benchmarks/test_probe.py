@@ -7,6 +7,7 @@ import pytest
 from benchmarks import probe
 
 
+@pytest.mark.slow
 def test_both_sides_fit_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     probe.main(["--rows", "200", "--dim", "8", "--classes", "3", "--repeats", "1"])
     result = json.loads(capsys.readouterr().out)

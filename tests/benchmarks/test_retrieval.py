@@ -8,6 +8,7 @@ import torch
 from benchmarks import retrieval
 
 
+@pytest.mark.slow
 def test_both_sides_find_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     retrieval.main(["--images", "6", "--gallery", "30", "--repeats", "1"])
     result = json.loads(capsys.readouterr().out)

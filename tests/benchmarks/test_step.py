@@ -34,6 +34,7 @@ def tiny_theirs(tmp_path: Path) -> str:
     return name
 
 
+@pytest.mark.slow
 def test_one_tiny_run_prints_every_key(
     tiny_theirs: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,6 +56,7 @@ def test_captions_have_the_asked_length_and_an_end() -> None:
     assert made.unique().numel() > 1000
 
 
+@pytest.mark.slow
 def test_padding_is_computed_and_changes_nothing() -> None:
     ours, batch = Ours(TINY, CPU), batch_of(4, 12, size=32)
     wide = padded(batch)
@@ -85,6 +87,7 @@ def test_steps_change_the_weights_of_both(tiny_theirs: str) -> None:
     assert ours.trainer.iteration == 2
 
 
+@pytest.mark.slow
 def test_the_figures_of_a_gpu_can_be_made_anywhere() -> None:
     args = step.parser().parse_args(["--batch", "2", "--peak-tflops", "1e-3", "--ours", *TINY])
     result = step.on_gpu(args, CPU, steps=2)

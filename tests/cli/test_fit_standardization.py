@@ -86,6 +86,7 @@ def test_the_model_is_itself_again_after_each_evaluation(checkpoint: Path, sets:
     assert one["results"]["pairs"]["items"] == both["results"]["pairs"]["items"]
 
 
+@pytest.mark.slow
 def test_inside_a_checkpoint_it_needs_no_flag(checkpoint: Path, sets: str, tmp_path: Path) -> None:
     inside, means = tmp_path / "new" / "inside.pth", tmp_path / "means.pt"
     given = ["--config", sets, "--only", "pairs", "--output", str(means), "--checkpoint-output", str(inside)]
@@ -132,6 +133,7 @@ def test_a_checkpoint_with_a_custom_loss_works(
     assert "'mine.Geometry' at 'model.geometry._target_'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_training_data_as_calibration(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +163,7 @@ def test_a_shift_of_the_whole_gap_closes_it_in_flat_coordinates(
     assert used["centroid_distance"] > 0.1
 
 
+@pytest.mark.slow
 def test_results_with_and_without_are_kept_apart(checkpoint: Path, sets: str, tmp_path: Path) -> None:
     for more in ([], ["--standardize", "transductive"], ["--shift", "1"], ["--shift", "-1"]):
         run(sets, checkpoint, tmp_path / "out", *more)

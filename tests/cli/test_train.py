@@ -69,6 +69,7 @@ def finished(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_compiled(tmp_path: Path, shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With everything around: what counts operations traces the encoders, too."""
     real = Learner.compile

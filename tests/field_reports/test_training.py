@@ -44,6 +44,7 @@ def two_steps_with_spare_part() -> list[dict[str, torch.Tensor]]:
     return [gradients(module, learner, batch) for batch in share]
 
 
+@pytest.mark.slow
 def test_a_parameter_without_a_gradient_on_several_gpus() -> None:
     """MERU: DDP ends in "Expected to have finished reduction" where a part gets no gradient; the rest must train."""
     learner = with_spare_part()

@@ -59,6 +59,7 @@ def test_lines_in_order_and_counts_that_add_up(source, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_parallel_is_serial(source, tmp_path: Path) -> None:
     make(source, tmp_path / "serial.jsonl")
     make(source, tmp_path / "parallel.jsonl", num_workers=2)

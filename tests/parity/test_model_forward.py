@@ -75,7 +75,14 @@ def formula_image(formula: str, batch: int) -> Tensor:
     return torch.from_numpy(np.broadcast_to(values, (batch, 3, 224, 224)).astype(np.float64))
 
 
-@pytest.mark.parametrize("case", cases("model_forward", "models"))
+# Each takes ten seconds: the default suite has the first.
+MODELS = cases("model_forward", "models")
+MODELS[1:] = [
+    pytest.param(*case.values, id=case.id, marks=(*case.marks, pytest.mark.slow)) for case in MODELS[1:]
+]
+
+
+@pytest.mark.parametrize("case", MODELS)
 def test_model_forward(case: tuple[str, dict[str, Any]]) -> None:
     name, expected = case
     meta = load("model_forward")["meta"]  # type: ignore[index]

@@ -123,6 +123,7 @@ def test_an_error_names_the_missing_image(tmp_path: Path) -> None:
         draw_traversal(tmp_path / "absent.json", tmp_path / "t.png")
 
 
+@pytest.mark.slow
 def test_drawing_leaves_pyplot_alone(tmp_path: Path, image: Path) -> None:
     content = {"image": str(image), "root": "geometry", "steps": steps(("a", 1.0), ("[ROOT]", 0.0))}
     code = (

@@ -160,9 +160,10 @@ FEW = (
 )  # four views, batch statistics over ranks, several negatives per sample
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paths", [
     pytest.param([path for path in DEMOS if path.stem.removeprefix("train_").removesuffix("_demo") in FEW], id="few"),
-    pytest.param(DEMOS, id="all", marks=pytest.mark.slow),
+    pytest.param(DEMOS, id="all"),
 ])  # fmt: skip
 def test_also_on_two_processes(paths: list[Path], shard: Path) -> None:
     for rank, recipes in enumerate(run_ranks(2, all_errors, paths, shard)):

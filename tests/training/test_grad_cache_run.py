@@ -34,6 +34,7 @@ def records(cfg: DictConfig, folder: Path, *, resume: bool = False) -> list[dict
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_records_are_those_of_the_plain_run(shard: Path, tmp_path: Path) -> None:
     plain = records(config(shard), tmp_path / "plain")
     divided = {

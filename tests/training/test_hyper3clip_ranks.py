@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -81,6 +82,7 @@ def steps() -> list[dict[str, Tensor]]:
     return results
 
 
+@pytest.mark.slow
 def test_the_step_does_not_depend_on_the_number_of_ranks() -> None:
     alone = steps()
     expected = alone[0]

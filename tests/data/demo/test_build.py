@@ -141,6 +141,7 @@ def test_digits_split_does_not_depend_on_the_seed() -> None:
     assert all(len({c["text"] for c in record["captions"]}) >= 12 for _, _, record in train)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_fifth_of_each_digit_is_for_testing() -> None:
     train, test = digit_samples(0)
     assert len(train) + len(test) == 1797

@@ -69,6 +69,7 @@ def test_generated_code_gives_the_same(case: str, dtype: torch.dtype, steps: tup
     check(case, dtype)
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_compiled_it_runs_as_written(
     steps: tuple[Step, Step], monkeypatch: pytest.MonkeyPatch
 ) -> None:
