@@ -3,7 +3,7 @@
 from .common.objective.hycoclip import objective as _objective
 from .train_meru_demo import dataset, model, optim, train
 
-dataset.mapper.boxes = True
+dataset.mapper.boxes = "one"
 # A phrase is more general than the caption it is part of: captions of scenes, phrases of one object, its shape first.
 dataset.mapper.level_weights = [0.0, 0.06, 0.47, 0.47]
 dataset.mapper.box_level_weights = [0.06, 0.56, 0.38, 0.0]
