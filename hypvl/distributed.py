@@ -127,23 +127,21 @@ def _outside_graphs() -> Callable[[Tensor], Tensor]:
     return torch.compiler.disable(_Gather.apply)  # imports Dynamo: only where it is there already
 
 
-def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Mean (D,) and biased variance (D,) of the rows of all ranks, differentiable, and their number.
+def batch_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (D,) and biased variance (D,) of the rows of all ranks, differentiable, and their number, 0-dim.
 
-    Each rank has (B, D) rows, any number. Ranks exchange 2 D numbers each, in one gather; the variance is that about
-    the common mean (no difference of large squares). Both are 0 where no rank has rows.
+    Each rank has (B, D) rows, any number. Ranks exchange 3 D numbers each, in one gather, and nothing waits for the
+    device; the variance is that about the common mean (no difference of large squares). All are 0 where no rank has
+    rows.
     """
-    counts = row_counts(len(x))
     mean = x.mean(0) if len(x) else x.sum(0)
     variance = (x - mean).square().mean(0) if len(x) else x.square().sum(0)
-    parts = gather(torch.stack((mean, variance))[None])  # (W, 2, D)
-    means, variances = parts[:, 0], parts[:, 1]
-    if min(counts) == max(counts):
-        mean = means.mean(0)
-        return mean, variances.mean(0) + (means - mean).square().mean(0), sum(counts)
-    shares = x.new_tensor(counts)[:, None] / sum(counts)  # (W, 1)
+    parts = gather(torch.stack((mean, variance, torch.full_like(mean, len(x))))[None])  # (W, 3, D)
+    means, variances, counts = parts.unbind(1)  # (W, D) each
+    total = counts.sum(0)  # (D,)
+    shares = counts / total.clamp(min=1)
     mean = (shares * means).sum(0)
-    return mean, (shares * (variances + (means - mean).square())).sum(0), sum(counts)
+    return mean, (shares * (variances + (means - mean).square())).sum(0), total[0]
 
 
 def all_reduce_mean(x: Tensor) -> Tensor:

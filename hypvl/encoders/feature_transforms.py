@@ -98,12 +98,12 @@ class BatchStandardize(nn.BatchNorm1d):
         if not self.training:
             return
         mean, variance, count = distributed.batch_statistics(_at_least_fp32(x))
-        if not count:
-            return
-        unbiased = variance * (count / max(1, count - 1))
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
-        self.num_batches_tracked += 1
+        unbiased = variance * (count / (count - 1).clamp(min=1))
+        some = count > 0  # else no rank has rows, and nothing moves
+        share = some.to(self.running_mean.dtype) * self.momentum
+        self.running_mean.lerp_(mean.to(share.dtype), share)
+        self.running_var.lerp_(unbiased.to(share.dtype), share)
+        self.num_batches_tracked += some
 
 
 def _at_least_fp32(x: Tensor) -> Tensor:

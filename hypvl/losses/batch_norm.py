@@ -70,5 +70,5 @@ class RunningBatchNorm(BatchNorm):
         """Move the running statistics a tenth of the way to those of these rows of all ranks (unbiased variance)."""
         mean, variance, rows = full_precision(distributed.batch_statistics)(x)
         self.running_mean.lerp_(mean.to(self.running_mean), _MOMENTUM)
-        self.running_var.lerp_((variance * (rows / max(1, rows - 1))).to(self.running_var), _MOMENTUM)
+        self.running_var.lerp_((variance * (rows / (rows - 1).clamp(min=1))).to(self.running_var), _MOMENTUM)
         self.num_batches_tracked += 1
