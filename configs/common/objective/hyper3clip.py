@@ -6,10 +6,11 @@ images, 1 for texts above their parents; calibrations weigh 10 times their pair.
 
 from hypvl.config import LazyCall as L
 from hypvl.losses.base import Objective
-from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.entailment import Entailment
 from hypvl.losses.query_hierarchy import QueryCalibration, QueryEntailment
-from hypvl.losses.uncertainty import Calibration, GlobalLocalContrastive
+from hypvl.losses.uncertainty import Calibration
+
+from .uncha import objective as _uncha
 
 _ENTAIL_WEIGHT, _CALIBRATION, _INTER, _INTRA = 0.2, 10.0, 0.7, 1.2
 _BOX_IMAGE, _BOX_TEXT, _QUERY = "image:box_image", "text:box_text", "text:query_text"
@@ -24,18 +25,7 @@ _QUERIES = dict(  # order, aperture factor
     query_image=("image_whole", _INTRA),
     query_text=("text_parent", _INTRA),
 )
-_terms = dict(
-    global_contrastive=L(Contrastive)(pairs=[["image", "text"], ["text", "image"]]),
-    local_contrastive=L(Contrastive)(
-        pairs=[[_BOX_IMAGE, _BOX_TEXT], [_BOX_TEXT, _BOX_IMAGE]], scale="local", over="gathered"
-    ),
-    global_local_contrastive=L(GlobalLocalContrastive)(
-        pairs=[[_BOX_IMAGE, "text"], [_BOX_TEXT, "image"]],
-        scale="global_local",
-        same_image="mask",
-        over="gathered",
-    ),
-)
+_terms = {_name: _term for _name, _term in _uncha.terms.items() if _name.endswith("contrastive")}
 _weights = dict.fromkeys(_terms, 1.0)
 for _name, (_general, _specific, _factor) in _ORDERS.items():
     _pair = dict(general=_general, specific=_specific, aperture_factor=_factor, over="gathered")
