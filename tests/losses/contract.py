@@ -144,6 +144,13 @@ class LossContract:
                     assert x.grad is None or torch.isfinite(x.grad).all(), f"{size:g}: gradient of {view}"
 
     def test_gradient_is_right(self) -> None:
+        self._check_gradient(fast_mode=True)  # along random directions
+
+    @pytest.mark.slow
+    def test_every_entry_of_the_gradient_is_right(self) -> None:
+        self._check_gradient(fast_mode=False)  # a second and more for each term
+
+    def _check_gradient(self, *, fast_mode: bool) -> None:
         rows = {view: x.requires_grad_() for view, x in self.rows(3).items()}
         views = list(rows)
         assert torch.autograd.gradcheck(
@@ -151,5 +158,5 @@ class LossContract:
             tuple(rows.values()),
             atol=1e-6,
             rtol=1e-5,
-            fast_mode=True,  # along random directions: entry by entry takes a second for each term
+            fast_mode=fast_mode,
         )

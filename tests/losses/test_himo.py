@@ -15,7 +15,7 @@ class TestPrincipalContrastive(LossContract):
     def make(self) -> LossTerm:
         return PrincipalContrastive(share=0.8)
 
-    def test_gradient_is_right(self) -> None:
+    def _check_gradient(self, *, fast_mode: bool) -> None:
         """The directions are constants to the gradient, which differences cannot see: six rows have them all."""
         rows = {view: x.requires_grad_() for view, x in self.rows(6).items()}
         model, term = self.model(), PrincipalContrastive(share=1.0)
@@ -24,6 +24,7 @@ class TestPrincipalContrastive(LossContract):
             (rows[IMAGE], rows[TEXT]),
             atol=1e-6,
             rtol=1e-5,
+            fast_mode=fast_mode,
         )
 
 

@@ -25,7 +25,7 @@ class TestDraftCalibration(LossContract):
     def make(self) -> LossTerm:
         return DraftCalibration(general=BOX_IMAGE, specific="image", aperture_factor=1.2)
 
-    def test_gradient_is_right(self) -> None:
+    def _check_gradient(self, *, fast_mode: bool) -> None:
         """Beside the entropy's, twice that of the published calibration at uncertainties where its 1e-6 is nothing."""
         rows = self.rows(1)  # of one item the entropy is 0
         x = rows[BOX_IMAGE].requires_grad_()
