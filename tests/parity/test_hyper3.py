@@ -18,9 +18,8 @@ from hypvl.losses.himo import leading_directions
 from hypvl.losses.query_hierarchy import QUERY
 from hypvl.losses.uncertainty import BOX_IMAGE, BOX_TEXT
 from tests.parity.recipes import CONFIGS, Parts, with_scalars
-from tests.parity.reference import cases, load
-from tests.parity.uneven import assert_near
-from tests.ranks import run_ranks
+from tests.parity.reference import cases
+from tests.parity.uneven import OfRanks, assert_near, on_two_ranks, ranks_of
 
 # Against the exact form; against the published numbers, where no cone is inside the minimum radius, and where one is
 # (reference/README.md): the eps of the published aperture and angle.
@@ -255,20 +254,14 @@ def _on_rank(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def two_ranks() -> dict[str, list[dict[str, Any]]]:
-    """Every case of ``two_ranks``, run on two gloo processes at once."""
-    content = load("hyper3") or {}
-    by_name = {case["name"]: case for case in content.get("cases", [])}
-    jobs = [by_name[entry["case"]] for entry in content.get("two_ranks", []) if entry["case"] in by_name]
-    per_rank = run_ranks(2, _on_rank, jobs) if jobs else [[], []]
-    return {job["name"]: [results[i] for results in per_rank] for i, job in enumerate(jobs)}
+def two_ranks() -> OfRanks:
+    """Every two-rank case of the file, run on two gloo processes at once."""
+    return on_two_ranks("hyper3", _on_rank)
 
 
 @pytest.mark.parametrize("entry", cases("hyper3", "two_ranks"))
-def test_two_ranks(entry: dict[str, Any], two_ranks: dict[str, list[dict[str, Any]]]) -> None:
-    if entry["case"] not in two_ranks:
-        pytest.skip(f"hyper3.json has no case {entry['case']}, which holds the inputs")
-    ranks = two_ranks[entry["case"]]
+def test_two_ranks(entry: dict[str, Any], two_ranks: OfRanks) -> None:
+    ranks = ranks_of(two_ranks, entry)
     published = NEAR_ROOT if any(rank["near_root"] for rank in ranks) else PUBLISHED
     for what, expected, tolerance in (("exact", entry.get("exact"), EXACT), ("published", entry, published)):
         if expected is None:

@@ -14,8 +14,8 @@ from hypvl.geometry.scorers import NegativeDistance
 from hypvl.losses.base import LossOutput, Objective, PairContext
 from hypvl.losses.entailment import Entailment
 from tests.parity.recipes import CONFIGS, PUBLISHED_ENTAIL_WEIGHT, VIEWS
-from tests.parity.reference import cases, load
-from tests.ranks import run_ranks
+from tests.parity.reference import cases
+from tests.parity.uneven import OfRanks, on_two_ranks, ranks_of
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 # The published code adds eps = 1e-6 in distances, angles and apertures. Inside the minimum radius its aperture stops at
@@ -183,18 +183,14 @@ def _on_rank(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def two_ranks() -> dict[str, list[dict[str, Any]]]:
+def two_ranks() -> OfRanks:
     """Every two-rank case of the file, run on two gloo processes at once."""
-    content = load("phyclip") or {}
-    by_name = {case["name"]: case for case in content.get("cases", [])}
-    jobs = [by_name[entry["case"]] for entry in content.get("two_ranks", []) if entry["case"] in by_name]
-    per_rank = run_ranks(2, _on_rank, jobs) if jobs else [[], []]
-    return {case["name"]: [results[i] for results in per_rank] for i, case in enumerate(jobs)}
+    return on_two_ranks("phyclip", _on_rank)
 
 
 @pytest.mark.parametrize("entry", cases("phyclip", "two_ranks"))
-def test_two_ranks(entry: dict[str, Any], two_ranks: dict[str, list[dict[str, Any]]]) -> None:
-    ranks = two_ranks[entry["case"]]
+def test_two_ranks(entry: dict[str, Any], two_ranks: OfRanks) -> None:
+    ranks = ranks_of(two_ranks, entry)
     near = NEAR_ROOT if any(rank["near_root"] for rank in ranks) else ELSEWHERE
     joined = {
         "grad_features": {

@@ -11,9 +11,8 @@ from hypvl.config import LazyConfig, instantiate
 from hypvl.geometry.lorentz import Lorentz
 from hypvl.losses.base import LossOutput, Objective
 from tests.parity.recipes import CONFIGS, PUBLISHED_ENTAIL_WEIGHT, VIEWS, Parts, with_scalars
-from tests.parity.reference import cases, load
-from tests.parity.uneven import assert_near, owner_of, share
-from tests.ranks import run_ranks
+from tests.parity.reference import cases
+from tests.parity.uneven import OfRanks, assert_near, on_two_ranks, owner_of, ranks_of, share
 
 # Against the exact form; against the published numbers, where no cone is inside the minimum radius, and where one is
 # (reference/README.md): the eps of the published aperture and angle.
@@ -144,20 +143,14 @@ def _on_rank(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def two_ranks() -> dict[str, list[dict[str, Any]]]:
-    """Every case of ``two_ranks``, run on two gloo processes at once."""
-    content = load("uncha")
-    if content is None or "two_ranks" not in content:
-        return {}
-    by_name = {case["name"]: case for case in content["cases"]}
-    jobs = [by_name[entry["case"]] for entry in content["two_ranks"]]
-    per_rank = run_ranks(2, _on_rank, jobs)
-    return {job["name"]: [results[i] for results in per_rank] for i, job in enumerate(jobs)}
+def two_ranks() -> OfRanks:
+    """Every two-rank case of the file, run on two gloo processes at once."""
+    return on_two_ranks("uncha", _on_rank)
 
 
 @pytest.mark.parametrize("entry", cases("uncha", "two_ranks"))
-def test_two_ranks(entry: dict[str, Any], two_ranks: dict[str, list[dict[str, Any]]]) -> None:
-    ranks = two_ranks[entry["case"]]
+def test_two_ranks(entry: dict[str, Any], two_ranks: OfRanks) -> None:
+    ranks = ranks_of(two_ranks, entry)
     published = NEAR_ROOT if any(r["near_root"] for r in ranks) else PUBLISHED
     for what, expected, tolerance in (("exact", entry.get("exact"), EXACT), ("published", entry, published)):
         if expected is None:

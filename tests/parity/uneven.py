@@ -1,10 +1,16 @@
 """What the parity tests of objectives with several boxes for each image share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
+
+from tests.parity.reference import load
+from tests.ranks import run_ranks
+
+OfRanks = dict[str, list[dict[str, Any]]]
 
 
 def owner_of(num_boxes: Sequence[int]) -> Tensor:
@@ -38,3 +44,19 @@ def assert_near(found: Any, expected: Any, tolerance: float, what: str) -> None:
     got = torch.as_tensor(found, dtype=torch.float64)
     size = max(1.0, wanted.abs().max().item()) if wanted.numel() else 1.0
     torch.testing.assert_close(got, wanted, rtol=0.0, atol=tolerance * size, msg=lambda m: f"{what}\n{m}")
+
+
+def on_two_ranks(name: str, job: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> OfRanks:
+    """What ``job`` gives on each rank for the inputs of ``two_ranks`` of a file, by the name of the case."""
+    content = load(name) or {}
+    by_name = {case["name"]: case for case in content.get("cases", [])}
+    inputs = [by_name[entry["case"]] for entry in content.get("two_ranks", []) if entry["case"] in by_name]
+    per_rank = run_ranks(2, job, inputs) if inputs else [[], []]
+    return {case["name"]: [results[i] for results in per_rank] for i, case in enumerate(inputs)}
+
+
+def ranks_of(results: OfRanks, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those of one entry of ``two_ranks``; skips where the folder lacks its inputs."""
+    if entry["case"] not in results:
+        pytest.skip(f"there is no case {entry['case']}, which holds the inputs")
+    return results[entry["case"]]
