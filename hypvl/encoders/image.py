@@ -203,9 +203,9 @@ class TimmImageEncoder(ImageEncoder):
         """Tokens (B, T, width) of a vision transformer; from the first call on its last block computes all of them."""
         if not isinstance(self.trunk, VisionTransformer):
             return super().encode_tokens(pixels)
-        last: Any = self.trunk.blocks[-1] if len(self.trunk.blocks) else None
-        if type(last) is ReadOutBlock:
-            last.__class__ = Block
+        blocks = self.trunk.blocks
+        if any(type(block) is ReadOutBlock for block in blocks):  # only ever the last
+            blocks[-1].__class__ = Block
         return self.trunk.forward_features(pixels)
 
     def read_out(self, tokens: Tensor) -> Tensor:
