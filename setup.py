@@ -25,6 +25,7 @@ TEST = [
     "mpmath>=1.3",
     "ruff>=0.9",
     "mypy>=1.11",
+    "onnx>=1.16",  # writes the small networks that the tests of ONNX models read
 ]
 WANDB = ["wandb>=0.17"]
 # Backends of scripts/make_hard_negatives.py: tagger and endings; spaCy and a masked language model.
@@ -40,6 +41,10 @@ PARQUET = ["pyarrow>=14"]
 FAISS = ["faiss-cpu>=1.8"]
 # PatchCamelyon's own files, for torchvision
 PCAM = ["h5py>=3.10"]
+# Models in ONNX files; harnesses of the field that hypvl's models run in (docs/integrations.md)
+ONNX = ["onnxruntime>=1.17"]
+MTEB = ["mteb>=2.1,<3"]
+CLIP_BENCHMARK = ["clip-benchmark>=1.6"]
 
 setup(
     name="hypvl",
@@ -90,6 +95,9 @@ setup(
         "parquet": PARQUET,
         "faiss": FAISS,
         "pcam": PCAM,
+        "onnx": ONNX,
+        "mteb": MTEB,
+        "clip-benchmark": CLIP_BENCHMARK,
         "test": [*TEST, *WANDB],
     },
     classifiers=[
