@@ -14,6 +14,8 @@ from hypvl.checks import number
 
 #: Scores of the true caption of an image and of its false ones; None = the image could not be read.
 Scored: TypeAlias = tuple[float, Sequence[float]] | None
+#: Chance level of :func:`paraphrase_hit`, in percent: that the one false item of three comes last.
+PARAPHRASE_CHANCE = 100.0 / 3.0
 #: Chance levels of :func:`group_hits`, in percent, for a random order of the four scores.
 GROUP_CHANCE = {"text": 25.0, "image": 25.0, "group": 100.0 / 6.0}
 
@@ -102,6 +104,29 @@ def group_hits(text: ArrayLike, image: ArrayLike) -> dict[str, bool]:
         name: bool((margins(rows) > 0).all()) for name, rows in (("text", by_image), ("image", by_caption))
     }
     return {**hits, "group": all(hits.values())}
+
+
+def paraphrase_hit(rows: ArrayLike) -> bool:
+    """Whether the first score of every row is above all others of the row; a tie is a miss.
+
+    SugarCrepe++'s rule with image-to-text scores is ``[[caption, foil], [paraphrase, foil]]`` of one image (ITT), and
+    with text-to-text scores ``[[paraphrase, foil]`` for the caption, ``[caption, foil]]`` for the paraphrase (TOT).
+    Chance of either is :data:`PARAPHRASE_CHANCE` for a symmetric score: one of three numbers must be the extreme one.
+
+    Args:
+        rows: (Q, K), K >= 2.
+
+    Raises:
+        ValueError: for another shape, or NaN.
+
+    Source: Dumpala et al. 2024, SugarCrepe++ (arXiv 2406.11171), section 4.
+    """
+    table = np.asarray(rows, dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] < 2 or np.isnan(table).any():
+        raise ValueError(
+            f"rows: got shape {table.shape}, or NaN in it; expected (Q, K) numbers with K of at least 2."
+        )
+    return bool((table[:, :1] > table[:, 1:]).all())
 
 
 def _check_scored(scored: Sequence[Scored]) -> None:

@@ -1,13 +1,17 @@
+import math
+
 import numpy as np
 import pytest
 
 from hypvl.metrics.choices import (
     GROUP_CHANCE,
+    PARAPHRASE_CHANCE,
     choice_chance,
     choice_hits,
     detection,
     group_hits,
     margins,
+    paraphrase_hit,
 )
 from tests.parity.reference import cases
 
@@ -100,3 +104,20 @@ def test_triplet_accuracies_are_choices(case: tuple[str, float]) -> None:
         )
     ]
     assert np.mean(choice_hits(scored)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_paraphrase_hit_by_hand() -> None:
+    assert paraphrase_hit([[0.5, 0.4], [0.9, 0.4]])
+    assert not paraphrase_hit([[0.5, 0.4], [0.4, 0.4]])  # a tie
+    assert not paraphrase_hit([[0.5, 0.6], [0.9, 0.6]])
+    for wrong in ([0.5, 0.4], [[0.5]], [[0.5, math.nan]]):
+        with pytest.raises(ValueError, match="rows: got shape"):
+            paraphrase_hit(wrong)
+
+
+def test_chance_of_a_paraphrase_hit_is_that_of_random_scores() -> None:
+    draws = np.random.default_rng(0).random((6_000, 3))
+    itt = [paraphrase_hit([[a, c], [b, c]]) for a, b, c in draws]  # two captions and the foil
+    tot = [paraphrase_hit([[a, b], [a, c]]) for a, b, c in draws]  # the three symmetric scores of the texts
+    assert 100 * np.mean(itt) == pytest.approx(PARAPHRASE_CHANCE, abs=2)
+    assert 100 * np.mean(tot) == pytest.approx(PARAPHRASE_CHANCE, abs=2)

@@ -1,4 +1,4 @@
-"""Images with true and false captions, and groups of two images and two captions: what the readers return."""
+"""What the readers return: images with true and false captions, captions with true and false images, and groups."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,6 +56,26 @@ class Groups:
 
     images: ImageSource  # read when asked for
     groups: Sequence[Group]
+    meta: Mapping[str, Any] = field(default_factory=dict)  # facts about the set for the result
+
+
+@dataclass(frozen=True)
+class Paraphrase:
+    """Two true captions of an image that say the same in other words, and a false one."""
+
+    image: int  # position in the set's ``images``
+    captions: tuple[str, str]  # the true ones
+    foil: str  # the false one
+    kind: str  # the category that it counts in
+
+
+@dataclass(frozen=True)
+class Paraphrases:
+    """Images with two true captions and a false one each."""
+
+    images: ImageSource  # read when asked for
+    paraphrases: Sequence[Paraphrase]
+    keys: Sequence[str]  # a name for each image
     meta: Mapping[str, Any] = field(default_factory=dict)  # facts about the set for the result
 
 
