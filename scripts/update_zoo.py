@@ -9,7 +9,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # Models that were published without a recipe: name -> their building block.
-PUBLISHED = {"hyper3clip_v1_vit_b": "common/model/hyper3clip_v1.py"}
+PUBLISHED = {
+    "cloob_rn50": "common/model/clip_rn50.py",
+    "cloob_rn50x4": "common/model/clip_rn50x4.py",
+    "cyclip_rn50": "common/model/clip_rn50.py",
+    "hyper3clip_v1_vit_b": "common/model/hyper3clip_v1.py",
+    "longclip_vit_b_16": "common/model/longclip_vit_b_16.py",
+    "longclip_vit_l_14": "common/model/longclip_vit_l_14.py",
+    "pacs_vit_b_32": "common/model/clip_vit_b_32.py",
+    "protoclip_rn50": "common/model/protoclip_rn50.py",
+}
 
 
 def definitions() -> dict[str, str]:

@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from hypvl.checks import names_parameter, one_of
 from hypvl.errors import CheckpointError
 from hypvl.models.checkpoint_io import load_checkpoint, weights_in
-from hypvl.models.convert import is_open_clip, listed, meru, open_clip, published, without_wrappers
+from hypvl.models.convert import (
+    clip_files,
+    is_open_clip,
+    listed,
+    meru,
+    open_clip,
+    published,
+    without_wrappers,
+)
 from hypvl.models.dual_encoder import TRAINING_ONLY
 from hypvl.models.positions import IMAGE_POSITIONS, Positions, with_positions_of
 
@@ -229,7 +237,7 @@ def _our_names(
     buffers: dict[str, Tensor] = {name: getattr(visual, name).detach() for name in asked}
     without_pixels = is_open_clip(given)
     state = (
-        open_clip.to_hypvl(given, wanted=model.state_dict()) if without_pixels else published.to_hypvl(given)
+        clip_files.to_hypvl(given, wanted=model.state_dict()) if without_pixels else published.to_hypvl(given)
     )
     openai_pixels = warns and without_pixels and open_clip.is_openai_style(given)
     for name, values in buffers.items():
@@ -325,11 +333,15 @@ def settings_of(state: Mapping[str, Tensor]) -> dict[str, str]:
         _put(settings, "model.textual.arch", f"L{layers}_W{text_width[0]}")
     _put(settings, "model.textual.vocab_size", text[0] if len(text) == 2 else None)
     _put(settings, "model.textual.context_length", positions[0] if len(positions) == 2 else None)
+    tables = sum(f"{_TEXT}{name}" in state for name in ("posit_embed", "posit_embed_res"))
+    _put(settings, "number of tables of text positions (fixed_positions)", tables or None)
     head = _shape(state, meru.NAMES["visual_proj.weight"]) or _shape(state, meru.NAMES["textual_proj.weight"])
     _put(settings, "out_features of the heads", head[0] if len(head) == 2 else None)
     _put(settings, "geometry", _geometry(state))
     scales = sum(name.startswith("scorer.log_scale") for name in state)
     _put(settings, "number of logit scales", scales or None)
+    for part in ("image_transforms", "text_transforms"):
+        _put(settings, f"number of model.{part}", _depth(state, f"{part}.") or 0)
     _put(settings, "model.scorer", "with a bias" if "scorer.bias" in state else "without a bias")
     return settings
 

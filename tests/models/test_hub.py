@@ -88,7 +88,11 @@ def test_every_definition_is_allowed_and_describes_its_name(name: str) -> None:
     definition = load_config(name).model
     family, _, size = name.partition("_vit_")
     widths = {"s": "small", "b": "base", "l": "large"}
-    assert widths[size[0]] in definition.visual.arch
+    if not size:
+        family, _, size = name.partition("_rn")
+        assert definition.visual.arch == f"resnet{size}_clip"
+    else:
+        assert widths[size[0]] in definition.visual.arch
     geometry = instantiate(definition.geometry)
     # CLIP's sphere has its root nowhere; MERU learns a curvature from 1, ATMG keeps 0.1.
     curved = dict.fromkeys(
