@@ -5,13 +5,11 @@ from hypvl.data.augment import Photometric
 from hypvl.training.schedules import half_cosine
 
 from .common.data.cc3m import dataset
-from .common.model.clip import model
+from .common.model.protoclip_rn50 import model
 from .common.objective.proto_clip import objective as _objective
 from .common.optim import optim
 from .common.train import train
 
-model.visual.arch = "resnet50_clip"
-model.visual_head.out_features = model.textual_head.out_features = 1024
 dataset.image_transform.augment = L(Photometric)(
     flip=0.5, jitter=0.2, strength=[0.8, 0.8, 0.8, 0.2], gray=0.2, blur=0.2
 )
