@@ -4,14 +4,16 @@ import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
+from hypvl.checks import one_of
 from hypvl.datasets.images import IMAGE_EXTENSIONS
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.files import path_below, read_regular
 from hypvl.io.json_text import parse_json
 from hypvl.io.table_text import MAX_FIELD_LINES, Quoting, TableText
 
+TextEncoding: TypeAlias = Literal["utf-8", "latin-1"]
 _LARGEST_FILE = 1 << 32  # bytes of a text or JSON file
 
 
@@ -42,15 +44,19 @@ def text_lines(text: str) -> list[str]:
     return io.StringIO(text, newline=None).read().split("\n")
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 file.
+def read_text(path: Path, *, encoding: TextEncoding = "utf-8") -> str:
+    """A text file. Latin-1 is never refused: every byte is one of its characters.
 
     Raises:
         MissingDataError: when it is not there.
         DataError: when it cannot be read.
+        ValueError: for another encoding.
     """
+    one_of("encoding", encoding, TextEncoding)
     try:
         data = read_regular(path, max_bytes=_LARGEST_FILE)
+        if encoding == "latin-1":
+            return data.decode("latin-1")
         if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise DataError(f"{path}: is UTF-16; expected UTF-8: iconv -f UTF-16 -t UTF-8 OLD > NEW.")
         return data.decode("utf-8-sig")

@@ -1,7 +1,7 @@
 """Classification by the nearest training images: no training, no text."""
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of, whole_number
 from hypvl.datasets.protocol import ClassificationSet
+from hypvl.embedding.cosine import ByCosine
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel, Stage
 from hypvl.embedding.search import search
@@ -21,7 +22,6 @@ from hypvl.evaluation.labelled_images import (
     labelled_splits,
 )
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
-from hypvl.geometry.sphere import Sphere, normalize
 from hypvl.metrics import ranking
 from hypvl.metrics.neighbours import neighbour_votes
 
@@ -97,7 +97,7 @@ class KNNClassification(Evaluator):
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         train = encode_labelled(encoder, self._images, stage=self._stage, label="training images")
         test = encode_labelled(encoder, self._test_images, stage=self._stage, label="test images")
-        compared = model if self.similarity == "model" else cast(EvaluableModel, _ByCosine(model))
+        compared = model if self.similarity == "model" else cast(EvaluableModel, ByCosine(model))
         similarity, columns = search(
             compared,
             test.features,
@@ -136,20 +136,6 @@ class KNNClassification(Evaluator):
         )
         add_accuracies(result, predicted, labels, classes=len(self._classes))
         return result
-
-
-class _ByCosine:
-    """A model whose score of any two rows is their cosine."""
-
-    def __init__(self, model: EvaluableModel) -> None:
-        self._model = model
-        self._sphere = Sphere()
-
-    def scores(self, query: Tensor, key: Tensor, *, query_modality: str, key_modality: str) -> Tensor:
-        return self._sphere.pairwise_similarity(normalize(query), normalize(key))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
 
 
 def _class_tensor(labels: list[Label]) -> Tensor:

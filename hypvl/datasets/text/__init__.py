@@ -1,0 +1,1 @@
+"""Readers of data sets of texts: pairs and triplets of sentences, labelled sentences, passages."""
