@@ -16,6 +16,10 @@ A step whose loss or gradients are not finite is skipped; `max_skipped_steps` of
 `teachers` are other encoders by name (docs/training.md, "Teachers"); None = none.
 
 `audit.every = N` logs every N steps how the embeddings use the geometry (radii, cones, order, gap); 0 = never.
+
+`evaluate.every = N` measures the model every N steps by the suite `evaluate.config`, or `only` some of its evaluations;
+`overrides` are changes to the suite. `keep_best.metric = "<evaluation>/<metric>"` keeps the checkpoint with its
+greatest value (`mode="max"`) or its least ("min") as checkpoint_best.pth (docs/training.md).
 """
 
 train = dict(
@@ -39,6 +43,8 @@ train = dict(
     max_skipped_steps=50,
     root_samples=65_536,
     audit=dict(every=0, samples=512, aperture_factor=1.0),
+    evaluate=dict(every=0, config=None, only=None, overrides=None),
+    keep_best=dict(metric=None, mode="max"),
     ddp=dict(static_graph=True, broadcast_buffers=False, fp16_compression=True),
     wandb=dict(mode="disabled", project="hypvl", name=None),
 )

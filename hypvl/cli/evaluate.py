@@ -1,8 +1,6 @@
 """Measure a trained model on the data sets of a config."""
 
 import argparse
-import difflib
-import json
 import os
 import sys
 import time
@@ -11,28 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.common import (
-    DEBUG_VARIABLE,
     config_parser,
     encoding_overrides,
     find_config,
     load_config,
     run_main,
     show,
-    show_traceback,
     user_path,
     user_text,
 )
-from hypvl.data.workers import dead_worker
-from hypvl.errors import ConfigError, UserError
+from hypvl.cli.suites import evaluation_names, measure_entry
+from hypvl.errors import ConfigError
 from hypvl.io.files import file_digest
-from hypvl.io.redact import redact_text, redacted
+from hypvl.io.redact import redacted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-    from hypvl.cli.mean_removal import MeanRemover
-    from hypvl.evaluation.protocol import EvaluationContext
-    from hypvl.models.dual_encoder import DualEncoder
 
 EXAMPLES = """
 examples:
@@ -105,7 +97,8 @@ def main(argv: Sequence[str]) -> int:
     )
     if args.no_download and "download" in config:
         config.download = False
-    names = _names(config, args.only, args.config)
+    only = None if args.only is None else args.only.split(",")
+    names = evaluation_names(config, only, asked_by="--only", source=args.config)
     flag = "--save-embeddings" if args.embeddings is None else "--embeddings"
     if (args.save_embeddings or args.embeddings) and (args.standardize is not None or args.shift is not None):
         raise ConfigError(
@@ -164,7 +157,7 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
         if kept is not None:
             status = f"ok, kept from {_earlier(kept, provenance)} (--redo measures again)"
         else:
-            entry = _evaluate(name, config, model, context, remover)
+            entry = measure_entry(name, config, model, context, remover=remover)
             if file is not None:
                 file.put(name, entry, digest=digest, settings=redacted(settings))
             status = f"{entry['status']}, {time.monotonic() - started:.1f} s"
@@ -186,27 +179,6 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
     return 1 if bad else 0
 
 
-def _names(config: "DictConfig", only: str | None, source: str) -> list[str]:
-    """Which evaluations to run, in the order of the config."""
-    from omegaconf import DictConfig
-
-    known = [str(name) for name in config.evaluate] if isinstance(config.evaluate, DictConfig) else []
-    if not known:
-        raise ConfigError(
-            f"{source}: evaluate is empty or not a mapping; expected a name -> evaluator for each."
-        )
-    if only is None:
-        return known
-    wanted = [name.strip() for name in only.split(",")]
-    for name in wanted:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise ConfigError(
-                f"--only: {name!r} is not in {source} (closest: {near}); expected some of {', '.join(known)}."
-            )
-    return [name for name in known if name in wanted]
-
-
 def _settings(config: "DictConfig", name: str) -> Any:
     """One entry of the config with its references resolved, as plain data."""
     from omegaconf import OmegaConf
@@ -219,62 +191,6 @@ def _settings(config: "DictConfig", name: str) -> Any:
     except OmegaConfBaseException:  # it fails with a message when it is built
         settings = config.evaluate[name]
     return to_plain(settings, source=f"evaluate.{name}")
-
-
-def _evaluate(
-    name: str,
-    config: "DictConfig",
-    model: "DualEncoder",
-    context: "EvaluationContext",
-    remover: "MeanRemover | None",
-) -> dict[str, Any]:
-    """One evaluation as an entry of the results file; an error is recorded there and stops no other evaluation."""
-    from hypvl.config import instantiate
-    from hypvl.errors import MissingDataError
-    from hypvl.metrics.bootstrap import bootstrap_intervals
-
-    started = time.monotonic()
-    try:
-        evaluator = instantiate(config.evaluate[name])
-        if remover is None:
-            result = evaluator(model, context)
-        else:
-            with remover.applied(evaluator, set_name=name) as applied:
-                result = evaluator(model, context)
-            result.meta["standardization"] = applied
-        intervals = bootstrap_intervals(result.samples, strata=result.strata)
-        entry: dict[str, Any] = {
-            "status": "ok",
-            "metrics": result.metrics,
-            "intervals": {name: list(bounds) for name, bounds in intervals.items()},
-            "items": result.items,
-            "meta": result.meta,
-        }
-        json.dumps(entry, allow_nan=False)
-        entry["seconds"] = round(time.monotonic() - started, 2)
-        return entry
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # recorded, and its traceback shown
-        # ValueError and RuntimeError: bad settings, out of memory; OSError: a disk that goes away.
-        expected = isinstance(error, UserError | ValueError | RuntimeError | OSError)
-        if not expected or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
-            show_traceback()
-        reason = redact_text(_reason(error))
-        return {
-            "status": "missing" if isinstance(error, MissingDataError) else "failed",
-            "reason": reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}",
-            "metrics": {},
-        }
-
-
-def _reason(error: BaseException) -> str:
-    """The message in one line; of an error with the traceback of a data worker, the last line."""
-    died = dead_worker(error, setting="encoding.num_workers")
-    if died is not None:
-        return died
-    lines = str(error).strip().splitlines()
-    if any("Original Traceback" in line for line in lines):
-        return f"in a data worker: {lines[-1]}"
-    return " ".join(" ".join(lines).split())
 
 
 def _subject(

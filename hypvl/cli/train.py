@@ -13,6 +13,7 @@ EXAMPLES = """examples:
   one CPU process:  python scripts/train.py --config configs/train_meru_demo.py --num-gpus 0 --output-dir output/demo
   eight GPUs:       python scripts/train.py --config configs/train_meru_vit_b.py --num-gpus 8 --output-dir output/meru_b
   overrides:        ... model.visual.arch=vit_small_mocov3_patch16_224 train.total_batch_size=4096
+  evaluate too:     ... train.evaluate.every=1000 train.evaluate.config=eval_zero_shot_classification
   resume:           python scripts/train.py --resume --num-gpus 8 --output-dir output/meru_b
   torchrun, CPU:    torchrun --nproc-per-node 2 scripts/train.py --config configs/train_meru_demo.py --num-gpus 0
 """
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cfg = load_config(_config(args), args.overrides, required=REQUIRED, prefix="train_")
     _check_device(args.num_gpus)
 
+    from hypvl.cli.suites import TrainingSuite
     from hypvl.distributed import launch
     from hypvl.training.run import RunOptions, run_training
 
@@ -58,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         resume=args.resume,
         checkpoint_period=args.checkpoint_period,
         log_period=args.log_period,
+        make_suite=TrainingSuite,
     )
     launch(
         run_training,

@@ -34,6 +34,7 @@ ROOT_TENSOR = "root"
 # 0-dim parameters that some trainers save as plain numbers.
 _SCALARS = frozenset({"logit_scale", "logit_bias", "curv", "visual_alpha", "textual_alpha"})
 FINAL_NAME = "checkpoint_final.pth"
+BEST_NAME = "checkpoint_best.pth"  # that of train.keep_best; never the last one
 LAST_NAME = "last_checkpoint.txt"
 _PERIODIC = re.compile(r"checkpoint_(\d+)\.pth")
 # A final checkpoint that cannot be read counts as the newest, so that it is not skipped silently.

@@ -18,7 +18,7 @@ from hypvl.errors import CheckpointError, ConfigError
 from hypvl.io.archives import zip_damage
 from hypvl.io.files import exclusive_lock, write_atomically
 from hypvl.io.tensors import write_torch
-from hypvl.models.checkpoint_io import LAST_NAME, checkpoints, last_checkpoint, periodic_iteration
+from hypvl.models.checkpoint_io import BEST_NAME, LAST_NAME, checkpoints, last_checkpoint, periodic_iteration
 
 LOCK_NAME = ".lock"
 METRICS_NAME = "metrics.jsonl"
@@ -150,6 +150,8 @@ class RunFolder:
             content = last.name
         elif metrics.is_file() and metrics.stat().st_size:
             content = f"{METRICS_NAME}, without a checkpoint"
+        elif (self.folder / BEST_NAME).is_file():
+            content = BEST_NAME
         else:
             return
         raise ConfigError(

@@ -17,6 +17,7 @@ from hypvl.models.positions import Positions
 
 Amp = Literal["auto", "bf16", "fp16", "fp32", False]
 WandbMode = Literal["disabled", "online", "offline"]
+Mode = Literal["max", "min"]
 _SEED_MAX = 2**62  # room for what is added to it, one number for each rank
 _Section = TypeVar("_Section", bound="_Checked")
 
@@ -54,6 +55,48 @@ class AuditConfig(_Checked):
             samples=whole_number("samples", self.samples, least=2),
             aperture_factor=number("aperture_factor", self.aperture_factor, above=0),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig(_Checked):
+    """Evaluations of the model while it trains."""
+
+    every: int = 0  # steps between evaluations; 0 = none
+    config: str | None = None  # the suite: a file, or the name of one in configs/, such as "eval_demo"
+    only: Sequence[str] | None = None  # names of its evaluations; None = all
+    overrides: Sequence[str] | None = None  # of the suite, as on a command line: ["roots.eval=/data/eval"]
+
+    def __post_init__(self) -> None:
+        self._check(every=whole_number("every", self.every, least=0))
+        if self.config is not None:
+            _text("config", self.config)
+        elif self.every:
+            raise ValueError(
+                f"config: got None with every={self.every}; expected a suite, such as 'configs/eval_demo.py'."
+            )
+        if self.only is not None:
+            self._check(only=_texts("only", self.only))
+            if not self.only:
+                raise ValueError("only: got an empty list; expected names of evaluations, or null for all.")
+        if self.overrides is not None:
+            self._check(overrides=_texts("overrides", self.overrides))
+
+
+@dataclasses.dataclass(frozen=True)
+class KeepBestConfig(_Checked):
+    """The checkpoint with the best value of a metric."""
+
+    metric: str | None = (
+        None  # "<evaluation>/<metric>": "scenes_shape/top1_accuracy"; None = no such checkpoint
+    )
+    mode: Mode = "max"  # whether the greatest or the least value is the best
+
+    def __post_init__(self) -> None:
+        one_of("mode", self.mode, Mode)
+        if self.metric is not None and "/" not in _text("metric", self.metric).strip("/"):
+            raise ValueError(
+                f"metric: got {self.metric!r}; expected '<evaluation>/<metric>', such as 'imagenet/top1_accuracy'."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +156,8 @@ class TrainConfig(_Checked):
     #: Training samples whose mean embedding is the root where the geometry has none, >= 1.
     root_samples: int = 65_536
     audit: AuditConfig = dataclasses.field(default_factory=AuditConfig)
+    evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
+    keep_best: KeepBestConfig = dataclasses.field(default_factory=KeepBestConfig)
     ddp: DDPConfig = dataclasses.field(default_factory=DDPConfig)
     wandb: WandbConfig = dataclasses.field(default_factory=WandbConfig)
 
@@ -137,6 +182,11 @@ class TrainConfig(_Checked):
         if self.init_missing is not None:
             self._check(init_missing=_texts("init_missing", self.init_missing))
         one_of("init_positions", self.init_positions, Positions)
+        if self.keep_best.metric is not None and self.evaluate.every == 0:
+            raise ValueError(
+                f"keep_best.metric: got {self.keep_best.metric!r}, but nothing is evaluated; expected null, or "
+                "train.evaluate.every above 0."
+            )
 
     @classmethod
     def read(cls, node: Mapping[str, Any] | DictConfig) -> "TrainConfig":
@@ -234,7 +284,8 @@ class Accumulation:
 
 
 _SECTIONS: Mapping[str, type[_Checked]] = {
-    "grad_cache": GradCacheConfig, "audit": AuditConfig, "ddp": DDPConfig, "wandb": WandbConfig,
+    "grad_cache": GradCacheConfig, "audit": AuditConfig, "evaluate": EvaluateConfig, "keep_best": KeepBestConfig,
+    "ddp": DDPConfig, "wandb": WandbConfig,
 }  # fmt: skip
 
 

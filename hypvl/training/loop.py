@@ -170,6 +170,7 @@ class Trainer:
     iteration: int = 0  # steps done (skipped ones count)
     stop_requested: bool = False  # set by a hook, on every rank, to end after the current step
     signals: Signals = field(default_factory=Signals)  # requests from outside to save or to stop
+    between_steps: str | None = None  # what a hook is doing that may take long, for messages
     parameters: list[Tensor] = field(init=False)
     _first_step_done: bool = field(init=False, default=False)
     _waited: float = field(init=False, default=0.0)

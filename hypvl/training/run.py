@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from hypvl.models.hub import build_model
 from hypvl.models.weights import load_weights
 from hypvl.training.accumulation import GradCache, GradientAverage, check_no_batch_statistics
 from hypvl.training.checkpoint import RunFolder
-from hypvl.training.config import Accumulation, TrainConfig, mapping_at
+from hypvl.training.config import Accumulation, EvaluateConfig, TrainConfig, mapping_at
 from hypvl.training.data_fit import check_data_fits, check_sample_fits, take_from_model
 from hypvl.training.hooks.audit import LiveAudit
+from hypvl.training.hooks.best import BestCheckpoint
 from hypvl.training.hooks.checkpoints import Checkpoints
 from hypvl.training.hooks.episodes import Episodes, check_episodes, episodic_terms
+from hypvl.training.hooks.evaluation import Evaluation, Suite, split_metric
 from hypvl.training.hooks.health import SkippedSteps, Stalls
 from hypvl.training.hooks.metrics import BAD_SAMPLES_NAME, Metrics, bad_everywhere
 from hypvl.training.hooks.sinks import (
@@ -44,13 +47,13 @@ from hypvl.training.hooks.sinks import (
 from hypvl.training.loop import Hook, Trainer, exit_code
 from hypvl.training.optim import build_optimizer
 from hypvl.training.provenance import provenance
+from hypvl.training.random_state import seed_everything
 from hypvl.training.state import (
     TrainState,
     check_compatible,
     log_changes,
     read_state,
     saved_config,
-    seed_everything,
 )
 from hypvl.training.step import Learner, Precision, mean_embedding
 from hypvl.training.summary import summary_table
@@ -59,12 +62,14 @@ from hypvl.training.teachers import FrozenTeacher, Teacher
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """Options of the command line beside the config."""
+    """What the command line adds to the config."""
 
     output_dir: Path
     resume: bool = False  # continue from the newest good checkpoint there
     checkpoint_period: int | None = None  # None = the config's
     log_period: int | None = None
+    #: Makes the suite of ``train.evaluate``, for which training itself knows no evaluator; None = there is none.
+    make_suite: Callable[[EvaluateConfig], Suite] | None = None
 
 
 def run_training(cfg: DictConfig, options: RunOptions) -> None:
@@ -86,6 +91,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     settings, optim = TrainConfig.read(mapping_at(cfg, "train")), mapping_at(cfg, "optim")
     device = distributed.device()
     plan = Accumulation.choose(settings, world_size=distributed.world_size())
+    suite = _suite(settings, options)
     _check_place(folder)
     log_to_console(rank=distributed.rank())
     start = distributed.from_main(place.start)
@@ -174,7 +180,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
             "training on {} x {}, {} samples, precision {}, into {}",
             distributed.world_size(), device, len(dataset), precision.dtype or "fp32", folder,
         )  # fmt: skip
-    trainer.hooks = _hooks(cfg, settings, folder, state)
+    trainer.hooks = _hooks(cfg, settings, folder, state, suite)
     with loader:
         trainer.run()
     stop = trainer.signals.stop
@@ -253,7 +259,24 @@ def _start_from(model: nn.Module, settings: TrainConfig) -> str:
     return f"started from {report.loaded} tensors of {settings.init_checkpoint}: {report}"
 
 
-def _hooks(cfg: DictConfig, settings: TrainConfig, folder: Path, state: TrainState) -> list[Hook]:
+def _suite(settings: TrainConfig, options: RunOptions) -> Suite | None:
+    """The suite of ``train.evaluate``; None where it is off. Raises ConfigError for names that it does not have."""
+    if settings.evaluate.every == 0:
+        return None
+    if options.make_suite is None:
+        raise ConfigError(
+            f"train.evaluate.every: got {settings.evaluate.every}, but the run was given no suite; start it by "
+            "scripts/train.py, or with RunOptions(make_suite=hypvl.cli.suites.TrainingSuite)."
+        )
+    suite = options.make_suite(settings.evaluate)
+    if settings.keep_best.metric is not None:
+        split_metric(settings.keep_best.metric, suite.names)
+    return suite
+
+
+def _hooks(
+    cfg: DictConfig, settings: TrainConfig, folder: Path, state: TrainState, suite: Suite | None
+) -> list[Hook]:
     trainer, loader = state.trainer, state.loader
 
     def root(trainer: Trainer) -> dict[str, Any]:
@@ -288,6 +311,7 @@ def _hooks(cfg: DictConfig, settings: TrainConfig, folder: Path, state: TrainSta
         *_episodes(settings, trainer, loader),
         state.metrics,
         *_live_audit(settings, folder, sinks, trainer),
+        *_evaluation(settings, folder, sinks, state, suite),
         SkippedSteps(settings.max_skipped_steps),
         Checkpoints(
             folder,
@@ -329,6 +353,24 @@ def _live_audit(settings: TrainConfig, folder: Path, sinks: list[Sink], trainer:
             aperture_factor=audit.aperture_factor,
         )
     ]
+
+
+def _evaluation(
+    settings: TrainConfig, folder: Path, sinks: list[Sink], state: TrainState, suite: Suite | None
+) -> list[Hook]:
+    """The hook of ``train.evaluate`` and ``train.keep_best``; none where they are off."""
+    if suite is None:
+        return []
+    best = None
+    if settings.keep_best.metric is not None:
+        best = BestCheckpoint(
+            folder,
+            settings.keep_best.metric,
+            mode=settings.keep_best.mode,
+            collect=lambda _: state.state_dict(),
+        )
+    records = [sink for sink in sinks if not isinstance(sink, ConsoleLine)]  # the log has a line of its own
+    return [Evaluation(suite, records, every=settings.evaluate.every, metrics=state.metrics, best=best)]
 
 
 def _loader(

@@ -2,14 +2,11 @@
 
 import dataclasses
 import inspect
-import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from loguru import logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,6 +26,7 @@ from hypvl.models.weights import load_weights
 from hypvl.training.config import TrainConfig
 from hypvl.training.hooks.metrics import Metrics, bad_everywhere
 from hypvl.training.loop import Trainer
+from hypvl.training.random_state import random_state, restore_random_state
 
 _NEW_RUN = "start a new run with train.init_checkpoint set to it"
 _ABSENT = object()
@@ -329,39 +327,3 @@ def _defaults(target: str) -> dict[str, Any]:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
-def seed_everything(seed: int) -> None:
-    """Seed every global generator of this process: torch's, NumPy's and Python's."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  # the global state others may use
-    random.seed(seed)
-
-
-def random_state() -> list[dict[str, Any]]:
-    """State of this process's generators, of every rank in rank order (a collective)."""
-    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
-    kind, keys, pos, has_gauss, cached = np.random.get_state()  # noqa: NPY002  # the global state others may use
-    state["numpy"] = [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), pos, has_gauss, cached]
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return distributed.gather_objects(state)
-
-
-def restore_random_state(states: list[dict[str, Any]]) -> None:
-    """Restore the generators of this process; with another number of processes, only warn."""
-    if len(states) != distributed.world_size():
-        logger.warning(
-            "random state: saved by {} processes, running {}; dropout draws anew, the data order is unchanged",
-            len(states),
-            distributed.world_size(),
-        )
-        return
-    state = states[distributed.rank()]
-    torch.set_rng_state(state["torch"])
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, pos, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), pos, has_gauss, cached))  # noqa: NPY002
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

@@ -21,7 +21,7 @@ from hypvl.training.checkpoint import (
     newest_good,
     save_checkpoint,
 )
-from hypvl.training.state import random_state, restore_random_state
+from hypvl.training.random_state import random_state, restore_random_state
 
 
 @contextlib.contextmanager

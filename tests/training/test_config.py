@@ -34,6 +34,12 @@ WRONG = {
     "audit.every": [-1],
     "audit.samples": [1],
     "audit.aperture_factor": [0, -1, NAN, INF],
+    "evaluate.every": [-1, 0.5, None],
+    "evaluate.config": ["", 3],
+    "evaluate.only": ["name", [], [3]],
+    "evaluate.overrides": ["a.b=1", [3]],
+    "keep_best.metric": ["", 3, "top1_accuracy", "top1_accuracy/"],
+    "keep_best.mode": ["best", None],
     "ddp.static_graph": ["yes", 0],
     "ddp.fp16_compression": [None],
     "wandb.mode": ["on", True, None],
@@ -45,7 +51,9 @@ WRONG = {
 RIGHT = {
     "seed": [0, 7], "num_workers": [0], "num_iterations": [1, 1e3], "grad_clip_norm": [None, 1, 0.5],
     "keep_checkpoints": [None, 1], "amp": [False, "fp16"], "audit.every": [0], "grad_cache": [None, {}],
-    "wandb": [None], "wandb.mode": ["online"], "init_missing": [None, [], ["*.log_scale"]],
+    "evaluate.every": [0], "evaluate.only": [None, ["imagenet"]], "evaluate.overrides": [["roots.eval=/data"]],
+    "keep_best.metric": [None], "keep_best.mode": ["min"], "keep_best": [None], "wandb": [None],
+    "wandb.mode": ["online"], "init_missing": [None, [], ["*.log_scale"]],
 }  # fmt: skip
 
 
@@ -90,6 +98,21 @@ def test_a_deleted_key_is_its_default(key: str) -> None:
     cfg = LazyConfig.load(CONFIGS / "train_clip_vit_b.py")
     without = TrainConfig.read(LazyConfig.apply_overrides(cfg, [f"~train.{key}"]).train)
     assert without == TrainConfig.read(cfg.train)
+
+
+def test_evaluation_needs_a_suite_and_a_best_checkpoint_needs_evaluation() -> None:
+    given = {"objective": {}, "evaluate": {"every": 5}}
+    with pytest.raises(
+        ConfigError, match=r"^train\.evaluate\.config: got None with every=5; expected a suite"
+    ):
+        TrainConfig.read(given)
+    best = {"keep_best": {"metric": "imagenet/top1_accuracy"}}
+    with pytest.raises(
+        ConfigError, match=r"^train\.keep_best\.metric: got 'imagenet/top1_accuracy', but nothing is"
+    ):
+        TrainConfig.read({"objective": {}} | best)
+    given["evaluate"] = {"every": 5, "config": "eval_demo"}
+    assert TrainConfig.read(given | best).keep_best.mode == "max"
 
 
 def test_keys_that_do_not_exist_tell_the_closest() -> None:

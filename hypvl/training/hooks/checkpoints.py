@@ -83,21 +83,27 @@ class Checkpoints(Hook):
     def _save(self, trainer: Trainer, name: str, extra: dict[str, Any], *, prune: bool = True) -> None:
         check_weights_finite(trainer)
         state = {**self.collect(trainer), **extra}
-
-        def write() -> None:
-            try:
-                save_checkpoint(self.folder, state, name=name, keep=self.keep if prune else None)
-            except OSError as error:
-                raise UserError(
-                    f"{self.folder / name}: cannot be written ({error.strerror}); the checkpoints before it are whole; "
-                    "make room, then go on with --resume."
-                ) from error
-
-        distributed.from_main(write)
+        keep = self.keep if prune else None
+        write_on_main(self.folder / name, lambda: save_checkpoint(self.folder, state, name=name, keep=keep))
         if distributed.is_main():
             logger.info("iteration {}: saved {}", trainer.iteration, self.folder / name)
         self._saved_at = trainer.iteration
         self._due = False
+
+
+def write_on_main(path: Path, write: Callable[[], object]) -> None:
+    """Write a checkpoint on rank 0; UserError on every rank when it cannot be written."""
+
+    def checked() -> None:
+        try:
+            write()
+        except OSError as error:
+            raise UserError(
+                f"{path}: cannot be written ({error.strerror}); the checkpoints before it are whole; "
+                "make room, then go on with --resume."
+            ) from error
+
+    distributed.from_main(checked)
 
 
 def check_weights_finite(trainer: Trainer) -> None:

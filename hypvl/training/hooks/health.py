@@ -67,12 +67,15 @@ class Stalls(Hook):
                 waited = 0.0
                 continue
             waited += max(self.seconds, waited)
-            logger.warning(
+            logger.log(
+                "WARNING" if trainer.between_steps is None else "INFO",
                 "rank {}: no step has ended for {:.0f} s after iteration {}; it waits for {}",
                 distributed.rank(), waited, trainer.iteration, self._reason(trainer),
             )  # fmt: skip
 
     def _reason(self, trainer: Trainer) -> str:
+        if trainer.between_steps is not None:
+            return trainer.between_steps
         if trainer.signals.interruptible:
             return "data: slow storage, or a data worker that is stopped"
         if distributed.world_size() > 1:

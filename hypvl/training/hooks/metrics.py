@@ -77,6 +77,10 @@ class Metrics(Hook):
         if trainer.iteration % self.period == 0 or trainer.iteration == trainer.num_iterations:
             self._log(trainer, lr=step.lr)
 
+    def leave_out(self, seconds: float) -> None:
+        """Do not count this time, in which no step was taken, in the speed of the next record."""
+        self._started += seconds
+
     def after_train(self, trainer: Trainer) -> None:
         logger.info("data: {}", bad_everywhere(self.bad))
 

@@ -50,8 +50,8 @@ def write_to(sinks: Sequence[Any], record: Mapping[str, float | int | str]) -> N
 class JsonLines:
     """``metrics.jsonl`` and others: one JSON object a line, written at once; a number that is not finite is null.
 
-    When a run resumes from ``iteration``, lines of later ones are dropped, and, with a warning, lines that are not
-    records (damaged when the machine went down).
+    When a run resumes from ``iteration``, lines of later ones are dropped (from 0: all), and, with a warning, lines
+    that are not records (damaged when the machine went down).
     """
 
     def __init__(self, path: Path, *, iteration: int = 0) -> None:
@@ -62,7 +62,7 @@ class JsonLines:
                 at = _iteration_of(line)
                 if at is None:
                     logger.warning("{}: dropped a line that is not a record: {!r}", path, line[:80])
-                elif at <= iteration:
+                elif at <= iteration and iteration > 0:
                     lines.append(line + b"\n")
             write_atomically(path, b"".join(lines))
         # Without a buffer: what cannot be written fails there, not when the file is closed.
