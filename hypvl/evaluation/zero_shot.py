@@ -14,20 +14,18 @@ from hypvl.datasets.classification.prompts import class_prompts, generic_templat
 from hypvl.datasets.images import images_of
 from hypvl.datasets.protocol import ClassificationSet, check_set
 from hypvl.embedding.encode import CachedEncoder
-from hypvl.embedding.protocol import EvaluableModel, check_scores, evaluating
+from hypvl.embedding.protocol import EvaluableModel
 from hypvl.errors import DataError
 from hypvl.evaluation.class_metrics import Metric, add_accuracies, class_probabilities, main_metric, measure
+from hypvl.evaluation.class_scores import encode_prompts, score_classes
 from hypvl.evaluation.labelled_images import Label, check_labels, classes_of, is_multi_label
 from hypvl.evaluation.prediction_files import PredictionFiles
-from hypvl.evaluation.prompt_ensembling import Ensemble, class_scorer
+from hypvl.evaluation.prompt_ensembling import Ensemble
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.metrics import ranking
 
 # Factor of scores before the softmax of predictions, as published for cosines.
 _SCALE = 100.0
-# Scores of a block of images against every prompt: what a model that keeps each prompt needs at once.
-_BLOCK_ELEMENTS = 1 << 24
-_MAX_BLOCK = 1024
 
 
 @configurable("evaluate")
@@ -103,9 +101,7 @@ class ZeroShotClassification(Evaluator):
         check_labels(given, self.dataset.keys, num_classes=len(self.classes))
         # Of several labels in ascending order; a label that stands alone stays a number.
         labels = [sorted(classes_of(label)) if self.multi_label else classes_of(label)[0] for label in given]
-        texts = [text for texts in self.class_prompts for text in texts]
-        features = encoder.encode_texts(texts, stage="features", label="prompts")
-        prompt_features = features.split([len(texts) for texts in self.class_prompts])  # C times (P_c, D)
+        prompts = encode_prompts(encoder, self.class_prompts)
         transform = ResizeCenterCrop.of(model)
         images = encoder.encode_images(images_of(self.dataset), transform=transform)
         items: dict[str, list[Any]] = {
@@ -116,28 +112,25 @@ class ZeroShotClassification(Evaluator):
         count = len(self.classes)
         keeps_scores = self.multi_label or count == 2 or self.predictions is not None
         table = torch.zeros(len(labels), count) if keeps_scores else None
-        chunk = max(1, min(_MAX_BLOCK, _BLOCK_ELEMENTS // len(texts)))
-        with evaluating(model) as device:
-            on_device = [features.to(device) for features in prompt_features]
-            score = class_scorer(model, on_device, ensemble=self.ensemble)
-            parts = zip(images.embeddings.split(chunk), images.indices.split(chunk), strict=True)
-            for embeddings, indices in parts:
-                scores = score(embeddings.to(device)).cpu()  # (q, C)
-                check_scores(scores)
-                if table is not None:
-                    table = table.to(scores.dtype)
-                    table[indices] = scores
-                best = ranking.rank_keys(scores, 1)
-                ranks = _label_ranks(scores, [labels[i] for i in indices.tolist()])
-                rows = zip(
-                    indices.tolist(),
-                    best[:, 0].tolist(),
-                    scores.gather(1, best)[:, 0].tolist(),
-                    ranks,
-                    strict=True,
-                )
-                for i, name, value, place in rows:
-                    items["predicted"][i], items["score"][i], items["label_rank"][i] = name, value, place
+
+        def use(indices: Tensor, scores: Tensor) -> None:
+            nonlocal table
+            if table is not None:
+                table = table.to(scores.dtype)
+                table[indices] = scores
+            best = ranking.rank_keys(scores, 1)
+            ranks = _label_ranks(scores, [labels[i] for i in indices.tolist()])
+            rows = zip(
+                indices.tolist(),
+                best[:, 0].tolist(),
+                scores.gather(1, best)[:, 0].tolist(),
+                ranks,
+                strict=True,
+            )
+            for i, name, value, place in rows:
+                items["predicted"][i], items["score"][i], items["label_rank"][i] = name, value, place
+
+        score_classes(model, images, prompts, use, ensemble=self.ensemble)
         bad = [i for i, _ in images.bad]
         if self.predictions is not None and table is not None:
             scaled = table.double() if self.multi_label else _SCALE * table.double()
@@ -153,7 +146,7 @@ class ZeroShotClassification(Evaluator):
                 "classes_without_images": sorted(
                     set(range(count)) - {c for label in labels for c in classes_of(label)}
                 ),
-                "prompts": len(texts),
+                "prompts": sum(map(len, self.class_prompts)),
                 "prompts_of_first_class": self.class_prompts[0],
                 "ensemble": self.ensemble,
             },

@@ -72,7 +72,7 @@ def test_a_class_counts_once_whatever_its_prompts_and_the_number_of_chunks(
     for name, color in (("red", RED), ("blue", BLUE)):
         for i in range(3):
             image(tmp_path / name / f"{i}.png", color)
-    monkeypatch.setattr("hypvl.evaluation.zero_shot._MAX_BLOCK", 2)
+    monkeypatch.setattr("hypvl.evaluation.class_scores._MAX_BLOCK", 2)
     evaluator = ZeroShotClassification(
         ImageFolderSet(tmp_path),
         {"red": ["red", "red yellow", "red"], "blue": ["blue"]},
