@@ -12,6 +12,7 @@ from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel, Stage, check_embeddings
 from hypvl.embedding.search import pair_scores
 
+_ROWS = 1 << 14  # whose cosines are taken at once, in fp64
 _CHUNK = 128  # pairs scored at once, all of a chunk against all
 
 
@@ -20,7 +21,7 @@ class EncodedTexts:
     """Different texts, encoded once each, on the CPU."""
 
     embeddings: Tensor  # (N, D)
-    vectors: Tensor  # (N, W) fp64, what cosines are taken of
+    vectors: Tensor  # (N, W), what cosines are taken of
     row: dict[str, int]  # of each text
 
     def rows(self, texts: Sequence[str]) -> Tensor:
@@ -50,7 +51,7 @@ def encode_distinct(
     else:
         vectors = encoder.encode_texts(distinct, stage=stage, label=label)
         check_embeddings(vectors)
-    return EncodedTexts(embeddings, vectors.double(), {text: row for row, text in enumerate(distinct)})
+    return EncodedTexts(embeddings, vectors, {text: row for row, text in enumerate(distinct)})
 
 
 def text_scores(model: EvaluableModel, first: Tensor, second: Tensor) -> list[float]:
@@ -68,4 +69,7 @@ def text_scores(model: EvaluableModel, first: Tensor, second: Tensor) -> list[fl
 
 def text_cosines(first: Tensor, second: Tensor) -> list[float]:
     """Cosine of each row of one tensor with the same row of another; 0 where one is the zero vector."""
-    return torch.nn.functional.cosine_similarity(first.double(), second.double(), dim=-1, eps=1e-30).tolist()
+    cosines: list[float] = []
+    for x, y in zip(first.split(_ROWS), second.split(_ROWS), strict=True):
+        cosines += torch.nn.functional.cosine_similarity(x.double(), y.double(), dim=-1, eps=1e-30).tolist()
+    return cosines

@@ -46,6 +46,16 @@ def triplet_accuracy(
 ) -> float:
     """Percent of triplets in which the positive is strictly nearer to the anchor than the negative.
 
+    Args, Raises: as :func:`triplet_hits`.
+    """
+    return 100.0 * float(triplet_hits(anchor, positive, negative, distance=distance).double().mean())
+
+
+def triplet_hits(
+    anchor: Tensor, positive: Tensor, negative: Tensor, *, distance: Distance = "cosine"
+) -> Tensor:
+    """Whether the positive is strictly nearer to the anchor than the negative, for each triplet: (N,) bool.
+
     Rows (N, D) each, N >= 1; the distance ``cosine`` is 1 - cosine.
 
     Raises:
@@ -60,7 +70,7 @@ def triplet_accuracy(
     near, far = (_distances(anchor, other, distance) for other in (positive, negative))
     if bool((near.isnan() | far.isnan()).any()):
         raise ValueError("anchor, positive, negative: have a distance that is NaN; expected finite rows.")
-    return 100.0 * float((near < far).double().mean())
+    return near < far
 
 
 def _distances(x: Tensor, y: Tensor, distance: Distance) -> Tensor:

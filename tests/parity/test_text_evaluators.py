@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from hypvl.datasets.text.pairs import SentencePairs
+from hypvl.datasets.text.triplets import SentenceTriplets
 from hypvl.evaluation.sentence_similarity import SentenceSimilarity
+from hypvl.evaluation.triplets import TripletAccuracy
 from hypvl.geometry.sphere import Sphere
 from tests.evaluation.texts import Rows
 from tests.parity.test_ranking_metrics import near, section, tensor
@@ -39,3 +41,16 @@ def sts_metrics() -> dict[str, float]:
 def test_sts_from_embeddings(name: str, sts_metrics: dict[str, float]) -> None:
     for metric in STS_METRICS[name]:
         assert sts_metrics[metric] == near(section("sts_aggregation")["expected"][name], scale=100), metric
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean", "manhattan"])
+def test_triplets_from_embeddings(distance: str) -> None:
+    given = section("triplets")
+    rows = torch.cat([tensor(given[name]) for name in ("anchor", "positive", "negative")])
+    names = [str(row) for row in range(len(rows))]
+    third = len(rows) // 3
+    data = SentenceTriplets("reference", names[:third], names[third : 2 * third], names[2 * third :])
+    metrics = TripletAccuracy(data)(Rows(rows)).metrics  # type: ignore[arg-type]
+    assert metrics[f"{distance}_accuracy"] == near(given["expected"][f"accuracy_{distance}"], scale=100)
+    if distance == "euclidean":  # the model's own score is minus this distance
+        assert metrics["accuracy"] == metrics["euclidean_accuracy"]
