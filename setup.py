@@ -31,8 +31,8 @@ WANDB = ["wandb>=0.17"]
 # Backends of scripts/make_hard_negatives.py: tagger and endings; spaCy and a masked language model.
 NEGATIVES = ["textblob>=0.18", "lemminflect>=0.2.3"]
 NEGATIVES_LM = ["spacy>=3.7,<4", "transformers>=4.56"]
-# Text encoders (docs/models.md)
-HUGGINGFACE = ["transformers>=4.56"]
+# Text encoders (docs/models.md), and models of images and texts (docs/foreign_models.md); SigLIP's tokenizer
+HUGGINGFACE = ["transformers>=4.56", "sentencepiece>=0.2"]
 SENTENCE_TRANSFORMERS = ["sentence-transformers>=6.0"]  # before, it ran code of local folders
 # Synonyms for EDA(backend="wordnet"), which also wants NLTK's WordNet corpus.
 SYNONYMS = ["nltk>=3.9.1"]

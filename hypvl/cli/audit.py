@@ -68,19 +68,18 @@ def main(argv: Sequence[str]) -> int:
     if not 0 < args.aperture_factor < float("inf"):
         raise ConfigError(f"--aperture-factor: got {args.aperture_factor}; expected a number above 0.")
 
-    from hypvl.cli.loading import encoding_of, load_trained, pick_device
+    from hypvl.cli.loading import chosen_model, encoding_of, load_chosen, model_name, pick_device
     from hypvl.evaluation.geometry_audit import GeometryAudit
 
     encoding = encoding_of(args)
     dataset = _dataset(args)
-    model, content = load_trained(args.checkpoint_path, args.train_config, device=pick_device(args.device))
+    model, content = load_chosen(args, device=pick_device(args.device))
     evaluator = GeometryAudit(
         dataset, limit=args.limit, aperture_factor=args.aperture_factor, encoding=encoding
     )
     result = evaluator(model)
     report = {
-        "checkpoint": str(args.checkpoint_path),
-        "iteration": content.get("iteration"),
+        **chosen_model(args, content),
         "data": args.data,
         "verdict": result.meta["verdict"],
         "findings": result.meta["findings"],
@@ -92,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
     if args.json:
         show_json(report)
     else:
-        _print(result, title=f"{args.checkpoint_path.name} on {args.data}, {result.meta['pairs']} pairs")
+        _print(result, title=f"{model_name(args)} on {args.data}, {result.meta['pairs']} pairs")
         if args.output is not None:
             show(args.output)
     return 0

@@ -100,7 +100,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Prints examples as written, N for numbers, PATH for paths, and defaults unless they are None, False or empty."""
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        if action.type in (user_path, user_text, _checkpoint):
+        if action.type in (user_path, user_text, _checkpoint, _foreign):
             return "PATH"
         return "N" if action.type is int else super()._get_default_metavar_for_optional(action)
 
@@ -124,10 +124,19 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def add_model_arguments(self) -> None:
-        """Which trained model: ``--checkpoint-path`` (required), ``--train-config`` and ``--device``."""
-        self.add_argument(
-            "--checkpoint-path", type=_checkpoint, required=True,
+        """Which model: ``--checkpoint-path`` or ``--model`` (one is required), ``--train-config`` and ``--device``.
+
+        Load it with :func:`hypvl.cli.loading.load_chosen`.
+        """
+        which = self.add_mutually_exclusive_group(required=True)
+        which.add_argument(
+            "--checkpoint-path", type=_checkpoint,
             help="weights, .pth or .safetensors, or the folder of a training run (its last checkpoint)",
+        )  # fmt: skip
+        which.add_argument(
+            "--model", type=_foreign, metavar="NAME",
+            help="instead, a model of another library: open_clip:NAME/WEIGHTS, hf:FOLDER_OR_ID, onnx:FILE "
+            "(docs/foreign_models.md)",
         )  # fmt: skip
         self.add_argument(
             "--train-config", type=user_text,
@@ -208,6 +217,13 @@ def _checkpoint(text: str) -> Path:
     from hypvl.models.checkpoint_io import checkpoint_file
 
     return checkpoint_file(path)
+
+
+def _foreign(text: str) -> str:
+    from hypvl.models.foreign import parse
+
+    prefix, place = parse(text)
+    return f"{prefix}:{user_text(place)}"
 
 
 def encoding_overrides(args: argparse.Namespace) -> list[str]:

@@ -72,7 +72,7 @@ class LoadedModel:
         from hypvl.embedding.encode import CachedEncoder
 
         device = loading.pick_device(args.device)
-        model, content = loading.load_trained(args.checkpoint_path, args.train_config, device=device)
+        model, content = loading.load_chosen(args, device=device)
         store = loading.open_store(args, model)
         encoder = CachedEncoder(model, encoding=loading.encoding_of(args), store=store)
         root = loading.stored_root(content, args.checkpoint_path, embed_dim=model.embed_dim)

@@ -34,6 +34,8 @@ examples:
   ... --standardize transductive
   half way between a fine-tuned model and the one it started from:
   ... --interpolate-from checkpoints/clip_vit_b.pth --alpha 0.5
+  a model of another library, with its own tokenizer and transform:
+  python scripts/evaluate.py --config configs/eval_zero_shot_retrieval.py --model open_clip:ViT-B-32/laion2b_s34b_b79k
   with embeddings saved for the next suite, on two GPUs:
   torchrun --nproc-per-node 2 scripts/evaluate.py ... --save-embeddings output/meru_vit_l/embeddings
   two data sets of the config, from another folder:
@@ -81,7 +83,10 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
-        "--output-dir", type=user_path, metavar="DIR", help=f"folder of {RESULTS} (default: the checkpoint's)"
+        "--output-dir",
+        type=user_path,
+        metavar="DIR",
+        help=f"folder of {RESULTS} (default: the checkpoint's, or output/NAME of a --model)",
     )
     place.add_argument("--output", type=user_path, help="the results file itself, .json")
     parser.add_argument("--batch-size", type=int, help="the same as encoding.batch_size=N")
@@ -118,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -> int:
     """Evaluate on every rank; rank 0 alone writes files and prints."""
     from hypvl import distributed
-    from hypvl.cli.loading import open_store, pick_device, roots_of
+    from hypvl.cli.loading import model_name, open_store, pick_device, results_folder, roots_of
     from hypvl.cli.weight_choice import WeightChoice
     from hypvl.evaluation.protocol import EvaluationContext
     from hypvl.evaluation.results import ResultsFile, settings_digest
@@ -126,24 +131,22 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
 
     choice = WeightChoice.of(args)
     device = distributed.device() if distributed.is_initialized() else pick_device(args.device)
-    model, content = choice.load(args.checkpoint_path, args.train_config, device=device)
+    model, content = choice.load(args, device=device)
     remover = None
     if args.standardize is not None or args.shift is not None:
         from hypvl.cli.mean_removal import MeanRemover
 
         remover = MeanRemover.of(model, args.standardize, shift=args.shift)
     context = EvaluationContext(store=open_store(args, model, roots=roots_of(config)))
-    folder = args.checkpoint_path.parent if args.output_dir is None else args.output_dir
+    folder = results_folder(args) if args.output_dir is None else args.output_dir
     path = folder / RESULTS if args.output is None else args.output
-    provenance = _provenance(args, config, device=str(device), iteration=content.get("iteration"))
+    provenance = _provenance(args, config, content, device=str(device))
     provenance |= choice.provenance()
     file: ResultsFile | None = None
 
     def open_file() -> None:
         nonlocal file
-        subject = (
-            _subject(args, content, checkpoint_sha256=provenance["checkpoint_sha256"]) | choice.subject()
-        )
+        subject = _subject(args, content, provenance) | choice.subject()
         file = ResultsFile(path, subject=subject, provenance=provenance, as_csv=results_csv)
         if file.moved_to is not None:
             show(f"{path}: held another evaluation, kept as {file.moved_to}")
@@ -168,7 +171,7 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
         return 0
     results = file.results()
     shown = {name: results[name] for name in names}
-    _print(shown, title=choice.title(args.checkpoint_path.name))
+    _print(shown, title=choice.title(model_name(args)))
     show(file.path, file.path.with_suffix(".csv"))
     bad = [name for name, result in shown.items() if result["status"] != "ok"]
     if bad:
@@ -194,26 +197,37 @@ def _settings(config: "DictConfig", name: str) -> Any:
 
 
 def _subject(
-    args: argparse.Namespace, content: Mapping[str, Any], *, checkpoint_sha256: str
+    args: argparse.Namespace, content: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What the numbers are about. Runs with equal subjects continue each other, however the paths were typed."""
+    means = args.standardize
+    if means is not None and Path(means).is_file():
+        means = file_digest(Path(means), "sha256")
+    return {
+        **_model_subject(args, content, provenance),
+        "suite": str(find_config(args.config, prefix="eval_").resolve()),
+        "standardize": means,
+        "shift": args.shift,
+    }
+
+
+def _model_subject(
+    args: argparse.Namespace, content: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Digests of the weights and of the definition of the model."""
     from omegaconf import OmegaConf
 
     from hypvl.cli.loading import config_of
     from hypvl.config.plain import to_plain
     from hypvl.evaluation.results import settings_digest
 
+    if args.model is not None:
+        return {"checkpoint_sha256": None, "model_sha256": settings_digest(content["foreign"].subject)}
     config = config_of(content, args.checkpoint_path, args.train_config)
     definition = to_plain(OmegaConf.to_container(config.model, resolve=True), source="model")
-    means = args.standardize
-    if means is not None and Path(means).is_file():
-        means = file_digest(Path(means), "sha256")
     return {
-        "checkpoint_sha256": checkpoint_sha256,
+        "checkpoint_sha256": provenance["checkpoint_sha256"],
         "model_sha256": settings_digest(definition),
-        "suite": str(find_config(args.config, prefix="eval_").resolve()),
-        "standardize": means,
-        "shift": args.shift,
     }
 
 
@@ -227,10 +241,11 @@ def _earlier(entry: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _provenance(
-    args: argparse.Namespace, config: "DictConfig", *, device: str, iteration: int | None
+    args: argparse.Namespace, config: "DictConfig", content: dict[str, Any], *, device: str
 ) -> dict[str, Any]:
     from datetime import UTC, datetime
 
+    from hypvl.cli.loading import chosen_model
     from hypvl.config import LazyConfig
     from hypvl.training.provenance import code_version, device_name, package_versions
 
@@ -241,9 +256,8 @@ def _provenance(
         "device_name": device_name(),
         "command": redacted(sys.argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "checkpoint": str(args.checkpoint_path),
-        "checkpoint_sha256": file_digest(args.checkpoint_path, "sha256"),
-        "iteration": iteration,
+        **chosen_model(args, content),
+        **({} if args.model else {"checkpoint_sha256": file_digest(args.checkpoint_path, "sha256")}),
         "train_config": args.train_config,
         "eval_config": str(args.config),
         "standardize": args.standardize,

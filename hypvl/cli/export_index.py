@@ -48,14 +48,14 @@ def main(argv: Sequence[str]) -> int:
     """Read, check, write."""
     args = build_parser().parse_args(argv)
 
-    from hypvl.cli.loading import load_trained, pick_device
+    from hypvl.cli.loading import load_chosen, pick_device
     from hypvl.embedding.identity import model_identity
     from hypvl.embedding.search_index import build_index, require_faiss, save_index
     from hypvl.embedding.store import EmbeddingStore
 
     if args.faiss:
         require_faiss()
-    model, _ = load_trained(args.checkpoint_path, args.train_config, device=pick_device(args.device))
+    model, _ = load_chosen(args, device=pick_device(args.device))
     identity = model_identity(model)
     store = EmbeddingStore(args.embeddings, model=identity)
     fitting = [

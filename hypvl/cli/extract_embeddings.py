@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
 
     import torch
 
-    from hypvl.cli.loading import encoding_of, load_trained, pick_device
+    from hypvl.cli.loading import encoding_of, load_chosen, pick_device
     from hypvl.data.transforms import ResizeCenterCrop, Squeeze
     from hypvl.embedding.extract import extract
     from hypvl.embedding.identity import model_identity
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
     device = args.device
     if ranks > 1 and device in (None, "cuda") and torch.cuda.is_available():
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    model, _ = load_trained(args.checkpoint_path, args.train_config, device=pick_device(device))
+    model, _ = load_chosen(args, device=pick_device(device))
     encoding = encoding_of(
         args, amp=args.amp or False, max_bad_fraction=args.max_bad_fraction, progress=rank == 0
     )

@@ -44,6 +44,11 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(
             "fit_standardization: give either --config with an evaluation, or --train-samples N for the training data."
         )
+    if args.model is not None and (args.config is None or args.checkpoint_output is not None):
+        raise ConfigError(
+            f"--model: {args.model} has no training config, so neither --train-samples nor --checkpoint-output; give "
+            "--config, and --standardize the result."
+        )
     evaluation = None
     if args.config is not None:
         evaluation = load_config(
@@ -51,15 +56,15 @@ def main(argv: Sequence[str]) -> int:
         )
         _check_one(evaluation, args)
 
-    from hypvl.cli.loading import load_trained, pick_device
+    from hypvl.cli.loading import load_chosen, pick_device, results_folder
     from hypvl.cli.mean_removal import add_centering_
     from hypvl.config import instantiate
     from hypvl.evaluation.mean_removal import check_suffix, fit, model_fingerprint, save
 
-    path = args.checkpoint_path
-    output = path.with_name(path.stem + SUFFIX) if args.output is None else args.output
+    stem = "model" if args.model is not None else args.checkpoint_path.stem
+    output = results_folder(args) / (stem + SUFFIX) if args.output is None else args.output
     check_suffix(output)
-    model, content = load_trained(path, args.train_config, device=pick_device(args.device))
+    model, content = load_chosen(args, device=pick_device(args.device))
     fingerprint = model_fingerprint(model.state_dict())
     if evaluation is not None:
         name = next(iter(evaluation.evaluate)) if args.only is None else args.only

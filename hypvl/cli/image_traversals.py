@@ -82,13 +82,13 @@ def _traverse(args: argparse.Namespace) -> dict[str, Any]:
 
     import torch
 
-    from hypvl.cli.loading import about_model, load_trained, pick_device, stored_root
+    from hypvl.cli.loading import about_model, load_chosen, pick_device, stored_root
     from hypvl.data.transforms import ResizeCenterCrop
     from hypvl.embedding.encode import CachedEncoder
     from hypvl.embedding.protocol import evaluating
     from hypvl.evaluation.traversal import traverse
 
-    model, content = load_trained(args.checkpoint_path, args.train_config, device=pick_device(args.device))
+    model, content = load_chosen(args, device=pick_device(args.device))
     root = stored_root(content, args.checkpoint_path, embed_dim=model.embed_dim)
     texts = CachedEncoder(model).encode_texts([entry.prompt for entry in pool], label="text pool")
     with evaluating(model) as device:

@@ -60,6 +60,42 @@ def load_trained(
     return model, content
 
 
+def load_chosen(args: argparse.Namespace, *, device: torch.device) -> tuple[DualEncoder, dict[str, Any]]:
+    """The model that the flags of ``CommandParser.add_model_arguments`` name, and what is known of it.
+
+    Returns:
+        The model in evaluation mode; the other entries of its checkpoint (:func:`load_trained`), or, of a model of
+        another library, ``{"foreign": ForeignModel}``.
+
+    Raises:
+        ConfigError: also for ``--train-config`` beside ``--model``.
+        CheckpointError, UserError: when it cannot be loaded.
+    """
+    if args.model is None:
+        return load_trained(args.checkpoint_path, args.train_config, device=device)
+    if args.train_config is not None:
+        raise ConfigError(f"--train-config: {args.model} brings its own config; leave the flag out.")
+    from hypvl.models.foreign import load_foreign
+
+    foreign = load_foreign(args.model, device=device)
+    return foreign.model, {"foreign": foreign}
+
+
+def model_name(args: argparse.Namespace) -> str:
+    """The chosen model in messages and headings."""
+    return str(args.checkpoint_path.name if args.model is None else args.model)
+
+
+def results_folder(args: argparse.Namespace) -> Path:
+    """Where results of the chosen model lie by default: beside its checkpoint, or ``output/<name>``."""
+    if args.model is None:
+        folder: Path = args.checkpoint_path.parent
+        return folder
+    from hypvl.models.foreign import slug
+
+    return Path("output") / slug(args.model)
+
+
 def encoding_of(args: argparse.Namespace, **settings: Any) -> Encoding:
     """How to encode, from the flags of ``CommandParser.add_encoding_arguments`` and further settings."""
     workers = {} if args.num_workers is None else {"num_workers": args.num_workers}
@@ -71,15 +107,19 @@ def encoding_of(args: argparse.Namespace, **settings: Any) -> Encoding:
 
 def about_model(args: argparse.Namespace, content: dict[str, Any]) -> dict[str, Any]:
     """Which model and which hypvl a result comes from, for its JSON file."""
-    return {
-        "checkpoint": str(args.checkpoint_path),
-        "iteration": content.get("iteration"),
-        "train_config": args.train_config,
-        **code_version(),
-    }
+    return {**chosen_model(args, content), "train_config": args.train_config, **code_version()}
 
 
-def stored_root(content: dict[str, Any], checkpoint_path: Path, *, embed_dim: int) -> torch.Tensor | None:
+def chosen_model(args: argparse.Namespace, content: dict[str, Any]) -> dict[str, Any]:
+    """The place of a model and what is known of it: ``checkpoint`` and ``iteration``, or ``model`` and ``foreign``."""
+    if args.model is None:
+        return {"checkpoint": str(args.checkpoint_path), "iteration": content.get("iteration")}
+    return {"model": args.model, "foreign": content["foreign"].about}
+
+
+def stored_root(
+    content: dict[str, Any], checkpoint_path: Path | None, *, embed_dim: int
+) -> torch.Tensor | None:
     """The mean training embedding in a checkpoint, (D,); None if it stores none. Raises CheckpointError."""
     root = content.get("root")
     if root is None:

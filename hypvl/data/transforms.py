@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,6 +15,10 @@ from hypvl.checks import number, one_of, whole_number
 from hypvl.errors import ConfigError
 
 Interpolation: TypeAlias = Literal["bicubic", "bilinear"]
+#: How an image becomes a square: by its shorter side and the centre, or squeezed.
+ResizeMode: TypeAlias = Literal["shortest", "squash"]
+#: uint8 (3, H, W), with a generator where it draws -> uint8 (3, S, S).
+Transform: TypeAlias = Callable[..., Tensor]
 _MODES = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 # Bytes a channel may take between the two passes of resizing, which begins with the width.
 _LARGEST_STEP = 1 << 27
@@ -30,6 +34,7 @@ class FittedTransform:
 
     size: int | None
     interpolation: Interpolation | None
+    is_random: ClassVar[bool] = False  # made for training
 
     def __post_init__(self) -> None:
         one_of("interpolation", self.interpolation, Interpolation | None)
@@ -37,10 +42,19 @@ class FittedTransform:
             self.size = whole_number("size", self.size, least=1, most=65_536)
 
     @classmethod
-    def of(cls, model: Any) -> Self:
-        """This transform for a model: its ``image_size``, and its ``interpolation`` where it says one."""
-        interpolation = getattr(model, "interpolation", None)
-        return cls(size=model.image_size, interpolation=interpolation)  # type: ignore[call-arg]  # of the dataclasses
+    def of(cls, model: Any) -> Transform:
+        """This transform for a model: its ``image_size``, and its ``interpolation`` where it says one.
+
+        In evaluation a model may know better: one of another library brings its own transform (``image_transform``);
+        one whose ``resize_mode`` is "squash" was trained on squeezed images, which are not cropped.
+        """
+        own: Transform | None = None if cls.is_random else getattr(model, "image_transform", None)
+        if own is not None:
+            return own
+        squash = not cls.is_random and getattr(model, "resize_mode", None) == "squash"
+        kind: Any = Squeeze if squash else cls
+        made: Transform = kind(size=model.image_size, interpolation=getattr(model, "interpolation", None))
+        return made
 
     def described(self, **others: object) -> str:
         """The repr, which names a transform in stores and fingerprints: bicubic interpolation goes without saying."""
@@ -88,6 +102,7 @@ class RandomResizedCrop(FittedTransform):
     ratio: Sequence[float] = (3 / 4, 4 / 3)
     interpolation: Interpolation | None = None
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    is_random: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hypvl.allowlist import configurable
 from hypvl.checks import MOST_FEATURES, number, one_of, whole_number
-from hypvl.data.transforms import Interpolation
+from hypvl.data.transforms import Interpolation, ResizeMode
 from hypvl.encoders.image_base import IMAGENET_MEAN, IMAGENET_STD, LARGEST_SIDE, ImageEncoder, sincos_2d
 from hypvl.errors import ConfigError, UserError
 
@@ -92,6 +92,8 @@ class TimmImageEncoder(ImageEncoder):
         pixel_std: Standard deviation per channel; None as for ``pixel_mean``.
         image_size: Height and width in pixels. Models that take any input size only record it.
         interpolation: How images are resized for it; None = as the pretrained weights saw, or bicubic.
+        resize_mode: ``"squash"`` = the weights were trained on images squeezed into squares (SigLIP): evaluators then
+            squeeze, where they would crop.
         grad_checkpointing: Recompute activations in the backward pass instead of keeping them.
         position: ``"sincos"`` = fixed, ``"learned"`` = as the architecture has them; None = ``"sincos"`` for
             a vision transformer from scratch, else ``"learned"``.
@@ -117,6 +119,7 @@ class TimmImageEncoder(ImageEncoder):
         pixel_std: Sequence[float] | None = None,
         image_size: int = 224,
         interpolation: Interpolation | None = None,
+        resize_mode: ResizeMode = "shortest",
         grad_checkpointing: bool = False,
         position: Literal["sincos", "learned"] | None = None,
         norm_eps: float | Literal["timm"] | None = None,
@@ -124,6 +127,7 @@ class TimmImageEncoder(ImageEncoder):
         timm_args: Mapping[str, Any] | None = None,
     ) -> None:
         one_of("interpolation", interpolation, Interpolation | None)
+        one_of("resize_mode", resize_mode, ResizeMode)
         one_of("position", position, ("sincos", "learned", None))
         number("drop_path_rate", drop_path_rate, least=0, below=1)
         image_size = whole_number("image_size", image_size, least=1, most=LARGEST_SIDE)
@@ -156,6 +160,7 @@ class TimmImageEncoder(ImageEncoder):
         if interpolation is None:
             interpolation = "bilinear" if seen is not None and seen.interpolation == "bilinear" else "bicubic"
         self.interpolation = interpolation
+        self.resize_mode = resize_mode
         self.asked_pixels = frozenset(name for name, values in asked.items() if values is not None)
         self.arch = arch
         self.trunk = trunk

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hypvl.checks import number, one_of, whole_number
-from hypvl.data.transforms import Interpolation
+from hypvl.data.transforms import Interpolation, ResizeMode, Transform
 
 # How far beyond [0, 1] floats may lie by rounding: half a step of 8 bits.
 _ROUNDING = 0.5 / 255
@@ -88,6 +88,10 @@ class ImageEncoder(nn.Module, ABC):
     pixel_std: Tensor
     width: int
     interpolation: Interpolation = "bicubic"  # with which images are resized for it
+    resize_mode: ResizeMode = (
+        "shortest"  # "squash": images were squeezed into squares, in evaluation they are not cropped
+    )
+    image_transform: Transform | None = None  # of another library, for evaluation; None = hypvl's
     asked_pixels: frozenset[str] = frozenset()  # buffers whose values were given, not defaults
     _looked: bool = False  # whether the range of floats on a device was checked, in training
 

@@ -76,6 +76,7 @@ class OpenClipImageEncoder(ImageEncoder):
         self.interpolation = one_of(
             "interpolation", seen.interpolation if interpolation is None else interpolation, Interpolation
         )
+        self.resize_mode = "squash" if seen.resize_mode == "squash" else "shortest"
         self.model = model
         self.width = int(config["embed_dim"])
         self.tower = tower

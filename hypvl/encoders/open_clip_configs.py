@@ -4,9 +4,11 @@ import difflib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast, get_args
 
+from hypvl.checks import one_of
 from hypvl.data.transforms import Interpolation
+from hypvl.data.transforms_library import OpenClipResize, OpenClipTransform
 from hypvl.errors import ConfigError, UserError
 from hypvl.io.json_text import parse_json
 
@@ -30,7 +32,8 @@ class Preprocessing(NamedTuple):
     mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
     std: tuple[float, ...]
     interpolation: Interpolation
-    resize_mode: str  # "shortest" side, then the centre; "squash" into a square
+    resize_mode: OpenClipResize
+    fill_color: int = 0  # of what "longest" fills
 
 
 def architecture(name: str, pretrained: str | Path | None = None) -> Config:
@@ -97,6 +100,22 @@ def preprocessing(name: str, pretrained: str | Path | None = None) -> Preprocess
         tags = [str(pretrained)]
     said = Counter(_preprocessing(open_clip.get_pretrained_cfg(name, tag)) for tag in tags)
     return said.most_common(1)[0][0] if said else _preprocessing({})
+
+
+def evaluation_transform(name: str, pretrained: str | Path | None, *, size: int) -> OpenClipTransform:
+    """The transform with which open_clip evaluates a model; arguments as :func:`preprocessing`, size in pixels."""
+    seen = preprocessing(name, pretrained)
+    return OpenClipTransform(
+        size, resize_mode=seen.resize_mode, interpolation=seen.interpolation, fill_color=seen.fill_color
+    )
+
+
+def pretrained_tags(name: str) -> list[str]:
+    """Tags of the pretrained weights of a model. ConfigError for a name that open_clip does not know."""
+    import open_clip
+
+    architecture(name)
+    return list(open_clip.list_pretrained_tags_by_model(name))
 
 
 def weights_file(name: str, pretrained: str | Path) -> Path:
@@ -175,11 +194,13 @@ def _stored(folder: Path) -> Mapping[str, Any]:
 
 
 def _preprocessing(config: Mapping[str, Any]) -> Preprocessing:
+    mode = str(config.get("resize_mode") or "shortest")
     return Preprocessing(
         _per_channel(config.get("mean", OPENAI_MEAN)),
         _per_channel(config.get("std", OPENAI_STD)),
         "bilinear" if config.get("interpolation") == "bilinear" else "bicubic",
-        str(config.get("resize_mode") or "shortest"),
+        cast(OpenClipResize, one_of("preprocess_cfg.resize_mode", mode, get_args(OpenClipResize))),
+        int(config.get("fill_color") or 0),
     )
 
 

@@ -236,10 +236,9 @@ def _build(name: str | None, config: Mapping[str, Any] | None, *, pretrained: bo
     transformers = require_transformers()
     if name is None:
         settings = _config_of(cast(Mapping[str, Any], config))
+        _refuse_code(settings, "textual.config")
     else:
-        with _as_user_error(f"the config of {name}"):
-            settings = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
-    _refuse_code(settings, name or "textual.config")
+        settings = load_config(name)
     if name is not None and pretrained and fetches_pretrained_weights():
         with _as_user_error(f"the weights of {name}"):
             return transformers.AutoModel.from_pretrained(
@@ -254,6 +253,20 @@ def _build(name: str | None, config: Mapping[str, Any] | None, *, pretrained: bo
             f"config: transformers cannot build {name or settings.model_type} ({' '.join(str(error).split())[:200]}); "
             "expected settings of a text model that fit together."
         ) from error
+
+
+def load_config(name: str) -> Any:
+    """The config of a hub id or a local folder, as ``transformers`` gives it; code in it is never run.
+
+    Raises:
+        UserError: when there is none, or transformers is not installed.
+        ConfigError: when it names code of a repository.
+    """
+    transformers = require_transformers()
+    with _as_user_error(f"the config of {name}"):
+        settings = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+    _refuse_code(settings, name)
+    return settings
 
 
 def _config_of(given: Mapping[str, Any]) -> Any:

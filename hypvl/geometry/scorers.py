@@ -23,6 +23,7 @@ Ranking: TypeAlias = Literal["trained", "published"]
 Embed: TypeAlias = Callable[[Tensor], Tensor]
 _PROMPTS_AT_ONCE = 4096
 _LOG_SCALE_LIMIT = 80  # exp of it is a number in fp32
+LOG_SCALE_INIT = math.log(1 / 0.07)  # as CLIP begins
 LOG_SCALE_MAX = 4.6052  # Parity: log 100 as the published code rounds it
 
 
@@ -50,7 +51,7 @@ class Scorer(nn.Module):
     def __init__(
         self,
         *,
-        log_scale_init: float = math.log(1 / 0.07),
+        log_scale_init: float = LOG_SCALE_INIT,
         log_scale_max: float = LOG_SCALE_MAX,
         further_log_scales: Mapping[str, float] | None = None,
         scale_max: float | None = None,
@@ -232,7 +233,7 @@ class NegativeDistance(Scorer):
         self,
         *,
         ranking: Ranking = "trained",
-        log_scale_init: float = math.log(1 / 0.07),
+        log_scale_init: float = LOG_SCALE_INIT,
         log_scale_max: float = LOG_SCALE_MAX,
         further_log_scales: Mapping[str, float] | None = None,
         scale_max: float | None = None,
@@ -281,7 +282,7 @@ class Cosine(Scorer):
         self,
         *,
         bias_init: float | None = None,
-        log_scale_init: float = math.log(1 / 0.07),
+        log_scale_init: float = LOG_SCALE_INIT,
         log_scale_max: float = LOG_SCALE_MAX,
         further_log_scales: Mapping[str, float] | None = None,
     ) -> None:
@@ -328,7 +329,7 @@ class ExteriorAngle(Scorer):
         self,
         *,
         ranking: Ranking = "trained",
-        log_scale_init: float = math.log(1 / 0.07),
+        log_scale_init: float = LOG_SCALE_INIT,
         log_scale_max: float = LOG_SCALE_MAX,
         further_log_scales: Mapping[str, float] | None = None,
     ) -> None:

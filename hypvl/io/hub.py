@@ -1,8 +1,9 @@
-"""Files of data sets on the Hugging Face hub, by its own client."""
+"""Files of data sets and models on the Hugging Face hub, by its own client."""
 
 import errno
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from hypvl.io.redact import printable, redact_url
@@ -46,3 +47,32 @@ def download_from_hub(url: str, target: Path) -> bool:
             ) from error
         shutil.rmtree(staging, ignore_errors=True)
     return True
+
+
+def model_snapshot(repo_id: str, *, revision: str | None = None, patterns: Sequence[str]) -> Path:
+    """The folder of a model of the hub in its cache, with the files at its top that fit the patterns.
+
+    Args:
+        repo_id: ``owner/name``.
+        revision: Branch, tag or commit; None = the main branch.
+        patterns: Of the names of files, such as ``"*.json"``.
+
+    Raises:
+        DownloadError: when neither the hub nor its cache gives them.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(
+            snapshot_download(
+                repo_id, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"]
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = printable(str(error).strip().partition("\n")[0] or type(error).__name__)
+        at = "" if revision is None else f" at {revision}"
+        raise DownloadError(
+            f"{repo_id}{at}: no such folder, and the hub did not give it ({reason}); check the name and the network, "
+            "or give a folder."
+        ) from error

@@ -139,6 +139,16 @@ class DualEncoder(nn.Module):
         """How images are resized for the image encoder: "bicubic" or "bilinear"."""
         return str(getattr(self.visual, "interpolation", "bicubic"))
 
+    @property
+    def resize_mode(self) -> str:
+        """How images become squares in evaluation: "shortest", as the evaluator says, or "squash", squeezed always."""
+        return str(getattr(self.visual, "resize_mode", "shortest"))
+
+    @property
+    def image_transform(self) -> Any:
+        """The transform of another library whose image encoder this is; None = the evaluator's."""
+        return getattr(self.visual, "image_transform", None)
+
     def forward(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings of images (B1, 3, H, W) and of tokens (B2, L): (B1, D) and (B2, D).
 

@@ -58,6 +58,8 @@ def definition(name: str, pretrained: str | Path | None = None) -> Node:
     if seen.interpolation != "bicubic":
         pixels["interpolation"] = seen.interpolation
     visual, visual_head = _visual(name, config)
+    if seen.resize_mode == "squash" and "arch" in visual:  # open_clip's own encoder knows
+        pixels["resize_mode"] = "squash"
     textual, textual_head = _textual(name, config)
     scorer: Node = {"_target_": "hypvl.geometry.scorers.Cosine"}
     if "init_logit_scale" in config:

@@ -168,7 +168,7 @@ def _by_checkpoint(contents: Sequence[dict[str, Any]]) -> dict[str, dict[str, di
         if about is None:  # files of version 1
             about, keys = origin, ("checkpoint_sha256", "train_config", "standardize", "shift")
         subject = tuple(about.get(key) for key in keys)
-        parts = [str(origin.get("checkpoint", "?"))]
+        parts = [str(origin.get("checkpoint") or origin.get("model", "?"))]
         parts += [f"{key}={origin[key]}" for key in ("standardize", "shift") if origin.get(key) is not None]
         labels.setdefault(subject, " ".join(parts))
         known = subjects.setdefault(subject, {})
@@ -179,7 +179,7 @@ def _by_checkpoint(contents: Sequence[dict[str, Any]]) -> dict[str, dict[str, di
     for subject, entries in subjects.items():
         label = labels[subject]
         if list(labels.values()).count(label) > 1:  # the file of that name has changed since
-            label = f"{label} [{str(subject[0])[:8]}]"
+            label = f"{label} [{str(subject[0] or subject[1])[:8]}]"
         while label in named:
             label += "'"
         named[label] = {name: entry for name, (entry, _) in entries.items()}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hypvl.checks import one_of
-from hypvl.data.transforms import ResizeCenterCrop
+from hypvl.data.transforms import ResizeCenterCrop, Transform
 from hypvl.datasets.images import LabelledImages
 from hypvl.embedding.encode import Amp, CachedEncoder, Encoding
 from hypvl.embedding.loading import load_batches
@@ -98,14 +98,15 @@ class ImageBatches:
         self._encoding = encoding
         self.amp = encoding.amp
         self._memory = memory
-        self._transform = ResizeCenterCrop(None)  # until the model is known
+        self._transform: Transform = ResizeCenterCrop(None)  # until the model is known
+        self._side = 0
         self._decoded: dict[int, Tensor] | None = None
         self.bad_training: dict[int, str] = {}
         self.bad_test: list[tuple[int, str]] = []
 
     def width(self, model: EvaluableModel) -> int:
         self._transform = ResizeCenterCrop.of(model)
-        size = self._transform.side()
+        size = self._side = model.image_size
         with evaluating(model) as device:
             image = torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device)
             return model.encode_image(image, stage=self._stage).shape[1]
@@ -113,7 +114,7 @@ class ImageBatches:
     def steps(
         self, batches: Sequence[Sequence[int]], device: torch.device
     ) -> Iterator[tuple[Tensor, list[int]]]:
-        if self._decoded is None and 3 * self._transform.side() ** 2 * len(self._positions) <= self._memory:
+        if self._decoded is None and 3 * self._side**2 * len(self._positions) <= self._memory:
             at_once = [self._positions[i : i + 64] for i in range(0, len(self._positions), 64)]
             self._decoded = {i: pixels for batch in self._load(at_once) for i, pixels in batch}
         loaded = self._load(batches)

@@ -102,6 +102,7 @@ _TEXT_LINEAR = {
 IMAGE_TOWER, TEXT_TOWER = "visual.tower.", "textual.tower."
 _NORM, _POOLED_NORM = "visual.trunk.norm.", "visual.trunk.fc_norm."
 _PATCH_BIAS = "visual.trunk.patch_embed.proj.bias"
+_CAPTIONS = "text_decoder."  # CoCa's, which no embedding needs
 _HF_POSITION_IDS = "transformer.embeddings.position_ids"  # counted, and no longer stored
 _CUSTOM_TEXT = "text."
 _SCALARS = ("logit_scale", "logit_bias")
@@ -146,6 +147,8 @@ def to_hypvl(
         name = key.removeprefix(_CUSTOM_TEXT) if custom else key
         part = IMAGE_TOWER if key.startswith("visual.") else TEXT_TOWER
         ours: str | None
+        if name.startswith(_CAPTIONS) and TEXT_TOWER in inside:
+            continue
         if name in _NOTES or (name == _HF_POSITION_IDS and TEXT_TOWER + name not in names):
             continue
         if name == _MASK:

@@ -1,0 +1,247 @@
+"""Image-text models of transformers, from a folder or the hub: CLIP, SigLIP and SigLIP 2, BLIP and BLIP-2."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from hypvl.encoders.huggingface_towers import HuggingFaceImageTower, HuggingFaceTextTower, load_processors
+from hypvl.encoders.mlp_heads import IdentityHead
+from hypvl.encoders.text_huggingface import load_config, require_transformers
+from hypvl.errors import CheckpointError
+from hypvl.geometry.scorers import LOG_SCALE_INIT, Cosine
+from hypvl.geometry.sphere import Sphere
+from hypvl.io.hub import model_snapshot
+from hypvl.models.convert import listed
+from hypvl.models.dual_encoder import DualEncoder
+from hypvl.models.foreign.record import ForeignModel, about, small_files
+
+_SMALL = ("*.json", "*.txt", "*.model")
+_WEIGHTS = ("model.safetensors", "model-*.safetensors"), ("pytorch_model.bin", "pytorch_model-*.bin")
+# Log scales above this are none of a trained model; the published ones reach log 120.
+_LOG_SCALE_MAX = 8.0
+_MASKS = ("position_ids",)  # buffers that older files store
+
+
+class Parts(NamedTuple):
+    """What a family is built of."""
+
+    model: Any  # of transformers, with its weights
+    processor: Any  # of images
+    tokenizer: Any  # of hypvl
+    source: str
+
+
+class Family(NamedTuple):
+    """A kind of model."""
+
+    architecture: str  # the class of transformers
+    context_length: Callable[[Any], int]  # of its config
+    build: Callable[[Parts], DualEncoder]
+
+
+def load(place: str, *, device: str | torch.device = "cpu") -> ForeignModel:
+    """A folder of ``save_pretrained``, a hub id ``owner/name``, or ``owner/name@revision``. Code in it is never run.
+
+    Raises:
+        UserError: when transformers is not installed.
+        DownloadError: when the hub does not give it.
+        CheckpointError: for another architecture, or weights that do not fit; what differs is listed.
+    """
+    transformers = require_transformers()
+    folder, revision = _folder(place)
+    config = load_config(str(folder))
+    family = _family(place, config)
+    weights = _weights(place, folder, revision)
+    model = _with_weights(place, getattr(transformers, family.architecture), folder, config)
+    length = family.context_length(config)
+    processor, tokenizer = load_processors(str(folder), context_length=length)
+    built = family.build(Parts(model, processor, tokenizer, place))
+    record = about(
+        "transformers",
+        "transformers",
+        id=place,
+        architecture=family.architecture,
+        files=[*weights, *small_files(folder)],
+    )
+    return ForeignModel(built, record, library_model=model)
+
+
+def _clip(parts: Parts) -> DualEncoder:
+    model, config = parts.model, parts.model.config
+    visual = HuggingFaceImageTower(
+        model.vision_model,
+        lambda trunk, pixels: trunk(pixel_values=pixels).pooler_output,
+        width=config.vision_config.hidden_size,
+        image_size=config.vision_config.image_size,
+        processor=parts.processor,
+        source=parts.source,
+    )
+    textual = HuggingFaceTextTower(
+        model.text_model,
+        lambda trunk, ids, mask: trunk(input_ids=ids, attention_mask=mask).pooler_output,
+        width=config.text_config.hidden_size,
+        tokenizer=parts.tokenizer,
+        vocab_size=config.text_config.vocab_size,
+    )
+    heads = model.visual_projection, model.text_projection
+    return _dual(visual, textual, heads, log_scale=model.logit_scale)
+
+
+def _siglip(parts: Parts) -> DualEncoder:
+    model, config = parts.model, parts.model.config
+    visual = HuggingFaceImageTower(
+        model.vision_model,
+        lambda trunk, pixels: trunk(pixel_values=pixels).pooler_output,
+        width=config.vision_config.hidden_size,
+        image_size=config.vision_config.image_size,
+        processor=parts.processor,
+        source=parts.source,
+    )
+    textual = HuggingFaceTextTower(
+        model.text_model,
+        lambda trunk, ids, mask: trunk(input_ids=ids).pooler_output,  # trained without a mask
+        width=config.text_config.projection_size,
+        tokenizer=parts.tokenizer,
+        vocab_size=config.text_config.vocab_size,
+        full_rows=True,
+    )
+    heads = IdentityHead(visual.width), IdentityHead(textual.width)
+    return _dual(visual, textual, heads, log_scale=model.logit_scale, bias=model.logit_bias)
+
+
+def _blip(parts: Parts) -> DualEncoder:
+    model, config = parts.model, parts.model.config
+    visual = HuggingFaceImageTower(
+        model.vision_model,
+        lambda trunk, pixels: trunk(pixel_values=pixels).last_hidden_state[:, 0],
+        width=config.vision_config.hidden_size,
+        image_size=config.vision_config.image_size,
+        processor=parts.processor,
+        source=parts.source,
+    )
+    textual = HuggingFaceTextTower(
+        model.text_encoder,
+        lambda trunk, ids, mask: trunk(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0],
+        width=config.text_config.hidden_size,
+        tokenizer=parts.tokenizer,
+        vocab_size=config.text_config.vocab_size,
+    )
+    return _dual(visual, textual, (model.vision_proj, model.text_proj))
+
+
+def _text_positions(config: Any) -> int:
+    return int(config.text_config.max_position_embeddings)
+
+
+FAMILIES: Mapping[str, Family] = {
+    "clip": Family("CLIPModel", _text_positions, _clip),
+    "siglip": Family("SiglipModel", _text_positions, _siglip),
+    "blip": Family("BlipForImageTextRetrieval", _text_positions, _blip),
+}
+
+
+def _dual(
+    visual: nn.Module,
+    textual: nn.Module,
+    heads: tuple[nn.Module, nn.Module],
+    *,
+    log_scale: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+) -> DualEncoder:
+    """Cosines with the scale and the bias of the model; a model without a scale keeps CLIP's first one."""
+    scorer = Cosine(
+        log_scale_max=_LOG_SCALE_MAX,
+        log_scale_init=LOG_SCALE_INIT if log_scale is None else log_scale.item(),
+        bias_init=None if bias is None else bias.item(),
+    )
+    return DualEncoder(
+        visual,
+        textual,
+        visual_head=lambda width: heads[0],
+        textual_head=lambda width: heads[1],
+        geometry=Sphere(),
+        scorer=scorer,
+    )
+
+
+def _folder(place: str) -> tuple[Path, str | None]:
+    """The folder with the files, and the revision that was asked for."""
+    if Path(place).is_dir():
+        return Path(place), None
+    repository, _, revision = place.partition("@")
+    if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
+        raise CheckpointError(
+            f"hf:{place}: no such folder; expected one with config.json, as save_pretrained writes it, or a hub id "
+            "owner/name."
+        )
+    return model_snapshot(repository, revision=revision or None, patterns=_SMALL), revision or None
+
+
+def _family(place: str, config: Any) -> Family:
+    kind = str(config.model_type)
+    if kind == "siglip2":
+        raise CheckpointError(
+            f"hf:{place}: is a SigLIP 2 of any image shape (NaFlex), but the evaluators give square images; take one "
+            "of a fixed size, such as google/siglip2-base-patch16-224."
+        )
+    family = FAMILIES.get(kind)
+    if family is None:
+        raise CheckpointError(
+            f"hf:{place}: model_type is {kind!r}; expected one of {', '.join(FAMILIES)}, with an image and a text half."
+        )
+    said = list(getattr(config, "architectures", None) or [])
+    if said and family.architecture not in said:
+        raise CheckpointError(
+            f"hf:{place}: holds a {', '.join(said)}; expected a {family.architecture}, which has the heads that make "
+            "embeddings of images and of texts."
+        )
+    return family
+
+
+def _weights(place: str, folder: Path, revision: str | None) -> list[Path]:
+    """The files of weights; those of the hub are fetched now."""
+    for patterns in _WEIGHTS:
+        if not Path(place).is_dir():
+            folder = model_snapshot(place.partition("@")[0], revision=revision, patterns=[*_SMALL, *patterns])
+        found = sorted(path for pattern in patterns for path in folder.glob(pattern))
+        if found:
+            return found
+    raise CheckpointError(
+        f"hf:{place}: has no weights; expected {_WEIGHTS[0][0]} or {_WEIGHTS[1][0]} beside config.json."
+    )
+
+
+def _with_weights(place: str, kind: Any, folder: Path, config: Any) -> Any:
+    """The model of transformers; every weight of it must be in the files."""
+    try:
+        model, report = kind.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    # Whatever broken files make its readers raise.
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(
+            f"hf:{place}: transformers cannot load it ({' '.join(str(error).split())[:200]}); expected files that "
+            "save_pretrained wrote."
+        ) from error
+    missing = sorted(name for name in report["missing_keys"] if not name.endswith(_MASKS))
+    shapes = [
+        f"{name} is {tuple(there)} in the file, {tuple(here)} in the model"
+        for name, there, here in sorted(report["mismatched_keys"])
+    ]
+    if missing or shapes:
+        unexpected = sorted(report["unexpected_keys"])
+        raise CheckpointError(
+            f"hf:{place}: the weights are of another architecture than config.json ({kind.__name__}): missing "
+            f"{listed(missing)}; of another shape {listed(shapes)}; unexpected {listed(unexpected)}."
+        )
+    bad = [name for name, tensor in model.state_dict().items() if not bool(tensor.isfinite().all())]
+    if bad:
+        raise CheckpointError(f"hf:{place}: {listed(bad)} hold NaN or infinity; take other weights.")
+    return model

@@ -1,0 +1,38 @@
+"""Names of foreign models."""
+
+import pytest
+
+from hypvl.errors import ConfigError
+from hypvl.models.foreign import LOADERS, parse, slug
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "open-clip:ViT-B-32",
+            r"no known prefix \(closest: open_clip:\); expected open_clip: and NAME/WEIGHTS",
+        ),
+        ("meru_vit_b", "no known prefix; expected .* Models of hypvl are given by --checkpoint-path"),
+        ("hf:", "nothing after the colon; expected a hub id or a folder"),
+    ],
+)
+def test_names_that_are_none(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse(name)
+
+
+def test_a_place_may_have_colons() -> None:
+    assert parse("open_clip:hf-hub:owner/name") == ("open_clip", "hf-hub:owner/name")
+
+
+def test_every_loader_is_there() -> None:
+    from importlib import import_module
+
+    for module, _ in LOADERS.values():
+        assert callable(import_module(f"hypvl.models.foreign.{module}").load)
+
+
+def test_folders_of_results() -> None:
+    assert slug("open_clip:ViT-B-32/laion2b_s34b_b79k") == "open_clip_ViT-B-32_laion2b_s34b_b79k"
+    assert slug("hf:../models/siglip@main") == "hf_.._models_siglip_main"

@@ -1,0 +1,164 @@
+"""Models of transformers: the same embeddings as the library's own, from a raw image and a raw text."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hypvl.data.transforms import ResizeCenterCrop, Squeeze
+from hypvl.embedding.identity import model_identity
+from hypvl.errors import CheckpointError, UserError
+from hypvl.models.foreign import load_foreign
+from hypvl.models.foreign.record import ForeignModel
+from tests.models.foreign import tiny
+
+transformers = pytest.importorskip("transformers")
+FAMILIES: dict[str, Callable[[Path], Any]] = {"clip": tiny.clip, "siglip": tiny.siglip, "blip": tiny.blip}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def both(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ForeignModel, Any, Path]:
+    """The model of hypvl, that of the library, and their folder."""
+    folder = tmp_path_factory.mktemp("hf") / request.param
+    theirs = FAMILIES[request.param](folder)
+    return load_foreign(f"hf:{folder}"), theirs, folder
+
+
+def own_inputs(folder: Path, *, full_rows: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    """What the library's own processors make of the photo and the texts."""
+    pixels = transformers.AutoImageProcessor.from_pretrained(folder)(images=tiny.photo(), return_tensors="pt")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    padding = "max_length" if full_rows else True
+    texts = tokenizer(
+        tiny.TEXTS, padding=padding, truncation=True, max_length=tiny.LENGTH, return_tensors="pt"
+    )
+    return pixels["pixel_values"], {
+        name: texts[name] for name in ("input_ids", "attention_mask") if name in texts
+    }
+
+
+@torch.no_grad()
+def own_embeddings(model: Any, folder: Path) -> tuple[Tensor, Tensor]:
+    """Unit embeddings by the library's own forward pass."""
+    kind = type(model).__name__
+    pixels, texts = own_inputs(folder, full_rows=kind == "SiglipModel")
+    if kind == "SiglipModel":
+        texts.pop("attention_mask", None)
+    if kind in ("CLIPModel", "SiglipModel"):
+        out = model(pixel_values=pixels, **texts)
+        return out.image_embeds, out.text_embeds
+    out = model(
+        pixel_values=pixels, use_itm_head=False, **texts
+    )  # only scores: an image and a text at a time
+    image = model.vision_proj(model.vision_model(pixels).last_hidden_state[:, 0])
+    image = torch.nn.functional.normalize(image, dim=-1)
+    text = torch.nn.functional.normalize(model.text_proj(out.question_embeds[:, 0]), dim=-1)
+    torch.testing.assert_close(out.itm_score, image @ text.T, atol=1e-6, rtol=0)
+    return image, text
+
+
+@torch.no_grad()
+def test_embeddings_of_a_raw_image_and_texts(both: tuple[ForeignModel, Any, Path]) -> None:
+    foreign, theirs, folder = both
+    model = foreign.model
+    for transform in (Squeeze.of(model), ResizeCenterCrop.of(model)):
+        image = model.encode_image(transform(tiny.as_tensor(tiny.photo()))[None])
+        text = model.encode_text(model.tokenizer(tiny.TEXTS))
+        wanted_image, wanted_text = own_embeddings(theirs, folder)
+        assert float((image - wanted_image).abs().max()) <= 1e-5
+        assert float((text - wanted_text).abs().max()) <= 1e-5
+    assert wanted_text.std(0).mean() > 1e-3
+    # alone, too: padding does not matter
+    alone = torch.cat([model.encode_text(model.tokenizer([text])) for text in tiny.TEXTS])
+    assert float((alone - wanted_text).abs().max()) <= 1e-5
+
+
+@torch.no_grad()
+def test_logits_have_the_scale_and_the_bias_of_the_model(both: tuple[ForeignModel, Any, Path]) -> None:
+    foreign, theirs, folder = both
+    if type(theirs).__name__ == "BlipForImageTextRetrieval":
+        pytest.skip("has no scale")
+    image, text = own_embeddings(theirs, folder)
+    logits = foreign.model.scorer.logits(
+        foreign.model.geometry, image, text, query_modality="image", key_modality="text"
+    )
+    wanted = theirs.logit_scale.exp() * image @ text.T + getattr(theirs, "logit_bias", 0.0)
+    torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=1e-6)
+
+
+def test_what_it_is(both: tuple[ForeignModel, Any, Path]) -> None:
+    foreign, theirs, folder = both
+    about = foreign.about
+    assert (about["library"], about["architecture"], about["id"]) == (
+        "transformers",
+        type(theirs).__name__,
+        str(folder),
+    )
+    assert {"model.safetensors", "config.json", "preprocessor_config.json"} <= set(about["files"])
+    assert foreign.library_model is not None and type(foreign.library_model) is type(theirs)
+    assert model_identity(foreign.model) is not None
+
+
+def test_a_folder_of_another_architecture_lists_what_differs(tmp_path: Path) -> None:
+    tiny.clip(tmp_path / "clip")
+    wider = tmp_path / "wider"
+    shutil.copytree(tmp_path / "clip", wider)
+    config = transformers.CLIPConfig.from_pretrained(wider)
+    config.vision_config.num_hidden_layers = 3
+    config.text_config.intermediate_size = 60
+    config.save_pretrained(wider)
+    with pytest.raises(
+        CheckpointError, match=r"another architecture than config.json \(CLIPModel\): missing"
+    ) as error:
+        load_foreign(f"hf:{wider}")
+    assert "layers.2" in str(error.value) and "is (48,) in the file, (60,) in the model" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "siglip2"}, "NaFlex.*take one of a fixed size"),
+        ({"model_type": "bert"}, "model_type is 'bert'; expected one of clip, siglip, blip"),
+        ({"architectures": ["CLIPVisionModel"]}, "holds a CLIPVisionModel; expected a CLIPModel"),
+    ],
+)
+def test_models_of_other_kinds_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    tiny.clip(tmp_path / "clip")
+    tiny.change_json(tmp_path / "clip" / "config.json", **changes)
+    with pytest.raises(CheckpointError, match=message):
+        load_foreign(f"hf:{tmp_path / 'clip'}")
+
+
+@pytest.mark.parametrize(
+    ("absent", "message"),
+    [
+        ("config.json", "the config of .* cannot be loaded"),
+        ("model.safetensors", "has no weights; expected model.safetensors or pytorch_model.bin"),
+        ("preprocessor_config.json", "no image processor can be loaded"),
+    ],
+)
+def test_missing_files_are_named(absent: str, message: str, tmp_path: Path) -> None:
+    tiny.clip(tmp_path / "clip")
+    (tmp_path / "clip" / absent).unlink()
+    with pytest.raises(UserError, match=message):
+        load_foreign(f"hf:{tmp_path / 'clip'}")
+
+
+def test_a_processor_of_another_size_is_refused(tmp_path: Path) -> None:
+    tiny.clip(tmp_path / "clip")
+    tiny.change_json(tmp_path / "clip" / "preprocessor_config.json", crop_size={"height": 24, "width": 24})
+    with pytest.raises(CheckpointError, match="makes 24 x 24 pixels, its config says 32 x 32"):
+        load_foreign(f"hf:{tmp_path / 'clip'}")
+
+
+def test_neither_a_folder_nor_an_id() -> None:
+    with pytest.raises(CheckpointError, match=r"hf:nowhere: no such folder; expected one with config\.json"):
+        load_foreign("hf:nowhere")
+    with pytest.raises(UserError, match=r"some/model at v2: no such folder, and the hub did not give it"):
+        load_foreign("hf:some/model@v2")
