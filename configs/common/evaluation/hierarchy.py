@@ -9,6 +9,7 @@ from hypvl.datasets.retrieval.coco import coco, flickr30k
 from hypvl.datasets.retrieval.long_captions import caption_folder
 from hypvl.datasets.retrieval.table import table
 from hypvl.evaluation.box_order import BoxOrder
+from hypvl.evaluation.chain_entailment import ChainEntailment
 from hypvl.evaluation.hierarcaps import HierarCaps
 from hypvl.evaluation.hierarchical import HierarchicalClassification
 from hypvl.evaluation.himo import HiMo
@@ -26,6 +27,7 @@ roots = {
     "urban1k": "./datasets/Urban1k",
     "docci": "./datasets/docci",
 }
+_chains = L(hierarcaps)(root="${roots.hierarcaps}", annotations=None, images_root=None)
 _pairs = {"coco": L(coco)(root="${roots.coco}"), "flickr30k": L(flickr30k)(root="${roots.flickr30k}")}
 _long = {
     "urban1k": L(caption_folder)(root="${roots.urban1k}"),
@@ -47,11 +49,12 @@ evaluate = {
         encoding="${encoding}",
     ),
     "hierarcaps": L(HierarCaps)(
-        dataset=L(hierarcaps)(root="${roots.hierarcaps}", annotations=None, images_root=None),
+        dataset=_chains,
         steps=50,
         root_text=None,
         encoding="${encoding}",
     ),
+    "hierarcaps_pep": L(ChainEntailment)(dataset=_chains, negatives=100, seed=0, encoding="${encoding}"),
     "coco_boxes": L(BoxOrder)(
         dataset=L(coco_boxes)(root="${roots.coco}"), aperture_factor=1.0, encoding="${encoding}"
     ),
