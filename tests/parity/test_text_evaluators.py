@@ -1,16 +1,20 @@
 """Evaluators of texts against ranking_metrics.json, from embeddings or scores to the reported number."""
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 import torch
 
 from hypvl.datasets.text.pairs import SentencePairs
+from hypvl.datasets.text.passages import ms_marco
 from hypvl.datasets.text.triplets import SentenceTriplets
+from hypvl.evaluation.passage_retrieval import PassageRetrieval
 from hypvl.evaluation.sentence_similarity import SentenceSimilarity
 from hypvl.evaluation.triplets import TripletAccuracy
 from hypvl.geometry.sphere import Sphere
 from tests.evaluation.texts import Rows
+from tests.parity.reference import cases
 from tests.parity.test_ranking_metrics import near, section, tensor
 
 # Reference number -> what the evaluator calls it; on the sphere the model's own score is the cosine.
@@ -20,6 +24,17 @@ STS_METRICS = {
     "spearman_wmean": ("spearman_wmean", "cosine_spearman_wmean"),
     "pearson_all": ("cosine_pearson",),
 }
+
+PASSAGE_METRICS = [
+    *(f"accuracy@{k}" for k in (1, 3, 5, 10)), *(f"precision@{k}" for k in (1, 5, 10, 20)), "mrr@10", "map@10",
+    *(f"recall@{k}" for k in (1, 5, 10, 20)), "map@20", "ndcg_binary@10",
+]  # fmt: skip
+
+
+def reported(name: str, known: Collection[str]) -> list[Any]:
+    """The expected numbers of a section that the evaluator reports; graded gains are functions only."""
+    parameters = cases("ranking_metrics", name, "expected")
+    return [one for one in parameters if one.values[0] is None or one.values[0][0] in known]
 
 
 @pytest.fixture(scope="module")
@@ -37,20 +52,57 @@ def sts_metrics() -> dict[str, float]:
     return SentenceSimilarity(SentencePairs("reference", **columns))(model).metrics  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", STS_METRICS)
-def test_sts_from_embeddings(name: str, sts_metrics: dict[str, float]) -> None:
-    for metric in STS_METRICS[name]:
-        assert sts_metrics[metric] == near(section("sts_aggregation")["expected"][name], scale=100), metric
+@pytest.mark.parametrize("case", reported("sts_aggregation", STS_METRICS))
+def test_sts_from_embeddings(case: tuple[str, float], sts_metrics: dict[str, float]) -> None:
+    for metric in STS_METRICS[case[0]]:
+        assert sts_metrics[metric] == near(case[1], scale=100), metric
 
 
-@pytest.mark.parametrize("distance", ["cosine", "euclidean", "manhattan"])
-def test_triplets_from_embeddings(distance: str) -> None:
+@pytest.mark.parametrize("case", cases("ranking_metrics", "triplets", "expected"))
+def test_triplets_from_embeddings(case: tuple[str, float]) -> None:
+    distance = case[0].removeprefix("accuracy_")
     given = section("triplets")
     rows = torch.cat([tensor(given[name]) for name in ("anchor", "positive", "negative")])
     names = [str(row) for row in range(len(rows))]
     third = len(rows) // 3
     data = SentenceTriplets("reference", names[:third], names[third : 2 * third], names[2 * third :])
     metrics = TripletAccuracy(data)(Rows(rows)).metrics  # type: ignore[arg-type]
-    assert metrics[f"{distance}_accuracy"] == near(given["expected"][f"accuracy_{distance}"], scale=100)
+    assert metrics[f"{distance}_accuracy"] == near(case[1], scale=100)
     if distance == "euclidean":  # the model's own score is minus this distance
         assert metrics["accuracy"] == metrics["euclidean_accuracy"]
+
+
+class _Scored(Rows):
+    """A model whose scores are those of a table: texts are numbers, of its rows for queries, of its columns else."""
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        super().__init__(torch.arange(max(scores.shape), dtype=torch.float64)[:, None])
+        self._scores = scores
+
+    def scores(self, query: torch.Tensor, key: torch.Tensor, **modalities: str) -> torch.Tensor:
+        return self._scores[query[:, 0].long()][:, key[:, 0].long()]
+
+
+@pytest.fixture(scope="module")
+def passage_metrics(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    given = section("passage_retrieval")
+    folder = tmp_path_factory.mktemp("msmarco")
+    names = given["documents"]
+    lines = {
+        "collection.tsv": [f"{name}\t{i}" for i, name in enumerate(names)],
+        "queries.dev.small.tsv": [f"{name}\t{i}" for i, name in enumerate(given["queries"])],
+        "qrels.dev.tsv": [
+            f"{q}\t0\t{d}\t{grade}" for q, own in given["qrels"].items() for d, grade in own.items()
+        ],
+    }
+    for name, content in lines.items():
+        (folder / name).write_text("\n".join(content) + "\n")
+    ks = {"accuracy_ks": (1, 3, 5, 10), "recall_ks": (1, 5, 10, 20), "corpus_chunk": 7}
+    data = ms_marco(folder)
+    deep = PassageRetrieval(data, map_k=20, **ks)(_Scored(tensor(given["scores"]))).metrics  # type: ignore[arg-type]
+    return deep | PassageRetrieval(data, map_k=10, **ks)(_Scored(tensor(given["scores"]))).metrics  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("case", reported("passage_retrieval", PASSAGE_METRICS))
+def test_passages_from_scores(case: tuple[str, float], passage_metrics: dict[str, float]) -> None:
+    assert passage_metrics[case[0].replace("_binary", "")] == near(case[1], scale=100)
