@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from hypvl.allowlist import configurable
-from hypvl.checks import one_of
+from hypvl.checks import one_of, whole_number_or_none
 from hypvl.data.transforms import ResizeCenterCrop, Squeeze
 from hypvl.datasets.protocol import RetrievalSet, check_set
 from hypvl.embedding.encode import CachedEncoder, EncodedImages
+from hypvl.embedding.pair_scorer import PairScorer
 from hypvl.embedding.protocol import EvaluableModel, Modality
 from hypvl.embedding.search import exact_ranks, search_both_ways
 from hypvl.errors import DataError
 from hypvl.evaluation.further_positives import FurtherPositives, add_positive_metrics, right_positions
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
+from hypvl.evaluation.reranking import Reranking, RerankScore
 from hypvl.metrics import ranking
 
 Resize: TypeAlias = Literal["squeeze", "crop"]
@@ -61,6 +63,10 @@ class ZeroShotRetrieval(Evaluator):
     R; ``<direction>_map@r``, the mean over ranks 1 … R of the precision at that rank where the item is right, else 0.
     R is the number of right items of the query in the file. Each has its chance beside it.
 
+    With ``rerank`` the first so many items of every query, in both directions, are put in the order of the model's pair
+    scorer, which sees image and text together (BLIP's matching head); those after them keep their places. Every metric
+    is then of that order, and ``meta["rerank"]`` says so.
+
     An image that cannot be read is not in the gallery: its texts are misses (ranked last for the median), and it is a
     missed query itself. An image without captions is in the gallery but is not a query. ``meta["warnings"]`` names the
     share of captions that the tokenizer cut.
@@ -78,6 +84,9 @@ class ZeroShotRetrieval(Evaluator):
         resize: ``squeeze`` the whole image to a square, as MERU does, or ``crop`` the centre of the resized image,
             as CLIP and those that build on it do.
         positives: Further right pairs, see :func:`hypvl.datasets.retrieval.positives.caption_positives`.
+        rerank: Items of each query that the pair scorer puts in a new order; None = the order of the embeddings.
+        rerank_score: ``"pair"``: the pair scorer's score alone; ``"sum"``: plus the score of the embeddings.
+        pair_scorer: The scorer; None = the model's own.
         query_chunk: Queries scored at once, with ``key_chunk`` gallery items.
     """
 
@@ -88,6 +97,9 @@ class ZeroShotRetrieval(Evaluator):
     folds: int = 1
     resize: Resize = "squeeze"
     positives: FurtherPositives | None = None
+    rerank: int | None = None
+    rerank_score: RerankScore = "pair"
+    pair_scorer: PairScorer | None = None
     query_chunk: int = 512
     key_chunk: int = 4096
 
@@ -106,6 +118,8 @@ class ZeroShotRetrieval(Evaluator):
             )
         if self.positives is not None:
             check_set(self.positives, FurtherPositives, name="positives")
+        one_of("rerank_score", self.rerank_score, RerankScore)
+        whole_number_or_none("rerank", self.rerank, least=1)
         self.ks = tuple(sorted(set(self.ks)))
         self.depth = max(self.depth, self.ks[-1])
         self.main_metric = (
@@ -118,13 +132,19 @@ class ZeroShotRetrieval(Evaluator):
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         data = self.dataset
+        reranking = self._reranking(model, encoder)
         texts = encoder.encode_texts(data.captions, label="captions")
         fit = Squeeze if self.resize == "squeeze" else ResizeCenterCrop
         images = encoder.encode_images(data.images, transform=fit.of(model))
         count = len(data.images)
         cuts = [fold * count // self.folds for fold in range(self.folds + 1)]
-        parts = [self._both_ways(model, texts, images, range(begin, end)) for begin, end in pairwise(cuts)]
+        parts = [
+            self._both_ways(model, texts, images, range(begin, end), reranking)
+            for begin, end in pairwise(cuts)
+        ]
         result = EvaluationResult({}, self._items(parts), self._meta(cuts))
+        if reranking is not None:
+            result.meta["rerank"] = reranking.meta
         result.meta |= encoder.truncation(data.captions)
         for name in _DIRECTIONS:
             self.count(result, name, [part[name] for part in parts])
@@ -139,8 +159,28 @@ class ZeroShotRetrieval(Evaluator):
                 add_positive_metrics(result, name, retrieved, right, gallery=part.gallery, ks=self.ks)
         return result
 
+    def _reranking(self, model: EvaluableModel, encoder: CachedEncoder) -> Reranking | None:
+        """What puts the first items in a new order; None where nothing does."""
+        if self.rerank is None:
+            return None
+        fit = Squeeze if self.resize == "squeeze" else ResizeCenterCrop
+        return Reranking.of(
+            model,
+            self.dataset,
+            scorer=self.pair_scorer,
+            first=self.rerank,
+            score=self.rerank_score,
+            fit=fit,
+            encoding=encoder.encoding,
+        )
+
     def _both_ways(
-        self, model: EvaluableModel, texts: Tensor, images: EncodedImages, fold: range
+        self,
+        model: EvaluableModel,
+        texts: Tensor,
+        images: EncodedImages,
+        fold: range,
+        reranking: Reranking | None = None,
     ) -> dict[str, FoldRanks]:
         """Search the images of a fold for their captions, and the captions for the images."""
         own_texts = [text for image in fold for text in self._texts_of[image]]
@@ -162,16 +202,19 @@ class ZeroShotRetrieval(Evaluator):
         part_texts, part_images = texts[own_texts], images.embeddings[rows]
 
         further = [items for right in (self._right or {}).values() for items in right.values()]
-        (_, to_images), (_, to_texts) = search_both_ways(
+        both = search_both_ways(
             model,
             part_texts,
             part_images,
-            k=max([self.depth, *map(len, further)]),
+            k=max([self.depth, self.rerank or 1, *map(len, further)]),
             query_modality="text",
             key_modality="image",
             query_chunk=self.query_chunk,
             key_chunk=self.key_chunk,
         )
+        (_, to_images), (_, to_texts) = both
+        if reranking is not None:
+            to_images, to_texts = reranking.reordered(*both, texts=own_texts, images=readable)
         right_images = [[image_row[image]] if image in image_row else [] for image in owners]
         right_texts = [
             [text_row[text] for text in self._texts_of[image]] if image in image_row else []
