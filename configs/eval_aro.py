@@ -8,4 +8,4 @@ python scripts/evaluate.py --config configs/eval_aro.py \
     --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
 """
 
-from .common.evaluation.aro import download, encoding, evaluate, roots
+from .common.evaluation.aro import download, encoding, evaluate, roots, scored_by

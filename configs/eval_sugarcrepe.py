@@ -11,10 +11,12 @@ from hypvl.evaluation.foil_accuracy import CaptionChoice
 from .common.encoding import encoding as encoding
 
 roots = {"sugarcrepe": "./datasets/sugarcrepe", "coco": "./datasets/coco"}
+scored_by = "embeddings"  # "pair_scorer": image and caption together, by the model's matching head
 evaluate = {
     "sugarcrepe": L(CaptionChoice)(
         dataset=L(sugarcrepe)(root="${roots.sugarcrepe}", images="${roots.coco}/val2017"),
         main_metric="macro_accuracy",
+        scored_by="${scored_by}",
         encoding="${encoding}",
     )
 }

@@ -18,12 +18,14 @@ roots = {
     "visdial": "./datasets/visdial/VisualDialog_val2018",
 }
 _images = {name: "${roots." + name + "}" for name in ("coco", "visual7w", "swig", "visdial")}
+scored_by = "embeddings"  # "pair_scorer": image and caption together, by the model's matching head
 evaluate = {
     "valse": L(CaptionChoice)(
         dataset=L(valse)(root="${roots.valse}", **_images, pieces=list(PIECES), min_votes=2),
         main_metric="macro_accuracy",
         extra=["auroc"],
         threshold=0.5,
+        scored_by="${scored_by}",
         encoding="${encoding}",
     )
 }

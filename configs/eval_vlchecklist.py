@@ -11,12 +11,14 @@ from hypvl.evaluation.foil_accuracy import CaptionChoice
 from .common.encoding import encoding as encoding
 
 roots = {"vlchecklist": "./datasets/vlchecklist", "vlchecklist_images": "./datasets/vlchecklist/images"}
+scored_by = "embeddings"  # "pair_scorer": image and caption together, by the model's matching head
 evaluate = {
     "vlchecklist": L(CaptionChoice)(
         dataset=L(vl_checklist)(
             root="${roots.vlchecklist}", images="${roots.vlchecklist_images}", types=None, limit=1000
         ),
         main_metric="macro_accuracy",
+        scored_by="${scored_by}",
         encoding="${encoding}",
     )
 }

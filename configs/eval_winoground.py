@@ -11,6 +11,9 @@ from hypvl.evaluation.winoground_score import CaptionGroups
 from .common.encoding import encoding as encoding
 
 roots = {"winoground": "./datasets/winoground"}
+scored_by = "embeddings"  # "pair_scorer": image and caption together, by the model's matching head
 evaluate = {
-    "winoground": L(CaptionGroups)(dataset=L(winoground)(root="${roots.winoground}"), encoding="${encoding}")
+    "winoground": L(CaptionGroups)(
+        dataset=L(winoground)(root="${roots.winoground}"), scored_by="${scored_by}", encoding="${encoding}"
+    )
 }

@@ -158,7 +158,7 @@ def _scores(
 
 
 def rerank(order: Tensor, scores: Tensor, *, first: int) -> Tensor:
-    """The first items of each query in the order of other scores, then the rest; of equal scores the earlier item first.
+    """The first items of each query in the order of other scores, then the rest; of equal ones the earlier first.
 
     Args:
         order: Items of each query, best first, (Q, k).

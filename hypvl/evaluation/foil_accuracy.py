@@ -1,6 +1,6 @@
 """Compositionality: whether an image scores its true caption above false ones with a changed word or word order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from math import fsum
@@ -14,7 +14,8 @@ from hypvl.datasets.protocol import check_set
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel
 from hypvl.embedding.search import pair_scores
-from hypvl.evaluation.protocol import EvaluationResult, Evaluator
+from hypvl.evaluation.candidate_scores import CandidateScoring, joint_scores
+from hypvl.evaluation.protocol import EvaluationResult
 from hypvl.metrics.choices import Scored, choice_chance, choice_hits, detection
 from hypvl.metrics.classification import roc_auc
 
@@ -27,7 +28,7 @@ _EVEN = ("auroc", "acc")
 
 @configurable("evaluate")
 @dataclass
-class CaptionChoice(Evaluator):
+class CaptionChoice(CandidateScoring):
     """Share of choices in which the true caption scores above every false one, by the model's image-to-text score.
 
     Metrics, in percent: ``accuracy`` over all choices; ``accuracy_<kind>`` of each kind; every published average
@@ -49,6 +50,7 @@ class CaptionChoice(Evaluator):
         kinds: ``"metrics"``: every kind is a metric; ``"items"``: kinds are in the items only, for sets with many.
         extra: Additional measures.
         threshold: Score above which a text is predicted true, on the scale of the model's scores.
+        scored_by, pair_scorer: See :class:`~hypvl.evaluation.candidate_scores.CandidateScoring`.
 
     Source: the pairwise accuracies of ARO (arXiv 2210.01936), VALSE (arXiv 2112.07566), VL-CheckList (arXiv
         2207.00221) and SugarCrepe (arXiv 2306.14610), which use the cosine. Differs: the model's own score.
@@ -62,6 +64,7 @@ class CaptionChoice(Evaluator):
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_set(self.dataset, Choices)
         if not self.dataset.choices:
             raise ValueError("dataset: got no choices; expected at least one.")
@@ -88,6 +91,7 @@ class CaptionChoice(Evaluator):
                 "images": len(data.images),
                 "choices": len(choices),
                 "foil_is_the_caption": sum(choice.caption in choice.foils for choice in choices),
+                **self.scorer_meta(model),
                 **data.meta,
             },
         )
@@ -106,25 +110,42 @@ class CaptionChoice(Evaluator):
         choices = self.dataset.choices
         texts = list(dict.fromkeys(text for choice in choices for text in (choice.caption, *choice.foils)))
         row = {text: i for i, text in enumerate(texts)}
-        keys = encoder.encode_texts(texts, label="captions")
-        images = encoder.encode_images(self.dataset.images, transform=ResizeCenterCrop.of(model))
         of_image: dict[int, list[int]] = {}
         for i, choice in enumerate(choices):
             of_image.setdefault(choice.image, []).append(i)
-        asked = [of_image.get(image, []) for image in images.indices.tolist()]
-        rows = [
-            [row[text] for i in mine for text in (choices[i].caption, *choices[i].foils)] for mine in asked
-        ]
-        answers = pair_scores(
-            model, images.embeddings, keys, rows, query_modality="image", key_modality="text"
-        )
+        asked = {
+            image: [row[text] for i in mine for text in (choices[i].caption, *choices[i].foils)]
+            for image, mine in of_image.items()
+        }
+        scorer = self.scorer(model)
+        if scorer is None:
+            answers = self._by_embeddings(model, encoder, texts, asked)
+        else:
+            answers = joint_scores(scorer, encoder, self.dataset.images, texts, asked)
         scored: list[Scored] = [None] * len(choices)
-        for mine, scores in zip(asked, answers, strict=True):
+        for image, scores in answers.items():
             rest = iter(scores)
-            for i in mine:
+            for i in of_image.get(image, []):
                 own = next(rest)
                 scored[i] = (own, [next(rest) for _ in choices[i].foils])
         return scored
+
+    def _by_embeddings(
+        self,
+        model: EvaluableModel,
+        encoder: CachedEncoder,
+        texts: Sequence[str],
+        asked: Mapping[int, Sequence[int]],
+    ) -> dict[int, list[float]]:
+        """Position of each readable image -> the scores of the texts asked for."""
+        keys = encoder.encode_texts(texts, label="captions")
+        images = encoder.encode_images(self.dataset.images, transform=ResizeCenterCrop.of(model))
+        positions = images.indices.tolist()
+        rows = [asked.get(image, []) for image in positions]
+        answers = pair_scores(
+            model, images.embeddings, keys, rows, query_modality="image", key_modality="text"
+        )
+        return dict(zip(positions, answers, strict=True))
 
     def _of_kind(self) -> dict[str, list[int]]:
         of_kind: dict[str, list[int]] = {}

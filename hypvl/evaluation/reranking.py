@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, TypeAlias
 import torch
 from torch import Tensor
 
-from hypvl.data.transforms import FittedTransform
+from hypvl.data.transforms import ResizeCenterCrop, Squeeze
 from hypvl.datasets.protocol import RetrievalSet
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.pair_scorer import PairScorer, own_pair_scorer, rerank, score_inputs
@@ -31,7 +31,7 @@ class Reranking:
     scorer: PairScorer
     first: int  # items of each query that are scored
     score: RerankScore  # "sum": plus the score that the search ranked by
-    fit: type[FittedTransform]
+    fit: type[Squeeze] | type[ResizeCenterCrop]
     encoding: Encoding
 
     @classmethod

@@ -8,11 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hypvl.datasets.composition.choices import Choice, Choices, Group, Groups
+from hypvl.datasets.images import Images
 from hypvl.embedding.encode import Encoding
 from hypvl.embedding.pair_scorer import rerank, score_inputs
 from hypvl.errors import DataError, UserError
+from hypvl.evaluation.foil_accuracy import CaptionChoice
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
-from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer
+from hypvl.evaluation.winoground_score import CaptionGroups
+from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image
+from tests.evaluation.test_foil_accuracy import choices
 from tests.evaluation.test_retrieval import PLAIN, evaluate, scenes
 
 
@@ -132,3 +137,55 @@ def test_what_a_scorer_must_give(tmp_path: Path) -> None:
     wrong.score = lambda states, texts: torch.zeros(len(texts), 2)
     with pytest.raises(ValueError, match=r"pair_scorer fake: gave scores of shape \(1, 2\) for 1 pairs"):
         score_inputs(wrong, data.images, data.captions, {0: [0]}, **settings)
+
+
+def test_choices_and_groups_scored_together(tmp_path: Path) -> None:
+    images = Images.from_files(
+        [image(tmp_path / "b.png", BLUE), image(tmp_path / "r.png", RED), broken(tmp_path / "x.png")]
+    )
+    asked = [
+        Choice(0, "a sea", ("a fire", "a sun"), "noun"),
+        Choice(1, "a fire", ("a sea",), "noun"),
+        Choice(2, "a fire", ("a sea",), "noun"),
+    ]
+    table = {
+        ("b", "a sea"): 2.0,
+        ("b", "a fire"): 1.0,
+        ("b", "a sun"): 3.0,
+        ("r", "a fire"): 0.5,
+        ("r", "a sea"): 0.4,
+    }
+    joint = CaptionChoice(
+        Choices(images, asked, ["b", "r", "x"]), encoding=PLAIN, scored_by="pair_scorer", pair_scorer=FakeScorer(table)
+    )  # fmt: skip
+    model: Any = FakeModel()
+    result = joint(model)
+    assert result.metrics["accuracy"] == pytest.approx(100 / 3)
+    assert result.items["margin"] == [pytest.approx(-1.0), pytest.approx(0.1), None]
+    assert result.items["best_foil"] == ["a sun", "a sea", None]
+    assert result.meta["pair_scorer"] == "fake" and result.meta["unreadable"] == 1
+    assert model.image_batches == model.text_batches == []  # nothing is embedded
+    pairs = [
+        Group(
+            (0, 1), ("a sea", "a fire"), (), "one"
+        ),  # b: 2 > 1; r: 0.5 > 0.4; a sea: 2 > 0.4; a fire: 0.5 < 1
+        Group((0, 2), ("a sea", "a fire"), (), "two"),  # x cannot be read
+    ]
+    groups = CaptionGroups(
+        Groups(images, pairs), encoding=PLAIN, scored_by="pair_scorer", pair_scorer=FakeScorer(table)
+    )(model)
+    assert groups.metrics["text_score"] == 50.0 and groups.metrics["image_score"] == 0.0
+    assert groups.items["text_margin"] == [pytest.approx(0.1), None]
+    assert groups.items["image_margin"] == [pytest.approx(-0.5), None]
+    assert groups.meta["pair_scorer"] == "fake"
+    own = CaptionChoice(Choices(images, asked, ["b", "r", "x"]), encoding=PLAIN, scored_by="pair_scorer")
+    with pytest.raises(UserError, match=r"scored_by: the model scores images and texts by their embeddings"):
+        own(model)
+
+
+def test_choices_are_the_same_where_the_scorer_is_the_contrastive_score(tmp_path: Path) -> None:
+    settings: Any = {"encoding": PLAIN, "tokenizer": FakeTokenizer(), "extra": ["auroc"]}
+    data = choices(tmp_path, bad=1)
+    plain = CaptionChoice(data, **settings)(FakeModel())
+    together = CaptionChoice(data, **settings, scored_by="pair_scorer", pair_scorer=FakeScorer())(FakeModel())
+    assert together.metrics == plain.metrics and together.items == plain.items

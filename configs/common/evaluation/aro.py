@@ -8,7 +8,13 @@ from ..encoding import encoding as encoding
 
 roots = {"aro": "./datasets/aro", "coco": "./datasets/coco", "flickr30k": "./datasets/flickr30k"}
 download = True
-_macro = {"main_metric": "macro_accuracy", "kinds": "items", "encoding": "${encoding}"}
+scored_by = "embeddings"  # "pair_scorer": image and caption together, by the model's matching head
+_macro = {
+    "main_metric": "macro_accuracy",
+    "kinds": "items",
+    "scored_by": "${scored_by}",
+    "encoding": "${encoding}",
+}
 _all = {**_macro, "main_metric": "accuracy"}
 evaluate = {
     "vg_relation": L(CaptionChoice)(

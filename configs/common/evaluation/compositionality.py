@@ -13,6 +13,7 @@ roots = {
     "sugarcrepe_pp": "./datasets/sugarcrepe_pp",
     **{name: f"./datasets/{name}" for name in LAYOUTS},
 }
+scored_by = "embeddings"  # "pair_scorer": image and caption together, by the model's matching head
 evaluate = {
     "sugarcrepe_pp": L(ParaphraseChoice)(
         dataset=L(sugarcrepe_pp)(root="${roots.sugarcrepe_pp}", images="${roots.coco}/val2017"),
@@ -20,7 +21,9 @@ evaluate = {
     ),
     **{
         name: L(CaptionGroups)(
-            dataset=L(caption_pairs)(name=name, root="${roots." + name + "}"), encoding="${encoding}"
+            dataset=L(caption_pairs)(name=name, root="${roots." + name + "}"),
+            scored_by="${scored_by}",
+            encoding="${encoding}",
         )
         for name in LAYOUTS
     },

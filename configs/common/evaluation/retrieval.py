@@ -36,8 +36,16 @@ _sets = {
         where={"split": "test"},
     ),
 }
+rerank = None  # the first so many of each query in the order of the model's matching head, such as 128
+rerank_score = "pair"  # "sum": plus the score of the embeddings
 evaluate = {
-    name: L(ZeroShotRetrieval)(dataset=dataset, ks=[1, 5, 10], encoding="${encoding}")
+    name: L(ZeroShotRetrieval)(
+        dataset=dataset,
+        ks=[1, 5, 10],
+        rerank="${rerank}",
+        rerank_score="${rerank_score}",
+        encoding="${encoding}",
+    )
     for name, dataset in _sets.items()
 }
 evaluate["coco_1k"].folds = 5
