@@ -24,7 +24,6 @@ evaluate = {
         dataset=L(valse)(root="${roots.valse}", **_images, pieces=list(PIECES), min_votes=2),
         main_metric="macro_accuracy",
         extra=["auroc"],
-        threshold=0.5,
         scored_by="${scored_by}",
         encoding="${encoding}",
     )

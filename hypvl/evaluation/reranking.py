@@ -7,6 +7,7 @@ from typing import Any, Literal, Self, TypeAlias
 import torch
 from torch import Tensor
 
+from hypvl.checks import one_of
 from hypvl.data.transforms import ResizeCenterCrop, Squeeze
 from hypvl.datasets.protocol import RetrievalSet
 from hypvl.embedding.encode import Encoding
@@ -33,6 +34,9 @@ class Reranking:
     score: RerankScore  # "sum": plus the score that the search ranked by
     fit: type[Squeeze] | type[ResizeCenterCrop]
     encoding: Encoding
+
+    def __post_init__(self) -> None:
+        one_of("score", self.score, RerankScore)
 
     @classmethod
     def of(

@@ -105,6 +105,7 @@ class ZeroShotRetrieval(Evaluator):
 
     def __post_init__(self) -> None:
         one_of("resize", self.resize, Resize)
+        one_of("rerank_score", self.rerank_score, RerankScore)
         check_set(self.dataset, RetrievalSet)
         if not self.ks or min(self.ks) < 1:
             raise ValueError(f"ks: got {list(self.ks)}; expected at least one cut-off, each at least 1.")
@@ -118,7 +119,6 @@ class ZeroShotRetrieval(Evaluator):
             )
         if self.positives is not None:
             check_set(self.positives, FurtherPositives, name="positives")
-        one_of("rerank_score", self.rerank_score, RerankScore)
         whole_number_or_none("rerank", self.rerank, least=1)
         self.ks = tuple(sorted(set(self.ks)))
         self.depth = max(self.depth, self.ks[-1])

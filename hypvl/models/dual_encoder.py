@@ -57,6 +57,8 @@ class DualEncoder(nn.Module):
 
     image_transforms: nn.ModuleList
     text_transforms: nn.ModuleList
+    #: What scores an image and a text together (`PairScorer` of ``hypvl/embedding/pair_scorer.py``); None = nothing.
+    pair_scorer: Any = None
 
     def __init__(
         self,

@@ -13,7 +13,10 @@ from hypvl.encoders.image_base import ImageEncoder
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
 from hypvl.models.matching import Blip2Matching, BlipMatching, MatchingHead
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer
+from tests.evaluation.miniatures import retrieval, sugarcrepe
+from tests.evaluation.smoke import ROOT, inside
 from tests.evaluation.test_retrieval import PLAIN, scenes
+from tests.models.foreign import tiny
 
 VISION = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16,
@@ -155,3 +158,30 @@ def test_retrieval_is_reranked_by_the_head(kind: str, tmp_path: Path) -> None:
     ranks = 1 + (scores > scores.gather(1, own[:, None])).sum(dim=1)
     assert result.items["text_rank"] == ranks.tolist()
     assert json.dumps(result.items)
+
+
+@torch.no_grad()
+def test_a_suite_with_the_matching_head_of_a_folder(tmp_path: Path) -> None:
+    """`--model hf:FOLDER`, re-ranked, and choices scored together: one command each."""
+    from hypvl.cli.evaluate import main
+    from hypvl.models.foreign import load_foreign
+
+    tiny.blip(tmp_path / "blip")
+    retrieval.make(tmp_path / "datasets")
+    sugarcrepe.make(tmp_path / "datasets")
+    model = load_foreign(f"hf:{tmp_path / 'blip'}").model
+    assert not any("itm_head" in name for name in model.state_dict())  # no part of what makes embeddings
+    base = ["--model", f"hf:{tmp_path / 'blip'}", "--device", "cpu", "--num-workers", "0", "--no-download"]
+    results = {}
+    for suite, more in (
+        ("zero_shot_retrieval", ["--only", "flickr30k", "rerank=2"]),
+        ("sugarcrepe", ["scored_by=pair_scorer"]),
+    ):
+        with inside(tmp_path):
+            config = str(ROOT / "configs" / f"eval_{suite}.py")
+            code = main(["--config", config, *base, "--output-dir", str(tmp_path / suite), *more])
+        assert code == 0
+        results |= json.loads((tmp_path / suite / "results.json").read_text())["results"]
+    head = "BLIP's matching head"
+    assert results["flickr30k"]["meta"]["rerank"] == {"first": 2, "scorer": head, "score": "pair"}
+    assert results["sugarcrepe"]["meta"]["pair_scorer"] == head

@@ -168,7 +168,7 @@ def config_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     prefix = "qformer.encoder.layer." if blip2 else "text_encoder.encoder.layer."
     words = weights[("" if blip2 else "text_encoder.") + "embeddings.word_embeddings.weight"]
     places = weights[("" if blip2 else "text_encoder.") + "embeddings.position_embeddings.weight"]
-    text = {
+    text: dict[str, Any] = {
         "vocab_size": words.shape[0],
         "hidden_size": words.shape[1],
         "encoder_hidden_size": width,

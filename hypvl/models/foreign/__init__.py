@@ -65,6 +65,8 @@ def load_foreign(name: str, *, device: "str | torch.device" = "cpu") -> "Foreign
     prefix, place = parse(name)
     loaded: ForeignModel = import_module(f"{__name__}.{LOADERS[prefix][0]}").load(place, device=device)
     loaded.model.to(device).eval()
+    if loaded.library_model is not None:  # its matching head
+        loaded.library_model.to(device).eval()
     return loaded
 
 

@@ -17,6 +17,7 @@ from hypvl.io.hub import model_snapshot
 from hypvl.models.convert import listed
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.foreign.record import ForeignModel, about, small_files
+from hypvl.models.matching import BlipMatching
 
 _SMALL = ("*.json", "*.txt", "*.model")
 _WEIGHTS = ("model.safetensors", "model-*.safetensors"), ("pytorch_model.bin", "pytorch_model-*.bin")
@@ -129,7 +130,11 @@ def _blip(parts: Parts) -> DualEncoder:
         tokenizer=parts.tokenizer,
         vocab_size=config.text_config.vocab_size,
     )
-    return _dual(visual, textual, (model.vision_proj, model.text_proj))
+    built = _dual(visual, textual, (model.vision_proj, model.text_proj))
+    built.pair_scorer = BlipMatching(
+        model, visual=visual, tokenizer=parts.tokenizer, fill_id=textual.fill_id, name="BLIP's matching head"
+    )
+    return built
 
 
 def _text_positions(config: Any) -> int:

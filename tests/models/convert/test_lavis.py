@@ -51,7 +51,7 @@ def bert_states(model: Any, ids: Tensor, image: Tensor | None = None) -> Tensor:
     x = embedded.word_embeddings(ids) + embedded.position_embeddings(torch.arange(ids.shape[1]))
     x = embedded.LayerNorm(x)
     for layer in model.encoder.layer:
-        x = layer.attention(x)[0]
+        x = layer.attention(x, attention_mask=x.new_zeros(len(x), 1, 1, x.shape[1]))[0]  # not causal
         if image is not None:
             x = layer.crossattention(x, encoder_hidden_states=image)[0]
         x = layer.feed_forward_chunk(x)
