@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hypvl.checks import one_of
+from hypvl.checks import number, one_of
 
 Rule11 = Literal["voc2007", "elevater"]
 
@@ -37,6 +37,28 @@ def roc_auc(scores: ArrayLike, labels: ArrayLike) -> float:
     count = int(positive.sum())
     wins = ranks[positive].sum() - count * (count + 1) / 2
     return 100.0 * float(wins) / (count * (len(y) - count))
+
+
+def false_positive_rate(scores: ArrayLike, labels: ArrayLike, *, recall: float = 95.0) -> float:
+    """Percent of negatives at or above the highest threshold that at least ``recall`` percent of positives reach.
+
+    Args:
+        scores: (N,), higher = more likely positive; infinities are allowed.
+        labels: (N,) of 0 and 1, at least one of each.
+        recall: In (0, 100].
+
+    Raises:
+        ValueError: for other shapes, labels or recall, NaN, or one class only.
+    """
+    recall = number("recall", recall, above=0, most=100)
+    s, y = _columns(scores, labels)
+    if s.shape[1] != 1 or not 0 < y.sum() < len(y):
+        raise ValueError(
+            f"labels: {int(y.sum())} of {y.size} are positive in {y.shape[1]} columns; expected one column with both."
+        )
+    positive = np.sort(s[y[:, 0], 0])[::-1]
+    threshold = positive[math.ceil(recall * len(positive) / 100.0) - 1]
+    return 100.0 * float((s[~y[:, 0], 0] >= threshold).mean())
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:

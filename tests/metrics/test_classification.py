@@ -10,6 +10,7 @@ from hypvl.metrics.classification import (
     average_precision,
     average_precision_11_points,
     average_precision_chance,
+    false_positive_rate,
     mean_over_sets,
     one_hot,
     roc_auc,
@@ -135,3 +136,15 @@ def test_wrong_input_is_an_error() -> None:
         vqa_accuracy("a", ["a", "b"], rule="official")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="answers: got 1"):
         vqa_accuracy("a", ["a"])
+
+
+def test_false_positive_rate_by_hand() -> None:
+    labels = [1, 1, 0, 0, 1, 0]
+    scores = [5.0, 4.0, 3.0, 2.0, 1.0, 0.0]
+    assert false_positive_rate(scores, labels, recall=60) == 0.0  # two of three positives
+    assert false_positive_rate(scores, labels) == pytest.approx(100 * 2 / 3)
+    assert false_positive_rate([1.0, 1.0], [1, 0]) == 100.0  # a tie
+    with pytest.raises(ValueError, match="expected one column with both"):
+        false_positive_rate([1.0, 2.0], [1, 1])
+    with pytest.raises(ValueError, match="recall: got 0"):
+        false_positive_rate(scores, labels, recall=0)
