@@ -4,13 +4,15 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.common import CommandParser, check_least, run_main, show, user_path, user_text
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hypvl.data.transforms import Transform
     from hypvl.embedding.extract import InputShard
+    from hypvl.models.dual_encoder import DualEncoder
 
 EXAMPLES = """
 examples:
@@ -51,8 +53,9 @@ def build_parser() -> CommandParser:
         help="of the model: on the manifold; flat, before it; before the projection",
     )  # fmt: skip
     parser.add_argument(
-        "--preprocess", choices=("crop", "squeeze"), default="crop",
-        help="shorter side and central square, as classification does, or the whole image, as retrieval does",
+        "--preprocess", choices=("crop", "squeeze"),
+        help="shorter side and central square, as classification does, or the whole image, as retrieval does "
+        "(default: crop, or as the model says)",
     )  # fmt: skip
     parser.add_argument(
         "--format", choices=("safetensors", "parquet"), default="safetensors",
@@ -83,7 +86,6 @@ def main(argv: Sequence[str]) -> int:
     import torch
 
     from hypvl.cli.loading import encoding_of, load_chosen, pick_device
-    from hypvl.data.transforms import ResizeCenterCrop, Squeeze
     from hypvl.embedding.extract import extract
     from hypvl.embedding.identity import model_identity
     from hypvl.embedding.protocol import own_tokenizer
@@ -111,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
             own,
             store=store,
             encoding=encoding,
-            transform=(ResizeCenterCrop if args.preprocess == "crop" else Squeeze).of(model),
+            transform=_transform(model, args.preprocess),
             tokenizer=own_tokenizer(model),
             stage=args.stage,
             fmt=args.format,
@@ -130,6 +132,17 @@ def main(argv: Sequence[str]) -> int:
             file=sys.stderr,
         )
     return 1 if failed else 0
+
+
+def _transform(model: "DualEncoder", preprocess: str | None) -> "Transform":
+    """What ``--preprocess`` says, else the model's own, else the central square."""
+    from hypvl.data.transforms import ResizeCenterCrop, Squeeze
+
+    if preprocess is None:
+        return ResizeCenterCrop.of(model)
+    kind: Any = {"crop": ResizeCenterCrop, "squeeze": Squeeze}[preprocess]
+    made: Transform = kind(size=model.image_size, interpolation=model.interpolation)
+    return made
 
 
 def input_shards(args: argparse.Namespace) -> list["InputShard"]:

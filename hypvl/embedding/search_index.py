@@ -46,7 +46,7 @@ def search_vectors(
     check_embeddings(embeddings)
     if modality != other and not ranks_by_distance(model):
         raise UserError(
-            f"{modality} to {other}: this model ranks by an angle, which is not an inner product of fixed vectors; "
+            f"{modality} to {other}: this model's score, an angle or a maximum, is no inner product of fixed vectors; "
             "search with evaluate.py, or among one modality."
         )
     like = next(model.parameters())

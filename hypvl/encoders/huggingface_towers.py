@@ -17,6 +17,7 @@ EncodePixels = Callable[[nn.Module, Tensor], Tensor]
 #: A tower, its ids (B, L) and a mask, int64 (B, L), 1 on texts -> (B, width).
 EncodeIds = Callable[[nn.Module, Tensor, Tensor], Tensor]
 _BYTE = 1 / 255
+_BILINEAR = 2  # as Pillow counts
 
 
 class HuggingFaceImageTower(ImageEncoder):
@@ -49,6 +50,7 @@ class HuggingFaceImageTower(ImageEncoder):
         self.trunk = trunk
         self.width = width
         self.image_transform = HuggingFaceTransform(processor)
+        self.interpolation = "bilinear" if processor.resample == _BILINEAR else "bicubic"
         self._encode = encode
         made = tuple(
             self.image_transform(torch.zeros(3, image_size + 8, image_size + 24, dtype=torch.uint8)).shape
@@ -89,10 +91,11 @@ class HuggingFaceTextTower(TextEncoder):
         vocab_size: int,
         full_rows: bool = False,
     ) -> None:
-        if tokenizer.vocab_size > vocab_size:
+        ids = int(tokenizer.tokenizer.vocab_size)  # without added ones: BLIP-2's has a mark of images
+        if ids > vocab_size:
             raise CheckpointError(
-                f"{tokenizer.name}: its tokenizer has {tokenizer.vocab_size} ids, the model knows {vocab_size}; "
-                "expected the tokenizer of this model."
+                f"{tokenizer.name}: its tokenizer has {ids} ids, the model knows {vocab_size}; expected the tokenizer "
+                "of this model."
             )
         fill = tokenizer.tokenizer.pad_token_id
         super().__init__(

@@ -17,7 +17,7 @@ from hypvl.cli import (
 from hypvl.cli.common import run_main
 from tests.cli.test_evaluate import captions, colors
 from tests.evaluation.fakes import RED, image
-from tests.models.foreign import tiny
+from tests.models.foreign import tiny, tiny_onnx
 from tests.models.foreign.test_open_clip import saved
 
 ENCODING = {
@@ -34,11 +34,18 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("foreign")
     (folder / "open_clip").mkdir()
     saved("ViT", folder / "open_clip")
-    tiny.clip(folder / "hf")
-    return {"open_clip": f"open_clip:local-dir:{folder / 'open_clip'}", "hf": f"hf:{folder / 'hf'}"}
+    named = {"open_clip": f"open_clip:local-dir:{folder / 'open_clip'}"}
+    for family in HUGGINGFACE:
+        getattr(tiny, family)(folder / family)
+        named[family] = f"hf:{folder / family}"
+    (folder / "onnx").mkdir()
+    tiny_onnx.image_encoder(folder / "onnx" / "image.onnx")
+    tiny_onnx.text_encoder(folder / "onnx" / "text.onnx")
+    return named | {"onnx": f"onnx:{folder / 'onnx'}"}
 
 
-KINDS = ["open_clip", "hf"]
+HUGGINGFACE = ["clip", "siglip", "blip", "blip2"]
+KINDS = ["open_clip", *HUGGINGFACE, "onnx"]
 
 
 def suite(folder: Path) -> Path:
@@ -68,19 +75,19 @@ def test_a_suite_and_what_it_says_of_the_model(
     config = suite(tmp_path)
     assert run("--config", config, "--model", names[kind]) == 0, capsys.readouterr().err
     (file,) = Path("output").glob("*/results.json")  # a folder of the model's name
-    assert file.parent.name.startswith(f"{kind}_")
+    assert file.parent.name.startswith(f"{names[kind].partition(':')[0]}_")
     content = json.loads(file.read_text())
     assert content["results"]["colors"]["metrics"]["top1_accuracy"] >= 0
     origin = content["provenance"]
     assert origin["model"] == names[kind] and "checkpoint" not in origin
     about = origin["foreign"]
-    assert about["library"] == {"hf": "transformers"}.get(kind, kind) and about["version"]
+    assert about["library"] == ("transformers" if kind in HUGGINGFACE else kind) and about["version"]
     assert all(len(digest) == 64 for digest in about["files"].values())
     assert run("--config", config, "--model", names[kind]) == 0
     assert capsys.readouterr().err.count("kept from an earlier run") == 2
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["open_clip", "clip", "onnx"])
 def test_saved_embeddings_are_those_of_the_model_and_its_transform(
     kind: str, names: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,13 +95,14 @@ def test_saved_embeddings_are_those_of_the_model_and_its_transform(
     place = ("--config", config, "--output-dir", tmp_path / "a", "--save-embeddings", store)
     assert run(*place, "--model", names[kind]) == 0, capsys.readouterr().err
     groups = [json.loads(path.read_text()) for path in store.glob("image-*/group.json")]
-    assert [group["transform"].partition("(")[0] for group in groups] == [
-        {"open_clip": "OpenClipTransform", "hf": "HuggingFaceTransform"}[kind]
-    ]
+    own = {"open_clip": {"OpenClipTransform"}, "clip": {"HuggingFaceTransform"}}
+    transforms = {group["transform"].partition("(")[0] for group in groups}
+    assert transforms == own.get(kind, {"ResizeCenterCrop", "Squeeze"})  # where it has none, the evaluators'
     other = next(name for key, name in names.items() if key != kind)
     assert run(*place, "--model", other) == 1
     assert "holds embeddings of another model" in capsys.readouterr().err
     index = ("--embeddings", store, "--modality", "image", "--output-dir", tmp_path / "index")
+    index += ("--transform", groups[0]["transform"])
     assert run(*index, "--model", names[kind], command=export_index) == 0
 
 
@@ -102,12 +110,12 @@ def test_other_commands(names: dict[str, str], tmp_path: Path, capsys: pytest.Ca
     photos = tmp_path / "photos"
     for number, color in enumerate((RED, (0, 90, 40))):
         image(photos / f"{number}.png", color)
-    model = ("--model", names["hf"])
+    model = ("--model", names["clip"])
     out = tmp_path / "embeddings"
     assert run("--image-dir", photos, "--output-dir", out, *model, command=extract_embeddings) == 0
     assert run("--input", photos, "--output-dir", tmp_path / "ranks", *model, command=rank_by_root) == 0
     report = json.loads((tmp_path / "ranks" / "photos.json").read_text())
-    assert report["model"] == names["hf"] and report["foreign"]["architecture"] == "CLIPModel"
+    assert report["model"] == names["clip"] and report["foreign"]["architecture"] == "CLIPModel"
     pool = tmp_path / "pool.json"
     pool.write_text('["a red photo", "green"]')
     walk = (

@@ -76,7 +76,9 @@ def test_the_json_file_describes_geometry_side_and_sizes(tmp_path: Path) -> None
 
 def test_scores_that_are_not_inner_products_are_refused() -> None:
     atmg: Any = Model(Lorentz(), ExteriorAngle())
-    with pytest.raises(UserError, match="image to text: this model ranks by an angle"):
+    with pytest.raises(
+        UserError, match="image to text: this model's score, an angle or a maximum, is no inner"
+    ):
         search_vectors(atmg, torch.ones(2, 4), side="key", **WAY)
     assert search_vectors(atmg, torch.ones(2, 4), side="key", modality="image", other="image").shape == (2, 5)
     phyclip: Any = Model(Product(2, 2), NegativeDistance())

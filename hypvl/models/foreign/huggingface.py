@@ -16,6 +16,7 @@ from hypvl.geometry.sphere import Sphere
 from hypvl.io.hub import model_snapshot
 from hypvl.models.convert import listed
 from hypvl.models.dual_encoder import DualEncoder
+from hypvl.models.foreign import blip2
 from hypvl.models.foreign.record import ForeignModel, about, small_files
 from hypvl.models.matching import BlipMatching
 
@@ -145,6 +146,11 @@ FAMILIES: Mapping[str, Family] = {
     "clip": Family("CLIPModel", _text_positions, _clip),
     "siglip": Family("SiglipModel", _text_positions, _siglip),
     "blip": Family("BlipForImageTextRetrieval", _text_positions, _blip),
+    "blip-2": Family(
+        "Blip2ForImageTextRetrieval",
+        lambda config: int(config.qformer_config.max_position_embeddings),
+        lambda parts: blip2.build(*parts),
+    ),
 }
 
 

@@ -17,7 +17,12 @@ from hypvl.models.foreign.record import ForeignModel
 from tests.models.foreign import tiny
 
 transformers = pytest.importorskip("transformers")
-FAMILIES: dict[str, Callable[[Path], Any]] = {"clip": tiny.clip, "siglip": tiny.siglip, "blip": tiny.blip}
+FAMILIES: dict[str, Callable[[Path], Any]] = {
+    "clip": tiny.clip,
+    "siglip": tiny.siglip,
+    "blip": tiny.blip,
+    "blip2": tiny.blip2,
+}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -53,6 +58,11 @@ def own_embeddings(model: Any, folder: Path) -> tuple[Tensor, Tensor]:
     if kind in ("CLIPModel", "SiglipModel"):
         out = model(pixel_values=pixels, **texts)
         return out.image_embeds, out.text_embeds
+    if kind == "Blip2ForImageTextRetrieval":
+        out = model(pixel_values=pixels, **texts)
+        tokens = out.image_embeds.shape[1]
+        text = out.text_embeds.reshape(len(tiny.TEXTS), -1).tile(tokens)
+        return out.image_embeds.flatten(1) / tokens**0.5, text / tokens**0.5
     out = model(
         pixel_values=pixels, use_itm_head=False, **texts
     )  # only scores: an image and a text at a time
@@ -80,9 +90,24 @@ def test_embeddings_of_a_raw_image_and_texts(both: tuple[ForeignModel, Any, Path
 
 
 @torch.no_grad()
+def test_scores_of_blip2_are_those_of_its_closest_token(tmp_path: Path) -> None:
+    theirs = tiny.blip2(tmp_path / "blip2")
+    model = load_foreign(f"hf:{tmp_path / 'blip2'}").model
+    image = model.encode_image(Squeeze.of(model)(tiny.as_tensor(tiny.photo()))[None])
+    text = model.encode_text(model.tokenizer(tiny.TEXTS))
+    pixels, texts = own_inputs(tmp_path / "blip2", full_rows=False)
+    wanted = theirs(pixel_values=pixels, **texts).logits_per_image
+    scores = model.scores(image, text, query_modality="image", key_modality="text")
+    assert float((scores - wanted).abs().max()) <= 1e-5
+    features = model.encode_text(model.tokenizer(tiny.TEXTS), stage="features")
+    alone = model.class_scores(image, features[:, None])  # a class for each text
+    assert float((alone - wanted).abs().max()) <= 1e-5
+
+
+@torch.no_grad()
 def test_logits_have_the_scale_and_the_bias_of_the_model(both: tuple[ForeignModel, Any, Path]) -> None:
     foreign, theirs, folder = both
-    if type(theirs).__name__ == "BlipForImageTextRetrieval":
+    if not hasattr(theirs, "logit_scale"):
         pytest.skip("has no scale")
     image, text = own_embeddings(theirs, folder)
     logits = foreign.model.scorer.logits(
@@ -124,7 +149,7 @@ def test_a_folder_of_another_architecture_lists_what_differs(tmp_path: Path) -> 
     ("changes", "message"),
     [
         ({"model_type": "siglip2"}, "NaFlex.*take one of a fixed size"),
-        ({"model_type": "bert"}, "model_type is 'bert'; expected one of clip, siglip, blip"),
+        ({"model_type": "bert"}, "model_type is 'bert'; expected one of clip, siglip, blip, blip-2"),
         ({"architectures": ["CLIPVisionModel"]}, "holds a CLIPVisionModel; expected a CLIPModel"),
     ],
 )

@@ -140,6 +140,27 @@ def blip(folder: Path) -> Any:
     return _saved(BlipForImageTextRetrieval, config, folder)
 
 
+def blip2(folder: Path) -> Any:
+    """A Blip2ForImageTextRetrieval of 3 query tokens."""
+    from transformers import Blip2Config, Blip2ForImageTextRetrieval, BlipImageProcessor
+
+    folder.mkdir(parents=True)
+    count = bert_tokenizer(folder)
+    BlipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    former = {
+        "vocab_size": count,
+        "max_position_embeddings": LENGTH,
+        "encoder_hidden_size": 32,
+        "use_qformer_text_input": True,
+    }
+    config = Blip2Config(
+        vision_config={**_half(32), **_IMAGES}, qformer_config={**_half(24), **former}, num_query_tokens=3,
+        text_config={"model_type": "opt", "hidden_size": 16, "num_hidden_layers": 1, "vocab_size": 8},
+        image_text_hidden_size=20,
+    )  # fmt: skip
+    return _saved(Blip2ForImageTextRetrieval, config, folder)
+
+
 _IMAGES = {"image_size": 32, "patch_size": 8}
 
 
