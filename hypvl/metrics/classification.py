@@ -132,6 +132,18 @@ def average_precision_11_points(scores: ArrayLike, labels: ArrayLike, *, rule: R
     return 100.0 * math.fsum(values) / len(values)
 
 
+def f1(predicted: Sequence[int], labels: Sequence[int]) -> float:
+    """Harmonic mean of precision and recall of class 1, in percent; 0 where it is neither predicted nor there.
+
+    Args:
+        predicted: Class of each item, 0 or 1.
+        labels: The right ones.
+    """
+    from sklearn.metrics import f1_score
+
+    return 100.0 * float(f1_score(labels, predicted, zero_division=0.0))
+
+
 def vqa_accuracy(
     prediction: str, answers: Sequence[str], *, rule: Literal["leave_one_out", "simple"] = "leave_one_out"
 ) -> float:

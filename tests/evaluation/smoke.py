@@ -96,6 +96,8 @@ def run_suite(suite: str, checkpoint: Path, output: Path) -> dict[str, dict[str,
         more.append(f"++evaluate.imagenet.prompts={json.dumps(FEW_PROMPTS)}")
     if "epochs" in config:  # of fine-tuning
         more.append("epochs.final=2")
+    if "folds" in config:  # of cross-validation: miniatures have a few items of each class
+        more.append("folds=2")
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         evaluate([*command, *more])
     results: dict[str, dict[str, Any]] = json.loads((output / "results.json").read_text())["results"]

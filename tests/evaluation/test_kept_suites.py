@@ -48,7 +48,10 @@ def run(suite: str, place: Path, name: str, *more: str) -> dict[str, Any]:
 @pytest.mark.parametrize("suite", suites())
 def test_kept_embeddings_change_nothing(suite: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = ["--only", ONLY[suite]] if suite in ONLY else []
-    if "prompts" in LazyConfig.load(ROOT / "configs" / f"eval_{suite}.py").evaluate.get("imagenet", {}):
+    config = LazyConfig.load(ROOT / "configs" / f"eval_{suite}.py")
+    if "folds" in config:
+        few.append("folds=2")
+    if "prompts" in config.evaluate.get("imagenet", {}):
         few.append(f"++evaluate.imagenet.prompts={json.dumps(FEW_PROMPTS)}")
     kept = str(place / "kept")
     plain = run(suite, place, "plain", *few)

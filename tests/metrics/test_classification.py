@@ -10,6 +10,7 @@ from hypvl.metrics.classification import (
     average_precision,
     average_precision_11_points,
     average_precision_chance,
+    f1,
     false_positive_rate,
     mean_over_sets,
     one_hot,
@@ -148,3 +149,9 @@ def test_false_positive_rate_by_hand() -> None:
         false_positive_rate([1.0, 2.0], [1, 1])
     with pytest.raises(ValueError, match="recall: got 0"):
         false_positive_rate(scores, labels, recall=0)
+
+
+def test_f1_by_hand() -> None:
+    # 2 right of 3 predicted, and of 4 that are there: precision 2/3, recall 1/2.
+    assert f1([1, 1, 1, 0, 0, 0], [1, 1, 0, 1, 1, 0]) == pytest.approx(100 * 4 / 7)
+    assert f1([0, 0], [0, 0]) == 0.0
