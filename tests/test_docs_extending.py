@@ -159,12 +159,12 @@ def test_add_a_benchmark(checkout: Path) -> None:
     files = write_files("add_a_benchmark.md", checkout)
     assert len(files) == 6
     for number, color in enumerate(("red", "green")):
-        draw(checkout / f"datasets/whatsup/images/{number}.png", color)
+        draw(checkout / f"datasets/prepositions/images/{number}.png", color)
     entries = [
         {"image_path": f"images/{i}.png", "caption_options": ["a cup on a table", "a cup under a table"]}
         for i in range(2)
     ]
-    (checkout / "datasets/whatsup/controlled_images.json").write_text(json.dumps(entries))
+    (checkout / "datasets/prepositions/test.json").write_text(json.dumps(entries))
     (checkout / "output/demo_meru").mkdir(parents=True)
     make_checkpoint("meru", checkout).rename(checkout / "output/demo_meru/checkpoint_final.pth")
     assert "accuracy_preposition" in run("add_a_benchmark.md", files, checkout)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from math import fsum
+from math import fsum, prod
 from typing import Literal, TypeAlias
 
 from hypvl.allowlist import configurable
@@ -34,7 +34,8 @@ class CaptionChoice(CandidateScoring):
     Metrics, in percent: ``accuracy`` over all choices; ``accuracy_<kind>`` of each kind; every published average
     of the set (``macro_accuracy``, ...), the unweighted mean of the accuracies of its kinds; and where foils have
     kinds of their own ``pairwise_accuracy_<kind>``, the caption against these foils only. Each has its ``_chance``.
-    A tie is a miss; so is an unreadable image.
+    A tie is a miss; so is an unreadable image. Where the set has choices that are right only together, each such metric
+    (``pair_accuracy``, ...) is the share of these sets, its chance the product of theirs.
 
     ``extra`` adds, over all choices, per kind and per published average: ``auroc``, the area under the ROC curve of
     captions against foils of all readable images; and by ``threshold`` ``acc``, ``p_c``, ``p_f``, ``min_p``,
@@ -156,22 +157,14 @@ class CaptionChoice(CandidateScoring):
     def _count(self, scored: Sequence[Scored], result: EvaluationResult) -> None:
         """Add accuracies, and the items of kinds, to the result."""
         foils = [len(choice.foils) for choice in self.dataset.choices]
-        of_kind = self._of_kind()
-        hits = [100.0 * hit for hit in choice_hits(scored)]
-        accuracies = {kind: fsum(hits[i] for i in mine) / len(mine) for kind, mine in of_kind.items()}
-        chances = {kind: choice_chance([foils[i] for i in mine]) for kind, mine in of_kind.items()}
-        result.add_mean("accuracy", hits, chance=choice_chance(foils))
-        for name, kinds in self.dataset.means.items():
-            groups = [[hits[i] for i in of_kind[kind]] for kind in kinds]
-            result.add_mean(name, *groups, chance=fsum(chances[kind] for kind in kinds) / len(kinds))
-        for kind, mine in of_kind.items() if self.kinds == "metrics" else ():
-            result.add_mean(f"accuracy_{kind}", [hits[i] for i in mine], chance=chances[kind])
-        result.items |= {
-            "kinds": list(of_kind),
-            "kind_choices": [len(mine) for mine in of_kind.values()],
-            "kind_accuracy": list(accuracies.values()),
-            "kind_chance": list(chances.values()),
-        }
+        hits = choice_hits(scored)
+        add_choice_accuracies(
+            result, hits, foils, self._of_kind(), means=self.dataset.means, kinds=self.kinds
+        )
+        for name, sets in self.dataset.joint.items():
+            together = [100.0 * all(hits[i] for i in mine) for mine in sets]
+            chances = [100.0 * prod(1.0 / (1 + foils[i]) for i in mine) for mine in sets]
+            result.add_mean(name, together, chance=fsum(chances) / len(chances))
 
     def _count_foil_kinds(self, scored: Sequence[Scored], result: EvaluationResult) -> None:
         """Add the accuracy of the caption against the foils of one kind at a time."""
@@ -201,6 +194,42 @@ class CaptionChoice(CandidateScoring):
             if base in _EVEN:
                 metrics |= {f"{name}_chance": 50.0 for name in result}
         return metrics
+
+
+def add_choice_accuracies(
+    result: EvaluationResult,
+    hits: Sequence[bool],
+    foils: Sequence[int],
+    of_kind: Mapping[str, Sequence[int]],
+    *,
+    means: Mapping[str, Sequence[str]],
+    kinds: Kinds,
+) -> None:
+    """Add ``accuracy``, published averages, accuracies of kinds with their chance levels, and items of kinds.
+
+    Args:
+        hits: Whether each of N choices is right.
+        foils: How many false alternatives each has, at least 1.
+        of_kind: Kind -> positions of its choices, at least one.
+        means: Published average -> kinds of whose accuracies it is the plain mean.
+        kinds: Whether accuracies of kinds are metrics, or in the items only.
+    """
+    one_of("kinds", kinds, Kinds)
+    percent = [100.0 * hit for hit in hits]
+    accuracies = {kind: fsum(percent[i] for i in mine) / len(mine) for kind, mine in of_kind.items()}
+    chances = {kind: choice_chance([foils[i] for i in mine]) for kind, mine in of_kind.items()}
+    result.add_mean("accuracy", percent, chance=choice_chance(foils))
+    for name, own in means.items():
+        groups = [[percent[i] for i in of_kind[kind]] for kind in own]
+        result.add_mean(name, *groups, chance=fsum(chances[kind] for kind in own) / len(own))
+    for kind, mine in of_kind.items() if kinds == "metrics" else ():
+        result.add_mean(f"accuracy_{kind}", [percent[i] for i in mine], chance=chances[kind])
+    result.items |= {
+        "kinds": list(of_kind),
+        "kind_choices": [len(mine) for mine in of_kind.values()],
+        "kind_accuracy": list(accuracies.values()),
+        "kind_chance": list(chances.values()),
+    }
 
 
 def _auroc(scored: Sequence[Scored]) -> dict[str, float]:

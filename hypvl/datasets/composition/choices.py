@@ -38,6 +38,36 @@ class Choices:
     # Published averages: metric (with ``accuracy`` in its name) -> the kinds of whose accuracies it is the plain mean.
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)  # facts about the set for the result
+    # Metric -> sets of choices, by position, that are right only together, such as an image and its counterpart.
+    joint: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CaptionQuery:
+    """A caption, its image, and images that it is false of."""
+
+    caption: str
+    image: int  # position of its own in the set's ``images``
+    others: tuple[int, ...]  # of the false ones, at least one
+    kind: str  # the category that it counts in
+
+    def __post_init__(self) -> None:
+        if not self.others:
+            raise ValueError(
+                f"others: got none for {self.caption[:40]!r}; expected at least one false image."
+            )
+
+
+@dataclass(frozen=True)
+class CaptionQueries:
+    """Captions with true and false images."""
+
+    images: ImageSource  # read when asked for
+    queries: Sequence[CaptionQuery]
+    keys: Sequence[str]  # a name for each image
+    # As of Choices.
+    means: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
