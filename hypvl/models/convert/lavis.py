@@ -70,6 +70,11 @@ def kind_of(state_dict: Mapping[str, Tensor]) -> Kind | None:
     return "blip" if any(name.startswith(_TEXT + "encoder.layer.") for name in names) else None
 
 
+def has_image_encoder(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether the image encoder is in it."""
+    return any(name.startswith(_VISUAL) for name in without_wrappers(state_dict))
+
+
 def to_transformers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of ``BlipForImageTextRetrieval`` or ``Blip2ForImageTextRetrieval``.
 

@@ -15,7 +15,7 @@ from hypvl.models.convert import lavis
 from tests.models.test_matching import random_
 
 State = dict[str, Tensor]
-WORDS, PLACES, WIDTH, SHARED = 40, 20, 64, 12
+WORDS, PLACES, WIDTH, SHARED = 40, 36, 64, 12
 
 
 def vision(*, norm: bool) -> VisionTransformer:
@@ -29,12 +29,12 @@ def vision(*, norm: bool) -> VisionTransformer:
     return made
 
 
-def bert() -> Any:
+def bert(words: int) -> Any:
     """transformers' BERT with attention to another encoder, whose names BLIP's text encoder has."""
     from transformers import BertConfig, BertModel
 
     config = BertConfig(
-        vocab_size=WORDS, hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=3, num_attention_heads=1,
+        vocab_size=words, hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=3, num_attention_heads=1,
         max_position_embeddings=PLACES, is_decoder=True, add_cross_attention=True, encoder_width=128,
     )  # fmt: skip
     model = BertModel(config, add_pooling_layer=False)
@@ -61,10 +61,10 @@ def bert_states(model: Any, ids: Tensor, image: Tensor | None = None) -> Tensor:
 class Blip(nn.Module):
     """The modules of a BLIP file for retrieval."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: int = WORDS) -> None:
         super().__init__()
         self.visual_encoder = vision(norm=True)
-        self.text_encoder = bert()
+        self.text_encoder = bert(words)
         self.vision_proj, self.text_proj = nn.Linear(128, SHARED), nn.Linear(WIDTH, SHARED)
         self.itm_head = nn.Linear(WIDTH, 2)
 
