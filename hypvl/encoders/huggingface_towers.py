@@ -138,6 +138,11 @@ def _normalisation(processor: Any, source: str) -> tuple[list[float], list[float
     return mean, std
 
 
+def load_tokenizer(name: str, *, context_length: int) -> HuggingFaceTokenizer:
+    """The tokenizer of a folder or hub id; code in it is never run. DataError when there is none."""
+    return HuggingFaceTokenizer(name, context_length)
+
+
 def load_processors(folder: str, *, context_length: int) -> tuple[Any, HuggingFaceTokenizer]:
     """The image processor and the tokenizer in a folder; code in it is never run.
 

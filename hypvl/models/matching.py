@@ -1,4 +1,4 @@
-"""Matching heads, which see an image and a text together: pair scorers of BLIP and BLIP-2 of transformers.
+"""Matching heads, which see an image and a text together: pair scorers of BLIP, BLIP-2 and X-VLM.
 
 They satisfy the ``PairScorer`` of ``hypvl/embedding/pair_scorer.py``. A score is the logit of "matches", by which
 the published evaluations rank.
@@ -15,12 +15,12 @@ from hypvl.encoders.image_base import ImageEncoder, normalize_pixels
 
 
 class MatchingHead(ABC):
-    """A model of transformers with a matching head.
+    """A model with a matching head.
 
     It is no module, so that a model may carry it (``DualEncoder.pair_scorer``) whose towers are parts of it.
 
     Args:
-        model: Of transformers, with an ``itm_head``.
+        model: Of transformers, or of the same kind; all parts of the head are in it.
         visual: The image encoder of ours over its image half: how images are resized and normalised.
         tokenizer: Texts -> int64 (B, L), filled at the end with its ``pad_token``.
         fill_id: Id that the model gets in place of padding, which its mask hides.
@@ -135,4 +135,21 @@ class Blip2Matching(MatchingHead):
             encoder_attention_mask=seen,
         ).last_hidden_state
         logits: Tensor = self.model.itm_head(read[:, :count]).mean(dim=1)
+        return logits
+
+
+class CrossEncoderMatching(MatchingHead):
+    """The matching head of X-VLM: later layers of its text encoder attend to the image tokens.
+
+    ``model`` is a :class:`hypvl.models.cross_encoder.CrossEncoder`.
+    """
+
+    def image_states(self, images: Tensor) -> Tensor:
+        """uint8 (I, 3, S, S) -> the mean of the patches and the patches (I, 1 + N, W)."""
+        pixels = normalize_pixels(images, self.visual.pixel_mean, self.visual.pixel_std)
+        tokens: Tensor = self.model.image_tokens(pixels)
+        return tokens
+
+    def logits(self, ids: Tensor, mask: Tensor, states: Tensor, seen: Tensor) -> Tensor:
+        logits: Tensor = self.model.match(ids, mask, states, seen)
         return logits

@@ -212,9 +212,8 @@ def config_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def processor_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The image processor of transformers as ``preprocessor_config.json`` has it: images are squeezed, as in LAVIS."""
-    size = config["vision_config"]["image_size"]
+def processor_of(size: int) -> dict[str, Any]:
+    """BLIP's image processor for images of a size, as ``preprocessor_config.json`` has it: they are squeezed."""
     return {
         "image_processor_type": "BlipImageProcessor",
         "size": {"height": size, "width": size},

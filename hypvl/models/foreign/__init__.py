@@ -22,6 +22,7 @@ LOADERS = {
     "open_clip": ("open_clip", "NAME/WEIGHTS, such as ViT-B-32/laion2b_s34b_b79k"),
     "onnx": ("onnx", "a file or a folder, such as model.onnx or image.onnx,text.onnx"),
     "lavis": ("lavis", "a file, such as checkpoints/model_base_retrieval_coco.pth"),
+    "xvlm": ("xvlm", "a file, such as checkpoints/itr_coco.th"),
     "hf": ("huggingface", "a hub id or a folder, such as openai/clip-vit-base-patch32"),
 }
 

@@ -8,7 +8,7 @@ import torch
 from loguru import logger
 from torch import Tensor
 
-from hypvl.data.tokenizer_huggingface import HuggingFaceTokenizer
+from hypvl.encoders.huggingface_towers import load_tokenizer
 from hypvl.encoders.text_huggingface import require_transformers
 from hypvl.errors import CheckpointError
 from hypvl.models.checkpoint_io import load_checkpoint
@@ -56,10 +56,12 @@ def load(place: str, *, device: str | torch.device = "cpu") -> ForeignModel:
     family = FAMILIES[kind]
     given: Any = getattr(transformers, "BlipConfig" if kind == "blip" else "Blip2Config")(**config)
     model = getattr(transformers, family.architecture)(given)
-    _fill(model, weights, source=str(file))
-    own = any((file.parent / name).is_file() for name in _TOKENIZER_FILES)
-    tokenizer = HuggingFaceTokenizer(str(file.parent) if own else TOKENIZER, _CONTEXT[kind])
-    processor = transformers.BlipImageProcessor.from_dict(lavis.processor_of(config))
+    fill(model, weights, source=str(file))
+    own = own_tokenizer(file)
+    tokenizer = load_tokenizer(str(file.parent) if own else TOKENIZER, context_length=_CONTEXT[kind])
+    processor = transformers.BlipImageProcessor.from_dict(
+        lavis.processor_of(config["vision_config"]["image_size"])
+    )
     built = family.build(Parts(model.eval(), processor, tokenizer, place))
     if isinstance(built.pair_scorer, BlipMatching):
         count = tokenizer.vocab_size
@@ -71,7 +73,12 @@ def load(place: str, *, device: str | torch.device = "cpu") -> ForeignModel:
     return ForeignModel(built, record, library_model=model)
 
 
-def _fill(model: Any, weights: Mapping[str, Tensor], *, source: str) -> None:
+def own_tokenizer(file: Path) -> bool:
+    """Whether a tokenizer lies beside a file."""
+    return any((file.parent / name).is_file() for name in _TOKENIZER_FILES)
+
+
+def fill(model: Any, weights: Mapping[str, Tensor], *, source: str) -> None:
     """Put all weights in; CheckpointError names what is missing, of another shape, or not finite."""
     wanted = {
         name: tensor for name, tensor in model.state_dict().items() if not name.endswith("position_ids")
@@ -85,8 +92,8 @@ def _fill(model: Any, weights: Mapping[str, Tensor], *, source: str) -> None:
     ]
     if missing or unexpected or shapes:
         raise CheckpointError(
-            f"{source}: does not fit {type(model).__name__} (names of transformers): missing {listed(missing)}; "
-            f"unexpected {listed(unexpected)}; of another shape {listed(shapes)}; expected BLIP or BLIP-2 with "
+            f"{source}: does not fit {type(model).__name__} (its own names): missing {listed(missing)}; "
+            f"unexpected {listed(unexpected)}; of another shape {listed(shapes)}; expected a model with "
             "contrastive and matching heads."
         )
     if bad := [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]:
