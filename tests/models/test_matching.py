@@ -160,13 +160,16 @@ def test_retrieval_is_reranked_by_the_head(kind: str, tmp_path: Path) -> None:
     assert json.dumps(result.items)
 
 
+@pytest.mark.parametrize(
+    ("write", "head"), [(tiny.blip, "BLIP's matching head"), (tiny.blip2, "BLIP-2's matching head")]
+)
 @torch.no_grad()
-def test_a_suite_with_the_matching_head_of_a_folder(tmp_path: Path) -> None:
+def test_a_suite_with_the_matching_head_of_a_folder(write: Any, head: str, tmp_path: Path) -> None:
     """`--model hf:FOLDER`, re-ranked, and choices scored together: one command each."""
     from hypvl.cli.evaluate import main
     from hypvl.models.foreign import load_foreign
 
-    tiny.blip(tmp_path / "blip")
+    write(tmp_path / "blip")
     retrieval.make(tmp_path / "datasets")
     sugarcrepe.make(tmp_path / "datasets")
     model = load_foreign(f"hf:{tmp_path / 'blip'}").model
@@ -182,6 +185,5 @@ def test_a_suite_with_the_matching_head_of_a_folder(tmp_path: Path) -> None:
             code = main(["--config", config, *base, "--output-dir", str(tmp_path / suite), *more])
         assert code == 0
         results |= json.loads((tmp_path / suite / "results.json").read_text())["results"]
-    head = "BLIP's matching head"
     assert results["flickr30k"]["meta"]["rerank"] == {"first": 2, "scorer": head, "score": "pair"}
     assert results["sugarcrepe"]["meta"]["pair_scorer"] == head

@@ -10,6 +10,7 @@ from hypvl.errors import CheckpointError
 from hypvl.geometry.sphere import Sphere
 from hypvl.geometry.token_scorer import LargestTokenCosine
 from hypvl.models.dual_encoder import DualEncoder
+from hypvl.models.matching import Blip2Matching
 
 
 class ImageTrunk(nn.Module):
@@ -95,7 +96,7 @@ def build(model: Any, processor: Any, tokenizer: Any, source: str) -> DualEncode
         tokenizer=tokenizer,
         vocab_size=config.qformer_config.vocab_size,
     )
-    return DualEncoder(
+    built = DualEncoder(
         visual,
         textual,
         visual_head=lambda _: TokenHead(model.vision_projection, tokens),
@@ -103,3 +104,7 @@ def build(model: Any, processor: Any, tokenizer: Any, source: str) -> DualEncode
         geometry=Sphere(),
         scorer=LargestTokenCosine(tokens=tokens),
     )
+    built.pair_scorer = Blip2Matching(
+        model, visual=visual, tokenizer=tokenizer, fill_id=textual.fill_id, name="BLIP-2's matching head"
+    )
+    return built
