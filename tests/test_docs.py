@@ -118,6 +118,8 @@ def test_scripts_know_their_flags(page: Path) -> None:
     for script, words in commands(page):
         assert {word.partition("=")[0] for word in words if word.startswith("--")} <= flags(script), script
     known = set().union(*map(flags, (ROOT / "scripts").glob("*.py")), {"--help", "--save_additional_columns"})
+    for module in (ROOT / "hypvl" / "integrations").glob("*.py"):  # with those of the harnesses that it names
+        known |= set(re.findall(r"--[a-z][a-z_-]*", module.read_text(encoding="utf-8")))
     assert {words[0] for words in typed(page) if words and words[0].startswith("--")} <= known
 
 

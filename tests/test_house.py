@@ -45,6 +45,8 @@ MAY_IMPORT = {
         "api", "config", "data", "datasets", "diagnostics", "distributed", "embedding", "encoders", "evaluation",
         "geometry", "losses", "metrics", "models", "negatives", "report", "training",
     },
+    # On top of everything: what other programs call. Its modules are commands, too.
+    "integrations": {"cli", "data", "embedding", "geometry", "models"},
 }  # fmt: skip
 # Imported inside the function that needs them: slow, optional, or with side effects.
 ONLY_WHERE_USED = {

@@ -15,6 +15,8 @@ examples:
   python scripts/summarize_results.py output
   one protocol of ELEVATER, as a Markdown table:
   python scripts/summarize_results.py output --protocol few_shot_5 --markdown
+  as DataComp's leaderboard reads them:
+  python scripts/summarize_results.py output/meru_vit_b --datacomp output/meru_vit_b/eval_results.jsonl
 """
 _WIDE = 6  # more sets than this are printed as rows
 
@@ -32,11 +34,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--sets", metavar="NAME,...", help="columns, in this order (default: all)")
     parser.add_argument("--output", type=user_path, help="the CSV (default: summary.csv in the first folder)")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    parser.add_argument(
+        "--datacomp", type=user_path, metavar="FILE",
+        help="also write the results of the one checkpoint as DataComp's eval_results.jsonl",
+    )  # fmt: skip
     args = parser.parse_args(argv)
 
+    from hypvl.report.datacomp import datacomp_lines
     from hypvl.report.summary import read_folder, summarize
 
     contents = {path.resolve(): content for root in args.paths for path, content in read_folder(root)}
+    lines = "" if args.datacomp is None else datacomp_lines(list(contents.values()), metric=args.metric)
     summary = summarize(
         list(contents.values()),
         metric=args.metric,
@@ -63,6 +71,9 @@ def main(argv: Sequence[str]) -> int:
             )
     write_output(path, summary.as_csv().encode("utf-8", "backslashreplace"), flag="--output")
     show(path)
+    if args.datacomp is not None:
+        write_output(args.datacomp, lines.encode(), flag="--datacomp")
+        show(args.datacomp)
     return 0
 
 

@@ -31,11 +31,18 @@ class SearchIndex:
 
 
 def search_vectors(
-    model: EvaluableModel, embeddings: Tensor, *, side: Side, modality: Modality, other: Modality
+    model: EvaluableModel,
+    embeddings: Tensor,
+    *,
+    side: Side,
+    modality: Modality,
+    other: Modality,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Vectors for inner-product search, (N, E) fp32, of embeddings (N, D).
+    """Vectors for inner-product search, (N, E) of ``dtype`` on the CPU, of embeddings (N, D).
 
-    They are queries or keys (``side``) of a modality, compared with those of the ``other``.
+    They are queries or keys (``side``) of a modality, compared with those of the ``other``. They are computed in
+    ``dtype``, or in that of the embeddings where that has more digits.
 
     Raises:
         UserError: when the model's scores of these modalities are not inner products, or embeddings are not finite.
@@ -50,14 +57,15 @@ def search_vectors(
             "search with evaluate.py, or among one modality."
         )
     like = next(model.parameters())
+    embeddings = embeddings.to(like.device, torch.promote_types(embeddings.dtype, dtype))
     with torch.inference_mode():
-        vectors = model.geometry.inner_product_form(embeddings.to(like.device), side=side)
+        vectors = model.geometry.inner_product_form(embeddings, side=side)
     if vectors is None:
         raise UserError(
             f"{type(model.geometry).__name__}: its scores are not inner products of fixed vectors (no "
             "inner_product_form); search with evaluate.py."
         )
-    return vectors.float().cpu()
+    return vectors.to("cpu", dtype)
 
 
 def build_index(

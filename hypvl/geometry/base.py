@@ -106,8 +106,8 @@ class Geometry(nn.Module, ABC):
     def inner_product_form(self, embeddings: Tensor, *, side: Side) -> Tensor | None:
         """Vectors for inner-product search, (..., D) -> (..., E); None where the space has no such vectors.
 
-        The inner products of one query's vector with the vectors of all keys have the order of
-        :meth:`pairwise_similarity`.
+        The inner products of queries' vectors with keys' vectors have the order of :meth:`pairwise_similarity`, over
+        all pairs: the keys of a query are ranked, and the queries of a key.
 
         Args:
             embeddings: Points.

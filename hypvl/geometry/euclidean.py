@@ -126,7 +126,7 @@ class Euclidean(Geometry):
 
     @full_precision
     def inner_product_form(self, embeddings: Tensor, *, side: Side) -> Tensor:
-        """(x, 1) for a query and (2 y, -|y|^2) for a key: products are |x|^2 - |x - y|^2, (..., D + 1).
+        """(x, -|x|^2, 1) for a query and (2 y, 1, -|y|^2) for a key: products are -|x - y|^2, (..., D + 2).
 
         The error of a product is a few eps (|x|^2 + |y|^2), because the origin is not moved to the rows: neighbours
         closer than about 1e-3 (fp32) of their distance from the origin cannot be told apart.
@@ -138,10 +138,11 @@ class Euclidean(Geometry):
         limit = kernels.REACH[embeddings.dtype]
         if embeddings.numel() and bool(embeddings.detach().abs().amax() > limit):
             raise ValueError(f"embeddings: got a component beyond {limit:g}, expected smaller ones.")
-        if side == "query":
-            return torch.cat((embeddings, torch.ones_like(embeddings[..., :1])), dim=-1)
         square = embeddings.to(working_dtype(embeddings.device)).square().sum(-1, keepdim=True)
-        return torch.cat((2 * embeddings, -square.to(embeddings.dtype)), dim=-1)
+        square = square.to(embeddings.dtype)
+        one = torch.ones_like(square)
+        parts = (embeddings, -square, one) if side == "query" else (2 * embeddings, one, -square)
+        return torch.cat(parts, dim=-1)
 
     @full_precision
     def tiled_similarity(self, x: Tensor, y: Tensor) -> TiledScores:

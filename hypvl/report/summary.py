@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,7 @@ def summarize(
     """
     columns: dict[str, None] = {}
     by_row: dict[tuple[str, str], dict[str, Cell]] = {}
-    for label, entries in _by_checkpoint(contents).items():
+    for label, entries in by_checkpoint(contents).items():
         for name, entry in entries.items():
             set_name, _, kind = name.rpartition("/") if "/" in name else (name, "", "")
             if (protocol is not None and kind != protocol) or (sets is not None and set_name not in sets):
@@ -157,8 +157,8 @@ def summarize(
     return Summary(names, rows, _metrics(rows, names))
 
 
-def _by_checkpoint(contents: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Label -> evaluation -> entry."""
+def by_checkpoint(contents: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Label -> evaluation -> its newest entry that is ok, else its newest; files of one checkpoint are put together."""
     subjects: dict[tuple[Any, ...], dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {}
     labels: dict[tuple[Any, ...], str] = {}
     for content in contents:
@@ -196,6 +196,16 @@ def _rank(entry: dict[str, Any], content: dict[str, Any]) -> tuple[bool, str]:
 def _cell(name: str, entry: dict[str, Any], metric: str | None) -> Cell:
     if entry.get("status") != "ok":
         return Cell(str(entry.get("status")))
+    chosen = main_metric(name, entry, metric)
+    return Cell("ok", float(entry["metrics"][chosen]), chosen, bool(entry.get("meta", {}).get(APPROXIMATE)))
+
+
+def main_metric(name: str, entry: Mapping[str, Any], metric: str | None) -> str:
+    """The metric of an ``ok`` entry to look at: ``metric`` where it is given, else the entry's own.
+
+    Raises:
+        DataError: when the evaluation of this name lacks it.
+    """
     metrics = entry["metrics"]
     chosen = metric
     if chosen is None:
@@ -205,7 +215,7 @@ def _cell(name: str, entry: dict[str, Any], metric: str | None) -> Cell:
         raise DataError(
             f"{name}: has no {chosen}; expected one of {', '.join(metrics)} (choose with --metric, or other sets)."
         )
-    return Cell("ok", float(metrics[chosen]), chosen, bool(entry.get("meta", {}).get(APPROXIMATE)))
+    return str(chosen)
 
 
 def _metrics(rows: Sequence[SummaryRow], columns: Sequence[str]) -> dict[str, str]:

@@ -64,3 +64,20 @@ def test_errors_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "no evaluation is called as --protocol or --sets ask for" in capsys.readouterr().err
     assert run_main(main, [str(tmp_path / "none")]) == 1
     assert "holds no results*.json" in capsys.readouterr().err
+
+
+def test_datacomp(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "one" / "results.json", mnist=ok(80.0), dtd=MISSING)
+    file = tmp_path / "one" / "eval_results.jsonl"
+    assert main([str(tmp_path / "one"), "--datacomp", str(file)]) == 0
+    assert [json.loads(line) for line in file.read_text().splitlines()] == [
+        {
+            "key": "mnist",
+            "dataset": "mnist",
+            "metrics": {"other": 1.0, "top1_accuracy": 0.8, "main_metric": 0.8},
+        }
+    ]
+    assert str(file) in capsys.readouterr().out
+    write(tmp_path / "two" / "results.json", mnist=ok(70.0))
+    assert run_main(main, [str(tmp_path), "--datacomp", str(file)]) == 1
+    assert "--datacomp: got results of 2 checkpoints" in capsys.readouterr().err

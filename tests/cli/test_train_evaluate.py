@@ -170,4 +170,4 @@ def test_zero_shot_accuracy_rises_while_the_demo_trains(tmp_path: Path) -> None:
     assert code == 0
     for metric in ("scenes_shape_seen/top1_accuracy", "scenes_retrieval/text_to_image_recall@1"):
         values = [evaluations(folder)[iteration][f"evaluate/{metric}"] for iteration in (0, 100, 200, 250)]
-        assert values == sorted(values) and values[-1] > 1.5 * values[0]
+        assert values[0] < values[1] < values[2] and values[-1] > 1.5 * values[0]

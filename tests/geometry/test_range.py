@@ -71,7 +71,7 @@ def test_an_index_takes_no_points_beyond_its_reach(dtype: torch.dtype, size: flo
     ):
         geometry.inner_product_form(x / 0.9, side=side)  # type: ignore[arg-type]
     half = geometry.inner_product_form(torch.ones(1, 2, dtype=torch.bfloat16), side="key")
-    assert half.dtype == FP32 and half.tolist() == [[2.0, 2.0, -2.0]]
+    assert half.dtype == FP32 and half.tolist() == [[2.0, 2.0, 1.0, -2.0]]
 
 
 @pytest.mark.parametrize("angle", [exterior_angle, pairwise_exterior_angle])
