@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
-from hypvl.geometry.base import Geometry
+from hypvl.geometry.base import Cones, Geometry
 from hypvl.numerics import full_precision
 from hypvl.ops.tiled_logsumexp.kernels import TileableGeometry, TiledScores
 
@@ -124,6 +124,9 @@ class Scorer(nn.Module):
         similarity = self._similarity(geometry, query, key, query_modality, key_modality)
         return self._scaled(similarity, self.scale_of(scale))
 
+    def check_geometry(self, geometry: Geometry) -> None:
+        """Refuse a geometry that lacks what this scorer needs (ValueError); asked when a model is built."""
+
     def tiled_logits(
         self,
         geometry: Geometry,
@@ -223,9 +226,6 @@ class NegativeDistance(Scorer):
             either way; several do not: a far factor then counts by the exponential of its distance.
         log_scale_init, log_scale_max, further_log_scales, scale_max: As :class:`Scorer`.
 
-    Raises:
-        ValueError: where scores are asked of ``"published"`` in a geometry that is no product.
-
     Source: MERU (arXiv 2304.09172); EuCLIP (arXiv 2409.13079); PHyCLIP (arXiv 2510.08919).
     """
 
@@ -246,16 +246,15 @@ class NegativeDistance(Scorer):
             scale_max=scale_max,
         )
 
+    def check_geometry(self, geometry: Geometry) -> None:
+        if self.ranking == "published":
+            _with_factors(geometry)
+
     def _ranking(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
         if self.ranking == "trained":
             return super()._ranking(geometry, query, key, *modalities)
-        if not isinstance(geometry, HasFactors):
-            raise ValueError(
-                f"ranking: got 'published' with {type(geometry).__name__}, expected a product of spaces, whose inner "
-                "products it adds up; set model.scorer.ranking to 'trained'."
-            )
         # Parity: the evaluator of the published code does not rank by the distance that was trained.
-        return geometry.mean_inner(query, key)
+        return _with_factors(geometry).mean_inner(query, key)
 
 
 @runtime_checkable
@@ -264,6 +263,15 @@ class HasFactors(Protocol):
 
     def mean_inner(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean over factors of the Lorentz inner products of all pairs: (B1, D), (B2, D) -> (B1, B2)."""
+
+
+def _with_factors(geometry: Geometry) -> HasFactors:
+    if not isinstance(geometry, HasFactors):
+        raise ValueError(
+            f"ranking: got 'published' with {type(geometry).__name__}, expected a product of spaces, whose inner "
+            "products it adds up; set model.scorer.ranking to 'trained'."
+        )
+    return geometry
 
 
 @configurable("model")
@@ -338,6 +346,9 @@ class ExteriorAngle(Scorer):
         )
         self.ranking = one_of("ranking", ranking, Ranking)
 
+    def check_geometry(self, geometry: Geometry) -> None:
+        _with_cones(geometry)
+
     def _similarity(self, geometry: Geometry, query: Tensor, key: Tensor, *modalities: Modality) -> Tensor:
         query_modality, key_modality = modalities
         if query_modality == key_modality:
@@ -394,12 +405,16 @@ def _signed(apex_modality: Modality, angle: Tensor) -> Tensor:
     return angle if apex_modality == "image" else -angle
 
 
-def _angle(geometry: Geometry, apex: Tensor, point: Tensor) -> Tensor:
+def _with_cones(geometry: Geometry) -> Cones:
     if geometry.cones is None:
         raise ValueError(
             f"geometry: got {type(geometry).__name__}, which has no exterior angles; use one with cones."
         )
-    return geometry.cones.pairwise_exterior_angle(apex, point)
+    return geometry.cones
+
+
+def _angle(geometry: Geometry, apex: Tensor, point: Tensor) -> Tensor:
+    return _with_cones(geometry).pairwise_exterior_angle(apex, point)
 
 
 def _checked(prompt_features: Sequence[Tensor] | Tensor) -> list[Tensor]:

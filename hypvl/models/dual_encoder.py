@@ -53,6 +53,9 @@ class DualEncoder(nn.Module):
             does.
         query_pooling: Makes what pools an image for a text, ``(visual.width, textual.width) -> nn.Module``, see
             :class:`~hypvl.encoders.query_pooling.QueryPooling`. Only losses use it. None = none.
+
+    Raises:
+        ValueError: for parts that do not fit together, such as a scorer of angles with a geometry that has none.
     """
 
     image_transforms: nn.ModuleList
@@ -76,6 +79,7 @@ class DualEncoder(nn.Module):
         query_pooling: MakePooling | None = None,
     ) -> None:
         super().__init__()
+        scorer.check_geometry(geometry)
         self.visual = _adapted("visual", visual, visual_adapter)
         self.textual = _adapted("textual", textual, textual_adapter)
         self.visual_head = _make_head("visual", visual, visual_head)

@@ -243,7 +243,9 @@ def test_published_ranking_adds_up_inner_products() -> None:
     with pytest.raises(
         ValueError, match="ranking: got 'published' with Lorentz, expected a product of spaces"
     ):
-        published.scores(Lorentz().double(), query, keys, **kind)  # type: ignore[arg-type]
+        published.check_geometry(Lorentz())
+    NegativeDistance().check_geometry(Lorentz())
+    published.check_geometry(geometry)
 
 
 def test_features_of_another_size_are_named() -> None:

@@ -201,6 +201,18 @@ def test_heads_of_different_sizes_are_refused() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("scorer", "message"),
+    [
+        (ExteriorAngle(), "got Sphere, which has no exterior angles"),
+        (NegativeDistance(ranking="published"), "got 'published' with Sphere, expected a product of spaces"),
+    ],
+)
+def test_a_scorer_and_a_geometry_that_do_not_fit_are_refused_at_once(scorer: Scorer, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DualEncoder(None, None, geometry=Sphere(), scorer=scorer)
+
+
 @pytest.mark.parametrize("name", ["query_modality", "key_modality"])
 def test_a_misspelt_modality_never_scores(name: str) -> None:
     """Read as a text, "img" turned the sign of the exterior angle round."""
