@@ -76,6 +76,17 @@ def inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
+def few_prompts(config: Any) -> list[str]:
+    """Overrides of a suite that give ImageNet's 1,000 classes few prompts."""
+    target = str(config.evaluate.get("imagenet", {}).get("_target_"))
+    if target.endswith((".ZeroShotClassification", ".HierarchicalClassification")):
+        return [f"++evaluate.imagenet.prompts={json.dumps(FEW_PROMPTS)}"]
+    if target.endswith(".PromptSensitivity"):
+        sets = ",".join(f"{name}:{json.dumps([text])}" for name, text in zip("ab", FEW_PROMPTS, strict=True))
+        return [f"++evaluate.imagenet.prompt_sets={{{sets}}}"]
+    return []
+
+
 def run_suite(suite: str, checkpoint: Path, output: Path) -> dict[str, dict[str, Any]]:
     """Evaluation -> its entry of the results file, from the command as a user types it; see the working directory."""
     command = ["--config", str(ROOT / "configs" / f"eval_{suite}.py"), "--checkpoint-path", str(checkpoint)]
@@ -91,9 +102,7 @@ def run_suite(suite: str, checkpoint: Path, output: Path) -> dict[str, dict[str,
         "--no-download",
     ]
     config = LazyConfig.load(ROOT / "configs" / f"eval_{suite}.py")
-    target = str(config.evaluate.get("imagenet", {}).get("_target_"))
-    if target.endswith((".ZeroShotClassification", ".HierarchicalClassification")):
-        more.append(f"++evaluate.imagenet.prompts={json.dumps(FEW_PROMPTS)}")
+    more += few_prompts(config)
     if "epochs" in config:  # of fine-tuning
         more.append("epochs.final=2")
     if "folds" in config:  # of cross-validation: miniatures have a few items of each class

@@ -12,7 +12,7 @@ from torch import Tensor
 from hypvl.cli.evaluate import main as evaluate
 from hypvl.config import LazyConfig
 from hypvl.embedding import encode as features
-from tests.evaluation.smoke import FEW_PROMPTS, ROOT, inside, make_checkpoint, make_miniatures, suites
+from tests.evaluation.smoke import ROOT, few_prompts, inside, make_checkpoint, make_miniatures, suites
 
 # Of the larger suites a part, and of those that train the model themselves not that.
 ONLY = {"elevater": "mnist/zero_shot,mnist/few_shot_5,mnist/linear_probe"}
@@ -51,8 +51,7 @@ def test_kept_embeddings_change_nothing(suite: str, place: Path, monkeypatch: py
     config = LazyConfig.load(ROOT / "configs" / f"eval_{suite}.py")
     if "folds" in config:
         few.append("folds=2")
-    if "prompts" in config.evaluate.get("imagenet", {}):
-        few.append(f"++evaluate.imagenet.prompts={json.dumps(FEW_PROMPTS)}")
+    few += few_prompts(config)
     kept = str(place / "kept")
     plain = run(suite, place, "plain", *few)
     saved = run(suite, place, "saved", "--save-embeddings", kept, *few)

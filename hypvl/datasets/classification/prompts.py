@@ -1,13 +1,15 @@
 """Prompts of zero-shot classification."""
 
+import contextlib
 import importlib.util
 import runpy
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hypvl.allowlist import configurable
+from hypvl.checks import one_of
 from hypvl.errors import ConfigError, UserError
 from hypvl.io.json_text import parse_json
 
@@ -76,6 +78,28 @@ def set_templates(name: str, *, style: str = "clip") -> list[str]:
             "or write prompts into the config."
         )
     return list(content[style][name]["templates"])
+
+
+@configurable("evaluate", "dataset")
+def prompt_sets(name: str, *, kind: Literal["regimes", "single"] = "regimes") -> dict[str, list[str]]:
+    """Several sets of prompts for a known data set, to see how much a result depends on them.
+
+    - ``regimes``: ``name`` (the name alone), ``photo`` ("a photo of a {}."), ``generic`` (:data:`GENERIC_TEMPLATES`),
+      ``clip`` and ``subreddit`` (those of :func:`set_templates`, where the data set has them);
+    - ``single``: each template of ``clip`` alone, called by itself.
+
+    Raises:
+        ValueError: for another kind.
+        ConfigError: for a set without templates.
+    """
+    one_of("kind", kind, ("regimes", "single"))
+    own = set_templates(name)
+    if kind == "single":
+        return {template: [template] for template in own}
+    sets = {"name": ["{}"], "photo": ["a photo of a {}."], "generic": generic_templates(), "clip": own}
+    with contextlib.suppress(ConfigError):
+        sets["subreddit"] = set_templates(name, style="subreddit")
+    return sets
 
 
 def fill(template: str, name: str) -> str:

@@ -8,6 +8,7 @@ from hypvl.datasets.classification.prompts import (
     generic_templates,
     imagenet_class_names,
     imagenet_templates,
+    prompt_sets,
     set_templates,
 )
 from hypvl.errors import ConfigError
@@ -52,3 +53,13 @@ def test_templates_of_a_set_by_style() -> None:
         set_templates("birdsnap", style="poem")
     with pytest.raises(ConfigError, match="there are none of style 'clip'; expected one of "):
         set_templates("nowhere")
+
+
+def test_prompt_sets_are_regimes_or_single_templates() -> None:
+    regimes = prompt_sets("cifar10")
+    assert list(regimes) == ["name", "photo", "generic", "clip", "subreddit"]
+    assert regimes["name"] == ["{}"] and regimes["clip"] == set_templates("cifar10")
+    single = prompt_sets("cifar10", kind="single")
+    assert [[name] for name in single] == list(single.values()) and list(single) == regimes["clip"]
+    with pytest.raises(ValueError, match="kind: got 'all'"):
+        prompt_sets("cifar10", kind="all")  # type: ignore[arg-type]
