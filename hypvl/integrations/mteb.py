@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
             raise_error=False,
         )
         for done in result.task_results:
-            show(f"{done.task_name}: {done.get_score():.4f} {task.metadata.main_score}")
+            show(f"{done.task_name}: {done.get_score():.4f}")
         for problem in result.exceptions or ():
             failed.append(problem.task_name)
             show(f"{problem.task_name}: failed: {problem.exception}")
@@ -135,6 +135,7 @@ def with_sides(tasks: Iterable[_Task]) -> list[_Task]:
 
     listed = list(tasks)
     for task in listed:
+        with_sides(getattr(task, "tasks", ()))  # of one that is a mean over others
         sides: Any = task
         if getattr(task, "input1_prompt_type", True) is None and sides.input2_prompt_type is None:
             sides.input1_prompt_type, sides.input2_prompt_type = PromptType.query, PromptType.document

@@ -13,9 +13,10 @@ from hypvl.errors import UserError
 from hypvl.geometry.base import Side
 from hypvl.integrations.wrapping import CosineModel
 
-# Kinds of tasks whose embeddings go into a classifier or a clustering, not into a comparison.
-_PROBES = frozenset({"Classification", "MultilabelClassification", "Clustering", "Regression"})
-_PROBES_OF_IMAGES = frozenset({"ImageClassification", "ImageClustering"})
+#: Kinds of tasks whose embeddings go into a classifier or a clustering, not into a comparison.
+PROBES = frozenset({
+    "Classification", "MultilabelClassification", "Clustering", "Regression", "ImageClassification", "ImageClustering",
+})  # fmt: skip
 # Kinds that compare an image with texts, and tell no sides.
 _ACROSS = frozenset({"ZeroShotClassification", "Compositionality"})
 
@@ -75,7 +76,7 @@ class MtebEncoder(AbsEncoder):
         Raises:
             UserError: When mteb does not say which side the inputs are on and it cannot be told.
         """
-        is_probe = task_metadata.type in _PROBES | _PROBES_OF_IMAGES
+        is_probe = task_metadata.type in PROBES
         rows = []
         for batch in inputs:
             modality, encoded = self._encoded(batch, "features" if is_probe else "embeddings")
