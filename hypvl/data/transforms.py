@@ -152,9 +152,10 @@ class ResizeCenterCrop(FittedTransform):
 
     def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, size, size); nothing is random."""
-        size, short = self.side(), min(image.shape[-2:])
-        image = _center(image, _LONGEST * short, _LONGEST * short)
+        size = self.side()
+        image = without_far_ends(image)
         height, width = image.shape[-2:]
+        short = min(height, width)
         # torchvision's rounding: the longer side is cut to whole pixels
         image = self.resize(image, size * height // short, size * width // short)
         return _center(image, size, size).contiguous()
@@ -181,6 +182,12 @@ class Squeeze(FittedTransform):
 
     def __repr__(self) -> str:
         return self.described()
+
+
+def without_far_ends(image: Tensor) -> Tensor:
+    """An image before its centre is cropped: of one more than 8 times as long as wide, the middle (3, H, W)."""
+    short = min(image.shape[-2:])
+    return _center(image, _LONGEST * short, _LONGEST * short)
 
 
 def _ascending(name: str, pair: Sequence[float]) -> tuple[float, float]:

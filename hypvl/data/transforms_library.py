@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from hypvl.checks import one_of
+from hypvl.data.transforms import without_far_ends
 
 #: As open_clip names them; "longest" fills the rest of the square with one colour.
 OpenClipResize: TypeAlias = Literal["shortest", "squash", "longest"]
@@ -59,6 +60,8 @@ class OpenClipTransform:
 
     def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, size, size); nothing is random."""
+        if self.resize_mode == "shortest":
+            image = without_far_ends(image)
         made = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
         for step in self._steps:
             made = step(made)
@@ -84,6 +87,8 @@ class HuggingFaceTransform:
 
     def __call__(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """uint8 (3, H, W) -> uint8 (3, size, size); nothing is random."""
+        if getattr(self.processor, "do_center_crop", False):
+            image = without_far_ends(image)
         made = self.processor(
             images=[image],
             do_rescale=False,
@@ -99,4 +104,10 @@ class HuggingFaceTransform:
         settings["backend"] = str(getattr(self.processor, "backend", ""))
         text = json.dumps(settings, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        return f"HuggingFaceTransform({type(self.processor).__name__}, {digest})"
+        shown = {
+            key: settings.get(key)
+            for key in ("size", "crop_size", "resample")
+            if settings.get(key) is not None
+        }
+        said = ", ".join(f"{key}={value}" for key, value in shown.items())
+        return f"HuggingFaceTransform({type(self.processor).__name__}, {said}, {digest})"

@@ -114,6 +114,7 @@ class CachedEncoder:
         self.model = model
         self.encoding = Encoding() if encoding is None else encoding
         self.unreadable: list[tuple[int, str]] = []  # (position, reason) of images, of all calls so far
+        self.transforms: list[str] = []  # what images went through, of all calls so far
         self._tokenizer = tokenizer
         self._store = store
 
@@ -148,6 +149,8 @@ class CachedEncoder:
             raise DataError(f"{label}: holds no images; expected at least one.")
         # Without a repr that names it, a transform cannot be compared: images are then found by their digest alone.
         name = "" if _ADDRESS.search(repr(transform)) else repr(transform)
+        if name and name not in self.transforms:
+            self.transforms.append(name)
         group = self._group("image", stage, transform=name)
         ids: Sequence[str] | None = getattr(images, "ids", None) if group is not None and name else None
         hits = Encoded() if group is None or ids is None else cache_hits(group, ids, by_digest=False)

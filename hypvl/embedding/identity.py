@@ -11,7 +11,7 @@ from hypvl.embedding.protocol import EvaluableModel
 
 # Attributes that say how a module is run, not what it computes.
 _RUNTIME_ATTRIBUTES = frozenset(
-    {"training", "kept_in_eval", "grad_checkpointing", "dump_patches", "call_super_init"}
+    {"training", "kept_in_eval", "grad_checkpointing", "dump_patches", "call_super_init", "name_or_path"}
 )
 _SCORER = "scorer"  # makes no embeddings
 

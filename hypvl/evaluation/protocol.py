@@ -102,7 +102,8 @@ class Evaluator(ABC):
         """Measure. The model is left as it was: same mode, same parameters, no gradients.
 
         The meta of the result says, beside what the evaluator itself puts there, ``unreadable`` (how many images could
-        not be read), ``unreadable_first`` (why, of the first ten) and ``main_metric``.
+        not be read), ``unreadable_first`` (why, of the first ten), ``main_metric``, and where images were encoded
+        ``image_transforms``.
         """
         context = EvaluationContext() if context is None else context
         encoder = CachedEncoder(
@@ -112,11 +113,13 @@ class Evaluator(ABC):
             store=context.store,
         )
         result = self.measure(model, encoder)
-        of_every_evaluator = {
+        of_every_evaluator: dict[str, Any] = {
             "unreadable": len(encoder.unreadable),
             "unreadable_first": [reason for _, reason in encoder.unreadable[:_REASONS]],
             "main_metric": self.main_metric,
         }
+        if encoder.transforms:
+            of_every_evaluator["image_transforms"] = encoder.transforms
         result.meta = {**of_every_evaluator, **result.meta}
         return result
 

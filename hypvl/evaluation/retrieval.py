@@ -135,7 +135,8 @@ class ZeroShotRetrieval(Evaluator):
         reranking = self._reranking(model, encoder)
         texts = encoder.encode_texts(data.captions, label="captions")
         fit = Squeeze if self.resize == "squeeze" else ResizeCenterCrop
-        images = encoder.encode_images(data.images, transform=fit.of(model))
+        transform = fit.of(model)
+        images = encoder.encode_images(data.images, transform=transform)
         count = len(data.images)
         cuts = [fold * count // self.folds for fold in range(self.folds + 1)]
         parts = [
@@ -143,6 +144,7 @@ class ZeroShotRetrieval(Evaluator):
             for begin, end in pairwise(cuts)
         ]
         result = EvaluationResult({}, self._items(parts), self._meta(cuts))
+        result.meta["resize"] = self.resize if isinstance(transform, fit) else "as the model says"
         if reranking is not None:
             result.meta["rerank"] = reranking.meta
         result.meta |= encoder.truncation(data.captions)
@@ -321,7 +323,6 @@ class ZeroShotRetrieval(Evaluator):
             "distinct_captions": len(set(data.captions)),
             "images_without_captions": sum(not own for own in self._texts_of),
             "depth": self.depth,
-            "resize": self.resize,
         }
         if self.folds > 1:
             meta["fold_images"] = [end - begin for begin, end in pairwise(cuts)]

@@ -78,6 +78,12 @@ def test_a_suite_and_what_it_says_of_the_model(
     assert file.parent.name.startswith(f"{names[kind].partition(':')[0]}_")
     content = json.loads(file.read_text())
     assert content["results"]["colors"]["metrics"]["top1_accuracy"] >= 0
+    own = {"open_clip": "OpenClipTransform(size=16, ", "onnx": "Squeeze(size=16)"}.get(
+        kind, "HuggingFaceTransform("
+    )
+    meta = content["results"]["captions"]["meta"]
+    assert meta["image_transforms"][0].startswith(own)
+    assert meta["resize"] == ("squeeze" if kind == "onnx" else "as the model says")
     origin = content["provenance"]
     assert origin["model"] == names[kind] and "checkpoint" not in origin
     about = origin["foreign"]

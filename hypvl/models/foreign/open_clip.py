@@ -22,6 +22,7 @@ def load(place: str, *, device: str | torch.device = "cpu") -> ForeignModel:
 
     Raises:
         ConfigError: for a name or weights that open_clip does not know; the closest are named.
+        UserError: when weights, or the files of a tokenizer, cannot be fetched.
         CheckpointError: for weights of another architecture, whose differences are listed.
     """
     name, weights = split(place)
@@ -30,6 +31,7 @@ def load(place: str, *, device: str | torch.device = "cpu") -> ForeignModel:
     model = create_model(open_clip.PREFIX + name, weights, device=device)
     assert model.visual is not None and file is not None
     model.visual.image_transform = evaluation_transform(name, weights, size=model.image_size)  # type: ignore[assignment]
+    model.tokenizer(["a"])  # whose files may be missing, too: said now, not at the first text
     folder = folder_of(name)
     files = [file] if folder is None else [file, *small_files(folder)]
     record = about(

@@ -127,7 +127,13 @@ def test_what_it_is(both: tuple[ForeignModel, Any, Path]) -> None:
     )
     assert {"model.safetensors", "config.json", "preprocessor_config.json"} <= set(about["files"])
     assert foreign.library_model is not None and type(foreign.library_model) is type(theirs)
-    assert model_identity(foreign.model) is not None
+    moved = folder.with_name(f"{folder.name}_moved")
+    shutil.copytree(folder, moved)
+    again = load_foreign(f"hf:{moved}")
+    assert model_identity(again.model) == model_identity(foreign.model) is not None
+    assert again.subject == foreign.subject and repr(again.model.image_transform) == repr(
+        foreign.model.image_transform
+    )
 
 
 def test_a_folder_of_another_architecture_lists_what_differs(tmp_path: Path) -> None:
@@ -173,6 +179,34 @@ def test_missing_files_are_named(absent: str, message: str, tmp_path: Path) -> N
     (tmp_path / "clip" / absent).unlink()
     with pytest.raises(UserError, match=message):
         load_foreign(f"hf:{tmp_path / 'clip'}")
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+def test_from_the_cache_of_the_hub(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the files that are needed are asked for: weights without code, and not twice in two formats."""
+    model = tiny.clip(tmp_path / "repository")
+    snapshot = tmp_path / "models--some--clip" / "snapshots" / "0123abc"
+    if weights.endswith(".bin"):
+        (tmp_path / "repository" / "model.safetensors").unlink()
+        torch.save(model.state_dict(), tmp_path / "repository" / weights)
+    (tmp_path / "repository" / "modeling.py").write_text("raise SystemExit")
+    asked: list[tuple[str, Any]] = []
+
+    def download(
+        repo_id: str, *, revision: Any, allow_patterns: list[str], ignore_patterns: list[str]
+    ) -> str:
+        asked.append((repo_id, revision))
+        snapshot.mkdir(parents=True, exist_ok=True)
+        for pattern in allow_patterns:
+            for file in (tmp_path / "repository").glob(pattern):
+                shutil.copy(file, snapshot / file.name)
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    foreign = load_foreign("hf:some/clip@v2")
+    assert set(asked) == {("some/clip", "v2")}
+    assert foreign.about["revision"] == "0123abc" and foreign.about["id"] == "some/clip@v2"
+    assert weights in foreign.about["files"] and not (snapshot / "modeling.py").exists()
 
 
 def test_a_processor_of_another_size_is_refused(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def saved(family: str, folder: Path) -> Any:
         config["text_cfg"]["vocab_size"] = 49408  # CLIP's own tokenizer
     model = rebuilt.theirs(config) if family != "CoCa" else coca(config)
     rebuilt.folder_of(config, folder, **PIXELS[family])
+    if family == "SigLIP":
+        tiny.siglip_tokenizer(folder)
     torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
     return model
 
@@ -65,14 +67,23 @@ def test_embeddings_of_a_raw_image_and_texts(family: str, tmp_path: Path) -> Non
     for transform in (Squeeze.of(foreign.model), ResizeCenterCrop.of(foreign.model)):
         image = foreign.model.encode_image(transform(tiny.as_tensor(photo))[None])
         assert float((image - wanted).abs().max()) <= 1e-5
-    if family == "SigLIP":  # its tokenizer is not in the cache
-        tokens = rebuilt.tokens_for(foreign.model)
-    else:
-        tokens = open_clip.tokenizer.SimpleTokenizer(context_length=foreign.model.context_length)(tiny.TEXTS)
-        assert torch.equal(foreign.model.tokenizer(tiny.TEXTS), tokens)
+    tokens = open_clip.get_tokenizer(f"local-dir:{tmp_path}", context_length=foreign.model.context_length)(
+        tiny.TEXTS
+    )
+    ours = foreign.model.tokenizer(tiny.TEXTS)
+    assert torch.equal(ours, tokens) and (family == "SigLIP") == (int(tokens.max()) < 60)
     text = foreign.model.encode_text(tokens)
     assert float((text - theirs.encode_text(tokens, normalize=True)).abs().max()) <= 1e-5
-    assert set(foreign.about["files"]) == {"open_clip_pytorch_model.bin", "open_clip_config.json"}
+    assert set(foreign.about["files"]) >= {"open_clip_pytorch_model.bin", "open_clip_config.json"}
+    assert ("tokenizer_config.json" in foreign.about["files"]) == (family == "SigLIP")
+
+
+def test_an_image_of_one_line_is_cut_before_it_grows() -> None:
+    """1 x 20,000 pixels would become 32 x 640,000 on the way."""
+    line = torch.arange(20_000).remainder(256).to(torch.uint8).expand(3, 1, -1)
+    made = OpenClipTransform(32)(line)
+    middle = line[:, :, 9_996:10_004]
+    assert made.shape == (3, 32, 32) and torch.equal(made, OpenClipTransform(32)(middle))
 
 
 @pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
