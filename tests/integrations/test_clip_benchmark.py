@@ -72,7 +72,7 @@ def test_a_model_that_ranks_by_an_angle_is_refused(miniature: Miniature, tmp_pat
     checkpoint = write_checkpoint(tmp_path / "model.pth", "atmg_vit_s")
     command = ["eval", "--pretrained", str(checkpoint), "--dataset", "wds/classes", "--quiet"]
     assert run_main(main, [*command, "--dataset_root", str(miniature.folder / "classes")]) == 1
-    assert "text to image: an angle" in capsys.readouterr().err
+    assert "text to image: this model's score, an angle" in capsys.readouterr().err
 
 
 def test_the_config_may_be_named(meru: Path, miniature: Miniature, tmp_path: Path, capsys: Any) -> None:
