@@ -50,6 +50,11 @@ def test_a_result_without_metrics_is_named() -> None:
         ("clip_score", 0.78123, "0.7812"),
         ("text_score_Object", 31.25, "31.2"),
         ("hierarchical_recall", 0.81234, "0.8123"),
+        ("aupr_probability", 31.25, "31.2"),
+        ("fpr95_score", 31.25, "31.2"),
+        ("prompt_std", 1.2345, "1.2"),
+        ("map_11_points_voc2007", 31.25, "31.2"),
+        ("itt_accuracy_swap_object", 31.25, "31.2"),
     ],
 )
 def test_values_are_rounded_by_what_they_are(metric: str, value: float, text: str) -> None:
