@@ -4,4 +4,4 @@ python scripts/evaluate.py --config configs/eval_zero_shot_retrieval.py \
     --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
 """
 
-from .common.evaluation.retrieval import encoding, evaluate, rerank, rerank_score, roots
+from .common.evaluation.retrieval import encoding, evaluate, pair_scorer, rerank, rerank_score, roots

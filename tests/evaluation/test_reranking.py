@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hypvl.data.transforms import Squeeze
 from hypvl.datasets.composition.choices import Choice, Choices, Group, Groups
 from hypvl.datasets.images import Images
 from hypvl.embedding.encode import Encoding
@@ -19,6 +20,7 @@ from hypvl.evaluation.winoground_score import CaptionGroups
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image
 from tests.evaluation.test_foil_accuracy import choices
 from tests.evaluation.test_retrieval import PLAIN, evaluate, scenes
+from tests.ranks import run_ranks
 
 
 class FakeScorer:
@@ -189,3 +191,24 @@ def test_choices_are_the_same_where_the_scorer_is_the_contrastive_score(tmp_path
     plain = CaptionChoice(data, **settings)(FakeModel())
     together = CaptionChoice(data, **settings, scored_by="pair_scorer", pair_scorer=FakeScorer())(FakeModel())
     assert together.metrics == plain.metrics and together.items == plain.items
+
+
+def _on_a_rank(folder: Path) -> Any:
+    images = Images.from_files(sorted(folder.glob("*.png")))
+    texts = ["red", "blue", "green"]
+    scorer = FakeScorer()
+    asked = {image: [image % 3, (image + 1) % 3] for image in range(len(images))}
+    size = Squeeze(8)
+    return score_inputs(scorer, images, texts, asked, transform=size, encoding=PLAIN), len(scorer.scored)
+
+
+@pytest.mark.slow
+def test_ranks_share_the_pairs(tmp_path: Path) -> None:
+    for i in range(70):
+        image(tmp_path / f"{i:02}.png", (RED, GREEN, BLUE)[i % 3])
+    broken(tmp_path / "70.png")
+    alone, pairs = _on_a_rank(tmp_path)
+    assert pairs == 140 and len(alone[0]) == 70 and [position for position, _ in alone[1]] == [70]
+    zero, one = run_ranks(2, _on_a_rank, tmp_path)
+    assert zero[0] == one[0] == alone
+    assert zero[1] + one[1] == 140 and min(zero[1], one[1]) > 0

@@ -187,3 +187,25 @@ def test_a_suite_with_the_matching_head_of_a_folder(write: Any, head: str, tmp_p
         results |= json.loads((tmp_path / suite / "results.json").read_text())["results"]
     assert results["flickr30k"]["meta"]["rerank"] == {"first": 2, "scorer": head, "score": "pair"}
     assert results["sugarcrepe"]["meta"]["pair_scorer"] == head
+
+
+def test_the_head_of_another_model_reranks(tmp_path: Path) -> None:
+    from hypvl.cli.evaluate import main
+    from hypvl.errors import ConfigError
+    from hypvl.models.foreign import matching_head
+
+    tiny.blip(tmp_path / "blip")
+    tiny.clip(tmp_path / "clip")
+    retrieval.make(tmp_path / "datasets")
+    config = str(ROOT / "configs" / "eval_zero_shot_retrieval.py")
+    node = f'pair_scorer={{_target_:hypvl.models.foreign.matching_head,name:"hf:{tmp_path / "blip"}",device:cpu}}'
+    with inside(tmp_path):
+        code = main(
+            ["--config", config, "--model", f"hf:{tmp_path / 'clip'}", "--device", "cpu", "--num-workers", "0",
+             "--no-download", "--output-dir", str(tmp_path / "out"), "--only", "flickr30k", "rerank=3", node]
+        )  # fmt: skip
+    results = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
+    assert code == 0
+    assert results["flickr30k"]["meta"]["rerank"]["scorer"] == f"BLIP's matching head, hf:{tmp_path / 'blip'}"
+    with pytest.raises(ConfigError, match=r"clip: has no matching head; expected BLIP, BLIP-2 or X-VLM"):
+        matching_head(f"hf:{tmp_path / 'clip'}", device="cpu")

@@ -37,6 +37,9 @@ _sets = {
     ),
 }
 rerank = None  # the first so many of each query in the order of the model's matching head, such as 128
+pair_scorer = (
+    None  # of another model: the node of hypvl.models.foreign.matching_head (docs/benchmarks/retrieval.md)
+)
 rerank_score = "pair"  # "sum": plus the score of the embeddings
 evaluate = {
     name: L(ZeroShotRetrieval)(
@@ -44,6 +47,7 @@ evaluate = {
         ks=[1, 5, 10],
         rerank="${rerank}",
         rerank_score="${rerank_score}",
+        pair_scorer="${pair_scorer}",
         encoding="${encoding}",
     )
     for name, dataset in _sets.items()

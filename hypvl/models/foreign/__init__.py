@@ -8,8 +8,9 @@ folder with a function ``load(place, *, device) -> ForeignModel``, and a line in
 import difflib
 import re
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hypvl.allowlist import configurable
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,6 +72,30 @@ def load_foreign(name: str, *, device: "str | torch.device" = "cpu") -> "Foreign
     if loaded.library_model is not None:  # its matching head
         loaded.library_model.to(device).eval()
     return loaded
+
+
+@configurable("evaluate")
+def matching_head(name: str, *, device: str | None = None) -> Any:
+    """The matching head of a foreign model as pair scorer: it re-ranks what another model has found.
+
+    Args:
+        name: ``"hf:Salesforce/blip-itm-base-coco"``, ``"lavis:<file>"``, ``"xvlm:<file>"``.
+        device: Where it is put; None = a GPU if there is one, else the CPU.
+
+    Raises:
+        ConfigError: for a model without a matching head, and as :func:`load_foreign`.
+    """
+    import torch
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    scorer = load_foreign(name, device=device).model.pair_scorer
+    if scorer is None:
+        raise ConfigError(
+            f"{name}: has no matching head; expected BLIP, BLIP-2 or X-VLM (hf:, lavis: or xvlm:)."
+        )
+    scorer.name = f"{scorer.name}, {name}"
+    return scorer
 
 
 def slug(name: str) -> str:
