@@ -222,8 +222,8 @@ def _checkpoint(text: str) -> Path:
 def _foreign(text: str) -> str:
     from hypvl.models.foreign import parse
 
-    prefix, place = parse(text)
-    return f"{prefix}:{user_text(place)}"
+    parse(text)
+    return re.sub(r"(?<=[:,/])~(?=/)", lambda _: user_text("~"), text)  # each path in it
 
 
 def encoding_overrides(args: argparse.Namespace) -> list[str]:

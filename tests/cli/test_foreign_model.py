@@ -15,11 +15,14 @@ from hypvl.cli import (
     rank_by_root,
 )
 from hypvl.cli.common import run_main
+from hypvl.data.demo.build import DemoArguments, make_demo_data
 from tests.cli.test_evaluate import captions, colors
 from tests.evaluation.fakes import RED, image
+from tests.evaluation.miniatures import winoground
 from tests.models.foreign import tiny, tiny_onnx
 from tests.models.foreign.test_open_clip import saved
 
+ROOT = Path(__file__).resolve().parents[2]
 ENCODING = {
     "_target_": "hypvl.embedding.encode.Encoding",
     "batch_size": 3,
@@ -93,6 +96,31 @@ def test_a_suite_and_what_it_says_of_the_model(
     assert capsys.readouterr().err.count("kept from an earlier run") == 2
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_published_suite_on_its_miniature(
+    kind: str, names: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    winoground.make(tmp_path)
+    config = ROOT / "configs" / "eval_winoground.py"
+    more = (f"roots.winoground={tmp_path / 'winoground'}", "encoding.num_workers=0", "--output-dir", tmp_path)
+    assert run("--config", config, "--model", names[kind], *more) == 0, capsys.readouterr().err
+    result = json.loads((tmp_path / "results.json").read_text())["results"]["winoground"]
+    assert result["status"] == "ok" and 0 <= result["metrics"]["group_score"] <= 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_whole_demo_suite(
+    kind: str, names: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_demo_data(tmp_path / "datasets" / "demo", DemoArguments(num_train=16, num_test=8))
+    monkeypatch.chdir(tmp_path)
+    config = ROOT / "configs" / "eval_demo.py"
+    assert run("--config", config, "--model", names[kind], "--num-workers", 0, "--output", "demo.json") == 0
+    results = json.loads(Path("demo.json").read_text())["results"]
+    assert len(results) > 10 and {entry["status"] for entry in results.values()} == {"ok"}
+
+
 @pytest.mark.parametrize("kind", ["open_clip", "clip", "onnx"])
 def test_saved_embeddings_are_those_of_the_model_and_its_transform(
     kind: str, names: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -161,6 +189,15 @@ def test_bad_arguments_are_one_line(
     err = capsys.readouterr().err
     assert message in err and len(err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_home_folder_in_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    given = "onnx:~/a.onnx,~/b.onnx", "open_clip:local-dir:~/c", "open_clip:RN50/~/d.pt", "hf:a~/b"
+    parsed = [evaluate.build_parser().parse_args(["--config", "x", "--model", name]).model for name in given]
+    home = "/home/me"
+    assert parsed[:2] == [f"onnx:{home}/a.onnx,{home}/b.onnx", f"open_clip:local-dir:{home}/c"]
+    assert parsed[2:] == [f"open_clip:RN50/{home}/d.pt", "hf:a~/b"]
 
 
 def test_a_checkpoint_or_a_model(capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,3 +177,16 @@ def test_files_of_one_model_share_a_row_however_its_config_was_named() -> None:
     ]
     rows = summarize(contents).rows
     assert [sorted(row.missing) for row in rows] == [["z"], ["x", "y"]]
+
+
+def test_models_of_other_libraries_have_a_row_each() -> None:
+    contents = [
+        {
+            "subject": {"checkpoint_sha256": None, "model_sha256": digest, "suite": "x"},
+            "provenance": {"model": name, "foreign": {"library": "open_clip"}},
+            "results": {"x": {"status": "ok", "metrics": {"top1_accuracy": 50.0}}},
+        }
+        for name, digest in (("open_clip:a/b", "1"), ("hf:c", "2"), ("hf:c", "34567"))
+    ]
+    labels = [row.checkpoint for row in summarize(contents).rows]
+    assert labels == ["hf:c [2]", "hf:c [34567]", "open_clip:a/b"]
