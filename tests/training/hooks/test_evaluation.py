@@ -1,5 +1,6 @@
 """Evaluations during training: their records, what they leave untouched, the best checkpoint."""
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypvl.models.dual_encoder import DualEncoder
 from hypvl.training.hooks.best import BestCheckpoint
 from hypvl.training.hooks.evaluation import Evaluation, split_metric
 from hypvl.training.hooks.metrics import Metrics
+from hypvl.training.hooks.sinks import JsonLines, TensorBoard
 from hypvl.training.loop import Hook, StepResult, Trainer
 from hypvl.training.step import Learner
 from tests.training.test_loop import Memory, batches, trainer
@@ -104,6 +106,22 @@ def test_records_at_the_start_at_the_period_and_at_the_end() -> None:
     assert {*memory.records[0]} == {"iteration", "evaluate/colors/accuracy", "evaluate/seconds"}
     assert len(set(suite.weights)) >= 3  # of the model as it is then; the first step has rate 0
     assert not memory.closed  # by the hook that logs
+
+
+def test_records_are_in_the_file_and_in_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    sinks = [JsonLines(tmp_path / "metrics.jsonl"), TensorBoard(tmp_path / "events")]
+    suite, metrics = Scripted([ok(accuracy=v) for v in (1.0, 2.0)]), Metrics(sinks, period=10**6)
+    evaluation = Evaluation(suite, sinks, every=4, metrics=metrics)
+    trainer(tiny_learner("clip"), iterations=4, hooks=(metrics, evaluation)).run()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [0, 4, 4]  # the second with the losses
+    assert lines[0]["evaluate/colors/accuracy"] == 1.0 and "loss" in lines[1]
+    events = EventAccumulator(str(tmp_path / "events"))
+    events.Reload()
+    scalars = events.Scalars("train/evaluate/colors/accuracy")
+    assert [(scalar.step, scalar.value) for scalar in scalars] == [(0, 1.0), (4, 2.0)]
 
 
 def test_what_fails_or_is_missing_is_a_warning() -> None:
