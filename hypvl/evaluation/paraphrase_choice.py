@@ -1,7 +1,9 @@
 """Compositionality and paraphrases: two captions with one meaning must both be told from a false one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from hypvl.allowlist import configurable
 from hypvl.data.transforms import ResizeCenterCrop
@@ -10,13 +12,14 @@ from hypvl.datasets.protocol import check_set
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel
 from hypvl.embedding.search import pair_scores
-from hypvl.evaluation.protocol import EvaluationResult, Evaluator
+from hypvl.evaluation.candidate_scores import CandidateScoring, joint_scores
+from hypvl.evaluation.protocol import EvaluationResult
 from hypvl.metrics.choices import PARAPHRASE_CHANCE, paraphrase_hit
 
 
 @configurable("evaluate")
 @dataclass
-class ParaphraseChoice(Evaluator):
+class ParaphraseChoice(CandidateScoring):
     """ITT and TOT of images with two true captions P1, P2 and a false one N, by the model's own score.
 
     Metrics, in percent: ``itt_accuracy`` (image to text), both P1 and P2 score above N for the image;
@@ -29,6 +32,8 @@ class ParaphraseChoice(Evaluator):
 
     Args:
         dataset: Images with two true captions and a false one, at least one.
+        scored_by, pair_scorer: Of ITT, see :class:`~hypvl.evaluation.candidate_scores.CandidateScoring`; TOT is scored
+            by the embeddings of the texts.
 
     Source: SugarCrepe++, Dumpala et al. 2024 (arXiv 2406.11171). Differs: the model's own score, not the cosine.
     """
@@ -38,6 +43,7 @@ class ParaphraseChoice(Evaluator):
     main_metric = "itt_macro_accuracy"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_set(self.dataset, Paraphrases)
         if not self.dataset.paraphrases:
             raise ValueError("dataset: got no paraphrases; expected at least one.")
@@ -48,20 +54,21 @@ class ParaphraseChoice(Evaluator):
         row = {text: i for i, text in enumerate(texts)}
         triples = [[row[text] for text in (*one.captions, one.foil)] for one in asked]
         captions = encoder.encode_texts(texts, label="captions")
-        images = encoder.encode_images(data.images, transform=ResizeCenterCrop.of(model))
-        place = {image: i for i, image in enumerate(images.indices.tolist())}
-        readable = [i for i, one in enumerate(asked) if one.image in place]
-        by_image = pair_scores(
-            model,
-            images.embeddings[[place[asked[i].image] for i in readable]],
-            captions,
-            [triples[i] for i in readable],
-            query_modality="image",
-            key_modality="text",
-        )
+        of_image: dict[int, list[int]] = {}
+        for i, one in enumerate(asked):
+            of_image.setdefault(one.image, []).append(i)
+        rows = {image: [text for i in mine for text in triples[i]] for image, mine in of_image.items()}
+        scorer = self.scorer(model)
+        if scorer is None:
+            by_image = self._by_embeddings(model, encoder, captions, rows)
+        else:
+            by_image = joint_scores(scorer, encoder, data.images, texts, rows)
         itt: list[list[list[float]] | None] = [None] * len(asked)
-        for i, (first, second, foil) in zip(readable, by_image, strict=True):
-            itt[i] = [[first, foil], [second, foil]]
+        for image, scores in by_image.items():
+            rest = iter(scores)
+            for i in of_image.get(image, []):
+                first, second, foil = next(rest), next(rest), next(rest)
+                itt[i] = [[first, foil], [second, foil]]
         # Two queries an entry: each caption asks for the other one and the foil.
         queries = [text for first, second, _ in triples for text in (first, second)]
         keys = [[other, foil] for first, second, foil in triples for other in (second, first)]
@@ -76,11 +83,27 @@ class ParaphraseChoice(Evaluator):
                 "itt_margin": [None if rows is None else _margin(rows) for rows in itt],
                 "tot_margin": [_margin(rows) for rows in tot],
             },
-            meta={"images": len(data.images), "entries": len(asked), **data.meta},
+            meta={"images": len(data.images), "entries": len(asked), **self.scorer_meta(model), **data.meta},
         )
         self._add("itt", [rows is not None and paraphrase_hit(rows) for rows in itt], result)
         self._add("tot", [paraphrase_hit(rows) for rows in tot], result)
         return result
+
+    def _by_embeddings(
+        self,
+        model: EvaluableModel,
+        encoder: CachedEncoder,
+        captions: Tensor,
+        rows: Mapping[int, Sequence[int]],
+    ) -> dict[int, list[float]]:
+        """Position of each readable image -> the scores of the captions asked for."""
+        images = encoder.encode_images(self.dataset.images, transform=ResizeCenterCrop.of(model))
+        positions = images.indices.tolist()
+        asked = [rows.get(image, []) for image in positions]
+        answers = pair_scores(
+            model, images.embeddings, captions, asked, query_modality="image", key_modality="text"
+        )
+        return dict(zip(positions, answers, strict=True))
 
     def _add(self, name: str, hits: Sequence[bool], result: EvaluationResult) -> None:
         """Add the accuracy over all entries, over each kind, and the mean over kinds."""

@@ -1,9 +1,10 @@
 """Compositionality by groups of two images and two captions with the same words or objects, combined differently."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TypeAlias
 
 from hypvl.allowlist import configurable
+from hypvl.checks import one_of
 from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.composition.choices import Groups
 from hypvl.datasets.protocol import check_set
@@ -25,7 +26,7 @@ class CaptionGroups(CandidateScoring):
     """Text, image and group score of groups of two images and two captions, by the model's own score.
 
     Metrics, in percent: ``text_score``, groups in which both images score their own caption higher;
-    ``image_score``, both captions score their own image higher; ``group_score`` (the main one), both; and each as
+    ``image_score``, both captions score their own image higher; ``group_score``, both; and each as
     ``<score>_<kind>`` of every kind, with ``_chance`` (25, 25, 16.7). A tie is a miss; so is a group with an
     unreadable image. The query of the text score is the image, that of the image score the caption, which matters for
     models whose two directions differ.
@@ -35,6 +36,7 @@ class CaptionGroups(CandidateScoring):
 
     Args:
         dataset: Groups, at least one.
+        main_metric: The score to look at first; Cola and MMVP-VLM publish the ``image_score``.
         scored_by, pair_scorer: See :class:`~hypvl.evaluation.candidate_scores.CandidateScoring`; a pair has one score,
             whichever of the two is the query.
 
@@ -42,11 +44,12 @@ class CaptionGroups(CandidateScoring):
     """
 
     dataset: Groups
-
-    main_metric = "group_score"
+    _: KW_ONLY
+    main_metric: str = "group_score"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        one_of("main_metric", self.main_metric, [f"{name}_score" for name in GROUP_CHANCE])
         check_set(self.dataset, Groups)
         if not self.dataset.groups:
             raise ValueError("dataset: got no groups; expected at least one.")

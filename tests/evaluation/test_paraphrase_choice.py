@@ -10,6 +10,7 @@ from hypvl.evaluation.paraphrase_choice import ParaphraseChoice
 from hypvl.evaluation.protocol import Evaluator
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import GREEN, RED, FakeModel, FakeTokenizer, broken, image
+from tests.evaluation.test_reranking import FakeScorer
 
 
 class TextsToo(FakeModel):
@@ -58,6 +59,19 @@ def test_both_accuracies_by_hand(tmp_path: Path) -> None:
     assert result.items["itt_margin"] == pytest.approx([1.0, 0.0, 1.0, 1.0])
     assert result.items["tot_margin"] == pytest.approx([1.0, 0.0, 1.0, 0.0])
     assert result.metrics["itt_accuracy_chance"] == pytest.approx(100 / 3)
+
+
+def test_a_pair_scorer_scores_images_and_captions_together(tmp_path: Path) -> None:
+    by_embeddings = TestParaphraseChoice().make(tmp_path, bad=1)(TextsToo())
+    result = ParaphraseChoice(
+        paraphrases(tmp_path, bad=1),
+        scored_by="pair_scorer",
+        pair_scorer=FakeScorer(),
+        encoding=Encoding(num_workers=0, max_bad_fraction=0.5),
+        tokenizer=FakeTokenizer(),
+    )(TextsToo())
+    assert result.metrics == by_embeddings.metrics and result.meta["pair_scorer"] == "fake"
+    assert result.items["itt_margin"][4] is None and result.meta["unreadable"] == 1
 
 
 def test_no_paraphrases_are_an_error() -> None:

@@ -101,6 +101,18 @@ def test_a_group_with_an_unreadable_image_is_a_miss(tmp_path: Path) -> None:
     assert all(math.isfinite(value) for value in result.metrics.values())
 
 
+def test_another_score_may_be_the_main_one(tmp_path: Path) -> None:
+    evaluator = CaptionGroups(
+        groups(tmp_path),
+        main_metric="image_score",
+        encoding=Encoding(num_workers=0),
+        tokenizer=FakeTokenizer(),
+    )
+    assert evaluator(FakeModel()).meta["main_metric"] == "image_score"
+    with pytest.raises(ValueError, match="main_metric: got 'image'; expected 'text_score', 'image_score'"):
+        CaptionGroups(groups(tmp_path), main_metric="image")
+
+
 def test_no_groups_are_an_error() -> None:
     with pytest.raises(ValueError, match="dataset: got no groups"):
         CaptionGroups(Groups(Images.from_files([]), []))

@@ -65,13 +65,15 @@ _groups = {
 
 
 def _main(name: str) -> str:
+    """The published figure."""
+    if name in _groups:
+        return "image_score" if name in ("cola", "mmvp_vlm") else "group_score"
     return "macro_accuracy" if name.startswith(("crepe", "spec")) else "accuracy"
 
 
 evaluate = {
     "sugarcrepe_pp": L(ParaphraseChoice)(
-        dataset=L(sugarcrepe_pp)(root="${roots.sugarcrepe_pp}", images="${roots.coco}/val2017"),
-        encoding="${encoding}",
+        dataset=L(sugarcrepe_pp)(root="${roots.sugarcrepe_pp}", images="${roots.coco}/val2017"), **_by
     ),
     **{
         name: L(CaptionChoice)(dataset=dataset, main_metric=_main(name), **_by)
@@ -81,5 +83,8 @@ evaluate = {
         name: L(ImageChoice)(dataset=dataset, main_metric=_main(name), **_by)
         for name, dataset in _captions_of_images.items()
     },
-    **{name: L(CaptionGroups)(dataset=dataset, **_by) for name, dataset in _groups.items()},
+    **{
+        name: L(CaptionGroups)(dataset=dataset, main_metric=_main(name), **_by)
+        for name, dataset in _groups.items()
+    },
 }
