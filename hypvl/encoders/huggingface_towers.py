@@ -75,7 +75,8 @@ class HuggingFaceTextTower(TextEncoder):
         width: Of that.
         tokenizer: The model's own.
         vocab_size: Number of ids that the model knows.
-        full_rows: Whether texts are filled to the context length, as SigLIP was trained: its read-out is at the end.
+        full_rows: Whether texts are filled to the context length, on the tokenizer's side, as SigLIP was trained: its
+            read-out is at the end.
 
     Raises:
         CheckpointError: when the tokenizer has more ids than the model.
@@ -108,6 +109,7 @@ class HuggingFaceTextTower(TextEncoder):
         self.trunk = trunk
         self.width = width
         self.full_rows = full_rows
+        self.fills_left = tokenizer.tokenizer.padding_side == "left"  # as some files of SigLIP 2 say
         self._encode = encode
         self._tokenizer = tokenizer
 
@@ -119,9 +121,18 @@ class HuggingFaceTextTower(TextEncoder):
     def encode(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Ids and mask (B, L) -> (B, width)."""
         if self.full_rows:
-            ids = nn.functional.pad(ids, (0, self.context_length - ids.shape[1]), value=self.fill_id)
+            free = self.context_length - ids.shape[1]
+            ids = nn.functional.pad(ids, (0, free), value=self.fill_id)
+            if self.fills_left:
+                ids = _moved_to_the_end(ids, mask.sum(dim=1))
             mask = torch.ones_like(ids, dtype=torch.bool)
         return self._encode(self.trunk, ids, mask.long())
+
+
+def _moved_to_the_end(ids: Tensor, lengths: Tensor) -> Tensor:
+    """Rows (B, L) with texts of these lengths (B,) at their beginning, filled at their beginning instead."""
+    places = torch.arange(ids.shape[1], device=ids.device) + lengths[:, None]  # (B, L)
+    return ids.gather(1, places % ids.shape[1])
 
 
 def _normalisation(processor: Any, source: str) -> tuple[list[float], list[float]]:

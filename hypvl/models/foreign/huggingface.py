@@ -1,6 +1,8 @@
 """Image-text models of transformers, from a folder or the hub: CLIP, SigLIP and SigLIP 2, BLIP and BLIP-2."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from hypvl.errors import CheckpointError
 from hypvl.geometry.scorers import LOG_SCALE_INIT, Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.io.hub import model_snapshot
+from hypvl.io.json_text import parse_json
 from hypvl.models.convert import listed
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.foreign import blip2
@@ -54,6 +57,7 @@ def load(place: str, *, device: str | torch.device = "cpu") -> ForeignModel:
     """
     transformers = require_transformers()
     folder, revision = _folder(place)
+    _refuse_own(place, folder)
     config = load_config(str(folder))
     family = _family(place, config)
     weights = _weights(place, folder, revision)
@@ -191,6 +195,18 @@ def _folder(place: str) -> tuple[Path, str | None]:
     return model_snapshot(repository, revision=revision or None, patterns=_SMALL), revision or None
 
 
+def _refuse_own(place: str, folder: Path) -> None:
+    """Say how a folder of hypvl's own ``save_pretrained`` is evaluated."""
+    file = folder / "config.json"
+    content = parse_json(file.read_text(encoding="utf-8")) if file.is_file() else None
+    model = content.get("model") if isinstance(content, Mapping) else None
+    if isinstance(model, Mapping) and "_target_" in model:
+        raise CheckpointError(
+            f"hf:{place}: is a model of hypvl, not of transformers; give it by --checkpoint-path "
+            f"{folder / 'model.safetensors'} --train-config {folder}."
+        )
+
+
 def _family(place: str, config: Any) -> Family:
     kind = str(config.model_type)
     if kind == "siglip2":
@@ -225,16 +241,34 @@ def _weights(place: str, folder: Path, revision: str | None) -> list[Path]:
     )
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own report of what does not fit, which is an error here, and its bar on no terminal."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
 def _with_weights(place: str, kind: Any, folder: Path, config: Any) -> Any:
     """The model of transformers; every weight of it must be in the files."""
     try:
-        model, report = kind.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
+        with _quiet():
+            model, report = kind.from_pretrained(
+                folder,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
     # Whatever broken files make its readers raise.
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise CheckpointError(
@@ -246,11 +280,16 @@ def _with_weights(place: str, kind: Any, folder: Path, config: Any) -> Any:
         f"{name} is {tuple(there)} in the file, {tuple(here)} in the model"
         for name, there, here in sorted(report["mismatched_keys"])
     ]
-    if missing or shapes:
-        unexpected = sorted(report["unexpected_keys"])
+    parts = {name for name, _ in model.named_children()}  # what lies beside them is of another task
+    unexpected = sorted(
+        name
+        for name in report["unexpected_keys"]
+        if name.partition(".")[0] in parts and not name.endswith(_MASKS)
+    )
+    if missing or shapes or unexpected:
         raise CheckpointError(
             f"hf:{place}: the weights are of another architecture than config.json ({kind.__name__}): missing "
-            f"{listed(missing)}; of another shape {listed(shapes)}; unexpected {listed(unexpected)}."
+            f"{listed(missing)}; of another shape {listed(shapes, limit=3)}; unexpected {listed(unexpected)}."
         )
     bad = [name for name, tensor in model.state_dict().items() if not bool(tensor.isfinite().all())]
     if bad:

@@ -1,5 +1,6 @@
 """Models of transformers: the same embeddings as the library's own, from a raw image and a raw text."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ transformers = pytest.importorskip("transformers")
 FAMILIES: dict[str, Callable[[Path], Any]] = {
     "clip": tiny.clip,
     "siglip": tiny.siglip,
+    "siglip2": tiny.siglip2,
     "blip": tiny.blip,
     "blip2": tiny.blip2,
 }
@@ -136,7 +138,9 @@ def test_what_it_is(both: tuple[ForeignModel, Any, Path]) -> None:
     )
 
 
-def test_a_folder_of_another_architecture_lists_what_differs(tmp_path: Path) -> None:
+def test_a_folder_of_another_architecture_lists_what_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tiny.clip(tmp_path / "clip")
     wider = tmp_path / "wider"
     shutil.copytree(tmp_path / "clip", wider)
@@ -144,9 +148,18 @@ def test_a_folder_of_another_architecture_lists_what_differs(tmp_path: Path) -> 
     config.vision_config.num_hidden_layers = 3
     config.text_config.intermediate_size = 60
     config.save_pretrained(wider)
+    capsys.readouterr()
     with pytest.raises(
         CheckpointError, match=r"another architecture than config.json \(CLIPModel\): missing"
     ) as error:
+        load_foreign(f"hf:{wider}")
+    assert capsys.readouterr().err == ""  # one message, not that of transformers, too
+    config.vision_config.num_hidden_layers = 1
+    config.text_config.intermediate_size = 48
+    config.save_pretrained(wider)
+    with pytest.raises(
+        CheckpointError, match=r"missing none; .* unexpected vision_model\.encoder\.layers\.1\."
+    ):
         load_foreign(f"hf:{wider}")
     assert "layers.2" in str(error.value) and "is (48,) in the file, (60,) in the model" in str(error.value)
 
@@ -214,6 +227,12 @@ def test_a_processor_of_another_size_is_refused(tmp_path: Path) -> None:
     tiny.change_json(tmp_path / "clip" / "preprocessor_config.json", crop_size={"height": 24, "width": 24})
     with pytest.raises(CheckpointError, match="makes 24 x 24 pixels, its config says 32 x 32"):
         load_foreign(f"hf:{tmp_path / 'clip'}")
+
+
+def test_a_folder_of_hypvl_says_how_it_is_evaluated(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"format_version": 1, "model": {"_target_": "x"}}))
+    with pytest.raises(CheckpointError, match=rf"is a model of hypvl.*--train-config {tmp_path}"):
+        load_foreign(f"hf:{tmp_path}")
 
 
 def test_neither_a_folder_nor_an_id() -> None:

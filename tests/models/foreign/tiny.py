@@ -1,6 +1,7 @@
 """Tiny models of other libraries with random weights, in folders as those libraries write them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,14 +110,39 @@ def clip(folder: Path) -> Any:
     return _saved(CLIPModel, config, folder)
 
 
+def siglip2_tokenizer(folder: Path) -> int:
+    """SigLIP 2's kind of tokenizer, in lower case, filled with 0; returns the number of ids."""
+    from transformers import Siglip2Tokenizer
+
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\u2581", *_LETTERS, "re", "red"]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Siglip2Tokenizer(vocab=vocabulary, merges=[("r", "e"), ("re", "d")], model_max_length=LENGTH)
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)
+
+
 def siglip(folder: Path) -> Any:
     """A SiglipModel, whose images are squeezed by bilinear interpolation and whose texts fill their rows."""
+    return _siglip(folder, siglip_tokenizer, pad=1)
+
+
+def siglip2(folder: Path) -> Any:
+    """A SigLIP 2 of fixed size, which differs in its tokenizer."""
+    return _siglip(folder, siglip2_tokenizer, pad=0)
+
+
+def _siglip(folder: Path, make_tokenizer: Callable[[Path], int], *, pad: int) -> Any:
     from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel
 
     folder.mkdir(parents=True)
-    count = siglip_tokenizer(folder)
+    count = make_tokenizer(folder)
     SiglipImageProcessor(size={"height": 32, "width": 32}, resample=2).save_pretrained(folder)
-    text = {"vocab_size": count, "max_position_embeddings": LENGTH, "projection_size": 32, "pad_token_id": 1}
+    text = {
+        "vocab_size": count,
+        "max_position_embeddings": LENGTH,
+        "projection_size": 32,
+        "pad_token_id": pad,
+    }
     config = SiglipConfig(text_config={**_half(24), **text}, vision_config={**_half(32), **_IMAGES})
     return _saved(SiglipModel, config, folder)
 
