@@ -46,7 +46,7 @@ MAY_IMPORT = {
         "geometry", "losses", "metrics", "models", "negatives", "report", "training",
     },
     # On top of everything: what other programs call. Its modules are commands, too.
-    "integrations": {"cli", "data", "embedding", "geometry", "models"},
+    "integrations": {"cli", "data", "embedding", "evaluation", "geometry", "models"},
 }  # fmt: skip
 # Imported inside the function that needs them: slow, optional, or with side effects.
 ONLY_WHERE_USED = {

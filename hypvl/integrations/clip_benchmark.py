@@ -12,10 +12,9 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from hypvl.cli.common import run_main, user_path
+from hypvl.cli.common import run_main
 from hypvl.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -69,8 +68,9 @@ def main(argv: Sequence[str]) -> int:
 def register(*, bound: float | None = None, resize: "Resize" = "crop") -> None:
     """Give CLIP_benchmark the model type ``hypvl`` in this process; once is enough.
 
-    Its ``load_clip("hypvl", model_name, pretrained, ...)`` then takes a checkpoint as ``pretrained`` and as
-    ``model_name`` the config it was trained with, or the name of a model (``"hypvl"``: the config in the checkpoint).
+    Its ``load_clip("hypvl", model_name, pretrained, ...)`` then takes a checkpoint, or a model of another library
+    (``"hf:..."``), as ``pretrained``, and as ``model_name`` the config that a checkpoint was trained with, or the name
+    of a model (``"hypvl"``: the config in the checkpoint).
 
     Args:
         bound: See :class:`hypvl.integrations.wrapping.CosineModel`.
@@ -115,19 +115,13 @@ def load_model(
         CheckpointError, ConfigError: as ``scripts/evaluate.py``.
         UserError: for a model whose scores are not inner products.
     """
-    from hypvl.cli.loading import load_trained, pick_device
     from hypvl.integrations.clip_benchmark_model import HarnessModel
+    from hypvl.integrations.loading import load_model as load
     from hypvl.integrations.wrapping import CosineModel
-    from hypvl.models.checkpoint_io import checkpoint_file
 
-    path = checkpoint_file(user_path(pretrained))
-    if not Path(path).is_file():
-        raise ConfigError(
-            f"--pretrained: got {pretrained!r}; expected a checkpoint of hypvl, or a run's folder."
-        )
     config = None if model_name == OWN_CONFIG else model_name
-    model, _ = load_trained(path, config, device=pick_device(str(device)))
-    wrapped = CosineModel(model, bound=bound, resize=resize)
+    loaded = load(pretrained, config, device=str(device))
+    wrapped = CosineModel(loaded.model, bound=bound, resize=resize)
     return HarnessModel(wrapped), wrapped.pixels, wrapped.tokenizer
 
 

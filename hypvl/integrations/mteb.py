@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from hypvl.cli.common import CommandParser, run_main, show, user_path
 from hypvl.errors import ConfigError, UserError
-from hypvl.io.files import file_digest
 
 if TYPE_CHECKING:
     from hypvl.integrations.mteb_encoder import MtebEncoder
@@ -66,7 +65,11 @@ def main(argv: Sequence[str]) -> int:
         flag = "--tasks" if args.benchmark is None else "--benchmark"
         raise ConfigError(f"{flag}: {error.args[0] if error.args else error}") from error
     encoder = load_encoder(
-        args.checkpoint_path, args.train_config, device=args.device, bound=args.bound, resize=args.resize
+        args.model or args.checkpoint_path,
+        args.train_config,
+        device=args.device,
+        bound=args.bound,
+        resize=args.resize,
     )
     failed = []
     for task in with_sides(tasks):
@@ -87,19 +90,19 @@ def main(argv: Sequence[str]) -> int:
 
 
 def load_encoder(
-    checkpoint: str | Path,
+    place: str | Path,
     train_config: str | None = None,
     *,
     device: str | None = None,
     bound: float | None = None,
     resize: "Resize" = "crop",
 ) -> "MtebEncoder":
-    """A checkpoint of hypvl as an encoder of mteb.
+    """A model as an encoder of mteb.
 
     Results of two checkpoints are never mixed up in mteb's cache: the revision is the checkpoint's SHA-256.
 
     Args:
-        checkpoint: Weights, or the folder of a run.
+        place: Weights, the folder of a run, or a model of another library (``"hf:..."``).
         train_config: Config it was trained with, or a name of ``hypvl.list_models()``; None = the checkpoint's own.
         device: None = a GPU if there is one.
         bound: See :class:`hypvl.integrations.wrapping.CosineModel`.
@@ -110,19 +113,13 @@ def load_encoder(
         CheckpointError, ConfigError: As ``scripts/evaluate.py``.
     """
     _require_mteb()
-    from hypvl.cli.loading import load_trained, pick_device
+    from hypvl.integrations.loading import load_model
     from hypvl.integrations.mteb_encoder import MtebEncoder
     from hypvl.integrations.wrapping import CosineModel
-    from hypvl.models.checkpoint_io import checkpoint_file
 
-    path = Path(checkpoint_file(checkpoint))
-    model, _ = load_trained(path, train_config, device=pick_device(device))
-    name = f"{path.absolute().parent.name or 'model'}-{path.stem}"
-    return MtebEncoder(
-        CosineModel(model, bound=bound, resize=resize),
-        name=f"hypvl/{name}",
-        revision=file_digest(path, "sha256")[:16],
-    )
+    loaded = load_model(place, train_config, device=device)
+    wrapped = CosineModel(loaded.model, bound=bound, resize=resize)
+    return MtebEncoder(wrapped, name=f"hypvl/{loaded.name}", revision=loaded.revision)
 
 
 def with_sides(tasks: Iterable[_Task]) -> list[_Task]:

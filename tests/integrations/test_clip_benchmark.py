@@ -91,7 +91,10 @@ def test_the_config_may_be_named(meru: Path, miniature: Miniature, tmp_path: Pat
     assert run_main(main, command) == 1
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith(f"error: {meru}: ")
     assert run_main(main, ["eval", "--pretrained", "nowhere.pth", "--dataset", "wds/classes", "--quiet"]) == 2
-    assert "--pretrained: got 'nowhere.pth'; expected a checkpoint" in capsys.readouterr().err
+    assert (
+        "nowhere.pth: no such file; expected a checkpoint, a run's folder, or a name such as open_clip:..."
+        in capsys.readouterr().err
+    )
     assert run_main(main, ["eval", "--pretrained", str(meru), "--save_clf", "x.pt"]) == 2
     assert "--save_clf: a class is scored by all of its prompts" in capsys.readouterr().err
 

@@ -12,9 +12,10 @@ from scipy.stats import spearmanr
 
 from hypvl.cli.common import run_main
 from hypvl.embedding.encode import CachedEncoder
-from hypvl.errors import UserError
+from hypvl.errors import ConfigError, UserError
 from tests.integrations.conftest import OfRecipe
 from tests.integrations.miniature import TEMPLATES, WORDS, Miniature, load, write_checkpoint
+from tests.models.foreign import tiny
 
 mteb = pytest.importorskip("mteb", reason="an extra")
 datasets = pytest.importorskip("datasets", reason="comes with mteb")
@@ -258,6 +259,17 @@ def test_an_unknown_name_is_one_line(flag: str, meru: Path, tmp_path: Path, caps
     command = ["--checkpoint-path", str(meru), "--output-dir", str(tmp_path / "out"), flag, "Flickr31k"]
     assert run_main(main, command) == 2
     assert f"error: {flag}: " in capsys.readouterr().err
+
+
+def test_a_model_of_another_library(miniature: Miniature, tmp_path: Path) -> None:
+    tiny.clip(tmp_path / "clip")
+    encoder = load_encoder(f"hf:{tmp_path / 'clip'}", device="cpu")
+    result = scores(TextToImage().with_rows(rows(miniature)), encoder)
+    own = miniature.retrieval(encoder.model)
+    assert result["hit_rate_at_5"] == pytest.approx(own["text_to_image_recall@5"] / 100, abs=1e-4)
+    assert encoder.mteb_model_meta.name.startswith("hypvl/hf_") and encoder.mteb_model_meta.revision
+    with pytest.raises(ConfigError, match="it brings its own, leave it out"):
+        load_encoder(f"hf:{tmp_path / 'clip'}", "meru_vit_s")
 
 
 def test_a_model_that_ranks_by_an_angle_is_refused(tmp_path: Path) -> None:
