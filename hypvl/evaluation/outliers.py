@@ -79,17 +79,20 @@ class OutlierDetection(Evaluator):
 
         def use(indices: Tensor, block: Tensor) -> None:
             wide = block.double()
-            confidence["probability"][indices] = (self.scale * wide).softmax(1).amax(1)
             best = wide.max(1)
             confidence["score"][indices] = best.values
+            # Ranked by the log-odds of the largest probability, which do not round to a tie where it rounds to 1.
+            others = (self.scale * wide).scatter(1, best.indices[:, None], -torch.inf)
+            confidence["probability"][indices] = self.scale * best.values - others.logsumexp(1)
             for i, c in zip(indices.tolist(), best.indices.tolist(), strict=True):
                 predicted[i] = c
 
         score_classes(model, images, prompts, use, ensemble=self.ensemble)
         unreadable = {i for i, _ in images.bad}
+        shown = confidence | {"probability": confidence["probability"].sigmoid()}
         items = {
             name: [None if i in unreadable else value for i, value in enumerate(values.tolist())]
-            for name, values in confidence.items()
+            for name, values in shown.items()
         }
         outlier = torch.tensor(list(data.outlier))
         result = EvaluationResult(

@@ -52,6 +52,12 @@ def test_areas_by_hand(tmp_path: Path) -> None:
     assert result.metrics["fpr95_score_chance"] == 95.0 and result.meta["outliers"] == 2
 
 
+def test_probabilities_that_round_to_one_keep_their_order(tmp_path: Path) -> None:
+    data, encoding = outliers(tmp_path), Encoding(num_workers=0)
+    result = OutlierDetection(data, scale=1e6, encoding=encoding, tokenizer=FakeTokenizer())(FakeModel())
+    assert result.items["probability"] == [1.0] * 5 and result.metrics["auroc_probability"] == 100.0
+
+
 def test_an_unreadable_image_has_the_worst_place(tmp_path: Path) -> None:
     result = TestOutlierDetection().make(tmp_path, bad=1)(FakeModel())
     assert result.metrics["auroc_probability"] == pytest.approx(100 * 2 / 3)
