@@ -1,6 +1,7 @@
 """Scores of an image and a text that a model sees together, which no two embeddings carry: a matching head."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -121,13 +122,10 @@ def score_inputs(
 
     scored = run_shares(share, positions, batch_size=_IMAGES_AT_ONCE)
     encoding.check_unreadable(label, scored.bad, total=len(positions))
-    values = [] if scored.rows is None else scored.rows[:, 0].tolist()
-    value_of = dict(zip(scored.indices, values, strict=True))
+    values = iter([] if scored.rows is None else scored.rows[:, 0].tolist())  # in the order of their numbers
     unreadable = {image for image, _ in scored.bad}
     result = {
-        image: [value_of[start_of[image] + i] for i in range(len(asked[image]))]
-        for image in positions
-        if image not in unreadable
+        image: list(islice(values, len(asked[image]))) for image in positions if image not in unreadable
     }
     return result, scored.bad
 
