@@ -199,8 +199,8 @@ def _refuse_own(place: str, folder: Path) -> None:
     """Say how a folder of hypvl's own ``save_pretrained`` is evaluated."""
     file = folder / "config.json"
     content = parse_json(file.read_text(encoding="utf-8")) if file.is_file() else None
-    model = content.get("model") if isinstance(content, Mapping) else None
-    if isinstance(model, Mapping) and "_target_" in model:
+    own = content.get("model") if isinstance(content, Mapping) else None
+    if isinstance(own, Mapping) and "_target_" in own:
         raise CheckpointError(
             f"hf:{place}: is a model of hypvl, not of transformers; give it by --checkpoint-path "
             f"{folder / 'model.safetensors'} --train-config {folder}."
