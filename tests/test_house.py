@@ -58,6 +58,8 @@ ONLY_WHERE_USED = {
     "open_clip",
     "transformers",
     "sentence_transformers",
+    "mteb",
+    "clip_benchmark",
 }
 HEAVY = {"torch", "torchvision", "timm", *ONLY_WHERE_USED}
 

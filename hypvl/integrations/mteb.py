@@ -114,12 +114,12 @@ def load_encoder(
     """
     _require_mteb()
     from hypvl.integrations.loading import load_model
-    from hypvl.integrations.mteb_encoder import MtebEncoder
+    from hypvl.integrations.mteb_encoder import make_encoder
     from hypvl.integrations.wrapping import CosineModel
 
     loaded = load_model(place, train_config, device=device)
     wrapped = CosineModel(loaded.model, bound=bound, resize=resize)
-    return MtebEncoder(wrapped, name=f"hypvl/{loaded.name}", revision=loaded.revision)
+    return make_encoder(wrapped, name=f"hypvl/{loaded.name}", revision=loaded.revision)
 
 
 def with_sides(tasks: Iterable[_Task]) -> list[_Task]:

@@ -1,17 +1,17 @@
-"""The encoder that mteb calls. Needs mteb; :func:`hypvl.integrations.mteb.load_encoder` makes one of a checkpoint."""
+"""The encoder that mteb calls; :func:`hypvl.integrations.mteb.load_encoder` makes one of a checkpoint."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from mteb.models.abs_encoder import AbsEncoder
-from mteb.models.model_meta import ModelMeta, ScoringFunction
-from mteb.types import PromptType
 from torch import Tensor
 
 from hypvl.embedding.protocol import Modality, Stage
 from hypvl.errors import UserError
 from hypvl.geometry.base import Side
 from hypvl.integrations.wrapping import CosineModel
+
+if TYPE_CHECKING:
+    from mteb.types import PromptType
 
 #: Kinds of tasks whose embeddings go into a classifier or a clustering, not into a comparison.
 PROBES = frozenset({
@@ -21,7 +21,17 @@ PROBES = frozenset({
 _ACROSS = frozenset({"ZeroShotClassification", "Compositionality"})
 
 
-class MtebEncoder(AbsEncoder):
+def make_encoder(wrapped: CosineModel, *, name: str, revision: str) -> "MtebEncoder":
+    """An encoder of mteb's own kind (``AbsEncoder``), for which mteb has to be installed; see :class:`MtebEncoder`."""
+    from mteb.models.abs_encoder import AbsEncoder
+
+    class Encoder(MtebEncoder, AbsEncoder):
+        """With what mteb gives to all of its encoders."""
+
+    return Encoder(wrapped, name=name, revision=revision)
+
+
+class MtebEncoder:
     """Images and texts as vectors whose cosines rank as the model's scores do; features for probes.
 
     A query's vector is not a key's, except on a sphere. What mteb says decides (queries and documents); else texts are
@@ -37,10 +47,12 @@ class MtebEncoder(AbsEncoder):
     """
 
     def __init__(self, wrapped: CosineModel, *, name: str, revision: str) -> None:
+        from mteb.models.model_meta import ModelMeta, ScoringFunction
+
         self.model = wrapped.model
         self._wrapped = wrapped
         parameters = sum(p.numel() for p in wrapped.model.parameters())
-        self.mteb_model_meta = ModelMeta(
+        self.mteb_model_meta: Any = ModelMeta(
             loader=None,
             name=name,
             revision=revision,
@@ -68,7 +80,7 @@ class MtebEncoder(AbsEncoder):
         task_metadata: Any,
         hf_split: str,
         hf_subset: str,
-        prompt_type: PromptType | None = None,
+        prompt_type: "PromptType | None" = None,
         **_: Any,
     ) -> Tensor:
         """Batches of inputs (``image``: PIL, ``text``) as rows: (N, E) fp64 vectors, or (N, D) features, on the CPU.
@@ -111,9 +123,9 @@ class MtebEncoder(AbsEncoder):
             return "text", wrapped.encode_texts(batch["text"], stage)
         raise UserError(f"mteb: gives {', '.join(batch)}; hypvl encodes image and text.")
 
-    def _side(self, task_metadata: Any, modality: Modality, prompt_type: PromptType | None) -> Side:
+    def _side(self, task_metadata: Any, modality: Modality, prompt_type: "PromptType | None") -> Side:
         if prompt_type is not None:
-            return "query" if prompt_type == PromptType.query else "key"
+            return "query" if prompt_type.value == "query" else "key"
         across = task_metadata.type in _ACROSS and {"image", "text"} <= set(task_metadata.modalities)
         if self._wrapped.sides_matter and not across:
             raise UserError(

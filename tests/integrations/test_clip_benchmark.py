@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hypvl.cli.common import run_main
+from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.integrations.clip_benchmark import accuracy, load_model, main
 from hypvl.models.dual_encoder import DualEncoder
 from tests.integrations.conftest import OfRecipe
@@ -97,6 +98,30 @@ def test_the_config_may_be_named(meru: Path, miniature: Miniature, tmp_path: Pat
     )
     assert run_main(main, ["eval", "--pretrained", str(meru), "--save_clf", "x.pt"]) == 2
     assert "--save_clf: a class is scored by all of its prompts" in capsys.readouterr().err
+
+
+def test_captions_are_chosen_as_by_the_model(meru: Path, miniature: Miniature) -> None:
+    """Winoground's and SugarCrepe's task: two images and two captions; every direction counts."""
+    from clip_benchmark.metrics import image_caption_selection
+
+    wrapped, _, tokenizer = load_model("hypvl", str(meru))
+    model, data = load(meru), miniature.retrieval_set()
+    fit = ResizeCenterCrop.of(model)
+    images = torch.stack([fit(data.images[i]) for i in range(len(data.images))])
+    captions = [data.captions[list(data.caption_image).index(i)] for i in range(len(images))]
+    quads = [(i, (i + 7) % len(images)) for i in range(len(images))]
+    batches = [(images[list(pair)][None], [[captions[i] for i in pair]]) for pair in quads]
+    result = image_caption_selection.evaluate(wrapped, batches, tokenizer, device="cpu", amp=False)
+    with torch.no_grad():
+        texts = model.encode_text(tokenizer(captions))
+        table = model.scores(model.encode_image(images), texts, query_modality="image", key_modality="text")
+    best = [table[list(pair)][:, list(pair)] for pair in quads]  # images, captions
+    right = torch.tensor([0, 1])
+    own = {
+        "text_acc": sum(torch.equal(block.argmax(1), right) for block in best) / len(best),
+        "image_acc": sum(torch.equal(block.argmax(0), right) for block in best) / len(best),
+    }
+    assert {name: result[name] for name in own} == pytest.approx(own) and 0 < own["text_acc"] < 1
 
 
 def test_probes_get_features(meru: Path) -> None:
