@@ -1,0 +1,26 @@
+r"""Zero-shot VQA v2 in the manner of TAP-C (docs/benchmarks/text.md). Not verified against the paper.
+
+python scripts/evaluate.py --config configs/eval_tapc_vqa.py \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+
+With a T5 that writes the statements and retains answers (pip install 'hypvl[huggingface]'): t5=t5-large
+"""
+
+from hypvl.config import LazyCall as L
+from hypvl.datasets.vqa import vqa_v2
+from hypvl.evaluation.vqa import ZeroShotVQA
+
+from .common.encoding import encoding as encoding
+
+roots = {"vqa": "./datasets/vqa", "coco": "./datasets/coco"}
+t5, candidates, limit = None, 20, None
+evaluate = {
+    "vqa_v2": L(ZeroShotVQA)(
+        dataset=L(vqa_v2)(
+            root="${roots.vqa}", images="${roots.coco}/val2014", answers=None, limit="${limit}"
+        ),
+        t5="${t5}",
+        candidates="${candidates}",
+        encoding="${encoding}",
+    )
+}
