@@ -62,7 +62,7 @@ class OpenClipTransform:
         """uint8 (3, H, W) -> uint8 (3, size, size); nothing is random."""
         if self.resize_mode == "shortest":
             image = without_far_ends(image)
-        made = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+        made = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
         for step in self._steps:
             made = step(made)
         return torch.from_numpy(np.array(made)).permute(2, 0, 1).contiguous()
