@@ -1,4 +1,4 @@
-"""Image-text models of transformers, from a folder or the hub: CLIP, SigLIP and SigLIP 2, BLIP and BLIP-2."""
+"""Image-text models of transformers, from a folder or the hub: CLIP, MetaCLIP 2, SigLIP, SigLIP 2, BLIP, BLIP-2."""
 
 import contextlib
 import sys
@@ -12,7 +12,7 @@ from torch import nn
 from hypvl.encoders.huggingface_towers import HuggingFaceImageTower, HuggingFaceTextTower, load_processors
 from hypvl.encoders.mlp_heads import IdentityHead
 from hypvl.encoders.text_huggingface import load_config, require_transformers
-from hypvl.errors import CheckpointError
+from hypvl.errors import CheckpointError, UserError
 from hypvl.geometry.scorers import LOG_SCALE_INIT, Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.io.hub import model_snapshot
@@ -61,7 +61,13 @@ def load(place: str, *, device: str | torch.device = "cpu") -> ForeignModel:
     config = load_config(str(folder))
     family = _family(place, config)
     weights = _weights(place, folder, revision)
-    model = _with_weights(place, getattr(transformers, family.architecture), folder, config)
+    kind = getattr(transformers, family.architecture, None)
+    if kind is None:
+        raise UserError(
+            f"hf:{place}: transformers {transformers.__version__} has no {family.architecture}; install a later one: "
+            "pip install -U transformers."
+        )
+    model = _with_weights(place, kind, folder, config)
     length = family.context_length(config)
     processor, tokenizer = load_processors(str(folder), context_length=length)
     built = family.build(Parts(model, processor, tokenizer, place))
@@ -148,6 +154,7 @@ def _text_positions(config: Any) -> int:
 
 FAMILIES: Mapping[str, Family] = {
     "clip": Family("CLIPModel", _text_positions, _clip),
+    "metaclip_2": Family("MetaClip2Model", _text_positions, _clip),
     "siglip": Family("SiglipModel", _text_positions, _siglip),
     "blip": Family("BlipForImageTextRetrieval", _text_positions, _blip),
     "blip-2": Family(

@@ -13,13 +13,15 @@ from torch import Tensor
 from hypvl.data.transforms import ResizeCenterCrop, Squeeze
 from hypvl.embedding.identity import model_identity
 from hypvl.errors import CheckpointError, UserError
-from hypvl.models.foreign import load_foreign
+from hypvl.models.foreign import huggingface, load_foreign
 from hypvl.models.foreign.record import ForeignModel
 from tests.models.foreign import tiny
 
 transformers = pytest.importorskip("transformers")
+FAMILY = huggingface.FAMILIES["clip"]
 FAMILIES: dict[str, Callable[[Path], Any]] = {
     "clip": tiny.clip,
+    "metaclip2": tiny.metaclip2,
     "siglip": tiny.siglip,
     "siglip2": tiny.siglip2,
     "blip": tiny.blip,
@@ -57,7 +59,7 @@ def own_embeddings(model: Any, folder: Path) -> tuple[Tensor, Tensor]:
     pixels, texts = own_inputs(folder, full_rows=kind == "SiglipModel")
     if kind == "SiglipModel":
         texts.pop("attention_mask", None)
-    if kind in ("CLIPModel", "SiglipModel"):
+    if kind in ("CLIPModel", "MetaClip2Model", "SiglipModel"):
         out = model(pixel_values=pixels, **texts)
         return out.image_embeds, out.text_embeds
     if kind == "Blip2ForImageTextRetrieval":
@@ -168,7 +170,10 @@ def test_a_folder_of_another_architecture_lists_what_differs(
     ("changes", "message"),
     [
         ({"model_type": "siglip2"}, "NaFlex.*take one of a fixed size"),
-        ({"model_type": "bert"}, "model_type is 'bert'; expected one of clip, siglip, blip, blip-2"),
+        (
+            {"model_type": "bert"},
+            "model_type is 'bert'; expected one of clip, metaclip_2, siglip, blip, blip-2",
+        ),
         ({"architectures": ["CLIPVisionModel"]}, "holds a CLIPVisionModel; expected a CLIPModel"),
     ],
 )
@@ -226,6 +231,18 @@ def test_a_processor_of_another_size_is_refused(tmp_path: Path) -> None:
     tiny.clip(tmp_path / "clip")
     tiny.change_json(tmp_path / "clip" / "preprocessor_config.json", crop_size={"height": 24, "width": 24})
     with pytest.raises(CheckpointError, match="makes 24 x 24 pixels, its config says 32 x 32"):
+        load_foreign(f"hf:{tmp_path / 'clip'}")
+
+
+def test_an_architecture_that_this_transformers_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.clip(tmp_path / "clip")
+    monkeypatch.setattr(
+        "hypvl.models.foreign.huggingface.FAMILIES", {"clip": FAMILY._replace(architecture="NewModel")}
+    )
+    tiny.change_json(tmp_path / "clip" / "config.json", architectures=["NewModel"])
+    with pytest.raises(UserError, match=r"has no NewModel; install a later one: pip install -U transformers"):
         load_foreign(f"hf:{tmp_path / 'clip'}")
 
 

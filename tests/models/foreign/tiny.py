@@ -89,7 +89,20 @@ def siglip_tokenizer(folder: Path) -> int:
 
 def clip(folder: Path) -> Any:
     """A CLIPModel whose images are resized to 36 pixels and cropped to 32."""
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+    from transformers import CLIPConfig, CLIPModel
+
+    return _clip(folder, CLIPConfig, CLIPModel)
+
+
+def metaclip2(folder: Path) -> Any:
+    """A MetaClip2Model, likewise."""
+    from transformers import MetaClip2Config, MetaClip2Model
+
+    return _clip(folder, MetaClip2Config, MetaClip2Model)
+
+
+def _clip(folder: Path, make_config: Any, kind: Any) -> Any:
+    from transformers import CLIPImageProcessor
 
     folder.mkdir(parents=True)
     count = clip_tokenizer(folder)
@@ -102,12 +115,12 @@ def clip(folder: Path) -> Any:
         "eos_token_id": count - 1,
         "pad_token_id": count - 1,
     }
-    config = CLIPConfig(
+    config = make_config(
         text_config={**_half(24), **text, "max_position_embeddings": LENGTH, "projection_dim": 20},
         vision_config={**_half(32), **_IMAGES, "projection_dim": 20},
         projection_dim=20,
     )
-    return _saved(CLIPModel, config, folder)
+    return _saved(kind, config, folder)
 
 
 def siglip2_tokenizer(folder: Path) -> int:
