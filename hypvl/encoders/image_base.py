@@ -88,9 +88,7 @@ class ImageEncoder(nn.Module, ABC):
     pixel_std: Tensor
     width: int
     interpolation: Interpolation = "bicubic"  # with which images are resized for it
-    resize_mode: ResizeMode = (
-        "shortest"  # "squash": images were squeezed into squares, in evaluation they are not cropped
-    )
+    resize_mode: ResizeMode = "shortest"  # "squash": trained on squeezed images, which evaluators do not crop
     image_transform: Transform | None = None  # of another library, for evaluation; None = hypvl's
     asked_pixels: frozenset[str] = frozenset()  # buffers whose values were given, not defaults
     _looked: bool = False  # whether the range of floats on a device was checked, in training

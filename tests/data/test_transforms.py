@@ -177,3 +177,13 @@ def test_without_a_size_there_is_nothing_to_do():
         ConfigError, match=r"Squeeze: size is None, the size of the image encoder.*give a number"
     ):
         Squeeze(None)(decode_image(jpeg(5, 40, 30)))
+
+
+def test_in_evaluation_a_model_says_how_its_images_become_squares():
+    squeezed = SimpleNamespace(image_size=8, interpolation="bilinear", resize_mode="squash")
+    assert repr(ResizeCenterCrop.of(squeezed)) == repr(Squeeze.of(squeezed))
+    assert repr(Squeeze.of(squeezed)) == "Squeeze(size=8, interpolation='bilinear')"
+    assert isinstance(RandomResizedCrop.of(squeezed), RandomResizedCrop)  # training draws its own parts
+    own = SimpleNamespace(image_size=8, image_transform=abs)
+    assert ResizeCenterCrop.of(own) is abs and Squeeze.of(own) is abs
+    assert isinstance(RandomResizedCrop.of(own), RandomResizedCrop)
