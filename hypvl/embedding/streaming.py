@@ -39,7 +39,8 @@ class StreamingSearch:
         if len(queries) == 0:
             raise ValueError("queries: got none; expected at least one.")
         self._model = model
-        self._queries = queries.split(query_chunk)
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        self._queries = queries.to(device).split(query_chunk)
         self._best = [StreamingTopK(k) for _ in self._queries]
         self._key_chunk = key_chunk
         self.count = 0  # keys added so far
@@ -51,7 +52,7 @@ class StreamingSearch:
                 part = part.to(device)
                 for query, best in zip(self._queries, self._best, strict=True):
                     scores = self._model.scores(
-                        query.to(device),
+                        query,
                         part,
                         query_modality=self._query_modality,
                         key_modality=self._key_modality,

@@ -1,18 +1,24 @@
 """Evaluators of texts against ranking_metrics.json, from embeddings or scores to the reported number."""
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from hypvl.datasets.images import Images
 from hypvl.datasets.text.pairs import SentencePairs
 from hypvl.datasets.text.passages import ms_marco
 from hypvl.datasets.text.triplets import SentenceTriplets
+from hypvl.datasets.vqa import QuestionSet
+from hypvl.embedding.encode import Encoding
 from hypvl.evaluation.passage_retrieval import PassageRetrieval
 from hypvl.evaluation.sentence_similarity import SentenceSimilarity
 from hypvl.evaluation.triplets import TripletAccuracy
+from hypvl.evaluation.vqa import ZeroShotVQA
 from hypvl.geometry.sphere import Sphere
+from tests.evaluation.fakes import FakeModel, FakeTokenizer, image
 from tests.evaluation.texts import Rows
 from tests.parity.reference import cases
 from tests.parity.test_ranking_metrics import near, section, tensor
@@ -106,3 +112,15 @@ def passage_metrics(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float
 @pytest.mark.parametrize("case", reported("passage_retrieval", PASSAGE_METRICS))
 def test_passages_from_scores(case: tuple[str, float], passage_metrics: dict[str, float]) -> None:
     assert passage_metrics[case[0].replace("_binary", "")] == near(case[1], scale=100)
+
+
+@pytest.mark.parametrize("item", cases("ranking_metrics", "vqa", "items"))
+def test_vqa_from_questions(item: dict[str, Any], tmp_path: Path) -> None:
+    image(tmp_path / "a.png", (255, 0, 0))
+    data = QuestionSet(
+        Images.from_files([tmp_path / "a.png"]), ["a"], [0], ["What is it?"], [1], [item["answers"]], ["other"],
+        vocabulary=[item["prediction"]],
+    )  # fmt: skip
+    result = ZeroShotVQA(data, encoding=Encoding(num_workers=0), tokenizer=FakeTokenizer())(FakeModel())
+    assert result.items["answer"] == [item["prediction"]]  # the only one there is
+    assert result.metrics["vqa_accuracy"] == near(item["vqa_accuracy"], scale=100)
