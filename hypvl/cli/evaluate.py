@@ -97,6 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Evaluate one by one; 1 if something was missing or failed, after the rest has run."""
     args = build_parser().parse_args(argv)
+    if args.model is not None and (args.weights != "model" or args.interpolate_from is not None):
+        flag = "--weights" if args.weights != "model" else "--interpolate-from"
+        raise ConfigError(f"{flag}: chooses among weights of a checkpoint; leave it out beside --model.")
     config = load_config(
         args.config, [*encoding_overrides(args), *args.overrides], required=("evaluate",), prefix="eval_"
     )
@@ -123,7 +126,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -> int:
     """Evaluate on every rank; rank 0 alone writes files and prints."""
     from hypvl import distributed
-    from hypvl.cli.loading import model_name, open_store, pick_device, results_folder, roots_of
+    from hypvl.cli.loading import load_chosen, model_name, open_store, pick_device, results_folder, roots_of
     from hypvl.cli.weight_choice import WeightChoice
     from hypvl.evaluation.protocol import EvaluationContext
     from hypvl.evaluation.results import ResultsFile, settings_digest
@@ -131,7 +134,10 @@ def _run(args: argparse.Namespace, config: "DictConfig", names: Sequence[str]) -
 
     choice = WeightChoice.of(args)
     device = distributed.device() if distributed.is_initialized() else pick_device(args.device)
-    model, content = choice.load(args, device=device)
+    if args.model is None:
+        model, content = choice.load(args.checkpoint_path, args.train_config, device=device)
+    else:
+        model, content = load_chosen(args, device=device)
     remover = None
     if args.standardize is not None or args.shift is not None:
         from hypvl.cli.mean_removal import MeanRemover

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from hypvl.checks import number
-from hypvl.cli.loading import config_of, load_chosen, load_trained
+from hypvl.cli.loading import config_of, load_trained
 from hypvl.config.plain import to_plain
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.io.files import file_digest
@@ -38,9 +38,6 @@ class WeightChoice:
         if (args.interpolate_from is None) != (args.alpha is None):
             there, lacks = ("--interpolate-from", "--alpha")[:: 1 if args.alpha is None else -1]
             raise ConfigError(f"{there}: needs {lacks} beside it; give both, or neither.")
-        if args.model is not None and (args.interpolate_from is not None or args.weights != MODEL):
-            flag = "--weights" if args.weights != MODEL else "--interpolate-from"
-            raise ConfigError(f"{flag}: chooses among weights of a checkpoint; leave it out beside --model.")
         if args.interpolate_from is None:
             return cls(args.weights, None, None)
         try:
@@ -49,15 +46,14 @@ class WeightChoice:
             raise ConfigError(str(error)) from error
         return cls(args.weights, checkpoint_file(args.interpolate_from), alpha)
 
-    def load(self, args: argparse.Namespace, *, device: torch.device) -> tuple[DualEncoder, dict[str, Any]]:
-        """As :func:`hypvl.cli.loading.load_chosen`, with the weights of the choice.
+    def load(
+        self, checkpoint_path: Path, train_config: str | None, *, device: torch.device
+    ) -> tuple[DualEncoder, dict[str, Any]]:
+        """As :func:`hypvl.cli.loading.load_trained`, with the weights of the choice.
 
         Raises:
             CheckpointError: also for a teacher that is not there, and for an initial checkpoint of another model.
         """
-        if args.model is not None:
-            return load_chosen(args, device=device)
-        checkpoint_path, train_config = args.checkpoint_path, args.train_config
         weights = None if self.name == MODEL else self.name
         model, content = load_trained(checkpoint_path, train_config, device=device, weights=weights)
         if self.name != MODEL or self.initial is not None:
