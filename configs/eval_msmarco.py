@@ -8,7 +8,7 @@ A smaller corpus that holds every relevant passage: max_passages=100000
 
 from hypvl.config import LazyCall as L
 from hypvl.datasets.text.passages import ms_marco
-from hypvl.evaluation.passage_retrieval import PassageRetrieval
+from hypvl.evaluation.text.passage_retrieval import PassageRetrieval
 
 from .common.encoding import encoding as encoding
 

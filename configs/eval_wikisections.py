@@ -6,7 +6,7 @@ python scripts/evaluate.py --config configs/eval_wikisections.py \
 
 from hypvl.config import LazyCall as L
 from hypvl.datasets.text.triplets import wiki_sections
-from hypvl.evaluation.triplets import TripletAccuracy
+from hypvl.evaluation.text.triplets import TripletAccuracy
 
 from .common.encoding import encoding as encoding
 

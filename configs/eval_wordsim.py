@@ -6,7 +6,7 @@ python scripts/evaluate.py --config configs/eval_wordsim.py \
 
 from hypvl.config import LazyCall as L
 from hypvl.datasets.text.pairs import word_pairs
-from hypvl.evaluation.word_similarity import WordSimilarity
+from hypvl.evaluation.text.word_similarity import WordSimilarity
 
 from .common.encoding import encoding as encoding
 

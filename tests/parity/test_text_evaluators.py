@@ -13,9 +13,9 @@ from hypvl.datasets.text.passages import ms_marco
 from hypvl.datasets.text.triplets import SentenceTriplets
 from hypvl.datasets.vqa import QuestionSet
 from hypvl.embedding.encode import Encoding
-from hypvl.evaluation.passage_retrieval import PassageRetrieval
-from hypvl.evaluation.sentence_similarity import SentenceSimilarity
-from hypvl.evaluation.triplets import TripletAccuracy
+from hypvl.evaluation.text.passage_retrieval import PassageRetrieval
+from hypvl.evaluation.text.sentence_similarity import SentenceSimilarity
+from hypvl.evaluation.text.triplets import TripletAccuracy
 from hypvl.evaluation.vqa import ZeroShotVQA
 from hypvl.geometry.sphere import Sphere
 from tests.evaluation.fakes import FakeModel, FakeTokenizer, image

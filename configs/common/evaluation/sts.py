@@ -2,7 +2,7 @@
 
 from hypvl.config import LazyCall as L
 from hypvl.datasets.text import pairs
-from hypvl.evaluation.sentence_similarity import SentenceSimilarity, SentenceSimilarityAverage
+from hypvl.evaluation.text.sentence_similarity import SentenceSimilarity, SentenceSimilarityAverage
 
 from ..encoding import encoding as encoding
 

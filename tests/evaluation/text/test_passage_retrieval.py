@@ -6,8 +6,8 @@ import pytest
 
 from hypvl.datasets.text.passages import ms_marco
 from hypvl.embedding.encode import Encoding
-from hypvl.evaluation.passage_retrieval import PassageRetrieval
 from hypvl.evaluation.protocol import Evaluator
+from hypvl.evaluation.text.passage_retrieval import PassageRetrieval
 from tests.evaluation.miniatures import msmarco
 from tests.evaluation.texts import TextEvaluatorContract, TextModel
 

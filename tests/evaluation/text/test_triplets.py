@@ -7,7 +7,7 @@ import pytest
 from hypvl.datasets.text.triplets import wiki_sections
 from hypvl.embedding.encode import Encoding
 from hypvl.evaluation.protocol import Evaluator
-from hypvl.evaluation.triplets import TripletAccuracy
+from hypvl.evaluation.text.triplets import TripletAccuracy
 from tests.evaluation.miniatures import wikisections
 from tests.evaluation.texts import TextEvaluatorContract, TextModel
 

@@ -10,7 +10,7 @@ from hypvl.datasets.text.pairs import SentencePairs, sts
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError, UserError
 from hypvl.evaluation.protocol import Evaluator
-from hypvl.evaluation.sentence_similarity import SentenceSimilarity, SentenceSimilarityAverage
+from hypvl.evaluation.text.sentence_similarity import SentenceSimilarity, SentenceSimilarityAverage
 from hypvl.geometry.lorentz import Lorentz
 from tests.evaluation.miniatures import senteval
 from tests.evaluation.texts import Rows, TextEvaluatorContract, TextModel
@@ -68,7 +68,7 @@ def test_own_score_of_a_hyperbolic_model_is_its_distance_and_the_cosine_ignores_
 
 
 def test_average_of_rounded_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    import hypvl.evaluation.sentence_similarity as module
+    import hypvl.evaluation.text.sentence_similarity as module
 
     values = iter(
         [{"spearman": 10.005, "cosine_spearman": 1.0}, {"spearman": 20.0149, "cosine_spearman": 2.0}]

@@ -12,7 +12,7 @@ from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel
 from hypvl.embedding.search import pair_scores
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
-from hypvl.evaluation.text_similarity import encode_distinct
+from hypvl.evaluation.text.text_scores import encode_distinct
 from hypvl.metrics.sentences import Distance, triplet_hits
 
 _ROWS = 1 << 14  # triplets compared at once, in fp64

@@ -8,7 +8,7 @@ from hypvl.datasets.text.pairs import SentencePairs, word_pairs
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import UserError
 from hypvl.evaluation.protocol import Evaluator
-from hypvl.evaluation.word_similarity import WordSimilarity
+from hypvl.evaluation.text.word_similarity import WordSimilarity
 from tests.evaluation.miniatures import wordsim
 from tests.evaluation.texts import TextEvaluatorContract, TextModel
 

@@ -13,7 +13,7 @@ from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel, Stage
 from hypvl.errors import DataError, UserError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
-from hypvl.evaluation.text_similarity import encode_distinct, text_cosines, text_scores
+from hypvl.evaluation.text.text_scores import encode_distinct, text_cosines, text_scores
 from hypvl.metrics.sentences import aggregate_correlations
 
 

@@ -17,7 +17,7 @@ from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel, check_embeddings, evaluating
 from hypvl.errors import UserError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
-from hypvl.evaluation.text_similarity import text_cosines, text_scores
+from hypvl.evaluation.text.text_scores import text_cosines, text_scores
 from hypvl.metrics.correlation import spearman
 
 Templates: TypeAlias = Literal["pooled", "averaged"]

@@ -1,0 +1,1 @@
+"""What is measured of texts alone: similarity of sentences and words, triplets, passages."""
