@@ -32,6 +32,9 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("clip", "meru", "atmg")
 # Instead of the 80,000 prompts of ImageNet's 1,000 classes.
 FEW_PROMPTS = ["a photo of a {}.", "a drawing of a {}."]
+# A part of a suite that has the same evaluator on every set: the sets are those of zero_shot_classification, and
+# test_miniatures.py reads all of them and their prompt sets.
+ONLY = {"prompt_sensitivity": "dtd,clevr"}
 
 
 def suites() -> list[str]:
@@ -81,9 +84,6 @@ def few_prompts(config: Any) -> list[str]:
     target = str(config.evaluate.get("imagenet", {}).get("_target_"))
     if target.endswith((".ZeroShotClassification", ".HierarchicalClassification")):
         return [f"++evaluate.imagenet.prompts={json.dumps(FEW_PROMPTS)}"]
-    if target.endswith(".PromptSensitivity"):
-        sets = ",".join(f"{name}:{json.dumps([text])}" for name, text in zip("ab", FEW_PROMPTS, strict=True))
-        return [f"++evaluate.imagenet.prompt_sets={{{sets}}}"]
     return []
 
 
@@ -103,6 +103,8 @@ def run_suite(suite: str, checkpoint: Path, output: Path) -> dict[str, dict[str,
     ]
     config = LazyConfig.load(ROOT / "configs" / f"eval_{suite}.py")
     more += few_prompts(config)
+    if suite in ONLY:
+        more += ["--only", ONLY[suite]]
     if "epochs" in config:  # of fine-tuning
         more.append("epochs.final=2")
     if "folds" in config:  # of cross-validation: miniatures have a few items of each class

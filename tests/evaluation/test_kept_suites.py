@@ -12,10 +12,10 @@ from torch import Tensor
 from hypvl.cli.evaluate import main as evaluate
 from hypvl.config import LazyConfig
 from hypvl.embedding import encode as features
-from tests.evaluation.smoke import ROOT, few_prompts, inside, make_checkpoint, make_miniatures, suites
+from tests.evaluation.smoke import ONLY, ROOT, few_prompts, inside, make_checkpoint, make_miniatures, suites
 
 # Of the larger suites a part, and of those that train the model themselves not that.
-ONLY = {"elevater": "mnist/zero_shot,mnist/few_shot_5,mnist/linear_probe"}
+PARTS = ONLY | {"elevater": "mnist/zero_shot,mnist/few_shot_5,mnist/linear_probe"}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def run(suite: str, place: Path, name: str, *more: str) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", suites())
 def test_kept_embeddings_change_nothing(suite: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = ["--only", ONLY[suite]] if suite in ONLY else []
+    few = ["--only", PARTS[suite]] if suite in PARTS else []
     config = LazyConfig.load(ROOT / "configs" / f"eval_{suite}.py")
     if "folds" in config:
         few.append("folds=2")
