@@ -129,6 +129,51 @@ def paraphrase_hit(rows: ArrayLike) -> bool:
     return bool((table[:, :1] > table[:, 1:]).all())
 
 
+def selection_jaccard(scores: Sequence[float], right: Sequence[bool]) -> float:
+    """Jaccard index of the right items and as many items with the highest scores, in percent.
+
+    Formula: with k right items, j of which are among the first k, ``j / (2 k - j)``. Of equal scores the wrong item
+    comes first.
+
+    Args:
+        scores: Of each candidate.
+        right: Whether it is a right one; at least one is.
+
+    Raises:
+        ValueError: for other lengths, no right item, or NaN.
+
+    Source: Bitton et al. 2022, WinoGAViL (arXiv 2207.12576), section 2.
+    """
+    count = sum(right)
+    if len(scores) != len(right) or not count or any(map(math.isnan, scores)):
+        raise ValueError(
+            f"scores, right: got {len(scores)} scores, {len(right)} marks, {count} of them right, or NaN; expected a "
+            "number for each, at least one right."
+        )
+    order = sorted(range(len(scores)), key=lambda i: (-scores[i], right[i]))
+    hits = sum(right[i] for i in order[:count])
+    return 100.0 * hits / (2 * count - hits)
+
+
+def selection_jaccard_chance(candidates: int, right: int) -> float:
+    """Mean of :func:`selection_jaccard` over random orders, in percent: j is hypergeometric.
+
+    Args:
+        candidates: Number of candidates.
+        right: How many of them are right, 1 ... ``candidates``.
+
+    Raises:
+        ValueError: for other numbers.
+    """
+    if not 1 <= right <= candidates:
+        raise ValueError(f"right: got {right}; expected 1 … {candidates}, the number of candidates.")
+    orders = math.comb(candidates, right)
+    return 100.0 * math.fsum(
+        j / (2 * right - j) * math.comb(right, j) * math.comb(candidates - right, right - j) / orders
+        for j in range(1, right + 1)
+    )
+
+
 def _check_scored(scored: Sequence[Scored]) -> None:
     for place, one in enumerate(scored):
         if one is not None and (math.isnan(one[0]) or any(math.isnan(foil) for foil in one[1])):

@@ -144,6 +144,52 @@ def f1(predicted: Sequence[int], labels: Sequence[int]) -> float:
     return 100.0 * float(f1_score(labels, predicted, zero_division=0.0))
 
 
+def macro_f1(predicted: Sequence[int | None], labels: Sequence[int]) -> float:
+    """Mean over the classes that occur in ``labels`` of their F1, in percent.
+
+    Formula: of class c ``2 TP / (2 TP + FP + FN)``.
+
+    Args:
+        predicted: Class of each item; None = no prediction, which is wrong.
+        labels: The right ones, at least one, from 0.
+
+    Raises:
+        ValueError: without items, or for other lengths.
+
+    Source: Koh et al. 2021, WILDS (arXiv 2012.07421), section 4.1, for iWildCam.
+    """
+    from sklearn.metrics import f1_score
+
+    if not labels:
+        raise ValueError("labels: got no items; expected at least one.")
+    guesses = [-1 if guess is None else guess for guess in predicted]
+    return 100.0 * float(f1_score(labels, guesses, labels=sorted(set(labels)), average="macro"))
+
+
+def macro_f1_chance(labels: Sequence[int], *, classes: int) -> float:
+    """Mean of :func:`macro_f1` over guesses at random among ``classes`` classes, in percent.
+
+    Formula: of a class with n of N items ``2 n / N E[K / (n + K)]``, K the number of times that it is guessed, binomial
+    with N and ``1 / classes``: of K guesses ``K n / N`` are right on average.
+
+    Raises:
+        ValueError: without items or classes.
+    """
+    if not labels or classes < 1:
+        raise ValueError(f"labels, classes: got {len(labels)} and {classes}; expected at least one of each.")
+    from scipy.stats import binom
+
+    total = len(labels)
+    guessed = np.arange(total + 1)
+    weight = binom.pmf(guessed, total, 1.0 / classes)
+    sizes = np.unique(np.asarray(labels), return_counts=True)[1]
+    values = {
+        size: 2.0 * size / total * float((weight * guessed / (size + guessed)).sum())
+        for size in set(sizes.tolist())
+    }
+    return 100.0 * math.fsum(values[size] for size in sizes.tolist()) / len(sizes)
+
+
 def vqa_accuracy(
     prediction: str, answers: Sequence[str], *, rule: Literal["leave_one_out", "simple"] = "leave_one_out"
 ) -> float:

@@ -1,4 +1,5 @@
 import math
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypvl.metrics.choices import (
     group_hits,
     margins,
     paraphrase_hit,
+    selection_jaccard,
+    selection_jaccard_chance,
 )
 from tests.parity.reference import cases
 
@@ -121,3 +124,26 @@ def test_chance_of_a_paraphrase_hit_is_that_of_random_scores() -> None:
     tot = [paraphrase_hit([[a, b], [a, c]]) for a, b, c in draws]  # the three symmetric scores of the texts
     assert 100 * np.mean(itt) == pytest.approx(PARAPHRASE_CHANCE, abs=2)
     assert 100 * np.mean(tot) == pytest.approx(PARAPHRASE_CHANCE, abs=2)
+
+
+def test_jaccard_index_of_the_chosen_by_hand() -> None:
+    # Two are right and two are chosen: both, one of three together, none.
+    assert selection_jaccard([0.9, 0.1, 0.8], [True, False, True]) == 100.0
+    assert selection_jaccard([0.9, 0.5, 0.1], [True, False, True]) == pytest.approx(100 / 3)
+    assert selection_jaccard([0.1, 0.5, 0.4, 0.2], [True, False, False, True]) == 0.0
+    assert selection_jaccard([1.0, 1.0], [True, False]) == 0.0  # a tie
+
+
+def test_chance_of_the_jaccard_index_is_the_mean_over_all_orders() -> None:
+    right = [True, True, False, False, False]
+    values = [selection_jaccard(order, right) for order in permutations(range(5))]
+    assert selection_jaccard_chance(5, 2) == pytest.approx(np.mean(values))
+    assert selection_jaccard_chance(3, 3) == 100.0
+
+
+def test_a_selection_without_right_items_or_with_nan_is_an_error() -> None:
+    for scores, right in (([1.0], [False]), ([math.nan], [True]), ([1.0, 2.0], [True])):
+        with pytest.raises(ValueError, match="scores, right: got"):
+            selection_jaccard(scores, right)
+    with pytest.raises(ValueError, match="right: got 4; expected 1 … 3"):
+        selection_jaccard_chance(3, 4)

@@ -1,6 +1,7 @@
 """ELEVATER's metrics and VQA accuracy by hand, against scikit-learn, and by their properties."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypvl.metrics.classification import (
     average_precision_chance,
     f1,
     false_positive_rate,
+    macro_f1,
+    macro_f1_chance,
     mean_over_sets,
     one_hot,
     roc_auc,
@@ -155,3 +158,19 @@ def test_f1_by_hand() -> None:
     # 2 right of 3 predicted, and of 4 that are there: precision 2/3, recall 1/2.
     assert f1([1, 1, 1, 0, 0, 0], [1, 1, 0, 1, 1, 0]) == pytest.approx(100 * 4 / 7)
     assert f1([0, 0], [0, 0]) == 0.0
+
+
+def test_macro_f1_by_hand() -> None:
+    # Class 0: 1 right of 2 predicted and 2 there; class 1: 1 right of 1 predicted and 2 there; class 2 never occurs.
+    assert macro_f1([0, None, 1, 0], [0, 0, 1, 1]) == pytest.approx(100 * (1 / 2 + 2 / 3) / 2)
+    assert macro_f1([2, 2], [0, 1]) == 0.0
+    with pytest.raises(ValueError, match="labels: got no items"):
+        macro_f1([], [])
+
+
+def test_chance_of_macro_f1_is_the_mean_over_all_guesses() -> None:
+    labels = [0, 0, 0, 2]
+    values = [macro_f1(guess, labels) for guess in product(range(3), repeat=4)]
+    assert macro_f1_chance(labels, classes=3) == pytest.approx(np.mean(values))
+    with pytest.raises(ValueError, match="labels, classes: got 0 and 3"):
+        macro_f1_chance([], classes=3)
