@@ -168,6 +168,7 @@ class LabelledImages:
         keys: A name for each image; None = its position.
         prompts: Templates, or whole prompts by class name; None = the set has none of its own.
         folders: The class folders in the order of the classes; empty where the images do not lie in such folders.
+        groups: A group of each image, such as the region it is from; empty where the set has none.
     """
 
     def __init__(
@@ -179,6 +180,7 @@ class LabelledImages:
         keys: Sequence[str] | None = None,
         prompts: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         folders: Sequence[str] = (),
+        groups: Sequence[str] = (),
     ) -> None:
         self.images = images if isinstance(images, Images) else Images(images)
         self.labels: list[Any] = list(labels)
@@ -186,6 +188,7 @@ class LabelledImages:
         self.keys = [str(i) for i in range(len(self.labels))] if keys is None else list(keys)
         self.prompts = prompts
         self.folders = list(folders)
+        self.groups = list(groups)
 
     @property
     def ids(self) -> list[str] | None:
@@ -201,6 +204,7 @@ class LabelledImages:
             keys=[self.keys[i] for i in indices],
             prompts=self.prompts,
             folders=self.folders,
+            groups=[self.groups[i] for i in indices] if self.groups else (),
         )
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """Metrics of class probabilities, by name, with their chance levels and per-item values."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from hypvl.checks import one_of
 from hypvl.evaluation.labelled_images import Label, classes_of, is_multi_label
 from hypvl.evaluation.protocol import EvaluationResult
-from hypvl.metrics import classification, ranking
+from hypvl.metrics import classification, groups as groups_of, ranking
 
 #: ``mean_per_class_accuracy`` and ``top1_accuracy`` need one label an item, ``roc_auc`` two classes in addition;
 #: ``map_11_points`` and ``average_precision`` are for several labels an item. All in percent.
@@ -24,6 +24,9 @@ METRICS: dict[str, str] = {
     "mean_per_class": "mean_per_class_accuracy",
     **{name: name for name in METRIC_NAMES},
 }
+#: Of zero-shot classification in addition, for one label an image: ``macro_f1`` is computed where it is asked for, that
+#: of the worst group where images have groups, and top-5 where there are more than 5 classes.
+FurtherMetric = Literal["macro_f1", "worst_group_top1_accuracy", "worst_group_top5_accuracy"]
 
 
 def main_metric(metric: Metric | None, *, classes: int, multi_label: bool) -> str:
@@ -43,6 +46,24 @@ def main_metric(metric: Metric | None, *, classes: int, multi_label: bool) -> st
             f"metric: got {metric!r} for {classes} classes and {labels} an image; expected one of {expected}."
         )
     return METRICS[metric]
+
+
+def zero_shot_metric(
+    metric: Metric | FurtherMetric | None, *, classes: int, multi_label: bool, groups: bool
+) -> str:
+    """As :func:`main_metric`, of zero-shot classification; ``groups``: whether the images have groups."""
+    one_of("metric", metric, Metric | FurtherMetric | None)
+    if metric not in get_args(FurtherMetric):
+        return main_metric(cast(Metric | None, metric), classes=classes, multi_label=multi_label)
+    of_groups = metric != "macro_f1"
+    if multi_label or (of_groups and not groups) or (metric == "worst_group_top5_accuracy" and classes <= 5):
+        labels = "several labels" if multi_label else "one label"
+        have = "groups" if groups else "no groups"
+        raise ValueError(
+            f"metric: got {metric!r} for {classes} classes, {labels} an image and {have} of images; expected one "
+            "label, for the worst group also groups, and more than 5 classes for top-5."
+        )
+    return cast(str, metric)
 
 
 def measure(
@@ -100,6 +121,32 @@ def add_accuracies(
         result.add_mean(name, hits, chance=ranking.accuracy_chance(classes))
     result.metrics["mean_per_class_accuracy"] = ranking.mean_per_class_accuracy(predicted, labels)
     result.strata["mean_per_class_accuracy"] = list(labels)
+
+
+def add_group_accuracies(
+    result: EvaluationResult, name: str, hits: Sequence[float], groups: Sequence[str], *, chance: float
+) -> None:
+    """Add ``<name>_<group>`` of each group and ``worst_group_<name>``, the lowest, with their chance.
+
+    The interval of the lowest is that of its group, which ``meta["worst_group"]`` names.
+
+    Args:
+        name: An accuracy.
+        hits: Of each image, 100 or 0.
+        groups: Of each image.
+        chance: Of one image, in percent.
+    """
+    values = groups_of.by_group(hits, groups)
+    worst = groups_of.worst_group(values)
+    result.add_mean(
+        f"worst_group_{name}",
+        values[worst],
+        chance=groups_of.worst_group_chance([len(own) for own in values.values()], chance=chance),
+    )
+    for group, own in values.items():
+        result.add_mean(f"{name}_{group}", own, chance=chance)
+    result.meta.setdefault("worst_group", {})[name] = worst
+    result.meta["group_images"] = {group: len(own) for group, own in values.items()}
 
 
 def class_probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:

@@ -16,13 +16,22 @@ from hypvl.datasets.protocol import ClassificationSet, check_set
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel
 from hypvl.errors import DataError
-from hypvl.evaluation.class_metrics import Metric, add_accuracies, class_probabilities, main_metric, measure
+from hypvl.evaluation.class_metrics import (
+    FurtherMetric,
+    Metric,
+    add_accuracies,
+    add_group_accuracies,
+    class_probabilities,
+    measure,
+    zero_shot_metric,
+)
 from hypvl.evaluation.class_scores import encode_prompts, score_classes
 from hypvl.evaluation.labelled_images import Label, check_labels, classes_of, is_multi_label
 from hypvl.evaluation.prediction_files import PredictionFiles
 from hypvl.evaluation.prompt_ensembling import Ensemble
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.metrics import ranking
+from hypvl.metrics.classification import macro_f1, macro_f1_chance
 
 # Factor of scores before the softmax of predictions, as published for cosines.
 _SCALE = 100.0
@@ -44,8 +53,13 @@ class ZeroShotClassification(Evaluator):
     softmax over the classes. An image that cannot be read counts as wrong, or has the worst place, and is counted in
     ``meta["unreadable"]``.
 
+    With one label an image, where the set has ``groups`` of images: ``top1_accuracy_<group>`` of each group and
+    ``worst_group_top1_accuracy``, that of the lowest, which ``meta["worst_group"]`` names; where there is a top-5
+    accuracy, the same of it. With ``metric="macro_f1"`` also that, the mean F1 of the classes that occur.
+
     Items, one per image: ``key``, ``label`` (a list where there may be several), ``predicted``, ``score`` (of the
-    predicted class), ``label_rank`` (of the best right class); the last three None for an unreadable image.
+    predicted class), ``label_rank`` (of the best right class); the last three None for an unreadable image; ``group``
+    where there are groups.
 
     Args:
         dataset: Labelled images; a label is a class, or all classes of the image.
@@ -74,7 +88,7 @@ class ZeroShotClassification(Evaluator):
     _: KW_ONLY
     class_names: Sequence[str] | None = None
     ensemble: Ensemble = "model"
-    metric: Metric | None = None
+    metric: Metric | FurtherMetric | None = None
     predictions: PredictionFiles | None = None
 
     def __post_init__(self) -> None:
@@ -88,7 +102,17 @@ class ZeroShotClassification(Evaluator):
         prompts = self.dataset.prompts if self.prompts is None else self.prompts
         self.class_prompts = class_prompts(generic_templates() if prompts is None else prompts, self.classes)
         self.multi_label = is_multi_label(cast(Sequence[Label], self.dataset.labels))
-        self.main_metric = main_metric(self.metric, classes=len(self.classes), multi_label=self.multi_label)
+        self._groups: list[str] = list(getattr(self.dataset, "groups", ()))
+        if self._groups and len(self._groups) != len(self.dataset):
+            raise DataError(
+                f"dataset: has {len(self._groups)} groups for {len(self.dataset)} images; expected one each, or none."
+            )
+        self.main_metric = zero_shot_metric(
+            self.metric,
+            classes=len(self.classes),
+            multi_label=self.multi_label,
+            groups=bool(self._groups),
+        )
         if self.predictions is not None and self.predictions.folder is None:
             self.predictions = None
         if self.predictions is not None and self.ensemble == "score_mean":
@@ -167,6 +191,15 @@ class ZeroShotClassification(Evaluator):
             result.add_mean(
                 "top5_accuracy", ranking.hits_at(ranks, 5), chance=ranking.accuracy_chance(count, k=5)
             )
+        if self._groups:
+            result.items["group"] = self._groups
+            for k in (1, 5) if count > 5 else (1,):
+                chance = ranking.accuracy_chance(count, k=k)
+                hits = ranking.hits_at(ranks, k)
+                add_group_accuracies(result, f"top{k}_accuracy", hits, self._groups, chance=chance)
+        if self.main_metric == "macro_f1":
+            result.metrics["macro_f1"] = macro_f1(result.items["predicted"], labels)
+            result.metrics["macro_f1_chance"] = macro_f1_chance(labels, classes=count)
         if table is not None and count == 2 and 0 < sum(labels) < len(labels):
             margin = table[:, 1] - table[:, 0]
             both = measure(torch.stack([-margin, margin], 1), labels, missing=bad)

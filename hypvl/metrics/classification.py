@@ -156,7 +156,7 @@ def macro_f1(predicted: Sequence[int | None], labels: Sequence[int]) -> float:
     Raises:
         ValueError: without items, or for other lengths.
 
-    Source: Koh et al. 2021, WILDS (arXiv 2012.07421), section 4.1, for iWildCam.
+    Source: Koh et al. 2021, WILDS (arXiv 2012.07421), the metric of iWildCam.
     """
     from sklearn.metrics import f1_score
 

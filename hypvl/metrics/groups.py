@@ -34,7 +34,7 @@ def worst_group(values: dict[str, list[float]]) -> str:
     Args:
         values: As :func:`by_group` gives them.
 
-    Source: Sagawa et al. 2020 (arXiv 1911.08731); over regions: Koh et al. 2021, WILDS (arXiv 2012.07421), section 4.4.
+    Source: Sagawa et al. 2020 (arXiv 1911.08731); over regions: Koh et al. 2021, WILDS (arXiv 2012.07421), FMoW.
     """
     return min(values, key=lambda name: math.fsum(values[name]) / len(values[name]))
 
@@ -42,7 +42,8 @@ def worst_group(values: dict[str, list[float]]) -> str:
 def worst_group_chance(sizes: Sequence[int], *, chance: float) -> float:
     """The accuracy of the worst group that guessing gets on average, in percent.
 
-    Formula: ``integral from 0 to 1 of prod_g P(H_g >= x n_g) dx``, H_g the hits among the n_g items of group g, binomial.
+    Formula: ``integral from 0 to 1 of prod_g P(H_g >= x n_g) dx``, H_g the binomial number of
+    hits among the n_g items of group g.
 
     Args:
         sizes: Items of each group, each at least 1.

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from hypvl.datasets.classification.folders import ImageFolderSet
+from hypvl.datasets.images import Images, LabelledImages
 from hypvl.embedding.encode import Encoding
 from hypvl.errors import DataError
 from hypvl.evaluation.prediction_files import PredictionFiles
-from hypvl.evaluation.protocol import Evaluator
+from hypvl.evaluation.protocol import EvaluationResult, Evaluator
 from hypvl.evaluation.zero_shot import ZeroShotClassification
+from hypvl.metrics.classification import macro_f1_chance
+from hypvl.metrics.groups import worst_group_chance
 from tests.evaluation.contract import EvaluatorContract
 from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image as pil_image
 from tests.evaluation.probes.test_linear_probe import Listed
@@ -371,3 +374,84 @@ def test_predictions_by_score_mean_are_refused(tmp_path: Path) -> None:
     files = PredictionFiles(tmp_path, dataset="x", protocol="y")
     with pytest.raises(ValueError, match="got 'score_mean' with predictions"):
         ZeroShotClassification(colors(tmp_path / "set"), ["{}"], ensemble="score_mean", predictions=files)
+
+
+def grouped(folder: Path, *, bad: int = 0) -> LabelledImages:
+    """Right of the regions: north 1 of 2 (and what is bad), south 2 of 2. Six classes."""
+    given = [("blue", BLUE, "north"), ("red", GREEN, "north"), ("red", RED, "south"), ("blue", BLUE, "south")]
+    classes = ["blue", "red", "four", "five", "six", "seven"]
+    paths = [pil_image(folder / f"{i}.png", color) for i, (_, color, _) in enumerate(given)]
+    paths += [broken(folder / f"bad{i}.png") for i in range(bad)]
+    return LabelledImages(
+        Images.from_files(paths),
+        [classes.index(name) for name, _, _ in given] + [0] * bad,
+        classes=classes,
+        prompts=["{}"],
+        groups=[region for _, _, region in given] + ["north"] * bad,
+    )
+
+
+class TestContractOfGroups(EvaluatorContract):
+    evaluator_class = ZeroShotClassification
+
+    def build(self, folder: Path, *, encoding: Encoding, bad: int) -> Evaluator:
+        data = grouped(folder, bad=bad)
+        return ZeroShotClassification(
+            data, metric="worst_group_top5_accuracy", encoding=encoding, tokenizer=FakeTokenizer()
+        )
+
+
+def test_the_accuracy_of_the_worst_group_by_hand(tmp_path: Path) -> None:
+    def run(metric: str, bad: int = 0) -> EvaluationResult:
+        data = grouped(tmp_path / metric, bad=bad)
+        evaluator = ZeroShotClassification(
+            data,
+            metric=metric,  # type: ignore[arg-type]
+            encoding=PLAIN,
+            tokenizer=FakeTokenizer(),
+        )
+        return evaluator(FakeModel())
+
+    result = run("worst_group_top1_accuracy", bad=1)
+    metrics = result.metrics
+    assert result.meta["main_metric"] == "worst_group_top1_accuracy"
+    assert (metrics["top1_accuracy_north"], metrics["top1_accuracy_south"]) == (pytest.approx(100 / 3), 100.0)
+    assert metrics["worst_group_top1_accuracy"] == metrics["top1_accuracy_north"]
+    assert metrics["worst_group_top1_accuracy_chance"] == pytest.approx(
+        worst_group_chance([3, 2], chance=100 / 6)
+    )
+    assert metrics["top1_accuracy_south_chance"] == pytest.approx(100 / 6)
+    # The green image ties for all classes: red is the second of six.
+    assert metrics["worst_group_top5_accuracy"] == pytest.approx(200 / 3)
+    assert result.samples["worst_group_top1_accuracy"] == [100.0, 0.0, 0.0]
+    assert result.meta["worst_group"] == {"top1_accuracy": "north", "top5_accuracy": "north"}
+    assert result.meta["group_images"] == {"north": 3, "south": 2}
+    assert result.items["group"] == ["north", "north", "south", "south", "north"]
+    assert "macro_f1" not in metrics
+
+
+def test_macro_f1_where_it_is_asked_for(tmp_path: Path) -> None:
+    evaluator = ZeroShotClassification(
+        colors(tmp_path), ["{}"], metric="macro_f1", encoding=PLAIN, tokenizer=FakeTokenizer()
+    )
+    metrics = evaluator(FakeModel()).metrics
+    # blue 1 of 1; green 1 of 2; red 3 right of 4 predicted.
+    assert metrics["macro_f1"] == pytest.approx(100 * (1 + 2 / 3 + 6 / 7) / 3)
+    assert metrics["macro_f1_chance"] == macro_f1_chance([0, 1, 1, 2, 2, 2], classes=3)
+    assert not any("group" in name for name in metrics)
+
+
+def test_a_metric_that_the_images_do_not_have_is_an_error(tmp_path: Path) -> None:
+    data = colors(tmp_path)
+    with pytest.raises(
+        ValueError, match="'worst_group_top1_accuracy' for 3 classes, one label an image and no groups"
+    ):
+        ZeroShotClassification(data, metric="worst_group_top1_accuracy")
+    with pytest.raises(ValueError, match="'macro_f1' for 3 classes, several labels"):
+        ZeroShotClassification(Several(), metric="macro_f1")
+    data.groups = ["north"] * 6
+    with pytest.raises(ValueError, match="more than 5 classes for top-5"):
+        ZeroShotClassification(data, metric="worst_group_top5_accuracy")
+    data.groups = ["north"]
+    with pytest.raises(DataError, match="dataset: has 1 groups for 6 images"):
+        ZeroShotClassification(data)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hypvl.allowlist import configurable
 from hypvl.datasets.catalog.fetching import can_write, fetch_webdataset
-from hypvl.datasets.classification.webdataset import WebDatasetSet, is_url
+from hypvl.datasets.classification.webdataset import SampleGroups, WebDatasetSet, is_url
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.remote import DownloadError, only_one
 
@@ -19,9 +19,12 @@ def hub_set(
     root: str | Path = "./datasets/eval",
     split: str = "test",
     organisation: str = "clip-benchmark",
+    groups: SampleGroups | None = None,
     download: bool = False,
 ) -> WebDatasetSet:
-    """The set ``<organisation>/wds_<name>`` of the hub, in ``root/<name>``; its own class names and prompts.
+    """The set ``<organisation>/wds_<name>`` of the hub, with its own class names and prompts.
+
+    It lies in ``root/<name>``, or in ``root/wds_<name>`` where the repository was cloned, or DataComp fetched it.
 
     Args:
         name: As CLIP_benchmark and DataComp call it: ``imagenet-r``, ``vtab/svhn`` ... A ``/`` is ``-`` in the names
@@ -29,6 +32,7 @@ def hub_set(
         root: Folder of the sets, or the http(s) address of one.
         split: ``"test"``, ``"train"`` ...
         organisation: Whose repository it is.
+        groups: How a sample says which group its image is of; None = the images have no groups.
         download: Fetch what is missing into ``root``.
 
     Raises:
@@ -42,11 +46,13 @@ def hub_set(
         )
     folder = name.replace("/", "-")
     if is_url(root):
-        return WebDatasetSet(f"{str(root).rstrip('/')}/{folder}", split=split)
+        return WebDatasetSet(f"{str(root).rstrip('/')}/{folder}", split=split, groups=groups)
     address = f"https://huggingface.co/datasets/{organisation}/wds_{folder}/resolve/main"
     place = Path(root) / folder
+    if (cloned := place.with_name(f"wds_{folder}")).is_dir():
+        place = cloned
     try:
-        return _read(place, split)
+        return _read(place, split, groups)
     except MissingDataError as error:
         by_hand = f"{error} The set is {address.removesuffix('/resolve/main')}: put its files into {place}"
         if not download:
@@ -57,20 +63,20 @@ def hub_set(
             ) from error
     with only_one(Path(root) / ".downloads" / folder):
         try:
-            return _read(place, split)  # another process has downloaded it while this one waited
+            return _read(place, split, groups)  # another process has downloaded it while this one waited
         except MissingDataError:
             try:
                 fetch_webdataset(address, place, [split])
             except DownloadError as error:
                 raise MissingDataError(f"{name}: could not be downloaded: {error} {by_hand}.") from error
-    return _read(place, split)
+    return _read(place, split, groups)
 
 
-def _read(place: Path, split: str) -> WebDatasetSet:
+def _read(place: Path, split: str, groups: SampleGroups | None) -> WebDatasetSet:
     # classnames.txt is fetched last: without it the set is not complete.
     if not (place / "classnames.txt").is_file():
         raise MissingDataError(
             f"{place}: has no classnames.txt (looked in {Path.cwd()}); expected classnames.txt, "
             f"zeroshot_classification_templates.txt and {split}/{{nshards.txt, 0.tar ...}}."
         )
-    return WebDatasetSet(place, split=split)
+    return WebDatasetSet(place, split=split, groups=groups)

@@ -1,10 +1,14 @@
 """Reader of the WebDataset layout of classification sets, from a folder or a server."""
 
+import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from hypvl.allowlist import configurable
-from hypvl.checks import natural_number
+from hypvl.checks import natural_number, whole_number
 from hypvl.data.storage import FileHandles, open_source
 from hypvl.datasets.catalog.fetching import tar_count
 from hypvl.datasets.files import read_lines, require_folder, text_lines
@@ -14,6 +18,46 @@ from hypvl.io.redact import redact_url
 from hypvl.io.remote import RemoteError, RemoteFile
 
 _LARGEST_TEXT = 1 << 24  # bytes of a list of names on a server
+
+
+@configurable("evaluate")
+@dataclass(frozen=True)
+class SampleGroups:
+    """Groups of images by a number of each sample's ``.npy``, an array of whole numbers that says more of the image.
+
+    Args:
+        column: Place of the number in the array, from 0.
+        names: What the numbers 0, 1 ... of it are.
+
+    Raises:
+        ValueError: for a negative column, or no names.
+    """
+
+    column: int
+    names: Sequence[str]
+
+    def __post_init__(self) -> None:
+        whole_number("column", self.column, least=0)
+        if isinstance(self.names, str) or not self.names:
+            raise ValueError(f"names: got {self.names!r}; expected a list of at least one name.")
+
+    def read(self, members: TarMembers, i: int) -> str:
+        """The group of a sample; raises DataError naming it."""
+        extension = next((e for e in members.extensions(i) if e.rpartition(".")[2] == "npy"), "npy")
+        content = members.read(i, extension)
+        try:
+            row = np.load(io.BytesIO(content), allow_pickle=False).reshape(-1)
+            value = float(row[self.column])
+        except (ValueError, TypeError, IndexError, EOFError, OSError) as error:
+            raise DataError(
+                f"{members.key(i)}: its .{extension} has no number at {self.column} ({error})."
+            ) from error
+        if value not in range(len(self.names)):
+            raise DataError(
+                f"{members.key(i)}: its .{extension} has {value:g} at {self.column}; expected 0 … "
+                f"{len(self.names) - 1} for {', '.join(self.names)}. Set another column, or other names."
+            )
+        return self.names[int(value)]
 
 
 @configurable("evaluate")
@@ -28,13 +72,14 @@ class WebDatasetSet(LabelledImages):
     Args:
         root: The folder of the set, or its http(s) address.
         split: ``"test"``, ``"train"`` ...
+        groups: How a sample says which group its image is of; None = the images have no groups.
 
     Raises:
         MissingDataError: naming the file or folder that is not there.
         DataError: for a file that cannot be read as what it should be.
     """
 
-    def __init__(self, root: str | Path, *, split: str = "test") -> None:
+    def __init__(self, root: str | Path, *, split: str = "test", groups: SampleGroups | None = None) -> None:
         if not is_url(root):
             require_folder(Path(root), "classnames.txt and a folder per split")
         classes = _lines(_within(root, "classnames.txt"))
@@ -59,6 +104,7 @@ class WebDatasetSet(LabelledImages):
             classes=classes,
             keys=[members.key(i) for i in range(len(members))],
             prompts=prompts,
+            groups=() if groups is None else [groups.read(members, i) for i in range(len(members))],
         )
 
     @staticmethod

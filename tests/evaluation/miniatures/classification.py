@@ -114,10 +114,24 @@ def png(color: tuple[int, int, int]) -> bytes:
     return buffer.getvalue()
 
 
+def npy(row: Sequence[object]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(row))
+    return buffer.getvalue()
+
+
 def webdataset(
-    folder: Path, classes: Sequence[str], templates: Sequence[str], *, splits: dict[str, int]
+    folder: Path,
+    classes: Sequence[str],
+    templates: Sequence[str],
+    *,
+    splits: dict[str, int],
+    rows: Sequence[Sequence[object]] = (),
 ) -> Path:
-    """A set in the WebDataset layout, each split of two TARs with so many images of each of two classes."""
+    """A set in the WebDataset layout, each split of two TARs with so many images of each of two classes.
+
+    ``rows`` are the numbers of each image for its .npy; without them there is none.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "classnames.txt").write_text("".join(f"{name}\n" for name in classes))
     (folder / "zeroshot_classification_templates.txt").write_text("".join(f"{t}\n" for t in templates))
@@ -131,6 +145,7 @@ def webdataset(
                     for name, content in (
                         ("cls", str(i // count).encode()),
                         ("png", png(COLORS[i // count])),
+                        *([("npy", npy(rows[i]))] if rows else ()),
                     ):
                         entry = tarfile.TarInfo(f"s{i:07d}.{name}")
                         entry.size = len(content)
