@@ -10,6 +10,7 @@ from hypvl.datasets.protocol import ImageSource
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.pair_scorer import PairScorer, own_pair_scorer, score_inputs
 from hypvl.embedding.protocol import EvaluableModel
+from hypvl.embedding.search import pair_scores
 from hypvl.evaluation.protocol import Evaluator
 
 ScoredBy: TypeAlias = Literal["embeddings", "pair_scorer"]
@@ -41,6 +42,58 @@ class CandidateScoring(Evaluator):
         """What a result says about it."""
         scorer = self.scorer(model)
         return {} if scorer is None else {"pair_scorer": scorer.name}
+
+    def image_scores(
+        self,
+        model: EvaluableModel,
+        encoder: CachedEncoder,
+        images: ImageSource,
+        captions: Sequence[str],
+        candidates: Sequence[Sequence[int]],
+    ) -> list[list[float] | None]:
+        """Scores of the candidate images of each caption, in their order; None where one of them cannot be read.
+
+        Args:
+            images: All images.
+            captions: A caption may occur several times.
+            candidates: Of each caption, positions in ``images``.
+        """
+        texts = list(dict.fromkeys(captions))
+        row = {text: i for i, text in enumerate(texts)}
+        scorer = self.scorer(model)
+        if scorer is not None:
+            asked: dict[int, dict[int, None]] = {}  # image -> captions, each once
+            for caption, mine in zip(captions, candidates, strict=True):
+                for image in mine:
+                    asked.setdefault(image, {})[row[caption]] = None
+            rows = {image: list(own) for image, own in asked.items()}
+            answers = joint_scores(scorer, encoder, images, texts, rows)
+            score = {
+                (image, text): value
+                for image, values in answers.items()
+                for text, value in zip(rows[image], values, strict=True)
+            }
+            found = [
+                [score.get((image, row[caption])) for image in mine]
+                for caption, mine in zip(captions, candidates, strict=True)
+            ]
+            return [None if None in own else [value for value in own if value is not None] for own in found]
+        queries = encoder.encode_texts(texts, label="captions")
+        keys = encoder.encode_images(images, transform=ResizeCenterCrop.of(model))
+        place = {image: i for i, image in enumerate(keys.indices.tolist())}
+        whole = [i for i, mine in enumerate(candidates) if all(image in place for image in mine)]
+        answered = pair_scores(
+            model,
+            queries[[row[captions[i]] for i in whole]],
+            keys.embeddings,
+            [[place[image] for image in candidates[i]] for i in whole],
+            query_modality="text",
+            key_modality="image",
+        )
+        scored: list[list[float] | None] = [None] * len(captions)
+        for i, values in zip(whole, answered, strict=True):
+            scored[i] = list(values)
+        return scored
 
 
 def joint_scores(

@@ -4,14 +4,11 @@ from dataclasses import KW_ONLY, dataclass
 
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
-from hypvl.data.transforms import ResizeCenterCrop
 from hypvl.datasets.composition.choices import CaptionQueries
 from hypvl.datasets.protocol import check_set
 from hypvl.embedding.encode import CachedEncoder
-from hypvl.embedding.pair_scorer import PairScorer
 from hypvl.embedding.protocol import EvaluableModel
-from hypvl.embedding.search import pair_scores
-from hypvl.evaluation.candidate_scores import CandidateScoring, joint_scores
+from hypvl.evaluation.candidate_scores import CandidateScoring
 from hypvl.evaluation.foil_accuracy import Kinds, add_choice_accuracies
 from hypvl.evaluation.protocol import EvaluationResult
 from hypvl.metrics.choices import Scored, choice_hits
@@ -52,10 +49,14 @@ class ImageChoice(CandidateScoring):
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
         data, queries = self.dataset, self.dataset.queries
-        scorer = self.scorer(model)
-        scored = (
-            self._by_embeddings(model, encoder) if scorer is None else self._by_pair_scorer(scorer, encoder)
+        answers = self.image_scores(
+            model,
+            encoder,
+            data.images,
+            [query.caption for query in queries],
+            [(query.image, *query.others) for query in queries],
         )
+        scored: list[Scored] = [None if one is None else (one[0], one[1:]) for one in answers]
         result = EvaluationResult(
             items={
                 "caption": [query.caption for query in queries],
@@ -86,51 +87,3 @@ class ImageChoice(CandidateScoring):
             kinds=self.kinds,
         )
         return result
-
-    def _by_embeddings(self, model: EvaluableModel, encoder: CachedEncoder) -> list[Scored]:
-        """Scores of each caption with its images; None where one of them cannot be read."""
-        queries, (texts, row) = self.dataset.queries, self._texts()
-        captions = encoder.encode_texts(texts, label="captions")
-        images = encoder.encode_images(self.dataset.images, transform=ResizeCenterCrop.of(model))
-        place = {image: i for i, image in enumerate(images.indices.tolist())}
-        candidates = [(query.image, *query.others) for query in queries]
-        whole = [i for i, mine in enumerate(candidates) if all(image in place for image in mine)]
-        answers = pair_scores(
-            model,
-            captions[[row[queries[i].caption] for i in whole]],
-            images.embeddings,
-            [[place[image] for image in candidates[i]] for i in whole],
-            query_modality="text",
-            key_modality="image",
-        )
-        scored: list[Scored] = [None] * len(queries)
-        for i, (own, *others) in zip(whole, answers, strict=True):
-            scored[i] = (own, others)
-        return scored
-
-    def _by_pair_scorer(self, scorer: PairScorer, encoder: CachedEncoder) -> list[Scored]:
-        """The same by a scorer of images and texts together."""
-        queries, (texts, row) = self.dataset.queries, self._texts()
-        asked: dict[int, dict[int, None]] = {}  # image -> captions, each once
-        for query in queries:
-            for image in (query.image, *query.others):
-                asked.setdefault(image, {})[row[query.caption]] = None
-        rows = {image: list(mine) for image, mine in asked.items()}
-        answers = joint_scores(scorer, encoder, self.dataset.images, texts, rows)
-        score = {
-            (image, text): value
-            for image, values in answers.items()
-            for text, value in zip(rows[image], values, strict=True)
-        }
-        scored: list[Scored] = []
-        for query in queries:
-            text = row[query.caption]
-            own, *others = (score.get((image, text)) for image in (query.image, *query.others))
-            known = [value for value in others if value is not None]
-            scored.append(None if own is None or len(known) < len(others) else (own, known))
-        return scored
-
-    def _texts(self) -> tuple[list[str], dict[str, int]]:
-        """The captions, each once, and the place of each."""
-        texts = list(dict.fromkeys(query.caption for query in self.dataset.queries))
-        return texts, {text: i for i, text in enumerate(texts)}

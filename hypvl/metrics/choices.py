@@ -142,7 +142,7 @@ def selection_jaccard(scores: Sequence[float], right: Sequence[bool]) -> float:
     Raises:
         ValueError: for other lengths, no right item, or NaN.
 
-    Source: Bitton et al. 2022, WinoGAViL (arXiv 2207.12576), section 2.
+    Source: Bitton et al. 2022, WinoGAViL (arXiv 2207.12576).
     """
     count = sum(right)
     if len(scores) != len(right) or not count or any(map(math.isnan, scores)):

@@ -31,7 +31,7 @@ _IN_PERCENT = re.compile(
         | r_precision | map@r | map_11_points | average_precision | acc | p_c | p_f | min_p | f1 | purity
         | entailment | radius_order | radial_order | violation_rate | saturated_cones | clipped | flat_distortion
         | flat_top1_agreement | curv_at_bound | curv_at_floor | linear_separability | seed_std
-        | spearman | mrr | ndcg | map | aupr | fpr95 | prompt_std | prompt_range | prompt_agreement
+        | jaccard | spearman | mrr | ndcg | map | aupr | fpr95 | prompt_std | prompt_range | prompt_agreement
     ) (?:_|@|$) | ^(?:text|image|group)_score(?:_(?!(?:kendall|pearson))|$)"""
 )
 

@@ -71,6 +71,33 @@ class CaptionQueries:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """A caption and some images, one or more of which it belongs to."""
+
+    caption: str
+    images: tuple[int, ...]  # of the candidates, positions in the set's ``images``
+    right: tuple[bool, ...]  # whether the caption belongs to each, at least to one
+    kind: str  # the category that it counts in
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.right) or not any(self.right):
+            raise ValueError(
+                f"images, right: got {len(self.images)} images and {self.right} for {self.caption[:40]!r}; expected a "
+                "mark for each, at least one of them true."
+            )
+
+
+@dataclass(frozen=True)
+class Selections:
+    """Captions with images to select from."""
+
+    images: ImageSource  # read when asked for
+    selections: Sequence[Selection]
+    keys: Sequence[str]  # a name for each image
+    meta: Mapping[str, Any] = field(default_factory=dict)  # facts about the set for the result
+
+
+@dataclass(frozen=True)
 class Group:
     """Two images and their captions."""
 
