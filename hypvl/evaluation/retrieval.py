@@ -79,6 +79,8 @@ class ZeroShotRetrieval(Evaluator):
     Args:
         dataset: Images and captions; with ``positives`` it has ``image_ids`` and ``caption_ids``.
         ks: Cut-offs.
+        metric: The one to look at first; None = ``text_to_image_recall@K`` of the smallest K, and with ``positives``
+            ``text_to_image_map@r``.
         depth: Ranks beyond it are None in the items.
         folds: Parts of the gallery; 1 = the whole gallery.
         resize: ``squeeze`` the whole image to a square, as MERU does, or ``crop`` the centre of the resized image,
@@ -93,6 +95,7 @@ class ZeroShotRetrieval(Evaluator):
     dataset: RetrievalSet
     _: KW_ONLY
     ks: Sequence[int] = (1, 5, 10)
+    metric: str | None = None
     depth: int = 100
     folds: int = 1
     resize: Resize = "squeeze"
@@ -122,9 +125,9 @@ class ZeroShotRetrieval(Evaluator):
         whole_number_or_none("rerank", self.rerank, least=1)
         self.ks = tuple(sorted(set(self.ks)))
         self.depth = max(self.depth, self.ks[-1])
-        self.main_metric = (
-            f"text_to_image_recall@{self.ks[0]}" if self.positives is None else "text_to_image_map@r"
-        )
+        recalls = [f"{direction}_recall@{k}" for direction in _DIRECTIONS for k in self.ks]
+        usual = recalls[0] if self.positives is None else "text_to_image_map@r"
+        self.main_metric = one_of("metric", self.metric or usual, [usual, *recalls, "mean_recall"])
         self._texts_of: list[list[int]] = [[] for _ in range(len(self.dataset.images))]
         for caption, image in enumerate(self.dataset.caption_image):
             self._texts_of[image].append(caption)

@@ -73,7 +73,7 @@ def test_datacomp(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [json.loads(line) for line in file.read_text().splitlines()] == [
         {
             "key": "mnist",
-            "dataset": "mnist",
+            "dataset": "MNIST",
             "metrics": {"other": 1.0, "top1_accuracy": 0.8, "main_metric": 0.8},
         }
     ]

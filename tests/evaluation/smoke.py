@@ -32,9 +32,13 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("clip", "meru", "atmg")
 # Instead of the 80,000 prompts of ImageNet's 1,000 classes.
 FEW_PROMPTS = ["a photo of a {}.", "a drawing of a {}."]
-# A part of a suite that has the same evaluator on every set: the sets are those of zero_shot_classification, and
-# test_miniatures.py reads all of them and their prompt sets.
-ONLY = {"prompt_sensitivity": "dtd,clevr"}
+# A part of suites that do the same on many sets: each evaluator, and each main metric, once. test_miniatures.py reads
+# the data of all.
+ONLY = {
+    "datacomp": "imagenet1k,vtab/pets,wilds/fmow,wilds/iwildcam,dollar_street,misc/winogavil,"
+    "retrieval/flickr_1k_test_image_text_retrieval",
+    "prompt_sensitivity": "dtd,clevr",
+}
 
 
 def suites() -> list[str]:

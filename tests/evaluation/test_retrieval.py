@@ -192,6 +192,9 @@ def test_cut_offs_are_checked(tmp_path: Path) -> None:
     for ks in ((), (0, 1)):
         with pytest.raises(ValueError, match="ks: got"):
             ZeroShotRetrieval(dataset, ks=ks)
+    assert ZeroShotRetrieval(dataset, metric="mean_recall").main_metric == "mean_recall"
+    with pytest.raises(ValueError, match="metric: got 'recall'"):
+        ZeroShotRetrieval(dataset, metric="recall")
     assert ZeroShotRetrieval(dataset, ks=(10, 5)).main_metric == "text_to_image_recall@5"
 
 

@@ -14,18 +14,16 @@ def test_percentages_become_shares_and_the_main_metric_is_named() -> None:
         "metrics": {"top1_accuracy": 80.0, "top1_accuracy_chance": 10.0, "text_radius": 1.5},
         "meta": {"main_metric": "top1_accuracy"},
     }
-    lines = datacomp_lines(
-        [content({"imagenet1k": entry, "dtd": MISSING, "vtab/pets": ok(50.0)})]
-    ).splitlines()
+    lines = datacomp_lines([content({"imagenet1k": entry, "dtd": MISSING, "mine": ok(50.0)})]).splitlines()
     assert [json.loads(line) for line in lines] == [
         {
             "key": "imagenet1k",
-            "dataset": "imagenet1k",
+            "dataset": "ImageNet 1k",
             "metrics": {"top1_accuracy": 0.8, "text_radius": 1.5, "main_metric": 0.8},
         },
         {
-            "key": "vtab/pets",
-            "dataset": "vtab/pets",
+            "key": "mine",
+            "dataset": "mine",
             "metrics": {"other": 1.0, "top1_accuracy": 0.5, "main_metric": 0.5},
         },
     ]
