@@ -1,6 +1,7 @@
 """Association: whether the images that score highest for a caption are those that it belongs to."""
 
 from dataclasses import KW_ONLY, dataclass
+from math import fsum
 
 from hypvl.allowlist import configurable
 from hypvl.datasets.composition.choices import Selections
@@ -73,9 +74,10 @@ class ImageSelection(CandidateScoring):
                 **data.meta,
             },
         )
-        kinds = {kind: f"jaccard_{kind}" for kind in sorted({one.kind for one in selections})}
-        for kind, name in {None: "jaccard", **kinds}.items():
-            own = [i for i, one in enumerate(selections) if kind is None or one.kind == kind]
-            chance = sum(chances[i] for i in own) / len(own)
+        members = {"jaccard": list(range(len(selections)))}
+        for i, one in enumerate(selections):
+            members.setdefault(f"jaccard_{one.kind}", []).append(i)
+        for name, own in sorted(members.items()):
+            chance = fsum(chances[i] for i in own) / len(own)
             result.add_mean(name, [values[i] for i in own], chance=chance)
         return result
