@@ -82,7 +82,7 @@ def test_a_saved_config_loads_as_data(name: str, tmp_path: Path) -> None:
 
     old, new = LazyConfig.load(path), LazyConfig.load(ROOT / "configs" / f"{name}.py")
 
-    assert set(old) == set(new)
+    assert set(old) <= set(new)  # a later version may add settings
 
 
 @pytest.mark.parametrize("name", sorted(STATE_DICTS))

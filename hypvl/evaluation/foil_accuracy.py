@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
 from hypvl.data.transforms import ResizeCenterCrop
-from hypvl.datasets.composition.choices import Choices
+from hypvl.datasets.composition.choices import Choices, JointChoices
 from hypvl.datasets.protocol import check_set
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel
@@ -161,7 +161,8 @@ class CaptionChoice(CandidateScoring):
         add_choice_accuracies(
             result, hits, foils, self._of_kind(), means=self.dataset.means, kinds=self.kinds
         )
-        for name, sets in self.dataset.joint.items():
+        joint = self.dataset.joint if isinstance(self.dataset, JointChoices) else {}
+        for name, sets in joint.items():
             together = [100.0 * all(hits[i] for i in mine) for mine in sets]
             chances = [100.0 * prod(1.0 / (1 + foils[i]) for i in mine) for mine in sets]
             result.add_mean(name, together, chance=fsum(chances) / len(chances))

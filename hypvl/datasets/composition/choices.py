@@ -38,8 +38,15 @@ class Choices:
     # Published averages: metric (with ``accuracy`` in its name) -> the kinds of whose accuracies it is the plain mean.
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)  # facts about the set for the result
-    # Metric -> sets of choices, by position, that are right only together, such as an image and its counterpart.
-    joint: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JointChoices(Choices):
+    """Choices of which some are right only together, such as those of an image and its counterpart."""
+
+    joint: Mapping[str, Sequence[Sequence[int]]] = field(
+        default_factory=dict
+    )  # metric -> positions of such choices
 
 
 @dataclass(frozen=True)

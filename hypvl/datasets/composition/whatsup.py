@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from hypvl.allowlist import configurable
 from hypvl.checks import one_of
-from hypvl.datasets.composition.choices import Choice, Choices, ImageCollector
+from hypvl.datasets.composition.choices import Choice, ImageCollector, JointChoices
 from hypvl.datasets.files import image_place, read_entries, require_files, text_of
 from hypvl.errors import DataError
 
@@ -34,7 +34,7 @@ _OPPOSITE = {"left_of": "right_of", "on": "under", "in-front_of": "behind"}
 
 
 @configurable("evaluate")
-def whatsup(root: str | Path, *, part: Part, images: str | Path | None = None) -> Choices:
+def whatsup(root: str | Path, *, part: Part, images: str | Path | None = None) -> JointChoices:
     """One of the six parts of What's Up, by :data:`PARTS`.
 
     The controlled parts are lists of ``{"image_path", "caption_options": [true, false, false, false]}``. Their images
@@ -72,7 +72,7 @@ def whatsup(root: str | Path, *, part: Part, images: str | Path | None = None) -
         image = collector.add(image_place(path, folder, name), key=name)
         choices.append(Choice(image, texts[0], tuple(texts[1:]), kind))
     collector.require(source=path, what=f"the images of {part} (github.com/amitakamath/whatsup_vlms)")
-    return Choices(collector.images, choices, collector.keys, joint=_together(choices, collector.keys))
+    return JointChoices(collector.images, choices, collector.keys, joint=_together(choices, collector.keys))
 
 
 def _image(entry: Any, part: str, where: str) -> str:
