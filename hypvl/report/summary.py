@@ -10,6 +10,7 @@ from typing import Any
 
 from hypvl.errors import DataError
 from hypvl.io.json_text import read_object
+from hypvl.report.datacomp_tasks import TASKS
 from hypvl.report.tables import APPROXIMATE, CHANCE, format_value, unit_of
 
 AVERAGE = "Average"
@@ -34,7 +35,7 @@ class SummaryRow:
     """What one checkpoint did in one protocol."""
 
     checkpoint: str  # its path, and how its embeddings were standardised
-    protocol: str  # what follows the last "/" of an evaluation's name; empty where there is none
+    protocol: str  # what follows the last "/" of an evaluation's name; empty where there is none, or it is DataComp's
     cells: dict[str, Cell]  # set -> cell, for every column
 
     @property
@@ -144,7 +145,9 @@ def summarize(
     by_row: dict[tuple[str, str], dict[str, Cell]] = {}
     for label, entries in by_checkpoint(contents).items():
         for name, entry in entries.items():
-            set_name, _, kind = name.rpartition("/") if "/" in name else (name, "", "")
+            # The key of a task of DataComp is one name, whatever it has a "/" for.
+            parted = "/" in name and name not in TASKS
+            set_name, _, kind = name.rpartition("/") if parted else (name, "", "")
             if (protocol is not None and kind != protocol) or (sets is not None and set_name not in sets):
                 continue
             columns.setdefault(set_name)

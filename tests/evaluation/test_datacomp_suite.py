@@ -1,13 +1,16 @@
 """DataComp's tasks on their miniatures: each by its key, with DataComp's main metric."""
 
 import json
+from math import fsum
 from typing import Any
 
 import pytest
 
 from hypvl.config import LazyConfig, instantiate
 from hypvl.evaluation.protocol import EvaluationContext, EvaluationResult
-from hypvl.report.datacomp import TASKS, datacomp_lines
+from hypvl.report.datacomp import datacomp_lines
+from hypvl.report.datacomp_tasks import TASKS
+from hypvl.report.summary import summarize
 from tests.evaluation.fakes import FakeModel, FakeTokenizer
 from tests.evaluation.miniatures import datacomp, retrieval
 from tests.evaluation.smoke import ROOT, inside
@@ -63,8 +66,14 @@ def test_the_file_has_keys_names_and_main_metrics(results: dict[str, EvaluationR
     entries = {
         key: ok(0.0) | {"metrics": result.metrics, "meta": result.meta} for key, result in results.items()
     }
-    lines = {line["key"]: line for line in map(json.loads, datacomp_lines([content(entries)]).splitlines())}
+    file = content(entries)
+    lines = {line["key"]: line for line in map(json.loads, datacomp_lines([file]).splitlines())}
     assert {key: line["dataset"] for key, line in lines.items()} == TASKS
     assert lines["misc/winogavil"]["metrics"]["main_metric"] == 0.5
     assert lines["geode"]["metrics"]["main_metric"] == 1.0
     assert all(0.0 <= line["metrics"]["main_metric"] <= 1.0 for line in lines.values())
+    # A row of all tasks, whose average is DataComp's; the part before a "/" is no set of several protocols.
+    summary = summarize([file])
+    assert summary.columns == list(TASKS) and len(summary.rows) == 1
+    mains = [line["metrics"]["main_metric"] for line in lines.values()]
+    assert summary.rows[0].average == pytest.approx(100 * fsum(mains) / 38)

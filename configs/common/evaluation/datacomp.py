@@ -8,7 +8,7 @@ from hypvl.datasets.retrieval.coco import coco_karpathy, flickr30k
 from hypvl.evaluation.image_selection import ImageSelection
 from hypvl.evaluation.retrieval import ZeroShotRetrieval
 from hypvl.evaluation.zero_shot import ZeroShotClassification
-from hypvl.report.datacomp import TASKS
+from hypvl.report.datacomp_tasks import TASKS
 
 from ..encoding import encoding as encoding
 

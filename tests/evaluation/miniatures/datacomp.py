@@ -7,7 +7,7 @@ first class of each set is red, the second blue.
 import json
 from pathlib import Path
 
-from hypvl.report.datacomp import TASKS
+from hypvl.report.datacomp_tasks import TASKS
 from tests.evaluation.fakes import BLUE, GREEN, RED, image
 from tests.evaluation.miniatures.classification import webdataset
 
