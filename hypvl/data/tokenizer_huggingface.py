@@ -2,8 +2,11 @@
 
 import functools
 import hashlib
+import pickle
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
 
 from hypvl.allowlist import configurable
 from hypvl.checks import whole_number
@@ -12,6 +15,19 @@ from hypvl.errors import DataError, UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: What transformers raises for files that are absent, broken or of another kind, and for ids that are not cached.
+UNLOADABLE: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    AttributeError,
+    ImportError,
+    SafetensorError,
+    pickle.UnpicklingError,
+    EOFError,
+)
 _PLACE = "{}"
 _MASK = "[MASK]"
 # Characters of a text that are looked at: more than any caption has.
@@ -37,14 +53,20 @@ def load_tokenizer(name: str) -> Any:
     """
     transformers = require_transformers()
     try:
-        return transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    # transformers raises these for folders without the files, for ids that are not cached, and for broken files.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except UNLOADABLE as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"{name}: no tokenizer can be loaded from it ({reason}); expected a folder with the files of "
             "save_pretrained, or a hub id in the cache (go online once)."
         ) from error
+    # For a folder without its files transformers makes some kinds of tokenizers all the same, without a vocabulary.
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise DataError(
+            f"{name}: its tokenizer has no vocabulary; expected the files of the tokenizer in it, such as "
+            "tokenizer.json."
+        )
+    return tokenizer
 
 
 @configurable("dataset", "evaluate")

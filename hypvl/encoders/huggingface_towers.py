@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hypvl.data.tokenizer_huggingface import HuggingFaceTokenizer, require_transformers
+from hypvl.data.tokenizer_huggingface import UNLOADABLE, HuggingFaceTokenizer, require_transformers
 from hypvl.data.transforms_library import HuggingFaceTransform
 from hypvl.encoders.image_base import ImageEncoder
 from hypvl.encoders.text_base import TextEncoder
@@ -165,8 +165,7 @@ def load_processors(folder: str, *, context_length: int) -> tuple[Any, HuggingFa
     tokenizer = HuggingFaceTokenizer(folder, context_length)
     try:
         return transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False), tokenizer
-    # transformers raises these for what is absent, broken or unknown.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+    except UNLOADABLE as error:
         raise CheckpointError(
             f"{folder}: no image processor can be loaded from it ({' '.join(str(error).split())[:200]}); expected "
             "preprocessor_config.json beside config.json."

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
-from hypvl.data.tokenizer_huggingface import HuggingFaceTokenizer, pad_id, require_transformers
+from hypvl.data.tokenizer_huggingface import UNLOADABLE, HuggingFaceTokenizer, pad_id, require_transformers
 from hypvl.encoders.image import fetches_pretrained_weights
 from hypvl.encoders.image_base import real_device
 from hypvl.encoders.text_base import TextEncoder, last_of, mean_of
@@ -315,8 +315,7 @@ def _refuse_code(settings: Any, source: str) -> None:
 def _as_user_error(what: str) -> Iterator[None]:
     try:
         yield
-    # transformers raises OSError for what is absent, the others for what is broken or unknown.
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except UNLOADABLE as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{what} cannot be loaded ({reason}); expected a folder of save_pretrained, or a hub id in the cache (go "

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hypvl.data.tokenizer_huggingface import load_tokenizer, require_transformers
+from hypvl.data.tokenizer_huggingface import UNLOADABLE, load_tokenizer, require_transformers
 from hypvl.datasets.text.question_templates import MASK, QuestionTemplate, question_template
 from hypvl.errors import UserError
 
@@ -45,8 +45,7 @@ class T5Templates:
             self._model: Any = transformers.AutoModelForSeq2SeqLM.from_pretrained(
                 name, trust_remote_code=False
             )
-        # transformers raises these for folders without the files, ids that are not there, and other models.
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except UNLOADABLE as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"t5: {name} cannot be loaded ({reason}); name a folder or hub id of a T5."

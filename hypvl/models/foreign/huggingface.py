@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from hypvl.data.tokenizer_huggingface import UNLOADABLE
 from hypvl.encoders.huggingface_towers import HuggingFaceImageTower, HuggingFaceTextTower, load_processors
 from hypvl.encoders.mlp_heads import IdentityHead
 from hypvl.encoders.text_huggingface import load_config, require_transformers
@@ -16,7 +17,7 @@ from hypvl.errors import CheckpointError, UserError
 from hypvl.geometry.scorers import LOG_SCALE_INIT, Cosine
 from hypvl.geometry.sphere import Sphere
 from hypvl.io.hub import model_snapshot
-from hypvl.io.json_text import parse_json
+from hypvl.io.json_text import read_object
 from hypvl.models.convert import listed
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.foreign import blip2
@@ -205,8 +206,9 @@ def _folder(place: str) -> tuple[Path, str | None]:
 def _refuse_own(place: str, folder: Path) -> None:
     """Say how a folder of hypvl's own ``save_pretrained`` is evaluated."""
     file = folder / "config.json"
-    content = parse_json(file.read_text(encoding="utf-8")) if file.is_file() else None
-    own = content.get("model") if isinstance(content, Mapping) else None
+    if not file.is_file():
+        return
+    own = read_object(file, expected="the config that save_pretrained wrote").get("model")
     if isinstance(own, Mapping) and "_target_" in own:
         raise CheckpointError(
             f"hf:{place}: is a model of hypvl, not of transformers; give it by --checkpoint-path "
@@ -276,11 +278,10 @@ def _with_weights(place: str, kind: Any, folder: Path, config: Any) -> Any:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )
-    # Whatever broken files make its readers raise.
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except UNLOADABLE as error:
         raise CheckpointError(
             f"hf:{place}: transformers cannot load it ({' '.join(str(error).split())[:200]}); expected files that "
-            "save_pretrained wrote."
+            "save_pretrained wrote, whole."
         ) from error
     missing = sorted(name for name in report["missing_keys"] if not name.endswith(_MASKS))
     shapes = [

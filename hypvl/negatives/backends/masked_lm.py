@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from hypvl.checks import one_of
+from hypvl.data.tokenizer_huggingface import UNLOADABLE
 from hypvl.errors import UserError
 from hypvl.negatives.backends.base import Backend, BuiltinBackend, Request, package_versions
 from hypvl.negatives.backends.taggers import base_form
@@ -179,7 +180,7 @@ def _load(name: str, device: str) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForMaskedLM.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except UNLOADABLE as error:
         lines = str(error).strip().splitlines()
         raise UserError(
             f"--mlm-model {name}: cannot be loaded ({lines[0] if lines else type(error).__name__}); give the folder of "

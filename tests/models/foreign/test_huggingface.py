@@ -199,6 +199,51 @@ def test_missing_files_are_named(absent: str, message: str, tmp_path: Path) -> N
         load_foreign(f"hf:{tmp_path / 'clip'}")
 
 
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (
+            "config.json",
+            "config.json: cannot be read as JSON .*; expected the config that save_pretrained wrote",
+        ),
+        (
+            "model.safetensors",
+            "transformers cannot load it .*; expected files that save_pretrained wrote, whole",
+        ),
+        (
+            "pytorch_model.bin",
+            "transformers cannot load it .*; expected files that save_pretrained wrote, whole",
+        ),
+        ("preprocessor_config.json", "no image processor can be loaded"),
+        ("tokenizer.json", "no tokenizer can be loaded"),
+    ],
+)
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_files_that_are_cut_off_are_no_traceback(
+    file: str, message: str, share: float, tmp_path: Path
+) -> None:
+    model = tiny.clip(tmp_path / "clip")
+    path = tmp_path / "clip" / file
+    if file.endswith(".bin"):
+        (tmp_path / "clip" / "model.safetensors").unlink()
+        torch.save(model.state_dict(), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match=message):
+        load_foreign(f"hf:{tmp_path / 'clip'}")
+
+
+@pytest.mark.parametrize("family", [tiny.clip, tiny.blip, tiny.siglip])
+def test_a_folder_without_a_tokenizer_is_refused(family: Callable[[Path], Any], tmp_path: Path) -> None:
+    """transformers makes CLIP's and BERT's without a vocabulary, for which all words are the same."""
+    family(tmp_path / "model")
+    for pattern in ("tokenizer*", "spiece*", "special_tokens*"):
+        for path in (tmp_path / "model").glob(pattern):
+            path.unlink()
+    with pytest.raises(UserError, match=r"tokenizer has no vocabulary|no tokenizer can be loaded"):
+        load_foreign(f"hf:{tmp_path / 'model'}")
+
+
 @pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
 def test_from_the_cache_of_the_hub(weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the files that are needed are asked for: weights without code, and not twice in two formats."""
