@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
@@ -186,6 +186,10 @@ def _decode_pil(data: bytes, max_pixels: int) -> Tensor:
                 return image_tensor(image)
     except ImageError:
         raise
+    except UnidentifiedImageError as error:  # its text has the address of the bytes
+        raise ImageError(
+            "cannot decode the image (UnidentifiedImageError: its bytes are of no known format)"
+        ) from error
     except _PIL_ERRORS as error:
         raise ImageError(f"cannot decode the image ({type(error).__name__}: {error})") from error
 

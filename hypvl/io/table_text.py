@@ -246,7 +246,7 @@ class TableText:
         lines = Lines(file, self.path, ahead=self.max_field_lines)
         index = self._scan_json(file, lines) if self.is_json else self._scan_delimited(lines)
         if len(index.places) < 2:
-            raise DataError(f"{self.path}: has no rows.")
+            raise DataError(f"{self.path}: has no rows; expected at least one.")
         return index
 
     def _scan_json(self, file: BinaryIO, lines: Lines) -> Index:

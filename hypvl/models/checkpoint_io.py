@@ -229,6 +229,8 @@ def _read_torch(path: Path) -> Any:
     """
     with path.open("rb") as file:
         start = file.read(4)
+    if not start:
+        raise CheckpointError(f"{path}: is empty; expected a file written by torch.save, copy it again.")
     # the archive that torch.save writes, and the pickle it once wrote
     if not start.startswith((b"PK", b"\x80")):
         raise CheckpointError(

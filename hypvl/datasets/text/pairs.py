@@ -75,7 +75,7 @@ def sts(root: str | Path, *, year: int) -> SentencePairs:
         for number, (pair, score) in enumerate(zip(pairs, gold, strict=True), start=1):
             first, second, *_ = _columns(pair, 2, f"{sentences}, line {number}")
             rows.append(_Row(first, second, score, f"{scores}, line {number}", subset))
-    return _pairs(f"STS{year - 2000}", rows)
+    return _pairs(f"STS{year - 2000}", rows, folder)
 
 
 @configurable("evaluate")
@@ -96,7 +96,7 @@ def sts_benchmark(root: str | Path, *, split: Split = "test") -> SentencePairs:
         where = f"{path}, line {number}"
         columns = _columns(line, 7, where)
         rows.append(_Row(columns[5], columns[6], columns[4], where))
-    return _pairs(f"STS-B {split}", rows)
+    return _pairs(f"STS-B {split}", rows, path)
 
 
 @configurable("evaluate")
@@ -117,7 +117,7 @@ def sick_relatedness(root: str | Path, *, split: Split = "test") -> SentencePair
         where = f"{path}, line {number}"
         columns = _columns(line, 4, where)
         rows.append(_Row(columns[1], columns[2], columns[3], where))
-    return _pairs(f"SICK-R {split}", rows)
+    return _pairs(f"SICK-R {split}", rows, path)
 
 
 @configurable("evaluate")
@@ -149,7 +149,7 @@ def sts_benchmark_table(path: str | Path, *, split: Split = "test") -> SentenceP
         if row["split"] == split:
             subset = row.get("genre", "")
             rows.append(_Row(row["sentence1"], row["sentence2"], row["score"], where, subset))
-    return _pairs(f"STS-B {split}", rows, scale=5.0)
+    return _pairs(f"STS-B {split}", rows, path, scale=5.0)
 
 
 @configurable("evaluate")
@@ -169,7 +169,7 @@ def word_pairs(path: str | Path) -> SentencePairs:
             where = f"{path}, line {number}"
             first, second, score, *_ = _columns(line, 3, where, separator=";")
             rows.append(_Row(first, second, score, where))
-    return _pairs(path.stem, rows)
+    return _pairs(path.stem, rows, path)
 
 
 class _Row(NamedTuple):
@@ -180,9 +180,11 @@ class _Row(NamedTuple):
     subset: str = ""
 
 
-def _pairs(name: str, rows: Iterable[_Row], *, scale: float = 1.0) -> SentencePairs:
-    """The rows that have a score."""
+def _pairs(name: str, rows: Iterable[_Row], place: Path, *, scale: float = 1.0) -> SentencePairs:
+    """The rows that have a score; an error names the file or folder they are from."""
     used = [row for row in rows if row.score.strip()]
+    if len(used) < 2:
+        raise DataError(f"{place}: has {len(used)} pairs of {name} with a score; expected at least 2.")
     gold = []
     for row in used:
         try:

@@ -132,13 +132,15 @@ def _mrpc(path: Path) -> LabelledSentences:
 
 
 def _lines(path: Path, encoding: TextEncoding = "utf-8") -> list[str]:
-    return [line for line in text_lines(read_text(path, encoding=encoding)) if line.strip()]
+    lines = [line for line in text_lines(read_text(path, encoding=encoding)) if line.strip()]
+    if not lines:
+        raise DataError(f"{path}: has no sentences; copy the file again.")
+    return lines
 
 
 def _checked(sentences: LabelledSentences, path: Path) -> LabelledSentences:
     if len(set(sentences.labels)) < 2:
         raise DataError(
-            f"{path}: its {len(sentences.labels)} sentences are of {len(set(sentences.labels))} classes; expected "
-            "sentences of several."
+            f"{path}: all its {len(sentences.labels)} sentences are of one class; expected several classes."
         )
     return sentences

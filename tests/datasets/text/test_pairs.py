@@ -81,6 +81,10 @@ def test_broken_files(tmp_path: Path) -> None:
     table.write_bytes(gzip.compress(b"split\tscore\ntest\t1\n"))
     with pytest.raises(DataError, match="has no column sentence1, sentence2"):
         sts_benchmark_table(table)
+    empty = tmp_path / "senteval" / "STS" / "STSBenchmark" / "sts-test.csv"
+    empty.write_text("")
+    with pytest.raises(DataError, match=r"sts-test\.csv: has 0 pairs of STS-B test with a score"):
+        sts_benchmark(tmp_path / "senteval")
     (tmp_path / "one.csv").write_text("car;automobile;3.92\n")
-    with pytest.raises(DataError, match="one: has 1 pairs that can be used; expected at least 2"):
+    with pytest.raises(DataError, match=r"one\.csv: has 1 pairs of one with a score; expected at least 2"):
         word_pairs(tmp_path / "one.csv")

@@ -48,7 +48,8 @@ def test_missing_files_are_named(tmp_path: Path, name: str) -> None:
         ("sst2", "SST/binary/sentiment-dev", "red\t2\n", "line 1: is 'red"),
         ("trec", "TREC/TREC_10.label", "DATE:x When ?\n", "line 1: is 'DATE:x When"),
         ("mrpc", "MRPC/msr_paraphrase_test.txt", "Quality\n1\t2\n", "line 2: has 2 columns"),
-        ("mr", "MR/rt-polarity.neg", "\n", "its 6 sentences are of 1 classes"),
+        ("mr", "MR/rt-polarity.neg", "\n", r"rt-polarity\.neg: has no sentences; copy the file again"),
+        ("sst2", "SST/binary/sentiment-dev", "red\t1\n", "all its 1 sentences are of one class"),
     ],
 )
 def test_broken_files(root: Path, name: str, file: str, content: str, message: str) -> None:
