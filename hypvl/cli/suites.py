@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hypvl.cli.common import DEBUG_VARIABLE, load_config, show_traceback
+from hypvl.cli.common import DEBUG_VARIABLE, load_config, show_traceback, system_error
 from hypvl.data.workers import dead_worker
 from hypvl.errors import ConfigError, MissingDataError, UserError
 from hypvl.io.redact import redact_text
@@ -36,7 +36,8 @@ class TrainingSuite:
             )
         except ConfigError as error:
             reason = str(error).removeprefix("--config: ")
-            raise ConfigError(f"train.evaluate.config: {reason}") from error
+            asked_by = "config" if not settings.overrides else "config with train.evaluate.overrides"
+            raise ConfigError(f"train.evaluate.{asked_by}: {reason}") from error
         self.names: Sequence[str] = evaluation_names(
             self._config, settings.only, asked_by="train.evaluate.only", source=str(settings.config)
         )
@@ -144,10 +145,14 @@ def _caught(work: Callable[[], Any]) -> tuple[Any, dict[str, Any] | None]:
         expected = isinstance(error, UserError | ValueError | RuntimeError | OSError)
         if not expected or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             show_traceback()
-        reason = redact_text(_reason(error))
+        if isinstance(error, OSError) and error.strerror is not None:
+            reason, plain = system_error(error), True
+        else:
+            reason, plain = _reason(error), isinstance(error, UserError)
+        reason = redact_text(reason)
         return None, {
             "status": "missing" if isinstance(error, MissingDataError) else "failed",
-            "reason": reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}",
+            "reason": reason if plain else f"{type(error).__name__}: {reason}",
             "metrics": {},
         }
 

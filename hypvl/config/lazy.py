@@ -138,7 +138,7 @@ def instantiate(cfg: Any, *args: Any, **kwargs: Any) -> Any:
 
     Raises:
         ConfigError: when a target cannot be imported or refuses its arguments (TypeError, ValueError).
-        UserError: as raised by a target, e.g. ``DataError`` for missing data.
+        UserError, OSError: as raised by a target, e.g. ``DataError`` for missing data.
     """
     import hydra.utils
     from hydra.errors import InstantiationException
@@ -153,7 +153,7 @@ def instantiate(cfg: Any, *args: Any, **kwargs: Any) -> Any:
         while (cause := causes[-1].__cause__) is not None:
             causes.append(cause)
         for cause in causes:
-            if isinstance(cause, UserError):
+            if isinstance(cause, UserError | OSError):
                 raise cause from None
         if isinstance(causes[-1], TypeError | ValueError | ImportError | InstantiationException):
             origin = next((cause for cause in causes if not isinstance(cause, InstantiationException)), error)

@@ -114,8 +114,8 @@ class ResultsFile:
                 yield
         except OSError as error:
             raise DataError(
-                f"{self._requested}: cannot be written ({error.strerror or error}); free the disk, or name another "
-                "--output-dir."
+                f"{self._requested}: cannot be written ({error.strerror or error}); check that folder and the space on "
+                "its disk, or name another --output-dir."
             ) from error
 
     def _find(self) -> Path | None:

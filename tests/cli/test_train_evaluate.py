@@ -114,7 +114,10 @@ def test_a_resumed_run_measures_on(evaluated: Path, suite: str, shards: str, tmp
 REFUSED = {
     "suite": (["train.evaluate.config=nowhere"], "train.evaluate.config: got 'nowhere', but configs/ has no recipe"),
     "name": (["train.evaluate.only=[colours]"], "train.evaluate.only: 'colours' is not in "),
-    "override": (["train.evaluate.overrides=[encoding.size=3]"], "encoding.size"),
+    "override": (
+        ["train.evaluate.overrides=[encoding.size=3]"],
+        "train.evaluate.config with train.evaluate.overrides: unknown key 'encoding.size'",
+    ),
     "evaluation": (["train.keep_best.metric=imagenet/x"], "train.keep_best.metric: got 'imagenet/x'; expected"),
     "left out": (["train.evaluate.only=[pairs]", f"train.keep_best.metric={METRIC}"], "train.evaluate: pairs."),
     "metric": (["train.keep_best.metric=colors/top1"], "but colors measures mean_per_class_accuracy"),

@@ -51,6 +51,11 @@ def no_data() -> None:
     raise DataError("data/*.tar matches no file; give a glob that matches.")
 
 
+def no_permission() -> None:
+    """Fails as a dataset in a folder that may not be read does."""
+    raise PermissionError(13, "Permission denied", "data/a.json")
+
+
 def narrow(size: int) -> int:
     """Takes exactly one size."""
     if size < 1:

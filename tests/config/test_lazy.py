@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hypvl.config import LazyCall, LazyConfig, instantiate
 from hypvl.errors import ConfigError, DataError
-from tests.config.parts import Other, Part, comparable, narrow, no_data, record
+from tests.config.parts import Other, Part, comparable, narrow, no_data, no_permission, record
 
 PARTS = ("tests.config.parts.Part", "tests.config.parts.Other", "tests.config.parts.narrow")
 
@@ -217,6 +217,8 @@ def test_instantiate_reports_wrong_arguments_in_one_line() -> None:
 def test_instantiate_lets_errors_of_the_target_through() -> None:
     with pytest.raises(DataError, match="matches no file"):
         instantiate(OmegaConf.create({"dataset": LazyCall(Part)(inner=LazyCall(no_data)())}))
+    with pytest.raises(PermissionError, match="Permission denied"):
+        instantiate(OmegaConf.create({"dataset": LazyCall(Part)(inner=LazyCall(no_permission)())}))
 
 
 def test_nothing_is_called_before_instantiate() -> None:

@@ -132,7 +132,9 @@ def test_names_that_are_not_utf8_are_kept_as_they_are(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"results\.json: cannot be written \(.*\); free the disk, or name"):
+    with pytest.raises(
+        DataError, match=r"results\.json: cannot be written \(.*\); check that folder and .*, or name"
+    ):
         opened(tmp_path / "file")
 
 

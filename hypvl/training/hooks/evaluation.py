@@ -17,6 +17,7 @@ from hypvl.training.loop import Hook, StepResult, Trainer
 from hypvl.training.random_state import unchanged_random_state
 
 PREFIX = "evaluate/"
+CHANCE = "_chance"  # with which names of chance levels end
 Entry = Mapping[str, Any]
 
 
@@ -114,7 +115,7 @@ class Evaluation(Hook):
             record |= {
                 f"{PREFIX}{name}/{metric}": value
                 for metric, value in metrics.items()
-                if not metric.endswith("_chance")
+                if not metric.endswith(CHANCE)
             }
             main = entry.get("meta", {}).get("main_metric")
             if main in metrics:
@@ -148,8 +149,9 @@ class Evaluation(Hook):
                 f"{where} the evaluation {name} is {entry['status']}: {entry['reason']} (Repair it, or set the metric "
                 "to null.)"
             )
-        if metric not in entry["metrics"]:
-            raise ConfigError(f"{where} {name} measures {', '.join(entry['metrics'])}; expected one of them.")
+        measured = [known for known in entry["metrics"] if not known.endswith(CHANCE)]
+        if metric not in measured:
+            raise ConfigError(f"{where} {name} measures {', '.join(measured)}; expected one of them.")
 
 
 def split_metric(text: str, names: Sequence[str]) -> tuple[str, str]:

@@ -197,7 +197,7 @@ def test_a_resumed_run_knows_the_best(tmp_path: Path) -> None:
     [
         (
             "colors/acuracy",
-            ok(accuracy=1.0, recall=2.0),
+            ok(accuracy=1.0, accuracy_chance=5.0, recall=2.0),
             r"got 'colors/acuracy', but colors measures accuracy, recall; expected",
         ),
         (
