@@ -10,6 +10,7 @@ prompts of a class; probes get the features. Models of other types in the same p
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -34,7 +35,8 @@ def main(argv: Sequence[str]) -> int:
     """CLIP_benchmark's command, with hypvl's models among its own and with theirs as defaults.
 
     Raises:
-        ConfigError: For flags that need a vector per class, which only the cosine has.
+        ConfigError: For flags that need a vector per class, which only the cosine has, and for what CLIP_benchmark
+            refuses, such as the name of a data set.
         UserError: When clip-benchmark is not installed.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -61,6 +63,11 @@ def main(argv: Sequence[str]) -> int:
     sys.argv = [before[0], *rest]
     try:
         return int(cli.main() or 0)
+    except ValueError as error:  # how it refuses names of data sets and splits
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if not frames[-1].f_globals.get("__name__", "").startswith("clip_benchmark."):
+            raise
+        raise ConfigError(f"CLIP_benchmark: {error}") from error
     finally:
         sys.argv = before
 

@@ -63,7 +63,8 @@ def main(argv: Sequence[str]) -> int:
             tasks = list(mteb.get_tasks(tasks=[name.strip() for name in args.tasks.split(",")]))
     except KeyError as error:
         flag = "--tasks" if args.benchmark is None else "--benchmark"
-        raise ConfigError(f"{flag}: {error.args[0] if error.args else error}") from error
+        reason = str(error.args[0] if error.args else error).removeprefix("KeyError: ").rstrip(".")
+        raise ConfigError(f"{flag}: {reason}; expected names as mteb has them.") from error
     encoder = load_encoder(
         args.model or args.checkpoint_path,
         args.train_config,

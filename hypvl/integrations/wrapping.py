@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hypvl.checks import one_of
+from hypvl.checks import number, one_of
 from hypvl.data.transforms import ResizeCenterCrop, Squeeze
 from hypvl.embedding.protocol import EvaluableModel, Modality, Stage, evaluating, own_tokenizer
+from hypvl.errors import ConfigError
 from hypvl.geometry.base import Side
 from hypvl.integrations.cosine_form import cosine_form, fitting_bound, has_unit_form
 from hypvl.io.images import image_tensor
@@ -38,11 +39,17 @@ class CosineModel:
             whole image to a square, as MERU's retrieval does.
 
     Raises:
+        ConfigError: For a bound that is not above 0.
         UserError: For a model whose scores are not inner products.
     """
 
     def __init__(self, model: EvaluableModel, *, bound: float | None = None, resize: Resize = "crop") -> None:
         one_of("resize", resize, Resize)
+        if bound is not None:
+            try:
+                number("bound", bound, above=0)
+            except ValueError as error:
+                raise ConfigError(f"{error}") from error
         self.model = model
         self.sides_matter = not has_unit_form(model)  # whether queries and keys have different vectors
         self.bound = fitting_bound(model) if bound is None else bound

@@ -115,7 +115,7 @@ REFUSED = {
     "suite": (["train.evaluate.config=nowhere"], "train.evaluate.config: got 'nowhere', but configs/ has no recipe"),
     "name": (["train.evaluate.only=[colours]"], "train.evaluate.only: 'colours' is not in "),
     "override": (
-        ["train.evaluate.overrides=[encoding.size=3]"],
+        ["train.evaluate.overrides=['encoding.size=3']"],
         "train.evaluate.config with train.evaluate.overrides: unknown key 'encoding.size'",
     ),
     "evaluation": (["train.keep_best.metric=imagenet/x"], "train.keep_best.metric: got 'imagenet/x'; expected"),

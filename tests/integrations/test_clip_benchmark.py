@@ -96,6 +96,11 @@ def test_the_config_may_be_named(meru: Path, miniature: Miniature, tmp_path: Pat
         "nowhere.pth: no such file; expected a checkpoint, a run's folder, or a name such as open_clip:..."
         in capsys.readouterr().err
     )
+    capsys.readouterr()
+    assert run_main(main, ["eval", "--pretrained", str(meru), "--dataset", "nosuch", "--quiet"]) == 2
+    assert capsys.readouterr().err.strip() == "error: CLIP_benchmark: Unsupported dataset: nosuch."
+    assert run_main(main, ["eval", "--pretrained", str(meru), "--dataset", "dummy", "--bound", "-3"]) == 2
+    assert "error: bound: got -3" in capsys.readouterr().err
     assert run_main(main, ["eval", "--pretrained", str(meru), "--save_clf", "x.pt"]) == 2
     assert "--save_clf: a class is scored by all of its prompts" in capsys.readouterr().err
 

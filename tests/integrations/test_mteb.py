@@ -278,6 +278,18 @@ def test_a_model_that_ranks_by_an_angle_is_refused(tmp_path: Path) -> None:
         load_encoder(checkpoint, device="cpu")
 
 
+def test_names_that_mteb_does_not_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["--checkpoint-path", "x.pth", "--output-dir", str(tmp_path)]
+    assert run_main(main, [*command, "--tasks", "NoSuchTask"]) == 2
+    assert (
+        capsys.readouterr().err.strip()
+        == "error: --tasks: 'NoSuchTask' not found and no similar keys were found; "
+        "expected names as mteb has them."
+    )
+    assert run_main(main, [*command, "--benchmark", "MIEB(lit)"]) == 2
+    assert "Did you mean: MIEB(lite)?; expected" in capsys.readouterr().err
+
+
 def test_without_the_package_the_command_says_what_to_install(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['mteb'] = None\n"
