@@ -135,8 +135,8 @@ class CommandParser(argparse.ArgumentParser):
         )  # fmt: skip
         which.add_argument(
             "--model", type=_foreign, metavar="NAME",
-            help="instead, a model of another library: open_clip:NAME/WEIGHTS, hf:FOLDER_OR_ID, onnx:FILE "
-            "(docs/foreign_models.md)",
+            help="instead, a model of another library: open_clip:NAME/WEIGHTS, hf:FOLDER_OR_ID, onnx:FILE, "
+            "lavis:FILE, xvlm:FILE (docs/foreign_models.md)",
         )  # fmt: skip
         self.add_argument(
             "--train-config", type=user_text,

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from hypvl.data.tokenizer_huggingface import UNLOADABLE
 from hypvl.encoders.huggingface_towers import HuggingFaceImageTower, HuggingFaceTextTower, load_processors
 from hypvl.encoders.mlp_heads import IdentityHead
-from hypvl.encoders.text_huggingface import load_config, require_transformers
+from hypvl.encoders.text_huggingface import UNLOADABLE, load_config, require_transformers
 from hypvl.errors import CheckpointError, UserError
 from hypvl.geometry.scorers import LOG_SCALE_INIT, Cosine
 from hypvl.geometry.sphere import Sphere
