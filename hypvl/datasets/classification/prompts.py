@@ -17,7 +17,7 @@ from hypvl.io.json_text import parse_json
 GENERIC_TEMPLATES: tuple[str, ...] = (
     "a photo of a {}.",
     "an image of a {}.",
-    "an image of a {}.",
+    "a picture of a {}.",
     "a close-up photo of a {}.",
     "a photo of the {}.",
     "a photo of one {}.",

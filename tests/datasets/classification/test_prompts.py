@@ -38,6 +38,7 @@ def test_prompts_that_cannot_be_used(prompts: object, message: str) -> None:
 
 
 def test_lists_that_come_with_it() -> None:
+    assert len(set(generic_templates())) == len(generic_templates())  # none counts twice
     assert len(imagenet_templates()) == 80 and len(set(imagenet_templates())) == 80
     assert fill(imagenet_templates()[0], "tench") == "a bad photo of a tench."
     names = imagenet_class_names()
