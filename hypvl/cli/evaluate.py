@@ -18,7 +18,7 @@ from hypvl.cli.common import (
     user_path,
     user_text,
 )
-from hypvl.cli.suites import evaluation_names, measure_entry
+from hypvl.cli.suites import check_encoding, evaluation_names, measure_entry
 from hypvl.errors import ConfigError
 from hypvl.io.files import file_digest
 from hypvl.io.redact import redacted
@@ -105,6 +105,9 @@ def main(argv: Sequence[str]) -> int:
     )
     if args.no_download and "download" in config:
         config.download = False
+    check_encoding(config)
+    if args.output is not None and args.output.suffix != ".json":
+        raise ConfigError(f"--output: got {args.output}; expected the name of a file that ends with .json.")
     only = None if args.only is None else args.only.split(",")
     names = evaluation_names(config, only, asked_by="--only", source=args.config)
     flag = "--save-embeddings" if args.embeddings is None else "--embeddings"

@@ -38,6 +38,7 @@ class TrainingSuite:
             reason = str(error).removeprefix("--config: ")
             asked_by = "config" if not settings.overrides else "config with train.evaluate.overrides"
             raise ConfigError(f"train.evaluate.{asked_by}: {reason}") from error
+        check_encoding(self._config)
         self.names: Sequence[str] = evaluation_names(
             self._config, settings.only, asked_by="train.evaluate.only", source=str(settings.config)
         )
@@ -49,6 +50,14 @@ class TrainingSuite:
 
         context = EvaluationContext(encoding=Encoding(progress=False))
         return measure_entry(name, self._config, model, context, progress=False)
+
+
+def check_encoding(config: "DictConfig") -> None:
+    """Refuse a wrong setting of ``encoding``, which every evaluation would fail by (ConfigError)."""
+    from hypvl.config import instantiate
+
+    if config.get("encoding") is not None:
+        instantiate(config.encoding)
 
 
 def evaluation_names(
@@ -71,9 +80,10 @@ def evaluation_names(
     wanted = [name.strip() for name in only]
     for name in wanted:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" (closest: {near[0]})" if near else ""
             raise ConfigError(
-                f"{asked_by}: {name!r} is not in {source} (closest: {near}); expected some of {', '.join(known)}."
+                f"{asked_by}: {name!r} is not in {source}{hint}; expected some of {', '.join(known)}."
             )
     return [name for name in known if name in wanted]
 

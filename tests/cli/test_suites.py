@@ -1,17 +1,32 @@
-"""Evaluations of a suite one by one: what goes wrong in one is recorded in its entry."""
+"""What is refused of a suite before anything is measured."""
 
-from typing import Any, cast
+from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+import yaml
 
-from hypvl.cli.suites import measure_entry
-from hypvl.config import LazyCall
-from tests.config.parts import no_permission
+from hypvl.cli.common import run_main
+from hypvl.cli.evaluate import main
 
 
-def test_a_refusal_of_the_system_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    config = OmegaConf.create({"evaluate": {"set": LazyCall(no_permission)()}})
-    entry = measure_entry("set", config, cast(Any, None), cast(Any, None))
-    assert (entry["status"], entry["reason"]) == ("failed", "data/a.json: Permission denied.")
-    assert capsys.readouterr().err == ""
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--batch-size", "0"), "encoding.batch_size: got 0; expected a whole number of at least 1"),
+        (("--only", ""), "--only: '' is not in"),
+        (
+            ("--output", "results.txt"),
+            "--output: got results.txt; expected the name of a file that ends with .json",
+        ),
+    ],
+)
+def test_what_no_evaluation_could_survive_is_said_at_the_start(
+    arguments: tuple[str, str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "eval.yaml"
+    encoding = {"_target_": "hypvl.embedding.encode.Encoding"}
+    path.write_text(yaml.safe_dump({"encoding": encoding, "evaluate": {"fine": {}}}), encoding="utf-8")
+    code = run_main(
+        main, ["--config", str(path), "--checkpoint-path", str(tmp_path / "gone.pth"), *arguments]
+    )
+    assert code == 2 and message in capsys.readouterr().err
