@@ -24,7 +24,7 @@ def test_what_no_evaluation_could_survive_is_said_at_the_start(
     arguments: tuple[str, str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "eval.yaml"
-    encoding = {"_target_": "hypvl.embedding.encode.Encoding"}
+    encoding = {"_target_": "hypvl.embedding.encode.Encoding", "batch_size": 4}
     path.write_text(yaml.safe_dump({"encoding": encoding, "evaluate": {"fine": {}}}), encoding="utf-8")
     code = run_main(
         main, ["--config", str(path), "--checkpoint-path", str(tmp_path / "gone.pth"), *arguments]
