@@ -134,7 +134,7 @@ CLAIMS: dict[str, Claim] = {
         {
             "teacher": lambda r: accuracy(r["clip"]),
             "student": lambda r: accuracy(r["seed"]),
-            "size of the student's image encoder, % of the teacher's": lambda r: (
+            "image encoder, %": lambda r: (
                 100 * r["seed"]["parameters"]["image_encoder"] / r["clip"]["parameters"]["image_encoder"]
             ),
         },
@@ -190,7 +190,7 @@ CLAIMS: dict[str, Claim] = {
         {
             "full": lambda r: accuracy(r["full"]),
             "LoRA": lambda r: accuracy(r["lora"]),
-            "trained parameters, thousands: full": lambda r: trained(r["full"]),
+            "trained, thousands: full": lambda r: trained(r["full"]),
             "LoRA's": lambda r: trained(r["lora"]),
         },
     ),
