@@ -14,7 +14,7 @@ from hypvl.errors import CheckpointError
 from hypvl.models.checkpoint_io import load_checkpoint
 from hypvl.models.convert import lavis, listed
 from hypvl.models.foreign.huggingface import FAMILIES, Parts
-from hypvl.models.foreign.record import ForeignModel, about, small_files
+from hypvl.models.foreign.record import ForeignModel, about, small_files, weights_file
 from hypvl.models.matching import BlipMatching
 
 #: The frozen image encoder of BLIP-2, looked for beside a file that lacks one.
@@ -37,7 +37,7 @@ def load(place: str, *, device: str | torch.device = "cpu") -> ForeignModel:
         DataError: when there is no tokenizer.
     """
     transformers = require_transformers()
-    file = Path(place)
+    file = weights_file("lavis", place)
     content = load_checkpoint(file)
     files = [file]
     state: Mapping[str, Tensor] = content["model"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from hypvl.errors import CheckpointError
 from hypvl.io.files import file_digest
 from hypvl.models.dual_encoder import DualEncoder
 
@@ -61,6 +62,14 @@ def about(
         "revision": hub_revision(files) if revision is None else revision,
         "files": {path.name: file_digest(path, "sha256") for path in files},
     }
+
+
+def weights_file(prefix: str, place: str) -> Path:
+    """The file of a model that is one file. CheckpointError for a folder."""
+    file = Path(place)
+    if file.is_dir():
+        raise CheckpointError(f"{prefix}:{place}: is a folder; expected the file with the weights in it.")
+    return file
 
 
 def small_files(folder: Path) -> list[Path]:

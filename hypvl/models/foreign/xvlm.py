@@ -1,7 +1,5 @@
 """X-VLM from a file of its training: embeddings, and its cross encoder as pair scorer."""
 
-from pathlib import Path
-
 import torch
 
 from hypvl.encoders.huggingface_towers import HuggingFaceImageTower, HuggingFaceTextTower, load_tokenizer
@@ -14,7 +12,7 @@ from hypvl.models.convert import lavis, xvlm
 from hypvl.models.cross_encoder import CrossEncoder
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.foreign.lavis import TOKENIZER, fill, own_tokenizer
-from hypvl.models.foreign.record import ForeignModel, about, small_files
+from hypvl.models.foreign.record import ForeignModel, about, small_files, weights_file
 from hypvl.models.matching import CrossEncoderMatching
 
 _CONTEXT = 40  # tokens of a text in its retrieval
@@ -29,7 +27,7 @@ def load(place: str, *, device: str | torch.device = "cpu") -> ForeignModel:
         DataError: when there is no tokenizer.
     """
     transformers = require_transformers()
-    file = Path(place)
+    file = weights_file("xvlm", place)
     try:
         weights, sizes = xvlm.to_parts(load_checkpoint(file)["model"])
     except CheckpointError as error:

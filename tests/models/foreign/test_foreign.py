@@ -1,9 +1,11 @@
 """Names of foreign models."""
 
+from pathlib import Path
+
 import pytest
 
-from hypvl.errors import ConfigError
-from hypvl.models.foreign import LOADERS, parse, slug
+from hypvl.errors import CheckpointError, ConfigError
+from hypvl.models.foreign import LOADERS, load_foreign, parse, slug
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,12 @@ def test_every_loader_is_there() -> None:
 
     for module, _ in LOADERS.values():
         assert callable(import_module(f"hypvl.models.foreign.{module}").load)
+
+
+@pytest.mark.parametrize("prefix", ["lavis", "xvlm"])
+def test_a_folder_for_one_file(prefix: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"{prefix}:{tmp_path}: is a folder; expected the file"):
+        load_foreign(f"{prefix}:{tmp_path}")
 
 
 def test_folders_of_results() -> None:
