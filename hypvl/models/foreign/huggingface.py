@@ -81,16 +81,22 @@ def load(place: str, *, device: str | torch.device = "cpu") -> ForeignModel:
     return ForeignModel(built, record, library_model=model)
 
 
-def _clip(parts: Parts) -> DualEncoder:
-    model, config = parts.model, parts.model.config
-    visual = HuggingFaceImageTower(
-        model.vision_model,
-        lambda trunk, pixels: trunk(pixel_values=pixels).pooler_output,
-        width=config.vision_config.hidden_size,
-        image_size=config.vision_config.image_size,
+def _image_tower(parts: Parts, read: Callable[[Any, torch.Tensor], torch.Tensor]) -> HuggingFaceImageTower:
+    """The image half; ``read`` gives one vector of its trunk for each image."""
+    config = parts.model.config.vision_config
+    return HuggingFaceImageTower(
+        parts.model.vision_model,
+        read,
+        width=config.hidden_size,
+        image_size=config.image_size,
         processor=parts.processor,
         source=parts.source,
     )
+
+
+def _clip(parts: Parts) -> DualEncoder:
+    model, config = parts.model, parts.model.config
+    visual = _image_tower(parts, lambda trunk, pixels: trunk(pixel_values=pixels).pooler_output)
     textual = HuggingFaceTextTower(
         model.text_model,
         lambda trunk, ids, mask: trunk(input_ids=ids, attention_mask=mask).pooler_output,
@@ -104,14 +110,7 @@ def _clip(parts: Parts) -> DualEncoder:
 
 def _siglip(parts: Parts) -> DualEncoder:
     model, config = parts.model, parts.model.config
-    visual = HuggingFaceImageTower(
-        model.vision_model,
-        lambda trunk, pixels: trunk(pixel_values=pixels).pooler_output,
-        width=config.vision_config.hidden_size,
-        image_size=config.vision_config.image_size,
-        processor=parts.processor,
-        source=parts.source,
-    )
+    visual = _image_tower(parts, lambda trunk, pixels: trunk(pixel_values=pixels).pooler_output)
     textual = HuggingFaceTextTower(
         model.text_model,
         lambda trunk, ids, mask: trunk(input_ids=ids).pooler_output,  # trained without a mask
@@ -126,14 +125,7 @@ def _siglip(parts: Parts) -> DualEncoder:
 
 def _blip(parts: Parts) -> DualEncoder:
     model, config = parts.model, parts.model.config
-    visual = HuggingFaceImageTower(
-        model.vision_model,
-        lambda trunk, pixels: trunk(pixel_values=pixels).last_hidden_state[:, 0],
-        width=config.vision_config.hidden_size,
-        image_size=config.vision_config.image_size,
-        processor=parts.processor,
-        source=parts.source,
-    )
+    visual = _image_tower(parts, lambda trunk, pixels: trunk(pixel_values=pixels).last_hidden_state[:, 0])
     textual = HuggingFaceTextTower(
         model.text_encoder,
         lambda trunk, ids, mask: trunk(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0],
