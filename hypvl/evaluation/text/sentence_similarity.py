@@ -11,9 +11,9 @@ from hypvl.datasets.protocol import check_set
 from hypvl.datasets.text.pairs import SentencePairs
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel, Stage
-from hypvl.errors import DataError, UserError
+from hypvl.errors import DataError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
-from hypvl.evaluation.text.text_scores import encode_distinct, text_cosines, text_scores
+from hypvl.evaluation.text.text_scores import encode_distinct, refuse_constant, text_cosines, text_scores
 from hypvl.metrics.sentences import aggregate_correlations
 
 
@@ -134,12 +134,7 @@ def _measure(
             for name, rows in subsets.items()
         }
         for name, (own, _) in given.items():
-            if len(set(own)) < 2:
-                what = "cosines" if prefix else "scores"
-                raise UserError(
-                    f"the model's {what} of {name or pairs.name}: all {len(own)} are {own[0]:g}, and a constant has no "
-                    "correlation; use a model that distinguishes texts."
-                )
+            refuse_constant(own, cosines=bool(prefix), of=name or pairs.name)
         together = aggregate_correlations(given)
         metrics[f"{prefix}spearman"] = 100.0 * together["spearman_all"]
         if prefix:

@@ -11,6 +11,7 @@ from hypvl.embedding.cosine import flat_embeddings
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel, Stage, check_embeddings
 from hypvl.embedding.search import pair_scores
+from hypvl.errors import UserError
 
 _ROWS = 1 << 14  # whose cosines are taken at once, in fp64
 _CHUNK = 128  # pairs scored at once, all of a chunk against all
@@ -73,3 +74,12 @@ def text_cosines(first: Tensor, second: Tensor) -> list[float]:
     for x, y in zip(first.split(_ROWS), second.split(_ROWS), strict=True):
         cosines += torch.nn.functional.cosine_similarity(x.double(), y.double(), dim=-1, eps=1e-30).tolist()
     return cosines
+
+
+def refuse_constant(values: Sequence[float], *, cosines: bool, of: str) -> None:
+    """UserError when all scores of a set are equal, so that they have no correlation."""
+    if len(set(values)) < 2:
+        raise UserError(
+            f"the model's {'cosines' if cosines else 'scores'} of {of}: all {len(values)} are {values[0]:g}, and a "
+            "constant has no correlation; use a model that distinguishes texts."
+        )

@@ -15,9 +15,8 @@ from hypvl.datasets.text.pairs import SentencePairs
 from hypvl.embedding.cosine import flat_embeddings
 from hypvl.embedding.encode import CachedEncoder
 from hypvl.embedding.protocol import EvaluableModel, check_embeddings, evaluating
-from hypvl.errors import UserError
 from hypvl.evaluation.protocol import EvaluationResult, Evaluator
-from hypvl.evaluation.text.text_scores import text_cosines, text_scores
+from hypvl.evaluation.text.text_scores import refuse_constant, text_cosines, text_scores
 from hypvl.metrics.correlation import spearman
 
 Templates: TypeAlias = Literal["pooled", "averaged"]
@@ -73,11 +72,7 @@ class WordSimilarity(Evaluator):
         gold = [score for score in data.gold for _ in range(prompts)]
         metrics = {}
         for prefix, scores in values.items():
-            if len(set(scores)) < 2:
-                raise UserError(
-                    f"the model's {'cosines' if prefix else 'scores'} of {data.name}: all {len(scores)} are "
-                    f"{scores[0]:g}, and a constant has no correlation; use a model that distinguishes texts."
-                )
+            refuse_constant(scores, cosines=bool(prefix), of=data.name)
             metrics[f"{prefix}spearman"] = 100.0 * spearman(scores, gold)
         score, cosine = (torch.tensor(own).view(-1, prompts).mean(1).tolist() for own in values.values())
         return EvaluationResult(
