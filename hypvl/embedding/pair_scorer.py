@@ -101,7 +101,7 @@ def score_inputs(
         bad: list[tuple[int, str]] = []
         loader = load_batches(images, batches, transform=transform, num_workers=encoding.workers)
         shown = encoding.progress and distributed.is_main()
-        with evaluating(scorer) as device, terminal_bar(label, shown=shown) as move_bar:  # type: ignore[arg-type]
+        with evaluating(scorer) as device, terminal_bar(label, shown=shown) as move_bar:
             done = 0
             for batch in loader if batches else ():
                 bad += [(image.index, image.reason) for image in batch if image.pixels is None]

@@ -65,8 +65,18 @@ def own_tokenizer(model: EvaluableModel) -> Tokenizer:
     return get_tokenizer(model.context_length) if own is None else own
 
 
+class HasModes(Protocol):
+    """What can be switched between training and evaluation: models, and scorers of pairs."""
+
+    training: bool
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
+
 @contextmanager
-def evaluating(model: EvaluableModel) -> Iterator[torch.device]:
+def evaluating(model: HasModes) -> Iterator[torch.device]:
     """Inference mode and evaluation mode inside, the mode of before afterwards; yields the model's device."""
     was_training = model.training
     model.train(False)
