@@ -34,11 +34,11 @@ class TrainingSuite:
             self._config = load_config(
                 str(settings.config), settings.overrides or (), required=("evaluate",), prefix="eval_"
             )
+            check_encoding(self._config)
         except ConfigError as error:
             reason = str(error).removeprefix("--config: ")
             asked_by = "config" if not settings.overrides else "config with train.evaluate.overrides"
             raise ConfigError(f"train.evaluate.{asked_by}: {reason}") from error
-        check_encoding(self._config)
         self.names: Sequence[str] = evaluation_names(
             self._config, settings.only, asked_by="train.evaluate.only", source=str(settings.config)
         )
