@@ -26,6 +26,9 @@ TEST = [
     "ruff>=0.9",
     "mypy>=1.11",
     "onnx>=1.16",  # writes the small networks that the tests of ONNX models read
+    "playwright>=1.45",  # drives Debian's Chromium through the HTML report
+    "hyper-models>=0.4",  # reads exported image towers
+    "accelerate>=1.0",  # runs the training loops of the docs
 ]
 WANDB = ["wandb>=0.17"]
 # Backends of scripts/make_hard_negatives.py: tagger and endings; spaCy and a masked language model.
@@ -45,6 +48,13 @@ PCAM = ["h5py>=3.10"]
 ONNX = ["onnxruntime>=1.17"]
 MTEB = ["mteb>=2.1,<3"]
 CLIP_BENCHMARK = ["clip-benchmark>=1.6"]
+# hypvl export --to onnx, --to lancedb; --engine ray; sources behind URLs (s3:// and gcs:// also want s3fs, gcsfs);
+# hypvl completion
+EXPORT_ONNX = ["onnxscript>=0.5", *ONNX]
+LANCEDB = ["lancedb>=0.20"]
+RAY = ["ray>=2.40"]
+REMOTE = ["fsspec>=2024.6", "aiohttp>=3.9"]
+COMPLETION = ["shtab>=1.7"]
 
 setup(
     name="hypvl",
@@ -98,6 +108,11 @@ setup(
         "onnx": ONNX,
         "mteb": MTEB,
         "clip-benchmark": CLIP_BENCHMARK,
+        "export-onnx": EXPORT_ONNX,
+        "lancedb": LANCEDB,
+        "ray": RAY,
+        "remote": REMOTE,
+        "completion": COMPLETION,
         "test": [*TEST, *WANDB],
     },
     classifiers=[
