@@ -259,21 +259,23 @@ def table(entries: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-# Columns of the table that compares runs: name -> the figure of one of them
-COLUMNS: dict[str, Callable[[Results], float]] = {
+# Columns of the table that compares runs: name -> the figure of one of them, None for what its geometry has not
+COLUMNS: dict[str, Callable[[Results], float | None]] = {
     "shape, zero-shot": lambda results: accuracy(results, ZERO_SHOT[1:]),
     "mean Recall@1": recall,
     "TIE": lambda results: results["scenes_hierarchy"]["tie"],
     "hard negatives": lambda results: results["scenes_choices"]["accuracy"],
+    "text nearer root": lambda results: results["scenes_radii"]["text_nearer_root_share"],
+    "traversals in order": lambda results: results["scenes_traversals"]["hierarchy_share"],
     "radial order": lambda results: results["scenes_geometry"]["radial_order_auc"],
     "shuffled": lambda results: results["scenes_geometry"]["radial_order_auc_null"],
-    "saturated cones of texts": lambda results: results["scenes_geometry"]["saturated_cones_text"],
-    "of images": lambda results: results["scenes_geometry"]["saturated_cones_image"],
+    "saturated cones of texts": lambda results: results["scenes_geometry"].get("saturated_cones_text"),
+    "of images": lambda results: results["scenes_geometry"].get("saturated_cones_image"),
 }
 
 
 def compared(folder: Path, seeds: Sequence[int]) -> str:
-    """Markdown: the columns of the hyperbolic runs that are there, mean and standard deviation over the seeds."""
+    """Markdown: the columns of the runs with all of them that are there, mean and standard deviation over the seeds."""
     lines = [f"| recipe | seeds | {' | '.join(COLUMNS)} |", f"|---|---:|{'---:|' * len(COLUMNS)}"]
     for name, run in RUNS.items():
         if not set(GEOMETRY) <= set(run.evaluations):
@@ -283,7 +285,10 @@ def compared(folder: Path, seeds: Sequence[int]) -> str:
             continue
         cells = []
         for figure in COLUMNS.values():
-            values = [figure(results) for results in found]
+            values = [value for results in found if (value := figure(results)) is not None]
+            if not values:
+                cells.append("-")
+                continue
             spread = f" \u00b1 {statistics.stdev(values):.2g}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.3g}{spread}")
         lines.append(f"| {name} | {len(found)} | {' | '.join(cells)} |")

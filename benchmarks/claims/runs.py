@@ -20,7 +20,7 @@ Runs: TypeAlias = Mapping[str, Results]  # run -> its results
 SCENES = ("scenes_retrieval", "scenes_radii", "scenes_gap", "scenes_hierarchy", "scenes_choices")
 ZERO_SHOT = ("digits", "scenes_shape_seen")
 STANDARDIZED = ("scenes_retrieval", "scenes_gap")  # ... again without the modality means
-GEOMETRY = ("scenes_geometry",)
+GEOMETRY = ("scenes_geometry", "scenes_traversals")
 KNN = ("digits_knn", "scenes_shape_seen_knn")  # ... and of configs/eval_knn_demo.py
 WITHOUT = "/standardized"
 FINAL, PARAMETERS = "checkpoint_final.pth", "parameters.json"  # files of a run
@@ -45,19 +45,19 @@ class Run:
     steps: bool = True
 
 
-_HYPERBOLIC = (*SCENES, *ZERO_SHOT, *GEOMETRY)
+_COMPARED = (*SCENES, *ZERO_SHOT, *GEOMETRY)
 _FROM_CLIP = ("train.init_checkpoint={start}",)
 _STUDENT = (*_FROM_CLIP, "model.visual.width=56")  # with the recipe's 64 it is a little more than a quarter
 # "plain" sees the captions of CE-CLIP and has none of its terms
 RUNS: dict[str, Run] = {
-    "clip": Run("clip", evaluations=(*SCENES, *ZERO_SHOT, *(s + WITHOUT for s in STANDARDIZED), *KNN)),
-    "meru": Run("meru", evaluations=_HYPERBOLIC),
+    "clip": Run("clip", evaluations=(*_COMPARED, *(s + WITHOUT for s in STANDARDIZED), *KNN)),
+    "meru": Run("meru", evaluations=_COMPARED),
     "atmg": Run("atmg"),
-    "hycoclip": Run("hycoclip", evaluations=_HYPERBOLIC),
-    "uncha": Run("uncha", evaluations=_HYPERBOLIC),
-    "phyclip": Run("phyclip", evaluations=_HYPERBOLIC),
-    "hyper3clip": Run("hyper3clip", evaluations=_HYPERBOLIC),
-    "argent": Run("argent", evaluations=_HYPERBOLIC),
+    "hycoclip": Run("hycoclip", evaluations=_COMPARED),
+    "uncha": Run("uncha", evaluations=_COMPARED),
+    "phyclip": Run("phyclip", evaluations=_COMPARED),
+    "hyper3clip": Run("hyper3clip", evaluations=_COMPARED),
+    "argent": Run("argent", evaluations=_COMPARED),
     "ceclip": Run("ceclip"),
     "plain": Run("clip", ("+dataset.mapper.negatives=true",)),
     "seed": Run("distill_seed", _STUDENT, "clip", (*ZERO_SHOT, *KNN)),

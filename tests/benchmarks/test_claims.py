@@ -100,15 +100,18 @@ def test_evaluations_exist(suite: str) -> None:
 
 
 def test_runs_are_compared_by_mean_and_spread(tmp_path: Path) -> None:
-    geometry = {"radial_order_auc": 90.0, "radial_order_auc_null": 88.0, "saturated_cones_text": 3.0}
-    for seed, tie in enumerate((1.0, 2.0)):
-        write(
-            tmp_path, "meru", seed, scenes_shape_seen={"top1_accuracy": 70.0}, digits={"top1_accuracy": 10.0},
-            scenes_retrieval={"text_to_image_recall@1": 4.0, "image_to_text_recall@1": 6.0},
-            scenes_hierarchy={"tie": tie}, scenes_choices={"accuracy": 60.0},
-            scenes_geometry={**geometry, "saturated_cones_image": 1.0},
-        )  # fmt: skip
-    (row,) = [line for line in papers.compared(tmp_path, [0, 1, 2]).splitlines() if line.startswith("| meru")]
-    assert row.startswith(
-        "| meru | 2 | 70 ± 0 | 5 ± 0 | 1.5 ± 0.71 | 60 ± 0 | 90 ± 0 | 88 ± 0 | 3 ± 0 | 1 ± 0 |"
-    )
+    order = {"radial_order_auc": 90.0, "radial_order_auc_null": 88.0}
+    cones = {"saturated_cones_text": 3.0, "saturated_cones_image": 1.0}
+    for run, geometry in {"meru": order | cones, "clip": order}.items():
+        for seed, tie in enumerate((1.0, 2.0)):
+            write(
+                tmp_path, run, seed, scenes_shape_seen={"top1_accuracy": 70.0}, digits={"top1_accuracy": 10.0},
+                scenes_retrieval={"text_to_image_recall@1": 4.0, "image_to_text_recall@1": 6.0},
+                scenes_hierarchy={"tie": tie}, scenes_choices={"accuracy": 60.0},
+                scenes_radii={"text_nearer_root_share": 99.0}, scenes_traversals={"hierarchy_share": 40.0},
+                scenes_geometry=geometry,
+            )  # fmt: skip
+    clip, meru = papers.compared(tmp_path, [0, 1, 2]).splitlines()[2:]
+    shared = "2 | 70 ± 0 | 5 ± 0 | 1.5 ± 0.71 | 60 ± 0 | 99 ± 0 | 40 ± 0 | 90 ± 0 | 88 ± 0 |"
+    assert meru == f"| meru | {shared} 3 ± 0 | 1 ± 0 |"
+    assert clip == f"| clip | {shared} - | - |"  # no cones
