@@ -69,6 +69,7 @@ setup(
     package_data={
         "hypvl": ["py.typed", "**/*.json", "**/*.txt", "**/*.gz"],
     },
+    entry_points={"console_scripts": ["hypvl = hypvl.cli.registry:run"]},
     install_requires=[
         "torch>=2.8,<3",
         "torchvision>=0.23",

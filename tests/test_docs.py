@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from hypvl.cli import registry
 from hypvl.config import LazyConfig
 from hypvl.errors import ConfigError
 from tests.test_configs import config
@@ -37,6 +38,9 @@ BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.M | re.S)
 EXAMPLE = re.compile(r"^```python\n# ([\w/]+\.py)\n", re.M)
 EXAMPLES = {path for page in PAGES for path in EXAMPLE.findall(page.read_text(encoding="utf-8"))}
 LONGEST_LINE = 200
+# Words after which `hypvl` is a command, and what it also takes instead of a command's name.
+BEFORE_A_COMMAND = ("-m", "$", "&&", ";", "|", "srun", "nohup", "time")
+NO_COMMANDS = ("--help", "--version", "COMMAND", "...")
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -52,13 +56,32 @@ def typed(page: Path) -> list[list[str]]:
 
 
 def commands(page: Path) -> list[tuple[Path, list[str]]]:
-    """Each script that is called, and the words after it."""
+    """The script of each command that is called (``hypvl x``, ``scripts/x.py``), and the words after it."""
     result = []
     for words in typed(page):
         for place, word in enumerate(words):
             if re.fullmatch(r"scripts/\w+\.py", word):
                 result.append((ROOT / word, words[place + 1 :]))
+            elif word == "hypvl" and place + 1 < len(words) and calls(words[:place]):
+                name = words[place + 1]
+                command = registry.find(name)
+                assert command is not None or name in NO_COMMANDS, f"{page.name}: hypvl {name}"
+                if command is not None:
+                    result.append((ROOT / f"scripts/{command.module}.py", words[place + 2 :]))
     return result
+
+
+def calls(before: list[str]) -> bool:
+    """Whether ``hypvl`` after these words is the command, and not the name of the package."""
+    return not before or before[-1] in BEFORE_A_COMMAND or re.fullmatch(r"[A-Z_]+=.*", before[-1]) is not None
+
+
+def recipe(path: str) -> Path:
+    """The file that ``--config`` names: a path, or the name of a recipe."""
+    names = [path] if "." in path else [f"configs/{prefix}{path}.py" for prefix in ("", "train_", "eval_")]
+    found = [ROOT / name for name in names if (ROOT / name).is_file()]
+    assert found, path
+    return found[0]
 
 
 def filled_in(override: str) -> str:
@@ -110,7 +133,7 @@ def test_the_config_of_a_command_takes_its_overrides(page: Path) -> None:
             # What names a part of an example is tried by tests/test_docs_extending.py.
             modules = [example.removesuffix(".py").replace("/", ".") for example in EXAMPLES]
             known = [word for word in overrides if not any(f"={module}." in word for module in modules)]
-            LazyConfig.apply_overrides(config(ROOT / path), known)
+            LazyConfig.apply_overrides(config(recipe(path)), known)
 
 
 @every_page

@@ -41,6 +41,7 @@ MAY_IMPORT = {
         "models", "losses", "data", "distributed", "config", "geometry", "diagnostics", "embedding",
     },
     "report": set(),
+    "__main__": {"cli"},
     "cli": {
         "api", "config", "data", "datasets", "diagnostics", "distributed", "embedding", "encoders", "evaluation",
         "geometry", "losses", "metrics", "models", "negatives", "report", "training",

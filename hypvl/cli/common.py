@@ -12,7 +12,9 @@ import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 DEBUG_VARIABLE = "HYPVL_DEBUG"
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 _LONGEST_LINE = 4000
+_CALLED_AS: ContextVar[str | None] = ContextVar("called_as", default=None)
 _OVERRIDES_HELP = (
     "changes to the config: key=value changes, +key=value adds, ++key=value sets either way, ~key deletes"
     " (docs/configs.md)"
@@ -56,6 +59,16 @@ def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = 
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+@contextmanager
+def called_as(name: str) -> Iterator[None]:
+    """Parsers made inside name themselves this way in usage and errors: ``hypvl train``, not the file's name."""
+    token = _CALLED_AS.set(name)
+    try:
+        yield
+    finally:
+        _CALLED_AS.reset(token)
 
 
 def _line(error: UserError | OSError | RuntimeError) -> str | None:
@@ -117,6 +130,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, description: str | None, *, examples: str = "") -> None:
         super().__init__(
+            prog=_CALLED_AS.get(),
             description=description,
             epilog=textwrap.dedent(examples).strip(),
             formatter_class=HelpFormatter,

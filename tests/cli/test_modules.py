@@ -1,6 +1,5 @@
-"""Every command also runs as a module: python -m hypvl.cli.train."""
+"""Every command is called three ways: hypvl train, python scripts/train.py, python -m hypvl.cli.train."""
 
-import ast
 import runpy
 import subprocess
 import sys
@@ -9,20 +8,19 @@ from pathlib import Path
 import pytest
 
 import hypvl.cli
+from hypvl.cli.registry import commands
 
 FOLDER = Path(hypvl.cli.__file__).parent
-COMMANDS = sorted(
-    path.stem
-    for path in FOLDER.glob("*.py")
-    if any(
-        isinstance(node, ast.FunctionDef) and node.name == "main" for node in ast.parse(path.read_text()).body
-    )
-)
+SCRIPTS = FOLDER.parents[1] / "scripts"
+COMMANDS = sorted(command.module for command in commands().values())
 
 
-def test_every_script_is_a_command() -> None:
-    scripts = {path.stem for path in (FOLDER.parents[1] / "scripts").glob("*.py")}
-    assert set(COMMANDS) <= scripts and len(COMMANDS) >= 18
+def test_every_command_has_a_script_and_every_script_a_command() -> None:
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in SCRIPTS.glob("*.py")}
+    assert {name for name, text in texts.items() if "hypvl.cli" in text} == set(COMMANDS)
+    for name in COMMANDS:
+        assert f"from hypvl.cli.{name} import main\n" in texts[name]
+        assert texts[name].endswith('if __name__ == "__main__":\n    raise SystemExit(run_main(main))\n')
 
 
 @pytest.mark.parametrize("name", COMMANDS)
