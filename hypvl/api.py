@@ -26,7 +26,6 @@ class ImageTransform:
 
     def __init__(self, transform: TensorTransform) -> None:
         self.transform = transform
-        self._generator: torch.Generator | None = None
 
     def __call__(self, image: AnyImage, generator: torch.Generator | None = None) -> Tensor:
         """Transform one image.
@@ -34,7 +33,8 @@ class ImageTransform:
         Args:
             image: PIL image, content of an image file, or its path; a uint8 array (H, W), (H, W, 1), (H, W, 3) or
                 (H, W, 4); a tensor (3, H, W), uint8 or floats in [0, 1], not normalised.
-            generator: Where a random transform draws from; None = its own one, which starts at a random seed.
+            generator: Where a random transform draws from; None = torch's own, which ``torch.manual_seed`` sets and
+                which differs between the workers of a DataLoader.
 
         Returns:
             uint8 (3, S, S); the model itself makes floats of it and normalises.
@@ -43,12 +43,7 @@ class ImageTransform:
             ValueError: Not an image, or floats outside [0, 1].
             TypeError: Of another type.
         """
-        if generator is None:
-            if self._generator is None:
-                self._generator = torch.Generator()
-                self._generator.seed()
-            generator = self._generator
-        return self.transform(_pixels(image), generator)
+        return self.transform(_pixels(image), torch.default_generator if generator is None else generator)
 
     def __repr__(self) -> str:
         return f"ImageTransform({self.transform!r})"
@@ -81,7 +76,8 @@ def _pixels(image: AnyImage) -> Tensor:
             raise ValueError(
                 f"image: got {image.dtype} {tuple(image.shape)}; expected (3, H, W), uint8 or floats in [0, 1]."
             )
-        return image if image.dtype == torch.uint8 else _bytes(image)
+        plain = image.as_subclass(Tensor)  # not torchvision's own kind, which remembers where it comes from
+        return plain if plain.dtype == torch.uint8 else _bytes(plain)
     if isinstance(image, np.ndarray):
         if (
             image.dtype != np.uint8

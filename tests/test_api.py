@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import transforms as T
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
 import hypvl
 from hypvl.api import ImageTransform
@@ -52,9 +56,12 @@ def test_opened_images_and_files_are_the_same_to_a_transform(run_folder: Path, t
 def test_transforms_take_images_and_the_training_one_draws_by_itself(run_folder: Path) -> None:
     _, train, evaluation = hypvl.create_model_and_transforms(run_folder)
     pil_image = Image.effect_noise((90, 70), 80).convert("RGB")
-    before = torch.get_rng_state()
+    torch.manual_seed(5)
     first, second = train(pil_image), train(pil_image)
     assert first.shape == (3, 32, 32) and first.dtype == torch.uint8 and not torch.equal(first, second)
+    torch.manual_seed(5)
+    assert torch.equal(train(pil_image), first)
+    before = torch.get_rng_state()
     given = [train(pil_image, torch.Generator().manual_seed(3)) for _ in range(2)]
     assert torch.equal(*given)
     assert torch.equal(evaluation(pil_image), evaluation(pil_image))
@@ -75,6 +82,47 @@ def test_transforms_take_arrays_and_tensors(run_folder: Path) -> None:
         assert torch.equal(evaluation(form), evaluation(Image.fromarray(grey)))
     over_white = np.concatenate([rgb, np.zeros_like(rgb[..., :1])], axis=-1)
     assert bool((evaluation(over_white) == 255).all())
+
+
+def test_transforms_stand_in_pipelines_of_torchvision(run_folder: Path) -> None:
+    """Before and after its own transforms, version 1 and 2: what comes out goes into encode_image as it is."""
+    model, _, evaluation = hypvl.create_model_and_transforms(run_folder)
+    pil_image = Image.effect_noise((40, 50), 80).convert("RGB")
+    plain = evaluation(pil_image)
+    floats = v2.ToDtype(torch.float32, scale=True)
+    pipelines = {
+        "PIL": T.Compose([evaluation]),
+        "ToTensor": T.Compose([T.ToTensor(), evaluation]),
+        "v2": v2.Compose([v2.ToImage(), evaluation]),
+        "floats": v2.Compose([evaluation, floats]),
+    }
+    with torch.no_grad():
+        expected = model.encode_image(plain[None])
+        for name, pipeline in pipelines.items():
+            got = pipeline(pil_image)
+            assert type(got) is torch.Tensor, name
+            assert torch.allclose(model.encode_image(got[None]), expected, atol=1e-6), name
+
+
+def test_a_loader_with_workers_feeds_encode_image(run_folder: Path, tmp_path: Path) -> None:
+    """Each worker draws other crops, and a seed gives the same ones again."""
+    model, train, evaluation = hypvl.create_model_and_transforms(run_folder)
+    (tmp_path / "cat").mkdir()
+    same_image = Image.effect_noise((60, 50), 80)
+    for i in range(4):
+        same_image.save(tmp_path / "cat" / f"{i}.png")
+
+    def batches(transform: ImageTransform) -> torch.Tensor:
+        seeded = torch.Generator().manual_seed(1)
+        loader = DataLoader(ImageFolder(tmp_path, transform), batch_size=2, num_workers=2, generator=seeded)
+        return torch.cat([images for images, _ in loader])
+
+    train(Image.new("RGB", (9, 9)))  # used in this process before
+    crops = batches(train)
+    assert len({row.numpy().tobytes() for row in crops}) == 4
+    assert torch.equal(crops, batches(train))
+    with torch.no_grad():
+        assert model.encode_image(batches(evaluation)).shape == (4, model.embed_dim)
 
 
 @pytest.mark.parametrize(
