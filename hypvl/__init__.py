@@ -13,15 +13,21 @@ _LAZY = {
     "create_model_and_transforms": "hypvl.api",
     "from_pretrained": "hypvl.models.hub",
     "list_models": "hypvl.models.hub",
+    "list_pretrained": "hypvl.models.pretrained",
     "load_checkpoint": "hypvl.models.checkpoint_io",
     "load_weights": "hypvl.models.weights",
+    "model_card": "hypvl.report.model_card",
+    "push_to_hub": "hypvl.api",
     "save_pretrained": "hypvl.models.hub",
     "get_tokenizer": "hypvl.data.tokenizer",
 }
 __all__ = ["__version__", *sorted(_LAZY)]
 
 if TYPE_CHECKING:
-    from hypvl.api import create_model_and_transforms as create_model_and_transforms
+    from hypvl.api import (
+        create_model_and_transforms as create_model_and_transforms,
+        push_to_hub as push_to_hub,
+    )
     from hypvl.data.tokenizer import get_tokenizer as get_tokenizer
     from hypvl.models.checkpoint_io import load_checkpoint as load_checkpoint
     from hypvl.models.hub import (
@@ -30,7 +36,9 @@ if TYPE_CHECKING:
         list_models as list_models,
         save_pretrained as save_pretrained,
     )
+    from hypvl.models.pretrained import list_pretrained as list_pretrained
     from hypvl.models.weights import load_weights as load_weights
+    from hypvl.report.model_card import model_card as model_card
 
 
 def __getattr__(name: str) -> Any:

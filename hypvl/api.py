@@ -1,5 +1,6 @@
-"""The public function that needs both models and data: a model with the transforms of its images."""
+"""Public functions that need more than models: a model with the transforms of its images, sharing a model."""
 
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,9 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from hypvl.data.transforms import RandomResizedCrop, ResizeCenterCrop
+from hypvl.io.hub import upload_folder
 from hypvl.io.images import decode_image, image_tensor, read_image_file
 from hypvl.models.dual_encoder import DualEncoder
-from hypvl.models.hub import create_model
+from hypvl.models.hub import create_model, save_pretrained
+from hypvl.report.model_card import model_card
 
 _ROUNDING = 0.5 / 255  # half a step of 8 bits
 #: A transform of hypvl/data/transforms.py, uint8 (3, H, W) -> uint8 (3, S, S).
@@ -67,6 +70,54 @@ def create_model_and_transforms(
     model = create_model(name_or_config, checkpoint, device=device)
     train, evaluate = RandomResizedCrop.of(model), ResizeCenterCrop.of(model)
     return model, ImageTransform(train), ImageTransform(evaluate)
+
+
+def push_to_hub(
+    model: DualEncoder,
+    config: str | Path | Mapping[str, Any] | DictConfig,
+    *,
+    repo_id: str,
+    results: str | Path | None = None,
+    licence: str | None = None,
+    card: str | None = None,
+    root: Tensor | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    message: str = "Upload a model of hypvl",
+    token: str | None = None,
+) -> str:
+    """Put a model with its config and card into a repository of the Hugging Face hub; returns the commit's address.
+
+    Args:
+        model: The model.
+        config: The config it was built from, as for ``save_pretrained``.
+        repo_id: ``owner/name``; made if there is none.
+        results: ``results.json`` of an evaluation, or a folder with such files: its metrics stand in the card.
+        licence: Of the weights, as the hub names it (``"apache-2.0"``).
+        card: Text of the card, in place of the one that ``model_card`` makes of ``results`` and ``licence``.
+        root: Mean training embedding of a model whose geometry has no root, (D,).
+        private: Of a new repository; None = as its owner has chosen.
+        revision: Branch; None = the main one.
+        message: Of the commit.
+        token: None = that of ``hf auth login`` or ``HF_TOKEN``.
+
+    Raises:
+        ValueError: ``card`` beside ``results`` or ``licence``.
+        ConfigError, CheckpointError: As ``save_pretrained``. DataError: The results cannot be read.
+        RemoteError: The hub does not take the files.
+
+    Example:
+        >>> push_to_hub(model, config, repo_id="me/meru", results="output/run")  # doctest: +SKIP
+        'https://huggingface.co/me/meru/commit/...'
+    """
+    if card is not None and (results is not None or licence is not None):
+        raise ValueError("card: got one beside results or licence; give the card, or what it is made of.")
+    text = model_card(repo_id, results=results, licence=licence) if card is None else card
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(model, config, folder, root=root, card=text)
+        return upload_folder(
+            Path(folder), repo_id, message=message, private=private, revision=revision, token=token
+        )
 
 
 def _pixels(image: AnyImage) -> Tensor:

@@ -1,4 +1,4 @@
-"""Files of data sets and models on the Hugging Face hub, by its own client."""
+"""Files of data sets and models from and to the Hugging Face hub, by its own client."""
 
 import errno
 import re
@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from hypvl.io.http import RemoteError
 from hypvl.io.redact import printable, redact_url
 from hypvl.io.remote import DownloadError, UnwritableError, only_one
 
@@ -76,3 +77,45 @@ def model_snapshot(repo_id: str, *, revision: str | None = None, patterns: Seque
             f"{repo_id}{at}: no such folder, and the hub did not give it ({reason}); check the name and the network, "
             "or give a folder."
         ) from error
+
+
+def upload_folder(
+    folder: Path,
+    repo_id: str,
+    *,
+    message: str,
+    private: bool | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Put the files of a folder into a model repository of the hub in one commit; returns the address of the commit.
+
+    Args:
+        folder: Its files replace those of the same names; others in the repository stay.
+        repo_id: ``owner/name``; made if there is none.
+        message: Of the commit.
+        private: Of a new repository; None = as its owner has chosen for new ones.
+        revision: Branch, made if there is none; None = the main branch.
+        token: None = the one that ``hf auth login`` or ``HF_TOKEN`` has left.
+
+    Raises:
+        RemoteError: when the hub does not take them.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    api = HfApi(token=token, library_name="hypvl")
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id, folder_path=folder, commit_message=message, revision=revision
+        )
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = printable(str(error).strip().partition("\n")[0] or type(error).__name__)
+        raise RemoteError(
+            f"{repo_id}: the hub did not take the files ({reason}); log in with `hf auth login`, and check the name "
+            "and the network."
+        ) from error
+    return str(commit.commit_url)

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, TypeVar
 from loguru import logger
 
 from hypvl.errors import DataError
-from hypvl.io.files import exclusive_lock, file_digest, open_new
+from hypvl.io.files import DigestKind, exclusive_lock, file_digest, open_new
 from hypvl.io.http import TRANSIENT, Answer, Patience, RemoteError, TooSlowError, request, size_of_refused
 from hypvl.io.json_text import parse_json
 from hypvl.io.redact import printable, redact_url
@@ -178,6 +178,7 @@ def download(
     target: Path,
     *,
     md5: str | None = None,
+    sha256: str | None = None,
     max_bytes: int = MAX_DOWNLOAD,
     patience: Patience = PATIENCE,
     progress: Report | None = None,
@@ -193,7 +194,7 @@ def download(
     Args:
         url: http or https.
         target: The file to make; its folder is made too.
-        md5: Hex digest the file must have; None = not looked at.
+        md5, sha256: Hex digests the file must have; None = not looked at.
         max_bytes: More is refused, before anything is written where the server says how much it is.
         patience: How slow the server may be, how long all of it may take, and how often it may fail without progress
             (at most twice where the server never answered).
@@ -211,7 +212,9 @@ def download(
         if not target.is_file():
             logger.info("downloading {} to {}", redact_url(url), target)
             part = target.with_name(f"{target.name}.part")
-            job = _Download(url, part, patience, max_bytes, progress, expected, checked=md5 is not None)
+            wanted: dict[DigestKind, str | None] = {"md5": md5, "sha256": sha256}
+            checked = any(digest is not None for digest in wanted.values())
+            job = _Download(url, part, patience, max_bytes, progress, expected, checked=checked)
             try:
                 job.run()
             except DownloadError:
@@ -221,8 +224,9 @@ def download(
             try:
                 with part.open("rb") as file:
                     os.fsync(file.fileno())
-                if md5 is not None:
-                    _check_md5(part, redact_url(url), md5.lower())
+                for kind, digest in wanted.items():
+                    if digest is not None:
+                        _check_digest(part, redact_url(url), kind, digest.lower())
                 part.replace(target)
                 _mark(part).unlink(missing_ok=True)
             except OSError as error:
@@ -421,13 +425,13 @@ def _digest(url: str) -> str:
     return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()  # may hold a password
 
 
-def _check_md5(part: Path, shown: str, md5: str) -> None:
-    if (got := file_digest(part, "md5")) != md5:
+def _check_digest(part: Path, shown: str, kind: DigestKind, wanted: str) -> None:
+    if (got := file_digest(part, kind)) != wanted:
         part.unlink()
         _mark(part).unlink(missing_ok=True)
         raise DownloadError(
-            f"{shown}: its MD5 is {got}, expected {md5}; it was deleted: try again, or get the file elsewhere if the "
-            "server has another one now."
+            f"{shown}: its {kind.upper()} is {got}, expected {wanted}; it was deleted: try again, or get the "
+            "file elsewhere if the server has another one now."
         )
 
 

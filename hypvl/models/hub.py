@@ -20,7 +20,9 @@ from hypvl.config.plain import Plain, to_plain, walk
 from hypvl.config.reader import stored_data
 from hypvl.encoders.image import without_pretrained_weights
 from hypvl.errors import CheckpointError, ConfigError
+from hypvl.io.files import write_atomically
 from hypvl.io.json_text import parse_json
+from hypvl.io.redact import redact_url
 from hypvl.io.tensors import write_safetensors
 from hypvl.models import open_clip
 from hypvl.models.builders import Builder, names_of
@@ -29,14 +31,17 @@ from hypvl.models.checkpoint_io import (
     FORMAT_VERSION,
     ROOT_TENSOR,
     WEIGHTS_FILE,
+    checkpoints,
     load_checkpoint,
 )
 from hypvl.models.dual_encoder import DualEncoder
+from hypvl.models.pretrained import WEB, download_weights, find_pretrained
 from hypvl.models.weights import load_weights
 
 CONFIG_SUFFIXES = (".py", ".yaml", ".yml", ".json")
 CHECKPOINT_SUFFIXES = (".pth", ".pt")
 HUB_PREFIX = "hf-hub:"
+CARD_FILE = "README.md"
 
 
 def list_models(pattern: str = "*", *, builder: Builder = "hypvl") -> list[str]:
@@ -97,8 +102,10 @@ def create_model(
     With a checkpoint, no pretrained weights of encoders are fetched.
 
     Args:
-        name_or_config: As for :func:`load_config`, or ``"hf-hub:owner/name"`` for the Hugging Face hub.
-        checkpoint: Weights: a ``.pth`` file of MERU, CLIP, ATMG, HyCoCLIP or hypvl, or a ``.safetensors`` file.
+        name_or_config: As for :func:`load_config`, or ``"hf-hub:owner/name"`` for the Hugging Face hub, or the web
+            address of a checkpoint of hypvl (see :func:`from_pretrained`).
+        checkpoint: Weights: a ``.pth`` file of MERU, CLIP, ATMG, HyCoCLIP or hypvl, or a ``.safetensors`` file, or the
+            web address of one.
             The folder of a hypvl run means its last checkpoint, here and as the first argument. A dict of
             :func:`load_checkpoint` is taken, too. For ``"open_clip:<name>"`` a file of open_clip, or a tag of its
             pretrained weights (downloaded once).
@@ -108,7 +115,15 @@ def create_model(
     Raises:
         ConfigError: The name or the config cannot be used.
         CheckpointError: The weights cannot be read, or do not fit the model.
+        DownloadError: A web address does not give them.
+
+    Example:
+        >>> model = create_model("clip_vit_s")  # random weights
+        >>> model.embed_dim, model.image_size, model.context_length
+        (512, 224, 77)
     """
+    if isinstance(checkpoint, str) and checkpoint.startswith(WEB):
+        checkpoint = download_weights(checkpoint)
     source = str(name_or_config) if isinstance(name_or_config, str | Path) else "config"
     if source.startswith(open_clip.PREFIX) and not isinstance(checkpoint, Mapping):
         name = source.removeprefix(open_clip.PREFIX)
@@ -118,7 +133,7 @@ def create_model(
         )
     elif checkpoint is None and isinstance(name_or_config, str | Path):
         path = Path(name_or_config)
-        if source.startswith(HUB_PREFIX) or _is_pretrained_folder(path):
+        if source.startswith((HUB_PREFIX, *WEB)) or _is_pretrained_folder(path):
             return from_pretrained(source, device=device)
         if path.suffix in CHECKPOINT_SUFFIXES or path.is_dir():
             checkpoint = load_checkpoint(path)
@@ -148,35 +163,84 @@ def build_model(config: DictConfig, *, source: str, weights_follow: bool) -> Dua
 
 
 def from_pretrained(
-    folder_or_hub_id: str | Path, *, revision: str | None = None, device: str | torch.device = "cpu"
+    source: str | Path,
+    config: str | Path | Mapping[str, Any] | DictConfig | None = None,
+    *,
+    revision: str | None = None,
+    sha256: str | None = None,
+    zoo: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    device: str | torch.device = "cpu",
 ) -> DualEncoder:
-    """A model with its weights from a folder of :func:`save_pretrained`, or from the Hugging Face hub.
+    """A model with its weights, in evaluation mode.
 
     Args:
-        folder_or_hub_id: A folder with ``config.json`` and ``model.safetensors``, or ``owner/name`` on the hub
-            (downloaded once, then taken from the cache).
-        revision: Branch, tag or commit on the hub; for a folder it must be None.
+        source: A folder of :func:`save_pretrained`, or of a training run; a ``.pth``, ``.pt`` or ``.safetensors``
+            file; the http(s) address of one, which may end in ``#sha256=<64 hex digits>``; ``"hf-hub:owner/name"``
+            or ``"owner/name"`` on the Hugging Face hub; or a name of :func:`hypvl.list_pretrained`. What is
+            downloaded is kept, and taken from the cache the next time.
+        config: The model of a file without a config in it, as published files are: see :func:`load_config`.
+        revision: Branch, tag or commit on the hub.
+        sha256: Checksum of the file at an address, in place of the ending.
+        zoo: See :func:`hypvl.list_pretrained`; then ``source`` is a name in it.
+        cache_dir: Of files at addresses; None = in torch.hub's folder of checkpoints.
         device: Where the model is put.
 
     Raises:
-        CheckpointError: No such folder or repository, or files that are missing, broken or do not fit.
-        ConfigError: ``config.json`` names something that is not on the allow-list.
+        CheckpointError: No such folder, repository or file, or files that are missing, broken or do not fit; a name
+            whose address is not known.
+        ConfigError: The config names something that is not on the allow-list, or there is none.
+        DownloadError: An address does not give the file, or another one; nothing is kept of it.
+
+    Example:
+        >>> from_pretrained("facebook/meru", revision="v1")  # doctest: +SKIP
+        >>> from_pretrained("https://example.org/meru_vit_l.pth#sha256=...", "meru_vit_l")  # doctest: +SKIP
     """
-    folder = Path(folder_or_hub_id)
-    if folder.is_dir():
-        if revision is not None:
-            raise CheckpointError(
-                f"revision: got {revision!r} for the folder {folder}; only the hub has revisions."
-            )
-    else:
-        folder = _download(str(folder_or_hub_id).removeprefix(HUB_PREFIX), revision)
+    text, path = str(source), Path(source)
+    web = isinstance(source, str) and text.startswith(WEB)
+    named = zoo is not None or (text in list_models() and not path.exists())
+    on_hub = not (web or named or path.exists())
+    for name, value, fits, only in (
+        ("revision", revision, on_hub, "the hub has revisions"),
+        ("sha256", sha256, web, "addresses have checksums"),
+        ("cache_dir", cache_dir, web or named, "files at addresses are kept there"),
+        ("config", config, web or path.is_file(), "files lack one"),
+    ):
+        if value is not None and not fits:
+            raise CheckpointError(f"{name}: got {str(value)[:80]!r} for {source}; only {only}.")
+    if named:
+        entry = find_pretrained(text, zoo=zoo)
+        file = download_weights(str(entry.url), sha256=entry.sha256, cache_dir=cache_dir)
+        return create_model(entry.recipe, file, device=device)
+    if web:
+        path = download_weights(text, sha256=sha256, cache_dir=cache_dir)
+    if path.is_file():
+        return _from_file(path, config, source=redact_url(text) if web else text, device=device)
+    if path.is_dir() and not (path / CONFIG_FILE).is_file() and checkpoints(path):
+        return create_model(path, device=device)
+    folder = path if path.is_dir() else _download(text.removeprefix(HUB_PREFIX), revision)
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise CheckpointError(
-                f"{folder_or_hub_id}: has no {name}; expected {CONFIG_FILE} and {WEIGHTS_FILE}, as save_pretrained "
-                "writes them."
+                f"{source}: has no {name}; expected {CONFIG_FILE} and {WEIGHTS_FILE}, as save_pretrained writes them."
             )
     return create_model(folder / CONFIG_FILE, folder / WEIGHTS_FILE, device=device)
+
+
+def _from_file(
+    path: Path,
+    config: str | Path | Mapping[str, Any] | DictConfig | None,
+    *,
+    source: str,
+    device: str | torch.device,
+) -> DualEncoder:
+    """A model of a file of weights, and its config: the given one, or that in the file or beside it."""
+    if config is not None:
+        return create_model(config, path, device=device)
+    content = load_checkpoint(path)
+    stored = content.get("config")
+    own = stored if isinstance(stored, Mapping) else _config_inside(content, source)
+    return create_model(own, content, device=device)
 
 
 def save_pretrained(
@@ -185,18 +249,27 @@ def save_pretrained(
     folder: str | Path,
     *,
     root: Tensor | None = None,
+    card: str | None = None,
 ) -> Path:
     """Write ``config.json`` and ``model.safetensors``, which :func:`from_pretrained` and the hub take.
 
     Args:
         model: The model.
         config: The config it was built from; only its model definition is written.
-        folder: Made when missing, and returned; the two files in it are replaced.
+        folder: Made when missing, and returned; the files in it are replaced.
         root: Mean training embedding of a model whose geometry has no root, (D,).
+        card: Text of a model card, written as ``README.md``: see :func:`hypvl.model_card`.
 
     Raises:
         ConfigError: The definition names something that is not on the allow-list, so it could not be loaded.
         CheckpointError: The definition does not build a model with the names of this one's weights.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written = save_pretrained(create_model("clip_vit_s"), "clip_vit_s", folder)
+        ...     sorted(path.name for path in written.iterdir())
+        ['config.json', 'model.safetensors']
     """
     folder = Path(folder)
     definition = OmegaConf.to_container(load_config(config).model, resolve=True)
@@ -220,6 +293,8 @@ def save_pretrained(
             weights[ROOT_TENSOR] = root.detach().cpu().contiguous()
         write_safetensors(folder / WEIGHTS_FILE, weights, metadata={"format": "pt"})
         draft.replace(folder / CONFIG_FILE)
+        if card is not None:
+            write_atomically(folder / CARD_FILE, card)
     finally:
         draft.unlink(missing_ok=True)
     return folder
