@@ -245,7 +245,7 @@ def _from_file(
 
 def save_pretrained(
     model: DualEncoder,
-    config: Mapping[str, Any] | DictConfig,
+    config: str | Path | Mapping[str, Any] | DictConfig,
     folder: str | Path,
     *,
     root: Tensor | None = None,
@@ -255,7 +255,7 @@ def save_pretrained(
 
     Args:
         model: The model.
-        config: The config it was built from; only its model definition is written.
+        config: The config it was built from, as for :func:`load_config`; only its model definition is written.
         folder: Made when missing, and returned; the files in it are replaced.
         root: Mean training embedding of a model whose geometry has no root, (D,).
         card: Text of a model card, written as ``README.md``: see :func:`hypvl.model_card`.
