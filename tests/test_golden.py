@@ -3,7 +3,8 @@
 The files were written by hypvl 0.1.0 at commit 40152ee, before its modules and arguments were renamed: the run of
 ``train_uncha_demo.py`` with small encoders (checkpoint after 2 of 4 steps, the losses of all 4), its results of
 ``eval_demo.py``, a checkpoint of ``train_i0t_async_demo.py`` with its two batch norms, every config of configs/ as
-a run saves it, and names and shapes of every demo recipe's weights. They are never written anew.
+a run saves it, and names and shapes of every demo recipe's weights. ``pretrained/`` is a tiny MERU that
+``save_pretrained`` wrote at commit 93e6e5a, with the scores it had. They are never written anew.
 """
 
 import gzip
@@ -21,6 +22,8 @@ from hypvl.cli.evaluate import main as evaluate
 from hypvl.cli.train import main as train
 from hypvl.config import LazyConfig, instantiate
 from hypvl.data.demo.build import DemoArguments, make_demo_data
+from hypvl.evaluation import results as results_format
+from hypvl.models import checkpoint_io
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "golden"
@@ -73,6 +76,27 @@ def one_thread() -> Iterator[None]:
 
 def test_the_golden_files_stay_small() -> None:
     assert sum(path.stat().st_size for path in GOLDEN.rglob("*")) <= 2_000_000
+
+
+def test_every_format_of_checkpoints_and_results_has_a_golden_file(tmp_path: Path) -> None:
+    checkpoints = [unpack(str(path.relative_to(GOLDEN)), tmp_path) for path in GOLDEN.rglob("*.pth.gz")]
+    versions = {torch.load(path, weights_only=True)["format_version"] for path in checkpoints}
+    assert versions == set(range(1, checkpoint_io.FORMAT_VERSION + 1)), "write a golden run of the new format"
+    results = {json.loads(path.read_bytes())["format_version"] for path in GOLDEN.rglob("results.json")}
+    assert results == set(range(2, results_format.FORMAT_VERSION + 1)), (
+        "write golden results of the new format"
+    )
+
+
+def test_a_pretrained_folder_has_the_scores_it_had() -> None:
+    model = hypvl.from_pretrained(GOLDEN / "pretrained")
+    images = (torch.arange(2 * 3 * 32 * 32) % 251).to(torch.uint8).reshape(2, 3, 32, 32)
+    texts = torch.tensor([[1, 5, 9, 63, 0, 0, 0, 0], [1, 7, 63, 0, 0, 0, 0, 0]])
+    with torch.no_grad():
+        embeddings = model.encode_image(images), model.encode_text(texts)
+        scores = model.scores(*embeddings, query_modality="image", key_modality="text")
+    golden = json.loads((GOLDEN / "pretrained" / "scores.json").read_bytes())
+    torch.testing.assert_close(scores, torch.tensor(golden), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))

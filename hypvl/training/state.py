@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypvl import distributed
 from hypvl.checks import short
 from hypvl.config.plain import TARGET, locate, walk
 from hypvl.config.reader import stored_data
-from hypvl.config.targets import is_reference_or_text
+from hypvl.config.targets import allowed_targets, is_reference_or_text
 from hypvl.data.loader import Loader
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.io.redact import redacted
@@ -240,10 +241,24 @@ def check_compatible(saved: Mapping[str, Any] | None, new: DictConfig) -> list[C
     if saved is None:
         logger.warning("--resume: the checkpoint holds no readable config, so changes of it are not checked")
         return []
-    now: Any = OmegaConf.to_container(new, resolve=True)
+    changes = config_changes(saved, OmegaConf.to_container(new, resolve=True))  # type: ignore[arg-type]
+    refused = [change for change in changes if not change.allowed]
+    if refused:
+        raise ConfigError(
+            f"--resume: {'; '.join(map(str, refused))}: the result would be another run; restore the config of the "
+            f"run (its config.yaml), or start a new run with train.init_checkpoint."
+        )
+    return changes
+
+
+def config_changes(saved: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """Differences between two resolved configs (plain data), in the order of their keys.
+
+    Secrets are left out, and so are keys that one config lacks and the other has at its default.
+    """
     changes: list[Change] = []
-    for part in dict.fromkeys([*saved, *now]):
-        old, value = saved.get(part, _ABSENT), now.get(part, _ABSENT)
+    for part in dict.fromkeys([*saved, *new]):
+        old, value = saved.get(part, _ABSENT), new.get(part, _ABSENT)
         if part != "model":  # the saved config has no secrets, and the log may not show any
             old, value = redacted(old), redacted(value)
         if part == "train":  # a key of a newer version is not a difference
@@ -252,12 +267,6 @@ def check_compatible(saved: Mapping[str, Any] | None, new: DictConfig) -> list[C
                 for train in (old, value)
             )
         changes += _differences((str(part),), old, value)
-    refused = [change for change in changes if not change.allowed]
-    if refused:
-        raise ConfigError(
-            f"--resume: {'; '.join(map(str, refused))}: the result would be another run; restore the config of the "
-            f"run (its config.yaml), or start a new run with train.init_checkpoint."
-        )
     return changes
 
 
@@ -313,7 +322,9 @@ def _is_numbers(value: Any) -> bool:
 
 
 def _defaults(target: str) -> dict[str, Any]:
-    """Defaults of a target's arguments; none where it has no signature."""
+    """Defaults of a target's arguments; none where it has no signature, or a stored config would have it imported."""
+    if target not in allowed_targets() and target.rpartition(".")[0] not in sys.modules:
+        return {}
     try:
         parameters = inspect.signature(locate(target)).parameters
     except (ImportError, TypeError, ValueError):
