@@ -6,6 +6,7 @@ the B/(AR) positions from gB + aB/A + rB/(AR) on.
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias, cast
 
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from hypvl.checks import one_of
 from hypvl.data.bad_samples import BadSamples
 from hypvl.data.batch import Batch, collate
-from hypvl.data.order import PositionSampler
+from hypvl.data.order import Order, order_key, order_of
 from hypvl.data.sample import BadSample, PairDataset, Sample
 from hypvl.data.tokenizer import pad_token_of
 from hypvl.data.workers import WorkerIterator
@@ -96,18 +97,17 @@ class Loader:
         )
         self.dataset = dataset
         self.batch_size = share.size  # B/(AR)
-        sizes = dataset.shard_sizes() if hasattr(dataset, "shard_sizes") else [len(dataset)]
-        window = getattr(dataset, "shuffle_window", 4000)
         if max_bad_fraction is None:
             max_bad_fraction = getattr(dataset, "max_bad_fraction", 0.1)
-        order = PositionSampler(sizes, seed=seed, shuffle_window=window)
+        order = order_of(dataset, seed=seed)
         warm_up = min(_WARM_UP, -(-order.rows // world_size))
         # Among the batches taken from this loader.
         self.bad = BadSamples(max_fraction=max_bad_fraction, warm_up=warm_up)
+        self.taken: Counter[str] = Counter()  # samples of each source of a mixture, by name
         self._identity = {
             "seed": seed,
             "global_batch_size": global_batch_size,
-            "fingerprint": hashlib.sha256(f"{dataset.fingerprint} {sizes} {window}".encode()).hexdigest(),
+            "fingerprint": hashlib.sha256(order_key(dataset).encode()).hexdigest(),
         }
         self._loader = DataLoader(
             _Batches(dataset, order),
@@ -137,6 +137,8 @@ class Loader:
             raise batch
         self.bad.add(len(batch["key"]), batch["bad"])
         self.bad.check()
+        if hasattr(self.dataset, "count_sources"):
+            self.taken.update(self.dataset.count_sources(batch["index"].numpy()))
         return cast(Batch, batch)
 
     def state(self, consumed: int) -> dict[str, Any]:
@@ -148,7 +150,7 @@ class Loader:
         meaning = {
             "seed": "train.seed",
             "global_batch_size": "train.total_batch_size",
-            "fingerprint": "the data (shards, transforms, shuffle_window), as a fingerprint,",
+            "fingerprint": "the data (shards, transforms, shuffle_window, mix), as a fingerprint,",
         }
         for name, words in meaning.items():
             if state.get(name) != self._identity[name]:
@@ -173,7 +175,7 @@ class Loader:
 class _Batches(Dataset[Any]):
     """Whole batches by their positions; this is what runs in the workers."""
 
-    def __init__(self, dataset: PairDataset, order: PositionSampler) -> None:
+    def __init__(self, dataset: PairDataset, order: Order) -> None:
         self._dataset = dataset
         self._order = order
 

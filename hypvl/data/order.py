@@ -8,26 +8,68 @@ by (seed, epoch, window): any position can be asked at any time, by any process,
 import bisect
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from hypvl.checks import whole_number
 
 # One stream of random numbers per purpose.
-_SHARDS, _WINDOW, _SAMPLE, _REPLACEMENT = range(4)
+SHARDS, WINDOW, SAMPLE, REPLACEMENT, MIX, STREAM = range(6)
 _KEPT_WINDOWS = 8
 
 
-def _bits(purpose: int, seed: int, a: int, b: int) -> np.random.PCG64:
+def keyed_bits(purpose: int, seed: int, a: int, b: int) -> np.random.PCG64:
     """Random bits keyed by the arguments, each cut into 32-bit words so that no two keys coincide."""
     words = [part for value in (seed, a, b) for part in (value & 0xFFFFFFFF, value >> 32)]
     return np.random.PCG64(np.random.SeedSequence([purpose, *words]))
 
 
-def _permutation(bits: np.random.PCG64, n: int) -> np.ndarray:
+def permutation(bits: np.random.PCG64, n: int) -> np.ndarray:
+    """Of 0 to n - 1, drawn from ``bits``; the same with every version of NumPy."""
     # argsort of raw bits: NumPy promises that these never change, which it does not for Generator.permutation,
     # and a run may be resumed after an upgrade.
     return np.argsort(bits.random_raw(n), kind="stable")
+
+
+class Order(Protocol):
+    """Which row each position of the endless sequence is; every method is a pure function of its arguments."""
+
+    rows: int
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """(epoch, row) of a position >= 0."""
+        ...
+
+    def replacement(self, position: int, attempt: int) -> int:
+        """The row that stands in for a bad one at this position, for attempts 1, 2, ..."""
+        ...
+
+    def generator(self, position: int, attempt: int = 0) -> np.random.Generator:
+        """The random numbers of the sample at a position; no rank, worker or batch size comes in."""
+        ...
+
+
+def order_of(dataset: Any, *, seed: int) -> Order:
+    """The order in which a data set is read: its own, ``order(seed)``, or that of its shards."""
+    if hasattr(dataset, "order"):
+        order: Order = dataset.order(seed)
+        return order
+    sizes, window = _settings(dataset)
+    return PositionSampler(sizes, seed=seed, shuffle_window=window)
+
+
+def order_key(dataset: Any) -> str:
+    """What a resumed run must have kept of a data set: its rows, what is made of them, and their order."""
+    if hasattr(dataset, "order"):
+        return str(dataset.order_key)
+    sizes, window = _settings(dataset)
+    return f"{dataset.fingerprint} {sizes} {window}"
+
+
+def _settings(dataset: Any) -> tuple[Sequence[int], int]:
+    sizes = dataset.shard_sizes() if hasattr(dataset, "shard_sizes") else [len(dataset)]
+    return sizes, getattr(dataset, "shuffle_window", 4000)
 
 
 class PositionSampler:
@@ -62,18 +104,18 @@ class PositionSampler:
 
     def replacement(self, position: int, attempt: int) -> int:
         """The row that stands in for a bad one at this position, for attempts 1, 2, ..."""
-        return int(_bits(_REPLACEMENT, self.seed, position, attempt).random_raw()) % self.rows
+        return int(keyed_bits(REPLACEMENT, self.seed, position, attempt).random_raw()) % self.rows
 
     def generator(self, position: int, attempt: int = 0) -> np.random.Generator:
         """The random numbers of the sample at a position; no rank, worker or batch size comes in."""
-        return np.random.Generator(_bits(_SAMPLE, self.seed, position, attempt))
+        return np.random.Generator(keyed_bits(SAMPLE, self.seed, position, attempt))
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, list[int], int]:
         """(shards in their order, where each ends, where the sequence starts: moves the windows' borders)."""
         if epoch not in self._epochs:
-            bits = _bits(_SHARDS, self.seed, epoch, 0)
+            bits = keyed_bits(SHARDS, self.seed, epoch, 0)
             turn = int(bits.random_raw()) % self.rows
-            shards = _permutation(bits, len(self._sizes))
+            shards = permutation(bits, len(self._sizes))
             self._epochs[epoch] = (shards, np.cumsum(self._sizes[shards]).tolist(), turn)
             if len(self._epochs) > 2:
                 self._epochs.popitem(last=False)
@@ -83,7 +125,7 @@ class PositionSampler:
         key = (epoch, window)
         if key not in self._windows:
             size = min(self.shuffle_window, self.rows - window * self.shuffle_window)
-            self._windows[key] = _permutation(_bits(_WINDOW, self.seed, epoch, window), size)
+            self._windows[key] = permutation(keyed_bits(WINDOW, self.seed, epoch, window), size)
             if len(self._windows) > _KEPT_WINDOWS:
                 self._windows.popitem(last=False)
         return self._windows[key]

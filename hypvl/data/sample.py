@@ -44,7 +44,8 @@ class PairDataset(Protocol):
 
     A dataset may also have ``shard_sizes() -> Sequence[int]`` (rows that lie together, in order; default: one
     shard), ``shuffle_window: int``, ``max_bad_fraction: float`` and ``prepare()`` (work done once, by the
-    first rank alone, before any other rank reads: indexes, downloads).
+    first rank alone, before any other rank reads: indexes, downloads), or, in place of the first two,
+    ``order(seed) -> hypvl.data.order.Order`` and ``order_key: str``, which changes when that order does.
     """
 
     def __len__(self) -> int: ...

@@ -1,6 +1,6 @@
 """Data and model fit together: what the data leaves open comes from the model, what it says is compared."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,15 @@ def take_from_model(model: DualEncoder, dataset: Any) -> None:
 
     They are ``dataset.tokenizer``, and ``size`` and ``interpolation`` of ``dataset.image_transform``. A data set or a
     transform that lacks such an attribute is left as it is, as is what would come from a tower that the model lacks.
+    Of a mixture, each of its ``sources`` is given them.
 
     Raises:
         ConfigError: when the text encoder has no tokenizer of its own.
     """
+    if sources := _sources(dataset):
+        for source in sources.values():
+            take_from_model(model, source)
+        return
     if model.textual is not None and getattr(dataset, "tokenizer", _OPEN) is None:
         own = getattr(model, "tokenizer", None)
         if own is None:
@@ -48,6 +53,7 @@ def check_data_fits(
     *,
     name: str = "model",
     modalities: Collection[Modality] = ("image", "text"),
+    place: str = "dataset",
 ) -> None:
     """Refuse data that would fail at some later batch, or be read wrongly.
 
@@ -60,20 +66,25 @@ def check_data_fits(
         dataset: What `dataset` of a config builds.
         name: The model's place in the config.
         modalities: What it encodes of these data.
+        place: The data set's place in the config; each source of a mixture is checked at its own.
 
     Raises:
         ConfigError: naming the two settings that do not fit.
     """
     for modality in modalities:
         one_of("modalities", modality, Modality)
+    if sources := _sources(dataset):
+        for key, source in sources.items():
+            check_data_fits(model, source, name=name, modalities=modalities, place=f"{place}.sources.{key}")
+        return
     if "text" in modalities and model.textual is not None:
-        _check_texts(model, getattr(dataset, "tokenizer", None), name)
+        _check_texts(model, getattr(dataset, "tokenizer", None), name, place)
     size = getattr(getattr(dataset, "image_transform", None), "size", None)
     visual = model.visual if "image" in modalities else None
     fixed = visual is not None and getattr(visual, "fixed_size", False)
     if fixed and isinstance(size, int) and size != model.image_size:
         raise ConfigError(
-            f"dataset.image_transform.size: got {size}, but {name}.visual.image_size is {model.image_size}, and the "
+            f"{place}.image_transform.size: got {size}, but {name}.visual.image_size is {model.image_size}, and the "
             "image encoder takes no other; give both the same number."
         )
 
@@ -85,12 +96,37 @@ def check_sample_fits(learner: Learner, dataset: Any, *, seed: int) -> None:
     classes is that of ``classes`` of the data set or of its mapper.
 
     Raises:
-        ConfigError: as :meth:`Learner.check_data`.
+        ConfigError: as :meth:`Learner.check_data`, and for sources of a mixture whose samples have different fields.
     """
+    if sources := _sources(dataset):
+        for source in sources.values():
+            check_sample_fits(learner, source, seed=seed)
+        _check_same_fields(sources, seed=seed)
+        return
     sample = _first_sample(dataset, seed=seed)
     classes = getattr(dataset, "classes", None) or getattr(getattr(dataset, "mapper", None), "classes", None)
     if sample is not None:
         learner.check_data(sample, classes=len(classes) if classes else None)
+
+
+def _sources(dataset: Any) -> Mapping[str, Any]:
+    """The sources of a mixture by name; of any other data set none."""
+    sources = getattr(dataset, "sources", None)
+    return sources if isinstance(sources, Mapping) else {}
+
+
+def _check_same_fields(sources: Mapping[str, Any], *, seed: int) -> None:
+    """One batch holds samples of all sources: each must have the fields of the others."""
+    samples = {name: _first_sample(source, seed=seed) for name, source in sources.items()}
+    fields = {name: set(sample) for name, sample in samples.items() if sample is not None}
+    names = sorted(set().union(*fields.values()))
+    for name, own in fields.items():
+        if missing := [field for field in names if field not in own]:
+            other = next(key for key in fields if missing[0] in fields[key])
+            raise ConfigError(
+                f"dataset.sources.{name}: its samples have no {missing[0]!r}, which those of {other} have; mix sources "
+                "whose mappers give the same fields."
+            )
 
 
 def _first_sample(dataset: Any, *, seed: int) -> Sample | None:
@@ -104,11 +140,11 @@ def _first_sample(dataset: Any, *, seed: int) -> Sample | None:
     return None
 
 
-def _check_texts(model: DualEncoder, tokenizer: Any, name: str) -> None:
+def _check_texts(model: DualEncoder, tokenizer: Any, name: str, place: str) -> None:
     longest = getattr(tokenizer, "context_length", None)
     if isinstance(longest, int) and longest > model.context_length:
         raise ConfigError(
-            f"dataset.tokenizer.context_length: got {longest}, but {name}.textual.context_length is "
+            f"{place}.tokenizer.context_length: got {longest}, but {name}.textual.context_length is "
             f"{model.context_length}, and the first longer caption would end the run; give both the same number."
         )
     ids, known = getattr(tokenizer, "vocab_size", None), getattr(model.textual, "vocab_size", None)
@@ -126,9 +162,9 @@ def _check_texts(model: DualEncoder, tokenizer: Any, name: str) -> None:
     for part, words in (("vocabulary", "vocabulary"), ("pad_token", "token that fills rows")):
         theirs, ours = getattr(tokenizer, part, None), getattr(model.textual, part, None)
         if theirs is not None and ours is not None and theirs != ours:
-            advice = "set dataset.tokenizer to null, which is the text encoder's own."
+            advice = "set its tokenizer to null, which is the text encoder's own."
             if name != "model":  # a teacher that reads other tokens than the student
                 advice = "store its features with scripts/cache_teacher.py, which reads the texts by its own tokenizer."
             raise ConfigError(
-                f"dataset.tokenizer: its {words} is {theirs!r}, but that of {name}.textual is {ours!r}; {advice}"
+                f"{place}.tokenizer: its {words} is {theirs!r}, but that of {name}.textual is {ours!r}; {advice}"
             )

@@ -152,7 +152,9 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         average=average,
         iteration=iteration,
     )
-    state = TrainState(trainer, loader, Metrics(period=settings.log_period, bad=loader.bad))
+    state = TrainState(
+        trainer, loader, Metrics(period=settings.log_period, bad=loader.bad, taken=loader.taken)
+    )
     if resumed is not None:
         state.load_state_dict(resumed)
         started_from = f"resumed at iteration {iteration}"

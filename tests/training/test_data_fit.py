@@ -153,3 +153,29 @@ def test_more_classes_than_logits_are_refused() -> None:
     said = r"^train\.objective\.terms\.term: image:image@student has 12 logits, but the data have 13 classes; give its"
     with pytest.raises(ConfigError, match=said):
         check_sample_fits(learner(term), Samples(data, classes=13), seed=0)
+
+
+def test_each_source_of_a_mixture_is_checked_at_its_place() -> None:
+    model = tiny_model("clip")
+    good, wrong = data(), data(size=32)
+    check_data_fits(model, SimpleNamespace(sources={"a": good}))
+    with pytest.raises(ConfigError, match=r"^dataset\.sources\.b\.image_transform\.size: got 32"):
+        check_data_fits(model, SimpleNamespace(sources={"a": good, "b": wrong}))
+    with pytest.raises(ConfigError, match=r"^dataset\.sources\.b\.tokenizer\.context_length: got 9"):
+        check_data_fits(model, SimpleNamespace(sources={"a": good, "b": data(context_length=9)}))
+    open_size = data(size=None)
+    take_from_model(model, SimpleNamespace(sources={"a": open_size}))
+    assert open_size.image_transform.size == 16
+
+
+def test_sources_with_other_fields_are_refused() -> None:
+    pair = Samples({"image": 0, "text": 0})
+    labelled = Samples({"image": 0, "text": 0, "labels": 1})
+    check_sample_fits(learner(Contrastive()), SimpleNamespace(sources={"a": pair, "b": pair}), seed=0)
+    with pytest.raises(
+        ConfigError, match=r"^dataset\.sources\.a: its samples have no 'labels', which those of b"
+    ):
+        check_sample_fits(learner(Contrastive()), SimpleNamespace(sources={"a": pair, "b": labelled}), seed=0)
+    with pytest.raises(ConfigError, match=r"needs 'labels'"):
+        sources = SimpleNamespace(sources={"b": labelled, "a": pair})
+        check_sample_fits(learner(Contrastive(labels="labels")), sources, seed=0)

@@ -10,6 +10,7 @@ import torch
 from loguru import logger
 
 from hypvl.config import LazyCall as L
+from hypvl.data.mix import MixedSources
 from hypvl.data.sample import Sample
 from hypvl.errors import CheckpointError, ConfigError, DataError
 from hypvl.training.config import TrainConfig
@@ -74,6 +75,18 @@ def test_a_dataset_of_ones_own_needs_no_prepare(shard: Path, tmp_path: Path) -> 
     ):
         run_training(cfg, RunOptions(output_dir=tmp_path / "other"))
     logger.remove()
+
+
+def test_a_mixture_is_trained_on_and_its_shares_are_logged(shard: Path, tmp_path: Path) -> None:
+    cfg = tiny(CONFIGS / "train_clip_demo.py", shard)
+    cfg.train.update(num_iterations=3, total_batch_size=8, root_samples=4)
+    cfg.dataset = L(MixedSources)(sources={"a": cfg.dataset, "b": cfg.dataset}, mix={"a": 3, "b": 1})
+    run_training(cfg, RunOptions(output_dir=tmp_path / "run"))
+    cfg.train.num_iterations = 4
+    run_training(cfg, RunOptions(output_dir=tmp_path / "run", resume=True))
+    logger.remove()
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [(record["share/a"], record["share/b"]) for record in records] == [(0.75, 0.25)] * 4
 
 
 def test_only_what_is_listed_may_be_missing(clip_file: Path) -> None:

@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
@@ -34,6 +35,8 @@ class Metrics(Hook):
     period: int  # steps between records; the last step is always logged
     #: This rank's count of samples that could not be read; new ones on any rank are reported in a log line.
     bad: BadSamples = field(default_factory=BadSamples)
+    #: This rank's count of samples taken from each source of a mixture since the last record; else empty.
+    taken: Counter[str] = field(default_factory=Counter)
     bad_file: JsonLines | None = None  # lists all of them (``bad_samples.jsonl``); None on other ranks than 0
 
     _resumed: Sequence[Mapping[str, Any]] = field(default=(), init=False)
@@ -56,6 +59,7 @@ class Metrics(Hook):
                 "first": self._first,
                 "sums": {name: values.tolist() for name, values in self._sums.items()},
                 "skipped": int(self._skipped),
+                "taken": dict(self.taken),
                 "data_seconds": self._data_seconds,
                 "seconds": time.perf_counter() - self._started,
             }
@@ -123,9 +127,20 @@ class Metrics(Hook):
             "consumed": trainer.consumed,
             "epoch": trainer.consumed / trainer.epoch_size,
             "eta_seconds": (trainer.num_iterations - trainer.iteration) * elapsed / steps,
+            **self._shares(),
         }
         write_to(self.sinks, record)
         self._restart(trainer.iteration)
+
+    def _shares(self) -> Record:
+        """The share of each source among the samples of all ranks since the last record (a collective)."""
+        if not self.taken:  # on any rank: no mixture
+            return {}
+        counts = distributed.gather_objects(dict(self.taken))
+        self.taken.clear()
+        total = sum(sum(part.values()) for part in counts)
+        names = dict.fromkeys(name for part in counts for name in part)
+        return {f"share/{name}": sum(part.get(name, 0) for part in counts) / total for name in names}
 
     def _restore(self, trainer: Trainer) -> None:
         """Take over the saved sums; on another number of ranks each gets an equal part of them."""
@@ -138,6 +153,9 @@ class Metrics(Hook):
             else:
                 values = torch.tensor([state["sums"][name] for state in states]).sum(0) / world
             self._sums[name] = values.to(device)
+        if len(states) == world or distributed.is_main():
+            for state in [mine] if len(states) == world else states:
+                self.taken.update(state.get("taken", {}))
         self._first, self._skipped = int(mine["first"]), int(mine["skipped"])
         self._data_seconds = float(mine["data_seconds"])
         self._started -= float(mine["seconds"])
