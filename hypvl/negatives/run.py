@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from hypvl.checks import whole_number
-from hypvl.data.workers import Tick, run_jobs
 from hypvl.errors import DataError, UserError
 from hypvl.io.redact import redact_text
 from hypvl.negatives.backends.base import Backend, BackendArguments
@@ -17,6 +16,7 @@ from hypvl.negatives.entries import SourceArguments
 from hypvl.negatives.generate import Row, Settings, make_negatives
 from hypvl.negatives.sources import Captions
 from hypvl.negatives.writer import Counts, PartsWriter
+from hypvl.units.pool import Tick, run_jobs
 
 _FORMAT = 1
 #: (captions done, about how many there are)

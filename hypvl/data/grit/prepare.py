@@ -22,11 +22,11 @@ from hypvl.data.sample import BadSample
 from hypvl.data.shards import expand_shards, sample_members
 from hypvl.data.storage import FileHandles, LocalFile
 from hypvl.data.tar_index import ReadAhead, build_index
-from hypvl.data.workers import Tick, run_jobs
 from hypvl.errors import DataError, UserError
 from hypvl.io.files import exclusive_lock, write_atomically
 from hypvl.io.json_text import parse_json
 from hypvl.io.tar import add_member
+from hypvl.units.pool import Tick, run_jobs
 
 MANIFEST = "manifest.jsonl"
 _FORMAT = 2  # 1: without the corners of boxes

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from hypvl.data import workers as jobs
-from hypvl.data.workers import run_jobs
 from hypvl.errors import DataError, UserError
+from hypvl.units import pool as jobs
+from hypvl.units.pool import run_jobs
 
 
 def square(number: int, tick: Callable[[int], None]) -> int:

@@ -1,0 +1,77 @@
+"""Flags of commands that work shard by shard: which engine runs them, and with how many processes."""
+
+import argparse
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from hypvl.cli.common import check_least, show
+from hypvl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hypvl.units.engines import Engine
+    from hypvl.units.pool import StartMethod
+    from hypvl.units.unit import UnitResult
+
+_SHOWN = 10  # failed units that are named
+
+
+def add_engine_arguments(parser: Any, *, workers: int | None = None, aliases: Iterable[str] = ()) -> None:
+    """``--engine``, ``--workers``, ``--index``, ``--count`` and ``--claim-minutes``, for :func:`engine_of`.
+
+    Args:
+        parser: Or a group of one.
+        workers: Default of ``--workers``.
+        aliases: Other names of ``--workers``.
+    """
+    group = parser.add_argument_group("who works (docs/many_machines.md)")
+    group.add_argument(
+        "--engine", choices=("local", "slurm-array", "ray"), default="local",
+        help="processes of this machine; this task's share of the shards in a SLURM array; a Ray cluster",
+    )  # fmt: skip
+    group.add_argument(
+        "--workers", *aliases, dest="workers", type=int, default=workers,
+        help="processes, each with a shard of its own; 0: only this one; ray: shards at once",
+    )  # fmt: skip
+    group.add_argument(
+        "--index",
+        type=int,
+        help="slurm-array: number of the share, from 0 (default: from SLURM_ARRAY_TASK_ID)",
+    )
+    group.add_argument(
+        "--count", type=int, help="slurm-array: number of shares (default: SLURM_ARRAY_TASK_COUNT)"
+    )
+    group.add_argument(
+        "--claim-minutes", type=float, default=10.0, metavar="MINUTES",
+        help="a shard of another machine that gave no sign of life for so long is taken over",
+    )  # fmt: skip
+
+
+def engine_of(
+    args: argparse.Namespace, *, gpus: float = 0.0, start_method: "StartMethod" = "spawn"
+) -> "Engine":
+    """The engine that the flags name. Raises ConfigError."""
+    from hypvl.units.engines import Engine, import_ray
+
+    check_least(args, workers=0, index=0, count=1)
+    if not args.claim_minutes > 0:
+        raise ConfigError(f"--claim-minutes: got {args.claim_minutes}; expected a number above 0.")
+    if args.engine == "ray":
+        import_ray()  # before anything is read
+    return Engine(
+        args.engine, workers=args.workers, index=args.index, count=args.count, gpus=gpus, start_method=start_method
+    )  # fmt: skip
+
+
+def report_failed(failed: "list[UnitResult]", total: int, *, what: str) -> int:
+    """Name the units that failed on stderr; the exit code: 1 when there are any, else 0."""
+    import sys
+
+    for result in failed[:_SHOWN]:
+        show(f"{result.name}: {result.error}", file=sys.stderr)
+    if failed:
+        more = f" ({len(failed) - _SHOWN} more are not named here)" if len(failed) > _SHOWN else ""
+        show(
+            f"error: {len(failed)} of {total} {what} failed{more}; the same command tries them again.",
+            file=sys.stderr,
+        )
+    return 1 if failed else 0

@@ -1,0 +1,278 @@
+"""Who runs the units: processes of this machine, the tasks of a SLURM array, or a Ray cluster.
+
+The engine decides nothing about the output: the bytes are the same whatever the engine, the order, the number of
+processes, and however often they were killed.
+"""
+
+import contextlib
+import functools
+import itertools
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from loguru import logger
+
+from hypvl.checks import natural_number, one_of, whole_number, whole_number_or_none
+from hypvl.errors import ConfigError, DataError, UserError
+from hypvl.units.pool import StartMethod, Tick, run_jobs
+from hypvl.units.unit import Unit, UnitFolder, UnitFunction, UnitResult
+
+EngineName: TypeAlias = Literal["local", "slurm-array", "ray"]
+_POLL_SECONDS = 1.0
+_AHEAD = 2  # units per process that Ray has been given
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How units are run.
+
+    Args:
+        name: ``"local"``: processes of this machine. ``"slurm-array"``: the same, for this task's share of the units.
+            ``"ray"``: the Ray cluster that this machine belongs to, or a new one of this machine's processors.
+        workers: Processes; 0 or 1 works in this one (Ray: in one). None: 0, Ray: one for each processor of the cluster.
+        index: Of the share, from 0; None: from SLURM_ARRAY_TASK_ID.
+        count: Of all shares; None: SLURM_ARRAY_TASK_COUNT.
+        gpus: Ray: share of a GPU that a process needs.
+        start_method: How processes of this machine are started.
+
+    Raises:
+        ConfigError: an index or a count where there are no shares; an index that is not below the count.
+
+    Example:
+        >>> Engine("slurm-array", index=1, count=3).share(["a", "b", "c", "d", "e"])
+        ['b', 'e']
+    """
+
+    name: EngineName = "local"
+    workers: int | None = None
+    index: int | None = None
+    count: int | None = None
+    gpus: float = 0.0
+    start_method: StartMethod = "spawn"
+
+    def __post_init__(self) -> None:
+        one_of("name", self.name, EngineName)
+        one_of("start_method", self.start_method, StartMethod)
+        whole_number_or_none("workers", self.workers, least=0)
+        if self.name == "slurm-array":
+            index, count = self.index, self.count
+            if index is None or count is None:
+                from_slurm = slurm_share(os.environ)
+                index = from_slurm[0] if index is None else index
+                count = from_slurm[1] if count is None else count
+            whole_number("--count", count, least=1)
+            if not 0 <= index < count:
+                raise ConfigError(
+                    f"--index: got {index}; expected 0 to {count - 1}, as there are {count} shares (--count)."
+                )
+            object.__setattr__(self, "index", index)
+            object.__setattr__(self, "count", count)
+        elif self.index is not None or self.count is not None:
+            raise ConfigError(
+                f"--index and --count name a share of the units; they need --engine slurm-array, not {self.name}."
+            )
+
+    def share(self, units: Sequence[Any]) -> list[Any]:
+        """Those of the units that this process, or its workers, make."""
+        if self.name != "slurm-array" or self.index is None or self.count is None:
+            return list(units)
+        return list(units[self.index :: self.count])
+
+
+def slurm_share(environment: Mapping[str, str]) -> tuple[int, int]:
+    """(index, count) of the task of a SLURM job array, from its environment variables.
+
+    Raises:
+        ConfigError: this is no task of an array, or one with gaps.
+
+    Example:
+        >>> slurm_share({"SLURM_ARRAY_TASK_ID": "12", "SLURM_ARRAY_TASK_MIN": "10", "SLURM_ARRAY_TASK_COUNT": "5"})
+        (2, 5)
+    """
+    values = {}
+    for name, default in (("ID", None), ("COUNT", None), ("MIN", "0"), ("STEP", "1")):
+        text = environment.get(f"SLURM_ARRAY_TASK_{name}", default)
+        value = None if text is None else natural_number(text)
+        if value is None:
+            raise ConfigError(
+                f"--engine slurm-array: SLURM_ARRAY_TASK_{name} is {text!r}, expected a number; start the command with "
+                "sbatch --array=0-99, or give --index and --count."
+            )
+        values[name] = value
+    index, rest = divmod(values["ID"] - values["MIN"], max(1, values["STEP"]))
+    if rest or not 0 <= index < values["COUNT"]:
+        raise ConfigError(
+            f"--engine slurm-array: task {values['ID']} of an array with gaps ({values['COUNT']} tasks from "
+            f"{values['MIN']} on); give --index and --count."
+        )
+    return index, values["COUNT"]
+
+
+def run_units(
+    units: Sequence[Unit],
+    function: UnitFunction,
+    *,
+    folder: UnitFolder,
+    engine: Engine | None = None,
+    on_tick: Callable[[int], None] | None = None,
+) -> Iterator[UnitResult]:
+    """Make the units of this engine's share; yields their results in any order, each with what was made or why not.
+
+    Units that are done stay as they are. Those on which another process works are waited for: after the last result
+    every unit of the share is done or failed. A unit that fails does not stop the others.
+
+    Args:
+        units: With different names.
+        function: Called as ``function(unit.argument, folder, tick)``; picklable unless it runs in this process.
+        folder: The output folder.
+        engine: Who runs them; None = this process.
+        on_tick: Receives the sum of what ``tick`` was called with, several times a second (not with Ray).
+
+    Raises:
+        DataError: the folder is of other settings, two units have one name, or a worker has died.
+        UnwritableError: the output folder cannot be written to.
+        UserError: Ray is not installed.
+    """
+    engine = Engine() if engine is None else engine
+    names = [unit.name for unit in units]
+    if len(set(names)) < len(names):
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise DataError(f"{twice}: two inputs have this name; process them into different folders.")
+    folder.check_settings(write=True)
+    waiting: list[Unit] = []
+    todo: list[Unit] = []
+    for unit in engine.share(units):
+        result = _look(folder, unit)
+        if result is None:
+            todo.append(unit)
+        else:
+            yield result
+    told = False
+    while todo:
+        job = functools.partial(_run, folder=folder, function=function)
+        with contextlib.closing(_results(engine, job, todo, on_tick)) as results:
+            for unit, result in results:
+                if result.status == "busy":
+                    waiting.append(unit)
+                else:
+                    yield result
+        todo = []
+        while waiting and not todo:
+            if not told:
+                logger.info("waiting for {} that other processes work on", _listed(waiting, folder))
+                told = True
+            time.sleep(_POLL_SECONDS)
+            for unit in list(waiting):
+                if folder.is_busy(unit):
+                    continue
+                waiting.remove(unit)
+                done = _look(folder, unit)
+                if done is None:
+                    todo.append(unit)
+                else:
+                    yield done
+
+
+def _look(folder: UnitFolder, unit: Unit) -> UnitResult | None:
+    """The result of a unit that is done, or cannot be made; None = it is to be made."""
+    try:
+        return folder.finished(unit)
+    except UserError as error:
+        return UnitResult(unit.name, "failed", error=str(error))
+
+
+def _listed(units: Sequence[Unit], folder: UnitFolder) -> str:
+    claim = folder.claims.current(units[0].name)
+    owner = "" if claim is None or claim.owner is None else f" ({claim.owner})"
+    return f"{units[0].name}{owner}" + (f" and {len(units) - 1} more" if len(units) > 1 else "")
+
+
+def _run(unit: Unit, tick: Tick, *, folder: UnitFolder, function: UnitFunction) -> UnitResult:
+    return folder.run(unit, function, tick)
+
+
+_Job: TypeAlias = Callable[[Unit, Tick], UnitResult]
+
+
+def _results(
+    engine: Engine, job: _Job, units: Sequence[Unit], on_tick: Callable[[int], None] | None
+) -> Generator[tuple[Unit, UnitResult], None, None]:
+    if engine.name == "ray":
+        yield from _on_ray(engine, job, units)
+        return
+    workers = min(engine.workers or 0, len(units))
+    processes = run_jobs(
+        job, units, num_workers=0 if workers == 1 else workers, on_progress=on_tick,
+        start_method=engine.start_method,
+    )  # fmt: skip
+    with contextlib.closing(processes):
+        for number, result in processes:
+            if isinstance(result, UserError):  # what no other unit could bear either
+                raise result
+            yield units[number], result
+
+
+def _on_ray(engine: Engine, job: _Job, units: Sequence[Unit]) -> Iterator[tuple[Unit, UnitResult]]:
+    ray = import_ray()
+    started = not ray.is_initialized()
+    with _ray_errors(ray):
+        if started:  # the cluster of RAY_ADDRESS, or of this machine, or a new one
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        try:
+            resources = ray.cluster_resources()
+            gpus = engine.gpus if resources.get("GPU", 0) >= engine.gpus else 0
+            remote = ray.remote(num_cpus=1, num_gpus=gpus)(_run_remotely)
+            shared = ray.put(job)
+            limit = engine.workers or _AHEAD * max(1, int(resources.get("CPU", 1)))
+            pending: dict[Any, Unit] = {}
+            rest = iter(units)
+            while True:
+                for unit in itertools.islice(rest, limit - len(pending)):
+                    pending[remote.remote(shared, unit)] = unit
+                if not pending:
+                    break
+                (reference,), _ = ray.wait(list(pending), num_returns=1)
+                result = ray.get(reference)
+                if isinstance(result, UserError):  # what no other unit could bear either
+                    raise result
+                yield pending.pop(reference), result
+        finally:
+            if started:
+                ray.shutdown()
+
+
+def _run_remotely(job: _Job, unit: Unit) -> UnitResult | UserError:
+    try:
+        return job(unit, lambda units: None)
+    except UserError as error:
+        return error
+
+
+def import_ray() -> Any:
+    """Ray, which then sends no usage statistics. Raises UserError, saying what to install, when it is absent."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError(
+            "--engine ray needs Ray, which is not installed: pip install 'hypvl[ray]', or use --engine local."
+        ) from error
+    return ray
+
+
+@contextlib.contextmanager
+def _ray_errors(ray: Any) -> Iterator[None]:
+    """What a cluster may do, in one sentence; errors of the program itself pass through."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError:
+        raise
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"--engine ray: the cluster cannot be used ({reason}); check RAY_ADDRESS and its machines, then run "
+            "the same command again."
+        ) from error
