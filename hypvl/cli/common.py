@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import re
+import select
 import sys
 import textwrap
 import traceback
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 DEBUG_VARIABLE = "HYPVL_DEBUG"
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+UNREAD = 141  # 128 + SIGPIPE
 _LONGEST_LINE = 4000
 _CALLED_AS: ContextVar[str | None] = ContextVar("called_as", default=None)
 _OVERRIDES_HELP = (
@@ -40,15 +42,21 @@ def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = 
     """Call ``main``; print an error that the user can act on as one line on stderr, and return an exit code.
 
     It is what ``main`` returned; a :class:`UserError`'s ``exit_code`` (a config error: 2); 1 when the system refuses (a
-    full disk, no permission) or a data worker has died; 130 after Ctrl-C. With ``HYPVL_DEBUG=1`` the traceback is
-    printed before the line. Other exceptions pass through.
+    full disk, no permission) or a data worker has died; 130 after Ctrl-C; 141, in silence, when the reader of stdout
+    has ended (``| head``). With ``HYPVL_DEBUG=1`` the traceback is printed before the line. Other exceptions pass
+    through.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files that are not UTF-8, terminals that are not
         sys.stdout.reconfigure(errors="backslashreplace")
     clean_log()
     try:
-        return main(sys.argv[1:] if argv is None else argv)
+        try:
+            return main(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()
     except (UserError, OSError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads_stdout():
+            return UNREAD
         line = _line(error)
         if line is None:
             raise
@@ -59,6 +67,22 @@ def run_main(main: Callable[[Sequence[str]], int], argv: Sequence[str] | None = 
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _nobody_reads_stdout() -> bool:
+    """Whether the reader of the pipe that stdout is has ended (``| head``); what is left to print is then dropped."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # no file, as in tests
+        return False
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)  # the interpreter flushes once more when it ends
+    os.close(nowhere)
+    return True
 
 
 @contextmanager

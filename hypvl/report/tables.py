@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -157,7 +158,9 @@ def print_table(table: "Table") -> None:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         unbounded = console.options.update(max_width=_WIDEST)
         console.width = max(console.width, Measurement.get(console, unbounded, table).maximum)
-    console.print(table)
+    with console.capture() as printed:  # rich itself would end the process when the reader of a pipe has gone
+        console.print(table)
+    sys.stdout.write(printed.get())
 
 
 def markdown_table(

@@ -14,6 +14,7 @@ import pytest
 from loguru import logger
 
 from hypvl.cli.common import (
+    UNREAD,
     CommandParser,
     config_parser,
     find_config,
@@ -315,3 +316,31 @@ def test_a_command_writes_nothing_when_the_config_is_wrong(config: Path) -> None
     assert command("--config", "train.py", "train.batch=3").returncode == 0
     assert command("--help").returncode == 0
     assert sorted(config.parent.iterdir()) == before
+
+
+def test_a_reader_that_has_ended_ends_the_command_in_silence(tmp_path: Path) -> None:
+    """``hypvl recipes | head -1``: the exit code of a process that SIGPIPE ended, and no line on stderr."""
+    script = (
+        "from hypvl.cli.common import run_main, show\n"
+        "def main(argv):\n"
+        "    for number in range(100_000):\n"
+        "        show(number)\n"
+        "    return 0\n"
+        "raise SystemExit(run_main(main, []))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "0\n"
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == UNREAD == 141
+    process.stderr.close()
+
+
+def test_a_broken_pipe_of_something_else_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(argv: Sequence[str]) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    assert run_main(main, []) == 1
+    assert capsys.readouterr().err.startswith("error: Broken pipe.")
