@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, find_packages, setup
 
 HERE = Path(__file__).resolve().parent
 
@@ -18,6 +18,8 @@ def version() -> str:
     return found.group(1)
 
 
+# configs/ is in the wheel as hypvl/recipes/: the same files.
+RECIPES = ["hypvl.recipes", *(f"hypvl.recipes.{name}" for name in find_namespace_packages("configs"))]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.5",
@@ -65,7 +67,8 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE", "THIRD_PARTY.md"],
     python_requires=">=3.11",
-    packages=find_packages(include=["hypvl", "hypvl.*"]),
+    packages=[*find_packages(include=["hypvl", "hypvl.*"]), *RECIPES],
+    package_dir={"hypvl.recipes": "configs"},
     package_data={
         "hypvl": ["py.typed", "**/*.json", "**/*.txt", "**/*.gz"],
     },

@@ -4,8 +4,8 @@ Data and metrics: docs/benchmarks/composition.md.
 
 What is missing of ARO's own files is downloaded; COCO's and Flickr30k's images are not.
 
-python scripts/evaluate.py --config configs/eval_aro.py \
-    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+hypvl evaluate --config aro \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l
 """
 
 from .common.evaluation.aro import download, encoding, evaluate, roots, scored_by

@@ -1,7 +1,7 @@
 r"""K-Means of zero-shot image embeddings against the classes: AMI, NMI, ARI (K = classes, 100 iterations, 5 starts).
 
-python scripts/evaluate.py --config configs/eval_clustering.py \
-    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+hypvl evaluate --config clustering \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l
 """
 
 from hypvl.config import LazyCall as L

@@ -1,7 +1,7 @@
 r"""Compositionality, newer sets: false captions, false images, and pairs of both (docs/benchmarks/composition.md).
 
-python scripts/evaluate.py --config configs/eval_compositionality.py \
-    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+hypvl evaluate --config compositionality \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l
 """
 
 from .common.evaluation.compositionality import encoding, evaluate, roots, scored_by

@@ -2,7 +2,7 @@ r"""ELEVATER: 20 sets x {zero_shot, few_shot_5, few_shot_20, few_shot_50, linear
 
 Data and metrics: docs/benchmarks/probes.md.
 
-python scripts/evaluate.py --config configs/eval_elevater.py \
+hypvl evaluate --config elevater \
     --checkpoint-path output/clip_vit_b/checkpoint_final.pth --only mnist/zero_shot,mnist/fine_tune tuning=swept
 """
 

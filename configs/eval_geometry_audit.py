@@ -1,7 +1,7 @@
-r"""Is the geometry doing any work? Numbers and a verdict (scripts/audit.py prints them as sentences).
+r"""Is the geometry doing any work? Numbers and a verdict (hypvl audit prints them as sentences).
 
-python scripts/evaluate.py --config configs/eval_geometry_audit.py \
-    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+hypvl evaluate --config geometry_audit \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l
 """
 
 from hypvl.config import LazyCall as L

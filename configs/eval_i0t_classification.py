@@ -1,6 +1,6 @@
 r"""I0T's zero-shot classification: CIFAR-100 (raw mean of 18 prompts) and Birdsnap (docs/benchmarks/classification.md).
 
-python scripts/evaluate.py --config configs/eval_i0t_classification.py \
+hypvl evaluate --config i0t_classification \
     --checkpoint-path output/i0t_async/checkpoint_final.pth --standardize transductive
 """
 

@@ -2,7 +2,7 @@ r"""I0T's retrieval: COCO, Flickr30k and NoCaps GOLD captions, ShareGPT4V's vali
 
 Data and metrics: docs/benchmarks/retrieval.md.
 
-python scripts/evaluate.py --config configs/eval_i0t_retrieval.py \
+hypvl evaluate --config i0t_retrieval \
     --checkpoint-path output/i0t_async/checkpoint_final.pth --standardize transductive
 """
 

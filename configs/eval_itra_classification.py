@@ -2,7 +2,7 @@ r"""ITRA's zero-shot classification over its own folder tree, raw mean of the pr
 
 Data and metrics: docs/benchmarks/classification.md.
 
-python scripts/evaluate.py --config configs/eval_itra_classification.py \
+hypvl evaluate --config itra_classification \
     --checkpoint-path output/clip_vit_b/checkpoint_final.pth
 """
 

@@ -1,7 +1,7 @@
 r"""Weighted k-nearest neighbours (k = 20, T = 0.07) over the features before the projection, as ITRA does.
 
-python scripts/evaluate.py --config configs/eval_knn.py \
-    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+hypvl evaluate --config knn \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l
 
 By the model's own image-image score of its embeddings: similarity=model stage=embeddings
 """

@@ -1,6 +1,6 @@
 r"""k-NN (k = 20, T = 0.07) on the demo's digits and shapes by the features before the projection, as eval_knn.py.
 
-python scripts/evaluate.py --config configs/eval_knn_demo.py --checkpoint-path output/demo_dino/checkpoint_final.pth
+hypvl evaluate --config knn_demo --checkpoint-path output/demo_dino/checkpoint_final.pth
 """
 
 from hypvl.config import LazyCall as L

@@ -1,7 +1,7 @@
 r"""Linear probes on the 20 zero-shot sets; few-shot by `shots=5 seeds=[0,1,2]` (docs/benchmarks/probes.md).
 
-python scripts/evaluate.py --config configs/eval_linprobe_classification.py \
-    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+hypvl evaluate --config linprobe_classification \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l
 """
 
 from hypvl.config import LazyCall as L

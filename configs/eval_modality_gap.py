@@ -1,7 +1,7 @@
 r"""The modality gap before and after I0T_post, and over a sweep of shifts (curves in the items of results.json).
 
-python scripts/evaluate.py --config configs/eval_modality_gap.py \
-    --checkpoint-path checkpoints/clip_vit_b_32.pth --train-config configs/train_i0t_stage1_vit_b_32.py
+hypvl evaluate --config modality_gap \
+    --checkpoint-path checkpoints/clip_vit_b_32.pth --train-config i0t_stage1_vit_b_32
 """
 
 from hypvl.config import LazyCall as L

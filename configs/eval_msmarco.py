@@ -1,7 +1,7 @@
 r"""MS MARCO passage retrieval: 6,980 queries (dev small), 8.8 million passages (docs/benchmarks/text.md).
 
-python scripts/evaluate.py --config configs/eval_msmarco.py \
-    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+hypvl evaluate --config msmarco \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l
 
 A smaller corpus that holds every relevant passage: max_passages=100000
 """

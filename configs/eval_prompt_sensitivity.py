@@ -1,7 +1,7 @@
 r"""Zero-shot accuracy over several sets of prompts: mean, spread, best and worst (docs/benchmarks/classification.md).
 
-python scripts/evaluate.py --config configs/eval_prompt_sensitivity.py \
-    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+hypvl evaluate --config prompt_sensitivity \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l
 """
 
 from hypvl.config import LazyCall as L

@@ -1,7 +1,7 @@
 r"""SentEval's transfer tasks: logistic regression on frozen sentence features (docs/benchmarks/text.md).
 
-python scripts/evaluate.py --config configs/eval_senteval.py \
-    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+hypvl evaluate --config senteval \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l
 
 Features before the projection head: stage=trunk
 """

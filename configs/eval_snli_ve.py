@@ -1,7 +1,7 @@
 r"""SNLI-VE: entailment learnt from captions, tested with images; not verified against the paper (benchmarks/text.md).
 
-python scripts/evaluate.py --config configs/eval_snli_ve.py \
-    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+hypvl evaluate --config snli_ve \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l
 """
 
 from hypvl.config import LazyCall as L

@@ -1,7 +1,7 @@
 r"""SugarCrepe on COCO val2017 (docs/benchmarks/composition.md).
 
-python scripts/evaluate.py --config configs/eval_sugarcrepe.py \
-    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+hypvl evaluate --config sugarcrepe \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l
 """
 
 from hypvl.config import LazyCall as L

@@ -1,7 +1,7 @@
 r"""Zero-shot VQA v2 in the manner of TAP-C (docs/benchmarks/text.md). Not verified against the paper.
 
-python scripts/evaluate.py --config configs/eval_tapc_vqa.py \
-    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+hypvl evaluate --config tapc_vqa \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l
 
 With a T5 that writes the statements and retains answers (pip install 'hypvl[huggingface]'): t5=t5-large
 """

@@ -1,7 +1,7 @@
 r"""Triplets of sentences from sections of Wikipedia articles (docs/benchmarks/text.md).
 
-python scripts/evaluate.py --config configs/eval_wikisections.py \
-    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+hypvl evaluate --config wikisections \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l
 """
 
 from hypvl.config import LazyCall as L

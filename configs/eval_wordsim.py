@@ -1,7 +1,7 @@
 r"""Word similarity: RG65, SimLex-999, WordSim-353, words in the 80 prompts of ImageNet (docs/benchmarks/text.md).
 
-python scripts/evaluate.py --config configs/eval_wordsim.py \
-    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+hypvl evaluate --config wordsim \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l
 """
 
 from hypvl.config import LazyCall as L

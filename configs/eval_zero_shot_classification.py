@@ -1,7 +1,7 @@
 r"""Zero-shot classification on the 20 sets of the hyperbolic papers and a few more (docs/benchmarks/classification.md).
 
-python scripts/evaluate.py --config configs/eval_zero_shot_classification.py \
-    --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py prompt_style=subreddit
+hypvl evaluate --config zero_shot_classification \
+    --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l prompt_style=subreddit
 """
 
 from hypvl.config import LazyCall as L

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_argent_demo.py --num-gpus 0 --output-dir output/demo_argent"""
+"""ARGENT on the demo: hypvl train --config argent_demo --num-gpus 0 --output-dir output/demo_argent"""
 
 from .common.objective.argent import objective as _objective
 from .train_hycoclip_demo import dataset, model, optim, train

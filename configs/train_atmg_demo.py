@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_atmg_demo.py --num-gpus 0 --output-dir output/demo_atmg"""
+"""ATMG on the demo: hypvl train --config atmg_demo --num-gpus 0 --output-dir output/demo_atmg"""
 
 from .common.data.demo import dataset
 from .common.demo import optim, train

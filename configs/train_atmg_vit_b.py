@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_atmg_vit_b.py --num-gpus 8 --output-dir output/atmg_vit_b"""
+"""ATMG, ViT-B/16: hypvl train --config atmg_vit_b --num-gpus 8 --output-dir output/atmg_vit_b"""
 
 from .train_atmg_vit_l import dataset, model, optim, train
 

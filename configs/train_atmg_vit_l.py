@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_atmg_vit_l.py --num-gpus 8 --output-dir output/atmg_vit_l"""
+"""ATMG, ViT-L/16: hypvl train --config atmg_vit_l --num-gpus 8 --output-dir output/atmg_vit_l"""
 
 from .common.data.redcaps import dataset
 from .common.model.atmg import model

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_atmg_vit_s.py --num-gpus 8 --output-dir output/atmg_vit_s"""
+"""ATMG, ViT-S/16: hypvl train --config atmg_vit_s --num-gpus 8 --output-dir output/atmg_vit_s"""
 
 from .train_atmg_vit_l import dataset, model, optim, train
 

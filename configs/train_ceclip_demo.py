@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_ceclip_demo.py --num-gpus 0 --output-dir output/demo_ceclip"""
+"""CE-CLIP on the demo: hypvl train --config ceclip_demo --num-gpus 0 --output-dir output/demo_ceclip"""
 
 from .common.objective.ce_clip import objective as _objective
 from .train_clip_demo import dataset, model, optim, train

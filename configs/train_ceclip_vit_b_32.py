@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_ceclip_vit_b_32.py --num-gpus 4 --output-dir output/ceclip_vit_b_32
+"""CE-CLIP, ViT-B/32: hypvl train --config ceclip_vit_b_32 --num-gpus 4 --output-dir output/ceclip_vit_b_32
 
 A second stage: add train.init_checkpoint=checkpoints/openai_vit_b_32.pt (configs/common/model/clip_vit_b_32.py says
 how to get it). Ten epochs of the 414,113 captions; the published evaluations are of the fifth.

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_class_logits_demo.py --num-gpus 0 --output-dir output/demo_classes"""
+"""Class logits on the demo: hypvl train --config class_logits_demo --num-gpus 0 --output-dir output/demo_classes"""
 
 from hypvl.data.demo.mapper import DEMO_CLASSES
 

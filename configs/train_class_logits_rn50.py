@@ -1,6 +1,6 @@
 r"""A ResNet-50 with a logit for each class of ImageNet.
 
-python scripts/train.py --config configs/train_class_logits_rn50.py --num-gpus 8 --output-dir output/class_logits_rn50
+hypvl train --config class_logits_rn50 --num-gpus 8 --output-dir output/class_logits_rn50
 """
 
 from .common.data.imagenet import dataset

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_clip_demo.py --num-gpus 0 --output-dir output/demo_clip"""
+"""CLIP on the demo: hypvl train --config clip_demo --num-gpus 0 --output-dir output/demo_clip"""
 
 from .common.data.demo import dataset
 from .common.demo import optim, train

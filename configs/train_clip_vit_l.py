@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_clip_vit_l.py --num-gpus 8 --output-dir output/clip_vit_l"""
+"""CLIP, ViT-L/16: hypvl train --config clip_vit_l --num-gpus 8 --output-dir output/clip_vit_l"""
 
 from .common.data.redcaps import dataset
 from .common.model.clip import model

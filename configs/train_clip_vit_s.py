@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_clip_vit_s.py --num-gpus 8 --output-dir output/clip_vit_s"""
+"""CLIP, ViT-S/16: hypvl train --config clip_vit_s --num-gpus 8 --output-dir output/clip_vit_s"""
 
 from .train_clip_vit_l import dataset, model, optim, train
 

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_cloob_demo.py --num-gpus 0 --output-dir output/demo_cloob"""
+"""CLOOB on the demo: hypvl train --config cloob_demo --num-gpus 0 --output-dir output/demo_cloob"""
 
 from .common.objective.cloob import objective as _objective
 from .train_clip_demo import dataset, model, optim, train

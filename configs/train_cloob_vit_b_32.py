@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_cloob_vit_b_32.py --num-gpus 8 --output-dir output/cloob_vit_b_32
+"""CLOOB, ViT-B/32: hypvl train --config cloob_vit_b_32 --num-gpus 8 --output-dir output/cloob_vit_b_32
 
 Beta and temperature of CLOOB's own training command; batch, rates and length are those of train_cyclip_vit_b_32.py.
 Learn the temperature: train.objective.terms.cloob.learn_inv_tau=true and "objective.*" in optim.parameters.trainable.

@@ -1,4 +1,7 @@
-"""python scripts/train.py --config configs/train_cyclip_augmented_demo.py --num-gpus 0 --output-dir output/run"""
+"""CyCLIP with augmentation on the demo.
+
+hypvl train --config cyclip_augmented_demo --num-gpus 0 --output-dir output/run
+"""
 
 from .common.data.augment import augment as _augment
 from .common.objective.cyclip_augmented import objective as _objective

@@ -1,4 +1,7 @@
-"""python scripts/train.py --config configs/train_cyclip_augmented_vit_b_32.py --num-gpus 8 --output-dir output/run"""
+"""CyCLIP with augmentation, ViT-B/32.
+
+hypvl train --config cyclip_augmented_vit_b_32 --num-gpus 8 --output-dir output/run
+"""
 
 from .common.data.augment import augment as _augment
 from .common.objective.cyclip_augmented import objective as _objective

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_cyclip_vit_b_32.py --num-gpus 8 --output-dir output/cyclip_vit_b_32"""
+"""CyCLIP, ViT-B/32: hypvl train --config cyclip_vit_b_32 --num-gpus 8 --output-dir output/cyclip_vit_b_32"""
 
 from .common.data.cc3m import dataset
 from .common.model.clip_vit_b_32 import model

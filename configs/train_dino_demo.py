@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_dino_demo.py --num-gpus 0 --output-dir output/demo_dino"""
+"""DINO on the demo: hypvl train --config dino_demo --num-gpus 0 --output-dir output/demo_dino"""
 
 from hypvl.config import LazyCall as L
 from hypvl.data.augment import InModalAugment, Photometric

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_dino_vit_s.py --num-gpus 8 --output-dir output/dino_vit_s"""
+"""DINO, ViT-S/16: hypvl train --config dino_vit_s --num-gpus 8 --output-dir output/dino_vit_s"""
 
 from hypvl.config import LazyCall as L
 from hypvl.training.schedules import half_cosine

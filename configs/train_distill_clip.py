@@ -1,4 +1,7 @@
-"""python scripts/train.py --config configs/train_distill_clip.py --num-gpus 8 --output-dir output/distill_clip"""
+"""CLIP of features, a student of CLIP's texts on CC3M.
+
+hypvl train --config distill_clip --num-gpus 8 --output-dir output/distill_clip
+"""
 
 from .common.objective.clip import objective as _objective
 from .train_distill_simreg import dataset, model, optim, train

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_distill_clip_demo.py --num-gpus 0 --output-dir output/demo_clip"""
+"""CLIP of features on the demo: hypvl train --config distill_clip_demo --num-gpus 0 --output-dir output/demo_clip"""
 
 from .common.objective.clip import objective as _objective
 from .train_distill_simreg_demo import dataset, model, optim, train

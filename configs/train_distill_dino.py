@@ -1,4 +1,7 @@
-"""python scripts/train.py --config configs/train_distill_dino.py --num-gpus 8 --output-dir output/distill_dino"""
+"""DINO of images and captions, a student of CLIP's texts on CC3M.
+
+hypvl train --config distill_dino --num-gpus 8 --output-dir output/distill_dino
+"""
 
 from .common.objective.dino import objective as _objective
 from .train_distill_simreg import dataset, model, optim, train

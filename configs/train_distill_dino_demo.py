@@ -1,4 +1,7 @@
-"""python scripts/train.py --config configs/train_distill_dino_demo.py --num-gpus 0 --output-dir output/demo_dino"""
+"""DINO of images and captions on the demo.
+
+hypvl train --config distill_dino_demo --num-gpus 0 --output-dir output/demo_dino
+"""
 
 from .common.objective.dino import objective as _objective
 from .train_distill_simreg_demo import dataset, model, optim, train

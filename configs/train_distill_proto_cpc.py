@@ -1,4 +1,7 @@
-"""python scripts/train.py --config configs/train_distill_proto_cpc.py --num-gpus 8 --output-dir output/proto_cpc"""
+"""ProtoCPC, a student of CLIP's texts on CC3M.
+
+hypvl train --config distill_proto_cpc --num-gpus 8 --output-dir output/proto_cpc
+"""
 
 from .common.objective.proto_cpc import objective as _objective
 from .train_distill_simreg import dataset, model, optim, train

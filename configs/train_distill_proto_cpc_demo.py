@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_distill_proto_cpc_demo.py --num-gpus 0 --output-dir output/proto_cp"""
+"""ProtoCPC on the demo: hypvl train --config distill_proto_cpc_demo --num-gpus 0 --output-dir output/proto_cp"""
 
 from .common.objective.proto_cpc import objective as _objective
 from .train_distill_simreg_demo import dataset, model, optim, train

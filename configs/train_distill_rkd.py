@@ -1,4 +1,7 @@
-"""python scripts/train.py --config configs/train_distill_rkd.py --num-gpus 8 --output-dir output/distill_rkd"""
+"""RKD, a student of CLIP's texts on CC3M.
+
+hypvl train --config distill_rkd --num-gpus 8 --output-dir output/distill_rkd
+"""
 
 from .common.objective.rkd import objective as _objective
 from .train_distill_simreg import dataset, model, optim, train

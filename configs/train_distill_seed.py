@@ -1,4 +1,7 @@
-"""python scripts/train.py --config configs/train_distill_seed.py --num-gpus 8 --output-dir output/distill_seed"""
+"""SEED, a student of CLIP's texts on CC3M.
+
+hypvl train --config distill_seed --num-gpus 8 --output-dir output/distill_seed
+"""
 
 from .common.objective.seed import objective as _objective
 from .train_distill_simreg import dataset, model, optim, train

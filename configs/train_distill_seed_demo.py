@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_distill_seed_demo.py --num-gpus 0 --output-dir output/demo_seed"""
+"""SEED on the demo: hypvl train --config distill_seed_demo --num-gpus 0 --output-dir output/demo_seed"""
 
 from .common.objective.seed import objective as _objective
 from .train_distill_simreg_demo import dataset, model, optim, train

@@ -1,4 +1,7 @@
-"""python scripts/train.py --config configs/train_distill_simreg.py --num-gpus 8 --output-dir output/distill_simreg"""
+"""SimReg, a student of CLIP's texts on CC3M.
+
+hypvl train --config distill_simreg --num-gpus 8 --output-dir output/distill_simreg
+"""
 
 from .common.data.cc3m import dataset
 from .common.model.mobilenet_student import model

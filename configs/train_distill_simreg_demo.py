@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_distill_simreg_demo.py --num-gpus 0 --output-dir output/demo_simreg"""
+"""SimReg on the demo: hypvl train --config distill_simreg_demo --num-gpus 0 --output-dir output/demo_simreg"""
 
 from .common.model.demo_student import model
 from .common.objective.simreg import objective as _objective

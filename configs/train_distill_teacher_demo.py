@@ -1,4 +1,7 @@
-"""python scripts/train.py --config configs/train_distill_teacher_demo.py --num-gpus 0 --output-dir output/taught"""
+"""Distillation from a teacher on the demo.
+
+hypvl train --config distill_teacher_demo --num-gpus 0 --output-dir output/taught
+"""
 
 from hypvl.config import LazyCall as L
 from hypvl.training.teachers import FrozenTeacher

@@ -1,6 +1,6 @@
 r"""EuCLIP with Euclidean entailment cones, on the demo.
 
-python scripts/train.py --config configs/train_euclip_cones_demo.py --num-gpus 0 --output-dir output/demo_euclip_cones
+hypvl train --config euclip_cones_demo --num-gpus 0 --output-dir output/demo_euclip_cones
 """
 
 from .common.objective.meru import objective as _objective

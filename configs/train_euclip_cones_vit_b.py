@@ -1,6 +1,6 @@
 r"""EuCLIP whose texts entail their images, in Euclidean cones as wide as MERU's.
 
-python scripts/train.py --config configs/train_euclip_cones_vit_b.py --num-gpus 8 --output-dir output/euclip_cones_vit_b
+hypvl train --config euclip_cones_vit_b --num-gpus 8 --output-dir output/euclip_cones_vit_b
 """
 
 from .common.objective.meru import objective as _objective

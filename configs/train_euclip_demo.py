@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_euclip_demo.py --num-gpus 0 --output-dir output/demo_euclip"""
+"""EuCLIP on the demo: hypvl train --config euclip_demo --num-gpus 0 --output-dir output/demo_euclip"""
 
 from .common.data.demo import dataset
 from .common.demo import optim, train

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_euclip_vit_b.py --num-gpus 8 --output-dir output/euclip_vit_b"""
+"""EuCLIP, ViT-B/16: hypvl train --config euclip_vit_b --num-gpus 8 --output-dir output/euclip_vit_b"""
 
 from .common.data.redcaps import dataset
 from .common.model.euclip import model

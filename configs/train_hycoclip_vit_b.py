@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_hycoclip_vit_b.py --num-gpus 8 --output-dir output/hycoclip_vit_b"""
+"""HyCoCLIP, ViT-B/16: hypvl train --config hycoclip_vit_b --num-gpus 8 --output-dir output/hycoclip_vit_b"""
 
 from .train_hycoclip_vit_l import dataset, model, optim, train
 

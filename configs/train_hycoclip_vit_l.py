@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_hycoclip_vit_l.py --num-gpus 8 --output-dir output/hycoclip_vit_l"""
+"""HyCoCLIP, ViT-L/16: hypvl train --config hycoclip_vit_l --num-gpus 8 --output-dir output/hycoclip_vit_l"""
 
 from .common.data.grit import dataset
 from .common.objective.hycoclip import objective as _objective

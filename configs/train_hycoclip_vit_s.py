@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_hycoclip_vit_s.py --num-gpus 8 --output-dir output/hycoclip_vit_s"""
+"""HyCoCLIP, ViT-S/16: hypvl train --config hycoclip_vit_s --num-gpus 8 --output-dir output/hycoclip_vit_s"""
 
 from .train_hycoclip_vit_l import dataset, model, optim, train
 

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_hyper3clip_demo.py --num-gpus 0 --output-dir output/demo_hyper3clip"""
+"""Hyper3-CLIP on the demo: hypvl train --config hyper3clip_demo --num-gpus 0 --output-dir output/demo_hyper3clip"""
 
 from hypvl.config import LazyCall as L
 from hypvl.data.query_mapper import QueryMapper

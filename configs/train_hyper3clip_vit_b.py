@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_hyper3clip_vit_b.py --num-gpus 8 --output-dir output/hyper3clip_b"""
+"""Hyper3-CLIP, ViT-B/16: hypvl train --config hyper3clip_vit_b --num-gpus 8 --output-dir output/hyper3clip_b"""
 
 from hypvl.config import LazyCall as L
 from hypvl.training.schedules import half_cosine

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_i0t_async_demo.py --num-gpus 0 --output-dir output/demo_i0t_async
+"""I0T async on the demo: hypvl train --config i0t_async_demo --num-gpus 0 --output-dir output/demo_i0t_async
 
 A second stage on output/demo_i0t_stage1 (train_i0t_stage1_demo.py): two batch norms, everything else frozen.
 """

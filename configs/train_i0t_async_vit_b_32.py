@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_i0t_async_vit_b_32.py --num-gpus 2 --output-dir output/i0t_async
+"""I0T async, ViT-B/32: hypvl train --config i0t_async_vit_b_32 --num-gpus 2 --output-dir output/i0t_async
 
 The second stage of I0T, on what train_i0t_stage1_vit_b_32.py made: two batch norms, everything else frozen.
 Three epochs of the COCO part of ShareGPT4V. From another CLIP ViT-B/32 of 77 tokens: train.init_checkpoint=...

@@ -1,4 +1,7 @@
-"""python scripts/train.py --config configs/train_i0t_stage1_demo.py --num-gpus 0 --output-dir output/demo_i0t_stage1"""
+"""I0T, first stage on the demo.
+
+hypvl train --config i0t_stage1_demo --num-gpus 0 --output-dir output/demo_i0t_stage1
+"""
 
 from .common.objective.cyclip import objective as _objective
 from .train_clip_demo import dataset, model, optim, train

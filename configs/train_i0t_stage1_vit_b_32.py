@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_i0t_stage1_vit_b_32.py --num-gpus 1 --output-dir output/i0t_stage1
+"""I0T, first stage, ViT-B/32: hypvl train --config i0t_stage1_vit_b_32 --num-gpus 1 --output-dir output/i0t_stage1
 
 Starts from train.init_checkpoint=checkpoints/openai_vit_b_32.pt, as train_longclip_vit_b_32.py does.
 Long captions only, with CyCLIP's terms; two epochs of the COCO part of ShareGPT4V.

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_longclip_demo.py --num-gpus 0 --output-dir output/demo_longclip"""
+"""Long-CLIP on the demo: hypvl train --config longclip_demo --num-gpus 0 --output-dir output/demo_longclip"""
 
 from .common.objective.long_clip import objective as _objective
 from .train_clip_demo import dataset, model, optim, train

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_longclip_vit_b_32.py --num-gpus 8 --output-dir output/longclip_b_32
+"""Long-CLIP, ViT-B/32: hypvl train --config longclip_vit_b_32 --num-gpus 8 --output-dir output/longclip_b_32
 
 A second stage: add train.init_checkpoint=checkpoints/openai_vit_b_32.pt (configs/common/model/clip_vit_b_32.py says
 how to get it), or any CLIP ViT-B/32 of 77 tokens: its positions are stretched to 248.

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_meru_demo.py --num-gpus 0 --output-dir output/demo_meru"""
+"""MERU on the demo: hypvl train --config meru_demo --num-gpus 0 --output-dir output/demo_meru"""
 
 from .common.data.demo import dataset
 from .common.demo import optim, train

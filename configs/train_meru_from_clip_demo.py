@@ -1,6 +1,6 @@
 r"""MERU from the checkpoint that train_clip_demo.py leaves in output/demo_clip.
 
-python scripts/train.py --config configs/train_meru_from_clip_demo.py --num-gpus 0 \
+hypvl train --config meru_from_clip_demo --num-gpus 0 \
     --output-dir output/demo_meru_from_clip
 """
 

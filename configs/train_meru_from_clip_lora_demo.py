@@ -1,6 +1,6 @@
 r"""MERU by LoRA from the checkpoint that train_clip_demo.py leaves in output/demo_clip.
 
-python scripts/train.py --config configs/train_meru_from_clip_lora_demo.py --num-gpus 0 \
+hypvl train --config meru_from_clip_lora_demo --num-gpus 0 \
     --output-dir output/demo_meru_from_clip_lora
 """
 

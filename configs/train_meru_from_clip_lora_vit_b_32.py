@@ -1,6 +1,6 @@
 r"""MERU from a pretrained CLIP ViT-B/32 by LoRA, on one small GPU: the towers stay, 0.5 M adapter weights are trained.
 
-python scripts/train.py --config configs/train_meru_from_clip_lora_vit_b_32.py --num-gpus 1 \
+hypvl train --config meru_from_clip_lora_vit_b_32 --num-gpus 1 \
     --output-dir output/meru_from_clip_lora
 
 Heads, curvature and scales are trained as in train_meru_from_clip_vit_b_32.py, where the weights come from.

@@ -1,6 +1,6 @@
 r"""MERU from a pretrained CLIP ViT-B/32 (configs/common/model/clip_vit_b_32.py says how to get its weights).
 
-python scripts/train.py --config configs/train_meru_from_clip_vit_b_32.py --num-gpus 8 \
+hypvl train --config meru_from_clip_vit_b_32 --num-gpus 8 \
     --output-dir output/meru_from_clip
 """
 

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_meru_vit_b.py --num-gpus 8 --output-dir output/meru_vit_b"""
+"""MERU, ViT-B/16: hypvl train --config meru_vit_b --num-gpus 8 --output-dir output/meru_vit_b"""
 
 from .train_meru_vit_l import dataset, model, optim, train
 

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_meru_vit_l.py --num-gpus 8 --output-dir output/meru_vit_l"""
+"""MERU, ViT-L/16: hypvl train --config meru_vit_l --num-gpus 8 --output-dir output/meru_vit_l"""
 
 from .common.data.redcaps import dataset
 from .common.model.meru import model

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_meru_vit_s.py --num-gpus 8 --output-dir output/meru_vit_s"""
+"""MERU, ViT-S/16: hypvl train --config meru_vit_s --num-gpus 8 --output-dir output/meru_vit_s"""
 
 from .train_meru_vit_l import dataset, model, optim, train
 

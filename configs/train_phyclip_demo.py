@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_phyclip_demo.py --num-gpus 0 --output-dir output/demo_phyclip"""
+"""PHyCLIP on the demo: hypvl train --config phyclip_demo --num-gpus 0 --output-dir output/demo_phyclip"""
 
 from .common.model.demo import textual as _textual, visual as _visual
 from .common.model.phyclip import model

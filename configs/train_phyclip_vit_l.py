@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_phyclip_vit_l.py --num-gpus 8 --output-dir output/phyclip_vit_l"""
+"""PHyCLIP, ViT-L/16: hypvl train --config phyclip_vit_l --num-gpus 8 --output-dir output/phyclip_vit_l"""
 
 from .common.model.phyclip import model
 from .train_hycoclip_vit_l import dataset, optim, train

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_phyclip_vit_s.py --num-gpus 8 --output-dir output/phyclip_vit_s"""
+"""PHyCLIP, ViT-S/16: hypvl train --config phyclip_vit_s --num-gpus 8 --output-dir output/phyclip_vit_s"""
 
 from .train_phyclip_vit_l import dataset, model, optim, train
 

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_protoclip_demo.py --num-gpus 0 --output-dir output/demo_protoclip"""
+"""ProtoCLIP on the demo: hypvl train --config protoclip_demo --num-gpus 0 --output-dir output/demo_protoclip"""
 
 from .common.objective.proto_clip import objective as _objective
 from .train_clip_demo import dataset, model, optim, train

@@ -1,6 +1,6 @@
 r"""ProtoCLIP with the texts of train_clip_demo.py's model as external teacher.
 
-python scripts/train.py --config configs/train_protoclip_external_demo.py --num-gpus 0 --output-dir output/external
+hypvl train --config protoclip_external_demo --num-gpus 0 --output-dir output/external
 """
 
 from hypvl.config import LazyCall as L

@@ -1,7 +1,7 @@
 r"""ProtoCLIP with RoBERTa-large as external teacher. It reads other tokens than CLIP: its features are stored first.
 
-python scripts/cache_teacher.py --config configs/train_protoclip_external_rn50.py --output-dir output/roberta
-python scripts/train.py --config configs/train_protoclip_external_rn50.py --num-gpus 8 --output-dir output/external \
+hypvl cache-teacher --config protoclip_external_rn50 --output-dir output/roberta
+hypvl train --config protoclip_external_rn50 --num-gpus 8 --output-dir output/external \
     '~train.teachers.teacher' \
     '+train.teachers.teacher={_target_: hypvl.training.teacher_cache.CachedTeacher, folder: output/roberta}'
 """

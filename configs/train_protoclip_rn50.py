@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_protoclip_rn50.py --num-gpus 8 --output-dir output/protoclip_rn50"""
+"""ProtoCLIP, ResNet-50: hypvl train --config protoclip_rn50 --num-gpus 8 --output-dir output/protoclip_rn50"""
 
 from hypvl.config import LazyCall as L
 from hypvl.data.augment import Photometric

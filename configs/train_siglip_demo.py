@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_siglip_demo.py --num-gpus 0 --output-dir output/demo_siglip"""
+"""SigLIP on the demo: hypvl train --config siglip_demo --num-gpus 0 --output-dir output/demo_siglip"""
 
 from .common.data.demo import dataset
 from .common.demo import optim, train

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_siglip_vit_b.py --num-gpus 8 --output-dir output/siglip_vit_b"""
+"""SigLIP, ViT-B/16: hypvl train --config siglip_vit_b --num-gpus 8 --output-dir output/siglip_vit_b"""
 
 from .common.data.redcaps import dataset
 from .common.model.siglip import model

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_simcse.py --num-gpus 1 --output-dir output/simcse"""
+"""SimCSE, a text encoder from its own dropout: hypvl train --config simcse --num-gpus 1 --output-dir output/simcse"""
 
 from hypvl.config import LazyCall as L
 from hypvl.data.text_lines import TextLines

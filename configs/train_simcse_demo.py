@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_simcse_demo.py --num-gpus 0 --output-dir output/demo_simcse"""
+"""SimCSE on the demo: hypvl train --config simcse_demo --num-gpus 0 --output-dir output/demo_simcse"""
 
 from .common.objective.simcse import objective as _objective
 from .train_clip_demo import dataset, model, optim, train

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_uncha_demo.py --num-gpus 0 --output-dir output/demo_uncha"""
+"""UNCHA on the demo: hypvl train --config uncha_demo --num-gpus 0 --output-dir output/demo_uncha"""
 
 from .common.model.uncha import model as _model
 from .common.objective.uncha import objective as _objective

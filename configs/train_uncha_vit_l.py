@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_uncha_vit_l.py --num-gpus 8 --output-dir output/uncha_vit_l"""
+"""UNCHA, ViT-L/16: hypvl train --config uncha_vit_l --num-gpus 8 --output-dir output/uncha_vit_l"""
 
 from .common.data.grit_boxes import dataset
 from .common.model.uncha import model

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_uncha_vit_s.py --num-gpus 8 --output-dir output/uncha_vit_s"""
+"""UNCHA, ViT-S/16: hypvl train --config uncha_vit_s --num-gpus 8 --output-dir output/uncha_vit_s"""
 
 from .train_uncha_vit_l import dataset, model, optim, train
 

@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_unicl_demo.py --num-gpus 0 --output-dir output/demo_unicl"""
+"""UniCL on the demo: hypvl train --config unicl_demo --num-gpus 0 --output-dir output/demo_unicl"""
 
 from .common.objective.unicl import objective as _objective
 from .train_clip_demo import dataset, model, optim, train

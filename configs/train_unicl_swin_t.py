@@ -1,4 +1,4 @@
-"""python scripts/train.py --config configs/train_unicl_swin_t.py --num-gpus 8 --output-dir output/unicl_swin_t"""
+"""UniCL, Swin-T: hypvl train --config unicl_swin_t --num-gpus 8 --output-dir output/unicl_swin_t"""
 
 from .common.data.imagenet import dataset
 from .common.model.clip import model

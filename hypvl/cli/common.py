@@ -232,7 +232,7 @@ def config_parser(
     parser = CommandParser(description, examples=examples)
     parser.add_argument(
         "--config", required=config_required, type=user_text,
-        help="config file: .py (code), .yaml or .json (data); or the name of one in configs/, such as meru_vit_b",
+        help="config file: .py (code), .yaml or .json (data); or the name of a recipe, such as meru_vit_b",
     )  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=_OVERRIDES_HELP)
     return parser
@@ -343,28 +343,35 @@ def load_config(
 
 
 def find_config(path: str | os.PathLike[str], *, prefix: str) -> Path:
-    """The file of a config: a path as it is; a bare name is a recipe in ``configs/`` here or in hypvl's checkout.
+    """The file of a config: a path as it is; a bare name is a recipe (:func:`hypvl.config.recipes.recipe_folders`).
 
     ``meru_vit_b`` and ``train_meru_vit_b`` are ``configs/train_meru_vit_b.py`` where ``prefix`` is ``train_``.
 
     Raises:
-        ConfigError: for a name without a recipe; the closest is named.
+        ConfigError: for a name without a recipe; the closest is named. For ``configs/x.py`` that is not in the working
+            folder but comes with hypvl.
     """
+    from hypvl.config.recipes import OWN_FOLDER, find_recipe, recipes
+
     file = Path(path)
-    if file.suffix or len(file.parts) != 1 or file.exists():
+    if file.exists():
         return file
-    checkout = Path(__file__).resolve().parents[2]
-    folders = [Path("configs")]
-    if (checkout / "setup.py").is_file():  # an installed package has none
-        folders.append(checkout / "configs")
-    for folder in folders:
-        for name in (f"{file.name}.py", f"{prefix}{file.name}.py"):
-            if (folder / name).is_file():
-                return folder / name
-    known = sorted({file.stem for folder in folders for file in folder.glob(f"{prefix}*.py")})
+    if file.parts == (OWN_FOLDER, file.name) and file.suffix == ".py" and find_recipe(file.stem, prefixes=()):
+        raise ConfigError(
+            f"--config: {file} is not in this folder; the recipe that comes with hypvl is called by its name, "
+            f"--config {file.stem.removeprefix(prefix)}."
+        )
+    if file.suffix or len(file.parts) != 1:
+        return file
+    found = find_recipe(file.name, prefixes=(prefix,))
+    if found is not None:
+        return found
+    known = [name for name in recipes() if name.startswith(prefix)]
     near = difflib.get_close_matches(prefix + file.name.removeprefix(prefix), known, n=1, cutoff=0.0)
-    hint = f"; the closest is {near[0]}" if near else "; name the file, which ends in .py, .yaml or .json"
-    raise ConfigError(f"--config: got {file.name!r}, but configs/ has no recipe of that name{hint}.")
+    hint = f"; the closest is {near[0]}" if near else ""
+    raise ConfigError(
+        f"--config: got {file.name!r}, but no recipe has that name{hint}; hypvl recipes lists all."
+    )
 
 
 def check_least(args: argparse.Namespace, **least: int) -> None:

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from hypvl.cli import evaluate, image_traversals, make_demo_data, train
-from hypvl.cli.common import CommandParser, run_main, show, user_path
+from hypvl.cli.common import CommandParser, called_as, load_config, run_main, show, user_path
 from hypvl.errors import UserError
 from hypvl.io.files import write_atomically
 from hypvl.io.json_text import json_bytes, parse_json
 
 EXAMPLES = """
 examples:
-  python scripts/demo.py
-  python scripts/demo.py --model atmg
+  hypvl demo
+  hypvl demo --model atmg
 """
 DATA = Path("datasets/demo")
-IMAGE = Path("assets/shapes.png")
+IMAGE = Path("assets/shapes.png")  # of a checkout
 UNTRAINED = "untrained.json"
 
 
@@ -37,10 +37,10 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train, before torch comes in
     args = build_parser().parse_args(argv)
     folder = args.output_dir if args.output_dir is not None else Path(f"output/demo_{args.model}")
-    config = f"configs/train_{args.model}_demo.py"
+    config = f"{args.model}_demo"
     checkpoint = folder / "checkpoint_final.pth"
 
-    _run("make_demo_data", make_demo_data.main, ["--output-dir", str(DATA)])
+    _run("demo-data", make_demo_data.main, ["--output-dir", str(DATA)])
     _make_room(folder, config)
     if not checkpoint.is_file():
         interrupted = folder.is_dir() and any(folder.iterdir())
@@ -51,13 +51,12 @@ def main(argv: Sequence[str]) -> int:
                 *(["--resume"] if interrupted else []),
             ],
         )  # fmt: skip
+    _run("evaluate", evaluate.main, ["--config", "demo", "--checkpoint-path", str(checkpoint)])
+    image = IMAGE if IMAGE.is_file() else min((DATA / "eval" / "scenes_shape_seen").rglob("*.png"))
     _run(
-        "evaluate", evaluate.main, ["--config", "configs/eval_demo.py", "--checkpoint-path", str(checkpoint)]
-    )
-    _run(
-        "image_traversals", image_traversals.main,
+        "traverse", image_traversals.main,
         [
-            "--image-path", str(IMAGE), "--checkpoint-path", str(checkpoint),
+            "--image-path", str(image), "--checkpoint-path", str(checkpoint),
             "--text-pool", str(DATA / "text_pool.json"), "--output-dir", str(folder / "traversals"),
         ],
     )  # fmt: skip
@@ -69,16 +68,17 @@ def main(argv: Sequence[str]) -> int:
         f"checkpoint  {checkpoint}",
         f"metrics     {folder / 'metrics.jsonl'}, {folder / 'tensorboard'}",
         f"results     {folder / evaluate.RESULTS}",
-        f"traversal   {folder / 'traversals' / 'shapes.png'}",
+        f"traversal   {folder / 'traversals' / f'{image.stem}.png'}",
     )
     return 0
 
 
-def _run(script: str, command: Callable[[Sequence[str]], int], argv: list[str]) -> None:
-    show("", f"$ python scripts/{script}.py {shlex.join(argv)}")
-    code = command(argv)
+def _run(name: str, command: Callable[[Sequence[str]], int], argv: list[str]) -> None:
+    show("", f"$ hypvl {name} {shlex.join(argv)}")
+    with called_as(f"hypvl {name}"):
+        code = command(argv)
     if code != 0:
-        raise UserError(f"demo: {script} ended with exit code {code}; see the lines above.")
+        raise UserError(f"demo: {name} ended with exit code {code}; see the lines above.")
 
 
 def _make_room(folder: Path, config: str) -> None:
@@ -86,7 +86,7 @@ def _make_room(folder: Path, config: str) -> None:
     from hypvl.config import LazyConfig
 
     saved = folder / "config.yaml"
-    if saved.is_file() and saved.read_text() != LazyConfig.to_yaml(LazyConfig.load(config)):
+    if saved.is_file() and saved.read_text() != LazyConfig.to_yaml(load_config(config, prefix="train_")):
         number = 1
         while (previous := folder.with_name(f"{folder.name}_{number}")).exists():
             number += 1
@@ -98,12 +98,12 @@ def _untrained_radii(config: str) -> dict[str, float]:
     """Mean radii of the model before training, for comparison."""
     import torch
 
-    from hypvl.config import LazyConfig, instantiate
+    from hypvl.config import instantiate
 
-    cfg = LazyConfig.load(config)
+    cfg = load_config(config, prefix="train_")
     torch.manual_seed(int(cfg.train.seed))
     model = instantiate(cfg.model).eval()
-    metrics: dict[str, float] = instantiate(LazyConfig.load("configs/eval_demo.py").evaluate.scenes_radii)(
+    metrics: dict[str, float] = instantiate(load_config("demo", prefix="eval_").evaluate.scenes_radii)(
         model
     ).metrics
     return metrics

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from hypvl.datasets.catalog.inspection import Finding
 
-_DEFAULT_CONFIGS = "configs/eval_*.py"
 #: Settings of evaluators that name no data.
 _NO_DATA = ("encoding", "tokenizer", "prompts", "ensemble")
 _EXAMPLES = """
@@ -43,8 +42,8 @@ def build_parser() -> CommandParser:
     parser = CommandParser(__doc__, examples=_EXAMPLES)
     parser.add_argument(
         "--config", type=user_text, action="append",
-        help="evaluation suite whose data are checked, may be given again (default: all of configs/eval_*.py, for "
-        "information: what is missing is then no error)",
+        help="evaluation suite whose data are checked, may be given again (default: all in ./configs, else all that "
+        "come with hypvl, for information: what is missing is then no error)",
     )  # fmt: skip
     parser.add_argument("--only", metavar="NAME,...", help="check only these evaluations of the suites")
     parser.add_argument("--download", action="store_true", help="fetch missing data where a source is known")
@@ -185,9 +184,12 @@ def check_environment() -> dict[str, Any]:
 def _suites(args: argparse.Namespace) -> dict[str, "DictConfig"]:
     paths = args.config
     if paths is None:
-        paths = [str(path) for path in sorted(Path().glob(_DEFAULT_CONFIGS))]
+        from hypvl.config.recipes import recipe_folders
+
+        found = (sorted(folder.glob("eval_*.py")) for folder in recipe_folders())
+        paths = [str(path) for path in next(filter(None, found), [])]
         if not paths:
-            show(f"note: no {_DEFAULT_CONFIGS} in {Path.cwd()}; give --config.", file=sys.stderr)
+            show("note: no suites in ./configs, and none are installed; give --config.", file=sys.stderr)
         if args.overrides:
             raise ConfigError("overrides: need --config, since suites have different keys.")
     suites = {

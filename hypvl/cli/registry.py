@@ -18,7 +18,7 @@ from types import ModuleType
 
 from hypvl import __version__
 from hypvl.checks import short
-from hypvl.cli.common import called_as, run_main
+from hypvl.cli.common import called_as, run_main, show
 from hypvl.errors import ConfigError
 
 #: Commands whose file has a longer name. The file's name with dashes works, too.
@@ -131,10 +131,10 @@ def dispatch(argv: Sequence[str]) -> int:
         ConfigError: for a word that names no command; the closest one is named.
     """
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(help_text(), end="")
+        show(*help_text().splitlines())
         return 0 if argv else ConfigError.exit_code
     if argv[0] in ("-V", "--version"):
-        print(f"hypvl {__version__}")
+        show(f"hypvl {__version__}")
         return 0
     command = find(argv[0])
     if command is None:

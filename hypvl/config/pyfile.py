@@ -2,7 +2,8 @@
 
 A file runs with its own ``__import__``, which reads ``from .name import x`` as "execute name.py beside this
 file and take x". Nothing global is patched, nothing enters ``sys.modules`` and no ``__pycache__`` appears, so
-the folder may lie anywhere and needs no ``__init__.py``. Each import statement executes its file again: two
+the folder may lie anywhere and needs no ``__init__.py``. ``from hypvl.recipes.name import x`` does the same with the
+recipes that come with hypvl. Each import statement executes its file again: two
 files that import the same noun get two copies of it.
 """
 
@@ -19,6 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hypvl.config.plain import one_line
+from hypvl.config.recipes import PACKAGE, shipped_folders
 from hypvl.errors import ConfigError, UserError
 
 # What code in a config raises when it is wrong; all are reported in one line, with the file and the line.
@@ -73,7 +75,7 @@ def _run(path: Path, importers: tuple[Path, ...]) -> ModuleType:
 
 
 def _importer(path: Path, chain: tuple[Path, ...]) -> Any:
-    """The ``__import__`` of one config file: relative names are files, everything else is as usual."""
+    """The ``__import__`` of one config file: relative names and recipes are files, everything else is as usual."""
 
     def import_(
         name: str,
@@ -82,6 +84,14 @@ def _importer(path: Path, chain: tuple[Path, ...]) -> Any:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
+        if level == 0 and fromlist and f"{name}.".startswith(f"{PACKAGE}."):
+            folders = shipped_folders()
+            if not folders:
+                raise _LocatedError(
+                    f"{path}: imports {name}, but this installation of hypvl holds no recipes."
+                )
+            below = name.removeprefix(PACKAGE).removeprefix(".")
+            return _import_relative(folders[0], below, tuple(fromlist), importer=path, chain=chain)
         if level == 0:
             return builtins.__import__(name, globals_, locals_, fromlist or (), 0)
         folder = path.parents[level - 1]

@@ -262,7 +262,7 @@ def _match(place: str) -> list[str]:
 def _advice(place: str) -> str:
     """Where shards that are not there come from."""
     if ("datasets", "demo") in itertools.pairwise(Path(place).parts):
-        return "make it with python scripts/make_demo_data.py"
+        return "make it with hypvl demo-data"
     return "check dataset.tarfiles, and see datasets/README.md"
 
 

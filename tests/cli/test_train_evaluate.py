@@ -112,7 +112,7 @@ def test_a_resumed_run_measures_on(evaluated: Path, suite: str, shards: str, tmp
 
 
 REFUSED = {
-    "suite": (["train.evaluate.config=nowhere"], "train.evaluate.config: got 'nowhere', but configs/ has no recipe"),
+    "suite": (["train.evaluate.config=nowhere"], "train.evaluate.config: got 'nowhere', but no recipe has that name"),
     "name": (["train.evaluate.only=[colours]"], "train.evaluate.only: 'colours' is not in "),
     "override": (
         ["train.evaluate.overrides=['encoding.size=3']"],

@@ -104,7 +104,7 @@ def test_expand_shards(files, given, names):
         ("none/*.tar", r"none/\*\.tar: matches no file; check dataset.tarfiles, and see datasets/README.md"),
         (
             "datasets/demo/train/*.tar",
-            r"\.tar: matches no file; make it with python scripts/make_demo_data.py",
+            r"\.tar: matches no file; make it with hypvl demo-data",
         ),
         (["t.tar", "gone-*.tar"], r"gone-\*\.tar: matches no file"),
         ("s-{00..03}.tar", r"s-03\.tar: no such file"),

@@ -1,6 +1,6 @@
 """COCO 2014 training captions with hard negatives: a JSONL file, and the images in their folder.
 
-The file comes from scripts/make_hard_negatives.py, or from published ones by scripts/convert_hard_negatives.py.
+The file comes from hypvl hard-negatives, or from published ones by hypvl convert-hard-negatives.
 """
 
 from hypvl.config import LazyCall as L

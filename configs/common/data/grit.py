@@ -1,4 +1,4 @@
-"""Processed GRIT TAR shards (scripts/prepare_grit.py): images with boxes and their phrases, random crops."""
+"""Processed GRIT TAR shards (hypvl prepare-grit): images with boxes and their phrases, random crops."""
 
 from hypvl.config import LazyCall as L
 from hypvl.data.grit.mapper import GritMapper

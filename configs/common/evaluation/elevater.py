@@ -10,7 +10,7 @@ from hypvl.evaluation.zero_shot import ZeroShotClassification
 from ..encoding import encoding as encoding
 
 roots = {"elevater": "./datasets/elevater"}
-# Where class probabilities go, and whose they are; scripts/elevater_submission.py packs them.
+# Where class probabilities go, and whose they are; hypvl elevater-submission packs them.
 predictions = {"folder": None, "model_name": "hypvl"}
 # fixed, or swept: 6 learning rates x 15 weight decays on validation.
 tuning = "fixed"
