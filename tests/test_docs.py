@@ -29,7 +29,7 @@ RECIPES = [ROOT / f"configs/{name}.py" for name in FIRST]
 RECIPES += sorted(set((ROOT / "configs").glob("*.py")) - set(RECIPES))
 # a.b=value, +a.b=value, ~a.b, and the bare key a.b; the first key is a top-level name of configs.
 OVERRIDE = re.compile(
-    r"(?!\w+\.(py|safetensors|txt|zip)$)(~|\+{0,2})(train|model|dataset|optim|evaluate|encoding|roots)(\.\w+)+(=.+)?"
+    r"(?!\w+\.(py|safetensors|txt|zip|json|onnx|onnx\.data)$)(~|\+{0,2})(train|model|dataset|optim|evaluate|encoding|roots)(\.\w+)+(=.+)?"
 )
 PLACEHOLDER = re.compile(r"=(PATH|FILE|N|\[?\.\.\.\]?)$")
 SPAN = re.compile(r"`([^`\n]+)`")

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from hypvl.cli.common import CommandParser, run_main, show, user_path
-from hypvl.errors import DataError
 
 EXAMPLES = """
 examples:
@@ -58,19 +57,7 @@ def main(argv: Sequence[str]) -> int:
     model, _ = load_chosen(args, device=pick_device(args.device))
     identity = model_identity(model)
     store = EmbeddingStore(args.embeddings, model=identity)
-    fitting = [
-        group
-        for group in store.groups()
-        if (group.meta["modality"], group.meta["stage"]) == (args.modality, "embeddings")
-        and args.transform in (None, group.meta["transform"])
-    ]
-    if len(fitting) != 1:
-        kinds = "; ".join(" ".join(map(str, filter(None, group.meta.values()))) for group in store.groups())
-        raise DataError(
-            f"{args.embeddings}: has {len(fitting)} kinds of {args.modality} embeddings that fit; expected one, name "
-            f"it by --transform (there are: {kinds or 'none'})."
-        )
-    ids, rows = fitting[0].all_rows()
+    ids, rows = store.embeddings_of(args.modality, transform=args.transform)
     index = build_index(
         model,
         rows,

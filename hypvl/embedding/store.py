@@ -143,6 +143,29 @@ class EmbeddingStore:
             self._groups.setdefault(file.parent.name, StoredGroup(self, file.parent, meta))
         return [self._groups[name] for name in sorted(self._groups)]
 
+    def embeddings_of(self, modality: Modality, *, transform: str | None = None) -> tuple[list[str], Tensor]:
+        """Ids and embeddings (N, D) of the only group of a modality, or of the one with this transform.
+
+        Raises:
+            DataError: when no group fits, or several do; it lists what there is.
+        """
+        one_of("modality", modality, Modality)
+        fitting = [
+            group
+            for group in self.groups()
+            if (group.meta["modality"], group.meta["stage"]) == (modality, "embeddings")
+            and transform in (None, group.meta["transform"])
+        ]
+        if len(fitting) != 1:
+            kinds = "; ".join(
+                " ".join(map(str, filter(None, group.meta.values()))) for group in self.groups()
+            )
+            raise DataError(
+                f"{self.folder}: has {len(fitting)} kinds of {modality} embeddings that fit; expected one, name "
+                f"it by --transform (there are: {kinds or 'none'})."
+            )
+        return fitting[0].all_rows()
+
     @contextmanager
     def one_shard(self, name: str, *, source: Mapping[str, Any]) -> Iterator[None]:
         """Write all rows that are added inside as one shard, whatever is stored already; nothing after an error."""

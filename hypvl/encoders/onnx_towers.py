@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hypvl.checks import one_of
 from hypvl.data.tokenizer import get_tokenizer
 from hypvl.data.tokenizer_huggingface import HuggingFaceTokenizer
+from hypvl.data.transforms import Interpolation, ResizeMode
 from hypvl.encoders.image_base import ImageEncoder
 from hypvl.errors import CheckpointError, UserError
 
@@ -18,6 +20,8 @@ _INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _CLIP_LENGTH = 77
 #: How the name of an output ends that holds points of a hyperboloid, time first.
 HYPERBOLOID = "hyperboloid"
+#: The output of a tower that ``hypvl export`` wrote, before the lifting; the file's metadata has the geometry.
+FEATURES = "features"
 
 
 class Slot(NamedTuple):
@@ -85,13 +89,14 @@ class OnnxFile:
         self.notes = dict(self._session.get_modelmeta().custom_metadata_map)
 
     def output(self) -> Slot:
-        """The output with the embeddings: that of a hyperboloid, else the only one of two axes.
+        """The output with the embeddings: that of a hyperboloid, else ``features``, else the only one of two axes.
 
         Raises:
             CheckpointError: when there is none, or several.
         """
         points = [slot for slot in self.outputs if slot.name.endswith(HYPERBOLOID)]
-        flat = points or [slot for slot in self.outputs if len(slot.shape) == 2]
+        own = [slot for slot in self.outputs if slot.name == FEATURES and len(slot.shape) == 2]
+        flat = points or own or [slot for slot in self.outputs if len(slot.shape) == 2]
         if len(flat) != 1:
             raise CheckpointError(
                 f"{self.path}: outputs {', '.join(map(str, self.outputs))}; expected one (B, D), or one whose name "
@@ -148,6 +153,11 @@ class OnnxImageEncoder(ImageEncoder):
         self._file, self._slot, self._output = file, slot, file.output()
         self.width = int(self.encode(torch.zeros(1, 3, size, size)).shape[1])
 
+    def resize_as(self, interpolation: Interpolation, resize_mode: ResizeMode) -> None:
+        """How images are resized for the file, where that is known; ValueError for other words."""
+        self.interpolation = one_of("interpolation", interpolation, Interpolation)
+        self.resize_mode = one_of("resize_mode", resize_mode, ResizeMode)
+
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels in [0, 1] (B, 3, S, S) -> the output of the file (B, width)."""
         array = pixels.detach().cpu().numpy().astype(_FLOATS[self._slot.kind])
@@ -161,23 +171,24 @@ class OnnxTextEncoder(nn.Module):
         file: Inputs: token ids (B, L) whole numbers, and perhaps a mask of the same shape whose name has "mask" in it.
         tokenizer: Whose ids it takes, of :func:`text_tokenizer`.
         digest: As for :class:`OnnxImageEncoder`.
+        fill_id: Id that the file takes in place of padding; None = the tokenizer's id for it, or 0.
 
     Raises:
         CheckpointError: for other inputs.
     """
 
-    def __init__(self, file: OnnxFile, *, tokenizer: Any, digest: str) -> None:
+    def __init__(self, file: OnnxFile, *, tokenizer: Any, digest: str, fill_id: int | None = None) -> None:
         super().__init__()
         self._ids, self._mask = _text_slots(file)
         self.full_rows = self._ids.side(1) is not None
         self.context_length = int(tokenizer.context_length)
         self.pad_token = int(tokenizer.pad_token)
-        self.fill_id = _fill_id(tokenizer)
+        self.fill_id = _fill_id(tokenizer) if fill_id is None else fill_id
         self.tokenizer = tokenizer
         self.vocabulary = tokenizer.vocabulary
         self.digest = digest
         self._file, self._output = file, file.output()
-        self.width = int(self(torch.full((1, 2), self.fill_id)).shape[1])
+        self.width = int(self(torch.full((1, 2), max(0, self.fill_id))).shape[1])
 
     def forward(self, tokens: Tensor, lengths: Sequence[int] | np.ndarray | None = None) -> Tensor:
         """Token ids (B, L), int64, L at most ``context_length``, padded at the end -> (B, width).
@@ -219,11 +230,11 @@ def text_length(file: OnnxFile) -> int | None:
     return _text_slots(file)[0].side(1)
 
 
-def text_tokenizer(folder: Path, *, context_length: int | None) -> Any:
+def text_tokenizer(folder: Path, *, context_length: int | None, template: str | None = None) -> Any:
     """The tokenizer of transformers whose ``tokenizer.json`` lies in the folder, else CLIP's; None = 77 tokens."""
     length = _CLIP_LENGTH if context_length is None else context_length
     if (folder / "tokenizer.json").is_file():
-        return HuggingFaceTokenizer(str(folder), length)
+        return HuggingFaceTokenizer(str(folder), length, template=template)
     return get_tokenizer(length)
 
 

@@ -15,7 +15,8 @@ class TextEncoder(nn.Module, ABC):
     """Base of text encoders: tokens in, one feature vector per text out, whatever padding stands after it.
 
     A text ends before the ids that equal ``pad_token`` at the end of its row. The network sees ids and a mask, and no
-    column in which every text has ended (where that is known on the host: on a CPU, or by ``lengths``).
+    column in which every text has ended (where that is known on the host: on a CPU, or by ``lengths``). An exported
+    graph, which must work for any texts, sees all columns.
 
     Args:
         context_length: Longest text in tokens.
@@ -77,7 +78,7 @@ class TextEncoder(nn.Module, ABC):
         longest = tokens.shape[1]
         if lengths is not None and len(lengths):
             longest = min(longest, int(max(lengths)))
-        elif tokens.device.type == "cpu" and len(tokens):
+        elif tokens.device.type == "cpu" and not torch.compiler.is_exporting() and len(tokens):
             longest = max(1, int(ends.max()))
         if longest > self.context_length:
             raise ValueError(

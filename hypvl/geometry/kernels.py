@@ -29,7 +29,7 @@ def sinhc(square: Tensor) -> Tensor:
     s = torch.where(small, square, 0.0)
     series = 1 + s / 6 * (1 + s / 20 * (1 + s / 42 * (1 + s / 72 * (1 + s / 110))))
     r = torch.where(small, 1.0, square).sqrt()
-    return torch.where(small, series, torch.sinh(r) / r)
+    return torch.where(small, series, _sinh(r) / r)
 
 
 def asinhc(square: Tensor) -> Tensor:
@@ -41,7 +41,17 @@ def asinhc(square: Tensor) -> Tensor:
     for a in (6435 / 557056, -143 / 10240, 231 / 13312, -63 / 2816, 35 / 1152, -5 / 112, 3 / 40, -1 / 6, 1.0):
         series = series * s + a
     r = torch.where(small, 1.0, square).sqrt()
-    return torch.where(small, series, torch.asinh(r) / r)
+    return torch.where(small, series, _asinh(r) / r)
+
+
+def _sinh(r: Tensor) -> Tensor:
+    """sinh of r >= 0.1; in a graph that other programs run by exponentials, as onnxruntime has no Sinh in fp64."""
+    return (r.exp() - (-r).exp()) / 2 if torch.compiler.is_exporting() else torch.sinh(r)
+
+
+def _asinh(r: Tensor) -> Tensor:
+    """asinh of r >= 0.1; in an exported graph by a logarithm, for r up to the root of the range, as :func:`_sinh`."""
+    return (r + (1 + r.square()).sqrt()).log() if torch.compiler.is_exporting() else torch.asinh(r)
 
 
 def is_root(square: Tensor) -> Tensor:

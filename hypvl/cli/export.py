@@ -1,0 +1,201 @@
+"""Write a model, or embeddings, for other programs: ONNX, hyper-models, FAISS, LanceDB."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hypvl.cli.common import CommandParser, run_main, show, user_path
+from hypvl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hypvl.geometry.scorers import Modality
+    from hypvl.models.dual_encoder import DualEncoder
+
+EXAMPLES = """
+examples:
+  both towers, to be run without torch:
+  hypvl export --to onnx --checkpoint-path output/run --output output/onnx
+  the image tower as hyper-models loads it:
+  hypvl export --to hyper-models --checkpoint-path output/run --output output/hyper_models
+  an index of images, to be searched by texts; of embeddings that are there already:
+  hypvl export --to faiss --checkpoint-path output/run --image-dir photos --output output/index
+  hypvl export --to lancedb --checkpoint-path output/run --embeddings output/photos --modality image --output output/db
+"""
+MODELS, STORES = ("onnx", "hyper-models"), ("faiss", "lancedb")
+TARGETS = (*MODELS, *STORES)
+_OF_MODELS = ("tower",)
+_OF_STORES = ("embeddings", "image_dir", "texts", "modality", "other", "side", "transform")
+
+
+def build_parser() -> CommandParser:
+    """Flags of the command."""
+    parser = CommandParser(__doc__, examples=EXAMPLES)
+    parser.add_argument("--to", choices=TARGETS, required=True, help="the program")
+    parser.add_model_arguments()
+    parser.add_argument(
+        "--output", type=user_path, required=True, metavar="DIR", help="folder to write; new or empty"
+    )
+    parser.add_argument(
+        "--tower", choices=("image", "text", "both"),
+        help="onnx: which (default: both, where the model has both); hyper-models: the image tower",
+    )  # fmt: skip
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--embeddings", type=user_path, metavar="DIR",
+        help="for faiss and lancedb: of hypvl extract, or of evaluate --save-embeddings",
+    )  # fmt: skip
+    what.add_argument(
+        "--image-dir", type=user_path, metavar="DIR", help="instead: all images below this folder"
+    )
+    what.add_argument(
+        "--texts",
+        type=user_path,
+        metavar="FILE",
+        help="instead: texts, .txt with one a line, .csv, .tsv or .jsonl",
+    )
+    parser.add_argument("--modality", choices=("image", "text"), help="with --embeddings: which of them")
+    parser.add_argument(
+        "--other", choices=("image", "text"), help="what they are compared with (default: the other modality)"
+    )
+    parser.add_argument(
+        "--side", choices=("key", "query"), help="keys are searched by queries (default: key)"
+    )
+    parser.add_argument(
+        "--transform", metavar="NAME",
+        help="with --embeddings: where the folder has several, such as 'Squeeze(size=224)'",
+    )  # fmt: skip
+    parser.add_encoding_arguments()
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Check, load the model, write."""
+    args = build_parser().parse_args(argv)
+    refused = _OF_STORES if args.to in MODELS else _OF_MODELS
+    given = next((name for name in refused if getattr(args, name) is not None), None)
+    if given is not None:
+        raise ConfigError(f"--{given.replace('_', '-')}: does not go with --to {args.to}; leave it out.")
+
+    from hypvl.export.folder import check_new
+
+    check_new(args.output)
+    return _write_model(args) if args.to in MODELS else _write_store(args)
+
+
+def _write_model(args: argparse.Namespace) -> int:
+    if args.to == "hyper-models" and args.tower not in (None, "image"):
+        raise ConfigError(
+            f"--tower: got {args.tower}; hyper-models loads image towers, export texts with --to onnx."
+        )
+
+    from hypvl.cli.loading import chosen_model, load_chosen, pick_device
+    from hypvl.export import export_onnx
+    from hypvl.export.folder import new_folder
+    from hypvl.export.onnx import require_exporter
+
+    require_exporter()
+    model, content = load_chosen(args, device=pick_device(args.device))
+    about = chosen_model(args, content)
+    with new_folder(args.output) as folder:
+        if args.to == "hyper-models":
+            notes = export_onnx(model, "image", folder / "model.onnx", layout="hyper-models", about=about)
+            written = {"model.onnx": notes}
+        else:
+            written = {
+                f"{tower}.onnx": export_onnx(model, tower, folder / f"{tower}.onnx", about=about)
+                for tower in _towers(args.tower, model)
+            }
+    for name, notes in written.items():
+        show(f"{args.output / name}: {notes['largest_difference']:.2g} from the model in onnxruntime")
+    if args.to == "hyper-models":
+        show(_how_to_load(args.output, model))
+    return 0
+
+
+def _towers(chosen: str | None, model: "DualEncoder") -> list[Any]:
+    there = [name for name, part in (("image", model.visual), ("text", model.textual)) if part is not None]
+    return there if chosen is None else ["image", "text"] if chosen == "both" else [chosen]
+
+
+def _how_to_load(folder: Path, model: "DualEncoder") -> str:
+    """A line of Python; the package's own entries are of 512 + 1 numbers and 224 pixels."""
+    if (model.embed_dim, model.image_size) == (512, 224):
+        return f"hyper_models.load('meru-vit-b', local_path={str(folder / 'model.onnx')!r})"
+    return (
+        f"hyper_models.models.ONNXModel({str(folder / 'model.onnx')!r}, 'hyperboloid', {model.embed_dim + 1}, "
+        f"image_config=hyper_models.preprocessing.ImageConfig(size={model.image_size}))"
+    )
+
+
+def _write_store(args: argparse.Namespace) -> int:
+    if args.embeddings is None and args.image_dir is None and args.texts is None:
+        raise ConfigError(f"--to {args.to}: expected --embeddings, --image-dir or --texts, what to index.")
+    if (args.modality is None) != (args.embeddings is None):
+        raise ConfigError(
+            "--modality: goes with --embeddings, which may hold images and texts; give both or none."
+        )
+    if args.transform is not None and args.embeddings is None:
+        raise ConfigError("--transform: goes with --embeddings; leave it out.")
+
+    from hypvl.cli.loading import load_chosen, pick_device
+    from hypvl.embedding.identity import model_identity
+    from hypvl.embedding.search_index import build_index
+    from hypvl.export.folder import new_folder
+    from hypvl.export.stores import require_store, write_faiss, write_lancedb
+
+    require_store(args.to)
+    model, _ = load_chosen(args, device=pick_device(args.device))
+    modality: Modality = args.modality or ("text" if args.image_dir is None else "image")
+    ids, rows, texts = _rows(args, model)
+    index = build_index(
+        model,
+        rows,
+        ids,
+        side=args.side or "key",
+        modality=modality,
+        other=args.other or ("text" if modality == "image" else "image"),
+        identity=str(model_identity(model)),
+    )
+    with new_folder(args.output) as folder:
+        if args.to == "faiss":
+            written = write_faiss(index, folder)
+        else:
+            written = write_lancedb(index, folder, texts=texts)
+    for path in written:
+        show(args.output / path.name)
+    show(f"{len(ids)} vectors of {index.vectors.shape[1]} numbers, {index.about['geometry']}")
+    return 0
+
+
+def _rows(args: argparse.Namespace, model: "DualEncoder") -> tuple[list[str], "Tensor", list[str] | None]:
+    """Ids, embeddings (N, D), and the texts where texts were given."""
+    from hypvl.cli.loading import encoding_of
+    from hypvl.data.transforms import ResizeCenterCrop
+    from hypvl.datasets.images import Images
+    from hypvl.datasets.user_inputs import image_paths, text_file
+    from hypvl.embedding.encode import CachedEncoder
+    from hypvl.embedding.identity import model_identity
+    from hypvl.embedding.protocol import own_tokenizer
+    from hypvl.embedding.store import EmbeddingStore
+
+    if args.embeddings is not None:
+        store = EmbeddingStore(args.embeddings, model=model_identity(model))
+        return *store.embeddings_of(args.modality, transform=args.transform), None
+    encoding = encoding_of(args)
+    if args.texts is not None:
+        texts = text_file(args.texts)
+        encoder = CachedEncoder(model, encoding=encoding, tokenizer=own_tokenizer(model))
+        return list(texts.ids), encoder.encode_texts(texts.texts, label="texts"), list(texts.texts)
+    paths = image_paths(args.image_dir)
+    encoder = CachedEncoder(model, encoding=encoding)
+    encoded = encoder.encode_images(
+        Images.from_files(paths), transform=ResizeCenterCrop.of(model), label="images"
+    )
+    return [str(paths[i]) for i in encoded.indices.tolist()], encoded.embeddings, None
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_main(main))
