@@ -15,7 +15,7 @@ import numpy as np
 from hypvl.checks import whole_number
 
 # One stream of random numbers per purpose.
-SHARDS, WINDOW, SAMPLE, REPLACEMENT, MIX, STREAM = range(6)
+SHARDS, WINDOW, SAMPLE, REPLACEMENT, MIX, STREAM, SUBSET = range(7)
 _KEPT_WINDOWS = 8
 
 

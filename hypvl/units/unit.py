@@ -257,6 +257,7 @@ class UnitFolder:
             manifest.unlink(missing_ok=True)  # of other inputs
             for name in files:
                 moved.append(self.folder / name)
+                moved[-1].parent.mkdir(parents=True, exist_ok=True)  # a name may have a folder
                 (work / name).replace(self.folder / name)
             part.replace(manifest)
         except BaseException:
