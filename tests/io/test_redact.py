@@ -2,7 +2,7 @@
 
 import pytest
 
-from hypvl.io.redact import printable, redact_text, redact_url
+from hypvl.io.redact import printable, redact_settings, redact_text, redact_url
 
 TOKEN = "hf_" + "aB3" * 10
 
@@ -47,3 +47,14 @@ def test_control_characters_are_written_out() -> None:
     assert printable("a\x1b]0;x\x07b\nc\u202e\udcff") == r"a\x1b]0;x\x07b\nc\u202e\udcff"
     assert printable("größer 犬") == "größer 犬"
     assert printable("x" * 400, limit=10) == "xxxxxxx..."
+
+
+def test_values_of_secret_settings_are_hidden_and_others_stay() -> None:
+    text = "a:\n  - token: x1\n  hub_token: x2\n  'api-key': x3\n  secret: null\n  tokenizer: clip\n  tokens_of: 7\n"
+    shown = redact_settings(text)
+    assert shown == text.replace("x1", "***").replace("x2", "***").replace("x3", "***")
+    assert redact_settings("+wandb.api_key=x4") == "+wandb.api_key=***"
+    assert (
+        redact_settings("model.tokenizer=x4 url=https://h/?token=x5")
+        == "model.tokenizer=x4 url=https://h/?token=***"
+    )
