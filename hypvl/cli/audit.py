@@ -1,27 +1,15 @@
 """Audit the geometry of a model: radii, cones, order, gap and shape of its embeddings, and a verdict."""
 
-import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hypvl.cli.common import (
-    CommandParser,
-    add_table_arguments,
-    check_least,
-    run_main,
-    show,
-    show_json,
-    table_flags_given,
-    table_options,
-    user_path,
-    user_text,
-)
+from hypvl.cli.captioned_data import add_data_arguments
+from hypvl.cli.common import CommandParser, check_least, run_main, show, show_json, user_path
 from hypvl.errors import ConfigError
 from hypvl.io.files import write_output
 from hypvl.io.json_text import json_bytes
 
 if TYPE_CHECKING:
-    from hypvl.datasets.protocol import RetrievalSet
     from hypvl.evaluation.protocol import EvaluationResult
 
 EXAMPLES = """
@@ -32,7 +20,6 @@ examples:
   python scripts/audit.py --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l --data pairs.csv
   python scripts/audit.py --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l --data coco --json
 """
-_ROOTS = {"demo": "./datasets/demo", "coco": "./datasets/coco", "flickr30k": "./datasets/flickr30k"}
 _MARKS = {"good": "+", "note": "o", "bad": "-"}
 
 
@@ -40,16 +27,7 @@ def build_parser() -> CommandParser:
     """Flags of the command."""
     parser = CommandParser(__doc__, examples=EXAMPLES)
     parser.add_model_arguments()
-    parser.add_argument(
-        "--data", type=user_text, default="demo", metavar="WHAT",
-        help="images with captions: a table (.csv, .tsv, .jsonl, .json), or one of demo, coco, flickr30k, each also as "
-        "NAME:FOLDER",
-    )  # fmt: skip
-    parser.add_argument(
-        "--images-root", type=user_path, metavar="DIR",
-        help="folder that a table names its images from, and may not leave",
-    )  # fmt: skip
-    add_table_arguments(parser)
+    add_data_arguments(parser, default="demo")
     parser.add_argument("--limit", type=int, default=5000, help="at most N pairs, evenly spread")
     parser.add_argument(
         "--aperture-factor", type=float, default=1.0, metavar="ETA",
@@ -68,11 +46,12 @@ def main(argv: Sequence[str]) -> int:
     if not 0 < args.aperture_factor < float("inf"):
         raise ConfigError(f"--aperture-factor: got {args.aperture_factor}; expected a number above 0.")
 
+    from hypvl.cli.captioned_data import captioned_set
     from hypvl.cli.loading import chosen_model, encoding_of, load_chosen, model_name, pick_device
     from hypvl.evaluation.geometry_audit import GeometryAudit
 
     encoding = encoding_of(args)
-    dataset = _dataset(args)
+    dataset = captioned_set(args)
     model, content = load_chosen(args, device=pick_device(args.device))
     evaluator = GeometryAudit(
         dataset, limit=args.limit, aperture_factor=args.aperture_factor, encoding=encoding
@@ -95,33 +74,6 @@ def main(argv: Sequence[str]) -> int:
         if args.output is not None:
             show(args.output)
     return 0
-
-
-def _dataset(args: argparse.Namespace) -> "RetrievalSet":
-    """The images and captions that ``--data`` names."""
-    from hypvl.datasets.demo import demo_retrieval_set
-    from hypvl.datasets.retrieval.coco import coco, flickr30k
-    from hypvl.datasets.retrieval.table import table
-    from hypvl.io.table_text import JSON_SUFFIXES, TABLE_SUFFIXES
-
-    readers: dict[str, Callable[..., RetrievalSet]] = {
-        "demo": demo_retrieval_set,
-        "coco": coco,
-        "flickr30k": flickr30k,
-    }
-    what = args.data
-    name, _, folder = what.partition(":")
-    if what.lower().endswith((*TABLE_SUFFIXES, *JSON_SUFFIXES)):
-        return table(what, images_root=args.images_root, **table_options(args))
-    if name not in readers:
-        raise ConfigError(
-            f"--data: got {what!r}; expected a table (.csv, .tsv, .jsonl, .json), or one of {', '.join(readers)} (NAME "
-            "or NAME:FOLDER)."
-        )
-    flags = [*(["--images-root"] if args.images_root is not None else []), *table_flags_given(args)]
-    if flags:
-        raise ConfigError(f"{flags[0]}: goes with a table; got --data {what}.")
-    return readers[name](root=folder or _ROOTS[name])
 
 
 def _print(result: "EvaluationResult", *, title: str) -> None:

@@ -63,7 +63,10 @@ class GeometryAudit(Evaluator):
         check_set(self.dataset, RetrievalSet)
 
     def measure(self, model: EvaluableModel, encoder: CachedEncoder) -> EvaluationResult:
-        pairs = encode_pairs(encoder, self.dataset, limit=self.limit, what="audit")
+        return self.of_pairs(model, encode_pairs(encoder, self.dataset, limit=self.limit, what="audit"))
+
+    def of_pairs(self, model: EvaluableModel, pairs: EncodedPairs) -> EvaluationResult:
+        """The result for pairs that are encoded already."""
         agreement = self._flat_agreement(model, pairs)
         with evaluating(model) as device:
             images, texts = pairs.images.to(device), pairs.texts.to(device)
