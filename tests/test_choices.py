@@ -33,6 +33,8 @@ NOT_ARGUMENTS = {
     "hypvl.geometry.scorers.Scorer.logits",
     "hypvl.diagnostics.verdict.Finding.__init__",
     "hypvl.diagnostics.verdict.Verdict.__init__",
+    "hypvl.diagnostics.plane.Plane.__init__",
+    "hypvl.report.html.answers.Answer.__init__",
 }
 
 
