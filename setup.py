@@ -70,7 +70,7 @@ setup(
     packages=[*find_packages(include=["hypvl", "hypvl.*"]), *RECIPES],
     package_dir={"hypvl.recipes": "configs"},
     package_data={
-        "hypvl": ["py.typed", "**/*.json", "**/*.txt", "**/*.gz"],
+        "hypvl": ["py.typed", "**/*.json", "**/*.txt", "**/*.gz", "report/html/templates/*"],
     },
     entry_points={"console_scripts": ["hypvl = hypvl.cli.registry:run"]},
     install_requires=[

@@ -1,4 +1,4 @@
-"""Draw the demo data, train a small model on it, evaluate it and traverse an image."""
+"""Draw the demo data, train a small model on it, evaluate it, traverse an image, and write a report."""
 
 import os
 import shlex
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hypvl.cli import evaluate, image_traversals, make_demo_data, train
+from hypvl.cli import evaluate, image_traversals, make_demo_data, report, train
 from hypvl.cli.common import CommandParser, called_as, load_config, run_main, show, user_path
 from hypvl.errors import UserError
 from hypvl.io.files import write_atomically
@@ -64,11 +64,14 @@ def main(argv: Sequence[str]) -> int:
     write_atomically(folder / UNTRAINED, json_bytes(untrained, indent=1))
     results = parse_json((folder / evaluate.RESULTS).read_text())["results"]
     _summarise(args.model, results, untrained)
+    _run("report", report.main, ["--run", str(folder), "--checkpoint-path", str(checkpoint)])
     show(
+        "",
         f"checkpoint  {checkpoint}",
         f"metrics     {folder / 'metrics.jsonl'}, {folder / 'tensorboard'}",
         f"results     {folder / evaluate.RESULTS}",
         f"traversal   {folder / 'traversals' / f'{image.stem}.png'}",
+        f"report      {folder / 'report.html'} (open it in a browser)",
     )
     return 0
 
