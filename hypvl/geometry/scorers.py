@@ -198,13 +198,24 @@ class Scorer(nn.Module):
         Raises:
             ValueError: There is no class, or a class has no prompts.
         """
-        prompts = _checked(prompt_features)
-        pool = geometry.pool if pool is None else pool
-        if len({len(p) for p in prompts}) == 1:
-            classes = pool(torch.stack(prompts))  # (C, D)
-        else:
-            classes = torch.stack([pool(p) for p in prompts])
+        classes = _pooled(prompt_features, geometry.pool if pool is None else pool)  # (C, D)
         return self.scores(geometry, image_embeddings, classes, query_modality="image", key_modality="text")
+
+    def class_logits(
+        self,
+        geometry: Geometry,
+        image_embeddings: Tensor,
+        prompt_features: Sequence[Tensor] | Tensor,
+        *,
+        embed: Embed | None = None,
+        pool: Embed | None = None,
+    ) -> Tensor:
+        """Logits of images for classes, (Q, C): their softmax over a row are the model's probabilities.
+
+        Arguments and errors are those of :meth:`class_scores`.
+        """
+        classes = _pooled(prompt_features, geometry.pool if pool is None else pool)  # (C, D)
+        return self.logits(geometry, image_embeddings, classes, query_modality="image", key_modality="text")
 
     @torch.no_grad()
     def constrain_(self) -> None:
@@ -393,6 +404,19 @@ class ExteriorAngle(Scorer):
             columns += [part.mean(-1) for part in angles.split([len(p) for p in group], dim=-1)]
         return torch.stack(columns, dim=-1)  # (Q, C)
 
+    def class_logits(
+        self,
+        geometry: Geometry,
+        image_embeddings: Tensor,
+        prompt_features: Sequence[Tensor] | Tensor,
+        *,
+        embed: Embed | None = None,
+        pool: Embed | None = None,
+    ) -> Tensor:
+        """The scaled scores per prompt, averaged over the prompts of a class."""
+        scores = self.class_scores(geometry, image_embeddings, prompt_features, embed=embed, pool=pool)
+        return self._scaled(scores, self.scale)
+
 
 def check_modalities(*, query: Modality, key: Modality) -> None:
     """ValueError for other modalities than image and text: a misspelt one would change the sign of the scores."""
@@ -427,6 +451,14 @@ def _checked(prompt_features: Sequence[Tensor] | Tensor) -> list[Tensor]:
                 f"prompt_features[{i}]: got shape {tuple(p.shape)}, expected (P, D) with P >= 1."
             )
     return prompts
+
+
+def _pooled(prompt_features: Sequence[Tensor] | Tensor, pool: Embed) -> Tensor:
+    """The prompts of each class as one embedding, (C, D)."""
+    prompts = _checked(prompt_features)
+    if len({len(p) for p in prompts}) == 1:
+        return pool(torch.stack(prompts))
+    return torch.stack([pool(p) for p in prompts])
 
 
 def _grouped(prompts: list[Tensor]) -> list[list[Tensor]]:

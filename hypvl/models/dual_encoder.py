@@ -278,6 +278,16 @@ class DualEncoder(nn.Module):
             pool=partial(self.pool, modality="text"),
         )
 
+    def class_logits(self, image_embeddings: Tensor, prompt_features: Sequence[Tensor]) -> Tensor:
+        """:meth:`class_scores` as logits (Q, C), whose softmax over a row are the model's probabilities."""
+        return self.scorer.class_logits(
+            self.geometry,
+            image_embeddings,
+            prompt_features,
+            embed=partial(self.embed, modality="text"),
+            pool=partial(self.pool, modality="text"),
+        )
+
     @torch.no_grad()
     def update_(self, *, image: Iterable[Tensor] = (), text: Iterable[Tensor] = ()) -> None:
         """Move the running statistics of feature transforms, once after each step not skipped (a collective).

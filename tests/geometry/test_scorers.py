@@ -199,3 +199,21 @@ def test_a_capped_scale_gives_its_log_no_gradient() -> None:
     assert gradient.item() == pytest.approx(math.e, rel=1e-6)
     with pytest.raises(ValueError, match="scale_max: got 0; expected a number above 0"):
         NegativeDistance(scale_max=0)
+
+
+@pytest.mark.parametrize(
+    "scorer", [NegativeDistance(), Cosine(bias_init=-2.0), ExteriorAngle()], ids=lambda s: type(s).__name__
+)
+def test_class_logits_are_logits_of_the_classes(scorer: Scorer) -> None:
+    """Of one prompt a class they are the logits of its embedding; of several they rank as the class scores do."""
+    geometry = Sphere() if isinstance(scorer, Cosine) else Lorentz()
+    torch.manual_seed(0)
+    images, texts = geometry.lift(0.3 * torch.randn(4, 6)), 0.3 * torch.randn(5, 6)
+    single = scorer.class_logits(geometry, images, [row[None] for row in texts])
+    expected = scorer.logits(
+        geometry, images, geometry.lift(texts), query_modality="image", key_modality="text"
+    )
+    torch.testing.assert_close(single, expected)
+    prompts = list(texts.split([2, 3]))
+    scores = scorer.class_scores(geometry, images, prompts)
+    assert (scorer.class_logits(geometry, images, prompts).argmax(1) == scores.argmax(1)).all()
