@@ -5,23 +5,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
-from PIL import Image
 from torch import Tensor
 
 from hypvl.data.transforms import RandomResizedCrop, ResizeCenterCrop
 from hypvl.io.hub import upload_folder
-from hypvl.io.images import decode_image, image_tensor, read_image_file
+from hypvl.io.images import AnyImage, pixels_of
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import create_model, save_pretrained
 from hypvl.report.model_card import model_card
 
-_ROUNDING = 0.5 / 255  # half a step of 8 bits
 #: A transform of hypvl/data/transforms.py, uint8 (3, H, W) -> uint8 (3, S, S).
 TensorTransform: TypeAlias = Callable[[Tensor, torch.Generator | None], Tensor]
-AnyImage: TypeAlias = Tensor | np.ndarray | Image.Image | bytes | str | Path
 
 
 class ImageTransform:
@@ -46,7 +42,7 @@ class ImageTransform:
             ValueError: Not an image, or floats outside [0, 1].
             TypeError: Of another type.
         """
-        return self.transform(_pixels(image), torch.default_generator if generator is None else generator)
+        return self.transform(pixels_of(image), torch.default_generator if generator is None else generator)
 
     def __repr__(self) -> str:
         return f"ImageTransform({self.transform!r})"
@@ -118,45 +114,3 @@ def push_to_hub(
         return upload_folder(
             Path(folder), repo_id, message=message, private=private, revision=revision, token=token
         )
-
-
-def _pixels(image: AnyImage) -> Tensor:
-    """uint8 (3, H, W), RGB and upright, transparency over white."""
-    if isinstance(image, Tensor):
-        if (image.dtype != torch.uint8 and not image.is_floating_point()) or image.shape[:-2] != (3,):
-            raise ValueError(
-                f"image: got {image.dtype} {tuple(image.shape)}; expected (3, H, W), uint8 or floats in [0, 1]."
-            )
-        plain = image.as_subclass(Tensor)  # not torchvision's own kind, which remembers where it comes from
-        return plain if plain.dtype == torch.uint8 else _bytes(plain)
-    if isinstance(image, np.ndarray):
-        if (
-            image.dtype != np.uint8
-            or image.ndim not in (2, 3)
-            or image.shape[2:] not in ((), (1,), (3,), (4,))
-        ):
-            raise ValueError(
-                f"image: got an array {image.dtype} {image.shape}; expected uint8 (H, W), (H, W, 1), (H, W, 3) or "
-                f"(H, W, 4), or a tensor (3, H, W)."
-            )
-        return image_tensor(Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image))
-    if isinstance(image, Image.Image):
-        return image_tensor(image)
-    if isinstance(image, str | Path):
-        return read_image_file(Path(image))
-    if not isinstance(image, bytes):
-        raise TypeError(
-            f"image: got a {type(image).__name__}; expected a PIL image, an array, a tensor, bytes or a path."
-        )
-    return decode_image(image)
-
-
-def _bytes(image: Tensor) -> Tensor:
-    """Floats in [0, 1] -> uint8."""
-    low, high = (float(end) for end in image.aminmax()) if image.numel() else (0.0, 0.0)
-    if not -_ROUNDING <= low <= high <= 1 + _ROUNDING:
-        raise ValueError(
-            f"image: got floats from {low:.4g} to {high:.4g}; expected floats in [0, 1], not normalised (the model "
-            f"does that), or uint8."
-        )
-    return (image * 255).round().clamp(0, 255).to(torch.uint8)

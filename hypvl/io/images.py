@@ -10,7 +10,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -43,6 +43,9 @@ _PIL_ERRORS = (
 )  # fmt: skip
 # Named, because PIL has readers that start other programs (EPS).
 _PIL_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
+
+_ROUNDING = 0.5 / 255  # half a step of 8 bits
+AnyImage: TypeAlias = Tensor | np.ndarray | Image.Image | bytes | str | Path
 
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
@@ -113,6 +116,50 @@ def image_tensor(image: Image.Image) -> Tensor:
         bottom = min(height, top + rows)
         pixels[top:bottom] = np.asarray(_to_rgb(image.crop((0, top, width, bottom)), white))
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def pixels_of(image: AnyImage) -> Tensor:
+    """An image in any form as uint8 (3, H, W), RGB and upright, transparency over white.
+
+    Args:
+        image: PIL image, content of an image file, or its path; a uint8 array (H, W), (H, W, 1), (H, W, 3) or
+            (H, W, 4); a tensor (3, H, W), uint8 or floats in [0, 1].
+
+    Raises:
+        ValueError: Not such an image, or floats outside [0, 1].
+        TypeError: Of another type.
+
+    Example:
+        >>> pixels_of(np.zeros((2, 5), dtype=np.uint8)).shape
+        torch.Size([3, 2, 5])
+    """
+    if isinstance(image, Tensor):
+        if (image.dtype != torch.uint8 and not image.is_floating_point()) or image.shape[:-2] != (3,):
+            raise ValueError(
+                f"image: got {image.dtype} {tuple(image.shape)}; expected (3, H, W), uint8 or floats in [0, 1]."
+            )
+        plain = image.as_subclass(Tensor)  # not torchvision's own kind, which remembers where it comes from
+        return plain if plain.dtype == torch.uint8 else _bytes(plain)
+    if isinstance(image, np.ndarray):
+        if (
+            image.dtype != np.uint8
+            or image.ndim not in (2, 3)
+            or image.shape[2:] not in ((), (1,), (3,), (4,))
+        ):
+            raise ValueError(
+                f"image: got an array {image.dtype} {image.shape}; expected uint8 (H, W), (H, W, 1), (H, W, 3) or "
+                f"(H, W, 4), or a tensor (3, H, W)."
+            )
+        return image_tensor(Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image))
+    if isinstance(image, Image.Image):
+        return image_tensor(image)
+    if isinstance(image, str | Path):
+        return read_image_file(Path(image))
+    if not isinstance(image, bytes):
+        raise TypeError(
+            f"image: got a {type(image).__name__}; expected a PIL image, an array, a tensor, bytes or a path."
+        )
+    return decode_image(image)
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -226,3 +273,14 @@ def _to_rgb(image: Image.Image, white: float | None) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _bytes(image: Tensor) -> Tensor:
+    """Floats in [0, 1] -> uint8."""
+    low, high = (float(end) for end in image.aminmax()) if image.numel() else (0.0, 0.0)
+    if not -_ROUNDING <= low <= high <= 1 + _ROUNDING:
+        raise ValueError(
+            f"image: got floats from {low:.4g} to {high:.4g}; expected floats in [0, 1], not normalised (the model "
+            f"does that), or uint8."
+        )
+    return (image * 255).round().clamp(0, 255).to(torch.uint8)
