@@ -36,6 +36,8 @@ NOT_ARGUMENTS = {
     # scikit-learn's rule: constructors only store, fit() checks (tests/integrations/test_sklearn.py).
     "hypvl.integrations.sklearn.ImageTextEmbedder.__init__",
     "hypvl.integrations.sklearn.ZeroShotClassifier.__init__",
+    "hypvl.diagnostics.plane.Plane.__init__",
+    "hypvl.report.html.answers.Answer.__init__",
 }
 
 

@@ -22,6 +22,10 @@ _HEADER = re.compile(
 )
 _URL = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s'\"<>\\]+")
 _PARAMETER = re.compile(r"([?&;#])([^=&;#?]+)=([^&;#]*)")
+_SECRET_SETTING = re.compile(
+    r"(?im)^([ \t+-]*['\"]?(?:[\w.]+[._-])?(?:tokens?|secret|passw(?:or)?d|passphrase|credentials?|api[_-]?key|"
+    r"access[_-]?key|private[_-]?key)['\"]?(?:[ \t]*:[ \t]+|=))(?!null\b|~).+$"
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -69,6 +73,16 @@ def map_texts(data: Any, change: Callable[[str], Any]) -> Any:
     if isinstance(data, dict):
         return {key: map_texts(value, change) for key, value in data.items()}
     return [map_texts(value, change) for value in data] if isinstance(data, list | tuple) else data
+
+
+def redact_settings(text: str) -> str:
+    """A config as YAML text, or an override, that may be shown: also the values of keys such as ``api_key`` are hidden.
+
+    Example:
+        >>> redact_settings("wandb:\\n  api_key: 12ab\\n  mode: online")
+        'wandb:\\n  api_key: ***\\n  mode: online'
+    """
+    return redact_text(_SECRET_SETTING.sub(lambda match: f"{match[1]}{_HIDDEN}", text))
 
 
 def printable(text: str, *, limit: int = 300) -> str:
