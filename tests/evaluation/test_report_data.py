@@ -12,9 +12,11 @@ from hypvl.datasets.text_pool import PoolText
 from hypvl.embedding.encode import CachedEncoder, Encoding
 from hypvl.errors import DataError
 from hypvl.evaluation.report_data import report_data, thumbnail
+from hypvl.geometry.product import Product
 from hypvl.geometry.sphere import Sphere
 from hypvl.io.images import read_image_file
 from hypvl.io.json_text import json_bytes
+from hypvl.report.html.answers import ABOVE, CURVED, FAILING, answers
 from tests.evaluation.captioned import captioned
 from tests.evaluation.fakes import FakeModel, FakeTokenizer
 from tests.evaluation.hyperbolic import Hyperbolic
@@ -92,3 +94,31 @@ def test_a_thumbnail_lies_over_white_as_the_model_sees_it(tmp_path: Path) -> Non
     small = opened(thumbnail(read_image_file(tmp_path / "clear.png"), side=80))
     assert small.size == (80, 40)
     assert min(small.convert("RGB").getpixel((40, 20))) > 250
+
+
+class InAProduct(FakeModel):
+    """The colour model with a factor for each colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.geometry = Product(3, 1, min_radius=0.05)
+
+    def encode_image(self, images: torch.Tensor, stage: str = "embeddings") -> torch.Tensor:
+        return self.geometry.lift(2.0 * super().encode_image(images))
+
+    def encode_text(self, tokens: torch.Tensor, stage: str = "embeddings") -> torch.Tensor:
+        return self.geometry.lift(super().encode_text(tokens))
+
+
+def test_a_product_has_cones_but_no_disk(tmp_path: Path) -> None:
+    data = report_data(encoder(InAProduct()), captioned(tmp_path), pool=POOL, traversals=1)
+    json_bytes(data)
+    geometry = data["geometry"]
+    assert (geometry["curv"], geometry["factors"], geometry["cones"], geometry["root"]) == (
+        None,
+        3,
+        True,
+        True,
+    )
+    assert [answer.question for answer in answers(data)] == [CURVED, ABOVE, FAILING]
+    assert len(data["cones"]) == 4 and data["plane"]["centre"] == "root"

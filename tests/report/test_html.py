@@ -31,6 +31,7 @@ def test_a_page_from_files_alone(run: Path, tmp_path: Path) -> None:
     other = run_folder(tmp_path / "other", recall=50.0)
     written = page.write_page(read_run(run), [read_run(other)], tmp_path / "out" / "report.html")
     text = written.path.read_text()
+    assert data_of(text)["answers"] == [[], []]
     assert (written.answers, written.bytes) == ([], len(text.encode()))
     data = data_of(text)
     assert (data["run"]["name"], [one["name"] for one in data["others"]]) == ("run", ["other"])

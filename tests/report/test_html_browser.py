@@ -89,6 +89,8 @@ def test_three_questions_are_answered_and_every_part_is_there(browser: Any, page
         ):
             assert part in heads
         assert {"squares", "meru", "clip"} <= set(texts(page, "#results th"))
+        assert texts(page, ".others dt") == ["clip"] * 3
+        assert "No curvature" in page.locator(".others dd").first.inner_text()
         assert "no <data>" in page.locator("#results .missing").inner_text()
         assert page.evaluate("window.broken") is None  # the hostile caption
         assert HOSTILE.replace("\u2028", "") in page.evaluate(

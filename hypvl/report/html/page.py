@@ -38,17 +38,12 @@ class Page:
 def write_page(run: RunFiles, others: Sequence[RunFiles], output: Path) -> Page:
     """Write the page of a run, with the curves and results of others beside it. Raises DataError."""
     with expecting(DATA_FILE, "the data that `hypvl report` writes"):
-        answered = [] if run.model is None else answers(run.model)
+        answered = [[] if one.model is None else answers(one.model) for one in (run, *others)]
         data: dict[str, Any] = {
             "run": asdict(run),
-            "others": [
-                {key: value for key, value in asdict(other).items() if key != "traversals"}
-                for other in others
-            ],
-            "answers": [asdict(answer) for answer in answered],
+            "others": [_compared(other) for other in others],
+            "answers": [[asdict(answer) for answer in of_one] for of_one in answered],
         }
-    for other in data["others"]:
-        other["model"] = _compared(other["model"])
     text = render(data, title=f"{run.name} · hypvl report").encode()
     if len(text) > MOST_BYTES:
         raise DataError(
@@ -56,7 +51,7 @@ def write_page(run: RunFiles, others: Sequence[RunFiles], output: Path) -> Page:
             "compare fewer runs."
         )
     write_output(output, text, flag="--output")
-    return Page(output, len(text), answered)
+    return Page(output, len(text), answered[0])
 
 
 def render(data: Mapping[str, Any], *, title: str) -> str:
@@ -102,9 +97,14 @@ def _rounded(data: Any) -> Any:
     return [_rounded(value) for value in data] if isinstance(data, list | tuple) else data
 
 
-def _compared(model: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What a page shows of the model of another run."""
-    return None if model is None else {"audit": model.get("audit"), "geometry": model.get("geometry")}
+def _compared(run: RunFiles) -> dict[str, Any]:
+    """What a page shows of another run: no images."""
+    kept = {key: value for key, value in asdict(run).items() if key not in ("traversals", "model")}
+    model = run.model
+    return {
+        **kept,
+        "model": None if model is None else {"audit": model["audit"], "geometry": model["geometry"]},
+    }
 
 
 def _template(name: str) -> str:

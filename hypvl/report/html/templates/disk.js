@@ -113,14 +113,14 @@ function diskView(model) {
     });
     const width = 1 / state.zoom;
     coneLayer.replaceChildren(
-      ...(cone ? [s("path", { class: "wedge", d: coneShape(i, cone.half_aperture), "stroke-width": 2 * width })] : []),
+      ...(cone && geometry.factors <= 1 ? [s("path", { class: "wedge", d: coneShape(i, cone.half_aperture), "stroke-width": 2 * width })] : []),
       ...(other >= 0 ? [s("line", { class: "pair", x1: places[i][0], y1: places[i][1], x2: places[other][0], y2: places[other][1], "stroke-width": 2 * width })] : []));
     panel.replaceChildren(...describe(i, cone, other));
     choice.value = cone || (i !== null && plane.points[i].modality === "text") ? String(i) : "";
   }
 
   function describe(i, cone, other) {
-    if (i === null) return [h("p", { class: "hint" }, "Point at a mark to see its image and caption; select a text to ", cones ? "draw its entailment cone." : "see its image.")];
+    if (i === null) return [h("p", { class: "hint" }, "Point at a mark to see its image and caption; select a text to ", cones ? (geometry.factors > 1 ? "see what its entailment cone holds." : "draw its entailment cone.") : "see its image.")];
     const point = plane.points[i];
     const image = images[point.image];
     const facts = [["selected", point.modality], [geometry.radius, short(point.radius)]];
@@ -274,6 +274,7 @@ function diskNote({ plane, geometry, cones }) {
     : "The embeddings lie on a sphere, which has no root: this is a plain projection about their mean.";
   const own = !geometry.root ? ""
     : ` “The model's” distance puts every mark as far from the centre as the model does in all dimensions, in the direction of its projection; “projected” marks keep ${plane.root_distance_kept === null ? "less" : `${number(100 * plane.root_distance_kept, "%")}%`} of it on average.`;
-  const cone = cones ? " A cone is drawn with the model's aperture; which marks it holds (ringed) is computed in all dimensions, so a ringed mark can lie outside the drawn wedge." : "";
+  const cone = cones && geometry.factors > 1 ? " The cone of a text is a product of cones: it is not drawn, but the marks it holds in all factors are ringed."
+    : cones ? " A cone is drawn with the model's aperture; which marks it holds (ringed) is computed in all dimensions, so a ringed mark can lie outside the drawn wedge." : "";
   return `${kind} ${way}.${own}${cone}`;
 }

@@ -7,8 +7,12 @@ const MODEL = DATA.run.model;
 const HEALTH = ["samples_per_second", "data_wait", "memory_gb", "skipped_steps", "bad_samples", "grad_norm", "lr"];
 
 function answerSection(i, ...figures) {
-  const answer = DATA.answers[i];
-  return section(`answer-${i + 1}`, answer.question, h("p", { class: `answer ${answer.level}` }, badge(answer.level, answer.short), h("span", {}, answer.text)), ...figures);
+  const answer = DATA.answers[0][i];
+  const others = DATA.others.map((run, k) => [run, DATA.answers[k + 1][i]]).filter(([, other]) => other);
+  return section(`answer-${i + 1}`, answer.question,
+    h("p", { class: `answer ${answer.level}` }, badge(answer.level, answer.short), h("span", {}, answer.text)),
+    others.length ? h("dl", { class: "others" }, others.map(([run, other]) => [h("dt", {}, run.name), h("dd", {}, badge(other.level, other.short), " ", other.text)])) : null,
+    ...figures);
 }
 
 function curvedSection() {
@@ -50,10 +54,12 @@ function curvesSection() {
   if (!names.length) return section("training", "Training", h("p", { class: "missing" }, "No metrics.jsonl in the folder of the run."));
   const chart = (name) => lineChart(name, RUNS.map((run, i) => ({ ...run.curves.find((curve) => curve.name === name), run: i })).filter((curve) => curve.steps));
   const isHealth = (name) => HEALTH.includes(name);
+  const isAudit = (name) => name.startsWith("audit/");
+  const more = (title, some) => some.length ? h("details", {}, h("summary", {}, title), h("div", { class: "charts" }, some.map(chart))) : null;
   return section("training", "Training",
     RUNS.length > 1 ? h("ul", { class: "legend" }, RUNS.map((run, i) => h("li", {}, runKey(i), run.name))) : null,
-    h("div", { class: "charts" }, names.filter((name) => !isHealth(name)).map(chart)),
-    h("details", {}, h("summary", {}, "Learning rate, gradients, speed and memory"), h("div", { class: "charts" }, names.filter(isHealth).map(chart))));
+    h("div", { class: "charts" }, names.filter((name) => !isHealth(name) && !isAudit(name)).map(chart)),
+    more("The audit while training", names.filter(isAudit)), more("Learning rate, gradients, speed and memory", names.filter(isHealth)));
 }
 
 function configSection() {
@@ -92,7 +98,7 @@ function page() {
   document.getElementById("top").append(
     h("div", { class: "row" }, h("div", {}, h("h1", {}, DATA.run.name), h("p", { class: "sub" }, about.filter(Boolean).join(" · ")),
       DATA.others.length ? h("p", { class: "sub" }, `beside ${DATA.others.map((run) => run.name).join(", ")}`) : null), themeSwitch()),
-    DATA.answers.length ? h("ul", { class: "summary" }, DATA.answers.map((answer, i) => h("li", {}, h("a", { href: `#answer-${i + 1}`, class: answer.level }, h("span", {}, answer.question), badge(answer.level, answer.short))))) : null,
+    DATA.answers[0].length ? h("ul", { class: "summary" }, DATA.answers[0].map((answer, i) => h("li", {}, h("a", { href: `#answer-${i + 1}`, class: answer.level }, h("span", {}, answer.question), badge(answer.level, answer.short))))) : null,
     h("nav", { "aria-label": "Sections" }, sections.map((one) => h("a", { href: `#${one.id}` }, one.querySelector("h2").textContent))));
   document.getElementById("content").replaceChildren(...sections);
   document.getElementById("foot").append(h("p", {}, "Written by hypvl report. How to read it: docs/report.md."));
