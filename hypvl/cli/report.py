@@ -10,6 +10,7 @@ from hypvl.cli.common import CommandParser, check_least, run_main, show, table_o
 from hypvl.errors import ConfigError, DataError
 from hypvl.io.files import write_output
 from hypvl.io.json_text import json_bytes
+from hypvl.report.html.run_files import DATA_FILE
 
 if TYPE_CHECKING:
     from hypvl.datasets.protocol import RetrievalSet
@@ -28,8 +29,6 @@ examples:
 _ON_CAPTIONS = tuple(
     f"hypvl.evaluation.{name}." for name in ("geometry_audit", "modality_gap", "radii", "retrieval")
 )
-#: The file in a run's folder that holds what the page shows of the model.
-DATA_FILE = "report_data.json"
 
 
 def build_parser() -> CommandParser:

@@ -120,6 +120,11 @@ def report_data(
     if len(pairs.keys) < 3:
         raise DataError(f"report: {len(pairs.keys)} readable images with a caption; expected at least 3.")
     result = GeometryAudit(dataset, limit=limit, rounds=_ROUNDS).of_pairs(model, pairs)
+    if broken := [name for name, value in result.metrics.items() if not math.isfinite(value)]:
+        raise DataError(
+            f"report: {broken[0]} is {result.metrics[broken[0]]}; expected finite numbers. The weights have probably "
+            "diverged: use an earlier checkpoint (--checkpoint-path)."
+        )
     rows = evenly(range(len(pairs.keys)), points)
     thumbnails = Thumbnails(dataset, thumbnail_side, dict(zip(pairs.keys, pairs.captions, strict=True)))
     shown = [thumbnails.add(pairs.keys[row]) for row in rows]

@@ -134,6 +134,32 @@ def test_the_keyboard_reaches_points_and_draws_a_cone(browser: Any, pages: dict[
         assert wedge.count() == 0
 
 
+def test_dragging_moves_the_disk_and_the_wheel_zooms_once_it_is_pressed(
+    browser: Any, pages: dict[str, Path]
+) -> None:
+    with Opened(browser, pages["meru"]) as opened:
+        page = opened.page
+        page.locator(".disk").scroll_into_view_if_needed()
+        box = page.locator(".disk").bounding_box()
+        x, y = box["x"] + 12, box["y"] + 12
+        transforms = [page.locator(".disk > g").get_attribute("transform")]
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 60, y + 30, steps=3)
+        page.mouse.up()
+        transforms.append(page.locator(".disk > g").get_attribute("transform"))
+        scrolled = page.evaluate("scrollY")
+        page.mouse.wheel(0, -120)
+        page.wait_for_function(
+            "before => document.querySelector('.disk > g').getAttribute('transform') !== before",
+            arg=transforms[1],
+        )
+        transforms.append(page.locator(".disk > g").get_attribute("transform"))
+        assert len(set(transforms)) == 3 and page.evaluate("scrollY") == scrolled
+        page.get_by_role("button", name="Reset").click()
+        assert page.locator(".disk > g").get_attribute("transform") == transforms[0]
+
+
 def test_a_text_chosen_from_the_list_is_selected(browser: Any, pages: dict[str, Path]) -> None:
     with Opened(browser, pages["meru"]) as opened:
         page = opened.page

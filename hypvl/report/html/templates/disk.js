@@ -167,7 +167,10 @@ function diskView(model) {
   };
   const held = new Map();
   let moved = 0;
+  let entered = false; // the wheel scrolls the page until the disk is pressed
+  svg.addEventListener("pointerleave", () => { entered = false; });
   svg.addEventListener("pointerdown", (event) => {
+    entered = true;
     held.set(event.pointerId, unit(event));
     moved = 0;
   });
@@ -198,7 +201,7 @@ function diskView(model) {
     else if (state.selected !== null) select(state.selected);
   });
   svg.addEventListener("wheel", (event) => {
-    if (!event.ctrlKey && !svg.contains(document.activeElement)) return; // the page scrolls
+    if (!event.ctrlKey && !entered) return;
     event.preventDefault();
     zoom(Math.exp(-event.deltaY / 400), ...unit(event));
   }, { passive: false });
