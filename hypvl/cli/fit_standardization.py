@@ -120,8 +120,8 @@ def _on_training_data(
 
     from hypvl.cli.loading import config_of
     from hypvl.config import LazyConfig, instantiate
-    from hypvl.data.loader import Loader
     from hypvl.data.sample import check_dataset, prepare_dataset
+    from hypvl.data.stream_loader import open_loader
     from hypvl.embedding.encode import Encoding
     from hypvl.evaluation.mean_removal import MeanRecorder
     from hypvl.training.data_fit import check_data_fits, take_from_model
@@ -141,7 +141,7 @@ def _on_training_data(
     batch_size = min(256 if args.batch_size is None else args.batch_size, args.train_samples)
     recorder, left = MeanRecorder(model), args.train_samples
     device = next(model.parameters()).device
-    loader = Loader(
+    loader = open_loader(
         dataset,
         global_batch_size=batch_size,
         rank=0,

@@ -24,8 +24,10 @@ from hypvl.errors import ConfigError, DataError, UserError
 
 StartMethod: TypeAlias = Literal["fork", "spawn", "forkserver"]
 
-_MAX_TRIES = 100
-_WARM_UP = 1000
+#: Samples in a row that may be bad.
+MAX_TRIES = 100
+#: Good samples before a share of bad ones means anything.
+WARM_UP = 1000
 
 
 class Share(Sampler[range]):
@@ -95,20 +97,20 @@ class Loader:
         share = Share(
             global_batch_size, rank=rank, world_size=world_size, accumulate=accumulate, consumed=consumed
         )
+        if hasattr(dataset, "read_stream"):
+            raise ConfigError(
+                "dataset: is a stream, which has no rows to read by position; name indexed shards (ImageTextShards)."
+            )
         self.dataset = dataset
         self.batch_size = share.size  # B/(AR)
         if max_bad_fraction is None:
             max_bad_fraction = getattr(dataset, "max_bad_fraction", 0.1)
         order = order_of(dataset, seed=seed)
-        warm_up = min(_WARM_UP, -(-order.rows // world_size))
+        warm_up = min(WARM_UP, -(-order.rows // world_size))
         # Among the batches taken from this loader.
         self.bad = BadSamples(max_fraction=max_bad_fraction, warm_up=warm_up)
         self.taken: Counter[str] = Counter()  # samples of each source of a mixture, by name
-        self._identity = {
-            "seed": seed,
-            "global_batch_size": global_batch_size,
-            "fingerprint": hashlib.sha256(order_key(dataset).encode()).hexdigest(),
-        }
+        self._identity = identity_of(seed, global_batch_size, order_key(dataset))
         self._loader = DataLoader(
             _Batches(dataset, order),
             batch_size=None,
@@ -147,17 +149,7 @@ class Loader:
 
     def check_resume(self, state: Mapping[str, Any]) -> None:
         """DataError for a state of another seed, global batch size or data: its positions meant other samples."""
-        meaning = {
-            "seed": "train.seed",
-            "global_batch_size": "train.total_batch_size",
-            "fingerprint": "the data (shards, transforms, shuffle_window, mix), as a fingerprint,",
-        }
-        for name, words in meaning.items():
-            if state.get(name) != self._identity[name]:
-                raise DataError(
-                    f"cannot resume: {words} was {state.get(name)} and is {self._identity[name]} now; restore "
-                    "it, or start a new run with train.init_checkpoint."
-                )
+        check_identity(state, self._identity)
 
     def close(self) -> None:
         """End the workers; there is no next batch. One that does not end within seconds is killed."""
@@ -170,6 +162,27 @@ class Loader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def identity_of(seed: int, global_batch_size: int, data: str) -> dict[str, Any]:
+    """What a resumed run must have kept: ``data`` describes the rows and their order."""
+    fingerprint = hashlib.sha256(data.encode()).hexdigest()
+    return {"seed": seed, "global_batch_size": global_batch_size, "fingerprint": fingerprint}
+
+
+def check_identity(state: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """DataError where a state differs from :func:`identity_of` this run."""
+    meaning = {
+        "seed": "train.seed",
+        "global_batch_size": "train.total_batch_size",
+        "fingerprint": "the data (shards, transforms, shuffle_window, mix), as a fingerprint,",
+    }
+    for name, words in meaning.items():
+        if state.get(name) != identity[name]:
+            raise DataError(
+                f"cannot resume: {words} was {state.get(name)} and is {identity[name]} now; restore "
+                "it, or start a new run with train.init_checkpoint."
+            )
 
 
 class _Batches(Dataset[Any]):
@@ -196,7 +209,7 @@ class _Batches(Dataset[Any]):
     def _read(self, position: int, bad: list[tuple[str, str]]) -> tuple[int, Sample]:
         _, row = self._order.locate(position)
         reasons: list[tuple[str, str]] = []
-        for attempt in range(1, _MAX_TRIES + 1):
+        for attempt in range(1, MAX_TRIES + 1):
             try:
                 sample = self._dataset.sample(row, self._order.generator(position, attempt - 1))
             except BadSample as error:
@@ -207,7 +220,7 @@ class _Batches(Dataset[Any]):
                 return row, sample
         key, reason = reasons[0]
         raise DataError(
-            f"{_MAX_TRIES} samples in a row could not be read (the first: {key}: {reason}); expected most to be "
+            f"{MAX_TRIES} samples in a row could not be read (the first: {key}: {reason}); expected most to be "
             "readable: check that the data is what dataset.mapper expects."
         )
 

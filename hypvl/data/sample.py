@@ -61,7 +61,12 @@ class PairDataset(Protocol):
 
 
 def check_dataset(dataset: object) -> None:
-    """DataError for a dataset that lacks methods of :class:`PairDataset`, listing them, before the loader needs one."""
+    """DataError for a dataset that lacks methods of :class:`PairDataset`, listing them, before the loader needs one.
+
+    A stream (:class:`hypvl.data.stream.StreamDataset`) has other methods, and needs none of these.
+    """
+    if hasattr(dataset, "read_stream"):
+        return
     if missing := missing_members(dataset, PairDataset):
         raise DataError(
             f"dataset: a {type(dataset).__name__} has no {', '.join(missing)}; a dataset for training has "

@@ -1,5 +1,6 @@
 """Data and model fit together: what the data leaves open comes from the model, what it says is compared."""
 
+import itertools
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from hypvl.checks import one_of
 from hypvl.data.sample import BadSample, Sample
+from hypvl.data.stream import Reader, is_stream
 from hypvl.errors import ConfigError
 from hypvl.geometry.scorers import Modality
 from hypvl.models.dual_encoder import DualEncoder
@@ -130,6 +132,11 @@ def _check_same_fields(sources: Mapping[str, Any], *, seed: int) -> None:
 
 
 def _first_sample(dataset: Any, *, seed: int) -> Sample | None:
+    if is_stream(dataset):  # it has no rows: the first samples of its first reader
+        reader = Reader(0, 1)
+        items = itertools.islice(dataset.read_stream(seed, reader, dataset.first_place(reader)), _TRIED)
+        found = next((item.sample for item in items if item.sample is not None), None)
+        return None if found is None else {name: value for name, value in found.items() if name != "key"}
     rows = len(dataset)
     for row in sorted({i * rows // _TRIED for i in range(_TRIED)}) if rows else ():
         try:

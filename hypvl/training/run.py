@@ -19,6 +19,8 @@ from hypvl.config.plain import to_plain, without_secrets
 from hypvl.config.targets import EXTRA_VARIABLE, unlisted_targets
 from hypvl.data.loader import Loader
 from hypvl.data.sample import check_dataset, prepare_dataset
+from hypvl.data.stream import is_stream
+from hypvl.data.stream_loader import StreamLoader, open_loader
 from hypvl.errors import ConfigError, StoppedError
 from hypvl.io.files import write_atomically
 from hypvl.models.dual_encoder import DualEncoder
@@ -114,6 +116,11 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
 
     dataset = instantiate(cfg.dataset)
     check_dataset(dataset)
+    if is_stream(dataset) and (terms := episodic_terms(learner)):
+        raise ConfigError(
+            f"train.objective.terms.{next(iter(terms))}: reads the samples of an episode before training on them, "
+            "which a stream does not give twice; name indexed shards (ImageTextShards)."
+        )
     take_from_model(model, dataset)
     check_data_fits(model, dataset)
     if distributed.is_main():
@@ -325,13 +332,13 @@ def _hooks(
     ]
 
 
-def _episodes(settings: TrainConfig, trainer: Trainer, loader: Loader) -> list[Hook]:
+def _episodes(settings: TrainConfig, trainer: Trainer, loader: Loader | StreamLoader) -> list[Hook]:
     """The hook of loss terms with episodes; none where there are no such terms."""
     terms = episodic_terms(trainer.learner)
     if not terms:
         return []
 
-    def from_position(consumed: int) -> Loader:
+    def from_position(consumed: int) -> Loader | StreamLoader:
         return _loader(
             settings, loader.dataset, trainer.precision.device, consumed=consumed, parts=trainer.naive_parts
         )
@@ -377,9 +384,9 @@ def _evaluation(
 
 def _loader(
     settings: TrainConfig, dataset: Any, device: torch.device, *, consumed: int, parts: int = 1
-) -> Loader:
+) -> Loader | StreamLoader:
     try:
-        return Loader(
+        return open_loader(
             dataset,
             global_batch_size=settings.total_batch_size,
             rank=distributed.rank(),

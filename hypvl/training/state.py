@@ -19,6 +19,7 @@ from hypvl.config.plain import TARGET, locate, walk
 from hypvl.config.reader import stored_data
 from hypvl.config.targets import allowed_targets, is_reference_or_text
 from hypvl.data.loader import Loader
+from hypvl.data.stream_loader import StreamLoader
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.io.redact import redacted
 from hypvl.models.checkpoint_io import FORMAT_VERSION, load_checkpoint
@@ -48,7 +49,7 @@ class TrainState:
     """The state of a run between two steps."""
 
     trainer: Trainer  # model, objective, optimizer, schedule and scaler
-    loader: Loader  # position in the data, and which samples of it were bad
+    loader: Loader | StreamLoader  # position in the data, and which samples of it were bad
     metrics: Metrics  # what was seen since the last record
     config: str = ""  # resolved, as YAML text
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -79,7 +80,10 @@ class TrainState:
 
     def _data(self) -> dict[str, Any]:
         bad = bad_everywhere(self.loader.bad).state_dict()
-        return {**self.loader.state(self.trainer.consumed), "bad_samples": bad}
+        state = {**self.loader.state(self.trainer.consumed), "bad_samples": bad}
+        if isinstance(self.loader, StreamLoader):
+            state["places"] = distributed.gather_objects(self.loader.places())
+        return state
 
     def _load_model(self, state: Mapping[str, Any]) -> None:
         load_weights(self.trainer.learner.model, dict(state), positions="exact")
@@ -137,6 +141,8 @@ class TrainState:
 
     def _load_data(self, state: Mapping[str, Any]) -> None:
         self.loader.check_resume(state["data"])
+        if isinstance(self.loader, StreamLoader):
+            self.loader.resume(state["data"])
         if distributed.is_main():
             self.loader.bad.load_state_dict(state["data"]["bad_samples"])
 

@@ -12,6 +12,7 @@ from loguru import logger
 from hypvl.config import LazyCall as L
 from hypvl.data.mix import MixedSources
 from hypvl.data.sample import Sample
+from hypvl.data.stream import WebDatasetStream
 from hypvl.errors import CheckpointError, ConfigError, DataError
 from hypvl.training.config import TrainConfig
 from hypvl.training.run import RunOptions, _start_from, run_training
@@ -87,6 +88,40 @@ def test_a_mixture_is_trained_on_and_its_shares_are_logged(shard: Path, tmp_path
     logger.remove()
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [(record["share/a"], record["share/b"]) for record in records] == [(0.75, 0.25)] * 4
+
+
+def test_a_stream_is_trained_on_and_goes_on_with_the_next_shards(shard: Path, tmp_path: Path) -> None:
+    cfg = tiny(CONFIGS / "train_clip_demo.py", shard)
+    cfg.train.update(
+        num_iterations=20, total_batch_size=8, root_samples=4, checkpoint_period=10, log_period=5
+    )
+    cfg.dataset = L(WebDatasetStream)(
+        tarfiles=f"pipe:cat {shard}", allow_pipe=True, samples_per_epoch=32, shuffle_window=16,
+        **{key: cfg.dataset[key] for key in ("mapper", "image_transform", "tokenizer")},
+    )  # fmt: skip
+    run_training(cfg, RunOptions(output_dir=tmp_path / "run"))
+    cfg.train.num_iterations = 22
+    run_training(cfg, RunOptions(output_dir=tmp_path / "run", resume=True))
+    logger.remove()
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert records[-1]["iteration"] == 22 and records[-1]["consumed"] == 176
+    assert records[3]["loss"] < records[0]["loss"] < 3
+    state = torch.load(tmp_path / "run/checkpoint_final.pth", weights_only=True)["data"]
+    assert len(state["places"]) == 1 and state["places"][0][0] > 5  # 176 samples are more than five times 32
+
+
+def test_episodes_need_rows(shard: Path, tmp_path: Path) -> None:
+    cfg = tiny(CONFIGS / "train_protoclip_demo.py", shard)
+    cfg.dataset = L(WebDatasetStream)(
+        tarfiles=str(shard), samples_per_epoch=32,
+        **{key: cfg.dataset[key] for key in ("mapper", "image_transform", "tokenizer")},
+    )  # fmt: skip
+    with pytest.raises(
+        ConfigError, match=r"^train\.objective\.terms\.\w+: reads the samples of an episode before"
+    ):
+        run_training(cfg, RunOptions(output_dir=tmp_path / "run"))
+    logger.remove()
+    assert not (tmp_path / "run").exists()
 
 
 def test_only_what_is_listed_may_be_missing(clip_file: Path) -> None:
