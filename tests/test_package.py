@@ -1,4 +1,4 @@
-"""A wheel, installed where nothing of the checkout is: imports, tokenises, makes models, trains a step."""
+"""A wheel, installed where nothing of the checkout is: imports, makes models, runs every command from any folder."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -79,28 +80,46 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy of the sources, so that the checkout stays as it is."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    shutil.copytree(ROOT / "hypvl", source / "hypvl", ignore=shutil.ignore_patterns("__pycache__"))
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the package is built from, so that the checkout stays as it is."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("hypvl", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "THIRD_PARTY.md"):
         shutil.copy(ROOT / name, source / name)
-    run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--no-deps",
-            "--no-build-isolation",
-            "-w",
-            str(out),
-            str(source),
-        ],
-        out,
-    )
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+    run([*pip, "-w", str(out), str(source)], out)
     (built,) = out.glob("hypvl-*.whl")
     return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel in it, and the dependencies of the running one."""
+    environment = tmp_path_factory.mktemp("installed") / "env"
+    make_environment(environment)
+    # --ignore-installed: the running environment may hold hypvl itself, as an editable install
+    pip_install(environment, "--no-deps", "--ignore-installed", str(wheel))
+    return environment
+
+
+def make_environment(environment: Path, *, dependencies: bool = True) -> None:
+    """A virtual environment that sees the packages of the running one (``dependencies``), or nothing."""
+    run([sys.executable, "-m", "venv", str(environment)], environment.parent)
+    if dependencies:
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        beside = environment / "lib" / version / "site-packages" / "dependencies.pth"
+        beside.write_text(sysconfig.get_paths()["purelib"] + "\n")
+
+
+def pip_install(environment: Path, *words: str) -> None:
+    run([str(environment / "bin" / "python"), "-m", "pip", "install", "-q", *words], environment.parent)
 
 
 def run(command: list[str], folder: Path) -> str:
@@ -116,42 +135,60 @@ def test_what_is_in_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         inside = set(archive.namelist())
         metadata = archive.read(next(name for name in inside if name.endswith("METADATA"))).decode()
+        recipes = {name: archive.read(name) for name in inside if name.startswith("hypvl/recipes/")}
     checkout = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "hypvl").rglob("*")
         if path.suffix in {".py", ".json", ".txt", ".gz"} or path.name == "py.typed"
     }
-    assert {name for name in inside if not name.split("/")[0].endswith(".dist-info")} == checkout
+    configs = ROOT / "configs"
+    assert recipes == {
+        f"hypvl/recipes/{path.relative_to(configs).as_posix()}": path.read_bytes()
+        for path in configs.rglob("*.py")
+    }
+    own = {name for name in inside if not name.split("/")[0].endswith(".dist-info")}
+    assert own - set(recipes) == checkout
     assert any(name.endswith("/LICENSE") for name in inside)
     assert "Requires-Python: >=3.11" in metadata
     assert "Requires-Dist: torch<3,>=2.8" in metadata
 
 
+def test_the_recipes_are_in_a_source_distribution(source: Path, tmp_path: Path) -> None:
+    run([sys.executable, "setup.py", "-q", "sdist", "--dist-dir", str(tmp_path)], source)
+    (built,) = tmp_path.glob("hypvl-*.tar.gz")
+    with tarfile.open(built) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.py")} <= inside
+
+
+def test_an_editable_install_has_the_command_and_the_recipes(source: Path, tmp_path: Path) -> None:
+    environment, folder = tmp_path / "env", tmp_path / "elsewhere"
+    folder.mkdir()
+    make_environment(environment)
+    pip_install(environment, "--no-deps", "--no-build-isolation", "--ignore-installed", "-e", str(source))
+    hypvl = str(environment / "bin" / "hypvl")
+    listed = json.loads(run([hypvl, "recipes", "--json"], folder))
+    assert [entry["file"] for entry in listed] == [
+        str(source / "configs" / path.name) for path in sorted((ROOT / "configs").glob("*.py"))
+    ]
+
+
 @pytest.mark.parametrize("network", [False, True], ids=["offline", "network"])
-def test_an_installed_wheel_works(wheel: Path, tmp_path: Path, network: bool) -> None:
+def test_an_installed_wheel_works(wheel: Path, installed: Path, tmp_path: Path, network: bool) -> None:
     """Offline, the dependencies are those of the running environment; pip checks that none is undeclared.
 
     With HYPVL_TEST_NETWORK=1 also in an environment that is empty but for what pip fetches (some minutes).
     """
     if network and os.environ.get("HYPVL_TEST_NETWORK") != "1":
         pytest.skip("set HYPVL_TEST_NETWORK=1 to install every dependency anew")
-    environment, folder = tmp_path / "env", tmp_path / "elsewhere"
+    environment, folder = installed, tmp_path / "elsewhere"
     folder.mkdir()
-    run([sys.executable, "-m", "venv", str(environment)], folder)
-    python = environment / "bin" / "python"
     if network:
-        run(
-            [str(python), "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel)],
-            folder,
-        )
-    else:
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        beside = environment / "lib" / version / "site-packages" / "dependencies.pth"
-        beside.write_text(sysconfig.get_paths()["purelib"] + "\n")
-        # --ignore-installed: the running environment may hold hypvl itself, as an editable install
-        run(
-            [str(python), "-m", "pip", "install", "-q", "--no-deps", "--ignore-installed", str(wheel)], folder
-        )
+        environment = tmp_path / "env"
+        make_environment(environment, dependencies=False)
+        pip_install(environment, "-c", str(ROOT / "constraints.txt"), str(wheel))
+    python = environment / "bin" / "python"
+    if not network:
         run([str(python), "-m", "pip", "check"], folder)
     result = json.loads(run([str(python), "-c", USE], folder).splitlines()[-1])
     assert Path(result["file"]).is_relative_to(environment)
@@ -161,3 +198,37 @@ def test_an_installed_wheel_works(wheel: Path, tmp_path: Path, network: bool) ->
     assert result["pools"] == sorted(path.name for path in (ROOT / "hypvl/datasets/pools").glob("*.json"))
     first, second = result["losses"]
     assert second < first  # one step on the same batch helps
+
+
+def test_the_command_works_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    """From data to results with nothing but the wheel: hypvl's own recipes, and one made from them."""
+
+    def hypvl(*words: str) -> str:
+        return run([str(installed / "bin" / "hypvl"), *words], tmp_path)
+
+    listed = json.loads(hypvl("recipes", "--json"))
+    assert all(Path(entry["file"]).is_relative_to(installed) for entry in listed)
+    assert {"train_meru_demo", "eval_demo"} <= {entry["name"] for entry in listed}
+    assert not any(tmp_path.iterdir())
+
+    hypvl("demo-data", "--num-train", "24", "--num-test", "8", "--num-digits", "100")
+    small = ["train.num_iterations=1", "train.total_batch_size=8", "train.num_workers=0"]
+    hypvl("train", "--config", "meru_demo", "--num-gpus", "0", "--output-dir", "output/run", *small)
+    assert (tmp_path / "output/run/checkpoint_final.pth").is_file()
+    hypvl(
+        "evaluate",
+        "--config",
+        "demo",
+        "--checkpoint-path",
+        "output/run",
+        "--only",
+        "scenes_retrieval,scenes_radii",
+    )
+    results = json.loads((tmp_path / "output/run/results.json").read_text())["results"]
+    assert {name: entry["status"] for name, entry in results.items()} == {
+        "scenes_retrieval": "ok", "scenes_radii": "ok",
+    }  # fmt: skip
+
+    hypvl("new", "mine", "--from", "meru_demo")
+    hypvl("train", "--config", "mine", "--num-gpus", "0", "--output-dir", "output/mine", *small)
+    assert (tmp_path / "output/mine/checkpoint_final.pth").is_file()
