@@ -212,7 +212,7 @@ def test_the_command_works_from_an_empty_folder(installed: Path, tmp_path: Path)
     assert not any(tmp_path.iterdir())
 
     hypvl("demo-data", "--num-train", "24", "--num-test", "8", "--num-digits", "100")
-    small = ["train.num_iterations=1", "train.total_batch_size=8", "train.num_workers=0"]
+    small = ["train.num_iterations=1", "optim.lr_scheduler.warmup_steps=0", "train.total_batch_size=8"]
     hypvl("train", "--config", "meru_demo", "--num-gpus", "0", "--output-dir", "output/run", *small)
     assert (tmp_path / "output/run/checkpoint_final.pth").is_file()
     hypvl(

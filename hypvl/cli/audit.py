@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 EXAMPLES = """
 examples:
   on the demo's scenes:
-  python scripts/audit.py --checkpoint-path output/demo_meru/checkpoint_final.pth
+  hypvl audit --checkpoint-path output/demo_meru/checkpoint_final.pth
   on images and captions of your own, or on COCO:
-  python scripts/audit.py --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l --data pairs.csv
-  python scripts/audit.py --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l --data coco --json
+  hypvl audit --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l --data pairs.csv
+  hypvl audit --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l --data coco --json
 """
 _MARKS = {"good": "+", "note": "o", "bad": "-"}
 

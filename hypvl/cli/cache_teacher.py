@@ -7,12 +7,12 @@ from hypvl.cli.common import CommandParser, check_least, config_parser, load_con
 from hypvl.errors import ConfigError
 
 EXAMPLES = """examples:
-  python scripts/cache_teacher.py --config configs/train_distill_teacher_demo.py --teacher teacher \\
+  hypvl cache-teacher --config distill_teacher_demo --teacher teacher \\
       --output-dir output/teacher_features
   on eight GPUs, each its share; started again, it goes on:
-  torchrun --nproc-per-node 8 scripts/cache_teacher.py ...
+  torchrun --nproc-per-node 8 -m hypvl cache-teacher ...
   then train with the features:
-  python scripts/train.py --config configs/train_distill_teacher_demo.py ... \\
+  hypvl train --config distill_teacher_demo ... \\
       '~train.teachers.teacher' \\
       '+train.teachers.teacher={_target_: hypvl.training.teacher_cache.CachedTeacher, folder: output/teacher_features}'
 """

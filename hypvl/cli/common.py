@@ -196,7 +196,7 @@ class CommandParser(argparse.ArgumentParser):
         )  # fmt: skip
         group.add_argument(
             "--embeddings", type=user_path, metavar="DIR",
-            help="reuse the embeddings in this folder (of --save-embeddings or scripts/extract_embeddings.py)",
+            help="reuse the embeddings in this folder (of --save-embeddings or hypvl extract)",
         )  # fmt: skip
 
     def parse_args(  # type: ignore[override]  # one signature instead of argparse's overloads

@@ -9,14 +9,14 @@ from hypvl.errors import ConfigError
 
 EXAMPLES = """
 examples:
-  python scripts/convert_hard_negatives.py --input generated_data/*.npy --output datasets/coco/negatives_train2014.jsonl
+  hypvl convert-hard-negatives --input generated_data/*.npy --output datasets/coco/negatives_train2014.jsonl
 
 The files are read as data: a file that would run code is refused.
 """
 
 
-def main(argv: Sequence[str]) -> int:
-    """Parse the flags and convert."""
+def build_parser() -> CommandParser:
+    """Flags of the command."""
     parser = CommandParser(__doc__, examples=EXAMPLES)
     parser.add_argument(
         "--input", type=user_text, nargs="+", required=True, metavar="NPY", help=".npy files or globs"
@@ -24,7 +24,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", type=user_path, required=True, metavar="JSONL", help="file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the output where there is one")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the flags and convert."""
+    args = build_parser().parse_args(argv)
     inputs = _expand(args.input)
     if args.output.exists() and not args.overwrite:
         raise ConfigError(f"--output: {args.output} exists; give another name, or --overwrite to replace it.")

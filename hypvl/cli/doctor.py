@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 _NO_DATA = ("encoding", "tokenizer", "prompts", "ensemble")
 _EXAMPLES = """
 examples:
-  python scripts/doctor.py
-  python scripts/doctor.py --config configs/eval_zero_shot_classification.py roots.eval=/data/eval
-  python scripts/doctor.py --config configs/eval_elevater.py --only dtd,gtsrb --all-images
-  python scripts/doctor.py --config configs/eval_zero_shot_classification.py --download
-  python scripts/doctor.py --shards 'datasets/redcaps/*.tar' --checkpoint-path checkpoints/meru_vit_l.pth --json
+  hypvl doctor
+  hypvl doctor --config zero_shot_classification roots.eval=/data/eval
+  hypvl doctor --config elevater --only dtd,gtsrb --all-images
+  hypvl doctor --config zero_shot_classification --download
+  hypvl doctor --shards 'datasets/redcaps/*.tar' --checkpoint-path checkpoints/meru_vit_l.pth --json
 """
 
 

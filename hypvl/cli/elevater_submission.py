@@ -8,14 +8,14 @@ from hypvl.errors import DataError
 
 EXAMPLES = """
 examples:
-  python scripts/evaluate.py --config configs/eval_elevater.py --checkpoint-path X.pth \\
+  hypvl evaluate --config elevater --checkpoint-path X.pth \\
       predictions.folder=output/x/predictions predictions.model_name=X
-  python scripts/elevater_submission.py --predictions output/x/predictions --output-dir output/x/submission
+  hypvl elevater-submission --predictions output/x/predictions --output-dir output/x/submission
 """
 
 
-def main(argv: Sequence[str]) -> int:
-    """One ZIP per protocol; 1 when sets are missing, after all have been written."""
+def build_parser() -> CommandParser:
+    """Flags of the command."""
     parser = CommandParser(__doc__, examples=EXAMPLES)
     parser.add_argument(
         "--predictions", type=user_path, required=True, metavar="DIR",
@@ -28,7 +28,12 @@ def main(argv: Sequence[str]) -> int:
         "--protocol", metavar="NAME,...", help="only these, such as few_shot_5 (default: all)"
     )
     parser.add_argument("--model-name", metavar="NAME", help="as it is to appear (default: as in the files)")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """One ZIP per protocol; 1 when sets are missing, after all have been written."""
+    args = build_parser().parse_args(argv)
     folders = _folders(args.predictions, args.protocol)
 
     from hypvl.evaluation.prediction_files import LEADERBOARD_NAMES

@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 examples:
-  python scripts/evaluate.py --config configs/eval_zero_shot_classification.py \\
-      --checkpoint-path checkpoints/meru_vit_l.pth --train-config configs/train_meru_vit_l.py
+  hypvl evaluate --config zero_shot_classification \\
+      --checkpoint-path checkpoints/meru_vit_l.pth --train-config meru_vit_l
   without the modality gap, by the means of each data set itself:
   ... --standardize transductive
   half way between a fine-tuned model and the one it started from:
   ... --interpolate-from checkpoints/clip_vit_b.pth --alpha 0.5
   a model of another library, with its own tokenizer and transform:
-  python scripts/evaluate.py --config configs/eval_zero_shot_retrieval.py --model open_clip:ViT-B-32/laion2b_s34b_b79k
+  hypvl evaluate --config zero_shot_retrieval --model open_clip:ViT-B-32/laion2b_s34b_b79k
   with embeddings saved for the next suite, on two GPUs:
-  torchrun --nproc-per-node 2 scripts/evaluate.py ... --save-embeddings output/meru_vit_l/embeddings
+  torchrun --nproc-per-node 2 -m hypvl evaluate ... --save-embeddings output/meru_vit_l/embeddings
   two data sets of the config, from another folder:
   ... --only imagenet,cifar10 --num-workers 16 roots.eval=/data/eval
 """
@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--standardize", type=user_text, metavar="WHAT",
         help="subtract the mean of each modality from its embeddings: `transductive`, those of each data set itself "
-        "(everything is encoded twice), or a file of scripts/fit_standardization.py",
+        "(everything is encoded twice), or a file of hypvl fit-standardization",
     )  # fmt: skip
     parser.add_argument(
         "--shift", type=float, metavar="DELTA",

@@ -7,7 +7,7 @@ from hypvl.cli.common import CommandParser, run_main, show, user_path
 EXAMPLES = """
 examples:
   a gallery of images to be searched by texts:
-  python scripts/export_index.py --embeddings output/photos --modality image --output-dir output/photos_index \\
+  hypvl export-index --embeddings output/photos --modality image --output-dir output/photos_index \\
       --checkpoint-path checkpoints/meru_vit_b.pth --train-config meru_vit_b
   the queries, in the form of queries, and a FAISS index of the keys:
   ... --embeddings output/captions --modality text --side query --output-dir output/captions_queries

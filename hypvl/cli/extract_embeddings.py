@@ -1,4 +1,4 @@
-"""Write the embeddings of shards, one shard of them for each; a folder that evaluate.py --embeddings reads."""
+"""Write the embeddings of shards, one shard of them for each; a folder that evaluate --embeddings reads."""
 
 import argparse
 import os
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 examples:
-  python scripts/extract_embeddings.py --checkpoint-path checkpoints/meru_vit_b.pth --train-config meru_vit_b \\
+  hypvl extract --checkpoint-path checkpoints/meru_vit_b.pth --train-config meru_vit_b \\
       --shards 'datasets/redcaps/{00000..00099}.tar' --output-dir output/redcaps_embeddings
   on eight GPUs, each its share of the shards; started again, it continues:
-  torchrun --nproc-per-node 8 scripts/extract_embeddings.py ...
+  torchrun --nproc-per-node 8 -m hypvl extract ...
   a folder of images, and a file of texts:
   ... --image-dir photos --output-dir output/photos
   ... --texts captions.jsonl --text-key caption --output-dir output/captions

@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 EXAMPLES = """
 examples:
   on the images and captions of an evaluation:
-  python scripts/fit_standardization.py --checkpoint-path output/clip/checkpoint_final.pth \\
-      --config configs/eval_zero_shot_retrieval.py --only coco
+  hypvl fit-standardization --checkpoint-path output/clip/checkpoint_final.pth \\
+      --config zero_shot_retrieval --only coco
   on 65,536 samples of the data the model was trained on, and into a checkpoint of its own:
-  python scripts/fit_standardization.py --checkpoint-path output/clip/checkpoint_final.pth \\
+  hypvl fit-standardization --checkpoint-path output/clip/checkpoint_final.pth \\
       --train-samples 65536 --checkpoint-output output/clip/checkpoint_i0t.pth
   then:
-  python scripts/evaluate.py ... --standardize output/clip/checkpoint_final_standardization.safetensors
+  hypvl evaluate ... --standardize output/clip/checkpoint_final_standardization.safetensors
 """
 SUFFIX = "_standardization.safetensors"
 
 
 def main(argv: Sequence[str]) -> int:
     """Fit and write."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     if (args.config is None) == (args.train_samples is None):
         raise ConfigError(
             "fit_standardization: give either --config with an evaluation, or --train-samples N for the training data."
@@ -84,7 +84,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> CommandParser:
+def build_parser() -> CommandParser:
+    """Flags of the command."""
     parser = config_parser(__doc__, examples=EXAMPLES, config_required=False)
     parser.add_model_arguments()
     parser.add_argument("--only", metavar="NAME", help="which evaluation of the config")

@@ -21,10 +21,10 @@ from hypvl.io.json_text import json_bytes
 
 EXAMPLES = """
 examples:
-  python scripts/image_traversals.py --image-path assets/cat.png \\
-      --checkpoint-path checkpoints/meru_vit_b.pth --train-config configs/train_meru_vit_b.py
+  hypvl traverse --image-path assets/cat.png \\
+      --checkpoint-path checkpoints/meru_vit_b.pth --train-config meru_vit_b
   a model of the demo, with the demo's own texts:
-  python scripts/image_traversals.py --image-path assets/shapes.png \\
+  hypvl traverse --image-path assets/shapes.png \\
       --checkpoint-path output/demo_meru/checkpoint_final.pth --text-pool datasets/demo/text_pool.json
 """
 _ROOTS = {**ROOTS, "text pool": "the mean embedding of the text pool, because the checkpoint stores no root"}

@@ -8,13 +8,13 @@ from hypvl.errors import DataError
 
 EXAMPLES = """
 examples:
-  python scripts/make_demo_data.py
-  python scripts/make_demo_data.py --output-dir /data/demo --num-train 12000 --seed 1
+  hypvl demo-data
+  hypvl demo-data --output-dir /data/demo --num-train 12000 --seed 1
 """
 
 
-def main(argv: Sequence[str]) -> int:
-    """Parse the flags and build; a second call with the same flags does nothing."""
+def build_parser() -> CommandParser:
+    """Flags of the command."""
     parser = CommandParser(__doc__, examples=EXAMPLES)
     parser.add_argument(
         "--output-dir", type=user_path, default=Path("datasets/demo"), help="folder to create"
@@ -24,7 +24,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--num-test", type=int, default=1000, help="test scenes")
     parser.add_argument("--num-digits", type=int, default=1797, help="handwritten digits, of 1,797 there are")
     parser.add_argument("--quiet", action="store_true", help="print nothing")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the flags and build; a second call with the same flags does nothing."""
+    args = build_parser().parse_args(argv)
 
     from hypvl.data.demo.build import DemoArguments, make_demo_data  # numpy and PIL, not needed for --help
 

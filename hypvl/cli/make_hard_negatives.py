@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 examples:
-  python scripts/make_hard_negatives.py --download datasets/coco --output datasets/coco/negatives_train2014.jsonl
-  python scripts/make_hard_negatives.py --captions captions_train2014.json --image-prefix train2014/ \\
+  hypvl hard-negatives --download datasets/coco --output datasets/coco/negatives_train2014.jsonl
+  hypvl hard-negatives --captions captions_train2014.json --image-prefix train2014/ \\
       --output negatives.jsonl --num-workers 8
-  python scripts/make_hard_negatives.py --captions pairs.csv --caption-column text --types relation object \\
+  hypvl hard-negatives --captions pairs.csv --caption-column text --types relation object \\
       --output negatives.jsonl
-  python scripts/make_hard_negatives.py --captions 'cc3m-{0000..0331}.tar' --backend masked-lm \\
+  hypvl hard-negatives --captions 'cc3m-{0000..0331}.tar' --backend masked-lm \\
       --output negatives.jsonl
 The same command continues an interrupted run. Formats, backends and fields: docs/hard_negatives.md
 """
@@ -38,7 +38,7 @@ TYPES = ("relation", "attribute", "object", "action")
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags, make the negatives, print how many of each type there are."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     _check(args)
 
     from hypvl.negatives import generate
@@ -81,7 +81,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> CommandParser:
+def build_parser() -> CommandParser:
+    """Flags of the command."""
     from hypvl.negatives.download import COCO_URL
 
     parser = CommandParser(__doc__, examples=EXAMPLES)

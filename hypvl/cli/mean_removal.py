@@ -48,13 +48,13 @@ class MeanRemover:
             if not path.suffix and not path.exists():
                 raise ConfigError(
                     f"--standardize: got {standardize!r}; expected `{TRANSDUCTIVE}` or a file of "
-                    "scripts/fit_standardization.py."
+                    "hypvl fit-standardization."
                 )
             fitted = load(path)
             if fitted.model != fingerprint or len(fitted.image_mean) != model.embed_dim:
                 raise CheckpointError(
                     f"--standardize: {path} was fitted for another model (fingerprint {fitted.model[:12]}, this one is "
-                    f"{fingerprint[:12]}); fit it for this checkpoint with scripts/fit_standardization.py."
+                    f"{fingerprint[:12]}); fit it for this checkpoint with hypvl fit-standardization."
                 )
         return cls(model, fingerprint, fitted, shift)
 

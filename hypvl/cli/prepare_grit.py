@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 examples:
-  python scripts/prepare_grit.py --tarfiles 'datasets/grit/raw/*.tar' --output-dir datasets/grit/processed
-  python scripts/prepare_grit.py --tarfiles '/data/grit/{00000..00099}.tar' --output-dir /data/boxes --num-workers 32
+  hypvl prepare-grit --tarfiles 'datasets/grit/raw/*.tar' --output-dir datasets/grit/processed
+  hypvl prepare-grit --tarfiles '/data/grit/{00000..00099}.tar' --output-dir /data/boxes --num-workers 32
 
 The same command continues after an interruption. docs/data.md says how to get the raw shards.
 """
 _LINE_SECONDS = 30.0
 
 
-def main(argv: Sequence[str]) -> int:
-    """Parse the flags and process what is not processed yet."""
+def build_parser() -> CommandParser:
+    """Flags of the command."""
     parser = CommandParser(__doc__, examples=EXAMPLES)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
@@ -47,7 +47,12 @@ def main(argv: Sequence[str]) -> int:
         "--max-bad-fraction", type=float, default=0.1, help="share of bad samples at which to stop"
     )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the flags and process what is not processed yet."""
+    args = build_parser().parse_args(argv)
     check_least(args, num_workers=0)
 
     from hypvl.data.grit.boxes import GritSettings  # torch and PIL, not needed for --help

@@ -8,7 +8,7 @@ from hypvl.errors import ConfigError
 
 EXAMPLES = """
 examples:
-  python scripts/radius_histograms.py --inputs photos/whole photos/crops --checkpoint-path checkpoints/meru_vit_b.pth \\
+  hypvl radius-histograms --inputs photos/whole photos/crops --checkpoint-path checkpoints/meru_vit_b.pth \\
       --train-config meru_vit_b
   images against their captions:
   ... --inputs photos captions.txt --names images captions

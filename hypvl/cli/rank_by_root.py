@@ -8,7 +8,7 @@ from hypvl.errors import ConfigError, DataError
 
 EXAMPLES = """
 examples:
-  python scripts/rank_by_root.py --input photos --checkpoint-path checkpoints/atmg_vit_b.pth --train-config atmg_vit_b
+  hypvl rank-by-root --input photos --checkpoint-path checkpoints/atmg_vit_b.pth --train-config atmg_vit_b
   a list of texts, along the ray from the root through a text or an image, no farther than 60 degrees from it:
   ... --input captions.txt --through-text "a dog"
   ... --input photos --through-image photos/dog.jpg --max-angle 60

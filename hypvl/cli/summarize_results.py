@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 examples:
-  python scripts/summarize_results.py output
+  hypvl summarize output
   one protocol of ELEVATER, as a Markdown table:
-  python scripts/summarize_results.py output --protocol few_shot_5 --markdown
+  hypvl summarize output --protocol few_shot_5 --markdown
   as DataComp's leaderboard reads them:
-  python scripts/summarize_results.py output/meru_vit_b --datacomp output/meru_vit_b/eval_results.jsonl
+  hypvl summarize output/meru_vit_b --datacomp output/meru_vit_b/eval_results.jsonl
 """
 _WIDE = 6  # more sets than this are printed as rows
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print the table and what is missing, and write the CSV."""
+def build_parser() -> CommandParser:
+    """Flags of the command."""
     parser = CommandParser(__doc__, examples=EXAMPLES)
     parser.add_argument(
         "paths", nargs="+", type=user_path, metavar="PATH", help="results files, or folders of them"
@@ -38,7 +38,12 @@ def main(argv: Sequence[str]) -> int:
         "--datacomp", type=user_path, metavar="FILE",
         help="also write the results of the one checkpoint as DataComp's eval_results.jsonl",
     )  # fmt: skip
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the table and what is missing, and write the CSV."""
+    args = build_parser().parse_args(argv)
 
     from hypvl.report.datacomp import datacomp_lines
     from hypvl.report.summary import read_folder, summarize

@@ -10,12 +10,12 @@ from hypvl.cli.common import config_parser, load_config, run_main, user_path
 from hypvl.errors import ConfigError
 
 EXAMPLES = """examples:
-  one CPU process:  python scripts/train.py --config configs/train_meru_demo.py --num-gpus 0 --output-dir output/demo
-  eight GPUs:       python scripts/train.py --config configs/train_meru_vit_b.py --num-gpus 8 --output-dir output/meru_b
+  one CPU process:  hypvl train --config meru_demo --num-gpus 0 --output-dir output/demo
+  eight GPUs:       hypvl train --config meru_vit_b --num-gpus 8 --output-dir output/meru_b
   overrides:        ... model.visual.arch=vit_small_mocov3_patch16_224 train.total_batch_size=4096
   evaluate too:     ... train.evaluate.every=1000 train.evaluate.config=eval_zero_shot_classification
-  resume:           python scripts/train.py --resume --num-gpus 8 --output-dir output/meru_b
-  torchrun, CPU:    torchrun --nproc-per-node 2 scripts/train.py --config configs/train_meru_demo.py --num-gpus 0
+  resume:           hypvl train --resume --num-gpus 8 --output-dir output/meru_b
+  torchrun, CPU:    torchrun --nproc-per-node 2 -m hypvl train --config meru_demo --num-gpus 0
 """
 REQUIRED = ("dataset", "model", "optim", "train")
 
@@ -97,7 +97,7 @@ def _check_device(num_gpus: int | None) -> None:
     if num_gpus is None and not torch.cuda.is_available():
         raise ConfigError(
             "--num-gpus: missing, and no usable GPU is found; --num-gpus 0 trains on the CPU, which is slow "
-            "for anything but the demo recipes (scripts/doctor.py lists the GPUs)."
+            "for anything but the demo recipes (hypvl doctor lists the GPUs)."
         )
 
 

@@ -1,4 +1,4 @@
-"""Readers of the demo's data, which scripts/make_demo_data.py writes.
+"""Readers of the demo's data, which hypvl demo-data writes.
 
 They raise MissingDataError where it has not been made, and DataError for a file that is built differently. ``root`` is
 the folder that the script was given.
@@ -22,9 +22,9 @@ from hypvl.datasets.retrieval.table import table
 from hypvl.errors import DataError
 from hypvl.io.json_text import expecting, parse_json
 
-_MAKE_IT = "make it with scripts/make_demo_data.py"
-_SCENES = "scenes as scripts/make_demo_data.py writes them"
-#: Names that :func:`demo_classification_set` takes: the folders that scripts/make_demo_data.py writes.
+_MAKE_IT = "make it with hypvl demo-data"
+_SCENES = "scenes as hypvl demo-data writes them"
+#: Names that :func:`demo_classification_set` takes: the folders that hypvl demo-data writes.
 DEMO_CLASSIFICATION_SETS: tuple[str, ...] = (
     "digits", "scenes_color_seen", "scenes_color_heldout", "scenes_shape_seen", "scenes_shape_heldout",
 )  # fmt: skip
@@ -42,7 +42,7 @@ def demo_classification_set(name: str, *, root: str | Path = "./datasets/demo") 
     """
     check_name(name, DEMO_CLASSIFICATION_SETS)
     folder = Path(root) / "eval" / name
-    require_folder(folder, "the demo data (python scripts/make_demo_data.py)")
+    require_folder(folder, "the demo data (hypvl demo-data)")
     content = read_json(folder / "classes.json", _MAKE_IT)
     with expecting(folder / "classes.json", "classes and prompts by class"):
         classes, prompts = {str(name): str(name) for name in content["classes"]}, dict(content["prompts"])
@@ -62,7 +62,7 @@ def demo_training_set(name: str, *, root: str | Path = "./datasets/demo") -> Lab
     check_name(name, DEMO_CLASSIFICATION_SETS)
     task = name.split("_")[-2] if "_" in name else name  # digits, color or shape
     folder = Path(root)
-    require_folder(folder / "train", "the demo data (python scripts/make_demo_data.py)")
+    require_folder(folder / "train", "the demo data (hypvl demo-data)")
     path = folder / "eval" / name / "classes.json"
     with expecting(path, "classes and prompts by class"):
         classes = [str(name) for name in read_json(path, _MAKE_IT)["classes"]]
@@ -70,7 +70,7 @@ def demo_training_set(name: str, *, root: str | Path = "./datasets/demo") -> Lab
     members = TarMembers(sorted((folder / "train").glob(f"{kind}-*.tar")))
     places, labels = [], []
     for i in range(len(members)):
-        with expecting(members.key(i), "the samples of scripts/make_demo_data.py"):
+        with expecting(members.key(i), "the samples of hypvl demo-data"):
             notes = parse_json(members.read(i, "json"))
             if kind == "scenes" and len(notes["objects"]) > 1:
                 continue
@@ -88,7 +88,7 @@ def demo_training_set(name: str, *, root: str | Path = "./datasets/demo") -> Lab
 def demo_retrieval_set(*, root: str | Path = "./datasets/demo") -> CaptionedImages:
     """Demo scenes of two objects with their full captions."""
     folder = Path(root) / "eval" / "retrieval"
-    require_folder(folder, "the demo data (python scripts/make_demo_data.py)")
+    require_folder(folder, "the demo data (hypvl demo-data)")
     return table(folder / "scenes.jsonl")
 
 

@@ -180,7 +180,7 @@ def load(path: Path) -> ModalityMeans:
     check_suffix(path)
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: no such file; expected what scripts/fit_standardization.py writes, or the word transductive."
+            f"{path}: no such file; expected what hypvl fit-standardization writes, or the word transductive."
         )
     try:
         content, meta = _read(path)
@@ -202,7 +202,7 @@ def load(path: Path) -> ModalityMeans:
     ) as error:  # fmt: skip
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path}: holds no means ({reason[:120]}); expected what scripts/fit_standardization.py writes."
+            f"{path}: holds no means ({reason[:120]}); expected what hypvl fit-standardization writes."
         ) from error
     if not all(bool(mean.isfinite().all()) for mean in (means.image_mean, means.text_mean)):
         raise CheckpointError(f"{path}: its means are not finite; fit them anew.")

@@ -45,7 +45,7 @@ class PredictionFiles:
     Fields: ``model_name``, ``dataset_name``, ``num_trainable_params``, ``num_params``, ``num_visual_params``,
     ``num_backbone_params`` (the last two: those of the image tower up to the stage that is learnt from),
     ``n_shot`` (0 = zero-shot, -1 = all training images), ``rnd_seeds`` (one), ``predictions`` (seeds x images x
-    classes, six decimals). scripts/elevater_submission.py merges the seeds.
+    classes, six decimals). hypvl elevater-submission merges the seeds.
 
     Args:
         folder: For one model's predictions; None = nothing is written.

@@ -119,7 +119,7 @@ def load_model(
     """Model, transform and tokenizer of a checkpoint, as CLIP_benchmark's loaders return them; see :func:`register`.
 
     Raises:
-        CheckpointError, ConfigError: as ``scripts/evaluate.py``.
+        CheckpointError, ConfigError: as ``hypvl evaluate``.
         UserError: for a model whose scores are not inner products.
     """
     from hypvl.integrations.clip_benchmark_model import HarnessModel

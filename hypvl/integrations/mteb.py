@@ -111,7 +111,7 @@ def load_encoder(
 
     Raises:
         UserError: When mteb is not installed, or the model's scores are not inner products.
-        CheckpointError, ConfigError: As ``scripts/evaluate.py``.
+        CheckpointError, ConfigError: As ``hypvl evaluate``.
     """
     _require_mteb()
     from hypvl.integrations.loading import load_model

@@ -107,16 +107,16 @@ def read_folder(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     paths = [folder] if folder.is_file() else sorted(path for path in folder.rglob(PATTERN) if path.is_file())
     if not paths:
         raise DataError(
-            f"{folder}: holds no {PATTERN} (nor do folders in it); name a folder scripts/evaluate.py wrote into."
+            f"{folder}: holds no {PATTERN} (nor do folders in it); name a folder hypvl evaluate wrote into."
         )
     return [(path, read_file(path)) for path in paths]
 
 
 def read_file(path: Path) -> dict[str, Any]:
     """A results file. Raises DataError."""
-    content = read_object(path, expected="a file of scripts/evaluate.py")
+    content = read_object(path, expected="a file of hypvl evaluate")
     if not all(isinstance(content.get(key), dict) for key in ("provenance", "results")):
-        raise DataError(f"{path}: has no provenance and results; expected a file of scripts/evaluate.py.")
+        raise DataError(f"{path}: has no provenance and results; expected a file of hypvl evaluate.")
     return content
 
 

@@ -171,7 +171,9 @@ def _check_texts(model: DualEncoder, tokenizer: Any, name: str, place: str) -> N
         if theirs is not None and ours is not None and theirs != ours:
             advice = "set its tokenizer to null, which is the text encoder's own."
             if name != "model":  # a teacher that reads other tokens than the student
-                advice = "store its features with scripts/cache_teacher.py, which reads the texts by its own tokenizer."
+                advice = (
+                    "store its features with hypvl cache-teacher, which reads the texts by its own tokenizer."
+                )
             raise ConfigError(
                 f"{place}.tokenizer: its {words} is {theirs!r}, but that of {name}.textual is {ours!r}; {advice}"
             )

@@ -275,7 +275,7 @@ def _suite(settings: TrainConfig, options: RunOptions) -> Suite | None:
     if options.make_suite is None:
         raise ConfigError(
             f"train.evaluate.every: got {settings.evaluate.every}, but the run was given no suite; start it by "
-            "scripts/train.py, or with RunOptions(make_suite=hypvl.cli.suites.TrainingSuite)."
+            "hypvl train, or with RunOptions(make_suite=hypvl.cli.suites.TrainingSuite)."
         )
     suite = options.make_suite(settings.evaluate)
     if settings.keep_best.metric is not None:

@@ -169,9 +169,7 @@ class StoredFeatures(nn.Module):
             if ids := group.ids():
                 self._places[modality] = _places(folder, ids)
         if not self._places:
-            raise DataError(
-                f"{folder}: holds no features of a teacher; write them with scripts/cache_teacher.py."
-            )
+            raise DataError(f"{folder}: holds no features of a teacher; write them with hypvl cache-teacher.")
         first = next(iter(self._places))
         self.embed_dim = self._groups[first].rows([Place(0, 0)]).shape[1]
 
@@ -187,7 +185,7 @@ class StoredFeatures(nn.Module):
         table = self._places.get(modality)
         if table is None:
             raise DataError(
-                f"{self.folder}: holds no {modality} features; write them with scripts/cache_teacher.py."
+                f"{self.folder}: holds no {modality} features; write them with hypvl cache-teacher."
             )
         wanted = rows.cpu()
         known = wanted < len(table)
@@ -196,7 +194,7 @@ class StoredFeatures(nn.Module):
         if len(missing):
             raise DataError(
                 f"{self.folder}: holds no {modality} features of row {int(missing[0])} of the training set; run "
-                "scripts/cache_teacher.py again to its end."
+                "hypvl cache-teacher again to its end."
             )
         features = self._groups[modality].rows([Place(shard, row) for shard, row in places.tolist()])
         return features.to(rows.device)
@@ -237,7 +235,7 @@ def _places(folder: Path, ids: list[list[str]]) -> Tensor:
     if most < 0:
         raise DataError(
             f"{folder}: holds embeddings of images or texts, not of rows of a training set; write features of a "
-            "teacher with scripts/cache_teacher.py."
+            "teacher with hypvl cache-teacher."
         )
     table = np.full((most + 1, 2), -1)
     for shard in reversed(range(len(numbers))):
@@ -251,7 +249,7 @@ def _places(folder: Path, ids: list[list[str]]) -> Tensor:
 
 @configurable("train")
 class CachedTeacher(Teacher):
-    """Features of a teacher that ``scripts/cache_teacher.py`` wrote: it costs no forward pass.
+    """Features of a teacher that ``hypvl cache-teacher`` wrote: it costs no forward pass.
 
     Args:
         folder: What that command wrote, for the same `dataset` config: augmentations are drawn once.

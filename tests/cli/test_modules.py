@@ -1,5 +1,6 @@
 """Every command is called three ways: hypvl train, python scripts/train.py, python -m hypvl.cli.train."""
 
+import json
 import runpy
 import subprocess
 import sys
@@ -8,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import hypvl.cli
+from hypvl.cli import registry
 from hypvl.cli.registry import commands
+from tests.test_house import HEAVY
 
 FOLDER = Path(hypvl.cli.__file__).parent
 SCRIPTS = FOLDER.parents[1] / "scripts"
@@ -42,3 +45,38 @@ def test_errors_of_a_module_are_exit_codes() -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2 and done.stderr.startswith("error: config nowhere.py does not exist")
+
+
+@pytest.mark.parametrize("command", commands().values(), ids=list(commands()))
+def test_every_command_helps_with_examples(command: registry.Command) -> None:
+    parser = command.load().build_parser()
+    text = parser.format_help()
+    assert " ".join(command.summary.split()) in " ".join(text.split())
+    examples = text.rpartition("examples:")[2]
+    assert f"hypvl {command.name}" in examples or f"hypvl {command.file_name}" in examples
+    assert "python scripts/" not in text
+    undescribed = [action.option_strings for action in parser._actions if action.help is None]
+    assert not undescribed
+
+
+def test_help_of_every_command_is_light(tmp_path: Path) -> None:
+    """All of them in one fresh process: less than a second of it each, and no torch."""
+    script = (
+        "import contextlib, io, json, sys, time\n"
+        "from hypvl.cli import registry\n"
+        "used = {}\n"
+        "for name in registry.commands():\n"
+        "    start, imported = time.process_time(), set(sys.modules)\n"
+        "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "        registry.dispatch([name, '--help'])\n"
+        "    packages = {module.partition('.')[0] for module in set(sys.modules) - imported}\n"
+        "    used[name] = [time.process_time() - start, sorted(packages)]\n"
+        "print(json.dumps(used))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    used = json.loads(done.stdout)
+    assert set(used) == set(commands())
+    assert {name: seconds for name, (seconds, _) in used.items() if seconds > 0.5} == {}
+    assert {
+        name: set(imported) & (HEAVY | {"omegaconf", "hydra"}) for name, (_, imported) in used.items()
+    } == {name: set() for name in used}

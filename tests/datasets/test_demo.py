@@ -23,7 +23,7 @@ from tests.evaluation.fakes import BLUE, RED, image as pil_image
 
 
 def test_classification_sets_have_their_classes_and_prompts_in_a_file(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match=r"make_demo_data\.py"):
+    with pytest.raises(MissingDataError, match=r"hypvl demo-data"):
         demo_classification_set("digits", root=tmp_path)
     folder = tmp_path / "eval" / "digits"
     pil_image(folder / "one" / "a.png", RED)
@@ -84,12 +84,12 @@ def test_training_images_have_the_labels_of_the_test_set(tmp_path: Path) -> None
 def test_a_broken_file_says_what_makes_it_anew(tmp_path: Path) -> None:
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / "hierarchy.json").write_text("{")
-    with pytest.raises(DataError, match=r"is not valid JSON .*; make it with scripts/make_demo_data\.py"):
+    with pytest.raises(DataError, match=r"is not valid JSON .*; make it with hypvl demo-data"):
         demo_chains(tmp_path)
 
 
 def test_a_missing_retrieval_set_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match=r"make_demo_data\.py"):
+    with pytest.raises(MissingDataError, match=r"hypvl demo-data"):
         demo_retrieval_set(root=tmp_path)
 
 
@@ -111,10 +111,10 @@ def test_choices_of_scenes_and_a_broken_file(tmp_path: Path) -> None:
         Choice(0, "a red circle", ("a red star",), "object"),
     ]
     assert result.images[0].shape == (3, 7, 9) and result.keys == ["a"]
-    with pytest.raises(MissingDataError, match=r"scripts/make_demo_data\.py"):
+    with pytest.raises(MissingDataError, match=r"hypvl demo-data"):
         demo_choices(tmp_path / "other.json")
     path.write_text(json.dumps({"scenes": [{"image": "scenes/a.png"}]}))
-    with pytest.raises(DataError, match=r"lacks 'negatives'; expected scenes as scripts"):
+    with pytest.raises(DataError, match=r"lacks 'negatives'; expected scenes as hypvl demo-data"):
         demo_choices(path)
 
 
@@ -135,7 +135,7 @@ def test_objects_are_colour_and_shape(tmp_path: Path) -> None:
     result = demo_objects(root)
     assert (list(result.classes), list(result.labels)) == (["a red cross", "a red ring"], [1, 0])
     assert result[1][1] == 0 and list(result.keys) == ["a", "c"]
-    with pytest.raises(DataError, match=r"make it with scripts/make_demo_data.py"):
+    with pytest.raises(DataError, match=r"make it with hypvl demo-data"):
         demo_objects(tmp_path)
 
 

@@ -114,7 +114,7 @@ def test_wrong_files_are_named(tmp_path: Path, hierarchy: Any, levels: Any, mess
 
 
 def test_absent_files_say_how_to_make_them(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match=r"is not there .*; make it with scripts/make_demo_data\.py"):
+    with pytest.raises(MissingDataError, match=r"is not there .*; make it with hypvl demo-data"):
         TraversalLevels(tmp_path / "hierarchy.json", files(tmp_path)[1].with_name("absent.json"))
 
 

@@ -1,4 +1,4 @@
-"""Whether a data set is there, complete and readable: the findings that scripts/doctor.py prints."""
+"""Whether a data set is there, complete and readable: the findings that hypvl doctor prints."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -32,7 +32,7 @@ def classification_set(
     """A split of a known set.
 
     A set may lie in the WebDataset layout, in ``root/<name>`` (which is looked for first), or in the files its
-    authors publish, where torchvision expects them (sets.json lists them; ``scripts/doctor.py`` prints them).
+    authors publish, where torchvision expects them (sets.json lists them; ``hypvl doctor`` prints them).
     Splits that were not published are cut in an order that depends only on the name
     (:func:`hypvl.datasets.classification.splits.shuffled`): the published evaluations cut in the order of TFDS, which
     the original files do not have.
