@@ -1,11 +1,13 @@
-"""Write a model, or embeddings, for other programs: ONNX, hyper-models, FAISS, LanceDB."""
+"""Write a model, or embeddings, for other programs: ONNX, hyper-models, FAISS, LanceDB, viewers."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hypvl.cli.common import CommandParser, run_main, show, user_path
+from hypvl.cli.captioned_data import add_data_arguments
+from hypvl.cli.common import CommandParser, run_main, show, table_flags_given, user_path
+from hypvl.cli.viewing import write_view
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,11 +25,19 @@ examples:
   an index of images, to be searched by texts; of embeddings that are there already:
   hypvl export --to faiss --checkpoint-path output/run --image-dir photos --output output/index
   hypvl export --to lancedb --checkpoint-path output/run --embeddings output/photos --modality image --output output/db
+  images and captions to look at in Embedding Atlas, HyperView or FiftyOne:
+  hypvl export --to atlas --checkpoint-path output/run --data pairs.csv --label-column class --output output/atlas
 """
 MODELS, STORES = ("onnx", "hyper-models"), ("faiss", "lancedb")
-TARGETS = (*MODELS, *STORES)
-_OF_MODELS = ("tower",)
-_OF_STORES = ("embeddings", "image_dir", "texts", "modality", "other", "side", "transform")
+VIEWERS = ("atlas", "hyperview", "fiftyone")
+TARGETS = (*MODELS, *STORES, *VIEWERS)
+# Flags that go with some targets alone
+_TAKES = {
+    "tower": MODELS,
+    "image_dir": (*STORES, *VIEWERS),
+    **dict.fromkeys(("embeddings", "texts", "modality", "other", "side", "transform"), STORES),
+    **dict.fromkeys(("data", "images_root", "label_column", "limit", "neighbours", "image_pixels"), VIEWERS),
+}
 
 
 def build_parser() -> CommandParser:
@@ -54,7 +64,7 @@ def build_parser() -> CommandParser:
         "--texts",
         type=user_path,
         metavar="FILE",
-        help="instead: texts, .txt with one a line, .csv, .tsv or .jsonl",
+        help="for faiss and lancedb: texts, .txt with one a line, .csv, .tsv or .jsonl",
     )
     parser.add_argument("--modality", choices=("image", "text"), help="with --embeddings: which of them")
     parser.add_argument(
@@ -67,6 +77,12 @@ def build_parser() -> CommandParser:
         "--transform", metavar="NAME",
         help="with --embeddings: where the folder has several, such as 'Squeeze(size=224)'",
     )  # fmt: skip
+    add_data_arguments(parser, default=None, default_is="--image-dir, for viewers")
+    view = parser.add_argument_group("viewers (atlas, hyperview, fiftyone)")
+    view.add_argument("--label-column", metavar="NAME", help="of the table of --data: labels of the images")
+    view.add_argument("--limit", type=int, help="at most N images, evenly spread (default: 5000)")
+    view.add_argument("--neighbours", type=int, help="of each row, by the model's distance (default: 10)")
+    view.add_argument("--image-pixels", type=int, help="longer side of the images written (default: 256)")
     parser.add_encoding_arguments()
     return parser
 
@@ -74,15 +90,18 @@ def build_parser() -> CommandParser:
 def main(argv: Sequence[str]) -> int:
     """Check, load the model, write."""
     args = build_parser().parse_args(argv)
-    refused = _OF_STORES if args.to in MODELS else _OF_MODELS
-    given = next((name for name in refused if getattr(args, name) is not None), None)
-    if given is not None:
-        raise ConfigError(f"--{given.replace('_', '-')}: does not go with --to {args.to}; leave it out.")
+    for name, takers in _TAKES.items():
+        if getattr(args, name) is not None and args.to not in takers:
+            raise ConfigError(f"--{name.replace('_', '-')}: does not go with --to {args.to}; leave it out.")
+    if (flags := table_flags_given(args)) and args.data is None:
+        raise ConfigError(f"{flags[0]}: goes with --data and a table; leave it out.")
 
     from hypvl.export.folder import check_new
 
     check_new(args.output)
-    return _write_model(args) if args.to in MODELS else _write_store(args)
+    if args.to in MODELS:
+        return _write_model(args)
+    return _write_store(args) if args.to in STORES else write_view(args)
 
 
 def _write_model(args: argparse.Namespace) -> int:

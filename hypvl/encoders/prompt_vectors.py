@@ -30,7 +30,7 @@ class PromptVectors(nn.Module):
     def insert(self, tokens: Tensor) -> Tensor:
         """Ids of the vectors after the first token of each row: (B, L) -> (B, L + count)."""
         ids = -1 - torch.arange(self.count, dtype=tokens.dtype, device=tokens.device)
-        return torch.cat((tokens[:, :1], ids.expand(len(tokens), -1), tokens[:, 1:]), dim=1)
+        return torch.cat((tokens[:, :1], ids.expand(tokens.shape[0], -1), tokens[:, 1:]), dim=1)
 
     def embed(self, ids: Tensor, table: nn.Embedding) -> Tensor:
         """Vectors for negative ids, rows of the table for the others: (T,) -> (T, W)."""

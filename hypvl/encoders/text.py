@@ -450,7 +450,7 @@ class TextTransformer(nn.Module):
             return read_out_positions(tokens, eot_token=self.eot_token)
         if self.read_out == "largest_id":
             return tokens.argmax(dim=1)
-        return tokens.new_full((len(tokens),), 0 if self.read_out == "first" else tokens.shape[1] - 1)
+        return tokens.new_full((tokens.shape[0],), 0 if self.read_out == "first" else tokens.shape[1] - 1)
 
     def _plan(self, tokens: Tensor, ends: Tensor, lengths: Sequence[int] | np.ndarray | None) -> Groups:
         """How the texts are cut into groups: one group where a graph is recorded, which must work for any texts."""

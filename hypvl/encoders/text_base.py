@@ -93,7 +93,9 @@ class TextEncoder(nn.Module, ABC):
 def last_of(states: Tensor, mask: Tensor) -> Tensor:
     """The state of the last token of each text: (B, L, W), bool (B, L) -> (B, W); of an empty one the first."""
     last = (mask.sum(dim=1) - 1).clamp(min=0)  # (B,)
-    return states[torch.arange(len(states), device=states.device), last]
+    return states[
+        torch.arange(states.shape[0], device=states.device), last
+    ]  # len() would fix B in a recorded graph
 
 
 def mean_of(states: Tensor, mask: Tensor) -> Tensor:

@@ -175,7 +175,7 @@ class HuggingFaceTextEncoder(TextEncoder):
         place = template.index(self.tokenizer.tokenizer.mask_token_id)
         moves = place >= len(before)  # with the length of the text
         count = (mask.sum(dim=1) - len(template)).clamp(0, most)  # (B,) tokens of each text
-        token = states[torch.arange(len(states), device=states.device), place + count * moves]  # (B, W)
+        token = states[torch.arange(states.shape[0], device=states.device), place + count * moves]  # (B, W)
         # The template alone, its end moved by 0 to `most` places: one row for each length that a text may have.
         moved = torch.arange(most + 1, device=states.device)[:, None]  # (M, 1)
         after_text = (torch.arange(len(template), device=states.device) >= len(before)).long()  # (T,)

@@ -308,11 +308,11 @@ def _texts(notes: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line that says something, of the innermost error."""
+    """The first lines that say something, of the innermost error."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join((lines or ['no message'])[0].split())[:240]}"
+    return f"{type(error).__name__}: {' '.join(' '.join(lines[:3] or ['no message']).split())[:240]}"
 
 
 def require_exporter() -> None:

@@ -11,6 +11,8 @@ from hypvl.cli.extract_embeddings import main as extract
 from tests.cli.test_image_traversals import checkpoint
 from tests.evaluation.fakes import BLUE, GREEN, RED, image
 
+ROOT = Path(__file__).parents[2]
+
 
 def model_flags(folder: Path, kind: str) -> list[str]:
     return ["--checkpoint-path", str(checkpoint(folder, kind)), "--device", "cpu"]
@@ -85,7 +87,7 @@ def test_an_exported_pair_is_evaluated_as_the_checkpoint(tmp_path: Path) -> None
     from hypvl.cli.make_demo_data import main as make_data
 
     assert (
-        run_main(make_data, ["--output-dir", str(tmp_path / "demo"), "--num-train", "8", "--num-test", "40"])
+        run_main(make_data, ["--output-dir", str(tmp_path / "demo"), "--num-train", "12", "--num-test", "40"])
         == 0
     )
     for kind in ("meru", "atmg"):
@@ -95,7 +97,61 @@ def test_an_exported_pair_is_evaluated_as_the_checkpoint(tmp_path: Path) -> None
         for i, which in enumerate(
             (model, ["--model", f"onnx:{tmp_path / f'{kind}_onnx'}", "--device", "cpu"])
         ):
-            suite = ["--config", "configs/eval_demo.py", "--output-dir", str(tmp_path / f"{kind}_{i}")]
-            assert run_main(evaluate, [*suite, *which, f"root={tmp_path / 'demo'}"]) == 0
+            suite = [
+                "--config",
+                str(ROOT / "configs/eval_demo.py"),
+                "--output-dir",
+                str(tmp_path / f"{kind}_{i}"),
+            ]
+            assert (
+                run_main(
+                    evaluate, [*suite, *which, f"roots.demo={tmp_path / 'demo'}", "encoding.num_workers=0"]
+                )
+                == 0
+            )
             results.append(json.loads((tmp_path / f"{kind}_{i}" / "results.json").read_text()))
         assert results[0] == results[1]
+
+
+def test_a_view_of_a_table_and_of_a_folder(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    model = [*model_flags(tmp_path, "meru"), "--num-workers", "0"]
+    table = photos.parent / "pairs.csv"
+    lines = [
+        f"{path.relative_to(photos.parent)},a {path.parent.name} one,{path.parent.name}"
+        for path in sorted(photos.rglob("*.png"))
+    ]
+    table.write_text("\n".join(["filepath,title,class", *lines]))
+    pairs = [
+        "--data",
+        str(table),
+        "--label-column",
+        "class",
+        "--neighbours",
+        "1",
+        "--output",
+        str(tmp_path / "atlas"),
+    ]
+    assert run_main(main, ["--to", "atlas", *model, *pairs]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "6 rows, Poincare disk, which keeps " in out
+        and f"embedding-atlas {tmp_path / 'atlas' / 'atlas.parquet'}" in out
+    )
+    rows = parquet.read_table(tmp_path / "atlas" / "atlas.parquet").to_pylist()
+    assert [row["label"] for row in rows] == ["cold", "cold", "warm"] * 2
+    assert rows[5]["caption"] == "a warm one" and len(rows[0]["neighbors"]["ids"]) == 1
+
+    images = ["--image-dir", str(photos), "--output", str(tmp_path / "fiftyone")]
+    assert run_main(main, ["--to", "fiftyone", *model, *images]) == 0
+    shown = json.loads((tmp_path / "fiftyone" / "rows.json").read_text())
+    assert [row["label"] for row in shown] == ["cold", "cold", "warm"] and shown[0]["caption"] is None
+    assert capsys.readouterr().out.splitlines()[-1] == f"next: python {tmp_path / 'fiftyone' / 'show.py'}"
+
+    assert run_main(main, ["--to", "atlas", *model, "--output", str(tmp_path / "none")]) == 2
+    assert "expected one of --data and --image-dir" in capsys.readouterr().err
+    wrong = ["--data", str(table), "--label-column", "kind", "--output", str(tmp_path / "none")]
+    assert run_main(main, ["--to", "atlas", *model, *wrong]) == 1
+    assert "has no 'kind'; expected one of its columns, filepath, title, class" in capsys.readouterr().err

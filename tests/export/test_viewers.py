@@ -1,0 +1,184 @@
+"""Views of a model, and the files of three viewers."""
+
+import json
+import math
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hypvl.data.transforms import Squeeze
+from hypvl.datasets.images import Images
+from hypvl.embedding.encode import CachedEncoder, Encoding
+from hypvl.errors import DataError, UserError
+from hypvl.export.view import View, build_view
+from hypvl.export.viewers import write_viewer
+from tests.evaluation.fakes import BLUE, GREEN, RED, image
+from tests.models.test_forward import build, texts
+
+CAPTIONS = ["a", "red", "blue"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for i, color in enumerate((RED, GREEN, BLUE)):
+        image(folder / f"{i}.png", color)
+    return folder
+
+
+def make_view(kind: str, folder: Path, *, captions: bool = True) -> tuple[Any, View]:
+    model = build(kind)
+    tokens = texts(3, 5)
+    encoder = CachedEncoder(
+        model,
+        encoding=Encoding(batch_size=8, num_workers=0, progress=False),
+        tokenizer=lambda names: tokens[[CAPTIONS.index(name) for name in names]],
+    )
+    paths = sorted(folder.glob("*.png"))
+    view = build_view(
+        encoder, Images.from_files(paths), names=[str(path) for path in paths], transform=Squeeze.of(model),
+        captions=CAPTIONS if captions else None, labels=["warm", "cold", "cold"], neighbours=2, pixels=16,
+    )  # fmt: skip
+    return model, view
+
+
+@pytest.fixture(scope="module")
+def meru(folder: Path) -> tuple[Any, View]:
+    return make_view("lorentz", folder)
+
+
+def test_rows_are_images_then_captions_with_the_model_s_distances(meru: tuple[Any, View]) -> None:
+    model, view = meru
+    assert [(row.modality, row.image, row.caption, row.label) for row in view.rows] == [
+        (modality, i, CAPTIONS[i], "warm" if i == 0 else "cold") for modality in ("image", "text") for i in range(3)
+    ]  # fmt: skip
+    distances = model.geometry.pairwise_distance(view.embeddings, view.embeddings).fill_diagonal_(torch.inf)
+    values, order = distances.sort(dim=1)
+    assert [row.neighbours for row in view.rows] == order[:, :2].tolist()
+    assert [row.distances for row in view.rows] == values[:, :2].tolist()
+    origin = torch.zeros_like(view.embeddings)
+    radius = model.geometry.distance(view.embeddings, origin)
+    assert [row.radius for row in view.rows] == pytest.approx(radius.tolist(), rel=1e-5)
+
+
+def test_places_are_in_the_disk_no_farther_out_than_the_points(meru: tuple[Any, View]) -> None:
+    model, view = meru
+    curv = float(model.geometry.curv)
+    for row in view.rows:
+        assert row.radius is not None
+        out = math.hypot(row.x, row.y)
+        assert out <= math.tanh(math.sqrt(curv) * row.radius / 2) * (1 + 1e-6) < 1
+    assert view.about["x, y"] == "Poincare disk" and view.about["centre"] == "root"
+    assert view.about["curvature"] == [pytest.approx(-curv)]
+
+
+def test_points_lie_on_the_hyperboloid_time_first(meru: tuple[Any, View]) -> None:
+    model, view = meru
+    assert view.points is not None
+    t, x = view.points[:, 0], view.points[:, 1:]
+    assert torch.equal(x, view.embeddings)
+    torch.testing.assert_close(t.square() - x.square().sum(-1), (1 / model.geometry.curv).expand(6))
+
+
+def test_atlas_has_a_row_for_each(meru: tuple[Any, View], tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    _, view = meru
+    assert [path.name for path in write_viewer(view, tmp_path, viewer="atlas")] == [
+        "atlas.parquet",
+        "about.json",
+    ]
+    table = parquet.read_table(tmp_path / "atlas.parquet")
+    assert json.loads(table.schema.metadata[b"hypvl"]) == json.loads((tmp_path / "about.json").read_text())
+    rows = table.to_pylist()
+    assert [row["modality"] for row in rows] == ["image"] * 3 + ["text"] * 3
+    assert rows[0]["image"]["bytes"][:2] == b"\xff\xd8" and rows[3]["image"] == rows[0]["image"]  # JPEG
+    assert rows[1]["neighbors"] == {"ids": view.rows[1].neighbours, "distances": view.rows[1].distances}
+    assert np.array_equal(
+        np.array([row["vector"] for row in rows], dtype=np.float32), view.embeddings.numpy()
+    )
+    assert (rows[4]["caption"], rows[4]["label"]) == ("red", "cold")
+
+
+def test_clip_and_products_have_no_disk(folder: Path, tmp_path: Path) -> None:
+    _, view = make_view("sphere", folder, captions=False)
+    assert len(view.rows) == 3 and view.points is None and view.rows[0].radius is None
+    assert view.about["x, y"] == "plane of flat coordinates" and view.about["curvature"] is None
+    write_viewer(view, tmp_path, viewer="hyperview")
+    space = json.loads((tmp_path / "space.json").read_text())
+    assert (space["layout"], space["config"]["geometry"]) == ("euclidean", "euclidean")
+    _, product = make_view("product", folder)
+    with pytest.raises(UserError, match="hyperview: has no distance for a product of 2 hyperbolic spaces"):
+        write_viewer(product, tmp_path, viewer="hyperview")
+
+
+@pytest.mark.parametrize("viewer", ["hyperview", "fiftyone"])
+def test_scripts_have_their_files_beside_them(viewer: str, meru: tuple[Any, View], tmp_path: Path) -> None:
+    _, view = meru
+    for path in write_viewer(view, tmp_path, viewer=viewer):
+        assert path.is_file()
+    compile((tmp_path / "show.py").read_text(), "show.py", "exec")
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert all((tmp_path / row["image"]).read_bytes() == view.images[i % 3] for i, row in enumerate(rows))
+    vectors = np.load(tmp_path / "vectors.npy")
+    assert vectors.shape == (6, 9 if viewer == "hyperview" else 8)
+
+
+@pytest.mark.slow
+def test_hyperview_finds_the_model_s_neighbours(meru: tuple[Any, View], tmp_path: Path) -> None:
+    """In an environment of its own, whose python HYPVL_HYPERVIEW_PYTHON names: its pins clash with ours."""
+    python = os.environ.get("HYPVL_HYPERVIEW_PYTHON")
+    if python is None:
+        pytest.skip("HYPVL_HYPERVIEW_PYTHON is not set: python -m venv E, E/bin/pip install hyperview")
+    _, view = meru
+    write_viewer(view, tmp_path, viewer="hyperview")
+    asked = "\nprint([s.id for s, _ in dataset.find_similar(ids[0], k=2, space_key='hypvl')], len(dataset.samples))"
+    code = (tmp_path / "show.py").read_text() + asked
+    (tmp_path / "asked.py").write_text(code)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, str(tmp_path / "asked.py"), "--check"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    expected = [view.rows[i].id for i in view.rows[0].neighbours]
+    assert done.stdout.strip().splitlines()[-1] == f"{expected} 6", done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_fiftyone_takes_the_rows(meru: tuple[Any, View], tmp_path: Path) -> None:
+    """In an environment of its own, whose python HYPVL_FIFTYONE_PYTHON names: it brings a database."""
+    python = os.environ.get("HYPVL_FIFTYONE_PYTHON")
+    if python is None:
+        pytest.skip("HYPVL_FIFTYONE_PYTHON is not set: python -m venv E, E/bin/pip install fiftyone")
+    _, view = meru
+    write_viewer(view, tmp_path, viewer="fiftyone")
+    asked = (
+        "\nprint(len(dataset), dataset.list_brain_runs(), dataset.first().caption, dataset.last().modality)"
+    )
+    (tmp_path / "asked.py").write_text((tmp_path / "show.py").read_text() + asked)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, str(tmp_path / "asked.py"), "--check"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.stdout.strip().splitlines()[-1] == "6 ['hypvl'] a text", done.stderr[-2000:]
+
+
+def test_too_few_images_and_lists_of_another_length_are_errors(folder: Path) -> None:
+    model = build("lorentz")
+    encoder = CachedEncoder(model, encoding=Encoding(num_workers=0, progress=False))
+    one: dict[str, Any] = {"names": ["a"], "transform": Squeeze.of(model)}
+    with pytest.raises(DataError, match="1 images can be read; expected at least 2"):
+        build_view(encoder, Images.from_files([folder / "0.png"]), **one)
+    with pytest.raises(ValueError, match="labels: got 2 for 1 images"):
+        build_view(encoder, Images.from_files([folder / "0.png"]), labels=["a", "b"], **one)
