@@ -37,7 +37,7 @@ from hypvl.embedding.pairs import EncodedPairs, encode_pairs, evenly
 from hypvl.embedding.protocol import EvaluableModel, evaluating
 from hypvl.errors import DataError
 from hypvl.evaluation.geometry_audit import GeometryAudit
-from hypvl.evaluation.retrieval_cases import retrieval_cases
+from hypvl.evaluation.retrieval_cases import retrieval_cases, shown_caption
 from hypvl.evaluation.traversal import entails, traverse
 from hypvl.geometry.base import Geometry
 from hypvl.geometry.sphere import normalize
@@ -67,7 +67,9 @@ class Thumbnails:
             pixels = Images(self.dataset.images, [self._position[key]])[0]
             self._known[key] = len(self.shown)
             uri = thumbnail(pixels, side=self.side)
-            self.shown.append({"key": key, "caption": self.captions.get(key, ""), "thumbnail": uri})
+            self.shown.append(
+                {"key": key, "caption": shown_caption(self.captions.get(key, "")), "thumbnail": uri}
+            )
         return self._known[key]
 
 

@@ -13,6 +13,7 @@ _SHOWN_KEYS = 3  # answers shown of a query
 _EXAMPLES = 6  # right and wrong queries shown, each
 _LEAST = 5  # queries that a word must be in to be counted
 _WORDS = 8
+_LONGEST = 500  # characters of a caption
 
 
 def retrieval_cases(
@@ -50,6 +51,11 @@ def retrieval_cases(
         )
         result[way] = _way(pairs, ranks[way], scores.tolist(), best.tolist(), partners, thumbnail)
     return {**result, "words": failing_words(pairs.captions, [rank > 1 for rank in ranks["text_to_image"]])}
+
+
+def shown_caption(caption: str) -> str:
+    """A caption as a page shows it: its first 500 characters."""
+    return caption if len(caption) <= _LONGEST else f"{caption[: _LONGEST - 1]}…"
 
 
 def failing_words(
@@ -93,12 +99,12 @@ def _way(
     def example(row: int) -> dict[str, Any]:
         return {
             "image": thumbnail(pairs.keys[row]),
-            "caption": pairs.captions[row],
+            "caption": shown_caption(pairs.captions[row]),
             "rank": ranks[row],
             "answers": [
                 {
                     "image": thumbnail(pairs.keys[key]),
-                    "caption": pairs.captions[key],
+                    "caption": shown_caption(pairs.captions[key]),
                     "score": score,
                     "right": key in partners[row],
                 }

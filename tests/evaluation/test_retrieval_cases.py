@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hypvl.embedding.encode import CachedEncoder, Encoding
 from hypvl.embedding.pairs import encode_pairs
-from hypvl.evaluation.retrieval_cases import failing_words, retrieval_cases
+from hypvl.evaluation.retrieval_cases import failing_words, retrieval_cases, shown_caption
 from tests.evaluation.captioned import captioned
 from tests.evaluation.fakes import FakeTokenizer
 from tests.evaluation.hyperbolic import Hyperbolic
@@ -36,3 +36,8 @@ def test_words_are_ordered_by_the_lower_end_of_their_interval() -> None:
     ]  # fmt: skip
     assert all(0 <= row["low"] <= row["failed"] / row["queries"] <= row["high"] <= 1 for row in rows)
     assert failing_words(["a a a"], [True]) == []
+
+
+def test_long_captions_are_cut() -> None:
+    assert shown_caption("a" * 500) == "a" * 500
+    assert shown_caption("a" * 501) == "a" * 499 + "…"

@@ -217,3 +217,5 @@ def test_a_phone_needs_no_horizontal_scrolling(browser: Any, pages: dict[str, Pa
     with Opened(browser, pages["meru"], width=375) as opened:
         opened.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
         assert opened.page.evaluate("document.documentElement.scrollWidth") == 375
+        for table in opened.page.locator("#results .scroll").all():  # nor do the results
+            assert table.evaluate("box => box.scrollWidth <= box.clientWidth")

@@ -19,7 +19,7 @@ function curvedSection() {
   return answerSection(0,
     h("div", { class: "block" }, h("h3", {}, "The audit's verdict: ", MODEL.audit.verdict),
       h("p", { class: "lead" }, `Over ${MODEL.audit.pairs} pairs of ${MODEL.about.data}. ${MODEL.geometry.factors ? "u = sinh(√c · distance to the root): near 0 the space is as good as flat." : ""}`),
-      findings(MODEL.audit), numbersTable(RUNS, "All numbers of the audit")),
+      findings(MODEL.audit), ADVICE[MODEL.audit.verdict] && h("p", { class: "lead" }, ADVICE[MODEL.audit.verdict]), numbersTable(RUNS, "All numbers of the audit")),
     diskView(MODEL));
 }
 
@@ -28,7 +28,7 @@ function aboveSection() {
   return answerSection(1,
     h("div", { class: "two" },
       figure("Radii", [histogram(MODEL.radii, MODEL.geometry.radius), legend(["image", "images"], ["text", "texts"])],
-        MODEL.geometry.root ? "Where both heaps overlap, lengths do not tell texts from images." : "Without a root, distances are counted from the mean of all embeddings."),
+        MODEL.geometry.root ? "Where the two histograms overlap, lengths do not tell texts from images." : "Without a root, distances are counted from the mean of all embeddings."),
       sphereView(MODEL)),
     h("div", { class: "block" }, h("h3", {}, "The modality gap"), definitions([
       ["distance of the two means", number(gap.centroid_distance)],

@@ -14,9 +14,9 @@ function resultTable(runs, keys, rowsOf, { grouped = true } = {}) {
     return h("tr", { class: first && grouped ? "first" : null },
       h("th", { scope: "row" }, first || !grouped ? any.evaluation : h("span", { class: "sr" }, any.evaluation)),
       h("td", { class: "name" }, readable(any.metric), any.approximate && " (approximate)"),
-      rows.map((row) => h("td", { class: "value" }, row ? number(row.value, row.unit) : "–", row && row.value !== null && row.unit && h("span", { class: "unit" }, "%"),
+      rows.map((row, i) => h("td", { class: "value", "data-label": several ? runs[i].name : "value" }, row ? number(row.value, row.unit) : "–", row && row.value !== null && row.unit && h("span", { class: "unit" }, "%"),
         row && row.interval && h("small", {}, interval(row)))),
-      h("td", { class: "value chance" }, number(any.chance, any.unit)),
+      h("td", { class: any.chance === null ? "value chance none" : "value chance", "data-label": "chance" }, number(any.chance, any.unit)),
       h("td", { class: "plot" }, any.unit === "%" && intervalMark(rows, any.chance)));
   });
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of results" }, h("table", { class: "results" },
@@ -51,6 +51,14 @@ const badge = (level, text) => h("span", { class: `badge ${level}` }, h("span", 
 function findings(audit) {
   return h("ul", { class: "findings" }, audit.findings.map((one) => h("li", {}, badge(one.level, one.part), h("span", {}, one.text))));
 }
+
+// What to do about a verdict; docs/report.md says more.
+const ADVICE = {
+  partly: "What is marked ! contributes nothing yet: cones and order come from the entailment term, so give it more weight or more steps.",
+  idle: "The model learns as in flat space: raise the weight of the entailment term, start with larger radii, or use plain CLIP.",
+  collapsed: "Embeddings fill almost no directions: lower the learning rate, enlarge the batch, and look at the captions.",
+  "not finite": "Training has diverged: use an earlier checkpoint and a lower learning rate.",
+};
 
 function numbersTable(runs, title) {
   const with_ = runs.filter((run) => run.model && run.model.audit);
