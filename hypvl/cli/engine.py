@@ -1,8 +1,9 @@
 """Flags of commands that work shard by shard: which engine runs them, and with how many processes."""
 
 import argparse
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from hypvl.cli.common import check_least, show
 from hypvl.errors import ConfigError
@@ -15,13 +16,15 @@ if TYPE_CHECKING:
 _SHOWN = 10  # failed units that are named
 
 
-def add_engine_arguments(parser: Any, *, workers: int | None = None, aliases: Iterable[str] = ()) -> None:
+def add_engine_arguments(
+    parser: argparse.ArgumentParser, *, aliases: Iterable[str] = (), default: str = "this one"
+) -> None:
     """``--engine``, ``--workers``, ``--index``, ``--count`` and ``--claim-minutes``, for :func:`engine_of`.
 
     Args:
-        parser: Or a group of one.
-        workers: Default of ``--workers``.
+        parser: Gets a group of its own for them.
         aliases: Other names of ``--workers``.
+        default: What happens without ``--workers``, for its help.
     """
     group = parser.add_argument_group("who works (docs/many_machines.md)")
     group.add_argument(
@@ -29,8 +32,9 @@ def add_engine_arguments(parser: Any, *, workers: int | None = None, aliases: It
         help="processes of this machine; this task's share of the shards in a SLURM array; a Ray cluster",
     )  # fmt: skip
     group.add_argument(
-        "--workers", *aliases, dest="workers", type=int, default=workers,
-        help="processes, each with a shard of its own; 0: only this one; ray: shards at once",
+        "--workers", *aliases, dest="workers", type=int,
+        help=f"processes, each with a shard of its own (default: {default}); 0: only this one; ray: shards at once "
+        "(default: what its processors can take)",
     )  # fmt: skip
     group.add_argument(
         "--index",
@@ -62,10 +66,8 @@ def engine_of(
     )  # fmt: skip
 
 
-def report_failed(failed: "list[UnitResult]", total: int, *, what: str) -> int:
+def report_failed(failed: "Sequence[UnitResult]", total: int, *, what: str) -> int:
     """Name the units that failed on stderr; the exit code: 1 when there are any, else 0."""
-    import sys
-
     for result in failed[:_SHOWN]:
         show(f"{result.name}: {result.error}", file=sys.stderr)
     if failed:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from hypvl.cli.common import CommandParser, check_least, run_main, show, user_path, user_text
+from hypvl.cli.common import CommandParser, run_main, show, user_path, user_text
+from hypvl.cli.engine import add_engine_arguments, engine_of
 from hypvl.io.progress import terminal_bar
 
 if TYPE_CHECKING:
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
 EXAMPLES = """
 examples:
   hypvl prepare-grit --tarfiles 'datasets/grit/raw/*.tar' --output-dir datasets/grit/processed
-  hypvl prepare-grit --tarfiles '/data/grit/{00000..00099}.tar' --output-dir /data/boxes --num-workers 32
+  hypvl prepare-grit --tarfiles '/data/grit/{00000..00099}.tar' --output-dir /data/boxes --workers 32
+  in each task of a SLURM array, sbatch --array=0-99:
+  hypvl prepare-grit --tarfiles '/data/grit/*.tar' --output-dir /data/boxes --engine slurm-array
 
-The same command continues after an interruption. docs/data.md says how to get the raw shards.
+The same command continues after an interruption. docs/data.md says how to get the raw shards, docs/many_machines.md how
+many machines work in one folder.
 """
 _LINE_SECONDS = 30.0
 
@@ -28,13 +32,11 @@ _LINE_SECONDS = 30.0
 def build_parser() -> CommandParser:
     """Flags of the command."""
     parser = CommandParser(__doc__, examples=EXAMPLES)
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
         "--tarfiles", type=user_text, nargs="+", required=True, metavar="TAR",
         help="raw TARs: paths, globs, brace lists",
     )  # fmt: skip
     parser.add_argument("--output-dir", type=user_path, required=True, help="folder of the processed TARs")
-    parser.add_argument("--num-workers", type=int, default=cpus, help="processes; 0 = no others")
     parser.add_argument(
         "--phrases", choices=("both", "noun_chunks", "ref_exps"), default="both",
         help="boxes of noun chunks, of referring expressions, or both",
@@ -47,16 +49,20 @@ def build_parser() -> CommandParser:
         "--max-bad-fraction", type=float, default=0.1, help="share of bad samples at which to stop"
     )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    add_engine_arguments(parser, aliases=["--num-workers"], default="one for each processor")
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
     """Parse the flags and process what is not processed yet."""
     args = build_parser().parse_args(argv)
-    check_least(args, num_workers=0)
+    if args.workers is None and args.engine != "ray":
+        own = hasattr(os, "sched_getaffinity")
+        args.workers = len(os.sched_getaffinity(0)) if own else os.cpu_count() or 1
+    engine = engine_of(args, start_method="fork")
 
     from hypvl.data.grit.boxes import GritSettings  # torch and PIL, not needed for --help
-    from hypvl.data.grit.prepare import MANIFEST, prepare_grit
+    from hypvl.data.grit.prepare import prepare_grit
 
     settings = GritSettings(phrases=args.phrases, min_size=args.min_size, min_score=args.min_score)
     with _progress(quiet=args.quiet) as progress:
@@ -64,12 +70,13 @@ def main(argv: Sequence[str]) -> int:
             args.tarfiles,
             args.output_dir,
             settings,
-            num_workers=args.num_workers,
+            engine=engine,
             max_bad_fraction=args.max_bad_fraction,
+            claim_minutes=args.claim_minutes,
             progress=progress,
         )
     if not args.quiet:
-        show(f"{summary(counts)}; counts per TAR in {args.output_dir / MANIFEST}")
+        show(f"{summary(counts)}; counts per TAR in {args.output_dir / 'units'}")
     return 0
 
 

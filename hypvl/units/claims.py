@@ -104,6 +104,13 @@ class Claims:
         found = self._all(unit)
         return found[-1] if found else None
 
+    def ended(self) -> list[Owner]:
+        """Owners of claims on this machine that have ended without giving them up."""
+        with contextlib.suppress(OSError):
+            owners = [_read(path) for path in self.folder.iterdir() if not path.name.startswith(".")]
+            return [owner for owner in owners if owner is not None and owner.has_ended()]
+        return []
+
     @contextlib.contextmanager
     def hold(self, unit: str) -> Iterator[Held | None]:
         """Claim a unit while the block runs; yields None when another process holds it.

@@ -142,7 +142,6 @@ def run_units(
         twice = next(name for i, name in enumerate(names) if name in names[:i])
         raise DataError(f"{twice}: two inputs have this name; process them into different folders.")
     folder.check_settings(write=True)
-    waiting: list[Unit] = []
     todo: list[Unit] = []
     for unit in engine.share(units):
         result = _look(folder, unit)
@@ -150,30 +149,46 @@ def run_units(
             todo.append(unit)
         else:
             yield result
+    job = functools.partial(_run, folder=folder, function=function)
     told = False
-    while todo:
-        job = functools.partial(_run, folder=folder, function=function)
-        with contextlib.closing(_results(engine, job, todo, on_tick)) as results:
-            for unit, result in results:
-                if result.status == "busy":
-                    waiting.append(unit)
-                else:
-                    yield result
-        todo = []
-        while waiting and not todo:
-            if not told:
-                logger.info("waiting for {} that other processes work on", _listed(waiting, folder))
-                told = True
-            time.sleep(_POLL_SECONDS)
-            for unit in list(waiting):
-                if folder.is_busy(unit):
-                    continue
-                waiting.remove(unit)
-                done = _look(folder, unit)
-                if done is None:
-                    todo.append(unit)
-                else:
-                    yield done
+    try:
+        while todo:
+            waiting: list[Unit] = []
+            with contextlib.closing(_results(engine, job, todo, on_tick)) as results:
+                for unit, result in results:
+                    if result.status == "busy":
+                        waiting.append(unit)
+                    else:
+                        yield result
+            todo = []
+            while waiting and not todo:
+                if not told:
+                    logger.info("waiting for {} that other processes work on", _listed(waiting, folder))
+                    told = True
+                time.sleep(_POLL_SECONDS)
+                free = [unit for unit in waiting if not folder.is_busy(unit)]
+                waiting = [unit for unit in waiting if unit not in free]
+                for unit in free:
+                    done = _look(folder, unit)
+                    if done is None:
+                        todo.append(unit)
+                    else:
+                        yield done
+            todo += waiting
+    finally:
+        folder.remove_left_work()
+
+
+def make_unit(unit: Unit, function: UnitFunction, *, folder: UnitFolder) -> UnitResult:
+    """Make one unit in this process, as :func:`run_units`; for callers that bring their own engine.
+
+    Raises:
+        DataError: the unit cannot be made, or the folder is of other settings.
+    """
+    (result,) = run_units([unit], function, folder=folder)
+    if result.status == "failed":
+        raise DataError(result.error)
+    return result
 
 
 def _look(folder: UnitFolder, unit: Unit) -> UnitResult | None:

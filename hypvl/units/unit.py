@@ -24,7 +24,7 @@ from hypvl.errors import DataError, UserError
 from hypvl.io.files import file_digest, open_new
 from hypvl.io.json_text import json_bytes, parse_json
 from hypvl.io.redact import redact_url
-from hypvl.units.claims import CLAIM_MINUTES, Claims, Held
+from hypvl.units.claims import CLAIM_MINUTES, Claims, Held, Owner
 from hypvl.units.pool import Tick
 
 FOLDER = "units"
@@ -172,6 +172,14 @@ class UnitFolder:
         claim = self.claims.current(unit.name)
         return claim is not None and not claim.is_stale(self.claims.minutes)
 
+    def remove_left_work(self) -> None:
+        """Remove what ended processes of this machine have half written; their claims tell the next one of them."""
+        for owner in self.claims.ended():
+            shutil.rmtree(self._work(owner), ignore_errors=True)
+
+    def _work(self, owner: Owner) -> Path:
+        return self.records / "work" / owner.token
+
     def run(self, unit: Unit, function: UnitFunction, tick: Tick = lambda units: None) -> UnitResult:
         """Make a unit, unless it is done or another process works on it; a UserError of the function is the result.
 
@@ -193,11 +201,11 @@ class UnitFolder:
             return UnitResult(unit.name, "failed", error=str(error))
 
     def _make(self, unit: Unit, function: UnitFunction, tick: Tick, held: Held) -> UnitResult:
-        work = self.records / "work" / held.owner.token
+        work = self._work(held.owner)
         with _reported(work):
             for claim in held.before:  # what killed processes left
                 if claim.owner is not None:
-                    shutil.rmtree(self.records / "work" / claim.owner.token, ignore_errors=True)
+                    shutil.rmtree(self._work(claim.owner), ignore_errors=True)
             work.mkdir(parents=True)
         try:
             record = self._record(unit)  # before they are read: a later change makes the unit again

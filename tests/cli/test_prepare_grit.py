@@ -1,5 +1,6 @@
 """The command that cuts the boxes of raw GRIT shards out."""
 
+import json
 import os
 import signal
 import subprocess
@@ -36,7 +37,7 @@ def test_the_summary_counts_samples_and_boxes(
     assert main(flags(raw, out)) == 0
     assert capsys.readouterr().out == (
         "6 of 6 samples written with 18 boxes; 6 boxes left out (the same phrase and box again: 6); "
-        f"counts per TAR in {out / 'manifest.jsonl'}\n"
+        f"counts per TAR in {out / 'units'}\n"
     )
     assert main(flags(raw, out, "--quiet")) == 0
     assert capsys.readouterr().out == ""
@@ -45,14 +46,15 @@ def test_the_summary_counts_samples_and_boxes(
 def test_flags_reach_the_settings(raw: Path, tmp_path: Path) -> None:
     more = ["--phrases", "noun_chunks", "--min-size", "30", "--min-score", "0.8"]
     assert main(flags(raw, tmp_path / "out", *more)) == 0
-    head = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()[0]
-    assert '"settings": {"phrases": "noun_chunks", "min_size": 30, "min_score": 0.8}' in head
+    head = json.loads((tmp_path / "out" / "units" / "settings.json").read_text())
+    assert head["settings"] == {"layout": 2, "phrases": "noun_chunks", "min_size": 30, "min_score": 0.8}
 
 
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [
-        (["--num-workers", "-1"], 2, "--num-workers: got -1"),
+        (["--num-workers", "-1"], 2, "--workers: got -1"),
+        (["--engine", "slurm-array", "--index", "2", "--count", "2"], 2, "--index: got 2; expected 0 to 1"),
         (["--min-size", "0"], 1, "min_size: got 0"),
         (["--max-bad-fraction", "7"], 1, "max_bad_fraction: got 7"),
         (["--tarfiles", "nowhere.tar"], 1, "nowhere.tar: no such file"),
@@ -95,7 +97,7 @@ def test_ended_from_outside_it_goes_on_afterwards(raw: Path, tmp_path: Path, nam
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
     )
     deadline = time.monotonic() + 30
-    while len(list(out.glob(".*.part"))) < 2 and time.monotonic() < deadline:
+    while len(list(out.glob("units/work/*/*.tar"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send_signal(signal.Signals[name])
@@ -103,7 +105,7 @@ def test_ended_from_outside_it_goes_on_afterwards(raw: Path, tmp_path: Path, nam
     if name == "SIGINT":
         assert process.returncode == 130
         assert errors == "interrupted\n"
-        assert not list(out.glob(".*.part"))
+        assert not list(out.glob("units/work/*/*.tar"))
     assert len(children) >= 2
     while any(alive(int(pid)) for pid in children) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,5 +1,6 @@
 """Units: made once, whole or not at all, by one process."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -234,6 +235,19 @@ def test_killed_twice_it_continues_and_the_folder_is_the_same(tmp_path: Path) ->
     assert run(tmp_path / "whole", 9).stdout == "4\n"
     assert contents(disturbed) == contents(tmp_path / "whole")
     assert not list((disturbed / "units" / "work").iterdir())
+
+
+def test_units_of_another_process_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hypvl.units.engines._POLL_SECONDS", 0.01)
+    units = inputs(tmp_path, a="hello", b="you", c="there")
+    output = UnitFolder(tmp_path / "out", command="shout", settings={"loud": 1})
+    results = []
+    with contextlib.ExitStack() as others:
+        for name in ("a", "b"):
+            others.enter_context(output.claims.hold(name))
+        for result in run_units(units, shout, folder=output, on_tick=lambda n: others.close() if n else None):
+            results.append((result.name, result.status))
+    assert results == [("c", "made"), ("a", "made"), ("b", "made")]
 
 
 @pytest.mark.slow

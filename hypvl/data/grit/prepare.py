@@ -1,37 +1,36 @@
 """From raw GRIT shards to processed ones, one TAR for each, in parallel; an interrupted run continues.
 
 The same input and settings give the same bytes, whatever the number of processes. The output folder holds
-``<name>.tar`` for every raw ``<name>.tar`` that is done, and ``manifest.jsonl``: the settings, then one line of
-counts per TAR. A TAR gets its name when it is whole and its counts are in the manifest. See
-:mod:`hypvl.data.grit.boxes` for what becomes of a sample, :mod:`hypvl.data.grit.mapper` for the layout.
+``<name>.tar`` for every raw ``<name>.tar`` that is done, and in ``units/`` the settings and a manifest of each with its
+counts (:mod:`hypvl.units.unit`). See :mod:`hypvl.data.grit.boxes` for what becomes of a sample,
+:mod:`hypvl.data.grit.mapper` for the layout.
 """
 
-import contextlib
 import dataclasses
-import functools
-import json
-import os
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hypvl.data.grit.boxes import GritSettings, convert_sample
 from hypvl.data.sample import BadSample
 from hypvl.data.shards import expand_shards, sample_members
 from hypvl.data.storage import FileHandles, LocalFile
 from hypvl.data.tar_index import ReadAhead, build_index
-from hypvl.errors import DataError, UserError
-from hypvl.io.files import exclusive_lock, write_atomically
-from hypvl.io.json_text import parse_json
+from hypvl.errors import DataError
+from hypvl.io.files import open_new
 from hypvl.io.tar import add_member
-from hypvl.units.pool import Tick, run_jobs
+from hypvl.units.claims import CLAIM_MINUTES
+from hypvl.units.engines import Engine, make_unit, run_units
+from hypvl.units.pool import Tick
+from hypvl.units.unit import Made, Unit, UnitFolder, UnitResult, UnwritableError
 
-MANIFEST = "manifest.jsonl"
+_OLD_MANIFEST = "manifest.jsonl"  # of folders before there were units
 _FORMAT = 2  # 1: without the corners of boxes
 _BLOCK = 1 << 20
 _KEPT_BAD = 3  # examples of bad samples per TAR
+_NAMED = 5  # TARs that could not be processed
 _JUDGED_FROM = 1000  # samples, before a share of bad ones is meaningful
 
 
@@ -66,11 +65,11 @@ class Counts:
             )
 
     def record(self) -> dict[str, Any]:
-        """For a line of the manifest."""
+        """For a manifest."""
         return vars(self).copy()
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "Counts":
+    def from_record(cls, record: Mapping[str, Any]) -> "Counts":
         """The inverse of :meth:`record`; further entries are ignored."""
         values = {field.name: record[field.name] for field in dataclasses.fields(cls)}
         for name in ("bad", "dropped_boxes"):
@@ -94,22 +93,24 @@ def prepare_grit(
     output_dir: str | Path,
     settings: GritSettings | None = None,
     *,
-    num_workers: int = 0,
+    engine: Engine | None = None,
     max_bad_fraction: float = 0.1,
+    claim_minutes: float = CLAIM_MINUTES,
     progress: Callable[[Progress], None] | None = None,
 ) -> Counts:
     """Process raw GRIT TARs; those that an earlier call has finished stay as they are.
 
     Args:
         tarfiles: Paths, globs and brace lists of raw TARs with different file names.
-        output_dir: Folder to create, or of an earlier call with the same settings.
+        output_dir: Folder to create, or of other calls with the same settings, also of calls that work there now.
         settings: Which boxes are written.
-        num_workers: Processes; 0 works in this one.
+        engine: Who does it; None: this process.
         max_bad_fraction: Share of bad samples at which the run stops, in [0, 1].
+        claim_minutes: See :mod:`hypvl.units.claims`.
         progress: Called several times a second.
 
     Returns:
-        The counts over all TARs, those of earlier calls included.
+        The counts over all TARs of the engine's share, those of earlier calls included.
 
     Raises:
         DataError: when input or output cannot be used; when too many samples are bad; at the end, when some of
@@ -117,70 +118,106 @@ def prepare_grit(
     """
     if not 0 <= max_bad_fraction <= 1:
         raise DataError(f"max_bad_fraction: got {max_bad_fraction}; expected 0 to 1.")
+    engine = Engine() if engine is None else engine
     settings = GritSettings() if settings is None else settings
-    sources = _sources(tarfiles)
-    folder = Path(output_dir)
-    with _Output.open(folder, settings) as output:
-        finished = {name: counts for name, path in sources.items() if (counts := output.finished(path))}
-        todo = [path for name, path in sources.items() if name not in finished]
-        total = Counts()
-        for counts in finished.values():
-            total.add(counts)
-        sizes = {path: path.stat().st_size for path in todo}
-        unreadable: list[str] = []
+    units = [_unit(path, settings) for path in _sources(tarfiles).values()]
+    own = engine.share(units)
+    sizes = {unit.name: Path(unit.inputs[0]).stat().st_size for unit in own}
+    folder = _folder(Path(output_dir), settings, claim_minutes)
+    total, failed = Counts(), list[UnitResult]()
+    done = bytes_done = ticks = 0
+    bytes_total = sum(sizes.values())
 
-        def on_progress(units: int) -> None:
-            if progress is not None:
-                progress(Progress(units, sum(sizes.values()), len(finished), len(sources), total))
+    def show(so_far: int) -> None:
+        nonlocal ticks
+        ticks = max(ticks, so_far)
+        if progress is not None:
+            progress(Progress(max(ticks, bytes_done), bytes_total, done, len(own), total))
 
-        job = functools.partial(convert_shard, folder=folder, settings=settings)
-        processes = min(num_workers, len(todo))
-        with contextlib.closing(
-            run_jobs(job, todo, num_workers=processes, on_progress=on_progress)
-        ) as results:
-            for number, result in results:
-                if isinstance(result, UnwritableError):
-                    raise result
-                if isinstance(result, UserError):
-                    unreadable.append(str(result))
-                    continue
-                output.finish(todo[number], result)
-                finished[todo[number].name] = result
-                total.add(result)
-                if total.samples >= _JUDGED_FROM:
-                    total.check(max_bad_fraction)
-    if unreadable:
+    for result in run_units(units, _make, folder=folder, engine=engine, on_tick=show):
+        if result.status == "failed":
+            failed.append(result)
+            bytes_total -= sizes[result.name]
+            continue
+        done += 1
+        total.add(Counts.from_record(result.counts))
+        if result.status == "made":
+            bytes_done += sizes[result.name]
+        else:
+            bytes_total -= sizes[result.name]
+        show(0)
+        if total.samples >= _JUDGED_FROM:
+            total.check(max_bad_fraction)
+    if failed:
+        named = "; ".join(result.error.rstrip(".") for result in failed[:_NAMED])
         raise DataError(
-            f"{len(unreadable)} of {len(sources)} TAR files could not be read, the others are done: {unreadable[0]}"
+            f"{len(failed)} of {len(own)} TAR files could not be processed, the others are done: {named}."
         )
     total.check(max_bad_fraction)
     return total
 
 
-class UnwritableError(DataError):
-    """The output cannot be written: nothing else can be done either."""
+def grit_shard(
+    shard: str | Path,
+    output_dir: str | Path,
+    settings: GritSettings | None = None,
+    *,
+    claim_minutes: float = CLAIM_MINUTES,
+) -> UnitResult:
+    """Process one raw GRIT TAR to ``output_dir/<its name>``, once: what one process of :func:`prepare_grit` does.
+
+    For pools, Spark or NeMo Curator: it is picklable, may be called again or by several processes, and the same TAR
+    gives the same bytes.
+
+    Returns:
+        ``files``: the name of the TAR in the folder; ``counts``: as :class:`Counts`; ``status``: made or existed.
+
+    Raises:
+        DataError: the TAR cannot be read, the folder is of other settings, or it cannot be written.
+
+    Example:
+        >>> grit_shard("raw/00000.tar", "processed").counts["boxes"]  # doctest: +SKIP
+        18231
+    """
+    settings = GritSettings() if settings is None else settings
+    (path,) = _sources([str(shard)]).values()
+    return make_unit(_unit(path, settings), _make, folder=_folder(Path(output_dir), settings, claim_minutes))
 
 
-def convert_shard(source: Path, tick: Tick, *, folder: Path, settings: GritSettings) -> Counts:
-    """Process one raw TAR into ``folder/.<name>.part``; ``tick`` receives the bytes that are done.
+def _unit(path: Path, settings: GritSettings) -> Unit:
+    return Unit(path.name, (str(path),), (path, settings))
+
+
+def _folder(folder: Path, settings: GritSettings, claim_minutes: float) -> UnitFolder:
+    if (folder / _OLD_MANIFEST).exists():
+        raise DataError(
+            f"{folder}: was made by an earlier version of hypvl ({_OLD_MANIFEST}); name another folder, or go on with "
+            "what is there."
+        )
+    described = {"layout": _FORMAT, **dataclasses.asdict(settings)}
+    return UnitFolder(folder, command="prepare-grit", settings=described, claim_minutes=claim_minutes)
+
+
+def _make(argument: tuple[Path, GritSettings], folder: Path, tick: Tick) -> Made:
+    """Process one raw TAR into ``folder``; ``tick`` receives the bytes that are done.
 
     Raises:
         DataError: when it is not a TAR at all.
         UnwritableError: when the output cannot be written.
     """
-    part = _part(folder, source.name)
+    source, settings = argument
+    target = folder / source.name
     try:
-        part.unlink(missing_ok=True)  # a worker of a killed run may still hold the old one
-        with part.open("xb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as archive:
-                counts = _convert(source, archive, tick, settings)
-            file.flush()
-            os.fsync(file.fileno())
+        with (
+            open_new(target) as file,
+            tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as archive,
+        ):
+            counts = _convert(source, archive, tick, settings)
     except OSError as error:
         raise UnwritableError(
-            f"{part}: cannot be written ({error}); free space or rights there, then run the same command again."
+            f"{target}: cannot be written ({error}); free space or rights there, then run the same command again."
         ) from error
-    return counts
+    return Made([source.name], counts.record())
 
 
 def _convert(source: Path, archive: tarfile.TarFile, tick: Tick, settings: GritSettings) -> Counts:
@@ -216,10 +253,6 @@ def _convert(source: Path, archive: tarfile.TarFile, tick: Tick, settings: GritS
     return counts
 
 
-def _part(folder: Path, name: str) -> Path:
-    return folder / f".{name}.part"
-
-
 def _sources(tarfiles: str | Sequence[str]) -> dict[str, Path]:
     """File name -> path of each raw TAR, in order."""
     sources: dict[str, Path] = {}
@@ -233,100 +266,3 @@ def _sources(tarfiles: str | Sequence[str]) -> dict[str, Path]:
             )
         sources[path.name] = path
     return sources
-
-
-class _Output:
-    """The output folder, held by one run at a time."""
-
-    def __init__(self, folder: Path, head: dict[str, Any], records: "dict[str, _Record]") -> None:
-        self.folder = folder
-        self._head = head
-        self._records = records
-
-    @classmethod
-    @contextlib.contextmanager
-    def open(cls, folder: Path, settings: GritSettings) -> Iterator["_Output"]:
-        """Create or enter the folder. Raises DataError when it is of another run or other settings."""
-        head = {"format": _FORMAT, "settings": dataclasses.asdict(settings)}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with contextlib.ExitStack() as held:
-                try:
-                    held.enter_context(exclusive_lock(folder / ".lock", wait=False))
-                except BlockingIOError as error:
-                    raise DataError(
-                        f"{folder}: another preparation is writing there; wait for it, or name another folder."
-                    ) from error
-                output = cls(folder, head, _read_manifest(folder, head))
-                try:
-                    yield output
-                finally:
-                    for part in folder.glob(".*.part"):
-                        part.unlink(missing_ok=True)
-        except OSError as error:
-            raise DataError(f"{folder}: cannot be written ({error}); name a folder you may write.") from error
-
-    def finished(self, source: Path) -> Counts | None:
-        """The counts of a raw TAR when it is done, else None."""
-        target, record = self.folder / source.name, self._records.get(source.name)
-        if target.exists() and record is None:
-            raise DataError(
-                f"{target}: is in the way, as {MANIFEST} there does not know it; name another folder, or move it."
-            )
-        if record is None or not target.exists():
-            return None
-        same = (record.source_bytes, record.bytes) == (source.stat().st_size, target.stat().st_size)
-        return record.counts if same else None
-
-    def finish(self, source: Path, counts: Counts) -> None:
-        """Count a TAR in the manifest and give it its name."""
-        part = _part(self.folder, source.name)
-        record = {
-            "tar": source.name, "source_bytes": source.stat().st_size, "bytes": part.stat().st_size,
-            **counts.record(),
-        }  # fmt: skip
-        path = self.folder / MANIFEST
-        lines = [] if path.exists() and path.stat().st_size else [self._head]
-        with path.open("a") as file:
-            file.write("".join(json.dumps(line) + "\n" for line in [*lines, record]))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.folder / source.name)
-
-
-class _Record(NamedTuple):
-    """What the manifest says of one TAR."""
-
-    source_bytes: int
-    bytes: int
-    counts: Counts
-
-
-def _read_manifest(folder: Path, head: dict[str, Any]) -> dict[str, _Record]:
-    """The latest record of each TAR by file name, of these settings; a last line that was cut off is removed."""
-    path = folder / MANIFEST
-    if not path.exists():
-        return {}
-    try:
-        text = path.read_text()
-        whole = text[: text.rfind("\n") + 1]
-        saved, *records = [parse_json(line) for line in whole.splitlines()] or [head]
-        by_name = {
-            str(record["tar"]): _Record(record["source_bytes"], record["bytes"], Counts.from_record(record))
-            for record in records
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: is damaged ({error!r}); name another folder, or start anew.") from error
-    if isinstance(saved, dict) and saved.get("format") != _FORMAT:
-        raise DataError(
-            f"{folder}: was made by another version of this script (format {saved.get('format')}, now {_FORMAT}); name "
-            "another folder, or go on with what is there."
-        )
-    if saved != head:
-        settings = saved.get("settings") if isinstance(saved, dict) else saved
-        raise DataError(
-            f"{folder}: was made with other settings ({settings}); name another folder, or give the same settings."
-        )
-    if whole != text:
-        write_atomically(path, whole)
-    return by_name

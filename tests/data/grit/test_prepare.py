@@ -12,14 +12,17 @@ import pytest
 
 from hypvl.data.grit.boxes import GritSettings
 from hypvl.data.grit.mapper import GritMapper
-from hypvl.data.grit.prepare import MANIFEST, Counts, Progress, UnwritableError, convert_shard, prepare_grit
+from hypvl.data.grit.prepare import Counts, Progress, grit_shard, prepare_grit
 from hypvl.data.shards import ImageTextShards
 from hypvl.data.transforms import Squeeze
 from hypvl.errors import DataError
+from hypvl.units.engines import Engine
+from hypvl.units.unit import UnwritableError
 from tests.data.helpers import Letters, text_of
 from tests.data.raw_grit import members, write_shard
 
 SETTINGS = GritSettings(min_size=1)
+FORKED = Engine(workers=2, start_method="fork")
 
 
 @pytest.fixture
@@ -47,6 +50,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tar"))}
 
 
+def manifest(folder: Path, name: str) -> dict[str, Any]:
+    return dict(json.loads((folder / "units" / "manifests" / f"{name}.json").read_text()))
+
+
 def names(path: Path) -> list[str]:
     with tarfile.open(path) as archive:
         return archive.getnames()
@@ -59,15 +66,13 @@ def test_counts_and_layout(raw: Path, tmp_path: Path) -> None:
     assert counts.dropped_boxes == {"the same phrase and box again": 10}
     assert counts.first_bad["00001.tar/000010001"].startswith("broken json (")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        ".lock", "00000.tar", "00001.tar", "00002.tar", MANIFEST,
+        "00000.tar", "00001.tar", "00002.tar", "units",
     ]  # fmt: skip
     keys = {name.split(".")[0] for name in names(tmp_path / "out" / "00001.tar")}
     assert keys == {"000010000", "000010003"}
-    lines = [json.loads(line) for line in (tmp_path / "out" / MANIFEST).read_text().splitlines()]
-    assert lines[0] == {"format": 2, "settings": {"phrases": "both", "min_size": 1, "min_score": 0.0}}
-    assert [(line["tar"], line["samples"], line["bad"]) for line in lines[1:]] == [
-        ("00000.tar", 4, {}), ("00001.tar", 4, {"broken json": 1}), ("00002.tar", 4, {}),
-    ]  # fmt: skip
+    record = manifest(tmp_path / "out", "00001.tar")
+    assert record["settings"] == {"layout": 2, "phrases": "both", "min_size": 1, "min_score": 0.0}
+    assert record["counts"]["samples"] == 4 and record["counts"]["bad"] == {"broken json": 1}
 
 
 def test_training_reads_what_was_written(raw: Path, tmp_path: Path) -> None:
@@ -83,7 +88,7 @@ def test_training_reads_what_was_written(raw: Path, tmp_path: Path) -> None:
 def test_the_same_bytes_for_any_number_of_processes(raw: Path, tmp_path: Path) -> None:
     progress: list[Progress] = []
     counts = run(raw, tmp_path / "one")
-    assert run(raw, tmp_path / "two", num_workers=2, progress=progress.append) == counts
+    assert run(raw, tmp_path / "two", engine=FORKED, progress=progress.append) == counts
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     last = progress[-1]
     assert (last.shards_done, last.shards_total) == (3, 3)
@@ -97,35 +102,40 @@ def test_what_is_done_stays_and_the_rest_is_done(raw: Path, tmp_path: Path) -> N
 
     def interrupt(state: Progress) -> None:
         if state.shards_done == 1 and state.bytes_done > 1.2 * state.bytes_total / 3:
-            assert (out / ".00001.tar.part").exists()
+            assert list(out.glob("units/work/*/00001.tar"))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(raw, out, progress=interrupt)
-    assert sorted(p.name for p in out.iterdir()) == [".lock", "00000.tar", MANIFEST]
+    assert sorted(p.name for p in out.iterdir()) == ["00000.tar", "units"]
+    assert not list(out.glob("units/work/*")) and not list(out.glob("units/claims/*"))
     first = (out / "00000.tar").stat()
     assert run(raw, out) == whole
     assert contents(out) == contents(tmp_path / "whole")
     assert (out / "00000.tar").stat().st_mtime_ns == first.st_mtime_ns
     # a third run does nothing and says the same
     assert run(raw, out) == whole
-    assert len((out / MANIFEST).read_text().splitlines()) == 4
 
 
-def test_what_a_killed_run_left_is_made_anew(raw: Path, tmp_path: Path) -> None:
-    """Half a file, a manifest cut off in its last line, a TAR that is counted but not there, one cut short."""
+def test_a_tar_that_was_lost_or_cut_is_made_anew(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     whole = run(raw, out)
     expected = contents(out)
     (out / "00000.tar").unlink()
     (out / "00002.tar").write_bytes(expected["00002.tar"][:700])
-    (out / ".00000.tar.part").write_bytes(b"half")
-    with (out / MANIFEST).open("a") as file:
-        file.write('{"tar": "0000')
     assert run(raw, out) == whole
     assert contents(out) == expected
-    assert not list(out.glob(".*.part"))
-    assert all(json.loads(line) for line in (out / MANIFEST).read_text().splitlines())
+
+
+def test_one_shard_is_what_the_whole_run_makes_of_it(raw: Path, tmp_path: Path) -> None:
+    run(raw, tmp_path / "whole")
+    for status in ("made", "existed"):
+        result = grit_shard(raw / "00001.tar", tmp_path / "out", SETTINGS)
+        assert (result.status, result.files, result.counts["written"]) == (status, ("00001.tar",), 2)
+    assert contents(tmp_path / "out")["00001.tar"] == contents(tmp_path / "whole")["00001.tar"]
+    (raw / "bad.tar").write_bytes(b"<html>not found</html>" * 100)
+    with pytest.raises(DataError, match=r"bad\.tar"):
+        grit_shard(raw / "bad.tar", tmp_path / "out", SETTINGS)
 
 
 def test_a_raw_tar_that_changed_is_processed_again(raw: Path, tmp_path: Path) -> None:
@@ -136,18 +146,17 @@ def test_a_raw_tar_that_changed_is_processed_again(raw: Path, tmp_path: Path) ->
     assert len({name.split(".")[0] for name in names(out / "00002.tar")}) == 9
 
 
-def test_a_folder_of_before_boxes_had_places_is_refused(raw: Path, tmp_path: Path) -> None:
-    run(raw, tmp_path / "out")
-    manifest = tmp_path / "out" / MANIFEST
-    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
-    with pytest.raises(DataError, match=r"was made by another version of this script \(format 1, now 2\)"):
+def test_a_folder_of_an_earlier_version_is_refused(raw: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.jsonl").write_text('{"format": 2}\n')
+    with pytest.raises(DataError, match=r"out: was made by an earlier version of hypvl \(manifest\.jsonl\)"):
         run(raw, tmp_path / "out")
 
 
 def test_other_settings_are_refused(raw: Path, tmp_path: Path) -> None:
     run(raw, tmp_path / "out")
     with pytest.raises(
-        DataError, match=r"out: was made with other settings \(.*'min_size': 1.*\); name another"
+        DataError, match=r"out: was made with other settings \(min_size was 1, now it is 20\); name another"
     ):
         run(raw, tmp_path / "out", settings=GritSettings(min_size=20))
 
@@ -157,30 +166,6 @@ def test_someone_elses_tar_is_not_overwritten(raw: Path) -> None:
     with pytest.raises(DataError, match=r"00000\.tar: is in the way"):
         run(raw, raw)
     assert contents(raw) == before
-
-
-def test_one_run_at_a_time(raw: Path, tmp_path: Path) -> None:
-    """The lock is one of processes: the second run is another one."""
-    import multiprocessing
-
-    answers: Any = multiprocessing.Queue()
-
-    def second() -> None:
-        try:
-            run(raw, tmp_path / "out")
-        except DataError as error:
-            answers.put(str(error))
-
-    def begin(state: Progress) -> None:
-        if not began:
-            began.append(1)
-            process = multiprocessing.get_context("fork").Process(target=second)
-            process.start()
-            process.join()
-
-    began: list[int] = []
-    run(raw, tmp_path / "out", progress=begin)
-    assert "another preparation is writing there" in answers.get(timeout=5)
 
 
 def test_too_many_bad_samples_stop_with_the_reasons(tmp_path: Path) -> None:
@@ -208,7 +193,7 @@ def test_a_share_is_judged_during_the_run(tmp_path: Path) -> None:
 def test_a_file_that_is_no_tar_does_not_stop_the_others(raw: Path, tmp_path: Path) -> None:
     (raw / "00001.tar").write_bytes(b"<html>not found</html>" * 100)
     with pytest.raises(
-        DataError, match=r"1 of 3 TAR files could not be read, the others are done: .*00001\.tar"
+        DataError, match=r"1 of 3 TAR files could not be processed, the others are done: .*00001\.tar"
     ):
         run(raw, tmp_path / "out")
     assert set(contents(tmp_path / "out")) == {"00000.tar", "00002.tar"}
@@ -229,17 +214,17 @@ def test_an_empty_tar_stays_empty(raw: Path, tmp_path: Path) -> None:
     assert len(ImageTextShards(str(tmp_path / "out" / "*.tar"), GritMapper(), Squeeze(8), Letters())) == 8
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("engine", [None, FORKED])
 def test_an_output_that_cannot_be_written_ends_the_run(
-    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine | None
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("hypvl.data.grit.prepare.add_member", full)
-    with pytest.raises(UnwritableError, match=r"\.part: cannot be written \(.*No space left"):
-        run(raw, tmp_path / "out", num_workers=num_workers)
-    assert not list((tmp_path / "out").glob("*.part"))
+    with pytest.raises(UnwritableError, match=r"00000\.tar: cannot be written \(.*No space left"):
+        run(raw, tmp_path / "out", engine=engine)
+    assert not list((tmp_path / "out").glob("*.tar"))
 
 
 @pytest.mark.parametrize(
@@ -265,21 +250,18 @@ def test_two_tars_of_one_name_are_refused(raw: Path, tmp_path: Path) -> None:
 
 def test_an_output_that_is_a_file_is_one_sentence(raw: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(DataError, match="name a folder you may write"):
+    with pytest.raises(DataError, match=r"out.*: cannot be written"):
         run(raw, tmp_path / "out")
 
 
 def test_a_damaged_manifest_is_an_error(raw: Path, tmp_path: Path) -> None:
     run(raw, tmp_path / "out")
-    path = tmp_path / "out" / MANIFEST
-    path.write_text(path.read_text().replace('"written"', '"writen"'))
-    with pytest.raises(DataError, match=r"manifest\.jsonl: is damaged \(KeyError\('written'\)\)"):
+    (tmp_path / "out" / "units" / "manifests" / "00000.tar.json").write_text("{")
+    with pytest.raises(DataError, match=r"00000\.tar\.json: cannot be read \(.*\); delete it"):
         run(raw, tmp_path / "out")
 
 
 def test_reasons_are_counted_without_their_details(tmp_path: Path) -> None:
     source = write_shard(tmp_path / "a.tar", [members(json=b"{"), members(json=b"[1"), members(jpg=b"no")])
-    ticks: list[int] = []
-    counts = convert_shard(source, ticks.append, folder=tmp_path, settings=SETTINGS)
+    counts = Counts.from_record(grit_shard(source, tmp_path / "out").counts)
     assert counts.bad == Counter({"broken json": 2, "cannot decode the image": 1})
-    assert sum(ticks) == source.stat().st_size
