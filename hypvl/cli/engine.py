@@ -11,7 +11,6 @@ from hypvl.errors import ConfigError
 if TYPE_CHECKING:
     from hypvl.units.engines import Engine
     from hypvl.units.pool import StartMethod
-    from hypvl.units.unit import UnitResult
 
 _SHOWN = 10  # failed units that are named
 
@@ -66,10 +65,10 @@ def engine_of(
     )  # fmt: skip
 
 
-def report_failed(failed: "Sequence[UnitResult]", total: int, *, what: str) -> int:
-    """Name the units that failed on stderr; the exit code: 1 when there are any, else 0."""
-    for result in failed[:_SHOWN]:
-        show(f"{result.name}: {result.error}", file=sys.stderr)
+def report_failed(failed: Sequence[tuple[str, str]], total: int, *, what: str) -> int:
+    """Name the (name, error) of what failed on stderr; the exit code: 1 when there is any, else 0."""
+    for name, error in failed[:_SHOWN]:
+        show(f"{name}: {error}", file=sys.stderr)
     if failed:
         more = f" ({len(failed) - _SHOWN} more are not named here)" if len(failed) > _SHOWN else ""
         show(

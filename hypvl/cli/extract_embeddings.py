@@ -1,17 +1,21 @@
 """Write the embeddings of shards, one shard of them for each; a folder that evaluate --embeddings reads."""
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.common import CommandParser, check_least, run_main, show, user_path, user_text
-from hypvl.errors import ConfigError
+from hypvl.cli.engine import add_engine_arguments, engine_of, report_failed
+from hypvl.errors import UserError
 
 if TYPE_CHECKING:
     from hypvl.data.transforms import Transform
-    from hypvl.embedding.extract import InputShard
+    from hypvl.embedding.input_shards import InputShard
     from hypvl.models.dual_encoder import DualEncoder
 
 EXAMPLES = """
@@ -20,6 +24,9 @@ examples:
       --shards 'datasets/redcaps/{00000..00099}.tar' --output-dir output/redcaps_embeddings
   on eight GPUs, each its share of the shards; started again, it continues:
   torchrun --nproc-per-node 8 -m hypvl extract ...
+  in each task of a SLURM array, or on a Ray cluster:
+  ... --engine slurm-array
+  ... --engine ray
   a folder of images, and a file of texts:
   ... --image-dir photos --output-dir output/photos
   ... --texts captions.jsonl --text-key caption --output-dir output/captions
@@ -73,65 +80,84 @@ def build_parser() -> CommandParser:
         "--max-bad-fraction", type=float, default=0.1, metavar="SHARE",
         help="of a shard's images that may be unreadable before the shard fails",
     )  # fmt: skip
+    parser.add_argument(
+        "--threads", type=int, default=1,
+        help="of each process on a CPU; with another number the last bits of embeddings may differ",
+    )  # fmt: skip
+    add_engine_arguments(parser)
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
     """Encode the shards that do not exist yet; 1 if one failed, after the others are done."""
     args = build_parser().parse_args(argv)
-    check_least(args, shard_size=1)
-    shards = input_shards(args)
+    check_least(args, shard_size=1, threads=1)
+    engine = engine_of(args, gpus=0.0 if (args.device or "cuda").startswith("cpu") else 1.0)
     rank, ranks = place_among_ranks()
+    if ranks > 1 and engine.name == "local":
+        engine = replace(engine, name="slurm-array", index=rank, count=ranks)
+    shards = input_shards(args)
 
     import torch
 
-    from hypvl.cli.loading import encoding_of, load_chosen, pick_device
-    from hypvl.embedding.extract import extract
+    from hypvl.cli.loading import encoding_of
+    from hypvl.embedding.extract import ShardEncoder, extract
     from hypvl.embedding.identity import model_identity
-    from hypvl.embedding.protocol import own_tokenizer
-    from hypvl.embedding.store import EmbeddingStore
 
     device = args.device
     if ranks > 1 and device in (None, "cuda") and torch.cuda.is_available():
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    model, _ = load_chosen(args, device=pick_device(device))
+    load = LoadChosen(args.checkpoint_path, args.model, args.train_config, device)
     encoding = encoding_of(
         args, amp=args.amp or False, max_bad_fraction=args.max_bad_fraction, progress=rank == 0
     )
-    modality = shards[0].modality
-    try:
-        store = EmbeddingStore(
-            args.output_dir, model=model_identity(model), mode="write", thumbnails=args.thumbnails
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    own = shards[rank::ranks]
-    done = failed = 0
-    for number, shard in enumerate(
-        extract(
-            model,
-            own,
-            store=store,
-            encoding=encoding,
-            transform=_transform(model, args.preprocess),
-            tokenizer=own_tokenizer(model),
-            stage=args.stage,
-            fmt=args.format,
-        ),
-        start=1,
-    ):
+    # What other processes encode with is only looked at here.
+    model = replace(load, device="cpu")() if engine.in_other_processes else load()
+    load_again = load if engine.in_other_processes else functools.partial(_itself, model)
+    identity = model_identity(model)
+    if identity is None:
+        raise UserError("--model: has no weights to know it by, so its embeddings cannot be stored.")
+    encoder = ShardEncoder(
+        load_again,
+        identity,
+        encoding,
+        _transform(model, args.preprocess),
+        stage=args.stage,
+        fmt=args.format,
+        thumbnails=args.thumbnails,
+        threads=args.threads,
+    )
+    own, modality = len(engine.share(shards)), shards[0].modality
+    done, failed = 0, []
+    results = extract(encoder, shards, args.output_dir, engine=engine, claim_minutes=args.claim_minutes)
+    for number, shard in enumerate(results, start=1):
         done += shard.rows
-        failed += bool(shard.error)
+        failed += [(shard.name, shard.error)] if shard.error else []
         status = shard.error or ("exists already" if shard.existed else f"{shard.rows} {modality}s")
         status += f", {shard.unreadable} cannot be read" if shard.unreadable else ""
-        show(f"[{number}/{len(own)}] {shard.name}: {status}", file=sys.stderr)
-    show(f"{args.output_dir}: {done} embeddings in {len(own) - failed} of {len(own)} shards")
-    if failed:
-        show(
-            f"error: {failed} of {len(own)} shards failed; the same command tries them again.",
-            file=sys.stderr,
-        )
-    return 1 if failed else 0
+        show(f"[{number}/{own}] {shard.name}: {status}", file=sys.stderr)
+    show(f"{args.output_dir}: {done} embeddings in {own - len(failed)} of {own} shards")
+    return report_failed(failed, own, what="shards")
+
+
+@dataclass(frozen=True)
+class LoadChosen:
+    """Loads the model that the flags name, in whichever process it is called; always the same one in each."""
+
+    checkpoint_path: Path | None
+    model: str | None
+    train_config: str | None
+    device: str | None
+
+    def __call__(self) -> "DualEncoder":
+        """The model, on its device. Errors as :func:`hypvl.cli.loading.load_chosen`."""
+        from hypvl.cli.loading import load_chosen, pick_device
+
+        return load_chosen(argparse.Namespace(**vars(self)), device=pick_device(self.device))[0]
+
+
+def _itself(model: "DualEncoder") -> "DualEncoder":
+    return model
 
 
 def _transform(model: "DualEncoder", preprocess: str | None) -> "Transform":
@@ -147,42 +173,16 @@ def _transform(model: "DualEncoder", preprocess: str | None) -> "Transform":
 
 def input_shards(args: argparse.Namespace) -> list["InputShard"]:
     """The inputs that the flags name, in shards; only files of texts are read. Raises DataError."""
-    from functools import partial
-
     from hypvl.data.shards import expand_shards
-    from hypvl.datasets.images import Images
-    from hypvl.datasets.user_inputs import Texts, image_paths, tar_texts, text_file
-    from hypvl.embedding.extract import InputShard, shard_names
+    from hypvl.datasets.user_inputs import image_paths
+    from hypvl.embedding.input_shards import image_shards, tar_shards, text_shards
 
     if args.shards is not None:
-        places = expand_shards(args.shards)
-        named = zip(shard_names(places), places, strict=True)
-        if args.text_key is None:
-            return [
-                InputShard(name, [place], images=partial(Images.from_tars, [place])) for name, place in named
-            ]
-        member = args.text_key
-        return [
-            InputShard(name, [place], texts=partial(tar_texts, place, member=member)) for name, place in named
-        ]
-    size = args.shard_size
+        return tar_shards(expand_shards(args.shards), text_key=args.text_key)
     if args.image_dir is not None:
-        paths = image_paths(args.image_dir)
-        blocks = [paths[start : start + size] for start in range(0, len(paths), size)]
-        return [
-            InputShard(
-                f"{number:05}", [str(path) for path in block], images=partial(Images.from_files, block)
-            )
-            for number, block in enumerate(blocks)
-        ]
-    shards = []
-    for name, path in zip(shard_names([str(path) for path in args.texts]), args.texts, strict=True):
-        rows = text_file(path, text_key=args.text_key or "caption", id_key=args.id_key)
-        for start in range(0, len(rows), size):
-            part = Texts(rows.texts[start : start + size], rows.ids[start : start + size])
-            own = name if len(rows) <= size else f"{name}-{start // size:05}"
-            shards.append(InputShard(own, [str(path)], texts=partial(Texts, part.texts, part.ids)))
-    return shards
+        return image_shards(image_paths(args.image_dir), size=args.shard_size)
+    key = args.text_key or "caption"
+    return text_shards(args.texts, text_key=key, id_key=args.id_key, size=args.shard_size)
 
 
 def place_among_ranks() -> tuple[int, int]:

@@ -15,12 +15,16 @@ from hypvl.cli.common import (
     user_path,
     user_text,
 )
+from hypvl.cli.engine import add_engine_arguments, engine_of, report_failed
 from hypvl.errors import ConfigError
 from hypvl.io.progress import terminal_bar
 
 if TYPE_CHECKING:
     from hypvl.negatives.backends.base import BackendArguments
+    from hypvl.negatives.entries import SourceArguments
+    from hypvl.negatives.generate import Settings
     from hypvl.negatives.run import Result
+    from hypvl.units.engines import Engine
 
 EXAMPLES = """
 examples:
@@ -29,8 +33,8 @@ examples:
       --output negatives.jsonl --num-workers 8
   hypvl hard-negatives --captions pairs.csv --caption-column text --types relation object \\
       --output negatives.jsonl
-  hypvl hard-negatives --captions 'cc3m-{0000..0331}.tar' --backend masked-lm \\
-      --output negatives.jsonl
+  one file for each shard, on many machines that share the folder:
+  hypvl hard-negatives --captions 'cc3m-{0000..0331}.tar' --output-dir negatives --engine slurm-array
 The same command continues an interrupted run. Formats, backends and fields: docs/hard_negatives.md
 """
 TYPES = ("relation", "attribute", "object", "action")
@@ -40,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
     """Parse the flags, make the negatives, print how many of each type there are."""
     args = build_parser().parse_args(argv)
     _check(args)
+    engine = engine_of(args)
 
     from hypvl.negatives import generate
     from hypvl.negatives.entries import SourceArguments
@@ -65,13 +70,15 @@ def main(argv: Sequence[str]) -> int:
         types=tuple(kind for kind in generate.TYPES if kind in args.types),
         relation=args.relation,
     )
+    if args.output_dir is not None:
+        return _make_shards(args, source, backend, settings, engine)
     with terminal_bar("captions", shown=not args.quiet) as move_bar:
         result = make_hard_negatives(
             source,
             args.output,
             backend=backend,
             settings=settings,
-            num_workers=args.num_workers,
+            num_workers=args.workers or 0,
             part_size=args.part_size,
             overwrite=args.overwrite,
             progress=move_bar,
@@ -106,14 +113,20 @@ def build_parser() -> CommandParser:
     read.add_argument("--limit", type=int, help="read only so many captions")
 
     make = parser.add_argument_group("negatives")
-    make.add_argument("--output", type=user_path, required=True, help="JSON Lines file to make")
+    where = make.add_mutually_exclusive_group(required=True)
+    where.add_argument("--output", type=user_path, help="JSON Lines file to make, of all captions")
+    where.add_argument(
+        "--output-dir",
+        type=user_path,
+        metavar="DIR",
+        help="folder of one JSON Lines file for each caption file",
+    )
     make.add_argument("--types", nargs="+", choices=TYPES, default=list(TYPES), help="which negatives")
     make.add_argument(
         "--relation", choices=("either", "swap", "opposite"), default="either",
         help="swap two nouns, turn a relation into its opposite, or either of them",
     )  # fmt: skip
     make.add_argument("--seed", type=int, default=0, help="of every choice")
-    make.add_argument("--num-workers", type=int, default=0, help="processes; 0: only this one")
     make.add_argument("--part-size", type=int, default=1000, help="captions made and written together")
     make.add_argument("--overwrite", action="store_true", help="replace an output of other settings")
     make.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
@@ -145,13 +158,20 @@ def build_parser() -> CommandParser:
         help="lemminflect, masked-lm: also use adjectives and verbs of which it is not known that they contradict "
         "the caption",
     )  # fmt: skip
+    add_engine_arguments(parser, aliases=["--num-workers"])
     return parser
 
 
 def _check(args: argparse.Namespace) -> None:
     if bool(args.captions) == (args.download is not None):
         raise ConfigError("give either --captions PATH or --download FOLDER, to say where the captions are.")
-    check_least(args, seed=0, num_workers=0, part_size=1, limit=1, guess_skip=0, guess_top=1, batch_size=1)
+    check_least(args, seed=0, part_size=1, limit=1, guess_skip=0, guess_top=1, batch_size=1)
+    if args.output is not None and args.engine != "local":
+        raise ConfigError(
+            f"--engine {args.engine}: needs --output-dir, a file for each caption file, not --output."
+        )
+    if args.output_dir is not None and args.overwrite:
+        raise ConfigError("--overwrite: is of --output; name another --output-dir for other settings.")
     if args.guess_top <= args.guess_skip:
         raise ConfigError(
             f"--guess-top {args.guess_top}: expected more than --guess-skip {args.guess_skip}, or no guess is left."
@@ -177,6 +197,36 @@ def _backend(args: argparse.Namespace) -> "BackendArguments":
         device=args.device,
         accept_unknown=args.accept_unknown,
     )
+
+
+def _make_shards(
+    args: argparse.Namespace,
+    source: "SourceArguments",
+    backend: "BackendArguments",
+    settings: "Settings",
+    engine: "Engine",
+) -> int:
+    """``--output-dir``: a file for each caption file; 1 if one failed, after the others are done."""
+    from hypvl.negatives.per_shard import ShardNegatives, negatives_of_shards
+    from hypvl.negatives.run import Result
+    from hypvl.negatives.writer import Counts
+
+    make = ShardNegatives(backend, settings, args.part_size)
+    total, made, seen, failed = Counts(), False, 0, []
+    with terminal_bar("captions", shown=not args.quiet) as move_bar:
+        results = negatives_of_shards(
+            source, args.output_dir, make, engine=engine, claim_minutes=args.claim_minutes, on_tick=move_bar
+        )  # fmt: skip
+        for result in results:
+            seen += 1
+            if result.status == "failed":
+                failed.append((result.name, result.error))
+                continue
+            made = made or result.status == "made"
+            total.add_counts(Counts.from_json(result.counts))
+    if not args.quiet and total.captions:
+        _print_summary(args.output_dir, Result(total, written=made))
+    return report_failed(failed, seen, what="caption files")
 
 
 def _print_summary(output: Path, result: "Result") -> None:

@@ -174,6 +174,22 @@ def expand_shards(tarfiles: str | Sequence[str]) -> list[str]:
     return shards
 
 
+def shard_names(places: Sequence[str]) -> list[str]:
+    """A name for each file: its own without the ending, after as many of its folders as make all names differ.
+
+    Raises:
+        DataError: when a file is given twice.
+    """
+    parts = [Path(place.partition("?")[0]).parts for place in places]
+    for depth in range(1, max(map(len, parts), default=0) + 1):
+        names = ["--".join(part.strip(":/") for part in own[-depth:]) for own in parts]
+        names = [name.rpartition(".")[0] or name for name in names]
+        if len(set(names)) == len(names):
+            return names
+    twice = next(place for i, place in enumerate(places) if parts[i] in parts[:i])
+    raise DataError(f"{twice}: is given twice; name each shard once.")
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()

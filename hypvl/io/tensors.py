@@ -1,5 +1,6 @@
 """Files of tensors: written whole or not at all, and a full disk is an OSError that names the file."""
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from hypvl.io.files import replacing, write_atomically
+from hypvl.io.json_text import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +24,8 @@ def write_torch(path: Path, state: Mapping[str, Any]) -> None:
 def write_safetensors(path: Path, tensors: Mapping[str, "Tensor"], *, metadata: Mapping[str, Any]) -> None:
     """A safetensors file of contiguous tensors that appears whole or not at all, in a folder that exists.
 
-    ``metadata`` is kept as texts; text that is not valid Unicode, as in file names, is escaped.
+    ``metadata`` is kept as texts; text that is not valid Unicode, as in file names, is escaped. The same tensors and
+    metadata give the same bytes.
 
     Raises:
         OSError: when it cannot be written.
@@ -34,11 +37,27 @@ def write_safetensors(path: Path, tensors: Mapping[str, "Tensor"], *, metadata: 
     try:
         with replacing(path) as part:
             save_file(dict(tensors), part, metadata=texts)
+            _sort_metadata(part)
     except SafetensorError as error:  # how its writer reports errors of the system
         number = _OS_ERROR.search(str(error))
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a file in the order of its keys: the library writes it in another one every time."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = parse_json(file.read(size))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > size:
+            raise ValueError(
+                f"{path}: its header takes {len(text)} bytes sorted, and {size} as it was written."
+            )
+        file.seek(8)
+        file.write(text.ljust(size))  # with spaces, as the library does
 
 
 class _Remembering:

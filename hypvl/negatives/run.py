@@ -118,7 +118,7 @@ def _write_part(
     """Make and write the negatives of a part; the number of its captions."""
     number, rows = part
     counts, lines = Counts(), []
-    for made in make_negatives(rows, _build(backend), settings):
+    for made in make_negatives(rows, build_backend(backend), settings):
         counts.add(made)
         lines.append(json.dumps(made.line(), ensure_ascii=False) + "\n")
     writer.write(number, "".join(lines), counts)
@@ -126,5 +126,6 @@ def _write_part(
 
 
 @functools.lru_cache(maxsize=1)
-def _build(arguments: BackendArguments) -> Backend:  # one model per process, however many parts
+def build_backend(arguments: BackendArguments) -> Backend:
+    """The backend of these arguments: one model per process, however many parts and files."""
     return arguments.build()

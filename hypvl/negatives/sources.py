@@ -136,6 +136,11 @@ class Captions:
         return total, content.hexdigest()
 
 
+def is_tar(arguments: SourceArguments) -> bool:
+    """Whether the captions are in TAR shards. Raises DataError where the format of the files is not clear."""
+    return _format_of(arguments) == "tar"
+
+
 def _format_of(arguments: SourceArguments) -> Format:
     if not arguments.places:
         raise DataError("no captions given; name files with --captions, or fetch COCO's with --download.")

@@ -37,6 +37,8 @@ class Counts:
         self.made.update(other.made)
         for kind, reasons in other.refused.items():
             self.refused[kind].update(reasons)
+        for reason, count in other.skipped.items():
+            self.skipped[reason] = self.skipped.get(reason, 0) + count
 
     def to_json(self) -> dict[str, Any]:
         """As plain objects, in a fixed order."""

@@ -104,12 +104,15 @@ class Claims:
         found = self._all(unit)
         return found[-1] if found else None
 
-    def ended(self) -> list[Owner]:
-        """Owners of claims on this machine that have ended without giving them up."""
+    def ended(self) -> list[tuple[str, Path, Owner]]:
+        """Unit, file and owner of the claims of processes of this machine that have ended without giving them up."""
+        ended = []
         with contextlib.suppress(OSError):
-            owners = [_read(path) for path in self.folder.iterdir() if not path.name.startswith(".")]
-            return [owner for owner in owners if owner is not None and owner.has_ended()]
-        return []
+            for path in self.folder.iterdir():
+                owner = None if path.name.startswith(".") else _read(path)
+                if owner is not None and owner.has_ended():
+                    ended.append((_unit_of(path), path, owner))
+        return ended
 
     @contextlib.contextmanager
     def hold(self, unit: str) -> Iterator[Held | None]:
@@ -202,7 +205,7 @@ def _read(path: Path) -> Owner | None:
     try:
         content: Any = parse_json(path.read_text(encoding="utf-8"))
         return Owner(**content)
-    except (ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         return None
 
 

@@ -75,6 +75,11 @@ class Engine:
                 f"--index and --count name a share of the units; they need --engine slurm-array, not {self.name}."
             )
 
+    @property
+    def in_other_processes(self) -> bool:
+        """Whether others than this process do the work."""
+        return self.name == "ray" or (self.workers or 0) > 1
+
     def share(self, units: Sequence[Any]) -> list[Any]:
         """Those of the units that this process, or its workers, make."""
         if self.name != "slurm-array" or self.index is None or self.count is None:

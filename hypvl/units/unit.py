@@ -173,9 +173,15 @@ class UnitFolder:
         return claim is not None and not claim.is_stale(self.claims.minutes)
 
     def remove_left_work(self) -> None:
-        """Remove what ended processes of this machine have half written; their claims tell the next one of them."""
-        for owner in self.claims.ended():
+        """Remove what ended processes of this machine left: what they have half written, and claims of what is done.
+
+        Their other claims stay: they tell the next process what to take over.
+        """
+        for unit, path, owner in self.claims.ended():
             shutil.rmtree(self._work(owner), ignore_errors=True)
+            if self._manifest(unit).exists():
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _work(self, owner: Owner) -> Path:
         return self.records / "work" / owner.token

@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,8 +45,11 @@ def test_a_second_run_finds_all_shards_encoded(tmp_path: Path, capsys: pytest.Ca
     assert ids == [f"{tmp_path}/00.tar::a", f"{tmp_path}/00.tar::b", f"{tmp_path}/01.tar::a"]
     assert tuple(rows.shape) == (3, 8) and len(thumbnails(tmp_path / "out")) == 3
     assert group.meta["transform"] == "ResizeCenterCrop(size=32)"
-    assert run(tmp_path, *given) == 0
-    assert capsys.readouterr().err.count("exists already") == 2
+    assert run(tmp_path, *given, "--thumbnails", "16") == 0
+    again = capsys.readouterr()
+    assert again.err.count("exists already") == 2 and "3 embeddings in 2 of 2 shards" in again.out
+    assert run(tmp_path, *given) == 1
+    assert "made with other settings (thumbnails was 16, now it is 0)" in capsys.readouterr().err
     assert run(tmp_path, *given, "--text-key", "json.caption", "--stage", "features") == 0
     assert len(EmbeddingStore(tmp_path / "out").groups()) == 2
 
@@ -89,6 +95,79 @@ def test_a_failed_shard_is_reported_and_the_others_are_done(
     assert run(tmp_path, *given, "--shard-size", "0") == 2
     assert run(tmp_path, *given, "--batch-size", "0") == 2
     assert "--shard-size: got 0" in capsys.readouterr().err
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_shares_of_an_array_and_processes_give_the_same_bytes(tmp_path: Path) -> None:
+    for i, color in enumerate((RED, GREEN, BLUE)):
+        tar(tmp_path / f"{i}.tar", a=color)
+    given = ["--shards", f"{tmp_path}/*.tar"]
+    assert run(tmp_path, *given) == 0
+    expected = files(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    for index in ("0", "1"):
+        assert run(tmp_path, *given, "--engine", "slurm-array", "--index", index, "--count", "2") == 0
+    assert files(tmp_path / "out") == expected
+    assert run(tmp_path, *given, "--engine", "slurm-array", "--index", "2", "--count", "2") == 2
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_same_bytes(tmp_path: Path) -> None:
+    for i, color in enumerate((RED, GREEN, BLUE)):
+        tar(tmp_path / f"{i}.tar", a=color)
+    given = ["--shards", f"{tmp_path}/*.tar"]
+    assert run(tmp_path, *given) == 0
+    expected = files(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    assert run(tmp_path, *given, "--workers", "2") == 0
+    assert files(tmp_path / "out") == expected
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real cluster of two processes on this machine."""
+    ray = pytest.importorskip("ray")
+    for i, color in enumerate((RED, GREEN, BLUE)):
+        tar(tmp_path / f"{i}.tar", a=color)
+    given = ["--shards", f"{tmp_path}/*.tar"]
+    assert run(tmp_path, *given) == 0
+    expected = files(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        assert run(tmp_path, *given, "--engine", "ray") == 0
+    finally:
+        ray.shutdown()
+    assert files(tmp_path / "out") == expected
+
+
+@pytest.mark.slow
+def test_killed_twice_it_continues_and_the_folder_is_the_same(tmp_path: Path) -> None:
+    """The whole process group dies by SIGKILL as soon as a shard is there; then as soon as there is another."""
+    for i in range(6):
+        tar(tmp_path / f"{i}.tar", **{f"image{j}": RED if j % 2 else GREEN for j in range(40)})
+    given = ["--shards", f"{tmp_path}/?.tar", "--batch-size", "4"]
+    assert run(tmp_path, *given) == 0
+    expected = files(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    command = [sys.executable, "-m", "hypvl", "extract", *arguments(tmp_path, *given)]
+    for enough in (1, 2):
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("out/*/*.json"))) <= enough and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.001)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/*/units/manifests/*.json")}
+    assert 1 <= len(made) < 6
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+    assert files(tmp_path / "out") == expected
+    assert {path: path.stat().st_mtime_ns for path in made} == made
 
 
 @pytest.mark.slow

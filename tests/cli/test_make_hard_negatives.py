@@ -70,6 +70,22 @@ def test_flags_reach_the_job(captions: Path, tmp_path: Path) -> None:
     assert len(others) > 1
 
 
+def test_a_folder_has_a_file_for_each_caption_file(
+    captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "more.csv").write_text("image,caption\n7.jpg,A red bus.\n")
+    output = tmp_path / "out"
+    flags = ["--format", "json", "--captions", str(captions), "--output-dir", str(output)]
+    assert run_main(main, flags) == 0
+    assert [path.name for path in output.glob("*.jsonl")] == ["captions_train2014.jsonl"]
+    assert f"{output}: 3 captions," in capsys.readouterr().out.replace("\n", "")
+    tables = ["--captions", str(tmp_path / "more.csv"), str(tmp_path / "none.csv")]
+    assert run_main(main, [*tables, "--output-dir", str(tmp_path / "two"), "--workers", "1"]) == 1
+    err = capsys.readouterr().err
+    assert "none: " in err and "error: 1 of 2 caption files failed; the same command tries them again." in err
+    assert len(read(tmp_path / "two" / "more.jsonl")) == 1
+
+
 def test_downloads(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     from tests.negatives.test_download import archive
 
@@ -97,7 +113,12 @@ def test_downloads(request: pytest.FixtureRequest, tmp_path: Path) -> None:
         (["--captions", "no.csv"], "error: no.csv: cannot be read (No such file or directory)", 1),
         (
             ["--captions", "x.csv", "--num-workers", "-1"],
-            "error: --num-workers: got -1; expected at least 0",
+            "error: --workers: got -1; expected at least 0",
+            2,
+        ),
+        (
+            ["--captions", "x.csv", "--engine", "ray"],
+            "error: --engine ray: needs --output-dir, a file for each caption file",
             2,
         ),
         (["--captions", "x.csv", "--limit", "0"], "error: --limit: got 0; expected at least 1", 2),

@@ -1,35 +1,39 @@
 """Shards of images and texts become shards of embeddings."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from hypvl.data.shards import shard_names
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.images import Images
 from hypvl.datasets.user_inputs import Texts
 from hypvl.embedding.encode import Encoding
-from hypvl.embedding.extract import Extracted, InputShard, extract, shard_names
+from hypvl.embedding.extract import Extracted, ShardEncoder, extract
 from hypvl.embedding.identity import model_identity
+from hypvl.embedding.input_shards import InputShard
 from hypvl.embedding.store import EmbeddingStore
-from hypvl.errors import DataError, UserError
+from hypvl.errors import CheckpointError, DataError, UserError
 from tests.datasets.test_user_inputs import tar
 from tests.embedding.encoders import encode_images
-from tests.evaluation.fakes import BLUE, GREEN, RED, FakeModel, FakeTokenizer, broken, image
+from tests.evaluation.fakes import BLUE, GREEN, RED, FakeTokenizer, broken, image
 from tests.evaluation.modules import FakeModule
 
-SETTINGS: dict[str, Any] = {
-    "encoding": Encoding(batch_size=2, num_workers=0, max_bad_fraction=0.5),
-    "transform": Squeeze(8),
-    "tokenizer": FakeTokenizer(),
-}
+ENCODING = Encoding(batch_size=2, num_workers=0, max_bad_fraction=0.5)
+
+
+def encoder(model: Any, **more: Any) -> ShardEncoder:
+    identity = model_identity(model)
+    assert identity is not None
+    return ShardEncoder(lambda: model, identity, ENCODING, Squeeze(8), FakeTokenizer(), **more)
 
 
 def go(model: Any, shards: list[InputShard], folder: Path, **more: Any) -> list[Extracted]:
-    store = EmbeddingStore(folder, model=model_identity(model), mode="write")
-    return list(extract(model, shards, store=store, **SETTINGS, **more))
+    return list(extract(encoder(model, **more), shards, folder))
 
 
 def test_tars_become_a_store_that_evaluation_reads(tmp_path: Path) -> None:
@@ -113,10 +117,42 @@ def test_names_of_shards() -> None:
 
 
 def test_a_store_of_another_model_is_refused(tmp_path: Path) -> None:
-    store = EmbeddingStore(tmp_path, model=model_identity(FakeModule()), mode="write")
-    for model in (FakeModule(gain=2.0), FakeModel()):
-        with pytest.raises(UserError, match="is of another model"):
-            list(extract(model, [], store=store, **SETTINGS))
+    shard = InputShard("t", [], texts=lambda: Texts(["red"], ["1"]))
+    go(FakeModule(), [shard], tmp_path)
+    with pytest.raises(CheckpointError, match="holds embeddings of another model"):
+        go(FakeModule(gain=2.0), [shard], tmp_path)
+
+
+def test_a_model_that_changes_during_the_run_makes_no_shard(tmp_path: Path) -> None:
+    model = FakeModule()
+    changed = encoder(model)
+    model.gain = 2.0
+    (result,) = extract(changed, [InputShard("t", [], texts=lambda: Texts(["red"], ["1"]))], tmp_path)
+    assert "the model has changed since this command started" in result.error
+
+
+def test_other_keys_and_thumbnails_are_refused(tmp_path: Path) -> None:
+    def shard(key: str) -> InputShard:
+        return InputShard("t", [], texts=lambda: Texts(["red"], ["1"]), settings={"text_key": key})
+
+    assert [one.rows for one in go(FakeModule(), [shard("caption")], tmp_path)] == [1]
+    (other,) = go(FakeModule(), [shard("title")], tmp_path)
+    assert "was made with other settings (text_key was caption, now it is title)" in other.error
+    with pytest.raises(DataError, match=r"other settings \(thumbnails was 0, now it is 16\)"):
+        go(FakeModule(), [shard("caption")], tmp_path, thumbnails=16)
+
+
+def test_shards_of_a_version_without_manifests_stay(tmp_path: Path) -> None:
+    model = FakeModule()
+    path = str(image(tmp_path / "0.png", RED))
+    shards = [InputShard("0", [path], images=lambda: Images.from_files([Path(path)]))]
+    go(model, shards, tmp_path / "out")
+    (group,) = EmbeddingStore(tmp_path / "out").groups()
+    shutil.rmtree(group.folder / "units")
+    assert go(model, shards, tmp_path / "out") == [Extracted("0", rows=1, existed=True)]
+    image(tmp_path / "0.png", BLUE, size=(20, 20))
+    (changed,) = go(model, shards, tmp_path / "out")
+    assert "0.safetensors: is in the way" in changed.error
 
 
 def test_parquet_holds_ids_and_embeddings(tmp_path: Path) -> None:

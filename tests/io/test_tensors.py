@@ -34,3 +34,18 @@ def test_a_full_disk_names_the_file_and_leaves_what_was_there(name: str, tmp_pat
             write_safetensors(path, BIG, metadata={})
     assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
     assert path.read_bytes() == b"before" and [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_the_same_tensors_and_metadata_give_the_same_bytes(tmp_path: Path) -> None:
+    """The library orders metadata anew in every call; of five orders at random hardly all are the same."""
+    from safetensors import safe_open
+
+    metadata = {name: f'{name} "\u00e9\n\x1f\x7f' for name in "dbcaef"}
+    contents = set()
+    for number in range(5):
+        path = tmp_path / f"{number}.safetensors"
+        write_safetensors(path, {"rows": torch.arange(3.0), "b": torch.ones(2, 2)}, metadata=metadata)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata() == metadata and file.get_tensor("rows").tolist() == [0, 1, 2]
