@@ -7,7 +7,7 @@ call it for one folder, in any order and more than once. How they share a folder
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 
@@ -133,6 +133,6 @@ def encode_shard(
 def _transform(model: DualEncoder, preprocess: Preprocess | None) -> Transform:
     if preprocess is None:
         return ResizeCenterCrop.of(model)
-    kind = ResizeCenterCrop if preprocess == "crop" else Squeeze
+    kind: Any = ResizeCenterCrop if preprocess == "crop" else Squeeze
     made: Transform = kind(size=model.image_size, interpolation=model.interpolation)
     return made

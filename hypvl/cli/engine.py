@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from hypvl.cli.common import check_least, show
 from hypvl.errors import ConfigError
@@ -65,10 +65,20 @@ def engine_of(
     )  # fmt: skip
 
 
-def report_failed(failed: Sequence[tuple[str, str]], total: int, *, what: str) -> int:
-    """Name the (name, error) of what failed on stderr; the exit code: 1 when there is any, else 0."""
-    for name, error in failed[:_SHOWN]:
-        show(f"{name}: {error}", file=sys.stderr)
+class Failed(Protocol):
+    """A result with an error, such as :class:`hypvl.units.unit.UnitResult`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def error(self) -> str: ...
+
+
+def report_failed(failed: Sequence[Failed], total: int, *, what: str) -> int:
+    """Name what failed on stderr; the exit code: 1 when there is any, else 0."""
+    for result in failed[:_SHOWN]:
+        show(f"{result.name}: {result.error}", file=sys.stderr)
     if failed:
         more = f" ({len(failed) - _SHOWN} more are not named here)" if len(failed) > _SHOWN else ""
         show(

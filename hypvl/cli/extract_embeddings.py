@@ -132,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
     results = extract(encoder, shards, args.output_dir, engine=engine, claim_minutes=args.claim_minutes)
     for number, shard in enumerate(results, start=1):
         done += shard.rows
-        failed += [(shard.name, shard.error)] if shard.error else []
+        failed += [shard] if shard.error else []
         status = shard.error or ("exists already" if shard.existed else f"{shard.rows} {modality}s")
         status += f", {shard.unreadable} cannot be read" if shard.unreadable else ""
         show(f"[{number}/{own}] {shard.name}: {status}", file=sys.stderr)

@@ -220,7 +220,7 @@ def _make_shards(
         for result in results:
             seen += 1
             if result.status == "failed":
-                failed.append((result.name, result.error))
+                failed.append(result)
                 continue
             made = made or result.status == "made"
             total.add_counts(Counts.from_json(result.counts))
