@@ -36,9 +36,9 @@ from hypvl.data.tar_index import (
     save_index,
 )
 from hypvl.errors import DataError
+from hypvl.io.filesystem import glob_store, scheme_of
 from hypvl.io.images import MAX_PIXELS
 from hypvl.io.redact import redact_text
-from hypvl.io.remote import RemoteFile
 from hypvl.io.tar import Read
 
 _INDEX_SUFFIX = ".hypvl-index"
@@ -59,10 +59,10 @@ class ImageTextShards(PairReader):
     """Samples of TAR shards, by row: the shards in the order given, in each the samples in theirs.
 
     Args:
-        tarfiles: Paths, globs, brace lists (``{0000..0099}.tar``), http(s) URLs, ``pipe:`` commands; a list,
-            or one text with commas between them.
+        tarfiles: Paths, globs, brace lists (``{0000..0099}.tar``), addresses (http, s3, gs, hf ...), ``pipe:``
+            commands; a list, or one text with commas between them.
         mapper: Makes image and caption from a sample's members.
-        cache_dir: Folder where http(s) shards are downloaded once; None reads them by range requests.
+        cache_dir: Folder where shards at addresses are downloaded once; None reads them in parts.
         allow_pipe: Allow ``pipe:``, which runs commands.
 
     The others: :class:`hypvl.data.sample.PairReader`.
@@ -259,8 +259,14 @@ def _product(text: str) -> int:
 
 
 def _match(place: str) -> list[str]:
-    if place.startswith("pipe:") or re.match(r"[a-z][a-z0-9+.-]+://", place):
+    if place.startswith("pipe:"):
         return [place]
+    if (scheme := scheme_of(place)) is not None:
+        if scheme in ("http", "https") or not glob.has_magic(place):
+            return [place]
+        if not (found := glob_store(place)):
+            raise DataError(f"{redact_text(place)}: matches no file; check the address.")
+        return found
     path = Path(place).expanduser()
     if _is_file(path):
         return [str(path)]
@@ -307,7 +313,7 @@ def shard_index(source: Source) -> TarIndex:
 
 def _index_places(source: Source) -> list[Path]:
     """Where the index of a shard may lie, the best place first."""
-    places, whole = [], source.url if isinstance(source, RemoteFile) else source.place
+    places, whole = [], getattr(source, "url", source.place)
     if isinstance(source, LocalFile):
         places.append(source.path.with_name(source.path.name + _INDEX_SUFFIX))
         whole = str(source.path.resolve())

@@ -1,7 +1,7 @@
-"""Where shards are: local files, http(s) servers, commands; each can be read at any offset.
+"""Where shards are: local files, http(s) servers, object stores, commands; each can be read at any offset.
 
-An http(s) shard is read through range requests, or downloaded once into a cache folder. A ``pipe:`` shard runs
-a command, which must be allowed; its output is kept in the cache folder.
+An http(s) or stored shard is read in parts, or downloaded once into a cache folder. A ``pipe:`` shard runs a command,
+which must be allowed; its output is kept in the cache folder.
 """
 
 import contextlib
@@ -18,7 +18,8 @@ from loguru import logger
 
 from hypvl.errors import DataError
 from hypvl.io.files import open_new
-from hypvl.io.redact import printable, redact_text, redact_url
+from hypvl.io.filesystem import StoredFile, scheme_of
+from hypvl.io.redact import printable, redact_text
 from hypvl.io.remote import RemoteFile, UnwritableError, only_one
 
 
@@ -126,10 +127,12 @@ def open_source(
             )
         with _advised():
             return LocalFile(remote.download(cache_dir), handles, name=remote.name)
-    if re.match(r"[a-z][a-z0-9+.-]+://", place):
-        raise DataError(
-            f"{redact_url(place)}: expected a local path, http:// or https:// (or pipe: with allow_pipe)."
-        )
+    if scheme_of(place) is not None:
+        stored = StoredFile(place)
+        if cache_dir is None:
+            return stored
+        with _advised():
+            return LocalFile(stored.download(cache_dir), handles, name=stored.name)
     return LocalFile(Path(place), handles)
 
 

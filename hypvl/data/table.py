@@ -15,9 +15,11 @@ from hypvl.checks import one_of
 from hypvl.data.augment import InModalAugment
 from hypvl.data.boxes import Boxes, boxes_of_row, check_boxes
 from hypvl.data.sample import BadSample, ImageTransform, PairReader, Sample, Tokenize, caption_text
-from hypvl.data.storage import FileHandles
+from hypvl.data.storage import FileHandles, user_cache
 from hypvl.io.files import path_below, read_regular
+from hypvl.io.filesystem import read_below, remote_file, scheme_of
 from hypvl.io.images import MAX_IMAGE_BYTES, MAX_PIXELS, ImageError, decode_image
+from hypvl.io.redact import redact_url
 from hypvl.io.table_text import (
     CAPTION_COLUMNS,
     IMAGE_COLUMNS,
@@ -51,6 +53,7 @@ class ImageTextTable(PairReader):
 
     Args:
         path: A CSV or TSV with a header line, ``.jsonl``, or a JSON list, see :class:`hypvl.io.table_text.TableText`.
+            Of an address (http, s3, hf ...) a copy is kept in the user's cache folder, and images are read beside it.
         image_column: Column (or key) with the image's path; None: the first of
             :data:`hypvl.io.table_text.IMAGE_COLUMNS` there is (``filepath``, ``image`` ...).
         caption_column: Column (or key) with the caption, in JSON also a list, of which one is drawn; None: the first
@@ -60,7 +63,7 @@ class ImageTextTable(PairReader):
         quoting: "minimal": fields may be quoted; "none": a quotation mark is a sign like any other.
         max_field_lines: Lines that a quoted field may take; more are a broken row, a bad sample.
         images_root: Folder that paths start from; an image outside it, by an absolute path or ``..``, is a bad
-            sample. None: the folder of the table, and paths may lead anywhere.
+            sample. Or an address. None: the folder of the table, and paths may lead anywhere.
         mapper: Makes a sample's fields from a row (negatives and the like), in place of the two columns.
         boxes: Also boxes cut out of the image, ``box_image``, and their phrases, ``box_text``, from the key ``boxes``
             of JSON rows, ``[{"box": [left, top, right, bottom], "phrase": "..."}]``, corners in fractions of the image:
@@ -97,8 +100,14 @@ class ImageTextTable(PairReader):
             check_boxes(self.boxes, self.max_boxes)
         elif self.max_boxes is not None:
             raise ValueError(f"max_boxes: got {self.max_boxes}, but boxes is None; set boxes.")
-        self._file = Path(self.path).expanduser()
-        self._root = None if self.images_root is None else Path(self.images_root).expanduser()
+        self._root: str | Path | None = None if self.images_root is None else _place(str(self.images_root))
+        table = _place(str(self.path))
+        self._name = Path(table).name
+        if isinstance(table, str):  # read from a copy; its images stay where they are
+            self._file = remote_file(table).download(user_cache() / "tables")
+            self._root = table.rpartition("/")[0] if self._root is None else self._root
+        else:
+            self._file = table
         self._text = TableText(
             self._file, separator=self.separator, quoting=self.quoting, max_field_lines=self.max_field_lines
         )
@@ -135,13 +144,12 @@ class ImageTextTable(PairReader):
     def sample(self, row: int, generator: np.random.Generator) -> Sample:
         """The sample of a row, in [0, len). Raises BadSample when it cannot be used."""
         image_seed = int(generator.integers(2**63))
-        key = f"{self._file.name}/row {row}"
+        key = f"{self._name}/row {row}"
         columns = self._fields(key, row)
         fields = self._map(key, columns, generator)
         image = fields["image"]
         try:
-            place = self._file.parent / image if self._root is None else path_below(self._root, image)
-            data = read_regular(place, max_bytes=MAX_IMAGE_BYTES)
+            data = self._read_image(image)
         except (OSError, ValueError) as error:
             raise BadSample(key, f"cannot read {image} ({error})") from error
         key = f"{key} ({image})"
@@ -155,6 +163,13 @@ class ImageTextTable(PairReader):
             key, columns, whole, boxes=self.boxes, max_boxes=self.max_boxes, generator=generator
         )
         return self.finish(key, {**fields, "image": whole, **parts}, image_seed=image_seed)
+
+    def _read_image(self, image: str) -> bytes:
+        """Raises OSError, or ValueError for one outside the root."""
+        if isinstance(self._root, str):
+            return read_below(self._root, image, max_bytes=MAX_IMAGE_BYTES)
+        place = self._file.parent / image if self._root is None else path_below(self._root, image)
+        return read_regular(place, max_bytes=MAX_IMAGE_BYTES)
 
     def _map(self, key: str, row: Mapping[str, Any], generator: np.random.Generator) -> dict[str, Any]:
         if self.mapper is not None:
@@ -196,4 +211,9 @@ class ImageTextTable(PairReader):
             raise BadSample(key, f"cannot read {self._file} ({error})") from error
 
     def __repr__(self) -> str:
-        return f"ImageTextTable({str(self._file)!r})"
+        return f"ImageTextTable({redact_url(str(self.path))!r})"
+
+
+def _place(text: str) -> str | Path:
+    """An address as it is, or a path."""
+    return text if scheme_of(text) is not None else Path(text).expanduser()
