@@ -7,8 +7,9 @@ The file (``report_data.json``, :data:`FORMAT_VERSION`) holds, for N images with
 - ``images``: ``key``, ``caption`` and ``thumbnail`` (a data URI) of every image that is shown anywhere;
 - ``plane``: ``method``, ``centre``, ``variance_kept``, ``root_distance_kept`` (:mod:`hypvl.diagnostics.plane`), and
   ``points``: ``modality``, ``image`` (position in ``images``), ``x``, ``y`` (flat coordinates), ``radius``;
-- ``cones`` (null without): by point of a text, ``apex`` (position in the points), ``half_aperture`` (radians) and
-  ``holds`` (positions of the points in its cone, as the model computes it in all dimensions);
+- ``cones`` (null without): of each text, ``apex`` (position in the points), ``half_aperture`` and ``own_angle``, the
+  exterior angle of its own image (radians), and ``holds`` (positions of the points in its cone, as the model computes
+  it in all dimensions);
 - ``sphere``: directions in three dimensions, ``x``, ``y``, ``z`` by point, ``image_centroid``, ``text_centroid``,
   ``variance_kept``;
 - ``audit``: ``metrics``, ``verdict``, ``findings``, ``pairs`` (:mod:`hypvl.evaluation.geometry_audit`);
@@ -200,14 +201,17 @@ def _cones(geometry: Geometry, both: Tensor, count: int) -> list[dict[str, Any]]
     inside = entails(geometry, texts, both)  # (2 count, count)
     if inside is None or geometry.cones is None:
         return None
-    apertures = geometry.cones.half_aperture(texts).mean(-1)  # of a product the mean over its factors
+    # Of a product the means over its factors.
+    apertures = geometry.cones.half_aperture(texts).mean(-1).tolist()
+    angles = geometry.cones.exterior_angle(texts, both[:count]).mean(-1).tolist()
     return [
         {
             "apex": count + i,
             "half_aperture": aperture,
+            "own_angle": angle,
             "holds": [p for p in inside[:, i].nonzero()[:, 0].tolist() if p != count + i],
         }
-        for i, aperture in enumerate(apertures.tolist())
+        for i, (aperture, angle) in enumerate(zip(apertures, angles, strict=True))
     ]
 
 

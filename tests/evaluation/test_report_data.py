@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,8 @@ def test_everything_of_a_hyperbolic_model(tmp_path: Path) -> None:
     red, shape, *_ = data["cones"]
     assert (red["apex"], shape["apex"]) == (4, 5)
     assert red["holds"] == [0]  # its own image, behind it
+    assert red["own_angle"] == pytest.approx(0.0, abs=1e-3)
+    assert red["half_aperture"] == pytest.approx(math.asin(2 * 0.5 / math.sinh(1.0)), abs=1e-3)
     assert {0, 1, 2, 3} <= set(shape["holds"])
     assert sum(data["radii"]["image"]) == sum(data["radii"]["text"]) == 4
     for point in data["sphere"]["points"]:

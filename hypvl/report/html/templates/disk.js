@@ -129,8 +129,8 @@ function diskView(model) {
       const held = cone.holds.filter((k) => plane.points[k].modality === "image").length;
       const total = plane.points.filter((p) => p.modality === "image").length;
       facts.push(["half aperture", `${short((cone.half_aperture * 180) / Math.PI)}°`]);
+      facts.push(["angle to its own image", `${short((cone.own_angle * 180) / Math.PI)}°, ${cone.holds.includes(other) ? "inside" : "outside"}`]);
       facts.push(["images in the cone", `${held} of ${total}`]);
-      facts.push(["its own image", cone.holds.includes(other) ? "inside" : "outside"]);
     }
     return [picture(image, 120), h("p", { class: "caption" }, image.caption), definitions(facts)];
   }
