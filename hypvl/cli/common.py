@@ -137,7 +137,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Prints examples as written, N for numbers, PATH for paths, and defaults unless they are None, False or empty."""
 
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        if action.type in (user_path, user_text, _checkpoint, _foreign):
+        if action.type in (user_path, user_text, checkpoint_path, _foreign):
             return "PATH"
         return "N" if action.type is int else super()._get_default_metavar_for_optional(action)
 
@@ -168,7 +168,7 @@ class CommandParser(argparse.ArgumentParser):
         """
         which = self.add_mutually_exclusive_group(required=True)
         which.add_argument(
-            "--checkpoint-path", type=_checkpoint,
+            "--checkpoint-path", type=checkpoint_path,
             help="weights, .pth or .safetensors, or the folder of a training run (its last checkpoint)",
         )  # fmt: skip
         which.add_argument(
@@ -248,7 +248,8 @@ def user_text(text: str) -> str:
     return os.path.expanduser(text)  # noqa: PTH111  # Path.expanduser raises for an unknown user
 
 
-def _checkpoint(text: str) -> Path:
+def checkpoint_path(text: str) -> Path:
+    """A file as typed; for the folder of a training run its last checkpoint."""
     path = user_path(text)
     if not path.is_dir():
         return path
