@@ -1,0 +1,65 @@
+"""docs/commands.md: its tables of commands, exit codes and environment variables say what is so."""
+
+import errno
+import re
+import signal
+from collections.abc import Sequence
+
+import pytest
+
+from hypvl.cli.common import INTERRUPTED, UNREAD, run_main
+from hypvl.cli.registry import commands
+from hypvl.errors import CheckpointError, ConfigError, DataError, MissingDataError, StoppedError, UserError
+from hypvl.training.loop import exit_code
+from tests.test_house import ROOT
+
+PAGE = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+CODES = {
+    "an error of the user": (UserError("x"), 1),
+    "a wrong config": (ConfigError("x"), 2),
+    "broken data": (DataError("x"), 1),
+    "missing data": (MissingDataError("x"), 1),
+    "a broken checkpoint": (CheckpointError("x"), 1),
+    "a full disk": (OSError(errno.ENOSPC, "full"), 1),
+    "no permission": (PermissionError(errno.EACCES, "denied"), 1),
+    "Ctrl-C": (KeyboardInterrupt(), INTERRUPTED),
+    "asked to stop": (StoppedError("saved", exit_code(signal.SIGTERM)), 143),
+}
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_each_error_has_its_exit_code_and_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    error, code = CODES[name]
+
+    def main(argv: Sequence[str]) -> int:
+        raise error
+
+    assert run_main(main, []) == code
+    printed = capsys.readouterr()
+    assert printed.out == "" and len(printed.err.splitlines()) == 1
+
+
+def test_flags_that_are_wrong_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in commands().values():
+        with pytest.raises(SystemExit) as end:
+            command.load().build_parser().parse_args(["--no-such-flag"])
+        assert end.value.code == 2, command.name
+    assert "--no-such-flag" in capsys.readouterr().err
+
+
+def test_the_table_lists_the_exit_codes_there_are() -> None:
+    rows = re.findall(r"^\| (\d+) \|", PAGE, re.M)
+    assert sorted(map(int, rows)) == sorted({0, UNREAD, *(code for _, code in CODES.values())})
+
+
+def test_the_table_lists_every_command_with_its_summary() -> None:
+    rows = dict(re.findall(r"^\| `hypvl ([\w-]+)` \| (.+?) \|$", PAGE, re.M))
+    assert rows == {name: command.summary.rstrip(".") for name, command in commands().items()}
+
+
+def test_the_table_lists_every_environment_variable_of_hypvl() -> None:
+    named = set(re.findall(r"HYPVL_[A-Z_]+", PAGE))
+    read = set()
+    for path in (ROOT / "hypvl").rglob("*.py"):
+        read |= set(re.findall(r'"(HYPVL_[A-Z_]+)"', path.read_text(encoding="utf-8")))
+    assert read == named and len(read) >= 3
