@@ -265,3 +265,17 @@ def blocks(pairs: Tensor) -> Iterator[slice]:
     B1 = pairs.shape[-2]
     step = max(1, block * B1 // max(1, pairs.numel()))
     return (slice(start, start + step) for start in range(0, B1, step))
+
+
+def in_dtype_of(value: Tensor, *inputs: Tensor) -> Tensor:
+    """A value in the dtype that the inputs promote to."""
+    dtype = inputs[0].dtype
+    for x in inputs[1:]:
+        dtype = torch.promote_types(dtype, x.dtype)
+    return value.to(dtype)
+
+
+def klein(x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """Time components (..., 1) and Klein coordinates in units of the radius of curvature (..., D)."""
+    t = (1 / c + square_of(x)).sqrt()
+    return t, x / t

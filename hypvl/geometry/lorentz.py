@@ -51,11 +51,15 @@ def pairwise_inner(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     """Lorentz inner products x.y - t(x) t(y) of all pairs; at most -1/c: (..., B1, D), (..., B2, D) -> (..., B1, B2).
 
     They saturate at the largest finite number of the dtype.
+
+    Example:
+        >>> pairwise_inner(torch.zeros(1, 2), torch.tensor([[0.0, 2.0]]), curv=1.0)  # at the root: -t(y)
+        tensor([[-2.2361]])
     """
     c, work_x, work_y = _working(x, y, curv=curv, pairwise=True)
     dtype = torch.promote_types(x.dtype, y.dtype)
-    t_x, klein_x = _klein(work_x, c)
-    t_y, klein_y = _klein(work_y, c)
+    t_x, klein_x = kernels.klein(work_x, c)
+    t_y, klein_y = kernels.klein(work_y, c)
     largest = torch.finfo(dtype).max / 2
     # Products of Klein coordinates stay in (-1, 1), so that only the result itself could overflow.
     below_one = 1 - inner_products(klein_x.to(dtype), klein_y.to(dtype))  # (..., B1, B2)
@@ -65,9 +69,14 @@ def pairwise_inner(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
 
 @full_precision
 def time_component(x: Tensor, *, curv: float | Tensor) -> Tensor:
-    """t(x) = sqrt(1/c + |x|^2): points (..., D), c > 0 -> (..., 1)."""
+    """t(x) = sqrt(1/c + |x|^2): points (..., D), c > 0 -> (..., 1).
+
+    Example:
+        >>> time_component(torch.tensor([[0.0, 2.0]]), curv=1.0)
+        tensor([[2.2361]])
+    """
     c, x64 = _working(x, curv=curv)
-    return _result((1 / c + kernels.square_of(x64)).sqrt(), x)
+    return kernels.in_dtype_of((1 / c + kernels.square_of(x64)).sqrt(), x)
 
 
 @full_precision
@@ -75,10 +84,14 @@ def pairwise_dist(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     """Geodesic distances acosh(-c <x, y>_L) / sqrt(c) >= 0 of all pairs: (..., B1, D), (..., B2, D) -> (..., B1, B2).
 
     Between identical points: 0 or rounding noise, gradient finite.
+
+    Example:
+        >>> pairwise_dist(torch.zeros(1, 2), exp_map0(torch.tensor([[3.0, 4.0]]), curv=1.0), curv=1.0)
+        tensor([[5.]])
     """
     c, work_x, work_y = _working(x, y, curv=curv, pairwise=True)
     dtype = torch.promote_types(x.dtype, y.dtype)
-    product = inner_products(_klein(work_x, c)[1].to(dtype), _klein(work_y, c)[1].to(dtype))
+    product = inner_products(kernels.klein(work_x, c)[1].to(dtype), kernels.klein(work_y, c)[1].to(dtype))
     return kernels.distance_from_product(
         product, c * kernels.square_of(work_x), (c * kernels.square_of(work_y)).transpose(-1, -2), c
     )
@@ -91,6 +104,10 @@ def dist(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     With |x| >= |y| and their distances a >= b to the root,
     d = 2 asinh(sqrt(sinh^2((a - b)/2) + c (|x||y| - x.y)/2)) / sqrt(c), without cancellation in either term. Points
     broadcast; between identical ones d is 0 with gradient 0.
+
+    Example:
+        >>> dist(torch.zeros(2), exp_map0(torch.tensor([3.0, 4.0]), curv=1.0), curv=1.0)
+        tensor(5.)
     """
     c, x64, y64 = _working(x, y, curv=curv)
     x64, y64 = torch.broadcast_tensors(x64, y64)
@@ -109,7 +126,7 @@ def dist(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     beside = n * safe_divide(p2, m + torch.where(ahead, along, 1.0))
     angular = torch.where(ahead, beside, n * (m - along))
     d = 2 * torch.asinh(safe_sqrt(radial + angular / 2)) * c.rsqrt()
-    return _result(d, x, y).squeeze(-1)
+    return kernels.in_dtype_of(d, x, y).squeeze(-1)
 
 
 @full_precision
@@ -117,6 +134,11 @@ def geodesic(x: Tensor, y: Tensor, weights: Tensor, *, curv: float | Tensor) -> 
     """Points on the geodesic from x to y, at even distances for even weights: (..., D), (..., D), (T,) -> (T, ..., D).
 
     With w in [0, 1] and d = sqrt(c) dist(x, y): (sinh((1 - w) d) x + sinh(w d) y) / sinh(d).
+
+    Example:
+        >>> x = exp_map0(torch.tensor([2.0, 0.0]), curv=1.0)
+        >>> log_map0(geodesic(torch.zeros(2), x, torch.tensor([0.5]), curv=1.0), curv=1.0)
+        tensor([[1., 0.]])
     """
     work = working_dtype(x.device)
     c = torch.as_tensor(curv, dtype=work, device=x.device)
@@ -126,7 +148,7 @@ def geodesic(x: Tensor, y: Tensor, weights: Tensor, *, curv: float | Tensor) -> 
     safe = torch.where(near, 1.0, d)
     first = torch.where(near, 1 - w, torch.sinh((1 - w) * safe) / torch.sinh(safe))
     second = torch.where(near, w, torch.sinh(w * safe) / torch.sinh(safe))
-    return _result(first * x.to(work) + second * y.to(work), x, y)
+    return kernels.in_dtype_of(first * x.to(work) + second * y.to(work), x, y)
 
 
 @full_precision
@@ -137,6 +159,10 @@ def exp_map0(v: Tensor, *, curv: float | Tensor, max_radius: float = MAX_RADIUS)
         v: Tangent vectors, (..., D); the points have this shape, too.
         max_radius: r saturates here, so that space norms stay <= sinh(max_radius) / sqrt(c); by default
             2^15 / sqrt(c), as published. Beyond it the direction is kept and the length is not.
+
+    Example:
+        >>> exp_map0(torch.tensor([1.0, 0.0]), curv=1.0)  # sinh(1)
+        tensor([1.1752, 0.0000])
     """
     c, v64 = _working(v, curv=curv)
     limit = math.log(torch.finfo(v.dtype).max) - 4
@@ -148,14 +174,19 @@ def exp_map0(v: Tensor, *, curv: float | Tensor, max_radius: float = MAX_RADIUS)
     beyond = square > max_radius**2
     inside = kernels.sinhc(torch.where(beyond, 0.0, square))
     saturated = math.sinh(max_radius) / torch.where(beyond, square, 1.0).sqrt()
-    return _result(v64 * torch.where(beyond, saturated, inside), v)
+    return kernels.in_dtype_of(v64 * torch.where(beyond, saturated, inside), v)
 
 
 @full_precision
 def log_map0(x: Tensor, *, curv: float | Tensor) -> Tensor:
-    """Logarithmic map at the root, asinh(r) x / r with r = sqrt(c) |x|: the inverse of :func:`exp_map0`, (..., D)."""
+    """Logarithmic map at the root, asinh(r) x / r with r = sqrt(c) |x|: the inverse of :func:`exp_map0`, (..., D).
+
+    Example:
+        >>> log_map0(exp_map0(torch.tensor([1.0, 0.5]), curv=0.5), curv=0.5)
+        tensor([1.0000, 0.5000])
+    """
     c, x64 = _working(x, curv=curv)
-    return _result(x64 * kernels.asinhc(c * kernels.square_of(x64)), x)
+    return kernels.in_dtype_of(x64 * kernels.asinhc(c * kernels.square_of(x64)), x)
 
 
 @full_precision
@@ -168,6 +199,10 @@ def half_aperture(x: Tensor, *, curv: float | Tensor, min_radius: float = MIN_RA
 
     Returns:
         (...) radians in (0, pi/2].
+
+    Example:
+        >>> half_aperture(torch.tensor([[0.4, 0.0], [4.0, 0.0]]), curv=1.0)  # narrower far out
+        tensor([0.5236, 0.0500])
     """
     c, x64 = _working(x, curv=curv)
     if not min_radius > 0:
@@ -179,7 +214,7 @@ def half_aperture(x: Tensor, *, curv: float | Tensor, min_radius: float = MIN_RA
     angle = torch.atan2(
         torch.full_like(r, 2 * min_radius), ((r - 2 * min_radius) * (r + 2 * min_radius)).sqrt()
     )
-    return _result(torch.where(outside, angle, math.pi / 2), x).squeeze(-1)
+    return kernels.in_dtype_of(torch.where(outside, angle, math.pi / 2), x).squeeze(-1)
 
 
 @full_precision
@@ -192,6 +227,10 @@ def oxy_angle(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
 
     Returns:
         (...) radians in [0, pi]; pi/2 with gradient 0 where undefined (x is the root, or x = y).
+
+    Example:
+        >>> oxy_angle(torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.0]), curv=1.0)  # inwards
+        tensor(3.1416)
     """
     c, x64, y64 = _working(x, y, curv=curv)
     x64, y64 = torch.broadcast_tensors(x64, y64)
@@ -211,7 +250,7 @@ def oxy_angle(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
     opposite = safe_sqrt(p2)
     undefined = at_root | ((p2 + adjacent.square()).detach() <= kernels.ROOT_RADIUS**2)
     phi = torch.atan2(torch.where(undefined, 1.0, opposite), torch.where(undefined, 0.0, adjacent))
-    return _result(phi, x, y).squeeze(-1)
+    return kernels.in_dtype_of(phi, x, y).squeeze(-1)
 
 
 @full_precision
@@ -220,6 +259,10 @@ def pairwise_oxy_angle(x: Tensor, y: Tensor, *, curv: float | Tensor) -> Tensor:
 
     (..., B1, D), (..., B2, D) -> (..., B1, B2) radians in [0, pi]. The angle at the root between two points goes
     through a product: near 0 and pi it is known to about sqrt(2 eps), 5e-4 in fp32.
+
+    Example:
+        >>> pairwise_oxy_angle(torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 0.0], [0.5, 0.0]]), curv=1.0)
+        tensor([[0.0000, 3.1416]])
     """
     c, work_x, work_y = _working(x, y, curv=curv, pairwise=True)
     dtype = torch.promote_types(x.dtype, y.dtype)
@@ -332,6 +375,12 @@ class Lorentz(Hyperbolic):
             not pull the class towards the root, and classes of equal lengths keep the order of their cosines.
 
     Source: MERU (Desai et al., 2023).
+
+    Example:
+        >>> space = Lorentz(curv_init=1.0)
+        >>> x = space.lift(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        >>> -space.pairwise_similarity(x[:1], x[1:]).detach()  # distances
+        tensor([[1.5134]])
     """
 
     any_vector_is_a_point = True
@@ -446,16 +495,3 @@ def _working(*points: Tensor, curv: float | Tensor, pairwise: bool = False) -> t
             raise ValueError(f"curv: got {curv}, expected a finite c > 0 (the curvature is -c).")
         c = points[0].new_full((), curv, dtype=dtype)
     return (c, *(x.to(dtype) for x in points))
-
-
-def _result(value: Tensor, *inputs: Tensor) -> Tensor:
-    dtype = inputs[0].dtype
-    for x in inputs[1:]:
-        dtype = torch.promote_types(dtype, x.dtype)
-    return value.to(dtype)
-
-
-def _klein(x: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """Time components (..., 1) and Klein coordinates in units of the radius of curvature (..., D)."""
-    t = (1 / c + kernels.square_of(x)).sqrt()
-    return t, x / t
