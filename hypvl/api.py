@@ -21,7 +21,14 @@ TensorTransform: TypeAlias = Callable[[Tensor, torch.Generator | None], Tensor]
 
 
 class ImageTransform:
-    """Turns any kind of image into the input of ``encode_image``, without the batch axis."""
+    """Turns any kind of image into the input of ``encode_image``, without the batch axis.
+
+    Example:
+        >>> from PIL import Image
+        >>> transform = ImageTransform(ResizeCenterCrop(32))
+        >>> transform(Image.new("RGB", (50, 40))).shape
+        torch.Size([3, 32, 32])
+    """
 
     def __init__(self, transform: TensorTransform) -> None:
         self.transform = transform
@@ -60,8 +67,11 @@ def create_model_and_transforms(
     and the shorter side resized with the central square cut out. Arguments and errors are those of ``create_model``.
 
     Example:
-        >>> model, train_transform, eval_transform = create_model_and_transforms("meru_vit_b")  # doctest: +SKIP
-        >>> model.encode_image(eval_transform("cat.jpg")[None])  # doctest: +SKIP
+        >>> from PIL import Image
+        >>> model, train_transform, eval_transform = create_model_and_transforms("clip_vit_s")  # random weights
+        >>> with torch.no_grad():
+        ...     model.encode_image(eval_transform(Image.new("RGB", (50, 40)))[None]).shape
+        torch.Size([1, 512])
     """
     model = create_model(name_or_config, checkpoint, device=device)
     train, evaluate = RandomResizedCrop.of(model), ResizeCenterCrop.of(model)

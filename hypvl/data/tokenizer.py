@@ -286,5 +286,9 @@ def get_tokenizer(context_length: int = 77, *, padding: Padding = "longest") -> 
 
     It is that of every published model here. A model that was built with another text encoder has its own one,
     ``model.tokenizer``.
+
+    Example:
+        >>> get_tokenizer()(["a cat"])[0, :4].tolist()
+        [49406, 320, 2368, 49407]
     """
     return Tokenizer(context_length, padding=padding)

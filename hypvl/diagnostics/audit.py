@@ -29,7 +29,12 @@ SHARES = (
 
 
 def quantiles(values: Tensor, *, at: Sequence[float] = QUANTILES) -> dict[str, float]:
-    """Quantiles by name, ``{"q05": ..., "q50": ...}``, of all entries."""
+    """Quantiles by name, ``{"q05": ..., "q50": ...}``, of all entries.
+
+    Example:
+        >>> quantiles(torch.tensor([1.0, 2.0, 3.0]), at=[0.5])
+        {'q50': 2.0}
+    """
     ordered = values.detach().flatten().double().sort().values
     if ordered.numel() == 0:
         raise ValueError("values: got none, expected at least one.")
@@ -50,13 +55,23 @@ def clipped_fraction(u: Tensor, *, max_radius: float | None) -> float:
     Args:
         u: Radii of points, any shape.
         max_radius: ``max_radius`` of their geometry; None = nothing is clipped.
+
+    Example:
+        >>> clipped_fraction(torch.tensor([1.0, 2.0]).sinh(), max_radius=2.0)
+        0.5
     """
     limit = math.inf if max_radius is None else 0.999 * math.sinh(max_radius)
     return _mean(u.detach() >= limit, of=(u,))
 
 
 def derangement(count: int, *, generator: torch.Generator) -> Tensor:
-    """A random permutation that leaves no item in its place: (count,) int64, count >= 2."""
+    """A random permutation that leaves no item in its place: (count,) int64, count >= 2.
+
+    Example:
+        >>> order = derangement(5, generator=torch.Generator().manual_seed(0))
+        >>> bool((order != torch.arange(5)).all())
+        True
+    """
     if count < 2:
         raise ValueError(f"count: got {count}; expected at least 2, so that there is another item.")
     order = torch.randperm(count, generator=generator)
@@ -66,7 +81,12 @@ def derangement(count: int, *, generator: torch.Generator) -> Tensor:
 
 
 def radial_order_auc(general: Tensor, specific: Tensor) -> float:
-    """P(a pair's general radius < its specific radius), (B,) each, ties counting half: 1 = always nearer the root."""
+    """P(a pair's general radius < its specific radius), (B,) each, ties counting half: 1 = always nearer the root.
+
+    Example:
+        >>> radial_order_auc(torch.tensor([0.5, 0.6]), torch.tensor([1.0, 0.6]))
+        0.75
+    """
     if general.shape != specific.shape:
         raise ValueError(
             f"general, specific: got shapes {tuple(general.shape)} and {tuple(specific.shape)}, expected one."
@@ -92,6 +112,11 @@ def radial_order(
         within them says that the modalities have different radii, not that pairs are ordered; ``auc_null_quantile``,
         the share of the shuffled values below the AUC, ties counting one half: near 1 = pairs are ordered beyond what
         the radii of their modalities give, near 0 = against the order. All in [0, 1].
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> sorted(radial_order(torch.tensor([0.5, 0.6]), torch.tensor([1.0, 0.9]), generator=generator))
+        ['auc', 'auc_null', 'auc_null_quantile', 'auc_null_std']
     """
     orders = [torch.randperm(len(specific), generator=generator).to(specific.device) for _ in range(rounds)]
     shuffled = [radial_order_auc(general, specific[order]) for order in orders]
@@ -112,6 +137,12 @@ def root_distances(geometry: Geometry, *embeddings: Tensor) -> list[Tensor]:
     """Distances to the root in flat coordinates, of several blocks of embeddings: (B, D) -> (B,) each.
 
     Where the geometry has no root (sphere) the pooled embedding of all blocks takes its place.
+
+    Example:
+        >>> from hypvl.geometry.lorentz import Lorentz
+        >>> space = Lorentz()
+        >>> [d.detach() for d in root_distances(space, space.lift(torch.tensor([[0.5, 0.0], [0.0, 1.0]])))]
+        [tensor([0.5000, 1.0000], dtype=torch.float64)]
     """
     embeddings = tuple(block.to(working_dtype(block.device)) for block in embeddings)
     root = geometry.root(embeddings[0].shape[-1])
@@ -148,6 +179,14 @@ def summary(
         cones, in shares of pairs (or points; every factor of a product counts): ``cone_violation_rate``,
         ``cone_violation_rate_shuffled`` (with images of other pairs), ``saturated_cones_<modality>``; and medians in
         radians, ``half_aperture_text``, ``exterior_angle``.
+
+    Example:
+        >>> from hypvl.geometry.lorentz import Lorentz
+        >>> space, generator = Lorentz(), torch.Generator().manual_seed(0)
+        >>> features = torch.randn(8, 4, generator=generator)
+        >>> numbers = summary(space, space.lift(features), space.lift(0.5 * features), generator=generator)
+        >>> round(numbers["radial_order_auc"], 3)
+        1.0
     """
     work = working_dtype(images.device)
     images, texts = images.detach().to(work), texts.detach().to(work)
@@ -174,7 +213,12 @@ def summary(
 
 
 def in_percent(numbers: Mapping[str, float]) -> dict[str, float]:
-    """The numbers of :func:`summary` with their shares in percent, as :mod:`hypvl.diagnostics.verdict` takes them."""
+    """The numbers of :func:`summary` with their shares in percent, as :mod:`hypvl.diagnostics.verdict` takes them.
+
+    Example:
+        >>> in_percent({"radial_order_auc": 0.75, "image_radius_q50": 1.2})
+        {'radial_order_auc': 75.0, 'image_radius_q50': 1.2}
+    """
     return {name: 100.0 * value if name in SHARES else value for name, value in numbers.items()}
 
 

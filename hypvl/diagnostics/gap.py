@@ -23,19 +23,34 @@ _ROWS = 256  # compared with all others at once
 
 @full_precision
 def centroid_distance(x: Tensor, y: Tensor) -> Tensor:
-    """The modality gap ``|mean x - mean y|``: (N, D), (M, D) -> 0-dim."""
+    """The modality gap ``|mean x - mean y|``: (N, D), (M, D) -> 0-dim.
+
+    Example:
+        >>> centroid_distance(torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]]))
+        tensor(2.)
+    """
     return torch.linalg.vector_norm(x.mean(0) - y.mean(0))
 
 
 @full_precision
 def centroid_cosine(x: Tensor, y: Tensor) -> Tensor:
-    """Cosine of the two mean vectors, in [-1, 1]: (N, D), (M, D) -> 0-dim; 0 where a mean is 0."""
+    """Cosine of the two mean vectors, in [-1, 1]: (N, D), (M, D) -> 0-dim; 0 where a mean is 0.
+
+    Example:
+        >>> centroid_cosine(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]]))
+        tensor(0.)
+    """
     return (normalize(x.mean(0)) * normalize(y.mean(0))).sum()
 
 
 @full_precision
 def gap_direction(x: Tensor, y: Tensor) -> Tensor:
-    """Unit vector from the mean of ``y`` to the mean of ``x``: (N, D), (M, D) -> (D,); 0 where they coincide."""
+    """Unit vector from the mean of ``y`` to the mean of ``x``: (N, D), (M, D) -> (D,); 0 where they coincide.
+
+    Example:
+        >>> gap_direction(torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0]]))
+        tensor([1., 0.])
+    """
     return normalize(x.mean(0) - y.mean(0))
 
 
@@ -48,6 +63,11 @@ def signed_centroid_distance(x: Tensor, y: Tensor, *, direction: Tensor) -> Tens
     u is ``direction``, (D,): the :func:`gap_direction` before anything was moved. (N, D), (M, D) -> 0-dim.
 
     Source: Liang et al. 2022, section 4 (figures over the shift).
+
+    Example:
+        >>> x, y = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0]])
+        >>> signed_centroid_distance(y, x, direction=gap_direction(x, y))
+        tensor(-2.)
     """
     difference = x.mean(0) - y.mean(0)
     return torch.linalg.vector_norm(difference) * torch.sign((direction * difference).sum())
@@ -55,14 +75,24 @@ def signed_centroid_distance(x: Tensor, y: Tensor, *, direction: Tensor) -> Tens
 
 @full_precision
 def mean_paired_cosine(x: Tensor, y: Tensor) -> Tensor:
-    """Mean cosine of row i of x with row i of y: (N, D), (N, D) -> 0-dim."""
+    """Mean cosine of row i of x with row i of y: (N, D), (N, D) -> 0-dim.
+
+    Example:
+        >>> mean_paired_cosine(torch.eye(2), torch.eye(2))
+        tensor(1.)
+    """
     _check_paired(x, y)
     return (normalize(x) * normalize(y)).sum(-1).mean()
 
 
 @full_precision
 def mean_unpaired_cosine(x: Tensor, y: Tensor) -> Tensor:
-    """Mean cosine of rows of x with the others' rows of y, i != j: (N, D), (N, D), N >= 2 -> 0-dim."""
+    """Mean cosine of rows of x with the others' rows of y, i != j: (N, D), (N, D), N >= 2 -> 0-dim.
+
+    Example:
+        >>> mean_unpaired_cosine(torch.eye(2), torch.eye(2))
+        tensor(0.)
+    """
     _check_paired(x, y)
     check_rows(x, least=2)
     x, y = normalize(x), normalize(y)
@@ -71,7 +101,12 @@ def mean_unpaired_cosine(x: Tensor, y: Tensor) -> Tensor:
 
 @full_precision
 def mean_intra_cosine(x: Tensor) -> Tensor:
-    """Mean cosine of different rows of one modality: (N, D), N >= 2 -> 0-dim."""
+    """Mean cosine of different rows of one modality: (N, D), N >= 2 -> 0-dim.
+
+    Example:
+        >>> mean_intra_cosine(torch.tensor([[1.0, 0.0], [2.0, 0.0]]))
+        tensor(1.)
+    """
     check_rows(x, least=2)
     x = normalize(x)
     return (x.sum(0).square().sum() - x.square().sum()) / (len(x) * (len(x) - 1))  # no (N, N)
@@ -82,6 +117,10 @@ def align(x: Tensor, y: Tensor, *, alpha: float = 2.0) -> Tensor:
     """``mean_i |x_i - y_i|^alpha`` of pairs: (N, D), (N, D) -> 0-dim.
 
     Source: Wang and Isola 2020 (arXiv 2005.10242), section 4.
+
+    Example:
+        >>> align(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]]))
+        tensor(1.)
     """
     _check_paired(x, y)
     return torch.linalg.vector_norm(x - y, dim=-1).pow(alpha).mean()
@@ -94,6 +133,10 @@ def uniform(x: Tensor, *, t: float = 2.0) -> Tensor:
     One block of rows against all at a time, so that memory does not grow with N^2.
 
     Source: Wang and Isola 2020 (arXiv 2005.10242), section 4.
+
+    Example:
+        >>> uniform(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))  # -t |x - y|^2 = -4
+        tensor(-4.0000)
     """
     check_rows(x, least=2)
     parts = []
@@ -114,6 +157,11 @@ def relative_modality_gap(x: Tensor, y: Tensor) -> Tensor:
 
     (N, D), (N, D), N >= 2, row by row partners -> 0-dim in [0, 1]; 0 where all rows coincide, NaN where a row is not
     finite.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> relative_modality_gap(x, x)
+        tensor(0.)
     """
     paired = (1 - mean_paired_cosine(x, y)).clamp(min=0) / 2
     within = (2 - mean_intra_cosine(x) - mean_intra_cosine(y)).clamp(min=0) / 4
@@ -131,6 +179,11 @@ def linear_separability(x: Tensor, y: Tensor) -> float:
     threshold is 0. Nothing is random. A row whose output is 0 (identical rows) counts one half.
 
     (N, D), (M, D) -> in [0, 1]; NaN where a row is not finite.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.1], [1.0, -0.1], [1.0, 0.2], [1.0, -0.2]])
+        >>> linear_separability(x, -x)
+        1.0
     """
     rows = torch.cat((x, y)).double().cpu()
     if not bool(rows.isfinite().all()):
@@ -149,6 +202,11 @@ def gap_metrics(x: Tensor, y: Tensor) -> dict[str, float]:
     """Every metric of this file for images and their texts, (N, D) each, N >= 2, by name.
 
     Distances are in units of the rows, cosines in [-1, 1], shares in [0, 1].
+
+    Example:
+        >>> x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> round(gap_metrics(x, x)["mean_paired_cosine"], 3)
+        1.0
     """
     distance = centroid_distance(x, y)
     values = {
@@ -175,6 +233,11 @@ def shift_offsets(mean_x: Tensor, mean_y: Tensor, *, delta: float) -> tuple[Tens
     """Vectors (D,) to subtract from x and y so that the gap between the modalities shrinks by ``delta``.
 
     Formula: ``delta / 2 u`` and ``-delta / 2 u``, u the unit vector from mean y to mean x, (D,) each.
+
+    Example:
+        >>> x, y = shift_offsets(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 0.0]), delta=1.0)
+        >>> x - y
+        tensor([1., 0.])
     """
     offset = 0.5 * delta * normalize(mean_x - mean_y)
     return offset, -offset
@@ -198,6 +261,13 @@ def move_features(
     Source: Liang et al. 2022 (arXiv 2203.02053), section 4.
     Differs: one direction from all rows given; I0T estimates it anew in each pair of batches and takes whole
         numbers only.
+
+    Example:
+        >>> from hypvl.geometry.euclidean import Euclidean
+        >>> x, y = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+        >>> moved = move_features(x, y, delta=1.0, geometry=Euclidean())
+        >>> centroid_distance(*moved)
+        tensor(1.)
     """
     x, y = geometry.flatten(x), geometry.flatten(y)
     u = gap_direction(x, y) if direction is None else direction

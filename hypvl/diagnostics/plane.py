@@ -77,6 +77,11 @@ def tangent_pca(flat: Tensor) -> tuple[Tensor, float]:
     the origin: geodesics through it stay straight, and no point moves away from it.
 
     Source: Fletcher et al. 2004, "Principal Geodesic Analysis", with the root as the base point.
+
+    Example:
+        >>> axes, share = tangent_pca(torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 2.0, 0.0]]))
+        >>> axes.shape, round(share, 3)
+        (torch.Size([3, 2]), 1.0)
     """
     axes, kept = principal_axes(flat, count=2)
     return flat @ axes.mT, kept
@@ -87,6 +92,11 @@ def principal_axes(flat: Tensor, *, count: int) -> tuple[Tensor, float]:
 
     Each points to the side where its entry of the largest size is positive, so that a result can be compared. Where D
     is less than ``count``, the missing axes are zeros.
+
+    Example:
+        >>> axes, share = principal_axes(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), count=1)
+        >>> axes.abs(), round(share, 3)
+        (tensor([[1., 0.]]), 1.0)
     """
     rows = flat - flat.mean(0)
     _, values, axes = torch.linalg.svd(rows, full_matrices=False)
@@ -110,6 +120,11 @@ def horopca(flat: Tensor, *, curv: float) -> tuple[Tensor, float]:
 
     Source: Chami et al. 2021, "HoroPCA" (arXiv 2106.03306).
     Differs: both directions are chosen for the plane, and orthogonal; the base point is the root, not the mean.
+
+    Example:
+        >>> directions, kept = horopca(torch.eye(3, dtype=torch.float64), curv=1.0)
+        >>> directions.shape
+        torch.Size([3, 2])
     """
     flat = flat.detach().clone()  # gradients can pass through it, wherever it was computed
     space = hyperboloid(flat * math.sqrt(curv))
@@ -133,14 +148,24 @@ def horopca(flat: Tensor, *, curv: float) -> tuple[Tensor, float]:
 
 
 def hyperboloid(flat: Tensor) -> Tensor:
-    """Tangent vectors at the root of the space of curvature -1, (N, D) -> points (N, 1 + D), time first."""
+    """Tangent vectors at the root of the space of curvature -1, (N, D) -> points (N, 1 + D), time first.
+
+    Example:
+        >>> hyperboloid(torch.tensor([[0.0, 0.0]]))  # the root
+        tensor([[1., 0., 0.]])
+    """
     length = torch.linalg.vector_norm(flat, dim=-1, keepdim=True)
     scale = torch.where(length > 1e-12, torch.sinh(length) / length.clamp(min=1e-12), 1.0)
     return torch.cat((torch.cosh(length), scale * flat), dim=-1)
 
 
 def unroll(points: Tensor) -> Tensor:
-    """Inverse of :func:`hyperboloid`: (N, 1 + D) -> (N, D)."""
+    """Inverse of :func:`hyperboloid`: (N, 1 + D) -> (N, D).
+
+    Example:
+        >>> unroll(hyperboloid(torch.tensor([[1.0, 0.0]])))
+        tensor([[1.0000, 0.0000]])
+    """
     space = points[:, 1:]
     length = torch.linalg.vector_norm(space, dim=-1, keepdim=True)
     return torch.where(length > 1e-12, torch.asinh(length) / length.clamp(min=1e-12), 1.0) * space
@@ -150,6 +175,10 @@ def busemann(points: Tensor, direction: Tensor) -> Tensor:
     """Signed distance to the horosphere through the root about an ideal point: (N, 1 + D), unit (D,) -> (N,).
 
     Negative towards the ideal point. On the geodesic from the root to it, minus the distance to the root.
+
+    Example:
+        >>> busemann(hyperboloid(torch.tensor([[1.0, 0.0]])), torch.tensor([1.0, 0.0]))  # straight towards it
+        tensor([-1.0000])
     """
     return (points[:, 0] - points[:, 1:] @ direction).clamp(min=1e-300).log()
 
@@ -161,6 +190,10 @@ def horospherical_projection(points: Tensor, directions: Tensor) -> Tensor:
     root's side of the geodesic between them. With ``a = exp(Busemann)`` and lightlike ``l_i = (1, p_i)`` it is
     ``a_2 l_1 + a_1 l_2 + w n``, n the unit normal of the l_i that points to the root, and ``w^2 = 2 a_1 a_2 - 1`` from
     its place on the hyperboloid. A rotation about that geodesic: the distance to it is kept, and so is the root.
+
+    Example:
+        >>> horospherical_projection(hyperboloid(torch.eye(3)), torch.eye(3)[:2]).shape
+        torch.Size([3, 3])
     """
     a = points[:, :1] - points[:, 1:] @ directions.mT  # (N, 2): exp of the Busemann coordinates
     first, second = a.unbind(1)
@@ -170,7 +203,12 @@ def horospherical_projection(points: Tensor, directions: Tensor) -> Tensor:
 
 
 def squared_distances(points: Tensor) -> Tensor:
-    """Squared distances of all pairs on the hyperboloid, (N, 1 + D) -> (N (N - 1) / 2,)."""
+    """Squared distances of all pairs on the hyperboloid, (N, 1 + D) -> (N (N - 1) / 2,).
+
+    Example:
+        >>> squared_distances(hyperboloid(torch.tensor([[0.0, 0.0], [2.0, 0.0]])))
+        tensor([4.0000])
+    """
     i, j = torch.triu_indices(len(points), len(points), 1)
     # cosh d - 1 = <x - y, x - y> / 2, which loses no digits of close pairs
     difference = points[i] - points[j]

@@ -22,6 +22,12 @@ def unit_radii(geometry: Geometry, embeddings: Tensor) -> Tensor:
 
     On the hyperboloid this is sqrt(c) |x| of the space components. Near 0 the space is as good as flat. Without
     curvature these are plain lengths, F = 1.
+
+    Example:
+        >>> from hypvl.geometry.lorentz import Lorentz
+        >>> space = Lorentz(curv_init=1.0)
+        >>> unit_radii(space, space.lift(torch.tensor([[1.0, 0.0]]))).detach()  # sinh(1)
+        tensor([[1.1752]], dtype=torch.float64)
     """
     flat = geometry.flatten(embeddings.to(working_dtype(embeddings.device)))
     curv = geometry.curvature
@@ -33,7 +39,14 @@ def unit_radii(geometry: Geometry, embeddings: Tensor) -> Tensor:
 
 @torch.no_grad()
 def pairwise_distances(geometry: Geometry, x: Tensor) -> Tensor:
-    """Distances between embeddings as the geometry measures them: (N, D) -> (N, N), symmetric, 0 on the diagonal."""
+    """Distances between embeddings as the geometry measures them: (N, D) -> (N, N), symmetric, 0 on the diagonal.
+
+    Example:
+        >>> from hypvl.geometry.euclidean import Euclidean
+        >>> pairwise_distances(Euclidean(), torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
+        tensor([[0., 5.],
+                [5., 0.]], dtype=torch.float64)
+    """
     x = x.to(working_dtype(x.device))
     distances = geometry.pairwise_distance(x, x)
     distances = (distances + distances.mT) / 2
@@ -49,6 +62,11 @@ def flat_distortion(geometry: Geometry, x: Tensor) -> float:
 
     Embeddings (N, D), N >= 2 -> at least 0; identical rows do not count. 0 where all coincide, NaN where one is not
     finite.
+
+    Example:
+        >>> from hypvl.geometry.euclidean import Euclidean
+        >>> flat_distortion(Euclidean(), torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
+        0.0
     """
     check_rows(x, least=2)
     if not bool(x.isfinite().all()):
@@ -78,6 +96,11 @@ def delta_hyperbolicity(distances: Tensor) -> float:
 
     Source: Fournier et al. 2015, "Computing the Gromov hyperbolicity of a discrete metric space"; Khrulkov et al.
         2020, "Hyperbolic Image Embeddings" (arXiv 1904.02239), section 3. One base point gives delta up to a factor 2.
+
+    Example:
+        >>> path = torch.tensor([[0.0, 1.0, 2.0], [1.0, 0.0, 1.0], [2.0, 1.0, 0.0]])
+        >>> delta_hyperbolicity(path)  # a path is a tree
+        0.0
     """
     if distances.ndim != 2 or distances.shape[0] != distances.shape[1] or len(distances) == 0:
         raise ValueError(f"distances: got shape {tuple(distances.shape)}; expected (N, N), N >= 1.")
@@ -106,6 +129,10 @@ def effective_rank(x: Tensor) -> float:
     where one is not finite.
 
     Source: Roy and Vetterli 2007, "The effective rank".
+
+    Example:
+        >>> round(effective_rank(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])), 3)
+        2.0
     """
     check_rows(x, least=2)
     if not bool(x.isfinite().all()):
@@ -121,6 +148,10 @@ def effective_rank(x: Tensor) -> float:
 
 
 def check_rows(x: Tensor, *, least: int) -> None:
-    """Raises ValueError for anything but rows (N, D), N >= ``least``."""
+    """Raises ValueError for anything but rows (N, D), N >= ``least``.
+
+    Example:
+        >>> check_rows(torch.zeros(3, 2), least=2)
+    """
     if x.ndim != 2 or len(x) < least:
         raise ValueError(f"x: got shape {tuple(x.shape)}; expected (N, D), N >= {least}.")

@@ -57,6 +57,10 @@ def interpret(numbers: Mapping[str, float]) -> Verdict:
         numbers: Names of :func:`hypvl.diagnostics.audit.summary`, shares in percent, and those that the evaluator adds
             (``flat_distortion``, ``effective_rank_<modality>_share``, ``flat_top1_agreement``); no
             finding is made about numbers that are absent.
+
+    Example:
+        >>> interpret({"radial_order_auc": float("nan")}).status
+        'not finite'
     """
     if broken := [name for name, value in numbers.items() if not math.isfinite(value)]:
         more = f" and {len(broken) - 1} more numbers are" if len(broken) > 1 else " is"
@@ -79,6 +83,11 @@ def idle_geometry(numbers: Mapping[str, float]) -> str | None:
 
     Args:
         numbers: As :func:`interpret`.
+
+    Example:
+        >>> numbers = {"curv": 0.1, "curv_at_floor": 100.0, "cone_violation_rate": 0.0}
+        >>> idle_geometry({**numbers, "saturated_cones_text": 100.0})
+        'curvature at its floor, cones saturated'
     """
     n = numbers
     if "curv" not in n or "cone_violation_rate" not in n or not all(map(math.isfinite, n.values())):

@@ -39,6 +39,10 @@ def exterior_angle(x: Tensor, y: Tensor) -> Tensor:
 
     Source: Ganea et al., "Hyperbolic Entailment Cones", 2018, section 4 (Euclidean cones).
     Differs: the arc tangent of a stable quotient instead of an arc cosine, without epsilons.
+
+    Example:
+        >>> exterior_angle(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0]))  # a right angle
+        tensor(1.5708)
     """
     kernels.refuse_beyond(x, y)
     work = working_dtype(x.device)
@@ -60,6 +64,10 @@ def pairwise_exterior_angle(x: Tensor, y: Tensor) -> Tensor:
 
     (B1, D), (B2, D) -> (B1, B2) radians in [0, pi]. The cosine between the points goes through a product: near 0 and pi
     the angle is known to about sqrt(2 eps), 5e-4 in fp32.
+
+    Example:
+        >>> pairwise_exterior_angle(torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 0.0], [0.5, 0.0]]))
+        tensor([[0.0000, 3.1416]])
     """
     kernels.refuse_beyond(x, y)
     dtype = torch.promote_types(x.dtype, y.dtype)
@@ -84,6 +92,12 @@ class Euclidean(Geometry):
 
     Source: Chou and Alam, "Embedding Geometries of Contrastive Language-Image Pre-Training", 2024
         (arXiv 2409.13079), logits -s |x - y|^2 without normalisation; cones: Ganea et al., 2018.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+        >>> Euclidean().pairwise_similarity(x, x)  # negative squared distances
+        tensor([[  0., -25.],
+                [-25.,   0.]])
     """
 
     any_vector_is_a_point = True

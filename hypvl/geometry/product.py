@@ -45,6 +45,12 @@ class Product(Hyperbolic):
 
     Source: PHyCLIP (arXiv 2510.08919, ICLR 2026): 64 factors of dimension 8; factors: MERU (arXiv 2304.09172).
     Differs: the paper's l1 metric is a sum; its code and hypvl take the mean, and the logit scale holds the rest.
+
+    Example:
+        >>> space = Product(factors=2, factor_dim=2)
+        >>> x = space.lift(torch.tensor([[1.0, 0.0, 0.0, 1.0]]))
+        >>> space.pairwise_similarity(x, space.lift(torch.zeros(1, 4))).shape
+        torch.Size([1, 1])
     """
 
     any_vector_is_a_point = True

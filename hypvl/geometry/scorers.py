@@ -238,6 +238,14 @@ class NegativeDistance(Scorer):
         log_scale_init, log_scale_max, further_log_scales, scale_max: As :class:`Scorer`.
 
     Source: MERU (arXiv 2304.09172); EuCLIP (arXiv 2409.13079); PHyCLIP (arXiv 2510.08919).
+
+    Example:
+        >>> from hypvl.geometry.lorentz import Lorentz
+        >>> space, scorer = Lorentz(), NegativeDistance(log_scale_init=0.0)
+        >>> x = space.lift(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+        >>> scorer.logits(space, x, x, query_modality="image", key_modality="text").detach()
+        tensor([[-0., -2.],
+                [-2., -0.]])
     """
 
     def __init__(
@@ -292,6 +300,13 @@ class Cosine(Scorer):
     Args:
         bias_init: Starting value of a learned bias; None = no bias.
         log_scale_init, log_scale_max, further_log_scales: As :class:`Scorer`; SigLIP starts at log 10.
+
+    Example:
+        >>> from hypvl.geometry.sphere import Sphere
+        >>> x = Sphere().lift(torch.tensor([[3.0, 4.0], [4.0, 3.0]]))
+        >>> logits = Cosine().logits(Sphere(), x, x, query_modality="image", key_modality="text")
+        >>> logits.argmax(1)
+        tensor([0, 1])
     """
 
     no_weight_decay: frozenset[str] = frozenset({"log_scale", "bias"})
@@ -340,6 +355,13 @@ class ExteriorAngle(Scorer):
 
     Source: Ramasinghe et al., "Accept the Modality Gap: An Exploration in the Hyperbolic Space", 2024.
     Differs: the published text -> image ranking is offered by name only; the trained one is the default.
+
+    Example:
+        >>> from hypvl.geometry.lorentz import Lorentz
+        >>> space = Lorentz()
+        >>> image, texts = space.lift(torch.tensor([[1.0, 0.0]])), space.lift(torch.tensor([[0.5, 0.0], [1.0, 1.0]]))
+        >>> ExteriorAngle().scores(space, image, texts, query_modality="image", key_modality="text").detach()
+        tensor([[3.1416, 1.8875]])
     """
 
     ranks_by_distance = False  # towards the root every angle is pi, and at the root angles are undefined

@@ -18,6 +18,10 @@ def normalize(x: Tensor) -> Tensor:
     """Rows divided by their length, (..., D) -> (..., D), fp32 or better.
 
     A row of zeros (or shorter than 1e-25) has no direction: it becomes zeros, with gradient 0.
+
+    Example:
+        >>> normalize(torch.tensor([3.0, 4.0]))
+        tensor([0.6000, 0.8000])
     """
     x64 = x.to(working_dtype(x.device))
     square = x64.square().sum(-1, keepdim=True)
@@ -27,13 +31,25 @@ def normalize(x: Tensor) -> Tensor:
 
 @full_precision
 def mean_direction(x: Tensor) -> Tensor:
-    """Mean of the directions of several vectors, (..., P, D) -> unit (..., D); zeros where they cancel."""
+    """Mean of the directions of several vectors, (..., P, D) -> unit (..., D); zeros where they cancel.
+
+    Example:
+        >>> mean_direction(torch.tensor([[2.0, 0.0], [0.0, 5.0]]))
+        tensor([0.7071, 0.7071])
+    """
     return normalize(normalize(x).mean(-2))
 
 
 @configurable("model")
 class Sphere(Geometry):
-    """Unit vectors compared by their cosine. It has no root and no cones."""
+    """Unit vectors compared by their cosine. It has no root and no cones.
+
+    Example:
+        >>> x = Sphere().lift(torch.tensor([[3.0, 4.0], [4.0, 3.0]]))
+        >>> Sphere().pairwise_similarity(x, x)  # cosines
+        tensor([[1.0000, 0.9600],
+                [0.9600, 1.0000]])
+    """
 
     def lift(self, features: Tensor) -> Tensor:
         return normalize(features)

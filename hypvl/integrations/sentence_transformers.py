@@ -155,6 +155,7 @@ def sentence_transformer(
 
     Example:
         >>> import hypvl
+        >>> from PIL import Image
         >>> encoder = sentence_transformer(hypvl.create_model("meru_vit_s"), "meru_vit_s")
         >>> queries = encoder.encode_query(["a cat"])
         >>> documents = encoder.encode_document([Image.new("RGB", (40, 40)), Image.new("RGB", (9, 9))])

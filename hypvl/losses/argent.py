@@ -44,6 +44,10 @@ def adaptive_entailment(
         (B,), >= 0.
 
     Source: ARGENT (arXiv 2603.23311) as Hyper3Labs reads it, see :mod:`hypvl.losses.argent`.
+
+    Example:
+        >>> adaptive_entailment(torch.tensor([0.5, 2.0]))
+        tensor(0.8125)
     """
     if distance is not None:
         exterior_angle = exterior_angle * -torch.expm1(-distance)[:, None]
@@ -63,6 +67,10 @@ def norm_regularization(embeddings: Tensor) -> Tensor:
         (...), >= 0.84; gradient 0 where |x| counts as another norm.
 
     Source: as :func:`adaptive_entailment`.
+
+    Example:
+        >>> norm_regularization(torch.tensor([[1.0, 0.0]]))
+        tensor([1.])
     """
     largest = torch.finfo(embeddings.dtype).max ** 0.5 / 4096  # so that a sum over rows is a number, too
     norm = safe_sqrt(embeddings.square().sum(-1)).clamp(min=_SMALLEST_NORM, max=largest)

@@ -37,6 +37,12 @@ def barlow_twins(
         0-dim, >= 0, the same on every rank.
 
     Source: Zbontar et al. 2021 (arXiv 2103.03230), eq. 1 and 2; lambda: section 2.2.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+        >>> bool(barlow_twins(x, x) < barlow_twins(x, -x))
+        True
     """
     one_of("variant", variant, Variant)
     if variant == "original":

@@ -17,6 +17,11 @@ def standardize(x: Tensor, *, eps: float = EPS) -> Tensor:
 
     Formula: ``(x - mean) / sqrt(var + eps)`` with the biased variance; with gradient through both. A batch of one row
     becomes zeros.
+
+    Example:
+        >>> standardize(torch.tensor([[0.0], [2.0]]))
+        tensor([[-1.0000],
+                [ 1.0000]])
     """
     scale = reduction(x)
     x = x / scale

@@ -28,6 +28,10 @@ def class_cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.
         0-dim; the mean over ranks is that of one process.
 
     Source: the softmax cross entropy; smoothing: Szegedy et al. 2016 (arXiv 1512.00567), section 7.
+
+    Example:
+        >>> class_cross_entropy(torch.zeros(2, 4), torch.tensor([3, 0]))  # log 4
+        tensor(1.3863)
     """
     total = F.cross_entropy(logits, labels, ignore_index=_NONE, label_smoothing=smoothing, reduction="sum")
     counts = distributed.gather((labels != _NONE).sum()[None].to(total.dtype))  # (W,)

@@ -34,6 +34,10 @@ def retrieve(
         (B, D) unit rows; a retrieved row of 0 stays 0, with gradient 0.
 
     Source: Ramsauer et al. 2021 (arXiv 2008.02217), equation 3; CLOOB (arXiv 2110.11316), section 3.
+
+    Example:
+        >>> retrieve(torch.tensor([[0.8, 0.6]]), torch.eye(2), beta=100.0).round()  # the nearest one
+        tensor([[1., 0.]])
     """
 
     def of(state: Tensor, stored: Tensor) -> Tensor:
@@ -68,6 +72,11 @@ def info_loob(
 
     Source: Fürst et al., CLOOB, 2022 (arXiv 2110.11316), section 3; leaving one out: Poole et al. 2019 (1905.06922).
     Differs: the positive is left out exactly; the published code puts -1000 in its place.
+
+    Example:
+        >>> x = torch.eye(3)
+        >>> info_loob(x, x, torch.arange(3), inv_tau=1.0)  # -1 + log(2 exp(0))
+        tensor(-0.3069)
     """
     one_of("implementation", implementation, Implementation)
     return mean_over_queries(

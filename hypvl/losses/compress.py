@@ -44,6 +44,11 @@ def compress_loss(
         0-dim, >= 0.
 
     Source: Koohpayegani et al. 2020 (arXiv 2010.14713), section 3.
+
+    Example:
+        >>> x = torch.eye(2)
+        >>> compress_loss(x, x, x, x, temperature=0.1)  # the same similarities
+        tensor(0.)
     """
     check_implementation(implementation, None)
     student, teacher = normalize(student), normalize(teacher)

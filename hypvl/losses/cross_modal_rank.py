@@ -35,6 +35,12 @@ def cross_modal_rank_loss(
         0-dim; 0, with gradient 0, when nothing is valid.
 
     Source: CE-CLIP (Zhang et al. 2024, arXiv 2306.08832), section 3.
+
+    Example:
+        >>> p, n = torch.tensor([2.0]), torch.tensor([[1.5, -3.0]])
+        >>> valid = torch.tensor([[True, True]])
+        >>> cross_modal_rank_loss(p, n, valid=valid, thresholds=torch.ones(1), count=1.0)  # 1 + 1.5 - 2
+        tensor(0.5000)
     """
     hinges = (thresholds + negatives - positive[:, None]).clamp(min=0)
     total = torch.where(valid, hinges, torch.zeros_like(hinges)).sum()
@@ -66,6 +72,12 @@ def adaptive_thresholds(
         (K,).
 
     Source: CE-CLIP (arXiv 2306.08832), section 3.
+
+    Example:
+        >>> p, n = torch.tensor([2.0]), torch.tensor([[1.5, -3.0]])
+        >>> valid = torch.tensor([[True, True]])
+        >>> adaptive_thresholds(p, n, valid=valid, kind="mean", previous=torch.zeros(2))
+        tensor([0.5000, 5.0000])
     """
     one_of("kind", kind, AdaptiveKind)
     one_of("positives", positives, Share)

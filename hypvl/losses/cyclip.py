@@ -36,6 +36,10 @@ def cyclic_loss(similarity: Tensor, other: Tensor) -> Tensor:
             infinite, and training skips and counts the step.
 
     Source: Goel et al., CyCLIP, 2022 (arXiv 2205.14459), section 3.
+
+    Example:
+        >>> cyclic_loss(torch.eye(2), torch.zeros(2, 2))
+        tensor(1.)
     """
     value = (similarity - other).square().sum(-1).mean()
     if value.device.type == "cpu" and not torch.compiler.is_compiling() and bool(value.detach().isinf()):

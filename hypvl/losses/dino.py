@@ -24,6 +24,10 @@ def dino_target(teacher: Tensor, center: Tensor, *, temperature: float | Tensor)
         (B, K), rows with sum 1.
 
     Source: Caron et al. 2021 (arXiv 2104.14294), eq. 1 and section 3.1.
+
+    Example:
+        >>> dino_target(torch.tensor([[0.0, 0.0]]), torch.zeros(2), temperature=0.04)
+        tensor([[0.5000, 0.5000]])
     """
     return tempered(teacher - center.to(teacher.dtype), temperature).softmax(-1)
 
@@ -41,6 +45,10 @@ def dino_loss(student: Tensor, target: Tensor, *, temperature: float) -> Tensor:
         0-dim, >= 0.
 
     Source: Caron et al. 2021 (arXiv 2104.14294), eq. 2 and 3.
+
+    Example:
+        >>> dino_loss(torch.zeros(1, 2), torch.tensor([[0.5, 0.5]]), temperature=0.1)  # log 2
+        tensor(0.6931)
     """
     return -(target * tempered(student, temperature).log_softmax(-1)).sum(-1).mean()
 

@@ -45,6 +45,10 @@ def reduction(*features: Tensor) -> Tensor:
     """A number to divide features by so that their squares do not overflow: 1 unless some are beyond 1e6.
 
     0-dim, without gradient, the same on every rank (a collective).
+
+    Example:
+        >>> reduction(torch.ones(2, 3))
+        tensor(1.)
     """
     largest = torch.stack([x.detach().abs().amax() for x in features]).amax()
     return (distributed.gather(largest[None]).amax() / _LARGE).clamp(min=1)

@@ -34,6 +34,10 @@ def entailment_loss(
         0-dim, or (...).
 
     Source: Le et al. 2019 (arXiv 1902.00913) eq. 8; MERU (arXiv 2304.09172) eq. 5; k: HyCoCLIP (2410.06912).
+
+    Example:
+        >>> entailment_loss(torch.tensor([1.5, 0.25]), torch.tensor([0.5, 0.5]))  # 1 outside, 0 inside
+        tensor(0.5000)
     """
     one_of("reduction", reduction, ("mean", "none"))
     loss = torch.relu(exterior_angle - aperture_factor * half_aperture)

@@ -27,6 +27,11 @@ def leading_directions(x: Tensor, *, share: float = 0.9) -> Tensor:
         (N, D). No gradient flows through V.
 
     Source: HiMo-CLIP (2025), as Hyper3-CLIP's package has it (PyPI hyper_models 0.4.0).
+
+    Example:
+        >>> x = torch.tensor([[10.0, 0.1], [-10.0, -0.1], [5.0, -0.1]])
+        >>> leading_directions(x).shape
+        torch.Size([3, 2])
     """
     mean = x.mean(0)
     centred = x - mean

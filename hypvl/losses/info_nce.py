@@ -59,6 +59,10 @@ def softmax_cross_entropy(
     Source: Oord et al. 2018 (arXiv 1807.03748), eq. 4; Radford et al. 2021 (arXiv 2103.00020), fig. 3;
         smoothing: Szegedy et al. 2016 (arXiv 1512.00567), section 7;
         labels: UniCL, Yang et al. 2022 (arXiv 2204.03610), eq. 2 and 3, as "out" of SupCon (arXiv 2004.11362).
+
+    Example:
+        >>> softmax_cross_entropy(torch.zeros(2, 4), torch.tensor([0, 1]))  # log 4
+        tensor(1.3863)
     """
     if row_scale is not None:
         logits = logits * row_scale[:, None]

@@ -34,6 +34,10 @@ def intra_modal_loss(positive: Tensor | None, negatives: Tensor, *, variant: Var
         ValueError: when a positive is missing, or given for ``"head"``.
 
     Source: CE-CLIP (Zhang et al. 2024, arXiv 2306.08832), section 3, as its repaired code computes it.
+
+    Example:
+        >>> intra_modal_loss(torch.zeros(1), torch.zeros(1, 3))  # log 4
+        tensor(1.3863)
     """
     one_of("variant", variant, Variant)
     if (positive is None) != (variant == "head"):

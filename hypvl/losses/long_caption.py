@@ -46,6 +46,11 @@ def primary_components(x: Tensor, *, count: int) -> Tensor:
     Source: Zhang et al., Long-CLIP, 2024 (arXiv 2403.15378), section 3.
     Differs: the published code decomposes in fp32, with a gradient that is infinite or NaN where any two
         singular values are equal or zero.
+
+    Example:
+        >>> x = torch.tensor([[10.0, 0.1], [-10.0, -0.1], [5.0, -0.1]])
+        >>> primary_components(x, count=1).shape
+        torch.Size([3, 2])
     """
     if count < 1:
         raise ValueError(f"count: got {count}; expected at least one component.")

@@ -44,6 +44,11 @@ def prototype_loss(
         0-dim, >= 0.
 
     Source: Chen et al., ProtoCLIP, 2022 (arXiv 2206.10996), section 3.2.
+
+    Example:
+        >>> x = torch.eye(2)
+        >>> prototype_loss(torch.zeros(2, 2), x, torch.tensor([0, 1]), scale=1.0)  # log 2
+        tensor(0.6931)
     """
     log_probabilities = F.log_softmax(scale * inner_products(x, centroids.detach()), dim=-1)  # (B, K)
     if target_temperature is None:
@@ -69,6 +74,11 @@ def back_translate(features: Tensor, labels: Tensor, *, count: int) -> Tensor:
         (K, D); a cluster without members has zeros. Means are not normalised.
 
     Source: ProtoCLIP (arXiv 2206.10996), section 3.3, "prototype back translation".
+
+    Example:
+        >>> back_translate(torch.tensor([[2.0, 0.0], [4.0, 0.0]]), torch.tensor([1, 1]), count=2)
+        tensor([[0., 0.],
+                [3., 0.]])
     """
     sums = features.new_zeros(count, features.shape[1]).index_add_(0, labels, features)
     members = torch.bincount(labels, minlength=count).clamp(min=1)

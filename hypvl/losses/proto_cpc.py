@@ -31,6 +31,11 @@ def proto_cpc_loss(student: Tensor, target: Tensor, prior: Tensor, *, temperatur
         0-dim.
 
     Source: ProtoCPC (Lee 2022, "Prototypical contrastive predictive coding", ICLR), as in ITRA.
+
+    Example:
+        >>> x = torch.zeros(1, 2)
+        >>> proto_cpc_loss(x, torch.full((1, 2), 0.5), torch.ones(2), temperature=0.1)  # log 2
+        tensor(0.6931)
     """
     logits = tempered(student, temperature)
     return ((logits + prior.to(logits.dtype).log()).logsumexp(-1) - (target * logits).sum(-1)).mean()
@@ -52,6 +57,11 @@ def sinkhorn(logits: Tensor, *, temperature: float, iterations: int = 3) -> Tens
         (B, K), rows with sum 1; of the N rows of all ranks together.
 
     Source: SwAV (Caron et al. 2020, arXiv 2006.09882), appendix A; Cuturi 2013 (arXiv 1306.0895).
+
+    Example:
+        >>> sinkhorn(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), temperature=1.0)  # both prototypes alike
+        tensor([[0.5000, 0.5000],
+                [0.5000, 0.5000]])
     """
     largest = distributed.gather(logits.amax()[None]).amax()
     log_q = ((logits - largest) / temperature).clamp(min=-(torch.finfo(logits.dtype).max ** 0.75))

@@ -16,7 +16,12 @@ Views: TypeAlias = str | View | Sequence[str | View]
 
 @full_precision
 def tempered(logits: Tensor, temperature: float | Tensor) -> Tensor:
-    """Logits over a temperature, moved so that the largest of a row is 0: the same softmax, without overflow."""
+    """Logits over a temperature, moved so that the largest of a row is 0: the same softmax, without overflow.
+
+    Example:
+        >>> tempered(torch.tensor([[1.0, 0.0]]), 0.5)
+        tensor([[ 0., -2.]])
+    """
     moved = logits - logits.detach().amax(-1, keepdim=True)
     return (moved / temperature).clamp(min=-(torch.finfo(moved.dtype).max ** 0.75))
 

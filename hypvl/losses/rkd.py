@@ -37,6 +37,11 @@ def distance_loss(student: Tensor, teacher: Tensor, all_student: Tensor, all_tea
         0-dim, >= 0. The mean over ranks is that of one process; one row alone gives 0.
 
     Source: Park et al. 2019 (arXiv 1904.05068), eq. 6 to 8.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [1.0, 0.0]])
+        >>> distance_loss(2 * x, x, 2 * x, x)  # the scale does not count
+        tensor(0.)
     """
     parts = [_relative_distances(student, all_student), _relative_distances(teacher, all_teacher)]  # (B, N)
     return F.smooth_l1_loss(*_same_dtype(*parts))
@@ -77,6 +82,11 @@ def angle_loss(
         0-dim, >= 0. The mean over ranks is that of one process.
 
     Source: Park et al. 2019 (arXiv 1904.05068), eq. 9 to 11.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 0.0], [3.0, 4.0], [1.0, 0.0]])
+        >>> angle_loss(2 * x, x, 2 * x, x)
+        tensor(0.)
     """
     count = len(all_student)
     rows = anchors_at_once if anchors_at_once is not None else max(1, _CHUNK // count**2)

@@ -42,6 +42,11 @@ def seed_loss(
         0-dim, >= 0.
 
     Source: Fang et al. 2021 (arXiv 2101.04731), eq. 3 to 5.
+
+    Example:
+        >>> x = torch.eye(2)
+        >>> bool(seed_loss(x, x, x, student_temperature=0.1, teacher_temperature=0.1) > 0)
+        True
     """
     check_implementation(implementation, None)
     student, teacher = normalize(student), normalize(teacher)

@@ -34,6 +34,10 @@ def sigmoid_loss(logits: Tensor, targets: Tensor, *, denominator: Denominator = 
         ValueError: for another denominator.
 
     Source: Zhai et al., SigLIP, 2023 (arXiv 2303.15343), section 3.2 and algorithm 1.
+
+    Example:
+        >>> sigmoid_loss(torch.zeros(2, 2), torch.tensor([0, 1]))  # 2 log 2: four pairs, two queries
+        tensor(1.3863)
     """
     one_of("denominator", denominator, Denominator)
     own = targets[:, None]

@@ -38,6 +38,10 @@ def sim_reg(
         0-dim, >= 0.
 
     Source: SimReg (Navaneet et al. 2021, arXiv 2201.05131), section 3: squared; the others: ITRA.
+
+    Example:
+        >>> sim_reg(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]]))
+        tensor(0.)
     """
     one_of("distance", distance, Distance)
     one_of("variant", variant, Variant)

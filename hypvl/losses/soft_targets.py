@@ -33,6 +33,10 @@ def soft_cross_entropy(
         0-dim, >= 0.
 
     Source: Hinton et al. 2015 (arXiv 1503.02531), section 2.
+
+    Example:
+        >>> soft_cross_entropy(torch.zeros(1, 2), torch.zeros(1, 2))  # log 2
+        tensor(0.6931)
     """
     one_of("divergence", divergence, Divergence)
     if divergence == "cross_entropy":
@@ -77,6 +81,11 @@ def distribution_cross_entropy(
 
     Source: SEED (Fang et al. 2021, arXiv 2101.04731), eq. 5: with an own key; CompRess (Koohpayegani et al. 2020,
         arXiv 2010.14713), section 3: ``kl`` without, with one memory or two.
+
+    Example:
+        >>> x, keys = torch.zeros(1, 2), torch.eye(2)
+        >>> distribution_cross_entropy(x, x, keys, keys, student_temperature=1.0, teacher_temperature=1.0)  # log 2
+        tensor(0.6931)
     """
     one_of("divergence", divergence, Divergence)
     one_of("implementation", implementation, Implementation)

@@ -40,6 +40,10 @@ def uncertainty(embeddings: Tensor) -> Tensor:
         (...) in (0, log 2]; gradient 0 at the root.
 
     Source: UNCHA (CVPR 2026, arXiv 2603.22042) and its code.
+
+    Example:
+        >>> uncertainty(torch.tensor([[0.0, 0.0], [5.0, 0.0]]))
+        tensor([0.6931, 0.0067])
     """
     return F.softplus(-safe_sqrt(embeddings.square().sum(-1)))
 
@@ -55,6 +59,10 @@ def confidence(own_uncertainty: Tensor) -> Tensor:
         (...) in [0.707, 1).
 
     Source: UNCHA (arXiv 2603.22042) and its code, which clamps k to [0.1, 10]: never in effect.
+
+    Example:
+        >>> confidence(torch.tensor([0.0, 2.0]))
+        tensor([1.0000, 0.3679])
     """
     return torch.exp(-own_uncertainty.detach() / 2)
 
@@ -78,6 +86,10 @@ def angled_entailment(
         (B,) radians.
 
     Source: UNCHA (arXiv 2603.22042) and its code.
+
+    Example:
+        >>> angled_entailment(torch.tensor([1.5, 0.25]), torch.tensor([0.5, 0.5]))
+        tensor(0.5875)
     """
     hinge = torch.relu(exterior_angle - aperture_factor * half_aperture)
     return (hinge + angle_weight * exterior_angle).mean(-1)
@@ -102,6 +114,10 @@ def calibration_loss(
 
     Source: UNCHA (arXiv 2603.22042) and its code; the form is that of Kendall and Gal 2017 (arXiv 1703.04977) eq. 8.
         The code clamps exp(w) to [1e-6, 1e6]: never in effect.
+
+    Example:
+        >>> calibration_loss(torch.tensor([1.0]), torch.tensor([0.0]))
+        tensor([0.5000])
     """
     one_of("gradient", gradient, CalibrationGradient)
     loss = loss.detach() if gradient == "uncertainty" else loss
@@ -123,6 +139,10 @@ def uncertainty_entropy(all_uncertainty: Tensor, *, eps: float = 0.0) -> Tensor:
         0-dim, nats; 0 without items.
 
     Source: UNCHA (arXiv 2603.22042) and its code.
+
+    Example:
+        >>> uncertainty_entropy(torch.zeros(2))  # log 2
+        tensor(0.6931)
     """
     log_p = torch.log_softmax(all_uncertainty, dim=-1)
     p = log_p.exp()

@@ -28,6 +28,10 @@ def align_loss(x: Tensor, y: Tensor) -> Tensor:
         0-dim, >= 0 (<= 4 for unit rows). Pairs farther apart than 1e15 (fp64: 1e140) count as that far.
 
     Source: Wang & Isola 2020 (arXiv 2005.10242), section 4.1, with exponent 2.
+
+    Example:
+        >>> align_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]]))
+        tensor(1.)
     """
     return within_reach(x - y).square().sum(-1).mean()
 
@@ -53,6 +57,11 @@ def uniform_loss(
         all count as lying there.
 
     Source: Wang & Isola 2020 (arXiv 2005.10242), section 4.1, there for y = x.
+
+    Example:
+        >>> x = torch.eye(2)
+        >>> uniform_loss(x, x, torch.arange(2)).round()  # -t |x - y|^2
+        tensor(-4.)
     """
     if y.shape[0] == 1:
         return 0.0 * (x.sum() + y.sum())

@@ -18,20 +18,35 @@ Variant: TypeAlias = Literal["original", "itra"]
 
 @full_precision
 def invariance(x: Tensor, y: Tensor) -> Tensor:
-    """Mean over all entries of ``(x - y)^2``; (B, D) each."""
+    """Mean over all entries of ``(x - y)^2``; (B, D) each.
+
+    Example:
+        >>> invariance(torch.ones(2, 2), torch.zeros(2, 2))
+        tensor(1.)
+    """
     return (x - y).square().mean()
 
 
 @full_precision
 def variance_hinge(x: Tensor, *, eps: float = 1e-4) -> Tensor:
-    """``mean_d relu(1 - sqrt(var_d + eps))`` of the columns of (N, D); var over N - 1, 0 for one row."""
+    """``mean_d relu(1 - sqrt(var_d + eps))`` of the columns of (N, D); var over N - 1, 0 for one row.
+
+    Example:
+        >>> variance_hinge(torch.zeros(4, 2), eps=0.0001)  # 1 - sqrt(eps)
+        tensor(0.9900)
+    """
     variance = (x - x.mean(0)).square().sum(0) / max(1, len(x) - 1)  # (D,)
     return (1 - (variance + eps).sqrt()).relu().mean()
 
 
 @full_precision
 def covariance_penalty(x: Tensor) -> Tensor:
-    """``1/D sum_{k != l} C_kl^2``, C the covariance of the columns of (N, D) over N - 1."""
+    """``1/D sum_{k != l} C_kl^2``, C the covariance of the columns of (N, D) over N - 1.
+
+    Example:
+        >>> covariance_penalty(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
+        tensor(4.)
+    """
     centred = x - x.mean(0)
     covariance = centred.mT @ centred / max(1, len(x) - 1)  # (D, D)
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / x.shape[1]

@@ -41,6 +41,12 @@ def bootstrap_intervals(
 
     Source: Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 13.3 (the percentile interval) and
         section 8.3 (several samples, each resampled on its own).
+
+    Example:
+        >>> intervals = bootstrap_intervals({"accuracy": [100.0, 0.0, 100.0, 100.0]})
+        >>> low, high = intervals["accuracy"]
+        >>> low <= 75.0 <= high
+        True
     """
     if not 0 < level < 1 or resamples < 100:
         raise ValueError(

@@ -23,6 +23,10 @@ def paired_cosine(x: Tensor, y: Tensor) -> Tensor:
 
     Raises:
         ValueError: for other shapes, or a row without a direction.
+
+    Example:
+        >>> paired_cosine(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
+        tensor([0.6000], dtype=torch.float64)
     """
     if x.ndim != 2 or x.shape != y.shape:
         raise ValueError(
@@ -35,6 +39,10 @@ def caption_score(image: Tensor, candidate: Tensor, *, weight: float = CLIP_SCOR
     """``weight * max(cos(image, candidate), 0)`` of each pair: CLIPScore with 2.5, PAC-S with 2.0.
 
     Features of images and of their captions, (N, D) each -> (N,) fp64, in [0, weight].
+
+    Example:
+        >>> caption_score(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 4.0]]))  # 2.5 * 0.6
+        tensor([1.5000], dtype=torch.float64)
     """
     return number("weight", weight, above=0) * paired_cosine(image, candidate).clamp_min(0.0)
 
@@ -47,6 +55,10 @@ def reference_cosine(candidate: Tensor, references: Sequence[Tensor]) -> Tensor:
 
     Raises:
         ValueError: for a caption without references.
+
+    Example:
+        >>> reference_cosine(torch.tensor([[1.0, 0.0]]), [torch.tensor([[3.0, 4.0], [4.0, 3.0]])])
+        tensor([0.8000], dtype=torch.float64)
     """
     if len(references) != len(candidate) or not all(len(own) for own in references):
         raise ValueError(
@@ -72,6 +84,10 @@ def reference_augmented(
 
     Returns:
         (N,) fp64; 0 where s = r = 0, where the formula is undefined.
+
+    Example:
+        >>> reference_augmented(torch.tensor([1.0]), torch.tensor([0.5]))
+        tensor([0.6667], dtype=torch.float64)
     """
     one_of("negative", negative, Literal["zero", "as_is"])
     s, r = score.double(), reference.double()
@@ -92,6 +108,11 @@ def standardized(features: Tensor, mean: Tensor | None = None) -> Tensor:
 
     Raises:
         ValueError: for a row that equals the mean, such as a single row.
+
+    Example:
+        >>> standardized(torch.tensor([[2.0, 0.0], [0.0, 3.0]]))
+        tensor([[ 0.7071, -0.7071],
+                [-0.7071,  0.7071]], dtype=torch.float64)
     """
     unit = _unit(features, "features")
     return _unit(unit - (unit.mean(0) if mean is None else mean.to(unit)), "features less their mean")

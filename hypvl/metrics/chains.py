@@ -24,6 +24,10 @@ def level_tau(radii: Sequence[float]) -> float:
         ValueError: for fewer levels, or a radius that is NaN.
 
     Source: HierarCaps, Alper and Averbuch-Elor 2024 (arXiv 2407.08521), the measure tau_d.
+
+    Example:
+        >>> level_tau([0.1, 0.5, 0.4])  # two of three pairs in order, one not
+        0.3333333333333333
     """
     if len(radii) < 2:
         raise ValueError(f"radii: got {len(radii)}; expected at least 2 levels.")
@@ -34,7 +38,12 @@ def level_tau(radii: Sequence[float]) -> float:
 
 
 def order_hits(general: Tensor, specific: Tensor) -> list[float]:
-    """Of each pair of distances to the root, (N,) each, 100 where the general one is nearer, 50 for a tie, else 0."""
+    """Of each pair of distances to the root, (N,) each, 100 where the general one is nearer, 50 for a tie, else 0.
+
+    Example:
+        >>> order_hits(torch.tensor([0.1, 0.5]), torch.tensor([0.3, 0.5]))
+        [100.0, 50.0]
+    """
     return (100.0 * (general < specific).double() + 50.0 * (general == specific).double()).tolist()
 
 
@@ -54,6 +63,11 @@ def along_radii(scores: Tensor, radii: Tensor, *, steps: int = 50) -> list[list[
 
     Raises:
         ValueError: for other shapes, fewer thresholds, scores that are NaN, or radii that are not finite.
+
+    Example:
+        >>> scores = torch.tensor([[0.9, 0.5]])  # of one query with two texts
+        >>> along_radii(scores, torch.tensor([1.0, 0.2]), steps=4)
+        [[1, 0]]
     """
     if scores.ndim != 2 or radii.shape != scores.shape[1:] or len(radii) == 0 or steps < 2:
         raise ValueError(

@@ -25,13 +25,22 @@ def choice_hits(scored: Sequence[Scored]) -> list[bool]:
 
     Raises:
         ValueError: for a score that is NaN.
+
+    Example:
+        >>> choice_hits([(0.9, [0.1, 0.2]), (0.5, [0.5]), None])
+        [True, False, False]
     """
     _check_scored(scored)
     return [one is not None and all(one[0] > foil for foil in one[1]) for one in scored]
 
 
 def choice_chance(foils: Sequence[int]) -> float:
-    """Percent of choices that a random order gets right, the mean of ``1 / (1 + n)``, n >= 1 foils of a choice."""
+    """Percent of choices that a random order gets right, the mean of ``1 / (1 + n)``, n >= 1 foils of a choice.
+
+    Example:
+        >>> choice_chance([1, 3])
+        37.5
+    """
     if not foils or min(foils) < 1:
         raise ValueError(
             f"foils: got {list(foils)[:5]}; expected at least one choice, each with a false caption."
@@ -55,6 +64,11 @@ def detection(scored: Sequence[Scored], *, threshold: float) -> dict[str, float]
         ValueError: without choices, for a score that is NaN, or a threshold that is not finite.
 
     Source: p_c, p_f and acc as in VALSE (arXiv 2112.07566), precision and F1 as VL-CheckList's (arXiv 2207.00221).
+
+    Example:
+        >>> numbers = detection([(0.9, [0.1]), (0.2, [0.4])], threshold=0.5)
+        >>> numbers["p_c"], numbers["p_f"], numbers["acc"]
+        (50.0, 100.0, 75.0)
     """
     if not scored:
         raise ValueError("scored: got no choices; expected at least one.")
@@ -92,6 +106,10 @@ def group_hits(text: ArrayLike, image: ArrayLike) -> dict[str, bool]:
         ValueError: for other shapes, or NaN.
 
     Source: Winoground, Thrush et al. 2022 (arXiv 2204.03162), equations 1 to 3.
+
+    Example:
+        >>> group_hits([[0.9, 0.1], [0.2, 0.8]], [[0.9, 0.2], [0.1, 0.8]])
+        {'text': True, 'image': True, 'group': True}
     """
     by_image, by_caption = np.asarray(text, dtype=np.float64), np.asarray(image, dtype=np.float64)
     if by_image.shape != (2, 2) or by_caption.shape != (2, 2):
@@ -120,6 +138,10 @@ def paraphrase_hit(rows: ArrayLike) -> bool:
         ValueError: for another shape, or NaN.
 
     Source: Dumpala et al. 2024, SugarCrepe++ (arXiv 2406.11171), section 4.
+
+    Example:
+        >>> paraphrase_hit([[0.9, 0.1], [0.8, 0.3]])
+        True
     """
     table = np.asarray(rows, dtype=np.float64)
     if table.ndim != 2 or table.shape[1] < 2 or np.isnan(table).any():
@@ -143,6 +165,10 @@ def selection_jaccard(scores: Sequence[float], right: Sequence[bool]) -> float:
         ValueError: for other lengths, no right item, or NaN.
 
     Source: Bitton et al. 2022, WinoGAViL (arXiv 2207.12576).
+
+    Example:
+        >>> selection_jaccard([0.9, 0.5, 0.1], [True, False, True])
+        33.333333333333336
     """
     count = sum(right)
     if len(scores) != len(right) or not count or any(map(math.isnan, scores)):
@@ -164,6 +190,10 @@ def selection_jaccard_chance(candidates: int, right: int) -> float:
 
     Raises:
         ValueError: for other numbers.
+
+    Example:
+        >>> selection_jaccard_chance(2, 1)
+        50.0
     """
     if not 1 <= right <= candidates:
         raise ValueError(f"right: got {right}; expected 1 … {candidates}, the number of candidates.")
@@ -183,6 +213,11 @@ def _check_scored(scored: Sequence[Scored]) -> None:
 
 
 def margins(rows: ArrayLike) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
-    """Score of the own item minus that of the other one, of each query: (2, 2) -> (2,)."""
+    """Score of the own item minus that of the other one, of each query: (2, 2) -> (2,).
+
+    Example:
+        >>> margins([[0.75, 0.5], [0.25, 0.5]])
+        array([0.25, 0.25])
+    """
     square = np.asarray(rows, dtype=np.float64)
     return np.diagonal(square) - np.diagonal(square[:, ::-1])

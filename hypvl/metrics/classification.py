@@ -24,6 +24,10 @@ def roc_auc(scores: ArrayLike, labels: ArrayLike) -> float:
 
     Raises:
         ValueError: for other shapes or labels, NaN, or one class only.
+
+    Example:
+        >>> roc_auc([0.9, 0.4, 0.1], [1, 0, 0])
+        100.0
     """
     s, y = _columns(scores, labels)
     if s.shape[1] != 1 or not 0 < y.sum() < len(y):
@@ -49,6 +53,10 @@ def false_positive_rate(scores: ArrayLike, labels: ArrayLike, *, recall: float =
 
     Raises:
         ValueError: for other shapes, labels or recall, NaN, or one class only.
+
+    Example:
+        >>> false_positive_rate([0.9, 0.4, 0.1], [1, 0, 0])
+        0.0
     """
     recall = number("recall", recall, above=0, most=100)
     s, y = _columns(scores, labels)
@@ -72,6 +80,10 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
 
     Raises:
         ValueError: for other shapes or labels, NaN, or no positive at all.
+
+    Example:
+        >>> average_precision([0.9, 0.8, 0.1], [1, 0, 1])  # (1 + 2/3) / 2
+        83.33333333333333
     """
     values = [
         float((np.diff(hits, prepend=0) * hits / places).sum()) / positives
@@ -87,6 +99,10 @@ def average_precision_chance(labels: ArrayLike) -> float:
     mean over classes with a positive.
 
     Source: Bestgen 2015, "Exact expected average precision of the random baseline for system evaluation".
+
+    Example:
+        >>> average_precision_chance([1, 0])
+        75.0
     """
     y = _columns(labels, labels)[1]
     total = len(y)
@@ -118,6 +134,10 @@ def average_precision_11_points(scores: ArrayLike, labels: ArrayLike, *, rule: R
 
     Source: Everingham et al. 2010, "The PASCAL Visual Object Classes (VOC) Challenge", section 4.2; Li et al. 2022,
         ELEVATER (arXiv 2204.08790).
+
+    Example:
+        >>> round(average_precision_11_points([0.9, 0.8, 0.1], [1, 0, 1]), 2)
+        84.85
     """
     one_of("rule", rule, Rule11)
     values = []
@@ -138,6 +158,10 @@ def f1(predicted: Sequence[int], labels: Sequence[int]) -> float:
     Args:
         predicted: Class of each item, 0 or 1.
         labels: The right ones.
+
+    Example:
+        >>> f1([1, 1, 0], [1, 0, 0])
+        66.66666666666666
     """
     from sklearn.metrics import f1_score
 
@@ -157,6 +181,10 @@ def macro_f1(predicted: Sequence[int | None], labels: Sequence[int]) -> float:
         ValueError: without items, or for other lengths.
 
     Source: Koh et al. 2021, WILDS (arXiv 2012.07421), the metric of iWildCam.
+
+    Example:
+        >>> macro_f1([0, 1, 1], [0, 1, 1])
+        100.0
     """
     from sklearn.metrics import f1_score
 
@@ -174,6 +202,10 @@ def macro_f1_chance(labels: Sequence[int], *, classes: int) -> float:
 
     Raises:
         ValueError: without items or classes.
+
+    Example:
+        >>> macro_f1_chance([0, 1], classes=2)
+        41.66666666666667
     """
     if not labels or classes < 1:
         raise ValueError(f"labels, classes: got {len(labels)} and {classes}; expected at least one of each.")
@@ -207,6 +239,10 @@ def vqa_accuracy(
         ValueError: for fewer answers, or another rule.
 
     Source: Antol et al. 2015, "VQA: Visual Question Answering" (arXiv 1505.00468).
+
+    Example:
+        >>> vqa_accuracy("cat", ["cat"] * 4 + ["dog"] * 6)
+        100.0
     """
     one_of("rule", rule, Literal["leave_one_out", "simple"])
     if len(answers) < 2:
@@ -225,6 +261,10 @@ def mean_over_sets(values: Mapping[str, float | None]) -> tuple[float | None, li
 
     Returns:
         The mean, None where all are missing; the names of the sets without a number, in order.
+
+    Example:
+        >>> mean_over_sets({"mnist": 90.0, "pets": 80.0, "cars": None})
+        (85.0, ['cars'])
     """
     missing = [name for name, value in values.items() if value is None or math.isnan(value)]
     known = [value for name, value in values.items() if name not in missing and value is not None]
@@ -232,7 +272,13 @@ def mean_over_sets(values: Mapping[str, float | None]) -> tuple[float | None, li
 
 
 def one_hot(labels: Sequence[Collection[int]], num_classes: int) -> np.ndarray:
-    """Sets of classes as a table: N sets -> (N, C) bool. Raises ValueError for a class outside 0 ... C - 1."""
+    """Sets of classes as a table: N sets -> (N, C) bool. Raises ValueError for a class outside 0 ... C - 1.
+
+    Example:
+        >>> one_hot([{0, 2}, set()], 3)
+        array([[ True, False,  True],
+               [False, False, False]])
+    """
     table = np.zeros((len(labels), num_classes), dtype=bool)
     for row, classes in enumerate(labels):
         for c in classes:

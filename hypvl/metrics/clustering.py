@@ -23,6 +23,10 @@ def adjusted_mutual_info(
     """Mutual information over the mean entropy, both adjusted for chance; 0 = chance, 1 = equal.
 
     Source: Vinh et al. 2010, "Information theoretic measures for clusterings comparison".
+
+    Example:
+        >>> adjusted_mutual_info([0, 0, 1, 1], [5, 5, 2, 2])
+        1.0
     """
     one_of("average", average, Average)
     from sklearn.metrics import adjusted_mutual_info_score
@@ -34,7 +38,12 @@ def adjusted_mutual_info(
 def normalized_mutual_info(
     truth: Sequence[int], clusters: Sequence[int], *, average: Average = "arithmetic"
 ) -> float:
-    """Mutual information over a mean of the two entropies, in [0, 1]; it grows with the number of clusters alone."""
+    """Mutual information over a mean of the two entropies, in [0, 1]; it grows with the number of clusters alone.
+
+    Example:
+        >>> normalized_mutual_info([0, 0, 1, 1], [5, 5, 2, 2])
+        1.0
+    """
     one_of("average", average, Average)
     from sklearn.metrics import normalized_mutual_info_score
 
@@ -43,7 +52,12 @@ def normalized_mutual_info(
 
 
 def mutual_info(truth: Sequence[int], clusters: Sequence[int]) -> float:
-    """Mutual information in nats."""
+    """Mutual information in nats.
+
+    Example:
+        >>> round(mutual_info([0, 0, 1, 1], [5, 5, 2, 2]), 4)  # log 2
+        0.6931
+    """
     from sklearn.metrics import mutual_info_score
 
     _check(truth, clusters)
@@ -54,6 +68,10 @@ def adjusted_rand(truth: Sequence[int], clusters: Sequence[int]) -> float:
     """Share of pairs of items that both partitions join or both separate, adjusted for chance; 0 = chance, 1 = equal.
 
     Source: Hubert and Arabie 1985, "Comparing partitions".
+
+    Example:
+        >>> adjusted_rand([0, 0, 1, 1], [5, 5, 2, 2])
+        1.0
     """
     from sklearn.metrics import adjusted_rand_score
 
@@ -65,6 +83,10 @@ def homogeneity_completeness_v(truth: Sequence[int], clusters: Sequence[int]) ->
     """Homogeneity (one class a cluster), completeness (one cluster a class), and their harmonic mean.
 
     Source: Rosenberg and Hirschberg 2007, "V-measure".
+
+    Example:
+        >>> [round(value, 3) for value in homogeneity_completeness_v([0, 0, 1, 1], [0, 0, 0, 0])]
+        [0.0, 1.0, 0.0]
     """
     from sklearn.metrics import homogeneity_completeness_v_measure
 
@@ -77,6 +99,10 @@ def fowlkes_mallows(truth: Sequence[int], clusters: Sequence[int]) -> float:
     """Geometric mean of precision and recall over pairs of items, in [0, 1]; 0 without a pair in one class and cluster.
 
     Source: Fowlkes and Mallows 1983.
+
+    Example:
+        >>> fowlkes_mallows([0, 0, 1, 1], [5, 5, 2, 2])
+        1.0
     """
     from sklearn.metrics import fowlkes_mallows_score
 
@@ -85,7 +111,13 @@ def fowlkes_mallows(truth: Sequence[int], clusters: Sequence[int]) -> float:
 
 
 def contingency(truth: Sequence[int], clusters: Sequence[int]) -> np.ndarray:
-    """Counts of items by class (rows, sorted) and cluster (columns, sorted)."""
+    """Counts of items by class (rows, sorted) and cluster (columns, sorted).
+
+    Example:
+        >>> contingency([0, 0, 1], [5, 2, 2])
+        array([[1, 1],
+               [1, 0]])
+    """
     _check(truth, clusters)
     from sklearn.metrics.cluster import contingency_matrix
 
@@ -93,7 +125,12 @@ def contingency(truth: Sequence[int], clusters: Sequence[int]) -> np.ndarray:
 
 
 def purity(truth: Sequence[int], clusters: Sequence[int]) -> float:
-    """Percent of items in the most frequent class of their cluster; it grows with the number of clusters alone."""
+    """Percent of items in the most frequent class of their cluster; it grows with the number of clusters alone.
+
+    Example:
+        >>> purity([0, 0, 1, 1], [0, 0, 0, 1])
+        75.0
+    """
     table = contingency(truth, clusters)
     return 100.0 * float(table.max(0).sum()) / float(table.sum())
 
@@ -104,6 +141,10 @@ def matched_hits(truth: Sequence[int], clusters: Sequence[int]) -> list[bool]:
     Of several best matchings one is taken, always the same one for the same table. Surplus clusters match no class.
 
     Source: Kuhn 1955, "The Hungarian method for the assignment problem".
+
+    Example:
+        >>> matched_hits([0, 0, 1, 1], [5, 5, 5, 2])
+        [True, True, False, True]
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -115,7 +156,12 @@ def matched_hits(truth: Sequence[int], clusters: Sequence[int]) -> list[bool]:
 
 
 def hungarian_accuracy(truth: Sequence[int], clusters: Sequence[int]) -> float:
-    """Percent of :func:`matched_hits`."""
+    """Percent of :func:`matched_hits`.
+
+    Example:
+        >>> hungarian_accuracy([0, 0, 1, 1], [5, 5, 5, 2])
+        75.0
+    """
     hits = matched_hits(truth, clusters)
     return 100.0 * sum(hits) / len(hits)
 
@@ -125,6 +171,10 @@ def label_metrics(truth: Sequence[int], clusters: Sequence[int]) -> dict[str, fl
 
     Raises:
         ValueError: for lists of different length, or none.
+
+    Example:
+        >>> round(label_metrics([0, 0, 1, 1], [5, 5, 5, 2])["purity"], 1)
+        75.0
     """
     homogeneity, completeness, v_measure = homogeneity_completeness_v(truth, clusters)
     metrics: dict[str, Callable[[Sequence[int], Sequence[int]], float]] = {
@@ -153,6 +203,10 @@ def shape_metrics(points: ArrayLike, clusters: Sequence[int]) -> dict[str, float
         ValueError: for anything but points (N, D) and N clusters, at least 2 different ones and fewer than N.
 
     Source: Rousseeuw 1987; Davies and Bouldin 1979; Calinski and Harabasz 1974.
+
+    Example:
+        >>> sorted(shape_metrics([[0.0], [0.1], [5.0], [5.1]], [0, 0, 1, 1]))
+        ['calinski_harabasz', 'davies_bouldin', 'silhouette']
     """
     from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_score
 

@@ -20,6 +20,10 @@ def pearson(x: Numbers, y: Numbers) -> float:
 
     Raises:
         ValueError: for other lists, whose correlation is not defined.
+
+    Example:
+        >>> round(pearson([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]), 6)
+        1.0
     """
     from scipy import stats
 
@@ -30,6 +34,10 @@ def spearman(x: Numbers, y: Numbers) -> float:
     """Pearson's correlation of the ranks; tied numbers share the mean of their ranks.
 
     Args, Raises: as :func:`pearson`.
+
+    Example:
+        >>> round(spearman([1.0, 2.0, 3.0], [1.0, 10.0, 100.0]), 6)
+        1.0
     """
     from scipy import stats
 
@@ -47,6 +55,10 @@ def kendall_tau(x: Numbers, y: Numbers, *, variant: Literal["b", "c"] = "b") -> 
         variant: ``b`` for lists with equally many distinct values, ``c`` for scores against a few grades.
 
     Source: Kendall 1945, "The treatment of ties in ranking problems"; Stuart 1953.
+
+    Example:
+        >>> round(kendall_tau([1.0, 2.0, 3.0], [1.0, 3.0, 2.0]), 4)
+        0.3333
     """
     from scipy import stats
 

@@ -17,6 +17,10 @@ def by_group(values: Sequence[float], groups: Sequence[str]) -> dict[str, list[f
 
     Raises:
         ValueError: without items, or for other lengths.
+
+    Example:
+        >>> by_group([100.0, 0.0, 50.0], ["b", "a", "b"])
+        {'a': [0.0], 'b': [100.0, 50.0]}
     """
     if not values or len(values) != len(groups):
         raise ValueError(
@@ -35,6 +39,10 @@ def worst_group(values: dict[str, list[float]]) -> str:
         values: As :func:`by_group` gives them.
 
     Source: Sagawa et al. 2020 (arXiv 1911.08731); over regions: Koh et al. 2021, WILDS (arXiv 2012.07421), FMoW.
+
+    Example:
+        >>> worst_group({"a": [0.0, 100.0], "b": [25.0]})
+        'b'
     """
     return min(values, key=lambda name: math.fsum(values[name]) / len(values[name]))
 
@@ -51,6 +59,10 @@ def worst_group_chance(sizes: Sequence[int], *, chance: float) -> float:
 
     Raises:
         ValueError: for no group, an empty one, or a chance outside 0 ... 100.
+
+    Example:
+        >>> worst_group_chance([1], chance=50.0)
+        50.0
     """
     number("chance", chance, least=0, most=100)
     if not sizes or min(sizes) < 1:

@@ -19,6 +19,11 @@ class IsA:
 
     Raises:
         ValueError: for a parent that is not a node, or a circle.
+
+    Example:
+        >>> graph = IsA({"animal": [], "cat": ["animal"], "dog": ["animal"]})
+        >>> sorted(graph.ancestors("cat"))
+        ['animal', 'cat']
     """
 
     def __init__(self, parents: Mapping[str, Sequence[str]]) -> None:
@@ -68,7 +73,12 @@ class IsA:
 
 
 def distances(neighbours: Mapping[str, set[str]], start: str) -> dict[str, int]:
-    """Edges of the shortest path from a node to every node that can be reached, in a graph: node -> those beside it."""
+    """Edges of the shortest path from a node to every node that can be reached, in a graph: node -> those beside it.
+
+    Example:
+        >>> distances({"cat": {"animal"}, "animal": {"cat", "dog"}, "dog": {"animal"}}, "cat")
+        {'cat': 0, 'animal': 1, 'dog': 2}
+    """
     edges = {start: 0}
     queue = deque([start])
     while queue:
@@ -94,6 +104,11 @@ def metrics_to(
 
     Raises:
         ValueError: when there is no path to one of them.
+
+    Example:
+        >>> graph = IsA({"animal": [], "cat": ["animal"], "dog": ["animal"]})
+        >>> metrics_to(graph, "cat", ["cat", "dog"])["tie"]
+        [0.0, 2.0]
     """
     edges = distances(graph.neighbours if neighbours is None else neighbours, truth)
     above_t = graph.ancestors(truth)

@@ -24,6 +24,11 @@ def neighbour_votes(
         ValueError: for other shapes or labels, T <= 0, or votes that are too large for fp64, or NaN.
 
     Source: Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", section 3.4.
+
+    Example:
+        >>> votes = neighbour_votes(torch.tensor([[0.9, 0.8]]), torch.tensor([[2, 1]]), num_classes=3)
+        >>> votes.argmax(1)
+        tensor([2])
     """
     if similarity.ndim != 2 or similarity.shape != neighbour_labels.shape:
         raise ValueError(

@@ -26,22 +26,41 @@ def hit_at(ranked: Sequence[Hashable], right: Collection[Hashable], *, k: int) -
         ranked: Different items, best first; places beyond the end count as wrong.
         right: The right items, at least one.
         k: Cut-off, at least 1.
+
+    Example:
+        >>> hit_at(["a", "b"], {"b"}, k=2)
+        100.0
     """
     return 100.0 if any(_hits(ranked, right, k)) else 0.0
 
 
 def precision_at(ranked: Sequence[Hashable], right: Collection[Hashable], *, k: int) -> float:
-    """Percent of the first k places that hold a right item. Args: as :func:`hit_at`."""
+    """Percent of the first k places that hold a right item. Args: as :func:`hit_at`.
+
+    Example:
+        >>> precision_at(["a", "b"], {"b"}, k=2)
+        50.0
+    """
     return 100.0 * sum(_hits(ranked, right, k)) / k
 
 
 def recall_at(ranked: Sequence[Hashable], right: Collection[Hashable], *, k: int) -> float:
-    """Percent of the right items that are among the first k. Args: as :func:`hit_at`."""
+    """Percent of the right items that are among the first k. Args: as :func:`hit_at`.
+
+    Example:
+        >>> recall_at(["a", "b"], {"b", "c"}, k=2)
+        50.0
+    """
     return 100.0 * sum(_hits(ranked, right, k)) / len(set(right))
 
 
 def reciprocal_rank_at(ranked: Sequence[Hashable], right: Collection[Hashable], *, k: int) -> float:
-    """100 / rank of the first right item, 0 where none is among the first k. Args: as :func:`hit_at`."""
+    """100 / rank of the first right item, 0 where none is among the first k. Args: as :func:`hit_at`.
+
+    Example:
+        >>> reciprocal_rank_at(["a", "b"], {"b"}, k=2)
+        50.0
+    """
     hits = _hits(ranked, right, k)
     return 100.0 / (1 + hits.index(True)) if True in hits else 0.0
 
@@ -50,6 +69,10 @@ def average_precision_at(ranked: Sequence[Hashable], right: Collection[Hashable]
     """100 / min(k, R) * sum over the first k places i of precision(i) * [item i is right], R right items.
 
     Args: as :func:`hit_at`.
+
+    Example:
+        >>> average_precision_at(["a", "b"], {"b"}, k=2)
+        50.0
     """
     hits, total = 0, 0.0
     for place, hit in enumerate(_hits(ranked, right, k), start=1):
@@ -74,6 +97,10 @@ def ndcg_at(
 
     Raises:
         ValueError: without right items, for a grade that is not positive, or another gain.
+
+    Example:
+        >>> round(ndcg_at(["a", "b"], {"b": 1.0}, k=2), 2)  # 1 / log2(3)
+        63.09
     """
     one_of("gain", gain, Gain)
     if wrong := [grade for grade in grades.values() if not grade > 0]:

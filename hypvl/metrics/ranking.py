@@ -29,6 +29,10 @@ def rank_keys(scores: Tensor, k: int | None = None) -> Tensor:
 
     Raises:
         ValueError: for NaN, another shape, or k < 1.
+
+    Example:
+        >>> rank_keys(torch.tensor([[0.1, 0.9, 0.5]]), 2)
+        tensor([[1, 2]])
     """
     _check_scores(scores)
     if k is not None and k < 1:
@@ -49,6 +53,10 @@ def first_hit_ranks(
     """Rank (1 = first) of the first right item of each query, None where none is in the list.
 
     ``ranked`` has for each query its items, best first: (Q, k) or lists of any length.
+
+    Example:
+        >>> first_hit_ranks([[4, 2, 7], [1, 0, 3]], [{2, 7}, {9}])
+        [2, None]
     """
     rows = ranked.tolist() if isinstance(ranked, Tensor) else ranked
     if len(rows) != len(right):
@@ -61,7 +69,12 @@ def first_hit_ranks(
 
 
 def hits_at(ranks: Sequence[int | None], k: int) -> list[float]:
-    """Hit of each query at K: 100 where its first right item (:func:`first_hit_ranks`) is among the first K, else 0."""
+    """Hit of each query at K: 100 where its first right item (:func:`first_hit_ranks`) is among the first K, else 0.
+
+    Example:
+        >>> hits_at([1, 3, None], 2)
+        [100.0, 0.0, 0.0]
+    """
     return [100.0 * (rank is not None and rank <= k) for rank in ranks]
 
 
@@ -74,6 +87,10 @@ def recall_from_ranks(ranks: Sequence[int | None], ks: Sequence[int]) -> dict[in
 
     Raises:
         ValueError: without queries (a share of nothing is undefined), or for a K below 1.
+
+    Example:
+        >>> recall_from_ranks([1, 3, None, 2], [1, 5])
+        {1: 25.0, 5: 75.0}
     """
     if not ranks:
         raise ValueError("ranks: got no queries; expected at least one.")
@@ -87,6 +104,10 @@ def recall_chance(right_counts: Sequence[int], gallery_size: int, *, ks: Sequenc
 
     A query with m (1 … N) right items among N is hit with probability 1 - C(N - m, K) / C(N, K); the mean over
     queries. A K above N counts as N.
+
+    Example:
+        >>> recall_chance([1, 1], 10, ks=[5])
+        {5: 50.0}
     """
     if not right_counts:
         raise ValueError("right_counts: got no queries; expected at least one.")
@@ -112,6 +133,10 @@ def median_rank(ranks: Sequence[int | None], gallery_size: int) -> float:
 
     Raises:
         ValueError: without queries.
+
+    Example:
+        >>> median_rank([1, 3, 10], 10)
+        3.0
     """
     if not ranks:
         raise ValueError("ranks: got no queries; expected at least one.")
@@ -122,6 +147,10 @@ def found_share(ranked: Sequence[Hashable], right: Collection[Hashable], k: int)
     """Percent of the right items of one query that are among its first k: recall in the sense of the word.
 
     (Recall@K of the retrieval literature is 100 as soon as one of them is there.)
+
+    Example:
+        >>> found_share([4, 2, 7], {2, 9}, 3)
+        50.0
     """
     wanted = _wanted(right)
     return 100.0 * len(wanted.intersection(ranked[:k])) / len(wanted)
@@ -133,6 +162,10 @@ def r_precision(ranked: Sequence[Hashable], right: Collection[Hashable]) -> floa
     Args:
         ranked: Items, best first, none twice; places beyond its end are wrong.
         right: The right items, at least one. One that is not in the gallery cannot be found and still counts in R.
+
+    Example:
+        >>> r_precision([4, 2, 7], {2, 7})
+        50.0
     """
     return found_share(ranked, right, len(_wanted(right)))
 
@@ -141,6 +174,10 @@ def average_precision_at_r(ranked: Sequence[Hashable], right: Collection[Hashabl
     """AP@R of one query in percent: 100 / R * sum over the first R places i of precision(i) * [item i is right].
 
     Args: as :func:`r_precision`.
+
+    Example:
+        >>> average_precision_at_r([4, 2, 7], {2, 7})
+        25.0
     """
     wanted = _wanted(right)
     hits = [item in wanted for item in ranked[: len(wanted)]]
@@ -158,6 +195,10 @@ def r_precision_chance(right_count: int, gallery_size: int, *, in_gallery: int |
         right_count: R, at least 1.
         gallery_size: N.
         in_gallery: M, how many of the R are in the gallery; None = all.
+
+    Example:
+        >>> r_precision_chance(1, 10)
+        10.0
     """
     present = _present(right_count, gallery_size, in_gallery)
     return 100.0 * present / gallery_size * min(1.0, gallery_size / right_count)
@@ -171,6 +212,10 @@ def average_precision_at_r_chance(
     Place i is right with probability M / N, and then (i - 1) (M - 1) / (N - 1) right ones are expected before it:
     100 / R * sum over i <= R of (M / N) / i * (1 + (i - 1) (M - 1) / (N - 1)). Arguments as
     :func:`r_precision_chance`.
+
+    Example:
+        >>> average_precision_at_r_chance(1, 10)
+        10.0
     """
     present = _present(right_count, gallery_size, in_gallery)
     share = present / gallery_size
@@ -181,7 +226,12 @@ def average_precision_at_r_chance(
 
 
 def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
-    """Rank (1 = first) of the right class of each item: (Q, C), (Q,) int64 -> (Q,) int64."""
+    """Rank (1 = first) of the right class of each item: (Q, C), (Q,) int64 -> (Q,) int64.
+
+    Example:
+        >>> label_ranks(torch.tensor([[0.1, 0.9, 0.5]]), torch.tensor([2]))
+        tensor([2])
+    """
     _check_scores(scores)
     if labels.shape != scores.shape[:1] or (
         len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < scores.shape[1]
@@ -202,6 +252,10 @@ def mean_per_class_accuracy(
 
     The mean goes over the classes that occur in ``labels``: one without items has no accuracy. (torchmetrics'
     macro average counts such a class as 0 when it is predicted for something.) None = no prediction, which is wrong.
+
+    Example:
+        >>> mean_per_class_accuracy([0, 0, 1], [0, 1, 1])
+        75.0
     """
     guesses = predicted.tolist() if isinstance(predicted, Tensor) else list(predicted)
     truths = labels.tolist() if isinstance(labels, Tensor) else list(labels)
@@ -218,7 +272,12 @@ def mean_per_class_accuracy(
 
 
 def accuracy_chance(num_classes: int, *, k: int = 1) -> float:
-    """Percent that a random order of the classes gets, top-k or mean per class: 100 min(k / C, 1)."""
+    """Percent that a random order of the classes gets, top-k or mean per class: 100 min(k / C, 1).
+
+    Example:
+        >>> accuracy_chance(10, k=5)
+        50.0
+    """
     if num_classes < 1 or k < 1:
         raise ValueError(f"num_classes, k: got {num_classes}, {k}; expected at least 1.")
     return 100.0 * min(k / num_classes, 1.0)

@@ -26,6 +26,10 @@ def aggregate_correlations(subsets: Mapping[str, tuple[Numbers, Numbers]]) -> di
         ValueError: without subsets, or for one whose correlation is not defined.
 
     Source: SentEval (Conneau and Kiela 2018); SimCSE (Gao et al. 2021), appendix on STS.
+
+    Example:
+        >>> sorted(aggregate_correlations({"a": ([1.0, 2.0, 3.0], [1.0, 2.0, 4.0])}))
+        ['pearson_all', 'pearson_mean', 'pearson_wmean', 'spearman_all', 'spearman_mean', 'spearman_wmean']
     """
     if not subsets:
         raise ValueError("subsets: got none; expected at least one.")
@@ -47,6 +51,11 @@ def triplet_accuracy(
     """Percent of triplets in which the positive is strictly nearer to the anchor than the negative.
 
     Args, Raises: as :func:`triplet_hits`.
+
+    Example:
+        >>> x = torch.eye(3)
+        >>> triplet_accuracy(x[:1], x[:1], x[1:2])
+        100.0
     """
     return 100.0 * float(triplet_hits(anchor, positive, negative, distance=distance).double().mean())
 
@@ -60,6 +69,11 @@ def triplet_hits(
 
     Raises:
         ValueError: for other shapes, another distance, or a row whose distance is NaN.
+
+    Example:
+        >>> x = torch.eye(3)
+        >>> triplet_hits(x[:1], x[:1], x[1:2])
+        tensor([True])
     """
     one_of("distance", distance, Distance)
     if not anchor.shape == positive.shape == negative.shape or anchor.ndim != 2 or len(anchor) == 0:

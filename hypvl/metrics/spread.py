@@ -13,6 +13,10 @@ def positive_self_similarity(x: Tensor) -> float:
     """Mean of the positive cosines of all pairs of rows, each row with itself included, in [0, 1].
 
     (N, D), N >= 1. Source: the feature analysis of ITRA; cosines <= 0 are left out.
+
+    Example:
+        >>> positive_self_similarity(torch.eye(2))  # each row with itself
+        1.0
     """
     unit = torch.nn.functional.normalize(_checked(x, 1), dim=-1)
     total, count = 0.0, 0
@@ -25,7 +29,12 @@ def positive_self_similarity(x: Tensor) -> float:
 
 
 def mean_deviation(x: Tensor) -> float:
-    """Standard deviation of each dimension (N - 1), mean over dimensions: (N, D), N >= 2."""
+    """Standard deviation of each dimension (N - 1), mean over dimensions: (N, D), N >= 2.
+
+    Example:
+        >>> round(mean_deviation(torch.tensor([[0.0, 0.0], [2.0, 0.0]])), 4)
+        0.7071
+    """
     return float(_checked(x, 2).std(dim=0, unbiased=True).mean())
 
 

@@ -58,6 +58,13 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: No such file, no checkpoint, truncated, a pickle with code in it, or a later version.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"model": {"a": torch.ones(2)}}, f"{folder}/weights.pth")
+        ...     load_checkpoint(f"{folder}/weights.pth")["model"]["a"]
+        tensor([1., 1.])
     """
     path = checkpoint_file(path)
     if not path.is_file():

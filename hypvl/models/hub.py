@@ -50,6 +50,10 @@ def list_models(pattern: str = "*", *, builder: Builder = "hypvl") -> list[str]:
     With another ``builder`` (``"timm"``, ``"torchvision"``, ``"open_clip"``, ``"huggingface"``,
     ``"sentence_transformers"`` or ``"torch_hub"``) the names that its encoders take, see
     :func:`hypvl.models.builders.names_of`.
+
+    Example:
+        >>> list_models("meru_vit_*")
+        ['meru_vit_b', 'meru_vit_l', 'meru_vit_s']
     """
     one_of("builder", builder, Builder)
     return fnmatch.filter(names_of(builder), pattern)

@@ -110,6 +110,12 @@ def load_weights(
             training uses, :data:`~hypvl.models.dual_encoder.TRAINING_ONLY`); without, when
             nothing fits, or nothing of a whole encoder that ``allow_missing`` does not name. Always for weights that
             hold NaN or infinities, or integers, booleans or complex numbers where the model has floats.
+
+    Example:
+        >>> from hypvl.models.hub import create_model
+        >>> model = create_model("clip_vit_s")
+        >>> load_weights(model, model.state_dict()).text()
+        'no difference'
     """
     one_of("positions", positions, Positions)
     one_of("pixels", pixels, ("compare", "known"))
