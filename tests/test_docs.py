@@ -47,6 +47,8 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.re
 def typed(page: Path) -> list[list[str]]:
     """The words of each line or piece of code."""
     text = page.read_text(encoding="utf-8")
+    if page.name == "migrate.md":  # the first column of its tables is what other programs call it
+        text = re.sub(r"^\|[^|\n]*(?=\|)", "", text, flags=re.M)
     code = [line for block in BLOCK.findall(text) for line in re.sub(r"\\\n", " ", block).splitlines()]
     lines = []
     for line in code + SPAN.findall(BLOCK.sub("", text)):

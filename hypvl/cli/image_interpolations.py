@@ -8,7 +8,7 @@ from hypvl.errors import ConfigError
 
 EXAMPLES = """
 examples:
-  hypvl interpolate --image-path assets/cat.png --target-image-path assets/dog.png --pool photos \\
+  hypvl interpolate --image-path assets/cat.png --target-image-path assets/shapes.png --pool photos \\
       --checkpoint-path checkpoints/atmg_vit_b.pth --train-config atmg_vit_b
   the texts on the way:
   ... --pool captions.txt --steps 20

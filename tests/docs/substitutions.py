@@ -1,0 +1,208 @@
+r"""What is changed in the commands of README.md and docs/ before the tests run them, and what is not run.
+
+Everything else is run as it stands, in a folder with miniature data (tests/docs/world.py). A command that fails there
+fails the test: mend the page, or add a rule with its reason. ``pattern`` is searched in one command (its lines joined)
+or one block of Python; ``replacement`` is that of ``re.sub``. Rules are applied in this order.
+"""
+
+import fnmatch
+import re
+from dataclasses import dataclass
+
+#: Folders of runs that the miniature world holds, with a checkpoint, metrics and results.
+RUNS = ("demo_meru", "demo_clip", "meru_vit_b", "meru_4k", "clip")
+#: Files in checkpoints/: tiny models with their config inside.
+CHECKPOINTS = ("meru_vit_s", "meru_vit_b", "meru_vit_l", "clip_vit_b", "atmg_vit_b")
+_TRAIN = r"(?:hypvl train|scripts/train\.py|-m hypvl train)\b"
+STEPS = (
+    " train.num_iterations=2 train.total_batch_size=8 train.num_workers=0 train.root_samples=8"
+    " optim.lr_scheduler.warmup_steps=1"
+)
+SMALL_DEMO = (
+    " model.visual.width=16 model.visual.depth=1 model.visual.heads=2 model.visual.patch_size=16"
+    " model.textual.arch=L1_W16_A2"
+)
+SMALL_VIT = (
+    " model.visual.arch=vit_tiny_patch16_224 '++model.visual.timm_args={depth:2,embed_dim:32,num_heads:2}'"
+    " ++model.visual.image_size=32 model.textual.arch=L2_W32_A2"
+)
+_PARTS = """
+from hypvl.config import LazyCall as L
+from hypvl.data.grit.mapper import GritMapper
+from hypvl.data.mappers import GenericMapper, RedCapsMapper
+from hypvl.data.query_mapper import QueryMapper
+from hypvl.data.shards import ImageTextShards
+from hypvl.data.stream import WebDatasetStream
+from hypvl.data.tokenizer import get_tokenizer
+from hypvl.data.transforms import RandomResizedCrop
+from hypvl.datasets.classification.by_name import classification_set
+from hypvl.datasets.classification.prompts import set_templates
+from hypvl.datasets.prompted import PromptedImages
+
+dataset = L(ImageTextShards)()
+
+"""
+_WITH_WORKERS = (
+    r"evaluate|audit|extract|interpolate|rank-by-root|radius-histograms|fit-standardization|extract_embeddings"
+    r"|image_interpolations|rank_by_root|radius_histograms|fit_standardization"
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One substitution, or one reason not to run."""
+
+    pattern: str
+    replacement: str
+    reason: str
+    page: str = "*"  # pages it applies to, as a shell pattern
+
+    def applies(self, page: str, text: str) -> bool:
+        """Whether it says anything about this text."""
+        return fnmatch.fnmatch(page, self.page) and re.search(self.pattern, text) is not None
+
+
+REPLACED = (
+    # sizes
+    Rule(rf"({_TRAIN}(?!.*--resume).*?)(\s+#.*)?$", rf"\1{STEPS}", "two steps of eight samples"),
+    Rule(rf"({_TRAIN}.*--config \S*demo.*)$", rf"\1{SMALL_DEMO}", "encoders of one block"),
+    Rule(rf"({_TRAIN}.*--config (?!\S*demo).*)$", rf"\1{SMALL_VIT}", "encoders of two blocks"),
+    Rule(
+        r"(--config (?:configs/eval_)?zero_shot_classification(?:\.py)?)(?=.*--checkpoint-path)",
+        r"\1 --only cifar10",
+        "one set of twenty",
+    ),
+    Rule(r"--config senteval", "--config senteval --only sst2", "one task of ten"),
+    Rule(r"--config elevater", "--config elevater --only cifar10/zero_shot", "one set of twenty"),
+    Rule(r"--protocol few_shot_5 ", "", "the world's results have no protocol"),
+    Rule(r"--train-samples \d+", "--train-samples 16", "few samples"),
+    Rule(r"max_passages=\d+|limit=\d+", "", "the miniature is smaller"),
+    Rule(r"\[0,90000\]", "[0,2]", "windows of two steps"),
+    Rule(r"\[10000,null\]", "[1,null]", "windows of two steps"),
+    Rule(r"\{00000\.\.01242\}", "{00000..00001}", "two shards"),
+    Rule(
+        rf"({_TRAIN}.*--config meru_from_clip_(?!demo|lora_demo).*)$",
+        r"\1 train.init_checkpoint=null train.init_missing=null",
+        "the weights of OpenAI are not here: random ones",
+    ),
+    # machines
+    Rule(r"--num-gpus \d+", "--num-gpus 0", "no GPU in the tests"),
+    Rule(rf"^(?!.*--num-gpus)(?!.*--resume)(.*{_TRAIN}.*?)$", r"\1 --num-gpus 0", "no GPU in the tests"),
+    Rule(r"--num-workers \d+", "--num-workers 0", "processes would import torch again"),
+    Rule(
+        rf"((?:hypvl |scripts/)(?:{_WITH_WORKERS})(?:\.py)?(?= )(?!.*--num-workers)(?!.*--help).*?)(\s+#.*)?$",
+        r"\1 --num-workers 0",
+        "processes would import torch again",
+    ),
+    # paths
+    Rule(
+        r"(?P<file>checkpoints/\w+\.pth) --train-config \S+",
+        r"\g<file>",
+        "the tiny checkpoints hold their config",
+    ),
+    Rule(r"/shared/redcaps/\{00000\.\.09999\}", "datasets/redcaps/{00000..00001}", "two shards"),
+    Rule(r"/shared/embeddings", "output/embeddings", "a folder of this machine"),
+    Rule(r"/data/eval", "./datasets/eval", "the miniatures"),
+    Rule(r"--checkpoint-path (PATH|X\.pth)", "--checkpoint-path checkpoints/meru_vit_b.pth", "a placeholder"),
+    Rule(
+        rf"^(?!.*--resume)(.*{_TRAIN}.*--output-dir (\S+).*)$",
+        r"rm -rf \2 && \1",
+        "the world has runs of these names, and a run never writes over another",
+    ),
+    Rule(r"^(.*hypvl diff .*)$", r"\1 || [ $? = 1 ]", "exit code 1: the two differ"),
+    # Python: fragments, and names of large models
+    Rule(
+        r'"meru_vit_l",\s+"(?:checkpoints/)?meru_vit_l.pth"',
+        '"checkpoints/meru_vit_l.pth"',
+        "a tiny model with its config inside",
+    ),
+    Rule(
+        r'"meru_vit_l.pth", "meru_vit_l"',
+        '"checkpoints/meru_vit_l.pth"',
+        "a tiny model with its config inside",
+    ),
+    Rule(
+        r'"output/meru_vit_b/checkpoint_final.pth"(?=\)\ntorch.save\(\{"model": to_official)',
+        '"meru_vit_s"',
+        "published formats have the architecture of the paper; random weights",
+    ),
+    Rule(r'.*"(?:owner/name|https://example.org).*\n', "", "an address that stands for one"),
+    Rule(
+        r"\A(?:dataset|mapper)\b",
+        _PARTS + r"\g<0>",
+        "a fragment of a config, whose imports the page leaves out",
+    ),
+    Rule(
+        r"\A((?:from .*\n|\n)*)(?=train\.)",
+        "from .train_clip_demo import dataset, model, optim, train\n" r"\1",
+        "a fragment of a config",
+    ),
+    Rule(
+        r"\A((?:from .*\n|\n)*)(?=model\.textual_adapter)",
+        "from .train_clip_demo import dataset, model, optim, train\n" r"\1",
+        "a fragment of a config",
+    ),
+    Rule(
+        r"\A(?=import torch\n\nfrom hypvl.encoders.adapters)",
+        "from hypvl.config import LazyConfig\n"
+        "model = hypvl.create_model(LazyConfig.load('configs/train_meru_from_clip_lora_demo.py'))\n",
+        "a model with adapters",
+    ),
+    Rule(
+        r"\A(?=from hypvl.export import|import hyper_models)",
+        "import hypvl\nfrom PIL import Image\nmodel = hypvl.create_model('output/meru_vit_b')\n"
+        "image = Image.open('assets/cat.png').convert('RGB')\n",
+        "a fragment: a model and an image",
+    ),
+    Rule(
+        r"\A(?=from hypvl.evaluation.traversal import traverse)",
+        "import torch, hypvl\nmodel = hypvl.create_model('checkpoints/meru_vit_b.pth')\n"
+        "image_embedding, text_embeddings, names = 0.1 * torch.ones(128), 0.01 * torch.randn(3, 128), list('abc')\n",
+        "a fragment: a model and its embeddings",
+    ),
+)
+
+NOT_RUN = (
+    Rule(r"^make (demo|test|install|lint|format)", "", "installs into .venv, or runs the tests themselves"),
+    Rule(
+        r"^python -m venv|^pip install",
+        "",
+        "installs packages from the network (tests/test_package.py installs a wheel)",
+    ),
+    Rule(
+        r"open_clip\.create_model|--model open_clip:|\"open_clip:ViT",
+        "",
+        "downloads weights (tests/models/foreign runs random ones)",
+    ),
+    Rule(r"--model hf:|load_foreign\(\"hf:", "", "downloads a model (tests/models/foreign runs tiny ones)"),
+    Rule(
+        r"--model (onnx|lavis|xvlm):",
+        "",
+        "a published file of 0.2 to 1 GB (tests/models/foreign runs tiny ones)",
+    ),
+    Rule(
+        r"-m hypvl\.integrations\.|import mteb",
+        "",
+        "downloads data sets of the harness (tests/integrations runs it on a miniature)",
+    ),
+    Rule(
+        r"push_to_hub\(|owner/name",
+        "",
+        "uploads to the Hugging Face hub (tests/models runs it on a stand-in)",
+    ),
+    Rule(r"LazyConfig\.load\(\"output/mine", "", "a package that the reader has"),
+    Rule(r"^img2dataset ", "", "downloads images"),
+    Rule(r"class Geometry\(nn\.Module\)", "", "a list of the contracts, not a program"),
+    Rule(r"--download", "", "downloads COCO"),
+    Rule(r"t5=t5-large", "", "downloads T5 (tests/evaluation/test_vqa_t5.py runs a tiny one)"),
+    Rule(
+        r"--config ceclip|hard-negatives --(captions|input)",
+        "",
+        "captions and images of COCO (tests/cli runs them on a few)",
+    ),
+    Rule(r"gather-pairs", "", "downloads images (tests/cli runs it on a local server)"),
+    Rule(r"^torchrun ", "", "would take the processors of several machines"),
+    Rule(r"^sbatch ", "", "needs Slurm (tests/units/test_unit.py sets its variables)"),
+    Rule(r"--engine ray", "", "starts a cluster (a test of the engine does)"),
+    Rule(r"spark\.", "", "needs Spark; tests/test_per_shard.py runs the functions"),
+)

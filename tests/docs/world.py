@@ -1,0 +1,112 @@
+"""A folder in which the commands of the docs find what they name: miniature data, tiny checkpoints, short runs."""
+
+import contextlib
+import io
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from hypvl.config import LazyConfig, instantiate
+from tests.data import raw_grit
+from tests.data.helpers import jpeg, redcaps, write_tar
+from tests.docs.substitutions import CHECKPOINTS, RUNS, SMALL_DEMO, SMALL_VIT, STEPS
+from tests.evaluation.smoke import make_miniatures
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = shlex.split(SMALL_DEMO)
+
+
+def make_world(root: Path) -> None:
+    """Fill an empty folder."""
+    shutil.copytree(ROOT / "configs", root / "configs", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("scripts", "assets", "benchmarks"):
+        (root / name).symlink_to(ROOT / name)
+    make_miniatures(root)
+    _training_data(root / "datasets")
+    _photos(root)
+    _checkpoints(root / "checkpoints")
+    _runs(root)
+
+
+def _training_data(datasets: Path) -> None:
+    for name in ("redcaps", "cc12m"):
+        for shard in range(2):
+            members = [m for i in range(8) for m in redcaps(f"s{shard}-{i}", 10 * shard + i)]
+            write_tar(_made(datasets / name) / f"{shard:05d}.tar", members)
+    files = _made(datasets / "cc12m_files" / "00000")
+    (files / "000000000.jpg").write_bytes(jpeg(0))
+    (files / "000000000.json").write_text('{"caption": "a red square"}', encoding="utf-8")
+    raw = _made(datasets / "grit" / "raw")
+    raw_grit.write_shard(raw / "00000.tar", [raw_grit.members() for _ in range(4)])
+
+
+def _photos(root: Path) -> None:
+    """Images with captions in the layouts of a user's own data."""
+    shutil.copytree(root / "datasets" / "mine" / "images", root / "images")
+    shutil.copy(root / "datasets" / "mine" / "pairs.csv", root)
+    captions = [{"id": str(number), "caption": f"a red square number {number}"} for number in range(8)]
+    (root / "captions.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in captions), encoding="utf-8"
+    )
+    for place in ("photos", "photos/whole", "photos/crops"):
+        for image in (root / "images").glob("*.png"):
+            _made(root / place)
+            shutil.copy(image, root / place)
+
+
+def _checkpoints(folder: Path) -> None:
+    _made(folder)
+    for name in CHECKPOINTS:
+        config = LazyConfig.load(ROOT / "configs" / f"train_{name.partition('_')[0]}_demo.py")
+        config = LazyConfig.apply_overrides(config, SMALL)
+        torch.manual_seed(0)
+        state = instantiate(config.model).state_dict()
+        content = {"format_version": 1, "model": state, "iteration": 0, "config": LazyConfig.to_yaml(config)}
+        torch.save(content, folder / f"{name}.pth")
+
+
+def _runs(root: Path) -> None:
+    """Train one run, evaluate it, copy it under the other names; and one with a ViT, to start from."""
+    first, vit = root / "output" / RUNS[0], root / "output" / "clip_vit_b"
+    steps = shlex.split(STEPS.replace("train.num_iterations=2", "train.num_iterations=4"))
+    steps += ["train.checkpoint_period=2", "train.log_period=1"]
+    train = ["train", "--num-gpus", "0"]
+    only = ["--only", "scenes_retrieval,scenes_radii,digits", "--num-workers", "0", "--device", "cpu"]
+    for words in (
+        [*train, "--config", "configs/train_meru_demo.py", "--output-dir", str(first), *SMALL, *steps],
+        [
+            *train,
+            "--config",
+            "configs/train_clip_vit_b.py",
+            "--output-dir",
+            str(vit),
+            *shlex.split(STEPS + SMALL_VIT),
+        ],
+        ["evaluate", "--config", "configs/eval_demo.py", "--checkpoint-path", str(first), *only],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "hypvl", *words], cwd=root, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    for name in RUNS[1:]:
+        shutil.copytree(first, root / "output" / name)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def main() -> None:
+    """Make a world to look at: python -m tests.docs.world FOLDER."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        make_world(Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()
