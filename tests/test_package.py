@@ -229,6 +229,13 @@ def test_the_command_works_from_an_empty_folder(installed: Path, tmp_path: Path)
         "scenes_retrieval": "ok", "scenes_radii": "ok",
     }  # fmt: skip
 
+    hypvl("report", "--run", "output/run", "--output", "report.html")
+    assert (
+        (tmp_path / "report.html").read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
+    )
+    hypvl("export", "--to", "onnx", "--checkpoint-path", "output/run", "--output", "output/onnx")
+    assert sorted(path.suffix for path in (tmp_path / "output/onnx").glob("*.onnx")) == [".onnx", ".onnx"]
+
     hypvl("new", "mine", "--from", "meru_demo")
     hypvl("train", "--config", "mine", "--num-gpus", "0", "--output-dir", "output/mine", *small)
     assert (tmp_path / "output/mine/checkpoint_final.pth").is_file()

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ APPROXIMATE = "approximate"
 _LONGEST_CELL = 1 << 16  # characters
 CSV_HEADER = ("evaluation", "status", "metric", "value", "low", "high", "chance")
 _WIDEST = 1 << 16  # characters of a line that nothing else bounds
+_NARROWEST = 10  # characters of a first column whose texts fold
 HEADER = ("evaluation", "metric", "value", "95 % interval", "chance")
 
 PERCENT = "%"
@@ -144,23 +144,46 @@ def rich_table(
     return table
 
 
-def print_table(table: "Table") -> None:
+def print_table(table: "Table", *, width: int | None = None) -> None:
     """Print a table with every cell whole: on a terminal in lines that fit, else as wide as it is.
 
-    A file or a pipe has no width that a table could be cut at; ``COLUMNS`` gives it one.
+    Where lines must fit, the first column folds and the others stay whole (names of metrics, numbers), while the first
+    keeps at least :data:`_NARROWEST` characters; else all fold. Nothing is ever left out.
+
+    Args:
+        width: Characters of a line; None = those of the terminal, and in a file or a pipe as many as it takes.
     """
     from rich.console import Console
     from rich.measure import Measurement
 
-    for column in table.columns:
-        column.overflow = "fold"  # by default names end in an ellipsis
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    console = Console() if width is None else Console(width=width)
+    if width is None and not console.is_terminal:
         unbounded = console.options.update(max_width=_WIDEST)
         console.width = max(console.width, Measurement.get(console, unbounded, table).maximum)
+    _fold(table, console.width)
     with console.capture() as printed:  # rich itself would end the process when the reader of a pipe has gone
         console.print(table)
     sys.stdout.write(printed.get())
+
+
+def _fold(table: "Table", width: int) -> None:
+    """Say which columns fold in lines of that width."""
+    from rich.cells import cell_len
+
+    natural = [
+        max(cell_len(str(cell)) for cell in (column.header, *column.cells)) for column in table.columns
+    ]
+    first, *others = natural
+    for column in table.columns:
+        column.overflow = "fold"  # by default names end in an ellipsis
+    if first + sum(others) + 3 * len(natural) + 1 <= width:  # a blank around each cell, a line between two
+        return
+    left = width - sum(others) - 2 * len(natural)
+    if left >= min(first, _NARROWEST):
+        table.padding, table.show_edge = (0, 1, 0, 0), False  # closer: a blank and a line between two
+        table.columns[0].max_width = left
+        for column in table.columns[1:]:
+            column.no_wrap = True
 
 
 def markdown_table(

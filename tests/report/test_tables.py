@@ -88,7 +88,7 @@ LONG = {
 def test_in_a_pipe_names_are_whole_however_long(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setenv("COLUMNS", "40")  # of the terminal beside
     rows = [row.cells() for row in result_rows(LONG)]
     print_table(rich_table(rows, title="results"))
     lines = capsys.readouterr().out.splitlines()
@@ -103,15 +103,33 @@ def test_in_a_pipe_names_are_whole_however_long(
 
 
 def test_where_there_is_a_width_names_are_folded_and_nothing_is_lost(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
-    print_table(rich_table([row.cells() for row in result_rows(LONG)]))
+    print_table(rich_table([row.cells() for row in result_rows(LONG)]), width=60)
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 60 and "…" not in out
     shown = Counter("".join(out.split()))
     names = Counter("".join([*LONG, *(metric for entry in LONG.values() for metric in entry["metrics"])]))
     assert names <= shown
+
+
+def test_at_80_columns_names_of_metrics_and_numbers_are_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        (
+            "a_set_with_a_name_of_its_own",
+            "karpathy_1k_text_to_image_recall@10",
+            "12.3",
+            "10.1 to 14.5",
+            "0.1",
+        ),
+        ("coco", "radius_text", "0.4512", "", ""),
+    ]
+    print_table(rich_table(rows, title="results"), width=80)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    for cell in (cell for row in rows for cell in row[1:] if cell):
+        assert any(cell in line for line in lines), cell
+    assert "a_set_with_a_name_of_its_own" in "".join(line[:10].strip() for line in lines)
 
 
 def test_every_command_prints_tables_this_way() -> None:
