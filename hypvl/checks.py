@@ -32,11 +32,24 @@ def one_of(name: str, value: T, choices: Any) -> T:
     allowed = tuple(_values(choices))
     if any(type(value) is type(choice) and value == choice for choice in allowed):
         return value
+    near = closest(str(value), map(str, allowed))
+    hint = f" (the closest is {near!r})" if near and len(allowed) > 3 else ""
+    raise ValueError(f"{name}: got {value!r}; expected {_listed(allowed)}{hint}.")
+
+
+def closest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The known name most like a mistyped word, for "the closest is ..." in a message; None if none is.
+
+    Args:
+        cutoff: Least likeness in [0, 1]; with 0 some name is always the closest, unless there is none.
+
+    Example:
+        >>> closest("tran", ["train", "evaluate"]), closest("x", ["train"]), closest("x", ["train"], cutoff=0)
+        ('train', None, 'train')
+    """
     import difflib
 
-    near = difflib.get_close_matches(str(value), [str(choice) for choice in allowed], n=1)
-    hint = f" (the closest is {near[0]!r})" if near and len(allowed) > 3 else ""
-    raise ValueError(f"{name}: got {value!r}; expected {_listed(allowed)}{hint}.")
+    return next(iter(difflib.get_close_matches(word, [*known], n=1, cutoff=cutoff)), None)
 
 
 def number(

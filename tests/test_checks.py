@@ -5,7 +5,15 @@ from typing import Literal, Protocol
 import numpy as np
 import pytest
 
-from hypvl.checks import missing_members, names_parameter, natural_number, number, one_of, whole_number
+from hypvl.checks import (
+    closest,
+    missing_members,
+    names_parameter,
+    natural_number,
+    number,
+    one_of,
+    whole_number,
+)
 
 
 def test_one_of_takes_values_and_literals() -> None:
@@ -107,3 +115,9 @@ def test_members_that_are_missing_are_listed_in_the_order_of_the_protocol() -> N
 )
 def test_patterns_of_parameter_names(pattern: str, name: str, named: bool) -> None:
     assert names_parameter(pattern, name) is named
+
+
+def test_the_closest_name_is_found_in_any_iterable_and_may_be_none() -> None:
+    assert closest("tran", iter(["evaluate", "train"])) == "train"
+    assert closest("zzz", ["train"]) is None and closest("zzz", []) is None
+    assert closest("zzz", ["train"], cutoff=0) == "train"

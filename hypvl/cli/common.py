@@ -4,7 +4,6 @@ Nothing here imports torch, hydra or omegaconf until a config is read, so that `
 """
 
 import argparse
-import difflib
 import errno
 import io
 import os
@@ -19,6 +18,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
+from hypvl.checks import closest
 from hypvl.data.workers import dead_worker
 from hypvl.errors import ConfigError, StoppedError, UserError
 from hypvl.io.json_text import json_bytes
@@ -212,9 +212,9 @@ class CommandParser(argparse.ArgumentParser):
 
     def _hint(self, flag: str) -> str:
         name = flag.partition("=")[0]
-        near = difflib.get_close_matches(name.replace("_", "-"), self._option_string_actions, n=1, cutoff=0.8)
+        near = closest(name.replace("_", "-"), self._option_string_actions, cutoff=0.8)
         if near:
-            return f"; the closest flag is {near[0]}"
+            return f"; the closest flag is {near}"
         takes_overrides = any(action.dest == "overrides" for action in self._actions)
         if not takes_overrides or "." not in name:
             return ""
@@ -368,8 +368,8 @@ def find_config(path: str | os.PathLike[str], *, prefix: str) -> Path:
     if found is not None:
         return found
     known = [name for name in recipes() if name.startswith(prefix)]
-    near = difflib.get_close_matches(prefix + file.name.removeprefix(prefix), known, n=1, cutoff=0.0)
-    hint = f"; the closest is {near[0]}" if near else ""
+    near = closest(prefix + file.name.removeprefix(prefix), known, cutoff=0.0)
+    hint = f"; the closest is {near}" if near else ""
     raise ConfigError(
         f"--config: got {file.name!r}, but no recipe has that name{hint}; hypvl recipes lists all."
     )

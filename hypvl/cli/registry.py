@@ -5,7 +5,6 @@ command as soon as its file is there.
 """
 
 import ast
-import difflib
 import importlib
 import re
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from hypvl import __version__
-from hypvl.checks import short
+from hypvl.checks import closest, short
 from hypvl.cli.common import called_as, run_main, show
 from hypvl.errors import ConfigError
 
@@ -156,6 +155,6 @@ def _summary(text: str) -> str:
 
 def _unknown(word: str) -> str:
     known = [*commands(), *(command.file_name for command in commands().values())]
-    near = difflib.get_close_matches(word.replace("_", "-"), known, n=1, cutoff=0.0 if len(word) > 2 else 0.6)
-    hint = f"; the closest is {near[0]}" if near else ""
+    near = closest(word.replace("_", "-"), known, cutoff=0.0 if len(word) > 2 else 0.6)
+    hint = f"; the closest is {near}" if near else ""
     return f"hypvl has no command {short(word)}{hint}; hypvl --help lists all."

@@ -1,6 +1,5 @@
 """The evaluations of a suite, one by one: for the command that evaluates, and for models in training."""
 
-import difflib
 import json
 import os
 import time
@@ -8,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from hypvl.checks import closest
 from hypvl.cli.common import DEBUG_VARIABLE, load_config, show_traceback, system_error
 from hypvl.data.workers import dead_worker
 from hypvl.errors import ConfigError, MissingDataError, UserError
@@ -80,8 +80,8 @@ def evaluation_names(
     wanted = [name.strip() for name in only]
     for name in wanted:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" (closest: {near[0]})" if near else ""
+            near = closest(name, known)
+            hint = f" (closest: {near})" if near else ""
             raise ConfigError(
                 f"{asked_by}: {name!r} is not in {source}{hint}; expected some of {', '.join(known)}."
             )

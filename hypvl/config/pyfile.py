@@ -8,7 +8,6 @@ files that import the same noun get two copies of it.
 """
 
 import builtins
-import difflib
 import inspect
 import traceback
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hypvl.checks import closest
 from hypvl.config.plain import one_line
 from hypvl.config.recipes import PACKAGE, shipped_folders
 from hypvl.errors import ConfigError, UserError
@@ -111,8 +111,8 @@ def _import_relative(
     elif target.is_dir():
         module = ModuleType(target.name)
     else:
-        near = difflib.get_close_matches(target.name, sorted(p.stem for p in target.parent.glob("*.py")), n=1)
-        hint = f"; the closest file is {target.parent / near[0]}.py" if near else ""
+        near = closest(target.name, sorted(p.stem for p in target.parent.glob("*.py")))
+        hint = f"; the closest file is {target.parent / near}.py" if near else ""
         raise _LocatedError(f"{importer}: imports a config file that does not exist: {target}.py{hint}.")
     for wanted in fromlist:
         if wanted == "*" or hasattr(module, wanted):
@@ -121,8 +121,8 @@ def _import_relative(
             setattr(module, wanted, _import_relative(target, wanted, (), importer=importer, chain=chain))
             continue
         names = sorted(n for n in vars(module) if not n.startswith("_"))
-        near = difflib.get_close_matches(wanted, names, n=1)
-        hint = f"the closest is '{near[0]}'" if near else f"it has {', '.join(names) or 'nothing'}"
+        near = closest(wanted, names)
+        hint = f"the closest is '{near}'" if near else f"it has {', '.join(names) or 'nothing'}"
         raise _LocatedError(f"{importer}: imports '{wanted}' from {target}.py, which lacks it; {hint}.")
     return module
 

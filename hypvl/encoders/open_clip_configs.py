@@ -1,12 +1,11 @@
 """What open_clip knows of its models by name: architecture, image preprocessing, pretrained weights."""
 
-import difflib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
 
-from hypvl.checks import one_of
+from hypvl.checks import closest, one_of
 from hypvl.data.transforms import Interpolation
 from hypvl.data.transforms_library import OpenClipResize, OpenClipTransform
 from hypvl.errors import ConfigError, UserError
@@ -54,9 +53,9 @@ def architecture(name: str, pretrained: str | Path | None = None) -> Config:
     folder = folder_of(name)
     config = open_clip.get_model_config(name) if folder is None else _stored(folder).get("model_cfg")
     if not isinstance(config, Mapping) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(config):
-        near = difflib.get_close_matches(name, open_clip.list_models(), n=1, cutoff=0.0)
+        near = closest(name, open_clip.list_models(), cutoff=0.0)
         raise ConfigError(
-            f"{name}: no model of open_clip; the closest name is {near[0]}; open_clip.list_models() lists all."
+            f"{name}: no model of open_clip; the closest name is {near}; open_clip.list_models() lists all."
             if folder is None
             else f"{name}: {CONFIG_FILE} has no model_cfg of embed_dim, vision_cfg and text_cfg."
         )
@@ -131,10 +130,10 @@ def weights_file(name: str, pretrained: str | Path) -> Path:
         if Path(pretrained).is_file():
             return Path(pretrained)
         tags = open_clip.list_pretrained_tags_by_model(name)
-        near = difflib.get_close_matches(str(pretrained), tags, n=1, cutoff=0.0)
+        near = closest(str(pretrained), tags, cutoff=0.0)
         raise ConfigError(
             f"{pretrained}: no file, and no pretrained weights of open_clip's {name}; "
-            + (f"the closest tag is {near[0]}." if near else "it has none, give a file.")
+            + (f"the closest tag is {near}." if near else "it has none, give a file.")
         )
     config = open_clip.get_pretrained_cfg(name, str(pretrained))
     try:

@@ -1,7 +1,6 @@
 """Models by name, by config, or from a folder or the Hugging Face hub, with their weights."""
 
 import contextlib
-import difflib
 import fnmatch
 import json
 import re
@@ -14,7 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from hypvl.checks import one_of
+from hypvl.checks import closest, one_of
 from hypvl.config import LazyConfig, instantiate
 from hypvl.config.plain import Plain, to_plain, walk
 from hypvl.config.reader import stored_data
@@ -345,10 +344,10 @@ def _load_named(name: str) -> DictConfig:
         return config if path.suffix == ".py" else _from_data(to_plain(config, source=name), name)
     if path.suffix in CHECKPOINT_SUFFIXES or path.is_dir():
         return _config_inside(load_checkpoint(path), name)
-    near = difflib.get_close_matches(name, list_models(), n=1, cutoff=0.0)
+    near = closest(name, list_models(), cutoff=0.0)
     raise ConfigError(
         f"{name}: no model of that name and no config or folder with {CONFIG_FILE}; expected one of "
-        f"hypvl.list_models() (closest: {near[0] if near else 'none'}) or a path that ends in "
+        f"hypvl.list_models() (closest: {near if near else 'none'}) or a path that ends in "
         f"{', '.join(CONFIG_SUFFIXES)}."
     )
 

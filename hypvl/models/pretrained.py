@@ -1,6 +1,5 @@
 """Published weights: a zoo of names in a JSON file, and files at web addresses, downloaded once and checked."""
 
-import difflib
 import fnmatch
 import hashlib
 import re
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from loguru import logger
 
+from hypvl.checks import closest
 from hypvl.errors import CheckpointError, ConfigError
 from hypvl.io.files import file_digest
 from hypvl.io.json_text import parse_json
@@ -81,9 +81,9 @@ def find_pretrained(name: str, *, zoo: str | Path | None = None) -> Pretrained:
     """
     entries = list_pretrained(zoo=zoo)
     if name not in entries:
-        near = difflib.get_close_matches(name, entries, n=1, cutoff=0.0)
+        near = closest(name, entries, cutoff=0.0)
         raise ConfigError(
-            f"{name}: no such name in {zoo or 'the zoo of hypvl'} (closest: {near[0] if near else 'none'}); see "
+            f"{name}: no such name in {zoo or 'the zoo of hypvl'} (closest: {near if near else 'none'}); see "
             "hypvl.list_pretrained()."
         )
     entry = entries[name]

@@ -4,14 +4,13 @@ Every key of `train` is a field here, with its default; a key that a config lack
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hypvl.checks import number, one_of, whole_number
+from hypvl.checks import closest, number, one_of, whole_number
 from hypvl.errors import ConfigError
 from hypvl.models.positions import Positions
 
@@ -311,8 +310,8 @@ def _build(section: type[_Section], path: str, node: Any) -> _Section:
     known = [field.name for field in dataclasses.fields(section)]  # type: ignore[arg-type]  # its subclasses are
     for key in settings:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            raise ConfigError(f"unknown key '{path}.{key}': the closest existing key is '{path}.{near[0]}'.")
+            near = closest(key, known, cutoff=0.0)
+            raise ConfigError(f"unknown key '{path}.{key}': the closest existing key is '{path}.{near}'.")
     try:
         return section(**settings)
     except ValueError as error:

@@ -1,13 +1,12 @@
 """What is trained: freezing by names and up to the last blocks, and the mode in which frozen parts run."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from hypvl.checks import names_parameter, one_of, whole_number
+from hypvl.checks import closest, names_parameter, one_of, whole_number
 from hypvl.training.blocks import depths, ordered_blocks
 
 ENCODERS = ("visual", "textual")
@@ -91,9 +90,9 @@ def module_at(argument: str, model: nn.Module, path: str) -> nn.Module:
         pass
     encoders = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in ENCODERS]
     names = encoders or [name for name, _ in model.named_modules() if name]
-    near = difflib.get_close_matches(str(path), names, n=1, cutoff=0.0)
-    closest = f"; the closest is {near[0]}" if near else ""
-    raise ValueError(f"{argument}: got {path!r}; expected the name of an encoder{closest}.")
+    near = closest(str(path), names, cutoff=0.0)
+    hint = f"; the closest is {near}" if near else ""
+    raise ValueError(f"{argument}: got {path!r}; expected the name of an encoder{hint}.")
 
 
 def named(
@@ -113,9 +112,9 @@ def named(
         raise ValueError(f"{argument}: got {patterns!r}; expected a list of names or patterns.")
     for pattern in () if may_be_none else patterns:
         if not any(names_parameter(pattern, name) for name in known):
-            near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.0)
+            near = closest(pattern, names, cutoff=0.0)
             raise ValueError(
-                f"{argument}: {pattern!r} names no trainable parameter; the closest is {near[0] if near else 'none'}."
+                f"{argument}: {pattern!r} names no trainable parameter; the closest is {near if near else 'none'}."
             )
     return [name for name in names if any(names_parameter(pattern, name) for pattern in patterns)]
 

@@ -1,6 +1,5 @@
 """What each published set is and where its files come from: sets.json as typed records."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -8,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from hypvl.checks import closest
 from hypvl.errors import ConfigError, MissingDataError
 from hypvl.io.json_text import parse_json
 
@@ -90,10 +90,8 @@ def entry_of(name: str) -> SetEntry:
 def check_name(name: str, names: Sequence[str], *, what: str = "data set") -> None:
     """Raise ConfigError unless ``name`` is one of ``names``."""
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-        raise ConfigError(
-            f"{what} {name!r}: unknown (closest: {near[0]}); expected one of {', '.join(names)}."
-        )
+        near = closest(name, names, cutoff=0.0)
+        raise ConfigError(f"{what} {name!r}: unknown (closest: {near}); expected one of {', '.join(names)}.")
 
 
 @cache

@@ -5,12 +5,12 @@ Each is a :class:`~hypvl.models.dual_encoder.DualEncoder` of towers of the libra
 folder with a function ``load(place, *, device) -> ForeignModel``, and a line in :data:`LOADERS`.
 """
 
-import difflib
 import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hypvl.allowlist import configurable
+from hypvl.checks import closest
 from hypvl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def parse(name: str) -> tuple[str, str]:
     prefix, separator, place = name.partition(":")
     known = "; ".join(f"{key}: and {what}" for key, (_, what) in LOADERS.items())
     if not separator or prefix not in LOADERS:
-        near = difflib.get_close_matches(prefix, LOADERS, n=1, cutoff=0.6) if separator else []
-        hint = f" (closest: {near[0]}:)" if near else ""
+        near = closest(prefix, LOADERS, cutoff=0.6) if separator else None
+        hint = f" (closest: {near}:)" if near else ""
         raise ConfigError(
             f"--model: got {name!r}, which begins with no known prefix{hint}; expected {known}. Models of hypvl are "
             "given by --checkpoint-path."
