@@ -17,9 +17,16 @@ import hypvl
 
 PACKAGE = Path(hypvl.__file__).resolve().parent
 SKIP = "# doctest: +SKIP"
-# Examples that are not run, because they download or upload (export_onnx: takes a model of ones own and many seconds):
-# function -> lines.
-SKIPPED = {"from_pretrained": 2, "push_to_hub": 1, "load_foreign": 2, "export_onnx": 3}
+# Examples that are not run: function -> lines. The first three download or upload, the others read large files.
+SKIPPED = {
+    "from_pretrained": 2,
+    "load_foreign": 2,
+    "push_to_hub": 1,
+    "encode_shard": 1,
+    "export_onnx": 3,
+    "grit_shard": 1,
+    "negatives_shard": 1,
+}
 NEEDS = {"hypvl.integrations.sentence_transformers": "sentence_transformers"}
 #: Packages whose public functions are all called from Python.
 WHOLE = (
