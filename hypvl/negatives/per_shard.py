@@ -137,8 +137,12 @@ def negatives_shard(
         DataError: the file cannot be read or has no captions, or the folder is of other settings.
 
     Example:
-        >>> negatives_shard("cc3m-0000.tar", "negatives").counts["captions"]  # doctest: +SKIP
-        9812
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "0.csv").write_text("image,caption\\n1.jpg,a red dog on a bed\\n")
+        >>> result = negatives_shard(folder / "0.csv", folder / "negatives")
+        >>> result.files, result.counts["captions"], result.counts["types"]["attribute"]["valid"]
+        (('0.jsonl',), 1, 1)
     """
     arguments = SourceArguments(places=(str(captions),), **(source or {}))
     make = ShardNegatives(

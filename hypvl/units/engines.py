@@ -8,9 +8,11 @@ import contextlib
 import functools
 import itertools
 import os
+import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from loguru import logger
@@ -139,7 +141,20 @@ def run_units(
     Raises:
         DataError: the folder is of other settings, two units have one name, or a worker has died.
         UnwritableError: the output folder cannot be written to.
-        UserError: Ray is not installed.
+        UserError: Ray is not installed, or its cluster cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> from hypvl.units.unit import Made, Unit, UnitFolder
+        >>> def double(number, folder, tick):
+        ...     (folder / f"{number}.txt").write_text(str(2 * number))
+        ...     return Made([f"{number}.txt"], {"value": 2 * number})
+        >>> units = [Unit("a", argument=3), Unit("b", argument=4)]
+        >>> folder = UnitFolder(Path(tempfile.mkdtemp()), command="double", settings={})
+        >>> [(result.name, result.status, result.counts) for result in run_units(units, double, folder=folder)]
+        [('a', 'made', {'value': 6}), ('b', 'made', {'value': 8})]
+        >>> [result.status for result in run_units(units, double, folder=folder)]
+        ['existed', 'existed']
     """
     engine = Engine() if engine is None else engine
     names = [unit.name for unit in units]
@@ -245,13 +260,13 @@ def _on_ray(engine: Engine, job: _Job, units: Sequence[Unit]) -> Iterator[tuple[
             resources = ray.cluster_resources()
             gpus = engine.gpus if resources.get("GPU", 0) >= engine.gpus else 0
             remote = ray.remote(num_cpus=1, num_gpus=gpus)(_run_remotely)
-            shared = ray.put(job)
+            shared, here = ray.put(job), str(Path.cwd())
             limit = engine.workers or _AHEAD * max(1, int(resources.get("CPU", 1)))
             pending: dict[Any, Unit] = {}
             rest = iter(units)
             while True:
                 for unit in itertools.islice(rest, limit - len(pending)):
-                    pending[remote.remote(shared, unit)] = unit
+                    pending[remote.remote(shared, unit, here)] = unit
                 if not pending:
                     break
                 (reference,), _ = ray.wait(list(pending), num_returns=1)
@@ -264,11 +279,20 @@ def _on_ray(engine: Engine, job: _Job, units: Sequence[Unit]) -> Iterator[tuple[
                 ray.shutdown()
 
 
-def _run_remotely(job: _Job, unit: Unit) -> UnitResult | UserError:
+def _run_remotely(job: _Job, unit: Unit, folder: str) -> UnitResult | UserError:
+    """In a process of the cluster: ``folder`` is where the command was started, from which its paths are taken."""
     try:
-        return job(unit, lambda units: None)
+        with contextlib.chdir(folder):
+            return job(unit, lambda units: None)
     except UserError as error:
         return error
+    except FileNotFoundError as error:
+        if error.filename != folder:
+            raise
+        return UserError(
+            f"--engine ray: {folder} does not exist on {socket.gethostname()}; start the command in a folder that all "
+            "machines of the cluster have."
+        )
 
 
 def import_ray() -> Any:
