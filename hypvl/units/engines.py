@@ -255,7 +255,10 @@ def _on_ray(engine: Engine, job: _Job, units: Sequence[Unit]) -> Iterator[tuple[
     started = not ray.is_initialized()
     with _ray_errors(ray):
         if started:  # the cluster of RAY_ADDRESS, or of this machine, or a new one
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            try:
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            except Exception as error:  # of any type
+                raise _cluster_error(error) from error
         try:
             resources = ray.cluster_resources()
             gpus = engine.gpus if resources.get("GPU", 0) >= engine.gpus else 0
@@ -315,8 +318,12 @@ def _ray_errors(ray: Any) -> Iterator[None]:
     except ray.exceptions.RayTaskError:
         raise
     except (ray.exceptions.RayError, ConnectionError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(
-            f"--engine ray: the cluster cannot be used ({reason}); check RAY_ADDRESS and its machines, then run "
-            "the same command again."
-        ) from error
+        raise _cluster_error(error) from error
+
+
+def _cluster_error(error: Exception) -> UserError:
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return UserError(
+        f"--engine ray: the cluster cannot be used ({reason}); check RAY_ADDRESS and its machines, then run the same "
+        "command again."
+    )

@@ -18,6 +18,7 @@ from tests.cli.test_image_traversals import checkpoint
 from tests.datasets.test_user_inputs import tar
 from tests.embedding.test_store import thumbnails
 from tests.evaluation.fakes import BLUE, GREEN, RED, broken, image
+from tests.units.clusters import ray_of_two
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -127,21 +128,15 @@ def test_worker_processes_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ray_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real cluster of two processes on this machine."""
-    ray = pytest.importorskip("ray")
+def test_ray_gives_the_same_bytes(tmp_path: Path) -> None:
     for i, color in enumerate((RED, GREEN, BLUE)):
         tar(tmp_path / f"{i}.tar", a=color)
     given = ["--shards", f"{tmp_path}/*.tar"]
     assert run(tmp_path, *given) == 0
     expected = files(tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
+    with ray_of_two():
         assert run(tmp_path, *given, "--engine", "ray") == 0
-    finally:
-        ray.shutdown()
     assert files(tmp_path / "out") == expected
 
 

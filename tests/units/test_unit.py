@@ -14,6 +14,7 @@ import pytest
 from hypvl.errors import ConfigError, DataError, UserError
 from hypvl.units.engines import Engine, run_units, slurm_share
 from hypvl.units.unit import Made, Unit, UnitFolder, UnitResult
+from tests.units.clusters import ray_of_two
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -251,16 +252,25 @@ def test_units_of_another_process_are_waited_for(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.slow
-def test_ray_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A real cluster of two processes on this machine."""
-    ray = pytest.importorskip("ray")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_ray_gives_the_same_bytes(tmp_path: Path) -> None:
     units = inputs(tmp_path, a="hello", b="you", c="there", d="no")
     one = go(units, tmp_path / "one")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
+    with ray_of_two():
         assert go(units, tmp_path / "two", engine=Engine("ray")) == one
-    finally:
-        ray.shutdown()
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_a_cluster_that_does_not_start_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\nMore.")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(
+        UserError, match=r"cannot be used \(The current node timed out during startup\.\); check RAY"
+    ):
+        go(inputs(tmp_path, a="x"), tmp_path / "out", engine=Engine("ray"))
