@@ -18,6 +18,8 @@ from hypvl.io.http import TRANSIENT, Patience, RemoteError, TooSlowError, reques
 #: A server that answers "try again later" is not waited for longer than this, in seconds.
 LONGEST_WAIT = 60.0
 _CHUNK = 1 << 20  # bytes that come at once, at most
+#: The reason of a failure before any server answered.
+UNREACHABLE = "no connection"
 # Owners who say so in this header do not want their images to be trained on.
 _OPT_OUT = re.compile(r"\bno(?:image)?ai\b", re.I)
 
@@ -94,11 +96,11 @@ def fetch(url: str, options: FetchOptions) -> bytes:
     except urllib.error.URLError as error:
         if isinstance(error.reason, TimeoutError):
             raise FetchError("too slow", str(error.reason), transient=True) from error
-        raise FetchError("no connection", str(error.reason), transient=True) from error
+        raise FetchError(UNREACHABLE, str(error.reason), transient=True) from error
     except RemoteError as error:
         raise FetchError("refused", str(error)) from error
     except (OSError, http.client.HTTPException) as error:
-        raise FetchError("no connection", str(error), transient=True) from error
+        raise FetchError(UNREACHABLE, str(error), transient=True) from error
 
 
 def _asked_wait(error: urllib.error.HTTPError) -> float:

@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from hypvl.checks import number, one_of, whole_number
-from hypvl.data.gather.fetch import FetchError, FetchOptions, fetch_all
+from hypvl.data.gather.fetch import UNREACHABLE, FetchError, FetchOptions, fetch_all
 from hypvl.data.gather.pair_list import ListOptions, Pair, open_list
+from hypvl.errors import DataError
 from hypvl.io.images import ImageError, decode_image, to_pil
 from hypvl.io.redact import printable, redact_url
 from hypvl.io.tar import add_member
@@ -28,6 +29,8 @@ Layout: TypeAlias = Literal["tar", "folder"]
 #: Where images of the layout ``folder`` are, and the parts of their table.
 IMAGES, TABLES, FAILURES = "images", "tables", "failures"
 TABLE_HEADER = ("filepath", "title")
+#: A shard of which more than this share found no server is not finished: most likely this machine has no network.
+MOST_UNREACHABLE = 0.5
 _LONGEST_DETAIL = 200
 _UPRIGHT = (None, 1)  # EXIF orientations that change nothing
 _ORIENTATION = 0x0112
@@ -103,7 +106,7 @@ def gather_shard(job: ShardJob, folder: Path, tick: Tick = lambda pairs: None) -
         The names of the files, and counts: ``pairs``, ``written``, and ``failed`` by reason.
 
     Raises:
-        DataError: when the list cannot be read.
+        DataError: when the list cannot be read, or most addresses gave no connection (``MOST_UNREACHABLE``).
         OSError: when the folder cannot be written to.
     """
     pairs = open_list(job.source).read(job.rows.tolist())
@@ -123,6 +126,11 @@ def gather_shard(job: ShardJob, folder: Path, tick: Tick = lambda pairs: None) -
             else:
                 written += 1
                 write(pair, result)
+    if failed[UNREACHABLE] > MOST_UNREACHABLE * len(pairs):
+        raise DataError(
+            f"{job.name}: {failed[UNREACHABLE]} of {len(pairs)} addresses gave no connection; check the network of "
+            "this machine, then run the same command again."
+        )
     counts = {"pairs": len(pairs), "written": written, "failed": dict(sorted(failed.items()))}
     return Made([*files, failures], counts)
 

@@ -1,9 +1,11 @@
 """Lists of captions and addresses become shards that training reads, whatever the servers do."""
 
+import dataclasses
 import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -268,6 +270,29 @@ def test_the_command_prints_a_summary(listed, tmp_path, capsys):
         ConfigError, match=r"--quality: got 101; expected a whole number of at least 1 and up to 100"
     ):
         command.main([*words, "--quality", "101"])
+
+
+def test_a_shard_without_a_network_is_not_finished(site, tmp_path, capsys):
+    path, out = tmp_path / "pairs.tsv", tmp_path / "out"
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    urls = [
+        f"{nobody}/0",
+        f"{nobody}/1",
+        f"{site.url}/good/2",
+        *(f"{site.url}/good/{i}" for i in range(3, 6)),
+    ]
+    path.write_text("".join(f"a dog\t{url}\n" for url in urls))
+    words = [str(path), "--output-dir", str(out), "--per-shard", "3", "--attempts", "1"]
+    assert command.main(words) == 1
+    assert "00000: 2 of 3 addresses gave no connection; check the network" in capsys.readouterr().err
+    assert [file.name for file in out.glob("*.tar")] == ["00001.tar"]
+    few = dataclasses.replace(QUICK, attempts=1)
+    whole = gather_pairs(Plan(ListOptions(path), fetching=few, per_shard=6), tmp_path / "whole")
+    assert (whole.written, dict(whole.reasons)) == (
+        4,
+        {"no connection": 2},
+    )  # a third: dead hosts of an old list
 
 
 def test_secrets_of_addresses_are_not_kept(site, tmp_path):
