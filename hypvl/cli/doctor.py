@@ -19,6 +19,7 @@ from hypvl.cli.common import (
     user_text,
 )
 from hypvl.errors import ConfigError, UserError
+from hypvl.io.progress import terminal_bar
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -74,10 +75,13 @@ def main(argv: Sequence[str]) -> int:
     environment = check_environment()
     asked_for_others = bool(args.shards or args.checkpoint_path)
     suites = _suites(args) if args.config or not asked_for_others else {}
-    findings = {
-        source: list(check_suite(config, only=args.only, look_at=look_at))
-        for source, config in suites.items()
-    }
+    findings: dict[str, list[Finding]] = {source: [] for source in suites}
+    # A download shows bars of its own.
+    with terminal_bar("data sets", shown=not args.download) as move_bar:
+        for source, config in suites.items():
+            for finding in check_suite(config, only=args.only, look_at=look_at):
+                findings[source].append(finding)
+                move_bar(sum(map(len, findings.values())), text=f"data sets: {finding.name}")
     if args.only is not None and not any(findings.values()):
         raise ConfigError(f"--only: none of {args.only} is in {', '.join(suites) or 'a suite'}.")
     shards = [dataclasses.asdict(report) for glob in args.shards for report in _shards(glob, look_at)]

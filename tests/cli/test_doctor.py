@@ -3,12 +3,15 @@
 import io
 import json
 import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from hypvl.cli import doctor
 from hypvl.cli.common import run_main
 from hypvl.cli.doctor import main
 from hypvl.config import LazyConfig, instantiate
@@ -87,6 +90,31 @@ def test_without_arguments_missing_data_are_no_error(
     assert run_main(main, ["key=1"]) == 2
     for flags in (["--only", "b"], ["--download"]):
         assert run(capsys, *flags)[0] == 2
+
+
+def test_the_bar_counts_data_sets_and_leaves_the_screen_to_downloads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[tuple[bool, int, str]] = []
+
+    @contextmanager
+    def bar(label: str, *, shown: bool) -> Iterator[Callable[..., None]]:
+        yield lambda done, text: moves.append((shown, done, text))
+
+    monkeypatch.setattr(doctor, "terminal_bar", bar)
+    data = {
+        "_target_": "hypvl.datasets.classification.folders.ImageFolderSet",
+        "root": str(tmp_path / "gone"),
+    }
+    evaluator = {"_target_": "hypvl.evaluation.zero_shot.ZeroShotClassification", "dataset": data}
+    other = {**evaluator, "dataset": {**data, "root": str(tmp_path / "away")}}
+    suite = tmp_path / "suite.json"
+    suite.write_text(json.dumps({"evaluate": {"a": evaluator, "b": other}, "download": False}))
+    run(capsys, "--config", str(suite))
+    run(capsys, "--config", str(suite), "--download")
+    assert moves == [
+        (shown, done, f"data sets: {name}") for shown in (True, False) for done, name in enumerate("ab", 1)
+    ]
 
 
 def test_the_environment(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
