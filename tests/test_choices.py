@@ -33,11 +33,11 @@ NOT_ARGUMENTS = {
     "hypvl.geometry.scorers.Scorer.logits",
     "hypvl.diagnostics.verdict.Finding.__init__",
     "hypvl.diagnostics.verdict.Verdict.__init__",
+    "hypvl.diagnostics.plane.Plane.__init__",
+    "hypvl.report.html.answers.Answer.__init__",
     # scikit-learn's rule: constructors only store, fit() checks (tests/integrations/test_sklearn.py).
     "hypvl.integrations.sklearn.ImageTextEmbedder.__init__",
     "hypvl.integrations.sklearn.ZeroShotClassifier.__init__",
-    "hypvl.diagnostics.plane.Plane.__init__",
-    "hypvl.report.html.answers.Answer.__init__",
 }
 
 

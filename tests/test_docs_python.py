@@ -1,6 +1,7 @@
 """The Python of docs/python.md and docs/own_loop.md, run in a folder with a small model; own loops agree."""
 
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -104,3 +105,41 @@ def test_losses_under_compile_are_those_of_the_plain_loop(there: Path) -> None:
         rtol=1e-5,
         atol=1e-5,
     )
+
+
+TWO_PROCESSES = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+from accelerate import Accelerator
+from own_loop import make_learner, make_optimizer
+from tests.training.tiny import rows_of, tiny_batch, tiny_model
+accelerator = Accelerator(cpu=True)
+learner = make_learner(tiny_model("meru"))
+wrapped, optimizer = accelerator.prepare(learner, make_optimizer(learner))
+for seed in range(4):
+    batch = rows_of(tiny_batch(6, seed=seed), accelerator.process_index, accelerator.num_processes)
+    learner.constrain_()
+    output, ctx = wrapped(batch)
+    optimizer.zero_grad()
+    accelerator.backward(output.total)
+    accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
+    optimizer.step()
+    learner.update_(ctx)
+    mean = accelerator.reduce(output.total.detach(), reduction="mean").item()
+    if accelerator.is_main_process:
+        print("loss", accelerator.num_processes, mean)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_of_accelerate_have_the_losses_of_one(there: Path) -> None:
+    pytest.importorskip("accelerate", reason="accelerate is not installed")
+    (there / "two.py").write_text(TWO_PROCESSES)
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "two.py", str(there)]
+    done = subprocess.run(
+        [sys.executable, *command, str(DOCS.parent)], capture_output=True, text=True, check=False, timeout=300
+    )
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("loss ")]
+    assert [line[1] for line in lines] == ["2"] * 4, done.stderr
+    losses = torch.tensor([float(line[2]) for line in lines])
+    torch.testing.assert_close(losses, torch.tensor(plain_losses(there)[:4]), rtol=1e-5, atol=1e-5)

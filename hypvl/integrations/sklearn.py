@@ -187,7 +187,8 @@ class ZeroShotClassifier(ClassifierMixin, _Estimator):
 
     Args:
         model: As of :class:`ImageTextEmbedder`.
-        templates: Prompts with ``{}`` for the name of the class; several are combined as the model does.
+        templates: Prompts with ``{}`` for the name of the class, or name -> whole prompts; several of a class are
+            combined as the model does.
         class_names: Label -> name, where labels are not names themselves.
         resize, batch_size, num_workers, amp, device: As of :class:`ImageTextEmbedder`.
 
@@ -206,7 +207,7 @@ class ZeroShotClassifier(ClassifierMixin, _Estimator):
         self,
         model: Any = None,
         *,
-        templates: Sequence[str] = ("a photo of a {}.",),
+        templates: Sequence[str] | Mapping[str, Sequence[str]] = ("a photo of a {}.",),
         class_names: Mapping[Any, str] | None = None,
         resize: Resize = "crop",
         batch_size: int = 64,
@@ -240,7 +241,7 @@ class ZeroShotClassifier(ClassifierMixin, _Estimator):
                 f"{'X' if y is None else 'y'}: got {len(labels)} classes; expected at least one, each once."
             )
         names = [self._name(label) for label in labels.tolist()]
-        prompts = class_prompts(list(self.templates), names)
+        prompts = class_prompts(self.templates, names)
         self.model_ = self._load()
         self.classes_ = labels
         texts = [text for texts in prompts for text in texts]

@@ -112,6 +112,8 @@ def test_zero_shot_is_the_model_s_own(
     dataset = ImageFolderSet(miniature.folder / "images")
     own = ZeroShotClassification(dataset, prompts, class_names=WORDS)(model).metrics["top1_accuracy"]
     assert classifier.score(images, LABELS) * 100 == pytest.approx(own)
+    by_name = ZeroShotClassifier(model, templates=prompts).fit(WORDS)
+    np.testing.assert_array_equal(by_name.predict(images), classifier.predict(images))
     scores, shares = classifier.decision_function(images), classifier.predict_proba(images)
     assert scores.dtype == shares.dtype == np.float32
     np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
