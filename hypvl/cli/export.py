@@ -143,9 +143,10 @@ def _how_to_load(folder: Path, model: "DualEncoder") -> str:
     """A line of Python; the package's own entries are of 512 + 1 numbers and 224 pixels."""
     if (model.embed_dim, model.image_size) == (512, 224):
         return f"hyper_models.load('meru-vit-b', local_path={str(folder / 'model.onnx')!r})"
+    place = f"pathlib.Path({str(folder / 'model.onnx')!r})"
+    config = f"hyper_models.preprocessing.ImageConfig(size={model.image_size})"
     return (
-        f"hyper_models.models.ONNXModel({str(folder / 'model.onnx')!r}, 'hyperboloid', {model.embed_dim + 1}, "
-        f"image_config=hyper_models.preprocessing.ImageConfig(size={model.image_size}))"
+        f"hyper_models.models.ONNXModel({place}, 'hyperboloid', {model.embed_dim + 1}, image_config={config})"
     )
 
 

@@ -28,11 +28,13 @@ def describe(part: nn.Module) -> dict[str, Any]:
     names = inspect.signature(type(part)).parameters
     given = {name: getattr(part, name) for name in names if isinstance(getattr(part, name, None), _PLAIN)}
     state = {name: value.detach().double().cpu().tolist() for name, value in part.state_dict().items()}
-    return {"class": f"{type(part).__module__}.{type(part).__qualname__}", "arguments": given, "state": state}
+    learned = [name for name, parameter in part.named_parameters() if parameter.requires_grad]
+    name = f"{type(part).__module__}.{type(part).__qualname__}"
+    return {"class": name, "arguments": given, "state": state, "learned": learned}
 
 
 def rebuild(record: Mapping[str, Any], kind: type[P], *, source: object) -> P:
-    """The part that :func:`describe` wrote down, in evaluation mode, without gradients.
+    """The part that :func:`describe` wrote down, in evaluation mode; what was learned can be learned again.
 
     Only classes on the allow-list of models (docs/configs.md) are built, and only of the kind ``Geometry`` or
     ``Scorer`` that is asked for. ``source`` is named in errors.
@@ -56,9 +58,11 @@ def rebuild(record: Mapping[str, Any], kind: type[P], *, source: object) -> P:
         own = part.state_dict()
         state = {key: torch.tensor(value) for key, value in record["state"].items() if key in own}
         part.load_state_dict({**own, **state})
+        for key, parameter in part.named_parameters():
+            parameter.requires_grad_(key in record["learned"])
     except (ImportError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{source}: its {kind.__name__.lower()} cannot be built ({' '.join(str(error).split())[:200]}); expected "
             "what hypvl export wrote."
         ) from error
-    return part.eval().requires_grad_(False)
+    return part.eval()

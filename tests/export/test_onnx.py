@@ -103,6 +103,7 @@ def test_hypvl_reads_the_pair_back_with_geometry_and_scorer(folder: Path) -> Non
         again.scores(image, again.encode_text(tokens), **ways),
         atol=1e-5, rtol=1e-5,
     )  # fmt: skip
+    assert again.geometry.curvature_range == model.geometry.curvature_range
     assert again.context_length == model.context_length and again.geometry.curv == model.geometry.curv  # type: ignore[attr-defined]
 
 

@@ -148,7 +148,8 @@ def test_hyperview_finds_the_model_s_neighbours(meru: tuple[Any, View], tmp_path
         check=False,
     )
     expected = [view.rows[i].id for i in view.rows[0].neighbours]
-    assert done.stdout.strip().splitlines()[-1] == f"{expected} 6", done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().splitlines()[-1] == f"{expected} 6"
 
 
 @pytest.mark.slow
@@ -171,7 +172,10 @@ def test_fiftyone_takes_the_rows(meru: tuple[Any, View], tmp_path: Path) -> None
         env=environment,
         check=False,
     )
-    assert done.stdout.strip().splitlines()[-1] == "6 ['hypvl'] a text", done.stderr[-2000:]
+    if "database_uri" in done.stderr:
+        pytest.skip("FiftyOne has no MongoDB here, and could not install one")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().splitlines()[-1] == "6 ['hypvl'] a text"
 
 
 def test_too_few_images_and_lists_of_another_length_are_errors(folder: Path) -> None:
