@@ -367,6 +367,10 @@ def find_config(path: str | os.PathLike[str], *, prefix: str) -> Path:
     found = find_recipe(file.name, prefixes=(prefix,))
     if found is not None:
         return found
+    if prefix and (other := find_recipe(file.name)) is not None:
+        raise ConfigError(
+            f"--config: {file.name!r} is {other.name}, which is for another command; expected a recipe {prefix}..."
+        )
     known = [name for name in recipes() if name.startswith(prefix)]
     near = closest(prefix + file.name.removeprefix(prefix), known, cutoff=0.0)
     hint = f"; the closest is {near}" if near else ""

@@ -9,6 +9,7 @@ import pytest
 from hypvl.cli import new, recipes
 from hypvl.cli.common import load_config, run_main
 from hypvl.config import LazyConfig
+from hypvl.errors import ConfigError
 from tests.test_house import ROOT
 
 
@@ -84,3 +85,10 @@ def test_what_cannot_be_started_from_or_written_is_refused(
     assert Path("configs/there.py").read_text() == before and [str(p) for p in Path().rglob("*.py")] == [
         "configs/there.py"
     ]
+
+
+def test_a_recipe_of_another_command_is_named() -> None:
+    with pytest.raises(
+        ConfigError, match=r"'meru_vit_b' is train_meru_vit_b\.py, .*; expected a recipe eval_\.\.\.$"
+    ):
+        load_config("meru_vit_b", prefix="eval_")
