@@ -17,7 +17,7 @@ import hypvl
 
 PACKAGE = Path(hypvl.__file__).resolve().parent
 SKIP = "# doctest: +SKIP"
-# Examples that are not run: function -> lines. The first three download or upload, the others read large files.
+# Examples that may be left out: function -> lines at most. Three download or upload, the others read large files.
 SKIPPED = {
     "from_pretrained": 2,
     "load_foreign": 2,
@@ -25,7 +25,6 @@ SKIPPED = {
     "encode_shard": 1,
     "export_onnx": 3,
     "grit_shard": 1,
-    "negatives_shard": 1,
 }
 NEEDS = {"hypvl.integrations.sentence_transformers": "sentence_transformers"}
 #: Packages whose public functions are all called from Python.
@@ -130,4 +129,6 @@ def test_only_downloads_are_skipped() -> None:
                 count = len(re.findall(re.escape(SKIP), ast.get_docstring(node) or ""))
                 if count:
                     found[node.name] = found.get(node.name, 0) + count
-    assert found == SKIPPED
+    assert found, "the search finds none"
+    more = {name: count for name, count in found.items() if count > SKIPPED.get(name, 0)}
+    assert not more, f"{more}: examples that are not run; let them run, or list them in SKIPPED"
