@@ -48,7 +48,9 @@ def _training_data(datasets: Path) -> None:
 def _photos(root: Path) -> None:
     """Images with captions in the layouts of a user's own data."""
     shutil.copytree(root / "datasets" / "mine" / "images", root / "images")
-    shutil.copy(root / "datasets" / "mine" / "pairs.csv", root)
+    header, *rows = (root / "datasets" / "mine" / "pairs.csv").read_text(encoding="utf-8").splitlines()
+    table = [f"{header},class", *(f"{row},square" for row in rows)]
+    (root / "pairs.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
     captions = [{"id": str(number), "caption": f"a red square number {number}"} for number in range(8)]
     (root / "captions.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in captions), encoding="utf-8"
