@@ -109,6 +109,11 @@ REPLACED = (
         r"rm -rf \2 && \1",
         "the world has runs of these names, and a run never writes over another",
     ),
+    Rule(
+        r"^(hypvl doctor --config .*)$",
+        r"\1 || [ $? = 1 ]",
+        "exit code 1: the miniatures are smaller than the sets",
+    ),
     Rule(r"^(.*hypvl diff .*)$", r"\1 || [ $? = 1 ]", "exit code 1: the two differ"),
     # Python: fragments, and names of large models
     Rule(
