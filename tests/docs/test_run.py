@@ -140,7 +140,7 @@ def test_each_rule_is_used_and_few_commands_are_not_run() -> None:
     skipped = [
         f"{block.place}: {text}" for block, text in pieces if reason_not_to_run(block, text) is not None
     ]
-    assert len(skipped) <= 45 < len(pieces) / 3, "\n".join(skipped)
+    assert len(skipped) <= 50 < len(pieces) / 3, "\n".join(skipped)
 
 
 def test_a_block_that_fails_fails_its_page(tmp_path: Path) -> None:
