@@ -188,7 +188,9 @@ class OnnxTextEncoder(nn.Module):
         self.vocabulary = tokenizer.vocabulary
         self.digest = digest
         self._file, self._output = file, file.output()
-        self.width = int(self(torch.full((1, 2), max(0, self.fill_id))).shape[1])
+        # Where the file does not say it, by one short text; some take none so short (prompts).
+        probe = torch.full((1, 2), max(0, self.fill_id))
+        self.width = self._output.side(1) or int(self(probe).shape[1])
 
     def forward(self, tokens: Tensor, lengths: Sequence[int] | np.ndarray | None = None) -> Tensor:
         """Token ids (B, L), int64, L at most ``context_length``, padded at the end -> (B, width).
