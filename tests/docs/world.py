@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import torch
 
 from hypvl.config import LazyConfig, instantiate
@@ -16,6 +18,7 @@ from tests.data import raw_grit
 from tests.data.helpers import jpeg, redcaps, write_tar
 from tests.docs.substitutions import CHECKPOINTS, RUNS, SMALL_DEMO, SMALL_VIT, STEPS
 from tests.evaluation.smoke import make_miniatures
+from tests.negatives.test_convert import ITEM, save
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = shlex.split(SMALL_DEMO)
@@ -29,6 +32,7 @@ def make_world(root: Path) -> None:
     make_miniatures(root)
     _training_data(root / "datasets")
     _photos(root)
+    _captions_of_coco(root)
     _checkpoints(root / "checkpoints")
     _runs(root)
 
@@ -59,6 +63,27 @@ def _photos(root: Path) -> None:
         for image in (root / "images").glob("*.png"):
             _made(root / place)
             shutil.copy(image, root / place)
+
+
+def _captions_of_coco(root: Path) -> None:
+    """Captions with their images for hard negatives, and published negatives of one."""
+    names = {number: f"COCO_train2014_{number:012d}.jpg" for number in range(1, 9)}
+    images = [{"id": number, "file_name": name} for number, name in names.items()]
+    annotations = [{"id": n, "image_id": n, "caption": "A black dog is next to a small cat."} for n in names]
+    path = _made(root / "annotations") / "captions_train2014.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations}), encoding="utf-8")
+    for number, name in names.items():
+        (_made(root / "datasets" / "coco" / "train2014") / name).write_bytes(jpeg(number))
+    save(_made(root / "generated_data") / "0.npy", [{**ITEM, "id": n, "image_id": n} for n in names])
+
+
+def write_lists_of_pairs(root: Path, url: str) -> None:
+    """Lists of captions and of addresses of the server of tests/data/gather."""
+    addresses = [f"{url}/good/{number}" for number in range(4)]
+    rows = "".join(f"a dog\t{address}\n" for address in addresses)
+    (root / "Train_GCC-training.tsv").write_text(rows, encoding="utf-8")
+    table = pyarrow.table({"caption": ["a dog"] * len(addresses), "link": addresses})
+    pyarrow.parquet.write_table(table, root / "pairs.parquet")
 
 
 def _checkpoints(folder: Path) -> None:
