@@ -59,7 +59,7 @@ def _photos(root: Path) -> None:
     (root / "captions.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in captions), encoding="utf-8"
     )
-    for place in ("photos", "photos/whole", "photos/crops"):
+    for place in ("photos", "photos/whole", "photos/crops", "photos/cat", "photos/dog"):
         for image in (root / "images").glob("*.png"):
             _made(root / place)
             shutil.copy(image, root / place)
