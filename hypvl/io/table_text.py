@@ -37,6 +37,7 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".jsonlines")
 
 _SEPARATORS = ("\t", ",", ";")  # the first one in the header line, where none is named
 _BOM = b"\xef\xbb\xbf"
+NO_UNICODE = "no valid Unicode"  # RowError.kind of a row that is not UTF-8
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # the first bytes of UTF-16 and UTF-32
 # Rows of a JSON file whose keys are looked at to find out which columns there are.
 _ROWS_CHECKED = 100
@@ -171,7 +172,7 @@ class TableText:
         try:
             text = data.decode()
         except UnicodeDecodeError as error:
-            raise RowError("no valid Unicode", f"not UTF-8: {error.reason}") from error
+            raise RowError(NO_UNICODE, f"not UTF-8: {error.reason}") from error
         if self.is_json:
             try:
                 fields = parse_json(text.strip(" \t\r\n,"))
@@ -217,10 +218,12 @@ class TableText:
         """(where, fields) of all rows, for readers that cannot do without any: DataError for the first broken one."""
         for where, fields in self.rows():
             if isinstance(fields, RowError):
-                remedy = "" if self.is_json or self.quoting == "none" else ", or set quoting=none"
-                raise DataError(
-                    f"{self.path}, {where}: cannot be used: {fields}; mend the row{remedy}."
-                ) from fields
+                remedy = "mend the row" + (
+                    "" if self.is_json or self.quoting == "none" else ", or set quoting=none"
+                )
+                if fields.kind == NO_UNICODE:  # most often a whole file of Excel's
+                    remedy = "expected UTF-8: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
+                raise DataError(f"{self.path}, {where}: cannot be used: {fields}; {remedy}.") from fields
             yield where, fields
 
     @cached_property

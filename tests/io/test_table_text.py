@@ -101,6 +101,14 @@ def test_a_row_is_named_with_its_remedy(tmp_path: Path) -> None:
         list(table(tmp_path, '{"a": 1}\n\n' + "[" * 100_000, "t.jsonl").usable_rows())
 
 
+def test_another_encoding_is_named_with_its_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "excel.csv"
+    path.write_bytes("a;b\n1;grün\n".encode("cp1252"))
+    words = r"line 2: .*not UTF-8.*; expected UTF-8: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW\.$"
+    with pytest.raises(DataError, match=words):
+        list(TableText(path).usable_rows())
+
+
 def test_quotation_marks_as_they_are(tmp_path: Path) -> None:
     result = table(tmp_path, 'a\tb\n1\t"x\n2\t""y"\n', quoting="none")
     assert read(result) == [("line 2", ["1", '"x']), ("line 3", ["2", '""y"'])]
