@@ -9,8 +9,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from hypvl.cli.common import find_config, load_config
+from hypvl.checks import closest
+from hypvl.cli.common import load_config
+from hypvl.config.lazy import SUFFIXES
 from hypvl.config.reader import dump_yaml
+from hypvl.config.recipes import find_recipe, recipes
 from hypvl.errors import ConfigError, DataError
 from hypvl.io.json_text import parse_json, read_object
 from hypvl.models.checkpoint_io import WEIGHTS_FILE, load_checkpoint
@@ -58,7 +61,20 @@ def read_side(name: str) -> Side:
         results = _results(path)
         if results is not None:
             return Side(name, "results", results=results)
-    config: Any = OmegaConf.to_container(load_config(find_config(name, prefix="train_")), resolve=True)
+    file = path if path.exists() else find_recipe(name) or path
+    if not file.exists() or file.suffix not in SUFFIXES:
+        what = "is no side of a comparison"
+        if not path.exists():
+            names = [each for full in recipes() for each in (full, full.partition("_")[2])]
+            near = closest(name, names)
+            what = "no folder, file or recipe of hypvl has this name" + (
+                f"; the closest recipe is {near}" if near else ""
+            )
+        raise ConfigError(
+            f"{name}: {what}; expected the folder of a run, a checkpoint, a config file, the name of a recipe "
+            f"(hypvl recipes lists them), or a results file."
+        )
+    config: Any = OmegaConf.to_container(load_config(file), resolve=True)
     return Side(name, "config", config=config)
 
 

@@ -106,7 +106,7 @@ def test_what_cannot_be_compared_is_exit_code_2(
     for first, second, message in (
         (str(broken), str(runs[0]), "broken.pth"),
         ("meru_demo", str(runs[0] / "results.json"), "have nothing in common to compare"),
-        ("no_such_recipe", "meru_demo", "no recipe of that name"),
+        ("meru_demp", "meru_demo", "or recipe of hypvl has this name; the closest recipe is meru_demo"),
     ):
         assert run_main(main, [first, second]) == 2
         assert message in capsys.readouterr().err
@@ -123,3 +123,26 @@ def test_no_module_that_a_config_names_is_imported(
             config.replace("torch.optim.adamw.AdamW", "never_import_me.AdamW")
         )
     assert main([*map(str, runs)]) == 0
+
+
+@pytest.mark.parametrize("name", ["nowhere", "nowhere.yaml", "no where/x"])
+def test_a_name_of_nothing_is_named_as_typed(
+    runs: tuple[Path, Path], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(main, [str(runs[0]), name]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        f"error: {name}: no folder, file or recipe of hypvl has this name; expected the folder of"
+    )
+    assert "--config" not in error
+
+
+def test_a_file_of_another_kind_is_named(runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    file = runs[0] / "metrics.jsonl"
+    assert run_main(main, [str(file), str(runs[1])]) == 2
+    assert f"{file}: is no side of a comparison; expected the folder of a run" in capsys.readouterr().err
+
+
+def test_recipes_of_evaluations_can_be_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval_datacomp", "eval_datacomp"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "equal"
