@@ -116,6 +116,7 @@ REPLACED = (
     ),
     Rule(r"(convert-hard-negatives .*)", r"\1 --overwrite", "an earlier block has written this file"),
     Rule(r"--images-root photos", "--images-root .", "the paths of this table begin with images/"),
+    Rule(r"checkpoint_00000500", "checkpoint_00000002", "the runs here have four steps"),
     Rule(r"/data/images", "datasets/coco", "the images of COCO"),
     Rule(r"/shared/embeddings", "output/embeddings", "a folder of this machine"),
     Rule(r"/data/eval", "./datasets/eval", "the miniatures"),
