@@ -1,6 +1,6 @@
 r"""Retrieval, radii, modality gap and geometry audit on images and captions of your own (docs/own_data.md).
 
-python scripts/evaluate.py --config configs/eval_pairs.py --checkpoint-path output/mine \
+hypvl evaluate --config pairs --checkpoint-path output/mine \
     roots.pairs=datasets/mine/pairs.csv
 """
 

@@ -1,6 +1,6 @@
 r"""MERU from a pretrained CLIP ViT-B/32 on images and captions of your own (docs/own_data.md).
 
-python scripts/train.py --config configs/train_meru_from_clip_pairs.py --num-gpus 1 \
+hypvl train --config meru_from_clip_pairs --num-gpus 1 \
     --output-dir output/mine_from_clip dataset.path=datasets/mine/pairs.csv
 """
 

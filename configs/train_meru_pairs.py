@@ -1,6 +1,6 @@
 r"""MERU ViT-S on images and captions of your own, from random weights (docs/own_data.md).
 
-python scripts/train.py --config configs/train_meru_pairs.py --num-gpus 1 \
+hypvl train --config meru_pairs --num-gpus 1 \
     --output-dir output/mine dataset.path=datasets/mine/pairs.csv
 """
 

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -127,7 +128,8 @@ def test_loads_saves_and_reloads_the_same(path: Path, tmp_path: Path) -> None:
 def test_is_short_flat_and_says_how_to_run_it(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert len(lines) <= 30
-    assert f"configs/{path.name}" in path.read_text().split('"""')[1]
+    name = path.stem.removeprefix("train_").removeprefix("eval_")
+    assert re.search(rf"hypvl (train|evaluate) --config {name}(\s|$)", path.read_text().split('"""')[1])
 
 
 @pytest.mark.parametrize("path", TRAIN, ids=lambda p: p.stem)
