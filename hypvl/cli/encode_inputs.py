@@ -1,6 +1,7 @@
 """A loaded model that encodes a user's images and texts, for the commands that rank and compare them."""
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,13 @@ def add_loaded_model_arguments(parser: CommandParser, *, output_dir: str) -> Non
         "--output-dir", type=user_path, default=Path(output_dir), metavar="DIR",
         help="folder of the JSON and the image",
     )  # fmt: skip
+
+
+def show_unreadable(encoder: "CachedEncoder") -> None:
+    """Say on stderr how many images were left out because they cannot be read, and why the first; nothing for none."""
+    if encoder.unreadable:
+        count, (_, reason) = len(encoder.unreadable), encoder.unreadable[0]
+        show(f"left out {count} of the images, which cannot be read; the first: {reason}", file=sys.stderr)
 
 
 @dataclass(frozen=True)

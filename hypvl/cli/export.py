@@ -192,6 +192,7 @@ def _write_store(args: argparse.Namespace) -> int:
 
 def _rows(args: argparse.Namespace, model: "DualEncoder") -> tuple[list[str], "Tensor", list[str] | None]:
     """Ids, embeddings (N, D), and the texts where texts were given."""
+    from hypvl.cli.encode_inputs import show_unreadable
     from hypvl.cli.loading import encoding_of
     from hypvl.data.transforms import ResizeCenterCrop
     from hypvl.datasets.images import Images
@@ -214,6 +215,7 @@ def _rows(args: argparse.Namespace, model: "DualEncoder") -> tuple[list[str], "T
     encoded = encoder.encode_images(
         Images.from_files(paths), transform=ResizeCenterCrop.of(model), label="images"
     )
+    show_unreadable(encoder)
     return [str(paths[i]) for i in encoded.indices.tolist()], encoded.embeddings, None
 
 

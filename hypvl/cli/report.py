@@ -85,6 +85,8 @@ def main(argv: Sequence[str]) -> int:
     from hypvl.report.html.page import write_page
     from hypvl.report.html.run_files import read_run
 
+    for folder in (args.run, *args.compare):
+        read_run(folder)  # says so when it is no run, before the model is asked
     if not args.no_model:
         data_file = args.run / DATA_FILE
         write_output(data_file, json_bytes(_measure(args)), flag="--run")
@@ -96,6 +98,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
     """What goes into the data file. The cheap inputs are read before the model."""
+    from hypvl.cli.encode_inputs import show_unreadable
     from hypvl.cli.loading import encoding_of, load_trained, pick_device, stored_root
     from hypvl.embedding.encode import CachedEncoder
     from hypvl.evaluation.report_data import report_data
@@ -105,9 +108,10 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     dataset, name, pool = _inputs(args)
     path = checkpoint_file(args.run) if args.checkpoint_path is None else args.checkpoint_path
     model, content = load_trained(path, args.train_config, device=pick_device(args.device))
+    encoder = CachedEncoder(model, encoding=encoding_of(args))
     try:
         data = report_data(
-            CachedEncoder(model, encoding=encoding_of(args)),
+            encoder,
             dataset,
             pool=pool,
             root=stored_root(content, path, embed_dim=model.embed_dim),
@@ -120,6 +124,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         if not str(error).startswith("method:"):
             raise
         raise ConfigError(f"--projection{str(error).removeprefix('method')}") from error
+    show_unreadable(encoder)
     about = {"checkpoint": str(path), "iteration": content.get("iteration"), "data": name, **code_version()}
     return {"about": about, **data}
 

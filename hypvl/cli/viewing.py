@@ -51,6 +51,7 @@ def _next(viewer: str, folder: Path) -> str:
 
 
 def _view(args: argparse.Namespace, model: "DualEncoder") -> "View":
+    from hypvl.cli.encode_inputs import show_unreadable
     from hypvl.cli.loading import encoding_of
     from hypvl.data.transforms import ResizeCenterCrop, Squeeze
     from hypvl.datasets.images import Images
@@ -66,18 +67,22 @@ def _view(args: argparse.Namespace, model: "DualEncoder") -> "View":
         paths = image_paths(args.image_dir)
         paths = [paths[i] for i in evenly(range(len(paths)), limit)]
         folders = [path.parent.relative_to(args.image_dir).as_posix() for path in paths]
-        return build_view(
+        view = build_view(
             encoder, Images.from_files(paths), names=[str(path) for path in paths],
             transform=ResizeCenterCrop.of(model), labels=["" if name == "." else name for name in folders], **sizes,
         )  # fmt: skip
+        show_unreadable(encoder)
+        return view
     dataset = captioned_set(args)
     first = first_captions(dataset)
     chosen = evenly(list(first), limit)
     names = [dataset.keys[i] for i in chosen]
-    return build_view(
+    view = build_view(
         encoder, Images(dataset.images, chosen), names=names, transform=Squeeze.of(model),
         captions=[first[i] for i in chosen], labels=_labels(args, names), **sizes,
     )  # fmt: skip
+    show_unreadable(encoder)
+    return view
 
 
 def _labels(args: argparse.Namespace, names: Sequence[str]) -> list[str] | None:

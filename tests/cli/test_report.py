@@ -1,6 +1,7 @@
 """The report command from arguments to a page, with tiny models of every geometry."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,22 @@ def test_data_and_projection_can_be_named(tmp_path: Path, capsys: pytest.Capture
     capsys.readouterr()
 
 
+def test_images_that_cannot_be_read_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_folder(tmp_path / "run")
+    table = run / "images" / "pairs.jsonl"
+    row = json.loads(table.read_text().splitlines()[0])
+    (table.parent / "torn.png").write_bytes(b"no image")
+    for number in range(12):
+        shutil.copy(table.parent / row["image"], table.parent / f"copy{number}.png")
+    names = [*(f"copy{number}.png" for number in range(12)), "torn.png"]
+    table.write_text("\n".join(json.dumps({**row, "image": name}) for name in names))
+    assert main(["--run", str(run), "--data", str(table), *COMMON]) == 0
+    assert "left out 1 of the images, which cannot be read; the first: " in (
+        errors := capsys.readouterr().err
+    )
+    assert "torn.png" in errors
+
+
 def test_what_cannot_be_used_is_said_in_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -64,6 +81,9 @@ def test_what_cannot_be_used_is_said_in_one_sentence(
     for arguments, message in cases:
         assert run_main(main, arguments) != 0
         assert f"error: {message}" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert run_main(main, ["--run", str(tmp_path / "empty"), *COMMON]) != 0
+    assert "expected the folder of a training run" in capsys.readouterr().err
     (run / "results.json").unlink()
     assert run_main(main, ["--run", str(run), *COMMON]) != 0
     assert "name images with captions: --data pairs.csv" in capsys.readouterr().err
