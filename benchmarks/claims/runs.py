@@ -46,11 +46,20 @@ class Run:
 
 
 _COMPARED = (*SCENES, *ZERO_SHOT, *GEOMETRY)
+# What train_hycoclip_demo.py sees and contrasts, for a CLIP
+_BOXES = (
+    "+dataset.mapper.boxes=one",
+    "dataset.mapper.level_weights=[0.0,0.06,0.47,0.47]",
+    "+dataset.mapper.box_level_weights=[0.06,0.56,0.38,0.0]",
+    "train.objective.terms.contrastive.pairs="
+    "[[image,text],[text,image],['image:box_image',text],['text:box_text',image]]",
+)
 _FROM_CLIP = ("train.init_checkpoint={start}",)
 _STUDENT = (*_FROM_CLIP, "model.visual.width=56")  # with the recipe's 64 it is a little more than a quarter
-# "plain" sees the captions of CE-CLIP and has none of its terms
+# "clip_boxes" sees the boxes of HyCoCLIP, "plain" the captions of CE-CLIP; neither has more than CLIP's term
 RUNS: dict[str, Run] = {
     "clip": Run("clip", evaluations=(*_COMPARED, *(s + WITHOUT for s in STANDARDIZED), *KNN)),
+    "clip_boxes": Run("clip", _BOXES, evaluations=_COMPARED),
     "meru": Run("meru", evaluations=_COMPARED),
     "atmg": Run("atmg"),
     "hycoclip": Run("hycoclip", evaluations=_COMPARED),
