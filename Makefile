@@ -21,7 +21,7 @@ PYTEST := HF_HUB_OFFLINE=1 WANDB_MODE=disabled OMP_NUM_THREADS=1 MKL_NUM_THREADS
 .PHONY: help
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
-	@echo "Variables: DEMO=meru|clip|atmg, VENV=$(VENV), PYTHON=path of a Python >= 3.11, JOBS=$(JOBS) test processes"
+	@echo "Variables: DEMO=meru|clip|atmg|hycoclip, VENV=$(VENV), PYTHON=path of a Python >= 3.11, JOBS=$(JOBS) test processes"
 
 $(STAMP): requirements.txt constraints.txt setup.py
 	@.ci/make_venv "$(VENV)" "$(EDITABLE)"
@@ -31,7 +31,7 @@ $(STAMP): requirements.txt constraints.txt setup.py
 install: $(STAMP)  ## make .venv and install everything into it (needs network once)
 
 .PHONY: demo
-demo: $(STAMP)  ## train, evaluate and traverse a small model on real images (DEMO=meru|clip|atmg)
+demo: $(STAMP)  ## train, evaluate and look at a small model on real images (DEMO=meru|clip|atmg|hycoclip)
 	HF_HUB_OFFLINE=1 $(PY) scripts/demo.py --model $(DEMO)
 
 .PHONY: test

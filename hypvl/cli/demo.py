@@ -25,7 +25,9 @@ UNTRAINED = "untrained.json"
 def build_parser() -> CommandParser:
     """Flags of the command."""
     parser = CommandParser(__doc__, examples=EXAMPLES)
-    parser.add_argument("--model", choices=("meru", "clip", "atmg"), default="meru", help="what to train")
+    parser.add_argument(
+        "--model", choices=("meru", "clip", "atmg", "hycoclip"), default="meru", help="what to train"
+    )
     parser.add_argument(
         "--output-dir", type=user_path, metavar="DIR", help="folder of the run (default: output/demo_<model>)"
     )
