@@ -176,6 +176,14 @@ class JpegFrame(NamedTuple):
     scans: int  # passes over the image, 1 where the first holds everything; counting ends one above ``max_scans``
 
 
+def is_plain_jpeg(data: bytes) -> bool:
+    """Whether an image that :func:`decode_image` takes is a JPEG that all readers show alike: RGB or grey, upright."""
+    if data[:3] != b"\xff\xd8\xff":
+        return False
+    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        return image.mode in ("RGB", "L") and image.getexif().get(_ORIENTATION, 1) == 1
+
+
 def jpeg_frame(data: bytes, *, max_scans: int) -> JpegFrame | None:
     """The frame of a JPEG file, found without decoding; None where libjpeg finds none.
 

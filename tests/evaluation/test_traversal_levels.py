@@ -99,7 +99,7 @@ class TestTraversalLevels(EvaluatorContract):
         (
             {"scenes": [{"image": "a.png"}]},
             None,
-            r"hierarchy\.json: lacks 'captions'; expected scenes as scripts",
+            r"hierarchy\.json: lacks 'captions'; expected scenes as hypvl demo-data",
         ),
         ("{", None, r"hierarchy\.json: is not valid JSON"),
     ],

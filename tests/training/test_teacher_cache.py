@@ -104,7 +104,7 @@ def test_started_again_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert tuple(next(first)) == (8, 24)
     first.close()
     with pytest.raises(
-        DataError, match=r"holds no text features of row \d+ of the training set; run scripts"
+        DataError, match=r"holds no text features of row \d+ of the training set; run hypvl cache-teacher"
     ):
         StoredFeatures(tmp_path).encode_text(torch.arange(24))
     assert written(tmp_path) == [(16, 24), (24, 24)]

@@ -19,7 +19,7 @@ from hypvl.checks import number, one_of, whole_number
 from hypvl.data.gather.fetch import UNREACHABLE, FetchError, FetchOptions, fetch_all
 from hypvl.data.gather.pair_list import ListOptions, Pair, open_list
 from hypvl.errors import DataError
-from hypvl.io.images import ImageError, decode_image, to_pil
+from hypvl.io.images import ImageError, decode_image, is_plain_jpeg, to_pil
 from hypvl.io.redact import printable, redact_url
 from hypvl.io.tar import add_member
 from hypvl.units.pool import Tick
@@ -32,8 +32,6 @@ TABLE_HEADER = ("filepath", "title")
 #: A shard of which more than this share found no server is not finished: most likely this machine has no network.
 MOST_UNREACHABLE = 0.5
 _LONGEST_DETAIL = 200
-_UPRIGHT = (None, 1)  # EXIF orientations that change nothing
-_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ def prepare_image(data: bytes, settings: ImageSettings) -> Gathered:
     if settings.max_aspect_ratio is not None and long > settings.max_aspect_ratio * short:
         raise FetchError("too long", f"{width} x {height} pixels")
     digest = hashlib.sha256(data).hexdigest()
-    if short <= settings.size and data[:3] == b"\xff\xd8\xff" and _is_plain_jpeg(data):
+    if short <= settings.size and is_plain_jpeg(data):
         return Gathered(data, width, height, width, height, digest)
     image = to_pil(pixels)
     if short > settings.size:
@@ -184,12 +182,6 @@ def prepare_image(data: bytes, settings: ImageSettings) -> Gathered:
     out = io.BytesIO()
     image.save(out, "JPEG", quality=settings.quality)
     return Gathered(out.getvalue(), *image.size, width, height, digest)
-
-
-def _is_plain_jpeg(data: bytes) -> bool:
-    """Whether other readers show it as ours does: RGB or grey, and upright."""
-    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-        return image.mode in ("RGB", "L") and image.getexif().get(_ORIENTATION) in _UPRIGHT
 
 
 _Write: TypeAlias = Callable[[Pair, Gathered], None]
