@@ -111,18 +111,10 @@ class Loader:
         self.bad = BadSamples(max_fraction=max_bad_fraction, warm_up=warm_up)
         self.taken: Counter[str] = Counter()  # samples of each source of a mixture, by name
         self._identity = identity_of(seed, global_batch_size, order_key(dataset))
-        self._loader = DataLoader(
-            _Batches(dataset, order),
-            batch_size=None,
-            sampler=share,
-            num_workers=num_workers,
-            collate_fn=_as_it_is,
-            pin_memory=pin_memory,
-            prefetch_factor=prefetch_factor if num_workers else None,
-            multiprocessing_context=start_method if num_workers else None,
-            # Workers' own generators are seeded from it; none of them is used.
-            generator=torch.Generator().manual_seed(0),
-        )
+        self._loader = batch_loader(
+            _Batches(dataset, order), sampler=share, num_workers=num_workers, pin_memory=pin_memory,
+            prefetch_factor=prefetch_factor, start_method=start_method,
+        )  # fmt: skip
         self._batches: Iterator[Any] | None = None
 
     def __iter__(self) -> "Loader":
@@ -223,6 +215,30 @@ class _Batches(Dataset[Any]):
             f"{MAX_TRIES} samples in a row could not be read (the first: {key}: {reason}); expected most to be "
             "readable: check that the data is what dataset.mapper expects."
         )
+
+
+def batch_loader(
+    batches: Dataset[Any],
+    *,
+    sampler: Sampler[Any] | None = None,
+    num_workers: int,
+    pin_memory: bool,
+    prefetch_factor: int,
+    start_method: StartMethod | None,
+) -> DataLoader[Any]:
+    """Torch's loader of a dataset whose items are whole batches."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=_as_it_is,
+        pin_memory=pin_memory,
+        prefetch_factor=prefetch_factor if num_workers else None,
+        multiprocessing_context=start_method if num_workers else None,
+        # Workers' own generators are seeded from it; none of them is used.
+        generator=torch.Generator().manual_seed(0),
+    )
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -5,14 +5,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-import torch
 from loguru import logger
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from hypvl.checks import one_of
 from hypvl.data.bad_samples import BadSamples
 from hypvl.data.batch import Batch, collate
-from hypvl.data.loader import MAX_TRIES, WARM_UP, Loader, Share, StartMethod, check_identity, identity_of
+from hypvl.data.loader import (
+    MAX_TRIES,
+    WARM_UP,
+    Loader,
+    Share,
+    StartMethod,
+    batch_loader,
+    check_identity,
+    identity_of,
+)
 from hypvl.data.sample import Sample
 from hypvl.data.stream import Place, Reader, StreamDataset, is_stream
 from hypvl.data.tokenizer import pad_token_of
@@ -71,16 +79,10 @@ class StreamLoader:
         self._readers = [Reader(rank * workers + i, workers * world_size) for i in range(workers)]
         self._places: list[Place] = [dataset.first_place(reader) for reader in self._readers]
         self._stream = _Batches(dataset, share, self._readers, self._places, seed)
-        self._loader = DataLoader(
-            self._stream,
-            batch_size=None,
-            num_workers=num_workers,
-            collate_fn=_as_it_is,
-            pin_memory=pin_memory,
-            prefetch_factor=prefetch_factor if num_workers else None,
-            multiprocessing_context=start_method if num_workers else None,
-            generator=torch.Generator().manual_seed(0),
-        )
+        self._loader = batch_loader(
+            self._stream, num_workers=num_workers, pin_memory=pin_memory, prefetch_factor=prefetch_factor,
+            start_method=start_method,
+        )  # fmt: skip
         self._batches: Iterator[Any] | None = None
 
     def __iter__(self) -> "StreamLoader":
@@ -193,7 +195,3 @@ class _Batches(IterableDataset[Any]):
                 worker,
                 place,
             )
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
