@@ -139,7 +139,7 @@ def test_what_is_in_the_wheel(wheel: Path) -> None:
     checkout = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "hypvl").rglob("*")
-        if path.suffix in {".py", ".json", ".txt", ".gz"} or path.name == "py.typed"
+        if path.suffix in {".py", ".json", ".txt", ".gz", ".html", ".css", ".js"} or path.name == "py.typed"
     }
     configs = ROOT / "configs"
     assert recipes == {
