@@ -226,7 +226,8 @@ def batch_loader(
     prefetch_factor: int,
     start_method: StartMethod | None,
 ) -> DataLoader[Any]:
-    """Torch's loader of a dataset whose items are whole batches."""
+    """Torch's loader of a dataset whose items are whole batches. Raises ValueError for another start method."""
+    one_of("start_method", start_method, StartMethod | None)
     return DataLoader(
         batches,
         batch_size=None,
