@@ -6,9 +6,10 @@ the B/(AR) positions from gB + aB/A + rB/(AR) on.
 
 import hashlib
 import itertools
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, Self, TypeAlias, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -56,7 +57,63 @@ class Share(Sampler[range]):
             yield range(start, start + self.size)
 
 
-class Loader:
+class BatchIterator(Iterator[Batch]):
+    """An endless iterator of batches that workers read: it counts what was taken, and ends the workers.
+
+    Args:
+        loader: Gives batches, or what :meth:`_received` takes them out of; a UserError is raised here.
+        bad: Counts the bad samples among the batches taken.
+        identity: Of :func:`identity_of`.
+    """
+
+    def __init__(self, loader: DataLoader[Any], *, bad: BadSamples, identity: Mapping[str, Any]) -> None:
+        self._loader = loader
+        self.bad = bad
+        self.taken: Counter[str] = Counter()  # samples of each source of a mixture, by name
+        self._identity = identity
+        self._batches: Iterator[Any] | None = None
+
+    def _received(self, item: Any) -> Batch:
+        """The batch in what a worker gave."""
+        return cast(Batch, item)
+
+    @abstractmethod
+    def _sources(self, batch: Batch) -> Mapping[str, int]:
+        """How many samples are of each source of a mixture; empty where there is none."""
+
+    def __next__(self) -> Batch:
+        """The next batch. Raises DataError when too many samples are bad, or a worker has died."""
+        if self._batches is None:
+            self._batches = WorkerIterator(
+                self._loader, setting=f"train.num_workers={self._loader.num_workers}"
+            )
+        item = next(self._batches)
+        if isinstance(item, UserError):
+            raise item
+        batch = self._received(item)
+        self.bad.add(len(batch["key"]), batch["bad"])
+        self.bad.check()
+        self.taken.update(self._sources(batch))
+        return batch
+
+    def state(self, consumed: int) -> dict[str, Any]:
+        """Where training stands after ``consumed`` samples of all ranks, for the checkpoint (read ahead or not)."""
+        return {"consumed": consumed, **self._identity}
+
+    def close(self) -> None:
+        """End the workers; there is no next batch. One that does not end within seconds is killed."""
+        if isinstance(self._batches, WorkerIterator):
+            self._batches.close()
+        self._batches = iter(())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Loader(BatchIterator):
     """An endless iterator of one rank's share of the global batches.
 
     Args:
@@ -103,57 +160,23 @@ class Loader:
             )
         self.dataset = dataset
         self.batch_size = share.size  # B/(AR)
-        if max_bad_fraction is None:
-            max_bad_fraction = getattr(dataset, "max_bad_fraction", 0.1)
         order = order_of(dataset, seed=seed)
-        warm_up = min(WARM_UP, -(-order.rows // world_size))
-        # Among the batches taken from this loader.
-        self.bad = BadSamples(max_fraction=max_bad_fraction, warm_up=warm_up)
-        self.taken: Counter[str] = Counter()  # samples of each source of a mixture, by name
-        self._identity = identity_of(seed, global_batch_size, order_key(dataset))
-        self._loader = batch_loader(
-            _Batches(dataset, order), sampler=share, num_workers=num_workers, pin_memory=pin_memory,
-            prefetch_factor=prefetch_factor, start_method=start_method,
+        super().__init__(
+            batch_loader(
+                _Batches(dataset, order), sampler=share, num_workers=num_workers, pin_memory=pin_memory,
+                prefetch_factor=prefetch_factor, start_method=start_method,
+            ),
+            bad=bad_samples(dataset, max_bad_fraction, rows=-(-order.rows // world_size)),
+            identity=identity_of(seed, global_batch_size, order_key(dataset)),
         )  # fmt: skip
-        self._batches: Iterator[Any] | None = None
 
-    def __iter__(self) -> "Loader":
-        return self
-
-    def __next__(self) -> Batch:
-        """The next batch. Raises DataError when too many samples are bad, or a worker has died."""
-        if self._batches is None:
-            self._batches = WorkerIterator(
-                self._loader, setting=f"train.num_workers={self._loader.num_workers}"
-            )
-        batch = next(self._batches)
-        if isinstance(batch, UserError):
-            raise batch
-        self.bad.add(len(batch["key"]), batch["bad"])
-        self.bad.check()
-        if hasattr(self.dataset, "count_sources"):
-            self.taken.update(self.dataset.count_sources(batch["index"].numpy()))
-        return cast(Batch, batch)
-
-    def state(self, consumed: int) -> dict[str, Any]:
-        """Where training stands after ``consumed`` samples of all ranks, for the checkpoint (read ahead or not)."""
-        return {"consumed": consumed, **self._identity}
+    def _sources(self, batch: Batch) -> Mapping[str, int]:
+        count = getattr(self.dataset, "count_sources", None)
+        return {} if count is None else count(batch["index"].numpy())
 
     def check_resume(self, state: Mapping[str, Any]) -> None:
         """DataError for a state of another seed, global batch size or data: its positions meant other samples."""
         check_identity(state, self._identity)
-
-    def close(self) -> None:
-        """End the workers; there is no next batch. One that does not end within seconds is killed."""
-        if isinstance(self._batches, WorkerIterator):
-            self._batches.close()
-        self._batches = iter(())
-
-    def __enter__(self) -> "Loader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def identity_of(seed: int, global_batch_size: int, data: str) -> dict[str, Any]:
@@ -215,6 +238,13 @@ class _Batches(Dataset[Any]):
             f"{MAX_TRIES} samples in a row could not be read (the first: {key}: {reason}); expected most to be "
             "readable: check that the data is what dataset.mapper expects."
         )
+
+
+def bad_samples(dataset: Any, max_fraction: float | None, *, rows: int) -> BadSamples:
+    """Counts the bad samples of a rank with ``rows`` rows; None: the share that the dataset allows, or 0.1."""
+    if max_fraction is None:
+        max_fraction = getattr(dataset, "max_bad_fraction", 0.1)
+    return BadSamples(max_fraction=max_fraction, warm_up=min(WARM_UP, rows))
 
 
 def batch_loader(

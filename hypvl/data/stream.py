@@ -246,9 +246,10 @@ class _Raw(NamedTuple):
 
 
 def _numbers(places: Sequence[Place]) -> list[int]:
-    if not all(isinstance(place, int) for place in places):
+    numbers = [place for place in places if isinstance(place, int)]
+    if len(numbers) != len(places):
         raise DataError("cannot resume: the run mixed streams, and now there is one; restore dataset.")
-    return [int(place) for place in places]  # type: ignore[arg-type]
+    return numbers
 
 
 def _members(
@@ -402,18 +403,22 @@ class MixedStreams:
 
     def rearranged(self, places: Sequence[Place], reader: Reader) -> Place:
         """That of each source."""
-        by_name = [place for place in places if isinstance(place, dict)]
-        if len(by_name) < len(places) or any(set(place) != set(self.sources) for place in by_name):
-            raise DataError("cannot resume: the run read other sources; restore dataset.sources.")
+        by_name = self._by_name(places)
         return {
             name: _one(source.rearranged([place[name] for place in by_name], reader))
             for name, source in self.sources.items()
         }
 
+    def _by_name(self, places: Sequence[Place]) -> list[dict[str, int]]:
+        """Copies of the places of this mixture. Raises DataError for those of another one."""
+        by_name = [dict(place) for place in places if isinstance(place, dict)]
+        if len(by_name) < len(places) or any(set(place) != set(self.sources) for place in by_name):
+            raise DataError("cannot resume: the run read other sources; restore dataset.sources.")
+        return by_name
+
     def read_stream(self, seed: int, reader: Reader, place: Place) -> Iterator[StreamItem]:
         """From each source in its turn; keys begin with the name of the source."""
-        self.rearranged([place], reader)  # checks its names
-        now: dict[str, int] = dict(place)  # type: ignore[arg-type]
+        (now,) = self._by_name([place])
         streams = {
             name: source.read_stream(source_seed(seed, name), reader, now[name])
             for name, source in self.sources.items()

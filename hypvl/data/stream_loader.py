@@ -1,7 +1,6 @@
 """Endless full batches of a stream, which has no positions: what :class:`hypvl.data.loader.Loader` is for rows."""
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -9,14 +8,14 @@ from loguru import logger
 from torch.utils.data import IterableDataset, get_worker_info
 
 from hypvl.checks import one_of
-from hypvl.data.bad_samples import BadSamples
 from hypvl.data.batch import Batch, collate
 from hypvl.data.loader import (
     MAX_TRIES,
-    WARM_UP,
+    BatchIterator,
     Loader,
     Share,
     StartMethod,
+    bad_samples,
     batch_loader,
     check_identity,
     identity_of,
@@ -24,7 +23,6 @@ from hypvl.data.loader import (
 from hypvl.data.sample import Sample
 from hypvl.data.stream import Place, Reader, StreamDataset, is_stream
 from hypvl.data.tokenizer import pad_token_of
-from hypvl.data.workers import WorkerIterator
 from hypvl.errors import DataError, UserError
 
 
@@ -35,7 +33,7 @@ def open_loader(dataset: Any, **settings: Any) -> "Loader | StreamLoader":
     return Loader(dataset, **settings)
 
 
-class StreamLoader:
+class StreamLoader(BatchIterator):
     """An endless iterator of one rank's batches of a stream.
 
     Every batch is full, on every rank; a bad sample is left out, counted, and the next one takes its place. Which
@@ -69,44 +67,27 @@ class StreamLoader:
         )
         self.dataset = dataset
         self.batch_size = share.size  # B/(AR)
-        if max_bad_fraction is None:
-            max_bad_fraction = getattr(dataset, "max_bad_fraction", 0.1)
-        warm_up = min(WARM_UP, -(-len(dataset) // world_size))
-        self.bad = BadSamples(max_fraction=max_bad_fraction, warm_up=warm_up)
-        self.taken: Counter[str] = Counter()  # samples of each source of a mixture, by name
-        self._identity = identity_of(seed, global_batch_size, dataset.fingerprint)
         workers = max(1, num_workers)
         self._readers = [Reader(rank * workers + i, workers * world_size) for i in range(workers)]
         self._places: list[Place] = [dataset.first_place(reader) for reader in self._readers]
         self._stream = _Batches(dataset, share, self._readers, self._places, seed)
-        self._loader = batch_loader(
-            self._stream, num_workers=num_workers, pin_memory=pin_memory, prefetch_factor=prefetch_factor,
-            start_method=start_method,
+        super().__init__(
+            batch_loader(
+                self._stream, num_workers=num_workers, pin_memory=pin_memory, prefetch_factor=prefetch_factor,
+                start_method=start_method,
+            ),
+            bad=bad_samples(dataset, max_bad_fraction, rows=-(-len(dataset) // world_size)),
+            identity=identity_of(seed, global_batch_size, dataset.fingerprint),
         )  # fmt: skip
-        self._batches: Iterator[Any] | None = None
 
-    def __iter__(self) -> "StreamLoader":
-        return self
-
-    def __next__(self) -> Batch:
-        """The next batch. Raises DataError when too many samples are bad, or a worker has died."""
-        if self._batches is None:
-            setting = f"train.num_workers={self._loader.num_workers}"
-            self._batches = WorkerIterator(self._loader, setting=setting)
-        item = next(self._batches)
-        if isinstance(item, UserError):
-            raise item
+    def _received(self, item: Any) -> Batch:
         batch, worker, place = item
         self._places[worker] = place
-        self.bad.add(len(batch["key"]), batch["bad"])
-        self.bad.check()
-        if hasattr(self.dataset, "count_keys"):
-            self.taken.update(self.dataset.count_keys(batch["key"]))
         return cast(Batch, batch)
 
-    def state(self, consumed: int) -> dict[str, Any]:
-        """How far training is after ``consumed`` samples; where each reader stands: :meth:`places` of all ranks."""
-        return {"consumed": consumed, **self._identity}
+    def _sources(self, batch: Batch) -> Mapping[str, int]:
+        count = getattr(self.dataset, "count_keys", None)
+        return {} if count is None else count(batch["key"])
 
     def places(self) -> list[Place]:
         """Where the readers of this rank go on, behind the batches that were taken from this loader."""
@@ -135,18 +116,6 @@ class StreamLoader:
             if same
             else f", and, with {self._readers[0].of} readers instead of {len(before)}, some shards come twice",
         )
-
-    def close(self) -> None:
-        """End the workers; there is no next batch."""
-        if isinstance(self._batches, WorkerIterator):
-            self._batches.close()
-        self._batches = iter(())
-
-    def __enter__(self) -> "StreamLoader":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class _Batches(IterableDataset[Any]):
