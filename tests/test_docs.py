@@ -78,6 +78,11 @@ def calls(before: list[str]) -> bool:
     return not before or before[-1] in BEFORE_A_COMMAND or re.fullmatch(r"[A-Z_]+=.*", before[-1]) is not None
 
 
+def is_example(path: str) -> bool:
+    """Whether ``--config`` names a file that a page tells to write, by its path or its name."""
+    return bool(EXAMPLES & {path, f"configs/train_{path}.py", f"configs/eval_{path}.py"})
+
+
 def recipe(path: str) -> Path:
     """The file that ``--config`` names: a path, or the name of a recipe."""
     names = [path] if "." in path else [f"configs/{prefix}{path}.py" for prefix in ("", "train_", "eval_")]
@@ -130,7 +135,7 @@ def test_some_config_takes_each_override(page: Path) -> None:
 @every_page
 def test_the_config_of_a_command_takes_its_overrides(page: Path) -> None:
     for _, words in commands(page):
-        if "--config" in words and (path := words[words.index("--config") + 1]) not in EXAMPLES:
+        if "--config" in words and not is_example(path := words[words.index("--config") + 1]):
             overrides = [filled_in(word) for word in words if OVERRIDE.fullmatch(word)]
             # What names a part of an example is tried by tests/test_docs_extending.py.
             modules = [example.removesuffix(".py").replace("/", ".") for example in EXAMPLES]

@@ -25,17 +25,17 @@ FILE = re.compile(r"^```python\n# (?P<path>[\w/]+\.py)\n(?P<content>.*?)^```", r
 COMMANDS = re.compile(r"^```bash\n(.*?)^```", re.M | re.S)
 # Added to a command: a few steps of a small batch in place of a whole run, and the like.
 SHORT = {
-    "scripts/make_demo_data.py": ["--num-train", "24", "--num-test", "8", "--num-digits", "100"],
-    "scripts/train.py": [
+    "demo-data": ["--num-train", "24", "--num-test", "8", "--num-digits", "100"],
+    "train": [
         "train.num_iterations=2",
         "train.total_batch_size=8",
         "train.root_samples=8",
         "train.num_workers=0",
         "optim.lr_scheduler.warmup_steps=1",
     ],
-    "scripts/evaluate.py": ["--device", "cpu", "--num-workers", "0"],
-    "scripts/audit.py": ["--device", "cpu", "--num-workers", "0"],
-    "scripts/image_traversals.py": ["--device", "cpu"],
+    "evaluate": ["--device", "cpu", "--num-workers", "0"],
+    "audit": ["--device", "cpu", "--num-workers", "0"],
+    "traverse": ["--device", "cpu"],
 }
 
 
@@ -81,24 +81,22 @@ def run(page: str, files: list[str], folder: Path, *, suites: Sequence[str] = ()
     tests += [(0, own)] if (own := [path for path in files if path.startswith("tests/")]) else []
     tests += [(0, list(suites))] if suites else []
     code = (
-        "import importlib, pytest\n"
+        "import pytest\n"
+        "from hypvl.cli.registry import dispatch\n"
         f"for status, words in {tests}:\n"
         "    assert pytest.main(['-q', '-p', 'no:cacheprovider', *words]) == status, words\n"
-        f"for module, words in {commands(page)}:\n"
-        "    assert importlib.import_module(module).main(words) == 0, (module, words)\n"
+        f"for words in {commands(page)}:\n"
+        "    assert dispatch(words) == 0, words\n"
     )
     return call([sys.executable, "-c", code], folder)
 
 
-def commands(page: str) -> list[tuple[str, list[str]]]:
-    """Module and arguments of each command of a page."""
-    result = []
+def commands(page: str) -> list[list[str]]:
+    """Each command of a page, without ``hypvl``, with what makes it short."""
     blocks = "\n".join(COMMANDS.findall((PAGES / page).read_text(encoding="utf-8")))
-    for line in blocks.replace("\\\n", " ").splitlines():
-        python, script, *words = shlex.split(line)
-        assert python == "python"
-        result.append(("hypvl.cli." + Path(script).stem, words + SHORT.get(script, [])))
-    return result
+    lines = [shlex.split(line) for line in blocks.replace("\\\n", " ").splitlines()]
+    assert all(line[0] == "hypvl" for line in lines)
+    return [[name, *words, *SHORT.get(name, [])] for _, name, *words in lines]
 
 
 def call(command: Sequence[str], folder: Path) -> str:
