@@ -102,13 +102,23 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_shares_of_an_array_and_processes_give_the_same_bytes(tmp_path: Path) -> None:
+def three_shards(folder: Path) -> list[str]:
     for i, color in enumerate((RED, GREEN, BLUE)):
-        tar(tmp_path / f"{i}.tar", a=color)
-    given = ["--shards", f"{tmp_path}/*.tar"]
-    assert run(tmp_path, *given) == 0
-    expected = files(tmp_path / "out")
-    shutil.rmtree(tmp_path / "out")
+        tar(folder / f"{i}.tar", a=color)
+    return ["--shards", f"{folder}/*.tar"]
+
+
+def made_here(folder: Path, given: list[str]) -> dict[str, bytes]:
+    """What one process makes; the folder is removed again."""
+    assert run(folder, *given) == 0
+    result = files(folder / "out")
+    shutil.rmtree(folder / "out")
+    return result
+
+
+def test_shares_of_an_array_and_processes_give_the_same_bytes(tmp_path: Path) -> None:
+    given = three_shards(tmp_path)
+    expected = made_here(tmp_path, given)
     for index in ("0", "1"):
         assert run(tmp_path, *given, "--engine", "slurm-array", "--index", index, "--count", "2") == 0
     assert files(tmp_path / "out") == expected
@@ -117,24 +127,16 @@ def test_shares_of_an_array_and_processes_give_the_same_bytes(tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_worker_processes_give_the_same_bytes(tmp_path: Path) -> None:
-    for i, color in enumerate((RED, GREEN, BLUE)):
-        tar(tmp_path / f"{i}.tar", a=color)
-    given = ["--shards", f"{tmp_path}/*.tar"]
-    assert run(tmp_path, *given) == 0
-    expected = files(tmp_path / "out")
-    shutil.rmtree(tmp_path / "out")
+    given = three_shards(tmp_path)
+    expected = made_here(tmp_path, given)
     assert run(tmp_path, *given, "--workers", "2") == 0
     assert files(tmp_path / "out") == expected
 
 
 @pytest.mark.slow
 def test_ray_gives_the_same_bytes(tmp_path: Path) -> None:
-    for i, color in enumerate((RED, GREEN, BLUE)):
-        tar(tmp_path / f"{i}.tar", a=color)
-    given = ["--shards", f"{tmp_path}/*.tar"]
-    assert run(tmp_path, *given) == 0
-    expected = files(tmp_path / "out")
-    shutil.rmtree(tmp_path / "out")
+    given = three_shards(tmp_path)
+    expected = made_here(tmp_path, given)
     with ray_of_two():
         assert run(tmp_path, *given, "--engine", "ray") == 0
     assert files(tmp_path / "out") == expected
@@ -146,9 +148,7 @@ def test_killed_twice_it_continues_and_the_folder_is_the_same(tmp_path: Path) ->
     for i in range(6):
         tar(tmp_path / f"{i}.tar", **{f"image{j}": RED if j % 2 else GREEN for j in range(40)})
     given = ["--shards", f"{tmp_path}/?.tar", "--batch-size", "4"]
-    assert run(tmp_path, *given) == 0
-    expected = files(tmp_path / "out")
-    shutil.rmtree(tmp_path / "out")
+    expected = made_here(tmp_path, given)
     command = [sys.executable, "-m", "hypvl", "extract", *arguments(tmp_path, *given)]
     for enough in (1, 2):
         process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
