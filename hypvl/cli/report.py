@@ -83,10 +83,10 @@ def main(argv: Sequence[str]) -> int:
     output = args.run / "report.html" if args.output is None else args.output
 
     from hypvl.report.html.page import write_page
-    from hypvl.report.html.run_files import read_run
+    from hypvl.report.html.run_files import check_run, read_run
 
     for folder in (args.run, *args.compare):
-        read_run(folder)  # says so when it is no run, before the model is asked
+        check_run(folder)
     if not args.no_model:
         data_file = args.run / DATA_FILE
         write_output(data_file, json_bytes(_measure(args)), flag="--run")

@@ -40,11 +40,16 @@ class RunFiles:
     model: dict[str, Any] | None  # the content of report_data.json
 
 
-def read_run(folder: Path) -> RunFiles:
-    """Read what is there. Raises DataError when a file cannot be read, or when there is none at all."""
+def check_run(folder: Path) -> None:
+    """DataError for a folder without any file of a run."""
     known = (DATA_FILE, RESULTS, METRICS, CONFIG)
     if not any((folder / name).is_file() for name in known):
         raise DataError(f"{folder}: holds none of {', '.join(known)}; expected the folder of a training run.")
+
+
+def read_run(folder: Path) -> RunFiles:
+    """Read what is there. Raises DataError when a file cannot be read, or when there is none at all."""
+    check_run(folder)
     results = results_of(folder)
     return RunFiles(
         name=printable(folder.resolve().name, limit=80),
