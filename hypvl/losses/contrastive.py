@@ -13,7 +13,7 @@ from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of
 from hypvl.losses.base import IMAGE, TEXT, LossTerm, Model, PairContext, View, check_scale
 from hypvl.losses.info_nce import Implementation, check_implementation, group_directions, info_nce
-from hypvl.losses.owners import Over
+from hypvl.losses.owners import Over, owner_entry
 
 
 @configurable("train")
@@ -68,6 +68,14 @@ class Contrastive(LossTerm):
     def check(self, models: Mapping[str, Model]) -> None:
         super().check(models)
         check_scale(models, self.scale)
+
+    def check_batch(self, samples: int) -> None:
+        """Refuse a batch of one sample, whose loss is 0 whatever the model, unless its boxes may be told apart."""
+        if samples == 1 and all(owner_entry(view) is None for view in self.needs):
+            raise ValueError(
+                "batch: got 1 sample over all ranks, whose loss is 0 whatever the model, as it has no other to be told "
+                "from; expected 2 or more (train.total_batch_size / train.naive_accumulate)."
+            )
 
     def forward(self, ctx: PairContext) -> Tensor:
         losses = [

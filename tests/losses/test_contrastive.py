@@ -5,7 +5,7 @@ import torch
 
 from hypvl.geometry.scorers import Cosine
 from hypvl.geometry.sphere import Sphere
-from hypvl.losses.base import IMAGE, TEXT, LossTerm
+from hypvl.losses.base import IMAGE, TEXT, LossTerm, Objective
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.info_nce import softmax_cross_entropy
 from tests.losses.contract import LossContract
@@ -126,3 +126,14 @@ def test_labels_are_asked_for() -> None:
         Contrastive(labels="labels")(context(model, rows))
     with pytest.raises(ValueError, match="one label each"):
         Contrastive(labels="labels")(context(model, rows, labels=torch.zeros(2, dtype=torch.int64)))
+
+
+def test_a_batch_of_one_sample_is_refused_at_the_start() -> None:
+    objective = Objective({"contrastive": Contrastive()})
+    objective.check_batch(2)
+    with pytest.raises(
+        ValueError, match=r"terms\.contrastive: batch: got 1 sample over all ranks, whose loss is 0"
+    ):
+        objective.check_batch(1)
+    boxes = [("image:box_image", "text:box_text")]
+    Objective({"boxes": Contrastive(boxes)}).check_batch(1)  # one sample may have several
