@@ -1,10 +1,6 @@
-import os
-
-import pytest
 import torch
 
 from hypvl import distributed
-from hypvl.errors import ConfigError
 from tests.ranks import run_ranks
 
 
@@ -62,24 +58,3 @@ def test_means_and_sums_have_no_gradient_in_one_process_either() -> None:
     x = torch.tensor([1.0, 2.0], requires_grad=True)
     for reduce in (distributed.all_reduce_mean, distributed.all_reduce_sum):
         assert reduce(x).tolist() == [1.0, 2.0] and not reduce(x).requires_grad
-
-
-def test_launch_runs_here_with_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.setitem(os.environ, "HYPVL_DEVICE", "cpu")
-    assert distributed.launch(lambda x: x + 1, 2, num_gpus=0) == 3
-
-
-def test_launch_refuses_what_this_machine_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="--num-gpus: got 8, but this machine has 0 usable"):
-        distributed.launch(print, num_gpus=8)
-    with pytest.raises(ConfigError, match="--num-gpus: got -1; expected 0 or more"):
-        distributed.launch(print, num_gpus=-1)
-    with pytest.raises(ConfigError, match="--num-machines: got 0; expected 1 or more"):
-        distributed.launch(print, num_gpus=0, num_machines=0)
-    with pytest.raises(ConfigError, match="--machine-rank: got 2; expected 0 to 1"):
-        distributed.launch(print, num_gpus=0, num_machines=2, machine_rank=2)
-    with pytest.raises(ConfigError, match="--dist-url: missing"):
-        distributed.launch(print, num_gpus=0, num_machines=2, machine_rank=0)

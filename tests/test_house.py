@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "geometry": {"ops"},
     "diagnostics": {"geometry"},
     "distributed": set(),
+    "launch": {"distributed"},
     "config": set(),
     "encoders": {"distributed", "data"},
     "units": set(),
@@ -47,7 +48,7 @@ MAY_IMPORT = {
     "export": {"data", "datasets", "diagnostics", "embedding", "encoders", "geometry", "models"},
     "cli": {
         "api", "config", "data", "datasets", "diagnostics", "distributed", "embedding", "encoders", "evaluation",
-        "export", "geometry", "losses", "metrics", "models", "negatives", "report", "training", "units",
+        "export", "geometry", "launch", "losses", "metrics", "models", "negatives", "report", "training", "units",
     },
     # On top of everything: what other programs call. Its modules are commands, too.
     "integrations": {"cli", "data", "datasets", "embedding", "evaluation", "geometry", "models"},

@@ -8,13 +8,18 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from hypvl.errors import ConfigError
+from hypvl.launch import launch
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
 import os, signal, sys, time
 from hypvl.cli.common import run_main
-from hypvl.distributed import barrier, launch, rank
+from hypvl.distributed import barrier, rank
 from hypvl.errors import StoppedError
+from hypvl.launch import launch
 from hypvl.training.loop import Signals, exit_code
 
 def work(what):
@@ -73,3 +78,24 @@ def test_a_killed_rank_is_named_and_the_others_end_with_it(tmp_path: Path) -> No
     assert "error: rank 1 (process " in said and "was ended by SIGKILL" in said and "--resume" in said
     first.communicate(timeout=60)
     assert first.returncode != 0 and time.monotonic() - began < 100
+
+
+def test_launch_runs_here_with_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setitem(os.environ, "HYPVL_DEVICE", "cpu")
+    assert launch(lambda x: x + 1, 2, num_gpus=0) == 3
+
+
+def test_launch_refuses_what_this_machine_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="--num-gpus: got 8, but this machine has 0 usable"):
+        launch(print, num_gpus=8)
+    with pytest.raises(ConfigError, match="--num-gpus: got -1; expected 0 or more"):
+        launch(print, num_gpus=-1)
+    with pytest.raises(ConfigError, match="--num-machines: got 0; expected 1 or more"):
+        launch(print, num_gpus=0, num_machines=0)
+    with pytest.raises(ConfigError, match="--machine-rank: got 2; expected 0 to 1"):
+        launch(print, num_gpus=0, num_machines=2, machine_rank=2)
+    with pytest.raises(ConfigError, match="--dist-url: missing"):
+        launch(print, num_gpus=0, num_machines=2, machine_rank=0)

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     check_least(args, batch_size=1, num_workers=0)
     cfg = load_config(args.config, args.overrides, required=("dataset", "train"), prefix="train_")
 
-    from hypvl.distributed import launch
+    from hypvl.launch import launch
     from hypvl.training.teacher_cache import cache_teacher
 
     if args.teacher not in (cfg.train.get("teachers") or {}):

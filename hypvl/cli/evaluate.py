@@ -119,10 +119,10 @@ def main(argv: Sequence[str]) -> int:
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return _run(args, config, names)
 
-    from hypvl import distributed  # under torchrun
+    from hypvl.launch import launch  # under torchrun
 
     on_gpu = args.device is None or args.device.startswith("cuda")
-    code: int = distributed.launch(_run, args, config, names, num_gpus=None if on_gpu else 0)
+    code: int = launch(_run, args, config, names, num_gpus=None if on_gpu else 0)
     return code
 
 

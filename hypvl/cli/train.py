@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_device(args.num_gpus)
 
     from hypvl.cli.suites import TrainingSuite
-    from hypvl.distributed import launch
+    from hypvl.launch import launch
     from hypvl.training.run import RunOptions, run_training
 
     options = RunOptions(
