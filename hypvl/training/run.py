@@ -50,11 +50,11 @@ from hypvl.training.loop import Hook, Trainer, exit_code
 from hypvl.training.optim import build_optimizer
 from hypvl.training.provenance import provenance
 from hypvl.training.random_state import seed_everything
+from hypvl.training.resume import read_resumed
 from hypvl.training.state import (
     TrainState,
     check_compatible,
     log_changes,
-    read_state,
     saved_config,
 )
 from hypvl.training.step import Learner, Precision, mean_embedding
@@ -96,8 +96,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     suite = _suite(settings, options)
     _check_place(folder)
     log_to_console(rank=distributed.rank())
-    start = distributed.from_main(place.start)
-    resumed = None if start is None else read_state(start)
+    resumed = read_resumed(place.start)
     changes = [] if resumed is None else check_compatible(saved_config(resumed), cfg)
 
     seed_everything(settings.seed)  # the same weights on every rank

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from hypvl.training import run as run_module, state as state_module
+from hypvl.training import resume as resume_module
 from hypvl.training.loop import Trainer
 from tests.cli.test_train import finished as finished, shards as shards, train
 
@@ -77,7 +77,7 @@ def test_the_checkpoint_is_not_kept_in_memory_while_the_run_goes_on(
 ) -> None:
     watched: list[weakref.ref[Any]] = []
     alive: list[int] = []
-    load, run = state_module.read_state, Trainer.run
+    load, run = resume_module.read_state, Trainer.run
 
     def watch(path: Path) -> dict[str, Any]:
         state = load(path)
@@ -89,7 +89,7 @@ def test_the_checkpoint_is_not_kept_in_memory_while_the_run_goes_on(
         alive.append(sum(ref() is not None for ref in watched))
         run(self)
 
-    monkeypatch.setattr(run_module, "read_state", watch)
+    monkeypatch.setattr(resume_module, "read_state", watch)
     monkeypatch.setattr(Trainer, "run", count)
     assert train(half, shards, "--resume") == 0
     assert len(watched) > 20 and alive == [0]
