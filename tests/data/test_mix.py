@@ -2,10 +2,12 @@
 
 import collections
 import math
+from pathlib import Path
 
 import pytest
 from loguru import logger
 
+from hypvl.config import LazyConfig
 from hypvl.data.mappers import GenericMapper
 from hypvl.data.mix import LARGEST_BLOCK, MixedSources, MixPattern, check_mix
 from hypvl.data.sample import BadSample
@@ -14,6 +16,8 @@ from hypvl.data.transforms import RandomResizedCrop
 from hypvl.errors import DataError
 from tests.data.helpers import Letters, jpeg, write_tar
 from tests.data.test_loader import B, loader, sequence
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def members(name, seeds, broken=()):
@@ -183,6 +187,30 @@ def test_any_position_can_be_asked_without_those_before():
 def test_wrong_weights_are_refused_in_one_sentence(mix, message):
     with pytest.raises(ValueError, match=message):
         check_mix({"a": None, "b": None}, mix)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "mix", "sources"),
+    [
+        (["dataset.mix.cc12m=0.7"], {"redcaps": 0.7, "cc12m": 0.7}, {"redcaps", "cc12m"}),
+        (["dataset.mix={redcaps: 1, cc12m: 3}"], {"redcaps": 1, "cc12m": 3}, {"redcaps", "cc12m"}),
+        (["~dataset.sources.cc12m", "~dataset.mix.cc12m"], {"redcaps": 0.7}, {"redcaps"}),
+    ],
+)
+def test_the_command_line_changes_weights_and_leaves_sources_out(overrides, mix, sources):
+    config = LazyConfig.load(ROOT / "configs/common/data/redcaps_cc12m.py")
+    dataset = LazyConfig.apply_overrides(config, overrides).dataset
+    assert dict(dataset.mix) == mix and set(dataset.sources) == sources
+    assert check_mix(dataset.sources, dataset.mix).names == tuple(mix)
+
+
+def test_a_source_without_its_weight_is_not_left_out():
+    config = LazyConfig.load(ROOT / "configs/common/data/redcaps_cc12m.py")
+    dataset = LazyConfig.apply_overrides(config, ["~dataset.sources.cc12m"]).dataset
+    with pytest.raises(
+        ValueError, match=r"weights for redcaps, cc12m, but the sources are redcaps; give one"
+    ):
+        check_mix(dataset.sources, dataset.mix)
 
 
 def test_sources_must_be_training_sets(folder):
