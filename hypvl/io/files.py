@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import stat
@@ -14,6 +15,7 @@ from hypvl.checks import one_of
 from hypvl.errors import DataError
 
 DigestKind: TypeAlias = Literal["md5", "sha256"]
+_held: set[int] = set()  # open lock files of this process
 _KINDS = (
     (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
 )  # fmt: skip
@@ -129,18 +131,32 @@ def open_new(path: Path) -> BinaryIO:
 def exclusive_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a lock file while the block runs; the system frees it when the process ends, however it ends.
 
-    It is made if needed and stays. A symbolic link there is refused.
+    Processes forked inside the block (data workers) do not hold it, so that none that lives on, or is stopped, keeps it
+    from the next run. It is made if needed and stays. A symbolic link there is refused.
 
     Raises:
         BlockingIOError: when another process holds it and ``wait`` is False.
         OSError: when the lock file cannot be opened.
     """
+    _close_in_forked_processes()
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    _held.add(handle)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
-        os.close(handle)
+        if handle in _held:  # else this is a forked process
+            _held.remove(handle)
+            os.close(handle)
+
+
+@functools.cache
+def _close_in_forked_processes() -> None:
+    def close() -> None:
+        while _held:
+            os.close(_held.pop())
+
+    os.register_at_fork(after_in_child=close)
 
 
 def _sync_folder(folder: Path) -> None:

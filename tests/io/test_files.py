@@ -1,5 +1,6 @@
 """Files are written whole or not at all; locks exclude other processes; JSON is read within bounds."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,24 @@ def test_a_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "lock").symlink_to(tmp_path / "victim")
     with pytest.raises(OSError, match="symbolic"), exclusive_lock(tmp_path / "lock"):
         pass
+
+
+def test_a_process_forked_while_a_lock_is_held_does_not_hold_it(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    read, write = os.pipe()
+    with exclusive_lock(lock):
+        child = os.fork()
+        if child == 0:  # as a data worker that outlives a killed run
+            os.read(read, 1)
+            os._exit(0)
+    try:
+        with exclusive_lock(lock, wait=False):
+            pass
+    finally:
+        os.write(write, b"x")
+        os.waitpid(child, 0)
+    for handle in (read, write):
+        os.close(handle)
 
 
 def test_a_lock_is_held_by_one_process_and_freed_when_it_dies(tmp_path: Path) -> None:
