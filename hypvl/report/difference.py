@@ -9,8 +9,8 @@ PROVENANCE = (
     "hypvl", "git_commit", "git_dirty", "python", "platform", "packages", "device", "world_size", "seed",
     "data_fingerprint",
 )  # fmt: skip
-# Entries of a line of metrics.jsonl that say how fast the machine was.
-_SPEED = frozenset({"samples_per_second", "data_wait", "memory_gb", "eta_seconds"})
+#: Entries of a line of metrics.jsonl that say how fast the machine was.
+SPEED = frozenset({"samples_per_second", "data_wait", "memory_gb", "eta_seconds", "evaluate/seconds"})
 Verdict = Literal["equal", "within", "beyond", "unknown"]
 
 
@@ -90,8 +90,29 @@ def provenance_differences(first: Mapping[str, Any], second: Mapping[str, Any]) 
 
 def metric_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
     """Entries that differ between two lines of ``metrics.jsonl``, speed and memory aside."""
-    one, two = ({key: side[key] for key in side if key not in _SPEED} for side in (first, second))
+    one, two = ({key: side[key] for key in side if key not in SPEED} for side in (first, second))
     return list(_mapping_differences(one, two))
+
+
+def record_differences(
+    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]
+) -> list[Difference]:
+    """Entries that differ between two whole ``metrics.jsonl``, line by line, speed and memory aside.
+
+    Their keys are ``<iteration of the first>.<name>``; another number of lines is ``records``.
+
+    Example:
+        >>> record_differences([{"iteration": 2, "loss": 1.5}], [{"iteration": 2, "loss": 1.25}])
+        [Difference(key='2.loss', first=1.5, second=1.25)]
+    """
+    found = [
+        Difference(f"{one.get('iteration')}.{difference.key}", difference.first, difference.second)
+        for one, two in zip(first, second, strict=False)
+        for difference in metric_differences(one, two)
+    ]
+    if len(first) != len(second):
+        found.append(Difference("records", len(first), len(second)))
+    return found
 
 
 def result_differences(

@@ -27,7 +27,7 @@ from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import build_model
 from hypvl.models.weights import load_weights
 from hypvl.training.accumulation import GradCache, GradientAverage, check_no_batch_statistics
-from hypvl.training.checkpoint import RunFolder
+from hypvl.training.checkpoint import METRICS_NAME, RunFolder
 from hypvl.training.config import Accumulation, EvaluateConfig, TrainConfig, mapping_at
 from hypvl.training.data_fit import check_data_fits, check_sample_fits, take_from_model
 from hypvl.training.hooks.audit import LiveAudit
@@ -293,11 +293,20 @@ def _hooks(
         with _loader(settings, loader.dataset, trainer.precision.device, consumed=trainer.consumed) as fresh:
             return {"root": mean_embedding(trainer.learner, fresh, samples=samples)}
 
+    def collect(_: Trainer) -> dict[str, Any]:
+        for file in files:
+            file.sync()
+        return state.state_dict()
+
     sinks: list[Sink] = []
+    files: list[JsonLines] = []
     if distributed.is_main():
+        files = [
+            JsonLines(folder / name, iteration=trainer.iteration) for name in (METRICS_NAME, BAD_SAMPLES_NAME)
+        ]
         sinks = [
             ConsoleLine(trainer.num_iterations),
-            JsonLines(folder / "metrics.jsonl", iteration=trainer.iteration),
+            files[0],
             TensorBoard(folder / "tensorboard", iteration=trainer.iteration),
         ]
         if settings.wandb.mode != "disabled":
@@ -311,7 +320,7 @@ def _hooks(
                     iteration=trainer.iteration,
                 )
             )
-        state.metrics.bad_file = JsonLines(folder / BAD_SAMPLES_NAME, iteration=trainer.iteration)
+        state.metrics.bad_file = files[1]
     state.metrics.sinks = sinks
     model = trainer.learner.model
     return [
@@ -323,7 +332,7 @@ def _hooks(
         SkippedSteps(settings.max_skipped_steps),
         Checkpoints(
             folder,
-            collect=lambda _: state.state_dict(),
+            collect=collect,
             period=settings.checkpoint_period,
             keep=settings.keep_checkpoints,
             final_extra=root if model.geometry.root(model.embed_dim) is None else None,

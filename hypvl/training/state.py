@@ -195,6 +195,7 @@ def set_step(scheduler: LRScheduler, step: int) -> None:
         if isinstance(scheduler, LambdaLR):  # its rates are a function of the step
             scheduler.last_epoch = step - 1
             scheduler.step()
+            scheduler._step_count = step + 1  # as if each step had been taken: checkpoints hold it
             return
         while scheduler.last_epoch < step:
             scheduler.step()

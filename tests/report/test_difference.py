@@ -6,6 +6,7 @@ from hypvl.report.difference import (
     interval_verdict,
     metric_differences,
     provenance_differences,
+    record_differences,
     result_differences,
 )
 
@@ -60,3 +61,14 @@ def test_results_name_what_only_one_run_has_and_other_settings() -> None:
         ("flickr", "recall@1", "unknown", True),
     ]
     assert found[0].first_interval == (48.0, 52.0) and found[2].second is None
+
+
+def test_records_are_compared_line_by_line_but_for_speed() -> None:
+    first = [{"iteration": 2, "loss": 1.0, "eta_seconds": 5.0}, {"iteration": 4, "loss": 0.5}]
+    same = [{"iteration": 2, "loss": 1.0, "eta_seconds": 9.0}, {"iteration": 4, "loss": 0.5}]
+    assert record_differences(first, same) == []
+    other = [*first[:1], {"iteration": 4, "loss": 0.25}, {"iteration": 6}]
+    assert [(d.key, d.first, d.second) for d in record_differences(first, other)] == [
+        ("4.loss", 0.5, 0.25),
+        ("records", 2, 3),
+    ]

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,7 +52,8 @@ class JsonLines:
     """``metrics.jsonl`` and others: one JSON object a line, written at once; a number that is not finite is null.
 
     When a run resumes from ``iteration``, lines of later ones are dropped (from 0: all), and, with a warning, lines
-    that are not records (damaged when the machine went down).
+    that are not records (damaged when the machine went down). Who is killed while they are dropped loses none: the
+    file is replaced whole.
     """
 
     def __init__(self, path: Path, *, iteration: int = 0) -> None:
@@ -79,6 +81,11 @@ class JsonLines:
                 line = line[self._file.write(line) :]
             except OSError as error:
                 raise OSError(error.errno, error.strerror, str(self._path)) from error
+
+    def sync(self) -> None:
+        """Bring what was written to disk: before a checkpoint, so that no record up to it can be missing."""
+        with contextlib.suppress(OSError):  # a pipe, or a file system that cannot
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()

@@ -2,6 +2,7 @@ import errno
 import json
 import math
 import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +39,28 @@ def test_json_lines_drop_what_a_resumed_run_does_again(tmp_path: Path) -> None:
     again.write({**RECORD, "iteration": 30})
     again.close()
     assert [json.loads(line)["iteration"] for line in path.read_text().splitlines()] == [10, 20, 30]
+
+
+@pytest.mark.parametrize("place", ["os.fsync", "pathlib.Path.replace"])
+def test_who_is_killed_while_records_are_dropped_loses_none(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first = JsonLines(path)
+    for iteration in (10, 20, 30):
+        first.write({**RECORD, "iteration": iteration})
+    first.close()
+    before = path.read_bytes()
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        JsonLines(path, iteration=20)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.glob(".metrics.jsonl.*.part"))) == 1  # which the next run removes
+    JsonLines(path, iteration=20).close()
+    assert path.read_bytes() == b"".join(before.splitlines(keepends=True)[:2])
 
 
 DAMAGED = [
