@@ -11,7 +11,8 @@ N = the batch of a process / K, rounded up. `naive_accumulate = K` averages K se
 samples each: for a contrastive loss another objective, with fewer negatives. Set at most one of the three; None, 1 and
 1 are off. On several processes such a step averages its gradients without DDP, and `ddp.static_graph` has no effect.
 
-A step whose loss or gradients are not finite is skipped; `max_skipped_steps` of them in a row end the run.
+A step whose loss or gradients are not finite is skipped, and its samples are named; `max_skipped_steps` of them in a
+row end the run with a checkpoint and the samples of the last one.
 
 `teachers` are other encoders by name (docs/training.md, "Teachers"); None = none.
 

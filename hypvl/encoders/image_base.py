@@ -1,5 +1,6 @@
 """The base of the image encoders (pixels are checked and normalised) and fixed positions of patches."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
@@ -35,14 +36,18 @@ def normalize_pixels(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return ((pixels - mean.to(working)) / std.to(working)).to(mean.dtype)
 
 
-def check_range(images: Tensor) -> None:
+def check_range(images: Tensor, *, not_finite: Literal["refused", "passed"] = "refused") -> None:
     """ValueError for floats, of any shape, outside [0, 1] by more than half a step of 8 bits, and for NaN.
 
-    On a GPU this waits for the device.
+    With ``"passed"`` pixels that are not finite are not looked at. On a GPU this waits for the device.
     """
+    one_of("not_finite", not_finite, Literal["refused", "passed"])
     if images.numel() == 0:
         return
     low, high = (float(end) for end in images.detach().aminmax())
+    if not_finite == "passed" and not math.isfinite(high - low):
+        check_range(images.detach().masked_fill(~images.isfinite(), 0.0))
+        return
     if not -_ROUNDING <= low <= high <= 1 + _ROUNDING:
         raise ValueError(
             f"images are floats from {low:.4g} to {high:.4g}, but uint8, or floats in [0, 1], are expected: the "
@@ -149,8 +154,8 @@ class ImageEncoder(nn.Module, ABC):
             output: ``"features"``: (B, width); ``"tokens"``: (B, T, width), from which :meth:`read_out` makes them.
 
         Raises:
-            ValueError: When the shape is not one this encoder takes, floats lie outside [0, 1], or the network has no
-                tokens.
+            ValueError: When the shape is not one this encoder takes, floats lie outside [0, 1] (NaN only in evaluation:
+                in training it makes features that are not finite), or the network has no tokens.
             TypeError: When they are not a tensor, or their dtype is neither uint8 nor floating point.
         """
         if output not in ("features", "tokens"):
@@ -169,7 +174,8 @@ class ImageEncoder(nn.Module, ABC):
                 f"resize them or build it with another image_size."
             )
         if images.is_floating_point() and self._looks(images):
-            check_range(images)
+            # A batch of training that is not finite is a skipped step with the names of its samples.
+            check_range(images, not_finite="passed" if self.training else "refused")
         pixels = normalize_pixels(images, self.pixel_mean, self.pixel_std)
         return self.encode(pixels) if output == "features" else self.encode_tokens(pixels)
 

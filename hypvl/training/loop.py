@@ -126,6 +126,9 @@ class StepResult:
     stepped: Tensor  # False for a skipped step, whose loss or gradients are not finite, 0-dim bool
     data_seconds: float  # time spent waiting for the batch
     ctx: PairContext  # batch, features and embeddings of the views; with naive accumulation, of its last part
+    parts: Sequence[
+        PairContext
+    ] = ()  # of each part of the step in order; with naive accumulation there are several
 
 
 class Hook:
@@ -269,4 +272,4 @@ class Trainer:
             self.learner.update_(*contexts)
         self.iteration += 1
         output = LossOutput(output.total.detach(), output.terms)
-        return StepResult(output, grad_norm, lr, stepped, self._waited, contexts[-1])
+        return StepResult(output, grad_norm, lr, stepped, self._waited, contexts[-1], contexts)

@@ -35,7 +35,7 @@ from hypvl.training.hooks.best import BestCheckpoint
 from hypvl.training.hooks.checkpoints import Checkpoints
 from hypvl.training.hooks.episodes import Episodes, check_episodes, episodic_terms
 from hypvl.training.hooks.evaluation import Evaluation, Suite, split_metric
-from hypvl.training.hooks.health import SkippedSteps, Stalls
+from hypvl.training.hooks.health import Stalls
 from hypvl.training.hooks.metrics import BAD_SAMPLES_NAME, Metrics, bad_everywhere
 from hypvl.training.hooks.sinks import (
     ConsoleLine,
@@ -46,6 +46,7 @@ from hypvl.training.hooks.sinks import (
     log_to_console,
     log_to_file,
 )
+from hypvl.training.hooks.skipped import SKIPPED_STEPS_NAME, SkippedSteps
 from hypvl.training.loop import Hook, Trainer, exit_code
 from hypvl.training.optim import build_optimizer
 from hypvl.training.provenance import provenance
@@ -302,7 +303,8 @@ def _hooks(
     files: list[JsonLines] = []
     if distributed.is_main():
         files = [
-            JsonLines(folder / name, iteration=trainer.iteration) for name in (METRICS_NAME, BAD_SAMPLES_NAME)
+            JsonLines(folder / name, iteration=trainer.iteration)
+            for name in (METRICS_NAME, BAD_SAMPLES_NAME, SKIPPED_STEPS_NAME)
         ]
         sinks = [
             ConsoleLine(trainer.num_iterations),
@@ -323,20 +325,26 @@ def _hooks(
         state.metrics.bad_file = files[1]
     state.metrics.sinks = sinks
     model = trainer.learner.model
+    checkpoints = Checkpoints(
+        folder,
+        collect=collect,
+        period=settings.checkpoint_period,
+        keep=settings.keep_checkpoints,
+        final_extra=root if model.geometry.root(model.embed_dim) is None else None,
+    )
     return [
         Stalls(),
         *_episodes(settings, trainer, loader),
         state.metrics,
         *_live_audit(settings, folder, sinks, trainer),
         *_evaluation(settings, folder, sinks, state, suite),
-        SkippedSteps(settings.max_skipped_steps),
-        Checkpoints(
-            folder,
-            collect=collect,
-            period=settings.checkpoint_period,
-            keep=settings.keep_checkpoints,
-            final_extra=root if model.geometry.root(model.embed_dim) is None else None,
+        SkippedSteps(
+            settings.max_skipped_steps,
+            folder=folder,
+            save=checkpoints.save_now,
+            file=files[2] if files else None,
         ),
+        checkpoints,
     ]
 
 

@@ -7,9 +7,9 @@ import torch
 
 from hypvl.errors import ConfigError, UserError
 from hypvl.losses.base import IMAGE, LossTerm, Objective, PairContext
-from hypvl.training.hooks.health import SkippedSteps
 from hypvl.training.hooks.metrics import Metrics
 from hypvl.training.hooks.sinks import Record
+from hypvl.training.hooks.skipped import SkippedSteps
 from hypvl.training.loop import Hook, StepResult, Trainer
 from hypvl.training.optim import parameter_groups, warmup_cosine
 from hypvl.training.step import Learner, Precision, mean_embedding

@@ -19,8 +19,8 @@ from hypvl.data.batch import row_lengths
 from hypvl.losses.base import Objective
 from hypvl.losses.contrastive import Contrastive
 from hypvl.losses.entailment import Entailment
-from hypvl.training.hooks.health import SkippedSteps
 from hypvl.training.hooks.metrics import Metrics
+from hypvl.training.hooks.skipped import SkippedSteps
 from hypvl.training.loop import Hook, StepResult, Trainer
 from hypvl.training.optim import parameter_groups, warmup_cosine
 from hypvl.training.step import Learner, Precision, optimizer_step
@@ -87,6 +87,11 @@ class LeavesOut(torch.optim.SGD):
         return super().step(closure)
 
 
+class SkippedUntilTheEnd(SkippedSteps):
+    def after_train(self, trainer: Trainer) -> None:
+        """The end of a run may read what no step has read."""
+
+
 def train_nowhere(made: Learner, *, clip: float | None, steps: int, period: int) -> list[str]:
     """What waited in that many steps on the meta device, hooks included."""
     groups = parameter_groups(made, weight_decay=0.2, gain_bias_decay=0.2)
@@ -102,7 +107,7 @@ def train_nowhere(made: Learner, *, clip: float | None, steps: int, period: int)
         learner=made, module=made, optimizer=optimizer, precision=precision, scaler=precision.make_scaler(),
         scheduler=warmup_cosine(optimizer, total_steps=100, warmup_steps=2), loader=list(batches()),
         num_iterations=100, global_batch_size=8, epoch_size=24, clip_norm=clip,
-        hooks=(Metrics([], period=period), SkippedSteps(period), Stop()),
+        hooks=(Metrics([], period=period), SkippedUntilTheEnd(period), Stop()),
     )  # fmt: skip
     with Waits() as waits:
         run.run()

@@ -69,6 +69,13 @@ class Checkpoints(Hook):
         elif not self._finished:
             self._save_final(trainer)
 
+    def save_now(self, trainer: Trainer) -> Path:
+        """Save the run as it is, beside the periodic checkpoints, and say where (a collective)."""
+        name = checkpoint_name(trainer.iteration)
+        if self._saved_at != trainer.iteration:
+            self._save(trainer, name, {}, prune=False)
+        return self.folder / name
+
     def _save_final(self, trainer: Trainer) -> None:
         if self.final_extra is None:
             self._save(trainer, FINAL_NAME, {})

@@ -1,40 +1,12 @@
-"""Watching over a run: it ends when steps are only skipped, and a warning is logged when no step ends any more."""
+"""Watching over a run: a warning is logged when no step ends any more."""
 
 import threading
 from dataclasses import dataclass, field
 
-import torch
 from loguru import logger
-from torch import Tensor
 
 from hypvl import distributed
-from hypvl.errors import UserError
 from hypvl.training.loop import Hook, StepResult, Trainer
-
-
-@dataclass
-class SkippedSteps(Hook):
-    """Ends the run when too many steps in a row were skipped because loss or gradients were not finite.
-
-    The CPU is checked after each step, a GPU every ``limit`` steps: there the run may end up to ``limit`` - 1 steps
-    later.
-
-    Raises:
-        UserError: in ``after_step``, when there were so many.
-    """
-
-    limit: int  # skipped steps in a row that end the run, at least 1
-    _in_a_row: int | Tensor = field(default=0, init=False)
-
-    def after_step(self, trainer: Trainer, step: StepResult) -> None:
-        self._in_a_row = torch.where(step.stepped, 0, self._in_a_row + 1)
-        checked = step.stepped.device.type == "cpu" or trainer.iteration % self.limit == 0
-        if checked and self._in_a_row >= self.limit:
-            raise UserError(
-                f"training: {int(self._in_a_row)} steps in a row up to iteration {trainer.iteration} had a loss or "
-                f"gradients that are not finite and were skipped (train.max_skipped_steps={self.limit}); resume from "
-                "the last checkpoint with a lower optim.optimizer.lr, train.grad_clip_norm=1.0 or train.amp=fp32."
-            )
 
 
 @dataclass

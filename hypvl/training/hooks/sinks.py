@@ -35,7 +35,7 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-def write_to(sinks: Sequence[Any], record: Mapping[str, float | int | str]) -> None:
+def write_to(sinks: Sequence[Any], record: Mapping[str, Any]) -> None:
     """Hand a record to every sink. Raises UserError for one that cannot be written."""
     for sink in sinks:
         try:
@@ -70,9 +70,9 @@ class JsonLines:
         # Without a buffer: what cannot be written fails there, not when the file is closed.
         self._file = path.open("ab", buffering=0)
 
-    def write(self, record: Mapping[str, float | int | str]) -> None:
+    def write(self, record: Mapping[str, Any]) -> None:
         finite = {
-            name: value if isinstance(value, str) or math.isfinite(value) else None
+            name: value if isinstance(value, str | list) or math.isfinite(value) else None
             for name, value in record.items()
         }
         line = memoryview((json.dumps(finite, allow_nan=False) + "\n").encode())
