@@ -12,9 +12,7 @@ import hashlib
 import io
 import itertools
 import random
-import tarfile
 import time
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeGuard
@@ -31,6 +29,7 @@ from hypvl.data.order import STREAM, keyed_bits, permutation
 from hypvl.data.sample import BadSample, ImageTransform, PairReader, Sample, Tokenize
 from hypvl.data.shards import expand_shards
 from hypvl.data.storage import FileHandles, Source, open_source
+from hypvl.data.stream_tar import stream_samples
 from hypvl.errors import ConfigError, DataError
 from hypvl.io.images import MAX_PIXELS
 from hypvl.io.redact import printable, redact_text
@@ -38,8 +37,6 @@ from hypvl.io.redact import printable, redact_text
 #: Where a reader goes on: the number of its next shard, or that of each source of a mixture by name.
 Place: TypeAlias = int | dict[str, int]
 _READ_AT_ONCE = 4 << 20  # bytes
-_BLOCK = 512  # bytes, of a TAR
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")  # how gzip, bzip2 and xz begin
 _INITIAL = 256  # samples in a shuffle buffer before it gives the first
 _BUFFER = 1 << 40  # keys the random numbers of shuffle buffers, apart from those of samples
 _ATTEMPTS = 4  # to read a shard whose command fails
@@ -94,7 +91,7 @@ def is_stream(dataset: Any) -> TypeGuard[StreamDataset]:
 @configurable("dataset")
 @dataclasses.dataclass(eq=False, repr=False)
 class WebDatasetStream(PairReader):
-    """Samples of TAR shards that are read from their beginning to their end, by the package webdataset.
+    """Samples of TAR shards that are read from their beginning to their end, shuffled by the package webdataset.
 
     A run resumes at the granularity of shards: each reader goes on with its next shard, so what was in its shuffle
     buffer and the rest of the shard that it was reading are left out. The order depends on the number of processes and
@@ -255,43 +252,11 @@ def _numbers(places: Sequence[Place]) -> list[int]:
 def _members(
     place: str, cache_dir: Path | None, allow_pipe: bool
 ) -> Iterator[tuple[str, Mapping[str, bytes] | str]]:
-    """The samples of a shard; where it is damaged, the rest of it is one bad sample. Raises OSError."""
-    from webdataset.tariterators import group_by_keys, tar_file_expander
-
-    name, shown = _name(place), redact_text(place)
-    damage: str | None = None
+    """The samples of a shard, their keys after its name. Raises OSError."""
+    name = _name(place)
     with _opened(place, cache_dir, allow_pipe) as opened:
-        stream = _Ends(opened)
-        try:
-            for sample in group_by_keys(tar_file_expander([{"url": shown, "stream": stream}])):
-                members = {key: value for key, value in sample.items() if not key.startswith("__")}
-                yield f"{name}/{sample['__key__']}", members
-        except (tarfile.TarError, ValueError, EOFError, zlib.error) as error:
-            damage = str(error.args[0]) if error.args else type(error).__name__
-        while stream.read(_READ_AT_ONCE):  # a command whose output is not taken fails
-            pass
-        if damage is None and stream.is_cut_off():  # tarfile takes it for the end
-            damage = "cut off, it has no end mark"
-    if damage is not None:  # and the command has not failed, which would explain it
-        yield f"{name}/(rest)", f"damaged TAR: {printable(damage, limit=100)}"
-
-
-class _Ends:
-    """A stream of bytes that keeps the first and the last of them."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._first = self._last = b""
-
-    def read(self, size: int) -> bytes:
-        data: bytes = self._stream.read(size)
-        self._first = self._first or data[:6]
-        self._last = (self._last + data[-_BLOCK:])[-_BLOCK:]
-        return data
-
-    def is_cut_off(self) -> bool:
-        """Whether the end mark of a TAR, a block of zeros, is missing; of a compressed one nobody knows."""
-        return not self._first.startswith(_COMPRESSED) and any(self._last)
+        for key, members in stream_samples(opened):
+            yield f"{name}/{key}", members
 
 
 @contextlib.contextmanager

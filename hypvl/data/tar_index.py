@@ -98,7 +98,7 @@ def build_index(read: Read, size: int, name: str) -> TarIndex:
     damage: str | None = None
     try:
         for member in walk_tar(read, name):
-            split = _split(member.name) if member.kind in ("file", "sparse") else None
+            split = split_name(member.name) if member.kind in ("file", "sparse") else None
             if split is None:
                 continue
             key, extension = split
@@ -131,7 +131,7 @@ class _Group:
     members: dict[str, TarMember] = dataclasses.field(default_factory=dict)
 
 
-def _split(name: str) -> tuple[str, str] | None:
+def split_name(name: str) -> tuple[str, str] | None:
     """(key, extension), or None for hidden files and names without an extension."""
     match = _NAME.match(name.removeprefix("./"))
     return None if match is None else (match[1], match[2].lower())
@@ -228,7 +228,7 @@ def read_members(
             )
         header = member_at(part[:lead])
         fits = header is not None and header.kind == "file" and (header.offset, header.size) == (lead, size)
-        if header is None or not fits or _split(header.name) != (index.key(i), extension):
+        if header is None or not fits or split_name(header.name) != (index.key(i), extension):
             raise MemberError(f"{extension} is not where the index says; delete the .hypvl-index of this TAR")
         parts[extension] = part[lead:]
     return parts

@@ -21,7 +21,7 @@ from hypvl.checks import one_of
 from hypvl.errors import DataError
 from hypvl.io.files import file_digest, open_new
 from hypvl.io.redact import printable
-from hypvl.io.tar import TarDamageError, walk_tar
+from hypvl.io.tar import Forward, TarDamageError, walk_tar
 
 Archive = Literal["tar", "zip", "gz"]
 
@@ -165,7 +165,7 @@ class _Writer:
 
 def _untar(archive: Path, writer: _Writer) -> None:
     with _decompressed(archive) as stream:
-        forward = _Forward(stream)
+        forward = Forward(stream)
         for member in walk_tar(forward.read_at, str(archive)):
             if member.kind == "folder":
                 writer.folder(member.name)
@@ -197,39 +197,6 @@ def _decompressed(archive: Path) -> BinaryIO:
         begin = file.read(8)
     opener = next((opener for magic, opener in _MAGIC if begin.startswith(magic)), None)
     return cast(BinaryIO, archive.open("rb") if opener is None else opener(archive))
-
-
-class _Forward:
-    """A stream read at offsets that never decrease."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._at = 0  # offset of the buffer
-        self._buffer = b""
-        self._next = 0  # offset behind what was read last: after the headers of a member, its content
-
-    def read(self, length: int) -> bytes:
-        """What follows; shorter at the end."""
-        return self.read_at(self._next, length)
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """That part; shorter at the end."""
-        while offset > self._at + len(self._buffer):
-            self._at += len(self._buffer)
-            self._buffer = self._stream.read(min(_CHUNK, offset - self._at))
-            if not self._buffer:
-                return b""
-        self._buffer = self._buffer[offset - self._at :]
-        self._at = offset
-        parts = [self._buffer]
-        missing = length - len(self._buffer)
-        while missing > 0 and (part := self._stream.read(missing)):
-            parts.append(part)
-            missing -= len(part)
-        self._buffer = b"".join(parts)
-        result = self._buffer[:length]
-        self._next = offset + len(result)
-        return result
 
 
 def _move(source: Path, target: Path, root: Path) -> None:

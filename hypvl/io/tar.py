@@ -7,7 +7,7 @@ places, bounds, and all of the archives that were joined into one file.
 import io
 import tarfile
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 from hypvl.checks import natural_number
 from hypvl.errors import DataError
@@ -17,6 +17,7 @@ BLOCK = 512
 LONGEST_HEADERS = 1 << 21
 _LONGEST_RECORD = 1 << 20
 _SCAN = 1 << 16  # bytes looked at together behind an end mark
+_CHUNK = 1 << 20
 _LARGEST = 1 << 62  # bytes of a member: offsets stay 64-bit numbers
 # Members of these types have no content, whatever size their header gives.
 _WITHOUT_CONTENT = (
@@ -106,6 +107,39 @@ def walk_tar(read: Read, name: str) -> Iterator[TarMember]:
             long_name, long_size, sparse, begin = None, None, False, at
         elif long_name is None and long_size is None and not sparse:
             begin = at
+
+
+class Forward:
+    """A stream read at offsets that never decrease."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._at = 0  # offset of the buffer
+        self._buffer = b""
+        self._next = 0  # offset behind what was read last: after the headers of a member, its content
+
+    def read(self, length: int) -> bytes:
+        """What follows; shorter at the end."""
+        return self.read_at(self._next, length)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """That part; shorter at the end."""
+        while offset > self._at + len(self._buffer):
+            self._at += len(self._buffer)
+            self._buffer = self._stream.read(min(_CHUNK, offset - self._at))
+            if not self._buffer:
+                return b""
+        self._buffer = self._buffer[offset - self._at :]
+        self._at = offset
+        parts = [self._buffer]
+        missing = length - len(self._buffer)
+        while missing > 0 and (part := self._stream.read(missing)):
+            parts.append(part)
+            missing -= len(part)
+        self._buffer = b"".join(parts)
+        result = self._buffer[:length]
+        self._next = offset + len(result)
+        return result
 
 
 def member_at(data: bytes) -> TarMember | None:

@@ -17,6 +17,7 @@ from tests.fuzz.harness import Case, FuzzFailure, peak_memory, run_case
 #: Group -> where its cases are made.
 GROUPS = {
     "shards": "tests.fuzz.tars:shard_cases",
+    "stream": "tests.fuzz.tars:stream_cases",
 }
 _WARM = 3  # cases before memory is measured
 _HEADROOM = 3 << 30  # bytes of address space that a case may take on top

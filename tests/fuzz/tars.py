@@ -1,7 +1,10 @@
 """Damaged TARs for ImageTextShards and the stream: bytes, headers, names, kinds of members, their order."""
 
+import bz2
 import functools
+import gzip
 import io
+import lzma
 import random
 import tarfile
 from collections.abc import Callable, Iterator
@@ -227,6 +230,18 @@ def _order_case(seed: int, read: Callable[[Path], Read]) -> Callable[[Sandbox], 
     return run
 
 
+def _compressed_case(seed: int, compress: Callable[[bytes], bytes]) -> Callable[[Sandbox], Outcome]:
+    def run(box: Sandbox) -> Outcome:
+        rng = random.Random(seed)
+        data, _ = damaged(compress(plain_tar()[0]), KINDS[seed % len(KINDS)], rng)
+        result = read_stream(_write(box, data))
+        if not result.bad and result.good != pristine():
+            raise FuzzFailure(f"samples are neither read nor counted: {result}")
+        return Outcome(len(result.good), len(result.bad))
+
+    return run
+
+
 def _cases(title: str, read: Callable[[Path], Read], *, seeds: int) -> list[Case]:
     headers = [name for name, _ in strange_headers("/o")]
     return [
@@ -241,4 +256,9 @@ def shard_cases() -> list[Case]:
 
 
 def stream_cases() -> list[Case]:
-    return _cases("stream", read_stream, seeds=8)
+    compressed = [
+        Case(f"stream: {compress.__module__} {i}", _compressed_case(i, compress))
+        for compress in (gzip.compress, bz2.compress, lzma.compress)
+        for i in range(2 * len(KINDS))
+    ]
+    return [*_cases("stream", read_stream, seeds=8), *compressed]
