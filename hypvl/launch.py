@@ -7,6 +7,8 @@ import signal
 import socket
 import tempfile
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -174,8 +176,71 @@ def _run_under_torchrun(
                 "lower --nproc-per-node or pass --num-gpus 0."
             )
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
+    backend = "nccl" if on_gpu else "gloo"
+    if (store := agent_store(timeout)) is None:
+        dist.init_process_group(backend, timeout=timeout)
+    else:
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        own = _of_this_try(store, rank=rank, world=world, timeout=timeout)
+        dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=timeout)
     try:
         return main(*args)
     finally:
         dist.destroy_process_group()
+
+
+def agent_store(timeout: timedelta = timedelta(minutes=5)) -> dist.Store | None:
+    """The store that torchrun's agent keeps for its ranks, which holds what earlier tries of them wrote; else None.
+
+    It ends with the agent. A new client each time.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+    return dist.PrefixStore("hypvl", store)
+
+
+def _of_this_try(store: dist.Store, *, rank: int, world: int, timeout: timedelta) -> dist.Store:
+    """The part of the agent's store that only the ranks of this try use: no key of an earlier one is in their way.
+
+    TORCHELASTIC_RESTART_COUNT does not name a try: an agent whose own ranks have not failed restarts them uncounted,
+    so that the agents of two machines disagree. Here rank 0 draws a name. Each other rank asks for it with a number
+    that it has drawn itself, so that no answer of an earlier try is taken; rank 0 goes on until all have heard.
+    """
+    own = uuid.uuid4().hex
+    if rank != 0:
+        store.set(f"asks/{rank}", own)
+        store.wait([f"answer/{own}"], timeout)
+        name = store.get(f"answer/{own}").decode()
+        store.set(f"heard/{name}/{rank}", "")
+        return dist.PrefixStore(name, store)
+    waiting, deadline = set(range(1, world)), time.monotonic() + timeout.total_seconds()
+    while waiting:
+        for other in sorted(waiting):
+            if store.check([f"heard/{own}/{other}"]):
+                waiting.remove(other)
+            elif store.check([f"asks/{other}"]):
+                store.set(f"answer/{store.get(f'asks/{other}').decode()}", own)
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"torchrun: ranks {', '.join(map(str, sorted(waiting)))} have not come within "
+                f"{timeout.total_seconds():.0f} s; look at the log of their machine."
+            )
+        time.sleep(0.02)
+    return dist.PrefixStore(own, store)
+
+
+def begun_by_this_agent(folder: Path) -> bool:
+    """Whether ranks of this torchrun noted the folder by :func:`note_begun`, in this try or an earlier one."""
+    store = agent_store()
+    return store is not None and bool(store.check([_key(folder)]))
+
+
+def note_begun(folder: Path) -> None:
+    """Remember, as long as torchrun lives, that its ranks began a run in this folder; does nothing without it."""
+    if (store := agent_store()) is not None:
+        store.set(_key(folder), "")
+
+
+def _key(folder: Path) -> str:
+    return f"begun/{folder.resolve()}"

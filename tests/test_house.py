@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "embedding": {"data", "datasets", "distributed", "geometry", "metrics", "units"},
     "evaluation": {"geometry", "data", "distributed", "datasets", "metrics", "embedding", "diagnostics"},
     "training": {
-        "models", "losses", "data", "distributed", "config", "geometry", "diagnostics", "embedding",
+        "models", "losses", "data", "distributed", "launch", "config", "geometry", "diagnostics", "embedding",
     },
     "report": set(),
     "__main__": {"cli"},

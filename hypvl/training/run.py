@@ -23,6 +23,7 @@ from hypvl.data.stream import is_stream
 from hypvl.data.stream_loader import StreamLoader, open_loader
 from hypvl.errors import ConfigError, StoppedError
 from hypvl.io.files import write_atomically
+from hypvl.launch import begun_by_this_agent, note_begun
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.hub import build_model
 from hypvl.models.weights import load_weights
@@ -84,7 +85,8 @@ def run_training(cfg: DictConfig, options: RunOptions) -> None:
         DataError: when data is missing or too much of it is bad.
         StoppedError: when SIGTERM or Ctrl-C ended the run early; its state is saved.
     """
-    with RunFolder(options.output_dir, resume=options.resume) as place:
+    again = distributed.from_main(lambda: begun_by_this_agent(options.output_dir))
+    with RunFolder(options.output_dir, resume=options.resume or again) as place:
         _run(cfg, options, place)
 
 
@@ -170,6 +172,8 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     del resumed  # its weights and moments are copied: free the memory
 
     distributed.from_main(place.make)  # from here on something is written
+    if distributed.is_main():
+        note_begun(folder)
     log_to_file(folder, rank=distributed.rank())
     config_text = LazyConfig.to_shown_yaml(cfg)
     state.config = config_text

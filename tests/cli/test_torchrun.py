@@ -1,0 +1,127 @@
+"""Runs that torchrun starts: their ranks are killed, and started again by its agents."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli.test_train import command, environment
+from tests.data.helpers import redcaps, write_tar
+
+pytestmark = pytest.mark.slow
+STEPS = [
+    "train.num_iterations=120", "train.checkpoint_period=10", "train.keep_checkpoints=null", "train.log_period=5",
+    "train.num_workers=1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("shards")
+    write_tar(folder / "0.tar", [m for i in range(16) for m in redcaps(f"s{i}", i)])
+    return f"dataset.tarfiles=[{folder}/*.tar]"
+
+
+def agents(
+    folder: Path, shards: str, *more: str, machines: int = 1, restarts: int = 0
+) -> "list[subprocess.Popen[bytes]]":
+    """Agents of torchrun with two ranks together, each in a session of its own; they write to ``agent<i>.log``."""
+    folder.parent.mkdir(exist_ok=True)
+    port = 20_000 + (os.getpid() + random.randrange(20_000)) % 20_000
+    torchrun = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes", str(machines), "--max-restarts", str(restarts),
+        "--nproc-per-node", str(2 // machines), "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}",
+        "--rdzv-id", folder.name, *command(folder, shards, *STEPS, *more)[1:],
+    ]  # fmt: skip
+    return [
+        subprocess.Popen(
+            [*torchrun[:3], "--local-addr", "127.0.0.1", *torchrun[3:]],
+            env=environment(),
+            start_new_session=True,
+            stderr=(folder.parent / f"agent{machine}.log").open("wb"),
+        )
+        for machine in range(machines)
+    ]
+
+
+def ranks(agents: "Sequence[subprocess.Popen[bytes]]") -> dict[int, int]:
+    """The process of each rank: the children of the agents, without their data workers."""
+    found = {}
+    for agent in agents:
+        for child in Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split():
+            variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+            found |= {int(v[5:]): int(child) for v in variables if v.startswith(b"RANK=")}
+    return found
+
+
+def wait_for(folder: Path, iteration: int, agents: "Sequence[subprocess.Popen[bytes]]") -> None:
+    """Until a checkpoint of this iteration or a later one is there."""
+    deadline = time.monotonic() + 300
+    while not any(int(p.stem[-8:]) >= iteration for p in folder.glob("checkpoint_0*.pth")):
+        assert all(agent.poll() is None for agent in agents) and time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def finish(agents: "Sequence[subprocess.Popen[bytes]]", *, code: int = 0) -> None:
+    for agent in agents:
+        assert agent.wait(timeout=300) == code
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "whole"
+    finish(agents(folder, shards))
+    return folder
+
+
+def equal(one: Path, two: Path) -> None:
+    first, second = (
+        torch.load(folder / "checkpoint_final.pth", weights_only=True)["model"] for folder in (one, two)
+    )
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    losses = [
+        [(r["iteration"], r["loss"]) for r in map(json.loads, (folder / "metrics.jsonl").open())]
+        for folder in (one, two)
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == 24
+
+
+@pytest.mark.parametrize("resume", ["--resume", None])
+def test_killed_ranks_are_started_again(
+    shards: str, tmp_path: Path, undisturbed: Path, resume: str | None
+) -> None:
+    folder = tmp_path / "run"
+    agent = agents(folder, shards, *([] if resume is None else [resume]), restarts=3)
+    for iteration, rank in ((10, 1), (40, 0), (70, 1)):
+        wait_for(folder, iteration, agent)
+        os.kill(ranks(agent)[rank], signal.SIGKILL)
+    finish(agent)
+    equal(undisturbed, folder)
+    assert (folder / "log-rank0.txt").read_text().count("resumed at iteration") == 3
+
+
+def test_killed_ranks_under_two_agents(shards: str, tmp_path: Path, undisturbed: Path) -> None:
+    """The agents count restarts of their own ranks alone, and may disagree on how many there were."""
+    folder = tmp_path / "run"
+    two = agents(folder, shards, machines=2, restarts=3)
+    for iteration, rank in ((10, 1), (50, 1), (80, 0)):
+        wait_for(folder, iteration, two)
+        os.kill(ranks(two)[rank], signal.SIGKILL)
+    finish(two)
+    equal(undisturbed, folder)
+
+
+def test_a_first_start_in_a_used_folder(shards: str, undisturbed: Path) -> None:
+    before = sorted(undisturbed.iterdir())
+    finish(agents(undisturbed, shards, restarts=1), code=1)
+    said = (undisturbed.parent / "agent0.log").read_text()
+    assert said.count("already holds a run (checkpoint_final.pth); add --resume to continue it") == 4
+    assert sorted(undisturbed.iterdir()) == before
