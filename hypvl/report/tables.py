@@ -148,7 +148,7 @@ def print_table(table: "Table", *, width: int | None = None) -> None:
     """Print a table with every cell whole: on a terminal in lines that fit, else as wide as it is.
 
     Where lines must fit, the first column folds and the others stay whole (names of metrics, numbers), while the first
-    keeps at least :data:`_NARROWEST` characters; else all fold. Nothing is ever left out.
+    keeps at least :data:`_NARROWEST` characters; else all fold. Nothing is ever left out, and no line ends with spaces.
 
     Args:
         width: Characters of a line; None = those of the terminal, and in a file or a pipe as many as it takes.
@@ -163,7 +163,7 @@ def print_table(table: "Table", *, width: int | None = None) -> None:
     _fold(table, console.width)
     with console.capture() as printed:  # rich itself would end the process when the reader of a pipe has gone
         console.print(table)
-    sys.stdout.write(printed.get())
+    sys.stdout.writelines(f"{line.rstrip(' ')}\n" for line in printed.get().splitlines())
 
 
 def _fold(table: "Table", width: int) -> None:
