@@ -200,9 +200,11 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
     if trainer.iteration >= trainer.num_iterations:
         bad_everywhere(loader.bad).check(final=True)
     elif stop is not None:
+        saved = f"which is saved in {folder}; --resume goes on."
+        first = "before the first step, so nothing was saved; the same command starts again."
         raise StoppedError(
-            f"stopped by {stop.name} at iteration {trainer.iteration} of {trainer.num_iterations}, which is saved in "
-            f"{folder}; --resume goes on.",
+            f"stopped by {stop.name} at iteration {trainer.iteration} of {trainer.num_iterations}, "
+            f"{saved if trainer.iteration else first}",
             exit_code(stop),
         )
 

@@ -1,6 +1,8 @@
 """What a run says and refuses about the checkpoint it starts from."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from hypvl.config import LazyCall as L
 from hypvl.data.mix import MixedSources
 from hypvl.data.sample import Sample
 from hypvl.data.stream import WebDatasetStream
-from hypvl.errors import CheckpointError, ConfigError, DataError
+from hypvl.errors import CheckpointError, ConfigError, DataError, StoppedError
 from hypvl.training.config import TrainConfig
 from hypvl.training.run import RunOptions, _start_from, run_training
 from tests.test_demo_recipes import CONFIGS, shard, tiny
@@ -75,6 +77,30 @@ def test_a_dataset_of_ones_own_needs_no_prepare(shard: Path, tmp_path: Path) -> 
         match=r"dataset: a Nameless has no fingerprint, sample; .* has __len__, fingerprint, sample \(",
     ):
         run_training(cfg, RunOptions(output_dir=tmp_path / "other"))
+    logger.remove()
+
+
+class Stopped(Noise):
+    """One that is interrupted while it reads its first sample."""
+
+    def sample(self, row: int, generator: np.random.Generator) -> Sample:
+        if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # training has begun
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().sample(row, generator)
+
+
+def test_a_run_that_is_stopped_before_its_first_step_says_that_nothing_was_saved(
+    shard: Path, tmp_path: Path
+) -> None:
+    cfg = tiny(CONFIGS / "train_clip_demo.py", shard)
+    cfg.train.update(num_iterations=4, total_batch_size=4, root_samples=4, num_workers=0)
+    cfg.dataset = L(Stopped)()
+    with pytest.raises(StoppedError, match="iteration 0 of 4, before the first step, so nothing was saved"):
+        run_training(cfg, RunOptions(output_dir=tmp_path / "run"))
+    logger.remove()
+    assert not list((tmp_path / "run").glob("*checkpoint*"))
+    cfg.dataset = L(Noise)()
+    run_training(cfg, RunOptions(output_dir=tmp_path / "run"))  # as the message says
     logger.remove()
 
 
