@@ -83,17 +83,25 @@ def make_hard_negatives(
         if progress is not None:
             progress(done, max(captions.total, done))
 
+    rows_left = iter(captions)
+    first = list(islice(rows_left, part_size))  # what cannot be read at all leaves no folder behind
+    if not first:
+        skipped = ", ".join(f"{count} x {reason}" for reason, count in captions.skipped.items())
+        raise DataError(
+            f"{redact_text(', '.join(source.places))}: has no captions ({skipped or 'it is empty'})."
+        )
     with writer.begin() as written:
 
         def missing() -> Iterator[_Part]:
             nonlocal parts
-            rows_left = iter(captions)
-            while rows := list(islice(rows_left, part_size)):
+            rows = first
+            while rows:
                 number, parts = parts, parts + 1
                 if number in written:
                     report(len(rows))
                 else:
                     yield number, rows
+                rows = list(islice(rows_left, part_size))
 
         job = functools.partial(_write_part, backend=backend, settings=settings, writer=writer)
         # Models may hold threads and devices, which do not survive a fork.
@@ -104,11 +112,6 @@ def make_hard_negatives(
                 if isinstance(result, UserError):
                     raise result
                 report(result)
-        if parts == 0:
-            skipped = ", ".join(f"{count} x {reason}" for reason, count in captions.skipped.items())
-            raise DataError(
-                f"{redact_text(', '.join(source.places))}: has no captions ({skipped or 'it is empty'})."
-            )
         return Result(writer.finish(parts, captions.skipped), written=True)
 
 

@@ -174,6 +174,10 @@ def test_nothing_to_read_and_nowhere_to_write(source, tmp_path: Path) -> None:
     empty.write_text("image,caption\na,\n")
     with pytest.raises(DataError, match=r"has no captions \(1 x no caption\)"):
         make(SourceArguments((str(empty),)), tmp_path / "out.jsonl")
+    empty.write_text("image,words\na,b\n")
+    with pytest.raises(DataError, match=r"has no column .* set --caption-column"):
+        make(SourceArguments((str(empty),)), tmp_path / "out.jsonl")
+    assert not list(tmp_path.glob("out*"))  # nothing that the next run would take for a beginning
     with pytest.raises(DataError, match="is a folder; name a file"):
         make(source, tmp_path)
     with pytest.raises(DataError, match="cannot be written"):
