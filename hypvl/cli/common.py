@@ -372,7 +372,9 @@ def find_config(path: str | os.PathLike[str], *, prefix: str) -> Path:
             f"--config: {file.name!r} is {other.name}, which is for another command; expected a recipe {prefix}..."
         )
     known = [name for name in recipes() if name.startswith(prefix)]
-    near = closest(prefix + file.name.removeprefix(prefix), known, cutoff=0.0)
+    if not file.name.startswith(prefix):  # as the user names recipes
+        known = [name.removeprefix(prefix) for name in known]
+    near = closest(file.name, known, cutoff=0.0)
     hint = f"; the closest is {near}" if near else ""
     raise ConfigError(
         f"--config: got {file.name!r}, but no recipe has that name{hint}; hypvl recipes lists all."

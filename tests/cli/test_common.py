@@ -217,7 +217,7 @@ def test_recipes_are_found_by_name(config: Path, monkeypatch: pytest.MonkeyPatch
     assert find_config("zero_shot_retrieval", prefix="eval_").name == "eval_zero_shot_retrieval.py"
     for path in ("gone.py", "folder/gone", "configs"):
         assert find_config(path, prefix="train_") == Path(path)
-    with pytest.raises(ConfigError, match=r"--config: got 'mien'.*the closest is train_mine"):
+    with pytest.raises(ConfigError, match=r"--config: got 'mien'.*the closest is mine;"):
         find_config("mien", prefix="train_")
 
 

@@ -70,7 +70,7 @@ def test_a_new_recipe_starts_from_one_beside_it() -> None:
         (["there", "--from", "meru_demo"], r"configs/there\.py exists and is not overwritten"),
         (["a-b", "--from", "meru_demo"], r"NAME: got 'a-b'; expected letters, digits and underscores"),
         (["a/b", "--from", "meru_demo"], r"NAME: got 'a/b'; expected letters"),
-        (["mine", "--from", "meru_dem"], r"--from: got 'meru_dem', but no recipe has that name; the closest is train_"),
+        (["mine", "--from", "meru_dem"], r"--from: got 'meru_dem', but no .*; the closest is meru_demo;"),
         (["x/y.py", "--from", "there"], r"--from: configs/there\.py cannot be imported from x/y\.py"),
         (["mine", "--from", "nowhere.py"], r"--from: nowhere\.py does not exist"),
     ],
