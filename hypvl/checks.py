@@ -8,12 +8,15 @@ import math
 import numbers
 import operator
 from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from types import NoneType
 from typing import Any, Generic, Protocol, TypeVar, get_args, get_origin
 
 T = TypeVar("T")
 _SPECIAL = ("__len__", "__getitem__", "__call__")
 _HOLDS = {"of at least": operator.ge, "above": operator.gt, "up to": operator.le, "below": operator.lt}
+
+_FLAGS: ContextVar[frozenset[str]] = ContextVar("flags", default=frozenset())
 
 # No network is as wide: a typo, or an attack on memory.
 MOST_FEATURES = 2**20
@@ -50,6 +53,44 @@ def closest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | No
     import difflib
 
     return next(iter(difflib.get_close_matches(word, [*known], n=1, cutoff=cutoff)), None)
+
+
+def count_of(number: int, one: str, many: str | None = None) -> str:
+    """A number and its noun: ``many`` is the noun's plural where that is not ``one`` + s.
+
+    Example:
+        >>> count_of(1, "blank caption"), count_of(2000, "image"), count_of(0, "entry", "entries")
+        ('1 blank caption', '2,000 images', '0 entries')
+    """
+    noun = one if number == 1 else many or f"{one}s"
+    return f"{number:,} {noun}"
+
+
+def set_flags(flags: Iterable[str]) -> None:
+    """Name the flags of the command that runs, for :func:`setting`; none: no command does."""
+    _FLAGS.set(frozenset(flags))
+
+
+def setting(name: str, *, key: str | None = None, value: str | None = None) -> str:
+    """What a message tells to set: the flag where the command that runs has one, else the key or the argument.
+
+    Args:
+        name: Of the argument; its flag has dashes.
+        key: Of the config, where it is longer.
+        value: To set it to.
+
+    Example:
+        >>> setting("image_column"), setting("quoting", value="none")
+        ('image_column', 'quoting=none')
+        >>> set_flags(["--quoting"])
+        >>> setting("image_column"), setting("quoting", value="none")
+        ('image_column', '--quoting none')
+        >>> set_flags([])
+    """
+    flag = f"--{name.replace('_', '-')}"
+    if flag in _FLAGS.get():
+        return flag if value is None else f"{flag} {value}"
+    return (key or name) if value is None else f"{key or name}={value}"
 
 
 def number(

@@ -3,7 +3,15 @@
 import gc
 from typing import Any
 
+import pytest
+
+from hypvl.checks import set_flags
 from tests.parity.reference import FILES, load, reference_dir
+
+
+@pytest.fixture(autouse=True)
+def _no_flags_of_another_command() -> None:
+    set_flags([])  # of a command that a test before called in this process
 
 
 def pytest_collection() -> None:

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from hypvl.checks import closest
+from hypvl.checks import closest, set_flags
 from hypvl.data.workers import dead_worker
 from hypvl.errors import ConfigError, StoppedError, UserError
 from hypvl.io.json_text import json_bytes
@@ -202,7 +202,8 @@ class CommandParser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]  # one signature instead of argparse's overloads
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
-        """Parse with flags and overrides in any order."""
+        """Parse with flags and overrides in any order; messages of readers then name the flags of this parser."""
+        set_flags(self._option_string_actions)
         return self.parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:

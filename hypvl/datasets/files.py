@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from hypvl.checks import one_of
+from hypvl.checks import one_of, setting
 from hypvl.datasets.images import IMAGE_EXTENSIONS
 from hypvl.errors import DataError, MissingDataError
 from hypvl.io.files import path_below, read_regular
@@ -21,7 +21,8 @@ def require_folder(folder: Path, layout: str) -> None:
     """Raise MissingDataError, saying what to do, unless ``folder`` is there."""
     if not folder.is_dir():
         raise MissingDataError(
-            f"{folder}: is not there (looked in {Path.cwd()}); put {layout} there, or give the folder by an override."
+            f"{folder}: is not there (looked in {Path.cwd()}); put {layout} there, or give the folder by "
+            f"{_folder_setting()}."
         )
 
 
@@ -150,8 +151,13 @@ def require_images(paths: Iterable[Path], *, source: Path, what: str = "its imag
     if paths and not any(path.is_file() for path in paths):
         raise MissingDataError(
             f"{source}: none of its {len(paths)} images is there, such as {paths[0]}; put {what} there, or give the "
-            "folder by an override."
+            f"folder by {_folder_setting()}."
         )
+
+
+def _folder_setting() -> str:
+    """How the user gives another folder of images: by a flag where the command has one."""
+    return setting("images_root", key="an override")
 
 
 def read_entries(path: Path, kind: type[list] | type[dict]) -> list[tuple[str, Any]]:

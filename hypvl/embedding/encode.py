@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hypvl import distributed
 from hypvl.allowlist import configurable
-from hypvl.checks import number, one_of, whole_number, whole_number_or_none
+from hypvl.checks import number, one_of, setting, whole_number, whole_number_or_none
 from hypvl.data import tokenizer as clip
 from hypvl.datasets.protocol import ImageSource
 from hypvl.embedding.distributed_encode import Encoded, cache_hits, join, run_shares
@@ -79,8 +79,8 @@ class Encoding:
         if len(bad) > self.max_bad_fraction * total:
             raise DataError(
                 f"{label}: at least {len(bad)} of {total} images cannot be read, more than max_bad_fraction="
-                f"{self.max_bad_fraction:g}; repair the files or raise encoding.max_bad_fraction. The first: "
-                f"{bad[0][1]}"
+                f"{self.max_bad_fraction:g}; repair the files or raise "
+                f"{setting('max_bad_fraction', key='encoding.max_bad_fraction')}. The first: {bad[0][1]}"
             )
 
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from hypvl.checks import one_of, whole_number
+from hypvl.checks import one_of, setting, whole_number
 from hypvl.errors import DataError
 from hypvl.io.files import open_regular
 from hypvl.io.json_text import JsonList, parse_json
@@ -67,15 +67,15 @@ def find_column(
     """The name of one of the columns of a file: the one ``given``, else the first of ``usual`` that is there.
 
     Raises:
-        DataError: when it is not there (then ``option`` is what to set, and ``single`` a hint for a file that has one
-            column only), or is there twice.
+        DataError: when it is not there (then ``option`` is the argument to set, and ``single`` a hint for a file that
+            has one column only), or is there twice.
     """
     wanted = usual if given is None else (given,)
     name = next((name for name in wanted if name in columns), None)
     if name is None:
         raise DataError(
             f"{path}: has no column {' or '.join(map(repr, wanted))}; it has {', '.join(columns) or 'none'}"
-            f"{single if len(columns) == 1 else ''}; set {option}."
+            f"{single if len(columns) == 1 else ''}; set {setting(option)}."
         )
     if columns.count(name) > 1:
         raise DataError(f"{path}: has {columns.count(name)} columns {name!r}; expected one.")
@@ -164,7 +164,9 @@ class TableText:
 
     def column(self, given: str | None, usual: Sequence[str], *, option: str) -> str:
         """The name of a column, see :func:`find_column`."""
-        hint = "" if self.is_json else f" (with separator {self.index.separator!r}: set separator?)"
+        hint = (
+            "" if self.is_json else f" (with separator {self.index.separator!r}: set {setting('separator')}?)"
+        )
         return find_column(self.path, self.index.columns, given, usual, option=option, single=hint)
 
     def parse(self, data: bytes) -> dict[str, Any]:
@@ -218,9 +220,8 @@ class TableText:
         """(where, fields) of all rows, for readers that cannot do without any: DataError for the first broken one."""
         for where, fields in self.rows():
             if isinstance(fields, RowError):
-                remedy = "mend the row" + (
-                    "" if self.is_json or self.quoting == "none" else ", or set quoting=none"
-                )
+                other = "" if self.is_json or self.quoting == "none" else setting("quoting", value="none")
+                remedy = f"mend the row, or set {other}" if other else "mend the row"
                 if fields.kind == NO_UNICODE:  # most often a whole file of Excel's
                     remedy = "expected UTF-8: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
                 raise DataError(f"{self.path}, {where}: cannot be used: {fields}; {remedy}.") from fields

@@ -16,6 +16,7 @@ from loguru import logger
 from hypvl.cli.common import (
     UNREAD,
     CommandParser,
+    add_table_arguments,
     config_parser,
     find_config,
     load_config,
@@ -25,6 +26,7 @@ from hypvl.cli.common import (
     user_path,
     user_text,
 )
+from hypvl.datasets.retrieval.table import table as retrieval_table
 from hypvl.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -344,3 +346,31 @@ def test_a_broken_pipe_of_something_else_is_an_error(capsys: pytest.CaptureFixtu
 
     assert run_main(main, []) == 1
     assert capsys.readouterr().err.startswith("error: Broken pipe.")
+
+
+def test_a_mistyped_recipe_with_its_prefix_is_answered_with_the_prefix() -> None:
+    with pytest.raises(ConfigError, match="the closest is train_ceclip_demo;"):
+        find_config("train_ceclip_dmo", prefix="train_")
+    with pytest.raises(ConfigError, match="the closest is ceclip_demo;"):
+        find_config("ceclip_dmo", prefix="train_")
+
+
+def test_readers_name_the_flags_of_the_command_that_runs(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("foo,bar\na.jpg,hello\n")
+
+    def message() -> str:
+        with pytest.raises(DataError) as error:
+            retrieval_table(table, images_root=tmp_path)
+        return str(error.value)
+
+    assert message().endswith("set image_column.")
+    parser = CommandParser("A command.")
+    add_table_arguments(parser)
+    parser.add_argument("--images-root")
+    parser.parse_args([])
+    assert message().endswith("set --image-column.")
+    table.write_text('image,caption\na.jpg,"he said "x""\n')
+    assert message().endswith("or set --quoting none.")
+    table.write_text("image;caption\na.jpg;x\n")
+    assert message().endswith("or give the folder by --images-root.")
