@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hypvl.checks import count_of
 from hypvl.cli.captioned_data import add_data_arguments
 from hypvl.cli.common import CommandParser, check_least, run_main, show, show_json, user_path
 from hypvl.errors import ConfigError
@@ -86,7 +87,8 @@ def _print(result: "EvaluationResult", *, title: str) -> None:
         show(f"  {_MARKS[finding['level']]} {finding['text']}")
     if result.meta["unreadable"]:
         show(
-            f"{result.meta['unreadable']} images cannot be read; the first: {result.meta['unreadable_first'][0]}"
+            f"{count_of(result.meta['unreadable'], 'image')} cannot be read; the first: "
+            f"{result.meta['unreadable_first'][0]}"
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hypvl.checks import count_of
 from hypvl.cli.common import (
     CommandParser,
     check_least,
@@ -337,7 +338,9 @@ def _print(report: dict[str, Any]) -> None:
     for shard in report["shards"]:
         kinds = ", ".join(f"{count} .{name}" for name, count in sorted(shard["extensions"].items()))
         state = "ok" if not shard["problems"] else "damaged"
-        show(f"{shard['place']}: {state}, {shard['samples']} samples ({kinds}), {shard['looked_at']} decoded")
+        show(
+            f"{shard['place']}: {state}, {count_of(shard['samples'], 'sample')} ({kinds}), {shard['looked_at']} decoded"
+        )
         for problem in shard["problems"]:
             show(f"  {problem}")
     checkpoint = report["checkpoint"]

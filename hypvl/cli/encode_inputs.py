@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hypvl.checks import count_of
 from hypvl.cli.common import CommandParser, show, user_path
 from hypvl.errors import DataError
 from hypvl.io.files import write_output
@@ -45,7 +46,7 @@ def show_unreadable(encoder: "CachedEncoder") -> None:
     """Say on stderr how many images were left out because they cannot be read, and why the first; nothing for none."""
     if encoder.unreadable:
         count, (_, reason) = len(encoder.unreadable), encoder.unreadable[0]
-        show(f"left out {count} of the images, which cannot be read; the first: {reason}", file=sys.stderr)
+        show(f"left out {count_of(count, 'image')} that cannot be read; the first: {reason}", file=sys.stderr)
 
 
 @dataclass(frozen=True)

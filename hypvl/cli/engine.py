@@ -75,10 +75,20 @@ class Failed(Protocol):
     def error(self) -> str: ...
 
 
+def named(name: str, text: str) -> str:
+    """What is said of a unit, after its name; an error may begin with that already.
+
+    Example:
+        >>> named("a-000", "721 images"), named("a-000", "a-000: holds no images.")
+        ('a-000: 721 images', 'a-000: holds no images.')
+    """
+    return text if text.startswith(f"{name}:") else f"{name}: {text}"
+
+
 def report_failed(failed: Sequence[Failed], total: int, *, what: str) -> int:
     """Name what failed on stderr; the exit code: 1 when there is any, else 0."""
     for result in failed[:_SHOWN]:
-        show(f"{result.name}: {result.error}", file=sys.stderr)
+        show(named(result.name, str(result.error)), file=sys.stderr)
     if failed:
         more = f" ({len(failed) - _SHOWN} more are not named here)" if len(failed) > _SHOWN else ""
         show(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hypvl.checks import count_of
 from hypvl.cli.common import (
     config_parser,
     encoding_overrides,
@@ -286,7 +287,7 @@ def _print(results: dict[str, dict[str, Any]], *, title: str) -> None:
             show(f"{name}: {result['status']}: {result['reason']}", file=sys.stderr)
         elif result["meta"].get("unreadable"):
             count, first = result["meta"]["unreadable"], result["meta"].get("unreadable_first", ["not named"])
-            show(f"{name}: {count} images cannot be read; the first: {first[0]}", file=sys.stderr)
+            show(f"{name}: {count_of(count, 'image')} cannot be read; the first: {first[0]}", file=sys.stderr)
 
 
 if __name__ == "__main__":

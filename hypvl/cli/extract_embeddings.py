@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hypvl.checks import count_of
 from hypvl.cli.common import CommandParser, check_least, run_main, show, user_path, user_text
-from hypvl.cli.engine import add_engine_arguments, engine_of, report_failed
+from hypvl.cli.engine import add_engine_arguments, engine_of, named, report_failed
 from hypvl.errors import UserError
 
 if TYPE_CHECKING:
@@ -133,10 +134,10 @@ def main(argv: Sequence[str]) -> int:
     for number, shard in enumerate(results, start=1):
         done += shard.rows
         failed += [shard] if shard.error else []
-        status = shard.error or ("exists already" if shard.existed else f"{shard.rows} {modality}s")
+        status = shard.error or ("exists already" if shard.existed else count_of(shard.rows, modality))
         status += f", {shard.unreadable} cannot be read" if shard.unreadable else ""
-        show(f"[{number}/{own}] {shard.name}: {status}", file=sys.stderr)
-    show(f"{args.output_dir}: {done} embeddings in {own - len(failed)} of {own} shards")
+        show(f"[{number}/{own}] {named(shard.name, status)}", file=sys.stderr)
+    show(f"{args.output_dir}: {count_of(done, 'embedding')} in {own - len(failed)} of {own} shards")
     return report_failed(failed, own, what="shards")
 
 

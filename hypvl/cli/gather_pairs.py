@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from hypvl.checks import count_of
 from hypvl.cli.common import CommandParser, check_least, run_main, show, user_path
 from hypvl.cli.engine import add_engine_arguments, engine_of, report_failed
 from hypvl.errors import ConfigError
@@ -152,7 +153,9 @@ def _plan(args: argparse.Namespace) -> "Plan":
 def lines_of(summary: "Summary") -> list[str]:
     """The counts by reason, a line each."""
     share = f" ({summary.written / summary.pairs:.1%})" if summary.pairs else ""
-    lines = [f"{summary.written:,} of {summary.pairs:,} pairs written{share}, {summary.shards:,} shards"]
+    lines = [
+        f"{summary.written:,} of {summary.pairs:,} pairs written{share}, {count_of(summary.shards, 'shard')}"
+    ]
     width = max((len(reason) for reason in summary.reasons), default=0)
     lines += [f"  {reason:{width}}  {count:,}" for reason, count in summary.reasons.most_common()]
     return lines + ["each failed address: failures/*.jsonl in the output folder"] * bool(summary.reasons)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hypvl.checks import count_of
 from hypvl.cli.common import (
     CommandParser,
     add_table_arguments,
@@ -242,9 +243,10 @@ def _print_summary(output: Path, result: "Result") -> None:
         rows.append((kind, str(counts.made[kind]), share, invalid))
     print_table(rich_table(rows, header=("type", "valid", "share", "invalid, and why"), text_columns=1))
     for reason, count in counts.skipped.items():
-        show(f"skipped: {count} entries ({reason})")
+        show(f"skipped: {count_of(count, 'entry', 'entries')} ({reason})")
     state = "written" if result.written else "up to date"
-    show(f"{output}: {counts.captions} captions, {sum(counts.made.values())} negatives ({state})")
+    made = count_of(sum(counts.made.values()), "negative")
+    show(f"{output}: {count_of(counts.captions, 'caption')}, {made} ({state})")
 
 
 if __name__ == "__main__":

@@ -42,5 +42,5 @@ def check_new(folder: Path) -> None:
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.exists():
-        what = f"a folder with {len(list(folder.iterdir()))} entries" if folder.is_dir() else "a file"
+        what = "a folder that holds something" if folder.is_dir() else "a file"
         raise ConfigError(f"--output: {folder} is {what}; expected a new or an empty folder.")

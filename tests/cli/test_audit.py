@@ -68,7 +68,7 @@ def test_people_get_a_table_and_sentences(
     printed = capsys.readouterr().out
     assert "radial_order_auc" in printed and "verdict: " in printed
     assert "- Almost flat: median u" in printed and "- Cones saturated: 100% of texts" in printed
-    assert "1 images cannot be read" in printed
+    assert "1 image cannot be read" in printed
 
 
 @pytest.mark.parametrize(

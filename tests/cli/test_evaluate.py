@@ -138,7 +138,7 @@ def test_unreadable_images_are_reported(
     broken(tmp_path / "colors" / "red" / "broken.jpg")
     code, report = run(config(tmp_path, colors=node), checkpoint, tmp_path / "out")
     assert code == 0 and report["results"]["colors"]["meta"]["unreadable"] == 1
-    assert re.search(r"colors: 1 images cannot be read; the first: .*broken\.jpg", capsys.readouterr().err)
+    assert re.search(r"colors: 1 image cannot be read; the first: .*broken\.jpg", capsys.readouterr().err)
 
 
 def test_a_run_twice_is_the_same_and_replaces_its_file(checkpoint: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_errors_are_one_sentence(photos: Path, tmp_path: Path, capsys: pytest.Ca
     assert "--side: does not go with --to onnx" in error("--side", "key", to="onnx")
     assert "--modality: goes with --embeddings" in error("--image-dir", str(photos), "--modality", "image")
     assert "--tower: got text; hyper-models loads image towers" in error("--tower", "text", to="hyper-models")
-    assert "is a folder with 2 entries; expected a new or an empty folder" in error(
+    assert "is a folder that holds something; expected a new or an empty folder" in error(
         "--image-dir", str(photos), output=str(photos)
     )
     images = ["--image-dir", str(photos), "--num-workers", "0"]

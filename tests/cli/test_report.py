@@ -58,9 +58,7 @@ def test_images_that_cannot_be_read_are_counted(tmp_path: Path, capsys: pytest.C
     names = [*(f"copy{number}.png" for number in range(12)), "torn.png"]
     table.write_text("\n".join(json.dumps({**row, "image": name}) for name in names))
     assert main(["--run", str(run), "--data", str(table), *COMMON]) == 0
-    assert "left out 1 of the images, which cannot be read; the first: " in (
-        errors := capsys.readouterr().err
-    )
+    assert "left out 1 image that cannot be read; the first: " in (errors := capsys.readouterr().err)
     assert "torn.png" in errors
 
 

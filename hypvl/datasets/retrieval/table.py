@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 from loguru import logger
 
 from hypvl.allowlist import configurable
-from hypvl.checks import one_of
+from hypvl.checks import count_of, one_of
 from hypvl.data.tokenizer import is_blank
 from hypvl.datasets.files import image_place, open_table, require_folder
 from hypvl.datasets.retrieval.captioned import CaptionedImages, from_files
@@ -50,7 +50,7 @@ def _captions_by_image(
         own = captions.setdefault(Path(name).name if file_name_only else name, [])
         own.extend(text.strip()[:max_characters] for text in usable)
     if blank:
-        logger.warning("{}: left out {} blank captions", table.path, blank)
+        logger.warning("{}: left out {}", table.path, count_of(blank, "blank caption"))
     return captions
 
 
