@@ -149,7 +149,7 @@ def all_reduce_sum(x: Tensor) -> Tensor:
 
 
 def on_all_ranks(flag: Tensor) -> Tensor:
-    """Whether a 0-dim flag is true on every rank (a collective on the flag's device, which nothing waits for)."""
+    """Whether a flag, or each of several, is true on every rank (a collective on the device; nothing waits for it)."""
     if world_size() == 1:
         return flag
     everywhere = flag.to(torch.uint8)

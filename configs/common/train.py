@@ -11,6 +11,9 @@ N = the batch of a process / K, rounded up. `naive_accumulate = K` averages K se
 samples each: for a contrastive loss another objective, with fewer negatives. Set at most one of the three; None, 1 and
 1 are off. On several processes such a step averages its gradients without DDP, and `ddp.static_graph` has no effect.
 
+`parallel = "fsdp"` shards weights, gradients and moments over the ranks (docs/training.md, "Weights sharded over
+ranks"); with "ddp" every rank holds all of them. The result is the same.
+
 A step whose loss or gradients are not finite is skipped, and its samples are named; `max_skipped_steps` of them in a
 row end the run with a checkpoint and the samples of the last one.
 
@@ -33,6 +36,7 @@ train = dict(
     num_workers=4,
     amp="auto",
     grad_clip_norm=None,
+    parallel="ddp",
     compile=False,
     init_checkpoint=None,
     init_missing=None,

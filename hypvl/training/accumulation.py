@@ -14,6 +14,7 @@ from hypvl import distributed
 from hypvl.checks import whole_number
 from hypvl.errors import ConfigError
 from hypvl.losses.base import STUDENT, LossOutput, PairContext, View
+from hypvl.training.parallel import is_sharded
 from hypvl.training.step import Learner, Precision, Rows
 
 # Largest relative difference that counts as rounding (other kernels, packed texts); batch statistics of two rows
@@ -48,7 +49,9 @@ class GradientAverage:
             return
         if self._group is None:
             self._group = distributed.host_group()
-        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        trainable = [
+            p for p in parameters if p.requires_grad and not is_sharded(p)
+        ]  # of shards FSDP has done it
         used = distributed.any_rank([p.grad is not None for p in trainable], group=self._group)
         gradients = []
         for parameter, somewhere in zip(trainable, used, strict=True):
@@ -144,14 +147,19 @@ class GradCache:
         learner = module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
         if not isinstance(learner, Learner):
             raise TypeError(f"module: got {type(learner).__name__}; expected a Learner, or DDP around one.")
-        check = not self._checked
+        check, learner_is_sharded = not self._checked, any(map(is_sharded, learner.parameters()))
         if check:
             check_no_batch_statistics(learner)
             with _forked(precision.device), precision.autocast():
                 for view in learner.views:
-                    _check_rows_independent(learner, view, learner.rows(view, batch))
+                    rows = learner.rows(view, batch)
+                    if learner_is_sharded and min(distributed.row_counts(len(rows.values))) < 2:
+                        continue  # every rank gathers the weights, or none
+                    _check_rows_independent(learner, view, rows)
         with precision.autocast(), torch.no_grad():
-            passes = {view: self._first(learner, view, batch) for view in learner.views}
+            passes = {
+                view: self._first(learner, view, batch, sharded=learner_is_sharded) for view in learner.views
+            }
         with precision.autocast():
             output, ctx = learner.loss_from_trunks(
                 {view: first_pass.trunk for view, first_pass in passes.items()}, batch
@@ -159,14 +167,17 @@ class GradCache:
         scaler.scale(output.total).backward()
         with _forked(precision.device):
             for view, first_pass in passes.items():
-                if first_pass.trunk.grad is not None:  # else frozen, or no term uses it
+                if _has_gradient(first_pass, sharded=learner_is_sharded):  # else frozen, or no term uses it
                     self._again(learner, view, first_pass, precision=precision, check=check)
         self.average(learner.parameters())
         self._checked = True
         return output, ctx
 
-    def _first(self, learner: Learner, view: View, batch: Mapping[str, Any]) -> _FirstPass:
-        inputs = learner.rows(view, batch).split(self.micro_batch)
+    def _first(self, learner: Learner, view: View, batch: Mapping[str, Any], *, sharded: bool) -> _FirstPass:
+        rows = learner.rows(view, batch)
+        inputs = rows.split(self.micro_batch)
+        if sharded:  # every rank gathers the weights equally often
+            inputs += [rows[:0]] * (max(distributed.row_counts(len(inputs))) - len(inputs))
         states, parts = [], []
         for rows in inputs:
             states.append(_rng_state(rows.values.device))
@@ -181,7 +192,8 @@ class GradCache:
     ) -> None:
         trunk_grad = first_pass.trunk.grad
         assert trunk_grad is not None
-        features, gradients = first_pass.trunk.split(self.micro_batch), trunk_grad.split(self.micro_batch)
+        sizes = [len(rows.values) for rows in first_pass.inputs]
+        features, gradients = first_pass.trunk.split(sizes), trunk_grad.split(sizes)
         parts = zip(first_pass.inputs, first_pass.states, features, gradients, strict=True)
         for rows, state, before, gradient in parts:
             _set_rng_state(state, rows.values.device)
@@ -191,6 +203,17 @@ class GradCache:
                     _check_repeatable(learner, view, before, trunk)
             if trunk.requires_grad:
                 trunk.backward(gradient)
+
+
+def _has_gradient(first_pass: _FirstPass, *, sharded: bool) -> bool:
+    """Whether a view is to be encoded again; of a sharded encoder all ranks do so, or none."""
+    trunk = first_pass.trunk
+    if not sharded:
+        return trunk.grad is not None
+    somewhere = max(distributed.row_counts(int(trunk.grad is not None))) > 0
+    if somewhere and trunk.grad is None:
+        trunk.grad = torch.zeros_like(trunk)
+    return somewhere
 
 
 def _forked(device: torch.device) -> contextlib.AbstractContextManager[None]:

@@ -16,6 +16,7 @@ from hypvl.models.positions import Positions
 
 Amp = Literal["auto", "bf16", "fp16", "fp32", False]
 WandbMode = Literal["disabled", "online", "offline"]
+Parallel = Literal["ddp", "fsdp"]
 Mode = Literal["max", "min"]
 _SEED_MAX = 2**62  # room for what is added to it, one number for each rank
 _Section = TypeVar("_Section", bound="_Checked")
@@ -143,6 +144,7 @@ class TrainConfig(_Checked):
     num_workers: int = 4  # processes that read data, for each rank, >= 0
     amp: Amp = "auto"  # precision of the forward pass
     grad_clip_norm: float | None = None  # largest norm of all gradients together, > 0; None = as they are
+    parallel: Parallel = "ddp"  # every rank holds all weights, or a part of them
     compile: bool = False  # whether the encoders are compiled
     init_checkpoint: str | None = None  # weights to start from; None = new ones
     #: Patterns of names that the file may lack, ``model.*_head.log_scale``; None = whatever fits is loaded.
@@ -175,7 +177,9 @@ class TrainConfig(_Checked):
         if self.grad_clip_norm is not None:
             self._check(grad_clip_norm=number("grad_clip_norm", self.grad_clip_norm, above=0))
         one_of("amp", self.amp, Amp)
+        one_of("parallel", self.parallel, Parallel)
         one_of("compile", self.compile, (True, False))
+        self._check_sharding()
         if self.init_checkpoint is not None:
             _text("init_checkpoint", self.init_checkpoint)
         if self.init_missing is not None:
@@ -186,6 +190,20 @@ class TrainConfig(_Checked):
                 f"keep_best.metric: got {self.keep_best.metric!r}, but nothing is evaluated; expected null, or "
                 "train.evaluate.every above 0."
             )
+
+    def _check_sharding(self) -> None:
+        """Refuse what sharded encoders cannot do."""
+        if self.parallel != "fsdp":
+            return
+        for key, value, asked in (
+            ("compile", self.compile, "false: compiled encoders are not sharded"),
+            ("amp", self.amp if self.amp == "fp16" else False, "bf16 or fp32: a loss scale is not kept over shards"),
+            ("ddp.broadcast_buffers", self.ddp.broadcast_buffers, "false: only DDP sends buffers in every step"),
+        ):  # fmt: skip
+            if value:
+                raise ValueError(
+                    f"{key}: got {value!r} with parallel='fsdp'; expected {asked}, or parallel='ddp'."
+                )
 
     @classmethod
     def read(cls, node: Mapping[str, Any] | DictConfig) -> "TrainConfig":

@@ -20,7 +20,9 @@ from torch.distributed import ProcessGroup
 from hypvl import distributed
 from hypvl.errors import ConfigError, DataError
 from hypvl.losses.base import LossOutput, PairContext
+from hypvl.models.dual_encoder import DualEncoder
 from hypvl.training.accumulation import GradCache, GradientAverage, naive_forward_backward
+from hypvl.training.parallel import Sharding
 from hypvl.training.step import Learner, Precision, forward_backward, optimizer_step, to_device
 
 # Seconds. `timeout`, schedulers and launchers signal the process and its group: signals this close are one request.
@@ -168,7 +170,8 @@ class Trainer:
     clip_norm: float | None = None  # gradient clipping, None = off
     cache: GradCache | None = None  # encodes the batch in micro-batches; None = whole
     naive_parts: int = 1  # batches of the loader per step, whose losses are averaged; 1 = the usual step
-    average: GradientAverage = field(default_factory=GradientAverage)  # where there are several parts
+    average: GradientAverage = field(default_factory=GradientAverage)  # where DDP does not
+    sharding: Sharding | None = None  # of the learner; None = every rank holds all of it
     hooks: Sequence[Hook] = ()  # called in order
     iteration: int = 0  # steps done (skipped ones count)
     stop_requested: bool = False  # set by a hook, on every rank, to end after the current step
@@ -185,6 +188,10 @@ class Trainer:
     def consumed(self) -> int:
         """Samples taken so far over all ranks: the data position."""
         return self.iteration * self.global_batch_size
+
+    def whole_model(self) -> DualEncoder:
+        """The model, or a whole copy of it where it is sharded: for what ranks do not do alike (a collective)."""
+        return self.learner.model if self.sharding is None else self.sharding.whole_model()
 
     def run(self) -> None:
         """Train until ``num_iterations``, or until a hook or a signal requests a stop.
@@ -244,7 +251,8 @@ class Trainer:
             return naive_forward_backward(
                 self.module, moved, parts=self.naive_parts, average=self.average, **how
             )
-        output, ctx = forward_backward(self.module, next(moved), cache=self.cache, **how)
+        average = None if self.sharding is None else self.average
+        output, ctx = forward_backward(self.module, next(moved), cache=self.cache, average=average, **how)
         return output, [ctx]
 
     def _step(self, parts: list[Mapping[str, Any]]) -> StepResult:

@@ -18,6 +18,7 @@ from hypvl.errors import ConfigError
 from hypvl.training.blocks import depths, ordered_blocks
 from hypvl.training.config import mapping_at
 from hypvl.training.freezing import freeze, module_at, named
+from hypvl.training.parallel import is_sharded, separate_groups
 from hypvl.training.schedules import GroupSchedule, checked_decay_end, checked_windows
 
 
@@ -234,6 +235,8 @@ def warmup_cosine(optimizer: torch.optim.Optimizer, *, total_steps: int, warmup_
 def build_optimizer(optim: DictConfig, learner: nn.Module) -> tuple[torch.optim.Optimizer, LRScheduler]:
     """The optimizer and the schedule of `optim` in a config. Raises ConfigError naming the key of a wrong value."""
     groups = _call(optim, "parameters", learner)
+    if any(is_sharded(parameter) for parameter in learner.parameters()):
+        groups = separate_groups(groups)
     arguments: Any = OmegaConf.to_container(mapping_at(optim, "optimizer", above="optim."), resolve=True)
     try:
         check_optimizer(arguments)

@@ -50,6 +50,7 @@ from hypvl.training.hooks.sinks import (
 from hypvl.training.hooks.skipped import SKIPPED_STEPS_NAME, SkippedSteps
 from hypvl.training.loop import Hook, Trainer, exit_code
 from hypvl.training.optim import build_optimizer
+from hypvl.training.parallel import shard_
 from hypvl.training.provenance import provenance
 from hypvl.training.random_state import seed_everything
 from hypvl.training.resume import read_resumed
@@ -109,8 +110,12 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         started_from = _start_from(model, settings)
     learner = _learner(model, settings).to(device)
     check_episodes(learner, settings.total_batch_size)
-    optimizer, scheduler = build_optimizer(optim, learner)
     precision = Precision.choose(settings.amp, device)
+    wire = precision.wire(compress=settings.ddp.fp16_compression)
+    sharding = None
+    if settings.parallel == "fsdp" and distributed.world_size() > 1:
+        sharding = shard_(learner, dtype=precision.dtype, wire=wire)
+    optimizer, scheduler = build_optimizer(optim, learner)
     scaler = precision.make_scaler()
     learner.train()
     if plan.micro_batch is not None:
@@ -141,12 +146,12 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         consumed=iteration * settings.total_batch_size, parts=plan.naive_parts,
     )  # fmt: skip
     seed_everything(settings.seed + 1 + distributed.rank())  # dropout differs between ranks
-    average = GradientAverage(wire=precision.wire(compress=settings.ddp.fp16_compression))
+    average = GradientAverage(wire=wire)
     # The table traces the encoders, which is only possible before they are compiled.
-    table = summary_table(model) if distributed.is_main() else ""
+    table = _table(model if sharding is None else sharding.whole_model())
     trainer = Trainer(
         learner=learner,
-        module=_wrap(learner, settings, precision, plan),
+        module=learner if sharding is not None else _wrap(learner, settings, precision, plan),
         optimizer=optimizer,
         scheduler=scheduler,
         loader=loader,
@@ -159,6 +164,7 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
         cache=None if plan.micro_batch is None else GradCache(plan.micro_batch, average=average),
         naive_parts=plan.naive_parts,
         average=average,
+        sharding=sharding,
         iteration=iteration,
     )
     state = TrainState(
@@ -224,6 +230,10 @@ def _learner(model: DualEncoder, settings: TrainConfig) -> Learner:
         return learner
     except ValueError as error:
         raise ConfigError(f"train.objective.{error}") from error
+
+
+def _table(model: DualEncoder) -> str:
+    return summary_table(model) if distributed.is_main() else ""
 
 
 def _warn_of_unlisted(cfg: DictConfig) -> None:
@@ -298,7 +308,9 @@ def _hooks(
         samples = min(settings.root_samples, trainer.epoch_size)  # more would repeat the data
         logger.info("root: mean embedding of {:,} training samples", samples)
         with _loader(settings, loader.dataset, trainer.precision.device, consumed=trainer.consumed) as fresh:
-            return {"root": mean_embedding(trainer.learner, fresh, samples=samples)}
+            return {
+                "root": mean_embedding(trainer.learner, fresh, samples=samples, model=trainer.whole_model())
+            }
 
     def collect(_: Trainer) -> dict[str, Any]:
         for file in files:

@@ -28,6 +28,7 @@ from hypvl.models.weights import load_weights
 from hypvl.training.config import TrainConfig
 from hypvl.training.hooks.metrics import Metrics, bad_everywhere
 from hypvl.training.loop import Trainer
+from hypvl.training.parallel import as_sharded_like
 from hypvl.training.random_state import random_state, restore_random_state
 
 _NEW_RUN = "start a new run with train.init_checkpoint set to it"
@@ -122,8 +123,13 @@ class TrainState:
                 f"restore optim.parameters.trainable and .frozen, and what is learned, or {_NEW_RUN}."
             )
         index = {name: i for i, name in enumerate(before)}
-        moments = {i: saved["state"][index[n]] for i, n in enumerate(names) if index[n] in saved["state"]}
         optimizer = self.trainer.optimizer
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        moments = {
+            i: {key: as_sharded_like(value, parameter) for key, value in saved["state"][index[name]].items()}
+            for i, (name, parameter) in enumerate(zip(names, parameters, strict=True))
+            if index[name] in saved["state"]
+        }
         optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
     def _load_scheduler(self, state: Mapping[str, Any]) -> None:

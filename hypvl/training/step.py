@@ -17,6 +17,7 @@ from hypvl.losses.base import STUDENT, Changed, LossOutput, Model, Objective, Pa
 from hypvl.models.dual_encoder import DualEncoder, constrain_modules_
 from hypvl.training.config import Amp
 from hypvl.training.freezing import hold_in_eval_, is_held
+from hypvl.training.parallel import clip_gradients_
 from hypvl.training.teachers import Teacher
 
 # First letters of an entry of a batch -> the switch of the demo's mapper that adds it.
@@ -290,15 +291,17 @@ class Learner(nn.Module):
 
 
 @torch.no_grad()
-def mean_embedding(learner: Learner, loader: Iterable[Mapping[str, Any]], *, samples: int) -> Tensor:
+def mean_embedding(
+    learner: Learner, loader: Iterable[Mapping[str, Any]], *, samples: int, model: DualEncoder | None = None
+) -> Tensor:
     """Normalised mean of the embeddings of ``samples`` training images and texts over all ranks, (D,) on the CPU.
 
-    A collective; ``loader`` gives local training batches.
+    A collective; ``loader`` gives local training batches. ``model`` is a whole copy of a learner's that is sharded.
 
     Source: MERU (arXiv 2304.09172) section 5.2: CLIP's [ROOT] is the average of all training embeddings.
     Differs: an average over ``samples`` training samples, not all of them.
     """
-    model = learner.model
+    model = learner.model if model is None else model
     device = next(model.parameters()).device
     total = torch.zeros(model.embed_dim, device=device)
     seen = 0
@@ -345,6 +348,7 @@ def forward_backward(
     precision: Precision,
     scaler: torch.amp.GradScaler,
     cache: Callable[..., tuple[LossOutput, PairContext]] | None = None,
+    average: Callable[[Iterable[Tensor]], None] | None = None,
 ) -> tuple[LossOutput, PairContext]:
     """Loss of the batch and its gradients, added into ``.grad``.
 
@@ -355,12 +359,15 @@ def forward_backward(
         scaler: Scales the loss in fp16.
         cache: A :class:`~hypvl.training.accumulation.GradCache`, which encodes in micro-batches with the same result;
             gradients are then averaged over ranks also without DDP.
+        average: A :class:`~hypvl.training.accumulation.GradientAverage` of a learner that DDP does not wrap.
     """
     if cache is not None:
         return cache(learner, batch, precision=precision, scaler=scaler)
     with precision.autocast():
         output, ctx = learner(batch)
     scaler.scale(output.total).backward()
+    if average is not None:
+        average(learner.parameters())
     return output, ctx
 
 
@@ -388,11 +395,7 @@ def optimizer_step(
         The gradient norm before clipping, and False for a skipped step; both 0-dim and on the device.
     """
     scaler.unscale_(optimizer)
-    parameters = list(parameters)
-    if clip_norm is None:
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    else:
-        norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
+    norm = clip_gradients_(parameters, clip_norm)
     finite = norm.isfinite()
     if loss is not None:
         finite = finite & loss.detach().isfinite()

@@ -15,6 +15,7 @@ from hypvl.allowlist import configurable
 from hypvl.checks import number, one_of, whole_number
 from hypvl.models.dual_encoder import DualEncoder
 from hypvl.models.weights import load_weights
+from hypvl.training.parallel import local
 
 
 class Teacher(nn.Module, ABC):
@@ -123,7 +124,8 @@ class EMATeacher(Teacher):
         mine, theirs = (
             [*model.named_parameters(), *model.named_buffers()] for model in (self.encoder, student)
         )
-        for (_, old), (_, new) in zip(mine, theirs, strict=True):
+        for (_, whole_old), (_, whole_new) in zip(mine, theirs, strict=True):
+            old, new = local(whole_old), local(whole_new)  # both are sharded alike
             if old.is_floating_point():
                 old.lerp_(new, share.to(old.dtype))
             else:

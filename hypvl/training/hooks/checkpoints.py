@@ -13,6 +13,7 @@ from hypvl.errors import UserError
 from hypvl.models.checkpoint_io import FINAL_NAME, last_checkpoint
 from hypvl.training.checkpoint import checkpoint_name, save_checkpoint
 from hypvl.training.loop import Hook, StepResult, Trainer
+from hypvl.training.parallel import gathered, local
 
 
 @dataclass
@@ -89,7 +90,7 @@ class Checkpoints(Hook):
 
     def _save(self, trainer: Trainer, name: str, extra: dict[str, Any], *, prune: bool = True) -> None:
         check_weights_finite(trainer)
-        state = {**self.collect(trainer), **extra}
+        state = gathered({**self.collect(trainer), **extra})
         keep = self.keep if prune else None
         write_on_main(self.folder / name, lambda: save_checkpoint(self.folder, state, name=name, keep=keep))
         if distributed.is_main():
@@ -114,10 +115,14 @@ def write_on_main(path: Path, write: Callable[[], object]) -> None:
 
 
 def check_weights_finite(trainer: Trainer) -> None:
-    """UserError when weights are not finite, since no later step makes them finite again (waits for the device)."""
+    """UserError on every rank when weights are not finite, since no later step makes them finite again.
+
+    A collective that waits for the device.
+    """
     named = dict(trainer.learner.named_parameters())
-    finite = torch.stack([parameter.detach().isfinite().all() for parameter in named.values()]).tolist()
-    not_finite = [name for name, good in zip(named, finite, strict=True) if not good]
+    finite = torch.stack([local(parameter.detach()).isfinite().all() for parameter in named.values()])
+    everywhere = distributed.on_all_ranks(finite).tolist()
+    not_finite = [name for name, good in zip(named, everywhere, strict=True) if not good]
     if not_finite:
         raise UserError(
             f"training: at iteration {trainer.iteration}, {len(not_finite)} weights are not finite (the first: "

@@ -85,6 +85,7 @@ class Evaluation(Hook):
         entries: dict[str, Entry] = {}
         try:
             with unchanged_random_state():
+                model = trainer.whole_model()
                 for name in self.suite.names:
                     trainer.signals.agree()
                     if trainer.signals.stop is not None:
@@ -94,7 +95,7 @@ class Evaluation(Hook):
                         return None
                     trainer.between_steps = f"the evaluation {name}"
                     trainer.learner.eval()
-                    entry = self.suite.measure(name, trainer.learner.model)
+                    entry = self.suite.measure(name, model)
                     entries[name] = {key: value for key, value in entry.items() if key != "items"}
         finally:
             trainer.between_steps = None
