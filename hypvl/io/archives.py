@@ -22,6 +22,7 @@ from hypvl.errors import DataError
 from hypvl.io.files import file_digest, open_new
 from hypvl.io.redact import printable
 from hypvl.io.tar import Forward, TarDamageError, walk_tar
+from hypvl.io.zip_checksum import computed_checksum, stated_checksum
 
 Archive = Literal["tar", "zip", "gz"]
 
@@ -41,7 +42,7 @@ _MAGIC: tuple[tuple[bytes, type], ...] = (
 )
 _DAMAGED = (
     TarDamageError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile, ValueError,
-    RuntimeError, NotImplementedError,
+    RuntimeError, NotImplementedError, IndexError,
 )  # fmt: skip
 
 
@@ -241,15 +242,17 @@ def read_zip_member(archive: Path, name: str, *, max_bytes: int = _FREE_GROWTH) 
 
 
 def zip_checksum(path: Path) -> str:
-    """SHA-256 of the names, sizes and CRC-32s of an archive's members: only its table of contents is read.
+    """A SHA-256 that tells archives apart: the one in its comment, else that of its members' names, sizes and CRC-32s.
 
-    Equal archives have equal checksums, and others of the same damage-free kind different ones (:func:`zip_damage`).
-    A file that is no archive gives the SHA-256 of its bytes.
+    It says nothing about damage (:func:`zip_damage`). A file that is no archive gives the SHA-256 of its bytes.
 
     Raises:
         OSError: when it cannot be read.
     """
     try:
+        stated = stated_checksum(path)
+        if stated is not None:
+            return stated
         with zipfile.ZipFile(path) as archive:
             members = [(member.filename, member.file_size, member.CRC) for member in archive.infolist()]
     except _DAMAGED:
@@ -260,25 +263,37 @@ def zip_checksum(path: Path) -> str:
 def zip_damage(path: Path) -> str | None:
     """What is wrong with an archive, "data/3 was changed after it was written", or None for a whole one.
 
-    Every member is read and compared with its CRC-32. A file written by ``torch.save`` is such an archive, whose CRCs
-    were computed from memory while it was written; ``torch.load`` does not look at them. A CRC-32 finds every change of
-    up to 32 neighbouring bits.
+    One with a checksum of the whole file (:mod:`hypvl.io.zip_checksum`), as hypvl writes them, is compared with that:
+    every change is found. Of any other, every member is compared with its CRC-32. A file written by ``torch.save`` is
+    such an archive, whose CRCs were computed from memory while it was written; ``torch.load`` does not look at them. A
+    CRC-32 finds every change of up to 32 neighbouring bits, but none between members.
 
     Raises:
         OSError: when it cannot be read.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if member.is_dir() or member.external_attr & _DIRECTORY:
-                    return f"{member.filename} should be a file"
-            changed = archive.testzip()
+        stated = stated_checksum(path)
+        if stated is not None and computed_checksum(path) == stated:
+            return None
+        changed = _changed_member(path) or (None if stated is None else "it was changed after it was written")
+        return None if changed is None else printable(changed)
     except (*_DAMAGED, OverflowError, struct.error) as error:
-        return f"no whole ZIP archive: {error}"
+        return f"no whole ZIP archive: {printable(str(error) or type(error).__name__)}"
     except OSError as error:
         if error.errno != errno.EINVAL:  # a place that no file has, in a damaged table of contents
             raise
         return "no whole ZIP archive: its table of contents is damaged"
-    if changed is None:
-        return None
-    return f"{changed.partition('/')[2] or changed} was changed after it was written"
+
+
+def _changed_member(path: Path) -> str | None:
+    """The first member whose content is not that of its CRC-32, and what is wrong with it."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.is_dir() or member.external_attr & _DIRECTORY:
+                return f"{member.filename} should be a file"
+        changed = archive.testzip()
+    return (
+        None
+        if changed is None
+        else f"{changed.partition('/')[2] or changed} was changed after it was written"
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from hypvl.io.files import replacing, write_atomically
 from hypvl.io.json_text import parse_json
+from hypvl.io.zip_checksum import ChecksumWriter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +18,10 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def write_torch(path: Path, state: Mapping[str, Any]) -> None:
-    """``torch.save`` to a file that appears whole or not at all, with an OSError that says why it does not."""
+    """``torch.save`` to a file that appears whole or not at all, with an OSError that says why it does not.
+
+    The file has a checksum of its bytes, which :func:`hypvl.io.archives.zip_damage` compares.
+    """
     write_atomically(path, lambda file: _save(state, file))
 
 
@@ -60,31 +64,14 @@ def _sort_metadata(path: Path) -> None:
         file.write(text.ljust(size))  # with spaces, as the library does
 
 
-class _Remembering:
-    """A file that remembers why a write failed."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
 def _save(state: Mapping[str, Any], file: BinaryIO) -> None:
     import torch
 
-    remembering = _Remembering(file)
+    writer = ChecksumWriter(file)
     try:
-        torch.save(state, remembering)  # type: ignore[arg-type]  # it needs write and flush
+        torch.save(state, writer)  # type: ignore[arg-type]  # it needs write and flush
     except Exception:
-        if remembering.error is not None:
-            raise remembering.error from None
+        if writer.error is not None:
+            raise writer.error from None
         raise
+    writer.finish()

@@ -6,6 +6,7 @@ instead of the named ones, because NumPy's own would take types and buffers from
 """
 
 import argparse
+import os
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -22,7 +23,9 @@ from torch import Tensor
 from hypvl.checks import natural_number
 from hypvl.errors import CheckpointError
 from hypvl.io.archives import zip_damage
+from hypvl.io.files import read_regular
 from hypvl.io.json_text import parse_json
+from hypvl.io.redact import printable
 from hypvl.models.convert import listed
 
 # Written into our checkpoints as `format_version`; files of a later version are refused.
@@ -39,6 +42,7 @@ LAST_NAME = "last_checkpoint.txt"
 _PERIODIC = re.compile(r"checkpoint_(\d+)\.pth")
 # A final checkpoint that cannot be read counts as the newest, so that it is not skipped silently.
 _UNREADABLE = 1 << 62
+_LONGEST_POINTER = 4096  # bytes
 # What arrays may hold: booleans, integers, unsigned ones, floats, complex numbers, texts; no objects, no records.
 _KINDS = "biufcUS"
 
@@ -160,22 +164,51 @@ def checkpoints(folder: Path) -> list[Path]:
 def last_checkpoint(folder: Path) -> Path | None:
     """The checkpoint that ``last_checkpoint.txt`` names, else the newest one that is there; None without any.
 
+    A pointer that names no file of the folder is passed over with a warning.
+
     Raises:
-        CheckpointError: when the file it names does not exist and there is no other.
+        CheckpointError: when the pointer names no file of the folder, and there is no checkpoint.
     """
     pointer = folder / LAST_NAME
-    named = folder / Path(pointer.read_text(errors="replace").strip()).name if pointer.is_file() else None
-    if named is not None and named.is_file():
-        return named
-    newest = next(iter(checkpoints(folder)), None)
-    if named is not None:
+    if not os.path.lexists(pointer):
+        return next(iter(checkpoints(folder)), None)
+    try:
+        return _named(pointer)
+    except ValueError as error:
+        newest = next(iter(checkpoints(folder)), None)
         if newest is None:
             raise CheckpointError(
-                f"{pointer}: names {named.name}, which is not in {folder}; "
-                "put it back, or write the name of a checkpoint that is there."
-            )
-        logger.warning("{}: names {}, which is not there; taking {}", pointer, named.name, newest.name)
+                f"{pointer}: {error}, and {folder} has no checkpoint; put one back, and write its name there."
+            ) from error
+        logger.warning("{}: {}; taking {}, the newest", pointer, error, newest.name)
     return newest
+
+
+def _named(pointer: Path) -> Path:
+    """The file that a pointer names, in its folder. Raises ValueError that says what it holds instead."""
+    try:
+        text = read_regular(pointer, max_bytes=_LONGEST_POINTER).decode("utf-8").strip()
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError("is not text") from error
+    if not text:
+        raise ValueError("is empty")
+    shown = printable(text, limit=80)
+    folder, path = pointer.parent, pointer.parent / text
+    if (
+        len(text.splitlines()) > 1
+        or "\0" in text
+        or os.path.realpath(path.parent) != os.path.realpath(folder)
+    ):
+        raise ValueError(f"names {shown}, which is not the name of a file in this folder")
+    try:
+        there = path.is_file()
+    except OSError:  # a name that is too long
+        there = False
+    if not there:
+        raise ValueError(f"names {shown}, which is not there")
+    return folder / path.name
 
 
 def checkpoint_file(path: str | Path) -> Path:

@@ -1,7 +1,7 @@
 """Checkpoint files of a run: written whole or not at all, verified, found again, and removed when they are old.
 
-A checkpoint is a ZIP archive with a CRC-32 of every member (:mod:`hypvl.io.archives`), so that it is verified without a
-second file that could be lost or be out of date.
+A checkpoint is a ZIP archive that holds a SHA-256 of itself (:mod:`hypvl.io.zip_checksum`), so that it is verified
+without a second file that could be lost or be out of date.
 """
 
 import contextlib
@@ -59,7 +59,8 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], *, name: str, keep: 
 def newest_good(folder: Path) -> Path | None:
     """The newest checkpoint that is not damaged, None for a folder without any.
 
-    It is the one ``last_checkpoint.txt`` names; if that is damaged, the one before it, with a warning.
+    It is the one ``last_checkpoint.txt`` names; if that is damaged, the one before it, with a warning. So is a pointer
+    that is missing or wrong.
 
     Raises:
         CheckpointError: when every one is damaged.
@@ -67,11 +68,16 @@ def newest_good(folder: Path) -> Path | None:
     last = last_checkpoint(folder)
     if last is None:
         return None
+    if not (folder / LAST_NAME).exists():
+        logger.warning("{}: has no {}; taking {}, the newest", folder, LAST_NAME, last.name)
     every = checkpoints(folder)
     older = every[every.index(last) + 1 :] if last in every else every
     damaged = []
     for path in (last, *older):
-        damage = zip_damage(path)
+        try:
+            damage = zip_damage(path)
+        except OSError as error:
+            damage = f"cannot be read: {error.strerror or error}"
         if damage is None:
             return path
         logger.warning("{}: damaged ({}); looking for the checkpoint before it", path, damage)

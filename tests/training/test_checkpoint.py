@@ -118,11 +118,17 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(
     save_checkpoint(tmp_path, {"weights": weights, "iteration": 30}, name="checkpoint_final.pth")
     if not pointer:
         (tmp_path / "last_checkpoint.txt").unlink()
-    assert newest_good(tmp_path) == tmp_path / "checkpoint_final.pth"
+    with said() as lines:
+        assert newest_good(tmp_path) == tmp_path / "checkpoint_final.pth"
+    assert lines == (
+        []
+        if pointer
+        else [f"{tmp_path}: has no last_checkpoint.txt; taking checkpoint_final.pth, the newest\n"]
+    )
     damage(tmp_path / "checkpoint_final.pth", weights)
     with said() as lines:
         assert newest_good(tmp_path) == tmp_path / checkpoint_name(20)
-    assert len(lines) == 1 and "checkpoint_final.pth: damaged (" in lines[0]
+    assert len(lines) == 2 - pointer and "checkpoint_final.pth: damaged (" in lines[-1]
     with pytest.raises(CheckpointError, match=r"checkpoint_final\.pth: truncated or damaged"):
         load_checkpoint(tmp_path)  # an evaluation does not take another one
     for iteration in (10, 20):
@@ -226,11 +232,67 @@ def test_half_written_files_of_killed_runs_are_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "mine.part"]
 
 
-def test_pointer_to_a_missing_file_is_named(tmp_path: Path) -> None:
-    assert last_checkpoint(tmp_path) is None
-    (tmp_path / "last_checkpoint.txt").write_text("checkpoint_00000005.pth\n")
-    with pytest.raises(CheckpointError, match=r"names checkpoint_00000005\.pth, which is not in"):
-        last_checkpoint(tmp_path)
+POINTERS = {
+    "missing file": (b"checkpoint_00000005.pth\n", r"names checkpoint_00000005\.pth, which is not there"),
+    "empty": (b"\n", "is empty"),
+    "not text": (b"\xff\xfe\x00c", "is not text"),
+    "outside": (
+        b"../other/checkpoint_00000010.pth",
+        "names .*, which is not the name of a file in this folder",
+    ),
+    "absolute": (b"/etc/passwd", "names /etc/passwd, which is not the name of a file in this folder"),
+    "itself": (b".", r"names \., which is not the name of a file in this folder"),
+    "above": (b"..", r"names \.\., which is not there"),
+    "zeros": (
+        bytes(24),
+        r"names .*, which is not the name of a file in this folder",
+    ),  # what a power failure leaves
+    "too long": (b"x" * 300, "names xxx.*, which is not there"),
+    "no text file": (b"x" * 5000, "cannot be read \\(more than 4096 bytes\\)"),
+    "two lines": (
+        b"checkpoint_00000010.pth\ncheckpoint_00000020.pth\n",
+        "names .*, which is not the name of a file in this folder",
+    ),
+    "a screen's commands": (b"\x1b[31mx", r"names \\x1b\[31mx, which is not there"),
+}
+
+
+@pytest.mark.parametrize("case", POINTERS)
+def test_a_pointer_to_no_checkpoint_of_the_folder_gives_way_to_the_newest(tmp_path: Path, case: str) -> None:
+    content, what = POINTERS[case]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "last_checkpoint.txt").write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=rf"last_checkpoint\.txt: {what}, and .* has no checkpoint; put one back"
+    ):
+        last_checkpoint(folder)
+    for iteration in (9, 20):
+        save_checkpoint(folder, {}, name=checkpoint_name(iteration))
+    (tmp_path / "other").mkdir()
+    save_checkpoint(tmp_path / "other", {}, name=checkpoint_name(10))
+    (folder / "last_checkpoint.txt").write_bytes(content)
+    with said() as lines:
+        assert newest_good(folder) == folder / checkpoint_name(20)
+    assert len(lines) == 1 and re.search(rf"{what}; taking checkpoint_00000020\.pth, the newest\n$", lines[0])
+    with RunFolder(folder, resume=False) as place, pytest.raises(ConfigError, match="already holds a run"):
+        place.start()
+
+
+def test_a_pointer_that_is_a_folder_gives_way_to_the_newest(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, {}, name=checkpoint_name(1))
+    (tmp_path / "last_checkpoint.txt").unlink()
+    (tmp_path / "last_checkpoint.txt").mkdir()
+    with said() as lines:
+        assert newest_good(tmp_path) == tmp_path / checkpoint_name(1)
+    assert "cannot be read (not a regular file but a folder)" in lines[0]
+
+
+def test_a_pointer_may_name_the_file_by_its_path(tmp_path: Path) -> None:
+    for iteration in (1, 2):
+        save_checkpoint(tmp_path, {}, name=checkpoint_name(iteration))
+    (tmp_path / "last_checkpoint.txt").write_text(f"{tmp_path / checkpoint_name(1)}\n")
+    assert last_checkpoint(tmp_path) == tmp_path / checkpoint_name(1)
 
 
 def test_random_state_comes_back_through_a_file(tmp_path: Path) -> None:

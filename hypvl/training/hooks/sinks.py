@@ -5,6 +5,7 @@ import json
 import math
 import os
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,7 +109,10 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         earlier = any(folder.glob("events.out.tfevents.*"))  # also of a try without a checkpoint
+        before = set(threading.enumerate())
         self._writer = SummaryWriter(str(folder), purge_step=iteration + 1 if earlier else None)
+        self._threads = set(threading.enumerate()) - before  # they write the file
+        self._previous, threading.excepthook = threading.excepthook, self._note
 
     def write(self, record: Record) -> None:
         for name, value in record.items():
@@ -119,6 +123,13 @@ class TensorBoard:
     def close(self) -> None:
         with contextlib.suppress(OSError):  # every record was flushed: a full disk was reported then
             self._writer.close()
+        if threading.excepthook == self._note:
+            threading.excepthook = self._previous
+
+    def _note(self, raised: threading.ExceptHookArgs) -> None:
+        """Print no traceback of a full disk, which the next flush raises as an error."""
+        if raised.thread not in self._threads or not issubclass(raised.exc_type, OSError):
+            self._previous(raised)
 
 
 class Wandb:
