@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 examples:
-  hypvl gather-pairs Train_GCC-training.tsv --output-dir datasets/cc3m
+  hypvl gather-pairs Train_GCC-training.tsv --output-dir datasets/cc3m --allow-http
   hypvl gather-pairs pairs.parquet --output-dir datasets/mine --image-size 256 --workers 4
-  hypvl gather-pairs Train_GCC-training.tsv --output-dir datasets/cc100k --subset 100000 --seed 0
+  hypvl gather-pairs Train_GCC-training.tsv --output-dir datasets/cc100k --subset 100000 --seed 0 --allow-http
   hypvl gather-pairs pairs.csv --output-dir datasets/mine --layout folder
 
 The same command continues after an interruption: finished shards are not downloaded again. Several machines may share
@@ -82,6 +82,10 @@ def build_parser() -> argparse.ArgumentParser:
     net.add_argument(
         "--max-megabytes", type=float, default=50.0, metavar="MB", help="larger files are refused"
     )
+    net.add_argument(
+        "--allow-http", action="store_true",
+        help="fetch http:// addresses, too: anybody on the way can change what comes (default: counted as failed)",
+    )  # fmt: skip
     add_engine_arguments(parser)
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser
@@ -140,6 +144,7 @@ def _plan(args: argparse.Namespace) -> "Plan":
                 args.timeout,
                 args.attempts,
                 max(1, round(args.max_megabytes * 1e6)),
+                args.allow_http,
             ),
             layout=args.layout,
             per_shard=args.per_shard,

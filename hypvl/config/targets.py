@@ -22,7 +22,8 @@ from hypvl.io.json_text import parse_json
 LIST = pathlib.Path(__file__).with_name("targets.json")
 EXTRA_VARIABLE = "HYPVL_EXTRA_TARGETS"
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-_GRANTS = ("allow_pipe",)  # arguments through which an allowed target would run commands
+#: Arguments by which the user permits what data may not permit itself, and what they permit.
+_GRANTS = {"allow_pipe": "run commands", "allow_http": "read plain http"}
 # The only target that may stand at the top of a part; everything else in the part is an argument inside it.
 _TOP = {"model": "hypvl.models.dual_encoder.DualEncoder"}
 _CONVERT = ("none", "partial", "object", "all")
@@ -55,8 +56,9 @@ def check_untrusted(data: Plain, *, source: str, extra_targets: Iterable[str] = 
     Raises:
         ConfigError: for a target that is not allowed, or not in its part (also when a reference leads to it); a
             ``model`` that is not a dual encoder; a ``_partial_``, ``_recursive_``, ``_convert_`` or ``_args_`` of the
-            wrong type; a permission to run commands (``allow_pipe``); any ``${...}`` other than a reference to a
-            key; and references that stand for more than a config of ordinary size.
+            wrong type; a permission to run commands (``allow_pipe``) or to read plain http (``allow_http``); any
+            ``${...}`` other than a reference to a key; and references that stand for more than a config of ordinary
+            size.
     """
     added = _added(extra_targets)
     allowed = allowed_targets() | added
@@ -163,10 +165,10 @@ def _check_reserved(node: dict[Any, Any], prefix: str, source: str) -> None:
         "_convert_": (" | ".join(_CONVERT), lambda v: v in _CONVERT),
         "_args_": ("a list", lambda v: isinstance(v, list)),
     }
-    for name in _GRANTS:
+    for name, permitted in _GRANTS.items():
         if node.get(name, False) is not False:
             raise ConfigError(
-                f"{source}: '{prefix}{name}' is {node[name]!r}, which lets the config run commands; a YAML or JSON"
+                f"{source}: '{prefix}{name}' is {node[name]!r}, which lets the config {permitted}; a YAML or JSON"
                 f" config may not say so: leave it false and set {prefix}{name}=true on the command line."
             )
     for name, (words, is_right) in expected.items():

@@ -64,6 +64,8 @@ class ImageTextShards(PairReader):
         mapper: Makes image and caption from a sample's members.
         cache_dir: Folder where shards at addresses are downloaded once; None reads them in parts.
         allow_pipe: Allow ``pipe:``, which runs commands.
+        allow_http: Allow plain http, which anybody on the way can change. As for ``allow_pipe``, a config that is data
+            cannot say so.
 
     The others: :class:`hypvl.data.sample.PairReader`.
     """
@@ -77,6 +79,7 @@ class ImageTextShards(PairReader):
     max_bad_fraction: float = 0.1
     cache_dir: str | Path | None = None
     allow_pipe: bool = False
+    allow_http: bool = False
     max_pixels: int = MAX_PIXELS
     augment: InModalAugment | None = None
 
@@ -118,7 +121,10 @@ class ImageTextShards(PairReader):
     @functools.cached_property
     def _shards(self) -> list[tuple[Source, TarIndex]]:
         def one(place: str) -> tuple[Source, TarIndex]:
-            source = open_source(place, self._handles, cache_dir=self._cache_dir, allow_pipe=self.allow_pipe)
+            source = open_source(
+                place, self._handles, cache_dir=self._cache_dir, allow_pipe=self.allow_pipe,
+                allow_http=self.allow_http,
+            )  # fmt: skip
             return source, shard_index(source)
 
         with ThreadPoolExecutor(_THREADS) as pool:

@@ -105,7 +105,12 @@ class LocalFile:
 
 
 def open_source(
-    place: str, handles: FileHandles, *, cache_dir: Path | None = None, allow_pipe: bool = False
+    place: str,
+    handles: FileHandles,
+    *,
+    cache_dir: Path | None = None,
+    allow_pipe: bool = False,
+    allow_http: bool = False,
 ) -> Source:
     """The source for a path, URL or ``pipe:`` command. Raises DataError for one out of reach, or not allowed."""
     if place.startswith("pipe:"):
@@ -117,7 +122,7 @@ def open_source(
             path = _run_once(place.removeprefix("pipe:"), cache_dir or user_cache() / "shards")
         return LocalFile(path, handles, name=path.name)
     if re.match(r"https?://", place):
-        remote = RemoteFile(place)
+        remote = RemoteFile(place, allow_http=allow_http)
         if cache_dir is None and remote.accepts_ranges():
             return remote
         if cache_dir is None:

@@ -105,6 +105,7 @@ class WebDatasetStream(PairReader):
         shuffle_window: Samples in the shuffle buffer of each reader; 1 = only shards are shuffled.
         cache_dir: Where URLs that cannot be read in parts are downloaded.
         allow_pipe: Allow ``pipe:``, which runs commands: in a Python config or on the command line only.
+        allow_http: Allow plain http, which anybody on the way can change; as ``allow_pipe``.
 
     The others: :class:`hypvl.data.sample.PairReader`.
     """
@@ -119,6 +120,7 @@ class WebDatasetStream(PairReader):
     max_bad_fraction: float = 0.1
     cache_dir: str | Path | None = None
     allow_pipe: bool = False
+    allow_http: bool = False
     max_pixels: int = MAX_PIXELS
     augment: InModalAugment | None = None
 
@@ -204,7 +206,7 @@ class WebDatasetStream(PairReader):
         given = 0
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                for entry in itertools.islice(_members(place, self._cache_dir, self.allow_pipe), given, None):
+                for entry in itertools.islice(self._members(place), given, None):
                     yield entry
                     given += 1
                 return
@@ -217,6 +219,15 @@ class WebDatasetStream(PairReader):
                     ) from error
                 logger.warning("{}: {}; reading it again", redact_text(place), reason)
                 time.sleep(_BACKOFF * 2 ** (attempt - 1))
+
+    def _members(self, place: str) -> Iterator[tuple[str, Mapping[str, bytes] | str]]:
+        """The samples of a shard, their keys after its name. Raises OSError."""
+        name = _name(place)
+        with _opened(
+            place, self._cache_dir, allow_pipe=self.allow_pipe, allow_http=self.allow_http
+        ) as opened:
+            for key, members in stream_samples(opened):
+                yield f"{name}/{key}", members
 
     @functools.cached_property
     def _shards(self) -> list[str]:
@@ -249,18 +260,8 @@ def _numbers(places: Sequence[Place]) -> list[int]:
     return numbers
 
 
-def _members(
-    place: str, cache_dir: Path | None, allow_pipe: bool
-) -> Iterator[tuple[str, Mapping[str, bytes] | str]]:
-    """The samples of a shard, their keys after its name. Raises OSError."""
-    name = _name(place)
-    with _opened(place, cache_dir, allow_pipe) as opened:
-        for key, members in stream_samples(opened):
-            yield f"{name}/{key}", members
-
-
 @contextlib.contextmanager
-def _opened(place: str, cache_dir: Path | None, allow_pipe: bool) -> Iterator[Any]:
+def _opened(place: str, cache_dir: Path | None, *, allow_pipe: bool, allow_http: bool) -> Iterator[Any]:
     """The bytes of a shard from its beginning. Raises OSError, for a command also when it fails in the end."""
     if place.startswith("pipe:"):
         if not allow_pipe:
@@ -279,9 +280,8 @@ def _opened(place: str, cache_dir: Path | None, allow_pipe: bool) -> Iterator[An
                 stream.close()
         return
     handles = FileHandles(1)
-    with io.BufferedReader(
-        _SourceBytes(open_source(place, handles, cache_dir=cache_dir)), _READ_AT_ONCE
-    ) as file:
+    source = open_source(place, handles, cache_dir=cache_dir, allow_http=allow_http)
+    with io.BufferedReader(_SourceBytes(source), _READ_AT_ONCE) as file:
         yield file
 
 

@@ -71,6 +71,7 @@ class ImageTextTable(PairReader):
             one there are ``box_owner`` and ``box_corners`` too, see :func:`hypvl.data.boxes.box_fields`, and a row may
             have none. None: no boxes.
         max_boxes: Most boxes for ``"first"`` and ``"random"``, at least 1; None for the others.
+        allow_http: Allow plain http, which anybody on the way can change; a config that is data cannot say so.
 
     The others: :class:`hypvl.data.sample.PairReader`.
     """
@@ -92,6 +93,7 @@ class ImageTextTable(PairReader):
     mapper: RowMapper | None = None
     boxes: Boxes | None = None
     max_boxes: int | None = None
+    allow_http: bool = False
 
     def __post_init__(self) -> None:
         one_of("boxes", self.boxes, Boxes | None)
@@ -104,7 +106,7 @@ class ImageTextTable(PairReader):
         table = _place(str(self.path))
         self._name = Path(table).name
         if isinstance(table, str):  # read from a copy; its images stay where they are
-            self._file = remote_file(table).download(user_cache() / "tables")
+            self._file = remote_file(table, allow_http=self.allow_http).download(user_cache() / "tables")
             self._root = table.rpartition("/")[0] if self._root is None else self._root
         else:
             self._file = table
@@ -167,7 +169,7 @@ class ImageTextTable(PairReader):
     def _read_image(self, image: str) -> bytes:
         """Raises OSError, or ValueError for one outside the root."""
         if isinstance(self._root, str):
-            return read_below(self._root, image, max_bytes=MAX_IMAGE_BYTES)
+            return read_below(self._root, image, max_bytes=MAX_IMAGE_BYTES, allow_http=self.allow_http)
         place = self._file.parent / image if self._root is None else path_below(self._root, image)
         return read_regular(place, max_bytes=MAX_IMAGE_BYTES)
 

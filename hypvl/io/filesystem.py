@@ -165,12 +165,12 @@ def glob_store(pattern: str) -> list[str]:
     return sorted(StoredFile(pattern).retry(listed))
 
 
-def remote_file(url: str) -> RemoteFile | StoredFile:
-    """The file at a web address, or in an object store. Raises as :class:`StoredFile`."""
-    return RemoteFile(url) if scheme_of(url) in ("http", "https") else StoredFile(url)
+def remote_file(url: str, *, allow_http: bool = False) -> RemoteFile | StoredFile:
+    """The file at a web address, or in an object store. Raises as :class:`RemoteFile` and :class:`StoredFile`."""
+    return RemoteFile(url, allow_http=allow_http) if scheme_of(url) in ("http", "https") else StoredFile(url)
 
 
-def read_below(root: str, name: str, *, max_bytes: int) -> bytes:
+def read_below(root: str, name: str, *, max_bytes: int, allow_http: bool = False) -> bytes:
     """The content of a file below an address, such as an image of ``s3://bucket/images``.
 
     Raises:
@@ -182,17 +182,17 @@ def read_below(root: str, name: str, *, max_bytes: int) -> bytes:
         raise ValueError(f"{printable(name)!r} is outside {redact_url(root)}")
     url = f"{root.rstrip('/')}/{name}"
     if scheme_of(url) in ("http", "https"):
-        return _read_web(url, max_bytes=max_bytes)
+        return _read_web(url, max_bytes=max_bytes, allow_http=allow_http)
     data = StoredFile(url).read_part(0, max_bytes + 1)
     if len(data) > max_bytes:
         raise OSError(f"more than {max_bytes} bytes")
     return data
 
 
-def _read_web(url: str, *, max_bytes: int) -> bytes:
+def _read_web(url: str, *, max_bytes: int, allow_http: bool) -> bytes:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            with request(url, patience=PATIENCE) as answer:
+            with request(url, patience=PATIENCE, allow_http=allow_http) as answer:
                 if answer.length is not None and answer.length > max_bytes:
                     raise FileNotFoundError(f"more than {max_bytes} bytes")
                 return b"".join(answer.chunks(max_bytes))

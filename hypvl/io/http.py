@@ -10,6 +10,8 @@ import contextlib
 import functools
 import http.client
 import io
+import ipaddress
+import os
 import re
 import ssl
 import time
@@ -25,6 +27,8 @@ from hypvl.checks import natural_number
 from hypvl.errors import DataError
 from hypvl.io.redact import printable, redact_url
 
+#: Set to 1, it allows addresses of plain http for every command.
+ALLOW_HTTP = "HYPVL_ALLOW_HTTP"
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _CHUNK = 1 << 20
 _SPAN = re.compile(r"bytes (?:(\d{1,19})-(\d{1,19})|\*)/(\d{1,19}|\*)", re.ASCII)
@@ -100,21 +104,24 @@ def request(
     last: int | None = None,
     same: str | None = None,
     patience: Patience,
+    allow_http: bool = False,
 ) -> Iterator[Answer]:
     """Ask for a file or a part of it.
 
     Args:
-        url: http or https; user and password in it are sent to this server only.
+        url: https, or http where it is allowed; user and password in it are sent to this server only.
         first, last: Bytes wanted; None = the whole file, and to the end.
         same: Send the part only if the file is still this one (``If-Range``).
         patience: How long to wait.
+        allow_http: Take plain http from other machines, too: see :func:`check_encrypted`.
 
     Raises:
-        RemoteError: for a wrong address or a wrong response.
+        RemoteError: for a wrong address or a wrong response, and for plain http that is not allowed.
         urllib.error.HTTPError: when the server answers with an error.
         OSError: of the network. http.client.HTTPException: likewise.
     """
     shown = redact_url(url)
+    check_encrypted(url, allow_http=allow_http)
     asked = urllib.request.Request(
         _plain(url, shown), headers={"Accept-Encoding": "identity", "User-Agent": "hypvl"}
     )
@@ -124,13 +131,44 @@ def request(
         asked.add_header("Range", f"bytes={first}-{'' if last is None else last}")
         if same is not None:
             asked.add_header("If-Range", same)
-    opener = urllib.request.build_opener(_Redirects(shown), _Handler(patience))
+    opener = urllib.request.build_opener(_Redirects(url, shown, allow_http=allow_http), _Handler(patience))
     try:
         body = opener.open(asked, timeout=patience.timeout)
     except (http.client.InvalidURL, UnicodeError, ValueError) as error:
         raise RemoteError(f"{shown}: is not an address ({printable(str(error))}).") from error
     with body:
         yield _checked(body, shown, first, last)
+
+
+def check_encrypted(url: str, *, allow_http: bool = False) -> None:
+    """RemoteError for an address of plain http, whose content anybody on the way can read and change.
+
+    Allowed are those of this machine (``localhost``, 127.0.0.1), all of them with ``allow_http``, or with the
+    environment variable ``HYPVL_ALLOW_HTTP=1``.
+    """
+    if not url.lower().startswith("http://") or allow_http or os.environ.get(ALLOW_HTTP) == "1":
+        return
+    with contextlib.suppress(ValueError):  # what is no address is refused where it is used
+        if not urllib.parse.urlsplit(url).hostname or is_this_machine(url):
+            return
+        raise RemoteError(
+            f"{redact_url(url)}: is an address of plain http, which anybody on the way can change; use https, or set "
+            f"{ALLOW_HTTP}=1 if you trust the network."
+        )
+
+
+def is_this_machine(url: str) -> bool:
+    """Whether an address is one of this machine, by what it says; no name is looked up.
+
+    Example:
+        >>> is_this_machine("http://127.0.0.1:80/a"), is_this_machine("http://127.0.0.1.example.org/a")
+        (True, False)
+    """
+    try:
+        host = urllib.parse.urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _plain(url: str, shown: str) -> str:
@@ -281,10 +319,14 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to http and https only, and does not read their bodies."""
+    """Follows redirects to the web only, and does not read their bodies.
 
-    def __init__(self, shown: str) -> None:
-        self._shown = shown
+    From elsewhere none leads to plain http that is not allowed, or to a server of this machine.
+    """
+
+    def __init__(self, url: str, shown: str, *, allow_http: bool) -> None:
+        self._shown, self._allow_http = shown, allow_http
+        self._local = is_this_machine(url)
 
     def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
         fp.close()
@@ -297,4 +339,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             raise RemoteError(
                 f"{self._shown}: the server leads to {printable(newurl, limit=100)}, which is not a web address."
             )
+        if not self._local:
+            if is_this_machine(newurl):
+                raise RemoteError(f"{self._shown}: the server leads to this machine; expected a web address.")
+            check_encrypted(newurl, allow_http=self._allow_http)
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -20,7 +20,16 @@ from loguru import logger
 
 from hypvl.errors import DataError
 from hypvl.io.files import DigestKind, exclusive_lock, file_digest, open_new
-from hypvl.io.http import TRANSIENT, Answer, Patience, RemoteError, TooSlowError, request, size_of_refused
+from hypvl.io.http import (
+    TRANSIENT,
+    Answer,
+    Patience,
+    RemoteError,
+    TooSlowError,
+    check_encrypted,
+    request,
+    size_of_refused,
+)  # fmt: skip
 from hypvl.io.json_text import parse_json
 from hypvl.io.redact import printable, redact_url
 
@@ -54,13 +63,16 @@ class UnwritableError(DataError):
 class RemoteFile:
     """A file on a server that answers range requests; see :func:`download` for one that does not.
 
-    ``patience`` says how slow a server may be; the time of a request follows from what is asked for.
+    ``patience`` says how slow a server may be; the time of a request follows from what is asked for. ``allow_http``
+    allows plain http; without it, its address is a RemoteError (:func:`hypvl.io.http.check_encrypted`).
     """
 
     block = 1 << 18
 
-    def __init__(self, url: str, *, patience: Patience = PATIENCE) -> None:
+    def __init__(self, url: str, *, patience: Patience = PATIENCE, allow_http: bool = False) -> None:
+        check_encrypted(url, allow_http=allow_http)
         self.url = url
+        self._allow_http = allow_http
         self.place = redact_url(url)
         self.name = _name(url)
         self._patience = patience
@@ -88,8 +100,9 @@ class RemoteFile:
 
         def fetch() -> bytes:
             with request(
-                self.url, first=offset, last=offset + length - 1, patience=self._patience_for(length)
-            ) as answer:
+                self.url, first=offset, last=offset + length - 1, patience=self._patience_for(length),
+                allow_http=self._allow_http,
+            ) as answer:  # fmt: skip
                 if not answer.partial:
                     raise RemoteError(
                         f"{self.place}: the server sent the whole file instead of a part; set dataset.cache_dir "
@@ -110,7 +123,10 @@ class RemoteFile:
         mark = hashlib.sha256(repr((self.url, sorted(self.identity().items()))).encode()).hexdigest()[:16]
         target = folder / f"{mark}-{self.name}"
         known = self._ask()
-        return download(self.url, target, patience=self._patience, expected=_Mark(known.same, known.size))
+        return download(
+            self.url, target, patience=self._patience, expected=_Mark(known.same, known.size),
+            allow_http=self._allow_http,
+        )  # fmt: skip
 
     def _ask(self) -> "_Probe":
         if self._probe is None:
@@ -119,7 +135,9 @@ class RemoteFile:
 
     def _first_byte(self) -> "_Probe":
         try:
-            with request(self.url, first=0, last=0, patience=self._patience_for(1)) as answer:
+            with request(
+                self.url, first=0, last=0, patience=self._patience_for(1), allow_http=self._allow_http
+            ) as answer:
                 if answer.size is None:
                     raise RemoteError(f"{self.place}: the server does not say how long the file is.")
                 etag, modified = answer.headers.get("ETag"), answer.headers.get("Last-Modified")
@@ -183,6 +201,7 @@ def download(
     patience: Patience = PATIENCE,
     progress: Report | None = None,
     expected: _Mark | None = None,
+    allow_http: bool = False,
 ) -> Path:
     """Download a file, once.
 
@@ -192,7 +211,7 @@ def download(
     wait and then use it.
 
     Args:
-        url: http or https.
+        url: https; plain http only where a checksum shows what came, or it is allowed.
         target: The file to make; its folder is made too.
         md5, sha256: Hex digests the file must have; None = not looked at.
         max_bytes: More is refused, before anything is written where the server says how much it is.
@@ -200,6 +219,7 @@ def download(
             (at most twice where the server never answered).
         progress: Called with (bytes there, bytes in all or None).
         expected: What identifies the file, where it is known.
+        allow_http: Allow plain http without a checksum, too.
 
     Returns:
         ``target``.
@@ -214,7 +234,16 @@ def download(
             part = target.with_name(f"{target.name}.part")
             wanted: dict[DigestKind, str | None] = {"md5": md5, "sha256": sha256}
             checked = any(digest is not None for digest in wanted.values())
-            job = _Download(url, part, patience, max_bytes, progress, expected, checked=checked)
+            job = _Download(
+                url,
+                part,
+                patience,
+                max_bytes,
+                progress,
+                expected,
+                checked=checked,
+                allow_http=allow_http or checked,
+            )
             try:
                 job.run()
             except DownloadError:
@@ -243,6 +272,7 @@ class _Download:
     progress: Report | None
     expected: _Mark | None
     checked: bool  # a checksum will show whether it is whole
+    allow_http: bool
     begun: bool = False  # the bytes on disk came from this server in this run
 
     def run(self) -> None:
@@ -304,6 +334,7 @@ class _Download:
                 last=None if first is None or size is None else max(size - 1, first),
                 same=None if known is None else known.same,
                 patience=patience,
+                allow_http=self.allow_http,
             ) as answer:
                 if answer.partial and known is not None and not known.fits(answer):
                     self.part.unlink()  # a part of another file, from a server that does not know If-Range

@@ -8,7 +8,9 @@ from hypvl.io.files import file_digest, write_atomically
 from hypvl.io.json_text import parse_json
 from hypvl.io.remote import RemoteFile
 
-COCO_URL = "http://images.cocodataset.org/annotations/annotations_trainval2014.zip"
+COCO_URL = (
+    "https://s3.us-east-1.amazonaws.com/images.cocodataset.org/annotations/annotations_trainval2014.zip"
+)
 _LARGEST = 1 << 28  # bytes of the captions; the published ones have a quarter
 
 

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from hypvl.checks import natural_number, number, whole_number
-from hypvl.io.http import TRANSIENT, Patience, RemoteError, TooSlowError, request
+from hypvl.io.http import TRANSIENT, Patience, RemoteError, TooSlowError, check_encrypted, request
 
 #: A server that answers "try again later" is not waited for longer than this, in seconds.
 LONGEST_WAIT = 60.0
@@ -44,6 +44,7 @@ class FetchOptions:
         timeout: Seconds without a byte; a download may take ten times as long in all.
         attempts: Of each address; after a failure that may pass, the next comes after 1, 2, 4, ... seconds.
         max_bytes: More are refused.
+        allow_http: Whether plain http is fetched, which anybody on the way can change.
     """
 
     threads: int = 64
@@ -51,6 +52,7 @@ class FetchOptions:
     timeout: float = 10.0
     attempts: int = 3
     max_bytes: int = 50_000_000
+    allow_http: bool = False
 
     def __post_init__(self) -> None:
         for name in ("threads", "per_host", "attempts", "max_bytes"):
@@ -68,7 +70,11 @@ def fetch(url: str, options: FetchOptions) -> bytes:
         timeout=options.timeout, least_rate=1024.0, grace=2 * options.timeout, seconds=10 * options.timeout, attempts=1
     )  # fmt: skip
     try:
-        with request(url, patience=patience) as answer:
+        check_encrypted(url, allow_http=options.allow_http)
+    except RemoteError as error:
+        raise FetchError("plain http", "give --allow-http to fetch it") from error
+    try:
+        with request(url, patience=patience, allow_http=options.allow_http) as answer:
             if any(_OPT_OUT.search(value) for value in answer.headers.get_all("X-Robots-Tag", [])):
                 raise FetchError("opted out", "X-Robots-Tag says noai")
             if answer.length is not None and answer.length > options.max_bytes:
