@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hypvl.cli.captioned_data import captioned_set
@@ -39,15 +40,16 @@ def write_view(args: argparse.Namespace) -> int:
         show(args.output / path.name)
     about = view.about
     show(f"{len(view.rows)} rows, {about['x, y']}, which keeps {about['variance_kept']:.1%} of the variance")
-    show(f"next: {_next(args.to, args.output)}")
+    show(f"next: {next_command(args.to, args.output)}")
     return 0
 
 
-def _next(viewer: str, folder: Path) -> str:
+def next_command(viewer: str, folder: Path) -> str:
+    """The line for the shell that opens the files of a viewer."""
     if viewer == "atlas":
         columns = "--x x --y y --neighbors neighbors --text caption"
-        return f"embedding-atlas {folder / 'atlas.parquet'} {columns}"
-    return f"python {folder / 'show.py'}"
+        return f"embedding-atlas {quote(str(folder / 'atlas.parquet'))} {columns}"
+    return f"python {quote(str(folder / 'show.py'))}"
 
 
 def _view(args: argparse.Namespace, model: "DualEncoder") -> "View":

