@@ -52,18 +52,21 @@ def test_a_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
 def test_a_process_forked_while_a_lock_is_held_does_not_hold_it(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     read, write = os.pipe()
+    there, runs = os.pipe()
     with exclusive_lock(lock):
         child = os.fork()
         if child == 0:  # as a data worker that outlives a killed run
+            os.write(runs, b"x")
             os.read(read, 1)
             os._exit(0)
     try:
+        assert os.read(there, 1) == b"x"
         with exclusive_lock(lock, wait=False):
             pass
     finally:
         os.write(write, b"x")
         os.waitpid(child, 0)
-    for handle in (read, write):
+    for handle in (read, write, there, runs):
         os.close(handle)
 
 
