@@ -73,15 +73,18 @@ def _train(
         "fork", force=True
     )  # of data workers: as in a program that a user starts
     os.environ["HYPVL_DEVICE"] = "cpu"
-    if killed_after is not None and (who is None or rank in who):
-        step = Trainer._step
+    dies_here = killed_after is not None and (who is None or rank in who)
+    step = Trainer._step
 
-        def last(self: Trainer, parts: Any) -> Any:
-            if self.iteration == killed_after:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return step(self, parts)
+    def noted(self: Trainer, parts: Any) -> Any:
+        if dies_here and self.iteration == killed_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        seen = [self.iteration, resume, rank, [int(row) for part in parts for row in part["index"]]]
+        with (folder / f"samples-rank{rank}.jsonl").open("a") as file:
+            file.write(json.dumps(seen) + "\n")
+        return step(self, parts)
 
-        Trainer._step = last  # type: ignore[method-assign]
+    Trainer._step = noted  # type: ignore[method-assign]
     if ranks > 1:
         dist.init_process_group("gloo", init_method=f"file://{meeting}/ranks", rank=rank, world_size=ranks)
     try:
@@ -104,3 +107,25 @@ def differences(first: Path, second: Path) -> list[str]:
         *state_differences(*states),
         *(f"metrics.jsonl: {found.key}" for found in record_differences(records(first), records(second))),
     ]
+
+
+def samples(folder: Path, *, resumed: bool) -> dict[int, list[int]]:
+    """Rows of the global batch of each iteration, before or after the run was resumed."""
+    lines = [json.loads(line) for p in folder.glob("samples-rank*") for line in p.read_text().splitlines()]
+    batches: dict[int, list[int]] = {}
+    for iteration, of_resumed, _, rows in sorted(lines):
+        if of_resumed == resumed:
+            batches.setdefault(iteration, []).extend(rows)
+    return batches
+
+
+def largest_difference(first: Path, second: Path) -> float:
+    """Between the final weights of two runs, but for shifts of attention's keys, whose gradient is rounding alone."""
+    one, two = (load_checkpoint(folder / "checkpoint_final.pth")["model"] for folder in (first, second))
+    gaps = []
+    for name, value in one.items():
+        gap = (two[name] - value).abs()
+        if name.endswith("in_proj_bias"):
+            gap[len(gap) // 3 : 2 * len(gap) // 3] = 0
+        gaps.append(float(gap.max()))
+    return max(gaps)
