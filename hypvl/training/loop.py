@@ -27,6 +27,8 @@ from hypvl.training.step import Learner, Precision, forward_backward, optimizer_
 
 # Seconds. `timeout`, schedulers and launchers signal the process and its group: signals this close are one request.
 TOGETHER = 1.0
+# What `Trainer.between_steps` begins with.
+EVALUATION, CHECKPOINT = "the evaluation", "the checkpoint"
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _SAVE = signal.SIGUSR1
 
@@ -176,7 +178,8 @@ class Trainer:
     iteration: int = 0  # steps done (skipped ones count)
     stop_requested: bool = False  # set by a hook, on every rank, to end after the current step
     signals: Signals = field(default_factory=Signals)  # requests from outside to save or to stop
-    between_steps: str | None = None  # what a hook is doing that may take long, for messages
+    #: What a hook is doing that may take long, for messages and the heartbeat: ``"the evaluation flickr"``.
+    between_steps: str | None = None
     parameters: list[Tensor] = field(init=False)
     _first_step_done: bool = field(init=False, default=False)
     _waited: float = field(init=False, default=0.0)

@@ -31,12 +31,14 @@ from hypvl.training.accumulation import GradCache, GradientAverage, check_no_bat
 from hypvl.training.checkpoint import METRICS_NAME, RunFolder
 from hypvl.training.config import Accumulation, EvaluateConfig, TrainConfig, mapping_at
 from hypvl.training.data_fit import check_data_fits, check_sample_fits, take_from_model
+from hypvl.training.failure import remove_failure, report_failure
 from hypvl.training.hooks.audit import LiveAudit
 from hypvl.training.hooks.best import BestCheckpoint
 from hypvl.training.hooks.checkpoints import Checkpoints
 from hypvl.training.hooks.episodes import Episodes, check_episodes, episodic_terms
 from hypvl.training.hooks.evaluation import Evaluation, Suite, split_metric
 from hypvl.training.hooks.health import Stalls
+from hypvl.training.hooks.heartbeat import Heartbeat
 from hypvl.training.hooks.metrics import BAD_SAMPLES_NAME, Metrics, bad_everywhere
 from hypvl.training.hooks.sinks import (
     ConsoleLine,
@@ -177,9 +179,12 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
             started_from = f"already at {iteration} of {trainer.num_iterations} iterations: no more to train"
     del resumed  # its weights and moments are copied: free the memory
 
-    distributed.from_main(place.make)  # from here on something is written
-    if distributed.is_main():
+    def begin() -> None:
+        place.make()  # from here on something is written
+        remove_failure(folder)
         note_begun(folder)
+
+    distributed.from_main(begin)
     log_to_file(folder, rank=distributed.rank())
     config_text = LazyConfig.to_shown_yaml(cfg)
     state.config = config_text
@@ -200,12 +205,16 @@ def _run(cfg: DictConfig, options: RunOptions, place: RunFolder) -> None:
             distributed.world_size(), device, len(dataset), precision.dtype or "fp32", folder,
         )  # fmt: skip
     trainer.hooks = _hooks(cfg, settings, folder, state, suite)
-    with loader:
-        trainer.run()
+    try:
+        with loader:
+            trainer.run()
+        if trainer.iteration >= trainer.num_iterations:
+            bad_everywhere(loader.bad).check(final=True)
+    except Exception as error:
+        report_failure(folder, trainer, error)
+        raise
     stop = trainer.signals.stop
-    if trainer.iteration >= trainer.num_iterations:
-        bad_everywhere(loader.bad).check(final=True)
-    elif stop is not None:
+    if trainer.iteration < trainer.num_iterations and stop is not None:
         saved = f"which is saved in {folder}; --resume goes on."
         first = "before the first step, so nothing was saved; the same command starts again."
         raise StoppedError(
@@ -351,6 +360,7 @@ def _hooks(
         final_extra=root if model.geometry.root(model.embed_dim) is None else None,
     )
     return [
+        *([Heartbeat(folder)] if distributed.is_main() else []),
         Stalls(),
         *_episodes(settings, trainer, loader),
         state.metrics,

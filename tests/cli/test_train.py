@@ -81,7 +81,7 @@ def test_a_run_leaves_everything_behind(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names == {
         "config.yaml", "provenance.json", "metrics.jsonl", "bad_samples.jsonl", "log-rank0.txt", "tensorboard",
-        "skipped_steps.jsonl",
+        "skipped_steps.jsonl", "heartbeat.json",
         "checkpoint_00000003.pth", "checkpoint_final.pth", "last_checkpoint.txt", ".lock",
     }  # fmt: skip
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]

@@ -13,7 +13,7 @@ from hypvl.errors import CheckpointError
 from hypvl.io.tensors import write_torch
 from hypvl.models.checkpoint_io import BEST_NAME, load_checkpoint
 from hypvl.training.config import Mode
-from hypvl.training.hooks.checkpoints import check_weights_finite, write_on_main
+from hypvl.training.hooks.checkpoints import check_weights_finite, saving, write_on_main
 from hypvl.training.loop import Trainer
 from hypvl.training.parallel import gathered
 
@@ -56,8 +56,9 @@ class BestCheckpoint:
             return False
         check_weights_finite(trainer)
         about = {"metric": self.metric, "mode": self.mode, "value": value, "iteration": trainer.iteration}
-        state = gathered({**self.collect(trainer), "best": about})
-        write_on_main(self.path, lambda: write_torch(self.path, state))
+        with saving(trainer):
+            state = gathered({**self.collect(trainer), "best": about})
+            write_on_main(self.path, lambda: write_torch(self.path, state))
         self.value = value
         return True
 

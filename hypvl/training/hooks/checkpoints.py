@@ -1,6 +1,7 @@
 """Saves the run: periodically, on SIGUSR1, at the end, and when it is stopped."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypvl import distributed
 from hypvl.errors import UserError
 from hypvl.models.checkpoint_io import FINAL_NAME, last_checkpoint
 from hypvl.training.checkpoint import checkpoint_name, save_checkpoint
-from hypvl.training.loop import Hook, StepResult, Trainer
+from hypvl.training.loop import CHECKPOINT, Hook, StepResult, Trainer
 from hypvl.training.parallel import gathered, local
 
 
@@ -84,19 +85,34 @@ class Checkpoints(Hook):
         before = checkpoint_name(trainer.iteration)
         if self._saved_at != trainer.iteration:
             self._save(trainer, before, {}, prune=False)
-        self._save(trainer, FINAL_NAME, self.final_extra(trainer), prune=False)
+        with saving(trainer):
+            extra = self.final_extra(trainer)
+        self._save(trainer, FINAL_NAME, extra, prune=False)
         if distributed.is_main():
             (self.folder / before).unlink(missing_ok=True)
 
     def _save(self, trainer: Trainer, name: str, extra: dict[str, Any], *, prune: bool = True) -> None:
         check_weights_finite(trainer)
-        state = gathered({**self.collect(trainer), **extra})
-        keep = self.keep if prune else None
-        write_on_main(self.folder / name, lambda: save_checkpoint(self.folder, state, name=name, keep=keep))
+        with saving(trainer):
+            state = gathered({**self.collect(trainer), **extra})
+            keep = self.keep if prune else None
+            write_on_main(
+                self.folder / name, lambda: save_checkpoint(self.folder, state, name=name, keep=keep)
+            )
         if distributed.is_main():
             logger.info("iteration {}: saved {}", trainer.iteration, self.folder / name)
         self._saved_at = trainer.iteration
         self._due = False
+
+
+@contextlib.contextmanager
+def saving(trainer: Trainer) -> Iterator[None]:
+    """Note in the trainer that a checkpoint is made while the block runs."""
+    trainer.between_steps = CHECKPOINT
+    try:
+        yield
+    finally:
+        trainer.between_steps = None
 
 
 def write_on_main(path: Path, write: Callable[[], object]) -> None:

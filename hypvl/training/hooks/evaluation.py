@@ -13,7 +13,7 @@ from hypvl.models.dual_encoder import DualEncoder
 from hypvl.training.hooks.best import BestCheckpoint
 from hypvl.training.hooks.metrics import Metrics
 from hypvl.training.hooks.sinks import Record, Sink, write_to
-from hypvl.training.loop import Hook, StepResult, Trainer
+from hypvl.training.loop import EVALUATION, Hook, StepResult, Trainer
 from hypvl.training.random_state import unchanged_random_state
 
 PREFIX = "evaluate/"
@@ -93,7 +93,7 @@ class Evaluation(Hook):
                             "iteration {}: asked to stop, so it is not evaluated", trainer.iteration
                         )
                         return None
-                    trainer.between_steps = f"the evaluation {name}"
+                    trainer.between_steps = f"{EVALUATION} {name}"
                     trainer.learner.eval()
                     entry = self.suite.measure(name, model)
                     entries[name] = {key: value for key, value in entry.items() if key != "items"}

@@ -1,0 +1,113 @@
+"""What is said when a run fails: what, where, the last good checkpoint, and the command that goes on.
+
+The rank that fails first writes ``failure.json`` into the run's folder, and its summary to the log and to stderr; the
+others, which fail because it did, say nothing more. The next run that begins in the folder removes the file.
+"""
+
+import contextlib
+import json
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from hypvl import distributed
+from hypvl.errors import CheckpointError
+from hypvl.io.files import open_new
+from hypvl.io.redact import printable
+from hypvl.training.checkpoint import newest_good
+from hypvl.training.loop import Trainer
+
+FAILURE_NAME = "failure.json"
+# Flags of `hypvl train` that say on what it runs, with a value each.
+_PLACE_FLAGS = ("--num-gpus", "--num-machines", "--machine-rank", "--dist-url")
+_LONGEST = 1000  # characters of a message
+
+
+def report_failure(folder: Path, trainer: Trainer, error: Exception) -> None:
+    """Write ``failure.json`` and log the summary, if this rank is the first to fail. Nothing is raised."""
+    if (folder / FAILURE_NAME).exists():
+        return
+    content: dict[str, Any] = {
+        "error": f"{type(error).__name__}: {error}"[:_LONGEST],
+        "iteration": trainer.iteration,
+        "num_iterations": trainer.num_iterations,
+        "rank": distributed.rank(),
+        "world_size": distributed.world_size(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "last_good_checkpoint": _last_good(folder),
+        "resume": resume_command(folder),
+    }
+    with contextlib.suppress(OSError):  # another rank was first, or the disk is full
+        with open_new(folder / FAILURE_NAME) as file:
+            file.write((json.dumps(content, indent=1) + "\n").encode())
+        summary = failure_summary(content)
+        logger.error("{}", summary)
+        if not distributed.is_main():  # whose log lines go to its file alone
+            print(summary, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def failure_summary(content: Mapping[str, Any]) -> str:
+    """The lines that a person reads, of what :func:`report_failure` wrote."""
+    shown = {key: printable(str(value), limit=_LONGEST) for key, value in content.items()}
+    last = content["last_good_checkpoint"]
+    return (
+        f"the run failed: {shown['error']}\n"
+        f"  where: iteration {shown['iteration']} of {shown['num_iterations']}, rank {shown['rank']} of "
+        f"{shown['world_size']}, host {shown['host']}, process {shown['pid']}\n"
+        f"  last good checkpoint: {'none' if last is None else shown['last_good_checkpoint']}\n"
+        f"  to go on: {shown['resume']}"
+    )
+
+
+def remove_failure(folder: Path) -> None:
+    """Remove what an earlier run in the folder wrote."""
+    (folder / FAILURE_NAME).unlink(missing_ok=True)
+
+
+def resume_command(
+    folder: Path, *, argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
+) -> str:
+    """The command that continues this run on as many processes, with the config in its folder.
+
+    Args:
+        folder: Of the run.
+        argv: Of this process; None = ``sys.argv``.
+        environ: Of this process; None = ``os.environ``.
+
+    Example:
+        >>> resume_command(Path("output/demo"), argv=["hypvl", "train", "--num-gpus=0", "a=1"], environ={})
+        'hypvl train --resume --output-dir output/demo --num-gpus 0'
+    """
+    argv = sys.argv if argv is None else argv
+    environ = os.environ if environ is None else environ
+    command = ["hypvl", "train", "--resume", "--output-dir", str(folder), *_place(argv)]
+    if "TORCHELASTIC_RUN_ID" in environ:
+        machines, here = environ.get("GROUP_WORLD_SIZE", "1"), environ.get("LOCAL_WORLD_SIZE", "1")
+        command = ["torchrun", "--nnodes", machines, "--nproc-per-node", here, "-m", *command]
+    return shlex.join(command)
+
+
+def _place(argv: Sequence[str]) -> list[str]:
+    result: list[str] = []
+    for i, word in enumerate(argv):
+        flag, equals, value = word.partition("=")
+        if flag in _PLACE_FLAGS and (equals or i + 1 < len(argv)):
+            result += [flag, value if equals else argv[i + 1]]
+    return result
+
+
+def _last_good(folder: Path) -> str | None:
+    try:
+        path = newest_good(folder)
+    except (CheckpointError, OSError):
+        return None
+    return None if path is None else str(path)

@@ -1,0 +1,96 @@
+"""A run that fails says what, where, which checkpoint is good, and how to go on; once, whoever else fails with it."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loguru import logger
+
+from hypvl.errors import DataError
+from hypvl.training.failure import FAILURE_NAME, failure_summary, resume_command
+from hypvl.training.hooks.metrics import Metrics
+from hypvl.training.run import RunOptions, run_training
+from tests.test_demo_recipes import CONFIGS, shard, tiny
+from tests.training.killed import train
+
+__all__ = ["shard"]  # a fixture
+
+
+@pytest.fixture
+def cfg(shard: Path) -> Any:
+    cfg = tiny(CONFIGS / "train_clip_demo.py", shard)
+    cfg.train.update(num_iterations=6, total_batch_size=4, root_samples=4, checkpoint_period=2)
+    return cfg
+
+
+def test_a_failed_run_sums_up_and_the_next_one_clears_it(
+    cfg: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    after_step = Metrics.after_step
+
+    def broken(self: Metrics, trainer: Any, step: Any) -> None:
+        after_step(self, trainer, step)
+        if trainer.iteration == 5:
+            raise DataError("shard 7 is gone; restore it.")
+
+    monkeypatch.setattr(Metrics, "after_step", broken)
+    monkeypatch.setattr("sys.argv", ["hypvl", "train", "--config", "clip_demo", "--num-gpus", "0"])
+    with pytest.raises(DataError, match="shard 7"):
+        run_training(cfg, RunOptions(output_dir=folder))
+    content = json.loads((folder / FAILURE_NAME).read_text())
+    assert content["error"] == "DataError: shard 7 is gone; restore it."
+    assert (content["iteration"], content["rank"], content["world_size"]) == (5, 0, 1)
+    assert content["last_good_checkpoint"] == str(folder / "checkpoint_00000004.pth")
+    assert content["resume"] == f"hypvl train --resume --output-dir {folder} --num-gpus 0"
+    for said in (capsys.readouterr().err, (folder / "log-rank0.txt").read_text()):
+        assert said.count("the run failed: DataError: shard 7 is gone") == 1
+        assert f"to go on: {content['resume']}\n" in said
+    assert json.loads((folder / "heartbeat.json").read_text())["state"] == "failed"
+    monkeypatch.undo()
+    run_training(cfg, RunOptions(output_dir=folder, resume=True))
+    logger.remove()
+    assert not (folder / FAILURE_NAME).exists()
+    assert json.loads((folder / "heartbeat.json").read_text())["state"] == "finished"
+
+
+@pytest.mark.slow
+def test_the_rank_that_is_left_says_where_it_was(cfg: Any, tmp_path: Path) -> None:
+    train(cfg, tmp_path / "run", ranks=2, killed_after=3, who={1})
+    content = json.loads((tmp_path / "run" / FAILURE_NAME).read_text())
+    assert (content["iteration"], content["rank"], content["world_size"]) == (3, 0, 2)
+    assert content["last_good_checkpoint"].endswith("checkpoint_00000002.pth")
+
+
+def test_nothing_from_a_message_reaches_the_screen_raw() -> None:
+    content = {
+        "error": "DataError: \x1b[31mred", "iteration": 1, "num_iterations": 2, "rank": 0, "world_size": 1, "host": "h",
+        "pid": 3, "last_good_checkpoint": None, "resume": "hypvl train --resume",
+    }  # fmt: skip
+    summary = failure_summary(content)
+    assert (
+        "\x1b" not in summary and "last good checkpoint: none" in summary and len(summary.splitlines()) == 4
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "command"),
+    [
+        ("hypvl train --config x --num-gpus 8", {}, "hypvl train --resume --output-dir o --num-gpus 8"),
+        (
+            "scripts/train.py --num-machines=2 --machine-rank 1 --dist-url tcp://a:1 train.seed=1", {},
+            "hypvl train --resume --output-dir o --num-machines 2 --machine-rank 1 --dist-url tcp://a:1",
+        ),
+        (
+            "hypvl train --num-gpus 0",
+            {"TORCHELASTIC_RUN_ID": "none", "GROUP_WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "4"},
+            "torchrun --nnodes 2 --nproc-per-node 4 -m hypvl train --resume --output-dir o --num-gpus 0",
+        ),
+    ],
+)  # fmt: skip
+def test_the_command_that_goes_on_is_on_the_same_processes(
+    argv: str, environ: dict[str, str], command: str
+) -> None:
+    assert resume_command(Path("o"), argv=shlex.split(argv), environ=environ) == command
